@@ -1,0 +1,80 @@
+# Everything here works from a fresh clone with nothing but python3 (3.11 or later, with pip and venv), make
+# and git: each target sets up .venv by itself, and does nothing when it is up to date.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+# -qq: errors only.
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+PROJECTS := pyproject.toml client/pyproject.toml
+
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check bench format venv clean
+
+help: ## Show what can be made.
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/runtime.stamp ## Two daemons on this machine, a call and a stream between them.
+	@$(BIN)/fastn-p2p demo $(ARGS)
+
+test: $(VENV)/dev.stamp ## Run the tests. ARGS go to pytest: make test ARGS='tests/unit -x'.
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp ## Format, lint, types and import contracts; changes nothing.
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python -m pip --disable-pip-version-check check
+
+bench: $(VENV)/dev.stamp ## Measure calls, streams and start-up, and print the tables of docs/benchmarks.md.
+	@PYTHONPATH=. $(BIN)/python -m tests.perf $(ARGS)
+
+format: $(VENV)/dev.stamp ## Format the code and fix what can be fixed safely.
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+
+venv: $(VENV)/dev.stamp ## Only set up .venv.
+	@:
+
+clean: ## Remove .venv, caches and build output.
+	@rm -rf $(VENV) build dist client/build client/dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf ./*.egg-info client/*.egg-info actors/*.egg-info supervisor/*.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- the environment ---------------------------------------------------------------------------------
+
+# An editable install of several top folders makes every interpreter import a finder at start, 11 ms each
+# time. Static paths do the same for nothing, and type checkers and editors understand them.
+define STATIC_PATHS
+import os, pathlib, sysconfig
+site = pathlib.Path(sysconfig.get_path("purelib"))
+for finder in site.glob("__editable__*fastn_p2p*"):
+    finder.unlink()
+paths = (os.path.join(os.getcwd(), folder) for folder in ("", "actors", "client", "supervisor"))
+site.joinpath("fastn_p2p_checkout.pth").write_text("\n".join(paths) + "\n")
+endef
+export STATIC_PATHS
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "no python3 found: set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: set PYTHON")'
+	@$(PYTHON) -m venv --clear $(VENV)
+
+$(VENV)/runtime.stamp: requirements/build.txt requirements/runtime.txt $(PROJECTS) | $(BIN)/python
+	@echo "setting up $(VENV) (runtime)" >&2
+	@$(PIP) install -r requirements/build.txt -r requirements/runtime.txt
+	@$(PIP) install --no-build-isolation --no-deps -e client -e .
+	@$(BIN)/python -c "$$STATIC_PATHS"
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt requirements/side-by-side.txt $(VENV)/runtime.stamp
+	@echo "setting up $(VENV) (tests and checks)" >&2
+	@$(PIP) install -r requirements/dev.txt
+	@$(PIP) download --no-deps -d $(VENV)/side-by-side -r requirements/side-by-side.txt
+	@touch $@

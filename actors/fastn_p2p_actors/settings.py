@@ -1,0 +1,98 @@
+"""What each actor is given when it is started, by the supervisor and nobody else.
+
+Settings travel over an inherited pipe, never on a command line or in the environment. Keys in here are
+made afresh for each start of the daemon; no identity's secret is ever among them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any, Final
+
+import msgspec
+
+__all__ = [
+    "ActorSpec",
+    "GatewaySettings",
+    "IdentitySettings",
+    "NetworkMode",
+    "NetworkSettings",
+    "VaultAccess",
+    "VaultSettings",
+    "grant_for",
+    "grant_holds",
+]
+
+GRANT_BYTES: Final = 16
+
+
+class NetworkMode:
+    """How the endpoint reaches others."""
+
+    LOCAL: Final = "local"
+    """Loopback only, no relay, no discovery service."""
+    INTERNET: Final = "internet"
+    """iroh's public relays and discovery."""
+    ALL: Final = (LOCAL, INTERNET)
+
+
+class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One process to run: ``module`` has ``async def serve(stage: Stage) -> None``."""
+
+    name: str
+    """``vault``, ``network``, ``gateway`` or ``identity-<name>``; also the name of its mailbox."""
+    module: str
+    home: str
+    heartbeat: float
+    """Seconds between two signs of life."""
+    settings: dict[str, Any] = {}
+    """The actor's own settings struct, as builtins (keys stay bytes)."""
+
+
+class VaultAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """CURVE keys (Z85 text) with which one role reaches the vault."""
+
+    server_public: str
+    public: str
+    secret: str
+
+
+class VaultSettings(msgspec.Struct, frozen=True, kw_only=True):
+    server_public: str
+    server_secret: str
+    roles: dict[str, str]
+    """CURVE public key (Z85) → role: ``gateway`` or ``network``."""
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
+    vault: VaultAccess
+    grant_key: bytes
+    network_mode: str
+    started_ms: int
+    """When the daemon was started, Unix time in milliseconds."""
+
+
+class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
+    vault: VaultAccess
+    grant_key: bytes
+    mode: str
+    gateway_grant: bytes
+    """What the gateway shows to be allowed to manage peers: ``grant_for(grant_key, "gateway:")``."""
+    port: int = 0
+    """UDP port to bind, 0 for the one used last, or any."""
+
+
+class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
+    identity: str
+    grant: bytes
+
+
+def grant_for(key: bytes, subject: str) -> bytes:
+    """Proof, for the holder, that ``subject`` (an identity's name) may be served by it: 16 bytes."""
+    return hashlib.blake2b(subject.encode(), key=key, digest_size=GRANT_BYTES, person=b"fastn-p2p-grant").digest()
+
+
+def grant_holds(key: bytes, subject: str, grant: bytes) -> bool:
+    """Whether ``grant`` was made by ``grant_for`` with the same key and subject."""
+    return hmac.compare_digest(grant_for(key, subject), grant)

@@ -1,0 +1,480 @@
+"""Everything that can go wrong, as one tree.
+
+::
+
+    P2PError                     what the system says; ``code`` is stable, ``retryable`` says whether trying again can help
+    ├── UsageError               the caller asked for something that cannot be
+    │   ├── InvalidKey           not an ID52, or no valid key
+    │   ├── InvalidTicket        not a ticket, or one that does not hold together
+    │   ├── InvalidName          a name that no identity, protocol, instance or peer can have
+    │   ├── InvalidConfig        a protocol's config, with the field at fault
+    │   ├── BadRequest           a request that does not fit the handler's annotation
+    │   ├── BadMessage           bytes that are no message of this protocol
+    │   └── PayloadTooLarge
+    ├── LocalError               this machine's daemon
+    │   ├── DaemonNotRunning
+    │   ├── DaemonBusy           an actor of the daemon is down at the moment; the supervisor is restarting it
+    │   ├── VersionMismatch
+    │   ├── IdentityNotFound
+    │   ├── IdentityExists
+    │   ├── IdentityOffline      the identity that a call is made from
+    │   ├── IdentityFailed       its process keeps crashing
+    │   ├── IdentityAmbiguous    several are online and none was named
+    │   ├── BindingExists
+    │   ├── BindingNotFound
+    │   ├── ProtocolNotInstalled
+    │   ├── PeerNameTaken
+    │   ├── StorageFailed
+    │   └── Forbidden            a request that this role may not make
+    ├── RemoteError              the other side, or the way to it
+    │   ├── PeerUnknown          no resolver knows the peer
+    │   ├── PeerUnreachable
+    │   ├── PeerOffline          the daemon answers; the identity is not online there
+    │   ├── ProtocolNotFound
+    │   ├── InstanceNotFound
+    │   ├── Denied
+    │   └── HandlerFailed        the handler raised something undeclared, or its process died before it could start
+    ├── CredentialError          a delegation or record that does not hold
+    │   ├── BadSignature
+    │   ├── DelegationExpired
+    │   ├── DelegationNotYetValid
+    │   ├── WrongEndpoint
+    │   ├── EpochRetired
+    │   └── RecordReplayed
+    ├── DeadlineExceeded
+    ├── Overloaded
+    ├── ConnectionLost           a process or connection died with the call in flight: it may have been executed
+    └── InternalError            a defect of ours
+
+    ApplicationError             what the remote handler said, on purpose; not a P2PError
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar, Final, dataclass_transform
+
+__all__ = [
+    "CODES",
+    "ApplicationError",
+    "BadMessage",
+    "BadRequest",
+    "BadSignature",
+    "BindingExists",
+    "BindingNotFound",
+    "ConnectionLost",
+    "CredentialError",
+    "DaemonBusy",
+    "DaemonNotRunning",
+    "DeadlineExceeded",
+    "DelegationExpired",
+    "DelegationNotYetValid",
+    "Denied",
+    "EpochRetired",
+    "Forbidden",
+    "HandlerFailed",
+    "IdentityAmbiguous",
+    "IdentityExists",
+    "IdentityFailed",
+    "IdentityNotFound",
+    "IdentityOffline",
+    "InstanceNotFound",
+    "InternalError",
+    "InvalidConfig",
+    "InvalidKey",
+    "InvalidName",
+    "InvalidTicket",
+    "LocalError",
+    "Overloaded",
+    "P2PError",
+    "PayloadTooLarge",
+    "PeerNameTaken",
+    "PeerOffline",
+    "PeerUnknown",
+    "PeerUnreachable",
+    "ProtocolNotFound",
+    "ProtocolNotInstalled",
+    "RecordReplayed",
+    "RemoteError",
+    "StorageFailed",
+    "UsageError",
+    "VersionMismatch",
+    "WrongEndpoint",
+    "error_from",
+]
+
+CODES: Final[dict[str, type[P2PError]]] = {}
+"""Every stable code and its class: the table that travels on both protocols."""
+
+
+@dataclass_transform(eq_default=False, kw_only_default=True)
+class P2PError(Exception):
+    """What the system says. Fields are keyword arguments and travel over both protocols.
+
+    ``code`` never changes between releases. ``retryable`` is True when the same request can succeed
+    later without anyone changing anything.
+    """
+
+    code: ClassVar[str] = ""
+    retryable: ClassVar[bool] = False
+    template: ClassVar[str] = "{code}"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(eq=False, kw_only=True, repr=True)(cls)
+        if cls.__dict__.get("code"):
+            CODES[cls.code] = cls
+
+    def fields(self) -> dict[str, Any]:
+        """The typed fields by name, as they travel."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        return self.template.format(code=self.code, **self.fields())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (error_from, (self.code, self.fields()))
+
+
+class UsageError(P2PError):
+    """The caller asked for something that cannot be."""
+
+
+class LocalError(P2PError):
+    """This machine's daemon cannot do it."""
+
+
+class RemoteError(P2PError):
+    """The other side, or the way to it."""
+
+
+class CredentialError(P2PError):
+    """A delegation or a peer record that does not hold."""
+
+
+# ── usage ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class InvalidKey(UsageError):
+    code = "invalid-key"
+    template = (
+        "{text!r} is not a public key: {reason}. Copy the ID52 again: `fastn-p2p list-identities` prints it"
+    )
+    text: str
+    reason: str
+
+
+class InvalidTicket(UsageError):
+    code = "invalid-ticket"
+    template = "not a valid ticket: {reason}. Ask the peer for a new one: `fastn-p2p ticket NAME` prints it"
+    reason: str
+
+
+class InvalidName(UsageError):
+    code = "invalid-name"
+    template = "{name!r} cannot be the name of {what}: {reason}"
+    name: str
+    what: str
+    reason: str
+
+
+class InvalidConfig(UsageError):
+    code = "invalid-config"
+    template = "the config of {protocol} is not valid: {reason}"
+    protocol: str
+    reason: str
+
+
+class BadRequest(UsageError):
+    code = "bad-request"
+    template = "the request does not fit {protocol}: {reason}"
+    protocol: str
+    reason: str
+
+
+class BadMessage(UsageError):
+    code = "bad-message"
+    template = "not a message of this protocol: {reason}"
+    reason: str
+
+
+class PayloadTooLarge(UsageError):
+    code = "payload-too-large"
+    template = "the payload has {size} bytes, the limit is {limit}; send large data through a stream"
+    size: int
+    limit: int
+
+
+# ── this daemon ──────────────────────────────────────────────────────────────────────────────────
+
+
+class DaemonNotRunning(LocalError):
+    code = "daemon-not-running"
+    retryable = True
+    template = "no daemon is running for {home}; start one with `fastn-p2p daemon`"
+    home: str
+
+
+class DaemonBusy(LocalError):
+    code = "daemon-busy"
+    retryable = True
+    template = "the daemon's {actor} process is not answering and is being restarted; try again, and see `fastn-p2p status`"
+    actor: str
+
+
+class VersionMismatch(LocalError):
+    code = "version-mismatch"
+    template = "this program speaks protocol version {ours}, the daemon speaks {theirs}; upgrade the older of the two"
+    ours: int
+    theirs: int
+
+
+class IdentityNotFound(LocalError):
+    code = "identity-not-found"
+    template = "there is no identity {identity!r} here; `fastn-p2p list-identities` lists them, `fastn-p2p create-identity {identity}` creates it"
+    identity: str
+
+
+class IdentityExists(LocalError):
+    code = "identity-exists"
+    template = "an identity {identity!r} exists already; choose another name"
+    identity: str
+
+
+class IdentityOffline(LocalError):
+    code = "identity-offline"
+    template = (
+        "the identity {identity!r} is not online; `fastn-p2p identity-online {identity}` brings it online"
+    )
+    identity: str
+
+
+class IdentityFailed(LocalError):
+    code = "identity-failed"
+    template = (
+        "the process of identity {identity!r} does not stay up: {reason}. See `fastn-p2p status` and the log"
+    )
+    identity: str
+    reason: str
+
+
+class IdentityAmbiguous(LocalError):
+    code = "identity-ambiguous"
+    template = "say which identity makes the call (`--as NAME`); online: {online}"
+    online: list[str]
+
+    def __str__(self) -> str:
+        if not self.online:
+            return "no identity is online; `fastn-p2p identity-online NAME` brings one online"
+        return f"several identities are online; say which one makes the call (`--as NAME`): {', '.join(self.online)}"
+
+
+class BindingExists(LocalError):
+    code = "binding-exists"
+    template = "{identity!r} already has {protocol} as {instance!r}; choose another `--alias` or remove that one first"
+    identity: str
+    protocol: str
+    instance: str
+
+
+class BindingNotFound(LocalError):
+    code = "binding-not-found"
+    template = "{identity!r} has no {protocol} as {instance!r}; `fastn-p2p status` lists what it has"
+    identity: str
+    protocol: str
+    instance: str
+
+
+class ProtocolNotInstalled(LocalError):
+    code = "protocol-not-installed"
+    template = "no protocol {protocol!r} is installed here; installed: {installed}"
+    protocol: str
+    installed: list[str]
+
+    def __str__(self) -> str:
+        return f"no protocol {self.protocol!r} is installed here; installed: {', '.join(self.installed) or 'none'}"
+
+
+class PeerNameTaken(LocalError):
+    code = "peer-name-taken"
+    template = "the address book has another peer named {name!r}; choose another name or `fastn-p2p peer remove {name}` first"
+    name: str
+
+
+class StorageFailed(LocalError):
+    code = "storage-failed"
+    template = "cannot write {path}: {reason}. Nothing was changed"
+    path: str
+    reason: str
+
+
+class Forbidden(LocalError):
+    code = "forbidden"
+    template = "{role} may not ask for {request}"
+    role: str
+    request: str
+
+
+# ── the other side ───────────────────────────────────────────────────────────────────────────────
+
+
+class PeerUnknown(RemoteError):
+    code = "peer-unknown"
+    retryable = True
+    template = "nothing is known about {peer}; ask for its ticket and `fastn-p2p peer add TICKET --name NAME`"
+    peer: str
+
+
+class PeerUnreachable(RemoteError):
+    code = "peer-unreachable"
+    retryable = True
+    template = "{peer} cannot be reached: {reason}. Is its daemon running?"
+    peer: str
+    reason: str
+
+
+class PeerOffline(RemoteError):
+    code = "peer-offline"
+    retryable = True
+    template = "the daemon of {peer} answers, but the identity is not online there"
+    peer: str
+
+
+class ProtocolNotFound(RemoteError):
+    code = "protocol-not-found"
+    template = "{peer} does not offer {protocol} to you"
+    peer: str
+    protocol: str
+
+
+class InstanceNotFound(RemoteError):
+    code = "instance-not-found"
+    template = "{peer} offers {protocol}, but has no instance {instance!r} of it for you"
+    peer: str
+    protocol: str
+    instance: str
+
+
+class Denied(RemoteError):
+    code = "denied"
+    template = "{peer} does not let you use {protocol} ({instance}); its owner can add you with `--allow`"
+    peer: str
+    protocol: str
+    instance: str
+
+
+class HandlerFailed(RemoteError):
+    code = "handler-failed"
+    template = "the handler of {protocol} at {peer} failed: {reason}"
+    peer: str
+    protocol: str
+    reason: str
+
+
+# ── credentials ──────────────────────────────────────────────────────────────────────────────────
+
+
+class BadSignature(CredentialError):
+    code = "bad-signature"
+    template = "the signature on the {what} of {identity} is not valid"
+    what: str
+    identity: str
+
+
+class DelegationExpired(CredentialError):
+    code = "delegation-expired"
+    template = "the delegation of {identity} ended {seconds} s ago; is a clock wrong?"
+    identity: str
+    seconds: int
+
+
+class DelegationNotYetValid(CredentialError):
+    code = "delegation-not-yet-valid"
+    template = "the delegation of {identity} starts in {seconds} s; is a clock wrong?"
+    identity: str
+    seconds: int
+
+
+class WrongEndpoint(CredentialError):
+    code = "wrong-endpoint"
+    template = "the delegation of {identity} is for another endpoint than the one that presents it"
+    identity: str
+
+
+class EpochRetired(CredentialError):
+    code = "epoch-retired"
+    template = "the delegation of {identity} has epoch {epoch}; {newest} has been seen and retires it"
+    identity: str
+    epoch: int
+    newest: int
+
+
+class RecordReplayed(CredentialError):
+    code = "record-replayed"
+    template = "the record of {identity} has sequence {sequence}; {newest} is known already"
+    identity: str
+    sequence: int
+    newest: int
+
+
+# ── any hop ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class DeadlineExceeded(P2PError):
+    code = "deadline-exceeded"
+    retryable = True
+    template = "no answer within {seconds:g} s; it may have been executed"
+    seconds: float
+
+
+class Overloaded(P2PError):
+    code = "overloaded"
+    retryable = True
+    template = "too much at once: {what} (limit {limit}); try again more slowly"
+    what: str
+    limit: int
+
+
+class ConnectionLost(P2PError):
+    code = "connection-lost"
+    retryable = False
+    template = "{what} went away while the call was in flight; it may have been executed"
+    what: str
+
+
+class InternalError(P2PError):
+    code = "internal-error"
+    template = "internal error: {reason}. Please report it"
+    reason: str
+
+
+class ApplicationError(Exception):
+    """What the remote handler said, on purpose.
+
+    Attributes:
+        kind: the handler's name for the error, for instance ``"MessageTooLong"``.
+        message: words for people.
+        payload: the error's data, decoded to plain values (or to the type that the caller named with ``raises=``).
+    """
+
+    def __init__(self, kind: str, message: str, payload: Any = None) -> None:
+        super().__init__(kind, message, payload)
+        self.kind = kind
+        self.message = message
+        self.payload = payload
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}" if self.message else self.kind
+
+
+def error_from(code: str, fields: dict[str, Any]) -> P2PError:
+    """The exception that ``code`` stands for; an unknown code or unfitting fields become ``InternalError``."""
+    cls = CODES.get(code)
+    if cls is None:
+        return InternalError(reason=f"unknown error code {code[:64]!r}")
+    try:
+        error = cls(**fields)
+        str(error)  # a field of the wrong type must not surface where somebody prints the error
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return InternalError(reason=f"malformed error {code!r}")
+    return error

@@ -1,0 +1,83 @@
+"""The daemon's home directory: what lies where.
+
+``Home`` only knows paths; it creates nothing. Everything below it belongs to one user (0700).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .limits import MAX_NAME, UNIX_PATH_MAX
+
+__all__ = ["Home"]
+
+_LONGEST_SOCKET = "run/identity-" + "n" * MAX_NAME + ".sock"
+
+
+def runtime_directory() -> Path:
+    """Where this user's sockets and shared runtime files may lie when not in a home: ``$XDG_RUNTIME_DIR``, else a
+    directory of the user's own in ``/tmp``. Not created here; whoever creates it checks owner and mode."""
+    configured = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(configured) / "fastn-p2p" if configured else Path(f"/tmp/fastn-p2p-{os.getuid()}")  # noqa: S108
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Paths under one ``$FASTN_HOME``."""
+
+    path: Path
+
+    @classmethod
+    def find(cls, explicit: str | os.PathLike[str] | None = None) -> Home:
+        """``explicit``, else ``$FASTN_HOME``, else ``~/.fastn``; absolute."""
+        chosen = explicit or os.environ.get("FASTN_HOME") or Path.home() / ".fastn"
+        return cls(Path(os.path.abspath(Path(chosen).expanduser())))  # noqa: PTH100  (links stay as they are)
+
+    @property
+    def lock(self) -> Path:
+        return self.path / "lock"
+
+    @property
+    def vault(self) -> Path:
+        return self.path / "vault"
+
+    @property
+    def identities(self) -> Path:
+        return self.path / "identities"
+
+    @property
+    def peers(self) -> Path:
+        return self.path / "peers"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def tree(self) -> Path:
+        """The supervisor's own account of its processes (JSON), readable when nothing answers."""
+        return self.path / "run" / "tree.json"
+
+    @property
+    def sockets_note(self) -> Path:
+        """Exists when the sockets lie elsewhere; its one line is their directory."""
+        return self.path / "sockets"
+
+    @property
+    def sockets(self) -> Path:
+        """The directory that holds ``control.sock`` and ``run/``: the home, unless its path is too long for a Unix socket."""
+        if len(os.fsencode(self.path / _LONGEST_SOCKET)) <= UNIX_PATH_MAX:
+            return self.path
+        digest = hashlib.blake2b(os.fsencode(self.path), digest_size=6).hexdigest()
+        return runtime_directory() / digest
+
+    @property
+    def control_socket(self) -> Path:
+        return self.sockets / "control.sock"
+
+    def mailbox(self, actor: str) -> Path:
+        """The socket of one actor: ``vault``, ``network``, or ``identity-<name>``."""
+        return self.sockets / "run" / f"{actor}.sock"

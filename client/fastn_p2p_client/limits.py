@@ -1,0 +1,41 @@
+"""The limits of the client protocol and the wire protocol, in one place.
+
+Both sides enforce them; an implementation in another language copies this page.
+Sizes are bytes, times are seconds unless a name says otherwise.
+"""
+
+from typing import Final
+
+PROTOCOL_VERSION: Final = 1
+"""Version of the client protocol this library speaks; the daemon answers another one with ``VersionMismatch``."""
+
+# Messages
+MAX_HEADER: Final = 64 * 1024
+MAX_PAYLOAD: Final = 16 * 1024 * 1024
+MAX_MESSAGE: Final = MAX_PAYLOAD + MAX_HEADER
+CORRELATION_ID_MAX: Final = 16
+"""Longest correlation id (first frame) that a client may choose."""
+
+# Names
+MAX_NAME: Final = 64
+"""Characters in the name of an identity, a protocol, an instance or a petname."""
+DEFAULT_INSTANCE: Final = "default"
+
+# Calls
+DEFAULT_CALL_TIMEOUT: Final = 10.0
+MAX_CALL_TIMEOUT: Final = 3600.0
+MAX_CALLS_PER_CLIENT: Final = 8192
+"""Calls in flight of one program on one daemon; one more gets ``Overloaded``."""
+MAX_CALLS_PER_PEER: Final = 8192
+"""Calls in flight from one other daemon; one more gets ``Overloaded``."""
+MAX_CALLS_PER_BINDING: Final = 16384
+"""Calls in flight at one binding, from everywhere; one more gets ``Overloaded``."""
+
+# Local sockets
+MAX_CLIENTS: Final = 512
+"""Connections to one mailbox; above it the listener is unbound until some are gone."""
+HANDSHAKE_IVL_MS: Final = 500
+SEND_QUEUE: Final = 20_000
+"""Messages queued towards one peer of a local socket; one more gets ``Overloaded``."""
+UNIX_PATH_MAX: Final = 107
+"""Bytes in a Unix socket path (``sun_path`` less its final zero, unix(7))."""

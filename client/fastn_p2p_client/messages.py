@@ -1,0 +1,432 @@
+"""The client protocol: every message that crosses a local socket between a program and the daemon.
+
+A message is three frames, ``[id, header, payload]``, on ZeroMQ over a Unix socket (programs hold DEALERs):
+
+* ``id`` is chosen by whoever asks, at most 16 bytes, and comes back with the answer;
+* ``header`` is one of the structs below as a msgpack array whose first item is the integer tag;
+* ``payload`` is opaque bytes, empty where a message has none. Whoever calls encodes it, whoever handles
+  decodes it, nobody in between looks inside.
+
+Two conversations share the format. On ``control.sock`` (the gateway) a program says ``Hello`` first and is told
+where the data plane is; on the data plane (the network) it makes calls, and whoever serves takes them.
+Times in messages are milliseconds, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from .errors import P2PError, error_from
+
+__all__ = [
+    "AddPeer",
+    "AddProtocol",
+    "Announce",
+    "ApplicationFailure",
+    "BindingStatus",
+    "Call",
+    "Cancel",
+    "Conclude",
+    "ConnectionStatus",
+    "Control",
+    "ControlReply",
+    "CreateIdentity",
+    "Data",
+    "DataReply",
+    "DeleteIdentity",
+    "Deliver",
+    "Done",
+    "Failure",
+    "GetStatus",
+    "GetTicket",
+    "Hello",
+    "IdentityInfo",
+    "IdentityList",
+    "IdentityReply",
+    "IdentityStatus",
+    "ListIdentities",
+    "ListPeers",
+    "PeerInfo",
+    "PeerList",
+    "PeerReply",
+    "ProcessStatus",
+    "RemovePeer",
+    "RemoveProtocol",
+    "Reply",
+    "Serve",
+    "SetOnline",
+    "Status",
+    "StatusReply",
+    "TicketText",
+    "Welcome",
+    "Withdraw",
+]
+
+
+class _Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A struct that travels as an array with its tag first."""
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A struct inside a message that travels as a map: scripts read these, and they grow."""
+
+
+# ── both conversations ───────────────────────────────────────────────────────────────────────────
+
+
+class Failure(_Message, frozen=True, tag=0):
+    """The request with this id ended with an error of the system: see ``errors.CODES``."""
+
+    code: str
+    fields: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, error: P2PError) -> Failure:
+        return cls(error.code, error.fields())
+
+    def error(self) -> P2PError:
+        return error_from(self.code, self.fields)
+
+
+class Cancel(_Message, frozen=True, tag=1):
+    """Whoever asked under this id no longer wants the answer. There is no reply."""
+
+
+class Done(_Message, frozen=True, tag=2):
+    """It is done; there is nothing to tell."""
+
+
+# ── control: program → gateway ───────────────────────────────────────────────────────────────────
+
+
+class Hello(_Message, frozen=True, tag=10):
+    """First message on ``control.sock``; answered by ``Welcome``, or a ``Failure`` with ``version-mismatch``."""
+
+    version: int
+    program: str = ""
+    """What the program calls itself, for ``status``; at most 64 characters."""
+
+
+class CreateIdentity(_Message, frozen=True, tag=11):
+    """Answered by ``IdentityReply``."""
+
+    name: str
+
+
+class DeleteIdentity(_Message, frozen=True, tag=12):
+    """Takes the identity offline, then deletes its key and its directory. Answered by ``Done``."""
+
+    name: str
+
+
+class ListIdentities(_Message, frozen=True, tag=13):
+    """Answered by ``IdentityList``."""
+
+
+class SetOnline(_Message, frozen=True, tag=14):
+    """Brings the identity online (answered once its process serves) or takes it offline. Answered by ``IdentityReply``."""
+
+    name: str
+    online: bool
+
+
+class AddProtocol(_Message, frozen=True, tag=15):
+    """Binds a protocol to an identity. The payload is the config as JSON (empty: ``{}``). Answered by ``Done``.
+
+    ``allow`` says who may use it: ``"everyone"``, ``"peers"`` (whoever is in the address book), an ID52 or a petname;
+    empty leaves it to the protocol's own declaration (public, or else ``"peers"``).
+    """
+
+    identity: str
+    protocol: str
+    instance: str
+    allow: tuple[str, ...] = ()
+
+
+class RemoveProtocol(_Message, frozen=True, tag=16):
+    """Answered by ``Done``. The binding's workspace directory goes too."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
+class GetStatus(_Message, frozen=True, tag=17):
+    """Answered by ``StatusReply``."""
+
+
+class GetTicket(_Message, frozen=True, tag=18):
+    """Answered by ``TicketText``. The identity must be online; empty stands for the only one."""
+
+    identity: str
+
+
+class AddPeer(_Message, frozen=True, tag=19):
+    """Puts a peer into the address book. ``peer`` is a ticket or an ID52. Answered by ``PeerReply``."""
+
+    peer: str
+    name: str
+
+
+class ListPeers(_Message, frozen=True, tag=20):
+    """Answered by ``PeerList``."""
+
+
+class RemovePeer(_Message, frozen=True, tag=21):
+    """Answered by ``Done``."""
+
+    name: str
+
+
+# ── control: gateway → program ───────────────────────────────────────────────────────────────────
+
+
+class Welcome(_Message, frozen=True, tag=40):
+    """The daemon speaks this version; calls go to the socket at ``data_route`` (a path)."""
+
+    version: int
+    daemon: str
+    """Version of the daemon's distribution."""
+    data_route: str
+    max_payload: int
+    max_calls: int
+
+
+class IdentityInfo(_Record, frozen=True):
+    name: str
+    id52: str
+    online: bool
+    """What its owner wants; ``Status`` says what is."""
+    created: str
+    """UTC, ISO 8601."""
+
+
+class IdentityReply(_Message, frozen=True, tag=41):
+    identity: IdentityInfo
+
+
+class IdentityList(_Message, frozen=True, tag=42):
+    identities: list[IdentityInfo]
+
+
+class TicketText(_Message, frozen=True, tag=43):
+    ticket: str
+
+
+class PeerInfo(_Record, frozen=True):
+    name: str
+    id52: str
+    endpoints: int
+    """How many endpoints its record lists; 0 when only the key is known."""
+    added: str
+    """UTC, ISO 8601."""
+
+
+class PeerReply(_Message, frozen=True, tag=44):
+    peer: PeerInfo
+
+
+class PeerList(_Message, frozen=True, tag=45):
+    peers: list[PeerInfo]
+
+
+class ProcessStatus(_Record, frozen=True):
+    """One process of the tree."""
+
+    name: str
+    pid: int
+    state: str
+    """``starting``, ``ready``, ``backoff``, ``stopping``, ``failed``."""
+    uptime_ms: int
+    restarts: int
+    memory: int
+    """Proportional set size, bytes."""
+    cpu_ms: int
+
+
+class BindingStatus(_Record, frozen=True):
+    """One protocol instance of one identity, since the network process started."""
+
+    protocol: str
+    instance: str
+    access: list[str]
+    state: str
+    """``serving``, or ``failed: …`` / ``offline``."""
+    calls: int = 0
+    errors: int = 0
+    in_flight: int = 0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class IdentityStatus(_Record, frozen=True):
+    name: str
+    id52: str
+    online: bool
+    """It is registered with the network and can be called."""
+    wanted: bool
+    """Its owner has brought it online."""
+    bindings: list[BindingStatus]
+    delegation_expires_ms: int | None = None
+    """How long its delegation is still valid."""
+
+
+class ConnectionStatus(_Record, frozen=True):
+    """One QUIC connection to another daemon."""
+
+    endpoint: str
+    """64 hex digits."""
+    identities: list[str]
+    """Petnames or ID52s that have been introduced over it."""
+    path: str
+    """``direct``, ``relayed`` or ``unknown``."""
+    address: str
+    rtt_ms: int | None
+    outgoing: bool
+    streams: int
+    in_flight: int
+    sent: int
+    received: int
+    age_ms: int
+
+
+class Status(_Record, frozen=True):
+    """All there is to know about a daemon. ``warnings`` says what is missing when an actor is down."""
+
+    version: str
+    home: str
+    network_mode: str
+    endpoint: str
+    addresses: list[str]
+    uptime_ms: int
+    clients: int
+    processes: list[ProcessStatus]
+    identities: list[IdentityStatus]
+    peers: list[PeerInfo]
+    connections: list[ConnectionStatus]
+    warnings: list[str]
+
+
+class StatusReply(_Message, frozen=True, tag=46):
+    status: Status
+
+
+# ── data: program → network ──────────────────────────────────────────────────────────────────────
+
+
+class Call(_Message, frozen=True, tag=60):
+    """A request. The payload is the request's msgpack. Answered by ``Reply``, ``ApplicationFailure`` or ``Failure``.
+
+    ``identity`` is the caller's identity by name, empty for the only one online. ``peer`` is a petname, an ID52
+    or a ticket. ``deadline_ms`` is the time that is left.
+    """
+
+    identity: str
+    peer: str
+    protocol: str
+    instance: str
+    deadline_ms: int
+
+
+class Reply(_Message, frozen=True, tag=61):
+    """The handler's answer is the payload."""
+
+
+class ApplicationFailure(_Message, frozen=True, tag=62):
+    """The handler said no, on purpose. The payload is its data (msgpack)."""
+
+    kind: str
+    message: str = ""
+
+
+# ── data: whoever serves → network ───────────────────────────────────────────────────────────────
+
+
+class Announce(_Message, frozen=True, tag=70):
+    """This connection serves the identity: it is online from now, until the connection ends. Answered by ``Done``.
+
+    ``grant`` proves that the gateway or the supervisor has allowed it.
+    """
+
+    identity: str
+    grant: bytes
+
+
+class Serve(_Message, frozen=True, tag=71):
+    """This connection takes requests for one protocol instance. Answered by ``Done``; again replaces the access list.
+
+    ``allow``: as in ``AddProtocol``, but never empty.
+    """
+
+    identity: str
+    protocol: str
+    instance: str
+    allow: tuple[str, ...]
+    grant: bytes
+
+
+class Withdraw(_Message, frozen=True, tag=72):
+    """Takes back a ``Serve``; calls in flight are finished. Answered by ``Done``."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
+class Conclude(_Message, frozen=True, tag=73):
+    """Takes back an ``Announce``: the identity is offline. Answered by ``Done``."""
+
+    identity: str
+
+
+# ── data: network → whoever serves ───────────────────────────────────────────────────────────────
+
+
+class Deliver(_Message, frozen=True, tag=80):
+    """A request for a binding of this connection; the payload is the caller's. Answer it under the same id with
+    ``Reply``, ``ApplicationFailure`` or ``Failure``; ``Cancel`` under that id says nobody waits any more.
+    """
+
+    peer: bytes
+    """The caller's verified public key, 32 bytes."""
+    petname: str
+    """The caller's name in the address book, or empty."""
+    identity: str
+    protocol: str
+    instance: str
+    deadline_ms: int
+
+
+Control: TypeAlias = (
+    Hello
+    | CreateIdentity
+    | DeleteIdentity
+    | ListIdentities
+    | SetOnline
+    | AddProtocol
+    | RemoveProtocol
+    | GetStatus
+    | GetTicket
+    | AddPeer
+    | ListPeers
+    | RemovePeer
+    | Cancel
+)
+"""What a program may say to the gateway."""
+
+ControlReply: TypeAlias = (
+    Welcome | IdentityReply | IdentityList | TicketText | PeerReply | PeerList | StatusReply | Done | Failure
+)
+"""What the gateway answers."""
+
+Data: TypeAlias = (
+    Call | Cancel | Reply | ApplicationFailure | Failure | Announce | Serve | Withdraw | Conclude
+)
+"""What a program or an identity process may say to the network."""
+
+DataReply: TypeAlias = Reply | ApplicationFailure | Failure | Done | Deliver | Cancel
+"""What the network says to them."""
+
+encode: Final = msgspec.msgpack.Encoder().encode

@@ -1,0 +1,95 @@
+"""What importing a package must not bring along.
+
+The static contracts are in `pyproject.toml` (import-linter). These tests run the imports, each in an
+interpreter of its own, and so also see what is imported by a function, a name in a string, or a
+dependency.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import fastn_p2p_client
+
+CLIENT_NEEDS = ["msgspec", "zmq"]
+HEAVY = {"iroh", "nacl", "pydantic", "rich", "typer", "uvloop"}
+
+# Imports every module of the client while nothing but the standard library and the names in argv[1]
+# can be found, and prints the modules it imported.
+ONLY_ALLOWED = """
+import importlib, json, pkgutil, sys
+
+allowed = sys.stdlib_module_names | {"fastn_p2p_client", *json.loads(sys.argv[1])}
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in allowed:
+            raise ModuleNotFoundError(f"blocked by test_imports: {name}", name=name)
+        return None
+
+sys.meta_path.insert(0, Blocker())
+import fastn_p2p_client
+
+names = [found.name for found in pkgutil.walk_packages(fastn_p2p_client.__path__, "fastn_p2p_client.")]
+for name in names:
+    if not name.endswith(".__main__"):
+        importlib.import_module(name)
+print(json.dumps(names))
+"""
+
+LOADED_BY = """
+import importlib, json, sys
+importlib.import_module(sys.argv[1])
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def run_isolated(code: str, argument: str) -> list[str]:
+    """The JSON list of names that `code` prints, run in a new interpreter with `argument` as argv[1]."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, argument], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    names: list[str] = json.loads(done.stdout)
+    return names
+
+
+def test_client_imports_with_nothing_but_pyzmq_and_msgspec() -> None:
+    imported = run_isolated(ONLY_ALLOWED, json.dumps(CLIENT_NEEDS))
+
+    package = pathlib.Path(fastn_p2p_client.__file__).parent
+    files = {file for file in package.rglob("*.py") if file.name != "__init__.py"}
+    assert len(imported) >= len(files), "a module of the client was not imported"
+
+
+def test_blocker_refuses_what_is_not_allowed() -> None:
+    """The test above has teeth: with nothing allowed, a client that uses a dependency does not import."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-c",
+            ONLY_ALLOWED.replace("import fastn_p2p_client\n", "import msgspec\n"),
+            "[]",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "blocked by test_imports: msgspec" in done.stderr
+
+
+def test_importing_fastn_p2p_loads_nothing_heavy() -> None:
+    assert HEAVY.isdisjoint(run_isolated(LOADED_BY, "fastn_p2p"))
+
+
+def test_importing_the_client_loads_nothing_of_the_daemon() -> None:
+    loaded = run_isolated(LOADED_BY, "fastn_p2p_client")
+    assert [name for name in loaded if name.startswith("fastn_p2p")] == ["fastn_p2p_client"]
+
+
+def test_importing_the_supervisor_loads_no_network_and_no_cryptography() -> None:
+    assert {"iroh", "nacl"}.isdisjoint(run_isolated(LOADED_BY, "fastn_p2p_supervisor"))

@@ -1,0 +1,149 @@
+"""What the two wheels install, built from the work tree and installed into an empty environment."""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SIDE_BY_SIDE = pathlib.Path(sys.prefix) / "side-by-side"  # downloaded by `make`, see requirements/
+PACKAGES = ["fastn_p2p", "fastn_p2p_actors", "fastn_p2p_client", "fastn_p2p_supervisor"]
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def run(*command: str | pathlib.Path) -> str:
+    """The command's standard output; the test fails with all of its output if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def pip(*arguments: str | pathlib.Path) -> str:
+    return run(sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", *arguments)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+    """Both wheels, by distribution. Built from a copy, as a build writes into the tree it builds."""
+    base = tmp_path_factory.mktemp("wheels")
+    source = base / "source"
+    skip = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "dist")
+    for folder in ("actors", "client", "fastn_p2p", "supervisor"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=skip)
+    for file in ROOT.glob("*"):
+        if file.is_file():
+            shutil.copy(file, source)
+    out = base / "out"
+    pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", out, source / "client", source)
+    return {file.name.split("-")[0]: file for file in out.glob("*.whl")}
+
+
+def wheel_files(wheel: pathlib.Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def wheel_metadata(wheel: pathlib.Path, name: str) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        (path,) = (path for path in archive.namelist() if path.endswith(f".dist-info/{name}"))
+        return archive.read(path).decode()
+
+
+def test_two_wheels_for_any_platform(wheels: dict[str, pathlib.Path]) -> None:
+    assert sorted(wheels) == ["fastn_p2p", "fastn_p2p_client"]
+    assert all(wheel.name.endswith("-0.1.0-py3-none-any.whl") for wheel in wheels.values())
+
+
+def test_no_top_level_name_but_ours(wheels: dict[str, pathlib.Path]) -> None:
+    top_levels = {
+        name: sorted({path.split("/")[0] for path in wheel_files(wheel) if ".dist-info/" not in path})
+        for name, wheel in wheels.items()
+    }
+    assert top_levels == {
+        "fastn_p2p": ["fastn_p2p", "fastn_p2p_actors", "fastn_p2p_supervisor"],
+        "fastn_p2p_client": ["fastn_p2p_client"],
+    }
+
+
+def test_wheels_hold_every_module_of_the_tree(wheels: dict[str, pathlib.Path]) -> None:
+    packed = {path for wheel in wheels.values() for path in wheel_files(wheel) if path.endswith(".py")}
+    homes = [ROOT, ROOT / "actors", ROOT / "client", ROOT / "supervisor"]
+    in_tree = {
+        str(file.relative_to(home))
+        for home in homes
+        for package in PACKAGES
+        for file in home.joinpath(package).rglob("*.py")
+    }
+    assert packed == in_tree
+
+
+def test_packages_are_typed(wheels: dict[str, pathlib.Path]) -> None:
+    packed = {path for wheel in wheels.values() for path in wheel_files(wheel)}
+    assert {f"{package}/py.typed" for package in PACKAGES} <= packed
+
+
+def test_client_needs_only_pyzmq_and_msgspec(wheels: dict[str, pathlib.Path]) -> None:
+    metadata = wheel_metadata(wheels["fastn_p2p_client"], "METADATA").splitlines()
+    needs = sorted(
+        line.removeprefix("Requires-Dist: ") for line in metadata if line.startswith("Requires-Dist")
+    )
+    assert [need.split("<")[0].split(">")[0] for need in needs] == ["msgspec", "pyzmq"]
+
+
+def test_the_daemon_pins_the_client_it_was_built_with(wheels: dict[str, pathlib.Path]) -> None:
+    metadata = wheel_metadata(wheels["fastn_p2p"], "METADATA")
+    assert "Requires-Dist: fastn-p2p-client==0.1.0\n" in metadata
+    assert "License-Expression: UPL-1.0\n" in metadata
+
+
+def test_every_pinned_version_is_documented() -> None:
+    """`docs/dependencies.md` lists what `requirements/` installs: the same packages, the same versions."""
+    pinned = [
+        line.replace("[nodejs]", "").split("==")
+        for file in sorted((ROOT / "requirements").glob("*.txt"))
+        for line in file.read_text().splitlines()
+        if line and not line.startswith(("#", "-r"))
+    ]
+    table = (ROOT / "docs" / "dependencies.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in row.split("|")[1:3]] for row in table if row.startswith("| ")]
+    documented = [row for row in rows if row[0] not in {"package", "---"}]
+    assert sorted(documented) == sorted(pinned)
+
+
+def test_entry_points(wheels: dict[str, pathlib.Path]) -> None:
+    entry_points = wheel_metadata(wheels["fastn_p2p"], "entry_points.txt")
+    assert "fastn-p2p = fastn_p2p.cli:main" in entry_points
+    assert "[fastn_p2p.protocols]\nEcho = fastn_p2p.protocols.echo:Echo" in entry_points
+
+
+@pytest.mark.skipif(
+    not SIDE_BY_SIDE.is_dir(), reason="run by `make test`, which downloads PyPI's supervisor to install"
+)
+def test_installs_next_to_the_supervisor_of_pypi(
+    wheels: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    """A well-known package has the name of one of our parts: both install and import."""
+    home = tmp_path / "empty"
+    venv.create(home, with_pip=False)
+    python = home / "bin" / "python"
+    pip("--python", python, "install", "--no-deps", "--no-index", *SIDE_BY_SIDE.iterdir(), *wheels.values())
+
+    # What our packages depend on comes from this environment's folder, behind the new one's; a folder
+    # that is only appended runs no .pth file, so that the work tree cannot stand in for the wheels.
+    code = f"""
+import importlib, json, sys
+sys.path.append({sysconfig.get_path("platlib")!r})
+print(json.dumps([importlib.import_module(name).__file__ for name in sys.argv[1:]]))
+"""
+    imported = json.loads(run(python, "-I", "-c", code, "supervisor", "supervisor.supervisord", *PACKAGES))
+    assert len(imported) == 2 + len(PACKAGES)
+    assert all(pathlib.Path(file).is_relative_to(home) for file in imported)
+    assert (home / "bin" / "fastn-p2p").exists()
+    assert (home / "bin" / "supervisord").exists()
