@@ -2,7 +2,7 @@
 
 ::
 
-    P2PError                     what the system says; ``code`` is stable, ``retryable`` says whether trying again can help
+    P2PError                     what the system says: ``code`` is stable, ``retryable`` means worth a retry
     ├── UsageError               the caller asked for something that cannot be
     │   ├── InvalidKey           not an ID52, or no valid key
     │   ├── InvalidTicket        not a ticket, or one that does not hold together
@@ -13,6 +13,8 @@
     │   └── PayloadTooLarge
     ├── LocalError               this machine's daemon
     │   ├── DaemonNotRunning
+    │   ├── DaemonAlreadyRunning
+    │   ├── HomeUnusable         the home directory is somebody else's, or cannot be written
     │   ├── DaemonBusy           an actor of the daemon is down at the moment; the supervisor is restarting it
     │   ├── VersionMismatch
     │   ├── IdentityNotFound
@@ -64,6 +66,7 @@ __all__ = [
     "BindingNotFound",
     "ConnectionLost",
     "CredentialError",
+    "DaemonAlreadyRunning",
     "DaemonBusy",
     "DaemonNotRunning",
     "DeadlineExceeded",
@@ -73,6 +76,7 @@ __all__ = [
     "EpochRetired",
     "Forbidden",
     "HandlerFailed",
+    "HomeUnusable",
     "IdentityAmbiguous",
     "IdentityExists",
     "IdentityFailed",
@@ -157,9 +161,7 @@ class CredentialError(P2PError):
 
 class InvalidKey(UsageError):
     code = "invalid-key"
-    template = (
-        "{text!r} is not a public key: {reason}. Copy the ID52 again: `fastn-p2p list-identities` prints it"
-    )
+    template = "{text!r} is not a public key: {reason}. Copy the ID52 again: `fastn-p2p list-identities` prints it"
     text: str
     reason: str
 
@@ -215,10 +217,26 @@ class DaemonNotRunning(LocalError):
     home: str
 
 
+class DaemonAlreadyRunning(LocalError):
+    code = "daemon-already-running"
+    template = "a daemon is already running for {home} (pid {pid}); stop it first or use another --home"
+    home: str
+    pid: int
+
+
+class HomeUnusable(LocalError):
+    code = "home-unusable"
+    template = "{path} cannot be used by the daemon: {reason}"
+    path: str
+    reason: str
+
+
 class DaemonBusy(LocalError):
     code = "daemon-busy"
     retryable = True
-    template = "the daemon's {actor} process is not answering and is being restarted; try again, and see `fastn-p2p status`"
+    template = (
+        "the daemon's {actor} process is not answering and is being restarted; try again, and see `fastn-p2p status`"
+    )
     actor: str
 
 
@@ -231,7 +249,10 @@ class VersionMismatch(LocalError):
 
 class IdentityNotFound(LocalError):
     code = "identity-not-found"
-    template = "there is no identity {identity!r} here; `fastn-p2p list-identities` lists them, `fastn-p2p create-identity {identity}` creates it"
+    template = (
+        "there is no identity {identity!r} here; `fastn-p2p list-identities` lists them, "
+        "`fastn-p2p create-identity {identity}` creates it"
+    )
     identity: str
 
 
@@ -243,17 +264,13 @@ class IdentityExists(LocalError):
 
 class IdentityOffline(LocalError):
     code = "identity-offline"
-    template = (
-        "the identity {identity!r} is not online; `fastn-p2p identity-online {identity}` brings it online"
-    )
+    template = "the identity {identity!r} is not online; `fastn-p2p identity-online {identity}` brings it online"
     identity: str
 
 
 class IdentityFailed(LocalError):
     code = "identity-failed"
-    template = (
-        "the process of identity {identity!r} does not stay up: {reason}. See `fastn-p2p status` and the log"
-    )
+    template = "the process of identity {identity!r} does not stay up: {reason}. See `fastn-p2p status` and the log"
     identity: str
     reason: str
 
@@ -297,7 +314,9 @@ class ProtocolNotInstalled(LocalError):
 
 class PeerNameTaken(LocalError):
     code = "peer-name-taken"
-    template = "the address book has another peer named {name!r}; choose another name or `fastn-p2p peer remove {name}` first"
+    template = (
+        "the address book has another peer named {name!r}; choose another name or `fastn-p2p peer remove {name}` first"
+    )
     name: str
 
 

@@ -68,7 +68,7 @@ class Home:
 
     @property
     def sockets(self) -> Path:
-        """The directory that holds ``control.sock`` and ``run/``: the home, unless its path is too long for a Unix socket."""
+        """The directory that holds ``control.sock`` and ``run/``: the home, unless that path is too long."""
         if len(os.fsencode(self.path / _LONGEST_SOCKET)) <= UNIX_PATH_MAX:
             return self.path
         digest = hashlib.blake2b(os.fsencode(self.path), digest_size=6).hexdigest()

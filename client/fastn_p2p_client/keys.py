@@ -65,9 +65,7 @@ class PublicKey:
         else:
             raw = bytes(value)
             if len(raw) != KEY_BYTES:
-                raise InvalidKey(
-                    text=raw.hex()[:80], reason=f"it has {len(raw)} bytes, a key has {KEY_BYTES}"
-                )
+                raise InvalidKey(text=raw.hex()[:80], reason=f"it has {len(raw)} bytes, a key has {KEY_BYTES}")
         problem = _why_not_a_point(raw)
         if problem is not None:
             raise InvalidKey(text=_encode_id52(raw), reason=problem)

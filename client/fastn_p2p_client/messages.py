@@ -48,10 +48,12 @@ __all__ = [
     "IdentityStatus",
     "ListIdentities",
     "ListPeers",
+    "Message",
     "PeerInfo",
     "PeerList",
     "PeerReply",
     "ProcessStatus",
+    "Record",
     "RemovePeer",
     "RemoveProtocol",
     "Reply",
@@ -62,21 +64,22 @@ __all__ = [
     "TicketText",
     "Welcome",
     "Withdraw",
+    "encode",
 ]
 
 
-class _Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A struct that travels as an array with its tag first."""
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A struct inside a message that travels as a map: scripts read these, and they grow."""
 
 
 # ── both conversations ───────────────────────────────────────────────────────────────────────────
 
 
-class Failure(_Message, frozen=True, tag=0):
+class Failure(Message, frozen=True, tag=0):
     """The request with this id ended with an error of the system: see ``errors.CODES``."""
 
     code: str
@@ -90,18 +93,18 @@ class Failure(_Message, frozen=True, tag=0):
         return error_from(self.code, self.fields)
 
 
-class Cancel(_Message, frozen=True, tag=1):
+class Cancel(Message, frozen=True, tag=1):
     """Whoever asked under this id no longer wants the answer. There is no reply."""
 
 
-class Done(_Message, frozen=True, tag=2):
+class Done(Message, frozen=True, tag=2):
     """It is done; there is nothing to tell."""
 
 
 # ── control: program → gateway ───────────────────────────────────────────────────────────────────
 
 
-class Hello(_Message, frozen=True, tag=10):
+class Hello(Message, frozen=True, tag=10):
     """First message on ``control.sock``; answered by ``Welcome``, or a ``Failure`` with ``version-mismatch``."""
 
     version: int
@@ -109,30 +112,30 @@ class Hello(_Message, frozen=True, tag=10):
     """What the program calls itself, for ``status``; at most 64 characters."""
 
 
-class CreateIdentity(_Message, frozen=True, tag=11):
+class CreateIdentity(Message, frozen=True, tag=11):
     """Answered by ``IdentityReply``."""
 
     name: str
 
 
-class DeleteIdentity(_Message, frozen=True, tag=12):
+class DeleteIdentity(Message, frozen=True, tag=12):
     """Takes the identity offline, then deletes its key and its directory. Answered by ``Done``."""
 
     name: str
 
 
-class ListIdentities(_Message, frozen=True, tag=13):
+class ListIdentities(Message, frozen=True, tag=13):
     """Answered by ``IdentityList``."""
 
 
-class SetOnline(_Message, frozen=True, tag=14):
-    """Brings the identity online (answered once its process serves) or takes it offline. Answered by ``IdentityReply``."""
+class SetOnline(Message, frozen=True, tag=14):
+    """Brings the identity online, answered once its process serves, or offline. Answered by ``IdentityReply``."""
 
     name: str
     online: bool
 
 
-class AddProtocol(_Message, frozen=True, tag=15):
+class AddProtocol(Message, frozen=True, tag=15):
     """Binds a protocol to an identity. The payload is the config as JSON (empty: ``{}``). Answered by ``Done``.
 
     ``allow`` says who may use it: ``"everyone"``, ``"peers"`` (whoever is in the address book), an ID52 or a petname;
@@ -145,7 +148,7 @@ class AddProtocol(_Message, frozen=True, tag=15):
     allow: tuple[str, ...] = ()
 
 
-class RemoveProtocol(_Message, frozen=True, tag=16):
+class RemoveProtocol(Message, frozen=True, tag=16):
     """Answered by ``Done``. The binding's workspace directory goes too."""
 
     identity: str
@@ -153,28 +156,28 @@ class RemoveProtocol(_Message, frozen=True, tag=16):
     instance: str
 
 
-class GetStatus(_Message, frozen=True, tag=17):
+class GetStatus(Message, frozen=True, tag=17):
     """Answered by ``StatusReply``."""
 
 
-class GetTicket(_Message, frozen=True, tag=18):
+class GetTicket(Message, frozen=True, tag=18):
     """Answered by ``TicketText``. The identity must be online; empty stands for the only one."""
 
     identity: str
 
 
-class AddPeer(_Message, frozen=True, tag=19):
+class AddPeer(Message, frozen=True, tag=19):
     """Puts a peer into the address book. ``peer`` is a ticket or an ID52. Answered by ``PeerReply``."""
 
     peer: str
     name: str
 
 
-class ListPeers(_Message, frozen=True, tag=20):
+class ListPeers(Message, frozen=True, tag=20):
     """Answered by ``PeerList``."""
 
 
-class RemovePeer(_Message, frozen=True, tag=21):
+class RemovePeer(Message, frozen=True, tag=21):
     """Answered by ``Done``."""
 
     name: str
@@ -183,7 +186,7 @@ class RemovePeer(_Message, frozen=True, tag=21):
 # ── control: gateway → program ───────────────────────────────────────────────────────────────────
 
 
-class Welcome(_Message, frozen=True, tag=40):
+class Welcome(Message, frozen=True, tag=40):
     """The daemon speaks this version; calls go to the socket at ``data_route`` (a path)."""
 
     version: int
@@ -194,7 +197,7 @@ class Welcome(_Message, frozen=True, tag=40):
     max_calls: int
 
 
-class IdentityInfo(_Record, frozen=True):
+class IdentityInfo(Record, frozen=True):
     name: str
     id52: str
     online: bool
@@ -203,19 +206,19 @@ class IdentityInfo(_Record, frozen=True):
     """UTC, ISO 8601."""
 
 
-class IdentityReply(_Message, frozen=True, tag=41):
+class IdentityReply(Message, frozen=True, tag=41):
     identity: IdentityInfo
 
 
-class IdentityList(_Message, frozen=True, tag=42):
+class IdentityList(Message, frozen=True, tag=42):
     identities: list[IdentityInfo]
 
 
-class TicketText(_Message, frozen=True, tag=43):
+class TicketText(Message, frozen=True, tag=43):
     ticket: str
 
 
-class PeerInfo(_Record, frozen=True):
+class PeerInfo(Record, frozen=True):
     name: str
     id52: str
     endpoints: int
@@ -224,15 +227,15 @@ class PeerInfo(_Record, frozen=True):
     """UTC, ISO 8601."""
 
 
-class PeerReply(_Message, frozen=True, tag=44):
+class PeerReply(Message, frozen=True, tag=44):
     peer: PeerInfo
 
 
-class PeerList(_Message, frozen=True, tag=45):
+class PeerList(Message, frozen=True, tag=45):
     peers: list[PeerInfo]
 
 
-class ProcessStatus(_Record, frozen=True):
+class ProcessStatus(Record, frozen=True):
     """One process of the tree."""
 
     name: str
@@ -246,7 +249,7 @@ class ProcessStatus(_Record, frozen=True):
     cpu_ms: int
 
 
-class BindingStatus(_Record, frozen=True):
+class BindingStatus(Record, frozen=True):
     """One protocol instance of one identity, since the network process started."""
 
     protocol: str
@@ -261,7 +264,7 @@ class BindingStatus(_Record, frozen=True):
     p99_ms: float | None = None
 
 
-class IdentityStatus(_Record, frozen=True):
+class IdentityStatus(Record, frozen=True):
     name: str
     id52: str
     online: bool
@@ -273,7 +276,7 @@ class IdentityStatus(_Record, frozen=True):
     """How long its delegation is still valid."""
 
 
-class ConnectionStatus(_Record, frozen=True):
+class ConnectionStatus(Record, frozen=True):
     """One QUIC connection to another daemon."""
 
     endpoint: str
@@ -292,7 +295,7 @@ class ConnectionStatus(_Record, frozen=True):
     age_ms: int
 
 
-class Status(_Record, frozen=True):
+class Status(Record, frozen=True):
     """All there is to know about a daemon. ``warnings`` says what is missing when an actor is down."""
 
     version: str
@@ -309,14 +312,14 @@ class Status(_Record, frozen=True):
     warnings: list[str]
 
 
-class StatusReply(_Message, frozen=True, tag=46):
+class StatusReply(Message, frozen=True, tag=46):
     status: Status
 
 
 # ── data: program → network ──────────────────────────────────────────────────────────────────────
 
 
-class Call(_Message, frozen=True, tag=60):
+class Call(Message, frozen=True, tag=60):
     """A request. The payload is the request's msgpack. Answered by ``Reply``, ``ApplicationFailure`` or ``Failure``.
 
     ``identity`` is the caller's identity by name, empty for the only one online. ``peer`` is a petname, an ID52
@@ -330,11 +333,11 @@ class Call(_Message, frozen=True, tag=60):
     deadline_ms: int
 
 
-class Reply(_Message, frozen=True, tag=61):
+class Reply(Message, frozen=True, tag=61):
     """The handler's answer is the payload."""
 
 
-class ApplicationFailure(_Message, frozen=True, tag=62):
+class ApplicationFailure(Message, frozen=True, tag=62):
     """The handler said no, on purpose. The payload is its data (msgpack)."""
 
     kind: str
@@ -344,7 +347,7 @@ class ApplicationFailure(_Message, frozen=True, tag=62):
 # ── data: whoever serves → network ───────────────────────────────────────────────────────────────
 
 
-class Announce(_Message, frozen=True, tag=70):
+class Announce(Message, frozen=True, tag=70):
     """This connection serves the identity: it is online from now, until the connection ends. Answered by ``Done``.
 
     ``grant`` proves that the gateway or the supervisor has allowed it.
@@ -354,7 +357,7 @@ class Announce(_Message, frozen=True, tag=70):
     grant: bytes
 
 
-class Serve(_Message, frozen=True, tag=71):
+class Serve(Message, frozen=True, tag=71):
     """This connection takes requests for one protocol instance. Answered by ``Done``; again replaces the access list.
 
     ``allow``: as in ``AddProtocol``, but never empty.
@@ -367,7 +370,7 @@ class Serve(_Message, frozen=True, tag=71):
     grant: bytes
 
 
-class Withdraw(_Message, frozen=True, tag=72):
+class Withdraw(Message, frozen=True, tag=72):
     """Takes back a ``Serve``; calls in flight are finished. Answered by ``Done``."""
 
     identity: str
@@ -375,7 +378,7 @@ class Withdraw(_Message, frozen=True, tag=72):
     instance: str
 
 
-class Conclude(_Message, frozen=True, tag=73):
+class Conclude(Message, frozen=True, tag=73):
     """Takes back an ``Announce``: the identity is offline. Answered by ``Done``."""
 
     identity: str
@@ -384,7 +387,7 @@ class Conclude(_Message, frozen=True, tag=73):
 # ── data: network → whoever serves ───────────────────────────────────────────────────────────────
 
 
-class Deliver(_Message, frozen=True, tag=80):
+class Deliver(Message, frozen=True, tag=80):
     """A request for a binding of this connection; the payload is the caller's. Answer it under the same id with
     ``Reply``, ``ApplicationFailure`` or ``Failure``; ``Cancel`` under that id says nobody waits any more.
     """
@@ -421,9 +424,7 @@ ControlReply: TypeAlias = (
 )
 """What the gateway answers."""
 
-Data: TypeAlias = (
-    Call | Cancel | Reply | ApplicationFailure | Failure | Announce | Serve | Withdraw | Conclude
-)
+Data: TypeAlias = Call | Cancel | Reply | ApplicationFailure | Failure | Announce | Serve | Withdraw | Conclude
 """What a program or an identity process may say to the network."""
 
 DataReply: TypeAlias = Reply | ApplicationFailure | Failure | Done | Deliver | Cancel

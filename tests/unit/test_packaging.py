@@ -91,9 +91,7 @@ def test_packages_are_typed(wheels: dict[str, pathlib.Path]) -> None:
 
 def test_client_needs_only_pyzmq_and_msgspec(wheels: dict[str, pathlib.Path]) -> None:
     metadata = wheel_metadata(wheels["fastn_p2p_client"], "METADATA").splitlines()
-    needs = sorted(
-        line.removeprefix("Requires-Dist: ") for line in metadata if line.startswith("Requires-Dist")
-    )
+    needs = sorted(line.removeprefix("Requires-Dist: ") for line in metadata if line.startswith("Requires-Dist"))
     assert [need.split("<")[0].split(">")[0] for need in needs] == ["msgspec", "pyzmq"]
 
 
@@ -126,9 +124,7 @@ def test_entry_points(wheels: dict[str, pathlib.Path]) -> None:
 @pytest.mark.skipif(
     not SIDE_BY_SIDE.is_dir(), reason="run by `make test`, which downloads PyPI's supervisor to install"
 )
-def test_installs_next_to_the_supervisor_of_pypi(
-    wheels: dict[str, pathlib.Path], tmp_path: pathlib.Path
-) -> None:
+def test_installs_next_to_the_supervisor_of_pypi(wheels: dict[str, pathlib.Path], tmp_path: pathlib.Path) -> None:
     """A well-known package has the name of one of our parts: both install and import."""
     home = tmp_path / "empty"
     venv.create(home, with_pip=False)

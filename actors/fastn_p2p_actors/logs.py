@@ -1,0 +1,51 @@
+"""The log file of one process: ``logs/<name>.log`` in the home, readable by its owner alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from logging.handlers import RotatingFileHandler
+from typing import Final
+
+from fastn_p2p_client.home import Home
+
+__all__ = ["LEVEL_VARIABLE", "log_to"]
+
+LEVEL_VARIABLE: Final = "FASTN_LOG"
+"""Environment variable with the level: ``DEBUG``, ``INFO`` (default), ``WARNING`` or ``ERROR``."""
+
+FILE_BYTES: Final = 5 * 1024 * 1024
+FILES_KEPT: Final = 3
+
+
+class _Formatter(logging.Formatter):
+    """``2026-01-31T12:00:00.000Z INFO vault: …``; times are UTC."""
+
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+
+def log_to(home: Home, name: str) -> logging.Logger:
+    """Sends everything that this process logs to its file, and returns the logger called ``name``.
+
+    The file appears with the first line, is rotated at 5 MB and three old ones are kept. A disk that is full or
+    a directory that is gone costs log lines, and nothing else.
+    """
+    wanted = os.environ.get(LEVEL_VARIABLE, "INFO").strip().upper()
+    level = logging.getLevelNamesMapping().get(wanted)
+    handler = RotatingFileHandler(
+        home.logs / f"{name}.log", maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8", delay=True
+    )
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.raiseExceptions = False
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.INFO if level is None else level)
+    logger = logging.getLogger(name)
+    if level is None:
+        logger.warning("%s=%s is no level; taking INFO", LEVEL_VARIABLE, wanted)
+    return logger

@@ -1,0 +1,97 @@
+"""What a process of the daemon does to itself before anything else: who it dies with, what it may use and keep.
+
+Linux only: ``prctl(2)``, ``/proc``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Final
+
+__all__ = ["die_with_parent", "forbid_core_files", "mark_fork_server", "raise_file_limit", "set_title", "settle_in"]
+
+MAX_FILES: Final = 65536
+TITLE_BYTES: Final = 15
+"""What the kernel keeps of a process's name, comm in proc(5)."""
+PR_SET_PDEATHSIG: Final = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_fork_server = 0
+
+
+def mark_fork_server() -> None:
+    """Says that this process is the fork server: whoever is forked from it checks that it still lives."""
+    global _fork_server
+    _fork_server = os.getpid()
+
+
+def die_with_parent() -> None:
+    """The kernel kills this process when the thread that started it ends, however busy this process is.
+
+    A parent that was gone before the call is not noticed: check ``getppid`` afterwards.
+    """
+    if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def set_title(name: str) -> None:
+    """The process's name in ``ps -o comm`` and ``top``: ``fastn-vault``, ``fastn@alice`` (cut after 15 bytes)."""
+    identity = name.removeprefix("identity-")
+    title = f"fastn-{name}" if identity == name else f"fastn@{identity}"
+    Path("/proc/self/comm").write_bytes(title.encode()[:TITLE_BYTES])
+
+
+def raise_file_limit() -> None:
+    """As many open files as the hard limit lets, 65536 at most."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def forbid_core_files() -> None:
+    """No core file of this process: keys and messages would be in it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def settle_in(leash: int) -> bool:
+    """Turns a fresh child of the fork server into an actor's process; False when its parent is gone already.
+
+    Ctrl-C in the terminal goes to the supervisor alone, which ends its children in order.
+    """
+    die_with_parent()
+    if _fork_server and os.getppid() != _fork_server:
+        return False
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o077)
+    forbid_core_files()
+    raise_file_limit()
+    os.set_inheritable(leash, False)  # arrived over a socket, which makes it inheritable
+    _drop_inherited()
+    return True
+
+
+def _drop_inherited() -> None:
+    """Closes this process's share of the two pipes that ``multiprocessing`` hands to each child.
+
+    The fork server exits when the last copy of one of them is closed, and must not be kept alive by children; the
+    resource tracker is the other one's. Forgetting both lets an actor's code use ``multiprocessing`` afresh.
+    """
+    from multiprocessing import forkserver, resource_tracker
+
+    server = vars(forkserver)["_forkserver"]
+    tracker = vars(resource_tracker)["_resource_tracker"]
+    for holder, name in ((server, "_forkserver_alive_fd"), (tracker, "_fd")):
+        inherited = getattr(holder, name, None)
+        if isinstance(inherited, int):
+            os.close(inherited)
+            setattr(holder, name, None)
+    server._forkserver_address = None

@@ -1,0 +1,258 @@
+"""A link: one program's or actor's DEALER to one mailbox.
+
+Asks carry a deadline and end in exactly one outcome: an answer, a typed failure, ``DeadlineExceeded``, or
+``ConnectionLost`` as soon as the process behind the mailbox dies. The socket is read dry whenever its
+(edge-triggered) descriptor says so, and again after sending.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+import zmq
+
+from .deadlines import Deadlines
+from .errors import BadMessage, ConnectionLost, DaemonBusy, DeadlineExceeded, Overloaded, P2PError, PayloadTooLarge
+from .limits import MAX_PAYLOAD, SEND_QUEUE
+from .messages import Cancel, encode
+from .sockets import (
+    AGAIN,
+    MORE,
+    NOBLOCK,
+    NOBLOCK_MORE,
+    Curve,
+    Monitor,
+    close_socket,
+    dealer,
+    endpoint,
+    raw_get,
+    raw_recv,
+    raw_send,
+    readable,
+)
+
+__all__ = ["Answer", "Link", "decode_answer"]
+
+_BURST: Final = 256
+"""Messages taken in one go before other work of the loop gets a turn."""
+_CANCEL: Final = encode(Cancel())
+
+
+class Answer(NamedTuple):
+    header: bytes
+    payload: bytes
+
+
+OnMessage: TypeAlias = Callable[[bytes, bytes, bytes], None]
+"""Takes (id, header, payload) of a message that answers no ask of ours."""
+
+
+class Link:
+    """Opened inside a running event loop, used only there.
+
+    Args:
+        path: the mailbox's socket.
+        actor: what errors call the process behind it.
+        on_message: gets what the mailbox sends by itself.
+        on_up: called at each completed connection (also reconnections): the place to register again.
+        on_down: called at each loss of it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        actor: str,
+        *,
+        curve: Curve | None = None,
+        on_message: OnMessage | None = None,
+        on_up: Callable[[], None] | None = None,
+        on_down: Callable[[], None] | None = None,
+    ) -> None:
+        self._path = path
+        self._actor = actor
+        self._curve = curve
+        self._on_message = on_message
+        self._on_up = on_up
+        self._on_down = on_down
+        self._next_id = 0
+        self._pending: dict[bytes, tuple[asyncio.Future[Answer], float]] = {}
+        self._drain_soon = False
+        self._closed = False
+        self.up = asyncio.Event()
+        """Set while a connection stands."""
+
+    def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadlines: Deadlines[bytes] = Deadlines(self._loop, self._expired)
+        self._socket = dealer(self._curve)
+        self._monitor = Monitor(self._socket)
+        self._socket.connect(endpoint(self._path))
+        self._descriptor = int(self._socket.fileno())
+        self._loop.add_reader(self._descriptor, self._drain)
+        self._loop.add_reader(self._monitor.fileno(), self._watch)
+        self._loop.call_soon(self._watch)
+
+    def close(self) -> None:
+        """Ends every ask in flight with ``ConnectionLost``."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._descriptor)
+        self._loop.remove_reader(self._monitor.fileno())
+        self._monitor.close()
+        close_socket(self._socket)
+        self._fail_all()
+        self._deadlines.close()
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._pending)
+
+    async def ask(self, message: msgspec.Struct, payload: bytes = b"", *, timeout: float) -> Answer:
+        """Send a request and wait for its answer.
+
+        Raises:
+            DaemonBusy: no connection stood before the deadline.
+            DeadlineExceeded: no answer came before it; the mailbox has been told.
+            ConnectionLost: the process behind the mailbox died meanwhile.
+            Overloaded: the queue towards it is full.
+            PayloadTooLarge: nothing was sent.
+        """
+        if not self.up.is_set():
+            timeout -= await self._wait_up(timeout)
+        return await self.submit(encode(message), payload, timeout)
+
+    async def _wait_up(self, timeout: float) -> float:
+        started = self._loop.time()
+        try:
+            async with asyncio.timeout(timeout):
+                await self.up.wait()
+        except TimeoutError:
+            raise DaemonBusy(actor=self._actor) from None
+        return self._loop.time() - started
+
+    def submit(self, header: bytes, payload: bytes, timeout: float) -> asyncio.Future[Answer]:
+        """Send an encoded request now; the future is its outcome. Cancelling it tells the mailbox."""
+        if len(payload) > MAX_PAYLOAD:
+            raise PayloadTooLarge(size=len(payload), limit=MAX_PAYLOAD)
+        self._next_id = number = (self._next_id + 1) & 0xFFFFFFFFFFFFFFFF
+        correlation = number.to_bytes(8, "big")
+        self.send(correlation, header, payload)
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        self._pending[correlation] = (future, timeout)
+        self._deadlines.add(correlation, self._loop.time() + timeout)
+        future.add_done_callback(lambda done: self._cancelled(correlation) if done.cancelled() else None)
+        return future
+
+    def send(self, correlation: bytes, header: bytes, payload: bytes = b"") -> None:
+        """Send one message and expect nothing.
+
+        Raises:
+            Overloaded: the queue is full.
+            DaemonBusy: no connection stands.
+        """
+        socket = self._socket
+        try:
+            raw_send(socket, correlation, NOBLOCK_MORE)
+            raw_send(socket, header, NOBLOCK_MORE)
+            raw_send(socket, payload, NOBLOCK)
+        except AGAIN:
+            if self.up.is_set():
+                raise Overloaded(what=f"messages queued for the {self._actor}", limit=SEND_QUEUE) from None
+            raise DaemonBusy(actor=self._actor) from None
+        except zmq.ZMQError as error:  # the socket is closed
+            raise ConnectionLost(what=f"the daemon's {self._actor} process") from error
+        if not self._drain_soon:
+            self._drain_soon = True
+            self._loop.call_soon(self._drain_after_send)
+
+    def _drain_after_send(self) -> None:
+        self._drain_soon = False
+        if not self._closed and readable(self._socket):
+            self._drain()
+
+    def _drain(self) -> None:
+        socket, pending = self._socket, self._pending
+        for _ in range(_BURST):
+            if self._closed:
+                return
+            try:
+                correlation = raw_recv(socket, NOBLOCK)
+            except AGAIN:
+                return
+            frames = [correlation]
+            while raw_get(socket, MORE):
+                frames.append(raw_recv(socket, NOBLOCK))
+            if len(frames) != 3:
+                continue
+            found = pending.pop(correlation, None)
+            if found is not None:
+                self._deadlines.discard(correlation)
+                if not found[0].done():
+                    found[0].set_result(Answer(frames[1], frames[2]))
+            elif self._on_message is not None:
+                self._on_message(correlation, frames[1], frames[2])
+        self._loop.call_soon(self._drain)
+
+    def _watch(self) -> None:
+        if self._closed:
+            return
+        for event in self._monitor.drain():
+            if event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self.up.set()
+                if self._on_up is not None:
+                    self._on_up()
+            elif event.kind == zmq.EVENT_DISCONNECTED:
+                if not self.up.is_set():
+                    continue
+                self._drain()  # answers that came before the end still count
+                self.up.clear()
+                self._fail_all()
+                if self._on_down is not None:
+                    self._on_down()
+
+    def _fail_all(self) -> None:
+        pending, self._pending = self._pending, {}
+        self._fail(pending, lambda _: ConnectionLost(what=f"the daemon's {self._actor} process"))
+
+    def _fail(
+        self, pending: dict[bytes, tuple[asyncio.Future[Answer], float]], error: Callable[[float], P2PError]
+    ) -> None:
+        for correlation, (future, timeout) in pending.items():
+            self._deadlines.discard(correlation)
+            if not future.done():
+                future.set_exception(error(timeout))
+
+    def _expired(self, correlation: bytes) -> None:
+        found = self._pending.pop(correlation, None)
+        if found is not None:
+            self._tell_cancelled(correlation)
+            self._fail({correlation: found}, lambda timeout: DeadlineExceeded(seconds=timeout))
+
+    def _cancelled(self, correlation: bytes) -> None:
+        if self._pending.pop(correlation, None) is not None:
+            self._deadlines.discard(correlation)
+            self._tell_cancelled(correlation)
+
+    def _tell_cancelled(self, correlation: bytes) -> None:
+        if not self._closed and self.up.is_set():
+            try:
+                self.send(correlation, _CANCEL)
+            except P2PError:
+                return  # it is gone or full: it will see no point in answering either
+
+
+def decode_answer(decoder: msgspec.msgpack.Decoder[Any], header: bytes) -> Any:
+    """The message in ``header``.
+
+    Raises:
+        BadMessage: it is not one that this decoder knows.
+    """
+    try:
+        return decoder.decode(header)
+    except msgspec.DecodeError as error:
+        raise BadMessage(reason=str(error)) from error

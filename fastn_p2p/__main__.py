@@ -1,0 +1,8 @@
+"""``python -m fastn_p2p`` is ``fastn-p2p``."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

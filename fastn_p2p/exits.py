@@ -1,0 +1,96 @@
+"""Exit codes of ``fastn-p2p``: what a script can tell from how a command ended.
+
+Every code of ``fastn_p2p_client.errors.CODES`` has its line in ``EXITS``; a test holds the two together.
+``fastn-p2p --help`` prints ``TABLE``. Published numbers do not change.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+__all__ = ["EXITS", "TABLE", "Exit"]
+
+
+class Exit(IntEnum):
+    OK = 0
+    APPLICATION = 1
+    USAGE = 2
+    DAEMON = 3
+    PEER = 4
+    DENIED = 5
+    TIMEOUT = 6
+    NOT_FOUND = 7
+    EXISTS = 8
+    OVERLOADED = 9
+    LOST = 10
+    OFFLINE = 11
+    HANDLER = 12
+    INTERNAL = 70
+    STORAGE = 74
+    INTERRUPTED = 130
+    PIPE = 141
+
+
+TABLE: Final[dict[Exit, str]] = {
+    Exit.OK: "done",
+    Exit.APPLICATION: "the remote handler answered with an error of its own",
+    Exit.USAGE: "the command or the request cannot be right as it is",
+    Exit.DAEMON: "the daemon is not running, busy or of another version",
+    Exit.PEER: "the peer is unknown, unreachable or offline",
+    Exit.DENIED: "not allowed, or credentials that do not hold",
+    Exit.TIMEOUT: "no answer in time",
+    Exit.NOT_FOUND: "no such identity, binding, protocol or instance",
+    Exit.EXISTS: "the name is taken",
+    Exit.OVERLOADED: "too much at once",
+    Exit.LOST: "the connection was lost; the call may have been executed",
+    Exit.OFFLINE: "the identity on this side is offline or does not stay up",
+    Exit.HANDLER: "the remote handler crashed",
+    Exit.INTERNAL: "a defect; please report it",
+    Exit.STORAGE: "a file cannot be read or written",
+    Exit.INTERRUPTED: "interrupted, or a question answered with no",
+    Exit.PIPE: "whoever read the output went away",
+}
+"""What each exit code means, for people."""
+
+EXITS: Final[dict[str, Exit]] = {
+    "invalid-key": Exit.USAGE,
+    "invalid-ticket": Exit.USAGE,
+    "invalid-name": Exit.USAGE,
+    "invalid-config": Exit.USAGE,
+    "bad-request": Exit.USAGE,
+    "bad-message": Exit.USAGE,
+    "payload-too-large": Exit.USAGE,
+    "identity-ambiguous": Exit.USAGE,
+    "daemon-not-running": Exit.DAEMON,
+    "daemon-busy": Exit.DAEMON,
+    "version-mismatch": Exit.DAEMON,
+    "peer-unknown": Exit.PEER,
+    "peer-unreachable": Exit.PEER,
+    "peer-offline": Exit.PEER,
+    "denied": Exit.DENIED,
+    "forbidden": Exit.DENIED,
+    "bad-signature": Exit.DENIED,
+    "delegation-expired": Exit.DENIED,
+    "delegation-not-yet-valid": Exit.DENIED,
+    "wrong-endpoint": Exit.DENIED,
+    "epoch-retired": Exit.DENIED,
+    "record-replayed": Exit.DENIED,
+    "deadline-exceeded": Exit.TIMEOUT,
+    "identity-not-found": Exit.NOT_FOUND,
+    "binding-not-found": Exit.NOT_FOUND,
+    "protocol-not-installed": Exit.NOT_FOUND,
+    "protocol-not-found": Exit.NOT_FOUND,
+    "instance-not-found": Exit.NOT_FOUND,
+    "identity-exists": Exit.EXISTS,
+    "binding-exists": Exit.EXISTS,
+    "peer-name-taken": Exit.EXISTS,
+    "overloaded": Exit.OVERLOADED,
+    "connection-lost": Exit.LOST,
+    "identity-offline": Exit.OFFLINE,
+    "identity-failed": Exit.OFFLINE,
+    "handler-failed": Exit.HANDLER,
+    "internal-error": Exit.INTERNAL,
+    "storage-failed": Exit.STORAGE,
+}
+"""The exit code for every code of ``fastn_p2p_client.errors.CODES``."""
