@@ -1,25 +1,17 @@
-"""The command line: which commands there are, and how each of them can end.
-
-A command is a module of ``fastn_p2p.commands`` with a function ``run``; its docstring and annotations are the
-command's help and options. A module is imported when its command runs or is listed, so that no command waits for
-what only another one needs.
-"""
+"""The command line: which commands there are, and how each of them can end."""
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
-from collections import UserDict
 from collections.abc import Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from .commands.options import HomeOption
 from .exits import EXITS, TABLE, Exit
-from .terminal import plain, put, say
+from .groups import group
+from .options import HomeOption
+from .terminal import put, say
 
 __all__ = ["COMMANDS", "PROGRAM", "app", "main"]
 
@@ -37,14 +29,20 @@ COMMANDS: Final = (
     "status",
     "call",
     "ticket",
-    "peer add",
-    "peer list",
-    "peer remove",
+    "peer",
     "demo",
 )
-"""Every command, in the order of the help; the module of ``peer add`` is ``fastn_p2p.commands.peer.add``."""
+"""Every command, in the order of the help."""
 
-_GROUPS: Final = {"peer": "The address book: names for other people's identities."}
+_EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in TABLE.items())
+
+app = group(
+    "fastn_p2p.commands",
+    COMMANDS,
+    "Calls and streams between the programs of this machine and those of any other.",
+    epilog=_EXIT_CODES,
+    completion=True,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         typer.main.get_command(app)(arguments, PROGRAM)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else Exit.OK if end.code is None else Exit.USAGE
+        return end.code if isinstance(end.code, int) else Exit.OK
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except Exception as error:
@@ -72,71 +70,19 @@ def _report(error: Exception) -> Exit:
         say(f"{PROGRAM}: {error}")
         return EXITS.get(error.code, Exit.INTERNAL)
     if isinstance(error, ApplicationError):
-        import msgspec
+        from .values import as_json
 
-        data = "" if error.payload is None else f"\n{msgspec.json.encode(error.payload).decode()}"
+        data = "" if error.payload is None else f"\n{as_json(error.payload).decode()}"
         say(f"{PROGRAM}: the handler answered with an error: {error}{data}")
         return Exit.APPLICATION
+    if isinstance(error, UnicodeEncodeError):
+        say(f"{PROGRAM}: an argument is not UTF-8: {error.object!r}")
+        return Exit.USAGE
     if isinstance(error, OSError):
         say(f"{PROGRAM}: {error}")
         return Exit.STORAGE
     say(f"{PROGRAM}: internal error: {error!r}. Please report it, with what FASTN_TRACEBACK=1 shows")
     return Exit.INTERNAL
-
-
-# ── the tree of commands ─────────────────────────────────────────────────────────────────────────
-
-
-class _Modules(UserDict[str, Any]):
-    """Command name → the command, imported when it is looked at. ``data`` holds module names."""
-
-    def __getitem__(self, name: str) -> TyperCommand | TyperGroup:
-        return _load(name, self.data[name])
-
-
-class _Group(TyperGroup):
-    """A group whose commands are the modules of one package."""
-
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        self.commands = _Modules(_modules_of(self.name or ""))
-
-
-def _modules_of(group: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for command in COMMANDS:
-        above, _, name = command.rpartition(" ")
-        path = command.replace("-", "_").replace(" ", ".")
-        if above == group:
-            found[name] = f"fastn_p2p.commands.{path}"
-        elif not group:
-            found.setdefault(above, "")
-    return found
-
-
-def _load(name: str, module: str) -> Any:
-    if not module:
-        return typer.main.get_command(_new_app(name, _GROUPS[name]))
-    single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    single.command(name)(importlib.import_module(module).run)
-    return typer.main.get_command(single)
-
-
-def _new_app(name: str, text: str, *, epilog: str = "", completion: bool = False) -> typer.Typer:
-    group = typer.Typer(
-        name=name,
-        cls=_Group,
-        help=text,
-        epilog=epilog,
-        add_completion=completion,
-        rich_markup_mode=None,
-        no_args_is_help=True,
-    )
-
-    @group.callback()
-    def home_option(home: HomeOption = None) -> None: ...
-
-    return group
 
 
 def _show_version(wanted: bool) -> None:
@@ -145,3 +91,13 @@ def _show_version(wanted: bool) -> None:
 
         put(f"{PROGRAM} {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _options(
+    home: HomeOption = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What may stand before any command."""

@@ -63,9 +63,14 @@ def settle_in(leash: int) -> bool:
     """Turns a fresh child of the fork server into an actor's process; False when its parent is gone already.
 
     Ctrl-C in the terminal goes to the supervisor alone, which ends its children in order.
+
+    Raises:
+        RuntimeError: the fork server was not prepared by ``mark_fork_server``.
     """
+    if not _fork_server:
+        raise RuntimeError("not a child of the fork server")
     die_with_parent()
-    if _fork_server and os.getppid() != _fork_server:
+    if os.getppid() != _fork_server:
         return False
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)

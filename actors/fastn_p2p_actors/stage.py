@@ -156,10 +156,10 @@ def main(spec_bytes: bytes, leash: socket.socket) -> None:
     Exit code 0 after ``serve`` has returned, ``EXIT_FAILED`` after an exception, ``EXIT_ORPHANED`` when the
     supervisor is gone.
     """
-    if not process.settle_in(leash.fileno()):
-        os._exit(EXIT_ORPHANED)
     code = EXIT_FAILED
     try:
+        if not process.settle_in(leash.fileno()):
+            os._exit(EXIT_ORPHANED)
         spec = msgspec.msgpack.decode(spec_bytes, type=ActorSpec)
         process.set_title(spec.name)
         log = log_to(Home(Path(spec.home)), spec.name)
@@ -168,10 +168,12 @@ def main(spec_bytes: bytes, leash: socket.socket) -> None:
         # Before there is a log, or while the event loop closes: the daemon's own stderr is all there is.
         traceback.print_exc()
     finally:
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
 
 
 def _play(spec: ActorSpec, leash: socket.socket, log: logging.Logger) -> int:

@@ -1,0 +1,90 @@
+"""Peer-to-peer calls for Python programs, through the fastn-p2p daemon.
+
+::
+
+    from fastn_p2p_client import call
+
+    reply = await call("alice", peer, "Echo", request={"message": "hi"})
+
+The daemon holds the keys and the connections; this library needs pyzmq and msgspec and knows no cryptography.
+
+Layout
+------
+
+``client``      ``Client`` and ``call``; ``sync`` has their blocking twins
+``keys``        ``PublicKey`` and its text, the ID52; ``tickets`` is where a peer can be reached, as text
+``errors``      everything that can go wrong, as one tree
+``messages``    the client protocol; ``limits`` its numbers; ``names`` its rules for names
+``protocol``    ``Protocol``: a class that serves; ``handlers`` and ``dispatch`` bring requests to it
+``link``        one socket to one process of the daemon; ``sockets`` and ``deadlines`` are under it
+``home``        where the daemon's files are
+"""
+
+from .client import Client, call
+from .errors import (
+    ApplicationError,
+    BadReply,
+    BadRequest,
+    ConnectionLost,
+    CredentialError,
+    DaemonBusy,
+    DaemonNotRunning,
+    DeadlineExceeded,
+    Denied,
+    HandlerFailed,
+    IdentityAmbiguous,
+    IdentityNotFound,
+    IdentityOffline,
+    InstanceNotFound,
+    InvalidKey,
+    InvalidTicket,
+    LocalError,
+    Overloaded,
+    P2PError,
+    PayloadTooLarge,
+    PeerOffline,
+    PeerUnknown,
+    PeerUnreachable,
+    ProtocolNotFound,
+    RemoteError,
+    UsageError,
+    VersionMismatch,
+)
+from .home import Home
+from .keys import PublicKey
+from .tickets import Ticket
+
+__all__ = [
+    "ApplicationError",
+    "BadReply",
+    "BadRequest",
+    "Client",
+    "ConnectionLost",
+    "CredentialError",
+    "DaemonBusy",
+    "DaemonNotRunning",
+    "DeadlineExceeded",
+    "Denied",
+    "HandlerFailed",
+    "Home",
+    "IdentityAmbiguous",
+    "IdentityNotFound",
+    "IdentityOffline",
+    "InstanceNotFound",
+    "InvalidKey",
+    "InvalidTicket",
+    "LocalError",
+    "Overloaded",
+    "P2PError",
+    "PayloadTooLarge",
+    "PeerOffline",
+    "PeerUnknown",
+    "PeerUnreachable",
+    "ProtocolNotFound",
+    "PublicKey",
+    "RemoteError",
+    "Ticket",
+    "UsageError",
+    "VersionMismatch",
+    "call",
+]

@@ -9,6 +9,7 @@
     │   ├── InvalidName          a name that no identity, protocol, instance or peer can have
     │   ├── InvalidConfig        a protocol's config, with the field at fault
     │   ├── BadRequest           a request that does not fit the handler's annotation
+    │   ├── BadReply             a reply that does not fit the type that the caller named
     │   ├── BadMessage           bytes that are no message of this protocol
     │   └── PayloadTooLarge
     ├── LocalError               this machine's daemon
@@ -27,6 +28,7 @@
     │   ├── ProtocolNotInstalled
     │   ├── PeerNameTaken
     │   ├── StorageFailed
+    │   ├── StorageDamaged       a file that is not what the daemon wrote
     │   └── Forbidden            a request that this role may not make
     ├── RemoteError              the other side, or the way to it
     │   ├── PeerUnknown          no resolver knows the peer
@@ -53,13 +55,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, ClassVar, Final, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Final, dataclass_transform
 
 __all__ = [
     "CODES",
     "ApplicationError",
     "BadMessage",
+    "BadReply",
     "BadRequest",
     "BadSignature",
     "BindingExists",
@@ -100,6 +102,7 @@ __all__ = [
     "ProtocolNotInstalled",
     "RecordReplayed",
     "RemoteError",
+    "StorageDamaged",
     "StorageFailed",
     "UsageError",
     "VersionMismatch",
@@ -122,19 +125,31 @@ class P2PError(Exception):
     code: ClassVar[str] = ""
     retryable: ClassVar[bool] = False
     template: ClassVar[str] = "{code}"
+    _names: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        dataclasses.dataclass(eq=False, kw_only=True, repr=True)(cls)
+        cls._names = (*cls._names, *cls.__dict__.get("__annotations__", ()))
         if cls.__dict__.get("code"):
             CODES[cls.code] = cls
 
+    if not TYPE_CHECKING:  # type checkers see a dataclass; real ones would triple the time this module takes to load
+
+        def __init__(self, **fields: Any) -> None:
+            if fields.keys() != set(self._names):
+                raise TypeError(f"{type(self).__name__} takes exactly {', '.join(self._names) or 'nothing'}")
+            super().__init__()
+            self.__dict__.update(fields)
+
     def fields(self) -> dict[str, Any]:
         """The typed fields by name, as they travel."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in self._names}
 
     def __str__(self) -> str:
         return self.template.format(code=self.code, **self.fields())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.fields().items())})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (error_from, (self.code, self.fields()))
@@ -190,6 +205,13 @@ class InvalidConfig(UsageError):
 class BadRequest(UsageError):
     code = "bad-request"
     template = "the request does not fit {protocol}: {reason}"
+    protocol: str
+    reason: str
+
+
+class BadReply(UsageError):
+    code = "bad-reply"
+    template = "the reply of {protocol} is not what was expected: {reason}"
     protocol: str
     reason: str
 
@@ -323,6 +345,13 @@ class PeerNameTaken(LocalError):
 class StorageFailed(LocalError):
     code = "storage-failed"
     template = "cannot write {path}: {reason}. Nothing was changed"
+    path: str
+    reason: str
+
+
+class StorageDamaged(LocalError):
+    code = "storage-damaged"
+    template = "{path} cannot be used: {reason}. Put back a copy of it, or remove it"
     path: str
     reason: str
 

@@ -81,3 +81,16 @@ class Home:
     def mailbox(self, actor: str) -> Path:
         """The socket of one actor: ``vault``, ``network``, or ``identity-<name>``."""
         return self.sockets / "run" / f"{actor}.sock"
+
+    def daemon_pid(self) -> int | None:
+        """The process id of the daemon that runs for this home, or None when none does.
+
+        The lock file alone says nothing (it outlives its daemon); the kernel says whether it is locked.
+        """
+        try:
+            status = self.lock.stat()
+            pid = int(self.lock.read_text().split()[0])
+            locks = Path("/proc/locks").read_text()
+        except (OSError, ValueError, IndexError):
+            return None
+        return pid if f":{status.st_ino} " in locks else None

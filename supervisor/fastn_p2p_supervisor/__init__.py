@@ -1,0 +1,31 @@
+"""The supervisor: starts the daemon's processes, watches them, starts them again, and does nothing else.
+
+It binds no socket that a program could reach, parses nothing that a program or a peer has sent, and runs no protocol
+code: whatever a child does, it lives on.
+
+Layout
+------
+
+``daemon.py``
+    ``run``: from the start of the command to its exit code. Begin here.
+``premises.py``
+    The home's directories, the lock that makes the daemon the only one, stale sockets.
+``blueprint.py``
+    Which actors there are, with the settings and keys that each is given.
+``tree.py``
+    All children: start and stop order, one-for-one restarts, answers to the gateway.
+``child.py``
+    One child: its process, its heartbeats, its restarts.
+``asks.py``
+    Who may ask for what; everything else is denied.
+``policy.py``
+    How often and how soon something is started again; how long the supervisor waits. Pure.
+``forks.py``, ``preload.py``
+    The fork server: where processes come from, and how they end with the supervisor.
+``report.py``
+    ``run/tree.json``.
+``notify.py``
+    What a service manager is told.
+
+The children's side is ``fastn_p2p_actors.stage``, and the conversation is ``fastn_p2p_actors.leash``.
+"""

@@ -1,0 +1,45 @@
+"""What proves that an identity speaks through an endpoint, and how it is checked. No secrets here.
+
+Layout
+------
+
+``sodium``      Ed25519 verification
+``signed``      the envelope: a body, the signature over it, and the prefix that says what kind of body it is
+``delegation``  identity → transport endpoint, for a limited time
+``record``      a peer record: where to reach an identity, with its delegations; a ticket is one in text
+``books``       what has been seen before: epochs that retire older ones, sequences that expose replays
+
+Times are Unix seconds and always passed in.
+"""
+
+from .books import EpochBook, SequenceBook
+from .delegation import CLOCK_SKEW, MAX_DELEGATION, SPEAK, Delegation, read_delegation, verify_delegation
+from .record import (
+    MAX_ADDRESSES,
+    MAX_DELEGATIONS,
+    MAX_RECORD,
+    MAX_RELAYS,
+    PeerRecord,
+    check_reachability,
+    read_record,
+    verify_record,
+)
+
+__all__ = [
+    "CLOCK_SKEW",
+    "MAX_ADDRESSES",
+    "MAX_DELEGATION",
+    "MAX_DELEGATIONS",
+    "MAX_RECORD",
+    "MAX_RELAYS",
+    "SPEAK",
+    "Delegation",
+    "EpochBook",
+    "PeerRecord",
+    "SequenceBook",
+    "check_reachability",
+    "read_delegation",
+    "read_record",
+    "verify_delegation",
+    "verify_record",
+]

@@ -1,0 +1,20 @@
+"""The network actor: the one process that talks to the internet.
+
+Layout
+------
+
+``actor``           the mailbox and how the parts fit together; ``serve`` starts it
+``calls``           routing: from local programs to peers, from peers to whoever serves
+``registry``        who is online here and what they serve; ``access`` says to whom
+``presence``        delegations and records of the identities that are online, renewed in time
+``address_book``    peers by name; ``host_directory`` and ``resolvers`` find the others
+``pool``            one ``connection`` to each daemon; ``neighbours`` finds them again after a crash
+``wire``            the messages between daemons
+``endpoint``        iroh; ``iroh_binding`` repairs its Python
+``messages``        what the gateway may ask
+``vault_client``    what the vault is asked
+"""
+
+from .actor import serve
+
+__all__ = ["serve"]

@@ -1,0 +1,86 @@
+"""The envelope of everything that an identity signs: a msgpack array ``[body, signature]``.
+
+The signature is over a prefix, which says what kind of body it is, and the body's bytes exactly as they travel: a
+signature for one kind never holds for another. There is one envelope for a body and a signature, byte for byte.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from fastn_p2p_client.errors import BadMessage, BadSignature, InvalidKey
+from fastn_p2p_client.keys import PublicKey
+
+from .sodium import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
+
+__all__ = ["PREFIXES", "Body", "KeyBytes", "UnixTime", "encode_body", "open_signed", "seal", "to_be_signed"]
+
+PREFIXES: Final = {"delegation": b"fastn-p2p/delegation/1\0", "record": b"fastn-p2p/record/1\0"}
+"""Kind of body → what its signature covers first."""
+
+KeyBytes = Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
+UnixTime = Annotated[int, Meta(ge=0, lt=2**40)]
+
+
+class Body(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+    """A struct that gets signed. Its first two fields are the version and the identity that signs."""
+
+    version: int
+    identity: KeyBytes
+
+    @property
+    def key(self) -> PublicKey:
+        """The identity that signed it."""
+        return PublicKey(self.identity)
+
+
+class _Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
+    body: bytes
+    signature: Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
+
+
+AnyBody = TypeVar("AnyBody", bound=Body)
+
+_encoder = msgspec.msgpack.Encoder()
+_envelope = msgspec.msgpack.Decoder(_Envelope)
+encode_body = _encoder.encode
+
+
+def to_be_signed(kind: str, body: bytes) -> bytes:
+    """What the signature of such a body covers."""
+    return PREFIXES[kind] + body
+
+
+def seal(body: bytes, signature: bytes) -> bytes:
+    """The signed blob."""
+    return _encoder.encode(_Envelope(body, signature))
+
+
+def open_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody], version: int, limit: int) -> AnyBody:
+    """The body of ``blob``, once its signature holds.
+
+    Raises:
+        BadMessage: it is larger than ``limit``, has another shape, or is of another version.
+        BadSignature: the identity that it names has not signed it.
+    """
+    if len(blob) > limit:
+        raise BadMessage(reason=f"a signed {kind} of {len(blob)} bytes, the limit is {limit}")
+    try:
+        envelope = _envelope.decode(blob)
+        body = decoder.decode(envelope.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # msgspec lets the latter through
+        raise BadMessage(reason=f"no signed {kind}: {error}") from None
+    if seal(envelope.body, envelope.signature) != blob:
+        raise BadMessage(reason=f"the envelope of a signed {kind} is not in its shortest form")
+    if body.version != version:
+        raise BadMessage(reason=f"a {kind} of version {body.version}, this daemon knows {version}")
+    try:
+        identity = body.key
+    except InvalidKey as error:
+        raise BadMessage(reason=f"the identity of a signed {kind}: {error.reason}") from None
+    if not verify(body.identity, to_be_signed(kind, envelope.body), envelope.signature):
+        raise BadSignature(what=kind, identity=identity.id52)
+    return body

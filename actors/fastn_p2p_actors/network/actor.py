@@ -1,0 +1,298 @@
+"""The network process: its mailbox, and how its parts fit together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from fastn_p2p_client.errors import (
+    BadMessage,
+    Forbidden,
+    IdentityAmbiguous,
+    IdentityOffline,
+    InternalError,
+    P2PError,
+)
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.link import Link
+from fastn_p2p_client.messages import (
+    Announce,
+    ApplicationFailure,
+    Call,
+    Cancel,
+    Conclude,
+    Done,
+    Failure,
+    IdentityStatus,
+    Message,
+    PeerList,
+    PeerReply,
+    Reply,
+    Serve,
+    TicketText,
+    Withdraw,
+    encode,
+)
+from fastn_p2p_client.names import check_name
+from fastn_p2p_client.tickets import Ticket
+
+from ..mailbox import Mailbox, Sender
+from ..settings import NetworkSettings
+from ..stage import Stage
+from .access import AccessList
+from .address_book import AddressBook
+from .calls import Calls
+from .connection import PeerConnection
+from .endpoint import NetworkEndpoint
+from .host_directory import HostDirectory
+from .messages import (
+    DropPeer,
+    GetPeers,
+    Inspect,
+    MakeTicket,
+    Manage,
+    NetworkReport,
+    NetworkReportReply,
+    NetworkRequest,
+    PutPeer,
+)
+from .neighbours import Neighbours
+from .pool import Pool
+from .presence import Presence
+from .registry import OnlineIdentity, Registry
+from .vault_client import VaultClient
+from .wire import WireRequest
+
+__all__ = ["Network", "serve"]
+
+log = logging.getLogger(__name__)
+
+_decoder: Final = msgspec.msgpack.Decoder(NetworkRequest)
+_DONE: Final = encode(Done())
+_DRAIN: Final = 4.0
+
+
+class Network:
+    """Everything in the network process. Is the ``Conversation`` that connections talk to."""
+
+    def __init__(self, stage: Stage, settings: NetworkSettings, wall: Callable[[], float] = time.time) -> None:
+        self._stage = stage
+        self._settings = settings
+        self._wall = wall
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._managers: set[Sender] = set()
+        self.registry = Registry()
+        self.book = AddressBook(stage.home.peers, wall)
+        self.mailbox = Mailbox(stage.home.mailbox("network"), self._on_message, on_gone=self._on_gone)
+
+    async def start(self) -> None:
+        settings, home = self._settings, self._stage.home
+        self.book.load()
+        self._vault = Link(home.mailbox("vault"), "vault", curve=settings.vault)
+        self._vault.open()
+        vault = VaultClient(self._vault)
+        transport = await vault.transport()
+        self.endpoint = await NetworkEndpoint.bind(transport.secret, settings.mode, home.path / "run" / "network.port")
+        del transport
+        self._hosts = HostDirectory.find(self.endpoint.id)
+        self._hosts.open()
+        self.calls = Calls(self.mailbox, self.registry, self.book, [self.book, self._hosts], self._wall)
+        self.pool = self.calls.pool = Pool(self.endpoint, self, wall=self._wall)
+        self.presence = Presence(
+            self.endpoint, vault, self.registry, self._hosts, self.book, settings.grant_key, self._wall
+        )
+        self.mailbox.open()
+        self.endpoint.accept_into(self.pool.adopt)
+        self._neighbours = Neighbours(home.path / "run" / "neighbours.json", self.pool)
+        self._neighbours.dial_again()
+
+    async def stop(self) -> None:
+        """Let calls in flight finish for a while, then close everything."""
+        await asyncio.wait([asyncio.ensure_future(self.calls.drained())], timeout=_DRAIN)
+        self.calls.close()
+        self.presence.close()
+        self.pool.close()
+        for task in self._tasks:
+            task.cancel()
+        self._neighbours.close()
+        await self.endpoint.close()
+        self.mailbox.close()
+        self._vault.close()
+        self.book.save_seen()
+
+    # ── what connections say (Conversation) ──────────────────────────────────────────────────────
+
+    def check_introduction(self, connection: PeerConnection, delegation: bytes) -> tuple[bytes, float]:
+        return self.calls.check_introduction(connection, delegation)
+
+    def introduction_for(self, identity: bytes) -> bytes | None:
+        return self.calls.introduction_for(identity)
+
+    def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
+        self.calls.on_request(connection, request, payload)
+
+    def on_cancel(self, connection: PeerConnection, number: int) -> None:
+        self.calls.on_request_cancelled(connection, number)
+
+    def on_hello(self, connection: PeerConnection) -> None:
+        self.pool.greeted(connection)
+        self._neighbours.changed()
+
+    def on_closed(self, connection: PeerConnection) -> None:
+        self.pool.forget(connection)
+        self.calls.on_connection_closed(connection)
+        self._neighbours.changed()
+
+    # ── what arrives in the mailbox ──────────────────────────────────────────────────────────────
+
+    def _on_message(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
+        try:
+            message = _decoder.decode(header)
+        except msgspec.DecodeError as error:
+            self._fail(sender, correlation, BadMessage(reason=str(error)))
+            return
+        kind = type(message)
+        if kind is Call:
+            self.calls.on_call(sender, correlation, message, payload)
+        elif kind is Reply or kind is ApplicationFailure or kind is Failure:
+            self.calls.on_answer(sender, correlation, message, payload)
+        elif kind is Cancel:
+            self.calls.on_cancel(sender, correlation)
+        else:
+            self._spawn(self._answer(sender, correlation, message))
+
+    def _on_gone(self, sender: Sender) -> None:
+        self._managers.discard(sender)
+        self.registry.gone(sender, self.presence.withdrawn)
+        self.calls.on_sender_gone(sender)
+
+    def _fail(self, sender: Sender, correlation: bytes, error: P2PError) -> None:
+        self.mailbox.send(sender, correlation, encode(Failure.of(error)))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, sender: Sender, correlation: bytes, message: Message) -> None:
+        try:
+            reply = await self._handle(sender, message)
+        except P2PError as error:
+            self._fail(sender, correlation, error)
+        except Exception:
+            log.exception("%s", type(message).__name__)
+            self._fail(sender, correlation, InternalError(reason=f"{type(message).__name__} failed; see the log"))
+        else:
+            self.mailbox.send(sender, correlation, encode(reply))
+
+    async def _handle(self, sender: Sender, message: Message) -> Message:
+        if isinstance(message, Announce):
+            self.presence.check_grant(message.identity, message.grant)
+            await self.presence.announce(message.identity, sender)
+            return Done()
+        if isinstance(message, Serve):
+            return await self._serve(sender, message)
+        if isinstance(message, Withdraw):
+            identity = self._announced(message.identity, sender)
+            self.registry.withdraw(identity, message.protocol, message.instance)
+            return Done()
+        if isinstance(message, Conclude):
+            self.presence.conclude(self._announced(message.identity, sender))
+            return Done()
+        if isinstance(message, Manage):
+            self.presence.check_grant("gateway:", message.grant)
+            self._managers.add(sender)
+            return Done()
+        return await self._manage(sender, message)
+
+    async def _serve(self, sender: Sender, message: Serve) -> Message:
+        self.presence.check_grant(message.identity, message.grant)
+        check_name(message.protocol, "a protocol")
+        check_name(message.instance, "an instance")
+        identity = await self.presence.settled(message.identity)
+        if identity is None:
+            raise IdentityOffline(identity=message.identity)
+        if not message.allow:
+            raise BadMessage(reason="an access list is empty")
+        access = AccessList(message.allow, self.book, self.registry)
+        self.registry.serve(identity, message.protocol, message.instance, access, sender)
+        return Done()
+
+    def _announced(self, name: str, sender: Sender) -> OnlineIdentity:
+        identity = self.registry.by_name(name)
+        if identity is None:
+            raise IdentityOffline(identity=name)
+        if identity.sender is not sender:
+            raise Forbidden(role="another process", request=f"to speak for {name!r}")
+        return identity
+
+    # ── what only the gateway may ask ────────────────────────────────────────────────────────────
+
+    async def _manage(self, sender: Sender, message: Message) -> Message:
+        if sender not in self._managers:
+            raise Forbidden(role="a program", request=type(message).__name__)
+        if isinstance(message, MakeTicket):
+            return TicketText(str(Ticket.of_record(await self.presence.fresh_record(self._one(message.identity)))))
+        if isinstance(message, PutPeer):
+            return PeerReply(self.book.add(message.peer, message.name).info())
+        if isinstance(message, DropPeer):
+            self.book.remove(message.name)
+            return Done()
+        if isinstance(message, GetPeers):
+            return PeerList(self.book.infos())
+        if isinstance(message, Inspect):
+            return NetworkReportReply(self._report())
+        raise BadMessage(reason=f"{type(message).__name__} is not for the network")
+
+    def _one(self, name: str) -> OnlineIdentity:
+        if not name:
+            if len(self.registry) != 1:
+                raise IdentityAmbiguous(online=self.registry.names())
+            return next(iter(self.registry))
+        identity = self.registry.by_name(name)
+        if identity is None:
+            raise IdentityOffline(identity=name)
+        return identity
+
+    def _report(self) -> NetworkReport:
+        where = self.endpoint.address()
+        warnings = list(self.book.warnings)
+        if self._hosts.problem:
+            warnings.append(f"daemons on this machine do not find each other by ID52: {self._hosts.problem}")
+        return NetworkReport(
+            endpoint=self.endpoint.id.hex(),
+            addresses=[*where.addresses, *where.relays],
+            clients=self.mailbox.clients,
+            identities=[self._identity_status(identity) for identity in self.registry],
+            peers=self.book.infos(),
+            connections=[connection.status(self._name_of) for connection in self.pool.all()],
+            warnings=warnings,
+        )
+
+    def _identity_status(self, identity: OnlineIdentity) -> IdentityStatus:
+        return IdentityStatus(
+            name=identity.name,
+            id52=identity.key.id52,
+            online=True,
+            wanted=True,
+            bindings=[binding.status() for binding in identity.bindings.values()],
+            delegation_expires_ms=int((identity.not_after - self._wall()) * 1000),
+        )
+
+    def _name_of(self, key: bytes) -> str:
+        return self.book.name_of(key) or PublicKey(key).id52
+
+
+async def serve(stage: Stage) -> None:
+    """The network actor."""
+    network = Network(stage, stage.settings_as(NetworkSettings))
+    await network.start()
+    stage.ready()
+    await stage.stopping.wait()
+    await network.stop()

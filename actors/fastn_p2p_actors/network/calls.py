@@ -1,0 +1,486 @@
+"""Calls: from local programs to peers, and from peers to whoever serves. Each ends in exactly one outcome.
+
+A call that arrives runs through here without a task of its own unless its peer has to be found first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from fastn_p2p_client.deadlines import Deadlines
+from fastn_p2p_client.errors import (
+    BadMessage,
+    ConnectionLost,
+    DeadlineExceeded,
+    Denied,
+    IdentityAmbiguous,
+    IdentityOffline,
+    InternalError,
+    Overloaded,
+    P2PError,
+    PeerUnknown,
+    PeerUnreachable,
+)
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_CALLS_PER_CLIENT
+from fastn_p2p_client.messages import (
+    ApplicationFailure,
+    Call,
+    Cancel,
+    Deliver,
+    Failure,
+    Reply,
+    encode,
+)
+from fastn_p2p_client.tickets import Ticket
+
+from ..credentials import PeerRecord, read_record, verify_delegation, verify_record
+from ..mailbox import Mailbox, Sender
+from .address_book import AddressBook
+from .connection import PeerConnection
+from .pool import Pool
+from .registry import Binding, OnlineIdentity, Registry
+from .resolvers import Candidate, Resolver, candidates
+from .wire import WireFailure, WireRefusal, WireReply, WireRequest
+
+__all__ = ["Calls"]
+
+log = logging.getLogger(__name__)
+
+_REPLY: Final = encode(Reply())
+_CANCEL: Final = encode(Cancel())
+_PROOF_TIMEOUT: Final = 5.0
+_MAX_NAMES_CACHED: Final = 4096
+
+
+class _Origin(Protocol):
+    """Who waits for a request that is being served here."""
+
+    def on_reply(self, payload: bytes) -> None: ...
+    def on_refusal(self, kind: str, message: str, payload: bytes) -> None: ...
+    def on_failure(self, error: P2PError) -> None: ...
+
+
+class _LocalCall:
+    """A call of a local program, until its one outcome."""
+
+    __slots__ = ("_calls", "cancel", "correlation", "done", "seconds", "sender", "state")
+
+    def __init__(self, calls: Calls, sender: Sender, state: _ClientState, correlation: bytes, seconds: float) -> None:
+        self._calls = calls
+        self.sender = sender
+        self.state = state
+        self.correlation = correlation
+        self.seconds = seconds
+        self.done = False
+        self.cancel: Callable[[], object] | None = None
+        """Takes the call back from wherever it is now."""
+
+    def on_reply(self, payload: bytes) -> None:
+        self._finish(_REPLY, payload)
+
+    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+        self._finish(encode(ApplicationFailure(kind, message)), payload)
+
+    def on_failure(self, error: P2PError) -> None:
+        self._finish(encode(Failure.of(error)), b"")
+
+    def abandon(self) -> None:
+        """Nobody wants the outcome: take it back without a word."""
+        if self._close():
+            self._take_back()
+
+    def expire(self) -> None:
+        if not self.done:
+            self._take_back()
+            self.on_failure(DeadlineExceeded(seconds=round(self.seconds, 3)))
+
+    def _take_back(self) -> None:
+        cancel, self.cancel = self.cancel, None
+        if cancel is not None:
+            cancel()
+
+    def _finish(self, header: bytes, payload: bytes) -> None:
+        if self._close():
+            self._calls.mailbox.send(self.sender, self.correlation, header, payload)
+
+    def _close(self) -> bool:
+        if self.done:
+            return False
+        self.done = True
+        self.state.pop(self.correlation, None)
+        self._calls.forget(self)
+        return True
+
+
+class _ClientState(dict[bytes, _LocalCall]):
+    """The calls in flight of one local program."""
+
+
+class _RemoteOrigin:
+    """Another daemon waits."""
+
+    __slots__ = ("connection", "number")
+
+    def __init__(self, connection: PeerConnection, number: int) -> None:
+        self.connection = connection
+        self.number = number
+
+    def on_reply(self, payload: bytes) -> None:
+        self._forget()
+        self.connection.answer(WireReply(self.number), payload)
+
+    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+        self._forget()
+        self.connection.answer(WireRefusal(self.number, kind, message), payload)
+
+    def on_failure(self, error: P2PError) -> None:
+        self._forget()
+        self.connection.answer(WireFailure(self.number, error.code, error.fields()))
+
+    def _forget(self) -> None:
+        self.connection.serving.pop(self.number, None)
+
+
+class _Served:
+    """A request that a process of this machine is working on."""
+
+    __slots__ = ("binding", "correlation", "origin", "seconds", "started")
+
+    def __init__(self, origin: _Origin, binding: Binding, correlation: bytes, started: float, seconds: float) -> None:
+        self.origin = origin
+        self.binding = binding
+        self.correlation = correlation
+        self.started = started
+        self.seconds = seconds
+
+
+class Calls:
+    """Routes calls; the pool's and the mailbox's events about them end here."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        registry: Registry,
+        book: AddressBook,
+        resolvers: Sequence[Resolver],
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.mailbox = mailbox
+        self._registry = registry
+        self._book = book
+        self._resolvers = resolvers
+        self._wall = wall
+        self.pool: Pool | None = None
+        self.deadlines: Deadlines[_LocalCall | _Served] = Deadlines(self._loop, self._expire)
+        self._next_number = 0
+        self._served: dict[bytes, _Served] = {}
+        self._routes: dict[bytes, PeerConnection] = {}
+        self._keys: dict[str, bytes] = {}
+        self._keys_generation = -1
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._drained: asyncio.Future[None] | None = None
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self.deadlines.close()
+
+    async def drained(self) -> None:
+        """Returns when nothing is in flight."""
+        if len(self.deadlines):
+            self._drained = self._loop.create_future()
+            await self._drained
+
+    def forget(self, what: _LocalCall | _Served) -> None:
+        """It has its outcome."""
+        self.deadlines.discard(what)
+        if self._drained is not None and not len(self.deadlines) and not self._drained.done():
+            self._drained.set_result(None)
+
+    # ── from local programs ──────────────────────────────────────────────────────────────────────
+
+    def on_call(self, sender: Sender, correlation: bytes, call: Call, payload: bytes) -> None:
+        state = sender.state
+        if not isinstance(state, _ClientState):
+            state = sender.state = _ClientState()
+        seconds = min(call.deadline_ms / 1000, MAX_CALL_TIMEOUT)
+        mine = _LocalCall(self, sender, state, correlation, seconds)
+        try:
+            if correlation in state:
+                raise BadMessage(reason="a call with this id is in flight already")
+            if len(state) >= MAX_CALLS_PER_CLIENT:
+                raise Overloaded(what="calls in flight from this program", limit=MAX_CALLS_PER_CLIENT)
+            source = self._source(call.identity)
+            target = self._target(call.peer)
+        except P2PError as error:
+            self.mailbox.send(sender, correlation, encode(Failure.of(error)))
+            return
+        state[correlation] = mine
+        self.deadlines.add(mine, self._loop.time() + seconds)
+        if self._registry.by_key(target) is not None:
+            mine.cancel = self._serve(mine, source.raw, target, call.protocol, call.instance, call.deadline_ms, payload)
+            return
+        connection = self._routes.get(target)
+        if connection is not None and connection.introduced.get(target, 0) > self._wall():
+            self._send(mine, connection, source, target, call, payload, call.deadline_ms)
+        else:
+            task = self._loop.create_task(self._find_and_send(mine, source, target, call, payload))
+            mine.cancel = task.cancel
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def on_cancel(self, sender: Sender, correlation: bytes) -> None:
+        if isinstance(sender.state, _ClientState):
+            mine = sender.state.get(correlation)
+            if mine is not None:
+                mine.abandon()
+
+    def _source(self, name: str) -> OnlineIdentity:
+        if name:
+            identity = self._registry.by_name(name)
+            if identity is None:
+                raise IdentityOffline(identity=name)
+            return identity
+        if len(self._registry) != 1:
+            raise IdentityAmbiguous(online=self._registry.names())
+        return next(iter(self._registry))
+
+    def _target(self, peer: str) -> bytes:
+        if self._keys_generation != self._book.generation or len(self._keys) > _MAX_NAMES_CACHED:
+            self._keys.clear()
+            self._keys_generation = self._book.generation
+        key = self._keys.get(peer)
+        if key is None:
+            key = self._keys[peer] = self._parse_peer(peer)
+        return key
+
+    def _parse_peer(self, peer: str) -> bytes:
+        entry = self._book.by_name(peer)
+        if entry is not None:
+            return bytes(entry.key)
+        if Ticket.looks_like(peer):
+            return bytes(verify_record(Ticket(peer).record_bytes, now=self._wall()).identity)
+        if len(peer) < 40:  # a name, not a mistyped ID52
+            raise PeerUnknown(peer=peer)
+        return bytes(PublicKey(peer))
+
+    def _send(
+        self,
+        mine: _LocalCall,
+        connection: PeerConnection,
+        source: OnlineIdentity,
+        target: bytes,
+        call: Call,
+        payload: bytes,
+        deadline_ms: int,
+    ) -> None:
+        number = connection.request(mine, source.raw, target, call.protocol, call.instance, deadline_ms, payload)
+        mine.cancel = lambda: connection.cancel(number)
+
+    async def _find_and_send(
+        self, mine: _LocalCall, source: OnlineIdentity, target: bytes, call: Call, payload: bytes
+    ) -> None:
+        started = self._loop.time()
+        try:
+            connection = await self._reach(target, call.peer)
+        except P2PError as error:
+            mine.on_failure(error)
+            return
+        except asyncio.CancelledError:
+            mine.on_failure(ConnectionLost(what="the daemon's network process"))
+            raise
+        except Exception:
+            log.exception("finding %s", call.peer[:64])
+            mine.on_failure(InternalError(reason="the network process could not find the peer; its log says why"))
+            return
+        if mine.done:
+            return
+        left = call.deadline_ms - int((self._loop.time() - started) * 1000)
+        self._send(mine, connection, source, target, call, payload, max(left, 1))
+
+    # ── the way to a peer ────────────────────────────────────────────────────────────────────────
+
+    async def _reach(self, target: bytes, peer: str) -> PeerConnection:
+        """A connection over which ``target`` has been proved to speak."""
+        known = candidates(target, [*self._ticket_resolver(peer), *self._resolvers])
+        if not known:
+            raise PeerUnknown(peer=peer if len(peer) <= 64 else PublicKey(target).id52)
+        reasons: list[str] = []
+        for candidate in known:
+            try:
+                connection = await self._try(target, candidate)
+            except P2PError as error:
+                reasons.append(getattr(error, "reason", "") or str(error))
+                continue
+            self._routes[target] = connection
+            return connection
+        raise PeerUnreachable(peer=peer if len(peer) <= 64 else PublicKey(target).id52, reason=reasons[0])
+
+    def _ticket_resolver(self, peer: str) -> list[Resolver]:
+        return [_TicketResolver(peer)] if Ticket.looks_like(peer) else []
+
+    async def _try(self, target: bytes, candidate: Candidate) -> PeerConnection:
+        if self.pool is None:
+            raise PeerUnreachable(peer=PublicKey(target).id52, reason="the network process is stopping")
+        connection = await self.pool.connect(candidate.address)
+        delegation, now = candidate.delegation, self._wall()
+        if delegation.not_before <= now < delegation.not_after:
+            self._book.epochs.observe(delegation.key, delegation.lineage, delegation.epoch)
+            connection.introduced[target] = max(delegation.not_after, connection.introduced.get(target, 0))
+        elif connection.introduced.get(target, 0) <= now:
+            try:
+                async with asyncio.timeout(_PROOF_TIMEOUT):
+                    await connection.want(target)
+            except TimeoutError:
+                raise PeerUnreachable(
+                    peer=PublicKey(target).id52, reason="its endpoint no longer speaks for it"
+                ) from None
+        return connection
+
+    # ── from peers ───────────────────────────────────────────────────────────────────────────────
+
+    def check_introduction(self, connection: PeerConnection, blob: bytes) -> tuple[bytes, float]:
+        """A peer's identity shows itself over a connection. Raises CredentialError or BadMessage."""
+        delegation = verify_delegation(blob, now=self._wall(), endpoint=connection.endpoint, epochs=self._book.epochs)
+        key = bytes(delegation.key)
+        self._routes[key] = connection
+        return key, delegation.not_after
+
+    def introduction_for(self, identity: bytes) -> bytes | None:
+        found = self._registry.by_key(identity)
+        return found.delegation if found is not None else None
+
+    def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
+        origin = _RemoteOrigin(connection, request.id)
+        if request.id in connection.serving:
+            return  # the first one with this id is answered
+        connection.serving[request.id] = self._serve(
+            origin,
+            request.source,
+            request.target,
+            request.protocol,
+            request.instance,
+            request.deadline_ms,
+            payload,
+        )
+        if connection.serving[request.id] is None:
+            del connection.serving[request.id]
+
+    def on_request_cancelled(self, connection: PeerConnection, number: int) -> None:
+        take_back = connection.serving.pop(number, None)
+        if take_back is not None:
+            take_back()
+
+    def on_connection_closed(self, connection: PeerConnection) -> None:
+        for target in [key for key, value in self._routes.items() if value is connection]:
+            del self._routes[target]
+        serving, connection.serving = connection.serving, {}
+        for take_back in serving.values():
+            take_back()
+
+    # ── serving ──────────────────────────────────────────────────────────────────────────────────
+
+    def _serve(
+        self,
+        origin: _Origin,
+        source: bytes,
+        target: bytes,
+        protocol: str,
+        instance: str,
+        deadline_ms: int,
+        payload: bytes,
+    ) -> Callable[[], object] | None:
+        """Hand a request to whoever serves it; returns what takes it back, or None when it was refused."""
+        binding = self._registry.find(target, protocol, instance)
+        if not isinstance(binding, Binding):
+            origin.on_failure(binding)
+            return None
+        if not binding.access.admits(source):
+            origin.on_failure(Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
+            return None
+        if binding.in_flight >= MAX_CALLS_PER_BINDING:
+            origin.on_failure(Overloaded(what=f"calls in flight at {protocol}", limit=MAX_CALLS_PER_BINDING))
+            return None
+        self._next_number = number = self._next_number + 1
+        correlation = number.to_bytes(8, "big")
+        header = encode(
+            Deliver(source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms)
+        )
+        if not self.mailbox.send(binding.sender, correlation, header, payload):
+            origin.on_failure(
+                ConnectionLost(what=f"the process that serves {protocol}")
+                if binding.sender.gone
+                else Overloaded(what=f"requests queued for {protocol}", limit=MAX_CALLS_PER_BINDING)
+            )
+            return None
+        now = self._loop.time()
+        seconds = min(deadline_ms / 1000, MAX_CALL_TIMEOUT)
+        served = _Served(origin, binding, correlation, now, seconds)
+        binding.in_flight += 1
+        binding.calls += 1
+        self._served[correlation] = served
+        self.deadlines.add(served, now + seconds)
+        return lambda: self._take_back(served)
+
+    def on_answer(
+        self, sender: Sender, correlation: bytes, answer: Reply | ApplicationFailure | Failure, payload: bytes
+    ) -> None:
+        """Whoever serves has answered."""
+        served = self._served.get(correlation)
+        if served is None or served.binding.sender is not sender:
+            return  # too late, or somebody else's
+        self._finish(served)
+        binding = served.binding
+        binding.seconds.append(self._loop.time() - served.started)
+        if isinstance(answer, Reply):
+            served.origin.on_reply(payload)
+            return
+        binding.errors += 1
+        if isinstance(answer, ApplicationFailure):
+            served.origin.on_refusal(answer.kind, answer.message, payload)
+        else:
+            served.origin.on_failure(answer.error())
+
+    def on_sender_gone(self, sender: Sender) -> None:
+        """A local process has ended: its own calls are abandoned, what it was serving has failed."""
+        if isinstance(sender.state, _ClientState):
+            for mine in list(sender.state.values()):
+                mine.abandon()
+        for served in [served for served in self._served.values() if served.binding.sender is sender]:
+            self._finish(served)
+            served.binding.errors += 1
+            served.origin.on_failure(ConnectionLost(what=f"the process that serves {served.binding.protocol}"))
+
+    def _finish(self, served: _Served) -> None:
+        del self._served[served.correlation]
+        self.forget(served)
+        served.binding.in_flight -= 1
+
+    def _take_back(self, served: _Served) -> None:
+        if served.correlation in self._served:
+            self._finish(served)
+            self.mailbox.send(served.binding.sender, served.correlation, _CANCEL)
+
+    def _expire(self, what: _LocalCall | _Served) -> None:
+        if isinstance(what, _LocalCall):
+            what.expire()
+        else:
+            what.binding.errors += 1
+            self._take_back(what)
+            what.origin.on_failure(DeadlineExceeded(seconds=round(what.seconds, 3)))
+
+
+class _TicketResolver:
+    """The record inside a ticket that a caller gave instead of a name."""
+
+    def __init__(self, text: str) -> None:
+        self._record = Ticket(text).record_bytes
+
+    def records_of(self, key: bytes) -> list[PeerRecord]:
+        return [read_record(self._record)]

@@ -1,0 +1,434 @@
+"""One QUIC connection to another daemon: its call channel, its bulk streams, and what is in flight over it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from iroh.iroh_ffi import IrohError
+
+from fastn_p2p_client.errors import (
+    BadMessage,
+    ConnectionLost,
+    CredentialError,
+    P2PError,
+    PayloadTooLarge,
+    error_from,
+)
+from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
+from fastn_p2p_client.messages import ConnectionStatus
+
+from .wire import (
+    BULK_THRESHOLD,
+    CLOSE_PROTOCOL_ERROR,
+    CLOSE_VERSION,
+    PREFIX_BYTES,
+    WIRE_VERSION,
+    FrameReader,
+    Wire,
+    WireCancel,
+    WireFailure,
+    WireHello,
+    WireIntroduce,
+    WirePing,
+    WirePong,
+    WireRefusal,
+    WireReply,
+    WireRequest,
+    WireWant,
+    frame,
+)
+
+if TYPE_CHECKING:
+    from iroh.iroh_ffi import BiStream, Connection, RecvStream, SendStream
+
+__all__ = ["Conversation", "OutgoingCall", "PeerConnection"]
+
+log = logging.getLogger(__name__)
+
+_READ_SMALL: Final = 16 * 1024
+_READ_LARGE: Final = 256 * 1024
+_MAX_FRAME: Final = MAX_PAYLOAD + 65536 + PREFIX_BYTES + 4096
+_MAX_BULK_STREAMS: Final = 16
+"""Bulk streams read at once: what one peer can make us hold in memory is this times the frame limit."""
+_PING_AFTER: Final = 1.0
+_DEAD_AFTER: Final = 5.0
+"""Seconds of silence with calls in flight after which we ask, and after which the peer counts as gone."""
+
+
+class OutgoingCall(Protocol):
+    """A call of ours that waits for the other daemon."""
+
+    def on_reply(self, payload: bytes) -> None: ...
+    def on_refusal(self, kind: str, message: str, payload: bytes) -> None: ...
+    def on_failure(self, error: P2PError) -> None: ...
+
+
+class Conversation(Protocol):
+    """What a connection tells its owner; none of it may raise or block."""
+
+    def check_introduction(self, connection: PeerConnection, delegation: bytes) -> tuple[bytes, float]:
+        """The identity's key and when (Unix time) its delegation ends. Raises CredentialError or BadMessage."""
+        ...
+
+    def introduction_for(self, identity: bytes) -> bytes | None:
+        """Our own signed delegation for an identity that is online here."""
+        ...
+
+    def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None: ...
+    def on_cancel(self, connection: PeerConnection, number: int) -> None: ...
+    def on_hello(self, connection: PeerConnection) -> None: ...
+    def on_closed(self, connection: PeerConnection) -> None: ...
+
+
+class PeerConnection:
+    """Lives from the QUIC handshake to its end. ``start`` begins reading; ``close`` ends it for both sides."""
+
+    def __init__(
+        self,
+        raw: Connection,
+        owner: Conversation,
+        *,
+        outgoing: bool,
+        wall: Callable[[], float],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._raw = raw
+        self._owner = owner
+        self._wall = wall
+        self.outgoing = outgoing
+        self.endpoint = bytes(raw.remote_id().to_bytes())
+        self.remote_process = b""
+        """The other side's process id, from its hello; empty before."""
+        self.opened_at = self._loop.time()
+        self.used_at = self.opened_at
+        self.heard_at = self.opened_at
+        self.closed = False
+        self.ready: asyncio.Future[None] = self._loop.create_future()
+        """Done when the other side's hello has come, with the reason when it never will."""
+        self.ready.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.pending: dict[int, OutgoingCall] = {}
+        """Our requests without an answer."""
+        self.serving: dict[int, Any] = {}
+        """The other side's requests without an answer; the owner's."""
+        self.introduced: dict[bytes, float] = {}
+        """Identities that speak through the other endpoint, and until when (Unix time)."""
+        self.rejection: P2PError | None = None
+        """Why the last introduction was refused."""
+        self._shown: dict[bytes, bytes] = {}
+        self._wanted: dict[bytes, asyncio.Future[None]] = {}
+        self._next_number = 0
+        self._out: list[bytes] = []
+        self._wake: asyncio.Future[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._bulk = asyncio.Semaphore(_MAX_BULK_STREAMS)
+        self._bulk_streams = 0
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._watched_from = 0.0
+        self.sent = 0
+        self.received = 0
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, hello: WireHello) -> None:
+        self._write(frame(hello))
+        self._spawn(self._run_channel())
+        self._spawn(self._accept_bulk())
+        self._spawn(self._await_end())
+
+    def close(self, code: int, reason: str) -> None:
+        """End the connection now; calls in flight end with ``ConnectionLost``."""
+        if not self.closed:
+            try:
+                self._raw.close(code, reason.encode()[:128])
+            except IrohError as error:
+                log.debug("closing %s: %s", self.name, error)
+        self._ended(reason)
+
+    @property
+    def name(self) -> str:
+        """The endpoint, short, for logs."""
+        return self.endpoint.hex()[:10]
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.pending) + len(self.serving)
+
+    def ways(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Addresses and relays over which the other side is reached at the moment."""
+        paths = self._raw.paths()
+        addresses = tuple(path.remote_addr for path in paths if path.is_ip)
+        return addresses, tuple(path.remote_addr for path in paths if path.is_relay)
+
+    def status(self, name_of: Callable[[bytes], str]) -> ConnectionStatus:
+        path, address, rtt = "unknown", "", None
+        for snapshot in self._raw.paths():
+            if snapshot.is_selected:
+                path = "relayed" if snapshot.is_relay else "direct"
+                address, rtt = snapshot.remote_addr, snapshot.rtt_ms
+        return ConnectionStatus(
+            endpoint=self.endpoint.hex(),
+            identities=[name_of(key) for key in self.introduced],
+            path=path,
+            address=address,
+            rtt_ms=rtt,
+            outgoing=self.outgoing,
+            streams=1 + self._bulk_streams,
+            in_flight=self.in_flight,
+            sent=self.sent,
+            received=self.received,
+            age_ms=int((self._loop.time() - self.opened_at) * 1000),
+        )
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _await_end(self) -> None:
+        try:
+            reason = await self._raw.closed()
+        except IrohError as error:
+            reason = error.message()
+        self._ended(reason)
+
+    def _ended(self, reason: str) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        log.info("connection to %s ended: %s", self.name, reason)
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionLost(what=f"the connection ({reason})"))
+        for future in self._wanted.values():
+            if not future.done():
+                future.cancel()
+        pending, self.pending = self.pending, {}
+        for call in pending.values():
+            call.on_failure(ConnectionLost(what="the connection to the peer"))
+        self._owner.on_closed(self)
+        current = asyncio.current_task()
+        for task in self._tasks:
+            if task is not current:
+                task.cancel()
+
+    # ── saying ───────────────────────────────────────────────────────────────────────────────────
+
+    def request(
+        self,
+        call: OutgoingCall,
+        source: bytes,
+        target: bytes,
+        protocol: str,
+        instance: str,
+        deadline_ms: int,
+        payload: bytes,
+    ) -> int:
+        """Send a call; its outcome reaches ``call`` exactly once. The number is for ``cancel``."""
+        self._next_number = number = self._next_number + 1
+        self.pending[number] = call
+        request = WireRequest(number, source, target, protocol, instance, deadline_ms)
+        introduction = self._owner.introduction_for(source)
+        if len(payload) > BULK_THRESHOLD:
+            first = b"" if introduction is None else frame(WireIntroduce(introduction))
+            self._spawn(self._send_bulk(first + frame(request, payload)))
+        else:
+            if introduction is not None and self._shown.get(source) is not introduction:
+                self._shown[source] = introduction
+                self._write(frame(WireIntroduce(introduction)))
+            self._write(frame(request, payload))
+        self.used_at = self._loop.time()
+        if self._watchdog is None:
+            self._watched_from = self.used_at
+            self._watchdog = self._loop.call_later(_PING_AFTER, self._watch_silence)
+        return number
+
+    def cancel(self, number: int) -> None:
+        if self.pending.pop(number, None) is not None:
+            self._write(frame(WireCancel(number)))
+
+    def answer(self, message: WireReply | WireRefusal | WireFailure, payload: bytes = b"") -> None:
+        """Answer one of the other side's requests."""
+        if self.closed:
+            return
+        if len(payload) > BULK_THRESHOLD:
+            self._spawn(self._send_bulk(frame(message, payload)))
+        else:
+            self._write(frame(message, payload))
+
+    async def want(self, identity: bytes) -> None:
+        """Ask the other side to show that ``identity`` speaks through its endpoint; returns when it has."""
+        future = self._wanted.get(identity)
+        if future is None:
+            future = self._wanted[identity] = self._loop.create_future()
+            self._write(frame(WireWant(identity)))
+        await asyncio.shield(future)
+
+    def _write(self, data: bytes) -> None:
+        if self.closed:
+            return
+        self._out.append(data)
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    # ── the channel ──────────────────────────────────────────────────────────────────────────────
+
+    async def _run_channel(self) -> None:
+        try:
+            stream: BiStream = await (self._raw.open_bi() if self.outgoing else self._raw.accept_bi())
+        except IrohError as error:
+            self.close(CLOSE_PROTOCOL_ERROR, error.message())
+            return
+        self._spawn(self._write_channel(stream.send()))
+        await self._read_channel(stream.recv())
+
+    async def _write_channel(self, stream: SendStream) -> None:
+        try:
+            while True:
+                if not self._out:
+                    self._wake = self._loop.create_future()
+                    await self._wake
+                    self._wake = None
+                data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+                self._out.clear()
+                self.sent += len(data)
+                await stream.write_all(data)
+        except IrohError as error:
+            self.close(CLOSE_PROTOCOL_ERROR, error.message())
+
+    async def _read_channel(self, stream: RecvStream) -> None:
+        reader = FrameReader()
+        size = _READ_SMALL
+        try:
+            while True:
+                data = await stream.read(size)
+                if not data:
+                    raise BadMessage(reason="the call channel was closed")
+                size = _READ_LARGE if len(data) == size else _READ_SMALL
+                self.received += len(data)
+                self.heard_at = self._loop.time()
+                for message, payload in reader.feed(data):
+                    self._handle(message, payload)
+        except (BadMessage, PayloadTooLarge) as error:
+            log.warning("closing the connection to %s: %s", self.name, error)
+            self.close(CLOSE_PROTOCOL_ERROR, error.code)
+        except IrohError as error:
+            self.close(CLOSE_PROTOCOL_ERROR, error.message())
+
+    def _handle(self, message: Wire, payload: bytes) -> None:
+        kind = type(message)
+        if kind is WireReply:
+            call = self.pending.pop(message.id, None)  # type: ignore[union-attr]
+            if call is not None:
+                call.on_reply(payload)
+        elif kind is WireRequest:
+            self._on_request(message, payload)  # type: ignore[arg-type]
+        elif isinstance(message, WireRefusal):
+            call = self.pending.pop(message.id, None)
+            if call is not None:
+                call.on_refusal(message.kind, message.message, payload)
+        elif isinstance(message, WireFailure):
+            call = self.pending.pop(message.id, None)
+            if call is not None:
+                call.on_failure(error_from(message.code, message.fields))
+        elif isinstance(message, WireCancel):
+            self._owner.on_cancel(self, message.id)
+        elif isinstance(message, WireIntroduce):
+            self._on_introduce(message)
+        elif isinstance(message, WireWant):
+            introduction = self._owner.introduction_for(message.identity)
+            if introduction is not None:
+                self._write(frame(WireIntroduce(introduction)))
+        elif isinstance(message, WirePing):
+            self._write(frame(WirePong()))
+        elif isinstance(message, WireHello):
+            self._on_hello(message)
+
+    def _on_hello(self, hello: WireHello) -> None:
+        if hello.version != WIRE_VERSION:
+            self.close(CLOSE_VERSION, f"wire version {hello.version}, ours is {WIRE_VERSION}")
+        elif not self.ready.done():
+            self.remote_process = hello.process
+            self.ready.set_result(None)
+            self._owner.on_hello(self)
+
+    def _on_introduce(self, message: WireIntroduce) -> None:
+        try:
+            identity, until = self._owner.check_introduction(self, message.delegation)
+        except (CredentialError, BadMessage) as error:
+            log.warning("introduction over %s refused: %s", self.name, error)
+            self.rejection = error
+            return
+        self.introduced[identity] = until
+        wanted = self._wanted.pop(identity, None)
+        if wanted is not None and not wanted.done():
+            wanted.set_result(None)
+
+    def _on_request(self, request: WireRequest, payload: bytes) -> None:
+        until = self.introduced.get(request.source)
+        if until is None or until < self._wall():
+            error = self.rejection or BadMessage(reason="the caller has not been introduced")
+            self.answer(WireFailure(request.id, error.code, error.fields()))
+            return
+        if len(self.serving) >= MAX_CALLS_PER_PEER:
+            self.answer(WireFailure(request.id, "overloaded", {"what": "calls in flight", "limit": MAX_CALLS_PER_PEER}))
+            return
+        self.used_at = self._loop.time()
+        self._owner.on_request(self, request, payload)
+
+    # ── bulk streams ─────────────────────────────────────────────────────────────────────────────
+
+    async def _send_bulk(self, data: bytes) -> None:
+        self._bulk_streams += 1
+        try:
+            stream = await self._raw.open_uni()
+            await stream.write_all(data)
+            await stream.finish()
+            self.sent += len(data)
+        except IrohError as error:
+            self.close(CLOSE_PROTOCOL_ERROR, error.message())
+        finally:
+            self._bulk_streams -= 1
+
+    async def _accept_bulk(self) -> None:
+        try:
+            while True:
+                await self._bulk.acquire()
+                stream = await self._raw.accept_uni()
+                self._spawn(self._read_bulk(stream))
+        except IrohError as error:
+            self.close(CLOSE_PROTOCOL_ERROR, error.message())
+
+    async def _read_bulk(self, stream: RecvStream) -> None:
+        self._bulk_streams += 1
+        try:
+            data = await stream.read_to_end(_MAX_FRAME)
+            self.received += len(data)
+            self.heard_at = self._loop.time()
+            for message, payload in FrameReader(MAX_PAYLOAD).feed(data):
+                self._handle(message, payload)
+        except (BadMessage, PayloadTooLarge, IrohError) as error:
+            log.warning("closing the connection to %s: %s", self.name, error)
+            self.close(CLOSE_PROTOCOL_ERROR, "bad bulk stream")
+        finally:
+            self._bulk_streams -= 1
+            self._bulk.release()
+
+    # ── silence ──────────────────────────────────────────────────────────────────────────────────
+
+    def _watch_silence(self) -> None:
+        """While calls are in flight: ask after a silence, give up after a long one. Costs nothing when idle."""
+        self._watchdog = None
+        if self.closed or not self.pending:
+            return
+        now = self._loop.time()
+        silent = now - max(self.heard_at, self._watched_from)
+        if silent > _DEAD_AFTER:
+            self.close(CLOSE_PROTOCOL_ERROR, f"no sign of life for {silent:.1f} s")
+            return
+        if silent > _PING_AFTER:
+            self._write(frame(WirePing()))
+        self._watchdog = self._loop.call_later(_PING_AFTER, self._watch_silence)

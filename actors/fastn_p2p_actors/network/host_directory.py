@@ -1,0 +1,92 @@
+"""The host directory: where the daemons of one user on one machine leave their identities' records for each other."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.home import runtime_directory
+from fastn_p2p_client.keys import PublicKey
+
+from ..credentials import MAX_RECORD, PeerRecord, read_record
+
+__all__ = ["HostDirectory"]
+
+log = logging.getLogger(__name__)
+
+_VARIABLE: Final = "FASTN_HOST_DIRECTORY"
+
+
+class HostDirectory:
+    """One file for each identity and endpoint, named ``<ID52>.<first 16 hex digits of the endpoint>``.
+
+    Records prove themselves, so a file that somebody else has written costs a look and no trust. Only a directory
+    of this user's own, closed to others, is used; without one the directory is empty and ``problem`` says why.
+    """
+
+    def __init__(self, path: Path, endpoint: bytes) -> None:
+        self._path = path
+        self._suffix = endpoint.hex()[:16]
+        self._published: set[str] = set()
+        self.problem = ""
+
+    @classmethod
+    def find(cls, endpoint: bytes) -> HostDirectory:
+        """At ``$FASTN_HOST_DIRECTORY``, else in the user's runtime directory."""
+        configured = os.environ.get(_VARIABLE)
+        return cls(Path(configured) if configured else runtime_directory() / "hosts", endpoint)
+
+    def open(self) -> None:
+        try:
+            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = self._path.stat()
+            if status.st_uid != os.getuid() or status.st_mode & 0o077:
+                self.problem = f"{self._path} belongs to somebody else or is open to others (mode must be 0700)"
+        except OSError as error:
+            self.problem = f"{self._path}: {error.strerror}"
+        if self.problem:
+            log.warning("daemons on this machine are not found by ID52: %s", self.problem)
+
+    def publish(self, identity: PublicKey, record: bytes) -> None:
+        if self.problem:
+            return
+        path = self._file(identity)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            temporary.write_bytes(record)
+            temporary.replace(path)
+            self._published.add(identity.id52)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            log.warning("cannot publish %s: %s", identity, error)
+
+    def withdraw(self, identity: PublicKey) -> None:
+        if identity.id52 in self._published:
+            self._published.discard(identity.id52)
+            self._file(identity).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        for id52 in list(self._published):
+            self.withdraw(PublicKey(id52))
+
+    def records_of(self, key: bytes) -> list[PeerRecord]:
+        """Genuine records of the identity, from daemons that are or were here; newest first."""
+        if self.problem:
+            return []
+        found: list[PeerRecord] = []
+        for path in self._path.glob(f"{PublicKey(key).id52}.*"):
+            try:
+                with path.open("rb") as file:
+                    record = read_record(file.read(MAX_RECORD + 1))
+            except (OSError, P2PError) as error:
+                log.debug("%s: %s", path, error)
+                continue
+            if bytes(record.identity) == key:
+                found.append(record)
+        return sorted(found, key=lambda record: record.sequence, reverse=True)
+
+    def _file(self, identity: PublicKey) -> Path:
+        return self._path / f"{identity.id52}.{self._suffix}"

@@ -1,0 +1,172 @@
+"""Connections to other daemons: one for each, dialled once however many ask, kept while they are used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+from iroh.iroh_ffi import Connection
+
+from fastn_p2p_client.errors import ConnectionLost, Overloaded, PeerUnreachable
+from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
+
+from .connection import Conversation, PeerConnection
+from .endpoint import Address, NetworkEndpoint
+from .wire import CLOSE_IDLE, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION, WireHello
+
+__all__ = ["Pool"]
+
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 1024
+IDLE_TIMEOUT: Final = 300.0
+"""Seconds without a call after which a connection is closed."""
+_SWEEP_INTERVAL: Final = 30.0
+_HELLO_TIMEOUT: Final = 10.0
+_RETRY_PAUSE: Final = 0.1
+"""Seconds before the second attempt to reach an endpoint; doubles with jitter."""
+_ATTEMPTS: Final = 3
+
+
+class Pool:
+    """All connections by endpoint. Several to one endpoint exist only while both sides dial at the same moment."""
+
+    def __init__(
+        self,
+        endpoint: NetworkEndpoint,
+        owner: Conversation,
+        *,
+        wall: Callable[[], float] = time.time,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._endpoint = endpoint
+        self._owner = owner
+        self._wall = wall
+        self._jitter = jitter
+        self._connections: dict[bytes, list[PeerConnection]] = {}
+        self._dialling: dict[bytes, asyncio.Task[PeerConnection]] = {}
+        self._hello = WireHello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER)
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.dials = 0
+        """Handshakes started, for tests and status."""
+
+    def __len__(self) -> int:
+        return sum(len(group) for group in self._connections.values())
+
+    def all(self) -> list[PeerConnection]:
+        return [connection for group in self._connections.values() for connection in group]
+
+    def open_to(self, endpoint: bytes) -> PeerConnection | None:
+        """The connection that calls to this endpoint take now, if one stands."""
+        group = self._connections.get(endpoint)
+        return group[-1] if group else None
+
+    async def connect(self, address: Address) -> PeerConnection:
+        """The connection to this endpoint, dialled if need be; everybody who asks meanwhile shares the attempt.
+
+        Raises:
+            PeerUnreachable: after several attempts.
+            Overloaded: the pool is full of connections in use.
+        """
+        while True:
+            found = self.open_to(address.endpoint)
+            if found is not None:
+                if not found.ready.done():
+                    await asyncio.shield(found.ready)
+                return found
+            task = self._dialling.get(address.endpoint)
+            if task is None:
+                task = self._dialling[address.endpoint] = self._loop.create_task(self._dial(address))
+                task.add_done_callback(lambda done: self._dialled(address.endpoint, done))
+            return await asyncio.shield(task)
+
+    def adopt(self, raw: Connection, *, outgoing: bool = False) -> PeerConnection:
+        """Take over a connection whose handshake is done."""
+        connection = PeerConnection(raw, self._owner, outgoing=outgoing, wall=self._wall)
+        if self._closed or (len(self) >= MAX_CONNECTIONS and not self._drop_idlest()):
+            connection.close(CLOSE_SHUTDOWN, "too many connections")
+            return connection
+        self._connections.setdefault(connection.endpoint, []).append(connection)
+        connection.start(self._hello)
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
+        log.info("connection with %s %s", connection.name, "opened" if outgoing else "accepted")
+        return connection
+
+    def greeted(self, connection: PeerConnection) -> None:
+        """Its hello has come: earlier connections with another process of the same endpoint are dead."""
+        for other in list(self._connections.get(connection.endpoint, ())):
+            if other is not connection and other.remote_process != connection.remote_process:
+                other.close(CLOSE_REPLACED, "the peer's network process was restarted")
+
+    def forget(self, connection: PeerConnection) -> None:
+        """It has ended."""
+        group = self._connections.get(connection.endpoint)
+        if group is not None and connection in group:
+            group.remove(connection)
+            if not group:
+                del self._connections[connection.endpoint]
+
+    def close(self) -> None:
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for task in self._dialling.values():
+            task.cancel()
+        for connection in self.all():
+            connection.close(CLOSE_SHUTDOWN, "the daemon stops")
+
+    async def _dial(self, address: Address) -> PeerConnection:
+        pause = _RETRY_PAUSE
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return await self._dial_once(address)
+            except (PeerUnreachable, ConnectionLost, TimeoutError) as error:
+                log.info("attempt %d to reach %s: %s", attempt, address.endpoint.hex()[:10], error)
+                if attempt == _ATTEMPTS:
+                    raise _unreachable(address, error) from error
+            await asyncio.sleep(pause * (0.5 + self._jitter()))
+            pause *= 2
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _dial_once(self, address: Address) -> PeerConnection:
+        if len(self) >= MAX_CONNECTIONS and not self._drop_idlest():
+            raise Overloaded(what="connections in use", limit=MAX_CONNECTIONS)
+        self.dials += 1
+        connection = self.adopt(await self._endpoint.dial(address), outgoing=True)
+        async with asyncio.timeout(_HELLO_TIMEOUT):
+            await asyncio.shield(connection.ready)
+        return connection
+
+    def _dialled(self, endpoint: bytes, done: asyncio.Task[PeerConnection]) -> None:
+        self._dialling.pop(endpoint, None)
+        if not done.cancelled():
+            done.exception()  # whoever waited has it
+
+    def _drop_idlest(self) -> bool:
+        idle = [connection for connection in self.all() if not connection.in_flight]
+        if not idle:
+            return False
+        min(idle, key=lambda connection: connection.used_at).close(CLOSE_IDLE, "making room")
+        return True
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        now = self._loop.time()
+        for connection in self.all():
+            if not connection.in_flight and now - connection.used_at > IDLE_TIMEOUT:
+                connection.close(CLOSE_IDLE, "idle")
+        if len(self) and not self._closed:
+            self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
+
+
+def _unreachable(address: Address, error: Exception) -> PeerUnreachable:
+    reason = error.reason if isinstance(error, PeerUnreachable) else str(error) or "no hello came"
+    return PeerUnreachable(peer=address.endpoint.hex()[:10], reason=reason)

@@ -1,0 +1,142 @@
+"""The identities that speak through this endpoint: their delegations and records, fetched, renewed, published."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Final
+
+from fastn_p2p_client.errors import Forbidden, InternalError, P2PError
+
+from ..credentials import read_delegation, read_record
+from ..mailbox import Sender
+from ..settings import grant_holds
+from .address_book import AddressBook
+from .endpoint import NetworkEndpoint
+from .host_directory import HostDirectory
+from .registry import OnlineIdentity, Registry
+from .vault_client import VaultClient
+
+__all__ = ["Presence"]
+
+log = logging.getLogger(__name__)
+
+_LOOK_INTERVAL: Final = 30.0
+"""Seconds between two looks at whether something must be renewed or our addresses have changed."""
+
+
+class Presence:
+    """Brings identities online at this endpoint and keeps them so while the vault comes and goes."""
+
+    def __init__(
+        self,
+        endpoint: NetworkEndpoint,
+        vault: VaultClient,
+        registry: Registry,
+        hosts: HostDirectory,
+        book: AddressBook,
+        grant_key: bytes,
+        wall: Callable[[], float],
+    ) -> None:
+        self._endpoint = endpoint
+        self._vault = vault
+        self._registry = registry
+        self._hosts = hosts
+        self._book = book
+        self._grant_key = grant_key
+        self._wall = wall
+        self._announcing: dict[str, asyncio.Task[None]] = {}
+        self._published_at = endpoint.address()
+        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+
+    def close(self) -> None:
+        self._keeper.cancel()
+        for task in self._announcing.values():
+            task.cancel()
+        self._hosts.close()
+
+    def check_grant(self, subject: str, grant: bytes) -> None:
+        """Raises Forbidden unless the grant was made by the supervisor or the gateway."""
+        if not grant_holds(self._grant_key, subject, grant):
+            raise Forbidden(role="a program without a grant", request=f"to act as {subject!r}")
+
+    async def announce(self, name: str, sender: Sender) -> None:
+        """The identity is online once this returns. Raises P2PError when the vault refuses."""
+        task = asyncio.ensure_future(self._announce(name, sender))
+        self._announcing[name] = task
+        try:
+            await task
+        finally:
+            if self._announcing.get(name) is task:
+                del self._announcing[name]
+
+    async def settled(self, name: str) -> OnlineIdentity | None:
+        """The identity, after an announcement that is under way."""
+        task = self._announcing.get(name)
+        if task is not None:
+            await asyncio.wait([task])
+        return self._registry.by_name(name)
+
+    def conclude(self, identity: OnlineIdentity) -> None:
+        """It is offline."""
+        self._registry.conclude(identity)
+        self.withdrawn(identity)
+
+    def withdrawn(self, identity: OnlineIdentity) -> None:
+        if self._registry.by_name(identity.name) is None:
+            self._hosts.withdraw(identity.key)
+
+    async def fresh_record(self, identity: OnlineIdentity) -> bytes:
+        """A signed record with the addresses of this moment."""
+        await self._sign_record(identity)
+        return identity.record
+
+    async def _announce(self, name: str, sender: Sender) -> None:
+        signed = await self._vault.delegation(name)
+        identity = OnlineIdentity(name, read_delegation(signed.blob).key, sender)
+        identity.delegation, identity.not_after = signed.blob, signed.not_after
+        await self._sign_record(identity)
+        if sender.gone:
+            return
+        self._registry.announce(identity)
+        self._hosts.publish(identity.key, identity.record)
+        log.info("%s is online as %s", name, identity.key)
+
+    async def _sign_record(self, identity: OnlineIdentity) -> None:
+        where = self._endpoint.address()
+        signed = await self._vault.record(identity.name, where.relays, where.addresses)
+        if read_record(signed.blob).identity != identity.key:
+            raise InternalError(reason="the vault signed with another key")
+        identity.record = signed.blob
+
+    async def _renew(self, identity: OnlineIdentity) -> None:
+        signed = await self._vault.delegation(identity.name)
+        identity.delegation, identity.not_after = signed.blob, signed.not_after
+        await self._sign_record(identity)
+        if self._registry.by_name(identity.name) is identity:
+            self._hosts.publish(identity.key, identity.record)
+        log.info("delegation of %s renewed", identity.name)
+
+    async def _keep(self) -> None:
+        """Renew at half-life, and sign anew when our addresses have changed; whatever fails is tried again."""
+        while True:
+            await asyncio.sleep(_LOOK_INTERVAL * (0.9 + 0.2 * random.random()))
+            where = self._endpoint.address()
+            moved = where != self._published_at
+            for identity in list(self._registry):
+                delegation = read_delegation(identity.delegation)
+                half_life = (delegation.not_before + delegation.not_after) / 2
+                if moved or self._wall() >= half_life:
+                    try:
+                        await self._renew(identity)
+                    except P2PError as error:
+                        log.warning("cannot renew the delegation of %s yet: %s", identity.name, error)
+                        moved = False
+            if moved:
+                self._published_at = where
+            try:
+                self._book.save_seen()
+            except P2PError as error:
+                log.warning("%s", error)

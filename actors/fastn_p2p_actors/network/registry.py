@@ -1,0 +1,148 @@
+"""Who is online here and what they serve."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from fastn_p2p_client.errors import InstanceNotFound, P2PError, PeerOffline, ProtocolNotFound
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.messages import BindingStatus
+
+from ..mailbox import Sender
+from .access import AccessList
+
+__all__ = ["Binding", "OnlineIdentity", "Registry"]
+
+_LATENCIES = 1024
+"""Calls of which a binding remembers how long they took."""
+
+
+class Binding:
+    """One protocol instance of one identity, and how its calls went since this process started."""
+
+    __slots__ = ("access", "calls", "errors", "identity", "in_flight", "instance", "protocol", "seconds", "sender")
+
+    def __init__(
+        self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList, sender: Sender
+    ) -> None:
+        self.identity = identity
+        self.protocol = protocol
+        self.instance = instance
+        self.access = access
+        self.sender = sender
+        self.calls = 0
+        self.errors = 0
+        self.in_flight = 0
+        self.seconds: deque[float] = deque(maxlen=_LATENCIES)
+
+    def status(self) -> BindingStatus:
+        ordered = sorted(self.seconds)
+
+        def percentile(share: float) -> float | None:
+            return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000, 3) if ordered else None
+
+        return BindingStatus(
+            protocol=self.protocol,
+            instance=self.instance,
+            access=list(self.access.allow),
+            state="serving",
+            calls=self.calls,
+            errors=self.errors,
+            in_flight=self.in_flight,
+            p50_ms=percentile(0.50),
+            p99_ms=percentile(0.99),
+        )
+
+
+class OnlineIdentity:
+    """An identity that a process of this machine has announced."""
+
+    __slots__ = ("bindings", "delegation", "key", "name", "not_after", "raw", "record", "sender")
+
+    def __init__(self, name: str, key: PublicKey, sender: Sender) -> None:
+        self.name = name
+        self.key = key
+        self.raw = bytes(key)
+        self.sender = sender
+        self.delegation = b""
+        """Signed: it speaks through our endpoint."""
+        self.not_after = 0
+        self.record = b""
+        """Signed: where it can be reached."""
+        self.bindings: dict[tuple[str, str], Binding] = {}
+
+
+class Registry:
+    """Identities by name and key, and their bindings. Counters of a binding survive its process."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, OnlineIdentity] = {}
+        self._by_key: dict[bytes, OnlineIdentity] = {}
+        self._counters: dict[tuple[str, str, str], Binding] = {}
+
+    def __iter__(self) -> Iterator[OnlineIdentity]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def names(self) -> list[str]:
+        return sorted(self._by_name)
+
+    def by_name(self, name: str) -> OnlineIdentity | None:
+        return self._by_name.get(name)
+
+    def by_key(self, key: bytes) -> OnlineIdentity | None:
+        return self._by_key.get(key)
+
+    def announce(self, identity: OnlineIdentity) -> None:
+        earlier = self._by_name.get(identity.name)
+        if earlier is not None:
+            self.conclude(earlier)
+        self._by_name[identity.name] = identity
+        self._by_key[identity.raw] = identity
+
+    def conclude(self, identity: OnlineIdentity) -> None:
+        if self._by_name.get(identity.name) is identity:
+            del self._by_name[identity.name]
+            del self._by_key[identity.raw]
+
+    def serve(
+        self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList, sender: Sender
+    ) -> Binding:
+        binding = Binding(identity, protocol, instance, access, sender)
+        earlier = self._counters.get((identity.name, protocol, instance))
+        if earlier is not None:
+            binding.calls, binding.errors, binding.seconds = earlier.calls, earlier.errors, earlier.seconds
+            if earlier.sender is sender:
+                binding.in_flight = earlier.in_flight
+        self._counters[identity.name, protocol, instance] = binding
+        identity.bindings[protocol, instance] = binding
+        return binding
+
+    def withdraw(self, identity: OnlineIdentity, protocol: str, instance: str) -> None:
+        identity.bindings.pop((protocol, instance), None)
+        self._counters.pop((identity.name, protocol, instance), None)
+
+    def gone(self, sender: Sender, on_offline: Callable[[OnlineIdentity], None]) -> None:
+        """The process behind ``sender`` has ended: what it served and announced is gone."""
+        for identity in list(self._by_name.values()):
+            for key, binding in list(identity.bindings.items()):
+                if binding.sender is sender:
+                    del identity.bindings[key]
+            if identity.sender is sender:
+                self.conclude(identity)
+                on_offline(identity)
+
+    def find(self, target: bytes, protocol: str, instance: str) -> Binding | P2PError:
+        """The binding that a request is for, or why there is none."""
+        identity = self._by_key.get(target)
+        if identity is None:
+            return PeerOffline(peer=PublicKey(target).id52)
+        binding = identity.bindings.get((protocol, instance))
+        if binding is not None:
+            return binding
+        if any(known == protocol for known, _ in identity.bindings):
+            return InstanceNotFound(peer=identity.key.id52, protocol=protocol, instance=instance)
+        return ProtocolNotFound(peer=identity.key.id52, protocol=protocol)

@@ -1,0 +1,46 @@
+"""From an identity's key to the endpoints that it may be reached through, asked of several places in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from ..credentials import Delegation, PeerRecord
+from .endpoint import Address
+
+__all__ = ["Candidate", "Resolver", "candidates"]
+
+
+class Resolver(Protocol):
+    """A place that may know records of an identity. What it returns is genuine, but perhaps out of date."""
+
+    def records_of(self, key: bytes) -> list[PeerRecord]: ...
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """An endpoint worth dialling."""
+
+    address: Address
+    delegation: Delegation
+    """The newest known; when it has ended, the endpoint must show a newer one."""
+
+
+def candidates(key: bytes, resolvers: Sequence[Resolver]) -> list[Candidate]:
+    """Each endpoint once, in the order in which the resolvers know them, with all addresses that any of them knows."""
+    delegations: dict[bytes, Delegation] = {}
+    relays: dict[bytes, dict[str, None]] = {}
+    addresses: dict[bytes, dict[str, None]] = {}
+    for resolver in resolvers:
+        for record in resolver.records_of(key):
+            for delegation in record.delegations:
+                known = delegations.get(delegation.endpoint)
+                if known is None or known.not_after < delegation.not_after:
+                    delegations[delegation.endpoint] = delegation
+                relays.setdefault(delegation.endpoint, {}).update(dict.fromkeys(record.relays))
+                addresses.setdefault(delegation.endpoint, {}).update(dict.fromkeys(record.addresses))
+    return [
+        Candidate(Address(endpoint, tuple(relays[endpoint]), tuple(addresses[endpoint])), delegation)
+        for endpoint, delegation in delegations.items()
+    ]

@@ -1,0 +1,61 @@
+"""Protocols that are installed: found by the entry point group ``fastn_p2p.protocols``.
+
+Which there are is metadata, and can be asked anywhere. Loading one runs its code: only identity processes and
+``fastn_p2p_actors.identity.check`` do.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+import msgspec
+
+from fastn_p2p_client.errors import InvalidConfig, ProtocolNotInstalled
+from fastn_p2p_client.protocol import Protocol
+
+__all__ = ["GROUP", "check_installed", "config_of", "installed", "load"]
+
+GROUP: Final = "fastn_p2p.protocols"
+
+
+def installed() -> list[str]:
+    """The names of all protocols, in order."""
+    return sorted(set(entry_points(group=GROUP).names))
+
+
+def check_installed(protocol: str) -> EntryPoint:
+    """Where the protocol is.
+
+    Raises:
+        ProtocolNotInstalled: nowhere.
+    """
+    found = tuple(entry_points(group=GROUP, name=protocol))
+    if not found:
+        raise ProtocolNotInstalled(protocol=protocol, installed=installed())
+    return found[0]
+
+
+def load(protocol: str) -> type[Protocol]:
+    """The protocol's class. Imports and so runs its module, which may raise anything.
+
+    Raises:
+        ProtocolNotInstalled: nothing is installed under that name.
+        TypeError: what is installed under that name is no protocol.
+    """
+    cls = check_installed(protocol).load()
+    if not (isinstance(cls, type) and issubclass(cls, Protocol)):
+        raise TypeError(f"{cls!r} is not a subclass of fastn_p2p_client.protocol.Protocol")
+    return cls
+
+
+def config_of(cls: type[Protocol], protocol: str, text: bytes) -> Any:
+    """The config in JSON, empty for ``{}``, as an instance of the protocol's ``Config``.
+
+    Raises:
+        InvalidConfig: it does not fit; says which field.
+    """
+    try:
+        return msgspec.json.decode(text or b"{}", type=cls.Config)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidConfig(protocol=protocol, reason=str(error)) from error

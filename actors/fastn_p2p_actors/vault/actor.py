@@ -1,0 +1,87 @@
+"""The vault's process: its mailbox, its start and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import msgspec
+
+from fastn_p2p_actors.mailbox import Mailbox, Sender
+from fastn_p2p_actors.process import forbid_core_files
+from fastn_p2p_actors.settings import VaultSettings
+from fastn_p2p_actors.stage import Stage
+from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
+from fastn_p2p_client.messages import Failure, encode
+
+from .keystore import KeyStore
+from .memory import LockedMemory, keep_others_out
+from .messages import VaultRequest
+from .vault import Vault
+
+__all__ = ["Desk", "serve"]
+
+_decoder: msgspec.msgpack.Decoder[VaultRequest] = msgspec.msgpack.Decoder(VaultRequest)
+
+
+class Desk:
+    """Takes messages from the mailbox to the vault and answers each, whatever it is."""
+
+    def __init__(self, vault: Vault, log: logging.Logger) -> None:
+        self._vault = vault
+        self._log = log
+
+    def handle(self, role: str, header: bytes) -> bytes | None:
+        """The answer's header, or None where a message has no answer. Raises nothing."""
+        try:
+            request = _decoder.decode(header)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # msgspec lets the latter through
+            self._log.warning("%s sent what is no message for the vault", role)
+            return encode(Failure.of(BadMessage(reason=str(error))))
+        try:
+            answer = self._vault.answer(role, request)
+            return None if answer is None else encode(answer)
+        except P2PError as error:
+            self._log.warning("%s for %s: %s", type(request).__name__, role, error)
+            return encode(Failure.of(error))
+        except Exception as error:
+            self._log.exception("%s for %s", type(request).__name__, role)
+            return encode(Failure.of(InternalError(reason=f"{type(error).__name__} in the vault")))
+
+
+async def serve(stage: Stage) -> None:
+    """Runs the vault until ``stage.stopping``; then no secret is left in its memory.
+
+    Raises:
+        HomeUnusable, StorageFailed: its directory or its transport key cannot be used.
+    """
+    settings = stage.settings_as(VaultSettings)
+    forbid_core_files()
+    keep_others_out()
+    memory = LockedMemory()
+    try:
+        store = KeyStore(stage.home.vault, memory, time.time)
+        store.open()
+        desk = Desk(Vault(store, time.time), stage.log)
+
+        def on_message(sender: Sender, correlation: bytes, header: bytes, _payload: bytes) -> None:
+            answer = desk.handle(sender.role, header)
+            if answer is not None:
+                box.send(sender, correlation, answer)
+
+        box = Mailbox(
+            stage.home.mailbox(stage.name),
+            on_message,
+            server_secret=settings.server_secret,
+            roles=settings.roles,
+        )
+        box.open()
+        try:
+            stage.ready()
+            await stage.stopping.wait()
+            await asyncio.sleep(0)  # what has arrived by now is still answered
+        finally:
+            box.close()
+    finally:
+        memory.wipe()

@@ -1,0 +1,111 @@
+"""Memory for secrets: never swapped, dumped or inherited, and wiped at the end."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import mmap
+import os
+from typing import Any, Final
+
+from fastn_p2p_actors.credentials.sodium import SECRET_KEY_BYTES, ffi, lib
+
+__all__ = ["SLOT_BYTES", "LockedMemory", "MemoryWiped", "Slot", "keep_others_out"]
+
+SLOT_BYTES: Final = SECRET_KEY_BYTES
+CHUNK_BYTES: Final = mmap.PAGESIZE
+PR_SET_DUMPABLE: Final = 4
+MADV_WIPEONFORK: Final = 18  # linux/mman.h; the mmap module does not have it
+
+log = logging.getLogger(__name__)
+
+
+class MemoryWiped(Exception):
+    """A secret was wanted after the end."""
+
+
+class Slot:
+    """Room for one secret key. ``pointer`` is for libsodium, ``view`` for the kernel's read and write."""
+
+    __slots__ = ("pointer", "view")
+
+    def __init__(self, pointer: Any, view: memoryview) -> None:
+        self.pointer = pointer
+        self.view = view
+
+    def clear(self) -> None:
+        lib.sodium_memzero(self.pointer, SLOT_BYTES)
+
+
+class LockedMemory:
+    """Pages that hold secrets and nothing else; it grows a page at a time and never moves what it holds.
+
+    Where the kernel refuses to lock (``RLIMIT_MEMLOCK``), that is logged once and ``locked`` is False: secrets might
+    then be swapped out. Everything else still holds.
+    """
+
+    def __init__(self) -> None:
+        self.locked = True
+        self._chunks: list[tuple[mmap.mmap, Any]] = []
+        self._free: list[Slot] = []
+        self._wiped = False
+
+    @property
+    def size(self) -> int:
+        """Bytes taken from the system."""
+        return len(self._chunks) * CHUNK_BYTES
+
+    def take(self) -> Slot:
+        """A slot full of zeros.
+
+        Raises:
+            MemoryWiped: after ``wipe``.
+        """
+        self.check()
+        if not self._free:
+            self._grow()
+        return self._free.pop()
+
+    def give_back(self, slot: Slot) -> None:
+        """Wipes the slot, for use by another secret."""
+        slot.clear()
+        self._free.append(slot)
+
+    def check(self) -> None:
+        """Raises MemoryWiped after ``wipe``: where secrets were, there are zeros, which are a key like any other."""
+        if self._wiped:
+            raise MemoryWiped
+
+    def wipe(self) -> None:
+        """Every secret becomes zeros. Slots must not be used any more."""
+        self._wiped = True
+        for _, base in self._chunks:
+            lib.sodium_munlock(base, CHUNK_BYTES)  # wipes first, whether locked or not
+        self._free.clear()
+
+    def _grow(self) -> None:
+        chunk = mmap.mmap(-1, CHUNK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        base = ffi.from_buffer("unsigned char[]", chunk)
+        chunk.madvise(mmap.MADV_DONTDUMP)
+        try:
+            chunk.madvise(MADV_WIPEONFORK)
+        except OSError as error:  # before Linux 4.14
+            log.warning("secrets are not kept from forked processes: %s", error)
+        if lib.sodium_mlock(base, CHUNK_BYTES) != 0 and self.locked:
+            self.locked = False
+            log.warning("memory for secrets cannot be locked (RLIMIT_MEMLOCK) and might be swapped to disk")
+        self._chunks.append((chunk, base))
+        view = memoryview(chunk)
+        for start in range(0, CHUNK_BYTES, SLOT_BYTES):
+            self._free.append(Slot(base + start, view[start : start + SLOT_BYTES]))
+
+
+def keep_others_out() -> None:
+    """From now on no process of the same user can trace this one or read its memory, and no core is dumped of it.
+
+    Also makes ``/proc/<pid>`` root's: of this process, other users than root see no more than ``stat`` shows.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

@@ -1,0 +1,124 @@
+"""Requests into answers: what may be asked, and what is signed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from fastn_p2p_actors.credentials import SPEAK, Delegation, check_reachability
+from fastn_p2p_actors.credentials.delegation import DELEGATION_VERSION
+from fastn_p2p_actors.credentials.record import RECORD_VERSION, RecordBody
+from fastn_p2p_actors.credentials.signed import Body, encode_body, seal, to_be_signed
+from fastn_p2p_client.messages import Done
+
+from .keystore import KeyStore, StoredKey
+from .messages import (
+    PAGE,
+    CreateIdentity,
+    DeleteIdentity,
+    GetTransport,
+    IdentityKey,
+    IdentityKeys,
+    ListIdentities,
+    SignDelegation,
+    SignedDelegation,
+    SignedRecord,
+    SignRecord,
+    Transport,
+    VaultReply,
+    VaultRequest,
+)
+from .policy import State, check_allowed
+
+__all__ = ["DELEGATION_SECONDS", "RECORD_SECONDS", "Vault"]
+
+DELEGATION_SECONDS: Final = 24 * 3600
+RECORD_SECONDS: Final = 24 * 3600
+
+
+class Vault:
+    """Answers one request at a time. What it signs it has put together itself, out of checked parts.
+
+    Args:
+        store: opened.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(self, store: KeyStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._sequences: dict[str, int] = {}
+        self.state = State.OPEN
+
+    def answer(self, role: str, request: VaultRequest) -> VaultReply | None:
+        """The answer for ``role``, or None where there is none.
+
+        Raises:
+            P2PError: why not. Forbidden comes before any other.
+        """
+        check_allowed(role, self.state, request)
+        match request:
+            case SignDelegation(identity):
+                return self._sign_delegation(self._store.find(identity))
+            case SignRecord(identity, relays, addresses):
+                check_reachability(relays, addresses)
+                return self._sign_record(self._store.find(identity), relays, addresses)
+            case GetTransport():
+                return self._transport()
+            case ListIdentities(after):
+                return self._list(after)
+            case CreateIdentity(name):
+                return _public_part(self._store.create(name))
+            case DeleteIdentity(name):
+                self._store.delete(name)
+                self._sequences.pop(name, None)
+                return Done()
+        return None
+
+    def _transport(self) -> Transport:
+        key = self._store.transport
+        return Transport(key.pair.reveal_seed(), key.pair.public, key.header.epoch, self._store.lineage)
+
+    def _list(self, after: str) -> IdentityKeys:
+        page = self._store.page(after, PAGE)
+        return IdentityKeys(tuple(map(_public_part, page.keys)), tuple(map(str, page.damaged)), page.more, page.last)
+
+    def _sign_delegation(self, key: StoredKey) -> SignedDelegation:
+        transport = self._store.transport
+        now = int(self._clock())
+        delegation = Delegation(
+            DELEGATION_VERSION,
+            key.pair.public,
+            transport.pair.public,
+            self._store.lineage,
+            transport.header.epoch,
+            now,
+            now + DELEGATION_SECONDS,
+            (SPEAK,),
+        )
+        return SignedDelegation(_sign(key, "delegation", delegation), delegation.not_after)
+
+    def _sign_record(self, key: StoredKey, relays: tuple[str, ...], addresses: tuple[str, ...]) -> SignedRecord:
+        now = self._clock()
+        name = key.header.name
+        sequence = self._sequences[name] = max(self._sequences.get(name, 0) + 1, int(now * 1000))
+        record = RecordBody(
+            RECORD_VERSION,
+            key.pair.public,
+            sequence,
+            int(now),
+            int(now) + RECORD_SECONDS,
+            (self._sign_delegation(key).blob,),
+            relays,
+            addresses,
+        )
+        return SignedRecord(_sign(key, "record", record), record.expires)
+
+
+def _sign(key: StoredKey, kind: str, body: Body) -> bytes:
+    encoded = encode_body(body)
+    return seal(encoded, key.pair.sign(to_be_signed(kind, encoded)))
+
+
+def _public_part(key: StoredKey) -> IdentityKey:
+    return IdentityKey(key.header.name, key.pair.public, key.header.created)

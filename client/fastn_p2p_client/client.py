@@ -1,0 +1,337 @@
+"""Calls from a program: ``Client`` and, for one home and event loop, ``call``.
+
+A client holds two sockets: one to the gateway, for hello and control, and one to the network, for calls. It
+reconnects by itself; what was in flight when a process of the daemon died ends with ``ConnectionLost``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, TypeVar, overload
+from weakref import WeakKeyDictionary
+
+import msgspec
+
+from . import messages as m
+from .errors import (
+    ApplicationError,
+    BadReply,
+    ConnectionLost,
+    DaemonBusy,
+    DaemonNotRunning,
+    DeadlineExceeded,
+    P2PError,
+)
+from .home import Home
+from .keys import PublicKey
+from .limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE, MAX_CALL_TIMEOUT, PROTOCOL_VERSION
+from .link import Link, decode_answer
+from .tickets import Ticket
+
+__all__ = ["Client", "call"]
+
+T = TypeVar("T")
+
+DEFAULT_CONTROL_TIMEOUT: Final = 15.0
+_LOOK_INTERVAL: Final = 0.1
+"""Seconds between two looks at whether the daemon is still there, while waiting for one of its processes."""
+
+_control_reply: Final = msgspec.msgpack.Decoder(m.ControlReply)
+_data_reply: Final = msgspec.msgpack.Decoder(m.DataReply)
+_encode_payload: Final = msgspec.msgpack.Encoder().encode
+_REPLY: Final = m.encode(m.Reply())
+
+
+@lru_cache(maxsize=256)
+def _decoder(returns: Any) -> msgspec.msgpack.Decoder[Any]:
+    return msgspec.msgpack.Decoder(returns)
+
+
+class Client:
+    """A program's connection to the daemon; use it inside one event loop.
+
+    ::
+
+        async with Client() as client:
+            reply = await client.call("alice", peer, "Echo", request={"message": "hi"})
+
+    Args:
+        home: the daemon's home directory; default ``$FASTN_HOME``, else ``~/.fastn``.
+        program: what ``status`` calls this program, at most 64 characters.
+    """
+
+    def __init__(self, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:
+        self.home = home if isinstance(home, Home) else Home.find(home)
+        self._program = (program or Path(sys.argv[0] or "python").name)[:64]
+        self._control: Link | None = None
+        self._data: Link | None = None
+        self._welcomed = asyncio.Event()
+        self._rejected: P2PError | None = None
+        self._hello: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends what is in flight with ``ConnectionLost``. A closed client opens again when it is used."""
+        if self._hello is not None:
+            self._hello.cancel()
+        for link in (self._control, self._data):
+            if link is not None:
+                link.close()
+        self._control = self._data = self._hello = None
+        self._welcomed.clear()
+
+    async def connect(self, *, timeout: float = DEFAULT_CONTROL_TIMEOUT) -> None:
+        """Say hello and wait until calls can be made. Calls do this by themselves.
+
+        Raises:
+            DaemonNotRunning: nothing holds the home's lock.
+            DaemonBusy: the daemon lives, but one of its processes does not answer in time.
+            VersionMismatch: the daemon speaks another version.
+        """
+        await self._reach_data(asyncio.get_running_loop().time() + timeout)
+
+    async def control(
+        self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+    ) -> m.ControlReply:
+        """Ask the gateway for one thing of the control plane; see ``fastn_p2p_client.messages``.
+
+        Raises:
+            P2PError: what went wrong, as the class that its code stands for.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        link = await self._reach_control(deadline)
+        try:
+            answer = await link.submit(m.encode(message), payload, self._left(deadline, timeout))
+        except ConnectionLost:
+            self._check_daemon()
+            raise
+        reply = decode_answer(_control_reply, answer.header)
+        if isinstance(reply, m.Failure):
+            raise reply.error()
+        return reply  # type: ignore[no-any-return]
+
+    @overload
+    async def call(
+        self,
+        identity: str | None,
+        peer: str | PublicKey | Ticket,
+        protocol: str,
+        instance: str = ...,
+        request: Any = ...,
+        *,
+        returns: type[T],
+        timeout: float = ...,
+    ) -> T: ...
+    @overload
+    async def call(
+        self,
+        identity: str | None,
+        peer: str | PublicKey | Ticket,
+        protocol: str,
+        instance: str = ...,
+        request: Any = ...,
+        *,
+        timeout: float = ...,
+    ) -> Any: ...
+    async def call(
+        self,
+        identity: str | None,
+        peer: str | PublicKey | Ticket,
+        protocol: str,
+        instance: str = DEFAULT_INSTANCE,
+        request: Any = None,
+        *,
+        returns: Any = Any,
+        timeout: float = DEFAULT_CALL_TIMEOUT,
+    ) -> Any:
+        """Call a protocol of ``peer`` and wait for its reply.
+
+        Args:
+            identity: name of the local identity that calls; None for the only one online.
+            peer: a ``PublicKey``, an ID52, a ticket, or a name from the address book.
+            protocol: for instance ``"Echo"``.
+            instance: which instance of it, ``"default"`` unless the peer says otherwise.
+            request: a msgspec Struct, a dataclass or JSON-like values.
+            returns: what the reply is decoded to and checked against.
+            timeout: seconds until the call ends with ``DeadlineExceeded``, at most 3600.
+
+        Raises:
+            ApplicationError: the handler refused, on purpose.
+            P2PError: everything else; see ``fastn_p2p_client.errors`` for the tree.
+        """
+        timeout = min(timeout, MAX_CALL_TIMEOUT)
+        payload = _encode_payload(request)
+        link = self._data
+        left = timeout
+        if link is None or not link.up.is_set():
+            deadline = asyncio.get_running_loop().time() + timeout
+            link = await self._reach_data(deadline)
+            left = self._left(deadline, timeout)
+        header = m.encode(m.Call(identity or "", str(peer), protocol, instance, int(left * 1000)))
+        try:
+            answer = await link.submit(header, payload, left)
+        except ConnectionLost:
+            self._check_daemon()
+            raise
+        if answer.header == _REPLY:
+            try:
+                return _decoder(returns).decode(answer.payload)
+            except msgspec.DecodeError as error:
+                raise BadReply(protocol=protocol, reason=str(error)) from error
+        raise _failure(answer.header, answer.payload)
+
+    # ── reaching the daemon ──────────────────────────────────────────────────────────────────────
+
+    def _check_daemon(self) -> None:
+        if self.home.daemon_pid() is None:
+            raise DaemonNotRunning(home=str(self.home.path))
+
+    @staticmethod
+    def _left(deadline: float, timeout: float) -> float:
+        left = deadline - asyncio.get_running_loop().time()
+        if left <= 0:
+            raise DeadlineExceeded(seconds=timeout)
+        return left
+
+    async def _reach_control(self, deadline: float) -> Link:
+        if self._control is None:
+            self._check_daemon()
+            self._control = Link(
+                self.home.control_socket, "gateway", on_up=self._say_hello, on_down=self._welcomed.clear
+            )
+            self._control.open()
+        await self._await_event(self._welcomed, "gateway", deadline)
+        return self._control
+
+    async def _reach_data(self, deadline: float) -> Link:
+        if self._data is None:
+            await self._reach_control(deadline)
+        if self._data is None:
+            raise DaemonBusy(actor="gateway")
+        await self._await_event(self._data.up, "network", deadline)
+        return self._data
+
+    async def _await_event(self, event: asyncio.Event, actor: str, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        while not event.is_set():
+            if self._rejected is not None:
+                raise self._rejected
+            left = deadline - loop.time()
+            if left <= 0:
+                raise DaemonBusy(actor=actor)
+            try:
+                async with asyncio.timeout(min(left, _LOOK_INTERVAL)):
+                    await event.wait()
+            except TimeoutError:
+                self._check_daemon()
+
+    def _say_hello(self) -> None:
+        self._hello = asyncio.get_running_loop().create_task(self._greet())
+
+    async def _greet(self) -> None:
+        if self._control is None:
+            return
+        try:
+            answer = await self._control.submit(
+                m.encode(m.Hello(PROTOCOL_VERSION, self._program)), b"", DEFAULT_CONTROL_TIMEOUT
+            )
+            reply = decode_answer(_control_reply, answer.header)
+        except P2PError:
+            return  # the link comes up again, and says hello again
+        if isinstance(reply, m.Failure):
+            self._rejected = reply.error()
+        elif isinstance(reply, m.Welcome):
+            self._rejected = None
+            if self._data is None:
+                self._data = Link(Path(reply.data_route), "network")
+                self._data.open()
+            self._welcomed.set()
+
+
+def _failure(header: bytes, payload: bytes) -> Exception:
+    reply = decode_answer(_data_reply, header)
+    if isinstance(reply, m.ApplicationFailure):
+        try:
+            data = msgspec.msgpack.decode(payload) if payload else None
+        except msgspec.DecodeError:
+            data = None
+        return ApplicationError(reply.kind, reply.message, data)
+    if isinstance(reply, m.Failure):
+        return reply.error()
+    return BadReply(protocol="the daemon", reason=f"unexpected {type(reply).__name__}")
+
+
+# ── one client for each event loop ───────────────────────────────────────────────────────────────
+
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Home, Client]] = WeakKeyDictionary()
+_keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
+
+
+async def _keep(clients: dict[Home, Client]) -> None:
+    """Lives as long as the loop's other tasks may; ``asyncio.run`` cancels it at the end."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        for client in clients.values():
+            client.close()
+        clients.clear()
+
+
+def shared_client() -> Client:
+    """The running loop's client for the current ``$FASTN_HOME``; closed when the loop ends."""
+    loop = asyncio.get_running_loop()
+    clients = _clients.setdefault(loop, {})
+    if loop not in _keepers or _keepers[loop].done():
+        _keepers[loop] = loop.create_task(_keep(clients))
+    home = Home.find()
+    client = clients.get(home)
+    if client is None:
+        client = clients[home] = Client(home)
+    return client
+
+
+@overload
+async def call(
+    identity: str | None,
+    peer: str | PublicKey | Ticket,
+    protocol: str,
+    instance: str = ...,
+    request: Any = ...,
+    *,
+    returns: type[T],
+    timeout: float = ...,
+) -> T: ...
+@overload
+async def call(
+    identity: str | None,
+    peer: str | PublicKey | Ticket,
+    protocol: str,
+    instance: str = ...,
+    request: Any = ...,
+    *,
+    timeout: float = ...,
+) -> Any: ...
+async def call(
+    identity: str | None,
+    peer: str | PublicKey | Ticket,
+    protocol: str,
+    instance: str = DEFAULT_INSTANCE,
+    request: Any = None,
+    *,
+    returns: Any = Any,
+    timeout: float = DEFAULT_CALL_TIMEOUT,
+) -> Any:
+    """``Client.call`` on a client that all calls of this event loop share. Same arguments, same errors."""
+    return await shared_client().call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout)

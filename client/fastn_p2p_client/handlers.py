@@ -1,0 +1,82 @@
+"""Request handlers: async functions whose annotations are the contract.
+
+A handler is compiled once, when it is registered; a request then costs one decode and one encode.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from .protocol import Peer, Protocol, request_handlers
+
+__all__ = ["InvalidHandler", "RequestHandler"]
+
+
+class InvalidHandler(TypeError):
+    """A handler, or a protocol class, that nothing can be called with. Says what to change."""
+
+
+class RequestHandler:
+    """One handler, ready to be called.
+
+    Attributes:
+        decode: the payload's msgpack to the request; raises ``msgspec.MsgspecError`` when it does not fit.
+        call: the handler itself; takes the request, and the peer when ``wants_peer``.
+    """
+
+    __slots__ = ("call", "decode", "wants_peer")
+
+    def __init__(self, function: Callable[..., Awaitable[Any]]) -> None:
+        """
+        Raises:
+            InvalidHandler: not an async function, a missing annotation, or a type that msgspec cannot decode.
+        """
+        name = getattr(function, "__qualname__", repr(function))
+        if not inspect.iscoroutinefunction(function):
+            raise InvalidHandler(f"{name} must be an `async def` function")
+        hints = _hints(function, name)
+        request, *others = _parameters(function, name)
+        if request.name not in hints:
+            raise InvalidHandler(f"{name} must say what it takes: annotate {request.name!r}")
+        if len(others) > 1 or any(hints.get(other.name) is not Peer for other in others):
+            raise InvalidHandler(f"{name} takes the request and, if it wants to know who asks, one `Peer`")
+        try:
+            self.decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(hints[request.name]).decode
+        except TypeError as error:
+            raise InvalidHandler(f"{name} takes what cannot be decoded: {error}") from error
+        self.call = function
+        self.wants_peer = bool(others)
+
+    @classmethod
+    def of_protocol(cls, instance: Protocol) -> RequestHandler | None:
+        """The handler of a protocol's requests, or None when it takes none.
+
+        Raises:
+            InvalidHandler: there are several, or the one does not work.
+        """
+        names = request_handlers(type(instance))
+        if len(names) > 1:
+            raise InvalidHandler(f"{type(instance).__qualname__} has several request handlers: {', '.join(names)}")
+        return cls(getattr(instance, names[0])) if names else None
+
+
+def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
+    found = list(inspect.signature(function).parameters.values())
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if not found or any(parameter.kind not in positional for parameter in found):
+        raise InvalidHandler(f"{name} must take the request as its first positional parameter")
+    return found
+
+
+def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
+    owner = getattr(function, "__self__", None)
+    local = {key: value for cls in reversed(type(owner).__mro__) for key, value in vars(cls).items()} if owner else None
+    try:
+        return typing.get_type_hints(function, localns=local, include_extras=True)
+    except NameError as error:
+        raise InvalidHandler(f"an annotation of {name} cannot be resolved: {error}") from error

@@ -1,0 +1,57 @@
+"""The rules for names, the same for every part of the daemon and for every program."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from .errors import InvalidName
+from .keys import ID52_LENGTH
+from .limits import MAX_NAME
+
+__all__ = ["NamedThing", "check_name"]
+
+NamedThing: TypeAlias = Literal["an identity", "a protocol", "an instance", "a peer"]
+"""What a name can be the name of."""
+
+
+class _Rule(NamedTuple):
+    pattern: re.Pattern[str]
+    words: str
+
+
+_RULES: Final[dict[NamedThing, _Rule]] = {
+    "an identity": _Rule(
+        re.compile(r"[a-z][a-z0-9_-]*"), "it starts with a lower-case letter, then lower-case letters, digits, - and _"
+    ),
+    "a protocol": _Rule(re.compile(r"[A-Za-z][A-Za-z0-9]*"), "it starts with a letter, then letters and digits"),
+    "an instance": _Rule(
+        re.compile(r"[a-z0-9][a-z0-9_-]*"),
+        "it starts with a lower-case letter or a digit, then lower-case letters, digits, - and _",
+    ),
+    "a peer": _Rule(
+        re.compile(r"[a-z][a-z0-9_-]*"), "it starts with a lower-case letter, then lower-case letters, digits, - and _"
+    ),
+}
+
+_ID52_SHAPED: Final = re.compile(rf"[0-9a-v]{{{ID52_LENGTH}}}")
+
+
+def check_name(name: str, what: NamedThing) -> str:
+    """``name``, when it can be the name of ``what``. Such a name is safe as a part of a file name.
+
+    Raises:
+        InvalidName: it has the wrong length or characters, or it is a peer's and could be mistaken for an ID52.
+    """
+    rule = _RULES[what]
+    if not name:
+        reason = "it is empty"
+    elif len(name) > MAX_NAME:
+        reason = f"it has {len(name)} characters, the limit is {MAX_NAME}"
+    elif rule.pattern.fullmatch(name) is None:
+        reason = rule.words
+    elif what == "a peer" and _ID52_SHAPED.fullmatch(name) is not None:
+        reason = "it looks like an ID52"
+    else:
+        return name
+    raise InvalidName(name=name[: 2 * MAX_NAME], what=what, reason=reason)

@@ -1,0 +1,146 @@
+"""What a protocol is: a class with handlers and lifecycle hooks.
+
+::
+
+    class Echo(Protocol):
+        public = True
+
+        class Config(msgspec.Struct, forbid_unknown_fields=True):
+            max_length: int = 1000
+
+        config: Config
+
+        @request
+        async def echo(self, request: EchoRequest, peer: Peer) -> EchoReply:
+            return EchoReply(echoed=request.message[: self.config.max_length])
+
+One instance of the class stands for one binding: a protocol that one identity offers under one alias. The same
+class runs hosted by the daemon, in the identity's own process, and in a program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, ClassVar, Final, TypeVar
+
+import msgspec
+
+from .keys import PublicKey
+
+__all__ = ["BindingContext", "NoConfig", "Peer", "Protocol", "peer_from", "request", "request_handlers"]
+
+REQUEST: Final = "request"
+_KIND: Final = "__fastn_p2p_handler__"
+
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who asks."""
+
+    key: PublicKey
+    """Verified: whoever asks has proved that this identity speaks through them."""
+    name: str | None
+    """Their petname in this daemon's address book, if they are in it."""
+
+    def __str__(self) -> str:
+        return self.name or self.key.id52
+
+
+@lru_cache(maxsize=1024)
+def peer_from(key: bytes, petname: str) -> Peer:
+    """The peer behind 32 bytes and a petname, which is empty for someone who is not in the address book.
+
+    Raises:
+        InvalidKey: the bytes are no public key.
+    """
+    return Peer(PublicKey(key), petname or None)
+
+
+class NoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The config of a protocol that has nothing to configure."""
+
+
+@dataclass(frozen=True, slots=True)
+class BindingContext:
+    """What one binding of a protocol knows about itself."""
+
+    identity: str
+    """The name of the identity that offers it, on this machine."""
+    key: PublicKey
+    """The same identity's public key."""
+    protocol: str
+    instance: str
+    workspace: Path
+    """A directory of the binding's own. It goes when the binding is removed."""
+    config: Any
+    """An instance of the protocol's ``Config``."""
+
+
+class Protocol:
+    """Base class of protocols. Class attributes say what it is, ``@request`` marks what it answers.
+
+    Hooks do nothing unless overridden. What a hook raises keeps the binding from its next state, and ends up in the
+    log and in ``status``; the identity's other bindings go on.
+
+    Attributes:
+        public: whether strangers may use it when nothing else was said; otherwise only peers in the address book.
+        Config: the type of its config: any type that msgspec decodes from JSON, usually a nested ``Struct``.
+        context: what the instance knows about itself.
+        config: its config; a subclass that annotates it with its own ``Config`` gets it typed.
+    """
+
+    public: ClassVar[bool] = False
+    Config: ClassVar[type[Any]] = NoConfig
+    config: Any
+
+    def __init__(self, context: BindingContext) -> None:
+        self.context = context
+        self.config = context.config
+
+    async def on_check(self) -> None:
+        """Is the config good for more than its types? Raise to refuse it.
+
+        Called before anything else, when a protocol is added and whenever its binding starts. The workspace may not
+        exist yet.
+        """
+
+    async def on_create(self) -> None:
+        """Once in a binding's life, before the first ``on_activate``: the workspace exists and is empty."""
+
+    async def on_activate(self) -> None:
+        """Each time before the binding takes requests: open what it needs."""
+
+    async def on_reload(self) -> None:
+        """The config has changed while the binding serves; ``config`` and ``context`` are the new ones."""
+
+    async def on_deactivate(self) -> None:
+        """Each time after the binding has taken its last request: close what ``on_activate`` opened."""
+
+    async def on_delete(self) -> None:
+        """The binding is being removed from an identity that is online; its workspace goes next."""
+
+
+def request(handler: Handler) -> Handler:
+    """Marks the method that answers a protocol's requests; a protocol has one.
+
+    Its annotations are the contract: the first parameter is the request (for several kinds of request, a union of
+    tagged Structs), and one annotated ``Peer``, if there is one, is who asks. What it returns is the reply.
+    Raise ``ApplicationError`` to say no on purpose.
+    """
+    setattr(handler, _KIND, REQUEST)
+    return handler
+
+
+def request_handlers(protocol: type[Protocol]) -> list[str]:
+    """The names of the methods that are marked with ``@request``; a subclass's come first."""
+    seen: dict[str, None] = {}
+    for cls in protocol.__mro__:
+        for name in vars(cls):
+            if getattr(getattr(protocol, name, None), _KIND, None) == REQUEST:
+                seen.setdefault(name)
+    return list(seen)

@@ -1,0 +1,32 @@
+"""One question to the daemon, one answer."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TypeVar
+
+from fastn_p2p_client.client import Client
+from fastn_p2p_client.errors import InternalError
+from fastn_p2p_client.messages import Control
+
+__all__ = ["ask"]
+
+T = TypeVar("T")
+
+
+def ask(home: Path | None, message: Control, expected: type[T], payload: bytes = b"", *, timeout: float = 15.0) -> T:
+    """Sends ``message`` to the daemon of ``home`` and returns its answer, which is an ``expected``.
+
+    Raises:
+        P2PError: what the daemon answered instead, or why it did not answer.
+    """
+
+    async def conversation() -> object:
+        async with Client(home, program="fastn-p2p") as client:
+            return await client.control(message, payload, timeout=timeout)
+
+    reply = asyncio.run(conversation())
+    if not isinstance(reply, expected):
+        raise InternalError(reason=f"the daemon answered {type(message).__name__} with {type(reply).__name__}")
+    return reply

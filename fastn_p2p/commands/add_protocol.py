@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..options import AliasOption, HomeOption, IdentityArgument, ProtocolOption
+from ..terminal import say
+
+
+def run(
+    identity: IdentityArgument,
+    protocol: ProtocolOption,
+    alias: AliasOption = "default",
+    config: Annotated[
+        str, typer.Option(metavar="JSON|@FILE", help="The instance's configuration.", show_default=False)
+    ] = "{}",
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WHO",
+            help="Who may use it: everyone, peers (whoever is in the address book), an ID52 or a petname; "
+            "may be given several times. Without it the protocol itself says.",
+        ),
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Give an identity a protocol.
+
+    With --alias it can have several instances of one.
+    """
+    from fastn_p2p_client.messages import AddProtocol, Done
+
+    from ..asking import ask
+    from ..values import json_argument, parsed
+
+    payload = json_argument(config, "--config")
+    parsed(payload, "--config")
+    ask(home, AddProtocol(identity, protocol, alias, tuple(allow or ())), Done, payload)
+    say(f"{identity} has {protocol} ({alias})")

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..options import HomeOption
+from ..terminal import put
+
+
+def run(
+    peer: Annotated[str, typer.Argument(metavar="PEER", help="A petname, an ID52 or a ticket.")],
+    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL")],
+    instance: Annotated[str, typer.Argument(metavar="INSTANCE", show_default=False)] = "default",
+    identity: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="The identity that calls; needed when several are online."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for the reply.")] = 10.0,
+    data: Annotated[
+        str | None, typer.Option(metavar="JSON|@FILE", help="The request; without it, standard input is read.")
+    ] = None,
+    home: HomeOption = None,
+) -> None:
+    """Call a protocol of a peer.
+
+    The request is JSON from standard input; the reply is printed as JSON on one line.
+    """
+    from ..values import as_json, json_argument, parsed
+
+    if not timeout > 0:
+        raise typer.BadParameter("must be more than 0 seconds", param_hint="--timeout")
+    if data is None:
+        request = parsed(_standard_input(), "the request on standard input")
+    else:
+        request = parsed(json_argument(data, "--data"), "--data")
+    try:
+        reply = _call(home, identity, peer, protocol, instance, request, timeout)
+    except OverflowError:
+        raise typer.BadParameter("a number has more than 64 bits", param_hint="the request") from None
+    put(as_json(reply))
+
+
+def _standard_input() -> bytes:
+    example = """echo '{"message": "hello"}' | fastn-p2p call PEER PROTOCOL, or use --data JSON"""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise typer.BadParameter(f"there is none: pipe JSON in, {example}", param_hint="the request")
+    content = sys.stdin.buffer.read()
+    if not content.strip():
+        raise typer.BadParameter(f"standard input is empty: pipe JSON in, {example}", param_hint="the request")
+    return content
+
+
+def _call(
+    home: Path | None, identity: str | None, peer: str, protocol: str, instance: str, request: Any, timeout: float
+) -> Any:
+    import asyncio
+
+    from fastn_p2p_client.client import Client
+
+    async def conversation() -> Any:
+        async with Client(home, program="fastn-p2p call") as client:
+            return await client.call(identity, peer, protocol, instance, request, timeout=timeout)
+
+    return asyncio.run(conversation())

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from ..options import HomeOption, NameArgument
+from ..terminal import put, say
+
+
+def run(name: NameArgument, home: HomeOption = None) -> None:
+    """Create an identity and print its ID52."""
+    from fastn_p2p_client.messages import CreateIdentity, IdentityReply
+
+    from ..asking import ask
+
+    identity = ask(home, CreateIdentity(name), IdentityReply).identity
+    say(f"created {identity.name}; others call it by this ID52:")
+    put(identity.id52)

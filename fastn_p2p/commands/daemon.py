@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+
+from ..exits import Exit
+from ..options import HomeOption
+
+
+class Network(enum.StrEnum):
+    LOCAL = "local"
+    INTERNET = "internet"
+
+
+def run(
+    home: HomeOption = None,
+    network: Annotated[
+        Network,
+        typer.Option(
+            envvar="FASTN_NETWORK",
+            show_envvar=False,
+            help="local: this machine only; internet: also relays and discovery.  [env: FASTN_NETWORK]",
+        ),
+    ] = Network.INTERNET,
+) -> None:
+    """Run the daemon, until Ctrl-C or SIGTERM."""
+    from fastn_p2p_client.home import Home
+    from fastn_p2p_supervisor.daemon import EXIT_FAILED
+    from fastn_p2p_supervisor.daemon import run as run_daemon
+
+    code = run_daemon(Home.find(home), network.value)
+    raise typer.Exit(Exit.DAEMON if code == EXIT_FAILED else code)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ..exits import Exit
+from ..options import HomeOption, NameArgument
+from ..terminal import say
+
+
+def run(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: HomeOption = None,
+) -> None:
+    """Delete an identity and all it has.
+
+    Its key, its protocols and their files go. Nothing brings them back.
+    """
+    if not yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise typer.BadParameter("nobody can be asked here; add it to delete without asking", param_hint="--yes")
+        if not _confirmed(name):
+            say("nothing was deleted")
+            raise typer.Exit(Exit.INTERRUPTED)
+
+    from fastn_p2p_client.messages import DeleteIdentity, Done
+
+    from ..asking import ask
+
+    ask(home, DeleteIdentity(name), Done)
+    say(f"deleted {name}")
+
+
+def _confirmed(name: str) -> bool:
+    print(
+        f"This deletes the key of {name!r}, its protocols and their files. Nothing brings them back.\nDelete? [y/N] ",
+        end="",
+        file=sys.stderr,
+        flush=True,
+    )
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from ..options import HomeOption, JsonOption
+from ..terminal import put, say, table
+
+
+def run(json: JsonOption = False, home: HomeOption = None) -> None:
+    """List the identities of this daemon.
+
+    Name, ID52, and whether its owner has brought it online; with tabs between them when piped.
+    """
+    from fastn_p2p_client.messages import IdentityList, ListIdentities
+
+    from ..asking import ask
+
+    identities = ask(home, ListIdentities(), IdentityList).identities
+    if json:
+        from ..values import as_json
+
+        put(as_json(identities))
+        return
+    table(
+        ("NAME", "ID52", "ONLINE"),
+        [(each.name, each.id52, "online" if each.online else "offline") for each in identities],
+    )
+    if not identities:
+        say("no identities yet; `fastn-p2p create-identity NAME` creates one")

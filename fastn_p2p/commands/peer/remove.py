@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ...options import HomeOption
+from ...terminal import say
+
+
+def run(name: Annotated[str, typer.Argument(metavar="NAME", help="The peer's name.")], home: HomeOption = None) -> None:
+    """Forget a peer."""
+    from fastn_p2p_client.messages import Done, RemovePeer
+
+    from ...asking import ask
+
+    ask(home, RemovePeer(name), Done)
+    say(f"{name} is not in the address book any more")

@@ -1,0 +1,253 @@
+"""How a ``Status`` looks in a terminal, at 80 columns or more.
+
+Whatever must be copied (names, ID52s, addresses) is folded where it is too long, never cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from fastn_p2p_client.messages import BindingStatus, ConnectionStatus, IdentityStatus, PeerInfo, ProcessStatus, Status
+
+from .terminal import plain
+
+__all__ = ["dashboard", "duration", "latency", "printed", "short", "size"]
+
+_COLOURS: Final = {
+    "ready": "green",
+    "online": "green",
+    "serving": "green",
+    "direct": "green",
+    "starting": "yellow",
+    "stopping": "yellow",
+    "backoff": "yellow",
+    "relayed": "yellow",
+    "failed": "bold red",
+}
+_ID52: Final = 52
+
+
+def printed(status: Status, *, partial: bool = False, width: int | None = None, colour: bool = False) -> str:
+    """The dashboard as text, for a terminal or a file ``width`` columns wide (None: as wide as the terminal)."""
+    console = Console(width=width, force_terminal=colour, highlight=False, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(dashboard(status, partial=partial))
+    return "\n".join(map(str.rstrip, capture.get().splitlines()))
+
+
+def dashboard(status: Status, *, partial: bool = False) -> RenderableType:
+    """Everything in ``status``. ``partial``: only its processes and warnings are known, the rest is left out."""
+    parts: list[RenderableType] = [_heading(status)]
+    if status.warnings:
+        parts += [_title("Warnings", "bold yellow"), _lines(status.warnings, "yellow")]
+    parts += [_title("Processes"), _processes(status.processes)]
+    if partial:
+        return Group(*parts)
+    parts.append(_title("Identities"))
+    if not status.identities:
+        parts.append(_hint("none yet; `fastn-p2p create-identity NAME` creates one"))
+    parts += [_identity(identity) for identity in status.identities]
+    parts.append(_title("Peers"))
+    if status.peers:
+        parts.append(_peers(status.peers))
+    else:
+        parts.append(_hint("none yet; `fastn-p2p peer add TICKET --name NAME` adds one"))
+    parts.append(_title("Connections"))
+    parts.append(_connections(status) if status.connections else _hint("none at the moment"))
+    return Group(*parts)
+
+
+# ── parts ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _heading(status: Status) -> RenderableType:
+    first = Text.assemble(
+        ("fastn-p2p", "bold"),
+        f" {plain(status.version)}" if status.version else "",
+        f"   up {duration(status.uptime_ms)}" if status.uptime_ms else "",
+        f"   network: {plain(status.network_mode)}" if status.network_mode else "",
+        f"   {_count(status.clients, 'program')} connected" if status.clients else "",
+    )
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("home", plain(status.home))
+    if status.endpoint:
+        facts.add_row("endpoint", plain(status.endpoint))
+    if status.addresses:
+        facts.add_row("listens at", plain("  ".join(status.addresses)))
+    return Group(first, Padding(facts, (0, 0, 0, 2)))
+
+
+def _processes(processes: Sequence[ProcessStatus]) -> RenderableType:
+    table = _table("name", "state", ">pid", ">uptime", ">restarts", ">memory", ">cpu")
+    for each in processes:
+        table.add_row(
+            plain(each.name),
+            _state(each.state),
+            str(each.pid or "-"),
+            duration(each.uptime_ms) if each.uptime_ms else "-",
+            Text(str(each.restarts), "yellow" if each.restarts else ""),
+            size(each.memory) if each.memory else "-",
+            f"{each.cpu_ms / 1000:.1f} s" if each.cpu_ms else "-",
+        )
+    return _indented(table)
+
+
+def _identity(identity: IdentityStatus) -> RenderableType:
+    head = Table.grid(padding=(0, 2, 0, 0))
+    head.add_column(overflow="fold", style="bold")
+    head.add_column(no_wrap=True)
+    head.add_column(no_wrap=True)
+    head.add_row(plain(identity.name), _presence(identity), plain(identity.id52))
+    parts: list[RenderableType] = [head]
+    if identity.delegation_expires_ms is not None and identity.delegation_expires_ms < 3_600_000:
+        left = duration(max(0, identity.delegation_expires_ms))
+        parts.append(Text(f"its delegation is valid for {left} more", "yellow"))
+    if identity.bindings:
+        parts.append(Padding(_bindings(identity.bindings), (0, 0, 0, 2)))
+        parts += [
+            Padding(Text(f"{plain(each.protocol)} ({plain(each.instance)}): {plain(each.state)}", "red"), (0, 0, 0, 2))
+            for each in identity.bindings
+            if each.state != "serving" and (identity.online or each.state != "offline")
+        ]
+    else:
+        add = f"fastn-p2p add-protocol {plain(identity.name)} --protocol Echo"
+        parts.append(_hint(f"no protocols; `{add}` adds one"))
+    return Padding(Group(*parts), (0, 0, 0, 2))
+
+
+def _presence(identity: IdentityStatus) -> Text:
+    if identity.online:
+        return Text("online" if identity.wanted else "stopping", "green" if identity.wanted else "yellow")
+    return Text("not up", "bold red") if identity.wanted else Text("offline", "dim")
+
+
+def _bindings(bindings: Sequence[BindingStatus]) -> Table:
+    table = _table("protocol", "instance", "access", ">calls", ">errors", ">in flight", ">p50 ms", ">p99 ms")
+    for each in bindings:
+        table.add_row(
+            plain(each.protocol),
+            plain(each.instance),
+            plain(" ".join(map(short, each.access))),
+            str(each.calls),
+            Text(str(each.errors), "red" if each.errors else ""),
+            str(each.in_flight),
+            latency(each.p50_ms),
+            latency(each.p99_ms),
+        )
+    return table
+
+
+def _peers(peers: Sequence[PeerInfo]) -> RenderableType:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim")
+    for each in peers:
+        endpoints = _count(each.endpoints, "endpoint") if each.endpoints else "key only"
+        table.add_row(plain(each.name), plain(each.id52), endpoints)
+    return _indented(table)
+
+
+def _connections(status: Status) -> RenderableType:
+    names = {each.id52: each.name for each in status.peers}
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(overflow="fold", style="bold")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for each in status.connections:
+        rtt = "" if each.rtt_ms is None else f", rtt {each.rtt_ms} ms"
+        table.add_row(_who(each, names), _state(each.path), f"{plain(each.address)}{rtt}")
+        table.add_row("", Text(f"up {duration(each.age_ms)}", "dim"), Text(_traffic(each), "dim"))
+    return _indented(table)
+
+
+def _traffic(connection: ConnectionStatus) -> str:
+    return (
+        f"{_count(connection.streams, 'stream')}, {connection.in_flight} in flight, "
+        f"{size(connection.sent)} out, {size(connection.received)} in"
+    )
+
+
+def _who(connection: ConnectionStatus, names: dict[str, str]) -> str:
+    who = ", ".join(short(names.get(each, each)) for each in connection.identities)
+    return f"{'→' if connection.outgoing else '←'} {plain(who) if who else short(connection.endpoint)}"
+
+
+# ── building blocks ──────────────────────────────────────────────────────────────────────────────
+
+
+def _table(*columns: str) -> Table:
+    """A table without lines; ``>`` before a column's title aligns it to the right."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _title(text: str, style: str = "bold") -> Text:
+    return Text(f"\n{text}", style)
+
+
+def _hint(text: str) -> RenderableType:
+    return _indented(Text(text, "dim"))
+
+
+def _lines(lines: Iterable[str], style: str) -> RenderableType:
+    return _indented(Text("\n".join(map(plain, lines)), style))
+
+
+def _indented(what: RenderableType) -> RenderableType:
+    return Padding(what, (0, 0, 0, 2))
+
+
+def _state(state: str) -> Text:
+    return Text(plain(state), _COLOURS.get(state, ""))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def short(name: str) -> str:
+    """A key (an ID52 or an endpoint) by its first six characters; any other name as it is."""
+    return f"{name[:6]}…" if len(name) in {_ID52, 64} and name.isalnum() else name
+
+
+def duration(milliseconds: int) -> str:
+    """``1.5 s``, ``4 m 05 s``, ``3 h 20 m``, ``12 d 4 h``."""
+    seconds = milliseconds / 1000
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes:02d} m"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def size(count: int) -> str:
+    """``512 B``, ``1.5 KiB``, ``20 MiB``."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1000 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.1f} {unit}" if unit != "B" and value < 10 else f"{value:.0f} {unit}"
+
+
+def latency(milliseconds: float | None) -> str:
+    """Milliseconds in three digits or so: ``0.45``, ``12.3``, ``1204``; ``-`` when nothing was measured."""
+    if milliseconds is None:
+        return "-"
+    return f"{milliseconds:.{2 if milliseconds < 10 else 1 if milliseconds < 100 else 0}f}"

@@ -1,0 +1,112 @@
+"""``fastn-p2p status``: what the gateway tells, or else what the supervisor has written down."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from fastn_p2p_client.errors import DaemonBusy, DaemonNotRunning, DeadlineExceeded, P2PError
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.messages import GetStatus, Status, StatusReply
+
+from .account import read_account
+from .asking import ask
+from .exits import Exit
+from .terminal import put, say
+from .values import as_json
+
+__all__ = ["Observation", "observe", "show", "show_forever"]
+
+PATIENCE: Final = 3.0
+"""Seconds that the gateway has to answer before the supervisor's account is shown instead."""
+PERIOD: Final = 1.0
+
+
+class Observation(NamedTuple):
+    status: Status
+    partial: bool
+    """The gateway did not answer: only processes and warnings are known."""
+
+
+def observe(home: Path | None) -> Observation:
+    """What can be known at the moment.
+
+    Raises:
+        P2PError: no daemon runs, or it cannot be asked.
+    """
+    try:
+        return Observation(ask(home, GetStatus(), StatusReply, timeout=PATIENCE).status, False)
+    except (DaemonBusy, DaemonNotRunning, DeadlineExceeded) as error:
+        place = Home.find(home)
+        account = read_account(place)
+        if account is None:
+            raise
+        why = (
+            "the gateway does not answer, so only the processes are shown, as the supervisor knows them. "
+            "If it does not come back by itself within seconds, look into the log"
+        )
+        detail = [] if isinstance(error, DaemonNotRunning) else [str(error)]
+        return Observation(account.as_status(place, int(time.time() * 1000), [why, *detail]), True)
+
+
+def show(home: Path | None, *, json: bool) -> Exit:
+    """Prints the status once."""
+    seen = observe(home)
+    _print(seen, json=json)
+    return Exit.DAEMON if seen.partial else Exit.OK
+
+
+def show_forever(home: Path | None, *, json: bool) -> None:
+    """Prints the status every second: in place on a terminal, else one after the other.
+
+    Raises:
+        P2PError: no daemon runs at the start. Later on that is shown, until one does again.
+    """
+    seen = observe(home)
+    if sys.stdout.isatty() and not json:
+        _show_live(home, seen)
+        return
+    while True:
+        _print(seen, json=json)
+        seen = _next(home, seen)
+
+
+def _print(seen: Observation, *, json: bool) -> None:
+    if json:
+        put(as_json(seen.status))
+        return
+    from .dashboard import printed
+
+    put(printed(seen.status, partial=seen.partial, colour=sys.stdout.isatty()))
+
+
+def _next(home: Path | None, last: Observation) -> Observation:
+    while True:
+        time.sleep(PERIOD)
+        try:
+            return observe(home)
+        except P2PError as error:
+            say(f"fastn-p2p: {error}")
+
+
+def _show_live(home: Path | None, seen: Observation) -> None:
+    from rich.console import Console, Group, RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+    from .dashboard import dashboard
+
+    def view() -> RenderableType:
+        return dashboard(seen.status, partial=seen.partial)
+
+    with Live(view(), console=Console(highlight=False), auto_refresh=False) as live:
+        while True:
+            time.sleep(PERIOD)
+            try:
+                seen = observe(home)
+                live.update(view(), refresh=True)
+            except P2PError as error:
+                gone = Text(f"{error}\nWaiting for it; this is what was seen last:\n", "bold red")
+                live.update(Group(gone, view()), refresh=True)

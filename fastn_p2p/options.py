@@ -1,0 +1,63 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AliasOption",
+    "HomeOption",
+    "IdentityArgument",
+    "JsonOption",
+    "NameArgument",
+    "ProtocolOption",
+    "identity_names",
+]
+
+
+def _home(context: typer.Context, value: Path | None) -> Path | None:
+    """The option may stand before or after the command's name; the one nearer to the end wins."""
+    if value is not None:
+        context.obj = value
+    chosen: Path | None = context.obj
+    return chosen
+
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        metavar="DIRECTORY",
+        help="The daemon's home directory.  [env: FASTN_HOME; default: ~/.fastn]",
+        callback=_home,
+    ),
+]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on one line.")]
+
+
+def identity_names(context: typer.Context, incomplete: str) -> list[str]:
+    """For the shell's completion: what the home has, without asking the daemon."""
+    from fastn_p2p_client.home import Home
+
+    try:
+        found = sorted(each.name for each in Home.find(context.obj).identities.iterdir())
+    except OSError:
+        return []
+    return [name for name in found if name.startswith(incomplete)]
+
+
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="The identity's name.", autocompletion=identity_names)
+]
+
+IdentityArgument = Annotated[
+    str, typer.Argument(metavar="IDENTITY", help="The identity's name.", autocompletion=identity_names)
+]
+
+ProtocolOption = Annotated[str, typer.Option("--protocol", metavar="PROTOCOL", help="The protocol's name.")]
+
+AliasOption = Annotated[str, typer.Option("--alias", metavar="INSTANCE", help="The instance's name.")]

@@ -1,0 +1,51 @@
+"""JSON that people type, and JSON that commands print."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import typer
+
+__all__ = ["as_json", "json_argument", "parsed"]
+
+
+def json_argument(text: str, option: str) -> bytes:
+    """The bytes that an option's value stands for: itself, or with ``@file`` the file's content.
+
+    Raises:
+        typer.BadParameter: the file cannot be read.
+    """
+    if not text.startswith("@"):
+        return text.encode("utf-8", "surrogateescape")
+    try:
+        return Path(text[1:]).expanduser().read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot read {text[1:]!r}: {error.strerror}", param_hint=option) from None
+
+
+def parsed(data: bytes, source: str) -> Any:
+    """The value that ``data`` is the JSON of.
+
+    Raises:
+        typer.BadParameter: it is not JSON.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise typer.BadParameter(
+            f"not JSON: {error}. A text needs double quotes: '\"like this\"'", param_hint=source
+        ) from None
+
+
+def as_json(value: Any) -> bytes:
+    """``value`` as JSON on one line."""
+    return msgspec.json.encode(value, enc_hook=_unusual)
+
+
+def _unusual(value: Any) -> Any:
+    if isinstance(value, msgspec.msgpack.Ext):
+        return {"ext": value.code, "data": base64.b64encode(value.data).decode()}
+    raise TypeError(f"{type(value).__name__} has no JSON form")

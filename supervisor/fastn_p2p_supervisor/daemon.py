@@ -1,0 +1,231 @@
+"""The daemon from its start to its exit code: premises, fork server, tree, signals, and what it says about itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from random import random
+from typing import Any, Final
+
+from fastn_p2p_actors import process
+from fastn_p2p_actors.logs import log_to
+from fastn_p2p_client.home import Home
+
+from .blueprint import Blueprint, Plan, online_identities
+from .child import State
+from .forks import ForkServer, ForkServerFailed
+from .notify import Notifier
+from .policy import FORK_SERVER, RestartHistory
+from .premises import Premises
+from .report import TreeFile
+from .tree import Tree
+
+__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "run"]
+
+EXIT_FAILED: Final = 1
+"""The tree could not go on; stderr and the log say why."""
+EXIT_INTERRUPTED: Final = 130
+"""SIGINT came twice: everything was killed."""
+OPENING: Final = 20.0
+"""Seconds after which the daemon counts as ready although some identities are still starting."""
+
+log = logging.getLogger("supervisor")
+
+
+def run(home: Home, network_mode: str, plan: Plan = Plan()) -> int:  # noqa: B008  (immutable)
+    """Runs the daemon until it is told to stop (SIGTERM, SIGINT) or cannot go on; returns the exit code.
+
+    Prints one line on stderr when everything is ready, and one when it ends by itself. Belongs to the main thread
+    of a process that does nothing else: it changes directory, umask, limits and signal handlers.
+
+    Raises:
+        DaemonAlreadyRunning: another daemon has this home.
+        HomeUnusable: the home is not this user's alone, or cannot be written.
+    """
+    started_ms = time.time_ns() // 1_000_000
+    os.umask(0o077)
+    premises = Premises.take(home)
+    try:
+        os.chdir("/")  # the fork server's interpreter would look for modules where the daemon was started
+        process.set_title("p2p")
+        process.forbid_core_files()
+        process.raise_file_limit()
+        log_to(home, "supervisor")
+        notifier = Notifier.take_from(os.environ, os.getpid())
+        forks = ForkServer(home.sockets / "run", RestartHistory(FORK_SERVER, random))
+        try:
+            forks.launch()  # loads its modules while this process loads its own
+            daemon = _Daemon(home, network_mode, plan, forks, notifier)
+            return _on_uvloop(daemon.serve(started_ms))
+        except ForkServerFailed as error:
+            return _fail(home, str(error))
+        finally:
+            forks.stop()
+            notifier.close()
+    finally:
+        premises.leave()
+
+
+class _Daemon:
+    """One start of the daemon, inside its event loop."""
+
+    def __init__(self, home: Home, network_mode: str, plan: Plan, forks: ForkServer, notifier: Notifier) -> None:
+        self._home = home
+        self._network_mode = network_mode
+        self._plan = plan
+        self._forks = forks
+        self._notifier = notifier
+        self._state: str = State.STARTING
+        self._interrupted = False
+
+    async def serve(self, started_ms: int) -> int:
+        """The exit code."""
+        self._started_ms = started_ms
+        self._stop = asyncio.Event()
+        self._file = TreeFile(self._home.tree, self._account)
+        blueprint = Blueprint(self._home, self._network_mode, started_ms, self._plan)
+        self._tree = Tree(
+            blueprint.core,
+            blueprint.identity,
+            self._forks,
+            changed=self._file.changed,
+            patience=self._plan.patience,
+        )
+        self._listen_to_signals()
+        log.info("starting for %s, network %s, pid %d", self._home.path, self._network_mode, os.getpid())
+        self._tree.start(online_identities(self._home))
+        opening = asyncio.create_task(self._open())
+        watchdog = asyncio.create_task(self._stay_watched())
+        ending = asyncio.create_task(self._stop.wait())
+        ends: list[asyncio.Future[Any]] = [ending, self._tree.failure]
+        try:
+            await asyncio.wait([opening, *ends], return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                opening.result()
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            return await self._close()
+        finally:
+            for task in (opening, watchdog, ending):
+                task.cancel()
+            self._tree.kill()
+            self._file.remove()
+
+    async def _open(self) -> None:
+        """Waits for the actors, then says that the daemon is ready."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPENING):
+                await self._tree.settled()
+        await self._tree.core_ready()
+        states = [child.state for child in self._tree.identities.values()]
+        online = states.count(State.READY)
+        status = f"network {self._network_mode}, {online} {'identity' if online == 1 else 'identities'} online"
+        if online < len(states):
+            status += f", {len(states) - online} not"
+        line = f"fastn-p2p {_version()} ready in {_age():.2f} s: home {self._home.path}, {status} (pid {os.getpid()})"
+        self._state = State.READY
+        self._file.write()
+        self._notifier.ready(status)
+        log.info("%s", line)
+        _say(line)
+
+    async def _close(self) -> int:
+        """Stops the tree; the exit code."""
+        failure = self._tree.failure.result() if self._tree.failure.done() else ""
+        self._state = State.STOPPING
+        self._notifier.stopping(failure or "stopping")
+        self._file.changed()
+        log.info("stopping")
+        await self._tree.stop()
+        if failure:
+            return _fail(self._home, failure)
+        log.info("stopped")
+        return EXIT_INTERRUPTED if self._interrupted else 0
+
+    async def _stay_watched(self) -> None:
+        """Tells the service manager in time that all is well, or, when it was not, as soon as it is again."""
+        interval = self._notifier.watchdog
+        if interval is None:
+            return
+        retry = min(interval / 4, self._plan.patience.tick)
+        while True:
+            if self._tree.healthy:
+                self._notifier.alive()
+                await asyncio.sleep(interval)
+            else:
+                await asyncio.sleep(retry)
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, self._stop.set)
+
+    def _interrupt(self) -> None:
+        if self._stop.is_set():
+            self._interrupted = True
+            self._tree.kill()
+        self._stop.set()
+
+    def _account(self) -> dict[str, Any]:
+        own, *children = self._tree.report()
+        return {
+            "supervisor": own.pid,
+            "state": self._state,
+            "started_ms": self._started_ms,
+            "version": _version(),
+            "network": self._network_mode,
+            "processes": [
+                {
+                    "name": child.name,
+                    "pid": child.pid,
+                    "state": child.state,
+                    "started_ms": child.started_ms,
+                    "restarts": child.restarts,
+                    "last_exit": child.last_exit,
+                }
+                for child in children
+            ],
+        }
+
+
+def _on_uvloop(work: Coroutine[Any, Any, int]) -> int:
+    import uvloop
+
+    return uvloop.run(work)
+
+
+def _fail(home: Home, reason: str) -> int:
+    log.critical("%s", reason)
+    _say(f"fastn-p2p: {reason}; see {home.logs}")
+    return EXIT_FAILED
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # nobody reads it any more
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+
+@cache
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("fastn-p2p")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _age() -> float:
+    """Seconds since this process was started (proc_pid_stat(5), field 22: ticks since boot)."""
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")

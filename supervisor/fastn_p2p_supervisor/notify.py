@@ -1,0 +1,74 @@
+"""What a service manager is told: ready, stopping, and that the daemon is well. The plain protocol of sd_notify(3)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping
+from typing import Self
+
+__all__ = ["Notifier"]
+
+
+class Notifier:
+    """Tells the service manager how the daemon is; does nothing when none asked to be told.
+
+    Nothing here raises or blocks: a service manager that does not listen is no reason to end.
+
+    Attributes:
+        watchdog: seconds between two ``alive`` calls, half of what the service manager tolerates; None when it
+            does not watch.
+    """
+
+    def __init__(self, address: str | None = None, watchdog: float | None = None) -> None:
+        """``address`` is a path, or an abstract name that begins with ``@``."""
+        self.watchdog = watchdog
+        self._socket: socket.socket | None = None
+        if address is None or not address.startswith(("/", "@")):
+            return
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+
+    @classmethod
+    def take_from(cls, environment: MutableMapping[str, str], pid: int) -> Self:
+        """Reads and removes the variables, so that no child process speaks in the daemon's name.
+
+        ``WATCHDOG_USEC`` counts only when ``WATCHDOG_PID`` is absent or ``pid``.
+        """
+        address = environment.pop("NOTIFY_SOCKET", None)
+        micros = environment.pop("WATCHDOG_USEC", "")
+        meant_for = environment.pop("WATCHDOG_PID", "")
+        watchdog = None
+        if address and micros.isdecimal() and int(micros) > 0 and meant_for in ("", str(pid)):
+            watchdog = int(micros) / 1e6 / 2
+        return cls(address, watchdog)
+
+    def ready(self, status: str) -> None:
+        self._send(f"READY=1\nSTATUS={_line(status)}\nMAINPID={os.getpid()}")
+
+    def status(self, status: str) -> None:
+        self._send(f"STATUS={_line(status)}")
+
+    def alive(self) -> None:
+        self._send("WATCHDOG=1")
+
+    def stopping(self, status: str) -> None:
+        self._send(f"STOPPING=1\nSTATUS={_line(status)}")
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, text: str) -> None:
+        if self._socket is None:
+            return
+        try:
+            self._socket.sendto(text.encode(), self._address)
+        except OSError:
+            return
+
+
+def _line(text: str) -> str:
+    return text.replace("\n", " ")

@@ -1,0 +1,56 @@
+"""What the fork server loads once, so that each child has it for free.
+
+Importing this module does that, in the fork server and nowhere else. Nothing here may start a thread: a fork copies
+only the thread that calls it, along with whatever locks the others held. So no ZeroMQ context, no iroh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import sys
+import threading
+from pathlib import Path
+from typing import Final
+
+__all__ = ["MODULES"]
+
+MODULES: Final = (
+    "asyncio",
+    "logging.handlers",
+    "uvloop",
+    "msgspec",
+    "zmq",
+    "fastn_p2p_client.errors",
+    "fastn_p2p_client.home",
+    "fastn_p2p_client.keys",
+    "fastn_p2p_client.limits",
+    "fastn_p2p_client.messages",
+    "fastn_p2p_actors.settings",
+    "fastn_p2p_actors.stage",
+    "fastn_p2p_actors.mailbox",
+    "fastn_p2p_actors.identity",
+)
+
+
+def _become_fork_server() -> None:
+    from fastn_p2p_actors import process
+
+    process.mark_fork_server()
+    process.die_with_parent()  # also covers a supervisor that is killed while children keep the fork server busy
+    process.set_title("forks")
+    process.raise_file_limit()
+    process.forbid_core_files()
+    for module in MODULES:
+        with contextlib.suppress(Exception):  # the child that needs it imports it again, and reports
+            importlib.import_module(module)
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads != 1 or threading.active_count() != 1:
+        raise RuntimeError(f"a preloaded module has started a thread ({threads} are running): children would hang")
+    gc.collect()
+    gc.freeze()  # keeps the collector from writing to, and so copying, the pages that children share
+
+
+if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):
+    _become_fork_server()
