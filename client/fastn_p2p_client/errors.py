@@ -55,6 +55,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, ClassVar, Final, dataclass_transform
 
 __all__ = [
@@ -129,7 +130,7 @@ class P2PError(Exception):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._names = (*cls._names, *cls.__dict__.get("__annotations__", ()))
+        cls._names = (*cls._names, *inspect.get_annotations(cls))
         if cls.__dict__.get("code"):
             CODES[cls.code] = cls
 

@@ -1,0 +1,199 @@
+"""The identity's process as an actor: its mailbox, its bindings, its link to the network."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+import msgspec
+
+from fastn_p2p_client.dispatch import Dispatcher
+from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
+from fastn_p2p_client.link import Link
+from fastn_p2p_client.messages import Cancel, Deliver, Done, Failure, encode
+
+from ..mailbox import Mailbox, Sender
+from ..settings import IdentitySettings
+from ..stage import Stage
+from ..store import BindingFile, Store
+from .hosted import Hosted
+from .messages import Activate, BindingStates, Deactivate, Describe, IdentityAnswer, IdentityRequest
+from .registration import Registration
+
+__all__ = ["IdentityActor"]
+
+FINISH_SECONDS: Final = 2.0
+"""How long requests in flight may take when their binding is removed."""
+DRAIN_SECONDS: Final = 4.0
+"""How long requests in flight and hooks may take when the process ends; the supervisor allows one second more."""
+GOODBYE_SECONDS: Final = 0.5
+
+_delivered: Final = msgspec.msgpack.Decoder(Deliver | Cancel)
+_request: Final = msgspec.msgpack.Decoder(IdentityRequest)
+
+log = logging.getLogger(__name__)
+
+
+class IdentityActor:
+    """Made inside the running event loop.
+
+    Raises:
+        P2PError: there is no such identity, or its file is damaged.
+    """
+
+    def __init__(self, stage: Stage) -> None:
+        settings = stage.settings_as(IdentitySettings)
+        self._stage = stage
+        self._store = Store(stage.home)
+        self._identity = self._store.identity(settings.identity)
+        self._hosted: dict[tuple[str, str], Hosted] = {}
+        self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._dispatcher = Dispatcher(self._answer)
+        self._network = Link(
+            stage.home.mailbox("network"),
+            "network",
+            on_message=self._on_network,
+            on_up=lambda: self._registration.renew(),
+            on_down=self._dispatcher.cancel_all,  # its ids mean nothing to the next one
+        )
+        self._registration = Registration(self._network, settings.identity, settings.grant, self._active)
+        self._mailbox = Mailbox(stage.home.mailbox(stage.name), self._on_message)
+
+    async def run(self) -> None:
+        """Serve until the stage says stop; then let requests in flight end."""
+        self._network.open()
+        self._mailbox.open()
+        stopping = asyncio.ensure_future(self._stage.stopping.wait())
+        try:
+            await self._start_all()
+            self._registration.started.set()
+            await asyncio.wait((self._registration.outcome, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if self._registration.outcome.done():
+                self._registration.outcome.result()
+                self._stage.ready()
+            await stopping
+            await self._drain()
+        finally:
+            stopping.cancel()
+            self._registration.close()
+            self._dispatcher.close()
+            self._mailbox.close()
+            self._network.close()
+
+    # ── starting and ending ──────────────────────────────────────────────────────────────────────
+
+    async def _start_all(self) -> None:
+        found = self._store.bindings(self._identity.name)
+        for damaged in found.damaged:
+            log.error("%s", damaged)
+        await asyncio.gather(*(self._start(record) for record in found.usable))
+
+    async def _start(self, record: BindingFile) -> None:
+        hosted = self._new(record.protocol, record.instance)
+        self._hosted[hosted.name] = hosted
+        try:
+            self._dispatcher.add(await hosted.start(bytes(record.config), record.allow))
+        except P2PError as error:
+            hosted.failed(error)
+
+    async def _drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + DRAIN_SECONDS
+        self._registration.close()
+        await self._registration.conclude(GOODBYE_SECONDS)
+        await self._dispatcher.drain(end - loop.time() - 2 * GOODBYE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await asyncio.gather(*(hosted.stop() for hosted in self._hosted.values()))
+        await self._registration.conclude(GOODBYE_SECONDS)  # the last answers have left
+
+    def _new(self, protocol: str, instance: str) -> Hosted:
+        workspace = self._store.workspace(self._identity.name, protocol, instance)
+        return Hosted(self._identity.name, self._identity.key, protocol, instance, workspace)
+
+    def _active(self) -> list[Hosted]:
+        return [hosted for hosted in self._hosted.values() if hosted.binding is not None]
+
+    # ── the network ──────────────────────────────────────────────────────────────────────────────
+
+    def _on_network(self, correlation: bytes, header: bytes, payload: bytes) -> None:
+        try:
+            message = _delivered.decode(header)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return  # an answer that came too late
+        if type(message) is Deliver:
+            self._dispatcher.deliver(correlation, message, payload)
+        else:
+            self._dispatcher.cancel(correlation)
+
+    def _answer(self, correlation: bytes, header: bytes, payload: bytes) -> None:
+        try:
+            self._network.send(correlation, header, payload)
+        except P2PError as error:
+            log.warning("an answer was lost: %s", error)
+
+    # ── the gateway ──────────────────────────────────────────────────────────────────────────────
+
+    def _on_message(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
+        try:
+            message = _request.decode(header)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            self._mailbox.send(sender, correlation, encode(Failure.of(BadMessage(reason=str(error)))))
+            return
+        if isinstance(message, Cancel):
+            return
+        task = asyncio.get_running_loop().create_task(self._handle(sender, correlation, message, payload))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handle(self, sender: Sender, correlation: bytes, message: IdentityRequest, payload: bytes) -> None:
+        reply: IdentityAnswer
+        try:
+            if isinstance(message, Describe):
+                reply = BindingStates([hosted.describe() for hosted in self._hosted.values()])
+            else:
+                async with self._changing:
+                    if isinstance(message, Activate):
+                        await self._activate(message, payload)
+                    elif isinstance(message, Deactivate):
+                        await self._deactivate(message)
+                reply = Done()
+        except P2PError as error:
+            reply = Failure.of(error)
+        except Exception as error:
+            log.exception("%s failed", type(message).__name__)
+            reply = Failure.of(InternalError(reason=type(error).__name__))
+        self._mailbox.send(sender, correlation, encode(reply))
+
+    async def _activate(self, message: Activate, config: bytes) -> None:
+        existing = self._hosted.get((message.protocol, message.instance))
+        if existing is not None and existing.binding is not None:
+            await existing.reload(config, message.allow)
+            await self._registration.serve(existing)
+            return
+        hosted = self._new(message.protocol, message.instance)
+        self._dispatcher.add(await hosted.start(config, message.allow))
+        self._hosted[hosted.name] = hosted
+        try:
+            await self._registration.serve(hosted)
+        except P2PError:
+            await self._end(hosted, delete=True)
+            raise
+        hosted.state = "serving"
+
+    async def _deactivate(self, message: Deactivate) -> None:
+        hosted = self._hosted.get((message.protocol, message.instance))
+        if hosted is not None:
+            await self._end(hosted, delete=message.delete)
+
+    async def _end(self, hosted: Hosted, *, delete: bool) -> None:
+        del self._hosted[hosted.name]
+        binding = hosted.binding
+        if binding is not None:
+            await self._registration.withdraw(hosted)
+            self._dispatcher.remove(binding)
+            await self._dispatcher.finish(binding, FINISH_SECONDS)
+        await hosted.stop(delete=delete)

@@ -1,0 +1,185 @@
+"""One binding in this process: a protocol's instance and its way through its life.
+
+Protocol code runs here, so anything may be raised, and nothing that is raised gets any further than a state and the
+log. A hook has ``HOOK_SECONDS``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from fastn_p2p_client.dispatch import Binding
+from fastn_p2p_client.errors import HandlerFailed, InvalidConfig, P2PError, ProtocolNotInstalled, StorageFailed
+from fastn_p2p_client.handlers import RequestHandler
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.protocol import BindingContext, Protocol
+
+from ..files import write_atomically
+from ..protocols import config_of, load
+from .messages import BindingState
+
+__all__ = ["HOOK_SECONDS", "Hosted", "check_binding"]
+
+HOOK_SECONDS: Final = 5.0
+_CREATED: Final = ".created"
+"""In the workspace: ``on_create`` has been called."""
+_MAX_REASON: Final = 400
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Hosted:
+    """Made stopped; ``start`` loads and activates it.
+
+    Attributes:
+        binding: what the dispatcher needs, once it is active.
+        access: who may use it, once it is active; never empty then.
+        state: ``starting``, ``serving`` or ``failed: …``.
+    """
+
+    def __init__(self, identity: str, key: PublicKey, protocol: str, instance: str, workspace: Path) -> None:
+        self.identity = identity
+        self.key = key
+        self.protocol = protocol
+        self.instance = instance
+        self.workspace = workspace
+        self.binding: Binding | None = None
+        self.access: tuple[str, ...] = ()
+        self.state = "starting"
+        self._code: Protocol | None = None
+
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.protocol, self.instance
+
+    def describe(self) -> BindingState:
+        return BindingState(self.protocol, self.instance, self.access, self.state)
+
+    def failed(self, error: P2PError) -> None:
+        self.state = f"failed: {error}"[:_MAX_REASON]
+        log.error("%s (%s) of %s is not served: %s", self.protocol, self.instance, self.identity, error)
+
+    async def start(self, config: bytes, allow: tuple[str, ...]) -> Binding:
+        """Load the protocol, check its config and activate it.
+
+        Raises:
+            ProtocolNotInstalled, InvalidConfig: as they say.
+            HandlerFailed: its code raised something, or took too long.
+            StorageFailed: its workspace cannot be written to.
+        """
+        code = await _instantiate(self._context(), config)
+        handler = _guarded(
+            self.protocol, self.identity, "has no usable handler", lambda: RequestHandler.of_protocol(code)
+        )
+        if not (self.workspace / _CREATED).exists():
+            await self._hook("on_create", code.on_create)
+            write_atomically(self.workspace / _CREATED, b"")
+        await self._hook("on_activate", code.on_activate)
+        self._code = code
+        self.access = _access(code, allow)
+        self.binding = Binding(self.identity, self.key, self.protocol, self.instance, handler)
+        return self.binding
+
+    async def reload(self, config: bytes, allow: tuple[str, ...]) -> None:
+        """Give the running instance a new config and access list. Raises like ``start``; then it has the old ones."""
+        code = self._code
+        if code is None:
+            return
+        checked = await _instantiate(self._context(), config)
+        before = code.context, code.config
+        code.context, code.config = checked.context, checked.config
+        try:
+            await self._hook("on_reload", code.on_reload)
+        except P2PError:
+            code.context, code.config = before
+            raise
+        self.access = _access(code, allow)
+
+    async def stop(self, *, delete: bool = False) -> None:
+        """Deactivate it. What its code raises ends up in the log."""
+        code, self._code, self.binding = self._code, None, None
+        if code is None:
+            return
+        for name, hook in (("on_deactivate", code.on_deactivate), ("on_delete", code.on_delete))[: 2 if delete else 1]:
+            try:
+                await self._hook(name, hook)
+            except HandlerFailed as error:
+                log.error("%s (%s) of %s: %s", self.protocol, self.instance, self.identity, error.reason)
+
+    def _context(self) -> BindingContext:
+        return BindingContext(self.identity, self.key, self.protocol, self.instance, self.workspace, None)
+
+    async def _hook(self, name: str, hook: Callable[[], Awaitable[None]]) -> None:
+        await _run_hook(self.protocol, self.identity, name, hook)
+
+
+async def check_binding(context: BindingContext, config: bytes) -> None:
+    """Whether the protocol would start with this config, as far as can be told without starting it.
+
+    Raises:
+        ProtocolNotInstalled, InvalidConfig, HandlerFailed: as ``Hosted.start``.
+    """
+    code = await _instantiate(context, config)
+    _guarded(context.protocol, context.identity, "has no usable handler", lambda: RequestHandler.of_protocol(code))
+
+
+async def _instantiate(context: BindingContext, config: bytes) -> Protocol:
+    """An instance whose config has been checked; ``context`` comes without one."""
+    protocol = context.protocol
+    cls = _guarded(protocol, context.identity, "cannot be loaded", lambda: load(protocol))
+    filled = BindingContext(
+        context.identity, context.key, protocol, context.instance, context.workspace, config_of(cls, protocol, config)
+    )
+    code = _guarded(protocol, context.identity, "cannot be made", lambda: cls(filled))
+    try:
+        async with asyncio.timeout(HOOK_SECONDS):
+            await code.on_check()
+    except asyncio.CancelledError:
+        raise
+    except P2PError:
+        raise
+    except TimeoutError as error:
+        raise InvalidConfig(protocol=protocol, reason=f"checking it took longer than {HOOK_SECONDS:g} s") from error
+    except BaseException as error:
+        raise InvalidConfig(protocol=protocol, reason=str(error) or type(error).__name__) from error
+    return code
+
+
+def _access(code: Protocol, allow: tuple[str, ...]) -> tuple[str, ...]:
+    return allow or (("everyone",) if code.public else ("peers",))
+
+
+def _guarded(protocol: str, identity: str, what: str, step: Callable[[], T]) -> T:
+    """Runs protocol code that is no hook; whatever it raises becomes ``HandlerFailed``."""
+    try:
+        return step()
+    except (ProtocolNotInstalled, InvalidConfig, StorageFailed):
+        raise
+    except BaseException as error:
+        log.error("%s %s", protocol, what, exc_info=error)
+        raise _failure(protocol, identity, what, error) from error
+
+
+async def _run_hook(protocol: str, identity: str, name: str, hook: Callable[[], Awaitable[None]]) -> None:
+    try:
+        async with asyncio.timeout(HOOK_SECONDS):
+            await hook()
+    except asyncio.CancelledError:
+        raise
+    except TimeoutError as error:
+        reason = f"{name} took longer than {HOOK_SECONDS:g} s"
+        raise HandlerFailed(peer=identity, protocol=protocol, reason=reason) from error
+    except BaseException as error:
+        log.error("%s of %s: %s failed", protocol, identity, name, exc_info=error)
+        raise _failure(protocol, identity, f"{name} failed", error) from error
+
+
+def _failure(protocol: str, identity: str, what: str, error: BaseException) -> HandlerFailed:
+    text = f"{what}: {type(error).__name__}: {error}"
+    return HandlerFailed(peer=identity, protocol=protocol, reason=text[:_MAX_REASON])

@@ -1,0 +1,63 @@
+"""What the gateway says to an identity's process. One message, one answer; anything refused is a ``Failure``."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from fastn_p2p_client.messages import Cancel, Done, Failure, Message
+
+__all__ = [
+    "Activate",
+    "BindingState",
+    "BindingStates",
+    "Deactivate",
+    "Describe",
+    "IdentityAnswer",
+    "IdentityRequest",
+]
+
+
+class Activate(Message, frozen=True, tag=300):
+    """Serve a protocol from now on. The payload is its config as JSON (empty: ``{}``); the workspace exists.
+
+    Answered by ``Done`` once the network hands requests over, or by a ``Failure``, and then nothing is served. Of a
+    binding that is served already, the config and the access list are replaced.
+    """
+
+    protocol: str
+    instance: str
+    allow: tuple[str, ...] = ()
+
+
+class Deactivate(Message, frozen=True, tag=301):
+    """Stop serving it; requests in flight get time to end. Answered by ``Done``, also if it was not served."""
+
+    protocol: str
+    instance: str
+    delete: bool = False
+    """It is removed for good, workspace and all: tell its code."""
+
+
+class Describe(Message, frozen=True, tag=302):
+    """Answered by ``BindingStates``."""
+
+
+class BindingState(msgspec.Struct, frozen=True, gc=False):
+    protocol: str
+    instance: str
+    access: tuple[str, ...]
+    state: str
+    """``serving``, ``starting`` or ``failed: …``."""
+
+
+class BindingStates(Message, frozen=True, tag=350):
+    bindings: list[BindingState]
+
+
+IdentityRequest: TypeAlias = Activate | Deactivate | Describe | Cancel
+"""Everything that may arrive at an identity's mailbox. ``Cancel`` has no answer and changes nothing."""
+
+IdentityAnswer: TypeAlias = Done | BindingStates | Failure
+"""Everything it answers."""

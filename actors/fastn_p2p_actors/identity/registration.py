@@ -1,0 +1,124 @@
+"""The identity's standing with the network: announced, and each binding served, again after each reconnection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError
+from fastn_p2p_client.link import Link, decode_answer
+from fastn_p2p_client.messages import Announce, Conclude, DataReply, Done, Failure, Serve, Withdraw
+
+from .hosted import Hosted
+
+__all__ = ["Registration"]
+
+_ASK_SECONDS: Final = 5.0
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 1.0
+
+_answer: Final = msgspec.msgpack.Decoder(DataReply)
+
+log = logging.getLogger(__name__)
+
+
+class Registration:
+    """Tells the network what this process serves.
+
+    Args:
+        link: to the network; its ``on_up`` calls ``renew``.
+        hosted: the bindings that are active at the moment.
+
+    Attributes:
+        started: to be set once ``hosted`` says what it should.
+        outcome: done once the network knows everything, for the first time; fails when it never will.
+    """
+
+    def __init__(self, link: Link, identity: str, grant: bytes, hosted: Callable[[], Iterable[Hosted]]) -> None:
+        self._link = link
+        self._identity = identity
+        self._grant = grant
+        self._hosted = hosted
+        self._task: asyncio.Task[None] | None = None
+        self.started = asyncio.Event()
+        self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def renew(self) -> None:
+        """The network is there (again) and knows nothing."""
+        self.close()
+        self._task = asyncio.get_running_loop().create_task(self._register())
+
+    def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def serve(self, hosted: Hosted) -> None:
+        """Requests for the binding are handed over once this returns. Raises P2PError."""
+        await self._ask(Serve(self._identity, hosted.protocol, hosted.instance, hosted.access, self._grant))
+
+    async def withdraw(self, hosted: Hosted) -> None:
+        """No more requests come for the binding, unless the network is down. Never raises."""
+        await self._tell(Withdraw(self._identity, hosted.protocol, hosted.instance), _ASK_SECONDS)
+
+    async def conclude(self, timeout: float) -> None:
+        """The identity is offline, unless the network is down. Never raises.
+
+        What was sent before has arrived when this returns.
+        """
+        await self._tell(Conclude(self._identity), timeout)
+
+    async def _register(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await self._ask(Announce(self._identity, self._grant))
+                break
+            except ConnectionLost:
+                return  # when the network is back, this starts again
+            except P2PError as error:
+                if not error.retryable:
+                    self._settle(error)
+                    return
+                log.warning("%s cannot be announced yet: %s", self._identity, error)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+        await self.started.wait()
+        await asyncio.gather(*(self._serve_or_mark(hosted) for hosted in list(self._hosted())))
+        if self._link.up.is_set():
+            self._settle(None)
+
+    async def _serve_or_mark(self, hosted: Hosted) -> None:
+        try:
+            await self.serve(hosted)
+            hosted.state = "serving"
+        except ConnectionLost:
+            return
+        except P2PError as error:
+            hosted.failed(error)
+
+    def _settle(self, error: P2PError | None) -> None:
+        if not self.outcome.done():
+            if error is None:
+                self.outcome.set_result(None)
+            else:
+                self.outcome.set_exception(error)
+        elif error is not None:
+            log.error("%s cannot be announced again: %s", self._identity, error)
+
+    async def _ask(self, message: msgspec.Struct, timeout: float = _ASK_SECONDS) -> None:
+        answer = await self._link.ask(message, timeout=timeout)
+        reply = decode_answer(_answer, answer.header)
+        if isinstance(reply, Failure):
+            raise reply.error()
+        if not isinstance(reply, Done):
+            raise BadMessage(reason=f"the network answered with {type(reply).__name__}")
+
+    async def _tell(self, message: msgspec.Struct, timeout: float) -> None:
+        try:
+            await self._ask(message, timeout)
+        except P2PError as error:
+            log.info("%s was not told: %s", type(message).__name__, error)
