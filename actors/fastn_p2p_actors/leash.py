@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from fastn_p2p_client.errors import PayloadTooLarge
 from fastn_p2p_client.messages import Done, Failure
 
 __all__ = [
@@ -179,11 +180,11 @@ def send(leash: socket.socket, message: FromChild | FromSupervisor) -> bool:
 
     Raises:
         OSError: the other end is gone.
-        ValueError: the message is larger than ``MAX_MESSAGE``.
+        PayloadTooLarge: the message is larger than ``MAX_MESSAGE``.
     """
     packet = encode(message)
     if len(packet) > MAX_MESSAGE:
-        raise ValueError(f"{type(message).__name__} has {len(packet)} bytes, the limit is {MAX_MESSAGE}")
+        raise PayloadTooLarge(size=len(packet), limit=MAX_MESSAGE)
     try:
         leash.send(packet)
     except BlockingIOError:

@@ -95,7 +95,7 @@ class Stage:
 
         Raises:
             P2PError: what the supervisor says; ``DeadlineExceeded`` after ``timeout`` seconds; ``DaemonBusy`` when
-                it takes no more requests.
+                it takes no more requests; ``PayloadTooLarge``.
         """
         number = next(self._ids)
         answer: asyncio.Future[wire.Result] = self._loop.create_future()

@@ -32,6 +32,7 @@ from .keys import PublicKey
 from .limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE, MAX_CALL_TIMEOUT, PROTOCOL_VERSION
 from .link import Link, decode_answer
 from .tickets import Ticket
+from .trace import TRACING, mark
 
 __all__ = ["Client", "call"]
 
@@ -171,6 +172,8 @@ class Client:
             ApplicationError: the handler refused, on purpose.
             P2PError: everything else; see ``fastn_p2p_client.errors`` for the tree.
         """
+        if TRACING:
+            mark("1 program: call")
         timeout = min(timeout, MAX_CALL_TIMEOUT)
         payload = _encode_payload(request)
         link = self._data
@@ -185,10 +188,12 @@ class Client:
         except ConnectionLost:
             self._check_daemon()
             raise
+        if TRACING:
+            mark("8 program: reply")
         if answer.header == _REPLY:
             try:
                 return _decoder(returns).decode(answer.payload)
-            except msgspec.DecodeError as error:
+            except m.UNDECODABLE as error:
                 raise BadReply(protocol=protocol, reason=str(error)) from error
         raise _failure(answer.header, answer.payload)
 
@@ -265,7 +270,7 @@ def _failure(header: bytes, payload: bytes) -> Exception:
     if isinstance(reply, m.ApplicationFailure):
         try:
             data = msgspec.msgpack.decode(payload) if payload else None
-        except msgspec.DecodeError:
+        except m.UNDECODABLE:
             data = None
         return ApplicationError(reply.kind, reply.message, data)
     if isinstance(reply, m.Failure):

@@ -18,7 +18,7 @@ import zmq
 from .deadlines import Deadlines
 from .errors import BadMessage, ConnectionLost, DaemonBusy, DeadlineExceeded, Overloaded, P2PError, PayloadTooLarge
 from .limits import MAX_PAYLOAD, SEND_QUEUE
-from .messages import Cancel, encode
+from .messages import UNDECODABLE, Cancel, encode
 from .sockets import (
     AGAIN,
     MORE,
@@ -254,5 +254,5 @@ def decode_answer(decoder: msgspec.msgpack.Decoder[Any], header: bytes) -> Any:
     """
     try:
         return decoder.decode(header)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise BadMessage(reason=str(error)) from error

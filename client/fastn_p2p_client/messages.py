@@ -21,6 +21,7 @@ import msgspec
 from .errors import P2PError, error_from
 
 __all__ = [
+    "UNDECODABLE",
     "AddPeer",
     "AddProtocol",
     "Announce",
@@ -431,3 +432,6 @@ DataReply: TypeAlias = Reply | ApplicationFailure | Failure | Done | Deliver | C
 """What the network says to them."""
 
 encode: Final = msgspec.msgpack.Encoder().encode
+
+UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding a stranger's bytes can raise: msgspec lets through what broken UTF-8 and deep nesting raise."""

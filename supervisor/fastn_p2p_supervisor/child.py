@@ -24,6 +24,8 @@ MESSAGES_PER_TICK: Final = 1000
 """More than this from one child, between two looks at it, is a fault of that child."""
 EXIT_CODE_WAIT: Final = 0.1
 """Seconds between the end of a process and the fork server's word on how it ended."""
+LEASH_WAIT: Final = 1.0
+"""Seconds that a process may live without its leash: at its end, that goes a little earlier than the process."""
 KILL_WAIT: Final = 2.0
 """Seconds that a process may take to disappear after SIGKILL (it can be stuck in the kernel)."""
 
@@ -249,10 +251,10 @@ class Child:
         if fork is None:
             return True
         lost = fork.lost_its_server
-        if self._fault:
-            self.last_exit = self._fault
-        elif lost:
+        if lost:
             self.last_exit = "killed together with the fork server"
+        elif self._fault:
+            self.last_exit = self._fault
         else:
             ending = _ending(fork.exit_code())
             self.last_exit = f"{ending}: {self._last_words}" if self._last_words else ending
@@ -273,7 +275,7 @@ class Child:
         except (EOFError, OSError):
             # Most often the process is just ending; one that lives on without a leash cannot be kept.
             self._loop.remove_reader(fork.leash.fileno())
-            self._loop.call_later(EXIT_CODE_WAIT, self._let_go, fork)
+            self._loop.call_later(LEASH_WAIT, self._let_go, fork)
         else:
             self._take(message)
 

@@ -147,7 +147,8 @@ class ForkServer:
             return Fork(pid, os.pidfd_open(pid), ours, process, self._pidfd)
         except (OSError, EOFError) as error:
             ours.close()
-            raise ForkFailed(str(error) or "the fork server did not answer") from error
+            reason = "the fork server has died" if _ended(self._pidfd) else "the system has no room for another process"
+            raise ForkFailed(reason) from error
         finally:
             theirs.close()
 

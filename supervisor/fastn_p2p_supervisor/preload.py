@@ -7,14 +7,16 @@ only the thread that calls it, along with whatever locks the others held. So no 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
+import os
 import sys
 import threading
 from pathlib import Path
 from typing import Final
 
-__all__ = ["MODULES"]
+__all__ = ["MODULES", "fork_or_refuse"]
 
 MODULES: Final = (
     "asyncio",
@@ -34,6 +36,28 @@ MODULES: Final = (
 )
 
 
+_fork = os.fork
+
+
+def fork_or_refuse() -> int:
+    """``os.fork`` for ``multiprocessing``'s fork server, whose loop calls this.
+
+    When the kernel has no process to give, that loop would end, and all children with it. Here the request at hand is
+    refused instead: its descriptors are closed, so that the supervisor sees the end of its pipes, and the error
+    raised is the one that the loop passes over.
+    """
+    try:
+        pid = _fork()
+    except OSError as error:
+        request = sys._getframe(1).f_locals
+        for descriptor in (request["child_r"], request["child_w"], *request["fds"]):
+            os.close(descriptor)
+        raise OSError(errno.ECONNABORTED, f"no new process: {error.strerror}") from error
+    if pid == 0:
+        os.fork = _fork
+    return pid
+
+
 def _become_fork_server() -> None:
     from fastn_p2p_actors import process
 
@@ -48,6 +72,7 @@ def _become_fork_server() -> None:
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1 or threading.active_count() != 1:
         raise RuntimeError(f"a preloaded module has started a thread ({threads} are running): children would hang")
+    os.fork = fork_or_refuse
     gc.collect()
     gc.freeze()  # keeps the collector from writing to, and so copying, the pages that children share
 

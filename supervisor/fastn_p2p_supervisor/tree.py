@@ -17,7 +17,7 @@ from typing import Final
 from fastn_p2p_actors import leash as wire
 from fastn_p2p_actors import stage
 from fastn_p2p_actors.settings import ActorSpec
-from fastn_p2p_client.errors import IdentityFailed, Overloaded, P2PError
+from fastn_p2p_client.errors import IdentityFailed, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.messages import Failure
 
 from .asks import authorise, check_identity_name
@@ -199,12 +199,10 @@ class Tree:
             result = await self._do(ask.request)
         except P2PError as error:
             result = Failure.of(error)
-        answer = wire.Answer(ask.id, result)
         try:
-            child.send(answer)
-        except ValueError:
-            limit = Overloaded(what="processes in one report", limit=len(self.identities))
-            child.send(wire.Answer(ask.id, Failure.of(limit)))
+            child.send(wire.Answer(ask.id, result))
+        except PayloadTooLarge as error:
+            child.send(wire.Answer(ask.id, Failure.of(error)))
 
     async def _do(self, request: wire.Request) -> wire.Result:
         match request:

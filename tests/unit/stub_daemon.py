@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -175,9 +175,11 @@ def stub_daemon(
     try:
         yield daemon
     finally:
-        for pid in processes(home):
-            os.kill(pid, signal.SIGKILL)
+        process.kill()
         process.communicate()
+        for pid in processes(home):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_client.link import Link, decode_answer
 from fastn_p2p_client.messages import Failure
 
-__all__ = ["Region", "RunningVault", "asking", "raw_link", "regions", "running_vault", "scan"]
+__all__ = ["Asking", "Region", "RunningVault", "asking", "regions", "running_vault", "scan"]
 
 PROGRAM = """
 import asyncio, signal, sys
@@ -88,19 +88,14 @@ def running_vault(folder: Path) -> Iterator[RunningVault]:
             process.kill()
 
 
-def raw_link(vault: RunningVault, role: str) -> Link:
-    """A link with the keys of ``role``."""
-    return Link(vault.home.mailbox("vault"), "vault", curve=vault.access[role])
-
-
 class Asking:
     """One role's conversation with a vault; failures are raised."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
 
-    async def __call__(self, request: msgspec.Struct) -> Any:
-        reply = decode_answer(_replies, (await self.link.ask(request, timeout=20)).header)
+    async def __call__(self, request: msgspec.Struct, *, timeout: float = 20) -> Any:
+        reply = decode_answer(_replies, (await self.link.ask(request, timeout=timeout)).header)
         if isinstance(reply, Failure):
             raise reply.error()
         return reply
@@ -108,7 +103,7 @@ class Asking:
 
 @asynccontextmanager
 async def asking(vault: RunningVault, role: str) -> AsyncIterator[Asking]:
-    link = raw_link(vault, role)
+    link = Link(vault.home.mailbox("vault"), "vault", curve=vault.access[role])
     link.open()
     try:
         yield Asking(link)
@@ -147,7 +142,7 @@ def regions(pid: int) -> list[Region]:
 def scan(pid: int, needles: dict[str, bytes]) -> dict[str, list[Region]]:
     """Needle's name → the regions in which it was found, once for each time."""
     hits: dict[str, list[Region]] = {name: [] for name in needles}
-    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         for region in regions(pid):
             if "rd" not in region.flags or region.name in ("[vvar]", "[vsyscall]", "[vvar_vclock]"):
                 continue

@@ -79,6 +79,7 @@ class IdentityActor:
         finally:
             stopping.cancel()
             self._registration.close()
+            self._registration.outcome.cancel()
             self._dispatcher.close()
             self._mailbox.close()
             self._network.close()

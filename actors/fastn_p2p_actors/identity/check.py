@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -21,9 +22,10 @@ from fastn_p2p_client.protocol import BindingContext
 
 from .hosted import check_binding
 
-__all__ = ["MODULE", "Question", "main"]
+__all__ = ["CHECK_SECONDS", "MODULE", "Question", "main"]
 
-MODULE: Final = __name__ if __name__ != "__main__" else "fastn_p2p_actors.identity.check"
+MODULE: Final = "fastn_p2p_actors.identity.check"
+CHECK_SECONDS: Final = 10
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +39,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main() -> None:
+    """Answers the one question. Ends by itself, whatever the protocol does, a second after nobody waits any more."""
+    signal.alarm(CHECK_SECONDS + 1)
     question = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Question)
     answer = os.dup(1)
     os.dup2(2, 1)  # what a protocol prints when it is imported is no answer

@@ -138,15 +138,13 @@ async def _instantiate(context: BindingContext, config: bytes) -> Protocol:
     )
     code = _guarded(protocol, context.identity, "cannot be made", lambda: cls(filled))
     try:
-        async with asyncio.timeout(HOOK_SECONDS):
-            await code.on_check()
-    except asyncio.CancelledError:
-        raise
+        await _bounded(code.on_check)
     except P2PError:
         raise
     except TimeoutError as error:
         raise InvalidConfig(protocol=protocol, reason=f"checking it took longer than {HOOK_SECONDS:g} s") from error
     except BaseException as error:
+        _let_cancelling_through(error)
         raise InvalidConfig(protocol=protocol, reason=str(error) or type(error).__name__) from error
     return code
 
@@ -168,16 +166,26 @@ def _guarded(protocol: str, identity: str, what: str, step: Callable[[], T]) -> 
 
 async def _run_hook(protocol: str, identity: str, name: str, hook: Callable[[], Awaitable[None]]) -> None:
     try:
-        async with asyncio.timeout(HOOK_SECONDS):
-            await hook()
-    except asyncio.CancelledError:
-        raise
+        await _bounded(hook)
     except TimeoutError as error:
         reason = f"{name} took longer than {HOOK_SECONDS:g} s"
         raise HandlerFailed(peer=identity, protocol=protocol, reason=reason) from error
     except BaseException as error:
+        _let_cancelling_through(error)
         log.error("%s of %s: %s failed", protocol, identity, name, exc_info=error)
         raise _failure(protocol, identity, f"{name} failed", error) from error
+
+
+async def _bounded(hook: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.timeout(HOOK_SECONDS):
+        await hook()
+
+
+def _let_cancelling_through(error: BaseException) -> None:
+    """A hook that cancels itself has failed; a task that somebody cancels ends."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
 
 
 def _failure(protocol: str, identity: str, what: str, error: BaseException) -> HandlerFailed:

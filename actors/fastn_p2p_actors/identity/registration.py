@@ -65,7 +65,7 @@ class Registration:
         await self._tell(Withdraw(self._identity, hosted.protocol, hosted.instance), _ASK_SECONDS)
 
     async def conclude(self, timeout: float) -> None:
-        """The identity is offline, unless the network is down. Never raises.
+        """The identity is offline, unless the network is down. May be said again. Never raises.
 
         What was sent before has arrived when this returns.
         """
@@ -121,4 +121,4 @@ class Registration:
         try:
             await self._ask(message, timeout)
         except P2PError as error:
-            log.info("%s was not told: %s", type(message).__name__, error)
+            log.debug("%s had no effect: %s", type(message).__name__, error)

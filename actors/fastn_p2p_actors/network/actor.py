@@ -21,6 +21,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.link import Link
 from fastn_p2p_client.messages import (
+    UNDECODABLE,
     Announce,
     ApplicationFailure,
     Call,
@@ -154,7 +155,7 @@ class Network:
     def _on_message(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:
             message = _decoder.decode(header)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             self._fail(sender, correlation, BadMessage(reason=str(error)))
             return
         kind = type(message)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,12 +13,12 @@ import msgspec
 
 from fastn_p2p_client.errors import InvalidTicket, P2PError, PeerNameTaken, PeerUnknown, StorageFailed
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.messages import PeerInfo
+from fastn_p2p_client.messages import UNDECODABLE, PeerInfo
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 
-from ..files import write_atomically
 from ..credentials import EpochBook, PeerRecord, SequenceBook, read_record, verify_record
+from ..files import write_atomically
 
 __all__ = ["AddressBook", "Peer"]
 
@@ -85,7 +84,7 @@ class AddressBook:
                 peer = Peer(check_name(saved.name, "a peer"), PublicKey(saved.id52), saved.added, record)
                 if record and read_record(record).identity != peer.key:
                     raise InvalidTicket(reason="the record is another identity's")
-            except (OSError, msgspec.DecodeError, binascii.Error, P2PError) as error:
+            except (OSError, *UNDECODABLE, P2PError) as error:
                 self.warnings.append(f"{path} is damaged and not used: {error}")
                 log.warning("%s", self.warnings[-1])
                 continue
@@ -96,7 +95,7 @@ class AddressBook:
             self.sequences = SequenceBook.from_dict(seen.sequences)
         except FileNotFoundError:
             pass
-        except (OSError, msgspec.DecodeError, ValueError) as error:
+        except (OSError, *UNDECODABLE) as error:
             self.warnings.append(f"{self._directory / _SEEN} is damaged and not used: {error}")
 
     def __len__(self) -> int:

@@ -37,6 +37,7 @@ from fastn_p2p_client.messages import (
     encode,
 )
 from fastn_p2p_client.tickets import Ticket
+from fastn_p2p_client.trace import TRACING, mark
 
 from ..credentials import PeerRecord, read_record, verify_delegation, verify_record
 from ..mailbox import Mailbox, Sender
@@ -81,6 +82,8 @@ class _LocalCall:
         """Takes the call back from wherever it is now."""
 
     def on_reply(self, payload: bytes) -> None:
+        if TRACING:
+            mark("7 network of the caller: reply")
         self._finish(_REPLY, payload)
 
     def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
@@ -206,6 +209,8 @@ class Calls:
     # ── from local programs ──────────────────────────────────────────────────────────────────────
 
     def on_call(self, sender: Sender, correlation: bytes, call: Call, payload: bytes) -> None:
+        if TRACING:
+            mark("2 network of the caller: call")
         state = sender.state
         if not isinstance(state, _ClientState):
             state = sender.state = _ClientState()
@@ -397,6 +402,8 @@ class Calls:
         payload: bytes,
     ) -> Callable[[], object] | None:
         """Hand a request to whoever serves it; returns what takes it back, or None when it was refused."""
+        if TRACING:
+            mark("4 network of the callee: request")
         binding = self._registry.find(target, protocol, instance)
         if not isinstance(binding, Binding):
             origin.on_failure(binding)
@@ -432,6 +439,8 @@ class Calls:
         self, sender: Sender, correlation: bytes, answer: Reply | ApplicationFailure | Failure, payload: bytes
     ) -> None:
         """Whoever serves has answered."""
+        if TRACING:
+            mark("6 network of the callee: answer")
         served = self._served.get(correlation)
         if served is None or served.binding.sender is not sender:
             return  # too late, or somebody else's

@@ -19,6 +19,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
 from fastn_p2p_client.messages import ConnectionStatus
+from fastn_p2p_client.trace import TRACING, mark
 
 from .wire import (
     BULK_THRESHOLD,
@@ -295,7 +296,11 @@ class PeerConnection:
                 data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
                 self._out.clear()
                 self.sent += len(data)
+                if TRACING:
+                    mark("3 network: written to QUIC")
                 await stream.write_all(data)
+                if TRACING:
+                    mark("3 network: write returned")
         except IrohError as error:
             self.close(CLOSE_PROTOCOL_ERROR, error.message())
 
@@ -310,6 +315,8 @@ class PeerConnection:
                 size = _READ_LARGE if len(data) == size else _READ_SMALL
                 self.received += len(data)
                 self.heard_at = self._loop.time()
+                if TRACING:
+                    mark("3 network: read from QUIC")
                 for message, payload in reader.feed(data):
                     self._handle(message, payload)
         except (BadMessage, PayloadTooLarge) as error:

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.messages import UNDECODABLE
 
 from .connection import PeerConnection
 from .endpoint import Address
@@ -48,7 +49,7 @@ class Neighbours:
         """Reach those with whom there was a connection when the process before this one died."""
         try:
             known = msgspec.json.decode(self._path.read_bytes(), type=list[_Neighbour])
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNDECODABLE):
             return
         for neighbour in known[:_MAX]:
             task = self._loop.create_task(self._dial(neighbour))

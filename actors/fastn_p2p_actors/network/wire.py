@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from fastn_p2p_client.errors import BadMessage, PayloadTooLarge
-from fastn_p2p_client.messages import Message, encode
+from fastn_p2p_client.messages import UNDECODABLE, Message, encode
 
 __all__ = [
     "ALPN",
@@ -154,7 +154,7 @@ def decode_wire(header: bytes | memoryview) -> Wire:
     """
     try:
         return _decoder.decode(header)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise BadMessage(reason=str(error)) from error
 
 

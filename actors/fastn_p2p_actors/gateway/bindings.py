@@ -1,0 +1,141 @@
+"""Bindings: protocols added to identities and removed from them.
+
+Protocol code never runs here. While the identity is online, its own process checks the config and serves the binding
+before the gateway makes it exist on disk; while it is offline, ``checking`` has a process look at the config.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Final
+
+import msgspec
+
+from fastn_p2p_client.errors import InvalidConfig, P2PError, StorageDamaged, StorageFailed
+from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
+from fastn_p2p_client.messages import AddProtocol, Done, RemoveProtocol
+from fastn_p2p_client.names import check_name
+
+from ..identity.messages import Activate, Deactivate
+from ..protocols import check_installed
+from ..store import BindingFile, IdentityFile
+from .checking import check_config
+from .desk import Desk
+
+__all__ = ["add_protocol", "clear_unfinished", "remove_protocol"]
+
+ACTIVATE_SECONDS: Final = 22.0
+"""Four steps of at most five seconds each, in the identity's process."""
+DEACTIVATE_SECONDS: Final = 18.0
+
+_ID52_SHAPED: Final = re.compile(rf"[0-9a-v]{{{ID52_LENGTH}}}")
+
+log = logging.getLogger(__name__)
+
+
+async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done:
+    name = check_name(message.identity, "an identity")
+    protocol = check_name(message.protocol, "a protocol")
+    instance = check_name(message.instance, "an instance")
+    for entry in message.allow:
+        _check_allowed(entry)
+    async with desk.alone_with(name):
+        identity = desk.store.identity(name)
+        check_installed(protocol)
+        config = payload or b"{}"
+        _check_json(protocol, config)
+        record = BindingFile(protocol=protocol, instance=instance, allow=message.allow, config=msgspec.Raw(config))
+        online = identity.online and await desk.supervisor.is_up(name)
+        prepared = desk.store.prepare_binding(name, record)
+        try:
+            if online:
+                await _activate(desk, name, record)
+            else:
+                workspace = desk.store.workspace(name, protocol, instance)
+                await check_config(identity, protocol, instance, workspace, config)
+            prepared.commit()
+        except BaseException:
+            if online:
+                await _deactivate_quietly(desk, name, protocol, instance)
+            desk.store.remove_binding(name, protocol, instance)
+            raise
+        return Done()
+
+
+async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done:
+    name = check_name(message.identity, "an identity")
+    protocol, instance = message.protocol, message.instance
+    async with desk.alone_with(name):
+        identity = _identity_or_none(desk, name)
+        record: BindingFile | None = None
+        try:
+            record = desk.store.binding(name, protocol, instance)
+        except StorageDamaged as error:
+            log.warning("removing a binding although %s", error)
+        online = identity is not None and identity.online and await desk.supervisor.is_up(name)
+        if online:
+            async with desk.process_of(name) as process:
+                await process.ask(Deactivate(protocol, instance, delete=True), Done, timeout=DEACTIVATE_SECONDS)
+        try:
+            desk.store.remove_binding(name, protocol, instance)
+        except StorageFailed:
+            if online and record is not None:
+                await _activate(desk, name, record)
+            raise
+        return Done()
+
+
+async def clear_unfinished(desk: Desk) -> None:
+    """Takes back what a gateway that was killed had begun to add. Never raises P2PError."""
+    for name, protocol, instance in desk.store.unfinished():
+        async with desk.alone_with(name):
+            if (name, protocol, instance) not in desk.store.unfinished():
+                continue  # somebody has added it meanwhile
+            try:
+                identity = _identity_or_none(desk, name)
+                if identity is not None and identity.online and await desk.supervisor.is_up(name):
+                    await _deactivate_quietly(desk, name, protocol, instance)
+                desk.store.remove_binding(name, protocol, instance)
+                log.warning("%s (%s) of %s had not been added completely: taken back", protocol, instance, name)
+            except P2PError as error:
+                log.error("%s (%s) of %s cannot be taken back: %s", protocol, instance, name, error)
+
+
+async def _activate(desk: Desk, name: str, record: BindingFile) -> None:
+    async with desk.process_of(name) as process:
+        message = Activate(record.protocol, record.instance, record.allow)
+        await process.ask(message, Done, bytes(record.config), timeout=ACTIVATE_SECONDS)
+
+
+async def _deactivate_quietly(desk: Desk, name: str, protocol: str, instance: str) -> None:
+    try:
+        async with desk.process_of(name) as process:
+            await process.ask(Deactivate(protocol, instance, delete=True), Done)
+    except P2PError as error:
+        log.info("%s (%s) of %s was not deactivated: %s", protocol, instance, name, error)
+
+
+def _identity_or_none(desk: Desk, name: str) -> IdentityFile | None:
+    """None when its file is damaged: its bindings can be removed nevertheless. Raises IdentityNotFound."""
+    try:
+        return desk.store.identity(name)
+    except StorageDamaged as error:
+        log.warning("%s", error)
+        return None
+
+
+def _check_json(protocol: str, config: bytes) -> None:
+    try:
+        msgspec.json.decode(config)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidConfig(protocol=protocol, reason=str(error)) from error
+
+
+def _check_allowed(entry: str) -> None:
+    if entry in ("everyone", "peers"):
+        return
+    if _ID52_SHAPED.fullmatch(entry):
+        PublicKey(entry)
+    else:
+        check_name(entry, "a peer")

@@ -1,0 +1,40 @@
+"""Every command that a program may give, and what carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from fastn_p2p_client import messages as m
+
+from .bindings import add_protocol, remove_protocol
+from .identities import create_identity, delete_identity, list_identities, set_online
+from .peers import add_peer, get_ticket, list_peers, remove_peer
+from .status import get_status
+
+__all__ = ["COMMANDS", "Command"]
+
+
+class Command(NamedTuple):
+    run: Callable[[Any, Any, bytes], Awaitable[msgspec.Struct]]
+    """Takes the desk, the message and its payload; returns the answer or raises a ``P2PError``."""
+    changes: bool
+    """It is carried through even when whoever asked goes away."""
+
+
+COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
+    m.CreateIdentity: Command(create_identity, changes=True),
+    m.DeleteIdentity: Command(delete_identity, changes=True),
+    m.ListIdentities: Command(list_identities, changes=False),
+    m.SetOnline: Command(set_online, changes=True),
+    m.AddProtocol: Command(add_protocol, changes=True),
+    m.RemoveProtocol: Command(remove_protocol, changes=True),
+    m.GetStatus: Command(get_status, changes=False),
+    m.GetTicket: Command(get_ticket, changes=False),
+    m.AddPeer: Command(add_peer, changes=True),
+    m.ListPeers: Command(list_peers, changes=False),
+    m.RemovePeer: Command(remove_peer, changes=True),
+}
+"""Complete together with ``door.SPOKEN_TO_THE_DOOR``: a test holds both against ``messages.Control``."""

@@ -1,0 +1,60 @@
+"""What every command works with."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastn_p2p_client.home import Home
+
+from ..settings import GatewaySettings
+from ..stage import Stage
+from ..store import Store
+from . import colleagues
+from .colleagues import IdentityProcess, Supervisor
+
+__all__ = ["Desk"]
+
+
+class Desk:
+    """The store and the colleagues, and the order in which one identity's affairs are settled.
+
+    Attributes:
+        clients: how many programs are connected.
+        wall: Unix time in seconds.
+    """
+
+    def __init__(self, stage: Stage, wall: Callable[[], float] = time.time) -> None:
+        self.settings = stage.settings_as(GatewaySettings)
+        self.home: Home = stage.home
+        self.store = Store(stage.home)
+        self.supervisor = Supervisor(stage)
+        self.vault = colleagues.vault(stage.home, self.settings)
+        self.network = colleagues.network(stage.home, self.settings)
+        self.clients: Callable[[], int] = lambda: 0
+        self.wall = wall
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._users: defaultdict[str, int] = defaultdict(int)
+
+    @asynccontextmanager
+    async def alone_with(self, identity: str) -> AsyncIterator[None]:
+        """Nobody else changes anything about the identity inside."""
+        self._users[identity] += 1
+        try:
+            async with self._locks[identity]:
+                yield
+        finally:
+            self._users[identity] -= 1
+            if not self._users[identity]:
+                del self._users[identity], self._locks[identity]
+
+    def process_of(self, identity: str) -> IdentityProcess:
+        """A connection to the identity's process: ``async with``."""
+        return IdentityProcess(self.home, identity)
+
+    def close(self) -> None:
+        self.vault.close()
+        self.network.close()

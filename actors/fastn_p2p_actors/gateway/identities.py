@@ -1,0 +1,141 @@
+"""Identities: created, deleted, listed, brought online and offline.
+
+The vault has the key, ``identity.json`` says that the identity exists. Creating makes the key first and deleting takes
+it first, so that a command that was cut short can be repeated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+import msgspec
+
+from fastn_p2p_client.errors import (
+    IdentityExists,
+    IdentityNotFound,
+    InternalError,
+    P2PError,
+    StorageDamaged,
+    StorageFailed,
+)
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.messages import (
+    CreateIdentity,
+    DeleteIdentity,
+    Done,
+    IdentityList,
+    IdentityReply,
+    ListIdentities,
+    SetOnline,
+)
+from fastn_p2p_client.names import check_name
+
+from ..store import IdentityFile
+from ..vault import messages as vault
+from .desk import Desk
+
+__all__ = ["create_identity", "delete_identity", "list_identities", "set_online"]
+
+log = logging.getLogger(__name__)
+
+
+async def create_identity(desk: Desk, message: CreateIdentity, _: bytes) -> IdentityReply:
+    name = check_name(message.name, "an identity")
+    async with desk.alone_with(name):
+        with contextlib.suppress(IdentityNotFound):
+            desk.store.identity(name)
+            raise IdentityExists(identity=name)
+        made_now = True
+        try:
+            key = await desk.vault.ask(vault.CreateIdentity(name), vault.IdentityKey)
+        except IdentityExists:  # an earlier command got this far and no further
+            made_now = False
+            key = await _find_key(desk, name)
+        record = IdentityFile(name=name, id52=PublicKey(key.public).id52, created=key.created)
+        try:
+            desk.store.create_identity(record)
+        except P2PError:
+            if made_now:
+                await desk.vault.ask(vault.DeleteIdentity(name), Done)
+            raise
+        return IdentityReply(record.info())
+
+
+async def delete_identity(desk: Desk, message: DeleteIdentity, _: bytes) -> Done:
+    name = check_name(message.name, "an identity")
+    async with desk.alone_with(name):
+        record = None
+        known = True
+        try:
+            record = desk.store.identity(name)
+        except StorageDamaged as error:
+            log.warning("deleting %s although %s", name, error)
+        except IdentityNotFound:
+            known = False
+        if record is not None:
+            await _stop(desk, record)
+        try:
+            await desk.vault.ask(vault.DeleteIdentity(name), Done)
+        except IdentityNotFound:
+            if not known:
+                raise
+        except P2PError:
+            if record is not None and record.online:
+                await _undo_stop(desk, record)
+            raise
+        desk.store.remove_identity(name)
+        return Done()
+
+
+async def list_identities(desk: Desk, _message: ListIdentities, _: bytes) -> IdentityList:
+    found = desk.store.identities()
+    for damaged in found.damaged:
+        log.warning("%s", damaged)
+    return IdentityList([record.info() for record in found.usable])
+
+
+async def set_online(desk: Desk, message: SetOnline, _: bytes) -> IdentityReply:
+    name = check_name(message.name, "an identity")
+    async with desk.alone_with(name):
+        record = desk.store.identity(name)
+        if not message.online:
+            await _stop(desk, record)
+            return IdentityReply(msgspec.structs.replace(record, online=False).info())
+        wanted = msgspec.structs.replace(record, online=True)
+        if not record.online:
+            desk.store.write_identity(wanted)
+        try:
+            await desk.supervisor.start(name)
+        except P2PError:
+            if not record.online:
+                await _stop(desk, wanted)
+            raise
+        return IdentityReply(wanted.info())
+
+
+async def _stop(desk: Desk, record: IdentityFile) -> None:
+    """Offline, and not wanted otherwise after a restart either."""
+    if record.online:
+        desk.store.write_identity(msgspec.structs.replace(record, online=False))
+    await desk.supervisor.stop(record.name)
+
+
+async def _undo_stop(desk: Desk, record: IdentityFile) -> None:
+    try:
+        desk.store.write_identity(record)
+        await desk.supervisor.ensure_online((record.name,))
+    except (P2PError, StorageFailed) as error:
+        log.error("%s stays offline: %s", record.name, error)
+
+
+async def _find_key(desk: Desk, name: str) -> vault.IdentityKey:
+    after = ""
+    while True:
+        page = await desk.vault.ask(vault.ListIdentities(after), vault.IdentityKeys)
+        for key in page.identities:
+            if key.name == name:
+                return key
+        if not page.more or page.last >= name:
+            raise InternalError(reason=f"the key of {name!r} exists and cannot be used: {'; '.join(page.damaged)}")
+        after = page.last

@@ -1,0 +1,40 @@
+"""Peers and tickets: the network process keeps the address book; the gateway passes the question on."""
+
+from __future__ import annotations
+
+from fastn_p2p_client.messages import (
+    AddPeer,
+    Done,
+    GetTicket,
+    ListPeers,
+    PeerList,
+    PeerReply,
+    RemovePeer,
+    TicketText,
+)
+from fastn_p2p_client.names import check_name
+
+from ..network.messages import DropPeer, GetPeers, MakeTicket, PutPeer
+from .desk import Desk
+
+__all__ = ["add_peer", "get_ticket", "list_peers", "remove_peer"]
+
+
+async def get_ticket(desk: Desk, message: GetTicket, _: bytes) -> TicketText:
+    if message.identity:
+        desk.store.identity(message.identity)
+    return await desk.network.ask(MakeTicket(message.identity), TicketText)
+
+
+async def add_peer(desk: Desk, message: AddPeer, _: bytes) -> PeerReply:
+    check_name(message.name, "a peer")
+    return await desk.network.ask(PutPeer(message.peer, message.name), PeerReply)
+
+
+async def list_peers(desk: Desk, _message: ListPeers, _: bytes) -> PeerList:
+    return await desk.network.ask(GetPeers(), PeerList)
+
+
+async def remove_peer(desk: Desk, message: RemovePeer, _: bytes) -> Done:
+    check_name(message.name, "a peer")
+    return await desk.network.ask(DropPeer(message.name), Done)
