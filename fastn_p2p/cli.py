@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from .exits import EXITS, TABLE, Exit
+from .exits import EXITS, TABLE, Exit, Misused
 from .groups import group
 from .options import HomeOption
 from .terminal import put, say
@@ -75,6 +75,9 @@ def _report(error: Exception) -> Exit:
         data = "" if error.payload is None else f"\n{as_json(error.payload).decode()}"
         say(f"{PROGRAM}: the handler answered with an error: {error}{data}")
         return Exit.APPLICATION
+    if isinstance(error, Misused):
+        say(f"{PROGRAM}: {error}")
+        return Exit.USAGE
     if isinstance(error, UnicodeEncodeError):
         say(f"{PROGRAM}: an argument is not UTF-8: {error.object!r}")
         return Exit.USAGE

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -30,7 +30,6 @@ from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.messages import GetStatus, ProcessStatus, Status, StatusReply
 
-from .dashboard import printed
 from .exits import Exit
 
 __all__ = ["demonstrate"]
@@ -42,6 +41,7 @@ HEAL_TIMEOUT: Final = 15.0
 STOP_TIMEOUT: Final = 10.0
 VICTIM: Final = "network"
 LOG_LINES: Final = 30
+INDENT: Final = "    "
 
 
 class DemoFailed(Exception):
@@ -59,7 +59,7 @@ def demonstrate() -> Exit:
     except (DemoFailed, P2PError, subprocess.TimeoutExpired) as error:
         screen.failed(str(error))
         for daemon in daemons:
-            screen.log(daemon)
+            screen.log(daemon.name, daemon.exit_code, daemon.last_lines())
         return Exit.INTERNAL
     finally:
         for daemon in daemons:
@@ -115,8 +115,7 @@ def _story(one: Daemon, two: Daemon, screen: Screen) -> None:
     times[f"calls work again, after kill -9 of {VICTIM}"] = _seconds(_kill_and_heal(one, two, screen))
 
     screen.chapter("What daemon two says about itself")
-    screen.command(two.name, ["status"])
-    screen.block(printed(two.status(), width=screen.width - 2, colour=screen.coloured))
+    two.run("status")
 
     screen.chapter("The end")
     for daemon in (one, two):
@@ -142,7 +141,7 @@ def _kill_and_heal(caller: Daemon, victim: Daemon, screen: Screen) -> float:
     before = victim.process_status(VICTIM)
     screen.command(victim.name, ["kill", "-9", str(before.pid)], own=False)
     os.kill(before.pid, signal.SIGKILL)
-    took, failures = asyncio.run(_call_until_it_works(caller))
+    took, failures = asyncio.run(_call_until_it_works(caller, victim))
     after = victim.process_status(VICTIM)
     if after.pid == before.pid:
         raise DemoFailed(f"the {VICTIM} process still has pid {before.pid}")
@@ -154,11 +153,11 @@ def _kill_and_heal(caller: Daemon, victim: Daemon, screen: Screen) -> float:
     return took
 
 
-async def _call_until_it_works(caller: Daemon) -> tuple[float, Counter[str]]:
+async def _call_until_it_works(caller: Daemon, victim: Daemon) -> tuple[float, Counter[str]]:
     failures: Counter[str] = Counter()
     started = time.monotonic()
     async with Client(caller.home, program="demo") as client:
-        while time.monotonic() - started < HEAL_TIMEOUT:
+        while time.monotonic() - started < HEAL_TIMEOUT and victim.exit_code is None:
             try:
                 await client.call(None, "bob", "Echo", request={"message": "Still there?"}, timeout=5)
             except P2PError as error:
@@ -166,7 +165,7 @@ async def _call_until_it_works(caller: Daemon) -> tuple[float, Counter[str]]:
                 await asyncio.sleep(0.02)
             else:
                 return time.monotonic() - started, failures
-    raise DemoFailed(f"calls still fail {HEAL_TIMEOUT:.0f} s after the kill: {dict(failures)}")
+    raise DemoFailed(f"calls still fail {_seconds(time.monotonic() - started)} after the kill: {dict(failures)}")
 
 
 # ── a daemon ─────────────────────────────────────────────────────────────────────────────────────
@@ -183,7 +182,12 @@ class Daemon:
         self._started = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._environment = {key: value for key, value in os.environ.items() if not key.startswith("FASTN_")}
-        self._environment |= {"FASTN_HOME": str(self.home), "FASTN_HOST_DIRECTORY": str(root / "hosts")}
+        self._environment |= {
+            "FASTN_HOME": str(self.home),
+            "FASTN_HOST_DIRECTORY": str(root / "hosts"),
+            "COLUMNS": str(screen.width - len(INDENT)),
+            **({"FORCE_COLOR": "1"} if screen.coloured else {}),
+        }
 
     def start(self) -> None:
         self._screen.command(self.name, ["daemon", "--network", "local"])
@@ -234,8 +238,7 @@ class Daemon:
             raise DemoFailed(
                 f"`fastn-p2p {arguments[0]}` ended with exit code {done.returncode}: {done.stderr.strip()}"
             )
-        printed_lines = (done.stderr + done.stdout).strip()
-        self._screen.result(printed_lines)
+        self._screen.result(done.stderr + done.stdout)
         return done.stdout.strip()
 
     def call(self, peer: str, message: str) -> None:
@@ -268,6 +271,11 @@ class Daemon:
         if code:
             raise DemoFailed(f"daemon {self.name} ended with exit code {code} when it was told to stop")
         self._screen.result(f"daemon {self.name} stopped after {_seconds(time.monotonic() - started)}")
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs, or when it was never started."""
+        return None if self._process is None else self._process.poll()
 
     def end(self) -> None:
         """Makes sure that it does not run, whatever happened before."""
@@ -315,11 +323,7 @@ class Screen:
 
     def result(self, text: str) -> None:
         for line in text.splitlines():
-            self._line(f"       {_shortened(line)}", "green")
-
-    def block(self, text: str) -> None:
-        for line in text.splitlines():
-            self._console.print(Text.from_ansi(f"  {line}"))
+            self._console.print(Text.assemble(INDENT, Text.from_ansi(_shortened(line))))
 
     def summary(self, times: dict[str, str]) -> None:
         width = max(map(len, times))
@@ -330,9 +334,10 @@ class Screen:
     def failed(self, why: str) -> None:
         self._line(f"\nThe demo failed: {why}", "bold red")
 
-    def log(self, daemon: Daemon) -> None:
-        self._line(f"\nWhat daemon {daemon.name} printed and logged last:", "bold")
-        for line in daemon.last_lines():
+    def log(self, daemon: str, exit_code: int | None, lines: Iterable[str]) -> None:
+        ended = "" if exit_code is None else f", before it ended with exit code {exit_code}"
+        self._line(f"\nWhat daemon {daemon} printed and logged last{ended}:", "bold")
+        for line in lines:
             self._line(f"  {line}")
 
     def _line(self, text: str, style: str = "") -> None:

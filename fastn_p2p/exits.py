@@ -9,7 +9,11 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["EXITS", "TABLE", "Exit"]
+__all__ = ["EXITS", "TABLE", "Exit", "Misused"]
+
+
+class Misused(Exception):
+    """The command cannot be right as it was typed; says in words how it could be. Ends it with ``Exit.USAGE``."""
 
 
 class Exit(IntEnum):

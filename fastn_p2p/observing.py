@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -79,7 +80,7 @@ def _print(seen: Observation, *, json: bool) -> None:
         return
     from .dashboard import printed
 
-    put(printed(seen.status, partial=seen.partial, colour=sys.stdout.isatty()))
+    put(printed(seen.status, partial=seen.partial, colour=sys.stdout.isatty() or bool(os.environ.get("FORCE_COLOR"))))
 
 
 def _next(home: Path | None, last: Observation) -> Observation:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import typer
+
+from .exits import Misused
 
 __all__ = ["as_json", "json_argument", "parsed"]
 
@@ -16,28 +17,26 @@ def json_argument(text: str, option: str) -> bytes:
     """The bytes that an option's value stands for: itself, or with ``@file`` the file's content.
 
     Raises:
-        typer.BadParameter: the file cannot be read.
+        Misused: the file cannot be read.
     """
     if not text.startswith("@"):
         return text.encode("utf-8", "surrogateescape")
     try:
         return Path(text[1:]).expanduser().read_bytes()
     except OSError as error:
-        raise typer.BadParameter(f"cannot read {text[1:]!r}: {error.strerror}", param_hint=option) from None
+        raise Misused(f"{option}: cannot read {text[1:]!r}: {error.strerror}") from None
 
 
 def parsed(data: bytes, source: str) -> Any:
     """The value that ``data`` is the JSON of.
 
     Raises:
-        typer.BadParameter: it is not JSON.
+        Misused: it is not JSON.
     """
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise typer.BadParameter(
-            f"not JSON: {error}. A text needs double quotes: '\"like this\"'", param_hint=source
-        ) from None
+        raise Misused(f"{source} is not JSON: {error}. A text needs double quotes: '\"like this\"'") from None
 
 
 def as_json(value: Any) -> bytes:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..exits import Misused
 from ..options import HomeOption
 from ..terminal import put
 
@@ -31,25 +32,25 @@ def run(
     from ..values import as_json, json_argument, parsed
 
     if not timeout > 0:
-        raise typer.BadParameter("must be more than 0 seconds", param_hint="--timeout")
+        raise Misused("--timeout: it takes more than 0 seconds")
     if data is None:
-        request = parsed(_standard_input(), "the request on standard input")
+        request = parsed(_standard_input(), "standard input")
     else:
         request = parsed(json_argument(data, "--data"), "--data")
     try:
         reply = _call(home, identity, peer, protocol, instance, request, timeout)
     except OverflowError:
-        raise typer.BadParameter("a number has more than 64 bits", param_hint="the request") from None
+        raise Misused("the request has a number of more than 64 bits; send it as a text") from None
     put(as_json(reply))
 
 
 def _standard_input() -> bytes:
-    example = """echo '{"message": "hello"}' | fastn-p2p call PEER PROTOCOL, or use --data JSON"""
+    example = """`echo '{"message": "hello"}' | fastn-p2p call PEER PROTOCOL`, or use --data JSON"""
     if sys.stdin is None or sys.stdin.isatty():
-        raise typer.BadParameter(f"there is none: pipe JSON in, {example}", param_hint="the request")
+        raise Misused(f"there is no request: pipe JSON in, {example}")
     content = sys.stdin.buffer.read()
     if not content.strip():
-        raise typer.BadParameter(f"standard input is empty: pipe JSON in, {example}", param_hint="the request")
+        raise Misused(f"standard input is empty: pipe JSON in, {example}")
     return content
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..exits import Exit
+from ..exits import Exit, Misused
 from ..options import HomeOption, NameArgument
 from ..terminal import say
 
@@ -21,7 +21,7 @@ def run(
     """
     if not yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise typer.BadParameter("nobody can be asked here; add it to delete without asking", param_hint="--yes")
+            raise Misused("nobody can be asked here whether to delete it; say --yes if you are sure")
         if not _confirmed(name):
             say("nothing was deleted")
             raise typer.Exit(Exit.INTERRUPTED)

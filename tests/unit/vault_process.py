@@ -22,12 +22,14 @@ from fastn_p2p_client.messages import Failure
 __all__ = ["Asking", "Region", "RunningVault", "asking", "regions", "running_vault", "scan"]
 
 PROGRAM = """
-import asyncio, signal, sys
+import asyncio, ctypes, resource, signal, sys
 import msgspec, uvloop
 from fastn_p2p_actors.logs import log_to
 from fastn_p2p_actors.settings import ActorSpec
 from fastn_p2p_actors.stage import Stage
 from fastn_p2p_actors.vault import serve
+
+PR_GET_DUMPABLE = 3
 
 async def main():
     stage = Stage(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ActorSpec))
@@ -35,7 +37,7 @@ async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stage.stopping.set)
     async def tell():
         await stage.is_ready.wait()
-        print("ready", flush=True)
+        print(ctypes.CDLL(None).prctl(PR_GET_DUMPABLE), *resource.getrlimit(resource.RLIMIT_CORE), flush=True)
     telling = asyncio.ensure_future(tell())
     await serve(stage)
     await telling
@@ -51,6 +53,9 @@ class RunningVault(NamedTuple):
     process: subprocess.Popen[bytes]
     access: dict[str, VaultAccess]
     """Role → its keys."""
+    dumpable: bool
+    """What it says of itself: whether other processes of its user may trace it."""
+    core_limits: tuple[int, int]
 
     @property
     def pid(self) -> int:
@@ -82,8 +87,10 @@ def running_vault(folder: Path) -> Iterator[RunningVault]:
             assert process.stdout is not None
             process.stdin.write(msgspec.msgpack.encode(spec))
             process.stdin.close()
-            assert process.stdout.readline() == b"ready\n"
-            yield RunningVault(home, process, {"gateway": roles.gateway, "network": roles.network})
+            said = [int(word) for word in process.stdout.readline().split()]
+            assert len(said) == 3, "the vault has ended"
+            access = {"gateway": roles.gateway, "network": roles.network}
+            yield RunningVault(home, process, access, dumpable=said[0] != 0, core_limits=(said[1], said[2]))
         finally:
             process.kill()
 

@@ -50,6 +50,7 @@ async def check_config(identity: IdentityFile, protocol: str, instance: str, wor
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
+    output = noise = b""
     try:
         async with asyncio.timeout(CHECK_SECONDS):
             output, noise = await process.communicate(msgspec.msgpack.encode(question))
@@ -58,12 +59,8 @@ async def check_config(identity: IdentityFile, protocol: str, instance: str, wor
         reason = f"checking its config took longer than {CHECK_SECONDS:g} s"
         raise HandlerFailed(peer=identity.name, protocol=protocol, reason=reason) from error
     except (msgspec.MsgspecError, ValueError) as error:
-        log.error(
-            "checking %s: exit code %s: %s",
-            protocol,
-            process.returncode,
-            noise[-_MAX_OUTPUT:].decode("utf-8", "replace"),
-        )
+        words = noise[-_MAX_OUTPUT:].decode("utf-8", "replace")
+        log.error("checking %s: exit code %s: %s", protocol, process.returncode, words)
         reason = f"the process that checks its config ended with exit code {process.returncode}"
         raise HandlerFailed(peer=identity.name, protocol=protocol, reason=reason) from error
     finally:

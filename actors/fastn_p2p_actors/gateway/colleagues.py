@@ -18,11 +18,10 @@ from fastn_p2p_client.errors import (
     DeadlineExceeded,
     IdentityFailed,
     InternalError,
-    P2PError,
 )
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.link import Link, decode_answer
-from fastn_p2p_client.messages import Done, Failure, PeerList, PeerReply, TicketText
+from fastn_p2p_client.link import Answer, Link, decode_answer
+from fastn_p2p_client.messages import Done, Failure, PeerList, PeerReply, TicketText, encode
 
 from .. import leash
 from ..identity.messages import IdentityAnswer
@@ -87,28 +86,24 @@ def vault(home: Home, settings: GatewaySettings) -> Colleague:
 
 
 def network(home: Home, settings: GatewaySettings) -> Colleague:
-    """The network, to which the gateway introduces itself at each connection before anything else."""
-    manage = Manage(grant_for(settings.grant_key, "gateway:"))
-
-    async def introduce() -> None:
-        try:
-            await colleague.ask(manage, Done)
-        except DaemonBusy:
-            log.info("the network did not take the introduction; the next connection brings another one")
-        except P2PError as error:
-            log.error("the network does not accept the gateway: %s", error)
-
-    introductions: set[asyncio.Task[None]] = set()
+    """The network, to which the gateway shows its grant at each connection before it says anything else."""
+    manage = encode(Manage(grant_for(settings.grant_key, "gateway:")))
 
     def on_up() -> None:
-        # The link has just come up and nobody else has had a turn yet: this is the first message on it.
-        task = asyncio.get_running_loop().create_task(introduce())
-        introductions.add(task)
-        task.add_done_callback(introductions.discard)
+        # At once: whoever waits for the link has its turn after this.
+        link.submit(manage, b"", ASK_SECONDS).add_done_callback(_note_introduction)
 
     link = Link(home.mailbox("network"), "network", on_up=on_up)
-    colleague = Colleague(link, "network", _network_reply)
-    return colleague
+    return Colleague(link, "network", _network_reply)
+
+
+def _note_introduction(answer: asyncio.Future[Answer]) -> None:
+    """A refusal is worth a line; when it got lost, the next connection brings another one."""
+    if answer.cancelled() or answer.exception() is not None:
+        return
+    reply = decode_answer(_network_reply, answer.result().header)
+    if isinstance(reply, Failure):
+        log.error("the network does not accept the gateway: %s", reply.error())
 
 
 class IdentityProcess(Colleague):

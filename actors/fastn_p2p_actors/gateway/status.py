@@ -156,17 +156,17 @@ def _identities(
 def _identity(
     record: IdentityFile, on_disk: list[BindingFile], seen: IdentityStatus | None, states: States
 ) -> IdentityStatus:
-    served = {(binding.protocol, binding.instance): binding for binding in seen.bindings} if seen is not None else {}
-    bindings = [
-        served.pop((binding.protocol, binding.instance), None)
-        or BindingStatus(
+    served = {(binding.protocol, binding.instance): binding for binding in (seen.bindings if seen else [])}
+    bindings: list[BindingStatus] = []
+    for binding in on_disk:
+        said = states.get((record.name, binding.protocol, binding.instance))
+        offline = BindingStatus(
             protocol=binding.protocol,
             instance=binding.instance,
             access=list(binding.allow),
-            state=_state(states.get((record.name, binding.protocol, binding.instance)), seen is not None),
+            state=_state(said, seen is not None),
         )
-        for binding in on_disk
-    ]
+        bindings.append(served.pop((binding.protocol, binding.instance), offline))
     return IdentityStatus(
         name=record.name,
         id52=record.id52,
