@@ -54,13 +54,16 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
                     memory=0,
                     cpu_ms=0,
                 )
-                for each in self.processes
+                for each in (self._supervisor(), *self.processes)
             ],
             identities=[],
             peers=[],
             connections=[],
             warnings=[*warnings, *self._exits()],
         )
+
+    def _supervisor(self) -> AccountProcess:
+        return AccountProcess(name="supervisor", state=self.state, pid=self.pid, started_ms=self.started_ms)
 
     def _exits(self) -> list[str]:
         return [

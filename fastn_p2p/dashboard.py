@@ -52,7 +52,11 @@ def dashboard(status: Status, *, partial: bool = False) -> RenderableType:
     parts.append(_title("Identities"))
     if not status.identities:
         parts.append(_hint("none yet; `fastn-p2p create-identity NAME` creates one"))
-    parts += [_identity(identity) for identity in status.identities]
+    known = bool(status.endpoint)
+    parts += [_identity(identity, known) for identity in status.identities]
+    if not known:
+        unknown = _hint("not known while the network process does not answer")
+        return Group(*parts, _title("Peers and connections"), unknown)
     parts.append(_title("Peers"))
     if status.peers:
         parts.append(_peers(status.peers))
@@ -100,12 +104,12 @@ def _processes(processes: Sequence[ProcessStatus]) -> RenderableType:
     return _indented(table)
 
 
-def _identity(identity: IdentityStatus) -> RenderableType:
+def _identity(identity: IdentityStatus, known: bool) -> RenderableType:
     head = Table.grid(padding=(0, 2, 0, 0))
     head.add_column(overflow="fold", style="bold")
     head.add_column(no_wrap=True)
     head.add_column(no_wrap=True)
-    head.add_row(plain(identity.name), _presence(identity), plain(identity.id52))
+    head.add_row(plain(identity.name), _presence(identity, known), plain(identity.id52))
     parts: list[RenderableType] = [head]
     if identity.delegation_expires_ms is not None and identity.delegation_expires_ms < 3_600_000:
         left = duration(max(0, identity.delegation_expires_ms))
@@ -123,10 +127,13 @@ def _identity(identity: IdentityStatus) -> RenderableType:
     return Padding(Group(*parts), (0, 0, 0, 2))
 
 
-def _presence(identity: IdentityStatus) -> Text:
+def _presence(identity: IdentityStatus, known: bool) -> Text:
+    """``known``: the network answers, so what it does not mention is not online."""
     if identity.online:
         return Text("online" if identity.wanted else "stopping", "green" if identity.wanted else "yellow")
-    return Text("not up", "bold red") if identity.wanted else Text("offline", "dim")
+    if identity.wanted:
+        return Text("not up", "bold red") if known else Text("?", "yellow")
+    return Text("offline", "dim")
 
 
 def _bindings(bindings: Sequence[BindingStatus]) -> Table:

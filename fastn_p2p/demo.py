@@ -147,7 +147,8 @@ def _kill_and_heal(caller: Daemon, victim: Daemon, screen: Screen) -> float:
         raise DemoFailed(f"the {VICTIM} process still has pid {before.pid}")
     met = ", ".join(f"{count} × {code}" for code, count in failures.items()) or "none failed"
     screen.result(
-        f"calls work again after {_seconds(took)}; calls that failed until then: {met}\n"
+        f"calls work again after {_seconds(took)}\n"
+        f"calls that failed until then: {met}\n"
         f"{VICTIM}: pid {before.pid} → {after.pid}, restarts {before.restarts} → {after.restarts}, {after.state}"
     )
     return took

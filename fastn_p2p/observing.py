@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from fastn_p2p_client.errors import DaemonBusy, DaemonNotRunning, DeadlineExceeded, P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.messages import GetStatus, Status, StatusReply
@@ -37,19 +39,25 @@ def observe(home: Path | None) -> Observation:
     Raises:
         P2PError: no daemon runs, or it cannot be asked.
     """
+    place = Home.find(home)
     try:
-        return Observation(ask(home, GetStatus(), StatusReply, timeout=PATIENCE).status, False)
-    except (DaemonBusy, DaemonNotRunning, DeadlineExceeded) as error:
-        place = Home.find(home)
+        status = ask(home, GetStatus(), StatusReply, timeout=PATIENCE).status
+    except (DaemonBusy, DaemonNotRunning, DeadlineExceeded):
         account = read_account(place)
         if account is None:
             raise
         why = (
-            "the gateway does not answer, so only the processes are shown, as the supervisor knows them. "
-            "If it does not come back by itself within seconds, look into the log"
+            "the gateway does not answer, so only the processes are shown, as the supervisor knows them; "
+            f"if it does not come back by itself within seconds, see {place.logs}"
         )
-        detail = [] if isinstance(error, DaemonNotRunning) else [str(error)]
-        return Observation(account.as_status(place, int(time.time() * 1000), [why, *detail]), True)
+        return Observation(account.as_status(place, _now_ms(), [why]), True)
+    if not status.processes and (account := read_account(place)) is not None:
+        status = replace(status, processes=account.as_status(place, _now_ms(), []).processes)
+    return Observation(status, False)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def show(home: Path | None, *, json: bool) -> Exit:

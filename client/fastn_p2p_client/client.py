@@ -114,7 +114,7 @@ class Client:
         deadline = asyncio.get_running_loop().time() + timeout
         link = await self._reach_control(deadline)
         try:
-            answer = await link.submit(m.encode(message), payload, self._left(deadline, timeout))
+            answer = await link.exchange(m.encode(message), payload, self._left(deadline, timeout))
         except ConnectionLost:
             self._check_daemon()
             raise
@@ -184,7 +184,7 @@ class Client:
             left = self._left(deadline, timeout)
         header = m.encode(m.Call(identity or "", str(peer), protocol, instance, int(left * 1000)))
         try:
-            answer = await link.submit(header, payload, left)
+            answer = await link.exchange(header, payload, left)
         except ConnectionLost:
             self._check_daemon()
             raise
@@ -249,7 +249,7 @@ class Client:
         if self._control is None:
             return
         try:
-            answer = await self._control.submit(
+            answer = await self._control.exchange(
                 m.encode(m.Hello(PROTOCOL_VERSION, self._program)), b"", DEFAULT_CONTROL_TIMEOUT
             )
             reply = decode_answer(_control_reply, answer.header)

@@ -21,7 +21,6 @@ from .limits import MAX_PAYLOAD, SEND_QUEUE
 from .messages import UNDECODABLE, Cancel, encode
 from .sockets import (
     AGAIN,
-    MORE,
     NOBLOCK,
     NOBLOCK_MORE,
     Curve,
@@ -29,7 +28,6 @@ from .sockets import (
     close_socket,
     dealer,
     endpoint,
-    raw_get,
     raw_recv,
     raw_send,
     readable,
@@ -124,7 +122,7 @@ class Link:
         """
         if not self.up.is_set():
             timeout -= await self._wait_up(timeout)
-        return await self.submit(encode(message), payload, timeout)
+        return await self.exchange(encode(message), payload, timeout)
 
     async def _wait_up(self, timeout: float) -> float:
         started = self._loop.time()
@@ -135,8 +133,8 @@ class Link:
             raise DaemonBusy(actor=self._actor) from None
         return self._loop.time() - started
 
-    def submit(self, header: bytes, payload: bytes, timeout: float) -> asyncio.Future[Answer]:
-        """Send an encoded request now; the future is its outcome. Cancelling it tells the mailbox."""
+    async def exchange(self, header: bytes, payload: bytes, timeout: float) -> Answer:
+        """``ask`` with an encoded header, over the connection that stands now."""
         if len(payload) > MAX_PAYLOAD:
             raise PayloadTooLarge(size=len(payload), limit=MAX_PAYLOAD)
         self._next_id = number = (self._next_id + 1) & 0xFFFFFFFFFFFFFFFF
@@ -145,8 +143,11 @@ class Link:
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._pending[correlation] = (future, timeout)
         self._deadlines.add(correlation, self._loop.time() + timeout)
-        future.add_done_callback(lambda done: self._cancelled(correlation) if done.cancelled() else None)
-        return future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._cancelled(correlation)
+            raise
 
     def send(self, correlation: bytes, header: bytes, payload: bytes = b"") -> None:
         """Send one message and expect nothing.
@@ -184,18 +185,17 @@ class Link:
                 correlation = raw_recv(socket, NOBLOCK)
             except AGAIN:
                 return
-            frames = [correlation]
-            while raw_get(socket, MORE):
-                frames.append(raw_recv(socket, NOBLOCK))
-            if len(frames) != 3:
-                continue
+            header = raw_recv(socket, NOBLOCK)  # a mailbox of the daemon always sends three frames
+            payload = raw_recv(socket, NOBLOCK)
             found = pending.pop(correlation, None)
             if found is not None:
                 self._deadlines.discard(correlation)
                 if not found[0].done():
-                    found[0].set_result(Answer(frames[1], frames[2]))
+                    found[0].set_result(Answer(header, payload))
             elif self._on_message is not None:
-                self._on_message(correlation, frames[1], frames[2])
+                self._on_message(correlation, header, payload)
+            if not readable(socket):  # costs a fifth of the exception that an empty socket raises
+                return
         self._loop.call_soon(self._drain)
 
     def _watch(self) -> None:

@@ -28,5 +28,3 @@ def mark(point: str) -> None:
         path = f"{_directory}/{pid}.trace"
         descriptor = _files[pid] = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     os.write(descriptor, f"{point} {time.monotonic_ns()}\n".encode())
-
-

@@ -137,7 +137,7 @@ class Child:
             if self._fork is None:
                 self._task.cancel()
             else:
-                self.send(wire.Stop())
+                self.send(wire.Stop(), self.pid)
                 self._fork.signal(signal.SIGTERM)
             done, _ = await asyncio.wait([self._task], timeout=grace)
             if not done:
@@ -153,9 +153,9 @@ class Child:
             self.up.clear()
             self._fork.signal(signal.SIGKILL)
 
-    def send(self, message: wire.FromSupervisor) -> None:
-        """Sends to the present process; one that does not read, or is gone, misses it."""
-        if self._fork is None:
+    def send(self, message: wire.FromSupervisor, pid: int) -> None:
+        """Sends to the process ``pid`` if that is the present one; one that does not read, or is gone, misses it."""
+        if self._fork is None or self._fork.pid != pid:
             return
         try:
             if not wire.send(self._fork.leash, message):

@@ -178,9 +178,9 @@ class Tree:
                 raise Overloaded(what="requests to the supervisor", limit=ASKS_IN_FLIGHT)
         except P2PError as error:
             log.warning("%s: %s", child.name, error)
-            child.send(wire.Answer(ask.id, Failure.of(error)))
+            child.send(wire.Answer(ask.id, Failure.of(error)), child.pid)
         else:
-            self._spawn(self._answer(child, ask))
+            self._spawn(self._answer(child, child.pid, ask))
 
     def gave_up(self, child: Child) -> None:
         """A core actor takes the tree with it."""
@@ -193,16 +193,17 @@ class Tree:
         if not self.failure.done():
             self.failure.set_result(reason)
 
-    async def _answer(self, child: Child, ask: wire.Ask) -> None:
+    async def _answer(self, child: Child, pid: int, ask: wire.Ask) -> None:
+        """Answers the process that asked: its successor numbers its requests afresh, and must not get this."""
         result: wire.Result
         try:
             result = await self._do(ask.request)
         except P2PError as error:
             result = Failure.of(error)
         try:
-            child.send(wire.Answer(ask.id, result))
+            child.send(wire.Answer(ask.id, result), pid)
         except PayloadTooLarge as error:
-            child.send(wire.Answer(ask.id, Failure.of(error)))
+            child.send(wire.Answer(ask.id, Failure.of(error)), pid)
 
     async def _do(self, request: wire.Request) -> wire.Result:
         match request:

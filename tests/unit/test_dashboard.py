@@ -156,6 +156,14 @@ def test_an_identity_that_should_be_up_and_is_not() -> None:
     assert "bob  not up" in printed(status, width=80)
 
 
+def test_what_only_the_network_knows_is_not_made_up() -> None:
+    status = replace(EMPTY, endpoint="", identities=[replace(FULL.identities[1], wanted=True)])
+    text = printed(status, width=80)
+    assert "bob  ?" in text
+    assert "not known while the network process does not answer" in text
+    assert "none" not in text
+
+
 def test_everything_about_peers_and_connections_is_shown() -> None:
     text = printed(FULL, width=80)
     assert re.search(rf"carol +{ID52} +1 endpoint$", text, re.MULTILINE)
@@ -244,7 +252,6 @@ ACCOUNT = Account(
     network_mode="local",
     started_ms=1_000,
     processes=[
-        AccountProcess(name="supervisor", pid=os.getpid(), state="ready", started_ms=1_000),
         AccountProcess(
             name="vault", pid=4711, state="ready", started_ms=1_000, restarts=1, last_exit="killed by signal 9"
         ),
@@ -289,7 +296,8 @@ def test_an_account_that_cannot_be_read_is_none(home: Home, content: bytes) -> N
 def test_an_account_as_a_status(home: Home) -> None:
     status = ACCOUNT.as_status(home, 61_000, ["first"])
     assert status.uptime_ms == 60_000
-    assert [(each.name, each.pid, each.uptime_ms) for each in status.processes[1:]] == [
+    assert [(each.name, each.pid, each.uptime_ms) for each in status.processes] == [
+        ("supervisor", os.getpid(), 60_000),
         ("vault", 4711, 60_000),
         ("gateway", 0, 0),
     ]
@@ -316,6 +324,14 @@ def test_status_as_json_is_all_of_it(
     assert out.count("\n") == 1
     assert msgspec.json.decode(out, type=Status) == FULL
     assert json.loads(out)["identities"][0]["bindings"][0]["p99_ms"] == 12.34
+
+
+def test_status_while_the_supervisor_does_not_answer(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers(monkeypatch, replace(FULL, processes=[]))
+    assert main(["status", "--home", str(home.path)]) == 0
+    assert re.search(r"^ +gateway +backoff +- ", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

@@ -6,7 +6,6 @@ and every command of the control plane can be repeated.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any, Final, TypeVar
 
@@ -20,7 +19,7 @@ from fastn_p2p_client.errors import (
     InternalError,
 )
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.link import Answer, Link, decode_answer
+from fastn_p2p_client.link import Link, decode_answer
 from fastn_p2p_client.messages import Done, Failure, PeerList, PeerReply, TicketText, encode
 
 from .. import leash
@@ -36,6 +35,8 @@ ASK_SECONDS: Final = 5.0
 START_SECONDS: Final = 25.0
 """How long an identity may take to come up, first failures included."""
 STOP_SECONDS: Final = 10.0
+_INTRODUCTION: Final = b"manage"
+"""The id of the one message that is not an ask."""
 
 _vault_reply: Final = msgspec.msgpack.Decoder(VaultReply)
 _network_reply: Final = msgspec.msgpack.Decoder(Done | Failure | TicketText | PeerReply | PeerList | NetworkReportReply)
@@ -91,19 +92,17 @@ def network(home: Home, settings: GatewaySettings) -> Colleague:
 
     def on_up() -> None:
         # At once: whoever waits for the link has its turn after this.
-        link.submit(manage, b"", ASK_SECONDS).add_done_callback(_note_introduction)
+        link.send(_INTRODUCTION, manage)
 
-    link = Link(home.mailbox("network"), "network", on_up=on_up)
+    link = Link(home.mailbox("network"), "network", on_up=on_up, on_message=_note_introduction)
     return Colleague(link, "network", _network_reply)
 
 
-def _note_introduction(answer: asyncio.Future[Answer]) -> None:
-    """A refusal is worth a line; when it got lost, the next connection brings another one."""
-    if answer.cancelled() or answer.exception() is not None:
-        return
-    reply = decode_answer(_network_reply, answer.result().header)
-    if isinstance(reply, Failure):
-        log.error("the network does not accept the gateway: %s", reply.error())
+def _note_introduction(correlation: bytes, header: bytes, _: bytes) -> None:
+    if correlation == _INTRODUCTION:
+        reply = decode_answer(_network_reply, header)
+        if isinstance(reply, Failure):
+            log.error("the network does not accept the gateway: %s", reply.error())
 
 
 class IdentityProcess(Colleague):

@@ -15,6 +15,18 @@ Layout
 ``vault_client``    what the vault is asked
 """
 
-from .actor import serve
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastn_p2p_actors.stage import Stage
 
 __all__ = ["serve"]
+
+
+async def serve(stage: Stage) -> None:
+    """Runs the network until ``stage.stopping``."""
+    from .actor import serve  # who only wants the messages needs no iroh
+
+    await serve(stage)

@@ -285,7 +285,11 @@ class Calls:
         payload: bytes,
         deadline_ms: int,
     ) -> None:
-        number = connection.request(mine, source.raw, target, call.protocol, call.instance, deadline_ms, payload)
+        try:
+            number = connection.request(mine, source.raw, target, call.protocol, call.instance, deadline_ms, payload)
+        except P2PError as error:
+            mine.on_failure(error)
+            return
         mine.cancel = lambda: connection.cancel(number)
 
     async def _find_and_send(

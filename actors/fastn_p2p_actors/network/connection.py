@@ -13,6 +13,7 @@ from fastn_p2p_client.errors import (
     BadMessage,
     ConnectionLost,
     CredentialError,
+    Overloaded,
     P2PError,
     PayloadTooLarge,
     error_from,
@@ -54,6 +55,8 @@ _READ_LARGE: Final = 256 * 1024
 _MAX_FRAME: Final = MAX_PAYLOAD + 65536 + PREFIX_BYTES + 4096
 _MAX_BULK_STREAMS: Final = 16
 """Bulk streams read at once: what one peer can make us hold in memory is this times the frame limit."""
+_MAX_QUEUED: Final = 64 * 1024 * 1024
+"""Bytes that wait for a peer that does not read; above it requests, and then replies, end with ``Overloaded``."""
 _PING_AFTER: Final = 1.0
 _DEAD_AFTER: Final = 5.0
 """Seconds of silence with calls in flight after which we ask, and after which the peer counts as gone."""
@@ -122,6 +125,7 @@ class PeerConnection:
         self._wanted: dict[bytes, asyncio.Future[None]] = {}
         self._next_number = 0
         self._out: list[bytes] = []
+        self._queued = 0
         self._wake: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bulk = asyncio.Semaphore(_MAX_BULK_STREAMS)
@@ -228,7 +232,13 @@ class PeerConnection:
         deadline_ms: int,
         payload: bytes,
     ) -> int:
-        """Send a call; its outcome reaches ``call`` exactly once. The number is for ``cancel``."""
+        """Send a call; its outcome reaches ``call`` exactly once. The number is for ``cancel``.
+
+        Raises:
+            Overloaded: the peer does not read what it is sent; nothing was queued.
+        """
+        if self._queued > _MAX_QUEUED:
+            raise Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
         self._next_number = number = self._next_number + 1
         self.pending[number] = call
         request = WireRequest(number, source, target, protocol, instance, deadline_ms)
@@ -255,6 +265,9 @@ class PeerConnection:
         """Answer one of the other side's requests."""
         if self.closed:
             return
+        if self._queued > _MAX_QUEUED:
+            error = Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
+            message, payload = WireFailure(message.id, error.code, error.fields()), b""
         if len(payload) > BULK_THRESHOLD:
             self._spawn(self._send_bulk(frame(message, payload)))
         else:
@@ -272,6 +285,7 @@ class PeerConnection:
         if self.closed:
             return
         self._out.append(data)
+        self._queued += len(data)
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
@@ -299,6 +313,7 @@ class PeerConnection:
                 if TRACING:
                     mark("3 network: written to QUIC")
                 await stream.write_all(data)
+                self._queued -= len(data)
                 if TRACING:
                     mark("3 network: write returned")
         except IrohError as error:
@@ -390,6 +405,7 @@ class PeerConnection:
 
     async def _send_bulk(self, data: bytes) -> None:
         self._bulk_streams += 1
+        self._queued += len(data)
         try:
             stream = await self._raw.open_uni()
             await stream.write_all(data)
@@ -399,6 +415,7 @@ class PeerConnection:
             self.close(CLOSE_PROTOCOL_ERROR, error.message())
         finally:
             self._bulk_streams -= 1
+            self._queued -= len(data)
 
     async def _accept_bulk(self) -> None:
         try:

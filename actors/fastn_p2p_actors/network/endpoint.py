@@ -18,6 +18,7 @@ from iroh.iroh_ffi import (
     EndpointId,
     EndpointOptions,
     Incoming,
+    IncomingAddr,
     IrohError,
     Preset,
     RelayMode,
@@ -190,8 +191,7 @@ class NetworkEndpoint:
 
     async def _admit(self, incoming: Incoming, on_connection: Callable[[Connection], object]) -> None:
         try:
-            host = str(await incoming.remote_addr()).rsplit(":", 1)[0]
-            if not self._may_try(host):
+            if not self._may_try(_source(await incoming.remote_addr())):
                 self.refused += 1
                 await incoming.refuse()
                 return
@@ -215,6 +215,11 @@ class NetworkEndpoint:
         task: asyncio.Task[None] = self._loop.create_task(work)  # type: ignore[arg-type]
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _source(address: IncomingAddr) -> str:
+    """What one remote's attempts are counted under: its IP address, or all relays together."""
+    return str(address.addr).rsplit(":", 1)[0] if isinstance(address, IncomingAddr.IP) else "relay"
 
 
 def _words(error: IrohError) -> str:

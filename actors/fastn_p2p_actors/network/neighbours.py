@@ -26,7 +26,8 @@ __all__ = ["Neighbours"]
 log = logging.getLogger(__name__)
 
 _MAX: Final = 64
-_SAVE_DELAY: Final = 0.1
+_SAVE_INTERVAL: Final = 0.1
+"""Seconds between two writes: the first change is written at once, as the next moment may be the last."""
 
 
 class _Neighbour(msgspec.Struct, frozen=True):
@@ -43,6 +44,7 @@ class Neighbours:
         self._pool = pool
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._saved_at = -_SAVE_INTERVAL
         self._tasks: set[asyncio.Task[None]] = set()
 
     def dial_again(self) -> None:
@@ -59,7 +61,7 @@ class Neighbours:
     def changed(self) -> None:
         """A connection has come or gone."""
         if self._timer is None:
-            self._timer = self._loop.call_later(_SAVE_DELAY, self._save)
+            self._timer = self._loop.call_at(self._saved_at + _SAVE_INTERVAL, self._save)
 
     def close(self) -> None:
         if self._timer is not None:
@@ -77,6 +79,7 @@ class Neighbours:
 
     def _save(self) -> None:
         self._timer = None
+        self._saved_at = self._loop.time()
         newest = sorted(self._pool.all(), key=lambda connection: connection.used_at, reverse=True)[:_MAX]
         temporary = self._path.with_suffix(".tmp")
         try:

@@ -17,7 +17,7 @@ from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
 
 from .connection import Conversation, PeerConnection
 from .endpoint import Address, NetworkEndpoint
-from .wire import CLOSE_IDLE, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION, WireHello
+from .wire import CLOSE_IDLE, CLOSE_PROTOCOL_ERROR, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION, WireHello
 
 __all__ = ["Pool"]
 
@@ -141,8 +141,12 @@ class Pool:
             raise Overloaded(what="connections in use", limit=MAX_CONNECTIONS)
         self.dials += 1
         connection = self.adopt(await self._endpoint.dial(address), outgoing=True)
-        async with asyncio.timeout(_HELLO_TIMEOUT):
-            await asyncio.shield(connection.ready)
+        try:
+            async with asyncio.timeout(_HELLO_TIMEOUT):
+                await asyncio.shield(connection.ready)
+        except TimeoutError:
+            connection.close(CLOSE_PROTOCOL_ERROR, "no hello")
+            raise
         return connection
 
     def _dialled(self, endpoint: bytes, done: asyncio.Task[PeerConnection]) -> None:

@@ -1,0 +1,71 @@
+"""A protocol for tests that does what it is told, and how daemons come to have it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from fastn_p2p_client.errors import ApplicationError
+from fastn_p2p_client.protocol import Peer, Protocol, request
+
+__all__ = ["Order", "Trial", "install_protocols"]
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Order(msgspec.Struct):
+    """What a ``Trial`` is to do."""
+
+    do: Literal["return", "wait", "raise", "refuse", "who", "counts"] = "return"
+    size: int = 0
+    """Bytes that "return" returns."""
+    value: Any = None
+    """What "return" returns instead of bytes, and the payload of "refuse"."""
+    seconds: float = 60.0
+    """How long "wait" waits."""
+
+
+class Trial(Protocol):
+    """Public. Each of its processes counts the waits that have begun, ended and been cancelled."""
+
+    public = True
+    counts: ClassVar[dict[str, int]] = {"begun": 0, "ended": 0, "cancelled": 0}
+
+    @request
+    async def handle(self, order: Order, peer: Peer) -> Any:
+        if order.do == "wait":
+            return await self._wait(order.seconds)
+        if order.do == "raise":
+            raise RuntimeError("as ordered")
+        if order.do == "refuse":
+            raise ApplicationError("Refused", "as ordered", order.value)
+        if order.do == "who":
+            return {"key": peer.key.id52, "name": peer.name, "instance": self.context.instance}
+        if order.do == "counts":
+            return self.counts
+        return order.value if order.value is not None else b"x" * order.size
+
+    async def _wait(self, seconds: float) -> str:
+        self.counts["begun"] += 1
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            self.counts["cancelled"] += 1
+            raise
+        self.counts["ended"] += 1
+        return "waited"
+
+
+def install_protocols(directory: Path, **protocols: str) -> dict[str, str]:
+    """Makes ``directory`` a place where packages are installed that offers these protocols (name → module:class), and
+    ``Trial``; returns the environment of a daemon that finds them."""
+    entries = {"Trial": "tests.protocols:Trial", **protocols}
+    metadata = directory / "protocols_for_tests-1.dist-info"
+    metadata.mkdir(parents=True, exist_ok=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: protocols-for-tests\nVersion: 1\n")
+    lines = ["[fastn_p2p.protocols]", *(f"{name} = {target}" for name, target in entries.items())]
+    (metadata / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    return {"PYTHONPATH": f"{directory}:{ROOT}"}
