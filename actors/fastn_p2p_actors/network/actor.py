@@ -196,6 +196,7 @@ class Network:
         if isinstance(message, Announce):
             self.presence.check_grant(message.identity, message.grant)
             await self.presence.announce(message.identity, sender)
+            self.calls.registered()
             return Done()
         if isinstance(message, Serve):
             return await self._serve(sender, message)
@@ -223,6 +224,7 @@ class Network:
             raise BadMessage(reason="an access list is empty")
         access = AccessList(message.allow, self.book, self.registry)
         self.registry.serve(identity, message.protocol, message.instance, access, sender)
+        self.calls.registered()
         return Done()
 
     def _announced(self, name: str, sender: Sender) -> OnlineIdentity:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from msgspec.structs import replace
+
 from fastn_p2p_client.deadlines import Deadlines
 from fastn_p2p_client.errors import (
     BadMessage,
@@ -56,6 +58,10 @@ _REPLY: Final = encode(Reply())
 _CANCEL: Final = encode(Cancel())
 _PROOF_TIMEOUT: Final = 5.0
 _MAX_NAMES_CACHED: Final = 4096
+_SETTLING: Final = 2.0
+"""Seconds after the start of this process in which whoever serves registers (again): what comes for an identity or a
+binding that is not known yet waits that long for it."""
+_MAX_PARKED: Final = 4096
 
 
 class _Origin(Protocol):
@@ -188,6 +194,8 @@ class Calls:
         self._keys_generation = -1
         self._tasks: set[asyncio.Task[None]] = set()
         self._drained: asyncio.Future[None] | None = None
+        self._settled_at = self._loop.time() + _SETTLING
+        self._parked: list[Callable[[], None]] = []
 
     def close(self) -> None:
         for task in self._tasks:
@@ -224,7 +232,13 @@ class Calls:
             source = self._source(call.identity)
             target = self._target(call.peer)
         except P2PError as error:
-            self.mailbox.send(sender, correlation, encode(Failure.of(error)))
+            if isinstance(error, IdentityOffline | IdentityAmbiguous) and self._may_park():
+                left = self._countdown(call.deadline_ms)
+                self._parked.append(
+                    lambda: self.on_call(sender, correlation, replace(call, deadline_ms=left()), payload)
+                )
+            else:
+                self.mailbox.send(sender, correlation, encode(Failure.of(error)))
             return
         state[correlation] = mine
         self.deadlines.add(mine, self._loop.time() + seconds)
@@ -239,6 +253,24 @@ class Calls:
             mine.cancel = task.cancel
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def registered(self) -> None:
+        """Somebody has come online or serves something: what waits for that has another turn."""
+        parked, self._parked = self._parked, []
+        for again in parked:
+            again()
+
+    def _may_park(self) -> bool:
+        if self._loop.time() >= self._settled_at or len(self._parked) >= _MAX_PARKED:
+            return False
+        if not self._parked:
+            self._loop.call_at(self._settled_at, self.registered)
+        return True
+
+    def _countdown(self, deadline_ms: int) -> Callable[[], int]:
+        """What is left of a deadline, whenever asked; at least 1 ms."""
+        started = self._loop.time()
+        return lambda: max(1, deadline_ms - int((self._loop.time() - started) * 1000))
 
     def on_cancel(self, sender: Sender, correlation: bytes) -> None:
         if isinstance(sender.state, _ClientState):
@@ -295,7 +327,7 @@ class Calls:
     async def _find_and_send(
         self, mine: _LocalCall, source: OnlineIdentity, target: bytes, call: Call, payload: bytes
     ) -> None:
-        started = self._loop.time()
+        left = self._countdown(call.deadline_ms)
         try:
             connection = await self._reach(target, call.peer)
         except P2PError as error:
@@ -310,8 +342,7 @@ class Calls:
             return
         if mine.done:
             return
-        left = call.deadline_ms - int((self._loop.time() - started) * 1000)
-        self._send(mine, connection, source, target, call, payload, max(left, 1))
+        self._send(mine, connection, source, target, call, payload, left())
 
     # ── the way to a peer ────────────────────────────────────────────────────────────────────────
 
@@ -322,6 +353,9 @@ class Calls:
             raise PeerUnknown(peer=peer if len(peer) <= 64 else PublicKey(target).id52)
         reasons: list[str] = []
         for candidate in known:
+            if self.pool is not None and candidate.address.endpoint == self.pool.own_endpoint:
+                reasons.append("it is this daemon's own identity, and not online")
+                continue
             try:
                 connection = await self._try(target, candidate)
             except P2PError as error:
@@ -366,9 +400,14 @@ class Calls:
         return found.delegation if found is not None else None
 
     def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
+        if connection.closed or request.id in connection.serving:
+            return  # nobody waits, or the first one with this id is answered
         origin = _RemoteOrigin(connection, request.id)
-        if request.id in connection.serving:
-            return  # the first one with this id is answered
+        found = self._registry.find(request.target, request.protocol, request.instance)
+        if not isinstance(found, Binding) and self._may_park():
+            left = self._countdown(request.deadline_ms)
+            self._parked.append(lambda: self.on_request(connection, replace(request, deadline_ms=left()), payload))
+            return
         connection.serving[request.id] = self._serve(
             origin,
             request.source,

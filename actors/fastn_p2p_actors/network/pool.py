@@ -49,6 +49,7 @@ class Pool:
         self._owner = owner
         self._wall = wall
         self._jitter = jitter
+        self.own_endpoint = endpoint.id
         self._connections: dict[bytes, list[PeerConnection]] = {}
         self._dialling: dict[bytes, asyncio.Task[PeerConnection]] = {}
         self._hello = WireHello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER)

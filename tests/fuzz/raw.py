@@ -1,0 +1,118 @@
+"""Local sockets without the client library: whatever a test wants to say, to whichever mailbox, in whatever shape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import zmq
+
+from fastn_p2p_client.messages import Hello
+from fastn_p2p_client.sockets import Curve, close_socket, dealer, endpoint
+from tests.harness import Daemon
+
+__all__ = ["DONE", "REPLY", "WELCOME", "Keys", "Raw", "hello", "resident", "unharmed"]
+
+DONE: Final = 2
+WELCOME: Final = 40
+REPLY: Final = 61
+_FAILURE: Final = 0
+
+
+class Keys(NamedTuple):
+    """CURVE keys that a caller chose for itself."""
+
+    server_public: str
+    public: str
+    secret: str
+
+    @classmethod
+    def made_up(cls, server_public: str) -> Keys:
+        public, secret = zmq.curve_keypair()
+        return cls(server_public, public.decode(), secret.decode())
+
+
+class Raw:
+    """One DEALER to one mailbox; use it in one thread."""
+
+    def __init__(self, path: Path, curve: Curve | None = None) -> None:
+        self._socket = dealer(curve)
+        self._socket.connect(endpoint(path))
+        self._number = 0
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        close_socket(self._socket)
+
+    def send(self, *frames: bytes, timeout: float = 5.0) -> bool:
+        """Whether the message was taken: not when there is no connection in time."""
+        if not self._socket.poll(int(timeout * 1000), zmq.POLLOUT):
+            return False
+        self._socket.send_multipart(frames)
+        return True
+
+    def receive(self, timeout: float = 5.0) -> list[bytes] | None:
+        """The next message, or None when none comes in time."""
+        return self._socket.recv_multipart() if self._socket.poll(int(timeout * 1000)) else None
+
+    def ask(self, message: msgspec.Struct | bytes, payload: bytes = b"", timeout: float = 10.0) -> str | int | None:
+        """The code of a failure, the tag of any other answer, or None when there is none in time."""
+        answer = self.ask_for_all(message, payload, timeout)
+        if answer is None:
+            return None
+        return str(answer[1]) if answer[0] == _FAILURE else int(answer[0])
+
+    def ask_for_all(
+        self, message: msgspec.Struct | bytes, payload: bytes = b"", timeout: float = 10.0
+    ) -> list[Any] | None:
+        """The answer as an array: its tag, then its fields."""
+        self._number += 1
+        mine = self._number.to_bytes(8, "big")
+        header = message if isinstance(message, bytes) else msgspec.msgpack.encode(message)
+        if not self.send(mine, header, payload, timeout=timeout):
+            return None
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            answer = self.receive(left)
+            if answer is not None and answer[0] == mine:
+                decoded: list[Any] = msgspec.msgpack.decode(answer[1])
+                return decoded
+        return None
+
+
+def hello(raw: Raw) -> None:
+    """Be let in at the front door."""
+    assert raw.ask(Hello(1, "raw")) == WELCOME
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that the process has to itself."""
+    fields = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
+    return sum(int(fields[fields.index(name) + 1]) for name in ("Private_Clean:", "Private_Dirty:")) * 1024
+
+
+_MIB: Final = 1024 * 1024
+
+
+@contextmanager
+def unharmed(daemon: Daemon, grows_by: int = 48 * _MIB) -> Iterator[None]:
+    """Whatever is done inside, every process of the daemon lives on and none has grown by more than ``grows_by``."""
+    before = daemon.processes()
+    sizes = {name: resident(process["pid"]) for name, process in before.items()}
+    yield
+    after = daemon.processes()
+    assert {name: process["pid"] for name, process in after.items()} == {
+        name: process["pid"] for name, process in before.items()
+    }, daemon.report()
+    for name, process in after.items():
+        size = resident(process["pid"])
+        assert size < sizes[name] + grows_by, f"{name} grew from {sizes[name]} to {size} bytes"

@@ -1,0 +1,249 @@
+"""A peer that keeps to no rules: its own endpoint on the raw binding, doing exactly what a test wrote down.
+
+Runs as a process of its own (``python -m tests.fuzz.rogue``). Its first line on stdin is an ``Order`` in JSON; it
+answers with a list of ``Account`` on stdout, holds its connections until stdin is closed, and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from iroh.iroh_ffi import (
+    BiStream,
+    Connection,
+    Endpoint,
+    EndpointAddr,
+    EndpointBuilder,
+    EndpointId,
+    EndpointOptions,
+    IrohError,
+    Preset,
+    RecvStream,
+    RelayMode,
+    SendStream,
+)
+from nacl.signing import SigningKey
+
+from fastn_p2p_actors.network.iroh_binding import install
+from fastn_p2p_actors.network.wire import ALPN, WIRE_VERSION, FrameReader, Wire, WireFailure, WireHello, frame
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.limits import MAX_PAYLOAD
+from fastn_p2p_client.messages import Message
+
+__all__ = ["HELLO", "SECRET", "Account", "Bi", "Channel", "Talk", "Target", "Uni", "Until", "endpoint_of", "rogue"]
+
+SECRET: Final = b"r" * 32
+"""The rogue's transport key, unless a test wants another."""
+HELLO: Final = frame(WireHello(WIRE_VERSION, b"rogue-01", MAX_PAYLOAD, 100))
+_DEADLINE: Final = 15.0
+
+
+def endpoint_of(secret: bytes) -> bytes:
+    """The public half of a transport key."""
+    return bytes(SigningKey(secret).verify_key)
+
+
+class Step(msgspec.Struct, tag=True):
+    """One thing to do."""
+
+
+class Channel(Step):
+    """Write to the call channel, which the first one opens."""
+
+    data: bytes
+    times: int = 1
+
+
+class Uni(Step):
+    """Write to a new unidirectional stream, and leave it open unless it is to be finished."""
+
+    data: bytes = b""
+    finish: bool = False
+    times: int = 1
+
+
+class Bi(Step):
+    """Write to a bidirectional stream that nobody asked for, and leave it open."""
+
+    data: bytes = b""
+
+
+class Until(Step):
+    """Wait until so many frames that are no hello have come in all, or until the other side has closed."""
+
+    frames: int = 0
+    closed: bool = False
+
+
+AnyStep: TypeAlias = Channel | Uni | Bi | Until
+
+
+class Talk(msgspec.Struct):
+    """One connection."""
+
+    steps: list[AnyStep]
+    alpn: bytes = ALPN
+    listen: bool = True
+    """Whether what comes over the call channel is read."""
+
+
+class Target(msgspec.Struct):
+    """Which endpoint to torment."""
+
+    endpoint: bytes
+    addresses: list[str]
+
+
+class Order(msgspec.Struct):
+    target: Target
+    secret: bytes
+    talks: list[Talk]
+
+
+class Account(msgspec.Struct):
+    """How one connection went."""
+
+    answers: list[list[Any]] = []
+    """Frames that came and were no hello: the message as its tag and fields."""
+    codes: list[str] = []
+    """The codes of those of them that are failures."""
+    closed: str = ""
+    """Why the other side closed the connection, or why there was none."""
+    stuck: str = ""
+    """The step that did not end in time."""
+
+
+@contextmanager
+def rogue(target: Target, talks: Sequence[Talk], secret: bytes = SECRET) -> Iterator[list[Account]]:
+    """Runs the talks, all at once; inside, they are over and their connections still stand."""
+    program = [sys.executable, "-m", "tests.fuzz.rogue"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(msgspec.json.encode(Order(target, secret, list(talks))) + b"\n")
+            process.stdin.flush()
+            yield msgspec.json.decode(process.stdout.readline(), type=list[Account])
+            process.stdin.close()
+            process.wait(10)
+        finally:
+            process.kill()
+
+
+# ── the process ──────────────────────────────────────────────────────────────────────────────────
+
+
+class _Loopback(Preset):
+    def apply(self, builder: EndpointBuilder) -> None:
+        builder.apply_minimal()
+        builder.relay_mode(RelayMode.disabled())
+        builder.bind_addr("127.0.0.1:0")
+        builder.bind_addr("[::1]:0")
+
+
+class _Rogue:
+    """One connection."""
+
+    def __init__(self, talk: Talk) -> None:
+        self.account = Account()
+        self._talk = talk
+        self._channel: SendStream | None = None
+        self._changed = asyncio.Event()
+        self._kept: list[SendStream | BiStream] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self, endpoint: Endpoint, target: Target) -> None:
+        address = EndpointAddr(EndpointId.from_bytes(target.endpoint), None, target.addresses)
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                connection = await endpoint.connect(address, self._talk.alpn)
+        except (IrohError, TimeoutError) as error:
+            self.account.closed = f"no connection: {error}"
+            return
+        self._tasks.append(asyncio.create_task(self._watch(connection)))
+        for number, step in enumerate(self._talk.steps):
+            try:
+                async with asyncio.timeout(_DEADLINE):
+                    await self._do(step, connection)
+            except TimeoutError:
+                self.account.stuck = f"{number}: {type(step).__name__}"
+                return
+            except IrohError:
+                continue  # closed by now; a later Until looks at that
+
+    async def _do(self, step: AnyStep, connection: Connection) -> None:
+        if isinstance(step, Channel):
+            if self._channel is None:
+                stream = await connection.open_bi()
+                self._channel = stream.send()
+                if self._talk.listen:
+                    self._tasks.append(asyncio.create_task(self._read(stream.recv())))
+            await self._channel.write_all(step.data * step.times)
+        elif isinstance(step, Uni):
+            for _ in range(step.times):
+                stream = await connection.open_uni()
+                self._kept.append(stream)
+                await stream.write_all(step.data)
+                if step.finish:
+                    await stream.finish()
+        elif isinstance(step, Bi):
+            other = await connection.open_bi()
+            self._kept.append(other)
+            await other.send().write_all(step.data)
+        else:
+            while not (self.account.closed if step.closed else len(self.account.answers) >= step.frames):
+                if self.account.closed:
+                    return
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def _read(self, stream: RecvStream) -> None:
+        reader = FrameReader()
+        try:
+            while data := await stream.read(65536):
+                for message, _ in reader.feed(data):
+                    self._take(message)
+        except (IrohError, P2PError):
+            return
+
+    def _take(self, message: Wire) -> None:
+        if not isinstance(message, WireHello):
+            self.account.answers.append(_plain(message))
+            if isinstance(message, WireFailure):
+                self.account.codes.append(message.code)
+            self._changed.set()
+
+    async def _watch(self, connection: Connection) -> None:
+        self.account.closed = str(await connection.closed()) or "closed"
+        self._changed.set()
+
+
+def _plain(message: Message) -> list[Any]:
+    """The message as the array that it travels as, with bytes made readable."""
+    fields: list[Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
+    return [field.hex() if isinstance(field, bytes) else field for field in fields]
+
+
+async def _main() -> None:
+    loop = asyncio.get_running_loop()
+    install(loop)
+    order = msgspec.json.decode(await loop.run_in_executor(None, sys.stdin.buffer.readline), type=Order)
+    endpoint = await Endpoint.bind(
+        EndpointOptions(preset=_Loopback(), secret_key=order.secret, alpns=[b"rogue"]),
+    )
+    rogues = [_Rogue(talk) for talk in order.talks]
+    await asyncio.gather(*(each.run(endpoint, order.target) for each in rogues))
+    sys.stdout.buffer.write(msgspec.json.encode([each.account for each in rogues]) + b"\n")
+    sys.stdout.buffer.flush()
+    await loop.run_in_executor(None, sys.stdin.buffer.readline)
+    await endpoint.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())
