@@ -19,7 +19,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: $(VENV)/runtime.stamp ## Two daemons on this machine, a call and a stream between them.
+demo: $(VENV)/runtime.stamp ## Two daemons on this machine, calls between them, a process killed and healed.
 	@$(BIN)/fastn-p2p demo $(ARGS)
 
 test: $(VENV)/dev.stamp ## Run the tests. ARGS go to pytest: make test ARGS='tests/unit -x'.
@@ -33,7 +33,7 @@ check: $(VENV)/dev.stamp ## Format, lint, types and import contracts; changes no
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -m pip --disable-pip-version-check check
 
-bench: $(VENV)/dev.stamp ## Measure calls, streams and start-up, and print the tables of docs/benchmarks.md.
+bench: $(VENV)/dev.stamp ## Measure, and write docs/benchmarks.md.
 	@PYTHONPATH=. $(BIN)/python -m tests.perf $(ARGS)
 
 format: $(VENV)/dev.stamp ## Format the code and fix what can be fixed safely.

@@ -14,7 +14,7 @@ Layout
 ``asking``      one question to the daemon, one answer
 ``observing``   ``fastn-p2p status``: asks the gateway, else reads ``account``, the supervisor's own file
 ``dashboard``   how a ``Status`` looks in a terminal
-``demo``        ``fastn-p2p demo``
+``demo``        ``fastn-p2p demo``: its story, the daemons it runs and what it shows
 ``protocols``   the protocols that come with the daemon, one per module
 
 The other packages, in the direction in which they may import each other: ``fastn_p2p_supervisor`` starts and watches

@@ -29,7 +29,7 @@ def make_daemon(tmp_path: Path, hosts: Path) -> Iterator[MakeDaemon]:
     made: list[Daemon] = []
 
     def make(name: str = "one", **env: str) -> Daemon:
-        daemon = Daemon(tmp_path / name, env.pop("hosts", None) or hosts, **env)  # type: ignore[arg-type]
+        daemon = Daemon(tmp_path / name, hosts, **env)
         made.append(daemon)
         return daemon
 

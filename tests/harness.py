@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,12 +79,16 @@ class Daemon:
         assert self.wait_ready(timeout), self.report()
         return self
 
-    def launch(self, *arguments: str) -> None:
-        """Run it; returns at once."""
+    def launch(self, *arguments: str, prefix: Sequence[str] = ()) -> None:
+        """Run it; returns at once. ``prefix`` is a command that runs it somewhere else."""
         self._ready.clear()
         self.errors.clear()
         self.process = subprocess.Popen(
-            [*CLI, "daemon", *arguments], env=self.env, stderr=subprocess.PIPE, text=True, start_new_session=True
+            [*prefix, *CLI, "daemon", *arguments],
+            env=self.env,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from fastn_p2p_client.errors import InvalidConfig, ProtocolNotInstalled
+from fastn_p2p_client.messages import UNDECODABLE
 from fastn_p2p_client.protocol import Protocol
 
 __all__ = ["GROUP", "check_installed", "config_of", "installed", "load"]
@@ -57,5 +58,5 @@ def config_of(cls: type[Protocol], protocol: str, text: bytes) -> Any:
     """
     try:
         return msgspec.json.decode(text or b"{}", type=cls.Config)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise InvalidConfig(protocol=protocol, reason=str(error)) from error

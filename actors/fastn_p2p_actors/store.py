@@ -31,7 +31,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.messages import IdentityInfo
+from fastn_p2p_client.messages import UNDECODABLE, IdentityInfo
 from fastn_p2p_client.names import NamedThing, check_name
 
 from .files import make_directory, remove_tree, rename, sweep, write_atomically
@@ -266,7 +266,7 @@ def _read(path: Path, kind: type[Record]) -> Record | None:
         return None
     except OSError as error:
         raise StorageDamaged(path=str(path), reason=error.strerror or str(error)) from error
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise StorageDamaged(path=str(path), reason=f"it is damaged ({error})") from error
 
 

@@ -41,6 +41,8 @@ T = TypeVar("T")
 DEFAULT_CONTROL_TIMEOUT: Final = 15.0
 _LOOK_INTERVAL: Final = 0.1
 """Seconds between two looks at whether the daemon is still there, while waiting for one of its processes."""
+_ADVANCE: Final = 0.02
+"""Seconds by which a call's deadline at the daemon comes before ours: it knows better why there is no answer."""
 
 _control_reply: Final = msgspec.msgpack.Decoder(m.ControlReply)
 _data_reply: Final = msgspec.msgpack.Decoder(m.DataReply)
@@ -178,13 +180,16 @@ class Client:
         payload = _encode_payload(request)
         link = self._data
         left = timeout
+        deadline = asyncio.get_running_loop().time() + timeout
         if link is None or not link.up.is_set():
-            deadline = asyncio.get_running_loop().time() + timeout
             link = await self._reach_data(deadline)
             left = self._left(deadline, timeout)
-        header = m.encode(m.Call(identity or "", str(peer), protocol, instance, int(left * 1000)))
+        advanced = left - min(_ADVANCE, left / 10)
+        header = m.encode(m.Call(identity or "", str(peer), protocol, instance, int(advanced * 1000)))
         try:
             answer = await link.exchange(header, payload, left)
+        except DeadlineExceeded:
+            raise DeadlineExceeded(seconds=timeout) from None
         except ConnectionLost:
             self._check_daemon()
             raise
@@ -195,7 +200,10 @@ class Client:
                 return _decoder(returns).decode(answer.payload)
             except m.UNDECODABLE as error:
                 raise BadReply(protocol=protocol, reason=str(error)) from error
-        raise _failure(answer.header, answer.payload)
+        error = _failure(answer.header, answer.payload)
+        if isinstance(error, DeadlineExceeded) and asyncio.get_running_loop().time() > deadline - 2 * _ADVANCE:
+            raise DeadlineExceeded(seconds=timeout)  # ours, not that of a call of the handler's
+        raise error
 
     # ── reaching the daemon ──────────────────────────────────────────────────────────────────────
 

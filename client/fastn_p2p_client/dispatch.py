@@ -41,8 +41,9 @@ from .errors import (
 from .handlers import RequestHandler
 from .keys import PublicKey
 from .limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_HEADER, MAX_PAYLOAD
-from .messages import ApplicationFailure, Deliver, Failure, Reply, encode
+from .messages import UNDECODABLE, ApplicationFailure, Deliver, Failure, Reply, encode
 from .protocol import peer_from
+from .trace import TRACING, mark
 
 __all__ = ["Binding", "Dispatcher", "Outcome"]
 
@@ -119,6 +120,8 @@ class Dispatcher:
 
     def deliver(self, correlation: bytes, message: Deliver, payload: bytes) -> None:
         """Take one request; its outcome is sent under the same id."""
+        if TRACING:
+            mark("5 handler: request")
         binding = self._bindings.get((message.identity, message.protocol, message.instance))
         if binding is None or self._draining:
             self._send(correlation, *_failure(self._why_not(message)))
@@ -175,7 +178,7 @@ class Dispatcher:
                 raise BadRequest(protocol=binding.protocol, reason="it takes no requests")
             try:
                 decoded = handler.decode(payload)
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            except UNDECODABLE as error:
                 raise BadRequest(protocol=binding.protocol, reason=str(error)) from None
             if handler.wants_peer:
                 reply = await handler.call(decoded, peer_from(message.peer, message.petname))
@@ -191,6 +194,8 @@ class Dispatcher:
             if not self._is_awaited(correlation):
                 return
             header, answer = _outcome_of(error, binding)
+        if TRACING:
+            mark("5 handler: answer")
         if self._is_awaited(correlation):
             del self._running[correlation]
             self._deadlines.discard(correlation)

@@ -23,10 +23,12 @@
     │   ├── IdentityOffline      the identity that a call is made from
     │   ├── IdentityFailed       its process keeps crashing
     │   ├── IdentityAmbiguous    several are online and none was named
+    │   ├── NoIdentityOnline     none is online and none was named
     │   ├── BindingExists
     │   ├── BindingNotFound
     │   ├── ProtocolNotInstalled
     │   ├── PeerNameTaken
+    │   ├── PeerNameUnknown      nobody in the address book has this name
     │   ├── StorageFailed
     │   ├── StorageDamaged       a file that is not what the daemon wrote
     │   └── Forbidden            a request that this role may not make
@@ -92,10 +94,12 @@ __all__ = [
     "InvalidName",
     "InvalidTicket",
     "LocalError",
+    "NoIdentityOnline",
     "Overloaded",
     "P2PError",
     "PayloadTooLarge",
     "PeerNameTaken",
+    "PeerNameUnknown",
     "PeerOffline",
     "PeerUnknown",
     "PeerUnreachable",
@@ -304,9 +308,12 @@ class IdentityAmbiguous(LocalError):
     online: list[str]
 
     def __str__(self) -> str:
-        if not self.online:
-            return "no identity is online; `fastn-p2p identity-online NAME` brings one online"
         return f"several identities are online; say which one makes the call (`--as NAME`): {', '.join(self.online)}"
+
+
+class NoIdentityOnline(LocalError):
+    code = "no-identity-online"
+    template = "no identity is online here; `fastn-p2p identity-online NAME` brings one online"
 
 
 class BindingExists(LocalError):
@@ -340,6 +347,12 @@ class PeerNameTaken(LocalError):
     template = (
         "the address book has another peer named {name!r}; choose another name or `fastn-p2p peer remove {name}` first"
     )
+    name: str
+
+
+class PeerNameUnknown(LocalError):
+    code = "peer-name-unknown"
+    template = "the address book has no peer named {name!r}; `fastn-p2p peer list` lists them"
     name: str
 
 

@@ -6,36 +6,45 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from tests.harness import Daemon, eventually
 
-from .program import SLACK, Account, Order
+from .program import Account, Order
 
-__all__ = ["Load"]
+__all__ = ["HONEST", "Load"]
 
-ENOUGH: Final = 64
-"""Replies in a row after which calls count as going well: two for each caller."""
-
-HONEST: Final = {
-    "ConnectionLost",
-    "DaemonBusy",
-    "DaemonNotRunning",
-    "DeadlineExceeded",
-    "IdentityOffline",
-    "PeerOffline",
-    "PeerUnreachable",
-}
+HONEST: Final = frozenset(
+    {
+        "ConnectionLost",
+        "DaemonBusy",
+        "DaemonNotRunning",
+        "DeadlineExceeded",
+        "IdentityOffline",
+        "PeerOffline",
+        "PeerUnreachable",
+    }
+)
 """What a call may end with while a process on its way is missing. Anything else would be a lie about what is wrong."""
 
 
 class Load:
-    """Calls from an identity of one daemon to an identity of another, without a pause, until ``stop``."""
+    """Calls from an identity of one daemon to an identity of another, without a pause, until ``stop``.
 
-    def __init__(self, daemon: Daemon, peer: str, **order: object) -> None:
-        self.order = msgspec.convert({"home": str(daemon.home.path), "peer": peer, **order}, Order)
+    Args:
+        daemon: the caller's.
+        peer: who is called.
+        honest: what calls may fail with.
+        order: see ``Order``.
+    """
+
+    def __init__(self, daemon: Daemon, peer: str, honest: frozenset[str] = HONEST, **order: Any) -> None:
+        self.order = Order(home=str(daemon.home.path), peer=peer, **order)
+        self.account = Account()
+        self._honest = honest
+        self._marked: Counter[str] = Counter()
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("program.py")), msgspec.json.encode(self.order).decode()],
             env=daemon.env,
@@ -43,35 +52,32 @@ class Load:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._failures: Counter[str] = Counter()
-        self.account = Account()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def failures(self) -> dict[str, int]:
+        """How many calls have failed with what between ``mark`` and the last look."""
+        return dict(Counter(self.account.failures) - self._marked)
+
     def look(self) -> Account:
         """The account of this moment; what must never be has not been."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return self._read()
+        return self._say("look")
 
     def mark(self) -> None:
-        """``failures`` are those after this."""
-        self._failures = Counter(self.look().failures)
-
-    def failures(self) -> Counter[str]:
-        """How many calls have failed with what since ``mark``, as of the last look."""
-        return Counter(self.account.failures) - self._failures
+        """What is counted and measured since begins here."""
+        self._marked = Counter(self._say("mark").failures)
 
     def goes_well(self, timeout: float = 15.0) -> Account:
-        """Waits until many calls in a row have succeeded, all of them begun after this."""
-        most = self.look().replies + self.order.callers + ENOUGH
+        """Waits until calls begun after this have succeeded, for each caller, and none has failed meanwhile."""
+        before = self.look()
+        in_flight = self.order.callers
 
         def well() -> bool:
             account = self.look()
-            return account.replies_in_a_row >= ENOUGH and account.replies >= most
+            return account.replies - before.replies >= 2 * in_flight and account.replies_in_a_row >= in_flight
 
         eventually(well, f"calls succeed again: {self.account}", timeout, 0.01)
         return self.account
@@ -81,29 +87,32 @@ class Load:
         assert self._process.stdin is not None
         self._process.stdin.close()
         account = self._read()
-        assert self._process.wait(self.order.timeout + 5 * SLACK) == 0
+        assert self._process.wait(10) == 0
         assert account.begun == account.ended == account.replies + sum(account.failures.values())
-        self._close()
+        self.kill()
         return account
 
     def kill(self) -> None:
-        """SIGKILL, with calls in flight. Also ends what a failed test has left."""
+        """SIGKILL, with calls in flight."""
         self._process.kill()
         self._process.wait()
-        self._close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None and not pipe.closed:
+                pipe.close()
+
+    def _say(self, word: str) -> Account:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+        return self._read()
 
     def _read(self) -> Account:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, f"the calling program has ended: {self._process.wait()}"
+        assert line, "the calling program has ended"
         self.account = account = msgspec.json.decode(line, type=Account)
         assert not account.faults
-        assert account.failures.keys() <= HONEST, account.examples
+        assert account.failures.keys() <= self._honest, account.examples
         # Only whoever gives up waiting can be answered after the end.
-        assert account.strays <= account.failures.get("DeadlineExceeded", 0)
+        assert account.strays <= account.failures.get("DeadlineExceeded", 0), account
         return account
-
-    def _close(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()

@@ -1,7 +1,7 @@
 """A program that never stops calling: it keeps calls in flight and keeps account of how each of them ended.
 
-Runs as a process of its own. Its only argument is an ``Order`` in JSON; for each line on stdin it writes its
-``Account`` on stdout, and it ends, after its last call has, once stdin is closed.
+Runs as a process of its own. Its only argument is an ``Order`` in JSON; for each line on stdin, ``look`` or ``mark``,
+it writes its ``Account`` on stdout, and it ends, after its last call has, once stdin is closed.
 """
 
 from __future__ import annotations
@@ -56,12 +56,13 @@ class Account(msgspec.Struct, kw_only=True):
     strays: int = 0
     """Answers to calls that had ended already."""
     first_failure: float = 0.0
-    """Since the last look."""
+    """Since the last mark."""
     last_failure: float = 0.0
+    """Since the last mark."""
     replies_in_a_row: int = 0
     """Since the last failure."""
     slowest: float = 0.0
-    """Seconds that the longest call took, since the last look."""
+    """Seconds that the longest call took, since the last mark."""
 
 
 class Reply(msgspec.Struct):
@@ -126,14 +127,14 @@ class Program:
         self._account.strays += 1
 
     def _on_line(self) -> None:
-        lines = os.read(sys.stdin.fileno(), 1024)
-        if not lines:
+        line = os.read(sys.stdin.fileno(), 16).strip()  # whoever asks waits for the answer: one line at a time
+        if line == b"mark":
+            self._account.first_failure = self._account.last_failure = self._account.slowest = 0.0
+        if line:
+            self._write()
+        else:
             self._ending = True
             asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-            return
-        for _ in range(lines.count(b"\n")):
-            self._write()
-        self._account.first_failure = self._account.slowest = 0.0
 
     def _write(self) -> None:
         sys.stdout.buffer.write(msgspec.json.encode(self._account) + b"\n")

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 import fastn_p2p_client.messages as m
+import fastn_p2p_supervisor.daemon as supervisor
 from fastn_p2p import asking
 from fastn_p2p.cli import main
 from fastn_p2p.commands import call
 from fastn_p2p_client.errors import ApplicationError, IdentityExists, InternalError, P2PError
+from fastn_p2p_client.home import Home
 
 ID52 = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 ALICE = m.IdentityInfo(name="alice", id52=ID52, online=True, created="2026-01-01T00:00:00Z")
@@ -221,3 +223,39 @@ def test_control_c_ends_quietly(capsys: pytest.CaptureFixture[str], daemon: Daem
     daemon.reply = KeyboardInterrupt()
     assert main(["create-identity", "alice"]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+# ── daemon ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "mode"),
+    [
+        ([], {}, "internet"),
+        (["--network", "local"], {}, "local"),
+        ([], {"FASTN_NETWORK": "local"}, "local"),
+        (["--network", "internet"], {"FASTN_NETWORK": "local"}, "internet"),
+    ],
+)
+@pytest.mark.parametrize(("ended", "code"), [(0, 0), (supervisor.EXIT_FAILED, 3), (supervisor.EXIT_INTERRUPTED, 130)])
+def test_daemon(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    environment: dict[str, str],
+    mode: str,
+    ended: int,
+    code: int,
+) -> None:
+    started: list[tuple[Home, str]] = []
+
+    def run(home: Home, network_mode: str) -> int:
+        started.append((home, network_mode))
+        return ended
+
+    monkeypatch.setattr(supervisor, "run", run)
+    monkeypatch.delenv("FASTN_NETWORK", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert main(["daemon", "--home", str(tmp_path), *arguments]) == code
+    assert started == [(Home(tmp_path), mode)]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p import demo
 from fastn_p2p.cli import main
+from fastn_p2p.demo import daemon
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def test_a_daemon_that_does_not_start(
     scratch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fails = "import sys; print('no such network', file=sys.stderr); sys.exit(3)"
-    monkeypatch.setattr(demo, "_PROGRAM", (sys.executable, "-c", fails))
+    monkeypatch.setattr(daemon, "PROGRAM", (sys.executable, "-c", fails))
     assert main(["demo"]) == 70
     out = capsys.readouterr().out
     assert "$ fastn-p2p daemon --network local" in out
@@ -32,8 +32,8 @@ def test_a_daemon_that_does_not_start(
 def test_a_daemon_that_never_becomes_ready(
     scratch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "_PROGRAM", (sys.executable, "-c", "import signal; signal.pause()"))
-    monkeypatch.setattr(demo, "START_TIMEOUT", 0.3)
+    monkeypatch.setattr(daemon, "PROGRAM", (sys.executable, "-c", "import signal; signal.pause()"))
+    monkeypatch.setattr(daemon, "START_TIMEOUT", 0.3)
     assert main(["demo"]) == 70
     assert "was not ready within 0 s: no daemon is running" in capsys.readouterr().out
     assert list(scratch.iterdir()) == []

@@ -14,7 +14,7 @@ import msgspec
 
 from fastn_p2p_client.errors import InvalidConfig, P2PError, StorageDamaged, StorageFailed
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
-from fastn_p2p_client.messages import AddProtocol, Done, RemoveProtocol
+from fastn_p2p_client.messages import UNDECODABLE, AddProtocol, Done, RemoveProtocol
 from fastn_p2p_client.names import check_name
 
 from ..identity.messages import Activate, Deactivate
@@ -128,7 +128,7 @@ def _identity_or_none(desk: Desk, name: str) -> IdentityFile | None:
 def _check_json(protocol: str, config: bytes) -> None:
     try:
         msgspec.json.decode(config)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise InvalidConfig(protocol=protocol, reason=str(error)) from error
 
 

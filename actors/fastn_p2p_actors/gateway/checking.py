@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_client.errors import HandlerFailed
-from fastn_p2p_client.messages import Done, Failure
+from fastn_p2p_client.messages import UNDECODABLE, Done, Failure
 
 from ..identity.check import CHECK_SECONDS, MODULE, Question
 from ..store import IdentityFile
@@ -58,7 +58,7 @@ async def check_config(identity: IdentityFile, protocol: str, instance: str, wor
     except TimeoutError as error:
         reason = f"checking its config took longer than {CHECK_SECONDS:g} s"
         raise HandlerFailed(peer=identity.name, protocol=protocol, reason=reason) from error
-    except (msgspec.MsgspecError, ValueError) as error:
+    except UNDECODABLE as error:
         words = noise[-_MAX_OUTPUT:].decode("utf-8", "replace")
         log.error("checking %s: exit code %s: %s", protocol, process.returncode, words)
         reason = f"the process that checks its config ended with exit code {process.returncode}"

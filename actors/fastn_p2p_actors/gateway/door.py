@@ -10,7 +10,7 @@ import msgspec
 
 from fastn_p2p_client.errors import BadMessage, DaemonBusy, InternalError, Overloaded, P2PError, VersionMismatch
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
-from fastn_p2p_client.messages import Cancel, Control, Failure, Hello, Welcome, encode
+from fastn_p2p_client.messages import UNDECODABLE, Cancel, Control, Failure, Hello, Welcome, encode
 
 from ..mailbox import Mailbox, Sender
 from .commands import COMMANDS, Command
@@ -164,6 +164,6 @@ class Door:
 def _decode(header: bytes) -> Control:
     try:
         message: Control = _control.decode(header)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # not all of what msgspec raises is its own
+    except UNDECODABLE as error:
         raise BadMessage(reason=str(error)) from error
     return message

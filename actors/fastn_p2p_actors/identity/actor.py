@@ -12,7 +12,7 @@ import msgspec
 from fastn_p2p_client.dispatch import Dispatcher
 from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
 from fastn_p2p_client.link import Link
-from fastn_p2p_client.messages import Cancel, Deliver, Done, Failure, encode
+from fastn_p2p_client.messages import UNDECODABLE, Cancel, Deliver, Done, Failure, encode
 
 from ..mailbox import Mailbox, Sender
 from ..settings import IdentitySettings
@@ -123,7 +123,7 @@ class IdentityActor:
     def _on_network(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:
             message = _delivered.decode(header)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
+        except UNDECODABLE:
             return  # an answer that came too late
         if type(message) is Deliver:
             self._dispatcher.deliver(correlation, message, payload)
@@ -141,7 +141,7 @@ class IdentityActor:
     def _on_message(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:
             message = _request.decode(header)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except UNDECODABLE as error:
             self._mailbox.send(sender, correlation, encode(Failure.of(BadMessage(reason=str(error)))))
             return
         if isinstance(message, Cancel):

@@ -13,7 +13,6 @@ import msgspec
 from fastn_p2p_client.errors import (
     BadMessage,
     Forbidden,
-    IdentityAmbiguous,
     IdentityOffline,
     InternalError,
     P2PError,
@@ -241,7 +240,9 @@ class Network:
         if sender not in self._managers:
             raise Forbidden(role="a program", request=type(message).__name__)
         if isinstance(message, MakeTicket):
-            return TicketText(str(Ticket.of_record(await self.presence.fresh_record(self._one(message.identity)))))
+            return TicketText(
+                str(Ticket.of_record(await self.presence.fresh_record(self.registry.chosen(message.identity))))
+            )
         if isinstance(message, PutPeer):
             return PeerReply(self.book.add(message.peer, message.name).info())
         if isinstance(message, DropPeer):
@@ -252,16 +253,6 @@ class Network:
         if isinstance(message, Inspect):
             return NetworkReportReply(self._report())
         raise BadMessage(reason=f"{type(message).__name__} is not for the network")
-
-    def _one(self, name: str) -> OnlineIdentity:
-        if not name:
-            if len(self.registry) != 1:
-                raise IdentityAmbiguous(online=self.registry.names())
-            return next(iter(self.registry))
-        identity = self.registry.by_name(name)
-        if identity is None:
-            raise IdentityOffline(identity=name)
-        return identity
 
     def _report(self) -> NetworkReport:
         where = self.endpoint.address()

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import InvalidTicket, P2PError, PeerNameTaken, PeerUnknown, StorageFailed
+from fastn_p2p_client.errors import InvalidTicket, P2PError, PeerNameTaken, PeerNameUnknown, StorageFailed
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.messages import UNDECODABLE, PeerInfo
 from fastn_p2p_client.names import check_name
@@ -149,11 +149,11 @@ class AddressBook:
         """Forget the peer.
 
         Raises:
-            PeerUnknown: there is none of this name.
+            PeerNameUnknown.
         """
         peer = self._by_name.get(name)
         if peer is None:
-            raise PeerUnknown(peer=name)
+            raise PeerNameUnknown(name=name)
         try:
             self._path(name).unlink(missing_ok=True)
         except OSError as error:

@@ -19,16 +19,16 @@ from fastn_p2p_client.errors import (
     ConnectionLost,
     DeadlineExceeded,
     Denied,
-    IdentityAmbiguous,
     IdentityOffline,
     InternalError,
+    NoIdentityOnline,
     Overloaded,
     P2PError,
     PeerUnknown,
     PeerUnreachable,
 )
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_CALLS_PER_CLIENT
+from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_CALLS_PER_CLIENT, MAX_NAME
 from fastn_p2p_client.messages import (
     ApplicationFailure,
     Call,
@@ -75,7 +75,7 @@ class _Origin(Protocol):
 class _LocalCall:
     """A call of a local program, until its one outcome."""
 
-    __slots__ = ("_calls", "cancel", "correlation", "done", "seconds", "sender", "state")
+    __slots__ = ("_calls", "cancel", "correlation", "done", "looking_for", "seconds", "sender", "state")
 
     def __init__(self, calls: Calls, sender: Sender, state: _ClientState, correlation: bytes, seconds: float) -> None:
         self._calls = calls
@@ -84,6 +84,8 @@ class _LocalCall:
         self.correlation = correlation
         self.seconds = seconds
         self.done = False
+        self.looking_for = ""
+        """The peer, while there is no connection to it: nothing has been executed."""
         self.cancel: Callable[[], object] | None = None
         """Takes the call back from wherever it is now."""
 
@@ -106,7 +108,10 @@ class _LocalCall:
     def expire(self) -> None:
         if not self.done:
             self._take_back()
-            self.on_failure(DeadlineExceeded(seconds=round(self.seconds, 3)))
+            if self.looking_for:
+                self.on_failure(PeerUnreachable(peer=self.looking_for, reason="there was no connection in time"))
+            else:
+                self.on_failure(DeadlineExceeded(seconds=round(self.seconds, 3)))
 
     def _take_back(self) -> None:
         cancel, self.cancel = self.cancel, None
@@ -229,10 +234,10 @@ class Calls:
                 raise BadMessage(reason="a call with this id is in flight already")
             if len(state) >= MAX_CALLS_PER_CLIENT:
                 raise Overloaded(what="calls in flight from this program", limit=MAX_CALLS_PER_CLIENT)
-            source = self._source(call.identity)
+            source = self._registry.chosen(call.identity)
             target = self._target(call.peer)
         except P2PError as error:
-            if isinstance(error, IdentityOffline | IdentityAmbiguous) and self._may_park():
+            if isinstance(error, IdentityOffline | NoIdentityOnline) and self._may_park():
                 left = self._countdown(call.deadline_ms)
                 self._parked.append(
                     lambda: self.on_call(sender, correlation, replace(call, deadline_ms=left()), payload)
@@ -249,6 +254,7 @@ class Calls:
         if connection is not None and connection.introduced.get(target, 0) > self._wall():
             self._send(mine, connection, source, target, call, payload, call.deadline_ms)
         else:
+            mine.looking_for = _shown(target, call.peer)
             task = self._loop.create_task(self._find_and_send(mine, source, target, call, payload))
             mine.cancel = task.cancel
             self._tasks.add(task)
@@ -277,16 +283,6 @@ class Calls:
             mine = sender.state.get(correlation)
             if mine is not None:
                 mine.abandon()
-
-    def _source(self, name: str) -> OnlineIdentity:
-        if name:
-            identity = self._registry.by_name(name)
-            if identity is None:
-                raise IdentityOffline(identity=name)
-            return identity
-        if len(self._registry) != 1:
-            raise IdentityAmbiguous(online=self._registry.names())
-        return next(iter(self._registry))
 
     def _target(self, peer: str) -> bytes:
         if self._keys_generation != self._book.generation or len(self._keys) > _MAX_NAMES_CACHED:
@@ -342,6 +338,7 @@ class Calls:
             return
         if mine.done:
             return
+        mine.looking_for = ""
         self._send(mine, connection, source, target, call, payload, left())
 
     # ── the way to a peer ────────────────────────────────────────────────────────────────────────
@@ -350,7 +347,7 @@ class Calls:
         """A connection over which ``target`` has been proved to speak."""
         known = candidates(target, [*self._ticket_resolver(peer), *self._resolvers])
         if not known:
-            raise PeerUnknown(peer=peer if len(peer) <= 64 else PublicKey(target).id52)
+            raise PeerUnknown(peer=_shown(target, peer))
         reasons: list[str] = []
         for candidate in known:
             if self.pool is not None and candidate.address.endpoint == self.pool.own_endpoint:
@@ -358,12 +355,14 @@ class Calls:
                 continue
             try:
                 connection = await self._try(target, candidate)
+                if connection.closed:  # while this task waited for its turn
+                    raise ConnectionLost(what="the connection to the peer")
             except P2PError as error:
                 reasons.append(getattr(error, "reason", "") or str(error))
                 continue
             self._routes[target] = connection
             return connection
-        raise PeerUnreachable(peer=peer if len(peer) <= 64 else PublicKey(target).id52, reason=reasons[0])
+        raise PeerUnreachable(peer=_shown(target, peer), reason=reasons[0])
 
     def _ticket_resolver(self, peer: str) -> list[Resolver]:
         return [_TicketResolver(peer)] if Ticket.looks_like(peer) else []
@@ -469,13 +468,12 @@ class Calls:
                 else Overloaded(what=f"requests queued for {protocol}", limit=MAX_CALLS_PER_BINDING)
             )
             return None
-        now = self._loop.time()
         seconds = min(deadline_ms / 1000, MAX_CALL_TIMEOUT)
-        served = _Served(origin, binding, correlation, now, seconds)
+        served = _Served(origin, binding, correlation, time.monotonic(), seconds)
         binding.in_flight += 1
         binding.calls += 1
         self._served[correlation] = served
-        self.deadlines.add(served, now + seconds)
+        self.deadlines.add(served, self._loop.time() + seconds)
         return lambda: self._take_back(served)
 
     def on_answer(
@@ -489,7 +487,7 @@ class Calls:
             return  # too late, or somebody else's
         self._finish(served)
         binding = served.binding
-        binding.seconds.append(self._loop.time() - served.started)
+        binding.seconds.append(time.monotonic() - served.started)  # the loop's own clock has whole milliseconds
         if isinstance(answer, Reply):
             served.origin.on_reply(payload)
             return
@@ -526,6 +524,11 @@ class Calls:
             what.binding.errors += 1
             self._take_back(what)
             what.origin.on_failure(DeadlineExceeded(seconds=round(what.seconds, 3)))
+
+
+def _shown(target: bytes, peer: str) -> str:
+    """What errors call a peer: as the caller did, but a ticket is too long."""
+    return peer if len(peer) <= MAX_NAME else PublicKey(target).id52
 
 
 class _TicketResolver:

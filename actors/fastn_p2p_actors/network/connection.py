@@ -208,9 +208,10 @@ class PeerConnection:
             self._watchdog.cancel()
         if not self.ready.done():
             self.ready.set_exception(ConnectionLost(what=f"the connection ({reason})"))
-        for future in self._wanted.values():
+        wanted, self._wanted = self._wanted, {}
+        for future in wanted.values():
             if not future.done():
-                future.cancel()
+                future.set_exception(ConnectionLost(what=f"the connection ({reason})"))
         pending, self.pending = self.pending, {}
         for call in pending.values():
             call.on_failure(ConnectionLost(what="the connection to the peer"))
@@ -274,11 +275,18 @@ class PeerConnection:
             self._write(frame(message, payload))
 
     async def want(self, identity: bytes) -> None:
-        """Ask the other side to show that ``identity`` speaks through its endpoint; returns when it has."""
+        """Ask the other side to show that ``identity`` speaks through its endpoint; returns when it has.
+
+        Raises:
+            ConnectionLost: the connection has ended.
+        """
+        if self.closed:
+            raise ConnectionLost(what="the connection to the peer")
         future = self._wanted.get(identity)
         if future is None:
             future = self._wanted[identity] = self._loop.create_future()
-            self._write(frame(WireWant(identity)))
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._write(frame(WireWant(identity)))  # each time: what it could not show before, it may be able to now
         await asyncio.shield(future)
 
     def _write(self, data: bytes) -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from fastn_p2p_client.errors import InstanceNotFound, P2PError, PeerOffline, ProtocolNotFound
+from fastn_p2p_client.errors import (
+    IdentityAmbiguous,
+    IdentityOffline,
+    InstanceNotFound,
+    NoIdentityOnline,
+    P2PError,
+    PeerOffline,
+    ProtocolNotFound,
+)
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.messages import BindingStatus
 
@@ -79,7 +87,7 @@ class Registry:
     def __init__(self) -> None:
         self._by_name: dict[str, OnlineIdentity] = {}
         self._by_key: dict[bytes, OnlineIdentity] = {}
-        self._counters: dict[tuple[str, str, str], Binding] = {}
+        self._counters: dict[tuple[bytes, str, str], Binding] = {}
 
     def __iter__(self) -> Iterator[OnlineIdentity]:
         return iter(self._by_name.values())
@@ -92,6 +100,23 @@ class Registry:
 
     def by_name(self, name: str) -> OnlineIdentity | None:
         return self._by_name.get(name)
+
+    def chosen(self, name: str) -> OnlineIdentity:
+        """The identity of this name, or the only one online when the name is empty.
+
+        Raises:
+            IdentityOffline, IdentityAmbiguous, NoIdentityOnline.
+        """
+        if name:
+            identity = self._by_name.get(name)
+            if identity is None:
+                raise IdentityOffline(identity=name)
+            return identity
+        if len(self._by_name) > 1:
+            raise IdentityAmbiguous(online=self.names())
+        if not self._by_name:
+            raise NoIdentityOnline()
+        return next(iter(self._by_name.values()))
 
     def by_key(self, key: bytes) -> OnlineIdentity | None:
         return self._by_key.get(key)
@@ -112,18 +137,18 @@ class Registry:
         self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList, sender: Sender
     ) -> Binding:
         binding = Binding(identity, protocol, instance, access, sender)
-        earlier = self._counters.get((identity.name, protocol, instance))
+        earlier = self._counters.get((identity.raw, protocol, instance))
         if earlier is not None:
             binding.calls, binding.errors, binding.seconds = earlier.calls, earlier.errors, earlier.seconds
             if earlier.sender is sender:
                 binding.in_flight = earlier.in_flight
-        self._counters[identity.name, protocol, instance] = binding
+        self._counters[identity.raw, protocol, instance] = binding
         identity.bindings[protocol, instance] = binding
         return binding
 
     def withdraw(self, identity: OnlineIdentity, protocol: str, instance: str) -> None:
         identity.bindings.pop((protocol, instance), None)
-        self._counters.pop((identity.name, protocol, instance), None)
+        self._counters.pop((identity.raw, protocol, instance), None)
 
     def gone(self, sender: Sender, on_offline: Callable[[OnlineIdentity], None]) -> None:
         """The process behind ``sender`` has ended: what it served and announced is gone."""

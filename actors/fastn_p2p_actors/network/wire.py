@@ -57,6 +57,7 @@ CLOSE_PROTOCOL_ERROR: Final = 3
 CLOSE_REPLACED: Final = 4
 
 _PREFIX: Final = struct.Struct(">HI")
+_MAX_HEADER: Final = 0xFFFF
 PREFIX_BYTES: Final = _PREFIX.size
 
 
@@ -159,8 +160,14 @@ def decode_wire(header: bytes | memoryview) -> Wire:
 
 
 def frame(message: Message, payload: bytes = b"") -> bytes:
-    """One frame as bytes."""
+    """One frame as bytes.
+
+    Raises:
+        BadMessage: the message does not fit a header.
+    """
     header = encode(message)
+    if len(header) > _MAX_HEADER:
+        raise BadMessage(reason=f"a header of {len(header)} bytes, the limit is {_MAX_HEADER}")
     return b"".join((_PREFIX.pack(len(header), len(payload)), header, payload))
 
 

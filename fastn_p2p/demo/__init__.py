@@ -1,0 +1,153 @@
+"""``fastn-p2p demo``: two daemons on this machine, calls between them, a process killed and healed.
+
+Every command that is shown is run as shown, in a process of its own, and what stands below it is what it printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from fastn_p2p_client.client import Client
+from fastn_p2p_client.errors import P2PError
+
+from ..exits import Exit
+from .daemon import Daemon, DemoFailed
+from .screen import Screen, in_seconds
+
+__all__ = ["demonstrate"]
+
+WARM_CALLS: Final = 200
+HEAL_TIMEOUT: Final = 15.0
+VICTIM: Final = "network"
+
+
+def demonstrate() -> Exit:
+    """Runs the demonstration; prints why and what the daemons logged if a step fails."""
+    screen = Screen()
+    root = Path(tempfile.mkdtemp(prefix="fastn-p2p-demo-"))
+    daemons = (Daemon("one", root, screen), Daemon("two", root, screen))
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _story(*daemons, screen)
+    except (DemoFailed, P2PError, subprocess.TimeoutExpired) as error:
+        screen.failed(str(error))
+        for daemon in daemons:
+            screen.log(daemon.name, daemon.exit_code, daemon.last_lines())
+        return Exit.INTERNAL
+    finally:
+        for daemon in daemons:
+            daemon.end()
+        shutil.rmtree(root, ignore_errors=True)
+        signal.signal(signal.SIGTERM, previous)
+    return Exit.OK
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _story(one: Daemon, two: Daemon, screen: Screen) -> None:
+    began = time.monotonic()
+    times: dict[str, str] = {}
+
+    screen.chapter("Two daemons, as if on two machines")
+    for daemon in (one, two):
+        daemon.start()
+    for daemon in (one, two):
+        daemon.wait_until_ready()
+    times["both daemons ready after"] = in_seconds(time.monotonic() - began)
+
+    screen.chapter("An identity on each, and a protocol that it serves")
+    people = {"alice": one, "bob": two}
+    id52s = {name: daemon.run("create-identity", name) for name, daemon in people.items()}
+    for name, daemon in people.items():
+        daemon.run("add-protocol", name, "--protocol", "Echo", "--config", '{"max_length": 1000}')
+        daemon.run("identity-online", name)
+
+    screen.chapter("Calls both ways, by public key")
+    started = time.monotonic()
+    one.call(id52s["bob"], "Hello Bob!")
+    times["first call, with command and connection"] = in_seconds(time.monotonic() - started)
+    two.call(id52s["alice"], "Hello Alice!")
+
+    screen.chapter("A name instead of a key")
+    ticket = two.run("ticket", "bob")
+    one.run("peer", "add", ticket, "--name", "bob")
+    one.call("bob", "Hello again!")
+
+    screen.chapter(f"{WARM_CALLS} calls from one program, one after the other")
+    samples = asyncio.run(_warm_calls(one))
+    middle, late = statistics.median(samples), statistics.quantiles(samples, n=100)[98]
+    times[f"a call, median of {WARM_CALLS}"] = f"{middle * 1000:.2f} ms"
+    screen.result(
+        f"{in_seconds(sum(samples))} in total, {len(samples) / sum(samples):.0f} calls/s; "
+        f"median {middle * 1000:.2f} ms, 99th percentile {late * 1000:.2f} ms"
+    )
+
+    screen.chapter(f"The {VICTIM} process of daemon two is killed")
+    times[f"calls work again, after kill -9 of {VICTIM}"] = in_seconds(_kill_and_heal(one, two, screen))
+
+    screen.chapter("What daemon two says about itself")
+    two.run("status")
+
+    screen.chapter("The end")
+    for daemon in (one, two):
+        daemon.stop()
+    times["everything"] = in_seconds(time.monotonic() - began)
+    screen.summary(times)
+
+
+async def _warm_calls(caller: Daemon) -> list[float]:
+    """Seconds that each call took."""
+    samples: list[float] = []
+    async with Client(caller.home, program="demo") as client:
+        await client.connect()
+        for number in range(WARM_CALLS):
+            started = time.perf_counter()
+            await client.call(None, "bob", "Echo", request={"message": f"number {number}"})
+            samples.append(time.perf_counter() - started)
+    return samples
+
+
+def _kill_and_heal(caller: Daemon, victim: Daemon, screen: Screen) -> float:
+    """Seconds from the kill to the first call that succeeds."""
+    before = victim.process_status(VICTIM)
+    screen.command(victim.name, ["kill", "-9", str(before.pid)], own=False)
+    os.kill(before.pid, signal.SIGKILL)
+    took, failures = asyncio.run(_call_until_it_works(caller, victim))
+    after = victim.process_status(VICTIM)
+    if after.pid == before.pid:
+        raise DemoFailed(f"the {VICTIM} process still has pid {before.pid}")
+    met = ", ".join(f"{count} × {code}" for code, count in failures.items()) or "none failed"
+    screen.result(
+        f"calls work again after {in_seconds(took)}\n"
+        f"calls that failed until then: {met}\n"
+        f"{VICTIM}: pid {before.pid} → {after.pid}, restarts {before.restarts} → {after.restarts}, {after.state}"
+    )
+    return took
+
+
+async def _call_until_it_works(caller: Daemon, victim: Daemon) -> tuple[float, Counter[str]]:
+    failures: Counter[str] = Counter()
+    started = time.monotonic()
+    async with Client(caller.home, program="demo") as client:
+        while time.monotonic() - started < HEAL_TIMEOUT and victim.exit_code is None:
+            try:
+                await client.call(None, "bob", "Echo", request={"message": "Still there?"}, timeout=5)
+            except P2PError as error:
+                failures[error.code] += 1
+                await asyncio.sleep(0.02)
+            else:
+                return time.monotonic() - started, failures
+    raise DemoFailed(f"calls still fail {in_seconds(time.monotonic() - started)} after the kill: {dict(failures)}")

@@ -1,0 +1,157 @@
+"""A daemon of the demo's own, and commands to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from fastn_p2p_client.client import Client
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.messages import GetStatus, ProcessStatus, Status, StatusReply
+
+from .screen import INDENT, Screen, in_seconds
+
+__all__ = ["Daemon", "DemoFailed"]
+
+PROGRAM: Final = (sys.executable, "-P", "-m", "fastn_p2p")
+START_TIMEOUT: Final = 15.0
+COMMAND_TIMEOUT: Final = 20.0
+STOP_TIMEOUT: Final = 10.0
+LOG_LINES: Final = 30
+
+
+class DemoFailed(Exception):
+    """A step did not do what it should."""
+
+
+class Daemon:
+    """A daemon in a process of its own, with a home of its own, and commands to it."""
+
+    def __init__(self, name: str, root: Path, screen: Screen) -> None:
+        self.name = name
+        self.home = root / name
+        self.output = root / f"{name}.log"
+        self._screen = screen
+        self._started = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._environment = {key: value for key, value in os.environ.items() if not key.startswith("FASTN_")}
+        self._environment |= {
+            "FASTN_HOME": str(self.home),
+            "FASTN_HOST_DIRECTORY": str(root / "hosts"),
+            "COLUMNS": str(screen.width - len(INDENT)),
+            **({"FORCE_COLOR": "1"} if screen.coloured else {}),
+        }
+
+    def start(self) -> None:
+        self._screen.command(self.name, ["daemon", "--network", "local"])
+        self._started = time.monotonic()
+        with self.output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [*PROGRAM, "daemon", "--network", "local"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,  # Ctrl-C is for the demo, which then stops the daemon
+            )
+
+    def wait_until_ready(self) -> None:
+        assert self._process is not None  # noqa: S101
+        reason = "it said nothing"
+        while time.monotonic() - self._started < START_TIMEOUT:
+            if self._process.poll() is not None:
+                raise DemoFailed(f"daemon {self.name} ended with exit code {self._process.returncode} while it started")
+            try:
+                status = self.status()
+            except P2PError as error:
+                reason = str(error)
+            else:
+                waiting = [each.name for each in status.processes if each.state != "ready"]
+                if not waiting:
+                    took = in_seconds(time.monotonic() - self._started)
+                    self._screen.result(f"daemon {self.name} is ready after {took}, pid {self._process.pid}")
+                    return
+                reason = f"not ready: {', '.join(waiting)}"
+            time.sleep(0.05)
+        raise DemoFailed(f"daemon {self.name} was not ready within {START_TIMEOUT:.0f} s: {reason}")
+
+    def run(self, *arguments: str, request: str | None = None) -> str:
+        """One ``fastn-p2p`` command to this daemon; returns its standard output."""
+        self._screen.command(self.name, arguments, request=request)
+        done = subprocess.run(
+            [*PROGRAM, *arguments],
+            env=self._environment,
+            input=request or "",
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT,
+            check=False,
+        )
+        if done.returncode:
+            raise DemoFailed(
+                f"`fastn-p2p {arguments[0]}` ended with exit code {done.returncode}: {done.stderr.strip()}"
+            )
+        self._screen.result(done.stderr + done.stdout)
+        return done.stdout.strip()
+
+    def call(self, peer: str, message: str) -> None:
+        reply = self.run("call", peer, "Echo", request=json.dumps({"message": message}))
+        if message not in reply:
+            raise DemoFailed(f"the reply to {message!r} is {reply!r}")
+
+    def status(self) -> Status:
+        async def ask() -> Status:
+            async with Client(self.home, program="demo") as client:
+                reply = await client.control(GetStatus(), timeout=5)
+                assert isinstance(reply, StatusReply)  # noqa: S101
+                return reply.status
+
+        return asyncio.run(ask())
+
+    def process_status(self, name: str) -> ProcessStatus:
+        found = [each for each in self.status().processes if each.name == name]
+        if not found:
+            raise DemoFailed(f"daemon {self.name} has no process {name}")
+        return found[0]
+
+    def stop(self) -> None:
+        """SIGTERM, as a service manager does it."""
+        assert self._process is not None  # noqa: S101
+        self._screen.command(self.name, ["kill", str(self._process.pid)], own=False)
+        started = time.monotonic()
+        self._process.terminate()
+        code = self._process.wait(STOP_TIMEOUT)
+        if code:
+            raise DemoFailed(f"daemon {self.name} ended with exit code {code} when it was told to stop")
+        self._screen.result(f"daemon {self.name} stopped after {in_seconds(time.monotonic() - started)}")
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs, or when it was never started."""
+        return None if self._process is None else self._process.poll()
+
+    def end(self) -> None:
+        """Makes sure that it does not run, whatever happened before."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def last_lines(self) -> Iterator[str]:
+        """The end of what it printed and logged."""
+        for file in (self.output, *sorted((self.home / "logs").glob("*"))):
+            with contextlib.suppress(OSError):
+                lines = file.read_text(errors="replace").splitlines()
+                yield from (f"{file.name}: {line}" for line in lines[-LOG_LINES:])

@@ -1,0 +1,64 @@
+"""A process that hangs holds nobody up: calls end at their deadlines, and it wakes up or is replaced."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.harness import eventually
+
+from .conftest import Couple, StartLoad
+from .load import Load
+
+TIMEOUT = 1.5
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def wait_for_deadlines(load: Load) -> None:
+    """Every caller has waited for as long as it wanted to."""
+    wanted = load.order.callers
+    eventually(lambda: load.look() and load.failures.get("DeadlineExceeded", 0) >= wanted, "deadlines pass", 10, 0.05)
+
+
+@pytest.mark.parametrize(("side", "actor"), [("alice", "network"), ("bob", "network"), ("bob", "identity-bob")])
+def test_calls_end_by_their_deadline_while_a_process_hangs(
+    side: str, actor: str, couple: Couple, start_load: StartLoad
+) -> None:
+    daemon = couple.side(side)
+    load = start_load(timeout=TIMEOUT)
+    load.mark()
+    pid = daemon.pid(actor)
+    with frozen(pid):
+        wait_for_deadlines(load)
+    load.goes_well()
+    print(f"{side}'s {actor} hung: {load.failures}, the slowest call took {load.account.slowest:.3f} s of {TIMEOUT} s")
+    assert load.failures.keys() == {"DeadlineExceeded"}
+    assert daemon.pid(actor) == pid
+    load.stop()
+
+
+@pytest.mark.parametrize("side", ["alice", "bob"])
+def test_a_network_process_that_hangs_is_replaced(side: str, couple: Couple, start_load: StartLoad) -> None:
+    daemon = couple.side(side)
+    load = start_load(timeout=TIMEOUT)
+    load.mark()
+    pid = daemon.pid("network")
+    daemon.remember()
+    os.kill(pid, signal.SIGSTOP)
+    daemon.wait_actor("network", not_pid=pid)
+    load.goes_well()
+    assert daemon.processes()["network"]["last_exit"].startswith("no sign of life")
+    print(f"{side}'s network hung until it was replaced: {load.failures}")
+    load.stop()

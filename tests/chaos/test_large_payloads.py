@@ -1,0 +1,50 @@
+"""Payloads of megabytes are in flight while processes die, the calling program included."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.harness import Daemon, eventually
+
+from .conftest import Couple, StartLoad
+from .load import Load
+
+LARGE = {"callers": 4, "timeout": 10.0, "sizes": (1_000_000, 4_000_000, 100)}
+
+
+def in_flight(daemon: Daemon) -> int:
+    status = daemon.status()
+    return sum(connection.in_flight for connection in status.connections) + sum(
+        binding.in_flight for identity in status.identities for binding in identity.bindings
+    )
+
+
+@pytest.mark.parametrize("side", ["alice", "bob"])
+def test_a_network_process_is_killed_while_megabytes_pass_through_it(
+    side: str, couple: Couple, start_load: StartLoad
+) -> None:
+    daemon = couple.side(side)
+    load = start_load(**LARGE)
+    load.mark()
+    for _ in range(3):
+        daemon.wait_actor("network", not_pid=daemon.kill_actor("network"))
+        load.goes_well()
+    print(f"{side}'s network killed three times: {load.failures}")
+    load.stop()
+    eventually(lambda: not in_flight(couple.alice) and not in_flight(couple.bob), "nothing is in flight")
+
+
+def test_a_killed_program_leaves_nothing_in_flight(couple: Couple, start_load: StartLoad) -> None:
+    steady = start_load(callers=1, timeout=10.0)
+    steady.mark()
+    clients = couple.alice.status().clients
+    doomed: list[Load] = [start_load(**LARGE), start_load()]
+    eventually(lambda: in_flight(couple.alice) and in_flight(couple.bob), "calls are in flight")
+    for load in doomed:
+        load.kill()
+    steady.goes_well()
+    assert not steady.failures
+    steady.stop()
+    eventually(lambda: not in_flight(couple.alice) and not in_flight(couple.bob), "nothing is in flight")
+    eventually(lambda: couple.alice.status().clients < clients, "the programs are forgotten")
+    assert not couple.alice.errors[1:]

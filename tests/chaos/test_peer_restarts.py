@@ -1,0 +1,41 @@
+"""The other daemon stops and starts again: nobody has to do anything about it."""
+
+from __future__ import annotations
+
+from .conftest import Couple, StartLoad
+from .load import HONEST
+
+
+def test_the_next_call_after_a_restart_of_the_peer_succeeds(couple: Couple) -> None:
+    before = couple.bob.status()
+    with couple.alice.client() as client:
+        for number in range(3):
+            request = {"message": str(number)}
+            assert client.call("alice", couple.peer, "Echo", request=request) == {"echoed": f"Echo: {number}"}
+            assert couple.bob.stop() == 0
+            couple.bob.start()
+        assert client.call("alice", couple.peer, "Echo", request={"message": "x"}) == {"echoed": "Echo: x"}
+    after = couple.bob.status()
+    assert (after.endpoint, after.addresses) == (before.endpoint, before.addresses)
+    couple.stop()
+
+
+def test_a_restart_of_the_peer_under_load(couple: Couple, start_load: StartLoad) -> None:
+    # A daemon that stops takes its records out of the host directory: meanwhile nobody knows the peer.
+    load = start_load(honest=HONEST | {"PeerUnknown"})
+    load.mark()
+    assert couple.bob.stop() == 0
+    couple.bob.start()
+    load.goes_well()
+    print(f"bob's daemon restarted: {load.failures}")
+    load.stop()
+
+
+def test_a_restart_of_the_own_daemon_under_load(couple: Couple, start_load: StartLoad) -> None:
+    load = start_load()
+    load.mark()
+    assert couple.alice.stop() == 0
+    couple.alice.start()
+    load.goes_well()
+    print(f"alice's daemon restarted: {load.failures}")
+    load.stop()

@@ -1,0 +1,274 @@
+"""The internet's side: a rogue peer on every kind of QUIC stream, and a daemon that does not notice."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Final
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastn_p2p_actors.network.wire import (
+    WIRE_VERSION,
+    WireCancel,
+    WireFailure,
+    WireHello,
+    WireIntroduce,
+    WirePing,
+    WirePong,
+    WireRefusal,
+    WireReply,
+    WireRequest,
+    WireWant,
+    frame,
+)
+from fastn_p2p_client.limits import MAX_PAYLOAD
+from tests.conftest import MakeDaemon
+from tests.harness import Daemon
+from tests.unit.signer import Signer
+
+from .raw import unharmed
+from .rogue import HELLO, SECRET, Bi, Channel, Talk, Target, Uni, Until, endpoint_of, rogue
+
+MALLORY: Final = Signer("mallory")
+REQUEST: Final = msgspec.msgpack.encode({"message": "hi"})
+
+
+class Victim:
+    """A daemon that offers Echo to everyone, and another one that calls it honestly."""
+
+    def __init__(self, make_daemon: MakeDaemon) -> None:
+        self.daemon = make_daemon("victim")
+        self.honest = make_daemon("honest")
+        self.daemon.launch()
+        self.honest.start()
+        assert self.daemon.wait_ready(), self.daemon.report()
+        self.peer = self.daemon.identity("victim", config='{"max_length": 20000000}')
+        self.honest.identity("honest", echo=False)
+        status = self.daemon.status()
+        self.target = Target(bytes.fromhex(status.endpoint), status.addresses)
+        self.key = bytes.fromhex(_hex(self.peer))
+        self.serves()
+
+    def serves(self) -> None:
+        """An honest call still gets its answer."""
+        with self.honest.client() as client:
+            reply = client.call("honest", self.peer, "Echo", request={"message": "hi"})
+        assert reply == {"echoed": "Echo: hi"}
+
+
+def _hex(id52: str) -> str:
+    from fastn_p2p_client.keys import PublicKey
+
+    return bytes(PublicKey(id52)).hex()
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> object:
+    folder = tmp_path_factory.mktemp("quic")
+    made: list[Daemon] = []
+
+    def make(name: str = "one", **env: str) -> Daemon:
+        daemon = Daemon(folder / name, folder / "hosts", **env)
+        made.append(daemon)
+        return daemon
+
+    yield Victim(make)
+    for daemon in made:
+        daemon.clean_up()
+
+
+def introduction() -> bytes:
+    """Mallory may well introduce itself: anybody can make keys."""
+    now = int(time.time())
+    blob = MALLORY.delegation(endpoint=endpoint_of(SECRET), not_before=now - 10, not_after=now + 1000)
+    return frame(WireIntroduce(blob))
+
+
+def request(number: int, target: bytes, protocol: str = "Echo", deadline_ms: int = 10_000) -> bytes:
+    return frame(WireRequest(number, bytes(MALLORY.key), target, protocol, "default", deadline_ms), REQUEST)
+
+
+def test_rogue_that_behaves_is_served(victim: Victim) -> None:
+    """Which shows that the rogue's refusals below are for what it does wrong."""
+    steps = [Channel(HELLO + introduction() + request(1, victim.key)), Until(frames=1)]
+    with rogue(victim.target, [Talk(list(steps))]) as (account,):
+        assert account.answers == [[3, 1]]
+
+
+def test_garbage_on_the_call_channel_ends_that_connection_alone(victim: Victim) -> None:
+    noise = random.Random(1)
+    known = HELLO + introduction()
+    bad_header = b"\x00\x03\x00\x00\x00\x00abc"
+    channels = [
+        noise.randbytes(5000),
+        known + noise.randbytes(5000),
+        known + bad_header,
+        known + b"\xff\xff\xff\xff\xff\xff",  # a header and a payload as long as can be
+        known + b"\x00\x01\xff\xff\xff\xff\xc0",
+        known + b"\x00\x00\x00\x00\x00\x00",  # nothing
+        known + frame(WireReply(1))[:6] + b"\x93" * 3,
+        known + (6).to_bytes(2, "big") + bytes(4) + b"\x91\x91\x91\x91\x91\x91",
+        known + (60_000).to_bytes(2, "big") + bytes(4) + b"\x92\x09" + b"\x91" * 59_998,
+        request(1, victim.key),  # before any hello
+        introduction() + request(1, victim.key),
+        frame(WirePing()),
+    ]
+    with unharmed(victim.daemon):
+        talks = [Talk([Channel(data), Until(closed=True)]) for data in channels]
+        with rogue(victim.target, talks) as accounts:
+            for data, account in zip(channels, accounts, strict=True):
+                assert not account.stuck, (data[:100], account)
+                assert account.closed, (data[:100], account)
+                assert not account.answers or account.answers[0][0] == 5, (data[:100], account)
+        victim.serves()
+
+
+def test_frames_that_are_well_formed_and_make_no_sense_do_no_harm(victim: Victim) -> None:
+    """Answers to nothing, requests with impossible keys and names: an answer for whatever asks for one."""
+    deep: object = "x"
+    for _ in range(400):
+        deep = [deep]
+    nonsense = [
+        frame(WireReply(7), b"x" * 100),
+        frame(WireReply(-1)),
+        frame(WireRefusal(7, "k" * 60_000, "")),
+        frame(WireFailure(7, "nonsense", {"reason": deep})),
+        frame(WireFailure(7, "overloaded", {"what": deep, "limit": 1})),
+        frame(WireCancel(7)),
+        frame(WirePong()),
+        frame(WireWant(b"")),
+        frame(WireWant(b"x" * 60_000)),
+        frame(WireWant(bytes(32))),
+        frame(WireHello(WIRE_VERSION, b"again", MAX_PAYLOAD, 1)),
+    ]
+    requests = [
+        request(1, b""),
+        request(2, bytes(32)),
+        request(3, b"\xff" * 32),
+        request(4, b"x" * 1000),
+        request(5, victim.key, protocol="P" * 65_000),
+        request(6, victim.key, protocol="../../etc/passwd"),
+        request(7, victim.key, protocol="\0"),
+        request(8, victim.key, deadline_ms=-(2**63)),
+        request(9, victim.key, deadline_ms=2**64 - 1),
+        request(2**64 - 1, victim.key),
+        request(-(2**63), victim.key),
+    ]
+    with unharmed(victim.daemon):
+        steps = [Channel(HELLO + introduction()), Channel(b"".join(nonsense)), Channel(b"".join(requests))]
+        with rogue(victim.target, [Talk([*steps, Until(frames=len(requests))])]) as (account,):
+            assert (account.stuck, account.closed) == ("", "")
+            outcomes = {answer[1]: answer[2] if answer[0] == 5 else "reply" for answer in account.answers}
+        victim.serves()
+    assert outcomes == {
+        1: "invalid-key",
+        2: "invalid-key",
+        3: "invalid-key",
+        4: "invalid-key",
+        5: "bad-message",
+        6: "protocol-not-found",
+        7: "protocol-not-found",
+        8: "deadline-exceeded",
+        9: "reply",
+        2**64 - 1: "reply",
+        -(2**63): "reply",
+    }
+
+
+def test_request_without_an_introduction_is_refused(victim: Victim) -> None:
+    stolen = WireRequest(2, victim.key, victim.key, "Echo", "default", 1000)
+    steps = [Channel(HELLO + request(1, victim.key)), Until(frames=1), Channel(introduction() + frame(stolen, REQUEST))]
+    with rogue(victim.target, [Talk([*steps, Until(frames=2)])]) as (account,):
+        assert account.codes == ["bad-message", "bad-message"]
+        assert [answer[1] for answer in account.answers] == [1, 2]
+
+
+def test_another_alpn_gets_no_connection(victim: Victim) -> None:
+    with (
+        unharmed(victim.daemon),
+        rogue(victim.target, [Talk([], alpn=b"h3"), Talk([], alpn=b"fastn-p2p/2")]) as accounts,
+    ):
+        assert all(account.closed.startswith("no connection") for account in accounts), accounts
+    victim.serves()
+
+
+def test_another_wire_version_is_told_so(victim: Victim) -> None:
+    other = frame(WireHello(WIRE_VERSION + 1, b"rogue-01", MAX_PAYLOAD, 100))
+    with rogue(victim.target, [Talk([Channel(other), Until(closed=True)])]) as (account,):
+        assert "version" in account.closed
+
+
+def test_bulk_streams_of_garbage_end_that_connection_alone(victim: Victim) -> None:
+    noise = random.Random(2)
+    garbage = [noise.randbytes(100), noise.randbytes(70_000), b"\xff" * 10, HELLO + b"\x00\x01\x7f\xff\xff\xff\xc0"]
+    with unharmed(victim.daemon):
+        talks = [Talk([Channel(HELLO), Uni(data, finish=True), Until(closed=True)]) for data in garbage]
+        with rogue(victim.target, talks) as accounts:
+            assert not [account for account in accounts if account.stuck or not account.closed]
+        victim.serves()
+
+
+def test_streams_that_are_opened_and_left_open_hold_little(victim: Victim) -> None:
+    """Whole payloads that never end, streams that nobody asked for, announcements of a lot: with honest calls among them."""
+    announced = frame(WireRequest(1, bytes(MALLORY.key), victim.key, "Echo", "default", 1000), bytes(65_537))
+    with unharmed(victim.daemon, grows_by=96 * 1024 * 1024):
+        talks = [
+            Talk([Channel(HELLO + introduction()), Uni(b"\x00", times=15)]),
+            Talk([Channel(HELLO + introduction()), Uni(announced[:7], times=15)]),
+            Talk([Channel(HELLO + introduction()), Bi(b"x" * 100)]),
+            Talk([Channel(HELLO[:3])]),
+            Talk([Uni(b"x" * 1000)]),
+            Talk([]),
+        ]
+        with rogue(victim.target, talks) as accounts:
+            assert len(accounts) == len(talks)
+            victim.serves()
+    victim.serves()
+
+
+def test_thousands_of_pings_whose_answers_nobody_reads_hold_little(victim: Victim) -> None:
+    with unharmed(victim.daemon, grows_by=32 * 1024 * 1024):
+        pings = Channel(frame(WirePing()), times=100_000)
+        wants = Channel(frame(WireWant(victim.key)), times=20_000)
+        steps = [Channel(HELLO + introduction()), pings, wants, pings]
+        with rogue(victim.target, [Talk(list(steps), listen=False)]):
+            victim.serves()
+    victim.serves()
+
+
+frames = st.lists(
+    st.one_of(
+        st.binary(max_size=200),
+        st.builds(
+            lambda header, payload: len(header).to_bytes(2, "big") + len(payload).to_bytes(4, "big") + header + payload,
+            st.one_of(
+                st.binary(max_size=60),
+                st.recursive(
+                    st.one_of(st.integers(-(2**63), 2**64 - 1), st.text(max_size=20), st.binary(max_size=40)),
+                    lambda inner: st.lists(inner, max_size=7),
+                ).map(msgspec.msgpack.encode),
+                st.lists(st.one_of(st.integers(0, 12), st.binary(max_size=40)), min_size=1, max_size=8).map(
+                    msgspec.msgpack.encode
+                ),
+            ),
+            st.binary(max_size=40),
+        ),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=5, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(frames, min_size=8, max_size=8))
+def test_whatever_a_peer_sends_the_daemon_lives(victim: Victim, conversations: list[list[bytes]]) -> None:
+    talks = [
+        Talk([Channel(HELLO + introduction()), Channel(b"".join(each)), Uni(b"".join(each), finish=True)])
+        for each in conversations
+    ]
+    with unharmed(victim.daemon):
+        with rogue(victim.target, talks):
+            victim.serves()

@@ -1,0 +1,191 @@
+"""A handler's annotations are its contract, and what cannot be a handler says why."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fastn_p2p_client.errors import InvalidKey
+from fastn_p2p_client.handlers import InvalidHandler, RequestHandler
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.protocol import BindingContext, NoConfig, Peer, Protocol, peer_from, request, request_handlers
+
+KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
+
+
+class Question(msgspec.Struct):
+    text: str
+    times: int = 1
+
+
+class Two(msgspec.Struct):
+    number: int
+
+
+@dataclasses.dataclass
+class Plain:
+    text: str
+
+
+class Start(msgspec.Struct, tag=True):
+    pass
+
+
+class Stop(msgspec.Struct, tag=True):
+    code: int
+
+
+async def takes_struct(request: Question) -> str:
+    return request.text
+
+
+async def takes_peer(request: Question, peer: Peer) -> str:
+    return f"{peer}: {request.text}"
+
+
+async def takes_dataclass(request: Plain) -> None: ...
+
+
+async def takes_union(request: Start | Stop) -> None: ...
+
+
+async def takes_anything(request: Any) -> None: ...
+
+
+def not_async(request: Question) -> None: ...
+
+
+async def takes_nothing() -> None: ...
+
+
+async def not_annotated(request) -> None: ...  # type: ignore[no-untyped-def]
+
+
+async def takes_more(request: Question, more: int) -> None: ...
+
+
+async def two_peers(request: Question, one: Peer, two: Peer) -> None: ...
+
+
+async def keywords(*, request: Question) -> None: ...
+
+
+async def undecodable(request: Question | Two) -> None: ...
+
+
+async def unresolvable(request: Missing) -> None: ...  # type: ignore[name-defined] # noqa: F821
+
+
+def pack(value: object) -> bytes:
+    return msgspec.msgpack.encode(value)
+
+
+def test_request_is_decoded_to_the_annotation() -> None:
+    assert RequestHandler(takes_struct).decode(pack({"text": "hi"})) == Question("hi")
+    assert RequestHandler(takes_dataclass).decode(pack({"text": "hi"})) == Plain("hi")
+    assert RequestHandler(takes_union).decode(pack({"type": "Stop", "code": 3})) == Stop(3)
+    assert RequestHandler(takes_anything).decode(pack([1, {"a": None}])) == [1, {"a": None}]
+
+
+def test_request_is_checked_strictly_and_the_field_is_named() -> None:
+    with pytest.raises(msgspec.ValidationError, match=r"\$\.times"):
+        RequestHandler(takes_struct).decode(pack({"text": "hi", "times": "2"}))
+    with pytest.raises(msgspec.ValidationError, match="`text`"):
+        RequestHandler(takes_struct).decode(pack({}))
+
+
+def test_peer_is_given_to_those_who_ask_for_it() -> None:
+    assert RequestHandler(takes_peer).wants_peer
+    assert not RequestHandler(takes_struct).wants_peer
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [
+        (not_async, "async def"),
+        (takes_nothing, "first positional"),
+        (not_annotated, "annotate 'request'"),
+        (takes_more, "one `Peer`"),
+        (two_peers, "one `Peer`"),
+        (keywords, "first positional"),
+        (undecodable, "cannot be decoded"),
+        (unresolvable, "Missing"),
+    ],
+)
+def test_what_cannot_be_a_handler_says_why(function: Any, what: str) -> None:
+    with pytest.raises(InvalidHandler, match=what):
+        RequestHandler(function)
+
+
+# ── protocols ────────────────────────────────────────────────────────────────────────────────────
+
+
+class Base(Protocol):
+    class Config(msgspec.Struct):
+        greeting: str = "hello"
+
+    config: Config
+
+    class Ask(msgspec.Struct):
+        name: str
+
+    @request
+    async def greet(self, request: Ask, peer: Peer) -> str:
+        return f"{self.config.greeting} {request.name}"
+
+
+class Derived(Base):
+    @request
+    async def greet(self, request: Base.Ask, peer: Peer) -> str:
+        return (await super().greet(request, peer)).upper()
+
+
+class TwoHandlers(Base):
+    @request
+    async def other(self, request: int) -> int:
+        return request
+
+
+class NoHandlers(Protocol):
+    pass
+
+
+def context(config: object) -> BindingContext:
+    return BindingContext("alice", KEY, "Test", "default", Path("/nowhere"), config)
+
+
+@pytest.mark.parametrize(("cls", "reply"), [(Base, "hello you"), (Derived, "HELLO YOU")])
+def test_handler_of_a_protocol_sees_its_config_and_nested_types(cls: type[Base], reply: str) -> None:
+    handler = RequestHandler.of_protocol(cls(context(Base.Config())))
+    assert handler is not None
+    asked = handler.call(handler.decode(pack({"name": "you"})), peer_from(bytes(KEY), ""))
+    assert asyncio.run(asked) == reply
+
+
+def test_protocol_has_one_request_handler_or_none() -> None:
+    assert RequestHandler.of_protocol(NoHandlers(context(NoConfig()))) is None
+    assert request_handlers(Derived) == ["greet"]
+    with pytest.raises(InvalidHandler, match=r"several request handlers: other, greet"):
+        RequestHandler.of_protocol(TwoHandlers(context(Base.Config())))
+
+
+def test_hooks_do_nothing_unless_overridden() -> None:
+    async def scenario() -> None:
+        code = NoHandlers(context(NoConfig()))
+        for hook in ("check", "create", "activate", "reload", "deactivate", "delete"):
+            assert await getattr(code, f"on_{hook}")() is None
+
+    asyncio.run(scenario())
+
+
+def test_peer_has_a_key_and_perhaps_a_name() -> None:
+    assert str(peer_from(bytes(KEY), "bob")) == "bob"
+    assert peer_from(bytes(KEY), "") == Peer(KEY, None)
+    assert str(peer_from(bytes(KEY), "")) == KEY.id52
+    with pytest.raises(InvalidKey):
+        peer_from(b"short", "")
