@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from fastn_p2p_client.errors import PayloadTooLarge
-from fastn_p2p_client.messages import Done, Failure
+from fastn_p2p_client.messages import UNDECODABLE, Done, Failure
 
 __all__ = [
     "MAX_MESSAGE",
@@ -203,7 +203,7 @@ def receive_from_child(leash: socket.socket) -> FromChild:
     packet = _packet(leash)
     try:
         return _from_child.decode(packet)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise LeashBroken(str(error)) from None
 
 
@@ -212,7 +212,7 @@ def receive_from_supervisor(leash: socket.socket) -> FromSupervisor:
     packet = _packet(leash)
     try:
         return _from_supervisor.decode(packet)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise LeashBroken(str(error)) from None
 
 

@@ -199,7 +199,10 @@ class Mailbox:
                 and len(frames[1]) <= MAX_HEADER
                 and len(frames[2]) <= MAX_PAYLOAD
             ):
-                self._on_message(sender, frames[0], frames[1], frames[2])
+                try:
+                    self._on_message(sender, frames[0], frames[1], frames[2])
+                except Exception:  # a defect costs this message, not those behind it
+                    log.exception("%s: a message from process %d", self._path.stem, sender.pid)
             else:
                 self._refuse(sender, frames)
             if not readable(socket):  # costs a fifth of the exception that an empty socket raises

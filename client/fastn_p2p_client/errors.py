@@ -537,6 +537,6 @@ def error_from(code: str, fields: dict[str, Any]) -> P2PError:
     try:
         error = cls(**fields)
         str(error)  # a field of the wrong type must not surface where somebody prints the error
-    except (TypeError, ValueError, KeyError, AttributeError):
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         return InternalError(reason=f"malformed error {code!r}")
     return error

@@ -38,6 +38,8 @@ __all__ = ["Answer", "Link", "decode_answer"]
 _BURST: Final = 256
 """Messages taken in one go before other work of the loop gets a turn."""
 _CANCEL: Final = encode(Cancel())
+_MAX_ID: Final = 0x7FFFFFFFFFFFFFFF
+"""The highest bit is set in the ids that the other end chooses for what it asks of us."""
 
 
 class Answer(NamedTuple):
@@ -137,7 +139,7 @@ class Link:
         """``ask`` with an encoded header, over the connection that stands now."""
         if len(payload) > MAX_PAYLOAD:
             raise PayloadTooLarge(size=len(payload), limit=MAX_PAYLOAD)
-        self._next_id = number = (self._next_id + 1) & 0xFFFFFFFFFFFFFFFF
+        self._next_id = number = (self._next_id + 1) & _MAX_ID
         correlation = number.to_bytes(8, "big")
         self.send(correlation, header, payload)
         future: asyncio.Future[Answer] = self._loop.create_future()

@@ -2,7 +2,8 @@
 
 A message is three frames, ``[id, header, payload]``, on ZeroMQ over a Unix socket (programs hold DEALERs):
 
-* ``id`` is chosen by whoever asks, at most 16 bytes, and comes back with the answer;
+* ``id`` is chosen by whoever asks, at most 16 bytes, and comes back with the answer. What the daemon asks of a program
+  that serves has ids of 8 bytes with the highest bit of the first one set, and such ids are the daemon's alone;
 * ``header`` is one of the structs below as a msgpack array whose first item is the integer tag;
 * ``payload`` is opaque bytes, empty where a message has none. Whoever calls encodes it, whoever handles
   decodes it, nobody in between looks inside.

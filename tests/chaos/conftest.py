@@ -29,11 +29,9 @@ class Couple(NamedTuple):
     def stop(self) -> None:
         """Both stop cleanly, and nothing of them is left: no process, no socket, no file that the next start would not
         expect."""
-        import time
         for daemon in (self.alice, self.bob):
-            t=time.time()
             assert daemon.stop() == 0
-            print("stop", time.time()-t, "\n".join((daemon.home.logs/"supervisor.log").read_text().splitlines()[-6:]), (daemon.home.logs/"network.log").read_text()[-600:]); daemon.clean_up()
+            daemon.clean_up()
             assert sorted(path.name for path in (daemon.home.path / "run").iterdir()) == ["network.port"]
             assert not daemon.home.control_socket.exists()
             if daemon.home.sockets != daemon.home.path:

@@ -7,26 +7,34 @@ class, code and fields; the command prints exactly the error's words, and nothin
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import io
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import fastn_p2p_client.errors as e
+from fastn_p2p.cli import main
 from fastn_p2p.exits import EXITS, Exit
+from fastn_p2p_actors.mailbox import Mailbox, Sender
 from fastn_p2p_client import Client, sync
 from fastn_p2p_client import messages as m
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
 from fastn_p2p_client.link import Link, decode_answer
 from tests.e2e.world import World, give, wait_idle
-from tests.harness import Daemon, eventually
+from tests.harness import Daemon
+
+_reply = msgspec.msgpack.Decoder(m.ControlReply)
 
 STRANGER = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 
@@ -299,17 +307,20 @@ CASES: dict[str, Callable[[World], Case]] = {
         "an ID52 has 52",
     ),
     "a peer with a broken ticket": lambda w: Case(
-        Command(
-            ["peer", "add", ticket_of(w.two, "bob")[:-3], "--name", "bob"],
-            m.AddPeer(ticket_of(w.two, "bob")[:-3], "bob"),
-        ),
+        Command(["peer", "add", broken(ticket_of(w.two, "bob")), "--name", "bob"], m.AddPeer(broken("fastn1"), "bob")),
         e.InvalidTicket(reason="a part of it is missing, or a character in it is wrong"),
         "Ask the peer for a new one",
     ),
     "forget a peer that is not there": lambda w: Case(
-        Command(["peer", "remove", "nobody"], m.RemovePeer("nobody")), e.PeerUnknown(peer="nobody"), "nobody"
+        Command(["peer", "remove", "nobody"], m.RemovePeer("nobody")),
+        e.PeerNameUnknown(name="nobody"),
+        "fastn-p2p peer list",
     ),
 }
+
+
+def broken(ticket: str) -> str:
+    return ticket + "z" * 64
 
 
 def id52_of(daemon: Daemon, name: str) -> str:
@@ -327,7 +338,7 @@ def ticket_of(daemon: Daemon, name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def crowd(world: World) -> Iterator[World]:
+def crowd(world: World) -> World:
     """More identities: fred is online at ``one`` and erin is not; dora is offline at ``two`` and a peer of ``one``."""
     world.one.identity("fred", echo=False)
     world.one.identity("erin", online=False)
@@ -337,7 +348,7 @@ def crowd(world: World) -> Iterator[World]:
         client.control(m.AddPeer(ticket, "dora"))
     with world.two.client() as client:
         client.control(m.SetOnline("dora", False))
-    yield world
+    return world
 
 
 def agrees(error: BaseException, expected: e.P2PError | e.ApplicationError) -> None:
@@ -352,7 +363,9 @@ def agrees(error: BaseException, expected: e.P2PError | e.ApplicationError) -> N
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_error_is_its_own_on_the_command_line_and_in_both_apis(crowd: World, name: str) -> None:
+def test_each_error_is_its_own_on_the_command_line_and_in_both_apis(
+    crowd: World, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     case = CASES[name](crowd)
     question, expected = case.question, case.error
 
@@ -372,17 +385,19 @@ def test_each_error_is_its_own_on_the_command_line_and_in_both_apis(crowd: World
 
     asyncio.run(ask())
 
-    done = crowd.one.cli(*question.arguments(), input=question.stdin())
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert case.advice in done.stderr
+    monkeypatch.setenv("FASTN_HOME", str(crowd.one.home.path))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((question.stdin() or "").encode())))
+    code = main(question.arguments())
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert case.advice in err
     if isinstance(expected, e.P2PError):
-        assert done.stderr == f"fastn-p2p: {expected}\n"
-        assert done.returncode == EXITS[expected.code]
+        assert err == f"fastn-p2p: {expected}\n"
+        assert code == EXITS[expected.code]
     else:
-        assert str(expected) in done.stderr
-        assert json.dumps(expected.payload, separators=(",", ":")) in done.stderr
-        assert done.returncode == Exit.APPLICATION
+        data = json.dumps(expected.payload, separators=(",", ":"))
+        assert err == f"fastn-p2p: the handler answered with an error: {expected}\n{data}\n"
+        assert code == Exit.APPLICATION
 
 
 def test_nothing_was_changed_by_errors(crowd: World) -> None:
@@ -495,6 +510,41 @@ def test_a_program_of_another_version(world: World) -> None:
         agrees(refusal.error(), e.BadMessage(reason="say Hello first"))
 
 
+def test_a_daemon_of_another_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stub that only knows version 7: all three name both versions."""
+    home = Home(tmp_path)
+    expected = e.VersionMismatch(ours=PROTOCOL_VERSION, theirs=7)
+    monkeypatch.setenv("FASTN_HOME", str(tmp_path))
+
+    async def converse() -> None:
+        def refuse(sender: Sender, correlation: bytes, _header: bytes, _payload: bytes) -> None:
+            mailbox.send(sender, correlation, m.encode(m.Failure.of(expected)))
+
+        home.control_socket.parent.mkdir(parents=True, exist_ok=True)
+        mailbox = Mailbox(home.control_socket, refuse)
+        mailbox.open()
+        try:
+            async with Client(home) as client:
+                with pytest.raises(e.VersionMismatch) as caught:
+                    await client.call(None, STRANGER, "Echo")
+            agrees(caught.value, expected)
+            assert await asyncio.to_thread(main, ["list-identities"]) == Exit.DAEMON
+            with pytest.raises(e.VersionMismatch) as caught:
+                await asyncio.to_thread(sync.Client(home).control, m.GetStatus())
+            agrees(caught.value, expected)
+        finally:
+            mailbox.close()
+
+    with home.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        asyncio.run(converse())
+    assert capsys.readouterr() == ("", f"fastn-p2p: {expected}\n")
+
+
 # ── a daemon that is not well ────────────────────────────────────────────────────────────────────
 
 
@@ -555,16 +605,3 @@ def test_a_peer_whose_daemon_is_gone(crowd: World) -> None:
     give(crowd.two, "bob", "Echo", "afterwards")
     done = crowd.one.cli("call", ticket, "Echo", "afterwards", "--as", "alice", input='{"message": "hi"}')
     assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr
-
-
-_reply: Any = None
-
-
-def _decoder() -> Any:
-    import msgspec
-
-    return msgspec.msgpack.Decoder(m.ControlReply)
-
-
-_reply = _decoder()
-_ = (Home, eventually)

@@ -208,12 +208,13 @@ def test_directory_that_cannot_be_written_to(store: Store, tmp_path: Path) -> No
 def test_directory_in_the_way_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "directory").mkdir()
-    for step in (
+    steps: list[Callable[[], object]] = [
         lambda: write_atomically(tmp_path / "directory", b""),
         lambda: write_atomically(tmp_path / "none" / "file", b""),
         lambda: make_directory(tmp_path / "file" / "below"),
         lambda: remove_tree(tmp_path / "none", tmp_path),
-    ):
+    ]
+    for step in steps:
         with pytest.raises(StorageFailed):
             step()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["directory", "file"]

@@ -169,7 +169,8 @@ class Network:
 
     def _on_gone(self, sender: Sender) -> None:
         self._managers.discard(sender)
-        self.registry.gone(sender, self.presence.withdrawn)
+        if self.registry.gone(sender):
+            self.calls.unsettled()
         self.calls.on_sender_gone(sender)
 
     def _fail(self, sender: Sender, correlation: bytes, error: P2PError) -> None:

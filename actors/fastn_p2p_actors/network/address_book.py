@@ -95,7 +95,7 @@ class AddressBook:
             self.sequences = SequenceBook.from_dict(seen.sequences)
         except FileNotFoundError:
             pass
-        except (OSError, *UNDECODABLE) as error:
+        except (OSError, *UNDECODABLE, P2PError) as error:
             self.warnings.append(f"{self._directory / _SEEN} is damaged and not used: {error}")
 
     def __len__(self) -> int:

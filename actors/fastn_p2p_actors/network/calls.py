@@ -24,6 +24,7 @@ from fastn_p2p_client.errors import (
     NoIdentityOnline,
     Overloaded,
     P2PError,
+    PeerOffline,
     PeerUnknown,
     PeerUnreachable,
 )
@@ -38,6 +39,7 @@ from fastn_p2p_client.messages import (
     Reply,
     encode,
 )
+from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 from fastn_p2p_client.trace import TRACING, mark
 
@@ -56,11 +58,13 @@ log = logging.getLogger(__name__)
 
 _REPLY: Final = encode(Reply())
 _CANCEL: Final = encode(Cancel())
+_OURS: Final = 1 << 63
+"""Set in the ids that we choose: whoever serves also asks us, under ids of its own, over the same connection."""
 _PROOF_TIMEOUT: Final = 5.0
 _MAX_NAMES_CACHED: Final = 4096
 _SETTLING: Final = 2.0
-"""Seconds after the start of this process in which whoever serves registers (again): what comes for an identity or a
-binding that is not known yet waits that long for it."""
+"""Seconds after the start of this process, or the end of one that served, in which whoever serves registers (again):
+what comes for an identity or a binding that is not known waits that long for it."""
 _MAX_PARKED: Final = 4096
 
 
@@ -227,26 +231,32 @@ class Calls:
         state = sender.state
         if not isinstance(state, _ClientState):
             state = sender.state = _ClientState()
-        seconds = min(call.deadline_ms / 1000, MAX_CALL_TIMEOUT)
-        mine = _LocalCall(self, sender, state, correlation, seconds)
         try:
             if correlation in state:
                 raise BadMessage(reason="a call with this id is in flight already")
             if len(state) >= MAX_CALLS_PER_CLIENT:
                 raise Overloaded(what="calls in flight from this program", limit=MAX_CALLS_PER_CLIENT)
+            if len(call.protocol) > MAX_NAME or len(call.instance) > MAX_NAME:
+                check_name(call.protocol, "a protocol")
+                check_name(call.instance, "an instance")
+        except P2PError as error:
+            self.mailbox.send(sender, correlation, encode(Failure.of(error)))
+            return
+        seconds = min(call.deadline_ms / 1000, MAX_CALL_TIMEOUT)
+        mine = state[correlation] = _LocalCall(self, sender, state, correlation, seconds)
+        self.deadlines.add(mine, self._loop.time() + seconds)
+        self._route(mine, call, payload)
+
+    def _route(self, mine: _LocalCall, call: Call, payload: bytes) -> None:
+        try:
             source = self._registry.chosen(call.identity)
             target = self._target(call.peer)
-        except P2PError as error:
-            if isinstance(error, IdentityOffline | NoIdentityOnline) and self._may_park():
-                left = self._countdown(call.deadline_ms)
-                self._parked.append(
-                    lambda: self.on_call(sender, correlation, replace(call, deadline_ms=left()), payload)
-                )
-            else:
-                self.mailbox.send(sender, correlation, encode(Failure.of(error)))
+        except (IdentityOffline, NoIdentityOnline) as error:
+            self._park(mine, call, payload, error)
             return
-        state[correlation] = mine
-        self.deadlines.add(mine, self._loop.time() + seconds)
+        except P2PError as error:
+            mine.on_failure(error)
+            return
         if self._registry.by_key(target) is not None:
             mine.cancel = self._serve(mine, source.raw, target, call.protocol, call.instance, call.deadline_ms, payload)
             return
@@ -260,11 +270,28 @@ class Calls:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def unsettled(self) -> None:
+        """A process that served has ended, and its successor registers soon."""
+        self._settled_at = self._loop.time() + _SETTLING
+
     def registered(self) -> None:
         """Somebody has come online or serves something: what waits for that has another turn."""
         parked, self._parked = self._parked, []
         for again in parked:
             again()
+
+    def _park(self, mine: _LocalCall, call: Call, payload: bytes, error: P2PError) -> None:
+        """Give the call another turn when somebody registers; it ends with ``error`` when that is not to be expected."""
+        if not self._may_park():
+            mine.on_failure(error)
+            return
+        left = self._countdown(call.deadline_ms)
+
+        def again() -> None:
+            if not mine.done:
+                self._route(mine, replace(call, deadline_ms=left()), payload)
+
+        self._parked.append(again)
 
     def _may_park(self) -> bool:
         if self._loop.time() >= self._settled_at or len(self._parked) >= _MAX_PARKED:
@@ -326,6 +353,9 @@ class Calls:
         left = self._countdown(call.deadline_ms)
         try:
             connection = await self._reach(target, call.peer)
+        except PeerOffline as error:
+            self._park(mine, call, payload, error)
+            return
         except P2PError as error:
             mine.on_failure(error)
             return
@@ -351,8 +381,7 @@ class Calls:
         reasons: list[str] = []
         for candidate in known:
             if self.pool is not None and candidate.address.endpoint == self.pool.own_endpoint:
-                reasons.append("it is this daemon's own identity, and not online")
-                continue
+                continue  # it is this daemon's own identity, and not online
             try:
                 connection = await self._try(target, candidate)
                 if connection.closed:  # while this task waited for its turn
@@ -362,6 +391,8 @@ class Calls:
                 continue
             self._routes[target] = connection
             return connection
+        if not reasons:
+            raise PeerOffline(peer=_shown(target, peer))
         raise PeerUnreachable(peer=_shown(target, peer), reason=reasons[0])
 
     def _ticket_resolver(self, peer: str) -> list[Resolver]:
@@ -404,8 +435,7 @@ class Calls:
         origin = _RemoteOrigin(connection, request.id)
         found = self._registry.find(request.target, request.protocol, request.instance)
         if not isinstance(found, Binding) and self._may_park():
-            left = self._countdown(request.deadline_ms)
-            self._parked.append(lambda: self.on_request(connection, replace(request, deadline_ms=left()), payload))
+            self._park_request(connection, request, payload)
             return
         connection.serving[request.id] = self._serve(
             origin,
@@ -418,6 +448,20 @@ class Calls:
         )
         if connection.serving[request.id] is None:
             del connection.serving[request.id]
+
+    def _park_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
+        left = self._countdown(request.deadline_ms)
+
+        def again() -> None:
+            if connection.serving.get(request.id) is taken_back:
+                del connection.serving[request.id]
+                self.on_request(connection, replace(request, deadline_ms=left()), payload)
+
+        def taken_back() -> None:
+            """Not among those that are being served any more: that is all."""
+
+        connection.serving[request.id] = taken_back
+        self._parked.append(again)
 
     def on_request_cancelled(self, connection: PeerConnection, number: int) -> None:
         take_back = connection.serving.pop(number, None)
@@ -457,7 +501,7 @@ class Calls:
             origin.on_failure(Overloaded(what=f"calls in flight at {protocol}", limit=MAX_CALLS_PER_BINDING))
             return None
         self._next_number = number = self._next_number + 1
-        correlation = number.to_bytes(8, "big")
+        correlation = (_OURS | number).to_bytes(8, "big")
         header = encode(
             Deliver(source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms)
         )

@@ -18,7 +18,7 @@ from fastn_p2p_client.errors import (
     PayloadTooLarge,
     error_from,
 )
-from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
+from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_NAME, MAX_PAYLOAD
 from fastn_p2p_client.messages import ConnectionStatus
 from fastn_p2p_client.trace import TRACING, mark
 
@@ -56,10 +56,24 @@ _MAX_FRAME: Final = MAX_PAYLOAD + 65536 + PREFIX_BYTES + 4096
 _MAX_BULK_STREAMS: Final = 16
 """Bulk streams read at once: what one peer can make us hold in memory is this times the frame limit."""
 _MAX_QUEUED: Final = 64 * 1024 * 1024
-"""Bytes that wait for a peer that does not read; above it requests, and then replies, end with ``Overloaded``."""
+"""Bytes that wait for a peer that does not read; above it requests, and then replies, end with ``Overloaded``.
+Above twice as much, the peer reads not even that, and is left."""
+_FRAME_COST: Final = 64
+"""Bytes of memory that a queued frame takes beside its own."""
+_MAX_INTRODUCED: Final = 4096
+"""Identities that may speak through one endpoint."""
+_RECEIVE_WINDOW: Final = 32 * 1024 * 1024
+"""Bytes that the other side may have sent and we have not read yet, over all streams."""
+_BULK_TIMEOUT: Final = 120.0
+"""Seconds that a bulk stream may take to arrive."""
+HELLO_TIMEOUT: Final = 10.0
+"""Seconds within which the other side's hello must come."""
 _PING_AFTER: Final = 1.0
 _DEAD_AFTER: Final = 5.0
 """Seconds of silence with calls in flight after which we ask, and after which the peer counts as gone."""
+
+
+_PONG: Final = frame(WirePong())
 
 
 class OutgoingCall(Protocol):
@@ -132,12 +146,17 @@ class PeerConnection:
         self._bulk_streams = 0
         self._watchdog: asyncio.TimerHandle | None = None
         self._watched_from = 0.0
+        self._hello_timer: asyncio.TimerHandle | None = None
         self.sent = 0
         self.received = 0
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, hello: WireHello) -> None:
+        self._raw.set_receive_window(_RECEIVE_WINDOW)
+        self._raw.set_max_concurrent_bi_streams(0 if self.outgoing else 1)
+        self._raw.set_max_concurrent_uni_streams(_MAX_BULK_STREAMS)
+        self._hello_timer = self._loop.call_later(HELLO_TIMEOUT, self._miss_hello)
         self._write(frame(hello))
         self._spawn(self._run_channel())
         self._spawn(self._accept_bulk())
@@ -204,8 +223,9 @@ class PeerConnection:
             return
         self.closed = True
         log.info("connection to %s ended: %s", self.name, reason)
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        for timer in (self._watchdog, self._hello_timer):
+            if timer is not None:
+                timer.cancel()
         if not self.ready.done():
             self.ready.set_exception(ConnectionLost(what=f"the connection ({reason})"))
         wanted, self._wanted = self._wanted, {}
@@ -268,11 +288,15 @@ class PeerConnection:
             return
         if self._queued > _MAX_QUEUED:
             error = Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
-            message, payload = WireFailure(message.id, error.code, error.fields()), b""
+            message, payload = _failure(message.id, error), b""
+        try:
+            data = frame(message, payload)
+        except BadMessage as unfit:  # what the handler said no with is too long
+            data, payload = frame(_failure(message.id, unfit)), b""
         if len(payload) > BULK_THRESHOLD:
-            self._spawn(self._send_bulk(frame(message, payload)))
+            self._spawn(self._send_bulk(data))
         else:
-            self._write(frame(message, payload))
+            self._write(data)
 
     async def want(self, identity: bytes) -> None:
         """Ask the other side to show that ``identity`` speaks through its endpoint; returns when it has.
@@ -293,9 +317,11 @@ class PeerConnection:
         if self.closed:
             return
         self._out.append(data)
-        self._queued += len(data)
+        self._queued += len(data) + _FRAME_COST
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+        if self._queued > 2 * _MAX_QUEUED:
+            self.close(CLOSE_PROTOCOL_ERROR, "it does not read what it is sent")
 
     # ── the channel ──────────────────────────────────────────────────────────────────────────────
 
@@ -316,12 +342,13 @@ class PeerConnection:
                     await self._wake
                     self._wake = None
                 data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+                queued = len(data) + _FRAME_COST * len(self._out)
                 self._out.clear()
                 self.sent += len(data)
                 if TRACING:
                     mark("3 network: written to QUIC")
                 await stream.write_all(data)
-                self._queued -= len(data)
+                self._queued -= queued
                 if TRACING:
                     mark("3 network: write returned")
         except IrohError as error:
@@ -341,12 +368,17 @@ class PeerConnection:
                 if TRACING:
                     mark("3 network: read from QUIC")
                 for message, payload in reader.feed(data):
+                    if not self.remote_process and type(message) is not WireHello:
+                        raise BadMessage(reason="the first frame is no hello")
                     self._handle(message, payload)
         except (BadMessage, PayloadTooLarge) as error:
             log.warning("closing the connection to %s: %s", self.name, error)
             self.close(CLOSE_PROTOCOL_ERROR, error.code)
         except IrohError as error:
             self.close(CLOSE_PROTOCOL_ERROR, error.message())
+        except Exception:
+            log.exception("closing the connection to %s", self.name)
+            self.close(CLOSE_PROTOCOL_ERROR, "internal error")
 
     def _handle(self, message: Wire, payload: bytes) -> None:
         kind = type(message)
@@ -373,22 +405,31 @@ class PeerConnection:
             if introduction is not None:
                 self._write(frame(WireIntroduce(introduction)))
         elif isinstance(message, WirePing):
-            self._write(frame(WirePong()))
+            if not self._out or self._out[-1] is not _PONG:
+                self._write(_PONG)
         elif isinstance(message, WireHello):
             self._on_hello(message)
 
     def _on_hello(self, hello: WireHello) -> None:
         if hello.version != WIRE_VERSION:
             self.close(CLOSE_VERSION, f"wire version {hello.version}, ours is {WIRE_VERSION}")
+        elif not hello.process:
+            raise BadMessage(reason="a hello that names no process")
         elif not self.ready.done():
             self.remote_process = hello.process
             self.ready.set_result(None)
             self._owner.on_hello(self)
 
+    def _miss_hello(self) -> None:
+        if not self.ready.done():
+            self.close(CLOSE_PROTOCOL_ERROR, f"no hello within {HELLO_TIMEOUT:g} s")
+
     def _on_introduce(self, message: WireIntroduce) -> None:
         try:
             identity, until = self._owner.check_introduction(self, message.delegation)
-        except (CredentialError, BadMessage) as error:
+            if identity not in self.introduced and len(self.introduced) >= _MAX_INTRODUCED:
+                raise Overloaded(what="identities at one endpoint", limit=_MAX_INTRODUCED)
+        except (CredentialError, BadMessage, Overloaded) as error:
             log.warning("introduction over %s refused: %s", self.name, error)
             self.rejection = error
             return
@@ -401,10 +442,13 @@ class PeerConnection:
         until = self.introduced.get(request.source)
         if until is None or until < self._wall():
             error = self.rejection or BadMessage(reason="the caller has not been introduced")
-            self.answer(WireFailure(request.id, error.code, error.fields()))
+            self.answer(_failure(request.id, error))
+            return
+        if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:
+            self.answer(_failure(request.id, BadMessage(reason=f"a name of more than {MAX_NAME} characters")))
             return
         if len(self.serving) >= MAX_CALLS_PER_PEER:
-            self.answer(WireFailure(request.id, "overloaded", {"what": "calls in flight", "limit": MAX_CALLS_PER_PEER}))
+            self.answer(_failure(request.id, Overloaded(what="calls in flight", limit=MAX_CALLS_PER_PEER)))
             return
         self.used_at = self._loop.time()
         self._owner.on_request(self, request, payload)
@@ -427,24 +471,31 @@ class PeerConnection:
 
     async def _accept_bulk(self) -> None:
         try:
+            await asyncio.shield(self.ready)
             while True:
                 await self._bulk.acquire()
                 stream = await self._raw.accept_uni()
                 self._spawn(self._read_bulk(stream))
+        except ConnectionLost:
+            return  # before there was a hello
         except IrohError as error:
             self.close(CLOSE_PROTOCOL_ERROR, error.message())
 
     async def _read_bulk(self, stream: RecvStream) -> None:
         self._bulk_streams += 1
         try:
-            data = await stream.read_to_end(_MAX_FRAME)
+            async with asyncio.timeout(_BULK_TIMEOUT):
+                data = await stream.read_to_end(_MAX_FRAME)
             self.received += len(data)
             self.heard_at = self._loop.time()
             for message, payload in FrameReader(MAX_PAYLOAD).feed(data):
                 self._handle(message, payload)
-        except (BadMessage, PayloadTooLarge, IrohError) as error:
+        except (BadMessage, PayloadTooLarge, IrohError, TimeoutError) as error:
             log.warning("closing the connection to %s: %s", self.name, error)
             self.close(CLOSE_PROTOCOL_ERROR, "bad bulk stream")
+        except Exception:
+            log.exception("closing the connection to %s", self.name)
+            self.close(CLOSE_PROTOCOL_ERROR, "internal error")
         finally:
             self._bulk_streams -= 1
             self._bulk.release()
@@ -464,3 +515,7 @@ class PeerConnection:
         if silent > _PING_AFTER:
             self._write(frame(WirePing()))
         self._watchdog = self._loop.call_later(_PING_AFTER, self._watch_silence)
+
+
+def _failure(number: int, error: P2PError) -> WireFailure:
+    return WireFailure(number, error.code, error.fields())

@@ -161,12 +161,12 @@ class NetworkEndpoint:
         Raises:
             PeerUnreachable: with the reason.
         """
-        target = EndpointAddr(
-            EndpointId.from_bytes(address.endpoint),
-            address.relays[0] if address.relays else None,
-            list(address.addresses),
-        )
         try:
+            target = EndpointAddr(
+                EndpointId.from_bytes(address.endpoint),
+                address.relays[0] if address.relays else None,
+                list(address.addresses),
+            )
             async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
                 return await self._raw.connect(target, ALPN)
         except TimeoutError:

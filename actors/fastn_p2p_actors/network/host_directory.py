@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
-from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.errors import P2PError, StorageFailed
 from fastn_p2p_client.home import runtime_directory
 from fastn_p2p_client.keys import PublicKey
 
 from ..credentials import MAX_RECORD, PeerRecord, read_record
+from ..files import write_atomically
 
 __all__ = ["HostDirectory"]
 
 log = logging.getLogger(__name__)
 
 _VARIABLE: Final = "FASTN_HOST_DIRECTORY"
+_MOST_FILES: Final = 64
+"""Files of one identity that are looked at."""
 
 
 class HostDirectory:
@@ -53,20 +59,17 @@ class HostDirectory:
     def publish(self, identity: PublicKey, record: bytes) -> None:
         if self.problem:
             return
-        path = self._file(identity)
-        temporary = path.with_name(f".{path.name}.tmp")
         try:
-            temporary.write_bytes(record)
-            temporary.replace(path)
+            write_atomically(self._file(identity), record)
             self._published.add(identity.id52)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
+        except StorageFailed as error:
             log.warning("cannot publish %s: %s", identity, error)
 
     def withdraw(self, identity: PublicKey) -> None:
         if identity.id52 in self._published:
             self._published.discard(identity.id52)
-            self._file(identity).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # somebody else has removed it, or put something in its place
+                self._file(identity).unlink()
 
     def close(self) -> None:
         for id52 in list(self._published):
@@ -77,10 +80,9 @@ class HostDirectory:
         if self.problem:
             return []
         found: list[PeerRecord] = []
-        for path in self._path.glob(f"{PublicKey(key).id52}.*"):
+        for path in itertools.islice(self._path.glob(f"{PublicKey(key).id52}.*"), _MOST_FILES):
             try:
-                with path.open("rb") as file:
-                    record = read_record(file.read(MAX_RECORD + 1))
+                record = read_record(_read(path))
             except (OSError, P2PError) as error:
                 log.debug("%s: %s", path, error)
                 continue
@@ -90,3 +92,14 @@ class HostDirectory:
 
     def _file(self, identity: PublicKey) -> Path:
         return self._path / f"{identity.id52}.{self._suffix}"
+
+
+def _read(path: Path) -> bytes:
+    """As much of a regular file as a record may have. Raises OSError, also for anything else; never waits."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError("it is no file")
+        return os.read(descriptor, MAX_RECORD + 1)
+    finally:
+        os.close(descriptor)

@@ -15,7 +15,7 @@ from iroh.iroh_ffi import Connection
 from fastn_p2p_client.errors import ConnectionLost, Overloaded, PeerUnreachable
 from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
 
-from .connection import Conversation, PeerConnection
+from .connection import HELLO_TIMEOUT, Conversation, PeerConnection
 from .endpoint import Address, NetworkEndpoint
 from .wire import CLOSE_IDLE, CLOSE_PROTOCOL_ERROR, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION, WireHello
 
@@ -27,7 +27,6 @@ MAX_CONNECTIONS: Final = 1024
 IDLE_TIMEOUT: Final = 300.0
 """Seconds without a call after which a connection is closed."""
 _SWEEP_INTERVAL: Final = 30.0
-_HELLO_TIMEOUT: Final = 10.0
 _RETRY_PAUSE: Final = 0.1
 """Seconds before the second attempt to reach an endpoint; doubles with jitter."""
 _ATTEMPTS: Final = 3
@@ -104,7 +103,7 @@ class Pool:
     def greeted(self, connection: PeerConnection) -> None:
         """Its hello has come: earlier connections with another process of the same endpoint are dead."""
         for other in list(self._connections.get(connection.endpoint, ())):
-            if other is not connection and other.remote_process != connection.remote_process:
+            if other is not connection and other.remote_process not in (b"", connection.remote_process):
                 other.close(CLOSE_REPLACED, "the peer's network process was restarted")
 
     def forget(self, connection: PeerConnection) -> None:
@@ -143,7 +142,7 @@ class Pool:
         self.dials += 1
         connection = self.adopt(await self._endpoint.dial(address), outgoing=True)
         try:
-            async with asyncio.timeout(_HELLO_TIMEOUT):
+            async with asyncio.timeout(HELLO_TIMEOUT):
                 await asyncio.shield(connection.ready)
         except TimeoutError:
             connection.close(CLOSE_PROTOCOL_ERROR, "no hello")

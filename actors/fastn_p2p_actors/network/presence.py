@@ -82,9 +82,6 @@ class Presence:
     def conclude(self, identity: OnlineIdentity) -> None:
         """It is offline."""
         self._registry.conclude(identity)
-        self.withdrawn(identity)
-
-    def withdrawn(self, identity: OnlineIdentity) -> None:
         if self._registry.by_name(identity.name) is None:
             self._hosts.withdraw(identity.key)
 

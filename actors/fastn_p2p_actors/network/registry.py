@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from fastn_p2p_client.errors import (
     IdentityAmbiguous,
     IdentityOffline,
     InstanceNotFound,
+    InvalidKey,
     NoIdentityOnline,
     P2PError,
     PeerOffline,
@@ -136,12 +137,14 @@ class Registry:
     def serve(
         self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList, sender: Sender
     ) -> Binding:
+        present = identity.bindings.get((protocol, instance))
+        if present is not None and present.sender is sender:
+            present.access = access
+            return present
         binding = Binding(identity, protocol, instance, access, sender)
         earlier = self._counters.get((identity.raw, protocol, instance))
         if earlier is not None:
             binding.calls, binding.errors, binding.seconds = earlier.calls, earlier.errors, earlier.seconds
-            if earlier.sender is sender:
-                binding.in_flight = earlier.in_flight
         self._counters[identity.raw, protocol, instance] = binding
         identity.bindings[protocol, instance] = binding
         return binding
@@ -150,21 +153,27 @@ class Registry:
         identity.bindings.pop((protocol, instance), None)
         self._counters.pop((identity.raw, protocol, instance), None)
 
-    def gone(self, sender: Sender, on_offline: Callable[[OnlineIdentity], None]) -> None:
-        """The process behind ``sender`` has ended: what it served and announced is gone."""
+    def gone(self, sender: Sender) -> bool:
+        """The process behind ``sender`` has ended: what it served and announced is gone. Whether there was any."""
+        lost = False
         for identity in list(self._by_name.values()):
             for key, binding in list(identity.bindings.items()):
                 if binding.sender is sender:
                     del identity.bindings[key]
+                    lost = True
             if identity.sender is sender:
                 self.conclude(identity)
-                on_offline(identity)
+                lost = True
+        return lost
 
     def find(self, target: bytes, protocol: str, instance: str) -> Binding | P2PError:
         """The binding that a request is for, or why there is none."""
         identity = self._by_key.get(target)
         if identity is None:
-            return PeerOffline(peer=PublicKey(target).id52)
+            try:
+                return PeerOffline(peer=PublicKey(target).id52)
+            except InvalidKey as error:
+                return error
         binding = identity.bindings.get((protocol, instance))
         if binding is not None:
             return binding

@@ -13,7 +13,7 @@ from fastn_p2p_actors.process import forbid_core_files
 from fastn_p2p_actors.settings import VaultSettings
 from fastn_p2p_actors.stage import Stage
 from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
-from fastn_p2p_client.messages import Failure, encode
+from fastn_p2p_client.messages import UNDECODABLE, Failure, encode
 
 from .keystore import KeyStore
 from .memory import LockedMemory, keep_others_out
@@ -36,7 +36,7 @@ class Desk:
         """The answer's header, or None where a message has no answer. Raises nothing."""
         try:
             request = _decoder.decode(header)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # msgspec lets the latter through
+        except UNDECODABLE as error:
             self._log.warning("%s sent what is no message for the vault", role)
             return encode(Failure.of(BadMessage(reason=str(error))))
         try:

@@ -1,0 +1,182 @@
+"""What the README shows is run as it stands there, and what it lists is complete."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fastn_p2p import cli
+from fastn_p2p.exits import TABLE
+from tests.harness import eventually, is_alive
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def block(marker: str) -> str:
+    """The code block below ``<!-- marker -->``."""
+    found = re.findall(rf"^<!-- {re.escape(marker)} -->\n```\w*\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert len(found) == 1, f"{len(found)} blocks are marked {marker!r}"
+    return str(found[0])
+
+
+class Machine:
+    """A shell whose daemon, home and host directory are its own."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.directory = directory
+        self.packages = directory / "packages"
+        self.packages.mkdir(exist_ok=True)
+        self.env = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("FASTN_")},
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(self.packages),
+            "FASTN_HOME": str(directory / name),
+            "FASTN_HOST_DIRECTORY": str(directory / f"{name}-hosts"),
+            "FASTN_NETWORK": "local",
+        }
+
+    def shell(self, script: str) -> str:
+        """Runs it; its standard output."""
+        return self._run("bash", "-euo", "pipefail", "-c", script)
+
+    def python(self, program: str, *arguments: str) -> str:
+        return self._run(sys.executable, "-c", program, *arguments)
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, env=self.env, cwd=self.directory, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    @contextmanager
+    def daemon(self) -> Iterator[None]:
+        """The README's command that stays in the foreground, in the background."""
+        process = subprocess.Popen(
+            ["bash", "-c", f"exec {block('run: daemon')}"],
+            env=self.env,
+            cwd=self.directory,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        try:
+            line = process.stderr.readline()
+            assert " ready in " in line, line + process.stderr.read()
+            yield
+        finally:
+            process.terminate()
+            rest = process.stderr.read()
+            code = process.wait(20)
+            process.stderr.close()
+        assert (code, rest) == (0, "")
+        eventually(lambda: not is_alive(process.pid), "the daemon is gone")
+
+
+def test_quick_start(tmp_path: Path) -> None:
+    """In the order of the README, with one daemon."""
+    machine = Machine(tmp_path, "home")
+    with machine.daemon():
+        started = machine.shell(block("run: quick start"))
+        assert re.match(r"[0-9a-v]{52}\n", started)
+        assert re.search(r"Echo +backup +everyone", started)
+        called = machine.shell(block("run: call"))
+        assert re.sub(r"^[0-9a-v]{52}\n", "", called) == block("output: call")
+        ticket = machine.shell("fastn-p2p ticket alice").strip()
+
+        assert machine.python(block("run: async"), ticket) == (
+            "Echo: hi\nMessageEmpty {'length': 0, 'max_length': 1000}\n"
+        )
+        assert machine.python(block("run: sync"), ticket) == "Echo: hi\nEcho: 0\nEcho: 1\nEcho: 2\n"
+
+        install_greet(machine)
+        machine.shell("fastn-p2p add-protocol alice --protocol Greet")
+        request = """echo '{"name": "Bob"}' | fastn-p2p call %s Greet --as bob"""
+        assert machine.shell(request % ticket).startswith('{"greeting":"Hello Bob, also known as ')
+
+        machine.shell(block("run: taking back"))
+        assert machine.shell("fastn-p2p list-identities | cut -f 1,3") == "alice\toffline\nbob\tonline\n"
+        assert "backup" not in machine.shell("fastn-p2p status")
+
+
+def install_greet(machine: Machine) -> None:
+    """What pip does with a package of these two parts, while the daemon runs."""
+    (machine.packages / "greet.py").write_text(block("run: protocol"))
+    entry_points = block("entry point").replace("[project.entry-points.", "[").replace('"', "")
+    metadata = machine.packages / "greet-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: greet\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(entry_points)
+
+
+def test_two_machines(tmp_path: Path) -> None:
+    """Daemons that share nothing but a ticket."""
+    bob, alice = Machine(tmp_path, "bob"), Machine(tmp_path, "alice")
+    with bob.daemon(), alice.daemon():
+        bob.shell(block("run: two machines, bob"))
+        output = alice.shell(block("run: two machines, alice"))
+        assert output.splitlines()[-1] == '{"echoed":"Echo: Hello Bob!"}'
+        called_back = """echo '{"message": "Hello Alice!"}' | fastn-p2p call %s Echo"""
+        alice_id = output.splitlines()[0]
+        alice.shell("fastn-p2p add-protocol alice --protocol Echo")
+        assert bob.shell(called_back % alice_id) == '{"echoed":"Echo: Hello Alice!"}\n'
+
+
+def commands() -> set[str]:
+    """Every command as it is typed."""
+    import typer
+
+    group = typer.main.get_command(cli.app)
+    found = set()
+    for name in cli.COMMANDS:
+        command = group.commands[name]  # type: ignore[attr-defined]
+        nested = getattr(command, "commands", None)
+        found.update({name} if nested is None else {f"{name} {each}" for each in nested})
+    return found
+
+
+def test_every_command_is_in_the_readme_and_the_readme_has_no_others() -> None:
+    table = re.findall(r"^\| `fastn-p2p ([a-z -]+)`", README, re.MULTILINE)
+    assert len(table) == len(set(table))
+    assert set(table) == commands()
+    mentioned = re.findall(r"fastn-p2p (peer [a-z]+|[a-z][a-z-]*)", README)
+    assert set(mentioned) <= commands()
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_page_of_the_documentation_shows_no_other_commands(page: Path) -> None:
+    text = page.read_text()
+    shown = re.findall(r"`fastn-p2p (peer [a-z]+|[a-z][a-z-]*)", text)
+    shown += re.findall(r"^(?:[$|] ?)?fastn-p2p (peer [a-z]+|[a-z][a-z-]*)", text, re.MULTILINE)
+    assert set(shown) <= commands() | {"peer"}
+
+
+def test_exit_codes_are_those_of_the_program() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", README, re.MULTILINE)
+    assert {int(code): meaning for code, meaning in rows} == {int(code): meaning for code, meaning in TABLE.items()}
+    assert len(rows) == len(TABLE)
+
+
+def test_every_code_block_is_run_or_known() -> None:
+    """A new block gets a marker and a test, or its first line is listed here."""
+    unmarked = re.findall(r"(?<! -->\n)^```(?:sh|python|toml)\n(.*)$", README, re.MULTILINE)
+    assert unmarked == [
+        "make demo   # two daemons on this machine, calls between them, a process killed and healed",
+        "python3 -m venv ~/.local/share/fastn-p2p",
+    ]
+    marked = re.findall(r"^<!-- ((?:run|output|entry)[^>]*) -->$", README, re.MULTILINE)
+    used = re.findall(r"""block\(["']([^"']+)["']\)""", Path(__file__).read_text())
+    assert sorted(marked) == sorted(set(used))
+
+
+def test_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []

@@ -1,0 +1,329 @@
+"""The machine's side: noise on every Unix socket of the daemon, below and above ZeroMQ, and a daemon that lives on."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+import zmq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastn_p2p_actors.identity import messages as identity
+from fastn_p2p_actors.network import messages as network
+from fastn_p2p_actors.vault import messages as vault
+from fastn_p2p_client import messages as m
+from fastn_p2p_client.limits import MAX_CLIENTS
+from tests.harness import Daemon, eventually
+
+from .raw import Keys, Raw, hello, unharmed
+
+SOCKETS: Final = ("control", "network", "vault", "identity-alice")
+NULL_GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
+CURVE_GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + b"\0" + bytes(31)
+READY: Final = b"\x04\x26\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER\x08Identity" + bytes(4)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    folder = tmp_path_factory.mktemp("local")
+    daemon = Daemon(folder / "home", folder / "hosts").start()
+    daemon.identity("alice")
+    serves(daemon)
+    yield daemon
+    daemon.clean_up()
+
+
+def serves(daemon: Daemon) -> None:
+    """An honest program is still served by gateway, network and identity, and those by the vault."""
+    with daemon.client() as client:
+        keys = client.control(m.ListIdentities())
+        assert isinstance(keys, m.IdentityList)
+        reply = client.call("alice", keys.identities[0].id52, "Echo", request={"message": "hi"})
+        assert reply == {"echoed": "Echo: hi"}
+        assert isinstance(client.control(m.GetTicket("alice")), m.TicketText)
+
+
+def path_of(daemon: Daemon, name: str) -> Path:
+    return daemon.home.control_socket if name == "control" else daemon.home.mailbox(name)
+
+
+def connect(path: Path) -> socket.socket | None:
+    """A raw connection, or None while nobody listens."""
+    stranger = socket.socket(socket.AF_UNIX)
+    stranger.settimeout(1)
+    try:
+        stranger.connect(str(path))
+    except OSError:
+        stranger.close()
+        return None
+    return stranger
+
+
+def throw(path: Path, data: bytes) -> None:
+    """Write it to a raw connection, and hang up."""
+    stranger = connect(path)
+    if stranger is not None:
+        with stranger:
+            try:
+                stranger.sendall(data)
+                stranger.shutdown(socket.SHUT_WR)
+                while stranger.recv(4096):
+                    pass
+            except OSError:
+                return
+
+
+def old_protocols(noise: random.Random) -> list[bytes]:
+    """What looks like ZMTP 1.0 and 2.0: unchecked, libzmq aborts its process on some of it."""
+    return [
+        *(bytes([length]) + noise.randbytes(200) for length in (1, 2, 5, 10, 100, 254)),
+        *(b"\xff" + noise.randbytes(8) + b"\x01" + bytes([kind]) + noise.randbytes(100) for kind in range(0, 12, 3)),
+        *(b"\x01\x00" + b"\xff" + size.to_bytes(8, "big") + b"\0" + noise.randbytes(50) for size in (0, 1, 2**31, 2**63)),
+    ]
+
+
+def new_protocols(noise: random.Random) -> list[bytes]:
+    """Greetings of ZMTP 3, and then what should not follow."""
+    return [
+        *(NULL_GREETING + noise.randbytes(size) for size in (1, 10, 300)),
+        *(CURVE_GREETING + noise.randbytes(size) for size in (1, 10, 300)),
+        NULL_GREETING[:11] + b"\x09" + NULL_GREETING[12:],
+        NULL_GREETING.replace(b"NULL", b"PLAI"),
+        NULL_GREETING + READY[:20],
+        NULL_GREETING + b"\x04\xff" + b"x" * 255,
+        NULL_GREETING + b"\x06" + (2**63 - 1).to_bytes(8, "big") + b"x" * 100,
+        NULL_GREETING + READY + noise.randbytes(300),
+        NULL_GREETING + READY + b"\x02" + (2**62).to_bytes(8, "big") + b"x" * 100,
+        NULL_GREETING + READY + b"\x01\x01x" * 5000,
+        NULL_GREETING + READY + b"\x04\x05\x04PING",
+        NULL_GREETING + READY + b"\x04\x01\xff",
+        NULL_GREETING + READY + b"\x04\x00",
+        NULL_GREETING + READY * 3,
+        NULL_GREETING * 3,
+        b"",
+    ]
+
+
+@pytest.mark.parametrize("name", SOCKETS)
+def test_bytes_that_are_no_zeromq_do_no_harm(shared: Daemon, name: str) -> None:
+    noise = random.Random(name)
+    path = path_of(shared, name)
+    with unharmed(shared):
+        for data in (*old_protocols(noise), *new_protocols(noise), *(noise.randbytes(200) for _ in range(40))):
+            throw(path, data)
+        serves(shared)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(SOCKETS), st.sampled_from([b"", NULL_GREETING, CURVE_GREETING, NULL_GREETING + READY]), st.binary(max_size=300))
+def test_whatever_bytes_arrive_the_daemon_lives(shared: Daemon, name: str, start: bytes, rest: bytes) -> None:
+    before = shared.processes()
+    throw(path_of(shared, name), start + rest)
+    assert shared.processes() == before
+    serves(shared)
+
+
+# ── messages ─────────────────────────────────────────────────────────────────────────────────────
+
+VALID: Final[dict[str, list[Any]]] = {
+    "control": [
+        m.Hello(1, "x"),
+        m.ListIdentities(),
+        m.GetStatus(),
+        m.ListPeers(),
+        m.GetTicket("nobody"),
+        m.AddProtocol("nobody", "Echo", "default", ("peers",)),
+        m.SetOnline("nobody", True),
+        m.AddPeer("fastn1abc", "nobody"),
+        m.RemovePeer("nobody"),
+    ],
+    "network": [
+        m.Call("alice", "nobody", "Echo", "default", 100),
+        m.Cancel(),
+        m.Reply(),
+        m.ApplicationFailure("kind", "message"),
+        m.Failure("denied", {"peer": "x", "protocol": "y", "instance": "z"}),
+        m.Announce("alice", bytes(16)),
+        m.Serve("alice", "Echo", "default", ("everyone",), bytes(16)),
+        m.Withdraw("alice", "Echo", "default"),
+        m.Conclude("alice"),
+        network.Manage(bytes(16)),
+        network.PutPeer("fastn1abc", "nobody"),
+        network.DropPeer("nobody"),
+        network.GetPeers(),
+        network.Inspect(),
+        network.MakeTicket("alice"),
+    ],
+    "identity-alice": [identity.Describe(), m.Cancel(), identity.Activate("Nothing", "default")],
+}
+
+
+def nonsense(noise: random.Random, valid: list[Any]) -> bytes:
+    """A valid message with something wrong, or nothing of the kind."""
+    message = bytearray(m.encode(noise.choice(valid)))
+    match noise.randrange(6):
+        case 0:
+            message[noise.randrange(len(message))] ^= 1 << noise.randrange(8)
+        case 1:
+            del message[noise.randrange(len(message)) :]
+        case 2:
+            message += noise.randbytes(noise.randrange(1, 20))
+        case 3:
+            fields = msgspec.msgpack.decode(bytes(message))
+            fields[noise.randrange(len(fields))] = noise.choice([None, -1, 2**64 - 1, "x" * 1000, b"\xff", [], {}, "\0"])
+            message = bytearray(m.encode(fields))
+        case 4:
+            message = bytearray(noise.randbytes(noise.randrange(200)))
+        case _:
+            fields = msgspec.msgpack.decode(bytes(message))
+            message = bytearray(m.encode([noise.randrange(400), *fields[1:]]))
+    return bytes(message)
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_messages_with_something_wrong_are_answered_or_dropped(shared: Daemon, name: str) -> None:
+    noise = random.Random(name)
+    with unharmed(shared), Raw(path_of(shared, name)) as raw:
+        if name == "control":
+            hello(raw)
+        for _ in range(20):
+            for _ in range(50):
+                assert raw.send(noise.randbytes(9), nonsense(noise, VALID[name]), noise.randbytes(noise.choice([0, 50])))
+            while (answer := raw.receive(0)) is not None:
+                assert len(answer) == 3
+                assert isinstance(msgspec.msgpack.decode(answer[1]), list)
+        assert raw.ask(VALID[name][0]) is not None
+        serves(shared)
+
+
+DEEP: Final = b"\x91" * 60_000
+BOMBS: Final[dict[str, Callable[[int], bytes]]] = {
+    "nothing": lambda _: b"",
+    "deep": lambda tag: b"\x92" + m.encode(tag) + DEEP,
+    "deep in an extra field": lambda tag: b"\xdc\x00\x20" + m.encode(tag) + b"\xa1x" * 30 + DEEP,
+    "deep in a map": lambda tag: b"\x93" + m.encode(tag) + b"\xa1x" + b"\x81\xa1r" * 15_000 + b"\xc0",
+    "announces four billion items": lambda tag: b"\xdd\xff\xff\xff\xff" + m.encode(tag),
+    "announces four billion bytes": lambda tag: b"\x92" + m.encode(tag) + b"\xc6\xff\xff\xff\xff",
+    "text that is none": lambda tag: b"\x93" + m.encode(tag) + b"\xa4\xff\xfe\xfd\xfc\xa0",
+}
+
+
+@pytest.mark.parametrize("name", VALID)
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_bombs_are_bad_messages(shared: Daemon, name: str, bomb: str) -> None:
+    """Of every type of message that the mailbox knows."""
+    with unharmed(shared), Raw(path_of(shared, name)) as raw:
+        if name == "control":
+            hello(raw)
+        for message in VALID[name]:
+            tag, *fields = msgspec.msgpack.decode(m.encode(message))
+            if tag == 1 or (bomb == "text that is none" and not fields):
+                continue  # a Cancel has no answer, and fields that are not known are not looked at
+            assert raw.ask(BOMBS[bomb](tag)) == "bad-message", message
+    serves(shared)
+
+
+@pytest.mark.parametrize("name", [*VALID, "vault"])
+def test_frames_of_any_number_and_size_are_refused_or_dropped(shared: Daemon, name: str) -> None:
+    with unharmed(shared), Raw(path_of(shared, name)) as raw:
+        if name == "vault":
+            assert not raw.send(b"1", b"2", b"3", timeout=0.3)
+            return
+        for frames in ([b""], [b"1"], [b"1", b"2"], [b"1"] * 4, [b""] * 3, [b"i" * 17, b"", b""], [b"x"] * 1000):
+            assert raw.send(*frames)
+        assert raw.send(b"header", b"h" * 65_537, b"")
+        assert raw.send(b"payload", b"", bytes(16 * 1024 * 1024 + 1))
+        codes: dict[bytes, str] = {}
+        while b"payload" not in codes:
+            answer = raw.receive()
+            assert answer is not None, codes
+            codes[answer[0]] = msgspec.msgpack.decode(answer[1])[1]
+        assert codes.pop(b"payload") == "payload-too-large"
+        assert b"header" in codes
+        assert set(codes.values()) == {"bad-message"}
+    serves(shared)
+
+
+def test_a_frame_above_the_limit_ends_the_connection_that_sent_it(shared: Daemon) -> None:
+    """Before all of it has been read."""
+    for name in VALID:
+        with unharmed(shared, grows_by=24 * 1024 * 1024), Raw(path_of(shared, name)) as raw:
+            assert raw.send(b"id", b"", bytes(40 * 1024 * 1024))
+            assert raw.receive(0.2) is None
+        serves(shared)
+
+
+# ── connections ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["control", "network"])
+def test_more_connections_than_there_may_be_files_open(shared: Daemon, name: str) -> None:
+    """libzmq aborts its process when it has no descriptor left for a connection that it accepts."""
+    actor = "gateway" if name == "control" else name
+    path, pid = path_of(shared, name), shared.pid(actor)
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    opened: list[socket.socket] = []
+    with unharmed(shared):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (1024, limits[1]))
+        try:
+            for _ in range(1100):
+                stranger = socket.socket(socket.AF_UNIX)
+                stranger.setblocking(False)
+                stranger.connect_ex(str(path))
+                opened.append(stranger)
+            assert len(list(Path(f"/proc/{pid}/fd").iterdir())) < 1024
+        finally:
+            for stranger in opened:
+                stranger.close()
+        serves(shared)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+
+
+def test_connections_that_say_hello_and_stay_are_limited(shared: Daemon) -> None:
+    """More programs than there is room for: those inside are served, and others once some have left."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, 2000)
+    programs: list[zmq.Socket[bytes]] = []
+    with unharmed(shared):
+        for _ in range(MAX_CLIENTS + 100):
+            program = context.socket(zmq.DEALER)
+            program.connect(f"ipc://{shared.home.control_socket}")
+            program.send_multipart([b"1", m.encode(m.Hello(1, "many")), b""])
+            programs.append(program)
+        inside = [program for program in programs if program.poll(0 if programs[0].poll(5000) else 0)]
+        eventually(lambda: sum(bool(program.poll(0)) for program in programs) >= MAX_CLIENTS // 2, "most are let in")
+        assert inside is not None
+        for program in programs:
+            program.close(0)
+        context.term()
+        serves(shared)
+
+
+def test_clients_that_come_and_go_leave_nothing_behind(shared: Daemon) -> None:
+    def descriptors() -> dict[str, int]:
+        return {name: len(os.listdir(f"/proc/{process['pid']}/fd")) for name, process in shared.processes().items()}  # noqa: PTH208
+
+    before = descriptors()
+    with unharmed(shared, grows_by=16 * 1024 * 1024):
+        for _ in range(300):
+            with Raw(shared.home.control_socket) as raw:
+                raw.send(b"1", m.encode(m.Hello(1, "brief")), b"")
+    eventually(lambda: all(count <= before[name] + 5 for name, count in descriptors().items()), f"back to {before}")
+    serves(shared)
+
+
+def test_vault_takes_nobody_with_keys_of_their_own(shared: Daemon) -> None:
+    """Nor without; and not with its own public key, which is no secret."""
+    public, _ = zmq.curve_keypair()
+    with unharmed(shared), Raw(path_of(shared, "vault"), Keys.made_up(public.decode())) as raw:
+        assert raw.ask(vault.ListIdentities(), timeout=0.3) is None
+    serves(shared)

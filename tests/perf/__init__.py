@@ -1,0 +1,15 @@
+"""The benchmark: what the daemon costs, against the same echo written straight on the iroh binding.
+
+``make bench`` runs it (``python -m tests.perf``); pytest does not collect it. Everything is measured on this
+machine in one run, the sides in turn, so that a statement is a ratio and not a property of the hardware.
+
+Layout, in the order of a run:
+
+* ``__main__``: the command line, and which measure comes when;
+* ``worker``: a measuring process and how it is told what to do; ``load``: calls in a closed loop;
+* ``raw``: the echo on iroh alone, as client and as server; ``program``: the same calls through the daemons;
+* ``system``: two daemons with an identity each; ``processes``: what ``/proc`` says about them;
+* ``calls``, ``identities``, ``restarts``, ``starts``, ``steps``: one measure each;
+* ``targets``: what must be reached; ``results``: what a measure hands over;
+* ``report``, ``chart``: the terminal, ``docs/benchmarks.md`` and ``docs/benchmarks.svg``.
+"""

@@ -1,0 +1,142 @@
+"""``python -m tests.perf``: run the benchmark, print it, and write ``docs/benchmarks.md`` and its chart.
+
+Exit code: 0 when every statement meets its must, 1 when one does not or could not be measured, 130 on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import perf_counter
+from typing import Final
+
+import uvloop
+from rich.console import Console
+
+from fastn_p2p_client.errors import P2PError
+
+from . import calls, chart, identities, report, restarts, starts, steps
+from .results import BenchmarkError, Outcome
+from .system import System
+from .targets import TARGETS
+from .worker import CHECKOUT
+
+__all__: list[str] = []
+
+_PAGE: Final = CHECKOUT / "docs" / "benchmarks.md"
+_CHART: Final = CHECKOUT / "docs" / "benchmarks.svg"
+_NAMES: Final = ("calls", "identities", "steps", "restarts", "starts")
+_JUDGED: Final = {
+    "calls": ("call", "rate-64", "rate-256", "fresh"),
+    "identities": ("memory", "online", "hundred", "idle"),
+}
+
+
+class _Bench:
+    """One run."""
+
+    def __init__(self, root: Path, wanted: list[str], *, quick: bool) -> None:
+        self._root = root
+        self._wanted = wanted
+        self._quick = quick
+        self._system: System | None = None
+        self.outcome = Outcome()
+        self.conditions = report.Conditions(5 if quick else 9, 0.4 if quick else 1.2)
+
+    async def run(self, stack: AsyncExitStack) -> None:
+        """All wanted measures; one that fails does not keep the others from running."""
+        measures: dict[str, Callable[[AsyncExitStack], Awaitable[Outcome]]] = {
+            "calls": self._calls,
+            "identities": self._identities,
+            "steps": lambda own: steps.measure(own, self._root / "traced"),
+            "restarts": self._restarts,
+            "starts": lambda _: starts.measure(self._root, 3 if self._quick else 7, told=_tell),
+        }
+        for name in self._wanted:
+            _tell(name)
+            try:
+                async with AsyncExitStack() as own:
+                    if name in {"calls", "identities", "restarts"} and self._system is None:
+                        self._system = await System.start(stack, self._root)
+                    self.outcome.add(await measures[name](own))
+            except (BenchmarkError, P2PError, TimeoutError, ExceptionGroup) as error:
+                self.conditions.problems.append(f"{name}: {_reason(error)}")
+
+    async def _calls(self, own: AsyncExitStack) -> Outcome:
+        return await calls.measure(self._ready(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)
+
+    async def _identities(self, _: AsyncExitStack) -> Outcome:
+        return await identities.measure(self._ready(), 5.0 if self._quick else 10.0, told=_tell)
+
+    async def _restarts(self, _: AsyncExitStack) -> Outcome:
+        return await restarts.measure(self._ready(), 1 if self._quick else 3, told=_tell)
+
+    def _ready(self) -> System:
+        assert self._system is not None
+        return self._system
+
+    @property
+    def good(self) -> bool:
+        """Whether all that was asked for was measured, and meets its must."""
+        judged = {statement.target.name for statement in self.outcome.statements}
+        expected = {name for measure in self._wanted for name in _JUDGED.get(measure, ())}
+        met = all(statement.meets_must for statement in self.outcome.statements)
+        return met and not self.conditions.problems and expected <= judged <= set(TARGETS)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return _reason(error.exceptions[0])
+    return str(error) or type(error).__name__
+
+
+def _tell(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{what} …", end="", file=sys.stderr, flush=True)
+
+
+async def _main(bench: _Bench) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    async with AsyncExitStack() as stack:
+        await bench.run(stack)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.perf", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="shorter phases, about a minute; writes nothing")
+    parser.add_argument(
+        "--only", action="append", choices=_NAMES, help="this measure alone (repeatable); writes nothing"
+    )
+    parser.add_argument("--no-write", action="store_true", help="leave docs/ as it is")
+    options = parser.parse_args()
+
+    began = perf_counter()
+    root = Path(tempfile.mkdtemp(prefix="fastn-p2p-bench-"))
+    bench = _Bench(root, options.only or list(_NAMES), quick=options.quick)
+    try:
+        uvloop.run(_main(bench))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+        _tell("")
+    report.show(Console(width=None if sys.stdout.isatty() else 150), bench.outcome, bench.conditions)
+    print(f"{perf_counter() - began:.0f} s in total")
+    if not (options.quick or options.only or options.no_write) and bench.outcome.statements:
+        _PAGE.write_text(report.markdown(bench.outcome, bench.conditions, _CHART))
+        _CHART.write_text(chart.draw(bench.outcome.statements, bench.outcome.bars))
+        print(f"written: {_PAGE.relative_to(CHECKOUT)}, {_CHART.relative_to(CHECKOUT)}")
+    return 0 if bench.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""What is printed, and what ``docs/benchmarks.md`` says."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+
+from .results import Outcome, Statement, Table
+
+__all__ = ["Conditions", "markdown", "show"]
+
+_STYLES: Final = {"aim": "green", "must": "yellow", "MISSED": "bold red"}
+_WORDS: Final = {"aim": "aim met", "must": "must met", "MISSED": "**missed**"}
+_WIDE: Final = 1.5
+_HEADER: Final = ("measure", "value", "min-max", "must", "aim", "verdict", "from")
+
+
+class Conditions:
+    """Where and how this run took place."""
+
+    def __init__(self, rounds: int, seconds: float) -> None:
+        self.rounds = rounds
+        self.seconds = seconds
+        self.at = datetime.now(UTC)
+        self.load_before = os.getloadavg()[0]
+        self.problems: list[str] = []
+        """Measures that failed, and why."""
+
+    def rows(self) -> list[tuple[str, str]]:
+        packages = ", ".join(f"{name} {version(name)}" for name in ("iroh", "pyzmq", "uvloop", "msgspec"))
+        return [
+            ("date", f"{self.at:%Y-%m-%d %H:%M} UTC"),
+            ("machine", f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"),
+            ("Python", f"{platform.python_implementation()} {platform.python_version()}"),
+            ("packages", packages),
+            ("rounds", f"{self.rounds}, {self.seconds:g} s for each phase"),
+            ("load average before the run", f"{self.load_before:.2f}"),
+        ]
+
+
+def show(console: Console, outcome: Outcome, conditions: Conditions) -> None:
+    """Everything, on a terminal."""
+    statements = RichTable(title="Statements", title_justify="left")
+    for title in _HEADER:
+        statements.add_column(title, justify="right" if title in {"value", "min-max", "must", "aim"} else "left")
+    for statement in outcome.statements:
+        *cells, _, detail = _cells(statement)
+        style = _STYLES[statement.verdict]
+        statements.add_row(*cells, f"[{style}]{_WORDS[statement.verdict].strip('*')}[/]", escape(detail))
+    for table in outcome.tables:
+        _show_table(console, table)
+    console.print(statements)
+    for remark in _remarks(outcome, conditions):
+        console.print(f"- {escape(remark)}", highlight=False)
+    for what, value in conditions.rows():
+        console.print(f"[dim]{what}: {escape(value)}[/]", highlight=False)
+
+
+def _show_table(console: Console, table: Table) -> None:
+    shown = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
+    for number, title in enumerate(table.header):
+        shown.add_column(title, justify="right" if number else "left")
+    for row in table.rows:
+        shown.add_row(*map(escape, row))
+    console.print(shown)
+
+
+def markdown(outcome: Outcome, conditions: Conditions, chart: Path) -> str:
+    """The page."""
+    parts = [
+        "# Benchmarks",
+        "Written by `make bench`; every number here comes from one run of it. Each side makes the same calls on the "
+        "same machine in the same minutes, in turn and in alternating order, and a statement is the ratio of the "
+        "medians over all rounds; min-max is the spread of the single rounds' ratios.",
+        "- **raw** is an echo written straight on the iroh binding, with uvloop, msgspec and the binding's slow byte "
+        "writer repaired: two processes, one stream for each call, no daemon.\n"
+        "- **stock** is the same with the binding as it comes.\n"
+        "- **fastn-p2p** is a program's `Client.call` through two daemons to a hosted Echo: program, network process, "
+        "network process, identity process, and back.\n\n"
+        "All of them send 64 characters and get `Echo: ` and the same back, encoded and decoded with msgpack.",
+        f"![the statements and the main figures as bars]({chart.name})",
+        "## Statements",
+        _lines(_HEADER, [_cells(statement) for statement in outcome.statements]),
+        "## Remarks",
+        "\n".join(f"- {remark}" for remark in _remarks(outcome, conditions)),
+    ]
+    for table in outcome.tables:
+        parts += [f"## {table.title}", _lines(table.header, table.rows), *([table.note] if table.note else [])]
+    parts += ["## Conditions", _lines(("", ""), conditions.rows())]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(statement: Statement) -> list[str]:
+    target = statement.target
+    same = statement.low == statement.high
+    spread = "" if same else f"{target.show(statement.low).split()[0]}-{target.show(statement.high).split()[0]}"
+    return [
+        target.what,
+        target.show(statement.value),
+        spread,
+        target.show_bound(target.must),
+        target.show_bound(target.aim),
+        _WORDS[statement.verdict],
+        statement.detail,
+    ]
+
+
+def _remarks(outcome: Outcome, conditions: Conditions) -> list[str]:
+    """What the numbers say, the unwelcome first."""
+    remarks = [f"Not measured: {problem}" for problem in conditions.problems]
+    for statement in outcome.statements:
+        if statement.meets_aim:
+            continue
+        target, missed = statement.target, not statement.meets_must
+        bound = target.show_bound(target.must if missed else target.aim)
+        kind = "Missed" if missed else "Short of the aim"
+        remarks.append(f"{kind}: {target.what} is {target.show(statement.value)}, not {bound}.")
+    cores = os.cpu_count() or 1
+    if conditions.load_before > cores / 2:
+        remarks.append(
+            f"The machine was not quiet: load average {conditions.load_before:.2f} on {cores} cores before the run."
+        )
+    wide = [s.target.what for s in outcome.statements if s.low > 0 and s.high / s.low > _WIDE]
+    if wide:
+        remarks.append(f"Rounds differ by more than {_WIDE:g} × in: {'; '.join(wide)}.")
+    return remarks + outcome.remarks
+
+
+def _lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    marks = [" --- " if number == 0 else " ---: " for number in range(len(header))]
+    lines = [f"|{'|'.join(marks)}|"]
+    return "\n".join([_line(header), *lines, *map(_line, rows)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,96 @@
+"""What a measure hands over: statements to judge, tables to read, remarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from .targets import TARGETS, Target
+
+__all__ = ["Bars", "BenchmarkError", "Outcome", "Statement", "Table", "milliseconds", "ratio", "spread"]
+
+
+class BenchmarkError(Exception):
+    """Something could not be measured."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One measured number and what it is held against; ``low`` and ``high`` are its spread over the rounds."""
+
+    target: Target
+    value: float
+    low: float
+    high: float
+    detail: str = ""
+
+    @classmethod
+    def of(cls, name: str, samples: Sequence[float], detail: str = "") -> Statement:
+        """The median of ``samples``, held against the target called ``name``."""
+        return cls(TARGETS[name], median(samples), min(samples), max(samples), detail)
+
+    @property
+    def meets_must(self) -> bool:
+        return self.target.meets(self.value, self.target.must)
+
+    @property
+    def meets_aim(self) -> bool:
+        return self.target.meets(self.value, self.target.aim)
+
+    @property
+    def verdict(self) -> str:
+        return "aim" if self.meets_aim else "must" if self.meets_must else "MISSED"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text below a title; the first column is words, the others are numbers."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One group of bars in the chart: absolute figures of the sides."""
+
+    title: str
+    unit: str
+    values: Sequence[tuple[str, float]]
+    better: str
+
+
+@dataclass
+class Outcome:
+    """Everything one measure found."""
+
+    statements: list[Statement] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    bars: list[Bars] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
+
+    def add(self, other: Outcome) -> None:
+        self.statements += other.statements
+        self.tables += other.tables
+        self.bars += other.bars
+        self.remarks += other.remarks
+
+
+def milliseconds(seconds: float) -> str:
+    """``0.532 ms``; from 100 ms on without decimals."""
+    value = seconds * 1000
+    return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 10 else f"{value:.3f} ms"
+
+
+def ratio(name: str, over: Sequence[float], under: Sequence[float], detail: str = "") -> Statement:
+    """A ratio of medians; its spread is that of the rounds' own ratios, which were measured side by side."""
+    each = [a / b for a, b in zip(over, under, strict=True)]
+    return Statement(TARGETS[name], median(over) / median(under), min(each), max(each), detail)
+
+
+def spread(samples: Sequence[float]) -> str:
+    """``min-max`` in milliseconds."""
+    return f"{min(samples) * 1000:.1f}-{max(samples) * 1000:.1f}"

@@ -1,0 +1,45 @@
+"""What must be reached, and what is aimed at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["TARGETS", "Target"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """``unit`` is ``×`` for a ratio of two sides of the same run, else what ``value`` counts."""
+
+    name: str
+    what: str
+    unit: str
+    must: float
+    aim: float
+    more_is_better: bool = False
+
+    def meets(self, value: float, bound: float) -> bool:
+        return value >= bound if self.more_is_better else value <= bound
+
+    def show(self, value: float) -> str:
+        digits = 0 if self.unit in {"ms", "of 100"} else 2
+        return f"{value:.{digits}f} {self.unit}"
+
+    def show_bound(self, bound: float) -> str:
+        return f"{'≥' if self.more_is_better else '≤'} {bound:g} {self.unit}"
+
+
+TARGETS: Final = {
+    target.name: target
+    for target in (
+        Target("call", "warm call through two daemons, p50, against raw", "×", 1.5, 1.0),
+        Target("rate-64", "calls/s with 64 in flight, against raw", "×", 2.8, 4.0, more_is_better=True),
+        Target("rate-256", "calls/s with 256 in flight, against raw", "×", 4.0, 6.0, more_is_better=True),
+        Target("fresh", "warm call against a connection of its own for each call on raw", "×", 0.35, 0.2),
+        Target("memory", "memory (PSS) of one more online identity", "MB", 9.0, 6.0),
+        Target("online", "identity online to its first answered call", "ms", 200.0, 60.0),
+        Target("hundred", "identities online on one daemon that answer", "of 100", 100.0, 100.0, more_is_better=True),
+        Target("idle", "idle CPU of that daemon, all processes", "% of a core", 1.0, 1.0),
+    )
+}
