@@ -100,8 +100,7 @@ class Mailbox:
         self._senders: dict[bytes, Sender] = {}
         self._by_descriptor: dict[int, Sender] = {}
         self._descriptors: set[int] = set()
-        self._bound = False
-        self._listener_closed = False
+        self._full = False
         self._drain_soon = False
         self._closed = False
         self.dropped = 0
@@ -114,6 +113,7 @@ class Mailbox:
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._hidden.unlink(missing_ok=True)
         self._domain = Gatekeeper.of_process().add(Rule(self._path.stem, self._uid, self._roles))
         self._socket = router(self._domain, self._server_secret)
         self._monitor = Monitor(self._socket)
@@ -134,6 +134,7 @@ class Mailbox:
         close_socket(self._socket)
         Gatekeeper.of_process().remove(self._domain)
         self._path.unlink(missing_ok=True)
+        self._hidden.unlink(missing_ok=True)
 
     def send(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes = b"") -> bool:
         """Send one message; False when the peer is gone or its queue is full (then nothing was sent)."""
@@ -158,12 +159,26 @@ class Mailbox:
             self._socket.bind(endpoint(self._path))
         finally:
             os.umask(previous)
-        self._bound = True
 
-    def _unbind(self) -> None:
-        self._bound = self._listener_closed = False
-        self._socket.unbind(endpoint(self._path))
-        log.warning("%d connections on %s: accepting no more until some end", len(self._descriptors), self._path.name)
+    @property
+    def _hidden(self) -> Path:
+        return self._path.with_name(f".{self._path.name}.full")
+
+    def _bound_clients(self) -> None:
+        """Keeps libzmq from running out of descriptors, which aborts the process: while there is no room for more
+        connections, the socket has another name. (Unbinding would end those that stand.) Whoever wants in tries again.
+        """
+        full = len(self._descriptors) >= self._max_clients
+        if full == self._full:
+            return
+        there, here = (self._path, self._hidden) if full else (self._hidden, self._path)
+        try:
+            there.rename(here)
+        except OSError as error:
+            log.error("%s cannot be renamed: %s", there, error)
+        self._full = full
+        if full:
+            log.warning("%d connections on %s: no more until some end", len(self._descriptors), self._path.name)
 
     def _drain_after_send(self) -> None:
         self._drain_soon = False
@@ -247,8 +262,7 @@ class Mailbox:
         for event in self._monitor.drain():
             if event.kind == zmq.EVENT_ACCEPTED:
                 self._descriptors.add(event.value)
-                if self._bound and len(self._descriptors) >= self._max_clients:
-                    self._unbind()
+                self._bound_clients()
             elif event.value in self._descriptors:
                 self._descriptors.discard(event.value)
                 sender = self._by_descriptor.pop(event.value, None)

@@ -3,7 +3,7 @@
 ::
 
     identities/<name>/identity.json                                {"name", "id52", "created", "online"}
-    identities/<name>/protocols/<Protocol>/<instance>/config.json  {"protocol", "instance", "allow", "config"}
+    identities/<name>/protocols/<Protocol>/<instance>/config.json  {"protocol", "instance", "allow", "code", "config"}
     identities/.trash-*/                                           what is being deleted
 
 The gateway writes, identity processes read. An identity exists when its ``identity.json`` does, a binding when its
@@ -73,6 +73,8 @@ class BindingFile(msgspec.Struct, frozen=True, kw_only=True):
     instance: str
     allow: tuple[str, ...] = ()
     """As in ``AddProtocol``: empty leaves it to the protocol."""
+    code: str = ""
+    """Where the protocol's class was when it was added: ``module:name``. Empty, or no longer right: it is searched."""
     config: msgspec.Raw = msgspec.Raw(b"{}")
     """JSON, for the protocol's own code to read."""
 

@@ -178,21 +178,25 @@ class Client:
             mark("1 program: call")
         timeout = min(timeout, MAX_CALL_TIMEOUT)
         payload = _encode_payload(request)
-        link = self._data
-        left = timeout
         deadline = asyncio.get_running_loop().time() + timeout
-        if link is None or not link.up.is_set():
-            link = await self._reach_data(deadline)
-            left = self._left(deadline, timeout)
-        advanced = left - min(_ADVANCE, left / 10)
-        header = m.encode(m.Call(identity or "", str(peer), protocol, instance, int(advanced * 1000)))
-        try:
-            answer = await link.exchange(header, payload, left)
-        except DeadlineExceeded:
-            raise DeadlineExceeded(seconds=timeout) from None
-        except ConnectionLost:
-            self._check_daemon()
-            raise
+        answer = None
+        while answer is None:
+            link = self._data
+            left = timeout
+            if link is None or not link.up.is_set():
+                link = await self._reach_data(deadline)
+                left = self._left(deadline, timeout)
+            advanced = left - min(_ADVANCE, left / 10)
+            header = m.encode(m.Call(identity or "", str(peer), protocol, instance, int(advanced * 1000)))
+            try:
+                answer = await link.exchange(header, payload, left)
+            except DaemonBusy:
+                continue  # the connection ended before anything was sent
+            except DeadlineExceeded:
+                raise DeadlineExceeded(seconds=timeout) from None
+            except ConnectionLost:
+                self._check_daemon()
+                raise
         if TRACING:
             mark("8 program: reply")
         if answer.header == _REPLY:
@@ -200,10 +204,10 @@ class Client:
                 return _decoder(returns).decode(answer.payload)
             except m.UNDECODABLE as error:
                 raise BadReply(protocol=protocol, reason=str(error)) from error
-        error = _failure(answer.header, answer.payload)
-        if isinstance(error, DeadlineExceeded) and asyncio.get_running_loop().time() > deadline - 2 * _ADVANCE:
+        failure = _failure(answer.header, answer.payload)
+        if isinstance(failure, DeadlineExceeded) and asyncio.get_running_loop().time() > deadline - 2 * _ADVANCE:
             raise DeadlineExceeded(seconds=timeout)  # ours, not that of a call of the handler's
-        raise error
+        raise failure
 
     # ── reaching the daemon ──────────────────────────────────────────────────────────────────────
 

@@ -33,7 +33,9 @@ MAX_CALLS_PER_BINDING: Final = 16384
 
 # Local sockets
 MAX_CLIENTS: Final = 512
-"""Connections to one mailbox; above it the listener is unbound until some are gone."""
+"""Connections to one mailbox; above it no more get in until some are gone."""
+BACKLOG: Final = 128
+"""Connections to one mailbox that wait to be accepted; these and ``MAX_CLIENTS`` fit 1,024 open files."""
 HANDSHAKE_IVL_MS: Final = 500
 SEND_QUEUE: Final = 20_000
 """Messages queued towards one peer of a local socket; one more gets ``Overloaded``."""

@@ -82,6 +82,7 @@ class Link:
         self._pending: dict[bytes, tuple[asyncio.Future[Answer], float]] = {}
         self._drain_soon = False
         self._closed = False
+        self._watching = False
         self.up = asyncio.Event()
         """Set while a connection stands."""
 
@@ -164,6 +165,7 @@ class Link:
             raw_send(socket, header, NOBLOCK_MORE)
             raw_send(socket, payload, NOBLOCK)
         except AGAIN:
+            self._watch()  # perhaps the connection has just ended
             if self.up.is_set():
                 raise Overloaded(what=f"messages queued for the {self._actor}", limit=SEND_QUEUE) from None
             raise DaemonBusy(actor=self._actor) from None
@@ -201,8 +203,15 @@ class Link:
         self._loop.call_soon(self._drain)
 
     def _watch(self) -> None:
-        if self._closed:
+        if self._closed or self._watching:
             return
+        self._watching = True
+        try:
+            self._follow_events()
+        finally:
+            self._watching = False
+
+    def _follow_events(self) -> None:
         for event in self._monitor.drain():
             if event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.up.set()
@@ -211,8 +220,8 @@ class Link:
             elif event.kind == zmq.EVENT_DISCONNECTED:
                 if not self.up.is_set():
                     continue
-                self._drain()  # answers that came before the end still count
                 self.up.clear()
+                self._drain()  # answers that came before the end still count
                 self._fail_all()
                 if self._on_down is not None:
                     self._on_down()

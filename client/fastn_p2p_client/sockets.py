@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import zmq
 from zmq.backend import Socket as _Compiled  # pyright: ignore[reportAttributeAccessIssue]
 
-from .limits import HANDSHAKE_IVL_MS, MAX_CLIENTS, MAX_MESSAGE, SEND_QUEUE
+from .limits import BACKLOG, HANDSHAKE_IVL_MS, MAX_MESSAGE, SEND_QUEUE
 
 __all__ = [
     "AGAIN",
@@ -105,7 +105,7 @@ def router(domain: bytes, server_secret: str | None = None) -> zmq.Socket[bytes]
     socket = context().socket(zmq.ROUTER)
     _common(socket)
     socket.set(zmq.ROUTER_MANDATORY, 1)
-    socket.set(zmq.BACKLOG, MAX_CLIENTS)
+    socket.set(zmq.BACKLOG, BACKLOG)
     socket.set(zmq.ZAP_DOMAIN, domain)
     if server_secret is not None:
         socket.set(zmq.CURVE_SERVER, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -52,7 +52,7 @@ def start_load(couple: Couple) -> Iterator[StartLoad]:
     """Starts programs in which alice calls bob; each is calling with success when it is returned."""
     started: list[Load] = []
 
-    def start(**order: object) -> Load:
+    def start(**order: Any) -> Load:
         load = Load(couple.alice, couple.peer, **order)
         started.append(load)
         load.goes_well()

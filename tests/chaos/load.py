@@ -113,6 +113,7 @@ class Load:
         self.account = account = msgspec.json.decode(line, type=Account)
         assert not account.faults
         assert account.failures.keys() <= self._honest, account.examples
-        # Only whoever gives up waiting can be answered after the end.
-        assert account.strays <= account.failures.get("DeadlineExceeded", 0), account
+        # Only whoever gave up, or gave a process up, can be answered after the end.
+        given_up = account.failures.get("DeadlineExceeded", 0) + account.failures.get("ConnectionLost", 0)
+        assert account.strays <= given_up, account
         return account

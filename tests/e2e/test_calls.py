@@ -20,7 +20,7 @@ from fastn_p2p_actors.network.wire import BULK_THRESHOLD
 from fastn_p2p_client import Client, ConnectionLost, DeadlineExceeded, PublicKey, Ticket, sync
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from fastn_p2p_client.messages import AddPeer, GetTicket, RemovePeer, TicketText
-from tests.e2e.world import World, binding_of, counts_of, wait_idle
+from tests.e2e.world import World, binding_of, counts_of, until, wait_idle
 from tests.harness import Daemon, eventually
 
 T = TypeVar("T")
@@ -190,8 +190,7 @@ def test_two_hundred_calls_in_flight(world: World) -> None:
 
     async def flood(client: Client) -> None:
         calls = [asyncio.create_task(client.call("alice", world.bob, "Trial", request=waiting)) for _ in range(200)]
-        in_flight = lambda: binding_of(world.two, "bob", "Trial").in_flight == 200  # noqa: E731
-        await asyncio.to_thread(eventually, in_flight, "200 are in flight")
+        await until(lambda: binding_of(world.two, "bob", "Trial").in_flight == 200, "200 are in flight")
         assert world.one.status().connections[0].in_flight == 200
         for call in calls:
             call.cancel()
@@ -254,13 +253,12 @@ def test_a_deadline_travels_with_the_call(world: World) -> None:
 
     async def call(client: Client) -> None:
         waiting = asyncio.create_task(client.call("alice", world.bob, "Trial", request={"do": "wait"}, timeout=1))
-        running = lambda: binding_of(world.two, "bob", "Trial").in_flight  # noqa: E731
-        await asyncio.to_thread(eventually, running, "the handler runs")
+        await until(lambda: binding_of(world.two, "bob", "Trial").in_flight, "the handler runs")
         os.kill(network, signal.SIGSTOP)
         try:
             with pytest.raises(DeadlineExceeded):
                 await waiting
-            await asyncio.to_thread(eventually, lambda: not running(), "the handler was cancelled", 2)
+            await until(lambda: not binding_of(world.two, "bob", "Trial").in_flight, "the handler was cancelled", 2)
         finally:
             os.kill(network, signal.SIGCONT)
 
@@ -273,12 +271,11 @@ def test_cancelling_a_call_cancels_its_handler(world: World) -> None:
 
     async def call_and_cancel(client: Client, daemon: Daemon, identity: str, peer: str) -> None:
         call = asyncio.create_task(client.call("alice", peer, "Trial", request={"do": "wait"}))
-        running = lambda: binding_of(daemon, identity, "Trial").in_flight  # noqa: E731
-        await asyncio.to_thread(eventually, running, "the handler runs")
+        await until(lambda: binding_of(daemon, identity, "Trial").in_flight, "the handler runs")
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
-        await asyncio.to_thread(eventually, lambda: not running(), "nothing is in flight")
+        await until(lambda: not binding_of(daemon, identity, "Trial").in_flight, "nothing is in flight")
 
     for daemon, identity, peer in ((world.two, "bob", world.bob), (world.one, "alice", world.alice)):
         before = counts_of(daemon, identity)["cancelled"]
@@ -313,7 +310,7 @@ def test_a_program_that_is_killed_takes_its_calls_with_it(world: World) -> None:
 def test_closing_a_client_ends_its_calls(world: World) -> None:
     async def close(client: Client) -> None:
         call = asyncio.create_task(client.call("alice", world.bob, "Trial", request={"do": "wait"}))
-        await asyncio.to_thread(eventually, lambda: binding_of(world.two, "bob", "Trial").in_flight, "it runs")
+        await until(lambda: binding_of(world.two, "bob", "Trial").in_flight, "the handler runs")
         client.close()
         with pytest.raises(ConnectionLost):
             await call

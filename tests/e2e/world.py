@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from fastn_p2p_client.messages import AddProtocol, BindingStatus
 from tests.harness import Daemon, eventually
 from tests.protocols import install_protocols
 
-__all__ = ["World", "add_identity", "binding_of", "counts_of", "give", "idle", "new_world", "wait_idle"]
+__all__ = ["World", "add_identity", "binding_of", "counts_of", "give", "idle", "new_world", "until", "wait_idle"]
 
 
 @dataclass
@@ -91,3 +92,8 @@ def idle(daemon: Daemon) -> bool:
 
 def wait_idle(daemon: Daemon) -> None:
     eventually(lambda: idle(daemon), "nothing is in flight")
+
+
+async def until(condition: Callable[[], object], what: str, timeout: float = 15.0) -> None:
+    """``eventually`` while the event loop goes on."""
+    await asyncio.to_thread(eventually, condition, what, timeout)

@@ -193,7 +193,7 @@ def _remarks(raw: _Side, fastn: _Side) -> list[str]:
     lone, crowd = (total(fastn, n) / total(raw, n) for n in (1, 256))
     p99, bare = median(fastn.each(1, _p99)), median(raw.each(1, _p99))
     return [
-        f"A lone call costs {lone:.1f} × the CPU of raw, as it passes five processes instead of two; with 256 in "
+        f"A lone call costs {lone:.1f} × the CPU of raw, as it passes four processes instead of two; with 256 in "
         f"flight, where messages share wake-ups and writes, it is {crowd:.2f} ×.",
         f"With 256 in flight the busiest process is the {busiest}: "
         f"{fastn.cpu_per_thousand(busiest, 256) * 1000:.0f} ms of CPU for 1,000 calls, which bounds a daemon at "

@@ -321,7 +321,8 @@ class StubSupervisor:
                 await self.stop(name)
             case leash.EnsureOnline(names):
                 for name in names:
-                    await self.start(name)
+                    if name not in self.running:
+                        await self.start(name)
             case leash.GetTree():
                 running = [leash.ProcessReport(f"identity-{name}", 0, "ready", 0, 0, "") for name in self.running]
                 broken = [leash.ProcessReport(f"identity-{name}", 0, "failed", 0, 5, "exit 1") for name in self.broken]

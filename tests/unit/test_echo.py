@@ -45,8 +45,10 @@ def test_echo_is_for_everyone_and_found_by_its_entry_point() -> None:
     assert "Echo" in installed()
     assert check_installed("Echo").value == "fastn_p2p.protocols.echo:Echo"
     assert load("Echo") is Echo
+    for code in ("fastn_p2p.protocols.echo:Echo", "no.such.module:Echo", "fastn_p2p.protocols.echo:Gone"):
+        assert load("Echo", code) is Echo
     with pytest.raises(ProtocolNotInstalled) as caught:
-        load("Nope")
+        load("Nope", "no.such.module:Nope")
     assert "Echo" in caught.value.installed
 
 

@@ -27,6 +27,7 @@ from fastn_p2p_client.errors import (
     StorageFailed,
 )
 from fastn_p2p_client.home import Home
+from fastn_p2p_client.link import Link
 
 from .stub_colleagues import KEYS, World, temporary_home, world
 from .troubled_protocols import install
@@ -125,19 +126,23 @@ def test_protocol_added_offline_serves_once_the_identity_is_online(home: Home) -
     uvloop.run(scenario())
 
 
-@pytest.mark.parametrize("online", [True, False], ids=["online", "offline"])
 @pytest.mark.parametrize(
-    ("protocol", "config", "expected", "words"),
+    ("online", "protocol", "config", "expected", "words"),
     [
-        ("Nope", None, ProtocolNotInstalled, "Diary, Echo"),
-        ("Echo", {"max_length": 0}, InvalidConfig, r"\$\.max_length"),
-        ("Echo", {"max": 1}, InvalidConfig, "max"),
-        ("Echo", b"{", InvalidConfig, "truncated"),
-        ("Echo", b"[" * 100_000, InvalidConfig, ""),
-        ("Diary", {"fail_in": "check"}, InvalidConfig, "check fails as configured"),
-        ("NoModule", None, HandlerFailed, "ModuleNotFoundError"),
-        ("NoProtocol", None, HandlerFailed, "not a subclass"),
-        ("TwoHandlers", None, HandlerFailed, "several request handlers"),
+        (True, "Nope", None, ProtocolNotInstalled, "Diary, Echo"),
+        (False, "Nope", None, ProtocolNotInstalled, "Diary, Echo"),
+        (True, "Echo", {"max_length": 0}, InvalidConfig, r"\$\.max_length"),
+        (False, "Echo", {"max_length": 0}, InvalidConfig, r"\$\.max_length"),
+        (True, "Echo", {"max": 1}, InvalidConfig, "max"),
+        (True, "Echo", b"{", InvalidConfig, "truncated"),
+        (False, "Echo", b"[" * 100_000, InvalidConfig, "recursion"),
+        (True, "Diary", {"fail_in": "check"}, InvalidConfig, "check fails as configured"),
+        (False, "Diary", {"fail_in": "check"}, InvalidConfig, "check fails as configured"),
+        (True, "NoModule", None, HandlerFailed, "ModuleNotFoundError"),
+        (False, "NoModule", None, HandlerFailed, "ModuleNotFoundError"),
+        (True, "NoProtocol", None, HandlerFailed, "not a subclass"),
+        (True, "TwoHandlers", None, HandlerFailed, "several request handlers"),
+        (False, "TwoHandlers", None, HandlerFailed, "several request handlers"),
     ],
 )
 def test_what_cannot_be_added_leaves_nothing(
@@ -237,28 +242,21 @@ def test_adding_that_was_cut_short_is_taken_back_or_repeated(home: Home) -> None
         async with world(home) as around:
             await alice(around)
             for instance in ("forgotten", "repeated"):
-                record = BindingFile(protocol="Diary", instance=instance)
-                Store(home).prepare_binding("alice", record)
-                link = (await around.supervisor.start("bob")) if False else None
-                assert link is None
+                Store(home).prepare_binding("alice", BindingFile(protocol="Diary", instance=instance))
+                await activate_directly(around, instance)
             await around.stop_gateway()
-            await add_directly(around, "forgotten")
-            await add_directly(around, "repeated")
             assert len(around.network.serving) == 2
             await around.start_gateway()
             await add(around, "Diary", "repeated", {"word": "new"})
             await around.network.until(lambda: len(around.network.serving) == 1)
             assert await around.network.call("alice", "Diary", "repeated", "?") == ["?", "new"]
-            async with asyncio.timeout(5):
-                while on_disk(home) != ["Diary/repeated"] or Store(home).unfinished():
-                    await asyncio.sleep(0.01)
+            await around.ask(m.DeleteIdentity("alice"), m.Done)  # waits until everything about her is settled
+            assert Store(home).unfinished() == []
 
     uvloop.run(scenario())
 
 
-async def add_directly(around: World, instance: str) -> None:
-    from fastn_p2p_client.link import Link
-
+async def activate_directly(around: World, instance: str) -> None:
     link = Link(around.home.mailbox("identity-alice"), "identity-alice")
     link.open()
     answer = await link.ask(Activate("Diary", instance), timeout=5)

@@ -206,8 +206,9 @@ def test_commands_about_one_identity_do_not_interleave(home: Home) -> None:
             await asyncio.gather(*(set_online(around, "alice", bool(number % 2)) for number in range(8)))
             wanted = (await listed(around))["alice"]
             assert wanted == ("alice" in around.network.online) == ("alice" in around.supervisor.running)
-            results = await asyncio.gather(*(delete(around, "alice") for _ in range(3)), return_exceptions=True)
-            assert sum(result == m.Done() for result in results) == 1
+            deleted = await asyncio.gather(*(delete(around, "alice") for _ in range(3)), return_exceptions=True)
+            assert sum(isinstance(result, m.Done) for result in deleted) == 1
+            assert sum(isinstance(result, IdentityNotFound) for result in deleted) == 2
             assert await listed(around) == {}
 
     uvloop.run(scenario())

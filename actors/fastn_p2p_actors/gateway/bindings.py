@@ -42,10 +42,12 @@ async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done
         _check_allowed(entry)
     async with desk.alone_with(name):
         identity = desk.store.identity(name)
-        check_installed(protocol)
+        code = check_installed(protocol).value
         config = payload or b"{}"
         _check_json(protocol, config)
-        record = BindingFile(protocol=protocol, instance=instance, allow=message.allow, config=msgspec.Raw(config))
+        record = BindingFile(
+            protocol=protocol, instance=instance, allow=message.allow, code=code, config=msgspec.Raw(config)
+        )
         online = identity.online and await desk.supervisor.is_up(name)
         prepared = desk.store.prepare_binding(name, record)
         try:
@@ -104,7 +106,7 @@ async def clear_unfinished(desk: Desk) -> None:
 
 async def _activate(desk: Desk, name: str, record: BindingFile) -> None:
     async with desk.process_of(name) as process:
-        message = Activate(record.protocol, record.instance, record.allow)
+        message = Activate(record.protocol, record.instance, record.allow, record.code)
         await process.ask(message, Done, bytes(record.config), timeout=ACTIVATE_SECONDS)
 
 

@@ -17,6 +17,7 @@ from fastn_p2p_client.errors import (
     DeadlineExceeded,
     IdentityFailed,
     InternalError,
+    Overloaded,
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.link import Link, decode_answer
@@ -69,7 +70,7 @@ class Colleague:
         """
         try:
             answer = await self._link.ask(message, payload, timeout=timeout)
-        except (ConnectionLost, DeadlineExceeded) as error:
+        except (ConnectionLost, DeadlineExceeded, Overloaded) as error:
             raise DaemonBusy(actor=self._actor) from error
         reply = decode_answer(self._decoder, answer.header)
         if isinstance(reply, Failure):

@@ -93,7 +93,7 @@ class IdentityActor:
         await asyncio.gather(*(self._start(record) for record in found.usable))
 
     async def _start(self, record: BindingFile) -> None:
-        hosted = self._new(record.protocol, record.instance)
+        hosted = self._new(record.protocol, record.instance, record.code)
         self._hosted[hosted.name] = hosted
         try:
             self._dispatcher.add(await hosted.start(bytes(record.config), record.allow))
@@ -111,9 +111,9 @@ class IdentityActor:
                 await asyncio.gather(*(hosted.stop() for hosted in self._hosted.values()))
         await self._registration.conclude(GOODBYE_SECONDS)  # the last answers have left
 
-    def _new(self, protocol: str, instance: str) -> Hosted:
+    def _new(self, protocol: str, instance: str, code: str) -> Hosted:
         workspace = self._store.workspace(self._identity.name, protocol, instance)
-        return Hosted(self._identity.name, self._identity.key, protocol, instance, workspace)
+        return Hosted(self._identity.name, self._identity.key, protocol, instance, workspace, code)
 
     def _active(self) -> list[Hosted]:
         return [hosted for hosted in self._hosted.values() if hosted.binding is not None]
@@ -175,7 +175,7 @@ class IdentityActor:
             await existing.reload(config, message.allow)
             await self._registration.serve(existing)
             return
-        hosted = self._new(message.protocol, message.instance)
+        hosted = self._new(message.protocol, message.instance, message.code)
         self._dispatcher.add(await hosted.start(config, message.allow))
         self._hosted[hosted.name] = hosted
         try:

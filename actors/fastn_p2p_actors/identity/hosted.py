@@ -43,7 +43,9 @@ class Hosted:
         state: ``starting``, ``serving`` or ``failed: …``.
     """
 
-    def __init__(self, identity: str, key: PublicKey, protocol: str, instance: str, workspace: Path) -> None:
+    def __init__(
+        self, identity: str, key: PublicKey, protocol: str, instance: str, workspace: Path, code: str = ""
+    ) -> None:
         self.identity = identity
         self.key = key
         self.protocol = protocol
@@ -52,6 +54,7 @@ class Hosted:
         self.binding: Binding | None = None
         self.access: tuple[str, ...] = ()
         self.state = "starting"
+        self._where = code
         self._code: Protocol | None = None
 
     @property
@@ -73,7 +76,7 @@ class Hosted:
             HandlerFailed: its code raised something, or took too long.
             StorageFailed: its workspace cannot be written to.
         """
-        code = await _instantiate(self._context(), config)
+        code = await _instantiate(self._context(), config, self._where)
         handler = _guarded(
             self.protocol, self.identity, "has no usable handler", lambda: RequestHandler.of_protocol(code)
         )
@@ -91,7 +94,7 @@ class Hosted:
         code = self._code
         if code is None:
             return
-        checked = await _instantiate(self._context(), config)
+        checked = await _instantiate(self._context(), config, self._where)
         before = code.context, code.config
         code.context, code.config = checked.context, checked.config
         try:
@@ -129,10 +132,10 @@ async def check_binding(context: BindingContext, config: bytes) -> None:
     _guarded(context.protocol, context.identity, "has no usable handler", lambda: RequestHandler.of_protocol(code))
 
 
-async def _instantiate(context: BindingContext, config: bytes) -> Protocol:
+async def _instantiate(context: BindingContext, config: bytes, where: str = "") -> Protocol:
     """An instance whose config has been checked; ``context`` comes without one."""
     protocol = context.protocol
-    cls = _guarded(protocol, context.identity, "cannot be loaded", lambda: load(protocol))
+    cls = _guarded(protocol, context.identity, "cannot be loaded", lambda: load(protocol, where))
     filled = BindingContext(
         context.identity, context.key, protocol, context.instance, context.workspace, config_of(cls, protocol, config)
     )

@@ -29,6 +29,8 @@ class Activate(Message, frozen=True, tag=300):
     protocol: str
     instance: str
     allow: tuple[str, ...] = ()
+    code: str = ""
+    """Where the protocol's class is, as in its ``config.json``."""
 
 
 class Deactivate(Message, frozen=True, tag=301):

@@ -72,33 +72,43 @@ class Registration:
         await self._tell(Conclude(self._identity), timeout)
 
     async def _register(self) -> None:
+        """Announces and serves in one go, so that nobody finds the identity online and without its protocols."""
+        await self.started.wait()
+        waiting = list(self._hosted())
         pause = _FIRST_PAUSE
         while True:
-            try:
-                await self._ask(Announce(self._identity, self._grant))
-                break
-            except ConnectionLost:
+            announced, *served = await asyncio.gather(
+                self._ask(Announce(self._identity, self._grant)),
+                *(self.serve(hosted) for hosted in waiting),
+                return_exceptions=True,
+            )
+            if isinstance(announced, ConnectionLost):
                 return  # when the network is back, this starts again
-            except P2PError as error:
-                if not error.retryable:
-                    self._settle(error)
+            if isinstance(announced, P2PError) and not announced.retryable:
+                self._settle(announced)
+                return
+            if announced is None:
+                waiting = [
+                    hosted
+                    for hosted, outcome in zip(waiting, served, strict=True)
+                    if not self._is_settled(hosted, outcome)
+                ]
+                if not waiting:
+                    self._settle(None)
                     return
-                log.warning("%s cannot be announced yet: %s", self._identity, error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-        await self.started.wait()
-        await asyncio.gather(*(self._serve_or_mark(hosted) for hosted in list(self._hosted())))
-        if self._link.up.is_set():
-            self._settle(None)
+            log.warning("%s cannot be registered yet: %s", self._identity, announced or served)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _serve_or_mark(self, hosted: Hosted) -> None:
-        try:
-            await self.serve(hosted)
+    def _is_settled(self, hosted: Hosted, outcome: BaseException | None) -> bool:
+        """Whether the network has taken the binding, or refused it for good."""
+        if outcome is None:
             hosted.state = "serving"
-        except ConnectionLost:
-            return
-        except P2PError as error:
-            hosted.failed(error)
+        elif isinstance(outcome, P2PError) and not outcome.retryable:
+            hosted.failed(outcome)
+        else:
+            return False
+        return True
 
     def _settle(self, error: P2PError | None) -> None:
         if not self.outcome.done():

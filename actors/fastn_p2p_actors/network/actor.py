@@ -217,13 +217,15 @@ class Network:
         self.presence.check_grant(message.identity, message.grant)
         check_name(message.protocol, "a protocol")
         check_name(message.instance, "an instance")
-        identity = await self.presence.settled(message.identity)
-        if identity is None:
-            raise IdentityOffline(identity=message.identity)
         if not message.allow:
             raise BadMessage(reason="an access list is empty")
         access = AccessList(message.allow, self.book, self.registry)
-        self.registry.serve(identity, message.protocol, message.instance, access, sender)
+
+        def register(identity: OnlineIdentity) -> None:
+            self.registry.serve(identity, message.protocol, message.instance, access, sender)
+
+        if not await self.presence.serve(message.identity, register):
+            raise IdentityOffline(identity=message.identity)
         self.calls.registered()
         return Done()
 

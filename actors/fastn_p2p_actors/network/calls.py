@@ -212,7 +212,9 @@ class Calls:
         self.deadlines.close()
 
     async def drained(self) -> None:
-        """Returns when nothing is in flight."""
+        """Returns when nothing is in flight. Nobody will register any more."""
+        self._settled_at = self._loop.time()
+        self.registered()
         if len(self.deadlines):
             self._drained = self._loop.create_future()
             await self._drained
@@ -281,7 +283,7 @@ class Calls:
             again()
 
     def _park(self, mine: _LocalCall, call: Call, payload: bytes, error: P2PError) -> None:
-        """Give the call another turn when somebody registers; it ends with ``error`` when that is not to be expected."""
+        """Give the call another turn when somebody registers, or end it with ``error`` if that is not expected."""
         if not self._may_park():
             mine.on_failure(error)
             return

@@ -48,6 +48,7 @@ class Presence:
         self._grant_key = grant_key
         self._wall = wall
         self._announcing: dict[str, asyncio.Task[None]] = {}
+        self._arriving: dict[str, list[Callable[[OnlineIdentity], None]]] = {}
         self._published_at = endpoint.address()
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
@@ -72,12 +73,24 @@ class Presence:
             if self._announcing.get(name) is task:
                 del self._announcing[name]
 
-    async def settled(self, name: str) -> OnlineIdentity | None:
-        """The identity, after an announcement that is under way."""
-        task = self._announcing.get(name)
-        if task is not None:
-            await asyncio.wait([task])
-        return self._registry.by_name(name)
+    async def serve(self, name: str, register: Callable[[OnlineIdentity], None]) -> bool:
+        """Calls ``register`` with the identity; False when it is not online.
+
+        While it is being announced, that happens in the moment in which it comes online: nobody finds it there
+        without what it serves.
+        """
+        announcing = self._announcing.get(name)
+        if announcing is not None:
+            arriving = self._arriving.setdefault(name, [])
+            arriving.append(register)
+            await asyncio.wait([announcing])
+            if register not in arriving:
+                return True
+            arriving.remove(register)
+        identity = self._registry.by_name(name)
+        if identity is not None:
+            register(identity)
+        return identity is not None
 
     def conclude(self, identity: OnlineIdentity) -> None:
         """It is offline."""
@@ -98,6 +111,9 @@ class Presence:
         if sender.gone:
             return
         self._registry.announce(identity)
+        arriving = self._arriving.pop(name, [])
+        while arriving:
+            arriving.pop()(identity)
         self._hosts.publish(identity.key, identity.record)
         log.info("%s is online as %s", name, identity.key)
 

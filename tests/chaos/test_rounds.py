@@ -1,0 +1,130 @@
+"""Fifty times, chance decides which process dies. In the end everything is as it was, and nothing has grown."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import defaultdict, deque
+from typing import Final, NamedTuple
+
+import pytest
+
+from tests.harness import eventually
+
+from .chronicle import descriptors, fork_server, resident
+from .conftest import Couple, StartLoad
+from .load import Load
+
+ROUNDS: Final = 50
+SUPERVISORS: Final = 4
+"""How many of them end a whole daemon."""
+WARM: Final = 10
+"""Rounds after which processes have grown as large as they need to be."""
+MOST: Final = 4
+"""Kills of one actor in ``PERIOD`` seconds: more than five, and the supervisor would give it up, as it should."""
+PERIOD: Final = 10.5
+ACTORS: Final = {
+    "alice": ("vault", "network", "gateway", "identity-alice"),
+    "bob": ("vault", "network", "gateway", "identity-bob"),
+}
+MORE_DESCRIPTORS: Final = 8
+MORE_MEMORY: Final = 16 * 1024 * 1024
+
+
+class Victim(NamedTuple):
+    side: str
+    actor: str
+
+
+class Chance:
+    """Chooses by a seed, and spares whom the supervisor would give up."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._killed: defaultdict[Victim, deque[float]] = defaultdict(lambda: deque(maxlen=MOST))
+        self.everyone = [Victim(side, actor) for side, actors in ACTORS.items() for actor in actors]
+
+    def plan(self) -> list[str]:
+        """Round by round, the side whose supervisor dies, or nothing."""
+        sides = ["alice", "bob"] * (SUPERVISORS // 2)
+        quiet = [""] * (ROUNDS - WARM - SUPERVISORS)
+        plan = [*sides, *quiet]
+        self._random.shuffle(plan)
+        return [*[""] * WARM, *plan]
+
+    def victims(self) -> list[Victim]:
+        """One, or two at the same moment."""
+        several = self._random.sample(self.everyone, len(self.everyone))
+        count = 2 if self._random.random() < 0.25 else 1
+        chosen = eventually(lambda: [victim for victim in several if self._may_die(victim)], "somebody may die")[:count]
+        for victim in chosen:
+            self._killed[victim].append(time.monotonic())
+        return chosen
+
+    def forget(self, side: str) -> None:
+        """That side has a new supervisor, which knows of no deaths."""
+        for victim in self.everyone:
+            if victim.side == side:
+                self._killed[victim].clear()
+
+    def waits(self) -> bool:
+        """Whether the next round waits until calls succeed again."""
+        return self._random.random() < 0.6
+
+    def _may_die(self, victim: Victim) -> bool:
+        killed = self._killed[victim]
+        return len(killed) < MOST or time.monotonic() - killed[0] > PERIOD
+
+
+def sizes(couple: Couple, load: Load) -> dict[str, tuple[int, int]]:
+    """Descriptors and bytes of the processes that live through it all, and of those that were not chosen lately."""
+    pids = {"program": load.pid}
+    for side, actors in ACTORS.items():
+        daemon = couple.side(side)
+        assert daemon.process is not None
+        pids |= {f"{side}'s supervisor": daemon.process.pid, f"{side}'s fork server": fork_server(daemon)}
+        pids |= {f"{side}'s {actor}": daemon.pid(actor) for actor in actors}
+    return {name: (descriptors(pid), resident(pid)) for name, pid in pids.items()}
+
+
+@pytest.mark.timeout(150)
+def test_fifty_rounds(couple: Couple, start_load: StartLoad) -> None:
+    seed = int(os.environ.get("FASTN_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
+    print(f"FASTN_CHAOS_SEED={seed}")
+    chance = Chance(seed)
+    load = start_load()
+    load.mark()
+    before: dict[str, tuple[int, int]] = {}
+    kills = 0
+    for number, side in enumerate(chance.plan()):
+        if number == WARM:
+            load.goes_well()
+            before = sizes(couple, load)
+        if side:
+            print(f"{number}: {side} supervisor")
+            kills += 1
+            couple.side(side).kill()
+            couple.side(side).start()
+            chance.forget(side)
+        else:
+            victims = chance.victims()
+            print(f"{number}: {' and '.join(f'{victim.side} {victim.actor}' for victim in victims)}")
+            kills += len(victims)
+            pids = [couple.side(victim.side).kill_actor(victim.actor) for victim in victims]
+            for victim, pid in zip(victims, pids, strict=True):
+                couple.side(victim.side).wait_actor(victim.actor, not_pid=pid)
+        if chance.waits():
+            load.goes_well()
+    load.goes_well()
+    after = sizes(couple, load)
+    print(f"{kills} processes killed; {load.account.replies} replies, {load.failures}")
+    for name, (files, memory) in after.items():
+        print(f"{name}: {before[name][0]} → {files} descriptors, {before[name][1] >> 10} → {memory >> 10} KiB")
+        assert files <= before[name][0] + MORE_DESCRIPTORS
+        assert memory <= before[name][1] + MORE_MEMORY
+    for daemon in (couple.alice, couple.bob):
+        assert all(process["state"] == "ready" for process in daemon.tree()["processes"])
+    account = load.stop()
+    assert account.replies > sum(account.failures.values())
+    couple.stop()
