@@ -11,7 +11,7 @@ import typer
 from .exits import EXITS, TABLE, Exit, Misused
 from .groups import group
 from .options import HomeOption
-from .terminal import put, say
+from .terminal import hold_streams, put, say
 
 __all__ = ["COMMANDS", "PROGRAM", "app", "main"]
 
@@ -47,6 +47,7 @@ app = group(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command (``sys.argv`` without ``arguments``) and returns its exit code; it never raises."""
+    hold_streams()
     try:
         typer.main.get_command(app)(arguments, PROGRAM)
     except SystemExit as end:

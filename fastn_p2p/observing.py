@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,7 +16,7 @@ from fastn_p2p_client.messages import GetStatus, Status, StatusReply
 from .account import read_account
 from .asking import ask
 from .exits import Exit
-from .terminal import put, say
+from .terminal import is_terminal, put, say
 from .values import as_json
 
 __all__ = ["Observation", "observe", "show", "show_forever"]
@@ -74,7 +73,7 @@ def show_forever(home: Path | None, *, json: bool) -> None:
         P2PError: no daemon runs at the start. Later on that is shown, until one does again.
     """
     seen = observe(home)
-    if sys.stdout.isatty() and not json:
+    if is_terminal() and not json:
         _show_live(home, seen)
         return
     while True:
@@ -88,7 +87,7 @@ def _print(seen: Observation, *, json: bool) -> None:
         return
     from .dashboard import printed
 
-    put(printed(seen.status, partial=seen.partial, colour=sys.stdout.isatty() or bool(os.environ.get("FORCE_COLOR"))))
+    put(printed(seen.status, partial=seen.partial, colour=is_terminal() or bool(os.environ.get("FORCE_COLOR"))))
 
 
 def _next(home: Path | None, last: Observation) -> Observation:

@@ -164,7 +164,7 @@ class Mailbox:
     def _hidden(self) -> Path:
         return self._path.with_name(f".{self._path.name}.full")
 
-    def _bound_clients(self) -> None:
+    def _limit(self) -> None:
         """Keeps libzmq from running out of descriptors, which aborts the process: while there is no room for more
         connections, the socket has another name. (Unbinding would end those that stand.) Whoever wants in tries again.
         """
@@ -262,16 +262,12 @@ class Mailbox:
         for event in self._monitor.drain():
             if event.kind == zmq.EVENT_ACCEPTED:
                 self._descriptors.add(event.value)
-                self._bound_clients()
             elif event.value in self._descriptors:
                 self._descriptors.discard(event.value)
                 sender = self._by_descriptor.pop(event.value, None)
                 if sender is not None:
                     self._lost(sender)
-            elif event.kind == zmq.EVENT_CLOSED:
-                self._listener_closed = True
-        if not self._bound and self._listener_closed and len(self._descriptors) < self._max_clients:
-            self._bind()
+        self._limit()
 
     def _lost(self, sender: Sender) -> None:
         self._drain()  # what it said before it ended still counts

@@ -16,7 +16,7 @@ from fastn_p2p_client.messages import Hello
 from fastn_p2p_client.sockets import Curve, close_socket, dealer, endpoint
 from tests.harness import Daemon
 
-__all__ = ["DONE", "REPLY", "WELCOME", "Keys", "Raw", "hello", "resident", "unharmed"]
+__all__ = ["DONE", "REPLY", "WELCOME", "Keys", "Raw", "hello", "pids", "resident", "unharmed"]
 
 DONE: Final = 2
 WELCOME: Final = 40
@@ -100,19 +100,22 @@ def resident(pid: int) -> int:
     return sum(int(fields[fields.index(name) + 1]) for name in ("Private_Clean:", "Private_Dirty:")) * 1024
 
 
+def pids(daemon: Daemon) -> dict[str, int]:
+    """Every process of the daemon."""
+    return {name: int(process["pid"]) for name, process in daemon.processes().items()}
+
+
 _MIB: Final = 1024 * 1024
 
 
 @contextmanager
 def unharmed(daemon: Daemon, grows_by: int = 48 * _MIB) -> Iterator[None]:
     """Whatever is done inside, every process of the daemon lives on and none has grown by more than ``grows_by``."""
-    before = daemon.processes()
-    sizes = {name: resident(process["pid"]) for name, process in before.items()}
+    before = pids(daemon)
+    sizes = {name: resident(pid) for name, pid in before.items()}
     yield
-    after = daemon.processes()
-    assert {name: process["pid"] for name, process in after.items()} == {
-        name: process["pid"] for name, process in before.items()
-    }, daemon.report()
-    for name, process in after.items():
-        size = resident(process["pid"])
+    after = pids(daemon)
+    assert before.items() <= after.items(), daemon.report()
+    for name, pid in before.items():
+        size = resident(pid)
         assert size < sizes[name] + grows_by, f"{name} grew from {sizes[name]} to {size} bytes"
