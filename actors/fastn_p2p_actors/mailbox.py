@@ -17,19 +17,18 @@ from typing import Final, TypeAlias
 import zmq
 
 from fastn_p2p_client.errors import BadMessage, P2PError, PayloadTooLarge
-from fastn_p2p_client.limits import CORRELATION_ID_MAX, MAX_CLIENTS, MAX_HEADER, MAX_PAYLOAD
+from fastn_p2p_client.limits import CORRELATION_ID_MAX, MAX_CLIENTS, MAX_GROUP, MAX_HEADER, MAX_PAYLOAD
 from fastn_p2p_client.messages import Failure, encode
+from fastn_p2p_client.outbox import RETRY_PAUSE, Outbox
 from fastn_p2p_client.sockets import (
     AGAIN,
     MORE,
     NOBLOCK,
-    NOBLOCK_MORE,
     Monitor,
     close_socket,
     endpoint,
     raw_get,
     raw_recv,
-    raw_send,
     readable,
     router,
 )
@@ -40,6 +39,7 @@ __all__ = ["Mailbox", "Sender"]
 
 _BURST: Final = 256
 _FRAMES: Final = 3
+_MAX_FRAMES: Final = _FRAMES * MAX_GROUP
 _SRCFD: Final = int(zmq.SRCFD)
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,9 @@ class Mailbox:
         self._by_descriptor: dict[int, Sender] = {}
         self._descriptors: set[int] = set()
         self._full = False
-        self._drain_soon = False
+        self._outboxes: dict[Sender, Outbox] = {}
+        """Of those to whom something has to be sent."""
+        self._turn_soon = False
         self._closed = False
         self.dropped = 0
         """Messages that were not listened to: wrong user, wrong shape."""
@@ -127,6 +129,7 @@ class Mailbox:
     def close(self) -> None:
         if self._closed:
             return
+        self._flush()
         self._closed = True
         self._loop.remove_reader(self._descriptor)
         self._loop.remove_reader(self._monitor.fileno())
@@ -140,17 +143,14 @@ class Mailbox:
         """Send one message; False when the peer is gone or its queue is full (then nothing was sent)."""
         if sender.gone or self._closed:
             return False
-        socket = self._socket
-        try:
-            raw_send(socket, sender.route, NOBLOCK_MORE)
-            raw_send(socket, correlation, NOBLOCK_MORE)
-            raw_send(socket, header, NOBLOCK_MORE)
-            raw_send(socket, payload, NOBLOCK)
-        except zmq.ZMQError:
+        outbox = self._outboxes.get(sender)
+        if outbox is None:
+            outbox = self._outboxes[sender] = Outbox(self._socket, sender.route)
+        if not outbox.add(correlation, header, payload):
             return False
-        if not self._drain_soon:
-            self._drain_soon = True
-            self._loop.call_soon(self._drain_after_send)
+        if not self._turn_soon:
+            self._turn_soon = True
+            self._loop.call_soon(self._turn)
         return True
 
     def _bind(self) -> None:
@@ -180,14 +180,31 @@ class Mailbox:
         if full:
             log.warning("%d connections on %s: no more until some end", len(self._descriptors), self._path.name)
 
-    def _drain_after_send(self) -> None:
-        self._drain_soon = False
-        if not self._closed and readable(self._socket):
+    def _turn(self) -> None:
+        """Send what this turn of the loop has gathered, and look at the socket again, as its descriptor demands."""
+        self._turn_soon = False
+        if self._closed:
+            return
+        self._flush()
+        if self._outboxes:
+            self._turn_soon = True
+            self._loop.call_later(RETRY_PAUSE, self._turn)
+        if readable(self._socket):
             self._drain()
+
+    def _flush(self) -> None:
+        """Send what can be sent; outboxes that remain are those of peers that take no more at the moment."""
+        outboxes, self._outboxes = self._outboxes, {}
+        for sender, outbox in outboxes.items():
+            try:
+                if not outbox.flush():
+                    self._outboxes[sender] = outbox
+            except zmq.ZMQError:
+                log.debug("%s: process %d is gone with %d messages", self._path.stem, sender.pid, len(outbox))
 
     def _drain(self) -> None:
         socket, senders = self._socket, self._senders
-        for _ in range(_BURST):
+        for taken in range(_BURST):
             if self._closed:
                 return
             try:
@@ -202,27 +219,30 @@ class Mailbox:
                 frames.append(first.bytes)
             while raw_get(socket, MORE):
                 frame = raw_recv(socket, NOBLOCK)
-                if len(frames) <= _FRAMES:
+                if len(frames) <= _MAX_FRAMES:
                     frames.append(frame)
             if first is not None:
                 sender = self._introduce(route, first)
             if sender is None:
                 self.dropped += 1
-            elif (
-                len(frames) == _FRAMES
-                and len(frames[0]) <= CORRELATION_ID_MAX
-                and len(frames[1]) <= MAX_HEADER
-                and len(frames[2]) <= MAX_PAYLOAD
-            ):
-                try:
-                    self._on_message(sender, frames[0], frames[1], frames[2])
-                except Exception:  # a defect costs this message, not those behind it
-                    log.exception("%s: a message from process %d", self._path.stem, sender.pid)
+            elif not frames or len(frames) % _FRAMES or len(frames) > _MAX_FRAMES:
+                self._refuse(sender, frames, f"a message has {_FRAMES} frames: id, header, payload")
             else:
-                self._refuse(sender, frames)
-            if not readable(socket):  # costs a fifth of the exception that an empty socket raises
+                for start in range(0, len(frames), _FRAMES):
+                    self._take(sender, frames[start : start + _FRAMES])
+            if taken == 0 and not readable(socket):  # costs a fifth of the exception that an empty socket raises
                 return
         self._loop.call_soon(self._drain)
+
+    def _take(self, sender: Sender, message: list[bytes]) -> None:
+        correlation, header, payload = message
+        if len(correlation) <= CORRELATION_ID_MAX and len(header) <= MAX_HEADER and len(payload) <= MAX_PAYLOAD:
+            try:
+                self._on_message(sender, correlation, header, payload)
+            except Exception:  # a defect costs this message, not those behind it
+                log.exception("%s: a message from process %d", self._path.stem, sender.pid)
+        else:
+            self._refuse(sender, message, "an id or a header is too long")
 
     def _introduce(self, route: bytes, frame: zmq.Frame) -> Sender | None:
         """The sender behind a route that was not known, or None when nobody listens to it. Between two messages only.
@@ -245,15 +265,13 @@ class Mailbox:
             sender.gone = True  # its last words
         return sender
 
-    def _refuse(self, sender: Sender, frames: list[bytes]) -> None:
+    def _refuse(self, sender: Sender, frames: list[bytes], reason: str) -> None:
         self.dropped += 1
         if not frames or len(frames[0]) > CORRELATION_ID_MAX:
             return
-        error: P2PError
+        error: P2PError = BadMessage(reason=reason)
         if len(frames) == _FRAMES and len(frames[2]) > MAX_PAYLOAD:
             error = PayloadTooLarge(size=len(frames[2]), limit=MAX_PAYLOAD)
-        else:
-            error = BadMessage(reason=f"a message has {_FRAMES} frames: id, header, payload")
         self.send(sender, frames[0], encode(Failure.of(error)))
 
     def _watch(self) -> None:
@@ -272,6 +290,7 @@ class Mailbox:
     def _lost(self, sender: Sender) -> None:
         self._drain()  # what it said before it ended still counts
         sender.gone = True
+        self._outboxes.pop(sender, None)
         self._senders.pop(sender.route, None)
         if self._on_gone is not None:
             self._on_gone(sender)

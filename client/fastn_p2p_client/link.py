@@ -19,17 +19,18 @@ from .deadlines import Deadlines
 from .errors import BadMessage, ConnectionLost, DaemonBusy, DeadlineExceeded, Overloaded, P2PError, PayloadTooLarge
 from .limits import MAX_PAYLOAD, SEND_QUEUE
 from .messages import UNDECODABLE, Cancel, encode
+from .outbox import RETRY_PAUSE, Outbox
 from .sockets import (
     AGAIN,
+    MORE,
     NOBLOCK,
-    NOBLOCK_MORE,
     Curve,
     Monitor,
     close_socket,
     dealer,
     endpoint,
+    raw_get,
     raw_recv,
-    raw_send,
     readable,
 )
 
@@ -80,7 +81,7 @@ class Link:
         self._on_down = on_down
         self._next_id = 0
         self._pending: dict[bytes, tuple[asyncio.Future[Answer], float]] = {}
-        self._drain_soon = False
+        self._turn_soon = False
         self._closed = False
         self._watching = False
         self.up = asyncio.Event()
@@ -90,6 +91,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._deadlines: Deadlines[bytes] = Deadlines(self._loop, self._expired)
         self._socket = dealer(self._curve)
+        self._outbox = Outbox(self._socket)
         self._monitor = Monitor(self._socket)
         self._socket.connect(endpoint(self._path))
         self._descriptor = int(self._socket.fileno())
@@ -159,46 +161,57 @@ class Link:
             Overloaded: the queue is full.
             DaemonBusy: no connection stands.
         """
-        socket = self._socket
-        try:
-            raw_send(socket, correlation, NOBLOCK_MORE)
-            raw_send(socket, header, NOBLOCK_MORE)
-            raw_send(socket, payload, NOBLOCK)
-        except AGAIN:
-            self._watch()  # perhaps the connection has just ended
-            if self.up.is_set():
-                raise Overloaded(what=f"messages queued for the {self._actor}", limit=SEND_QUEUE) from None
-            raise DaemonBusy(actor=self._actor) from None
-        except zmq.ZMQError as error:  # the socket is closed
-            raise ConnectionLost(what=f"the daemon's {self._actor} process") from error
-        if not self._drain_soon:
-            self._drain_soon = True
-            self._loop.call_soon(self._drain_after_send)
+        if self._closed:
+            raise ConnectionLost(what=f"the daemon's {self._actor} process")
+        if not self.up.is_set():
+            raise DaemonBusy(actor=self._actor)
+        if not self._outbox.add(correlation, header, payload):
+            raise Overloaded(what=f"messages queued for the {self._actor}", limit=SEND_QUEUE)
+        if not self._turn_soon:
+            self._turn_soon = True
+            self._loop.call_soon(self._turn)
 
-    def _drain_after_send(self) -> None:
-        self._drain_soon = False
-        if not self._closed and readable(self._socket):
+    def _turn(self) -> None:
+        """Send what this turn of the loop has gathered, and look at the socket again, as its descriptor demands."""
+        self._turn_soon = False
+        if self._closed:
+            return
+        try:
+            flushed = self._outbox.flush()
+        except zmq.ZMQError:  # the connection ends; its end is told by the monitor
+            self._outbox.clear()
+            flushed = True
+        if not flushed and self.up.is_set():
+            self._turn_soon = True
+            self._loop.call_later(RETRY_PAUSE, self._turn)
+        if readable(self._socket):
             self._drain()
 
     def _drain(self) -> None:
         socket, pending = self._socket, self._pending
-        for _ in range(_BURST):
+        for taken in range(_BURST):
             if self._closed:
                 return
             try:
                 correlation = raw_recv(socket, NOBLOCK)
             except AGAIN:
                 return
-            header = raw_recv(socket, NOBLOCK)  # a mailbox of the daemon always sends three frames
-            payload = raw_recv(socket, NOBLOCK)
-            found = pending.pop(correlation, None)
-            if found is not None:
-                self._deadlines.discard(correlation)
-                if not found[0].done():
-                    found[0].set_result(Answer(header, payload))
-            elif self._on_message is not None:
-                self._on_message(correlation, header, payload)
-            if not readable(socket):  # costs a fifth of the exception that an empty socket raises
+            while True:  # a mailbox of the daemon always sends groups of three frames
+                header = raw_recv(socket, NOBLOCK)
+                payload = raw_recv(socket, NOBLOCK)
+                found = pending.pop(correlation, None)
+                if found is not None:
+                    self._deadlines.discard(correlation)
+                    if not found[0].done():
+                        found[0].set_result(Answer(header, payload))
+                elif self._on_message is not None:
+                    self._on_message(correlation, header, payload)
+                if self._closed:
+                    return
+                if not raw_get(socket, MORE):
+                    break
+                correlation = raw_recv(socket, NOBLOCK)
+            if taken == 0 and not readable(socket):  # costs a fifth of the exception that an empty socket raises
                 return
         self._loop.call_soon(self._drain)
 
@@ -221,6 +234,7 @@ class Link:
                 if not self.up.is_set():
                     continue
                 self.up.clear()
+                self._outbox.clear()
                 self._drain()  # answers that came before the end still count
                 self._fail_all()
                 if self._on_down is not None:

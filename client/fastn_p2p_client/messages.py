@@ -1,6 +1,7 @@
 """The client protocol: every message that crosses a local socket between a program and the daemon.
 
-A message is three frames, ``[id, header, payload]``, on ZeroMQ over a Unix socket (programs hold DEALERs):
+A message is three frames, ``[id, header, payload]``, on ZeroMQ over a Unix socket (programs hold DEALERs). Several
+messages may come as one ZeroMQ message: its frames are then those of the first, of the second, and so on.
 
 * ``id`` is chosen by whoever asks, at most 16 bytes, and comes back with the answer. What the daemon asks of a program
   that serves has ids of 8 bytes with the highest bit of the first one set, and such ids are the daemon's alone;

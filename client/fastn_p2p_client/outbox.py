@@ -14,7 +14,10 @@ import zmq
 from .limits import MAX_GROUP, SEND_QUEUE, SEND_QUEUE_BYTES
 from .sockets import AGAIN, NOBLOCK, NOBLOCK_MORE, raw_send
 
-__all__ = ["Outbox"]
+__all__ = ["RETRY_PAUSE", "Outbox"]
+
+RETRY_PAUSE: Final = 0.002
+"""Seconds until a socket that was full is tried again."""
 
 _GROUP_BYTES: Final = 64 * 1024
 """A group takes no further message once it has this many: a large payload does not hold up others' small ones."""

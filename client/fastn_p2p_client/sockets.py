@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import zmq
 from zmq.backend import Socket as _Compiled  # pyright: ignore[reportAttributeAccessIssue]
 
-from .limits import BACKLOG, HANDSHAKE_IVL_MS, MAX_MESSAGE, SEND_QUEUE
+from .limits import BACKLOG, HANDSHAKE_IVL_MS, MAX_MESSAGE
 
 __all__ = [
     "AGAIN",
@@ -42,6 +42,8 @@ NOBLOCK: Final = int(zmq.NOBLOCK)
 NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 MORE: Final = int(zmq.RCVMORE)
 AGAIN: Final = zmq.Again
+_HWM: Final = 1000
+"""Groups that libzmq queues in each direction of a connection; what it does not take waits in an ``Outbox``."""
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 
@@ -79,8 +81,8 @@ def _common(socket: zmq.Socket[bytes]) -> None:
     socket.set(zmq.LINGER, 0)
     socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE)
     socket.set(zmq.HANDSHAKE_IVL, HANDSHAKE_IVL_MS)
-    socket.set(zmq.SNDHWM, SEND_QUEUE)
-    socket.set(zmq.RCVHWM, SEND_QUEUE)
+    socket.set(zmq.SNDHWM, _HWM)
+    socket.set(zmq.RCVHWM, _HWM)
 
 
 def dealer(curve: Curve | None = None) -> zmq.Socket[bytes]:

@@ -259,7 +259,7 @@ def test_adding_that_was_cut_short_is_taken_back_or_repeated(home: Home) -> None
 async def activate_directly(around: World, instance: str) -> None:
     link = Link(around.home.mailbox("identity-alice"), "identity-alice")
     link.open()
-    answer = await link.ask(Activate("Diary", instance), timeout=5)
+    answer = await link.ask(Activate("Diary", instance, grant=grant_for(GRANT_KEY, "alice")), timeout=5)
     assert answer.header == m.encode(m.Done())
     link.close()
 

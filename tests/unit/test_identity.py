@@ -81,6 +81,8 @@ class Running:
 
     async def ask(self, message: msgspec.Struct, config: Any = None) -> IdentityAnswer:
         payload = b"" if config is None else msgspec.json.encode(config)
+        if isinstance(message, Activate | Deactivate):
+            message = msgspec.structs.replace(message, grant=bytes(16))
         answer = await self.link.ask(message, payload, timeout=10)
         reply: IdentityAnswer = msgspec.msgpack.decode(answer.header, type=IdentityAnswer)
         if isinstance(reply, Failure):

@@ -17,7 +17,7 @@ import zmq
 
 from fastn_p2p_actors.mailbox import Mailbox, Sender
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded, PayloadTooLarge
-from fastn_p2p_client.limits import MAX_PAYLOAD
+from fastn_p2p_client.limits import MAX_GROUP, MAX_PAYLOAD
 from fastn_p2p_client.link import Link
 from fastn_p2p_client.messages import Cancel, Done, GetStatus, encode
 
@@ -186,6 +186,57 @@ def test_messages_of_another_shape_are_not_handed_over(tmp_path: Path, frames: l
         assert (await seen.next())[1:] == (b"id", b"header", b"payload")
         assert box.dropped == 1
         raw.close(0)
+        box.close()
+
+    uvloop.run(scenario())
+
+
+def test_a_group_is_handed_over_message_by_message_and_its_size_is_limited(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        seen = Recorder()
+        box = Mailbox(tmp_path / "a.sock", seen.on_message)
+        box.open()
+        raw = zmq.Context.instance().socket(zmq.DEALER)
+        raw.connect(f"ipc://{tmp_path / 'a.sock'}")
+        raw.send_multipart([b"1", b"first", b"", b"2", b"second", b"payload"])
+        assert (await seen.next())[1:] == (b"1", b"first", b"")
+        assert (await seen.next())[1:] == (b"2", b"second", b"payload")
+        raw.send_multipart([b"i", b"h", b"p"] * (MAX_GROUP + 1))
+        raw.send_multipart([b"3", b"third", b""])
+        assert (await seen.next())[1:] == (b"3", b"third", b"")
+        assert box.dropped == 1
+        raw.close(0)
+        box.close()
+
+    uvloop.run(scenario())
+
+
+def test_a_burst_arrives_whole_and_in_order_though_the_peer_is_slow_to_read(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        seen = Recorder()
+        box = Mailbox(tmp_path / "a.sock", seen.on_message)
+        box.open()
+        got: list[int] = []
+        done = asyncio.Event()
+
+        def on_message(_: bytes, header: bytes, payload: bytes) -> None:
+            got.append(int(header))
+            assert payload == header * 1000
+            if len(got) == 15_000:
+                done.set()
+
+        link = Link(tmp_path / "a.sock", "a", on_message=on_message)
+        link.open()
+        asked = asyncio.ensure_future(link.ask(GetStatus(), timeout=60))
+        sender = (await seen.next())[0]
+        for number in range(15_000):
+            header = b"%d" % number
+            assert box.send(sender, b"push", header, header * 1000)
+        async with asyncio.timeout(30):
+            await done.wait()
+        assert got == list(range(15_000))
+        asked.cancel()
+        link.close()
         box.close()
 
     uvloop.run(scenario())

@@ -78,7 +78,8 @@ async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done
         online = identity is not None and identity.online and await desk.supervisor.is_up(name)
         if online:
             async with desk.process_of(name) as process:
-                await process.ask(Deactivate(protocol, instance, delete=True), Done, timeout=DEACTIVATE_SECONDS)
+                leave = Deactivate(protocol, instance, delete=True, grant=process.grant)
+                await process.ask(leave, Done, timeout=DEACTIVATE_SECONDS)
         try:
             desk.store.remove_binding(name, protocol, instance)
         except StorageFailed:
@@ -106,14 +107,14 @@ async def clear_unfinished(desk: Desk) -> None:
 
 async def _activate(desk: Desk, name: str, record: BindingFile) -> None:
     async with desk.process_of(name) as process:
-        message = Activate(record.protocol, record.instance, record.allow, record.code)
+        message = Activate(record.protocol, record.instance, record.allow, record.code, process.grant)
         await process.ask(message, Done, bytes(record.config), timeout=ACTIVATE_SECONDS)
 
 
 async def _deactivate_quietly(desk: Desk, name: str, protocol: str, instance: str) -> None:
     try:
         async with desk.process_of(name) as process:
-            await process.ask(Deactivate(protocol, instance, delete=True), Done)
+            await process.ask(Deactivate(protocol, instance, delete=True, grant=process.grant), Done)
     except P2PError as error:
         log.info("%s (%s) of %s was not deactivated: %s", protocol, instance, name, error)
 

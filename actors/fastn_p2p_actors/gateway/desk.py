@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 from fastn_p2p_client.home import Home
 
-from ..settings import GatewaySettings
+from ..settings import GatewaySettings, grant_for
 from ..stage import Stage
 from ..store import Store
 from . import colleagues
@@ -53,7 +53,7 @@ class Desk:
 
     def process_of(self, identity: str) -> IdentityProcess:
         """A connection to the identity's process: ``async with``."""
-        return IdentityProcess(self.home, identity)
+        return IdentityProcess(self.home, identity, grant_for(self.settings.grant_key, identity))
 
     def close(self) -> None:
         self.vault.close()

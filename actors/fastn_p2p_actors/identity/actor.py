@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import logging
 from typing import Final
 
 import msgspec
 
 from fastn_p2p_client.dispatch import Dispatcher
-from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
+from fastn_p2p_client.errors import BadMessage, Forbidden, InternalError, P2PError
 from fastn_p2p_client.link import Link
 from fastn_p2p_client.messages import UNDECODABLE, Cancel, Deliver, Done, Failure, encode
 
@@ -48,6 +49,7 @@ class IdentityActor:
         self._stage = stage
         self._store = Store(stage.home)
         self._identity = self._store.identity(settings.identity)
+        self._grant = settings.grant
         self._hosted: dict[tuple[str, str], Hosted] = {}
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,6 +157,8 @@ class IdentityActor:
         try:
             if isinstance(message, Describe):
                 reply = BindingStates([hosted.describe() for hosted in self._hosted.values()])
+            elif not hmac.compare_digest(message.grant, self._grant):
+                raise Forbidden(role="a program", request=type(message).__name__)
             else:
                 async with self._changing:
                     if isinstance(message, Activate):

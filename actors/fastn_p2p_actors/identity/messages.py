@@ -31,6 +31,8 @@ class Activate(Message, frozen=True, tag=300):
     allow: tuple[str, ...] = ()
     code: str = ""
     """Where the protocol's class is, as in its ``config.json``."""
+    grant: bytes = b""
+    """The identity's; without it the answer is ``forbidden``, since what changes a process comes from the gateway."""
 
 
 class Deactivate(Message, frozen=True, tag=301):
@@ -40,6 +42,8 @@ class Deactivate(Message, frozen=True, tag=301):
     instance: str
     delete: bool = False
     """It is removed for good, workspace and all: tell its code."""
+    grant: bytes = b""
+    """As in ``Activate``."""
 
 
 class Describe(Message, frozen=True, tag=302):

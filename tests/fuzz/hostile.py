@@ -1,0 +1,69 @@
+"""A protocol whose code has turned against the daemon that hosts it: it runs in an identity's process."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from typing import Any, Literal, TypeVar
+
+import msgspec
+import zmq
+
+from fastn_p2p_actors import leash
+from fastn_p2p_actors.identity.registration import Registration
+from fastn_p2p_actors.stage import Stage
+from fastn_p2p_actors.vault import messages as vault
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.protocol import Protocol, request
+
+from .raw import Keys, Raw
+
+__all__ = ["Attack", "Hostile"]
+
+T = TypeVar("T")
+
+
+class Attack(msgspec.Struct):
+    do: Literal["pid", "vault", "grant", "leash asks", "leash garbage"]
+    data: bytes = b""
+
+
+class Hostile(Protocol):
+    """Everyone may make it attack; the reply is what came of it."""
+
+    public = True
+
+    @request
+    async def attack(self, attack: Attack) -> Any:
+        home = Home.find()
+        if attack.do == "vault":
+            public, _ = zmq.curve_keypair()
+            outcomes: list[str | int | None] = []
+            for keys in (None, Keys.made_up(public.decode())):
+                with Raw(home.mailbox("vault"), keys) as raw:
+                    outcomes += [raw.ask(message, timeout=0.2) for message in (vault.ListIdentities(), vault.GetTransport())]
+            return outcomes
+        if attack.do == "grant":
+            return vars(_object_of(Registration))["_grant"]
+        if attack.do == "leash asks":
+            stage = _object_of(Stage)
+            outcomes = []
+            for ask in (leash.StopIdentity("bob"), leash.StartIdentity("bob"), leash.EnsureOnline(()), leash.GetTree()):
+                try:
+                    outcomes.append(type(await stage.ask_supervisor(ask, 5)).__name__)
+                except Exception as error:
+                    outcomes.append(type(error).__name__)
+            return outcomes
+        if attack.do == "leash garbage":
+            held = vars(_object_of(Stage))["_leash"]
+            assert isinstance(held, socket.socket)
+            held.send(attack.data)
+        return os.getpid()
+
+
+def _object_of(kind: type[T]) -> T:
+    """Nothing in a process is hidden from the code in it."""
+    return next(each for each in gc.get_objects() if isinstance(each, kind))
+
+
