@@ -94,7 +94,8 @@ class Daemon:
         self._reader.start()
 
     def wait_ready(self, timeout: float = 20.0) -> bool:
-        return self._ready.wait(timeout) and self.process is not None and self.process.poll() is None
+        self._ready.wait(timeout)
+        return any(" ready in " in line for line in self.errors)
 
     def stop(self, timeout: float = 15.0) -> int:
         """SIGTERM, and wait; the exit code."""

@@ -13,7 +13,7 @@ from typing import Final
 
 from fastn_p2p_client.errors import StorageFailed
 
-__all__ = ["make_directory", "remove_tree", "rename", "sweep", "sync_directory", "write_atomically"]
+__all__ = ["make_directory", "reason_of", "remove_tree", "rename", "sweep", "sync_directory", "write_atomically"]
 
 _PRIVATE: Final = 0o700
 _GRAVE: Final = ".trash-"
@@ -100,10 +100,14 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def reason_of(error: OSError) -> str:
+    """What ``StorageFailed`` says about it."""
+    return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+
+
 @contextlib.contextmanager
 def _storage(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-        raise StorageFailed(path=str(path), reason=reason) from error
+        raise StorageFailed(path=str(path), reason=reason_of(error)) from error

@@ -77,10 +77,6 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     vault: VaultAccess
     grant_key: bytes
     mode: str
-    gateway_grant: bytes
-    """What the gateway shows to be allowed to manage peers: ``grant_for(grant_key, "gateway:")``."""
-    port: int = 0
-    """UDP port to bind, 0 for the one used last, or any."""
 
 
 class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):

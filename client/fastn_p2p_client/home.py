@@ -68,11 +68,16 @@ class Home:
 
     @property
     def sockets(self) -> Path:
-        """The directory that holds ``control.sock`` and ``run/``: the home, unless that path is too long."""
+        """The directory that holds ``control.sock`` and ``run/``: the home, unless that path is too long.
+
+        Then the daemon chooses one in its runtime directory and leaves a note, for programs that have another."""
         if len(os.fsencode(self.path / _LONGEST_SOCKET)) <= UNIX_PATH_MAX:
             return self.path
         digest = hashlib.blake2b(os.fsencode(self.path), digest_size=6).hexdigest()
-        return runtime_directory() / digest
+        try:
+            return Path(self.sockets_note.read_text().rstrip("\n"))
+        except OSError:
+            return runtime_directory() / digest
 
     @property
     def control_socket(self) -> Path:

@@ -14,8 +14,8 @@ __all__ = ["TRACING", "mark"]
 
 _directory: Final = os.environ.get("FASTN_TRACE", "")
 
-TRACING: Final = bool(_directory)
-"""Whether stamps are wanted. Hot paths look at this before they call ``mark``."""
+TRACING: Final = bool(_directory) and os.access(_directory, os.W_OK | os.X_OK)
+"""Whether stamps are wanted, and can be written. Hot paths look at this before they call ``mark``."""
 
 _files: dict[int, int] = {}
 

@@ -23,7 +23,10 @@ from fastn_p2p_actors.settings import (
     NetworkSettings,
     grant_for,
 )
+from fastn_p2p_client.errors import InvalidName
 from fastn_p2p_client.home import Home
+from fastn_p2p_client.messages import UNDECODABLE
+from fastn_p2p_client.names import check_name
 
 from .policy import Patience
 
@@ -72,7 +75,6 @@ class Blueprint:
                 vault=roles.network,
                 grant_key=self._grant_key,
                 mode=network_mode,
-                gateway_grant=grant_for(self._grant_key, "gateway:"),
             ),
             "gateway": GatewaySettings(
                 vault=roles.gateway, grant_key=self._grant_key, network_mode=network_mode, started_ms=started_ms
@@ -109,9 +111,10 @@ def online_identities(home: Home) -> list[str]:
     names: list[str] = []
     for file in sorted(home.identities.glob("*/identity.json")):
         try:
+            name = check_name(file.parent.name, "an identity")
             if msgspec.json.decode(file.read_bytes(), type=_Wanted).online:
-                names.append(file.parent.name)
-        except (OSError, msgspec.MsgspecError) as error:
+                names.append(name)
+        except (OSError, InvalidName, *UNDECODABLE) as error:
             log.warning("%s is ignored: %s", file, error)
     return names
 

@@ -93,9 +93,8 @@ def _own_directory(path: Path) -> None:
 
 
 def _place_sockets(home: Home) -> None:
-    if home.sockets == home.path:
-        home.sockets_note.unlink(missing_ok=True)
-    else:
+    home.sockets_note.unlink(missing_ok=True)  # the one of an earlier daemon, which may have had another place
+    if home.sockets != home.path:
         for directory in (home.sockets.parent, home.sockets, home.sockets / "run"):
             if directory.is_symlink():
                 raise HomeUnusable(

@@ -19,8 +19,9 @@ from fastn_p2p_actors import stage
 from fastn_p2p_actors.settings import ActorSpec
 from fastn_p2p_client.errors import IdentityFailed, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.messages import Failure
+from fastn_p2p_client.names import check_name
 
-from .asks import authorise, check_identity_name
+from .asks import authorise
 from .child import Child, Means, State
 from .forks import ForkServer
 from .policy import CORE, IDENTITY, Patience, RestartHistory
@@ -128,7 +129,7 @@ class Tree:
             InvalidName: nothing can be called that.
             IdentityFailed: it does not stay up, or was stopped meanwhile.
         """
-        check_identity_name(name)
+        check_name(name, "an identity")
         child = self.identities.get(name)
         if child is not None and child.state == State.STOPPING:
             await self.stop_identity(name)
@@ -150,7 +151,7 @@ class Tree:
     def ensure_online(self, names: Iterable[str]) -> None:
         """Starts those that have no place in the tree, a few at a time, and returns at once."""
         for name in names:
-            check_identity_name(name)
+            check_name(name, "an identity")
             if name not in self.identities:
                 self._spawn(self._start_in_turn(self._place(name)))
 
@@ -210,7 +211,7 @@ class Tree:
             case wire.StartIdentity(name):
                 await self.start_identity(name)
             case wire.StopIdentity(name):
-                check_identity_name(name)
+                check_name(name, "an identity")
                 await self.stop_identity(name)
             case wire.EnsureOnline(names):
                 self.ensure_online(names)

@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from fastn_p2p_actors.identity.messages import Activate
+from fastn_p2p_actors.settings import grant_for
 from fastn_p2p_actors.store import BindingFile, PreparedBinding, Store
 from fastn_p2p_client import messages as m
 from fastn_p2p_client.errors import (
@@ -29,7 +30,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.link import Link
 
-from .stub_colleagues import KEYS, World, temporary_home, world
+from .stub_colleagues import GRANT_KEY, KEYS, World, temporary_home, world
 from .troubled_protocols import install
 
 HI = {"message": "hi"}

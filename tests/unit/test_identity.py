@@ -19,6 +19,7 @@ from fastn_p2p_actors.identity.messages import (
     Describe,
     IdentityAnswer,
 )
+from fastn_p2p_actors.settings import grant_for
 from fastn_p2p_actors.stage import Stage
 from fastn_p2p_actors.store import BindingFile, IdentityFile, Store
 from fastn_p2p_client.errors import (
@@ -45,7 +46,7 @@ from fastn_p2p_client.messages import (
     Withdraw,
 )
 
-from .stub_colleagues import KEYS, StubNetwork, StubSupervisor, temporary_home
+from .stub_colleagues import GRANT_KEY, KEYS, StubNetwork, StubSupervisor, temporary_home
 from .troubled_protocols import install
 
 HI = {"message": "hi"}
@@ -82,7 +83,7 @@ class Running:
     async def ask(self, message: msgspec.Struct, config: Any = None) -> IdentityAnswer:
         payload = b"" if config is None else msgspec.json.encode(config)
         if isinstance(message, Activate | Deactivate):
-            message = msgspec.structs.replace(message, grant=bytes(16))
+            message = msgspec.structs.replace(message, grant=grant_for(GRANT_KEY, "alice"))
         answer = await self.link.ask(message, payload, timeout=10)
         reply: IdentityAnswer = msgspec.msgpack.decode(answer.header, type=IdentityAnswer)
         if isinstance(reply, Failure):

@@ -36,7 +36,6 @@ def test_every_actor_gets_settings_of_its_own_kind_that_fit_together(tmp_path: P
     assert {gateway.vault.server_public, network.vault.server_public} == {vault.server_public}
     assert gateway.grant_key == network.grant_key
     assert (network.mode, gateway.network_mode, gateway.started_ms) == ("local", "local", 1234)
-    assert grant_holds(network.grant_key, "gateway:", network.gateway_grant)
 
     alice_spec = delivered(blueprint.identity("alice"))
     alice = msgspec.convert(alice_spec.settings, IdentitySettings)
@@ -65,6 +64,8 @@ def test_which_identities_are_online(tmp_path: Path, caplog: pytest.LogCaptureFi
     identity("bob", json.dumps({"name": "bob", "id52": "x", "created": "", "online": False}))
     identity("torn", '{"name": "to')
     identity("odd", '{"online": "yes"}')
+    identity(".alice-old", json.dumps({"name": "alice", "id52": "x", "created": "", "online": True}))
+    identity("n" * 65, json.dumps({"name": "n", "id52": "x", "created": "", "online": True}))
     (tmp_path / "identities" / "empty").mkdir()
     assert online_identities(Home(tmp_path)) == ["alice", "carol"]
     assert [name for name in ("torn", "odd") if name in caplog.text] == ["torn", "odd"]

@@ -13,7 +13,15 @@ Times are Unix seconds and always passed in.
 """
 
 from .books import EpochBook, SequenceBook
-from .delegation import CLOCK_SKEW, MAX_DELEGATION, SPEAK, Delegation, read_delegation, verify_delegation
+from .delegation import (
+    CLOCK_SKEW,
+    MAX_DELEGATION,
+    SPEAK,
+    Delegation,
+    check_validity,
+    read_delegation,
+    verify_delegation,
+)
 from .record import (
     MAX_ADDRESSES,
     MAX_DELEGATIONS,
@@ -38,6 +46,7 @@ __all__ = [
     "PeerRecord",
     "SequenceBook",
     "check_reachability",
+    "check_validity",
     "read_delegation",
     "read_record",
     "verify_delegation",

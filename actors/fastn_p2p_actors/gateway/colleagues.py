@@ -107,9 +107,14 @@ def _note_introduction(correlation: bytes, header: bytes, _: bytes) -> None:
 
 
 class IdentityProcess(Colleague):
-    """One identity's process, for as long as it takes to ask it; an async context manager."""
+    """One identity's process, for as long as it takes to ask it; an async context manager.
 
-    def __init__(self, home: Home, identity: str) -> None:
+    Attributes:
+        grant: to be shown with every request for a change.
+    """
+
+    def __init__(self, home: Home, identity: str, grant: bytes) -> None:
+        self.grant = grant
         actor = f"identity-{identity}"
         super().__init__(Link(home.mailbox(actor), actor), actor, _identity_answer)
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import InvalidTicket, P2PError, PeerNameTaken, PeerNameUnknown, StorageFailed
+from fastn_p2p_client.errors import InvalidName, InvalidTicket, P2PError, PeerNameTaken, PeerNameUnknown, StorageFailed
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.messages import UNDECODABLE, PeerInfo
 from fastn_p2p_client.names import check_name
@@ -82,6 +82,8 @@ class AddressBook:
                 saved = msgspec.json.decode(path.read_bytes(), type=_PeerFile)
                 record = base64.b64decode(saved.record, validate=True)
                 peer = Peer(check_name(saved.name, "a peer"), PublicKey(saved.id52), saved.added, record)
+                if path.stem != peer.name:
+                    raise InvalidName(name=path.stem, what="this file", reason=f"it holds the peer {peer.name!r}")
                 if record and read_record(record).identity != peer.key:
                     raise InvalidTicket(reason="the record is another identity's")
             except (OSError, *UNDECODABLE, P2PError) as error:

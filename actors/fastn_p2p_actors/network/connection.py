@@ -13,6 +13,8 @@ from fastn_p2p_client.errors import (
     BadMessage,
     ConnectionLost,
     CredentialError,
+    HandlerFailed,
+    LocalError,
     Overloaded,
     P2PError,
     PayloadTooLarge,
@@ -395,7 +397,7 @@ class PeerConnection:
         elif isinstance(message, WireFailure):
             call = self.pending.pop(message.id, None)
             if call is not None:
-                call.on_failure(error_from(message.code, message.fields))
+                call.on_failure(_said_by_peer(message))
         elif isinstance(message, WireCancel):
             self._owner.on_cancel(self, message.id)
         elif isinstance(message, WireIntroduce):
@@ -519,3 +521,11 @@ class PeerConnection:
 
 def _failure(number: int, error: P2PError) -> WireFailure:
     return WireFailure(number, error.code, error.fields())
+
+
+def _said_by_peer(message: WireFailure) -> P2PError:
+    """The error that the other side names. What only this side can know, it cannot say."""
+    error = error_from(message.code, message.fields)
+    if isinstance(error, LocalError):
+        return HandlerFailed(peer="the peer", protocol="the protocol", reason=f"its daemon says {error.code}")
+    return error

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_actors.credentials.sodium import SEED_BYTES
+from fastn_p2p_actors.files import reason_of
 from fastn_p2p_client.errors import HomeUnusable, StorageFailed
 
 __all__ = [
@@ -177,4 +178,4 @@ def _check_private(path: Path, found: os.stat_result) -> None:
 
 
 def _words(error: OSError | EOFError) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else "it ends too early"
+    return reason_of(error) if isinstance(error, OSError) else "it ends too early"
