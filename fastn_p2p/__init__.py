@@ -1,4 +1,4 @@
-"""fastn-p2p: calls and streams between the programs of this machine and those of any other.
+"""fastn-p2p: calls between the programs of this machine and those of any other.
 
 This package is the command line, and everything a program needs: ``from fastn_p2p import Client`` is
 ``from fastn_p2p_client import Client``. Importing it loads nothing; the client is loaded when it is first asked for.

@@ -15,7 +15,7 @@ __all__ = ["ask"]
 T = TypeVar("T")
 
 
-def ask(home: Path | None, message: Control, expected: type[T], payload: bytes = b"", *, timeout: float = 15.0) -> T:
+def ask(home: Path | None, message: Control, expected: type[T], payload: bytes = b"", *, timeout: float = 60.0) -> T:
     """Sends ``message`` to the daemon of ``home`` and returns its answer, which is an ``expected``.
 
     Raises:

@@ -39,7 +39,7 @@ _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for
 app = group(
     "fastn_p2p.commands",
     COMMANDS,
-    "Calls and streams between the programs of this machine and those of any other.",
+    "Calls between the programs of this machine and those of any other.",
     epilog=_EXIT_CODES,
     completion=True,
 )

@@ -38,7 +38,10 @@ __all__ = ["Client", "call"]
 
 T = TypeVar("T")
 
-DEFAULT_CONTROL_TIMEOUT: Final = 15.0
+DEFAULT_CONTROL_TIMEOUT: Final = 60.0
+_HELLO_TIMEOUT: Final = 10.0
+_REACH_TIMEOUT: Final = 10.0
+"""Seconds after which a gateway that does not answer is reported, however long the request itself may take."""
 _LOOK_INTERVAL: Final = 0.1
 """Seconds between two looks at whether the daemon is still there, while waiting for one of its processes."""
 _ADVANCE: Final = 0.02
@@ -114,7 +117,7 @@ class Client:
             P2PError: what went wrong, as the class that its code stands for.
         """
         deadline = asyncio.get_running_loop().time() + timeout
-        link = await self._reach_control(deadline)
+        link = await self._reach_control(min(deadline, deadline - timeout + _REACH_TIMEOUT))
         try:
             answer = await link.exchange(m.encode(message), payload, self._left(deadline, timeout))
         except ConnectionLost:
@@ -260,18 +263,22 @@ class Client:
     async def _greet(self) -> None:
         if self._control is None:
             return
+        hello = m.encode(m.Hello(PROTOCOL_VERSION, self._program))
         try:
-            answer = await self._control.exchange(
-                m.encode(m.Hello(PROTOCOL_VERSION, self._program)), b"", DEFAULT_CONTROL_TIMEOUT
-            )
+            answer = await self._control.exchange(hello, b"", _HELLO_TIMEOUT)
             reply = decode_answer(_control_reply, answer.header)
+        except DeadlineExceeded:
+            self._say_hello()
+            return
         except P2PError:
             return  # the link comes up again, and says hello again
         if isinstance(reply, m.Failure):
             self._rejected = reply.error()
         elif isinstance(reply, m.Welcome):
             self._rejected = None
-            if self._data is None:
+            if self._data is None or self._data.path != Path(reply.data_route):
+                if self._data is not None:
+                    self._data.close()
                 self._data = Link(Path(reply.data_route), "network")
                 self._data.open()
             self._welcomed.set()

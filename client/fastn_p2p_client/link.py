@@ -73,7 +73,7 @@ class Link:
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[], None] | None = None,
     ) -> None:
-        self._path = path
+        self.path = path
         self._actor = actor
         self._curve = curve
         self._on_message = on_message
@@ -93,7 +93,7 @@ class Link:
         self._socket = dealer(self._curve)
         self._outbox = Outbox(self._socket)
         self._monitor = Monitor(self._socket)
-        self._socket.connect(endpoint(self._path))
+        self._socket.connect(endpoint(self.path))
         self._descriptor = int(self._socket.fileno())
         self._loop.add_reader(self._descriptor, self._drain)
         self._loop.add_reader(self._monitor.fileno(), self._watch)

@@ -10,5 +10,5 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
 
     from ..asking import ask
 
-    identity = ask(home, SetOnline(name, False), IdentityReply, timeout=30).identity
+    identity = ask(home, SetOnline(name, False), IdentityReply).identity
     say(f"{identity.name} is offline")

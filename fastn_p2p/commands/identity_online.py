@@ -13,5 +13,5 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
 
     from ..asking import ask
 
-    identity = ask(home, SetOnline(name, True), IdentityReply, timeout=30).identity
+    identity = ask(home, SetOnline(name, True), IdentityReply).identity
     say(f"{identity.name} is online as {identity.id52}")

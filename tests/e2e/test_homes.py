@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +15,7 @@ import pytest
 
 import fastn_p2p_client.errors as e
 from fastn_p2p.exits import Exit
-from fastn_p2p_client.limits import UNIX_PATH_MAX
-from fastn_p2p_client.messages import AddPeer, AddProtocol, CreateIdentity, SetOnline
+from fastn_p2p_client.messages import AddPeer, AddProtocol, Control, CreateIdentity, SetOnline, Status
 from tests.harness import CLI, Daemon, eventually
 
 HI = {"message": "hi"}
@@ -27,34 +28,49 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="mounting and giving away 
 # ── unusual ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["home", "a home with spaces", "ünïcødé-☃", "'quoted' \"twice\" $HOME", "long-" + "x" * 90, "long-" + "ü" * 60],
-    ids=["plain", "spaces", "unicode", "quotes", "long", "long in bytes"],
-)
-def test_a_home_with_an_unusual_name(tmp_path: Path, name: str) -> None:
-    """Everything works; where the path is too long for Unix sockets, they lie elsewhere."""
-    runtime = tmp_path / "r"
-    runtime.mkdir(mode=0o700)
-    daemon = Daemon(tmp_path / name, tmp_path / "hosts", XDG_RUNTIME_DIR=str(runtime))
+NAMES = {
+    "plain": "home",
+    "spaces": "a home with spaces",
+    "unicode": "ünïcødé-☃",
+    "quotes": "'quoted' \"twice\" $HOME",
+    "long": "long-" + "x" * 90,
+    "long in bytes": "long-" + "ü" * 45,
+}
+
+
+@pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
+def test_a_home_with_an_unusual_name(short: Path, name: str) -> None:
+    """Everything works; where the path is too long for Unix sockets, they lie elsewhere and the home says where."""
+    (short / "run").mkdir(mode=0o700)
+    daemon = Daemon(short / name, short / "hosts", XDG_RUNTIME_DIR=str(short / "run"))
     try:
         daemon.start()
         created = daemon.cli("create-identity", "alice")
         assert created.returncode == 0, created.stderr
         assert daemon.cli("add-protocol", "alice", "--protocol", "Echo").returncode == 0
         assert daemon.cli("identity-online", "alice").returncode == 0
-        done = daemon.cli("call", created.stdout.strip(), "Echo", input='{"message": "hi"}')
+        call = ("call", created.stdout.strip(), "Echo", "--data", '{"message": "hi"}')
+        done = daemon.cli(*call)
         assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr
         assert name in daemon.cli("status").stdout.replace("\n", "")
-        long = name.startswith("long") or len(os.fsencode(tmp_path / name)) > 24
-        note = daemon.home.path / "sockets"
-        assert note.exists() == (not (daemon.home.path / "control.sock").exists())
-        if long and len(os.fsencode(daemon.home.path)) + len("/control.sock") > UNIX_PATH_MAX:
-            assert Path(note.read_text().strip()).parent == runtime / "fastn-p2p"
+        moved = name.startswith("long")
+        assert (daemon.home.path / "control.sock").exists() == (not moved)
+        assert bool(list((short / "run").rglob("control.sock"))) == moved
+        daemon.env["XDG_RUNTIME_DIR"] = str(short / "other")  # a program that was started somewhere else
+        assert daemon.cli(*call).stdout == done.stdout
         assert daemon.stop() == 0
-        assert not list(runtime.rglob("*.sock"))
+        assert not list(short.rglob("*.sock"))
+        if moved:
+            assert not list((short / "run" / "fastn-p2p").iterdir())
     finally:
         daemon.clean_up()
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A directory with a short path, unlike ``tmp_path``."""
+    with tempfile.TemporaryDirectory(prefix="fastn-") as name:
+        yield Path(name)
 
 
 def test_a_home_that_is_a_link(tmp_path: Path) -> None:
@@ -190,7 +206,7 @@ def test_a_full_disk(on_a_small_disk: tuple[Daemon, Path]) -> None:
     before = daemon.status()
     ballast = fill(disk)
 
-    commands = {
+    commands: dict[tuple[str, ...], Control] = {
         ("create-identity", "bob"): CreateIdentity("bob"),
         ("add-protocol", "alice", "--protocol", "Echo", "--alias", "new"): AddProtocol("alice", "Echo", "new"),
         ("add-protocol", "carol", "--protocol", "Echo", "--alias", "new"): AddProtocol("carol", "Echo", "new"),
@@ -230,10 +246,7 @@ def test_a_full_disk(on_a_small_disk: tuple[Daemon, Path]) -> None:
     assert status.warnings == []
 
 
-def what_there_is(status: object) -> object:
-    from fastn_p2p_client.messages import Status
-
-    assert isinstance(status, Status)
+def what_there_is(status: Status) -> object:
     identities = [
         (i.name, i.id52, i.online, i.wanted, sorted((b.protocol, b.instance, b.state) for b in i.bindings))
         for i in status.identities
@@ -263,21 +276,39 @@ def test_taking_away_works_on_a_full_disk(on_a_small_disk: tuple[Daemon, Path]) 
 
 
 @as_root
-def test_a_daemon_starts_on_a_full_disk(on_a_small_disk: tuple[Daemon, Path]) -> None:
-    """It serves what it has; actors that die come back too."""
+def test_actors_come_back_on_a_full_disk(on_a_small_disk: tuple[Daemon, Path]) -> None:
+    """Whichever of them dies: it needs no space to serve what there is."""
     daemon, disk = on_a_small_disk
     alice = daemon.identity("alice")
-    assert daemon.stop() == 0
+    before = {process.name: process.pid for process in daemon.status().processes}
     fill(disk)
-    daemon.start()
-    with daemon.client() as client:
-        assert client.call("alice", alice, "Echo", request=HI) == ECHOED
-        for actor in ("network", "identity-alice"):
-            before = next(each for each in daemon.status().processes if each.name == actor)
-            os.kill(before.pid, 9)
-            eventually(lambda: restarted(daemon, actor, before.pid), f"{actor} is back")  # noqa: B023
+    for actor in ("vault", "network", "gateway", "identity-alice"):
+        os.kill(before[actor], signal.SIGKILL)
+        eventually(lambda: is_back(daemon, actor, before[actor]), f"{actor} is back")  # noqa: B023
+        with daemon.client() as client:
             assert client.call("alice", alice, "Echo", request=HI, timeout=15) == ECHOED
 
 
-def restarted(daemon: Daemon, actor: str, pid: int) -> bool:
-    return any(each.name == actor and each.state == "ready" and each.pid != pid for each in daemon.status().processes)
+def is_back(daemon: Daemon, actor: str, pid: int) -> bool:
+    try:
+        status = daemon.status()
+    except e.P2PError:
+        return False
+    return any(each.name == actor and each.state == "ready" and each.pid != pid for each in status.processes)
+
+
+@as_root
+def test_a_daemon_that_finds_the_disk_full(on_a_small_disk: tuple[Daemon, Path]) -> None:
+    """It serves what it has, or says why it does not; and it does when there is space again."""
+    daemon, disk = on_a_small_disk
+    alice = daemon.identity("alice")
+    assert daemon.stop() == 0
+    ballast = fill(disk)
+    daemon.launch()
+    if not daemon.wait_ready():
+        assert "No space left on device" in "".join(daemon.errors), daemon.report()
+        assert daemon.stop() == Exit.STORAGE
+        ballast.unlink()
+        daemon.start()
+    with daemon.client() as client:
+        assert client.call("alice", alice, "Echo", request=HI) == ECHOED

@@ -25,7 +25,6 @@ from fastn_p2p_client.errors import P2PError
 from . import calls, chart, identities, report, restarts, starts, steps
 from .results import BenchmarkError, Outcome
 from .system import System
-from .targets import TARGETS
 from .worker import CHECKOUT
 
 __all__: list[str] = []
@@ -37,6 +36,8 @@ _JUDGED: Final = {
     "calls": ("call", "rate-64", "rate-256", "fresh"),
     "identities": ("memory", "online", "hundred", "idle"),
 }
+_LONG: Final = {"hundred", "idle"}
+"""Statements that a quick run does not make."""
 
 
 class _Bench:
@@ -48,7 +49,7 @@ class _Bench:
         self._quick = quick
         self._system: System | None = None
         self.outcome = Outcome()
-        self.conditions = report.Conditions(5 if quick else 9, 0.4 if quick else 1.2)
+        self.conditions = report.Conditions(5 if quick else 15, 0.4 if quick else 0.7)
 
     async def run(self, stack: AsyncExitStack) -> None:
         """All wanted measures; one that fails does not keep the others from running."""
@@ -73,7 +74,7 @@ class _Bench:
         return await calls.measure(self._ready(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)
 
     async def _identities(self, _: AsyncExitStack) -> Outcome:
-        return await identities.measure(self._ready(), 5.0 if self._quick else 10.0, told=_tell)
+        return await identities.measure(self._ready(), 0.0 if self._quick else 10.0, told=_tell)
 
     async def _restarts(self, _: AsyncExitStack) -> Outcome:
         return await restarts.measure(self._ready(), 1 if self._quick else 3, told=_tell)
@@ -87,8 +88,10 @@ class _Bench:
         """Whether all that was asked for was measured, and meets its must."""
         judged = {statement.target.name for statement in self.outcome.statements}
         expected = {name for measure in self._wanted for name in _JUDGED.get(measure, ())}
+        if self._quick:
+            expected -= _LONG
         met = all(statement.meets_must for statement in self.outcome.statements)
-        return met and not self.conditions.problems and expected <= judged <= set(TARGETS)
+        return met and not self.conditions.problems and expected <= judged
 
 
 def _reason(error: BaseException) -> str:

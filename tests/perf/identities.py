@@ -25,7 +25,7 @@ _FIRST_ANSWER: Final = 10.0
 
 
 async def measure(system: System, idle_seconds: float, told: Callable[[str], Any]) -> Outcome:
-    """On a daemon of its own, which daemon one calls."""
+    """On a daemon of its own, which daemon one calls. With 0 for ``idle_seconds`` the hundred is left out."""
     told("identities: from online to the first answer")
     many = await system.daemon("many")
     known: list[str] = []
@@ -36,34 +36,46 @@ async def measure(system: System, idle_seconds: float, told: Callable[[str], Any
     await _add(system, many, _FURTHER, known)
     after = await _settled_memory(many)
 
+    each = (after - before) / _FURTHER / _MEGA
+    outcome = Outcome(
+        statements=[
+            Statement.of("memory", [each], f"{_FRESH} identities, then {_FRESH + _FURTHER}"),
+            Statement.of("online", [seconds * 1000 for seconds in first], f"{_FRESH} fresh identities"),
+        ]
+    )
+    if idle_seconds:
+        outcome.add(await _hundred(system, many, known, after, idle_seconds, told))
+    return outcome
+
+
+async def _hundred(
+    system: System, many: Daemon, known: list[str], memory: int, idle_seconds: float, told: Callable[[str], Any]
+) -> Outcome:
+    """``memory`` is what the daemon takes with those that are ``known``."""
     told(f"identities: {_ALL} of them")
+    more = _ALL - len(known)
     began = perf_counter()
-    await _add(system, many, _ALL - len(known), known)
+    await _add(system, many, more, known)
     rest = perf_counter() - began
     late = await _settled_memory(many)
     answered = [seconds for peer in known if (seconds := await _answer_time(system, peer)) is not None]
 
     told(f"identities: {idle_seconds:g} s of idling")
     idle = await _idle(many, idle_seconds)
-    each = (after - before) / _FURTHER / _MEGA
-    later = (late - after) / (_ALL - _FRESH - _FURTHER) / _MEGA
     return Outcome(
         statements=[
-            Statement.of("memory", [each], f"{_FRESH} identities, then {_FRESH + _FURTHER}"),
-            Statement.of("online", [seconds * 1000 for seconds in first], f"{_FRESH} fresh identities"),
             Statement.of("hundred", [float(len(answered))], f"a warm call takes {milliseconds(median(answered))}"),
             Statement.of("idle", [idle], f"{len(many.processes())} processes over {idle_seconds:g} s"),
         ],
         tables=[
             Table(
-                "Identities",
+                f"{_ALL} identities on one daemon",
                 ["", "figure"],
                 [
-                    ["memory (PSS) of one more identity, 10th to 29th", f"{each:.2f} MB"],
-                    ["memory (PSS) of one more identity, 30th to 100th", f"{later:.2f} MB"],
-                    [f"memory (PSS) of the whole daemon with {_ALL} online", f"{late / _MEGA:.0f} MB"],
-                    [f"time to create and bring online {_ALL - _FRESH - _FURTHER} more", f"{rest:.1f} s"],
-                    ["idle CPU of all its processes", f"{idle:.2f} % of a core"],
+                    ["memory (PSS) of the whole daemon", f"{late / _MEGA:.0f} MB"],
+                    [f"memory (PSS) of each of the last {more}", f"{(late - memory) / more / _MEGA:.2f} MB"],
+                    [f"time to create and bring online the last {more}, {_SIDE_BY_SIDE} at a time", f"{rest:.1f} s"],
+                    ["a warm call to each in turn, median", milliseconds(median(answered))],
                 ],
             )
         ],

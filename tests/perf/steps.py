@@ -78,14 +78,8 @@ def _table(calls: list[dict[_Step, float]], phase: Phase) -> Table:
     for step in usual:
         process, point, turn = step
         took = [call[step] - call[before] for call in calls if step in call and before in call] if before else [0.0]
-        rows.append(
-            [
-                f"{point}{f' ({turn})' if turn > 1 else ''}",
-                process,
-                f"{median(took):.0f}",
-                f"{median(offsets[step]):.0f}",
-            ]
-        )
+        shown = f"{point} ({turn})" if turn > 1 else point
+        rows.append([shown, process, f"{median(took):.0f}", f"{median(offsets[step]):.0f}"])
         if not point.endswith(_ASIDE):
             before = step
     return Table(
@@ -93,6 +87,5 @@ def _table(calls: list[dict[_Step, float]], phase: Phase) -> Table:
         ["point", "process", "µs since the point before", "µs since the call"],
         rows,
         f"Medians of {len(calls):,} calls, one after the other, in a run of its own with stamps switched on (a call "
-        f"takes {phase.p50 * 1e6:.0f} µs then). A write that returns is no step on the way: nothing is counted from it, as "
-        "the reader may be ahead of it.",
+        f"takes {phase.p50 * 1e6:.0f} µs then). A write that returns is no step on the way, so nothing is counted from it.",
     )
