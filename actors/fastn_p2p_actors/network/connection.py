@@ -104,7 +104,10 @@ class Conversation(Protocol):
 
 
 class PeerConnection:
-    """Lives from the QUIC handshake to its end. ``start`` begins reading; ``close`` ends it for both sides."""
+    """Lives from the QUIC handshake to its end. ``start`` begins reading; ``close`` ends it for both sides.
+
+    ``bulk_slots`` are those of all connections together: large payloads wait in QUIC until one is free.
+    """
 
     def __init__(
         self,
@@ -113,11 +116,13 @@ class PeerConnection:
         *,
         outgoing: bool,
         wall: Callable[[], float],
+        bulk_slots: asyncio.Semaphore,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._raw = raw
         self._owner = owner
         self._wall = wall
+        self._bulk_slots = bulk_slots
         self.outgoing = outgoing
         self.endpoint = bytes(raw.remote_id().to_bytes())
         self.remote_process = b""
@@ -486,7 +491,7 @@ class PeerConnection:
     async def _read_bulk(self, stream: RecvStream) -> None:
         self._bulk_streams += 1
         try:
-            async with asyncio.timeout(_BULK_TIMEOUT):
+            async with asyncio.timeout(_BULK_TIMEOUT), self._bulk_slots:
                 data = await stream.read_to_end(_MAX_FRAME)
             self.received += len(data)
             self.heard_at = self._loop.time()

@@ -24,6 +24,8 @@ __all__ = ["Pool"]
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 1024
+BULK_SLOTS: Final = 32
+"""Large payloads that are read at once from all peers: what strangers can make us hold is this times the limit."""
 IDLE_TIMEOUT: Final = 300.0
 """Seconds without a call after which a connection is closed."""
 _SWEEP_INTERVAL: Final = 30.0
@@ -52,6 +54,7 @@ class Pool:
         self._connections: dict[bytes, list[PeerConnection]] = {}
         self._dialling: dict[bytes, asyncio.Task[PeerConnection]] = {}
         self._hello = WireHello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER)
+        self._bulk_slots = asyncio.Semaphore(BULK_SLOTS)
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self.dials = 0
@@ -89,7 +92,7 @@ class Pool:
 
     def adopt(self, raw: Connection, *, outgoing: bool = False) -> PeerConnection:
         """Take over a connection whose handshake is done."""
-        connection = PeerConnection(raw, self._owner, outgoing=outgoing, wall=self._wall)
+        connection = PeerConnection(raw, self._owner, outgoing=outgoing, wall=self._wall, bulk_slots=self._bulk_slots)
         if self._closed or (len(self) >= MAX_CONNECTIONS and not self._drop_idlest()):
             connection.close(CLOSE_SHUTDOWN, "too many connections")
             return connection
