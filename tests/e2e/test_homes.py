@@ -15,6 +15,7 @@ import pytest
 
 import fastn_p2p_client.errors as e
 from fastn_p2p.exits import Exit
+from fastn_p2p_client.limits import UNIX_PATH_MAX
 from fastn_p2p_client.messages import AddPeer, AddProtocol, Control, CreateIdentity, SetOnline, Status
 from tests.harness import CLI, Daemon, eventually
 
@@ -47,13 +48,16 @@ def test_a_home_with_an_unusual_name(short: Path, name: str) -> None:
         daemon.start()
         created = daemon.cli("create-identity", "alice")
         assert created.returncode == 0, created.stderr
-        assert daemon.cli("add-protocol", "alice", "--protocol", "Echo").returncode == 0
-        assert daemon.cli("identity-online", "alice").returncode == 0
+        with daemon.client() as client:
+            client.control(AddProtocol("alice", "Echo", "default"))
+            client.control(SetOnline("alice", True))
         call = ("call", created.stdout.strip(), "Echo", "--data", '{"message": "hi"}')
         done = daemon.cli(*call)
         assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr
-        assert name in daemon.cli("status").stdout.replace("\n", "")
-        moved = name.startswith("long")
+        assert daemon.status().home == str(short / name)
+        longest = daemon.home.path / "run" / f"identity-{'n' * 64}.sock"
+        moved = len(os.fsencode(longest)) > UNIX_PATH_MAX
+        assert moved == (name != "home")
         assert (daemon.home.path / "control.sock").exists() == (not moved)
         assert bool(list((short / "run").rglob("control.sock"))) == moved
         daemon.env["XDG_RUNTIME_DIR"] = str(short / "other")  # a program that was started somewhere else

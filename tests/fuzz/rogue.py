@@ -1,7 +1,8 @@
 """A peer that keeps to no rules: its own endpoint on the raw binding, doing exactly what a test wrote down.
 
 Runs as a process of its own (``python -m tests.fuzz.rogue``). Its first line on stdin is an ``Order`` in JSON; it
-answers with a list of ``Account`` on stdout, holds its connections until stdin is closed, and ends.
+answers with a list of ``Account`` on stdout, does what was kept for later and answers again at the next line, and
+holds its connections until stdin is closed.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from fastn_p2p_client.messages import Message
 
-__all__ = ["HELLO", "SECRET", "Account", "Bi", "Channel", "Talk", "Target", "Uni", "Until", "endpoint_of", "rogue"]
+__all__ = ["HELLO", "SECRET", "Account", "AnyStep", "Bi", "Channel", "Talk", "Target", "Uni", "Until", "endpoint_of", "rogue"]
 
 SECRET: Final = b"r" * 32
 """The rogue's transport key, unless a test wants another."""
@@ -91,6 +92,8 @@ class Talk(msgspec.Struct):
     alpn: bytes = ALPN
     listen: bool = True
     """Whether what comes over the call channel is read."""
+    later: list[AnyStep] = []
+    """What is done when the test says ``go_on``."""
 
 
 class Target(msgspec.Struct):
@@ -119,17 +122,36 @@ class Account(msgspec.Struct):
     """The step that did not end in time."""
 
 
+class Running(list[Account]):
+    """How the talks went, while their connections still stand."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        super().__init__()
+        self._process = process
+
+    def say(self, line: bytes) -> None:
+        """Say one line, and take the accounts that come back."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + b"\n")
+        self._process.stdin.flush()
+        self[:] = msgspec.json.decode(self._process.stdout.readline(), type=list[Account])
+
+    def go_on(self) -> None:
+        """Do what was kept for later."""
+        self.say(b"")
+
+
 @contextmanager
-def rogue(target: Target, talks: Sequence[Talk], secret: bytes = SECRET) -> Iterator[list[Account]]:
+def rogue(target: Target, talks: Sequence[Talk], secret: bytes = SECRET) -> Iterator[Running]:
     """Runs the talks, all at once; inside, they are over and their connections still stand."""
     program = [sys.executable, "-m", "tests.fuzz.rogue"]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(msgspec.json.encode(Order(target, secret, list(talks))) + b"\n")
-            process.stdin.flush()
-            yield msgspec.json.decode(process.stdout.readline(), type=list[Account])
+            running = Running(process)
+            running.say(msgspec.json.encode(Order(target, secret, list(talks))))
+            yield running
             process.stdin.close()
             process.wait(10)
         finally:
@@ -153,6 +175,7 @@ class _Rogue:
     def __init__(self, talk: Talk) -> None:
         self.account = Account()
         self._talk = talk
+        self._connection: Connection | None = None
         self._channel: SendStream | None = None
         self._changed = asyncio.Event()
         self._kept: list[SendStream | BiStream] = []
@@ -166,11 +189,17 @@ class _Rogue:
         except (IrohError, TimeoutError) as error:
             self.account.closed = f"no connection: {error}"
             return
+        self._connection = connection
         self._tasks.append(asyncio.create_task(self._watch(connection)))
-        for number, step in enumerate(self._talk.steps):
+        await self.do(self._talk.steps)
+
+    async def do(self, steps: list[AnyStep]) -> None:
+        if self._connection is None:
+            return
+        for number, step in enumerate(steps):
             try:
                 async with asyncio.timeout(_DEADLINE):
-                    await self._do(step, connection)
+                    await self._do(step, self._connection)
             except TimeoutError:
                 self.account.stuck = f"{number}: {type(step).__name__}"
                 return
@@ -239,9 +268,12 @@ async def _main() -> None:
     )
     rogues = [_Rogue(talk) for talk in order.talks]
     await asyncio.gather(*(each.run(endpoint, order.target) for each in rogues))
-    sys.stdout.buffer.write(msgspec.json.encode([each.account for each in rogues]) + b"\n")
-    sys.stdout.buffer.flush()
-    await loop.run_in_executor(None, sys.stdin.buffer.readline)
+    while True:
+        sys.stdout.buffer.write(msgspec.json.encode([each.account for each in rogues]) + b"\n")
+        sys.stdout.buffer.flush()
+        if not await loop.run_in_executor(None, sys.stdin.buffer.readline):
+            break
+        await asyncio.gather(*(each.do(talk.later) for each, talk in zip(rogues, order.talks, strict=True)))
     await endpoint.close()
 
 

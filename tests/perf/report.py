@@ -132,7 +132,7 @@ def _remarks(outcome: Outcome, conditions: Conditions) -> list[str]:
         )
     wide = [s.target.what for s in outcome.statements if s.low > 0 and s.high / s.low > _WIDE]
     if wide:
-        remarks.append(f"Rounds differ by more than {_WIDE:g} × in: {'; '.join(wide)}.")
+        remarks.append(f"Single rounds or samples differ by more than {_WIDE:g} × in: {'; '.join(wide)}.")
     return remarks + outcome.remarks
 
 

@@ -42,9 +42,9 @@ async def measure(system: System, times: int, told: Callable[[str], Any]) -> Out
                 "kill -9, and then",
                 ["actor", "noticed", "its successor is ready", "works again for others"],
                 rows,
-                f"Medians of {times} kills. Noticed and ready are times in the supervisor's log. The last column "
-                "is a call from the other daemon (network, identity), a new identity (vault) or an answer to status "
-                "(gateway), tried again and again.",
+                f"Medians; kills of each actor: {times}. Noticed and ready are times in the supervisor's log. The last "
+                "column is a call from the other daemon (network, identity), a new identity (vault) or an answer to "
+                "status (gateway), tried again and again.",
             )
         ]
     )

@@ -86,6 +86,6 @@ def _table(calls: list[dict[_Step, float]], phase: Phase) -> Table:
         "Where a call's time goes",
         ["point", "process", "µs since the point before", "µs since the call"],
         rows,
-        f"Medians of {len(calls):,} calls, one after the other, in a run of its own with stamps switched on (a call "
-        f"takes {phase.p50 * 1e6:.0f} µs then). A write that returns is no step on the way, so nothing is counted from it.",
+        f"Medians of {len(calls):,} calls, one after the other, in a run of its own with stamps switched on "
+        f"(a call takes {phase.p50 * 1e6:.0f} µs then). The return of a write is no step on the way; nothing is counted from it.",
     )

@@ -207,13 +207,24 @@ class StubNetwork:
 
 
 class StubVault:
-    """Keys without secrets: ``keys`` is all there is."""
+    """Keys without secrets.
+
+    Attributes:
+        keys: all there is, by name.
+        refuse: kind of message → the error with which it is answered.
+        asked: set by each request.
+        go_on: while it is not set, nothing is answered.
+    """
 
     _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(vault.VaultRequest)
 
     def __init__(self, home: Home, roles: Roles) -> None:
         self.keys: dict[str, vault.IdentityKey] = {}
         self.refuse: dict[type[msgspec.Struct], P2PError] = {}
+        self.asked = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._mailbox = Mailbox(
             home.mailbox("vault"), self._on_message, server_secret=roles.vault.server_secret, roles=roles.vault.roles
         )
@@ -228,6 +239,13 @@ class StubVault:
 
     def _on_message(self, sender: Sender, correlation: bytes, header: bytes, _: bytes) -> None:
         assert sender.role == "gateway"
+        self.asked.set()
+        task = asyncio.ensure_future(self._handle(sender, correlation, header))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handle(self, sender: Sender, correlation: bytes, header: bytes) -> None:
+        await self.go_on.wait()
         try:
             reply = self._answer(self._decoder.decode(header))
         except P2PError as error:

@@ -17,6 +17,7 @@ from fastn_p2p_client import messages as m
 from fastn_p2p_client.errors import (
     BadMessage,
     DaemonBusy,
+    IdentityExists,
     IdentityNotFound,
     InternalError,
     InvalidName,
@@ -120,21 +121,23 @@ def test_too_many_commands_in_flight_are_refused_and_others_are_not_held_up(home
 def test_change_is_carried_through_when_nobody_waits_for_it(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
-            around.network.ignore.add(PutPeer)
-            asked = asyncio.ensure_future(around.ask(m.AddPeer("x", "carol"), m.PeerReply))
-            await around.network.hears(PutPeer)
-            asked.cancel()
-            other = Program(home)
-            await other.hello()
-            create = asyncio.ensure_future(other.ask(m.CreateIdentity("alice"), m.IdentityReply))
-            await asyncio.sleep(0)
-            other.link.close()  # the program has gone before it could hear the answer
-            create.cancel()
-            await asyncio.wait([create])
-            async with asyncio.timeout(5):
-                while not (await around.ask(m.ListIdentities(), m.IdentityList)).identities:
-                    pass
-            around.network.close()  # ends the other command
+            for name in ("alice", "bob"):
+                program = Program(home)
+                await program.hello()
+                around.vault.go_on.clear()
+                around.vault.asked.clear()
+                asked = asyncio.ensure_future(program.ask(m.CreateIdentity(name), m.IdentityReply))
+                await around.vault.asked.wait()
+                if name == "alice":
+                    asked.cancel()  # says that it does not want the answer any more
+                    await asyncio.wait([asked])
+                program.link.close()
+                await asyncio.wait([asked])
+                around.vault.go_on.set()
+            with pytest.raises(IdentityExists):  # waits its turn after the other one
+                await around.ask(m.CreateIdentity("bob"), m.IdentityReply)
+            found = await around.ask(m.ListIdentities(), m.IdentityList)
+            assert [identity.name for identity in found.identities] == ["alice", "bob"]
 
     uvloop.run(scenario())
 
@@ -145,7 +148,8 @@ def test_what_a_command_breaks_is_an_internal_error_and_nothing_else(
     async def broken(*_: object) -> m.Done:
         raise ZeroDivisionError("with a secret in it")
 
-    commands = {**COMMANDS, m.ListPeers: Command(broken, changes=False)}
+    commands: dict[type[msgspec.Struct], Command] = dict(COMMANDS)
+    commands[m.ListPeers] = Command(broken, changes=False)
     monkeypatch.setattr("fastn_p2p_actors.gateway.door.COMMANDS", commands)
 
     async def scenario() -> None:

@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from fastn_p2p_actors.gateway.processes import Usage, usage_of
+from fastn_p2p_actors.leash import GetTree
 from fastn_p2p_actors.network.messages import Inspect
 from fastn_p2p_actors.store import BindingFile, Store
 from fastn_p2p_client import messages as m
@@ -76,15 +77,18 @@ def test_binding_that_failed_says_why(home: Home) -> None:
     uvloop.run(scenario())
 
 
-def test_who_does_not_answer_becomes_a_warning(home: Home) -> None:
+def test_who_does_not_answer_becomes_a_warning(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastn_p2p_actors.gateway.status.PATIENCE", 0.3)
+
     async def scenario() -> None:
         async with world(home) as around:
             await alice_and_bob(around)
             around.network.ignore.add(Inspect)
             around.supervisor.silent = True
-            began = asyncio.get_running_loop().time()
-            found = await status(around)
-            assert asyncio.get_running_loop().time() - began < 1.9  # both had one second, at the same time
+            asked = asyncio.ensure_future(status(around))
+            await around.network.hears(Inspect)
+            assert GetTree() in around.supervisor.asked  # both are asked at the same time
+            found = await asked
             assert (found.processes, found.peers, found.endpoint) == ([], [], "")
             assert [identity.name for identity in found.identities] == ["alice", "bob"]
             assert [identity.wanted for identity in found.identities] == [True, False]

@@ -400,6 +400,19 @@ def test_stopping_goes_offline_first_and_lets_requests_end(home: Home) -> None:
     uvloop.run(scenario())
 
 
+def test_without_the_grant_nothing_is_changed(home: Home) -> None:
+    bind(home)
+
+    async def scenario() -> None:
+        async with alice(home) as running:
+            for message in (Activate("Diary", "x"), Deactivate("Echo", "default")):
+                answer = await running.link.ask(message, timeout=5)
+                assert isinstance(msgspec.msgpack.decode(answer.header, type=Failure).error(), Forbidden)
+            assert await running.states() == {"Echo/default": "serving"}
+
+    uvloop.run(scenario())
+
+
 def test_what_is_no_message_is_answered_as_such(home: Home) -> None:
     async def scenario() -> None:
         async with alice(home) as running:

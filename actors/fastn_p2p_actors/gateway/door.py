@@ -105,6 +105,8 @@ class Door:
             errand = program.errands.get(correlation)
             if errand is not None:
                 errand.forget()
+                if not errand.command.changes:
+                    del program.errands[correlation]  # makes room at once
         else:
             if self._closing:
                 raise DaemonBusy(actor="gateway")
@@ -120,7 +122,7 @@ class Door:
             )
             errand.task = task
             self._tasks.add(task)
-            task.add_done_callback(lambda done: self._ended(program, correlation, done))
+            task.add_done_callback(lambda done: self._ended(program, correlation, errand, done))
 
     def _welcome(self, sender: Sender, correlation: bytes, hello: Hello) -> None:
         if hello.version != PROTOCOL_VERSION:
@@ -156,8 +158,9 @@ class Door:
         if errand.awaited:
             self._mailbox.send(sender, correlation, encode(reply))
 
-    def _ended(self, program: _Program, correlation: bytes, task: asyncio.Task[None]) -> None:
-        program.errands.pop(correlation, None)
+    def _ended(self, program: _Program, correlation: bytes, errand: _Errand, task: asyncio.Task[None]) -> None:
+        if program.errands.get(correlation) is errand:
+            del program.errands[correlation]
         self._tasks.discard(task)
 
 

@@ -152,7 +152,9 @@ class IdentityActor:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _handle(self, sender: Sender, correlation: bytes, message: IdentityRequest, payload: bytes) -> None:
+    async def _handle(
+        self, sender: Sender, correlation: bytes, message: Activate | Deactivate | Describe, payload: bytes
+    ) -> None:
         reply: IdentityAnswer
         try:
             if isinstance(message, Describe):
@@ -163,7 +165,7 @@ class IdentityActor:
                 async with self._changing:
                     if isinstance(message, Activate):
                         await self._activate(message, payload)
-                    elif isinstance(message, Deactivate):
+                    else:
                         await self._deactivate(message)
                 reply = Done()
         except P2PError as error:

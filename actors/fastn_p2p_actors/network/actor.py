@@ -41,6 +41,7 @@ from fastn_p2p_client.messages import (
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 
+from ..credentials import Delegation
 from ..mailbox import Mailbox, Sender
 from ..settings import NetworkSettings
 from ..stage import Stage
@@ -128,7 +129,7 @@ class Network:
 
     # ── what connections say (Conversation) ──────────────────────────────────────────────────────
 
-    def check_introduction(self, connection: PeerConnection, delegation: bytes) -> tuple[bytes, float]:
+    def check_introduction(self, connection: PeerConnection, delegation: bytes) -> Delegation:
         return self.calls.check_introduction(connection, delegation)
 
     def introduction_for(self, identity: bytes) -> bytes | None:

@@ -45,7 +45,6 @@ from fastn_p2p_client.tickets import Ticket
 from fastn_p2p_client.trace import TRACING, mark
 
 from ..credentials import (
-    CLOCK_SKEW,
     Delegation,
     PeerRecord,
     check_validity,
@@ -419,7 +418,8 @@ class Calls:
         try:
             check_validity(delegation, now)
             self._book.epochs.observe(delegation.key, delegation.lineage, delegation.epoch)
-            connection.introduced[target] = max(_end(delegation), connection.introduced.get(target, 0))
+            self._retire_others(delegation)
+            connection.introduce(delegation)
         except (CredentialError, BadMessage):
             if connection.introduced.get(target, 0) > now:
                 return connection
@@ -434,12 +434,18 @@ class Calls:
 
     # ── from peers ───────────────────────────────────────────────────────────────────────────────
 
-    def check_introduction(self, connection: PeerConnection, blob: bytes) -> tuple[bytes, float]:
+    def check_introduction(self, connection: PeerConnection, blob: bytes) -> Delegation:
         """A peer's identity shows itself over a connection. Raises CredentialError or BadMessage."""
         delegation = verify_delegation(blob, now=self._wall(), endpoint=connection.endpoint, epochs=self._book.epochs)
-        key = bytes(delegation.key)
-        self._routes[key] = connection
-        return key, _end(delegation)
+        self._retire_others(delegation)
+        self._routes[delegation.identity] = connection
+        return delegation
+
+    def _retire_others(self, delegation: Delegation) -> None:
+        """It may be the first of a new transport key: the one before speaks no more, also where it was heard before."""
+        if self.pool is not None:
+            for connection in self.pool.all():
+                connection.retire(delegation)
 
     def introduction_for(self, identity: bytes) -> bytes | None:
         found = self._registry.by_key(identity)
@@ -599,8 +605,3 @@ class _TicketResolver:
 
     def records_of(self, key: bytes) -> list[PeerRecord]:
         return [read_record(self._record)]
-
-
-def _end(delegation: Delegation) -> float:
-    """When it is over at the latest, by a clock that is as late as may be."""
-    return delegation.not_after + CLOCK_SKEW

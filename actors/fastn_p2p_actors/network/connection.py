@@ -13,6 +13,7 @@ from fastn_p2p_client.errors import (
     BadMessage,
     ConnectionLost,
     CredentialError,
+    EpochRetired,
     HandlerFailed,
     LocalError,
     Overloaded,
@@ -24,6 +25,7 @@ from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_NAME, MAX_PAYLOAD
 from fastn_p2p_client.messages import ConnectionStatus
 from fastn_p2p_client.trace import TRACING, mark
 
+from ..credentials import CLOCK_SKEW, Delegation
 from .wire import (
     BULK_THRESHOLD,
     CLOSE_PROTOCOL_ERROR,
@@ -89,8 +91,8 @@ class OutgoingCall(Protocol):
 class Conversation(Protocol):
     """What a connection tells its owner; none of it may raise or block."""
 
-    def check_introduction(self, connection: PeerConnection, delegation: bytes) -> tuple[bytes, float]:
-        """The identity's key and when (Unix time) its delegation ends. Raises CredentialError or BadMessage."""
+    def check_introduction(self, connection: PeerConnection, delegation: bytes) -> Delegation:
+        """The delegation, which holds. Raises CredentialError or BadMessage."""
         ...
 
     def introduction_for(self, identity: bytes) -> bytes | None:
@@ -142,6 +144,8 @@ class PeerConnection:
         """Identities that speak through the other endpoint, and until when (Unix time)."""
         self.rejection: P2PError | None = None
         """Why the last introduction was refused."""
+        self._transport_keys: dict[bytes, tuple[bytes, int]] = {}
+        """Lineage and epoch in the delegations of those identities."""
         self._shown: dict[bytes, bytes] = {}
         self._wanted: dict[bytes, asyncio.Future[None]] = {}
         self._next_number = 0
@@ -433,17 +437,31 @@ class PeerConnection:
 
     def _on_introduce(self, message: WireIntroduce) -> None:
         try:
-            identity, until = self._owner.check_introduction(self, message.delegation)
+            delegation = self._owner.check_introduction(self, message.delegation)
+            identity = delegation.identity
             if identity not in self.introduced and len(self.introduced) >= _MAX_INTRODUCED:
                 raise Overloaded(what="identities at one endpoint", limit=_MAX_INTRODUCED)
         except (CredentialError, BadMessage, Overloaded) as error:
             log.warning("introduction over %s refused: %s", self.name, error)
             self.rejection = error
             return
-        self.introduced[identity] = until
+        self.introduce(delegation)
         wanted = self._wanted.pop(identity, None)
         if wanted is not None and not wanted.done():
             wanted.set_result(None)
+
+    def introduce(self, delegation: Delegation) -> None:
+        """The delegation holds: its identity speaks through the other endpoint for as long as it does."""
+        key, until = delegation.identity, delegation.not_after + CLOCK_SKEW
+        self.introduced[key] = max(until, self.introduced.get(key, 0))
+        self._transport_keys[key] = delegation.lineage, delegation.epoch
+
+    def retire(self, newer: Delegation) -> None:
+        """The identity has another transport key: the one that it replaces speaks for it no more."""
+        lineage, epoch = self._transport_keys.get(newer.identity, (b"", newer.epoch))
+        if lineage == newer.lineage and epoch < newer.epoch:
+            del self.introduced[newer.identity], self._transport_keys[newer.identity]
+            self.rejection = EpochRetired(identity=newer.key.id52, epoch=epoch, newest=newer.epoch)
 
     def _on_request(self, request: WireRequest, payload: bytes) -> None:
         until = self.introduced.get(request.source)

@@ -1,0 +1,298 @@
+"""The way to a peer when what is known of it is old, wrong or gone: records and endpoints made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fastn_p2p_actors.credentials import Delegation, PeerRecord, read_record
+from fastn_p2p_actors.network import calls as calls_module
+from fastn_p2p_actors.network.address_book import AddressBook
+from fastn_p2p_actors.network.calls import Calls
+from fastn_p2p_actors.network.connection import Conversation, PeerConnection
+from fastn_p2p_actors.network.endpoint import Address
+from fastn_p2p_actors.network.registry import Registry
+from fastn_p2p_actors.network.wire import FrameReader, WireIntroduce, WireWant
+from fastn_p2p_client.errors import ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
+from tests.unit.signer import DAY, ENDPOINT, LINEAGE, NOW, Signer
+
+BOB = Signer("bob")
+KEY = bytes(BOB.key)
+ELSEWHERE = bytes(Signer("another endpoint").key)
+Work = Callable[["Neighbourhood"], Coroutine[Any, Any, None]]
+
+
+class StubConnection:
+    """An open connection; ``shows`` is what its other side does when it is asked for an identity."""
+
+    def __init__(self, shows: str = "nothing") -> None:
+        self.introduced: dict[bytes, float] = {}
+        self.closed = False
+        self.asked: list[bytes] = []
+        self._shows = shows
+
+    def introduce(self, delegation: Delegation) -> None:
+        self.introduced[bytes(delegation.key)] = delegation.not_after
+
+    async def want(self, identity: bytes) -> None:
+        self.asked.append(identity)
+        if self._shows == "the identity":
+            self.introduced[identity] = NOW + DAY
+        elif self._shows == "its end":
+            self.closed = True
+            raise ConnectionLost(what="the connection")
+        else:
+            await asyncio.Event().wait()
+
+    def retire(self, *_: object) -> None:
+        """Nothing is known of other endpoints."""
+
+
+class StubPool:
+    def __init__(self) -> None:
+        self.own_endpoint = b"o" * 32
+        self.reached: dict[bytes, StubConnection] = {}
+        self.dialled: list[Address] = []
+
+    async def connect(self, address: Address) -> StubConnection:
+        self.dialled.append(address)
+        await asyncio.sleep(0)
+        if address.endpoint not in self.reached:
+            raise PeerUnreachable(peer="endpoint", reason="nobody answers")
+        return self.reached[address.endpoint]
+
+    def all(self) -> list[StubConnection]:
+        return list(self.reached.values())
+
+
+class Neighbourhood:
+    """``Calls`` with a pool of stubs, and one resolver that knows ``records``."""
+
+    def __init__(self, directory: Path) -> None:
+        self.records: list[PeerRecord] = []
+        self.pool = StubPool()
+        book = AddressBook(directory, lambda: NOW)
+        resolver = SimpleNamespace(
+            records_of=lambda key: [each for each in self.records if bytes(each.identity) == key]
+        )
+        self.calls = Calls(cast(Any, None), Registry(), book, [cast(Any, resolver)], wall=lambda: NOW)
+        self.calls.pool = cast(Any, self.pool)
+
+    def know(self, *delegations: bytes) -> None:
+        """A resolver has a record with these."""
+        self.records.append(read_record(BOB.record(delegations=delegations or [BOB.delegation()])))
+
+    async def reach(self) -> StubConnection:
+        return cast(StubConnection, await self.calls._reach(KEY, "bob"))
+
+    def has_route(self) -> bool:
+        return KEY in self.calls._routes
+
+
+def play(tmp_path: Path, work: Work) -> None:
+    async def main() -> None:
+        neighbourhood = Neighbourhood(tmp_path)
+        try:
+            async with asyncio.timeout(5):
+                await work(neighbourhood)
+        finally:
+            neighbourhood.calls.close()
+
+    asyncio.run(main())
+
+
+def ended() -> bytes:
+    return BOB.delegation(not_before=NOW - 2 * DAY, not_after=NOW - DAY)
+
+
+def test_a_delegation_that_holds_needs_no_proof(tmp_path: Path) -> None:
+    async def work(near: Neighbourhood) -> None:
+        near.pool.reached[ENDPOINT] = StubConnection()
+        near.know()
+        connection = await near.reach()
+        assert connection.asked == []
+        assert connection.introduced == {KEY: NOW + DAY}
+        assert near.has_route()
+
+    play(tmp_path, work)
+
+
+def test_a_stale_ticket_leads_to_an_endpoint_that_has_to_show_a_newer_one(tmp_path: Path) -> None:
+    async def work(near: Neighbourhood) -> None:
+        near.pool.reached[ENDPOINT] = StubConnection("the identity")
+        near.know(ended())
+        connection = await near.reach()
+        assert connection.asked == [KEY]
+        assert near.has_route()
+
+    play(tmp_path, work)
+
+
+def test_an_endpoint_that_shows_nothing_no_longer_speaks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls_module, "_PROOF_TIMEOUT", 0.02)
+
+    async def work(near: Neighbourhood) -> None:
+        near.pool.reached[ENDPOINT] = StubConnection()
+        near.know(ended())
+        with pytest.raises(PeerUnreachable, match="no longer speaks for it"):
+            await near.reach()
+        assert not near.has_route()
+
+    play(tmp_path, work)
+
+
+def test_an_endpoint_that_has_shown_it_is_not_asked_again(tmp_path: Path) -> None:
+    async def work(near: Neighbourhood) -> None:
+        connection = near.pool.reached[ENDPOINT] = StubConnection()
+        connection.introduced[KEY] = NOW + 1
+        near.know(ended())
+        assert await near.reach() is connection
+        assert connection.asked == []
+
+    play(tmp_path, work)
+
+
+def test_a_retired_transport_key_has_to_show_a_newer_delegation(tmp_path: Path) -> None:
+    async def work(near: Neighbourhood) -> None:
+        near.pool.reached[ENDPOINT] = StubConnection("the identity")
+        near.calls._book.epochs.observe(BOB.key, LINEAGE, 7)
+        near.know(BOB.delegation(epoch=3))
+        assert (await near.reach()).asked == [KEY]
+
+    play(tmp_path, work)
+
+
+@pytest.mark.parametrize("before", ["nobody answers", "its end"])
+def test_the_next_endpoint_is_tried(tmp_path: Path, before: str) -> None:
+    async def work(near: Neighbourhood) -> None:
+        if before == "its end":
+            near.pool.reached[ENDPOINT] = StubConnection("its end")
+        second = near.pool.reached[ELSEWHERE] = StubConnection()
+        near.know(ended(), BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
+        assert await near.reach() is second
+        assert [address.endpoint for address in near.pool.dialled] == [ENDPOINT, ELSEWHERE]
+
+    play(tmp_path, work)
+
+
+def test_when_all_fail_the_first_reason_is_told(tmp_path: Path) -> None:
+    async def work(near: Neighbourhood) -> None:
+        near.know(ended(), BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
+        with pytest.raises(PeerUnreachable, match="bob cannot be reached: nobody answers"):
+            await near.reach()
+
+    play(tmp_path, work)
+
+
+def test_a_connection_that_ends_before_its_turn_is_no_route(tmp_path: Path) -> None:
+    """A route that stayed would swallow every later call until its deadline."""
+
+    async def work(near: Neighbourhood) -> None:
+        connection = near.pool.reached[ENDPOINT] = StubConnection()
+        near.know()
+        reaching = asyncio.ensure_future(near.reach())
+        while not near.pool.dialled:
+            await asyncio.sleep(0)
+        connection.closed = True
+        with pytest.raises(PeerUnreachable):
+            await reaching
+        assert not near.has_route()
+
+    play(tmp_path, work)
+
+
+def test_what_is_known_of_nobody_and_of_ourselves(tmp_path: Path) -> None:
+    async def work(near: Neighbourhood) -> None:
+        with pytest.raises(PeerUnknown):
+            await near.reach()
+        near.pool.own_endpoint = ENDPOINT
+        near.know()
+        with pytest.raises(PeerOffline):
+            await near.reach()
+        assert near.pool.dialled == []
+
+    play(tmp_path, work)
+
+
+# ── asking an endpoint to show an identity ───────────────────────────────────────────────────────
+
+
+class StubOwner:
+    def check_introduction(self, _connection: PeerConnection, delegation: bytes) -> Delegation:
+        from fastn_p2p_actors.credentials import read_delegation
+
+        return read_delegation(delegation)
+
+    def on_closed(self, _connection: PeerConnection) -> None:
+        """Nobody minds."""
+
+
+def new_connection() -> PeerConnection:
+    raw = SimpleNamespace(
+        remote_id=lambda: SimpleNamespace(to_bytes=lambda: ENDPOINT), close=lambda _code, _reason: None
+    )
+    return PeerConnection(
+        cast(Any, raw),
+        cast(Conversation, StubOwner()),
+        outgoing=True,
+        wall=lambda: NOW,
+        bulk_slots=asyncio.Semaphore(1),
+    )
+
+
+def said(connection: PeerConnection) -> list[object]:
+    frames = [message for message, _ in FrameReader().feed(b"".join(connection._out))]
+    connection._out.clear()
+    return list(frames)
+
+
+def test_who_is_asked_for_an_identity_shows_it() -> None:
+    async def main() -> None:
+        connection = new_connection()
+        waiting = [asyncio.ensure_future(connection.want(KEY)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert said(connection)[0] == WireWant(KEY)
+        connection._handle(WireIntroduce(BOB.delegation()), b"")
+        assert await asyncio.gather(*waiting) == [None, None]
+        assert connection.introduced[KEY] > NOW
+
+    asyncio.run(main())
+
+
+def test_who_could_not_show_it_before_is_asked_again() -> None:
+    """The identity may have come online meanwhile."""
+
+    async def main() -> None:
+        connection = new_connection()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await connection.want(KEY)
+        assert said(connection) == [WireWant(KEY)]
+        again = asyncio.ensure_future(connection.want(KEY))
+        await asyncio.sleep(0)
+        assert said(connection) == [WireWant(KEY)]
+        connection._handle(WireIntroduce(BOB.delegation()), b"")
+        await again
+
+    asyncio.run(main())
+
+
+def test_the_end_of_the_connection_ends_the_waiting() -> None:
+    async def main() -> None:
+        connection = new_connection()
+        waiting = asyncio.ensure_future(connection.want(KEY))
+        await asyncio.sleep(0)
+        connection.close(0, "enough")
+        with pytest.raises(ConnectionLost):
+            await waiting
+        with pytest.raises(P2PError):
+            await connection.want(KEY)
+
+    asyncio.run(main())

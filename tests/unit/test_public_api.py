@@ -1,0 +1,153 @@
+"""What programs may rely on: all of it is listed, documented and typed, and nothing else is there."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, assert_type
+
+import pytest
+
+import fastn_p2p_client
+from fastn_p2p_client import Client, call, errors, protocol, sync
+
+MODULES = [found.name for found in pkgutil.iter_modules(fastn_p2p_client.__path__)]
+PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync]
+
+
+def public_names(module: types.ModuleType) -> set[str]:
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+
+
+def test_the_package_exports_what_it_lists_and_nothing_else() -> None:
+    exported = fastn_p2p_client.__all__
+    assert public_names(fastn_p2p_client) == set(exported)
+    assert exported == sorted(exported)
+    assert len(exported) == len(set(exported))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_lists_what_it_exports(name: str) -> None:
+    module = importlib.import_module(f"fastn_p2p_client.{name}")
+    assert module.__doc__
+    if name == "limits":  # nothing but numbers
+        return
+    exported = module.__all__
+    assert len(exported) == len(set(exported))
+    own = {
+        each
+        for each in public_names(module)
+        if getattr(getattr(module, each), "__module__", None) == module.__name__
+        and (inspect.isclass(getattr(module, each)) or inspect.isfunction(getattr(module, each)))
+    }
+    assert set(exported) <= public_names(module)
+    unlisted = own - set(exported)
+    assert not [each for each in unlisted if imported_elsewhere(module.__name__, each)] or name == "home", unlisted
+
+
+def imported_elsewhere(module: str, name: str) -> bool:
+    """Whether another module of the client uses it: then it has to be listed."""
+    return any(
+        name in vars(importlib.import_module(f"fastn_p2p_client.{other}"))
+        for other in MODULES
+        if f"fastn_p2p_client.{other}" != module
+    )
+
+
+def exported_things() -> Iterator[tuple[str, Any]]:
+    for module in PUBLIC_MODULES:
+        for name in module.__all__:
+            yield f"{module.__name__}.{name}", getattr(module, name)
+
+
+def callables() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Every function and method that is exported."""
+    for name, thing in exported_things():
+        if inspect.isfunction(thing):
+            yield name, thing
+        elif inspect.isclass(thing) and not issubclass(thing, BaseException):
+            for attribute, value in vars(thing).items():
+                function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
+                if inspect.isfunction(function) and not (attribute.startswith("_") and attribute != "__init__"):
+                    yield f"{name}.{attribute}", function
+
+
+@pytest.mark.parametrize(("name", "thing"), list(exported_things()))
+def test_everything_is_documented(name: str, thing: object) -> None:
+    if inspect.isclass(thing) and issubclass(thing, BaseException):
+        assert f" {thing.__name__}" in (errors.__doc__ or "")  # the tree says what each of them is
+    elif inspect.isclass(thing) or inspect.isroutine(thing):
+        assert thing.__doc__, name
+
+
+@pytest.mark.parametrize(("name", "function"), list(callables()))
+def test_every_function_is_documented_and_typed(name: str, function: Callable[..., Any]) -> None:
+    if not name.endswith("__init__"):
+        assert function.__doc__, name
+    hints = typing.get_type_hints(function)
+    assert "return" in hints
+    parameters = [each for each in inspect.signature(function).parameters if each not in ("self", "cls")]
+    assert set(parameters) <= set(hints)
+
+
+# ── the blocking twins ───────────────────────────────────────────────────────────────────────────
+
+ENTERING = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
+
+
+def described(function: Callable[..., Any]) -> list[tuple[object, ...]]:
+    return [
+        (each.name, each.kind, each.default, str(each.annotation).replace("_async.", ""))
+        for each in inspect.signature(function).parameters.values()
+    ]
+
+
+def methods(cls: type) -> dict[str, Any]:
+    kept = {"__init__", *ENTERING, *ENTERING.values()}
+    return {name: value for name, value in vars(cls).items() if not name.startswith("_") or name in kept}
+
+
+def test_the_blocking_client_has_the_same_members() -> None:
+    ours = {ENTERING.get(name, name) for name in methods(Client)} | {"home"}
+    assert set(methods(sync.Client)) == ours
+
+
+@pytest.mark.parametrize("name", [name for name in methods(Client) if name != "home"])
+def test_methods_of_the_blocking_client_take_the_same(name: str) -> None:
+    awaited, blocking = vars(Client)[name], vars(sync.Client)[ENTERING.get(name, name)]
+    assert described(blocking) == described(awaited)
+    assert not inspect.iscoroutinefunction(blocking)
+    returned = [str(inspect.signature(each).return_annotation) for each in (awaited, blocking)]
+    assert returned[0] == returned[1]
+
+
+def test_the_functions_are_the_same_too() -> None:
+    assert described(sync.call) == described(call)
+    assert inspect.iscoroutinefunction(call)
+    assert not inspect.iscoroutinefunction(sync.call)
+
+
+@pytest.mark.parametrize(("awaited", "blocking"), [(call, sync.call), (Client.call, sync.Client.call)])
+def test_overloads_are_the_same(awaited: Callable[..., Any], blocking: Callable[..., Any]) -> None:
+    ours, theirs = typing.get_overloads(awaited), typing.get_overloads(blocking)
+    assert len(ours) == len(theirs) == 2
+    for one, other in zip(ours, theirs, strict=True):
+        assert described(one) == described(other)
+
+
+async def _types(client: Client, blocking: sync.Client) -> None:
+    """Never called: type checkers read it."""
+    assert_type(await call("alice", "bob", "Echo", returns=int), int)
+    assert_type(await call("alice", "bob", "Echo", request={}), Any)
+    assert_type(await client.call(None, "bob", "Echo", returns=dict[str, int]), dict[str, int])
+    assert_type(sync.call("alice", "bob", "Echo", returns=str), str)
+    assert_type(blocking.call("alice", "bob", "Echo"), Any)
+    assert_type(blocking.call("alice", fastn_p2p_client.PublicKey(b""), "Echo", returns=bool), bool)
