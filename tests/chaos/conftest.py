@@ -20,6 +20,7 @@ class Couple(NamedTuple):
 
     alice: Daemon
     bob: Daemon
+    hosts: Path
     peer: str
     """ID52 of bob."""
 
@@ -27,24 +28,32 @@ class Couple(NamedTuple):
         return {"alice": self.alice, "bob": self.bob}[name]
 
     def stop(self) -> None:
-        """Both stop cleanly, and nothing of them is left: no process, no socket, no file that the next start would not
-        expect."""
+        """Both stop cleanly, and nothing is left: no process, no socket, no file that the next start does not want."""
         for daemon in (self.alice, self.bob):
-            assert daemon.stop() == 0
+            assert daemon.stop() == 0, daemon.report()
             daemon.clean_up()
-            assert sorted(path.name for path in (daemon.home.path / "run").iterdir()) == ["network.port"]
+            assert [path.name for path in (daemon.home.path / "run").iterdir()] == ["network.port"]
             assert not daemon.home.control_socket.exists()
-            if daemon.home.sockets != daemon.home.path:
-                assert not daemon.home.sockets.exists()
-            hosts = daemon.env["FASTN_HOST_DIRECTORY"]
-        assert not list(Path(hosts).iterdir())
+            assert daemon.home.sockets == daemon.home.path or not daemon.home.sockets.exists()
+        assert not list(self.hosts.iterdir())
 
 
-@pytest.fixture
-def couple(pair: tuple[Daemon, Daemon]) -> Couple:
-    alice, bob = pair
-    alice.identity("alice", echo=False)
-    return Couple(alice, bob, bob.identity("bob", config='{"max_length": 8000000}'))
+@pytest.fixture(scope="module")
+def couple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Couple]:
+    """The same for all tests of a module: each finds them well, and leaves them well."""
+    place = tmp_path_factory.mktemp("couple")
+    alice, bob = (Daemon(place / name, place / "hosts") for name in ("one", "two"))
+    try:
+        alice.launch()
+        bob.start()
+        assert alice.wait_ready(), alice.report()
+        alice.identity("alice", echo=False)
+        couple = Couple(alice, bob, place / "hosts", bob.identity("bob", config='{"max_length": 8000000}'))
+        yield couple
+        couple.stop()
+    finally:
+        alice.clean_up()
+        bob.clean_up()
 
 
 @pytest.fixture

@@ -57,7 +57,6 @@ def test_a_killed_actor_is_replaced_under_load(side: str, actor: str, couple: Co
     if actor in ("vault", "gateway"):
         assert not load.failures
     load.stop()
-    couple.stop()
 
 
 @pytest.mark.parametrize("side", ["alice", "bob"])
@@ -89,4 +88,3 @@ def test_a_killed_supervisor_takes_everything_with_it_and_the_next_one_starts(
     )
     assert (after.endpoint, after.addresses) == (before.endpoint, before.addresses)
     load.stop()
-    couple.stop()

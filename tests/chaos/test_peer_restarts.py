@@ -17,7 +17,6 @@ def test_the_next_call_after_a_restart_of_the_peer_succeeds(couple: Couple) -> N
         assert client.call("alice", couple.peer, "Echo", request={"message": "x"}) == {"echoed": "Echo: x"}
     after = couple.bob.status()
     assert (after.endpoint, after.addresses) == (before.endpoint, before.addresses)
-    couple.stop()
 
 
 def test_a_restart_of_the_peer_under_load(couple: Couple, start_load: StartLoad) -> None:

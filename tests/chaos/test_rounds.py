@@ -127,4 +127,3 @@ def test_fifty_rounds(couple: Couple, start_load: StartLoad) -> None:
         assert all(process["state"] == "ready" for process in daemon.tree()["processes"])
     account = load.stop()
     assert account.replies > sum(account.failures.values())
-    couple.stop()

@@ -12,12 +12,13 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import InvalidConfig, P2PError, StorageDamaged, StorageFailed
+from fastn_p2p_client.errors import InvalidConfig, P2PError, PeerNameUnknown, StorageDamaged, StorageFailed
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
-from fastn_p2p_client.messages import UNDECODABLE, AddProtocol, Done, RemoveProtocol
+from fastn_p2p_client.messages import UNDECODABLE, AddProtocol, Done, PeerList, RemoveProtocol
 from fastn_p2p_client.names import check_name
 
 from ..identity.messages import Activate, Deactivate
+from ..network.messages import GetPeers
 from ..protocols import check_installed
 from ..store import BindingFile, IdentityFile
 from .checking import check_config
@@ -38,8 +39,7 @@ async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done
     name = check_name(message.identity, "an identity")
     protocol = check_name(message.protocol, "a protocol")
     instance = check_name(message.instance, "an instance")
-    for entry in message.allow:
-        _check_allowed(entry)
+    await _check_allowed(desk, message.allow)
     async with desk.alone_with(name):
         identity = desk.store.identity(name)
         code = check_installed(protocol).value
@@ -135,10 +135,14 @@ def _check_json(protocol: str, config: bytes) -> None:
         raise InvalidConfig(protocol=protocol, reason=str(error)) from error
 
 
-def _check_allowed(entry: str) -> None:
-    if entry in ("everyone", "peers"):
-        return
-    if _ID52_SHAPED.fullmatch(entry):
-        PublicKey(entry)
-    else:
-        check_name(entry, "a peer")
+async def _check_allowed(desk: Desk, allow: tuple[str, ...]) -> None:
+    """Raises InvalidKey, InvalidName, or PeerNameUnknown: a petname that nobody has would admit nobody, silently."""
+    names = [entry for entry in allow if entry not in ("everyone", "peers")]
+    for key in filter(_ID52_SHAPED.fullmatch, names):
+        PublicKey(key)
+    petnames = [check_name(name, "a peer") for name in names if not _ID52_SHAPED.fullmatch(name)]
+    if petnames:
+        known = {peer.name for peer in (await desk.network.ask(GetPeers(), PeerList)).peers}
+        for name in petnames:
+            if name not in known:
+                raise PeerNameUnknown(name=name)
