@@ -84,8 +84,11 @@ class Home:
         return self.sockets / "control.sock"
 
     def mailbox(self, actor: str) -> Path:
-        """The socket of one actor: ``vault``, ``network``, or ``identity-<name>``."""
-        return self.sockets / "run" / f"{actor}.sock"
+        """The socket of one actor: ``vault``, ``network``, or ``identity-<name>``; a hash where that is too long."""
+        path = self.sockets / "run" / f"{actor}.sock"
+        if len(os.fsencode(path)) > UNIX_PATH_MAX:
+            path = path.with_name(f"{hashlib.blake2b(actor.encode(), digest_size=8).hexdigest()}.sock")
+        return path
 
     def daemon_pid(self) -> int | None:
         """The process id of the daemon that runs for this home, or None when none does.
@@ -98,4 +101,21 @@ class Home:
             locks = Path("/proc/locks").read_text()
         except (OSError, ValueError, IndexError):
             return None
-        return pid if f":{status.st_ino} " in locks else None
+        return pid if _is_locked(locks, status, pid) else None
+
+
+def _is_locked(locks: str, status: os.stat_result, pid: int) -> bool:
+    """Whether ``/proc/locks`` has a lock on that file: see proc_locks(5).
+
+    Inode numbers are only unique per device, and some file systems show another device there than in ``status``; in
+    another process namespace than the daemon's, the pid is another one. One of the two agrees.
+    """
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    for line in locks.splitlines():
+        fields = line.split()
+        if len(fields) < 8:
+            continue
+        owner, (locked_device, _, inode) = fields[-4], fields[-3].rpartition(":")
+        if inode == str(status.st_ino) and (locked_device == device or owner == str(pid)):
+            return True
+    return False

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
+from tests.harness import eventually
+
 from .conftest import Couple, StartLoad
 from .load import HONEST
 
@@ -37,4 +41,19 @@ def test_a_restart_of_the_own_daemon_under_load(couple: Couple, start_load: Star
     couple.alice.start()
     load.goes_well()
     print(f"alice's daemon restarted: {load.failures}")
+    load.stop()
+
+
+def test_a_peer_that_was_away_for_longer_than_its_connections(couple: Couple, start_load: StartLoad) -> None:
+    load = start_load(timeout=2.0)
+    load.mark()
+    couple.bob.kill()
+    eventually(lambda: load.look() and "PeerUnreachable" in load.failures, "the connection is given up", 20, 0.05)
+    couple.bob.start()
+    started = time.time()
+    load.goes_well()
+    print(
+        f"bob's daemon away for seconds: {load.failures}, "
+        f"calls succeed {(time.time() - started) * 1000:.0f} ms after it was ready again"
+    )
     load.stop()

@@ -20,7 +20,7 @@ from fastn_p2p_actors.network.wire import BULK_THRESHOLD
 from fastn_p2p_client import Client, ConnectionLost, DeadlineExceeded, PublicKey, Ticket, sync
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from fastn_p2p_client.messages import AddPeer, GetTicket, RemovePeer, TicketText
-from tests.e2e.world import World, binding_of, counts_of, until, wait_idle
+from tests.e2e.world import World, binding_of, counts_of, new_world, until, wait_idle
 from tests.harness import Daemon, eventually
 
 T = TypeVar("T")
@@ -78,6 +78,39 @@ def test_calls_both_ways_take_one_connection(world: World) -> None:
         assert binding.p50_ms is not None
         assert binding.p99_ms is not None
         assert 0 < binding.p50_ms <= binding.p99_ms
+
+
+def test_both_sides_may_dial_at_the_same_moment() -> None:
+    """No call is lost, and afterwards all of them, both ways, take the same connection."""
+    with new_world(echo=False) as world:
+
+        async def both_ways(here: Client, there: Client) -> None:
+            calls = [
+                client.call(None, peer, "Echo", request=HI)
+                for client, peer in ((here, world.bob), (there, world.alice))
+                for _ in range(20)
+            ]
+            assert await asyncio.gather(*calls) == [ECHOED] * 40
+
+        def sent() -> dict[tuple[str, bool], int]:
+            return {
+                (name, connection.outgoing == (name == "one")): connection.sent
+                for name, daemon in (("one", world.one), ("two", world.two))
+                for connection in daemon.status().connections
+            }
+
+        async def main() -> None:
+            async with Client(world.one.home) as here, Client(world.two.home) as there:
+                await asyncio.gather(here.connect(), there.connect())
+                await both_ways(here, there)
+                await both_ways(here, there)
+                before = sent()
+                await both_ways(here, there)
+                used = {key for key, count in sent().items() if count > before[key]}
+                assert len(used) == 2
+                assert len({dialler for _, dialler in used}) == 1
+
+        asyncio.run(main())
 
 
 def test_calls_inside_one_daemon_take_none(world: World) -> None:
@@ -286,6 +319,24 @@ def test_cancelling_a_call_cancels_its_handler(world: World) -> None:
         run(world.one, work)
         assert counts_of(daemon, identity)["cancelled"] == before + 1
         wait_idle(daemon)
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1, 5, 20])
+def test_a_large_call_may_be_cancelled_at_any_moment(world: World, milliseconds: int) -> None:
+    """Also before it has arrived: the word that it is cancelled is faster than the call itself."""
+
+    async def call_and_cancel(client: Client) -> None:
+        order = {"do": "wait", "value": b"x" * (4 << 20)}
+        call = asyncio.create_task(client.call("alice", world.bob, "Trial", request=order, timeout=60))
+        await asyncio.sleep(milliseconds / 1000)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    run(world.one, call_and_cancel)
+    with world.one.client() as client:  # whatever was on its way before this has arrived after it
+        client.call("alice", world.bob, "Trial", request={"value": b"x" * (4 << 20)})
+    wait_idle(world.two)
 
 
 PROGRAM = """

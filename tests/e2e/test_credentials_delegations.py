@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
 
 import msgspec
 import pytest
@@ -40,13 +41,13 @@ class Service:
 
     def outcome(self, blob: bytes | None, signer: Signer = MALLORY, secret: bytes = SECRET) -> str:
         """What a request in the name of ``signer`` ends in, after this introduction."""
-        with rogue(self.target, [self.talk(blob, signer)], secret) as (account,):
+        with rogue(self.target, [self.talk(blob, signer, secret)]) as (account,):
             return outcome_of(account)
 
-    def talk(self, blob: bytes | None, signer: Signer = MALLORY) -> Talk:
+    def talk(self, blob: bytes | None, signer: Signer = MALLORY, secret: bytes = SECRET) -> Talk:
         introduction = b"" if blob is None else frame(WireIntroduce(blob))
         steps: list[AnyStep] = [Channel(HELLO + introduction + self.request(signer)), Until(frames=1)]
-        return Talk(steps)
+        return Talk(steps, secret)
 
 
 def outcome_of(account: Account) -> str:
@@ -73,40 +74,55 @@ def altered(blob: bytes, position: int) -> bytes:
     return bytes(changed)
 
 
+Make: TypeAlias = Callable[[bytes], bytes | None]
+"""A delegation for an endpoint."""
+
+CASES: Final[dict[str, tuple[Make, str]]] = {
+    "one that holds": (lambda to: delegation(endpoint=to), "reply"),
+    "none": (lambda _: None, "bad-message"),
+    "one that has ended": (lambda to: delegation(endpoint=to, starts=-DAY, ends=-100), "delegation-expired"),
+    "one that has just ended, by a clock that is late": (
+        lambda to: delegation(endpoint=to, starts=-DAY, ends=-20),
+        "reply",
+    ),
+    "one that has not begun": (lambda to: delegation(endpoint=to, starts=1000), "delegation-not-yet-valid"),
+    "one for another endpoint": (lambda _: delegation(endpoint=ENDPOINT), "wrong-endpoint"),
+    "one by another key": (lambda to: delegation(endpoint=to, identity=bytes(VICTIM.key)), "bad-signature"),
+    "one of another identity": (lambda to: delegation(VICTIM, endpoint=to), "bad-message"),
+    "one with another signature": (lambda to: altered(delegation(endpoint=to), -1), "bad-signature"),
+    "one made over to another endpoint": (
+        lambda to: delegation(endpoint=ENDPOINT).replace(ENDPOINT, to),
+        "bad-signature",
+    ),
+    "one that is cut off": (lambda to: delegation(endpoint=to)[:-1], "bad-message"),
+    "one with something behind it": (lambda to: delegation(endpoint=to) + b"\0", "bad-message"),
+    "one signed as a record": (
+        lambda to: MALLORY.sign("delegation", [1, bytes(MALLORY.key), to], prefix="record"),
+        "bad-message",
+    ),
+    "one for something else": (lambda to: delegation(endpoint=to, capabilities=("listen",)), "bad-message"),
+    "one that ends before it begins": (lambda to: delegation(endpoint=to, starts=100, ends=-100), "bad-message"),
+    "one of another version": (lambda to: delegation(endpoint=to, version=2), "bad-message"),
+    "a record": (lambda _: MALLORY.record(), "bad-message"),
+    "a large one": (lambda _: b"\xc4\xff" + bytes(60_000), "bad-message"),
+    "nothing": (lambda _: b"", "bad-message"),
+}
+
+
 def test_request_is_refused_with_what_is_wrong_with_the_delegation(service: Service) -> None:
-    good = delegation()
-    cases: dict[str, tuple[bytes | None, str]] = {
-        "one that holds": (good, "reply"),
-        "none": (None, "bad-message"),
-        "one that has ended": (delegation(starts=-DAY, ends=-100), "delegation-expired"),
-        "one that has just ended, by a clock that is late": (delegation(starts=-DAY, ends=-20), "reply"),
-        "one that has not begun": (delegation(starts=1000), "delegation-not-yet-valid"),
-        "one for another endpoint": (delegation(endpoint=endpoint_of(OTHER_SECRET)), "wrong-endpoint"),
-        "one by another key": (delegation(identity=bytes(VICTIM.key)), "bad-signature"),
-        "one of another identity": (delegation(VICTIM), "bad-message"),
-        "one with another signature": (altered(good, -1), "bad-signature"),
-        "one with another body": (altered(good, good.index(ENDPOINT)), "bad-signature"),
-        "one that is cut off": (good[:-1], "bad-message"),
-        "one with something behind it": (good + b"\0", "bad-message"),
-        "one signed as a record": (MALLORY.sign("delegation", [1, bytes(MALLORY.key)], prefix="record"), "bad-message"),
-        "one for something else": (delegation(capabilities=("listen",)), "bad-message"),
-        "one that ends before it begins": (delegation(starts=100, ends=-100), "bad-message"),
-        "one of another version": (delegation(version=2), "bad-message"),
-        "a record": (MALLORY.record(), "bad-message"),
-        "a large one": (b"\xc4\xff" + bytes(60_000), "bad-message"),
-        "nothing": (b"", "bad-message"),
-    }
-    with unharmed(service.daemon), rogue(service.target, [service.talk(blob) for blob, _ in cases.values()]) as accounts:
-        outcomes = {case: outcome_of(account) for case, account in zip(cases, accounts, strict=True)}
-    assert outcomes == {case: expected for case, (_, expected) in cases.items()}
+    """Each from an endpoint of its own: what an endpoint has shown once is known of it."""
+    secrets = {case: hashlib.blake2b(case.encode(), digest_size=32).digest() for case in CASES}
+    talks = [service.talk(make(endpoint_of(secrets[case])), secret=secrets[case]) for case, (make, _) in CASES.items()]
+    with unharmed(service.daemon), rogue(service.target, talks) as accounts:
+        outcomes = {case: outcome_of(account) for case, account in zip(CASES, accounts, strict=True)}
+    assert outcomes == {case: expected for case, (_, expected) in CASES.items()}
 
 
 def test_an_identity_cannot_be_borrowed(service: Service) -> None:
     """Whoever has shown one identity does not speak for another one, not even for the daemon's own."""
-    own = PublicKey(service.key)
     with rogue(service.target, [service.talk(delegation(), VICTIM)]) as (account,):
         assert outcome_of(account) == "bad-message"
-    forged = frame(WireRequest(1, bytes(own), bytes(own), "Echo", "default", 10_000), REQUEST)
+    forged = frame(WireRequest(1, service.key, service.key, "Echo", "default", 10_000), REQUEST)
     steps: list[AnyStep] = [Channel(HELLO + frame(WireIntroduce(delegation())) + forged), Until(frames=1)]
     with rogue(service.target, [Talk(steps)]) as (account,):
         assert outcome_of(account) == "bad-message"
@@ -115,14 +131,14 @@ def test_an_identity_cannot_be_borrowed(service: Service) -> None:
 def test_a_higher_epoch_once_seen_retires_the_lower_ones(service: Service) -> None:
     """From whichever endpoint, also after a restart; other lineages and other identities keep theirs."""
     moved = Signer("moved")
-    line = {"lineage": b"moving-lineage-1"}
-    old = delegation(moved, epoch=3, **line)
-    new = delegation(moved, epoch=4, endpoint=endpoint_of(OTHER_SECRET), **line)
+    line = b"moving-lineage-1"
+    old = delegation(moved, epoch=3, lineage=line)
+    new = delegation(moved, epoch=4, endpoint=endpoint_of(OTHER_SECRET), lineage=line)
     assert service.outcome(old, moved) == "reply"
     assert service.outcome(new, moved, OTHER_SECRET) == "reply"
     assert service.outcome(old, moved) == "epoch-retired"
     assert service.outcome(delegation(moved, epoch=3, lineage=b"another-lineage1"), moved) == "reply"
-    assert service.outcome(delegation(epoch=3, **line)) == "reply"
+    assert service.outcome(delegation(epoch=3, lineage=line)) == "reply"
     assert service.daemon.stop() == 0
     service.daemon.start()
     service.locate()

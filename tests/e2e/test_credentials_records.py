@@ -189,7 +189,16 @@ def test_record_that_names_another_identity_or_is_forged_is_not_used(tmp_path: P
             (
                 record(),
                 record(identity=bytes(Ticket(ticket_of(world.two)).identity)),
-                record(delegations=[MALLORY.delegation(identity=bytes(Ticket(ticket_of(world.two)).identity), endpoint=ENDPOINT, not_before=now, not_after=now + DAY)]),
+                record(
+                    delegations=[
+                        MALLORY.delegation(
+                            identity=bytes(Ticket(ticket_of(world.two)).identity),
+                            endpoint=ENDPOINT,
+                            not_before=now,
+                            not_after=now + DAY,
+                        )
+                    ]
+                ),
             )
         ):
             (hosts / f"{bob}.{number:016}").write_bytes(blob)
@@ -234,4 +243,3 @@ def test_something_in_the_way_of_our_own_record_does_no_harm(tmp_path: Path) -> 
         assert precious.read_text() == "untouched"
     finally:
         daemon.clean_up()
-

@@ -15,7 +15,7 @@ import pytest
 
 import fastn_p2p_client.errors as e
 from fastn_p2p.exits import Exit
-from fastn_p2p_client.limits import UNIX_PATH_MAX
+from fastn_p2p_client.limits import MAX_NAME, UNIX_PATH_MAX
 from fastn_p2p_client.messages import AddPeer, AddProtocol, Control, CreateIdentity, SetOnline, Status
 from tests.harness import CLI, Daemon, eventually
 
@@ -46,11 +46,12 @@ def test_a_home_with_an_unusual_name(short: Path, name: str) -> None:
     daemon = Daemon(short / name, short / "hosts", XDG_RUNTIME_DIR=str(short / "run"))
     try:
         daemon.start()
-        created = daemon.cli("create-identity", "alice")
+        alice = "a" * MAX_NAME  # her socket has the longest name that there is
+        created = daemon.cli("create-identity", alice)
         assert created.returncode == 0, created.stderr
         with daemon.client() as client:
-            client.control(AddProtocol("alice", "Echo", "default"))
-            client.control(SetOnline("alice", True))
+            client.control(AddProtocol(alice, "Echo", "default"))
+            client.control(SetOnline(alice, True))
         call = ("call", created.stdout.strip(), "Echo", "--data", '{"message": "hi"}')
         done = daemon.cli(*call)
         assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr

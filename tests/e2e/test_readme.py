@@ -155,7 +155,8 @@ def test_every_command_is_in_the_readme_and_the_readme_has_no_others() -> None:
 def test_a_page_of_the_documentation_shows_no_other_commands(page: Path) -> None:
     text = page.read_text()
     shown = re.findall(r"`fastn-p2p (peer [a-z]+|[a-z][a-z-]*)", text)
-    shown += re.findall(r"^(?:[$|] ?)?fastn-p2p (peer [a-z]+|[a-z][a-z-]*)", text, re.MULTILINE)
+    for code in re.findall(r"^```(?:sh|console)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        shown += re.findall(r"fastn-p2p (peer [a-z]+|[a-z][a-z-]*)", code)
     assert set(shown) <= commands() | {"peer"}
 
 

@@ -37,7 +37,7 @@ BAD_NAMES: Final = [
     "$HOME",
     "alice.json",
     "älice",
-    "аlice",  # noqa: RUF001  (a Cyrillic letter)
+    "аlice",
     "a\u202eb",
     "a\u0301",
     "𝒶",
@@ -98,7 +98,12 @@ def test_names_in_calls_lead_nowhere(running: Daemon) -> None:
     with unharmed(running), running.client() as client:
         (alice,) = (each.id52 for each in running.status().identities if each.name == "alice")
         for name in BAD_NAMES:
-            for arguments in ((name, alice, "Echo", "default"), ("alice", name, "Echo", "default"), ("alice", alice, name, "default"), ("alice", alice, "Echo", name)):
+            for arguments in (
+                (name, alice, "Echo", "default"),
+                ("alice", name, "Echo", "default"),
+                ("alice", alice, name, "default"),
+                ("alice", alice, "Echo", name),
+            ):
                 if arguments[0] == "":
                     continue  # the only identity online
                 with pytest.raises(P2PError) as caught:

@@ -1,4 +1,4 @@
-"""Where the secrets of identities are while a daemon works: in the vault's locked memory, in its files, nowhere else."""
+"""Where identities' secrets are while a daemon works: in the vault's locked memory and its files, nowhere else."""
 
 from __future__ import annotations
 

@@ -42,7 +42,9 @@ class Hostile(Protocol):
             outcomes: list[str | int | None] = []
             for keys in (None, Keys.made_up(public.decode())):
                 with Raw(home.mailbox("vault"), keys) as raw:
-                    outcomes += [raw.ask(message, timeout=0.2) for message in (vault.ListIdentities(), vault.GetTransport())]
+                    outcomes += [
+                        raw.ask(message, timeout=0.2) for message in (vault.ListIdentities(), vault.GetTransport())
+                    ]
             return outcomes
         if attack.do == "grant":
             return vars(_object_of(Registration))["_grant"]
@@ -65,5 +67,3 @@ class Hostile(Protocol):
 def _object_of(kind: type[T]) -> T:
     """Nothing in a process is hidden from the code in it."""
     return next(each for each in gc.get_objects() if isinstance(each, kind))
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ class Raw:
         self._socket = dealer(curve)
         self._socket.connect(endpoint(path))
         self._number = 0
+        self._received: deque[list[bytes]] = deque()
 
     def __enter__(self) -> Raw:
         return self
@@ -61,8 +63,12 @@ class Raw:
         return True
 
     def receive(self, timeout: float = 5.0) -> list[bytes] | None:
-        """The next message, or None when none comes in time."""
-        return self._socket.recv_multipart() if self._socket.poll(int(timeout * 1000)) else None
+        """The next message (id, header, payload), or None when none comes in time."""
+        if not self._received and self._socket.poll(int(timeout * 1000)):
+            group = self._socket.recv_multipart()
+            assert len(group) % 3 == 0
+            self._received.extend(group[start : start + 3] for start in range(0, len(group), 3))
+        return self._received.popleft() if self._received else None
 
     def ask(self, message: msgspec.Struct | bytes, payload: bytes = b"", timeout: float = 10.0) -> str | int | None:
         """The code of a failure, the tag of any other answer, or None when there is none in time."""

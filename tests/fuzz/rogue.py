@@ -1,4 +1,4 @@
-"""A peer that keeps to no rules: its own endpoint on the raw binding, doing exactly what a test wrote down.
+"""A peer that keeps to no rules: endpoints of its own on the raw binding, doing exactly what a test wrote down.
 
 Runs as a process of its own (``python -m tests.fuzz.rogue``). Its first line on stdin is an ``Order`` in JSON; it
 answers with a list of ``Account`` on stdout, does what was kept for later and answers again at the next line, and
@@ -37,7 +37,20 @@ from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from fastn_p2p_client.messages import Message
 
-__all__ = ["HELLO", "SECRET", "Account", "AnyStep", "Bi", "Channel", "Talk", "Target", "Uni", "Until", "endpoint_of", "rogue"]
+__all__ = [
+    "HELLO",
+    "SECRET",
+    "Account",
+    "AnyStep",
+    "Bi",
+    "Channel",
+    "Talk",
+    "Target",
+    "Uni",
+    "Until",
+    "endpoint_of",
+    "rogue",
+]
 
 SECRET: Final = b"r" * 32
 """The rogue's transport key, unless a test wants another."""
@@ -67,6 +80,9 @@ class Uni(Step):
     data: bytes = b""
     finish: bool = False
     times: int = 1
+    """How many such streams."""
+    repeat: int = 1
+    """How often the data is written to each."""
 
 
 class Bi(Step):
@@ -89,6 +105,8 @@ class Talk(msgspec.Struct):
     """One connection."""
 
     steps: list[AnyStep]
+    secret: bytes = SECRET
+    """The transport key of the endpoint that makes it."""
     alpn: bytes = ALPN
     listen: bool = True
     """Whether what comes over the call channel is read."""
@@ -105,7 +123,6 @@ class Target(msgspec.Struct):
 
 class Order(msgspec.Struct):
     target: Target
-    secret: bytes
     talks: list[Talk]
 
 
@@ -143,14 +160,14 @@ class Running(list[Account]):
 
 
 @contextmanager
-def rogue(target: Target, talks: Sequence[Talk], secret: bytes = SECRET) -> Iterator[Running]:
+def rogue(target: Target, talks: Sequence[Talk]) -> Iterator[Running]:
     """Runs the talks, all at once; inside, they are over and their connections still stand."""
     program = [sys.executable, "-m", "tests.fuzz.rogue"]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdin is not None
             running = Running(process)
-            running.say(msgspec.json.encode(Order(target, secret, list(talks))))
+            running.say(msgspec.json.encode(Order(target, list(talks))))
             yield running
             process.stdin.close()
             process.wait(10)
@@ -216,11 +233,11 @@ class _Rogue:
             await self._channel.write_all(step.data * step.times)
         elif isinstance(step, Uni):
             for _ in range(step.times):
-                stream = await connection.open_uni()
-                self._kept.append(stream)
-                await stream.write_all(step.data)
+                single = await connection.open_uni()
+                self._kept.append(single)
+                await single.write_all(step.data * step.repeat)
                 if step.finish:
-                    await stream.finish()
+                    await single.finish()
         elif isinstance(step, Bi):
             other = await connection.open_bi()
             self._kept.append(other)
@@ -263,18 +280,21 @@ async def _main() -> None:
     loop = asyncio.get_running_loop()
     install(loop)
     order = msgspec.json.decode(await loop.run_in_executor(None, sys.stdin.buffer.readline), type=Order)
-    endpoint = await Endpoint.bind(
-        EndpointOptions(preset=_Loopback(), secret_key=order.secret, alpns=[b"rogue"]),
-    )
+    endpoints = {
+        secret: await Endpoint.bind(EndpointOptions(preset=_Loopback(), secret_key=secret, alpns=[b"rogue"]))
+        for secret in {talk.secret for talk in order.talks}
+    }
     rogues = [_Rogue(talk) for talk in order.talks]
-    await asyncio.gather(*(each.run(endpoint, order.target) for each in rogues))
+    await asyncio.gather(
+        *(each.run(endpoints[talk.secret], order.target) for each, talk in zip(rogues, order.talks, strict=True))
+    )
     while True:
         sys.stdout.buffer.write(msgspec.json.encode([each.account for each in rogues]) + b"\n")
         sys.stdout.buffer.flush()
         if not await loop.run_in_executor(None, sys.stdin.buffer.readline):
             break
         await asyncio.gather(*(each.do(talk.later) for each, talk in zip(rogues, order.talks, strict=True)))
-    await endpoint.close()
+    await asyncio.gather(*(endpoint.close() for endpoint in endpoints.values()))
 
 
 if __name__ == "__main__":

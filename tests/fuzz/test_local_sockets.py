@@ -21,7 +21,7 @@ from fastn_p2p_actors.identity import messages as identity
 from fastn_p2p_actors.network import messages as network
 from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_client import messages as m
-from fastn_p2p_client.limits import MAX_CLIENTS
+from fastn_p2p_client.limits import MAX_CLIENTS, MAX_GROUP
 from tests.harness import Daemon, eventually
 
 from .raw import Keys, Raw, hello, unharmed
@@ -87,7 +87,10 @@ def old_protocols(noise: random.Random) -> list[bytes]:
     return [
         *(bytes([length]) + noise.randbytes(200) for length in (1, 2, 5, 10, 100, 254)),
         *(b"\xff" + noise.randbytes(8) + b"\x01" + bytes([kind]) + noise.randbytes(100) for kind in range(0, 12, 3)),
-        *(b"\x01\x00" + b"\xff" + size.to_bytes(8, "big") + b"\0" + noise.randbytes(50) for size in (0, 1, 2**31, 2**63)),
+        *(
+            b"\x01\x00" + b"\xff" + size.to_bytes(8, "big") + b"\0" + noise.randbytes(50)
+            for size in (0, 1, 2**31, 2**63)
+        ),
     ]
 
 
@@ -124,7 +127,11 @@ def test_bytes_that_are_no_zeromq_do_no_harm(shared: Daemon, name: str) -> None:
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from(SOCKETS), st.sampled_from([b"", NULL_GREETING, CURVE_GREETING, NULL_GREETING + READY]), st.binary(max_size=300))
+@given(
+    st.sampled_from(SOCKETS),
+    st.sampled_from([b"", NULL_GREETING, CURVE_GREETING, NULL_GREETING + READY]),
+    st.binary(max_size=300),
+)
 def test_whatever_bytes_arrive_the_daemon_lives(shared: Daemon, name: str, start: bytes, rest: bytes) -> None:
     with unharmed(shared):
         throw(path_of(shared, name), start + rest)
@@ -178,7 +185,9 @@ def nonsense(noise: random.Random, valid: list[Any]) -> bytes:
             message += noise.randbytes(noise.randrange(1, 20))
         case 3:
             fields = msgspec.msgpack.decode(bytes(message))
-            fields[noise.randrange(len(fields))] = noise.choice([None, -1, 2**64 - 1, "x" * 1000, b"\xff", [], {}, "\0"])
+            fields[noise.randrange(len(fields))] = noise.choice(
+                [None, -1, 2**64 - 1, "x" * 1000, b"\xff", [], {}, "\0"]
+            )
             message = bytearray(m.encode(fields))
         case 4:
             message = bytearray(noise.randbytes(noise.randrange(200)))
@@ -196,7 +205,9 @@ def test_messages_with_something_wrong_are_answered_or_dropped(shared: Daemon, n
             hello(raw)
         for _ in range(20):
             for _ in range(50):
-                assert raw.send(noise.randbytes(9), nonsense(noise, VALID[name]), noise.randbytes(noise.choice([0, 50])))
+                assert raw.send(
+                    noise.randbytes(9), nonsense(noise, VALID[name]), noise.randbytes(noise.choice([0, 50]))
+                )
             while (answer := raw.receive(0)) is not None:
                 assert len(answer) == 3
                 assert isinstance(msgspec.msgpack.decode(answer[1]), list)
@@ -237,8 +248,10 @@ def test_frames_of_any_number_and_size_are_refused_or_dropped(shared: Daemon, na
         if name == "vault":
             assert not raw.send(b"1", b"2", b"3", timeout=0.3)
             return
-        for frames in ([b""], [b"1"], [b"1", b"2"], [b"1"] * 4, [b""] * 3, [b"i" * 17, b"", b""], [b"x"] * 1000):
-            assert raw.send(*frames)
+        for count in (1, 2, 4, 5, 7, 3 * MAX_GROUP - 1, 3 * MAX_GROUP + 1, 3 * MAX_GROUP + 3, 3000):
+            assert raw.send(*([b"frames"] * count))
+        assert raw.send(b"i" * 17, b"", b"")
+        assert raw.send(b"", b"", b"")
         assert raw.send(b"header", b"h" * 65_537, b"")
         assert raw.send(b"payload", b"", bytes(16 * 1024 * 1024 + 1))
         codes: dict[bytes, str] = {}

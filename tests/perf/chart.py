@@ -10,8 +10,8 @@ from .results import Bars, Statement
 
 __all__ = ["draw"]
 
-_WIDTH: Final = 860
-_LABEL: Final = 330
+_WIDTH: Final = 980
+_LABEL: Final = 400
 _FULL: Final = 360
 """Length of the longest bar."""
 _ROW: Final = 24
@@ -76,8 +76,9 @@ def _statements(drawing: _Drawing, statements: Sequence[Statement]) -> None:
         aim = _used(statement, statement.target.aim) * scale
         drawing.tick(_LABEL + aim, drawing.y + 1, drawing.y + _ROW - 4, _INK, "2 2")
         drawing.tick(_LABEL + scale, drawing.y, drawing.y + _ROW, _FAINT)
-        limit = statement.target.show_bound(statement.target.must)
-        drawing.text(_LABEL + _FULL + 12, f"{statement.target.show(statement.value)}  ({limit})", size=12)
+        target = statement.target
+        limit = f"{'≥' if target.more_is_better else '≤'} {target.must:g}"
+        drawing.text(_LABEL + _FULL + 12, f"{target.show(statement.value)}  ({limit})", size=12)
         drawing.y += _ROW
     drawing.text(_LABEL, "dashed: the aim; a shorter bar is better", size=11, colour=_FAINT)
     drawing.y += 2 * _ROW
@@ -105,4 +106,4 @@ def _group(drawing: _Drawing, group: Bars) -> None:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 50 else text[:49].rstrip() + "…"
+    return text if len(text) <= 64 else text[:63].rstrip() + "…"

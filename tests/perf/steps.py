@@ -87,5 +87,6 @@ def _table(calls: list[dict[_Step, float]], phase: Phase) -> Table:
         ["point", "process", "µs since the point before", "µs since the call"],
         rows,
         f"Medians of {len(calls):,} calls, one after the other, in a run of its own with stamps switched on "
-        f"(a call takes {phase.p50 * 1e6:.0f} µs then). The return of a write is no step on the way; nothing is counted from it.",
+        f"(a call takes {phase.p50 * 1e6:.0f} µs then). The return of a write is no step on the way: nothing is "
+        "counted from it.",
     )

@@ -24,6 +24,7 @@ from fastn_p2p_client.errors import (
     InvalidKey,
     InvalidName,
     P2PError,
+    PeerNameUnknown,
     ProtocolNotInstalled,
     StorageFailed,
 )
@@ -204,6 +205,8 @@ def test_arguments_are_checked_first(home: Home) -> None:
                     await add(around, protocol, instance, None, allow)
             with pytest.raises(InvalidKey):
                 await add(around, "Echo", "default", None, "0" * 52)
+            with pytest.raises(PeerNameUnknown):
+                await add(around, "Echo", "default", None, "everyone", "nobody")
             with pytest.raises(InvalidName):
                 await remove(around, "..", "x")
             assert leftovers(home) == []

@@ -16,6 +16,7 @@ from fastn_p2p_actors.network.address_book import AddressBook
 from fastn_p2p_actors.network.calls import Calls
 from fastn_p2p_actors.network.connection import Conversation, PeerConnection
 from fastn_p2p_actors.network.endpoint import Address
+from fastn_p2p_actors.network.intake import Intake
 from fastn_p2p_actors.network.registry import Registry
 from fastn_p2p_actors.network.wire import FrameReader, WireIntroduce, WireWant
 from fastn_p2p_client.errors import ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
@@ -230,6 +231,9 @@ class StubOwner:
 
         return read_delegation(delegation)
 
+    def on_superseded(self, _connection: PeerConnection, by: PeerConnection) -> None:
+        """Nobody minds."""
+
     def on_closed(self, _connection: PeerConnection) -> None:
         """Nobody minds."""
 
@@ -243,7 +247,7 @@ def new_connection() -> PeerConnection:
         cast(Conversation, StubOwner()),
         outgoing=True,
         wall=lambda: NOW,
-        bulk_slots=asyncio.Semaphore(1),
+        intake=Intake(),
     )
 
 

@@ -145,6 +145,9 @@ class Network:
         self.pool.greeted(connection)
         self._neighbours.changed()
 
+    def on_superseded(self, connection: PeerConnection, by: PeerConnection) -> None:
+        self.calls.on_superseded(connection, by)
+
     def on_closed(self, connection: PeerConnection) -> None:
         self.pool.forget(connection)
         self.calls.on_connection_closed(connection)

@@ -70,6 +70,7 @@ _OURS: Final = 1 << 63
 """Set in the ids that we choose: whoever serves also asks us, under ids of its own, over the same connection."""
 _PROOF_TIMEOUT: Final = 5.0
 _MAX_NAMES_CACHED: Final = 4096
+_MAX_FORSAKEN: Final = 1024
 _SETTLING: Final = 2.0
 """Seconds after the start of this process, or the end of one that served, in which whoever serves registers (again):
 what comes for an identity or a binding that is not known waits that long for it."""
@@ -438,7 +439,10 @@ class Calls:
         """A peer's identity shows itself over a connection. Raises CredentialError or BadMessage."""
         delegation = verify_delegation(blob, now=self._wall(), endpoint=connection.endpoint, epochs=self._book.epochs)
         self._retire_others(delegation)
-        self._routes[delegation.identity] = connection
+        route = self.pool.open_to(connection.endpoint) if self.pool is not None else None
+        if route is not None and route.ready.done():
+            route.introduce(delegation)
+        self._routes[delegation.identity] = route or connection
         return delegation
 
     def _retire_others(self, delegation: Delegation) -> None:
@@ -454,6 +458,9 @@ class Calls:
     def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
         if connection.closed or request.id in connection.serving:
             return  # nobody waits, or the first one with this id is answered
+        if request.id in connection.forsaken:
+            del connection.forsaken[request.id]
+            return
         origin = _RemoteOrigin(connection, request.id)
         found = self._registry.find(request.target, request.protocol, request.instance)
         if not isinstance(found, Binding) and self._may_park():
@@ -489,6 +496,16 @@ class Calls:
         take_back = connection.serving.pop(number, None)
         if take_back is not None:
             take_back()
+            return
+        connection.forsaken[number] = None
+        if len(connection.forsaken) > _MAX_FORSAKEN:
+            del connection.forsaken[next(iter(connection.forsaken))]
+
+    def on_superseded(self, connection: PeerConnection, by: PeerConnection) -> None:
+        """Calls from now on take the other one."""
+        for target, value in self._routes.items():
+            if value is connection:
+                self._routes[target] = by
 
     def on_connection_closed(self, connection: PeerConnection) -> None:
         for target in [key for key, value in self._routes.items() if value is connection]:

@@ -26,6 +26,7 @@ from fastn_p2p_client.messages import ConnectionStatus
 from fastn_p2p_client.trace import TRACING, mark
 
 from ..credentials import CLOCK_SKEW, Delegation
+from .intake import Intake
 from .wire import (
     BULK_THRESHOLD,
     CLOSE_PROTOCOL_ERROR,
@@ -56,6 +57,7 @@ log = logging.getLogger(__name__)
 
 _READ_SMALL: Final = 16 * 1024
 _READ_LARGE: Final = 256 * 1024
+_READ_BULK: Final = 1024 * 1024
 _MAX_FRAME: Final = MAX_PAYLOAD + 65536 + PREFIX_BYTES + 4096
 _MAX_BULK_STREAMS: Final = 16
 """Bulk streams read at once: what one peer can make us hold in memory is this times the frame limit."""
@@ -102,13 +104,14 @@ class Conversation(Protocol):
     def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None: ...
     def on_cancel(self, connection: PeerConnection, number: int) -> None: ...
     def on_hello(self, connection: PeerConnection) -> None: ...
+    def on_superseded(self, connection: PeerConnection, by: PeerConnection) -> None: ...
     def on_closed(self, connection: PeerConnection) -> None: ...
 
 
 class PeerConnection:
     """Lives from the QUIC handshake to its end. ``start`` begins reading; ``close`` ends it for both sides.
 
-    ``bulk_slots`` are those of all connections together: large payloads wait in QUIC until one is free.
+    ``intake`` is that of all connections together.
     """
 
     def __init__(
@@ -118,13 +121,13 @@ class PeerConnection:
         *,
         outgoing: bool,
         wall: Callable[[], float],
-        bulk_slots: asyncio.Semaphore,
+        intake: Intake,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._raw = raw
         self._owner = owner
         self._wall = wall
-        self._bulk_slots = bulk_slots
+        self._intake = intake
         self.outgoing = outgoing
         self.endpoint = bytes(raw.remote_id().to_bytes())
         self.remote_process = b""
@@ -140,6 +143,8 @@ class PeerConnection:
         """Our requests without an answer."""
         self.serving: dict[int, Any] = {}
         """The other side's requests without an answer; the owner's."""
+        self.forsaken: dict[int, None] = {}
+        """Those that it took back before they came: a large one travels on a stream of its own. The owner's."""
         self.introduced: dict[bytes, float] = {}
         """Identities that speak through the other endpoint, and until when (Unix time)."""
         self.rejection: P2PError | None = None
@@ -156,7 +161,8 @@ class PeerConnection:
         self._bulk = asyncio.Semaphore(_MAX_BULK_STREAMS)
         self._bulk_streams = 0
         self._watchdog: asyncio.TimerHandle | None = None
-        self._watched_from = 0.0
+        self._asked_at = 0.0
+        """When the first request was sent since the other side was last heard."""
         self._hello_timer: asyncio.TimerHandle | None = None
         self.sent = 0
         self.received = 0
@@ -284,8 +290,9 @@ class PeerConnection:
                 self._write(frame(WireIntroduce(introduction)))
             self._write(frame(request, payload))
         self.used_at = self._loop.time()
+        if self._asked_at <= self.heard_at:
+            self._asked_at = self.used_at
         if self._watchdog is None:
-            self._watched_from = self.used_at
             self._watchdog = self._loop.call_later(_PING_AFTER, self._watch_silence)
         return number
 
@@ -456,6 +463,13 @@ class PeerConnection:
         self.introduced[key] = max(until, self.introduced.get(key, 0))
         self._transport_keys[key] = delegation.lineage, delegation.epoch
 
+    def inherit(self, other: PeerConnection) -> None:
+        """Who speaks through the other endpoint has been proved over an earlier connection with it."""
+        for key, until in other.introduced.items():
+            self.introduced[key] = max(until, self.introduced.get(key, 0))
+            if key in other._transport_keys:
+                self._transport_keys.setdefault(key, other._transport_keys[key])
+
     def retire(self, newer: Delegation) -> None:
         """The identity has another transport key: the one that it replaces speaks for it no more."""
         lineage, epoch = self._transport_keys.get(newer.identity, (b"", newer.epoch))
@@ -506,13 +520,34 @@ class PeerConnection:
         except IrohError as error:
             self.close(CLOSE_PROTOCOL_ERROR, error.message())
 
+    async def _read_whole(self, stream: RecvStream) -> bytes:
+        """Everything until the stream's end. Raises PayloadTooLarge, IrohError."""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            # A read takes its buffer at once: never more than what has come already.
+            while part := await stream.read(min(max(size, _READ_SMALL), _READ_BULK)):
+                parts.append(part)
+                size += len(part)
+                self.received += len(part)
+                self.heard_at = self._loop.time()
+                self._intake.take(self, len(part))
+                if size > _MAX_FRAME:
+                    raise PayloadTooLarge(size=size, limit=_MAX_FRAME)
+            return b"".join(parts)
+        finally:
+            self._intake.give_back(self, size)
+
+    def shed(self, reason: str) -> None:
+        """As ``close``, for whoever holds too much."""
+        log.warning("closing the connection to %s: %s", self.name, reason)
+        self.close(CLOSE_PROTOCOL_ERROR, reason)
+
     async def _read_bulk(self, stream: RecvStream) -> None:
         self._bulk_streams += 1
         try:
-            async with asyncio.timeout(_BULK_TIMEOUT), self._bulk_slots:
-                data = await stream.read_to_end(_MAX_FRAME)
-            self.received += len(data)
-            self.heard_at = self._loop.time()
+            async with asyncio.timeout(_BULK_TIMEOUT):
+                data = await self._read_whole(stream)
             for message, payload in FrameReader(MAX_PAYLOAD).feed(data):
                 self._handle(message, payload)
         except (BadMessage, PayloadTooLarge, IrohError, TimeoutError) as error:
@@ -528,12 +563,13 @@ class PeerConnection:
     # ── silence ──────────────────────────────────────────────────────────────────────────────────
 
     def _watch_silence(self) -> None:
-        """While calls are in flight: ask after a silence, give up after a long one. Costs nothing when idle."""
+        """While calls are in flight, or have ended unanswered: ask after a silence, give up after a long one. Costs
+        nothing when idle."""
         self._watchdog = None
-        if self.closed or not self.pending:
+        if self.closed or not (self.pending or self._asked_at > self.heard_at):
             return
         now = self._loop.time()
-        silent = now - max(self.heard_at, self._watched_from)
+        silent = now - max(self.heard_at, self._asked_at)
         if silent > _DEAD_AFTER:
             self.close(CLOSE_PROTOCOL_ERROR, f"no sign of life for {silent:.1f} s")
             return

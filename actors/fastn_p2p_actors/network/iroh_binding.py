@@ -96,11 +96,12 @@ def _repair_runner() -> None:
                 if state.sides:
                     code = state.sides[0]
                 else:
-                    state.future = loop.create_future()
+                    waiting: asyncio.Future[int] = loop.create_future()
+                    state.future = waiting
                     state.sides.append(None)
                     code = state.sides[0] if len(state.sides) == 2 else None
                     if code is None:
-                        code = await state.future
+                        code = await waiting
                 if code == ready_code:
                     break
             return lift(call_with_error(error_converter, complete, future))

@@ -17,6 +17,7 @@ from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
 
 from .connection import HELLO_TIMEOUT, Conversation, PeerConnection
 from .endpoint import Address, NetworkEndpoint
+from .intake import Intake
 from .wire import CLOSE_IDLE, CLOSE_PROTOCOL_ERROR, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION, WireHello
 
 __all__ = ["Pool"]
@@ -24,10 +25,10 @@ __all__ = ["Pool"]
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 1024
-BULK_SLOTS: Final = 32
-"""Large payloads that are read at once from all peers: what strangers can make us hold is this times the limit."""
 IDLE_TIMEOUT: Final = 300.0
 """Seconds without a call after which a connection is closed."""
+SUPERSEDED_TIMEOUT: Final = 10.0
+"""The same, where calls have another connection to the same endpoint."""
 _SWEEP_INTERVAL: Final = 30.0
 _RETRY_PAUSE: Final = 0.1
 """Seconds before the second attempt to reach an endpoint; doubles with jitter."""
@@ -35,7 +36,11 @@ _ATTEMPTS: Final = 3
 
 
 class Pool:
-    """All connections by endpoint. Several to one endpoint exist only while both sides dial at the same moment."""
+    """All connections by endpoint.
+
+    There are two to one endpoint when both sides have dialled at the same moment: both then come to use the same one,
+    and the other is closed once it is idle, so that no call is lost.
+    """
 
     def __init__(
         self,
@@ -53,8 +58,10 @@ class Pool:
         self.own_endpoint = endpoint.id
         self._connections: dict[bytes, list[PeerConnection]] = {}
         self._dialling: dict[bytes, asyncio.Task[PeerConnection]] = {}
+        self._arrivals: dict[bytes, asyncio.Future[PeerConnection]] = {}
+        """Where we dial: done when the other side has greeted us."""
         self._hello = WireHello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER)
-        self._bulk_slots = asyncio.Semaphore(BULK_SLOTS)
+        self._intake = Intake()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self.dials = 0
@@ -69,7 +76,15 @@ class Pool:
     def open_to(self, endpoint: bytes) -> PeerConnection | None:
         """The connection that calls to this endpoint take now, if one stands."""
         group = self._connections.get(endpoint)
-        return group[-1] if group else None
+        return max(group, key=self._standing) if group else None
+
+    def _standing(self, connection: PeerConnection) -> tuple[bool, bool, float]:
+        """The greatest is used: what is ready, then what the lower endpoint has dialled, then the newest.
+
+        The other side comes to the same.
+        """
+        lower_dialled = connection.outgoing == (self.own_endpoint < connection.endpoint)
+        return connection.ready.done(), lower_dialled, connection.opened_at
 
     async def connect(self, address: Address) -> PeerConnection:
         """The connection to this endpoint, dialled if need be; everybody who asks meanwhile shares the attempt.
@@ -92,7 +107,7 @@ class Pool:
 
     def adopt(self, raw: Connection, *, outgoing: bool = False) -> PeerConnection:
         """Take over a connection whose handshake is done."""
-        connection = PeerConnection(raw, self._owner, outgoing=outgoing, wall=self._wall, bulk_slots=self._bulk_slots)
+        connection = PeerConnection(raw, self._owner, outgoing=outgoing, wall=self._wall, intake=self._intake)
         if self._closed or (len(self) >= MAX_CONNECTIONS and not self._drop_idlest()):
             connection.close(CLOSE_SHUTDOWN, "too many connections")
             return connection
@@ -108,6 +123,14 @@ class Pool:
         for other in list(self._connections.get(connection.endpoint, ())):
             if other is not connection and other.remote_process not in (b"", connection.remote_process):
                 other.close(CLOSE_REPLACED, "the peer's network process was restarted")
+        arrived = self._arrivals.get(connection.endpoint)
+        if arrived is not None and not arrived.done():
+            arrived.set_result(connection)
+        chosen = self.open_to(connection.endpoint)
+        for other in self._connections.get(connection.endpoint, ()):
+            if chosen is not None and other is not chosen and other.ready.done():
+                chosen.inherit(other)
+                self._owner.on_superseded(other, chosen)
 
     def forget(self, connection: PeerConnection) -> None:
         """It has ended."""
@@ -127,6 +150,18 @@ class Pool:
             connection.close(CLOSE_SHUTDOWN, "the daemon stops")
 
     async def _dial(self, address: Address) -> PeerConnection:
+        """A connection that we open, or one that the other side opens meanwhile."""
+        arrived = self._arrivals[address.endpoint] = self._loop.create_future()
+        attempts = self._loop.create_task(self._try_to_dial(address))
+        attempts.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            await asyncio.wait((arrived, attempts), return_when=asyncio.FIRST_COMPLETED)
+            return arrived.result() if arrived.done() else attempts.result()
+        finally:
+            del self._arrivals[address.endpoint]
+            attempts.cancel()
+
+    async def _try_to_dial(self, address: Address) -> PeerConnection:
         pause = _RETRY_PAUSE
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -168,7 +203,8 @@ class Pool:
         self._sweeper = None
         now = self._loop.time()
         for connection in self.all():
-            if not connection.in_flight and now - connection.used_at > IDLE_TIMEOUT:
+            used = connection is self.open_to(connection.endpoint)
+            if not connection.in_flight and now - connection.used_at > (IDLE_TIMEOUT if used else SUPERSEDED_TIMEOUT):
                 connection.close(CLOSE_IDLE, "idle")
         if len(self) and not self._closed:
             self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
