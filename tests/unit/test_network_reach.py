@@ -11,13 +11,12 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.credentials import Delegation, PeerRecord, read_record
-from fastn_p2p_actors.network import calls as calls_module
+from fastn_p2p_actors.network import routes as routes_module
 from fastn_p2p_actors.network.address_book import AddressBook
-from fastn_p2p_actors.network.calls import Calls
 from fastn_p2p_actors.network.connection import Conversation, PeerConnection
 from fastn_p2p_actors.network.endpoint import Address
 from fastn_p2p_actors.network.intake import Intake
-from fastn_p2p_actors.network.registry import Registry
+from fastn_p2p_actors.network.routes import Routes
 from fastn_p2p_actors.network.wire import FrameReader, WireIntroduce, WireWant
 from fastn_p2p_client.errors import ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
 from tests.unit.signer import DAY, ENDPOINT, LINEAGE, NOW, Signer
@@ -72,7 +71,7 @@ class StubPool:
 
 
 class Neighbourhood:
-    """``Calls`` with a pool of stubs, and one resolver that knows ``records``."""
+    """``Routes`` with a pool of stubs, and one resolver that knows ``records``."""
 
     def __init__(self, directory: Path) -> None:
         self.records: list[PeerRecord] = []
@@ -81,28 +80,25 @@ class Neighbourhood:
         resolver = SimpleNamespace(
             records_of=lambda key: [each for each in self.records if bytes(each.identity) == key]
         )
-        self.calls = Calls(cast(Any, None), Registry(), book, [cast(Any, resolver)], wall=lambda: NOW)
-        self.calls.pool = cast(Any, self.pool)
+        self.routes = Routes(book, [cast(Any, resolver)], lambda: NOW)
+        self.routes.pool = cast(Any, self.pool)
 
     def know(self, *delegations: bytes) -> None:
         """A resolver has a record with these."""
         self.records.append(read_record(BOB.record(delegations=delegations or [BOB.delegation()])))
 
     async def reach(self) -> StubConnection:
-        return cast(StubConnection, await self.calls._reach(KEY, "bob"))
+        return cast(StubConnection, await self.routes.reach(KEY, "bob"))
 
     def has_route(self) -> bool:
-        return KEY in self.calls._routes
+        return KEY in self.routes._routes
 
 
 def play(tmp_path: Path, work: Work) -> None:
     async def main() -> None:
         neighbourhood = Neighbourhood(tmp_path)
-        try:
-            async with asyncio.timeout(5):
-                await work(neighbourhood)
-        finally:
-            neighbourhood.calls.close()
+        async with asyncio.timeout(5):
+            await work(neighbourhood)
 
     asyncio.run(main())
 
@@ -137,7 +133,7 @@ def test_a_stale_ticket_leads_to_an_endpoint_that_has_to_show_a_newer_one(tmp_pa
 def test_an_endpoint_that_shows_nothing_no_longer_speaks_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calls_module, "_PROOF_TIMEOUT", 0.02)
+    monkeypatch.setattr(routes_module, "_PROOF_TIMEOUT", 0.02)
 
     async def work(near: Neighbourhood) -> None:
         near.pool.reached[ENDPOINT] = StubConnection()
@@ -163,7 +159,7 @@ def test_an_endpoint_that_has_shown_it_is_not_asked_again(tmp_path: Path) -> Non
 def test_a_retired_transport_key_has_to_show_a_newer_delegation(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
         near.pool.reached[ENDPOINT] = StubConnection("the identity")
-        near.calls._book.epochs.observe(BOB.key, LINEAGE, 7)
+        near.routes._book.epochs.observe(BOB.key, LINEAGE, 7)
         near.know(BOB.delegation(epoch=3))
         assert (await near.reach()).asked == [KEY]
 

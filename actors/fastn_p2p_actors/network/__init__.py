@@ -4,7 +4,8 @@ Layout
 ------
 
 ``actor``           the mailbox and how the parts fit together; ``serve`` starts it
-``calls``           routing: from local programs to peers, from peers to whoever serves
+``calls``           calls of local programs; ``routes`` finds the way to a peer
+``requests``        requests for whoever serves here; ``parking`` lets them wait for one that restarts
 ``registry``        who is online here and what they serve; ``access`` says to whom
 ``presence``        delegations and records of the identities that are online, renewed in time
 ``address_book``    peers by name; ``host_directory`` and ``resolvers`` find the others

@@ -63,9 +63,12 @@ from .messages import (
     PutPeer,
 )
 from .neighbours import Neighbours
+from .parking import Parking
 from .pool import Pool
 from .presence import Presence
 from .registry import OnlineIdentity, Registry
+from .requests import Requests
+from .routes import Routes
 from .vault_client import VaultClient
 from .wire import WireRequest
 
@@ -103,8 +106,11 @@ class Network:
         del transport
         self._hosts = HostDirectory.find(self.endpoint.id)
         self._hosts.open()
-        self.calls = Calls(self.mailbox, self.registry, self.book, [self.book, self._hosts], self._wall)
-        self.pool = self.calls.pool = Pool(self.endpoint, self, wall=self._wall)
+        self.parking = Parking()
+        self.routes = Routes(self.book, [self.book, self._hosts], self._wall)
+        self.requests = Requests(self.mailbox, self.registry, self.book, self.parking)
+        self.calls = Calls(self.mailbox, self.registry, self.routes, self.requests, self.parking)
+        self.pool = self.routes.pool = Pool(self.endpoint, self, wall=self._wall)
         self.presence = Presence(
             self.endpoint, vault, self.registry, self._hosts, self.book, settings.grant_key, self._wall
         )
@@ -115,8 +121,13 @@ class Network:
 
     async def stop(self) -> None:
         """Let calls in flight finish for a while, then close everything."""
-        await asyncio.wait([asyncio.ensure_future(self.calls.drained())], timeout=_DRAIN)
+        self.parking.close()
+        both = [self._loop.create_task(each.drained()) for each in (self.calls, self.requests)]
+        _, unfinished = await asyncio.wait(both, timeout=_DRAIN)
+        for task in unfinished:
+            task.cancel()
         self.calls.close()
+        self.requests.close()
         self.presence.close()
         self.pool.close()
         for task in self._tasks:
@@ -130,27 +141,29 @@ class Network:
     # ── what connections say (Conversation) ──────────────────────────────────────────────────────
 
     def check_introduction(self, connection: PeerConnection, delegation: bytes) -> Delegation:
-        return self.calls.check_introduction(connection, delegation)
+        return self.routes.check_introduction(connection, delegation)
 
     def introduction_for(self, identity: bytes) -> bytes | None:
-        return self.calls.introduction_for(identity)
+        found = self.registry.by_key(identity)
+        return found.delegation if found is not None else None
 
     def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
-        self.calls.on_request(connection, request, payload)
+        self.requests.on_request(connection, request, payload)
 
     def on_cancel(self, connection: PeerConnection, number: int) -> None:
-        self.calls.on_request_cancelled(connection, number)
+        self.requests.on_cancel(connection, number)
 
     def on_hello(self, connection: PeerConnection) -> None:
         self.pool.greeted(connection)
         self._neighbours.changed()
 
     def on_superseded(self, connection: PeerConnection, by: PeerConnection) -> None:
-        self.calls.on_superseded(connection, by)
+        self.routes.on_superseded(connection, by)
 
     def on_closed(self, connection: PeerConnection) -> None:
         self.pool.forget(connection)
-        self.calls.on_connection_closed(connection)
+        self.routes.forget(connection)
+        self.requests.on_connection_closed(connection)
         self._neighbours.changed()
 
     # ── what arrives in the mailbox ──────────────────────────────────────────────────────────────
@@ -165,7 +178,7 @@ class Network:
         if kind is Call:
             self.calls.on_call(sender, correlation, message, payload)
         elif kind is Reply or kind is ApplicationFailure or kind is Failure:
-            self.calls.on_answer(sender, correlation, message, payload)
+            self.requests.on_answer(sender, correlation, message, payload)
         elif kind is Cancel:
             self.calls.on_cancel(sender, correlation)
         else:
@@ -174,8 +187,9 @@ class Network:
     def _on_gone(self, sender: Sender) -> None:
         self._managers.discard(sender)
         if self.registry.gone(sender):
-            self.calls.unsettled()
+            self.parking.unsettled()
         self.calls.on_sender_gone(sender)
+        self.requests.on_sender_gone(sender)
 
     def _fail(self, sender: Sender, correlation: bytes, error: P2PError) -> None:
         self.mailbox.send(sender, correlation, encode(Failure.of(error)))
@@ -200,7 +214,7 @@ class Network:
         if isinstance(message, Announce):
             self.presence.check_grant(message.identity, message.grant)
             await self.presence.announce(message.identity, sender)
-            self.calls.registered()
+            self.parking.registered()
             return Done()
         if isinstance(message, Serve):
             return await self._serve(sender, message)
@@ -230,7 +244,7 @@ class Network:
 
         if not await self.presence.serve(message.identity, register):
             raise IdentityOffline(identity=message.identity)
-        self.calls.registered()
+        self.parking.registered()
         return Done()
 
     def _announced(self, name: str, sender: Sender) -> OnlineIdentity:

@@ -1,0 +1,174 @@
+"""The way to a peer: from what a program calls it to a connection over which it has been proved to speak."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from fastn_p2p_client.errors import (
+    BadMessage,
+    ConnectionLost,
+    CredentialError,
+    P2PError,
+    PeerOffline,
+    PeerUnknown,
+    PeerUnreachable,
+)
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.limits import MAX_NAME
+from fastn_p2p_client.tickets import Ticket
+
+from ..credentials import Delegation, PeerRecord, check_validity, read_record, verify_delegation, verify_record
+from .address_book import AddressBook
+from .connection import PeerConnection
+from .pool import Pool
+from .resolvers import Candidate, Resolver, candidates
+
+__all__ = ["Routes", "shown"]
+
+_PROOF_TIMEOUT: Final = 5.0
+_MAX_NAMES_CACHED: Final = 4096
+
+
+class Routes:
+    """Which connection leads to which identity. ``pool`` is set once there is one."""
+
+    def __init__(self, book: AddressBook, resolvers: Sequence[Resolver], wall: Callable[[], float]) -> None:
+        self._book = book
+        self._resolvers = resolvers
+        self._wall = wall
+        self.pool: Pool | None = None
+        self._routes: dict[bytes, PeerConnection] = {}
+        self._keys: dict[str, bytes] = {}
+        self._keys_generation = -1
+
+    def open_to(self, target: bytes) -> PeerConnection | None:
+        """The connection over which ``target`` speaks at the moment, if there is one."""
+        connection = self._routes.get(target)
+        return connection if connection is not None and connection.introduced.get(target, 0) > self._wall() else None
+
+    def target(self, peer: str) -> bytes:
+        """The key of a peer that a program names: a petname, an ID52 or a ticket.
+
+        Raises:
+            PeerUnknown, InvalidKey, InvalidTicket, or the CredentialError that says why the ticket does not hold.
+        """
+        if self._keys_generation != self._book.generation or len(self._keys) > _MAX_NAMES_CACHED:
+            self._keys.clear()
+            self._keys_generation = self._book.generation
+        key = self._keys.get(peer)
+        if key is None:
+            key = self._parse_peer(peer)
+            if not Ticket.looks_like(peer):  # a ticket ends some day
+                self._keys[peer] = key
+        return key
+
+    def _parse_peer(self, peer: str) -> bytes:
+        entry = self._book.by_name(peer)
+        if entry is not None:
+            return bytes(entry.key)
+        if Ticket.looks_like(peer):
+            return bytes(verify_record(Ticket(peer).record_bytes, now=self._wall()).identity)
+        if len(peer) < 40:  # a name, not a mistyped ID52
+            raise PeerUnknown(peer=peer)
+        return bytes(PublicKey(peer))
+
+    # ── reaching ─────────────────────────────────────────────────────────────────────────────────
+
+    async def reach(self, target: bytes, peer: str) -> PeerConnection:
+        """A connection over which ``target`` has been proved to speak; ``peer`` is what the caller named it by.
+
+        Raises:
+            PeerUnknown: no resolver knows it.
+            PeerOffline: it is an identity of this daemon.
+            PeerUnreachable: with the first reason.
+        """
+        known = candidates(target, [*self._ticket_resolver(peer), *self._resolvers])
+        if not known:
+            raise PeerUnknown(peer=shown(target, peer))
+        reasons: list[str] = []
+        for candidate in known:
+            if self.pool is not None and candidate.address.endpoint == self.pool.own_endpoint:
+                continue  # it is this daemon's own identity, and not online
+            try:
+                connection = await self._try(target, candidate)
+                if connection.closed:  # while this task waited for its turn
+                    raise ConnectionLost(what="the connection to the peer")
+            except P2PError as error:
+                reasons.append(getattr(error, "reason", "") or str(error))
+                continue
+            self._routes[target] = connection
+            return connection
+        if not reasons:
+            raise PeerOffline(peer=shown(target, peer))
+        raise PeerUnreachable(peer=shown(target, peer), reason=reasons[0])
+
+    def _ticket_resolver(self, peer: str) -> list[Resolver]:
+        return [_TicketResolver(peer)] if Ticket.looks_like(peer) else []
+
+    async def _try(self, target: bytes, candidate: Candidate) -> PeerConnection:
+        if self.pool is None:
+            raise PeerUnreachable(peer=PublicKey(target).id52, reason="the network process is stopping")
+        connection = await self.pool.connect(candidate.address)
+        delegation, now = candidate.delegation, self._wall()
+        try:
+            check_validity(delegation, now)
+            self._book.epochs.observe(delegation.key, delegation.lineage, delegation.epoch)
+            self._retire_others(delegation)
+            connection.introduce(delegation)
+        except (CredentialError, BadMessage):
+            if connection.introduced.get(target, 0) > now:
+                return connection
+            try:
+                async with asyncio.timeout(_PROOF_TIMEOUT):
+                    await connection.want(target)
+            except TimeoutError:
+                raise PeerUnreachable(
+                    peer=PublicKey(target).id52, reason="its endpoint no longer speaks for it"
+                ) from None
+        return connection
+
+    # ── what connections tell ────────────────────────────────────────────────────────────────────
+
+    def check_introduction(self, connection: PeerConnection, blob: bytes) -> Delegation:
+        """A peer's identity shows itself over a connection. Raises CredentialError or BadMessage."""
+        delegation = verify_delegation(blob, now=self._wall(), endpoint=connection.endpoint, epochs=self._book.epochs)
+        self._retire_others(delegation)
+        route = self.pool.open_to(connection.endpoint) if self.pool is not None else None
+        if route is not None and route.ready.done():
+            route.introduce(delegation)
+        self._routes[delegation.identity] = route or connection
+        return delegation
+
+    def _retire_others(self, delegation: Delegation) -> None:
+        """It may be the first of a new transport key: the one before speaks no more, also where it was heard before."""
+        if self.pool is not None:
+            for connection in self.pool.all():
+                connection.retire(delegation)
+
+    def on_superseded(self, connection: PeerConnection, by: PeerConnection) -> None:
+        """Calls from now on take the other one."""
+        for target, value in self._routes.items():
+            if value is connection:
+                self._routes[target] = by
+
+    def forget(self, connection: PeerConnection) -> None:
+        """It has ended."""
+        for target in [key for key, value in self._routes.items() if value is connection]:
+            del self._routes[target]
+
+
+def shown(target: bytes, peer: str) -> str:
+    """What errors call a peer: as the caller did, but a ticket is too long."""
+    return peer if len(peer) <= MAX_NAME else PublicKey(target).id52
+
+
+class _TicketResolver:
+    """The record inside a ticket that a caller gave instead of a name."""
+
+    def __init__(self, text: str) -> None:
+        self._record = Ticket(text).record_bytes
+
+    def records_of(self, key: bytes) -> list[PeerRecord]:
+        return [read_record(self._record)]
