@@ -215,8 +215,9 @@ class Mailbox:
             frames: list[bytes] = []
             first: zmq.Frame | None = None
             if sender is None and raw_get(socket, MORE):
-                first = raw_recv(socket, NOBLOCK, False)
-                frames.append(first.bytes)
+                opening: zmq.Frame = raw_recv(socket, NOBLOCK, False)
+                frames.append(opening.bytes)
+                first = opening
             while raw_get(socket, MORE):
                 frame = raw_recv(socket, NOBLOCK)
                 if len(frames) <= _MAX_FRAMES:
