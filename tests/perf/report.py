@@ -82,8 +82,8 @@ def markdown(outcome: Outcome, conditions: Conditions, chart: Path) -> str:
         "same machine in the same minutes, in turn and in alternating order, and a statement is the ratio of the "
         "medians over all rounds; min-max is the spread of the single rounds' ratios.",
         "- **raw** is an echo written straight on the iroh binding, with uvloop, msgspec and the binding's slow byte "
-        "writer repaired: two processes, one stream for each call (up to 1,024 at a time; the default of 100 is "
-        "slower), no daemon.\n"
+        "writer repaired: two processes, one stream for each call (up to 1,024 at a time, where the default is "
+        "100), no daemon.\n"
         "- **stock** is the same with the binding as it comes.\n"
         "- **fastn-p2p** is a program's `Client.call` through two daemons to a hosted Echo: program, network process, "
         "network process, identity process, and back.\n\n"

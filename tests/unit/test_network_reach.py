@@ -10,12 +10,13 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.credentials import Delegation, PeerRecord, read_record
+from fastn_p2p_actors.credentials import CLOCK_SKEW, Delegation, PeerRecord, read_record
 from fastn_p2p_actors.network import routes as routes_module
 from fastn_p2p_actors.network.address_book import AddressBook
 from fastn_p2p_actors.network.connection import Conversation, PeerConnection
 from fastn_p2p_actors.network.endpoint import Address
 from fastn_p2p_actors.network.intake import Intake
+from fastn_p2p_actors.network.introductions import Introductions
 from fastn_p2p_actors.network.routes import Routes
 from fastn_p2p_actors.network.wire import FrameReader, WireIntroduce, WireWant
 from fastn_p2p_client.errors import ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
@@ -31,26 +32,20 @@ class StubConnection:
     """An open connection; ``shows`` is what its other side does when it is asked for an identity."""
 
     def __init__(self, shows: str = "nothing") -> None:
-        self.introduced: dict[bytes, float] = {}
+        self.introductions = Introductions()
         self.closed = False
         self.asked: list[bytes] = []
         self._shows = shows
 
-    def introduce(self, delegation: Delegation) -> None:
-        self.introduced[bytes(delegation.key)] = delegation.not_after
-
     async def want(self, identity: bytes) -> None:
         self.asked.append(identity)
         if self._shows == "the identity":
-            self.introduced[identity] = NOW + DAY
+            self.introductions.until[identity] = NOW + DAY
         elif self._shows == "its end":
             self.closed = True
             raise ConnectionLost(what="the connection")
         else:
             await asyncio.Event().wait()
-
-    def retire(self, *_: object) -> None:
-        """Nothing is known of other endpoints."""
 
 
 class StubPool:
@@ -113,7 +108,7 @@ def test_a_delegation_that_holds_needs_no_proof(tmp_path: Path) -> None:
         near.know()
         connection = await near.reach()
         assert connection.asked == []
-        assert connection.introduced == {KEY: NOW + DAY}
+        assert connection.introductions.until == {KEY: NOW + DAY + CLOCK_SKEW}
         assert near.has_route()
 
     play(tmp_path, work)
@@ -148,7 +143,7 @@ def test_an_endpoint_that_shows_nothing_no_longer_speaks_for_it(
 def test_an_endpoint_that_has_shown_it_is_not_asked_again(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
         connection = near.pool.reached[ENDPOINT] = StubConnection()
-        connection.introduced[KEY] = NOW + 1
+        connection.introductions.until[KEY] = NOW + 1
         near.know(ended())
         assert await near.reach() is connection
         assert connection.asked == []
@@ -261,7 +256,7 @@ def test_who_is_asked_for_an_identity_shows_it() -> None:
         assert said(connection)[0] == WireWant(KEY)
         connection._handle(WireIntroduce(BOB.delegation()), b"")
         assert await asyncio.gather(*waiting) == [None, None]
-        assert connection.introduced[KEY] > NOW
+        assert connection.introductions.until[KEY] > NOW
 
     asyncio.run(main())
 

@@ -13,7 +13,6 @@ from fastn_p2p_client.errors import (
     BadMessage,
     ConnectionLost,
     CredentialError,
-    EpochRetired,
     HandlerFailed,
     LocalError,
     Overloaded,
@@ -25,8 +24,9 @@ from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_NAME, MAX_PAYLOAD
 from fastn_p2p_client.messages import ConnectionStatus
 from fastn_p2p_client.trace import TRACING, mark
 
-from ..credentials import CLOCK_SKEW, Delegation
+from ..credentials import Delegation
 from .intake import Intake
+from .introductions import Introductions
 from .wire import (
     BULK_THRESHOLD,
     CLOSE_PROTOCOL_ERROR,
@@ -66,8 +66,6 @@ _MAX_QUEUED: Final = 64 * 1024 * 1024
 Above twice as much, the peer reads not even that, and is left."""
 _FRAME_COST: Final = 64
 """Bytes of memory that a queued frame takes beside its own."""
-_MAX_INTRODUCED: Final = 4096
-"""Identities that may speak through one endpoint."""
 _RECEIVE_WINDOW: Final = 32 * 1024 * 1024
 """Bytes that the other side may have sent and we have not read yet, over all streams."""
 _BULK_TIMEOUT: Final = 120.0
@@ -145,12 +143,8 @@ class PeerConnection:
         """The other side's requests without an answer; the owner's."""
         self.forsaken: dict[int, None] = {}
         """Those that it took back before they came: a large one travels on a stream of its own. The owner's."""
-        self.introduced: dict[bytes, float] = {}
-        """Identities that speak through the other endpoint, and until when (Unix time)."""
-        self.rejection: P2PError | None = None
-        """Why the last introduction was refused."""
-        self._transport_keys: dict[bytes, tuple[bytes, int]] = {}
-        """Lineage and epoch in the delegations of those identities."""
+        self.introductions = Introductions()
+        """Who speaks through the other endpoint."""
         self._shown: dict[bytes, bytes] = {}
         self._wanted: dict[bytes, asyncio.Future[None]] = {}
         self._next_number = 0
@@ -211,7 +205,7 @@ class PeerConnection:
                 address, rtt = snapshot.remote_addr, snapshot.rtt_ms
         return ConnectionStatus(
             endpoint=self.endpoint.hex(),
-            identities=[name_of(key) for key in self.introduced],
+            identities=[name_of(key) for key in self.introductions.until],
             path=path,
             address=address,
             rtt_ms=rtt,
@@ -445,42 +439,18 @@ class PeerConnection:
     def _on_introduce(self, message: WireIntroduce) -> None:
         try:
             delegation = self._owner.check_introduction(self, message.delegation)
-            identity = delegation.identity
-            if identity not in self.introduced and len(self.introduced) >= _MAX_INTRODUCED:
-                raise Overloaded(what="identities at one endpoint", limit=_MAX_INTRODUCED)
+            self.introductions.add(delegation)
         except (CredentialError, BadMessage, Overloaded) as error:
             log.warning("introduction over %s refused: %s", self.name, error)
-            self.rejection = error
+            self.introductions.rejection = error
             return
-        self.introduce(delegation)
-        wanted = self._wanted.pop(identity, None)
+        wanted = self._wanted.pop(delegation.identity, None)
         if wanted is not None and not wanted.done():
             wanted.set_result(None)
 
-    def introduce(self, delegation: Delegation) -> None:
-        """The delegation holds: its identity speaks through the other endpoint for as long as it does."""
-        key, until = delegation.identity, delegation.not_after + CLOCK_SKEW
-        self.introduced[key] = max(until, self.introduced.get(key, 0))
-        self._transport_keys[key] = delegation.lineage, delegation.epoch
-
-    def inherit(self, other: PeerConnection) -> None:
-        """Who speaks through the other endpoint has been proved over an earlier connection with it."""
-        for key, until in other.introduced.items():
-            self.introduced[key] = max(until, self.introduced.get(key, 0))
-            if key in other._transport_keys:
-                self._transport_keys.setdefault(key, other._transport_keys[key])
-
-    def retire(self, newer: Delegation) -> None:
-        """The identity has another transport key: the one that it replaces speaks for it no more."""
-        lineage, epoch = self._transport_keys.get(newer.identity, (b"", newer.epoch))
-        if lineage == newer.lineage and epoch < newer.epoch:
-            del self.introduced[newer.identity], self._transport_keys[newer.identity]
-            self.rejection = EpochRetired(identity=newer.key.id52, epoch=epoch, newest=newer.epoch)
-
     def _on_request(self, request: WireRequest, payload: bytes) -> None:
-        until = self.introduced.get(request.source)
-        if until is None or until < self._wall():
-            error = self.rejection or BadMessage(reason="the caller has not been introduced")
+        if not self.introductions.hold(request.source, self._wall()):
+            error = self.introductions.rejection or BadMessage(reason="the caller has not been introduced")
             self.answer(_failure(request.id, error))
             return
         if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:

@@ -129,7 +129,7 @@ class Pool:
         chosen = self.open_to(connection.endpoint)
         for other in self._connections.get(connection.endpoint, ()):
             if chosen is not None and other is not chosen and other.ready.done():
-                chosen.inherit(other)
+                chosen.introductions.inherit(other.introductions)
                 self._owner.on_superseded(other, chosen)
 
     def forget(self, connection: PeerConnection) -> None:

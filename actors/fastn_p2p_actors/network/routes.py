@@ -46,7 +46,7 @@ class Routes:
     def open_to(self, target: bytes) -> PeerConnection | None:
         """The connection over which ``target`` speaks at the moment, if there is one."""
         connection = self._routes.get(target)
-        return connection if connection is not None and connection.introduced.get(target, 0) > self._wall() else None
+        return connection if connection is not None and connection.introductions.hold(target, self._wall()) else None
 
     def target(self, peer: str) -> bytes:
         """The key of a peer that a program names: a petname, an ID52 or a ticket.
@@ -116,9 +116,9 @@ class Routes:
             check_validity(delegation, now)
             self._book.epochs.observe(delegation.key, delegation.lineage, delegation.epoch)
             self._retire_others(delegation)
-            connection.introduce(delegation)
+            connection.introductions.add(delegation)
         except (CredentialError, BadMessage):
-            if connection.introduced.get(target, 0) > now:
+            if connection.introductions.hold(target, now):
                 return connection
             try:
                 async with asyncio.timeout(_PROOF_TIMEOUT):
@@ -137,7 +137,7 @@ class Routes:
         self._retire_others(delegation)
         route = self.pool.open_to(connection.endpoint) if self.pool is not None else None
         if route is not None and route.ready.done():
-            route.introduce(delegation)
+            route.introductions.add(delegation)
         self._routes[delegation.identity] = route or connection
         return delegation
 
@@ -145,7 +145,7 @@ class Routes:
         """It may be the first of a new transport key: the one before speaks no more, also where it was heard before."""
         if self.pool is not None:
             for connection in self.pool.all():
-                connection.retire(delegation)
+                connection.introductions.retire(delegation)
 
     def on_superseded(self, connection: PeerConnection, by: PeerConnection) -> None:
         """Calls from now on take the other one."""

@@ -17,8 +17,9 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_actors.credentials.sodium import SEED_BYTES
-from fastn_p2p_actors.files import reason_of
+from fastn_p2p_actors.files import reason_of, sync_directory
 from fastn_p2p_client.errors import HomeUnusable, StorageFailed
+from fastn_p2p_client.messages import UNDECODABLE
 
 __all__ = [
     "FORMAT",
@@ -27,7 +28,6 @@ __all__ = [
     "KeyHeader",
     "open_key_file",
     "prepare_directory",
-    "sync_directory",
     "write_key_file",
 ]
 
@@ -153,19 +153,10 @@ def open_key_file(path: Path, kind: str, name: str) -> Iterator[tuple[KeyHeader,
         os.close(descriptor)
 
 
-def sync_directory(path: Path) -> None:
-    """What was created or deleted in it is on disk when this returns."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _decode(path: Path, line: bytes) -> KeyHeader:
     try:
         return _decoder.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise HomeUnusable(path=str(path), reason=f"it is damaged: {error}") from None
 
 

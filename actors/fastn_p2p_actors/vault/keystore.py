@@ -21,6 +21,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
 
+from ..files import sync_directory
 from .keyfile import (
     FORMAT,
     HEADER_BYTES,
@@ -28,7 +29,6 @@ from .keyfile import (
     KeyHeader,
     open_key_file,
     prepare_directory,
-    sync_directory,
     write_key_file,
 )
 from .keypair import KeyPair
