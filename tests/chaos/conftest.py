@@ -42,7 +42,8 @@ class Couple(NamedTuple):
 def couple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Couple]:
     """The same for all tests of a module: each finds them well, and leaves them well."""
     place = tmp_path_factory.mktemp("couple")
-    alice, bob = (Daemon(place / name, place / "hosts") for name in ("one", "two"))
+    # The variable is one that developers have set, and that a process full of Rust must not follow.
+    alice, bob = (Daemon(place / name, place / "hosts", RUST_BACKTRACE="1") for name in ("one", "two"))
     try:
         alice.launch()
         bob.start()
