@@ -24,6 +24,7 @@ class StubConnection:
         self.used_at = asyncio.get_running_loop().time()
         self.in_flight = 0
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.introductions = self
         self.inherited: list[StubConnection] = []
         self.end = ""
 
