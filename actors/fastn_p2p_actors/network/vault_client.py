@@ -35,7 +35,7 @@ class VaultClient:
         while True:
             try:
                 return await self._ask(GetTransport(), Transport)
-            except (DaemonBusy, ConnectionLost, DeadlineExceeded) as error:
+            except DaemonBusy as error:
                 log.warning("waiting for the transport key: %s", error)
 
     async def delegation(self, identity: str) -> SignedDelegation:
@@ -45,7 +45,10 @@ class VaultClient:
         return await self._ask(SignRecord(identity, relays, addresses), SignedRecord)
 
     async def _ask(self, message: Message, kind: type[Kind]) -> Kind:
-        answer = await self._link.ask(message, timeout=_TIMEOUT)
+        try:
+            answer = await self._link.ask(message, timeout=_TIMEOUT)
+        except (ConnectionLost, DeadlineExceeded) as error:  # whoever hears that would think it was about us
+            raise DaemonBusy(actor="vault") from error
         reply = decode_answer(_decoder, answer.header)
         if isinstance(reply, Failure):
             raise reply.error()
