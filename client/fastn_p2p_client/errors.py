@@ -11,6 +11,7 @@
     │   ├── BadRequest           a request that does not fit the handler's annotation
     │   ├── BadReply             a reply that does not fit the type that the caller named
     │   ├── BadMessage           bytes that are no message of this protocol
+    │   ├── SessionClosed        a session that was closed or reset on this side
     │   └── PayloadTooLarge
     ├── LocalError               this machine's daemon
     │   ├── DaemonNotRunning
@@ -50,6 +51,7 @@
     ├── DeadlineExceeded
     ├── Overloaded
     ├── ConnectionLost           a process or connection died with the call in flight: it may have been executed
+    ├── StreamReset              the other side ended a session before its end, with a code
     └── InternalError            a defect of ours
 
     ApplicationError             what the remote handler said, on purpose; not a P2PError
@@ -107,8 +109,10 @@ __all__ = [
     "ProtocolNotInstalled",
     "RecordReplayed",
     "RemoteError",
+    "SessionClosed",
     "StorageDamaged",
     "StorageFailed",
+    "StreamReset",
     "UsageError",
     "VersionMismatch",
     "WrongEndpoint",
@@ -225,6 +229,12 @@ class BadMessage(UsageError):
     code = "bad-message"
     template = "not a message of this protocol: {reason}"
     reason: str
+
+
+class SessionClosed(UsageError):
+    code = "session-closed"
+    template = "{what} after the session was closed on this side"
+    what: str
 
 
 class PayloadTooLarge(UsageError):
@@ -502,6 +512,12 @@ class ConnectionLost(P2PError):
     retryable = False
     template = "{what} went away while the call was in flight; it may have been executed"
     what: str
+
+
+class StreamReset(P2PError):
+    code = "stream-reset"
+    template = "the other side ended the session early (code {reset_code}): what was sent or received is incomplete"
+    reset_code: int
 
 
 class InternalError(P2PError):

@@ -1,4 +1,4 @@
-"""Request handlers: async functions whose annotations are the contract.
+"""Handlers of requests and sessions: async functions whose annotations are the contract.
 
 A handler is compiled once, when it is registered; a request then costs one decode and one encode.
 """
@@ -12,9 +12,10 @@ from typing import Any
 
 import msgspec
 
-from .protocol import Peer, Protocol, request_handlers
+from .protocol import Peer, Protocol, request_handlers, stream_handlers
+from .session import Session
 
-__all__ = ["InvalidHandler", "RequestHandler"]
+__all__ = ["InvalidHandler", "RequestHandler", "StreamHandler"]
 
 
 class InvalidHandler(TypeError):
@@ -36,19 +37,14 @@ class RequestHandler:
         Raises:
             InvalidHandler: not an async function, a missing annotation, or a type that msgspec cannot decode.
         """
-        name = getattr(function, "__qualname__", repr(function))
-        if not inspect.iscoroutinefunction(function):
-            raise InvalidHandler(f"{name} must be an `async def` function")
+        name = _name(function)
         hints = _hints(function, name)
-        request, *others = _parameters(function, name)
+        request, *others = _parameters(function, name, "the request")
         if request.name not in hints:
             raise InvalidHandler(f"{name} must say what it takes: annotate {request.name!r}")
         if len(others) > 1 or any(hints.get(other.name) is not Peer for other in others):
             raise InvalidHandler(f"{name} takes the request and, if it wants to know who asks, one `Peer`")
-        try:
-            self.decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(hints[request.name]).decode
-        except TypeError as error:
-            raise InvalidHandler(f"{name} takes what cannot be decoded: {error}") from error
+        self.decode = _decoder(hints[request.name], name)
         self.call = function
         self.wants_peer = bool(others)
 
@@ -65,11 +61,66 @@ class RequestHandler:
         return cls(getattr(instance, names[0])) if names else None
 
 
-def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
+class StreamHandler:
+    """One handler of sessions, ready to be called.
+
+    Attributes:
+        decode: the initial data's msgpack to what the handler takes; raises ``msgspec.MsgspecError`` when it does not
+            fit. None when it takes no initial data.
+        call: the handler itself; takes the session, and the initial data unless ``decode`` is None.
+    """
+
+    __slots__ = ("call", "decode")
+
+    def __init__(self, function: Callable[..., Awaitable[Any]]) -> None:
+        """
+        Raises:
+            InvalidHandler: not an async function, a missing annotation, or a type that msgspec cannot decode.
+        """
+        name = _name(function)
+        hints = _hints(function, name)
+        session, *others = _parameters(function, name, "the session")
+        if hints.get(session.name) is not Session:
+            raise InvalidHandler(f"{name} takes a `Session` first: annotate {session.name!r} with it")
+        if len(others) > 1:
+            raise InvalidHandler(f"{name} takes the session and, if it wants any, the initial data")
+        if others and others[0].name not in hints:
+            raise InvalidHandler(f"{name} must say what it takes: annotate {others[0].name!r}")
+        self.decode = _decoder(hints[others[0].name], name) if others else None
+        self.call = function
+
+    @classmethod
+    def of_protocol(cls, instance: Protocol) -> StreamHandler | None:
+        """The handler of a protocol's sessions, or None when it takes none.
+
+        Raises:
+            InvalidHandler: there are several, or the one does not work.
+        """
+        names = stream_handlers(type(instance))
+        if len(names) > 1:
+            raise InvalidHandler(f"{type(instance).__qualname__} has several stream handlers: {', '.join(names)}")
+        return cls(getattr(instance, names[0])) if names else None
+
+
+def _name(function: Callable[..., Any]) -> str:
+    name = str(getattr(function, "__qualname__", repr(function)))
+    if not inspect.iscoroutinefunction(function):
+        raise InvalidHandler(f"{name} must be an `async def` function")
+    return name
+
+
+def _decoder(kind: Any, name: str) -> Callable[[bytes], Any]:
+    try:
+        return msgspec.msgpack.Decoder(kind).decode
+    except TypeError as error:
+        raise InvalidHandler(f"{name} takes what cannot be decoded: {error}") from error
+
+
+def _parameters(function: Callable[..., Any], name: str, first: str) -> list[inspect.Parameter]:
     found = list(inspect.signature(function).parameters.values())
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if not found or any(parameter.kind not in positional for parameter in found):
-        raise InvalidHandler(f"{name} must take the request as its first positional parameter")
+        raise InvalidHandler(f"{name} must take {first} as its first positional parameter")
     return found
 
 

@@ -31,6 +31,30 @@ MAX_CALLS_PER_PEER: Final = 8192
 MAX_CALLS_PER_BINDING: Final = 16384
 """Calls in flight at one binding, from everywhere; one more gets ``Overloaded``."""
 
+# Sessions
+SESSION_WINDOW: Final = 1024 * 1024
+"""Bytes of one direction of a session that a process takes before they have been consumed."""
+MAX_CHUNK: Final = 256 * 1024
+"""Bytes in one chunk of a session."""
+CHUNK_COST: Final = 64
+"""What a chunk takes of the credit beside its bytes: many small ones take memory too."""
+MAX_INITIAL: Final = 64 * 1024
+"""Bytes of a session's initial data."""
+MAX_SESSIONS_PER_PEER: Final = 256
+"""Sessions that one other daemon has opened at a time; one more gets ``Overloaded``."""
+MAX_SESSIONS_PER_CLIENT: Final = 1024
+"""Sessions of one program at a time; one more gets ``Overloaded``."""
+
+# Codes of a session that ends early. Protocols use those below.
+RESET_CLOSED: Final = 1 << 32
+"""Whoever was to read has closed the session."""
+RESET_FAILED: Final = RESET_CLOSED + 1
+"""The handler, or the program, has failed."""
+RESET_LOST: Final = RESET_CLOSED + 2
+"""The process or the connection behind the other side is gone; seen as ``ConnectionLost``."""
+MAX_RESET_CODE: Final = RESET_CLOSED - 1
+"""The largest code of a protocol's own."""
+
 # Local sockets
 MAX_CLIENTS: Final = 512
 """Connections to one mailbox; above it no more get in until some are gone."""

@@ -31,16 +31,19 @@ __all__ = [
     "BindingStatus",
     "Call",
     "Cancel",
+    "Chunk",
     "Conclude",
     "ConnectionStatus",
     "Control",
     "ControlReply",
     "CreateIdentity",
+    "Credit",
     "Data",
     "DataReply",
     "DeleteIdentity",
     "Deliver",
     "Done",
+    "Eof",
     "Failure",
     "GetStatus",
     "GetTicket",
@@ -52,6 +55,9 @@ __all__ = [
     "ListIdentities",
     "ListPeers",
     "Message",
+    "Offer",
+    "Open",
+    "Opened",
     "PeerInfo",
     "PeerList",
     "PeerReply",
@@ -60,10 +66,13 @@ __all__ = [
     "RemovePeer",
     "RemoveProtocol",
     "Reply",
+    "Reset",
     "Serve",
+    "SessionPart",
     "SetOnline",
     "Status",
     "StatusReply",
+    "Stop",
     "TicketText",
     "Welcome",
     "Withdraw",
@@ -347,6 +356,61 @@ class ApplicationFailure(Message, frozen=True, tag=62):
     message: str = ""
 
 
+# ── data: sessions, both ways ────────────────────────────────────────────────────────────────────
+
+
+class Open(Message, frozen=True, tag=63):
+    """Opens a session. The payload is its initial data (msgpack). Answered by ``Opened``, ``ApplicationFailure`` or
+    ``Failure``; from ``Opened`` on, both sides send what follows, all under this id.
+
+    ``identity`` and ``peer`` as in ``Call``; ``deadline_ms`` is for the answer. ``credit`` is how many bytes of chunks
+    the sender of this message takes before it grants more.
+    """
+
+    identity: str
+    peer: str
+    protocol: str
+    instance: str
+    deadline_ms: int
+    credit: int
+
+
+class Opened(Message, frozen=True, tag=64):
+    """The session stands. ``credit`` as in ``Open``, for the other direction."""
+
+    credit: int
+    peer: bytes = b""
+    """The other side's verified public key, 32 bytes. Whoever serves leaves it out: the network knows."""
+    petname: str = ""
+    """The other side's name in the address book, or empty."""
+
+
+class Chunk(Message, frozen=True, tag=65):
+    """The next bytes of this direction: the payload, which is within the credit."""
+
+
+class Eof(Message, frozen=True, tag=66):
+    """This direction is complete. Answered by ``Done`` once that has been passed on."""
+
+
+class Credit(Message, frozen=True, tag=67):
+    """So many more bytes may be sent in the direction towards whoever grants them."""
+
+    size: int
+
+
+class Reset(Message, frozen=True, tag=68):
+    """This direction ends here, incomplete. What the code means is up to the protocol; see ``limits`` for ours."""
+
+    code: int
+
+
+class Stop(Message, frozen=True, tag=69):
+    """The opposite direction is not read any more. Answered by ``Reset`` with this code unless it is complete."""
+
+    code: int
+
+
 # ── data: whoever serves → network ───────────────────────────────────────────────────────────────
 
 
@@ -405,6 +469,23 @@ class Deliver(Message, frozen=True, tag=80):
     deadline_ms: int
 
 
+class Offer(Message, frozen=True, tag=81):
+    """Somebody opens a session with a binding of this connection; the payload is the initial data. Answer it under the
+    same id with ``Opened``, ``ApplicationFailure`` or ``Failure``; ``Cancel`` under that id says nobody waits any more.
+    """
+
+    peer: bytes
+    """The other side's verified public key, 32 bytes."""
+    petname: str
+    """The other side's name in the address book, or empty."""
+    identity: str
+    protocol: str
+    instance: str
+    deadline_ms: int
+    credit: int
+    """As in ``Open``."""
+
+
 Control: TypeAlias = (
     Hello
     | CreateIdentity
@@ -427,10 +508,45 @@ ControlReply: TypeAlias = (
 )
 """What the gateway answers."""
 
-Data: TypeAlias = Call | Cancel | Reply | ApplicationFailure | Failure | Announce | Serve | Withdraw | Conclude
+SessionPart: TypeAlias = Opened | Chunk | Eof | Done | Credit | Reset | Stop | Failure | ApplicationFailure | Cancel
+"""What either side may say under the id of a session that has been asked for."""
+
+Data: TypeAlias = (
+    Call
+    | Cancel
+    | Reply
+    | ApplicationFailure
+    | Failure
+    | Announce
+    | Serve
+    | Withdraw
+    | Conclude
+    | Open
+    | Opened
+    | Chunk
+    | Eof
+    | Done
+    | Credit
+    | Reset
+    | Stop
+)
 """What a program or an identity process may say to the network."""
 
-DataReply: TypeAlias = Reply | ApplicationFailure | Failure | Done | Deliver | Cancel
+DataReply: TypeAlias = (
+    Reply
+    | ApplicationFailure
+    | Failure
+    | Done
+    | Deliver
+    | Cancel
+    | Offer
+    | Opened
+    | Chunk
+    | Eof
+    | Credit
+    | Reset
+    | Stop
+)
 """What the network says to them."""
 
 encode: Final = msgspec.msgpack.Encoder().encode

@@ -30,9 +30,20 @@ import msgspec
 
 from .keys import PublicKey
 
-__all__ = ["BindingContext", "NoConfig", "Peer", "Protocol", "peer_from", "request", "request_handlers"]
+__all__ = [
+    "BindingContext",
+    "NoConfig",
+    "Peer",
+    "Protocol",
+    "peer_from",
+    "request",
+    "request_handlers",
+    "stream",
+    "stream_handlers",
+]
 
-REQUEST: Final = "request"
+_REQUEST: Final = "request"
+_STREAM: Final = "stream"
 _KIND: Final = "__fastn_p2p_handler__"
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
@@ -82,7 +93,7 @@ class BindingContext:
 
 
 class Protocol:
-    """Base class of protocols. Class attributes say what it is, ``@request`` marks what it answers.
+    """Base class of protocols. Class attributes say what it is, ``@request`` and ``@stream`` mark what it answers.
 
     Hooks do nothing unless overridden. What a hook raises keeps the binding from its next state, and ends up in the
     log and in ``status``; the identity's other bindings go on.
@@ -132,15 +143,35 @@ def request(handler: Handler) -> Handler:
     tagged Structs), and one annotated ``Peer``, if there is one, is who asks. What it returns is the reply.
     Raise ``ApplicationError`` to say no on purpose.
     """
-    setattr(handler, _KIND, REQUEST)
+    setattr(handler, _KIND, _REQUEST)
+    return handler
+
+
+def stream(handler: Handler) -> Handler:
+    """Marks the method that serves a protocol's sessions; a protocol has one.
+
+    Its first parameter is the ``Session``; a second one, if there is one, is the initial data, and its annotation the
+    contract. The session is closed when the method returns, and reset when it raises. Until it reads or writes for
+    the first time (or calls ``session.accept()``) it may raise ``ApplicationError`` to say no: ``connect`` raises it.
+    """
+    setattr(handler, _KIND, _STREAM)
     return handler
 
 
 def request_handlers(protocol: type[Protocol]) -> list[str]:
     """The names of the methods that are marked with ``@request``; a subclass's come first."""
+    return _marked(protocol, _REQUEST)
+
+
+def stream_handlers(protocol: type[Protocol]) -> list[str]:
+    """The names of the methods that are marked with ``@stream``; a subclass's come first."""
+    return _marked(protocol, _STREAM)
+
+
+def _marked(protocol: type[Protocol], kind: str) -> list[str]:
     seen: dict[str, None] = {}
     for cls in protocol.__mro__:
         for name in vars(cls):
-            if getattr(getattr(protocol, name, None), _KIND, None) == REQUEST:
+            if getattr(getattr(protocol, name, None), _KIND, None) == kind:
                 seen.setdefault(name)
     return list(seen)
