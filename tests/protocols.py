@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import msgspec
 
 from fastn_p2p_client.errors import ApplicationError
-from fastn_p2p_client.protocol import Peer, Protocol, request
+from fastn_p2p_client.protocol import Peer, Protocol, request, stream
+from fastn_p2p_client.session import Session
 
-__all__ = ["Order", "Trial", "install_protocols"]
+__all__ = ["BLOCK", "Order", "StreamOrder", "Trial", "install_protocols"]
 
 ROOT = Path(__file__).resolve().parents[1]
+BLOCK = bytes(range(256)) * 1024
+"""What "send" sends, again and again."""
 
 
 class Order(msgspec.Struct):
@@ -26,6 +31,16 @@ class Order(msgspec.Struct):
     """What "return" returns instead of bytes, and the payload of "refuse"."""
     seconds: float = 60.0
     """How long "wait" waits."""
+
+
+class StreamOrder(msgspec.Struct):
+    """What a ``Trial`` is to do with a session."""
+
+    do: Literal["echo", "count", "send", "refuse", "raise", "fail", "reset", "ignore", "hold", "exit", "who"] = "echo"
+    size: int = 0
+    """Bytes that "send" sends."""
+    code: int = 0
+    """What "reset" resets with."""
 
 
 class Trial(Protocol):
@@ -47,6 +62,51 @@ class Trial(Protocol):
         if order.do == "counts":
             return self.counts
         return order.value if order.value is not None else b"x" * order.size
+
+    @stream
+    async def converse(self, session: Session, order: StreamOrder) -> None:
+        if order.do == "echo":
+            async for chunk in session:
+                await session.write(chunk)
+        elif order.do == "count":
+            digest, size = hashlib.blake2b(), 0
+            async for chunk in session:
+                digest.update(chunk)
+                size += len(chunk)
+            await session.write(f"{size} {digest.hexdigest()}".encode())
+        elif order.do == "send":
+            left = order.size
+            while left:
+                block = BLOCK[: min(left, len(BLOCK))]
+                await session.write(block)
+                left -= len(block)
+        elif order.do == "who":
+            await session.write(f"{session.peer.key.id52} {session.peer.name} {session.instance}".encode())
+        else:
+            await self._misbehave(session, order)
+
+    async def _misbehave(self, session: Session, order: StreamOrder) -> None:
+        if order.do == "refuse":
+            raise ApplicationError("Refused", "as ordered", {"size": order.size})
+        if order.do == "raise":
+            raise RuntimeError("as ordered")
+        session.accept()
+        if order.do == "fail":
+            await session.read()
+            raise RuntimeError("as ordered")
+        if order.do == "reset":
+            await session.read()
+            session.reset(order.code)
+        if order.do == "hold":  # reads nothing, and notices when the session ends
+            self.counts["begun"] += 1
+            try:
+                while True:
+                    await session.write(b"x" * 1024)
+            finally:
+                self.counts["ended"] += 1
+        if order.do == "exit":
+            await session.read()
+            os._exit(1)
 
     async def _wait(self, seconds: float) -> str:
         self.counts["begun"] += 1

@@ -139,14 +139,20 @@ class Mailbox:
         self._path.unlink(missing_ok=True)
         self._hidden.unlink(missing_ok=True)
 
-    def send(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes = b"") -> bool:
-        """Send one message; False when the peer is gone or its queue is full (then nothing was sent)."""
+    def send(
+        self, sender: Sender, correlation: bytes, header: bytes, payload: bytes = b"", *, credited: bool = False
+    ) -> bool:
+        """Send one message; False when the peer is gone or its queue is full (then nothing was sent).
+
+        Args:
+            credited: the peer has granted credit for it, which is its own bound: the queue's does not count.
+        """
         if sender.gone or self._closed:
             return False
         outbox = self._outboxes.get(sender)
         if outbox is None:
             outbox = self._outboxes[sender] = Outbox(self._socket, sender.route)
-        if not outbox.add(correlation, header, payload):
+        if not outbox.add(correlation, header, payload, credited):
             return False
         if not self._turn_soon:
             self._turn_soon = True

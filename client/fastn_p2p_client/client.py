@@ -1,6 +1,6 @@
-"""Calls from a program: ``Client`` and, for one home and event loop, ``call``.
+"""Calls and sessions from a program: ``Client`` and, for one home and event loop, ``call`` and ``connect``.
 
-A client holds two sockets: one to the gateway, for hello and control, and one to the network, for calls. It
+A client holds two sockets: one to the gateway, for hello and control, and one to the network, for the rest. It
 reconnects by itself; what was in flight when a process of the daemon died ends with ``ConnectionLost``.
 """
 
@@ -18,23 +18,32 @@ from weakref import WeakKeyDictionary
 import msgspec
 
 from . import messages as m
+from .client_sessions import ClientSessions, refusal_from
 from .errors import (
-    ApplicationError,
     BadReply,
     ConnectionLost,
     DaemonBusy,
     DaemonNotRunning,
     DeadlineExceeded,
     P2PError,
+    PayloadTooLarge,
 )
 from .home import Home
 from .keys import PublicKey
-from .limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE, MAX_CALL_TIMEOUT, PROTOCOL_VERSION
+from .limits import (
+    DEFAULT_CALL_TIMEOUT,
+    DEFAULT_INSTANCE,
+    MAX_CALL_TIMEOUT,
+    MAX_INITIAL,
+    PROTOCOL_VERSION,
+    SESSION_WINDOW,
+)
 from .link import Link, decode_answer
+from .session import Session
 from .tickets import Ticket
 from .trace import TRACING, mark
 
-__all__ = ["Client", "call"]
+__all__ = ["Client", "call", "connect"]
 
 T = TypeVar("T")
 
@@ -79,6 +88,7 @@ class Client:
         self._welcomed = asyncio.Event()
         self._rejected: P2PError | None = None
         self._hello: asyncio.Task[None] | None = None
+        self._sessions = ClientSessions()
 
     async def __aenter__(self) -> Client:
         return self
@@ -89,17 +99,18 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends what is in flight with ``ConnectionLost``. A closed client opens again when it is used."""
+        """Ends what is in flight, sessions too, with ``ConnectionLost``. A closed client opens again when used."""
         if self._hello is not None:
             self._hello.cancel()
         for link in (self._control, self._data):
             if link is not None:
                 link.close()
         self._control = self._data = self._hello = None
+        self._sessions.lose_all()
         self._welcomed.clear()
 
-    async def connect(self, *, timeout: float = DEFAULT_CONTROL_TIMEOUT) -> None:
-        """Say hello and wait until calls can be made. Calls do this by themselves.
+    async def start(self, *, timeout: float = DEFAULT_CONTROL_TIMEOUT) -> None:
+        """Say hello and wait until calls can be made. Calls and sessions do this by themselves.
 
         Raises:
             DaemonNotRunning: nothing holds the home's lock.
@@ -207,10 +218,56 @@ class Client:
                 return _decoder(returns).decode(answer.payload)
             except m.UNDECODABLE as error:
                 raise BadReply(protocol=protocol, reason=str(error)) from error
-        failure = _failure(answer.header, answer.payload)
+        failure = refusal_from(decode_answer(_data_reply, answer.header), answer.payload)
         if isinstance(failure, DeadlineExceeded) and asyncio.get_running_loop().time() > deadline - 2 * _ADVANCE:
             raise DeadlineExceeded(seconds=timeout)  # ours, not that of a call of the handler's
         raise failure
+
+    async def connect(
+        self,
+        identity: str | None,
+        peer: str | PublicKey | Ticket,
+        protocol: str,
+        instance: str = DEFAULT_INSTANCE,
+        initial: Any = None,
+        *,
+        timeout: float = DEFAULT_CALL_TIMEOUT,
+    ) -> Session:
+        """Open a session with a protocol of ``peer``; it stands when this returns.
+
+        ::
+
+            async with await client.connect("alice", "bob", "FileTransfer", initial="report.pdf") as session:
+                await session.copy_to(file)
+
+        Args:
+            identity, peer, protocol, instance: as in ``call``.
+            initial: what the handler is given besides the session, encoded like a request; at most 64 KiB.
+            timeout: seconds until the session must stand, at most 3600. Afterwards it lasts as long as both sides want.
+
+        Raises:
+            ApplicationError: the handler refused, on purpose.
+            P2PError: everything else; see ``fastn_p2p_client.errors`` for the tree.
+        """
+        timeout = min(timeout, MAX_CALL_TIMEOUT)
+        payload = _encode_payload(initial)
+        if len(payload) > MAX_INITIAL:
+            raise PayloadTooLarge(size=len(payload), limit=MAX_INITIAL)
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            link = await self._reach_data(deadline)
+            left = self._left(deadline, timeout)
+            advanced = left - min(_ADVANCE, left / 10)
+            message = m.Open(identity or "", str(peer), protocol, instance, int(advanced * 1000), SESSION_WINDOW)
+            try:
+                return await self._sessions.open(link, message, payload, left)
+            except DaemonBusy:
+                continue  # the connection ended before anything was sent
+            except DeadlineExceeded:
+                raise DeadlineExceeded(seconds=timeout) from None
+            except ConnectionLost:
+                self._check_daemon()
+                raise
 
     # ── reaching the daemon ──────────────────────────────────────────────────────────────────────
 
@@ -279,22 +336,14 @@ class Client:
             if self._data is None or self._data.path != Path(reply.data_route):
                 if self._data is not None:
                     self._data.close()
-                self._data = Link(Path(reply.data_route), "network")
+                self._data = Link(
+                    Path(reply.data_route),
+                    "network",
+                    on_message=self._sessions.on_message,
+                    on_down=self._sessions.lose_all,
+                )
                 self._data.open()
             self._welcomed.set()
-
-
-def _failure(header: bytes, payload: bytes) -> Exception:
-    reply = decode_answer(_data_reply, header)
-    if isinstance(reply, m.ApplicationFailure):
-        try:
-            data = msgspec.msgpack.decode(payload) if payload else None
-        except m.UNDECODABLE:
-            data = None
-        return ApplicationError(reply.kind, reply.message, data)
-    if isinstance(reply, m.Failure):
-        return reply.error()
-    return BadReply(protocol="the daemon", reason=f"unexpected {type(reply).__name__}")
 
 
 # ── one client for each event loop ───────────────────────────────────────────────────────────────
@@ -359,3 +408,16 @@ async def call(
 ) -> Any:
     """``Client.call`` on a client that all calls of this event loop share. Same arguments, same errors."""
     return await shared_client().call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout)
+
+
+async def connect(
+    identity: str | None,
+    peer: str | PublicKey | Ticket,
+    protocol: str,
+    instance: str = DEFAULT_INSTANCE,
+    initial: Any = None,
+    *,
+    timeout: float = DEFAULT_CALL_TIMEOUT,
+) -> Session:
+    """``Client.connect`` on this event loop's shared client, which serves the home in ``$FASTN_HOME``."""
+    return await shared_client().connect(identity, peer, protocol, instance, initial, timeout=timeout)

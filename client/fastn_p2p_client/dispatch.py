@@ -1,7 +1,8 @@
 """The dispatcher: requests in, outcomes out. Knows nothing of sockets.
 
-Whoever serves, an identity's process or a program, gives it each ``Deliver`` and ``Cancel`` that the network sends,
-and a way to send answers. Each request is handled in a task of its own and ends in at most one answer:
+Whoever serves, an identity's process or a program, gives it what the network sends, and a way to send answers.
+``session_host`` does the same for sessions. Each request is handled in a task of its own and ends in at most one
+answer:
 
 ==========================================  ======================================================
 the handler returns                         ``Reply``
@@ -18,69 +19,23 @@ nobody waits any more (``Cancel``)          nothing; the handler is cancelled
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import msgspec
 
+from .binding import Binding, Bindings, failure, outcome_of
 from .deadlines import Deadlines
-from .errors import (
-    ApplicationError,
-    BadMessage,
-    BadRequest,
-    DeadlineExceeded,
-    HandlerFailed,
-    InstanceNotFound,
-    Overloaded,
-    P2PError,
-    PayloadTooLarge,
-    PeerOffline,
-    ProtocolNotFound,
-)
-from .handlers import RequestHandler
-from .keys import PublicKey
-from .limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_HEADER, MAX_PAYLOAD
-from .messages import UNDECODABLE, ApplicationFailure, Deliver, Failure, Reply, encode
+from .errors import BadMessage, BadRequest, DeadlineExceeded, Overloaded, PayloadTooLarge
+from .limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
+from .messages import UNDECODABLE, Deliver, Message, Offer, Reply, encode
 from .protocol import peer_from
+from .session_host import Send, SessionHost
 from .trace import TRACING, mark
 
-__all__ = ["Binding", "Dispatcher", "Outcome"]
-
-log = logging.getLogger(__name__)
-
-Outcome: TypeAlias = tuple[bytes, bytes]
-"""Header and payload of an answer."""
-Send: TypeAlias = Callable[[bytes, bytes, bytes], object]
-"""Takes (id, header, payload). Must not raise."""
+__all__ = ["Dispatcher"]
 
 _REPLY: Final = encode(Reply())
-_MAX_KIND: Final = 128
-_MAX_TEXT: Final = 4096
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
-
-
-class Binding:
-    """One protocol instance that one identity offers, and the handler behind it.
-
-    Attributes:
-        in_flight: handlers that run, including those that were cancelled and have not noticed yet.
-    """
-
-    __slots__ = ("handler", "identity", "in_flight", "instance", "key", "protocol")
-
-    def __init__(
-        self, identity: str, key: PublicKey, protocol: str, instance: str, handler: RequestHandler | None
-    ) -> None:
-        self.identity = identity
-        self.key = key
-        self.protocol = protocol
-        self.instance = instance
-        self.handler = handler
-        self.in_flight = 0
-
-    def failed(self, reason: str) -> Outcome:
-        return _failure(HandlerFailed(peer=self.key.id52, protocol=self.protocol, reason=reason))
 
 
 class _Running(NamedTuple):
@@ -93,45 +48,46 @@ class Dispatcher:
     """Made and used inside one running event loop.
 
     Args:
-        send: sends one answer to whoever delivered the request.
+        send: sends one answer to whoever delivered the request. Must not raise.
+        send_part: the same for what sessions say; raises P2PError when nobody can be told. ``send`` by default.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, send_part: Send | None = None) -> None:
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._bindings: dict[tuple[str, str, str], Binding] = {}
+        self._bindings = Bindings()
+        self._sessions = SessionHost(send, send_part or send)
         self._running: dict[bytes, _Running] = {}
         self._forsaken: dict[asyncio.Task[None], Binding] = {}
         self._deadlines: Deadlines[bytes] = Deadlines(self._loop, self._expired)
-        self._draining = False
 
     @property
     def in_flight(self) -> int:
-        """Requests that somebody waits for."""
-        return len(self._running)
+        """Requests that somebody waits for, and sessions."""
+        return len(self._running) + len(self._sessions)
 
     def add(self, binding: Binding) -> None:
         """Requests for it are taken from now on; replaces one of the same name."""
-        self._bindings[binding.identity, binding.protocol, binding.instance] = binding
+        self._bindings.add(binding)
 
     def remove(self, binding: Binding) -> None:
         """Requests for it are refused from now on; those in flight go on."""
-        self._bindings.pop((binding.identity, binding.protocol, binding.instance), None)
+        self._bindings.remove(binding)
 
     def deliver(self, correlation: bytes, message: Deliver, payload: bytes) -> None:
         """Take one request; its outcome is sent under the same id."""
         if TRACING:
             mark("5 handler: request")
-        binding = self._bindings.get((message.identity, message.protocol, message.instance))
-        if binding is None or self._draining:
-            self._send(correlation, *_failure(self._why_not(message)))
+        binding = self._bindings.find(message)
+        if not isinstance(binding, Binding):
+            self._send(correlation, *failure(binding))
             return
         if binding.in_flight >= MAX_CALLS_PER_BINDING:
             what = f"calls in flight at {binding.protocol}"
-            self._send(correlation, *_failure(Overloaded(what=what, limit=MAX_CALLS_PER_BINDING)))
+            self._send(correlation, *failure(Overloaded(what=what, limit=MAX_CALLS_PER_BINDING)))
             return
         if correlation in self._running:
-            self._send(correlation, *_failure(BadMessage(reason="this id is in flight already")))
+            self._send(correlation, *failure(BadMessage(reason="this id is in flight already")))
             return
         seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
         binding.in_flight += 1
@@ -139,14 +95,28 @@ class Dispatcher:
         self._running[correlation] = _Running(task, binding, seconds)
         self._deadlines.add(correlation, self._loop.time() + seconds)
 
+    def offer(self, correlation: bytes, message: Offer, payload: bytes) -> None:
+        """Take one session."""
+        binding = self._bindings.find(message)
+        if isinstance(binding, Binding):
+            self._sessions.offer(correlation, binding, message, payload)
+        else:
+            self._send(correlation, *failure(binding))
+
+    def take(self, correlation: bytes, message: Message, payload: bytes) -> None:
+        """Something is said in a session."""
+        self._sessions.take(correlation, message, payload)
+
     def cancel(self, correlation: bytes) -> None:
         """Nobody waits for the answer any more."""
-        self._forsake(correlation)
+        if self._forsake(correlation) is None:
+            self._sessions.cancel(correlation)
 
     def cancel_all(self) -> None:
-        """Whoever delivered the requests is gone; nobody waits for any answer."""
+        """Whoever delivered the requests is gone; nobody waits for any answer, and sessions are broken."""
         for correlation in list(self._running):
             self._forsake(correlation)
+        self._sessions.lose_all()
 
     async def finish(self, binding: Binding, timeout: float) -> bool:
         """Wait for the binding's requests in flight; what is still running after ``timeout`` seconds is cancelled.
@@ -155,17 +125,19 @@ class Dispatcher:
             Whether all of them ended by themselves.
         """
         return await self._finish(
-            [key for key, running in self._running.items() if running.binding is binding], timeout
+            [key for key, running in self._running.items() if running.binding is binding],
+            [task for task, served in self._sessions.tasks.items() if served is binding],
+            timeout,
         )
 
     async def drain(self, timeout: float) -> bool:
         """Refuse what arrives from now on, and ``finish`` everything that is in flight."""
-        self._draining = True
-        return await self._finish(list(self._running), timeout)
+        self._bindings.closed = True
+        return await self._finish(list(self._running), list(self._sessions.tasks), timeout)
 
     def close(self) -> None:
         """Cancels whatever is in flight, without an answer."""
-        self._draining = True
+        self._bindings.closed = True
         self.cancel_all()
         self._deadlines.close()
 
@@ -193,7 +165,7 @@ class Dispatcher:
         except BaseException as error:  # a handler that exits ends its own call, not the process
             if not self._is_awaited(correlation):
                 return
-            header, answer = _outcome_of(error, binding)
+            header, answer = outcome_of(error, binding)
         if TRACING:
             mark("5 handler: answer")
         if self._is_awaited(correlation):
@@ -210,7 +182,7 @@ class Dispatcher:
     def _expired(self, correlation: bytes) -> None:
         running = self._forsake(correlation)
         if running is not None:
-            self._send(correlation, *_failure(DeadlineExceeded(seconds=running.seconds)))
+            self._send(correlation, *failure(DeadlineExceeded(seconds=running.seconds)))
 
     def _forsake(self, correlation: bytes) -> _Running | None:
         running = self._running.pop(correlation, None)
@@ -224,47 +196,17 @@ class Dispatcher:
     def _forsaken_ended(self, task: asyncio.Task[None]) -> None:
         self._forsaken.pop(task).in_flight -= 1
 
-    async def _finish(self, correlations: list[bytes], timeout: float) -> bool:
+    async def _finish(self, correlations: list[bytes], sessions: list[asyncio.Task[None]], timeout: float) -> bool:
         tasks = [self._running[correlation].task for correlation in correlations]
-        if not tasks:
+        if not tasks and not sessions:
             return True
-        _, late = await asyncio.wait(tasks, timeout=timeout)
+        _, late = await asyncio.wait([*tasks, *sessions], timeout=timeout)
+        for task in late:
+            if task in sessions:
+                task.cancel()
         for correlation in correlations:
             running = self._running.get(correlation)
             if running is not None and running.task in late:
                 self._forsake(correlation)
                 self._send(correlation, *running.binding.failed("it was stopped before it had finished"))
         return not late
-
-    def _why_not(self, message: Deliver) -> P2PError:
-        offered = [binding for binding in self._bindings.values() if binding.identity == message.identity]
-        if not offered or self._draining:
-            return PeerOffline(peer=message.identity)
-        peer = offered[0].key.id52
-        if any(binding.protocol == message.protocol for binding in offered):
-            return InstanceNotFound(peer=peer, protocol=message.protocol, instance=message.instance)
-        return ProtocolNotFound(peer=peer, protocol=message.protocol)
-
-
-def _failure(error: P2PError) -> Outcome:
-    return encode(Failure.of(error)), b""
-
-
-def _outcome_of(error: BaseException, binding: Binding) -> Outcome:
-    """What the caller is told about an exception; the log gets the rest."""
-    name = type(error).__name__
-    try:
-        if isinstance(error, ApplicationError):
-            header = encode(ApplicationFailure(str(error.kind)[:_MAX_KIND], str(error.message)[:_MAX_TEXT]))
-            payload: Any = _encode_payload(error.payload)
-            if len(payload) <= MAX_PAYLOAD:
-                return header, payload
-        elif isinstance(error, P2PError):
-            header, payload = _failure(error)
-            if len(header) <= MAX_HEADER:
-                return header, payload
-    except Exception as unfit:  # fields or a payload that cannot be encoded
-        log.error("%s raised a %s that cannot be sent: %s", binding.protocol, name, unfit)
-        return binding.failed(name)
-    log.error("%s (%s) of %s: uncaught %s", binding.protocol, binding.instance, binding.identity, name, exc_info=error)
-    return binding.failed(name)

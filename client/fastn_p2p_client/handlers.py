@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -37,7 +37,8 @@ class RequestHandler:
         Raises:
             InvalidHandler: not an async function, a missing annotation, or a type that msgspec cannot decode.
         """
-        name = _name(function)
+        self.call = _coroutine_function(function)
+        name = function.__qualname__
         hints = _hints(function, name)
         request, *others = _parameters(function, name, "the request")
         if request.name not in hints:
@@ -45,7 +46,6 @@ class RequestHandler:
         if len(others) > 1 or any(hints.get(other.name) is not Peer for other in others):
             raise InvalidHandler(f"{name} takes the request and, if it wants to know who asks, one `Peer`")
         self.decode = _decoder(hints[request.name], name)
-        self.call = function
         self.wants_peer = bool(others)
 
     @classmethod
@@ -77,7 +77,8 @@ class StreamHandler:
         Raises:
             InvalidHandler: not an async function, a missing annotation, or a type that msgspec cannot decode.
         """
-        name = _name(function)
+        self.call = _coroutine_function(function)
+        name = function.__qualname__
         hints = _hints(function, name)
         session, *others = _parameters(function, name, "the session")
         if hints.get(session.name) is not Session:
@@ -87,7 +88,6 @@ class StreamHandler:
         if others and others[0].name not in hints:
             raise InvalidHandler(f"{name} must say what it takes: annotate {others[0].name!r}")
         self.decode = _decoder(hints[others[0].name], name) if others else None
-        self.call = function
 
     @classmethod
     def of_protocol(cls, instance: Protocol) -> StreamHandler | None:
@@ -102,11 +102,10 @@ class StreamHandler:
         return cls(getattr(instance, names[0])) if names else None
 
 
-def _name(function: Callable[..., Any]) -> str:
-    name = str(getattr(function, "__qualname__", repr(function)))
+def _coroutine_function(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
     if not inspect.iscoroutinefunction(function):
-        raise InvalidHandler(f"{name} must be an `async def` function")
-    return name
+        raise InvalidHandler(f"{getattr(function, '__qualname__', repr(function))} must be an `async def` function")
+    return function
 
 
 def _decoder(kind: Any, name: str) -> Callable[[bytes], Any]:

@@ -44,6 +44,8 @@ MAX_SESSIONS_PER_PEER: Final = 256
 """Sessions that one other daemon has opened at a time; one more gets ``Overloaded``."""
 MAX_SESSIONS_PER_CLIENT: Final = 1024
 """Sessions of one program at a time; one more gets ``Overloaded``."""
+MAX_SESSIONS_PER_BINDING: Final = 4096
+"""Sessions at one binding, from everywhere; one more gets ``Overloaded``."""
 
 # Codes of a session that ends early. Protocols use those below.
 RESET_CLOSED: Final = 1 << 32
@@ -67,5 +69,7 @@ SEND_QUEUE_BYTES: Final = 64 * 1024 * 1024
 """Payload bytes queued towards one peer of a local socket; then also one more message gets ``Overloaded``."""
 MAX_GROUP: Final = 64
 """Messages in one ZeroMQ message."""
+MAX_GROUP_BYTES: Final = 2 * MAX_MESSAGE
+"""Bytes of all frames of one ZeroMQ message; more ends the connection."""
 UNIX_PATH_MAX: Final = 107
 """Bytes in a Unix socket path (``sun_path`` less its final zero, unix(7))."""

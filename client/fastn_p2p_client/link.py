@@ -142,8 +142,7 @@ class Link:
         """``ask`` with an encoded header, over the connection that stands now."""
         if len(payload) > MAX_PAYLOAD:
             raise PayloadTooLarge(size=len(payload), limit=MAX_PAYLOAD)
-        self._next_id = number = (self._next_id + 1) & _MAX_ID
-        correlation = number.to_bytes(8, "big")
+        correlation = self.new_id()
         self.send(correlation, header, payload)
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._pending[correlation] = (future, timeout)
@@ -154,8 +153,18 @@ class Link:
             self._cancelled(correlation)
             raise
 
-    def send(self, correlation: bytes, header: bytes, payload: bytes = b"") -> None:
+    def new_id(self) -> bytes:
+        """An id for something that we ask for; no other that is in use is the same."""
+        self._next_id = number = (self._next_id + 1) & _MAX_ID
+        return number.to_bytes(8, "big")
+
+    def send(
+        self, correlation: bytes, header: bytes, payload: bytes | memoryview = b"", *, credited: bool = False
+    ) -> None:
         """Send one message and expect nothing.
+
+        Args:
+            credited: the other end has granted credit for it, which is its own bound: the queue's does not count.
 
         Raises:
             Overloaded: the queue is full.
@@ -165,7 +174,7 @@ class Link:
             raise ConnectionLost(what=f"the daemon's {self._actor} process")
         if not self.up.is_set():
             raise DaemonBusy(actor=self._actor)
-        if not self._outbox.add(correlation, header, payload):
+        if not self._outbox.add(correlation, header, payload, credited):
             raise Overloaded(what=f"messages queued for the {self._actor}", limit=SEND_QUEUE)
         if not self._turn_soon:
             self._turn_soon = True

@@ -272,6 +272,10 @@ class BindingStatus(Record, frozen=True):
     calls: int = 0
     errors: int = 0
     in_flight: int = 0
+    opened: int = 0
+    """Sessions, likewise."""
+    sessions: int = 0
+    """Those that stand at the moment."""
     p50_ms: float | None = None
     p99_ms: float | None = None
 

@@ -10,6 +10,7 @@ side reads waits: each process on the way takes ``SESSION_WINDOW`` bytes, and no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Session", "ended_with"]
 
 Payload: TypeAlias = bytes | memoryview
-Send: TypeAlias = Callable[[bytes, Payload], None]
+Send: TypeAlias = Callable[[bytes, Payload], object]
 """Takes header and payload of one message under the session's id. Raises P2PError when nobody can be told any more."""
 
 _CHUNK: Final = encode(Chunk())
@@ -238,6 +239,18 @@ class Session:
             raise self._out_error
         self._finish()
 
+    async def wait_sent(self) -> None:
+        """Returns once the end has been sent and everything before it passed on; at once when nobody reads any more.
+
+        Raises:
+            StreamReset, ConnectionLost, SessionClosed: as ``write``, but without writing: while there is nothing to
+                send, this is how to learn that the other side has gone.
+        """
+        while not self._out_over and self._out_error is None:
+            await self._credited()
+        if self._out_error is not None:
+            raise self._out_error
+
     # ── both at once ─────────────────────────────────────────────────────────────────────────────
 
     async def copy_to(self, writer: Any) -> int:
@@ -286,8 +299,8 @@ class Session:
         if not self._in_over and self._in_error is None and not self._complete:
             self._say(encode(Stop(RESET_CLOSED)))
         self._give_up_reading(SessionClosed(what="a read"))
-        while not self._out_over and self._out_error is None:
-            await self._credited()
+        with contextlib.suppress(P2PError):
+            await self.wait_sent()
         error = self._out_error
         if isinstance(error, StreamReset) and (error.reset_code == RESET_CLOSED or not self.bytes_written):
             return
@@ -407,7 +420,7 @@ class Session:
         self._out_ended()
 
     def _on_stop(self, code: int) -> None:
-        if not self._eof_sent and self._out_error is None:
+        if not self._out_over and self._out_error is None:
             self._out_error = ended_with(code)
             self._say(encode(Reset(code)))
             self._out_ended()

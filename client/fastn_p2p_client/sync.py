@@ -72,9 +72,9 @@ class Client:
 
         _run(close())
 
-    def connect(self, *, timeout: float = DEFAULT_CONTROL_TIMEOUT) -> None:
-        """As ``Client.connect``."""
-        _run(self._client.connect(timeout=timeout))
+    def start(self, *, timeout: float = DEFAULT_CONTROL_TIMEOUT) -> None:
+        """As ``Client.start``."""
+        _run(self._client.start(timeout=timeout))
 
     def control(
         self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT

@@ -112,7 +112,7 @@ async def _warm_calls(caller: Daemon) -> list[float]:
     """Seconds that each call took."""
     samples: list[float] = []
     async with Client(caller.home, program="demo") as client:
-        await client.connect()
+        await client.start()
         for number in range(WARM_CALLS):
             started = time.perf_counter()
             await client.call(None, "bob", "Echo", request={"message": f"number {number}"})

@@ -101,7 +101,7 @@ def test_both_sides_may_dial_at_the_same_moment() -> None:
 
         async def main() -> None:
             async with Client(world.one.home) as here, Client(world.two.home) as there:
-                await asyncio.gather(here.connect(), there.connect())
+                await asyncio.gather(here.start(), there.start())
                 await both_ways(here, there)
                 await both_ways(here, there)
                 async with asyncio.timeout(10):  # the later of the two may still be on its way

@@ -580,7 +580,7 @@ def test_no_answer_from_a_process_that_hangs(world: World, stopped: Callable[[Da
 def test_a_gateway_that_hangs(world: World, stopped: Callable[[Daemon, str], None]) -> None:
     """A program that has said hello goes on calling; one that has not is told what is wrong, in its own time."""
     with world.one.client() as early:
-        early.connect()
+        early.start()
         stopped(world.one, "gateway")
         assert early.call("alice", world.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
         with pytest.raises(e.DeadlineExceeded):

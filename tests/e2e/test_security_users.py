@@ -95,4 +95,4 @@ def test_another_user_who_reaches_the_sockets_is_turned_away(running: Daemon) ->
         with Raw(running.home.control_socket) as raw:
             hello(raw)
         with running.client() as client:
-            client.connect()
+            client.start()

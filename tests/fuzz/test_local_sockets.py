@@ -307,7 +307,7 @@ def test_connections_that_say_hello_and_stay_are_limited(shared: Daemon) -> None
     context.set(zmq.MAX_SOCKETS, 2000)
     programs: list[zmq.Socket[bytes]] = []
     with unharmed(shared), shared.client() as early:
-        early.connect()
+        early.start()
 
         def come_in() -> zmq.Socket[bytes]:
             program = context.socket(zmq.DEALER)

@@ -254,7 +254,7 @@ def test_who_is_asked_for_an_identity_shows_it() -> None:
         waiting = [asyncio.ensure_future(connection.want(KEY)) for _ in range(2)]
         await asyncio.sleep(0)
         assert said(connection)[0] == WireWant(KEY)
-        connection._handle(WireIntroduce(BOB.delegation()), b"")
+        connection.handle(WireIntroduce(BOB.delegation()), b"")
         assert await asyncio.gather(*waiting) == [None, None]
         assert connection.introductions.until[KEY] > NOW
 
@@ -273,7 +273,7 @@ def test_who_could_not_show_it_before_is_asked_again() -> None:
         again = asyncio.ensure_future(connection.want(KEY))
         await asyncio.sleep(0)
         assert said(connection) == [WireWant(KEY)]
-        connection._handle(WireIntroduce(BOB.delegation()), b"")
+        connection.handle(WireIntroduce(BOB.delegation()), b"")
         await again
 
     asyncio.run(main())

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 import uvloop
 
-from fastn_p2p_client.dispatch import Binding, Dispatcher
+from fastn_p2p_client.binding import Binding
+from fastn_p2p_client.dispatch import Dispatcher
 from fastn_p2p_client.errors import (
     ApplicationError,
     BadMessage,

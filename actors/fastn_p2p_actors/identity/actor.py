@@ -13,7 +13,7 @@ import msgspec
 from fastn_p2p_client.dispatch import Dispatcher
 from fastn_p2p_client.errors import BadMessage, Forbidden, InternalError, P2PError
 from fastn_p2p_client.link import Link
-from fastn_p2p_client.messages import UNDECODABLE, Cancel, Deliver, Done, Failure, encode
+from fastn_p2p_client.messages import UNDECODABLE, Cancel, Deliver, Done, Failure, Offer, SessionPart, encode
 
 from ..mailbox import Mailbox, Sender
 from ..settings import IdentitySettings
@@ -31,7 +31,7 @@ DRAIN_SECONDS: Final = 4.0
 """How long requests in flight and hooks may take when the process ends; the supervisor allows one second more."""
 GOODBYE_SECONDS: Final = 0.5
 
-_delivered: Final = msgspec.msgpack.Decoder(Deliver | Cancel)
+_delivered: Final = msgspec.msgpack.Decoder(Deliver | Offer | SessionPart)
 _request: Final = msgspec.msgpack.Decoder(IdentityRequest)
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class IdentityActor:
         self._hosted: dict[tuple[str, str], Hosted] = {}
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._dispatcher = Dispatcher(self._answer)
+        self._dispatcher = Dispatcher(self._answer, self._say)
         self._network = Link(
             stage.home.mailbox("network"),
             "network",
@@ -129,14 +129,21 @@ class IdentityActor:
             return  # an answer that came too late
         if type(message) is Deliver:
             self._dispatcher.deliver(correlation, message, payload)
-        else:
+        elif type(message) is Offer:
+            self._dispatcher.offer(correlation, message, payload)
+        elif type(message) is Cancel:
             self._dispatcher.cancel(correlation)
+        else:
+            self._dispatcher.take(correlation, message, payload)
 
     def _answer(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:
             self._network.send(correlation, header, payload)
         except P2PError as error:
             log.warning("an answer was lost: %s", error)
+
+    def _say(self, correlation: bytes, header: bytes, payload: bytes | memoryview) -> None:
+        self._network.send(correlation, header, payload, credited=True)
 
     # ── the gateway ──────────────────────────────────────────────────────────────────────────────
 

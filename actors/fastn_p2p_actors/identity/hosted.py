@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from fastn_p2p_client.dispatch import Binding
+from fastn_p2p_client.binding import Binding
 from fastn_p2p_client.errors import HandlerFailed, InvalidConfig, P2PError, ProtocolNotInstalled, StorageFailed
-from fastn_p2p_client.handlers import RequestHandler
+from fastn_p2p_client.handlers import RequestHandler, StreamHandler
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.protocol import BindingContext, Protocol
 
@@ -77,16 +77,14 @@ class Hosted:
             StorageFailed: its workspace cannot be written to.
         """
         code = await _instantiate(self._context(), config, self._where)
-        handler = _guarded(
-            self.protocol, self.identity, "has no usable handler", lambda: RequestHandler.of_protocol(code)
-        )
+        handler, streams = _handlers(self.protocol, self.identity, code)
         if not (self.workspace / _CREATED).exists():
             await self._hook("on_create", code.on_create)
             write_atomically(self.workspace / _CREATED, b"")
         await self._hook("on_activate", code.on_activate)
         self._code = code
         self.access = _access(code, allow)
-        self.binding = Binding(self.identity, self.key, self.protocol, self.instance, handler)
+        self.binding = Binding(self.identity, self.key, self.protocol, self.instance, handler, streams)
         return self.binding
 
     async def reload(self, config: bytes, allow: tuple[str, ...]) -> None:
@@ -129,7 +127,16 @@ async def check_binding(context: BindingContext, config: bytes) -> None:
         ProtocolNotInstalled, InvalidConfig, HandlerFailed: as ``Hosted.start``.
     """
     code = await _instantiate(context, config)
-    _guarded(context.protocol, context.identity, "has no usable handler", lambda: RequestHandler.of_protocol(code))
+    _handlers(context.protocol, context.identity, code)
+
+
+def _handlers(protocol: str, identity: str, code: Protocol) -> tuple[RequestHandler | None, StreamHandler | None]:
+    return _guarded(
+        protocol,
+        identity,
+        "has no usable handler",
+        lambda: (RequestHandler.of_protocol(code), StreamHandler.of_protocol(code)),
+    )
 
 
 async def _instantiate(context: BindingContext, config: bytes, where: str = "") -> Protocol:

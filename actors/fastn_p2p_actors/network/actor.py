@@ -25,15 +25,22 @@ from fastn_p2p_client.messages import (
     ApplicationFailure,
     Call,
     Cancel,
+    Chunk,
     Conclude,
+    Credit,
     Done,
+    Eof,
     Failure,
     IdentityStatus,
     Message,
+    Open,
+    Opened,
     PeerList,
     PeerReply,
     Reply,
+    Reset,
     Serve,
+    Stop,
     TicketText,
     Withdraw,
     encode,
@@ -64,11 +71,13 @@ from .messages import (
 )
 from .neighbours import Neighbours
 from .parking import Parking
+from .peer_streams import Arrival
 from .pool import Pool
 from .presence import Presence
 from .registry import OnlineIdentity, Registry
 from .requests import Requests
 from .routes import Routes
+from .sessions import Sessions, is_ours
 from .vault_client import VaultClient
 from .wire import WireRequest
 
@@ -78,6 +87,7 @@ log = logging.getLogger(__name__)
 
 _decoder: Final = msgspec.msgpack.Decoder(NetworkRequest)
 _DONE: Final = encode(Done())
+_SESSION_PARTS: Final = frozenset({Opened, Chunk, Eof, Done, Credit, Reset, Stop, Failure, ApplicationFailure})
 _DRAIN: Final = 4.0
 
 
@@ -110,6 +120,7 @@ class Network:
         self.routes = Routes(self.book, [self.book, self._hosts], self._wall)
         self.requests = Requests(self.mailbox, self.registry, self.book, self.parking)
         self.calls = Calls(self.mailbox, self.registry, self.routes, self.requests, self.parking)
+        self.sessions = Sessions(self.mailbox, self.registry, self.routes, self.book, self.parking)
         self.pool = self.routes.pool = Pool(self.endpoint, self, wall=self._wall)
         self.presence = Presence(
             self.endpoint, vault, self.registry, self._hosts, self.book, settings.grant_key, self._wall
@@ -128,6 +139,7 @@ class Network:
             task.cancel()
         self.calls.close()
         self.requests.close()
+        self.sessions.close()
         self.presence.close()
         self.pool.close()
         for task in self._tasks:
@@ -149,6 +161,9 @@ class Network:
 
     def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
         self.requests.on_request(connection, request, payload)
+
+    def on_arrival(self, arrival: Arrival) -> None:
+        self.sessions.on_arrival(arrival)
 
     def on_cancel(self, connection: PeerConnection, number: int) -> None:
         self.requests.on_cancel(connection, number)
@@ -177,10 +192,15 @@ class Network:
         kind = type(message)
         if kind is Call:
             self.calls.on_call(sender, correlation, message, payload)
-        elif kind is Reply or kind is ApplicationFailure or kind is Failure:
+        elif kind is Reply or ((kind is ApplicationFailure or kind is Failure) and not is_ours(correlation)):
             self.requests.on_answer(sender, correlation, message, payload)
+        elif kind in _SESSION_PARTS:
+            self.sessions.on_part(sender, correlation, header, message, payload)
         elif kind is Cancel:
             self.calls.on_cancel(sender, correlation)
+            self.sessions.on_part(sender, correlation, header, message, payload)
+        elif kind is Open:
+            self.sessions.on_open(sender, correlation, message, payload)
         else:
             self._spawn(self._answer(sender, correlation, message))
 
@@ -190,6 +210,7 @@ class Network:
             self.parking.unsettled()
         self.calls.on_sender_gone(sender)
         self.requests.on_sender_gone(sender)
+        self.sessions.on_sender_gone(sender)
 
     def _fail(self, sender: Sender, correlation: bytes, error: P2PError) -> None:
         self.mailbox.send(sender, correlation, encode(Failure.of(error)))

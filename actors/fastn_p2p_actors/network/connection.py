@@ -1,10 +1,13 @@
-"""One QUIC connection to another daemon: its call channel, its bulk streams, and what is in flight over it."""
+"""One QUIC connection to another daemon: its call channel, and what is in flight over it.
+
+Large payloads travel on streams of their own (``bulk``), and so does each session (``peer_sessions``).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from iroh.iroh_ffi import IrohError
@@ -13,25 +16,24 @@ from fastn_p2p_client.errors import (
     BadMessage,
     ConnectionLost,
     CredentialError,
-    HandlerFailed,
-    LocalError,
     Overloaded,
     P2PError,
     PayloadTooLarge,
-    error_from,
 )
-from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_NAME, MAX_PAYLOAD
+from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_NAME, MAX_SESSIONS_PER_PEER
 from fastn_p2p_client.messages import ConnectionStatus
 from fastn_p2p_client.trace import TRACING, mark
 
 from ..credentials import Delegation
+from .bulk import MAX_BULK_STREAMS, Bulk
 from .intake import Intake
 from .introductions import Introductions
+from .peer_sessions import PeerSessions
+from .peer_streams import Arrival, said_by_peer
 from .wire import (
     BULK_THRESHOLD,
     CLOSE_PROTOCOL_ERROR,
     CLOSE_VERSION,
-    PREFIX_BYTES,
     WIRE_VERSION,
     FrameReader,
     Wire,
@@ -57,19 +59,17 @@ log = logging.getLogger(__name__)
 
 _READ_SMALL: Final = 16 * 1024
 _READ_LARGE: Final = 256 * 1024
-_READ_BULK: Final = 1024 * 1024
-_MAX_FRAME: Final = MAX_PAYLOAD + 65536 + PREFIX_BYTES + 4096
-_MAX_BULK_STREAMS: Final = 16
-"""Bulk streams read at once: what one peer can make us hold in memory is this times the frame limit."""
 _MAX_QUEUED: Final = 64 * 1024 * 1024
 """Bytes that wait for a peer that does not read; above it requests, and then replies, end with ``Overloaded``.
 Above twice as much, the peer reads not even that, and is left."""
+_MAX_INTRODUCED: Final = 4096
+"""Delegations that are remembered as verified."""
 _FRAME_COST: Final = 64
 """Bytes of memory that a queued frame takes beside its own."""
-_RECEIVE_WINDOW: Final = 32 * 1024 * 1024
-"""Bytes that the other side may have sent and we have not read yet, over all streams."""
-_BULK_TIMEOUT: Final = 120.0
-"""Seconds that a bulk stream may take to arrive."""
+_STREAM_WINDOW: Final = 1_250_000
+"""Bytes of one stream that the other side may have sent and we have not read yet: the QUIC library's own number."""
+_RECEIVE_WINDOW: Final = (MAX_SESSIONS_PER_PEER + MAX_BULK_STREAMS + 4) * _STREAM_WINDOW
+"""The same over all streams: so much that sessions that nobody reads cannot keep calls from getting through."""
 HELLO_TIMEOUT: Final = 10.0
 """Seconds within which the other side's hello must come."""
 _PING_AFTER: Final = 1.0
@@ -100,6 +100,7 @@ class Conversation(Protocol):
         ...
 
     def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None: ...
+    def on_arrival(self, arrival: Arrival) -> None: ...
     def on_cancel(self, connection: PeerConnection, number: int) -> None: ...
     def on_hello(self, connection: PeerConnection) -> None: ...
     def on_superseded(self, connection: PeerConnection, by: PeerConnection) -> None: ...
@@ -125,7 +126,6 @@ class PeerConnection:
         self._raw = raw
         self._owner = owner
         self._wall = wall
-        self._intake = intake
         self.outgoing = outgoing
         self.endpoint = bytes(raw.remote_id().to_bytes())
         self.remote_process = b""
@@ -145,6 +145,8 @@ class PeerConnection:
         """Those that it took back before they came: a large one travels on a stream of its own. The owner's."""
         self.introductions = Introductions()
         """Who speaks through the other endpoint."""
+        self._introduced: set[bytes] = set()
+        """Delegations that have been verified here: sessions show them each time."""
         self._shown: dict[bytes, bytes] = {}
         self._wanted: dict[bytes, asyncio.Future[None]] = {}
         self._next_number = 0
@@ -152,8 +154,8 @@ class PeerConnection:
         self._queued = 0
         self._wake: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._bulk = asyncio.Semaphore(_MAX_BULK_STREAMS)
-        self._bulk_streams = 0
+        self._bulk = Bulk(raw, self, intake, self._spawn)
+        self.sessions = PeerSessions(self, raw)
         self._watchdog: asyncio.TimerHandle | None = None
         self._asked_at = 0.0
         """When the first request was sent since the other side was last heard."""
@@ -165,12 +167,13 @@ class PeerConnection:
 
     def start(self, hello: WireHello) -> None:
         self._raw.set_receive_window(_RECEIVE_WINDOW)
-        self._raw.set_max_concurrent_bi_streams(0 if self.outgoing else 1)
-        self._raw.set_max_concurrent_uni_streams(_MAX_BULK_STREAMS)
+        channels = 0 if self.outgoing else 1
+        self._raw.set_max_concurrent_bi_streams(channels + MAX_SESSIONS_PER_PEER)
+        self._raw.set_max_concurrent_uni_streams(MAX_BULK_STREAMS)
         self._hello_timer = self._loop.call_later(HELLO_TIMEOUT, self._miss_hello)
         self._write(frame(hello))
         self._spawn(self._run_channel())
-        self._spawn(self._accept_bulk())
+        self._spawn(self._accept(self._bulk.accept))
         self._spawn(self._await_end())
 
     def close(self, code: int, reason: str) -> None:
@@ -189,7 +192,7 @@ class PeerConnection:
 
     @property
     def in_flight(self) -> int:
-        return len(self.pending) + len(self.serving)
+        return len(self.pending) + len(self.serving) + len(self.sessions)
 
     def ways(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Addresses and relays over which the other side is reached at the moment."""
@@ -210,7 +213,7 @@ class PeerConnection:
             address=address,
             rtt_ms=rtt,
             outgoing=self.outgoing,
-            streams=1 + self._bulk_streams,
+            streams=1 + self._bulk.open + len(self.sessions),
             in_flight=self.in_flight,
             sent=self.sent,
             received=self.received,
@@ -246,6 +249,7 @@ class PeerConnection:
         pending, self.pending = self.pending, {}
         for call in pending.values():
             call.on_failure(ConnectionLost(what="the connection to the peer"))
+        self.sessions.lost()
         self._owner.on_closed(self)
         current = asyncio.current_task()
         for task in self._tasks:
@@ -269,7 +273,7 @@ class PeerConnection:
         Raises:
             Overloaded: the peer does not read what it is sent; nothing was queued.
         """
-        if self._queued > _MAX_QUEUED:
+        if self._queued + self._bulk.queued > _MAX_QUEUED:
             raise Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
         self._next_number = number = self._next_number + 1
         self.pending[number] = call
@@ -277,18 +281,22 @@ class PeerConnection:
         introduction = self._owner.introduction_for(source)
         if len(payload) > BULK_THRESHOLD:
             first = b"" if introduction is None else frame(WireIntroduce(introduction))
-            self._spawn(self._send_bulk(first + frame(request, payload)))
+            self._bulk.send(first + frame(request, payload))
         else:
             if introduction is not None and self._shown.get(source) is not introduction:
                 self._shown[source] = introduction
                 self._write(frame(WireIntroduce(introduction)))
             self._write(frame(request, payload))
+        self.expect()
+        return number
+
+    def expect(self) -> None:
+        """Something is on its way that the other side should answer: from now on its silence is watched."""
         self.used_at = self._loop.time()
         if self._asked_at <= self.heard_at:
             self._asked_at = self.used_at
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(_PING_AFTER, self._watch_silence)
-        return number
 
     def cancel(self, number: int) -> None:
         if self.pending.pop(number, None) is not None:
@@ -298,7 +306,7 @@ class PeerConnection:
         """Answer one of the other side's requests."""
         if self.closed:
             return
-        if self._queued > _MAX_QUEUED:
+        if self._queued + self._bulk.queued > _MAX_QUEUED:
             error = Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
             message, payload = _failure(message.id, error), b""
         try:
@@ -306,7 +314,7 @@ class PeerConnection:
         except BadMessage as unfit:  # what the handler said no with is too long
             data, payload = frame(_failure(message.id, unfit)), b""
         if len(payload) > BULK_THRESHOLD:
-            self._spawn(self._send_bulk(data))
+            self._bulk.send(data)
         else:
             self._write(data)
 
@@ -344,7 +352,18 @@ class PeerConnection:
             self.close(CLOSE_PROTOCOL_ERROR, error.message())
             return
         self._spawn(self._write_channel(stream.send()))
+        self._spawn(self._accept(self.sessions.accept))
         await self._read_channel(stream.recv())
+
+    async def _accept(self, streams: Callable[[], Awaitable[None]]) -> None:
+        """Take streams from when there is a hello until the connection ends."""
+        try:
+            await asyncio.shield(self.ready)
+            await streams()
+        except ConnectionLost:
+            return  # before there was a hello
+        except IrohError as error:
+            self.close(CLOSE_PROTOCOL_ERROR, error.message())
 
     async def _write_channel(self, stream: SendStream) -> None:
         try:
@@ -375,14 +394,13 @@ class PeerConnection:
                 if not data:
                     raise BadMessage(reason="the call channel was closed")
                 size = _READ_LARGE if len(data) == size else _READ_SMALL
-                self.received += len(data)
-                self.heard_at = self._loop.time()
+                self.count(0, len(data))
                 if TRACING:
                     mark("3 network: read from QUIC")
                 for message, payload in reader.feed(data):
                     if not self.remote_process and type(message) is not WireHello:
                         raise BadMessage(reason="the first frame is no hello")
-                    self._handle(message, payload)
+                    self.handle(message, payload)
         except (BadMessage, PayloadTooLarge) as error:
             log.warning("closing the connection to %s: %s", self.name, error)
             self.close(CLOSE_PROTOCOL_ERROR, error.code)
@@ -392,7 +410,15 @@ class PeerConnection:
             log.exception("closing the connection to %s", self.name)
             self.close(CLOSE_PROTOCOL_ERROR, "internal error")
 
-    def _handle(self, message: Wire, payload: bytes) -> None:
+    def count(self, sent: int, received: int) -> None:
+        """So many bytes have passed, on whatever stream."""
+        self.sent += sent
+        if received:
+            self.received += received
+            self.heard_at = self._loop.time()
+
+    def handle(self, message: Wire, payload: bytes) -> None:
+        """A frame has come, on the channel or on a bulk stream."""
         kind = type(message)
         if kind is WireReply:
             call = self.pending.pop(message.id, None)  # type: ignore[union-attr]
@@ -407,11 +433,11 @@ class PeerConnection:
         elif isinstance(message, WireFailure):
             call = self.pending.pop(message.id, None)
             if call is not None:
-                call.on_failure(_said_by_peer(message))
+                call.on_failure(said_by_peer(message))
         elif isinstance(message, WireCancel):
             self._owner.on_cancel(self, message.id)
         elif isinstance(message, WireIntroduce):
-            self._on_introduce(message)
+            self.on_introduce(message)
         elif isinstance(message, WireWant):
             introduction = self._owner.introduction_for(message.identity)
             if introduction is not None:
@@ -436,10 +462,29 @@ class PeerConnection:
         if not self.ready.done():
             self.close(CLOSE_PROTOCOL_ERROR, f"no hello within {HELLO_TIMEOUT:g} s")
 
-    def _on_introduce(self, message: WireIntroduce) -> None:
+    def introduction_for(self, identity: bytes) -> bytes | None:
+        """Our own signed delegation for an identity that is online here."""
+        return self._owner.introduction_for(identity)
+
+    def arrived(self, arrival: Arrival) -> None:
+        """The other side opens a session."""
+        self._owner.on_arrival(arrival)
+
+    def check_source(self, source: bytes) -> None:
+        """Raises why whoever asks has not been proved to speak through the other endpoint."""
+        if not self.introductions.hold(source, self._wall()):
+            raise self.introductions.rejection or BadMessage(reason="the caller has not been introduced")
+
+    def on_introduce(self, message: WireIntroduce) -> None:
+        """The other side shows that an identity speaks through its endpoint."""
+        if message.delegation in self._introduced:
+            return
         try:
             delegation = self._owner.check_introduction(self, message.delegation)
             self.introductions.add(delegation)
+            if len(self._introduced) >= _MAX_INTRODUCED:
+                self._introduced.clear()
+            self._introduced.add(message.delegation)
         except (CredentialError, BadMessage, Overloaded) as error:
             log.warning("introduction over %s refused: %s", self.name, error)
             self.introductions.rejection = error
@@ -449,8 +494,9 @@ class PeerConnection:
             wanted.set_result(None)
 
     def _on_request(self, request: WireRequest, payload: bytes) -> None:
-        if not self.introductions.hold(request.source, self._wall()):
-            error = self.introductions.rejection or BadMessage(reason="the caller has not been introduced")
+        try:
+            self.check_source(request.source)
+        except P2PError as error:
             self.answer(_failure(request.id, error))
             return
         if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:
@@ -462,73 +508,11 @@ class PeerConnection:
         self.used_at = self._loop.time()
         self._owner.on_request(self, request, payload)
 
-    # ── bulk streams ─────────────────────────────────────────────────────────────────────────────
-
-    async def _send_bulk(self, data: bytes) -> None:
-        self._bulk_streams += 1
-        self._queued += len(data)
-        try:
-            stream = await self._raw.open_uni()
-            await stream.write_all(data)
-            await stream.finish()
-            self.sent += len(data)
-        except IrohError as error:
-            self.close(CLOSE_PROTOCOL_ERROR, error.message())
-        finally:
-            self._bulk_streams -= 1
-            self._queued -= len(data)
-
-    async def _accept_bulk(self) -> None:
-        try:
-            await asyncio.shield(self.ready)
-            while True:
-                await self._bulk.acquire()
-                stream = await self._raw.accept_uni()
-                self._spawn(self._read_bulk(stream))
-        except ConnectionLost:
-            return  # before there was a hello
-        except IrohError as error:
-            self.close(CLOSE_PROTOCOL_ERROR, error.message())
-
-    async def _read_whole(self, stream: RecvStream) -> bytes:
-        """Everything until the stream's end. Raises PayloadTooLarge, IrohError."""
-        parts: list[bytes] = []
-        size = 0
-        try:
-            # A read takes its buffer at once: never more than what has come already.
-            while part := await stream.read(min(max(size, _READ_SMALL), _READ_BULK)):
-                parts.append(part)
-                size += len(part)
-                self.received += len(part)
-                self.heard_at = self._loop.time()
-                self._intake.take(self, len(part))
-                if size > _MAX_FRAME:
-                    raise PayloadTooLarge(size=size, limit=_MAX_FRAME)
-            return b"".join(parts)
-        finally:
-            self._intake.give_back(self, size)
-
     def shed(self, reason: str) -> None:
-        """As ``close``, for whoever holds too much."""
-        log.warning("closing the connection to %s: %s", self.name, reason)
-        self.close(CLOSE_PROTOCOL_ERROR, reason)
-
-    async def _read_bulk(self, stream: RecvStream) -> None:
-        self._bulk_streams += 1
-        try:
-            async with asyncio.timeout(_BULK_TIMEOUT):
-                data = await self._read_whole(stream)
-            for message, payload in FrameReader(MAX_PAYLOAD).feed(data):
-                self._handle(message, payload)
-        except (BadMessage, PayloadTooLarge, IrohError, TimeoutError) as error:
-            log.warning("closing the connection to %s: %s", self.name, error)
-            self.close(CLOSE_PROTOCOL_ERROR, "bad bulk stream")
-        except Exception:
-            log.exception("closing the connection to %s", self.name)
-            self.close(CLOSE_PROTOCOL_ERROR, "internal error")
-        finally:
-            self._bulk_streams -= 1
-            self._bulk.release()
+        """End it: the other side holds too much, or does not keep to the protocol."""
+        if not self.closed:
+            log.warning("closing the connection to %s: %s", self.name, reason)
+            self.close(CLOSE_PROTOCOL_ERROR, reason)
 
     # ── silence ──────────────────────────────────────────────────────────────────────────────────
 
@@ -536,7 +520,7 @@ class PeerConnection:
         """While calls are in flight, or have ended unanswered: ask after a silence, give up after a long one. Costs
         nothing when idle."""
         self._watchdog = None
-        if self.closed or not (self.pending or self._asked_at > self.heard_at):
+        if self.closed or not (self.pending or self.sessions or self._asked_at > self.heard_at):
             return
         now = self._loop.time()
         silent = now - max(self.heard_at, self._asked_at)
@@ -550,11 +534,3 @@ class PeerConnection:
 
 def _failure(number: int, error: P2PError) -> WireFailure:
     return WireFailure(number, error.code, error.fields())
-
-
-def _said_by_peer(message: WireFailure) -> P2PError:
-    """The error that the other side names. What only this side can know, it cannot say."""
-    error = error_from(message.code, message.fields)
-    if isinstance(error, LocalError):
-        return HandlerFailed(peer="the peer", protocol="the protocol", reason=f"its daemon says {error.code}")
-    return error

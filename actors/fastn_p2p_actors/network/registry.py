@@ -30,7 +30,19 @@ _LATENCIES = 1024
 class Binding:
     """One protocol instance of one identity, and how its calls went since this process started."""
 
-    __slots__ = ("access", "calls", "errors", "identity", "in_flight", "instance", "protocol", "seconds", "sender")
+    __slots__ = (
+        "access",
+        "calls",
+        "errors",
+        "identity",
+        "in_flight",
+        "instance",
+        "opened",
+        "protocol",
+        "seconds",
+        "sender",
+        "sessions",
+    )
 
     def __init__(
         self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList, sender: Sender
@@ -43,6 +55,10 @@ class Binding:
         self.calls = 0
         self.errors = 0
         self.in_flight = 0
+        self.opened = 0
+        """Sessions since this process started."""
+        self.sessions = 0
+        """Those that stand."""
         self.seconds: deque[float] = deque(maxlen=_LATENCIES)
 
     def status(self) -> BindingStatus:
@@ -59,6 +75,8 @@ class Binding:
             calls=self.calls,
             errors=self.errors,
             in_flight=self.in_flight,
+            opened=self.opened,
+            sessions=self.sessions,
             p50_ms=percentile(0.50),
             p99_ms=percentile(0.99),
         )
@@ -145,6 +163,7 @@ class Registry:
         earlier = self._counters.get((identity.raw, protocol, instance))
         if earlier is not None:
             binding.calls, binding.errors, binding.seconds = earlier.calls, earlier.errors, earlier.seconds
+            binding.opened = earlier.opened
         self._counters[identity.raw, protocol, instance] = binding
         identity.bindings[protocol, instance] = binding
         return binding

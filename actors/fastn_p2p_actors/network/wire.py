@@ -3,9 +3,10 @@
 A frame is ``header length (2 bytes), payload length (4 bytes), header, payload``, lengths big-endian; the header
 is one of the structs below as a msgpack array with its integer tag first. The call channel is the first
 bidirectional stream of a connection, opened by whoever dialled, and carries frames both ways for the life of the
-connection. A request or reply whose payload is above ``BULK_THRESHOLD`` travels as one frame on a unidirectional
-stream of its own, a request there preceded by the ``Introduce`` of its source. Ids are chosen by whoever sends
-the request and are unique per connection and direction.
+connection. Every other bidirectional stream is a session: ``Introduce`` and ``Open`` one way, ``Accept`` (or
+``Refusal`` or ``Failure``, with id 0) the other way, and from then on bytes that are the programs' own. A request or
+reply whose payload is above ``BULK_THRESHOLD`` travels as one frame on a unidirectional stream of its own, a request
+there preceded by the ``Introduce`` of its source. Ids are chosen by whoever sends the request and are unique per connection and direction.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ __all__ = [
     "CLOSE_VERSION",
     "WIRE_VERSION",
     "FrameReader",
+    "Opening",
     "Wire",
+    "WireAccept",
     "WireCancel",
     "WireFailure",
     "WireHello",
     "WireIntroduce",
+    "WireOpen",
     "WirePing",
     "WirePong",
     "WireRefusal",
@@ -131,6 +135,20 @@ class WireWant(Message, frozen=True, tag=9):
     identity: bytes
 
 
+class WireOpen(Message, frozen=True, tag=10):
+    """Opens a session on the stream that it comes on; the payload is the initial data. Fields as in ``Request``."""
+
+    source: bytes
+    target: bytes
+    protocol: str
+    instance: str
+    deadline_ms: int
+
+
+class WireAccept(Message, frozen=True, tag=11):
+    """The session stands: what follows, both ways, are its bytes."""
+
+
 Wire: TypeAlias = (
     WireHello
     | WireIntroduce
@@ -142,6 +160,8 @@ Wire: TypeAlias = (
     | WirePing
     | WirePong
     | WireWant
+    | WireOpen
+    | WireAccept
 )
 
 _decoder: Final[msgspec.msgpack.Decoder[Wire]] = msgspec.msgpack.Decoder(Wire)
@@ -215,3 +235,47 @@ class FrameReader:
             yield message, data[middle:end]
         if position < size:
             self._rest = data[position:] if position else data
+
+
+class Opening:
+    """The frames at the beginning of a stream whose rest is not framed.
+
+    Args:
+        max_payload: a frame that announces more is an error.
+    """
+
+    __slots__ = ("_data", "_max_payload", "taken")
+
+    def __init__(self, max_payload: int) -> None:
+        self._max_payload = max_payload
+        self._data = b""
+        self.taken = 0
+        """Bytes of the frames that were read."""
+
+    def feed(self, data: bytes) -> None:
+        """More has come."""
+        self._data += data
+
+    def next(self) -> tuple[Wire, bytes] | None:
+        """The next frame, as (message, payload), or None when it is not complete.
+
+        Raises:
+            BadMessage, PayloadTooLarge: as ``FrameReader.feed``.
+        """
+        data = self._data
+        if len(data) < PREFIX_BYTES:
+            return None
+        header_size, payload_size = _PREFIX.unpack_from(data)
+        if payload_size > self._max_payload:
+            raise PayloadTooLarge(size=payload_size, limit=self._max_payload)
+        middle = PREFIX_BYTES + header_size
+        end = middle + payload_size
+        if len(data) < end:
+            return None
+        self._data = data[end:]
+        self.taken += end
+        return decode_wire(data[PREFIX_BYTES:middle]), data[middle:end]
+
+    def rest(self) -> bytes:
+        """What has come behind the frames."""
+        return self._data

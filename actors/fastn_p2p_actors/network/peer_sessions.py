@@ -1,0 +1,149 @@
+"""The sessions over one connection to another daemon: how many there are, and how they begin."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from iroh.iroh_ffi import IrohError
+
+from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError
+from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER
+
+from .peer_streams import Approach, Arrival, read_frame, refuse
+from .wire import Opening, WireFailure, WireIntroduce, WireOpen, frame
+
+if TYPE_CHECKING:
+    from iroh.iroh_ffi import BiStream, Connection
+
+    from .connection import PeerConnection
+
+__all__ = ["PeerSessions"]
+
+log = logging.getLogger(__name__)
+
+_OPENING_TIMEOUT: Final = 10.0
+"""Seconds within which a stream must say what it is for."""
+
+
+class PeerSessions:
+    """What ``Approach`` and ``Arrival`` need of their connection, and no more."""
+
+    def __init__(self, connection: PeerConnection, raw: Connection) -> None:
+        self._connection = connection
+        self._raw = raw
+        self._legs: set[Approach | Arrival] = set()
+        self._mine = 0
+        self._arriving: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._legs)
+
+    @property
+    def name(self) -> str:
+        return self._connection.name
+
+    # ── those that we open ───────────────────────────────────────────────────────────────────────
+
+    def begin(self, leg: Approach) -> None:
+        """We open one more.
+
+        Raises:
+            Overloaded: there are too many.
+            ConnectionLost: the connection has ended.
+        """
+        if self._connection.closed:
+            raise ConnectionLost(what="the connection to the peer")
+        if self._mine >= MAX_SESSIONS_PER_PEER:
+            raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
+        self._mine += 1
+        self._legs.add(leg)
+        self._connection.expect()
+
+    def end(self, leg: Approach | Arrival) -> None:
+        """It is over."""
+        if leg in self._legs:
+            self._legs.discard(leg)
+            if isinstance(leg, Approach):
+                self._mine -= 1
+
+    def opening(self, request: WireOpen, payload: bytes) -> bytes:
+        """The frames that a session begins with."""
+        introduction = self._connection.introduction_for(request.source)
+        first = b"" if introduction is None else frame(WireIntroduce(introduction))
+        return first + frame(request, payload)
+
+    async def open_stream(self) -> BiStream:
+        """Raises IrohError when the connection has ended."""
+        return await self._raw.open_bi()
+
+    # ── those that the peer opens ────────────────────────────────────────────────────────────────
+
+    async def accept(self) -> None:
+        """Take every stream that the peer opens. Raises IrohError when the connection has ended."""
+        while True:
+            task = asyncio.get_running_loop().create_task(self._arrive(await self._raw.accept_bi()))
+            self._arriving.add(task)
+            task.add_done_callback(self._arriving.discard)
+
+    async def _arrive(self, stream: BiStream) -> None:
+        opening = Opening(max(MAX_INITIAL, 1))
+        try:
+            async with asyncio.timeout(_OPENING_TIMEOUT):
+                request, payload = await self._read_request(stream, opening)
+        except TimeoutError:
+            refuse(stream, _failure(BadMessage(reason="the stream did not say what it is for")))
+        except IrohError as error:
+            log.debug("a stream of %s ended at once: %s", self.name, error.message())
+        except P2PError as error:
+            self.shed(f"a bad session: {error.code}")
+        else:
+            self.count(0, opening.taken)
+            try:
+                self._check(request)
+            except P2PError as error:
+                refuse(stream, _failure(error))
+                return
+            arrival = Arrival(self, stream, request, payload)
+            self._legs.add(arrival)
+            self._connection.expect()
+            self._connection.arrived(arrival)
+
+    async def _read_request(self, stream: BiStream, opening: Opening) -> tuple[WireOpen, bytes]:
+        while True:
+            message, payload = await read_frame(stream, opening)
+            if isinstance(message, WireIntroduce):
+                self._connection.on_introduce(message)
+            elif isinstance(message, WireOpen):
+                if opening.rest():
+                    raise BadMessage(reason="bytes before the session was accepted")
+                return message, payload
+            else:
+                raise BadMessage(reason=f"a stream that begins with {type(message).__name__}")
+
+    def _check(self, request: WireOpen) -> None:
+        self._connection.check_source(request.source)
+        if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:
+            raise BadMessage(reason=f"a name of more than {MAX_NAME} characters")
+
+    # ── all ──────────────────────────────────────────────────────────────────────────────────────
+
+    def count(self, sent: int, received: int) -> None:
+        """So many bytes have passed."""
+        self._connection.count(sent, received)
+
+    def shed(self, reason: str) -> None:
+        """The peer does not keep to the protocol: end the connection."""
+        self._connection.shed(reason)
+
+    def lost(self) -> None:
+        """The connection has ended."""
+        for task in self._arriving:
+            task.cancel()
+        for leg in list(self._legs):
+            leg.lost()
+
+
+def _failure(error: P2PError) -> WireFailure:
+    return WireFailure(0, error.code, error.fields())

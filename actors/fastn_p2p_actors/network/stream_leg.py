@@ -1,0 +1,262 @@
+"""A session's leg to another daemon: one bidirectional QUIC stream.
+
+Towards the relay it behaves as a process that reads and writes would: it answers ``Eof`` with ``Done`` once the
+stream is finished, grants credit for what QUIC has taken, and sends chunks only within the credit it was granted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from iroh.iroh_ffi import IrohError
+
+from fastn_p2p_client.errors import ConnectionLost
+from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_FAILED, RESET_LOST, SESSION_WINDOW
+from fastn_p2p_client.messages import Cancel, Chunk, Credit, Done, Eof, Failure, Message, Reset, Stop, encode
+
+if TYPE_CHECKING:
+    from iroh.iroh_ffi import BiStream
+
+__all__ = ["StreamLeg", "Traffic"]
+
+log = logging.getLogger(__name__)
+
+_CHUNK: Final = Chunk()
+_CHUNK_HEADER: Final = encode(_CHUNK)
+_LOOK_FOR_STOP: Final = 0.05
+"""Seconds after which a stream that still stands is watched for its reader's end: short ones are not worth it."""
+_CODE: Final = re.compile(r"^(Reset|Stopped)\((\d+)\)")
+
+Emit: TypeAlias = Callable[[bytes, Message, bytes], None]
+"""Takes header, message and payload of what the other daemon's side says."""
+Traffic: TypeAlias = Callable[[int, int], None]
+"""Told of bytes (sent, received)."""
+
+
+class StreamLeg:
+    """Made when the stream stands and the session is open.
+
+    Args:
+        credit: how many bytes the side behind the relay takes at first.
+        preamble: goes out before everything else.
+        leftover: has been read from the stream already.
+    """
+
+    def __init__(
+        self,
+        stream: BiStream,
+        emit: Emit,
+        traffic: Traffic,
+        credit: int,
+        *,
+        preamble: bytes = b"",
+        leftover: bytes = b"",
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._send = stream.send()
+        self._recv = stream.recv()
+        self._emit = emit
+        self._traffic = traffic
+        self._credit = credit
+        self._granted = SESSION_WINDOW
+        self._preamble = preamble
+        self._leftover = leftover
+        self._queue: deque[bytes] = deque()
+        self._eof = False
+        self._finished = False
+        self._wake_reader: asyncio.Future[None] | None = None
+        self._wake_writer: asyncio.Future[None] | None = None
+        self._closing: set[asyncio.Task[Any]] = set()
+        self._reader = self._loop.create_task(self._read())
+        self._writer = self._loop.create_task(self._write())
+        self._watcher: asyncio.Task[None] | None = None
+        self._watch_soon = self._loop.call_later(_LOOK_FOR_STOP, self._watch)
+
+    # ── from the relay ───────────────────────────────────────────────────────────────────────────
+
+    def take(self, header: bytes, message: Message, payload: bytes) -> None:
+        if type(message) is Chunk:
+            self._granted -= len(payload) + CHUNK_COST
+            if self._granted < 0:
+                self._abort(RESET_FAILED)
+            self._queue.append(payload)
+            _wake(self._wake_writer)
+        elif isinstance(message, Credit):
+            self._credit += message.size
+            _wake(self._wake_reader)
+        elif isinstance(message, Eof):
+            self._eof = True
+            _wake(self._wake_writer)
+        elif isinstance(message, Reset):
+            self._stop_sending(message.code)
+        elif isinstance(message, Stop):
+            self._stop_reading(message.code)
+        elif isinstance(message, Failure | Cancel):
+            self._abort(RESET_LOST)
+
+    def close(self) -> None:
+        """Nothing more is wanted from the stream, and nothing more is sent. What is finished still arrives."""
+        self._watch_soon.cancel()
+        for task in (self._reader, self._writer, self._watcher):
+            if task is not None:
+                task.cancel()
+
+    # ── out ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _write(self) -> None:
+        queue = self._queue
+        try:
+            while True:
+                if self._preamble:
+                    head, self._preamble = self._preamble, b""
+                    data, cost = self._next_block() if queue else (b"", 0)
+                    await self._send.write_all(head + data)
+                    self._written(len(data), cost)
+                elif queue:
+                    data, cost = self._next_block()
+                    await self._send.write_all(data)
+                    self._written(len(data), cost)
+                elif self._eof:
+                    await self._send.finish()
+                    self._finished = True
+                    self._emit(encode(Done()), Done(), b"")
+                    return
+                else:
+                    self._wake_writer = self._loop.create_future()
+                    await self._wake_writer
+                    self._wake_writer = None
+        except IrohError as error:
+            self._write_failed(error)
+
+    def _written(self, size: int, cost: int) -> None:
+        if cost:
+            self._traffic(size, 0)
+            self._granted += cost
+            credit = Credit(cost)
+            self._emit(encode(credit), credit, b"")
+
+    def _next_block(self) -> tuple[bytes, int]:
+        """What is written next, and what it costs: small chunks together, large ones as they are."""
+        queue = self._queue
+        block = queue.popleft()
+        cost = len(block) + CHUNK_COST
+        if not queue or len(block) + len(queue[0]) > MAX_CHUNK:
+            return block, cost
+        parts, size = [block], len(block)
+        while queue and size + len(queue[0]) <= MAX_CHUNK:
+            parts.append(queue.popleft())
+            size += len(parts[-1])
+        return b"".join(parts), size + CHUNK_COST * len(parts)
+
+    def _write_failed(self, error: IrohError) -> None:
+        code = _code_of(error)
+        if code is None:
+            self._lost(error)
+        elif not self._finished:
+            self._stopped(code)
+
+    def _stopped(self, code: int) -> None:
+        """The other side reads no more."""
+        self._writer.cancel()
+        stop = Stop(code)
+        self._emit(encode(stop), stop, b"")
+
+    def _watch(self) -> None:
+        self._watcher = self._loop.create_task(self._watch_for_stop())
+
+    async def _watch_for_stop(self) -> None:
+        try:
+            code = await self._send.stopped()
+        except IrohError:
+            return  # the reader hears of it too
+        if code is not None and not self._finished:
+            self._stopped(code)
+
+    def _stop_sending(self, code: int) -> None:
+        if not self._finished:
+            self._finished = True
+            self._writer.cancel()
+            self._queue.clear()
+            self._close(self._send.reset(code))
+
+    # ── in ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                while self._credit <= CHUNK_COST:
+                    self._wake_reader = self._loop.create_future()
+                    await self._wake_reader
+                    self._wake_reader = None
+                limit = min(MAX_CHUNK, self._credit - CHUNK_COST)
+                if self._leftover:
+                    data, self._leftover = self._leftover[:limit], self._leftover[limit:]
+                else:
+                    data = await self._recv.read(limit)
+                    if not data:
+                        self._emit(encode(Eof()), Eof(), b"")
+                        return
+                self._traffic(0, len(data))
+                self._credit -= len(data) + CHUNK_COST
+                self._emit(_CHUNK_HEADER, _CHUNK, data)
+        except IrohError as error:
+            code = _code_of(error)
+            if code is None:
+                self._lost(error)
+            else:
+                self._emit_reset(code)
+
+    def _stop_reading(self, code: int) -> None:
+        if not self._reader.done():
+            self._reader.cancel()
+            self._close(self._recv.stop(code))
+            self._emit_reset(code)
+
+    def _emit_reset(self, code: int) -> None:
+        reset = Reset(code)
+        self._emit(encode(reset), reset, b"")
+
+    # ── both ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _lost(self, error: IrohError) -> None:
+        log.debug("a session's stream: %s", error.message())
+        failure = Failure.of(ConnectionLost(what="the connection to the peer"))
+        self._emit(encode(failure), failure, b"")
+        self.close()
+
+    def _abort(self, code: int) -> None:
+        """Let the other side know that this is not the end it should have had."""
+        if not self._reader.done():
+            self._reader.cancel()
+            self._close(self._recv.stop(code))
+        self._stop_sending(code)
+        self.close()
+
+    def _close(self, step: Any) -> None:
+        """Run the last step of a direction: a read or write that is cancelled has to let go of the stream first."""
+
+        async def run() -> None:
+            try:
+                await step
+            except IrohError as error:
+                log.debug("ending a session's stream: %s", error.message())
+
+        task = self._loop.create_task(run())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
+
+
+def _code_of(error: IrohError) -> int | None:
+    """The code with which the other side has ended the stream, or None when it was something else."""
+    found = _CODE.match(error.message())
+    return int(found[2]) if found else None

@@ -1,0 +1,123 @@
+"""One protocol instance that one identity offers, the handlers behind it, and what their outcomes are for others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from .errors import (
+    ApplicationError,
+    HandlerFailed,
+    InstanceNotFound,
+    P2PError,
+    PeerOffline,
+    ProtocolNotFound,
+)
+from .handlers import RequestHandler, StreamHandler
+from .keys import PublicKey
+from .limits import MAX_HEADER, MAX_PAYLOAD
+from .messages import ApplicationFailure, Deliver, Failure, Offer, encode
+
+__all__ = ["Binding", "Bindings", "Outcome", "failure", "outcome_of"]
+
+log = logging.getLogger(__name__)
+
+Outcome: TypeAlias = tuple[bytes, bytes]
+"""Header and payload of an answer."""
+
+_MAX_KIND: Final = 128
+_MAX_TEXT: Final = 4096
+_encode_payload: Final = msgspec.msgpack.Encoder().encode
+
+
+class Binding:
+    """One protocol instance that one identity offers, and the handlers behind it.
+
+    Attributes:
+        in_flight: handlers that run, including those that were cancelled and have not noticed yet.
+    """
+
+    __slots__ = ("handler", "identity", "in_flight", "instance", "key", "protocol", "streams")
+
+    def __init__(
+        self,
+        identity: str,
+        key: PublicKey,
+        protocol: str,
+        instance: str,
+        handler: RequestHandler | None,
+        streams: StreamHandler | None = None,
+    ) -> None:
+        self.identity = identity
+        self.key = key
+        self.protocol = protocol
+        self.instance = instance
+        self.handler = handler
+        self.streams = streams
+        self.in_flight = 0
+
+    def failed(self, reason: str) -> Outcome:
+        return failure(HandlerFailed(peer=self.key.id52, protocol=self.protocol, reason=reason))
+
+
+class Bindings:
+    """Those of one process, by identity, protocol and instance.
+
+    Attributes:
+        closed: whether nothing is taken any more.
+    """
+
+    def __init__(self) -> None:
+        self._bindings: dict[tuple[str, str, str], Binding] = {}
+        self.closed = False
+
+    def __iter__(self) -> Iterator[Binding]:
+        return iter(self._bindings.values())
+
+    def add(self, binding: Binding) -> None:
+        """Replaces one of the same name."""
+        self._bindings[binding.identity, binding.protocol, binding.instance] = binding
+
+    def remove(self, binding: Binding) -> None:
+        self._bindings.pop((binding.identity, binding.protocol, binding.instance), None)
+
+    def find(self, message: Deliver | Offer) -> Binding | P2PError:
+        """The binding that a message is for, or why there is none."""
+        binding = self._bindings.get((message.identity, message.protocol, message.instance))
+        if binding is not None and not self.closed:
+            return binding
+        offered = [binding for binding in self if binding.identity == message.identity]
+        if not offered or self.closed:
+            return PeerOffline(peer=message.identity)
+        peer = offered[0].key.id52
+        if any(binding.protocol == message.protocol for binding in offered):
+            return InstanceNotFound(peer=peer, protocol=message.protocol, instance=message.instance)
+        return ProtocolNotFound(peer=peer, protocol=message.protocol)
+
+
+def failure(error: P2PError) -> Outcome:
+    """The answer that names an error."""
+    return encode(Failure.of(error)), b""
+
+
+def outcome_of(error: BaseException, binding: Binding) -> Outcome:
+    """What the caller is told about an exception; the log gets the rest."""
+    name = type(error).__name__
+    try:
+        if isinstance(error, ApplicationError):
+            header = encode(ApplicationFailure(str(error.kind)[:_MAX_KIND], str(error.message)[:_MAX_TEXT]))
+            payload: Any = _encode_payload(error.payload)
+            if len(payload) <= MAX_PAYLOAD:
+                return header, payload
+        elif isinstance(error, P2PError):
+            header, payload = failure(error)
+            if len(header) <= MAX_HEADER:
+                return header, payload
+    except Exception as unfit:  # fields or a payload that cannot be encoded
+        log.error("%s raised a %s that cannot be sent: %s", binding.protocol, name, unfit)
+        return binding.failed(name)
+    log.error("%s (%s) of %s: uncaught %s", binding.protocol, binding.instance, binding.identity, name, exc_info=error)
+    return binding.failed(name)

@@ -1,0 +1,107 @@
+"""The sessions that a program has opened over one link."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from . import messages as m
+from .errors import ApplicationError, BadReply, ConnectionLost, DeadlineExceeded, Overloaded, P2PError
+from .limits import MAX_SESSIONS_PER_CLIENT
+from .link import Link
+from .protocol import peer_from
+from .session import Session
+
+__all__ = ["ClientSessions", "refusal_from"]
+
+_part: Final = msgspec.msgpack.Decoder(m.SessionPart)
+_CANCEL: Final = m.encode(m.Cancel())
+
+
+def refusal_from(reply: m.Message, payload: bytes) -> Exception:
+    """The exception that an answer other than the one hoped for stands for."""
+    if isinstance(reply, m.ApplicationFailure):
+        try:
+            data = msgspec.msgpack.decode(payload) if payload else None
+        except m.UNDECODABLE:
+            data = None
+        return ApplicationError(reply.kind, reply.message, data)
+    if isinstance(reply, m.Failure):
+        return reply.error()
+    return BadReply(protocol="the daemon", reason=f"unexpected {type(reply).__name__}")
+
+
+class ClientSessions:
+    """Those that stand, and those that are being opened."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[bytes, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    async def open(self, link: Link, message: m.Open, payload: bytes, timeout: float) -> Session:
+        """Ask for a session, and wait until it stands.
+
+        Raises:
+            ApplicationError, P2PError: why it does not.
+            DaemonBusy: nothing has been sent.
+        """
+        if len(self._sessions) >= MAX_SESSIONS_PER_CLIENT:
+            raise Overloaded(what="sessions of this program", limit=MAX_SESSIONS_PER_CLIENT)
+        correlation = link.new_id()
+        session = Session(
+            partial(link.send, correlation, credited=True),
+            protocol=message.protocol,
+            instance=message.instance,
+            on_end=lambda: self._sessions.pop(correlation, None),
+        )
+        link.send(correlation, m.encode(message), payload)
+        self._sessions[correlation] = session
+        try:
+            async with asyncio.timeout(timeout):
+                await session.opened
+        except BaseException as error:
+            if self._sessions.pop(correlation, None) is not None and not isinstance(error, P2PError | ApplicationError):
+                self._take_back(link, correlation, session)
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded(seconds=timeout) from None
+            raise
+        return session
+
+    def on_message(self, correlation: bytes, header: bytes, payload: bytes) -> None:
+        """What the network says under the id of a session; what is said to one that is over is dropped."""
+        session = self._sessions.get(correlation)
+        if session is None:
+            return
+        try:
+            message = _part.decode(header)
+        except m.UNDECODABLE as error:
+            session.fail(BadReply(protocol=session.protocol, reason=str(error)))
+            return
+        if session.opened.done():
+            session.take(message, payload)
+        elif isinstance(message, m.Opened):
+            session.introduce(peer_from(message.peer, message.petname))
+            session.take(message, payload)
+        else:
+            session.opened.set_exception(refusal_from(message, payload))
+            self._sessions.pop(correlation, None)
+
+    def lose_all(self) -> None:
+        """The process behind the link has died, or the link is closed."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            session.fail(ConnectionLost(what="the daemon's network process"))
+
+    def _take_back(self, link: Link, correlation: bytes, session: Session) -> None:
+        try:
+            if session.opened.done() and session.opened.exception() is None:
+                session.abort(0)  # it has come to stand in the very moment in which nobody wanted it any more
+            else:
+                link.send(correlation, _CANCEL)
+        except P2PError:
+            return  # the way is lost: so is the session
