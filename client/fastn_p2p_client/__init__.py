@@ -11,16 +11,18 @@ The daemon holds the keys and the connections; this library needs pyzmq and msgs
 Layout
 ------
 
-``client``      ``Client`` and ``call``; ``sync`` has their blocking twins
+``client``      ``Client``, ``call`` and ``connect``; ``sync`` has their blocking twins
+``session``     ``Session``: a stream to a peer; ``copying`` joins it to files, ``client_sessions`` holds a program's
 ``keys``        ``PublicKey`` and its text, the ID52; ``tickets`` is where a peer can be reached, as text
 ``errors``      everything that can go wrong, as one tree
 ``messages``    the client protocol; ``limits`` its numbers; ``names`` its rules for names
-``protocol``    ``Protocol``: a class that serves; ``handlers`` and ``dispatch`` bring requests to it
+``protocol``    ``Protocol``: a class that serves; ``handlers``, ``binding``, ``dispatch`` and ``session_host`` bring
+                requests and sessions to it; ``testing`` is for tests of it
 ``link``        one socket to one process of the daemon; ``sockets`` and ``deadlines`` are under it
 ``home``        where the daemon's files are
 """
 
-from .client import Client, call
+from .client import Client, call, connect
 from .errors import (
     ApplicationError,
     BadReply,
@@ -48,11 +50,14 @@ from .errors import (
     PeerUnreachable,
     ProtocolNotFound,
     RemoteError,
+    SessionClosed,
+    StreamReset,
     UsageError,
     VersionMismatch,
 )
 from .home import Home
 from .keys import PublicKey
+from .session import Session
 from .tickets import Ticket
 
 __all__ = [
@@ -85,8 +90,12 @@ __all__ = [
     "ProtocolNotFound",
     "PublicKey",
     "RemoteError",
+    "Session",
+    "SessionClosed",
+    "StreamReset",
     "Ticket",
     "UsageError",
     "VersionMismatch",
     "call",
+    "connect",
 ]

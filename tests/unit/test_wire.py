@@ -27,6 +27,8 @@ MESSAGES: list[wire.Wire] = [
     wire.WirePing(),
     wire.WirePong(),
     wire.WireWant(_KEY),
+    wire.WireOpen(_KEY, _KEY, "Echo", "default", 1000),
+    wire.WireAccept(),
 ]
 
 

@@ -6,10 +6,12 @@ Layout
 ``actor``           the mailbox and how the parts fit together; ``serve`` starts it
 ``calls``           calls of local programs; ``routes`` finds the way to a peer
 ``requests``        requests for whoever serves here; ``parking`` lets them wait for one that restarts
+``sessions``        sessions, each a ``relay`` between two legs: local processes, or a ``stream_leg`` to a daemon
 ``registry``        who is online here and what they serve; ``access`` says to whom
 ``presence``        delegations and records of the identities that are online, renewed in time
 ``address_book``    peers by name; ``host_directory`` and ``resolvers`` find the others
 ``pool``            one ``connection`` to each daemon; ``neighbours`` finds them again after a crash
+``peer_sessions``   the sessions over one connection, ``peer_streams`` until they are open; ``bulk``: large payloads
 ``introductions``   who speaks through the other end of a connection
 ``intake``          the memory that large payloads of all peers may take
 ``wire``            the messages between daemons

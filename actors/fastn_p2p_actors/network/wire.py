@@ -6,7 +6,8 @@ bidirectional stream of a connection, opened by whoever dialled, and carries fra
 connection. Every other bidirectional stream is a session: ``Introduce`` and ``Open`` one way, ``Accept`` (or
 ``Refusal`` or ``Failure``, with id 0) the other way, and from then on bytes that are the programs' own. A request or
 reply whose payload is above ``BULK_THRESHOLD`` travels as one frame on a unidirectional stream of its own, a request
-there preceded by the ``Introduce`` of its source. Ids are chosen by whoever sends the request and are unique per connection and direction.
+there preceded by the ``Introduce`` of its source. Ids are chosen by whoever sends the request, and are unique per
+connection and direction.
 """
 
 from __future__ import annotations
