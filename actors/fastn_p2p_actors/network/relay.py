@@ -65,7 +65,9 @@ class Relay:
 
     def from_opener(self, header: bytes, message: Message, payload: bytes) -> None:
         """A message of whoever has opened the session."""
-        if isinstance(message, Cancel | Failure):
+        if isinstance(message, Cancel):
+            self.opener_gone()
+        elif isinstance(message, Failure):
             self._end_with(self.server, header, message, payload)
         elif self.server is not None and self.opened and not self.over:
             self._pass_on(self.server, header, message, payload, 0)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from iroh.iroh_ffi import IrohError
 
-from fastn_p2p_client.errors import ConnectionLost
+from fastn_p2p_client.errors import BadMessage, ConnectionLost
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_FAILED, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.messages import Cancel, Chunk, Credit, Done, Eof, Failure, Message, Reset, Stop, encode
 
@@ -83,9 +83,10 @@ class StreamLeg:
         if type(message) is Chunk:
             self._granted -= len(payload) + CHUNK_COST
             if self._granted < 0:
-                self._abort(RESET_FAILED)
-            self._queue.append(payload)
-            _wake(self._wake_writer)
+                self._break_off()
+            else:
+                self._queue.append(payload)
+                _wake(self._wake_writer)
         elif isinstance(message, Credit):
             self._credit += message.size
             _wake(self._wake_reader)
@@ -100,11 +101,13 @@ class StreamLeg:
             self._abort(RESET_LOST)
 
     def close(self) -> None:
-        """Nothing more is wanted from the stream, and nothing more is sent. What is finished still arrives."""
+        """Nothing more is wanted from the stream, and nothing more will be sent. What is complete still arrives."""
         self._watch_soon.cancel()
-        for task in (self._reader, self._writer, self._watcher):
-            if task is not None:
-                task.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._reader.cancel()
+        if not self._eof:
+            self._writer.cancel()
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -230,12 +233,19 @@ class StreamLeg:
         self.close()
 
     def _abort(self, code: int) -> None:
-        """Let the other side know that this is not the end it should have had."""
+        """Let the other side know that this is not the end it should have had, where it is not."""
         if not self._reader.done():
             self._reader.cancel()
             self._close(self._recv.stop(code))
-        self._stop_sending(code)
+        if not self._eof:
+            self._stop_sending(code)
         self.close()
+
+    def _break_off(self) -> None:
+        """Whoever writes has gone beyond the credit."""
+        failure = Failure.of(BadMessage(reason="a chunk beyond the credit"))
+        self._emit(encode(failure), failure, b"")
+        self._abort(RESET_FAILED)
 
     def _close(self, step: Any) -> None:
         """Run the last step of a direction: a read or write that is cancelled has to let go of the stream first."""
