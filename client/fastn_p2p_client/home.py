@@ -15,13 +15,19 @@ from .limits import MAX_NAME, UNIX_PATH_MAX
 __all__ = ["Home"]
 
 _LONGEST_SOCKET = "run/identity-" + "n" * MAX_NAME + ".sock"
+_SHORTEST_MAILBOX = "run/" + "h" * 16 + ".sock"
+"""Under a hash, where the name itself would be too long."""
 
 
 def runtime_directory() -> Path:
     """Where this user's sockets and shared runtime files may lie when not in a home: ``$XDG_RUNTIME_DIR``, else a
     directory of the user's own in ``/tmp``. Not created here; whoever creates it checks owner and mode."""
     configured = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(configured) / "fastn-p2p" if configured else Path(f"/tmp/fastn-p2p-{os.getuid()}")  # noqa: S108
+    return Path(configured) / "fastn-p2p" if configured else _temporary()
+
+
+def _temporary() -> Path:
+    return Path(f"/tmp/fastn-p2p-{os.getuid()}")  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,8 @@ class Home:
         try:
             return Path(self.sockets_note.read_text().rstrip("\n"))
         except OSError:
-            return runtime_directory() / digest
+            chosen = runtime_directory() / digest
+        return chosen if len(os.fsencode(chosen / _SHORTEST_MAILBOX)) <= UNIX_PATH_MAX else _temporary() / digest
 
     @property
     def control_socket(self) -> Path:

@@ -99,6 +99,7 @@ class Child:
         self._exited: asyncio.Future[None] = self._loop.create_future()
         self._fault = ""
         self._last_words = ""
+        self._was_ready = False
         self._begun = self._heard = 0.0
         self._budget = MESSAGES_PER_TICK
 
@@ -195,7 +196,7 @@ class Child:
             if self._stopping:
                 return
             self._renew_outcome()
-            delay = self._history.died(self._means.clock()) if counts else 0.0
+            delay = self._history.died(self._means.clock(), was_ready=self._was_ready) if counts else 0.0
             log.warning("%s ended (%s)", self.name, self.last_exit)
             if delay is None:
                 self._enter(State.FAILED)
@@ -219,6 +220,7 @@ class Child:
     def _begin(self, fork: Fork) -> None:
         self._fork = fork
         self._fault = self._last_words = ""
+        self._was_ready = False
         self._begun = self._heard = self._means.clock()
         self.started_ms = time.time_ns() // 1_000_000
         self._exited = self._loop.create_future()
@@ -290,6 +292,7 @@ class Child:
             self.kill(f"sent more than {MESSAGES_PER_TICK} messages in one tick")
         elif isinstance(message, wire.Ready):
             if self.state == State.STARTING:
+                self._was_ready = True
                 self._enter(State.READY)
                 self.tried.set()
                 self._settle("")

@@ -1,6 +1,7 @@
 """When a process that died is started again, and when that is given up.
 
 The rule is Erlang/OTP's restart intensity: more than ``intensity`` restarts within ``period`` seconds is a crash loop.
+So are as many in a row, however slow, of processes that never got ready.
 Pure: the time and the jitter come from the caller.
 """
 
@@ -41,10 +42,14 @@ class RestartHistory:
         self._rule = rule
         self._jitter = jitter
         self._restarts: deque[float] = deque()
+        self._never_ready = 0
 
-    def died(self, now: float) -> float | None:
+    def died(self, now: float, *, was_ready: bool = True) -> float | None:
         """Seconds to wait before the restart, which counts from then on; None when it is one too many."""
         rule = self._rule
+        self._never_ready = 0 if was_ready else self._never_ready + 1
+        if self._never_ready > rule.intensity:
+            return None
         while self._restarts and now - self._restarts[0] >= rule.period:
             self._restarts.popleft()
         series = len(self._restarts)
@@ -59,6 +64,7 @@ class RestartHistory:
     def forget(self) -> None:
         """Begins afresh, as when somebody starts the process by hand."""
         self._restarts.clear()
+        self._never_ready = 0
 
 
 @dataclass(frozen=True, slots=True)

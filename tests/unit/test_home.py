@@ -37,6 +37,14 @@ def test_socket_paths_are_short_enough_for_the_kernel(monkeypatch: pytest.Monkey
     assert Home(Path("/" + "x" * 90)).sockets != Home(Path("/" + "x" * 91)).sockets
 
 
+def test_a_runtime_directory_that_is_too_long_itself_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/" + "r" * 100)
+    home = Home(Path("/" + "x" * 100))
+    longest = home.mailbox("identity-" + "n" * MAX_NAME)
+    assert max(len(os.fsencode(each)) for each in (longest, home.control_socket)) <= UNIX_PATH_MAX
+    assert home.sockets.parent == Path(f"/tmp/fastn-p2p-{os.getuid()}")
+
+
 def test_programs_with_another_runtime_directory_find_the_sockets(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

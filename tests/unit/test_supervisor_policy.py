@@ -30,6 +30,19 @@ def test_a_slow_crash_loop_goes_on_for_ever() -> None:
     assert all(history.died(second * 2.1) == 0.0 for second in range(100))
 
 
+def test_processes_that_never_get_ready_are_given_up_however_slowly_they_end() -> None:
+    history = RestartHistory(CORE, constantly(0.5))
+    assert [history.died(number * 15.0, was_ready=False) for number in range(6)] == [0.0] * 5 + [None]
+
+
+def test_one_that_was_ready_begins_afresh() -> None:
+    history = RestartHistory(CORE, constantly(0.5))
+    for number in range(5):
+        history.died(number * 15.0, was_ready=False)
+    assert history.died(75.0) == 0.0
+    assert [history.died(90.0 + number * 15.0, was_ready=False) for number in range(6)] == [0.0] * 5 + [None]
+
+
 def test_identity_backs_off_after_the_first_restart() -> None:
     history = RestartHistory(IDENTITY, constantly(0.0))
     assert [history.died(0.0) for _ in range(6)] == [0.0, 0.1, 0.2, 0.4, 0.8, None]
