@@ -28,8 +28,11 @@ COMMANDS: Final = (
     "identity-offline",
     "status",
     "call",
+    "stream",
+    "forward",
     "ticket",
     "peer",
+    "files",
     "demo",
 )
 """Every command, in the order of the help."""

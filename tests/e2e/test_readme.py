@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -130,6 +131,40 @@ def test_two_machines(tmp_path: Path) -> None:
         assert bob.shell(called_back % alice_id) == '{"echoed":"Echo: Hello Alice!"}\n'
 
 
+def test_files(tmp_path: Path) -> None:
+    """Shared by one machine, fetched and sent by another, which has to wait until that is accepted."""
+    bob, alice = Machine(tmp_path, "bob"), Machine(tmp_path, "alice")
+    for machine, name in ((bob, "bob-user"), (alice, "alice-user")):
+        machine.env["HOME"] = str(tmp_path / name)
+    shared, kept = tmp_path / "bob-user" / "shared", tmp_path / "alice-user" / "from-bob"
+    kept.parent.mkdir()
+    photo = shared / "photos" / "2026" / "one.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(b"a photo")
+    (shared / "report.pdf").write_bytes(b"a report")
+    (tmp_path / "alice-user" / "holiday").mkdir()
+    (tmp_path / "alice-user" / "holiday" / "plan.txt").write_text("a plan")
+    with bob.daemon(), alice.daemon():
+        for machine, name in ((bob, "bob"), (alice, "alice")):
+            machine.shell(f"fastn-p2p create-identity {name}; fastn-p2p identity-online {name}")
+            machine.shell(f"fastn-p2p ticket {name} > {name}.ticket")
+        alice.shell('fastn-p2p peer add "$(cat bob.ticket)" --name bob')
+        bob.shell(block("run: files, bob"))
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(alice.shell, block("run: files, alice"))
+            eventually(lambda: bob.shell("fastn-p2p files offers"), "alice has offered something", 30)
+            offers = bob.shell(block("run: files, accept"))
+            listed = running.result(30)
+    assert [line.split("\t")[0::3] for line in listed.splitlines()] == [
+        ["directory", "photos"],
+        ["file", "report.pdf"],
+    ]
+    assert (kept / "photos" / "2026" / "one.jpg").read_bytes() == b"a photo"
+    assert (kept / "report.pdf").read_bytes() == b"a report"
+    assert re.match(r"[0-9a-f]{16}\talice\twaiting\t1\t6\t.*\tholiday\n", offers)
+    assert (tmp_path / "bob-user" / "inbox" / "holiday" / "plan.txt").read_text() == "a plan"
+
+
 def commands() -> set[str]:
     """Every command as it is typed."""
     import typer
@@ -147,17 +182,17 @@ def test_every_command_is_in_the_readme_and_the_readme_has_no_others() -> None:
     table = re.findall(r"^\| `fastn-p2p ([a-z -]+)`", README, re.MULTILINE)
     assert len(table) == len(set(table))
     assert set(table) == commands()
-    mentioned = re.findall(r"fastn-p2p (peer [a-z]+|[a-z][a-z-]*)", README)
+    mentioned = re.findall(r"fastn-p2p ((?:peer|files) [a-z]+|[a-z][a-z-]*)", README)
     assert set(mentioned) <= commands()
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
 def test_a_page_of_the_documentation_shows_no_other_commands(page: Path) -> None:
     text = page.read_text()
-    shown = re.findall(r"`fastn-p2p (peer [a-z]+|[a-z][a-z-]*)", text)
+    shown = re.findall(r"`fastn-p2p ((?:peer|files) [a-z]+|[a-z][a-z-]*)", text)
     for code in re.findall(r"^```(?:sh|console)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        shown += re.findall(r"fastn-p2p (peer [a-z]+|[a-z][a-z-]*)", code)
-    assert set(shown) <= commands() | {"peer"}
+        shown += re.findall(r"fastn-p2p ((?:peer|files) [a-z]+|[a-z][a-z-]*)", code)
+    assert set(shown) <= commands() | {"peer", "files"}
 
 
 def test_exit_codes_are_those_of_the_program() -> None:

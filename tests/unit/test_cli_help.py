@@ -10,7 +10,11 @@ from fastn_p2p.cli import COMMANDS, main
 from fastn_p2p.exits import TABLE
 from fastn_p2p_client.limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
 
-EVERY_COMMAND = [*([name] for name in COMMANDS), ["peer", "add"], ["peer", "list"], ["peer", "remove"]]
+EVERY_COMMAND = [
+    *([name] for name in COMMANDS),
+    *(["peer", name] for name in ("add", "list", "remove")),
+    *(["files", name] for name in ("ls", "get", "put", "offers", "accept", "reject")),
+]
 
 
 def helped(capsys: pytest.CaptureFixture[str], *command: str) -> str:

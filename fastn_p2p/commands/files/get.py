@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...exits import Misused
+from ...files.options import EventsOption, FilesOption, PeerArgument, SpeakerOption
+from ...options import HomeOption
+
+if TYPE_CHECKING:
+    from ...files.remote import Files
+    from ...files.tally import Tally
+
+
+def run(
+    peer: PeerArgument,
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="Files and directories there; / is all that is shared.")
+    ],
+    to: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where to put them; made when it is missing.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace files that are there and are others.")] = False,
+    instance: FilesOption = "default",
+    identity: SpeakerOption = None,
+    json: EventsOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Get files and directories from a peer.
+
+    What has arrived already is not sent again: after a broken connection this goes on by itself, and after anything
+    else the same command does.
+    """
+    from ...files.command import exit_code_of, refused, with_files
+    from ...files.failures import FileError
+    from ...files.getting import tops_of
+    from ...files.progress import summed_up, watching
+
+    try:
+        to.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        raise Misused(f"--to: there is no directory {str(to.parent)!r}") from None
+    except FileExistsError:
+        raise Misused(f"--to: {str(to)!r} is not a directory") from None
+    try:
+        tops = tops_of(paths)
+    except FileError as error:
+        raise Misused(str(error)) from None
+    begun = time.monotonic()
+
+    async def get(files: Files) -> Tally:
+        with watching(json=json) as report:
+            return await files.get(tops, to, force=force, report=report)
+
+    try:
+        tally = with_files(home, identity, peer, instance, get)
+    except FileError as error:
+        raise typer.Exit(refused(error)) from None
+    summed_up(tally, time.monotonic() - begun, json=json)
+    raise typer.Exit(exit_code_of(tally))

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...files.options import EventsOption, FilesOption, PeerArgument, SpeakerOption
+from ...options import HomeOption
+from ...terminal import put, say, table
+
+if TYPE_CHECKING:
+    from ...files.messages import Entry
+    from ...files.remote import Files
+
+
+def run(
+    peer: PeerArgument,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Which directory or file.", show_default=False)] = "",
+    instance: FilesOption = "default",
+    identity: SpeakerOption = None,
+    json: EventsOption = False,
+    home: HomeOption = None,
+) -> None:
+    """List what a peer shares.
+
+    Kind, size in bytes, time of change (UTC) and name; with tabs between them when piped.
+    """
+    from ...files.command import refused, with_files
+    from ...files.failures import FileError
+    from ...files.names import joined
+
+    async def show(files: Files) -> None:
+        where = joined(*(part for part in path.split("/") if part != "."))
+        unnamed = 0
+        try:
+            async for page in files.list(where):
+                _show(page.entries, json=json)
+                unnamed = page.unnamed
+        except FileError as error:
+            if error.kind != "NotADirectory":
+                raise
+            entry = await files.stat(where)
+            _show([_named(entry, where)], json=json)
+        if unnamed:
+            say(f"{unnamed} more have names that cannot be transferred")
+
+    try:
+        with_files(home, identity, peer, instance, show)
+    except FileError as error:
+        raise typer.Exit(refused(error)) from None
+
+
+def _named(entry: Entry, path: str) -> Entry:
+    from msgspec.structs import replace
+
+    return replace(entry, path=path)
+
+
+def _show(entries: list[Entry], *, json: bool) -> None:
+    from ...values import as_json
+
+    if json:
+        if entries:
+            put(b"\n".join(map(as_json, entries)))
+        return
+    table(
+        ("KIND", "SIZE", "CHANGED", "NAME"),
+        [(each.kind, str(each.size) if each.kind == "file" else "-", _when(each), each.path) for each in entries],
+    )
+
+
+def _when(entry: Entry) -> str:
+    if entry.kind == "other":
+        return "-"
+    try:
+        return datetime.fromtimestamp(entry.mtime_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return "?"

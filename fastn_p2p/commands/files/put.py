@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...exits import Exit, Misused
+from ...files.options import EventsOption, FilesOption, PeerArgument, SpeakerOption
+from ...options import HomeOption
+
+if TYPE_CHECKING:
+    from ...files.remote import Files
+    from ...files.tally import Tally
+
+
+def run(
+    peer: PeerArgument,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files and directories.")],
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long to wait until the peer accepts; without it, as long as it takes.",
+            show_default=False,
+        ),
+    ] = None,
+    instance: FilesOption = "default",
+    identity: SpeakerOption = None,
+    json: EventsOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Offer files and directories to a peer, and send them.
+
+    They are sent once the peer accepts, which may take a while: the offer stands when this ends, and the same command
+    goes on with it. After a broken connection it goes on by itself.
+    """
+    from ...files.command import exit_code, exit_code_of, refused, with_files
+    from ...files.failures import FileError
+    from ...files.manifest import Manifest
+    from ...files.progress import summed_up, watching
+    from ...terminal import say
+
+    if timeout is not None and not timeout >= 0:
+        raise Misused("--timeout: it takes 0 seconds or more")
+    try:
+        manifest = Manifest.scan(paths)
+    except FileError as error:
+        if error.kind in ("NotFound", "Unreadable"):
+            say(f"fastn-p2p: {error}")
+            raise typer.Exit(Exit.STORAGE) from None
+        raise Misused(str(error)) from None
+    begun = time.monotonic()
+
+    async def put(files: Files) -> Tally:
+        with watching(json=json) as report:
+            return await files.put(manifest, wait=timeout, report=report)
+
+    try:
+        tally = with_files(home, identity, peer, instance, put)
+    except FileError as error:
+        if error.kind == "OfferWaits":
+            say(f"{error}; the same command goes on with it")
+            raise typer.Exit(exit_code(error.kind)) from None
+        raise typer.Exit(refused(error)) from None
+    summed_up(tally, time.monotonic() - begun, json=json)
+    raise typer.Exit(exit_code_of(tally))

@@ -1,0 +1,98 @@
+"""What the commands of ``fastn-p2p files`` share: the way to a peer's or one's own files, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from fastn_p2p_client.client import Client
+from fastn_p2p_client.errors import IdentityAmbiguous, IdentityNotFound, InternalError, NoIdentityOnline
+from fastn_p2p_client.messages import IdentityList, ListIdentities
+
+from ..exits import Exit
+from .failures import FileError
+from .remote import Files
+from .tally import Tally
+
+__all__ = ["exit_code", "exit_code_of", "refused", "with_files", "with_own_files"]
+
+T = TypeVar("T")
+
+_EXITS: Final[dict[str, Exit]] = {
+    "Exists": Exit.EXISTS,
+    "DiskFull": Exit.STORAGE,
+    "Unwritable": Exit.STORAGE,
+    "Busy": Exit.OVERLOADED,
+    "TooMany": Exit.OVERLOADED,
+    "UnsafeName": Exit.HANDLER,
+    "Collision": Exit.HANDLER,
+    "Corrupt": Exit.HANDLER,
+    "OfferWaits": Exit.TIMEOUT,
+    "OfferUnknown": Exit.NOT_FOUND,
+    "NotOwner": Exit.DENIED,
+}
+
+
+def exit_code(kind: str) -> Exit:
+    """How a command ends after a failure of that kind: what is not in the table is the peer's answer."""
+    return _EXITS.get(kind, Exit.APPLICATION)
+
+
+def exit_code_of(tally: Tally) -> Exit:
+    """How a transfer ends: with the first failure, if there was one."""
+    return exit_code(tally.failures[0].kind) if tally.failures else Exit.OK
+
+
+def with_files(
+    home: Path | None, identity: str | None, peer: str, instance: str, work: Callable[[Files], Awaitable[T]]
+) -> T:
+    """``work`` with a peer's files, in an event loop of its own. Raises what it raises."""
+
+    async def conversation() -> T:
+        async with Client(home, program="fastn-p2p files") as client:
+            return await work(Files(client, identity, peer, instance))
+
+    return asyncio.run(conversation())
+
+
+def with_own_files(home: Path | None, identity: str | None, instance: str, work: Callable[[Files], Awaitable[T]]) -> T:
+    """``work`` with the files of an identity of this daemon, as that identity: about its inbox nobody else may ask.
+
+    Raises:
+        IdentityNotFound, IdentityAmbiguous, NoIdentityOnline: it is not clear whose.
+    """
+
+    async def conversation() -> T:
+        async with Client(home, program="fastn-p2p files") as client:
+            reply = await client.control(ListIdentities())
+            if not isinstance(reply, IdentityList):
+                raise InternalError(reason=f"the daemon answered ListIdentities with {type(reply).__name__}")
+            name, id52 = _owner(reply, identity)
+            return await work(Files(client, name, id52, instance))
+
+    return asyncio.run(conversation())
+
+
+def _owner(known: IdentityList, identity: str | None) -> tuple[str, str]:
+    """Name and ID52."""
+    if identity is not None:
+        for each in known.identities:
+            if each.name == identity:
+                return each.name, each.id52
+        raise IdentityNotFound(identity=identity)
+    online = [each for each in known.identities if each.online]
+    if not online:
+        raise NoIdentityOnline()
+    if len(online) > 1:
+        raise IdentityAmbiguous(online=[each.name for each in online])
+    return online[0].name, online[0].id52
+
+
+def refused(error: FileError) -> Exit:
+    """Says why a command has failed as a whole, and how it ends."""
+    from ..terminal import say
+
+    say(f"fastn-p2p: {error}")
+    return exit_code(error.kind)

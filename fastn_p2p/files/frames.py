@@ -1,0 +1,95 @@
+"""Frames on a session: a byte that says what it is, four bytes of length (big endian), and that many bytes.
+
+==  ==================================================
+ 0  a message: one ``Said`` in msgpack
+ 1  a block: content of a file
+==  ==================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Final
+
+import msgspec
+
+from fastn_p2p_client.errors import BadMessage
+from fastn_p2p_client.messages import UNDECODABLE
+from fastn_p2p_client.session import Session
+
+from .messages import Said
+
+__all__ = ["BLOCK", "MAX_MESSAGE", "Frames"]
+
+BLOCK: Final = 512 * 1024
+"""Bytes of content that are read, sent and written in one go; a longer block is refused."""
+MAX_MESSAGE: Final = 8 * 1024 * 1024
+"""Bytes of a message; a longer one is refused before it is read."""
+
+_HEAD: Final = struct.Struct(">BI")
+_MESSAGE: Final = 0
+_CONTENT: Final = 1
+
+_decode: Final = msgspec.msgpack.Decoder(Said).decode
+_encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class Frames:
+    """One side of a session that speaks in frames.
+
+    Attributes:
+        midway: a file's content is on its way, so nothing else can be said before its end.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.midway = False
+
+    async def say(self, message: Said) -> None:
+        """Raises like ``Session.write``."""
+        body = _encode(message)
+        await self.session.write(_HEAD.pack(_MESSAGE, len(body)) + body)
+
+    async def block(self, content: bytes) -> None:
+        """Some of a file's content, at most ``BLOCK`` bytes. Raises like ``Session.write``."""
+        await self.session.write(_HEAD.pack(_CONTENT, len(content)))
+        await self.session.write(content)
+
+    async def receive(self) -> Said | int | None:
+        """The next message; or the length of a block whose bytes are to be read next; None at the end.
+
+        Raises:
+            BadMessage: what comes is no frame, or ends in the middle of one.
+            P2PError: like ``Session.read``.
+        """
+        try:
+            head = await self.session.read_exactly(_HEAD.size)
+        except asyncio.IncompleteReadError as error:
+            if error.partial:
+                raise BadMessage(reason="the session ended within a frame") from None
+            return None
+        kind, size = _HEAD.unpack(head)
+        if kind == _CONTENT and 0 < size <= BLOCK:
+            return int(size)
+        if kind != _MESSAGE or size > MAX_MESSAGE:
+            raise BadMessage(reason=f"a frame of kind {kind} with {size} bytes")
+        try:
+            message: Said = _decode(await self.session.read_exactly(size))
+        except asyncio.IncompleteReadError:
+            raise BadMessage(reason="the session ended within a frame") from None
+        except UNDECODABLE as error:
+            raise BadMessage(reason=str(error)) from None
+        return message
+
+    async def part(self, most: int) -> bytes:
+        """The next bytes of a block, at least one.
+
+        Raises:
+            BadMessage: there are none.
+            P2PError: like ``Session.read``.
+        """
+        part = await self.session.read(most)
+        if not part:
+            raise BadMessage(reason="the session ended within a block")
+        return part

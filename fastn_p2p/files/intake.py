@@ -1,0 +1,102 @@
+"""An accepted offer whose files are coming: which are missing, and who is getting them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .destination import Destination
+from .events import Event
+from .failures import FileError
+from .frames import Frames
+from .messages import Entry, Have
+from .pulling import give_up, pull
+
+__all__ = ["Intake"]
+
+
+def _nothing(_event: Event) -> None:
+    """Nobody watches on this side."""
+
+
+class Intake:
+    """Shared by all sessions on which the same offer's files come.
+
+    Args:
+        on_complete: called once, when every file is there.
+    """
+
+    def __init__(self, entries: Iterable[Entry], destination: Destination, on_complete: Callable[[], Any]) -> None:
+        entries = list(entries)
+        self._directories = [entry for entry in entries if entry.kind == "directory"]
+        self._missing = deque(entry for entry in entries if entry.kind == "file")
+        self._destination = destination
+        self._on_complete = on_complete
+        self._under_way = 0
+        self._failed = 0
+        self._finished = False
+        self._news = asyncio.Condition()
+        self.sessions = 0
+        """How many work on it."""
+
+    async def prepare(self) -> None:
+        """Makes the directories. Raises FileError."""
+        await asyncio.to_thread(self._make_directories)
+
+    async def serve(self, frames: Frames) -> None:
+        """Gets files on one session until none is missing.
+
+        A file whose session breaks is got by another one: so whoever has nothing to do waits as long as others have.
+
+        Raises:
+            P2PError: the session broke.
+        """
+        while (entry := await self._next()) is not None:
+            try:
+                await pull(frames, entry.path, self._destination, entry.path, entry, _nothing, exact=True)
+                await frames.say(Have(entry.path))
+            except FileError as error:
+                await self._settle(failed=True)
+                await give_up(frames, entry.path, error)
+            except BaseException:
+                await self._put_back(entry)
+                raise
+            else:
+                await self._settle()
+
+    def abandon(self) -> None:
+        """No more files are got than are under way."""
+        self._failed += len(self._missing)
+        self._missing.clear()
+
+    async def _next(self) -> Entry | None:
+        async with self._news:
+            while not self._missing and self._under_way:
+                await self._news.wait()
+            if self._missing:
+                self._under_way += 1
+                return self._missing.popleft()
+            if not self._finished:
+                self._finished = True
+                await asyncio.to_thread(self._destination.finish)
+                if not self._failed:
+                    await self._on_complete()
+            return None
+
+    async def _settle(self, *, failed: bool = False) -> None:
+        async with self._news:
+            self._under_way -= 1
+            self._failed += failed
+            self._news.notify_all()
+
+    async def _put_back(self, entry: Entry) -> None:
+        self._under_way -= 1
+        self._missing.append(entry)
+        async with self._news:
+            self._news.notify_all()
+
+    def _make_directories(self) -> None:
+        for entry in self._directories:
+            self._destination.make_directory(entry.path, entry)

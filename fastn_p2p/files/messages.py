@@ -1,0 +1,248 @@
+"""What the two sides of ``FileTransfer`` say to each other.
+
+``Request`` lists the calls, ``Order`` what a session can be opened for, and ``Said`` what is said inside a session,
+each in a frame of its own (see ``frames``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+
+__all__ = [
+    "MAX_OFFER",
+    "MAX_PAGE",
+    "MAX_WAIT",
+    "Await",
+    "Decide",
+    "Entries",
+    "Entry",
+    "Failed",
+    "Fetch",
+    "Finished",
+    "Found",
+    "Have",
+    "List",
+    "Listing",
+    "Offer",
+    "OfferList",
+    "OfferReply",
+    "OfferState",
+    "OfferSummary",
+    "Offers",
+    "Order",
+    "Refused",
+    "Request",
+    "Said",
+    "Send",
+    "Skipped",
+    "Stat",
+    "Walk",
+    "Want",
+]
+
+MAX_PAGE: Final = 10_000
+"""Entries in one page of a listing."""
+MAX_OFFER: Final = 65_536
+"""Files and directories in one offer: it travels as one request."""
+MAX_WAIT: Final = 30.0
+"""Seconds that one ``Await`` may take."""
+
+_Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096)]
+_Id: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
+_Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
+_Mode: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0o777)]
+_Digest: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+
+OfferState: TypeAlias = Literal["waiting", "accepted", "rejected", "finished"]
+"""Of an offer: nobody has decided; its files may come; they may not; all of them are there."""
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """A file or directory."""
+
+    path: _Text
+    """Relative to what was asked for, with ``/``; empty for that itself."""
+    kind: Literal["file", "directory", "other"]
+    """``other`` is what cannot be transferred: links, devices, pipes, sockets."""
+    size: _Size = 0
+    """Bytes."""
+    mtime_ns: _Time = 0
+    """When its content last changed: nanoseconds since 1970, UTC."""
+    mode: _Mode = 0
+    """Permission bits."""
+    tag: _Id = ""
+    """Another tag, another version of the file."""
+
+
+class Skipped(msgspec.Struct, frozen=True, gc=False):
+    """What a walk has left out."""
+
+    path: _Text
+    reason: _Text
+
+
+# ── calls ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class List(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list"):
+    """What is in a directory, in order of names, a page at a time. Answered by ``Listing``."""
+
+    path: _Text = ""
+    after: _Text = ""
+    """The page begins after this name."""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 1000
+
+
+class Stat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="stat"):
+    """One file or directory. Answered by ``Entry``, whose path is empty."""
+
+    path: _Text = ""
+
+
+class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="offer"):
+    """Files that whoever asks would send. The same files are the same offer. Answered by ``OfferReply``."""
+
+    entries: Annotated[list[Entry], msgspec.Meta(min_length=1, max_length=MAX_OFFER)]
+
+
+class Await(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="await"):
+    """How an offer of one's own stands, once it is not ``waiting`` or the time is over. Answered by ``OfferReply``."""
+
+    offer: _Id
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT)] = 0.0
+
+
+class Offers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="offers"):
+    """All offers; only the identity itself may ask. Answered by ``OfferList``."""
+
+
+class Decide(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="decide"):
+    """Accept or reject an offer; only the identity itself may. Answered by ``OfferReply``."""
+
+    offer: _Id
+    accept: bool
+    force: bool = False
+    """Its files replace others of the same names."""
+
+
+Request: TypeAlias = List | Stat | Offer | Await | Offers | Decide
+
+
+class Listing(msgspec.Struct, frozen=True):
+    entries: list[Entry]
+    more: bool
+    """Another page follows, after the name of the last entry."""
+    unnamed: int = 0
+    """Things in this directory, on any page, whose names cannot be sent."""
+
+
+class OfferReply(msgspec.Struct, frozen=True):
+    offer: _Id
+    state: OfferState
+
+
+class OfferSummary(msgspec.Struct, frozen=True, kw_only=True):
+    id: _Id
+    peer: str
+    """ID52 of whoever offers."""
+    name: str | None
+    """Their petname at the time of the offer."""
+    state: OfferState
+    files: int
+    bytes: int
+    created: int
+    """Seconds since 1970, UTC."""
+    examples: list[str]
+    """The first names at its top."""
+    force: bool = False
+
+
+class OfferList(msgspec.Struct, frozen=True):
+    offers: list[OfferSummary]
+
+
+# ── what a session is opened for ─────────────────────────────────────────────────────────────────
+
+
+class Walk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="walk"):
+    """Everything below a directory, or one file: comes as ``Entries``, directories after what is in them."""
+
+    path: _Text = ""
+
+
+class Fetch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fetch"):
+    """The side that opened the session wants files, one after the other."""
+
+
+class Send(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="send"):
+    """The side that serves wants the files of an accepted offer, one after the other."""
+
+    offer: _Id
+
+
+Order: TypeAlias = Walk | Fetch | Send
+
+
+# ── what is said inside a session ────────────────────────────────────────────────────────────────
+
+
+class Want(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """From the side that receives: this file next."""
+
+    path: _Text
+    offset: _Size
+    """Bytes that it has already,"""
+    digest: _Digest
+    """and the digest of them."""
+
+
+class Have(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """From the side that receives: this file is there, complete and checked."""
+
+    path: _Text
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """From the side that receives: this file is given up; also while its content is on its way."""
+
+    path: _Text
+    kind: _Id
+    message: _Text
+
+
+class Found(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """From the side that sends: here it is; content follows, then ``Finished`` or ``Failed``."""
+
+    size: _Size
+    mtime_ns: _Time
+    mode: _Mode
+    tag: _Id
+    offset: _Size
+    """Where the content begins: what was asked for, or 0 when those bytes are not the beginning of this file."""
+
+
+class Finished(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """From the side that sends: that was all of it."""
+
+    digest: _Digest
+    """Of the whole file."""
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """From the side that sends: instead of ``Found`` or ``Finished``."""
+
+    kind: _Id
+    message: _Text
+
+
+class Entries(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """A part of what a walk finds."""
+
+    entries: list[Entry]
+    skipped: list[Skipped]
+
+
+Said: TypeAlias = Want | Have | Refused | Found | Finished | Failed | Entries

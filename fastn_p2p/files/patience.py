@@ -1,0 +1,95 @@
+"""When a broken way is tried again, and when it is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from fastn_p2p_client.errors import (
+    ConnectionLost,
+    DaemonBusy,
+    HandlerFailed,
+    IdentityOffline,
+    InstanceNotFound,
+    Overloaded,
+    P2PError,
+    ProtocolNotFound,
+    StreamReset,
+)
+
+from .events import Report, Retrying
+
+__all__ = ["PATIENCE", "Patience", "together"]
+
+PATIENCE: Final = 60.0
+"""Seconds without any progress after which a transfer ends with what has kept it from going on."""
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+_BROKEN: Final = (ConnectionLost, StreamReset, DaemonBusy, Overloaded)
+"""Worth another attempt from the first one on."""
+_RETURNING: Final = (HandlerFailed, IdentityOffline, ProtocolNotFound, InstanceNotFound)
+"""What a process causes that has died and is coming back; but only when it had been there."""
+
+
+class Patience:
+    """Shared by everything that one transfer does at the same time.
+
+    Args:
+        seconds: without progress, until it is over.
+        clock: seconds that only go up.
+    """
+
+    def __init__(
+        self, report: Report, seconds: float = PATIENCE, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._report = report
+        self._seconds = seconds
+        self._clock = clock
+        self._last = clock()
+        self._delay = _FIRST_PAUSE
+        self._met = False
+        self._pause: asyncio.Task[None] | None = None
+
+    def met(self) -> None:
+        """The other side has answered once. What looks like a wrong name or address before is one."""
+        if not self._met:
+            self._met = True
+            self.progress()
+
+    def progress(self) -> None:
+        """Something has moved."""
+        self._last = self._clock()
+        self._delay = _FIRST_PAUSE
+
+    async def after(self, error: P2PError) -> None:
+        """Returns when it is time to try again; longer each time, up to some seconds.
+
+        Raises:
+            P2PError: the error itself, when trying again does not help, or patience is over.
+        """
+        passing = isinstance(error, _BROKEN) or (self._met and (error.retryable or isinstance(error, _RETURNING)))
+        if not passing:
+            raise error
+        if self._clock() - self._last > self._seconds:
+            raise error
+        if self._pause is None or self._pause.done():
+            delay = self._delay * random.uniform(0.75, 1.25)
+            self._delay = min(2 * self._delay, _LONGEST_PAUSE)
+            words = f"{error.what} went away" if isinstance(error, ConnectionLost) else str(error)
+            self._report(Retrying(words, round(delay, 3)))
+            self._pause = asyncio.create_task(asyncio.sleep(delay))
+        await asyncio.shield(self._pause)
+
+
+async def together(*work: Coroutine[Any, Any, None]) -> None:
+    """Runs them at the same time; the first that fails ends the others, and its error is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in work:
+                group.create_task(each)
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None

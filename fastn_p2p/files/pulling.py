@@ -1,0 +1,148 @@
+"""The receiving side of a session: one file from there to here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from fastn_p2p_client.errors import BadMessage, P2PError
+
+from .destination import Destination
+from .events import Begun, Done, Kept, Moved, Report, Restarted
+from .failures import FileError
+from .frames import BLOCK, Frames
+from .messages import Entry, Failed, Finished, Found, Refused, Want
+from .partial import Partial
+
+__all__ = ["give_up", "pull"]
+
+
+async def pull(
+    frames: Frames, path: str, destination: Destination, at: str, entry: Entry, report: Report, *, exact: bool = False
+) -> None:
+    """Gets one file, from where an earlier attempt has ended.
+
+    Args:
+        path: what the other side calls it; ``at`` is where to put it.
+        entry: how it was described.
+        exact: nothing but what was described is taken; otherwise what the other side has by now.
+
+    Raises:
+        FileError: it is not there. When ``frames.midway`` its content is still on its way.
+        BadMessage: the other side says what it must not say.
+        P2PError: the session broke; what has arrived is kept.
+    """
+    if await asyncio.to_thread(destination.has, at, entry):
+        report(Kept(at, entry.size))
+        return
+    partial = await asyncio.to_thread(destination.open, at)
+    with contextlib.closing(partial):
+        await frames.say(Want(path, partial.size, partial.digest()))
+        found = await _found(frames, at, partial, entry, exact=exact)
+        if found.offset < partial.size:
+            report(Restarted(at))
+            await asyncio.to_thread(partial.rewind)
+        report(Begun(at, found.size, found.offset))
+        digest = await _content(frames, at, partial, found.size, report)
+        if digest != partial.digest():
+            await asyncio.to_thread(partial.discard)
+            raise FileError("Corrupt", "what has arrived is not what the other side has read", at)
+        await asyncio.to_thread(destination.commit, partial, found.mode, found.mtime_ns)
+    report(Done(at, found.size))
+
+
+async def give_up(frames: Frames, path: str, error: FileError) -> None:
+    """Tells the other side that this file is not wanted any more, and waits until it has stopped sending it.
+
+    Raises:
+        P2PError: the session broke.
+    """
+    await frames.say(Refused(path, error.kind[:64], error.message[:1024]))
+    while frames.midway:
+        said = await frames.receive()
+        if isinstance(said, int):
+            while said:
+                said -= len(await frames.part(said))
+        elif isinstance(said, Finished | Failed):
+            frames.midway = False
+        else:
+            raise BadMessage(reason="a file ends with Finished or Failed")
+
+
+async def _found(frames: Frames, at: str, partial: Partial, entry: Entry, *, exact: bool) -> Found:
+    said = await frames.receive()
+    if isinstance(said, Failed):
+        raise FileError(said.kind, said.message, at)
+    if not isinstance(said, Found):
+        raise BadMessage(reason="a file begins with Found or Failed")
+    frames.midway = True
+    if said.offset not in (0, partial.size) or said.offset > said.size:
+        raise BadMessage(reason="the content begins where nobody asked for it")
+    if exact and (said.size, said.tag) != (entry.size, entry.tag):
+        raise FileError("Changed", "it is not the file that was offered", at)
+    return said
+
+
+async def _content(frames: Frames, at: str, partial: Partial, size: int, report: Report) -> bytes:
+    """Writes what comes; the digest that the other side has at the end."""
+    with contextlib.closing(_Writer(partial)) as writer:
+        arrived = partial.size
+        try:
+            while isinstance(said := await frames.receive(), int):
+                if arrived + said > size:
+                    raise BadMessage(reason="a file has more bytes than was said")
+                while said:
+                    part = await frames.part(said)
+                    said -= len(part)
+                    arrived += len(part)
+                    await writer.take(part)
+                report(Moved(at, arrived))
+        except P2PError:
+            await writer.flush()  # the next attempt begins after the last byte that has come
+            raise
+        if not isinstance(said, Finished | Failed):
+            raise BadMessage(reason="a file ends with Finished or Failed")
+        frames.midway = False
+        await writer.flush()
+    if isinstance(said, Failed):
+        raise FileError(said.kind, said.message, at)
+    if arrived != size:
+        raise BadMessage(reason="a file has fewer bytes than was said")
+    return said.digest
+
+
+class _Writer:
+    """Writes a block while the next one comes."""
+
+    def __init__(self, partial: Partial) -> None:
+        self._partial = partial
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._writing: asyncio.Task[None] | None = None
+
+    async def take(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._size += len(part)
+        if self._size >= BLOCK:
+            await self._write()
+
+    async def flush(self) -> None:
+        if self._parts:
+            await self._write()
+        await self._written()
+
+    def close(self) -> None:
+        """What was taken and not flushed may be lost."""
+        if self._writing is not None:
+            self._writing.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._writing.cancel()
+
+    async def _write(self) -> None:
+        await self._written()
+        parts, self._parts, self._size = self._parts, [], 0
+        self._writing = asyncio.create_task(asyncio.to_thread(self._partial.write, parts))
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing

@@ -1,0 +1,106 @@
+"""The sending side of a session: answers what the other side wants, file after file."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from fastn_p2p_client.errors import BadMessage, P2PError
+
+from .events import Begun, Done, Event, Kept, Lost, Moved, Report
+from .failures import FileError
+from .frames import Frames
+from .messages import Failed, Finished, Have, Refused, Want
+from .source import Source
+
+__all__ = ["supply"]
+
+_AHEAD: Final = 2
+"""Messages of the other side that are read before they are answered: a file it wants, and that it gives one up."""
+
+_Heard: TypeAlias = "asyncio.Queue[Want | Have | Refused | P2PError | None]"
+"""What the other side says, in order; at the end None, or why there is no more."""
+
+
+def _nothing(_event: Event) -> None:
+    """Nobody watches."""
+
+
+async def supply(frames: Frames, find: Callable[[str], Source], report: Report = _nothing) -> None:
+    """Returns when the other side wants nothing more.
+
+    Args:
+        find: opens the file under a path; blocks, and raises ``FileError``.
+
+    Raises:
+        BadMessage: the other side says what it must not say.
+        P2PError: the session broke.
+    """
+    heard: _Heard = asyncio.Queue(_AHEAD)
+    sent: dict[str, int] = {}
+    listener = asyncio.create_task(_listen(frames, heard))
+    try:
+        while (said := await heard.get()) is not None:
+            if isinstance(said, P2PError):
+                raise said
+            if isinstance(said, Want):
+                size = await _answer(frames, said, find, report, heard)
+                if size is not None:
+                    sent[said.path] = size
+            elif isinstance(said, Have):
+                size = sent.pop(said.path, None)
+                report(Kept(said.path, 0) if size is None else Done(said.path, size))
+            else:
+                sent.pop(said.path, None)
+                report(Lost(said.path, said.kind, said.message))
+    finally:
+        listener.cancel()
+
+
+async def _listen(frames: Frames, heard: _Heard) -> None:
+    """Hears what the other side says, also while a file is on its way to it."""
+    try:
+        while (said := await frames.receive()) is not None:
+            if not isinstance(said, Want | Have | Refused):
+                raise BadMessage(reason=f"a side that receives files does not send a {type(said).__name__}")
+            await heard.put(said)
+    except P2PError as error:
+        await heard.put(error)
+    else:
+        await heard.put(None)
+
+
+async def _answer(
+    frames: Frames, want: Want, find: Callable[[str], Source], report: Report, heard: _Heard
+) -> int | None:
+    """Sends the file, or why not; its size when all of it was sent."""
+    try:
+        source = await asyncio.to_thread(find, want.path)
+    except FileError as error:
+        await frames.say(Failed(error.kind, error.message))
+        return None
+    reading: asyncio.Task[bytes] | None = None
+    try:
+        found = await asyncio.to_thread(source.begin, want.offset, want.digest)
+        await frames.say(found)
+        report(Begun(want.path, found.size, found.offset))
+        at = found.offset
+        reading = asyncio.create_task(asyncio.to_thread(source.read))
+        while block := await reading:
+            reading = asyncio.create_task(asyncio.to_thread(source.read))  # while this block is being sent
+            await frames.block(block)
+            at += len(block)
+            report(Moved(want.path, at))
+            if not heard.empty():
+                raise FileError("Stopped", "the other side has given it up")
+        await frames.say(Finished(source.digest()))
+    except FileError as error:
+        await frames.say(Failed(error.kind, error.message))
+        return None
+    finally:
+        if reading is not None:
+            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+            reading.cancel()
+        source.close()
+    return found.size

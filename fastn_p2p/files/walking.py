@@ -1,0 +1,180 @@
+"""Everything below a directory, and one directory a page at a time, in memory that does not grow with either.
+
+``walk`` finds it, ``report_walk`` sends what it finds through a session, and ``walked`` is that at the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+import os
+import stat
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import Final
+
+from fastn_p2p_client.errors import BadMessage
+from fastn_p2p_client.session import Session
+
+from .failures import FileError, reading_failed
+from .frames import Frames
+from .messages import Entries, Entry, Listing, Skipped
+from .names import MAX_DEPTH, PARTIAL_PREFIX, check_part, joined, parts_of, shown
+from .tree import Parts, Tree, entry_of
+
+__all__ = ["listing", "report_walk", "walk", "walked"]
+
+_BATCH: Final = 500
+"""Entries in one message: some 2 MiB with the longest paths there can be."""
+
+
+def walk(tree: Tree, parts: Parts) -> Generator[Entry | Skipped]:
+    """A file, under an empty path; or everything below a directory, each directory after what is in it.
+
+    Links are not followed. What cannot be transferred, or has a name that cannot be, is ``Skipped``; files of
+    unfinished transfers are left out silently.
+
+    Raises:
+        FileError: there is nothing there, or it is neither a file nor a directory.
+    """
+    top = tree.stat(parts)
+    if top.kind == "other":
+        raise FileError("NotAFile", "it is neither a file nor a directory", "/".join(parts))
+    if top.kind == "file":
+        yield top
+        return
+    with contextlib.ExitStack() as stack, tree.directory(parts) as root:
+        levels = [_Level("", os.dup(root), top)]
+        stack.callback(_close_all, levels)
+        while levels:
+            level = levels[-1]
+            found = level.next()
+            if found is None:
+                levels.pop().close()
+                yield level.entry
+            elif isinstance(found, _Level):
+                levels.append(found)
+            else:
+                yield found
+
+
+def listing(tree: Tree, parts: Parts, after: str, limit: int) -> Listing:
+    """One page of a directory, in order of names.
+
+    Raises:
+        FileError: as ``Tree.directory``.
+    """
+    unnamed = 0
+
+    def names() -> Iterator[str]:
+        nonlocal unnamed
+        for each in scan:
+            if _objection(each.name):
+                unnamed += not each.name.startswith(PARTIAL_PREFIX)
+            elif each.name > after:
+                yield each.name
+
+    with tree.directory(parts) as directory:
+        try:
+            with os.scandir(directory) as scan:
+                page = heapq.nsmallest(limit + 1, names())
+        except OSError as error:
+            raise reading_failed(error, "/".join(parts)) from error
+        entries = []
+        for name in page[:limit]:
+            with contextlib.suppress(OSError):  # gone since
+                entries.append(entry_of(name, os.stat(name, dir_fd=directory, follow_symlinks=False)))
+    return Listing(entries, len(page) > limit, unnamed)
+
+
+async def report_walk(session: Session, tree: Tree, parts: Parts) -> None:
+    """Sends everything that ``walk`` finds.
+
+    Raises:
+        FileError: as ``walk``, before anything was sent.
+        P2PError: the session broke.
+    """
+    found = walk(tree, parts)
+    frames = Frames(session)
+    with contextlib.closing(found):
+        while batch := await asyncio.to_thread(lambda: list(itertools.islice(found, _BATCH))):
+            entries = [each for each in batch if isinstance(each, Entry)]
+            skipped = [each for each in batch if isinstance(each, Skipped)]
+            await frames.say(Entries(entries, skipped))
+
+
+async def walked(session: Session) -> AsyncIterator[Entry | Skipped]:
+    """What the other side finds, in names that it has chosen.
+
+    Raises:
+        BadMessage: it says something else.
+        P2PError: the session broke: that was not all.
+    """
+    frames = Frames(session)
+    while (said := await frames.receive()) is not None:
+        if not isinstance(said, Entries):
+            raise BadMessage(reason="a walk consists of Entries")
+        for skipped in said.skipped:
+            yield skipped
+        for entry in said.entries:
+            yield entry
+
+
+class _Level:
+    """A directory that a walk is in."""
+
+    def __init__(self, path: str, descriptor: int, entry: Entry) -> None:
+        self.path = path
+        self.entry = entry
+        self._descriptor = descriptor
+        self._scan = os.scandir(descriptor)
+
+    def close(self) -> None:
+        self._scan.close()
+        os.close(self._descriptor)
+
+    def next(self) -> Entry | Skipped | _Level | None:
+        """The next thing in it, None at its end."""
+        try:
+            for each in self._scan:
+                if not each.name.startswith(PARTIAL_PREFIX):
+                    return self._look(each)
+        except OSError as error:
+            return Skipped(self.path, f"it cannot be read: {error.strerror}")
+        return None
+
+    def _look(self, each: os.DirEntry[str]) -> Entry | Skipped | _Level:
+        reason = _objection(each.name)
+        if reason:
+            return Skipped(joined(shown(self.path), shown(each.name))[:1024], reason)
+        path = joined(self.path, each.name)
+        try:
+            parts = parts_of(path)
+            status = each.stat(follow_symlinks=False)
+            entry = entry_of(path, status)
+            if entry.kind == "file":
+                return entry
+            if entry.kind == "other":
+                return Skipped(path, "it is a link" if stat.S_ISLNK(status.st_mode) else "it is not a file")
+            if len(parts) == MAX_DEPTH:
+                return Skipped(path, f"directories are nested deeper than {MAX_DEPTH}")
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            return _Level(path, os.open(each.name, flags, dir_fd=self._descriptor), entry)
+        except FileError as error:
+            return Skipped(path[:1024], error.message)
+        except OSError as error:
+            return Skipped(path, f"it cannot be read: {error.strerror}")
+
+
+def _close_all(levels: list[_Level]) -> None:
+    for level in levels:
+        level.close()
+
+
+def _objection(name: str) -> str:
+    try:
+        check_part(name)
+    except FileError as error:
+        return error.message
+    return ""

@@ -1,0 +1,189 @@
+"""``FileTransfer`` and whoever uses it inside one event loop: no daemon, the same messages and sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+
+from fastn_p2p.files.events import Event
+from fastn_p2p.files.remote import Files
+from fastn_p2p.files.settings import Settings
+from fastn_p2p.protocols.file_transfer import FileTransfer
+from fastn_p2p_client.errors import ApplicationError, ConnectionLost, P2PError
+from fastn_p2p_client.handlers import RequestHandler, StreamHandler
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.limits import RESET_FAILED
+from fastn_p2p_client.protocol import BindingContext, Peer
+from fastn_p2p_client.session import Session
+from fastn_p2p_client.testing import session_pair
+
+__all__ = ["ALICE", "BOB", "CAROL", "Line", "Snapshot", "make_files", "snapshot", "watched"]
+
+ALICE = PublicKey("ha4e7nbk17opbvaircmjpeiteb56e2dv3ma146vjei403d0fdte0")
+"""Shares files and has an inbox."""
+BOB = PublicKey("g4sne3l8fkblull3ahjc6j3upj5or2khmjn3f8ituo7ln3u9mea0")
+"""Asks, under the petname ``bob``."""
+CAROL = PublicKey("tl4ihhh8q71cdqn90cs90mclc4kli9pqbhhvidhmo5319b476v8g")
+
+Snapshot: TypeAlias = dict[str, tuple[bytes, int, int]]
+"""Path → content, permission bits, time of change in nanoseconds."""
+
+
+class Line:
+    """alice's ``FileTransfer``, and the way to it; stands where programs have a ``Client``.
+
+    Attributes:
+        cuts: bytes after which a session breaks, one for each of the next sessions that are opened; 0 for none.
+        refusals: errors that the next attempts to open a session end with.
+        opened: how many sessions there were.
+    """
+
+    def __init__(self, workspace: Path, peer: Peer | None = None, **config: Any) -> None:
+        self.workspace = workspace
+        self.config = config
+        self.peer = peer or Peer(BOB, "bob")
+        self.cuts: list[int] = []
+        self.refusals: list[P2PError] = []
+        self.opened = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.protocol = self._started()
+
+    def _started(self) -> FileTransfer:
+        settings = msgspec.convert(self.config, Settings)
+        return FileTransfer(BindingContext("alice", ALICE, "FileTransfer", "default", self.workspace, settings))
+
+    async def restart(self) -> None:
+        """The process that serves is killed, and another one started."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.protocol = self._started()
+        await self.protocol.on_check()
+        await self.protocol.on_activate()
+
+    def files(self) -> Files:
+        return Files(self, None, "alice")  # type: ignore[arg-type]
+
+    def as_peer(self, key: PublicKey, name: str | None = None) -> Line:
+        """The same, for somebody else."""
+        other = Line(self.workspace, Peer(key, name), **self.config)
+        other.protocol = self.protocol
+        return other
+
+    async def call(
+        self,
+        _identity: str | None,
+        _peer: str,
+        _protocol: str,
+        _instance: str,
+        request: Any,
+        *,
+        returns: Any,
+        timeout: float,
+    ) -> Any:
+        handler = RequestHandler.of_protocol(self.protocol)
+        assert handler is not None
+        decoded = handler.decode(msgspec.msgpack.encode(request))
+        reply = await handler.call(decoded, self.peer)
+        return msgspec.msgpack.decode(msgspec.msgpack.encode(reply), type=returns)
+
+    async def connect(
+        self, _identity: str | None, _peer: str, _protocol: str, _instance: str, initial: Any
+    ) -> Session:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        handler = StreamHandler.of_protocol(self.protocol)
+        assert handler is not None
+        assert handler.decode is not None
+        ours, theirs = session_pair("FileTransfer", opener=self.peer, server=Peer(ALICE, None))
+        self.opened += 1
+        cut = self.cuts.pop(0) if self.cuts else 0
+        if cut:
+            _cut_after(ours, theirs, cut)
+        task = asyncio.create_task(self._serve(handler, ours, theirs, handler.decode(msgspec.msgpack.encode(initial))))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            await ours.opened
+        except _RefusedError as error:
+            raise ApplicationError(error.error.kind, error.error.message, error.error.payload) from None
+        return ours
+
+    async def _serve(self, handler: StreamHandler, ours: Session, theirs: Session, order: Any) -> None:
+        try:
+            await handler.call(theirs, order)
+            await theirs.close()
+        except ApplicationError as error:
+            if theirs.opened.done():
+                theirs.abort(RESET_FAILED)
+                raise
+            ours.fail(_RefusedError(error))
+        except P2PError:
+            theirs.abort(RESET_FAILED)
+        except asyncio.CancelledError:
+            ours.fail(ConnectionLost(what="the process"))
+            theirs.fail(ConnectionLost(what="the process"))
+
+
+class _RefusedError(P2PError):
+    """Carries what a handler has refused with to the one who wanted a session."""
+
+    def __init__(self, error: ApplicationError) -> None:  # type: ignore[no-untyped-call,unused-ignore]
+        Exception.__init__(self)
+        self.error = error
+
+
+def _cut_after(ours: Session, theirs: Session, size: int) -> None:
+    """Breaks the session, for both sides, once that many bytes have gone through it."""
+    for session in (ours, theirs):
+        send = session._send_message
+
+        def counted(header: bytes, payload: Any, send: Any = send) -> None:
+            if ours.bytes_written + theirs.bytes_written + len(payload) > size:
+                for each in (ours, theirs):
+                    each.fail(ConnectionLost(what="the connection"))
+                return
+            send(header, payload)
+
+        session._send_message = counted
+
+
+def make_files(root: Path, files: dict[str, bytes | int]) -> None:
+    """Files with this content, or with so many bytes; a name that ends with ``/`` is an empty directory."""
+    for number, (name, content) in enumerate(files.items()):
+        path = root / name
+        if name.endswith("/"):
+            path.mkdir(parents=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(content) if isinstance(content, int) else content)
+        os.utime(path, ns=(0, 1_700_000_000_000_000_000 + 1_000_000_007 * number))
+
+
+def snapshot(root: Path) -> Snapshot:
+    """Everything below it, with directories as files without content; also what has not arrived completely."""
+    found: Snapshot = {}
+    for path in root.rglob("*"):
+        status = path.lstat()
+        content = path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+        found[str(path.relative_to(root))] = content, stat.S_IMODE(status.st_mode), status.st_mtime_ns
+    return found
+
+
+@contextlib.asynccontextmanager
+async def watched(condition: asyncio.Event) -> AsyncIterator[None]:
+    """Fails when it has not happened within some seconds after the block."""
+    yield
+    async with asyncio.timeout(10):
+        await condition.wait()
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [type(event).__name__ for event in events]
