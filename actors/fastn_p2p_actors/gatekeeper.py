@@ -1,8 +1,8 @@
-"""Who gets through the ZeroMQ handshake of a mailbox (ZeroMQ RFC 27, ZAP).
+"""Who gets through the handshake of a mailbox that asks for CURVE keys (ZeroMQ RFC 27, ZAP).
 
-Every mailbox has a domain here, also those without CURVE, for two reasons: a process of another user is turned
-away before it can send anything, and libzmq refuses ZMTP 1.0 and 2.0 peers where ZAP is on. Without that, two
-hundred random bytes that look like such a peer abort the process (libzmq 4.3.5, ``zmtp_engine.cpp``).
+A process of another user is turned away before it can send anything, whatever key it has. And libzmq refuses ZMTP 1.0
+and 2.0 peers where ZAP is on. Without that, two hundred random bytes that look like such a peer abort the process
+(libzmq 4.3.5, ``zmtp_engine.cpp``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ __all__ = ["Gatekeeper", "PeerCredentials", "Rule", "parse_peer_address"]
 
 _ENDPOINT: Final = "inproc://zeromq.zap.01"
 _CURVE_FRAMES: Final = 7
-_NULL_FRAMES: Final = 6
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +33,11 @@ class PeerCredentials(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Who gets in: processes of ``uid`` and, where ``roles`` is given, only with one of these CURVE keys."""
+    """Who gets in: processes of ``uid`` with one of these CURVE keys."""
 
     name: str
     uid: int
-    roles: dict[bytes, str] | None
+    roles: dict[bytes, str]
     """CURVE public key (Z85) → role."""
 
 
@@ -53,7 +52,7 @@ def parse_peer_address(address: str) -> PeerCredentials:
 
 
 class Gatekeeper:
-    """Answers libzmq's questions for all mailboxes of a process; there is one handler per ZeroMQ context."""
+    """Answers libzmq's questions for all such mailboxes of a process; there is one handler per ZeroMQ context."""
 
     _instance: Gatekeeper | None = None
 
@@ -97,8 +96,8 @@ class Gatekeeper:
             self._socket.send_multipart([request[0], request[1], *verdict, b""])
 
     def _role(self, request: list[bytes]) -> str | None:
-        """The role that gets in, "" where there are no roles, None for whoever stays out."""
-        if len(request) < _NULL_FRAMES:
+        """The role that gets in; None for whoever stays out."""
+        if len(request) != _CURVE_FRAMES or request[5] != b"CURVE":
             return None
         rule = self._rules.get(request[2])
         if rule is None:
@@ -110,10 +109,7 @@ class Gatekeeper:
         if peer.uid != rule.uid:
             log.warning("%s: process %d of user %d turned away", rule.name, peer.pid, peer.uid)
             return None
-        if rule.roles is None:
-            return ""
-        key = zmq.utils.z85.encode(request[6]) if request[5] == b"CURVE" and len(request) == _CURVE_FRAMES else b""
-        role = rule.roles.get(key)
+        role = rule.roles.get(zmq.utils.z85.encode(request[6]))
         if role is None:
             log.warning("%s: process %d with an unknown key turned away", rule.name, peer.pid)
         return role

@@ -1,82 +1,86 @@
-"""A mailbox: the ROUTER that every actor reads.
+"""A mailbox: the Unix socket that every actor reads.
 
-What comes in is handed over as ``(sender, id, header, payload)``; frames of another shape are dropped. Who the
-sender is comes from the kernel (uid and pid of the process at the other end of the Unix socket), from CURVE
-where a mailbox demands it, and never from the routing id, which a peer chooses for itself.
+It speaks ZMTP 3.1 as a ROUTER does, so that any ZeroMQ library's DEALER can write to it. What comes in is handed over
+as ``(sender, id, header, payload)``; frames of another shape are refused. Who the sender is comes from the kernel: uid
+and pid of the process at the other end. The vault's mailbox asks for keys as well: see ``curve_mailbox``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import socket
+import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import zmq
-
+from fastn_p2p_client.connection import Connection
 from fastn_p2p_client.errors import BadMessage, P2PError, PayloadTooLarge
-from fastn_p2p_client.limits import CORRELATION_ID_MAX, MAX_CLIENTS, MAX_GROUP, MAX_HEADER, MAX_PAYLOAD
+from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_CLIENTS, MAX_PAYLOAD
 from fastn_p2p_client.messages import Failure, encode
-from fastn_p2p_client.outbox import RETRY_PAUSE, Outbox
-from fastn_p2p_client.sockets import (
-    AGAIN,
-    MORE,
-    NOBLOCK,
-    Monitor,
-    close_socket,
-    endpoint,
-    raw_get,
-    raw_recv,
-    readable,
-    router,
-)
+from fastn_p2p_client.zmtp import Payload
 
-from .gatekeeper import Gatekeeper, Rule, parse_peer_address
+__all__ = ["Mailbox", "Sender", "refusal"]
 
-__all__ = ["Mailbox", "Sender"]
-
-_BURST: Final = 256
-_FRAMES: Final = 3
-_MAX_FRAMES: Final = _FRAMES * MAX_GROUP
-_SRCFD: Final = int(zmq.SRCFD)
+_CREDENTIALS: Final = struct.Struct("iII")
+"""``struct ucred`` of unix(7): pid, uid, gid."""
+_ACCEPTED_AT_ONCE: Final = 64
+"""Connections let in before other work of the loop gets a turn."""
+_NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_ROOM_PAUSE: Final = 0.1
+"""Seconds until a connection is accepted again after the kernel had no descriptor for one."""
 
 log = logging.getLogger(__name__)
 
 
 class Sender:
-    """One connection to a mailbox, as the kernel and CURVE describe it. Compares by identity."""
+    """One connection to a mailbox, as the kernel describes it. Compares by identity."""
 
-    __slots__ = ("descriptor", "gone", "pid", "role", "route", "state", "uid")
+    __slots__ = ("connection", "gone", "pid", "state", "uid")
 
-    def __init__(self, route: bytes, descriptor: int, uid: int, pid: int, role: str) -> None:
-        self.route = route
-        self.descriptor = descriptor
+    def __init__(self, uid: int, pid: int) -> None:
         self.uid = uid
         self.pid = pid
-        self.role = role
-        """The CURVE role, empty where the mailbox asks for none."""
+        self.connection: Connection
         self.gone = False
         self.state: object = None
         """For the mailbox's owner: what it knows of this connection."""
 
+    @property
+    def backlog(self) -> int:
+        """Bytes that were sent to it and that the kernel has not taken yet."""
+        return self.connection.backlog
+
     def __repr__(self) -> str:
-        return f"<sender pid={self.pid} role={self.role or '-'}>"
+        return f"<sender pid={self.pid}>"
 
 
 OnMessage: TypeAlias = Callable[[Sender, bytes, bytes, bytes], None]
+
+
+def refusal(frames: list[bytes], reason: str) -> bytes:
+    """What answers frames that are no message, under the first of them as id; empty if that cannot be an id."""
+    if not frames or len(frames[0]) > CORRELATION_ID_MAX:
+        return b""
+    error: P2PError = BadMessage(reason=reason)
+    if len(frames) == 3 and len(frames[2]) > MAX_PAYLOAD:
+        error = PayloadTooLarge(size=len(frames[2]), limit=MAX_PAYLOAD)
+    return encode(Failure.of(error))
 
 
 class Mailbox:
     """Bound by ``open`` inside a running loop.
 
     Args:
-        path: the socket; its directory must exist, mode 0700.
+        path: the socket; its directory must exist, mode 0700. What is there already is replaced.
         on_message: gets (sender, id, header, payload); must not raise and must not block.
-        on_gone: gets each sender whose connection has ended.
-        roles: CURVE public key (Z85) → role. When given, only these keys get in; ``server_secret`` goes with it.
+        on_gone: gets each sender whose connection has ended, after its last message.
         uid: the only user whose processes are listened to.
+        max_clients: connections at a time; whoever comes then waits until some have ended.
     """
 
     def __init__(
@@ -85,219 +89,137 @@ class Mailbox:
         on_message: OnMessage,
         *,
         on_gone: Callable[[Sender], None] | None = None,
-        server_secret: str | None = None,
-        roles: dict[str, str] | None = None,
         uid: int | None = None,
         max_clients: int = MAX_CLIENTS,
     ) -> None:
         self._path = path
         self._on_message = on_message
         self._on_gone = on_gone
-        self._server_secret = server_secret
-        self._roles = None if roles is None else {key.encode(): role for key, role in roles.items()}
         self._uid = os.getuid() if uid is None else uid
         self._max_clients = max_clients
-        self._senders: dict[bytes, Sender] = {}
-        self._by_descriptor: dict[int, Sender] = {}
-        self._descriptors: set[int] = set()
+        self._senders: set[Sender] = set()
+        self._listening = False
         self._full = False
-        self._outboxes: dict[Sender, Outbox] = {}
-        """Of those to whom something has to be sent."""
-        self._turn_soon = False
+        self._no_room = False
         self._closed = False
         self.dropped = 0
-        """Messages that were not listened to: wrong user, wrong shape."""
+        """What was not listened to: connections of other users, messages of another shape."""
 
     @property
     def clients(self) -> int:
         """Connections that stand."""
-        return len(self._descriptors)
+        return len(self._senders)
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._hidden.unlink(missing_ok=True)
-        self._domain = Gatekeeper.of_process().add(Rule(self._path.stem, self._uid, self._roles))
-        self._socket = router(self._domain, self._server_secret)
-        self._monitor = Monitor(self._socket)
-        self._bind()
-        self._descriptor = int(self._socket.fileno())
-        self._loop.add_reader(self._descriptor, self._drain)
-        self._loop.add_reader(self._monitor.fileno(), self._watch)
-        self._loop.call_soon(self._watch)
-        self._loop.call_soon(self._drain)
+        self._path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._listener.setblocking(False)
+            self._listener.bind(str(self._path))
+            self._path.chmod(0o600)  # nobody can connect before it listens
+            self._listener.listen(BACKLOG)
+        except OSError:
+            self._listener.close()
+            raise
+        self._listen()
 
     def close(self) -> None:
+        """Ends all connections. What was sent is still given to the kernel as far as it takes it at once."""
         if self._closed:
             return
-        self._flush()
         self._closed = True
-        self._loop.remove_reader(self._descriptor)
-        self._loop.remove_reader(self._monitor.fileno())
-        self._monitor.close()
-        close_socket(self._socket)
-        Gatekeeper.of_process().remove(self._domain)
+        self._stop_listening()
+        self._listener.close()
         self._path.unlink(missing_ok=True)
-        self._hidden.unlink(missing_ok=True)
+        for sender in self._senders:
+            sender.gone = True
+            sender.connection.close()
+        self._senders.clear()
 
     def send(
-        self, sender: Sender, correlation: bytes, header: bytes, payload: bytes = b"", *, credited: bool = False
+        self, sender: Sender, correlation: bytes, header: bytes, payload: Payload = b"", *, credited: bool = False
     ) -> bool:
-        """Send one message; False when the peer is gone or its queue is full (then nothing was sent).
+        """Send one message; False when the peer is gone or too much waits for it (then nothing was sent).
+
+        A large payload that is no ``bytes`` must stay as it is until it has left.
 
         Args:
             credited: the peer has granted credit for it, which is its own bound: the queue's does not count.
         """
-        if sender.gone or self._closed:
-            return False
-        outbox = self._outboxes.get(sender)
-        if outbox is None:
-            outbox = self._outboxes[sender] = Outbox(self._socket, sender.route)
-        if not outbox.add(correlation, header, payload, credited):
-            return False
-        if not self._turn_soon:
-            self._turn_soon = True
-            self._loop.call_soon(self._turn)
-        return True
+        return sender.connection.send(correlation, header, payload, credited)
 
-    def _bind(self) -> None:
-        previous = os.umask(0o177)
-        try:
-            self._socket.bind(endpoint(self._path))
-        finally:
-            os.umask(previous)
+    # ── letting in ───────────────────────────────────────────────────────────────────────────────
 
-    @property
-    def _hidden(self) -> Path:
-        return self._path.with_name(f".{self._path.name}.full")
+    def _listen(self) -> None:
+        if not self._listening and not self._closed:
+            self._listening = True
+            self._loop.add_reader(self._listener, self._accept)
 
-    def _limit(self) -> None:
-        """Keeps libzmq from running out of descriptors, which aborts the process: while there is no room for more
-        connections, the socket has another name. (Unbinding would end those that stand.) Whoever wants in tries again.
-        """
-        full = len(self._descriptors) >= self._max_clients
-        if full == self._full:
+    def _stop_listening(self) -> None:
+        if self._listening:
+            self._listening = False
+            self._loop.remove_reader(self._listener)
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            if len(self._senders) >= self._max_clients:
+                self._stop_listening()
+                if not self._full:
+                    self._full = True
+                    log.warning("%d connections on %s: no more until some end", self.clients, self._path.name)
+                return
+            try:
+                accepted, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                self._no_room = False
+                return
+            except OSError as error:
+                if error.errno not in _NO_ROOM:
+                    raise
+                self._stop_listening()
+                self._loop.call_later(_ROOM_PAUSE, self._listen)
+                if not self._no_room:
+                    self._no_room = True
+                    log.error("%s: nobody is let in at the moment: %s", self._path.name, error)
+                return
+            self._let_in(accepted)
+
+    def _let_in(self, accepted: socket.socket) -> None:
+        pid, uid, _ = _CREDENTIALS.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        if uid != self._uid:
+            self.dropped += 1
+            accepted.close()
             return
-        there, here = (self._path, self._hidden) if full else (self._hidden, self._path)
-        try:
-            there.rename(here)
-        except OSError as error:
-            log.error("%s cannot be renamed: %s", there, error)
-        self._full = full
-        if full:
-            log.warning("%d connections on %s: no more until some end", len(self._descriptors), self._path.name)
+        accepted.setblocking(False)
+        sender = Sender(uid, pid)
+        sender.connection = Connection(
+            accepted,
+            "ROUTER",
+            f"{self._path.stem}: process {pid}",
+            on_ready=_nothing,
+            on_message=partial(self._on_message, sender),
+            on_end=partial(self._lost, sender),
+            on_misfit=partial(self._refuse, sender),
+        )
+        self._senders.add(sender)
+        sender.connection.start()
 
-    def _turn(self) -> None:
-        """Send what this turn of the loop has gathered, and look at the socket again, as its descriptor demands."""
-        self._turn_soon = False
-        if self._closed:
-            return
-        self._flush()
-        if self._outboxes:
-            self._turn_soon = True
-            self._loop.call_later(RETRY_PAUSE, self._turn)
-        if readable(self._socket):
-            self._drain()
-
-    def _flush(self) -> None:
-        """Send what can be sent; outboxes that remain are those of peers that take no more at the moment."""
-        outboxes, self._outboxes = self._outboxes, {}
-        for sender, outbox in outboxes.items():
-            try:
-                if not outbox.flush():
-                    self._outboxes[sender] = outbox
-            except zmq.ZMQError:
-                log.debug("%s: process %d is gone with %d messages", self._path.stem, sender.pid, len(outbox))
-
-    def _drain(self) -> None:
-        socket, senders = self._socket, self._senders
-        for taken in range(_BURST):
-            if self._closed:
-                return
-            try:
-                route = raw_recv(socket, NOBLOCK)
-            except AGAIN:
-                return
-            sender = senders.get(route)
-            frames: list[bytes] = []
-            first: zmq.Frame | None = None
-            if sender is None and raw_get(socket, MORE):
-                opening: zmq.Frame = raw_recv(socket, NOBLOCK, False)
-                frames.append(opening.bytes)
-                first = opening
-            while raw_get(socket, MORE):
-                frame = raw_recv(socket, NOBLOCK)
-                if len(frames) <= _MAX_FRAMES:
-                    frames.append(frame)
-            if first is not None:
-                sender = self._introduce(route, first)
-            if sender is None:
-                self.dropped += 1
-            elif not frames or len(frames) % _FRAMES or len(frames) > _MAX_FRAMES:
-                self._refuse(sender, frames, f"a message has {_FRAMES} frames: id, header, payload")
-            else:
-                for start in range(0, len(frames), _FRAMES):
-                    self._take(sender, frames[start : start + _FRAMES])
-            if taken == 0 and not readable(socket):  # costs a fifth of the exception that an empty socket raises
-                return
-        self._loop.call_soon(self._drain)
-
-    def _take(self, sender: Sender, message: list[bytes]) -> None:
-        correlation, header, payload = message
-        if len(correlation) <= CORRELATION_ID_MAX and len(header) <= MAX_HEADER and len(payload) <= MAX_PAYLOAD:
-            try:
-                self._on_message(sender, correlation, header, payload)
-            except Exception:  # a defect costs this message, not those behind it
-                log.exception("%s: a message from process %d", self._path.stem, sender.pid)
-        else:
-            self._refuse(sender, message, "an id or a header is too long")
-
-    def _introduce(self, route: bytes, frame: zmq.Frame) -> Sender | None:
-        """The sender behind a route that was not known, or None when nobody listens to it. Between two messages only.
-
-        The gatekeeper has turned others away already; this looks again, since it costs nothing.
-        """
-        self._watch()  # the end of an earlier connection with this descriptor comes first
-        try:
-            peer = parse_peer_address(str(frame.get("Peer-Address")))
-            descriptor = int(frame.get(_SRCFD))
-            role = str(frame.get("User-Id")) if self._roles is not None else ""
-        except (ValueError, zmq.ZMQError):
-            return None
-        if peer.uid != self._uid:
-            return None
-        sender = Sender(route, descriptor, peer.uid, peer.pid, role)
-        if descriptor in self._descriptors:
-            self._senders[route] = self._by_descriptor[descriptor] = sender
-        else:
-            sender.gone = True  # its last words
-        return sender
+    def _lost(self, sender: Sender) -> None:
+        sender.gone = True
+        self._senders.discard(sender)
+        if self._full and not self._closed:
+            self._full = False
+            self._listen()
+        if self._on_gone is not None:
+            self._on_gone(sender)
 
     def _refuse(self, sender: Sender, frames: list[bytes], reason: str) -> None:
         self.dropped += 1
-        if not frames or len(frames[0]) > CORRELATION_ID_MAX:
-            return
-        error: P2PError = BadMessage(reason=reason)
-        if len(frames) == _FRAMES and len(frames[2]) > MAX_PAYLOAD:
-            error = PayloadTooLarge(size=len(frames[2]), limit=MAX_PAYLOAD)
-        self.send(sender, frames[0], encode(Failure.of(error)))
+        answer = refusal(frames, reason)
+        if answer:
+            self.send(sender, frames[0], answer)
 
-    def _watch(self) -> None:
-        if self._closed:
-            return
-        for event in self._monitor.drain():
-            if event.kind == zmq.EVENT_ACCEPTED:
-                self._descriptors.add(event.value)
-            elif event.value in self._descriptors:
-                self._descriptors.discard(event.value)
-                sender = self._by_descriptor.pop(event.value, None)
-                if sender is not None:
-                    self._lost(sender)
-        self._limit()
 
-    def _lost(self, sender: Sender) -> None:
-        self._drain()  # what it said before it ended still counts
-        sender.gone = True
-        self._outboxes.pop(sender, None)
-        self._senders.pop(sender.route, None)
-        if self._on_gone is not None:
-            self._on_gone(sender)
+def _nothing() -> None:
+    """Nobody needs to know that somebody is there before it says something."""

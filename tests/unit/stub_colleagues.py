@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from fastn_p2p_actors import gateway, identity, leash
+from fastn_p2p_actors.curve_mailbox import Caller, CurveMailbox
 from fastn_p2p_actors.mailbox import Mailbox, Sender
 from fastn_p2p_actors.network import messages as net
 from fastn_p2p_actors.roles import Roles, make_roles
@@ -225,7 +226,7 @@ class StubVault:
         self.go_on = asyncio.Event()
         self.go_on.set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._mailbox = Mailbox(
+        self._mailbox = CurveMailbox(
             home.mailbox("vault"), self._on_message, server_secret=roles.vault.server_secret, roles=roles.vault.roles
         )
         self._mailbox.open()
@@ -237,20 +238,20 @@ class StubVault:
         key = vault.IdentityKey(name, bytes(KEYS[len(self.keys) % len(KEYS)]), "2026-01-31T12:00:00Z")
         return self.keys.setdefault(name, key)
 
-    def _on_message(self, sender: Sender, correlation: bytes, header: bytes, _: bytes) -> None:
-        assert sender.role == "gateway"
+    def _on_message(self, caller: Caller, correlation: bytes, header: bytes, _: bytes) -> None:
+        assert caller.role == "gateway"
         self.asked.set()
-        task = asyncio.ensure_future(self._handle(sender, correlation, header))
+        task = asyncio.ensure_future(self._handle(caller, correlation, header))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _handle(self, sender: Sender, correlation: bytes, header: bytes) -> None:
+    async def _handle(self, caller: Caller, correlation: bytes, header: bytes) -> None:
         await self.go_on.wait()
         try:
             reply = self._answer(self._decoder.decode(header))
         except P2PError as error:
             reply = Failure.of(error)
-        self._mailbox.send(sender, correlation, encode(reply))
+        self._mailbox.send(caller, correlation, encode(reply))
 
     def _answer(self, message: Any) -> msgspec.Struct:
         refusal = self.refuse.get(type(message))

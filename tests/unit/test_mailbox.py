@@ -15,6 +15,7 @@ import pytest
 import uvloop
 import zmq
 
+from fastn_p2p_actors.curve_mailbox import CurveMailbox
 from fastn_p2p_actors.mailbox import Mailbox, Sender
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded, PayloadTooLarge
 from fastn_p2p_client.limits import MAX_GROUP, MAX_PAYLOAD
@@ -56,7 +57,7 @@ def test_ask_is_answered_and_the_sender_is_who_the_kernel_says(tmp_path: Path) -
         link.open()
         asked = asyncio.ensure_future(link.ask(GetStatus(), b"payload", timeout=5))
         sender, correlation, header, payload = await seen.next()
-        assert (sender.uid, sender.pid, sender.role) == (os.getuid(), os.getpid(), "")
+        assert (sender.uid, sender.pid) == (os.getuid(), os.getpid())
         assert (header, payload) == (encode(GetStatus()), b"payload")
         assert box.send(sender, correlation, encode(Done()), b"answer")
         assert await asked == (encode(Done()), b"answer")
@@ -301,7 +302,7 @@ def test_curve_role_is_the_key_and_unknown_keys_do_not_get_in(tmp_path: Path) ->
 
     async def scenario() -> None:
         seen = Recorder()
-        box = Mailbox(tmp_path / "v.sock", seen.on_message, server_secret=server[1], roles={friend[0]: "network"})
+        box = CurveMailbox(tmp_path / "v.sock", seen.on_message, server_secret=server[1], roles={friend[0]: "network"})
         box.open()
         good = Link(tmp_path / "v.sock", "vault", curve=Keys(server[0], *friend))
         good.open()

@@ -8,7 +8,7 @@ import time
 
 import msgspec
 
-from fastn_p2p_actors.mailbox import Mailbox, Sender
+from fastn_p2p_actors.curve_mailbox import Caller, CurveMailbox
 from fastn_p2p_actors.process import forbid_core_files
 from fastn_p2p_actors.settings import VaultSettings
 from fastn_p2p_actors.stage import Stage
@@ -65,12 +65,12 @@ async def serve(stage: Stage) -> None:
         store.open()
         desk = Desk(Vault(store, time.time), stage.log)
 
-        def on_message(sender: Sender, correlation: bytes, header: bytes, _payload: bytes) -> None:
-            answer = desk.handle(sender.role, header)
+        def on_message(caller: Caller, correlation: bytes, header: bytes, _payload: bytes) -> None:
+            answer = desk.handle(caller.role, header)
             if answer is not None:
-                box.send(sender, correlation, answer)
+                box.send(caller, correlation, answer)
 
-        box = Mailbox(
+        box = CurveMailbox(
             stage.home.mailbox(stage.name),
             on_message,
             server_secret=settings.server_secret,
