@@ -137,7 +137,9 @@ def _presence(identity: IdentityStatus, known: bool) -> Text:
 
 
 def _bindings(bindings: Sequence[BindingStatus]) -> Table:
-    table = _table("protocol", "instance", "access", ">calls", ">errors", ">in flight", ">p50 ms", ">p99 ms")
+    table = _table(
+        "protocol", "instance", "access", ">calls", ">errors", ">busy", ">p50/p99 ms", ">streams"
+    )
     for each in bindings:
         table.add_row(
             plain(each.protocol),
@@ -146,8 +148,8 @@ def _bindings(bindings: Sequence[BindingStatus]) -> Table:
             str(each.calls),
             Text(str(each.errors), "red" if each.errors else ""),
             str(each.in_flight),
-            latency(each.p50_ms),
-            latency(each.p99_ms),
+            "-" if each.p50_ms is None else f"{latency(each.p50_ms)}/{latency(each.p99_ms)}",
+            f"{each.sessions}/{each.opened}" if each.opened else "-",
         )
     return table
 

@@ -66,6 +66,8 @@ FULL = replace(
                     calls=12345,
                     errors=7,
                     in_flight=2,
+                    opened=14,
+                    sessions=2,
                     p50_ms=0.45,
                     p99_ms=12.34,
                 ),
@@ -145,7 +147,7 @@ def test_everything_about_identities_is_shown() -> None:
     text = printed(FULL, width=80)
     assert f"alice  online  {ID52}" in text
     assert f"bob  offline  {ID52}" in text
-    assert re.search(r"Echo +default +everyone +12345 +7 +2 +0\.45 +12\.3$", text, re.MULTILINE)
+    assert re.search(r"Echo +default +everyone +12345 +7 +2 +0\.45/12\.3 +2/14$", text, re.MULTILINE)
     assert "FileTransfer (backup): failed: disk full" in text
     assert "its delegation is valid for 1 m 00 s more" in text
     assert "fastn-p2p add-protocol bob --protocol Echo" in text
