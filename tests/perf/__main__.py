@@ -22,7 +22,7 @@ from rich.console import Console
 
 from fastn_p2p_client.errors import P2PError
 
-from . import calls, chart, identities, report, restarts, starts, steps
+from . import calls, chart, identities, report, restarts, starts, steps, streams
 from .results import BenchmarkError, Outcome
 from .system import System
 from .worker import CHECKOUT
@@ -31,11 +31,13 @@ __all__: list[str] = []
 
 _PAGE: Final = CHECKOUT / "docs" / "benchmarks.md"
 _CHART: Final = CHECKOUT / "docs" / "benchmarks.svg"
-_NAMES: Final = ("calls", "identities", "steps", "restarts", "starts")
+_NAMES: Final = ("calls", "streams", "identities", "steps", "restarts", "starts")
 _JUDGED: Final = {
     "calls": ("call", "rate-64", "rate-256", "fresh"),
+    "streams": ("stream", "stream-stock", "eight", "beside", "open"),
     "identities": ("memory", "online", "hundred", "idle"),
 }
+_CARRYING: Final = {"streams"}
 _LONG: Final = {"hundred", "idle"}
 """Statements that a quick run does not make."""
 
@@ -48,6 +50,8 @@ class _Bench:
         self._wanted = wanted
         self._quick = quick
         self._system: System | None = None
+        self._carriers: System | None = None
+        """A pair of daemons of their own for streams: their memory is watched from the start."""
         self.outcome = Outcome()
         self.conditions = report.Conditions(5 if quick else 15, 0.4 if quick else 0.7)
 
@@ -55,6 +59,7 @@ class _Bench:
         """All wanted measures; one that fails does not keep the others from running."""
         measures: dict[str, Callable[[AsyncExitStack], Awaitable[Outcome]]] = {
             "calls": self._calls,
+            "streams": self._streams,
             "identities": self._identities,
             "steps": lambda own: steps.measure(own, self._root / "traced"),
             "restarts": self._restarts,
@@ -66,12 +71,18 @@ class _Bench:
                 async with AsyncExitStack() as own:
                     if name in {"calls", "identities", "restarts"} and self._system is None:
                         self._system = await System.start(stack, self._root)
+                    if name in _CARRYING and self._carriers is None:
+                        self._carriers = await System.start(stack, self._root / "carriers", streams=True)
                     self.outcome.add(await measures[name](own))
             except (BenchmarkError, P2PError, TimeoutError, ExceptionGroup) as error:
                 self.conditions.problems.append(f"{name}: {_reason(error)}")
 
     async def _calls(self, own: AsyncExitStack) -> Outcome:
         return await calls.measure(self._ready(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)
+
+    async def _streams(self, own: AsyncExitStack) -> Outcome:
+        assert self._carriers is not None
+        return await streams.measure(self._carriers, own, self.conditions.rounds, self.conditions.seconds, told=_tell)
 
     async def _identities(self, _: AsyncExitStack) -> Outcome:
         return await identities.measure(self._ready(), 0.0 if self._quick else 10.0, told=_tell)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from statistics import median
 from typing import Any, Final
@@ -14,19 +14,20 @@ from .results import Bars, Outcome, Table, milliseconds, ratio
 from .system import System, clean_environment
 from .worker import Worker
 
-__all__ = ["measure"]
+__all__ = ["SIDES", "measure", "raw_pair"]
 
 _IN_FLIGHT: Final = (1, 64, 256)
 _WARM_UP: Final = 0.15
 _FRESH: Final = 0
 """In place of a number in flight: a connection of its own for each call."""
-_NAMES: Final = {"raw": "raw", "stock": "stock binding", "fastn": "fastn-p2p"}
+SIDES: Final = {"raw": "raw", "stock": "stock binding", "fastn": "fastn-p2p"}
+"""What they are called in tables."""
 
 
 class _Side:
     """One way to make the same calls. ``pids`` are the processes whose CPU time it costs."""
 
-    def __init__(self, name: str, worker: Worker, pids: dict[str, Sequence[int]]) -> None:
+    def __init__(self, name: str, worker: Worker, pids: Mapping[str, Sequence[int]]) -> None:
         self.name = name
         self._worker = worker
         self._pids = pids
@@ -62,7 +63,8 @@ async def measure(
     system: System, stack: AsyncExitStack, rounds: int, seconds: float, told: Callable[[str], Any]
 ) -> Outcome:
     """``seconds`` for each phase; a round is one phase of each kind on each side, in alternating order."""
-    sides = [await _raw(stack), await _fastn(system), await _raw(stack, stock=True)]
+    fastn = _Side("fastn", system.program, await system.roles())
+    sides = [await _raw(stack), fastn, await _raw(stack, stock=True)]
     for number in range(rounds):
         told(f"calls: round {number + 1} of {rounds}")
         for in_flight in (*_IN_FLIGHT, _FRESH):
@@ -72,7 +74,8 @@ async def measure(
     return _judge(*sides)
 
 
-async def _raw(stack: AsyncExitStack, *, stock: bool = False) -> _Side:
+async def raw_pair(stack: AsyncExitStack, *, stock: bool = False) -> tuple[Worker, Worker]:
+    """Client and server on the binding alone, connected; stopped at the end."""
     name = "stock" if stock else "raw"
     options = ["--stock"] if stock else []
     workers = {}
@@ -82,20 +85,13 @@ async def _raw(stack: AsyncExitStack, *, stock: bool = False) -> _Side:
     server, client = workers["server"], workers["client"]
     address = await server.greeting()
     await client.greeting()
-    await client.do("connect", server=address)
-    return _Side(name, client, {"client": [client.pid], "server": [server.pid]})
+    await client.do("meet", server=address)
+    return client, server
 
 
-async def _fastn(system: System) -> _Side:
-    one, two = await system.one.pids(), await system.two.pids()
-    named = {
-        "program": system.program.pid,
-        "network of the caller": one["network"],
-        "network of the callee": two["network"],
-        "identity process": next(pid for name, pid in two.items() if name.startswith("identity")),
-    }
-    others = {*system.one.processes(), *system.two.processes()} - set(named.values())
-    return _Side("fastn", system.program, {**{name: [pid] for name, pid in named.items()}, "all others": [*others]})
+async def _raw(stack: AsyncExitStack, *, stock: bool = False) -> _Side:
+    client, server = await raw_pair(stack, stock=stock)
+    return _Side("stock" if stock else "raw", client, {"client": [client.pid], "server": [server.pid]})
 
 
 # ── what came out ────────────────────────────────────────────────────────────────────────────────
@@ -144,7 +140,7 @@ def _judge(raw: _Side, fastn: _Side, stock: _Side) -> Outcome:
 def _medians(
     sides: Sequence[_Side], in_flight: int, value: Callable[[Phase], float], scale: float = 1.0
 ) -> list[tuple[str, float]]:
-    return [(_NAMES[side.name], scale * median(side.each(in_flight, value))) for side in sides]
+    return [(SIDES[side.name], scale * median(side.each(in_flight, value))) for side in sides]
 
 
 def _figures(sides: Sequence[_Side]) -> Table:
@@ -165,7 +161,7 @@ def _figures(sides: Sequence[_Side]) -> Table:
     rows.append(row("a connection for each call: p50 / p99, ms", _FRESH, times))
     return Table(
         "Calls",
-        ["", *(_NAMES[side.name] for side in sides)],
+        ["", *(SIDES[side.name] for side in sides)],
         rows,
         "Medians over the rounds; min-max are the slowest and the fastest round.",
     )
@@ -175,8 +171,8 @@ def _cpu(sides: Sequence[_Side]) -> Table:
     rows = []
     for side in sides:
         costs = {name: [side.cpu_per_thousand(name, number) for number in _IN_FLIGHT] for name in side.processes}
-        rows += [[f"{_NAMES[side.name]}: {name}", *(f"{cost:.3f}" for cost in each)] for name, each in costs.items()]
-        rows.append([f"{_NAMES[side.name]}: sum", *(f"{sum(each):.3f}" for each in zip(*costs.values(), strict=True))])
+        rows += [[f"{SIDES[side.name]}: {name}", *(f"{cost:.3f}" for cost in each)] for name, each in costs.items()]
+        rows.append([f"{SIDES[side.name]}: sum", *(f"{sum(each):.3f}" for each in zip(*costs.values(), strict=True))])
     return Table(
         "CPU seconds for 1,000 calls",
         ["process", *("one after the other" if n == 1 else f"{n} in flight" for n in _IN_FLIGHT)],

@@ -8,7 +8,7 @@ from time import perf_counter
 
 import msgspec
 
-__all__ = ["MESSAGE", "Phase", "load", "one_by_one"]
+__all__ = ["MESSAGE", "Phase", "load", "one_by_one", "phase_of"]
 
 MESSAGE = "m" * 64
 """What every call of every side says."""
@@ -52,7 +52,7 @@ async def load(call: Callable[[], Awaitable[None]], in_flight: int, seconds: flo
     async with asyncio.TaskGroup() as group:
         for _ in range(in_flight):
             group.create_task(caller())
-    return _phase(samples, early + late, seconds)
+    return phase_of(samples, early + late, seconds)
 
 
 async def one_by_one(call: Callable[[], Awaitable[None]], count: int) -> Phase:
@@ -63,10 +63,11 @@ async def one_by_one(call: Callable[[], Awaitable[None]], count: int) -> Phase:
         started = perf_counter()
         await call()
         samples.append(perf_counter() - started)
-    return _phase(samples, 0, perf_counter() - began)
+    return phase_of(samples, 0, perf_counter() - began)
 
 
-def _phase(samples: list[float], others: int, seconds: float) -> Phase:
+def phase_of(samples: list[float], others: int, seconds: float) -> Phase:
+    """What these times, of those that count, come to; ``others`` do not count."""
     if not samples:
         raise RuntimeError(f"no call ended within {seconds} s")
     samples.sort()

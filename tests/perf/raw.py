@@ -1,4 +1,5 @@
-"""The echo on the iroh binding alone: one bidirectional stream for each call, no daemon.
+"""The same on the iroh binding alone, without a daemon: the echo of calls, one bidirectional stream for each, and
+streams that carry bytes at full speed.
 
 As a careful user would write it: uvloop, msgspec, and the binding's byte-at-a-time writer replaced. ``--stock``
 leaves that writer as it comes. Runs as ``python -m tests.perf.raw server|client [--stock]``.
@@ -28,17 +29,23 @@ from iroh.iroh_ffi import (
     RelayMode,
 )
 
+from .flow import Flow, Order, decode_flow, draw, encode, order, pour
 from .load import MESSAGE, Phase, load
 from .worker import obey
 
 __all__: list[str] = []
 
-_ALPN: Final = b"raw-echo"
+_ECHO: Final = b"raw-echo"
+_BYTES: Final = b"raw-bytes"
 _MAX_MESSAGE: Final = 65536
+_READ: Final = 256 * 1024
+"""Bytes asked for in one read; what is there comes at once, so more makes no difference."""
+_HEAD: Final = 2
+"""Bytes that say how long an order is."""
 _STREAMS_AT_ONCE: Final = 1024
 """QUIC's default of 100 would make calls of the 256-in-flight phase wait for each other."""
 
-_encode: Final = msgspec.msgpack.Encoder().encode
+_order: Final = msgspec.msgpack.Decoder(Order).decode
 _decode: Final = msgspec.msgpack.Decoder().decode
 
 
@@ -66,7 +73,7 @@ class _Loopback(Preset):
 
 async def _bind() -> Endpoint:
     _ffi.uniffi_set_event_loop(asyncio.get_running_loop())
-    return await Endpoint.bind(EndpointOptions(preset=_Loopback(), alpns=[_ALPN]))
+    return await Endpoint.bind(EndpointOptions(preset=_Loopback(), alpns=[_ECHO, _BYTES]))
 
 
 # ── the server ───────────────────────────────────────────────────────────────────────────────────
@@ -95,15 +102,25 @@ class _Server:
         try:
             connection = await (await incoming.accept()).connect()
             connection.set_max_concurrent_bi_streams(_STREAMS_AT_ONCE)
+            answer = self._echo if connection.alpn() == _ECHO else self._carry
             while True:
-                self._spawn(self._answer(await connection.accept_bi()))
+                self._spawn(answer(await connection.accept_bi()))
         except IrohError:
             return  # the client has closed the connection
 
-    async def _answer(self, stream: BiStream) -> None:
+    async def _carry(self, stream: BiStream) -> None:
+        send, recv = stream.send(), stream.recv()
+        asked = _order(await recv.read_exact(int.from_bytes(await recv.read_exact(_HEAD), "big")))
+        if asked.do == "take":
+            await send.write_all(encode(await draw(lambda: recv.read(_READ), asked)))
+        else:
+            await pour(send.write_all, asked)
+        await send.finish()
+
+    async def _echo(self, stream: BiStream) -> None:
         request = _decode(await stream.recv().read_to_end(_MAX_MESSAGE))
         send = stream.send()
-        await send.write_all(_encode({"echoed": f"Echo: {request['message']}"}))
+        await send.write_all(encode({"echoed": f"Echo: {request['message']}"}))
         await send.finish()
 
 
@@ -113,35 +130,64 @@ class _Server:
 class _Client:
     async def run(self) -> None:
         self._endpoint = await _bind()
-        await obey({"connect": self._meet, "load": self._load, "fresh": self._fresh})
+        commands = (self.meet, self.load, self.fresh, self.pour, self.draw, self.pour_and_load)
+        await obey({command.__name__: command for command in commands})
         await self._endpoint.close()
 
-    async def _meet(self, server: tuple[str, list[str]]) -> None:
+    async def meet(self, server: tuple[str, list[str]]) -> None:
         self._server = server
-        self._connection = await self._connect()
+        self._connection = await self._connect(_ECHO)
+        self._carrier = await self._connect(_BYTES)
 
-    async def _connect(self) -> Connection:
+    async def _connect(self, alpn: bytes) -> Connection:
         name, addresses = self._server
         target = EndpointAddr(EndpointId.from_bytes(bytes.fromhex(name)), None, addresses)
-        return await self._endpoint.connect(target, _ALPN)
+        return await self._endpoint.connect(target, alpn)
 
-    async def _load(self, in_flight: int, seconds: float, warm_up: float) -> Phase:
+    async def load(self, in_flight: int, seconds: float, warm_up: float) -> Phase:
         connection = self._connection
         return await load(lambda: _call(connection), in_flight, seconds, warm_up)
 
-    async def _fresh(self, seconds: float, warm_up: float) -> Phase:
+    async def fresh(self, seconds: float, warm_up: float) -> Phase:
         async def call() -> None:
-            connection = await self._connect()
+            connection = await self._connect(_ECHO)
             await _call(connection)
             connection.close(0, b"")
 
         return await load(call, 1, seconds, warm_up)
 
+    async def pour(self, streams: int, seconds: float, warm_up: float) -> list[Flow]:
+        return await self._carry(streams, order("take", seconds, warm_up))
+
+    async def draw(self, streams: int, seconds: float, warm_up: float) -> list[Flow]:
+        return await self._carry(streams, order("give", seconds, warm_up))
+
+    async def pour_and_load(self, seconds: float, warm_up: float) -> tuple[list[Flow], Phase]:
+        flows, phase = await asyncio.gather(
+            self.pour(1, seconds + 2 * warm_up, warm_up), self.load(1, seconds, 2 * warm_up)
+        )
+        return flows, phase
+
+    async def _carry(self, streams: int, asked: Order) -> list[Flow]:
+        return await asyncio.gather(*(_carry(self._carrier, asked) for _ in range(streams)))
+
+
+async def _carry(connection: Connection, asked: Order) -> Flow:
+    stream = await connection.open_bi()
+    send, recv = stream.send(), stream.recv()
+    message = encode(asked)
+    await send.write_all(len(message).to_bytes(_HEAD, "big") + message)
+    if asked.do == "give":
+        return await draw(lambda: recv.read(_READ), asked)
+    await pour(send.write_all, asked)
+    await send.finish()
+    return decode_flow(await recv.read_to_end(_MAX_MESSAGE))
+
 
 async def _call(connection: Connection) -> None:
     stream = await connection.open_bi()
     send = stream.send()
-    await send.write_all(_encode({"message": MESSAGE}))
+    await send.write_all(encode({"message": MESSAGE}))
     await send.finish()
     reply = _decode(await stream.recv().read_to_end(_MAX_MESSAGE))
     if not reply["echoed"]:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from fastn_p2p_client import messages as m
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import P2PError
+from tests.protocols import install_protocols
 
 from .processes import alive, descendants
 from .results import BenchmarkError
@@ -143,24 +144,26 @@ class System:
         self.environment = environment
 
     @classmethod
-    async def start(cls, stack: AsyncExitStack, root: Path, *, trace: Path | None = None) -> System:
-        """Below ``root``. With ``trace`` all processes leave stamps in that directory."""
+    async def start(
+        cls, stack: AsyncExitStack, root: Path, *, trace: Path | None = None, streams: bool = False
+    ) -> System:
+        """Below ``root``. With ``trace`` all processes leave stamps in that directory; with ``streams`` bob also has
+        the protocol whose sessions are measured."""
         variables = {"FASTN_HOST_DIRECTORY": str(root / "hosts")}
         if trace is not None:
             variables["FASTN_TRACE"] = str(trace)
+        if streams:
+            variables |= install_protocols(root / "installed", Bytes="tests.perf.handler:Bytes")
         system = cls(stack, root, clean_environment(**variables))
         system.one = await system.daemon("one")
         system.two = await system.daemon("two")
         await system.one.create_identity("alice")
         system.bob = await system.two.create_identity("bob")
+        if streams:
+            await system.two.control(m.AddProtocol("bob", "Bytes", "default", ("everyone",)))
         await system.one.bring_online("alice")
         await system.two.bring_online("bob")
-        system.program = await Worker.start(
-            "the program", "program", str(system.one.home), environment=system.environment
-        )
-        stack.push_async_callback(system.program.stop)
-        await system.program.greeting()
-        await system.program.do("meet", identity="alice", peer=system.bob)
+        system.program = await system.another_program("the program")
         return system
 
     one: Daemon
@@ -174,6 +177,26 @@ class System:
         started = await Daemon.start(self.root / name, self.environment)
         self._stack.push_async_callback(started.stop)
         return started
+
+    async def another_program(self, name: str) -> Worker:
+        """A program on daemon one that has called bob as alice; stopped at the end."""
+        program = await Worker.start(name, "program", str(self.one.home), environment=self.environment)
+        self._stack.push_async_callback(program.stop)
+        await program.greeting()
+        await program.do("meet", identity="alice", peer=self.bob)
+        return program
+
+    async def roles(self) -> dict[str, list[int]]:
+        """The processes by what they do for what the program asks of bob."""
+        one, two = await self.one.pids(), await self.two.pids()
+        named = {
+            "program": self.program.pid,
+            "network of the caller": one["network"],
+            "network of the callee": two["network"],
+            "identity process": next(pid for name, pid in two.items() if name.startswith("identity")),
+        }
+        others = {*self.one.processes(), *self.two.processes()} - set(named.values())
+        return {**{name: [pid] for name, pid in named.items()}, "all others": [*others]}
 
     async def call(self, peer: str, *, timeout: float = 10.0) -> None:
         """One call as alice, from this process."""

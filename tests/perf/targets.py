@@ -41,5 +41,17 @@ TARGETS: Final = {
         Target("online", "identity online to its first answered call", "ms", 200.0, 60.0),
         Target("hundred", "identities online on one daemon that answer", "of 100", 100.0, 100.0, more_is_better=True),
         Target("idle", "idle CPU of that daemon, all processes", "% of a core", 1.0, 1.0),
+        Target(
+            "stream",
+            "bytes/s of a session through two daemons, against a raw stream",
+            "×",
+            0.6,
+            0.9,
+            more_is_better=True,
+        ),
+        Target("stream-stock", "the same against the stock binding", "×", 20.0, 40.0, more_is_better=True),
+        Target("eight", "bytes/s of eight sessions at once, against one", "×", 1.0, 1.0, more_is_better=True),
+        Target("beside", "p99 of calls while a session runs at full speed, against none", "×", 4.0, 2.0),
+        Target("open", "open a session to the first byte, against a warm call, p50", "×", 1.5, 1.5),
     )
 }

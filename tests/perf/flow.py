@@ -1,0 +1,92 @@
+"""A flow of bytes, at full speed for so long: what is asked for, how it is counted, and what comes out.
+
+All sides of a comparison use this, so that none does more for a byte than another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Final, Literal
+
+import msgspec
+
+__all__ = ["GREETING", "MEGA", "Flow", "Gauge", "Order", "decode_flow", "draw", "encode", "order", "pour"]
+
+BLOCK: Final = bytes(256 * 1024)
+"""What is written again and again: the size with which raw is fastest, see ``layers``."""
+GREETING: Final = bytes(64)
+"""The answer to ``greet``."""
+MEGA: Final = 1e6
+
+encode: Final = msgspec.msgpack.Encoder().encode
+
+
+class Order(msgspec.Struct, frozen=True):
+    """What the side that serves is to do; times are those of ``perf_counter``, one clock for the whole machine."""
+
+    do: Literal["take", "give", "greet"]
+    begin: float = 0.0
+    end: float = 0.0
+
+
+class Flow(msgspec.Struct, frozen=True):
+    """What one stream has carried: within the window, and at all (as the processes' CPU time counts it)."""
+
+    size: int
+    seconds: float
+    total: int
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second."""
+        return self.size / self.seconds
+
+
+decode_flow: Final = msgspec.msgpack.Decoder(Flow).decode
+
+
+class Gauge:
+    """Counts what arrives, on the side that reads: from the first piece after ``begin`` to the first after ``end``."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._first = 0.0
+        self._last = 0.0
+        self._size = 0
+        self._total = 0
+
+    def add(self, size: int) -> None:
+        now = perf_counter()
+        self._total += size
+        if not self._first:
+            if now >= self._order.begin:
+                self._first = self._last = now
+        elif self._last < self._order.end:
+            self._size += size
+            self._last = now
+
+    def flow(self) -> Flow:
+        if not self._size:
+            raise RuntimeError("nothing arrived in time")
+        return Flow(self._size, self._last - self._first, self._total)
+
+
+def order(do: Literal["take", "give"], seconds: float, warm_up: float) -> Order:
+    """An order for a window of so many seconds, after a warm-up that begins now."""
+    begin = perf_counter() + warm_up
+    return Order(do, begin, begin + seconds)
+
+
+async def pour(write: Callable[[bytes], Awaitable[object]], order: Order) -> None:
+    """Write until the window is over. What is on its way then is what arrives after it."""
+    while perf_counter() < order.end:
+        await write(BLOCK)
+
+
+async def draw(read: Callable[[], Awaitable[bytes]], order: Order) -> Flow:
+    """Read to the end, and count."""
+    gauge = Gauge(order)
+    while data := await read():
+        gauge.add(len(data))
+    return gauge.flow()
