@@ -113,6 +113,8 @@ class Session:
         self._eof_sent = False
         self._out_error: P2PError | None = None
         self._out_over = False
+        self._aborted_with: int | None = None
+        """The code, when it was ended before it was accepted."""
         self._writer: asyncio.Future[None] | None = None
         self._turns = 0
 
@@ -151,6 +153,8 @@ class Session:
             ConnectionLost: a process or a connection on the way has died.
             SessionClosed: the session was closed on this side.
         """
+        if limit < 1:
+            raise ValueError(f"a read takes at least one byte, not {limit}: no bytes are the end")
         self.accept()
         while not self._chunks:
             if self._in_error is not None:
@@ -165,7 +169,7 @@ class Session:
             finally:
                 self._reader = None
         chunk, start = self._chunks[0], self._taken
-        if len(chunk) - start > limit > 0:
+        if len(chunk) - start > limit:
             part = chunk[start : start + limit]
             self._taken += limit
             self._consume(limit)
@@ -315,6 +319,7 @@ class Session:
         """
         if not 0 <= code <= MAX_RESET_CODE:
             raise ValueError(f"a reset code is between 0 and {MAX_RESET_CODE}, not {code}")
+        self.accept()
         self.abort(code)
 
     def accept(self) -> None:
@@ -325,6 +330,9 @@ class Session:
         if self._serving and not self.opened.done():
             self.opened.set_result(None)
             self._say(encode(Opened(SESSION_WINDOW)))
+            if self._aborted_with is not None:
+                self._say(encode(Reset(self._aborted_with)))
+                self._say(encode(Stop(self._aborted_with)))
 
     # ── what the other end of the hop says ───────────────────────────────────────────────────────
 
@@ -333,7 +341,7 @@ class Session:
         if type(message) is Chunk:
             self._on_chunk(payload)
         elif isinstance(message, Credit):
-            self._credit += message.size
+            self._credit = min(self._credit + max(message.size, 0), SESSION_WINDOW)
             self._wake_writer()
         elif isinstance(message, Eof):
             self._say(_DONE)
@@ -349,10 +357,10 @@ class Session:
                 self._out_ended()
         elif isinstance(message, Failure):
             self.fail(message.error())
-        elif isinstance(message, Opened):
+        elif isinstance(message, Opened) and not self.opened.done():
             self._credit = message.credit
-            if not self.opened.done():
-                self.opened.set_result(None)
+            self._wake_writer()
+            self.opened.set_result(None)
 
     def introduce(self, peer: Peer) -> None:
         """Who has turned out to be at the other end."""
@@ -381,8 +389,9 @@ class Session:
             return
         self._granted -= len(payload) + CHUNK_COST
         if self._granted < 0 or not payload:
-            self.abort(RESET_FAILED)
-            self.fail(BadMessage(reason="a chunk beyond the credit, or an empty one"))
+            error = BadMessage(reason="a chunk beyond the credit, or an empty one")
+            self._say(encode(Failure.of(error)))
+            self.fail(error)
         elif self._in_error is None:
             self._chunks.append(payload)
             self._wake_reader()
@@ -408,8 +417,11 @@ class Session:
             self._say(_EOF)
 
     def abort(self, code: int) -> None:
+        """``reset`` with any code. Does not accept: where nothing was said yet, the other side is told once that is."""
         closed = SessionClosed(what="something was asked of it")
-        if not self._serving or self.opened.done():
+        if self._serving and not self.opened.done():
+            self._aborted_with = code if self._aborted_with is None else self._aborted_with
+        else:
             if not self._out_over:
                 self._say(encode(Reset(code)))
             if not self._in_over:

@@ -122,7 +122,7 @@ class Sessions:
         except P2PError as error:
             self._mailbox.send(sender, correlation, encode(Failure.of(error)))
             return
-        relay = self._opened_by[leg.key] = Relay(leg)
+        relay = self._opened_by[leg.key] = Relay(leg, message.credit)
         relay.at_end.append(lambda: self._opened_by.pop(leg.key, None))
         self._programs[sender] += 1
         relay.at_end.append(lambda: self._forget_one_of(sender))
@@ -250,7 +250,7 @@ class Sessions:
 
     def on_arrival(self, arrival: Arrival) -> None:
         """A peer opens a session."""
-        relay = Relay(arrival)
+        relay = Relay(arrival, SESSION_WINDOW)
         arrival.speak_to(relay.from_opener)
         relay.at_end.append(arrival.close)
         self._start_clock(relay, arrival.request.deadline_ms)
