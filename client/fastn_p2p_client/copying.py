@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
+import select
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -94,7 +95,8 @@ def _reading(reader: Any) -> _Read:
     if _blocks(reader, "read"):
 
         async def in_thread(size: int) -> bytes:
-            return bytes(await asyncio.to_thread(read, size) or b"")
+            result = await asyncio.to_thread(_read_some, reader, read, size)
+            return bytes((await result if inspect.isawaitable(result) else result) or b"")
 
         return in_thread
 
@@ -114,11 +116,27 @@ def _blocks(thing: Any, method: str) -> bool:
     )
 
 
+def _read_some(reader: Any, read: Callable[[int], Any], size: int) -> Any:
+    """An unbuffered pipe that does not block gives None while it has nothing: that is not its end."""
+    while (data := read(size)) is None and isinstance(reader, io.RawIOBase):
+        _wait_for(reader, select.POLLIN)
+    return data
+
+
 def _write_all(writer: Any, data: bytes) -> Any:
-    """Unbuffered files and pipes may take a part only."""
-    taken = writer.write(data)
+    """Unbuffered files and pipes may take a part only, and nothing at all when they do not block."""
     rest = memoryview(data)
-    while isinstance(taken, int) and taken < len(rest):
-        rest = rest[taken:]
+    while True:
         taken = writer.write(rest)
-    return taken
+        if taken is None and isinstance(writer, io.RawIOBase):
+            _wait_for(writer, select.POLLOUT)
+        elif not isinstance(taken, int) or taken >= len(rest):
+            return taken
+        else:
+            rest = rest[taken:]
+
+
+def _wait_for(file: io.RawIOBase, event: int) -> None:
+    poll = select.poll()
+    poll.register(file.fileno(), event)
+    poll.poll()
