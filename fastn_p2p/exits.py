@@ -30,6 +30,7 @@ class Exit(IntEnum):
     LOST = 10
     OFFLINE = 11
     HANDLER = 12
+    RESET = 13
     INTERNAL = 70
     STORAGE = 74
     INTERRUPTED = 130
@@ -50,6 +51,7 @@ TABLE: Final[dict[Exit, str]] = {
     Exit.LOST: "the connection was lost; the call may have been executed",
     Exit.OFFLINE: "the identity on this side is offline or does not stay up",
     Exit.HANDLER: "the remote handler crashed, or its reply is no reply",
+    Exit.RESET: "the other side ended the stream early: what was sent or received is incomplete",
     Exit.INTERNAL: "a defect; please report it",
     Exit.STORAGE: "a file cannot be read or written",
     Exit.INTERRUPTED: "interrupted, or a question answered with no",
@@ -98,7 +100,9 @@ EXITS: Final[dict[str, Exit]] = {
     "identity-failed": Exit.OFFLINE,
     "handler-failed": Exit.HANDLER,
     "bad-reply": Exit.HANDLER,
+    "stream-reset": Exit.RESET,
     "internal-error": Exit.INTERNAL,
+    "session-closed": Exit.INTERNAL,  # commands do not close what they go on to use
     "storage-failed": Exit.STORAGE,
     "storage-damaged": Exit.STORAGE,
     "home-unusable": Exit.STORAGE,

@@ -9,10 +9,13 @@ import typer
 
 __all__ = [
     "AliasOption",
+    "AsOption",
     "HomeOption",
     "IdentityArgument",
+    "InstanceArgument",
     "JsonOption",
     "NameArgument",
+    "PeerArgument",
     "ProtocolOption",
     "identity_names",
 ]
@@ -61,3 +64,12 @@ IdentityArgument = Annotated[
 ProtocolOption = Annotated[str, typer.Option("--protocol", metavar="PROTOCOL", help="The protocol's name.")]
 
 AliasOption = Annotated[str, typer.Option("--alias", metavar="INSTANCE", help="The instance's name.")]
+
+PeerArgument = Annotated[str, typer.Argument(metavar="PEER", help="A petname, an ID52 or a ticket.")]
+
+InstanceArgument = Annotated[str, typer.Argument(metavar="INSTANCE", show_default=False)]
+
+AsOption = Annotated[
+    str | None,
+    typer.Option("--as", metavar="NAME", help="The identity that calls; needed when several are online."),
+]

@@ -7,18 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from ..exits import Misused
-from ..options import HomeOption
+from ..options import AsOption, HomeOption, InstanceArgument, PeerArgument
 from ..terminal import put
 
 
 def run(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="A petname, an ID52 or a ticket.")],
+    peer: PeerArgument,
     protocol: Annotated[str, typer.Argument(metavar="PROTOCOL")],
-    instance: Annotated[str, typer.Argument(metavar="INSTANCE", show_default=False)] = "default",
-    identity: Annotated[
-        str | None,
-        typer.Option("--as", metavar="NAME", help="The identity that calls; needed when several are online."),
-    ] = None,
+    instance: InstanceArgument = "default",
+    identity: AsOption = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for the reply.")] = 10.0,
     data: Annotated[
         str | None, typer.Option(metavar="JSON|@FILE", help="The request; without it, standard input is read.")

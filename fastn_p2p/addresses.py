@@ -1,0 +1,81 @@
+"""Addresses of services as people write them: ``HOST:PORT`` or ``unix:PATH``."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from typing import Final, NamedTuple
+
+from fastn_p2p_client.limits import UNIX_PATH_MAX
+
+__all__ = ["Address", "InvalidAddress", "parse_address"]
+
+_UNIX: Final = "unix:"
+
+
+class InvalidAddress(ValueError):
+    """It is no address; says in words how one looks."""
+
+
+class Address(NamedTuple):
+    """One of the two: a host (a name or an IP address) with a port, or the path of a Unix socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"{_UNIX}{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str, *, any_port: bool = False) -> Address:
+    """The address that ``text`` stands for: ``127.0.0.1:80``, ``[::1]:80``, ``localhost:80`` or ``unix:/run/web.sock``.
+
+    Args:
+        any_port: whether port 0 is one: the kernel is to choose.
+
+    Raises:
+        InvalidAddress: it stands for none.
+    """
+    if text.startswith(_UNIX):
+        return _unix(text.removeprefix(_UNIX))
+    if "/" in text:
+        raise InvalidAddress(f"{text!r} is no address: HOST:PORT, or {_UNIX}PATH for a Unix socket")
+    match = re.fullmatch(r"(?:\[([^][]*)\]|([^][]*)):([^:]*)", text)
+    if match is None:
+        if text.isascii() and text.isdigit():
+            raise InvalidAddress(f"{text!r} has no host: write 127.0.0.1:{text}")
+        raise InvalidAddress(f"{text!r} has no port: HOST:PORT, for instance 127.0.0.1:8000")
+    bracketed, bare, digits = match.groups()
+    if bare is not None and ":" in bare:
+        raise InvalidAddress(f"{text!r} is no address: an IPv6 address stands in brackets, as in [::1]:80")
+    host = bracketed or bare or ""
+    if not host:
+        raise InvalidAddress(f"{text!r} has no host: write 127.0.0.1:{digits}")
+    if not host.isprintable() or " " in host or len(host) > 255:
+        raise InvalidAddress(f"{host[:64]!r} is no host")
+    if bracketed and not _is_ipv6(bracketed):
+        raise InvalidAddress(f"[{bracketed}] is no IPv6 address")
+    port = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 6 else -1
+    if not (0 if any_port else 1) <= port <= 65535:
+        raise InvalidAddress(f"{digits!r} is no port: a number from {0 if any_port else 1} to 65535")
+    return Address(host, port)
+
+
+def _unix(path: str) -> Address:
+    if not path or "\0" in path:
+        raise InvalidAddress(f"{_UNIX} needs the path of a socket")
+    if len(os.fsencode(path)) > UNIX_PATH_MAX:
+        raise InvalidAddress(f"the path of a Unix socket has at most {UNIX_PATH_MAX} bytes: {path!r}")
+    return Address("", 0, path)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        socket.inet_pton(socket.AF_INET6, text.partition("%")[0])
+    except OSError:
+        return False
+    return True

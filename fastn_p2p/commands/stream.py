@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..exits import Misused
+from ..options import AsOption, HomeOption, InstanceArgument, PeerArgument
+
+
+def run(
+    peer: PeerArgument,
+    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL")],
+    instance: InstanceArgument = "default",
+    data: Annotated[
+        str | None, typer.Option(metavar="JSON|@FILE", help="What the protocol wants to know at the beginning.")
+    ] = None,
+    identity: AsOption = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait until the stream stands.")] = 10.0,
+    home: HomeOption = None,
+) -> None:
+    """Open a stream to a protocol of a peer.
+
+    Standard input goes there, and what comes from there goes to standard output, until both are at their end.
+    """
+    from ..values import json_argument, parsed
+
+    if not timeout > 0:
+        raise Misused("--timeout: it takes more than 0 seconds")
+    initial = None if data is None else parsed(json_argument(data, "--data"), "--data")
+
+    from ..streaming import stream
+
+    try:
+        code = stream(home, identity, peer, protocol, instance, initial, timeout)
+    except OverflowError:
+        raise Misused("--data has a number of more than 64 bits; send it as a text") from None
+    raise typer.Exit(code)

@@ -1,0 +1,87 @@
+"""A connection of a service joined to a session, so that its two ends cannot tell that there is one in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Coroutine
+from typing import Any, Final
+
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.limits import MAX_CHUNK
+from fastn_p2p_client.session import Session
+
+__all__ = ["RESET_BROKEN", "break_off", "splice", "together"]
+
+RESET_BROKEN: Final = 1
+"""The code with which a session ends whose connection was reset."""
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
+
+
+async def splice(session: Session, connection: socket.socket) -> P2PError | None:
+    """Carries bytes both ways between a session that stands and a connected, non-blocking socket; then both are closed.
+
+    The end of one direction is passed on while the other one goes on. A session that breaks or is reset resets the
+    connection, and the other way round. Whoever sends faster than the other end takes waits.
+
+    Returns:
+        Why the session ended early; None when it was complete, or when it was the connection that ended.
+    """
+    complete = False
+    try:
+        await together(_take(connection, session), _give(session, connection), session.wait_sent())
+        await session.close()
+        complete = True
+    except P2PError as error:
+        return error
+    except OSError:
+        pass
+    finally:
+        if complete:
+            connection.close()
+        else:
+            session.reset(RESET_BROKEN)
+            break_off(connection)
+    return None
+
+
+async def together(*parts: Coroutine[Any, Any, object]) -> None:
+    """Runs all of them at once until all have returned, or one raises: the others are cancelled then.
+
+    Raises:
+        BaseException: what the first one raised.
+    """
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            if task.done():
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def break_off(connection: socket.socket) -> None:
+    """Closes it so that its other end sees a reset, not an end: what it has sent may not have arrived."""
+    with contextlib.suppress(OSError):
+        if connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    connection.close()
+
+
+async def _take(connection: socket.socket, session: Session) -> None:
+    receive = asyncio.get_running_loop().sock_recv
+    while data := await receive(connection, MAX_CHUNK):
+        await session.write(data)
+    await session.send_eof()
+
+
+async def _give(session: Session, connection: socket.socket) -> None:
+    send = asyncio.get_running_loop().sock_sendall
+    while chunk := await session.read():
+        await send(connection, chunk)
+    connection.shutdown(socket.SHUT_WR)

@@ -1,0 +1,74 @@
+"""``fastn-p2p stream``: a session joined to standard input and output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from fastn_p2p_client.client import Client
+from fastn_p2p_client.errors import StreamReset
+from fastn_p2p_client.limits import RESET_CLOSED
+from fastn_p2p_client.session import Session
+
+from .exits import Exit
+from .piping import Input, Output
+from .splicing import together
+
+__all__ = ["join", "stream"]
+
+
+def stream(
+    home: Path | None, identity: str | None, peer: str, protocol: str, instance: str, initial: Any, timeout: float
+) -> Exit:
+    """Until both directions are at their end.
+
+    Raises:
+        ApplicationError, P2PError: as ``Client.connect``; and ``StreamReset`` or ``ConnectionLost`` later on.
+        OSError: standard input cannot be read, or standard output not written.
+    """
+    import uvloop
+
+    if sys.stdout is None:
+        raise OSError("standard output is closed")
+
+    async def conversation() -> None:
+        async with Client(home, program="fastn-p2p stream") as client:
+            session = await client.connect(identity, peer, protocol, instance, initial, timeout=timeout)
+            async with session:
+                await join(session, Input(), Output())
+
+    try:
+        uvloop.run(conversation())
+    except BrokenPipeError:
+        return Exit.PIPE
+    return Exit.OK
+
+
+async def join(session: Session, source: Input, sink: Output) -> None:
+    """Sends all of ``source`` and then the end, and writes what comes to ``sink`` until its end, which is passed on.
+
+    When the other side reads no more, the rest of ``source`` stays unread, which is no error.
+
+    Raises:
+        StreamReset, ConnectionLost: one of the directions has not come to its end.
+        OSError: of the source or the sink.
+    """
+    try:
+        await together(_send(session, source), _receive(session, sink))
+    finally:
+        source.close()
+        sink.close()
+
+
+async def _send(session: Session, source: Input) -> None:
+    try:
+        await together(session.copy_from(source), session.wait_sent())
+    except StreamReset as error:
+        if error.reset_code != RESET_CLOSED:
+            raise
+
+
+async def _receive(session: Session, sink: Output) -> None:
+    await session.copy_to(sink)
+    sink.end()
