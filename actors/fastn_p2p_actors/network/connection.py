@@ -62,6 +62,8 @@ _READ_LARGE: Final = 256 * 1024
 _MAX_QUEUED: Final = 64 * 1024 * 1024
 """Bytes that wait for a peer that does not read; above it requests, and then replies, end with ``Overloaded``.
 Above twice as much, the peer reads not even that, and is left."""
+_CHANNEL_PRIORITY: Final = 1
+"""Of QUIC's streams, whose default is 0: what is said on the channel leaves before what sessions have queued."""
 _MAX_INTRODUCED: Final = 4096
 """Delegations that are remembered as verified."""
 _FRAME_COST: Final = 64
@@ -351,6 +353,7 @@ class PeerConnection:
         except IrohError as error:
             self.close(CLOSE_PROTOCOL_ERROR, error.message())
             return
+        await stream.send().set_priority(_CHANNEL_PRIORITY)
         self._spawn(self._write_channel(stream.send()))
         self._spawn(self._accept(self.sessions.accept))
         await self._read_channel(stream.recv())
