@@ -5,7 +5,7 @@ before the handler accepts, it raises       the opener gets that: ``connect`` ra
 the handler returns                         the session is closed
 it raises after it has accepted             the session is reset with ``RESET_FAILED``; the rest goes to the log
 it is cancelled                             the session is reset with ``RESET_LOST``
-nobody waits any more (``Cancel``)          the handler is cancelled
+nobody waits any more (``Cancel``)          the handler is cancelled; once it has accepted, as in the next line
 the way to the opener is lost               reading and writing raise ``ConnectionLost``
 ==========================================  ======================================================
 """
@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from .binding import Binding, failure, outcome_of
-from .errors import BadMessage, BadRequest, ConnectionLost, Overloaded, StreamReset
+from .errors import BadMessage, BadRequest, ConnectionLost, InvalidKey, Overloaded, StreamReset
 from .limits import MAX_SESSIONS_PER_BINDING, RESET_FAILED, RESET_LOST
 from .messages import UNDECODABLE, Message, Offer
 from .protocol import peer_from
@@ -65,11 +65,16 @@ class SessionHost:
         if correlation in self._sessions:
             self._send(correlation, *failure(BadMessage(reason="a session with this id stands already")))
             return
+        try:
+            peer = peer_from(message.peer, message.petname)
+        except InvalidKey as error:
+            self._send(correlation, *failure(error))
+            return
         session = self._sessions[correlation] = Session(
             partial(self._send_part, correlation),
             protocol=message.protocol,
             instance=message.instance,
-            peer=peer_from(message.peer, message.petname),
+            peer=peer,
             credit=message.credit,
             on_end=lambda: self._sessions.pop(correlation, None),
         )
@@ -85,11 +90,13 @@ class SessionHost:
             session.take(message, payload)
 
     def cancel(self, correlation: bytes) -> None:
-        """Nobody waits for the session to stand any more."""
+        """Nobody waits for the session to stand any more; if it stands, that has crossed this word, and it is lost."""
         session = self._sessions.get(correlation)
-        if session is not None and not session.opened.done():
+        if session is not None:
+            accepted = session.opened.done()
             session.fail(ConnectionLost(what="whoever has opened the session"))
-            self._handlers[correlation].cancel()
+            if not accepted:
+                self._handlers[correlation].cancel()
 
     def lose_all(self) -> None:
         """The way to all openers is lost."""

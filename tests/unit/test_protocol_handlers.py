@@ -11,9 +11,20 @@ import msgspec
 import pytest
 
 from fastn_p2p_client.errors import InvalidKey
-from fastn_p2p_client.handlers import InvalidHandler, RequestHandler
+from fastn_p2p_client.handlers import InvalidHandler, RequestHandler, StreamHandler
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.protocol import BindingContext, NoConfig, Peer, Protocol, peer_from, request, request_handlers
+from fastn_p2p_client.protocol import (
+    BindingContext,
+    NoConfig,
+    Peer,
+    Protocol,
+    peer_from,
+    request,
+    request_handlers,
+    stream,
+    stream_handlers,
+)
+from fastn_p2p_client.session import Session
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
 
@@ -122,6 +133,74 @@ def test_what_cannot_be_a_handler_says_why(function: Any, what: str) -> None:
         RequestHandler(function)
 
 
+# ── sessions ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def takes_session(session: Session) -> None: ...
+
+
+async def takes_initial(session: Session, initial: Question) -> None: ...
+
+
+async def takes_any_initial(session: Session, initial: Any = None) -> None: ...
+
+
+def stream_not_async(session: Session) -> None: ...
+
+
+async def session_not_first(initial: Question, session: Session) -> None: ...
+
+
+async def session_not_annotated(session) -> None: ...  # type: ignore[no-untyped-def]
+
+
+async def initial_not_annotated(session: Session, initial) -> None: ...  # type: ignore[no-untyped-def]
+
+
+async def takes_the_peer_too(session: Session, initial: Question, peer: Peer) -> None: ...
+
+
+async def session_by_keyword(*, session: Session) -> None: ...
+
+
+async def initial_undecodable(session: Session, initial: Question | Two) -> None: ...
+
+
+async def initial_unresolvable(session: Session, initial: Missing) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_a_stream_handler_takes_initial_data_or_none() -> None:
+    assert StreamHandler(takes_session).decode is None
+    decode = StreamHandler(takes_initial).decode
+    assert decode is not None
+    assert decode(pack({"text": "x"})) == Question("x")
+    with pytest.raises(msgspec.ValidationError):
+        decode(pack({"text": 7}))
+    decode = StreamHandler(takes_any_initial).decode
+    assert decode is not None
+    assert decode(pack([1, "x"])) == [1, "x"]
+
+
+@pytest.mark.parametrize(
+    ("function", "what"),
+    [
+        (stream_not_async, "async def"),
+        (takes_nothing, "first positional"),
+        (session_not_first, "takes a `Session` first"),
+        (session_not_annotated, "takes a `Session` first"),
+        (takes_struct, "takes a `Session` first"),
+        (initial_not_annotated, "annotate 'initial'"),
+        (takes_the_peer_too, "the initial data"),
+        (session_by_keyword, "first positional"),
+        (initial_undecodable, "cannot be decoded"),
+        (initial_unresolvable, "Missing"),
+    ],
+)
+def test_what_cannot_serve_a_session_says_why(function: Any, what: str) -> None:
+    with pytest.raises(InvalidHandler, match=what):
+        StreamHandler(function)
+
+
 # ── protocols ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -172,6 +251,29 @@ def test_protocol_has_one_request_handler_or_none() -> None:
     assert request_handlers(Derived) == ["greet"]
     with pytest.raises(InvalidHandler, match=r"several request handlers: other, greet"):
         RequestHandler.of_protocol(TwoHandlers(context(Base.Config())))
+
+
+class Both(Base):
+    @stream
+    async def talk(self, session: Session, first: Base.Ask) -> None: ...
+
+
+class TwoStreams(Both):
+    @stream
+    async def sing(self, session: Session) -> None: ...
+
+
+def test_protocol_has_one_stream_handler_or_none() -> None:
+    assert StreamHandler.of_protocol(Base(context(Base.Config()))) is None
+    both = Both(context(Base.Config()))
+    handler = StreamHandler.of_protocol(both)
+    assert handler is not None
+    assert handler.decode is not None
+    assert handler.decode(pack({"name": "you"})) == Base.Ask("you")
+    assert RequestHandler.of_protocol(both) is not None
+    assert stream_handlers(Both) == ["talk"]
+    with pytest.raises(InvalidHandler, match=r"several stream handlers: sing, talk"):
+        StreamHandler.of_protocol(TwoStreams(context(Base.Config())))
 
 
 def test_hooks_do_nothing_unless_overridden() -> None:
