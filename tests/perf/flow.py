@@ -36,6 +36,8 @@ class Flow(msgspec.Struct, frozen=True):
     size: int
     seconds: float
     total: int
+    pieces: int
+    """In how many reads the total has come."""
 
     @property
     def rate(self) -> float:
@@ -55,10 +57,12 @@ class Gauge:
         self._last = 0.0
         self._size = 0
         self._total = 0
+        self._pieces = 0
 
     def add(self, size: int) -> None:
         now = perf_counter()
         self._total += size
+        self._pieces += 1
         if not self._first:
             if now >= self._order.begin:
                 self._first = self._last = now
@@ -69,7 +73,7 @@ class Gauge:
     def flow(self) -> Flow:
         if not self._size:
             raise RuntimeError("nothing arrived in time")
-        return Flow(self._size, self._last - self._first, self._total)
+        return Flow(self._size, self._last - self._first, self._total, self._pieces)
 
 
 def order(do: Literal["take", "give"], seconds: float, warm_up: float) -> Order:
