@@ -251,9 +251,9 @@ class Connection(asyncio.Protocol):
                 if not done.done():
                     done.set_result(None)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         if not self._closed:
-            if error is not None and self._transport is not None:
+            if exc is not None and self._transport is not None:
                 self._read_what_is_left()
             self._feed_rest()
         was_closed, self._closed = self._closed, True
