@@ -63,7 +63,7 @@ class Output:
         try:
             self._own = _Descriptor(number, os.O_WRONLY)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # a pipe without a reader cannot be opened for writing
+            if error.errno == errno.ENXIO:  # a named pipe without a reader cannot be opened for writing
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
             raise
 

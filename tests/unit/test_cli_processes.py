@@ -23,6 +23,8 @@ NEEDS_A_DAEMON = [
     "status --json",
     "status --watch",
     "call bob Echo --data '{}'",
+    "stream bob Trial",
+    "forward bob web --listen 127.0.0.1:0",
     "ticket",
     "ticket alice",
     "peer add fastn1abc --name bob",
