@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -28,14 +29,15 @@ class Destination:
         root: an existing directory.
         peer: ID52 of who sends: what another one has sent of a file is left alone.
         force: files replace what has their name.
-        adopt: directories that were there before get the modes and times of the other side's too.
+        ours: those of the directories that are there already which get the modes and times of the other side's;
+            None for all.
     """
 
-    def __init__(self, root: Path, peer: str, *, force: bool = False, adopt: bool = True) -> None:
+    def __init__(self, root: Path, peer: str, *, force: bool = False, ours: Collection[str] | None = None) -> None:
         self._tree = Tree(root)
         self._peer = peer
         self._force = force
-        self._adopt = adopt
+        self._ours = ours
         self._directories: dict[Parts, Entry] = {}
 
     @property
@@ -94,10 +96,15 @@ class Destination:
             return
         if len(self._directories) >= _MOST_DIRECTORIES:
             raise FileError("TooMany", f"more than {_MOST_DIRECTORIES} directories in one transfer", path)
-        if not self._adopt and self._is_there(parts):
+        if self._ours is not None and path not in self._ours and self._is_there(parts):
             return
         with self._tree.directory(parts, make=True):
             self._directories[parts] = entry
+
+    @property
+    def made(self) -> list[str]:
+        """Directories whose modes and times are set at the end."""
+        return ["/".join(parts) for parts in self._directories]
 
     def finish(self) -> None:
         """Gives directories their modes and times. Where that fails they keep what they have."""

@@ -4,6 +4,7 @@
 
     offers/<id>.json     an ``OfferSummary``: from whom, and how it stands
     offers/<id>.entries  the offered entries, in msgpack
+    offers/<id>.made     directories that were made for it, in msgpack
 
 The summary is written last and removed first: an offer exists when it is there.
 """
@@ -40,6 +41,7 @@ MAX_OFFERS: Final = 256
 _EXAMPLES: Final = 3
 
 _encode: Final = msgspec.msgpack.Encoder().encode
+_paths: Final = msgspec.msgpack.Decoder(list[str])
 _entries: Final = msgspec.msgpack.Decoder(list[Entry])
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ class Inbox:
         self.settings = settings
         self._offers: dict[str, OfferSummary] = {}
         self._changed: dict[str, asyncio.Event] = {}
+        self._changing = asyncio.Lock()
 
     def open(self) -> None:
         """Reads what there is. What is damaged is left out, and the log says so. Blocks."""
@@ -98,30 +101,8 @@ class Inbox:
             raise FileError("NotShared", "no files are taken here")
         body = await asyncio.to_thread(self._checked, entries)
         name = short_digest(bytes(peer.key), body)
-        known = self._offers.get(name)
-        trusted = self.settings.trusts(peer)
-        if known is not None:
-            if known.state == "waiting" and trusted:
-                known = await self._set(known, "accepted")
-            return known
-        self._make_room(peer)
-        summary = OfferSummary(
-            id=name,
-            peer=peer.key.id52,
-            name=peer.name,
-            state="accepted" if trusted else "waiting",
-            files=sum(entry.kind == "file" for entry in entries),
-            bytes=sum(entry.size for entry in entries),
-            created=int(time.time()),
-            examples=list(dict.fromkeys(entry.path.partition("/")[0] for entry in entries))[:_EXAMPLES],
-        )
-        self._offers[name] = summary
-        try:
-            await asyncio.to_thread(self._write, summary, body)
-        except BaseException:
-            self._offers.pop(name, None)
-            raise
-        return summary
+        async with self._changing:
+            return await self._admit(name, entries, body, peer)
 
     async def entries(self, offer: OfferSummary) -> list[Entry]:
         """What was offered.
@@ -135,6 +116,17 @@ class Inbox:
         except (OSError, *UNDECODABLE) as error:
             raise FileError("OfferUnknown", f"offer {offer.id} cannot be read any more") from error
 
+    async def made(self, offer: OfferSummary) -> frozenset[str]:
+        """Directories that were made for an offer, by this process or an earlier one."""
+        try:
+            return frozenset(_paths.decode(await asyncio.to_thread(self._path(offer.id, "made").read_bytes)))
+        except (OSError, *UNDECODABLE):
+            return frozenset()
+
+    async def remember(self, offer: OfferSummary, made: Sequence[str]) -> None:
+        """Raises StorageFailed."""
+        await asyncio.to_thread(write_atomically, self._path(offer.id, "made"), _encode(made))
+
     async def decide(self, offer: str, *, accept: bool, force: bool) -> OfferSummary:
         """Accepts or rejects an offer, also one about which something else was decided before.
 
@@ -142,18 +134,20 @@ class Inbox:
             FileError: ``OfferUnknown``.
             StorageFailed: it stands as before.
         """
-        summary = self._offers.get(offer)
-        if summary is None:
-            raise FileError("OfferUnknown", f"there is no offer {offer[:64]} here")
-        if summary.state == "finished":
-            return summary
-        return await self._set(summary, "accepted" if accept else "rejected", force=force)
+        async with self._changing:
+            summary = self._offers.get(offer)
+            if summary is None:
+                raise FileError("OfferUnknown", f"there is no offer {offer[:64]} here")
+            if summary.state == "finished":
+                return summary
+            return await self._set(summary, "accepted" if accept else "rejected", force=force)
 
     async def finish(self, offer: str) -> None:
         """All of its files are there."""
-        summary = self._offers.get(offer)
-        if summary is not None and summary.state == "accepted":
-            await self._set(summary, "finished", force=summary.force)
+        async with self._changing:
+            summary = self._offers.get(offer)
+            if summary is not None and summary.state == "accepted":
+                await self._set(summary, "finished", force=summary.force)
 
     async def decided(self, offer: str, seconds: float) -> None:
         """Returns when the offer is not waiting any more, or the time is over."""
@@ -186,6 +180,26 @@ class Inbox:
             raise FileError("TooLarge", f"{total} bytes in all, {settings.max_total} are taken at once")
         return _encode(entries)
 
+    async def _admit(self, name: str, entries: Sequence[Entry], body: bytes, peer: Peer) -> OfferSummary:
+        trusted = self.settings.trusts(peer)
+        known = self._offers.get(name)
+        if known is not None:
+            return await self._set(known, "accepted") if known.state == "waiting" and trusted else known
+        self._make_room(peer)
+        summary = OfferSummary(
+            id=name,
+            peer=peer.key.id52,
+            name=peer.name,
+            state="accepted" if trusted else "waiting",
+            files=sum(entry.kind == "file" for entry in entries),
+            bytes=sum(entry.size for entry in entries),
+            created=int(time.time()),
+            examples=list(dict.fromkeys(entry.path.partition("/")[0] for entry in entries))[:_EXAMPLES],
+        )
+        await asyncio.to_thread(self._write, summary, body)
+        self._offers[name] = summary
+        return summary
+
     def _make_room(self, peer: Peer) -> None:
         pending = [offer for offer in self._offers.values() if offer.state in ("waiting", "accepted")]
         if sum(offer.peer == peer.key.id52 for offer in pending) >= MAX_WAITING or len(pending) >= MAX_OFFERS:
@@ -193,8 +207,8 @@ class Inbox:
         settled = [offer for offer in self.all() if offer.state in ("finished", "rejected")]
         for offer in settled[: max(0, len(self._offers) + 1 - MAX_OFFERS)]:
             del self._offers[offer.id]
-            self._path(offer.id, "json").unlink(missing_ok=True)
-            self._path(offer.id, "entries").unlink(missing_ok=True)
+            for kind in ("json", "entries", "made"):
+                self._path(offer.id, kind).unlink(missing_ok=True)
 
     async def _set(self, summary: OfferSummary, state: OfferState, *, force: bool = False) -> OfferSummary:
         changed = msgspec.structs.replace(summary, state=state, force=force)

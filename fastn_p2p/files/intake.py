@@ -41,9 +41,10 @@ class Intake:
         self.sessions = 0
         """How many work on it."""
 
-    async def prepare(self) -> None:
-        """Makes the directories. Raises FileError."""
+    async def prepare(self) -> list[str]:
+        """Makes the directories; those whose modes and times are set at the end. Raises FileError."""
         await asyncio.to_thread(self._make_directories)
+        return self._destination.made
 
     async def serve(self, frames: Frames) -> None:
         """Gets files on one session until none is missing.

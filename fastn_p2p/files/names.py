@@ -85,8 +85,13 @@ def folded(path: str) -> str:
 
 def shown(name: str) -> str:
     """A name of this machine as text that can be sent and printed, whatever its bytes are."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "".join(each if each.isprintable() else _escaped(each) for each in name)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python says that a byte is no text
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def _objection(part: str) -> str:

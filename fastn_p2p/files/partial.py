@@ -58,6 +58,7 @@ class Partial:
         self._hasher = Digest()
         self.size = 0
         self._written_out = 0
+        self._named = False
         try:
             self._descriptor = self._open()
             self._hash_what_is_there()
@@ -117,6 +118,7 @@ class Partial:
                     rename_exclusively(self._own, self._name, self._directory)
             except (FileExistsError, IsADirectoryError) as error:
                 raise FileError("Exists", "something else has this name already", self._path) from error
+            self._named = True
             os.fsync(self._directory)
 
     def discard(self) -> None:
@@ -126,9 +128,12 @@ class Partial:
         self.close()
 
     def close(self) -> None:
-        """What is there stays. Waits for whoever is writing at the moment."""
+        """What is there stays, unless it is nothing. Waits for whoever is writing at the moment."""
         with self._closing:
             if self._descriptor >= 0:
+                if not self._named and os.fstat(self._descriptor).st_size == 0:
+                    with contextlib.suppress(OSError):
+                        os.unlink(self._own, dir_fd=self._directory)
                 os.close(self._descriptor)
             if self._directory >= 0:
                 os.close(self._directory)

@@ -86,7 +86,7 @@ async def _found(frames: Frames, at: str, partial: Partial, entry: Entry, *, exa
 async def _content(frames: Frames, at: str, partial: Partial, size: int, report: Report) -> bytes:
     """Writes what comes; the digest that the other side has at the end."""
     with contextlib.closing(_Writer(partial)) as writer:
-        arrived = partial.size
+        arrived = begin = partial.size
         try:
             while isinstance(said := await frames.receive(), int):
                 if arrived + said > size:
@@ -99,6 +99,8 @@ async def _content(frames: Frames, at: str, partial: Partial, size: int, report:
                 report(Moved(at, arrived))
         except P2PError:
             await writer.flush()  # the next attempt begins after the last byte that has come
+            if arrived > begin:
+                report(Moved(at, arrived))
             raise
         if not isinstance(said, Finished | Failed):
             raise BadMessage(reason="a file ends with Finished or Failed")

@@ -31,6 +31,11 @@ class Sightings:
         """Paths seen, with the directories above them."""
         return self._size
 
+    @property
+    def memory(self) -> int:
+        """Bytes that all of it takes."""
+        return self._likeness.itemsize * 2 * self._room
+
     def add(self, path: str, *, directory: bool = False) -> bool:
         """Whether the path is new. A directory is, until it was added itself, whatever was added below it.
 

@@ -154,10 +154,13 @@ class FileTransfer(Protocol):
                 inbox = self.config.received
                 if inbox is None:
                     raise FileError("NotShared", "no files are taken here any more")
-                destination = Destination(inbox, offer.peer, force=offer.force, adopt=False)
+                ours = await self._inbox.made(offer)
+                destination = Destination(inbox, offer.peer, force=offer.force, ours=ours)
                 entries = await self._inbox.entries(offer)
                 found = Intake(entries, destination, lambda: self._inbox.finish(offer.id))
-                await found.prepare()
+                made = await found.prepare()
+                if ours.symmetric_difference(made):
+                    await self._inbox.remember(offer, made)
                 self._intakes[offer.id] = found
             return found
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from fastn_p2p.files.events import Event
+from fastn_p2p.files.events import Event, Moved
 from fastn_p2p.files.remote import Files
 from fastn_p2p.files.settings import Settings
 from fastn_p2p.protocols.file_transfer import FileTransfer
@@ -24,7 +23,20 @@ from fastn_p2p_client.protocol import BindingContext, Peer
 from fastn_p2p_client.session import Session
 from fastn_p2p_client.testing import session_pair
 
-__all__ = ["ALICE", "BOB", "CAROL", "Line", "Snapshot", "make_files", "snapshot", "watched"]
+__all__ = [
+    "ALICE",
+    "BOB",
+    "CAROL",
+    "Contents",
+    "Impostor",
+    "Line",
+    "Snapshot",
+    "kinds",
+    "make_files",
+    "run",
+    "snapshot",
+    "until",
+]
 
 ALICE = PublicKey("ha4e7nbk17opbvaircmjpeiteb56e2dv3ma146vjei403d0fdte0")
 """Shares files and has an inbox."""
@@ -32,6 +44,10 @@ BOB = PublicKey("g4sne3l8fkblull3ahjc6j3upj5or2khmjn3f8ituo7ln3u9mea0")
 """Asks, under the petname ``bob``."""
 CAROL = PublicKey("tl4ihhh8q71cdqn90cs90mclc4kli9pqbhhvidhmo5319b476v8g")
 
+T = TypeVar("T")
+
+Contents: TypeAlias = Mapping[str, bytes | int]
+"""Path → content, or so many bytes; a path that ends with ``/`` is an empty directory."""
 Snapshot: TypeAlias = dict[str, tuple[bytes, int, int]]
 """Path → content, permission bits, time of change in nanoseconds."""
 
@@ -94,9 +110,7 @@ class Line:
         reply = await handler.call(decoded, self.peer)
         return msgspec.msgpack.decode(msgspec.msgpack.encode(reply), type=returns)
 
-    async def connect(
-        self, _identity: str | None, _peer: str, _protocol: str, _instance: str, initial: Any
-    ) -> Session:
+    async def connect(self, _identity: str | None, _peer: str, _protocol: str, _instance: str, initial: Any) -> Session:
         if self.refusals:
             raise self.refusals.pop(0)
         handler = StreamHandler.of_protocol(self.protocol)
@@ -106,7 +120,7 @@ class Line:
         self.opened += 1
         cut = self.cuts.pop(0) if self.cuts else 0
         if cut:
-            _cut_after(ours, theirs, cut)
+            _cut_after(ours, theirs, cut, self._tasks)
         task = asyncio.create_task(self._serve(handler, ours, theirs, handler.decode(msgspec.msgpack.encode(initial))))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -132,6 +146,21 @@ class Line:
             theirs.fail(ConnectionLost(what="the process"))
 
 
+class Impostor(Line):
+    """Somebody at the other end who says what a test wants: takes a session, and what it was opened for."""
+
+    def __init__(self, serve: Callable[[Session, Any], Awaitable[None]], workspace: Path) -> None:
+        super().__init__(workspace, root=str(workspace))
+        self._behaviour = serve
+
+    async def _serve(self, handler: StreamHandler, ours: Session, theirs: Session, order: Any) -> None:
+        try:
+            await self._behaviour(theirs, order)
+            await theirs.close()
+        except P2PError:
+            theirs.abort(RESET_FAILED)
+
+
 class _RefusedError(P2PError):
     """Carries what a handler has refused with to the one who wanted a session."""
 
@@ -140,23 +169,38 @@ class _RefusedError(P2PError):
         self.error = error
 
 
-def _cut_after(ours: Session, theirs: Session, size: int) -> None:
-    """Breaks the session, for both sides, once that many bytes have gone through it."""
+def _cut_after(ours: Session, theirs: Session, size: int, tasks: set[asyncio.Task[None]]) -> None:
+    """Lets that many bytes through in both directions together, then none, and then breaks the session."""
+    left = size
+
+    async def break_soon() -> None:
+        turns = 0
+        while turns < 50:  # what has got through is read by then
+            await asyncio.sleep(0)
+            turns = 0 if ours._chunks or theirs._chunks else turns + 1
+        for each in (ours, theirs):
+            each.fail(ConnectionLost(what="the connection"))
+
+    def cutting(send: Callable[[bytes, Any], object]) -> Callable[[bytes, Any], None]:
+        def sending(header: bytes, payload: Any) -> None:
+            nonlocal left
+            through = payload[: max(left, 0)]
+            if left > 0 and len(payload) >= left:
+                task = asyncio.create_task(break_soon())
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            if left > 0 and (through or not payload):
+                send(header, through)
+            left -= len(payload)
+
+        return sending
+
     for session in (ours, theirs):
-        send = session._send_message
-
-        def counted(header: bytes, payload: Any, send: Any = send) -> None:
-            if ours.bytes_written + theirs.bytes_written + len(payload) > size:
-                for each in (ours, theirs):
-                    each.fail(ConnectionLost(what="the connection"))
-                return
-            send(header, payload)
-
-        session._send_message = counted
+        session._send_message = cutting(session._send_message)
 
 
-def make_files(root: Path, files: dict[str, bytes | int]) -> None:
-    """Files with this content, or with so many bytes; a name that ends with ``/`` is an empty directory."""
+def make_files(root: Path, files: Contents) -> None:
+    """Makes them, each with a time of its own."""
     for number, (name, content) in enumerate(files.items()):
         path = root / name
         if name.endswith("/"):
@@ -177,13 +221,22 @@ def snapshot(root: Path) -> Snapshot:
     return found
 
 
-@contextlib.asynccontextmanager
-async def watched(condition: asyncio.Event) -> AsyncIterator[None]:
-    """Fails when it has not happened within some seconds after the block."""
-    yield
-    async with asyncio.timeout(10):
-        await condition.wait()
+def run(work: Coroutine[Any, Any, T], seconds: float = 20.0) -> T:
+    """What it returns; fails when it takes longer."""
+
+    async def bounded() -> T:
+        async with asyncio.timeout(seconds):
+            return await work
+
+    return asyncio.run(bounded())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Lets others go on until it is true."""
+    while not condition():  # noqa: ASYNC110 - whatever it looks at has no event
+        await asyncio.sleep(0)
 
 
 def kinds(events: list[Event]) -> list[str]:
-    return [type(event).__name__ for event in events]
+    """What has happened, without the bytes that moved."""
+    return [type(event).__name__ for event in events if not isinstance(event, Moved)]
