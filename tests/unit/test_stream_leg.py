@@ -1,0 +1,247 @@
+"""A session's stream between daemons: bytes and ends pass, and no end is ever taken for another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
+
+from fastn_p2p_actors.network import stream_leg
+from fastn_p2p_actors.network.stream_leg import StreamLeg
+from fastn_p2p_client.errors import ConnectionLost
+from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
+from fastn_p2p_client.messages import Cancel, Chunk, Credit, Done, Eof, Failure, Message, Reset, Stop, encode
+from tests.unit.quic_streams import FakeStream, broken
+
+
+class Bench:
+    """A leg, its stream, and what it tells the relay."""
+
+    def __init__(self, credit: int = SESSION_WINDOW, *, preamble: bytes = b"", leftover: bytes = b"") -> None:
+        self.stream = FakeStream()
+        self.said: list[Message] = []
+        self.heard = b""
+        self.sent = self.received = 0
+        self.leg = StreamLeg(
+            self.stream.as_binding(), self._hear, self._count, credit, preamble=preamble, leftover=leftover
+        )
+
+    def _hear(self, header: bytes, message: Message, payload: bytes) -> None:
+        assert header == encode(message)
+        self.said.append(message)
+        self.heard += payload
+
+    def _count(self, sent: int, received: int) -> None:
+        self.sent += sent
+        self.received += received
+
+    def take(self, *messages: Message, payload: bytes = b"") -> None:
+        for message in messages:
+            self.leg.take(encode(message), message, payload)
+
+    @property
+    def end(self) -> str | int | None:
+        """How our direction has ended for the other side. Left as it is, it would look complete once it is dropped."""
+        ends = self.stream.sending.ends
+        return ends[0] if ends else None
+
+
+async def turns() -> None:
+    for _ in range(12):
+        await asyncio.sleep(0)
+
+
+def play(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def in_time() -> None:
+        async with asyncio.timeout(10):
+            await scenario()
+
+    uvloop.run(in_time())
+
+
+def test_chunks_are_written_and_their_credit_comes_back() -> None:
+    async def scenario() -> None:
+        bench = Bench(preamble=b"accept")
+        await turns()
+        assert bench.stream.sending.written == b"accept"
+        bench.take(Chunk(), payload=b"one")
+        bench.take(Chunk(), payload=b"two")
+        await turns()
+        assert bench.stream.sending.written == b"acceptonetwo"
+        assert sum(message.size for message in bench.said if isinstance(message, Credit)) == 6 + 2 * CHUNK_COST
+        assert bench.sent == 6
+        bench.take(Eof())
+        await turns()
+        assert bench.end == "finished"
+        assert bench.said[-1] == Done()
+        bench.leg.close()
+
+    play(scenario)
+
+
+def test_nothing_more_is_granted_than_quic_has_taken() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.stream.sending.taking.clear()
+        bench.take(Chunk(), payload=b"x" * 1000)
+        bench.take(Eof())
+        await turns()
+        assert bench.said == []
+        bench.stream.sending.taking.set()
+        await turns()
+        assert bench.said == [Credit(1000 + CHUNK_COST), Done()]
+        bench.leg.close()
+
+    play(scenario)
+
+
+def test_what_comes_is_passed_on_as_far_as_there_is_credit() -> None:
+    async def scenario() -> None:
+        bench = Bench(credit=1000, leftover=b"left")
+        bench.stream.receiving.feed(bytes(5000))
+        await turns()
+        assert len(bench.heard) + CHUNK_COST * len(bench.said) <= 1000
+        before = len(bench.heard)
+        assert bench.heard[:4] == b"left"
+        bench.take(Credit(100 + CHUNK_COST))
+        await turns()
+        assert 100 <= len(bench.heard) - before <= 100 + CHUNK_COST
+        bench.take(Credit(SESSION_WINDOW))
+        await turns()
+        assert len(bench.heard) == 5004
+        assert bench.received == 5004
+        bench.stream.receiving.end()
+        await turns()
+        assert bench.said[-1] == Eof()
+        bench.leg.close()
+
+    play(scenario)
+
+
+def test_a_large_amount_comes_in_chunks_of_the_largest_size() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.stream.receiving.feed(bytes(2 * MAX_CHUNK + 1))
+        bench.stream.receiving.end()
+        await turns()
+        assert bench.said == [Chunk(), Chunk(), Chunk(), Eof()]
+        bench.leg.close()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("code", [0, 7, RESET_LOST])
+def test_codes_pass_both_ways(code: int) -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.take(Reset(code), Stop(code))
+        await turns()
+        assert bench.end == code
+        assert bench.stream.receiving.stopped_with == [code]
+        assert bench.said == [Reset(code)]
+        bench.leg.close()
+        bench = Bench()
+        bench.stream.receiving.end(broken(f"Reset({code})"))
+        bench.stream.sending.stop_by_peer(code)
+        bench.take(Chunk(), payload=b"x")
+        await turns()
+        assert sorted(bench.said, key=encode) == [Reset(code), Stop(code)]
+        bench.leg.close()
+
+    play(scenario)
+
+
+def test_a_stop_is_noticed_without_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_leg, "_LOOK_FOR_STOP", 0)
+
+    async def scenario() -> None:
+        bench = Bench()
+        await asyncio.sleep(0.005)
+        bench.stream.sending.stop_by_peer(5)
+        await turns()
+        assert bench.said == [Stop(5)]
+        bench.take(Reset(5))
+        await turns()
+        assert bench.end == 5
+        bench.leg.close()
+
+    play(scenario)
+
+
+def test_a_connection_that_breaks_ends_both_directions() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.stream.receiving.end(broken("ConnectionLost(TimedOut)"))
+        await turns()
+        (failure,) = bench.said
+        assert isinstance(failure, Failure)
+        assert isinstance(failure.error(), ConnectionLost)
+        assert bench.end == RESET_LOST  # should it be the stream alone that is broken
+
+    play(scenario)
+
+
+ABANDONED: dict[str, Callable[[Bench], object]] = {
+    "closed": lambda bench: bench.leg.close(),
+    "failed": lambda bench: bench.take(Failure.of(ConnectionLost(what="it"))),
+    "cancelled": lambda bench: bench.take(Cancel()),
+    "beyond the credit": lambda bench: bench.take(Chunk(), payload=bytes(SESSION_WINDOW)),
+}
+
+
+@pytest.mark.parametrize("how", ABANDONED)
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_direction_that_is_given_up_never_looks_complete(how: str, busy: bool) -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.take(Chunk(), payload=b"part")
+        await turns()
+        if busy:
+            bench.stream.sending.taking.clear()
+            bench.take(Chunk(), payload=b"more")
+            await turns()
+        ABANDONED[how](bench)
+        bench.leg.close()
+        bench.leg.close()
+        await turns()
+        assert isinstance(bench.end, int)
+        assert len(bench.stream.receiving.stopped_with) == 1
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("how", ["closed", "failed", "cancelled"])
+def test_what_is_complete_still_arrives_whoever_goes(how: str) -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.stream.sending.taking.clear()
+        bench.take(Chunk(), payload=b"all of it")
+        bench.take(Eof())
+        await turns()
+        ABANDONED[how](bench)
+        bench.leg.close()
+        await turns()
+        assert bench.end is None
+        bench.stream.sending.taking.set()
+        await turns()
+        assert bench.stream.sending.written == b"all of it"
+        assert bench.end == "finished"
+
+    play(scenario)
+
+
+def test_what_is_complete_is_given_up_when_the_other_side_wants_no_more() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.stream.sending.taking.clear()
+        bench.take(Chunk(), payload=b"all of it")
+        bench.take(Eof())
+        await turns()
+        bench.take(Reset(3))
+        bench.leg.close()
+        await turns()
+        assert bench.end == 3
+
+    play(scenario)
