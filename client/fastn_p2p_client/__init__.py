@@ -18,7 +18,9 @@ Layout
 ``messages``    the client protocol; ``limits`` its numbers; ``names`` its rules for names
 ``protocol``    ``Protocol``: a class that serves; ``handlers``, ``binding``, ``dispatch`` and ``session_host`` bring
                 requests and sessions to it; ``testing`` is for tests of it
-``link``        one socket to one process of the daemon; ``sockets`` and ``deadlines`` are under it
+``link``        what is asked of one process of the daemon, and how it ends; ``deadlines`` is under it
+``dialler``     the connection of a link, made again whenever it ends; ``connection`` is one of them, ``zmtp`` its bytes
+``dealer``      the same over libzmq, for mailboxes that ask for CURVE keys; with ``outbox`` and ``sockets``
 ``home``        where the daemon's files are
 """
 
