@@ -12,10 +12,11 @@ from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PE
 from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER
 
 from .peer_streams import Approach, Arrival, read_frame, refuse
+from .stream_leg import Halves
 from .wire import Opening, WireFailure, WireIntroduce, WireOpen, frame
 
 if TYPE_CHECKING:
-    from iroh.iroh_ffi import BiStream, Connection
+    from iroh.iroh_ffi import Connection
 
     from .connection import PeerConnection
 
@@ -74,20 +75,20 @@ class PeerSessions:
         first = b"" if introduction is None else frame(WireIntroduce(introduction))
         return first + frame(request, payload)
 
-    async def open_stream(self) -> BiStream:
+    async def open_stream(self) -> Halves:
         """Raises IrohError when the connection has ended."""
-        return await self._raw.open_bi()
+        return Halves.of(await self._raw.open_bi())
 
     # ── those that the peer opens ────────────────────────────────────────────────────────────────
 
     async def accept(self) -> None:
         """Take every stream that the peer opens. Raises IrohError when the connection has ended."""
         while True:
-            task = asyncio.get_running_loop().create_task(self._arrive(await self._raw.accept_bi()))
+            task = asyncio.get_running_loop().create_task(self._arrive(Halves.of(await self._raw.accept_bi())))
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
 
-    async def _arrive(self, stream: BiStream) -> None:
+    async def _arrive(self, stream: Halves) -> None:
         opening = Opening(max(MAX_INITIAL, 1))
         try:
             async with asyncio.timeout(_OPENING_TIMEOUT):
@@ -110,7 +111,7 @@ class PeerSessions:
             self._connection.expect()
             self._connection.arrived(arrival)
 
-    async def _read_request(self, stream: BiStream, opening: Opening) -> tuple[WireOpen, bytes]:
+    async def _read_request(self, stream: Halves, opening: Opening) -> tuple[WireOpen, bytes]:
         while True:
             message, payload = await read_frame(stream, opening)
             if isinstance(message, WireIntroduce):

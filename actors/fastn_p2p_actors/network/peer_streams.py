@@ -18,12 +18,10 @@ from fastn_p2p_client.errors import BadMessage, ConnectionLost, HandlerFailed, L
 from fastn_p2p_client.limits import MAX_PAYLOAD, RESET_FAILED, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.messages import ApplicationFailure, Cancel, Failure, Message, Opened, encode
 
-from .stream_leg import Emit, StreamLeg
+from .stream_leg import Emit, Halves, StreamLeg
 from .wire import Opening, Wire, WireAccept, WireFailure, WireOpen, WireRefusal, frame
 
 if TYPE_CHECKING:
-    from iroh.iroh_ffi import BiStream
-
     from .peer_sessions import PeerSessions
 
 __all__ = ["Approach", "Arrival", "read_frame", "refuse", "said_by_peer"]
@@ -34,7 +32,7 @@ _READ: Final = 16 * 1024
 _ACCEPT: Final = frame(WireAccept())
 
 
-async def read_frame(stream: BiStream, opening: Opening) -> tuple[Wire, bytes]:
+async def read_frame(stream: Halves, opening: Opening) -> tuple[Wire, bytes]:
     """The next frame at the stream's beginning.
 
     Raises:
@@ -45,7 +43,7 @@ async def read_frame(stream: BiStream, opening: Opening) -> tuple[Wire, bytes]:
         found = opening.next()
         if found is not None:
             return found
-        data = await stream.recv().read(_READ)
+        data = await stream.recv.read(_READ)
         if not data:
             raise BadMessage(reason="a session's stream ended before there was an answer")
         opening.feed(data)
@@ -64,7 +62,7 @@ class Approach:
         self._sessions = sessions
         self._credit = credit
         self._emit = emit
-        self._stream: BiStream | None = None
+        self._stream: Halves | None = None
         self._leg: StreamLeg | None = None
         self._task = asyncio.get_running_loop().create_task(self._open(sessions.opening(request, payload)))
 
@@ -91,7 +89,7 @@ class Approach:
         opening = Opening(MAX_PAYLOAD)
         try:
             stream = self._stream = await sessions.open_stream()
-            await stream.send().write_all(request)
+            await stream.send.write_all(request)
             sessions.count(len(request), 0)
             answer, data = await read_frame(stream, opening)
         except IrohError as error:
@@ -106,6 +104,7 @@ class Approach:
             self._leg = StreamLeg(stream, self._emit, sessions.count, self._credit, leftover=opening.rest())
             opened = Opened(SESSION_WINDOW)
             self._emit(encode(opened), opened, b"")
+            self._leg.start()
         elif isinstance(answer, WireRefusal):
             refusal = ApplicationFailure(answer.kind, answer.message)
             self._emit(encode(refusal), refusal, data)
@@ -119,7 +118,7 @@ class Approach:
 class Arrival:
     """A session that a peer opens here; its request has been read and checked."""
 
-    def __init__(self, sessions: PeerSessions, stream: BiStream, request: WireOpen, payload: bytes) -> None:
+    def __init__(self, sessions: PeerSessions, stream: Halves, request: WireOpen, payload: bytes) -> None:
         self._sessions = sessions
         self._stream = stream
         self.request = request
@@ -138,6 +137,7 @@ class Arrival:
         elif isinstance(message, Opened):
             self._answered = True
             self._leg = StreamLeg(self._stream, self._emit, self._sessions.count, message.credit, preamble=_ACCEPT)
+            self._leg.start()
         elif isinstance(message, ApplicationFailure):
             self._refuse(WireRefusal(0, message.kind, message.message), payload)
         elif isinstance(message, Failure):
@@ -161,7 +161,7 @@ class Arrival:
             refuse(self._stream, answer, payload)
 
 
-def refuse(stream: BiStream, answer: WireRefusal | WireFailure, payload: bytes = b"") -> None:
+def refuse(stream: Halves, answer: WireRefusal | WireFailure, payload: bytes = b"") -> None:
     """Answer a session's request with no."""
     try:
         data = frame(answer, payload)
@@ -169,17 +169,17 @@ def refuse(stream: BiStream, answer: WireRefusal | WireFailure, payload: bytes =
         data = frame(WireFailure(0, unfit.code, unfit.fields()))
 
     async def run() -> None:
-        await stream.send().write_all(data)
-        await stream.send().finish()
-        await stream.recv().stop(RESET_FAILED)
+        await stream.send.write_all(data)
+        await stream.send.finish()
+        await stream.recv.stop(RESET_FAILED)
 
     _see_to(run())
 
 
-def _give_up(stream: BiStream, code: int) -> None:
+def _give_up(stream: Halves, code: int) -> None:
     async def run() -> None:
-        await stream.send().reset(code)
-        await stream.recv().stop(code)
+        await stream.send.reset(code)
+        await stream.recv.stop(code)
 
     _see_to(run())
 

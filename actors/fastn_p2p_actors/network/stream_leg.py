@@ -11,7 +11,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from iroh.iroh_ffi import IrohError
 
@@ -20,9 +20,9 @@ from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_FAILED, RESET_L
 from fastn_p2p_client.messages import Cancel, Chunk, Credit, Done, Eof, Failure, Message, Reset, Stop, encode
 
 if TYPE_CHECKING:
-    from iroh.iroh_ffi import BiStream
+    from iroh.iroh_ffi import BiStream, RecvStream, SendStream
 
-__all__ = ["StreamLeg", "Traffic"]
+__all__ = ["Halves", "StreamLeg", "Traffic"]
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,13 @@ _CHUNK: Final = Chunk()
 _CHUNK_HEADER: Final = encode(_CHUNK)
 _LOOK_FOR_STOP: Final = 0.05
 """Seconds after which a stream that still stands is watched for its reader's end: short ones are not worth it."""
+_GATHER: Final = 0.001
+"""Seconds that a fast stream is left alone after a small read."""
+_WORTH_IT: Final = 128 * 1024
+"""Bytes that a read should bring when more are coming anyway."""
+_FAST: Final = 30e6
+"""Bytes per second from which a stream is fast, over at least ``_PACE_WINDOW`` seconds."""
+_PACE_WINDOW: Final = 0.005
 _CODE: Final = re.compile(r"^(Reset|Stopped)\((\d+)\)")
 
 Emit: TypeAlias = Callable[[bytes, Message, bytes], None]
@@ -38,8 +45,19 @@ Traffic: TypeAlias = Callable[[int, int], None]
 """Told of bytes (sent, received)."""
 
 
+class Halves(NamedTuple):
+    """A bidirectional stream. Each is asked for once: the binding makes a new object whenever it is."""
+
+    send: SendStream
+    recv: RecvStream
+
+    @classmethod
+    def of(cls, stream: BiStream) -> Halves:
+        return cls(stream.send(), stream.recv())
+
+
 class StreamLeg:
-    """Made when the stream stands and the session is open.
+    """Made when the stream stands and the session is open; ``start`` follows once the side behind the relay knows it.
 
     Args:
         credit: how many bytes the side behind the relay takes at first.
@@ -49,7 +67,7 @@ class StreamLeg:
 
     def __init__(
         self,
-        stream: BiStream,
+        stream: Halves,
         emit: Emit,
         traffic: Traffic,
         credit: int,
@@ -58,8 +76,8 @@ class StreamLeg:
         leftover: bytes = b"",
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._send = stream.send()
-        self._recv = stream.recv()
+        self._send = stream.send
+        self._recv = stream.recv
         self._emit = emit
         self._traffic = traffic
         self._credit = credit
@@ -69,7 +87,6 @@ class StreamLeg:
         self._queue: deque[bytes] = deque()
         self._eof = False
         self._finished = False
-        self._refused = False
         self._wake_reader: asyncio.Future[None] | None = None
         self._wake_writer: asyncio.Future[None] | None = None
         self._closing: set[asyncio.Task[Any]] = set()
@@ -77,6 +94,13 @@ class StreamLeg:
         self._writer = self._loop.create_task(self._write())
         self._watcher: asyncio.Task[None] | None = None
         self._watch_soon = self._loop.call_later(_LOOK_FOR_STOP, self._watch)
+
+    def start(self) -> None:
+        """Pass on what has come already, without waiting for a turn of the event loop."""
+        leftover = self._leftover
+        if leftover and len(leftover) + CHUNK_COST <= self._credit:
+            self._leftover = b""
+            self._pass_on(leftover)
 
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
@@ -99,11 +123,16 @@ class StreamLeg:
         elif isinstance(message, Stop):
             self._stop_reading(message.code)
         elif isinstance(message, Failure | Cancel):
-            self.close()
+            self._abort(RESET_LOST)
 
     def close(self) -> None:
         """Nothing more is wanted from the stream, and nothing more will be sent. What is complete still arrives."""
-        self._abort(RESET_LOST)
+        self._watch_soon.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._reader.cancel()
+        if not self._eof:
+            self._writer.cancel()
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -186,6 +215,7 @@ class StreamLeg:
     # ── in ───────────────────────────────────────────────────────────────────────────────────────
 
     async def _read(self) -> None:
+        pace = _Pace()
         try:
             while True:
                 while self._credit <= CHUNK_COST:
@@ -196,13 +226,14 @@ class StreamLeg:
                 if self._leftover:
                     data, self._leftover = self._leftover[:limit], self._leftover[limit:]
                 else:
+                    if pace.pays_to_wait():
+                        await asyncio.sleep(_GATHER)
                     data = await self._recv.read(limit)
+                    pace.took(len(data), self._loop.time())
                     if not data:
                         self._emit(encode(Eof()), Eof(), b"")
                         return
-                self._traffic(0, len(data))
-                self._credit -= len(data) + CHUNK_COST
-                self._emit(_CHUNK_HEADER, _CHUNK, data)
+                self._pass_on(data)
         except IrohError as error:
             code = _code_of(error)
             if code is None:
@@ -210,18 +241,16 @@ class StreamLeg:
             else:
                 self._emit_reset(code)
 
-    def _stop_reading(self, code: int) -> None:
-        if self._refuse(code):
-            self._emit_reset(code)
+    def _pass_on(self, data: bytes) -> None:
+        self._traffic(0, len(data))
+        self._credit -= len(data) + CHUNK_COST
+        self._emit(_CHUNK_HEADER, _CHUNK, data)
 
-    def _refuse(self, code: int) -> bool:
-        """Read no more; False when there is nothing more to read, or that was said already."""
-        if self._refused or self._reader.done():
-            return False
-        self._refused = True
-        self._reader.cancel()
-        self._close(self._recv.stop(code))
-        return True
+    def _stop_reading(self, code: int) -> None:
+        if not self._reader.done():
+            self._reader.cancel()
+            self._close(self._recv.stop(code))
+            self._emit_reset(code)
 
     def _emit_reset(self, code: int) -> None:
         reset = Reset(code)
@@ -236,13 +265,13 @@ class StreamLeg:
         self.close()
 
     def _abort(self, code: int) -> None:
-        """End what has not ended. A stream that is merely dropped looks complete to the other side."""
-        self._watch_soon.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-        self._refuse(code)
+        """Let the other side know that this is not the end it should have had, where it is not."""
+        if not self._reader.done():
+            self._reader.cancel()
+            self._close(self._recv.stop(code))
         if not self._eof:
             self._stop_sending(code)
+        self.close()
 
     def _break_off(self) -> None:
         """Whoever writes has gone beyond the credit."""
@@ -262,6 +291,34 @@ class StreamLeg:
         task = self._loop.create_task(run())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+class _Pace:
+    """Whether a stream runs so fast that it pays to let more come before the next read.
+
+    What is behind each read, here and in the process that gets the chunk, costs the same for few bytes as for many.
+    """
+
+    __slots__ = ("_bytes", "_fast", "_since", "_small")
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._bytes = 0
+        self._fast = False
+        self._small = False
+
+    def took(self, size: int, now: float) -> None:
+        """A read has returned so many bytes."""
+        self._small = size < _WORTH_IT
+        self._bytes += size
+        elapsed = now - self._since
+        if elapsed >= _PACE_WINDOW:
+            self._fast = self._bytes > _FAST * elapsed
+            self._since = now
+            self._bytes = 0
+
+    def pays_to_wait(self) -> bool:
+        return self._fast and self._small
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:
