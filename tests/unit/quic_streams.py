@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+from typing import Any, cast
 
-from iroh.iroh_ffi import BiStream, IrohError
+from iroh.iroh_ffi import IrohError
+
+from fastn_p2p_actors.network.stream_leg import Halves
 
 __all__ = ["FakeReceive", "FakeSend", "FakeStream", "broken"]
 
@@ -98,11 +100,6 @@ class FakeStream:
     def __init__(self) -> None:
         self.sending, self.receiving = FakeSend(), FakeReceive()
 
-    def send(self) -> FakeSend:
-        return self.sending
-
-    def recv(self) -> FakeReceive:
-        return self.receiving
-
-    def as_binding(self) -> BiStream:
-        return cast(BiStream, self)
+    def halves(self) -> Halves:
+        """As a leg takes it."""
+        return Halves(cast(Any, self.sending), cast(Any, self.receiving))

@@ -25,7 +25,7 @@ class Bench:
         self.heard = b""
         self.sent = self.received = 0
         self.leg = StreamLeg(
-            self.stream.as_binding(), self._hear, self._count, credit, preamble=preamble, leftover=leftover
+            self.stream.halves(), self._hear, self._count, credit, preamble=preamble, leftover=leftover
         )
 
     def _hear(self, header: bytes, message: Message, payload: bytes) -> None:

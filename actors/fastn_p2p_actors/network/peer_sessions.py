@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError
-from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER
+from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER, RESET_LOST
 
-from .peer_streams import Approach, Arrival, read_frame, refuse
+from .peer_streams import Approach, Arrival, give_up, read_frame, refuse
 from .stream_leg import Halves
 from .wire import Opening, WireFailure, WireIntroduce, WireOpen, frame
 
@@ -97,6 +97,9 @@ class PeerSessions:
             refuse(stream, _failure(BadMessage(reason="the stream did not say what it is for")))
         except IrohError as error:
             log.debug("a stream of %s ended at once: %s", self.name, error.message())
+        except ConnectionLost as error:
+            log.debug("a stream of %s: %s", self.name, error)
+            give_up(stream, RESET_LOST)
         except P2PError as error:
             self.shed(f"a bad session: {error.code}")
         else:

@@ -24,11 +24,13 @@ from .wire import Opening, Wire, WireAccept, WireFailure, WireOpen, WireRefusal,
 if TYPE_CHECKING:
     from .peer_sessions import PeerSessions
 
-__all__ = ["Approach", "Arrival", "read_frame", "refuse", "said_by_peer"]
+__all__ = ["Approach", "Arrival", "give_up", "read_frame", "refuse", "said_by_peer"]
 
 log = logging.getLogger(__name__)
 
 _READ: Final = 16 * 1024
+_LOOK_FOR_END: Final = 0.05
+"""Seconds after which a peer that waits for an answer is watched for its end: most answers come sooner."""
 _ACCEPT: Final = frame(WireAccept())
 
 
@@ -37,7 +39,8 @@ async def read_frame(stream: Halves, opening: Opening) -> tuple[Wire, bytes]:
 
     Raises:
         BadMessage, PayloadTooLarge: what comes is no frame.
-        IrohError: the stream has ended otherwise.
+        ConnectionLost: the stream has ended before.
+        IrohError: the stream has been reset, or the connection has ended.
     """
     while True:
         found = opening.next()
@@ -45,7 +48,7 @@ async def read_frame(stream: Halves, opening: Opening) -> tuple[Wire, bytes]:
             return found
         data = await stream.recv.read(_READ)
         if not data:
-            raise BadMessage(reason="a session's stream ended before there was an answer")
+            raise ConnectionLost(what="a session's stream, before there was an answer,")
         opening.feed(data)
 
 
@@ -72,7 +75,7 @@ class Approach:
         elif isinstance(message, Cancel | Failure):
             self._task.cancel()
             if self._stream is not None:
-                _give_up(self._stream, RESET_LOST)
+                give_up(self._stream, RESET_LOST)
 
     def close(self) -> None:
         self._sessions.end(self)
@@ -94,6 +97,10 @@ class Approach:
             answer, data = await read_frame(stream, opening)
         except IrohError as error:
             log.debug("opening a session over %s: %s", sessions.name, error.message())
+            self.lost()
+            return
+        except ConnectionLost as error:
+            log.debug("opening a session over %s: %s", sessions.name, error)
             self.lost()
             return
         except P2PError as error:
@@ -126,6 +133,9 @@ class Arrival:
         self._emit: Emit = lambda header, message, payload: None
         self._leg: StreamLeg | None = None
         self._answered = False
+        self._loop = asyncio.get_running_loop()
+        self._watcher: asyncio.Task[None] | None = None
+        self._watch_soon = self._loop.call_later(_LOOK_FOR_END, self._watch)
 
     def speak_to(self, emit: Emit) -> None:
         """Where its side of the session is told."""
@@ -135,20 +145,21 @@ class Arrival:
         if self._leg is not None:
             self._leg.take(header, message, payload)
         elif isinstance(message, Opened):
-            self._answered = True
+            self._answer()
             self._leg = StreamLeg(self._stream, self._emit, self._sessions.count, message.credit, preamble=_ACCEPT)
             self._leg.start()
         elif isinstance(message, ApplicationFailure):
             self._refuse(WireRefusal(0, message.kind, message.message), payload)
         elif isinstance(message, Failure):
             self._refuse(WireFailure(0, message.code, message.fields), b"")
-        elif isinstance(message, Cancel) and not self._answered:
-            _give_up(self._stream, RESET_LOST)
 
     def close(self) -> None:
         self._sessions.end(self)
         if self._leg is not None:
             self._leg.close()
+        elif not self._answered:
+            self._answer()
+            give_up(self._stream, RESET_LOST)
 
     def lost(self) -> None:
         """The connection has ended."""
@@ -157,8 +168,27 @@ class Arrival:
 
     def _refuse(self, answer: WireRefusal | WireFailure, payload: bytes) -> None:
         if not self._answered:
-            self._answered = True
+            self._answer()
             refuse(self._stream, answer, payload)
+
+    def _answer(self) -> None:
+        """There is an answer: whether the peer still waits for it is of no interest any more."""
+        self._answered = True
+        self._watch_soon.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _watch(self) -> None:
+        self._watcher = self._loop.create_task(self._watch_for_end())
+
+    async def _watch_for_end(self) -> None:
+        """A peer that takes its request back ends both directions of the stream; nobody reads it at the moment."""
+        try:
+            await self._stream.send.stopped()
+        except IrohError as error:
+            log.debug("a session that waits for its answer: %s", error.message())
+            return  # the connection hears of it too
+        self._emit(encode(Cancel()), Cancel(), b"")
 
 
 def refuse(stream: Halves, answer: WireRefusal | WireFailure, payload: bytes = b"") -> None:
@@ -176,7 +206,9 @@ def refuse(stream: Halves, answer: WireRefusal | WireFailure, payload: bytes = b
     _see_to(run())
 
 
-def _give_up(stream: Halves, code: int) -> None:
+def give_up(stream: Halves, code: int) -> None:
+    """End both directions of a stream that is no session."""
+
     async def run() -> None:
         await stream.send.reset(code)
         await stream.recv.stop(code)

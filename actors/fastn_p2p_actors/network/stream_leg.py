@@ -87,6 +87,7 @@ class StreamLeg:
         self._queue: deque[bytes] = deque()
         self._eof = False
         self._finished = False
+        self._refused = False
         self._wake_reader: asyncio.Future[None] | None = None
         self._wake_writer: asyncio.Future[None] | None = None
         self._closing: set[asyncio.Task[Any]] = set()
@@ -123,16 +124,11 @@ class StreamLeg:
         elif isinstance(message, Stop):
             self._stop_reading(message.code)
         elif isinstance(message, Failure | Cancel):
-            self._abort(RESET_LOST)
+            self.close()
 
     def close(self) -> None:
         """Nothing more is wanted from the stream, and nothing more will be sent. What is complete still arrives."""
-        self._watch_soon.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-        self._reader.cancel()
-        if not self._eof:
-            self._writer.cancel()
+        self._abort(RESET_LOST)
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -247,10 +243,17 @@ class StreamLeg:
         self._emit(_CHUNK_HEADER, _CHUNK, data)
 
     def _stop_reading(self, code: int) -> None:
-        if not self._reader.done():
-            self._reader.cancel()
-            self._close(self._recv.stop(code))
+        if self._refuse(code):
             self._emit_reset(code)
+
+    def _refuse(self, code: int) -> bool:
+        """Read no more; False when there is nothing more to read, or that was said already."""
+        if self._refused or self._reader.done():
+            return False
+        self._refused = True
+        self._reader.cancel()
+        self._close(self._recv.stop(code))
+        return True
 
     def _emit_reset(self, code: int) -> None:
         reset = Reset(code)
@@ -265,13 +268,13 @@ class StreamLeg:
         self.close()
 
     def _abort(self, code: int) -> None:
-        """Let the other side know that this is not the end it should have had, where it is not."""
-        if not self._reader.done():
-            self._reader.cancel()
-            self._close(self._recv.stop(code))
+        """End what has not ended. A stream that is merely dropped looks complete to the other side."""
+        self._watch_soon.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._refuse(code)
         if not self._eof:
             self._stop_sending(code)
-        self.close()
 
     def _break_off(self) -> None:
         """Whoever writes has gone beyond the credit."""
