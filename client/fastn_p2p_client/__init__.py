@@ -11,7 +11,8 @@ The daemon holds the keys and the connections; this library needs pyzmq and msgs
 Layout
 ------
 
-``client``      ``Client``, ``call`` and ``connect``; ``sync`` has their blocking twins
+``client``      ``Client``, ``call`` and ``connect``
+``sync``        their blocking twins; ``sync_session`` has that of ``Session``, ``background`` the thread that they use
 ``session``     ``Session``: a stream to a peer; ``copying`` joins it to files, ``client_sessions`` holds a program's
 ``keys``        ``PublicKey`` and its text, the ID52; ``tickets`` is where a peer can be reached, as text
 ``errors``      everything that can go wrong, as one tree

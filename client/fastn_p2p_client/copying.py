@@ -14,10 +14,10 @@ from .limits import MAX_CHUNK, RESET_FAILED
 if TYPE_CHECKING:
     from .session import Session
 
-__all__ = ["copy_both", "copy_from", "copy_to"]
+__all__ = ["READ_FILE", "copy_both", "copy_from", "copy_to", "read_some", "reading_method", "write_all"]
 
 _BLOCK: Final = MAX_CHUNK
-_READ_FILE: Final = 1024 * 1024
+READ_FILE: Final = 1024 * 1024
 """Bytes read from a file in one go: a thread is left and entered for each."""
 
 _Read: TypeAlias = Callable[[int], Awaitable[bytes]]
@@ -38,7 +38,7 @@ async def copy_from(session: Session, reader: Any) -> int:
     """See ``Session.copy_from``."""
     read = _reading(reader)
     total = 0
-    while chunk := await read(_READ_FILE):
+    while chunk := await read(READ_FILE):
         await session.write(chunk)
         total += len(chunk)
     await session.send_eof()
@@ -62,6 +62,18 @@ async def copy_both(session: Session, reader: Any, writer: Any) -> tuple[int, in
     return out.result(), back.result()
 
 
+def reading_method(reader: Any) -> Callable[[int], Any]:
+    """Its method that gives what has come: a buffered pipe's ``read`` waits until a whole block is there.
+
+    Raises:
+        TypeError: it has none.
+    """
+    if not callable(getattr(reader, "read", None)):
+        raise TypeError(f"{type(reader).__name__} has no read method")
+    read: Callable[[int], Any] = getattr(reader, "read1", reader.read)
+    return read
+
+
 def _writing(writer: Any) -> _Write:
     """``writer``'s way of taking all of a block. Blocking writers are called in a thread."""
     if not callable(getattr(writer, "write", None)):
@@ -69,7 +81,7 @@ def _writing(writer: Any) -> _Write:
     if _blocks(writer, "write"):
 
         async def in_thread(data: bytes) -> None:
-            result = await asyncio.to_thread(_write_all, writer, data)
+            result = await asyncio.to_thread(write_all, writer, data)
             if inspect.isawaitable(result):
                 await result
 
@@ -88,14 +100,11 @@ def _writing(writer: Any) -> _Write:
 
 def _reading(reader: Any) -> _Read:
     """``reader``'s way of giving a block, or ``b""`` at its end. Blocking readers are called in a thread."""
-    if not callable(getattr(reader, "read", None)):
-        raise TypeError(f"{type(reader).__name__} has no read method")
-    # A buffered pipe's read waits until a whole block is there; read1 gives what has come.
-    read = getattr(reader, "read1", reader.read)
+    read = reading_method(reader)
     if _blocks(reader, "read"):
 
         async def in_thread(size: int) -> bytes:
-            result = await asyncio.to_thread(_read_some, reader, read, size)
+            result = await asyncio.to_thread(read_some, reader, read, size)
             return bytes((await result if inspect.isawaitable(result) else result) or b"")
 
         return in_thread
@@ -116,14 +125,14 @@ def _blocks(thing: Any, method: str) -> bool:
     )
 
 
-def _read_some(reader: Any, read: Callable[[int], Any], size: int) -> Any:
+def read_some(reader: Any, read: Callable[[int], Any], size: int) -> Any:
     """An unbuffered pipe that does not block gives None while it has nothing: that is not its end."""
     while (data := read(size)) is None and isinstance(reader, io.RawIOBase):
         _wait_for(reader, select.POLLIN)
     return data
 
 
-def _write_all(writer: Any, data: bytes) -> Any:
+def write_all(writer: Any, data: bytes) -> Any:
     """Unbuffered files and pipes may take a part only, and nothing at all when they do not block."""
     rest = memoryview(data)
     while True:

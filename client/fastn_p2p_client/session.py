@@ -14,7 +14,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .errors import BadMessage, ConnectionLost, P2PError, SessionClosed, StreamReset
 from .limits import (
@@ -27,9 +27,7 @@ from .limits import (
     SESSION_WINDOW,
 )
 from .messages import Chunk, Credit, Done, Eof, Failure, Message, Opened, Reset, Stop, encode
-
-if TYPE_CHECKING:
-    from .protocol import Peer
+from .protocol import Peer
 
 __all__ = ["Session", "ended_with"]
 

@@ -1,49 +1,27 @@
-"""The same API without ``await``: blocking twins of ``Client`` and ``call``.
+"""The same API without ``await``: blocking twins of ``Client``, ``call``, ``connect`` and ``Session``.
 
 They run on one event loop in a thread of their own, started at the first use; any thread may use them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
-from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from . import client as _async
 from . import messages as m
+from .background import run
 from .client import DEFAULT_CONTROL_TIMEOUT
 from .home import Home
 from .keys import PublicKey
 from .limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
+from .sync_session import Session
 from .tickets import Ticket
 
-__all__ = ["Client", "call"]
+__all__ = ["Client", "Session", "call", "connect"]
 
 T = TypeVar("T")
-
-_lock = threading.Lock()
-_loops: dict[int, asyncio.AbstractEventLoop] = {}
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    with _lock:
-        loop = _loops.get(os.getpid())
-        if loop is None:
-            loop = _loops[os.getpid()] = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="fastn-p2p", daemon=True).start()
-        return loop
-
-
-def _run(coroutine: Coroutine[Any, Any, T]) -> T:
-    future = asyncio.run_coroutine_threadsafe(coroutine, _loop())
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
 
 
 class Client:
@@ -70,17 +48,17 @@ class Client:
         async def close() -> None:
             self._client.close()
 
-        _run(close())
+        run(close())
 
     def start(self, *, timeout: float = DEFAULT_CONTROL_TIMEOUT) -> None:
         """As ``Client.start``."""
-        _run(self._client.start(timeout=timeout))
+        run(self._client.start(timeout=timeout))
 
     def control(
         self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
     ) -> m.ControlReply:
         """As ``Client.control``."""
-        return _run(self._client.control(message, payload, timeout=timeout))
+        return run(self._client.control(message, payload, timeout=timeout))
 
     @overload
     def call(
@@ -117,7 +95,20 @@ class Client:
         timeout: float = DEFAULT_CALL_TIMEOUT,
     ) -> Any:
         """As ``Client.call``."""
-        return _run(self._client.call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout))
+        return run(self._client.call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout))
+
+    def connect(
+        self,
+        identity: str | None,
+        peer: str | PublicKey | Ticket,
+        protocol: str,
+        instance: str = DEFAULT_INSTANCE,
+        initial: Any = None,
+        *,
+        timeout: float = DEFAULT_CALL_TIMEOUT,
+    ) -> Session:
+        """As ``Client.connect``."""
+        return Session(run(self._client.connect(identity, peer, protocol, instance, initial, timeout=timeout)))
 
 
 @overload
@@ -152,4 +143,17 @@ def call(
     timeout: float = DEFAULT_CALL_TIMEOUT,
 ) -> Any:
     """As ``fastn_p2p_client.call``, blocking."""
-    return _run(_async.call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout))
+    return run(_async.call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout))
+
+
+def connect(
+    identity: str | None,
+    peer: str | PublicKey | Ticket,
+    protocol: str,
+    instance: str = DEFAULT_INSTANCE,
+    initial: Any = None,
+    *,
+    timeout: float = DEFAULT_CALL_TIMEOUT,
+) -> Session:
+    """As ``fastn_p2p_client.connect``, blocking."""
+    return Session(run(_async.connect(identity, peer, protocol, instance, initial, timeout=timeout)))

@@ -13,7 +13,7 @@ from typing import Any, assert_type
 import pytest
 
 import fastn_p2p_client
-from fastn_p2p_client import Client, call, errors, protocol, sync
+from fastn_p2p_client import Client, Session, call, connect, errors, protocol, sync
 
 MODULES = [found.name for found in pkgutil.iter_modules(fastn_p2p_client.__path__)]
 PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync]
@@ -100,7 +100,10 @@ def test_every_function_is_documented_and_typed(name: str, function: Callable[..
 
 # ── the blocking twins ───────────────────────────────────────────────────────────────────────────
 
-ENTERING = {"__aenter__": "__enter__", "__aexit__": "__exit__"}
+ENTERING = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__"}
+PLUMBING = {"accept", "abort", "fail", "introduce", "take"}
+"""What handlers of sessions, which are never blocking, and whoever carries messages need of a session."""
+ATTRIBUTES = {"bytes_read", "bytes_written", "instance", "protocol"}
 
 
 def described(function: Callable[..., Any]) -> list[tuple[object, ...]]:
@@ -129,10 +132,27 @@ def test_methods_of_the_blocking_client_take_the_same(name: str) -> None:
     assert returned[0] == returned[1]
 
 
-def test_the_functions_are_the_same_too() -> None:
-    assert described(sync.call) == described(call)
-    assert inspect.iscoroutinefunction(call)
-    assert not inspect.iscoroutinefunction(sync.call)
+def test_the_blocking_session_has_the_same_members() -> None:
+    ours = {ENTERING.get(name, name) for name in methods(Session)} - PLUMBING | ATTRIBUTES
+    assert set(methods(sync.Session)) == ours
+
+
+@pytest.mark.parametrize("name", sorted(set(methods(Session)) - PLUMBING - {"__init__"}))
+def test_methods_of_the_blocking_session_take_the_same(name: str) -> None:
+    awaited, blocking = vars(Session)[name], vars(sync.Session)[ENTERING.get(name, name)]
+    if isinstance(awaited, property):
+        awaited, blocking = awaited.fget, blocking.fget
+    assert described(blocking) == described(awaited)
+    assert not inspect.iscoroutinefunction(blocking)
+    returned = [str(inspect.signature(each).return_annotation) for each in (awaited, blocking)]
+    assert returned[0].replace("AsyncIterator", "Iterator") == returned[1]
+
+
+@pytest.mark.parametrize(("awaited", "blocking"), [(call, sync.call), (connect, sync.connect)])
+def test_the_functions_are_the_same_too(awaited: Callable[..., Any], blocking: Callable[..., Any]) -> None:
+    assert described(blocking) == described(awaited)
+    assert inspect.iscoroutinefunction(awaited)
+    assert not inspect.iscoroutinefunction(blocking)
 
 
 @pytest.mark.parametrize(("awaited", "blocking"), [(call, sync.call), (Client.call, sync.Client.call)])
@@ -151,3 +171,6 @@ async def _types(client: Client, blocking: sync.Client) -> None:
     assert_type(sync.call("alice", "bob", "Echo", returns=str), str)
     assert_type(blocking.call("alice", "bob", "Echo"), Any)
     assert_type(blocking.call("alice", fastn_p2p_client.PublicKey(b""), "Echo", returns=bool), bool)
+    assert_type(await connect("alice", "bob", "FileTransfer"), Session)
+    assert_type(sync.connect("alice", "bob", "FileTransfer"), sync.Session)
+    assert_type(blocking.connect("alice", "bob", "FileTransfer").read(), bytes)
