@@ -6,10 +6,14 @@ machine in one run, the sides in turn, so that a statement is a ratio and not a 
 Layout, in the order of a run:
 
 * ``__main__``: the command line, and which measure comes when;
-* ``worker``: a measuring process and how it is told what to do; ``load``: calls in a closed loop;
-* ``raw``: the echo on iroh alone, as client and as server; ``program``: the same calls through the daemons;
-* ``system``: two daemons with an identity each; ``processes``: what ``/proc`` says about them;
-* ``calls``, ``identities``, ``restarts``, ``starts``, ``steps``: one measure each;
+* ``worker``: a measuring process and how it is told what to do; ``load``: calls in a closed loop; ``flow``: bytes at
+  full speed;
+* ``raw``: both on iroh alone, as client and as server; ``program``: the same through the daemons; ``handler``: the
+  protocol at the other end of a session; ``tcp``: client and service of a tunnel;
+* ``system``: two daemons with an identity each; ``processes``: what ``/proc`` says about them; ``memory``: how far
+  they grow;
+* ``calls``, ``streams``, ``files``, ``tunnel``, ``identities``, ``restarts``, ``starts``, ``steps``: one measure each;
+  ``sides``: what those of streams have in common;
 * ``targets``: what must be reached; ``results``: what a measure hands over;
 * ``report``, ``chart``: the terminal, ``docs/benchmarks.md`` and ``docs/benchmarks.svg``.
 """

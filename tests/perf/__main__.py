@@ -22,7 +22,8 @@ from rich.console import Console
 
 from fastn_p2p_client.errors import P2PError
 
-from . import calls, chart, identities, report, restarts, starts, steps, streams
+from . import calls, chart, files, identities, report, restarts, starts, steps, streams, tunnel
+from .memory import Growth, growing
 from .results import BenchmarkError, Outcome
 from .system import System
 from .worker import CHECKOUT
@@ -31,13 +32,18 @@ __all__: list[str] = []
 
 _PAGE: Final = CHECKOUT / "docs" / "benchmarks.md"
 _CHART: Final = CHECKOUT / "docs" / "benchmarks.svg"
-_NAMES: Final = ("calls", "streams", "identities", "steps", "restarts", "starts")
+_NAMES: Final = ("calls", "streams", "files", "tunnel", "identities", "steps", "restarts", "starts")
 _JUDGED: Final = {
     "calls": ("call", "rate-64", "rate-256", "fresh"),
-    "streams": ("stream", "stream-stock", "eight", "beside", "open"),
+    "streams": ("stream", "stream-stock", "eight", "beside", "open", "growth"),
+    "files": ("files", "growth"),
+    "tunnel": ("tunnel", "growth"),
     "identities": ("memory", "online", "hundred", "idle"),
 }
-_CARRYING: Final = {"streams"}
+_CARRYING: Final = {"streams", "files", "tunnel"}
+_FILE: Final = 1024**3
+_QUICK_FILE: Final = _FILE // 4
+_FILE_ROUNDS: Final = 5
 _LONG: Final = {"hundred", "idle"}
 """Statements that a quick run does not make."""
 
@@ -51,7 +57,9 @@ class _Bench:
         self._quick = quick
         self._system: System | None = None
         self._carriers: System | None = None
-        """A pair of daemons of their own for streams: their memory is watched from the start."""
+        """A pair of daemons of their own for streams, whose memory is watched from the start."""
+        self._carriers_end = AsyncExitStack()
+        self._growth = Growth()
         self.outcome = Outcome()
         self.conditions = report.Conditions(5 if quick else 15, 0.4 if quick else 0.7)
 
@@ -60,29 +68,56 @@ class _Bench:
         measures: dict[str, Callable[[AsyncExitStack], Awaitable[Outcome]]] = {
             "calls": self._calls,
             "streams": self._streams,
+            "files": self._files,
+            "tunnel": self._tunnel,
             "identities": self._identities,
             "steps": lambda own: steps.measure(own, self._root / "traced"),
             "restarts": self._restarts,
             "starts": lambda _: starts.measure(self._root, 3 if self._quick else 7, told=_tell),
         }
+        stack.push_async_callback(self._end_carriers)
         for name in self._wanted:
             _tell(name)
+            if name not in _CARRYING:
+                await self._end_carriers()
             try:
                 async with AsyncExitStack() as own:
                     if name in {"calls", "identities", "restarts"} and self._system is None:
                         self._system = await System.start(stack, self._root)
                     if name in _CARRYING and self._carriers is None:
-                        self._carriers = await System.start(stack, self._root / "carriers", streams=True)
+                        self._carriers = await System.start(self._carriers_end, self._root / "carriers", streams=True)
+                        self._growth = await growing(self._carriers)
                     self.outcome.add(await measures[name](own))
-            except (BenchmarkError, P2PError, TimeoutError, ExceptionGroup) as error:
+            except (BenchmarkError, P2PError, OSError, ExceptionGroup) as error:
                 self.conditions.problems.append(f"{name}: {_reason(error)}")
+        await self._end_carriers()
+
+    async def _end_carriers(self) -> None:
+        """They would only be in the way of other measures."""
+        if self._carriers is not None:
+            self.outcome.add(self._growth.outcome())
+            self._carriers = None
+        await self._carriers_end.aclose()
 
     async def _calls(self, own: AsyncExitStack) -> Outcome:
         return await calls.measure(self._ready(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)
 
     async def _streams(self, own: AsyncExitStack) -> Outcome:
+        return await streams.measure(self._carrying(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)
+
+    async def _files(self, _: AsyncExitStack) -> Outcome:
+        size = _QUICK_FILE if self._quick else _FILE
+        root, seconds = self._root / "files", self.conditions.seconds
+        return await files.measure(self._carrying(), self._growth, root, size, _FILE_ROUNDS, seconds, told=_tell)
+
+    async def _tunnel(self, own: AsyncExitStack) -> Outcome:
+        return await tunnel.measure(
+            self._carrying(), own, self._growth, self.conditions.rounds, self.conditions.seconds, told=_tell
+        )
+
+    def _carrying(self) -> System:
         assert self._carriers is not None
-        return await streams.measure(self._carriers, own, self.conditions.rounds, self.conditions.seconds, told=_tell)
+        return self._carriers
 
     async def _identities(self, _: AsyncExitStack) -> Outcome:
         return await identities.measure(self._ready(), 0.0 if self._quick else 10.0, told=_tell)
@@ -135,7 +170,7 @@ def main() -> int:
 
     began = perf_counter()
     root = Path(tempfile.mkdtemp(prefix="fastn-p2p-bench-"))
-    bench = _Bench(root, options.only or list(_NAMES), quick=options.quick)
+    bench = _Bench(root, [name for name in _NAMES if name in (options.only or _NAMES)], quick=options.quick)
     try:
         uvloop.run(_main(bench))
     except (KeyboardInterrupt, asyncio.CancelledError):

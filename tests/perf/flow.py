@@ -11,13 +11,30 @@ from typing import Final, Literal
 
 import msgspec
 
-__all__ = ["GREETING", "MEGA", "Flow", "Gauge", "Order", "decode_flow", "draw", "encode", "order", "pour"]
+__all__ = [
+    "BLOCK",
+    "GREETING",
+    "MEGA",
+    "Flow",
+    "Gauge",
+    "Order",
+    "decode_flow",
+    "draw",
+    "encode",
+    "framed",
+    "order",
+    "pour",
+    "read_order",
+]
 
 BLOCK: Final = bytes(256 * 1024)
-"""What is written again and again: the size with which raw is fastest, see ``layers``."""
+"""What is written again and again: one chunk of a session, and a size with which raw is at its fastest."""
 GREETING: Final = bytes(64)
 """The answer to ``greet``."""
 MEGA: Final = 1e6
+
+_HEAD: Final = 2
+"""Bytes that say how long an order is, where there is nothing else to say it."""
 
 encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -46,6 +63,7 @@ class Flow(msgspec.Struct, frozen=True):
 
 
 decode_flow: Final = msgspec.msgpack.Decoder(Flow).decode
+_decode_order: Final = msgspec.msgpack.Decoder(Order).decode
 
 
 class Gauge:
@@ -80,6 +98,17 @@ def order(do: Literal["take", "give"], seconds: float, warm_up: float) -> Order:
     """An order for a window of so many seconds, after a warm-up that begins now."""
     begin = perf_counter() + warm_up
     return Order(do, begin, begin + seconds)
+
+
+def framed(order: Order) -> bytes:
+    """What comes first on a stream that has nothing beside its bytes."""
+    message = encode(order)
+    return len(message).to_bytes(_HEAD, "big") + message
+
+
+async def read_order(read_exact: Callable[[int], Awaitable[bytes]]) -> Order:
+    """The counterpart of ``framed``."""
+    return _decode_order(await read_exact(int.from_bytes(await read_exact(_HEAD), "big")))
 
 
 async def pour(write: Callable[[bytes], Awaitable[object]], order: Order) -> None:

@@ -29,7 +29,7 @@ from iroh.iroh_ffi import (
     RelayMode,
 )
 
-from .flow import Flow, Order, decode_flow, draw, encode, order, pour
+from .flow import Flow, Order, decode_flow, draw, encode, framed, order, pour, read_order
 from .load import MESSAGE, Phase, load
 from .worker import obey
 
@@ -40,12 +40,9 @@ _BYTES: Final = b"raw-bytes"
 _MAX_MESSAGE: Final = 65536
 _READ: Final = 256 * 1024
 """Bytes asked for in one read; what is there comes at once, so more makes no difference."""
-_HEAD: Final = 2
-"""Bytes that say how long an order is."""
 _STREAMS_AT_ONCE: Final = 1024
 """QUIC's default of 100 would make calls of the 256-in-flight phase wait for each other."""
 
-_order: Final = msgspec.msgpack.Decoder(Order).decode
 _decode: Final = msgspec.msgpack.Decoder().decode
 
 
@@ -110,7 +107,7 @@ class _Server:
 
     async def _carry(self, stream: BiStream) -> None:
         send, recv = stream.send(), stream.recv()
-        asked = _order(await recv.read_exact(int.from_bytes(await recv.read_exact(_HEAD), "big")))
+        asked = await read_order(recv.read_exact)
         if asked.do == "take":
             await send.write_all(encode(await draw(lambda: recv.read(_READ), asked)))
         else:
@@ -175,8 +172,7 @@ class _Client:
 async def _carry(connection: Connection, asked: Order) -> Flow:
     stream = await connection.open_bi()
     send, recv = stream.send(), stream.recv()
-    message = encode(asked)
-    await send.write_all(len(message).to_bytes(_HEAD, "big") + message)
+    await send.write_all(framed(asked))
     if asked.do == "give":
         return await draw(lambda: recv.read(_READ), asked)
     await pour(send.write_all, asked)

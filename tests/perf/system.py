@@ -22,7 +22,7 @@ from .processes import alive, descendants
 from .results import BenchmarkError
 from .worker import CHECKOUT, Worker, end
 
-__all__ = ["Daemon", "System", "clean_environment"]
+__all__ = ["Command", "Daemon", "System", "clean_environment"]
 
 _READY_TIMEOUT: Final = 20.0
 _STOP_TIMEOUT: Final = 12.0
@@ -112,6 +112,35 @@ class Daemon:
             pass
 
 
+class Command:
+    """A command that runs."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.pid = process.pid
+        self._said = asyncio.create_task(_all_of(process))
+
+    async def end(self) -> None:
+        """Wait for it.
+
+        Raises:
+            BenchmarkError: it has failed; with what it said.
+        """
+        code = await self.process.wait()
+        if code:
+            said = (await self._said).decode(errors="replace").strip()
+            raise BenchmarkError(f"a command has ended with {code}: {said[-300:] or 'it said nothing'}")
+
+    async def stop(self) -> None:
+        await _finish(self.process)
+        await self._said
+
+
+async def _all_of(process: Process) -> bytes:
+    assert process.stderr is not None
+    return await process.stderr.read()
+
+
 async def _ready_line(process: Process) -> None:
     assert process.stderr is not None
     said = b""
@@ -163,7 +192,7 @@ class System:
             await system.two.control(m.AddProtocol("bob", "Bytes", "default", ("everyone",)))
         await system.one.bring_online("alice")
         await system.two.bring_online("bob")
-        system.program = await system.another_program("the program")
+        system.program = await system.another_program("the program", stack)
         return system
 
     one: Daemon
@@ -178,13 +207,21 @@ class System:
         self._stack.push_async_callback(started.stop)
         return started
 
-    async def another_program(self, name: str) -> Worker:
-        """A program on daemon one that has called bob as alice; stopped at the end."""
+    async def another_program(self, name: str, stack: AsyncExitStack) -> Worker:
+        """A program on daemon one that has called bob as alice; stopped with the stack."""
         program = await Worker.start(name, "program", str(self.one.home), environment=self.environment)
-        self._stack.push_async_callback(program.stop)
+        stack.push_async_callback(program.stop)
         await program.greeting()
         await program.do("meet", identity="alice", peer=self.bob)
         return program
+
+    async def command(self, *arguments: str, stdout: int) -> Command:
+        """``fastn-p2p`` for daemon one. To be stopped."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "fastn_p2p", "--home", str(self.one.home), *arguments,
+            stdin=DEVNULL, stdout=stdout, stderr=PIPE, env=self.environment, cwd=CHECKOUT, start_new_session=True,
+        )  # fmt: skip
+        return Command(process)
 
     async def roles(self) -> dict[str, list[int]]:
         """The processes by what they do for what the program asks of bob."""

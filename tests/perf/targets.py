@@ -52,6 +52,16 @@ TARGETS: Final = {
         Target("stream-stock", "the same against the stock binding", "×", 20.0, 40.0, more_is_better=True),
         Target("eight", "bytes/s of eight sessions at once, against one", "×", 1.0, 1.0, more_is_better=True),
         Target("beside", "p99 of calls while a session runs at full speed, against none", "×", 4.0, 2.0),
+        Target("files", "bytes/s of files get, end to end, against a session", "×", 0.8, 0.8, more_is_better=True),
+        Target(
+            "tunnel",
+            "bytes/s of a TCP connection through a tunnel, against a session",
+            "×",
+            0.8,
+            0.8,
+            more_is_better=True,
+        ),
         Target("open", "open a session to the first byte, against a warm call, p50", "×", 1.5, 1.5),
+        Target("growth", "growth of the process that grows most, during all of it", "MiB", 32.0, 32.0),
     )
 }

@@ -13,7 +13,7 @@ import msgspec
 
 from .results import BenchmarkError
 
-__all__ = ["CHECKOUT", "Worker", "end", "obey"]
+__all__ = ["CHECKOUT", "Worker", "end", "line_of", "obey"]
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 _START_TIMEOUT: Final = 15.0
@@ -70,15 +70,20 @@ class Worker:
         await end(self._process)
 
     async def _line(self, kind: Any, timeout: float) -> Any:
-        assert self._process.stdout is not None
-        try:
-            async with asyncio.timeout(timeout):
-                line = await self._process.stdout.readline()
-        except TimeoutError:
-            raise BenchmarkError(f"{self.name} said nothing for {timeout:g} s") from None
-        if not line:
-            raise BenchmarkError(f"{self.name} has ended")
-        return msgspec.json.decode(line, type=kind)
+        return msgspec.json.decode(await line_of(self._process, self.name, timeout), type=kind)
+
+
+async def line_of(process: Process, name: str, timeout: float) -> bytes:
+    """The next line of its standard output."""
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(timeout):
+            line = await process.stdout.readline()
+    except TimeoutError:
+        raise BenchmarkError(f"{name} said nothing for {timeout:g} s") from None
+    if not line:
+        raise BenchmarkError(f"{name} has ended")
+    return line
 
 
 async def end(process: Process, patience: float = _END_TIMEOUT) -> None:
