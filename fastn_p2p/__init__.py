@@ -16,6 +16,7 @@ Layout
 ``dashboard``   how a ``Status`` looks in a terminal
 ``demo``        ``fastn-p2p demo``: its story, the daemons it runs and what it shows
 ``protocols``   the protocols that come with the daemon, one per module
+``files``       what the protocol ``FileTransfer`` and the commands ``fastn-p2p files`` are made of
 
 The other packages, in the direction in which they may import each other: ``fastn_p2p_supervisor`` starts and watches
 the processes, ``fastn_p2p_actors`` is what runs in them, ``fastn_p2p_client`` is the vocabulary and the client.
