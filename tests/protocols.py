@@ -36,7 +36,9 @@ class Order(msgspec.Struct):
 class StreamOrder(msgspec.Struct):
     """What a ``Trial`` is to do with a session."""
 
-    do: Literal["echo", "count", "send", "refuse", "raise", "fail", "reset", "ignore", "hold", "exit", "who"] = "echo"
+    do: Literal[
+        "echo", "count", "send", "refuse", "raise", "fail", "reset", "ignore", "hold", "exit", "who", "ponder"
+    ] = "echo"
     size: int = 0
     """Bytes that "send" sends."""
     code: int = 0
@@ -90,6 +92,8 @@ class Trial(Protocol):
             raise ApplicationError("Refused", "as ordered", {"size": order.size})
         if order.do == "raise":
             raise RuntimeError("as ordered")
+        if order.do == "ponder":  # and never accepts
+            await self._wait(60)
         session.accept()
         if order.do == "fail":
             await session.read()

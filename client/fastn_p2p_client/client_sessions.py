@@ -63,7 +63,7 @@ class ClientSessions:
         self._sessions[correlation] = session
         try:
             async with asyncio.timeout(timeout):
-                await session.opened
+                await asyncio.shield(session.opened)  # who gives up does not cancel the answer itself
         except BaseException as error:
             if self._sessions.pop(correlation, None) is not None and not isinstance(error, P2PError | ApplicationError):
                 self._take_back(link, correlation, session)

@@ -70,7 +70,10 @@ _FRAME_COST: Final = 64
 """Bytes of memory that a queued frame takes beside its own."""
 _STREAM_WINDOW: Final = 1_250_000
 """Bytes of one stream that the other side may have sent and we have not read yet: the QUIC library's own number."""
-_RECEIVE_WINDOW: Final = (MAX_SESSIONS_PER_PEER + MAX_BULK_STREAMS + 4) * _STREAM_WINDOW
+_MAX_STREAMS: Final = MAX_SESSIONS_PER_PEER * 5 // 4
+"""Streams for sessions that QUIC lets the other side open: it learns that one has ended only once an eighth of them
+has, and must not wait for that below ``MAX_SESSIONS_PER_PEER``."""
+_RECEIVE_WINDOW: Final = (_MAX_STREAMS + MAX_BULK_STREAMS + 4) * _STREAM_WINDOW
 """The same over all streams: so much that sessions that nobody reads cannot keep calls from getting through."""
 HELLO_TIMEOUT: Final = 10.0
 """Seconds within which the other side's hello must come."""
@@ -170,7 +173,7 @@ class PeerConnection:
     def start(self, hello: WireHello) -> None:
         self._raw.set_receive_window(_RECEIVE_WINDOW)
         channels = 0 if self.outgoing else 1
-        self._raw.set_max_concurrent_bi_streams(channels + MAX_SESSIONS_PER_PEER)
+        self._raw.set_max_concurrent_bi_streams(channels + _MAX_STREAMS)
         self._raw.set_max_concurrent_uni_streams(MAX_BULK_STREAMS)
         self._hello_timer = self._loop.call_later(HELLO_TIMEOUT, self._miss_hello)
         self._write(frame(hello))

@@ -35,7 +35,7 @@ class PeerSessions:
         self._connection = connection
         self._raw = raw
         self._legs: set[Approach | Arrival] = set()
-        self._mine = 0
+        self._mine = self._theirs = 0
         self._arriving: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -68,6 +68,8 @@ class PeerSessions:
             self._legs.discard(leg)
             if isinstance(leg, Approach):
                 self._mine -= 1
+            else:
+                self._theirs -= 1
 
     def opening(self, request: WireOpen, payload: bytes) -> bytes:
         """The frames that a session begins with."""
@@ -110,6 +112,7 @@ class PeerSessions:
                 refuse(stream, _failure(error))
                 return
             arrival = Arrival(self, stream, request, payload)
+            self._theirs += 1
             self._legs.add(arrival)
             self._connection.expect()
             self._connection.arrived(arrival)
@@ -127,6 +130,8 @@ class PeerSessions:
                 raise BadMessage(reason=f"a stream that begins with {type(message).__name__}")
 
     def _check(self, request: WireOpen) -> None:
+        if self._theirs >= MAX_SESSIONS_PER_PEER:
+            raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
         self._connection.check_source(request.source)
         if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:
             raise BadMessage(reason=f"a name of more than {MAX_NAME} characters")
