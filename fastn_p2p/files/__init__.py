@@ -16,6 +16,7 @@ Layout
 ``supplying``    the side of a session that sends files, ``source`` one file of it
 ``pulling``      the side that receives them, ``partial`` one file that has not arrived completely
 ``destination``  where they are put; ``tree`` is a directory that no link leads out of
+``opening``      in a thread, and closed in any case
 ``walking``      everything below a directory
 ``names``        which names from a peer are let near a file system; ``sightings`` which are too much alike
 ``settings``     the config of the protocol, ``inbox`` the offers, ``intake`` an accepted one whose files are coming

@@ -136,7 +136,7 @@ class Listing(msgspec.Struct, frozen=True):
     more: bool
     """Another page follows, after the name of the last entry."""
     unnamed: int = 0
-    """Things in this directory, on any page, whose names cannot be sent."""
+    """On the first page: things in this directory whose names cannot be sent."""
 
 
 class OfferReply(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@ taken or refused.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 
@@ -33,6 +34,8 @@ MAX_DEPTH: Final = 64
 PARTIAL_PREFIX: Final = ".fastn-"
 """How the names of files begin that have not arrived completely; no other file can have such a name."""
 
+_ORDINARY: Final = re.compile(r"[ -\-0-\[\]-~][ -.0-\[\]-~]{0,254}")
+"""What needs no closer look: ASCII without a dot at the beginning."""
 _BAD_CATEGORIES: Final = ("Cc", "Cs", "Zl", "Zp")
 _DIRECTION: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Characters that turn the text around: ``exe.gpj`` would be shown as ``jpg.exe``."""
@@ -95,6 +98,8 @@ def _escaped(character: str) -> str:
 
 
 def _objection(part: str) -> str:
+    if _ORDINARY.fullmatch(part):
+        return ""
     if part in ("", ".", ".."):
         return "it is empty or a reference to a directory"
     if "/" in part or "\\" in part:

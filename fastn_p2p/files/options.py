@@ -6,16 +6,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["EventsOption", "FilesOption", "OfferArgument", "OwnerOption", "PeerArgument", "SpeakerOption"]
-
-PeerArgument = Annotated[str, typer.Argument(metavar="PEER", help="A petname, an ID52 or a ticket.")]
+__all__ = ["EventsOption", "FilesOption", "OfferArgument", "OwnerOption"]
 
 OfferArgument = Annotated[str, typer.Argument(metavar="ID", help="What `fastn-p2p files offers` calls it.")]
-
-SpeakerOption = Annotated[
-    str | None,
-    typer.Option("--as", metavar="NAME", help="The identity that asks; needed when several are online."),
-]
 
 OwnerOption = Annotated[
     str | None,

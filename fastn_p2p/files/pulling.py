@@ -12,6 +12,7 @@ from .events import Begun, Done, Kept, Moved, Report, Restarted
 from .failures import FileError
 from .frames import BLOCK, Frames
 from .messages import Entry, Failed, Finished, Found, Refused, Want
+from .opening import opened
 from .partial import Partial
 
 __all__ = ["give_up", "pull"]
@@ -35,7 +36,7 @@ async def pull(
     if await asyncio.to_thread(destination.has, at, entry):
         report(Kept(at, entry.size))
         return
-    partial = await asyncio.to_thread(destination.open, at)
+    partial = await opened(destination.open, at)
     with contextlib.closing(partial):
         await frames.say(Want(path, partial.size, partial.digest()))
         found = await _found(frames, at, partial, entry, exact=exact)

@@ -12,6 +12,7 @@ from .events import Begun, Done, Event, Kept, Lost, Moved, Report
 from .failures import FileError
 from .frames import Frames
 from .messages import Failed, Finished, Have, Refused, Want
+from .opening import opened
 from .source import Source
 
 __all__ = ["supply"]
@@ -76,7 +77,7 @@ async def _answer(
 ) -> int | None:
     """Sends the file, or why not; its size when all of it was sent."""
     try:
-        source = await asyncio.to_thread(find, want.path)
+        source = await opened(find, want.path)
     except FileError as error:
         await frames.say(Failed(error.kind, error.message))
         return None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
 import itertools
 import os
 import stat
@@ -20,13 +19,15 @@ from fastn_p2p_client.session import Session
 from .failures import FileError, reading_failed
 from .frames import Frames
 from .messages import Entries, Entry, Listing, Skipped
-from .names import MAX_DEPTH, PARTIAL_PREFIX, check_part, joined, parts_of, shown
+from .names import MAX_DEPTH, PARTIAL_PREFIX, check_part, is_safe, joined, parts_of, shown
 from .tree import Parts, Tree, entry_of
 
 __all__ = ["listing", "report_walk", "walk", "walked"]
 
 _BATCH: Final = 500
 """Entries in one message: some 2 MiB with the longest paths there can be."""
+_SORTED_AT: Final = 4
+"""Times as many names as wanted are collected before those that are too many are thrown away."""
 
 
 def walk(tree: Tree, parts: Parts) -> Generator[Entry | Skipped]:
@@ -65,27 +66,38 @@ def listing(tree: Tree, parts: Parts, after: str, limit: int) -> Listing:
     Raises:
         FileError: as ``Tree.directory``.
     """
-    unnamed = 0
-
-    def names() -> Iterator[str]:
-        nonlocal unnamed
-        for each in scan:
-            if _objection(each.name):
-                unnamed += not each.name.startswith(PARTIAL_PREFIX)
-            elif each.name > after:
-                yield each.name
-
     with tree.directory(parts) as directory:
         try:
             with os.scandir(directory) as scan:
-                page = heapq.nsmallest(limit + 1, names())
+                names, unnamed = _lowest(scan, after, limit + 1)
         except OSError as error:
             raise reading_failed(error, "/".join(parts)) from error
         entries = []
-        for name in page[:limit]:
+        for name in names[:limit]:
             with contextlib.suppress(OSError):  # gone since
                 entries.append(entry_of(name, os.stat(name, dir_fd=directory, follow_symlinks=False)))
-    return Listing(entries, len(page) > limit, unnamed)
+    return Listing(entries, len(names) > limit, unnamed)
+
+
+def _lowest(scan: Iterator[os.DirEntry[str]], after: str, count: int) -> tuple[list[str], int]:
+    """So many of the names after ``after``, in order; and on the first page how many there are that cannot be sent."""
+    kept: list[str] = []
+    bound = ""
+    unnamed = 0
+    for each in scan:
+        name = each.name
+        if name <= after or (after and bound and name >= bound):
+            continue
+        if not is_safe(name):
+            unnamed += not (after or name.startswith(PARTIAL_PREFIX))
+        elif not bound or name < bound:
+            kept.append(name)
+        if len(kept) > _SORTED_AT * count:
+            kept.sort()
+            del kept[count:]
+            bound = kept[-1]
+    kept.sort()
+    return kept[:count], unnamed
 
 
 async def report_walk(session: Session, tree: Tree, parts: Parts) -> None:
@@ -97,11 +109,11 @@ async def report_walk(session: Session, tree: Tree, parts: Parts) -> None:
     """
     found = walk(tree, parts)
     frames = Frames(session)
-    with contextlib.closing(found):
-        while batch := await asyncio.to_thread(lambda: list(itertools.islice(found, _BATCH))):
-            entries = [each for each in batch if isinstance(each, Entry)]
-            skipped = [each for each in batch if isinstance(each, Skipped)]
-            await frames.say(Entries(entries, skipped))
+    # Nobody closes ``found``: a thread may be in it still when this is cancelled, and it ends with its last reference.
+    while batch := await asyncio.to_thread(lambda: list(itertools.islice(found, _BATCH))):
+        entries = [each for each in batch if isinstance(each, Entry)]
+        skipped = [each for each in batch if isinstance(each, Skipped)]
+        await frames.say(Entries(entries, skipped))
 
 
 async def walked(session: Session) -> AsyncIterator[Entry | Skipped]:

@@ -300,13 +300,15 @@ def test_every_process_may_be_killed_while_files_move(place: Place, direction: s
         daemon.wait_actor(actor)
 
 
-def test_a_whole_daemon_may_be_restarted_while_files_move(place: Place) -> None:
+@pytest.mark.parametrize("side", ["one", "two"])
+def test_a_whole_daemon_may_be_restarted_while_files_move(place: Place, side: str) -> None:
+    daemon: Daemon = getattr(place.world, side)
     make_files(place.root, {"big": 60 * MIB})
     restarted = False
 
     async def restart() -> None:
-        await asyncio.to_thread(place.world.two.stop)
-        await asyncio.to_thread(place.world.two.start)
+        await asyncio.to_thread(daemon.stop)
+        await asyncio.to_thread(daemon.start)
 
     async def get(files: Files) -> Tally:
         tasks: list[asyncio.Task[None]] = []

@@ -170,6 +170,17 @@ def test_a_directory_of_many_entries_comes_in_pages(tree: Tree) -> None:
     assert (pages, names) == (3, [f"{number:04}" for number in range(2500)])
 
 
+def test_a_page_is_what_comes_first_of_all_names(tree: Tree) -> None:
+    names = sorted({os.urandom(2).hex() for _ in range(300)})
+    for name in names:
+        (tree.root / name).touch()
+    for after in ("", names[0], names[150], names[-3], names[-1]):
+        page = listing(tree, (), after, 7)
+        expected = [name for name in names if name > after]
+        assert [each.path for each in page.entries] == expected[:7]
+        assert page.more == (len(expected) > 7)
+
+
 @pytest.mark.parametrize(("path", "kind"), [("gone", "NotFound"), ("a/b", "NotADirectory"), ("d", "NotAFile")])
 def test_what_is_not_there_is_told(tree: Tree, path: str, kind: str) -> None:
     make_files(tree.root, {"a": b"a", "d/": b""})

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...exits import Misused
-from ...files.options import EventsOption, FilesOption, PeerArgument, SpeakerOption
-from ...options import HomeOption
+from ...files.options import EventsOption, FilesOption
+from ...options import AsOption, HomeOption, PeerArgument
+from ...terminal import say
 
 if TYPE_CHECKING:
     from ...files.remote import Files
@@ -23,7 +24,7 @@ def run(
     to: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where to put them; made when it is missing.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there and are others.")] = False,
     instance: FilesOption = "default",
-    identity: SpeakerOption = None,
+    identity: AsOption = None,
     json: EventsOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -55,6 +56,9 @@ def run(
 
     try:
         tally = with_files(home, identity, peer, instance, get)
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on where it was")
+        raise
     except FileError as error:
         raise typer.Exit(refused(error)) from None
     summed_up(tally, time.monotonic() - begun, json=json)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...files.options import EventsOption, FilesOption, PeerArgument, SpeakerOption
-from ...options import HomeOption
+from ...files.options import EventsOption, FilesOption
+from ...options import AsOption, HomeOption, PeerArgument
 from ...terminal import put, say, table
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def run(
     peer: PeerArgument,
     path: Annotated[str, typer.Argument(metavar="PATH", help="Which directory or file.", show_default=False)] = "",
     instance: FilesOption = "default",
-    identity: SpeakerOption = None,
+    identity: AsOption = None,
     json: EventsOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -36,7 +36,7 @@ def run(
         try:
             async for page in files.list(where):
                 _show(page.entries, json=json)
-                unnamed = page.unnamed
+                unnamed += page.unnamed
         except FileError as error:
             if error.kind != "NotADirectory":
                 raise

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...exits import Exit, Misused
-from ...files.options import EventsOption, FilesOption, PeerArgument, SpeakerOption
-from ...options import HomeOption
+from ...files.options import EventsOption, FilesOption
+from ...options import AsOption, HomeOption, PeerArgument
+from ...terminal import say
 
 if TYPE_CHECKING:
     from ...files.remote import Files
@@ -27,7 +28,7 @@ def run(
         ),
     ] = None,
     instance: FilesOption = "default",
-    identity: SpeakerOption = None,
+    identity: AsOption = None,
     json: EventsOption = False,
     home: HomeOption = None,
 ) -> None:
@@ -40,7 +41,6 @@ def run(
     from ...files.failures import FileError
     from ...files.manifest import Manifest
     from ...files.progress import summed_up, watching
-    from ...terminal import say
 
     if timeout is not None and not timeout >= 0:
         raise Misused("--timeout: it takes 0 seconds or more")
@@ -59,6 +59,9 @@ def run(
 
     try:
         tally = with_files(home, identity, peer, instance, put)
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on where it was")
+        raise
     except FileError as error:
         if error.kind == "OfferWaits":
             say(f"{error}; the same command goes on with it")
