@@ -22,7 +22,7 @@ from rich.console import Console
 
 from fastn_p2p_client.errors import P2PError
 
-from . import calls, chart, files, identities, report, restarts, starts, steps, streams, tunnel
+from . import calls, chart, files, identities, layers, report, restarts, starts, steps, streams, tunnel
 from .memory import Growth, growing
 from .results import BenchmarkError, Outcome
 from .system import System
@@ -32,7 +32,7 @@ __all__: list[str] = []
 
 _PAGE: Final = CHECKOUT / "docs" / "benchmarks.md"
 _CHART: Final = CHECKOUT / "docs" / "benchmarks.svg"
-_NAMES: Final = ("calls", "streams", "files", "tunnel", "identities", "steps", "restarts", "starts")
+_NAMES: Final = ("calls", "streams", "files", "tunnel", "layers", "identities", "steps", "restarts", "starts")
 _JUDGED: Final = {
     "calls": ("call", "rate-64", "rate-256", "fresh"),
     "streams": ("stream", "stream-stock", "eight", "beside", "open", "growth"),
@@ -70,6 +70,7 @@ class _Bench:
             "streams": self._streams,
             "files": self._files,
             "tunnel": self._tunnel,
+            "layers": self._layers,
             "identities": self._identities,
             "steps": lambda own: steps.measure(own, self._root / "traced"),
             "restarts": self._restarts,
@@ -118,6 +119,9 @@ class _Bench:
     def _carrying(self) -> System:
         assert self._carriers is not None
         return self._carriers
+
+    async def _layers(self, own: AsyncExitStack) -> Outcome:
+        return await layers.measure(own, self._root / "layers", 5, self.conditions.seconds, told=_tell)
 
     async def _identities(self, _: AsyncExitStack) -> Outcome:
         return await identities.measure(self._ready(), 0.0 if self._quick else 10.0, told=_tell)
