@@ -74,10 +74,16 @@ def break_off(connection: socket.socket) -> None:
 
 
 async def _take(connection: socket.socket, session: Session) -> None:
-    receive = asyncio.get_running_loop().sock_recv
-    while data := await receive(connection, MAX_CHUNK):
+    while data := await _received(connection):
         await session.write(data)
     await session.send_eof()
+
+
+async def _received(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(MAX_CHUNK)
+    except BlockingIOError:  # uvloop's sock_recv waits first: a dozen system calls while data is there
+        return await asyncio.get_running_loop().sock_recv(connection, MAX_CHUNK)
 
 
 async def _give(session: Session, connection: socket.socket) -> None:
