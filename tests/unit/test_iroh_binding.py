@@ -117,6 +117,58 @@ def test_everything_is_the_same_as_without_them() -> None:
     assert "IrohError" in stock
 
 
+COLLECTION = '''
+"""Garbage with streams in it is collected while the library holds the lock of their connection."""
+import asyncio, gc
+from iroh import iroh_ffi as ffi
+from iroh.iroh_ffi import EndpointAddr, EndpointBuilder, Endpoint, EndpointOptions, IrohError, Preset, RelayMode
+from fastn_p2p_actors.network import iroh_binding
+
+class Local(Preset):
+    def apply(self, builder):
+        builder.apply_minimal()
+        builder.relay_mode(RelayMode.disabled())
+        builder.bind_addr("127.0.0.1:0")
+        builder.bind_addr("[::1]:0")
+
+class Holder:
+    def __init__(self, stream):
+        self.itself, self.send, self.recv = self, stream.send(), stream.recv()
+
+async def main():
+    iroh_binding.install(asyncio.get_running_loop())
+    here, there = [await Endpoint.bind(EndpointOptions(preset=Local(), alpns=[b"test"])) for _ in range(2)]
+    address = EndpointAddr(there.id(), None, [a for a in there.bound_sockets()])
+    accepting = asyncio.ensure_future(there.accept_next())
+    dialling = asyncio.ensure_future(here.connect(address, b"test"))
+    theirs = await (await (await accepting).accept()).connect()
+    ours = await dialling
+    ending = [asyncio.ensure_future(ours.closed()) for _ in range(10)]
+    await asyncio.sleep(0.05)
+    gc.collect()
+    gc.disable()
+    for _ in range(20):
+        Holder(await ours.open_bi())
+    wakers = ffi._UniffiContinuationHandleMap
+    remove = wakers.remove
+    wakers.remove = lambda handle: (gc.collect(), remove(handle))[1]
+    ours.close(7, b"enough")                          # wakes whoever waits for the end, under the lock
+    wakers.remove = remove
+    await asyncio.gather(*ending)
+    await asyncio.sleep(0)
+    print("alive")
+    await here.close()
+    await there.close()
+
+asyncio.run(main())
+'''
+
+
+def test_streams_that_are_collected_at_the_worst_moment_do_not_hang_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", COLLECTION], capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout == "alive\n", done.stderr
+
+
 @pytest.mark.parametrize("sizes", [[0], [1], [15, 1, 1], [16], [17], [3, 100_000, 5], [1 << 20], [7] * 100])
 def test_written_bytes_are_the_same(sizes: list[int]) -> None:
     """Also where the buffer has to grow, and for what is bytes-like."""
