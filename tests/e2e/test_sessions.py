@@ -20,7 +20,7 @@ import fastn_p2p_client.errors as e
 from fastn_p2p_client import Client, Session
 from fastn_p2p_client import messages as m
 from fastn_p2p_client.limits import MAX_INITIAL, MAX_RESET_CODE, MAX_SESSIONS_PER_PEER, RESET_CLOSED, RESET_FAILED
-from tests.e2e.world import World, binding_of, counts_of, give, until, wait_idle
+from tests.e2e.world import World, binding_of, counts_of, give, until
 from tests.harness import Daemon, eventually
 from tests.protocols import BLOCK
 
@@ -49,8 +49,6 @@ def peer(world: World, request: pytest.FixtureRequest) -> str:
 def nothing_is_left(world: World) -> Iterator[None]:
     yield
     eventually(lambda: standing(world) == 0, "no session is left", 5)
-    wait_idle(world.one)
-    wait_idle(world.two)
 
 
 def standing(world: World) -> int:

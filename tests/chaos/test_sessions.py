@@ -1,0 +1,273 @@
+"""Processes die while sessions are at work: each side learns it, at once and by its name, and nothing is left.
+
+A part that has come never looks like the whole: the flows compare every byte, and none of them ever ends by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fastn_p2p_client import Client, ConnectionLost, DaemonNotRunning, Session
+from fastn_p2p_client.messages import AddProtocol
+from tests.chaos.chronicle import descriptors
+from tests.chaos.conftest import Couple
+from tests.chaos.traffic import Traffic
+from tests.e2e.world import binding_of, counts_of, until
+from tests.harness import Daemon, eventually
+from tests.protocols import BLOCK, install_protocols
+
+MIB: Final = 1024 * 1024
+AT_ONCE: Final = 1.0
+"""Seconds in which the end of a process on the same machine is known."""
+FAR: Final = 3.0
+"""Seconds in which the other daemon knows that a network process is gone: its successor tells."""
+SILENCE: Final = 8.0
+"""Seconds, generous: a peer that is silent for more than five is given up, and that is looked at each second."""
+
+
+@pytest.fixture(scope="module")
+def couple(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Couple]:
+    """As the one of the other tests, and bob has a Trial: each test finds them well and leaves them well."""
+    folder = tmp_path_factory.mktemp("sessions")
+    env = install_protocols(folder / "packages")
+    alice, bob = (Daemon(folder / name, folder / "hosts", **env) for name in ("one", "two"))
+    try:
+        alice.launch()
+        bob.start()
+        assert alice.wait_ready(), alice.report()
+        alice.identity("alice", echo=False)
+        couple = Couple(alice, bob, folder / "hosts", bob.identity("bob", echo=False))
+        with bob.client() as client:
+            client.control(AddProtocol("bob", "Trial", "default"))
+        yield couple
+        couple.stop()
+    finally:
+        alice.clean_up()
+        bob.clean_up()
+
+
+def run(couple: Couple, work: Callable[[Client], Awaitable[None]]) -> None:
+    async def in_time() -> None:
+        async with asyncio.timeout(50), Client(couple.alice.home, program="tests") as client:
+            await work(client)
+
+    asyncio.run(in_time())
+
+
+def standing(couple: Couple) -> int:
+    """By the status of both daemons."""
+    count = 0
+    for daemon in (couple.alice, couple.bob):
+        status = daemon.status()
+        count += sum(binding.sessions for identity in status.identities for binding in identity.bindings)
+        count += sum(connection.streams - 1 for connection in status.connections)
+    return count
+
+
+async def nothing_is_left(couple: Couple, client: Client) -> None:
+    """No session at the daemons, none in the program, and no handler that has not noticed."""
+    await until(lambda: standing(couple) == 0, "no session stands any more", 5)
+    assert len(client._sessions) == 0
+
+    def all_noticed() -> bool:
+        counts = counts_of(couple.bob, "bob")
+        return counts["begun"] == counts["ended"]
+
+    await until(all_noticed, "every handler has noticed", 5)
+
+
+async def well(couple: Couple, client: Client) -> None:
+    """A new session works."""
+
+    async def answers() -> bool:
+        try:
+            async with await client.connect("alice", couple.peer, "Trial", initial={"do": "who"}, timeout=5) as session:
+                return bool(await session.read())
+        except Exception as error:
+            print("not yet:", repr(error))
+            return False
+
+    deadline = time.monotonic() + 15
+    while not await answers():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def complete_session(couple: Couple, client: Client) -> Session:
+    """All of it has come, and none of it has been read."""
+    session = await client.connect("alice", couple.peer, "Trial", initial={"do": "send", "size": 500_000})
+    async with asyncio.timeout(5):
+        while not session._complete:  # noqa: ASYNC110  (there is no word for what has not been read)
+            await asyncio.sleep(0.005)
+    return session
+
+
+async def is_told(traffic: Traffic, killed: float, bound: float) -> float:
+    """Each direction of each session has ended with ConnectionLost; the seconds that it took."""
+    slowest = 0.0
+    for flow in traffic.flows:
+        await flow.over(bound + 5)
+        for moment, error in flow.ended:
+            assert isinstance(error, ConnectionLost), repr(error)
+            slowest = max(slowest, moment - killed)
+    for work in (traffic.stalled.write(BLOCK * 40), traffic.stalled.wait_sent()):
+        with pytest.raises(ConnectionLost):
+            await work
+    traffic.stalled.reset()
+    assert slowest < bound
+    return slowest
+
+
+def kill(daemon: Daemon, actor: str) -> int:
+    """The supervisor and everything with it, or one process."""
+    if actor != "supervisor":
+        return daemon.kill_actor(actor)
+    daemon.kill()
+    return 0
+
+
+def bring_back(daemon: Daemon, actor: str, pid: int) -> None:
+    if actor == "supervisor":
+        daemon.start()
+    else:
+        daemon.wait_actor(actor, not_pid=pid)
+
+
+@pytest.mark.parametrize(
+    ("side", "actor", "bound", "rounds"),
+    [
+        ("alice", "network", AT_ONCE, 3),
+        ("bob", "network", FAR, 3),
+        ("bob", "identity-bob", AT_ONCE, 2),
+        ("alice", "supervisor", AT_ONCE, 1),
+        ("bob", "supervisor", SILENCE, 1),
+    ],
+)
+def test_a_process_on_the_way_dies(couple: Couple, side: str, actor: str, bound: float, rounds: int) -> None:
+    daemon = couple.side(side)
+
+    async def one_round(client: Client) -> None:
+        traffic = Traffic(client, "alice", couple.peer)
+        await traffic.start()
+        complete = await complete_session(couple, client)
+        await traffic.flows_on(MIB)
+        killed = time.monotonic()
+        pid = await asyncio.to_thread(kill, daemon, actor)
+        if actor == "supervisor" and side == "bob":  # its successor is started before it is missed
+            await asyncio.to_thread(bring_back, daemon, actor, pid)
+        slowest = await is_told(traffic, killed, bound)
+        print(f"{side}'s {actor} killed: {len(traffic.flows)} sessions ended after at most {slowest * 1000:.0f} ms")
+        assert b"".join([chunk async for chunk in complete]) == (BLOCK * 2)[:500_000]
+        complete.reset()
+        if not (actor == "supervisor" and side == "bob"):
+            await asyncio.to_thread(bring_back, daemon, actor, pid)
+        await well(couple, client)
+        await nothing_is_left(couple, client)
+
+    async def all_rounds(client: Client) -> None:
+        for _ in range(rounds):
+            await one_round(client)
+
+    run(couple, all_rounds)
+
+
+@pytest.mark.parametrize("side", ["alice", "bob"])
+@pytest.mark.parametrize("actor", ["gateway", "vault"])
+def test_sessions_do_not_notice_who_is_not_on_their_way(couple: Couple, side: str, actor: str) -> None:
+    daemon = couple.side(side)
+
+    async def work(client: Client) -> None:
+        traffic = Traffic(client, "alice", couple.peer)
+        await traffic.start()
+        pid = await asyncio.to_thread(daemon.kill_actor, actor)
+        await traffic.flows_on(MIB)
+        await asyncio.to_thread(daemon.wait_actor, actor, pid)
+        await traffic.flows_on(MIB)
+        await traffic.stop()
+        await nothing_is_left(couple, client)
+
+    run(couple, work)
+
+
+def test_a_killed_program_is_missed_on_both_sides(couple: Couple) -> None:
+    network = [couple.alice.pid("network"), couple.bob.pid("network")]
+
+    async def work(client: Client) -> None:
+        await well(couple, client)
+        await nothing_is_left(couple, client)
+        before = [descriptors(pid) for pid in network]
+        for _ in range(3):
+            command = [sys.executable, "-m", "tests.chaos.traffic", str(couple.alice.home.path), couple.peer]
+            root = Path(__file__).resolve().parents[2]
+            program = await asyncio.to_thread(
+                subprocess.Popen, command, env=couple.alice.env, cwd=root, stdout=subprocess.PIPE
+            )
+            assert program.stdout is not None
+            assert await asyncio.to_thread(program.stdout.readline) == b"flowing\n"
+            assert binding_of(couple.bob, "bob", "Trial").sessions == 5
+            program.kill()
+            killed = time.monotonic()
+            program.wait()
+            program.stdout.close()
+            await until(lambda: standing(couple) == 0, "the sessions have ended", AT_ONCE)
+            print(f"a killed program's sessions have ended after {(time.monotonic() - killed) * 1000:.0f} ms")
+            await nothing_is_left(couple, client)
+        eventually(lambda: [descriptors(pid) for pid in network] <= [count + 2 for count in before], "no file is left")
+
+    run(couple, work)
+
+
+def test_a_peer_that_falls_silent_is_given_up(couple: Couple) -> None:
+    """Its daemon is stopped, as by a machine that sleeps; it wakes up, and learns that it was given up."""
+    assert couple.bob.process is not None
+    pids = [couple.bob.process.pid, couple.bob.pid("network")]  # awake, the supervisor would replace the other one
+
+    async def work(client: Client) -> None:
+        traffic = Traffic(client, "alice", couple.peer)
+        await traffic.start()
+        await traffic.flows_on(MIB)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            slowest = await is_told(traffic, time.monotonic(), SILENCE)
+        finally:
+            for pid in reversed(pids):
+                os.kill(pid, signal.SIGCONT)
+        print(f"a silent peer was given up after {slowest:.1f} s")
+        assert slowest > 1
+        assert couple.bob.pid("network") == pids[1]
+        await well(couple, client)
+        await nothing_is_left(couple, client)
+
+    run(couple, work)
+
+
+def test_a_daemon_that_stops_in_order_breaks_its_sessions(couple: Couple) -> None:
+    """A stop is no end of a stream: neither side takes what has come for the whole."""
+
+    async def work(client: Client) -> None:
+        for side in ("bob", "alice"):
+            traffic = Traffic(client, "alice", couple.peer)
+            await traffic.start()
+            stopping = time.monotonic()
+            assert await asyncio.to_thread(couple.side(side).stop) == 0
+            slowest = await is_told(traffic, stopping, 12)
+            print(f"{side}'s daemon stopped: the sessions ended after {slowest:.1f} s")
+            if side == "alice":
+                with pytest.raises(DaemonNotRunning):
+                    await client.connect("alice", couple.peer, "Trial")
+            await asyncio.to_thread(couple.side(side).start)
+            await well(couple, client)
+            await nothing_is_left(couple, client)
+
+    run(couple, work)
