@@ -20,14 +20,17 @@ from fastn_p2p_client.session import Session
 
 from .messages import Said
 
-__all__ = ["BLOCK", "MAX_MESSAGE", "Frames"]
+__all__ = ["BLOCK", "HEAD", "MAX_MESSAGE", "Frames"]
 
 BLOCK: Final = 512 * 1024
-"""Bytes of content that are read, sent and written in one go; a longer block is refused."""
+"""Bytes of a block; a longer one is refused."""
 MAX_MESSAGE: Final = 8 * 1024 * 1024
 """Bytes of a message; a longer one is refused before it is read."""
 
 _HEAD: Final = struct.Struct(">BI")
+HEAD: Final = _HEAD.size
+"""Bytes before what a frame holds."""
+
 _MESSAGE: Final = 0
 _CONTENT: Final = 1
 
@@ -51,10 +54,13 @@ class Frames:
         body = _encode(message)
         await self.session.write(_HEAD.pack(_MESSAGE, len(body)) + body)
 
-    async def block(self, content: bytes) -> None:
-        """Some of a file's content, at most ``BLOCK`` bytes. Raises like ``Session.write``."""
-        await self.session.write(_HEAD.pack(_CONTENT, len(content)))
-        await self.session.write(content)
+    async def block(self, frame: bytearray | memoryview) -> None:
+        """Some of a file's content, at most ``BLOCK`` bytes, after ``HEAD`` bytes that are filled in here.
+
+        Raises like ``Session.write``. The buffer can be used again when this returns.
+        """
+        _HEAD.pack_into(frame, 0, _CONTENT, len(frame) - HEAD)
+        await self.session.write(frame)
 
     async def receive(self) -> Said | int | None:
         """The next message; or the length of a block whose bytes are to be read next; None at the end.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import Final
 
 from fastn_p2p_client.errors import BadMessage, P2PError
 
@@ -16,6 +17,9 @@ from .opening import opened
 from .partial import Partial
 
 __all__ = ["give_up", "pull"]
+
+_MOST: Final = 3 * BLOCK
+"""Bytes that wait to be written; whoever sends waits then too."""
 
 
 async def pull(
@@ -115,7 +119,7 @@ async def _content(frames: Frames, at: str, partial: Partial, size: int, report:
 
 
 class _Writer:
-    """Writes a block while the next one comes."""
+    """Writes in a thread while more comes: the longer that takes, the more is written in one go the next time."""
 
     def __init__(self, partial: Partial) -> None:
         self._partial = partial
@@ -126,13 +130,16 @@ class _Writer:
     async def take(self, part: bytes) -> None:
         self._parts.append(part)
         self._size += len(part)
-        if self._size >= BLOCK:
-            await self._write()
+        if self._writing is not None and (self._writing.done() or self._size >= _MOST):
+            await self._written()
+        if self._writing is None and self._size >= BLOCK:
+            self._write()
 
     async def flush(self) -> None:
-        if self._parts:
-            await self._write()
         await self._written()
+        if self._parts:
+            self._write()
+            await self._written()
 
     def close(self) -> None:
         """What was taken and not flushed may be lost."""
@@ -140,8 +147,7 @@ class _Writer:
             self._writing.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._writing.cancel()
 
-    async def _write(self) -> None:
-        await self._written()
+    def _write(self) -> None:
         parts, self._parts, self._size = self._parts, [], 0
         self._writing = asyncio.create_task(asyncio.to_thread(self._partial.write, parts))
 

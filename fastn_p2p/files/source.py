@@ -1,13 +1,14 @@
-"""A file that is being read for the other side, hashed on the way, and watched for changes. All of it blocks."""
+"""A file that is being read for the other side, hashed on the way, and watched for changes."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
+from typing import Final
 
 from .failures import FileError, reading_failed
-from .frames import BLOCK
+from .frames import BLOCK, HEAD
 from .hashing import Digest
 from .messages import Found
 from .tree import Parts, Tree, tag_of
@@ -15,8 +16,12 @@ from .tree import Parts, Tree, tag_of
 __all__ = ["Source"]
 
 
+_SMALLEST: Final = 64 * 1024
+"""Bytes of a block that is worth sending before the disk has more."""
+
+
 class Source:
-    """One version of a file, from its opening on.
+    """One version of a file, from its opening on. All of it blocks, except ``read_now``.
 
     Args:
         tag: the version that is meant; empty for any.
@@ -30,8 +35,9 @@ class Source:
         self._closing = threading.Lock()
         self._descriptor, self._status = tree.open_file(parts)
         self._tag = tag_of(self._status)
-        self._left = self._status.st_size
+        self._offset = 0
         self._hasher = Digest()
+        self._buffers = [bytearray(HEAD + min(BLOCK - HEAD, self._status.st_size)) for _ in range(2)]
         if tag and tag != self._tag:
             self.close()
             raise FileError("Changed", "it has changed since it was offered", self._path)
@@ -44,29 +50,38 @@ class Source:
         Raises:
             FileError: ``Unreadable``, ``Changed``.
         """
-        begin = 0
-        if 0 < offset <= self._status.st_size:
-            while self._left > self._status.st_size - offset:
-                self._next(min(BLOCK, offset - (self._status.st_size - self._left)))
-            begin = offset
+        size = self._status.st_size
+        if 0 < offset <= size:
+            while self._offset < offset:
+                self._next(offset - self._offset)
             if self._hasher.digest() != digest:
-                os.lseek(self._descriptor, 0, os.SEEK_SET)
-                self._hasher, self._left, begin = Digest(), self._status.st_size, 0
-        mode = self._status.st_mode & 0o777
-        return Found(self._status.st_size, self._status.st_mtime_ns, mode, self._tag, begin)
+                self._hasher, self._offset = Digest(), 0
+        return Found(size, self._status.st_mtime_ns, self._status.st_mode & 0o777, self._tag, self._offset)
 
-    def read(self) -> bytes:
-        """The next block; ``b""`` once all of it was read, and is still what it was at the beginning.
+    def read(self) -> memoryview:
+        """The next block, after ``HEAD`` free bytes; only those once all of it was read, and is still what it was.
+
+        A block stays as it is until the second read after it.
 
         Raises:
             FileError: ``Unreadable``, ``Changed``.
         """
-        if self._left:
-            return self._next(min(BLOCK, self._left))
+        if self._offset < self._status.st_size:
+            return self._next(self._status.st_size - self._offset)
         with self._closing:
             if tag_of(os.fstat(self._descriptor)) != self._tag:
                 raise FileError("Changed", "it changed while it was read", self._path)
-        return b""
+        return memoryview(self._buffers[0])[:HEAD]
+
+    def read_now(self) -> memoryview | None:
+        """As ``read``, from what the kernel has in memory; None when the disk would have to be waited for."""
+        left = self._status.st_size - self._offset
+        if not left:
+            return self.read()
+        try:
+            return self._next(left, os.RWF_NOWAIT, min(left, _SMALLEST))
+        except BlockingIOError:
+            return None
 
     def digest(self) -> bytes:
         """Of everything up to here."""
@@ -79,14 +94,22 @@ class Source:
                 os.close(self._descriptor)
                 self._descriptor = -1
 
-    def _next(self, size: int) -> bytes:
+    def _next(self, most: int, flags: int = 0, least: int = 1) -> memoryview:
+        """Raises BlockingIOError when ``flags`` say so and there is less than ``least``."""
+        buffer = self._buffers[0]
+        self._buffers.reverse()
+        view = memoryview(buffer)[: HEAD + min(most, len(buffer) - HEAD)]
         with self._closing:
             try:
-                block = os.read(self._descriptor, size)
+                size = os.preadv(self._descriptor, [view[HEAD:]], self._offset, flags)
             except OSError as error:
+                if flags:  # also where the file system cannot do that
+                    raise BlockingIOError from error
                 raise reading_failed(error, self._path) from error
-            if not block:
+            if flags and size < least:
+                raise BlockingIOError
+            if not size:
                 raise FileError("Changed", "it became shorter while it was read", self._path)
-            self._hasher.update(block)
-        self._left -= len(block)
-        return block
+            self._hasher.update(view[HEAD : HEAD + size])
+            self._offset += size
+        return view[: HEAD + size]

@@ -10,7 +10,7 @@ from fastn_p2p_client.errors import BadMessage, P2PError
 
 from .events import Begun, Done, Event, Kept, Lost, Moved, Report
 from .failures import FileError
-from .frames import Frames
+from .frames import HEAD, Frames
 from .messages import Failed, Finished, Have, Refused, Want
 from .opening import opened
 from .source import Source
@@ -81,17 +81,15 @@ async def _answer(
     except FileError as error:
         await frames.say(Failed(error.kind, error.message))
         return None
-    reading: asyncio.Task[bytes] | None = None
+    reader = _Reader(source)
     try:
         found = await asyncio.to_thread(source.begin, want.offset, want.digest)
         await frames.say(found)
         report(Begun(want.path, found.size, found.offset))
         at = found.offset
-        reading = asyncio.create_task(asyncio.to_thread(source.read))
-        while block := await reading:
-            reading = asyncio.create_task(asyncio.to_thread(source.read))  # while this block is being sent
+        while len(block := await reader.next()) > HEAD:
             await frames.block(block)
-            at += len(block)
+            at += len(block) - HEAD
             report(Moved(want.path, at))
             if not heard.empty():
                 raise FileError("Stopped", "the other side has given it up")
@@ -100,8 +98,33 @@ async def _answer(
         await frames.say(Failed(error.kind, error.message))
         return None
     finally:
-        if reading is not None:
-            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
-            reading.cancel()
-        source.close()
+        reader.close()
     return found.size
+
+
+class _Reader:
+    """Reads what is in memory at once, and what is not in a thread, one block ahead of what is being sent."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._ahead: asyncio.Task[memoryview] | None = None
+
+    async def next(self) -> memoryview:
+        """Raises like ``Source.read``."""
+        if self._ahead is None:
+            block = self._source.read_now()
+            if block is not None:
+                return block
+            self._ahead = self._read()
+        block = await self._ahead
+        self._ahead = self._read() if len(block) > HEAD else None
+        return block
+
+    def close(self) -> None:
+        if self._ahead is not None:
+            self._ahead.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._ahead.cancel()
+        self._source.close()
+
+    def _read(self) -> asyncio.Task[memoryview]:
+        return asyncio.create_task(asyncio.to_thread(self._source.read))

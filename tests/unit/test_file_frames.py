@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastn_p2p.files import messages as f
-from fastn_p2p.files.frames import BLOCK, MAX_MESSAGE, Frames
+from fastn_p2p.files.frames import BLOCK, HEAD, MAX_MESSAGE, Frames
 from fastn_p2p.protocols.file_transfer import FileTransfer
 from fastn_p2p_client.errors import BadMessage
 from fastn_p2p_client.messages import UNDECODABLE
@@ -133,7 +133,7 @@ def test_everything_that_can_be_said_is_heard() -> None:
         for message in MESSAGES:
             await speaker.say(message)
             assert await hearer.receive() == message
-        await speaker.block(b"content")
+        await speaker.block(bytearray(HEAD) + b"content")
         assert await hearer.receive() == 7
         assert await hearer.part(4) == b"cont"
         assert await hearer.part(100) == b"ent"

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from fastn_p2p.files import messages as f
-from fastn_p2p.files import source as source_module
 from fastn_p2p.files.events import Begun, Event
 from fastn_p2p.files.failures import FileError
-from fastn_p2p.files.frames import BLOCK, Frames
+from fastn_p2p.files.frames import BLOCK, HEAD, Frames
 from fastn_p2p.files.getting import tops_of
 from fastn_p2p.files.hashing import Digest
 from fastn_p2p.files.partial import partial_name
+from fastn_p2p.files.source import Source
 from fastn_p2p.files.tally import Tally
 from fastn_p2p_client.errors import ConnectionLost, PeerOffline, PeerUnknown
 from fastn_p2p_client.session import Session
@@ -221,18 +221,18 @@ def after_a_block(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], obj
     """Has something done at the source when the first block of a file was read, the next so many times."""
 
     def arrange(action: Callable[[], object], times: int) -> None:
-        read = source_module.Source.read
+        read = Source.read_now
         left = times
 
-        def reading(self: source_module.Source) -> bytes:
+        def reading(self: Source) -> memoryview | None:
             nonlocal left
-            block = read(self)
-            if block and left:
+            block = read(self) or self.read()
+            if len(block) > HEAD and left:
                 left -= 1
                 action()
             return block
 
-        monkeypatch.setattr(source_module.Source, "read", reading)
+        monkeypatch.setattr(Source, "read_now", reading)
 
     return arrange
 
@@ -395,7 +395,7 @@ def sharing(entries: list[f.Entry], content: bytes = b"evil") -> Behaviour:
         while (want := await frames.receive()) is not None:
             assert isinstance(want, f.Want)
             await frames.say(f.Found(len(content), 0, 0o777, "tag", 0))
-            await frames.block(content)
+            await frames.block(bytearray(HEAD) + content)
             await frames.say(f.Finished(Digest(content).digest()))
 
     return serve
@@ -445,12 +445,12 @@ async def wanted(frames: Frames) -> f.Want:
 
 async def too_much(frames: Frames) -> None:
     await frames.say(f.Found(2, 0, 0o600, "tag", 0))
-    await frames.block(b"more than two")
+    await frames.block(bytearray(HEAD) + b"more than two")
 
 
 async def too_little(frames: Frames) -> None:
     await frames.say(f.Found(20, 0, 0o600, "tag", 0))
-    await frames.block(b"less")
+    await frames.block(bytearray(HEAD) + b"less")
     await frames.say(f.Finished(Digest(b"less").digest()))
 
 
@@ -472,7 +472,7 @@ async def walking(frames: Frames) -> None:
 
 async def no_end(frames: Frames) -> None:
     await frames.say(f.Found(4, 0, 0o600, "tag", 0))
-    await frames.block(b"evil")
+    await frames.block(bytearray(HEAD) + b"evil")
     await frames.say(f.Have("a"))
 
 
@@ -512,7 +512,7 @@ def test_content_that_is_not_what_was_read_is_thrown_away(place: Place, tmp_path
         session.accept()
         while await frames.receive() is not None:
             await frames.say(f.Found(4, 0, 0o600, "tag", 0))
-            await frames.block(b"evil")
+            await frames.block(bytearray(HEAD) + b"evil")
             await frames.say(f.Finished(Digest(b"good").digest()))
 
     tally = place.get("a", line=Impostor(serve, tmp_path))
