@@ -1,4 +1,4 @@
-"""fastn-p2p: calls between the programs of this machine and those of any other.
+"""fastn-p2p: calls and streams between the programs of this machine and those of any other.
 
 This package is the command line, and everything a program needs: ``from fastn_p2p import Client`` is
 ``from fastn_p2p_client import Client``. Importing it loads nothing; the client is loaded when it is first asked for.
@@ -15,6 +15,9 @@ Layout
 ``observing``   ``fastn-p2p status``: asks the gateway, else reads ``account``, the supervisor's own file
 ``dashboard``   how a ``Status`` looks in a terminal
 ``demo``        ``fastn-p2p demo``: its story, the daemons it runs and what it shows
+``streaming``   ``fastn-p2p stream``: a session joined to standard input and output, which ``piping`` reads and writes
+``forwarding``  ``fastn-p2p forward``: connections become sessions; ``troubles`` says what does not work
+``splicing``    a connection joined to a session, for both ends of a tunnel; ``sockets`` and ``addresses`` are under it
 ``protocols``   the protocols that come with the daemon, one per module
 ``files``       what the protocol ``FileTransfer`` and the commands ``fastn-p2p files`` are made of
 

@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.limits import MAX_CHUNK
+from fastn_p2p_client.limits import MAX_CHUNK, RESET_LOST
 from fastn_p2p_client.session import Session
 
 __all__ = ["RESET_BROKEN", "break_off", "splice", "together"]
@@ -29,22 +29,25 @@ async def splice(session: Session, connection: socket.socket) -> P2PError | None
     Returns:
         Why the session ended early; None when it was complete, or when it was the connection that ended.
     """
-    complete = False
     try:
         await together(_take(connection, session), _give(session, connection), session.wait_sent())
         await session.close()
-        complete = True
     except P2PError as error:
+        _break(session, connection, RESET_BROKEN)
         return error
     except OSError:
-        pass
-    finally:
-        if complete:
-            connection.close()
-        else:
-            session.reset(RESET_BROKEN)
-            break_off(connection)
+        _break(session, connection, RESET_BROKEN)
+        return None
+    except BaseException:  # whoever does this ends, with no fault of the connection
+        _break(session, connection, RESET_LOST)
+        raise
+    connection.close()
     return None
+
+
+def _break(session: Session, connection: socket.socket, code: int) -> None:
+    session.abort(code)
+    break_off(connection)
 
 
 async def together(*parts: Coroutine[Any, Any, object]) -> None:

@@ -6,76 +6,13 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.harness import CLI, Daemon, eventually
 
-__all__ = ["Forward", "Service", "connected", "echo", "exchange", "files_open", "forwarding"]
-
-Conversation = Callable[[socket.socket], None]
-
-
-class Service:
-    """A TCP service on this machine, one thread for each connection; it can be stopped and started again."""
-
-    def __init__(self, conversation: Conversation) -> None:
-        self._conversation = conversation
-        self._listener: socket.socket | None = None
-        self._port = 0
-        self._connections: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self._port}"
-
-    def start(self) -> Service:
-        listener = socket.create_server(("127.0.0.1", self._port), backlog=200)
-        self._listener, self._port = listener, listener.getsockname()[1]
-        self._run(self._accept, listener)
-        return self
-
-    def stop(self) -> None:
-        """Listener and connections are closed."""
-        if self._listener is not None:
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
-        for connection in list(self._connections):
-            _shut(connection)
-        for thread in self._threads:
-            thread.join(5)
-        self._threads.clear()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            self._connections.add(connection)
-            self._run(self._serve, connection)
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            try:
-                self._conversation(connection)
-            except OSError:
-                pass
-            finally:
-                self._connections.discard(connection)
-
-    def _run(self, work: Callable[[socket.socket], None], argument: socket.socket) -> None:
-        thread = threading.Thread(target=work, args=(argument,), daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-
-def _shut(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+__all__ = ["Forward", "connected", "exchange", "files_open", "forwarding"]
 
 
 class Forward:
@@ -171,12 +108,6 @@ def _send(connection: socket.socket, text: bytes) -> None:
         connection.shutdown(socket.SHUT_WR)
     except OSError:
         pass  # whoever reads sees it too
-
-
-def echo(connection: socket.socket) -> None:
-    """A conversation: what comes goes back."""
-    while data := connection.recv(1 << 16):
-        connection.sendall(data)
 
 
 def files_open(pid: int) -> int:

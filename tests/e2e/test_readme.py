@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import pytest
 
 from fastn_p2p import cli
 from fastn_p2p.exits import TABLE
+from tests.e2e.services import web_server
 from tests.harness import eventually, is_alive
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,19 +105,31 @@ def test_quick_start(tmp_path: Path) -> None:
         request = """echo '{"name": "Bob"}' | fastn-p2p call %s Greet --as bob"""
         assert machine.shell(request % ticket).startswith('{"greeting":"Hello Bob, also known as ')
 
+        (machine.packages / "shout.py").write_text(block("run: stream protocol"))
+        install(machine, "shout", "Shout = shout:Shout")
+        machine.shell("fastn-p2p add-protocol alice --protocol Shout")
+        assert machine.shell(f"PEER={ticket}\n" + block("run: stream command")) == "HELLO\n"
+        assert machine.python(block("run: stream program"), ticket) == "5 bytes\n"
+        assert (tmp_path / "shouted.txt").read_bytes() == b"HELLO"
+
         machine.shell(block("run: taking back"))
         assert machine.shell("fastn-p2p list-identities | cut -f 1,3") == "alice\toffline\nbob\tonline\n"
         assert "backup" not in machine.shell("fastn-p2p status")
 
 
 def install_greet(machine: Machine) -> None:
-    """What pip does with a package of these two parts, while the daemon runs."""
     (machine.packages / "greet.py").write_text(block("run: protocol"))
-    entry_points = block("entry point").replace("[project.entry-points.", "[").replace('"', "")
-    metadata = machine.packages / "greet-1.dist-info"
+    group, entry = block("entry point").replace('"', "").splitlines()
+    assert group == "[project.entry-points.fastn_p2p.protocols]"
+    install(machine, "greet", entry)
+
+
+def install(machine: Machine, package: str, entry: str) -> None:
+    """What pip does with a package that has this entry point, while the daemon runs."""
+    metadata = machine.packages / f"{package}-1.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: greet\nVersion: 1\n")
-    (metadata / "entry_points.txt").write_text(entry_points)
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
+    (metadata / "entry_points.txt").write_text(f"[fastn_p2p.protocols]\n{entry}\n")
 
 
 def test_two_machines(tmp_path: Path) -> None:
@@ -163,6 +177,37 @@ def test_files(tmp_path: Path) -> None:
     assert (kept / "report.pdf").read_bytes() == b"a report"
     assert re.match(r"[0-9a-f]{16}\talice\twaiting\t1\t6\t.*\tholiday\n", offers)
     assert (tmp_path / "bob-user" / "inbox" / "holiday" / "plan.txt").read_text() == "a plan"
+
+
+def test_tunnel(tmp_path: Path) -> None:
+    """A web server of one machine, reached from the other one."""
+    bob, alice = Machine(tmp_path, "bob"), Machine(tmp_path, "alice")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "page").write_text("this is bob's page")
+    with bob.daemon(), alice.daemon(), web_server(tmp_path / "site") as target:
+        for machine, name in ((bob, "bob"), (alice, "alice")):
+            machine.shell(f"fastn-p2p create-identity {name}; fastn-p2p identity-online {name}")
+            machine.shell(f"fastn-p2p ticket {name} > {name}.ticket")
+        alice.shell('fastn-p2p peer add "$(cat bob.ticket)" --name bob')
+        bob.shell('fastn-p2p peer add "$(cat alice.ticket)" --name alice')
+        bob.shell(block("run: tunnel, bob").replace("127.0.0.1:8000", target))
+        command = block("run: tunnel, alice").replace("127.0.0.1:9000", "127.0.0.1:0")
+        forward = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"],
+            env=alice.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert forward.stdout is not None
+        try:
+            address = forward.stdout.readline().strip()
+            with urllib.request.urlopen(f"http://{address}/page", timeout=20) as page:
+                assert page.read() == b"this is bob's page"
+        finally:
+            forward.terminate()
+            forward.stdout.close()
+            assert forward.wait(10) == 0
 
 
 def commands() -> set[str]:

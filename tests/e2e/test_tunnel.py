@@ -15,7 +15,8 @@ import pytest
 
 from fastn_p2p.exits import Exit
 from fastn_p2p_client.errors import InvalidConfig
-from tests.e2e.forwards import Forward, Service, connected, echo, exchange, files_open, forwarding
+from tests.e2e.forwards import Forward, connected, exchange, files_open, forwarding
+from tests.e2e.services import Service, echo
 from tests.e2e.world import World, give, new_world, wait_idle
 from tests.harness import CLI, Daemon, eventually
 from tests.unit.stub_daemon import short_path

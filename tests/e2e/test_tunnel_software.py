@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
-import http.server
 import os
 import shutil
 import socket
@@ -19,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.forwards import Forward, Service, connected, forwarding
+from tests.e2e.forwards import Forward, connected, forwarding
+from tests.e2e.services import Service, web_server
 from tests.e2e.world import World, give, new_world
 
 pytestmark = pytest.mark.timeout(120)
@@ -44,36 +44,6 @@ def through_a_tunnel(world: World, instance: str, target: str) -> Iterator[Forwa
     give(world.two, "bob", "Tunnel", instance, "everyone", target=target)
     with forwarding(world.one, world.bob, instance, "--listen", "127.0.0.1:0") as forward:
         yield forward
-
-
-class Pages(http.server.SimpleHTTPRequestHandler):
-    """Files of a directory, over connections that are kept."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # it writes head and body one after the other, and would wait 40 ms in between
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
-
-
-class WebServer(http.server.ThreadingHTTPServer):
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is no news."""
-
-
-@contextmanager
-def web_server(directory: Path) -> Iterator[str]:
-    def pages(*arguments: object) -> Pages:
-        return Pages(*arguments, directory=str(directory))  # type: ignore[arg-type]
-
-    with WebServer(("127.0.0.1", 0), pages) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from nacl.signing import SigningKey
 
 from fastn_p2p.cli import COMMANDS, app
 from fastn_p2p.exits import EXITS, TABLE
+from fastn_p2p.protocols.tunnel import Tunnel
 from fastn_p2p_actors.credentials import Delegation, verify_delegation, verify_record
 from fastn_p2p_actors.network import wire
 from fastn_p2p_actors.settings import grant_for
@@ -399,3 +400,36 @@ def test_every_make_target_that_is_mentioned_exists(page: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for target in re.findall(r"`make ([a-z]+)", page.read_text()):
         assert target in targets, target
+
+
+# ── streams ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_numbers_of_sessions_are_those_of_the_code() -> None:
+    rows = table("streams.md", "Who waits for whom", "constant", "value")
+    assert {code(row[0]): int(row[1]) for row in rows} == {code(row[0]): getattr(limits, code(row[0])) for row in rows}
+    codes = table("streams.md", "A direction and its end", "code", "constant")
+    reserved = {name: value for name, value in vars(limits).items() if name.startswith("RESET_")}
+    assert {code(row[1]): int(row[0]) for row in codes} == reserved
+    assert f"a code from 0 to {limits.MAX_RESET_CODE}" in read("streams.md")
+
+
+def test_messages_of_sessions_are_all_there() -> None:
+    rows = table("streams.md", "A direction and its end", "message", "says")
+    spoken = {cls.__name__ for cls in typing.get_args(m.SessionPart)} | {"Open", "Offer"}
+    before = {"Opened", "ApplicationFailure", "Done", "Cancel"}
+    assert {code(row[0]) for row in rows} == spoken - before
+    assert {name for row in rows for name in re.findall(r"`([A-Z]\w+)`", row[2])} <= spoken
+
+
+def test_exit_codes_of_streams_are_those_of_the_command_line() -> None:
+    rows = table("streams.md", "In a shell", "it ended because", "exit code")
+    assert {int(row[1]) for row in rows} <= {number.value for number in TABLE}
+
+
+def test_the_config_of_a_tunnel_is_documented() -> None:
+    rows = table("streams.md", "Tunnels", "key", "meaning")
+    assert [code(row[0]) for row in rows] == list(Tunnel.Config.__struct_fields__)
+    for field in msgspec.structs.fields(Tunnel.Config):
+        row = next(row for row in rows if code(row[0]) == field.name)
+        assert field.required or f"{field.default:g} unless" in row[1]

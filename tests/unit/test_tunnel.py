@@ -19,7 +19,7 @@ import uvloop
 from fastn_p2p.protocols.tunnel import Tunnel, TunnelQuestion, TunnelState
 from fastn_p2p.splicing import RESET_BROKEN
 from fastn_p2p_actors.protocols import config_of, load
-from fastn_p2p_client.errors import ApplicationError, InvalidConfig, Overloaded, StreamReset
+from fastn_p2p_client.errors import ApplicationError, ConnectionLost, InvalidConfig, Overloaded, StreamReset
 from fastn_p2p_client.handlers import RequestHandler, StreamHandler
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import RESET_FAILED
@@ -341,3 +341,16 @@ def test_a_target_that_is_no_address_is_refused(target: str, words: str) -> None
 def test_config_is_checked(text: str, words: str) -> None:
     with pytest.raises(InvalidConfig, match=words):
         config_of(Tunnel, "Tunnel", text.encode())
+
+
+def test_a_tunnel_that_is_taken_away_is_a_lost_connection_to_its_peers() -> None:
+    async def scenario() -> None:
+        async with serving(echo) as target:
+            here, there = session_pair("Tunnel")
+            way = asyncio.ensure_future(tunnel(target).connect(there))
+            await here.opened
+            way.cancel()
+            with pytest.raises(ConnectionLost):
+                await here.read()
+
+    play(scenario())
