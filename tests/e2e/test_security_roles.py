@@ -180,7 +180,7 @@ def test_an_identitys_grant_is_good_for_that_identity_alone(unchanged: Daemon) -
 
 
 def test_messages_of_other_conversations_are_no_messages_for_the_network(unchanged: Daemon) -> None:
-    wrong = [*COMMANDS, *EVERY_VAULT_MESSAGE, m.Hello(1), m.Done(), identity.Describe(), m.Welcome(1, "", "", 1, 1)]
+    wrong = [*COMMANDS, *EVERY_VAULT_MESSAGE, m.Hello(1), identity.Describe(), m.Welcome(1, "", "", 1, 1)]
     with Raw(unchanged.home.mailbox("network")) as raw:
         for message in wrong:
             assert raw.ask(message) == "bad-message", message
