@@ -9,7 +9,27 @@ import msgspec
 
 from .messages import OfferState
 
-__all__ = ["Begun", "Done", "Event", "Kept", "Lost", "Moved", "Offered", "Omitted", "Report", "Restarted", "Retrying"]
+__all__ = [
+    "Begun",
+    "Done",
+    "Event",
+    "Expected",
+    "Kept",
+    "Lost",
+    "Moved",
+    "Offered",
+    "Omitted",
+    "Report",
+    "Restarted",
+    "Retrying",
+]
+
+
+class Expected(msgspec.Struct, frozen=True, tag="expected", tag_field="event"):
+    """So much is to be got, as far as the other side has said by now."""
+
+    files: int
+    bytes: int
 
 
 class Begun(msgspec.Struct, frozen=True, tag="begun", tag_field="event"):
@@ -79,7 +99,7 @@ class Offered(msgspec.Struct, frozen=True, tag="offer", tag_field="event"):
     bytes: int
 
 
-Event: TypeAlias = Begun | Moved | Restarted | Done | Kept | Omitted | Lost | Retrying | Offered
+Event: TypeAlias = Expected | Begun | Moved | Restarted | Done | Kept | Omitted | Lost | Retrying | Offered
 
 Report: TypeAlias = Callable[[Event], object]
 """Takes each event as it happens, inside the event loop. Must not raise."""

@@ -24,7 +24,7 @@ __all__ = ["BLOCK", "HEAD", "MAX_MESSAGE", "Frames"]
 
 BLOCK: Final = 512 * 1024
 """Bytes of a block; a longer one is refused."""
-MAX_MESSAGE: Final = 8 * 1024 * 1024
+MAX_MESSAGE: Final = 4 * 1024 * 1024
 """Bytes of a message; a longer one is refused before it is read."""
 
 _HEAD: Final = struct.Struct(">BI")

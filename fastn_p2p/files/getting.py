@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from fastn_p2p_client.errors import P2PError
 
 from .destination import Destination
-from .events import Done, Event, Kept, Lost, Moved, Omitted, Report
+from .events import Done, Event, Expected, Kept, Lost, Moved, Omitted, Report
 from .failures import FileError
 from .frames import Frames
 from .messages import Entry, Fetch, Skipped, Walk
@@ -58,6 +58,8 @@ class Download:
         self._queue: asyncio.Queue[_Wanted | None] = asyncio.Queue(_AHEAD)
         self._sightings = Sightings()
         self._destination: Destination | None = None
+        self._files_found = 0
+        self._bytes_found = 0
 
     async def run(self, paths: Sequence[str]) -> Tally:
         wanted = tops_of(paths)
@@ -79,6 +81,7 @@ class Download:
                 except FileError as error:
                     self._lost(path, error)
                 break
+            self.tally(Expected(self._files_found, self._bytes_found))
         for _ in range(self._parallel):
             await self._queue.put(None)
 
@@ -104,6 +107,10 @@ class Download:
 
     async def _take(self, wanted: _Wanted) -> None:
         if wanted.entry.kind == "file":
+            self._files_found += 1
+            self._bytes_found += wanted.entry.size
+            if self._queue.full():
+                self.tally(Expected(self._files_found, self._bytes_found))
             await self._queue.put(wanted)
         elif wanted.entry.kind == "directory":
             await asyncio.to_thread(wanted.destination.make_directory, wanted.at, wanted.entry)

@@ -34,7 +34,7 @@ class Manifest:
         self._tops = tops
         self.entries = entries
         self.skipped = skipped
-        self._tags = {entry.path: entry.tag for entry in entries if entry.kind == "file"}
+        self._files = {entry.path: entry for entry in entries if entry.kind == "file"}
 
     @classmethod
     def scan(cls, paths: Sequence[Path]) -> Manifest:
@@ -66,11 +66,16 @@ class Manifest:
 
     @property
     def files(self) -> int:
-        return len(self._tags)
+        return len(self._files)
 
     @property
     def bytes(self) -> int:
         return sum(entry.size for entry in self.entries)
+
+    def size_of(self, path: str) -> int:
+        """Bytes of one of the files; 0 for what is none."""
+        entry = self._files.get(path)
+        return 0 if entry is None else entry.size
 
     def open(self, path: str) -> Source:
         """A file of it, as it was when it was scanned. Blocks.
@@ -78,12 +83,12 @@ class Manifest:
         Raises:
             FileError: ``Changed``: it is another one now; ``NotFound``: it was not offered; and as ``Source``.
         """
-        tag = self._tags.get(path)
-        if tag is None:
+        entry = self._files.get(path)
+        if entry is None:
             raise FileError("NotFound", "it was not offered", path)
         name, *below = parts_of(path)
         top = self._tops[name]
-        return Source(top.tree, (*top.parts, *below), tag)
+        return Source(top.tree, (*top.parts, *below), entry.tag)
 
 
 def _top(path: Path) -> tuple[str, _Top]:

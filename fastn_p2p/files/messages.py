@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 
 __all__ = [
+    "MAX_BATCH",
     "MAX_OFFER",
     "MAX_PAGE",
     "MAX_WAIT",
@@ -46,6 +47,8 @@ MAX_PAGE: Final = 10_000
 """Entries in one page of a listing."""
 MAX_OFFER: Final = 65_536
 """Files and directories in one offer: it travels as one request."""
+MAX_BATCH: Final = 500
+"""Entries, and skipped things, in one message of a walk: some 2 MiB with the longest paths there can be."""
 MAX_WAIT: Final = 30.0
 """Seconds that one ``Await`` may take."""
 
@@ -241,8 +244,8 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=13):
 class Entries(msgspec.Struct, frozen=True, array_like=True, tag=21):
     """A part of what a walk finds."""
 
-    entries: list[Entry]
-    skipped: list[Skipped]
+    entries: Annotated[list[Entry], msgspec.Meta(max_length=MAX_BATCH)]
+    skipped: Annotated[list[Skipped], msgspec.Meta(max_length=MAX_BATCH)]
 
 
 Said: TypeAlias = Want | Have | Refused | Found | Finished | Failed | Entries

@@ -12,7 +12,7 @@ import msgspec
 
 from ..terminal import plain, put, say
 from ..values import as_json
-from .events import Begun, Done, Event, Kept, Lost, Moved, Offered, Omitted, Report, Restarted, Retrying
+from .events import Begun, Done, Event, Expected, Kept, Lost, Moved, Offered, Omitted, Report, Restarted, Retrying
 from .tally import Tally
 
 if TYPE_CHECKING:
@@ -154,7 +154,6 @@ class _Bars:
         self._offsets: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
         self._all = progress.add_task("all", total=0)
-        self._planned = False
         self._total = 0
         self._ended = 0
 
@@ -162,8 +161,8 @@ class _Bars:
         words = _words(event)
         if words:
             self._progress.console.print(plain(words), markup=False, highlight=False)
-        if isinstance(event, Offered):
-            self._planned, self._total = True, event.bytes
+        if isinstance(event, Offered | Expected):
+            self._total = event.bytes
         elif isinstance(event, Begun):
             self._begin(event)
         elif isinstance(event, Moved) and event.path in self._files:
@@ -173,15 +172,12 @@ class _Bars:
             self._end(event.path)
         elif isinstance(event, Kept):
             self._ended += event.size
-            self._total += 0 if self._planned else event.size
         self._show_all()
 
     def _begin(self, event: Begun) -> None:
         self._end(event.path, count=False)
         name = plain(event.path)
         name = name if len(name) <= _WIDTH else f"…{name[1 - _WIDTH :]}"
-        if event.path not in self._sizes:
-            self._total += 0 if self._planned else event.size
         self._sizes[event.path] = event.size
         self._offsets[event.path] = event.offset
         self._files[event.path] = self._progress.add_task(name, total=event.size, completed=event.offset)

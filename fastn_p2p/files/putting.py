@@ -40,6 +40,7 @@ class Upload:
         self._parallel = max(1, min(parallel, manifest.files))
         self.tally = Tally(report)
         self._patience = Patience(self.tally, patience)
+        self._arrived: set[str] = set()
 
     async def run(self) -> Tally:
         for skipped in self._manifest.skipped:
@@ -100,4 +101,11 @@ class Upload:
     def _watch(self, event: Event) -> None:
         if isinstance(event, Moved | Done | Kept):
             self._patience.progress()
+        if isinstance(event, Done):
+            self._arrived.add(event.path)
+        elif isinstance(event, Kept):
+            if event.path in self._arrived:
+                return  # the other side has begun anew, and looked what is there
+            self._arrived.add(event.path)
+            event = Kept(event.path, self._manifest.size_of(event.path))
         self.tally(event)

@@ -18,14 +18,12 @@ from fastn_p2p_client.session import Session
 
 from .failures import FileError, reading_failed
 from .frames import Frames
-from .messages import Entries, Entry, Listing, Skipped
+from .messages import MAX_BATCH, Entries, Entry, Listing, Skipped
 from .names import MAX_DEPTH, PARTIAL_PREFIX, check_part, is_safe, joined, parts_of, shown
 from .tree import Parts, Tree, entry_of
 
 __all__ = ["listing", "report_walk", "walk", "walked"]
 
-_BATCH: Final = 500
-"""Entries in one message: some 2 MiB with the longest paths there can be."""
 _SORTED_AT: Final = 4
 """Times as many names as wanted are collected before those that are too many are thrown away."""
 
@@ -110,7 +108,7 @@ async def report_walk(session: Session, tree: Tree, parts: Parts) -> None:
     found = walk(tree, parts)
     frames = Frames(session)
     # Nobody closes ``found``: a thread may be in it still when this is cancelled, and it ends with its last reference.
-    while batch := await asyncio.to_thread(lambda: list(itertools.islice(found, _BATCH))):
+    while batch := await asyncio.to_thread(lambda: list(itertools.islice(found, MAX_BATCH))):
         entries = [each for each in batch if isinstance(each, Entry)]
         skipped = [each for each in batch if isinstance(each, Skipped)]
         await frames.say(Entries(entries, skipped))

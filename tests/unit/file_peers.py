@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from fastn_p2p.files.events import Event, Moved
+from fastn_p2p.files.events import Event, Expected, Moved
 from fastn_p2p.files.remote import Files
 from fastn_p2p.files.settings import Settings
 from fastn_p2p.protocols.file_transfer import FileTransfer
@@ -238,5 +238,5 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def kinds(events: list[Event]) -> list[str]:
-    """What has happened, without the bytes that moved."""
-    return [type(event).__name__ for event in events if not isinstance(event, Moved)]
+    """What has happened to files, without the bytes that moved."""
+    return [type(event).__name__ for event in events if not isinstance(event, Moved | Expected)]

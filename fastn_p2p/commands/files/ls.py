@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...exits import Misused
 from ...files.options import EventsOption, FilesOption
 from ...options import AsOption, HomeOption, PeerArgument
 from ...terminal import put, say, table
@@ -28,10 +29,15 @@ def run(
     """
     from ...files.command import refused, with_files
     from ...files.failures import FileError
-    from ...files.names import joined
+    from ...files.names import joined, parts_of
+
+    where = joined(*(part for part in path.split("/") if part != "."))
+    try:
+        parts_of(where)
+    except FileError as error:
+        raise Misused(str(error)) from None
 
     async def show(files: Files) -> None:
-        where = joined(*(part for part in path.split("/") if part != "."))
         unnamed = 0
         try:
             async for page in files.list(where):
