@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from iroh.iroh_ffi import (
@@ -32,7 +32,16 @@ from iroh.iroh_ffi import (
 from nacl.signing import SigningKey
 
 from fastn_p2p_actors.network.iroh_binding import install
-from fastn_p2p_actors.network.wire import ALPN, WIRE_VERSION, FrameReader, Wire, WireFailure, WireHello, frame
+from fastn_p2p_actors.network.wire import (
+    ALPN,
+    WIRE_VERSION,
+    FrameReader,
+    Opening,
+    Wire,
+    WireFailure,
+    WireHello,
+    frame,
+)
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from fastn_p2p_client.messages import Message
@@ -86,9 +95,17 @@ class Uni(Step):
 
 
 class Bi(Step):
-    """Write to a bidirectional stream that nobody asked for, and leave it open."""
+    """Write to a new bidirectional stream, read what comes back, and leave it open unless it is to be ended."""
 
     data: bytes = b""
+    times: int = 1
+    """How many such streams."""
+    end: Literal["", "finish", "reset", "drop"] = ""
+    """``reset``: both directions, each with code 9. ``drop``: as a program does that forgets it."""
+    more: bytes = b""
+    """Written to each once its answer has come, again and again until it is not taken any more."""
+    listen: bool = True
+    """Whether more than the answer is read."""
 
 
 class Until(Step):
@@ -127,12 +144,16 @@ class Order(msgspec.Struct):
 
 
 class Account(msgspec.Struct):
-    """How one connection went."""
+    """How one connection went. What comes on bidirectional streams counts as well: one frame, and then bytes."""
 
     answers: list[list[Any]] = []
     """Frames that came and were no hello: the message as its tag and fields."""
     codes: list[str] = []
     """The codes of those of them that are failures."""
+    received: int = 0
+    """Bytes behind the answers on bidirectional streams."""
+    ends: list[str] = []
+    """How those streams that ended have ended."""
     closed: str = ""
     """Why the other side closed the connection, or why there was none."""
     stuck: str = ""
@@ -239,15 +260,58 @@ class _Rogue:
                 if step.finish:
                     await single.finish()
         elif isinstance(step, Bi):
-            other = await connection.open_bi()
-            self._kept.append(other)
-            await other.send().write_all(step.data)
+            for _ in range(step.times):
+                await self._converse(step, await connection.open_bi())
         else:
             while not (self.account.closed if step.closed else len(self.account.answers) >= step.frames):
                 if self.account.closed:
                     return
                 self._changed.clear()
                 await self._changed.wait()
+
+    async def _converse(self, step: Bi, stream: BiStream) -> None:
+        sending, receiving = stream.send(), stream.recv()
+        if step.data:
+            await sending.write_all(step.data)
+        if step.end == "drop":
+            return
+        if step.end == "finish":
+            await sending.finish()
+        elif step.end == "reset":
+            await sending.reset(9)
+            await receiving.stop(9)
+            return
+        self._kept.append(stream)
+        self._tasks.append(asyncio.create_task(self._hear(step, sending, receiving)))
+
+    async def _hear(self, step: Bi, sending: SendStream, receiving: RecvStream) -> None:
+        opening = Opening(MAX_PAYLOAD)
+        try:
+            while (found := opening.next()) is None:
+                data = await receiving.read(65536)
+                if not data:
+                    self.account.ends.append("nothing")
+                    return
+                opening.feed(data)
+            self._take(found[0])
+            self.account.received += len(opening.rest())
+            if step.more:
+                self._tasks.append(asyncio.create_task(self._pour(step.more, sending)))
+            while step.listen:
+                data = await receiving.read(65536)
+                self.account.received += len(data)
+                if not data:
+                    self.account.ends.append("finished")
+                    return
+        except (IrohError, P2PError) as error:
+            self.account.ends.append(error.message() if isinstance(error, IrohError) else error.code)
+
+    async def _pour(self, data: bytes, stream: SendStream) -> None:
+        try:
+            while True:
+                await stream.write_all(data)
+        except IrohError:
+            return  # it wants no more
 
     async def _read(self, stream: RecvStream) -> None:
         reader = FrameReader()

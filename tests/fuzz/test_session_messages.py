@@ -1,0 +1,258 @@
+"""The machine's side of sessions: programs that keep to no rules, and those that do, next to them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastn_p2p_client import messages as m
+from fastn_p2p_client.limits import CHUNK_COST, MAX_INITIAL, SESSION_WINDOW
+from tests.e2e.test_sessions import run, standing
+from tests.e2e.world import World, binding_of, new_world
+from tests.harness import eventually
+
+from .raw import Raw, unharmed
+
+MIB: Final = 1024 * 1024
+WINDOW: Final = SESSION_WINDOW
+OPENED: Final = 64
+CHUNK: Final = 65
+FAILURE: Final = 0
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    with new_world() as world:
+        serves(world)
+        yield world
+
+
+@pytest.fixture(params=["far", "near"])
+def peer(world: World, request: pytest.FixtureRequest) -> str:
+    return world.bob if request.param == "far" else world.alice
+
+
+def serves(world: World) -> None:
+    """Honest programs are still served, far and near."""
+
+    async def talk(client: Any) -> None:
+        for peer in (world.bob, world.alice):
+            assert await client.call("alice", peer, "Trial", request={"do": "return", "value": 7}) == 7
+            async with await client.connect("alice", peer, "Trial", initial={"do": "send", "size": 3000}) as session:
+                assert len(await session.read_exactly(3000)) == 3000
+
+    run(world.one, talk)
+
+
+def quiet(world: World) -> None:
+    eventually(lambda: standing(world) == 0, "no session is left", 5)
+
+
+def ask_for(peer: str, credit: int = WINDOW, **changed: Any) -> m.Open:
+    fields = {"identity": "alice", "peer": peer, "protocol": "Trial", "instance": "default", "deadline_ms": 5000}
+    return m.Open(**{**fields, **changed}, credit=credit)
+
+
+def say(raw: Raw, id: bytes, message: m.Message, payload: bytes = b"") -> None:
+    assert raw.send(id, m.encode(message), payload)
+
+
+def hear(raw: Raw, id: bytes, timeout: float = 5.0) -> list[Any]:
+    """The next message under the id, as an array; chunks and credit are passed over."""
+    while True:
+        answer = raw.receive(timeout)
+        assert answer is not None, "nothing was said"
+        decoded: list[Any] = msgspec.msgpack.decode(answer[1])
+        if answer[0] == id and decoded[0] not in (CHUNK, 67):
+            return decoded
+
+
+def open_session(raw: Raw, id: bytes, peer: str, do: str = "echo") -> None:
+    say(raw, id, ask_for(peer), msgspec.msgpack.encode({"do": do}))
+    assert hear(raw, id)[0] == OPENED
+
+
+def words(size: int = 10) -> list[tuple[m.Message, bytes]]:
+    return [
+        (m.Chunk(), bytes(size)),
+        (m.Chunk(), b""),
+        (m.Eof(), b""),
+        (m.Done(), b""),
+        (m.Credit(1), b""),
+        (m.Reset(1), b""),
+        (m.Stop(1), b""),
+        (m.Opened(WINDOW), b""),
+        (m.Opened(2**60, b"x" * 32, "name"), b""),
+        (m.ApplicationFailure("no"), b"x"),
+        (m.Failure("denied", {}), b""),
+        (m.Cancel(), b""),
+        (m.Reply(), b"x"),
+    ]
+
+
+def test_what_is_said_in_no_session_is_dropped_and_in_somebody_elses_too(world: World) -> None:
+    """Under ids that nobody uses, that the daemon uses with others, and that other programs use."""
+
+    async def talk(client: Any) -> None:
+        async with await client.connect("alice", world.alice, "Trial", initial={"do": "echo"}) as session:
+            await session.write(b"before")
+            assert await session.read_exactly(6) == b"before"
+            await asyncio.to_thread(meddle)
+            await session.write(b"after")
+            assert await session.read_exactly(5) == b"after"
+
+    def meddle() -> None:
+        with Raw(world.one.home.mailbox("network")) as raw:
+            ids = [b"", b"x", b"x" * 16, *(number.to_bytes(8, "big") for number in range(20))]
+            ids += [(3 << 62 | number).to_bytes(8, "big") for number in range(200)]
+            ids += [(1 << 63 | number).to_bytes(8, "big") for number in range(20)]
+            for id in ids:
+                for message, payload in words():
+                    say(raw, id, message, payload)
+            assert raw.ask(m.Call("alice", world.alice, "Trial", "default", 5000), msgspec.msgpack.encode({})) == 61
+
+    with unharmed(world.one):
+        run(world.one, talk)
+        serves(world)
+    quiet(world)
+
+
+OPENINGS: dict[str, tuple[dict[str, Any], bytes, str]] = {
+    "no credit": ({"credit": 0}, b"", "bad-message"),
+    "less credit than none": ({"credit": -(2**63)}, b"", "bad-message"),
+    "more credit than a window": ({"credit": WINDOW + 1}, b"", "bad-message"),
+    "all credit": ({"credit": 2**64 - 1}, b"", "bad-message"),
+    "too much to begin with": ({}, bytes(MAX_INITIAL + 1), "payload-too-large"),
+    "nothing to begin with": ({}, b"", "bad-request"),
+    "no time": ({"deadline_ms": 0}, msgspec.msgpack.encode({"do": "ponder"}), "deadline-exceeded"),
+    "less time than none": ({"deadline_ms": -(2**63)}, msgspec.msgpack.encode({"do": "ponder"}), "deadline-exceeded"),
+    "no protocol": ({"protocol": ""}, b"", "invalid-name"),
+    "a path": ({"instance": "../../x"}, b"", "invalid-name"),
+    "a peer that is no text of ours": ({"peer": "\0" * 60_000}, b"", "peer-unknown"),
+}
+
+
+@pytest.mark.parametrize("name", OPENINGS)
+def test_openings_that_cannot_be_are_refused(world: World, peer: str, name: str) -> None:
+    changed, payload, code = OPENINGS[name]
+    with unharmed(world.one), Raw(world.one.home.mailbox("network")) as raw:
+        message = ask_for(**{"peer": peer, **changed})
+        answer = raw.ask(message, payload)
+        assert answer == code or (name.startswith("a peer") and isinstance(answer, str))
+    quiet(world)
+
+
+def test_ids_that_are_not_free_are_refused(world: World, peer: str) -> None:
+    with Raw(world.one.home.mailbox("network")) as raw:
+        open_session(raw, b"same", peer)
+        say(raw, b"same", ask_for(peer), msgspec.msgpack.encode({"do": "echo"}))
+        assert hear(raw, b"same")[:2] == [FAILURE, "bad-message"]
+        say(raw, b"same", m.Chunk(), b"still there")
+        say(raw, b"\xff" * 8, ask_for(peer), msgspec.msgpack.encode({"do": "echo"}))
+        assert hear(raw, b"\xff" * 8)[:2] == [FAILURE, "bad-message"]
+    quiet(world)
+
+
+BREACHES: dict[str, list[tuple[m.Message, bytes]]] = {
+    "chunks without end": [(m.Chunk(), bytes(250_000))] * 40,
+    "small chunks without end": [(m.Chunk(), b"x")] * 40_000,
+    "one chunk that is too large": [(m.Chunk(), bytes(WINDOW))],
+    "an empty chunk": [(m.Chunk(), b"")],
+    "no credit": [(m.Credit(0), b"")],
+    "less credit than none": [(m.Credit(-(2**63)), b"")],
+    "all credit": [(m.Credit(2**64 - 1), b"")],
+    "credit for nothing": [(m.Credit(WINDOW), b"")],
+    "a code that is none": [(m.Reset(-1), b"")],
+    "a code that is too large": [(m.Reset(2**64 - 1), b"")],
+    "a stop with a code that is none": [(m.Stop(-(2**63)), b"")],
+    "a stop with a code that is too large": [(m.Stop(2**62), b"")],
+}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+def test_a_program_that_breaks_the_rules_loses_its_session_at_once(world: World, peer: str, name: str) -> None:
+    """With a handler that reads nothing: what is too much is not held for long."""
+    if name.startswith("small"):
+        peer = world.alice  # on the way to another daemon they become few and large
+    with unharmed(world.one, grows_by=24 * MIB), Raw(world.one.home.mailbox("network")) as raw:
+        do = "hold" if "chunk" in name else "echo"
+        open_session(raw, b"1", peer, do)
+        for message, payload in BREACHES[name]:
+            say(raw, b"1", message, payload)
+        assert hear(raw, b"1")[:2] == [FAILURE, "bad-message"]
+        quiet(world)
+    serves(world)
+
+
+def test_ends_that_were_not_said_are_not_believed(world: World, peer: str) -> None:
+    """A program confirms what nobody has said, and ends what has ended: neither handler nor daemon hangs."""
+    with Raw(world.one.home.mailbox("network")) as raw:
+        for number, sequence in enumerate(
+            [
+                [m.Done(), m.Done(), m.Reset(1), m.Reset(2), m.Stop(3)],
+                [m.Eof(), m.Eof(), m.Stop(1), m.Stop(1), m.Reset(0)],
+                [m.Reset(1), m.Eof(), m.Stop(0), m.Done()],
+                [m.Opened(1), m.Done(), m.Eof(), m.Stop(4)],
+            ]
+        ):
+            open_session(raw, b"%d" % number, peer, "hold")
+            for message in sequence:
+                say(raw, b"%d" % number, message)
+        quiet(world)
+    serves(world)
+
+
+def test_a_program_that_takes_nothing_holds_no_more_than_its_windows(world: World, peer: str) -> None:
+    """It has granted what it may, and reads nothing."""
+    with unharmed(world.one, grows_by=32 * MIB), Raw(world.one.home.mailbox("network")) as raw:
+        for number in range(8):
+            say(raw, b"%d" % number, ask_for(peer), msgspec.msgpack.encode({"do": "send", "size": 1 << 30}))
+        daemon, name = (world.two, "bob") if peer == world.bob else (world.one, "alice")
+        eventually(lambda: binding_of(daemon, name, "Trial").sessions == 8, "they stand")
+        serves(world)
+        serves(world)
+    quiet(world)
+
+
+def test_an_identitys_mailbox_takes_no_part_in_sessions(world: World) -> None:
+    """Sessions reach it over the network process alone."""
+    with unharmed(world.one), Raw(world.one.home.mailbox("identity-alice")) as raw:
+        offer = m.Offer(bytes(32), "", "alice", "Trial", "default", 1000, WINDOW)
+        for message in (offer, ask_for(world.alice), *(message for message, _ in words() if message != m.Cancel())):
+            assert raw.ask(message, timeout=2) in ("bad-message", "forbidden"), message
+    serves(world)
+
+
+noise = st.lists(
+    st.tuples(
+        st.sampled_from(["open far", "open near", "say", "say", "say"]), st.integers(0, 3), st.integers(0, 2**32)
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(noise)
+def test_whatever_a_program_says_nobody_else_notices(world: World, deeds: list[tuple[str, int, int]]) -> None:
+    with unharmed(world.one), unharmed(world.two):
+        with Raw(world.one.home.mailbox("network")) as raw:
+            for what, id, seed in deeds:
+                chance = random.Random(seed)
+                if what == "say":
+                    message, payload = chance.choice(words(chance.choice([1, 1000, WINDOW // 2 - CHUNK_COST])))
+                    say(raw, b"%d" % id, message, payload)
+                else:
+                    order = {
+                        "do": chance.choice(["echo", "hold", "ponder", "send", "reset", "fail"]),
+                        "size": 10_000_000,
+                    }
+                    peer = world.bob if what == "open far" else world.alice
+                    say(raw, b"%d" % id, ask_for(peer, chance.choice([1, 100, WINDOW])), msgspec.msgpack.encode(order))
+        quiet(world)
