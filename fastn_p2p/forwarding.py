@@ -137,9 +137,7 @@ async def _forward(home: Path | None, identity: str | None, peer: str, instance:
         async def connect() -> Session:
             return await client.connect(identity, peer, PROTOCOL, instance)
 
-        forwarder = Forwarder(listener, connect, trouble)
-        waiting = asyncio.ensure_future(stop.wait())
-        try:
+        async def serve() -> None:
             try:
                 await client.call(identity, peer, PROTOCOL, instance, {})
             except _PASSING as error:
@@ -148,17 +146,17 @@ async def _forward(home: Path | None, identity: str | None, peer: str, instance:
             put(str(listener.address))
             if not _is_private(listener.address):
                 say("whoever reaches this machine can use it, not only its own programs")
-            running = asyncio.ensure_future(forwarder.run())
-            try:
-                await asyncio.wait((running, waiting), return_when=asyncio.FIRST_COMPLETED)
-                if running.done():
-                    await running
-            finally:
-                running.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await running
+            await Forwarder(listener, connect, trouble).run()
+
+        tasks = asyncio.ensure_future(serve()), asyncio.ensure_future(stop.wait())
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[0].done():
+                tasks[0].result()
         finally:
-            waiting.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             listener.close()
     return Exit.OK
 

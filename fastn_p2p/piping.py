@@ -143,9 +143,9 @@ class _Descriptor:
 
 
 async def _ready(own: _Descriptor, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
-    ready = own.loop.create_future()
-    add(own.number, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    add(own.number, ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         remove(own.number)

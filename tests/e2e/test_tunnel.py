@@ -179,11 +179,16 @@ def test_what_will_never_work_is_said_at_once(world: World, arguments: list[str]
 def test_nobody_takes_the_address(world: World) -> None:
     """A reader that went away, and a closed standard output: as with other commands."""
     command = f"{' '.join(CLI)} forward {world.bob} web --listen 127.0.0.1:0"
-    for script, code in ((f"{command} >&-", Exit.STORAGE), (f"{command} >/dev/full", Exit.STORAGE)):
+    for script, code in (
+        (f"{command} >&-", Exit.STORAGE),
+        (f"{command} >/dev/full", Exit.STORAGE),
+        (f"{command} | true; exit ${{PIPESTATUS[0]}}", Exit.PIPE),
+    ):
         done = subprocess.run(
             ["bash", "-c", script], env=world.one.env, capture_output=True, text=True, timeout=20, check=False
         )
         assert done.returncode == code, done.stderr
+        assert len(done.stderr.splitlines()) <= 2, done.stderr
 
 
 def test_a_config_that_is_none_is_refused(world: World) -> None:

@@ -75,14 +75,15 @@ def test_a_thousand_requests_over_kept_connections(web: Forward, site: Path) -> 
         (site / f"page{number}").write_text(f"this is page {number}" * (number + 1))
     host, port = web.address.split(":")
     kept = [http.client.HTTPConnection(host, int(port), timeout=20) for _ in range(2)]
+    for connection in kept:
+        connection.connect()
+    sockets = [each.sock for each in kept]
     for number in range(1000):
         connection = kept[number % 2]
         connection.request("GET", f"/page{number % 10}")
         with connection.getresponse() as response:
             assert response.status == 200
             assert response.read().decode() == f"this is page {number % 10}" * (number % 10 + 1)
-        if number == 1:
-            sockets = [each.sock for each in kept]
     assert [each.sock for each in kept] == sockets, "a connection was not kept"
     for connection in kept:
         connection.close()

@@ -118,6 +118,11 @@ def methods(cls: type) -> dict[str, Any]:
     return {name: value for name, value in vars(cls).items() if not name.startswith("_") or name in kept}
 
 
+def function_of(member: Any) -> Any:
+    """The one behind a property, or the method itself."""
+    return member.fget if isinstance(member, property) else member
+
+
 def test_the_blocking_client_has_the_same_members() -> None:
     ours = {ENTERING.get(name, name) for name in methods(Client)} | {"home"}
     assert set(methods(sync.Client)) == ours
@@ -139,9 +144,8 @@ def test_the_blocking_session_has_the_same_members() -> None:
 
 @pytest.mark.parametrize("name", sorted(set(methods(Session)) - PLUMBING - {"__init__"}))
 def test_methods_of_the_blocking_session_take_the_same(name: str) -> None:
-    awaited, blocking = vars(Session)[name], vars(sync.Session)[ENTERING.get(name, name)]
-    if isinstance(awaited, property):
-        awaited, blocking = awaited.fget, blocking.fget
+    awaited = function_of(vars(Session)[name])
+    blocking = function_of(vars(sync.Session)[ENTERING.get(name, name)])
     assert described(blocking) == described(awaited)
     assert not inspect.iscoroutinefunction(blocking)
     returned = [str(inspect.signature(each).return_annotation) for each in (awaited, blocking)]
