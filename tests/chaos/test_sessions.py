@@ -22,6 +22,7 @@ from fastn_p2p_client.messages import AddProtocol
 from tests.chaos.chronicle import descriptors
 from tests.chaos.conftest import Couple
 from tests.chaos.traffic import Traffic
+from tests.e2e.test_sessions import sessions_in
 from tests.e2e.world import binding_of, counts_of, until
 from tests.harness import Daemon, eventually
 from tests.protocols import BLOCK, install_protocols
@@ -66,12 +67,7 @@ def run(couple: Couple, work: Callable[[Client], Awaitable[None]]) -> None:
 
 def standing(couple: Couple) -> int:
     """By the status of both daemons."""
-    count = 0
-    for daemon in (couple.alice, couple.bob):
-        status = daemon.status()
-        count += sum(binding.sessions for identity in status.identities for binding in identity.bindings)
-        count += sum(connection.streams - 1 for connection in status.connections)
-    return count
+    return sessions_in(couple.alice.status()) + sessions_in(couple.bob.status())
 
 
 async def nothing_is_left(couple: Couple, client: Client) -> None:

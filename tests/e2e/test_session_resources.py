@@ -115,8 +115,9 @@ def test_readers_that_stall_cost_a_window_each_and_give_it_back(world: World) ->
             session.reset()
 
     async def talk(client: Client) -> None:
-        await stall(client)
         async with within(world, GROWTH):
+            await stall(client)
+        async with within(world, LEAK):  # a second time it is the same memory
             await stall(client)
 
     run(world.one, talk)

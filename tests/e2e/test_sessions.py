@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 import fastn_p2p_client.errors as e
-from fastn_p2p_client import Client, Session
+from fastn_p2p_client import Client, Session, sync
 from fastn_p2p_client import messages as m
 from fastn_p2p_client.limits import MAX_INITIAL, MAX_RESET_CODE, MAX_SESSIONS_PER_PEER, RESET_CLOSED, RESET_FAILED
 from tests.e2e.world import World, binding_of, counts_of, give, until
@@ -45,20 +45,32 @@ def peer(world: World, request: pytest.FixtureRequest) -> str:
     return world.bob if request.param == "far" else world.alice
 
 
+@pytest.fixture(scope="module")
+def watchers(world: World) -> Iterator[list[sync.Client]]:
+    """A connection to each daemon."""
+    with world.one.client() as one, world.two.client() as two:
+        yield [one, two]
+
+
 @pytest.fixture(autouse=True)
-def nothing_is_left(world: World) -> Iterator[None]:
+def nothing_is_left(watchers: list[sync.Client]) -> Iterator[None]:
     yield
-    eventually(lambda: standing(world) == 0, "no session is left", 5)
+
+    def statuses() -> list[m.Status]:
+        return [reply.status for reply in (watcher.control(m.GetStatus()) for watcher in watchers)]  # type: ignore[union-attr]
+
+    eventually(lambda: sum(map(sessions_in, statuses())) == 0, "no session is left", 5)
 
 
 def standing(world: World) -> int:
     """How many sessions stand, by the status of both daemons."""
-    count = 0
-    for daemon in (world.one, world.two):
-        status = daemon.status()
-        count += sum(binding.sessions for identity in status.identities for binding in identity.bindings)
-        count += sum(connection.streams - 1 for connection in status.connections)
-    return count
+    return sessions_in(world.one.status()) + sessions_in(world.two.status())
+
+
+def sessions_in(status: m.Status) -> int:
+    """Those that are served there, and those that stand with peers."""
+    served = sum(binding.sessions for identity in status.identities for binding in identity.bindings)
+    return served + sum(connection.streams - 1 for connection in status.connections)
 
 
 def place(world: World, peer: str) -> tuple[Daemon, str]:
@@ -492,6 +504,7 @@ def test_one_more_than_the_limit_is_refused_and_there_is_room_again_once_one_has
         assert isinstance(await outcome(connect()), e.Overloaded)
         assert await client.call("alice", world.bob, "Trial", request={"do": "return", "value": 7}) == 7
         await sessions.pop().close()
+        await until(lambda: world.one.status().connections[0].streams == MAX_SESSIONS_PER_PEER, "one has ended")
         sessions.append(await connect())
         await asyncio.gather(*(session.write(b"x") for session in sessions))
         assert await asyncio.gather(*(session.read() for session in sessions)) == [b"x"] * MAX_SESSIONS_PER_PEER

@@ -382,12 +382,13 @@ def test_a_handler_that_has_not_noticed_yet_disturbs_no_later_session_with_the_s
 def test_who_is_not_there_is_said_precisely() -> None:
     async def scenario() -> None:
         bench = Bench(echo)
-        for changed, expected in (
+        cases: list[tuple[dict[str, Any], type[P2PError]]] = [
             ({"identity": "bob"}, PeerOffline),
             ({"protocol": "Other"}, ProtocolNotFound),
             ({"instance": "other"}, InstanceNotFound),
             ({"peer": b"no key"}, InvalidKey),
-        ):
+        ]
+        for changed, expected in cases:
             bench.offer(**changed)
             assert type(await bench.error()) is expected
         assert bench.dispatcher.in_flight == 0

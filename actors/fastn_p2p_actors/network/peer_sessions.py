@@ -24,6 +24,8 @@ __all__ = ["PeerSessions"]
 
 log = logging.getLogger(__name__)
 
+_ENDING: Final = MAX_SESSIONS_PER_PEER // 8
+"""Sessions of a peer, beside those that it may have, that may still be ending here when for the peer they have."""
 _OPENING_TIMEOUT: Final = 10.0
 """Seconds within which a stream must say what it is for."""
 
@@ -130,7 +132,7 @@ class PeerSessions:
                 raise BadMessage(reason=f"a stream that begins with {type(message).__name__}")
 
     def _check(self, request: WireOpen) -> None:
-        if self._theirs >= MAX_SESSIONS_PER_PEER:
+        if self._theirs >= MAX_SESSIONS_PER_PEER + _ENDING:
             raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
         self._connection.check_source(request.source)
         if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:
