@@ -22,7 +22,10 @@ _BURST: Final = 256
 """Messages of one connection that are handed over before other work of the loop gets a turn."""
 _PIECE: Final = 256 * 1024
 """Bytes that are given to the transport at once, and that it may hold before more waits here."""
+_SOCKET_BUFFER: Final = 256 * 1024
+"""Bytes that the kernel may hold of what was written, if it allows that many: the largest chunk of a session."""
 _GRACE: Final = 0.01
+"""Seconds more for a handshake that may have arrived while our own loop was held up."""
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class Connection(asyncio.Protocol):
         on_misfit: Callable[[list[bytes], str], object],
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self._socket = sock
         self._kind: SocketType = kind
         self._name = name
@@ -124,7 +128,7 @@ class Connection(asyncio.Protocol):
         if not self.up or transport is None:
             return False
         waiting = self._waiting
-        if self._paused and not credited and (len(waiting) >= SEND_QUEUE or self.backlog > SEND_QUEUE_BYTES):
+        if waiting and not credited and (len(waiting) >= SEND_QUEUE or self.backlog > SEND_QUEUE_BYTES):
             return False
         data, large = encode(correlation, header, payload)
         if self._gathering or self._paused or large is not None:
@@ -133,8 +137,8 @@ class Connection(asyncio.Protocol):
             if large is not None:
                 waiting.append(large)
                 self._waiting_bytes += len(large)
-                if not self._gathering:
-                    self._flush()
+            if self._waiting_bytes >= _PIECE or not self._gathering:
+                self._flush()
         elif not transport.is_closing():
             transport.write(data)
         if not self._gathering:
@@ -293,7 +297,6 @@ class Connection(asyncio.Protocol):
         self._on_ready()
 
     def _lose_patience(self) -> None:
-        """A loop that was held up itself looks at what has arrived first."""
         self._patience = self._loop.call_later(_GRACE, self._give_up)
 
     def _give_up(self) -> None:
