@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 import pytest
+import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -218,6 +220,35 @@ def test_a_program_that_takes_nothing_holds_no_more_than_its_windows(world: Worl
         eventually(lambda: binding_of(daemon, name, "Trial").sessions == 8, "they stand")
         serves(world)
         serves(world)
+    quiet(world)
+
+
+def test_a_program_that_grants_credit_for_what_it_has_not_read_is_found_out(world: World) -> None:
+    """Each chunk that is on its way is paid for again at once, and none of them is ever read."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    program = context.socket(zmq.DEALER)
+    program.set(zmq.RCVHWM, 1)
+    program.connect(f"ipc://{world.one.home.mailbox('network')}")
+    try:
+        with unharmed(world.one, grows_by=110 * MIB):
+            order = msgspec.msgpack.encode({"do": "send", "size": 1 << 40})
+            program.send_multipart([b"1", m.encode(ask_for(world.alice)), order])
+            grant = m.encode(m.Credit(200_000))
+
+            def stands() -> bool:
+                return binding_of(world.one, "alice", "Trial").sessions == 1
+
+            eventually(stands, "it stands")
+            for number in range(1500):  # 300 MB, if it is let
+                time.sleep(0.002)  # the handler has to use it before there is more
+                program.send_multipart([b"1", grant, b""])
+                if number % 50 == 49 and not stands():
+                    break
+            assert not stands()
+        serves(world)
+    finally:
+        program.close(0)
+        context.term()
     quiet(world)
 
 

@@ -30,10 +30,12 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.limits import (
     MAX_CALL_TIMEOUT,
     MAX_INITIAL,
+    MAX_MESSAGE,
     MAX_SESSIONS_PER_CLIENT,
+    SEND_QUEUE_BYTES,
     SESSION_WINDOW,
 )
-from fastn_p2p_client.messages import Failure, Message, Offer, Open, Opened, encode
+from fastn_p2p_client.messages import Credit, Failure, Message, Offer, Open, Opened, encode
 from fastn_p2p_client.names import check_name
 
 from ..mailbox import Mailbox, Sender
@@ -54,6 +56,9 @@ log = logging.getLogger(__name__)
 
 _OURS: Final = 3 << 62
 """Set in the ids that we choose for offers: apart from those of requests, and from those that programs choose."""
+
+_READS_NOTHING: Final = SEND_QUEUE_BYTES + MAX_MESSAGE
+"""Bytes that may wait for a process without any session."""
 
 
 def is_ours(correlation: bytes) -> bool:
@@ -230,14 +235,22 @@ class Sessions:
 
     def on_part(self, sender: Sender, correlation: bytes, header: bytes, message: Message, payload: bytes) -> None:
         """A message of a session that was asked for. One that nobody knows any more is dropped."""
-        if is_ours(correlation):
-            relay = self._served_by.get((sender, correlation))
-            if relay is not None:
-                relay.from_server(header, message, payload)
+        ours = is_ours(correlation)
+        relay = (self._served_by if ours else self._opened_by).get((sender, correlation))
+        if relay is None:
+            return
+        if type(message) is Credit and sender.backlog > _READS_NOTHING and self._grants_blindly(sender):
+            relay.fail(BadMessage(reason="credit for what has not been read"))
+        elif ours:
+            relay.from_server(header, message, payload)
         else:
-            relay = self._opened_by.get((sender, correlation))
-            if relay is not None:
-                relay.from_opener(header, message, payload)
+            relay.from_opener(header, message, payload)
+
+    def _grants_blindly(self, sender: Sender) -> bool:
+        """More waits for the process than it can have granted credit for, if it had read what it says it has."""
+        both = (self._opened_by, self._served_by)
+        sessions = sum(key[0] is sender for legs in both for key in legs)
+        return sender.backlog > _READS_NOTHING + sessions * SESSION_WINDOW
 
     def on_sender_gone(self, sender: Sender) -> None:
         """A local process has ended."""
