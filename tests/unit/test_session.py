@@ -725,19 +725,25 @@ class Player:
             self.complete = self.complete or not got
         return got
 
+    def _tasks(self) -> list[asyncio.Task[object]]:
+        return [task for task in (self._writing, self._reading, *self._closing) if task is not None]
+
     @property
     def waits(self) -> bool:
-        tasks = [self._writing, self._reading, *self._closing]
-        return any(task is not None and not task.done() for task in tasks)
+        return any(not task.done() for task in self._tasks())
+
+    def die(self) -> None:
+        for task in self._tasks():
+            task.cancel()
 
     def faults(self) -> Iterator[BaseException]:
         """Exceptions that are none of the system's."""
-        for task in (self._writing, self._reading, *self._closing):
-            if task is not None and task.done() and (error := task.exception()) is not None:
+        for task in self._tasks():
+            if task.done() and (error := task.exception()) is not None:
                 yield error
 
 
-def is_told_the_truth(player: Player, other: Player) -> None:
+def is_told_the_truth(player: Player, other: Player, *, broken: bool = False) -> None:
     """What one side has heard and seen, by what the other side has said."""
     assert other._stream.startswith(player.heard)
     assert player.session.bytes_read == len(player.heard)
@@ -747,6 +753,8 @@ def is_told_the_truth(player: Player, other: Player) -> None:
     for error in player.errors:
         if isinstance(error, StreamReset):
             assert error.reset_code in other.codes
+        elif isinstance(error, ConnectionLost):
+            assert broken
         else:
             assert isinstance(error, SessionClosed), repr(error)
     assert not list(player.faults())
@@ -799,6 +807,54 @@ def test_both_sides_are_over_in_whatever_order_things_happen(
         if isinstance(hop, RelayedHop):
             assert hop.relay.over
             assert hop.relay_ended == 1
+
+    with small_windows():
+        play(scenario)
+
+
+@settings(max_examples=250)
+@given(actions=actions, dead=st.integers(0, 1), more=actions, last=st.sampled_from(["close", "reset", "read"]))
+def test_whoever_is_left_when_the_other_side_dies_is_told_and_told_the_truth(
+    actions: list[tuple[str, int, int]], dead: int, more: list[tuple[str, int, int]], last: str
+) -> None:
+    """At any moment: what it has heard completely was said completely, and it waits for nothing."""
+
+    async def scenario() -> None:
+        hop = RelayedHop()
+        hop.server.accept()
+        hop.deliver_all()
+        players = [Player(session, stream) for session, stream in zip(hop.ends, STREAMS, strict=True)]
+        survivor, victim = players[1 - dead], players[dead]
+
+        async def act(actions: list[tuple[str, int, int]], *, alive: bool) -> None:
+            for what, where, size in actions:
+                if what == "deliver":
+                    for _ in range(size):
+                        hop.lines[where].deliver()
+                elif alive or where != dead:
+                    players[where].do(what, size)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+
+        await act(actions, alive=True)
+        victim.die()
+        towards_relay, towards_victim = (hop.lines[0], hop.lines[3]) if dead == 0 else (hop.lines[2], hop.lines[1])
+        while towards_relay.deliver():  # what it had said before counts
+            pass
+        (hop.relay.opener_gone if dead == 0 else hop.relay.server_gone)()
+        assert hop.relay.over
+        assert hop.relay_ended == 1
+        towards_victim.waiting.clear()
+        await act(more, alive=False)
+        survivor.do(last, 0)
+        await hop.settle()
+        if last == "read":  # it reads on until there is an end, and then everything is over
+            while survivor.session.bytes_read < victim.session.bytes_written and not survivor.errors:
+                survivor.do("read", CHUNK)
+                await hop.settle()
+        assert not survivor.waits
+        assert survivor.session.is_over
+        is_told_the_truth(survivor, victim, broken=True)
 
     with small_windows():
         play(scenario)
