@@ -78,16 +78,18 @@ def markdown(outcome: Outcome, conditions: Conditions, chart: Path) -> str:
     """The page."""
     parts = [
         "# Benchmarks",
-        "Written by `make bench`; every number here comes from one run of it. Each side makes the same calls on the "
-        "same machine in the same minutes, in turn and in alternating order, and a statement is the ratio of the "
-        "medians over all rounds; min-max is the spread of the single rounds' ratios.",
-        "- **raw** is an echo written straight on the iroh binding, with uvloop, msgspec and the binding's slow byte "
-        "writer repaired: two processes, one stream for each call (up to 1,024 at a time, where the default is "
-        "100), no daemon.\n"
+        "Written by `make bench`; every number here comes from one run of it. Each side does the same on the same "
+        "machine in the same minutes, in turn and in alternating order, and a statement is the ratio of the medians "
+        "over all rounds; min-max is the spread of the single rounds' ratios.",
+        "- **raw** is written straight on the iroh binding, with uvloop, msgspec and the binding's slow byte writer "
+        "repaired: two processes, no daemon. A call is a stream of its own (up to 1,024 at a time, where the default "
+        "is 100), a stream of bytes is one that carries many.\n"
         "- **stock** is the same with the binding as it comes.\n"
-        "- **fastn-p2p** is a program's `Client.call` through two daemons to a hosted Echo: program, network process, "
-        "network process, identity process, and back.\n\n"
-        "All of them send 64 characters and get `Echo: ` and the same back, encoded and decoded with msgpack.",
+        "- **fastn-p2p** is a program's `Client.call` or `Client.connect` through two daemons to a hosted protocol: "
+        "program, network process, network process, identity process, and back.\n\n"
+        "A call sends 64 characters and gets `Echo: ` and the same back, encoded and decoded with msgpack. A stream is "
+        "written in blocks of 256 KiB for as long as a phase lasts, read in pieces of up to 256 KiB, and counted where "
+        "it is read, after a warm-up; nothing else is done with the bytes.",
         f"![the statements and the main figures as bars]({chart.name})",
         "## Statements",
         _lines(_HEADER, [_cells(statement) for statement in outcome.statements]),
