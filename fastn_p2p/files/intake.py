@@ -56,21 +56,26 @@ class Intake:
         """
         while (entry := await self._next()) is not None:
             try:
-                await pull(frames, entry.path, self._destination, entry.path, entry, _nothing, exact=True)
-                await frames.say(Have(entry.path))
-            except FileError as error:
-                await self._settle(failed=True)
-                await give_up(frames, entry.path, error)
+                failed = not await self._get(frames, entry)
             except BaseException:
                 await self._put_back(entry)
                 raise
-            else:
-                await self._settle()
+            await self._settle(failed=failed)
 
     def abandon(self) -> None:
         """No more files are got than are under way."""
         self._failed += len(self._missing)
         self._missing.clear()
+
+    async def _get(self, frames: Frames, entry: Entry) -> bool:
+        """Whether the file is there; the other side knows what came of it."""
+        try:
+            await pull(frames, entry.path, self._destination, entry.path, entry, _nothing, exact=True)
+        except FileError as error:
+            await give_up(frames, entry.path, error)
+            return False
+        await frames.say(Have(entry.path))
+        return True
 
     async def _next(self) -> Entry | None:
         async with self._news:
@@ -86,7 +91,7 @@ class Intake:
                     await self._on_complete()
             return None
 
-    async def _settle(self, *, failed: bool = False) -> None:
+    async def _settle(self, *, failed: bool) -> None:
         async with self._news:
             self._under_way -= 1
             self._failed += failed

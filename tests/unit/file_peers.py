@@ -15,7 +15,7 @@ from fastn_p2p.files.events import Event, Expected, Moved
 from fastn_p2p.files.remote import Files
 from fastn_p2p.files.settings import Settings
 from fastn_p2p.protocols.file_transfer import FileTransfer
-from fastn_p2p_client.errors import ApplicationError, ConnectionLost, P2PError
+from fastn_p2p_client.errors import ApplicationError, ConnectionLost, P2PError, PeerOffline
 from fastn_p2p_client.handlers import RequestHandler, StreamHandler
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import RESET_FAILED
@@ -69,6 +69,7 @@ class Line:
         self.refusals: list[P2PError] = []
         self.opened = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_up = True
         self.protocol = self._started()
 
     def _started(self) -> FileTransfer:
@@ -77,12 +78,14 @@ class Line:
 
     async def restart(self) -> None:
         """The process that serves is killed, and another one started."""
+        self._is_up = False
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.protocol = self._started()
         await self.protocol.on_check()
         await self.protocol.on_activate()
+        self._is_up = True
 
     def files(self) -> Files:
         return Files(self, None, "alice")  # type: ignore[arg-type]
@@ -104,6 +107,8 @@ class Line:
         returns: Any,
         timeout: float,
     ) -> Any:
+        if not self._is_up:
+            raise PeerOffline(peer="alice")
         handler = RequestHandler.of_protocol(self.protocol)
         assert handler is not None
         decoded = handler.decode(msgspec.msgpack.encode(request))
@@ -113,6 +118,8 @@ class Line:
     async def connect(self, _identity: str | None, _peer: str, _protocol: str, _instance: str, initial: Any) -> Session:
         if self.refusals:
             raise self.refusals.pop(0)
+        if not self._is_up:
+            raise PeerOffline(peer="alice")
         handler = StreamHandler.of_protocol(self.protocol)
         assert handler is not None
         assert handler.decode is not None
