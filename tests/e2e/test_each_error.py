@@ -227,7 +227,9 @@ CASES: dict[str, Callable[[World], Case]] = {
         add("Echo", identity="nobody"), e.IdentityNotFound(identity="nobody"), "fastn-p2p create-identity nobody"
     ),
     "a protocol that is not installed": lambda w: Case(
-        add("Nope"), e.ProtocolNotInstalled(protocol="Nope", installed=["Echo", "Trial"]), "installed: Echo, Trial"
+        add("Nope"),
+        e.ProtocolNotInstalled(protocol="Nope", installed=["Echo", "FileTransfer", "Trial", "Tunnel"]),
+        "installed: Echo, ",
     ),
     "a protocol that is there already": lambda w: Case(
         add("Echo", "default"),
