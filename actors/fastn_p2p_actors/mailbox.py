@@ -8,7 +8,6 @@ and pid of the process at the other end. The vault's mailbox asks for keys as we
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import socket
@@ -30,7 +29,6 @@ _CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
 _ACCEPTED_AT_ONCE: Final = 64
 """Connections let in before other work of the loop gets a turn."""
-_NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _ROOM_PAUSE: Final = 0.1
 """Seconds until a connection is accepted again after the kernel had no descriptor for one."""
 
@@ -174,9 +172,7 @@ class Mailbox:
             except (BlockingIOError, ConnectionAbortedError):
                 self._no_room = False
                 return
-            except OSError as error:
-                if error.errno not in _NO_ROOM:
-                    raise
+            except OSError as error:  # no descriptor, no memory: trying again at once would only take the processor
                 self._stop_listening()
                 self._loop.call_later(_ROOM_PAUSE, self._listen)
                 if not self._no_room:
@@ -189,6 +185,7 @@ class Mailbox:
         pid, uid, _ = _CREDENTIALS.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         if uid != self._uid:
             self.dropped += 1
+            log.warning("%s: process %d of user %d turned away", self._path.stem, pid, uid)
             accepted.close()
             return
         accepted.setblocking(False)

@@ -20,7 +20,8 @@ Layout
 ``protocol``    ``Protocol``: a class that serves; ``handlers``, ``binding``, ``dispatch`` and ``session_host`` bring
                 requests and sessions to it; ``testing`` is for tests of it
 ``link``        what is asked of one process of the daemon, and how it ends; ``deadlines`` is under it
-``dialler``     the connection of a link, made again whenever it ends; ``connection`` is one of them, ``zmtp`` its bytes
+``dialler``     the connection of a link, made again whenever it ends; ``connection`` is one of them, ``zmtp``
+                and ``decoder`` its bytes
 ``dealer``      the same over libzmq, for mailboxes that ask for CURVE keys; with ``outbox`` and ``sockets``
 ``home``        where the daemon's files are
 """

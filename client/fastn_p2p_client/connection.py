@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
+from .decoder import Decoder
 from .errors import ConnectionLost
 from .limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
-from .zmtp import GREETING, LARGE, Decoder, Malformed, OnMessage, Payload, SocketType, encode, pong, ready
+from .zmtp import GREETING, LARGE, Malformed, OnMessage, Payload, SocketType, encode, pong, ready
 
 __all__ = ["Connection"]
 

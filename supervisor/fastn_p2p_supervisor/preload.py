@@ -32,6 +32,8 @@ MODULES: Final = (
     "fastn_p2p_actors.settings",
     "fastn_p2p_actors.stage",
     "fastn_p2p_actors.mailbox",
+    "fastn_p2p_actors.curve_mailbox",
+    "fastn_p2p_client.dealer",
     "fastn_p2p_actors.identity",
 )
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastn_p2p_client.decoder import Decoder
 from fastn_p2p_client.limits import MAX_GROUP, MAX_HEADER, MAX_MESSAGE, MAX_PAYLOAD
-from fastn_p2p_client.zmtp import GREETING, LARGE, Decoder, Malformed, Payload, SocketType, encode, pong, ready
+from fastn_p2p_client.zmtp import GREETING, LARGE, Malformed, Payload, SocketType, encode, pong, ready
 
 Message = tuple[bytes, bytes, bytes]
 OPENING = GREETING + ready("DEALER")
