@@ -109,10 +109,13 @@ class Line:
     ) -> Any:
         if not self._is_up:
             raise PeerOffline(peer="alice")
-        handler = RequestHandler.of_protocol(self.protocol)
+        process = self.protocol
+        handler = RequestHandler.of_protocol(process)
         assert handler is not None
         decoded = handler.decode(msgspec.msgpack.encode(request))
         reply = await handler.call(decoded, self.peer)
+        if self.protocol is not process:
+            raise ConnectionLost(what="the process")
         return msgspec.msgpack.decode(msgspec.msgpack.encode(reply), type=returns)
 
     async def connect(self, _identity: str | None, _peer: str, _protocol: str, _instance: str, initial: Any) -> Session:
