@@ -56,7 +56,7 @@ def summed_up(tally: Tally, seconds: float, *, json: bool) -> None:
         end = Ended(tally.done, tally.kept, tally.omitted, len(tally.failures), tally.moved, round(seconds, 3))
         put(as_json(end))
         return
-    words = [f"{tally.done} file{'' if tally.done == 1 else 's'}, {size_of(tally.moved)} in {seconds:.1f} s"]
+    words = [f"{_files(tally.done)}, {size_of(tally.moved)} in {seconds:.1f} s"]
     if tally.moved and seconds > 0:
         words[0] += f" ({size_of(round(tally.moved / seconds))}/s)"
     if tally.kept:
@@ -78,6 +78,10 @@ def size_of(size: int) -> str:
     return f"{number:.1f} TB"
 
 
+def _files(number: int) -> str:
+    return f"{number} file{'' if number == 1 else 's'}"
+
+
 def _tell(event: Event) -> None:
     words = _words(event)
     if words:
@@ -95,13 +99,13 @@ def _words(event: Event) -> str:
     if isinstance(event, Retrying):
         return f"{event.reason}; trying again"
     if isinstance(event, Offered):
-        return _OFFER_WORDS[event.state].format(id=event.offer, files=event.files, size=size_of(event.bytes))
+        return _OFFER_WORDS[event.state].format(id=event.offer, files=_files(event.files), size=size_of(event.bytes))
     return ""
 
 
 _OFFER_WORDS: Final = {
-    "waiting": "offer {id} ({files} files, {size}) waits for the other side: `fastn-p2p files accept {id}`",
-    "accepted": "offer {id} ({files} files, {size}) is accepted",
+    "waiting": "offer {id} ({files}, {size}) waits for the other side: `fastn-p2p files accept {id}`",
+    "accepted": "offer {id} ({files}, {size}) is accepted",
     "rejected": "offer {id} is rejected",
     "finished": "offer {id} is complete",
 }
