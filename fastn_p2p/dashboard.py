@@ -137,9 +137,7 @@ def _presence(identity: IdentityStatus, known: bool) -> Text:
 
 
 def _bindings(bindings: Sequence[BindingStatus]) -> Table:
-    table = _table(
-        "protocol", "instance", "access", ">calls", ">errors", ">busy", ">p50/p99 ms", ">streams"
-    )
+    table = _table("protocol", "instance", "access", ">calls", ">errors", ">busy", ">p50/p99 ms", ">streams")
     for each in bindings:
         table.add_row(
             plain(each.protocol),
