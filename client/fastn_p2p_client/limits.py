@@ -66,7 +66,7 @@ HANDSHAKE_IVL_MS: Final = 500
 SEND_QUEUE: Final = 20_000
 """Messages queued towards one peer of a local socket; one more gets ``Overloaded``."""
 SEND_QUEUE_BYTES: Final = 64 * 1024 * 1024
-"""Payload bytes queued towards one peer of a local socket; then also one more message gets ``Overloaded``."""
+"""Bytes queued towards one peer of a local socket; then also one more message gets ``Overloaded``."""
 MAX_GROUP: Final = 64
 """Messages in one ZeroMQ message."""
 MAX_GROUP_BYTES: Final = 2 * MAX_MESSAGE
