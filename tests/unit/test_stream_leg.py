@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 import uvloop
 
 from fastn_p2p_actors.network import stream_leg
+from fastn_p2p_actors.network.manners import BLOCK, Manners
 from fastn_p2p_actors.network.stream_leg import StreamLeg
 from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
@@ -24,8 +26,9 @@ class Bench:
         self.said: list[Message] = []
         self.heard = b""
         self.sent = self.received = 0
+        self.manners = Manners(time.monotonic, lambda: None)
         self.leg = StreamLeg(
-            self.stream.halves(), self._hear, self._count, credit, preamble=preamble, leftover=leftover
+            self.stream.halves(), self._hear, self._count, self.manners, credit, preamble=preamble, leftover=leftover
         )
 
     def _hear(self, header: bytes, message: Message, payload: bytes) -> None:
@@ -76,6 +79,29 @@ def test_chunks_are_written_and_their_credit_comes_back() -> None:
         await turns()
         assert bench.end == "finished"
         assert bench.said[-1] == Done()
+        bench.leg.close()
+
+    play(scenario)
+
+
+def test_large_blocks_are_written_in_small_ones_while_there_are_calls() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        sizes: list[int] = []
+        write_all = bench.stream.sending.write_all
+
+        async def note(data: bytes) -> None:
+            sizes.append(len(data))
+            await write_all(data)
+
+        bench.stream.sending.write_all = note  # type: ignore[method-assign]
+        bench.take(Chunk(), payload=bytes(MAX_CHUNK))
+        await turns()
+        bench.manners.called()
+        bench.take(Chunk(), payload=bytes(MAX_CHUNK))
+        while len(bench.stream.sending.written) < 2 * MAX_CHUNK:
+            await asyncio.sleep(0)
+        assert sizes == [MAX_CHUNK, *[BLOCK] * (MAX_CHUNK // BLOCK)]
         bench.leg.close()
 
     play(scenario)

@@ -11,6 +11,7 @@ Layout
 ``presence``        delegations and records of the identities that are online, renewed in time
 ``address_book``    peers by name; ``host_directory`` and ``resolvers`` find the others
 ``pool``            one ``connection`` to each daemon; ``neighbours`` finds them again after a crash
+``manners``         what sessions leave to calls
 ``peer_sessions``   the sessions over one connection, ``peer_streams`` until they are open; ``bulk``: large payloads
 ``introductions``   who speaks through the other end of a connection
 ``intake``          the memory that large payloads of all peers may take

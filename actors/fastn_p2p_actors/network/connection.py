@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -28,6 +29,7 @@ from ..credentials import Delegation
 from .bulk import MAX_BULK_STREAMS, Bulk
 from .intake import Intake
 from .introductions import Introductions
+from .manners import Manners
 from .peer_sessions import PeerSessions
 from .peer_streams import Arrival, said_by_peer
 from .wire import (
@@ -161,6 +163,8 @@ class PeerConnection:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bulk = Bulk(raw, self, intake, self._spawn)
         self.sessions = PeerSessions(self, raw)
+        self.manners = Manners(time.perf_counter, lambda: self._write(frame(WirePing())))
+        """What sessions leave to calls."""
         self._watchdog: asyncio.TimerHandle | None = None
         self._asked_at = 0.0
         """When the first request was sent since the other side was last heard."""
@@ -293,6 +297,7 @@ class PeerConnection:
                 self._write(frame(WireIntroduce(introduction)))
             self._write(frame(request, payload))
         self.expect()
+        self.manners.called()
         return number
 
     def expect(self) -> None:
@@ -427,6 +432,7 @@ class PeerConnection:
         """A frame has come, on the channel or on a bulk stream."""
         kind = type(message)
         if kind is WireReply:
+            self.manners.called()
             call = self.pending.pop(message.id, None)  # type: ignore[union-attr]
             if call is not None:
                 call.on_reply(payload)
@@ -451,6 +457,8 @@ class PeerConnection:
         elif isinstance(message, WirePing):
             if not self._out or self._out[-1] is not _PONG:
                 self._write(_PONG)
+        elif isinstance(message, WirePong):
+            self.manners.answered()
         elif isinstance(message, WireHello):
             self._on_hello(message)
 
@@ -512,6 +520,7 @@ class PeerConnection:
             self.answer(_failure(request.id, Overloaded(what="calls in flight", limit=MAX_CALLS_PER_PEER)))
             return
         self.used_at = self._loop.time()
+        self.manners.called()
         self._owner.on_request(self, request, payload)
 
     def shed(self, reason: str) -> None:

@@ -11,6 +11,7 @@ from iroh.iroh_ffi import IrohError
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError
 from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER, RESET_LOST
 
+from .manners import Manners
 from .peer_streams import Approach, Arrival, give_up, read_frame, refuse
 from .stream_leg import Halves
 from .wire import Opening, WireFailure, WireIntroduce, WireOpen, frame
@@ -42,6 +43,10 @@ class PeerSessions:
 
     def __len__(self) -> int:
         return len(self._legs)
+
+    @property
+    def manners(self) -> Manners:
+        return self._connection.manners
 
     @property
     def name(self) -> str:

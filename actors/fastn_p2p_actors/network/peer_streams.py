@@ -108,7 +108,9 @@ class Approach:
             return
         sessions.count(0, opening.taken)
         if isinstance(answer, WireAccept):
-            self._leg = StreamLeg(stream, self._emit, sessions.count, self._credit, leftover=opening.rest())
+            self._leg = StreamLeg(
+                stream, self._emit, sessions.count, sessions.manners, self._credit, leftover=opening.rest()
+            )
             opened = Opened(SESSION_WINDOW)
             self._emit(encode(opened), opened, b"")
             self._leg.start()
@@ -146,7 +148,9 @@ class Arrival:
             self._leg.take(header, message, payload)
         elif isinstance(message, Opened):
             self._answer()
-            self._leg = StreamLeg(self._stream, self._emit, self._sessions.count, message.credit, preamble=_ACCEPT)
+            self._leg = StreamLeg(
+                self._stream, self._emit, self._sessions.count, self._sessions.manners, message.credit, preamble=_ACCEPT
+            )
             self._leg.start()
         elif isinstance(message, ApplicationFailure):
             self._refuse(WireRefusal(0, message.kind, message.message), payload)

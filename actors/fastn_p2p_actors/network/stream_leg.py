@@ -19,6 +19,8 @@ from fastn_p2p_client.errors import BadMessage, ConnectionLost
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_FAILED, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.messages import Cancel, Chunk, Credit, Done, Eof, Failure, Message, Reset, Stop, encode
 
+from .manners import BLOCK, Manners
+
 if TYPE_CHECKING:
     from iroh.iroh_ffi import BiStream, RecvStream, SendStream
 
@@ -70,6 +72,7 @@ class StreamLeg:
         stream: Halves,
         emit: Emit,
         traffic: Traffic,
+        manners: Manners,
         credit: int,
         *,
         preamble: bytes = b"",
@@ -80,6 +83,7 @@ class StreamLeg:
         self._recv = stream.recv
         self._emit = emit
         self._traffic = traffic
+        self._manners = manners
         self._credit = credit
         self._granted = SESSION_WINDOW
         self._preamble = preamble
@@ -139,11 +143,11 @@ class StreamLeg:
                 if self._preamble:
                     head, self._preamble = self._preamble, b""
                     data, cost = self._next_block() if queue else (b"", 0)
-                    await self._send.write_all(head + data)
+                    await self._write_out(head + data)
                     self._written(len(data), cost)
                 elif queue:
                     data, cost = self._next_block()
-                    await self._send.write_all(data)
+                    await self._write_out(data)
                     self._written(len(data), cost)
                 elif self._eof:
                     await self._send.finish()
@@ -156,6 +160,19 @@ class StreamLeg:
                     self._wake_writer = None
         except IrohError as error:
             self._write_failed(error)
+
+    async def _write_out(self, data: bytes) -> None:
+        """Write it all, and let others of the loop have their turn: QUIC takes a large block without waiting."""
+        manners = self._manners
+        if not manners.asked_for:
+            await self._send.write_all(data)
+            await asyncio.sleep(0)
+            return
+        for start in range(0, len(data), BLOCK):
+            block = data[start : start + BLOCK]
+            if manners.asked_for:
+                await manners.wait(len(block))
+            await self._send.write_all(block)
 
     def _written(self, size: int, cost: int) -> None:
         if cost:

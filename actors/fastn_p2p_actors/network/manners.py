@@ -1,0 +1,86 @@
+"""What sessions leave to calls: while somebody calls over a connection, streams make room for it.
+
+A stream that is written as fast as QUIC takes it keeps a window's worth of bytes in front of everybody: calls that take
+1 ms take 10 ms then, and 20 ms at worst. So while there are calls, sessions are written in small blocks and at a pace
+that is found by asking: pings go to and fro, and the pace falls when they take longer than they need to, and grows when
+they do not. Where cores and wire have room for both, that is soon as fast as without calls; and it never falls below
+what few networks carry anyway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["BLOCK", "Manners"]
+
+BLOCK: Final = 64 * 1024
+"""Bytes of a stream that are written at once while there are calls."""
+_REMEMBERED: Final = 0.25
+"""Seconds after the last sign of a call for which more are expected."""
+_SLOWEST: Final = 16e6
+_FIRST: Final = 48e6
+_FASTEST: Final = 4e9
+"""Bytes per second, over all sessions of a connection."""
+_TOLERATED: Final = 0.0011
+"""Seconds that a ping may take longer than the fastest one."""
+_PROBE_EVERY: Final = 0.01
+_DOWN: Final = 0.75
+_UP: Final = 1.08
+
+
+class Manners:
+    """Those of one connection, for what this side writes.
+
+    Args:
+        clock: seconds, as exact as can be had.
+        probe: sends a ping.
+    """
+
+    __slots__ = ("_best", "_busy_until", "_clock", "_free_at", "_probe", "_probed_at", "_waiting", "pace")
+
+    def __init__(self, clock: Callable[[], float], probe: Callable[[], None]) -> None:
+        self._clock = clock
+        self._probe = probe
+        self.pace = _FIRST
+        """Bytes per second that sessions are written at while there are calls."""
+        self._best = float("inf")
+        self._busy_until = 0.0
+        self._free_at = 0.0
+        self._probed_at = 0.0
+        self._waiting = False
+        """For the answer to a ping."""
+
+    def called(self) -> None:
+        """A call, or its answer, has come or gone."""
+        self._busy_until = self._clock() + _REMEMBERED
+
+    @property
+    def asked_for(self) -> bool:
+        """Whether there are calls at the moment."""
+        return self._clock() < self._busy_until
+
+    def answered(self) -> None:
+        """A ping has come back."""
+        if not self._waiting:
+            return
+        self._waiting = False
+        took = self._clock() - self._probed_at
+        self._best = min(self._best, took)
+        if took > self._best + _TOLERATED:
+            self.pace = max(_SLOWEST, self.pace * _DOWN)
+        else:
+            self.pace = min(_FASTEST, self.pace * _UP)
+
+    async def wait(self, size: int) -> None:
+        """Returns when so many bytes may be written."""
+        now = self._clock()
+        if not self._waiting and now - self._probed_at >= _PROBE_EVERY:
+            self._waiting = True
+            self._probed_at = now
+            self._probe()
+        begin = max(self._free_at, now - size / self.pace)
+        self._free_at = begin + size / self.pace
+        pause = self._free_at - now
+        await asyncio.sleep(pause if pause > 0 else 0)

@@ -1,0 +1,100 @@
+"""What sessions leave to calls, with a clock of our own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from fastn_p2p_actors.network.manners import BLOCK, Manners
+
+
+class Scene:
+    """A clock that sleeping moves on, and pings that are counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        self.pings = 0
+        self.manners = Manners(lambda: self.now, self._ping)
+        monkeypatch.setattr(asyncio, "sleep", self._sleep)
+
+    def _ping(self) -> None:
+        self.pings += 1
+
+    async def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def write(self, size: int, *, answer_after: float | None = None) -> float:
+        """Seconds that so many bytes take in blocks; each ping is answered when so much time has passed."""
+        began = self.now
+        for _ in range(size // BLOCK):
+            pings = self.pings
+            asyncio.run(self.manners.wait(BLOCK))
+            if answer_after is not None and self.pings > pings:
+                self.now += answer_after
+                self.manners.answered()
+        return self.now - began
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(monkeypatch)
+
+
+def test_nothing_is_asked_for_without_calls(scene: Scene) -> None:
+    assert not scene.manners.asked_for
+    scene.manners.called()
+    assert scene.manners.asked_for
+    scene.now += 1
+    assert not scene.manners.asked_for
+
+
+def test_streams_keep_to_their_pace(scene: Scene) -> None:
+    pace = scene.manners.pace
+    took = scene.write(10 * int(pace) // BLOCK * BLOCK)
+    assert took == pytest.approx(10, rel=0.02)
+
+
+def test_time_without_writing_is_not_made_up_for(scene: Scene) -> None:
+    scene.write(BLOCK)
+    scene.now += 60
+    assert scene.write(100 * BLOCK) == pytest.approx(100 * BLOCK / scene.manners.pace, rel=0.05)
+
+
+def test_the_pace_grows_while_pings_come_back_soon(scene: Scene) -> None:
+    before = scene.manners.pace
+    scene.write(200 * BLOCK, answer_after=0.0004)
+    assert scene.manners.pace > 2 * before
+
+
+def test_the_pace_falls_when_pings_take_longer_and_not_without_end(scene: Scene) -> None:
+    before = scene.manners.pace
+    scene.write(2 * BLOCK, answer_after=0.0004)
+    scene.write(500 * BLOCK, answer_after=0.02)
+    assert 10e6 < scene.manners.pace < before
+    slowest = scene.manners.pace
+    scene.write(500 * BLOCK, answer_after=0.02)
+    assert scene.manners.pace == slowest
+
+
+def test_a_far_peer_is_no_slower_than_it_has_to_be(scene: Scene) -> None:
+    """What counts is how much longer a ping takes than the fastest one."""
+    before = scene.manners.pace
+    scene.write(200 * BLOCK, answer_after=0.1)
+    assert scene.manners.pace > before
+
+
+def test_one_ping_at_a_time_and_not_too_many(scene: Scene) -> None:
+    scene.write(100 * BLOCK)
+    assert scene.pings == 1  # nobody has answered
+    scene.manners.answered()
+    began = scene.now
+    scene.write(1000 * BLOCK, answer_after=0.0)
+    assert scene.pings - 1 <= (scene.now - began) / 0.01 + 1
+
+
+def test_an_answer_that_nobody_asked_for_changes_nothing(scene: Scene) -> None:
+    before: Any = scene.manners.pace
+    scene.manners.answered()
+    assert scene.manners.pace == before
