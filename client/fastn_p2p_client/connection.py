@@ -123,7 +123,8 @@ class Connection(asyncio.Protocol):
         """Send one message; False, and nothing is sent, when the connection has ended or too much waits already.
 
         A large payload is not copied: it must stay as it is. For what the other side has granted credit for, its own
-        bound, this queue's does not count.
+        bound, this queue's does not count; and it waits for the end of the turn, as a session seldom says one thing
+        alone.
         """
         transport = self._transport
         if not self.up or transport is None:
@@ -132,13 +133,13 @@ class Connection(asyncio.Protocol):
         if waiting and not credited and (len(waiting) >= SEND_QUEUE or self.backlog > SEND_QUEUE_BYTES):
             return False
         data, large = encode(correlation, header, payload)
-        if self._gathering or self._paused or large is not None:
+        if self._gathering or self._paused or credited or large is not None:
             waiting.append(data)
             self._waiting_bytes += len(data)
             if large is not None:
                 waiting.append(large)
                 self._waiting_bytes += len(large)
-            if self._waiting_bytes >= _PIECE or not self._gathering:
+            if self._waiting_bytes >= _PIECE or (large is not None and not self._gathering):
                 self._flush()
         elif not transport.is_closing():
             transport.write(data)

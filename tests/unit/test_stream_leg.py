@@ -30,6 +30,7 @@ class Bench:
         self.leg = StreamLeg(
             self.stream.halves(), self._hear, self._count, self.manners, credit, preamble=preamble, leftover=leftover
         )
+        self.leg.start()
 
     def _hear(self, header: bytes, message: Message, payload: bytes) -> None:
         assert header == encode(message)

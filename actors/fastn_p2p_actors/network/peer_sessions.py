@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _ENDING: Final = MAX_SESSIONS_PER_PEER // 8
 """Sessions of a peer, beside those that it may have, that may still be ending here when for the peer they have."""
+_SPARE_AFTER: Final = 0.001
+"""Seconds after which a stream that was taken is replaced: the session that has it goes first."""
 _OPENING_TIMEOUT: Final = 10.0
 """Seconds within which a stream must say what it is for."""
 
@@ -39,7 +41,11 @@ class PeerSessions:
         self._raw = raw
         self._legs: set[Approach | Arrival] = set()
         self._mine = self._theirs = 0
+        self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
+        self._spare: Halves | None = None
+        """For the next session that we open."""
+        self._laying: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._legs)
@@ -85,17 +91,33 @@ class PeerSessions:
         return first + frame(request, payload)
 
     async def open_stream(self) -> Halves:
-        """Raises IrohError when the connection has ended."""
-        return Halves.of(await self._raw.open_bi())
+        """A stream that nothing has been said on. Raises IrohError when the connection has ended."""
+        self._loop.call_later(_SPARE_AFTER, self._lay_aside)
+        spare, self._spare = self._spare, None
+        return spare or Halves.of(await self._raw.open_bi())
+
+    def _lay_aside(self) -> None:
+        """Have the next stream at hand. The peer does not see it before something is said on it."""
+        if self._spare is None and self._laying is None and not self._connection.closed:
+            self._laying = self._loop.create_task(self._open_spare())
+
+    async def _open_spare(self) -> None:
+        try:
+            self._spare = Halves.of(await self._raw.open_bi())
+        except IrohError as error:
+            log.debug("no stream for the next session with %s: %s", self.name, error.message())
+        finally:
+            self._laying = None
 
     # ── those that the peer opens ────────────────────────────────────────────────────────────────
 
     async def accept(self) -> None:
         """Take every stream that the peer opens. Raises IrohError when the connection has ended."""
         while True:
-            task = asyncio.get_running_loop().create_task(self._arrive(Halves.of(await self._raw.accept_bi())))
+            task = self._loop.create_task(self._arrive(Halves.of(await self._raw.accept_bi())))
             self._arriving.add(task)
             task.add_done_callback(self._arriving.discard)
+            await asyncio.sleep(0)  # it goes before the look for the next one
 
     async def _arrive(self, stream: Halves) -> None:
         opening = Opening(max(MAX_INITIAL, 1))
@@ -157,6 +179,9 @@ class PeerSessions:
         """The connection has ended."""
         for task in self._arriving:
             task.cancel()
+        if self._laying is not None:
+            self._laying.cancel()
+        self._spare = None
         for leg in list(self._legs):
             leg.lost()
 

@@ -95,17 +95,17 @@ class StreamLeg:
         self._wake_reader: asyncio.Future[None] | None = None
         self._wake_writer: asyncio.Future[None] | None = None
         self._closing: set[asyncio.Task[Any]] = set()
-        self._reader = self._loop.create_task(self._read())
-        self._writer = self._loop.create_task(self._write())
         self._watcher: asyncio.Task[None] | None = None
         self._watch_soon = self._loop.call_later(_LOOK_FOR_STOP, self._watch)
 
     def start(self) -> None:
-        """Pass on what has come already, without waiting for a turn of the event loop."""
+        """Pass on what has come already, without waiting for a turn of the event loop, and begin."""
         leftover = self._leftover
         if leftover and len(leftover) + CHUNK_COST <= self._credit:
             self._leftover = b""
             self._pass_on(leftover)
+        self._writer = self._loop.create_task(self._write())  # before the reader, whose first look takes its time
+        self._reader = self._loop.create_task(self._read())
 
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
