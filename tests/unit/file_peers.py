@@ -68,6 +68,8 @@ class Line:
         self.cuts: list[int] = []
         self.refusals: list[P2PError] = []
         self.opened = 0
+        self._said_no: dict[Session, ApplicationError] = {}
+        """What a handler has refused with, until whoever wanted the session is told."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_up = True
         self.protocol = self._started()
@@ -136,8 +138,10 @@ class Line:
         task.add_done_callback(self._tasks.discard)
         try:
             await ours.opened
-        except _RefusedError as error:
-            raise ApplicationError(error.error.kind, error.error.message, error.error.payload) from None
+        except ConnectionLost:
+            if ours in self._said_no:
+                raise self._said_no.pop(ours) from None
+            raise
         return ours
 
     async def _serve(self, handler: StreamHandler, ours: Session, theirs: Session, order: Any) -> None:
@@ -148,7 +152,8 @@ class Line:
             if theirs.opened.done():
                 theirs.abort(RESET_FAILED)
                 raise
-            ours.fail(_RefusedError(error))
+            self._said_no[ours] = error
+            ours.fail(ConnectionLost(what="what the handler has refused"))
         except P2PError:
             theirs.abort(RESET_FAILED)
         except asyncio.CancelledError:
@@ -169,14 +174,6 @@ class Impostor(Line):
             await theirs.close()
         except P2PError:
             theirs.abort(RESET_FAILED)
-
-
-class _RefusedError(P2PError):
-    """Carries what a handler has refused with to the one who wanted a session."""
-
-    def __init__(self, error: ApplicationError) -> None:  # type: ignore[no-untyped-call,unused-ignore]
-        Exception.__init__(self)
-        self.error = error
 
 
 def _cut_after(ours: Session, theirs: Session, size: int, tasks: set[asyncio.Task[None]]) -> None:

@@ -110,8 +110,16 @@ def test_every_pinned_version_is_documented() -> None:
         if line and not line.startswith(("#", "-r"))
     ]
     table = (ROOT / "docs" / "dependencies.md").read_text().splitlines()
-    rows = [[cell.strip() for cell in row.split("|")[1:3]] for row in table if row.startswith("| ")]
-    documented = [row for row in rows if row[0] not in {"package", "---"}]
+    documented: list[list[str]] = []
+    of_packages = False
+    for row in table:
+        cells = [cell.strip() for cell in row.split("|")[1:3]]
+        if not row.startswith("| "):
+            of_packages = False
+        elif cells == ["package", "version"]:
+            of_packages = True
+        elif of_packages and cells[0] != "---":
+            documented.append(cells)
     assert sorted(documented) == sorted(pinned)
 
 

@@ -24,6 +24,7 @@ class Bench:
     def __init__(self, credit: int = SESSION_WINDOW, *, preamble: bytes = b"", leftover: bytes = b"") -> None:
         self.stream = FakeStream()
         self.said: list[Message] = []
+        self.done = asyncio.Event()
         self.heard = b""
         self.sent = self.received = 0
         self.manners = Manners(time.monotonic, lambda: None)
@@ -35,6 +36,8 @@ class Bench:
     def _hear(self, header: bytes, message: Message, payload: bytes) -> None:
         assert header == encode(message)
         self.said.append(message)
+        if isinstance(message, Done):
+            self.done.set()
         self.heard += payload
 
     def _count(self, sent: int, received: int) -> None:
@@ -100,8 +103,9 @@ def test_large_blocks_are_written_in_small_ones_while_there_are_calls() -> None:
         await turns()
         bench.manners.called()
         bench.take(Chunk(), payload=bytes(MAX_CHUNK))
-        while len(bench.stream.sending.written) < 2 * MAX_CHUNK:
-            await asyncio.sleep(0)
+        bench.take(Eof())
+        async with asyncio.timeout(5):
+            await bench.done.wait()
         assert sizes == [MAX_CHUNK, *[BLOCK] * (MAX_CHUNK // BLOCK)]
         bench.leg.close()
 

@@ -103,21 +103,19 @@ def test_stale_sockets_go_and_other_files_stay(path: Path) -> None:
     premises.leave()
 
 
-def test_a_long_home_has_its_sockets_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
-    home = Home(tmp_path / ("long" * 30))
+def test_a_long_home_has_its_sockets_elsewhere(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(path / "runtime"))
+    home = Home(path / ("long" * 30))
     premises = Premises.take(home)
-    assert home.sockets.parent == tmp_path / "runtime" / "fastn-p2p"
+    assert home.sockets.parent == path / "runtime" / "fastn-p2p"
     assert mode(home.sockets) == mode(home.sockets.parent) == mode(home.sockets / "run") == 0o700
     assert home.sockets_note.read_text() == f"{home.sockets}\n"
     premises.leave()
 
 
-def test_sockets_do_not_follow_a_link_out_of_a_shared_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "fastn-p2p").symlink_to(tmp_path / "mine")
+def test_sockets_do_not_follow_a_link_out_of_a_shared_directory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(path))
+    (path / "mine").mkdir()
+    (path / "fastn-p2p").symlink_to(path / "mine")
     with pytest.raises(HomeUnusable, match="symbolic link"):
-        Premises.take(Home(tmp_path / ("long" * 30)))
+        Premises.take(Home(path / ("long" * 30)))
