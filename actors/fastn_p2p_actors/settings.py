@@ -22,6 +22,7 @@ __all__ = [
     "VaultSettings",
     "grant_for",
     "grant_holds",
+    "program_subject",
 ]
 
 GRANT_BYTES: Final = 16
@@ -85,8 +86,13 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def grant_for(key: bytes, subject: str) -> bytes:
-    """Proof, for the holder, that ``subject`` (an identity's name) may be served by it: 16 bytes."""
+    """Proof, for the holder, that it may serve ``subject`` (an identity's name, or a ``program_subject``): 16 bytes."""
     return hashlib.blake2b(subject.encode(), key=key, digest_size=GRANT_BYTES, person=b"fastn-p2p-grant").digest()
+
+
+def program_subject(identity: str, protocol: str, instance: str) -> str:
+    """What a program's grant is for: one protocol instance, and not the identity as such."""
+    return f"{identity}/{protocol}/{instance}"
 
 
 def grant_holds(key: bytes, subject: str, grant: bytes) -> bool:

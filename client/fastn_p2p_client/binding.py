@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
@@ -37,10 +38,11 @@ class Binding:
     """One protocol instance that one identity offers, and the handlers behind it.
 
     Attributes:
+        turns: taken by each request while its handler runs; None where there is no limit.
         in_flight: handlers that run, including those that were cancelled and have not noticed yet.
     """
 
-    __slots__ = ("handler", "identity", "in_flight", "instance", "key", "protocol", "streams")
+    __slots__ = ("handler", "identity", "in_flight", "instance", "key", "protocol", "streams", "turns")
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Binding:
         instance: str,
         handler: RequestHandler | None,
         streams: StreamHandler | None = None,
+        concurrency: int | None = None,
     ) -> None:
         self.identity = identity
         self.key = key
@@ -58,6 +61,7 @@ class Binding:
         self.handler = handler
         self.streams = streams
         self.in_flight = 0
+        self.turns = asyncio.Semaphore(concurrency) if concurrency is not None else None
 
     def failed(self, reason: str) -> Outcome:
         return failure(HandlerFailed(peer=self.key.id52, protocol=self.protocol, reason=reason))

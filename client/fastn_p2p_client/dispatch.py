@@ -19,13 +19,14 @@ nobody waits any more (``Cancel``)          nothing; the handler is cancelled
 from __future__ import annotations
 
 import asyncio
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from .binding import Binding, Bindings, failure, outcome_of
 from .deadlines import Deadlines
 from .errors import BadMessage, BadRequest, DeadlineExceeded, Overloaded, PayloadTooLarge
+from .handlers import RequestHandler
 from .limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
 from .messages import UNDECODABLE, Deliver, Message, Offer, Reply, encode
 from .protocol import peer_from
@@ -152,10 +153,11 @@ class Dispatcher:
                 decoded = handler.decode(payload)
             except UNDECODABLE as error:
                 raise BadRequest(protocol=binding.protocol, reason=str(error)) from None
-            if handler.wants_peer:
-                reply = await handler.call(decoded, peer_from(message.peer, message.petname))
+            if binding.turns is None:
+                reply = await self._call(handler, decoded, message)
             else:
-                reply = await handler.call(decoded)
+                async with binding.turns:
+                    reply = await self._call(handler, decoded, message)
             answer = _encode_payload(reply)
             if len(answer) > MAX_PAYLOAD:
                 raise PayloadTooLarge(size=len(answer), limit=MAX_PAYLOAD)
@@ -173,6 +175,11 @@ class Dispatcher:
             self._deadlines.discard(correlation)
             binding.in_flight -= 1
             self._send(correlation, header, answer)
+
+    async def _call(self, handler: RequestHandler, decoded: Any, message: Deliver) -> Any:
+        if not handler.wants_peer:
+            return await handler.call(decoded)
+        return await handler.call(decoded, peer_from(message.peer, message.petname))
 
     def _is_awaited(self, correlation: bytes) -> bool:
         """Whether somebody waits for the answer of the current task, and not of a later one under the same id."""

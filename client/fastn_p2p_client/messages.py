@@ -47,6 +47,7 @@ __all__ = [
     "Failure",
     "GetStatus",
     "GetTicket",
+    "Granted",
     "Hello",
     "IdentityInfo",
     "IdentityList",
@@ -63,6 +64,7 @@ __all__ = [
     "PeerReply",
     "ProcessStatus",
     "Record",
+    "Register",
     "RemovePeer",
     "RemoveProtocol",
     "Reply",
@@ -195,6 +197,14 @@ class RemovePeer(Message, frozen=True, tag=21):
     name: str
 
 
+class Register(Message, frozen=True, tag=22):
+    """Asks that this program may serve one protocol instance of an identity. Answered by ``Granted``."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
 # ── control: gateway → program ───────────────────────────────────────────────────────────────────
 
 
@@ -276,6 +286,8 @@ class BindingStatus(Record, frozen=True):
     """Sessions, likewise."""
     sessions: int = 0
     """Those that stand at the moment."""
+    programs: int = 0
+    """How many programs serve it; 0 when the daemon hosts it."""
     p50_ms: float | None = None
     p99_ms: float | None = None
 
@@ -330,6 +342,16 @@ class Status(Record, frozen=True):
 
 class StatusReply(Message, frozen=True, tag=46):
     status: Status
+
+
+class Granted(Message, frozen=True, tag=47):
+    """Until the daemon is started anew, whoever says ``Serve`` with this grant serves what was asked for."""
+
+    grant: bytes
+    key: bytes
+    """The identity's public key, 32 bytes."""
+    online: bool
+    """Whether its owner has brought it online: only then does anything arrive."""
 
 
 # ── data: program → network ──────────────────────────────────────────────────────────────────────
@@ -431,7 +453,8 @@ class Announce(Message, frozen=True, tag=70):
 class Serve(Message, frozen=True, tag=71):
     """This connection takes requests for one protocol instance. Answered by ``Done``; again replaces the access list.
 
-    ``allow``: as in ``AddProtocol``, but never empty.
+    ``allow``: as in ``AddProtocol``, but never empty. Several programs may serve the same; each request goes to the
+    one that has the fewest in flight. A program serves whenever the identity is online, and may say so before.
     """
 
     identity: str
@@ -439,10 +462,12 @@ class Serve(Message, frozen=True, tag=71):
     instance: str
     allow: tuple[str, ...]
     grant: bytes
+    limit: int = 0
+    """Requests and sessions in flight that this connection takes; 0 stands for as many as a binding may have."""
 
 
 class Withdraw(Message, frozen=True, tag=72):
-    """Takes back a ``Serve``; calls in flight are finished. Answered by ``Done``."""
+    """Takes back this connection's ``Serve``; calls in flight are finished. Answered by ``Done``."""
 
     identity: str
     protocol: str
@@ -503,12 +528,13 @@ Control: TypeAlias = (
     | AddPeer
     | ListPeers
     | RemovePeer
+    | Register
     | Cancel
 )
 """What a program may say to the gateway."""
 
 ControlReply: TypeAlias = (
-    Welcome | IdentityReply | IdentityList | TicketText | PeerReply | PeerList | StatusReply | Done | Failure
+    Welcome | IdentityReply | IdentityList | TicketText | PeerReply | PeerList | StatusReply | Granted | Done | Failure
 )
 """What the gateway answers."""
 

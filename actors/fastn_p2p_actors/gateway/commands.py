@@ -12,6 +12,7 @@ from fastn_p2p_client import messages as m
 from .bindings import add_protocol, remove_protocol
 from .identities import create_identity, delete_identity, list_identities, set_online
 from .peers import add_peer, get_ticket, list_peers, remove_peer
+from .programs import register
 from .status import get_status
 
 __all__ = ["COMMANDS", "Command"]
@@ -36,5 +37,6 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.AddPeer: Command(add_peer, changes=True),
     m.ListPeers: Command(list_peers, changes=False),
     m.RemovePeer: Command(remove_peer, changes=True),
+    m.Register: Command(register, changes=False),
 }
 """Complete together with ``door.SPOKEN_TO_THE_DOOR``: a test holds both against ``messages.Control``."""

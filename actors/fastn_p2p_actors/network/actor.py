@@ -18,6 +18,7 @@ from fastn_p2p_client.errors import (
     P2PError,
 )
 from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 from fastn_p2p_client.link import Link
 from fastn_p2p_client.messages import (
     UNDECODABLE,
@@ -50,7 +51,7 @@ from fastn_p2p_client.tickets import Ticket
 
 from ..credentials import Delegation
 from ..mailbox import Mailbox, Sender
-from ..settings import NetworkSettings
+from ..settings import NetworkSettings, program_subject
 from ..stage import Stage
 from .access import AccessList
 from .address_book import AddressBook
@@ -240,8 +241,8 @@ class Network:
         if isinstance(message, Serve):
             return await self._serve(sender, message)
         if isinstance(message, Withdraw):
-            identity = self._announced(message.identity, sender)
-            self.registry.withdraw(identity, message.protocol, message.instance)
+            if not self.registry.withdraw(message.identity, message.protocol, message.instance, sender):
+                self._announced(message.identity, sender)
             return Done()
         if isinstance(message, Conclude):
             self.presence.conclude(self._announced(message.identity, sender))
@@ -253,18 +254,23 @@ class Network:
         return await self._manage(sender, message)
 
     async def _serve(self, sender: Sender, message: Serve) -> Message:
-        self.presence.check_grant(message.identity, message.grant)
         check_name(message.protocol, "a protocol")
         check_name(message.instance, "an instance")
         if not message.allow:
             raise BadMessage(reason="an access list is empty")
         access = AccessList(message.allow, self.book, self.registry)
+        limit = message.limit if 0 < message.limit < MAX_CALLS_PER_BINDING else MAX_CALLS_PER_BINDING
+        subject = program_subject(message.identity, message.protocol, message.instance)
+        if self.presence.grant_is_for(subject, message.grant):
+            self.registry.serve_by_program(message.identity, message.protocol, message.instance, access, sender, limit)
+        else:
+            self.presence.check_grant(message.identity, message.grant)
 
-        def register(identity: OnlineIdentity) -> None:
-            self.registry.serve(identity, message.protocol, message.instance, access, sender)
+            def register(identity: OnlineIdentity) -> None:
+                self.registry.serve(identity, message.protocol, message.instance, access, sender, limit=limit)
 
-        if not await self.presence.serve(message.identity, register):
-            raise IdentityOffline(identity=message.identity)
+            if not await self.presence.serve(message.identity, register):
+                raise IdentityOffline(identity=message.identity)
         self.parking.registered()
         return Done()
 

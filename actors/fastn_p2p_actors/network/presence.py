@@ -63,6 +63,10 @@ class Presence:
         if not grant_holds(self._grant_key, subject, grant):
             raise Forbidden(role="a program without a grant", request=f"to act as {subject!r}")
 
+    def grant_is_for(self, subject: str, grant: bytes) -> bool:
+        """Whether the grant is for this and nothing else."""
+        return grant_holds(self._grant_key, subject, grant)
+
     async def announce(self, name: str, sender: Sender) -> None:
         """The identity is online once this returns. Raises P2PError when the vault refuses."""
         task = asyncio.ensure_future(self._announce(name, sender))

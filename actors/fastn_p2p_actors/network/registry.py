@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from fastn_p2p_client.errors import (
+    BindingExists,
     IdentityAmbiguous,
     IdentityOffline,
     InstanceNotFound,
@@ -16,15 +17,35 @@ from fastn_p2p_client.errors import (
     ProtocolNotFound,
 )
 from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 from fastn_p2p_client.messages import BindingStatus
 
 from ..mailbox import Sender
 from .access import AccessList
 
-__all__ = ["Binding", "OnlineIdentity", "Registry"]
+__all__ = ["Binding", "OnlineIdentity", "Registry", "Server"]
 
 _LATENCIES = 1024
 """Calls of which a binding remembers how long they took."""
+
+
+class Server:
+    """A local process that serves a binding.
+
+    Attributes:
+        hosted: whether it is the identity's own process, and not a program.
+        in_flight: requests and sessions that it works on.
+        limit: how many of them it takes.
+    """
+
+    __slots__ = ("binding", "hosted", "in_flight", "limit", "sender")
+
+    def __init__(self, binding: Binding, sender: Sender, limit: int, hosted: bool) -> None:
+        self.binding = binding
+        self.sender = sender
+        self.limit = limit
+        self.hosted = hosted
+        self.in_flight = 0
 
 
 class Binding:
@@ -40,18 +61,16 @@ class Binding:
         "opened",
         "protocol",
         "seconds",
-        "sender",
+        "servers",
         "sessions",
     )
 
-    def __init__(
-        self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList, sender: Sender
-    ) -> None:
+    def __init__(self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList) -> None:
         self.identity = identity
         self.protocol = protocol
         self.instance = instance
         self.access = access
-        self.sender = sender
+        self.servers: list[Server] = []
         self.calls = 0
         self.errors = 0
         self.in_flight = 0
@@ -60,6 +79,17 @@ class Binding:
         self.sessions = 0
         """Those that stand."""
         self.seconds: deque[float] = deque(maxlen=_LATENCIES)
+
+    def pick(self) -> Server | None:
+        """Who takes the next request: the one with the fewest in flight; None when nobody has room."""
+        best: Server | None = None
+        for server in self.servers:
+            if server.in_flight < server.limit and (best is None or server.in_flight < best.in_flight):
+                best = server
+        return best
+
+    def server_of(self, sender: Sender) -> Server | None:
+        return next((server for server in self.servers if server.sender is sender), None)
 
     def status(self) -> BindingStatus:
         ordered = sorted(self.seconds)
@@ -77,6 +107,7 @@ class Binding:
             in_flight=self.in_flight,
             opened=self.opened,
             sessions=self.sessions,
+            programs=sum(not server.hosted for server in self.servers),
             p50_ms=percentile(0.50),
             p99_ms=percentile(0.99),
         )
@@ -107,6 +138,8 @@ class Registry:
         self._by_name: dict[str, OnlineIdentity] = {}
         self._by_key: dict[bytes, OnlineIdentity] = {}
         self._counters: dict[tuple[bytes, str, str], Binding] = {}
+        self._programs: dict[tuple[Sender, str, str, str], tuple[AccessList, int]] = {}
+        """What programs serve, whether the identity is online or not."""
 
     def __iter__(self) -> Iterator[OnlineIdentity]:
         return iter(self._by_name.values())
@@ -146,6 +179,9 @@ class Registry:
             self.conclude(earlier)
         self._by_name[identity.name] = identity
         self._by_key[identity.raw] = identity
+        for (sender, name, protocol, instance), (access, limit) in self._programs.items():
+            if name == identity.name:
+                self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
 
     def conclude(self, identity: OnlineIdentity) -> None:
         if self._by_name.get(identity.name) is identity:
@@ -153,13 +189,51 @@ class Registry:
             del self._by_key[identity.raw]
 
     def serve(
-        self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList, sender: Sender
+        self,
+        identity: OnlineIdentity,
+        protocol: str,
+        instance: str,
+        access: AccessList,
+        sender: Sender,
+        *,
+        limit: int = MAX_CALLS_PER_BINDING,
+        hosted: bool = True,
     ) -> Binding:
-        present = identity.bindings.get((protocol, instance))
-        if present is not None and present.sender is sender:
-            present.access = access
-            return present
-        binding = Binding(identity, protocol, instance, access, sender)
+        """``sender`` serves the binding from now on; again replaces its limit, and everybody's access list.
+
+        Raises:
+            BindingExists: a program cannot serve what the daemon hosts, nor the other way round.
+        """
+        binding = identity.bindings.get((protocol, instance))
+        if binding is None:
+            binding = self._new_binding(identity, protocol, instance, access)
+        elif any(server.hosted != hosted for server in binding.servers):
+            raise BindingExists(identity=identity.name, protocol=protocol, instance=instance)
+        binding.access = access
+        server = binding.server_of(sender)
+        if server is not None:
+            server.limit = limit
+            return binding
+        if hosted:
+            binding.servers.clear()  # the identity's process before this one
+        binding.servers.append(Server(binding, sender, limit, hosted))
+        return binding
+
+    def serve_by_program(
+        self, name: str, protocol: str, instance: str, access: AccessList, sender: Sender, limit: int
+    ) -> None:
+        """A program serves the binding whenever the identity of this name is online.
+
+        Raises:
+            BindingExists: the daemon hosts it.
+        """
+        identity = self._by_name.get(name)
+        if identity is not None:
+            self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
+        self._programs[sender, name, protocol, instance] = access, limit
+
+    def _new_binding(self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList) -> Binding:
+        binding = Binding(identity, protocol, instance, access)
         earlier = self._counters.get((identity.raw, protocol, instance))
         if earlier is not None:
             binding.calls, binding.errors, binding.seconds = earlier.calls, earlier.errors, earlier.seconds
@@ -168,18 +242,31 @@ class Registry:
         identity.bindings[protocol, instance] = binding
         return binding
 
-    def withdraw(self, identity: OnlineIdentity, protocol: str, instance: str) -> None:
-        identity.bindings.pop((protocol, instance), None)
-        self._counters.pop((identity.raw, protocol, instance), None)
+    def withdraw(self, name: str, protocol: str, instance: str, sender: Sender) -> bool:
+        """``sender`` serves the binding no more; whether it did."""
+        served = self._programs.pop((sender, name, protocol, instance), None) is not None
+        identity = self._by_name.get(name)
+        binding = identity.bindings.get((protocol, instance)) if identity is not None else None
+        if identity is not None and binding is not None and binding.server_of(sender) is not None:
+            binding.servers = [server for server in binding.servers if server.sender is not sender]
+            if not binding.servers:
+                del identity.bindings[protocol, instance]
+                self._counters.pop((identity.raw, protocol, instance), None)
+            served = True
+        return served
 
     def gone(self, sender: Sender) -> bool:
         """The process behind ``sender`` has ended: what it served and announced is gone. Whether there was any."""
         lost = False
+        for program in [program for program in self._programs if program[0] is sender]:
+            del self._programs[program]
         for identity in list(self._by_name.values()):
             for key, binding in list(identity.bindings.items()):
-                if binding.sender is sender:
-                    del identity.bindings[key]
+                if binding.server_of(sender) is not None:
+                    binding.servers = [server for server in binding.servers if server.sender is not sender]
                     lost = True
+                    if not binding.servers:
+                        del identity.bindings[key]
             if identity.sender is sender:
                 self.conclude(identity)
                 lost = True

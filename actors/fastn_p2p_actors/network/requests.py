@@ -19,7 +19,7 @@ from ..mailbox import Mailbox, Sender
 from .address_book import AddressBook
 from .connection import PeerConnection
 from .parking import Parking
-from .registry import Binding, Registry
+from .registry import Binding, Registry, Server
 from .wire import WireFailure, WireRefusal, WireReply, WireRequest
 
 __all__ = ["Origin", "Requests"]
@@ -66,11 +66,12 @@ class _RemoteOrigin:
 class _Served:
     """A request that a process of this machine is working on."""
 
-    __slots__ = ("binding", "correlation", "origin", "seconds", "started")
+    __slots__ = ("binding", "correlation", "origin", "seconds", "server", "started")
 
-    def __init__(self, origin: Origin, binding: Binding, correlation: bytes, started: float, seconds: float) -> None:
+    def __init__(self, origin: Origin, server: Server, correlation: bytes, started: float, seconds: float) -> None:
         self.origin = origin
-        self.binding = binding
+        self.server = server
+        self.binding = server.binding
         self.correlation = correlation
         self.started = started
         self.seconds = seconds
@@ -175,23 +176,26 @@ class Requests:
         if not binding.access.admits(source):
             origin.on_failure(Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return None
-        if binding.in_flight >= MAX_CALLS_PER_BINDING:
-            origin.on_failure(Overloaded(what=f"calls in flight at {protocol}", limit=MAX_CALLS_PER_BINDING))
+        server = binding.pick() if binding.in_flight < MAX_CALLS_PER_BINDING else None
+        if server is None:
+            limit = min(MAX_CALLS_PER_BINDING, sum(each.limit for each in binding.servers))
+            origin.on_failure(Overloaded(what=f"calls in flight at {protocol}", limit=limit))
             return None
         self._next_number = number = self._next_number + 1
         correlation = (_OURS | number).to_bytes(8, "big")
         header = encode(
             Deliver(source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms)
         )
-        if not self._mailbox.send(binding.sender, correlation, header, payload):
+        if not self._mailbox.send(server.sender, correlation, header, payload):
             origin.on_failure(
                 ConnectionLost(what=f"the process that serves {protocol}")
-                if binding.sender.gone
+                if server.sender.gone
                 else Overloaded(what=f"requests queued for {protocol}", limit=MAX_CALLS_PER_BINDING)
             )
             return None
         seconds = min(deadline_ms / 1000, MAX_CALL_TIMEOUT)
-        served = _Served(origin, binding, correlation, time.monotonic(), seconds)
+        served = _Served(origin, server, correlation, time.monotonic(), seconds)
+        server.in_flight += 1
         binding.in_flight += 1
         binding.calls += 1
         self._served[correlation] = served
@@ -205,7 +209,7 @@ class Requests:
         if TRACING:
             mark("6 network of the callee: answer")
         served = self._served.get(correlation)
-        if served is None or served.binding.sender is not sender:
+        if served is None or served.server.sender is not sender:
             return  # too late, or somebody else's
         self._finish(served)
         binding = served.binding
@@ -221,7 +225,7 @@ class Requests:
 
     def on_sender_gone(self, sender: Sender) -> None:
         """A local process has ended: what it was serving has failed."""
-        for served in [served for served in self._served.values() if served.binding.sender is sender]:
+        for served in [served for served in self._served.values() if served.server.sender is sender]:
             self._finish(served)
             served.binding.errors += 1
             served.origin.on_failure(ConnectionLost(what=f"the process that serves {served.binding.protocol}"))
@@ -232,11 +236,12 @@ class Requests:
         if self._idle is not None and not self._served:
             self._idle.set()
         served.binding.in_flight -= 1
+        served.server.in_flight -= 1
 
     def _take_back(self, served: _Served) -> None:
         if served.correlation in self._served:
             self._finish(served)
-            self._mailbox.send(served.binding.sender, served.correlation, _CANCEL)
+            self._mailbox.send(served.server.sender, served.correlation, _CANCEL)
 
     def _expire(self, served: _Served) -> None:
         served.binding.errors += 1

@@ -305,8 +305,13 @@ class Sessions:
         if not binding.access.admits(source):
             relay.fail(Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
+        server = binding.pick()
+        if server is None:
+            limit = sum(each.limit for each in binding.servers)
+            relay.fail(Overloaded(what=f"sessions and calls at {protocol}", limit=limit))
+            return
         self._next_number = number = self._next_number + 1
-        leg = _MailboxLeg(self._mailbox, binding.sender, (_OURS | number).to_bytes(8, "big"))
+        leg = _MailboxLeg(self._mailbox, server.sender, (_OURS | number).to_bytes(8, "big"))
         offer = Offer(
             source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit
         )
@@ -317,10 +322,12 @@ class Sessions:
         self._served_by[leg.key] = relay
         binding.opened += 1
         binding.sessions += 1
+        server.in_flight += 1
 
         def ended() -> None:
             self._served_by.pop(leg.key, None)
             binding.sessions -= 1
+            server.in_flight -= 1
 
         relay.at_end.append(ended)
 
