@@ -13,6 +13,7 @@ Layout
 
 ``client``      ``Client``, ``call`` and ``connect``
 ``sync``        their blocking twins; ``sync_session`` has that of ``Session``, ``background`` the thread that they use
+``server``      ``listen`` and ``Server``: a program that serves
 ``session``     ``Session``: a stream to a peer; ``copying`` joins it to files, ``client_sessions`` holds a program's
 ``keys``        ``PublicKey`` and its text, the ID52; ``tickets`` is where a peer can be reached, as text
 ``errors``      everything that can go wrong, as one tree
@@ -61,6 +62,7 @@ from .errors import (
 )
 from .home import Home
 from .keys import PublicKey
+from .server import Server, listen
 from .session import Session
 from .tickets import Ticket
 
@@ -94,6 +96,7 @@ __all__ = [
     "ProtocolNotFound",
     "PublicKey",
     "RemoteError",
+    "Server",
     "Session",
     "SessionClosed",
     "StreamReset",
@@ -102,4 +105,5 @@ __all__ = [
     "VersionMismatch",
     "call",
     "connect",
+    "listen",
 ]

@@ -1,10 +1,11 @@
-"""Handlers of requests and sessions: async functions whose annotations are the contract.
+"""Handlers of requests and sessions: functions whose annotations are the contract.
 
 A handler is compiled once, when it is registered; a request then costs one decode and one encode.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Coroutine
@@ -32,13 +33,16 @@ class RequestHandler:
 
     __slots__ = ("call", "decode", "wants_peer")
 
-    def __init__(self, function: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         """
+        Args:
+            function: async, or one that is called in a thread.
+
         Raises:
-            InvalidHandler: not an async function, a missing annotation, or a type that msgspec cannot decode.
+            InvalidHandler: a missing annotation, or a type that msgspec cannot decode.
         """
-        self.call = _coroutine_function(function)
-        name = function.__qualname__
+        self.call = _awaitable(function)
+        name = _name(function)
         hints = _hints(function, name)
         request, *others = _parameters(function, name, "the request")
         if request.name not in hints:
@@ -77,8 +81,10 @@ class StreamHandler:
         Raises:
             InvalidHandler: not an async function, a missing annotation, or a type that msgspec cannot decode.
         """
-        self.call = _coroutine_function(function)
-        name = function.__qualname__
+        name = _name(function)
+        if not inspect.iscoroutinefunction(function):
+            raise InvalidHandler(f"{name} must be an `async def` function")
+        self.call = function
         hints = _hints(function, name)
         session, *others = _parameters(function, name, "the session")
         if hints.get(session.name) is not Session:
@@ -102,10 +108,19 @@ class StreamHandler:
         return cls(getattr(instance, names[0])) if names else None
 
 
-def _coroutine_function(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    if not inspect.iscoroutinefunction(function):
-        raise InvalidHandler(f"{getattr(function, '__qualname__', repr(function))} must be an `async def` function")
-    return function
+def _awaitable(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """The function itself if it is async, else one that runs it in a thread."""
+    if inspect.iscoroutinefunction(function):
+        return function
+
+    async def in_thread(*arguments: Any) -> Any:
+        return await asyncio.to_thread(function, *arguments)
+
+    return in_thread
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", repr(function)))
 
 
 def _decoder(kind: Any, name: str) -> Callable[[bytes], Any]:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
@@ -94,6 +94,27 @@ class Server:
         self.ready = asyncio.Event()
         """Set while everything is served, as far as this program can see to it."""
 
+    @overload
+    def handle_requests(
+        self,
+        protocol: str,
+        handler: Handler,
+        *,
+        instance: str = ...,
+        access: str | Sequence[str] = ...,
+        concurrency: int | None = ...,
+        queue: int = ...,
+    ) -> Handler: ...
+    @overload
+    def handle_requests(
+        self,
+        protocol: str,
+        *,
+        instance: str = ...,
+        access: str | Sequence[str] = ...,
+        concurrency: int | None = ...,
+        queue: int = ...,
+    ) -> Callable[[Handler], Handler]: ...
     def handle_requests(
         self,
         protocol: str,
@@ -127,6 +148,14 @@ class Server:
 
         return register if handler is None else register(handler)
 
+    @overload
+    def handle_streams(
+        self, protocol: str, handler: Handler, *, instance: str = ..., access: str | Sequence[str] = ...
+    ) -> Handler: ...
+    @overload
+    def handle_streams(
+        self, protocol: str, *, instance: str = ..., access: str | Sequence[str] = ...
+    ) -> Callable[[Handler], Handler]: ...
     def handle_streams(
         self,
         protocol: str,
@@ -166,7 +195,14 @@ class Server:
         self._stopping = False
         self._failed = loop.create_future()
         self._dispatcher = Dispatcher(self._answer, self._say)
-        key = await self._register()
+        try:
+            self._open(await self._register())
+            await self._failed
+        finally:
+            await self._drain()
+
+    def _open(self, key: PublicKey) -> None:
+        assert self._dispatcher is not None  # noqa: S101  (made by serve)
         for offer in self._offers.values():
             self._dispatcher.add(
                 Binding(
@@ -181,10 +217,6 @@ class Server:
             on_down=self._go_down,
         )
         self._link.open()
-        try:
-            await self._failed
-        finally:
-            await self._drain()
 
     def close(self) -> None:
         """Have ``serve`` return, once what is in flight has ended."""
