@@ -68,9 +68,6 @@ async def takes_union(request: Start | Stop) -> None: ...
 async def takes_anything(request: Any) -> None: ...
 
 
-def not_async(request: Question) -> None: ...
-
-
 async def takes_nothing() -> None: ...
 
 
@@ -118,7 +115,6 @@ def test_peer_is_given_to_those_who_ask_for_it() -> None:
 @pytest.mark.parametrize(
     ("function", "what"),
     [
-        (not_async, "async def"),
         (takes_nothing, "first positional"),
         (not_annotated, "annotate 'request'"),
         (takes_more, "one `Peer`"),
