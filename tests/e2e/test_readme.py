@@ -132,6 +132,21 @@ def install(machine: Machine, package: str, entry: str) -> None:
     (metadata / "entry_points.txt").write_text(f"[fastn_p2p.protocols]\n{entry}\n")
 
 
+def test_a_program_serves(tmp_path: Path) -> None:
+    """The program of the README, and somebody who calls it."""
+    machine = Machine(tmp_path, "home")
+    with machine.daemon():
+        machine.shell("fastn-p2p create-identity alice && fastn-p2p identity-online alice")
+        program = subprocess.Popen([sys.executable, "-c", block("run: server")], env=machine.env)
+        try:
+            eventually(lambda: "Clock" in machine.shell("fastn-p2p status --json"), "the program serves")
+            call = """echo '{"time": "morning"}' | fastn-p2p call $(fastn-p2p ticket alice) Clock"""
+            assert machine.shell(call) == '"good morning"\n'
+        finally:
+            program.terminate()
+            program.wait(10)
+
+
 def test_two_machines(tmp_path: Path) -> None:
     """Daemons that share nothing but a ticket."""
     bob, alice = Machine(tmp_path, "bob"), Machine(tmp_path, "alice")
