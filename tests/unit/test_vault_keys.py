@@ -240,7 +240,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (lambda path: os.truncate(path, HEADER_BYTES + SEED_BYTES - 1), "damaged"),
     "cut in the header": (lambda path: os.truncate(path, 100), "damaged"),
     "longer": (lambda path: path.write_bytes(path.read_bytes() + b"x"), "damaged"),
-    "one bit of the secret": (lambda path: overwrite(path, HEADER_BYTES, b"\0"), "do not match"),
+    "one bit of the secret": (
+        lambda path: overwrite(path, HEADER_BYTES, bytes([path.read_bytes()[HEADER_BYTES] ^ 1])),
+        "do not match",
+    ),
     "zeros": (lambda path: path.write_bytes(bytes(HEADER_BYTES + SEED_BYTES)), "damaged"),
     "no json": (lambda path: overwrite(path, 0, b"x"), "damaged"),
     "no text": (lambda path: overwrite(path, 30, b"\xff"), "damaged"),
