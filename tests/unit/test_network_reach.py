@@ -61,6 +61,9 @@ class StubPool:
             raise PeerUnreachable(peer="endpoint", reason="nobody answers")
         return self.reached[address.endpoint]
 
+    def open_to(self, endpoint: bytes) -> StubConnection | None:
+        return self.reached.get(endpoint)
+
     def all(self) -> list[StubConnection]:
         return list(self.reached.values())
 

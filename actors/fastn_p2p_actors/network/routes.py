@@ -111,6 +111,8 @@ class Routes:
         if self.pool is None:
             raise PeerUnreachable(peer=PublicKey(target).id52, reason="the network process is stopping")
         connection = await self.pool.connect(candidate.address)
+        # While this task waited for its turn, another one may have taken its place: both sides are to use the same.
+        connection = self.pool.open_to(candidate.address.endpoint) or connection
         delegation, now = candidate.delegation, self._wall()
         try:
             check_validity(delegation, now)
