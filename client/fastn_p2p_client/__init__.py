@@ -13,7 +13,7 @@ Layout
 
 ``client``      ``Client``, ``call`` and ``connect``
 ``sync``        their blocking twins; ``sync_session`` has that of ``Session``, ``background`` the thread that they use
-``server``      ``listen`` and ``Server``: a program that serves
+``server``      ``listen`` and ``Server``: a program that serves; ``service`` is one run of it
 ``session``     ``Session``: a stream to a peer; ``copying`` joins it to files, ``client_sessions`` holds a program's
 ``keys``        ``PublicKey`` and its text, the ID52; ``tickets`` is where a peer can be reached, as text
 ``errors``      everything that can go wrong, as one tree

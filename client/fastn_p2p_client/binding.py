@@ -39,10 +39,11 @@ class Binding:
 
     Attributes:
         turns: taken by each request while its handler runs; None where there is no limit.
+        sessions: those whose handlers run.
         in_flight: handlers that run, including those that were cancelled and have not noticed yet.
     """
 
-    __slots__ = ("handler", "identity", "in_flight", "instance", "key", "protocol", "streams", "turns")
+    __slots__ = ("handler", "identity", "in_flight", "instance", "key", "protocol", "sessions", "streams", "turns")
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class Binding:
         self.handler = handler
         self.streams = streams
         self.in_flight = 0
+        self.sessions = 0
         self.turns = asyncio.Semaphore(concurrency) if concurrency is not None else None
 
     def failed(self, reason: str) -> Outcome:

@@ -134,10 +134,10 @@ class Client:
         except ConnectionLost:
             self._check_daemon()
             raise
-        reply = decode_answer(_control_reply, answer.header)
+        reply: m.ControlReply = decode_answer(_control_reply, answer.header)
         if isinstance(reply, m.Failure):
             raise reply.error()
-        return reply  # type: ignore[no-any-return]
+        return reply
 
     @overload
     async def call(

@@ -28,13 +28,14 @@ from .deadlines import Deadlines
 from .errors import BadMessage, BadRequest, DeadlineExceeded, Overloaded, PayloadTooLarge
 from .handlers import RequestHandler
 from .limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
-from .messages import UNDECODABLE, Deliver, Message, Offer, Reply, encode
+from .messages import UNDECODABLE, Cancel, Deliver, Message, Offer, Reply, SessionPart, encode
 from .protocol import peer_from
 from .session_host import Send, SessionHost
 from .trace import TRACING, mark
 
 __all__ = ["Dispatcher"]
 
+_said: Final = msgspec.msgpack.Decoder(Deliver | Offer | SessionPart)
 _REPLY: Final = encode(Reply())
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
 
@@ -74,6 +75,21 @@ class Dispatcher:
     def remove(self, binding: Binding) -> None:
         """Requests for it are refused from now on; those in flight go on."""
         self._bindings.remove(binding)
+
+    def on_message(self, correlation: bytes, header: bytes, payload: bytes) -> None:
+        """What the network says by itself. An answer that came too late is dropped."""
+        try:
+            message = _said.decode(header)
+        except UNDECODABLE:
+            return
+        if type(message) is Deliver:
+            self.deliver(correlation, message, payload)
+        elif type(message) is Offer:
+            self.offer(correlation, message, payload)
+        elif type(message) is Cancel:
+            self.cancel(correlation)
+        else:
+            self.take(correlation, message, payload)
 
     def deliver(self, correlation: bytes, message: Deliver, payload: bytes) -> None:
         """Take one request; its outcome is sent under the same id."""

@@ -436,12 +436,8 @@ class Session:
             self._out_ended()
 
     def _give_up_reading(self, error: P2PError) -> None:
-        if self._in_error is None and not self._complete:
-            self._in_error = error
-        if isinstance(error, SessionClosed):
+        if not self._complete or isinstance(error, SessionClosed):  # what is complete is read whoever goes
             self._in_error = self._in_error or error
-            self._chunks.clear()
-        elif not self._complete:
             self._chunks.clear()
         self._wake_reader()
 

@@ -58,7 +58,7 @@ class SessionHost:
 
     def offer(self, correlation: bytes, binding: Binding, message: Offer, payload: bytes) -> None:
         """Serve one more session."""
-        if sum(served is binding for served in self.tasks.values()) >= MAX_SESSIONS_PER_BINDING:
+        if binding.sessions >= MAX_SESSIONS_PER_BINDING:
             error = Overloaded(what=f"sessions at {binding.protocol}", limit=MAX_SESSIONS_PER_BINDING)
             self._send(correlation, *failure(error))
             return
@@ -80,6 +80,7 @@ class SessionHost:
         )
         task = self._loop.create_task(self._serve(correlation, session, binding, payload))
         self.tasks[task] = binding
+        binding.sessions += 1
         self._handlers[correlation] = task
         task.add_done_callback(lambda task: self._ended(correlation, task))
 
@@ -104,7 +105,7 @@ class SessionHost:
             session.fail(ConnectionLost(what="the daemon's network process"))
 
     def _ended(self, correlation: bytes, task: asyncio.Task[None]) -> None:
-        del self.tasks[task]
+        self.tasks.pop(task).sessions -= 1
         if self._handlers.get(correlation) is task:
             del self._handlers[correlation]
 

@@ -13,7 +13,7 @@ import msgspec
 from fastn_p2p_client.dispatch import Dispatcher
 from fastn_p2p_client.errors import BadMessage, Forbidden, InternalError, P2PError
 from fastn_p2p_client.link import Link
-from fastn_p2p_client.messages import UNDECODABLE, Cancel, Deliver, Done, Failure, Offer, SessionPart, encode
+from fastn_p2p_client.messages import UNDECODABLE, Cancel, Done, Failure, encode
 
 from ..mailbox import Mailbox, Sender
 from ..settings import IdentitySettings
@@ -31,7 +31,6 @@ DRAIN_SECONDS: Final = 4.0
 """How long requests in flight and hooks may take when the process ends; the supervisor allows one second more."""
 GOODBYE_SECONDS: Final = 0.5
 
-_delivered: Final = msgspec.msgpack.Decoder(Deliver | Offer | SessionPart)
 _request: Final = msgspec.msgpack.Decoder(IdentityRequest)
 
 log = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ class IdentityActor:
         self._network = Link(
             stage.home.mailbox("network"),
             "network",
-            on_message=self._on_network,
+            on_message=self._dispatcher.on_message,
             on_up=lambda: self._registration.renew(),
             on_down=self._dispatcher.cancel_all,  # its ids mean nothing to the next one
         )
@@ -121,20 +120,6 @@ class IdentityActor:
         return [hosted for hosted in self._hosted.values() if hosted.binding is not None]
 
     # ── the network ──────────────────────────────────────────────────────────────────────────────
-
-    def _on_network(self, correlation: bytes, header: bytes, payload: bytes) -> None:
-        try:
-            message = _delivered.decode(header)
-        except UNDECODABLE:
-            return  # an answer that came too late
-        if type(message) is Deliver:
-            self._dispatcher.deliver(correlation, message, payload)
-        elif type(message) is Offer:
-            self._dispatcher.offer(correlation, message, payload)
-        elif type(message) is Cancel:
-            self._dispatcher.cancel(correlation)
-        else:
-            self._dispatcher.take(correlation, message, payload)
 
     def _answer(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:

@@ -430,14 +430,13 @@ class PeerConnection:
 
     def handle(self, message: Wire, payload: bytes) -> None:
         """A frame has come, on the channel or on a bulk stream."""
-        kind = type(message)
-        if kind is WireReply:
+        if isinstance(message, WireReply):
             self.manners.called()
-            call = self.pending.pop(message.id, None)  # type: ignore[union-attr]
+            call = self.pending.pop(message.id, None)
             if call is not None:
                 call.on_reply(payload)
-        elif kind is WireRequest:
-            self._on_request(message, payload)  # type: ignore[arg-type]
+        elif isinstance(message, WireRequest):
+            self._on_request(message, payload)
         elif isinstance(message, WireRefusal):
             call = self.pending.pop(message.id, None)
             if call is not None:

@@ -120,7 +120,7 @@ class PeerSessions:
             await asyncio.sleep(0)  # it goes before the look for the next one
 
     async def _arrive(self, stream: Halves) -> None:
-        opening = Opening(max(MAX_INITIAL, 1))
+        opening = Opening(MAX_INITIAL)
         try:
             async with asyncio.timeout(_OPENING_TIMEOUT):
                 request, payload = await self._read_request(stream, opening)

@@ -173,6 +173,7 @@ class Sessions:
             self._approach(relay, connection, source, target, message, payload)
         else:
             self._looking_for[relay] = shown(target, message.peer)
+            relay.at_end.append(lambda: self._looking_for.pop(relay, None))  # a task that never ran clears nothing
             task = self._loop.create_task(self._find(relay, source, target, message, payload))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
