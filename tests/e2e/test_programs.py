@@ -26,6 +26,7 @@ from fastn_p2p_client.errors import (
     PeerUnreachable,
     ProtocolNotFound,
 )
+from fastn_p2p_client.messages import AddProtocol, SetOnline
 from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.server import Server
 from fastn_p2p_client.session import Session
@@ -197,6 +198,24 @@ async def test_what_cannot_be_served_is_said_at_once(world: World) -> None:
         await nobody.serve()
     with pytest.raises(ValueError, match="nothing to serve"):
         await listen("bob", world.two.home).serve()
+
+
+@in_loop
+async def test_what_the_daemon_hosts_takes_the_place_of_programs(daemon: Daemon) -> None:
+    """Also when it was added while the identity was offline: a program cannot keep an identity from coming online."""
+    id52 = daemon.identity("carol", echo=False)
+
+    async def handle(request: dict[str, str]) -> str:
+        return "a program"
+
+    server = Server("carol", daemon.home)
+    server.handle_requests("Echo", handle)
+    async with serving(server), Client(daemon.home) as client:
+        assert await client.call("carol", id52, "Echo", request={"message": "hi"}) == "a program"
+        await client.control(SetOnline("carol", False))
+        await client.control(AddProtocol("carol", "Echo", "default"))
+        await client.control(SetOnline("carol", True))
+        assert await client.call("carol", id52, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
 
 
 @in_loop

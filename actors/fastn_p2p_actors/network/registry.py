@@ -201,13 +201,16 @@ class Registry:
     ) -> Binding:
         """``sender`` serves the binding from now on; again replaces its limit, and everybody's access list.
 
+        What the daemon hosts takes the place of programs: its owner has said so, and no program can keep an identity
+        from coming online.
+
         Raises:
-            BindingExists: a program cannot serve what the daemon hosts, nor the other way round.
+            BindingExists: a program cannot serve what the daemon hosts.
         """
         binding = identity.bindings.get((protocol, instance))
         if binding is None:
             binding = self._new_binding(identity, protocol, instance, access)
-        elif any(server.hosted != hosted for server in binding.servers):
+        elif not hosted and any(server.hosted for server in binding.servers):
             raise BindingExists(identity=identity.name, protocol=protocol, instance=instance)
         binding.access = access
         server = binding.server_of(sender)
@@ -215,7 +218,9 @@ class Registry:
             server.limit = limit
             return binding
         if hosted:
-            binding.servers.clear()  # the identity's process before this one
+            binding.servers.clear()  # the identity's process before this one, or programs
+            for program in [each for each in self._programs if each[1:] == (identity.name, protocol, instance)]:
+                del self._programs[program]
         binding.servers.append(Server(binding, sender, limit, hosted))
         return binding
 
