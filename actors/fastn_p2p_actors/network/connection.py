@@ -70,13 +70,9 @@ _MAX_INTRODUCED: Final = 4096
 """Delegations that are remembered as verified."""
 _FRAME_COST: Final = 64
 """Bytes of memory that a queued frame takes beside its own."""
-_STREAM_WINDOW: Final = 1_250_000
-"""Bytes of one stream that the other side may have sent and we have not read yet: the QUIC library's own number."""
 _MAX_STREAMS: Final = MAX_SESSIONS_PER_PEER * 5 // 4
 """Streams for sessions that QUIC lets the other side open: it learns that one has ended only once an eighth of them
 has, and must not wait for that below ``MAX_SESSIONS_PER_PEER``."""
-_RECEIVE_WINDOW: Final = (_MAX_STREAMS + MAX_BULK_STREAMS + 4) * _STREAM_WINDOW
-"""The same over all streams: so much that sessions that nobody reads cannot keep calls from getting through."""
 HELLO_TIMEOUT: Final = 10.0
 """Seconds within which the other side's hello must come."""
 _PING_AFTER: Final = 1.0
@@ -175,7 +171,6 @@ class PeerConnection:
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, hello: WireHello) -> None:
-        self._raw.set_receive_window(_RECEIVE_WINDOW)
         channels = 0 if self.outgoing else 1
         self._raw.set_max_concurrent_bi_streams(channels + _MAX_STREAMS)
         self._raw.set_max_concurrent_uni_streams(MAX_BULK_STREAMS)
