@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +14,9 @@ from fastn_p2p_actors.network import relay
 from fastn_p2p_client import limits, session, testing
 from fastn_p2p_client.messages import Message, SessionPart, encode
 from fastn_p2p_client.session import Payload, Session
+from tests.unit.scenario import a_few_turns
 
-__all__ = ["CHUNK", "COST", "WINDOW", "Hop", "Line", "RelayedHop", "a_few_turns", "small_windows"]
+__all__ = ["CHUNK", "COST", "WINDOW", "Hop", "Line", "RelayedHop", "small_windows"]
 
 WINDOW: Final = 1000
 CHUNK: Final = 300
@@ -40,12 +40,6 @@ def small_windows() -> Iterator[None]:
 def window() -> int:
     """As large as it is at the moment."""
     return int(vars(session)["SESSION_WINDOW"])
-
-
-async def a_few_turns() -> None:
-    """The event loop gets to what is due already."""
-    for _ in range(6):
-        await asyncio.sleep(0)
 
 
 class Line:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import msgspec
 import pytest
-import uvloop
 
 from fastn_p2p_client import client_sessions
 from fastn_p2p_client.client_sessions import ClientSessions
@@ -40,6 +38,7 @@ from fastn_p2p_client.messages import (
     encode,
 )
 from fastn_p2p_client.session import Session
+from tests.unit.scenario import a_few_turns, play
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
 OPEN = Open("alice", "bob", "Test", "default", 5000, SESSION_WINDOW)
@@ -79,24 +78,11 @@ class Bench:
         return [message for _, message in self.link.sent]
 
 
-async def turns() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-def play(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def in_time() -> None:
-        async with asyncio.timeout(10):
-            await scenario()
-
-    uvloop.run(in_time())
-
-
 def test_a_session_stands_and_is_forgotten_once_it_is_over() -> None:
     async def scenario() -> None:
         bench = Bench()
         opening = bench.open()
-        await turns()
+        await a_few_turns()
         assert bench.said == [OPEN]
         bench.answer(OPENED)
         session = await opening
@@ -126,7 +112,7 @@ def test_a_no_is_raised_and_nothing_is_left(message: Message, error: type[Except
     async def scenario() -> None:
         bench = Bench()
         opening = bench.open()
-        await turns()
+        await a_few_turns()
         bench.answer(message)
         with pytest.raises(error):
             await opening
@@ -140,7 +126,7 @@ def test_whoever_gives_up_takes_the_request_back() -> None:
     async def cancelled() -> None:
         bench = Bench()
         opening = bench.open()
-        await turns()
+        await a_few_turns()
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
@@ -157,7 +143,7 @@ def test_whoever_gives_up_takes_the_request_back() -> None:
     async def just_when_it_stands() -> None:
         bench = Bench()
         opening = bench.open()
-        await turns()
+        await a_few_turns()
         opening.cancel()
         bench.answer(OPENED)
         with pytest.raises(asyncio.CancelledError):
@@ -168,7 +154,7 @@ def test_whoever_gives_up_takes_the_request_back() -> None:
     async def without_a_way() -> None:
         bench = Bench()
         opening = bench.open()
-        await turns()
+        await a_few_turns()
         bench.link.down = True
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -194,11 +180,11 @@ def test_a_daemon_that_dies_ends_them_all() -> None:
     async def scenario() -> None:
         bench = Bench()
         first, second = bench.open(), bench.open()
-        await turns()
+        await a_few_turns()
         bench.answer(OPENED)
         session = await first
         reading = asyncio.create_task(session.read())
-        await turns()
+        await a_few_turns()
         bench.sessions.lose_all()
         for work in (reading, second):
             with pytest.raises(ConnectionLost):
@@ -215,7 +201,7 @@ def test_a_message_that_is_none_ends_its_session() -> None:
     async def scenario() -> None:
         bench = Bench()
         opening = bench.open()
-        await turns()
+        await a_few_turns()
         bench.answer(OPENED)
         session = await opening
         bench.sessions.on_message(b"0", b"\xc1", b"")
@@ -233,14 +219,14 @@ def test_one_program_has_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         bench = Bench()
         first = bench.open()
-        await turns()
+        await a_few_turns()
         with pytest.raises(Overloaded):
             await bench.open()
         bench.answer(OPENED)
         (await first).reset()
         bench.answer(Reset(0))
         second: Any = bench.open()
-        await turns()
+        await a_few_turns()
         second.cancel()
         with pytest.raises(asyncio.CancelledError):
             await second

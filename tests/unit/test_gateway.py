@@ -27,6 +27,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
 
+from .scenario import a_few_turns
 from .stub_colleagues import Program, temporary_home, world
 
 
@@ -34,12 +35,6 @@ from .stub_colleagues import Program, temporary_home, world
 def home() -> Iterator[Home]:
     with temporary_home() as made:
         yield made
-
-
-async def a_few_turns() -> None:
-    """The event loop gets to what is due already."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 def test_every_message_of_the_control_conversation_has_its_command() -> None:

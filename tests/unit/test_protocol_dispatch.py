@@ -33,6 +33,7 @@ from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_HEADER, MAX_PAYLOAD
 from fastn_p2p_client.messages import ApplicationFailure, DataReply, Deliver, Failure, Reply
 from fastn_p2p_client.protocol import Peer
+from tests.unit.scenario import a_few_turns
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
 decode = msgspec.msgpack.Decoder(DataReply).decode
@@ -70,12 +71,6 @@ class Bench:
         answer = (await self.answer())[1]
         assert isinstance(answer, Failure)
         return answer.error()
-
-
-async def a_few_turns() -> None:
-    """The event loop gets to what is due already."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 async def echo(request: Any) -> Any:

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import uvloop
 
 from fastn_p2p_client.binding import Binding
 from fastn_p2p_client.dispatch import Dispatcher
@@ -49,6 +48,7 @@ from fastn_p2p_client.messages import (
 )
 from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.session import Session
+from tests.unit.scenario import play
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
 decode = msgspec.msgpack.Decoder(SessionPart).decode
@@ -105,14 +105,6 @@ class Bench:
         (answer,) = await self.heard(id)
         assert isinstance(answer, Failure)
         return answer.error()
-
-
-def play(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def in_time() -> None:
-        async with asyncio.timeout(10):
-            await scenario()
-
-    uvloop.run(in_time())
 
 
 def raising(error: BaseException, *, accept: bool = False) -> Converse:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
-import uvloop
 
 from fastn_p2p_actors.network import stream_leg
 from fastn_p2p_actors.network.manners import BLOCK, Manners
@@ -16,6 +15,7 @@ from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.messages import Cancel, Chunk, Credit, Done, Eof, Failure, Message, Reset, Stop, encode
 from tests.unit.quic_streams import FakeStream, broken
+from tests.unit.scenario import a_few_turns, play
 
 
 class Bench:
@@ -55,32 +55,19 @@ class Bench:
         return ends[0] if ends else None
 
 
-async def turns() -> None:
-    for _ in range(12):
-        await asyncio.sleep(0)
-
-
-def play(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def in_time() -> None:
-        async with asyncio.timeout(10):
-            await scenario()
-
-    uvloop.run(in_time())
-
-
 def test_chunks_are_written_and_their_credit_comes_back() -> None:
     async def scenario() -> None:
         bench = Bench(preamble=b"accept")
-        await turns()
+        await a_few_turns()
         assert bench.stream.sending.written == b"accept"
         bench.take(Chunk(), payload=b"one")
         bench.take(Chunk(), payload=b"two")
-        await turns()
+        await a_few_turns()
         assert bench.stream.sending.written == b"acceptonetwo"
         assert sum(message.size for message in bench.said if isinstance(message, Credit)) == 6 + 2 * CHUNK_COST
         assert bench.sent == 6
         bench.take(Eof())
-        await turns()
+        await a_few_turns()
         assert bench.end == "finished"
         assert bench.said[-1] == Done()
         bench.leg.close()
@@ -100,7 +87,7 @@ def test_large_blocks_are_written_in_small_ones_while_there_are_calls() -> None:
 
         bench.stream.sending.write_all = note  # type: ignore[method-assign]
         bench.take(Chunk(), payload=bytes(MAX_CHUNK))
-        await turns()
+        await a_few_turns()
         bench.manners.called()
         bench.take(Chunk(), payload=bytes(MAX_CHUNK))
         bench.take(Eof())
@@ -118,10 +105,10 @@ def test_nothing_more_is_granted_than_quic_has_taken() -> None:
         bench.stream.sending.taking.clear()
         bench.take(Chunk(), payload=b"x" * 1000)
         bench.take(Eof())
-        await turns()
+        await a_few_turns()
         assert bench.said == []
         bench.stream.sending.taking.set()
-        await turns()
+        await a_few_turns()
         assert bench.said == [Credit(1000 + CHUNK_COST), Done()]
         bench.leg.close()
 
@@ -132,19 +119,19 @@ def test_what_comes_is_passed_on_as_far_as_there_is_credit() -> None:
     async def scenario() -> None:
         bench = Bench(credit=1000, leftover=b"left")
         bench.stream.receiving.feed(bytes(5000))
-        await turns()
+        await a_few_turns()
         assert len(bench.heard) + CHUNK_COST * len(bench.said) <= 1000
         before = len(bench.heard)
         assert bench.heard[:4] == b"left"
         bench.take(Credit(100 + CHUNK_COST))
-        await turns()
+        await a_few_turns()
         assert 100 <= len(bench.heard) - before <= 100 + CHUNK_COST
         bench.take(Credit(SESSION_WINDOW))
-        await turns()
+        await a_few_turns()
         assert len(bench.heard) == 5004
         assert bench.received == 5004
         bench.stream.receiving.end()
-        await turns()
+        await a_few_turns()
         assert bench.said[-1] == Eof()
         bench.leg.close()
 
@@ -156,7 +143,7 @@ def test_a_large_amount_comes_in_chunks_of_the_largest_size() -> None:
         bench = Bench()
         bench.stream.receiving.feed(bytes(2 * MAX_CHUNK + 1))
         bench.stream.receiving.end()
-        await turns()
+        await a_few_turns()
         assert bench.said == [Chunk(), Chunk(), Chunk(), Eof()]
         bench.leg.close()
 
@@ -168,7 +155,7 @@ def test_codes_pass_both_ways(code: int) -> None:
     async def scenario() -> None:
         bench = Bench()
         bench.take(Reset(code), Stop(code))
-        await turns()
+        await a_few_turns()
         assert bench.end == code
         assert bench.stream.receiving.stopped_with == [code]
         assert bench.said == [Reset(code)]
@@ -177,7 +164,7 @@ def test_codes_pass_both_ways(code: int) -> None:
         bench.stream.receiving.end(broken(f"Reset({code})"))
         bench.stream.sending.stop_by_peer(code)
         bench.take(Chunk(), payload=b"x")
-        await turns()
+        await a_few_turns()
         assert sorted(bench.said, key=encode) == [Reset(code), Stop(code)]
         bench.leg.close()
 
@@ -191,10 +178,10 @@ def test_a_stop_is_noticed_without_writing(monkeypatch: pytest.MonkeyPatch) -> N
         bench = Bench()
         await asyncio.sleep(0.005)
         bench.stream.sending.stop_by_peer(5)
-        await turns()
+        await a_few_turns()
         assert bench.said == [Stop(5)]
         bench.take(Reset(5))
-        await turns()
+        await a_few_turns()
         assert bench.end == 5
         bench.leg.close()
 
@@ -205,7 +192,7 @@ def test_a_connection_that_breaks_ends_both_directions() -> None:
     async def scenario() -> None:
         bench = Bench()
         bench.stream.receiving.end(broken("ConnectionLost(TimedOut)"))
-        await turns()
+        await a_few_turns()
         (failure,) = bench.said
         assert isinstance(failure, Failure)
         assert isinstance(failure.error(), ConnectionLost)
@@ -228,15 +215,15 @@ def test_a_direction_that_is_given_up_never_looks_complete(how: str, busy: bool)
     async def scenario() -> None:
         bench = Bench()
         bench.take(Chunk(), payload=b"part")
-        await turns()
+        await a_few_turns()
         if busy:
             bench.stream.sending.taking.clear()
             bench.take(Chunk(), payload=b"more")
-            await turns()
+            await a_few_turns()
         ABANDONED[how](bench)
         bench.leg.close()
         bench.leg.close()
-        await turns()
+        await a_few_turns()
         assert isinstance(bench.end, int)
         assert len(bench.stream.receiving.stopped_with) == 1
 
@@ -250,13 +237,13 @@ def test_what_is_complete_still_arrives_whoever_goes(how: str) -> None:
         bench.stream.sending.taking.clear()
         bench.take(Chunk(), payload=b"all of it")
         bench.take(Eof())
-        await turns()
+        await a_few_turns()
         ABANDONED[how](bench)
         bench.leg.close()
-        await turns()
+        await a_few_turns()
         assert bench.end is None
         bench.stream.sending.taking.set()
-        await turns()
+        await a_few_turns()
         assert bench.stream.sending.written == b"all of it"
         assert bench.end == "finished"
 
@@ -269,10 +256,10 @@ def test_what_is_complete_is_given_up_when_the_other_side_wants_no_more() -> Non
         bench.stream.sending.taking.clear()
         bench.take(Chunk(), payload=b"all of it")
         bench.take(Eof())
-        await turns()
+        await a_few_turns()
         bench.take(Reset(3))
         bench.leg.close()
-        await turns()
+        await a_few_turns()
         assert bench.end == 3
 
     play(scenario)
