@@ -9,10 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastn_p2p_client.limits import (
-    MAX_CHUNK,
-    SESSION_WINDOW,
-)
+from fastn_p2p_client.limits import MAX_CHUNK, SESSION_WINDOW
 from fastn_p2p_client.messages import Chunk, encode
 from fastn_p2p_client.session import Session
 from tests.unit.hop import CHUNK, WINDOW, Hop, small_windows

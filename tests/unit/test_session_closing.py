@@ -7,11 +7,7 @@ import asyncio
 import pytest
 
 from fastn_p2p_client.errors import ConnectionLost, SessionClosed, StreamReset
-from fastn_p2p_client.limits import (
-    RESET_CLOSED,
-    RESET_FAILED,
-    RESET_LOST,
-)
+from fastn_p2p_client.limits import RESET_CLOSED, RESET_FAILED, RESET_LOST
 from fastn_p2p_client.messages import Failure, Stop
 from tests.unit.hop import CHUNK, COST, WINDOW, Hop, small_windows
 from tests.unit.scenario import a_few_turns, play

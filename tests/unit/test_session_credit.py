@@ -7,12 +7,7 @@ import asyncio
 import pytest
 
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, StreamReset
-from fastn_p2p_client.limits import (
-    CHUNK_COST,
-    MAX_CHUNK,
-    RESET_LOST,
-    SESSION_WINDOW,
-)
+from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.messages import Chunk, Credit, Failure, Message, Stop
 from tests.unit.hop import CHUNK, COST, WINDOW, Hop, small_windows
 from tests.unit.scenario import a_few_turns, play

@@ -7,13 +7,7 @@ import asyncio
 import pytest
 
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, P2PError, SessionClosed, StreamReset
-from fastn_p2p_client.limits import (
-    MAX_RESET_CODE,
-    RESET_CLOSED,
-    RESET_FAILED,
-    RESET_LOST,
-    SESSION_WINDOW,
-)
+from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.messages import Chunk, Credit, Done, Eof, Failure, Message, Opened, Reset, Stop, encode
 from fastn_p2p_client.session import Session, ended_with
 from tests.unit.hop import Hop

@@ -10,9 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fastn_p2p_client.errors import ConnectionLost, P2PError, SessionClosed, StreamReset
-from fastn_p2p_client.limits import (
-    RESET_CLOSED,
-)
+from fastn_p2p_client.limits import RESET_CLOSED
 from fastn_p2p_client.session import Session
 from tests.unit.hop import CHUNK, Hop, RelayedHop, small_windows
 from tests.unit.scenario import play
