@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
-from .decoder import Decoder
+from .decoder import ENDLESS, Decoder
 from .errors import ConnectionLost
 from .limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
 from .zmtp import GREETING, LARGE, Malformed, OnMessage, Payload, SocketType, encode, pong, ready
@@ -221,9 +221,9 @@ class Connection(asyncio.Protocol):
         transport.write(GREETING + ready(self._kind))
 
     def data_received(self, data: bytes) -> None:
-        self._feed(data)
+        self._feed(data, _BURST)
 
-    def _feed(self, data: bytes, burst: int = _BURST) -> bool:
+    def _feed(self, data: bytes, burst: int = ENDLESS) -> bool:
         """Whether what has come is dealt with."""
         try:
             done = self._decoder.feed(data, burst)
@@ -238,7 +238,7 @@ class Connection(asyncio.Protocol):
         return done
 
     def _go_on(self) -> None:
-        if self._transport is not None and not self._closed and self._feed(b""):
+        if self._transport is not None and not self._closed and self._feed(b"", _BURST):
             self._transport.resume_reading()
 
     def eof_received(self) -> None:
@@ -261,7 +261,7 @@ class Connection(asyncio.Protocol):
         if not self._closed:
             if exc is not None and self._transport is not None:
                 self._read_what_is_left()
-            self._feed_rest()
+            self._feed(b"")
         was_closed, self._closed = self._closed, True
         self._transport = None
         self.up = False
@@ -280,14 +280,7 @@ class Connection(asyncio.Protocol):
                 return
             if not data:
                 return
-            self._feed_rest(data)
-
-    def _feed_rest(self, data: bytes = b"") -> None:
-        try:
-            self._decoder.feed(data)
-        except Malformed as error:
-            log.debug("%s: %s", self._name, error)
-            self._decoder.stop()
+            self._feed(data)
 
     # ── the handshake, and the end ───────────────────────────────────────────────────────────────
 

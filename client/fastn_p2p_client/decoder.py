@@ -27,12 +27,13 @@ from .zmtp import (
     split_command,
 )
 
-__all__ = ["Decoder"]
+__all__ = ["ENDLESS", "Decoder"]
 
 _MAX_COMMAND: Final = 4096
 _TINY: Final = 4096
 """Bytes of a piece that is not worth an object of its own."""
-_ENDLESS: Final = 1 << 62
+ENDLESS: Final = 1 << 62
+"""A burst that takes all there is."""
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +97,7 @@ class Decoder:
         self._parts.clear()
         self._frames.clear()
 
-    def feed(self, data: bytes, burst: int = _ENDLESS) -> bool:
+    def feed(self, data: bytes, burst: int = ENDLESS) -> bool:
         """Take the next bytes; False when ``burst`` messages were handed over and more wait: feed nothing, to go on.
 
         Raises:
@@ -128,7 +129,7 @@ class Decoder:
             else:
                 self._frames.append(frame)
                 if not self._flags & MORE:
-                    self._hand_over()
+                    self._hand_over_all()
                     burst -= 1
         return self._traffic(data, position, end, burst)
 
@@ -172,7 +173,7 @@ class Decoder:
                     except Exception:
                         log.exception("a message was not handled")
                     continue
-            self._hand_over()
+            self._hand_over_all()
         if not self._stopped:
             self._rest = data[position:]
         return True
@@ -209,24 +210,26 @@ class Decoder:
                 raise Malformed("the frames of a message are too long together")
         return start, start + size
 
-    def _hand_over(self) -> None:
+    def _hand_over_all(self) -> None:
         """The frames of one ZeroMQ message, whatever they are."""
         frames = self._frames[:]
         self._frames.clear()
+        if misfit(frames):
+            self._hand_over(frames)
+            return
+        for start in range(0, len(frames), FRAMES):
+            if self._stopped:
+                return
+            self._hand_over(frames[start : start + FRAMES])
+
+    def _hand_over(self, frames: list[bytes]) -> None:
+        """What is one message, or none."""
         try:
             reason = misfit(frames)
             if reason:
                 self._on_misfit(frames, reason)
-                return
-            for start in range(0, len(frames), FRAMES):
-                if self._stopped:
-                    return
-                message = frames[start : start + FRAMES]
-                reason = misfit(message)
-                if reason:
-                    self._on_misfit(message, reason)
-                else:
-                    self._on_message(*message)
+            else:
+                self._on_message(*frames)
         except Exception:
             log.exception("a message was not handled")
 

@@ -202,8 +202,14 @@ def test_whatever_comes_is_messages_or_malformed(start: bytes, pieces: list[byte
 
 
 def test_who_talks_to_whom() -> None:
-    for ours, theirs in (("ROUTER", "DEALER"), ("ROUTER", "ROUTER"), ("DEALER", "ROUTER"), ("DEALER", "DEALER")):
-        assert Reader(ours).feed(GREETING + ready(theirs)).ready == 1  # type: ignore[arg-type]
+    pairs: list[tuple[SocketType, SocketType]] = [
+        ("ROUTER", "DEALER"),
+        ("ROUTER", "ROUTER"),
+        ("DEALER", "ROUTER"),
+        ("DEALER", "DEALER"),
+    ]
+    for ours, theirs in pairs:
+        assert Reader(ours).feed(GREETING + ready(theirs)).ready == 1
 
 
 def test_commands_between_messages() -> None:
@@ -217,17 +223,20 @@ def test_commands_between_messages() -> None:
 
 def test_an_exception_costs_the_message_that_it_is_about(caplog: pytest.LogCaptureFixture) -> None:
     reader = Reader()
-    seen: list[bytes] = []
+    seen: list[bytes]
 
     def fail_once(correlation: bytes, header: bytes, payload: bytes) -> None:
         seen.append(correlation)
         if len(seen) == 1:
             raise ValueError("a defect")
 
-    reader.decoder = Decoder("ROUTER", reader.on_ready, fail_once, reader.on_misfit, reader.pings.append)
-    reader.feed(OPENING + wire(b"1", b"", b"") + wire(b"2", b"", b""))
-    assert seen == [b"1", b"2"]
-    assert "a defect" in caplog.text
+    for stream in (wire(b"1", b"", b"") + wire(b"2", b"", b""), group([b"1", b"", b"", b"2", b"", b""])):
+        seen = []
+        caplog.clear()
+        reader.decoder = Decoder("ROUTER", reader.on_ready, fail_once, reader.on_misfit, reader.pings.append)
+        reader.feed(OPENING + stream)
+        assert seen == [b"1", b"2"]
+        assert "a defect" in caplog.text
 
 
 def test_nothing_is_handed_over_after_stop() -> None:
