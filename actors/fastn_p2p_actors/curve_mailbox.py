@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 
 import zmq
 
-from fastn_p2p_client.limits import MAX_CLIENTS, MAX_GROUP
+from fastn_p2p_client.limits import MAX_CLIENTS
 from fastn_p2p_client.outbox import RETRY_PAUSE, Outbox
 from fastn_p2p_client.sockets import (
     AGAIN,
@@ -30,7 +30,7 @@ from fastn_p2p_client.sockets import (
     readable,
     router,
 )
-from fastn_p2p_client.zmtp import misfit
+from fastn_p2p_client.zmtp import FRAMES, MAX_FRAMES, misfit
 
 from .gatekeeper import Gatekeeper, Rule, parse_peer_address
 from .mailbox import refusal
@@ -38,8 +38,6 @@ from .mailbox import refusal
 __all__ = ["Caller", "CurveMailbox"]
 
 _BURST: Final = 256
-_FRAMES: Final = 3
-_MAX_FRAMES: Final = _FRAMES * MAX_GROUP
 _SRCFD: Final = int(zmq.SRCFD)
 
 log = logging.getLogger(__name__)
@@ -48,12 +46,10 @@ log = logging.getLogger(__name__)
 class Caller:
     """One connection to a mailbox, as the kernel and CURVE describe it. Compares by identity."""
 
-    __slots__ = ("descriptor", "gone", "pid", "role", "route", "uid")
+    __slots__ = ("gone", "pid", "role", "route")
 
-    def __init__(self, route: bytes, descriptor: int, uid: int, pid: int, role: str) -> None:
+    def __init__(self, route: bytes, pid: int, role: str) -> None:
         self.route = route
-        self.descriptor = descriptor
-        self.uid = uid
         self.pid = pid
         self.role = role
         """What the key stands for."""
@@ -75,6 +71,7 @@ class CurveMailbox:
         server_secret: the mailbox's own CURVE key (Z85).
         roles: CURVE public key (Z85) → role. Nobody else gets in.
         uid: the only user whose processes are listened to.
+        max_clients: connections at a time; whoever comes then waits until some have ended.
     """
 
     def __init__(
@@ -209,7 +206,7 @@ class CurveMailbox:
                 first = opening
             while raw_get(socket, MORE):
                 frame = raw_recv(socket, NOBLOCK)
-                if len(frames) <= _MAX_FRAMES:
+                if len(frames) <= MAX_FRAMES:
                     frames.append(frame)
             if first is not None:
                 caller = self._introduce(route, first)
@@ -221,9 +218,9 @@ class CurveMailbox:
 
     def _take(self, caller: Caller, frames: list[bytes]) -> None:
         reason = misfit(frames)
-        if not reason and len(frames) > _FRAMES:
-            for start in range(0, len(frames), _FRAMES):
-                self._take(caller, frames[start : start + _FRAMES])
+        if not reason and len(frames) > FRAMES:
+            for start in range(0, len(frames), FRAMES):
+                self._take(caller, frames[start : start + FRAMES])
         elif reason:
             answer = refusal(frames, reason)
             if answer:
@@ -248,7 +245,7 @@ class CurveMailbox:
             return None
         if peer.uid != self._uid:
             return None
-        caller = Caller(route, descriptor, peer.uid, peer.pid, role)
+        caller = Caller(route, peer.pid, role)
         if descriptor in self._descriptors:
             self._callers[route] = self._by_descriptor[descriptor] = caller
         else:

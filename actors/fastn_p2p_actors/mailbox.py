@@ -21,7 +21,7 @@ from fastn_p2p_client.connection import Connection
 from fastn_p2p_client.errors import BadMessage, P2PError, PayloadTooLarge
 from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_CLIENTS, MAX_PAYLOAD
 from fastn_p2p_client.messages import Failure, encode
-from fastn_p2p_client.zmtp import Payload
+from fastn_p2p_client.zmtp import FRAMES, Payload
 
 __all__ = ["Mailbox", "Sender", "refusal"]
 
@@ -65,7 +65,7 @@ def refusal(frames: list[bytes], reason: str) -> bytes:
     if not frames or len(frames[0]) > CORRELATION_ID_MAX:
         return b""
     error: P2PError = BadMessage(reason=reason)
-    if len(frames) == 3 and len(frames[2]) > MAX_PAYLOAD:
+    if len(frames) == FRAMES and len(frames[2]) > MAX_PAYLOAD:
         error = PayloadTooLarge(size=len(frames[2]), limit=MAX_PAYLOAD)
     return encode(Failure.of(error))
 

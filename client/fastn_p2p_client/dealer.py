@@ -62,6 +62,9 @@ class Dealer:
         self._turn_soon = False
         self._closed = False
         self._watching = False
+        self._idle = asyncio.Event()
+        """Set while nothing waits to be sent."""
+        self._idle.set()
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -76,6 +79,7 @@ class Dealer:
 
     def close(self) -> None:
         self._closed = True
+        self._idle.set()
         self._loop.remove_reader(self._descriptor)
         self._loop.remove_reader(self._monitor.fileno())
         self._monitor.close()
@@ -85,15 +89,15 @@ class Dealer:
         """False when too much waits already."""
         if not self._outbox.add(correlation, header, bytes(payload), credited):
             return False
+        self._idle.clear()
         if not self._turn_soon:
             self._turn_soon = True
             self._loop.call_soon(self._turn)
         return True
 
     async def flushed(self) -> None:
-        """Returns when libzmq has taken all that was sent."""
-        while len(self._outbox) and not self._closed:  # noqa: ASYNC110 - libzmq does not tell
-            await asyncio.sleep(RETRY_PAUSE)
+        """Returns when libzmq has taken all that was sent, or the connection has ended."""
+        await self._idle.wait()
 
     def _turn(self) -> None:
         """Send what this turn of the loop has gathered, and look at the socket again, as its descriptor demands."""
@@ -105,7 +109,9 @@ class Dealer:
         except zmq.ZMQError:  # the connection ends; its end is told by the monitor
             self._outbox.clear()
             flushed = True
-        if not flushed and self._up:
+        if flushed:
+            self._idle.set()
+        elif self._up:
             self._turn_soon = True
             self._loop.call_later(RETRY_PAUSE, self._turn)
         if readable(self._socket):
@@ -152,5 +158,6 @@ class Dealer:
                     continue
                 self._up = False
                 self._outbox.clear()
+                self._idle.set()
                 self._drain()  # answers that came before the end still count
                 self._on_down()

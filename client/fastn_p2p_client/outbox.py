@@ -36,13 +36,13 @@ class Outbox:
     def __init__(self, socket: zmq.Socket[bytes], route: bytes | None = None) -> None:
         self._socket = socket
         self._route = route
-        self._waiting: deque[tuple[bytes, bytes, bytes | memoryview]] = deque()
+        self._waiting: deque[tuple[bytes, bytes, bytes]] = deque()
         self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, correlation: bytes, header: bytes, payload: bytes | memoryview, credited: bool = False) -> bool:
+    def add(self, correlation: bytes, header: bytes, payload: bytes, credited: bool = False) -> bool:
         """Take one message; False when too many, or too much, waits already, and it is not ``credited``."""
         if not credited and (len(self._waiting) >= SEND_QUEUE or self._bytes > SEND_QUEUE_BYTES):
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from pathlib import Path
 
@@ -35,10 +36,10 @@ GOOD = Keys(SERVER[0], *FRIEND)
 class Desk:
     """Answers everything, and notes who has asked."""
 
-    def __init__(self, path: Path, max_clients: int = 100) -> None:
+    def __init__(self, path: Path, *, max_clients: int = 100, uid: int | None = None) -> None:
         self.callers: list[Caller] = []
         self.box = CurveMailbox(
-            path, self._answer, server_secret=SERVER[1], roles={FRIEND[0]: "network"}, max_clients=max_clients
+            path, self._answer, server_secret=SERVER[1], roles={FRIEND[0]: "network"}, uid=uid, max_clients=max_clients
         )
         self.box.open()
 
@@ -63,6 +64,20 @@ def test_role_is_the_key_and_unknown_keys_do_not_get_in(tmp_path: Path) -> None:
                 await bad.ask(GetStatus(), timeout=0.3)
             bad.close()
         assert len(desk.callers) == 3
+        good.close()
+        desk.box.close()
+
+    uvloop.run(scenario())
+
+
+def test_another_user_stays_out_whatever_its_key(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        desk = Desk(tmp_path / "v.sock", uid=os.getuid() + 1)
+        good = Link(tmp_path / "v.sock", "vault", curve=GOOD)
+        good.open()
+        with pytest.raises(DaemonBusy):
+            await good.ask(GetStatus(), timeout=0.3)
+        assert not desk.callers
         good.close()
         desk.box.close()
 
