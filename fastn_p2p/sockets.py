@@ -108,11 +108,11 @@ class Listener:
         address: where it is, with the port that the kernel has chosen.
     """
 
-    def __init__(self, bound: socket.socket, path: str = "") -> None:
+    def __init__(self, bound: socket.socket) -> None:
         self._socket = bound
-        self._file = _identity_of(path)
         name = bound.getsockname()
-        self.address = Address("", 0, path) if path else Address(name[0], name[1])
+        self.address = Address("", 0, name) if bound.family == socket.AF_UNIX else Address(name[0], name[1])
+        self._file = _identity_of(self.address.path)
 
     async def accept(self) -> socket.socket:
         """The next connection, non-blocking, small writes sent at once.
@@ -146,22 +146,22 @@ async def listening(address: Address) -> Listener:
     """
     if address.path:
         _clear(address.path)
-        return _bound(socket.AF_UNIX, address.path, address.path)
+        return _bound(socket.AF_UNIX, address.path)
     family, _, _, _, where = (await _resolved(address, socket.AI_PASSIVE))[0]
     return _bound(family, where)
 
 
-def _bound(family: int, where: Any, path: str = "") -> Listener:
+def _bound(family: int, where: Any) -> Listener:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setblocking(False)
-        if path:
+        if family == socket.AF_UNIX:
             os.fchmod(made.fileno(), 0o600)  # before bind: the file gets it at once
         else:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(where)
         made.listen(_BACKLOG)
-        return Listener(made, path)
+        return Listener(made)
     except OSError as error:
         made.close()
         if error.errno == errno.EADDRINUSE:

@@ -9,14 +9,13 @@ import select
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from .limits import MAX_CHUNK, RESET_FAILED
+from .limits import RESET_FAILED
 
 if TYPE_CHECKING:
     from .session import Session
 
 __all__ = ["READ_FILE", "copy_both", "copy_from", "copy_to", "read_some", "reading_method", "write_all"]
 
-_BLOCK: Final = MAX_CHUNK
 READ_FILE: Final = 1024 * 1024
 """Bytes read from a file in one go: a thread is left and entered for each."""
 
@@ -28,7 +27,7 @@ async def copy_to(session: Session, writer: Any) -> int:
     """See ``Session.copy_to``."""
     write = _writing(writer)
     total = 0
-    while chunk := await session.read(_BLOCK):
+    while chunk := await session.read():
         await write(chunk)
         total += len(chunk)
     return total

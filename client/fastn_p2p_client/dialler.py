@@ -43,7 +43,6 @@ class Dialler:
         self._connection: Connection | None = None
         self._was_up = False
         self._pause = _FIRST_PAUSE
-        self._random = random.Random()
         self._again: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -91,7 +90,7 @@ class Dialler:
         self._connection.start()
 
     def _dial_later(self) -> None:
-        self._again = self._loop.call_later(self._random.uniform(self._pause / 2, self._pause), self._dial)
+        self._again = self._loop.call_later(random.uniform(self._pause / 2, self._pause), self._dial)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _ready(self) -> None:
