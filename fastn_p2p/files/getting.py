@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fastn_p2p_client.errors import P2PError
 
+from ..concurrency import together
 from .destination import Destination
 from .events import Done, Event, Expected, Kept, Lost, Moved, Omitted, Report
 from .failures import FileError
 from .frames import Frames
 from .messages import Entry, Fetch, Skipped, Walk
 from .names import folded, joined, parts_of
-from .patience import Patience, together
+from .patience import Patience
 from .pulling import pull
 from .sightings import Sightings
 from .tally import Tally
@@ -72,15 +73,10 @@ class Download:
 
     async def _walk_all(self, paths: Sequence[str]) -> None:
         for path in paths:
-            while True:
-                try:
-                    await self._walk(path)
-                except P2PError as error:
-                    await self._patience.after(error)
-                    continue
-                except FileError as error:
-                    self._lost(path, error)
-                break
+            try:
+                await self._patience.insist(self._walk, path)
+            except FileError as error:
+                self._lost(path, error)
             self.tally(Expected(self._files_found, self._bytes_found))
         for _ in range(self._parallel):
             await self._queue.put(None)
@@ -128,25 +124,28 @@ class Download:
         await line.close()
 
     async def _fetch(self, line: _Line, wanted: _Wanted) -> None:
-        attempts = 0
-        while True:
+        for attempt in range(1, _ATTEMPTS + 1):
             try:
-                frames = await line.frames()
-                await pull(frames, wanted.path, wanted.destination, wanted.at, wanted.entry, self._watch)
-            except P2PError as error:
-                line.drop()
-                await self._patience.after(error)
-                continue
+                await self._patience.insist(self._pull, line, wanted)
             except FileError as error:
                 if error.kind == "DiskFull":
                     raise
-                if line.is_midway:
-                    line.drop()
-                attempts += 1
-                if error.kind in _ANEW and attempts < _ATTEMPTS:
+                if error.kind in _ANEW and attempt < _ATTEMPTS:
                     continue
                 self._lost(wanted.at, error)
             return
+
+    async def _pull(self, line: _Line, wanted: _Wanted) -> None:
+        try:
+            frames = await line.frames()
+            await pull(frames, wanted.path, wanted.destination, wanted.at, wanted.entry, self._watch)
+        except P2PError:
+            line.drop()
+            raise
+        except FileError:
+            if line.is_midway:
+                line.drop()
+            raise
 
     def _watch(self, event: Event) -> None:
         if isinstance(event, Moved | Done | Kept):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Final, ParamSpec, TypeVar
 
 from fastn_p2p_client.errors import (
     ConnectionLost,
@@ -22,7 +22,10 @@ from fastn_p2p_client.errors import (
 
 from .events import Report, Retrying
 
-__all__ = ["PATIENCE", "Patience", "together"]
+__all__ = ["PATIENCE", "Patience"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 PATIENCE: Final = 60.0
 """Seconds without any progress after which a transfer ends with what has kept it from going on."""
@@ -65,12 +68,24 @@ class Patience:
         self._last = self._clock()
         self._delay = _FIRST_PAUSE
 
-    async def after(self, error: P2PError) -> None:
-        """Returns when it is time to try again; longer each time, up to some seconds.
+    async def insist(self, action: Callable[P, Awaitable[T]], *arguments: P.args, **options: P.kwargs) -> T:
+        """Does it, again and again while the way is broken.
 
         Raises:
-            P2PError: the error itself, when trying again does not help, or patience is over.
+            P2PError: trying again does not help, or patience is over.
+            Exception: whatever else ``action`` raises.
         """
+        while True:
+            try:
+                result = await action(*arguments, **options)
+            except P2PError as error:
+                await self._after(error)
+            else:
+                self.met()
+                return result
+
+    async def _after(self, error: P2PError) -> None:
+        """Returns when it is time to try again, or raises ``error``; longer each time, up to some seconds."""
         passing = isinstance(error, _BROKEN) or (self._met and (error.retryable or isinstance(error, _RETURNING)))
         if not passing:
             raise error
@@ -83,13 +98,3 @@ class Patience:
             self._report(Retrying(words, round(delay, 3)))
             self._pause = asyncio.create_task(asyncio.sleep(delay))
         await asyncio.shield(self._pause)
-
-
-async def together(*work: Coroutine[Any, Any, None]) -> None:
-    """Runs them at the same time; the first that fails ends the others, and its error is raised."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for each in work:
-                group.create_task(each)
-    except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from fastn_p2p_client.errors import P2PError
-
+from ..concurrency import together
 from .events import Done, Event, Kept, Lost, Moved, Offered, Omitted, Report
 from .failures import FileError
 from .frames import Frames
 from .manifest import Manifest
 from .messages import MAX_WAIT, OfferReply, Send
-from .patience import Patience, together
+from .patience import Patience
 from .supplying import supply
 from .tally import Tally
 
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from .remote import Files
 
 __all__ = ["Upload"]
-
-T = TypeVar("T")
 
 _LOOK: Final = MAX_WAIT - 5
 """Seconds that one question takes for whether somebody has decided."""
@@ -45,14 +41,14 @@ class Upload:
     async def run(self) -> Tally:
         for skipped in self._manifest.skipped:
             self.tally(Omitted(skipped.path, skipped.reason))
-        standing = await self._insist(lambda: self._files.offer(self._manifest.entries))
+        standing = await self._patience.insist(self._files.offer, self._manifest.entries)
         self._tell(standing)
         standing = await self._decided(standing)
         if standing.state == "rejected":
             raise FileError("OfferRejected", f"offer {standing.offer} was rejected")
         if standing.state == "accepted":
-            await together(*(self._work(standing.offer) for _ in range(self._parallel)))
-            standing = await self._insist(lambda: self._files.await_offer(standing.offer))
+            await together(*(self._patience.insist(self._work, standing.offer) for _ in range(self._parallel)))
+            standing = await self._patience.insist(self._files.await_offer, standing.offer)
             if standing.state != "finished" and not self.tally.failures:
                 self._watch(Lost("", "Busy", "the other side has not got everything; put the same files again"))
         else:
@@ -69,7 +65,7 @@ class Upload:
             seconds = _LOOK if end is None else min(_LOOK, end - time.monotonic())
             if seconds <= 0:
                 raise FileError("OfferWaits", f"offer {standing.offer} waits for somebody to accept it")
-            standing = await self._insist(lambda: self._files.await_offer(standing.offer, seconds))  # noqa: B023
+            standing = await self._patience.insist(self._files.await_offer, standing.offer, seconds)
             if standing.state != "waiting":
                 self._tell(standing)
             self._patience.progress()
@@ -77,23 +73,8 @@ class Upload:
 
     async def _work(self, offer: str) -> None:
         """Serves the other side on one session, until it wants nothing more."""
-
-        async def serve() -> None:
-            async with await self._files.open(Send(offer)) as session:
-                await supply(Frames(session), self._manifest.open, self._watch)
-
-        await self._insist(serve)
-
-    async def _insist(self, action: Callable[[], Awaitable[T]]) -> T:
-        """Does it, again and again while the way is broken and patience lasts."""
-        while True:
-            try:
-                result = await action()
-            except P2PError as error:
-                await self._patience.after(error)
-            else:
-                self._patience.met()
-                return result
+        async with await self._files.open(Send(offer)) as session:
+            await supply(Frames(session), self._manifest.open, self._watch)
 
     def _tell(self, standing: OfferReply) -> None:
         self.tally(Offered(standing.offer, standing.state, self._manifest.files, self._manifest.bytes))
