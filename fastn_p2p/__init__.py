@@ -18,6 +18,7 @@ Layout
 ``streaming``   ``fastn-p2p stream``: a session joined to standard input and output, which ``piping`` reads and writes
 ``forwarding``  ``fastn-p2p forward``: connections become sessions; ``troubles`` says what does not work
 ``splicing``    a connection joined to a session, for both ends of a tunnel; ``sockets`` and ``addresses`` are under it
+``concurrency`` work that is done at once, and ends together
 ``protocols``   the protocols that come with the daemon, one per module
 ``files``       what the protocol ``FileTransfer`` and the commands ``fastn-p2p files`` are made of
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import ipaddress
-import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+from fastn_p2p_actors.process import keep_heap, raise_file_limit
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import (
     ApplicationError,
@@ -39,10 +37,6 @@ _PASSING: Final = (PeerUnreachable, PeerOffline, DeadlineExceeded, Overloaded, C
 """What may be over when the first connection comes, so that it does not keep us from listening."""
 _FULL_PAUSE: Final = 0.5
 """Seconds until connections are taken again after there were too many open files, unless one of ours ends before."""
-
-_M_TRIM_THRESHOLD: Final = -1  # malloc.h
-_KEPT: Final = 16 * 1024 * 1024
-"""Bytes at the end of the heap that may be free."""
 
 
 class Forwarder:
@@ -114,8 +108,8 @@ def forward(home: Path | None, identity: str | None, peer: str, instance: str, a
     """
     import uvloop
 
-    _allow_many_files()
-    _keep_freed_memory()
+    raise_file_limit()  # each connection is an open file
+    keep_heap()
     code: Exit = uvloop.run(_forward(home, identity, peer, instance, address))
     return code
 
@@ -164,17 +158,3 @@ async def _forward(home: Path | None, identity: str | None, peer: str, instance:
 def _is_private(address: Address) -> bool:
     """Whether only programs of this machine get there."""
     return bool(address.path) or ipaddress.ip_address(address.host.partition("%")[0]).is_loopback
-
-
-def _allow_many_files() -> None:
-    """Each connection is an open file, and soft limits are low for old programs' sake."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _keep_freed_memory() -> None:
-    """Chunks come and go at the end of the heap. To give their pages back each time, and to take them again, costs a
-    third of this process's time: measured."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, _KEPT)

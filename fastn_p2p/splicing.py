@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Final
 
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.limits import MAX_CHUNK, RESET_LOST
 from fastn_p2p_client.session import Session
 
-__all__ = ["RESET_BROKEN", "break_off", "splice", "together"]
+from .concurrency import together
+
+__all__ = ["RESET_BROKEN", "break_off", "splice"]
 
 RESET_BROKEN: Final = 1
 """The code with which a session ends whose connection was reset."""
@@ -48,24 +49,6 @@ async def splice(session: Session, connection: socket.socket) -> P2PError | None
 def _break(session: Session, connection: socket.socket, code: int) -> None:
     session.abort(code)
     break_off(connection)
-
-
-async def together(*parts: Coroutine[Any, Any, object]) -> None:
-    """Runs all of them at once until all have returned, or one raises: the others are cancelled then.
-
-    Raises:
-        BaseException: what the first one raised.
-    """
-    tasks = [asyncio.ensure_future(part) for part in parts]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in tasks:
-            if task.done():
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def break_off(connection: socket.socket) -> None:

@@ -11,9 +11,9 @@ from fastn_p2p_client.errors import StreamReset
 from fastn_p2p_client.limits import RESET_CLOSED
 from fastn_p2p_client.session import Session
 
+from .concurrency import together
 from .exits import Exit
 from .piping import Input, Output
-from .splicing import together
 
 __all__ = ["join", "stream"]
 

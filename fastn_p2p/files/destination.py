@@ -40,10 +40,6 @@ class Destination:
         self._ours = ours
         self._directories: dict[Parts, Entry] = {}
 
-    @property
-    def root(self) -> Path:
-        return self._tree.root
-
     def has(self, path: str, entry: Entry) -> bool:
         """Whether the file is there already: same size, same time of change. Only whole files get their time.
 

@@ -22,6 +22,7 @@ __all__ = [
     "Report",
     "Restarted",
     "Retrying",
+    "unwatched",
 ]
 
 
@@ -103,3 +104,7 @@ Event: TypeAlias = Expected | Begun | Moved | Restarted | Done | Kept | Omitted 
 
 Report: TypeAlias = Callable[[Event], object]
 """Takes each event as it happens, inside the event loop. Must not raise."""
+
+
+def unwatched(_event: Event) -> None:
+    """The ``Report`` of whoever does not watch."""

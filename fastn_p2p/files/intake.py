@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
 
 from .destination import Destination
-from .events import Event
+from .events import unwatched
 from .failures import FileError
 from .frames import Frames
 from .messages import Entry, Have
 from .pulling import give_up, pull
 
 __all__ = ["Intake"]
-
-
-def _nothing(_event: Event) -> None:
-    """Nobody watches on this side."""
 
 
 class Intake:
@@ -28,7 +23,9 @@ class Intake:
         on_complete: called once, when every file is there.
     """
 
-    def __init__(self, entries: Iterable[Entry], destination: Destination, on_complete: Callable[[], Any]) -> None:
+    def __init__(
+        self, entries: Iterable[Entry], destination: Destination, on_complete: Callable[[], Awaitable[object]]
+    ) -> None:
         entries = list(entries)
         self._directories = [entry for entry in entries if entry.kind == "directory"]
         self._missing = deque(entry for entry in entries if entry.kind == "file")
@@ -70,7 +67,7 @@ class Intake:
     async def _get(self, frames: Frames, entry: Entry) -> bool:
         """Whether the file is there; the other side knows what came of it."""
         try:
-            await pull(frames, entry.path, self._destination, entry.path, entry, _nothing, exact=True)
+            await pull(frames, entry.path, self._destination, entry.path, entry, unwatched, exact=True)
         except FileError as error:
             await give_up(frames, entry.path, error)
             return False

@@ -10,6 +10,8 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
+from .hashing import DIGEST_SIZE
+
 __all__ = [
     "MAX_BATCH",
     "MAX_OFFER",
@@ -57,7 +59,7 @@ _Id: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
 _Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 _Mode: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0o777)]
-_Digest: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+_Digest: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=DIGEST_SIZE, max_length=DIGEST_SIZE)]
 
 OfferState: TypeAlias = Literal["waiting", "accepted", "rejected", "finished"]
 """Of an offer: nobody has decided; its files may come; they may not; all of them are there."""

@@ -13,7 +13,7 @@ from fastn_p2p_client.limits import DEFAULT_INSTANCE
 from fastn_p2p_client.session import Session
 from fastn_p2p_client.tickets import Ticket
 
-from .events import Event, Report
+from .events import Report, unwatched
 from .failures import FileError
 from .messages import (
     MAX_PAGE,
@@ -51,10 +51,6 @@ PARALLEL: Final = 4
 
 _TIMEOUT: Final = 30.0
 """Seconds for one request: a directory of a million entries takes some of them to look through."""
-
-
-def _nothing(_event: Event) -> None:
-    """Nobody watches."""
 
 
 class Files:
@@ -119,7 +115,7 @@ class Files:
         to: Path,
         *,
         force: bool = False,
-        report: Report = _nothing,
+        report: Report = unwatched,
         patience: float = PATIENCE,
         parallel: int = PARALLEL,
     ) -> Tally:
@@ -147,7 +143,7 @@ class Files:
         manifest: Manifest,
         *,
         wait: float | None = None,
-        report: Report = _nothing,
+        report: Report = unwatched,
         patience: float = PATIENCE,
         parallel: int = PARALLEL,
     ) -> Tally:

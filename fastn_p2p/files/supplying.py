@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from fastn_p2p_client.errors import BadMessage, P2PError
 
-from .events import Begun, Done, Event, Kept, Lost, Moved, Report
+from .events import Begun, Done, Kept, Lost, Moved, Report, unwatched
 from .failures import FileError
 from .frames import HEAD, Frames
 from .messages import Failed, Finished, Have, Refused, Want
@@ -24,11 +24,7 @@ _Heard: TypeAlias = "asyncio.Queue[Want | Have | Refused | P2PError | None]"
 """What the other side says, in order; at the end None, or why there is no more."""
 
 
-def _nothing(_event: Event) -> None:
-    """Nobody watches."""
-
-
-async def supply(frames: Frames, find: Callable[[str], Source], report: Report = _nothing) -> None:
+async def supply(frames: Frames, find: Callable[[str], Source], report: Report = unwatched) -> None:
     """Returns when the other side wants nothing more.
 
     Args:
@@ -39,21 +35,17 @@ async def supply(frames: Frames, find: Callable[[str], Source], report: Report =
         P2PError: the session broke.
     """
     heard: _Heard = asyncio.Queue(_AHEAD)
-    sent: dict[str, int] = {}
+    sent: Done | None = None
     listener = asyncio.create_task(_listen(frames, heard))
     try:
         while (said := await heard.get()) is not None:
             if isinstance(said, P2PError):
                 raise said
             if isinstance(said, Want):
-                size = await _answer(frames, said, find, report, heard)
-                if size is not None:
-                    sent[said.path] = size
+                sent = await _answer(frames, said, find, report, heard)
             elif isinstance(said, Have):
-                size = sent.pop(said.path, None)
-                report(Kept(said.path, 0) if size is None else Done(said.path, size))
+                report(sent if sent is not None and sent.path == said.path else Kept(said.path, 0))
             else:
-                sent.pop(said.path, None)
                 report(Lost(said.path, said.kind, said.message))
     finally:
         listener.cancel()
@@ -74,8 +66,8 @@ async def _listen(frames: Frames, heard: _Heard) -> None:
 
 async def _answer(
     frames: Frames, want: Want, find: Callable[[str], Source], report: Report, heard: _Heard
-) -> int | None:
-    """Sends the file, or why not; its size when all of it was sent."""
+) -> Done | None:
+    """Sends the file, or why not; what to report once the other side has it, when all of it was sent."""
     try:
         source = await opened(find, want.path)
     except FileError as error:
@@ -99,7 +91,7 @@ async def _answer(
         return None
     finally:
         reader.close()
-    return found.size
+    return Done(want.path, found.size)
 
 
 class _Reader:

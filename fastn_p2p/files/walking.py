@@ -19,7 +19,7 @@ from fastn_p2p_client.session import Session
 from .failures import FileError, reading_failed
 from .frames import Frames
 from .messages import MAX_BATCH, Entries, Entry, Listing, Skipped
-from .names import MAX_DEPTH, PARTIAL_PREFIX, check_part, is_safe, joined, parts_of, shown
+from .names import MAX_DEPTH, PARTIAL_PREFIX, is_safe, joined, parts_of, shown
 from .tree import Parts, Tree, entry_of
 
 __all__ = ["listing", "report_walk", "walk", "walked"]
@@ -155,9 +155,6 @@ class _Level:
         return None
 
     def _look(self, each: os.DirEntry[str]) -> Entry | Skipped | _Level:
-        reason = _objection(each.name)
-        if reason:
-            return Skipped(joined(shown(self.path), shown(each.name))[:1024], reason)
         path = joined(self.path, each.name)
         try:
             parts = parts_of(path)
@@ -172,7 +169,7 @@ class _Level:
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             return _Level(path, os.open(each.name, flags, dir_fd=self._descriptor), entry)
         except FileError as error:
-            return Skipped(path[:1024], error.message)
+            return Skipped(shown(path)[:1024], error.message)
         except OSError as error:
             return Skipped(path, f"it cannot be read: {error.strerror}")
 
@@ -180,11 +177,3 @@ class _Level:
 def _close_all(levels: list[_Level]) -> None:
     for level in levels:
         level.close()
-
-
-def _objection(name: str) -> str:
-    try:
-        check_part(name)
-    except FileError as error:
-        return error.message
-    return ""
