@@ -46,10 +46,11 @@ class StreamOrder(msgspec.Struct):
 
 
 class Trial(Protocol):
-    """Public. Each of its processes counts the waits that have begun, ended and been cancelled."""
+    """Public. Each of its processes counts the waits that have begun, ended and been cancelled, and the bytes that
+    "send" has sent."""
 
     public = True
-    counts: ClassVar[dict[str, int]] = {"begun": 0, "ended": 0, "cancelled": 0}
+    counts: ClassVar[dict[str, int]] = {"begun": 0, "ended": 0, "cancelled": 0, "sent": 0}
 
     @request
     async def handle(self, order: Order, peer: Peer) -> Any:
@@ -81,6 +82,7 @@ class Trial(Protocol):
             while left:
                 block = BLOCK[: min(left, len(BLOCK))]
                 await session.write(block)
+                self.counts["sent"] += len(block)
                 left -= len(block)
         elif order.do == "who":
             await session.write(f"{session.peer.key.id52} {session.peer.name} {session.instance}".encode())

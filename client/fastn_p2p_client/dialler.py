@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Final
 
 from .connection import Connection
@@ -19,6 +19,9 @@ __all__ = ["Dialler"]
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.1
 """Seconds between two attempts; each pause is twice the one before, less a random part of up to one half."""
+
+_random: Final = Random()
+"""Of its own: the numbers that a program draws from ``random``, perhaps seeded, are the program's."""
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +93,7 @@ class Dialler:
         self._connection.start()
 
     def _dial_later(self) -> None:
-        self._again = self._loop.call_later(random.uniform(self._pause / 2, self._pause), self._dial)
+        self._again = self._loop.call_later(_random.uniform(self._pause / 2, self._pause), self._dial)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _ready(self) -> None:

@@ -45,6 +45,7 @@ async def supply(frames: Frames, find: Callable[[str], Source], report: Report =
                 sent = await _answer(frames, said, find, report, heard)
             elif isinstance(said, Have):
                 report(sent if sent is not None and sent.path == said.path else Kept(said.path, 0))
+                sent = None
             else:
                 report(Lost(said.path, said.kind, said.message))
     finally:

@@ -22,8 +22,8 @@ from fastn_p2p_client.messages import AddProtocol
 from tests.chaos.chronicle import descriptors
 from tests.chaos.conftest import Couple
 from tests.chaos.traffic import Traffic
-from tests.e2e.test_sessions import sessions_in
-from tests.e2e.world import binding_of, counts_of, until
+from tests.e2e.sessions import sessions_in
+from tests.e2e.world import binding_of, counts_of, until, until_awaited
 from tests.harness import Daemon, eventually
 from tests.protocols import BLOCK, install_protocols
 
@@ -93,18 +93,13 @@ async def well(couple: Couple, client: Client) -> None:
             print("not yet:", repr(error))
             return False
 
-    deadline = time.monotonic() + 15
-    while not await answers():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.05)
+    await until_awaited(answers, "a new session works")
 
 
 async def complete_session(couple: Couple, client: Client) -> Session:
     """All of it has come, and none of it has been read."""
     session = await client.connect("alice", couple.peer, "Trial", initial={"do": "send", "size": 500_000})
-    async with asyncio.timeout(5):
-        while not session._complete:  # noqa: ASYNC110  (there is no word for what has not been read)
-            await asyncio.sleep(0.005)
+    await until(lambda: session._complete, "all of it has come", 5)  # no event tells of what has not been read
     return session
 
 

@@ -11,6 +11,7 @@ import time
 from typing import Any, Final
 
 from fastn_p2p_client import Client, P2PError, Session
+from tests.e2e.world import until
 from tests.protocols import BLOCK
 
 __all__ = ["Flow", "Traffic"]
@@ -80,11 +81,15 @@ class Traffic:
     async def flows_on(self, size: int, timeout: float = 10.0) -> None:
         """Returns once each has brought so many bytes more."""
         wanted = [flow.session.bytes_read + size for flow in self.flows]
-        async with asyncio.timeout(timeout):
-            while not all(flow.session.bytes_read >= goal for flow, goal in zip(self.flows, wanted, strict=True)):
-                assert not [flow.ended for flow in self.flows if flow.ended]
-                assert not [flow.fault for flow in self.flows if flow.fault]
-                await asyncio.sleep(0.005)  # the flows themselves have nothing to wait for
+
+        def all_have() -> bool:
+            if all(flow.session.bytes_read >= goal for flow, goal in zip(self.flows, wanted, strict=True)):
+                return True
+            assert not [flow.ended for flow in self.flows if flow.ended]
+            assert not [flow.fault for flow in self.flows if flow.fault]
+            return False
+
+        await until(all_have, f"each has brought {size} bytes more", timeout)
 
     async def stop(self) -> None:
         """Reset what still stands."""

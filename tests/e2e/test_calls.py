@@ -17,10 +17,10 @@ import msgspec
 import pytest
 
 from fastn_p2p_actors.network.wire import BULK_THRESHOLD
-from fastn_p2p_client import Client, ConnectionLost, DeadlineExceeded, PublicKey, Ticket, sync
+from fastn_p2p_client import Client, ConnectionLost, DeadlineExceeded, PublicKey, Ticket
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from fastn_p2p_client.messages import AddPeer, GetTicket, RemovePeer, TicketText
-from tests.e2e.world import World, binding_of, counts_of, new_world, until, wait_idle
+from tests.e2e.world import World, binding_of, counts_of, new_world, until, until_awaited, wait_idle
 from tests.harness import Daemon, eventually
 
 T = TypeVar("T")
@@ -104,13 +104,14 @@ def test_both_sides_may_dial_at_the_same_moment() -> None:
                 await asyncio.gather(here.start(), there.start())
                 await both_ways(here, there)
                 await both_ways(here, there)
-                async with asyncio.timeout(10):  # the later of the two may still be on its way
-                    while True:
-                        before = sent()
-                        await both_ways(here, there)
-                        used = {key for key, count in sent().items() if count > before.get(key, 0)}
-                        if len(used) == 2 and len({dialler for _, dialler in used}) == 1:
-                            return
+
+                async def same() -> bool:
+                    before = sent()
+                    await both_ways(here, there)
+                    used = {key for key, count in sent().items() if count > before.get(key, 0)}
+                    return len(used) == 2 and len({dialler for _, dialler in used}) == 1
+
+                await until_awaited(same, "both use the same one", 10)  # the later may still be on its way
 
         asyncio.run(main())
 
@@ -390,15 +391,32 @@ def test_interrupting_a_blocking_call_cancels_it(world: World) -> None:
     eventually(lambda: cancelled_at_bob(world) == before + 1, "the handler was cancelled")
 
 
-def test_one_client_in_several_event_loops_one_after_the_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shared client of ``call`` belongs to its loop, and goes with it."""
-    from fastn_p2p_client import call
+LOOPS = """
+import asyncio, sys
+from fastn_p2p_client import call, sync
+question = ("alice", sys.argv[1], "Echo", "default", {"message": "hi"})
+for _ in range(3):
+    print(asyncio.run(call(*question))["echoed"], sync.call(*question)["echoed"], flush=True)
+sys.stdin.read()
+"""
 
-    monkeypatch.setenv("FASTN_HOME", str(world.one.home.path))
-    for _ in range(3):
-        assert asyncio.run(call("alice", world.bob, "Echo", request=HI)) == ECHOED
-        assert sync.call("alice", world.bob, "Echo", request=HI) == ECHOED
-    eventually(lambda: world.one.status().clients <= 3, "no connection of an earlier loop is left")
+
+def test_one_client_in_several_event_loops_one_after_the_other(world: World) -> None:
+    """The shared client of ``call`` belongs to its loop, and goes with it."""
+    before = world.one.status().clients
+    with subprocess.Popen(
+        [sys.executable, "-c", LOOPS, world.bob],
+        env=world.one.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None
+        assert [program.stdout.readline() for _ in range(3)] == ["Echo: hi Echo: hi\n"] * 3
+        # Only the connection of the blocking twin's loop is left; those of earlier loops went with them.
+        eventually(lambda: world.one.status().clients == before + 1, "no connection of an earlier loop is left")
+        program.communicate("")
+    assert program.returncode == 0
 
 
 def test_a_call_takes_milliseconds(world: World) -> None:

@@ -7,85 +7,24 @@ class, code and fields; the command prints exactly the error's words, and nothin
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import io
 import json
-import os
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import pytest
 
 import fastn_p2p_client.errors as e
 from fastn_p2p.cli import main
 from fastn_p2p.exits import EXITS, Exit
-from fastn_p2p_actors.mailbox import Mailbox, Sender
-from fastn_p2p_client import Client, sync
+from fastn_p2p_client import Client
 from fastn_p2p_client import messages as m
-from fastn_p2p_client.home import Home
-from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
-from fastn_p2p_client.link import Link, decode_answer
-from tests.e2e.world import World, give, wait_idle
+from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD
+from tests.e2e.questions import STRANGER, Call, Command, agrees, ticket_of
+from tests.e2e.world import World, wait_idle
 from tests.harness import Daemon
-
-_reply = msgspec.msgpack.Decoder(m.ControlReply)
-
-STRANGER = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
-
-
-@dataclass
-class Call:
-    """A call from daemon ``one``."""
-
-    peer: str
-    protocol: str = "Echo"
-    instance: str = "default"
-    request: Any = field(default_factory=lambda: {"message": "hi"})
-    identity: str | None = "alice"
-    timeout: float = 10.0
-
-    def arguments(self) -> list[str]:
-        identity = [] if self.identity is None else ["--as", self.identity]
-        return ["call", self.peer, self.protocol, self.instance, *identity, "--timeout", str(self.timeout)]
-
-    def stdin(self) -> str | None:
-        return json.dumps(self.request)
-
-    def blocking(self, client: sync.Client) -> Any:
-        return client.call(self.identity, self.peer, self.protocol, self.instance, self.request, timeout=self.timeout)
-
-    async def awaiting(self, client: Client) -> Any:
-        return await client.call(
-            self.identity, self.peer, self.protocol, self.instance, self.request, timeout=self.timeout
-        )
-
-
-@dataclass
-class Command:
-    """A command to daemon ``one``, and the same as a message."""
-
-    line: list[str]
-    message: m.Control
-    payload: bytes = b""
-
-    def arguments(self) -> list[str]:
-        return self.line
-
-    def stdin(self) -> str | None:
-        return None
-
-    def blocking(self, client: sync.Client) -> Any:
-        return client.control(self.message, self.payload)
-
-    async def awaiting(self, client: Client) -> Any:
-        return await client.control(self.message, self.payload)
 
 
 @dataclass
@@ -333,13 +272,6 @@ def id52_of(daemon: Daemon, name: str) -> str:
     return next(each.id52 for each in reply.identities if each.name == name)
 
 
-def ticket_of(daemon: Daemon, name: str) -> str:
-    with daemon.client() as client:
-        reply = client.control(m.GetTicket(name))
-    assert isinstance(reply, m.TicketText)
-    return reply.ticket
-
-
 @pytest.fixture(scope="module")
 def crowd(world: World) -> World:
     """More identities: fred is online at ``one`` and erin is not; dora is offline at ``two`` and a peer of ``one``."""
@@ -352,17 +284,6 @@ def crowd(world: World) -> World:
     with world.two.client() as client:
         client.control(m.SetOnline("dora", False))
     return world
-
-
-def agrees(error: BaseException, expected: e.P2PError | e.ApplicationError) -> None:
-    assert type(error) is type(expected), repr(error)
-    if isinstance(expected, e.P2PError):
-        assert isinstance(error, e.P2PError)
-        assert (error.code, error.fields()) == (expected.code, expected.fields())
-    else:
-        assert isinstance(error, e.ApplicationError)
-        assert (error.kind, error.message, error.payload) == (expected.kind, expected.message, expected.payload)
-    assert str(error) == str(expected)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -421,9 +342,6 @@ def test_nothing_was_changed_by_errors(crowd: World) -> None:
     assert status.warnings == []
 
 
-# ── what is no one question to a daemon that is well ─────────────────────────────────────────────
-
-
 def test_a_reply_that_is_not_what_was_expected(world: World) -> None:
     """Only programs say what they expect."""
 
@@ -445,10 +363,9 @@ def test_too_many_calls_at_once(world: World) -> None:
 
     async def flood() -> tuple[list[Any], e.Overloaded]:
         async with Client(world.one.home) as client:
+            request = {"do": "wait", "seconds": 5}  # none may end before the last was asked
             many = [
-                asyncio.ensure_future(
-                    client.call("alice", world.alice, "Trial", request={"do": "wait", "seconds": 0.5}, timeout=50)
-                )
+                asyncio.ensure_future(client.call("alice", world.alice, "Trial", request=request, timeout=50))
                 for _ in range(MAX_CALLS_PER_CLIENT + 1)
             ]
             results = await asyncio.gather(*many, return_exceptions=True)
@@ -460,152 +377,3 @@ def test_too_many_calls_at_once(world: World) -> None:
     assert set(answers) == {"waited"}
     assert error.fields() == {"what": "calls in flight from this program", "limit": MAX_CALLS_PER_CLIENT}
     wait_idle(world.one)
-
-
-def test_no_daemon(tmp_path: Path) -> None:
-    daemon = Daemon(tmp_path / "home", tmp_path / "hosts")
-    expected = e.DaemonNotRunning(home=str(daemon.home.path))
-    for question in (Call(STRANGER), Command(["list-identities"], m.ListIdentities())):
-        with daemon.client() as client, pytest.raises(e.DaemonNotRunning) as caught:
-            question.blocking(client)
-        agrees(caught.value, expected)
-
-        async def ask(question: Call | Command) -> None:
-            async with Client(daemon.home) as client:
-                await question.awaiting(client)
-
-        with pytest.raises(e.DaemonNotRunning) as caught:
-            asyncio.run(ask(question))
-        agrees(caught.value, expected)
-        done = daemon.cli(*question.arguments(), input=question.stdin())
-        assert (done.returncode, done.stdout) == (Exit.DAEMON, "")
-        assert done.stderr == f"fastn-p2p: {expected}\n"
-        assert "fastn-p2p daemon" in done.stderr
-    assert not daemon.home.path.exists()
-
-
-def test_a_second_daemon_for_the_same_home(world: World) -> None:
-    assert world.one.process is not None
-    done = world.one.cli("daemon")
-    expected = e.DaemonAlreadyRunning(home=str(world.one.home.path), pid=world.one.process.pid)
-    assert (done.returncode, done.stdout, done.stderr) == (Exit.EXISTS, "", f"fastn-p2p: {expected}\n")
-    assert world.one.cli("list-identities").returncode == 0
-
-
-def test_a_program_of_another_version(world: World) -> None:
-    """Told so, with both versions, and nothing else is listened to before a hello that fits."""
-
-    async def converse() -> list[Any]:
-        link = Link(world.one.home.control_socket, "gateway")
-        link.open()
-        try:
-            return [
-                decode_answer(_reply, (await link.ask(message, timeout=5)).header)
-                for message in (m.ListIdentities(), m.Hello(PROTOCOL_VERSION + 1), m.ListIdentities())
-            ]
-        finally:
-            link.close()
-
-    early, mismatch, late = asyncio.run(converse())
-    agrees(mismatch.error(), e.VersionMismatch(ours=PROTOCOL_VERSION + 1, theirs=PROTOCOL_VERSION))
-    assert "upgrade the older" in str(mismatch.error())
-    for refusal in (early, late):
-        agrees(refusal.error(), e.BadMessage(reason="say Hello first"))
-
-
-def test_a_daemon_of_another_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A stub that only knows version 7: all three name both versions."""
-    home = Home(tmp_path)
-    expected = e.VersionMismatch(ours=PROTOCOL_VERSION, theirs=7)
-    monkeypatch.setenv("FASTN_HOME", str(tmp_path))
-
-    async def converse() -> None:
-        def refuse(sender: Sender, correlation: bytes, _header: bytes, _payload: bytes) -> None:
-            mailbox.send(sender, correlation, m.encode(m.Failure.of(expected)))
-
-        home.control_socket.parent.mkdir(parents=True, exist_ok=True)
-        mailbox = Mailbox(home.control_socket, refuse)
-        mailbox.open()
-        try:
-            async with Client(home) as client:
-                with pytest.raises(e.VersionMismatch) as caught:
-                    await client.call(None, STRANGER, "Echo")
-            agrees(caught.value, expected)
-            assert await asyncio.to_thread(main, ["list-identities"]) == Exit.DAEMON
-            with pytest.raises(e.VersionMismatch) as caught:
-                await asyncio.to_thread(sync.Client(home).control, m.GetStatus())
-            agrees(caught.value, expected)
-        finally:
-            mailbox.close()
-
-    with home.lock.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        asyncio.run(converse())
-    assert capsys.readouterr() == ("", f"fastn-p2p: {expected}\n")
-
-
-# ── a daemon that is not well ────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def stopped(world: World) -> Iterator[Callable[[Daemon, str], None]]:
-    """Stops an actor as the kernel can (SIGSTOP), until the test ends."""
-    pids: list[int] = []
-
-    def stop(daemon: Daemon, actor: str) -> None:
-        pids.append(daemon.pid(actor))
-        os.kill(pids[-1], signal.SIGSTOP)
-
-    yield stop
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
-
-
-@pytest.mark.parametrize("actor", ["identity-bob", "network"])
-def test_no_answer_from_a_process_that_hangs(world: World, stopped: Callable[[Daemon, str], None], actor: str) -> None:
-    """The peer's, on the other daemon: the call ends when its time is over, not later."""
-    with world.one.client() as client:
-        assert client.call("alice", world.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
-        stopped(world.two, actor)
-        began = time.monotonic()
-        with pytest.raises(e.DeadlineExceeded) as caught:
-            client.call("alice", world.bob, "Echo", request={"message": "hi"}, timeout=0.5)
-        assert time.monotonic() - began < 1.5
-        agrees(caught.value, e.DeadlineExceeded(seconds=0.5))
-
-
-def test_a_gateway_that_hangs(world: World, stopped: Callable[[Daemon, str], None]) -> None:
-    """A program that has said hello goes on calling; one that has not is told what is wrong, in its own time."""
-    with world.one.client() as early:
-        early.start()
-        stopped(world.one, "gateway")
-        assert early.call("alice", world.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
-        with pytest.raises(e.DeadlineExceeded):
-            early.control(m.ListIdentities(), timeout=0.3)
-        done = world.one.cli("call", world.bob, "Echo", "--timeout", "0.5", input='{"message": "hi"}')
-    expected = e.DaemonBusy(actor="gateway")
-    assert (done.returncode, done.stdout, done.stderr) == (Exit.DAEMON, "", f"fastn-p2p: {expected}\n")
-    assert "try again" in done.stderr
-
-
-def test_a_peer_whose_daemon_is_gone(crowd: World) -> None:
-    """Known, but nobody answers: said as such, since the call has certainly not been executed."""
-    ticket = ticket_of(crowd.two, "bob")
-    crowd.two.stop()
-    try:
-        done = crowd.one.cli("call", ticket, "Echo", "--as", "alice", "--timeout", "1", input='{"message": "hi"}')
-        assert done.returncode == Exit.PEER, done.stderr
-        assert done.stdout == ""
-        assert f"{crowd.bob} cannot be reached" in done.stderr
-        assert "Is its daemon running?" in done.stderr
-    finally:
-        crowd.two.start()
-        crowd.two.wait_actor("identity-bob")
-    give(crowd.two, "bob", "Echo", "afterwards")
-    done = crowd.one.cli("call", ticket, "Echo", "afterwards", "--as", "alice", input='{"message": "hi"}')
-    assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr

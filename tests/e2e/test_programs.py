@@ -30,7 +30,7 @@ from fastn_p2p_client.messages import AddProtocol, SetOnline
 from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.server import Server
 from fastn_p2p_client.session import Session
-from tests.e2e.world import World, binding_of, until
+from tests.e2e.world import World, binding_of, until, until_awaited
 from tests.harness import Daemon
 
 
@@ -74,12 +74,14 @@ def programs(world: World) -> int:
 
 async def until_answered(client: Client, world: World, protocol: str = "Shop") -> object:
     """The first answer to calls made one after the other; they fail with nothing but what they may fail with."""
-    async with asyncio.timeout(15):
-        while True:
-            try:
-                return await client.call("alice", world.bob, protocol, request={}, timeout=2)
-            except (ConnectionLost, PeerOffline, PeerUnreachable, ProtocolNotFound):
-                continue
+
+    async def answer() -> object:
+        try:
+            return await client.call("alice", world.bob, protocol, request={}, timeout=2)
+        except (ConnectionLost, PeerOffline, PeerUnreachable, ProtocolNotFound):
+            return None
+
+    return await until_awaited(answer, "a call is answered")
 
 
 @in_loop
@@ -261,7 +263,7 @@ server = listen("bob")
 @server.handle_requests("Shop", access="everyone")
 async def handle(request: dict) -> str:
     if request.get("wait"):
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
     return "here"
 
 asyncio.run(server.serve())

@@ -6,14 +6,14 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import pytest
 
 from fastn_p2p_client import ApplicationError, Client, P2PError, Session
 from tests.chaos.chronicle import descriptors, resident
-from tests.e2e.test_sessions import fill, run, standing
+from tests.e2e.sessions import fill, run, standing
 from tests.e2e.world import World, new_world
 from tests.harness import eventually
 from tests.protocols import BLOCK
@@ -27,6 +27,8 @@ PASSED: Final = 160 * MIB
 """Each way."""
 SESSIONS: Final = 10_000
 WARM: Final = 1_000
+INTERVAL: Final = 0.1
+"""Seconds between two samples."""
 
 
 @pytest.fixture(scope="module")
@@ -51,20 +53,23 @@ def sizes(world: World) -> dict[str, int]:
 
 @asynccontextmanager
 async def within(world: World, bound: int) -> AsyncIterator[None]:
-    """At no moment inside has a process grown by more than ``bound``."""
+    """In no sample that is taken inside has a process grown by more than ``bound``."""
     before, most = sizes(world), dict[str, int]()
+    over = asyncio.Event()
 
-    async def watch() -> None:
-        while True:
+    async def sample() -> None:
+        while not over.is_set():
             for name, size in (await asyncio.to_thread(sizes, world)).items():
                 most[name] = max(most.get(name, 0), size - before[name])
-            await asyncio.sleep(0.1)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), INTERVAL)
 
-    watching = asyncio.create_task(watch())
+    sampling = asyncio.create_task(sample())
     try:
         yield
     finally:
-        watching.cancel()
+        over.set()
+        await sampling
     print({name: f"{growth / MIB:.1f} MiB" for name, growth in most.items()})
     assert most
     assert not {name: growth for name, growth in most.items() if growth > bound}

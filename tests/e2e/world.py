@@ -5,16 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from fastn_p2p_client.messages import AddProtocol, BindingStatus
 from tests.harness import Daemon, eventually
 from tests.protocols import install_protocols
 
-__all__ = ["World", "add_identity", "binding_of", "counts_of", "give", "idle", "new_world", "until", "wait_idle"]
+__all__ = [
+    "World",
+    "add_identity",
+    "binding_of",
+    "counts_of",
+    "give",
+    "idle",
+    "new_world",
+    "until",
+    "until_awaited",
+    "wait_idle",
+]
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -97,3 +111,17 @@ def wait_idle(daemon: Daemon) -> None:
 async def until(condition: Callable[[], object], what: str, timeout: float = 15.0) -> None:
     """``eventually`` while the event loop goes on."""
     await asyncio.to_thread(eventually, condition, what, timeout)
+
+
+async def until_awaited(condition: Callable[[], Awaitable[T]], what: str, timeout: float = 15.0) -> T:
+    """``until`` for what has to be awaited: the first true value. What is asked when the time is over is cancelled."""
+    deadline = asyncio.timeout(timeout)
+    try:
+        async with deadline:
+            while not (value := await condition()):  # noqa: ASYNC110 - it is asked again, and nobody tells when
+                await asyncio.sleep(0.005)
+            return value
+    except TimeoutError:
+        if deadline.expired():
+            raise AssertionError(f"not within {timeout:g} s: {what}") from None
+        raise

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from fastn_p2p_client import messages as m
 from fastn_p2p_client.limits import CHUNK_COST, MAX_INITIAL, SESSION_WINDOW
-from tests.e2e.test_sessions import run, standing
+from tests.e2e.sessions import run, standing
 from tests.e2e.world import World, binding_of, new_world
 from tests.harness import eventually
+from tests.protocols import BLOCK
 
 from .raw import Raw, unharmed
 
@@ -230,20 +231,31 @@ def test_a_program_that_grants_credit_for_what_it_has_not_read_is_found_out(worl
     program.set(zmq.RCVHWM, 1)
     program.connect(f"ipc://{world.one.home.mailbox('network')}")
     try:
-        with unharmed(world.one, grows_by=110 * MIB):
+        with world.one.client() as watcher, unharmed(world.one, grows_by=110 * MIB):
+
+            def sent() -> int:
+                counts: dict[str, int] = watcher.call("alice", world.alice, "Trial", request={"do": "counts"})
+                return counts["sent"]
+
+            before = sent()
             order = msgspec.msgpack.encode({"do": "send", "size": 1 << 40})
             program.send_multipart([b"1", m.encode(ask_for(world.alice)), order])
-            grant = m.encode(m.Credit(200_000))
+            grant = m.encode(m.Credit(len(BLOCK) + 2 * CHUNK_COST))  # a block, which may come in two chunks
 
             def stands() -> bool:
                 return binding_of(world.one, "alice", "Trial").sessions == 1
 
+            def state(blocks: int) -> str:
+                if sent() >= before + blocks * len(BLOCK):
+                    return "used"
+                return "" if stands() else "over"
+
             eventually(stands, "it stands")
-            for number in range(1500):  # 300 MB, if it is let
-                time.sleep(0.002)  # the handler has to use it before there is more
-                program.send_multipart([b"1", grant, b""])
-                if number % 50 == 49 and not stands():
+            for blocks in range(3, 1200):  # 300 MB, if it is let; the first window has three
+                # More before the handler has used the last grant would be more than a window: a breach of another kind.
+                if eventually(partial(state, blocks), "what was granted is used") == "over":
                     break
+                program.send_multipart([b"1", grant, b""])
             assert not stands()
         serves(world)
     finally:

@@ -23,7 +23,7 @@ from fastn_p2p_actors.network.wire import (
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_INITIAL, MAX_SESSIONS_PER_PEER
-from tests.e2e.test_sessions import run, standing
+from tests.e2e.sessions import run, standing
 from tests.e2e.world import World, binding_of, new_world
 from tests.harness import eventually
 from tests.unit.signer import Signer
