@@ -24,11 +24,11 @@ BLOCK = bytes(range(256)) * 1024
 class Order(msgspec.Struct):
     """What a ``Trial`` is to do."""
 
-    do: Literal["return", "wait", "raise", "refuse", "who", "counts"] = "return"
+    do: Literal["return", "wait", "raise", "refuse", "who", "counts", "ask"] = "return"
     size: int = 0
     """Bytes that "return" returns."""
     value: Any = None
-    """What "return" returns instead of bytes, and the payload of "refuse"."""
+    """What "return" returns instead of bytes, the payload of "refuse", and whom "ask" asks who asks."""
     seconds: float = 60.0
     """How long "wait" waits."""
 
@@ -64,6 +64,9 @@ class Trial(Protocol):
             return {"key": peer.key.id52, "name": peer.name, "instance": self.context.instance}
         if order.do == "counts":
             return self.counts
+        if order.do == "ask":
+            mine = self.context
+            return await mine.client.call(mine.identity, order.value, mine.protocol, request={"do": "who"})
         return order.value if order.value is not None else b"x" * order.size
 
     @stream

@@ -18,8 +18,8 @@ Layout
 ``keys``        ``PublicKey`` and its text, the ID52; ``tickets`` is where a peer can be reached, as text
 ``errors``      everything that can go wrong, as one tree
 ``messages``    the client protocol; ``limits`` its numbers; ``names`` its rules for names
-``protocol``    ``Protocol``: a class that serves; ``handlers``, ``binding``, ``dispatch`` and ``session_host`` bring
-                requests and sessions to it; ``testing`` is for tests of it
+``protocol``    ``Protocol``: a class that serves, and ``peer`` whom; ``handlers``, ``binding``, ``dispatch`` and
+                ``session_host`` bring requests and sessions to it; ``testing`` is for tests of it
 ``link``        what is asked of one process of the daemon, and how it ends; ``deadlines`` is under it
 ``dialler``     the connection of a link, made again whenever it ends; ``connection`` is one of them, ``zmtp``
                 and ``decoder`` its bytes

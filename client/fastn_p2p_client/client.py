@@ -43,7 +43,7 @@ from .session import Session
 from .tickets import Ticket
 from .trace import TRACING, mark
 
-__all__ = ["Client", "call", "connect"]
+__all__ = ["Client", "call", "connect", "shared_client"]
 
 T = TypeVar("T")
 
@@ -362,16 +362,16 @@ async def _keep(clients: dict[Home, Client]) -> None:
         clients.clear()
 
 
-def shared_client() -> Client:
-    """The running loop's client for the current ``$FASTN_HOME``; closed when the loop ends."""
+def shared_client(home: Home | None = None, *, program: str = "") -> Client:
+    """The running loop's client for ``home``, or for the current ``$FASTN_HOME``; closed when the loop ends."""
     loop = asyncio.get_running_loop()
     clients = _clients.setdefault(loop, {})
     if loop not in _keepers or _keepers[loop].done():
         _keepers[loop] = loop.create_task(_keep(clients))
-    home = Home.find()
+    home = home or Home.find()
     client = clients.get(home)
     if client is None:
-        client = clients[home] = Client(home)
+        client = clients[home] = Client(home, program=program)
     return client
 
 

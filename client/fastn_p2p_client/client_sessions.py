@@ -12,7 +12,7 @@ from . import messages as m
 from .errors import ApplicationError, BadReply, ConnectionLost, DeadlineExceeded, Overloaded, P2PError
 from .limits import MAX_SESSIONS_PER_CLIENT
 from .link import Link
-from .protocol import peer_from
+from .peer import peer_from
 from .session import Session
 
 __all__ = ["ClientSessions", "refusal_from"]

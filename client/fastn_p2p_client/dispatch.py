@@ -29,7 +29,7 @@ from .errors import BadMessage, BadRequest, DeadlineExceeded, Overloaded, Payloa
 from .handlers import RequestHandler
 from .limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
 from .messages import UNDECODABLE, Cancel, Deliver, Message, Offer, Reply, SessionPart, encode
-from .protocol import peer_from
+from .peer import peer_from
 from .session_host import Send, SessionHost
 from .trace import TRACING, mark
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from .protocol import Peer, Protocol, request_handlers, stream_handlers
+from .peer import Peer
+from .protocol import Protocol, request_handlers, stream_handlers
 from .session import Session
 
 __all__ = ["InvalidHandler", "RequestHandler", "StreamHandler"]

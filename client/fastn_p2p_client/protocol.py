@@ -22,20 +22,21 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 
+from .client import Client, shared_client
+from .home import Home
 from .keys import PublicKey
+from .peer import Peer
 
 __all__ = [
     "BindingContext",
     "NoConfig",
     "Peer",
     "Protocol",
-    "peer_from",
     "request",
     "request_handlers",
     "stream",
@@ -47,29 +48,6 @@ _STREAM: Final = "stream"
 _KIND: Final = "__fastn_p2p_handler__"
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who asks."""
-
-    key: PublicKey
-    """Verified: whoever asks has proved that this identity speaks through them."""
-    name: str | None
-    """Their petname in this daemon's address book, if they are in it."""
-
-    def __str__(self) -> str:
-        return self.name or self.key.id52
-
-
-@lru_cache(maxsize=1024)
-def peer_from(key: bytes, petname: str) -> Peer:
-    """The peer behind 32 bytes and a petname, which is empty for someone who is not in the address book.
-
-    Raises:
-        InvalidKey: the bytes are no public key.
-    """
-    return Peer(PublicKey(key), petname or None)
 
 
 class NoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,6 +68,14 @@ class BindingContext:
     """A directory of the binding's own. It goes when the binding is removed."""
     config: Any
     """An instance of the protocol's ``Config``."""
+    home: Home | None = None
+    """The daemon's; None stands for ``$FASTN_HOME``."""
+
+    @property
+    def client(self) -> Client:
+        """What the protocol calls others with, usually as ``identity``: all of a process share one. Inside the event
+        loop only."""
+        return shared_client(self.home, program=f"identity:{self.identity}")
 
 
 class Protocol:

@@ -27,7 +27,7 @@ from .limits import (
     SESSION_WINDOW,
 )
 from .messages import Chunk, Credit, Done, Eof, Failure, Message, Opened, Reset, Stop, encode
-from .protocol import Peer
+from .peer import Peer
 
 __all__ = ["Session", "ended_with"]
 

@@ -22,7 +22,7 @@ from .binding import Binding, failure, outcome_of
 from .errors import BadMessage, BadRequest, ConnectionLost, InvalidKey, Overloaded, StreamReset
 from .limits import MAX_SESSIONS_PER_BINDING, RESET_FAILED, RESET_LOST
 from .messages import UNDECODABLE, Message, Offer
-from .protocol import peer_from
+from .peer import peer_from
 from .session import Session
 
 __all__ = ["Send", "SessionHost"]

@@ -15,7 +15,7 @@ from .background import background_loop, run, submit
 from .copying import READ_FILE, read_some, reading_method, write_all
 from .errors import SessionClosed
 from .limits import MAX_CHUNK, RESET_FAILED, SESSION_WINDOW
-from .protocol import Peer
+from .peer import Peer
 
 __all__ = ["Session"]
 

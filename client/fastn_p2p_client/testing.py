@@ -11,7 +11,7 @@ import msgspec
 from .keys import PublicKey
 from .limits import SESSION_WINDOW
 from .messages import SessionPart
-from .protocol import Peer
+from .peer import Peer
 from .session import Payload, Session
 
 __all__ = ["session_pair"]

@@ -149,6 +149,12 @@ def test_a_handler_knows_who_asks_and_by_which_name(world: World) -> None:
         theirs.control(RemovePeer("al"))
 
 
+def test_a_hosted_protocol_calls_others_as_its_identity(world: World) -> None:
+    with world.one.client() as client:
+        asked = client.call("alice", world.bob, "Trial", request={"do": "ask", "value": world.alice})
+    assert asked["key"] == world.bob
+
+
 def test_who_is_in_the_address_book_may_use_what_is_for_peers(world: World) -> None:
     """From the moment on that they are in it, and until they are not."""
     with world.one.client() as ours, world.two.client() as theirs:

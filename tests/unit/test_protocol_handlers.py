@@ -13,12 +13,12 @@ import pytest
 from fastn_p2p_client.errors import InvalidKey
 from fastn_p2p_client.handlers import InvalidHandler, RequestHandler, StreamHandler
 from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.peer import peer_from
 from fastn_p2p_client.protocol import (
     BindingContext,
     NoConfig,
     Peer,
     Protocol,
-    peer_from,
     request,
     request_handlers,
     stream,

@@ -114,7 +114,7 @@ class IdentityActor:
 
     def _new(self, protocol: str, instance: str, code: str) -> Hosted:
         workspace = self._store.workspace(self._identity.name, protocol, instance)
-        return Hosted(self._identity.name, self._identity.key, protocol, instance, workspace, code)
+        return Hosted(self._identity.name, self._identity.key, protocol, instance, workspace, code, self._stage.home)
 
     def _active(self) -> list[Hosted]:
         return [hosted for hosted in self._hosted.values() if hosted.binding is not None]

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
 
 from fastn_p2p_client.binding import Binding
 from fastn_p2p_client.errors import HandlerFailed, InvalidConfig, P2PError, ProtocolNotInstalled, StorageFailed
 from fastn_p2p_client.handlers import RequestHandler, StreamHandler
+from fastn_p2p_client.home import Home
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.protocol import BindingContext, Protocol
 
@@ -44,7 +46,14 @@ class Hosted:
     """
 
     def __init__(
-        self, identity: str, key: PublicKey, protocol: str, instance: str, workspace: Path, code: str = ""
+        self,
+        identity: str,
+        key: PublicKey,
+        protocol: str,
+        instance: str,
+        workspace: Path,
+        code: str = "",
+        home: Home | None = None,
     ) -> None:
         self.identity = identity
         self.key = key
@@ -55,6 +64,7 @@ class Hosted:
         self.access: tuple[str, ...] = ()
         self.state = "starting"
         self._where = code
+        self._home = home
         self._code: Protocol | None = None
 
     @property
@@ -114,7 +124,7 @@ class Hosted:
                 log.error("%s (%s) of %s: %s", self.protocol, self.instance, self.identity, error.reason)
 
     def _context(self) -> BindingContext:
-        return BindingContext(self.identity, self.key, self.protocol, self.instance, self.workspace, None)
+        return BindingContext(self.identity, self.key, self.protocol, self.instance, self.workspace, None, self._home)
 
     async def _hook(self, name: str, hook: Callable[[], Awaitable[None]]) -> None:
         await _run_hook(self.protocol, self.identity, name, hook)
@@ -143,9 +153,7 @@ async def _instantiate(context: BindingContext, config: bytes, where: str = "") 
     """An instance whose config has been checked; ``context`` comes without one."""
     protocol = context.protocol
     cls = _guarded(protocol, context.identity, "cannot be loaded", lambda: load(protocol, where))
-    filled = BindingContext(
-        context.identity, context.key, protocol, context.instance, context.workspace, config_of(cls, protocol, config)
-    )
+    filled = replace(context, config=config_of(cls, protocol, config))
     code = _guarded(protocol, context.identity, "cannot be made", lambda: cls(filled))
     try:
         await _bounded(code.on_check)
