@@ -369,6 +369,12 @@ class Call(Message, frozen=True, tag=60):
     protocol: str
     instance: str
     deadline_ms: int
+    command: str = ""
+    """Which of the protocol's commands; empty for its request handler."""
+    call_id: bytes = b""
+    """Random, 16 bytes, for a call that may be sent again: whoever serves executes it once. Else empty."""
+    attempt: int = 0
+    """How often it has been sent before, with the same ``call_id``."""
 
 
 class Reply(Message, frozen=True, tag=61):
@@ -496,6 +502,9 @@ class Deliver(Message, frozen=True, tag=80):
     protocol: str
     instance: str
     deadline_ms: int
+    command: str = ""
+    call_id: bytes = b""
+    """These two as in ``Call``."""
 
 
 class Offer(Message, frozen=True, tag=81):

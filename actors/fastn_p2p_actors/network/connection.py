@@ -21,8 +21,8 @@ from fastn_p2p_client.errors import (
     P2PError,
     PayloadTooLarge,
 )
-from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_NAME, MAX_SESSIONS_PER_PEER
-from fastn_p2p_client.messages import ConnectionStatus
+from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALLS_PER_PEER, MAX_NAME, MAX_SESSIONS_PER_PEER
+from fastn_p2p_client.messages import Call, ConnectionStatus
 from fastn_p2p_client.trace import TRACING, mark
 
 from ..credentials import Delegation
@@ -264,15 +264,14 @@ class PeerConnection:
 
     def request(
         self,
-        call: OutgoingCall,
+        waiting: OutgoingCall,
         source: bytes,
         target: bytes,
-        protocol: str,
-        instance: str,
+        call: Call,
         deadline_ms: int,
         payload: bytes,
     ) -> int:
-        """Send a call; its outcome reaches ``call`` exactly once. The number is for ``cancel``.
+        """Send a call; its outcome reaches ``waiting`` exactly once. The number is for ``cancel``.
 
         Raises:
             Overloaded: the peer does not read what it is sent; nothing was queued.
@@ -280,8 +279,10 @@ class PeerConnection:
         if self._queued + self._bulk.queued > _MAX_QUEUED:
             raise Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
         self._next_number = number = self._next_number + 1
-        self.pending[number] = call
-        request = WireRequest(number, source, target, protocol, instance, deadline_ms)
+        self.pending[number] = waiting
+        request = WireRequest(
+            number, source, target, call.protocol, call.instance, deadline_ms, call.command, call.call_id, call.attempt
+        )
         introduction = self._owner.introduction_for(source)
         if len(payload) > BULK_THRESHOLD:
             first = b"" if introduction is None else frame(WireIntroduce(introduction))
@@ -507,8 +508,11 @@ class PeerConnection:
         except P2PError as error:
             self.answer(_failure(request.id, error))
             return
-        if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:
+        if max(len(request.protocol), len(request.instance), len(request.command)) > MAX_NAME:
             self.answer(_failure(request.id, BadMessage(reason=f"a name of more than {MAX_NAME} characters")))
+            return
+        if len(request.call_id) > MAX_CALL_ID:
+            self.answer(_failure(request.id, BadMessage(reason=f"a call id of more than {MAX_CALL_ID} bytes")))
             return
         if len(self.serving) >= MAX_CALLS_PER_PEER:
             self.answer(_failure(request.id, Overloaded(what="calls in flight", limit=MAX_CALLS_PER_PEER)))

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from fastn_p2p_client.deadlines import Deadlines
 from fastn_p2p_client.errors import ConnectionLost, DeadlineExceeded, Denied, Overloaded, P2PError
 from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING
-from fastn_p2p_client.messages import ApplicationFailure, Cancel, Deliver, Failure, Reply, encode
+from fastn_p2p_client.messages import ApplicationFailure, Call, Cancel, Deliver, Failure, Reply, encode
 from fastn_p2p_client.trace import TRACING, mark
 
 from ..mailbox import Mailbox, Sender
@@ -113,15 +113,7 @@ class Requests:
         if not isinstance(found, Binding) and self._parking.may_park():
             self._park_request(connection, request, payload)
             return
-        connection.serving[request.id] = self.serve(
-            origin,
-            request.source,
-            request.target,
-            request.protocol,
-            request.instance,
-            request.deadline_ms,
-            payload,
-        )
+        connection.serving[request.id] = self.serve(origin, request.source, request.target, request, payload)
         if connection.serving[request.id] is None:
             del connection.serving[request.id]
 
@@ -157,18 +149,12 @@ class Requests:
     # ── whoever serves ───────────────────────────────────────────────────────────────────────────
 
     def serve(
-        self,
-        origin: Origin,
-        source: bytes,
-        target: bytes,
-        protocol: str,
-        instance: str,
-        deadline_ms: int,
-        payload: bytes,
+        self, origin: Origin, source: bytes, target: bytes, request: Call | WireRequest, payload: bytes
     ) -> Callable[[], object] | None:
         """Hand a request to whoever serves it; returns what takes it back, or None when it was refused."""
         if TRACING:
             mark("4 network of the callee: request")
+        protocol, instance, deadline_ms = request.protocol, request.instance, request.deadline_ms
         binding = self._registry.find(target, protocol, instance)
         if not isinstance(binding, Binding):
             origin.on_failure(binding)
@@ -183,8 +169,9 @@ class Requests:
             return None
         self._next_number = number = self._next_number + 1
         correlation = (_OURS | number).to_bytes(8, "big")
+        petname, identity = self._book.name_of(source), binding.identity.name
         header = encode(
-            Deliver(source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms)
+            Deliver(source, petname, identity, protocol, instance, deadline_ms, request.command, request.call_id)
         )
         if not self._mailbox.send(server.sender, correlation, header, payload):
             origin.on_failure(
