@@ -32,14 +32,16 @@ from iroh.iroh_ffi import (
 from nacl.signing import SigningKey
 
 from fastn_p2p_actors.network.iroh_binding import install
+from fastn_p2p_actors.network.stream_leg import Halves
 from fastn_p2p_actors.network.wire import (
     ALPN,
     WIRE_VERSION,
     FrameReader,
-    Opening,
     Wire,
+    WireAccept,
     WireFailure,
     WireHello,
+    WireStream,
     frame,
 )
 from fastn_p2p_client.errors import P2PError
@@ -53,6 +55,7 @@ __all__ = [
     "AnyStep",
     "Bi",
     "Channel",
+    "Session",
     "Talk",
     "Target",
     "Uni",
@@ -72,18 +75,18 @@ def endpoint_of(secret: bytes) -> bytes:
     return bytes(SigningKey(secret).verify_key)
 
 
-class Step(msgspec.Struct, tag=True):
+class Step(msgspec.Struct, tag=True, frozen=True):
     """One thing to do."""
 
 
-class Channel(Step):
+class Channel(Step, frozen=True):
     """Write to the call channel, which the first one opens."""
 
     data: bytes
     times: int = 1
 
 
-class Uni(Step):
+class Uni(Step, frozen=True):
     """Write to a new unidirectional stream, and leave it open unless it is to be finished."""
 
     data: bytes = b""
@@ -94,28 +97,39 @@ class Uni(Step):
     """How often the data is written to each."""
 
 
-class Bi(Step):
+class Bi(Step, frozen=True):
     """Write to a new bidirectional stream, read what comes back, and leave it open unless it is to be ended."""
 
-    data: bytes = b""
+    data: bytes = b"\0"
     times: int = 1
     """How many such streams."""
+    session: int | None = None
+    """What they are announced for."""
     end: Literal["", "finish", "reset", "drop"] = ""
     """``reset``: both directions, each with code 9. ``drop``: as a program does that forgets it."""
     more: bytes = b""
-    """Written to each once its answer has come, again and again until it is not taken any more."""
+    """Written to each, again and again until it is not taken any more."""
     listen: bool = True
-    """Whether more than the answer is read."""
+    """Whether it is read."""
 
 
-class Until(Step):
+class Session(Step, frozen=True):
+    """Write to the call channel, and once the session of this number is accepted do something with its stream."""
+
+    number: int
+    data: bytes
+    then: Bi | None = Bi()
+    """Announced for this session, whatever it says itself. None: the stream never comes."""
+
+
+class Until(Step, frozen=True):
     """Wait until so many frames that are no hello have come in all, or until the other side has closed."""
 
     frames: int = 0
     closed: bool = False
 
 
-AnyStep: TypeAlias = Channel | Uni | Bi | Until
+AnyStep: TypeAlias = Channel | Uni | Bi | Session | Until
 
 
 class Talk(msgspec.Struct):
@@ -144,14 +158,14 @@ class Order(msgspec.Struct):
 
 
 class Account(msgspec.Struct):
-    """How one connection went. What comes on bidirectional streams counts as well: one frame, and then bytes."""
+    """How one connection went."""
 
     answers: list[list[Any]] = []
     """Frames that came and were no hello: the message as its tag and fields."""
     codes: list[str] = []
     """The codes of those of them that are failures."""
     received: int = 0
-    """Bytes behind the answers on bidirectional streams."""
+    """Bytes on bidirectional streams, and those that came with the acceptance of a session."""
     ends: list[str] = []
     """How those streams that ended have ended."""
     closed: str = ""
@@ -217,6 +231,7 @@ class _Rogue:
         self._channel: SendStream | None = None
         self._changed = asyncio.Event()
         self._kept: list[SendStream | BiStream] = []
+        self._sessions: dict[int, Session] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self, endpoint: Endpoint, target: Target) -> None:
@@ -252,6 +267,10 @@ class _Rogue:
                 if self._talk.listen:
                     self._tasks.append(asyncio.create_task(self._read(stream.recv())))
             await self._channel.write_all(step.data * step.times)
+        elif isinstance(step, Session):
+            assert self._channel is not None
+            self._sessions[step.number] = step
+            await self._channel.write_all(step.data)
         elif isinstance(step, Uni):
             for _ in range(step.times):
                 single = await connection.open_uni()
@@ -261,7 +280,7 @@ class _Rogue:
                     await single.finish()
         elif isinstance(step, Bi):
             for _ in range(step.times):
-                await self._converse(step, await connection.open_bi())
+                await self._converse(step, await connection.open_bi(), step.session)
         else:
             while not (self.account.closed if step.closed else len(self.account.answers) >= step.frames):
                 if self.account.closed:
@@ -269,8 +288,11 @@ class _Rogue:
                 self._changed.clear()
                 await self._changed.wait()
 
-    async def _converse(self, step: Bi, stream: BiStream) -> None:
+    async def _converse(self, step: Bi, stream: BiStream, session: int | None) -> None:
         sending, receiving = stream.send(), stream.recv()
+        if session is not None and self._channel is not None:
+            number = (await Halves.of(stream)).number
+            await self._channel.write_all(frame(WireStream(session, number)))
         if step.data:
             await sending.write_all(step.data)
         if step.end == "drop":
@@ -282,29 +304,18 @@ class _Rogue:
             await receiving.stop(9)
             return
         self._kept.append(stream)
-        self._tasks.append(asyncio.create_task(self._hear(step, sending, receiving)))
+        if step.more:
+            self._tasks.append(asyncio.create_task(self._pour(step.more, sending)))
+        if step.listen:
+            self._tasks.append(asyncio.create_task(self._hear(receiving)))
 
-    async def _hear(self, step: Bi, sending: SendStream, receiving: RecvStream) -> None:
-        opening = Opening(MAX_PAYLOAD)
+    async def _hear(self, receiving: RecvStream) -> None:
         try:
-            while (found := opening.next()) is None:
-                data = await receiving.read(65536)
-                if not data:
-                    self.account.ends.append("nothing")
-                    return
-                opening.feed(data)
-            self._take(found[0])
-            self.account.received += len(opening.rest())
-            if step.more:
-                self._tasks.append(asyncio.create_task(self._pour(step.more, sending)))
-            while step.listen:
-                data = await receiving.read(65536)
+            while data := await receiving.read(65536):
                 self.account.received += len(data)
-                if not data:
-                    self.account.ends.append("finished")
-                    return
-        except (IrohError, P2PError) as error:
-            self.account.ends.append(error.message() if isinstance(error, IrohError) else error.code)
+            self.account.ends.append("finished")
+        except IrohError as error:
+            self.account.ends.append(error.message())
 
     async def _pour(self, data: bytes, stream: SendStream) -> None:
         try:
@@ -317,10 +328,18 @@ class _Rogue:
         reader = FrameReader()
         try:
             while data := await stream.read(65536):
-                for message, _ in reader.feed(data):
+                for message, payload in reader.feed(data):
                     self._take(message)
+                    if isinstance(message, WireAccept):
+                        self.account.received += len(payload)
+                        await self._go_on_with(message.id)
         except (IrohError, P2PError):
             return
+
+    async def _go_on_with(self, number: int) -> None:
+        session = self._sessions.get(number)
+        if session is not None and session.then is not None and self._connection is not None:
+            await self._converse(session.then, await self._connection.open_bi(), number)
 
     def _take(self, message: Wire) -> None:
         if not isinstance(message, WireHello):

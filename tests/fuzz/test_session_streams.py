@@ -13,29 +13,26 @@ import pytest
 
 from fastn_p2p_actors.network.wire import (
     WireAccept,
+    WireCancel,
     WireIntroduce,
     WireOpen,
-    WirePing,
-    WireRefusal,
-    WireReply,
-    WireRequest,
+    WireStream,
     frame,
 )
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.limits import MAX_INITIAL, MAX_SESSIONS_PER_PEER
+from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 from tests.e2e.sessions import run, standing
 from tests.e2e.world import World, binding_of, new_world
 from tests.harness import eventually
 from tests.unit.signer import Signer
 
 from .raw import unharmed
-from .rogue import HELLO, SECRET, AnyStep, Bi, Channel, Talk, Target, Until, endpoint_of, rogue
+from .rogue import HELLO, SECRET, AnyStep, Bi, Channel, Session, Talk, Target, Until, endpoint_of, rogue
 
 MIB: Final = 1024 * 1024
 MALLORY: Final = Signer("mallory")
 FRESH: Final = b"g" * 32
 """The transport key of an endpoint that has not introduced anybody."""
-ACCEPT: Final = msgspec.msgpack.decode(msgspec.msgpack.encode(WireAccept()))
 
 
 class Victim:
@@ -80,85 +77,97 @@ def introduction(secret: bytes = SECRET) -> bytes:
     return frame(WireIntroduce(blob))
 
 
-def opening(victim: Victim, do: str = "echo", *, source: bytes | None = None, **changed: Any) -> bytes:
-    """The frames that a session begins with."""
+def opening(victim: Victim, do: str = "echo", number: int = 1, *, source: bytes | None = None, **changed: Any) -> bytes:
+    """The frames that ask for a session."""
     fields = {"target": victim.key, "protocol": "Trial", "instance": "default", "deadline_ms": 10_000, **changed}
     order = msgspec.msgpack.encode({"do": do})
-    return introduction() + frame(WireOpen(source or bytes(MALLORY.key), **fields), order)
+    return introduction() + frame(WireOpen(number, source or bytes(MALLORY.key), **fields), order)
+
+
+def sessions(victim: Victim, do: str, then: Bi | None, *, times: int, first: int = 1) -> list[AnyStep]:
+    """So many of one kind."""
+    return [Session(number, opening(victim, do, number), then) for number in range(first, first + times)]
+
+
+def accepted(number: int) -> list[Any]:
+    found: list[Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(WireAccept(number)))
+    return found
 
 
 def test_a_rogue_that_behaves_has_its_session(victim: Victim) -> None:
     """Which shows that the refusals below are for what it does wrong."""
     steps: list[AnyStep] = [
         Channel(HELLO),
-        Bi(opening(victim, "who"), end="finish"),
-        Bi(opening(victim), more=b"x" * 100_000, listen=True),
+        Session(1, opening(victim, "who"), Bi(end="finish")),
+        Session(2, opening(victim, number=2), Bi(more=b"x" * 100_000)),
         Until(frames=2),
     ]
     with rogue(victim.target, [Talk(steps)]) as running:
 
         def much_has_come_back() -> bool:
             running.go_on()
-            return running[0].received > MIB
+            return running[0].received > MIB and running[0].ends == ["finished"]
 
         eventually(much_has_come_back, "its bytes come back")
         (account,) = running
-        assert account.answers == [ACCEPT, ACCEPT]
-        assert account.ends == ["finished"]
+        assert account.answers == [accepted(1), accepted(2)]
     victim.quiet()
 
 
-def test_garbage_on_a_stream_ends_that_connection_alone(victim: Victim) -> None:
+def test_streams_that_nobody_asked_for_end_that_connection_alone(victim: Victim) -> None:
+    """Those that are not announced, and those that are announced and do not come."""
     noise = random.Random(3)
-    garbage = [
-        noise.randbytes(100),
-        noise.randbytes(70_000),
-        b"\xff" * 6,
-        b"\x00\x00\x00\x00\x00\x00",
-        b"\x00\x01\x7f\xff\xff\xff\xc0",
-        frame(WirePing()),
-        frame(WireReply(1)),
-        frame(WireAccept()),
-        frame(WireRequest(1, bytes(MALLORY.key), victim.key, "Trial", "default", 1000)),
-        introduction()
-        + frame(WireOpen(bytes(MALLORY.key), victim.key, "Trial", "default", 1000), bytes(MAX_INITIAL + 1)),
-        opening(victim) + b"before it was accepted",
-        HELLO,
-    ]
+    alone = [b"\0", noise.randbytes(70_000), HELLO, opening(victim)]
+    announced = b"".join(frame(WireStream(1, 4 * number)) for number in range(1, 1000))
     with unharmed(victim.world.two):
-        talks = [Talk([Channel(HELLO), Bi(data), Until(closed=True)]) for data in garbage]
+        talks = [Talk([Channel(HELLO), *(Bi(data, times=50) for data in alone), Until(closed=True)])]
+        talks += [Talk([Channel(HELLO), Channel(announced), Until(closed=True)])]
         with rogue(victim.target, talks) as accounts:
-            for data, account in zip(garbage, accounts, strict=True):
-                assert not account.stuck, (data[:50], account)
-                assert account.closed, (data[:50], account)
-                assert not account.answers, (data[:50], account)
+            assert [account.stuck for account in accounts] == ["", ""]
+            assert all(account.closed for account in accounts)
+            assert not any(account.answers for account in accounts)
         victim.serves()
+    victim.quiet()
+
+
+def test_a_stream_for_no_session_is_reset(victim: Victim) -> None:
+    """It is what becomes of those of a session that has ended meanwhile."""
+    with rogue(victim.target, [Talk([Channel(HELLO), Bi(session=7), Bi(session=7)])]) as running:
+
+        def both_are() -> bool:
+            running.go_on()
+            return len(running[0].ends) == 2
+
+        eventually(both_are, "both are reset")
+        assert [end.partition("(")[0] for end in running[0].ends] == ["Reset", "Reset"]
+        assert not running[0].closed
     victim.quiet()
 
 
 def test_requests_that_cannot_be_are_refused_one_by_one(victim: Victim) -> None:
     """On the same connection, which goes on."""
-    fresh = frame(WireOpen(bytes(MALLORY.key), victim.key, "Trial", "default", 1000))
-    asked = [
-        opening(victim, source=victim.key),
-        opening(victim, target=b""),
-        opening(victim, target=b"x" * 1000),
-        opening(victim, target=bytes(32)),
-        opening(victim, protocol="P" * 60_000),
-        opening(victim, protocol="../../etc"),
-        opening(victim, instance="\0"),
-        opening(victim, "ponder", deadline_ms=-(2**63)),
-        opening(victim, "nonsense"),
-        opening(victim, "refuse"),
-        opening(victim, "raise"),
-        opening(victim, protocol="Echo", instance="private"),
-        opening(victim, protocol="Echo"),
+    fresh = Channel(frame(WireOpen(1, bytes(MALLORY.key), victim.key, "Trial", "default", 1000)))
+    asked: list[dict[str, Any]] = [
+        {"source": victim.key},
+        {"target": b""},
+        {"target": b"x" * 1000},
+        {"target": bytes(32)},
+        {"protocol": "P" * 60_000},
+        {"protocol": "../../etc"},
+        {"instance": "\0"},
+        {"do": "ponder", "deadline_ms": -(2**63)},
+        {"do": "nonsense"},
+        {"do": "refuse"},
+        {"do": "raise"},
+        {"protocol": "Echo", "instance": "private"},
+        {"protocol": "Echo"},
     ]
+    steps = [Session(number, opening(victim, number=number, **each)) for number, each in enumerate(asked, 1)]
+    twice: list[AnyStep] = [Channel(HELLO), fresh, Until(frames=1), fresh, Until(frames=2)]
     with unharmed(victim.world.two):
-        strange: list[AnyStep] = [Channel(HELLO), Bi(fresh), Until(frames=1), Bi(fresh), Until(frames=2)]
         talks = [
-            Talk([Channel(HELLO), *(Bi(data) for data in asked), Until(frames=len(asked)), Bi(opening(victim))]),
-            Talk(strange, FRESH),
+            Talk([Channel(HELLO), *steps, Until(frames=len(asked)), Session(99, opening(victim, number=99))]),
+            Talk(twice, FRESH),
         ]
         with rogue(victim.target, talks) as (account, stranger):
             assert (account.stuck, account.closed) == ("", "")
@@ -179,66 +188,58 @@ def test_requests_that_cannot_be_are_refused_one_by_one(victim: Victim) -> None:
     victim.quiet()
 
 
-def test_streams_that_end_anywhere_cost_nobody_but_themselves(victim: Victim) -> None:
-    """Reset, finished and forgotten at every point: the connection goes on, and so does an honest session on it."""
-    whole = opening(victim, "hold")
-    cuts = [0, 1, 5, 6, 7, len(introduction()), len(introduction()) + 3, len(whole) - 1]
-    ends: list[Any] = ["reset", "finish", "drop"]
-    early = [Bi(whole[:cut], end=end) for cut in cuts for end in ends]
-    late: list[AnyStep] = [Bi(whole, end=end, listen=False) for end in ends for _ in range(5)]
-    talking: list[AnyStep] = [Bi(whole, more=b"x" * 1000, listen=False) for _ in range(3)]
+def test_sessions_that_end_anywhere_cost_nobody_but_themselves(victim: Victim) -> None:
+    """Taken back, without a stream, with one that ends at once, under a number that is taken: the connection goes on,
+    and so does an honest session on it."""
+    ends = [Bi(end="reset"), Bi(end="finish"), Bi(end="drop"), Bi(b"", end="reset"), Bi(b"", end="finish"), None]
+    steps: list[AnyStep] = [Channel(HELLO)]
+    for first, then in enumerate(ends):
+        steps += sessions(victim, "hold", then, times=3, first=100 * first + 1)
+    steps += [Until(frames=3 * len(ends))]
+    for number in (1000, 1001, 1002):
+        steps += [Channel(opening(victim, "hold", number)), Channel(opening(victim, "hold", number))]
+    steps += [Until(frames=3 * len(ends) + 3)]
+    steps += [Channel(frame(WireCancel(number))) for number in (1000, 501, 502, 503)]
+    steps += [*sessions(victim, "hold", Bi(more=b"x" * 1000, listen=False), times=3, first=2000)]
+    steps += [Session(3000, opening(victim, "who", 3000)), Until(frames=3 * len(ends) + 7)]
     with unharmed(victim.world.two):
-        steps: list[AnyStep] = [Channel(HELLO), *early, *late, *talking, Bi(opening(victim, "who")), Until(frames=4)]
         with rogue(victim.target, [Talk(steps)]) as (account,):
             assert (account.stuck, account.closed) == ("", "")
-            assert ACCEPT in account.answers
+            assert accepted(3000) in account.answers
             victim.serves()
         victim.serves()
     victim.quiet()
 
 
-def test_more_streams_than_there_may_be_sessions(victim: Victim) -> None:
-    """Those above the limit, and a few that may be about to end, are told so; honest peers are not concerned."""
+def test_more_requests_than_there_may_be_sessions(victim: Victim) -> None:
+    """Those above the limit, and a few that may be about to end, are told so; honest peers are not concerned. With
+    streams and without."""
     limit = MAX_SESSIONS_PER_PEER + MAX_SESSIONS_PER_PEER // 8
     with unharmed(victim.world.two):
-        steps: list[AnyStep] = [Channel(HELLO), Bi(opening(victim), times=300), Until(frames=300)]
-        with rogue(victim.target, [Talk(steps)]) as (account,):
-            assert not account.stuck
-            assert account.answers.count(ACCEPT) == limit
-            assert account.codes == ["overloaded"] * (300 - limit)
-            assert binding_of(victim.world.two, "bob", "Trial").sessions == limit
+        for then in (Bi(), None):
+            steps = [Channel(HELLO), *sessions(victim, "echo", then, times=300), Until(frames=300)]
+            with rogue(victim.target, [Talk(steps)]) as (account,):
+                assert not account.stuck
+                assert sum(answer[0] == 11 for answer in account.answers) == limit
+                assert account.codes == ["overloaded"] * (300 - limit)
+                assert binding_of(victim.world.two, "bob", "Trial").sessions == limit
+                victim.serves()
+            victim.quiet()
             victim.serves()
-        victim.quiet()
-        victim.serves()
-
-
-def test_streams_that_say_what_they_are_for_byte_by_byte_keep_nobody_waiting(victim: Victim) -> None:
-    """All that QUIC allows, from several peers."""
-    whole = opening(victim)
-    with unharmed(victim.world.two):
-        talks = [
-            Talk([Channel(HELLO), Bi(whole[:1], times=250)]),
-            Talk([Channel(HELLO), Bi(b"", times=250)]),
-            Talk([Channel(HELLO), Bi(whole[:-1], times=250)]),
-            Talk([Channel(HELLO), Bi(frame(WireRefusal(0, "k", "m"))[:9], times=250)]),
-        ]
-        with rogue(victim.target, talks):
-            victim.serves()
-            victim.serves()
-        victim.quiet()
 
 
 def test_a_peer_that_sends_and_sends_and_one_that_never_reads_hold_little(victim: Victim) -> None:
     """Handlers that read nothing, and a peer that reads nothing, with as much to say as there is."""
+    pouring = Bi(more=b"x" * MIB, listen=False)
     with unharmed(victim.world.two, grows_by=64 * MIB):
         steps: list[AnyStep] = [
             Channel(HELLO),
-            Bi(opening(victim, "hold"), times=8, more=b"x" * MIB, listen=False),
-            Bi(opening(victim, "echo"), times=8, more=b"x" * MIB, listen=False),
+            *sessions(victim, "hold", pouring, times=8),
+            *sessions(victim, "echo", pouring, times=8, first=9),
             Until(frames=16),
         ]
         with rogue(victim.target, [Talk(steps)]) as (account,):
-            assert account.answers == [ACCEPT] * 16
+            assert account.answers == [accepted(number) for number in range(1, 17)]
             victim.serves()
             victim.serves()
     victim.quiet()
@@ -248,6 +249,6 @@ def test_a_peer_that_sends_and_sends_and_one_that_never_reads_hold_little(victim
 def test_a_source_whose_time_is_over_opens_nothing_more(victim: Victim) -> None:
     now = int(time.time())
     old = MALLORY.delegation(endpoint=endpoint_of(b"o" * 32), not_before=now - 1000, not_after=now - 100)
-    request = frame(WireIntroduce(old)) + frame(WireOpen(bytes(MALLORY.key), victim.key, "Trial", "default", 1000))
-    with rogue(victim.target, [Talk([Channel(HELLO), Bi(request), Until(frames=1)], b"o" * 32)]) as (account,):
+    request = frame(WireIntroduce(old)) + frame(WireOpen(1, bytes(MALLORY.key), victim.key, "Trial", "default", 1000))
+    with rogue(victim.target, [Talk([Channel(HELLO), Channel(request), Until(frames=1)], b"o" * 32)]) as (account,):
         assert account.codes == ["delegation-expired"]

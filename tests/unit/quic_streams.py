@@ -102,4 +102,4 @@ class FakeStream:
 
     def halves(self) -> Halves:
         """As a leg takes it."""
-        return Halves(cast(Any, self.sending), cast(Any, self.receiving))
+        return Halves(cast(Any, self.sending), cast(Any, self.receiving), 4)

@@ -158,7 +158,8 @@ def test_a_new_command_goes_on_where_another_was_killed(place: Place) -> None:
 def test_what_is_there_of_another_file_is_not_mixed_with_this_one(place: Place, there: str) -> None:
     make_files(place.root, {"big": 2 * BLOCK})
     content = (place.root / "big").read_bytes()
-    wrong = {"other": b"other", "longer": content + b"x", "damaged": content[:BLOCK] + b"\0" + content[BLOCK + 1 :]}
+    damaged = content[:BLOCK] + bytes([content[BLOCK] ^ 1]) + content[BLOCK + 1 :]
+    wrong = {"other": b"other", "longer": content + b"x", "damaged": damaged}
     place.partial("big").write_bytes(wrong[there])
     place.get("big")
     assert kinds(place.events) == ["Restarted", "Begun", "Done"]

@@ -21,17 +21,17 @@ from tests.unit.scenario import a_few_turns, play
 class Bench:
     """A leg, its stream, and what it tells the relay."""
 
-    def __init__(self, credit: int = SESSION_WINDOW, *, preamble: bytes = b"", leftover: bytes = b"") -> None:
+    def __init__(self, credit: int = SESSION_WINDOW, *, leftover: bytes = b"", attached: bool = True) -> None:
         self.stream = FakeStream()
         self.said: list[Message] = []
         self.done = asyncio.Event()
         self.heard = b""
         self.sent = self.received = 0
         self.manners = Manners(time.monotonic, lambda: None)
-        self.leg = StreamLeg(
-            self.stream.halves(), self._hear, self._count, self.manners, credit, preamble=preamble, leftover=leftover
-        )
+        self.leg = StreamLeg(self._hear, self._count, self.manners, credit, leftover=leftover)
         self.leg.start()
+        if attached:
+            self.leg.attach(self.stream.halves())
 
     def _hear(self, header: bytes, message: Message, payload: bytes) -> None:
         assert header == encode(message)
@@ -57,13 +57,11 @@ class Bench:
 
 def test_chunks_are_written_and_their_credit_comes_back() -> None:
     async def scenario() -> None:
-        bench = Bench(preamble=b"accept")
-        await a_few_turns()
-        assert bench.stream.sending.written == b"accept"
+        bench = Bench()
         bench.take(Chunk(), payload=b"one")
         bench.take(Chunk(), payload=b"two")
         await a_few_turns()
-        assert bench.stream.sending.written == b"acceptonetwo"
+        assert bench.stream.sending.written == b"onetwo"
         assert sum(message.size for message in bench.said if isinstance(message, Credit)) == 6 + 2 * CHUNK_COST
         assert bench.sent == 6
         bench.take(Eof())
@@ -129,7 +127,76 @@ def test_what_comes_is_passed_on_as_far_as_there_is_credit() -> None:
         bench.take(Credit(SESSION_WINDOW))
         await a_few_turns()
         assert len(bench.heard) == 5004
-        assert bench.received == 5004
+        assert bench.received == 5000  # of the stream
+        bench.stream.receiving.end()
+        await a_few_turns()
+        assert bench.said[-1] == Eof()
+        bench.leg.close()
+
+    play(scenario)
+
+
+def test_what_is_said_before_there_is_a_stream_waits_for_it() -> None:
+    async def scenario() -> None:
+        bench = Bench(attached=False)
+        bench.take(Chunk(), payload=b"one")
+        bench.take(Chunk(), payload=b"two")
+        bench.take(Eof())
+        bench.leg.close()  # nobody is behind the relay any more: what is complete still arrives
+        await a_few_turns()
+        assert bench.said == []
+        bench.leg.attach(bench.stream.halves())
+        await a_few_turns()
+        assert (bench.stream.sending.written, bench.end) == (b"onetwo", "finished")
+        assert bench.stream.receiving.stopped_with == [RESET_LOST]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("words", [(Reset(7), Stop(8)), (Stop(8), Reset(7)), (Reset(7), Stop(8), Cancel())])
+def test_what_ends_before_there_is_a_stream_ends_there(words: tuple[Message, ...]) -> None:
+    async def scenario() -> None:
+        bench = Bench(attached=False)
+        bench.take(Chunk(), payload=b"lost")
+        bench.take(*words)
+        bench.leg.attach(bench.stream.halves())
+        await a_few_turns()
+        assert (bench.stream.sending.written, bench.end) == (b"", 7)
+        assert bench.stream.receiving.stopped_with == [8]
+        bench.leg.close()
+
+    play(scenario)
+
+
+def test_the_first_bytes_may_go_another_way() -> None:
+    """As many chunks as fit, and what is left goes over the stream."""
+
+    async def scenario() -> None:
+        bench = Bench(attached=False)
+        assert bench.leg.first_block(100) == b""
+        bench.take(Chunk(), payload=b"a" * 60)
+        bench.take(Chunk(), payload=b"b" * 40)
+        bench.take(Chunk(), payload=b"c" * 101)
+        assert bench.leg.first_block(100) == b"a" * 60 + b"b" * 40
+        assert bench.said == [Credit(100 + 2 * CHUNK_COST)]
+        assert bench.leg.first_block(100) == b""
+        bench.leg.attach(bench.stream.halves())
+        await a_few_turns()
+        assert bench.stream.sending.written == b"c" * 101
+        bench.leg.close()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("rest", [b"", b"rest"])
+def test_the_first_byte_of_a_stream_is_nobody_s(rest: bytes) -> None:
+    async def scenario() -> None:
+        bench = Bench(attached=False)
+        bench.stream.receiving.feed(b"\0" + rest)
+        bench.leg.attach(bench.stream.halves(), 1)
+        await a_few_turns()
+        assert bench.heard == rest
+        assert Eof() not in bench.said
         bench.stream.receiving.end()
         await a_few_turns()
         assert bench.said[-1] == Eof()

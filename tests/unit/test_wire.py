@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastn_p2p_actors.network import wire
-from fastn_p2p_actors.network.wire import FrameReader, Opening, decode_wire, frame
+from fastn_p2p_actors.network.wire import FrameReader, decode_wire, frame
 from fastn_p2p_client.errors import BadMessage, PayloadTooLarge
 from fastn_p2p_client.limits import MAX_PAYLOAD
 
@@ -27,8 +27,9 @@ MESSAGES: list[wire.Wire] = [
     wire.WirePing(),
     wire.WirePong(),
     wire.WireWant(_KEY),
-    wire.WireOpen(_KEY, _KEY, "Echo", "default", 1000),
-    wire.WireAccept(),
+    wire.WireOpen(6, _KEY, _KEY, "Echo", "default", 1000),
+    wire.WireAccept(6),
+    wire.WireStream(6, 4),
 ]
 
 
@@ -83,44 +84,3 @@ def test_an_unknown_tag_is_refused() -> None:
 
 
 # ── the beginning of a session's stream ──────────────────────────────────────────────────────────
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from(MESSAGES), st.binary(max_size=300)), max_size=4),
-    st.binary(max_size=500),
-    st.lists(st.integers(0, 2000), max_size=12),
-)
-def test_an_opening_gives_its_frames_and_the_rest_however_it_is_split(
-    frames: list[tuple[wire.Wire, bytes]], rest: bytes, cuts: list[int]
-) -> None:
-    """What follows the frames is the programs' own: not a byte of it is taken for a frame, or lost."""
-    framed = b"".join(frame(message, payload) for message, payload in frames)
-    stream = framed + rest
-    edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
-    opening = Opening(300)
-    seen: list[tuple[wire.Wire, bytes]] = []
-    for start, end in itertools.pairwise(edges):
-        opening.feed(stream[start:end])
-        while len(seen) < len(frames) and (found := opening.next()) is not None:
-            seen.append(found)
-    assert seen == frames
-    assert opening.rest() == rest
-    assert opening.taken == len(framed)
-
-
-@given(st.binary(max_size=2000), st.lists(st.integers(0, 2000), max_size=6))
-def test_an_opening_of_random_bytes_is_refused_or_waits_for_more(data: bytes, cuts: list[int]) -> None:
-    edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    opening = Opening(1000)
-    with contextlib.suppress(BadMessage, PayloadTooLarge):
-        for start, end in itertools.pairwise(edges):
-            opening.feed(data[start:end])
-            while (found := opening.next()) is not None:
-                assert isinstance(found[0], wire.Wire.__args__)
-
-
-def test_an_opening_refuses_a_payload_above_its_limit_when_it_is_announced() -> None:
-    opening = Opening(100)
-    opening.feed(frame(MESSAGES[10], bytes(101))[:6])
-    with pytest.raises(PayloadTooLarge):
-        opening.next()

@@ -39,15 +39,18 @@ from .wire import (
     WIRE_VERSION,
     FrameReader,
     Wire,
+    WireAccept,
     WireCancel,
     WireFailure,
     WireHello,
     WireIntroduce,
+    WireOpen,
     WirePing,
     WirePong,
     WireRefusal,
     WireReply,
     WireRequest,
+    WireStream,
     WireWant,
     frame,
 )
@@ -276,25 +279,52 @@ class PeerConnection:
         Raises:
             Overloaded: the peer does not read what it is sent; nothing was queued.
         """
-        if self._queued + self._bulk.queued > _MAX_QUEUED:
-            raise Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
-        self._next_number = number = self._next_number + 1
-        self.pending[number] = waiting
-        request = WireRequest(
-            number, source, target, call.protocol, call.instance, deadline_ms, call.command, call.call_id, call.attempt
-        )
-        introduction = self._owner.introduction_for(source)
+        number = self.number()
+        request = frame(
+            WireRequest(
+                number, source, target, call.protocol, call.instance, deadline_ms,
+                call.command, call.call_id, call.attempt,
+            ),
+            payload,
+        )  # fmt: skip
         if len(payload) > BULK_THRESHOLD:
+            self._check_queue()
+            introduction = self._owner.introduction_for(source)
             first = b"" if introduction is None else frame(WireIntroduce(introduction))
-            self._bulk.send(first + frame(request, payload))
+            self._bulk.send(first + request)
+            self.expect()
         else:
-            if introduction is not None and self._shown.get(source) is not introduction:
-                self._shown[source] = introduction
-                self._write(frame(WireIntroduce(introduction)))
-            self._write(frame(request, payload))
-        self.expect()
+            self.ask(source, request)
+        self.pending[number] = waiting
         self.manners.called()
         return number
+
+    def number(self) -> int:
+        """The next one, for a request."""
+        self._next_number += 1
+        return self._next_number
+
+    def ask(self, source: bytes, request: bytes) -> None:
+        """Send a request's frame on the channel, preceded by the introduction of its source if that is due.
+
+        Raises:
+            Overloaded: the peer does not read what it is sent; nothing was queued.
+        """
+        self._check_queue()
+        introduction = self._owner.introduction_for(source)
+        if introduction is not None and self._shown.get(source) is not introduction:
+            self._shown[source] = introduction
+            self._write(frame(WireIntroduce(introduction)))
+        self._write(request)
+        self.expect()
+
+    def _check_queue(self) -> None:
+        if self._queued + self._bulk.queued > _MAX_QUEUED:
+            raise Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
+
+    def say(self, message: Wire) -> None:
+        """Send a message on the channel."""
+        self._write(frame(message))
 
     def expect(self) -> None:
         """Something is on its way that the other side should answer: from now on its silence is watched."""
@@ -308,7 +338,7 @@ class PeerConnection:
         if self.pending.pop(number, None) is not None:
             self._write(frame(WireCancel(number)))
 
-    def answer(self, message: WireReply | WireRefusal | WireFailure, payload: bytes = b"") -> None:
+    def answer(self, message: WireReply | WireAccept | WireRefusal | WireFailure, payload: bytes = b"") -> None:
         """Answer one of the other side's requests."""
         if self.closed:
             return
@@ -433,16 +463,27 @@ class PeerConnection:
                 call.on_reply(payload)
         elif isinstance(message, WireRequest):
             self._on_request(message, payload)
+        elif isinstance(message, WireOpen):
+            self.sessions.on_open(message, payload)
+        elif isinstance(message, WireAccept):
+            self.sessions.on_answer(message, payload)
+        elif isinstance(message, WireStream):
+            self.sessions.on_stream(message)
         elif isinstance(message, WireRefusal):
             call = self.pending.pop(message.id, None)
             if call is not None:
                 call.on_refusal(message.kind, message.message, payload)
+            else:
+                self.sessions.on_answer(message, payload)
         elif isinstance(message, WireFailure):
             call = self.pending.pop(message.id, None)
             if call is not None:
                 call.on_failure(said_by_peer(message))
+            else:
+                self.sessions.on_answer(message, payload)
         elif isinstance(message, WireCancel):
-            self._owner.on_cancel(self, message.id)
+            if not self.sessions.on_cancel(message.id):
+                self._owner.on_cancel(self, message.id)
         elif isinstance(message, WireIntroduce):
             self.on_introduce(message)
         elif isinstance(message, WireWant):
@@ -470,10 +511,6 @@ class PeerConnection:
     def _miss_hello(self) -> None:
         if not self.ready.done():
             self.close(CLOSE_PROTOCOL_ERROR, f"no hello within {HELLO_TIMEOUT:g} s")
-
-    def introduction_for(self, identity: bytes) -> bytes | None:
-        """Our own signed delegation for an identity that is online here."""
-        return self._owner.introduction_for(identity)
 
     def arrived(self, arrival: Arrival) -> None:
         """The other side opens a session."""

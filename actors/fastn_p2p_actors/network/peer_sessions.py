@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from iroh.iroh_ffi import IrohError
 
-from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError
+from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER, RESET_LOST
+from fastn_p2p_client.messages import Open
 
 from .manners import Manners
-from .peer_streams import Approach, Arrival, give_up, read_frame, refuse
+from .peer_streams import Approach, Arrival, give_up, said_by_peer
 from .stream_leg import Halves
-from .wire import Opening, WireFailure, WireIntroduce, WireOpen, frame
+from .wire import WireAccept, WireCancel, WireFailure, WireOpen, WireRefusal, WireStream, frame
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection
@@ -25,12 +26,12 @@ __all__ = ["PeerSessions"]
 
 log = logging.getLogger(__name__)
 
-_ENDING: Final = MAX_SESSIONS_PER_PEER // 8
-"""Sessions of a peer, beside those that it may have, that may still be ending here when for the peer they have."""
+_MOST: Final = MAX_SESSIONS_PER_PEER * 9 // 8
+"""Sessions of a peer: beside ``MAX_SESSIONS_PER_PEER`` those that may still be ending here when for it they have."""
 _SPARE_AFTER: Final = 0.001
 """Seconds after which a stream that was taken is replaced: the session that has it goes first."""
-_OPENING_TIMEOUT: Final = 10.0
-"""Seconds within which a stream must say what it is for."""
+_ANNOUNCED_WITHIN: Final = 5.0
+"""Seconds within which a stream that has come must be announced: that is said before."""
 
 
 class PeerSessions:
@@ -41,8 +42,15 @@ class PeerSessions:
         self._raw = raw
         self._legs: set[Approach | Arrival] = set()
         self._mine = self._theirs = 0
+        self._asked: dict[int, Approach] = {}
+        """Those of ours that wait for an answer."""
+        self._arrivals: dict[int, Arrival] = {}
+        """Those of the peer's that wait for our answer, or then for their stream."""
+        self._announced: dict[int, int] = {}
+        """Streams that have not come yet, and the sessions that they belong to."""
+        self._strays: dict[int, Halves] = {}
+        """Streams that have come and were not announced yet."""
         self._loop = asyncio.get_running_loop()
-        self._arriving: set[asyncio.Task[None]] = set()
         self._spare: Halves | None = None
         """For the next session that we open."""
         self._laying: asyncio.Task[None] | None = None
@@ -60,20 +68,29 @@ class PeerSessions:
 
     # ── those that we open ───────────────────────────────────────────────────────────────────────
 
-    def begin(self, leg: Approach) -> None:
-        """We open one more.
+    def ask(self, leg: Approach, source: bytes, target: bytes, message: Open, payload: bytes) -> int:
+        """Ask for one more; the number that it has on the connection.
 
         Raises:
-            Overloaded: there are too many.
+            Overloaded: there are too many, or the peer does not read what it is sent.
             ConnectionLost: the connection has ended.
         """
         if self._connection.closed:
             raise ConnectionLost(what="the connection to the peer")
         if self._mine >= MAX_SESSIONS_PER_PEER:
             raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
+        number = self._connection.number()
+        request = WireOpen(number, source, target, message.protocol, message.instance, message.deadline_ms)
+        self._connection.ask(source, frame(request, payload))
         self._mine += 1
         self._legs.add(leg)
-        self._connection.expect()
+        self._asked[number] = leg
+        return number
+
+    def take_back(self, leg: Approach) -> None:
+        """Nobody waits for its answer any more."""
+        if self._asked.pop(leg.number, None) is not None:
+            self._connection.say(WireCancel(leg.number))
 
     def end(self, leg: Approach | Arrival) -> None:
         """It is over."""
@@ -84,17 +101,13 @@ class PeerSessions:
             else:
                 self._theirs -= 1
 
-    def opening(self, request: WireOpen, payload: bytes) -> bytes:
-        """The frames that a session begins with."""
-        introduction = self._connection.introduction_for(request.source)
-        first = b"" if introduction is None else frame(WireIntroduce(introduction))
-        return first + frame(request, payload)
-
-    async def open_stream(self) -> Halves:
-        """A stream that nothing has been said on. Raises IrohError when the connection has ended."""
+    async def open_stream(self, number: int) -> Halves:
+        """One for the session of this number, announced. Raises IrohError when the connection has ended."""
         self._loop.call_later(_SPARE_AFTER, self._lay_aside)
         spare, self._spare = self._spare, None
-        return spare or Halves.of(await self._raw.open_bi())
+        stream = spare or await Halves.of(await self._raw.open_bi())
+        self._connection.say(WireStream(number, stream.number))
+        return stream
 
     def _lay_aside(self) -> None:
         """Have the next stream at hand. The peer does not see it before something is said on it."""
@@ -103,7 +116,7 @@ class PeerSessions:
 
     async def _open_spare(self) -> None:
         try:
-            self._spare = Halves.of(await self._raw.open_bi())
+            self._spare = await Halves.of(await self._raw.open_bi())
         except IrohError as error:
             log.debug("no stream for the next session with %s: %s", self.name, error.message())
         finally:
@@ -114,56 +127,87 @@ class PeerSessions:
     async def accept(self) -> None:
         """Take every stream that the peer opens. Raises IrohError when the connection has ended."""
         while True:
-            task = self._loop.create_task(self._arrive(Halves.of(await self._raw.accept_bi())))
-            self._arriving.add(task)
-            task.add_done_callback(self._arriving.discard)
-            await asyncio.sleep(0)  # it goes before the look for the next one
-
-    async def _arrive(self, stream: Halves) -> None:
-        opening = Opening(MAX_INITIAL)
-        try:
-            async with asyncio.timeout(_OPENING_TIMEOUT):
-                request, payload = await self._read_request(stream, opening)
-        except TimeoutError:
-            refuse(stream, _failure(BadMessage(reason="the stream did not say what it is for")))
-        except IrohError as error:
-            log.debug("a stream of %s ended at once: %s", self.name, error.message())
-        except ConnectionLost as error:
-            log.debug("a stream of %s: %s", self.name, error)
-            give_up(stream, RESET_LOST)
-        except P2PError as error:
-            self.shed(f"a bad session: {error.code}")
-        else:
-            self.count(0, opening.taken)
-            try:
-                self._check(request)
-            except P2PError as error:
-                refuse(stream, _failure(error))
-                return
-            arrival = Arrival(self, stream, request, payload)
-            self._theirs += 1
-            self._legs.add(arrival)
-            self._connection.expect()
-            self._connection.arrived(arrival)
-
-    async def _read_request(self, stream: Halves, opening: Opening) -> tuple[WireOpen, bytes]:
-        while True:
-            message, payload = await read_frame(stream, opening)
-            if isinstance(message, WireIntroduce):
-                self._connection.on_introduce(message)
-            elif isinstance(message, WireOpen):
-                if opening.rest():
-                    raise BadMessage(reason="bytes before the session was accepted")
-                return message, payload
+            stream = await Halves.of(await self._raw.accept_bi())
+            if stream.number in self._announced:
+                self._attach(stream, self._announced.pop(stream.number))
             else:
-                raise BadMessage(reason=f"a stream that begins with {type(message).__name__}")
+                self._strays[stream.number] = stream
+                self._loop.call_later(_ANNOUNCED_WITHIN, self._miss_announcement, stream)
 
-    def _check(self, request: WireOpen) -> None:
-        if self._theirs >= MAX_SESSIONS_PER_PEER + _ENDING:
+    def on_stream(self, message: WireStream) -> None:
+        """The peer announces a stream."""
+        stream = self._strays.pop(message.stream, None)
+        if stream is not None:
+            self._attach(stream, message.id)
+        elif len(self._announced) >= _MOST:
+            self.shed("streams are announced, and do not come")
+        else:
+            self._announced[message.stream] = message.id
+
+    def _attach(self, stream: Halves, number: int) -> None:
+        arrival = self._arrivals.get(number)
+        if arrival is None or not arrival.on_stream(stream):
+            give_up(stream, RESET_LOST)  # the session has ended meanwhile
+
+    def _miss_announcement(self, stream: Halves) -> None:
+        if self._strays.get(stream.number) is stream:
+            self.shed("a stream that nobody has said what it is for")
+
+    def forget(self, arrival: Arrival) -> None:
+        """Neither an answer nor a stream is waited for any more."""
+        self._arrivals.pop(arrival.request.id, None)
+
+    def answer(self, arrival: Arrival, answer: WireAccept | WireRefusal | WireFailure, payload: bytes) -> None:
+        """Our answer; only a session that stands is known after it."""
+        if not isinstance(answer, WireAccept):
+            self.forget(arrival)
+        self._connection.answer(answer, payload)
+
+    # ── what comes on the channel ────────────────────────────────────────────────────────────────
+
+    def on_open(self, request: WireOpen, payload: bytes) -> None:
+        if request.id in self._arrivals:
+            return  # the first one with this id is answered
+        try:
+            self._check(request, payload)
+        except P2PError as error:
+            self._connection.answer(WireFailure(request.id, error.code, error.fields()))
+            return
+        arrival = self._arrivals[request.id] = Arrival(self, request, payload)
+        self._theirs += 1
+        self._legs.add(arrival)
+        self._connection.expect()
+        self._connection.arrived(arrival)
+
+    def on_answer(self, message: WireAccept | WireRefusal | WireFailure, payload: bytes) -> bool:
+        """Whether it is one to a session of ours."""
+        leg = self._asked.pop(message.id, None)
+        if leg is None:
+            return False
+        if isinstance(message, WireAccept):
+            leg.on_accept(payload)
+        elif isinstance(message, WireRefusal):
+            leg.on_refusal(message.kind, message.message, payload)
+        else:
+            leg.on_failure(said_by_peer(message))
+        return True
+
+    def on_cancel(self, number: int) -> bool:
+        """Whether it is a session of the peer's that it has taken back."""
+        arrival = self._arrivals.get(number)
+        if arrival is None:
+            return False
+        arrival.on_cancel()
+        return True
+
+    def _check(self, request: WireOpen, payload: bytes) -> None:
+        if self._theirs >= _MOST or len(self._arrivals) >= _MOST:
             raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
         self._connection.check_source(request.source)
         if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:
             raise BadMessage(reason=f"a name of more than {MAX_NAME} characters")
+        if len(payload) > MAX_INITIAL:
+            raise PayloadTooLarge(size=len(payload), limit=MAX_INITIAL)
 
     # ── all ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -177,14 +221,12 @@ class PeerSessions:
 
     def lost(self) -> None:
         """The connection has ended."""
-        for task in self._arriving:
-            task.cancel()
         if self._laying is not None:
             self._laying.cancel()
         self._spare = None
+        self._asked.clear()
+        self._arrivals.clear()
+        self._announced.clear()
+        self._strays.clear()
         for leg in list(self._legs):
             leg.lost()
-
-
-def _failure(error: P2PError) -> WireFailure:
-    return WireFailure(0, error.code, error.fields())

@@ -1,8 +1,8 @@
-"""Sessions' streams between daemons on their way to being open.
+"""Sessions with another daemon on their way to having a stream.
 
-``Approach`` is the leg of a session that we open at a peer, ``Arrival`` that of one that a peer opens here. On the
-stream, frames come first: the request (preceded by the delegation of its source) one way, the answer the other way.
-What follows an ``Accept`` is the session's bytes; from then on a ``StreamLeg`` does the work.
+``Approach`` is the leg of a session that we open at a peer, ``Arrival`` that of one that a peer opens here. A session
+is asked for and accepted on the call channel, as quickly as a call; whoever asked then opens the stream, and a
+``StreamLeg`` does the work.
 """
 
 from __future__ import annotations
@@ -14,200 +14,171 @@ from typing import TYPE_CHECKING, Any, Final
 
 from iroh.iroh_ffi import IrohError
 
-from fastn_p2p_client.errors import BadMessage, ConnectionLost, HandlerFailed, LocalError, P2PError, error_from
-from fastn_p2p_client.limits import MAX_PAYLOAD, RESET_FAILED, RESET_LOST, SESSION_WINDOW
-from fastn_p2p_client.messages import ApplicationFailure, Cancel, Failure, Message, Opened, encode
+from fastn_p2p_client.errors import ConnectionLost, HandlerFailed, LocalError, P2PError, error_from
+from fastn_p2p_client.limits import SESSION_WINDOW
+from fastn_p2p_client.messages import ApplicationFailure, Cancel, Failure, Message, Open, Opened, encode
 
 from .stream_leg import Emit, Halves, StreamLeg
-from .wire import Opening, Wire, WireAccept, WireFailure, WireOpen, WireRefusal, frame
+from .wire import BULK_THRESHOLD, WireAccept, WireFailure, WireOpen, WireRefusal
 
 if TYPE_CHECKING:
     from .peer_sessions import PeerSessions
 
-__all__ = ["Approach", "Arrival", "give_up", "read_frame", "refuse", "said_by_peer"]
+__all__ = ["Approach", "Arrival", "give_up", "said_by_peer"]
 
 log = logging.getLogger(__name__)
 
-_READ: Final = 16 * 1024
-_LOOK_FOR_END: Final = 0.05
-"""Seconds after which a peer that waits for an answer is watched for its end: most answers come sooner."""
-_ACCEPT: Final = frame(WireAccept())
-
-
-async def read_frame(stream: Halves, opening: Opening) -> tuple[Wire, bytes]:
-    """The next frame at the stream's beginning.
-
-    Raises:
-        BadMessage, PayloadTooLarge: what comes is no frame.
-        ConnectionLost: the stream has ended before.
-        IrohError: the stream has been reset, or the connection has ended.
-    """
-    while True:
-        found = opening.next()
-        if found is not None:
-            return found
-        data = await stream.recv.read(_READ)
-        if not data:
-            raise ConnectionLost(what="a session's stream, before there was an answer,")
-        opening.feed(data)
+_FIRST: Final = b"\0"
+"""Shows the stream to the other side, which writes only on what it has seen."""
+_STREAM_TIMEOUT: Final = 10.0
+"""Seconds within which the stream of a session that was accepted must come."""
 
 
 class Approach:
     """A session that we open at a peer. Reports to ``emit`` like any leg; ``Failure`` is the last.
 
     Raises:
-        Overloaded: there are too many sessions with this peer.
+        Overloaded: there are too many sessions with this peer, or it does not read what it is sent.
         ConnectionLost: the connection has ended.
     """
 
-    def __init__(self, sessions: PeerSessions, request: WireOpen, payload: bytes, credit: int, emit: Emit) -> None:
-        sessions.begin(self)
+    def __init__(
+        self, sessions: PeerSessions, source: bytes, target: bytes, message: Open, payload: bytes, emit: Emit
+    ) -> None:
         self._sessions = sessions
-        self._credit = credit
+        self._credit = message.credit
         self._emit = emit
-        self._stream: Halves | None = None
-        self._leg: StreamLeg | None = None
-        self._task = asyncio.get_running_loop().create_task(self._open(sessions.opening(request, payload)))
-
-    def take(self, header: bytes, message: Message, payload: bytes) -> None:
-        if self._leg is not None:
-            self._leg.take(header, message, payload)
-        elif isinstance(message, Cancel | Failure):
-            self._task.cancel()
-            if self._stream is not None:
-                give_up(self._stream, RESET_LOST)
-
-    def close(self) -> None:
-        self._sessions.end(self)
-        if self._leg is not None:
-            self._leg.close()
-
-    def lost(self) -> None:
-        """The connection has ended."""
-        failure = Failure.of(ConnectionLost(what="the connection to the peer"))
-        self._emit(encode(failure), failure, b"")
-
-    async def _open(self, request: bytes) -> None:
-        sessions = self._sessions
-        opening = Opening(MAX_PAYLOAD)
-        try:
-            stream = self._stream = await sessions.open_stream()
-            await stream.send.write_all(request)
-            sessions.count(len(request), 0)
-            answer, data = await read_frame(stream, opening)
-        except IrohError as error:
-            log.debug("opening a session over %s: %s", sessions.name, error.message())
-            self.lost()
-            return
-        except ConnectionLost as error:
-            log.debug("opening a session over %s: %s", sessions.name, error)
-            self.lost()
-            return
-        except P2PError as error:
-            sessions.shed(str(error))
-            return
-        sessions.count(0, opening.taken)
-        if isinstance(answer, WireAccept):
-            self._leg = StreamLeg(
-                stream, self._emit, sessions.count, sessions.manners, self._credit, leftover=opening.rest()
-            )
-            opened = Opened(SESSION_WINDOW)
-            self._emit(encode(opened), opened, b"")
-            self._leg.start()
-        elif isinstance(answer, WireRefusal):
-            refusal = ApplicationFailure(answer.kind, answer.message)
-            self._emit(encode(refusal), refusal, data)
-        elif isinstance(answer, WireFailure):
-            failure = Failure.of(said_by_peer(answer))
-            self._emit(encode(failure), failure, b"")
-        else:
-            sessions.shed(f"a session was answered with {type(answer).__name__}")
-
-
-class Arrival:
-    """A session that a peer opens here; its request has been read and checked."""
-
-    def __init__(self, sessions: PeerSessions, stream: Halves, request: WireOpen, payload: bytes) -> None:
-        self._sessions = sessions
-        self._stream = stream
-        self.request = request
-        self.payload = payload
-        self._emit: Emit = lambda header, message, payload: None
         self._leg: StreamLeg | None = None
         self._answered = False
-        self._loop = asyncio.get_running_loop()
-        self._watcher: asyncio.Task[None] | None = None
-        self._watch_soon = self._loop.call_later(_LOOK_FOR_END, self._watch)
+        self._opening: asyncio.Task[None] | None = None
+        self.number = sessions.ask(self, source, target, message, payload)
 
-    def speak_to(self, emit: Emit) -> None:
-        """Where its side of the session is told."""
-        self._emit = emit
+    # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
     def take(self, header: bytes, message: Message, payload: bytes) -> None:
         if self._leg is not None:
             self._leg.take(header, message, payload)
-        elif isinstance(message, Opened):
-            self._answer()
-            self._leg = StreamLeg(
-                self._stream, self._emit, self._sessions.count, self._sessions.manners, message.credit, preamble=_ACCEPT
-            )
-            self._leg.start()
-        elif isinstance(message, ApplicationFailure):
-            self._refuse(WireRefusal(0, message.kind, message.message), payload)
-        elif isinstance(message, Failure):
-            self._refuse(WireFailure(0, message.code, message.fields), b"")
 
     def close(self) -> None:
         self._sessions.end(self)
         if self._leg is not None:
             self._leg.close()
         elif not self._answered:
-            self._answer()
-            give_up(self._stream, RESET_LOST)
+            self._sessions.take_back(self)
+
+    # ── from the peer ────────────────────────────────────────────────────────────────────────────
+
+    def on_accept(self, payload: bytes) -> None:
+        """The session stands; ``payload`` are its first bytes."""
+        self._answered = True
+        sessions = self._sessions
+        leg = self._leg = StreamLeg(self._emit, sessions.count, sessions.manners, self._credit, leftover=payload)
+        opened = Opened(SESSION_WINDOW)
+        self._emit(encode(opened), opened, b"")
+        leg.start()
+        self._opening = asyncio.get_running_loop().create_task(self._open(leg))
+
+    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+        self._answered = True
+        refusal = ApplicationFailure(kind, message)
+        self._emit(encode(refusal), refusal, payload)
+
+    def on_failure(self, error: P2PError) -> None:
+        self._answered = True
+        failure = Failure.of(error)
+        self._emit(encode(failure), failure, b"")
+
+    def lost(self) -> None:
+        """The connection has ended."""
+        self.on_failure(ConnectionLost(what="the connection to the peer"))
+
+    async def _open(self, leg: StreamLeg) -> None:
+        """However soon it ends: the other side waits for the stream."""
+        sessions = self._sessions
+        try:
+            stream = await sessions.open_stream(self.number)
+            await stream.send.write_all(_FIRST)
+        except IrohError as error:
+            log.debug("opening a session over %s: %s", sessions.name, error.message())
+            self.lost()
+            return
+        sessions.count(len(_FIRST), 0)
+        leg.attach(stream)
+
+
+class Arrival:
+    """A session that a peer opens here; its request has been checked."""
+
+    def __init__(self, sessions: PeerSessions, request: WireOpen, payload: bytes) -> None:
+        self._sessions = sessions
+        self.request = request
+        self.payload = payload
+        self._emit: Emit = lambda header, message, payload: None
+        self._leg: StreamLeg | None = None
+        self._answered = False
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def speak_to(self, emit: Emit) -> None:
+        """Where its side of the session is told."""
+        self._emit = emit
+
+    # ── from the relay ───────────────────────────────────────────────────────────────────────────
+
+    def take(self, header: bytes, message: Message, payload: bytes) -> None:
+        if self._leg is not None:
+            self._leg.take(header, message, payload)
+        elif isinstance(message, Opened):
+            self._leg = StreamLeg(self._emit, self._sessions.count, self._sessions.manners, message.credit)
+            self._loop.call_soon(self._accept, self._leg)
+        elif isinstance(message, ApplicationFailure):
+            self._answer(WireRefusal(self.request.id, message.kind, message.message), payload)
+        elif isinstance(message, Failure):
+            self._answer(WireFailure(self.request.id, message.code, message.fields))
+
+    def close(self) -> None:
+        self._sessions.end(self)
+        if self._leg is not None:
+            self._leg.close()
+        elif not self._answered:
+            self._answered = True
+            self._sessions.forget(self)
+
+    # ── from the peer ────────────────────────────────────────────────────────────────────────────
+
+    def on_stream(self, stream: Halves) -> bool:
+        """It has opened the session's stream; False when it should not have."""
+        if self._leg is None or not self._answered:
+            return False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._sessions.forget(self)
+        self._leg.attach(stream, len(_FIRST))
+        return True
+
+    def on_cancel(self) -> None:
+        """It has taken its request back, or does not open the stream."""
+        self._sessions.forget(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self.lost()
 
     def lost(self) -> None:
         """The connection has ended."""
         message: Message = Cancel() if self._leg is None else Failure.of(ConnectionLost(what="the peer's daemon"))
+        self._answered = True
         self._emit(encode(message), message, b"")
 
-    def _refuse(self, answer: WireRefusal | WireFailure, payload: bytes) -> None:
+    def _accept(self, leg: StreamLeg) -> None:
+        """A turn of the event loop later: the handler's first bytes go with the acceptance if they are there."""
         if not self._answered:
-            self._answer()
-            refuse(self._stream, answer, payload)
+            self._answer(WireAccept(self.request.id), leg.first_block(BULK_THRESHOLD))
+            self._timer = self._loop.call_later(_STREAM_TIMEOUT, self.on_cancel)
 
-    def _answer(self) -> None:
-        """There is an answer: whether the peer still waits for it is of no interest any more."""
-        self._answered = True
-        self._watch_soon.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
-
-    def _watch(self) -> None:
-        self._watcher = self._loop.create_task(self._watch_for_end())
-
-    async def _watch_for_end(self) -> None:
-        """A peer that takes its request back ends both directions of the stream; nobody reads it at the moment."""
-        try:
-            await self._stream.send.stopped()
-        except IrohError as error:
-            log.debug("a session that waits for its answer: %s", error.message())
-            return  # the connection hears of it too
-        self._emit(encode(Cancel()), Cancel(), b"")
-
-
-def refuse(stream: Halves, answer: WireRefusal | WireFailure, payload: bytes = b"") -> None:
-    """Answer a session's request with no."""
-    try:
-        data = frame(answer, payload)
-    except BadMessage as unfit:  # what the handler said no with is too long
-        data = frame(WireFailure(0, unfit.code, unfit.fields()))
-
-    async def run() -> None:
-        await stream.send.write_all(data)
-        await stream.send.finish()
-        await stream.recv.stop(RESET_FAILED)
-
-    _see_to(run())
+    def _answer(self, answer: WireAccept | WireRefusal | WireFailure, payload: bytes = b"") -> None:
+        if not self._answered:
+            self._answered = True
+            self._sessions.answer(self, answer, payload)
 
 
 def give_up(stream: Halves, code: int) -> None:

@@ -225,9 +225,8 @@ class Sessions:
         payload: bytes,
     ) -> None:
         self._told_of(relay, target)
-        request = WireOpen(source.raw, target, message.protocol, message.instance, message.deadline_ms)
         try:
-            approach = Approach(connection.sessions, request, payload, message.credit, relay.from_server)
+            approach = Approach(connection.sessions, source.raw, target, message, payload, relay.from_server)
         except P2PError as error:
             relay.fail(error)
             return

@@ -52,60 +52,78 @@ class Halves(NamedTuple):
 
     send: SendStream
     recv: RecvStream
+    number: int
+    """As QUIC has it (RFC 9000, section 2.1)."""
 
     @classmethod
-    def of(cls, stream: BiStream) -> Halves:
-        return cls(stream.send(), stream.recv())
+    async def of(cls, stream: BiStream) -> Halves:
+        send = stream.send()
+        initiator, _, _, index = (await send.id()).split()  # "client bidirectional stream 0"
+        return cls(send, stream.recv(), 4 * int(index) + (initiator == "server"))
 
 
 class StreamLeg:
-    """Made when the stream stands and the session is open; ``start`` follows once the side behind the relay knows it.
+    """Made when the session is open; ``start`` follows once the side behind the relay knows it, ``attach`` once there
+    is a stream. What is said before waits for it.
 
     Args:
         credit: how many bytes the side behind the relay takes at first.
-        preamble: goes out before everything else.
-        leftover: has been read from the stream already.
+        leftover: has come already, ahead of the stream.
     """
 
-    def __init__(
-        self,
-        stream: Halves,
-        emit: Emit,
-        traffic: Traffic,
-        manners: Manners,
-        credit: int,
-        *,
-        preamble: bytes = b"",
-        leftover: bytes = b"",
-    ) -> None:
+    def __init__(self, emit: Emit, traffic: Traffic, manners: Manners, credit: int, *, leftover: bytes = b"") -> None:
         self._loop = asyncio.get_running_loop()
-        self._send = stream.send
-        self._recv = stream.recv
+        self._stream: Halves | None = None
         self._emit = emit
         self._traffic = traffic
         self._manners = manners
         self._credit = credit
         self._granted = SESSION_WINDOW
-        self._preamble = preamble
         self._leftover = leftover
         self._queue: deque[bytes] = deque()
         self._eof = False
         self._finished = False
         self._refused = False
+        self._last_words: tuple[int | None, int | None] = (None, None)
+        """Codes with which the two directions, ours first, have ended before there was a stream."""
+        self._writer: asyncio.Task[None] | None = None
+        self._reader: asyncio.Task[None] | None = None
         self._wake_reader: asyncio.Future[None] | None = None
         self._wake_writer: asyncio.Future[None] | None = None
+        self._aborted = False
         self._closing: set[asyncio.Task[Any]] = set()
         self._watcher: asyncio.Task[None] | None = None
-        self._watch_soon = self._loop.call_later(_LOOK_FOR_STOP, self._watch)
+        self._watch_soon: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Pass on what has come already, without waiting for a turn of the event loop, and begin."""
+        """Pass on what has come already."""
         leftover = self._leftover
         if leftover and len(leftover) + CHUNK_COST <= self._credit:
             self._leftover = b""
             self._pass_on(leftover)
-        self._writer = self._loop.create_task(self._write())  # before the reader, whose first look takes its time
-        self._reader = self._loop.create_task(self._read())
+
+    def attach(self, stream: Halves, skip: int = 0) -> None:
+        """This is its stream, whose first ``skip`` bytes (0 or 1) are nobody's. What has ended meanwhile, ends now."""
+        self._stream = stream
+        reset, stop = self._last_words
+        if reset is not None:
+            self._close(stream.send.reset(reset))
+        else:  # before the reader, whose first look takes its time
+            self._writer = self._loop.create_task(self._write(stream.send))
+        if stop is not None:
+            self._close(stream.recv.stop(stop))
+        else:
+            self._reader = self._loop.create_task(self._read(stream.recv, skip))
+        if not self._aborted:
+            self._watch_soon = self._loop.call_later(_LOOK_FOR_STOP, self._watch, stream.send)
+
+    def first_block(self, limit: int) -> bytes:
+        """What there is to write already, at most ``limit`` bytes: it may go another way than the stream."""
+        if not self._queue or len(self._queue[0]) > limit:
+            return b""
+        data, cost = self._next_block(limit)
+        self._grant(cost)
+        return data
 
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
@@ -136,21 +154,17 @@ class StreamLeg:
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def _write(self) -> None:
+    async def _write(self, stream: SendStream) -> None:
         queue = self._queue
         try:
             while True:
-                if self._preamble:
-                    head, self._preamble = self._preamble, b""
-                    data, cost = self._next_block() if queue else (b"", 0)
-                    await self._write_out(head + data)
-                    self._written(len(data), cost)
-                elif queue:
+                if queue:
                     data, cost = self._next_block()
-                    await self._write_out(data)
-                    self._written(len(data), cost)
+                    await self._write_out(stream, data)
+                    self._traffic(len(data), 0)
+                    self._grant(cost)
                 elif self._eof:
-                    await self._send.finish()
+                    await stream.finish()
                     self._finished = True
                     self._emit(encode(Done()), Done(), b"")
                     return
@@ -161,35 +175,33 @@ class StreamLeg:
         except IrohError as error:
             self._write_failed(error)
 
-    async def _write_out(self, data: bytes) -> None:
+    async def _write_out(self, stream: SendStream, data: bytes) -> None:
         """Write it all, and let others of the loop have their turn: QUIC takes a large block without waiting."""
         manners = self._manners
         if not manners.asked_for:
-            await self._send.write_all(data)
+            await stream.write_all(data)
             await asyncio.sleep(0)
             return
         for start in range(0, len(data), BLOCK):
             block = data[start : start + BLOCK]
             if manners.asked_for:
                 await manners.wait(len(block))
-            await self._send.write_all(block)
+            await stream.write_all(block)
 
-    def _written(self, size: int, cost: int) -> None:
-        if cost:
-            self._traffic(size, 0)
-            self._granted += cost
-            credit = Credit(cost)
-            self._emit(encode(credit), credit, b"")
+    def _grant(self, cost: int) -> None:
+        self._granted += cost
+        credit = Credit(cost)
+        self._emit(encode(credit), credit, b"")
 
-    def _next_block(self) -> tuple[bytes, int]:
+    def _next_block(self, limit: int = MAX_CHUNK) -> tuple[bytes, int]:
         """What is written next, and what it costs: small chunks together, large ones as they are."""
         queue = self._queue
         block = queue.popleft()
         cost = len(block) + CHUNK_COST
-        if not queue or len(block) + len(queue[0]) > MAX_CHUNK:
+        if not queue or len(block) + len(queue[0]) > limit:
             return block, cost
         parts, size = [block], len(block)
-        while queue and size + len(queue[0]) <= MAX_CHUNK:
+        while queue and size + len(queue[0]) <= limit:
             parts.append(queue.popleft())
             size += len(parts[-1])
         return b"".join(parts), size + CHUNK_COST * len(parts)
@@ -203,31 +215,37 @@ class StreamLeg:
 
     def _stopped(self, code: int) -> None:
         """The other side reads no more."""
-        self._writer.cancel()
+        if self._writer is not None:
+            self._writer.cancel()
         stop = Stop(code)
         self._emit(encode(stop), stop, b"")
 
-    def _watch(self) -> None:
-        self._watcher = self._loop.create_task(self._watch_for_stop())
+    def _watch(self, stream: SendStream) -> None:
+        self._watcher = self._loop.create_task(self._watch_for_stop(stream))
 
-    async def _watch_for_stop(self) -> None:
+    async def _watch_for_stop(self, stream: SendStream) -> None:
         try:
-            code = await self._send.stopped()
+            code = await stream.stopped()
         except IrohError:
             return  # the reader hears of it too
         if code is not None and not self._finished:
             self._stopped(code)
 
     def _stop_sending(self, code: int) -> None:
-        if not self._finished:
-            self._finished = True
+        if self._finished:
+            return
+        self._finished = True
+        self._queue.clear()
+        if self._writer is not None:
             self._writer.cancel()
-            self._queue.clear()
-            self._close(self._send.reset(code))
+        if self._stream is not None:
+            self._close(self._stream.send.reset(code))
+        else:
+            self._last_words = code, self._last_words[1]
 
     # ── in ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def _read(self) -> None:
+    async def _read(self, stream: RecvStream, skip: int) -> None:
         pace = _Pace()
         try:
             while True:
@@ -241,11 +259,16 @@ class StreamLeg:
                 else:
                     if pace.pays_to_wait():
                         await asyncio.sleep(_GATHER)
-                    data = await self._recv.read(limit)
+                    data = await stream.read(limit)
+                    self._traffic(0, len(data))
                     pace.took(len(data), self._loop.time())
                     if not data:
                         self._emit(encode(Eof()), Eof(), b"")
                         return
+                    if skip:
+                        data, skip = data[skip:], 0
+                        if not data:
+                            continue
                 self._pass_on(data)
         except IrohError as error:
             code = _code_of(error)
@@ -255,7 +278,6 @@ class StreamLeg:
                 self._emit_reset(code)
 
     def _pass_on(self, data: bytes) -> None:
-        self._traffic(0, len(data))
         self._credit -= len(data) + CHUNK_COST
         self._emit(_CHUNK_HEADER, _CHUNK, data)
 
@@ -265,11 +287,15 @@ class StreamLeg:
 
     def _refuse(self, code: int) -> bool:
         """Read no more; False when there is nothing more to read, or that was said already."""
-        if self._refused or self._reader.done():
+        if self._refused or (self._reader is not None and self._reader.done()):
             return False
         self._refused = True
-        self._reader.cancel()
-        self._close(self._recv.stop(code))
+        if self._reader is not None:
+            self._reader.cancel()
+        if self._stream is not None:
+            self._close(self._stream.recv.stop(code))
+        else:
+            self._last_words = self._last_words[0], code
         return True
 
     def _emit_reset(self, code: int) -> None:
@@ -286,7 +312,9 @@ class StreamLeg:
 
     def _abort(self, code: int) -> None:
         """End what has not ended. A stream that is merely dropped looks complete to the other side."""
-        self._watch_soon.cancel()
+        self._aborted = True
+        if self._watch_soon is not None:
+            self._watch_soon.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
         self._refuse(code)

@@ -3,11 +3,10 @@
 A frame is ``header length (2 bytes), payload length (4 bytes), header, payload``, lengths big-endian; the header
 is one of the structs below as a msgpack array with its integer tag first. The call channel is the first
 bidirectional stream of a connection, opened by whoever dialled, and carries frames both ways for the life of the
-connection. Every other bidirectional stream is a session: ``Introduce`` and ``Open`` one way, ``Accept`` (or
-``Refusal`` or ``Failure``, with id 0) the other way, and from then on bytes that are the programs' own. A request or
-reply whose payload is above ``BULK_THRESHOLD`` travels as one frame on a unidirectional stream of its own, a request
-there preceded by the ``Introduce`` of its source. Ids are chosen by whoever sends the request, and are unique per
-connection and direction.
+connection. A session is asked for and accepted there too; its bytes have a bidirectional stream of their own, which
+``Stream`` announces. A request or reply whose payload is above ``BULK_THRESHOLD`` travels as one frame on a
+unidirectional stream of its own, a request there preceded by the ``Introduce`` of its source. Ids are chosen by whoever
+sends the request, and are unique per connection and direction.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ __all__ = [
     "CLOSE_VERSION",
     "WIRE_VERSION",
     "FrameReader",
-    "Opening",
     "Wire",
     "WireAccept",
     "WireCancel",
@@ -44,6 +42,7 @@ __all__ = [
     "WireRefusal",
     "WireReply",
     "WireRequest",
+    "WireStream",
     "WireWant",
     "decode_wire",
     "frame",
@@ -112,7 +111,7 @@ class WireRefusal(Message, frozen=True, tag=4):
 
 
 class WireFailure(Message, frozen=True, tag=5):
-    """The call ended with an error of the system: code and fields of the client protocol's table."""
+    """The request ended with an error of the system: code and fields of the client protocol's table."""
 
     id: int
     code: str
@@ -120,7 +119,7 @@ class WireFailure(Message, frozen=True, tag=5):
 
 
 class WireCancel(Message, frozen=True, tag=6):
-    """Nobody waits for this call any more. No answer."""
+    """Nobody waits for this request any more. No answer."""
 
     id: int
 
@@ -140,8 +139,9 @@ class WireWant(Message, frozen=True, tag=9):
 
 
 class WireOpen(Message, frozen=True, tag=10):
-    """Opens a session on the stream that it comes on; the payload is the initial data. Fields as in ``Request``."""
+    """Asks for a session; the payload is the initial data. Fields as in ``Request``, whose ids it shares."""
 
+    id: int
     source: bytes
     target: bytes
     protocol: str
@@ -150,7 +150,18 @@ class WireOpen(Message, frozen=True, tag=10):
 
 
 class WireAccept(Message, frozen=True, tag=11):
-    """The session stands: what follows, both ways, are its bytes."""
+    """The session stands. The payload is the first that comes back, at most ``BULK_THRESHOLD`` bytes."""
+
+    id: int
+
+
+class WireStream(Message, frozen=True, tag=12):
+    """Whoever asked for the session has opened its stream: the first byte there is 0, which says nothing; what follows,
+    and what comes back, are the session's bytes. Said here, as a stream that is reset at once has lost its bytes."""
+
+    id: int
+    stream: int
+    """Its number as QUIC has it (RFC 9000, section 2.1)."""
 
 
 Wire: TypeAlias = (
@@ -166,6 +177,7 @@ Wire: TypeAlias = (
     | WireWant
     | WireOpen
     | WireAccept
+    | WireStream
 )
 
 _decoder: Final[msgspec.msgpack.Decoder[Wire]] = msgspec.msgpack.Decoder(Wire)
@@ -239,47 +251,3 @@ class FrameReader:
             yield message, data[middle:end]
         if position < size:
             self._rest = data[position:] if position else data
-
-
-class Opening:
-    """The frames at the beginning of a stream whose rest is not framed.
-
-    Args:
-        max_payload: a frame that announces more is an error.
-    """
-
-    __slots__ = ("_data", "_max_payload", "taken")
-
-    def __init__(self, max_payload: int) -> None:
-        self._max_payload = max_payload
-        self._data = b""
-        self.taken = 0
-        """Bytes of the frames that were read."""
-
-    def feed(self, data: bytes) -> None:
-        """More has come."""
-        self._data += data
-
-    def next(self) -> tuple[Wire, bytes] | None:
-        """The next frame, as (message, payload), or None when it is not complete.
-
-        Raises:
-            BadMessage, PayloadTooLarge: as ``FrameReader.feed``.
-        """
-        data = self._data
-        if len(data) < PREFIX_BYTES:
-            return None
-        header_size, payload_size = _PREFIX.unpack_from(data)
-        if payload_size > self._max_payload:
-            raise PayloadTooLarge(size=payload_size, limit=self._max_payload)
-        middle = PREFIX_BYTES + header_size
-        end = middle + payload_size
-        if len(data) < end:
-            return None
-        self._data = data[end:]
-        self.taken += end
-        return decode_wire(data[PREFIX_BYTES:middle]), data[middle:end]
-
-    def rest(self) -> bytes:
-        """What has come behind the frames."""
-        return self._data
