@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 import msgspec
+from msgspec.structs import replace
 
 from . import messages as m
 from .client_sessions import ClientSessions, refusal_from
@@ -39,6 +40,7 @@ from .limits import (
     SESSION_WINDOW,
 )
 from .link import Link, decode_answer
+from .repetition import Repetition
 from .session import Session
 from .tickets import Ticket
 from .trace import TRACING, mark
@@ -150,6 +152,7 @@ class Client:
         *,
         returns: type[T],
         timeout: float = ...,
+        retry: bool = ...,
     ) -> T: ...
     @overload
     async def call(
@@ -161,6 +164,7 @@ class Client:
         request: Any = ...,
         *,
         timeout: float = ...,
+        retry: bool = ...,
     ) -> Any: ...
     async def call(
         self,
@@ -172,6 +176,7 @@ class Client:
         *,
         returns: Any = Any,
         timeout: float = DEFAULT_CALL_TIMEOUT,
+        retry: bool = False,
     ) -> Any:
         """Call a protocol of ``peer`` and wait for its reply.
 
@@ -183,6 +188,9 @@ class Client:
             request: a msgspec Struct, a dataclass or JSON-like values.
             returns: what the reply is decoded to and checked against.
             timeout: seconds until the call ends with ``DeadlineExceeded``, at most 3600.
+            retry: whether it is sent again, until the timeout, when a process or a connection that had it is lost. It
+                is still executed once as long as the process that serves it lives; one that dies with it may have
+                executed it, and another one then executes it again, under the same ``call_id``.
 
         Raises:
             ApplicationError: the handler refused, on purpose.
@@ -193,6 +201,19 @@ class Client:
         timeout = min(timeout, MAX_CALL_TIMEOUT)
         payload = _encode_payload(request)
         deadline = asyncio.get_running_loop().time() + timeout
+        message = m.Call(identity or "", str(peer), protocol, instance, 0)
+        if not retry:
+            return await self._call(message, payload, returns, deadline, timeout)
+        repetition = Repetition(deadline, timeout)
+        while True:
+            again = replace(message, call_id=repetition.call_id, attempt=repetition.attempt)
+            try:
+                return await self._call(again, payload, returns, deadline, timeout)
+            except P2PError as error:
+                await repetition.after(error)
+
+    async def _call(self, message: m.Call, payload: bytes, returns: Any, deadline: float, timeout: float) -> Any:
+        """One attempt; ``message`` comes without its deadline."""
         answer = None
         while answer is None:
             link = self._data
@@ -200,8 +221,15 @@ class Client:
             if link is None or not link.up.is_set():
                 link = await self._reach_data(deadline)
                 left = self._left(deadline, timeout)
+            elif message.attempt:
+                left = self._left(deadline, timeout)
             advanced = left - min(_ADVANCE, left / 10)
-            header = m.encode(m.Call(identity or "", str(peer), protocol, instance, int(advanced * 1000)))
+            header = m.encode(
+                m.Call(
+                    message.identity, message.peer, message.protocol, message.instance, int(advanced * 1000),
+                    message.command, message.call_id, message.attempt,
+                )
+            )  # fmt: skip
             try:
                 answer = await link.exchange(header, payload, left)
             except DaemonBusy:
@@ -209,7 +237,8 @@ class Client:
             except DeadlineExceeded:
                 raise DeadlineExceeded(seconds=timeout) from None
             except ConnectionLost:
-                self._check_daemon()
+                if not message.call_id:
+                    self._check_daemon()
                 raise
         if TRACING:
             mark("8 program: reply")
@@ -217,7 +246,7 @@ class Client:
             try:
                 return _decoder(returns).decode(answer.payload)
             except m.UNDECODABLE as error:
-                raise BadReply(protocol=protocol, reason=str(error)) from error
+                raise BadReply(protocol=message.protocol, reason=str(error)) from error
         failure = refusal_from(decode_answer(_data_reply, answer.header), answer.payload)
         if isinstance(failure, DeadlineExceeded) and asyncio.get_running_loop().time() > deadline - 2 * _ADVANCE:
             raise DeadlineExceeded(seconds=timeout)  # ours, not that of a call of the handler's
@@ -385,6 +414,7 @@ async def call(
     *,
     returns: type[T],
     timeout: float = ...,
+    retry: bool = ...,
 ) -> T: ...
 @overload
 async def call(
@@ -395,6 +425,7 @@ async def call(
     request: Any = ...,
     *,
     timeout: float = ...,
+    retry: bool = ...,
 ) -> Any: ...
 async def call(
     identity: str | None,
@@ -405,9 +436,12 @@ async def call(
     *,
     returns: Any = Any,
     timeout: float = DEFAULT_CALL_TIMEOUT,
+    retry: bool = False,
 ) -> Any:
     """``Client.call`` on a client that all calls of this event loop share. Same arguments, same errors."""
-    return await shared_client().call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout)
+    return await shared_client().call(
+        identity, peer, protocol, instance, request, returns=returns, timeout=timeout, retry=retry
+    )
 
 
 async def connect(

@@ -14,6 +14,10 @@ the reply is too large or not encodable     ``Failure`` of ``PayloadTooLarge`` o
 its deadline passes                         ``Failure`` of ``DeadlineExceeded``; the handler is cancelled
 nobody waits any more (``Cancel``)          nothing; the handler is cancelled
 ==========================================  ======================================================
+
+A request with a ``call_id`` is executed once however often it is delivered: while it runs, whoever delivers it again
+waits for the same outcome, and afterwards the outcome is remembered until its deadline. It goes on when whoever
+delivered it is gone.
 """
 
 from __future__ import annotations
@@ -23,13 +27,14 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from .binding import Binding, Bindings, failure, outcome_of
+from .binding import Binding, Bindings, Outcome, failure, outcome_of
 from .deadlines import Deadlines
 from .errors import BadMessage, BadRequest, DeadlineExceeded, Overloaded, PayloadTooLarge
 from .handlers import RequestHandler
 from .limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
-from .messages import UNDECODABLE, Cancel, Deliver, Message, Offer, Reply, SessionPart, encode
+from .messages import UNDECODABLE, Cancel, Deliver, Message, Offer, Reply, SessionPart, Unknown, encode
 from .peer import peer_from
+from .repeatable import Repeatables
 from .session_host import Send, SessionHost
 from .trace import TRACING, mark
 
@@ -37,6 +42,7 @@ __all__ = ["Dispatcher"]
 
 _said: Final = msgspec.msgpack.Decoder(Deliver | Offer | SessionPart)
 _REPLY: Final = encode(Reply())
+_UNKNOWN: Final = encode(Unknown())
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -60,6 +66,8 @@ class Dispatcher:
         self._bindings = Bindings()
         self._sessions = SessionHost(send, send_part or send)
         self._running: dict[bytes, _Running] = {}
+        """By correlation, or by the key of a call that may be delivered again."""
+        self._repeatables = Repeatables(self._loop.time)
         self._forsaken: dict[asyncio.Task[None], Binding] = {}
         self._deadlines: Deadlines[bytes] = Deadlines(self._loop, self._expired)
 
@@ -103,14 +111,35 @@ class Dispatcher:
             what = f"calls in flight at {binding.protocol}"
             self._send(correlation, *failure(Overloaded(what=what, limit=MAX_CALLS_PER_BINDING)))
             return
-        if correlation in self._running:
+        key = correlation
+        if message.call_id:
+            key = Repeatables.key_of(message)
+            if self._is_known(key, correlation, again=message.attempt > 0):
+                return
+        if key in self._running:
             self._send(correlation, *failure(BadMessage(reason="this id is in flight already")))
             return
+        if message.call_id:
+            self._repeatables.begin(key)
+            self._repeatables.wait(key, correlation)
         seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
         binding.in_flight += 1
-        task = self._loop.create_task(self._handle(correlation, binding, message, payload))
-        self._running[correlation] = _Running(task, binding, seconds)
-        self._deadlines.add(correlation, self._loop.time() + seconds)
+        task = self._loop.create_task(self._handle(key, binding, message, payload))
+        self._running[key] = _Running(task, binding, seconds)
+        self._deadlines.add(key, self._loop.time() + seconds)
+
+    def _is_known(self, key: bytes, correlation: bytes, *, again: bool) -> bool:
+        """Whether nothing more has to be done for a call that may have been delivered before."""
+        outcome = self._repeatables.outcome(key)
+        if outcome is not None:
+            self._send(correlation, *outcome)
+        elif key in self._repeatables:
+            self._repeatables.wait(key, correlation)
+        elif again:
+            self._send(correlation, _UNKNOWN, b"")
+        else:
+            return False
+        return True
 
     def offer(self, correlation: bytes, message: Offer, payload: bytes) -> None:
         """Take one session."""
@@ -126,13 +155,18 @@ class Dispatcher:
 
     def cancel(self, correlation: bytes) -> None:
         """Nobody waits for the answer any more."""
-        if self._forsake(correlation) is None:
+        key = self._repeatables.leave(correlation)
+        if key is not None:
+            self._repeatables.end(key)
+        if self._forsake(key or correlation) is None:
             self._sessions.cancel(correlation)
 
     def cancel_all(self) -> None:
         """Whoever delivered the requests is gone; nobody waits for any answer, and sessions are broken."""
-        for correlation in list(self._running):
-            self._forsake(correlation)
+        for key in list(self._running):
+            if key not in self._repeatables:
+                self._forsake(key)
+        self._repeatables.leave_all()
         self._sessions.lose_all()
 
     async def finish(self, binding: Binding, timeout: float) -> bool:
@@ -156,11 +190,13 @@ class Dispatcher:
         """Cancels whatever is in flight, without an answer."""
         self._bindings.closed = True
         self.cancel_all()
+        for key in list(self._running):
+            self._forsake(key)
         self._deadlines.close()
 
     # ── one request ──────────────────────────────────────────────────────────────────────────────
 
-    async def _handle(self, correlation: bytes, binding: Binding, message: Deliver, payload: bytes) -> None:
+    async def _handle(self, key: bytes, binding: Binding, message: Deliver, payload: bytes) -> None:
         try:
             handler = binding.handler
             if handler is None:
@@ -181,36 +217,43 @@ class Dispatcher:
         except GeneratorExit:  # the event loop is gone
             raise
         except BaseException as error:  # a handler that exits ends its own call, not the process
-            if not self._is_awaited(correlation):
+            if not self._is_awaited(key):
                 return
             header, answer = outcome_of(error, binding)
         if TRACING:
             mark("5 handler: answer")
-        if self._is_awaited(correlation):
-            del self._running[correlation]
-            self._deadlines.discard(correlation)
+        if self._is_awaited(key):
+            seconds = self._running.pop(key).seconds
+            self._deadlines.discard(key)
             binding.in_flight -= 1
-            self._send(correlation, header, answer)
+            if message.call_id:
+                self._repeatables.remember(key, (header, answer), self._loop.time() + seconds)
+            self._answer(key, (header, answer))
 
     async def _call(self, handler: RequestHandler, decoded: Any, message: Deliver) -> Any:
         if not handler.wants_peer:
             return await handler.call(decoded)
         return await handler.call(decoded, peer_from(message.peer, message.petname))
 
-    def _is_awaited(self, correlation: bytes) -> bool:
-        """Whether somebody waits for the answer of the current task, and not of a later one under the same id."""
-        running = self._running.get(correlation)
+    def _answer(self, key: bytes, outcome: Outcome) -> None:
+        """Tell whoever waits for it."""
+        for correlation in self._repeatables.end(key) if key in self._repeatables else (key,):
+            self._send(correlation, *outcome)
+
+    def _is_awaited(self, key: bytes) -> bool:
+        """Whether the answer of the current task is wanted, and not that of a later one under the same id."""
+        running = self._running.get(key)
         return running is not None and running.task is asyncio.current_task()
 
-    def _expired(self, correlation: bytes) -> None:
-        running = self._forsake(correlation)
+    def _expired(self, key: bytes) -> None:
+        running = self._forsake(key)
         if running is not None:
-            self._send(correlation, *failure(DeadlineExceeded(seconds=running.seconds)))
+            self._answer(key, failure(DeadlineExceeded(seconds=running.seconds)))
 
-    def _forsake(self, correlation: bytes) -> _Running | None:
-        running = self._running.pop(correlation, None)
+    def _forsake(self, key: bytes) -> _Running | None:
+        running = self._running.pop(key, None)
         if running is not None:
-            self._deadlines.discard(correlation)
+            self._deadlines.discard(key)
             self._forsaken[running.task] = running.binding
             running.task.add_done_callback(self._forsaken_ended)
             running.task.cancel()
@@ -219,17 +262,17 @@ class Dispatcher:
     def _forsaken_ended(self, task: asyncio.Task[None]) -> None:
         self._forsaken.pop(task).in_flight -= 1
 
-    async def _finish(self, correlations: list[bytes], sessions: list[asyncio.Task[None]], timeout: float) -> bool:
-        tasks = [self._running[correlation].task for correlation in correlations]
+    async def _finish(self, keys: list[bytes], sessions: list[asyncio.Task[None]], timeout: float) -> bool:
+        tasks = [self._running[key].task for key in keys]
         if not tasks and not sessions:
             return True
         _, late = await asyncio.wait([*tasks, *sessions], timeout=timeout)
         for task in late:
             if task in sessions:
                 task.cancel()
-        for correlation in correlations:
-            running = self._running.get(correlation)
+        for key in keys:
+            running = self._running.get(key)
             if running is not None and running.task in late:
-                self._forsake(correlation)
-                self._send(correlation, *running.binding.failed("it was stopped before it had finished"))
+                self._forsake(key)
+                self._answer(key, running.binding.failed("it was stopped before it had finished"))
         return not late

@@ -76,6 +76,7 @@ __all__ = [
     "StatusReply",
     "Stop",
     "TicketText",
+    "Unknown",
     "Welcome",
     "Withdraw",
     "encode",
@@ -486,6 +487,10 @@ class Conclude(Message, frozen=True, tag=73):
     identity: str
 
 
+class Unknown(Message, frozen=True, tag=82):
+    """Answers a ``Deliver`` with an ``attempt``: whoever says it has never had the call."""
+
+
 # ── data: network → whoever serves ───────────────────────────────────────────────────────────────
 
 
@@ -504,7 +509,9 @@ class Deliver(Message, frozen=True, tag=80):
     deadline_ms: int
     command: str = ""
     call_id: bytes = b""
-    """These two as in ``Call``."""
+    attempt: int = 0
+    """These three as in ``Call``. With an ``attempt`` that is not 0 it is asked for the outcome of a call that this
+    connection may have had already; if it has not, it does not execute it, and answers ``Unknown``."""
 
 
 class Offer(Message, frozen=True, tag=81):
@@ -554,6 +561,7 @@ Data: TypeAlias = (
     Call
     | Cancel
     | Reply
+    | Unknown
     | ApplicationFailure
     | Failure
     | Announce

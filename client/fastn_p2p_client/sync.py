@@ -71,6 +71,7 @@ class Client:
         *,
         returns: type[T],
         timeout: float = ...,
+        retry: bool = ...,
     ) -> T: ...
     @overload
     def call(
@@ -82,6 +83,7 @@ class Client:
         request: Any = ...,
         *,
         timeout: float = ...,
+        retry: bool = ...,
     ) -> Any: ...
     def call(
         self,
@@ -93,9 +95,14 @@ class Client:
         *,
         returns: Any = Any,
         timeout: float = DEFAULT_CALL_TIMEOUT,
+        retry: bool = False,
     ) -> Any:
         """As ``Client.call``."""
-        return run(self._client.call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout))
+        return run(
+            self._client.call(
+                identity, peer, protocol, instance, request, returns=returns, timeout=timeout, retry=retry
+            )
+        )
 
     def connect(
         self,
@@ -121,6 +128,7 @@ def call(
     *,
     returns: type[T],
     timeout: float = ...,
+    retry: bool = ...,
 ) -> T: ...
 @overload
 def call(
@@ -131,6 +139,7 @@ def call(
     request: Any = ...,
     *,
     timeout: float = ...,
+    retry: bool = ...,
 ) -> Any: ...
 def call(
     identity: str | None,
@@ -141,9 +150,10 @@ def call(
     *,
     returns: Any = Any,
     timeout: float = DEFAULT_CALL_TIMEOUT,
+    retry: bool = False,
 ) -> Any:
     """As ``fastn_p2p_client.call``, blocking."""
-    return run(_async.call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout))
+    return run(_async.call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout, retry=retry))
 
 
 def connect(

@@ -20,6 +20,9 @@ def run(
     data: Annotated[
         str | None, typer.Option(metavar="JSON|@FILE", help="The request; without it, standard input is read.")
     ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Send it again when a process that had it is lost; it is executed once.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Call a protocol of a peer.
@@ -35,7 +38,7 @@ def run(
     else:
         request = parsed(json_argument(data, "--data"), "--data")
     try:
-        reply = _call(home, identity, peer, protocol, instance, request, timeout)
+        reply = _call(home, identity, peer, protocol, instance, request, timeout, retry)
     except OverflowError:
         raise Misused("the request has a number of more than 64 bits; send it as a text") from None
     put(as_json(reply))
@@ -52,7 +55,14 @@ def _standard_input() -> bytes:
 
 
 def _call(
-    home: Path | None, identity: str | None, peer: str, protocol: str, instance: str, request: Any, timeout: float
+    home: Path | None,
+    identity: str | None,
+    peer: str,
+    protocol: str,
+    instance: str,
+    request: Any,
+    timeout: float,
+    retry: bool,
 ) -> Any:
     import asyncio
 
@@ -60,6 +70,6 @@ def _call(
 
     async def conversation() -> Any:
         async with Client(home, program="fastn-p2p call") as client:
-            return await client.call(identity, peer, protocol, instance, request, timeout=timeout)
+            return await client.call(identity, peer, protocol, instance, request, timeout=timeout, retry=retry)
 
     return asyncio.run(conversation())

@@ -163,7 +163,7 @@ def test_call_with_everything(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -
     stdin(monkeypatch, "[1, 2]")
     daemon.reply = None
     assert main(["call", ID52, "Echo", "backup", "--as", "bob", "--timeout", "2.5", "--home", "/a"]) == 0
-    assert daemon.called == [(Path("/a"), "bob", ID52, "Echo", "backup", [1, 2], 2.5)]
+    assert daemon.called == [(Path("/a"), "bob", ID52, "Echo", "backup", [1, 2], 2.5, False)]
 
 
 def test_call_takes_data_from_the_command_line_and_leaves_standard_input_alone(

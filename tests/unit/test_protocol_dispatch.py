@@ -31,12 +31,12 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.handlers import RequestHandler
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_HEADER, MAX_PAYLOAD
-from fastn_p2p_client.messages import ApplicationFailure, DataReply, Deliver, Failure, Reply
+from fastn_p2p_client.messages import ApplicationFailure, Data, Deliver, Failure, Reply
 from fastn_p2p_client.protocol import Peer
 from tests.unit.scenario import a_few_turns
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
-decode = msgspec.msgpack.Decoder(DataReply).decode
+decode = msgspec.msgpack.Decoder(Data).decode
 
 Handle = Callable[[Any], Awaitable[Any]]
 

@@ -43,6 +43,7 @@ from fastn_p2p_client.messages import (
     Serve,
     Stop,
     TicketText,
+    Unknown,
     Withdraw,
     encode,
 )
@@ -193,7 +194,11 @@ class Network:
         kind = type(message)
         if kind is Call:
             self.calls.on_call(sender, correlation, message, payload)
-        elif kind is Reply or ((kind is ApplicationFailure or kind is Failure) and not is_ours(correlation)):
+        elif (
+            kind is Reply
+            or kind is Unknown
+            or ((kind is ApplicationFailure or kind is Failure) and not is_ours(correlation))
+        ):
             self.requests.on_answer(sender, correlation, message, payload)
         elif kind in _SESSION_PARTS:
             self.sessions.on_part(sender, correlation, header, message, payload)

@@ -176,7 +176,8 @@ class Calls:
             mine.on_failure(error)
             return
         if self._registry.by_key(target) is not None:
-            mine.cancel = self._requests.serve(mine, source.raw, target, call, payload)
+            served = self._requests.serve(mine, source.raw, target, call, payload)
+            mine.cancel = served.take_back if served is not None else None
             return
         connection = self._routes.open_to(target)
         if connection is not None:

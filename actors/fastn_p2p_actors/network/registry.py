@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from fastn_p2p_client.errors import (
     BindingExists,
@@ -87,6 +87,10 @@ class Binding:
             if server.in_flight < server.limit and (best is None or server.in_flight < best.in_flight):
                 best = server
         return best
+
+    def other_than(self, asked: Container[Sender]) -> Server | None:
+        """One of those that serve it that is not among ``asked``."""
+        return next((server for server in self.servers if server.sender not in asked), None)
 
     def server_of(self, sender: Sender) -> Server | None:
         return next((server for server in self.servers if server.sender is sender), None)

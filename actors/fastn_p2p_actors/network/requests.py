@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from msgspec.structs import replace
@@ -12,7 +11,7 @@ from msgspec.structs import replace
 from fastn_p2p_client.deadlines import Deadlines
 from fastn_p2p_client.errors import ConnectionLost, DeadlineExceeded, Denied, Overloaded, P2PError
 from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING
-from fastn_p2p_client.messages import ApplicationFailure, Call, Cancel, Deliver, Failure, Reply, encode
+from fastn_p2p_client.messages import ApplicationFailure, Call, Cancel, Deliver, Failure, Reply, Unknown, encode
 from fastn_p2p_client.trace import TRACING, mark
 
 from ..mailbox import Mailbox, Sender
@@ -22,7 +21,7 @@ from .parking import Parking
 from .registry import Binding, Registry, Server
 from .wire import WireFailure, WireRefusal, WireReply, WireRequest
 
-__all__ = ["Origin", "Requests"]
+__all__ = ["Origin", "Requests", "Served"]
 
 _CANCEL: Final = encode(Cancel())
 _OURS: Final = 1 << 63
@@ -63,18 +62,61 @@ class _RemoteOrigin:
         self.connection.serving.pop(self.number, None)
 
 
-class _Served:
-    """A request that a process of this machine is working on."""
+class Served:
+    """A request that a process of this machine is working on.
 
-    __slots__ = ("binding", "correlation", "origin", "seconds", "server", "started")
+    Attributes:
+        source, target: keys.
+        payload: kept only where it may be handed over again.
+        asked: who has said that they have not had it, of a call that was sent before.
+        over: whether nothing more is to be done for it.
+    """
 
-    def __init__(self, origin: Origin, server: Server, correlation: bytes, started: float, seconds: float) -> None:
+    __slots__ = (
+        "_requests", "asked", "correlation", "expires", "origin", "over", "payload",
+        "request", "seconds", "server", "source", "started", "target",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        requests: Requests,
+        origin: Origin,
+        source: bytes,
+        target: bytes,
+        request: Call | WireRequest,
+        payload: bytes,
+    ) -> None:
+        self._requests = requests
         self.origin = origin
-        self.server = server
-        self.binding = server.binding
-        self.correlation = correlation
-        self.started = started
-        self.seconds = seconds
+        self.source = source
+        self.target = target
+        self.request = request
+        self.payload = payload
+        self.seconds = min(request.deadline_ms / 1000, MAX_CALL_TIMEOUT)
+        self.expires = 0.0
+        self.started = 0.0
+        self.server: Server | None = None
+        self.correlation = b""
+        self.asked: set[Sender] = set()
+        self.over = False
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it goes on when the connection that brought it ends: its caller sends it again."""
+        return bool(self.request.call_id)
+
+    def take_back(self) -> None:
+        """Nobody waits for it."""
+        self._requests.take_back(self)
+
+
+class _Parked:
+    """A peer's request that waits for a registration. Taken back when it is not among those being served any more."""
+
+    lasts = False
+
+    def take_back(self) -> None:
+        pass
 
 
 class Requests:
@@ -86,9 +128,9 @@ class Requests:
         self._registry = registry
         self._book = book
         self._parking = parking
-        self._deadlines: Deadlines[_Served] = Deadlines(self._loop, self._expire)
+        self._deadlines: Deadlines[Served] = Deadlines(self._loop, self._expire)
         self._next_number = 0
-        self._served: dict[bytes, _Served] = {}
+        self._served: dict[bytes, Served] = {}
         self._idle: asyncio.Event | None = None
 
     def close(self) -> None:
@@ -113,93 +155,142 @@ class Requests:
         if not isinstance(found, Binding) and self._parking.may_park():
             self._park_request(connection, request, payload)
             return
-        connection.serving[request.id] = self.serve(origin, request.source, request.target, request, payload)
-        if connection.serving[request.id] is None:
-            del connection.serving[request.id]
+        served = self.serve(origin, request.source, request.target, request, payload)
+        if served is not None:
+            connection.serving[request.id] = served
 
     def _park_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
         left = self._parking.countdown(request.deadline_ms)
 
         def again() -> None:
-            if connection.serving.get(request.id) is taken_back:
+            if connection.serving.get(request.id) is parked:
                 del connection.serving[request.id]
                 self.on_request(connection, replace(request, deadline_ms=left()), payload)
 
-        def taken_back() -> None:
-            """Not among those that are being served any more: that is all."""
-
-        connection.serving[request.id] = taken_back
+        parked = connection.serving[request.id] = _Parked()
         self._parking.park(again)
 
     def on_cancel(self, connection: PeerConnection, number: int) -> None:
-        take_back = connection.serving.pop(number, None)
-        if take_back is not None:
-            take_back()
+        served = connection.serving.pop(number, None)
+        if served is not None:
+            served.take_back()
             return
         connection.forsaken[number] = None
         if len(connection.forsaken) > _MAX_FORSAKEN:
             del connection.forsaken[next(iter(connection.forsaken))]
 
     def on_connection_closed(self, connection: PeerConnection) -> None:
-        """Nobody waits for the requests that came over it."""
+        """Nobody waits for the requests that came over it. Those that may be sent again go on."""
         serving, connection.serving = connection.serving, {}
-        for take_back in serving.values():
-            take_back()
+        for served in serving.values():
+            if not served.lasts:
+                served.take_back()
 
     # ── whoever serves ───────────────────────────────────────────────────────────────────────────
 
     def serve(
         self, origin: Origin, source: bytes, target: bytes, request: Call | WireRequest, payload: bytes
-    ) -> Callable[[], object] | None:
-        """Hand a request to whoever serves it; returns what takes it back, or None when it was refused."""
+    ) -> Served | None:
+        """Hand a request to whoever serves it; None when it was refused."""
         if TRACING:
             mark("4 network of the callee: request")
-        protocol, instance, deadline_ms = request.protocol, request.instance, request.deadline_ms
-        binding = self._registry.find(target, protocol, instance)
+        served = Served(self, origin, source, target, request, payload)
+        served.expires = self._loop.time() + served.seconds
+        self._hand_over(served)
+        return None if served.over else served
+
+    def _hand_over(self, served: Served) -> None:
+        """To one of those who serve it, or end it with why that cannot be."""
+        request = served.request
+        protocol, instance = request.protocol, request.instance
+        binding = self._registry.find(served.target, protocol, instance)
         if not isinstance(binding, Binding):
-            origin.on_failure(binding)
-            return None
-        if not binding.access.admits(source):
-            origin.on_failure(Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
-            return None
+            self._fail(served, binding)
+            return
+        if not binding.access.admits(served.source):
+            self._fail(served, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
+            return
+        attempt = request.attempt
         server = binding.pick() if binding.in_flight < MAX_CALLS_PER_BINDING else None
+        if attempt and server is not None:
+            known = binding.other_than(served.asked)
+            if known is not None:
+                server = known
+            elif not server.hosted and self._parking.may_park():
+                self._wait(served)  # for a program that may have had it, and has lost an earlier one of us
+                return
+            else:
+                attempt = 0
         if server is None:
             limit = min(MAX_CALLS_PER_BINDING, sum(each.limit for each in binding.servers))
-            origin.on_failure(Overloaded(what=f"calls in flight at {protocol}", limit=limit))
-            return None
+            self._fail(served, Overloaded(what=f"calls in flight at {protocol}", limit=limit))
+            return
         self._next_number = number = self._next_number + 1
-        correlation = (_OURS | number).to_bytes(8, "big")
-        petname, identity = self._book.name_of(source), binding.identity.name
+        served.correlation = correlation = (_OURS | number).to_bytes(8, "big")
+        deadline_ms = request.deadline_ms if not served.started else self._left(served)
         header = encode(
-            Deliver(source, petname, identity, protocol, instance, deadline_ms, request.command, request.call_id)
-        )
-        if not self._mailbox.send(server.sender, correlation, header, payload):
-            origin.on_failure(
+            Deliver(
+                served.source, self._book.name_of(served.source), binding.identity.name, protocol, instance,
+                deadline_ms, request.command, request.call_id, attempt,
+            )
+        )  # fmt: skip
+        if not self._mailbox.send(server.sender, correlation, header, served.payload):
+            self._fail(
+                served,
                 ConnectionLost(what=f"the process that serves {protocol}")
                 if server.sender.gone
-                else Overloaded(what=f"requests queued for {protocol}", limit=MAX_CALLS_PER_BINDING)
+                else Overloaded(what=f"requests queued for {protocol}", limit=MAX_CALLS_PER_BINDING),
             )
-            return None
-        seconds = min(deadline_ms / 1000, MAX_CALL_TIMEOUT)
-        served = _Served(origin, server, correlation, time.monotonic(), seconds)
+            return
+        if not request.call_id:
+            served.payload = b""  # whoever serves has it, and nobody gets it again
+        served.server = server
+        served.started = time.monotonic()
         server.in_flight += 1
         binding.in_flight += 1
         binding.calls += 1
         self._served[correlation] = served
-        self._deadlines.add(served, self._loop.time() + seconds)
-        return lambda: self._take_back(served)
+        self._deadlines.add(served, served.expires)
+
+    def _wait(self, served: Served) -> None:
+        """Give it another turn at the next registration."""
+
+        def again() -> None:
+            if not served.over:
+                if self._loop.time() < served.expires:
+                    self._hand_over(served)
+                else:
+                    self._fail(served, DeadlineExceeded(seconds=round(served.seconds, 3)))
+
+        self._parking.park(again)
+
+    def _left(self, served: Served) -> int:
+        return max(1, int((served.expires - self._loop.time()) * 1000))
+
+    def _fail(self, served: Served, error: P2PError) -> None:
+        """End it with ``error``, or with the loss of whoever had it already: it may have been executed."""
+        served.over = True
+        if served.started and not isinstance(error, DeadlineExceeded):
+            error = ConnectionLost(what=f"the process that serves {served.request.protocol}")
+        served.origin.on_failure(error)
 
     def on_answer(
-        self, sender: Sender, correlation: bytes, answer: Reply | ApplicationFailure | Failure, payload: bytes
+        self, sender: Sender, correlation: bytes, answer: Reply | ApplicationFailure | Failure | Unknown, payload: bytes
     ) -> None:
         """Whoever serves has answered."""
         if TRACING:
             mark("6 network of the callee: answer")
         served = self._served.get(correlation)
-        if served is None or served.server.sender is not sender:
+        if served is None or served.server is None or served.server.sender is not sender:
             return  # too late, or somebody else's
+        binding = served.server.binding
         self._finish(served)
-        binding = served.binding
+        if isinstance(answer, Unknown):
+            binding.calls -= 1
+            served.asked.add(sender)
+            self._hand_over(served)
+            return
+        served.over = True
         binding.seconds.append(time.monotonic() - served.started)  # the loop's own clock has whole milliseconds
         if isinstance(answer, Reply):
             served.origin.on_reply(payload)
@@ -211,26 +302,47 @@ class Requests:
             served.origin.on_failure(answer.error())
 
     def on_sender_gone(self, sender: Sender) -> None:
-        """A local process has ended: what it was serving has failed."""
-        for served in [served for served in self._served.values() if served.server.sender is sender]:
+        """A local process has ended: what it was serving has failed, or goes to another."""
+        for served in list(self._served.values()):
+            server = served.server
+            if server is None or server.sender is not sender:
+                continue
+            server.binding.errors += 1
             self._finish(served)
-            served.binding.errors += 1
-            served.origin.on_failure(ConnectionLost(what=f"the process that serves {served.binding.protocol}"))
+            request = served.request
+            if not request.call_id:
+                self._fail(served, ConnectionLost(what=f"the process that serves {request.protocol}"))
+            elif self._parking.may_park() and not self._serves(served):
+                self._wait(served)
+            else:
+                self._hand_over(served)
 
-    def _finish(self, served: _Served) -> None:
+    def _serves(self, served: Served) -> bool:
+        """Whether anybody does who could take it."""
+        request = served.request
+        return isinstance(self._registry.find(served.target, request.protocol, request.instance), Binding)
+
+    def _finish(self, served: Served) -> None:
+        """Nobody works on it any more."""
         del self._served[served.correlation]
         self._deadlines.discard(served)
         if self._idle is not None and not self._served:
             self._idle.set()
-        served.binding.in_flight -= 1
-        served.server.in_flight -= 1
+        if served.server is not None:
+            served.server.binding.in_flight -= 1
+            served.server.in_flight -= 1
+            served.server = None
 
-    def _take_back(self, served: _Served) -> None:
-        if served.correlation in self._served:
+    def take_back(self, served: Served) -> None:
+        """Nobody waits for it."""
+        served.over = True
+        server = served.server
+        if server is not None:
             self._finish(served)
-            self._mailbox.send(served.server.sender, served.correlation, _CANCEL)
+            self._mailbox.send(server.sender, served.correlation, _CANCEL)
 
-    def _expire(self, served: _Served) -> None:
-        served.binding.errors += 1
-        self._take_back(served)
+    def _expire(self, served: Served) -> None:
+        if served.server is not None:
+            served.server.binding.errors += 1
+        self.take_back(served)
         served.origin.on_failure(DeadlineExceeded(seconds=round(served.seconds, 3)))
