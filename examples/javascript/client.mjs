@@ -1,19 +1,19 @@
 // A program of a fastn-p2p daemon: it says hello, calls the protocols of peers, and may register its own.
 
 import { encode } from "@msgpack/msgpack";
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Connection, Tag, unpack } from "./connection.mjs";
-import { ConnectionLost, DaemonNotRunning, DeadlineExceeded } from "./errors.mjs";
+import { ConnectionLost, DaemonBusy, DaemonNotRunning, DeadlineExceeded } from "./errors.mjs";
 
 const VERSION = 1;
 const NO_CALL_ID = new Uint8Array(0);
 const TIMEOUT = 10; // seconds, where the caller says nothing
 const EARLIER = 20; // ms that the network is given less than we wait: it knows more about what went wrong
-const PATIENCE = 3000; // ms in which a daemon that runs has its processes back
+const PATIENCE = 10_000; // ms in which a daemon that runs has its processes back
 const PAUSE = { first: 10, longest: 100 }; // ms between attempts to connect
 
 export class Client {
@@ -64,7 +64,7 @@ export class Client {
   /** A new connection to the network, for whoever wants one of its own. */
   async connectNetwork() {
     const { route } = await this.#gateway.connection();
-    return this.#connect(() => route);
+    return this.#connect("network", () => route);
   }
 
   /** Ends the connections; calls in flight end with ConnectionLost. */
@@ -74,7 +74,7 @@ export class Client {
   }
 
   async #hello() {
-    const gateway = await this.#connect(() => join(this.#sockets(), "control.sock"));
+    const gateway = await this.#connect("gateway", () => join(this.#sockets(), "control.sock"));
     const { fields } = await gateway.ask([Tag.Hello, VERSION, this.#program]);
     const [, , route] = fields;
     return Object.assign(gateway, { route });
@@ -90,17 +90,30 @@ export class Client {
     }
   }
 
-  /** Tries until there is a connection: a process that has died is soon back. */
-  async #connect(path) {
+  /** Tries until there is a connection: while the daemon runs, a process that has died is soon back. */
+  async #connect(actor, path) {
     const end = Date.now() + PATIENCE;
     for (let pause = PAUSE.first; ; pause = Math.min(2 * pause, PAUSE.longest)) {
       try {
         return await Connection.open(path());
       } catch (error) {
         if (!(error instanceof ConnectionLost)) throw error;
-        if (Date.now() > end) throw new DaemonNotRunning({ home: this.#home });
+        if (!this.#daemonRuns()) throw new DaemonNotRunning({ home: this.#home });
+        if (Date.now() > end) throw new DaemonBusy({ actor });
       }
       await sleep(pause);
+    }
+  }
+
+  /** A daemon holds a lock on a file of its home; the kernel lists all locks, as device and inode. */
+  #daemonRuns() {
+    try {
+      const { ino } = statSync(join(this.#home, "lock"));
+      const locks = readFileSync("/proc/locks", "utf8").split("\n");
+      return locks.some((lock) => lock.split(/\s+/)[5]?.endsWith(`:${ino}`));
+    } catch (error) {
+      if (error.code !== "ENOENT") throw error;
+      return false;
     }
   }
 }

@@ -18,10 +18,12 @@ export const Tag = {
   Serve: 71,
   Withdraw: 72,
   Deliver: 80,
+  Offer: 81,
 };
 
 const MAX_PAYLOAD = 16_777_216;
 const HANDSHAKE_MS = 500;
+const LINGER_MS = 1000;
 const NOTHING = new Uint8Array(0);
 
 /**
@@ -95,7 +97,7 @@ export class Connection {
     const [tag, ...fields] = decode(header);
     const key = id.toString("hex");
     const asked = this.#asked.get(key);
-    if (tag === Tag.Deliver || tag === Tag.Cancel) {
+    if (tag === Tag.Deliver || tag === Tag.Offer || tag === Tag.Cancel) {
       this.onRequest(id, tag, fields, payload);
     } else if (asked) {
       this.#asked.delete(key);
@@ -136,9 +138,11 @@ export class Connection {
     }
   }
 
-  /** Resolves when what was sent so far has been handed to the socket. */
-  flush() {
-    return this.#sending;
+  /** Ends the connection once what was said last is on its way. */
+  async finish() {
+    await this.#sending;
+    if (!this.#socket.closed) this.#socket.linger = LINGER_MS;
+    this.close();
   }
 
   /** Ends the connection, and with ConnectionLost whatever is in flight. */

@@ -4,7 +4,7 @@ import { encode } from "@msgpack/msgpack";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Tag, unpack } from "./connection.mjs";
-import { ApplicationError, BadReply, BadRequest, ConnectionLost, Forbidden, HandlerFailed, P2PError } from "./errors.mjs";
+import { ApplicationError, BadRequest, ConnectionLost, Forbidden, HandlerFailed, P2PError } from "./errors.mjs";
 
 const PAUSE = 100; // ms before it registers again
 
@@ -34,8 +34,9 @@ export async function serve(client, identity, protocol, handler, options = {}) {
       onReady();
       await Promise.race([connection.ended, aborted(signal)]);
       if (signal?.aborted) {
-        await connection.ask([Tag.Withdraw, ...binding]);
+        await connection.ask([Tag.Withdraw, ...binding]).catch(() => {}); // it may be gone already
         await requests.finished();
+        await connection.finish();
       }
     } catch (error) {
       if (error instanceof Forbidden && served) grant = undefined; // the daemon has been started anew
@@ -63,13 +64,15 @@ class Requests {
   /** Resolves when all that came has been answered. */
   async finished() {
     await Promise.all([...this.#running.values()].map(({ done }) => done));
-    await this.#connection.flush();
   }
 
   #take(id, tag, fields, payload) {
     const key = id.toString("hex");
     if (tag === Tag.Cancel) {
       this.#running.get(key)?.abort.abort();
+    } else if (tag === Tag.Offer) {
+      const { protocol } = this.#binding;
+      this.#connection.send(id, ...this.#refusal(new BadRequest({ protocol, reason: "it takes no sessions" })));
     } else {
       const abort = new AbortController();
       const done = this.#answer(id, fields, payload, abort.signal).finally(() => this.#running.delete(key));
@@ -100,12 +103,7 @@ class Requests {
       throw new BadRequest({ protocol, reason: `not msgpack: ${error.message}` });
     }
     const context = { peer: id52(peer), petname, command, timeout: deadline / 1000, signal };
-    const reply = await this.#binding.handler(request, context);
-    try {
-      return encode(reply ?? null);
-    } catch (error) {
-      throw new BadReply({ protocol, reason: error.message });
-    }
+    return encode((await this.#binding.handler(request, context)) ?? null);
   }
 
   #refusal(error) {
@@ -113,15 +111,19 @@ class Requests {
       return [[Tag.ApplicationFailure, error.kind, error.message], encode(error.data)];
     }
     const { protocol, server } = this.#binding;
-    const failure =
-      error instanceof P2PError ? error : new HandlerFailed({ peer: server, protocol, reason: String(error) });
-    return [[Tag.Failure, failure.code, failure.fields]];
+    if (error instanceof P2PError) return [[Tag.Failure, error.code, error.fields]];
+    console.error(error); // what went wrong in here is no business of the caller's
+    const { code, fields } = new HandlerFailed({ peer: server, protocol, reason: error?.name ?? "Error" });
+    return [[Tag.Failure, code, fields]];
   }
 }
 
-/** Resolves when the signal aborts. */
+/** Resolves when the signal aborts, or at once when it has. */
 function aborted(signal) {
-  return new Promise((resolve) => signal?.addEventListener("abort", resolve, { once: true }));
+  return new Promise((resolve) => {
+    if (signal?.aborted) resolve();
+    signal?.addEventListener("abort", resolve, { once: true });
+  });
 }
 
 /** A public key as text: base32hex, lower case, without padding. */
