@@ -7,7 +7,9 @@ import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Connection, Tag, unpack } from "./connection.mjs";
-import { ConnectionLost, DaemonBusy, DaemonNotRunning, DeadlineExceeded } from "./errors.mjs";
+import { BadReply, ConnectionLost, DaemonBusy, DaemonNotRunning, DeadlineExceeded } from "./errors.mjs";
+import { id52 } from "./keys.mjs";
+import { Session, WINDOW } from "./session.mjs";
 
 const VERSION = 1;
 const NO_CALL_ID = new Uint8Array(0);
@@ -35,20 +37,41 @@ export class Client {
    * reason of `signal` when that aborts: then the call is cancelled.
    */
   async call(identity, peer, protocol, request = null, options = {}) {
-    const { instance = "default", command = "", timeout = TIMEOUT, signal } = options;
+    const { instance = "default", command = "" } = options;
+    return this.#ask(options, (left) => [
+      [Tag.Call, identity, peer, protocol, instance, left, command, NO_CALL_ID, 0],
+      { payload: encode(request), accept: ({ payload }) => replyFrom(payload, protocol) },
+    ]);
+  }
+
+  /** Opens a Session, with the same arguments and errors; `initial` is what the handler is told at first. */
+  async open(identity, peer, protocol, initial = null, options = {}) {
+    const { instance = "default" } = options;
+    return this.#ask(options, (left, network) => [
+      [Tag.Open, identity, peer, protocol, instance, left, WINDOW],
+      {
+        payload: encode(initial),
+        accept: ({ fields: [credit, key, petname] }, id) =>
+          new Session(network, id, { credit, peer: id52(key), petname }),
+      },
+    ]);
+  }
+
+  /**
+   * Asks the network within a time limit; `question(left, network)` makes the message and options
+   * of `Connection.ask`; `left` is in ms.
+   */
+  async #ask({ timeout = TIMEOUT, signal }, question) {
+    signal?.throwIfAborted();
     const end = Date.now() + timeout * 1000;
     const over = new AbortController();
-    const late = () => over.abort(new DeadlineExceeded({ seconds: timeout }));
+    const timer = setTimeout(() => over.abort(new DeadlineExceeded({ seconds: timeout })), timeout * 1000);
     const cancel = () => over.abort(signal.reason);
-    const timer = setTimeout(late, timeout * 1000);
     signal?.addEventListener("abort", cancel);
     try {
-      signal?.throwIfAborted();
       const network = await unlessAborted(this.#network.connection(), over.signal);
-      const left = Math.max(1, end - Date.now() - EARLIER);
-      const message = [Tag.Call, identity, peer, protocol, instance, left, command, NO_CALL_ID, 0];
-      const answer = await network.ask(message, { payload: encode(request), signal: over.signal });
-      return unpack(answer.payload);
+      const [message, options] = question(Math.max(1, end - Date.now() - EARLIER), network);
+      return await network.ask(message, { ...options, signal: over.signal });
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", cancel);
@@ -141,6 +164,14 @@ class Standing {
 
   close() {
     this.#connecting?.then((connection) => connection.close(), () => {});
+  }
+}
+
+function replyFrom(payload, protocol) {
+  try {
+    return unpack(payload);
+  } catch (error) {
+    throw new BadReply({ protocol, reason: error.fields.reason });
   }
 }
 

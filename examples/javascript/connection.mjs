@@ -3,7 +3,7 @@
 import { decode, encode } from "@msgpack/msgpack";
 import { Dealer } from "zeromq";
 
-import { ApplicationError, ConnectionLost, P2PError, PayloadTooLarge } from "./errors.mjs";
+import { ApplicationError, BadMessage, ConnectionLost, P2PError, PayloadTooLarge } from "./errors.mjs";
 
 /** The tags of the messages that are used here. */
 export const Tag = {
@@ -15,6 +15,13 @@ export const Tag = {
   Call: 60,
   Reply: 61,
   ApplicationFailure: 62,
+  Open: 63,
+  Opened: 64,
+  Chunk: 65,
+  Eof: 66,
+  Credit: 67,
+  Reset: 68,
+  Stop: 69,
   Serve: 71,
   Withdraw: 72,
   Deliver: 80,
@@ -34,14 +41,14 @@ export class Connection {
   #path;
   #socket;
   #ids = 0n;
-  #asked = new Map(); // id in hexadecimal → what becomes of the answer
+  #receivers = new Map(); // id in hexadecimal → who takes what comes under it, or hears that the connection is lost
   #sending = Promise.resolve(); // the socket takes one message at a time
   #end;
 
   /** Resolves when the connection has ended. */
   ended = new Promise((resolve) => (this.#end = resolve));
 
-  /** Called with `(id, tag, fields, payload)` for what comes and answers nothing. */
+  /** Called with `(id, tag, fields, payload)` for what comes under an id that nobody here waits for. */
   onRequest = () => {};
 
   /** Connects; rejects with ConnectionLost when nobody listens or no greeting comes. */
@@ -95,16 +102,26 @@ export class Connection {
 
   #take(id, header, payload) {
     const [tag, ...fields] = decode(header);
-    const key = id.toString("hex");
-    const asked = this.#asked.get(key);
-    if (tag === Tag.Deliver || tag === Tag.Offer || tag === Tag.Cancel) {
-      this.onRequest(id, tag, fields, payload);
-    } else if (asked) {
-      this.#asked.delete(key);
-      if (tag === Tag.Failure) asked.reject(P2PError.from(...fields));
-      else if (tag === Tag.ApplicationFailure) asked.reject(new ApplicationError(...fields, unpack(payload)));
-      else asked.resolve({ tag, fields, payload });
-    } // else it is an answer that nobody waits for any more
+    const receiver = this.#receivers.get(id.toString("hex"));
+    if (receiver) receiver.take(tag, fields, payload);
+    else this.onRequest(id, tag, fields, payload);
+  }
+
+  /** `receiver.take(tag, fields, payload)` is called with all that comes under this id, and `receiver.lost(error)`. */
+  attach(id, receiver) {
+    if (this.#socket.closed) throw new ConnectionLost({ what: this.#path });
+    this.#receivers.set(id.toString("hex"), receiver);
+  }
+
+  /** What comes under this id is dropped from now on. */
+  detach(id) {
+    this.#receivers.delete(id.toString("hex"));
+  }
+
+  newId() {
+    const id = Buffer.alloc(8);
+    id.writeBigUInt64BE(++this.#ids);
+    return id;
   }
 
   /** Sends one message; an answer, if there is one, is not waited for. Throws PayloadTooLarge. */
@@ -115,25 +132,41 @@ export class Connection {
     this.#sending = this.#sending.then(() => this.#socket.send(frames)).catch(() => {});
   }
 
-  /** Sends a request; its answer as `{tag, fields, payload}`. When `signal` aborts, the request is cancelled. */
-  async ask(message, { payload = NOTHING, signal } = {}) {
+  /**
+   * Sends a request; what `accept(answer, id)` makes of its answer, `{tag, fields, payload}`: by default, the answer.
+   * Rejects with the error that is the answer. When `signal` aborts, the request is cancelled.
+   */
+  async ask(message, { payload = NOTHING, signal, accept = (answer) => answer } = {}) {
     signal?.throwIfAborted();
-    if (this.#socket.closed) throw new ConnectionLost({ what: this.#path });
-    const id = Buffer.alloc(8);
-    id.writeBigUInt64BE(++this.#ids);
-    const key = id.toString("hex");
-    const answer = new Promise((resolve, reject) => this.#asked.set(key, { resolve, reject }));
+    const id = this.newId();
+    const answer = new Promise((resolve, reject) => {
+      const take = (tag, fields, payload) => {
+        this.detach(id);
+        try {
+          if (tag === Tag.Failure) throw P2PError.from(...fields);
+          if (tag === Tag.ApplicationFailure) throw new ApplicationError(...fields, unpack(payload));
+          resolve(accept({ tag, fields, payload }, id));
+        } catch (error) {
+          reject(error);
+        }
+      };
+      this.attach(id, { take, lost: reject });
+    });
     const cancel = () => {
-      this.#asked.get(key)?.reject(signal.reason);
-      this.#asked.delete(key);
+      this.#receivers.get(id.toString("hex"))?.lost(signal.reason);
+      this.detach(id);
       this.send(id, [Tag.Cancel]);
     };
-    signal?.addEventListener("abort", cancel);
     try {
       this.send(id, message, payload);
+    } catch (error) {
+      this.detach(id);
+      throw error;
+    }
+    signal?.addEventListener("abort", cancel);
+    try {
       return await answer;
     } finally {
-      this.#asked.delete(key);
       signal?.removeEventListener("abort", cancel);
     }
   }
@@ -148,13 +181,18 @@ export class Connection {
   /** Ends the connection, and with ConnectionLost whatever is in flight. */
   close() {
     if (!this.#socket.closed) this.#socket.close();
-    for (const { reject } of this.#asked.values()) reject(new ConnectionLost({ what: this.#path }));
-    this.#asked.clear();
+    const receivers = [...this.#receivers.values()];
+    this.#receivers.clear();
+    for (const receiver of receivers) receiver.lost(new ConnectionLost({ what: this.#path }));
     this.#end();
   }
 }
 
-/** What a payload says; an empty one says nothing. */
+/** What a payload says; an empty one says nothing. Throws BadMessage when it is no msgpack: strangers send it. */
 export function unpack(payload) {
-  return payload.length ? decode(payload) : null;
+  try {
+    return payload.length ? decode(payload) : null;
+  } catch (error) {
+    throw new BadMessage({ reason: `a payload that is no msgpack: ${error.message}` });
+  }
 }

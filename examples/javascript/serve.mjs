@@ -32,7 +32,7 @@ for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => stop.abor
 
 const client = new Client();
 try {
-  await serve(client, identity, "Timer", timer, {
+  await serve(client, identity, "Timer", { request: timer }, {
     allow: ["everyone"],
     signal: stop.signal,
     onReady: () => console.log("serving"),
