@@ -37,6 +37,9 @@ try {
     signal: stop.signal,
     onReady: () => console.log("serving"),
   });
+} catch (error) {
+  console.error(`${error.name}: ${error.message}`);
+  process.exitCode = 1;
 } finally {
   client.close();
 }

@@ -239,6 +239,12 @@ def test_it_finishes_what_is_in_flight_before_it_ends(example: Path, world: Worl
         assert program.wait() == 0
 
 
+def test_what_cannot_be_served_is_said_at_once(example: Path, world: World) -> None:
+    program = Program(example / "serve.mjs", "nobody", daemon=world.two)
+    assert program.wait() == 1
+    assert program.lines == ["IdentityNotFound: identity-not-found, identity: nobody"]
+
+
 def test_a_session_between_two_of_it(example: Path, world: World) -> None:
     """More than the window, both ways at once, and unaltered."""
     program = Program(example / "shout.mjs", "bob", daemon=world.two)
