@@ -1,0 +1,36 @@
+// Opens a session: node stream.mjs IDENTITY PEER PROTOCOL
+//
+// Standard input goes there, and what comes goes to standard output. Exit code 1, and a word on standard error, when
+// either direction ended early.
+
+import { Client } from "./client.mjs";
+
+const [identity, peer, protocol] = process.argv.slice(2);
+if (!protocol) {
+  console.error("usage: node stream.mjs IDENTITY PEER PROTOCOL");
+  process.exit(2);
+}
+
+async function send(session) {
+  for await (const chunk of process.stdin) await session.write(chunk);
+  await session.end();
+}
+
+async function receive(session) {
+  for await (const chunk of session) {
+    if (!process.stdout.write(chunk)) await new Promise((resolve) => process.stdout.once("drain", resolve));
+  }
+}
+
+const client = new Client();
+try {
+  const session = await client.open(identity, peer, protocol);
+  await Promise.all([send(session), receive(session)]);
+} catch (error) {
+  const { name, message, code, fields, kind, data } = error;
+  console.error(JSON.stringify({ error: name, message, code, fields, kind, data }));
+  process.exitCode = 1;
+} finally {
+  client.close();
+  process.stdin.destroy();
+}
