@@ -26,6 +26,7 @@ export const Tag = {
   Withdraw: 72,
   Deliver: 80,
   Offer: 81,
+  Unknown: 82,
 };
 
 const MAX_PAYLOAD = 16_777_216;

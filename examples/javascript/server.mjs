@@ -12,6 +12,7 @@ const PAUSE = 100; // ms before it registers again
 const MAX_KIND = 128; // characters: a header is limited
 const MAX_TEXT = 4096;
 const NO_KEY = new Uint8Array(0);
+const ATTEMPT = 8; // which field of a Deliver says how often the call has been sent before
 
 /**
  * Serves `protocol` as `identity` until `signal` aborts; then finishes what is in flight, and returns.
@@ -79,6 +80,8 @@ class Requests {
     const key = id.toString("hex");
     if (tag === Tag.Cancel) {
       this.#aborts.get(key)?.abort();
+    } else if (tag === Tag.Deliver && fields[ATTEMPT]) {
+      this.#connection.send(id, [Tag.Unknown]); // calls are not remembered here
     } else if (tag === Tag.Deliver) {
       const abort = new AbortController();
       this.#aborts.set(key, abort);
