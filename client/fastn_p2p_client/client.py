@@ -188,9 +188,10 @@ class Client:
             request: a msgspec Struct, a dataclass or JSON-like values.
             returns: what the reply is decoded to and checked against.
             timeout: seconds until the call ends with ``DeadlineExceeded``, at most 3600.
-            retry: whether it is sent again, until the timeout, when a process or a connection that had it is lost. It
-                is still executed once as long as the process that serves it lives; one that dies with it may have
-                executed it, and another one then executes it again, under the same ``call_id``.
+            retry: whether it is sent again, until the timeout, when a process or connection that had it is lost, when
+                whoever serves is not there yet, and after any error that is ``retryable``. It is still executed once
+                as long as the process that serves it lives; one that dies with it may have executed it, and another
+                one then does so again, under the same ``call_id``.
 
         Raises:
             ApplicationError: the handler refused, on purpose.

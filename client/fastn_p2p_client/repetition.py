@@ -9,17 +9,11 @@ from typing import Final
 
 from .errors import (
     ConnectionLost,
-    DaemonBusy,
-    DaemonNotRunning,
     DeadlineExceeded,
     IdentityOffline,
     InstanceNotFound,
     NoIdentityOnline,
-    Overloaded,
     P2PError,
-    PeerOffline,
-    PeerUnknown,
-    PeerUnreachable,
     ProtocolNotFound,
 )
 from .limits import MAX_CALL_ID
@@ -30,20 +24,8 @@ _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 """Seconds between two attempts; each pause is twice the one before, less a random part of up to one half."""
 
-_PASSING: Final = (
-    ConnectionLost,
-    DaemonBusy,
-    DaemonNotRunning,
-    IdentityOffline,
-    InstanceNotFound,
-    NoIdentityOnline,
-    Overloaded,
-    PeerOffline,
-    PeerUnknown,
-    PeerUnreachable,
-    ProtocolNotFound,
-)
-"""What may be said while a process that had a call is being started again, on either side."""
+_PASSING: Final = (ConnectionLost, IdentityOffline, InstanceNotFound, NoIdentityOnline, ProtocolNotFound)
+"""Beside what is retryable, what may be said while a process is being started again, on either side."""
 
 _random: Final = Random()
 
@@ -55,7 +37,7 @@ class Repetition:
         call_id: as in ``Call``, and ``attempt`` likewise.
     """
 
-    __slots__ = ("_deadline", "_pause", "_timeout", "attempt", "call_id")
+    __slots__ = ("_deadline", "_lost", "_pause", "_timeout", "attempt", "call_id")
 
     def __init__(self, deadline: float, timeout: float) -> None:
         self.call_id = os.urandom(MAX_CALL_ID)
@@ -63,19 +45,23 @@ class Repetition:
         self._deadline = deadline
         self._timeout = timeout
         self._pause = _FIRST_PAUSE
+        self._lost = False
 
     async def after(self, error: P2PError) -> None:
         """Returns when it is time for the next attempt.
 
         Raises:
-            P2PError: the same, which says that there is no sense in one.
-            DeadlineExceeded: there is no time for one. What was lost may have been executed.
+            P2PError: the same, when there is no sense in one, or no time.
+            DeadlineExceeded: there is no time for one, and it may have been executed.
         """
-        if not isinstance(error, _PASSING if self.attempt else ConnectionLost):
+        self._lost = self._lost or isinstance(error, ConnectionLost)
+        if isinstance(error, DeadlineExceeded) or not (error.retryable or isinstance(error, _PASSING)):
             raise error
         self.attempt += 1
         pause = _random.uniform(self._pause / 2, self._pause)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         if asyncio.get_running_loop().time() + pause >= self._deadline:
-            raise DeadlineExceeded(seconds=self._timeout) from error
+            if self._lost:
+                raise DeadlineExceeded(seconds=self._timeout) from error
+            raise error
         await asyncio.sleep(pause)

@@ -154,7 +154,7 @@ async def test_without_it_the_call_ends_and_says_that_it_may_have_been_executed(
 
 
 @in_loop
-async def test_what_is_no_loss_ends_it_at_once(world: World) -> None:
+async def test_what_the_handler_says_ends_it_and_so_does_the_time(world: World) -> None:
     executed: list[object] = []
 
     async def refuse(request: object) -> None:
@@ -163,7 +163,7 @@ async def test_what_is_no_loss_ends_it_at_once(world: World) -> None:
 
     async with Client(world.one.home) as client:
         with pytest.raises(ProtocolNotFound):
-            await call(client, world)
+            await call(client, world, timeout=3)  # nobody came to serve it
         async with serving(bob_at(world, refuse)):
             with pytest.raises(ApplicationError):
                 await call(client, world)

@@ -253,4 +253,7 @@ class Calls:
         if mine.done:
             return
         mine.looking_for = ""
-        self._send(mine, connection, source, target, call, payload, left())
+        if self._registry.by_key(source.raw) is source:
+            self._send(mine, connection, source, target, call, payload, left())
+        else:  # its process has ended meanwhile: nothing can show that it speaks through us
+            self._route(mine, replace(call, deadline_ms=left()), payload)

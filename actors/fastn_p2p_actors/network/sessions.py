@@ -212,8 +212,13 @@ class Sessions:
             return
         finally:
             self._looking_for.pop(relay, None)
-        if not relay.over:
-            self._approach(relay, connection, source, target, replace(message, deadline_ms=left()), payload)
+        if relay.over:
+            return
+        message = replace(message, deadline_ms=left())
+        if self._registry.by_key(source.raw) is source:
+            self._approach(relay, connection, source, target, message, payload)
+        else:  # its process has ended meanwhile: nothing can show that it speaks through us
+            self._route(relay, message, payload)
 
     def _approach(
         self,

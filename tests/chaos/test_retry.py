@@ -1,0 +1,126 @@
+"""Calls that may be sent again, under chaos: whatever dies, each has one outcome, and what it does is done once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fastn_p2p_client import Client
+from tests.chaos.conftest import Couple
+from tests.chaos.reaper import Reaper
+from tests.harness import Daemon, eventually
+
+CALLS: Final = 20_000
+LANES: Final = 64
+"""Calls in flight."""
+BEAT: Final = 0.2
+"""Seconds between two kills."""
+SPELL: Final = 4.5
+"""Seconds of kills before both daemons are restarted, and after each of the two restarts."""
+PACE: Final = 3 * SPELL * LANES / CALLS
+"""Seconds that a lane takes for a call, so that there are calls through all of it."""
+
+PROGRAM: Final = """
+import asyncio, os, sys
+from fastn_p2p_client import listen
+
+server = listen("bob")
+effects = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+
+@server.handle_requests("Count", access="everyone")
+async def count(number: int) -> int:
+    os.write(effects, b"%d\\n" % number)
+    if number % 10 == 0:
+        await asyncio.sleep(0.02)
+    return -number
+
+asyncio.run(server.serve())
+"""
+
+
+@pytest.fixture
+def programs(couple: Couple, tmp_path: Path) -> Iterator[list[Path]]:
+    """Two that serve bob's Count; the files in which they note what they do."""
+    effects = [tmp_path / "first", tmp_path / "second"]
+    with ExitStack() as stack:
+        for path in effects:
+            process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], env=couple.bob.env)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+
+        def both_serve() -> bool:
+            bindings = [each for identity in couple.bob.status().identities for each in identity.bindings]
+            return any(each.programs == 2 for each in bindings)
+
+        eventually(both_serve, "both serve")
+        yield effects
+
+
+async def restart(side: str, daemon: Daemon, reaper: Reaper) -> None:
+    reaper.spared.add(side)
+    await asyncio.to_thread(daemon.stop)
+    await asyncio.to_thread(daemon.start)
+    reaper.forget(side)
+    reaper.spared.discard(side)
+
+
+async def disturb(sides: dict[str, Daemon], reaper: Reaper, chance: random.Random) -> None:
+    """Kills without a pause, for three spells; between them both daemons are restarted, one after the other."""
+
+    async def strike() -> None:
+        while True:
+            began = time.monotonic()
+            reaper.strike()
+            await asyncio.sleep(max(0.0, began + BEAT - time.monotonic()))
+
+    striking = asyncio.create_task(strike())
+    try:
+        for spell in range(3):
+            if spell:
+                for side in chance.sample(sorted(sides), 2):
+                    await restart(side, sides[side], reaper)
+            await asyncio.sleep(SPELL)
+    finally:
+        striking.cancel()
+
+
+@pytest.mark.timeout(150)
+def test_twenty_thousand_calls_while_processes_are_killed(couple: Couple, programs: list[Path]) -> None:
+    seed = int(os.environ.get("FASTN_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
+    print(f"FASTN_CHAOS_SEED={seed}")
+    chance = random.Random(seed)
+    sides = {"alice": couple.alice, "bob": couple.bob}
+    reaper = Reaper(sides, chance)
+    outcomes: Counter[int] = Counter()
+
+    async def lane(client: Client, numbers: range) -> None:
+        for number in numbers:
+            began = time.monotonic()
+            reply = await client.call("alice", couple.peer, "Count", request=number, timeout=60, retry=True)
+            assert reply == -number
+            outcomes[number] += 1
+            await asyncio.sleep(max(0.0, began + PACE - time.monotonic()))
+
+    async def main() -> None:
+        async with Client(couple.alice.home) as client:
+            disturbing = asyncio.create_task(disturb(sides, reaper, chance))
+            await asyncio.gather(*(lane(client, range(first, CALLS, LANES)) for first in range(LANES)), disturbing)
+
+    asyncio.run(main())
+    effects = Counter(int(line) for path in programs for line in path.read_text().split())
+    print(f"{reaper.kills.total()} kills: {dict(reaper.kills)}; {effects.total()} effects")
+    assert len(reaper.kills) == 10, "no process was spared"
+    assert len(outcomes) == outcomes.total() == CALLS
+    assert {number: count for number, count in effects.items() if count > 1} == {}
+    assert len(effects) == CALLS
