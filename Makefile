@@ -4,6 +4,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 ARGS ?=
 
+# The tests start thousands of short processes: each would compile every module again.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 # -qq: errors only.
@@ -23,7 +26,7 @@ demo: $(VENV)/runtime.stamp ## Two daemons on this machine, calls between them, 
 	@$(BIN)/fastn-p2p demo $(ARGS)
 
 test: $(VENV)/dev.stamp ## Run the tests. ARGS go to pytest: make test ARGS='tests/unit -x'.
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: $(VENV)/dev.stamp ## Format, lint, types and import contracts; changes nothing.
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }

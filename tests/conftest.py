@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.harness import Daemon
 
 # Deadlines of single examples say more about a shared machine than about the code.
 settings.register_profile("fastn", deadline=None)
 settings.load_profile("fastn")
+
+
+class ByModule(LoadScopeScheduling):  # type: ignore[misc]
+    """A module's tests run in one process, one after the other, since they share what costs most: daemons. So do all
+    of ``chaos``: each of its programs takes what the machine can give."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "tests/chaos" if module.startswith("tests/chaos/") else module
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Processes for ``-n auto``: one more than there are processors, as most tests wait; none for one module."""
+    one_module = len(config.args) == 1 and not Path(config.args[0]).is_dir()
+    return 0 if one_module else len(os.sched_getaffinity(0)) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
+    return ByModule(config, log)
+
 
 MakeDaemon = Callable[..., Daemon]
 

@@ -210,10 +210,10 @@ class Daemon:
         with self.client() as client:
             created = client.control(CreateIdentity(name))
             assert isinstance(created, IdentityReply)
+            if online:  # before the protocol: else a process of its own is started to check that
+                client.control(SetOnline(name, True))
             if echo:
                 client.control(AddProtocol(name, "Echo", "default"), config.encode())
-            if online:
-                client.control(SetOnline(name, True))
         return created.identity.id52
 
     def status(self) -> Status:

@@ -143,10 +143,14 @@ class Connection(asyncio.Protocol):
                 self._flush()
         elif not transport.is_closing():
             transport.write(data)
+        self.gather()
+        return True
+
+    def gather(self) -> None:
+        """Whatever is sent in this turn from now on leaves together, once the turn is over."""
         if not self._gathering:
             self._gathering = True
             self._loop.call_soon(self._turn)
-        return True
 
     async def flushed(self) -> None:
         """Returns when the kernel has taken all that was sent.

@@ -95,6 +95,9 @@ class Dealer:
             self._loop.call_soon(self._turn)
         return True
 
+    def gather(self) -> None:
+        """As ``Connection.gather``: here it is always so."""
+
     async def flushed(self) -> None:
         """Returns when libzmq has taken all that was sent, or the connection has ended."""
         await self._idle.wait()

@@ -65,6 +65,11 @@ class Dialler:
         connection = self._connection
         return connection is None or connection.send(correlation, header, payload, credited)
 
+    def gather(self) -> None:
+        """As ``Connection.gather``."""
+        if self._connection is not None:
+            self._connection.gather()
+
     async def flushed(self) -> None:
         """As ``Connection.flushed``."""
         if self._connection is None:

@@ -157,6 +157,11 @@ class Link:
         if not self._transport.send(correlation, header, payload, credited):
             raise Overloaded(what=f"messages queued for the {self._actor}", limit=SEND_QUEUE)
 
+    def gather(self) -> None:
+        """Whatever is sent in this turn of the loop from now on leaves together: the other end reads all of it before
+        it can have done any of it."""
+        self._transport.gather()
+
     async def flushed(self) -> None:
         """Returns when what was sent has left this process.
 

@@ -13,10 +13,10 @@ from tests.harness import eventually, is_alive
 from .chronicle import fork_server, when
 from .conftest import Couple, StartLoad
 
-NOTICED = 1.0
+NOTICED = 2.5
 READY = 5.0
 HEALED = 5.0
-ORPHANED = 2.0
+ORPHANED = 2.5
 """Seconds, generous: what is promised is 0.05, 1, 1 and 0.1, and what it was is printed."""
 
 

@@ -28,10 +28,10 @@ from tests.harness import Daemon, eventually
 from tests.protocols import BLOCK, install_protocols
 
 MIB: Final = 1024 * 1024
-AT_ONCE: Final = 1.0
-"""Seconds in which the end of a process on the same machine is known."""
-FAR: Final = 3.0
-"""Seconds in which the other daemon knows that a network process is gone: its successor tells."""
+AT_ONCE: Final = 2.5
+"""Seconds, generous, in which the end of a process on the same machine is known."""
+FAR: Final = 4.0
+"""Seconds in which the other daemon knows that a network process is gone: its successor tells, not 5 s of silence."""
 SILENCE: Final = 8.0
 """Seconds, generous: a peer that is silent for more than five is given up, and that is looked at each second."""
 

@@ -23,7 +23,7 @@ from fastn_p2p_client import Client
 from fastn_p2p_client import messages as m
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD
 from tests.e2e.questions import STRANGER, Call, Command, agrees, ticket_of
-from tests.e2e.world import World, wait_idle
+from tests.e2e.world import World, binding_of, until, wait_idle
 from tests.harness import Daemon
 
 
@@ -361,19 +361,31 @@ def test_a_reply_that_is_not_what_was_expected(world: World) -> None:
 def test_too_many_calls_at_once(world: World) -> None:
     """The one above the limit is refused at once; nothing happens to the others."""
 
-    async def flood() -> tuple[list[Any], e.Overloaded]:
+    async def flood() -> e.Overloaded:
         async with Client(world.one.home) as client:
-            request = {"do": "wait", "seconds": 5}  # none may end before the last was asked
+            request = {"do": "wait"}
             many = [
                 asyncio.ensure_future(client.call("alice", world.alice, "Trial", request=request, timeout=50))
                 for _ in range(MAX_CALLS_PER_CLIENT + 1)
             ]
-            results = await asyncio.gather(*many, return_exceptions=True)
-        refused = [result for result in results if isinstance(result, e.Overloaded)]
-        assert len(refused) == 1
-        return [result for result in results if result not in refused], refused[0]
+            done, others = await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
+            (refused,) = done
+            await until(lambda: in_flight() == MAX_CALLS_PER_CLIENT, "all others are in flight", 30)
+            assert not any(call.done() for call in others)
+            one = others.pop()
+            one.cancel()
+            await asyncio.wait([one])
+            assert await client.call("alice", world.alice, "Trial", request={"value": 1}) == 1  # there is room again
+            for call in others:
+                call.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+        error = refused.exception()
+        assert isinstance(error, e.Overloaded)
+        return error
 
-    answers, error = asyncio.run(flood())
-    assert set(answers) == {"waited"}
+    def in_flight() -> int:
+        return binding_of(world.one, "alice", "Trial").in_flight
+
+    error = asyncio.run(flood())
     assert error.fields() == {"what": "calls in flight from this program", "limit": MAX_CALLS_PER_CLIENT}
     wait_idle(world.one)

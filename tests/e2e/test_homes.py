@@ -31,9 +31,7 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="mounting and giving away 
 
 NAMES = {
     "plain": "home",
-    "spaces": "a home with spaces",
-    "unicode": "ünïcødé-☃",
-    "quotes": "'quoted' \"twice\" $HOME",
+    "spaces, quotes and unicode": "a 'quoted' \"twice\" $HOME of ünïcødé ☃",
     "long": "long-" + "x" * 90,
     "long in bytes": "long-" + "ü" * 45,
 }

@@ -288,7 +288,7 @@ async def test_a_program_that_is_killed_ends_its_calls_at_once_and_no_others(wor
             killed = time.monotonic()
             done, _ = await asyncio.wait(calls, timeout=10, return_when=asyncio.FIRST_COMPLETED)
             await until(lambda: sum(call.done() for call in calls) == 2, "those of the killed one have ended")
-            assert time.monotonic() - killed < 2
+            assert time.monotonic() - killed < 4
             assert {type(call.exception()).__name__ for call in done} == {"ConnectionLost"}
             assert await client.call("alice", world.bob, "Shop", request={}) == "here"
             for call in calls:

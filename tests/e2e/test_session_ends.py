@@ -163,7 +163,7 @@ def test_a_protocol_that_ends_its_process_loses_its_sessions_and_comes_back(worl
         await session.write(b"x")
         began = time.monotonic()
         assert isinstance(await outcome(session.read()), e.ConnectionLost)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
         async with await client.connect("alice", id52, "Trial", initial={"do": "who"}) as again:
             assert await read_all(again)
 

@@ -75,7 +75,7 @@ def test_no_answer_from_a_process_that_hangs(world: World, stopped: Callable[[Da
         began = time.monotonic()
         with pytest.raises(e.DeadlineExceeded) as caught:
             client.call("alice", world.bob, "Echo", request={"message": "hi"}, timeout=0.5)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 3
         agrees(caught.value, e.DeadlineExceeded(seconds=0.5))
 
 

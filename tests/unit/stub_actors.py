@@ -61,7 +61,7 @@ async def ask(stage: Stage, order: str) -> None:
         "tree": wire.GetTree(),
     }
     try:
-        reply: object = await stage.ask_supervisor(requests[what], 5)
+        reply: object = await stage.ask_supervisor(requests[what], 20)
     except P2PError as error:
         reply = error
     note(stage, f"answer {reply}")

@@ -30,7 +30,7 @@ MARK = "FASTN_TEST_HOME"
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found], within: float = 10.0) -> Found:
+def eventually(look: Callable[[], Found], within: float = 20.0) -> Found:
     """What `look` returns once that is true; fails after `within` seconds."""
     end = time.monotonic() + within
     while not (found := look()):
@@ -54,7 +54,7 @@ def processes(home: Path) -> list[int]:
     return found
 
 
-def seconds_until_gone(pids: list[int], act: Callable[[], object], within: float = 10.0) -> float:
+def seconds_until_gone(pids: list[int], act: Callable[[], object], within: float = 20.0) -> float:
     """Seconds between `act` and the end of the last of the processes, as the kernel tells."""
     waiting = {os.pidfd_open(pid) for pid in pids}
     poll = select.poll()
@@ -109,7 +109,7 @@ class StubDaemon:
                 return found
         return {}
 
-    def wait_child(self, name: str, within: float = 10.0, **fields: object) -> dict[str, Any]:
+    def wait_child(self, name: str, within: float = 20.0, **fields: object) -> dict[str, Any]:
         """That process, once it has these fields."""
 
         def look() -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import msgspec
 import pytest
 import uvloop
 
+from fastn_p2p_actors.identity.hosted import Hosted
 from fastn_p2p_actors.identity.messages import (
     Activate,
     BindingStates,
@@ -19,6 +22,7 @@ from fastn_p2p_actors.identity.messages import (
     Describe,
     IdentityAnswer,
 )
+from fastn_p2p_actors.identity.registration import Registration
 from fastn_p2p_actors.settings import grant_for
 from fastn_p2p_actors.stage import Stage
 from fastn_p2p_actors.store import BindingFile, IdentityFile, Store
@@ -44,7 +48,9 @@ from fastn_p2p_client.messages import (
     GetStatus,
     Serve,
     Withdraw,
+    encode,
 )
+from fastn_p2p_client.zmtp import GREETING, ready
 
 from .stub_colleagues import GRANT_KEY, KEYS, StubNetwork, StubSupervisor, temporary_home
 from .troubled_protocols import install
@@ -136,6 +142,36 @@ def test_ready_once_the_network_knows_everything(home: Home) -> None:
             assert set((await running.states()).values()) == {"serving"}
 
     uvloop.run(scenario())
+
+
+def test_announcement_and_what_is_served_leave_together(home: Home) -> None:
+    """A network that reads the one and not yet the other would bring the identity online without its protocols."""
+
+    async def scenario(listener: socket.socket) -> None:
+        listener.bind(str(home.mailbox("network")))
+        listener.listen()
+        listener.setblocking(False)
+        link = Link(home.mailbox("network"), "network", on_up=lambda: registration.renew())
+        hosted = [Hosted("alice", KEYS[0], "Echo", instance, home.path) for instance in ("one", "two")]
+        registration = Registration(link, "alice", b"grant", lambda: hosted)
+        registration.started.set()
+        link.open()
+        async with asyncio.timeout(10):
+            network, _ = await asyncio.get_running_loop().sock_accept(listener)
+            with network:
+                network.sendall(GREETING + ready("ROUTER"))
+                said = b""
+                while encode(Announce("alice", b"grant")) not in said:
+                    await asyncio.sleep(0)  # a look at every turn of the loop
+                    with contextlib.suppress(BlockingIOError):
+                        said += network.recv(10_000)
+                for each in hosted:
+                    assert encode(Serve("alice", "Echo", each.instance, each.access, b"grant")) in said
+                registration.close()
+                link.close()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        asyncio.run(scenario(listener))
 
 
 def test_not_ready_before_the_network_is_there(home: Home) -> None:

@@ -121,11 +121,11 @@ def test_stopping_an_identity_that_does_not_listen(home: Path) -> None:
 def test_an_answer_reaches_the_process_that_asked_and_no_later_one(home: Path) -> None:
     orders = {"gateway": "ask start alice", "identity-alice": "crash", "identity-bob": "crash"}
     with stub_daemon(home, orders=orders) as daemon:
-        eventually(lambda: len(daemon.diary("identity-alice", "started")) == 3)
+        eventually(lambda: len(daemon.diary("identity-alice", "started")) >= 3)
         daemon.order("gateway", "ask start bob")  # its first request has the same number
         signal_process(daemon.child("gateway")["pid"], signal.SIGKILL)
         assert "'bob' does not stay up" in daemon.answer("gateway")
-        assert daemon.child("identity-alice")["state"] == "failed"
+        daemon.wait_child("identity-alice", state="failed")  # chance decides whose restarts wait for longer
 
 
 def test_the_gateway_may_ask_and_nobody_else(home: Path) -> None:

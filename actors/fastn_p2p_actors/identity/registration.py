@@ -78,7 +78,7 @@ class Registration:
         pause = _FIRST_PAUSE
         while True:
             announced, *served = await asyncio.gather(
-                self._ask(Announce(self._identity, self._grant)),
+                self._announce(),
                 *(self.serve(hosted) for hosted in waiting),
                 return_exceptions=True,
             )
@@ -99,6 +99,10 @@ class Registration:
             log.warning("%s cannot be registered yet: %s", self._identity, announced or served)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _announce(self) -> None:
+        self._link.gather()  # one behind the other, the network could have announced it before it reads the rest
+        await self._ask(Announce(self._identity, self._grant))
 
     def _is_settled(self, hosted: Hosted, outcome: BaseException | None) -> bool:
         """Whether the network has taken the binding, or refused it for good."""
