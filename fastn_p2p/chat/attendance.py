@@ -40,9 +40,12 @@ class Attendance:
         while True:
             try:
                 await self._way.reachable()
-                async with await self._way.attend(self._conversation) as session:
+                session = await self._way.attend(self._conversation)
+                try:
                     self._pauses.over()
                     await session.read()
+                finally:
+                    session.reset()
             except (P2PError, ApplicationError) as error:
                 log.info("the peer is not told that somebody is here: %s", error)
             await asyncio.sleep(self._pauses.next())

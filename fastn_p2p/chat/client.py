@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
 import msgspec
@@ -189,7 +189,7 @@ class Conversation:
                 except P2PError:
                     return  # ``follow`` says it again when it has joined again
 
-    async def follow(self, last: int = 20) -> AsyncIterator[Event]:
+    async def follow(self, last: int = 20) -> AsyncGenerator[Event, None]:
         """The last messages, ``Joined``, then what happens, without an end: it joins again whenever a process of the
         daemon dies, and nothing is told twice. While it runs, the peer sees that somebody is here."""
         told = _Told()

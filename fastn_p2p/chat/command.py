@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from fastn_p2p_client.client import Client
-from fastn_p2p_client.errors import ApplicationError, ProtocolNotFound
+from fastn_p2p_client.errors import ApplicationError, InstanceNotFound, ProtocolNotFound
+from fastn_p2p_client.limits import DEFAULT_INSTANCE
 
 from ..exits import Exit
 from ..terminal import say
@@ -70,7 +71,9 @@ def chat(
     except ApplicationError as error:
         say(f"fastn-p2p: {error.message or error.kind}")
         return _EXITS.get(error.kind, Exit.APPLICATION)
-    except ProtocolNotFound:
-        say(f"fastn-p2p: this identity has no {PROTOCOL}: fastn-p2p add-protocol IDENTITY --protocol {PROTOCOL}")
+    except (ProtocolNotFound, InstanceNotFound):
+        alias = "" if instance == DEFAULT_INSTANCE else f" --alias {instance}"
+        command = f"fastn-p2p add-protocol IDENTITY --protocol {PROTOCOL}{alias}"
+        say(f"fastn-p2p: this needs a {PROTOCOL} of your own: {command}")
         return Exit.NOT_FOUND
     return Exit.PIPE

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Final
 
 from fastn_p2p_client.errors import ApplicationError, DeadlineExceeded
@@ -64,13 +66,14 @@ class Piped:
             return
 
     async def _follow(self) -> None:
-        async for event in self._conversation.follow(self._last):
-            self._put(event)
-            if isinstance(event, Line):
-                await self._conversation.shown(event)
-            if isinstance(event, Line | Marked) and event.mark != "kept":
-                self._marked.add(event.id)
-                self._news.set()
+        async with aclosing(self._conversation.follow(self._last)) as events:
+            async for event in events:
+                self._put(event)
+                if isinstance(event, Line):
+                    await self._conversation.shown(event)
+                if isinstance(event, Line | Marked) and event.mark != "kept":
+                    self._marked.add(event.id)
+                    self._news.set()
 
     def _put(self, event: Event) -> None:
         if isinstance(event, Joined):
@@ -94,7 +97,7 @@ class Piped:
                     "TooLong", f"line {number} has more than {MAX_TEXT} characters", {"limit": MAX_TEXT}
                 )
             if text:
-                id = _new_id()
+                id = secrets.token_hex(16)
                 self._said.add(id)
                 await self._conversation.say(text, id=id)
         if self._until_delivered:
@@ -130,9 +133,3 @@ async def _lines() -> AsyncIterator[str]:
 
 def _text(line: bytes) -> str:
     return line.removesuffix(b"\r").decode("utf-8", "replace")
-
-
-def _new_id() -> str:
-    import secrets
-
-    return secrets.token_hex(16)

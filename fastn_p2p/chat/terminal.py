@@ -7,6 +7,7 @@ is written above them for good.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import aclosing
 from typing import Final
 
 from prompt_toolkit import PromptSession
@@ -30,9 +31,7 @@ from .text import MARKS, clock, shown
 __all__ = ["ChatTerminal"]
 
 _LIVE: Final = 12
-"""Messages at most whose marks still change on the screen."""
-_BELOW: Final = 3
-"""Rows that the editor and the status line take."""
+"""Rows at most of messages whose marks still change on the screen."""
 _STYLE: Final = Style.from_dict(
     {
         "time": "ansibrightblack",
@@ -100,9 +99,10 @@ class ChatTerminal:
     # ── what happens ─────────────────────────────────────────────────────────────────────────────
 
     async def _follow(self) -> None:
-        async for event in self._conversation.follow(self._last):
-            await self._take(event)
-            self._prompt.app.invalidate()
+        async with aclosing(self._conversation.follow(self._last)) as events:
+            async for event in events:
+                await self._take(event)
+                self._prompt.app.invalidate()
 
     async def _take(self, event: Event) -> None:
         if isinstance(event, Line):
@@ -121,8 +121,7 @@ class ChatTerminal:
     async def _settle(self) -> None:
         """Write for good what there is no room for above the editor."""
         size = self._prompt.app.output.get_size()
-        room = max(1, min(_LIVE, size.rows // 2))
-        while self._live and sum(self._rows(line, size.columns) for line in self._live) > room:
+        while self._live and sum(self._rows(line, size.columns) for line in self._live) > self._room(size.rows):
             oldest = self._live.popleft()
             app = self._prompt.app
             if app.is_running:
@@ -132,9 +131,13 @@ class ChatTerminal:
                 self._write(oldest)
             self._marks.pop(oldest.id, None)
 
+    @staticmethod
+    def _room(rows: int) -> int:
+        """Rows for the latest messages: the editor and the status line need some too."""
+        return max(0, min(_LIVE, rows // 2))
+
     def _rows(self, line: Line, columns: int) -> int:
-        text = "".join(fragment[1] for fragment in self._fragments(line))
-        return sum(1 + max(0, get_cwidth(row) - 1) // max(1, columns) for row in text.split("\n"))
+        return 1 + sum(text.count("\n") for _, text, *_ in wrapped(self._fragments(line), columns))
 
     # ── the owner ────────────────────────────────────────────────────────────────────────────────
 
@@ -179,10 +182,15 @@ class ChatTerminal:
     # ── how it looks ─────────────────────────────────────────────────────────────────────────────
 
     def _above_the_editor(self) -> StyleAndTextTuples:
-        fragments: StyleAndTextTuples = []
-        for line in self._live:
-            fragments += [*self._fragments(line), ("", "\n")]
-        return [*fragments, ("", "> ")]
+        size = self._prompt.app.output.get_size()
+        fragments: StyleAndTextTuples = [("", "> ")]
+        room = self._room(size.rows)
+        for line in reversed(self._live):  # when the terminal has become smaller, the older ones are still to come
+            room -= self._rows(line, size.columns)
+            if room < 0:
+                break
+            fragments = [*wrapped(self._fragments(line), size.columns), ("", "\n"), *fragments]
+        return fragments
 
     def _fragments(self, line: Line) -> StyleAndTextTuples:
         who, style = ("me", "class:me") if line.mine else (self._name, "class:peer")
@@ -206,6 +214,23 @@ class ChatTerminal:
             if words:
                 fragments += [("", " · "), ("class:trouble", words)]
         return fragments
+
+
+def wrapped(fragments: StyleAndTextTuples, columns: int) -> StyleAndTextTuples:
+    """With a line feed wherever a row of the terminal is full; wide characters take two columns."""
+    rows: StyleAndTextTuples = []
+    column = 0
+    for style, text, *_ in fragments:
+        parts: list[str] = []
+        for character in text:
+            width = 0 if character == "\n" else get_cwidth(character)
+            if column + width > max(columns, 2):
+                parts.append("\n")
+                column = 0
+            column = 0 if character == "\n" else column + width
+            parts.append(character)
+        rows.append((style, "".join(parts)))
+    return rows
 
 
 class _Fragments:
