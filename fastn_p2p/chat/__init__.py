@@ -11,6 +11,8 @@ Layout
 ``history``     the messages, in SQLite in the binding's workspace
 ``ledger``      the same for an event loop
 ``courier``     brings one peer what waits for it, as soon as the peer can be called
+``line``        the line to the peer's binding
+``pauses``      how long to wait before something is tried again
 ``rooms``       the terminals that look at a conversation, and whether the peer looks at it too
 ``attendance``  tells a peer that somebody is here
 ``frames``      messages on a session

@@ -13,10 +13,12 @@ from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import (
     ConnectionLost,
     DaemonBusy,
+    DaemonNotRunning,
     HandlerFailed,
     IdentityAmbiguous,
     IdentityNotFound,
     IdentityOffline,
+    InstanceNotFound,
     InternalError,
     NoIdentityOnline,
     P2PError,
@@ -60,11 +62,13 @@ PROTOCOL: Final = "Chat"
 _PATIENCE: Final = 30.0
 """Seconds without any success in which what comes back by itself is tried again."""
 _LONGEST_PAUSE: Final = 2.0
-_RETURNING: Final = (
-    ConnectionLost, DaemonBusy, HandlerFailed, IdentityOffline, NoIdentityOnline, PeerOffline, ProtocolNotFound,
-    StreamReset,
+_PASSING: Final = (ConnectionLost, DaemonBusy, StreamReset)
+"""A process has died with something in flight, which can be repeated: every request has an id, or changes nothing."""
+_BROKEN: Final = (
+    *_PASSING, DaemonNotRunning, HandlerFailed, IdentityOffline, InstanceNotFound, NoIdentityOnline, PeerOffline,
+    ProtocolNotFound,
 )  # fmt: skip
-"""What a process of the daemon causes that has died and is coming back. Every request can be repeated."""
+"""What else is seen while it is coming back."""
 _MEMORY: Final = 500
 """Messages of which is known what has been told."""
 
@@ -94,6 +98,8 @@ class ChatClient:
         self._wanted = identity
         self._instance = instance
         self._identity: IdentityInfo | None = None
+        self._met = False
+        """It has answered once: what looks like a wrong name before is one, and is about to come back afterwards."""
 
     async def with_peer(self, peer: str | PublicKey, conversation: str = "default") -> Conversation:
         """The conversation with a peer: a ``PublicKey``, an ID52, or a name from the address book.
@@ -126,7 +132,26 @@ class ChatClient:
                 own.name, own.id52, PROTOCOL, self._instance, request, returns=returns, timeout=_PATIENCE
             )
 
-        return await insist(call)
+        return await self.insist(call)
+
+    async def insist(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Does it again while the daemon, or a process of it, is coming back.
+
+        Raises what ``action`` does: when that takes too long, and when it has never been there.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _PATIENCE
+        pauses = Pauses(_LONGEST_PAUSE)
+        while True:
+            try:
+                result = await action()
+            except _BROKEN as error:
+                if loop.time() > deadline or not (self._met or isinstance(error, _PASSING)):
+                    raise
+            else:
+                self._met = True
+                return result
+            await asyncio.sleep(pauses.next())
 
     async def join(self, order: Join) -> Session:
         """One session. Raises like ``Client.connect``."""
@@ -195,18 +220,17 @@ class Conversation:
         told = _Told()
         pauses = Pauses(_LONGEST_PAUSE)
         while True:
+            session = await self._chat.insist(lambda: self._join(told.more_than(last)))
             try:
-                session = await insist(lambda: self._join(told.more_than(last)))
-                try:
-                    async for event in self._events(session):
-                        pauses.over()
-                        for news in told.news(event):
-                            yield news
-                finally:
-                    self._session = None
-                    session.reset()
-            except _RETURNING:
+                async for event in self._events(session):
+                    pauses.over()
+                    for news in told.news(event):
+                        yield news
+            except _PASSING:
                 await asyncio.sleep(pauses.next())
+            finally:
+                self._session = None
+                session.reset()
 
     async def _join(self, last: int) -> Session:
         return await self._chat.join(Join(self.peer.id52, self._conversation, last))
@@ -262,23 +286,6 @@ class _Told:
                 return [event]
             news = self.news(Trouble(""))  # if there still is any, it follows
         return news if before == event.presence else [*news, Presence(event.presence)]
-
-
-async def insist(action: Callable[[], Awaitable[T]]) -> T:
-    """Does it again while a process of the daemon is coming back. Raises the last error when that takes too long."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + _PATIENCE
-    pauses = Pauses(_LONGEST_PAUSE)
-    first = True
-    while True:
-        try:
-            return await action()
-        except _RETURNING as error:
-            passing = isinstance(error, ConnectionLost | DaemonBusy | StreamReset)
-            if (first and not passing) or loop.time() > deadline:
-                raise  # nothing has died: it is not there
-            first = False
-        await asyncio.sleep(pauses.next())
 
 
 def _chosen(known: list[IdentityInfo], name: str | None) -> IdentityInfo:

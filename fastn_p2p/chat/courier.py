@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -13,6 +12,7 @@ from fastn_p2p_client.errors import (
     ConnectionLost,
     DeadlineExceeded,
     IdentityOffline,
+    Overloaded,
     P2PError,
     PeerOffline,
     PeerUnknown,
@@ -29,7 +29,15 @@ __all__ = ["Courier", "Way"]
 log = logging.getLogger(__name__)
 
 _MAX_WORDS: Final = 300
-_PASSING: Final = (ConnectionLost, DeadlineExceeded, IdentityOffline, PeerOffline, PeerUnknown, PeerUnreachable)
+_PASSING: Final = (
+    ConnectionLost,
+    DeadlineExceeded,
+    IdentityOffline,
+    Overloaded,
+    PeerOffline,
+    PeerUnknown,
+    PeerUnreachable,
+)
 """What happens while daemons come and go, and nobody needs to hear of."""
 
 
@@ -103,7 +111,7 @@ class Courier:
                 self._news.clear()
                 if not await self._bring():
                     return
-            except (P2PError, ApplicationError, sqlite3.Error) as error:
+            except (P2PError, ApplicationError) as error:
                 log.info("%s does not get its messages yet: %s", self._way.peer, error)
                 if not isinstance(error, _PASSING):
                     self._say(str(error)[:_MAX_WORDS])

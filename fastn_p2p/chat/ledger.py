@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
+
+from fastn_p2p_client.errors import StorageDamaged, StorageFailed
 
 from .history import History
 from .settings import Settings
@@ -27,20 +30,31 @@ class Ledger:
         self._history: History | None = None
 
     async def open(self) -> None:
-        """Raises what ``History`` does."""
-        loop = asyncio.get_running_loop()
-        self._history = await loop.run_in_executor(self._thread, History, self._path, self._settings)
+        """
+        Raises:
+            StorageDamaged, StorageFailed: the file is not what it should be, or cannot be read or written.
+        """
+        self._history = await self._run(lambda: History(self._path, self._settings))
 
     async def do(self, action: Callable[Concatenate[History, P], T], *arguments: P.args, **options: P.kwargs) -> T:
-        """``await ledger.do(History.recall, peer, ...)``. Raises what the method does.
+        """``await ledger.do(History.recall, peer, ...)``. What has begun is finished, whoever cancels.
 
-        What has begun is finished, whoever cancels.
+        Raises:
+            StorageDamaged, StorageFailed: the disk is full, for instance.
+            ApplicationError: as the method does.
         """
         history = self._history
         if history is None:
             raise RuntimeError("the history is not open")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: action(history, *arguments, **options))
+        return await self._run(lambda: action(history, *arguments, **options))
+
+    async def _run(self, action: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, action)
+        except sqlite3.DatabaseError as error:
+            damaged = error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+            kind = StorageDamaged if damaged else StorageFailed
+            raise kind(path=str(self._path), reason=str(error)) from error
 
     def reload(self, settings: Settings) -> None:
         """The limits are others from now on."""

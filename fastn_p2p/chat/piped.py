@@ -47,10 +47,9 @@ class Piped:
         self._timeout = timeout
         self._joined = asyncio.Event()
         self._said: set[str] = set()
-        self._open: set[str] = set()
-        """What was said and is not delivered, as far as is known."""
-        self._marked: set[str] = set()
-        """What is delivered."""
+        self._told: set[str] = set()
+        """What was kept, and told so."""
+        self._delivered: set[str] = set()
         self._news = asyncio.Event()
 
     async def run(self) -> None:
@@ -71,8 +70,8 @@ class Piped:
                 self._put(event)
                 if isinstance(event, Line):
                     await self._conversation.shown(event)
-                if isinstance(event, Line | Marked) and event.mark != "kept":
-                    self._marked.add(event.id)
+                if isinstance(event, Line | Marked):
+                    (self._told if event.mark == "kept" else self._delivered).add(event.id)
                     self._news.set()
 
     def _put(self, event: Event) -> None:
@@ -100,18 +99,20 @@ class Piped:
                 id = secrets.token_hex(16)
                 self._said.add(id)
                 await self._conversation.say(text, id=id)
+        await self._all_in(self._told, self._delivered)
         if self._until_delivered:
-            await self._delivered()
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._all_in(self._delivered)
+            except TimeoutError:
+                raise DeadlineExceeded(seconds=self._timeout or 0.0) from None
         raise _Over
 
-    async def _delivered(self) -> None:
-        try:
-            async with asyncio.timeout(self._timeout):
-                while not self._said <= self._marked:
-                    self._news.clear()
-                    await self._news.wait()
-        except TimeoutError:
-            raise DeadlineExceeded(seconds=self._timeout or 0.0) from None
+    async def _all_in(self, *known: set[str]) -> None:
+        """Returns once everything that was said is in one of these."""
+        while not self._said <= set().union(*known):
+            self._news.clear()
+            await self._news.wait()
 
 
 async def _lines() -> AsyncIterator[str]:

@@ -6,6 +6,7 @@ is written above them for good.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from contextlib import aclosing
 from typing import Final
@@ -68,6 +69,7 @@ class ChatTerminal:
         self._presence = ""
         self._trouble = ""
         self._failed = ""
+        self._unsent: asyncio.Queue[str] = asyncio.Queue()
         self._interrupted = False
         self._prompt: PromptSession[str] = PromptSession(
             self._above_the_editor,
@@ -87,7 +89,7 @@ class ChatTerminal:
             ApplicationError, P2PError: the conversation cannot go on.
         """
         try:
-            await together(self._follow(), self._edit())
+            await together(self._follow(), self._edit(), self._send())
         except _Over:
             return self._interrupted
         finally:
@@ -146,22 +148,28 @@ class ChatTerminal:
             try:
                 text = await self._prompt.prompt_async()
             except EOFError:
+                await self._unsent.join()
                 raise _Over from None
             except KeyboardInterrupt:
                 self._interrupted = True
                 raise _Over from None
             text = text.strip()
-            if text:
-                await self._say(text)
-
-    async def _say(self, text: str) -> None:
-        self._failed = ""
-        try:
             for start in range(0, len(text), MAX_TEXT):
-                await self._conversation.say(text[start : start + MAX_TEXT])
-        except (ApplicationError, P2PError) as error:
-            self._failed = f"not sent: {shown(str(error))}"
-            self._prompt.default_buffer.text = text
+                self._unsent.put_nowait(text[start : start + MAX_TEXT])
+
+    async def _send(self) -> None:
+        """What was typed, in order. Editing goes on meanwhile: it can take a while when the daemon is coming back."""
+        while True:
+            text = await self._unsent.get()
+            self._failed = "sending"
+            try:
+                await self._conversation.say(text)
+            except (ApplicationError, P2PError) as error:
+                self._failed = f"not sent (arrow up brings it back): {shown(str(error))}"
+            else:
+                self._failed = ""
+            self._unsent.task_done()
+            self._prompt.app.invalidate()
 
     def _keys(self) -> KeyBindings:
         keys = KeyBindings()

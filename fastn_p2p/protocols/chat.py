@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fastn_p2p_client.errors import ApplicationError, BadMessage
+from fastn_p2p_client.errors import ApplicationError, BadMessage, Overloaded
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request, stream
 from fastn_p2p_client.session import Session
@@ -44,8 +44,11 @@ from ..concurrency import together
 __all__ = ["Chat"]
 
 MAX_SESSIONS: Final = 16
-"""By which one peer says that it is here; and terminals of the owner's."""
+"""By which one peer says that it is here."""
 _MAX_TERMINALS: Final = 64
+"""Of the owner's."""
+_MAX_CALLS: Final = 4
+"""Of one peer at a time; its binding makes one."""
 
 _shown: Final = msgspec.msgpack.Decoder(Shown)
 
@@ -64,6 +67,7 @@ class Chat(Protocol):
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
         self._couriers: dict[str, Courier] = {}
+        self._calls: Counter[str] = Counter()
         self._sessions: Counter[str] = Counter()
 
     async def on_activate(self) -> None:
@@ -86,10 +90,8 @@ class Chat(Protocol):
 
     @request
     async def answer(self, request: Request, peer: Peer) -> Done | Line | Lines | KnownList:
-        if isinstance(request, Deliver):
-            return await self._deliver(peer.key.id52, request)
-        if isinstance(request, Viewed):
-            return await self._viewed(peer.key.id52, request)
+        if isinstance(request, Deliver | Viewed):
+            return await self._answer_peer(request, peer.key.id52)
         self._check_owner(peer)
         if isinstance(request, Say):
             return await self._say(request)
@@ -99,6 +101,18 @@ class Chat(Protocol):
                 await self._ledger.do(History.recall, request.peer, request.conversation, request.before, request.limit)
             )
         return KnownList(await self._ledger.do(History.conversations))
+
+    async def _answer_peer(self, request: Deliver | Viewed, peer: str) -> Done:
+        if self._calls[peer] >= _MAX_CALLS:
+            raise Overloaded(what="messages of one peer at a time", limit=_MAX_CALLS)
+        self._calls[peer] += 1
+        try:
+            work = self._deliver(peer, request) if isinstance(request, Deliver) else self._viewed(peer, request)
+            return await work
+        finally:
+            self._calls[peer] -= 1
+            if not self._calls[peer]:
+                del self._calls[peer]
 
     async def _say(self, request: Say) -> Line:
         self._check_other(request.peer)

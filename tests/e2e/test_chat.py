@@ -333,6 +333,17 @@ def test_misuse(world: World, arguments: list[str], code: int, words: str) -> No
     assert "Traceback" not in done.stderr
 
 
+def test_an_identity_without_the_protocol_is_told_how_to_get_it(world: World) -> None:
+    world.one.identity("eve", echo=False)
+    with world.one.client() as client:
+        try:
+            done = world.one.cli("chat", "bob", "--as", "eve", input="hello\n")
+        finally:
+            client.control(SetOnline("eve", False))
+    assert (done.returncode, done.stdout) == (7, "")
+    assert "add-protocol IDENTITY --protocol Chat" in done.stderr
+
+
 def test_a_conversation_in_a_terminal(world: World) -> None:
     """Typed while messages arrive and the window changes; what a peer sends moves no cursor."""
     here = "--conversation", "terminal"

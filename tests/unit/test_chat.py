@@ -41,7 +41,7 @@ from fastn_p2p.chat.rooms import Place, Rooms
 from fastn_p2p.chat.settings import Settings
 from fastn_p2p.chat.terminal import wrapped
 from fastn_p2p.chat.text import one_line, shown
-from fastn_p2p_client.errors import ApplicationError, BadMessage, ConnectionLost, Denied, StorageDamaged
+from fastn_p2p_client.errors import ApplicationError, BadMessage, ConnectionLost, Denied, StorageDamaged, StorageFailed
 from fastn_p2p_client.testing import session_pair
 from tests.unit.scenario import a_few_turns, play
 
@@ -177,6 +177,24 @@ def test_what_was_kept_is_there_after_a_restart_and_another_version_is_left_alon
     other.close()
     with pytest.raises(StorageDamaged):
         History(path, Settings())
+
+
+def test_a_file_that_is_no_history_is_said_to_be_damaged(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "chat.db"
+        path.write_bytes(b"no database" * 1000)
+        ledger = Ledger(path, Settings())
+        with pytest.raises(StorageDamaged):
+            await ledger.open()
+        await ledger.close()
+        path.unlink()
+        path.mkdir()
+        ledger = Ledger(path, Settings())
+        with pytest.raises(StorageFailed):
+            await ledger.open()
+        await ledger.close()
+
+    play(scenario)
 
 
 # ── what is brought ──────────────────────────────────────────────────────────────────────────────
