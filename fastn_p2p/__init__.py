@@ -20,6 +20,7 @@ Layout
 ``splicing``    a connection joined to a session, for both ends of a tunnel; ``sockets`` and ``addresses`` are under it
 ``concurrency`` work that is done at once, and ends together
 ``protocols``   the protocols that come with the daemon, one per module
+``chat``        what the protocol ``Chat`` and the command ``fastn-p2p chat`` are made of
 ``files``       what the protocol ``FileTransfer`` and the commands ``fastn-p2p files`` are made of
 
 The other packages, in the direction in which they may import each other: ``fastn_p2p_supervisor`` starts and watches

@@ -30,6 +30,7 @@ COMMANDS: Final = (
     "call",
     "stream",
     "forward",
+    "chat",
     "ticket",
     "peer",
     "files",

@@ -225,6 +225,23 @@ def test_tunnel(tmp_path: Path) -> None:
             assert forward.wait(10) == 0
 
 
+def test_chat(tmp_path: Path) -> None:
+    """alice writes while bob is away; he finds it when he comes."""
+    bob, alice = Machine(tmp_path, "bob"), Machine(tmp_path, "alice")
+    with bob.daemon(), alice.daemon():
+        for machine, name in ((bob, "bob"), (alice, "alice")):
+            machine.shell(f"fastn-p2p create-identity {name}; fastn-p2p identity-online {name}")
+            machine.shell(f"fastn-p2p ticket {name} > {name}.ticket")
+        setup = block("run: chat, bob")
+        bob.shell(setup)
+        alice.shell(setup.replace("alice", "ALICE").replace("bob", "alice").replace("ALICE", "bob"))
+        bob.shell("fastn-p2p identity-offline bob")
+        assert alice.shell(block("run: chat, alice")) == block("output: chat")
+        bob.shell("fastn-p2p identity-online bob")
+        read = "fastn-p2p chat alice --last 1 < /dev/null | cut -f 2-"
+        eventually(lambda: bob.shell(read) == "alice\tdinner at eight?\n", "it has come", 30)
+
+
 def commands() -> set[str]:
     """Every command as it is typed."""
     import typer

@@ -153,7 +153,7 @@ def test_call_prints_the_reply_as_one_line_of_json(
     stdin(monkeypatch, '{"message": "Hello P2P!"}\n')
     daemon.reply = {"echoed": "Grüße\nP2P", "raw": b"\x00\xff", "at": [1, 2.5, None]}
     assert main(["call", "bob", "Echo"]) == 0
-    assert daemon.called == [(None, None, "bob", "Echo", "default", {"message": "Hello P2P!"}, 10.0)]
+    assert daemon.called == [(None, None, "bob", "Echo", "default", {"message": "Hello P2P!"}, 10.0, False)]
     out, err = capsys.readouterr()
     assert err == ""
     assert out == '{"echoed":"Grüße\\nP2P","raw":"AP8=","at":[1,2.5,null]}\n'

@@ -1,0 +1,25 @@
+"""The config of ``Chat``: how much a binding keeps."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, TypeAlias
+
+import msgspec
+
+__all__ = ["Settings"]
+
+_MIB: Final = 1024 * 1024
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of what is over, the oldest messages go; what waits to be delivered never does."""
+
+    history: _Count = 10_000
+    """Messages that are kept of all conversations with one peer."""
+    history_bytes: Annotated[int, msgspec.Meta(ge=_MIB // 16, le=1024 * _MIB)] = 8 * _MIB
+    """Bytes of their texts."""
+    waiting: _Count = 1_000
+    """One's own messages that may wait for one peer; one more is refused."""
+    peers: _Count = 500
+    """Peers of whom messages are kept; those of one more are refused."""
