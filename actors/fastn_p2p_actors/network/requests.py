@@ -173,7 +173,7 @@ class Requests:
         if not isinstance(binding, Binding):
             origin.on_failure(binding)
             return None
-        if not binding.access.admits(source):
+        if not binding.admits(source):
             origin.on_failure(Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return None
         server = binding.pick() if binding.in_flight < MAX_CALLS_PER_BINDING else None
