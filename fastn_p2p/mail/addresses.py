@@ -1,0 +1,59 @@
+"""From what the owner calls a receiver to its public key."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from fastn_p2p_client.errors import PeerNameUnknown
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.tickets import Ticket
+
+__all__ = ["Addresses"]
+
+_FRESH: Final = 1.0
+"""Seconds for which a look into the address book counts."""
+_SHORTEST_KEY: Final = 40
+"""What is shorter is a name, and no mistyped ID52."""
+
+
+class Addresses:
+    """Used inside one event loop.
+
+    Args:
+        book: asks for the address book: name → ID52.
+        clock: seconds that only go up.
+    """
+
+    def __init__(
+        self, book: Callable[[], Awaitable[dict[str, str]]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._ask = book
+        self._clock = clock
+        self._book: dict[str, str] = {}
+        self._looked = float("-inf")
+        self._looking = asyncio.Lock()
+
+    async def find(self, to: str) -> tuple[PublicKey, str]:
+        """Whom a petname, an ID52 or a ticket means, and how to address them from now on, also under another name.
+
+        Raises:
+            InvalidKey, InvalidTicket, PeerNameUnknown: nobody.
+            P2PError: the address book cannot be asked.
+        """
+        if Ticket.looks_like(to):
+            ticket = Ticket(to)
+            return ticket.identity, str(ticket)
+        key = PublicKey(to if len(to) >= _SHORTEST_KEY else await self._named(to))
+        return key, key.id52
+
+    async def _named(self, name: str) -> str:
+        async with self._looking:
+            if self._clock() - self._looked > _FRESH:
+                self._book, self._looked = await self._ask(), self._clock()
+        try:
+            return self._book[name]
+        except KeyError:
+            raise PeerNameUnknown(name=name[:64]) from None

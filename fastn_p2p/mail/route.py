@@ -1,0 +1,221 @@
+"""The way from one outbox to one mailbox: a single delivery at a time, so that the order stays.
+
+::
+
+    delivered or refused    the next ones at once
+    turned away             after a pause; bounced when it lasts: no Mail there, no such mailbox, no room in it
+    denied                  bounced at once
+    anything else           after a pause, or as soon as the peer comes online; bounced when mails are too old
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from fastn_p2p_client.errors import (
+    ApplicationError,
+    BadReply,
+    BadRequest,
+    CredentialError,
+    Denied,
+    HandlerFailed,
+    InstanceNotFound,
+    InvalidTicket,
+    P2PError,
+    PayloadTooLarge,
+    ProtocolNotFound,
+    StorageFailed,
+)
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.mail.messages import Deliver, Parcel, Receipt
+from fastn_p2p_client.tickets import Ticket
+
+from .backoff import Backoff
+from .outbox import Outbox, Pair
+from .settings import Settings
+
+__all__ = ["Carrier", "Route"]
+
+_TIMEOUT: Final = 30.0
+_SLOWEST: Final = 32 * 1024
+"""Bytes in a second that a delivery is given time for, on top."""
+_SOON: Final = 1.0
+"""Seconds: the longest pause between two attempts at a peer who is said to be online, and between two questions."""
+_TURNED_AWAY: Final = (
+    ProtocolNotFound,
+    InstanceNotFound,
+    BadRequest,
+    BadReply,
+    HandlerFailed,
+    PayloadTooLarge,
+    ApplicationError,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Carrier(Protocol):
+    """What a route needs of the way to other people."""
+
+    def deliver(self, to: str, instance: str, delivery: Deliver, timeout: float) -> Awaitable[Receipt]: ...
+
+    def online(self, peer: PublicKey, timeout: float) -> Awaitable[object]:
+        """Returns once the peer is online, as far as can be told; may raise, and may return at once."""
+        ...
+
+
+class Route:
+    """Carries what waits for one mailbox; ``run`` ends when nothing waits any more.
+
+    Args:
+        stream, instance: which outbox it is, and its own mailbox.
+        now: milliseconds since 1970.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        outbox: Outbox,
+        carrier: Carrier,
+        settings: Callable[[], Settings],
+        stream: bytes,
+        instance: str,
+        *,
+        now: Callable[[], int],
+        backoff: Backoff,
+    ) -> None:
+        self._pair = pair
+        self._peer = PublicKey(pair.recipient)
+        self._outbox = outbox
+        self._carrier = carrier
+        self._settings = settings
+        self._stream = stream
+        self._instance = instance
+        self._now = now
+        self._backoff = backoff
+        self._said_online = Backoff(longest=_SOON)
+        self._kicked = asyncio.Event()
+
+    def kick(self) -> None:
+        """Try now, whatever the pause."""
+        self._kicked.set()
+
+    async def run(self) -> None:
+        """Until nothing waits."""
+        while True:
+            try:
+                parcels = await self._outbox.batch(self._pair)
+                if not parcels:
+                    return
+                if not await self._bounced_by_age(parcels[0]):
+                    await self._attempt(parcels)
+            except StorageFailed as error:
+                log.error("mail for %s cannot be sent: %s", self._peer, error)
+                await self._pause(absent=False)
+            except Exception:  # a defect must not keep mail from being sent
+                log.exception("mail for %s cannot be sent", self._peer)
+                await self._pause(absent=False)
+
+    # ── one attempt ──────────────────────────────────────────────────────────────────────────────
+
+    async def _attempt(self, parcels: tuple[Parcel, ...]) -> None:
+        delivery = Deliver(self._stream, self._instance, parcels)
+        way = await self._outbox.way(self._pair)
+        timeout = _TIMEOUT + sum(len(parcel.letter) for parcel in parcels) / _SLOWEST
+        self._kicked.clear()
+        try:
+            receipt = await self._carrier.deliver(way.address, self._pair.instance, delivery, timeout)
+        except Denied as error:
+            await self._outbox.bounce(self._pair, str(error))
+        except _TURNED_AWAY as error:
+            await self._turned_away(str(error))
+        except (InvalidTicket, CredentialError) as error:
+            if Ticket.looks_like(way.address):  # it was good when the mail was written
+                await self._outbox.forget_ticket(self._pair)
+            else:
+                await self._failed(error)
+        except P2PError as error:
+            await self._failed(error)
+        else:
+            await self._received(parcels, receipt)
+
+    async def _received(self, parcels: tuple[Parcel, ...], receipt: Receipt) -> None:
+        moved = receipt.settled >= parcels[0].sequence
+        if moved:
+            await self._outbox.settle(self._pair, parcels, receipt)
+            self._backoff.reset()
+            self._said_online.reset()
+        if receipt.full or not moved:
+            await self._turned_away(receipt.full or "it has taken nothing and does not say why")
+
+    async def _turned_away(self, reason: str) -> None:
+        since = await self._outbox.trouble(self._pair, reason, refused=True)
+        now = self._now()
+        if since is not None and now - since >= self._settings().refused_after * 1000:
+            await self._outbox.bounce(self._pair, reason)
+        else:
+            await self._pause(absent=False)
+
+    async def _failed(self, error: P2PError) -> None:
+        await self._outbox.trouble(self._pair, str(error), refused=False)
+        await self._pause(absent=True)
+
+    async def _bounced_by_age(self, oldest: Parcel) -> bool:
+        limit = self._settings().bounce_after
+        before = self._now() - int(limit * 1000)
+        if oldest.sent > before:
+            return False
+        way = await self._outbox.way(self._pair)
+        words = f"it was not delivered within {_span(limit)}"
+        await self._outbox.bounce(self._pair, f"{words}: {way.trouble}" if way.trouble else words, before=before + 1)
+        return True
+
+    # ── between two attempts ─────────────────────────────────────────────────────────────────────
+
+    async def _pause(self, *, absent: bool) -> None:
+        """Until the next attempt. Somebody who was ``absent`` may be back before the pause is over."""
+        pause = self._backoff.pause()
+        if not absent:
+            await self._wait(self._kicked.wait(), pause)
+            return
+        least = min(pause, self._said_online.pause())
+        if await self._wait(self._kicked.wait(), least) or pause <= least:
+            return
+        await self._wait(self._back_or_kicked(pause), pause - least)
+
+    async def _back_or_kicked(self, timeout: float) -> None:
+        async with asyncio.TaskGroup() as group:
+            kicked = group.create_task(self._kicked.wait())
+            back = group.create_task(self._back(timeout))
+            await asyncio.wait([kicked, back], return_when=asyncio.FIRST_COMPLETED)
+            for task in (kicked, back):
+                task.cancel()
+
+    async def _back(self, timeout: float) -> None:
+        """Returns when the peer is online."""
+        while True:
+            try:
+                await self._carrier.online(self._peer, timeout)
+            except P2PError:  # a process of our own daemon is missing
+                await asyncio.sleep(_SOON)
+            else:
+                return
+
+    async def _wait(self, event: Awaitable[object], seconds: float) -> bool:
+        """Whether it came before the time was over; also the age of a mail ends a wait."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, self._settings().bounce_after)):
+                await event
+                return True
+        return False
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} seconds"
