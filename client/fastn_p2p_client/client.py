@@ -269,6 +269,45 @@ class Client:
                 self._check_daemon()
                 raise
 
+    async def wait_until_online(self, identity: str | None, peer: str | PublicKey | Ticket, *, timeout: float) -> None:
+        """Return once ``peer`` can be called: at once when it is online, else as soon as it is.
+
+        It waits through restarts of the daemon's processes, and for daemons that have not been started yet. Whether
+        the peer serves some protocol, only a call tells; it may also have left again until then.
+
+        Args:
+            identity, peer: as in ``call``. The identity must be online.
+            timeout: seconds, at most 3600.
+
+        Raises:
+            DeadlineExceeded: the peer did not come online in time.
+            PeerUnknown: there is no such name in the address book.
+            P2PError: what else a call would end with that cannot be right however long it waits.
+        """
+        timeout = min(timeout, MAX_CALL_TIMEOUT)
+        deadline = asyncio.get_running_loop().time() + timeout
+        answer = None
+        while answer is None:
+            link = await self._reach_data(deadline)
+            left = self._left(deadline, timeout)
+            try:
+                answer = await link.exchange(
+                    m.encode(m.AwaitPeer(identity or "", str(peer), int(left * 1000))), b"", left
+                )
+            except DaemonBusy:
+                continue  # the connection ended before anything was sent
+            except DeadlineExceeded:
+                raise DeadlineExceeded(seconds=timeout) from None
+            except ConnectionLost:
+                self._check_daemon()
+                if link is not self._data:
+                    raise  # the client was closed
+        reply = decode_answer(_data_reply, answer.header)
+        if isinstance(reply, m.Done):
+            return
+        failure = refusal_from(reply, answer.payload)
+        raise DeadlineExceeded(seconds=timeout) if isinstance(failure, DeadlineExceeded) else failure
+
     # ── reaching the daemon ──────────────────────────────────────────────────────────────────────
 
     def _check_daemon(self) -> None:

@@ -31,6 +31,10 @@ MAX_CALLS_PER_PEER: Final = 8192
 MAX_CALLS_PER_BINDING: Final = 16384
 """Calls in flight at one binding, from everywhere; one more gets ``Overloaded``."""
 
+# Waiting for peers
+MAX_WAITS_PER_CLIENT: Final = 1024
+"""Peers that one program waits for at a time; one more gets ``Overloaded``."""
+
 # Sessions
 SESSION_WINDOW: Final = 1024 * 1024
 """Bytes of one direction of a session that a process takes before they have been consumed."""

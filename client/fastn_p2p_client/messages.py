@@ -28,6 +28,7 @@ __all__ = [
     "AddProtocol",
     "Announce",
     "ApplicationFailure",
+    "AwaitPeer",
     "BindingStatus",
     "Call",
     "Cancel",
@@ -382,6 +383,17 @@ class ApplicationFailure(Message, frozen=True, tag=62):
     message: str = ""
 
 
+class AwaitPeer(Message, frozen=True, tag=74):
+    """Answered by ``Done`` once the peer can be called: at once, or when it comes online; else by ``Failure``.
+
+    Fields as in ``Call``. Nobody waits any more once the connection has ended.
+    """
+
+    identity: str
+    peer: str
+    deadline_ms: int
+
+
 # ── data: sessions, both ways ────────────────────────────────────────────────────────────────────
 
 
@@ -551,6 +563,7 @@ Data: TypeAlias = (
     | Serve
     | Withdraw
     | Conclude
+    | AwaitPeer
     | Open
     | Opened
     | Chunk

@@ -110,6 +110,10 @@ class Client:
         """As ``Client.connect``."""
         return Session(run(self._client.connect(identity, peer, protocol, instance, initial, timeout=timeout)))
 
+    def wait_until_online(self, identity: str | None, peer: str | PublicKey | Ticket, *, timeout: float) -> None:
+        """As ``Client.wait_until_online``."""
+        run(self._client.wait_until_online(identity, peer, timeout=timeout))
+
 
 @overload
 def call(

@@ -61,6 +61,7 @@ DATA: Final = [
     m.Serve("alice", "Echo", "default", ("everyone",), NO_GRANT),
     m.Withdraw("alice", "Echo", "default"),
     m.Conclude("alice"),
+    m.AwaitPeer("alice", "carol", 1000),
 ]
 
 

@@ -163,6 +163,7 @@ VALID: Final[dict[str, list[Any]]] = {
         m.Serve("alice", "Echo", "default", ("everyone",), bytes(16)),
         m.Withdraw("alice", "Echo", "default"),
         m.Conclude("alice"),
+        m.AwaitPeer("alice", "nobody", 100),
         network.Manage(bytes(16)),
         network.PutPeer("fastn1abc", "nobody"),
         network.DropPeer("nobody"),

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.credentials import CLOCK_SKEW, Delegation, PeerRecord, read_record
+from fastn_p2p_actors.network import connection as connection_module
 from fastn_p2p_actors.network import routes as routes_module
 from fastn_p2p_actors.network.address_book import AddressBook
 from fastn_p2p_actors.network.connection import Conversation, PeerConnection
@@ -225,6 +226,16 @@ class StubOwner:
 
         return read_delegation(delegation)
 
+    def __init__(self, online: dict[bytes, bytes] | None = None) -> None:
+        self.online = online if online is not None else {}
+        self.introduced: list[bytes] = []
+
+    def introduction_for(self, identity: bytes) -> bytes | None:
+        return self.online.get(identity)
+
+    def on_introduced(self, _connection: PeerConnection, identity: bytes) -> None:
+        self.introduced.append(identity)
+
     def on_superseded(self, _connection: PeerConnection, by: PeerConnection) -> None:
         """Nobody minds."""
 
@@ -232,15 +243,15 @@ class StubOwner:
         """Nobody minds."""
 
 
-def new_connection() -> PeerConnection:
+def new_connection(owner: StubOwner | None = None, wall: Callable[[], float] = lambda: NOW) -> PeerConnection:
     raw = SimpleNamespace(
         remote_id=lambda: SimpleNamespace(to_bytes=lambda: ENDPOINT), close=lambda _code, _reason: None
     )
     return PeerConnection(
         cast(Any, raw),
-        cast(Conversation, StubOwner()),
+        cast(Conversation, owner or StubOwner()),
         outgoing=True,
-        wall=lambda: NOW,
+        wall=wall,
         intake=Intake(),
     )
 
@@ -292,5 +303,69 @@ def test_the_end_of_the_connection_ends_the_waiting() -> None:
             await waiting
         with pytest.raises(P2PError):
             await connection.want(KEY)
+
+    asyncio.run(main())
+
+
+# ── identities that are not online yet ───────────────────────────────────────────────────────────
+
+
+def test_an_introduction_that_is_known_already_still_says_that_the_identity_is_online_now() -> None:
+    async def main() -> None:
+        owner, now = StubOwner(), NOW
+        connection = new_connection(owner, lambda: now)
+        shown = WireIntroduce(BOB.delegation())
+        connection.handle(shown, b"")
+        connection.ask_for(KEY)
+        wanting = asyncio.ensure_future(connection.want(KEY))
+        await asyncio.sleep(0)
+        assert owner.introduced == [KEY]
+        assert not wanting.done()
+        connection.handle(shown, b"")
+        await wanting
+        assert owner.introduced == [KEY, KEY]
+        now += 2 * DAY  # what has ended proves nothing
+        connection.handle(shown, b"")
+        assert owner.introduced == [KEY, KEY]
+        connection.close(0, "enough")
+
+    asyncio.run(main())
+
+
+def test_what_was_asked_for_in_vain_is_shown_once_when_it_comes_online() -> None:
+    async def main() -> None:
+        owner = StubOwner()
+        connection = new_connection(owner)
+        connection.handle(WireWant(KEY), b"")
+        connection.handle(WireWant(KEY), b"")
+        connection.came_online(b"k" * 32)
+        assert said(connection) == []
+        owner.online[KEY] = BOB.delegation()
+        for _ in range(2):
+            connection.came_online(KEY)
+        assert said(connection) == [WireIntroduce(BOB.delegation())]
+        connection.handle(WireWant(KEY), b"")
+        assert said(connection) == [WireIntroduce(BOB.delegation())]
+        connection.came_online(KEY)
+        assert said(connection) == []
+
+    asyncio.run(main())
+
+
+def test_of_too_many_that_are_asked_for_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_MAX_WANTS", 2)
+    first, second, third = (bytes([number]) * 32 for number in range(3))
+
+    async def main() -> None:
+        owner = StubOwner()
+        connection = new_connection(owner)
+        for identity in (first, second, first, third, b"no key", b"k" * 1000):
+            connection.handle(WireWant(identity), b"")
+        owner.online = dict.fromkeys((first, second, third), BOB.delegation())
+        shown = []
+        for identity in owner.online:
+            connection.came_online(identity)
+            shown.append(len(said(connection)))
+        assert shown == [1, 0, 1]
 
     asyncio.run(main())

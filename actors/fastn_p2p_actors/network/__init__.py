@@ -7,6 +7,7 @@ Layout
 ``calls``           calls of local programs; ``routes`` finds the way to a peer
 ``requests``        requests for whoever serves here; ``parking`` lets them wait for one that restarts
 ``sessions``        sessions, each a ``relay`` between two legs: local processes, or a ``stream_leg`` to a daemon
+``awaiting``        programs that wait for a peer to come online; ``lookout`` asks where it may appear
 ``registry``        who is online here and what they serve; ``access`` says to whom
 ``presence``        delegations and records of the identities that are online, renewed in time
 ``address_book``    peers by name; ``host_directory`` and ``resolvers`` find the others

@@ -24,6 +24,7 @@ from fastn_p2p_client.messages import (
     UNDECODABLE,
     Announce,
     ApplicationFailure,
+    AwaitPeer,
     Call,
     Cancel,
     Chunk,
@@ -55,10 +56,12 @@ from ..settings import NetworkSettings, program_subject
 from ..stage import Stage
 from .access import AccessList
 from .address_book import AddressBook
+from .awaiting import Awaiting
 from .calls import Calls
 from .connection import PeerConnection
 from .endpoint import NetworkEndpoint
 from .host_directory import HostDirectory
+from .lookout import Lookout
 from .messages import (
     DropPeer,
     GetPeers,
@@ -123,6 +126,8 @@ class Network:
         self.calls = Calls(self.mailbox, self.registry, self.routes, self.requests, self.parking)
         self.sessions = Sessions(self.mailbox, self.registry, self.routes, self.book, self.parking)
         self.pool = self.routes.pool = Pool(self.endpoint, self, wall=self._wall)
+        self._lookout = Lookout(self.pool, self.routes, self._hosts, self.book)
+        self.awaiting = Awaiting(self.mailbox, self.registry, self.routes, self.parking, self._lookout)
         self.presence = Presence(
             self.endpoint, vault, self.registry, self._hosts, self.book, settings.grant_key, self._wall
         )
@@ -141,6 +146,7 @@ class Network:
         self.calls.close()
         self.requests.close()
         self.sessions.close()
+        self.awaiting.close()
         self.presence.close()
         self.pool.close()
         for task in self._tasks:
@@ -160,6 +166,10 @@ class Network:
         found = self.registry.by_key(identity)
         return found.delegation if found is not None else None
 
+    def on_introduced(self, connection: PeerConnection, identity: bytes) -> None:
+        if self.awaiting.appeared(identity):
+            self.routes.heard(connection, identity)
+
     def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
         self.requests.on_request(connection, request, payload)
 
@@ -171,6 +181,7 @@ class Network:
 
     def on_hello(self, connection: PeerConnection) -> None:
         self.pool.greeted(connection)
+        self._lookout.connected(connection)
         self._neighbours.changed()
 
     def on_superseded(self, connection: PeerConnection, by: PeerConnection) -> None:
@@ -180,6 +191,7 @@ class Network:
         self.pool.forget(connection)
         self.routes.forget(connection)
         self.requests.on_connection_closed(connection)
+        self._lookout.lost(connection)
         self._neighbours.changed()
 
     # ── what arrives in the mailbox ──────────────────────────────────────────────────────────────
@@ -200,6 +212,9 @@ class Network:
         elif kind is Cancel:
             self.calls.on_cancel(sender, correlation)
             self.sessions.on_part(sender, correlation, header, message, payload)
+            self.awaiting.on_cancel(sender, correlation)
+        elif kind is AwaitPeer:
+            self.awaiting.on_await(sender, correlation, message)
         elif kind is Open:
             self.sessions.on_open(sender, correlation, message, payload)
         else:
@@ -212,6 +227,7 @@ class Network:
         self.calls.on_sender_gone(sender)
         self.requests.on_sender_gone(sender)
         self.sessions.on_sender_gone(sender)
+        self.awaiting.on_sender_gone(sender)
 
     def _fail(self, sender: Sender, correlation: bytes, error: P2PError) -> None:
         self.mailbox.send(sender, correlation, encode(Failure.of(error)))
@@ -236,6 +252,7 @@ class Network:
         if isinstance(message, Announce):
             self.presence.check_grant(message.identity, message.grant)
             await self.presence.announce(message.identity, sender)
+            self._came_online(message.identity)
             self.parking.registered()
             return Done()
         if isinstance(message, Serve):
@@ -273,6 +290,14 @@ class Network:
                 raise IdentityOffline(identity=message.identity)
         self.parking.registered()
         return Done()
+
+    def _came_online(self, name: str) -> None:
+        """Tell those who wait for it, here and at the other ends of connections."""
+        identity = self.registry.by_name(name)
+        if identity is not None:
+            self.awaiting.appeared(identity.raw)
+            for connection in self.pool.all():
+                connection.came_online(identity.raw)
 
     def _announced(self, name: str, sender: Sender) -> OnlineIdentity:
         identity = self.registry.by_name(name)

@@ -21,6 +21,7 @@ from fastn_p2p_client.errors import (
     P2PError,
     PayloadTooLarge,
 )
+from fastn_p2p_client.keys import KEY_BYTES
 from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_NAME, MAX_SESSIONS_PER_PEER
 from fastn_p2p_client.messages import ConnectionStatus
 from fastn_p2p_client.trace import TRACING, mark
@@ -68,6 +69,8 @@ _CHANNEL_PRIORITY: Final = 1
 """Of QUIC's streams, whose default is 0: what is said on the channel leaves before what sessions have queued."""
 _MAX_INTRODUCED: Final = 4096
 """Delegations that are remembered as verified."""
+_MAX_WANTS: Final = 1024
+"""Identities that the other side has asked for and that are not online here; the oldest is forgotten for one more."""
 _FRAME_COST: Final = 64
 """Bytes of memory that a queued frame takes beside its own."""
 _MAX_STREAMS: Final = MAX_SESSIONS_PER_PEER * 5 // 4
@@ -100,6 +103,10 @@ class Conversation(Protocol):
 
     def introduction_for(self, identity: bytes) -> bytes | None:
         """Our own signed delegation for an identity that is online here."""
+        ...
+
+    def on_introduced(self, connection: PeerConnection, identity: bytes) -> None:
+        """The identity has shown that it is online at the other end, perhaps not for the first time."""
         ...
 
     def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None: ...
@@ -148,10 +155,12 @@ class PeerConnection:
         """Those that it took back before they came: a large one travels on a stream of its own. The owner's."""
         self.introductions = Introductions()
         """Who speaks through the other endpoint."""
-        self._introduced: set[bytes] = set()
-        """Delegations that have been verified here: sessions show them each time."""
+        self._introduced: dict[bytes, bytes] = {}
+        """Whose they are, of delegations that have been verified here: sessions show them each time."""
         self._shown: dict[bytes, bytes] = {}
         self._wanted: dict[bytes, asyncio.Future[None]] = {}
+        self._asked_for: dict[bytes, None] = {}
+        """What the other side wanted to be shown and could not be shown yet."""
         self._next_number = 0
         self._out: list[bytes] = []
         self._queued = 0
@@ -335,8 +344,26 @@ class PeerConnection:
         if future is None:
             future = self._wanted[identity] = self._loop.create_future()
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._write(frame(WireWant(identity)))  # each time: what it could not show before, it may be able to now
+        self._write(frame(WireWant(identity)))  # each time: it may have forgotten
         await asyncio.shield(future)
+
+    def ask_for(self, identity: bytes) -> None:
+        """Ask the other side to show ``identity`` as soon as it is online there; the owner is told when it has."""
+        self._write(frame(WireWant(identity)))
+        self.expect()
+
+    def came_online(self, identity: bytes) -> None:
+        """Show one of our identities to a side that has asked for it in vain."""
+        if identity in self._asked_for:
+            del self._asked_for[identity]
+            self._show(identity)
+
+    def _show(self, identity: bytes) -> bool:
+        """Whether there was anything to show: the identity is online here."""
+        introduction = self._owner.introduction_for(identity)
+        if introduction is not None:
+            self._write(frame(WireIntroduce(introduction)))
+        return introduction is not None
 
     def _write(self, data: bytes) -> None:
         if self.closed:
@@ -445,9 +472,7 @@ class PeerConnection:
         elif isinstance(message, WireIntroduce):
             self.on_introduce(message)
         elif isinstance(message, WireWant):
-            introduction = self._owner.introduction_for(message.identity)
-            if introduction is not None:
-                self._write(frame(WireIntroduce(introduction)))
+            self._on_want(message.identity)
         elif isinstance(message, WirePing):
             if not self._out or self._out[-1] is not _PONG:
                 self._write(_PONG)
@@ -455,6 +480,15 @@ class PeerConnection:
             self.manners.answered()
         elif isinstance(message, WireHello):
             self._on_hello(message)
+
+    def _on_want(self, identity: bytes) -> None:
+        self.used_at = self._loop.time()
+        if self._show(identity) or len(identity) != KEY_BYTES:
+            return
+        self._asked_for.pop(identity, None)
+        if len(self._asked_for) >= _MAX_WANTS:
+            del self._asked_for[next(iter(self._asked_for))]
+        self._asked_for[identity] = None
 
     def _on_hello(self, hello: WireHello) -> None:
         if hello.version != WIRE_VERSION:
@@ -485,21 +519,25 @@ class PeerConnection:
 
     def on_introduce(self, message: WireIntroduce) -> None:
         """The other side shows that an identity speaks through its endpoint."""
-        if message.delegation in self._introduced:
-            return
-        try:
-            delegation = self._owner.check_introduction(self, message.delegation)
-            self.introductions.add(delegation)
+        identity = self._introduced.get(message.delegation)
+        if identity is None:
+            try:
+                delegation = self._owner.check_introduction(self, message.delegation)
+                self.introductions.add(delegation)
+            except (CredentialError, BadMessage, Overloaded) as error:
+                log.warning("introduction over %s refused: %s", self.name, error)
+                self.introductions.rejection = error
+                return
+            identity = delegation.identity
             if len(self._introduced) >= _MAX_INTRODUCED:
                 self._introduced.clear()
-            self._introduced.add(message.delegation)
-        except (CredentialError, BadMessage, Overloaded) as error:
-            log.warning("introduction over %s refused: %s", self.name, error)
-            self.introductions.rejection = error
-            return
-        wanted = self._wanted.pop(delegation.identity, None)
+            self._introduced[message.delegation] = identity
+        elif not self.introductions.hold(identity, self._wall()):
+            return  # it has ended meanwhile, or a newer one has taken its place
+        wanted = self._wanted.pop(identity, None)
         if wanted is not None and not wanted.done():
             wanted.set_result(None)
+        self._owner.on_introduced(self, identity)
 
     def _on_request(self, request: WireRequest, payload: bytes) -> None:
         try:

@@ -75,6 +75,13 @@ class HostDirectory:
         for id52 in list(self._published):
             self.withdraw(PublicKey(id52))
 
+    def changed_at(self) -> int:
+        """Another number whenever a record has come, gone or been replaced; costs one look at the directory."""
+        try:
+            return 0 if self.problem else self._path.stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def records_of(self, key: bytes) -> list[PeerRecord]:
         """Genuine records of the identity, from daemons that are or were here; newest first."""
         if self.problem:

@@ -25,6 +25,8 @@ class Candidate(msgspec.Struct, frozen=True):
     address: Address
     delegation: Delegation
     """The newest known; when it has ended, the endpoint must show a newer one."""
+    sequence: int
+    """Of the newest record that names the endpoint."""
 
 
 def candidates(key: bytes, resolvers: Sequence[Resolver]) -> list[Candidate]:
@@ -32,15 +34,19 @@ def candidates(key: bytes, resolvers: Sequence[Resolver]) -> list[Candidate]:
     delegations: dict[bytes, Delegation] = {}
     relays: dict[bytes, dict[str, None]] = {}
     addresses: dict[bytes, dict[str, None]] = {}
+    sequences: dict[bytes, int] = {}
     for resolver in resolvers:
         for record in resolver.records_of(key):
             for delegation in record.delegations:
                 known = delegations.get(delegation.endpoint)
                 if known is None or known.not_after < delegation.not_after:
                     delegations[delegation.endpoint] = delegation
+                sequences[delegation.endpoint] = max(record.sequence, sequences.get(delegation.endpoint, 0))
                 relays.setdefault(delegation.endpoint, {}).update(dict.fromkeys(record.relays))
                 addresses.setdefault(delegation.endpoint, {}).update(dict.fromkeys(record.addresses))
     return [
-        Candidate(Address(endpoint, tuple(relays[endpoint]), tuple(addresses[endpoint])), delegation)
+        Candidate(
+            Address(endpoint, tuple(relays[endpoint]), tuple(addresses[endpoint])), delegation, sequences[endpoint]
+        )
         for endpoint, delegation in delegations.items()
     ]

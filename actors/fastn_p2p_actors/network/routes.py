@@ -84,13 +84,11 @@ class Routes:
             PeerOffline: it is an identity of this daemon.
             PeerUnreachable: with the first reason.
         """
-        known = candidates(target, [*self._ticket_resolver(peer), *self._resolvers])
+        known = candidates(target, self._resolvers_for(peer))
         if not known:
             raise PeerUnknown(peer=shown(target, peer))
         reasons: list[str] = []
-        for candidate in known:
-            if self.pool is not None and candidate.address.endpoint == self.pool.own_endpoint:
-                continue  # it is this daemon's own identity, and not online
+        for candidate in self._elsewhere(known):
             try:
                 connection = await self._try(target, candidate)
                 if connection.closed:  # while this task waited for its turn
@@ -104,8 +102,17 @@ class Routes:
             raise PeerOffline(peer=shown(target, peer))
         raise PeerUnreachable(peer=shown(target, peer), reason=reasons[0])
 
-    def _ticket_resolver(self, peer: str) -> list[Resolver]:
-        return [_TicketResolver(peer)] if Ticket.looks_like(peer) else []
+    def known(self, target: bytes, peer: str) -> list[Candidate]:
+        """Other daemons' endpoints through which ``target`` may speak, as far as any resolver knows."""
+        return self._elsewhere(candidates(target, self._resolvers_for(peer)))
+
+    def _resolvers_for(self, peer: str) -> list[Resolver]:
+        return [_TicketResolver(peer), *self._resolvers] if Ticket.looks_like(peer) else list(self._resolvers)
+
+    def _elsewhere(self, known: list[Candidate]) -> list[Candidate]:
+        """Without our own endpoint: who speaks through that is an identity of this daemon."""
+        own = self.pool.own_endpoint if self.pool is not None else b""
+        return [candidate for candidate in known if candidate.address.endpoint != own]
 
     async def _try(self, target: bytes, candidate: Candidate) -> PeerConnection:
         if self.pool is None:
@@ -142,6 +149,11 @@ class Routes:
             route.introductions.add(delegation)
         self._routes[delegation.identity] = route or connection
         return delegation
+
+    def heard(self, connection: PeerConnection, target: bytes) -> None:
+        """``target`` has just shown itself over it: calls from now on take the way to that endpoint."""
+        route = self.pool.open_to(connection.endpoint) if self.pool is not None else None
+        self._routes[target] = route if route is not None and route.ready.done() else connection
 
     def _retire_others(self, delegation: Delegation) -> None:
         """It may be the first of a new transport key: the one before speaks no more, also where it was heard before."""
