@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastn_p2p_client.errors import InternalError
-from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail.messages import PROTOCOL, Deliver, Receipt
 from fastn_p2p_client.messages import ListPeers, PeerList
 from fastn_p2p_client.protocol import BindingContext
@@ -24,8 +21,8 @@ class CallingCarrier:
             self._context.identity, to, PROTOCOL, instance, delivery, returns=Receipt, timeout=timeout
         )
 
-    async def online(self, peer: PublicKey, timeout: float) -> None:
-        await asyncio.sleep(timeout)
+    async def online(self, to: str, timeout: float) -> None:
+        await self._context.client.wait_until_online(self._context.identity, to, timeout=timeout)
 
     async def book(self) -> dict[str, str]:
         """The address book: name → ID52."""

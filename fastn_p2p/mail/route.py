@@ -63,8 +63,8 @@ class Carrier(Protocol):
 
     def deliver(self, to: str, instance: str, delivery: Deliver, timeout: float) -> Awaitable[Receipt]: ...
 
-    def online(self, peer: PublicKey, timeout: float) -> Awaitable[object]:
-        """Returns once the peer is online, as far as can be told; may raise, and may return at once."""
+    def online(self, to: str, timeout: float) -> Awaitable[object]:
+        """Returns once the peer is online, as far as can be told: maybe at once. May raise P2PError."""
         ...
 
 
@@ -199,8 +199,8 @@ class Route:
         """Returns when the peer is online."""
         while True:
             try:
-                await self._carrier.online(self._peer, timeout)
-            except P2PError:  # a process of our own daemon is missing
+                await self._carrier.online((await self._outbox.way(self._pair)).address, timeout)
+            except P2PError:  # it took too long, or a process of our own daemon is missing
                 await asyncio.sleep(_SOON)
             else:
                 return

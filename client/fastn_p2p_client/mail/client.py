@@ -48,11 +48,11 @@ from .messages import (
     Track,
 )
 
-__all__ = ["MailClient"]
+__all__ = ["DEFAULT_TIMEOUT", "MailClient"]
 
 T = TypeVar("T")
 
-_TIMEOUT: Final = 30.0
+DEFAULT_TIMEOUT: Final = 30.0
 _PAUSE: Final = 0.1
 """Seconds before something that broke is tried again."""
 _BROKEN: Final = (ConnectionLost, DaemonBusy, Overloaded)
@@ -111,7 +111,7 @@ class MailClient:
         *,
         instance: str = DEFAULT_INSTANCE,
         id: str = "",
-        timeout: float = _TIMEOUT,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> Accepted:
         """Hand a mail to the daemon. When this returns it is on disk, and it will arrive or come back.
 
@@ -147,7 +147,7 @@ class MailClient:
 
     async def track(self, id: str, *, wait: float = 0.0) -> OutboxEntry:
         """How a mail stands; waits up to so many seconds (at most 60) until it is delivered or has come back."""
-        return await self._ask(Track(id, min(wait, MAX_WAIT)), OutboxEntry, _TIMEOUT + wait)
+        return await self._ask(Track(id, min(wait, MAX_WAIT)), OutboxEntry, DEFAULT_TIMEOUT + wait)
 
     async def retry(self, *numbers: int) -> int:
         """Try again at once what waits or has come back: these of the outbox, or all. Returns how many that are."""
@@ -166,7 +166,7 @@ class MailClient:
             after: only mails with higher numbers: with that of the last one known, what is new.
             wait: seconds (at most 60) to wait while there is none.
         """
-        return await self._ask(List(after, limit, unread, min(wait, MAX_WAIT)), Listing, _TIMEOUT + wait)
+        return await self._ask(List(after, limit, unread, min(wait, MAX_WAIT)), Listing, DEFAULT_TIMEOUT + wait)
 
     async def follow(self, *, after: int = 0) -> AsyncIterator[Summary]:
         """Every mail with a higher number, those that are there and those that come, until you break off."""
@@ -183,7 +183,7 @@ class MailClient:
         """Delete mails from the mailbox; returns how many of them were there."""
         return (await self._ask(Delete(numbers), Count)).count
 
-    async def _ask(self, request: Request, returns: type[T], timeout: float = _TIMEOUT) -> T:
+    async def _ask(self, request: Request, returns: type[T], timeout: float = DEFAULT_TIMEOUT) -> T:
         if self._owner is None:
             self._owner = await find_owner(self._client, self._identity)
         name, key = self._owner
