@@ -24,7 +24,7 @@ from fastn_p2p_client.mail.messages import (
 from .bell import Bell
 from .database import Database
 from .letters import sealed
-from .room import occupied, occupy
+from .room import occupy
 from .schema import BOUNCED, DELIVERED, OUTBOX_ROOM, WAITING
 from .settings import Settings
 
@@ -74,6 +74,8 @@ class Outbox:
         self._database = database
         self._settings = settings
         self._now = now
+        self._ways: dict[Pair, str] = {}
+        """How pairs are addressed, as far as it is known to be on disk."""
         self.changed: Bell[OutboxEntry] = Bell()
 
     # ── for the owner ────────────────────────────────────────────────────────────────────────────
@@ -90,28 +92,29 @@ class Outbox:
         settings, now, mark = self._settings(), self._now(), digest.digest()
 
         def step(connection: sqlite3.Connection) -> Accepted:
-            known = connection.execute("SELECT number, accepted, digest FROM outbox WHERE id = ?", (id,)).fetchone()
-            if known is not None:
-                if known[2] != mark:
-                    raise ApplicationError("IdTaken", f"the id {id!r} is that of another mail")
-                return Accepted(id, known[0], known[1])
-            room = occupied(connection, OUTBOX_ROOM).plus(len(data))
+            number = _insert(
+                connection,
+                (id, mark, *pair, WAITING, now, now, "", letter.subject, len(data), len(letter.attachments), data),
+            )
+            if number is None:
+                return _recognised(connection, id, mark)
+            if self._ways.get(pair) != address:
+                connection.execute(
+                    "INSERT INTO route (recipient, instance, address) VALUES (?, ?, ?) "
+                    "ON CONFLICT DO UPDATE SET address = excluded.address",
+                    (*pair, address),
+                )
+            room = occupy(connection, OUTBOX_ROOM, 1, len(data))
             if room.messages > settings.max_outbox_messages or room.bytes > settings.max_outbox_bytes:
                 raise ApplicationError(
                     "OutboxFull",
                     "the outbox is full: wait until mails are delivered, or delete some (`fastn-p2p mail outbox`)",
                 )
-            connection.execute(
-                "INSERT INTO route (recipient, instance, address) VALUES (?, ?, ?) "
-                "ON CONFLICT DO UPDATE SET address = excluded.address WHERE address <> excluded.address",
-                (*pair, address),
-            )
-            values = (id, mark, *pair, WAITING, now, now, "", letter.subject, len(data), len(letter.attachments), data)
-            number = _insert(connection, values)
-            occupy(connection, OUTBOX_ROOM, 1, len(data))
             return Accepted(id, number, now)
 
-        return await self._database.write(step)
+        accepted = await self._database.write(step)
+        self._ways[pair] = address
+        return accepted
 
     async def entries(self, states: Sequence[OutboxState], after: int, limit: int) -> OutboxListing:
         """A page of what was sent, the oldest first."""
@@ -272,6 +275,7 @@ class Outbox:
 
     async def forget_ticket(self, pair: Pair) -> None:
         """From now on the recipient is addressed by its ID52."""
+        self._ways.pop(pair, None)
         query = "UPDATE route SET address = ? WHERE recipient = ? AND instance = ?"
         await self._database.write(lambda each: each.execute(query, (PublicKey(pair.recipient).id52, *pair)))
 
@@ -304,14 +308,23 @@ class Outbox:
             pass
 
 
-def _insert(connection: sqlite3.Connection, values: tuple[object, ...]) -> int:
-    """A new entry at the end; its number."""
-    (number,) = connection.execute(
+def _insert(connection: sqlite3.Connection, values: tuple[object, ...]) -> int | None:
+    """A new entry at the end; its number, or None when there is one with its id."""
+    row = connection.execute(
         "INSERT INTO outbox (id, digest, recipient, instance, state, accepted, changed, reason, subject, size, "
-        "attachments, letter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING number",
+        "attachments, letter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING number",
         values,
     ).fetchone()
-    return int(number)
+    return None if row is None else int(row[0])
+
+
+def _recognised(connection: sqlite3.Connection, id: str, mark: bytes) -> Accepted:
+    number, accepted, digest = connection.execute(
+        "SELECT number, accepted, digest FROM outbox WHERE id = ?", (id,)
+    ).fetchone()
+    if digest != mark:
+        raise ApplicationError("IdTaken", f"the id {id!r} is that of another mail")
+    return Accepted(id, number, accepted)
 
 
 def _bounce(connection: sqlite3.Connection, now: int, reason: str, condition: str, *values: object) -> None:

@@ -23,10 +23,11 @@ def occupied(connection: sqlite3.Connection, owner: bytes) -> Room:
     return Room(*row) if row else Room(0, 0)
 
 
-def occupy(connection: sqlite3.Connection, owner: bytes, messages: int, size: int) -> None:
-    """So many more; or fewer."""
-    connection.execute(
+def occupy(connection: sqlite3.Connection, owner: bytes, messages: int, size: int) -> Room:
+    """So many more, or fewer; what that makes."""
+    row = connection.execute(
         "INSERT INTO room VALUES (?1, ?2, ?3) "
-        "ON CONFLICT (owner) DO UPDATE SET messages = messages + ?2, bytes = bytes + ?3",
+        "ON CONFLICT (owner) DO UPDATE SET messages = messages + ?2, bytes = bytes + ?3 RETURNING messages, bytes",
         (owner, messages, size),
-    )
+    ).fetchone()
+    return Room(*row)
