@@ -30,6 +30,7 @@ EXITS: Final[dict[str, Exit]] = {
     "UnsafeName": Exit.USAGE,
     "BadLetter": Exit.HANDLER,
     "BadOrder": Exit.HANDLER,
+    "Rewound": Exit.HANDLER,
     "NotOwner": Exit.DENIED,
 }
 """How a command ends that the protocol refuses, by kind."""

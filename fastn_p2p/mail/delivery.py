@@ -38,7 +38,6 @@ class Delivery:
         self._instance = instance
         self._now = now
         self._chance = chance
-        self._stream = b""
         self._routes: dict[Pair, Route] = {}
         self._again: set[Pair] = set()
         """Something was accepted for them since their route has begun."""
@@ -46,7 +45,6 @@ class Delivery:
 
     async def start(self) -> None:
         """Goes on with what waits since earlier."""
-        self._stream = await self._outbox.stream()
         for pair in await self._outbox.pairs():
             self.wake(pair)
 
@@ -59,7 +57,6 @@ class Delivery:
                 self._outbox,
                 self._carrier,
                 self._settings,
-                self._stream,
                 self._instance,
                 now=self._now,
                 backoff=Backoff(chance=self._chance),

@@ -11,7 +11,7 @@ import msgspec
 
 from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.mail.messages import Deliver, Letter, Mail, Parcel, Receipt, Refusal, Summary
+from fastn_p2p_client.mail.messages import REWOUND, Deliver, Letter, Mail, Parcel, Receipt, Refusal, Summary
 from fastn_p2p_client.peer import Peer
 
 from .bell import Bell
@@ -57,7 +57,7 @@ class Mailbox:
         """Puts mails into the mailbox; they are on disk when this returns. What has come before is recognised.
 
         Raises:
-            ApplicationError: ``BadOrder``.
+            ApplicationError: ``BadOrder``, ``Rewound``.
         """
         sequences = [parcel.sequence for parcel in delivery.parcels]
         if any(one >= other for one, other in pairwise(sequences)):
@@ -163,8 +163,14 @@ class _Intake:
         self._full = ""
 
     def add(self, parcel: Parcel, letter: Letter | Refusal, name: str | None, now: int) -> bool:
-        """Whether the next one may follow."""
+        """Whether the next one may follow.
+
+        Raises:
+            ApplicationError: ``Rewound``.
+        """
         if parcel.sequence <= self._settled:
+            if parcel.sequence not in self._refused and self._is_new(parcel):
+                raise ApplicationError(REWOUND, "other mails have had these numbers: begin another stream")
             return True
         if isinstance(letter, Refusal):
             self._refused[parcel.sequence] = letter

@@ -53,6 +53,8 @@ class Way(NamedTuple):
 
     address: str
     """An ID52, or a ticket of the recipient's."""
+    stream: bytes
+    """What the mails of this outbox are to the recipient: see ``Deliver``."""
     trouble: str
     """Why the last attempt failed."""
     refused: int | None
@@ -196,10 +198,6 @@ class Outbox:
 
     # ── for delivery ─────────────────────────────────────────────────────────────────────────────
 
-    async def stream(self) -> bytes:
-        """What this outbox is called by those who receive from it."""
-        return await self._database.read(lambda each: bytes(each.execute("SELECT name FROM stream").fetchone()[0]))
-
     async def pairs(self) -> list[Pair]:
         """Those for whom something waits."""
         query = "SELECT DISTINCT recipient, instance FROM outbox WHERE state = 0"
@@ -228,9 +226,8 @@ class Outbox:
 
     async def way(self, pair: Pair) -> Way:
         """How the pair is doing."""
-        query = "SELECT address, trouble, refused FROM route WHERE recipient = ? AND instance = ?"
-        row = await self._database.read(lambda each: each.execute(query, pair).fetchone())
-        return Way(*row) if row else Way(PublicKey(pair.recipient).id52, "", None)
+        query = "SELECT address, stream, trouble, refused FROM route WHERE recipient = ? AND instance = ?"
+        return Way(*await self._database.read(lambda each: each.execute(query, pair).fetchone()))
 
     async def settle(self, pair: Pair, sent: Sequence[Parcel], receipt: Receipt) -> None:
         """What was sent has been received or refused, as far as the receipt says."""
@@ -278,6 +275,11 @@ class Outbox:
         self._ways.pop(pair, None)
         query = "UPDATE route SET address = ? WHERE recipient = ? AND instance = ?"
         await self._database.write(lambda each: each.execute(query, (PublicKey(pair.recipient).id52, *pair)))
+
+    async def begin_stream(self, pair: Pair) -> None:
+        """From now on the mails are another stream to the recipient, who knows more of the old one than we do."""
+        query = "UPDATE route SET stream = randomblob(16) WHERE recipient = ? AND instance = ?"
+        await self._database.write(lambda each: each.execute(query, pair))
 
     async def bounce(self, pair: Pair, reason: str, *, before: int | None = None) -> None:
         """What waits comes back: all of it, or what was accepted before a time."""

@@ -31,7 +31,7 @@ from fastn_p2p_client.errors import (
     StorageFailed,
 )
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.mail.messages import Deliver, Parcel, Receipt
+from fastn_p2p_client.mail.messages import REWOUND, Deliver, Parcel, Receipt
 from fastn_p2p_client.tickets import Ticket
 
 from .backoff import Backoff
@@ -72,7 +72,7 @@ class Route:
     """Carries what waits for one mailbox; ``run`` ends when nothing waits any more.
 
     Args:
-        stream, instance: which outbox it is, and its own mailbox.
+        instance: the sender's own mailbox.
         now: milliseconds since 1970.
     """
 
@@ -82,7 +82,6 @@ class Route:
         outbox: Outbox,
         carrier: Carrier,
         settings: Callable[[], Settings],
-        stream: bytes,
         instance: str,
         *,
         now: Callable[[], int],
@@ -93,7 +92,6 @@ class Route:
         self._outbox = outbox
         self._carrier = carrier
         self._settings = settings
-        self._stream = stream
         self._instance = instance
         self._now = now
         self._backoff = backoff
@@ -123,8 +121,8 @@ class Route:
     # ── one attempt ──────────────────────────────────────────────────────────────────────────────
 
     async def _attempt(self, parcels: tuple[Parcel, ...]) -> None:
-        delivery = Deliver(self._stream, self._instance, parcels)
         way = await self._outbox.way(self._pair)
+        delivery = Deliver(way.stream, self._instance, parcels)
         timeout = _TIMEOUT + sum(len(parcel.letter) for parcel in parcels) / _SLOWEST
         self._kicked.clear()
         try:
@@ -132,6 +130,9 @@ class Route:
         except Denied as error:
             await self._outbox.bounce(self._pair, str(error))
         except _TURNED_AWAY as error:
+            if isinstance(error, ApplicationError) and error.kind == REWOUND:
+                log.warning("%s has had other mail under these numbers: this outbox is an old copy", self._peer)
+                await self._outbox.begin_stream(self._pair)
             await self._turned_away(str(error))
         except (InvalidTicket, CredentialError) as error:
             if Ticket.looks_like(way.address):  # it was good when the mail was written

@@ -1,7 +1,7 @@
 """How a mailbox lies on disk.
 
 Numbers are never used twice, also not those of rows that are gone: a number of the outbox is the mail's place in the
-order of its stream.
+order of its streams.
 """
 
 from __future__ import annotations
@@ -22,10 +22,6 @@ OUTBOX_ROOM: Final = b"outbox"
 """Keys in ``room`` beside those of senders, which have 32 bytes."""
 
 SCHEMA: Final = """
--- One row: which stream this outbox is to those who receive it.
-CREATE TABLE stream (name BLOB NOT NULL);
-INSERT INTO stream VALUES (randomblob(16));
-
 -- What was sent. The letter goes when it has been delivered.
 CREATE TABLE outbox (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -46,11 +42,13 @@ CREATE INDEX outbox_waiting ON outbox (recipient, instance, number) WHERE state 
 CREATE INDEX outbox_bounced ON outbox (number) WHERE state = 2;
 CREATE INDEX outbox_settled ON outbox (changed) WHERE state <> 0;
 
--- The ways to other mailboxes: how the peer is addressed, what the last attempt said, since when we are turned away.
+-- The ways to other mailboxes: how the peer is addressed, which stream it is to them, what the last attempt said, since
+-- when we are turned away.
 CREATE TABLE route (
     recipient BLOB NOT NULL,
     instance TEXT NOT NULL,
     address TEXT NOT NULL,
+    stream BLOB NOT NULL DEFAULT (randomblob(16)),
     trouble TEXT NOT NULL DEFAULT '',
     refused INTEGER,
     PRIMARY KEY (recipient, instance)

@@ -41,7 +41,7 @@ class Mail(Protocol):
         IdTaken: another mail was sent under that id.
         OutboxFull: too much waits.
         TooLarge, TooManyAttachments, UnsafeName, BadLetter: no letter that is taken.
-        BadOrder: a delivery that is not in order.
+        BadOrder, Rewound: a delivery that is not in order, or of numbers that other mails have had.
     """
 
     Config = Settings

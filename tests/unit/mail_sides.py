@@ -77,7 +77,7 @@ class Side:
     async def deliver_to(self, other: Side, name: str | None = "alice") -> Receipt:
         """One delivery of what waits, as alice; the receipt is not told to the outbox."""
         parcels = await self.outbox.batch(TO_BOB)
-        delivery = Deliver(await self.outbox.stream(), "default", parcels)
+        delivery = Deliver((await self.outbox.way(TO_BOB)).stream, "default", parcels)
         return await other.mailbox.take(delivery, Peer(ALICE, name))
 
     async def settle(self, receipt: Receipt) -> None:

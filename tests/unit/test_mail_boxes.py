@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fastn_p2p.mail.database import Database
@@ -13,10 +15,10 @@ from fastn_p2p.mail.mailbox import MAX_STREAMS, MEMORY
 from fastn_p2p.mail.outbox import Pair
 from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed
 from fastn_p2p_client.mail import Attachment, Letter
-from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, Deliver, Parcel
+from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, REWOUND, Deliver, Parcel
 from fastn_p2p_client.peer import Peer
 
-from .mail_sides import ALICE, BOB, TO_BOB, Clock, Side, run
+from .mail_sides import ALICE, BOB, TO_BOB, Clock, Side, Wire, run
 
 
 def pair_of(tmp_path: Path, **config: object) -> tuple[Side, Side]:
@@ -46,11 +48,11 @@ def test_changes_of_one_moment_share_a_transaction_and_one_that_fails_fails_alon
     statements: list[str] = []
 
     def failing(connection: sqlite3.Connection) -> None:
-        connection.execute("DELETE FROM stream")
+        connection.execute("DELETE FROM route")
         raise ValueError("as ordered")
 
     def broken(connection: sqlite3.Connection) -> None:
-        connection.execute("DELETE FROM stream")
+        connection.execute("DELETE FROM route")
         connection.execute("no SQL")
 
     async def main() -> None:
@@ -66,7 +68,7 @@ def test_changes_of_one_moment_share_a_transaction_and_one_that_fails_fails_alon
             )
             assert [type(each) for each in outcomes[-3:]] == [ValueError, StorageFailed, ApplicationError]
             assert len(await side.sent()) == 100
-            assert len(await side.outbox.stream()) == 16  # nothing of what failed is left
+            assert (await side.outbox.way(TO_BOB)).address == BOB.id52  # nothing of what failed is left
         assert 1 <= sum(each.startswith("COMMIT") for each in statements) < 50
 
     run(main())
@@ -144,8 +146,6 @@ def test_an_outbox_that_is_full_says_so_until_there_is_room(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc/passwd", "a\nb", "\u202egpj.exe", ".fastn-x", "a\0b", "a\\b"])
 def test_an_attachment_with_a_harmful_name_is_neither_sent_nor_taken(tmp_path: Path, name: str) -> None:
-    import msgspec
-
     letter = Letter("hi", "", (Attachment(name, b""),))
 
     async def main() -> None:
@@ -218,7 +218,7 @@ def test_a_delivery_that_comes_late_changes_nothing(tmp_path: Path) -> None:
         alice, bob = pair_of(tmp_path)
         async with alice, bob:
             await alice.accept("one")
-            late = Deliver(await alice.outbox.stream(), "default", await alice.outbox.batch(TO_BOB))
+            late = Deliver((await alice.outbox.way(TO_BOB)).stream, "default", await alice.outbox.batch(TO_BOB))
             await alice.settle(await alice.deliver_to(bob))
             await alice.accept("two")
             await alice.settle(await alice.deliver_to(bob))
@@ -313,6 +313,34 @@ def test_streams_are_apart_and_a_new_outbox_begins_a_new_one(tmp_path: Path) -> 
             await anew.accept("one", Letter("of another life"))
             await anew.deliver_to(bob)
             assert [each.subject for each in await bob.received()] == ["about one", "of another life"]
+
+    run(main())
+
+
+def test_an_old_copy_of_an_outbox_is_noticed_and_loses_nothing(tmp_path: Path) -> None:
+    """Its numbers have been those of other mails: it begins another stream instead of being taken for known."""
+
+    async def main() -> None:
+        alice, bob = pair_of(tmp_path)
+        async with bob:
+            async with alice:
+                await alice.accept("before")
+                await alice.settle(await alice.deliver_to(bob))
+            shutil.copy(tmp_path / "alice", tmp_path / "backup")
+            async with Side(tmp_path / "alice", alice.clock) as alice:
+                await alice.accept("forgotten")
+                await alice.settle(await alice.deliver_to(bob))
+            async with Side(tmp_path / "backup", alice.clock) as restored:
+                await restored.accept("after")
+                with pytest.raises(ApplicationError) as caught:
+                    await restored.deliver_to(bob)
+                assert refusal(caught) == REWOUND
+                wire = Wire.to(bob)
+                delivery = restored.delivery(wire)
+                await delivery.start()
+                assert (await restored.outbox.track("after", 5)).state == "delivered"
+                await delivery.stop()
+            assert await bob.ids() == ["before", "forgotten", "after"]
 
     run(main())
 

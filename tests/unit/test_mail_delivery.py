@@ -40,7 +40,7 @@ NEVER = 1e6
 
 def route_of(side: Side, wire: Wire, first: float = 0.001) -> Route:
     backoff = Backoff(first, NEVER, chance=lambda: 0.0)
-    return Route(TO_BOB, side.outbox, wire, lambda: side.settings, b"s" * 16, "x", now=side.clock, backoff=backoff)
+    return Route(TO_BOB, side.outbox, wire, lambda: side.settings, "x", now=side.clock, backoff=backoff)
 
 
 def failing(

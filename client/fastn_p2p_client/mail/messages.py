@@ -22,6 +22,7 @@ __all__ = [
     "MAX_SUBJECT",
     "MAX_WAIT",
     "PROTOCOL",
+    "REWOUND",
     "Accepted",
     "Attachment",
     "Count",
@@ -48,6 +49,8 @@ __all__ = [
 
 PROTOCOL: Final = "Mail"
 """What the protocol is called."""
+REWOUND: Final = "Rewound"
+"""The kind of error that a delivery ends with when other mails had its numbers: the outbox is an old copy."""
 MAX_LETTER: Final = MAX_PAYLOAD - 64 * 1024
 """Bytes of a whole mail as it travels, attachments included: it has to fit one request, with what stands around it."""
 MAX_SUBJECT: Final = 998
@@ -77,6 +80,8 @@ _Words: TypeAlias = Annotated[str, msgspec.Meta(max_length=1000)]
 
 
 class Attachment(msgspec.Struct, frozen=True):
+    """A file that goes along with a mail."""
+
     name: Annotated[str, msgspec.Meta(max_length=255)]
     """A file name. One that could do harm is refused, by the sender's daemon and by the receiver's."""
     content: bytes
@@ -175,7 +180,7 @@ class Deliver(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="deli
     """Mails in the order of their sequence. Answered by ``Receipt`` once they are on disk."""
 
     stream: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-    """Which outbox of the sender: random, made with it. What has a sequence up to one that was settled is known."""
+    """Which outbox of the sender: random. What has a sequence up to one that was settled is known."""
     instance: _Instance
     """The sender's mailbox, for an answer."""
     parcels: Annotated[tuple[Parcel, ...], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
@@ -206,6 +211,8 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
+    """The mail is on disk."""
+
     id: str
     number: Number
     """In the outbox: a mail with a lower one to the same mailbox arrives before it."""
@@ -213,6 +220,8 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Count(msgspec.Struct, frozen=True):
+    """How many mails it was."""
+
     count: Number
 
 
@@ -238,6 +247,8 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True):
+    """A page of the mailbox."""
+
     mails: tuple[Summary, ...]
     more: bool
     """Another page follows, after the last number."""
@@ -272,5 +283,7 @@ class OutboxEntry(msgspec.Struct, frozen=True):
 
 
 class OutboxListing(msgspec.Struct, frozen=True):
+    """A page of the outbox."""
+
     entries: tuple[OutboxEntry, ...]
     more: bool
