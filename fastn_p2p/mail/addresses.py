@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -13,28 +12,25 @@ from fastn_p2p_client.tickets import Ticket
 
 __all__ = ["Addresses"]
 
-_FRESH: Final = 1.0
-"""Seconds for which a look into the address book counts."""
 _SHORTEST_KEY: Final = 40
 """What is shorter is a name, and no mistyped ID52."""
 
 
 class Addresses:
-    """Used inside one event loop.
+    """Used inside one event loop. Those who ask at the same time share a look into the address book.
 
     Args:
         book: asks for the address book: name → ID52.
-        clock: seconds that only go up.
     """
 
-    def __init__(
-        self, book: Callable[[], Awaitable[dict[str, str]]], *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, book: Callable[[], Awaitable[dict[str, str]]]) -> None:
         self._ask = book
-        self._clock = clock
-        self._book: dict[str, str] = {}
-        self._looked = float("-inf")
         self._looking = asyncio.Lock()
+        self._looks = 0
+        """How many have begun."""
+        self._book: dict[str, str] = {}
+        self._look = 0
+        """Which look it is from."""
 
     async def find(self, to: str) -> tuple[PublicKey, str]:
         """Whom a petname, an ID52 or a ticket means, and how to address them from now on, also under another name.
@@ -50,9 +46,11 @@ class Addresses:
         return key, key.id52
 
     async def _named(self, name: str) -> str:
+        begun = self._looks
         async with self._looking:
-            if self._clock() - self._looked > _FRESH:
-                self._book, self._looked = await self._ask(), self._clock()
+            if self._look <= begun:  # from before we were asked: the name may be somebody else's since
+                self._looks = look = self._looks + 1
+                self._book, self._look = await self._ask(), look
         try:
             return self._book[name]
         except KeyError:

@@ -8,16 +8,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import typer
+
 from fastn_p2p_client.client import Client
-from fastn_p2p_client.errors import ApplicationError
+from fastn_p2p_client.errors import ApplicationError, InstanceNotFound, ProtocolNotFound
+from fastn_p2p_client.limits import DEFAULT_INSTANCE
 from fastn_p2p_client.mail.client import MailClient
 from fastn_p2p_client.mail.messages import Letter, Mail
+from fastn_p2p_client.messages import ListPeers, PeerList
+from fastn_p2p_client.owner import find_owner
 
+from ..asking import ask
 from ..exits import Exit
 from ..files.names import shown
 from ..terminal import say
 
-__all__ = ["EXITS", "refused", "row_text", "time_text", "whole_mail", "with_mail"]
+__all__ = ["EXITS", "petnames", "refused", "row_text", "time_text", "whole_mail", "with_mail"]
 
 T = TypeVar("T")
 
@@ -37,13 +43,31 @@ EXITS: Final[dict[str, Exit]] = {
 
 
 def with_mail(home: Path | None, identity: str | None, instance: str, work: Callable[[MailClient], Awaitable[T]]) -> T:
-    """``work`` with a mailbox of an identity of this daemon, in an event loop of its own. Raises what it raises."""
+    """``work`` with a mailbox of an identity of this daemon, in an event loop of its own. Raises what it raises.
+
+    Raises:
+        typer.Exit: the identity has no such mailbox.
+    """
 
     async def conversation() -> T:
         async with Client(home, program="fastn-p2p mail") as client:
-            return await work(MailClient(identity, instance, client=client))
+            try:
+                return await work(MailClient(identity, instance, client=client))
+            except (ProtocolNotFound, InstanceNotFound):
+                name, _ = await find_owner(client, identity)
+                alias = "" if instance == DEFAULT_INSTANCE else f" --alias {instance}"
+                say(
+                    f"fastn-p2p: {name} has no mailbox {instance!r}; "
+                    f"`fastn-p2p add-protocol {name} --protocol Mail{alias}` makes it"
+                )
+                raise typer.Exit(Exit.NOT_FOUND) from None
 
     return asyncio.run(conversation())
+
+
+def petnames(home: Path | None) -> dict[str, str]:
+    """ID52 → name in the address book."""
+    return {peer.id52: peer.name for peer in ask(home, ListPeers(), PeerList).peers}
 
 
 def refused(error: ApplicationError) -> Exit:

@@ -330,31 +330,45 @@ def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
 # ── names ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_names_are_looked_up_and_remembered_for_a_moment() -> None:
-    looks: list[float] = []
-    now = 0.0
+def test_those_who_ask_at_once_share_a_look_that_is_not_older_than_their_question() -> None:
+    looks = 0
+    book = {"bob": ALICE.id52}
 
-    async def book() -> dict[str, str]:
-        looks.append(now)
-        return {"bob": BOB.id52}
+    async def look() -> dict[str, str]:
+        nonlocal looks
+        looks += 1
+        seen = dict(book)
+        await asyncio.sleep(0)
+        return seen
 
     async def main() -> None:
-        nonlocal now
-        addresses = Addresses(book, clock=lambda: now)
-        assert await asyncio.gather(*(addresses.find("bob") for _ in range(5))) == [(BOB, BOB.id52)] * 5
-        assert await addresses.find(ALICE.id52) == (ALICE, ALICE.id52)
-        assert len(looks) == 1
-        now = 2.0
-        await addresses.find("bob")
-        assert len(looks) == 2
-        wrong: list[tuple[str, type[P2PError]]] = [
-            ("carol", PeerNameUnknown),
-            ("", PeerNameUnknown),
-            (BOB.id52[:-1] + "!", InvalidKey),
-            ("fastn1" + "!" * 100, InvalidTicket),
-        ]
-        for to, error in wrong:
-            with pytest.raises(error):
-                await addresses.find(to)
+        addresses = Addresses(look)
+        early = asyncio.create_task(addresses.find("bob"))
+        await asyncio.sleep(0)  # it has looked
+        book["bob"] = BOB.id52
+        late = [asyncio.create_task(addresses.find("bob")) for _ in range(50)]
+        assert await early == (ALICE, ALICE.id52)
+        assert await asyncio.gather(*late) == [(BOB, BOB.id52)] * 50
+        assert looks == 3  # the first of them looked at once; whoever came during that look shares the next one
+        del book["bob"]
+        with pytest.raises(PeerNameUnknown):
+            await addresses.find("bob")
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("to", "error"),
+    [
+        ("carol", PeerNameUnknown),
+        ("", PeerNameUnknown),
+        (BOB.id52[:-1] + "!", InvalidKey),
+        ("fastn1" + "!" * 100, InvalidTicket),
+    ],
+)
+def test_what_is_no_name_of_anybody_is_refused(to: str, error: type[P2PError]) -> None:
+    async def nobody() -> dict[str, str]:
+        return {}
+
+    with pytest.raises(error):
+        run(Addresses(nobody).find(to))

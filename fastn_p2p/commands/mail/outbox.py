@@ -27,7 +27,7 @@ def run(
     """
     from fastn_p2p_client.errors import ApplicationError
 
-    from ...mail.command import refused, row_text, time_text, with_mail
+    from ...mail.command import petnames, refused, row_text, time_text, with_mail
     from ...values import as_json
 
     states: tuple[OutboxState, ...] = ("waiting", "bounced", "delivered") if everything else ("waiting", "bounced")
@@ -48,13 +48,14 @@ def run(
         for each in entries:
             put(as_json(each))
         return
+    names = petnames(home) if entries else {}
     table(
         ("N", "STATE", "TO", "SINCE", "SIZE", "SUBJECT", "REASON"),
         [
             (
                 str(each.number),
                 each.state,
-                each.to if each.instance == "default" else f"{each.to}/{each.instance}",
+                names.get(each.to, each.to) + ("" if each.instance == "default" else f"/{each.instance}"),
                 time_text(each.changed),
                 str(each.size),
                 row_text(each.subject),
