@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 __all__ = ["Bell"]
 
 T = TypeVar("T")
 
 
-class Bell(Generic[T]):
+class Bell:
     """Made and used inside one event loop."""
 
     def __init__(self) -> None:

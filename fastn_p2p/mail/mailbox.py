@@ -49,7 +49,7 @@ class Mailbox:
         self._database = database
         self._settings = settings
         self._now = now
-        self.arrived: Bell[list[Summary]] = Bell()
+        self.arrived = Bell()
 
     # ── for senders ──────────────────────────────────────────────────────────────────────────────
 

@@ -78,7 +78,7 @@ class Outbox:
         self._now = now
         self._ways: dict[Pair, str] = {}
         """How pairs are addressed, as far as it is known to be on disk."""
-        self.changed: Bell[OutboxEntry] = Bell()
+        self.changed = Bell()
 
     # ── for the owner ────────────────────────────────────────────────────────────────────────────
 

@@ -20,13 +20,21 @@ from fastn_p2p_client.errors import (
     ApplicationError,
     BadReply,
     BadRequest,
+    ConnectionLost,
     CredentialError,
+    DaemonBusy,
+    DaemonNotRunning,
     Denied,
     HandlerFailed,
+    IdentityOffline,
     InstanceNotFound,
     InvalidTicket,
+    NoIdentityOnline,
     P2PError,
     PayloadTooLarge,
+    PeerOffline,
+    PeerUnknown,
+    PeerUnreachable,
     ProtocolNotFound,
     StorageFailed,
 )
@@ -34,7 +42,7 @@ from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail.messages import REWOUND, Deliver, Parcel, Receipt
 from fastn_p2p_client.tickets import Ticket
 
-from .backoff import Backoff
+from .backoff import FIRST, Backoff
 from .outbox import Outbox, Pair
 from .settings import Settings
 
@@ -44,7 +52,20 @@ _TIMEOUT: Final = 30.0
 _SLOWEST: Final = 32 * 1024
 """Bytes in a second that a delivery is given time for, on top."""
 _SOON: Final = 1.0
-"""Seconds: the longest pause between two attempts at a peer who is said to be online, and between two questions."""
+"""Seconds before it is asked again whether a peer is online, when that cannot be answered."""
+_DEAF: Final = 30.0
+"""Seconds: the longest pause between two attempts at a peer that is said to be online, and cannot be reached."""
+_ABSENT: Final = (
+    ConnectionLost,
+    DaemonBusy,
+    DaemonNotRunning,
+    IdentityOffline,
+    NoIdentityOnline,
+    PeerOffline,
+    PeerUnknown,
+    PeerUnreachable,
+)
+"""What is over when the peer, or a part of our own daemon, is back."""
 _TURNED_AWAY: Final = (
     ProtocolNotFound,
     InstanceNotFound,
@@ -95,7 +116,8 @@ class Route:
         self._instance = instance
         self._now = now
         self._backoff = backoff
-        self._said_online = Backoff(longest=_SOON)
+        self._deaf = FIRST
+        """Seconds after a failed attempt in which it does not count that the peer is said to be online."""
         self._kicked = asyncio.Event()
 
     def kick(self) -> None:
@@ -149,7 +171,7 @@ class Route:
         if moved:
             await self._outbox.settle(self._pair, parcels, receipt)
             self._backoff.reset()
-            self._said_online.reset()
+            self._deaf = FIRST
         if receipt.full or not moved:
             await self._turned_away(receipt.full or "it has taken nothing and does not say why")
 
@@ -163,7 +185,7 @@ class Route:
 
     async def _failed(self, error: P2PError) -> None:
         await self._outbox.trouble(self._pair, str(error), refused=False)
-        await self._pause(absent=True)
+        await self._pause(absent=isinstance(error, _ABSENT))
 
     async def _bounced_by_age(self, oldest: Parcel) -> bool:
         limit = self._settings().bounce_after
@@ -180,30 +202,33 @@ class Route:
     async def _pause(self, *, absent: bool) -> None:
         """Until the next attempt. Somebody who was ``absent`` may be back before the pause is over."""
         pause = self._backoff.pause()
-        if not absent:
-            await self._wait(self._kicked.wait(), pause)
+        least = min(pause, self._deaf) if absent else pause
+        if await self._wait(self._kicked.wait(), least) or least == pause:
             return
-        least = min(pause, self._said_online.pause())
-        if await self._wait(self._kicked.wait(), least) or pause <= least:
-            return
-        await self._wait(self._back_or_kicked(pause), pause - least)
+        said = asyncio.Event()
+        if not await self._wait(self._back_or_kicked(pause, said), pause - least):
+            self._deaf = FIRST
+        elif said.is_set():
+            self._deaf = min(2 * self._deaf, _DEAF)
+            self._backoff.reset()  # what it cannot do yet, it can soon
 
-    async def _back_or_kicked(self, timeout: float) -> None:
+    async def _back_or_kicked(self, timeout: float, said: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             kicked = group.create_task(self._kicked.wait())
-            back = group.create_task(self._back(timeout))
+            back = group.create_task(self._back(timeout, said))
             await asyncio.wait([kicked, back], return_when=asyncio.FIRST_COMPLETED)
             for task in (kicked, back):
                 task.cancel()
 
-    async def _back(self, timeout: float) -> None:
-        """Returns when the peer is online."""
+    async def _back(self, timeout: float, said: asyncio.Event) -> None:
+        """Returns when the peer is online, and sets ``said``."""
         while True:
             try:
                 await self._carrier.online((await self._outbox.way(self._pair)).address, timeout)
             except P2PError:  # it took too long, or a process of our own daemon is missing
                 await asyncio.sleep(_SOON)
             else:
+                said.set()
                 return
 
     async def _wait(self, event: Awaitable[object], seconds: float) -> bool:

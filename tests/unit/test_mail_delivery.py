@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,14 +17,17 @@ from fastn_p2p_client.errors import (
     ApplicationError,
     BadRequest,
     ConnectionLost,
+    DeadlineExceeded,
     Denied,
     InstanceNotFound,
     InvalidKey,
     InvalidTicket,
+    Overloaded,
     P2PError,
     PeerNameUnknown,
     PeerOffline,
     ProtocolNotFound,
+    StorageFailed,
 )
 from fastn_p2p_client.mail import Letter
 from fastn_p2p_client.mail.messages import Deliver, Receipt, Refusal
@@ -129,6 +133,57 @@ def test_a_peer_that_comes_online_gets_its_mail_without_the_rest_of_the_pause(tm
             await running
             assert await bob.ids() == ["one"]
             assert (await alice.sent())["one"].reason == ""
+
+    run(main())
+
+
+def test_a_peer_that_is_only_said_to_be_online_is_not_asked_without_end(tmp_path: Path) -> None:
+    """It is said to be there each time, at once; the pauses grow all the same."""
+
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice:
+            await alice.accept("one")
+            moments: list[float] = []
+
+            async def answer(delivery: Deliver) -> Receipt:
+                moments.append(asyncio.get_running_loop().time())
+                raise OFFLINE
+
+            async def four_times() -> bool:
+                return len(moments) >= 4
+
+            wire = Wire(answer)
+            wire.back.set()
+            running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
+            await until(four_times)
+            pauses = [later - earlier for earlier, later in pairwise(moments)]
+            assert pauses[0] >= 0.09
+            assert pauses[1] >= 0.18
+            assert pauses[2] >= 0.36
+            running.cancel()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "error", [Overloaded(what="calls", limit=1), DeadlineExceeded(seconds=30), StorageFailed(path="x", reason="full")]
+)
+def test_a_peer_that_is_there_and_cannot_is_left_alone_for_the_whole_pause(tmp_path: Path, error: P2PError) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice:
+            await alice.accept("one")
+            wire = Wire(always(error))
+            wire.back.set()
+            running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
+
+            async def in_trouble() -> bool:
+                return (await alice.sent())["one"].reason == str(error)
+
+            await until(in_trouble)
+            await alice.sent()
+            assert not wire.asked.is_set()
+            assert len(wire.attempts) == 1
+            running.cancel()
 
     run(main())
 
