@@ -69,7 +69,9 @@ def mail(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     def run(daemon: Daemon, *arguments: str, input: str = "") -> Done:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(input.encode())))
         capsys.readouterr()
-        return Done(main(["mail", "--home", str(daemon.home.path), *arguments]), *capsys.readouterr())
+        code = main(["mail", "--home", str(daemon.home.path), *arguments])
+        written = capsys.readouterr()
+        return Done(code, written.out, written.err)
 
     return run
 
