@@ -59,7 +59,11 @@ class Mail(Protocol):
 
     async def on_activate(self) -> None:
         await self._database.open()
-        await self._delivery.start()
+        try:
+            await self._delivery.start()
+        except BaseException:
+            await self._database.close()
+            raise
         self._pruning = asyncio.create_task(self._prune())
 
     async def on_deactivate(self) -> None:

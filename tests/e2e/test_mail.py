@@ -183,6 +183,13 @@ def test_a_daemon_that_comes_back_delivers_what_it_has_accepted(world: World, bo
     world.one.start()
     with MailClient("bob", home=world.two.home) as again:
         assert [each.subject for each in again.list(wait=20).mails] == ["over restarts"]
+        following = again.follow(after=again.list().mails[-1].number - 1)
+        assert next(following).subject == "over restarts"
+        pid = world.two.kill_actor("identity-bob")
+        with MailClient("alice", home=world.one.home) as alice:
+            alice.send("bob", "while somebody follows")
+        assert next(following).subject == "while somebody follows"
+        world.two.wait_actor("identity-bob", not_pid=pid)
     with MailClient("alice", home=world.one.home) as alice:
         assert alice.track("over-restarts", wait=10).state == "delivered"
 

@@ -13,6 +13,8 @@ from ..client import Client
 from ..errors import (
     ConnectionLost,
     DaemonBusy,
+    DaemonNotRunning,
+    HandlerFailed,
     IdentityOffline,
     Overloaded,
     P2PError,
@@ -56,8 +58,8 @@ DEFAULT_TIMEOUT: Final = 30.0
 _PAUSE: Final = 0.1
 """Seconds before something that broke is tried again."""
 _BROKEN: Final = (ConnectionLost, DaemonBusy, Overloaded)
-_RETURNING: Final = (IdentityOffline, PeerOffline, ProtocolNotFound)
-"""What an identity's process causes that has died and is coming back; but only when it had been there."""
+_RETURNING: Final = (DaemonNotRunning, HandlerFailed, IdentityOffline, PeerOffline, ProtocolNotFound)
+"""What a daemon or an identity's process causes that is coming back; but only when it had been there."""
 
 
 class MailClient:
@@ -128,14 +130,13 @@ class MailClient:
         request = Send(id or uuid.uuid4().hex, str(to), letter, instance)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        broken = False
+        met = False
         while True:
             try:
                 return await self._ask(request, Accepted, max(deadline - loop.time(), _PAUSE))
             except P2PError as error:
-                broken = broken or isinstance(error, _BROKEN)
-                passing = broken and isinstance(error, _BROKEN + _RETURNING)
-                if not passing or loop.time() + _PAUSE >= deadline:
+                met = met or isinstance(error, _BROKEN)
+                if not _is_passing(error, met=met) or loop.time() + _PAUSE >= deadline:
                     raise
             await asyncio.sleep(_PAUSE)
 
@@ -169,9 +170,21 @@ class MailClient:
         return await self._ask(List(after, limit, unread, min(wait, MAX_WAIT)), Listing, DEFAULT_TIMEOUT + wait)
 
     async def follow(self, *, after: int = 0) -> AsyncIterator[Summary]:
-        """Every mail with a higher number, those that are there and those that come, until you break off."""
+        """Every mail with a higher number, those that are there and those that come, until you break off.
+
+        Once it has been answered it waits through restarts of the daemon.
+        """
+        met = False
         while True:
-            for summary in (await self.list(after=after, wait=MAX_WAIT)).mails:
+            try:
+                page = await self.list(after=after, wait=MAX_WAIT)
+            except P2PError as error:
+                if not _is_passing(error, met=met):
+                    raise
+                await asyncio.sleep(_PAUSE)
+                continue
+            met = True
+            for summary in page.mails:
                 yield summary
                 after = summary.number
 
@@ -191,3 +204,8 @@ class MailClient:
             name, key, PROTOCOL, self._instance, request, returns=returns, timeout=timeout
         )
         return reply  # type: ignore[no-any-return]
+
+
+def _is_passing(error: P2PError, *, met: bool) -> bool:
+    """Whether the same can succeed in a moment; ``met``: the mailbox was there before."""
+    return isinstance(error, _BROKEN) or (met and isinstance(error, _RETURNING))

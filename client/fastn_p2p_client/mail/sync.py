@@ -15,7 +15,6 @@ from . import client as _async
 from .client import DEFAULT_TIMEOUT
 from .messages import (
     MAX_PAGE,
-    MAX_WAIT,
     Accepted,
     Attachment,
     Listing,
@@ -95,10 +94,13 @@ class MailClient:
 
     def follow(self, *, after: int = 0) -> Iterator[Summary]:
         """As ``MailClient.follow``."""
+        found = self._mail.follow(after=after)
+
+        async def following() -> Summary:
+            return await anext(found)
+
         while True:
-            for summary in self.list(after=after, wait=MAX_WAIT).mails:
-                yield summary
-                after = summary.number
+            yield run(following())
 
     def read(self, number: int) -> Mail:
         """As ``MailClient.read``."""
