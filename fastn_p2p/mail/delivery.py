@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 from .backoff import Backoff
-from .outbox import Outbox, Pair
+from .queue import Pair, Queue
 from .route import Carrier, Route
 from .settings import Settings
 
@@ -24,7 +24,7 @@ class Delivery:
 
     def __init__(
         self,
-        outbox: Outbox,
+        queue: Queue,
         carrier: Carrier,
         settings: Callable[[], Settings],
         instance: str,
@@ -32,7 +32,7 @@ class Delivery:
         now: Callable[[], int],
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._outbox = outbox
+        self._queue = queue
         self._carrier = carrier
         self._settings = settings
         self._instance = instance
@@ -45,7 +45,7 @@ class Delivery:
 
     async def start(self) -> None:
         """Goes on with what waits since earlier."""
-        for pair in await self._outbox.pairs():
+        for pair in await self._queue.pairs():
             self.wake(pair)
 
     def wake(self, pair: Pair) -> None:
@@ -54,7 +54,7 @@ class Delivery:
         if pair not in self._routes:
             route = self._routes[pair] = Route(
                 pair,
-                self._outbox,
+                self._queue,
                 self._carrier,
                 self._settings,
                 self._instance,

@@ -43,7 +43,7 @@ from fastn_p2p_client.mail.messages import REWOUND, Deliver, Parcel, Receipt
 from fastn_p2p_client.tickets import Ticket
 
 from .backoff import FIRST, Backoff
-from .outbox import Outbox, Pair
+from .queue import Pair, Queue
 from .settings import Settings
 
 __all__ = ["Carrier", "Route"]
@@ -100,7 +100,7 @@ class Route:
     def __init__(
         self,
         pair: Pair,
-        outbox: Outbox,
+        queue: Queue,
         carrier: Carrier,
         settings: Callable[[], Settings],
         instance: str,
@@ -110,7 +110,7 @@ class Route:
     ) -> None:
         self._pair = pair
         self._peer = PublicKey(pair.recipient)
-        self._outbox = outbox
+        self._queue = queue
         self._carrier = carrier
         self._settings = settings
         self._instance = instance
@@ -128,7 +128,7 @@ class Route:
         """Until nothing waits."""
         while True:
             try:
-                parcels = await self._outbox.batch(self._pair)
+                parcels = await self._queue.batch(self._pair)
                 if not parcels:
                     return
                 if not await self._bounced_by_age(parcels[0]):
@@ -143,22 +143,22 @@ class Route:
     # ── one attempt ──────────────────────────────────────────────────────────────────────────────
 
     async def _attempt(self, parcels: tuple[Parcel, ...]) -> None:
-        way = await self._outbox.way(self._pair)
+        way = await self._queue.way(self._pair)
         delivery = Deliver(way.stream, self._instance, parcels)
         timeout = _TIMEOUT + sum(len(parcel.letter) for parcel in parcels) / _SLOWEST
         self._kicked.clear()
         try:
             receipt = await self._carrier.deliver(way.address, self._pair.instance, delivery, timeout)
         except Denied as error:
-            await self._outbox.bounce(self._pair, str(error))
+            await self._queue.bounce(self._pair, str(error))
         except _TURNED_AWAY as error:
             if isinstance(error, ApplicationError) and error.kind == REWOUND:
                 log.warning("%s has had other mail under these numbers: this outbox is an old copy", self._peer)
-                await self._outbox.begin_stream(self._pair)
+                await self._queue.begin_stream(self._pair)
             await self._turned_away(str(error))
         except (InvalidTicket, CredentialError) as error:
             if Ticket.looks_like(way.address):  # it was good when the mail was written
-                await self._outbox.forget_ticket(self._pair)
+                await self._queue.forget_ticket(self._pair)
             else:
                 await self._failed(error)
         except P2PError as error:
@@ -169,22 +169,22 @@ class Route:
     async def _received(self, parcels: tuple[Parcel, ...], receipt: Receipt) -> None:
         moved = receipt.settled >= parcels[0].sequence
         if moved:
-            await self._outbox.settle(self._pair, parcels, receipt)
+            await self._queue.settle(self._pair, parcels, receipt)
             self._backoff.reset()
             self._deaf = FIRST
         if receipt.full or not moved:
             await self._turned_away(receipt.full or "it has taken nothing and does not say why")
 
     async def _turned_away(self, reason: str) -> None:
-        since = await self._outbox.trouble(self._pair, reason, refused=True)
+        since = await self._queue.trouble(self._pair, reason, refused=True)
         now = self._now()
         if since is not None and now - since >= self._settings().refused_after * 1000:
-            await self._outbox.bounce(self._pair, reason)
+            await self._queue.bounce(self._pair, reason)
         else:
             await self._pause(absent=False)
 
     async def _failed(self, error: P2PError) -> None:
-        await self._outbox.trouble(self._pair, str(error), refused=False)
+        await self._queue.trouble(self._pair, str(error), refused=False)
         await self._pause(absent=isinstance(error, _ABSENT))
 
     async def _bounced_by_age(self, oldest: Parcel) -> bool:
@@ -192,9 +192,9 @@ class Route:
         before = self._now() - int(limit * 1000)
         if oldest.sent > before:
             return False
-        way = await self._outbox.way(self._pair)
+        way = await self._queue.way(self._pair)
         words = f"it was not delivered within {_span(limit)}"
-        await self._outbox.bounce(self._pair, f"{words}: {way.trouble}" if way.trouble else words, before=before + 1)
+        await self._queue.bounce(self._pair, f"{words}: {way.trouble}" if way.trouble else words, before=before + 1)
         return True
 
     # ── between two attempts ─────────────────────────────────────────────────────────────────────
@@ -224,7 +224,7 @@ class Route:
         """Returns when the peer is online, and sets ``said``."""
         while True:
             try:
-                await self._carrier.online((await self._outbox.way(self._pair)).address, timeout)
+                await self._carrier.online((await self._queue.way(self._pair)).address, timeout)
             except P2PError:  # it took too long, or a process of our own daemon is missing
                 await asyncio.sleep(_SOON)
             else:

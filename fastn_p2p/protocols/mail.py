@@ -17,7 +17,8 @@ from ..mail.carrier import CallingCarrier
 from ..mail.database import Database
 from ..mail.delivery import Delivery
 from ..mail.mailbox import Mailbox
-from ..mail.outbox import Outbox, Pair
+from ..mail.outbox import Outbox
+from ..mail.queue import Pair
 from ..mail.settings import Settings
 
 __all__ = ["Mail"]
@@ -54,7 +55,7 @@ class Mail(Protocol):
         self._addresses = Addresses(carrier.book)
         self._mailbox = Mailbox(database, self._settings, _now)
         self._outbox = Outbox(database, self._settings, _now)
-        self._delivery = Delivery(self._outbox, carrier, self._settings, context.instance, now=_now)
+        self._delivery = Delivery(self._outbox.queue, carrier, self._settings, context.instance, now=_now)
         self._pruning: asyncio.Task[None] | None = None
 
     async def on_activate(self) -> None:

@@ -12,7 +12,8 @@ import msgspec
 from fastn_p2p.mail.database import Database
 from fastn_p2p.mail.delivery import Delivery
 from fastn_p2p.mail.mailbox import Mailbox
-from fastn_p2p.mail.outbox import Outbox, Pair
+from fastn_p2p.mail.outbox import Outbox
+from fastn_p2p.mail.queue import Pair
 from fastn_p2p.mail.settings import Settings
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail import Accepted, Letter, OutboxEntry, Summary
@@ -62,6 +63,7 @@ class Side:
         self.database = Database(path)
         self.clock = clock
         self.outbox = Outbox(self.database, lambda: self.settings, clock)
+        self.queue = self.outbox.queue
         self.mailbox = Mailbox(self.database, lambda: self.settings, clock)
 
     async def __aenter__(self) -> Side:
@@ -76,12 +78,12 @@ class Side:
 
     async def deliver_to(self, other: Side, name: str | None = "alice") -> Receipt:
         """One delivery of what waits, as alice; the receipt is not told to the outbox."""
-        parcels = await self.outbox.batch(TO_BOB)
-        delivery = Deliver((await self.outbox.way(TO_BOB)).stream, "default", parcels)
+        parcels = await self.queue.batch(TO_BOB)
+        delivery = Deliver((await self.queue.way(TO_BOB)).stream, "default", parcels)
         return await other.mailbox.take(delivery, Peer(ALICE, name))
 
     async def settle(self, receipt: Receipt) -> None:
-        await self.outbox.settle(TO_BOB, await self.outbox.batch(TO_BOB), receipt)
+        await self.queue.settle(TO_BOB, await self.queue.batch(TO_BOB), receipt)
 
     async def received(self) -> list[Summary]:
         return (await self.mailbox.page(0, 1000, unread=False, seconds=0))[0]
@@ -94,7 +96,7 @@ class Side:
         return {entry.id: entry for entry in entries}
 
     def delivery(self, wire: Wire) -> Delivery:
-        return Delivery(self.outbox, wire, lambda: self.settings, "default", now=self.clock, chance=lambda: 0.0)
+        return Delivery(self.queue, wire, lambda: self.settings, "default", now=self.clock, chance=lambda: 0.0)
 
 
 class Wire:

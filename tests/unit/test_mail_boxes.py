@@ -12,7 +12,7 @@ import pytest
 
 from fastn_p2p.mail.database import Database
 from fastn_p2p.mail.mailbox import MAX_STREAMS, MEMORY
-from fastn_p2p.mail.outbox import Pair
+from fastn_p2p.mail.queue import Pair
 from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed
 from fastn_p2p_client.mail import Attachment, Letter
 from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, REWOUND, Deliver, Parcel
@@ -68,7 +68,7 @@ def test_changes_of_one_moment_share_a_transaction_and_one_that_fails_fails_alon
             )
             assert [type(each) for each in outcomes[-3:]] == [ValueError, StorageFailed, ApplicationError]
             assert len(await side.sent()) == 100
-            assert (await side.outbox.way(TO_BOB)).address == BOB.id52  # nothing of what failed is left
+            assert (await side.queue.way(TO_BOB)).address == BOB.id52  # nothing of what failed is left
         assert 1 <= sum(each.startswith("COMMIT") for each in statements) < 50
 
     run(main())
@@ -182,7 +182,7 @@ def test_a_batch_is_bounded_and_a_large_mail_goes_alone(tmp_path: Path) -> None:
             for number in range(MAX_BATCH + 2):
                 await alice.accept(f"{number}", large if number == MAX_BATCH + 1 else None)
             sizes = []
-            while parcels := await alice.outbox.batch(TO_BOB):
+            while parcels := await alice.queue.batch(TO_BOB):
                 sizes.append(len(parcels))
                 await alice.settle(await alice.deliver_to(bob))
             assert sizes == [MAX_BATCH, 1, 1]
@@ -206,7 +206,7 @@ def test_what_comes_again_after_a_lost_receipt_is_recognised(tmp_path: Path) -> 
                 "one": "delivered",
                 "two": "delivered",
             }
-            assert not await alice.outbox.batch(TO_BOB)
+            assert not await alice.queue.batch(TO_BOB)
 
     run(main())
 
@@ -218,7 +218,7 @@ def test_a_delivery_that_comes_late_changes_nothing(tmp_path: Path) -> None:
         alice, bob = pair_of(tmp_path)
         async with alice, bob:
             await alice.accept("one")
-            late = Deliver((await alice.outbox.way(TO_BOB)).stream, "default", await alice.outbox.batch(TO_BOB))
+            late = Deliver((await alice.queue.way(TO_BOB)).stream, "default", await alice.queue.batch(TO_BOB))
             await alice.settle(await alice.deliver_to(bob))
             await alice.accept("two")
             await alice.settle(await alice.deliver_to(bob))
@@ -264,7 +264,7 @@ def test_a_bounced_mail_that_had_arrived_is_recognised_when_it_is_tried_again(tm
         async with alice, bob:
             await alice.accept("one")
             await alice.deliver_to(bob)
-            await alice.outbox.bounce(TO_BOB, "too old")
+            await alice.queue.bounce(TO_BOB, "too old")
             assert await alice.outbox.bounced() == 1
             assert await bob.mailbox.delete([1]) == 1
             await alice.outbox.retry([1])
@@ -426,7 +426,7 @@ def test_what_was_settled_long_ago_is_forgotten_and_what_waits_is_not(tmp_path: 
             await alice.accept("delivered")
             await alice.settle(await alice.deliver_to(bob))
             await alice.accept("bounced")
-            await alice.outbox.bounce(TO_BOB, "why not")
+            await alice.queue.bounce(TO_BOB, "why not")
             await alice.accept("waiting")
             alice.clock.now += int(alice.settings.keep_sent * 1000) + 1
             await alice.outbox.prune()

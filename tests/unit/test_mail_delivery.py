@@ -44,7 +44,7 @@ NEVER = 1e6
 
 def route_of(side: Side, wire: Wire, first: float = 0.001) -> Route:
     backoff = Backoff(first, NEVER, chance=lambda: 0.0)
-    return Route(TO_BOB, side.outbox, wire, lambda: side.settings, "x", now=side.clock, backoff=backoff)
+    return Route(TO_BOB, side.queue, wire, lambda: side.settings, "x", now=side.clock, backoff=backoff)
 
 
 def failing(
@@ -239,7 +239,7 @@ def test_what_is_turned_away_for_too_long_comes_back(tmp_path: Path, error: Exce
             running = asyncio.create_task(route.run())
 
             async def turned_away() -> bool:
-                return (await alice.outbox.way(TO_BOB)).refused is not None
+                return (await alice.queue.way(TO_BOB)).refused is not None
 
             async def tried_again() -> bool:
                 return len(wire.attempts) == 2
@@ -267,7 +267,7 @@ def test_an_answer_in_between_ends_the_time_of_being_turned_away(tmp_path: Path)
             wire.back.set()
             await route_of(alice, wire).run()
             assert await bob.ids() == ["one"]
-            assert (await alice.outbox.way(TO_BOB)).refused is None
+            assert (await alice.queue.way(TO_BOB)).refused is None
 
     run(main())
 
