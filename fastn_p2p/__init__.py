@@ -22,6 +22,7 @@ Layout
 ``protocols``   the protocols that come with the daemon, one per module
 ``chat``        what the protocol ``Chat`` and the command ``fastn-p2p chat`` are made of
 ``files``       what the protocol ``FileTransfer`` and the commands ``fastn-p2p files`` are made of
+``mail``        what the protocol ``Mail`` and the commands ``fastn-p2p mail`` are made of
 
 The other packages, in the direction in which they may import each other: ``fastn_p2p_supervisor`` starts and watches
 the processes, ``fastn_p2p_actors`` is what runs in them, ``fastn_p2p_client`` is the vocabulary and the client.

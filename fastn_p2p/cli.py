@@ -34,6 +34,7 @@ COMMANDS: Final = (
     "ticket",
     "peer",
     "files",
+    "mail",
     "demo",
 )
 """Every command, in the order of the help."""

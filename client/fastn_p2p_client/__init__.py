@@ -20,6 +20,7 @@ Layout
 ``messages``    the client protocol; ``limits`` its numbers; ``names`` its rules for names
 ``protocol``    ``Protocol``: a class that serves, and ``peer`` whom; ``handlers``, ``binding``, ``dispatch`` and
                 ``session_host`` bring requests and sessions to it; ``testing`` is for tests of it
+``mail``        mail for programs; ``owner`` finds out whose
 ``link``        what is asked of one process of the daemon, and how it ends; ``deadlines`` is under it
 ``dialler``     the connection of a link, made again whenever it ends; ``connection`` is one of them, ``zmtp``
                 and ``decoder`` its bytes

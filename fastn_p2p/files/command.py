@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from fastn_p2p_client.client import Client
-from fastn_p2p_client.errors import IdentityAmbiguous, IdentityNotFound, InternalError, NoIdentityOnline
-from fastn_p2p_client.messages import IdentityList, ListIdentities
+from fastn_p2p_client.owner import find_owner
 
 from ..exits import Exit
 from .failures import FileError
@@ -66,28 +65,10 @@ def with_own_files(home: Path | None, identity: str | None, instance: str, work:
 
     async def conversation() -> T:
         async with Client(home, program="fastn-p2p files") as client:
-            reply = await client.control(ListIdentities())
-            if not isinstance(reply, IdentityList):
-                raise InternalError(reason=f"the daemon answered ListIdentities with {type(reply).__name__}")
-            name, id52 = _owner(reply, identity)
-            return await work(Files(client, name, id52, instance))
+            name, key = await find_owner(client, identity)
+            return await work(Files(client, name, key, instance))
 
     return asyncio.run(conversation())
-
-
-def _owner(known: IdentityList, identity: str | None) -> tuple[str, str]:
-    """Name and ID52."""
-    if identity is not None:
-        for each in known.identities:
-            if each.name == identity:
-                return each.name, each.id52
-        raise IdentityNotFound(identity=identity)
-    online = [each for each in known.identities if each.online]
-    if not online:
-        raise NoIdentityOnline()
-    if len(online) > 1:
-        raise IdentityAmbiguous(online=[each.name for each in online])
-    return online[0].name, online[0].id52
 
 
 def refused(error: FileError) -> Exit:

@@ -194,6 +194,28 @@ def test_files(tmp_path: Path) -> None:
     assert (tmp_path / "bob-user" / "inbox" / "holiday" / "plan.txt").read_text() == "a plan"
 
 
+def test_mail(tmp_path: Path) -> None:
+    """Sent on one machine while the other one is off, and read there."""
+    bob, alice = Machine(tmp_path, "bob"), Machine(tmp_path, "alice")
+    bob.env["HOME"] = str(tmp_path)
+    (tmp_path / "menu.pdf").write_bytes(b"a menu")
+    with alice.daemon():
+        with bob.daemon():
+            for machine, name in ((bob, "bob"), (alice, "alice")):
+                machine.shell(f"fastn-p2p create-identity {name}; fastn-p2p identity-online {name}")
+                machine.shell(f"fastn-p2p ticket {name} > {name}.ticket")
+            alice.shell('fastn-p2p peer add "$(cat bob.ticket)" --name bob')
+            bob.shell(block("run: mail, bob"))
+        sent = alice.shell(block("run: mail, alice")).splitlines()
+        assert sent[1].split("\t")[1::4] == ["waiting", "Lunch?"]
+        with bob.daemon():
+            assert alice.python(block("run: mail program")) == "delivered\n"
+            listed, body = bob.shell(block("run: mail, read")).rsplit("\n", 2)[:2]
+    assert [line.split("\t")[2::4] for line in listed.splitlines()] == [["alice", "Lunch?"], ["alice", "Order 66"]]
+    assert body == "At noon, as always."
+    assert (tmp_path / "from-alice" / "menu.pdf").read_bytes() == b"a menu"
+
+
 def test_tunnel(tmp_path: Path) -> None:
     """A web server of one machine, reached from the other one."""
     bob, alice = Machine(tmp_path, "bob"), Machine(tmp_path, "alice")
@@ -259,17 +281,17 @@ def test_every_command_is_in_the_readme_and_the_readme_has_no_others() -> None:
     table = re.findall(r"^\| `fastn-p2p ([a-z -]+)`", README, re.MULTILINE)
     assert len(table) == len(set(table))
     assert set(table) == commands()
-    mentioned = re.findall(r"fastn-p2p ((?:peer|files) [a-z]+|[a-z][a-z-]*)", README)
+    mentioned = re.findall(r"fastn-p2p ((?:peer|files|mail) [a-z]+|[a-z][a-z-]*)", README)
     assert set(mentioned) <= commands()
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
 def test_a_page_of_the_documentation_shows_no_other_commands(page: Path) -> None:
     text = page.read_text()
-    shown = re.findall(r"`fastn-p2p ((?:peer|files) [a-z]+|[a-z][a-z-]*)", text)
+    shown = re.findall(r"`fastn-p2p ((?:peer|files|mail) [a-z]+|[a-z][a-z-]*)", text)
     for code in re.findall(r"^```(?:sh|console)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        shown += re.findall(r"fastn-p2p ((?:peer|files) [a-z]+|[a-z][a-z-]*)", code)
-    assert set(shown) <= commands() | {"peer", "files"}
+        shown += re.findall(r"fastn-p2p ((?:peer|files|mail) [a-z]+|[a-z][a-z-]*)", code)
+    assert set(shown) <= commands() | {"peer", "files", "mail"}
 
 
 def test_exit_codes_are_those_of_the_program() -> None:

@@ -89,7 +89,13 @@ def test_identities_of_the_same_daemon_are_peers(world: World) -> None:
     carol = world.two.identity("carol", echo=False)
     assert carol
     assert admitted(world, "carol") == {"default", "everyone", "peers"}
-    assert admitted(world, "bob") == {"default", "everyone", "peers"}
+
+
+def test_an_identity_may_use_what_is_its_own_whatever_the_list_says(world: World) -> None:
+    assert admitted(world, "bob") == set(INSTANCES)
+    give(world.two, "bob", "Trial", "nobody", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
+    with world.two.client() as client, client.connect("bob", world.bob, "Trial", "nobody", {"do": "who"}) as session:
+        assert session.read().startswith(world.bob.encode())
 
 
 def test_access_list_that_means_nothing_is_refused(world: World) -> None:

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from fastn_p2p_client.errors import P2PError
 
-from . import calls, chart, files, identities, layers, report, restarts, starts, steps, streams, tunnel
+from . import calls, chart, files, identities, layers, mail, report, restarts, starts, steps, streams, tunnel
 from .memory import Growth, growing
 from .results import BenchmarkError, Outcome
 from .system import System
@@ -32,12 +32,13 @@ __all__: list[str] = []
 
 _PAGE: Final = CHECKOUT / "docs" / "benchmarks.md"
 _CHART: Final = CHECKOUT / "docs" / "benchmarks.svg"
-_NAMES: Final = ("calls", "streams", "files", "tunnel", "layers", "identities", "steps", "restarts", "starts")
+_NAMES: Final = ("calls", "streams", "files", "tunnel", "mail", "layers", "identities", "steps", "restarts", "starts")
 _JUDGED: Final = {
     "calls": ("call", "rate-64", "rate-256", "fresh"),
     "streams": ("stream", "stream-stock", "eight", "beside", "open", "growth"),
     "files": ("files", "growth"),
     "tunnel": ("tunnel", "growth"),
+    "mail": ("accept", "deliver"),
     "identities": ("memory", "online", "hundred", "idle"),
 }
 _CARRYING: Final = {"streams", "files", "tunnel"}
@@ -70,6 +71,7 @@ class _Bench:
             "streams": self._streams,
             "files": self._files,
             "tunnel": self._tunnel,
+            "mail": self._mail,
             "layers": self._layers,
             "identities": self._identities,
             "steps": lambda own: steps.measure(own, self._root / "traced"),
@@ -83,7 +85,7 @@ class _Bench:
                 await self._end_carriers()
             try:
                 async with AsyncExitStack() as own:
-                    if name in {"calls", "identities", "restarts"} and self._system is None:
+                    if name in {"calls", "mail", "identities", "restarts"} and self._system is None:
                         self._system = await System.start(stack, self._root)
                     if name in _CARRYING and self._carriers is None:
                         self._carriers = await System.start(self._carriers_end, self._root / "carriers", streams=True)
@@ -119,6 +121,9 @@ class _Bench:
     def _carrying(self) -> System:
         assert self._carriers is not None
         return self._carriers
+
+    async def _mail(self, own: AsyncExitStack) -> Outcome:
+        return await mail.measure(self._ready(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)
 
     async def _layers(self, own: AsyncExitStack) -> Outcome:
         return await layers.measure(own, self._root / "layers", 5, self.conditions.seconds, told=_tell)

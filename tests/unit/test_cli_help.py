@@ -14,6 +14,7 @@ EVERY_COMMAND = [
     *([name] for name in COMMANDS),
     *(["peer", name] for name in ("add", "list", "remove")),
     *(["files", name] for name in ("ls", "get", "put", "offers", "accept", "reject")),
+    *(["mail", name] for name in ("send", "list", "read", "delete", "outbox", "retry")),
 ]
 
 

@@ -13,10 +13,11 @@ from typing import Any, assert_type
 import pytest
 
 import fastn_p2p_client
-from fastn_p2p_client import Client, Session, call, connect, errors, protocol, sync
+from fastn_p2p_client import Client, Session, call, connect, errors, mail, protocol, sync
+from fastn_p2p_client.mail import sync as mail_sync
 
 MODULES = [found.name for found in pkgutil.iter_modules(fastn_p2p_client.__path__)]
-PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync]
+PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync, mail, mail_sync]
 
 
 def public_names(module: types.ModuleType) -> set[str]:
@@ -146,6 +147,19 @@ def test_the_blocking_session_has_the_same_members() -> None:
 def test_methods_of_the_blocking_session_take_the_same(name: str) -> None:
     awaited = function_of(vars(Session)[name])
     blocking = function_of(vars(sync.Session)[ENTERING.get(name, name)])
+    assert described(blocking) == described(awaited)
+    assert not inspect.iscoroutinefunction(blocking)
+    returned = [str(inspect.signature(each).return_annotation) for each in (awaited, blocking)]
+    assert returned[0].replace("AsyncIterator", "Iterator") == returned[1]
+
+
+def test_the_blocking_mail_client_has_the_same_members() -> None:
+    assert set(methods(mail_sync.MailClient)) == {ENTERING.get(name, name) for name in methods(mail.MailClient)}
+
+
+@pytest.mark.parametrize("name", [name for name in methods(mail.MailClient) if name != "__init__"])
+def test_methods_of_the_blocking_mail_client_take_the_same(name: str) -> None:
+    awaited, blocking = vars(mail.MailClient)[name], vars(mail_sync.MailClient)[ENTERING.get(name, name)]
     assert described(blocking) == described(awaited)
     assert not inspect.iscoroutinefunction(blocking)
     returned = [str(inspect.signature(each).return_annotation) for each in (awaited, blocking)]

@@ -80,6 +80,10 @@ class Binding:
         """Those that stand."""
         self.seconds: deque[float] = deque(maxlen=_LATENCIES)
 
+    def admits(self, key: bytes) -> bool:
+        """Whether this identity may use it: its own always may, others as the access list says."""
+        return key == self.identity.raw or self.access.admits(key)
+
     def pick(self) -> Server | None:
         """Who takes the next request: the one with the fewest in flight; None when nobody has room."""
         best: Server | None = None

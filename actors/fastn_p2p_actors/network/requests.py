@@ -207,7 +207,7 @@ class Requests:
         if not isinstance(binding, Binding):
             self._fail(served, binding)
             return
-        if not binding.access.admits(served.source):
+        if not binding.admits(served.source):
             self._fail(served, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
         attempt = request.attempt

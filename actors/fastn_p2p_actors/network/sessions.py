@@ -307,7 +307,7 @@ class Sessions:
         if not isinstance(binding, Binding):
             relay.fail(binding)
             return
-        if not binding.access.admits(source):
+        if not binding.admits(source):
             relay.fail(Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
         server = binding.pick()

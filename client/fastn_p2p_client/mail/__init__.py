@@ -1,0 +1,44 @@
+"""Mail for programs: ``MailClient`` sends and reads as an identity of this machine.
+
+::
+
+    from fastn_p2p_client.mail import MailClient
+
+    async with MailClient("alice") as mail:
+        await mail.send("bob", "Lunch?", "At noon, as always.")
+
+When ``send`` returns, the mail is on this machine's disk, and it will be in the other mailbox exactly once.
+
+Layout
+------
+
+``client``    ``MailClient``
+``sync``      its blocking twin
+``messages``  what is said to the protocol ``Mail``
+"""
+
+from .client import MailClient
+from .messages import (
+    Accepted,
+    Attachment,
+    Letter,
+    Listing,
+    Mail,
+    OutboxEntry,
+    OutboxListing,
+    OutboxState,
+    Summary,
+)
+
+__all__ = [
+    "Accepted",
+    "Attachment",
+    "Letter",
+    "Listing",
+    "Mail",
+    "MailClient",
+    "OutboxEntry",
+    "OutboxListing",
+    "OutboxState",
+    "Summary",
+]

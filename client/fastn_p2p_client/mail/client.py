@@ -1,0 +1,211 @@
+"""``MailClient``: one mailbox of an identity of this machine, for the programs of its owner."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+from ..client import Client
+from ..errors import (
+    ConnectionLost,
+    DaemonBusy,
+    DaemonNotRunning,
+    HandlerFailed,
+    IdentityOffline,
+    Overloaded,
+    P2PError,
+    PeerOffline,
+    ProtocolNotFound,
+)
+from ..home import Home
+from ..keys import PublicKey
+from ..limits import DEFAULT_INSTANCE
+from ..owner import find_owner
+from ..tickets import Ticket
+from .messages import (
+    MAX_PAGE,
+    MAX_WAIT,
+    PROTOCOL,
+    Accepted,
+    Attachment,
+    Count,
+    Delete,
+    Letter,
+    List,
+    Listing,
+    Mail,
+    Outbox,
+    OutboxEntry,
+    OutboxListing,
+    OutboxState,
+    Read,
+    Request,
+    Retry,
+    Send,
+    Summary,
+    Track,
+)
+
+__all__ = ["DEFAULT_TIMEOUT", "MailClient"]
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT: Final = 30.0
+_PAUSE: Final = 0.1
+"""Seconds before something that broke is tried again."""
+_BROKEN: Final = (ConnectionLost, DaemonBusy, Overloaded)
+_RETURNING: Final = (DaemonNotRunning, HandlerFailed, IdentityOffline, PeerOffline, ProtocolNotFound)
+"""What a daemon or an identity's process causes that is coming back; but only when it had been there."""
+
+
+class MailClient:
+    """Use it inside one event loop.
+
+    Every method raises ``ApplicationError`` for what the protocol refuses (``kind`` says why: see docs/mail.md), and
+    ``P2PError`` for everything else.
+    """
+
+    def __init__(
+        self,
+        identity: str | None = None,
+        instance: str = DEFAULT_INSTANCE,
+        *,
+        home: Home | str | os.PathLike[str] | None = None,
+        client: Client | None = None,
+    ) -> None:
+        """
+        Args:
+            identity: name of the identity whose mailbox it is; None for the only one online.
+            instance: which of its mailboxes.
+            home: as for ``Client``. ``client``: one to share, which stays open.
+        """
+        self._identity = identity
+        self._instance = instance
+        self._shared = client is not None
+        self._client = client or Client(home)
+        self._owner: tuple[str, PublicKey] | None = None
+
+    async def __aenter__(self) -> MailClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends what is in flight. A closed client opens again when used."""
+        if not self._shared:
+            self._client.close()
+
+    # ── sending ──────────────────────────────────────────────────────────────────────────────────
+
+    async def send(
+        self,
+        to: str | PublicKey | Ticket,
+        subject: str = "",
+        body: str = "",
+        attachments: Sequence[Attachment] = (),
+        *,
+        instance: str = DEFAULT_INSTANCE,
+        id: str = "",
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Accepted:
+        """Hand a mail to the daemon. When this returns it is on disk, and it will arrive or come back.
+
+        While processes of the daemon are restarted, this tries again by itself: the mail stays one.
+
+        Args:
+            to: a ``PublicKey``, an ID52, a ticket, or a name from the address book.
+            instance: which mailbox of the receiver.
+            id: at most 64 characters of your own choice. The same mail with the same id is accepted once, so after an
+                error, and after a restart of the program, it can be sent again without harm. Chosen by chance if empty.
+            timeout: seconds until this is given up; with an id of your own you can ask again later.
+        """
+        letter = Letter(subject, body, tuple(attachments))
+        request = Send(id or uuid.uuid4().hex, str(to), letter, instance)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        met = False
+        while True:
+            try:
+                return await self._ask(request, Accepted, max(deadline - loop.time(), _PAUSE))
+            except P2PError as error:
+                met = met or isinstance(error, _BROKEN)
+                if not _is_passing(error, met=met) or loop.time() + _PAUSE >= deadline:
+                    raise
+            await asyncio.sleep(_PAUSE)
+
+    async def outbox(
+        self, states: Sequence[OutboxState] = ("waiting", "bounced"), *, after: int = 0, limit: int = MAX_PAGE
+    ) -> OutboxListing:
+        """A page of what was sent, and how it stands, the oldest first."""
+        return await self._ask(Outbox(tuple(states), after, limit), OutboxListing)
+
+    async def track(self, id: str, *, wait: float = 0.0) -> OutboxEntry:
+        """How a mail stands; waits up to so many seconds (at most 60) until it is delivered or has come back."""
+        return await self._ask(Track(id, min(wait, MAX_WAIT)), OutboxEntry, DEFAULT_TIMEOUT + wait)
+
+    async def retry(self, *numbers: int) -> int:
+        """Try again at once what waits or has come back: these of the outbox, or all. Returns how many that are."""
+        return (await self._ask(Retry(numbers), Count)).count
+
+    async def withdraw(self, *numbers: int) -> int:
+        """Delete mails from the outbox, also those that wait; one that is on its way may still arrive."""
+        return (await self._ask(Delete(numbers, outbox=True), Count)).count
+
+    # ── receiving ────────────────────────────────────────────────────────────────────────────────
+
+    async def list(self, *, after: int = 0, limit: int = MAX_PAGE, unread: bool = False, wait: float = 0.0) -> Listing:
+        """A page of what has come, the oldest first.
+
+        Args:
+            after: only mails with higher numbers: with that of the last one known, what is new.
+            wait: seconds (at most 60) to wait while there is none.
+        """
+        return await self._ask(List(after, limit, unread, min(wait, MAX_WAIT)), Listing, DEFAULT_TIMEOUT + wait)
+
+    async def follow(self, *, after: int = 0) -> AsyncIterator[Summary]:
+        """Every mail with a higher number, those that are there and those that come, until you break off.
+
+        Once it has been answered it waits through restarts of the daemon.
+        """
+        met = False
+        while True:
+            try:
+                page = await self.list(after=after, wait=MAX_WAIT)
+            except P2PError as error:
+                if not _is_passing(error, met=met):
+                    raise
+                await asyncio.sleep(_PAUSE)
+                continue
+            met = True
+            for summary in page.mails:
+                yield summary
+                after = summary.number
+
+    async def read(self, number: int) -> Mail:
+        """A whole mail, which is marked as read."""
+        return await self._ask(Read(number), Mail)
+
+    async def delete(self, *numbers: int) -> int:
+        """Delete mails from the mailbox; returns how many of them were there."""
+        return (await self._ask(Delete(numbers), Count)).count
+
+    async def _ask(self, request: Request, returns: type[T], timeout: float = DEFAULT_TIMEOUT) -> T:
+        if self._owner is None:
+            self._owner = await find_owner(self._client, self._identity)
+        name, key = self._owner
+        reply: Any = await self._client.call(
+            name, key, PROTOCOL, self._instance, request, returns=returns, timeout=timeout
+        )
+        return reply  # type: ignore[no-any-return]
+
+
+def _is_passing(error: P2PError, *, met: bool) -> bool:
+    """Whether the same can succeed in a moment; ``met``: the mailbox was there before."""
+    return isinstance(error, _BROKEN) or (met and isinstance(error, _RETURNING))

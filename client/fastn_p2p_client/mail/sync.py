@@ -1,0 +1,111 @@
+"""``MailClient`` without ``await``; any thread may use it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+from ..background import run
+from ..home import Home
+from ..keys import PublicKey
+from ..limits import DEFAULT_INSTANCE
+from ..tickets import Ticket
+from . import client as _async
+from .client import DEFAULT_TIMEOUT
+from .messages import (
+    MAX_PAGE,
+    Accepted,
+    Attachment,
+    Listing,
+    Mail,
+    OutboxEntry,
+    OutboxListing,
+    OutboxState,
+    Summary,
+)
+
+__all__ = ["MailClient"]
+
+
+class MailClient:
+    """Blocking twin of ``fastn_p2p_client.mail.MailClient``."""
+
+    def __init__(
+        self,
+        identity: str | None = None,
+        instance: str = DEFAULT_INSTANCE,
+        *,
+        home: Home | str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._mail = _async.MailClient(identity, instance, home=home)
+
+    def __enter__(self) -> MailClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """As ``MailClient.close``."""
+
+        async def close() -> None:
+            self._mail.close()
+
+        run(close())
+
+    def send(
+        self,
+        to: str | PublicKey | Ticket,
+        subject: str = "",
+        body: str = "",
+        attachments: Sequence[Attachment] = (),
+        *,
+        instance: str = DEFAULT_INSTANCE,
+        id: str = "",
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Accepted:
+        """As ``MailClient.send``."""
+        return run(self._mail.send(to, subject, body, attachments, instance=instance, id=id, timeout=timeout))
+
+    def outbox(
+        self, states: Sequence[OutboxState] = ("waiting", "bounced"), *, after: int = 0, limit: int = MAX_PAGE
+    ) -> OutboxListing:
+        """As ``MailClient.outbox``."""
+        return run(self._mail.outbox(states, after=after, limit=limit))
+
+    def track(self, id: str, *, wait: float = 0.0) -> OutboxEntry:
+        """As ``MailClient.track``."""
+        return run(self._mail.track(id, wait=wait))
+
+    def retry(self, *numbers: int) -> int:
+        """As ``MailClient.retry``."""
+        return run(self._mail.retry(*numbers))
+
+    def withdraw(self, *numbers: int) -> int:
+        """As ``MailClient.withdraw``."""
+        return run(self._mail.withdraw(*numbers))
+
+    def list(self, *, after: int = 0, limit: int = MAX_PAGE, unread: bool = False, wait: float = 0.0) -> Listing:
+        """As ``MailClient.list``."""
+        return run(self._mail.list(after=after, limit=limit, unread=unread, wait=wait))
+
+    def follow(self, *, after: int = 0) -> Iterator[Summary]:
+        """As ``MailClient.follow``."""
+        found = self._mail.follow(after=after)
+
+        async def following() -> Summary:
+            return await anext(found)
+
+        while True:
+            yield run(following())
+
+    def read(self, number: int) -> Mail:
+        """As ``MailClient.read``."""
+        return run(self._mail.read(number))
+
+    def delete(self, *numbers: int) -> int:
+        """As ``MailClient.delete``."""
+        return run(self._mail.delete(*numbers))

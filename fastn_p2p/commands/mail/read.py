@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ...exits import Exit, Misused
+from ...mail.options import LinesOption, MailboxOption, OwnerOption
+from ...options import HomeOption
+from ...terminal import is_terminal, plain, put, say
+
+if TYPE_CHECKING:
+    from fastn_p2p_client.mail.messages import Attachment
+
+
+def run(
+    number: Annotated[int, typer.Argument(metavar="N", min=1, help="Its number, as `fastn-p2p mail list` shows it.")],
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY", help="Where to put attachments; made when it is missing.", show_default=False
+        ),
+    ] = None,
+    instance: MailboxOption = "default",
+    identity: OwnerOption = None,
+    json: LinesOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Read a mail, and mark it as read.
+
+    The body goes to standard output, everything else to standard error.
+    """
+    from fastn_p2p_client.errors import ApplicationError
+
+    from ...mail.command import refused, row_text, time_text, whole_mail, with_mail
+    from ...values import as_json
+
+    if save is not None:
+        try:
+            save.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            raise Misused(f"--save: there is no directory {str(save.parent)!r}") from None
+        except FileExistsError:
+            raise Misused(f"--save: {str(save)!r} is not a directory") from None
+    try:
+        mail = with_mail(home, identity, instance, lambda each: each.read(number))
+    except ApplicationError as error:
+        raise typer.Exit(refused(error)) from None
+    summary, letter = mail.summary, mail.letter
+    if json:
+        put(as_json(whole_mail(mail)))
+    else:
+        say(f"From: {summary.name} ({summary.sender})" if summary.name else f"From: {summary.sender}")
+        say(f"Mailbox: {summary.instance}")
+        say(f"Sent: {time_text(summary.sent)}, received: {time_text(summary.received)}")
+        say(f"Subject: {row_text(letter.subject)}")
+        for attachment in letter.attachments:
+            say(f"Attachment: {row_text(attachment.name)} ({len(attachment.content)} bytes)")
+        say("")
+        put(plain(letter.body) if is_terminal() else letter.body, end=b"" if letter.body.endswith("\n") else b"\n")
+    if save is not None:
+        _save(mail.letter.attachments, save)
+    elif letter.attachments and not json:
+        say("--save DIRECTORY saves the attachments")
+
+
+def _save(attachments: tuple[Attachment, ...], directory: Path) -> None:
+    from ...files.failures import FileError
+    from ...mail.saving import save
+
+    try:
+        for path in save(attachments, directory):
+            say(f"saved: {path}")
+    except FileExistsError as error:
+        say(f"fastn-p2p: {error.filename} is there already, and nothing was saved: choose another directory")
+        raise typer.Exit(Exit.EXISTS) from None
+    except FileError as error:
+        say(f"fastn-p2p: {error.message}")
+        raise typer.Exit(Exit.HANDLER) from None
+    except OSError as error:
+        say(f"fastn-p2p: nothing was saved in {directory}: {error.strerror}")
+        raise typer.Exit(Exit.STORAGE) from None

@@ -1,0 +1,33 @@
+"""How much lies in a mailbox or an outbox: kept beside the mails, in the same transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+__all__ = ["Room", "occupied", "occupy"]
+
+
+class Room(NamedTuple):
+    messages: int
+    bytes: int
+
+    def plus(self, size: int) -> Room:
+        """With one more mail."""
+        return Room(self.messages + 1, self.bytes + size)
+
+
+def occupied(connection: sqlite3.Connection, owner: bytes) -> Room:
+    """What an owner's letters take: see ``schema``."""
+    row = connection.execute("SELECT messages, bytes FROM room WHERE owner = ?", (owner,)).fetchone()
+    return Room(*row) if row else Room(0, 0)
+
+
+def occupy(connection: sqlite3.Connection, owner: bytes, messages: int, size: int) -> Room:
+    """So many more, or fewer; what that makes."""
+    row = connection.execute(
+        "INSERT INTO room VALUES (?1, ?2, ?3) "
+        "ON CONFLICT (owner) DO UPDATE SET messages = messages + ?2, bytes = bytes + ?3 RETURNING messages, bytes",
+        (owner, messages, size),
+    ).fetchone()
+    return Room(*row)

@@ -1,0 +1,39 @@
+"""Attachments as files. Their names are a stranger's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastn_p2p_client.mail.messages import Attachment
+
+from ..files.names import check_part
+
+__all__ = ["save"]
+
+
+def save(attachments: Sequence[Attachment], directory: Path) -> list[Path]:
+    """Writes each under its name into an existing directory, complete or not at all; returns where they are.
+
+    Raises:
+        FileError: ``UnsafeName``: none was written.
+        FileExistsError: one of the names is taken; those that were written are gone again. Nothing is overwritten.
+        OSError: likewise, it cannot be written.
+    """
+    names = [check_part(attachment.name) for attachment in attachments]
+    written: list[Path] = []
+    try:
+        for name, attachment in zip(names, attachments, strict=True):
+            path = directory / name
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            written.append(path)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(attachment.content)
+    except OSError:
+        for path in written:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
+    return written

@@ -1,0 +1,131 @@
+"""Mail: a mailbox and a durable outbox. What is accepted arrives, exactly once and in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from fastn_p2p_client.errors import ApplicationError, StorageFailed
+from fastn_p2p_client.mail import messages as m
+from fastn_p2p_client.names import check_name
+from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request
+
+from ..mail.addresses import Addresses
+from ..mail.carrier import CallingCarrier
+from ..mail.database import Database
+from ..mail.delivery import Delivery
+from ..mail.mailbox import Mailbox
+from ..mail.outbox import Outbox
+from ..mail.queue import Pair
+from ..mail.settings import Settings
+
+__all__ = ["Mail"]
+
+_FILE: Final = "mail.sqlite"
+"""In the workspace."""
+_PRUNING: Final = 3600.0
+"""Seconds between two times at which old entries are forgotten."""
+
+log = logging.getLogger(__name__)
+
+Answer = m.Accepted | m.Listing | m.Mail | m.Count | m.OutboxListing | m.OutboxEntry | m.Receipt
+
+
+class Mail(Protocol):
+    """The owner, who calls as the identity itself, sends and reads; whom the access list admits may deliver.
+
+    Raises (as application errors):
+        NotOwner: only the identity itself reads and sends.
+        MailUnknown: no such mail.
+        IdTaken: another mail was sent under that id.
+        OutboxFull: too much waits.
+        TooLarge, TooManyAttachments, UnsafeName, BadLetter: no letter that is taken.
+        BadOrder, Rewound: a delivery that is not in order, or of numbers that other mails have had.
+    """
+
+    Config = Settings
+    config: Settings
+
+    def __init__(self, context: BindingContext) -> None:
+        super().__init__(context)
+        database = self._database = Database(context.workspace / _FILE)
+        carrier = CallingCarrier(context)
+        self._addresses = Addresses(carrier.book)
+        self._mailbox = Mailbox(database, self._settings, _now)
+        self._outbox = Outbox(database, self._settings, _now)
+        self._delivery = Delivery(self._outbox.queue, carrier, self._settings, context.instance, now=_now)
+        self._pruning: asyncio.Task[None] | None = None
+
+    async def on_activate(self) -> None:
+        await self._database.open()
+        try:
+            await self._delivery.start()
+        except BaseException:
+            await self._database.close()
+            raise
+        self._pruning = asyncio.create_task(self._prune())
+
+    async def on_deactivate(self) -> None:
+        if self._pruning is not None:
+            self._pruning.cancel()
+        await self._delivery.stop()
+        await self._database.close()
+
+    def _settings(self) -> Settings:
+        return self.config
+
+    async def _prune(self) -> None:
+        while True:
+            try:
+                await self._outbox.prune()
+                await self._mailbox.prune()
+            except StorageFailed as error:
+                log.error("old mail stays: %s", error)
+            await asyncio.sleep(_PRUNING)
+
+    @request
+    async def answer(self, request: m.Request, peer: Peer) -> Answer:
+        if isinstance(request, m.Deliver):
+            check_name(request.instance, "an instance")
+            return await self._mailbox.take(request, peer)
+        if peer.key != self.context.key:
+            raise ApplicationError("NotOwner", "only the identity itself reads and sends here; deliver is for others")
+        if isinstance(request, m.Send):
+            return await self._send(request)
+        if isinstance(request, m.Outbox | m.Track | m.Retry):
+            return await self._look_at_outbox(request)
+        return await self._look_at_mailbox(request)
+
+    async def _send(self, request: m.Send) -> m.Accepted:
+        check_name(request.instance, "an instance")
+        key, address = await self._addresses.find(request.to)
+        pair = Pair(bytes(key), request.instance)
+        accepted = await self._outbox.accept(request.id, pair, address, request.letter)
+        self._delivery.wake(pair)
+        return accepted
+
+    async def _look_at_outbox(self, request: m.Outbox | m.Track | m.Retry) -> Answer:
+        if isinstance(request, m.Outbox):
+            return await self._outbox.entries(request.states, request.after, request.limit)
+        if isinstance(request, m.Track):
+            return await self._outbox.track(request.id, request.wait)
+        count, pairs = await self._outbox.retry(request.numbers)
+        for pair in pairs:
+            self._delivery.retry(pair)
+        return m.Count(count)
+
+    async def _look_at_mailbox(self, request: m.List | m.Read | m.Delete) -> Answer:
+        if isinstance(request, m.Read):
+            return await self._mailbox.read(request.number)
+        if isinstance(request, m.Delete):
+            return m.Count(await (self._outbox if request.outbox else self._mailbox).delete(request.numbers))
+        mails, more = await self._mailbox.page(
+            request.after, request.limit, unread=request.unread, seconds=request.wait
+        )
+        return m.Listing(tuple(mails), more, await self._outbox.bounced())
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

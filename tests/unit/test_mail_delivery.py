@@ -1,0 +1,429 @@
+"""When a mail is tried again, and when it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from fastn_p2p.mail.addresses import Addresses
+from fastn_p2p.mail.backoff import Backoff
+from fastn_p2p.mail.route import Route
+from fastn_p2p_client.errors import (
+    ApplicationError,
+    BadRequest,
+    ConnectionLost,
+    DeadlineExceeded,
+    Denied,
+    InstanceNotFound,
+    InvalidKey,
+    InvalidTicket,
+    Overloaded,
+    P2PError,
+    PeerNameUnknown,
+    PeerOffline,
+    ProtocolNotFound,
+    StorageFailed,
+)
+from fastn_p2p_client.mail import Letter
+from fastn_p2p_client.mail.messages import Deliver, Receipt, Refusal
+from fastn_p2p_client.peer import Peer
+
+from .mail_sides import ALICE, BOB, TO_BOB, Clock, Side, Wire, run, until
+
+Answer: TypeAlias = Callable[[Deliver], Awaitable[Receipt]]
+
+OFFLINE = PeerOffline(peer="bob")
+NEVER = 1e6
+"""Seconds: a pause that does not end while a test runs."""
+
+
+def route_of(side: Side, wire: Wire, first: float = 0.001) -> Route:
+    backoff = Backoff(first, NEVER, chance=lambda: 0.0)
+    return Route(TO_BOB, side.queue, wire, lambda: side.settings, "x", now=side.clock, backoff=backoff)
+
+
+def failing(
+    *errors: Exception, then: Callable[[Deliver], Awaitable[Receipt]]
+) -> Callable[[Deliver], Awaitable[Receipt]]:
+    """Raises these, one after the other, before it does what follows."""
+    left = list(errors)
+
+    async def answer(delivery: Deliver) -> Receipt:
+        if left:
+            raise left.pop(0)
+        return await then(delivery)
+
+    return answer
+
+
+def always(error: Exception) -> Answer:
+    async def answer(delivery: Deliver) -> Receipt:
+        raise error
+
+    return answer
+
+
+def test_pauses_grow_with_jitter_and_begin_again() -> None:
+    backoff = Backoff(1.0, 5.0, chance=iter([0.0, 0.5, 0.0, 1.0, 0.0]).__next__)
+    assert [backoff.pause() for _ in range(4)] == [1.0, 1.5, 4.0, 2.5]
+    backoff.reset()
+    assert backoff.pause() == 1.0
+
+
+def test_everything_arrives_in_order_also_what_is_accepted_meanwhile(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+            delivery = alice.delivery(Wire.to(bob))
+            await alice.accept("0")
+            await delivery.start()
+            for number in range(1, 200):
+                await alice.accept(f"{number}")
+                delivery.wake(TO_BOB)
+            assert (await alice.outbox.track("199", 10)).state == "delivered"
+            assert await bob.ids() == [f"{number}" for number in range(200)]
+            await delivery.stop()
+
+    run(main())
+
+
+def test_lost_answers_are_asked_for_again_and_nothing_appears_twice(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+            lost = 0
+
+            async def answer(delivery: Deliver) -> Receipt:
+                nonlocal lost
+                receipt = await bob.mailbox.take(delivery, Peer(ALICE, None))
+                lost += 1
+                if lost % 3:
+                    raise ConnectionLost(what="the connection")
+                return receipt
+
+            wire = Wire(answer)
+            wire.back.set()
+            delivery = alice.delivery(wire)
+            await delivery.start()
+            for number in range(5):
+                await alice.accept(f"{number}")
+                delivery.wake(TO_BOB)
+                assert (await alice.outbox.track(f"{number}", 10)).state == "delivered"
+            assert await bob.ids() == ["0", "1", "2", "3", "4"]
+            assert lost > 5
+            await delivery.stop()
+
+    run(main())
+
+
+def test_a_peer_that_comes_online_gets_its_mail_without_the_rest_of_the_pause(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+            await alice.accept("one")
+            wire = Wire.to(bob)
+            wire.answer = failing(OFFLINE, then=wire.answer)
+            running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
+            await wire.asked.wait()
+            entry = (await alice.sent())["one"]
+            assert (entry.state, entry.reason) == ("waiting", str(OFFLINE))
+            wire.back.set()
+            await running
+            assert await bob.ids() == ["one"]
+            assert (await alice.sent())["one"].reason == ""
+
+    run(main())
+
+
+def test_a_peer_that_is_only_said_to_be_online_is_not_asked_without_end(tmp_path: Path) -> None:
+    """It is said to be there each time, at once; the pauses grow all the same."""
+
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice:
+            await alice.accept("one")
+            moments: list[float] = []
+
+            async def answer(delivery: Deliver) -> Receipt:
+                moments.append(asyncio.get_running_loop().time())
+                raise OFFLINE
+
+            async def four_times() -> bool:
+                return len(moments) >= 4
+
+            wire = Wire(answer)
+            wire.back.set()
+            running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
+            await until(four_times)
+            pauses = [later - earlier for earlier, later in pairwise(moments)]
+            assert pauses[0] >= 0.09
+            assert pauses[1] >= 0.18
+            assert pauses[2] >= 0.36
+            running.cancel()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "error", [Overloaded(what="calls", limit=1), DeadlineExceeded(seconds=30), StorageFailed(path="x", reason="full")]
+)
+def test_a_peer_that_is_there_and_cannot_is_left_alone_for_the_whole_pause(tmp_path: Path, error: P2PError) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice:
+            await alice.accept("one")
+            wire = Wire(always(error))
+            wire.back.set()
+            running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
+
+            async def in_trouble() -> bool:
+                return (await alice.sent())["one"].reason == str(error)
+
+            await until(in_trouble)
+            await alice.sent()
+            assert not wire.asked.is_set()
+            assert len(wire.attempts) == 1
+            running.cancel()
+
+    run(main())
+
+
+def test_the_owner_can_end_a_pause(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+            await alice.accept("one")
+            wire = Wire.to(bob)
+            wire.answer = failing(OFFLINE, ProtocolNotFound(peer="bob", protocol="Mail"), then=wire.answer)
+            route = route_of(alice, wire, first=NEVER)
+            running = asyncio.create_task(route.run())
+            await wire.asked.wait()
+            while not running.done():
+                route.kick()
+                await asyncio.sleep(0)
+            assert await bob.ids() == ["one"]
+
+    run(main())
+
+
+def test_who_is_denied_is_told_at_once(tmp_path: Path) -> None:
+    error = Denied(peer="bob", protocol="Mail", instance="default")
+
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice:
+            for id in ("one", "two"):
+                await alice.accept(id)
+            await route_of(alice, Wire(always(error)), first=NEVER).run()
+            assert [(each.state, each.reason) for each in (await alice.sent()).values()] == [
+                ("bounced", str(error))
+            ] * 2
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InstanceNotFound(peer="bob", protocol="Mail", instance="work"),
+        ProtocolNotFound(peer="bob", protocol="Mail"),
+        BadRequest(protocol="Mail", reason="another version"),
+        ApplicationError("Odd", "something else is called Mail there"),
+    ],
+)
+def test_what_is_turned_away_for_too_long_comes_back(tmp_path: Path, error: Exception) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock(), refused_after=60) as alice:
+            await alice.accept("one")
+            alice.clock.now += 30_000
+            wire = Wire(always(error))
+            route = route_of(alice, wire, first=NEVER)
+            running = asyncio.create_task(route.run())
+
+            async def turned_away() -> bool:
+                return (await alice.queue.way(TO_BOB)).refused is not None
+
+            async def tried_again() -> bool:
+                return len(wire.attempts) == 2
+
+            await until(turned_away)
+            alice.clock.now += 59_000
+            route.kick()
+            await until(tried_again)
+            assert (await alice.sent())["one"].state == "waiting"
+            alice.clock.now += 1_000
+            while not running.done():
+                route.kick()
+                await asyncio.sleep(0)
+            assert [(each.state, each.reason) for each in (await alice.sent()).values()] == [("bounced", str(error))]
+
+    run(main())
+
+
+def test_an_answer_in_between_ends_the_time_of_being_turned_away(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock(), refused_after=0.5) as alice, Side(tmp_path / "b", alice.clock) as bob:
+            await alice.accept("one")
+            wire = Wire.to(bob)
+            wire.answer = failing(ProtocolNotFound(peer="bob", protocol="Mail"), OFFLINE, then=wire.answer)
+            wire.back.set()
+            await route_of(alice, wire).run()
+            assert await bob.ids() == ["one"]
+            assert (await alice.queue.way(TO_BOB)).refused is None
+
+    run(main())
+
+
+def test_what_is_too_old_comes_back_and_says_what_was_in_the_way(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock(), bounce_after=7200) as alice:
+            await alice.accept("old")
+            alice.clock.now += 1_000
+            await alice.accept("new")
+            wire = Wire(always(OFFLINE))
+            route = route_of(alice, wire, first=NEVER)
+            running = asyncio.create_task(route.run())
+            await wire.asked.wait()
+            alice.clock.now += 7_199_000
+            while (await alice.sent())["old"].state == "waiting":
+                route.kick()
+                await asyncio.sleep(0)
+            sent = await alice.sent()
+            assert sent["old"].reason == f"it was not delivered within 2 hours: {OFFLINE}"
+            assert sent["new"].state == "waiting"
+            running.cancel()
+
+    run(main())
+
+
+def test_refusals_of_single_mails_do_not_hold_up_the_others(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice:
+            for id in ("one", "two", "three"):
+                await alice.accept(id)
+
+            async def answer(delivery: Deliver) -> Receipt:
+                last = delivery.parcels[-1].sequence
+                return Receipt(last, (Refusal(2, "Odd", "I do not like it"),))
+
+            await route_of(alice, Wire(answer)).run()
+            assert [(each.state, each.reason) for each in (await alice.sent()).values()] == [
+                ("delivered", ""),
+                ("bounced", "Odd: I do not like it"),
+                ("delivered", ""),
+            ]
+
+    run(main())
+
+
+@pytest.mark.parametrize("receipt", [Receipt(0), Receipt(0, (), "no room"), Receipt(0, (Refusal(1, "Odd", ""),))])
+def test_who_takes_nothing_is_not_asked_without_a_pause(tmp_path: Path, receipt: Receipt) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice:
+            await alice.accept("one")
+
+            async def answer(delivery: Deliver) -> Receipt:
+                return receipt
+
+            wire = Wire(answer)
+            running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
+
+            async def in_trouble() -> bool:
+                return bool((await alice.sent())["one"].reason)
+
+            await until(in_trouble)
+            await alice.sent()  # it could have asked again meanwhile
+            assert len(wire.attempts) == 1
+            running.cancel()
+
+    run(main())
+
+
+def test_a_ticket_that_does_not_hold_any_more_gives_way_to_the_key(tmp_path: Path) -> None:
+    ticket = "fastn1" + "x" * 100
+
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+            await alice.outbox.accept("one", TO_BOB, ticket, Letter("hi"))
+            wire = Wire.to(bob)
+            wire.answer = failing(InvalidTicket(reason="old"), then=wire.answer)
+            await route_of(alice, wire, first=NEVER).run()
+            assert [to for to, _ in wire.attempts] == [ticket, BOB.id52]
+
+    run(main())
+
+
+def test_a_defect_does_not_end_delivery(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+            await alice.accept("one")
+            wire = Wire.to(bob)
+            wire.answer = failing(RuntimeError("a defect"), then=wire.answer)
+            wire.back.set()
+            await route_of(alice, wire).run()
+            assert await bob.ids() == ["one"]
+
+    run(main())
+    assert "a defect" in caplog.text
+
+
+def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice:
+            await alice.accept("one")
+            stopped = alice.delivery(Wire(always(OFFLINE)))
+            await stopped.start()
+            await stopped.stop()
+        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+            delivery = alice.delivery(Wire.to(bob))
+            await delivery.start()
+            assert (await alice.outbox.track("one", 10)).state == "delivered"
+            assert await bob.ids() == ["one"]
+            await delivery.stop()
+
+    run(main())
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_those_who_ask_at_once_share_a_look_that_is_not_older_than_their_question() -> None:
+    looks = 0
+    book = {"bob": ALICE.id52}
+
+    async def look() -> dict[str, str]:
+        nonlocal looks
+        looks += 1
+        seen = dict(book)
+        await asyncio.sleep(0)
+        return seen
+
+    async def main() -> None:
+        addresses = Addresses(look)
+        early = asyncio.create_task(addresses.find("bob"))
+        await asyncio.sleep(0)  # it has looked
+        book["bob"] = BOB.id52
+        late = [asyncio.create_task(addresses.find("bob")) for _ in range(50)]
+        assert await early == (ALICE, ALICE.id52)
+        assert await asyncio.gather(*late) == [(BOB, BOB.id52)] * 50
+        assert looks == 3  # the first of them looked at once; whoever came during that look shares the next one
+        del book["bob"]
+        with pytest.raises(PeerNameUnknown):
+            await addresses.find("bob")
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("to", "error"),
+    [
+        ("carol", PeerNameUnknown),
+        ("", PeerNameUnknown),
+        (BOB.id52[:-1] + "!", InvalidKey),
+        ("fastn1" + "!" * 100, InvalidTicket),
+    ],
+)
+def test_what_is_no_name_of_anybody_is_refused(to: str, error: type[P2PError]) -> None:
+    async def nobody() -> dict[str, str]:
+        return {}
+
+    with pytest.raises(error):
+        run(Addresses(nobody).find(to))
