@@ -36,6 +36,7 @@ _WAL_KEPT: Final = 16 * 1024 * 1024
 
 class _Job(NamedTuple):
     step: Step[Any]
+    then: Callable[[Any], object]
     result: asyncio.Future[Any]
 
 
@@ -80,17 +81,20 @@ class Database:
             self._jobs.put(None)
             await asyncio.to_thread(writer.join)
 
-    async def write(self, step: Step[T]) -> T:
+    async def write(self, step: Step[T], then: Callable[[T], object] = lambda _: None) -> T:
         """The result of a change, once it is on disk; or what it raises, and then it has changed nothing.
 
         Changes happen in the order in which they are asked for, whether or not anybody still waits for them.
+
+        Args:
+            then: called with the result in the event loop when it is on disk, also when nobody waits any more.
 
         Raises:
             StorageFailed: the disk does not take it.
         """
         if self._writer is None:
             raise StorageFailed(path=str(self.path), reason="it is closed")
-        job = _Job(step, self._loop.create_future())
+        job = _Job(step, then, self._loop.create_future())
         self._jobs.put(job)
         result: T = await job.result
         return result
@@ -184,6 +188,8 @@ class Database:
 
     def _tell(self, outcomes: list[tuple[_Job, Any, Exception | None]]) -> None:
         for job, result, error in outcomes:
+            if error is None:
+                job.then(result)
             if job.result.done():
                 continue
             if error is None:

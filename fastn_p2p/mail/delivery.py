@@ -42,14 +42,18 @@ class Delivery:
         self._again: set[Pair] = set()
         """Something was accepted for them since their route has begun."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._running = False
 
     async def start(self) -> None:
         """Goes on with what waits since earlier."""
+        self._running = True
         for pair in await self._queue.pairs():
             self.wake(pair)
 
     def wake(self, pair: Pair) -> None:
         """Something was accepted for a mailbox."""
+        if not self._running:
+            return
         self._again.add(pair)
         if pair not in self._routes:
             route = self._routes[pair] = Route(
@@ -68,10 +72,12 @@ class Delivery:
     def retry(self, pair: Pair) -> None:
         """Ends a route's pause, or starts it."""
         self.wake(pair)
-        self._routes[pair].kick()
+        if pair in self._routes:
+            self._routes[pair].kick()
 
     async def stop(self) -> None:
         """What is on its way goes on with the next ``start``."""
+        self._running = False
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -72,9 +72,7 @@ class Mailbox:
                     break
             return intake.finish(now)
 
-        receipt = await self._database.write(step)
-        self.arrived.ring()
-        return receipt
+        return await self._database.write(step, lambda _: self.arrived.ring())
 
     # ── for the owner ────────────────────────────────────────────────────────────────────────────
 

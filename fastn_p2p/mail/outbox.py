@@ -46,6 +46,7 @@ class Outbox:
 
     Attributes:
         queue: what waits in it.
+        on_waiting: called when something waits for a mailbox that did not before.
     """
 
     def __init__(self, database: Database, settings: Callable[[], Settings], now: Callable[[], int]) -> None:
@@ -54,6 +55,7 @@ class Outbox:
         self._now = now
         self._changed = Bell()
         self.queue = Queue(database, now, self._changed)
+        self.on_waiting: Callable[[Pair], object] = lambda _: None
 
     async def accept(self, id: str, pair: Pair, address: str, letter: Letter) -> Accepted:
         """Takes a mail, or recognises it by its id: it is on disk when this returns.
@@ -86,7 +88,7 @@ class Outbox:
                 )
             return Accepted(id, number, now)
 
-        return await self._database.write(step)
+        return await self._database.write(step, lambda _: self.on_waiting(pair))
 
     async def entries(self, states: Sequence[OutboxState], after: int, limit: int) -> OutboxListing:
         """A page of what was sent, the oldest first."""
@@ -129,9 +131,7 @@ class Outbox:
                         occupy(connection, OUTBOX_ROOM, -1, -row[1])
             return count
 
-        count = await self._database.write(step)
-        self._changed.ring()
-        return count
+        return await self._database.write(step, lambda _: self._changed.ring())
 
     async def retry(self, numbers: Sequence[int]) -> tuple[int, set[Pair]]:
         """Lets bounced mails wait again; returns how many mails, these or waiting ones, are meant, and for whom.
@@ -158,7 +158,11 @@ class Outbox:
                 connection.execute("UPDATE route SET refused = NULL WHERE recipient = ? AND instance = ?", pair)
             return len(chosen), {Pair(*row[2:]) for row in chosen}
 
-        return await self._database.write(step)
+        def then(result: tuple[int, set[Pair]]) -> None:
+            for pair in result[1]:
+                self.on_waiting(pair)
+
+        return await self._database.write(step, then)
 
     async def bounced(self) -> int:
         """How many mails have come back."""

@@ -106,8 +106,7 @@ class Queue:
                 ("", *pair),
             )
 
-        await self._database.write(step)
-        self._changed.ring()
+        await self._database.write(step, lambda _: self._changed.ring())
 
     async def trouble(self, pair: Pair, words: str, *, refused: bool) -> int | None:
         """Remembers why an attempt failed; returns since when they turn us away, if they do."""
@@ -141,8 +140,7 @@ class Queue:
             condition = "state = 0 AND recipient = ? AND instance = ? AND accepted < ?"
             _bounce(connection, now, reason, condition, *pair, now + 1 if before is None else before)
 
-        await self._database.write(step)
-        self._changed.ring()
+        await self._database.write(step, lambda _: self._changed.ring())
 
 
 def _bounce(connection: sqlite3.Connection, now: int, reason: str, condition: str, *values: object) -> None:

@@ -56,6 +56,7 @@ class Mail(Protocol):
         self._mailbox = Mailbox(database, self._settings, _now)
         self._outbox = Outbox(database, self._settings, _now)
         self._delivery = Delivery(self._outbox.queue, carrier, self._settings, context.instance, now=_now)
+        self._outbox.on_waiting = self._delivery.wake
         self._pruning: asyncio.Task[None] | None = None
 
     async def on_activate(self) -> None:
@@ -102,9 +103,7 @@ class Mail(Protocol):
         check_name(request.instance, "an instance")
         key, address = await self._addresses.find(request.to)
         pair = Pair(bytes(key), request.instance)
-        accepted = await self._outbox.accept(request.id, pair, address, request.letter)
-        self._delivery.wake(pair)
-        return accepted
+        return await self._outbox.accept(request.id, pair, address, request.letter)
 
     async def _look_at_outbox(self, request: m.Outbox | m.Track | m.Retry) -> Answer:
         if isinstance(request, m.Outbox):

@@ -25,7 +25,7 @@ LANES: Final = 8
 """Writers on each side, each of which sends one mail after the other."""
 BEAT: Final = 0.2
 """Seconds between two kills."""
-SPELL: Final = 4.5
+SPELL: Final = 4.0
 """Seconds of kills before both daemons are restarted, and after each of the two restarts."""
 PACE: Final = 3 * SPELL * LANES / MAILS
 """Seconds that a writer takes for a mail, so that there is mail to send through all of it."""

@@ -96,7 +96,9 @@ class Side:
         return {entry.id: entry for entry in entries}
 
     def delivery(self, wire: Wire) -> Delivery:
-        return Delivery(self.queue, wire, lambda: self.settings, "default", now=self.clock, chance=lambda: 0.0)
+        made = Delivery(self.queue, wire, lambda: self.settings, "default", now=self.clock, chance=lambda: 0.0)
+        self.outbox.on_waiting = made.wake
+        return made
 
 
 class Wire:

@@ -83,9 +83,27 @@ def test_everything_arrives_in_order_also_what_is_accepted_meanwhile(tmp_path: P
             await delivery.start()
             for number in range(1, 200):
                 await alice.accept(f"{number}")
-                delivery.wake(TO_BOB)
             assert (await alice.outbox.track("199", 10)).state == "delivered"
             assert await bob.ids() == [f"{number}" for number in range(200)]
+            await delivery.stop()
+
+    run(main())
+
+
+def test_a_mail_is_on_its_way_also_when_whoever_sent_it_has_gone_meanwhile(tmp_path: Path) -> None:
+    """It is killed, or its time is over, while the disk is being synced."""
+
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+            delivery = alice.delivery(Wire.to(bob))
+            await delivery.start()
+            for sending in (alice.accept("one"), alice.accept("two")):
+                task = asyncio.create_task(sending)
+                await asyncio.sleep(0)
+                task.cancel()
+            waiting = asyncio.create_task(bob.mailbox.page(1, 10, unread=False, seconds=60))
+            assert [each.id for each in (await waiting)[0]] == ["two"]
+            assert await bob.ids() == ["one", "two"]
             await delivery.stop()
 
     run(main())
@@ -110,7 +128,6 @@ def test_lost_answers_are_asked_for_again_and_nothing_appears_twice(tmp_path: Pa
             await delivery.start()
             for number in range(5):
                 await alice.accept(f"{number}")
-                delivery.wake(TO_BOB)
                 assert (await alice.outbox.track(f"{number}", 10)).state == "delivered"
             assert await bob.ids() == ["0", "1", "2", "3", "4"]
             assert lost > 5
@@ -363,6 +380,24 @@ def test_a_defect_does_not_end_delivery(tmp_path: Path, caplog: pytest.LogCaptur
 
     run(main())
     assert "a defect" in caplog.text
+
+
+def test_what_is_accepted_while_it_stops_waits_for_the_next_start(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+            wire = Wire.to(bob)
+            delivery = alice.delivery(wire)
+            await delivery.start()
+            await delivery.stop()
+            await alice.accept("one")
+            delivery.retry(TO_BOB)
+            assert (await alice.sent())["one"].state == "waiting"
+            assert not wire.attempts
+            await delivery.start()
+            assert (await alice.outbox.track("one", 10)).state == "delivered"
+            await delivery.stop()
+
+    run(main())
 
 
 def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
