@@ -9,12 +9,12 @@ from typing import Final
 import pytest
 
 import fastn_p2p_client.errors as e
-from fastn_p2p_client import Client
+from fastn_p2p_client import Client, Session
 from fastn_p2p_client import messages as m
 from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED
 from tests.e2e.sessions import connected, outcome, place, read_all, run
 from tests.e2e.world import World, binding_of, counts_of, give, until
-from tests.harness import eventually
+from tests.harness import Daemon, eventually
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 MIB: Final = 1024 * 1024
@@ -104,6 +104,63 @@ def test_a_client_that_is_closed_ends_its_sessions(world: World, peer: str) -> N
             assert isinstance(await outcome(work), e.ConnectionLost)
         async with connected(client, peer, "who") as session:  # opens again
             assert await read_all(session)
+
+    run(world.one, talk)
+
+
+async def control(daemon: Daemon, message: m.Control) -> None:
+    def ask() -> None:
+        with daemon.client() as client:
+            client.control(message)
+
+    await asyncio.to_thread(ask)
+
+
+async def still_echoes(session: Session) -> None:
+    await session.write(b"x")
+    assert await session.read() == b"x"
+
+
+def test_taking_the_opener_s_identity_offline_ends_what_was_opened_as_it(world: World) -> None:
+    """Here and at the peer; sessions of others go on."""
+    world.one.identity("erin", echo=False)
+
+    async def talk(client: Client) -> None:
+        async with connected(client, world.bob) as other:
+            for peer in (world.bob, world.alice):
+                session = await client.connect("erin", peer, "Trial", initial={"do": "echo"})
+                await still_echoes(session)
+                reading = asyncio.create_task(session.read())
+                await control(world.one, m.SetOnline("erin", False))
+                error = await outcome(reading)
+                assert isinstance(error, e.ConnectionLost)
+                assert "erin" in str(error)
+                await control(world.one, m.SetOnline("erin", True))
+            await still_echoes(other)
+
+    run(world.one, talk)
+
+
+def test_a_peer_that_is_not_admitted_any_more_is_not_served_any_more(world: World) -> None:
+    """Its other sessions go on."""
+    with world.one.client() as client:
+        reply = client.control(m.GetTicket("alice"))
+        assert isinstance(reply, m.TicketText)
+    with world.two.client() as client:
+        client.control(m.AddPeer(reply.ticket, "alice"))
+    give(world.two, "bob", "Trial", "members", "alice")
+
+    async def talk(client: Client) -> None:
+        async with connected(client, world.bob) as other:
+            session = await client.connect("alice", world.bob, "Trial", "members", {"do": "echo"})
+            await still_echoes(session)
+            reading = asyncio.create_task(session.read())
+            await control(world.two, m.RemovePeer("alice"))
+            assert isinstance(await outcome(reading), e.ConnectionLost)
+            refused = await outcome(client.connect("alice", world.bob, "Trial", "members", {"do": "echo"}))
+            assert isinstance(refused, e.Denied)
+            await still_echoes(other)
+        await control(world.two, m.RemoveProtocol("bob", "Trial", "members"))
 
     run(world.one, talk)
 

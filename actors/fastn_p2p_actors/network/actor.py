@@ -267,7 +267,9 @@ class Network:
                 self._announced(message.identity, sender)
             return Done()
         if isinstance(message, Conclude):
-            self.presence.conclude(self._announced(message.identity, sender))
+            identity = self._announced(message.identity, sender)
+            self.presence.conclude(identity)
+            self.sessions.standing.identity_concluded(identity)
             return Done()
         if isinstance(message, Manage):
             self.presence.check_grant("gateway:", message.grant)
@@ -294,6 +296,7 @@ class Network:
             if not await self.presence.serve(message.identity, register):
                 raise IdentityOffline(identity=message.identity)
         self.parking.registered()
+        self.sessions.standing.access_changed()
         return Done()
 
     def _came_online(self, name: str) -> None:
@@ -322,9 +325,12 @@ class Network:
                 str(Ticket.of_record(await self.presence.fresh_record(self.registry.chosen(message.identity))))
             )
         if isinstance(message, PutPeer):
-            return PeerReply(self.book.add(message.peer, message.name).info())
+            reply = PeerReply(self.book.add(message.peer, message.name).info())
+            self.sessions.standing.access_changed()
+            return reply
         if isinstance(message, DropPeer):
             self.book.remove(message.name)
+            self.sessions.standing.access_changed()
             return Done()
         if isinstance(message, GetPeers):
             return PeerList(self.book.infos())

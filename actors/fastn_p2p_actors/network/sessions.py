@@ -45,6 +45,7 @@ from .peer_streams import Approach, Arrival
 from .registry import Binding, OnlineIdentity, Registry
 from .relay import Relay
 from .routes import Routes, shown
+from .standing import Standing
 from .wire import WireOpen
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Sessions:
         self._routes = routes
         self._book = book
         self._parking = parking
+        self.standing = Standing(registry)
         self._next_number = 0
         self._opening: Deadlines[Relay] = Deadlines(self._loop, self._expire)
         self._seconds: dict[Relay, float] = {}
@@ -237,6 +239,7 @@ class Sessions:
             return
         relay.server = approach
         relay.at_end.append(approach.close)
+        self.standing.add(relay, source.raw, target, message.protocol, message.instance)
 
     def on_part(self, sender: Sender, correlation: bytes, header: bytes, message: Message, payload: bytes) -> None:
         """A message of a session that was asked for. One that nobody knows any more is dropped."""
@@ -325,6 +328,7 @@ class Sessions:
             return
         relay.server = leg
         self._served_by[leg.key] = relay
+        self.standing.add(relay, source, target, protocol, instance, server.sender)
         binding.opened += 1
         binding.sessions += 1
         server.in_flight += 1
