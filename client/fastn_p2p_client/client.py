@@ -90,6 +90,9 @@ class Client:
         self._welcomed = asyncio.Event()
         self._rejected: P2PError | None = None
         self._hello: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[bool] | None = None
+        """Looks whether there is a daemon, while something waits for it."""
+        self._waiting = 0
         self._sessions = ClientSessions()
 
     async def __aenter__(self) -> Client:
@@ -377,11 +380,29 @@ class Client:
             left = deadline - loop.time()
             if left <= 0:
                 raise DaemonBusy(actor=actor)
+            if self._watch is None:
+                self._watch = loop.create_task(self._watch_daemon())
+            watch, coming = self._watch, loop.create_task(event.wait())
+            self._waiting += 1
             try:
-                async with asyncio.timeout(min(left, _LOOK_INTERVAL)):
-                    await event.wait()
-            except TimeoutError:
-                self._check_daemon()
+                await asyncio.wait((coming, watch), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                coming.cancel()
+                self._waiting -= 1
+                if self._watch is watch and (watch.done() or not self._waiting):
+                    watch.cancel()
+                    self._watch = None
+            if watch.done() and not watch.cancelled() and watch.result() and not event.is_set():
+                raise DaemonNotRunning(home=str(self.home.path))
+
+    async def _watch_daemon(self) -> bool:
+        """Returns once there is no daemon, with True, or it has rejected us. It looks for all that wait: were each to
+        look, thousands of calls would leave no time for what they wait for."""
+        while self._rejected is None:
+            await asyncio.sleep(_LOOK_INTERVAL)
+            if self.home.daemon_pid() is None:
+                return True
+        return False
 
     def _say_hello(self) -> None:
         self._hello = asyncio.get_running_loop().create_task(self._greet())

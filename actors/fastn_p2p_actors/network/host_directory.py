@@ -55,6 +55,10 @@ class HostDirectory:
             self.problem = f"{self._path}: {error.strerror}"
         if self.problem:
             log.warning("daemons on this machine are not found by ID52: %s", self.problem)
+            return
+        for unfinished in self._path.glob(f".*.{self._suffix}.*.tmp"):  # of a process before us that was killed
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
 
     def publish(self, identity: PublicKey, record: bytes) -> None:
         if self.problem:
