@@ -148,6 +148,7 @@ async def test_what_is_said_while_the_peer_is_offline_comes_once_and_in_order_wh
             if number == 40:
                 world.one.kill_actor("identity-alice")
         await switch(world.two, "bob", True)
+        await asyncio.to_thread(world.two.wait_actor, "identity-bob")
         world.two.kill_actor("identity-bob")
         world.one.kill_actor("network")
         async with conversing(world.two, "bob", "alice", "offline") as bob:

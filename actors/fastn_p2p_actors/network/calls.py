@@ -33,7 +33,7 @@ from fastn_p2p_client.trace import TRACING, mark
 from ..mailbox import Mailbox, Sender
 from .connection import PeerConnection
 from .parking import Parking
-from .registry import OnlineIdentity, Registry
+from .registry import Binding, OnlineIdentity, Registry
 from .requests import Requests
 from .routes import Routes, shown
 
@@ -176,6 +176,10 @@ class Calls:
             mine.on_failure(error)
             return
         if self._registry.by_key(target) is not None:
+            found = self._registry.find(target, call.protocol, call.instance)
+            if not isinstance(found, Binding):  # its identity may be online a moment before what it serves
+                self._park(mine, call, payload, found)
+                return
             served = self._requests.serve(mine, source.raw, target, call, payload)
             mine.cancel = served.take_back if served is not None else None
             return

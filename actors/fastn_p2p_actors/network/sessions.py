@@ -164,6 +164,10 @@ class Sessions:
             relay.fail(error)
             return
         if self._registry.by_key(target) is not None:
+            found = self._registry.find(target, message.protocol, message.instance)
+            if not isinstance(found, Binding):  # its identity may be online a moment before what it serves
+                self._park(relay, message, payload, found)
+                return
             self._told_of(relay, target)
             self._offer(
                 relay, source.raw, target, message.protocol, message.instance, message.deadline_ms,

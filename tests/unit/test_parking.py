@@ -1,0 +1,111 @@
+"""What comes for an identity that is online before its protocols are waits for them, also from programs right here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from fastn_p2p_actors.network.calls import Calls
+from fastn_p2p_actors.network.parking import Parking
+from fastn_p2p_actors.network.registry import OnlineIdentity, Registry
+from fastn_p2p_actors.network.requests import Requests
+from fastn_p2p_actors.network.sessions import Sessions
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.limits import SESSION_WINDOW
+from fastn_p2p_client.messages import Call, DataReply, Deliver, Failure, Message, Offer, Open
+from tests.unit.signer import Signer
+
+ALICE = Signer("alice").key
+Work = Callable[["Counter"], Coroutine[Any, Any, None]]
+decode = msgspec.msgpack.Decoder(DataReply).decode
+
+
+class Someone:
+    """A connection to the mailbox."""
+
+    state = None
+    gone = False
+    backlog = 0
+
+
+class Counter:
+    """alice, online and without protocols, a program that wants something of her, and all that is said."""
+
+    def __init__(self) -> None:
+        self.program = cast(Any, Someone())
+        self.server = cast(Any, Someone())
+        self.said: list[tuple[object, Message]] = []
+        self.registry, self.parking = Registry(), Parking()
+        everything: Any = self
+        requests = Requests(everything, self.registry, everything, self.parking)
+        self.calls = Calls(everything, self.registry, everything, requests, self.parking)
+        self.sessions = Sessions(everything, self.registry, everything, everything, self.parking)
+        self.alice = OnlineIdentity("alice", PublicKey(bytes(ALICE)), self.server)
+        self.registry.announce(self.alice)
+
+    def want(self, what: str) -> None:
+        if what == "call":
+            self.calls.on_call(self.program, b"1", Call("alice", "alice", "Echo", "default", 60_000), b"")
+        else:
+            opening = Open("alice", "alice", "Echo", "default", 60_000, SESSION_WINDOW)
+            self.sessions.on_open(self.program, b"1", opening, b"")
+
+    # the mailbox, the routes, the address book, an access list
+
+    def send(self, sender: object, _id: bytes, header: bytes, _payload: bytes = b"", *, credited: bool = False) -> bool:
+        self.said.append((sender, decode(header)))
+        return True
+
+    def target(self, _peer: str) -> bytes:
+        return bytes(ALICE)
+
+    def name_of(self, _key: bytes) -> str:
+        return ""
+
+    def admits(self, _key: bytes) -> bool:
+        return True
+
+
+def play(work: Work) -> None:
+    async def main() -> None:
+        counter = Counter()
+        await work(counter)
+        counter.calls.close()
+        counter.sessions.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("what", "arrives"), [("call", Deliver), ("session", Offer)])
+def test_it_is_handed_over_once_the_protocol_is_served(what: str, arrives: type[Message]) -> None:
+    async def work(counter: Counter) -> None:
+        counter.want(what)
+        assert counter.said == []
+        counter.parking.registered()  # somebody else
+        assert counter.said == []
+        counter.registry.serve(counter.alice, "Echo", "default", cast(Any, counter), counter.server)
+        counter.parking.registered()
+        assert [(sender, type(message)) for sender, message in counter.said] == [(counter.server, arrives)]
+
+    play(work)
+
+
+@pytest.mark.parametrize("what", ["call", "session"])
+def test_it_is_refused_when_nobody_is_expected_any_more(what: str) -> None:
+    async def work(counter: Counter) -> None:
+        counter.want(what)
+        assert counter.said == []
+        counter.parking.close()
+        ((sender, message),) = counter.said
+        assert sender is counter.program
+        assert isinstance(message, Failure)
+        assert message.code == "protocol-not-found"
+        counter.said.clear()
+        counter.want(what)
+        assert len(counter.said) == 1
+
+    play(work)
