@@ -146,6 +146,7 @@ def test_an_identity_that_hangs_hides_nothing(busy: World, stopped: Callable[[st
 def test_a_gateway_that_hangs_leaves_the_processes(busy: World, stopped: Callable[[str], None]) -> None:
     """As the supervisor knows them; the command says so, and how it ends says so too."""
     settled(busy.one)
+    pids = {actor: busy.one.pid(actor) for actor in ACTORS}  # before the supervisor replaces the one that hangs
     stopped("gateway")
     with ThreadPoolExecutor() as threads:  # at the same time: the supervisor does not look on for long
         asked = [threads.submit(busy.one.cli, "status", *options) for options in ((), ("--json",))]
@@ -153,7 +154,7 @@ def test_a_gateway_that_hangs_leaves_the_processes(busy: World, stopped: Callabl
     assert (done.returncode, done.stderr) == (Exit.DAEMON, "")
     assert "the gateway does not answer" in done.stdout
     for actor in ACTORS:
-        assert re.search(rf"{actor} +ready +{busy.one.pid(actor)}", done.stdout)
+        assert re.search(rf"{actor} +ready +{pids[actor]}", done.stdout)
     assert partial.returncode == Exit.DAEMON
     assert "the gateway does not answer" in msgspec.json.decode(partial.stdout, type=Status).warnings[0]
 
