@@ -21,12 +21,12 @@ from tests.protocols import BLOCK
 MIB: Final = 1024 * 1024
 GROWTH: Final = 32 * MIB
 """By which no process may grow, whatever passes through it."""
-LEAK: Final = 4 * MIB
+LEAK: Final = 8 * MIB
 """What thousands of sessions may leave: allocators keep some."""
 PASSED: Final = 96 * MIB
 """Each way."""
-SESSIONS: Final = 3_000
-WARM: Final = 500
+SESSIONS: Final = 10_000
+WARM: Final = 1_000
 INTERVAL: Final = 0.1
 """Seconds between two samples."""
 
@@ -129,7 +129,7 @@ def test_readers_that_stall_cost_a_window_each_and_give_it_back(world: World) ->
 
 
 @pytest.mark.timeout(120)
-def test_thousands_of_sessions_leave_nothing(world: World) -> None:
+def test_ten_thousand_sessions_leave_nothing(world: World) -> None:
     """Of every kind and end, many at once: no session, no stream, no file and no memory."""
     orders: list[dict[str, Any]] = [
         {"do": "who"},

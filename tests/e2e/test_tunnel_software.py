@@ -24,7 +24,7 @@ from tests.e2e.world import World, give, new_world
 
 pytestmark = pytest.mark.timeout(120)
 
-LARGE = 64 * 1000 * 1000
+LARGE = 200 * 1000 * 1000
 BLOCK = os.urandom(1 << 20)
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455
 
