@@ -60,6 +60,12 @@ class Client:
         """As ``Client.control``."""
         return run(self._client.control(message, payload, timeout=timeout))
 
+    def control_with_payload(
+        self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+    ) -> tuple[m.ControlReply, bytes]:
+        """As ``Client.control_with_payload``."""
+        return run(self._client.control_with_payload(message, payload, timeout=timeout))
+
     @overload
     def call(
         self,
@@ -69,6 +75,7 @@ class Client:
         instance: str = ...,
         request: Any = ...,
         *,
+        command: str = ...,
         returns: type[T],
         timeout: float = ...,
     ) -> T: ...
@@ -81,6 +88,7 @@ class Client:
         instance: str = ...,
         request: Any = ...,
         *,
+        command: str = ...,
         timeout: float = ...,
     ) -> Any: ...
     def call(
@@ -91,11 +99,16 @@ class Client:
         instance: str = DEFAULT_INSTANCE,
         request: Any = None,
         *,
+        command: str = "",
         returns: Any = Any,
         timeout: float = DEFAULT_CALL_TIMEOUT,
     ) -> Any:
         """As ``Client.call``."""
-        return run(self._client.call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout))
+        return run(
+            self._client.call(
+                identity, peer, protocol, instance, request, command=command, returns=returns, timeout=timeout
+            )
+        )
 
     def connect(
         self,
@@ -119,6 +132,7 @@ def call(
     instance: str = ...,
     request: Any = ...,
     *,
+    command: str = ...,
     returns: type[T],
     timeout: float = ...,
 ) -> T: ...
@@ -130,6 +144,7 @@ def call(
     instance: str = ...,
     request: Any = ...,
     *,
+    command: str = ...,
     timeout: float = ...,
 ) -> Any: ...
 def call(
@@ -139,11 +154,14 @@ def call(
     instance: str = DEFAULT_INSTANCE,
     request: Any = None,
     *,
+    command: str = "",
     returns: Any = Any,
     timeout: float = DEFAULT_CALL_TIMEOUT,
 ) -> Any:
     """As ``fastn_p2p_client.call``, blocking."""
-    return run(_async.call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout))
+    return run(
+        _async.call(identity, peer, protocol, instance, request, command=command, returns=returns, timeout=timeout)
+    )
 
 
 def connect(

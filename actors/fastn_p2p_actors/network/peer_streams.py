@@ -19,6 +19,7 @@ from fastn_p2p_client.limits import MAX_PAYLOAD, RESET_FAILED, RESET_LOST, SESSI
 from fastn_p2p_client.messages import ApplicationFailure, Cancel, Failure, Message, Opened, encode
 
 from .stream_leg import Emit, Halves, StreamLeg
+from .way import Way
 from .wire import Opening, Wire, WireAccept, WireFailure, WireOpen, WireRefusal, frame
 
 if TYPE_CHECKING:
@@ -138,6 +139,11 @@ class Arrival:
         self._loop = asyncio.get_running_loop()
         self._watcher: asyncio.Task[None] | None = None
         self._watch_soon = self._loop.call_later(_LOOK_FOR_END, self._watch)
+
+    @property
+    def way(self) -> Way:
+        """How the peer is reached."""
+        return self._sessions.way
 
     def speak_to(self, emit: Emit) -> None:
         """Where its side of the session is told."""

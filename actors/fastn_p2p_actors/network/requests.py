@@ -20,6 +20,7 @@ from .address_book import AddressBook
 from .connection import PeerConnection
 from .parking import Parking
 from .registry import Binding, Registry, Server
+from .way import Way
 from .wire import WireFailure, WireRefusal, WireReply, WireRequest
 
 __all__ = ["Origin", "Requests"]
@@ -32,6 +33,11 @@ _MAX_FORSAKEN: Final = 1024
 
 class Origin(Protocol):
     """Who waits for a request that is being served here."""
+
+    @property
+    def way(self) -> Way:
+        """How they are connected."""
+        ...
 
     def on_reply(self, payload: bytes) -> None: ...
     def on_refusal(self, kind: str, message: str, payload: bytes) -> None: ...
@@ -46,6 +52,10 @@ class _RemoteOrigin:
     def __init__(self, connection: PeerConnection, number: int) -> None:
         self.connection = connection
         self.number = number
+
+    @property
+    def way(self) -> Way:
+        return self.connection.way()
 
     def on_reply(self, payload: bytes) -> None:
         self._forget()
@@ -170,9 +180,9 @@ class Requests:
         self._next_number = number = self._next_number + 1
         correlation = (_OURS | number).to_bytes(8, "big")
         petname, identity = self._book.name_of(source), binding.identity.name
-        header = encode(
-            Deliver(source, petname, identity, protocol, instance, deadline_ms, request.command, request.call_id)
-        )
+        command, call_id = request.command, request.call_id
+        deliver = Deliver(source, petname, identity, protocol, instance, deadline_ms, command, call_id, *origin.way)
+        header = encode(deliver)
         if not self._mailbox.send(server.sender, correlation, header, payload):
             origin.on_failure(
                 ConnectionLost(what=f"the process that serves {protocol}")
