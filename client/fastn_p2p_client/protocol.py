@@ -156,8 +156,8 @@ def stream(handler: Handler) -> Handler:
     """Marks the method that serves a protocol's sessions; a protocol has one.
 
     Its first parameter is the ``Session`` (that of ``fastn_p2p_client.sync`` for a method that is not ``async``, which
-    runs in a thread); a second one, if there is one, is the initial data, and its annotation the contract. The session is
-    closed when the method returns, and reset when it raises. Until it reads or writes for the first time (or calls
+    runs in a thread); a second one, if there is one, is the initial data, and its annotation the contract. The session
+    is closed when the method returns, and reset when it raises. Until it reads or writes for the first time (or calls
     ``session.accept()``) it may raise ``ApplicationError`` to say no: ``connect`` raises it.
     """
     setattr(handler, _KIND, _STREAM)

@@ -1,4 +1,4 @@
-"""The same API without ``await``: blocking twins of ``Client``, ``call``, ``connect`` and ``Session``.
+"""The same API without ``await``: blocking twins of ``Client``, ``call``, ``connect``, ``Session``, and of what serves.
 
 They run on one event loop in a thread of their own, started at the first use; any thread may use them.
 """
@@ -16,10 +16,11 @@ from .client import DEFAULT_CONTROL_TIMEOUT
 from .home import Home
 from .keys import PublicKey
 from .limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
+from .sync_server import AllServer, Server, listen, serve_all
 from .sync_session import Session
 from .tickets import Ticket
 
-__all__ = ["Client", "Session", "call", "connect"]
+__all__ = ["AllServer", "Client", "Server", "Session", "call", "connect", "listen", "serve_all"]
 
 T = TypeVar("T")
 
