@@ -322,7 +322,7 @@ async def check_errors(contact: Contact) -> None:
 
 
 async def check_streams(contact: Contact) -> None:
-    """Sessions: both directions and their ends, refusals, resets either way, and a slow reader that stops the writer."""
+    """Sessions: both directions and their ends, refusals, resets either way, and slow readers who stop the writer."""
     await _check_echo(contact)
     await _check_slow_reader(contact)
     await _check_refusals(contact)
