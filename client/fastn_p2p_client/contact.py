@@ -34,6 +34,7 @@ class Caller(Protocol):
         self, identity: str | None, peer: str, protocol: str, instance: str, initial: Any, *, timeout: float
     ) -> Session:
         """As ``Client.connect``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from .errors import P2PError, error_from
 
 __all__ = [
     "UNDECODABLE",
+    "UNKNOWN",
     "AddPeer",
     "AddProtocol",
     "Announce",
