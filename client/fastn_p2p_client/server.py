@@ -173,6 +173,7 @@ class Server:
         try:
             for offered in self._offered.values():
                 await service.offer(offered)
+            service.settle()
             await service.run()
         finally:
             self._service = None

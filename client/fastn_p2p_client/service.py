@@ -88,6 +88,7 @@ class Service:
         self._offered: list[Offered] = []
         self._waiting: list[Offered] = []
         """Those of which the network does not know."""
+        self._settled = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._registering: asyncio.Task[None] | None = None
         self._dispatcher = Dispatcher(self._reply, self._say)
@@ -173,6 +174,7 @@ class Service:
 
     def settle(self) -> None:
         """Nothing more is coming, for now: ``ready`` is set once everything is registered, at once if it is."""
+        self._settled = True
         idle = self._registering is not None and self._registering.done()
         if self._link.up.is_set() and idle and not self._waiting:
             self._ready.set()
@@ -234,7 +236,8 @@ class Service:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 self._waiting += [each for each in later if each in self._offered and each not in self._waiting]
-        self._ready.set()
+        if self._settled:
+            self._ready.set()
 
     async def _serve(self, offered: Offered) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -15,7 +15,7 @@ __all__ = ["Noticeboard"]
 
 _BUSY_SECONDS: Final = 15.0
 """How long a program that was told something may take until it asks again: two hooks, and requests that end. One that
-takes longer, or has ended meanwhile, is not waited for."""
+takes longer is not waited for."""
 _MAX_WATCHERS: Final = 4096
 """Watchers that are remembered; the one that has been silent longest goes first."""
 
@@ -85,6 +85,12 @@ class Noticeboard:
         finally:
             watcher.asking -= 1
             watcher.heard_at = self._clock()
+
+    def forget(self, names: Iterable[bytes]) -> None:
+        """These are no more: their program has ended."""
+        for name in names:
+            self._watchers.pop(name, None)
+        self._tell()
 
     async def taken_note(self, protocol: str, revision: Callable[[], bytes], timeout: float) -> None:
         """Returns when every program that watches the protocol serves what it now is, or is not to be waited for."""
