@@ -106,26 +106,32 @@ class Conformance(Protocol):
 
     @request
     async def echo(self, value: Any) -> Any:
+        """The same again."""
         return value
 
     @request("typed.repeat")
     async def repeat(self, order: Repeat) -> Repeated:
+        """A typed request and a typed reply."""
         return Repeated([order.text] * order.times)
 
     @request("typed.either")
     async def either(self, order: Add | Shout) -> int | str:
+        """A request of two kinds."""
         return sum(order.numbers) if isinstance(order, Add) else order.text.upper()
 
     @request("who")
     async def who(self, _: None, peer: Peer, context: BindingContext) -> Who:
+        """Who calls whom."""
         return Who(peer.key.id52, peer.path, context.identity, context.instance)
 
     @request("left")
     async def left(self, _: None, call: CallContext) -> Left:
+        """What a handler knows of its call."""
         return Left(call.remaining(), call.command, call.call_id)
 
     @request("left.in-thread")
     def left_in_thread(self, _: None, call: CallContext) -> Left:
+        """The same for one that is not ``async``."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -145,6 +151,7 @@ class Conformance(Protocol):
 
     @request("hold")
     async def hold(self, name: str) -> None:
+        """Never answers, and notes how it ends."""
         self.seen[f"{name} begun"] += 1
         try:
             await asyncio.Event().wait()
@@ -153,6 +160,7 @@ class Conformance(Protocol):
 
     @request("hold.in-thread")
     def hold_in_thread(self, name: str, call: CallContext) -> None:
+        """The same for one that is not ``async``, which has to look."""
         self.seen[f"{name} begun"] += 1
         enough = time.monotonic() + 2 * _PATIENCE
         while not call.cancelled and time.monotonic() < enough:
@@ -162,38 +170,47 @@ class Conformance(Protocol):
 
     @request("seen")
     async def what_was_seen(self, name: str) -> int:
+        """How often something was noted."""
         return self.seen[name]
 
     @request("release")
     async def release(self, _: None) -> None:
+        """Lets "count" begin to read."""
         self.released.set()
 
     @request("refuse")
     async def refuse(self, length: int) -> None:
+        """Says no."""
         raise ApplicationError("TooLong", f"{length} are too many", Excess(length, 3))
 
     @request("refuse.in-thread")
     def refuse_in_thread(self, length: int) -> None:
+        """The same for one that is not ``async``."""
         raise ApplicationError("TooLong", f"{length} are too many", Excess(length, 3))
 
     @request("crash")
     async def crash(self, secret: str) -> None:
+        """Raises what nobody has declared."""
         raise RuntimeError(secret)
 
     @request("fail")
     async def fail(self, who: str) -> None:
+        """Raises an error of the system."""
         raise PeerUnknown(peer=who)
 
     @request("large")
     async def large(self, size: int) -> bytes:
+        """So many bytes."""
         return bytes(size)
 
     @request("unfit")
     async def unfit(self, _: None) -> object:
+        """Returns what cannot be encoded."""
         return object()
 
     @stream
     async def talk(self, session: Session, order: Talk) -> None:
+        """A session, as it is ordered."""
         if order.do == "echo":
             async for chunk in session:
                 await session.write(chunk)
