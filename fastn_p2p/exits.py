@@ -45,7 +45,7 @@ TABLE: Final[dict[Exit, str]] = {
     Exit.PEER: "the peer is unknown, unreachable or offline",
     Exit.DENIED: "not allowed, or credentials that do not hold",
     Exit.TIMEOUT: "no answer in time",
-    Exit.NOT_FOUND: "no such identity, binding, protocol, instance or peer name",
+    Exit.NOT_FOUND: "no such identity, binding, protocol, instance, command or peer name",
     Exit.EXISTS: "there is one already",
     Exit.OVERLOADED: "too much at once",
     Exit.LOST: "the connection was lost; the call may have been executed",

@@ -6,7 +6,6 @@ import contextvars
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future
 
 import pytest
 
@@ -25,9 +24,12 @@ def test_work_is_done_elsewhere_with_the_callers_context() -> None:
 def test_a_thread_is_used_again_and_there_are_never_more_than_the_limit() -> None:
     threads, go_on = Threads(2), threading.Event()
     first = threads.submit(threading.get_ident).result(5)
-    blocked: list[Future[int]] = []
-    for _ in range(3):
-        blocked.append(threads.submit(lambda: go_on.wait(10) and threading.get_ident()))
+
+    def ident() -> int:
+        go_on.wait(10)
+        return threading.get_ident()
+
+    blocked = [threads.submit(ident) for _ in range(3)]
     waiting = threads.submit(threading.get_ident)
     assert waiting.cancel()  # it has not begun: both are taken
     go_on.set()
