@@ -31,6 +31,8 @@ _COLOURS: Final = {
     "failed": "bold red",
 }
 _ID52: Final = 52
+_WAITING: Final = "waiting for a program"
+"""The state of a binding that programs are to serve, and none does."""
 
 
 def printed(status: Status, *, partial: bool = False, width: int | None = None, colour: bool = False) -> str:
@@ -117,7 +119,13 @@ def _identity(identity: IdentityStatus, known: bool) -> RenderableType:
     if identity.bindings:
         parts.append(Padding(_bindings(identity.bindings), (0, 0, 0, 2)))
         parts += [
-            Padding(Text(f"{plain(each.protocol)} ({plain(each.instance)}): {plain(each.state)}", "red"), (0, 0, 0, 2))
+            Padding(
+                Text(
+                    f"{plain(each.protocol)} ({plain(each.instance)}): {plain(each.state)}",
+                    "yellow" if each.state == _WAITING else "red",
+                ),
+                (0, 0, 0, 2),
+            )
             for each in identity.bindings
             if each.state != "serving" and (identity.online or each.state != "offline")
         ]
@@ -137,8 +145,12 @@ def _presence(identity: IdentityStatus, known: bool) -> Text:
 
 
 def _bindings(bindings: Sequence[BindingStatus]) -> Table:
-    table = _table("protocol", "instance", "access", ">calls", ">errors", ">busy", ">p50/p99 ms", ">streams")
+    """How many programs serve each is a column where any does: the others are hosted by the daemon."""
+    columns = ["protocol", "instance", "access", ">calls", ">errors", ">busy", ">p50/p99 ms", ">streams"]
+    by_programs = any(each.programs or each.state == _WAITING for each in bindings)
+    table = _table(*columns, *([">programs"] if by_programs else []))
     for each in bindings:
+        programs = str(each.programs) if each.programs or each.state == _WAITING else "-"
         table.add_row(
             plain(each.protocol),
             plain(each.instance),
@@ -148,6 +160,7 @@ def _bindings(bindings: Sequence[BindingStatus]) -> Table:
             str(each.in_flight),
             "-" if each.p50_ms is None else f"{latency(each.p50_ms)}/{latency(each.p99_ms)}",
             f"{each.sessions}/{each.opened}" if each.opened else "-",
+            *([programs] if by_programs else []),
         )
     return table
 

@@ -3,7 +3,8 @@
 ::
 
     identities/<name>/identity.json                                {"name", "id52", "created", "online"}
-    identities/<name>/protocols/<Protocol>/<instance>/config.json  {"protocol", "instance", "allow", "code", "config"}
+    identities/<name>/protocols/<Protocol>/<instance>/config.json  {"protocol", "instance", "allow", "program", "code",
+                                                                    "config"}
     identities/.trash-*/                                           what is being deleted
 
 The gateway writes, identity processes read. An identity exists when its ``identity.json`` does, a binding when its
@@ -73,6 +74,8 @@ class BindingFile(msgspec.Struct, frozen=True, kw_only=True):
     instance: str
     allow: tuple[str, ...] = ()
     """As in ``AddProtocol``: empty leaves it to the protocol."""
+    program: bool = False
+    """A program serves it, and not the daemon."""
     code: str = ""
     """Where the protocol's class was when it was added: ``module:name``. Empty, or no longer right: it is searched."""
     config: msgspec.Raw = msgspec.Raw(b"{}")
@@ -174,12 +177,14 @@ class Store:
             / check_name(instance, "an instance")
         )
 
-    def bindings(self, identity: str) -> Found[BindingFile]:
-        """All bindings of an identity."""
+    def bindings(self, identity: str, protocol: str = "") -> Found[BindingFile]:
+        """All bindings of an identity, or those of one protocol."""
         found: Found[BindingFile] = Found([], [])
-        for protocol, instance in self._workspaces(identity):
+        for name, instance in self._workspaces(identity):
+            if protocol not in ("", name):
+                continue
             try:
-                found.usable.append(self.binding(identity, protocol, instance))
+                found.usable.append(self.binding(identity, name, instance))
             except StorageDamaged as error:
                 found.damaged.append(error)
             except BindingNotFound:

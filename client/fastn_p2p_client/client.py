@@ -132,6 +132,12 @@ class Client:
         Raises:
             P2PError: what went wrong, as the class that its code stands for.
         """
+        return (await self.control_with_payload(message, payload, timeout=timeout))[0]
+
+    async def control_with_payload(
+        self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+    ) -> tuple[m.ControlReply, bytes]:
+        """The same for an answer that has a payload too."""
         deadline = asyncio.get_running_loop().time() + timeout
         link = await self._reach_control(min(deadline, deadline - timeout + _REACH_TIMEOUT))
         try:
@@ -142,7 +148,7 @@ class Client:
         reply: m.ControlReply = decode_answer(_control_reply, answer.header)
         if isinstance(reply, m.Failure):
             raise reply.error()
-        return reply
+        return reply, answer.payload
 
     @overload
     async def call(
@@ -153,6 +159,7 @@ class Client:
         instance: str = ...,
         request: Any = ...,
         *,
+        command: str = ...,
         returns: type[T],
         timeout: float = ...,
         retry: bool = ...,
@@ -166,6 +173,7 @@ class Client:
         instance: str = ...,
         request: Any = ...,
         *,
+        command: str = ...,
         timeout: float = ...,
         retry: bool = ...,
     ) -> Any: ...
@@ -177,6 +185,7 @@ class Client:
         instance: str = DEFAULT_INSTANCE,
         request: Any = None,
         *,
+        command: str = "",
         returns: Any = Any,
         timeout: float = DEFAULT_CALL_TIMEOUT,
         retry: bool = False,
@@ -189,6 +198,8 @@ class Client:
             protocol: for instance ``"Echo"``.
             instance: which instance of it, ``"default"`` unless the peer says otherwise.
             request: a msgspec Struct, a dataclass or JSON-like values.
+            command: which of the protocol's commands, for instance ``"settings.add-forwarding"``; by default its
+                request handler.
             returns: what the reply is decoded to and checked against.
             timeout: seconds until the call ends with ``DeadlineExceeded``, at most 3600.
             retry: whether it is sent again, until the timeout, when a process or connection that had it is lost, when
@@ -205,7 +216,7 @@ class Client:
         timeout = min(timeout, MAX_CALL_TIMEOUT)
         payload = _encode_payload(request)
         deadline = asyncio.get_running_loop().time() + timeout
-        message = m.Call(identity or "", str(peer), protocol, instance, 0)
+        message = m.Call(identity or "", str(peer), protocol, instance, 0, command)
         if not retry:
             return await self._call(message, payload, returns, deadline, timeout)
         repetition = Repetition(deadline, timeout)
@@ -473,6 +484,7 @@ async def call(
     instance: str = ...,
     request: Any = ...,
     *,
+    command: str = ...,
     returns: type[T],
     timeout: float = ...,
     retry: bool = ...,
@@ -485,6 +497,7 @@ async def call(
     instance: str = ...,
     request: Any = ...,
     *,
+    command: str = ...,
     timeout: float = ...,
     retry: bool = ...,
 ) -> Any: ...
@@ -495,13 +508,14 @@ async def call(
     instance: str = DEFAULT_INSTANCE,
     request: Any = None,
     *,
+    command: str = "",
     returns: Any = Any,
     timeout: float = DEFAULT_CALL_TIMEOUT,
     retry: bool = False,
 ) -> Any:
     """``Client.call`` on a client that all calls of this event loop share. Same arguments, same errors."""
     return await shared_client().call(
-        identity, peer, protocol, instance, request, returns=returns, timeout=timeout, retry=retry
+        identity, peer, protocol, instance, request, command=command, returns=returns, timeout=timeout, retry=retry
     )
 
 

@@ -8,6 +8,7 @@ answer:
 the handler returns                         ``Reply``
 it raises ``ApplicationError``              ``ApplicationFailure``, with the error's payload
 it raises a ``P2PError``                    ``Failure`` of it
+there is no handler for the command         ``Failure`` of ``CommandNotFound``
 it raises anything else                     ``Failure`` of ``HandlerFailed``: the class's name; the rest goes to the log
 the request does not fit its annotation     ``Failure`` of ``BadRequest``, naming the field
 the reply is too large or not encodable     ``Failure`` of ``PayloadTooLarge`` or ``HandlerFailed``
@@ -28,12 +29,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from .binding import Binding, Bindings, Outcome, failure, outcome_of
+from .call_context import CallContext
 from .deadlines import Deadlines
 from .errors import BadMessage, BadRequest, DeadlineExceeded, Overloaded, PayloadTooLarge
 from .handlers import RequestHandler
 from .limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
 from .messages import UNDECODABLE, Cancel, Deliver, Message, Offer, Reply, SessionPart, Unknown, encode
-from .peer import peer_from
+from .peer import Peer, peer_of
 from .repeatable import Repeatables
 from .session_host import Send, SessionHost
 from .trace import TRACING, mark
@@ -123,10 +125,11 @@ class Dispatcher:
             self._repeatables.begin(key)
             self._repeatables.wait(key, correlation)
         seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
+        deadline = self._loop.time() + seconds
         binding.in_flight += 1
-        task = self._loop.create_task(self._handle(key, binding, message, payload))
+        task = self._loop.create_task(self._handle(key, binding, message, payload, deadline))
         self._running[key] = _Running(task, binding, seconds)
-        self._deadlines.add(key, self._loop.time() + seconds)
+        self._deadlines.add(key, deadline)
 
     def _is_known(self, key: bytes, correlation: bytes, *, again: bool) -> bool:
         """Whether nothing more has to be done for a call that may have been delivered before."""
@@ -196,20 +199,18 @@ class Dispatcher:
 
     # ── one request ──────────────────────────────────────────────────────────────────────────────
 
-    async def _handle(self, key: bytes, binding: Binding, message: Deliver, payload: bytes) -> None:
+    async def _handle(self, key: bytes, binding: Binding, message: Deliver, payload: bytes, deadline: float) -> None:
         try:
-            handler = binding.handler
-            if handler is None:
-                raise BadRequest(protocol=binding.protocol, reason="it takes no requests")
+            handler = binding.handler_of(message.command)
             try:
                 decoded = handler.decode(payload)
             except UNDECODABLE as error:
                 raise BadRequest(protocol=binding.protocol, reason=str(error)) from None
             if binding.turns is None:
-                reply = await self._call(handler, decoded, message)
+                reply = await self._call(handler, decoded, message, deadline)
             else:
                 async with binding.turns:
-                    reply = await self._call(handler, decoded, message)
+                    reply = await self._call(handler, decoded, message, deadline)
             answer = _encode_payload(reply)
             if len(answer) > MAX_PAYLOAD:
                 raise PayloadTooLarge(size=len(answer), limit=MAX_PAYLOAD)
@@ -223,17 +224,25 @@ class Dispatcher:
         if TRACING:
             mark("5 handler: answer")
         if self._is_awaited(key):
-            seconds = self._running.pop(key).seconds
+            del self._running[key]
             self._deadlines.discard(key)
             binding.in_flight -= 1
             if message.call_id:
-                self._repeatables.remember(key, (header, answer), self._loop.time() + seconds)
+                self._repeatables.remember(key, (header, answer), deadline)
             self._answer(key, (header, answer))
 
-    async def _call(self, handler: RequestHandler, decoded: Any, message: Deliver) -> Any:
-        if not handler.wants_peer:
+    async def _call(self, handler: RequestHandler, decoded: Any, message: Deliver, deadline: float) -> Any:
+        if not handler.extras:
             return await handler.call(decoded)
-        return await handler.call(decoded, peer_from(message.peer, message.petname))
+        extras: list[Any] = []
+        for kind in handler.extras:
+            if kind is Peer:
+                extras.append(peer_of(message))
+            elif kind is CallContext:
+                extras.append(CallContext(message.command, message.call_id, deadline))
+            else:
+                extras.append(handler.context)
+        return await handler.call(decoded, *extras)
 
     def _answer(self, key: bytes, outcome: Outcome) -> None:
         """Tell whoever waits for it."""

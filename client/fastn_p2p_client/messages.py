@@ -24,11 +24,15 @@ from .errors import P2PError, error_from
 
 __all__ = [
     "UNDECODABLE",
+    "UNKNOWN",
     "AddPeer",
     "AddProtocol",
     "Announce",
     "ApplicationFailure",
     "AwaitPeer",
+    "BindingInfo",
+    "BindingList",
+    "BindingReply",
     "BindingStatus",
     "Call",
     "Cancel",
@@ -46,6 +50,7 @@ __all__ = [
     "Done",
     "Eof",
     "Failure",
+    "GetBinding",
     "GetStatus",
     "GetTicket",
     "Granted",
@@ -78,6 +83,7 @@ __all__ = [
     "Stop",
     "TicketText",
     "Unknown",
+    "WatchBindings",
     "Welcome",
     "Withdraw",
     "encode",
@@ -90,6 +96,10 @@ class Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A struct inside a message that travels as a map: scripts read these, and they grow."""
+
+
+UNKNOWN: Final = "unknown"
+"""The path to a peer of which nobody has said anything."""
 
 
 # ── both conversations ───────────────────────────────────────────────────────────────────────────
@@ -162,6 +172,8 @@ class AddProtocol(Message, frozen=True, tag=15):
     protocol: str
     instance: str
     allow: tuple[str, ...] = ()
+    program: bool = False
+    """A program serves it: the daemon keeps its config and workspace, and does not look for its code."""
 
 
 class RemoveProtocol(Message, frozen=True, tag=16):
@@ -201,6 +213,30 @@ class RemovePeer(Message, frozen=True, tag=21):
 
 class Register(Message, frozen=True, tag=22):
     """Asks that this program may serve one protocol instance of an identity. Answered by ``Granted``."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
+class WatchBindings(Message, frozen=True, tag=28):
+    """What programs are to serve of a protocol, for all identities. Answered by ``BindingList``: at once when that is
+    something else than was ``seen``, otherwise when it has become something else, or after a while.
+
+    Whoever is going to ask again says by that that it serves what it was told, and no more.
+    """
+
+    protocol: str
+    watcher: bytes
+    """Random, 8 bytes: the same in all that one program asks about one protocol."""
+    seen: bytes = b""
+    """The ``revision`` of the answer before, empty the first time."""
+    failed: dict[str, str] = {}
+    """What of it this program cannot serve, for ``status``: ``identity/instance`` → why."""
+
+
+class GetBinding(Message, frozen=True, tag=29):
+    """One of those. Answered by ``BindingReply``."""
 
     identity: str
     protocol: str
@@ -280,7 +316,7 @@ class BindingStatus(Record, frozen=True):
     instance: str
     access: list[str]
     state: str
-    """``serving``, or ``failed: …`` / ``offline``."""
+    """``serving``, ``waiting for a program``, ``failed: …`` or ``offline``."""
     calls: int = 0
     errors: int = 0
     in_flight: int = 0
@@ -354,6 +390,40 @@ class Granted(Message, frozen=True, tag=47):
     """The identity's public key, 32 bytes."""
     online: bool
     """Whether its owner has brought it online: only then does anything arrive."""
+    allow: tuple[str, ...] = ()
+    """Who may use it, where its owner has said so: then whoever serves has no say in it."""
+
+
+class BindingInfo(Record, frozen=True):
+    """A binding that programs serve."""
+
+    identity: str
+    instance: str
+    online: bool
+    """As in ``IdentityInfo``."""
+    leaving: bool
+    """It is being removed, and goes once the programs that serve it have let go."""
+    version: bytes
+    """Another one when the config or the access list is another one."""
+
+
+class BindingList(Message, frozen=True, tag=51):
+    """The payload is the ``BindingInfo`` of each, as a msgpack array."""
+
+    revision: bytes
+
+
+class BindingReply(Message, frozen=True, tag=52):
+    """The payload is the config, as JSON."""
+
+    key: bytes
+    """The identity's public key, 32 bytes."""
+    workspace: str
+    """The path of a directory that is the binding's own."""
+    version: bytes
+    """As in ``BindingInfo``."""
+    allow: tuple[str, ...] = ()
+    """As in ``AddProtocol``."""
 
 
 # ── data: program → network ──────────────────────────────────────────────────────────────────────
@@ -428,6 +498,10 @@ class Opened(Message, frozen=True, tag=64):
     """The other side's verified public key, 32 bytes. Whoever serves leaves it out: the network knows."""
     petname: str = ""
     """The other side's name in the address book, or empty."""
+    path: str = UNKNOWN
+    address: str = ""
+    rtt_ms: int | None = None
+    """These three as in ``Deliver``, likewise."""
 
 
 class Chunk(Message, frozen=True, tag=65):
@@ -524,6 +598,12 @@ class Deliver(Message, frozen=True, tag=80):
     attempt: int = 0
     """These three as in ``Call``. With an ``attempt`` that is not 0 it is asked for the outcome of a call that this
     connection may have had already; if it has not, it does not execute it, and answers ``Unknown``."""
+    path: str = UNKNOWN
+    """How the caller is connected: ``local`` to the same daemon, ``direct``, ``relayed``, or ``unknown``."""
+    address: str = ""
+    """Its address, or the relay's; empty where there is none."""
+    rtt_ms: int | None = None
+    """How long a packet takes there and back, as last known."""
 
 
 class Offer(Message, frozen=True, tag=81):
@@ -541,6 +621,10 @@ class Offer(Message, frozen=True, tag=81):
     deadline_ms: int
     credit: int
     """As in ``Open``."""
+    path: str = UNKNOWN
+    address: str = ""
+    rtt_ms: int | None = None
+    """These three as in ``Deliver``."""
 
 
 Control: TypeAlias = (
@@ -557,12 +641,25 @@ Control: TypeAlias = (
     | ListPeers
     | RemovePeer
     | Register
+    | WatchBindings
+    | GetBinding
     | Cancel
 )
 """What a program may say to the gateway."""
 
 ControlReply: TypeAlias = (
-    Welcome | IdentityReply | IdentityList | TicketText | PeerReply | PeerList | StatusReply | Granted | Done | Failure
+    Welcome
+    | IdentityReply
+    | IdentityList
+    | TicketText
+    | PeerReply
+    | PeerList
+    | StatusReply
+    | Granted
+    | BindingList
+    | BindingReply
+    | Done
+    | Failure
 )
 """What the gateway answers."""
 

@@ -96,6 +96,7 @@ export const PeerUnreachable = define("peer-unreachable", "peer: str, reason: st
 export const PeerOffline = define("peer-offline", "peer: str", RETRYABLE);
 export const ProtocolNotFound = define("protocol-not-found", "peer: str, protocol: str");
 export const InstanceNotFound = define("instance-not-found", "peer: str, protocol: str, instance: str");
+export const CommandNotFound = define("command-not-found", "peer: str, protocol: str, command: str");
 export const Denied = define("denied", "peer: str, protocol: str, instance: str");
 export const HandlerFailed = define("handler-failed", "peer: str, protocol: str, reason: str");
 export const BadSignature = define("bad-signature", "what: str, identity: str");

@@ -14,8 +14,7 @@ if (!identity) {
   process.exit(2);
 }
 
-async function timer(request, { peer, command, signal }) {
-  if (command) throw new BadRequest({ protocol: "Timer", reason: `there is no command ${command}` });
+async function timer(request, { peer, signal }) {
   const seconds = request?.seconds;
   if (typeof seconds !== "number") throw new BadRequest({ protocol: "Timer", reason: "seconds must be a number" });
   if (seconds < 0) throw new ApplicationError("Negative", "time goes one way", { seconds });

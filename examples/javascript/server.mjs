@@ -4,7 +4,7 @@ import { encode } from "@msgpack/msgpack";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { Tag, unpack } from "./connection.mjs";
-import { ApplicationError, BadRequest, ConnectionLost, Forbidden, HandlerFailed, P2PError } from "./errors.mjs";
+import { ApplicationError, BadRequest, CommandNotFound, ConnectionLost, Forbidden, HandlerFailed, P2PError } from "./errors.mjs";
 import { id52 } from "./keys.mjs";
 import { RESET_FAILED, Session, WINDOW } from "./session.mjs";
 
@@ -18,9 +18,10 @@ const ATTEMPT = 8; // which field of a Deliver says how often the call has been 
  * Serves `protocol` as `identity` until `signal` aborts; then finishes what is in flight, and returns.
  *
  * `handlers.request(request, context)` returns the reply, or throws ApplicationError to say no. The context has `peer`
- * (the caller's ID52), `petname` ("" for strangers), `command`, `timeout` (in seconds) and `signal`, which aborts when
- * nobody waits for the reply any more. `handlers.session(session, initial)` has a Session to itself: it is closed when
- * that returns, and reset when it throws. Either may be missing.
+ * (the caller's ID52), `petname` ("" for strangers), `timeout` (in seconds) and `signal`, which aborts when
+ * nobody waits for the reply any more; `handlers.commands` has the like for each of the protocol's commands.
+ * `handlers.session(session, initial)` has a Session to itself: it is closed when that returns, and reset when it throws.
+ * Each may be missing.
  *
  * `onReady` is called each time when requests can come. Rejects when it cannot be served at all; what goes wrong later
  * and can pass is waited for.
@@ -112,9 +113,9 @@ class Requests {
   }
 
   async #reply([peer, petname, , , , deadline, command], payload, signal) {
-    const handle = this.#handler("request");
+    const handle = command ? this.#command(command) : this.#handler("request");
     const request = this.#decoded(payload);
-    const context = { peer: id52(peer), petname, command, timeout: deadline / 1000, signal };
+    const context = { peer: id52(peer), petname, timeout: deadline / 1000, signal };
     return encode((await handle(request, context)) ?? null);
   }
 
@@ -142,6 +143,12 @@ class Requests {
     const { handlers, protocol } = this.#binding;
     if (!handlers[kind]) throw new BadRequest({ protocol, reason: `it takes no ${kind}s` });
     return handlers[kind];
+  }
+
+  #command(command) {
+    const { handlers, protocol, server } = this.#binding;
+    if (!Object.hasOwn(handlers.commands ?? {}, command)) throw new CommandNotFound({ peer: server, protocol, command });
+    return handlers.commands[command];
   }
 
   #decoded(payload) {

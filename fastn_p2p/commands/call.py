@@ -15,6 +15,9 @@ def run(
     peer: PeerArgument,
     protocol: Annotated[str, typer.Argument(metavar="PROTOCOL")],
     instance: InstanceArgument = "default",
+    command: Annotated[
+        str, typer.Option(metavar="COMMAND", help="One of the protocol's commands.", show_default=False)
+    ] = "",
     identity: AsOption = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for the reply.")] = 10.0,
     data: Annotated[
@@ -38,7 +41,7 @@ def run(
     else:
         request = parsed(json_argument(data, "--data"), "--data")
     try:
-        reply = _call(home, identity, peer, protocol, instance, request, timeout, retry)
+        reply = _call(home, identity, peer, protocol, instance, command, request, timeout, retry)
     except OverflowError:
         raise Misused("the request has a number of more than 64 bits; send it as a text") from None
     put(as_json(reply))
@@ -60,6 +63,7 @@ def _call(
     peer: str,
     protocol: str,
     instance: str,
+    command: str,
     request: Any,
     timeout: float,
     retry: bool,
@@ -70,6 +74,8 @@ def _call(
 
     async def conversation() -> Any:
         async with Client(home, program="fastn-p2p call") as client:
-            return await client.call(identity, peer, protocol, instance, request, timeout=timeout, retry=retry)
+            return await client.call(
+                identity, peer, protocol, instance, request, command=command, timeout=timeout, retry=retry
+            )
 
     return asyncio.run(conversation())

@@ -167,8 +167,10 @@ CASES: dict[str, Callable[[World], Case]] = {
     ),
     "a protocol that is not installed": lambda w: Case(
         add("Nope"),
-        e.ProtocolNotInstalled(protocol="Nope", installed=["Chat", "Echo", "FileTransfer", "Mail", "Trial", "Tunnel"]),
-        "installed: Chat, Echo, ",
+        e.ProtocolNotInstalled(
+            protocol="Nope", installed=["Chat", "Conformance", "Echo", "FileTransfer", "Mail", "Trial", "Tunnel"]
+        ),
+        "installed: Chat, Conformance, Echo, ",
     ),
     "a protocol that is there already": lambda w: Case(
         add("Echo", "default"),

@@ -186,6 +186,9 @@ def test_its_handler_is_called_from_another_daemon(timer: Program, world: World,
     assert (refused.value.kind, refused.value.payload) == ("Negative", {"seconds": -1})
     with pytest.raises(BadRequest, match="seconds must be a number"):
         client.call("alice", world.bob, "Timer", request={})
+    with pytest.raises(CommandNotFound) as unknown:
+        client.call("alice", world.bob, "Timer", request={}, command="settings.reset")
+    assert unknown.value.fields() == {"peer": world.bob, "protocol": "Timer", "command": "settings.reset"}
     assert binding_of(world.two, "bob", "Timer").programs == 1
 
 

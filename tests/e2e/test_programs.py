@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fastn_p2p_client import Client, listen
+from fastn_p2p_client import AllServer, Client, listen
 from fastn_p2p_client.errors import (
     ApplicationError,
     BindingExists,
@@ -45,7 +45,7 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 @asynccontextmanager
-async def serving(server: Server) -> AsyncIterator[Server]:
+async def serving(server: Server | AllServer) -> AsyncIterator[Server | AllServer]:
     """It serves inside; what it has in flight ends before this returns."""
     task = asyncio.create_task(server.serve())
     ready = asyncio.create_task(server.ready.wait())

@@ -146,6 +146,22 @@ def test_a_program_serves(tmp_path: Path) -> None:
             program.terminate()
             program.wait(10)
 
+        machine.shell(block("run: declare"))
+        assert "waiting for a program" in machine.shell("fastn-p2p status")
+        program = subprocess.Popen([sys.executable, "-c", block("run: serve all")], env=machine.env)
+        try:
+            eventually(lambda: "waiting for" not in machine.shell("fastn-p2p status --json"), "it serves alice's Notes")
+            for note in ("one", "two", "three"):
+                machine.shell(f"fastn-p2p call $(fastn-p2p ticket alice) Notes --command notes.add --data '\"{note}\"'")
+            read = machine.shell("fastn-p2p call $(fastn-p2p ticket alice) Notes --data null")
+            assert read == '["one","two"]\n'
+        finally:
+            program.terminate()
+            program.wait(10)
+
+    install_greet(machine)
+    assert machine.python(block("run: testing")) == ""
+
 
 def test_two_machines(tmp_path: Path) -> None:
     """Daemons that share nothing but a ticket."""

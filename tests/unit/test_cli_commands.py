@@ -153,7 +153,7 @@ def test_call_prints_the_reply_as_one_line_of_json(
     stdin(monkeypatch, '{"message": "Hello P2P!"}\n')
     daemon.reply = {"echoed": "Grüße\nP2P", "raw": b"\x00\xff", "at": [1, 2.5, None]}
     assert main(["call", "bob", "Echo"]) == 0
-    assert daemon.called == [(None, None, "bob", "Echo", "default", {"message": "Hello P2P!"}, 10.0, False)]
+    assert daemon.called == [(None, None, "bob", "Echo", "default", "", {"message": "Hello P2P!"}, 10.0, False)]
     out, err = capsys.readouterr()
     assert err == ""
     assert out == '{"echoed":"Grüße\\nP2P","raw":"AP8=","at":[1,2.5,null]}\n'
@@ -163,7 +163,7 @@ def test_call_with_everything(monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -
     stdin(monkeypatch, "[1, 2]")
     daemon.reply = None
     assert main(["call", ID52, "Echo", "backup", "--as", "bob", "--timeout", "2.5", "--home", "/a"]) == 0
-    assert daemon.called == [(Path("/a"), "bob", ID52, "Echo", "backup", [1, 2], 2.5, False)]
+    assert daemon.called == [(Path("/a"), "bob", ID52, "Echo", "backup", "", [1, 2], 2.5, False)]
 
 
 def test_call_takes_data_from_the_command_line_and_leaves_standard_input_alone(
@@ -171,7 +171,7 @@ def test_call_takes_data_from_the_command_line_and_leaves_standard_input_alone(
 ) -> None:
     stdin(monkeypatch, "not this")
     assert main(["call", "bob", "Echo", "--data", '"hello"']) == 0
-    assert daemon.called[0][5] == "hello"
+    assert daemon.called[0][6] == "hello"
 
 
 def test_what_the_handler_refused_is_told_on_standard_error(capsys: pytest.CaptureFixture[str], daemon: Daemon) -> None:

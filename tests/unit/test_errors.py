@@ -14,7 +14,7 @@ import pytest
 
 import fastn_p2p_client
 from fastn_p2p_client import errors
-from fastn_p2p_client.errors import CODES, ApplicationError, InternalError, P2PError, error_from
+from fastn_p2p_client.errors import CODES, ApplicationError, BadReply, InternalError, P2PError, error_from
 from fastn_p2p_client.messages import Failure, encode
 
 SAMPLES: dict[str, Any] = {"str": "some text", "int": 7, "float": 1.5, "list[str]": ["one", "two"]}
@@ -181,3 +181,15 @@ def test_an_application_error_says_what_the_handler_said(error: ApplicationError
     assert not isinstance(error, P2PError)
     twin = pickle.loads(pickle.dumps(error))
     assert (twin.kind, twin.message, twin.payload) == (error.kind, error.message, error.payload)
+
+
+class Excess(msgspec.Struct):
+    length: int
+
+
+def test_the_payload_of_an_application_error_can_be_had_as_what_the_handler_gave() -> None:
+    assert ApplicationError("TooLong", "", {"length": 7}).payload_as(Excess) == Excess(7)
+    mine = Excess(7)
+    assert ApplicationError("TooLong", "", mine).payload_as(Excess) is mine
+    with pytest.raises(BadReply, match=r"the error TooLong is not what was expected: .*\$\.length"):
+        ApplicationError("TooLong", "", {"length": "x"}).payload_as(Excess)

@@ -12,6 +12,7 @@ from fastn_p2p_actors.network.calls import Calls
 from fastn_p2p_actors.network.parking import Parking
 from fastn_p2p_actors.network.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.sessions import Sessions
+from fastn_p2p_actors.network.way import LOCAL, Way
 from fastn_p2p_client.messages import Call, Open
 from tests.unit.scenario import a_few_turns, play
 from tests.unit.signer import Signer
@@ -50,6 +51,9 @@ class Surroundings:
     async def reach(self, target: bytes, peer: str) -> Surroundings:
         await self.found.wait()
         return self
+
+    def way(self) -> Way:
+        return LOCAL
 
     def name_of(self, key: bytes) -> str:
         return "bob"

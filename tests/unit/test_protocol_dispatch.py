@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,11 +13,13 @@ import pytest
 import uvloop
 
 from fastn_p2p_client.binding import Binding
+from fastn_p2p_client.call_context import CallContext
 from fastn_p2p_client.dispatch import Dispatcher
 from fastn_p2p_client.errors import (
     ApplicationError,
     BadMessage,
     BadRequest,
+    CommandNotFound,
     DeadlineExceeded,
     HandlerFailed,
     InstanceNotFound,
@@ -33,6 +36,7 @@ from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_HEADER, MAX_PAYLOAD
 from fastn_p2p_client.messages import ApplicationFailure, Data, Deliver, Failure, Reply
 from fastn_p2p_client.protocol import Peer
+from tests.e2e.world import until
 from tests.unit.scenario import a_few_turns
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
@@ -54,7 +58,7 @@ class Bench:
                 return await handle(request)
 
             handler = RequestHandler(annotated)
-        self.binding = Binding("alice", KEY, "Test", "default", handler)
+        self.binding = Binding("alice", KEY, "Test", "default", {"": handler} if handler else {})
         if serve:
             self.dispatcher.add(self.binding)
 
@@ -112,7 +116,7 @@ def test_handler_is_told_who_asks() -> None:
 
     async def scenario() -> None:
         bench = Bench(None)
-        bench.binding.handler = RequestHandler(handle)
+        bench.binding.handlers[""] = RequestHandler(handle)
         bench.deliver(1)
         await bench.answer()
         bench.deliver(1, petname="")
@@ -161,7 +165,7 @@ def test_anything_else_costs_its_own_call_and_stays_secret(
         assert isinstance(failed, HandlerFailed)
         assert (failed.peer, failed.protocol, failed.reason) == (KEY.id52, "Test", type(error).__name__)
         assert bench.binding.in_flight == 0
-        bench.binding.handler = RequestHandler(typed)
+        bench.binding.handlers[""] = RequestHandler(typed)
         bench.deliver("still there")
         assert isinstance((await bench.answer())[1], Reply)
 
@@ -195,7 +199,7 @@ async def takes_two(request: Two) -> None: ...
 def test_request_that_does_not_fit_never_reaches_the_handler(payload: bytes, reason: str) -> None:
     async def scenario() -> None:
         bench = Bench(None)
-        bench.binding.handler = RequestHandler(takes_two)
+        bench.binding.handlers[""] = RequestHandler(takes_two)
         bench.deliver(payload)
         error = await bench.error()
         assert isinstance(error, BadRequest)
@@ -448,5 +452,76 @@ def test_nobody_is_answered_after_the_network_has_gone() -> None:
         assert bench.binding.in_flight == 0
         assert bench.answers.empty()
         bench.dispatcher.close()
+
+    uvloop.run(scenario())
+
+
+# ── commands, and what handlers know of their call ───────────────────────────────────────────────
+
+
+def test_each_command_has_its_handler_and_others_are_not_found() -> None:
+    async def scenario() -> None:
+        bench = Bench(echo)
+        bench.binding.handlers["text.take"] = RequestHandler(typed)
+        bench.deliver("x", command="text.take")
+        assert (await bench.answer())[2] == msgspec.msgpack.encode("x")
+        bench.deliver(1, command="text.take")
+        assert isinstance(await bench.error(), BadRequest)
+        bench.deliver(command="text.give")
+        error = await bench.error()
+        assert isinstance(error, CommandNotFound)
+        assert error.fields() == {"peer": KEY.id52, "protocol": "Test", "command": "text.give"}
+        del bench.binding.handlers[""]
+        bench.deliver()
+        without = await bench.error()
+        assert isinstance(without, BadRequest)
+        assert without.reason == "it takes no requests without a command; its commands: text.take"
+
+    uvloop.run(scenario())
+
+
+def test_a_handler_is_told_of_its_call_and_of_the_callers_connection() -> None:
+    seen: list[Any] = []
+
+    async def handle(request: None, call: CallContext, peer: Peer) -> None:
+        seen.extend((call, peer))
+
+    async def scenario() -> None:
+        bench = Bench(None)
+        bench.binding.handlers["a.b"] = RequestHandler(handle)
+        bench.deliver(
+            command="a.b", call_id=b"0123456789abcdef", ms=5000, path="relayed", address="https://relay", rtt_ms=12
+        )
+        await bench.answer()
+
+    uvloop.run(scenario())
+    call, peer = seen
+    assert (call.command, call.call_id, call.cancelled) == ("a.b", b"0123456789abcdef", False)
+    assert 0 < call.remaining() <= 5
+    assert (peer.path, peer.address, peer.rtt_ms, peer.is_local) == ("relayed", "https://relay", 12, False)
+
+
+def test_a_handler_in_a_thread_learns_that_it_was_cancelled_and_counts_until_it_has_ended() -> None:
+    async def scenario() -> None:
+        begun, let_go = threading.Event(), threading.Event()
+        seen: list[CallContext] = []
+
+        def handle(request: None, call: CallContext) -> None:
+            seen.append(call)
+            begun.set()
+            let_go.wait(10)
+
+        bench = Bench(None)
+        bench.binding.handlers[""] = RequestHandler(handle)
+        bench.deliver(id=b"1")
+        await asyncio.to_thread(begun.wait, 5)
+        assert not seen[0].cancelled
+        bench.dispatcher.cancel(b"1")
+        await a_few_turns()
+        assert seen[0].cancelled
+        assert (bench.dispatcher.in_flight, bench.binding.in_flight) == (0, 1)
+        let_go.set()
+        await until(lambda: not bench.binding.in_flight, "it has ended")
+        assert bench.answers.empty()
 
     uvloop.run(scenario())

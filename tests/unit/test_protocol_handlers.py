@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fastn_p2p_client.errors import InvalidKey
+from fastn_p2p_client.errors import InvalidKey, InvalidName
 from fastn_p2p_client.handlers import InvalidHandler, RequestHandler, StreamHandler
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.peer import peer_from
@@ -80,6 +80,9 @@ async def takes_more(request: Question, more: int) -> None: ...
 async def two_peers(request: Question, one: Peer, two: Peer) -> None: ...
 
 
+async def wants_context(request: Question, context: BindingContext) -> None: ...
+
+
 async def keywords(*, request: Question) -> None: ...
 
 
@@ -108,8 +111,8 @@ def test_request_is_checked_strictly_and_the_field_is_named() -> None:
 
 
 def test_peer_is_given_to_those_who_ask_for_it() -> None:
-    assert RequestHandler(takes_peer).wants_peer
-    assert not RequestHandler(takes_struct).wants_peer
+    assert RequestHandler(takes_peer).extras == (Peer,)
+    assert RequestHandler(takes_struct).extras == ()
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,7 @@ def test_peer_is_given_to_those_who_ask_for_it() -> None:
         (takes_nothing, "first positional"),
         (not_annotated, "annotate 'request'"),
         (takes_more, "one `Peer`"),
+        (wants_context, "add-protocol IDENTITY --protocol NAME --program"),
         (two_peers, "one `Peer`"),
         (keywords, "first positional"),
         (undecodable, "cannot be decoded"),
@@ -244,7 +248,7 @@ def test_handler_of_a_protocol_sees_its_config_and_nested_types(cls: type[Base],
 
 def test_protocol_has_one_request_handler_or_none() -> None:
     assert RequestHandler.of_protocol(NoHandlers(context(NoConfig()))) is None
-    assert request_handlers(Derived) == ["greet"]
+    assert request_handlers(Derived) == {"": ["greet"]}
     with pytest.raises(InvalidHandler, match=r"several request handlers: other, greet"):
         RequestHandler.of_protocol(TwoHandlers(context(Base.Config())))
 
@@ -287,3 +291,24 @@ def test_peer_has_a_key_and_perhaps_a_name() -> None:
     assert str(peer_from(bytes(KEY), "")) == KEY.id52
     with pytest.raises(InvalidKey):
         peer_from(b"short", "")
+
+
+class Commands(Base):
+    @request("names.greet")
+    def greet_by_name(self, name: str, context: BindingContext) -> str:
+        return f"{self.config.greeting} {name} from {context.identity}"
+
+
+class Doubled(Commands):
+    @request("names.greet")
+    async def again(self, name: str) -> None: ...
+
+
+def test_a_protocol_has_one_handler_for_each_command() -> None:
+    handlers = RequestHandler.all_of(Commands(context(Base.Config())))
+    assert sorted(handlers) == ["", "names.greet"]
+    assert handlers["names.greet"].extras == (BindingContext,)
+    with pytest.raises(InvalidHandler, match=r"several handlers of 'names.greet': again, greet_by_name"):
+        RequestHandler.all_of(Doubled(context(Base.Config())))
+    with pytest.raises(InvalidName, match="words with dots"):
+        request("Not A Command")

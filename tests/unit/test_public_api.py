@@ -13,11 +13,27 @@ from typing import Any, assert_type
 import pytest
 
 import fastn_p2p_client
-from fastn_p2p_client import Client, Session, call, connect, errors, mail, protocol, sync
+from fastn_p2p_client import (
+    AllServer,
+    ApplicationError,
+    Client,
+    Server,
+    Session,
+    call,
+    connect,
+    errors,
+    listen,
+    mail,
+    protocol,
+    serve_all,
+    sync,
+    testing,
+)
 from fastn_p2p_client.mail import sync as mail_sync
+from fastn_p2p_client.protocol import BindingContext, CallContext, Peer, Protocol, request, stream
 
 MODULES = [found.name for found in pkgutil.iter_modules(fastn_p2p_client.__path__)]
-PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync, mail, mail_sync]
+PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync, testing, mail, mail_sync]
 
 
 def public_names(module: types.ModuleType) -> set[str]:
@@ -77,7 +93,8 @@ def callables() -> Iterator[tuple[str, Callable[..., Any]]]:
         elif inspect.isclass(thing) and not issubclass(thing, BaseException):
             for attribute, value in vars(thing).items():
                 function = value.__func__ if isinstance(value, classmethod | staticmethod) else value
-                if inspect.isfunction(function) and not (attribute.startswith("_") and attribute != "__init__"):
+                made = getattr(function, "__module__", "") == "typing"  # of a typing.Protocol
+                if inspect.isfunction(function) and not made and (attribute[0] != "_" or attribute == "__init__"):
                     yield f"{name}.{attribute}", function
 
 
@@ -102,7 +119,7 @@ def test_every_function_is_documented_and_typed(name: str, function: Callable[..
 # ── the blocking twins ───────────────────────────────────────────────────────────────────────────
 
 ENTERING = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__"}
-PLUMBING = {"accept", "abort", "fail", "introduce", "take"}
+PLUMBING = {"abort", "fail", "introduce", "take"}
 """What handlers of sessions, which are never blocking, and whoever carries messages need of a session."""
 ATTRIBUTES = {"bytes_read", "bytes_written", "instance", "protocol"}
 
@@ -166,10 +183,24 @@ def test_methods_of_the_blocking_mail_client_take_the_same(name: str) -> None:
     assert returned[0].replace("AsyncIterator", "Iterator") == returned[1]
 
 
-@pytest.mark.parametrize(("awaited", "blocking"), [(call, sync.call), (connect, sync.connect)])
+@pytest.mark.parametrize(("awaited", "blocking"), [(Server, sync.Server), (AllServer, sync.AllServer)])
+def test_what_serves_has_the_same_members_in_both(awaited: type, blocking: type) -> None:
+    theirs = {name for cls in blocking.__mro__[:-1] for name in methods(cls)}
+    assert theirs - {"identity"} == set(methods(awaited))
+    for name in methods(awaited):
+        assert described(getattr(blocking, name)) == described(getattr(awaited, name)) or name == "serve"
+        overloads = [list(map(described, typing.get_overloads(getattr(cls, name)))) for cls in (awaited, blocking)]
+        assert overloads[0] == overloads[1]
+    assert not inspect.iscoroutinefunction(blocking.serve)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("awaited", "blocking"),
+    [(call, sync.call), (connect, sync.connect), (listen, sync.listen), (serve_all, sync.serve_all)],
+)
 def test_the_functions_are_the_same_too(awaited: Callable[..., Any], blocking: Callable[..., Any]) -> None:
     assert described(blocking) == described(awaited)
-    assert inspect.iscoroutinefunction(awaited)
+    assert inspect.iscoroutinefunction(awaited) == (awaited in (call, connect))
     assert not inspect.iscoroutinefunction(blocking)
 
 
@@ -192,3 +223,65 @@ async def _types(client: Client, blocking: sync.Client) -> None:
     assert_type(await connect("alice", "bob", "FileTransfer"), Session)
     assert_type(sync.connect("alice", "bob", "FileTransfer"), sync.Session)
     assert_type(blocking.connect("alice", "bob", "FileTransfer").read(), bytes)
+
+
+# ── handlers: what decorators give back is what they were given ──────────────────────────────────
+
+server, everywhere, blocking_server = Server("alice"), AllServer(), sync.Server("alice")
+
+
+@server.handle_requests("Shop", access="everyone")
+async def price(request: dict[str, int], peer: Peer) -> int:
+    return sum(request.values())
+
+
+@server.handle_requests("Shop", command="stock.count")
+def count(request: str, call: CallContext) -> list[float]:
+    return [call.remaining()]
+
+
+@server.handle_streams("Shop")
+async def send(session: Session, size: int) -> None:
+    await session.write(bytes(size))
+
+
+@everywhere.handle_requests("Clock")
+async def clock(request: None, context: BindingContext) -> str:
+    return context.identity
+
+
+@blocking_server.handle_streams("Shop")
+def send_blocking(session: sync.Session) -> None:
+    session.write(b"x")
+
+
+@everywhere.protocol
+class Settings(Protocol):
+    @request
+    async def get(self, name: str, peer: Peer) -> bytes:
+        return name.encode()
+
+    @request("settings.set")
+    def put(self, value: int) -> str:
+        return str(value)
+
+    @stream
+    async def follow(self, session: Session) -> None: ...
+
+
+async def _types_of_handlers(settings: Settings, peer: Peer, call: CallContext, error: ApplicationError) -> None:
+    """Never called: type checkers read it."""
+    assert_type(await price({}, peer), int)
+    assert_type(count("", call), list[float])
+    assert_type(await clock(None, settings.context), str)
+    assert_type(await settings.get("x", peer), bytes)
+    assert_type(settings.put(1), str)
+    assert_type(Settings, type[Settings])
+    assert_type(peer.rtt_ms, int | None)
+    assert_type(call.call_id, bytes)
+    assert_type(error.payload_as(dict[str, int]), dict[str, int])
+    assert_type(await server.handle_requests("Shop", clock)(None, settings.context), str)
+    async with testing.serve(Settings) as contact:
+        assert_type(await contact.call("x", returns=bytes), bytes)
+        assert_type(await contact.call("x", command="settings.set"), Any)
+        assert_type(await contact.connect(), Session)

@@ -13,7 +13,7 @@ Layout
 ``bindings``    protocols added and removed, live
 ``checking``    a config checked by a process of its own while the identity is offline
 ``peers``       the address book and tickets
-``programs``    programs that serve are given a grant
+``programs``    programs that serve are given a grant, and told what to serve; ``noticeboard`` has what is new
 ``status``      what everybody says, as one answer; ``processes`` reads ``/proc``
 ``desk``        what commands work with; ``colleagues`` are the other actors
 """

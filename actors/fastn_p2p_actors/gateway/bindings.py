@@ -23,6 +23,7 @@ from ..protocols import check_installed
 from ..store import BindingFile, IdentityFile
 from .checking import check_config
 from .desk import Desk
+from .programs import let_go
 
 __all__ = ["add_protocol", "clear_unfinished", "remove_protocol"]
 
@@ -42,12 +43,19 @@ async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done
     await _check_allowed(desk, message.allow)
     async with desk.alone_with(name):
         identity = desk.store.identity(name)
-        code = check_installed(protocol).value
+        code = "" if message.program else check_installed(protocol).value
         config = payload or b"{}"
         _check_json(protocol, config)
         record = BindingFile(
-            protocol=protocol, instance=instance, allow=message.allow, code=code, config=msgspec.Raw(config)
+            protocol=protocol,
+            instance=instance,
+            allow=message.allow,
+            program=message.program,
+            code=code,
+            config=msgspec.Raw(config),
         )
+        if message.program:
+            return _declare(desk, name, record)
         online = identity.online and await desk.supervisor.is_up(name)
         prepared = desk.store.prepare_binding(name, record)
         try:
@@ -65,6 +73,18 @@ async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done
         return Done()
 
 
+def _declare(desk: Desk, name: str, record: BindingFile) -> Done:
+    """Keep what a program is to serve; nobody here can tell whether its config is right."""
+    prepared = desk.store.prepare_binding(name, record)
+    try:
+        prepared.commit()
+    except BaseException:
+        desk.store.remove_binding(name, record.protocol, record.instance)
+        raise
+    desk.noticeboard.post()
+    return Done()
+
+
 async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done:
     name = check_name(message.identity, "an identity")
     protocol, instance = message.protocol, message.instance
@@ -75,6 +95,9 @@ async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done
             record = desk.store.binding(name, protocol, instance)
         except StorageDamaged as error:
             log.warning("removing a binding although %s", error)
+        if record is not None and record.program:
+            await _remove_declared(desk, name, protocol, instance)
+            return Done()
         online = identity is not None and identity.online and await desk.supervisor.is_up(name)
         if online:
             async with desk.process_of(name) as process:
@@ -87,6 +110,19 @@ async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done
                 await _activate(desk, name, record)
             raise
         return Done()
+
+
+async def _remove_declared(desk: Desk, name: str, protocol: str, instance: str) -> None:
+    """The programs that serve it let go first: their hooks find the workspace as it was."""
+    board = desk.noticeboard
+    board.leaving.add((name, protocol, instance))
+    try:
+        board.post()
+        await let_go(desk, name, protocol)
+        desk.store.remove_binding(name, protocol, instance)
+    finally:
+        board.leaving.discard((name, protocol, instance))
+        board.post()
 
 
 async def clear_unfinished(desk: Desk) -> None:

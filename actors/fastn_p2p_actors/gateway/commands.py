@@ -10,16 +10,17 @@ import msgspec
 from fastn_p2p_client import messages as m
 
 from .bindings import add_protocol, remove_protocol
+from .desk import WithPayload
 from .identities import create_identity, delete_identity, list_identities, set_online
 from .peers import add_peer, get_ticket, list_peers, remove_peer
-from .programs import register
+from .programs import get_binding, register, watch_bindings
 from .status import get_status
 
 __all__ = ["COMMANDS", "Command"]
 
 
 class Command(NamedTuple):
-    run: Callable[[Any, Any, bytes], Awaitable[msgspec.Struct]]
+    run: Callable[[Any, Any, bytes], Awaitable[msgspec.Struct | WithPayload]]
     """Takes the desk, the message and its payload; returns the answer or raises a ``P2PError``."""
     changes: bool
     """It is carried through even when whoever asked goes away."""
@@ -38,5 +39,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.ListPeers: Command(list_peers, changes=False),
     m.RemovePeer: Command(remove_peer, changes=True),
     m.Register: Command(register, changes=False),
+    m.WatchBindings: Command(watch_bindings, changes=False),
+    m.GetBinding: Command(get_binding, changes=False),
 }
 """Complete together with ``door.SPOKEN_TO_THE_DOOR``: a test holds both against ``messages.Control``."""

@@ -7,6 +7,9 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import msgspec
 
 from fastn_p2p_client.home import Home
 
@@ -15,8 +18,16 @@ from ..stage import Stage
 from ..store import Store
 from . import colleagues
 from .colleagues import IdentityProcess, Supervisor
+from .noticeboard import Noticeboard
 
-__all__ = ["Desk"]
+__all__ = ["Desk", "WithPayload"]
+
+
+class WithPayload(NamedTuple):
+    """An answer that is more than a header."""
+
+    reply: msgspec.Struct
+    payload: bytes
 
 
 class Desk:
@@ -24,6 +35,7 @@ class Desk:
 
     Attributes:
         clients: how many programs are connected.
+        noticeboard: for programs that watch what they are to serve.
         wall: Unix time in seconds.
     """
 
@@ -34,6 +46,7 @@ class Desk:
         self.supervisor = Supervisor(stage)
         self.vault = colleagues.vault(stage.home, self.settings)
         self.network = colleagues.network(stage.home, self.settings)
+        self.noticeboard = Noticeboard()
         self.clients: Callable[[], int] = lambda: 0
         self.wall = wall
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

@@ -10,11 +10,11 @@ import msgspec
 
 from fastn_p2p_client.errors import BadMessage, DaemonBusy, InternalError, Overloaded, P2PError, VersionMismatch
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
-from fastn_p2p_client.messages import UNDECODABLE, Cancel, Control, Failure, Hello, Welcome, encode
+from fastn_p2p_client.messages import UNDECODABLE, Cancel, Control, Failure, Hello, WatchBindings, Welcome, encode
 
 from ..mailbox import Mailbox, Sender
 from .commands import COMMANDS, Command
-from .desk import Desk
+from .desk import Desk, WithPayload
 from .status import daemon_version
 
 __all__ = ["MAX_COMMANDS", "MAX_COMMANDS_PER_PROGRAM", "SPOKEN_TO_THE_DOOR", "Door"]
@@ -22,6 +22,8 @@ __all__ = ["MAX_COMMANDS", "MAX_COMMANDS_PER_PROGRAM", "SPOKEN_TO_THE_DOOR", "Do
 MAX_COMMANDS: Final = 1024
 """Commands in flight from all programs together."""
 MAX_COMMANDS_PER_PROGRAM: Final = 64
+MAX_WATCHERS_PER_PROGRAM: Final = 64
+"""As many protocols as a program can follow."""
 SPOKEN_TO_THE_DOOR: Final = (Hello, Cancel)
 """Messages that the door deals with itself; everything else is in ``COMMANDS``."""
 _MAX_PROGRAM: Final = 64
@@ -51,11 +53,12 @@ class _Errand:
 class _Program:
     """One connection that has said hello."""
 
-    __slots__ = ("errands", "name")
+    __slots__ = ("errands", "name", "watchers")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.errands: dict[bytes, _Errand] = {}
+        self.watchers: set[bytes] = set()
 
 
 class Door:
@@ -74,6 +77,7 @@ class Door:
     async def drain(self, timeout: float) -> None:
         """Takes no more commands; returns when those in flight have ended, after ``timeout`` seconds at the latest."""
         self._closing = True
+        self._desk.noticeboard.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
             await asyncio.sleep(0.05)  # closing a socket throws away what its thread has not sent yet
@@ -87,6 +91,7 @@ class Door:
         if isinstance(sender.state, _Program):
             for errand in list(sender.state.errands.values()):
                 errand.forget()
+            self._desk.noticeboard.forget(sender.state.watchers)
 
     def _on_message(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:
@@ -116,6 +121,10 @@ class Door:
                 raise Overloaded(what="commands in flight from this program", limit=MAX_COMMANDS_PER_PROGRAM)
             if len(self._tasks) >= MAX_COMMANDS:
                 raise Overloaded(what="commands in flight at this daemon", limit=MAX_COMMANDS)
+            if isinstance(message, WatchBindings):
+                program.watchers.add(message.watcher)
+                if len(program.watchers) > MAX_WATCHERS_PER_PROGRAM:
+                    raise Overloaded(what="watchers of this program", limit=MAX_WATCHERS_PER_PROGRAM)
             errand = program.errands[correlation] = _Errand(COMMANDS[type(message)])
             task = asyncio.get_running_loop().create_task(
                 self._carry_out(sender, program, correlation, errand, message, payload)
@@ -148,15 +157,17 @@ class Door:
         payload: bytes,
     ) -> None:
         reply: msgspec.Struct
+        data = b""
         try:
-            reply = await errand.command.run(self._desk, message, payload)
+            answer = await errand.command.run(self._desk, message, payload)
+            reply, data = answer if isinstance(answer, WithPayload) else (answer, b"")
         except P2PError as error:
             reply = Failure.of(error)
         except Exception as error:
             log.exception("%s from %r failed", type(message).__name__, program.name)
             reply = Failure.of(InternalError(reason=f"{type(message).__name__}: {type(error).__name__}"))
         if errand.awaited:
-            self._mailbox.send(sender, correlation, encode(reply))
+            self._mailbox.send(sender, correlation, encode(reply), data)
 
     def _ended(self, program: _Program, correlation: bytes, errand: _Errand, task: asyncio.Task[None]) -> None:
         if program.errands.get(correlation) is errand:

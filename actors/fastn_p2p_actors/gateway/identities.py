@@ -34,6 +34,7 @@ from fastn_p2p_client.names import check_name
 from ..store import IdentityFile
 from ..vault import messages as vault
 from .desk import Desk
+from .programs import let_go
 
 __all__ = ["create_identity", "delete_identity", "list_identities", "set_online"]
 
@@ -75,6 +76,7 @@ async def delete_identity(desk: Desk, message: DeleteIdentity, _: bytes) -> Done
             known = False
         if record is not None:
             await _stop(desk, record)
+            await let_go(desk, name)
         try:
             await desk.vault.ask(vault.DeleteIdentity(name), Done)
         except IdentityNotFound:
@@ -85,6 +87,7 @@ async def delete_identity(desk: Desk, message: DeleteIdentity, _: bytes) -> Done
                 await _undo_stop(desk, record)
             raise
         desk.store.remove_identity(name)
+        desk.noticeboard.post()
         return Done()
 
 
@@ -105,6 +108,7 @@ async def set_online(desk: Desk, message: SetOnline, _: bytes) -> IdentityReply:
         wanted = msgspec.structs.replace(record, online=True)
         if not record.online:
             desk.store.write_identity(wanted)
+            desk.noticeboard.post()
         try:
             await desk.supervisor.start(name)
         except P2PError:
@@ -118,12 +122,14 @@ async def _stop(desk: Desk, record: IdentityFile) -> None:
     """Offline, and not wanted otherwise after a restart either."""
     if record.online:
         desk.store.write_identity(msgspec.structs.replace(record, online=False))
+        desk.noticeboard.post()
     await desk.supervisor.stop(record.name)
 
 
 async def _undo_stop(desk: Desk, record: IdentityFile) -> None:
     try:
         desk.store.write_identity(record)
+        desk.noticeboard.post()
         await desk.supervisor.ensure_online((record.name,))
     except (P2PError, StorageFailed) as error:
         log.error("%s stays offline: %s", record.name, error)

@@ -33,6 +33,7 @@ __all__ = ["daemon_version", "get_status"]
 PATIENCE: Final = 1.0
 OFFLINE: Final = "offline"
 NOT_SERVING: Final = "not serving"
+WAITING: Final = "waiting for a program"
 
 T = TypeVar("T")
 
@@ -127,15 +128,30 @@ async def _states_of_missing(
         name
         for name, found in bindings.items()
         if f"identity-{name}" in ready
-        and any((name, binding.protocol, binding.instance) not in served for binding in found.usable)
+        and any(
+            not binding.program and (name, binding.protocol, binding.instance) not in served for binding in found.usable
+        )
     ]
     answers = await asyncio.gather(*(_or_none(_describe(desk, name)) for name in names))
-    return {
+    failures = desk.noticeboard.failures()
+    states = {
+        (name, binding.protocol, binding.instance): _state_for_program(name, binding, failures)
+        for name, found in bindings.items()
+        for binding in found.usable
+        if binding.program
+    }
+    return states | {
         (name, binding.protocol, binding.instance): binding.state
         for name, answer in zip(names, answers, strict=True)
         if answer is not None
         for binding in answer.bindings
     }
+
+
+def _state_for_program(name: str, binding: BindingFile, failures: dict[tuple[str, str], str]) -> str:
+    """Of one that no program serves."""
+    reason = failures.get((binding.protocol, f"{name}/{binding.instance}"))
+    return WAITING if reason is None else f"failed: {reason}"
 
 
 async def _describe(desk: Desk, name: str) -> BindingStates:
@@ -164,7 +180,7 @@ def _identity(
             protocol=binding.protocol,
             instance=binding.instance,
             access=list(binding.allow),
-            state=_state(said, seen is not None),
+            state=OFFLINE if binding.program and seen is None else _state(said, seen is not None),
         )
         bindings.append(served.pop((binding.protocol, binding.instance), offline))
     return IdentityStatus(

@@ -91,7 +91,7 @@ class IdentityActor:
         found = self._store.bindings(self._identity.name)
         for damaged in found.damaged:
             log.error("%s", damaged)
-        await asyncio.gather(*(self._start(record) for record in found.usable))
+        await asyncio.gather(*(self._start(record) for record in found.usable if not record.program))
 
     async def _start(self, record: BindingFile) -> None:
         hosted = self._new(record.protocol, record.instance, record.code)

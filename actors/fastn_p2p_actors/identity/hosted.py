@@ -1,39 +1,24 @@
-"""One binding in this process: a protocol's instance and its way through its life.
-
-Protocol code runs here, so anything may be raised, and nothing that is raised gets any further than a state and the
-log. A hook has ``HOOK_SECONDS``.
-"""
+"""One binding in this process: a protocol's instance, its access list and its state."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
 
 from fastn_p2p_client.binding import Binding
-from fastn_p2p_client.errors import HandlerFailed, InvalidConfig, P2PError, ProtocolNotInstalled, StorageFailed
-from fastn_p2p_client.handlers import RequestHandler, StreamHandler
+from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.protocol import BindingContext, Protocol
+from fastn_p2p_client.lifecycle import MAX_REASON, Lifecycle, check
+from fastn_p2p_client.protocol import BindingContext, access_of
 
-from ..files import write_atomically
-from ..protocols import config_of, load
+from ..protocols import load
 from .messages import BindingState
 
-__all__ = ["HOOK_SECONDS", "Hosted", "check_binding"]
-
-HOOK_SECONDS: Final = 5.0
-_CREATED: Final = ".created"
-"""In the workspace: ``on_create`` has been called."""
-_MAX_REASON: Final = 400
+__all__ = ["Hosted", "check_binding"]
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class Hosted:
@@ -59,13 +44,11 @@ class Hosted:
         self.key = key
         self.protocol = protocol
         self.instance = instance
-        self.workspace = workspace
         self.binding: Binding | None = None
         self.access: tuple[str, ...] = ()
         self.state = "starting"
-        self._where = code
-        self._home = home
-        self._code: Protocol | None = None
+        context = BindingContext(identity, key, protocol, instance, workspace, None, home)
+        self._life = Lifecycle(context, partial(load, protocol, code))
 
     @property
     def name(self) -> tuple[str, str]:
@@ -75,59 +58,26 @@ class Hosted:
         return BindingState(self.protocol, self.instance, self.access, self.state)
 
     def failed(self, error: P2PError) -> None:
-        self.state = f"failed: {error}"[:_MAX_REASON]
+        self.state = f"failed: {error}"[:MAX_REASON]
         log.error("%s (%s) of %s is not served: %s", self.protocol, self.instance, self.identity, error)
 
     async def start(self, config: bytes, allow: tuple[str, ...]) -> Binding:
-        """Load the protocol, check its config and activate it.
-
-        Raises:
-            ProtocolNotInstalled, InvalidConfig: as they say.
-            HandlerFailed: its code raised something, or took too long.
-            StorageFailed: its workspace cannot be written to.
-        """
-        code = await _instantiate(self._context(), config, self._where)
-        handler, streams = _handlers(self.protocol, self.identity, code)
-        if not (self.workspace / _CREATED).exists():
-            await self._hook("on_create", code.on_create)
-            write_atomically(self.workspace / _CREATED, b"")
-        await self._hook("on_activate", code.on_activate)
-        self._code = code
-        self.access = _access(code, allow)
-        self.binding = Binding(self.identity, self.key, self.protocol, self.instance, handler, streams)
+        """Load the protocol, check its config and activate it. Raises like ``Lifecycle.start``."""
+        requests, streams = await self._life.start(config)
+        self.access = access_of(self._life.code, allow)
+        self.binding = Binding(self.identity, self.key, self.protocol, self.instance, requests, streams)
         return self.binding
 
     async def reload(self, config: bytes, allow: tuple[str, ...]) -> None:
         """Give the running instance a new config and access list. Raises like ``start``; then it has the old ones."""
-        code = self._code
-        if code is None:
-            return
-        checked = await _instantiate(self._context(), config, self._where)
-        before = code.context, code.config
-        code.context, code.config = checked.context, checked.config
-        try:
-            await self._hook("on_reload", code.on_reload)
-        except P2PError:
-            code.context, code.config = before
-            raise
-        self.access = _access(code, allow)
+        if self._life.code is not None:
+            await self._life.reload(config)
+            self.access = access_of(self._life.code, allow)
 
     async def stop(self, *, delete: bool = False) -> None:
         """Deactivate it. What its code raises ends up in the log."""
-        code, self._code, self.binding = self._code, None, None
-        if code is None:
-            return
-        for name, hook in (("on_deactivate", code.on_deactivate), ("on_delete", code.on_delete))[: 2 if delete else 1]:
-            try:
-                await self._hook(name, hook)
-            except HandlerFailed as error:
-                log.error("%s (%s) of %s: %s", self.protocol, self.instance, self.identity, error.reason)
-
-    def _context(self) -> BindingContext:
-        return BindingContext(self.identity, self.key, self.protocol, self.instance, self.workspace, None, self._home)
-
-    async def _hook(self, name: str, hook: Callable[[], Awaitable[None]]) -> None:
-        await _run_hook(self.protocol, self.identity, name, hook)
+        self.binding = None
+        await self._life.stop(delete=delete)
 
 
 async def check_binding(context: BindingContext, config: bytes) -> None:
@@ -136,76 +86,4 @@ async def check_binding(context: BindingContext, config: bytes) -> None:
     Raises:
         ProtocolNotInstalled, InvalidConfig, HandlerFailed: as ``Hosted.start``.
     """
-    code = await _instantiate(context, config)
-    _handlers(context.protocol, context.identity, code)
-
-
-def _handlers(protocol: str, identity: str, code: Protocol) -> tuple[RequestHandler | None, StreamHandler | None]:
-    return _guarded(
-        protocol,
-        identity,
-        "has no usable handler",
-        lambda: (RequestHandler.of_protocol(code), StreamHandler.of_protocol(code)),
-    )
-
-
-async def _instantiate(context: BindingContext, config: bytes, where: str = "") -> Protocol:
-    """An instance whose config has been checked; ``context`` comes without one."""
-    protocol = context.protocol
-    cls = _guarded(protocol, context.identity, "cannot be loaded", lambda: load(protocol, where))
-    filled = replace(context, config=config_of(cls, protocol, config))
-    code = _guarded(protocol, context.identity, "cannot be made", lambda: cls(filled))
-    try:
-        await _bounded(code.on_check)
-    except P2PError:
-        raise
-    except TimeoutError as error:
-        raise InvalidConfig(protocol=protocol, reason=f"checking it took longer than {HOOK_SECONDS:g} s") from error
-    except BaseException as error:
-        _let_cancelling_through(error)
-        raise InvalidConfig(protocol=protocol, reason=str(error) or type(error).__name__) from error
-    return code
-
-
-def _access(code: Protocol, allow: tuple[str, ...]) -> tuple[str, ...]:
-    return allow or (("everyone",) if code.public else ("peers",))
-
-
-def _guarded(protocol: str, identity: str, what: str, step: Callable[[], T]) -> T:
-    """Runs protocol code that is no hook; whatever it raises becomes ``HandlerFailed``."""
-    try:
-        return step()
-    except (ProtocolNotInstalled, InvalidConfig, StorageFailed):
-        raise
-    except BaseException as error:
-        log.error("%s %s", protocol, what, exc_info=error)
-        raise _failure(protocol, identity, what, error) from error
-
-
-async def _run_hook(protocol: str, identity: str, name: str, hook: Callable[[], Awaitable[None]]) -> None:
-    try:
-        await _bounded(hook)
-    except TimeoutError as error:
-        reason = f"{name} took longer than {HOOK_SECONDS:g} s"
-        raise HandlerFailed(peer=identity, protocol=protocol, reason=reason) from error
-    except BaseException as error:
-        _let_cancelling_through(error)
-        log.error("%s of %s: %s failed", protocol, identity, name, exc_info=error)
-        raise _failure(protocol, identity, f"{name} failed", error) from error
-
-
-async def _bounded(hook: Callable[[], Awaitable[None]]) -> None:
-    async with asyncio.timeout(HOOK_SECONDS):
-        await hook()
-
-
-def _let_cancelling_through(error: BaseException) -> None:
-    """A hook that cancels itself has failed; a task that somebody cancels ends."""
-    task = asyncio.current_task()
-    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-        raise error
-
-
-def _failure(protocol: str, identity: str, what: str, error: BaseException) -> HandlerFailed:
-    text = f"{what}: {type(error).__name__}: {error}"
-    return HandlerFailed(peer=identity, protocol=protocol, reason=text[:_MAX_REASON])
+    await check(context, config, partial(load, context.protocol))

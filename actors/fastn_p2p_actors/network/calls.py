@@ -36,6 +36,7 @@ from .parking import Parking
 from .registry import Binding, OnlineIdentity, Registry
 from .requests import Requests
 from .routes import Routes, shown
+from .way import LOCAL
 
 __all__ = ["Calls"]
 
@@ -46,6 +47,8 @@ _REPLY: Final = encode(Reply())
 
 class _LocalCall:
     """A call of a local program, until its one outcome."""
+
+    way = LOCAL
 
     __slots__ = ("_calls", "cancel", "correlation", "done", "looking_for", "seconds", "sender", "state")
 

@@ -23,7 +23,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.keys import KEY_BYTES
 from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALLS_PER_PEER, MAX_NAME, MAX_SESSIONS_PER_PEER
-from fastn_p2p_client.messages import Call, ConnectionStatus
+from fastn_p2p_client.messages import UNKNOWN, Call, ConnectionStatus
 from fastn_p2p_client.trace import TRACING, mark
 
 from ..credentials import Delegation
@@ -33,6 +33,7 @@ from .introductions import Introductions
 from .manners import Manners
 from .peer_sessions import PeerSessions
 from .peer_streams import Arrival, said_by_peer
+from .way import Way, way_of
 from .wire import (
     BULK_THRESHOLD,
     CLOSE_PROTOCOL_ERROR,
@@ -79,6 +80,9 @@ _FRAME_COST: Final = 64
 _MAX_STREAMS: Final = MAX_SESSIONS_PER_PEER * 5 // 4
 """Streams for sessions that QUIC lets the other side open: it learns that one has ended only once an eighth of them
 has, and must not wait for that below ``MAX_SESSIONS_PER_PEER``."""
+_WAY_HOLDS: Final = 1.0
+"""Seconds after which we look again how the other side is reached: asking costs as much as a call, and every call
+tells."""
 HELLO_TIMEOUT: Final = 10.0
 """Seconds within which the other side's hello must come."""
 _PING_AFTER: Final = 1.0
@@ -177,6 +181,8 @@ class PeerConnection:
         self._asked_at = 0.0
         """When the first request was sent since the other side was last heard."""
         self._hello_timer: asyncio.TimerHandle | None = None
+        self._way = Way(UNKNOWN, "", None)
+        self._way_until = 0.0
         self.sent = 0
         self.received = 0
 
@@ -216,18 +222,21 @@ class PeerConnection:
         addresses = tuple(path.remote_addr for path in paths if path.is_ip)
         return addresses, tuple(path.remote_addr for path in paths if path.is_relay)
 
+    def way(self) -> Way:
+        """How the other side was reached a second ago, or so."""
+        now = self._loop.time()
+        if now >= self._way_until:
+            self._way, self._way_until = way_of(self._raw), now + _WAY_HOLDS
+        return self._way
+
     def status(self, name_of: Callable[[bytes], str]) -> ConnectionStatus:
-        path, address, rtt = "unknown", "", None
-        for snapshot in self._raw.paths():
-            if snapshot.is_selected:
-                path = "relayed" if snapshot.is_relay else "direct"
-                address, rtt = snapshot.remote_addr, snapshot.rtt_ms
+        path, address, rtt_ms = way_of(self._raw)
         return ConnectionStatus(
             endpoint=self.endpoint.hex(),
             identities=[name_of(key) for key in self.introductions.until],
             path=path,
             address=address,
-            rtt_ms=rtt,
+            rtt_ms=rtt_ms,
             outgoing=self.outgoing,
             streams=1 + self._bulk.open + len(self.sessions),
             in_flight=self.in_flight,

@@ -15,6 +15,7 @@ from fastn_p2p_client.messages import Open
 from .manners import Manners
 from .peer_streams import Approach, Arrival, give_up, said_by_peer
 from .stream_leg import Halves
+from .way import Way
 from .wire import WireAccept, WireCancel, WireFailure, WireOpen, WireRefusal, WireStream, frame
 
 if TYPE_CHECKING:
@@ -65,6 +66,11 @@ class PeerSessions:
     @property
     def name(self) -> str:
         return self._connection.name
+
+    @property
+    def way(self) -> Way:
+        """How the other side is reached."""
+        return self._connection.way()
 
     # ── those that we open ───────────────────────────────────────────────────────────────────────
 

@@ -19,6 +19,7 @@ from fastn_p2p_client.limits import SESSION_WINDOW
 from fastn_p2p_client.messages import ApplicationFailure, Cancel, Failure, Message, Open, Opened, encode
 
 from .stream_leg import Emit, Halves, StreamLeg
+from .way import Way
 from .wire import BULK_THRESHOLD, WireAccept, WireFailure, WireOpen, WireRefusal
 
 if TYPE_CHECKING:
@@ -118,6 +119,11 @@ class Arrival:
         self._answered = False
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def way(self) -> Way:
+        """How the peer is reached."""
+        return self._sessions.way
 
     def speak_to(self, emit: Emit) -> None:
         """Where its side of the session is told."""

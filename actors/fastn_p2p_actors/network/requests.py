@@ -19,6 +19,7 @@ from .address_book import AddressBook
 from .connection import PeerConnection
 from .parking import Parking
 from .registry import Binding, Registry, Server
+from .way import Way
 from .wire import WireFailure, WireRefusal, WireReply, WireRequest
 
 __all__ = ["Origin", "Requests", "Served"]
@@ -31,6 +32,11 @@ _MAX_FORSAKEN: Final = 1024
 
 class Origin(Protocol):
     """Who waits for a request that is being served here."""
+
+    @property
+    def way(self) -> Way:
+        """How they are connected."""
+        ...
 
     def on_reply(self, payload: bytes) -> None: ...
     def on_refusal(self, kind: str, message: str, payload: bytes) -> None: ...
@@ -45,6 +51,10 @@ class _RemoteOrigin:
     def __init__(self, connection: PeerConnection, number: int) -> None:
         self.connection = connection
         self.number = number
+
+    @property
+    def way(self) -> Way:
+        return self.connection.way()
 
     def on_reply(self, payload: bytes) -> None:
         self._forget()
@@ -231,7 +241,7 @@ class Requests:
         header = encode(
             Deliver(
                 served.source, self._book.name_of(served.source), binding.identity.name, protocol, instance,
-                deadline_ms, request.command, request.call_id, attempt,
+                deadline_ms, request.command, request.call_id, attempt, *served.origin.way,
             )
         )  # fmt: skip
         if not self._mailbox.send(server.sender, correlation, header, served.payload):

@@ -46,6 +46,7 @@ from .registry import Binding, OnlineIdentity, Registry
 from .relay import Relay
 from .routes import Routes, shown
 from .standing import Standing
+from .way import LOCAL, Way
 from .wire import WireOpen
 
 if TYPE_CHECKING:
@@ -168,10 +169,10 @@ class Sessions:
             if not isinstance(found, Binding):  # its identity may be online a moment before what it serves
                 self._park(relay, message, payload, found)
                 return
-            self._told_of(relay, target)
+            self._told_of(relay, target, LOCAL)
             self._offer(
                 relay, source.raw, target, message.protocol, message.instance, message.deadline_ms,
-                message.credit, payload,
+                message.credit, payload, LOCAL,
             )  # fmt: skip
             return
         connection = self._routes.open_to(target)
@@ -185,9 +186,9 @@ class Sessions:
             task.add_done_callback(self._tasks.discard)
             relay.at_end.append(task.cancel)
 
-    def _told_of(self, relay: Relay, key: bytes) -> None:
+    def _told_of(self, relay: Relay, key: bytes, way: Way) -> None:
         """Once it is open, the opener is told who is at the other end."""
-        relay.answer = lambda opened: Opened(opened.credit, key, self._book.name_of(key))
+        relay.answer = lambda opened: Opened(opened.credit, key, self._book.name_of(key), *way)
 
     def _park(self, relay: Relay, message: Open, payload: bytes, error: P2PError) -> None:
         """Give it another turn when somebody registers, or end it with ``error`` if that is not expected."""
@@ -235,7 +236,7 @@ class Sessions:
         message: Open,
         payload: bytes,
     ) -> None:
-        self._told_of(relay, target)
+        self._told_of(relay, target, connection.way())
         try:
             approach = Approach(connection.sessions, source.raw, target, message, payload, relay.from_server)
         except P2PError as error:
@@ -294,7 +295,7 @@ class Sessions:
             return
         self._offer(
             relay, request.source, request.target, request.protocol, request.instance, request.deadline_ms,
-            SESSION_WINDOW, arrival.payload,
+            SESSION_WINDOW, arrival.payload, arrival.way,
         )  # fmt: skip
 
     # ── whoever serves ───────────────────────────────────────────────────────────────────────────
@@ -309,6 +310,7 @@ class Sessions:
         deadline_ms: int,
         credit: int,
         payload: bytes,
+        way: Way,
     ) -> None:
         binding = self._registry.find(target, protocol, instance)
         if not isinstance(binding, Binding):
@@ -325,7 +327,7 @@ class Sessions:
         self._next_number = number = self._next_number + 1
         leg = _MailboxLeg(self._mailbox, server.sender, (_OURS | number).to_bytes(8, "big"))
         offer = Offer(
-            source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit
+            source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit, *way
         )
         if not self._mailbox.send(leg.sender, leg.correlation, encode(offer), payload):
             relay.fail(ConnectionLost(what=f"the process that serves {protocol}"))
