@@ -354,17 +354,16 @@ def test_a_conversation_in_a_terminal(world: World) -> None:
         tty.until(lambda rows: "> hel" in rows, "what is typed")
         evil = "hi \x1b[2J\x1b]0;owned\x07 there"
         assert world.two.cli("chat", "alice", *here, input=evil).returncode == 0
-        tty.until(lambda rows: any(row.endswith(r"bob  hi \x1b[2J\x1b]0;owned\x07 there") for row in rows), "bob's")
-        assert "> hel" in tty.rows
+        seen = r"bob  hi \x1b[2J\x1b]0;owned\x07 there"
+        tty.until(lambda rows: any(row.endswith(seen) for row in rows) and "> hel" in rows, "bob's, and what is typed")
         assert b"\x1b]0;owned" not in tty.raw
         tty.type("lo bob\r")
-        tty.until(lambda rows: any(row.endswith("me  hello bob  ✓✓") for row in rows), "delivered")
-        assert ">" in tty.rows
+        tty.until(lambda rows: any(row.endswith("me  hello bob  ✓✓") for row in rows) and ">" in rows, "delivered")
 
         tty.type("a draft that is longer than the window will be")
         tty.resize(12, 30)
-        tty.until(lambda rows: "> a draft that is longer than" in [row[:29].rstrip() for row in rows], "drawn anew")
-        assert "bob is away" in tty.rows
+        drawn = ["> a draft that is longer than", "the window will be", "bob is away"]
+        tty.until(lambda rows: [row for row in rows if row in drawn] == drawn, "drawn anew")
         tty.type("\x03")  # gives the draft up
         tty.until(lambda rows: ">" in rows, "an empty line")
 
@@ -375,8 +374,10 @@ def test_a_conversation_in_a_terminal(world: World) -> None:
         tty.until(lambda rows: any(row.endswith("me  bye  ✓✓") for row in rows), "delivered")
         tty.type("\x04")
         assert tty.ends() == 0
-        seen = [row.split("  ", 1)[1] for row in [*tty.scrolled, *tty.rows] if " bob  line" in row or " me  bye" in row]
-        assert seen == [*(f"line {number:02}" for number in range(20)), "bye  ✓✓"]
+        written = [
+            row.split("  ", 1)[1] for row in [*tty.scrolled, *tty.rows] if " bob  line" in row or " me  bye" in row
+        ]
+        assert written == [*(f"line {number:02}" for number in range(20)), "bye  ✓✓"]
     with on_terminal(world.one.env, "chat", "bob", *here) as tty:
         tty.until(lambda rows: any(row.endswith("me  bye  ✓✓") for row in rows), "the history")
         tty.type("\x03")

@@ -22,6 +22,7 @@ from fastn_p2p_client import sync
 from fastn_p2p_client.errors import (
     ApplicationError,
     BadRequest,
+    CommandNotFound,
     ConnectionLost,
     DeadlineExceeded,
     HandlerFailed,
