@@ -28,9 +28,11 @@ __all__ = [
     "AddProtocol",
     "Announce",
     "ApplicationFailure",
+    "BindingReply",
     "BindingStatus",
     "Call",
     "Cancel",
+    "CheckProtocol",
     "Chunk",
     "Conclude",
     "ConnectionStatus",
@@ -55,6 +57,7 @@ __all__ = [
     "IdentityStatus",
     "ListIdentities",
     "ListPeers",
+    "ListProtocols",
     "Message",
     "Offer",
     "Open",
@@ -63,8 +66,11 @@ __all__ = [
     "PeerList",
     "PeerReply",
     "ProcessStatus",
+    "ProtocolInfo",
+    "ProtocolList",
     "Record",
     "Register",
+    "ReloadProtocol",
     "RemovePeer",
     "RemoveProtocol",
     "Reply",
@@ -72,9 +78,11 @@ __all__ = [
     "Serve",
     "SessionPart",
     "SetOnline",
+    "StartProtocol",
     "Status",
     "StatusReply",
     "Stop",
+    "StopProtocol",
     "TicketText",
     "Welcome",
     "Withdraw",
@@ -205,6 +213,43 @@ class Register(Message, frozen=True, tag=22):
     instance: str
 
 
+class CheckProtocol(Message, frozen=True, tag=23):
+    """Reads the config of a binding from its file and checks it. Answered by ``BindingReply`` when it is good."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
+class ReloadProtocol(Message, frozen=True, tag=24):
+    """Reads the config and the access list of a binding from its file, checks them, and has the binding go on with
+    them. When they are not good, it goes on with those that it has. Answered by ``BindingReply``."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
+class StartProtocol(Message, frozen=True, tag=25):
+    """Serves a binding again that was stopped or has failed. Answered by ``BindingReply``."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
+class StopProtocol(Message, frozen=True, tag=26):
+    """Serves a binding no more, also after restarts, until ``StartProtocol``. Answered by ``BindingReply``."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
+class ListProtocols(Message, frozen=True, tag=27):
+    """Answered by ``ProtocolList``."""
+
+
 # ── control: gateway → program ───────────────────────────────────────────────────────────────────
 
 
@@ -278,7 +323,7 @@ class BindingStatus(Record, frozen=True):
     instance: str
     access: list[str]
     state: str
-    """``serving``, or ``failed: …`` / ``offline``."""
+    """``serving``, ``starting``, ``stopped``, ``failed: …``, ``not serving`` or ``offline``."""
     calls: int = 0
     errors: int = 0
     in_flight: int = 0
@@ -352,6 +397,37 @@ class Granted(Message, frozen=True, tag=47):
     """The identity's public key, 32 bytes."""
     online: bool
     """Whether its owner has brought it online: only then does anything arrive."""
+
+
+class ProtocolInfo(Record, frozen=True):
+    """A protocol that is installed where the daemon runs."""
+
+    name: str
+    code: str
+    """Where its class is: ``module:name``."""
+    distribution: str
+    version: str
+    """Of the distribution."""
+    problem: str
+    """Why no identity can be given it; empty when it can. With a problem, what follows is not known."""
+    description: str = ""
+    public: bool = False
+    requests: bool = False
+    """Whether it takes calls."""
+    streams: bool = False
+    """Whether it takes sessions."""
+    config_schema: dict[str, Any] = {}
+    """JSON Schema of its config."""
+
+
+class ProtocolList(Message, frozen=True, tag=48):
+    protocols: list[ProtocolInfo]
+
+
+class BindingReply(Message, frozen=True, tag=49):
+    """``state`` as in ``BindingStatus``."""
+
+    state: str
 
 
 # ── data: program → network ──────────────────────────────────────────────────────────────────────
@@ -529,12 +605,28 @@ Control: TypeAlias = (
     | ListPeers
     | RemovePeer
     | Register
+    | CheckProtocol
+    | ReloadProtocol
+    | StartProtocol
+    | StopProtocol
+    | ListProtocols
     | Cancel
 )
 """What a program may say to the gateway."""
 
 ControlReply: TypeAlias = (
-    Welcome | IdentityReply | IdentityList | TicketText | PeerReply | PeerList | StatusReply | Granted | Done | Failure
+    Welcome
+    | IdentityReply
+    | IdentityList
+    | TicketText
+    | PeerReply
+    | PeerList
+    | StatusReply
+    | Granted
+    | ProtocolList
+    | BindingReply
+    | Done
+    | Failure
 )
 """What the gateway answers."""
 

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastn_p2p_client.home import Home
 
@@ -18,12 +19,15 @@ from .colleagues import IdentityProcess, Supervisor
 
 __all__ = ["Desk"]
 
+ASIDE_AT_ONCE: Final = 4
+
 
 class Desk:
     """The store and the colleagues, and the order in which one identity's affairs are settled.
 
     Attributes:
         clients: how many programs are connected.
+        turns_aside: taken by each process that runs protocol code for a moment.
         wall: Unix time in seconds.
     """
 
@@ -35,6 +39,7 @@ class Desk:
         self.vault = colleagues.vault(stage.home, self.settings)
         self.network = colleagues.network(stage.home, self.settings)
         self.clients: Callable[[], int] = lambda: 0
+        self.turns_aside = asyncio.Semaphore(ASIDE_AT_ONCE)
         self.wall = wall
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: defaultdict[str, int] = defaultdict(int)

@@ -6,6 +6,7 @@ it first, so that a command that was cut short can be repeated.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 
@@ -33,6 +34,7 @@ from fastn_p2p_client.names import check_name
 
 from ..store import IdentityFile
 from ..vault import messages as vault
+from .aside import run_on_delete
 from .desk import Desk
 
 __all__ = ["create_identity", "delete_identity", "list_identities", "set_online"]
@@ -75,6 +77,8 @@ async def delete_identity(desk: Desk, message: DeleteIdentity, _: bytes) -> Done
             known = False
         if record is not None:
             await _stop(desk, record)
+            bindings = desk.store.bindings(name).usable
+            await asyncio.gather(*(run_on_delete(desk, record, binding) for binding in bindings))
         try:
             await desk.vault.ask(vault.DeleteIdentity(name), Done)
         except IdentityNotFound:

@@ -1,0 +1,83 @@
+"""The life of a binding between being added and being removed: checked, reloaded, stopped, started again."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.messages import BindingReply, CheckProtocol, ReloadProtocol, StartProtocol, StopProtocol
+from fastn_p2p_client.names import check_name
+
+from ..store import BindingFile, IdentityFile
+from .aside import check_config
+from .bindings import activate, check_allowed, deactivate
+from .desk import Desk
+from .status import state_of
+
+__all__ = ["check_protocol", "reload_protocol", "start_protocol", "stop_protocol"]
+
+
+async def check_protocol(desk: Desk, message: CheckProtocol, _: bytes) -> BindingReply:
+    """Reads the file afresh, and changes nothing: the identity's process is not asked."""
+    identity, record = _found(desk, message.identity, message.protocol, message.instance)
+    await check_allowed(desk, record.allow)
+    await check_config(desk, identity, record)
+    return await _reply(desk, identity, record)
+
+
+async def reload_protocol(desk: Desk, message: ReloadProtocol, _: bytes) -> BindingReply:
+    async with desk.alone_with(message.identity):
+        identity, record = _found(desk, message.identity, message.protocol, message.instance)
+        await check_allowed(desk, record.allow)
+        await check_config(desk, identity, record)
+        if await _is_up(desk, identity):
+            if record.stopped:
+                await deactivate(desk, identity.name, record.protocol, record.instance)
+            else:
+                await activate(desk, identity.name, record)
+        return await _reply(desk, identity, record)
+
+
+async def start_protocol(desk: Desk, message: StartProtocol, _: bytes) -> BindingReply:
+    async with desk.alone_with(message.identity):
+        identity, record = _found(desk, message.identity, message.protocol, message.instance)
+        if (await _reply(desk, identity, record)).state == "serving":
+            return await _reply(desk, identity, record)
+        await check_allowed(desk, record.allow)
+        await check_config(desk, identity, record)
+        record = replace(record, stopped=False)
+        desk.store.write_binding(identity.name, record)  # also where nothing changes: what it is blamed for is forgiven
+        if await _is_up(desk, identity):
+            await activate(desk, identity.name, record)
+        elif identity.online:
+            await desk.supervisor.start(identity.name)
+        return await _reply(desk, identity, record)
+
+
+async def stop_protocol(desk: Desk, message: StopProtocol, _: bytes) -> BindingReply:
+    async with desk.alone_with(message.identity):
+        identity, record = _found(desk, message.identity, message.protocol, message.instance)
+        if not record.stopped:
+            record = replace(record, stopped=True)
+            desk.store.write_binding(identity.name, record)
+        if await _is_up(desk, identity):
+            await deactivate(desk, identity.name, record.protocol, record.instance)
+        return await _reply(desk, identity, record)
+
+
+def _found(desk: Desk, name: str, protocol: str, instance: str) -> tuple[IdentityFile, BindingFile]:
+    """Raises IdentityNotFound, BindingNotFound, InvalidName, StorageDamaged."""
+    identity = desk.store.identity(check_name(name, "an identity"))
+    return identity, desk.store.binding(name, protocol, instance)
+
+
+async def _is_up(desk: Desk, identity: IdentityFile) -> bool:
+    return identity.online and await desk.supervisor.is_up(identity.name)
+
+
+async def _reply(desk: Desk, identity: IdentityFile, record: BindingFile) -> BindingReply:
+    try:
+        up = await _is_up(desk, identity)
+    except P2PError:
+        up = False
+    return BindingReply(await state_of(desk, identity.name, record, up))

@@ -1,0 +1,263 @@
+"""Whose code was running when the process ended.
+
+While code of a binding runs, its number stands in a file that is mapped into memory: writing there costs nothing, and
+what is written outlives the process, however that ends. The next process reads it. If the end was the process's own
+doing (it exited, crashed or hung; the supervisor says so), the binding is to blame, and a binding that is to blame
+``DEATHS`` times in ``WINDOW`` seconds is not started any more until its config is written again: so one protocol costs
+an identity its other ones for a moment, and not for ever.
+
+Code of a binding is what runs in a step of one of its hooks or handlers, or of a task that such code has started, and
+the import of its module. What it runs in threads is not seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import mmap
+import os
+import struct
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import msgspec
+
+from fastn_p2p_client.messages import UNDECODABLE
+
+from ..process import data_size
+
+__all__ = ["DEATHS", "EXIT_MEMORY", "WINDOW", "Blame", "Death", "Watch"]
+
+DEATHS: Final = 3
+WINDOW: Final = 600.0
+EXIT_MEMORY: Final = 71
+"""The process has no memory left, and what took it does not give it back."""
+
+_MARK: Final = struct.Struct("<HH")
+"""Number of the binding, from 1, and of what of it runs; zeros while nothing does."""
+_SIZE: Final = 16 * 1024
+_KEPT: Final = 64
+"""Deaths that are remembered."""
+_SCARCE: Final = 0.75
+"""Share of the memory that may be used after somebody got none."""
+
+Name = tuple[str, str]
+"""Protocol and instance."""
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Death(msgspec.Struct, frozen=True):
+    """One end of the process that a binding is to blame for."""
+
+    protocol: str
+    instance: str
+    place: str
+    """What of it was running."""
+    ending: str
+    """How the process ended."""
+    at: float
+    """Unix time at which it was noticed."""
+
+
+class Blame:
+    """Of one process, and what is known of those before it. Made inside the running event loop.
+
+    Args:
+        path: without its suffix: ``.running`` and ``.deaths`` are added.
+        fault: how the process before this one ended, if that was its own doing.
+        memory: the bytes of data that this process may have; 0 for no limit.
+    """
+
+    def __init__(self, path: Path, fault: str, memory: int = 0, wall: Callable[[], float] = time.time) -> None:
+        self._running = path.with_name(f"{path.name}.running")
+        self._file = path.with_name(f"{path.name}.deaths")
+        self._memory = memory
+        self._wall = wall
+        self._pid = os.getpid()
+        self._names: dict[str, int] = {}
+        self._end = _MARK.size
+        self._deaths = self._remember(fault)
+        self._map = self._mapped()
+
+    def close(self) -> None:
+        """Nothing of a binding runs here any more, and the end of the process is in order."""
+        self._map[: _MARK.size] = bytes(_MARK.size)
+        with contextlib.suppress(OSError):
+            self._running.unlink(missing_ok=True)
+
+    def deaths(self, name: Name, since: float) -> list[Death]:
+        """Those that the binding is to blame for after ``since`` (Unix time), oldest first."""
+        return [death for death in self._deaths if (death.protocol, death.instance) == name and death.at > since]
+
+    # ── marks ────────────────────────────────────────────────────────────────────────────────────
+
+    def mark(self, name: Name, what: str) -> bytes:
+        """What stands in the file while ``what`` of the binding runs."""
+        return _MARK.pack(self._number(f"{name[0]}/{name[1]}"), self._number(what))
+
+    def step(self, mark: bytes, go_on: Callable[..., Any], *values: Any) -> Any:
+        """Calls code of a binding, which does not wait for anything."""
+        mapped = self._map
+        before = mapped[: _MARK.size]
+        mapped[: _MARK.size] = mark
+        try:
+            return go_on(*values)
+        except MemoryError:
+            self._make_room(mark)
+            raise
+        finally:
+            if os.getpid() != self._pid:
+                os._exit(0)  # a child that the code has forked, and that has come back: it is not the identity
+            mapped[: _MARK.size] = before
+
+    def watch_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tasks that are started by code of a binding count as code of that binding."""
+        mapped, nobody = self._map, bytes(_MARK.size)
+
+        def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+            mark = mapped[: _MARK.size]
+            if mark != nobody:
+                coroutine = _Watched(_without_exits(coroutine), mark, self)
+            return asyncio.Task(coroutine, loop=loop, **options)
+
+        loop.set_task_factory(make)
+
+    def _number(self, name: str) -> int:
+        """0, which blames nobody, when there is no room for more names."""
+        number = self._names.get(name)
+        if number is None:
+            line = name.encode() + b"\n"
+            if self._end + len(line) > _SIZE:
+                return 0
+            self._map[self._end : self._end + len(line)] = line
+            self._end += len(line)
+            number = self._names[name] = len(self._names) + 1
+        return number
+
+    def _make_room(self, mark: bytes) -> None:
+        """After code of a binding got no memory: if that cannot be put right, the process ends while it can."""
+        gc.collect()
+        if self._memory and data_size() > _SCARCE * self._memory:
+            self._map[: _MARK.size] = mark
+            os._exit(EXIT_MEMORY)
+
+    # ── the processes before this one ────────────────────────────────────────────────────────────
+
+    def _mapped(self) -> mmap.mmap:
+        """A new file, all zeros. A disk that has no room for it costs the blame, and nothing else."""
+        try:
+            self._running.unlink(missing_ok=True)
+            with self._running.open("x+b") as file:
+                os.posix_fallocate(file.fileno(), 0, _SIZE)  # writing to a page without a place on the disk is deadly
+                return mmap.mmap(file.fileno(), _SIZE)
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self._running, error.strerror)
+            return mmap.mmap(-1, _SIZE)
+
+    def _remember(self, fault: str) -> list[Death]:
+        now = self._wall()
+        try:
+            known = msgspec.json.decode(self._file.read_bytes(), type=list[Death])
+        except (OSError, *UNDECODABLE):
+            known = []
+        deaths = [death for death in known if now - WINDOW < death.at <= now][-_KEPT:]
+        culprit = self._culprit() if fault else None
+        if culprit is not None:
+            (protocol, instance), place = culprit
+            if fault.startswith(f"exit code {EXIT_MEMORY}"):
+                fault = "it had no memory left"
+            deaths.append(Death(protocol, instance, place, fault, now))
+        if deaths != known:
+            temporary = self._file.with_name(f"{self._file.name}.tmp")
+            try:
+                temporary.write_bytes(msgspec.json.encode(deaths))
+                temporary.replace(self._file)
+            except OSError as error:
+                log.warning("%s cannot be written: %s", self._file, error.strerror)
+        return deaths
+
+    def _culprit(self) -> tuple[Name, str] | None:
+        """Whose code was running, and what of it; None when no code was, or nobody knows."""
+        try:
+            content = self._running.read_bytes()
+            binding, place = _MARK.unpack_from(content)
+            names = content[_MARK.size :].rstrip(b"\0").decode().splitlines()
+            protocol, _, instance = names[binding - 1].partition("/") if binding else ("", "", "")
+            return ((protocol, instance), names[place - 1]) if instance and place else None
+        except (OSError, struct.error, UnicodeDecodeError, IndexError):
+            return None
+
+
+class Watch:
+    """Runs the code of one binding, for ``blame``; None for a process that has nothing but that code."""
+
+    def __init__(self, blame: Blame | None, name: Name) -> None:
+        self._blame = blame
+        self._name = name
+
+    def step(self, what: str, code: Callable[[], T]) -> T:
+        """What ``code`` returns, which does not wait for anything. ``what`` it is, in words: ``its import``."""
+        blame = self._blame
+        return code() if blame is None else cast(T, blame.step(blame.mark(self._name, what), code))
+
+    def function(
+        self, what: str, function: Callable[..., Coroutine[Any, Any, T]]
+    ) -> Callable[..., Coroutine[Any, Any, T]]:
+        """The same async function, watched whenever it runs."""
+        if self._blame is None:
+            return function
+        blame, mark = self._blame, self._blame.mark(self._name, what)
+
+        def call(*arguments: Any) -> Coroutine[Any, Any, T]:
+            return _Watched(_coroutine(function, arguments), mark, blame)
+
+        return call
+
+
+class _Watched(Coroutine[Any, Any, Any]):
+    """A coroutine that is marked during each of its steps."""
+
+    __slots__ = ("__name__", "__qualname__", "_coroutine", "_mark", "_step")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], mark: bytes, blame: Blame) -> None:
+        self._coroutine = coroutine
+        self._mark = mark
+        self._step = blame.step
+        self.__name__ = self.__qualname__ = getattr(coroutine, "__qualname__", "task")
+
+    def send(self, value: Any) -> Any:
+        return self._step(self._mark, self._coroutine.send, value)
+
+    def throw(self, *exception: Any) -> Any:
+        return self._step(self._mark, self._coroutine.throw, *exception)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self  # has all that is needed of a generator
+
+    def __iter__(self) -> _Watched:
+        return self
+
+    def __next__(self) -> Any:
+        return self._step(self._mark, self._coroutine.send, None)
+
+
+async def _coroutine(function: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> Any:
+    return await function(*arguments)
+
+
+async def _without_exits(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """What would end the process ends the task."""
+    try:
+        return await coroutine
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"a task of a protocol has raised {error!r}") from error
