@@ -52,6 +52,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     fault: str = ""
     """How the process before this one ended, if that was its own doing: it exited, crashed, or was silent. Empty for
     the first one, and where somebody else has killed it."""
+    hung: bool = False
+    """Whether that was a silence."""
 
 
 class VaultAccess(msgspec.Struct, frozen=True, kw_only=True):

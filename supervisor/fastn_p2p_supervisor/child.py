@@ -105,7 +105,7 @@ class Child:
         self._fault = ""
         self._last_fault = ""
         self._last_words = ""
-        self._was_ready = self._was_mended = False
+        self._hung = self._was_ready = self._was_mended = False
         self._begun = self._heard = 0.0
         self._budget = MESSAGES_PER_TICK
 
@@ -179,10 +179,12 @@ class Child:
         silence = patience.silence_of(self.spec.heartbeat)
         if self.state == State.STARTING:
             if now - self._begun > patience.ready:
+                self._hung = True
                 self.kill(f"not ready within {patience.ready:g} s")
         elif excused:
             self._heard = now
         elif now - self._heard > silence:
+            self._hung = True
             self.kill(f"no sign of life for {silence:g} s")
 
     # ── its life ─────────────────────────────────────────────────────────────────────────────────
@@ -192,7 +194,7 @@ class Child:
             self._enter(State.STARTING)
             counts = True
             try:
-                spec = replace(self.spec, fault=self._last_fault)
+                spec = replace(self.spec, fault=self._last_fault, hung=self._hung)
                 self._begin(self._means.forks.start(self._means.target, spec))
             except ForkFailed as error:
                 self.last_exit = f"cannot be started: {error}"
@@ -227,6 +229,7 @@ class Child:
     def _begin(self, fork: Fork) -> None:
         self._fork = fork
         self._fault = self._last_words = ""
+        self._hung = False
         self._was_ready = self._was_mended = False
         self._begun = self._heard = self._means.clock()
         self.started_ms = time.time_ns() // 1_000_000

@@ -19,7 +19,7 @@ from ..mailbox import Mailbox, Sender
 from ..settings import IdentitySettings
 from ..stage import Stage
 from ..store import BindingFile, Store
-from .blame import DEATHS, Blame
+from .blame import Blame
 from .hosted import Hosted
 from .messages import Activate, BindingStates, Deactivate, Describe, IdentityAnswer, IdentityRequest
 from .registration import Registration
@@ -50,7 +50,9 @@ class IdentityActor:
         self._store = Store(stage.home)
         self._identity = self._store.identity(settings.identity)
         self._grant = settings.grant
-        self._blame = Blame(stage.home.tree.with_name(stage.name), stage.spec.fault, settings.memory)
+        self._blame = Blame(
+            stage.home.tree.with_name(stage.name), stage.spec.fault, hung=stage.spec.hung, memory=settings.memory
+        )
         self._hosted: dict[tuple[str, str], Hosted] = {}
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -102,11 +104,11 @@ class IdentityActor:
             hosted = self._new(record.protocol, record.instance, record.code)
             self._hosted[hosted.name] = hosted
             written = self._store.written(self._identity.name, record.protocol, record.instance)
-            deaths = self._blame.deaths(hosted.name, written)
-            if len(deaths) < DEATHS:
-                starting.append((hosted, record))
-            else:
+            deaths = self._blame.too_many(hosted.name, written)
+            if deaths:
                 hosted.excluded(deaths)
+            else:
+                starting.append((hosted, record))
         if len(starting) < len(self._hosted):
             self._stage.mended()
         await asyncio.gather(*(self._start(hosted, bytes(record.config), record.allow) for hosted, record in starting))

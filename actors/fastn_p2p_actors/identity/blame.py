@@ -3,8 +3,8 @@
 While code of a binding runs, its number stands in a file that is mapped into memory: writing there costs nothing, and
 what is written outlives the process, however that ends. The next process reads it. If the end was the process's own
 doing (it exited, crashed or hung; the supervisor says so), the binding is to blame, and a binding that is to blame
-``DEATHS`` times in ``WINDOW`` seconds is not started any more until its config is written again: so one protocol costs
-an identity its other ones for a moment, and not for ever.
+``DEATHS`` times in ``WINDOW`` seconds, or for as many as ``HANGS`` hangs, which take longer, is not started any more
+until its config is written again: so one protocol costs an identity its other ones for a moment, and not for ever.
 
 Code of a binding is what runs in a step of one of its hooks or handlers, or of a task that such code has started, and
 the import of its module. What it runs in threads is not seen.
@@ -30,9 +30,10 @@ from fastn_p2p_client.messages import UNDECODABLE
 
 from ..process import data_size
 
-__all__ = ["DEATHS", "EXIT_MEMORY", "WINDOW", "Blame", "Death", "Watch"]
+__all__ = ["DEATHS", "EXIT_MEMORY", "HANGS", "WINDOW", "Blame", "Death", "Watch"]
 
 DEATHS: Final = 3
+HANGS: Final = 2
 WINDOW: Final = 600.0
 EXIT_MEMORY: Final = 71
 """The process has no memory left, and what took it does not give it back."""
@@ -43,7 +44,9 @@ _SIZE: Final = 16 * 1024
 _KEPT: Final = 64
 """Deaths that are remembered."""
 _SCARCE: Final = 0.75
-"""Share of the memory that may be used after somebody got none."""
+"""Share of the memory that may be in use after somebody got none …"""
+_RELEASE_SECONDS: Final = 0.1
+"""… and has had this long to give back what he had."""
 
 Name = tuple[str, str]
 """Protocol and instance."""
@@ -64,6 +67,7 @@ class Death(msgspec.Struct, frozen=True):
     """How the process ended."""
     at: float
     """Unix time at which it was noticed."""
+    hung: bool = False
 
 
 class Blame:
@@ -72,18 +76,23 @@ class Blame:
     Args:
         path: without its suffix: ``.running`` and ``.deaths`` are added.
         fault: how the process before this one ended, if that was its own doing.
+        hung: whether that was a silence.
         memory: the bytes of data that this process may have; 0 for no limit.
     """
 
-    def __init__(self, path: Path, fault: str, memory: int = 0, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, fault: str, *, hung: bool = False, memory: int = 0, wall: Callable[[], float] = time.time
+    ) -> None:
         self._running = path.with_name(f"{path.name}.running")
         self._file = path.with_name(f"{path.name}.deaths")
         self._memory = memory
         self._wall = wall
         self._pid = os.getpid()
+        self._loop = asyncio.get_running_loop()
+        self._checking = False
         self._names: dict[str, int] = {}
         self._end = _MARK.size
-        self._deaths = self._remember(fault)
+        self._deaths = self._remember(fault, hung)
         self._map = self._mapped()
 
     def close(self) -> None:
@@ -92,9 +101,11 @@ class Blame:
         with contextlib.suppress(OSError):
             self._running.unlink(missing_ok=True)
 
-    def deaths(self, name: Name, since: float) -> list[Death]:
-        """Those that the binding is to blame for after ``since`` (Unix time), oldest first."""
-        return [death for death in self._deaths if (death.protocol, death.instance) == name and death.at > since]
+    def too_many(self, name: Name, since: float) -> list[Death]:
+        """The deaths that the binding is to blame for after ``since`` (Unix time), oldest first; none unless that is
+        too many."""
+        deaths = [death for death in self._deaths if (death.protocol, death.instance) == name and death.at > since]
+        return deaths if len(deaths) >= DEATHS or sum(death.hung for death in deaths) >= HANGS else []
 
     # ── marks ────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,7 +121,7 @@ class Blame:
         try:
             return go_on(*values)
         except MemoryError:
-            self._make_room(mark)
+            self._short_of_memory(mark)
             raise
         finally:
             if os.getpid() != self._pid:
@@ -141,10 +152,17 @@ class Blame:
             number = self._names[name] = len(self._names) + 1
         return number
 
-    def _make_room(self, mark: bytes) -> None:
-        """After code of a binding got no memory: if that cannot be put right, the process ends while it can."""
+    def _short_of_memory(self, mark: bytes) -> None:
+        """Code of a binding got no memory. Soon, when what it had is free again, it is known how much that was."""
+        if self._memory and not self._checking:
+            self._checking = True
+            self._loop.call_later(_RELEASE_SECONDS, self._end_if_scarce, mark)
+
+    def _end_if_scarce(self, mark: bytes) -> None:
+        """Ends the process while it can when nothing came free: soon nobody in it could work."""
+        self._checking = False
         gc.collect()
-        if self._memory and data_size() > _SCARCE * self._memory:
+        if data_size() > _SCARCE * self._memory:
             self._map[: _MARK.size] = mark
             os._exit(EXIT_MEMORY)
 
@@ -161,7 +179,7 @@ class Blame:
             log.warning("%s cannot be written: %s", self._running, error.strerror)
             return mmap.mmap(-1, _SIZE)
 
-    def _remember(self, fault: str) -> list[Death]:
+    def _remember(self, fault: str, hung: bool) -> list[Death]:
         now = self._wall()
         try:
             known = msgspec.json.decode(self._file.read_bytes(), type=list[Death])
@@ -173,7 +191,7 @@ class Blame:
             (protocol, instance), place = culprit
             if fault.startswith(f"exit code {EXIT_MEMORY}"):
                 fault = "it had no memory left"
-            deaths.append(Death(protocol, instance, place, fault, now))
+            deaths.append(Death(protocol, instance, place, fault, now, hung))
         if deaths != known:
             temporary = self._file.with_name(f"{self._file.name}.tmp")
             try:

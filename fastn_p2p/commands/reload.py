@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from ..options import AliasArgument, HomeOption, IdentityArgument, ProtocolArgument
+from ..terminal import say
+
+
+def run(
+    identity: IdentityArgument, protocol: ProtocolArgument, alias: AliasArgument = "default", home: HomeOption = None
+) -> None:
+    """Have a protocol go on with a config that was edited.
+
+    Reads config.json again. When something is wrong with it, the protocol goes on with the config that it has.
+    """
+    from fastn_p2p_client.messages import BindingReply, ReloadProtocol
+
+    from ..asking import ask
+
+    state = ask(home, ReloadProtocol(identity, protocol, alias), BindingReply).state
+    say(f"{identity} goes on with the new config of {protocol} ({alias}); state: {state}")
