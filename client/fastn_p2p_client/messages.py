@@ -28,7 +28,6 @@ __all__ = [
     "AddProtocol",
     "Announce",
     "ApplicationFailure",
-    "BindingReply",
     "BindingStatus",
     "Call",
     "Cancel",
@@ -79,6 +78,7 @@ __all__ = [
     "SessionPart",
     "SetOnline",
     "StartProtocol",
+    "StateReply",
     "Status",
     "StatusReply",
     "Stop",
@@ -214,7 +214,7 @@ class Register(Message, frozen=True, tag=22):
 
 
 class CheckProtocol(Message, frozen=True, tag=23):
-    """Reads the config of a binding from its file and checks it. Answered by ``BindingReply`` when it is good."""
+    """Reads the config of a binding from its file and checks it. Answered by ``StateReply`` when it is good."""
 
     identity: str
     protocol: str
@@ -223,7 +223,7 @@ class CheckProtocol(Message, frozen=True, tag=23):
 
 class ReloadProtocol(Message, frozen=True, tag=24):
     """Reads the config and the access list of a binding from its file, checks them, and has the binding go on with
-    them. When they are not good, it goes on with those that it has. Answered by ``BindingReply``."""
+    them. When they are not good, it goes on with those that it has. Answered by ``StateReply``."""
 
     identity: str
     protocol: str
@@ -231,7 +231,7 @@ class ReloadProtocol(Message, frozen=True, tag=24):
 
 
 class StartProtocol(Message, frozen=True, tag=25):
-    """Serves a binding again that was stopped or has failed. Answered by ``BindingReply``."""
+    """Serves a binding again that was stopped or has failed. Answered by ``StateReply``."""
 
     identity: str
     protocol: str
@@ -239,7 +239,7 @@ class StartProtocol(Message, frozen=True, tag=25):
 
 
 class StopProtocol(Message, frozen=True, tag=26):
-    """Serves a binding no more, also after restarts, until ``StartProtocol``. Answered by ``BindingReply``."""
+    """Serves a binding no more, also after restarts, until ``StartProtocol``. Answered by ``StateReply``."""
 
     identity: str
     protocol: str
@@ -424,7 +424,7 @@ class ProtocolList(Message, frozen=True, tag=48):
     protocols: list[ProtocolInfo]
 
 
-class BindingReply(Message, frozen=True, tag=49):
+class StateReply(Message, frozen=True, tag=49):
     """``state`` as in ``BindingStatus``."""
 
     state: str
@@ -624,7 +624,7 @@ ControlReply: TypeAlias = (
     | StatusReply
     | Granted
     | ProtocolList
-    | BindingReply
+    | StateReply
     | Done
     | Failure
 )

@@ -1,4 +1,4 @@
-"""For tests of programs and protocols: sessions without a daemon."""
+"""For tests of programs and protocols: whole protocols, and sessions, without a daemon."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from .keys import PublicKey
 from .limits import SESSION_WINDOW
 from .messages import SessionPart
 from .peer import Peer
+from .rehearsal import Rehearsal, rehearse
 from .session import Payload, Session
 
-__all__ = ["session_pair"]
+__all__ = ["Rehearsal", "rehearse", "session_pair"]
 
 _decode: Final = msgspec.msgpack.Decoder(SessionPart).decode
 _SOMEBODY: Final = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")

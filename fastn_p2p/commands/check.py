@@ -12,9 +12,9 @@ def run(
     Reads config.json as it is on disk, has the protocol look at it, and changes nothing. Works for identities that are
     offline too.
     """
-    from fastn_p2p_client.messages import BindingReply, CheckProtocol
+    from fastn_p2p_client.messages import StateReply, CheckProtocol
 
     from ..asking import ask
 
-    state = ask(home, CheckProtocol(identity, protocol, alias), BindingReply).state
+    state = ask(home, CheckProtocol(identity, protocol, alias), StateReply).state
     say(f"the config of {protocol} ({alias}) of {identity} is good; state: {state}")

@@ -11,9 +11,9 @@ def run(
 
     Reads config.json again. When something is wrong with it, the protocol goes on with the config that it has.
     """
-    from fastn_p2p_client.messages import BindingReply, ReloadProtocol
+    from fastn_p2p_client.messages import StateReply, ReloadProtocol
 
     from ..asking import ask
 
-    state = ask(home, ReloadProtocol(identity, protocol, alias), BindingReply).state
+    state = ask(home, ReloadProtocol(identity, protocol, alias), StateReply).state
     say(f"{identity} goes on with the new config of {protocol} ({alias}); state: {state}")

@@ -8,9 +8,9 @@ def run(
     identity: IdentityArgument, protocol: ProtocolArgument, alias: AliasArgument = "default", home: HomeOption = None
 ) -> None:
     """Serve a protocol again that was stopped or has failed."""
-    from fastn_p2p_client.messages import BindingReply, StartProtocol
+    from fastn_p2p_client.messages import StateReply, StartProtocol
 
     from ..asking import ask
 
-    state = ask(home, StartProtocol(identity, protocol, alias), BindingReply).state
+    state = ask(home, StartProtocol(identity, protocol, alias), StateReply).state
     say(f"{identity} has {protocol} ({alias}) again; state: {state}")

@@ -129,7 +129,7 @@ def neighbour_serves(daemon: Daemon, name: str) -> bool:
     return False
 
 
-def with_misfit(daemon: Daemon, name: str, **config: object) -> str:
+def with_misfit(daemon: Daemon, name: str, **config: str) -> str:
     daemon.identity(name)
     give(daemon, name, "Misfit", **config)
     return name

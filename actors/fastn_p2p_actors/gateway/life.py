@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.messages import BindingReply, CheckProtocol, ReloadProtocol, StartProtocol, StopProtocol
+from fastn_p2p_client.messages import StateReply, CheckProtocol, ReloadProtocol, StartProtocol, StopProtocol
 from fastn_p2p_client.names import check_name
 
 from ..store import BindingFile, IdentityFile
@@ -17,7 +17,7 @@ from .status import state_of
 __all__ = ["check_protocol", "reload_protocol", "start_protocol", "stop_protocol"]
 
 
-async def check_protocol(desk: Desk, message: CheckProtocol, _: bytes) -> BindingReply:
+async def check_protocol(desk: Desk, message: CheckProtocol, _: bytes) -> StateReply:
     """Reads the file afresh, and changes nothing: the identity's process is not asked."""
     identity, record = _found(desk, message.identity, message.protocol, message.instance)
     await check_allowed(desk, record.allow)
@@ -25,7 +25,7 @@ async def check_protocol(desk: Desk, message: CheckProtocol, _: bytes) -> Bindin
     return await _reply(desk, identity, record)
 
 
-async def reload_protocol(desk: Desk, message: ReloadProtocol, _: bytes) -> BindingReply:
+async def reload_protocol(desk: Desk, message: ReloadProtocol, _: bytes) -> StateReply:
     async with desk.alone_with(message.identity):
         identity, record = _found(desk, message.identity, message.protocol, message.instance)
         await check_allowed(desk, record.allow)
@@ -38,7 +38,7 @@ async def reload_protocol(desk: Desk, message: ReloadProtocol, _: bytes) -> Bind
         return await _reply(desk, identity, record)
 
 
-async def start_protocol(desk: Desk, message: StartProtocol, _: bytes) -> BindingReply:
+async def start_protocol(desk: Desk, message: StartProtocol, _: bytes) -> StateReply:
     async with desk.alone_with(message.identity):
         identity, record = _found(desk, message.identity, message.protocol, message.instance)
         if (await _reply(desk, identity, record)).state == "serving":
@@ -54,7 +54,7 @@ async def start_protocol(desk: Desk, message: StartProtocol, _: bytes) -> Bindin
         return await _reply(desk, identity, record)
 
 
-async def stop_protocol(desk: Desk, message: StopProtocol, _: bytes) -> BindingReply:
+async def stop_protocol(desk: Desk, message: StopProtocol, _: bytes) -> StateReply:
     async with desk.alone_with(message.identity):
         identity, record = _found(desk, message.identity, message.protocol, message.instance)
         if not record.stopped:
@@ -75,9 +75,9 @@ async def _is_up(desk: Desk, identity: IdentityFile) -> bool:
     return identity.online and await desk.supervisor.is_up(identity.name)
 
 
-async def _reply(desk: Desk, identity: IdentityFile, record: BindingFile) -> BindingReply:
+async def _reply(desk: Desk, identity: IdentityFile, record: BindingFile) -> StateReply:
     try:
         up = await _is_up(desk, identity)
     except P2PError:
         up = False
-    return BindingReply(await state_of(desk, identity.name, record, up))
+    return StateReply(await state_of(desk, identity.name, record, up))
