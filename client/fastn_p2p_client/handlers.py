@@ -85,7 +85,7 @@ class StreamHandler:
         name = _name(function)
         if not inspect.iscoroutinefunction(function):
             raise InvalidHandler(f"{name} must be an `async def` function")
-        self.call = function
+        self.call: Callable[..., Coroutine[Any, Any, Any]] = function
         hints = _hints(function, name)
         session, *others = _parameters(function, name, "the session")
         if hints.get(session.name) is not Session:

@@ -12,7 +12,7 @@ def run(
     Reads config.json as it is on disk, has the protocol look at it, and changes nothing. Works for identities that are
     offline too.
     """
-    from fastn_p2p_client.messages import StateReply, CheckProtocol
+    from fastn_p2p_client.messages import CheckProtocol, StateReply
 
     from ..asking import ask
 

@@ -11,7 +11,7 @@ def run(
 
     Reads config.json again. When something is wrong with it, the protocol goes on with the config that it has.
     """
-    from fastn_p2p_client.messages import StateReply, ReloadProtocol
+    from fastn_p2p_client.messages import ReloadProtocol, StateReply
 
     from ..asking import ask
 

@@ -8,7 +8,7 @@ def run(
     identity: IdentityArgument, protocol: ProtocolArgument, alias: AliasArgument = "default", home: HomeOption = None
 ) -> None:
     """Serve a protocol again that was stopped or has failed."""
-    from fastn_p2p_client.messages import StateReply, StartProtocol
+    from fastn_p2p_client.messages import StartProtocol, StateReply
 
     from ..asking import ask
 

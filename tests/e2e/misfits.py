@@ -23,6 +23,16 @@ __all__ = ["MEMORY", "FastDaemon", "Misfit"]
 MEMORY = 200
 """MiB that an identity of a ``FastDaemon`` may have."""
 
+_DAEMONISE = """
+import os, sys, time
+if os.fork():
+    os._exit(0)
+os.setsid()
+with open(sys.argv[1], "a") as note:
+    note.write(f"{os.getpid()}\\n")
+time.sleep(3600)
+"""
+
 Way = Literal["nothing", "wait", "stubborn", "sleep", "spin", "raise", "exit", "exit really", "eat", "hoard", "fork"]
 
 
@@ -116,8 +126,7 @@ class Misfit(Protocol):
                 return
             self._note(note, pid)
         # The program in between ends at once, so that the other one is nobody's.
-        script = f"import os, time; os.fork() and os._exit(0); os.setsid(); open({str(note)!r}, 'a').write('%d\\n' % os.getpid()); time.sleep(3600)"
-        subprocess.run([sys.executable, "-c", script], check=False)
+        subprocess.run([sys.executable, "-c", _DAEMONISE, note], check=False)
 
     @staticmethod
     def _note(note: Path, pid: int) -> None:

@@ -140,11 +140,27 @@ async def _conversation(process: asyncio.subprocess.Process, question: bytes) ->
         process.stdin.write(question)
         process.stdin.close()
     outputs = [asyncio.create_task(_drained(pipe)) for pipe in (process.stdout, process.stderr)]
-    await process.wait()
+    await _ended(process.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     output, noise = await asyncio.gather(*outputs)
     return output, noise
+
+
+async def _ended(pid: int) -> None:
+    """Until the process has ended. ``Process.wait`` waits for the ends of its pipes as well, which others may hold."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_reader(pidfd, over.set)
+    try:
+        await over.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
 
 
 async def _drained(pipe: asyncio.StreamReader | None) -> bytes:

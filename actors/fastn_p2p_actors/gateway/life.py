@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.messages import StateReply, CheckProtocol, ReloadProtocol, StartProtocol, StopProtocol
+from fastn_p2p_client.messages import CheckProtocol, ReloadProtocol, StartProtocol, StateReply, StopProtocol
 from fastn_p2p_client.names import check_name
 
 from ..store import BindingFile, IdentityFile
