@@ -20,7 +20,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -38,8 +38,8 @@ WINDOW: Final = 600.0
 EXIT_MEMORY: Final = 71
 """The process has no memory left, and what took it does not give it back."""
 
-_MARK: Final = struct.Struct("<HH")
-"""Number of the binding, from 1, and of what of it runs; zeros while nothing does."""
+_MARK: Final = struct.Struct("=I")
+"""What runs: 65,536 times the number of the binding, and the number of what of it; 0 while nothing does."""
 _SIZE: Final = 16 * 1024
 _KEPT: Final = 64
 """Deaths that are remembered."""
@@ -54,6 +54,17 @@ Name = tuple[str, str]
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+_forks = 0
+"""How many forks lie between this process and the first one that has loaded this module."""
+
+
+def _note_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_note_fork)
 
 
 class Death(msgspec.Struct, frozen=True):
@@ -87,17 +98,18 @@ class Blame:
         self._file = path.with_name(f"{path.name}.deaths")
         self._memory = memory
         self._wall = wall
-        self._pid = os.getpid()
+        self._forks = _forks
         self._loop = asyncio.get_running_loop()
         self._checking = False
         self._names: dict[str, int] = {}
         self._end = _MARK.size
         self._deaths = self._remember(fault, hung)
         self._map = self._mapped()
+        self._now = memoryview(self._map)[: _MARK.size].cast("I")
 
     def close(self) -> None:
         """Nothing of a binding runs here any more, and the end of the process is in order."""
-        self._map[: _MARK.size] = bytes(_MARK.size)
+        self._now[0] = 0
         with contextlib.suppress(OSError):
             self._running.unlink(missing_ok=True)
 
@@ -109,32 +121,32 @@ class Blame:
 
     # ── marks ────────────────────────────────────────────────────────────────────────────────────
 
-    def mark(self, name: Name, what: str) -> bytes:
+    def mark(self, name: Name, what: str) -> int:
         """What stands in the file while ``what`` of the binding runs."""
-        return _MARK.pack(self._number(f"{name[0]}/{name[1]}"), self._number(what))
+        return self._number(f"{name[0]}/{name[1]}") << 16 | self._number(what)
 
-    def step(self, mark: bytes, go_on: Callable[..., Any], *values: Any) -> Any:
+    def step(self, mark: int, go_on: Callable[..., Any], *values: Any) -> Any:
         """Calls code of a binding, which does not wait for anything."""
-        mapped = self._map
-        before = mapped[: _MARK.size]
-        mapped[: _MARK.size] = mark
+        running = self._now
+        before = running[0]
+        running[0] = mark
         try:
             return go_on(*values)
         except MemoryError:
             self._short_of_memory(mark)
             raise
         finally:
-            if os.getpid() != self._pid:
+            if _forks != self._forks:
                 os._exit(0)  # a child that the code has forked, and that has come back: it is not the identity
-            mapped[: _MARK.size] = before
+            running[0] = before
 
     def watch_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
         """Tasks that are started by code of a binding count as code of that binding."""
-        mapped, nobody = self._map, bytes(_MARK.size)
+        running = self._now
 
         def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-            mark = mapped[: _MARK.size]
-            if mark != nobody:
+            mark = running[0]
+            if mark:
                 coroutine = _Watched(_without_exits(coroutine), mark, self)
             return asyncio.Task(coroutine, loop=loop, **options)
 
@@ -152,18 +164,18 @@ class Blame:
             number = self._names[name] = len(self._names) + 1
         return number
 
-    def _short_of_memory(self, mark: bytes) -> None:
+    def _short_of_memory(self, mark: int) -> None:
         """Code of a binding got no memory. Soon, when what it had is free again, it is known how much that was."""
         if self._memory and not self._checking:
             self._checking = True
             self._loop.call_later(_RELEASE_SECONDS, self._end_if_scarce, mark)
 
-    def _end_if_scarce(self, mark: bytes) -> None:
+    def _end_if_scarce(self, mark: int) -> None:
         """Ends the process while it can when nothing came free: soon nobody in it could work."""
         self._checking = False
         gc.collect()
         if data_size() > _SCARCE * self._memory:
-            self._map[: _MARK.size] = mark
+            self._now[0] = mark
             os._exit(EXIT_MEMORY)
 
     # ── the processes before this one ────────────────────────────────────────────────────────────
@@ -205,7 +217,7 @@ class Blame:
         """Whose code was running, and what of it; None when no code was, or nobody knows."""
         try:
             content = self._running.read_bytes()
-            binding, place = _MARK.unpack_from(content)
+            binding, place = divmod(_MARK.unpack_from(content)[0], 1 << 16)
             names = content[_MARK.size :].rstrip(b"\0").decode().splitlines()
             protocol, _, instance = names[binding - 1].partition("/") if binding else ("", "", "")
             return ((protocol, instance), names[place - 1]) if instance and place else None
@@ -234,7 +246,7 @@ class Watch:
         blame, mark = self._blame, self._blame.mark(self._name, what)
 
         def call(*arguments: Any) -> Coroutine[Any, Any, T]:
-            return _Watched(_coroutine(function, arguments), mark, blame)
+            return _Watched(function(*arguments), mark, blame)
 
         return call
 
@@ -242,16 +254,16 @@ class Watch:
 class _Watched(Coroutine[Any, Any, Any]):
     """A coroutine that is marked during each of its steps."""
 
-    __slots__ = ("__name__", "__qualname__", "_coroutine", "_mark", "_step")
+    __slots__ = ("_coroutine", "_mark", "_send", "_step")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], mark: bytes, blame: Blame) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], mark: int, blame: Blame) -> None:
         self._coroutine = coroutine
         self._mark = mark
+        self._send = coroutine.send
         self._step = blame.step
-        self.__name__ = self.__qualname__ = getattr(coroutine, "__qualname__", "task")
 
     def send(self, value: Any) -> Any:
-        return self._step(self._mark, self._coroutine.send, value)
+        return self._step(self._mark, self._send, value)
 
     def throw(self, *exception: Any) -> Any:
         return self._step(self._mark, self._coroutine.throw, *exception)
@@ -266,11 +278,7 @@ class _Watched(Coroutine[Any, Any, Any]):
         return self
 
     def __next__(self) -> Any:
-        return self._step(self._mark, self._coroutine.send, None)
-
-
-async def _coroutine(function: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> Any:
-    return await function(*arguments)
+        return self._step(self._mark, self._send, None)
 
 
 async def _without_exits(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -151,7 +151,7 @@ class Hosted:
         return BindingContext(self.identity, self.key, self.protocol, self.instance, self.workspace, None, self._home)
 
     async def _hook(self, name: str, hook: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        await _run_hook(self.protocol, self.identity, name, self._watch.function(name, hook))
+        await _run_hook(self.protocol, self.identity, name, self._watch.function(name, _called(hook)))
 
 
 async def check_binding(context: BindingContext, config: bytes, where: str = "") -> None:
@@ -208,7 +208,7 @@ async def _instantiate(context: BindingContext, config: bytes, where: str, watch
     filled = replace(context, config=config_of(cls, protocol, config))
     code = _guarded(protocol, identity, "cannot be made", lambda: watch.step("its making", lambda: cls(filled)))
     try:
-        await _bounded(watch.function("on_check", code.on_check))
+        await _bounded(watch.function("on_check", _called(code.on_check)))
     except P2PError:
         raise
     except _TookTooLong as error:
@@ -232,6 +232,15 @@ def _guarded(protocol: str, identity: str, what: str, step: Callable[[], T]) -> 
     except BaseException as error:
         log.error("%s %s", protocol, what, exc_info=error)
         raise _failure(protocol, identity, what, error) from error
+
+
+def _called(hook: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Coroutine[Any, Any, None]]:
+    """The hook as one that is async whatever it is: one that is not fails when it has run, and not before."""
+
+    async def call() -> None:
+        await hook()
+
+    return call
 
 
 async def _run_hook(protocol: str, identity: str, name: str, hook: Callable[[], Coroutine[Any, Any, None]]) -> None:
