@@ -89,6 +89,7 @@ EXITS: Final[dict[str, Exit]] = {
     "protocol-not-installed": Exit.NOT_FOUND,
     "protocol-not-found": Exit.NOT_FOUND,
     "instance-not-found": Exit.NOT_FOUND,
+    "command-not-found": Exit.NOT_FOUND,
     "identity-exists": Exit.EXISTS,
     "binding-exists": Exit.EXISTS,
     "peer-name-taken": Exit.EXISTS,

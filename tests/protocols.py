@@ -129,9 +129,13 @@ class Trial(Protocol):
 
 
 def install_protocols(directory: Path, **protocols: str) -> dict[str, str]:
-    """Makes ``directory`` a place where packages are installed that offers these protocols (name → module:class), and
-    ``Trial``; returns the environment of a daemon that finds them."""
-    entries = {"Trial": "tests.protocols:Trial", **protocols}
+    """Makes ``directory`` a place where packages are installed that offers these protocols (name → module:class),
+    ``Trial`` and ``Conformance``; returns the environment of a daemon that finds them."""
+    entries = {
+        "Trial": "tests.protocols:Trial",
+        "Conformance": "fastn_p2p_client.testing:Conformance",
+        **protocols,
+    }
     metadata = directory / "protocols_for_tests-1.dist-info"
     metadata.mkdir(parents=True, exist_ok=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: protocols-for-tests\nVersion: 1\n")

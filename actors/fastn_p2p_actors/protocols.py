@@ -10,13 +10,10 @@ import contextlib
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-import msgspec
-
-from fastn_p2p_client.errors import InvalidConfig, ProtocolNotInstalled
-from fastn_p2p_client.messages import UNDECODABLE
+from fastn_p2p_client.errors import ProtocolNotInstalled
 from fastn_p2p_client.protocol import Protocol
 
-__all__ = ["GROUP", "check_installed", "comes_with_the_daemon", "config_of", "entries", "installed", "load"]
+__all__ = ["GROUP", "check_installed", "comes_with_the_daemon", "entries", "installed", "load"]
 
 GROUP: Final = "fastn_p2p.protocols"
 _DAEMON: Final = "fastn_p2p.protocols."
@@ -72,15 +69,3 @@ def _at(protocol: str, code: str) -> Any:
         with contextlib.suppress(ImportError, AttributeError):
             return EntryPoint(protocol, code, GROUP).load()
     return None
-
-
-def config_of(cls: type[Protocol], protocol: str, text: bytes) -> Any:
-    """The config in JSON, empty for ``{}``, as an instance of the protocol's ``Config``.
-
-    Raises:
-        InvalidConfig: it does not fit; says which field.
-    """
-    try:
-        return msgspec.json.decode(text or b"{}", type=cls.Config)
-    except UNDECODABLE as error:
-        raise InvalidConfig(protocol=protocol, reason=str(error)) from error

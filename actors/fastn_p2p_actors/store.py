@@ -75,6 +75,8 @@ class BindingFile(msgspec.Struct, frozen=True, kw_only=True):
     instance: str
     allow: tuple[str, ...] = ()
     """As in ``AddProtocol``: empty leaves it to the protocol."""
+    program: bool = False
+    """A program serves it, and not the daemon."""
     code: str = ""
     """Where the protocol's class was when it was added: ``module:name``. Empty, or no longer right: it is searched."""
     stopped: bool = False
@@ -178,12 +180,14 @@ class Store:
             / check_name(instance, "an instance")
         )
 
-    def bindings(self, identity: str) -> Found[BindingFile]:
-        """All bindings of an identity."""
+    def bindings(self, identity: str, protocol: str = "") -> Found[BindingFile]:
+        """All bindings of an identity, or those of one protocol."""
         found: Found[BindingFile] = Found([], [])
-        for protocol, instance in self._workspaces(identity):
+        for name, instance in self._workspaces(identity):
+            if protocol not in ("", name):
+                continue
             try:
-                found.usable.append(self.binding(identity, protocol, instance))
+                found.usable.append(self.binding(identity, name, instance))
             except StorageDamaged as error:
                 found.damaged.append(error)
             except BindingNotFound:

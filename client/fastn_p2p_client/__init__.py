@@ -12,14 +12,17 @@ Layout
 ------
 
 ``client``      ``Client``, ``call`` and ``connect``
-``sync``        their blocking twins; ``sync_session`` has that of ``Session``, ``background`` the thread that they use
-``server``      ``listen`` and ``Server``: a program that serves; ``service`` is one run of it
+``sync``        their blocking twins; ``sync_session`` has that of ``Session``, ``sync_server`` those of what serves,
+                ``background`` the thread that they use
+``server``      ``listen`` and ``Server``: a program that serves as one identity; ``service`` is one run of it
+``all_server``  ``serve_all`` and ``AllServer``: as every identity that wants it, each a ``program_binding``
 ``session``     ``Session``: a stream to a peer; ``copying`` joins it to files, ``client_sessions`` holds a program's
 ``keys``        ``PublicKey`` and its text, the ID52; ``tickets`` is where a peer can be reached, as text
 ``errors``      everything that can go wrong, as one tree
 ``messages``    the client protocol; ``limits`` its numbers; ``names`` its rules for names
-``protocol``    ``Protocol``: a class that serves, and ``peer`` whom; ``handlers``, ``binding``, ``dispatch`` and
-                ``session_host`` bring requests and sessions to it; ``testing`` is for tests of it
+``protocol``    ``Protocol``: a class that serves, ``peer`` whom and ``call_context`` for how long; ``lifecycle`` is
+                what becomes of it; ``handlers``, ``threads``, ``binding``, ``dispatch`` and ``session_host`` bring
+                requests and sessions to it; ``testing`` is for tests of it
 ``link``        what is asked of one process of the daemon, and how it ends; ``deadlines`` is under it
 ``dialler``     the connection of a link, made again whenever it ends; ``connection`` is one of them, ``zmtp``
                 and ``decoder`` its bytes
@@ -27,11 +30,13 @@ Layout
 ``home``        where the daemon's files are
 """
 
+from .all_server import AllServer, serve_all
 from .client import Client, call, connect
 from .errors import (
     ApplicationError,
     BadReply,
     BadRequest,
+    CommandNotFound,
     ConnectionLost,
     CredentialError,
     DaemonBusy,
@@ -67,10 +72,12 @@ from .session import Session
 from .tickets import Ticket
 
 __all__ = [
+    "AllServer",
     "ApplicationError",
     "BadReply",
     "BadRequest",
     "Client",
+    "CommandNotFound",
     "ConnectionLost",
     "CredentialError",
     "DaemonBusy",
@@ -106,4 +113,5 @@ __all__ = [
     "call",
     "connect",
     "listen",
+    "serve_all",
 ]

@@ -27,14 +27,14 @@ def background_loop() -> asyncio.AbstractEventLoop:
         return loop
 
 
-def submit(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-    """Starts it on the loop. Cancelling what is returned cancels it."""
-    return asyncio.run_coroutine_threadsafe(coroutine, background_loop())
+def submit(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None) -> Future[T]:
+    """Starts it on the loop, or on another one. Cancelling what is returned cancels it."""
+    return asyncio.run_coroutine_threadsafe(coroutine, loop or background_loop())
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
+def run(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None) -> T:
     """Its result, or what it raises; it is cancelled when whoever waits is interrupted."""
-    future = submit(coroutine)
+    future = submit(coroutine, loop)
     try:
         return future.result()
     except BaseException:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from .errors import (
     ApplicationError,
+    BadRequest,
+    CommandNotFound,
     HandlerFailed,
     InstanceNotFound,
     P2PError,
@@ -38,12 +40,14 @@ class Binding:
     """One protocol instance that one identity offers, and the handlers behind it.
 
     Attributes:
+        handlers: of requests, by command; that of requests without one has the command ``""``.
+        streams: the handler of sessions, if there is one.
         turns: taken by each request while its handler runs; None where there is no limit.
         sessions: those whose handlers run.
         in_flight: handlers that run, including those that were cancelled and have not noticed yet.
     """
 
-    __slots__ = ("handler", "identity", "in_flight", "instance", "key", "protocol", "sessions", "streams", "turns")
+    __slots__ = ("handlers", "identity", "in_flight", "instance", "key", "protocol", "sessions", "streams", "turns")
 
     def __init__(
         self,
@@ -51,7 +55,7 @@ class Binding:
         key: PublicKey,
         protocol: str,
         instance: str,
-        handler: RequestHandler | None,
+        handlers: Mapping[str, RequestHandler],
         streams: StreamHandler | None = None,
         concurrency: int | None = None,
     ) -> None:
@@ -59,11 +63,25 @@ class Binding:
         self.key = key
         self.protocol = protocol
         self.instance = instance
-        self.handler = handler
+        self.handlers = dict(handlers)
         self.streams = streams
         self.in_flight = 0
         self.sessions = 0
         self.turns = asyncio.Semaphore(concurrency) if concurrency is not None else None
+
+    def handler_of(self, command: str) -> RequestHandler:
+        """
+        Raises:
+            CommandNotFound: there is none for this command.
+            BadRequest: there is none for requests without a command.
+        """
+        handler = self.handlers.get(command)
+        if handler is not None:
+            return handler
+        if command:
+            raise CommandNotFound(peer=self.key.id52, protocol=self.protocol, command=command)
+        reason = f"it takes no requests without a command; its commands: {', '.join(sorted(self.handlers))}"
+        raise BadRequest(protocol=self.protocol, reason=reason if self.handlers else "it takes no requests")
 
     def failed(self, reason: str) -> Outcome:
         return failure(HandlerFailed(peer=self.key.id52, protocol=self.protocol, reason=reason))

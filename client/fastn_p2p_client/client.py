@@ -127,6 +127,12 @@ class Client:
         Raises:
             P2PError: what went wrong, as the class that its code stands for.
         """
+        return (await self.control_with_payload(message, payload, timeout=timeout))[0]
+
+    async def control_with_payload(
+        self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+    ) -> tuple[m.ControlReply, bytes]:
+        """The same for an answer that has a payload too."""
         deadline = asyncio.get_running_loop().time() + timeout
         link = await self._reach_control(min(deadline, deadline - timeout + _REACH_TIMEOUT))
         try:
@@ -137,7 +143,7 @@ class Client:
         reply: m.ControlReply = decode_answer(_control_reply, answer.header)
         if isinstance(reply, m.Failure):
             raise reply.error()
-        return reply
+        return reply, answer.payload
 
     @overload
     async def call(
@@ -148,6 +154,7 @@ class Client:
         instance: str = ...,
         request: Any = ...,
         *,
+        command: str = ...,
         returns: type[T],
         timeout: float = ...,
     ) -> T: ...
@@ -160,6 +167,7 @@ class Client:
         instance: str = ...,
         request: Any = ...,
         *,
+        command: str = ...,
         timeout: float = ...,
     ) -> Any: ...
     async def call(
@@ -170,6 +178,7 @@ class Client:
         instance: str = DEFAULT_INSTANCE,
         request: Any = None,
         *,
+        command: str = "",
         returns: Any = Any,
         timeout: float = DEFAULT_CALL_TIMEOUT,
     ) -> Any:
@@ -181,6 +190,8 @@ class Client:
             protocol: for instance ``"Echo"``.
             instance: which instance of it, ``"default"`` unless the peer says otherwise.
             request: a msgspec Struct, a dataclass or JSON-like values.
+            command: which of the protocol's commands, for instance ``"settings.add-forwarding"``; by default its
+                request handler.
             returns: what the reply is decoded to and checked against.
             timeout: seconds until the call ends with ``DeadlineExceeded``, at most 3600.
 
@@ -201,7 +212,7 @@ class Client:
                 link = await self._reach_data(deadline)
                 left = self._left(deadline, timeout)
             advanced = left - min(_ADVANCE, left / 10)
-            header = m.encode(m.Call(identity or "", str(peer), protocol, instance, int(advanced * 1000)))
+            header = m.encode(m.Call(identity or "", str(peer), protocol, instance, int(advanced * 1000), command))
             try:
                 answer = await link.exchange(header, payload, left)
             except DaemonBusy:
@@ -383,6 +394,7 @@ async def call(
     instance: str = ...,
     request: Any = ...,
     *,
+    command: str = ...,
     returns: type[T],
     timeout: float = ...,
 ) -> T: ...
@@ -394,6 +406,7 @@ async def call(
     instance: str = ...,
     request: Any = ...,
     *,
+    command: str = ...,
     timeout: float = ...,
 ) -> Any: ...
 async def call(
@@ -403,11 +416,14 @@ async def call(
     instance: str = DEFAULT_INSTANCE,
     request: Any = None,
     *,
+    command: str = "",
     returns: Any = Any,
     timeout: float = DEFAULT_CALL_TIMEOUT,
 ) -> Any:
     """``Client.call`` on a client that all calls of this event loop share. Same arguments, same errors."""
-    return await shared_client().call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout)
+    return await shared_client().call(
+        identity, peer, protocol, instance, request, command=command, returns=returns, timeout=timeout
+    )
 
 
 async def connect(

@@ -12,7 +12,7 @@ from . import messages as m
 from .errors import ApplicationError, BadReply, ConnectionLost, DeadlineExceeded, Overloaded, P2PError
 from .limits import MAX_SESSIONS_PER_CLIENT
 from .link import Link
-from .peer import peer_from
+from .peer import peer_of
 from .session import Session
 
 __all__ = ["ClientSessions", "refusal_from"]
@@ -85,7 +85,7 @@ class ClientSessions:
         if session.opened.done():
             session.take(message, payload)
         elif isinstance(message, m.Opened):
-            session.introduce(peer_from(message.peer, message.petname))
+            session.introduce(peer_of(message))
             session.take(message, payload)
         else:
             session.opened.set_exception(refusal_from(message, payload))

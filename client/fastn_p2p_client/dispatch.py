@@ -8,6 +8,7 @@ answer:
 the handler returns                         ``Reply``
 it raises ``ApplicationError``              ``ApplicationFailure``, with the error's payload
 it raises a ``P2PError``                    ``Failure`` of it
+there is no handler for the command         ``Failure`` of ``CommandNotFound``
 it raises anything else                     ``Failure`` of ``HandlerFailed``: the class's name; the rest goes to the log
 the request does not fit its annotation     ``Failure`` of ``BadRequest``, naming the field
 the reply is too large or not encodable     ``Failure`` of ``PayloadTooLarge`` or ``HandlerFailed``
@@ -24,12 +25,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from .binding import Binding, Bindings, failure, outcome_of
+from .call_context import CallContext
 from .deadlines import Deadlines
 from .errors import BadMessage, BadRequest, DeadlineExceeded, Overloaded, PayloadTooLarge
 from .handlers import RequestHandler
 from .limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
 from .messages import UNDECODABLE, Cancel, Deliver, Message, Offer, Reply, SessionPart, encode
-from .peer import peer_from
+from .peer import Peer, peer_of
 from .session_host import Send, SessionHost
 from .trace import TRACING, mark
 
@@ -107,10 +109,11 @@ class Dispatcher:
             self._send(correlation, *failure(BadMessage(reason="this id is in flight already")))
             return
         seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
+        deadline = self._loop.time() + seconds
         binding.in_flight += 1
-        task = self._loop.create_task(self._handle(correlation, binding, message, payload))
+        task = self._loop.create_task(self._handle(correlation, binding, message, payload, deadline))
         self._running[correlation] = _Running(task, binding, seconds)
-        self._deadlines.add(correlation, self._loop.time() + seconds)
+        self._deadlines.add(correlation, deadline)
 
     def offer(self, correlation: bytes, message: Offer, payload: bytes) -> None:
         """Take one session."""
@@ -160,20 +163,20 @@ class Dispatcher:
 
     # ── one request ──────────────────────────────────────────────────────────────────────────────
 
-    async def _handle(self, correlation: bytes, binding: Binding, message: Deliver, payload: bytes) -> None:
+    async def _handle(
+        self, correlation: bytes, binding: Binding, message: Deliver, payload: bytes, deadline: float
+    ) -> None:
         try:
-            handler = binding.handler
-            if handler is None:
-                raise BadRequest(protocol=binding.protocol, reason="it takes no requests")
+            handler = binding.handler_of(message.command)
             try:
                 decoded = handler.decode(payload)
             except UNDECODABLE as error:
                 raise BadRequest(protocol=binding.protocol, reason=str(error)) from None
             if binding.turns is None:
-                reply = await self._call(handler, decoded, message)
+                reply = await self._call(handler, decoded, message, deadline)
             else:
                 async with binding.turns:
-                    reply = await self._call(handler, decoded, message)
+                    reply = await self._call(handler, decoded, message, deadline)
             answer = _encode_payload(reply)
             if len(answer) > MAX_PAYLOAD:
                 raise PayloadTooLarge(size=len(answer), limit=MAX_PAYLOAD)
@@ -192,10 +195,18 @@ class Dispatcher:
             binding.in_flight -= 1
             self._send(correlation, header, answer)
 
-    async def _call(self, handler: RequestHandler, decoded: Any, message: Deliver) -> Any:
-        if not handler.wants_peer:
+    async def _call(self, handler: RequestHandler, decoded: Any, message: Deliver, deadline: float) -> Any:
+        if not handler.extras:
             return await handler.call(decoded)
-        return await handler.call(decoded, peer_from(message.peer, message.petname))
+        extras: list[Any] = []
+        for kind in handler.extras:
+            if kind is Peer:
+                extras.append(peer_of(message))
+            elif kind is CallContext:
+                extras.append(CallContext(message.command, message.call_id, deadline))
+            else:
+                extras.append(handler.context)
+        return await handler.call(decoded, *extras)
 
     def _is_awaited(self, correlation: bytes) -> bool:
         """Whether somebody waits for the answer of the current task, and not of a later one under the same id."""

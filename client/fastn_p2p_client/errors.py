@@ -39,6 +39,7 @@
     │   ├── PeerOffline          the daemon answers; the identity is not online there
     │   ├── ProtocolNotFound
     │   ├── InstanceNotFound
+    │   ├── CommandNotFound
     │   ├── Denied
     │   └── HandlerFailed        the handler raised something undeclared, or its process died before it could start
     ├── CredentialError          a delegation or record that does not hold
@@ -60,7 +61,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar, Final, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, dataclass_transform
 
 __all__ = [
     "CODES",
@@ -71,6 +72,7 @@ __all__ = [
     "BadSignature",
     "BindingExists",
     "BindingNotFound",
+    "CommandNotFound",
     "ConnectionLost",
     "CredentialError",
     "DaemonAlreadyRunning",
@@ -118,6 +120,8 @@ __all__ = [
     "WrongEndpoint",
     "error_from",
 ]
+
+T = TypeVar("T")
 
 CODES: Final[dict[str, type[P2PError]]] = {}
 """Every stable code and its class: the table that travels on both protocols."""
@@ -427,6 +431,14 @@ class InstanceNotFound(RemoteError):
     instance: str
 
 
+class CommandNotFound(RemoteError):
+    code = "command-not-found"
+    template = "{protocol} at {peer} has no command {command!r}"
+    peer: str
+    protocol: str
+    command: str
+
+
 class Denied(RemoteError):
     code = "denied"
     template = "{peer} does not let you use {protocol} ({instance}); its owner can add you with `--allow`"
@@ -532,7 +544,7 @@ class ApplicationError(Exception):
     Attributes:
         kind: the handler's name for the error, for instance ``"MessageTooLong"``.
         message: words for people.
-        payload: the error's data, decoded to plain values (or to the type that the caller named with ``raises=``).
+        payload: the error's data; what the handler gave, and plain values where it has come from a peer.
     """
 
     def __init__(self, kind: str, message: str, payload: Any = None) -> None:
@@ -543,6 +555,21 @@ class ApplicationError(Exception):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}" if self.message else self.kind
+
+    def payload_as(self, kind: type[T]) -> T:
+        """The payload as a ``kind``: the type of which the handler has given an instance.
+
+        Raises:
+            BadReply: it does not fit; says which field.
+        """
+        from msgspec import ValidationError, convert  # errors are loaded by programs that never see one
+
+        if isinstance(self.payload, kind):
+            return self.payload
+        try:
+            return convert(self.payload, kind)
+        except ValidationError as error:
+            raise BadReply(protocol=f"the error {self.kind}", reason=str(error)) from error
 
 
 def error_from(code: str, fields: dict[str, Any]) -> P2PError:

@@ -20,6 +20,8 @@ CORRELATION_ID_MAX: Final = 16
 MAX_NAME: Final = 64
 """Characters in the name of an identity, a protocol, an instance or a petname."""
 DEFAULT_INSTANCE: Final = "default"
+MAX_CALL_ID: Final = 16
+"""Bytes of the id of a call that may be sent again."""
 
 # Calls
 DEFAULT_CALL_TIMEOUT: Final = 10.0

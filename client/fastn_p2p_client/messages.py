@@ -24,10 +24,14 @@ from .errors import P2PError, error_from
 
 __all__ = [
     "UNDECODABLE",
+    "UNKNOWN",
     "AddPeer",
     "AddProtocol",
     "Announce",
     "ApplicationFailure",
+    "BindingInfo",
+    "BindingList",
+    "BindingReply",
     "BindingStatus",
     "Call",
     "Cancel",
@@ -46,6 +50,7 @@ __all__ = [
     "Done",
     "Eof",
     "Failure",
+    "GetBinding",
     "GetStatus",
     "GetTicket",
     "Granted",
@@ -84,6 +89,7 @@ __all__ = [
     "Stop",
     "StopProtocol",
     "TicketText",
+    "WatchBindings",
     "Welcome",
     "Withdraw",
     "encode",
@@ -96,6 +102,10 @@ class Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """A struct inside a message that travels as a map: scripts read these, and they grow."""
+
+
+UNKNOWN: Final = "unknown"
+"""The path to a peer of which nobody has said anything."""
 
 
 # ── both conversations ───────────────────────────────────────────────────────────────────────────
@@ -168,6 +178,8 @@ class AddProtocol(Message, frozen=True, tag=15):
     protocol: str
     instance: str
     allow: tuple[str, ...] = ()
+    program: bool = False
+    """A program serves it: the daemon keeps its config and workspace, and does not look for its code."""
 
 
 class RemoveProtocol(Message, frozen=True, tag=16):
@@ -250,6 +262,30 @@ class ListProtocols(Message, frozen=True, tag=27):
     """Answered by ``ProtocolList``."""
 
 
+class WatchBindings(Message, frozen=True, tag=28):
+    """What programs are to serve of a protocol, for all identities. Answered by ``BindingList``: at once when that is
+    something else than was ``seen``, otherwise when it has become something else, or after a while.
+
+    Whoever is going to ask again says by that that it serves what it was told, and no more.
+    """
+
+    protocol: str
+    watcher: bytes
+    """Random, 8 bytes: the same in all that one program asks about one protocol."""
+    seen: bytes = b""
+    """The ``revision`` of the answer before, empty the first time."""
+    failed: dict[str, str] = {}
+    """What of it this program cannot serve, for ``status``: ``identity/instance`` → why."""
+
+
+class GetBinding(Message, frozen=True, tag=29):
+    """One of those. Answered by ``BindingReply``."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
 # ── control: gateway → program ───────────────────────────────────────────────────────────────────
 
 
@@ -323,7 +359,8 @@ class BindingStatus(Record, frozen=True):
     instance: str
     access: list[str]
     state: str
-    """``serving``, ``starting``, ``stopped``, ``failed: …``, ``not serving`` or ``offline``."""
+    """``serving``, ``starting``, ``stopped``, ``waiting for a program``, ``failed: …``, ``not serving`` or
+    ``offline``."""
     calls: int = 0
     errors: int = 0
     in_flight: int = 0
@@ -397,6 +434,40 @@ class Granted(Message, frozen=True, tag=47):
     """The identity's public key, 32 bytes."""
     online: bool
     """Whether its owner has brought it online: only then does anything arrive."""
+    allow: tuple[str, ...] = ()
+    """Who may use it, where its owner has said so: then whoever serves has no say in it."""
+
+
+class BindingInfo(Record, frozen=True):
+    """A binding that programs serve."""
+
+    identity: str
+    instance: str
+    online: bool
+    """As in ``IdentityInfo``."""
+    leaving: bool
+    """It is being removed, and goes once the programs that serve it have let go."""
+    version: bytes
+    """Another one when the config or the access list is another one."""
+
+
+class BindingList(Message, frozen=True, tag=51):
+    """The payload is the ``BindingInfo`` of each, as a msgpack array."""
+
+    revision: bytes
+
+
+class BindingReply(Message, frozen=True, tag=52):
+    """The payload is the config, as JSON."""
+
+    key: bytes
+    """The identity's public key, 32 bytes."""
+    workspace: str
+    """The path of a directory that is the binding's own."""
+    version: bytes
+    """As in ``BindingInfo``."""
+    allow: tuple[str, ...] = ()
+    """As in ``AddProtocol``."""
 
 
 class ProtocolInfo(Record, frozen=True):
@@ -445,6 +516,12 @@ class Call(Message, frozen=True, tag=60):
     protocol: str
     instance: str
     deadline_ms: int
+    command: str = ""
+    """Which of the protocol's commands; empty for its request handler."""
+    call_id: bytes = b""
+    """Random, 16 bytes, for a call that may be sent again: whoever serves executes it once. Else empty."""
+    attempt: int = 0
+    """How often it has been sent before, with the same ``call_id``."""
 
 
 class Reply(Message, frozen=True, tag=61):
@@ -485,6 +562,10 @@ class Opened(Message, frozen=True, tag=64):
     """The other side's verified public key, 32 bytes. Whoever serves leaves it out: the network knows."""
     petname: str = ""
     """The other side's name in the address book, or empty."""
+    path: str = UNKNOWN
+    address: str = ""
+    rtt_ms: int | None = None
+    """These three as in ``Deliver``, likewise."""
 
 
 class Chunk(Message, frozen=True, tag=65):
@@ -572,6 +653,15 @@ class Deliver(Message, frozen=True, tag=80):
     protocol: str
     instance: str
     deadline_ms: int
+    command: str = ""
+    call_id: bytes = b""
+    """These two as in ``Call``."""
+    path: str = UNKNOWN
+    """How the caller is connected: ``local`` to the same daemon, ``direct``, ``relayed``, or ``unknown``."""
+    address: str = ""
+    """Its address, or the relay's; empty where there is none."""
+    rtt_ms: int | None = None
+    """How long a packet takes there and back, as last known."""
 
 
 class Offer(Message, frozen=True, tag=81):
@@ -589,6 +679,10 @@ class Offer(Message, frozen=True, tag=81):
     deadline_ms: int
     credit: int
     """As in ``Open``."""
+    path: str = UNKNOWN
+    address: str = ""
+    rtt_ms: int | None = None
+    """These three as in ``Deliver``."""
 
 
 Control: TypeAlias = (
@@ -610,6 +704,8 @@ Control: TypeAlias = (
     | StartProtocol
     | StopProtocol
     | ListProtocols
+    | WatchBindings
+    | GetBinding
     | Cancel
 )
 """What a program may say to the gateway."""
@@ -625,6 +721,8 @@ ControlReply: TypeAlias = (
     | Granted
     | ProtocolList
     | StateReply
+    | BindingList
+    | BindingReply
     | Done
     | Failure
 )

@@ -11,7 +11,7 @@ from .limits import MAX_NAME
 
 __all__ = ["NamedThing", "check_name"]
 
-NamedThing: TypeAlias = Literal["an identity", "a protocol", "an instance", "a peer"]
+NamedThing: TypeAlias = Literal["an identity", "a protocol", "an instance", "a command", "a peer"]
 """What a name can be the name of."""
 
 
@@ -28,6 +28,10 @@ _RULES: Final[dict[NamedThing, _Rule]] = {
     "an instance": _Rule(
         re.compile(r"[a-z0-9][a-z0-9_-]*"),
         "it starts with a lower-case letter or a digit, then lower-case letters, digits, - and _",
+    ),
+    "a command": _Rule(
+        re.compile(r"[a-z][a-z0-9_-]*(\.[a-z][a-z0-9_-]*)*"),
+        "it is words with dots between them, each a lower-case letter, then lower-case letters, digits, - and _",
     ),
     "a peer": _Rule(
         re.compile(r"[a-z][a-z0-9_-]*"), "it starts with a lower-case letter, then lower-case letters, digits, - and _"

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from .keys import PublicKey
+from .messages import UNKNOWN, Deliver, Offer, Opened
 
-__all__ = ["Peer", "peer_from"]
+__all__ = ["Peer", "peer_from", "peer_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who asks."""
+    """Who asks, and how they are connected. Two are equal when they are the same somebody, wherever they are."""
 
     key: PublicKey
     """Verified: whoever asks has proved that this identity speaks through them."""
     name: str | None
     """Their petname in this daemon's address book, if they are in it."""
+    path: str = field(default=UNKNOWN, compare=False)
+    """``local`` when they use the same daemon, ``direct`` or ``relayed`` when their daemon is elsewhere, ``unknown``
+    while nobody knows."""
+    address: str = field(default="", compare=False)
+    """Where their daemon is (``ip:port``), or the relay in between; empty when ``local``."""
+    rtt_ms: int | None = field(default=None, compare=False)
+    """Milliseconds there and back, as last known: a second ago or so."""
 
     def __str__(self) -> str:
         return self.name or self.key.id52
 
+    @property
+    def is_local(self) -> bool:
+        """Whether they use the same daemon, so that nothing has left this machine."""
+        return self.path == "local"
+
 
 @lru_cache(maxsize=1024)
-def peer_from(key: bytes, petname: str) -> Peer:
-    """The peer behind 32 bytes and a petname, which is empty for someone who is not in the address book.
+def peer_from(key: bytes, petname: str, path: str = UNKNOWN, address: str = "", rtt_ms: int | None = None) -> Peer:
+    """The peer behind 32 bytes, a petname, which is empty for someone who is not in the address book, and what is
+    known of the connection.
 
     Raises:
         InvalidKey: the bytes are no public key.
     """
-    return Peer(PublicKey(key), petname or None)
+    return Peer(PublicKey(key), petname or None, path, address, rtt_ms)
+
+
+def peer_of(message: Deliver | Offer | Opened) -> Peer:
+    """The one that a message of the network names. Raises like ``peer_from``."""
+    return peer_from(message.peer, message.petname, message.path, message.address, message.rtt_ms)

@@ -20,23 +20,27 @@ class runs hosted by the daemon, in the identity's own process, and in a program
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar, overload
 
 import msgspec
 
+from .call_context import CallContext
 from .client import Client, shared_client
 from .home import Home
 from .keys import PublicKey
+from .names import check_name
 from .peer import Peer
 
 __all__ = [
     "BindingContext",
+    "CallContext",
     "NoConfig",
     "Peer",
     "Protocol",
+    "access_of",
     "request",
     "request_handlers",
     "stream",
@@ -46,8 +50,9 @@ __all__ = [
 _REQUEST: Final = "request"
 _STREAM: Final = "stream"
 _KIND: Final = "__fastn_p2p_handler__"
+_COMMAND: Final = "__fastn_p2p_command__"
 
-Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 class NoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,31 +130,55 @@ class Protocol:
         """
 
 
-def request(handler: Handler) -> Handler:
-    """Marks the method that answers a protocol's requests; a protocol has one.
+@overload
+def request(handler: Handler, /) -> Handler: ...
+@overload
+def request(command: str, /) -> Callable[[Handler], Handler]: ...
+def request(handler: Any, /) -> Any:
+    """Marks the method that answers a protocol's requests; a protocol has one, and one for each command.
 
-    Its annotations are the contract: the first parameter is the request (for several kinds of request, a union of
-    tagged Structs), and one annotated ``Peer``, if there is one, is who asks. What it returns is the reply.
-    Raise ``ApplicationError`` to say no on purpose.
+    ``@request`` is for requests that name no command, ``@request("settings.add-forwarding")`` for those that name this
+    one. The method's annotations are the contract: the first parameter is the request (for several kinds of request, a
+    union of tagged Structs); one annotated ``Peer``, if there is one, is who asks; one annotated ``CallContext`` knows
+    how long they wait. What it returns is the reply. Raise ``ApplicationError`` to say no on purpose. A method that is
+    not ``async`` runs in a thread.
     """
+    if callable(handler):
+        return _mark(handler, "")
+    command = check_name(handler, "a command")
+    return lambda function: _mark(function, command)
+
+
+def _mark(handler: Handler, command: str) -> Handler:
     setattr(handler, _KIND, _REQUEST)
+    setattr(handler, _COMMAND, command)
     return handler
 
 
 def stream(handler: Handler) -> Handler:
     """Marks the method that serves a protocol's sessions; a protocol has one.
 
-    Its first parameter is the ``Session``; a second one, if there is one, is the initial data, and its annotation the
-    contract. The session is closed when the method returns, and reset when it raises. Until it reads or writes for
-    the first time (or calls ``session.accept()``) it may raise ``ApplicationError`` to say no: ``connect`` raises it.
+    Its first parameter is the ``Session`` (that of ``fastn_p2p_client.sync`` for a method that is not ``async``, which
+    runs in a thread); a second one, if there is one, is the initial data, and its annotation the contract. The session
+    is closed when the method returns, and reset when it raises. Until it reads or writes for the first time (or calls
+    ``session.accept()``) it may raise ``ApplicationError`` to say no: ``connect`` raises it.
     """
     setattr(handler, _KIND, _STREAM)
     return handler
 
 
-def request_handlers(protocol: type[Protocol]) -> list[str]:
-    """The names of the methods that are marked with ``@request``; a subclass's come first."""
-    return _marked(protocol, _REQUEST)
+def access_of(protocol: Protocol | type[Protocol] | None, allow: tuple[str, ...]) -> tuple[str, ...]:
+    """Who may use a binding: whom its owner has named, and where that is nobody, whom its protocol declares."""
+    return allow or (("everyone",) if protocol is not None and protocol.public else ("peers",))
+
+
+def request_handlers(protocol: type[Protocol]) -> dict[str, list[str]]:
+    """Command → the names of the methods that are marked as its handler; a subclass's come first. Those that are marked
+    with plain ``@request`` have the command ``""``."""
+    found: dict[str, list[str]] = {}
+    for name in _marked(protocol, _REQUEST):
+        found.setdefault(getattr(getattr(protocol, name), _COMMAND), []).append(name)
+    return found
 
 
 def stream_handlers(protocol: type[Protocol]) -> list[str]:

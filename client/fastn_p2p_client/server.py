@@ -1,7 +1,7 @@
-"""Programs that serve: ``listen`` and ``Server``.
+"""Programs that serve as one identity: ``listen`` and ``Server``.
 
 Requests and sessions reach the program's handlers exactly as they reach a protocol that the daemon hosts; the program
-never sees a key.
+never sees a key. ``all_server`` serves as every identity that has a binding for the program.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from .limits import DEFAULT_INSTANCE
 from .names import check_name
 from .service import Offered, Service
 
-__all__ = ["Server", "listen"]
+__all__ = ["DEFAULT_QUEUE", "Server", "check_command", "listen"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+DEFAULT_QUEUE = 1024
+"""Requests that wait for their turn where ``concurrency`` is limited and nothing else was said."""
 
 
 class Server:
@@ -48,6 +51,7 @@ class Server:
         self.identity = check_name(identity, "an identity")
         self._client = Client(home, program=program)
         self._offered: dict[tuple[str, str], Offered] = {}
+        self._said: dict[tuple[str, str, str], object] = {}
         self._service: Service | None = None
         self.ready = asyncio.Event()
         """Set while everything is served, as far as this program can see to it."""
@@ -59,9 +63,10 @@ class Server:
         handler: Handler,
         *,
         instance: str = ...,
-        access: str | Sequence[str] = ...,
+        command: str = ...,
+        access: str | Sequence[str] | None = ...,
         concurrency: int | None = ...,
-        queue: int = ...,
+        queue: int | None = ...,
     ) -> Handler: ...
     @overload
     def handle_requests(
@@ -69,72 +74,87 @@ class Server:
         protocol: str,
         *,
         instance: str = ...,
-        access: str | Sequence[str] = ...,
+        command: str = ...,
+        access: str | Sequence[str] | None = ...,
         concurrency: int | None = ...,
-        queue: int = ...,
+        queue: int | None = ...,
     ) -> Callable[[Handler], Handler]: ...
     def handle_requests(
         self,
         protocol: str,
-        handler: Handler | None = None,
+        handler: Callable[..., Any] | None = None,
         *,
         instance: str = DEFAULT_INSTANCE,
-        access: str | Sequence[str] = "peers",
+        command: str = "",
+        access: str | Sequence[str] | None = None,
         concurrency: int | None = None,
-        queue: int = 1024,
+        queue: int | None = None,
     ) -> Any:
         """Serve the requests of a protocol; also usable as a decorator.
 
         Args:
             protocol: what callers name, for instance ``"Echo"``; ``instance`` likewise.
-            handler: takes the request (and the ``Peer`` that asks, if it wants to) and returns the reply. Its
-                annotations are the contract: what does not fit never reaches it. One that is not ``async`` runs in a
-                thread. ``ApplicationError`` says no on purpose.
-            access: who may use it: ``"peers"`` (whoever is in the address book), ``"everyone"``, an ID52, a petname, or
-                several of these.
-            concurrency: how many handlers run at once; the next ``queue`` requests wait, others get ``Overloaded``.
+            handler: takes the request (and, if it wants to, the ``Peer`` that asks and the ``CallContext``) and returns
+                the reply. Its annotations are the contract: what does not fit never reaches it. One that is not
+                ``async`` runs in a thread. ``ApplicationError`` says no on purpose.
+            command: which requests: those that name this command, ``"settings.add-forwarding"`` for instance, or those
+                that name none.
+            access: who may use the protocol: ``"peers"`` (whoever is in the address book), ``"everyone"``, an ID52, a
+                petname, or several of these. Where nothing is said, and its owner has said nothing, ``"peers"``.
+            concurrency: how many requests of the protocol are handled at once, whatever their command; the next
+                ``queue`` (1024 unless said otherwise) wait, others get ``Overloaded``.
 
         Raises:
             InvalidHandler: the handler cannot be called with a request.
+            ValueError: something else was said about the same protocol before.
         """
 
         def register(function: Handler) -> Handler:
+            compiled = RequestHandler(function)
             offered = self._offer(protocol, instance, access)
-            offered.requests = RequestHandler(function)
-            offered.concurrency, offered.queue = concurrency, queue
+            self._say_once(offered, concurrency=concurrency, queue=queue)
+            if check_command(command) in offered.requests:
+                raise ValueError(f"{protocol} ({instance}) has a handler for {command or 'requests'} already")
+            offered.requests[command] = compiled
             return function
 
         return register if handler is None else register(handler)
 
     @overload
     def handle_streams(
-        self, protocol: str, handler: Handler, *, instance: str = ..., access: str | Sequence[str] = ...
+        self, protocol: str, handler: Handler, *, instance: str = ..., access: str | Sequence[str] | None = ...
     ) -> Handler: ...
     @overload
     def handle_streams(
-        self, protocol: str, *, instance: str = ..., access: str | Sequence[str] = ...
+        self, protocol: str, *, instance: str = ..., access: str | Sequence[str] | None = ...
     ) -> Callable[[Handler], Handler]: ...
     def handle_streams(
         self,
         protocol: str,
-        handler: Handler | None = None,
+        handler: Callable[..., Any] | None = None,
         *,
         instance: str = DEFAULT_INSTANCE,
-        access: str | Sequence[str] = "peers",
+        access: str | Sequence[str] | None = None,
     ) -> Any:
         """Serve the sessions of a protocol; also usable as a decorator.
 
         Args:
-            handler: an ``async`` function that takes the ``Session`` and, if it wants any, the initial data, as its
-                annotation says. The session is closed when it returns, and reset when it raises.
+            handler: takes the ``Session`` and, if it wants any, the initial data, as its annotation says. The session
+                is closed when it returns, and reset when it raises. One that is not ``async`` takes a ``sync.Session``
+                and runs in a thread.
             protocol, instance, access: as for ``handle_requests``.
 
         Raises:
             InvalidHandler: the handler cannot be called with a session.
+            ValueError: something else was said about the same protocol before.
         """
 
         def register(function: Handler) -> Handler:
-            self._offer(protocol, instance, access).streams = StreamHandler(function)
+            compiled = StreamHandler(function)
+            offered = self._offer(protocol, instance, access)
+            if offered.streams is not None:
+                raise ValueError(f"{protocol} ({instance}) has a handler for sessions already")
+            offered.streams = compiled
             return function
 
         return register if handler is None else register(handler)
@@ -149,9 +169,11 @@ class Server:
         """
         if not self._offered:
             raise ValueError("there is nothing to serve: handle_requests or handle_streams first")
-        self._service = Service(self.identity, list(self._offered.values()), self._client, self.ready)
+        service = self._service = Service(self._client, self.ready)
         try:
-            await self._service.run()
+            for offered in self._offered.values():
+                await service.offer(offered)
+            await service.run()
         finally:
             self._service = None
             self._client.close()
@@ -161,14 +183,37 @@ class Server:
         if self._service is not None:
             self._service.stop()
 
-    def _offer(self, protocol: str, instance: str, access: str | Sequence[str]) -> Offered:
+    def _offer(self, protocol: str, instance: str, access: str | Sequence[str] | None) -> Offered:
         check_name(protocol, "a protocol")
         check_name(instance, "an instance")
-        offered = self._offered.setdefault((protocol, instance), Offered(protocol, instance))
-        offered.access = (access,) if isinstance(access, str) else tuple(access)
-        if not offered.access:
-            raise ValueError("access: nobody could use it")
+        name = (protocol, instance)
+        offered = self._offered.get(name)
+        if offered is None:
+            offered = self._offered[name] = Offered(self.identity, protocol, instance, ("peers",), queue=DEFAULT_QUEUE)
+        if access is not None:
+            allowed = (access,) if isinstance(access, str) else tuple(access)
+            if not allowed:
+                raise ValueError("access: nobody could use it")
+            self._say_once(offered, access=allowed)
         return offered
+
+    def _say_once(self, offered: Offered, **values: Any) -> None:
+        """What handlers of one binding say about all of it, the first of them that says anything."""
+        for name, value in values.items():
+            if value is None:
+                continue
+            key = (offered.protocol, offered.instance, name)
+            if self._said.setdefault(key, value) != value:
+                raise ValueError(
+                    f"{name} of {offered.protocol} ({offered.instance}) is {self._said[key]!r} already, for all its "
+                    f"handlers: it cannot be {value!r} too"
+                )
+            setattr(offered, name, value)
+
+
+def check_command(command: str) -> str:
+    """``command`` when a handler can have it; empty for requests without one. Raises InvalidName."""
+    return check_name(command, "a command") if command else ""
 
 
 def listen(identity: str, home: Home | str | os.PathLike[str] | None = None) -> Server:

@@ -22,7 +22,7 @@ from .binding import Binding, failure, outcome_of
 from .errors import BadMessage, BadRequest, ConnectionLost, InvalidKey, Overloaded, StreamReset
 from .limits import MAX_SESSIONS_PER_BINDING, RESET_FAILED, RESET_LOST
 from .messages import UNDECODABLE, Message, Offer
-from .peer import peer_from
+from .peer import peer_of
 from .session import Session
 
 __all__ = ["Send", "SessionHost"]
@@ -66,7 +66,7 @@ class SessionHost:
             self._send(correlation, *failure(BadMessage(reason="a session with this id stands already")))
             return
         try:
-            peer = peer_from(message.peer, message.petname)
+            peer = peer_of(message)
         except InvalidKey as error:
             self._send(correlation, *failure(error))
             return
@@ -114,14 +114,13 @@ class SessionHost:
             handler = binding.streams
             if handler is None:
                 raise BadRequest(protocol=binding.protocol, reason="it takes no sessions")
-            if handler.decode is None:
-                await handler.call(session)
-            else:
+            initial = None
+            if handler.decode is not None:
                 try:
                     initial = handler.decode(payload)
                 except UNDECODABLE as error:
                     raise BadRequest(protocol=binding.protocol, reason=str(error)) from None
-                await handler.call(session, initial)
+            await handler.serve(session, initial)
             await session.close()
         except GeneratorExit:  # the event loop is gone
             raise

@@ -1,4 +1,4 @@
-"""The same API without ``await``: blocking twins of ``Client``, ``call``, ``connect`` and ``Session``.
+"""The same API without ``await``: blocking twins of ``Client``, ``call``, ``connect``, ``Session``, and of what serves.
 
 They run on one event loop in a thread of their own, started at the first use; any thread may use them.
 """
@@ -16,10 +16,11 @@ from .client import DEFAULT_CONTROL_TIMEOUT
 from .home import Home
 from .keys import PublicKey
 from .limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
+from .sync_server import AllServer, Server, listen, serve_all
 from .sync_session import Session
 from .tickets import Ticket
 
-__all__ = ["Client", "Session", "call", "connect"]
+__all__ = ["AllServer", "Client", "Server", "Session", "call", "connect", "listen", "serve_all"]
 
 T = TypeVar("T")
 
@@ -60,6 +61,12 @@ class Client:
         """As ``Client.control``."""
         return run(self._client.control(message, payload, timeout=timeout))
 
+    def control_with_payload(
+        self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+    ) -> tuple[m.ControlReply, bytes]:
+        """As ``Client.control_with_payload``."""
+        return run(self._client.control_with_payload(message, payload, timeout=timeout))
+
     @overload
     def call(
         self,
@@ -69,6 +76,7 @@ class Client:
         instance: str = ...,
         request: Any = ...,
         *,
+        command: str = ...,
         returns: type[T],
         timeout: float = ...,
     ) -> T: ...
@@ -81,6 +89,7 @@ class Client:
         instance: str = ...,
         request: Any = ...,
         *,
+        command: str = ...,
         timeout: float = ...,
     ) -> Any: ...
     def call(
@@ -91,11 +100,16 @@ class Client:
         instance: str = DEFAULT_INSTANCE,
         request: Any = None,
         *,
+        command: str = "",
         returns: Any = Any,
         timeout: float = DEFAULT_CALL_TIMEOUT,
     ) -> Any:
         """As ``Client.call``."""
-        return run(self._client.call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout))
+        return run(
+            self._client.call(
+                identity, peer, protocol, instance, request, command=command, returns=returns, timeout=timeout
+            )
+        )
 
     def connect(
         self,
@@ -119,6 +133,7 @@ def call(
     instance: str = ...,
     request: Any = ...,
     *,
+    command: str = ...,
     returns: type[T],
     timeout: float = ...,
 ) -> T: ...
@@ -130,6 +145,7 @@ def call(
     instance: str = ...,
     request: Any = ...,
     *,
+    command: str = ...,
     timeout: float = ...,
 ) -> Any: ...
 def call(
@@ -139,11 +155,14 @@ def call(
     instance: str = DEFAULT_INSTANCE,
     request: Any = None,
     *,
+    command: str = "",
     returns: Any = Any,
     timeout: float = DEFAULT_CALL_TIMEOUT,
 ) -> Any:
     """As ``fastn_p2p_client.call``, blocking."""
-    return run(_async.call(identity, peer, protocol, instance, request, returns=returns, timeout=timeout))
+    return run(
+        _async.call(identity, peer, protocol, instance, request, command=command, returns=returns, timeout=timeout)
+    )
 
 
 def connect(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from . import session as _async
 from .background import background_loop, run, submit
@@ -19,6 +19,8 @@ from .peer import Peer
 
 __all__ = ["Session"]
 
+T = TypeVar("T")
+
 
 class Session:
     """Blocking twin of ``fastn_p2p_client.Session``; any thread may use it, and one may read while another one writes.
@@ -28,12 +30,15 @@ class Session:
         with client.connect("alice", peer, "FileTransfer", initial="report.pdf") as session:
             session.copy_to(file)
 
+    Handlers of sessions that are not ``async`` are given one too.
     Leaving the ``with`` block closes it; leaving it by an exception resets it, so that the other side can tell.
     """
 
-    def __init__(self, session: _async.Session) -> None:
-        """Made by ``connect``, not by programs."""
+    def __init__(self, session: _async.Session, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Made by ``connect``, and for handlers, not by programs. ``loop`` is where ``session`` lives, by default the
+        one of all blocking twins."""
         self._session = session
+        self._loop = loop or background_loop()
 
     def __repr__(self) -> str:
         return repr(self._session)
@@ -74,13 +79,21 @@ class Session:
         else:
             self.close()
 
+    def accept(self) -> None:
+        """As ``Session.accept``, for handlers."""
+
+        async def accept() -> None:
+            self._session.accept()
+
+        self._run(accept())
+
     def read(self, limit: int = MAX_CHUNK) -> bytes:
         """As ``Session.read``."""
-        return run(self._session.read(limit))
+        return self._run(self._session.read(limit))
 
     def read_exactly(self, size: int) -> bytes:
         """As ``Session.read_exactly``."""
-        return run(self._session.read_exactly(size))
+        return self._run(self._session.read_exactly(size))
 
     def __iter__(self) -> Iterator[bytes]:
         """Everything until the end, as it comes. Raises like ``read``."""
@@ -89,19 +102,19 @@ class Session:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """As ``Session.write``."""
-        run(self._session.write(data))
+        self._run(self._session.write(data))
 
     def send_eof(self) -> None:
         """As ``Session.send_eof``."""
-        run(self._session.send_eof())
+        self._run(self._session.send_eof())
 
     def wait_sent(self) -> None:
         """As ``Session.wait_sent``."""
-        run(self._session.wait_sent())
+        self._run(self._session.wait_sent())
 
     def copy_to(self, writer: Any) -> int:
         """As ``Session.copy_to``, into a binary file or what else has ``write``, which is called in this thread."""
-        ahead = _ReadAhead(self._session)
+        ahead = _ReadAhead(self._session, self._loop)
         total = 0
         try:
             while chunk := ahead.next():
@@ -120,7 +133,7 @@ class Session:
             while data := read_some(reader, read, READ_FILE):
                 if writing is not None:
                     writing.result()
-                writing = submit(self._session.write(bytes(data)))
+                writing = submit(self._session.write(bytes(data)), self._loop)
                 total += len(data)
                 if len(data) < READ_FILE:  # the next read may wait long, and an error should not
                     writing.result()
@@ -156,7 +169,7 @@ class Session:
 
     def close(self) -> None:
         """As ``Session.close``."""
-        run(self._session.close())
+        self._run(self._session.close())
 
     def reset(self, code: int = 0) -> None:
         """As ``Session.reset``."""
@@ -164,10 +177,13 @@ class Session:
         async def reset() -> None:
             self._session.reset(code)
 
-        run(reset())
+        self._run(reset())
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return run(coroutine, self._loop)
 
     def _abort(self) -> None:
-        background_loop().call_soon_threadsafe(self._session.abort, RESET_FAILED)
+        self._loop.call_soon_threadsafe(self._session.abort, RESET_FAILED)
 
 
 class _ReadAhead:
@@ -179,13 +195,14 @@ class _ReadAhead:
     FULL: Final = SESSION_WINDOW
     """Bytes after which no more are read until half of them have been taken."""
 
-    def __init__(self, session: _async.Session) -> None:
+    def __init__(self, session: _async.Session, loop: asyncio.AbstractEventLoop) -> None:
         self._session = session
+        self._loop = loop
         self._queue: SimpleQueue[bytes] = SimpleQueue()
         self._put = self._taken = 0
         self._is_full = False
         self._room = asyncio.Event()
-        self._reading = submit(self._read())
+        self._reading = submit(self._read(), loop)
 
     def next(self) -> bytes:
         """The next chunk, ``b""`` at the end. Raises like ``read``."""
@@ -194,7 +211,7 @@ class _ReadAhead:
             self._reading.result()
         self._taken += len(chunk)
         if self._is_full and self._put - self._taken <= self.FULL // 2:
-            background_loop().call_soon_threadsafe(self._room.set)
+            self._loop.call_soon_threadsafe(self._room.set)
         return chunk
 
     def stop(self) -> None:

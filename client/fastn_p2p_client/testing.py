@@ -1,4 +1,10 @@
-"""For tests of programs and protocols: whole protocols, and sessions, without a daemon."""
+"""For tests of programs and protocols.
+
+* ``serve``: a protocol in memory, without a daemon, and the ``Contact`` that calls it.
+* ``session_pair``: both ends of a session, likewise.
+* ``Conformance``, ``check_requests``, ``check_errors``, ``check_streams``: what every way of serving must do alike, for
+  whoever writes another one, or another way of calling.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +14,27 @@ from typing import Final
 
 import msgspec
 
-from .keys import PublicKey
+from .conformance import Conformance, check_errors, check_requests, check_streams
+from .contact import Caller, Contact
 from .limits import SESSION_WINDOW
+from .memory import SOMEBODY, serve
 from .messages import SessionPart
 from .peer import Peer
-from .rehearsal import Rehearsal, rehearse
 from .session import Payload, Session
 
-__all__ = ["Rehearsal", "rehearse", "session_pair"]
+__all__ = [
+    "SOMEBODY",
+    "Caller",
+    "Conformance",
+    "Contact",
+    "check_errors",
+    "check_requests",
+    "check_streams",
+    "serve",
+    "session_pair",
+]
 
 _decode: Final = msgspec.msgpack.Decoder(SessionPart).decode
-_SOMEBODY: Final = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
 
 
 def session_pair(
@@ -41,9 +57,8 @@ def session_pair(
 
         return send
 
-    somebody = Peer(_SOMEBODY, None)
-    ends.append(Session(towards(1), protocol=protocol, instance="default", peer=server or somebody))
+    ends.append(Session(towards(1), protocol=protocol, instance="default", peer=server or SOMEBODY))
     ends.append(
-        Session(towards(0), protocol=protocol, instance="default", peer=opener or somebody, credit=SESSION_WINDOW)
+        Session(towards(0), protocol=protocol, instance="default", peer=opener or SOMEBODY, credit=SESSION_WINDOW)
     )
     return ends[0], ends[1]

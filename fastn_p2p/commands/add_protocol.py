@@ -23,11 +23,17 @@ def run(
             "may be given several times. Without it the protocol itself says.",
         ),
     ] = None,
+    program: Annotated[
+        bool,
+        typer.Option(
+            "--program", help="A program of yours serves it, with serve_all: the daemon keeps its config and workspace."
+        ),
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Give an identity a protocol.
 
-    With --alias it can have several instances of one.
+    With --alias it can have several instances of one. With --program it need not be installed here.
     """
     from fastn_p2p_client.messages import AddProtocol, Done
 
@@ -36,5 +42,5 @@ def run(
 
     payload = json_argument(config, "--config")
     parsed(payload, "--config")
-    ask(home, AddProtocol(identity, protocol, alias, tuple(allow or ())), Done, payload)
-    say(f"{identity} has {protocol} ({alias})")
+    ask(home, AddProtocol(identity, protocol, alias, tuple(allow or ()), program), Done, payload)
+    say(f"{identity} has {protocol} ({alias}){', once a program serves it' if program else ''}")

@@ -15,6 +15,9 @@ def run(
     peer: PeerArgument,
     protocol: Annotated[str, typer.Argument(metavar="PROTOCOL")],
     instance: InstanceArgument = "default",
+    command: Annotated[
+        str, typer.Option(metavar="COMMAND", help="One of the protocol's commands.", show_default=False)
+    ] = "",
     identity: AsOption = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for the reply.")] = 10.0,
     data: Annotated[
@@ -35,7 +38,7 @@ def run(
     else:
         request = parsed(json_argument(data, "--data"), "--data")
     try:
-        reply = _call(home, identity, peer, protocol, instance, request, timeout)
+        reply = _call(home, identity, peer, protocol, instance, command, request, timeout)
     except OverflowError:
         raise Misused("the request has a number of more than 64 bits; send it as a text") from None
     put(as_json(reply))
@@ -52,7 +55,14 @@ def _standard_input() -> bytes:
 
 
 def _call(
-    home: Path | None, identity: str | None, peer: str, protocol: str, instance: str, request: Any, timeout: float
+    home: Path | None,
+    identity: str | None,
+    peer: str,
+    protocol: str,
+    instance: str,
+    command: str,
+    request: Any,
+    timeout: float,
 ) -> Any:
     import asyncio
 
@@ -60,6 +70,6 @@ def _call(
 
     async def conversation() -> Any:
         async with Client(home, program="fastn-p2p call") as client:
-            return await client.call(identity, peer, protocol, instance, request, timeout=timeout)
+            return await client.call(identity, peer, protocol, instance, request, command=command, timeout=timeout)
 
     return asyncio.run(conversation())

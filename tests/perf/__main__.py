@@ -22,7 +22,7 @@ from rich.console import Console
 
 from fastn_p2p_client.errors import P2PError
 
-from . import calls, chart, files, identities, layers, report, restarts, starts, steps, streams, tunnel
+from . import calls, chart, files, identities, layers, report, restarts, serving, starts, steps, streams, tunnel
 from .memory import Growth, growing
 from .results import BenchmarkError, Outcome
 from .system import System
@@ -32,9 +32,21 @@ __all__: list[str] = []
 
 _PAGE: Final = CHECKOUT / "docs" / "benchmarks.md"
 _CHART: Final = CHECKOUT / "docs" / "benchmarks.svg"
-_NAMES: Final = ("calls", "streams", "files", "tunnel", "layers", "identities", "steps", "restarts", "starts")
+_NAMES: Final = (
+    "calls",
+    "serving",
+    "streams",
+    "files",
+    "tunnel",
+    "layers",
+    "identities",
+    "steps",
+    "restarts",
+    "starts",
+)
 _JUDGED: Final = {
     "calls": ("call", "rate-64", "rate-256", "fresh"),
+    "serving": ("program", "programs-64"),
     "streams": ("stream", "stream-stock", "eight", "beside", "open", "growth"),
     "files": ("files", "growth"),
     "tunnel": ("tunnel", "growth"),
@@ -67,6 +79,7 @@ class _Bench:
         """All wanted measures; one that fails does not keep the others from running."""
         measures: dict[str, Callable[[AsyncExitStack], Awaitable[Outcome]]] = {
             "calls": self._calls,
+            "serving": self._serving,
             "streams": self._streams,
             "files": self._files,
             "tunnel": self._tunnel,
@@ -83,7 +96,7 @@ class _Bench:
                 await self._end_carriers()
             try:
                 async with AsyncExitStack() as own:
-                    if name in {"calls", "identities", "restarts"} and self._system is None:
+                    if name in {"calls", "serving", "identities", "restarts"} and self._system is None:
                         self._system = await System.start(stack, self._root)
                     if name in _CARRYING and self._carriers is None:
                         self._carriers = await System.start(self._carriers_end, self._root / "carriers", streams=True)
@@ -102,6 +115,9 @@ class _Bench:
 
     async def _calls(self, own: AsyncExitStack) -> Outcome:
         return await calls.measure(self._ready(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)
+
+    async def _serving(self, own: AsyncExitStack) -> Outcome:
+        return await serving.measure(self._ready(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)
 
     async def _streams(self, own: AsyncExitStack) -> Outcome:
         return await streams.measure(self._carrying(), own, self.conditions.rounds, self.conditions.seconds, told=_tell)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from functools import partial
 from time import perf_counter
 
 import uvloop
@@ -29,8 +30,8 @@ class _Program:
         self._peer = PublicKey(peer)
         await self._call()
 
-    async def load(self, in_flight: int, seconds: float, warm_up: float) -> Phase:
-        return await load(self._call, in_flight, seconds, warm_up)
+    async def load(self, in_flight: int, seconds: float, warm_up: float, protocol: str = "Echo") -> Phase:
+        return await load(partial(self._call, protocol), in_flight, seconds, warm_up)
 
     async def series(self, count: int) -> Phase:
         return await one_by_one(self._call, count)
@@ -80,8 +81,8 @@ class _Program:
     async def _open(self, asked: Order) -> Session:
         return await self._client.connect(self._identity, self._peer, "Bytes", initial=asked)
 
-    async def _call(self) -> None:
-        reply = await self._client.call(self._identity, self._peer, "Echo", request={"message": MESSAGE})
+    async def _call(self, protocol: str = "Echo") -> None:
+        reply = await self._client.call(self._identity, self._peer, protocol, request={"message": MESSAGE})
         if not reply["echoed"]:
             raise RuntimeError("an empty reply")
 

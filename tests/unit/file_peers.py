@@ -146,7 +146,7 @@ class Line:
 
     async def _serve(self, handler: StreamHandler, ours: Session, theirs: Session, order: Any) -> None:
         try:
-            await handler.call(theirs, order)
+            await handler.serve(theirs, order)
             await theirs.close()
         except ApplicationError as error:
             if theirs.opened.done():

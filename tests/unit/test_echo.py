@@ -10,10 +10,11 @@ import msgspec
 import pytest
 
 from fastn_p2p.protocols.echo import Echo
-from fastn_p2p_actors.protocols import check_installed, config_of, installed, load
+from fastn_p2p_actors.protocols import check_installed, installed, load
 from fastn_p2p_client.errors import ApplicationError, InvalidConfig, ProtocolNotInstalled
 from fastn_p2p_client.handlers import RequestHandler
 from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.lifecycle import config_of
 from fastn_p2p_client.protocol import BindingContext
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")

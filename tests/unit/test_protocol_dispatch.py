@@ -54,7 +54,7 @@ class Bench:
                 return await handle(request)
 
             handler = RequestHandler(annotated)
-        self.binding = Binding("alice", KEY, "Test", "default", handler)
+        self.binding = Binding("alice", KEY, "Test", "default", {"": handler} if handler else {})
         if serve:
             self.dispatcher.add(self.binding)
 
@@ -112,7 +112,7 @@ def test_handler_is_told_who_asks() -> None:
 
     async def scenario() -> None:
         bench = Bench(None)
-        bench.binding.handler = RequestHandler(handle)
+        bench.binding.handlers[""] = RequestHandler(handle)
         bench.deliver(1)
         await bench.answer()
         bench.deliver(1, petname="")
@@ -161,7 +161,7 @@ def test_anything_else_costs_its_own_call_and_stays_secret(
         assert isinstance(failed, HandlerFailed)
         assert (failed.peer, failed.protocol, failed.reason) == (KEY.id52, "Test", type(error).__name__)
         assert bench.binding.in_flight == 0
-        bench.binding.handler = RequestHandler(typed)
+        bench.binding.handlers[""] = RequestHandler(typed)
         bench.deliver("still there")
         assert isinstance((await bench.answer())[1], Reply)
 
@@ -195,7 +195,7 @@ async def takes_two(request: Two) -> None: ...
 def test_request_that_does_not_fit_never_reaches_the_handler(payload: bytes, reason: str) -> None:
     async def scenario() -> None:
         bench = Bench(None)
-        bench.binding.handler = RequestHandler(takes_two)
+        bench.binding.handlers[""] = RequestHandler(takes_two)
         bench.deliver(payload)
         error = await bench.error()
         assert isinstance(error, BadRequest)

@@ -108,8 +108,8 @@ def test_request_is_checked_strictly_and_the_field_is_named() -> None:
 
 
 def test_peer_is_given_to_those_who_ask_for_it() -> None:
-    assert RequestHandler(takes_peer).wants_peer
-    assert not RequestHandler(takes_struct).wants_peer
+    assert RequestHandler(takes_peer).extras == (Peer,)
+    assert RequestHandler(takes_struct).extras == ()
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_handler_of_a_protocol_sees_its_config_and_nested_types(cls: type[Base],
 
 def test_protocol_has_one_request_handler_or_none() -> None:
     assert RequestHandler.of_protocol(NoHandlers(context(NoConfig()))) is None
-    assert request_handlers(Derived) == ["greet"]
+    assert request_handlers(Derived) == {"": ["greet"]}
     with pytest.raises(InvalidHandler, match=r"several request handlers: other, greet"):
         RequestHandler.of_protocol(TwoHandlers(context(Base.Config())))
 

@@ -101,7 +101,7 @@ def test_every_function_is_documented_and_typed(name: str, function: Callable[..
 # ── the blocking twins ───────────────────────────────────────────────────────────────────────────
 
 ENTERING = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__"}
-PLUMBING = {"accept", "abort", "fail", "introduce", "take"}
+PLUMBING = {"abort", "fail", "introduce", "take"}
 """What handlers of sessions, which are never blocking, and whoever carries messages need of a session."""
 ATTRIBUTES = {"bytes_read", "bytes_written", "instance", "protocol"}
 

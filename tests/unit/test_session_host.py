@@ -68,7 +68,7 @@ class Bench:
         self.said: dict[bytes, deque[tuple[Message, bytes]]] = {}
         self.broken = False
         self.dispatcher = Dispatcher(self._hear, self._hear_part)
-        self.binding = Binding("alice", KEY, "Test", "default", None)
+        self.binding = Binding("alice", KEY, "Test", "default", {})
         if converse is not None:
 
             async def annotated(session: Session, initial: Any) -> None:

@@ -18,10 +18,11 @@ import uvloop
 
 from fastn_p2p.protocols.tunnel import Tunnel, TunnelQuestion, TunnelState
 from fastn_p2p.splicing import RESET_BROKEN
-from fastn_p2p_actors.protocols import config_of, load
+from fastn_p2p_actors.protocols import load
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, InvalidConfig, Overloaded, StreamReset
 from fastn_p2p_client.handlers import RequestHandler, StreamHandler
 from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.lifecycle import config_of
 from fastn_p2p_client.limits import RESET_FAILED
 from fastn_p2p_client.protocol import BindingContext
 from fastn_p2p_client.session import Session

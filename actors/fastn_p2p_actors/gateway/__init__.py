@@ -15,7 +15,7 @@ Layout
 ``catalogue``   the protocols that are installed
 ``aside``       protocol code in a process of its own, for a moment
 ``peers``       the address book and tickets
-``programs``    programs that serve are given a grant
+``programs``    programs that serve are given a grant, and told what to serve; ``noticeboard`` has what is new
 ``status``      what everybody says, as one answer; ``processes`` reads ``/proc``
 ``desk``        what commands work with; ``colleagues`` are the other actors
 """

@@ -32,6 +32,7 @@ from ..protocols import check_installed, comes_with_the_daemon
 from ..store import BindingFile, IdentityFile
 from .aside import check_config, run_on_delete
 from .desk import Desk
+from .programs import let_go
 
 __all__ = ["activate", "add_protocol", "check_allowed", "clear_unfinished", "deactivate", "remove_protocol"]
 
@@ -51,13 +52,20 @@ async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done
     await check_allowed(desk, message.allow)
     async with desk.alone_with(name):
         identity = desk.store.identity(name)
-        found = check_installed(protocol)
+        found = None if message.program else check_installed(protocol)
         config = payload or b"{}"
         _check_json(protocol, config)
         record = BindingFile(
-            protocol=protocol, instance=instance, allow=message.allow, code=found.value, config=msgspec.Raw(config)
+            protocol=protocol,
+            instance=instance,
+            allow=message.allow,
+            program=message.program,
+            code="" if found is None else found.value,
+            config=msgspec.Raw(config),
         )
         _check_new(desk, name, protocol, instance)
+        if found is None:
+            return _declare(desk, name, record)
         online = identity.online and await desk.supervisor.is_up(name)
         if not (online and comes_with_the_daemon(found)):
             await check_config(desk, identity, record)
@@ -75,6 +83,18 @@ async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done
         return Done()
 
 
+def _declare(desk: Desk, name: str, record: BindingFile) -> Done:
+    """Keep what a program is to serve; nobody here can tell whether its config is right."""
+    prepared = desk.store.prepare_binding(name, record)
+    try:
+        prepared.commit()
+    except BaseException:
+        desk.store.remove_binding(name, record.protocol, record.instance)
+        raise
+    desk.noticeboard.post()
+    return Done()
+
+
 async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done:
     name = check_name(message.identity, "an identity")
     protocol, instance = message.protocol, message.instance
@@ -85,6 +105,9 @@ async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done
             record = desk.store.binding(name, protocol, instance)
         except StorageDamaged as error:
             log.warning("removing a binding although %s", error)
+        if record is not None and record.program:
+            await _remove_declared(desk, name, protocol, instance)
+            return Done()
         online = identity is not None and identity.online and await desk.supervisor.is_up(name)
         if online:
             await deactivate(desk, name, protocol, instance)
@@ -97,6 +120,19 @@ async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done
                 await activate(desk, name, record)
             raise
         return Done()
+
+
+async def _remove_declared(desk: Desk, name: str, protocol: str, instance: str) -> None:
+    """The programs that serve it let go first: their hooks find the workspace as it was."""
+    board = desk.noticeboard
+    board.leaving.add((name, protocol, instance))
+    try:
+        board.post()
+        await let_go(desk, name, protocol)
+        desk.store.remove_binding(name, protocol, instance)
+    finally:
+        board.leaving.discard((name, protocol, instance))
+        board.post()
 
 
 async def clear_unfinished(desk: Desk) -> None:

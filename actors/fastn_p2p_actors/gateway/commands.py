@@ -11,17 +11,18 @@ from fastn_p2p_client import messages as m
 
 from .bindings import add_protocol, remove_protocol
 from .catalogue import list_protocols
+from .desk import WithPayload
 from .identities import create_identity, delete_identity, list_identities, set_online
 from .life import check_protocol, reload_protocol, start_protocol, stop_protocol
 from .peers import add_peer, get_ticket, list_peers, remove_peer
-from .programs import register
+from .programs import get_binding, register, watch_bindings
 from .status import get_status
 
 __all__ = ["COMMANDS", "Command"]
 
 
 class Command(NamedTuple):
-    run: Callable[[Any, Any, bytes], Awaitable[msgspec.Struct]]
+    run: Callable[[Any, Any, bytes], Awaitable[msgspec.Struct | WithPayload]]
     """Takes the desk, the message and its payload; returns the answer or raises a ``P2PError``."""
     changes: bool
     """It is carried through even when whoever asked goes away."""
@@ -45,5 +46,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.StartProtocol: Command(start_protocol, changes=True),
     m.StopProtocol: Command(stop_protocol, changes=True),
     m.ListProtocols: Command(list_protocols, changes=False),
+    m.WatchBindings: Command(watch_bindings, changes=False),
+    m.GetBinding: Command(get_binding, changes=False),
 }
 """Complete together with ``door.SPOKEN_TO_THE_DOOR``: a test holds both against ``messages.Control``."""

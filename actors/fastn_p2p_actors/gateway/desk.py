@@ -7,7 +7,9 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, NamedTuple
+
+import msgspec
 
 from fastn_p2p_client.home import Home
 
@@ -16,8 +18,17 @@ from ..stage import Stage
 from ..store import Store
 from . import colleagues
 from .colleagues import IdentityProcess, Supervisor
+from .noticeboard import Noticeboard
 
-__all__ = ["Desk"]
+__all__ = ["Desk", "WithPayload"]
+
+
+class WithPayload(NamedTuple):
+    """An answer that is more than a header."""
+
+    reply: msgspec.Struct
+    payload: bytes
+
 
 ASIDE_AT_ONCE: Final = 4
 
@@ -28,6 +39,7 @@ class Desk:
     Attributes:
         clients: how many programs are connected.
         turns_aside: taken by each process that runs protocol code for a moment.
+        noticeboard: for programs that watch what they are to serve.
         wall: Unix time in seconds.
     """
 
@@ -38,6 +50,7 @@ class Desk:
         self.supervisor = Supervisor(stage)
         self.vault = colleagues.vault(stage.home, self.settings)
         self.network = colleagues.network(stage.home, self.settings)
+        self.noticeboard = Noticeboard()
         self.clients: Callable[[], int] = lambda: 0
         self.turns_aside = asyncio.Semaphore(ASIDE_AT_ONCE)
         self.wall = wall

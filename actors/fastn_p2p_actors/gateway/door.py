@@ -14,7 +14,7 @@ from fastn_p2p_client.messages import UNDECODABLE, Cancel, Control, Failure, Hel
 
 from ..mailbox import Mailbox, Sender
 from .commands import COMMANDS, Command
-from .desk import Desk
+from .desk import Desk, WithPayload
 from .status import daemon_version
 
 __all__ = ["MAX_COMMANDS", "MAX_COMMANDS_PER_PROGRAM", "SPOKEN_TO_THE_DOOR", "Door"]
@@ -74,6 +74,7 @@ class Door:
     async def drain(self, timeout: float) -> None:
         """Takes no more commands; returns when those in flight have ended, after ``timeout`` seconds at the latest."""
         self._closing = True
+        self._desk.noticeboard.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
             await asyncio.sleep(0.05)  # closing a socket throws away what its thread has not sent yet
@@ -148,15 +149,17 @@ class Door:
         payload: bytes,
     ) -> None:
         reply: msgspec.Struct
+        data = b""
         try:
-            reply = await errand.command.run(self._desk, message, payload)
+            answer = await errand.command.run(self._desk, message, payload)
+            reply, data = answer if isinstance(answer, WithPayload) else (answer, b"")
         except P2PError as error:
             reply = Failure.of(error)
         except Exception as error:
             log.exception("%s from %r failed", type(message).__name__, program.name)
             reply = Failure.of(InternalError(reason=f"{type(message).__name__}: {type(error).__name__}"))
         if errand.awaited:
-            self._mailbox.send(sender, correlation, encode(reply))
+            self._mailbox.send(sender, correlation, encode(reply), data)
 
     def _ended(self, program: _Program, correlation: bytes, errand: _Errand, task: asyncio.Task[None]) -> None:
         if program.errands.get(correlation) is errand:

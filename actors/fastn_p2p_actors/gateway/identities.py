@@ -36,6 +36,7 @@ from ..store import IdentityFile
 from ..vault import messages as vault
 from .aside import run_on_delete
 from .desk import Desk
+from .programs import let_go
 
 __all__ = ["create_identity", "delete_identity", "list_identities", "set_online"]
 
@@ -77,8 +78,9 @@ async def delete_identity(desk: Desk, message: DeleteIdentity, _: bytes) -> Done
             known = False
         if record is not None:
             await _stop(desk, record)
+            await let_go(desk, name)
             bindings = desk.store.bindings(name).usable
-            await asyncio.gather(*(run_on_delete(desk, record, binding) for binding in bindings))
+            await asyncio.gather(*(run_on_delete(desk, record, each) for each in bindings if not each.program))
         try:
             await desk.vault.ask(vault.DeleteIdentity(name), Done)
         except IdentityNotFound:
@@ -89,6 +91,7 @@ async def delete_identity(desk: Desk, message: DeleteIdentity, _: bytes) -> Done
                 await _undo_stop(desk, record)
             raise
         desk.store.remove_identity(name)
+        desk.noticeboard.post()
         return Done()
 
 
@@ -109,6 +112,7 @@ async def set_online(desk: Desk, message: SetOnline, _: bytes) -> IdentityReply:
         wanted = msgspec.structs.replace(record, online=True)
         if not record.online:
             desk.store.write_identity(wanted)
+            desk.noticeboard.post()
         try:
             await desk.supervisor.start(name)
         except P2PError:
@@ -122,12 +126,14 @@ async def _stop(desk: Desk, record: IdentityFile) -> None:
     """Offline, and not wanted otherwise after a restart either."""
     if record.online:
         desk.store.write_identity(msgspec.structs.replace(record, online=False))
+        desk.noticeboard.post()
     await desk.supervisor.stop(record.name)
 
 
 async def _undo_stop(desk: Desk, record: IdentityFile) -> None:
     try:
         desk.store.write_identity(record)
+        desk.noticeboard.post()
         await desk.supervisor.ensure_online((record.name,))
     except (P2PError, StorageFailed) as error:
         log.error("%s stays offline: %s", record.name, error)

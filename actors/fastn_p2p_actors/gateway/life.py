@@ -12,6 +12,7 @@ from ..store import BindingFile, IdentityFile
 from .aside import check_config
 from .bindings import activate, check_allowed, deactivate
 from .desk import Desk
+from .programs import let_go
 from .status import state_of
 
 __all__ = ["check_protocol", "reload_protocol", "start_protocol", "stop_protocol"]
@@ -20,17 +21,17 @@ __all__ = ["check_protocol", "reload_protocol", "start_protocol", "stop_protocol
 async def check_protocol(desk: Desk, message: CheckProtocol, _: bytes) -> StateReply:
     """Reads the file afresh, and changes nothing: the identity's process is not asked."""
     identity, record = _found(desk, message.identity, message.protocol, message.instance)
-    await check_allowed(desk, record.allow)
-    await check_config(desk, identity, record)
+    await _check(desk, identity, record)
     return await _reply(desk, identity, record)
 
 
 async def reload_protocol(desk: Desk, message: ReloadProtocol, _: bytes) -> StateReply:
     async with desk.alone_with(message.identity):
         identity, record = _found(desk, message.identity, message.protocol, message.instance)
-        await check_allowed(desk, record.allow)
-        await check_config(desk, identity, record)
-        if await _is_up(desk, identity):
+        await _check(desk, identity, record)
+        if record.program:
+            await _tell_programs(desk, record)
+        elif await _is_up(desk, identity):
             if record.stopped:
                 await deactivate(desk, identity.name, record.protocol, record.instance)
             else:
@@ -43,11 +44,12 @@ async def start_protocol(desk: Desk, message: StartProtocol, _: bytes) -> StateR
         identity, record = _found(desk, message.identity, message.protocol, message.instance)
         if (await _reply(desk, identity, record)).state == "serving":
             return await _reply(desk, identity, record)
-        await check_allowed(desk, record.allow)
-        await check_config(desk, identity, record)
+        await _check(desk, identity, record)
         record = replace(record, stopped=False)
         desk.store.write_binding(identity.name, record)  # also where nothing changes: what it is blamed for is forgiven
-        if await _is_up(desk, identity):
+        if record.program:
+            await _tell_programs(desk, record)
+        elif await _is_up(desk, identity):
             await activate(desk, identity.name, record)
         elif identity.online:
             await desk.supervisor.start(identity.name)
@@ -60,7 +62,9 @@ async def stop_protocol(desk: Desk, message: StopProtocol, _: bytes) -> StateRep
         if not record.stopped:
             record = replace(record, stopped=True)
             desk.store.write_binding(identity.name, record)
-        if await _is_up(desk, identity):
+        if record.program:
+            await _tell_programs(desk, record, identity.name)
+        elif await _is_up(desk, identity):
             await deactivate(desk, identity.name, record.protocol, record.instance)
         return await _reply(desk, identity, record)
 
@@ -69,6 +73,20 @@ def _found(desk: Desk, name: str, protocol: str, instance: str) -> tuple[Identit
     """Raises IdentityNotFound, BindingNotFound, InvalidName, StorageDamaged."""
     identity = desk.store.identity(check_name(name, "an identity"))
     return identity, desk.store.binding(name, protocol, instance)
+
+
+async def _check(desk: Desk, identity: IdentityFile, record: BindingFile) -> None:
+    """Raises P2PError: what is wrong with it. Of what a program serves, only the program can say more."""
+    await check_allowed(desk, record.allow)
+    if not record.program:
+        await check_config(desk, identity, record)
+
+
+async def _tell_programs(desk: Desk, record: BindingFile, leaves: str = "") -> None:
+    """What the binding is now; those that serve it let go of it if ``leaves`` names the identity."""
+    desk.noticeboard.post()
+    if leaves:
+        await let_go(desk, leaves, record.protocol)
 
 
 async def _is_up(desk: Desk, identity: IdentityFile) -> bool:

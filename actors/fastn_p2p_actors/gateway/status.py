@@ -34,6 +34,7 @@ PATIENCE: Final = 1.0
 OFFLINE: Final = "offline"
 NOT_SERVING: Final = "not serving"
 STOPPED: Final = "stopped"
+WAITING: Final = "waiting for a program"
 
 T = TypeVar("T")
 
@@ -134,16 +135,30 @@ async def _states_of_missing(
         for name, found in bindings.items()
         if f"identity-{name}" in ready
         and any(
-            (name, binding.protocol, binding.instance) not in served and not binding.stopped for binding in found.usable
+            not (binding.program or binding.stopped) and (name, binding.protocol, binding.instance) not in served
+            for binding in found.usable
         )
     ]
     answers = await asyncio.gather(*(_or_none(_describe(desk, name)) for name in names))
-    return {
+    failures = desk.noticeboard.failures()
+    states = {
+        (name, binding.protocol, binding.instance): _state_for_program(name, binding, failures)
+        for name, found in bindings.items()
+        for binding in found.usable
+        if binding.program
+    }
+    return states | {
         (name, binding.protocol, binding.instance): binding.state
         for name, answer in zip(names, answers, strict=True)
         if answer is not None
         for binding in answer.bindings
     }
+
+
+def _state_for_program(name: str, binding: BindingFile, failures: dict[tuple[str, str], str]) -> str:
+    """Of one that no program serves."""
+    reason = failures.get((binding.protocol, f"{name}/{binding.instance}"))
+    return WAITING if reason is None else f"failed: {reason}"
 
 
 async def _describe(desk: Desk, name: str) -> BindingStates:
@@ -187,6 +202,11 @@ def _identity(
 
 async def state_of(desk: Desk, name: str, binding: BindingFile, up: bool) -> str:
     """As in ``BindingStatus``. ``up``: the identity's process is there to be asked."""
+    if binding.program and not binding.stopped:
+        status = (await get_status(desk, GetStatus(), b"")).status
+        found = (each for identity in status.identities if identity.name == name for each in identity.bindings)
+        wanted = (binding.protocol, binding.instance)
+        return next((each.state for each in found if (each.protocol, each.instance) == wanted), OFFLINE)
     said = await _or_none(_describe(desk, name)) if up and not binding.stopped else None
     states = {(each.protocol, each.instance): each.state for each in said.bindings} if said is not None else {}
     state = states.get((binding.protocol, binding.instance))
@@ -197,6 +217,8 @@ def _state(binding: BindingFile, said: str | None, online: bool) -> str:
     """Of a binding that the network does not know."""
     if binding.stopped:
         return STOPPED
+    if binding.program and not online:
+        return OFFLINE
     if said is not None and said != "serving":
         return said
     return NOT_SERVING if online else OFFLINE

@@ -99,7 +99,7 @@ class IdentityActor:
             log.error("%s", damaged)
         starting: list[tuple[Hosted, BindingFile]] = []
         for record in found.usable:
-            if record.stopped:
+            if record.stopped or record.program:
                 continue
             hosted = self._new(record.protocol, record.instance, record.code)
             self._hosted[hosted.name] = hosted

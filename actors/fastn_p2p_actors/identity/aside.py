@@ -22,7 +22,6 @@ from fastn_p2p_client.messages import Done, Failure, Message, encode
 from fastn_p2p_client.protocol import BindingContext, request_handlers, stream_handlers
 
 from .. import process
-from ..protocols import load
 from .hosted import check_binding, check_class, delete_binding
 
 __all__ = ["ASIDE_SECONDS", "MODULE", "Answer", "Check", "Delete", "Describe", "Description", "Order", "main"]
@@ -30,6 +29,7 @@ __all__ = ["ASIDE_SECONDS", "MODULE", "Answer", "Check", "Delete", "Describe", "
 MODULE: Final = "fastn_p2p_actors.identity.aside"
 ASIDE_SECONDS: Final = 10
 _MAX_DESCRIPTION: Final = 200
+_NOBODY: Final = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
 
 
 class _AboutBinding(Message, frozen=True, kw_only=True):
@@ -122,7 +122,8 @@ async def _answered(question: Check | Delete | Describe) -> Answer:
 
 
 def _described(question: Describe) -> Description:
-    cls = check_class(question.protocol, lambda: load(question.protocol, question.code))
+    nothing = BindingContext("", _NOBODY, question.protocol, "", Path(os.devnull), None)
+    cls = check_class(nothing, question.code)
     lines = (cls.__doc__ or "").strip().splitlines()
     return Description(
         text=lines[0].strip()[:_MAX_DESCRIPTION] if lines else "",

@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar, cast
 
 import msgspec
 
+from fastn_p2p_client.lifecycle import Watcher
 from fastn_p2p_client.messages import UNDECODABLE
 
 from ..process import data_size
@@ -225,7 +226,7 @@ class Blame:
             return None
 
 
-class Watch:
+class Watch(Watcher):
     """Runs the code of one binding, for ``blame``; None for a process that has nothing but that code."""
 
     def __init__(self, blame: Blame | None, name: Name) -> None:

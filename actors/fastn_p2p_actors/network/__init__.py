@@ -13,6 +13,7 @@ Layout
 ``pool``            one ``connection`` to each daemon; ``neighbours`` finds them again after a crash
 ``manners``         what sessions leave to calls
 ``peer_sessions``   the sessions over one connection, ``peer_streams`` until they are open; ``bulk``: large payloads
+``way``             how the other end of a connection is reached
 ``introductions``   who speaks through the other end of a connection
 ``intake``          the memory that large payloads of all peers may take
 ``wire``            the messages between daemons

@@ -25,7 +25,7 @@ from fastn_p2p_client.errors import (
     PeerOffline,
     PeerUnreachable,
 )
-from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_CLIENT, MAX_NAME
+from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALL_TIMEOUT, MAX_CALLS_PER_CLIENT, MAX_NAME
 from fastn_p2p_client.messages import ApplicationFailure, Call, Failure, Reply, encode
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.trace import TRACING, mark
@@ -36,6 +36,7 @@ from .parking import Parking
 from .registry import OnlineIdentity, Registry
 from .requests import Requests
 from .routes import Routes, shown
+from .way import LOCAL
 
 __all__ = ["Calls"]
 
@@ -46,6 +47,8 @@ _REPLY: Final = encode(Reply())
 
 class _LocalCall:
     """A call of a local program, until its one outcome."""
+
+    way = LOCAL
 
     __slots__ = ("_calls", "cancel", "correlation", "done", "looking_for", "seconds", "sender", "state")
 
@@ -151,9 +154,12 @@ class Calls:
                 raise BadMessage(reason="a call with this id is in flight already")
             if len(state) >= MAX_CALLS_PER_CLIENT:
                 raise Overloaded(what="calls in flight from this program", limit=MAX_CALLS_PER_CLIENT)
-            if len(call.protocol) > MAX_NAME or len(call.instance) > MAX_NAME:
+            if max(len(call.protocol), len(call.instance), len(call.command)) > MAX_NAME:
                 check_name(call.protocol, "a protocol")
                 check_name(call.instance, "an instance")
+                check_name(call.command, "a command")
+            if len(call.call_id) > MAX_CALL_ID:
+                raise BadMessage(reason=f"a call id of more than {MAX_CALL_ID} bytes")
         except P2PError as error:
             self.mailbox.send(sender, correlation, encode(Failure.of(error)))
             return
@@ -173,9 +179,7 @@ class Calls:
             mine.on_failure(error)
             return
         if self._registry.by_key(target) is not None:
-            mine.cancel = self._requests.serve(
-                mine, source.raw, target, call.protocol, call.instance, call.deadline_ms, payload
-            )
+            mine.cancel = self._requests.serve(mine, source.raw, target, call, payload)
             return
         connection = self._routes.open_to(target)
         if connection is not None:
@@ -223,7 +227,7 @@ class Calls:
         deadline_ms: int,
     ) -> None:
         try:
-            number = connection.request(mine, source.raw, target, call.protocol, call.instance, deadline_ms, payload)
+            number = connection.request(mine, source.raw, target, call, deadline_ms, payload)
         except P2PError as error:
             mine.on_failure(error)
             return

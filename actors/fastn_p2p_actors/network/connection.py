@@ -21,8 +21,8 @@ from fastn_p2p_client.errors import (
     P2PError,
     PayloadTooLarge,
 )
-from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_NAME, MAX_SESSIONS_PER_PEER
-from fastn_p2p_client.messages import ConnectionStatus
+from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALLS_PER_PEER, MAX_NAME, MAX_SESSIONS_PER_PEER
+from fastn_p2p_client.messages import UNKNOWN, Call, ConnectionStatus
 from fastn_p2p_client.trace import TRACING, mark
 
 from ..credentials import Delegation
@@ -32,6 +32,7 @@ from .introductions import Introductions
 from .manners import Manners
 from .peer_sessions import PeerSessions
 from .peer_streams import Arrival, said_by_peer
+from .way import Way, way_of
 from .wire import (
     BULK_THRESHOLD,
     CLOSE_PROTOCOL_ERROR,
@@ -73,6 +74,9 @@ _FRAME_COST: Final = 64
 _MAX_STREAMS: Final = MAX_SESSIONS_PER_PEER * 5 // 4
 """Streams for sessions that QUIC lets the other side open: it learns that one has ended only once an eighth of them
 has, and must not wait for that below ``MAX_SESSIONS_PER_PEER``."""
+_WAY_HOLDS: Final = 1.0
+"""Seconds after which we look again how the other side is reached: asking costs as much as a call, and every call
+tells."""
 HELLO_TIMEOUT: Final = 10.0
 """Seconds within which the other side's hello must come."""
 _PING_AFTER: Final = 1.0
@@ -165,6 +169,8 @@ class PeerConnection:
         self._asked_at = 0.0
         """When the first request was sent since the other side was last heard."""
         self._hello_timer: asyncio.TimerHandle | None = None
+        self._way = Way(UNKNOWN, "", None)
+        self._way_until = 0.0
         self.sent = 0
         self.received = 0
 
@@ -204,18 +210,21 @@ class PeerConnection:
         addresses = tuple(path.remote_addr for path in paths if path.is_ip)
         return addresses, tuple(path.remote_addr for path in paths if path.is_relay)
 
+    def way(self) -> Way:
+        """How the other side was reached a second ago, or so."""
+        now = self._loop.time()
+        if now >= self._way_until:
+            self._way, self._way_until = way_of(self._raw), now + _WAY_HOLDS
+        return self._way
+
     def status(self, name_of: Callable[[bytes], str]) -> ConnectionStatus:
-        path, address, rtt = "unknown", "", None
-        for snapshot in self._raw.paths():
-            if snapshot.is_selected:
-                path = "relayed" if snapshot.is_relay else "direct"
-                address, rtt = snapshot.remote_addr, snapshot.rtt_ms
+        path, address, rtt_ms = way_of(self._raw)
         return ConnectionStatus(
             endpoint=self.endpoint.hex(),
             identities=[name_of(key) for key in self.introductions.until],
             path=path,
             address=address,
-            rtt_ms=rtt,
+            rtt_ms=rtt_ms,
             outgoing=self.outgoing,
             streams=1 + self._bulk.open + len(self.sessions),
             in_flight=self.in_flight,
@@ -264,15 +273,14 @@ class PeerConnection:
 
     def request(
         self,
-        call: OutgoingCall,
+        waiting: OutgoingCall,
         source: bytes,
         target: bytes,
-        protocol: str,
-        instance: str,
+        call: Call,
         deadline_ms: int,
         payload: bytes,
     ) -> int:
-        """Send a call; its outcome reaches ``call`` exactly once. The number is for ``cancel``.
+        """Send a call; its outcome reaches ``waiting`` exactly once. The number is for ``cancel``.
 
         Raises:
             Overloaded: the peer does not read what it is sent; nothing was queued.
@@ -280,8 +288,10 @@ class PeerConnection:
         if self._queued + self._bulk.queued > _MAX_QUEUED:
             raise Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
         self._next_number = number = self._next_number + 1
-        self.pending[number] = call
-        request = WireRequest(number, source, target, protocol, instance, deadline_ms)
+        self.pending[number] = waiting
+        request = WireRequest(
+            number, source, target, call.protocol, call.instance, deadline_ms, call.command, call.call_id, call.attempt
+        )
         introduction = self._owner.introduction_for(source)
         if len(payload) > BULK_THRESHOLD:
             first = b"" if introduction is None else frame(WireIntroduce(introduction))
@@ -507,8 +517,11 @@ class PeerConnection:
         except P2PError as error:
             self.answer(_failure(request.id, error))
             return
-        if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:
+        if max(len(request.protocol), len(request.instance), len(request.command)) > MAX_NAME:
             self.answer(_failure(request.id, BadMessage(reason=f"a name of more than {MAX_NAME} characters")))
+            return
+        if len(request.call_id) > MAX_CALL_ID:
+            self.answer(_failure(request.id, BadMessage(reason=f"a call id of more than {MAX_CALL_ID} bytes")))
             return
         if len(self.serving) >= MAX_CALLS_PER_PEER:
             self.answer(_failure(request.id, Overloaded(what="calls in flight", limit=MAX_CALLS_PER_PEER)))

@@ -14,6 +14,7 @@ from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER
 from .manners import Manners
 from .peer_streams import Approach, Arrival, give_up, read_frame, refuse
 from .stream_leg import Halves
+from .way import Way
 from .wire import Opening, WireFailure, WireIntroduce, WireOpen, frame
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class PeerSessions:
     @property
     def name(self) -> str:
         return self._connection.name
+
+    @property
+    def way(self) -> Way:
+        """How the other side is reached."""
+        return self._connection.way()
 
     # ── those that we open ───────────────────────────────────────────────────────────────────────
 

@@ -14,11 +14,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from iroh.iroh_ffi import IrohError
 
-from fastn_p2p_client.errors import BadMessage, ConnectionLost, HandlerFailed, LocalError, P2PError, error_from
+from fastn_p2p_client.errors import (
+    BadMessage,
+    ConnectionLost,
+    HandlerFailed,
+    LocalError,
+    P2PError,
+    StreamReset,
+    error_from,
+)
 from fastn_p2p_client.limits import MAX_PAYLOAD, RESET_FAILED, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.messages import ApplicationFailure, Cancel, Failure, Message, Opened, encode
 
-from .stream_leg import Emit, Halves, StreamLeg
+from .stream_leg import Emit, Halves, StreamLeg, code_of
+from .way import Way
 from .wire import Opening, Wire, WireAccept, WireFailure, WireOpen, WireRefusal, frame
 
 if TYPE_CHECKING:
@@ -87,6 +96,15 @@ class Approach:
         failure = Failure.of(ConnectionLost(what="the connection to the peer"))
         self._emit(encode(failure), failure, b"")
 
+    def _cut_off(self, code: int | None) -> None:
+        """The stream has ended in place of an answer. A reset overtakes what was said before it, that the session
+        stands for instance: whoever opened it is told the code, as if that had been heard."""
+        if code is None or code == RESET_LOST:
+            self.lost()
+        else:
+            failure = Failure.of(StreamReset(reset_code=code))
+            self._emit(encode(failure), failure, b"")
+
     async def _open(self, request: bytes) -> None:
         sessions = self._sessions
         opening = Opening(MAX_PAYLOAD)
@@ -97,7 +115,7 @@ class Approach:
             answer, data = await read_frame(stream, opening)
         except IrohError as error:
             log.debug("opening a session over %s: %s", sessions.name, error.message())
-            self.lost()
+            self._cut_off(code_of(error))
             return
         except ConnectionLost as error:
             log.debug("opening a session over %s: %s", sessions.name, error)
@@ -138,6 +156,11 @@ class Arrival:
         self._loop = asyncio.get_running_loop()
         self._watcher: asyncio.Task[None] | None = None
         self._watch_soon = self._loop.call_later(_LOOK_FOR_END, self._watch)
+
+    @property
+    def way(self) -> Way:
+        """How the peer is reached."""
+        return self._sessions.way
 
     def speak_to(self, emit: Emit) -> None:
         """Where its side of the session is told."""

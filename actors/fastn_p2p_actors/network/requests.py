@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from fastn_p2p_client.deadlines import Deadlines
 from fastn_p2p_client.errors import ConnectionLost, DeadlineExceeded, Denied, Overloaded, P2PError
 from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING
-from fastn_p2p_client.messages import ApplicationFailure, Cancel, Deliver, Failure, Reply, encode
+from fastn_p2p_client.messages import ApplicationFailure, Call, Cancel, Deliver, Failure, Reply, encode
 from fastn_p2p_client.trace import TRACING, mark
 
 from ..mailbox import Mailbox, Sender
@@ -20,6 +20,7 @@ from .address_book import AddressBook
 from .connection import PeerConnection
 from .parking import Parking
 from .registry import Binding, Registry, Server
+from .way import Way
 from .wire import WireFailure, WireRefusal, WireReply, WireRequest
 
 __all__ = ["Origin", "Requests"]
@@ -32,6 +33,11 @@ _MAX_FORSAKEN: Final = 1024
 
 class Origin(Protocol):
     """Who waits for a request that is being served here."""
+
+    @property
+    def way(self) -> Way:
+        """How they are connected."""
+        ...
 
     def on_reply(self, payload: bytes) -> None: ...
     def on_refusal(self, kind: str, message: str, payload: bytes) -> None: ...
@@ -46,6 +52,10 @@ class _RemoteOrigin:
     def __init__(self, connection: PeerConnection, number: int) -> None:
         self.connection = connection
         self.number = number
+
+    @property
+    def way(self) -> Way:
+        return self.connection.way()
 
     def on_reply(self, payload: bytes) -> None:
         self._forget()
@@ -113,15 +123,7 @@ class Requests:
         if not isinstance(found, Binding) and self._parking.may_park():
             self._park_request(connection, request, payload)
             return
-        connection.serving[request.id] = self.serve(
-            origin,
-            request.source,
-            request.target,
-            request.protocol,
-            request.instance,
-            request.deadline_ms,
-            payload,
-        )
+        connection.serving[request.id] = self.serve(origin, request.source, request.target, request, payload)
         if connection.serving[request.id] is None:
             del connection.serving[request.id]
 
@@ -157,18 +159,12 @@ class Requests:
     # ── whoever serves ───────────────────────────────────────────────────────────────────────────
 
     def serve(
-        self,
-        origin: Origin,
-        source: bytes,
-        target: bytes,
-        protocol: str,
-        instance: str,
-        deadline_ms: int,
-        payload: bytes,
+        self, origin: Origin, source: bytes, target: bytes, request: Call | WireRequest, payload: bytes
     ) -> Callable[[], object] | None:
         """Hand a request to whoever serves it; returns what takes it back, or None when it was refused."""
         if TRACING:
             mark("4 network of the callee: request")
+        protocol, instance, deadline_ms = request.protocol, request.instance, request.deadline_ms
         binding = self._registry.find(target, protocol, instance)
         if not isinstance(binding, Binding):
             origin.on_failure(binding)
@@ -183,9 +179,10 @@ class Requests:
             return None
         self._next_number = number = self._next_number + 1
         correlation = (_OURS | number).to_bytes(8, "big")
-        header = encode(
-            Deliver(source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms)
-        )
+        petname, identity = self._book.name_of(source), binding.identity.name
+        command, call_id = request.command, request.call_id
+        deliver = Deliver(source, petname, identity, protocol, instance, deadline_ms, command, call_id, *origin.way)
+        header = encode(deliver)
         if not self._mailbox.send(server.sender, correlation, header, payload):
             origin.on_failure(
                 ConnectionLost(what=f"the process that serves {protocol}")

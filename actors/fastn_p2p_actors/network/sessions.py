@@ -45,6 +45,7 @@ from .peer_streams import Approach, Arrival
 from .registry import Binding, OnlineIdentity, Registry
 from .relay import Relay
 from .routes import Routes, shown
+from .way import LOCAL, Way
 from .wire import WireOpen
 
 if TYPE_CHECKING:
@@ -162,10 +163,10 @@ class Sessions:
             relay.fail(error)
             return
         if self._registry.by_key(target) is not None:
-            self._told_of(relay, target)
+            self._told_of(relay, target, LOCAL)
             self._offer(
                 relay, source.raw, target, message.protocol, message.instance, message.deadline_ms,
-                message.credit, payload,
+                message.credit, payload, LOCAL,
             )  # fmt: skip
             return
         connection = self._routes.open_to(target)
@@ -179,9 +180,9 @@ class Sessions:
             task.add_done_callback(self._tasks.discard)
             relay.at_end.append(task.cancel)
 
-    def _told_of(self, relay: Relay, key: bytes) -> None:
+    def _told_of(self, relay: Relay, key: bytes, way: Way) -> None:
         """Once it is open, the opener is told who is at the other end."""
-        relay.answer = lambda opened: Opened(opened.credit, key, self._book.name_of(key))
+        relay.answer = lambda opened: Opened(opened.credit, key, self._book.name_of(key), *way)
 
     def _park(self, relay: Relay, message: Open, payload: bytes, error: P2PError) -> None:
         """Give it another turn when somebody registers, or end it with ``error`` if that is not expected."""
@@ -224,7 +225,7 @@ class Sessions:
         message: Open,
         payload: bytes,
     ) -> None:
-        self._told_of(relay, target)
+        self._told_of(relay, target, connection.way())
         request = WireOpen(source.raw, target, message.protocol, message.instance, message.deadline_ms)
         try:
             approach = Approach(connection.sessions, request, payload, message.credit, relay.from_server)
@@ -283,7 +284,7 @@ class Sessions:
             return
         self._offer(
             relay, request.source, request.target, request.protocol, request.instance, request.deadline_ms,
-            SESSION_WINDOW, arrival.payload,
+            SESSION_WINDOW, arrival.payload, arrival.way,
         )  # fmt: skip
 
     # ── whoever serves ───────────────────────────────────────────────────────────────────────────
@@ -298,6 +299,7 @@ class Sessions:
         deadline_ms: int,
         credit: int,
         payload: bytes,
+        way: Way,
     ) -> None:
         binding = self._registry.find(target, protocol, instance)
         if not isinstance(binding, Binding):
@@ -314,7 +316,7 @@ class Sessions:
         self._next_number = number = self._next_number + 1
         leg = _MailboxLeg(self._mailbox, server.sender, (_OURS | number).to_bytes(8, "big"))
         offer = Offer(
-            source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit
+            source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit, *way
         )
         if not self._mailbox.send(leg.sender, leg.correlation, encode(offer), payload):
             relay.fail(ConnectionLost(what=f"the process that serves {protocol}"))

@@ -24,7 +24,7 @@ from .manners import BLOCK, Manners
 if TYPE_CHECKING:
     from iroh.iroh_ffi import BiStream, RecvStream, SendStream
 
-__all__ = ["Halves", "StreamLeg", "Traffic"]
+__all__ = ["Halves", "StreamLeg", "Traffic", "code_of"]
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ class StreamLeg:
         return b"".join(parts), size + CHUNK_COST * len(parts)
 
     def _write_failed(self, error: IrohError) -> None:
-        code = _code_of(error)
+        code = code_of(error)
         if code is None:
             self._lost(error)
         elif not self._finished:
@@ -248,7 +248,7 @@ class StreamLeg:
                         return
                 self._pass_on(data)
         except IrohError as error:
-            code = _code_of(error)
+            code = code_of(error)
             if code is None:
                 self._lost(error)
             else:
@@ -346,7 +346,7 @@ def _wake(waiting: asyncio.Future[None] | None) -> None:
         waiting.set_result(None)
 
 
-def _code_of(error: IrohError) -> int | None:
+def code_of(error: IrohError) -> int | None:
     """The code with which the other side has ended the stream, or None when it was something else."""
     found = _CODE.match(error.message())
     return int(found[2]) if found else None

@@ -84,7 +84,7 @@ class WireIntroduce(Message, frozen=True, tag=1):
 
 
 class WireRequest(Message, frozen=True, tag=2):
-    """A call. Keys are 32 bytes, the deadline is the time that is left."""
+    """A call. Keys are 32 bytes, the deadline is the time that is left, the last three as in the client's ``Call``."""
 
     id: int
     source: bytes
@@ -92,6 +92,9 @@ class WireRequest(Message, frozen=True, tag=2):
     protocol: str
     instance: str
     deadline_ms: int
+    command: str = ""
+    call_id: bytes = b""
+    attempt: int = 0
 
 
 class WireReply(Message, frozen=True, tag=3):

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,18 +15,18 @@ from pinboard_protocol import Board, Follow, List, Note, Pin, Pinboard, Pinned, 
 from fastn_p2p_client import ApplicationError, BadRequest, PublicKey
 from fastn_p2p_client.errors import InvalidConfig
 from fastn_p2p_client.protocol import Peer
-from fastn_p2p_client.testing import Rehearsal, rehearse
+from fastn_p2p_client.testing import SOMEBODY, Contact, serve
 
 BOB = Peer(PublicKey("nekf7jqcn541r8jhsp9756pssne1aqihas7a1ebgql4ud521h0ng"), "bob")
 
 
 @asynccontextmanager
-async def board(workspace: Path, **config: object) -> AsyncIterator[Rehearsal[Pinboard]]:
-    async with rehearse(Pinboard, config, workspace=workspace, drain=0.1) as pinboard:
+async def board(workspace: Path, peer: Peer = SOMEBODY, **config: Any) -> AsyncIterator[Contact]:
+    async with serve(Pinboard, config, workspace=workspace, peer=peer) as pinboard:
         yield pinboard
 
 
-async def texts(pinboard: Rehearsal[Pinboard]) -> list[str]:
+async def texts(pinboard: Contact) -> list[str]:
     return [note.text for note in (await pinboard.call(List(), returns=Board)).notes]
 
 
@@ -33,14 +34,14 @@ def test_notes_hang_until_they_are_unpinned(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with board(tmp_path) as pinboard:
             assert await pinboard.call(Pin("milk"), returns=Pinned) == Pinned(1)
-            assert await pinboard.call(Pin("bread"), returns=Pinned, peer=BOB) == Pinned(2)
-        async with board(tmp_path) as pinboard:  # after a restart
+        async with board(tmp_path, BOB) as pinboard:  # after a restart
+            assert await pinboard.call(Pin("bread"), returns=Pinned) == Pinned(2)
             assert await texts(pinboard) == ["milk", "bread"]
             for number, kind in ((1, "NotYours"), (9, "NoSuchNote")):
                 with pytest.raises(ApplicationError) as refused:
-                    await pinboard.call(Unpin(number), peer=BOB)
+                    await pinboard.call(Unpin(number))
                 assert (refused.value.kind, refused.value.payload) == (kind, {"number": number})
-            assert await pinboard.call(Unpin(2), returns=Unpinned, peer=BOB) == Unpinned()
+            assert await pinboard.call(Unpin(2), returns=Unpinned) == Unpinned()
             assert await texts(pinboard) == ["milk"]
 
     asyncio.run(scenario())
@@ -56,7 +57,7 @@ def test_limits_are_those_of_the_config(tmp_path: Path) -> None:
             for text in ("one", "two", "three"):
                 await pinboard.call(Pin(text))
             assert await texts(pinboard) == ["two", "three"]
-            await pinboard.reload({"max_notes": 1})
+        async with board(tmp_path, max_notes=1) as pinboard:  # a smaller one
             assert await texts(pinboard) == ["three"]
 
     asyncio.run(scenario())
@@ -65,7 +66,7 @@ def test_limits_are_those_of_the_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "words"), [({"max_notes": 0}, "max_notes"), ({"limit": 1}, "limit"), ({"max_length": "5"}, "max_length")]
 )
-def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, config: dict[str, object], words: str) -> None:
+def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, config: dict[str, Any], words: str) -> None:
     async def scenario() -> None:
         async with board(tmp_path, **config):
             pass
@@ -79,13 +80,13 @@ def test_an_export_needs_a_directory(tmp_path: Path) -> None:
         async with board(tmp_path, export=str(tmp_path / "missing")):
             pass
 
-    with pytest.raises(ValueError, match="export"):
+    with pytest.raises(InvalidConfig, match="export"):
         asyncio.run(scenario())
 
 
 def test_followers_see_what_hangs_and_what_is_pinned(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with board(tmp_path) as pinboard:
+        async with board(tmp_path, BOB) as pinboard:
             await pinboard.call(Pin("before"))
             session = await pinboard.connect()
             seen = b""
@@ -93,21 +94,12 @@ def test_followers_see_what_hangs_and_what_is_pinned(tmp_path: Path) -> None:
                 while not seen.endswith(f'"text":"{text}"'.encode()) and text.encode() not in seen:
                     seen += await session.read()
                 if text == "before":
-                    await pinboard.call(Pin("now"), peer=BOB)
+                    await pinboard.call(Pin("now"))
             notes = [msgspec.json.decode(line, type=Note) for line in seen.splitlines()]
             assert [(note.number, note.text, note.author) for note in notes][1] == (2, "now", "bob")
-            async with await pinboard.connect(Follow(after=1, once=True)) as once:
-                assert b"".join([chunk async for chunk in once]).count(b"\n") == 1
+            async with await pinboard.connect(Follow(after=1)) as brief:
+                await brief.send_eof()
+                assert b"".join([chunk async for chunk in brief]).count(b"\n") == 1
             await session.close()
 
     asyncio.run(scenario())
-
-
-def test_what_was_pinned_can_be_kept(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        async with board(tmp_path / "board", export=str(tmp_path)) as pinboard:
-            await pinboard.call(Pin("keep me"))
-        await pinboard.protocol.on_delete()
-
-    asyncio.run(scenario())
-    assert b"keep me" in (tmp_path / "alice-default.json").read_bytes()

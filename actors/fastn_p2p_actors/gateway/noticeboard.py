@@ -1,0 +1,120 @@
+"""What programs are to serve has changed: whoever watches is told, and whoever removes something hears when they are
+done with it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from fastn_p2p_client.errors import DaemonBusy
+
+__all__ = ["Noticeboard"]
+
+_BUSY_SECONDS: Final = 15.0
+"""How long a program that was told something may take until it asks again: two hooks, and requests that end. One that
+takes longer, or has ended meanwhile, is not waited for."""
+_MAX_WATCHERS: Final = 4096
+"""Watchers that are remembered; the one that has been silent longest goes first."""
+
+
+class _Watcher:
+    """One program, as to one protocol."""
+
+    __slots__ = ("asking", "failed", "heard_at", "protocol", "seen")
+
+    def __init__(self, protocol: str) -> None:
+        self.protocol = protocol
+        self.seen = b""
+        self.failed: dict[str, str] = {}
+        self.asking = 0
+        self.heard_at = 0.0
+
+
+class Noticeboard:
+    """
+    Attributes:
+        leaving: (identity, protocol, instance) of what is being removed: programs are to serve it no more.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._asked = asyncio.Event()
+        self._watchers: dict[bytes, _Watcher] = {}
+        self._closed = False
+        self.leaving: set[tuple[str, str, str]] = set()
+
+    def post(self) -> None:
+        """Something has changed."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def close(self) -> None:
+        """Nobody is told anything any more."""
+        self._closed = True
+        self.post()
+
+    def next_change(self) -> asyncio.Event:
+        """Set at the next change. To be taken before one looks. Raises DaemonBusy once it is closed."""
+        if self._closed:
+            raise DaemonBusy(actor="gateway")
+        return self._changed
+
+    @contextmanager
+    def watching(self, name: bytes, protocol: str, seen: bytes, failed: dict[str, str]) -> Iterator[None]:
+        """A program asks, having seen this; inside, it waits. One that is cancelled there has gone."""
+        watcher = self._watchers.pop(name, None)
+        if watcher is None or watcher.protocol != protocol:
+            watcher = _Watcher(protocol)
+        while len(self._watchers) >= _MAX_WATCHERS:
+            del self._watchers[next(iter(self._watchers))]
+        self._watchers[name] = watcher
+        watcher.seen, watcher.failed = seen, failed
+        watcher.asking += 1
+        self._tell()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._watchers.get(name) is watcher:
+                del self._watchers[name]
+            self._tell()
+            raise
+        finally:
+            watcher.asking -= 1
+            watcher.heard_at = self._clock()
+
+    async def taken_note(self, protocol: str, revision: Callable[[], bytes], timeout: float) -> None:
+        """Returns when every program that watches the protocol serves what it now is, or is not to be waited for."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._is_known(protocol, revision()):
+                    asked = self._asked
+                    try:
+                        async with asyncio.timeout(1.0):
+                            await asked.wait()
+                    except TimeoutError:
+                        continue  # somebody may have become one that is not waited for
+        except TimeoutError:
+            return
+
+    def failures(self) -> dict[tuple[str, str], str]:
+        """Protocol and ``identity/instance`` → why a program that could serve it does not."""
+        return {
+            (watcher.protocol, binding): reason
+            for watcher in self._present()
+            for binding, reason in watcher.failed.items()
+        }
+
+    def _is_known(self, protocol: str, revision: bytes) -> bool:
+        return all(each.asking and each.seen == revision for each in self._present() if each.protocol == protocol)
+
+    def _present(self) -> list[_Watcher]:
+        now = self._clock()
+        return [each for each in self._watchers.values() if each.asking or now - each.heard_at < _BUSY_SECONDS]
+
+    def _tell(self) -> None:
+        self._asked.set()
+        self._asked = asyncio.Event()

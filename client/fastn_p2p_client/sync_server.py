@@ -1,0 +1,257 @@
+"""``Server`` and ``AllServer`` without ``await``: the blocking twins of ``listen`` and ``serve_all``.
+
+They serve on the event loop of all blocking twins; handlers run in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar, overload
+
+from . import all_server as _all
+from . import server as _one
+from .background import background_loop, submit
+from .home import Home
+from .limits import DEFAULT_INSTANCE
+from .protocol import Protocol
+from .server import DEFAULT_QUEUE
+
+__all__ = ["AllServer", "Server", "listen", "serve_all"]
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+Code = TypeVar("Code", bound=type[Protocol])
+
+
+class _Ready(asyncio.Event):
+    """Set and cleared for other threads too."""
+
+    def __init__(self, elsewhere: threading.Event) -> None:
+        super().__init__()
+        self._elsewhere = elsewhere
+
+    def set(self) -> None:
+        super().set()
+        self._elsewhere.set()
+
+    def clear(self) -> None:
+        super().clear()
+        self._elsewhere.clear()
+
+
+class _Blocking:
+    """What both have: serving, in the thread that says so, until another one says that it is enough."""
+
+    def __init__(self, server: _one.Server | _all.AllServer) -> None:
+        self._serving = server
+        self._enough = threading.Event()
+        self.ready = threading.Event()
+        """As that of the other one."""
+        server.ready = _Ready(self.ready)
+
+    def serve(self) -> None:
+        """Serve until ``close`` is called, by another thread or by the handler of a signal, or until Ctrl-C; then take
+        no more, and let what is in flight end. A second Ctrl-C does not wait for that.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C.
+            DaemonNotRunning, P2PError: why it cannot be served.
+        """
+        running = submit(self._serve())
+        try:
+            self._await_end(running)
+        finally:
+            self._enough.clear()
+
+    def close(self) -> None:
+        """Have ``serve`` return, once what is in flight has ended; at once if it is called only then."""
+        self._enough.set()
+        background_loop().call_soon_threadsafe(self._serving.close)
+
+    def _await_end(self, running: Future[None]) -> None:
+        try:
+            running.result()
+        except KeyboardInterrupt:
+            self.close()
+            try:
+                running.result()
+            finally:
+                running.cancel()
+            raise
+
+    async def _serve(self) -> None:
+        serving = asyncio.get_running_loop().create_task(self._serving.serve())
+        try:
+            await asyncio.sleep(0)  # it has begun
+            if self._enough.is_set():
+                self._serving.close()
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            serving.cancel()
+            raise
+
+
+class Server(_Blocking):
+    """Blocking twin of ``fastn_p2p_client.Server``.
+
+    ::
+
+        server = listen("alice")
+
+        @server.handle_requests("Echo")
+        def echo(request: EchoRequest, peer: Peer) -> EchoReply:
+            return EchoReply(request.message)
+
+        server.serve()
+    """
+
+    def __init__(self, identity: str, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:
+        self._server = _one.Server(identity, home, program=program)
+        super().__init__(self._server)
+
+    @property
+    def identity(self) -> str:
+        return self._server.identity
+
+    @overload
+    def handle_requests(
+        self,
+        protocol: str,
+        handler: Handler,
+        *,
+        instance: str = ...,
+        command: str = ...,
+        access: str | Sequence[str] | None = ...,
+        concurrency: int | None = ...,
+        queue: int | None = ...,
+    ) -> Handler: ...
+    @overload
+    def handle_requests(
+        self,
+        protocol: str,
+        *,
+        instance: str = ...,
+        command: str = ...,
+        access: str | Sequence[str] | None = ...,
+        concurrency: int | None = ...,
+        queue: int | None = ...,
+    ) -> Callable[[Handler], Handler]: ...
+    def handle_requests(
+        self,
+        protocol: str,
+        handler: Callable[..., Any] | None = None,
+        *,
+        instance: str = DEFAULT_INSTANCE,
+        command: str = "",
+        access: str | Sequence[str] | None = None,
+        concurrency: int | None = None,
+        queue: int | None = None,
+    ) -> Any:
+        """As ``Server.handle_requests``."""
+
+        def register(function: Handler) -> Handler:
+            return self._server.handle_requests(
+                protocol,
+                function,
+                instance=instance,
+                command=command,
+                access=access,
+                concurrency=concurrency,
+                queue=queue,
+            )
+
+        return register if handler is None else register(handler)
+
+    @overload
+    def handle_streams(
+        self, protocol: str, handler: Handler, *, instance: str = ..., access: str | Sequence[str] | None = ...
+    ) -> Handler: ...
+    @overload
+    def handle_streams(
+        self, protocol: str, *, instance: str = ..., access: str | Sequence[str] | None = ...
+    ) -> Callable[[Handler], Handler]: ...
+    def handle_streams(
+        self,
+        protocol: str,
+        handler: Callable[..., Any] | None = None,
+        *,
+        instance: str = DEFAULT_INSTANCE,
+        access: str | Sequence[str] | None = None,
+    ) -> Any:
+        """As ``Server.handle_streams``."""
+
+        def register(function: Handler) -> Handler:
+            return self._server.handle_streams(protocol, function, instance=instance, access=access)
+
+        return register if handler is None else register(handler)
+
+
+class AllServer(_Blocking):
+    """Blocking twin of ``fastn_p2p_client.AllServer``."""
+
+    def __init__(self, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:
+        self._server = _all.AllServer(home, program=program)
+        super().__init__(self._server)
+
+    def protocol(
+        self, code: Code, name: str | None = None, *, concurrency: int | None = None, queue: int = DEFAULT_QUEUE
+    ) -> Code:
+        """As ``AllServer.protocol``; hooks are ``async`` here too."""
+        return self._server.protocol(code, name, concurrency=concurrency, queue=queue)
+
+    @overload
+    def handle_requests(
+        self,
+        protocol: str,
+        handler: Handler,
+        *,
+        command: str = ...,
+        concurrency: int | None = ...,
+        queue: int | None = ...,
+    ) -> Handler: ...
+    @overload
+    def handle_requests(
+        self, protocol: str, *, command: str = ..., concurrency: int | None = ..., queue: int | None = ...
+    ) -> Callable[[Handler], Handler]: ...
+    def handle_requests(
+        self,
+        protocol: str,
+        handler: Callable[..., Any] | None = None,
+        *,
+        command: str = "",
+        concurrency: int | None = None,
+        queue: int | None = None,
+    ) -> Any:
+        """As ``AllServer.handle_requests``."""
+
+        def register(function: Handler) -> Handler:
+            return self._server.handle_requests(
+                protocol, function, command=command, concurrency=concurrency, queue=queue
+            )
+
+        return register if handler is None else register(handler)
+
+    @overload
+    def handle_streams(self, protocol: str, handler: Handler) -> Handler: ...
+    @overload
+    def handle_streams(self, protocol: str) -> Callable[[Handler], Handler]: ...
+    def handle_streams(self, protocol: str, handler: Callable[..., Any] | None = None) -> Any:
+        """As ``AllServer.handle_streams``."""
+
+        def register(function: Handler) -> Handler:
+            return self._server.handle_streams(protocol, function)
+
+        return register if handler is None else register(handler)
+
+
+def listen(identity: str, home: Home | str | os.PathLike[str] | None = None) -> Server:
+    """As ``fastn_p2p_client.listen``, blocking."""
+    return Server(identity, home)
+
+
+def serve_all(home: Home | str | os.PathLike[str] | None = None) -> AllServer:
+    """As ``fastn_p2p_client.serve_all``, blocking."""
+    return AllServer(home)
