@@ -7,6 +7,7 @@ and a board is gone when its binding is removed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from pathlib import Path
@@ -62,14 +63,13 @@ class Follow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     after: int = 0
     """Notes with higher numbers are sent."""
-    once: bool = False
-    """Only those that hang there already."""
 
 
 class Pinboard(Protocol):
     """A pinboard: peers pin notes, list and unpin them, and follow what others pin.
 
-    A stream sends one note as JSON in each line, as soon as it is pinned, until the follower has enough.
+    A stream sends one note as JSON in each line, as soon as it is pinned, until the follower ends its own direction.
+    One that does so at once gets what hangs there.
 
     Raises:
         ApplicationError: ``NoteTooLong`` (``{"length", "max_length"}``), ``NoSuchNote``, ``NotYours`` (``{"number"}``).
@@ -136,15 +136,14 @@ class Pinboard(Protocol):
 
     @stream
     async def follow(self, session: Session, initial: Follow | None) -> None:
-        wish = initial or Follow()
-        last = wish.after
+        last = initial.after if initial is not None else 0
         leaving = asyncio.create_task(self._left(session))
         try:
-            while not leaving.done():
+            while True:
                 for note in self._notes(last):
                     await session.write(msgspec.json.encode(note) + b"\n")
                     last = note.number
-                if wish.once:
+                if leaving.done():
                     return
                 news = asyncio.create_task(self._pinned_after(last))
                 await asyncio.wait((news, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -158,13 +157,10 @@ class Pinboard(Protocol):
 
     @staticmethod
     async def _left(session: Session) -> None:
-        """Until the follower has gone. One who has only said all that there is to say is still there."""
-        try:
+        """Until the follower has enough, or has gone."""
+        with contextlib.suppress(P2PError):
             while await session.read():
                 pass
-            await asyncio.Event().wait()
-        except P2PError:
-            return
 
     # ── the database ─────────────────────────────────────────────────────────────────────────────
 

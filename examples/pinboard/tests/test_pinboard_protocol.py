@@ -96,8 +96,9 @@ def test_followers_see_what_hangs_and_what_is_pinned(tmp_path: Path) -> None:
                     await pinboard.call(Pin("now"), peer=BOB)
             notes = [msgspec.json.decode(line, type=Note) for line in seen.splitlines()]
             assert [(note.number, note.text, note.author) for note in notes][1] == (2, "now", "bob")
-            async with await pinboard.connect(Follow(after=1, once=True)) as once:
-                assert b"".join([chunk async for chunk in once]).count(b"\n") == 1
+            async with await pinboard.connect(Follow(after=1)) as brief:
+                await brief.send_eof()
+                assert b"".join([chunk async for chunk in brief]).count(b"\n") == 1
             await session.close()
 
     asyncio.run(scenario())
