@@ -16,4 +16,7 @@ def run(
     from ..asking import ask
 
     state = ask(home, ReloadProtocol(identity, protocol, alias), StateReply).state
-    say(f"{identity} goes on with the new config of {protocol} ({alias}); state: {state}")
+    if state == "serving":
+        say(f"{identity} goes on with the new config of {protocol} ({alias}); state: {state}")
+    else:
+        say(f"the new config of {protocol} ({alias}) of {identity} is good, for when it is served; state: {state}")
