@@ -34,7 +34,7 @@ asyncio.run(server.serve())
 
 
 def test_a_program_s_binding_lives(daemon: Daemon) -> None:
-    alice = daemon.start().identity("alice", echo=False)
+    alice = daemon.identity("alice", echo=False)
     assert daemon.cli("add-protocol", "alice", "--protocol", "Clock", "--program").returncode == 0
     config = daemon.home.identities / "alice/protocols/Clock/default/config.json"
 
