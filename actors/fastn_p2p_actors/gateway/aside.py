@@ -144,6 +144,7 @@ async def _conversation(process: asyncio.subprocess.Process, question: bytes) ->
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     output, noise = await asyncio.gather(*outputs)
+    await process.wait()  # until its exit code is known
     return output, noise
 
 
