@@ -118,21 +118,21 @@ def _identity(identity: IdentityStatus, known: bool) -> RenderableType:
         parts.append(Text(f"its delegation is valid for {left} more", "yellow"))
     if identity.bindings:
         parts.append(Padding(_bindings(identity.bindings), (0, 0, 0, 2)))
-        parts += [
-            Padding(
-                Text(
-                    f"{plain(each.protocol)} ({plain(each.instance)}): {plain(each.state)}",
-                    "yellow" if each.state == _WAITING else "red",
-                ),
-                (0, 0, 0, 2),
-            )
-            for each in identity.bindings
-            if each.state != "serving" and (identity.online or each.state != "offline")
-        ]
+        parts += [Padding(_remark(each), (0, 0, 0, 2)) for each in identity.bindings if _is_remarkable(each, identity)]
     else:
         add = f"fastn-p2p add-protocol {plain(identity.name)} --protocol Echo"
         parts.append(_hint(f"no protocols; `{add}` adds one"))
     return Padding(Group(*parts), (0, 0, 0, 2))
+
+
+def _is_remarkable(binding: BindingStatus, identity: IdentityStatus) -> bool:
+    return binding.state != "serving" and (identity.online or binding.state != "offline")
+
+
+def _remark(binding: BindingStatus) -> Text:
+    """Why nobody serves it."""
+    colour = {"stopped": "dim", _WAITING: "yellow"}.get(binding.state, "red")
+    return Text(f"{plain(binding.protocol)} ({plain(binding.instance)}): {plain(binding.state)}", colour)
 
 
 def _presence(identity: IdentityStatus, known: bool) -> Text:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "AliasArgument",
     "AliasOption",
     "AsOption",
     "HomeOption",
@@ -16,6 +17,7 @@ __all__ = [
     "JsonOption",
     "NameArgument",
     "PeerArgument",
+    "ProtocolArgument",
     "ProtocolOption",
     "identity_names",
 ]
@@ -62,6 +64,10 @@ IdentityArgument = Annotated[
 ]
 
 ProtocolOption = Annotated[str, typer.Option("--protocol", metavar="PROTOCOL", help="The protocol's name.")]
+
+ProtocolArgument = Annotated[str, typer.Argument(metavar="PROTOCOL", help="The protocol's name.")]
+
+AliasArgument = Annotated[str, typer.Argument(metavar="[ALIAS]", help="The instance's name.")]
 
 AliasOption = Annotated[str, typer.Option("--alias", metavar="INSTANCE", help="The instance's name.")]
 

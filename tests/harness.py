@@ -56,6 +56,8 @@ def eventually(condition: Callable[[], T], what: str, timeout: float = 15.0, int
 class Daemon:
     """One daemon with a home of its own; daemons with the same ``hosts`` find each other by ID52."""
 
+    command: Sequence[str] = (*CLI, "daemon")
+
     def __init__(self, home: Path, hosts: Path, **env: str) -> None:
         self.home = Home(home)
         self.env = {
@@ -84,7 +86,7 @@ class Daemon:
         self._ready.clear()
         self.errors.clear()
         self.process = subprocess.Popen(
-            [*prefix, *CLI, "daemon", *arguments],
+            [*prefix, *self.command, *arguments],
             env=self.env,
             stderr=subprocess.PIPE,
             text=True,

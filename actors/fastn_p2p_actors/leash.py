@@ -31,6 +31,7 @@ __all__ = [
     "GetTree",
     "Heartbeat",
     "LeashBroken",
+    "Mended",
     "ProcessReport",
     "Ready",
     "Request",
@@ -113,7 +114,11 @@ class Failed(_Message, frozen=True, tag=4):
     reason: str
 
 
-FromChild: TypeAlias = Ready | Heartbeat | Ask | Failed
+class Mended(_Message, frozen=True, tag=5):
+    """I start without what has ended the processes before me: their ends say nothing about mine."""
+
+
+FromChild: TypeAlias = Ready | Heartbeat | Ask | Failed | Mended
 
 
 # ── supervisor → child ───────────────────────────────────────────────────────────────────────────

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Final
 
 __all__ = [
+    "adopt_orphans",
+    "data_size",
     "die_with_parent",
     "forbid_core_files",
     "keep_heap",
+    "limit_data",
     "mark_fork_server",
     "raise_file_limit",
     "set_title",
@@ -26,6 +29,7 @@ MAX_FILES: Final = 65536
 TITLE_BYTES: Final = 15
 """What the kernel keeps of a process's name, comm in proc(5)."""
 PR_SET_PDEATHSIG: Final = 1
+PR_SET_CHILD_SUBREAPER: Final = 36
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 """Of mallopt(3)."""
@@ -48,6 +52,30 @@ def die_with_parent() -> None:
     if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+def adopt_orphans() -> None:
+    """What descends from this process becomes its child when its own parent ends, instead of init's."""
+    if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def limit_data(size: int) -> None:
+    """The kernel gives this process, and each that it starts, no more than so many bytes of private writable memory:
+    what asks for more gets ``MemoryError``. 0 leaves it as it is."""
+    if size:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        most = size if hard == resource.RLIM_INFINITY else min(size, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def data_size() -> int:
+    """Bytes that count for ``limit_data``."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def set_title(name: str) -> None:

@@ -1,7 +1,7 @@
 """Protocols that are installed: found by the entry point group ``fastn_p2p.protocols``.
 
 Which there are is metadata, and can be asked anywhere. Loading one runs its code: only identity processes and
-``fastn_p2p_actors.identity.check`` do.
+``fastn_p2p_actors.identity.aside`` do.
 """
 
 from __future__ import annotations
@@ -13,14 +13,26 @@ from typing import Any, Final
 from fastn_p2p_client.errors import ProtocolNotInstalled
 from fastn_p2p_client.protocol import Protocol
 
-__all__ = ["GROUP", "check_installed", "installed", "load"]
+__all__ = ["GROUP", "check_installed", "comes_with_the_daemon", "entries", "installed", "load"]
 
 GROUP: Final = "fastn_p2p.protocols"
+_DAEMON: Final = "fastn_p2p.protocols."
+"""The package of the protocols that come with the daemon."""
 
 
 def installed() -> list[str]:
     """The names of all protocols, in order."""
     return sorted(set(entry_points(group=GROUP).names))
+
+
+def entries() -> list[EntryPoint]:
+    """All that is installed, by name; of several with the same name, the first one is the one that is used."""
+    return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
+
+
+def comes_with_the_daemon(entry: EntryPoint) -> bool:
+    """Whether it is the daemon's own code."""
+    return entry.value.startswith(_DAEMON)
 
 
 def check_installed(protocol: str) -> EntryPoint:

@@ -49,6 +49,11 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds between two signs of life."""
     settings: dict[str, Any] = {}
     """The actor's own settings struct, as builtins (keys stay bytes)."""
+    fault: str = ""
+    """How the process before this one ended, if that was its own doing: it exited, crashed, or was silent. Empty for
+    the first one, and where somebody else has killed it."""
+    hung: bool = False
+    """Whether that was a silence."""
 
 
 class VaultAccess(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +77,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     network_mode: str
     started_ms: int
     """When the daemon was started, Unix time in milliseconds."""
+    memory: int = 0
+    """As in ``IdentitySettings``, for processes that run protocol code for a moment."""
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +90,8 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
     identity: str
     grant: bytes
+    memory: int = 0
+    """Bytes of data that the process may have; 0 for no limit."""
 
 
 def grant_for(key: bytes, subject: str) -> bytes:

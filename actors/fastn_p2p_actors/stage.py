@@ -77,6 +77,11 @@ class Stage:
             leash.setblocking(False)
             self._loop.add_reader(leash.fileno(), self._read, leash)
 
+    @property
+    def leash(self) -> int | None:
+        """The leash's descriptor."""
+        return None if self._leash is None else self._leash.fileno()
+
     def settings_as(self, kind: type[Settings]) -> Settings:
         """The actor's own settings, checked against the struct that describes them."""
         return msgspec.convert(self.spec.settings, kind)
@@ -112,6 +117,10 @@ class Stage:
         if isinstance(result, wire.Failure):
             raise result.error()
         return result
+
+    def mended(self) -> None:
+        """Tells the supervisor that this process starts without what has ended those before it."""
+        self._tell(wire.Mended())
 
     def failed(self, reason: str) -> None:
         """Tells the supervisor why this process is about to exit."""

@@ -3,8 +3,7 @@
 ::
 
     identities/<name>/identity.json                                {"name", "id52", "created", "online"}
-    identities/<name>/protocols/<Protocol>/<instance>/config.json  {"protocol", "instance", "allow", "program", "code",
-                                                                    "config"}
+    identities/<name>/protocols/<Protocol>/<instance>/config.json  the binding: see BindingFile
     identities/.trash-*/                                           what is being deleted
 
 The gateway writes, identity processes read. An identity exists when its ``identity.json`` does, a binding when its
@@ -37,11 +36,13 @@ from fastn_p2p_client.names import NamedThing, check_name
 
 from .files import make_directory, remove_tree, rename, sweep, write_atomically
 
-__all__ = ["BindingFile", "Found", "IdentityFile", "PreparedBinding", "Store"]
+__all__ = ["CREATED", "BindingFile", "Found", "IdentityFile", "PreparedBinding", "Store"]
 
 _IDENTITY: Final = "identity.json"
 _BINDING: Final = "config.json"
 _PENDING: Final = ".config.json.pending"
+CREATED: Final = ".created"
+"""In a workspace: ``on_create`` has been called."""
 _LARGEST: Final = 32 * 1024 * 1024
 """Bytes in a file that is still read: a config that arrived in one message fits."""
 
@@ -78,6 +79,8 @@ class BindingFile(msgspec.Struct, frozen=True, kw_only=True):
     """A program serves it, and not the daemon."""
     code: str = ""
     """Where the protocol's class was when it was added: ``module:name``. Empty, or no longer right: it is searched."""
+    stopped: bool = False
+    """Its owner wants it not to be served."""
     config: msgspec.Raw = msgspec.Raw(b"{}")
     """JSON, for the protocol's own code to read."""
 
@@ -219,6 +222,21 @@ class Store:
         make_directory(workspace)
         write_atomically(workspace / _PENDING, _as_text(record))
         return PreparedBinding(workspace)
+
+    def write_binding(self, identity: str, record: BindingFile) -> None:
+        """Replaces what is known of a binding; raises StorageFailed."""
+        write_atomically(self.workspace(identity, record.protocol, record.instance) / _BINDING, _as_text(record))
+
+    def written(self, identity: str, protocol: str, instance: str) -> float:
+        """When the binding's file was written, Unix time; 0 when there is none."""
+        try:
+            return (self.workspace(identity, protocol, instance) / _BINDING).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def is_created(self, identity: str, protocol: str, instance: str) -> bool:
+        """Whether its protocol's code has been told that the binding exists."""
+        return (self.workspace(identity, protocol, instance) / CREATED).exists()
 
     def remove_binding(self, identity: str, protocol: str, instance: str) -> None:
         """It goes whole, with its workspace; nothing happens when there is none. Raises StorageFailed."""

@@ -94,9 +94,10 @@ class StreamHandler:
     Attributes:
         decode: the initial data's msgpack to what the handler takes; raises ``msgspec.MsgspecError`` when it does not
             fit. None when it takes no initial data.
+        call: the handler itself.
     """
 
-    __slots__ = ("_call", "_context", "_wants_blocking", "decode")
+    __slots__ = ("_context", "_wants_blocking", "call", "decode")
 
     def __init__(self, function: Callable[..., Any], context: BindingContext | None = None) -> None:
         """
@@ -119,7 +120,7 @@ class StreamHandler:
             )
         if not self._wants_blocking and hints.get(session.name) is not Session:
             raise InvalidHandler(f"{name} takes a `Session` first: annotate {session.name!r} with it")
-        self._call = _awaitable(function)
+        self.call = _awaitable(function)
         self._context = context if others and hints.get(others[-1].name) is BindingContext else None
         if others and hints.get(others[-1].name) is BindingContext:
             _check_context((BindingContext,), context, name)
@@ -138,9 +139,9 @@ class StreamHandler:
         if self._wants_blocking:
             from . import sync_session
 
-            await self._call(sync_session.Session(session, asyncio.get_running_loop()), *arguments)
+            await self.call(sync_session.Session(session, asyncio.get_running_loop()), *arguments)
         else:
-            await self._call(session, *arguments)
+            await self.call(session, *arguments)
 
     @classmethod
     def of_protocol(cls, instance: Protocol) -> StreamHandler | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -21,9 +21,25 @@ from .handlers import RequestHandler, StreamHandler
 from .messages import UNDECODABLE
 from .protocol import BindingContext, Protocol
 
-__all__ = ["HOOK_SECONDS", "MAX_REASON", "Handlers", "Lifecycle", "check", "config_of"]
+__all__ = [
+    "HOOK_SECONDS",
+    "MAX_REASON",
+    "START_SECONDS",
+    "Handlers",
+    "Lifecycle",
+    "Watcher",
+    "check",
+    "config_of",
+    "delete",
+    "handlers_of",
+    "load_class",
+]
 
 HOOK_SECONDS: Final = 5.0
+START_SECONDS: Final = 12.0
+"""For all that happens until a binding is active: the daemon waits 15 seconds for an identity's process."""
+_ABANDON_SECONDS: Final = 0.5
+"""How long a hook that has been cancelled is waited for."""
 MAX_REASON: Final = 400
 """Characters of what is said about protocol code that has failed."""
 _CREATED: Final = ".created"
@@ -33,8 +49,26 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+Hook = Callable[[], Coroutine[Any, Any, None]]
 Load = Callable[[], type[Protocol]]
 """Finds the class. Runs its module, which may raise anything."""
+
+
+class Watcher:
+    """Runs code of the protocol; whoever wants to know when it runs overrides it."""
+
+    def step(self, what: str, code: Callable[[], T]) -> T:
+        """What ``code`` returns, which does not wait for anything. ``what`` it is, in words: ``its import``."""
+        return code()
+
+    def function(
+        self, what: str, function: Callable[..., Coroutine[Any, Any, T]]
+    ) -> Callable[..., Coroutine[Any, Any, T]]:
+        """The same async function."""
+        return function
+
+
+_NOBODY: Final = Watcher()
 
 
 class Handlers(NamedTuple):
@@ -51,14 +85,16 @@ class Lifecycle:
         code: the instance of the class while it is active.
     """
 
-    def __init__(self, context: BindingContext, load: Load) -> None:
+    def __init__(self, context: BindingContext, load: Load, watcher: Watcher = _NOBODY) -> None:
         """
         Args:
             context: all but the config, which comes with ``start`` and ``reload``.
             load: finds the class, each time anew.
+            watcher: runs all code of the protocol.
         """
         self._context = context
         self._load = load
+        self._watcher = watcher
         self.code: Protocol | None = None
 
     async def start(self, config: bytes) -> Handlers:
@@ -69,13 +105,22 @@ class Lifecycle:
             HandlerFailed: its code raised something, or took too long.
             StorageFailed: its workspace cannot be written to.
         """
-        code = await _instantiate(self._context, config, self._load)
-        handlers = _handlers(self._context, code)
-        created = self._context.workspace / _CREATED
-        if not created.exists():
-            await self._hook("on_create", code.on_create)
-            _write_mark(created)
-        await self._hook("on_activate", code.on_activate)
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                code = await _instantiate(self._context, config, self._load, self._watcher)
+                handlers = handlers_of(self._context, code)
+                created = self._context.workspace / _CREATED
+                if not created.exists():
+                    await self._hook("on_create", code.on_create)
+                    _write_mark(created)
+                await self._hook("on_activate", code.on_activate)
+        except TimeoutError as error:
+            reason = f"its hooks took longer than {START_SECONDS:g} s together"
+            raise HandlerFailed(peer=self._context.identity, protocol=self._context.protocol, reason=reason) from error
+        for request in handlers.requests.values():
+            request.call = self._watcher.function("a request", request.call)
+        if handlers.streams is not None:
+            handlers.streams.call = self._watcher.function("a session", handlers.streams.call)
         self.code = code
         return handlers
 
@@ -84,7 +129,7 @@ class Lifecycle:
         code = self.code
         if code is None:
             return
-        checked = await _instantiate(self._context, config, self._load)
+        checked = await _instantiate(self._context, config, self._load, self._watcher)
         before = code.context, code.config
         code.context, code.config = checked.context, checked.config
         try:
@@ -105,8 +150,8 @@ class Lifecycle:
                 context = self._context
                 log.error("%s (%s) of %s: %s", context.protocol, context.instance, context.identity, error.reason)
 
-    async def _hook(self, name: str, hook: Callable[[], Awaitable[None]]) -> None:
-        await _run_hook(self._context, name, hook)
+    async def _hook(self, name: str, hook: Hook) -> None:
+        await _run_hook(self._context, name, self._watcher.function(name, _called(hook)))
 
 
 async def check(context: BindingContext, config: bytes, load: Load) -> None:
@@ -115,7 +160,24 @@ async def check(context: BindingContext, config: bytes, load: Load) -> None:
     Raises:
         ProtocolNotInstalled, InvalidConfig, HandlerFailed: as ``Lifecycle.start``.
     """
-    _handlers(context, await _instantiate(context, config, load))
+    handlers_of(context, await _instantiate(context, config, load, _NOBODY))
+
+
+async def delete(context: BindingContext, config: bytes, load: Load) -> None:
+    """Run the protocol's ``on_delete`` in a process that has not activated it.
+
+    Raises:
+        ProtocolNotInstalled, InvalidConfig, HandlerFailed: it has not run, or not to its end.
+    """
+    cls = load_class(context, load)
+    filled = replace(context, config=config_of(cls, context.protocol, config))
+    code = _guarded(context, "cannot be made", lambda: cls(filled))
+    await _run_hook(context, "on_delete", code.on_delete)
+
+
+def load_class(context: BindingContext, load: Load) -> type[Protocol]:
+    """Raises ProtocolNotInstalled, or HandlerFailed: it cannot be loaded."""
+    return _guarded(context, "cannot be loaded", load)
 
 
 def config_of(cls: type[Protocol], protocol: str, text: bytes) -> Any:
@@ -130,7 +192,8 @@ def config_of(cls: type[Protocol], protocol: str, text: bytes) -> Any:
         raise InvalidConfig(protocol=protocol, reason=str(error)) from error
 
 
-def _handlers(context: BindingContext, code: Protocol) -> Handlers:
+def handlers_of(context: BindingContext, code: Protocol) -> Handlers:
+    """Raises HandlerFailed: nothing can be called with them."""
     return _guarded(
         context,
         "has no usable handler",
@@ -138,17 +201,17 @@ def _handlers(context: BindingContext, code: Protocol) -> Handlers:
     )
 
 
-async def _instantiate(context: BindingContext, config: bytes, load: Load) -> Protocol:
+async def _instantiate(context: BindingContext, config: bytes, load: Load, watcher: Watcher) -> Protocol:
     """An instance whose config has been checked; ``context`` comes without one."""
     protocol = context.protocol
-    cls = _guarded(context, "cannot be loaded", load)
+    cls = load_class(context, lambda: watcher.step("its import", load))
     filled = replace(context, config=config_of(cls, protocol, config))
-    code = _guarded(context, "cannot be made", lambda: cls(filled))
+    code = _guarded(context, "cannot be made", lambda: watcher.step("its making", lambda: cls(filled)))
     try:
-        await _bounded(code.on_check)
+        await _bounded(watcher.function("on_check", _called(code.on_check)))
     except P2PError:
         raise
-    except TimeoutError as error:
+    except _TookTooLong as error:
         raise InvalidConfig(protocol=protocol, reason=f"checking it took longer than {HOOK_SECONDS:g} s") from error
     except BaseException as error:
         _let_cancelling_through(error)
@@ -167,10 +230,19 @@ def _guarded(context: BindingContext, what: str, step: Callable[[], T]) -> T:
         raise _failure(context, what, error) from error
 
 
-async def _run_hook(context: BindingContext, name: str, hook: Callable[[], Awaitable[None]]) -> None:
+def _called(hook: Hook) -> Hook:
+    """The hook as one that is async whatever it is: one that is not fails when it has run, and not before."""
+
+    async def call() -> None:
+        await hook()
+
+    return call
+
+
+async def _run_hook(context: BindingContext, name: str, hook: Hook) -> None:
     try:
         await _bounded(hook)
-    except TimeoutError as error:
+    except _TookTooLong as error:
         reason = f"{name} took longer than {HOOK_SECONDS:g} s"
         raise HandlerFailed(peer=context.identity, protocol=context.protocol, reason=reason) from error
     except BaseException as error:
@@ -179,9 +251,33 @@ async def _run_hook(context: BindingContext, name: str, hook: Callable[[], Await
         raise _failure(context, f"{name} failed", error) from error
 
 
-async def _bounded(hook: Callable[[], Awaitable[None]]) -> None:
-    async with asyncio.timeout(HOOK_SECONDS):
+class _TookTooLong(Exception):
+    """A hook did not return in time."""
+
+
+async def _bounded(hook: Hook) -> None:
+    """Raises _TookTooLong in time, also when the hook does not let itself be cancelled: then it is left behind."""
+    task = asyncio.create_task(_kept(hook))
+    try:
+        await asyncio.wait([task], timeout=HOOK_SECONDS)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=_ABANDON_SECONDS)
+            raise _TookTooLong
+    finally:
+        task.cancel()
+    error = task.result()
+    if error is not None:
+        raise error
+
+
+async def _kept(hook: Hook) -> BaseException | None:
+    """What the hook raises: an exit that a task raised would end the process."""
+    try:
         await hook()
+    except BaseException as error:
+        return error
+    return None
 
 
 def _let_cancelling_through(error: BaseException) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "BindingStatus",
     "Call",
     "Cancel",
+    "CheckProtocol",
     "Chunk",
     "Conclude",
     "ConnectionStatus",
@@ -61,6 +62,7 @@ __all__ = [
     "IdentityStatus",
     "ListIdentities",
     "ListPeers",
+    "ListProtocols",
     "Message",
     "Offer",
     "Open",
@@ -69,8 +71,11 @@ __all__ = [
     "PeerList",
     "PeerReply",
     "ProcessStatus",
+    "ProtocolInfo",
+    "ProtocolList",
     "Record",
     "Register",
+    "ReloadProtocol",
     "RemovePeer",
     "RemoveProtocol",
     "Reply",
@@ -78,9 +83,12 @@ __all__ = [
     "Serve",
     "SessionPart",
     "SetOnline",
+    "StartProtocol",
+    "StateReply",
     "Status",
     "StatusReply",
     "Stop",
+    "StopProtocol",
     "TicketText",
     "Unknown",
     "WatchBindings",
@@ -219,6 +227,43 @@ class Register(Message, frozen=True, tag=22):
     instance: str
 
 
+class CheckProtocol(Message, frozen=True, tag=23):
+    """Reads the config of a binding from its file and checks it. Answered by ``StateReply`` when it is good."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
+class ReloadProtocol(Message, frozen=True, tag=24):
+    """Reads the config and the access list of a binding from its file, checks them, and has the binding go on with
+    them. When they are not good, it goes on with those that it has. Answered by ``StateReply``."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
+class StartProtocol(Message, frozen=True, tag=25):
+    """Serves a binding again that was stopped or has failed. Answered by ``StateReply``."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
+class StopProtocol(Message, frozen=True, tag=26):
+    """Serves a binding no more, also after restarts, until ``StartProtocol``. Answered by ``StateReply``."""
+
+    identity: str
+    protocol: str
+    instance: str
+
+
+class ListProtocols(Message, frozen=True, tag=27):
+    """Answered by ``ProtocolList``."""
+
+
 class WatchBindings(Message, frozen=True, tag=28):
     """What programs are to serve of a protocol, for all identities. Answered by ``BindingList``: at once when that is
     something else than was ``seen``, otherwise when it has become something else, or after a while.
@@ -316,7 +361,8 @@ class BindingStatus(Record, frozen=True):
     instance: str
     access: list[str]
     state: str
-    """``serving``, ``waiting for a program``, ``failed: …`` or ``offline``."""
+    """``serving``, ``starting``, ``stopped``, ``waiting for a program``, ``failed: …``, ``not serving`` or
+    ``offline``."""
     calls: int = 0
     errors: int = 0
     in_flight: int = 0
@@ -424,6 +470,37 @@ class BindingReply(Message, frozen=True, tag=52):
     """As in ``BindingInfo``."""
     allow: tuple[str, ...] = ()
     """As in ``AddProtocol``."""
+
+
+class ProtocolInfo(Record, frozen=True):
+    """A protocol that is installed where the daemon runs."""
+
+    name: str
+    code: str
+    """Where its class is: ``module:name``."""
+    distribution: str
+    version: str
+    """Of the distribution."""
+    problem: str
+    """Why no identity can be given it; empty when it can. With a problem, what follows is not known."""
+    description: str = ""
+    public: bool = False
+    requests: bool = False
+    """Whether it takes calls."""
+    streams: bool = False
+    """Whether it takes sessions."""
+    config_schema: dict[str, Any] = {}
+    """JSON Schema of its config."""
+
+
+class ProtocolList(Message, frozen=True, tag=48):
+    protocols: list[ProtocolInfo]
+
+
+class StateReply(Message, frozen=True, tag=49):
+    """``state`` as in ``BindingStatus``."""
+
+    state: str
 
 
 # ── data: program → network ──────────────────────────────────────────────────────────────────────
@@ -641,6 +718,11 @@ Control: TypeAlias = (
     | ListPeers
     | RemovePeer
     | Register
+    | CheckProtocol
+    | ReloadProtocol
+    | StartProtocol
+    | StopProtocol
+    | ListProtocols
     | WatchBindings
     | GetBinding
     | Cancel
@@ -656,6 +738,8 @@ ControlReply: TypeAlias = (
     | PeerList
     | StatusReply
     | Granted
+    | ProtocolList
+    | StateReply
     | BindingList
     | BindingReply
     | Done

@@ -105,10 +105,10 @@ class Protocol:
         self.config = context.config
 
     async def on_check(self) -> None:
-        """Is the config good for more than its types? Raise to refuse it.
+        """Is the config good for more than its types? Raise to refuse it; name the field: ``… - at `$.path```.
 
-        Called before anything else, when a protocol is added and whenever its binding starts. The workspace may not
-        exist yet.
+        Called before anything else, when a protocol is added, checked or reloaded and whenever its binding starts; also
+        in a process in which nothing else of the binding runs. The workspace may not exist yet.
         """
 
     async def on_create(self) -> None:
@@ -124,7 +124,10 @@ class Protocol:
         """Each time after the binding has taken its last request: close what ``on_activate`` opened."""
 
     async def on_delete(self) -> None:
-        """The binding is being removed from an identity that is online; its workspace goes next."""
+        """The binding is being removed; its workspace goes next.
+
+        Only after ``on_create``, and in a process in which nothing else of the binding has run.
+        """
 
 
 @overload

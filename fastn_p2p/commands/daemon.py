@@ -24,11 +24,22 @@ def run(
             help="local: this machine only; internet: also relays and discovery.  [env: FASTN_NETWORK]",
         ),
     ] = Network.INTERNET,
+    memory: Annotated[
+        int,
+        typer.Option(
+            metavar="MIB",
+            min=0,
+            envvar="FASTN_MEMORY",
+            show_envvar=False,
+            help="How much memory the protocols of one identity may have; 0: no limit.  [env: FASTN_MEMORY]",
+        ),
+    ] = 2048,
 ) -> None:
     """Run the daemon, until Ctrl-C or SIGTERM."""
     from fastn_p2p_client.home import Home
+    from fastn_p2p_supervisor.blueprint import Plan
     from fastn_p2p_supervisor.daemon import EXIT_FAILED
     from fastn_p2p_supervisor.daemon import run as run_daemon
 
-    code = run_daemon(Home.find(home), network.value)
+    code = run_daemon(Home.find(home), network.value, Plan(identity_memory=memory * 1024 * 1024))
     raise typer.Exit(Exit.DAEMON if code == EXIT_FAILED else code)

@@ -21,7 +21,9 @@ class EchoReply(msgspec.Struct, frozen=True):
 
 
 class Echo(Protocol):
-    """Answers ``{"message": "hi"}`` with ``{"echoed": "Echo: hi"}``. Anyone may use it, unless it was added otherwise.
+    """Says what it was told.
+
+    Answers ``{"message": "hi"}`` with ``{"echoed": "Echo: hi"}``. Anyone may use it, unless it was added otherwise.
 
     Raises (as application errors, with ``{"length", "max_length"}``):
         MessageEmpty: there is nothing to say.

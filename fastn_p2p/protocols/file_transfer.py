@@ -47,7 +47,9 @@ _LOOKS: Final = 4
 
 
 class FileTransfer(Protocol):
-    """What peers may do is in ``Settings``; what is said in ``files.messages``. Only for peers, unless added otherwise.
+    """Peers get files of a directory, and offer files for an inbox.
+
+    What they may do is in ``Settings``; what is said in ``files.messages``. Only for peers, unless added otherwise.
 
     Raises (as application errors, with ``{"path"}`` when they are about one file): see ``files.failures``.
     """

@@ -31,8 +31,9 @@ class TunnelState(msgspec.Struct, frozen=True):
 
 
 class Tunnel(Protocol):
-    """Each session is one connection to ``target``, and its bytes are that connection's bytes, both ways.
+    """Peers reach one TCP service or Unix socket of this machine.
 
+    Each session is one connection to ``target``, and its bytes are that connection's bytes, both ways.
     A peer cannot choose where it leads: nothing that it sends is an address, and initial data is not looked at.
     Only peers in the address book may use it, unless it was added otherwise.
 

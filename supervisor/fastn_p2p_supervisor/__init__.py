@@ -22,6 +22,8 @@ Layout
     How often and how soon something is started again; how long the supervisor waits. Pure.
 ``forks.py``, ``preload.py``
     The fork server: where processes come from, and how they end with the supervisor.
+``strays.py``
+    Processes that protocols have started and not ended.
 ``report.py``
     ``run/tree.json``.
 ``notify.py``

@@ -54,6 +54,8 @@ class Plan:
     identity_module: str = IDENTITY_MODULE
     core_heartbeat: float = 1.0
     identity_heartbeat: float = 5.0
+    identity_memory: int = 2048 * 1024 * 1024
+    """Bytes of data that an identity's process may have; 0 for no limit."""
     patience: Patience = Patience()  # noqa: RUF009  (immutable)
 
 
@@ -77,7 +79,11 @@ class Blueprint:
                 mode=network_mode,
             ),
             "gateway": GatewaySettings(
-                vault=roles.gateway, grant_key=self._grant_key, network_mode=network_mode, started_ms=started_ms
+                vault=roles.gateway,
+                grant_key=self._grant_key,
+                network_mode=network_mode,
+                started_ms=started_ms,
+                memory=plan.identity_memory,
             ),
         }
         self.core = [
@@ -98,7 +104,11 @@ class Blueprint:
             module=self._plan.identity_module,
             home=self._home,
             heartbeat=self._plan.identity_heartbeat,
-            settings=_plain(IdentitySettings(identity=name, grant=grant_for(self._grant_key, name))),
+            settings=_plain(
+                IdentitySettings(
+                    identity=name, grant=grant_for(self._grant_key, name), memory=self._plan.identity_memory
+                )
+            ),
         )
 
 

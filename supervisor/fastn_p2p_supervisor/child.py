@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from msgspec.structs import replace
+
 from fastn_p2p_actors import leash as wire
 from fastn_p2p_actors.settings import ActorSpec
 
@@ -45,6 +47,9 @@ class State:
 
 class Keeper(Protocol):
     """Who has children."""
+
+    def sweep(self) -> None:
+        """A process has ended; it may have left others behind."""
 
     def changed(self) -> None:
         """Some child's report is another one now."""
@@ -98,8 +103,9 @@ class Child:
         self._fork: Fork | None = None
         self._exited: asyncio.Future[None] = self._loop.create_future()
         self._fault = ""
+        self._last_fault = ""
         self._last_words = ""
-        self._was_ready = False
+        self._hung = self._was_ready = self._was_mended = False
         self._begun = self._heard = 0.0
         self._budget = MESSAGES_PER_TICK
 
@@ -173,10 +179,12 @@ class Child:
         silence = patience.silence_of(self.spec.heartbeat)
         if self.state == State.STARTING:
             if now - self._begun > patience.ready:
+                self._hung = True
                 self.kill(f"not ready within {patience.ready:g} s")
         elif excused:
             self._heard = now
         elif now - self._heard > silence:
+            self._hung = True
             self.kill(f"no sign of life for {silence:g} s")
 
     # ── its life ─────────────────────────────────────────────────────────────────────────────────
@@ -186,7 +194,8 @@ class Child:
             self._enter(State.STARTING)
             counts = True
             try:
-                self._begin(self._means.forks.start(self._means.target, self.spec))
+                spec = replace(self.spec, fault=self._last_fault, hung=self._hung)
+                self._begin(self._means.forks.start(self._means.target, spec))
             except ForkFailed as error:
                 self.last_exit = f"cannot be started: {error}"
             else:
@@ -220,7 +229,8 @@ class Child:
     def _begin(self, fork: Fork) -> None:
         self._fork = fork
         self._fault = self._last_words = ""
-        self._was_ready = False
+        self._hung = False
+        self._was_ready = self._was_mended = False
         self._begun = self._heard = self._means.clock()
         self.started_ms = time.time_ns() // 1_000_000
         self._exited = self._loop.create_future()
@@ -253,14 +263,19 @@ class Child:
         if fork is None:
             return True
         lost = fork.lost_its_server
+        self._last_fault = ""
         if lost:
             self.last_exit = "killed together with the fork server"
         elif self._fault:
-            self.last_exit = self._fault
+            self.last_exit = self._last_fault = self._fault
         else:
-            ending = _ending(fork.exit_code())
+            code = fork.exit_code()
+            ending = _ending(code)
             self.last_exit = f"{ending}: {self._last_words}" if self._last_words else ending
+            if code is not None and code != -signal.SIGKILL:  # which nobody does to itself
+                self._last_fault = self.last_exit
         fork.close()
+        self._keeper.sweep()
         return not lost
 
     # ── what it says ─────────────────────────────────────────────────────────────────────────────
@@ -300,6 +315,9 @@ class Child:
             self._keeper.asked(self, message)
         elif isinstance(message, wire.Failed):
             self._last_words = message.reason[: wire.MAX_REASON]
+        elif isinstance(message, wire.Mended) and not self._was_mended:
+            self._was_mended = True
+            self._history.forget()
 
     def _renew_outcome(self) -> None:
         if self._outcome.done():

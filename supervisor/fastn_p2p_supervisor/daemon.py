@@ -26,6 +26,7 @@ from .notify import Notifier
 from .policy import FORK_SERVER, RestartHistory
 from .premises import Premises
 from .report import TreeFile
+from .strays import Strays
 from .tree import Tree
 
 __all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "run"]
@@ -61,14 +62,16 @@ def run(home: Home, network_mode: str, plan: Plan = Plan()) -> int:  # noqa: B00
         log_to(home, "supervisor")
         notifier = Notifier.take_from(os.environ, os.getpid())
         forks = ForkServer(home.sockets / "run", RestartHistory(FORK_SERVER, random))
+        strays = Strays(lambda: forks.pid)
         try:
             forks.launch()  # loads its modules while this process loads its own
-            daemon = _Daemon(home, network_mode, plan, forks, notifier)
+            daemon = _Daemon(home, network_mode, plan, forks, strays, notifier)
             return _on_uvloop(daemon.serve(started_ms))
         except ForkServerFailed as error:
             return _fail(home, str(error))
         finally:
             forks.stop()
+            strays.sweep()
             notifier.close()
     finally:
         premises.leave()
@@ -77,11 +80,14 @@ def run(home: Home, network_mode: str, plan: Plan = Plan()) -> int:  # noqa: B00
 class _Daemon:
     """One start of the daemon, inside its event loop."""
 
-    def __init__(self, home: Home, network_mode: str, plan: Plan, forks: ForkServer, notifier: Notifier) -> None:
+    def __init__(
+        self, home: Home, network_mode: str, plan: Plan, forks: ForkServer, strays: Strays, notifier: Notifier
+    ) -> None:
         self._home = home
         self._network_mode = network_mode
         self._plan = plan
         self._forks = forks
+        self._strays = strays
         self._notifier = notifier
         self._state: str = State.STARTING
         self._interrupted = False
@@ -97,6 +103,7 @@ class _Daemon:
             blueprint.identity,
             self._forks,
             changed=self._file.changed,
+            sweep=self._strays.sweep,
             patience=self._plan.patience,
         )
         self._listen_to_signals()

@@ -51,11 +51,13 @@ class Tree:
         forks: ForkServer,
         *,
         changed: Callable[[], None],
+        sweep: Callable[[], None] = lambda: None,
         patience: Patience = Patience(),  # noqa: B008  (immutable)
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """``identity`` makes the spec of an identity by its name; ``changed`` is told whenever ``report`` differs."""
+        """``identity`` makes the spec of an identity by its name; ``changed`` is told whenever ``report`` differs;
+        ``sweep`` ends what processes that have ended have left behind."""
         self._means = Means(forks, stage.main, patience, clock)
         self._identity = identity
         self._jitter = jitter
@@ -66,6 +68,7 @@ class Tree:
         self._last_tick = clock()
         self._started_ms = time.time_ns() // 1_000_000
         self.changed = changed
+        self.sweep = sweep
         self.failure: asyncio.Future[str] = self._loop.create_future()
         self.core = [Child(spec, RestartHistory(CORE, jitter), self._means, self) for spec in core]
         self.identities: dict[str, Child] = {}
@@ -231,6 +234,7 @@ class Tree:
         self._last_tick = now
         for child in self._everyone():
             child.check(now, excused=excused)
+        self.sweep()
         self._loop.call_later(tick, self._tick)
 
     def _everyone(self) -> list[Child]:

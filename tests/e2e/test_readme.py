@@ -105,6 +105,11 @@ def test_quick_start(tmp_path: Path) -> None:
         request = """echo '{"name": "Bob"}' | fastn-p2p call %s Greet --as bob"""
         assert machine.shell(request % ticket).startswith('{"greeting":"Hello Bob, also known as ')
 
+        listed = machine.shell(block("run: life"))
+        assert "\nGreet  Greets whoever says a name.\n" in listed
+        assert 'greeting  string  default "Hello"' in listed
+        assert machine.shell(request % ticket).startswith('{"greeting":"Hello Bob')
+
         (machine.packages / "shout.py").write_text(block("run: stream protocol"))
         install(machine, "shout", "Shout = shout:Shout")
         machine.shell("fastn-p2p add-protocol alice --protocol Shout")

@@ -246,7 +246,7 @@ def test_identitys_process_takes_changes_from_the_gateway_alone(unchanged: Daemo
     with Raw(unchanged.home.mailbox("identity-alice")) as raw:
         assert raw.ask(identity.Activate("Echo", "another", ("everyone",))) == "forbidden"
         assert raw.ask(identity.Activate("Echo", "default", ("everyone",)), b'{"max_length": 1}') == "forbidden"
-        assert raw.ask(identity.Deactivate("Echo", "default", delete=True)) == "forbidden"
+        assert raw.ask(identity.Deactivate("Echo", "default")) == "forbidden"
 
 
 def test_messages_of_other_conversations_are_no_messages_for_an_identity(unchanged: Daemon) -> None:

@@ -15,6 +15,7 @@ from fastn_p2p.cli import main
 from fastn_p2p.commands import call
 from fastn_p2p_client.errors import ApplicationError, IdentityExists, InternalError, P2PError
 from fastn_p2p_client.home import Home
+from fastn_p2p_supervisor.blueprint import Plan
 
 ID52 = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 ALICE = m.IdentityInfo(name="alice", id52=ID52, online=True, created="2026-01-01T00:00:00Z")
@@ -229,12 +230,12 @@ def test_control_c_ends_quietly(capsys: pytest.CaptureFixture[str], daemon: Daem
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "mode"),
+    ("arguments", "environment", "mode", "memory"),
     [
-        ([], {}, "internet"),
-        (["--network", "local"], {}, "local"),
-        ([], {"FASTN_NETWORK": "local"}, "local"),
-        (["--network", "internet"], {"FASTN_NETWORK": "local"}, "internet"),
+        ([], {}, "internet", 2048),
+        (["--network", "local"], {}, "local", 2048),
+        ([], {"FASTN_NETWORK": "local", "FASTN_MEMORY": "300"}, "local", 300),
+        (["--network", "internet", "--memory", "0"], {"FASTN_NETWORK": "local", "FASTN_MEMORY": "300"}, "internet", 0),
     ],
 )
 @pytest.mark.parametrize(("ended", "code"), [(0, 0), (supervisor.EXIT_FAILED, 3), (supervisor.EXIT_INTERRUPTED, 130)])
@@ -244,18 +245,20 @@ def test_daemon(
     arguments: list[str],
     environment: dict[str, str],
     mode: str,
+    memory: int,
     ended: int,
     code: int,
 ) -> None:
-    started: list[tuple[Home, str]] = []
+    started: list[tuple[Home, str, int]] = []
 
-    def run(home: Home, network_mode: str) -> int:
-        started.append((home, network_mode))
+    def run(home: Home, network_mode: str, plan: Plan) -> int:
+        started.append((home, network_mode, plan.identity_memory // 1024 // 1024))
         return ended
 
     monkeypatch.setattr(supervisor, "run", run)
-    monkeypatch.delenv("FASTN_NETWORK", raising=False)
+    for name in ("FASTN_NETWORK", "FASTN_MEMORY"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert main(["daemon", "--home", str(tmp_path), *arguments]) == code
-    assert started == [(Home(tmp_path), mode)]
+    assert started == [(Home(tmp_path), mode, memory)]

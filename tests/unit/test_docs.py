@@ -35,8 +35,10 @@ from fastn_p2p_supervisor import asks
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CODE: Final = ("client/fastn_p2p_client", "actors/fastn_p2p_actors", "supervisor/fastn_p2p_supervisor", "fastn_p2p")
-PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "client/README.md"])
-FOLDERS: Final = ("client", "actors", "supervisor", "fastn_p2p", "tests", "docs", "deploy", "requirements")
+PAGES: Final = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md"), ROOT / "client/README.md"]
+)
+FOLDERS: Final = ("client", "actors", "supervisor", "fastn_p2p", "tests", "docs", "deploy", "examples", "requirements")
 ENVIRONMENT_OF_OTHERS: Final = {"XDG_RUNTIME_DIR", "NOTIFY_SOCKET", "FORCE_COLOR"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -309,11 +309,11 @@ def test_activated_binding_serves_at_once_and_disturbs_nobody(home: Home) -> Non
             assert await running.call("Echo", "default", HI) == ECHOED
             assert isinstance(msgspec.msgpack.decode((await slow).header, type=Failure).error(), ProtocolNotFound)
 
-            assert await running.ask(Deactivate("Diary", "new", delete=True)) == Done()
+            assert await running.ask(Deactivate("Diary", "new")) == Done()
             assert ("alice", "Diary", "new") not in running.network.serving
             assert isinstance((await running.call("Diary", "new", "hello")).error(), ProtocolNotFound)
             assert await running.ask(Deactivate("Diary", "new")) == Done()  # again
-            assert diary(home, "new") == ["create x", "activate x", "deactivate x", "delete x"]
+            assert diary(home, "new") == ["create x", "activate x", "deactivate x"]
             assert await running.states() == {"Echo/default": "serving"}
 
     uvloop.run(scenario())
@@ -348,7 +348,7 @@ def test_activating_again_reloads(home: Home) -> None:
         ("NoProtocol", {}, HandlerFailed),
     ],
 )
-def test_activation_that_fails_leaves_nothing(
+def test_activation_that_fails_serves_nothing_and_says_why(
     home: Home, protocol: str, config: dict[str, Any], expected: type[P2PError]
 ) -> None:
     async def scenario() -> None:
@@ -356,8 +356,10 @@ def test_activation_that_fails_leaves_nothing(
             Store(home).prepare_binding("alice", BindingFile(protocol=protocol, instance="x"))
             with pytest.raises(expected):
                 await running.ask(Activate(protocol, "x"), config)
-            assert await running.states() == {}
+            assert (await running.states())[f"{protocol}/x"].startswith("failed: ")
             assert running.network.serving == {}
+            assert await running.ask(Deactivate(protocol, "x")) == Done()
+            assert await running.states() == {}
 
     uvloop.run(scenario())
 
@@ -369,8 +371,8 @@ def test_activation_that_the_network_refuses_is_taken_back(home: Home) -> None:
             Store(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="x"))
             with pytest.raises(Forbidden):
                 await running.ask(Activate("Diary", "x"))
-            assert await running.states() == {}
-            assert diary(home, "x") == ["create", "activate", "deactivate", "delete"]
+            assert (await running.states())["Diary/x"].startswith("failed: ")
+            assert diary(home, "x") == ["create", "activate", "deactivate"]
 
     uvloop.run(scenario())
 

@@ -45,7 +45,7 @@ def test_every_actor_gets_settings_of_its_own_kind_that_fit_together(tmp_path: P
 
 def test_an_identity_is_given_no_key(tmp_path: Path) -> None:
     settings = Blueprint(Home(tmp_path), "local", 0, Plan()).identity("alice").settings
-    assert settings.keys() == {"identity", "grant"}
+    assert settings.keys() == {"identity", "grant", "memory"}
 
 
 def test_each_start_has_keys_of_its_own(tmp_path: Path) -> None:

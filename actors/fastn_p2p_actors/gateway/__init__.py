@@ -11,7 +11,9 @@ Layout
 ``commands``    every command and what carries it out
 ``identities``  created, deleted, listed, online, offline
 ``bindings``    protocols added and removed, live
-``checking``    a config checked by a process of its own while the identity is offline
+``life``        bindings checked, reloaded, stopped and started
+``catalogue``   the protocols that are installed
+``aside``       protocol code in a process of its own, for a moment
 ``peers``       the address book and tickets
 ``programs``    programs that serve are given a grant, and told what to serve; ``noticeboard`` has what is new
 ``status``      what everybody says, as one answer; ``processes`` reads ``/proc``

@@ -1,7 +1,8 @@
 """Bindings: protocols added to identities and removed from them.
 
-Protocol code never runs here. While the identity is online, its own process checks the config and serves the binding
-before the gateway makes it exist on disk; while it is offline, ``checking`` has a process look at the config.
+Protocol code never runs here. A config is checked before anything is written: in a short-lived process (``aside``) or,
+for the protocols that come with the daemon while the identity is online, in the identity's own process. That process
+then serves the binding before the gateway makes it exist on disk.
 """
 
 from __future__ import annotations
@@ -12,23 +13,31 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import InvalidConfig, P2PError, PeerNameUnknown, StorageDamaged, StorageFailed
+from fastn_p2p_client.errors import (
+    BindingExists,
+    BindingNotFound,
+    InvalidConfig,
+    P2PError,
+    PeerNameUnknown,
+    StorageDamaged,
+    StorageFailed,
+)
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
 from fastn_p2p_client.messages import UNDECODABLE, AddProtocol, Done, PeerList, RemoveProtocol
 from fastn_p2p_client.names import check_name
 
 from ..identity.messages import Activate, Deactivate
 from ..network.messages import GetPeers
-from ..protocols import check_installed
+from ..protocols import check_installed, comes_with_the_daemon
 from ..store import BindingFile, IdentityFile
-from .checking import check_config
+from .aside import check_config, run_on_delete
 from .desk import Desk
 from .programs import let_go
 
-__all__ = ["add_protocol", "clear_unfinished", "remove_protocol"]
+__all__ = ["activate", "add_protocol", "check_allowed", "clear_unfinished", "deactivate", "remove_protocol"]
 
 ACTIVATE_SECONDS: Final = 22.0
-"""Four steps of at most five seconds each, in the identity's process."""
+"""Its hooks have twelve together, then the network is told; of one that is replaced, requests in flight end first."""
 DEACTIVATE_SECONDS: Final = 18.0
 
 _ID52_SHAPED: Final = re.compile(rf"[0-9a-v]{{{ID52_LENGTH}}}")
@@ -40,10 +49,10 @@ async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done
     name = check_name(message.identity, "an identity")
     protocol = check_name(message.protocol, "a protocol")
     instance = check_name(message.instance, "an instance")
-    await _check_allowed(desk, message.allow)
+    await check_allowed(desk, message.allow)
     async with desk.alone_with(name):
         identity = desk.store.identity(name)
-        code = "" if message.program else check_installed(protocol).value
+        found = None if message.program else check_installed(protocol)
         config = payload or b"{}"
         _check_json(protocol, config)
         record = BindingFile(
@@ -51,23 +60,24 @@ async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done
             instance=instance,
             allow=message.allow,
             program=message.program,
-            code=code,
+            code="" if found is None else found.value,
             config=msgspec.Raw(config),
         )
-        if message.program:
+        _check_new(desk, name, protocol, instance)
+        if found is None:
             return _declare(desk, name, record)
         online = identity.online and await desk.supervisor.is_up(name)
+        if not (online and comes_with_the_daemon(found)):
+            await check_config(desk, identity, record)
         prepared = desk.store.prepare_binding(name, record)
         try:
             if online:
-                await _activate(desk, name, record)
-            else:
-                workspace = desk.store.workspace(name, protocol, instance)
-                await check_config(identity, protocol, instance, workspace, config)
+                await activate(desk, name, record)
             prepared.commit()
         except BaseException:
             if online:
                 await _deactivate_quietly(desk, name, protocol, instance)
+                await run_on_delete(desk, identity, record)
             desk.store.remove_binding(name, protocol, instance)
             raise
         return Done()
@@ -100,14 +110,14 @@ async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done
             return Done()
         online = identity is not None and identity.online and await desk.supervisor.is_up(name)
         if online:
-            async with desk.process_of(name) as process:
-                leave = Deactivate(protocol, instance, delete=True, grant=process.grant)
-                await process.ask(leave, Done, timeout=DEACTIVATE_SECONDS)
+            await deactivate(desk, name, protocol, instance)
+        if identity is not None and record is not None:
+            await run_on_delete(desk, identity, record)
         try:
             desk.store.remove_binding(name, protocol, instance)
         except StorageFailed:
-            if online and record is not None:
-                await _activate(desk, name, record)
+            if online and record is not None and not record.stopped:
+                await activate(desk, name, record)
             raise
         return Done()
 
@@ -141,16 +151,23 @@ async def clear_unfinished(desk: Desk) -> None:
                 log.error("%s (%s) of %s cannot be taken back: %s", protocol, instance, name, error)
 
 
-async def _activate(desk: Desk, name: str, record: BindingFile) -> None:
+async def activate(desk: Desk, name: str, record: BindingFile) -> None:
+    """The identity's process serves the binding, or serves it with this config from now on. Raises P2PError."""
     async with desk.process_of(name) as process:
         message = Activate(record.protocol, record.instance, record.allow, record.code, process.grant)
         await process.ask(message, Done, bytes(record.config), timeout=ACTIVATE_SECONDS)
 
 
+async def deactivate(desk: Desk, name: str, protocol: str, instance: str) -> None:
+    """The identity's process serves the binding no more. Raises P2PError."""
+    async with desk.process_of(name) as process:
+        leave = Deactivate(protocol, instance, grant=process.grant)
+        await process.ask(leave, Done, timeout=DEACTIVATE_SECONDS)
+
+
 async def _deactivate_quietly(desk: Desk, name: str, protocol: str, instance: str) -> None:
     try:
-        async with desk.process_of(name) as process:
-            await process.ask(Deactivate(protocol, instance, delete=True, grant=process.grant), Done)
+        await deactivate(desk, name, protocol, instance)
     except P2PError as error:
         log.info("%s (%s) of %s was not deactivated: %s", protocol, instance, name, error)
 
@@ -164,6 +181,17 @@ def _identity_or_none(desk: Desk, name: str) -> IdentityFile | None:
         return None
 
 
+def _check_new(desk: Desk, name: str, protocol: str, instance: str) -> None:
+    """Raises BindingExists: there is one, usable or damaged."""
+    try:
+        desk.store.binding(name, protocol, instance)
+    except BindingNotFound:
+        return
+    except StorageDamaged as error:
+        log.warning("%s", error)
+    raise BindingExists(identity=name, protocol=protocol, instance=instance)
+
+
 def _check_json(protocol: str, config: bytes) -> None:
     try:
         msgspec.json.decode(config, type=msgspec.Raw)  # checks the syntax; the values would be 30 times as large
@@ -171,7 +199,7 @@ def _check_json(protocol: str, config: bytes) -> None:
         raise InvalidConfig(protocol=protocol, reason=str(error)) from error
 
 
-async def _check_allowed(desk: Desk, allow: tuple[str, ...]) -> None:
+async def check_allowed(desk: Desk, allow: tuple[str, ...]) -> None:
     """Raises InvalidKey, InvalidName, or PeerNameUnknown: a petname that nobody has would admit nobody, silently."""
     names = [entry for entry in allow if entry not in ("everyone", "peers")]
     for key in filter(_ID52_SHAPED.fullmatch, names):

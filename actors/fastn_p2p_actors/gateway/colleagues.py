@@ -33,8 +33,9 @@ from ..vault.messages import VaultReply
 __all__ = ["START_SECONDS", "Colleague", "IdentityProcess", "Supervisor", "network", "vault"]
 
 ASK_SECONDS: Final = 5.0
-START_SECONDS: Final = 25.0
-"""How long an identity may take to come up, first failures included."""
+START_SECONDS: Final = 40.0
+"""How long an identity may take to come up, first failures included: a binding that hangs twice, and then is left out,
+takes 30."""
 STOP_SECONDS: Final = 10.0
 _INTRODUCTION: Final = b"manage"
 """The id of the one message that is not an ask."""

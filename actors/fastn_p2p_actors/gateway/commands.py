@@ -10,8 +10,10 @@ import msgspec
 from fastn_p2p_client import messages as m
 
 from .bindings import add_protocol, remove_protocol
+from .catalogue import list_protocols
 from .desk import WithPayload
 from .identities import create_identity, delete_identity, list_identities, set_online
+from .life import check_protocol, reload_protocol, start_protocol, stop_protocol
 from .peers import add_peer, get_ticket, list_peers, remove_peer
 from .programs import get_binding, register, watch_bindings
 from .status import get_status
@@ -39,6 +41,11 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.ListPeers: Command(list_peers, changes=False),
     m.RemovePeer: Command(remove_peer, changes=True),
     m.Register: Command(register, changes=False),
+    m.CheckProtocol: Command(check_protocol, changes=False),
+    m.ReloadProtocol: Command(reload_protocol, changes=True),
+    m.StartProtocol: Command(start_protocol, changes=True),
+    m.StopProtocol: Command(stop_protocol, changes=True),
+    m.ListProtocols: Command(list_protocols, changes=False),
     m.WatchBindings: Command(watch_bindings, changes=False),
     m.GetBinding: Command(get_binding, changes=False),
 }

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -30,11 +30,15 @@ class WithPayload(NamedTuple):
     payload: bytes
 
 
+ASIDE_AT_ONCE: Final = 4
+
+
 class Desk:
     """The store and the colleagues, and the order in which one identity's affairs are settled.
 
     Attributes:
         clients: how many programs are connected.
+        turns_aside: taken by each process that runs protocol code for a moment.
         noticeboard: for programs that watch what they are to serve.
         wall: Unix time in seconds.
     """
@@ -48,6 +52,7 @@ class Desk:
         self.network = colleagues.network(stage.home, self.settings)
         self.noticeboard = Noticeboard()
         self.clients: Callable[[], int] = lambda: 0
+        self.turns_aside = asyncio.Semaphore(ASIDE_AT_ONCE)
         self.wall = wall
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: defaultdict[str, int] = defaultdict(int)

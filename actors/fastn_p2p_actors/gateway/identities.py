@@ -6,6 +6,7 @@ it first, so that a command that was cut short can be repeated.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 
@@ -33,6 +34,7 @@ from fastn_p2p_client.names import check_name
 
 from ..store import IdentityFile
 from ..vault import messages as vault
+from .aside import run_on_delete
 from .desk import Desk
 from .programs import let_go
 
@@ -77,6 +79,8 @@ async def delete_identity(desk: Desk, message: DeleteIdentity, _: bytes) -> Done
         if record is not None:
             await _stop(desk, record)
             await let_go(desk, name)
+            bindings = desk.store.bindings(name).usable
+            await asyncio.gather(*(run_on_delete(desk, record, each) for each in bindings if not each.program))
         try:
             await desk.vault.ask(vault.DeleteIdentity(name), Done)
         except IdentityNotFound:

@@ -28,11 +28,12 @@ from ..store import BindingFile, Found, IdentityFile
 from .desk import Desk
 from .processes import usage_of
 
-__all__ = ["daemon_version", "get_status"]
+__all__ = ["daemon_version", "get_status", "state_of"]
 
 PATIENCE: Final = 1.0
 OFFLINE: Final = "offline"
 NOT_SERVING: Final = "not serving"
+STOPPED: Final = "stopped"
 WAITING: Final = "waiting for a program"
 
 T = TypeVar("T")
@@ -62,6 +63,11 @@ async def get_status(desk: Desk, _message: GetStatus, _: bytes) -> StatusReply:
         warnings.append(
             "the network process is not answering: connections, peers and the identities' counters are missing"
         )
+    warnings += [
+        f"{process.name} is {process.state}; it last ended with: {process.last_exit}"
+        for process in tree or []
+        if process.state in ("failed", "backoff") and process.last_exit
+    ]
     warnings += [str(damaged) for damaged in identities.damaged]
     warnings += [str(damaged) for found in bindings.values() for damaged in found.damaged]
     ready = {process.name for process in tree or [] if process.state == "ready"}
@@ -129,7 +135,8 @@ async def _states_of_missing(
         for name, found in bindings.items()
         if f"identity-{name}" in ready
         and any(
-            not binding.program and (name, binding.protocol, binding.instance) not in served for binding in found.usable
+            not (binding.program or binding.stopped) and (name, binding.protocol, binding.instance) not in served
+            for binding in found.usable
         )
     ]
     answers = await asyncio.gather(*(_or_none(_describe(desk, name)) for name in names))
@@ -180,7 +187,7 @@ def _identity(
             protocol=binding.protocol,
             instance=binding.instance,
             access=list(binding.allow),
-            state=OFFLINE if binding.program and seen is None else _state(said, seen is not None),
+            state=_state(binding, said, seen is not None),
         )
         bindings.append(served.pop((binding.protocol, binding.instance), offline))
     return IdentityStatus(
@@ -193,8 +200,25 @@ def _identity(
     )
 
 
-def _state(said: str | None, online: bool) -> str:
+async def state_of(desk: Desk, name: str, binding: BindingFile, up: bool) -> str:
+    """As in ``BindingStatus``. ``up``: the identity's process is there to be asked."""
+    if binding.program and not binding.stopped:
+        status = (await get_status(desk, GetStatus(), b"")).status
+        found = (each for identity in status.identities if identity.name == name for each in identity.bindings)
+        wanted = (binding.protocol, binding.instance)
+        return next((each.state for each in found if (each.protocol, each.instance) == wanted), OFFLINE)
+    said = await _or_none(_describe(desk, name)) if up and not binding.stopped else None
+    states = {(each.protocol, each.instance): each.state for each in said.bindings} if said is not None else {}
+    state = states.get((binding.protocol, binding.instance))
+    return state or _state(binding, None, up)
+
+
+def _state(binding: BindingFile, said: str | None, online: bool) -> str:
     """Of a binding that the network does not know."""
+    if binding.stopped:
+        return STOPPED
+    if binding.program and not online:
+        return OFFLINE
     if said is not None and said != "serving":
         return said
     return NOT_SERVING if online else OFFLINE

@@ -8,8 +8,10 @@ Layout
 
 ``actor``         the process: mailbox, link to the network, start and end
 ``hosted``        one binding: loads a protocol and takes it through its life
+``blame``         which binding's code was running when a process ended
+``offspring``     what protocol code forks
 ``registration``  what the network is told, again after each reconnection
-``check``         a short-lived process that checks a config while the identity is offline
+``aside``         a short-lived process for protocol code that is not to run in this one
 ``messages``      what the gateway may ask
 
 Requests themselves are handled by ``fastn_p2p_client.dispatch``, which programs that serve use too.
@@ -17,12 +19,18 @@ Requests themselves are handled by ``fastn_p2p_client.dispatch``, which programs
 
 from __future__ import annotations
 
+from .. import process
+from ..settings import IdentitySettings
 from ..stage import Stage
 from .actor import IdentityActor
+from .offspring import tame_offspring
 
 __all__ = ["serve"]
 
 
 async def serve(stage: Stage) -> None:
     """Serve the identity that the settings name until told to stop. Ready once the network hands requests over."""
+    if stage.leash is not None:  # a process of its own
+        process.limit_data(stage.settings_as(IdentitySettings).memory)
+        tame_offspring(stage.home.sockets, stage.leash)
     await IdentityActor(stage).run()

@@ -19,6 +19,7 @@ from ..mailbox import Mailbox, Sender
 from ..settings import IdentitySettings
 from ..stage import Stage
 from ..store import BindingFile, Store
+from .blame import Blame
 from .hosted import Hosted
 from .messages import Activate, BindingStates, Deactivate, Describe, IdentityAnswer, IdentityRequest
 from .registration import Registration
@@ -49,6 +50,9 @@ class IdentityActor:
         self._store = Store(stage.home)
         self._identity = self._store.identity(settings.identity)
         self._grant = settings.grant
+        self._blame = Blame(
+            stage.home.tree.with_name(stage.name), stage.spec.fault, hung=stage.spec.hung, memory=settings.memory
+        )
         self._hosted: dict[tuple[str, str], Hosted] = {}
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -65,6 +69,7 @@ class IdentityActor:
 
     async def run(self) -> None:
         """Serve until the stage says stop; then let requests in flight end."""
+        self._blame.watch_tasks(asyncio.get_running_loop())
         self._network.open()
         self._mailbox.open()
         stopping = asyncio.ensure_future(self._stage.stopping.wait())
@@ -84,6 +89,7 @@ class IdentityActor:
             self._dispatcher.close()
             self._mailbox.close()
             self._network.close()
+            self._blame.close()
 
     # ── starting and ending ──────────────────────────────────────────────────────────────────────
 
@@ -91,13 +97,25 @@ class IdentityActor:
         found = self._store.bindings(self._identity.name)
         for damaged in found.damaged:
             log.error("%s", damaged)
-        await asyncio.gather(*(self._start(record) for record in found.usable if not record.program))
+        starting: list[tuple[Hosted, BindingFile]] = []
+        for record in found.usable:
+            if record.stopped or record.program:
+                continue
+            hosted = self._new(record.protocol, record.instance, record.code)
+            self._hosted[hosted.name] = hosted
+            written = self._store.written(self._identity.name, record.protocol, record.instance)
+            deaths = self._blame.too_many(hosted.name, written)
+            if deaths:
+                hosted.excluded(deaths)
+            else:
+                starting.append((hosted, record))
+        if len(starting) < len(self._hosted):
+            self._stage.mended()
+        await asyncio.gather(*(self._start(hosted, bytes(record.config), record.allow) for hosted, record in starting))
 
-    async def _start(self, record: BindingFile) -> None:
-        hosted = self._new(record.protocol, record.instance, record.code)
-        self._hosted[hosted.name] = hosted
+    async def _start(self, hosted: Hosted, config: bytes, allow: tuple[str, ...]) -> None:
         try:
-            self._dispatcher.add(await hosted.start(bytes(record.config), record.allow))
+            self._dispatcher.add(await hosted.start(config, allow))
         except P2PError as error:
             hosted.failed(error)
 
@@ -108,13 +126,14 @@ class IdentityActor:
         await self._registration.conclude(GOODBYE_SECONDS)
         await self._dispatcher.drain(end - loop.time() - 2 * GOODBYE_SECONDS)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GOODBYE_SECONDS):
+            async with asyncio.timeout(max(GOODBYE_SECONDS, end - loop.time() - GOODBYE_SECONDS)):
                 await asyncio.gather(*(hosted.stop() for hosted in self._hosted.values()))
         await self._registration.conclude(GOODBYE_SECONDS)  # the last answers have left
 
     def _new(self, protocol: str, instance: str, code: str) -> Hosted:
         workspace = self._store.workspace(self._identity.name, protocol, instance)
-        return Hosted(self._identity.name, self._identity.key, protocol, instance, workspace, code, self._stage.home)
+        identity = self._identity
+        return Hosted(identity.name, identity.key, protocol, instance, workspace, code, self._stage.home, self._blame)
 
     def _active(self) -> list[Hosted]:
         return [hosted for hosted in self._hosted.values() if hosted.binding is not None]
@@ -174,25 +193,27 @@ class IdentityActor:
             await self._registration.serve(existing)
             return
         hosted = self._new(message.protocol, message.instance, message.code)
-        self._dispatcher.add(await hosted.start(config, message.allow))
         self._hosted[hosted.name] = hosted
         try:
+            self._dispatcher.add(await hosted.start(config, message.allow))
             await self._registration.serve(hosted)
-        except P2PError:
-            await self._end(hosted, delete=True)
+        except P2PError as error:
+            await self._end(hosted)
+            self._hosted[hosted.name] = hosted
+            hosted.failed(error)
             raise
         hosted.state = "serving"
 
     async def _deactivate(self, message: Deactivate) -> None:
         hosted = self._hosted.get((message.protocol, message.instance))
         if hosted is not None:
-            await self._end(hosted, delete=message.delete)
+            await self._end(hosted)
 
-    async def _end(self, hosted: Hosted, *, delete: bool) -> None:
+    async def _end(self, hosted: Hosted) -> None:
         del self._hosted[hosted.name]
         binding = hosted.binding
         if binding is not None:
             await self._registration.withdraw(hosted)
             self._dispatcher.remove(binding)
             await self._dispatcher.finish(binding, FINISH_SECONDS)
-        await hosted.stop(delete=delete)
+        await hosted.stop()

@@ -10,13 +10,14 @@ from fastn_p2p_client.binding import Binding
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.lifecycle import MAX_REASON, Lifecycle, check
-from fastn_p2p_client.protocol import BindingContext, access_of
+from fastn_p2p_client.lifecycle import MAX_REASON, Lifecycle, check, delete, handlers_of, load_class
+from fastn_p2p_client.protocol import BindingContext, Protocol, access_of
 
 from ..protocols import load
+from .blame import Blame, Death, Watch
 from .messages import BindingState
 
-__all__ = ["Hosted", "check_binding"]
+__all__ = ["Hosted", "check_binding", "check_class", "delete_binding"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Hosted:
         workspace: Path,
         code: str = "",
         home: Home | None = None,
+        blame: Blame | None = None,
     ) -> None:
         self.identity = identity
         self.key = key
@@ -48,7 +50,7 @@ class Hosted:
         self.access: tuple[str, ...] = ()
         self.state = "starting"
         context = BindingContext(identity, key, protocol, instance, workspace, None, home)
-        self._life = Lifecycle(context, partial(load, protocol, code))
+        self._life = Lifecycle(context, partial(load, protocol, code), Watch(blame, (protocol, instance)))
 
     @property
     def name(self) -> tuple[str, str]:
@@ -58,8 +60,19 @@ class Hosted:
         return BindingState(self.protocol, self.instance, self.access, self.state)
 
     def failed(self, error: P2PError) -> None:
-        self.state = f"failed: {error}"[:MAX_REASON]
-        log.error("%s (%s) of %s is not served: %s", self.protocol, self.instance, self.identity, error)
+        self._failed(str(error))
+
+    def excluded(self, deaths: list[Death]) -> None:
+        """It is not started, since it has ended the processes before this one."""
+        last = deaths[-1]
+        self._failed(
+            f"it has ended the identity's process {len(deaths)} times, the last time in {last.place} ({last.ending}); "
+            f"`fastn-p2p start {self.identity} {self.protocol} {self.instance}` tries it again"
+        )
+
+    def _failed(self, reason: str) -> None:
+        self.state = f"failed: {reason}"[:MAX_REASON]
+        log.error("%s (%s) of %s is not served: %s", self.protocol, self.instance, self.identity, reason)
 
     async def start(self, config: bytes, allow: tuple[str, ...]) -> Binding:
         """Load the protocol, check its config and activate it. Raises like ``Lifecycle.start``."""
@@ -74,16 +87,35 @@ class Hosted:
             await self._life.reload(config)
             self.access = access_of(self._life.code, allow)
 
-    async def stop(self, *, delete: bool = False) -> None:
+    async def stop(self) -> None:
         """Deactivate it. What its code raises ends up in the log."""
         self.binding = None
-        await self._life.stop(delete=delete)
+        await self._life.stop()
 
 
-async def check_binding(context: BindingContext, config: bytes) -> None:
+async def check_binding(context: BindingContext, config: bytes, where: str = "") -> None:
     """Whether the protocol would start with this config, as far as can be told without starting it.
 
     Raises:
         ProtocolNotInstalled, InvalidConfig, HandlerFailed: as ``Hosted.start``.
     """
-    await check(context, config, partial(load, context.protocol))
+    await check(context, config, partial(load, context.protocol, where))
+
+
+async def delete_binding(context: BindingContext, config: bytes, where: str = "") -> None:
+    """Run the protocol's ``on_delete``. Raises like ``check_binding``."""
+    await delete(context, config, partial(load, context.protocol, where))
+
+
+def check_class(context: BindingContext, where: str) -> type[Protocol]:
+    """The protocol's class, if identities can be given it. ``context`` is that of no binding.
+
+    Raises:
+        ProtocolNotInstalled: as it says.
+        HandlerFailed: it cannot be loaded, or nothing can be called with it.
+    """
+    cls = load_class(context, partial(load, context.protocol, where))
+    code = cls.__new__(cls)  # handlers are bound methods: of an instance that was not made
+    code.context = context
+    handlers_of(context, code)
+    return cls

@@ -40,8 +40,6 @@ class Deactivate(Message, frozen=True, tag=301):
 
     protocol: str
     instance: str
-    delete: bool = False
-    """It is removed for good, workspace and all: tell its code."""
     grant: bytes = b""
     """As in ``Activate``."""
 
@@ -55,7 +53,7 @@ class BindingState(msgspec.Struct, frozen=True, gc=False):
     instance: str
     access: tuple[str, ...]
     state: str
-    """``serving``, ``starting`` or ``failed: …``."""
+    """``serving``, ``starting`` or ``failed: …``; a binding that was stopped is not listed."""
 
 
 class BindingStates(Message, frozen=True, tag=350):

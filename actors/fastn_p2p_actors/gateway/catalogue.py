@@ -1,0 +1,98 @@
+"""The protocols that are installed, each looked at in a process of its own: one that is broken, or hangs when it is
+imported, costs the others nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import EntryPoint
+from typing import Final
+
+from msgspec.structs import replace
+
+from fastn_p2p_client.errors import HandlerFailed, InvalidName, P2PError
+from fastn_p2p_client.limits import MAX_HEADER
+from fastn_p2p_client.messages import ListProtocols, ProtocolInfo, ProtocolList, encode
+from fastn_p2p_client.names import check_name
+
+from ..identity.aside import Describe, Description
+from ..protocols import entries
+from .aside import ask_aside
+from .desk import ASIDE_AT_ONCE, Desk
+
+__all__ = ["catalogue", "list_protocols"]
+
+_ROOM: Final = MAX_HEADER - 1024
+
+
+async def list_protocols(desk: Desk, _message: ListProtocols, _: bytes) -> ProtocolList:
+    return await catalogue(desk.turns_aside, desk.settings.memory)
+
+
+async def catalogue(turns: asyncio.Semaphore | None = None, memory: int = 0) -> ProtocolList:
+    """All that are installed here, by name.
+
+    Args:
+        turns: taken by each process. memory: bytes that each may have; 0 for no limit.
+    """
+    turns = turns or asyncio.Semaphore(ASIDE_AT_ONCE)
+    found: dict[str, EntryPoint] = {}
+    hidden: list[ProtocolInfo] = []
+    for entry in entries():
+        if entry.name not in found:
+            found[entry.name] = entry
+        elif (entry.value, _origin(entry)) != (found[entry.name].value, _origin(found[entry.name])):
+            name, version = _origin(found[entry.name])
+            hidden.append(_broken(entry, f"hidden by the protocol of the same name of {name} {version}"))
+    looked_at = await asyncio.gather(*(_look_at(entry, turns, memory) for entry in found.values()))
+    return _fitting(sorted([*looked_at, *hidden], key=lambda info: info.name))
+
+
+async def _look_at(entry: EntryPoint, turns: asyncio.Semaphore, memory: int) -> ProtocolInfo:
+    try:
+        check_name(entry.name, "a protocol")
+        description = await ask_aside(turns, memory, Describe(entry.name, entry.value), "", Description)
+    except InvalidName as error:
+        return _broken(entry, str(error))
+    except HandlerFailed as error:
+        return _broken(entry, error.reason)
+    except P2PError as error:
+        return _broken(entry, str(error))
+    if description is None:
+        return _broken(entry, "nothing is known about it")
+    return replace(
+        _broken(entry, ""),
+        description=description.text,
+        public=description.public,
+        requests=description.requests,
+        streams=description.streams,
+        config_schema=description.schema,
+    )
+
+
+def _broken(entry: EntryPoint, problem: str) -> ProtocolInfo:
+    distribution, version = _origin(entry)
+    return ProtocolInfo(
+        name=entry.name[:100], code=entry.value[:200], distribution=distribution, version=version, problem=problem
+    )
+
+
+def _origin(entry: EntryPoint) -> tuple[str, str]:
+    """Distribution and version."""
+    if entry.dist is None:
+        return "", ""
+    metadata = entry.dist.metadata  # of a damaged distribution, these fields may be missing
+    return str(metadata["Name"] or "")[:100], str(metadata["Version"] or "")[:100]
+
+
+def _fitting(protocols: list[ProtocolInfo]) -> ProtocolList:
+    """As many schemas as one message holds; the largest ones go first."""
+    reply = ProtocolList(protocols)
+    while len(encode(reply)) > _ROOM:
+        largest = max(protocols, key=lambda info: len(encode(info.config_schema)))
+        if not largest.config_schema:
+            break
+        where = protocols.index(largest)
+        protocols[where] = replace(largest, config_schema={"description": "too large to be shown here"})
+        if len(encode(protocols[where].config_schema)) >= len(encode(largest.config_schema)):
+            break
+    return reply

@@ -1,0 +1,101 @@
+"""The life of a binding between being added and being removed: checked, reloaded, stopped, started again."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.messages import CheckProtocol, ReloadProtocol, StartProtocol, StateReply, StopProtocol
+from fastn_p2p_client.names import check_name
+
+from ..store import BindingFile, IdentityFile
+from .aside import check_config
+from .bindings import activate, check_allowed, deactivate
+from .desk import Desk
+from .programs import let_go
+from .status import state_of
+
+__all__ = ["check_protocol", "reload_protocol", "start_protocol", "stop_protocol"]
+
+
+async def check_protocol(desk: Desk, message: CheckProtocol, _: bytes) -> StateReply:
+    """Reads the file afresh, and changes nothing: the identity's process is not asked."""
+    identity, record = _found(desk, message.identity, message.protocol, message.instance)
+    await _check(desk, identity, record)
+    return await _reply(desk, identity, record)
+
+
+async def reload_protocol(desk: Desk, message: ReloadProtocol, _: bytes) -> StateReply:
+    async with desk.alone_with(message.identity):
+        identity, record = _found(desk, message.identity, message.protocol, message.instance)
+        await _check(desk, identity, record)
+        if record.program:
+            await _tell_programs(desk, record)
+        elif await _is_up(desk, identity):
+            if record.stopped:
+                await deactivate(desk, identity.name, record.protocol, record.instance)
+            else:
+                await activate(desk, identity.name, record)
+        return await _reply(desk, identity, record)
+
+
+async def start_protocol(desk: Desk, message: StartProtocol, _: bytes) -> StateReply:
+    async with desk.alone_with(message.identity):
+        identity, record = _found(desk, message.identity, message.protocol, message.instance)
+        if (await _reply(desk, identity, record)).state == "serving":
+            return await _reply(desk, identity, record)
+        await _check(desk, identity, record)
+        record = replace(record, stopped=False)
+        desk.store.write_binding(identity.name, record)  # also where nothing changes: what it is blamed for is forgiven
+        if record.program:
+            await _tell_programs(desk, record)
+        elif await _is_up(desk, identity):
+            await activate(desk, identity.name, record)
+        elif identity.online:
+            await desk.supervisor.start(identity.name)
+        return await _reply(desk, identity, record)
+
+
+async def stop_protocol(desk: Desk, message: StopProtocol, _: bytes) -> StateReply:
+    async with desk.alone_with(message.identity):
+        identity, record = _found(desk, message.identity, message.protocol, message.instance)
+        if not record.stopped:
+            record = replace(record, stopped=True)
+            desk.store.write_binding(identity.name, record)
+        if record.program:
+            await _tell_programs(desk, record, identity.name)
+        elif await _is_up(desk, identity):
+            await deactivate(desk, identity.name, record.protocol, record.instance)
+        return await _reply(desk, identity, record)
+
+
+def _found(desk: Desk, name: str, protocol: str, instance: str) -> tuple[IdentityFile, BindingFile]:
+    """Raises IdentityNotFound, BindingNotFound, InvalidName, StorageDamaged."""
+    identity = desk.store.identity(check_name(name, "an identity"))
+    return identity, desk.store.binding(name, protocol, instance)
+
+
+async def _check(desk: Desk, identity: IdentityFile, record: BindingFile) -> None:
+    """Raises P2PError: what is wrong with it. Of what a program serves, only the program can say more."""
+    await check_allowed(desk, record.allow)
+    if not record.program:
+        await check_config(desk, identity, record)
+
+
+async def _tell_programs(desk: Desk, record: BindingFile, leaves: str = "") -> None:
+    """What the binding is now; those that serve it let go of it if ``leaves`` names the identity."""
+    desk.noticeboard.post()
+    if leaves:
+        await let_go(desk, leaves, record.protocol)
+
+
+async def _is_up(desk: Desk, identity: IdentityFile) -> bool:
+    return identity.online and await desk.supervisor.is_up(identity.name)
+
+
+async def _reply(desk: Desk, identity: IdentityFile, record: BindingFile) -> StateReply:
+    try:
+        up = await _is_up(desk, identity)
+    except P2PError:
+        up = False
+    return StateReply(await state_of(desk, identity.name, record, up))

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from ..options import AliasArgument, HomeOption, IdentityArgument, ProtocolArgument
+from ..terminal import say
+
+
+def run(
+    identity: IdentityArgument, protocol: ProtocolArgument, alias: AliasArgument = "default", home: HomeOption = None
+) -> None:
+    """Check the config of a protocol that an identity has.
+
+    Reads config.json as it is on disk, has the protocol look at it, and changes nothing. Works for identities that are
+    offline too.
+    """
+    from fastn_p2p_client.messages import CheckProtocol, StateReply
+
+    from ..asking import ask
+
+    state = ask(home, CheckProtocol(identity, protocol, alias), StateReply).state
+    say(f"the config of {protocol} ({alias}) of {identity} is good; state: {state}")

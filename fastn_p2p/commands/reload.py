@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from ..options import AliasArgument, HomeOption, IdentityArgument, ProtocolArgument
+from ..terminal import say
+
+
+def run(
+    identity: IdentityArgument, protocol: ProtocolArgument, alias: AliasArgument = "default", home: HomeOption = None
+) -> None:
+    """Have a protocol go on with a config that was edited.
+
+    Reads config.json again. When something is wrong with it, the protocol goes on with the config that it has.
+    """
+    from fastn_p2p_client.messages import ReloadProtocol, StateReply
+
+    from ..asking import ask
+
+    state = ask(home, ReloadProtocol(identity, protocol, alias), StateReply).state
+    if state == "serving":
+        say(f"{identity} goes on with the new config of {protocol} ({alias}); state: {state}")
+    else:
+        say(f"the new config of {protocol} ({alias}) of {identity} is good, for when it is served; state: {state}")

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from ..options import AliasArgument, HomeOption, IdentityArgument, ProtocolArgument
+from ..terminal import say
+
+
+def run(
+    identity: IdentityArgument, protocol: ProtocolArgument, alias: AliasArgument = "default", home: HomeOption = None
+) -> None:
+    """Stop serving a protocol, without taking it away.
+
+    It stays stopped, also after restarts, until `fastn-p2p start`. Nothing is deleted.
+    """
+    from fastn_p2p_client.messages import StateReply, StopProtocol
+
+    from ..asking import ask
+
+    state = ask(home, StopProtocol(identity, protocol, alias), StateReply).state
+    say(f"{identity} does not serve {protocol} ({alias}) any more; state: {state}")
