@@ -178,7 +178,7 @@ CASES: dict[str, Callable[[World], Case]] = {
     "a protocol that is not installed": lambda w: Case(
         add("Nope"),
         e.ProtocolNotInstalled(protocol="Nope", installed=["Conformance", "Echo", "FileTransfer", "Trial", "Tunnel"]),
-        "installed: Echo, ",
+        "installed: Conformance, Echo, ",
     ),
     "a protocol that is there already": lambda w: Case(
         add("Echo", "default"),
