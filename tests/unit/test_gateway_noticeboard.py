@@ -1,4 +1,4 @@
-"""Whoever removes something hears when the programs that serve it have let go, and waits for nobody who is not there."""
+"""Whoever removes something hears when the programs that serve it have let go, and waits for nobody who is away."""
 
 from __future__ import annotations
 
