@@ -22,7 +22,9 @@ Layout
 ``messages``    the client protocol; ``limits`` its numbers; ``names`` its rules for names
 ``protocol``    ``Protocol``: a class that serves, ``peer`` whom and ``call_context`` for how long; ``lifecycle`` is
                 what becomes of it; ``handlers``, ``threads``, ``binding``, ``dispatch`` and ``session_host`` bring
-                requests and sessions to it; ``testing`` is for tests of it
+                requests and sessions to it
+``testing``     for tests: ``memory`` serves a protocol without a daemon, ``conformance`` says what every way of serving
+                must do alike, both for a ``contact``
 ``mail``        mail for programs; ``owner`` finds out whose
 ``link``        what is asked of one process of the daemon, and how it ends; ``deadlines`` is under it
 ``dialler``     the connection of a link, made again whenever it ends; ``connection`` is one of them, ``zmtp``

@@ -47,7 +47,8 @@ class _Blocking:
 
     def __init__(self, server: _one.Server | _all.AllServer) -> None:
         self._serving = server
-        self._enough = threading.Event()
+        self._loop = background_loop()
+        self._enough = False  # no Event: a signal's handler may come while this thread holds its lock
         self.ready = threading.Event()
         """As that of the other one."""
         server.ready = _Ready(self.ready)
@@ -60,16 +61,16 @@ class _Blocking:
             KeyboardInterrupt: after Ctrl-C.
             DaemonNotRunning, P2PError: why it cannot be served.
         """
-        running = submit(self._serve())
+        running = submit(self._serve(), self._loop)
         try:
             self._await_end(running)
         finally:
-            self._enough.clear()
+            self._enough = False
 
     def close(self) -> None:
         """Have ``serve`` return, once what is in flight has ended; at once if it is called only then."""
-        self._enough.set()
-        background_loop().call_soon_threadsafe(self._serving.close)
+        self._enough = True
+        self._loop.call_soon_threadsafe(self._serving.close)
 
     def _await_end(self, running: Future[None]) -> None:
         try:
@@ -86,7 +87,7 @@ class _Blocking:
         serving = asyncio.get_running_loop().create_task(self._serving.serve())
         try:
             await asyncio.sleep(0)  # it has begun
-            if self._enough.is_set():
+            if self._enough:
                 self._serving.close()
             await asyncio.shield(serving)
         except asyncio.CancelledError:

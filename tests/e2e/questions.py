@@ -27,21 +27,27 @@ class Call:
     request: Any = field(default_factory=lambda: {"message": "hi"})
     identity: str | None = "alice"
     timeout: float = 10.0
+    command: str = ""
 
     def arguments(self) -> list[str]:
         identity = [] if self.identity is None else ["--as", self.identity]
-        return ["call", self.peer, self.protocol, self.instance, *identity, "--timeout", str(self.timeout)]
+        command = ["--command", self.command] if self.command else []
+        return ["call", self.peer, self.protocol, self.instance, *identity, *command, "--timeout", str(self.timeout)]
 
     def stdin(self) -> str | None:
         return json.dumps(self.request)
 
     def blocking(self, client: sync.Client) -> Any:
-        return client.call(self.identity, self.peer, self.protocol, self.instance, self.request, timeout=self.timeout)
+        return client.call(
+            self.identity, self.peer, self.protocol, self.instance, self.request,
+            command=self.command, timeout=self.timeout,
+        )  # fmt: skip
 
     async def awaiting(self, client: Client) -> Any:
         return await client.call(
-            self.identity, self.peer, self.protocol, self.instance, self.request, timeout=self.timeout
-        )
+            self.identity, self.peer, self.protocol, self.instance, self.request,
+            command=self.command, timeout=self.timeout,
+        )  # fmt: skip
 
 
 @dataclass

@@ -71,6 +71,16 @@ CASES: dict[str, Callable[[World], Case]] = {
         e.InstanceNotFound(peer=w.bob, protocol="Echo", instance="nope"),
         "no instance 'nope'",
     ),
+    "a command that the protocol does not have": lambda w: Case(
+        Call(w.bob, command="settings.nope"),
+        e.CommandNotFound(peer=w.bob, protocol="Echo", command="settings.nope"),
+        "no command 'settings.nope'",
+    ),
+    "what cannot be a command": lambda w: Case(
+        Call(w.bob, command="N" * 65),
+        e.InvalidName(name="N" * 65, what="a command", reason="it has 65 characters, the limit is 64"),
+        "cannot be the name of a command",
+    ),
     "a protocol that is not for us": lambda w: Case(
         Call(w.bob, "Echo", "private"), e.Denied(peer=w.bob, protocol="Echo", instance="private"), "--allow"
     ),

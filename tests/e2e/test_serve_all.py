@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -287,3 +291,54 @@ def test_the_blocking_twin_serves_until_another_thread_says_enough(world: World)
     assert sorted(replies) == [f"{number} for {world.alice}" for number in range(2)]
     server.close()
     server.serve()  # it was told so before, and has nothing to wait for
+
+
+PROGRAM = """
+import pathlib, signal, sys, time
+from fastn_p2p_client.sync import listen
+
+server = listen("bob")
+
+@server.handle_requests("Slow", access="everyone")
+def slow(path: str) -> str:
+    while not pathlib.Path(path).exists():
+        time.sleep(0.005)
+    return "finished"
+
+signal.signal(signal.SIGTERM, lambda number, frame: server.close())
+server.serve()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 0)])
+def test_a_signal_has_what_is_in_flight_finished(
+    world: World, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """Ctrl-C, and a signal of which the handler closes the server."""
+
+    def serving_now() -> list[int]:
+        bindings = [each for identity in world.two.status().identities for each in identity.bindings]
+        return [each.in_flight for each in bindings if each.protocol == "Slow"]
+
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM], env=world.two.env, stderr=subprocess.PIPE)
+    replies: list[Any] = []
+
+    def call() -> None:
+        with world.one.client() as client:
+            replies.append(client.call("alice", world.bob, "Slow", request=str(tmp_path / "go on")))
+
+    caller = threading.Thread(target=call)
+    try:
+        eventually(lambda: serving_now() == [0], "it serves")
+        caller.start()
+        eventually(lambda: serving_now() == [1], "it is at work")
+        program.send_signal(number)
+        eventually(lambda: serving_now() == [], "it takes no more")
+        (tmp_path / "go on").touch()
+        caller.join(10)
+        program.communicate(timeout=10)
+    finally:
+        program.kill()
+        program.communicate()
+    assert replies == ["finished"]
+    assert program.returncode == code

@@ -35,6 +35,8 @@ OFFLINE: Final = "offline"
 NOT_SERVING: Final = "not serving"
 STOPPED: Final = "stopped"
 WAITING: Final = "waiting for a program"
+_MAX_REASON: Final = 400
+"""Characters of what a program says about why it does not serve something."""
 
 T = TypeVar("T")
 
@@ -158,7 +160,7 @@ async def _states_of_missing(
 def _state_for_program(name: str, binding: BindingFile, failures: dict[tuple[str, str], str]) -> str:
     """Of one that no program serves."""
     reason = failures.get((binding.protocol, f"{name}/{binding.instance}"))
-    return WAITING if reason is None else f"failed: {reason}"
+    return WAITING if reason is None else f"failed: {reason[:_MAX_REASON]}"
 
 
 async def _describe(desk: Desk, name: str) -> BindingStates:
