@@ -11,7 +11,8 @@ The daemon holds the keys and the connections; this library needs pyzmq and msgs
 Layout
 ------
 
-``client``      ``Client``, ``call`` and ``connect``
+``client``      ``Client``, ``call`` and ``connect``; a call that may be sent again is a ``repetition`` here, and one of
+                the ``repeatable`` where it is served
 ``sync``        their blocking twins; ``sync_session`` has that of ``Session``, ``sync_server`` those of what serves,
                 ``background`` the thread that they use
 ``server``      ``listen`` and ``Server``: a program that serves as one identity; ``service`` is one run of it
