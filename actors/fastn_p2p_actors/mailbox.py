@@ -19,12 +19,13 @@ from typing import Final, TypeAlias
 
 from fastn_p2p_client.connection import Connection
 from fastn_p2p_client.errors import BadMessage, P2PError, PayloadTooLarge
-from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_CLIENTS, MAX_PAYLOAD
-from fastn_p2p_client.messages import Failure, encode
+from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_CLIENTS, MAX_HEADER, MAX_PAYLOAD
+from fastn_p2p_client.messages import Failure, Long, encode
 from fastn_p2p_client.zmtp import FRAMES, Payload
 
 __all__ = ["Mailbox", "Sender", "refusal"]
 
+_LONG: Final = encode(Long())
 _CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
 _ACCEPTED_AT_ONCE: Final = 64
@@ -140,11 +141,14 @@ class Mailbox:
     ) -> bool:
         """Send one message; False when the peer is gone or too much waits for it (then nothing was sent).
 
-        A large payload that is no ``bytes`` must stay as it is until it has left.
+        A large payload that is no ``bytes`` must stay as it is until it has left. An answer without a payload may be as
+        long as one.
 
         Args:
             credited: the peer has granted credit for it, which is its own bound: the queue's does not count.
         """
+        if len(header) > MAX_HEADER and not payload:
+            header, payload = _LONG, header
         return sender.connection.send(correlation, header, payload, credited)
 
     # ── letting in ───────────────────────────────────────────────────────────────────────────────

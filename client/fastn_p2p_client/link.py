@@ -17,7 +17,7 @@ from .deadlines import Deadlines
 from .dialler import Dialler
 from .errors import BadMessage, ConnectionLost, DaemonBusy, DeadlineExceeded, Overloaded, P2PError, PayloadTooLarge
 from .limits import MAX_PAYLOAD, SEND_QUEUE
-from .messages import UNDECODABLE, Cancel, encode
+from .messages import UNDECODABLE, Cancel, Long, encode
 from .zmtp import OnMessage, Payload
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Link", "decode_answer"]
 
 _CANCEL: Final = encode(Cancel())
+_LONG: Final = encode(Long())
 _MAX_ID: Final = 0x7FFFFFFFFFFFFFFF
 """The highest bit is set in the ids that the other end chooses for what it asks of us."""
 
@@ -179,6 +180,8 @@ class Link:
         found = self._pending.pop(correlation, None)
         if found is not None:
             self._deadlines.discard(correlation)
+            if header == _LONG:
+                header, payload = payload, b""
             if not found[0].done():
                 found[0].set_result(Answer(header, payload))
         elif self._on_message is not None:

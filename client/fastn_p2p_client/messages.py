@@ -63,6 +63,7 @@ __all__ = [
     "ListIdentities",
     "ListPeers",
     "ListProtocols",
+    "Long",
     "Message",
     "Offer",
     "Open",
@@ -133,6 +134,10 @@ class Cancel(Message, frozen=True, tag=1):
 
 class Done(Message, frozen=True, tag=2):
     """It is done; there is nothing to tell."""
+
+
+class Long(Message, frozen=True, tag=3):
+    """The answer is too long for a header: it is the payload."""
 
 
 # ── control: program → gateway ───────────────────────────────────────────────────────────────────
@@ -743,6 +748,7 @@ ControlReply: TypeAlias = (
     | BindingList
     | BindingReply
     | Done
+    | Long
     | Failure
 )
 """What the gateway answers."""
@@ -778,6 +784,7 @@ DataReply: TypeAlias = (
     | ApplicationFailure
     | Failure
     | Done
+    | Long
     | Deliver
     | Cancel
     | Offer

@@ -10,6 +10,7 @@ export const Tag = {
   Failure: 0,
   Cancel: 1,
   Done: 2,
+  Long: 3,
   Hello: 10,
   Register: 22,
   Call: 60,
@@ -144,6 +145,7 @@ export class Connection {
       const take = (tag, fields, payload) => {
         this.detach(id);
         try {
+          if (tag === Tag.Long) [[tag, ...fields], payload] = [unpack(payload), NOTHING];
           if (tag === Tag.Failure) throw P2PError.from(...fields);
           if (tag === Tag.ApplicationFailure) throw new ApplicationError(...fields, unpack(payload));
           resolve(accept({ tag, fields, payload }, id));

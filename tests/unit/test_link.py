@@ -10,14 +10,16 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 import pytest
 import uvloop
 import zmq
 
 from fastn_p2p_actors.mailbox import Mailbox, Sender
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, Overloaded
-from fastn_p2p_client.link import Link
-from fastn_p2p_client.messages import GetStatus, encode
+from fastn_p2p_client.limits import MAX_HEADER
+from fastn_p2p_client.link import Link, decode_answer
+from fastn_p2p_client.messages import GetStatus, TicketText, encode
 from fastn_p2p_client.zmtp import GREETING, ready
 from fastn_p2p_client.zmtp import encode as encode_frames
 
@@ -78,6 +80,29 @@ def test_against_a_router_of_libzmq(tmp_path: Path, run: Run) -> None:
     finally:
         router.close(0)
         context.term()
+
+
+@pytest.mark.parametrize("size", [MAX_HEADER - 100, MAX_HEADER + 1, 3_000_000])
+def test_an_answer_may_be_longer_than_a_header(tmp_path: Path, run: Run, size: int) -> None:
+    """As the status of a daemon with hundreds of identities is."""
+    path = tmp_path / "m.sock"
+    said = TicketText("x" * size)
+
+    async def scenario() -> None:
+        def answer(sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
+            mailbox.send(sender, correlation, encode(said))
+
+        mailbox = Mailbox(path, answer)
+        mailbox.open()
+        link = Link(path, "mailbox")
+        link.open()
+        assert (
+            decode_answer(msgspec.msgpack.Decoder(TicketText), (await link.ask(GetStatus(), timeout=5)).header) == said
+        )
+        link.close()
+        mailbox.close()
+
+    run(scenario())
 
 
 def test_dealer_of_libzmq_against_a_mailbox(tmp_path: Path, run: Run) -> None:

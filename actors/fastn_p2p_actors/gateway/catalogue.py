@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import asyncio
 from importlib.metadata import EntryPoint
-from typing import Final
 
 from msgspec.structs import replace
 
 from fastn_p2p_client.errors import HandlerFailed, InvalidName, P2PError
-from fastn_p2p_client.limits import MAX_HEADER
-from fastn_p2p_client.messages import ListProtocols, ProtocolInfo, ProtocolList, encode
+from fastn_p2p_client.messages import ListProtocols, ProtocolInfo, ProtocolList
 from fastn_p2p_client.names import check_name
 
 from ..identity.aside import Describe, Description
@@ -20,8 +18,6 @@ from .aside import ask_aside
 from .desk import ASIDE_AT_ONCE, Desk
 
 __all__ = ["catalogue", "list_protocols"]
-
-_ROOM: Final = MAX_HEADER - 1024
 
 
 async def list_protocols(desk: Desk, _message: ListProtocols, _: bytes) -> ProtocolList:
@@ -44,7 +40,7 @@ async def catalogue(turns: asyncio.Semaphore | None = None, memory: int = 0) -> 
             name, version = _origin(found[entry.name])
             hidden.append(_broken(entry, f"hidden by the protocol of the same name of {name} {version}"))
     looked_at = await asyncio.gather(*(_look_at(entry, turns, memory) for entry in found.values()))
-    return _fitting(sorted([*looked_at, *hidden], key=lambda info: info.name))
+    return ProtocolList(sorted([*looked_at, *hidden], key=lambda info: info.name))
 
 
 async def _look_at(entry: EntryPoint, turns: asyncio.Semaphore, memory: int) -> ProtocolInfo:
@@ -82,17 +78,3 @@ def _origin(entry: EntryPoint) -> tuple[str, str]:
         return "", ""
     metadata = entry.dist.metadata  # of a damaged distribution, these fields may be missing
     return str(metadata["Name"] or "")[:100], str(metadata["Version"] or "")[:100]
-
-
-def _fitting(protocols: list[ProtocolInfo]) -> ProtocolList:
-    """As many schemas as one message holds; the largest ones go first."""
-    reply = ProtocolList(protocols)
-    while len(encode(reply)) > _ROOM:
-        largest = max(protocols, key=lambda info: len(encode(info.config_schema)))
-        if not largest.config_schema:
-            break
-        where = protocols.index(largest)
-        protocols[where] = replace(largest, config_schema={"description": "too large to be shown here"})
-        if len(encode(protocols[where].config_schema)) >= len(encode(largest.config_schema)):
-            break
-    return reply
