@@ -34,7 +34,9 @@ Answer = m.Accepted | m.Listing | m.Mail | m.Count | m.OutboxListing | m.OutboxE
 
 
 class Mail(Protocol):
-    """The owner, who calls as the identity itself, sends and reads; whom the access list admits may deliver.
+    """A mailbox, and an outbox that loses nothing.
+
+    The owner, who calls as the identity itself, sends and reads; whom the access list admits may deliver.
 
     Raises (as application errors):
         NotOwner: only the identity itself reads and sends.
