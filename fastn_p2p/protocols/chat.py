@@ -56,7 +56,8 @@ _shown: Final = msgspec.msgpack.Decoder(Shown)
 class Chat(Protocol):
     """Conversations that both sides keep, and that go on whoever is away meanwhile.
 
-    What is said is in ``chat.messages``. Only for peers, unless added otherwise; a peer uses its alias of the same name.
+    What is said is in ``chat.messages``. Only for peers, unless added otherwise; a peer uses its alias of the same
+    name.
 
     Raises (as application errors): ``NotOwner``: that only the identity itself may ask. ``TooManyWaiting``,
     ``TooManyPeers``, ``TooManySessions``: a limit is reached. ``NoConversation``: with oneself there is none.
