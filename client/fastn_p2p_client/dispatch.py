@@ -24,6 +24,7 @@ delivered it is gone.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -224,7 +225,9 @@ class Dispatcher:
         if TRACING:
             mark("5 handler: answer")
         if self._is_awaited(key):
-            del self._running[key]
+            seconds = self._running.pop(key).seconds
+            if time.monotonic() >= deadline:  # a handler may know it a moment before the timer does
+                header, answer = failure(DeadlineExceeded(seconds=seconds))
             self._deadlines.discard(key)
             binding.in_flight -= 1
             if message.call_id:

@@ -49,7 +49,9 @@ def test_a_program_s_binding_lives(daemon: Daemon) -> None:
     try:
         eventually(is_served, "it is served")
         assert said() == "tick"
-        assert "Clock (default): served by 1 program" in daemon.cli("status").stdout
+        (binding,) = [each for each in daemon.status().identities[0].bindings if each.protocol == "Clock"]
+        assert (binding.state, binding.programs) == ("serving", 1)
+        assert "programs" in daemon.cli("status").stdout
         assert daemon.cli("stop", "alice", "Clock").stderr.endswith("state: stopped\n")
         with pytest.raises(ProtocolNotFound):
             said()

@@ -275,6 +275,9 @@ def test_protocol_code_cannot_give_the_supervisor_orders(unchanged: Daemon) -> N
 )
 def test_garbage_on_the_leash_costs_the_process_that_sent_it_and_nothing_else(shared: Daemon, garbage: bytes) -> None:
     """Also when it dies right afterwards: it is started again."""
+    with shared.client() as client:  # without what is remembered of the deaths that it has caused
+        client.control(m.StopProtocol("bob", "Hostile", "default"))
+        client.control(m.StartProtocol("bob", "Hostile", "default"))
     before = pids(shared)
     bob = before.pop("identity-bob")
     with suppress(P2PError):  # it is ended before it can answer
