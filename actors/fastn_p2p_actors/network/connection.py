@@ -66,6 +66,8 @@ log = logging.getLogger(__name__)
 
 _READ_SMALL: Final = 16 * 1024
 _READ_LARGE: Final = 256 * 1024
+_BURST: Final = 32
+"""Frames after which those who get them may begin, while the rest is being read."""
 _MAX_QUEUED: Final = 64 * 1024 * 1024
 """Bytes that wait for a peer that does not read; above it requests, and then replies, end with ``Overloaded``.
 Above twice as much, the peer reads not even that, and is left."""
@@ -470,10 +472,12 @@ class PeerConnection:
                 self.count(0, len(data))
                 if TRACING:
                     mark("3 network: read from QUIC")
-                for message, payload in reader.feed(data):
+                for number, (message, payload) in enumerate(reader.feed(data), 1):
                     if not self.remote_process and type(message) is not WireHello:
                         raise BadMessage(reason="the first frame is no hello")
                     self.handle(message, payload)
+                    if number % _BURST == 0:
+                        await asyncio.sleep(0)
         except (BadMessage, PayloadTooLarge) as error:
             log.warning("closing the connection to %s: %s", self.name, error)
             self.close(CLOSE_PROTOCOL_ERROR, error.code)
