@@ -24,6 +24,9 @@ _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 """Seconds between two attempts; each pause is twice the one before, less a random part of up to one half."""
 
+_WORTH_IT: Final = 0.05
+"""Seconds that must be left for another attempt: with less, the last answer says more."""
+
 _PASSING: Final = (ConnectionLost, IdentityOffline, InstanceNotFound, NoIdentityOnline, ProtocolNotFound)
 """Beside what is retryable, what may be said while a process is being started again, on either side."""
 
@@ -60,7 +63,7 @@ class Repetition:
         self.attempt += 1
         pause = _random.uniform(self._pause / 2, self._pause)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        if asyncio.get_running_loop().time() + pause >= self._deadline:
+        if asyncio.get_running_loop().time() + pause + _WORTH_IT >= self._deadline:
             if self._lost:
                 raise DeadlineExceeded(seconds=self._timeout) from error
             raise error

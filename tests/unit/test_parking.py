@@ -41,7 +41,7 @@ class Counter:
         self.said: list[tuple[object, Message]] = []
         self.registry, self.parking = Registry(), Parking()
         everything: Any = self
-        requests = Requests(everything, self.registry, everything, self.parking)
+        requests = Requests(everything, self.registry, everything, self.parking, everything)
         self.calls = Calls(everything, self.registry, everything, requests, self.parking)
         self.sessions = Sessions(everything, self.registry, everything, everything, self.parking)
         self.alice = OnlineIdentity("alice", PublicKey(bytes(ALICE)), self.server)

@@ -12,6 +12,7 @@ Layout
 ``presence``        delegations and records of the identities that are online, renewed in time
 ``address_book``    peers by name; ``host_directory`` and ``resolvers`` find the others
 ``pool``            one ``connection`` to each daemon; ``neighbours`` finds them again after a crash
+``returning``       programs that served when an earlier process of ours ended
 ``standing``        who talks with whom in sessions, and what takes away the right to go on
 ``manners``         what sessions leave to calls
 ``peer_sessions``   the sessions over one connection, ``peer_streams`` until they are open; ``bulk``: large payloads

@@ -81,6 +81,7 @@ from .pool import Pool
 from .presence import Presence
 from .registry import OnlineIdentity, Registry
 from .requests import Requests
+from .returning import Returning
 from .routes import Routes
 from .sessions import Sessions, is_ours
 from .vault_client import VaultClient
@@ -123,7 +124,8 @@ class Network:
         self._hosts.open()
         self.parking = Parking()
         self.routes = Routes(self.book, [self.book, self._hosts], self._wall)
-        self.requests = Requests(self.mailbox, self.registry, self.book, self.parking)
+        self._returning = Returning(home.path / "run" / "programs.json")
+        self.requests = Requests(self.mailbox, self.registry, self.book, self.parking, self._returning)
         self.calls = Calls(self.mailbox, self.registry, self.routes, self.requests, self.parking)
         self.sessions = Sessions(self.mailbox, self.registry, self.routes, self.book, self.parking)
         self.pool = self.routes.pool = Pool(self.endpoint, self, wall=self._wall)
@@ -153,6 +155,7 @@ class Network:
         for task in self._tasks:
             task.cancel()
         self._neighbours.close()
+        self._returning.close()
         await self.endpoint.close()
         self.mailbox.close()
         self._vault.close()
@@ -229,6 +232,7 @@ class Network:
         self._managers.discard(sender)
         if self.registry.gone(sender):
             self.parking.unsettled()
+            self._returning.serve(self.registry.programs())
         self.calls.on_sender_gone(sender)
         self.requests.on_sender_gone(sender)
         self.sessions.on_sender_gone(sender)
@@ -265,6 +269,7 @@ class Network:
         if isinstance(message, Withdraw):
             if not self.registry.withdraw(message.identity, message.protocol, message.instance, sender):
                 self._announced(message.identity, sender)
+            self._returning.serve(self.registry.programs())
             return Done()
         if isinstance(message, Conclude):
             identity = self._announced(message.identity, sender)
@@ -287,6 +292,7 @@ class Network:
         subject = program_subject(message.identity, message.protocol, message.instance)
         if self.presence.grant_is_for(subject, message.grant):
             self.registry.serve_by_program(message.identity, message.protocol, message.instance, access, sender, limit)
+            self._returning.serve(self.registry.programs())
         else:
             self.presence.check_grant(message.identity, message.grant)
 

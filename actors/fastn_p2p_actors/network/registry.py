@@ -22,6 +22,7 @@ from fastn_p2p_client.messages import BindingStatus
 
 from ..mailbox import Sender
 from .access import AccessList
+from .returning import Program
 
 __all__ = ["Binding", "OnlineIdentity", "Registry", "Server"]
 
@@ -244,6 +245,11 @@ class Registry:
         if identity is not None:
             self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
         self._programs[sender, name, protocol, instance] = access, limit
+
+    def programs(self) -> Iterator[Program]:
+        """Those that serve, whether the identity is online or not."""
+        for sender, identity, protocol, instance in self._programs:
+            yield Program(sender.pid, identity, protocol, instance)
 
     def _new_binding(self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList) -> Binding:
         binding = Binding(identity, protocol, instance, access)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from .address_book import AddressBook
 from .connection import PeerConnection
 from .parking import Parking
 from .registry import Binding, Registry, Server
+from .returning import Returning
 from .way import Way
 from .wire import WireFailure, WireRefusal, WireReply, WireRequest
 
@@ -132,12 +134,15 @@ class _Parked:
 class Requests:
     """What is being served at the moment."""
 
-    def __init__(self, mailbox: Mailbox, registry: Registry, book: AddressBook, parking: Parking) -> None:
+    def __init__(
+        self, mailbox: Mailbox, registry: Registry, book: AddressBook, parking: Parking, returning: Returning
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._mailbox = mailbox
         self._registry = registry
         self._book = book
         self._parking = parking
+        self._returning = returning
         self._deadlines: Deadlines[Served] = Deadlines(self._loop, self._expire)
         self._next_number = 0
         self._served: dict[bytes, Served] = {}
@@ -226,8 +231,8 @@ class Requests:
             known = binding.other_than(served.asked)
             if known is not None:
                 server = known
-            elif not server.hosted and self._parking.may_park():
-                self._wait(served)  # for a program that may have had it, and has lost an earlier one of us
+            elif self._returning.awaits(binding.identity.name, protocol, instance):
+                self._wait(served, self._returning.park)
                 return
             else:
                 attempt = 0
@@ -262,8 +267,8 @@ class Requests:
         self._served[correlation] = served
         self._deadlines.add(served, served.expires)
 
-    def _wait(self, served: Served) -> None:
-        """Give it another turn at the next registration."""
+    def _wait(self, served: Served, park: Callable[[Callable[[], None]], None]) -> None:
+        """Give it another turn when something has changed."""
 
         def again() -> None:
             if not served.over:
@@ -272,7 +277,7 @@ class Requests:
                 else:
                     self._fail(served, DeadlineExceeded(seconds=round(served.seconds, 3)))
 
-        self._parking.park(again)
+        park(again)
 
     def _left(self, served: Served) -> int:
         return max(1, int((served.expires - self._loop.time()) * 1000))
@@ -323,7 +328,7 @@ class Requests:
             if not request.call_id:
                 self._fail(served, ConnectionLost(what=f"the process that serves {request.protocol}"))
             elif self._parking.may_park() and not self._serves(served):
-                self._wait(served)
+                self._wait(served, self._parking.park)
             else:
                 self._hand_over(served)
 

@@ -1,0 +1,134 @@
+"""Programs that served when an earlier process of ours ended, and are expected back.
+
+A call that is sent again may have been executed by one of them. Until they have said so, or have ended, it is not given
+to another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from fastn_p2p_client.messages import UNDECODABLE
+
+__all__ = ["Program", "Returning"]
+
+log = logging.getLogger(__name__)
+
+_PATIENCE: Final = 10.0
+"""Seconds after our start in which they are waited for."""
+_LOOK_EVERY: Final = 0.1
+"""Seconds between two looks at whether those that are waited for live."""
+
+
+class Program(NamedTuple):
+    """A process, and one binding that it serves."""
+
+    pid: int
+    identity: str
+    protocol: str
+    instance: str
+
+
+class _Known(msgspec.Struct, frozen=True, array_like=True):
+    program: Program
+    started: int
+    """When the process was started: another one may have its pid by now."""
+    times: int = 1
+    """How many connections of the process serve the binding."""
+
+
+class Returning:
+    """Kept in one file of the runtime directory, which is there as long as programs serve."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + _PATIENCE
+        self._missing = {each.program: each for each in _read(path)}
+        self._waiting: list[Callable[[], None]] = []
+        self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def close(self) -> None:
+        """We end: who serves now is who is expected back."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def serve(self, programs: Iterable[Program]) -> None:
+        """These do now."""
+        if self._closed:
+            return
+        serving = Counter(programs)
+        came = [known for known in self._missing.values() if serving[known.program] >= known.times]
+        for known in came:
+            del self._missing[known.program]
+        now = [_Known(program, _started(program.pid) or 0, times) for program, times in serving.items()]
+        self._save(
+            [*now, *(known for known in self._missing.values() if known.program not in serving and _lives(known))]
+        )
+        if came:
+            self._go_on()
+
+    def awaits(self, identity: str, protocol: str, instance: str) -> bool:
+        """Whether somebody is still missing who served this binding."""
+        if not self._missing:
+            return False
+        if self._loop.time() >= self._until:
+            self._missing.clear()
+            return False
+        return any(
+            known.program[1:] == (identity, protocol, instance) and _lives(known) for known in self._missing.values()
+        )
+
+    def park(self, again: Callable[[], None]) -> None:
+        """Call ``again`` when somebody has come back, or soon: somebody may have ended."""
+        self._waiting.append(again)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_LOOK_EVERY, self._go_on)
+
+    def _go_on(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = self._waiting, []
+        for again in waiting:
+            again()
+
+    def _save(self, known: list[_Known]) -> None:
+        try:
+            if not known:
+                self._path.unlink(missing_ok=True)
+                return
+            temporary = self._path.with_suffix(".tmp")
+            temporary.write_bytes(msgspec.json.encode(known))  # the next moment may be our last, but not the machine's
+            temporary.replace(self._path)
+        except OSError as error:
+            log.warning("which programs serve cannot be noted: %s", error)
+
+
+def _read(path: Path) -> list[_Known]:
+    with contextlib.suppress(OSError, *UNDECODABLE):
+        known = msgspec.json.decode(path.read_bytes(), type=list[_Known])
+        return [each for each in known if _lives(each)]
+    return []
+
+
+def _lives(known: _Known) -> bool:
+    return _started(known.program.pid) == known.started
+
+
+def _started(pid: int) -> int | None:
+    """When a process was started, in clock ticks since boot (proc_pid_stat(5), field 22); None when there is none."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
