@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -15,8 +16,15 @@ from tests.harness import Daemon
 
 from .chronicle import fork_server
 
-__all__ = ["Reaper"]
+__all__ = ["DISTURBANCE", "Reaper"]
 
+_BEAT: Final = 0.2
+"""Seconds between two kills."""
+_SPELL: Final = 4.5
+"""Seconds of kills before both daemons are restarted, and after each restart."""
+_SPELLS: Final = 3
+DISTURBANCE: Final = _SPELLS * _SPELL
+"""Seconds that ``disturb`` takes at least."""
 _CORE: Final = ("vault", "network", "gateway")
 _FORK_SERVER: Final = "fork server"
 _MOST: Final = 4
@@ -46,6 +54,32 @@ class Reaper:
         self._killed: defaultdict[_Victim, deque[float]] = defaultdict(lambda: deque(maxlen=_MOST))
         self.kills: Counter[str] = Counter()
         self.spared: set[str] = set()
+
+    async def disturb(self) -> None:
+        """Kill without a pause, for three spells; between them both daemons are restarted, one after the other."""
+
+        async def strike() -> None:
+            while True:
+                began = time.monotonic()
+                self.strike()
+                await asyncio.sleep(max(0.0, began + _BEAT - time.monotonic()))
+
+        striking = asyncio.create_task(strike())
+        try:
+            for spell in range(_SPELLS):
+                if spell:
+                    for side in self._chance.sample(sorted(self._sides), len(self._sides)):
+                        await self._restart(side)
+                await asyncio.sleep(_SPELL)
+        finally:
+            striking.cancel()
+
+    async def _restart(self, side: str) -> None:
+        self.spared.add(side)
+        await asyncio.to_thread(self._sides[side].stop)
+        await asyncio.to_thread(self._sides[side].start)
+        self.forget(side)
+        self.spared.discard(side)
 
     def strike(self) -> None:
         """Kill one process, if there is one that may die."""

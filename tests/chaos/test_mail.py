@@ -112,34 +112,6 @@ def _letter(id: str, chance: random.Random) -> Letter:
     return Letter(f"letter {id}", "".join(chance.choices("abc äö\n\0", k=size)), attachments)
 
 
-async def _restart(side: str, daemon: Daemon, reaper: Reaper) -> None:
-    reaper.spared.add(side)
-    await asyncio.to_thread(daemon.stop)
-    await asyncio.to_thread(daemon.start)
-    reaper.forget(side)
-    reaper.spared.discard(side)
-
-
-async def _disturb(sides: dict[str, Daemon], reaper: Reaper, chance: random.Random) -> None:
-    """Kills without a pause, for three spells; between them both daemons are restarted, one after the other."""
-
-    async def strike() -> None:
-        while True:
-            began = time.monotonic()
-            reaper.strike()
-            await asyncio.sleep(max(0.0, began + BEAT - time.monotonic()))
-
-    striking = asyncio.create_task(strike())
-    try:
-        for spell in range(3):
-            if spell:
-                for side in chance.sample(sorted(sides), 2):
-                    await _restart(side, sides[side], reaper)
-            await asyncio.sleep(SPELL)
-    finally:
-        striking.cancel()
-
-
 @pytest.mark.timeout(120)
 def test_two_thousand_mails_while_processes_are_killed(couple: Couple) -> None:
     seed = int(os.environ.get("FASTN_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
@@ -153,7 +125,7 @@ def test_two_thousand_mails_while_processes_are_killed(couple: Couple) -> None:
 
     async def main() -> None:
         began = time.monotonic()
-        disturbing = asyncio.create_task(_disturb(sides, reaper, chance))
+        disturbing = asyncio.create_task(reaper.disturb())
         await asyncio.gather(alice.send_all(), bob.send_all(), disturbing)
         disturbed = time.monotonic()
         assert len(reaper.kills) == 10, "no process was spared"

@@ -18,17 +18,13 @@ import pytest
 
 from fastn_p2p_client import Client
 from tests.chaos.conftest import Couple
-from tests.chaos.reaper import Reaper
-from tests.harness import Daemon, eventually
+from tests.chaos.reaper import DISTURBANCE, Reaper
+from tests.harness import eventually
 
 CALLS: Final = 20_000
 LANES: Final = 64
 """Calls in flight."""
-BEAT: Final = 0.2
-"""Seconds between two kills."""
-SPELL: Final = 4.5
-"""Seconds of kills before both daemons are restarted, and after each of the two restarts."""
-PACE: Final = 3 * SPELL * LANES / CALLS
+PACE: Final = DISTURBANCE * LANES / CALLS
 """Seconds that a lane takes for a call, so that there are calls through all of it."""
 
 PROGRAM: Final = """
@@ -67,34 +63,6 @@ def programs(couple: Couple, tmp_path: Path) -> Iterator[list[Path]]:
         yield effects
 
 
-async def restart(side: str, daemon: Daemon, reaper: Reaper) -> None:
-    reaper.spared.add(side)
-    await asyncio.to_thread(daemon.stop)
-    await asyncio.to_thread(daemon.start)
-    reaper.forget(side)
-    reaper.spared.discard(side)
-
-
-async def disturb(sides: dict[str, Daemon], reaper: Reaper, chance: random.Random) -> None:
-    """Kills without a pause, for three spells; between them both daemons are restarted, one after the other."""
-
-    async def strike() -> None:
-        while True:
-            began = time.monotonic()
-            reaper.strike()
-            await asyncio.sleep(max(0.0, began + BEAT - time.monotonic()))
-
-    striking = asyncio.create_task(strike())
-    try:
-        for spell in range(3):
-            if spell:
-                for side in chance.sample(sorted(sides), 2):
-                    await restart(side, sides[side], reaper)
-            await asyncio.sleep(SPELL)
-    finally:
-        striking.cancel()
-
-
 @pytest.mark.timeout(150)
 def test_twenty_thousand_calls_while_processes_are_killed(couple: Couple, programs: list[Path]) -> None:
     seed = int(os.environ.get("FASTN_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
@@ -114,7 +82,7 @@ def test_twenty_thousand_calls_while_processes_are_killed(couple: Couple, progra
 
     async def main() -> None:
         async with Client(couple.alice.home) as client:
-            disturbing = asyncio.create_task(disturb(sides, reaper, chance))
+            disturbing = asyncio.create_task(reaper.disturb())
             await asyncio.gather(*(lane(client, range(first, CALLS, LANES)) for first in range(LANES)), disturbing)
 
     asyncio.run(main())

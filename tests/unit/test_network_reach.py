@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.credentials import CLOCK_SKEW, Delegation, PeerRecord, read_record
-from fastn_p2p_actors.network import connection as connection_module
+from fastn_p2p_actors.network import introducing
 from fastn_p2p_actors.network import routes as routes_module
 from fastn_p2p_actors.network.address_book import AddressBook
 from fastn_p2p_actors.network.connection import Conversation, PeerConnection
@@ -353,7 +353,7 @@ def test_what_was_asked_for_in_vain_is_shown_once_when_it_comes_online() -> None
 
 
 def test_of_too_many_that_are_asked_for_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "_MAX_WANTS", 2)
+    monkeypatch.setattr(introducing, "_MAX_WANTS", 2)
     first, second, third = (bytes([number]) * 32 for number in range(3))
 
     async def main() -> None:

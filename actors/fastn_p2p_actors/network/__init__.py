@@ -17,7 +17,7 @@ Layout
 ``manners``         what sessions leave to calls
 ``peer_sessions``   the sessions over one connection, ``peer_streams`` until they are open; ``bulk``: large payloads
 ``way``             how the other end of a connection is reached
-``introductions``   who speaks through the other end of a connection
+``introductions``   who speaks through the other end of a connection; ``introducing`` shows it, and asks for it
 ``intake``          the memory that large payloads of all peers may take
 ``wire``            the messages between daemons
 ``endpoint``        iroh; ``iroh_binding`` repairs its Python

@@ -16,12 +16,10 @@ from iroh.iroh_ffi import IrohError
 from fastn_p2p_client.errors import (
     BadMessage,
     ConnectionLost,
-    CredentialError,
     Overloaded,
     P2PError,
     PayloadTooLarge,
 )
-from fastn_p2p_client.keys import KEY_BYTES
 from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALLS_PER_PEER, MAX_NAME, MAX_SESSIONS_PER_PEER
 from fastn_p2p_client.messages import UNKNOWN, Call, ConnectionStatus
 from fastn_p2p_client.trace import TRACING, mark
@@ -29,6 +27,7 @@ from fastn_p2p_client.trace import TRACING, mark
 from ..credentials import Delegation
 from .bulk import MAX_BULK_STREAMS, Bulk
 from .intake import Intake
+from .introducing import Introducing
 from .introductions import Introductions
 from .manners import Manners
 from .peer_sessions import PeerSessions
@@ -73,10 +72,6 @@ _MAX_QUEUED: Final = 64 * 1024 * 1024
 Above twice as much, the peer reads not even that, and is left."""
 _CHANNEL_PRIORITY: Final = 1
 """Of QUIC's streams, whose default is 0: what is said on the channel leaves before what sessions have queued."""
-_MAX_INTRODUCED: Final = 4096
-"""Delegations that are remembered as verified."""
-_MAX_WANTS: Final = 1024
-"""Identities that the other side has asked for and that are not online here; the oldest is forgotten for one more."""
 _FRAME_COST: Final = 64
 """Bytes of memory that a queued frame takes beside its own."""
 _MAX_STREAMS: Final = MAX_SESSIONS_PER_PEER * 5 // 4
@@ -144,7 +139,6 @@ class PeerConnection:
         self._loop = asyncio.get_running_loop()
         self._raw = raw
         self._owner = owner
-        self._wall = wall
         self.outgoing = outgoing
         self.endpoint = bytes(raw.remote_id().to_bytes())
         self.remote_process = b""
@@ -164,12 +158,7 @@ class PeerConnection:
         """Those that it took back before they came: a large one travels on a stream of its own. The owner's."""
         self.introductions = Introductions()
         """Who speaks through the other endpoint."""
-        self._introduced: dict[bytes, bytes] = {}
-        """Whose they are, of delegations that have been verified here: sessions show them each time."""
-        self._shown: dict[bytes, bytes] = {}
-        self._wanted: dict[bytes, asyncio.Future[None]] = {}
-        self._asked_for: dict[bytes, None] = {}
-        """What the other side wanted to be shown and could not be shown yet."""
+        self._introducing = Introducing(self, self.introductions, wall)
         self._next_number = 0
         self._out: list[bytes] = []
         self._queued = 0
@@ -269,10 +258,7 @@ class PeerConnection:
                 timer.cancel()
         if not self.ready.done():
             self.ready.set_exception(ConnectionLost(what=f"the connection ({reason})"))
-        wanted, self._wanted = self._wanted, {}
-        for future in wanted.values():
-            if not future.done():
-                future.set_exception(ConnectionLost(what=f"the connection ({reason})"))
+        self._introducing.lost(reason)
         pending, self.pending = self.pending, {}
         for call in pending.values():
             call.on_failure(ConnectionLost(what="the connection to the peer"))
@@ -309,9 +295,7 @@ class PeerConnection:
         )  # fmt: skip
         if len(payload) > BULK_THRESHOLD:
             self._check_queue()
-            introduction = self._owner.introduction_for(source)
-            first = b"" if introduction is None else frame(WireIntroduce(introduction))
-            self._bulk.send(first + request)
+            self._bulk.send(self._introducing.frame_for(source) + request)
             self.expect()
         else:
             self.ask(source, request)
@@ -331,10 +315,9 @@ class PeerConnection:
             Overloaded: the peer does not read what it is sent; nothing was queued.
         """
         self._check_queue()
-        introduction = self._owner.introduction_for(source)
-        if introduction is not None and self._shown.get(source) is not introduction:
-            self._shown[source] = introduction
-            self._write(frame(WireIntroduce(introduction)))
+        introduction = self._introducing.due(source)
+        if introduction is not None:
+            self.say(introduction)
         self._write(request)
         self.expect()
 
@@ -382,12 +365,7 @@ class PeerConnection:
         """
         if self.closed:
             raise ConnectionLost(what="the connection to the peer")
-        future = self._wanted.get(identity)
-        if future is None:
-            future = self._wanted[identity] = self._loop.create_future()
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._write(frame(WireWant(identity)))  # each time: it may have forgotten
-        await asyncio.shield(future)
+        await self._introducing.want(identity)
 
     def ask_for(self, identity: bytes) -> None:
         """Ask the other side to show ``identity`` as soon as it is online there; the owner is told when it has."""
@@ -396,16 +374,7 @@ class PeerConnection:
 
     def came_online(self, identity: bytes) -> None:
         """Show one of our identities to a side that has asked for it in vain."""
-        if identity in self._asked_for:
-            del self._asked_for[identity]
-            self._show(identity)
-
-    def _show(self, identity: bytes) -> bool:
-        """Whether there was anything to show: the identity is online here."""
-        introduction = self._owner.introduction_for(identity)
-        if introduction is not None:
-            self._write(frame(WireIntroduce(introduction)))
-        return introduction is not None
+        self._introducing.came_online(identity)
 
     def _write(self, data: bytes) -> None:
         if self.closed:
@@ -525,9 +494,10 @@ class PeerConnection:
             if not self.sessions.on_cancel(message.id):
                 self._owner.on_cancel(self, message.id)
         elif isinstance(message, WireIntroduce):
-            self.on_introduce(message)
+            self._introducing.on_introduce(message)
         elif isinstance(message, WireWant):
-            self._on_want(message.identity)
+            self.used_at = self._loop.time()
+            self._introducing.on_want(message.identity)
         elif isinstance(message, WirePing):
             if not self._out or self._out[-1] is not _PONG:
                 self._write(_PONG)
@@ -535,15 +505,6 @@ class PeerConnection:
             self.manners.answered()
         elif isinstance(message, WireHello):
             self._on_hello(message)
-
-    def _on_want(self, identity: bytes) -> None:
-        self.used_at = self._loop.time()
-        if self._show(identity) or len(identity) != KEY_BYTES:
-            return
-        self._asked_for.pop(identity, None)
-        if len(self._asked_for) >= _MAX_WANTS:
-            del self._asked_for[next(iter(self._asked_for))]
-        self._asked_for[identity] = None
 
     def _on_hello(self, hello: WireHello) -> None:
         if hello.version != WIRE_VERSION:
@@ -565,29 +526,18 @@ class PeerConnection:
 
     def check_source(self, source: bytes) -> None:
         """Raises why whoever asks has not been proved to speak through the other endpoint."""
-        if not self.introductions.hold(source, self._wall()):
-            raise self.introductions.rejection or BadMessage(reason="the caller has not been introduced")
+        self._introducing.check(source)
 
-    def on_introduce(self, message: WireIntroduce) -> None:
-        """The other side shows that an identity speaks through its endpoint."""
-        identity = self._introduced.get(message.delegation)
-        if identity is None:
-            try:
-                delegation = self._owner.check_introduction(self, message.delegation)
-                self.introductions.add(delegation)
-            except (CredentialError, BadMessage, Overloaded) as error:
-                log.warning("introduction over %s refused: %s", self.name, error)
-                self.introductions.rejection = error
-                return
-            identity = delegation.identity
-            if len(self._introduced) >= _MAX_INTRODUCED:
-                self._introduced.clear()
-            self._introduced[message.delegation] = identity
-        elif not self.introductions.hold(identity, self._wall()):
-            return  # it has ended meanwhile, or a newer one has taken its place
-        wanted = self._wanted.pop(identity, None)
-        if wanted is not None and not wanted.done():
-            wanted.set_result(None)
+    def introduction_for(self, identity: bytes) -> bytes | None:
+        """As ``Conversation.introduction_for``."""
+        return self._owner.introduction_for(identity)
+
+    def check_introduction(self, delegation: bytes) -> Delegation:
+        """As ``Conversation.check_introduction``."""
+        return self._owner.check_introduction(self, delegation)
+
+    def on_introduced(self, identity: bytes) -> None:
+        """The other side has shown that the identity is online there."""
         self._owner.on_introduced(self, identity)
 
     def _on_request(self, request: WireRequest, payload: bytes) -> None:

@@ -1,0 +1,157 @@
+"""Records: parts of answers that travel as maps, since scripts read them and they grow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from .basis import Record
+
+__all__ = [
+    "BindingInfo",
+    "BindingStatus",
+    "ConnectionStatus",
+    "IdentityInfo",
+    "IdentityStatus",
+    "PeerInfo",
+    "ProcessStatus",
+    "ProtocolInfo",
+    "Status",
+]
+
+
+class IdentityInfo(Record, frozen=True):
+    name: str
+    id52: str
+    online: bool
+    """What its owner wants; ``Status`` says what is."""
+    created: str
+    """UTC, ISO 8601."""
+
+
+class PeerInfo(Record, frozen=True):
+    name: str
+    id52: str
+    endpoints: int
+    """How many endpoints its record lists; 0 when only the key is known."""
+    added: str
+    """UTC, ISO 8601."""
+
+
+class ProcessStatus(Record, frozen=True):
+    """One process of the tree."""
+
+    name: str
+    pid: int
+    state: str
+    """``starting``, ``ready``, ``backoff``, ``stopping``, ``failed``."""
+    uptime_ms: int
+    restarts: int
+    memory: int
+    """Proportional set size, bytes."""
+    cpu_ms: int
+
+
+class BindingStatus(Record, frozen=True):
+    """One protocol instance of one identity, since the network process started."""
+
+    protocol: str
+    instance: str
+    access: list[str]
+    state: str
+    """``serving``, ``starting``, ``stopped``, ``waiting for a program``, ``failed: …``, ``not serving`` or
+    ``offline``."""
+    calls: int = 0
+    errors: int = 0
+    in_flight: int = 0
+    opened: int = 0
+    """Sessions, likewise."""
+    sessions: int = 0
+    """Those that stand at the moment."""
+    programs: int = 0
+    """How many programs serve it; 0 when the daemon hosts it."""
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class IdentityStatus(Record, frozen=True):
+    name: str
+    id52: str
+    online: bool
+    """It is registered with the network and can be called."""
+    wanted: bool
+    """Its owner has brought it online."""
+    bindings: list[BindingStatus]
+    delegation_expires_ms: int | None = None
+    """How long its delegation is still valid."""
+
+
+class ConnectionStatus(Record, frozen=True):
+    """One QUIC connection to another daemon."""
+
+    endpoint: str
+    """64 hex digits."""
+    identities: list[str]
+    """Petnames or ID52s that have been introduced over it."""
+    path: str
+    """``direct``, ``relayed`` or ``unknown``."""
+    address: str
+    rtt_ms: int | None
+    outgoing: bool
+    streams: int
+    in_flight: int
+    sent: int
+    received: int
+    age_ms: int
+
+
+class Status(Record, frozen=True):
+    """All there is to know about a daemon. ``warnings`` says what is missing when an actor is down."""
+
+    version: str
+    home: str
+    network_mode: str
+    endpoint: str
+    addresses: list[str]
+    uptime_ms: int
+    clients: int
+    processes: list[ProcessStatus]
+    identities: list[IdentityStatus]
+    peers: list[PeerInfo]
+    connections: list[ConnectionStatus]
+    warnings: list[str]
+
+
+class BindingInfo(Record, frozen=True):
+    """A binding that programs serve."""
+
+    identity: str
+    instance: str
+    online: bool
+    """As in ``IdentityInfo``."""
+    leaving: bool
+    """It is being removed, and goes once the programs that serve it have let go."""
+    version: bytes
+    """Another one when the config or the access list is another one."""
+
+
+class ProtocolInfo(Record, frozen=True):
+    """A protocol that is installed where the daemon runs."""
+
+    name: str
+    code: str
+    """Where its class is: ``module:name``."""
+    distribution: str
+    version: str
+    """Of the distribution."""
+    problem: str
+    """Why no identity can be given it; empty when it can. With a problem, what follows is not known."""
+    description: str = ""
+    public: bool = False
+    requests: bool = False
+    """Whether it takes calls."""
+    streams: bool = False
+    """Whether it takes sessions."""
+    config_schema: dict[str, Any] = msgspec.field(default_factory=dict)
+    """JSON Schema of its config."""
