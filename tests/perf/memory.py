@@ -37,13 +37,18 @@ class Growth:
             self._grown.setdefault(name, 0)
 
     def look(self) -> None:
-        """Before a process ends, and at the end of all: take down how far each has come."""
-        for pid, (name, before) in self._watched.items():
-            self._grown[name] = max(self._grown[name], _resident(pid, "VmHWM") - before)
+        """At the end of all: take down how far each has come."""
+        for pid in self._watched:
+            self.look_at(pid)
+
+    def look_at(self, pid: int) -> None:
+        """Before it ends, which may be at any moment: take down how far one has come."""
+        name, before = self._watched[pid]
+        self._grown[name] = max(self._grown[name], _resident(pid, "VmHWM") - before)
 
     def forget(self, pid: int) -> None:
         """It ends: another process may get its id."""
-        self.look()
+        self.look_at(pid)
         self._watched.pop(pid, None)
 
     def outcome(self) -> Outcome:
