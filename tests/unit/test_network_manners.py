@@ -48,12 +48,40 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
     return Scene(monkeypatch)
 
 
+def call_again_and_again(scene: Scene) -> None:
+    for _ in range(5):
+        scene.manners.called()
+
+
 def test_nothing_is_asked_for_without_calls(scene: Scene) -> None:
     assert not scene.manners.asked_for
-    scene.manners.called()
+    call_again_and_again(scene)
     assert scene.manners.asked_for
     scene.now += 1
     assert not scene.manners.asked_for
+
+
+def test_one_or_two_calls_slow_nothing_down(scene: Scene) -> None:
+    """As they come before a file. Nor do many, if they are far apart."""
+    for _ in range(2):
+        scene.manners.called()
+        scene.manners.replied()
+        assert not scene.manners.asked_for
+    for _ in range(10):
+        scene.now += 1
+        scene.manners.called()
+        assert not scene.manners.asked_for
+
+
+def test_slow_calls_one_after_the_other_count_as_such(scene: Scene) -> None:
+    """What is between an answer and the next call counts, not how long the answer took."""
+    for _ in range(3):
+        scene.manners.called()
+        scene.now += 0.2
+        scene.manners.replied()
+        scene.now += 0.1
+    scene.manners.called()
+    assert scene.manners.asked_for
 
 
 def test_streams_keep_to_their_pace(scene: Scene) -> None:

@@ -466,7 +466,7 @@ class PeerConnection:
     def handle(self, message: Wire, payload: bytes) -> None:
         """A frame has come, on the channel or on a bulk stream."""
         if isinstance(message, WireReply):
-            self.manners.called()
+            self.manners.replied()
             call = self.pending.pop(message.id, None)
             if call is not None:
                 call.on_reply(payload)

@@ -19,6 +19,8 @@ BLOCK: Final = 64 * 1024
 """Bytes of a stream that are written at once while there are calls."""
 _REMEMBERED: Final = 0.25
 """Seconds after the last sign of a call for which more are expected."""
+_SEVERAL: Final = 3
+"""Calls that follow each other so closely before more are expected: one or two come before a file."""
 _SLOWEST: Final = 16e6
 _FIRST: Final = 48e6
 _FASTEST: Final = 4e9
@@ -38,7 +40,18 @@ class Manners:
         probe: sends a ping.
     """
 
-    __slots__ = ("_best", "_busy_until", "_clock", "_free_at", "_probe", "_probed_at", "_waiting", "pace")
+    __slots__ = (
+        "_best",
+        "_busy_until",
+        "_clock",
+        "_free_at",
+        "_probe",
+        "_probed_at",
+        "_row",
+        "_seen_at",
+        "_waiting",
+        "pace",
+    )
 
     def __init__(self, clock: Callable[[], float], probe: Callable[[], None]) -> None:
         self._clock = clock
@@ -47,14 +60,28 @@ class Manners:
         """Bytes per second that sessions are written at while there are calls."""
         self._best = float("inf")
         self._busy_until = 0.0
+        self._seen_at = float("-inf")
+        self._row = 0
+        """Calls that have followed each other closely."""
         self._free_at = 0.0
         self._probed_at = 0.0
         self._waiting = False
         """For the answer to a ping."""
 
     def called(self) -> None:
-        """A call, or its answer, has come or gone."""
-        self._busy_until = self._clock() + _REMEMBERED
+        """A call has come or gone."""
+        now = self._clock()
+        self._row = self._row + 1 if now - self._seen_at < _REMEMBERED else 1
+        self._seen_at = now
+        if self._row >= _SEVERAL:
+            self._busy_until = now + _REMEMBERED
+
+    def replied(self) -> None:
+        """A call has been answered: the next one may follow."""
+        now = self._clock()
+        if now < self._busy_until:
+            self._busy_until = now + _REMEMBERED
+        self._seen_at = now
 
     @property
     def asked_for(self) -> bool:
