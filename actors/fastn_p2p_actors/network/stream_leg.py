@@ -36,7 +36,7 @@ _GATHER: Final = 0.001
 """Seconds that a fast stream is left alone after a small read."""
 _WORTH_IT: Final = 128 * 1024
 """Bytes that a read should bring when more are coming anyway."""
-_FAST: Final = 30e6
+_FAST: Final = 12e6
 """Bytes per second from which a stream is fast, over at least ``_PACE_WINDOW`` seconds."""
 _PACE_WINDOW: Final = 0.005
 _CODE: Final = re.compile(r"^(Reset|Stopped)\((\d+)\)")
