@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 from prompt_toolkit import PromptSession
@@ -128,7 +129,7 @@ class ChatTerminal:
             app = self._prompt.app
             if app.is_running:
                 with set_app(app):
-                    await run_in_terminal(lambda: self._write(oldest))  # noqa: B023 - it is done when this returns
+                    await run_in_terminal(partial(self._write, oldest))
             else:
                 self._write(oldest)
             self._marks.pop(oldest.id, None)

@@ -88,7 +88,8 @@ class KeyStore:
 
     @property
     def transport(self) -> StoredKey:
-        assert self._transport is not None, "open() comes first"  # noqa: S101
+        if self._transport is None:
+            raise RuntimeError("open() comes first")
         return self._transport
 
     @property

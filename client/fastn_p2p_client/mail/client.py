@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from ..client import Client
 from ..errors import (
@@ -200,10 +200,7 @@ class MailClient:
         if self._owner is None:
             self._owner = await find_owner(self._client, self._identity)
         name, key = self._owner
-        reply: Any = await self._client.call(
-            name, key, PROTOCOL, self._instance, request, returns=returns, timeout=timeout
-        )
-        return reply  # type: ignore[no-any-return]
+        return await self._client.call(name, key, PROTOCOL, self._instance, request, returns=returns, timeout=timeout)
 
 
 def _is_passing(error: P2PError, *, met: bool) -> bool:
