@@ -19,6 +19,7 @@ from fastn_p2p_client.errors import BadMessage, ConnectionLost
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_FAILED, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.messages import Cancel, Chunk, Credit, Done, Eof, Failure, Message, Reset, Stop, encode
 
+from .inflow import Inflow
 from .manners import BLOCK, Manners
 
 if TYPE_CHECKING:
@@ -32,13 +33,6 @@ _CHUNK: Final = Chunk()
 _CHUNK_HEADER: Final = encode(_CHUNK)
 _LOOK_FOR_STOP: Final = 0.05
 """Seconds after which a stream that still stands is watched for its reader's end: short ones are not worth it."""
-_GATHER: Final = 0.001
-"""Seconds that a fast stream is left alone after a small read."""
-_WORTH_IT: Final = 128 * 1024
-"""Bytes that a read should bring when more are coming anyway."""
-_FAST: Final = 12e6
-"""Bytes per second from which a stream is fast, over at least ``_PACE_WINDOW`` seconds."""
-_PACE_WINDOW: Final = 0.005
 _CODE: Final = re.compile(r"^(Reset|Stopped)\((\d+)\)")
 
 Emit: TypeAlias = Callable[[bytes, Message, bytes], None]
@@ -246,7 +240,7 @@ class StreamLeg:
     # ── in ───────────────────────────────────────────────────────────────────────────────────────
 
     async def _read(self, stream: RecvStream, skip: int) -> None:
-        pace = _Pace()
+        inflow = Inflow(stream, self._loop.time)
         try:
             while True:
                 while self._credit <= CHUNK_COST:
@@ -257,11 +251,8 @@ class StreamLeg:
                 if self._leftover:
                     data, self._leftover = self._leftover[:limit], self._leftover[limit:]
                 else:
-                    if pace.pays_to_wait():
-                        await asyncio.sleep(_GATHER)
-                    data = await stream.read(limit)
+                    data = await inflow.read(limit)
                     self._traffic(0, len(data))
-                    pace.took(len(data), self._loop.time())
                     if not data:
                         self._emit(encode(Eof()), Eof(), b"")
                         return
@@ -339,34 +330,6 @@ class StreamLeg:
         task = self._loop.create_task(run())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-
-class _Pace:
-    """Whether a stream runs so fast that it pays to let more come before the next read.
-
-    What is behind each read, here and in the process that gets the chunk, costs the same for few bytes as for many.
-    """
-
-    __slots__ = ("_bytes", "_fast", "_since", "_small")
-
-    def __init__(self) -> None:
-        self._since = 0.0
-        self._bytes = 0
-        self._fast = False
-        self._small = False
-
-    def took(self, size: int, now: float) -> None:
-        """A read has returned so many bytes."""
-        self._small = size < _WORTH_IT
-        self._bytes += size
-        elapsed = now - self._since
-        if elapsed >= _PACE_WINDOW:
-            self._fast = self._bytes > _FAST * elapsed
-            self._since = now
-            self._bytes = 0
-
-    def pays_to_wait(self) -> bool:
-        return self._fast and self._small
 
 
 def _wake(waiting: asyncio.Future[None] | None) -> None:
