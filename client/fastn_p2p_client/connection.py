@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 class Connection(asyncio.Protocol):
     """The protocol of one connected socket. ``start`` it inside the running loop.
 
-    What is sent leaves at once when nothing else was sent in this turn of the loop; what follows leaves together, once
-    the turn is over. The socket's buffer is the first queue, and up to ``SEND_QUEUE_BYTES`` wait here.
+    A message alone leaves at once; what else is sent in the same turn of the loop leaves together, once the turn is over.
+    Where several came together, the first of the next ones waits for the others too: on its own it would wake the other
+    side twice. The socket's buffer is the first queue, and up to ``SEND_QUEUE_BYTES`` wait here.
 
     Args:
         sock: connected; it belongs to the connection from now on.
@@ -77,6 +78,8 @@ class Connection(asyncio.Protocol):
         """The transport holds enough."""
         self._gathering = False
         """Something was sent in this turn: whatever follows waits for the end of it."""
+        self._together = False
+        """Several messages waited for the end of the last turn in which any did."""
         self._flushing: list[asyncio.Future[None]] = []
         self.up = False
         """The handshake is complete and the connection stands."""
@@ -133,7 +136,7 @@ class Connection(asyncio.Protocol):
         if waiting and not credited and (len(waiting) >= SEND_QUEUE or self.backlog > SEND_QUEUE_BYTES):
             return False
         data, large = encode(correlation, header, payload)
-        if self._gathering or self._paused or credited or large is not None:
+        if self._gathering or self._together or self._paused or credited or large is not None:
             waiting.append(data)
             self._waiting_bytes += len(data)
             if large is not None:
@@ -173,6 +176,7 @@ class Connection(asyncio.Protocol):
     def _turn(self) -> None:
         """The turn is over. Where messages come together they go on doing so: the next one waits as well."""
         if self._waiting and not self._paused:
+            self._together = len(self._waiting) > 1
             self._flush()
             self._loop.call_soon(self._turn)
         else:

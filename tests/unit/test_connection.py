@@ -96,6 +96,43 @@ def test_what_is_sent_in_one_turn_and_in_many_arrives_in_order(run: Run) -> None
     run(scenario())
 
 
+def test_one_message_leaves_at_once_and_many_leave_together(run: Run) -> None:
+    async def scenario() -> None:
+        end, other = await against_a_socket()
+        other.setblocking(False)
+
+        def send(count: int) -> None:
+            for _ in range(count):
+                assert end.connection.send(b"id", b"h", b"")
+
+        def arrived() -> int:
+            """Since this was asked last."""
+            try:
+                return len(other.recv(10_000)) // len(wire(b"id", b"h", b""))
+            except BlockingIOError:
+                return 0
+
+        async def after_the_turn() -> int:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            return arrived()
+
+        with other:
+            for _ in range(3):
+                send(1)
+                assert (arrived(), await after_the_turn()) == (1, 0)
+            send(5)
+            assert (arrived(), await after_the_turn()) == (1, 4), "nobody knows yet that they are many"
+            for count in (5, 2, 1):
+                send(count)
+                assert (arrived(), await after_the_turn()) == (0, count), "now it is known"
+            send(1)
+            assert (arrived(), await after_the_turn()) == (1, 0), "and that they are not any more"
+        await end.end()
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("size", [0, 100, LARGE, 5_000_000])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_payloads_of_every_kind(run: Run, size: int, kind: Callable[[bytes], Payload]) -> None:
