@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 class Connection(asyncio.Protocol):
     """The protocol of one connected socket. ``start`` it inside the running loop.
 
-    A message alone leaves at once; what else is sent in the same turn of the loop leaves together, once the turn is over.
-    Where several came together, the first of the next ones waits for the others too: on its own it would wake the other
-    side twice. The socket's buffer is the first queue, and up to ``SEND_QUEUE_BYTES`` wait here.
+    A message alone leaves at once; what else is sent in the same turn of the loop leaves together, once it is over.
+    Where several came together, the first of the next ones waits for the others too: it would only wake the other side
+    once more. The socket's buffer is the first queue, and up to ``SEND_QUEUE_BYTES`` wait here.
 
     Args:
         sock: connected; it belongs to the connection from now on.

@@ -39,7 +39,7 @@ class Server:
 
         await server.serve()
 
-    Several programs may serve the same: each request goes to the one that has the fewest in flight.
+    Several programs may serve the same: each request goes to the one that is least busy.
     """
 
     def __init__(self, identity: str, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 
 from fastn_p2p_client.errors import (
     BindingExists,
@@ -23,30 +23,12 @@ from fastn_p2p_client.messages import BindingStatus
 from ..mailbox import Sender
 from .access import AccessList
 from .returning import Program
+from .servers import Server, Servers
 
-__all__ = ["Binding", "OnlineIdentity", "Registry", "Server"]
+__all__ = ["Binding", "OnlineIdentity", "Registry"]
 
 _LATENCIES = 1024
 """Calls of which a binding remembers how long they took."""
-
-
-class Server:
-    """A local process that serves a binding.
-
-    Attributes:
-        hosted: whether it is the identity's own process, and not a program.
-        in_flight: requests and sessions that it works on.
-        limit: how many of them it takes.
-    """
-
-    __slots__ = ("binding", "hosted", "in_flight", "limit", "sender")
-
-    def __init__(self, binding: Binding, sender: Sender, limit: int, hosted: bool) -> None:
-        self.binding = binding
-        self.sender = sender
-        self.limit = limit
-        self.hosted = hosted
-        self.in_flight = 0
 
 
 class Binding:
@@ -71,7 +53,7 @@ class Binding:
         self.protocol = protocol
         self.instance = instance
         self.access = access
-        self.servers: list[Server] = []
+        self.servers = Servers()
         self.calls = 0
         self.errors = 0
         self.in_flight = 0
@@ -85,20 +67,10 @@ class Binding:
         """Whether this identity may use it: its own always may, others as the access list says."""
         return key == self.identity.raw or self.access.admits(key)
 
-    def pick(self) -> Server | None:
-        """Who takes the next request: the one with the fewest in flight; None when nobody has room."""
-        best: Server | None = None
-        for server in self.servers:
-            if server.in_flight < server.limit and (best is None or server.in_flight < best.in_flight):
-                best = server
-        return best
-
-    def other_than(self, asked: Container[Sender]) -> Server | None:
-        """One of those that serve it that is not among ``asked``."""
-        return next((server for server in self.servers if server.sender not in asked), None)
-
-    def server_of(self, sender: Sender) -> Server | None:
-        return next((server for server in self.servers if server.sender is sender), None)
+    def answered(self, server: Server, seconds: float) -> None:
+        """It has taken so long for a call."""
+        self.seconds.append(seconds)
+        self.servers.answered(server, seconds)
 
     def status(self) -> BindingStatus:
         ordered = sorted(self.seconds)
@@ -222,7 +194,7 @@ class Registry:
         elif not hosted and any(server.hosted for server in binding.servers):
             raise BindingExists(identity=identity.name, protocol=protocol, instance=instance)
         binding.access = access
-        server = binding.server_of(sender)
+        server = binding.servers.of(sender)
         if server is not None:
             server.limit = limit
             return binding
@@ -230,7 +202,7 @@ class Registry:
             binding.servers.clear()  # the identity's process before this one, or programs
             for program in [each for each in self._programs if each[1:] == (identity.name, protocol, instance)]:
                 del self._programs[program]
-        binding.servers.append(Server(binding, sender, limit, hosted))
+        binding.servers.add(Server(binding, sender, limit, hosted))
         return binding
 
     def serve_by_program(
@@ -266,8 +238,8 @@ class Registry:
         served = self._programs.pop((sender, name, protocol, instance), None) is not None
         identity = self._by_name.get(name)
         binding = identity.bindings.get((protocol, instance)) if identity is not None else None
-        if identity is not None and binding is not None and binding.server_of(sender) is not None:
-            binding.servers = [server for server in binding.servers if server.sender is not sender]
+        if identity is not None and binding is not None and binding.servers.of(sender) is not None:
+            binding.servers.remove(sender)
             if not binding.servers:
                 del identity.bindings[protocol, instance]
                 self._counters.pop((identity.raw, protocol, instance), None)
@@ -281,8 +253,8 @@ class Registry:
             del self._programs[program]
         for identity in list(self._by_name.values()):
             for key, binding in list(identity.bindings.items()):
-                if binding.server_of(sender) is not None:
-                    binding.servers = [server for server in binding.servers if server.sender is not sender]
+                if binding.servers.of(sender) is not None:
+                    binding.servers.remove(sender)
                     lost = True
                     if not binding.servers:
                         del identity.bindings[key]

@@ -19,8 +19,9 @@ from ..mailbox import Mailbox, Sender
 from .address_book import AddressBook
 from .connection import PeerConnection
 from .parking import Parking
-from .registry import Binding, Registry, Server
+from .registry import Binding, Registry
 from .returning import Returning
+from .servers import Server
 from .way import Way
 from .wire import WireFailure, WireRefusal, WireReply, WireRequest
 
@@ -226,9 +227,9 @@ class Requests:
             self._fail(served, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
         attempt = request.attempt
-        server = binding.pick() if binding.in_flight < MAX_CALLS_PER_BINDING else None
+        server = binding.servers.for_request() if binding.in_flight < MAX_CALLS_PER_BINDING else None
         if attempt and server is not None:
-            known = binding.other_than(served.asked)
+            known = binding.servers.other_than(served.asked)
             if known is not None:
                 server = known
             elif self._returning.awaits(binding.identity.name, protocol, instance):
@@ -298,7 +299,8 @@ class Requests:
         served = self._served.get(correlation)
         if served is None or served.server is None or served.server.sender is not sender:
             return  # too late, or somebody else's
-        binding = served.server.binding
+        server = served.server
+        binding = server.binding
         self._finish(served)
         if isinstance(answer, Unknown):
             binding.calls -= 1
@@ -306,7 +308,7 @@ class Requests:
             self._hand_over(served)
             return
         served.over = True
-        binding.seconds.append(time.monotonic() - served.started)  # the loop's own clock has whole milliseconds
+        binding.answered(server, time.monotonic() - served.started)  # the loop's own clock has whole milliseconds
         if isinstance(answer, Reply):
             served.origin.on_reply(payload)
             return

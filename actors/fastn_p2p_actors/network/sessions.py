@@ -319,7 +319,7 @@ class Sessions:
         if not binding.admits(source):
             relay.fail(Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
-        server = binding.pick()
+        server = binding.servers.least_busy()
         if server is None:
             limit = sum(each.limit for each in binding.servers)
             relay.fail(Overloaded(what=f"sessions and calls at {protocol}", limit=limit))

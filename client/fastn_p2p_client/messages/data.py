@@ -152,7 +152,7 @@ class Serve(Message, frozen=True, tag=71):
     """This connection takes requests for one protocol instance. Answered by ``Done``; again replaces the access list.
 
     ``allow``: as in ``AddProtocol``, but never empty. Several programs may serve the same; each request goes to the
-    one that has the fewest in flight. A program serves whenever the identity is online, and may say so before.
+    one that is least busy. A program serves whenever the identity is online, and may say so before.
     """
 
     identity: str

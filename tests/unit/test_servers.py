@@ -1,0 +1,103 @@
+"""Who takes what comes next: the least busy; but calls that take next to nothing stay together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final, cast
+
+import pytest
+
+from fastn_p2p_actors.mailbox import Sender
+from fastn_p2p_actors.network.servers import QUICK, TOGETHER, Server, Servers
+
+LIMIT: Final = 1000
+
+
+def several(count: int = 2, *, limit: int = LIMIT) -> tuple[Servers, list[Sender]]:
+    servers = Servers()
+    senders = [Sender(0, number) for number in range(count)]
+    for sender in senders:
+        servers.add(Server(cast(Any, None), sender, limit, hosted=False))
+    return servers, senders
+
+
+def take(servers: Servers, count: int) -> list[int]:
+    """So many requests come; how many each server gets, in the order in which they were added."""
+    taken: Counter[Sender] = Counter()
+    for _ in range(count):
+        server = servers.for_request()
+        if server is not None:
+            server.in_flight += 1
+            taken[server.sender] += 1
+    return [taken[server.sender] for server in servers]
+
+
+def answer(servers: Servers, seconds: float) -> None:
+    """All that is in flight is answered, each call after the time that every call before it has taken."""
+    for server in servers:
+        for done in range(server.in_flight, 0, -1):
+            server.in_flight -= 1
+            servers.answered(server, seconds * done)
+
+
+def busy(seconds: float, *, count: int = 2, limit: int = LIMIT) -> tuple[Servers, list[Sender]]:
+    """Servers that have taken so many seconds for each of their many calls up to now."""
+    servers, senders = several(count, limit=limit)
+    for _ in range(100):
+        take(servers, 16)
+        answer(servers, seconds)
+    return servers, senders
+
+
+def test_requests_are_shared_while_nobody_knows_how_long_they_take() -> None:
+    servers, _ = several(3)
+    assert take(servers, 9) == [3, 3, 3]
+
+
+def test_requests_that_take_their_time_are_shared() -> None:
+    servers, _ = busy(2 * QUICK)
+    assert take(servers, 10) == [5, 5]
+
+
+def test_requests_that_take_next_to_nothing_go_to_one_until_it_has_clearly_more_to_do() -> None:
+    servers, _ = busy(QUICK / 2)
+    first = take(servers, 10)
+    assert sorted(first) == [0, 10]
+    assert take(servers, TOGETHER - 10)[first.index(10)] == TOGETHER - 10
+    assert sorted(take(servers, TOGETHER)) == [0, TOGETHER], "now it is the other one's turn"
+
+
+def test_sessions_are_always_shared() -> None:
+    servers, _ = busy(QUICK / 2)
+    for _ in range(10):
+        least = servers.least_busy()
+        assert least is not None
+        least.in_flight += 1
+    assert [server.in_flight for server in servers] == [5, 5]
+
+
+def test_requests_that_begin_to_take_their_time_are_noticed() -> None:
+    servers, _ = busy(QUICK / 2)
+    assert sorted(take(servers, 2)) == [0, 2]
+    answer(servers, 1.0)
+    assert take(servers, 10) == [5, 5]
+
+
+@pytest.mark.parametrize("seconds", [QUICK / 2, QUICK * 2])
+def test_nobody_gets_more_than_it_takes(seconds: float) -> None:
+    servers, _ = busy(seconds, limit=6)
+    assert take(servers, 20) == [6, 6]
+    assert servers.for_request() is None
+    assert servers.least_busy() is None
+
+
+def test_one_that_is_gone_gets_nothing_more() -> None:
+    servers, senders = busy(QUICK / 2)
+    taken = take(servers, 3)
+    gone = senders[taken.index(3)]
+    servers.remove(gone)
+    assert take(servers, 3) == [3]
+    assert servers.of(gone) is None
+    assert servers.other_than([sender for sender in senders if sender is not gone]) is None
+    servers.clear()
+    assert servers.for_request() is None
