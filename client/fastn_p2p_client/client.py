@@ -16,7 +16,6 @@ from typing import Any, Final, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 import msgspec
-from msgspec.structs import replace
 
 from . import messages as m
 from .client_sessions import ClientSessions, refusal_from
@@ -216,19 +215,30 @@ class Client:
         timeout = min(timeout, MAX_CALL_TIMEOUT)
         payload = _encode_payload(request)
         deadline = asyncio.get_running_loop().time() + timeout
-        message = m.Call(identity or "", str(peer), protocol, instance, 0, command)
+        target = identity or "", str(peer), protocol, instance
         if not retry:
-            return await self._call(message, payload, returns, deadline, timeout)
+            return await self._call(target, command, payload, returns, deadline, timeout)
         repetition = Repetition(deadline, timeout)
         while True:
-            again = replace(message, call_id=repetition.call_id, attempt=repetition.attempt)
             try:
-                return await self._call(again, payload, returns, deadline, timeout)
+                return await self._call(
+                    target, command, payload, returns, deadline, timeout, repetition.call_id, repetition.attempt
+                )
             except P2PError as error:
                 await repetition.after(error)
 
-    async def _call(self, message: m.Call, payload: bytes, returns: Any, deadline: float, timeout: float) -> Any:
-        """One attempt; ``message`` comes without its deadline."""
+    async def _call(
+        self,
+        target: tuple[str, str, str, str],
+        command: str,
+        payload: bytes,
+        returns: Any,
+        deadline: float,
+        timeout: float,
+        call_id: bytes = b"",
+        attempt: int = 0,
+    ) -> Any:
+        """One attempt. ``target``: who calls, the peer, the protocol and the instance, as in ``Call``."""
         answer = None
         while answer is None:
             link = self._data
@@ -236,15 +246,10 @@ class Client:
             if link is None or not link.up.is_set():
                 link = await self._reach_data(deadline)
                 left = self._left(deadline, timeout)
-            elif message.attempt:
+            elif attempt:
                 left = self._left(deadline, timeout)
             advanced = left - min(_ADVANCE, left / 10)
-            header = m.encode(
-                m.Call(
-                    message.identity, message.peer, message.protocol, message.instance, int(advanced * 1000),
-                    message.command, message.call_id, message.attempt,
-                )
-            )  # fmt: skip
+            header = m.encode(m.Call(*target, int(advanced * 1000), command, call_id, attempt))
             try:
                 answer = await link.exchange(header, payload, left)
             except DaemonBusy:
@@ -252,7 +257,7 @@ class Client:
             except DeadlineExceeded:
                 raise DeadlineExceeded(seconds=timeout) from None
             except ConnectionLost:
-                if not message.call_id:
+                if not call_id:
                     self._check_daemon()
                 raise
         if TRACING:
@@ -261,7 +266,7 @@ class Client:
             try:
                 return _decoder(returns).decode(answer.payload)
             except m.UNDECODABLE as error:
-                raise BadReply(protocol=message.protocol, reason=str(error)) from error
+                raise BadReply(protocol=target[2], reason=str(error)) from error
         failure = refusal_from(decode_answer(_data_reply, answer.header), answer.payload)
         if isinstance(failure, DeadlineExceeded) and asyncio.get_running_loop().time() > deadline - 2 * _ADVANCE:
             raise DeadlineExceeded(seconds=timeout)  # ours, not that of a call of the handler's
