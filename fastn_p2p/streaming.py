@@ -29,8 +29,11 @@ def stream(
     """
     import uvloop
 
+    from fastn_p2p_actors.process import keep_heap
+
     if sys.stdout is None:
         raise OSError("standard output is closed")
+    keep_heap()
 
     async def conversation() -> None:
         async with Client(home, program="fastn-p2p stream") as client:

@@ -55,6 +55,9 @@ def with_files(
 
     import uvloop  # where bytes by the gigabyte pass, it takes half of what asyncio's own loop takes
 
+    from fastn_p2p_actors.process import keep_heap
+
+    keep_heap()
     return uvloop.run(conversation())
 
 
