@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
+from random import Random
 from typing import Final
 
 __all__ = ["Pauses"]
 
 _FIRST: Final = 0.5
 _LONGEST: Final = 60.0
+_random: Final = Random()  # of its own: a program that uses this may have seeded the one that all share
 
 
 class Pauses:
     """Seconds: doubled each time, up to ``longest``, and varied by a quarter."""
 
-    def __init__(self, longest: float = _LONGEST, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(self, longest: float = _LONGEST, jitter: Callable[[], float] = _random.random) -> None:
         self._longest = longest
         self._jitter = jitter
         self._next = _FIRST
