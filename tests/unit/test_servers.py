@@ -21,11 +21,11 @@ def several(count: int = 2, *, limit: int = LIMIT) -> tuple[Servers, list[Sender
     return servers, senders
 
 
-def take(servers: Servers, count: int) -> list[int]:
+def take(servers: Servers, count: int, now: float = 0.0) -> list[int]:
     """So many requests come; how many each server gets, in the order in which they were added."""
     taken: Counter[Sender] = Counter()
     for _ in range(count):
-        server = servers.for_request()
+        server = servers.for_request(now)
         if server is not None:
             server.in_flight += 1
             taken[server.sender] += 1
@@ -37,7 +37,7 @@ def answer(servers: Servers, seconds: float) -> None:
     for server in servers:
         for done in range(server.in_flight, 0, -1):
             server.in_flight -= 1
-            servers.answered(server, seconds * done)
+            servers.answered(server, seconds * done, 0.0)
 
 
 def busy(seconds: float, *, count: int = 2, limit: int = LIMIT) -> tuple[Servers, list[Sender]]:
@@ -83,11 +83,22 @@ def test_requests_that_begin_to_take_their_time_are_noticed() -> None:
     assert take(servers, 10) == [5, 5]
 
 
+def test_one_that_does_not_answer_gets_no_more_than_its_share() -> None:
+    servers, _ = busy(QUICK / 2)
+    hanging = take(servers, 1).index(1)
+    for number in range(1, 10):
+        taken = take(servers, 1, now=number * 1.0)
+        assert not taken[hanging]
+        other = next(server for at, server in enumerate(servers) if at != hanging)
+        other.in_flight -= 1
+        servers.answered(other, QUICK / 2, number * 1.0)
+
+
 @pytest.mark.parametrize("seconds", [QUICK / 2, QUICK * 2])
 def test_nobody_gets_more_than_it_takes(seconds: float) -> None:
     servers, _ = busy(seconds, limit=6)
     assert take(servers, 20) == [6, 6]
-    assert servers.for_request() is None
+    assert servers.for_request(0.0) is None
     assert servers.least_busy() is None
 
 
@@ -100,4 +111,4 @@ def test_one_that_is_gone_gets_nothing_more() -> None:
     assert servers.of(gone) is None
     assert servers.other_than([sender for sender in senders if sender is not gone]) is None
     servers.clear()
-    assert servers.for_request() is None
+    assert servers.for_request(0.0) is None

@@ -67,10 +67,10 @@ class Binding:
         """Whether this identity may use it: its own always may, others as the access list says."""
         return key == self.identity.raw or self.access.admits(key)
 
-    def answered(self, server: Server, seconds: float) -> None:
+    def answered(self, server: Server, seconds: float, now: float) -> None:
         """It has taken so long for a call."""
         self.seconds.append(seconds)
-        self.servers.answered(server, seconds)
+        self.servers.answered(server, seconds, now)
 
     def status(self) -> BindingStatus:
         ordered = sorted(self.seconds)

@@ -227,7 +227,8 @@ class Requests:
             self._fail(served, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
         attempt = request.attempt
-        server = binding.servers.for_request() if binding.in_flight < MAX_CALLS_PER_BINDING else None
+        now = time.monotonic()  # the loop's own clock has whole milliseconds
+        server = binding.servers.for_request(now) if binding.in_flight < MAX_CALLS_PER_BINDING else None
         if attempt and server is not None:
             known = binding.servers.other_than(served.asked)
             if known is not None:
@@ -261,7 +262,7 @@ class Requests:
         if not request.call_id:
             served.payload = b""  # whoever serves has it, and nobody gets it again
         served.server = server
-        served.started = time.monotonic()
+        served.started = now
         server.in_flight += 1
         binding.in_flight += 1
         binding.calls += 1
@@ -308,7 +309,8 @@ class Requests:
             self._hand_over(served)
             return
         served.over = True
-        binding.answered(server, time.monotonic() - served.started)  # the loop's own clock has whole milliseconds
+        now = time.monotonic()
+        binding.answered(server, now - served.started, now)
         if isinstance(answer, Reply):
             served.origin.on_reply(payload)
             return

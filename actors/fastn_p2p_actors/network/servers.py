@@ -18,6 +18,8 @@ TOGETHER: Final = 32
 """So many more than the least busy one has, it may have in flight there."""
 _SETTLING: Final = 64
 """Calls over which that is averaged."""
+_SILENCE: Final = 0.01
+"""Seconds without an answer after which it gets no more than others: it may hang."""
 
 
 class Server:
@@ -27,9 +29,10 @@ class Server:
         hosted: whether it is the identity's own process, and not a program.
         in_flight: requests and sessions that it works on.
         limit: how many of them it takes.
+        heard: when it has answered last, or got a request while it had nothing to do.
     """
 
-    __slots__ = ("binding", "hosted", "in_flight", "limit", "sender")
+    __slots__ = ("binding", "heard", "hosted", "in_flight", "limit", "sender")
 
     def __init__(self, binding: Binding, sender: Sender, limit: int, hosted: bool) -> None:
         self.binding = binding
@@ -37,6 +40,7 @@ class Server:
         self.limit = limit
         self.hosted = hosted
         self.in_flight = 0
+        self.heard = 0.0
 
 
 class Servers:
@@ -85,20 +89,23 @@ class Servers:
                 best = server
         return best
 
-    def for_request(self) -> Server | None:
+    def for_request(self, now: float) -> Server | None:
         """The least busy one; but where calls take next to nothing, the last one again, until it has clearly more to
         do: to wake another for its share takes more of the processors than the share itself."""
         best = self.least_busy()
         last = self._last
         if best is not None and last is not None and self._seconds < QUICK * self._crowd:
             most = min(last.limit, best.in_flight + TOGETHER)
-            if last.in_flight < most:
-                return last
+            if last.in_flight < most and (not last.in_flight or now < last.heard + _SILENCE):
+                best = last
         self._last = best
+        if best is not None and not best.in_flight:
+            best.heard = now
         return best
 
-    def answered(self, server: Server, seconds: float) -> None:
+    def answered(self, server: Server, seconds: float, now: float) -> None:
         """``server`` has taken so long for a call, which is not counted any more."""
         if len(self._all) > 1:
+            server.heard = now
             self._seconds += (seconds - self._seconds) / _SETTLING
             self._crowd += (server.in_flight + 1 - self._crowd) / _SETTLING
