@@ -63,12 +63,19 @@ class Daemon:
                 process_group=0,  # Ctrl-C is for the demo, which then stops the daemon
             )
 
+    @property
+    def _running(self) -> subprocess.Popen[bytes]:
+        """Its process. Raises DemoFailed: it was never started."""
+        if self._process is None:
+            raise DemoFailed(f"daemon {self.name} was not started")
+        return self._process
+
     def wait_until_ready(self) -> None:
-        assert self._process is not None  # noqa: S101
+        process = self._running
         reason = "it said nothing"
         while time.monotonic() - self._started < START_TIMEOUT:
-            if self._process.poll() is not None:
-                raise DemoFailed(f"daemon {self.name} ended with exit code {self._process.returncode} while it started")
+            if process.poll() is not None:
+                raise DemoFailed(f"daemon {self.name} ended with exit code {process.returncode} while it started")
             try:
                 status = self.status()
             except P2PError as error:
@@ -77,7 +84,7 @@ class Daemon:
                 waiting = [each.name for each in status.processes if each.state != "ready"]
                 if not waiting:
                     took = in_seconds(time.monotonic() - self._started)
-                    self._screen.result(f"daemon {self.name} is ready after {took}, pid {self._process.pid}")
+                    self._screen.result(f"daemon {self.name} is ready after {took}, pid {process.pid}")
                     return
                 reason = f"not ready: {', '.join(waiting)}"
             time.sleep(0.05)
@@ -125,11 +132,11 @@ class Daemon:
 
     def stop(self) -> None:
         """SIGTERM, as a service manager does it."""
-        assert self._process is not None  # noqa: S101
-        self._screen.command(self.name, ["kill", str(self._process.pid)], own=False)
+        process = self._running
+        self._screen.command(self.name, ["kill", str(process.pid)], own=False)
         started = time.monotonic()
-        self._process.terminate()
-        code = self._process.wait(STOP_TIMEOUT)
+        process.terminate()
+        code = process.wait(STOP_TIMEOUT)
         if code:
             raise DemoFailed(f"daemon {self.name} ended with exit code {code} when it was told to stop")
         self._screen.result(f"daemon {self.name} stopped after {in_seconds(time.monotonic() - started)}")
