@@ -22,14 +22,16 @@ def test_work_is_done_elsewhere_with_the_callers_context() -> None:
 
 
 def test_a_thread_is_used_again_and_there_are_never_more_than_the_limit() -> None:
-    threads, go_on = Threads(2), threading.Event()
+    threads, go_on, begun = Threads(2), threading.Event(), threading.Semaphore(0)
     first = threads.submit(threading.get_ident).result(5)
 
     def ident() -> int:
+        begun.release()
         go_on.wait(10)
         return threading.get_ident()
 
     blocked = [threads.submit(ident) for _ in range(3)]
+    assert all(begun.acquire(timeout=5) for _ in range(2)), "both threads have one"
     waiting = threads.submit(threading.get_ident)
     assert waiting.cancel()  # it has not begun: both are taken
     go_on.set()
