@@ -8,22 +8,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from typing import Final
 
 import msgspec
 
 from fastn_p2p_client.errors import BadMessage
+from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, SESSION_WINDOW
 from fastn_p2p_client.messages import UNDECODABLE
 from fastn_p2p_client.session import Session
 
 from .messages import Said
 
-__all__ = ["BLOCK", "HEAD", "MAX_MESSAGE", "Frames"]
+__all__ = ["BLOCK", "FRAME", "HEAD", "MAX_MESSAGE", "Frames"]
 
 BLOCK: Final = 512 * 1024
 """Bytes of a block; a longer one is refused."""
+FRAME: Final = SESSION_WINDOW // 2 - CHUNK_COST * (SESSION_WINDOW // 2 // MAX_CHUNK)
+"""Bytes of a block that is sent, and its head: two of them fill a session's window, and leave no rest that would go as
+a small chunk of its own."""
 MAX_MESSAGE: Final = 4 * 1024 * 1024
 """Bytes of a message; a longer one is refused before it is read."""
 
@@ -48,6 +51,8 @@ class Frames:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.midway = False
+        self._rest = memoryview(b"")
+        """Has come and was not asked for yet."""
 
     async def say(self, message: Said) -> None:
         """Raises like ``Session.write``."""
@@ -69,11 +74,8 @@ class Frames:
             BadMessage: what comes is no frame, or ends in the middle of one.
             P2PError: like ``Session.read``.
         """
-        try:
-            head = await self.session.read_exactly(_HEAD.size)
-        except asyncio.IncompleteReadError as error:
-            if error.partial:
-                raise BadMessage(reason="the session ended within a frame") from None
+        head = await self._exactly(HEAD)
+        if not head:
             return None
         kind, size = _HEAD.unpack(head)
         if kind == _CONTENT and 0 < size <= BLOCK:
@@ -81,21 +83,35 @@ class Frames:
         if kind != _MESSAGE or size > MAX_MESSAGE:
             raise BadMessage(reason=f"a frame of kind {kind} with {size} bytes")
         try:
-            message: Said = _decode(await self.session.read_exactly(size))
-        except asyncio.IncompleteReadError:
-            raise BadMessage(reason="the session ended within a frame") from None
+            message: Said = _decode(await self._exactly(size))
         except UNDECODABLE as error:
             raise BadMessage(reason=str(error)) from None
         return message
 
-    async def part(self, most: int) -> bytes:
+    async def part(self, most: int) -> memoryview:
         """The next bytes of a block, at least one.
 
         Raises:
             BadMessage: there are none.
             P2PError: like ``Session.read``.
         """
-        part = await self.session.read(most)
-        if not part:
+        if not self._rest and not await self._more():
             raise BadMessage(reason="the session ended within a block")
+        part, self._rest = self._rest[:most], self._rest[most:]
         return part
+
+    async def _exactly(self, size: int) -> bytes:
+        """The next bytes; none at the end of the session. Raises like ``receive``."""
+        whole = bytearray()
+        while len(whole) < size and (self._rest or await self._more()):
+            missing = size - len(whole)
+            whole += self._rest[:missing]
+            self._rest = self._rest[missing:]
+        if 0 < len(whole) < size:
+            raise BadMessage(reason="the session ended within a frame")
+        return bytes(whole)
+
+    async def _more(self) -> bool:
+        """Whether more has come. A chunk is taken whole: its parts are looked at where it lies."""
+        self._rest = memoryview(await self.session.read())
+        return bool(self._rest)

@@ -11,7 +11,7 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from .failures import FileError, writing_failed
@@ -80,7 +80,7 @@ class Partial:
             os.lseek(self._descriptor, 0, os.SEEK_SET)
         self._hasher, self.size, self._written_out = Digest(), 0, 0
 
-    def write(self, parts: list[bytes]) -> None:
+    def write(self, parts: Iterable[memoryview]) -> None:
         """Adds the parts to what is there.
 
         Raises:
@@ -88,7 +88,7 @@ class Partial:
         """
         with self._writing():
             for part in parts:
-                rest = memoryview(part)
+                rest = part
                 while rest:
                     taken = os.write(self._descriptor, rest)
                     self._hasher.update(rest[:taken])

@@ -123,11 +123,11 @@ class _Writer:
 
     def __init__(self, partial: Partial) -> None:
         self._partial = partial
-        self._parts: list[bytes] = []
+        self._parts: list[memoryview] = []
         self._size = 0
         self._writing: asyncio.Task[None] | None = None
 
-    async def take(self, part: bytes) -> None:
+    async def take(self, part: memoryview) -> None:
         self._parts.append(part)
         self._size += len(part)
         if self._writing is not None and (self._writing.done() or self._size >= _MOST):

@@ -8,7 +8,7 @@ import threading
 from typing import Final
 
 from .failures import FileError, reading_failed
-from .frames import BLOCK, HEAD
+from .frames import FRAME, HEAD
 from .hashing import Digest
 from .messages import Found
 from .tree import Parts, Tree, tag_of
@@ -37,7 +37,7 @@ class Source:
         self._tag = tag_of(self._status)
         self._offset = 0
         self._hasher = Digest()
-        self._buffers = [bytearray(HEAD + min(BLOCK - HEAD, self._status.st_size)) for _ in range(2)]
+        self._buffers = [bytearray(min(FRAME, HEAD + self._status.st_size)) for _ in range(2)]
         if tag and tag != self._tag:
             self.close()
             raise FileError("Changed", "it has changed since it was offered", self._path)
