@@ -138,7 +138,7 @@ class Download:
     async def _pull(self, line: _Line, wanted: _Wanted) -> None:
         try:
             frames = await line.frames()
-            await pull(frames, wanted.path, wanted.destination, wanted.at, wanted.entry, self._watch)
+            await pull(frames, wanted.path, wanted.destination, wanted.at, wanted.entry, self._watch, alone=True)
         except P2PError:
             line.drop()
             raise

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final
 
 from fastn_p2p_client.errors import BadMessage, P2PError
 
 from .destination import Destination
 from .events import Begun, Done, Kept, Moved, Report, Restarted
 from .failures import FileError
-from .frames import BLOCK, Frames
+from .frames import Frames
 from .messages import Entry, Failed, Finished, Found, Refused, Want
 from .opening import opened
 from .partial import Partial
+from .writer import Writer
 
 __all__ = ["give_up", "pull"]
 
-_MOST: Final = 3 * BLOCK
-"""Bytes that wait to be written; whoever sends waits then too."""
-
 
 async def pull(
-    frames: Frames, path: str, destination: Destination, at: str, entry: Entry, report: Report, *, exact: bool = False
+    frames: Frames,
+    path: str,
+    destination: Destination,
+    at: str,
+    entry: Entry,
+    report: Report,
+    *,
+    exact: bool = False,
+    alone: bool = False,
 ) -> None:
     """Gets one file, from where an earlier attempt has ended.
 
@@ -31,6 +36,7 @@ async def pull(
         path: what the other side calls it; ``at`` is where to put it.
         entry: how it was described.
         exact: nothing but what was described is taken; otherwise what the other side has by now.
+        alone: this process does nothing else; see ``Writer``.
 
     Raises:
         FileError: it is not there. When ``frames.midway`` its content is still on its way.
@@ -48,7 +54,7 @@ async def pull(
             report(Restarted(at))
             await asyncio.to_thread(partial.rewind)
         report(Begun(at, found.size, found.offset))
-        digest = await _content(frames, at, partial, found.size, report)
+        digest = await _content(frames, at, Writer(partial, alone=alone), partial.size, found.size, report)
         if digest != partial.digest():
             await asyncio.to_thread(partial.discard)
             raise FileError("Corrupt", "what has arrived is not what the other side has read", at)
@@ -88,10 +94,10 @@ async def _found(frames: Frames, at: str, partial: Partial, entry: Entry, *, exa
     return said
 
 
-async def _content(frames: Frames, at: str, partial: Partial, size: int, report: Report) -> bytes:
-    """Writes what comes; the digest that the other side has at the end."""
-    with contextlib.closing(_Writer(partial)) as writer:
-        arrived = begin = partial.size
+async def _content(frames: Frames, at: str, writer: Writer, begin: int, size: int, report: Report) -> bytes:
+    """Writes what comes from ``begin`` on; the digest that the other side has at the end."""
+    with contextlib.closing(writer):
+        arrived = begin
         try:
             while isinstance(said := await frames.receive(), int):
                 if arrived + said > size:
@@ -116,42 +122,3 @@ async def _content(frames: Frames, at: str, partial: Partial, size: int, report:
     if arrived != size:
         raise BadMessage(reason="a file has fewer bytes than was said")
     return said.digest
-
-
-class _Writer:
-    """Writes in a thread while more comes: the longer that takes, the more is written in one go the next time."""
-
-    def __init__(self, partial: Partial) -> None:
-        self._partial = partial
-        self._parts: list[memoryview] = []
-        self._size = 0
-        self._writing: asyncio.Task[None] | None = None
-
-    async def take(self, part: memoryview) -> None:
-        self._parts.append(part)
-        self._size += len(part)
-        if self._writing is not None and (self._writing.done() or self._size >= _MOST):
-            await self._written()
-        if self._writing is None and self._size >= BLOCK:
-            self._write()
-
-    async def flush(self) -> None:
-        await self._written()
-        if self._parts:
-            self._write()
-            await self._written()
-
-    def close(self) -> None:
-        """What was taken and not flushed may be lost."""
-        if self._writing is not None:
-            self._writing.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._writing.cancel()
-
-    def _write(self) -> None:
-        parts, self._parts, self._size = self._parts, [], 0
-        self._writing = asyncio.create_task(asyncio.to_thread(self._partial.write, parts))
-
-    async def _written(self) -> None:
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            await writing

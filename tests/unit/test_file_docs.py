@@ -18,6 +18,7 @@ from fastn_p2p.files.names import MAX_DEPTH, MAX_PART, MAX_PATH
 from fastn_p2p.files.patience import PATIENCE
 from fastn_p2p.files.progress import Ended
 from fastn_p2p.files.settings import Settings
+from fastn_p2p.files.writer import QUICK, RELIABLE
 from fastn_p2p.protocols.file_transfer import MAX_SESSIONS
 
 from .test_docs import code, read, table
@@ -76,6 +77,7 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
         f"at most {f.MAX_PAGE:,} entries",
         f"at most {f.MAX_WAIT:g} s",
         f"blocks of {BLOCK // 1024} KiB",
+        f"more than {QUICK * 1000:g} ms, until {RELIABLE} in a row",
         f"at most {MAX_MESSAGE // 1024**2} MiB",
         f"at most {MAX_WAITING} offers of one peer",
         f"{MAX_OFFERS} offers in all",
