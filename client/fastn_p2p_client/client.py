@@ -372,7 +372,8 @@ class Client:
 
     async def _reach_control(self, deadline: float) -> Link:
         if self._control is None:
-            self._check_daemon()
+            if not self.home.control_socket.exists():
+                self._check_daemon()  # else only when nothing answers: the kernel may take 20 ms to say who has a lock
             self._control = Link(
                 self.home.control_socket, "gateway", on_up=self._say_hello, on_down=self._welcomed.clear
             )
