@@ -158,6 +158,7 @@ def test_handler_that_waits_for_ever(daemon: Daemon) -> None:
         with pytest.raises(DeadlineExceeded):
             call(daemon, name, way, timeout=0.3)
     assert call(daemon, name, "nothing") == daemon.pid(f"identity-{name}")
+    assert binding_of(daemon, name, "Misfit").errors == 2
 
 
 def test_handler_that_raises_or_exits_politely(daemon: Daemon) -> None:

@@ -31,6 +31,9 @@ _CANCEL: Final = encode(Cancel())
 _OURS: Final = 1 << 63
 """Set in the ids that we choose: whoever serves also asks us, under ids of its own, over the same connection."""
 _MAX_FORSAKEN: Final = 1024
+_OVER: Final = 0.05
+"""Seconds before its deadline from which on a request that nobody waits for has run out of time: its caller has a clock
+of its own, and is often the first to say so."""
 
 
 class Origin(Protocol):
@@ -357,11 +360,11 @@ class Requests:
         served.over = True
         server = served.server
         if server is not None:
+            if self._loop.time() > served.expires - _OVER:
+                server.binding.errors += 1
             self._finish(served)
             self._mailbox.send(server.sender, served.correlation, _CANCEL)
 
     def _expire(self, served: Served) -> None:
-        if served.server is not None:
-            served.server.binding.errors += 1
         self.take_back(served)
         served.origin.on_failure(DeadlineExceeded(seconds=round(served.seconds, 3)))
