@@ -397,7 +397,10 @@ class Forbidden(LocalError):
 class PeerUnknown(RemoteError):
     code = "peer-unknown"
     retryable = True
-    template = "nothing is known about {peer}; ask for its ticket and `fastn-p2p peer add TICKET --name NAME`"
+    template = (
+        "nothing is known about {peer}; ask for its ticket and `fastn-p2p peer add TICKET --name NAME`. "
+        "An identity of this daemon goes by its ID52"
+    )
     peer: str
 
 
