@@ -83,7 +83,11 @@ class Misfit(Protocol):
         await self._misbehave(way)
 
     async def _later(self) -> None:
-        await asyncio.sleep(0.01)
+        """Once the binding is there: a process that ends before that takes it along."""
+        while True:
+            await asyncio.sleep(0.01)
+            if (self.context.workspace / "config.json").exists():
+                break
         await self._misbehave(self.config.way)
 
     async def _misbehave(self, way: Way) -> None:

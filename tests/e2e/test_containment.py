@@ -190,8 +190,7 @@ def test_handler_that_ends_the_process(daemon: Daemon) -> None:
 def test_a_task_that_ends_the_process(daemon: Daemon) -> None:
     """Nobody waits for it, and it is known whose it is."""
     name = daemon.identity("tasks") and "tasks"
-    with suppress(P2PError):  # it is added, or the process ends before that
-        give(daemon, name, "Misfit", place="a task", way="exit")
+    give(daemon, name, "Misfit", place="a task", way="exit")
     give(daemon, name, "Misfit", "other", place="a task", way="exit really")
     eventually(lambda: binding_of(daemon, name, "Misfit", "other").state.startswith("failed: "), "it is left out", 20)
     assert "3 times, the last time in on_activate" in binding_of(daemon, name, "Misfit", "other").state
