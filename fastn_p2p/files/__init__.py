@@ -14,7 +14,8 @@ Layout
 ``manifest``     local files that are going to be offered
 ``messages``     what the two sides say, ``frames`` how; ``failures`` what can go wrong
 ``supplying``    the side of a session that sends files, ``source`` one file of it
-``pulling``      the side that receives them, ``partial`` one file that has not arrived completely
+``pulling``      the side that receives them, ``partial`` one file that has not arrived completely, ``writer`` its bytes
+                 on their way to the disk
 ``destination``  where they are put; ``tree`` is a directory that no link leads out of
 ``opening``      in a thread, and closed in any case
 ``walking``      everything below a directory

@@ -49,11 +49,14 @@ class _Wanted(NamedTuple):
 class Download:
     """One ``Files.get``; see there."""
 
-    def __init__(self, files: Files, to: Path, *, force: bool, report: Report, patience: float, parallel: int) -> None:
+    def __init__(
+        self, files: Files, to: Path, *, force: bool, report: Report, patience: float, parallel: int, alone: bool
+    ) -> None:
         self._files = files
         self._to = to
         self._force = force
         self._parallel = parallel
+        self._alone = alone
         self.tally = Tally(report)
         self._patience = Patience(self.tally, patience)
         self._queue: asyncio.Queue[_Wanted | None] = asyncio.Queue(_AHEAD)
@@ -138,7 +141,7 @@ class Download:
     async def _pull(self, line: _Line, wanted: _Wanted) -> None:
         try:
             frames = await line.frames()
-            await pull(frames, wanted.path, wanted.destination, wanted.at, wanted.entry, self._watch, alone=True)
+            await pull(frames, wanted.path, wanted.destination, wanted.at, wanted.entry, self._watch, alone=self._alone)
         except P2PError:
             line.drop()
             raise

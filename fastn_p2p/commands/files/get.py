@@ -52,7 +52,7 @@ def run(
 
     async def get(files: Files) -> Tally:
         with watching(json=json) as report:
-            return await files.get(tops, to, force=force, report=report)
+            return await files.get(tops, to, force=force, report=report, alone=True)
 
     try:
         tally = with_files(home, identity, peer, instance, get)
