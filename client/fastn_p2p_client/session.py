@@ -203,8 +203,12 @@ class Session:
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
+    async def write(self, data: bytes | bytearray | memoryview, *, copy: bool = True) -> None:
         """Send bytes; returns when all of them are on their way, which waits for a reader that is slower.
+
+        Args:
+            copy: False leaves the bytes of a buffer where they are. They must not change then until nobody has a view
+                of them any more; until that, Python refuses to resize a ``bytearray`` (``BufferError``).
 
         Raises:
             StreamReset: the other side reads no more.
@@ -212,7 +216,7 @@ class Session:
             SessionClosed: the session was closed, or its end was sent, on this side.
         """
         self.accept()
-        rest = memoryview(data if isinstance(data, bytes) else bytes(data))
+        rest = memoryview(data if isinstance(data, bytes) or not copy else bytes(data))
         while rest:
             if self._eof_sent:
                 raise SessionClosed(what="a write")

@@ -100,9 +100,9 @@ class Session:
         while chunk := self.read():
             yield chunk
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview, *, copy: bool = True) -> None:
         """As ``Session.write``."""
-        self._run(self._session.write(data))
+        self._run(self._session.write(data, copy=copy))
 
     def send_eof(self) -> None:
         """As ``Session.send_eof``."""

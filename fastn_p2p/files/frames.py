@@ -62,10 +62,10 @@ class Frames:
     async def block(self, frame: bytearray | memoryview) -> None:
         """Some of a file's content, at most ``BLOCK`` bytes, after ``HEAD`` bytes that are filled in here.
 
-        Raises like ``Session.write``. The buffer can be used again when this returns.
+        Raises like ``Session.write``. The buffer can be used again when nobody has a view of it any more.
         """
         _HEAD.pack_into(frame, 0, _CONTENT, len(frame) - HEAD)
-        await self.session.write(frame)
+        await self.session.write(frame, copy=len(frame) < FRAME)  # few bytes would keep a large buffer
 
     async def receive(self) -> Said | int | None:
         """The next message; or the length of a block whose bytes are to be read next; None at the end.

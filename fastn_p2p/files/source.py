@@ -37,7 +37,8 @@ class Source:
         self._tag = tag_of(self._status)
         self._offset = 0
         self._hasher = Digest()
-        self._buffers = [bytearray(min(FRAME, HEAD + self._status.st_size)) for _ in range(2)]
+        self._buffers: list[bytearray] = []
+        """Free, or on their way."""
         if tag and tag != self._tag:
             self.close()
             raise FileError("Changed", "it has changed since it was offered", self._path)
@@ -61,7 +62,7 @@ class Source:
     def read(self) -> memoryview:
         """The next block, after ``HEAD`` free bytes; only those once all of it was read, and is still what it was.
 
-        A block stays as it is until the second read after it.
+        A block stays as it is for as long as anybody has a view of it.
 
         Raises:
             FileError: ``Unreadable``, ``Changed``.
@@ -71,7 +72,7 @@ class Source:
         with self._closing:
             if tag_of(os.fstat(self._descriptor)) != self._tag:
                 raise FileError("Changed", "it changed while it was read", self._path)
-        return memoryview(self._buffers[0])[:HEAD]
+        return memoryview(bytearray(HEAD))
 
     def read_now(self) -> memoryview | None:
         """As ``read``, from what the kernel has in memory; None when the disk would have to be waited for."""
@@ -96,8 +97,7 @@ class Source:
 
     def _next(self, most: int, flags: int = 0, least: int = 1) -> memoryview:
         """Raises BlockingIOError when ``flags`` say so and there is less than ``least``."""
-        buffer = self._buffers[0]
-        self._buffers.reverse()
+        buffer = self._free_buffer()
         view = memoryview(buffer)[: HEAD + min(most, len(buffer) - HEAD)]
         with self._closing:
             try:
@@ -113,3 +113,21 @@ class Source:
             self._hasher.update(view[HEAD : HEAD + size])
             self._offset += size
         return view[: HEAD + size]
+
+    def _free_buffer(self) -> bytearray:
+        """One that nobody looks at any more. No more are made than a session's window holds blocks."""
+        for buffer in self._buffers:
+            if _is_free(buffer):
+                return buffer
+        self._buffers.append(bytearray(min(FRAME, HEAD + self._status.st_size)))
+        return self._buffers[-1]
+
+
+def _is_free(buffer: bytearray) -> bool:
+    """Python refuses to change the size of what somebody has a view of."""
+    try:
+        buffer.append(0)
+    except BufferError:
+        return False
+    del buffer[-1]
+    return True

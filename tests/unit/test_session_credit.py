@@ -131,3 +131,19 @@ def test_credit_never_adds_up_to_more_than_a_window() -> None:
             writing.cancel()
 
     play(scenario)
+
+
+def test_a_write_leaves_bytes_where_they_are_only_when_told_to() -> None:
+    async def scenario() -> None:
+        here, there = await standing()
+        buffer = bytearray(STREAMS[0])
+        await here.write(buffer)
+        buffer[:] = bytes(len(buffer))
+        assert await there.read_exactly(len(buffer)) == STREAMS[0]
+        await here.write(buffer, copy=False)
+        with pytest.raises(BufferError):
+            buffer.append(0)
+        await there.read_exactly(len(buffer))
+        buffer.append(0)
+
+    play(scenario)
