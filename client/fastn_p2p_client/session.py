@@ -216,7 +216,7 @@ class Session:
             SessionClosed: the session was closed, or its end was sent, on this side.
         """
         self.accept()
-        rest = memoryview(data if isinstance(data, bytes) or not copy else bytes(data))
+        rest = memoryview(bytes(data) if copy else data).cast("B")  # of bytes, bytes() makes no copy
         while rest:
             if self._eof_sent:
                 raise SessionClosed(what="a write")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 
 import pytest
 
@@ -145,5 +146,10 @@ def test_a_write_leaves_bytes_where_they_are_only_when_told_to() -> None:
             buffer.append(0)
         await there.read_exactly(len(buffer))
         buffer.append(0)
+        numbers = memoryview(array("I", range(1000)))
+        before = here.bytes_written
+        await here.write(numbers, copy=False)
+        assert here.bytes_written - before == numbers.nbytes  # whatever its items are, bytes are counted
+        assert await there.read_exactly(numbers.nbytes) == numbers.tobytes()
 
     play(scenario)
