@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from .exits import EXITS, TABLE, Exit, Misused
 from .groups import group
 from .options import HomeOption
-from .terminal import hold_streams, put, say
+from .terminal import hold_streams, plain, put, say, say_lines
 
 __all__ = ["COMMANDS", "PROGRAM", "app", "main"]
 
@@ -47,6 +48,9 @@ COMMANDS: Final = (
 
 _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in TABLE.items())
 
+_CLICK_EXCEPTION: Final = typer.BadParameter.__mro__[2]
+"""What the parser raises; typer has no public name for it."""
+
 app = group(
     "fastn_p2p.commands",
     COMMANDS,
@@ -60,14 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command (``sys.argv`` without ``arguments``) and returns its exit code; it never raises."""
     hold_streams()
     try:
-        typer.main.get_command(app)(arguments, PROGRAM)
+        ended = typer.main.get_command(app)(arguments, PROGRAM, standalone_mode=False)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else Exit.OK
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except Exception as error:
         return _report(error)
-    return Exit.OK
+    return ended if isinstance(ended, int) else Exit.OK
 
 
 def _report(error: Exception) -> Exit:
@@ -77,19 +81,22 @@ def _report(error: Exception) -> Exit:
     if os.environ.get("FASTN_TRACEBACK"):
         import traceback
 
-        say("".join(traceback.format_exception(error)))
+        say_lines("".join(traceback.format_exception(error)))
     if isinstance(error, P2PError):
         say(f"{PROGRAM}: {error}")
         return EXITS.get(error.code, Exit.INTERNAL)
     if isinstance(error, ApplicationError):
         from .values import as_json
 
-        data = "" if error.payload is None else f"\n{as_json(error.payload).decode()}"
-        say(f"{PROGRAM}: the handler answered with an error: {error}{data}")
+        say(f"{PROGRAM}: the handler answered with an error: {error}")
+        if error.payload is not None:
+            say(as_json(error.payload).decode())
         return Exit.APPLICATION
     if isinstance(error, Misused):
         say(f"{PROGRAM}: {error}")
         return Exit.USAGE
+    if isinstance(error, _CLICK_EXCEPTION):
+        return _misused(error)
     if isinstance(error, UnicodeEncodeError):
         say(f"{PROGRAM}: an argument is not UTF-8: {error.object!r}")
         return Exit.USAGE
@@ -98,6 +105,16 @@ def _report(error: Exception) -> Exit:
         return Exit.STORAGE
     say(f"{PROGRAM}: internal error: {error!r}. Please report it, with what FASTN_TRACEBACK=1 shows")
     return Exit.INTERNAL
+
+
+def _misused(error: Any) -> Exit:
+    """What the parser of the command line has to say. It repeats arguments, and scripts take those from elsewhere."""
+    if not error.__class__.__name__.startswith("NoArgs"):  # that one's message is the help
+        error.message = plain(error.message)
+    words = io.StringIO()
+    error.show(words)
+    say_lines(words.getvalue().removesuffix("\n"))
+    return Exit.USAGE
 
 
 def _show_version(wanted: bool) -> None:

@@ -16,8 +16,7 @@ from fastn_p2p_client.messages import GetStatus, Status, StatusReply
 from .account import read_account
 from .asking import ask
 from .exits import Exit
-from .terminal import is_terminal, put, say
-from .values import as_json
+from .terminal import is_terminal, put_json, put_raw, say
 
 __all__ = ["Observation", "observe", "show", "show_forever"]
 
@@ -83,11 +82,12 @@ def show_forever(home: Path | None, *, json: bool) -> None:
 
 def _print(seen: Observation, *, json: bool) -> None:
     if json:
-        put(as_json(seen.status))
+        put_json(seen.status)
         return
     from .dashboard import printed
 
-    put(printed(seen.status, partial=seen.partial, colour=is_terminal() or bool(os.environ.get("FORCE_COLOR"))))
+    colour = is_terminal() or bool(os.environ.get("FORCE_COLOR"))
+    put_raw(f"{printed(seen.status, partial=seen.partial, colour=colour)}\n".encode())  # safe: the dashboard sees to it
 
 
 def _next(home: Path | None, last: Observation) -> Observation:

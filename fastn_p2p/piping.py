@@ -7,6 +7,7 @@ it, the shell for instance. Files and devices that never make one wait are used 
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import errno
 import fcntl
@@ -17,8 +18,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from fastn_p2p_client.limits import MAX_CHUNK
+from fastn_p2p_client.plain_text import plain_lines
 
-__all__ = ["Input", "Output"]
+__all__ = ["Input", "Output", "VisibleOutput"]
 
 _PIPE_SIZE: Final = 1024 * 1024
 """Bytes that a pipe is to hold: what any user may ask for, and sixteen times what it holds otherwise."""
@@ -87,6 +89,9 @@ class Output:
             except OSError as error:
                 raise OSError(f"cannot write to standard output: {error.strerror}") from error
 
+    async def finish(self) -> None:
+        """Write what is left, when everything has been given to ``write``."""
+
     def end(self) -> None:
         """Whoever reads it sees its end; what else this process writes there is lost."""
         self._own.end_output()
@@ -98,6 +103,26 @@ class Output:
     def close(self) -> None:
         """Leaves the descriptor as it was."""
         self._own.close()
+
+
+class VisibleOutput(Output):
+    """The same for a terminal: text in UTF-8, made safe to show."""
+
+    def __init__(self, number: int = 1) -> None:
+        super().__init__(number)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._rest = ""
+
+    async def write(self, data: bytes) -> None:
+        await self._show(self._rest + self._decoder.decode(data))
+
+    async def finish(self) -> None:
+        """Write what could have been the beginning of a character or of a line's end."""
+        await self._show(self._rest + self._decoder.decode(b"", True), is_all=True)
+
+    async def _show(self, text: str, *, is_all: bool = False) -> None:
+        self._rest = "\r" if text.endswith("\r") and not is_all else ""
+        await super().write(plain_lines(text.removesuffix(self._rest)).encode())
 
 
 class _Descriptor:

@@ -10,7 +10,7 @@ from fastn_p2p_client.errors import DaemonNotRunning
 from fastn_p2p_client.messages import ListProtocols, ProtocolInfo, ProtocolList
 
 from .asking import ask
-from .terminal import plain, put, say
+from .terminal import plain, put, put_json, say
 
 __all__ = ["config_rows", "described", "show"]
 
@@ -23,9 +23,7 @@ def show(home: Path | None, *, json: bool) -> None:
     """
     protocols = _installed(home)
     if json:
-        from .values import as_json
-
-        put(as_json(protocols))
+        put_json(protocols)
     elif protocols:
         put("\n\n".join(described(each) for each in protocols))
     else:
@@ -46,7 +44,8 @@ def described(protocol: ProtocolInfo) -> str:
     """One protocol in some lines: what it is, where it comes from, what its config may hold."""
     origin = f"{protocol.distribution} {protocol.version}".strip() or "unknown origin"
     if protocol.problem:
-        return plain(f"{protocol.name}  BROKEN: {protocol.problem}\n    {origin} ({protocol.code})")
+        lines = [f"{protocol.name}  BROKEN: {protocol.problem}", f"    {origin} ({protocol.code})"]
+        return "\n".join(map(plain, lines))
     takes = " and ".join(word for word, does in (("calls", protocol.requests), ("streams", protocol.streams)) if does)
     access = "everyone" if protocol.public else "peers only"
     lines = [
@@ -56,7 +55,7 @@ def described(protocol: ProtocolInfo) -> str:
     rows = config_rows(protocol.config_schema)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
     lines += ["      " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return plain("\n".join(lines))
+    return "\n".join(map(plain, lines))
 
 
 def config_rows(schema: dict[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -13,15 +13,23 @@ from fastn_p2p_client.session import Session
 
 from .concurrency import together
 from .exits import Exit
-from .piping import Input, Output
+from .piping import Input, Output, VisibleOutput
+from .terminal import is_terminal
 
 __all__ = ["join", "stream"]
 
 
 def stream(
-    home: Path | None, identity: str | None, peer: str, protocol: str, instance: str, initial: Any, timeout: float
+    home: Path | None,
+    identity: str | None,
+    peer: str,
+    protocol: str,
+    instance: str,
+    initial: Any,
+    timeout: float,
+    raw: bool,
 ) -> Exit:
-    """Until both directions are at their end.
+    """Until both directions are at their end. Without ``raw`` what comes does nothing to a terminal.
 
     Raises:
         ApplicationError, P2PError: as ``Client.connect``; and ``StreamReset`` or ``ConnectionLost`` later on.
@@ -39,7 +47,7 @@ def stream(
         async with Client(home, program="fastn-p2p stream") as client:
             session = await client.connect(identity, peer, protocol, instance, initial, timeout=timeout)
             async with session:
-                await join(session, Input(), Output())
+                await join(session, Input(), Output() if raw or not is_terminal() else VisibleOutput())
 
     try:
         uvloop.run(conversation())
@@ -73,5 +81,8 @@ async def _send(session: Session, source: Input) -> None:
 
 
 async def _receive(session: Session, sink: Output) -> None:
-    await session.copy_to(sink)
+    try:
+        await session.copy_to(sink)
+    finally:
+        await sink.finish()
     sink.end()

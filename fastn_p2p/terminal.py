@@ -1,6 +1,8 @@
-"""What goes to which stream: data to standard output, words for people to standard error, nothing else.
+"""Terminal output of all commands: data to standard output, words for people to standard error.
 
-Names, addresses and errors can come from other people's machines, so control characters never reach the terminal.
+Names, addresses, messages and errors can come from other people's machines. ``say``, ``put``, ``put_json``, ``table``
+and ``confirmed`` make them safe to show (see ``fastn_p2p_client.plain_text``); no other module prints. Standard output
+that is no terminal takes data exactly as it is.
 """
 
 from __future__ import annotations
@@ -9,18 +11,28 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
+
+from fastn_p2p_client.plain_text import plain, plain_json, plain_lines
 
 from .exits import Exit
 
-__all__ = ["hold_streams", "is_terminal", "plain", "put", "say", "table"]
+__all__ = [
+    "confirmed",
+    "hold_streams",
+    "is_terminal",
+    "plain",
+    "plain_lines",
+    "put",
+    "put_json",
+    "put_raw",
+    "say",
+    "say_lines",
+    "table",
+]
 
-_VISIBLE: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (9, 10)}
-
-
-def plain(text: str) -> str:
-    """``text`` with control characters, except tab and line feed, made visible."""
-    return text.translate(_VISIBLE)
+_STRUCTURE: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)} | {9: "\\t", 10: "\\n", 13: "\\r"}
+"""Characters that would make a field of a table look like several, where a script reads it."""
 
 
 def hold_streams() -> None:
@@ -33,22 +45,48 @@ def hold_streams() -> None:
 
 
 def is_terminal() -> bool:
-    """Whether standard output is one."""
+    """Return whether standard output is a terminal."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def put(data: str | bytes, *, end: bytes = b"\n") -> None:
-    """Writes data to standard output at once. When nobody reads it any more the command ends with ``Exit.PIPE``.
+def put(text: str, *, end: str = "\n") -> None:
+    """Write text to standard output: made safe to show on a terminal, else exactly as it is, in UTF-8.
 
     Raises:
         OSError: it cannot be written.
     """
-    raw = data.encode("utf-8", "backslashreplace") if isinstance(data, str) else data
+    if is_terminal():
+        put_raw((plain_lines(text) + end).encode(sys.stdout.encoding, "backslashreplace"))
+    else:
+        put_raw(_exactly(text + end))
+
+
+def put_json(*values: Any) -> None:
+    """Write each value as JSON on a line to standard output: on a terminal with escapes for what is not safe there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from .values import as_json
+
+    lines = [as_json(value) for value in values]
+    if is_terminal():
+        only_ascii = sys.stdout.encoding.lower() not in ("utf-8", "utf8")
+        lines = [plain_json(line.decode(), only_ascii=only_ascii).encode() for line in lines]
+    put_raw(b"".join(line + b"\n" for line in lines))
+
+
+def put_raw(data: bytes) -> None:
+    """Write bytes to standard output at once. When nobody reads it any more the command ends with ``Exit.PIPE``.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     if sys.stdout is None:
         raise OSError("standard output is closed")
     try:
         sys.stdout.flush()
-        sys.stdout.buffer.write(raw + end)
+        sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         # The interpreter flushes once more at exit: let it do so into nothing.
@@ -59,11 +97,19 @@ def put(data: str | bytes, *, end: bytes = b"\n") -> None:
 
 
 def say(words: str) -> None:
-    """Words for people, on standard error. It does not matter whether anybody reads them."""
-    if sys.stderr is None:
-        return
-    with contextlib.suppress(OSError):
-        print(plain(words), file=sys.stderr, flush=True)
+    """Write one line for people to standard error. It does not matter whether anybody reads it."""
+    _to_standard_error(plain(words) + "\n")
+
+
+def say_lines(words: str) -> None:
+    """Write several lines for people to standard error."""
+    _to_standard_error(plain_lines(words) + "\n")
+
+
+def confirmed(question: str) -> bool:
+    """Ask on standard error, and return whether the answer from standard input is yes."""
+    _to_standard_error(f"{plain_lines(question)} [y/N] ")
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -71,8 +117,24 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if not rows:
         return
     if not is_terminal():
-        put("\n".join("\t".join(row) for row in rows))
+        put("\n".join("\t".join(field.translate(_STRUCTURE) for field in row) for row in rows))
         return
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, map(plain, row), widths)).rstrip() for row in (header, *rows)]
-    put("\n".join(lines))
+    shown = [[plain(field) for field in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    put("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in shown))
+
+
+def _exactly(text: str) -> bytes:
+    """The UTF-8 of ``text``; the name of a file that is no UTF-8 becomes its bytes (PEP 383)."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _to_standard_error(text: str) -> None:
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError):
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ def parsed(data: bytes, source: str) -> Any:
 
 def as_json(value: Any) -> bytes:
     """``value`` as JSON on one line."""
-    return msgspec.json.encode(value, enc_hook=_unusual)
+    try:
+        return msgspec.json.encode(value, enc_hook=_unusual)
+    except UnicodeEncodeError:  # the name of a file that is no UTF-8
+        return json.dumps(msgspec.to_builtins(value, enc_hook=_unusual, str_keys=True)).encode()
 
 
 def _unusual(value: Any) -> Any:

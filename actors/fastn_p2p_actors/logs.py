@@ -6,9 +6,10 @@ import logging
 import os
 import time
 from logging.handlers import RotatingFileHandler
-from typing import Final
+from typing import Any, Final
 
 from fastn_p2p_client.home import Home
+from fastn_p2p_client.plain_text import plain, plain_lines
 
 __all__ = ["LEVEL_VARIABLE", "log_to"]
 
@@ -20,11 +21,21 @@ FILES_KEPT: Final = 3
 
 
 class _Formatter(logging.Formatter):
-    """``2026-01-31T12:00:00.000Z INFO vault: …``; times are UTC."""
+    """``2026-01-31T12:00:00.000Z INFO vault: …``; times are UTC.
+
+    A message is one line, and nothing in it or in a traceback does anything to the terminal on which it is read:
+    parts of both can have come from peers.
+    """
 
     converter = staticmethod(time.gmtime)
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return plain(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return plain_lines(super().formatException(ei))
 
 
 def log_to(home: Home, name: str) -> logging.Logger:

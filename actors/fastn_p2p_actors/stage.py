@@ -23,6 +23,7 @@ import msgspec
 
 from fastn_p2p_client.errors import DaemonBusy, DeadlineExceeded, P2PError
 from fastn_p2p_client.home import Home
+from fastn_p2p_client.plain_text import plain_lines
 
 from . import leash as wire
 from . import process
@@ -175,7 +176,7 @@ def main(spec_bytes: bytes, leash: socket.socket) -> None:
         code = _play(spec, leash, log)
     except BaseException:
         # Before there is a log, or while the event loop closes: the daemon's own stderr is all there is.
-        traceback.print_exc()
+        sys.stderr.write(plain_lines(traceback.format_exc()))
     finally:
         try:
             logging.shutdown()

@@ -159,7 +159,10 @@ class P2PError(Exception):
         return {name: getattr(self, name) for name in self._names}
 
     def __str__(self) -> str:
-        return self.template.format(code=self.code, **self.fields())
+        """One line that can be shown anywhere: parts of it can have come from a peer. ``fields`` has them exactly."""
+        from .plain_text import plain  # errors are loaded by programs that never see one
+
+        return plain(self.template.format(code=self.code, **self.fields()))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.fields().items())})"
@@ -557,7 +560,10 @@ class ApplicationError(Exception):
         self.payload = payload
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}" if self.message else self.kind
+        """Text that can be shown anywhere; ``kind`` and ``message`` have it exactly."""
+        from .plain_text import plain_lines
+
+        return plain_lines(f"{self.kind}: {self.message}" if self.message else self.kind)
 
     def payload_as(self, kind: type[T]) -> T:
         """The payload as a ``kind``: the type of which the handler has given an instance.

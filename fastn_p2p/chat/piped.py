@@ -12,11 +12,10 @@ from fastn_p2p_client.errors import ApplicationError, DeadlineExceeded
 
 from ..concurrency import together
 from ..piping import Input
-from ..terminal import put, say
-from ..values import as_json
+from ..terminal import put, put_json, say
 from .client import Conversation
 from .messages import MAX_TEXT, Event, Joined, Line, Marked, Trouble
-from .text import one_line, shown, stamp
+from .text import one_line, stamp
 
 __all__ = ["Piped"]
 
@@ -78,13 +77,13 @@ class Piped:
         if isinstance(event, Joined):
             self._joined.set()
         if self._json:
-            put(as_json(event))
+            put_json(event)
         elif isinstance(event, Line):
             if event.id not in self._said:
                 who = "me" if event.mine else self._conversation.name
-                put(f"{stamp(event.at)}\t{who}\t{one_line(event.text)}")
+                put(f"{stamp(event.at)}\t{one_line(who)}\t{one_line(event.text)}")
         elif isinstance(event, Trouble) and event.words:
-            say(f"fastn-p2p: {shown(self._conversation.name)} does not get your messages yet: {shown(event.words)}")
+            say(f"fastn-p2p: {self._conversation.name} does not get your messages yet: {event.words}")
 
     async def _speak(self) -> None:
         await self._joined.wait()

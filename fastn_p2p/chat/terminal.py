@@ -26,6 +26,7 @@ from prompt_toolkit.utils import get_cwidth
 from fastn_p2p_client.errors import ApplicationError, P2PError
 
 from ..concurrency import together
+from ..terminal import plain
 from .client import Conversation
 from .messages import MAX_TEXT, Event, Joined, Line, Mark, Marked, Presence
 from .text import MARKS, clock, shown
@@ -64,7 +65,7 @@ class ChatTerminal:
     ) -> None:
         self._conversation = conversation
         self._last = last
-        self._name = shown(conversation.name)
+        self._name = plain(conversation.name)
         self._live: deque[Line] = deque()
         self._marks: dict[str, Mark] = {}
         self._presence = ""
@@ -119,7 +120,7 @@ class ChatTerminal:
         elif isinstance(event, Joined | Presence):
             self._presence = event.presence
         else:
-            self._trouble = shown(event.words).replace("\n", " ")
+            self._trouble = plain(event.words)
 
     async def _settle(self) -> None:
         """Write for good what there is no room for above the editor."""
@@ -166,7 +167,7 @@ class ChatTerminal:
             try:
                 await self._conversation.say(text)
             except (ApplicationError, P2PError) as error:
-                self._failed = f"not sent (arrow up brings it back): {shown(str(error))}"
+                self._failed = f"not sent (arrow up brings it back): {plain(str(error))}"
             else:
                 self._failed = ""
             self._unsent.task_done()

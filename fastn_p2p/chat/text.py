@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from ..terminal import plain
+from ..terminal import plain, plain_lines
 from .messages import Mark
 
 __all__ = ["MARKS", "clock", "one_line", "shown", "stamp"]
@@ -13,34 +13,15 @@ __all__ = ["MARKS", "clock", "one_line", "shown", "stamp"]
 MARKS: Final[dict[Mark, str]] = {"kept": "✓", "delivered": "✓✓", "seen": "✓✓ seen"}
 """Of one's own messages."""
 
-_INVISIBLE: Final = {
-    code: f"\\u{code:04x}"
-    for code in (
-        0x061C,
-        0x200B,
-        0x200E,
-        0x200F,
-        *range(0x2028, 0x202F),
-        *range(0x2060, 0x2070),
-        0xFEFF,
-        *range(0xFFF9, 0xFFFC),
-    )
-}
-"""Marks that turn the direction of what follows, separators of lines, and what takes no space. Not the joiners that
-scripts and emoji need."""
-_TAGS: Final = range(0xE0000, 0xE0080)
-"""Letters that nothing shows."""
-
 
 def shown(text: str) -> str:
     """As it may go to a terminal: its lines, and everything else that does something made visible."""
-    visible = plain(text.replace("\t", "    ")).translate(_INVISIBLE)
-    return "".join(f"\\U{ord(each):08x}" if ord(each) in _TAGS else each for each in visible)
+    return plain_lines(text.replace("\t", "    "))
 
 
 def one_line(text: str) -> str:
     """The same on one line: a line feed is ``\\n``, a backslash two, so that a script can undo it."""
-    return shown(text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n"))
+    return plain(text.replace("\\", "\\\\"))
 
 
 def clock(at: int) -> str:

@@ -8,7 +8,7 @@ import typer
 
 from ..exits import Misused
 from ..options import AsOption, HomeOption, InstanceArgument, PeerArgument
-from ..terminal import put
+from ..terminal import put_json
 
 
 def run(
@@ -32,7 +32,7 @@ def run(
 
     The request is JSON from standard input; the reply is printed as JSON on one line.
     """
-    from ..values import as_json, json_argument, parsed
+    from ..values import json_argument, parsed
 
     if not timeout > 0:
         raise Misused("--timeout: it takes more than 0 seconds")
@@ -44,7 +44,7 @@ def run(
         reply = _call(home, identity, peer, protocol, instance, command, request, timeout, retry)
     except OverflowError:
         raise Misused("the request has a number of more than 64 bits; send it as a text") from None
-    put(as_json(reply))
+    put_json(reply)
 
 
 def _standard_input() -> bytes:

@@ -7,7 +7,7 @@ import typer
 
 from ..exits import Exit, Misused
 from ..options import HomeOption, NameArgument
-from ..terminal import say
+from ..terminal import confirmed, say
 
 
 def run(
@@ -22,7 +22,8 @@ def run(
     if not yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise Misused("nobody can be asked here whether to delete it; say --yes if you are sure")
-        if not _confirmed(name):
+        loss = f"This deletes the key of {name!r}, its protocols and their files. Nothing brings them back."
+        if not confirmed(f"{loss}\nDelete?"):
             say("nothing was deleted")
             raise typer.Exit(Exit.INTERRUPTED)
 
@@ -32,13 +33,3 @@ def run(
 
     ask(home, DeleteIdentity(name), Done)
     say(f"deleted {name}")
-
-
-def _confirmed(name: str) -> bool:
-    print(
-        f"This deletes the key of {name!r}, its protocols and their files. Nothing brings them back.\nDelete? [y/N] ",
-        end="",
-        file=sys.stderr,
-        flush=True,
-    )
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}

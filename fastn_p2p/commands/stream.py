@@ -17,11 +17,15 @@ def run(
     ] = None,
     identity: AsOption = None,
     timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait until the stream stands.")] = 10.0,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Write to a terminal what comes, byte for byte: the peer can control it.")
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Open a stream to a protocol of a peer.
 
-    Standard input goes there, and what comes from there goes to standard output, until both are at their end.
+    Standard input goes there, and what comes from there goes to standard output, until both are at their end. On a
+    terminal what could control it is shown as an escape; --raw is for programs that are to draw there.
     """
     from ..values import json_argument, parsed
 
@@ -32,7 +36,7 @@ def run(
     from ..streaming import stream
 
     try:
-        code = stream(home, identity, peer, protocol, instance, initial, timeout)
+        code = stream(home, identity, peer, protocol, instance, initial, timeout, raw)
     except OverflowError:
         raise Misused("--data has a number of more than 64 bits; send it as a text") from None
     raise typer.Exit(code)

@@ -10,6 +10,8 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from ..terminal import plain
+
 __all__ = ["INDENT", "Screen", "in_seconds"]
 
 INDENT: Final = "    "
@@ -35,7 +37,9 @@ class Screen:
 
     def result(self, text: str) -> None:
         for line in text.splitlines():
-            self._console.print(Text.assemble(INDENT, Text.from_ansi(_shortened(line))))
+            coloured = Text.from_ansi(_shortened(line))
+            is_safe = coloured.plain == plain(coloured.plain)
+            self._console.print(Text.assemble(INDENT, coloured if is_safe else plain(line)))
 
     def summary(self, times: dict[str, str]) -> None:
         width = max(map(len, times))
@@ -44,13 +48,13 @@ class Screen:
             self._line(f"  {what:<{width}}  {took:>8}")
 
     def failed(self, why: str) -> None:
-        self._line(f"\nThe demo failed: {why}", "bold red")
+        self._line(f"\nThe demo failed: {plain(why)}", "bold red")
 
     def log(self, daemon: str, exit_code: int | None, lines: Iterable[str]) -> None:
         ended = "" if exit_code is None else f", before it ended with exit code {exit_code}"
         self._line(f"\nWhat daemon {daemon} printed and logged last{ended}:", "bold")
         for line in lines:
-            self._line(f"  {line}")
+            self._line(f"  {plain(line)}")
 
     def _line(self, text: str, style: str = "") -> None:
         self._console.print(Text(text, style))

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from ..terminal import plain, put, say
-from ..values import as_json
+from ..terminal import plain, put_json, say
 from .events import Begun, Done, Event, Expected, Kept, Lost, Moved, Offered, Omitted, Report, Restarted, Retrying
 from .tally import Tally
 
@@ -54,7 +53,7 @@ def summed_up(tally: Tally, seconds: float, *, json: bool) -> None:
     """The last word."""
     if json:
         end = Ended(tally.done, tally.kept, tally.omitted, len(tally.failures), tally.moved, round(seconds, 3))
-        put(as_json(end))
+        put_json(end)
         return
     words = [f"{_files(tally.done)}, {size_of(tally.moved)} in {seconds:.1f} s"]
     if tally.moved and seconds > 0:
@@ -125,7 +124,7 @@ class _Lines:
             self._last[event.path] = now
         elif isinstance(event, Done | Lost):
             self._last.pop(event.path, None)
-        put(as_json(event))
+        put_json(event)
 
 
 def _bars() -> Progress:

@@ -20,10 +20,9 @@ from fastn_p2p_client.owner import find_owner
 
 from ..asking import ask
 from ..exits import Exit
-from ..files.names import shown
 from ..terminal import say
 
-__all__ = ["EXITS", "petnames", "refused", "row_text", "time_text", "whole_mail", "with_mail"]
+__all__ = ["EXITS", "petnames", "refused", "time_text", "whole_mail", "with_mail"]
 
 T = TypeVar("T")
 
@@ -82,11 +81,6 @@ def time_text(milliseconds: int) -> str:
         return datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OverflowError, ValueError, OSError):
         return "?"
-
-
-def row_text(text: str) -> str:
-    """What strangers have written, on one line and without control characters."""
-    return shown(text)
 
 
 def whole_mail(mail: Mail) -> dict[str, Any]:

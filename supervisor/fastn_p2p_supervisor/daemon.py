@@ -18,6 +18,7 @@ from typing import Any, Final
 from fastn_p2p_actors import process
 from fastn_p2p_actors.logs import log_to
 from fastn_p2p_client.home import Home
+from fastn_p2p_client.plain_text import plain
 
 from .blueprint import Blueprint, Plan, online_identities
 from .child import State
@@ -218,7 +219,7 @@ def _fail(home: Home, reason: str) -> int:
 
 def _say(line: str) -> None:
     with suppress(OSError):  # nobody reads it any more
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(plain(line) + "\n")
         sys.stderr.flush()
 
 

@@ -39,7 +39,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 def test_stream(asked: list[tuple[Any, ...]]) -> None:
     assert main(["stream", "bob", "Chat"]) == 0
-    assert asked == [(None, None, "bob", "Chat", "default", None, 10.0)]
+    assert asked == [(None, None, "bob", "Chat", "default", None, 10.0, False)]
 
 
 def test_stream_with_everything(asked: list[tuple[Any, ...]], tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_stream_with_everything(asked: list[tuple[Any, ...]], tmp_path: Path) ->
     file.write_text('{"room": "kitchen"}')
     options = ["--data", f"@{file}", "--as", "alice", "--timeout", "2.5", "--home", "/a"]
     assert main(["stream", "bob", "Chat", "backup", *options]) == 0
-    assert asked == [(Path("/a"), "alice", "bob", "Chat", "backup", {"room": "kitchen"}, 2.5)]
+    assert asked == [(Path("/a"), "alice", "bob", "Chat", "backup", {"room": "kitchen"}, 2.5, False)]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import typer
 from ...exits import Misused
 from ...files.options import EventsOption, FilesOption
 from ...options import AsOption, HomeOption, PeerArgument
-from ...terminal import put, say, table
+from ...terminal import put_json, say, table
 
 if TYPE_CHECKING:
     from ...files.messages import Entry
@@ -64,11 +64,9 @@ def _named(entry: Entry, path: str) -> Entry:
 
 
 def _show(entries: list[Entry], *, json: bool) -> None:
-    from ...values import as_json
-
     if json:
         if entries:
-            put(b"\n".join(map(as_json, entries)))
+            put_json(*entries)
         return
     table(
         ("KIND", "SIZE", "CHANGED", "NAME"),

@@ -6,7 +6,7 @@ import typer
 
 from ...files.options import EventsOption, FilesOption, OwnerOption
 from ...options import HomeOption
-from ...terminal import put, say, table
+from ...terminal import put_json, say, table
 
 
 def run(
@@ -21,15 +21,13 @@ def run(
     """
     from ...files.command import refused, with_own_files
     from ...files.failures import FileError
-    from ...values import as_json
 
     try:
         offers = with_own_files(home, identity, instance, lambda files: files.offers())
     except FileError as error:
         raise typer.Exit(refused(error)) from None
     if json:
-        for each in offers:
-            put(as_json(each))
+        put_json(*offers)
         return
     table(
         ("ID", "FROM", "STATE", "FILES", "SIZE", "SINCE", "NAMES"),

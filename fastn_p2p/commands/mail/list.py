@@ -6,7 +6,7 @@ import typer
 
 from ...mail.options import LinesOption, MailboxOption, OwnerOption
 from ...options import HomeOption
-from ...terminal import put, say, table
+from ...terminal import put_json, say, table
 
 if TYPE_CHECKING:
     from fastn_p2p_client.mail.client import MailClient
@@ -27,8 +27,7 @@ def run(
     """
     from fastn_p2p_client.errors import ApplicationError
 
-    from ...mail.command import refused, row_text, time_text, with_mail
-    from ...values import as_json
+    from ...mail.command import refused, time_text, with_mail
 
     async def all_of(mail: MailClient) -> tuple[list[Summary], int]:
         found: list[Summary] = []
@@ -43,8 +42,7 @@ def run(
     except ApplicationError as error:
         raise typer.Exit(refused(error)) from None
     if json:
-        for each in mails:
-            put(as_json(each))
+        put_json(*mails)
     else:
         table(
             ("N", "", "FROM", "RECEIVED", "SIZE", "FILES", "SUBJECT"),
@@ -56,7 +54,7 @@ def run(
                     time_text(each.received),
                     str(each.size),
                     str(each.attachments),
-                    row_text(each.subject),
+                    each.subject,
                 )
                 for each in mails
             ],

@@ -6,7 +6,7 @@ import typer
 
 from ...mail.options import LinesOption, MailboxOption, OwnerOption
 from ...options import HomeOption
-from ...terminal import put, say, table
+from ...terminal import put_json, say, table
 
 if TYPE_CHECKING:
     from fastn_p2p_client.mail.client import MailClient
@@ -27,8 +27,7 @@ def run(
     """
     from fastn_p2p_client.errors import ApplicationError
 
-    from ...mail.command import petnames, refused, row_text, time_text, with_mail
-    from ...values import as_json
+    from ...mail.command import petnames, refused, time_text, with_mail
 
     states: tuple[OutboxState, ...] = ("waiting", "bounced", "delivered") if everything else ("waiting", "bounced")
 
@@ -45,8 +44,7 @@ def run(
     except ApplicationError as error:
         raise typer.Exit(refused(error)) from None
     if json:
-        for each in entries:
-            put(as_json(each))
+        put_json(*entries)
         return
     names = petnames(home) if entries else {}
     table(
@@ -58,8 +56,8 @@ def run(
                 names.get(each.to, each.to) + ("" if each.instance == "default" else f"/{each.instance}"),
                 time_text(each.changed),
                 str(each.size),
-                row_text(each.subject),
-                row_text(each.reason) or "-",
+                each.subject,
+                each.reason or "-",
             )
             for each in entries
         ],

@@ -8,7 +8,7 @@ import typer
 from ...exits import Exit, Misused
 from ...mail.options import LinesOption, MailboxOption, OwnerOption
 from ...options import HomeOption
-from ...terminal import is_terminal, plain, put, say
+from ...terminal import put, put_json, say
 
 if TYPE_CHECKING:
     from fastn_p2p_client.mail.messages import Attachment
@@ -33,8 +33,7 @@ def run(
     """
     from fastn_p2p_client.errors import ApplicationError
 
-    from ...mail.command import refused, row_text, time_text, whole_mail, with_mail
-    from ...values import as_json
+    from ...mail.command import refused, time_text, whole_mail, with_mail
 
     if save is not None:
         try:
@@ -49,16 +48,16 @@ def run(
         raise typer.Exit(refused(error)) from None
     summary, letter = mail.summary, mail.letter
     if json:
-        put(as_json(whole_mail(mail)))
+        put_json(whole_mail(mail))
     else:
         say(f"From: {summary.name} ({summary.sender})" if summary.name else f"From: {summary.sender}")
         say(f"Mailbox: {summary.instance}")
         say(f"Sent: {time_text(summary.sent)}, received: {time_text(summary.received)}")
-        say(f"Subject: {row_text(letter.subject)}")
+        say(f"Subject: {letter.subject}")
         for attachment in letter.attachments:
-            say(f"Attachment: {row_text(attachment.name)} ({len(attachment.content)} bytes)")
+            say(f"Attachment: {attachment.name} ({len(attachment.content)} bytes)")
         say("")
-        put(plain(letter.body) if is_terminal() else letter.body, end=b"" if letter.body.endswith("\n") else b"\n")
+        put(letter.body, end="" if letter.body.endswith("\n") else "\n")
     if save is not None:
         _save(mail.letter.attachments, save)
     elif letter.attachments and not json:

@@ -9,7 +9,7 @@ import typer
 from ...exits import Misused
 from ...mail.options import LinesOption, MailboxOption, OwnerOption
 from ...options import HomeOption, PeerArgument
-from ...terminal import put, say
+from ...terminal import put, put_json, say
 
 if TYPE_CHECKING:
     from fastn_p2p_client.mail.messages import Attachment
@@ -48,7 +48,6 @@ def run(
     from fastn_p2p_client.mail.messages import MAX_SUBJECT
 
     from ...mail.command import refused, with_mail
-    from ...values import as_json
 
     if len(subject) > MAX_SUBJECT:
         raise Misused(f"--subject: it has {len(subject)} characters, {MAX_SUBJECT} are allowed")
@@ -65,7 +64,7 @@ def run(
     except ApplicationError as error:
         raise typer.Exit(refused(error)) from None
     if json:
-        put(as_json(accepted))
+        put_json(accepted)
         return
     say(f"mail {accepted.number} is accepted")
     put(accepted.id)

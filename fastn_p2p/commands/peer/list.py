@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from ...options import HomeOption, JsonOption
-from ...terminal import put, say, table
+from ...terminal import put_json, say, table
 
 
 def run(json: JsonOption = False, home: HomeOption = None) -> None:
@@ -15,9 +15,7 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
 
     peers = ask(home, ListPeers(), PeerList).peers
     if json:
-        from ...values import as_json
-
-        put(as_json(peers))
+        put_json(peers)
         return
     table(
         ("NAME", "ID52", "ENDPOINTS", "ADDED"),

@@ -1,0 +1,141 @@
+"""Text of others made safe to show: nothing in it can move a cursor, change a terminal, hide, or pretend to be a line.
+
+Names, messages, errors and addresses come from peers, programs, configs and file systems. Everything of that which
+goes to a terminal or into a log passes one of the functions here.
+
+Shown as an escape (``\\x1b``, ``\\u202e``, ``\\U000e0041``; a byte that was no text as ``\\x9b``):
+
+* controls (C0, DEL, C1), line and paragraph separators, lone surrogates;
+* marks that turn the direction of text (bidi), which make ``gpj.exe`` look like ``exe.jpg``;
+* everything else that takes no space or looks like none: zero-width characters, fillers, tags, soft hyphens.
+
+Kept, because text in use needs it and it cannot deceive there: the joiners U+200C and U+200D after a virama, between
+Arabic or Syriac letters and inside an emoji; one variation selector after a character that has variants. Flags of
+regions made of tag characters are not kept: the tags can carry any hidden text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+__all__ = ["plain", "plain_json", "plain_lines"]
+
+_UNSAFE: Final = re.compile(
+    "["
+    "\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
+    "\xad\u034f"  # soft hyphen, combining grapheme joiner
+    "\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"  # zero width, separators, bidi, invisible operators
+    "\u115f\u1160\u3164\uffa0\u17b4\u17b5\u2800"  # fillers: letters that show nothing
+    "\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"  # variation selectors
+    "\ud800-\udfff"  # lone surrogates
+    "\ufdd0-\ufdef\ufff0-\ufffb\ufffe\uffff"  # noncharacters, interlinear annotation
+    "\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"  # layout of hieroglyphs, shorthand, music
+    "\U000e0000-\U000e00ff\U000e01f0-\U000e0fff"  # tags and what is reserved for the like
+    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0x10000, 0x110000, 0x10000))
+    + "]"
+)
+_NOT_ASCII: Final = re.compile("[^ -~]")
+_JOINERS: Final = "\u200c\u200d"
+_VIRAMA: Final = 9
+"""Canonical combining class of the mark that joins consonants in scripts of India (RFC 5892, appendix A)."""
+
+
+def plain(text: str) -> str:
+    """``text`` on one line: a line feed is shown as ``\\n``, a tab as ``\\t``."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub(_shown, text)
+
+
+def plain_lines(text: str) -> str:
+    """``text`` with its line ends (CR LF becomes LF) and tabs, and everything else as ``plain`` has it."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub(_shown_on_lines, text)
+
+
+def plain_json(json: str, *, only_ascii: bool = False) -> str:
+    """``json`` (on one line) with what ``plain`` would escape written as ``\\uXXXX``: it has the same value."""
+    return (_NOT_ASCII if only_ascii else _UNSAFE).sub(_shown_in_json, json)
+
+
+def _shown_on_lines(found: re.Match[str]) -> str:
+    if found[0] == "\r" and found.string[found.end() : found.end() + 1] == "\n":
+        return ""
+    return found[0] if found[0] in "\n\t" else _shown(found)
+
+
+def _shown(found: re.Match[str]) -> str:
+    if _is_needed(found):
+        return found[0]
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # PEP 383: how Python says that a byte is no text
+        return f"\\x{code - 0xDC00:02x}"
+    return found[0].encode("unicode_escape").decode()
+
+
+def _shown_in_json(found: re.Match[str]) -> str:
+    if found.re is _UNSAFE and _is_needed(found):
+        return found[0]
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def _is_needed(found: re.Match[str]) -> bool:
+    """Whether the text before and after makes it part of a letter or an emoji that people read."""
+    character = found[0]
+    if character < "\xad":
+        return False
+    text, at = found.string, found.start()
+    before, after = text[max(0, at - 1) : at], text[at + 1 : at + 2]
+    if not before or (_is_selector(before) and character not in _JOINERS):
+        return False
+    if _is_selector(character):
+        return _has_variants(before, character, after)
+    if character not in _JOINERS:
+        return False
+    if unicodedata.combining(before) == _VIRAMA:
+        return True
+    if character == "\u200d" and _is_pictogram(after) and _is_pictogram(before, in_sequence=True):
+        return True
+    return _is_cursive(before) and _is_cursive(after)
+
+
+def _is_selector(character: str) -> bool:
+    return "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef" or character in _MONGOLIAN
+
+
+_MONGOLIAN: Final = "\u180b\u180c\u180d\u180f"
+
+
+def _has_variants(character: str, selector: str, after: str) -> bool:
+    """Mongolian selectors belong to Mongolian letters, those of plane 14 to ideographs, the others to ideographs,
+    symbols, and the characters of keycaps (which U+20E3 ends)."""
+    if selector in _MONGOLIAN:
+        return "\u1820" <= character <= "\u18aa"
+    if "\u3400" <= character <= "\u9fff" or "\U00020000" <= character <= "\U0003ffff":
+        return True
+    if not selector <= "\ufe0f":
+        return False
+    return _is_pictogram(character) or (character in "0123456789#*" and after == "\u20e3")
+
+
+def _is_pictogram(character: str, *, in_sequence: bool = False) -> bool:
+    """A symbol that can be an emoji; ``in_sequence``: or what may stand between such a symbol and a joiner."""
+    if not character or character.isascii():
+        return False
+    if in_sequence and (character == "\ufe0f" or "\U0001f3fb" <= character <= "\U0001f3ff"):
+        return True
+    # Extended_Pictographic is not in unicodedata: symbols, and the few marks of punctuation that are emoji.
+    if unicodedata.category(character) in ("So", "Sm", "Cn"):
+        return character != "\u2800"
+    return character in "‼⁉〰"
+
+
+def _is_cursive(character: str) -> bool:
+    """A letter or mark of a script written joined from right to left."""
+    return bool(character) and (
+        unicodedata.bidirectional(character) == "AL" or "\u064b" <= character <= "\u0655" or character == "\u0670"
+    )
