@@ -25,6 +25,7 @@ COMMANDS: Final = (
     "list-identities",
     "add-protocol",
     "remove-protocol",
+    "set-protocol",
     "check",
     "reload",
     "start",

@@ -67,6 +67,7 @@ EXITS: Final[dict[str, Exit]] = {
     "bad-request": Exit.USAGE,
     "bad-message": Exit.USAGE,
     "payload-too-large": Exit.USAGE,
+    "workspace-not-empty": Exit.USAGE,
     "identity-ambiguous": Exit.USAGE,
     "daemon-not-running": Exit.DAEMON,
     "daemon-busy": Exit.DAEMON,

@@ -19,6 +19,7 @@ __all__ = [
     "PeerArgument",
     "ProtocolArgument",
     "ProtocolOption",
+    "YesOption",
     "identity_names",
 ]
 
@@ -64,6 +65,8 @@ IdentityArgument = Annotated[
 ]
 
 ProtocolOption = Annotated[str, typer.Option("--protocol", metavar="PROTOCOL", help="The protocol's name.")]
+
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 ProtocolArgument = Annotated[str, typer.Argument(metavar="PROTOCOL", help="The protocol's name.")]
 

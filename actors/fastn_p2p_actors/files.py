@@ -13,7 +13,16 @@ from typing import Final
 
 from fastn_p2p_client.errors import StorageFailed
 
-__all__ = ["make_directory", "reason_of", "remove_tree", "rename", "sweep", "sync_directory", "write_atomically"]
+__all__ = [
+    "make_directory",
+    "reason_of",
+    "remove_file",
+    "remove_tree",
+    "rename",
+    "sweep",
+    "sync_directory",
+    "write_atomically",
+]
 
 _PRIVATE: Final = 0o700
 _GRAVE: Final = ".trash-"
@@ -67,6 +76,17 @@ def rename(path: Path, target: Path) -> None:
     with _storage(target):
         path.replace(target)
         sync_directory(target.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there; it is gone after a power cut too.
+
+    Raises:
+        StorageFailed: nothing was changed.
+    """
+    with _storage(path):
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)
 
 
 def remove_tree(path: Path, trash: Path) -> None:

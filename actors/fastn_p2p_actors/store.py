@@ -4,6 +4,7 @@
 
     identities/<name>/identity.json                                {"name", "id52", "created", "online"}
     identities/<name>/protocols/<Protocol>/<instance>/config.json  the binding: see BindingFile
+    identities/<name>/protocols/<Protocol>/<instance>/.kept        the binding was removed, and its workspace kept
     identities/.trash-*/                                           what is being deleted
 
 The gateway writes, identity processes read. An identity exists when its ``identity.json`` does, a binding when its
@@ -14,6 +15,7 @@ the binding's workspace. A file that is damaged costs what it describes, and not
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -34,7 +36,7 @@ from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.messages import UNDECODABLE, IdentityInfo
 from fastn_p2p_client.names import NamedThing, check_name
 
-from .files import make_directory, remove_tree, rename, sweep, write_atomically
+from .files import make_directory, remove_file, remove_tree, rename, sweep, write_atomically
 
 __all__ = ["CREATED", "BindingFile", "Found", "IdentityFile", "PreparedBinding", "Store"]
 
@@ -43,8 +45,15 @@ _BINDING: Final = "config.json"
 _PENDING: Final = ".config.json.pending"
 CREATED: Final = ".created"
 """In a workspace: ``on_create`` has been called."""
+_KEPT: Final = ".kept"
+"""In a workspace without a binding: its files wait for the instance to be added again."""
+_MAX_COUNTED: Final = 100_000
+"""Files of a workspace that are counted."""
 _LARGEST: Final = 32 * 1024 * 1024
 """Bytes in a file that is still read: a config that arrived in one message fits."""
+
+_MARKS: Final = (_PENDING, CREATED, _KEPT)
+"""The daemon's own files in a workspace, beside ``config.json``."""
 
 T = TypeVar("T")
 Record = TypeVar("Record", bound=msgspec.Struct)
@@ -105,6 +114,8 @@ class PreparedBinding:
             StorageFailed: it does not exist.
         """
         rename(self._workspace / _PENDING, self._workspace / _BINDING)
+        with contextlib.suppress(OSError):  # beside a config.json it means nothing
+            (self._workspace / _KEPT).unlink(missing_ok=True)
 
 
 class Store:
@@ -233,6 +244,41 @@ class Store:
             return (self.workspace(identity, protocol, instance) / _BINDING).stat().st_mtime
         except OSError:
             return 0.0
+
+    def is_kept(self, identity: str, protocol: str, instance: str) -> bool:
+        """Return whether the binding was removed without its workspace."""
+        workspace = self.workspace(identity, protocol, instance)
+        return (workspace / _KEPT).exists() and not (workspace / _BINDING).exists()
+
+    def keep_workspace(self, identity: str, protocol: str, instance: str) -> None:
+        """Remove the binding, and nothing else of its workspace. Raises StorageFailed: nothing has changed."""
+        workspace = self.workspace(identity, protocol, instance)
+        write_atomically(workspace / _KEPT, b"")
+        remove_file(workspace / _BINDING)
+
+    def cancel_binding(self, identity: str, protocol: str, instance: str) -> None:
+        """Undo ``prepare_binding``: a workspace that was kept from before stays. Raises StorageFailed."""
+        if self.is_kept(identity, protocol, instance):
+            remove_file(self.workspace(identity, protocol, instance) / _PENDING)
+        else:
+            self.remove_binding(identity, protocol, instance)
+
+    def data_size(self, identity: str, protocol: str, instance: str) -> tuple[int, int]:
+        """Return how many files the protocol has in its workspace, and their bytes. Blocks; counts up to
+        ``_MAX_COUNTED`` files."""
+        files = size = 0
+        workspace = self.workspace(identity, protocol, instance)
+        for directory, _, names in os.walk(workspace):
+            for name in names:
+                path = Path(directory, name)
+                if path.parent == workspace and (name == _BINDING or name in _MARKS):
+                    continue
+                with contextlib.suppress(OSError):
+                    size += path.lstat().st_size
+                files += 1
+                if files == _MAX_COUNTED:
+                    return files, size
+        return files, size
 
     def is_created(self, identity: str, protocol: str, instance: str) -> bool:
         """Whether its protocol's code has been told that the binding exists."""

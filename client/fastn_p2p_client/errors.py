@@ -27,6 +27,7 @@
     │   ├── NoIdentityOnline     none is online and none was named
     │   ├── BindingExists
     │   ├── BindingNotFound
+    │   ├── WorkspaceNotEmpty    files of a binding would be lost
     │   ├── ProtocolNotInstalled
     │   ├── PeerNameTaken
     │   ├── PeerNameUnknown      nobody in the address book has this name
@@ -117,6 +118,7 @@ __all__ = [
     "StreamReset",
     "UsageError",
     "VersionMismatch",
+    "WorkspaceNotEmpty",
     "WrongEndpoint",
     "error_from",
 ]
@@ -347,6 +349,18 @@ class BindingNotFound(LocalError):
     identity: str
     protocol: str
     instance: str
+
+
+class WorkspaceNotEmpty(LocalError):
+    code = "workspace-not-empty"
+    template = (
+        "{protocol} ({instance}) of {identity} holds {holds}. Nothing was changed: "
+        "`--yes` deletes that, `--keep-data` keeps it for when the protocol is added again"
+    )
+    identity: str
+    protocol: str
+    instance: str
+    holds: str
 
 
 class ProtocolNotInstalled(LocalError):

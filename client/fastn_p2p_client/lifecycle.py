@@ -31,6 +31,7 @@ __all__ = [
     "check",
     "config_of",
     "delete",
+    "describe",
     "handlers_of",
     "load_class",
 ]
@@ -169,10 +170,26 @@ async def delete(context: BindingContext, config: bytes, load: Load) -> None:
     Raises:
         ProtocolNotInstalled, InvalidConfig, HandlerFailed: it has not run, or not to its end.
     """
+    await _run_hook(context, "on_delete", _made(context, config, load).on_delete)
+
+
+async def describe(context: BindingContext, config: bytes, load: Load) -> str | None:
+    """Return what the protocol says about the data in its workspace. Raises like ``delete``."""
+    code = _made(context, config, load)
+    found: list[str | None] = []
+
+    async def hook() -> None:
+        found.append(await code.describe_data())
+
+    await _run_hook(context, "describe_data", hook)
+    return found[0]
+
+
+def _made(context: BindingContext, config: bytes, load: Load) -> Protocol:
+    """An instance that is not activated, and whose config was not checked for more than its types."""
     cls = load_class(context, load)
     filled = replace(context, config=config_of(cls, context.protocol, config))
-    code = _guarded(context, "cannot be made", lambda: cls(filled))
-    await _run_hook(context, "on_delete", code.on_delete)
+    return _guarded(context, "cannot be made", lambda: cls(filled))
 
 
 def load_class(context: BindingContext, load: Load) -> type[Protocol]:

@@ -129,6 +129,15 @@ class Protocol:
         Only after ``on_create``, and in a process in which nothing else of the binding has run.
         """
 
+    async def describe_data(self) -> str | None:
+        """Return in a few words what is lost with the workspace, for instance ``"3 mails"``, for the question whether
+        to delete it; None has the daemon count the files.
+
+        Asked before the binding is removed, when there are files in its workspace; in a process in which nothing else
+        of the binding runs, while it may be serving in another one. Read, and change nothing.
+        """
+        return None
+
 
 @overload
 def request(handler: Handler, /) -> Handler: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +13,7 @@ from fastn_p2p_client.errors import ApplicationError, StorageDamaged
 from .messages import MAX_BATCH, Known, Line, Mark, Sent
 from .settings import Settings
 
-__all__ = ["History", "Work"]
+__all__ = ["History", "Work", "holdings"]
 
 _VERSION: Final = 1
 _MARKS: Final[tuple[Mark, ...]] = ("kept", "delivered", "seen")
@@ -258,3 +259,15 @@ class History:
                     (mark, peer, mark, *more, id),
                 ).rowcount
             ]
+
+
+def holdings(path: Path) -> tuple[int, int, int]:
+    """Return how many messages the file keeps, of conversations with how many peers, and how many of them wait to be
+    delivered. Blocks, and changes nothing. Raises sqlite3.Error."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA query_only = TRUE")
+        messages, waiting = db.execute(
+            "SELECT count(*), coalesce(sum(mine = 1 AND mark = 0), 0) FROM messages"
+        ).fetchone()
+        (peers,) = db.execute("SELECT count(*) FROM peers").fetchone()
+    return messages, peers, waiting

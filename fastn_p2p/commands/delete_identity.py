@@ -1,31 +1,21 @@
 from __future__ import annotations
 
-import sys
-from typing import Annotated
-
-import typer
-
-from ..exits import Exit, Misused
-from ..options import HomeOption, NameArgument
-from ..terminal import confirmed, say
+from ..options import HomeOption, NameArgument, YesOption
+from ..terminal import say
 
 
-def run(
-    name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    home: HomeOption = None,
-) -> None:
+def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> None:
     """Delete an identity and all it has.
 
     Its key, its protocols and their files go. Nothing brings them back.
     """
+    from ..confirmation import can_confirm, confirm
+    from ..exits import Misused
+
     if not yes:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not can_confirm():
             raise Misused("nobody can be asked here whether to delete it; say --yes if you are sure")
-        loss = f"This deletes the key of {name!r}, its protocols and their files. Nothing brings them back."
-        if not confirmed(f"{loss}\nDelete?"):
-            say("nothing was deleted")
-            raise typer.Exit(Exit.INTERRUPTED)
+        confirm(f"This deletes the key of {name!r}, its protocols and their files. Nothing brings them back.")
 
     from fastn_p2p_client.messages import DeleteIdentity, Done
 

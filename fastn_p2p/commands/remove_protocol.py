@@ -1,19 +1,44 @@
 from __future__ import annotations
 
-from ..options import AliasOption, HomeOption, IdentityArgument, ProtocolOption
+from typing import Annotated
+
+import typer
+
+from ..options import AliasOption, HomeOption, IdentityArgument, ProtocolOption, YesOption
 from ..terminal import say
 
 
 def run(
-    identity: IdentityArgument, protocol: ProtocolOption, alias: AliasOption = "default", home: HomeOption = None
+    identity: IdentityArgument,
+    protocol: ProtocolOption,
+    alias: AliasOption = "default",
+    yes: YesOption = False,
+    keep_data: Annotated[
+        bool, typer.Option("--keep-data", help="Keep its files: the same instance finds them when it is added again.")
+    ] = False,
+    home: HomeOption = None,
 ) -> None:
     """Take a protocol from an identity.
 
-    The files of that instance are deleted.
+    The files of that instance are deleted. Asks first when there are any.
     """
+    from fastn_p2p_client.errors import WorkspaceNotEmpty
     from fastn_p2p_client.messages import Done, RemoveProtocol
 
     from ..asking import ask
+    from ..confirmation import can_confirm, confirm
 
-    ask(home, RemoveProtocol(identity, protocol, alias), Done)
-    say(f"{identity} has {protocol} ({alias}) no more")
+    try:
+        ask(home, RemoveProtocol(identity, protocol, alias, keep_data, if_empty=not yes), Done)
+    except WorkspaceNotEmpty as error:
+        if not can_confirm():
+            raise
+        confirm(f"{protocol} ({alias}) of {identity} holds {error.holds}. Nothing brings that back.")
+        ask(home, RemoveProtocol(identity, protocol, alias), Done)
+    if keep_data:
+        say(
+            f"{identity} has {protocol} ({alias}) no more; its files are kept for when it is added again. "
+            f"`remove-protocol` without --keep-data deletes them"
+        )
+    else:
+        say(f"{identity} has {protocol} ({alias}) no more")

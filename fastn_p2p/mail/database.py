@@ -19,9 +19,9 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from fastn_p2p_actors.files import sync_directory
 from fastn_p2p_client.errors import StorageDamaged, StorageFailed
 
-from .schema import SCHEMA, VERSION
+from .schema import SCHEMA, VERSION, WAITING
 
-__all__ = ["Database", "Step"]
+__all__ = ["Database", "Step", "holdings"]
 
 T = TypeVar("T")
 Step: TypeAlias = Callable[[sqlite3.Connection], T]
@@ -202,6 +202,18 @@ class Database:
     def _failed(self, error: Exception) -> StorageFailed:
         full = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL
         return StorageFailed(path=str(self.path), reason="the disk is full" if full else str(error))
+
+
+def holdings(path: Path) -> tuple[int, int, int]:
+    """Return how many mails have come, how many of them are unread, and how many wait to be delivered. Blocks, and
+    changes nothing. Raises sqlite3.Error."""
+    with contextlib.closing(sqlite3.connect(path, timeout=_BUSY)) as connection:
+        connection.execute("PRAGMA query_only = TRUE")
+        mails, unread = connection.execute(
+            "SELECT count(*), coalesce(sum(read = 0), 0) FROM mailbox WHERE deleted IS NULL"
+        ).fetchone()
+        (waiting,) = connection.execute("SELECT count(*) FROM outbox WHERE state = ?", (WAITING,)).fetchone()
+    return mails, unread, waiting
 
 
 def _tried(connection: sqlite3.Connection, step: Step[Any]) -> tuple[Any, Exception | None]:

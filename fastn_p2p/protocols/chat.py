@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Coroutine
@@ -17,7 +18,7 @@ from fastn_p2p_client.session import Session
 from ..chat import frames
 from ..chat.attendance import Attendance
 from ..chat.courier import Courier
-from ..chat.history import History
+from ..chat.history import History, holdings
 from ..chat.ledger import Ledger
 from ..chat.line import PeerLine
 from ..chat.messages import (
@@ -45,6 +46,8 @@ __all__ = ["Chat"]
 
 MAX_SESSIONS: Final = 16
 """By which one peer says that it is here."""
+_FILE: Final = "chat.db"
+"""In the workspace."""
 _MAX_TERMINALS: Final = 64
 """Of the owner's."""
 _MAX_CALLS: Final = 4
@@ -73,7 +76,7 @@ class Chat(Protocol):
         self._sessions: Counter[str] = Counter()
 
     async def on_activate(self) -> None:
-        self._ledger = Ledger(self.context.workspace / "chat.db", self.config)
+        self._ledger = Ledger(self.context.workspace / _FILE, self.config)
         self._rooms = Rooms(lambda place: Attendance(PeerLine(self.context, place.peer), place.conversation))
         await self._ledger.open()
         for peer in await self._ledger.do(History.peers_with_work):
@@ -87,6 +90,13 @@ class Chat(Protocol):
         for courier in self._couriers.values():
             await courier.close()
         await self._ledger.close()
+
+    async def describe_data(self) -> str:
+        messages, peers, waiting = await asyncio.to_thread(holdings, self.context.workspace / _FILE)
+        return (
+            f"{messages} {'message' if messages == 1 else 'messages'} of conversations with "
+            f"{peers} {'peer' if peers == 1 else 'peers'}, {waiting} of them not delivered yet"
+        )
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
 

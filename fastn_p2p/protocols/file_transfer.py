@@ -74,6 +74,15 @@ class FileTransfer(Protocol):
     async def on_reload(self) -> None:
         self._inbox.settings = self.config
 
+    async def describe_data(self) -> str:
+        await asyncio.to_thread(self._inbox.open)
+        offers = self._inbox.all()
+        going = sum(offer.state in ("waiting", "accepted") for offer in offers)
+        return (
+            f"the record of {len(offers)} {'offer' if len(offers) == 1 else 'offers'}, {going} of them not finished; "
+            "files that have arrived stay where they are"
+        )
+
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
 
     @request

@@ -14,7 +14,7 @@ from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request
 
 from ..mail.addresses import Addresses
 from ..mail.carrier import CallingCarrier
-from ..mail.database import Database
+from ..mail.database import Database, holdings
 from ..mail.delivery import Delivery
 from ..mail.mailbox import Mailbox
 from ..mail.outbox import Outbox
@@ -75,6 +75,13 @@ class Mail(Protocol):
             self._pruning.cancel()
         await self._delivery.stop()
         await self._database.close()
+
+    async def describe_data(self) -> str:
+        mails, unread, waiting = await asyncio.to_thread(holdings, self._database.path)
+        return (
+            f"a mailbox with {mails} {'mail' if mails == 1 else 'mails'}, {unread} of them unread, "
+            f"and an outbox in which {waiting} {'waits' if waiting == 1 else 'wait'} to be delivered"
+        )
 
     def _settings(self) -> Settings:
         return self.config

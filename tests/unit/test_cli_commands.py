@@ -63,11 +63,34 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
         ("list-identities", m.IdentityList([]), m.ListIdentities(), ""),
         ("identity-online alice", m.IdentityReply(ALICE), m.SetOnline("alice", True), ""),
         ("identity-offline alice", m.IdentityReply(ALICE), m.SetOnline("alice", False), ""),
-        ("remove-protocol alice --protocol Echo", m.Done(), m.RemoveProtocol("alice", "Echo", "default"), ""),
         (
-            "remove-protocol alice --protocol Echo --alias backup",
+            "remove-protocol alice --protocol Echo",
+            m.Done(),
+            m.RemoveProtocol("alice", "Echo", "default", if_empty=True),
+            "",
+        ),
+        (
+            "remove-protocol alice --protocol Echo --alias backup --yes",
             m.Done(),
             m.RemoveProtocol("alice", "Echo", "backup"),
+            "",
+        ),
+        (
+            "remove-protocol alice --protocol Echo --keep-data",
+            m.Done(),
+            m.RemoveProtocol("alice", "Echo", "default", keep_data=True, if_empty=True),
+            "",
+        ),
+        (
+            "set-protocol alice --protocol Echo --allow peers --allow bob",
+            m.StateReply("serving"),
+            m.SetProtocol("alice", "Echo", "default", ("peers", "bob")),
+            "",
+        ),
+        (
+            "set-protocol alice --protocol Echo --alias backup --reset-allow",
+            m.StateReply("serving"),
+            m.SetProtocol("alice", "Echo", "backup", ()),
             "",
         ),
         ("ticket", m.TicketText("fastn1abc"), m.GetTicket(""), "fastn1abc\n"),
@@ -97,6 +120,12 @@ def test_add_protocol_sends_the_config_as_it_was_typed(daemon: Daemon) -> None:
     config = '{"max_length": 1000}'
     assert main(["add-protocol", "alice", "--protocol", "Echo", "--config", config]) == 0
     assert daemon.asked == [(None, m.AddProtocol("alice", "Echo", "default", ()), config.encode())]
+
+
+def test_set_protocol_sends_the_config_as_it_was_typed(daemon: Daemon) -> None:
+    daemon.reply = m.StateReply("serving")
+    assert main(["set-protocol", "alice", "--protocol", "Echo", "--config", '{"max_length": 1}']) == 0
+    assert daemon.asked == [(None, m.SetProtocol("alice", "Echo", "default"), b'{"max_length": 1}')]
 
 
 def test_add_protocol_with_config_from_a_file_and_an_access_list(daemon: Daemon, tmp_path: Path) -> None:

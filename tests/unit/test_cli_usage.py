@@ -108,6 +108,19 @@ def test_deletion_that_is_not_confirmed(
     assert main(["delete-identity", "alice"]) == 130
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--config, --allow or --reset-allow"),
+        (["--allow", "peers", "--reset-allow"], "contradict each other"),
+        (["--config", "{"], "--config is not JSON"),
+        (["--config", "@/nowhere"], "/nowhere"),
+    ],
+)
+def test_a_change_that_is_none(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+    assert words in refused(capsys, "set-protocol", "alice", "--protocol", "Echo", *arguments)
+
+
 def test_an_unknown_network_mode_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     words = refused(capsys, "daemon", "--network", "lan")
     assert "local" in words

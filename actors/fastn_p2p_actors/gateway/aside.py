@@ -18,23 +18,25 @@ import msgspec
 from fastn_p2p_client.errors import HandlerFailed, InternalError
 from fastn_p2p_client.messages import UNDECODABLE, Failure, Message
 
-from ..identity.aside import ASIDE_SECONDS, MODULE, Answer, Check, Delete, Describe, Order
+from ..identity.aside import ASIDE_SECONDS, MODULE, Answer, Check, Data, Delete, Describe, DescribeData, Order
 from ..store import BindingFile, IdentityFile
 from .desk import Desk
 
-__all__ = ["ask_aside", "check_config", "run_on_delete"]
+__all__ = ["ask_aside", "check_config", "describe_data", "run_on_delete"]
 
 _MAX_OUTPUT: Final = 1024 * 1024
 _MAX_WORDS: Final = 2000
 _ERRANDS: Final[dict[type[Message], str]] = {
     Check: "that checks its config",
     Delete: "of its on_delete",
+    DescribeData: "that looks at its workspace",
     Describe: "that imports it",
 }
 
 _answer: Final = msgspec.msgpack.Decoder(Answer)
 
 T = TypeVar("T")
+_Question = TypeVar("_Question", Check, Delete, DescribeData)
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,15 @@ async def run_on_delete(desk: Desk, identity: IdentityFile, record: BindingFile)
         log.error("on_delete of %s (%s) of %s: %s", record.protocol, record.instance, identity.name, error)
 
 
-def _about(kind: type[Check | Delete], desk: Desk, identity: IdentityFile, record: BindingFile) -> Check | Delete:
+async def describe_data(desk: Desk, identity: IdentityFile, record: BindingFile) -> str | None:
+    """Return the words of the protocol's code about the data in the workspace; None where it has none. Raises like
+    ``check_config``."""
+    question = _about(DescribeData, desk, identity, record)
+    data = await ask_aside(desk.turns_aside, desk.settings.memory, question, identity.name, Data)
+    return None if data is None else data.text
+
+
+def _about(kind: type[_Question], desk: Desk, identity: IdentityFile, record: BindingFile) -> _Question:
     return kind(
         identity=identity.name,
         key=bytes(identity.key),
@@ -76,7 +86,7 @@ def _about(kind: type[Check | Delete], desk: Desk, identity: IdentityFile, recor
 async def ask_aside(
     turns: asyncio.Semaphore,
     memory: int,
-    question: Check | Delete | Describe,
+    question: Check | Delete | DescribeData | Describe,
     who: str,
     expected: type[T] | None = None,
 ) -> T | None:
@@ -100,7 +110,7 @@ async def ask_aside(
     return reply
 
 
-async def _ask(memory: int, question: Check | Delete | Describe, who: str) -> Answer:
+async def _ask(memory: int, question: Check | Delete | DescribeData | Describe, who: str) -> Answer:
     process_for = f"the process {_ERRANDS[type(question)]}"
     # -P: what lies in the daemon's working directory is not imported.
     process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""Bindings: protocols added to identities and removed from them.
+"""Bindings: protocols added to identities.
 
 Protocol code never runs here. A config is checked before anything is written: in a short-lived process (``aside``) or,
 for the protocols that come with the daemon while the identity is online, in the identity's own process. That process
@@ -20,10 +20,9 @@ from fastn_p2p_client.errors import (
     P2PError,
     PeerNameUnknown,
     StorageDamaged,
-    StorageFailed,
 )
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
-from fastn_p2p_client.messages import UNDECODABLE, AddProtocol, Done, PeerList, RemoveProtocol
+from fastn_p2p_client.messages import UNDECODABLE, AddProtocol, Done, PeerList
 from fastn_p2p_client.names import check_name
 
 from ..identity.messages import Activate, Deactivate
@@ -32,9 +31,16 @@ from ..protocols import check_installed, comes_with_the_daemon
 from ..store import BindingFile, IdentityFile
 from .aside import check_config, run_on_delete
 from .desk import Desk
-from .programs import let_go
 
-__all__ = ["activate", "add_protocol", "check_allowed", "clear_unfinished", "deactivate", "remove_protocol"]
+__all__ = [
+    "activate",
+    "add_protocol",
+    "check_allowed",
+    "check_json",
+    "clear_unfinished",
+    "deactivate",
+    "identity_or_none",
+]
 
 ACTIVATE_SECONDS: Final = 22.0
 """Its hooks have twelve together, then the network is told; of one that is replaced, requests in flight end first."""
@@ -54,7 +60,7 @@ async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done
         identity = desk.store.identity(name)
         found = None if message.program else check_installed(protocol)
         config = payload or b"{}"
-        _check_json(protocol, config)
+        check_json(protocol, config)
         record = BindingFile(
             protocol=protocol,
             instance=instance,
@@ -77,8 +83,9 @@ async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done
         except BaseException:
             if online:
                 await _deactivate_quietly(desk, name, protocol, instance)
-                await run_on_delete(desk, identity, record)
-            desk.store.remove_binding(name, protocol, instance)
+                if not desk.store.is_kept(name, protocol, instance):
+                    await run_on_delete(desk, identity, record)
+            desk.store.cancel_binding(name, protocol, instance)
             raise
         return Done()
 
@@ -89,50 +96,10 @@ def _declare(desk: Desk, name: str, record: BindingFile) -> Done:
     try:
         prepared.commit()
     except BaseException:
-        desk.store.remove_binding(name, record.protocol, record.instance)
+        desk.store.cancel_binding(name, record.protocol, record.instance)
         raise
     desk.noticeboard.post()
     return Done()
-
-
-async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done:
-    name = check_name(message.identity, "an identity")
-    protocol, instance = message.protocol, message.instance
-    async with desk.alone_with(name):
-        identity = _identity_or_none(desk, name)
-        record: BindingFile | None = None
-        try:
-            record = desk.store.binding(name, protocol, instance)
-        except StorageDamaged as error:
-            log.warning("removing a binding although %s", error)
-        if record is not None and record.program:
-            await _remove_declared(desk, name, protocol, instance)
-            return Done()
-        online = identity is not None and identity.online and await desk.supervisor.is_up(name)
-        if online:
-            await deactivate(desk, name, protocol, instance)
-        if identity is not None and record is not None:
-            await run_on_delete(desk, identity, record)
-        try:
-            desk.store.remove_binding(name, protocol, instance)
-        except StorageFailed:
-            if online and record is not None and not record.stopped:
-                await activate(desk, name, record)
-            raise
-        return Done()
-
-
-async def _remove_declared(desk: Desk, name: str, protocol: str, instance: str) -> None:
-    """The programs that serve it let go first: their hooks find the workspace as it was."""
-    board = desk.noticeboard
-    board.leaving.add((name, protocol, instance))
-    try:
-        board.post()
-        await let_go(desk, name, protocol)
-        desk.store.remove_binding(name, protocol, instance)
-    finally:
-        board.leaving.discard((name, protocol, instance))
-        board.post()
 
 
 async def clear_unfinished(desk: Desk) -> None:
@@ -142,10 +109,10 @@ async def clear_unfinished(desk: Desk) -> None:
             if (name, protocol, instance) not in desk.store.unfinished():
                 continue  # somebody has added it meanwhile
             try:
-                identity = _identity_or_none(desk, name)
+                identity = identity_or_none(desk, name)
                 if identity is not None and identity.online and await desk.supervisor.is_up(name):
                     await _deactivate_quietly(desk, name, protocol, instance)
-                desk.store.remove_binding(name, protocol, instance)
+                desk.store.cancel_binding(name, protocol, instance)
                 log.warning("%s (%s) of %s had not been added completely: taken back", protocol, instance, name)
             except P2PError as error:
                 log.error("%s (%s) of %s cannot be taken back: %s", protocol, instance, name, error)
@@ -172,7 +139,7 @@ async def _deactivate_quietly(desk: Desk, name: str, protocol: str, instance: st
         log.info("%s (%s) of %s was not deactivated: %s", protocol, instance, name, error)
 
 
-def _identity_or_none(desk: Desk, name: str) -> IdentityFile | None:
+def identity_or_none(desk: Desk, name: str) -> IdentityFile | None:
     """None when its file is damaged: its bindings can be removed nevertheless. Raises IdentityNotFound."""
     try:
         return desk.store.identity(name)
@@ -192,7 +159,7 @@ def _check_new(desk: Desk, name: str, protocol: str, instance: str) -> None:
     raise BindingExists(identity=name, protocol=protocol, instance=instance)
 
 
-def _check_json(protocol: str, config: bytes) -> None:
+def check_json(protocol: str, config: bytes) -> None:
     try:
         msgspec.json.decode(config, type=msgspec.Raw)  # checks the syntax; the values would be 30 times as large
     except UNDECODABLE as error:

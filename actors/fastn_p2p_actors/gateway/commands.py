@@ -9,13 +9,14 @@ import msgspec
 
 from fastn_p2p_client import messages as m
 
-from .bindings import add_protocol, remove_protocol
+from .bindings import add_protocol
 from .catalogue import list_protocols
 from .desk import WithPayload
 from .identities import create_identity, delete_identity, list_identities, set_online
-from .life import check_protocol, reload_protocol, start_protocol, stop_protocol
+from .life import check_protocol, reload_protocol, set_protocol, start_protocol, stop_protocol
 from .peers import add_peer, get_ticket, list_peers, remove_peer
 from .programs import get_binding, register, watch_bindings
+from .removal import remove_protocol
 from .status import get_status
 
 __all__ = ["COMMANDS", "Command"]
@@ -35,6 +36,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.SetOnline: Command(set_online, changes=True),
     m.AddProtocol: Command(add_protocol, changes=True),
     m.RemoveProtocol: Command(remove_protocol, changes=True),
+    m.SetProtocol: Command(set_protocol, changes=True),
     m.GetStatus: Command(get_status, changes=False),
     m.GetTicket: Command(get_ticket, changes=False),
     m.AddPeer: Command(add_peer, changes=True),

@@ -1,21 +1,33 @@
-"""The life of a binding between being added and being removed: checked, reloaded, stopped, started again."""
+"""The life of a binding between being added and being removed: checked, changed, reloaded, stopped, started again."""
 
 from __future__ import annotations
 
+import logging
+
+import msgspec
 from msgspec.structs import replace
 
-from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.messages import CheckProtocol, ReloadProtocol, StartProtocol, StateReply, StopProtocol
+from fastn_p2p_client.errors import InvalidConfig, P2PError
+from fastn_p2p_client.messages import (
+    CheckProtocol,
+    ReloadProtocol,
+    SetProtocol,
+    StartProtocol,
+    StateReply,
+    StopProtocol,
+)
 from fastn_p2p_client.names import check_name
 
 from ..store import BindingFile, IdentityFile
 from .aside import check_config
-from .bindings import activate, check_allowed, deactivate
+from .bindings import activate, check_allowed, check_json, deactivate
 from .desk import Desk
 from .programs import let_go
 from .status import state_of
 
-__all__ = ["check_protocol", "reload_protocol", "start_protocol", "stop_protocol"]
+__all__ = ["check_protocol", "reload_protocol", "set_protocol", "start_protocol", "stop_protocol"]
+
+log = logging.getLogger(__name__)
 
 
 async def check_protocol(desk: Desk, message: CheckProtocol, _: bytes) -> StateReply:
@@ -37,6 +49,45 @@ async def reload_protocol(desk: Desk, message: ReloadProtocol, _: bytes) -> Stat
             else:
                 await activate(desk, identity.name, record)
         return await _reply(desk, identity, record)
+
+
+async def set_protocol(desk: Desk, message: SetProtocol, payload: bytes) -> StateReply:
+    """The file comes first: a process that is started meanwhile finds what is wanted. Whoever refuses what it says has
+    the file put back as it was."""
+    async with desk.alone_with(message.identity):
+        identity, before = _found(desk, message.identity, message.protocol, message.instance)
+        if payload:
+            check_json(before.protocol, payload)
+        record = replace(
+            before,
+            config=msgspec.Raw(payload) if payload else before.config,
+            allow=before.allow if message.allow is None else message.allow,
+        )
+        await _check(desk, identity, record)
+        desk.store.write_binding(identity.name, record)
+        try:
+            await _apply(desk, identity, record)
+        except P2PError:
+            desk.store.write_binding(identity.name, before)
+            try:
+                await _apply(desk, identity, before)
+            except P2PError as error:
+                log.error("%s of %s does not go on with its old config: %s", before.protocol, identity.name, error)
+            raise
+        return await _reply(desk, identity, record)
+
+
+async def _apply(desk: Desk, identity: IdentityFile, record: BindingFile) -> None:
+    """Have the binding that serves go on with the record. Raises P2PError: what it says against that."""
+    if record.stopped:
+        return
+    if record.program:
+        await _tell_programs(desk, record, identity.name)
+        problem = desk.noticeboard.failures().get((record.protocol, f"{identity.name}/{record.instance}"))
+        if problem:
+            raise InvalidConfig(protocol=record.protocol, reason=f"the program that serves it says: {problem}")
+    elif await _is_up(desk, identity):
+        await activate(desk, identity.name, record)
 
 
 async def start_protocol(desk: Desk, message: StartProtocol, _: bytes) -> StateReply:

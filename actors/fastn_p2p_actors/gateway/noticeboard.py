@@ -37,6 +37,7 @@ class Noticeboard:
     """
     Attributes:
         leaving: (identity, protocol, instance) of what is being removed: programs are to serve it no more.
+        keeping: the same, of what is being removed without its workspace: programs do not call ``on_delete``.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -46,6 +47,7 @@ class Noticeboard:
         self._watchers: dict[bytes, _Watcher] = {}
         self._closed = False
         self.leaving: set[tuple[str, str, str]] = set()
+        self.keeping: set[tuple[str, str, str]] = set()
 
     def post(self) -> None:
         """Something has changed."""

@@ -102,7 +102,7 @@ def _bindings(desk: Desk, protocol: str) -> list[BindingInfo]:
         )
         for record in desk.store.identities().usable
         for each in desk.store.bindings(record.name, protocol).usable
-        if each.program and not each.stopped
+        if each.program and not each.stopped and (record.name, protocol, each.instance) not in desk.noticeboard.keeping
     ]
 
 

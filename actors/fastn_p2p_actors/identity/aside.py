@@ -22,9 +22,21 @@ from fastn_p2p_client.messages import Done, Failure, Message, encode
 from fastn_p2p_client.protocol import BindingContext, request_handlers, stream_handlers
 
 from .. import process
-from .hosted import check_binding, check_class, delete_binding
+from .hosted import check_binding, check_class, delete_binding, describe_binding
 
-__all__ = ["ASIDE_SECONDS", "MODULE", "Answer", "Check", "Delete", "Describe", "Description", "Order", "main"]
+__all__ = [
+    "ASIDE_SECONDS",
+    "MODULE",
+    "Answer",
+    "Check",
+    "Data",
+    "Delete",
+    "Describe",
+    "DescribeData",
+    "Description",
+    "Order",
+    "main",
+]
 
 MODULE: Final = "fastn_p2p_actors.identity.aside"
 ASIDE_SECONDS: Final = 10
@@ -53,6 +65,10 @@ class Delete(_AboutBinding, frozen=True, kw_only=True, tag=401):
     """Runs its ``on_delete``. Answered by ``Done``."""
 
 
+class DescribeData(_AboutBinding, frozen=True, kw_only=True, tag=403):
+    """Which data does its workspace hold? Answered by ``Data``."""
+
+
 class Describe(Message, frozen=True, tag=402):
     """What kind of protocol is this? Answered by ``Description``."""
 
@@ -70,15 +86,20 @@ class Description(Message, frozen=True, tag=450):
     """JSON Schema of its config."""
 
 
+class Data(Message, frozen=True, tag=451):
+    text: str | None
+    """As ``Protocol.describe_data`` returns it."""
+
+
 class Order(msgspec.Struct, frozen=True):
     """One question, and how much memory may go into the answer."""
 
-    question: Check | Delete | Describe
+    question: Check | Delete | DescribeData | Describe
     memory: int = 0
     """As ``limit_data`` has it."""
 
 
-Answer: TypeAlias = Done | Description | Failure
+Answer: TypeAlias = Done | Description | Data | Failure
 
 
 def main() -> None:
@@ -104,7 +125,7 @@ def main() -> None:
     os._exit(0)  # threads and exit handlers of the protocol's have no say in when this ends
 
 
-async def _answered(question: Check | Delete | Describe) -> Answer:
+async def _answered(question: Check | Delete | DescribeData | Describe) -> Answer:
     if isinstance(question, Describe):
         return _described(question)
     context = BindingContext(
@@ -116,6 +137,9 @@ async def _answered(question: Check | Delete | Describe) -> Answer:
         None,
         Home(Path(question.home)) if question.home else None,
     )
+    if isinstance(question, DescribeData):
+        text = await describe_binding(context, question.config, question.code)
+        return Data(None if text is None else str(text)[:_MAX_DESCRIPTION])
     work = check_binding if isinstance(question, Check) else delete_binding
     await work(context, question.config, question.code)
     return Done()

@@ -10,14 +10,14 @@ from fastn_p2p_client.binding import Binding
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.lifecycle import MAX_REASON, Lifecycle, check, delete, handlers_of, load_class
+from fastn_p2p_client.lifecycle import MAX_REASON, Lifecycle, check, delete, describe, handlers_of, load_class
 from fastn_p2p_client.protocol import BindingContext, Protocol, access_of
 
 from ..protocols import load
 from .blame import Blame, Death, Watch
 from .messages import BindingState
 
-__all__ = ["Hosted", "check_binding", "check_class", "delete_binding"]
+__all__ = ["Hosted", "check_binding", "check_class", "delete_binding", "describe_binding"]
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,11 @@ async def check_binding(context: BindingContext, config: bytes, where: str = "")
 async def delete_binding(context: BindingContext, config: bytes, where: str = "") -> None:
     """Run the protocol's ``on_delete``. Raises like ``check_binding``."""
     await delete(context, config, partial(load, context.protocol, where))
+
+
+async def describe_binding(context: BindingContext, config: bytes, where: str = "") -> str | None:
+    """Return what the protocol says about the data in the workspace. Raises like ``check_binding``."""
+    return await describe(context, config, partial(load, context.protocol, where))
 
 
 def check_class(context: BindingContext, where: str) -> type[Protocol]:

@@ -37,6 +37,7 @@ __all__ = [
     "RemovePeer",
     "RemoveProtocol",
     "SetOnline",
+    "SetProtocol",
     "StartProtocol",
     "StateReply",
     "StatusReply",
@@ -97,11 +98,32 @@ class AddProtocol(Message, frozen=True, tag=15):
 
 
 class RemoveProtocol(Message, frozen=True, tag=16):
-    """Answered by ``Done``. The binding's workspace directory goes too."""
+    """Answered by ``Done``. The binding's workspace directory goes too, unless it is to be kept.
+
+    For a binding that was removed with ``keep_data``, it removes what was kept.
+    """
 
     identity: str
     protocol: str
     instance: str
+    keep_data: bool = False
+    """The workspace stays: the same instance finds it when it is added again."""
+    if_empty: bool = False
+    """Answered by a ``Failure`` with ``workspace-not-empty``, and nothing is changed, where files would be lost."""
+
+
+class SetProtocol(Message, frozen=True, tag=35):
+    """Replaces the config or the access list of a binding, or both, also while it serves. Answered by ``StateReply``.
+
+    The payload is the whole new config as JSON; empty keeps the one that it has. When anything is refused, the binding
+    keeps what it has.
+    """
+
+    identity: str
+    protocol: str
+    instance: str
+    allow: tuple[str, ...] | None = None
+    """As in ``AddProtocol``; None keeps the one that it has."""
 
 
 class GetStatus(Message, frozen=True, tag=17):
@@ -287,6 +309,7 @@ Control: TypeAlias = (
     | SetOnline
     | AddProtocol
     | RemoveProtocol
+    | SetProtocol
     | GetStatus
     | GetTicket
     | AddPeer
