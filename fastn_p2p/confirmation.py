@@ -9,7 +9,7 @@ import typer
 from .exits import Exit
 from .terminal import confirmed, say
 
-__all__ = ["can_confirm", "confirm"]
+__all__ = ["ask_to_delete", "can_confirm"]
 
 
 def can_confirm() -> bool:
@@ -17,7 +17,7 @@ def can_confirm() -> bool:
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
-def confirm(words: str) -> None:
+def ask_to_delete(words: str) -> None:
     """Say ``words`` and ask whether to delete it. Raises typer.Exit where the answer is not yes."""
     if not confirmed(f"{words}\nDelete?"):
         say("nothing was deleted")

@@ -9,13 +9,13 @@ def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> 
 
     Its key, its protocols and their files go. Nothing brings them back.
     """
-    from ..confirmation import can_confirm, confirm
+    from ..confirmation import ask_to_delete, can_confirm
     from ..exits import Misused
 
     if not yes:
         if not can_confirm():
             raise Misused("nobody can be asked here whether to delete it; say --yes if you are sure")
-        confirm(f"This deletes the key of {name!r}, its protocols and their files. Nothing brings them back.")
+        ask_to_delete(f"This deletes the key of {name!r}, its protocols and their files. Nothing brings them back.")
 
     from fastn_p2p_client.messages import DeleteIdentity, Done
 

@@ -26,14 +26,14 @@ def run(
     from fastn_p2p_client.messages import Done, RemoveProtocol
 
     from ..asking import ask
-    from ..confirmation import can_confirm, confirm
+    from ..confirmation import ask_to_delete, can_confirm
 
     try:
         ask(home, RemoveProtocol(identity, protocol, alias, keep_data, if_empty=not yes), Done)
     except WorkspaceNotEmpty as error:
         if not can_confirm():
             raise
-        confirm(f"{protocol} ({alias}) of {identity} holds {error.holds}. Nothing brings that back.")
+        ask_to_delete(f"{protocol} ({alias}) of {identity} holds {error.holds}. Nothing brings that back.")
         ask(home, RemoveProtocol(identity, protocol, alias), Done)
     if keep_data:
         say(
