@@ -20,13 +20,10 @@ from iroh.iroh_ffi import (
     Connection,
     Endpoint,
     EndpointAddr,
-    EndpointBuilder,
     EndpointId,
     EndpointOptions,
     IrohError,
-    Preset,
     RecvStream,
-    RelayMode,
     SendStream,
 )
 from nacl.signing import SigningKey
@@ -47,6 +44,8 @@ from fastn_p2p_actors.network.wire import (
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from fastn_p2p_client.messages import Message
+
+from .attackers import Loopback
 
 __all__ = [
     "HELLO",
@@ -213,14 +212,6 @@ def rogue(target: Target, talks: Sequence[Talk]) -> Iterator[Running]:
 # ── the process ──────────────────────────────────────────────────────────────────────────────────
 
 
-class _Loopback(Preset):
-    def apply(self, builder: EndpointBuilder) -> None:
-        builder.apply_minimal()
-        builder.relay_mode(RelayMode.disabled())
-        builder.bind_addr("127.0.0.1:0")
-        builder.bind_addr("[::1]:0")
-
-
 class _Rogue:
     """One connection."""
 
@@ -364,7 +355,7 @@ async def _main() -> None:
     install(loop)
     order = msgspec.json.decode(await loop.run_in_executor(None, sys.stdin.buffer.readline), type=Order)
     endpoints = {
-        secret: await Endpoint.bind(EndpointOptions(preset=_Loopback(), secret_key=secret, alpns=[b"rogue"]))
+        secret: await Endpoint.bind(EndpointOptions(preset=Loopback(), secret_key=secret, alpns=[b"rogue"]))
         for secret in {talk.secret for talk in order.talks}
     }
     rogues = [_Rogue(talk) for talk in order.talks]

@@ -1,0 +1,228 @@
+"""A daemon under attack by hostile peers, and an honest peer that calls it meanwhile.
+
+``besieged`` checks what must be true of every attack: no process of the daemon was started again, its network process
+grew by no more than it may and gives it back, and an honest peer's calls were answered, all of them and at a good rate.
+``attack`` runs the hostile peers of ``attackers``.
+
+    with besieged(victim) as siege:
+        with attack(victim, streams_before_hello, attackers=8) as report:
+            siege.calls(100)
+    assert report.reasons
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.keys import PublicKey
+from tests.e2e.world import World
+from tests.harness import Daemon, eventually
+
+from .attackers import Attack, Order, Report
+from .raw import pids
+
+__all__ = ["GIVEN_BACK_WITHIN", "GROWS_BY", "KEEPS", "MIB", "Siege", "Victim", "attack", "besieged", "rss"]
+
+MIB: Final = 1024 * 1024
+GROWS_BY: Final = 64 * MIB
+"""Bytes by which the network process may grow while it is attacked."""
+KEEPS: Final = 24 * MIB
+"""Bytes of those that it may still have ``GIVEN_BACK_WITHIN`` seconds after the attack."""
+GIVEN_BACK_WITHIN: Final = 10.0
+_CALL_TIMEOUT: Final = 5.0
+"""Seconds within which an honest call must be answered, whatever goes on beside it: 1,000 times what it needs idle."""
+_IDLE_CALLS: Final = 100
+_SLOWER: Final = 5
+"""How many times slower than idle the slowest hundredth of the honest calls may be."""
+_NOTICEABLE: Final = 0.05
+"""Seconds that no caller takes for slow: what calls may always take, as attackers and tests use the same processors."""
+_LOOK_EVERY: Final = 0.004
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def rss(pid: int) -> int:
+    """Bytes of memory that the process has at the moment (statm in proc(5))."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+
+
+class Victim:
+    """bob's daemon is attacked, alice's is honest; see ``World`` for what bob offers to everyone.
+
+    Attributes:
+        daemon: that is attacked.
+        key: bob's.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.daemon: Daemon = world.two
+        self.key = bytes(PublicKey(world.bob))
+        status = self.daemon.status()
+        self.endpoint = bytes.fromhex(status.endpoint)
+        self.addresses = status.addresses
+        with world.one.client() as client:
+            client.call("alice", world.bob, "Echo", request={"message": "hi"})
+
+
+class _HonestCalls(threading.Thread):
+    """Calls bob as alice, one call after the other, until it is told to end."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(daemon=True)
+        self._world = world
+        self._over = threading.Event()
+        self.times: list[float] = []
+        """Seconds that each answered call took."""
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        with self._world.one.client() as client:
+            while not self._over.is_set():
+                began = time.monotonic()
+                try:
+                    reply = client.call(
+                        "alice", self._world.bob, "Echo", request={"message": "hi"}, timeout=_CALL_TIMEOUT
+                    )
+                    assert reply == {"echoed": "Echo: hi"}
+                except (P2PError, AssertionError) as error:
+                    self.failures.append(f"{type(error).__name__} after {time.monotonic() - began:.3f} s: {error}")
+                else:
+                    self.times.append(time.monotonic() - began)
+
+    def end(self) -> None:
+        self._over.set()
+        self.join(2 * _CALL_TIMEOUT)
+        assert not self.is_alive(), "the honest call does not end"
+
+
+class _MemoryWatch(threading.Thread):
+    """Looks at the memory of a process until it is told to end."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._pid = pid
+        self._over = threading.Event()
+        self.most = rss(pid)
+
+    def run(self) -> None:
+        while not self._over.wait(_LOOK_EVERY):
+            try:
+                self.most = max(self.most, rss(self._pid))
+            except (FileNotFoundError, ProcessLookupError):
+                return  # that it has ended is noticed by its pid
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+
+
+class Siege:
+    """The honest calls beside an attack.
+
+    Attributes:
+        before: bytes of the network process before the attack.
+        most: the most that it has had since.
+    """
+
+    def __init__(self, calls: _HonestCalls, watch: _MemoryWatch, before: int) -> None:
+        self._calls = calls
+        self._watch = watch
+        self.before = before
+
+    @property
+    def most(self) -> int:
+        return self._watch.most
+
+    def calls(self, count: int, timeout: float = 20.0) -> None:
+        """Return when so many more honest calls have been answered."""
+        target = len(self._calls.times) + count
+        eventually(
+            lambda: len(self._calls.times) >= target or self._calls.failures,
+            f"{count} honest calls are answered beside the attack",
+            timeout,
+        )
+        assert not self._calls.failures, self._calls.failures[:5]
+
+
+@contextmanager
+def besieged(victim: Victim, *, grows_by: int = GROWS_BY, keeps: int = KEEPS) -> Iterator[Siege]:
+    """Attack inside. At the end, the daemon and an honest peer are as they should be.
+
+    Args:
+        grows_by: bytes by which the network process may grow.
+        keeps: bytes of those that it may keep for longer than ``GIVEN_BACK_WITHIN``.
+    """
+    daemon = victim.daemon
+    processes = pids(daemon)
+    network = processes["network"]
+    calls = _HonestCalls(victim.world)
+    calls.start()
+    eventually(lambda: len(calls.times) >= _IDLE_CALLS or calls.failures, "honest calls are answered")
+    before = rss(network)
+    watch = _MemoryWatch(network)
+    watch.start()
+    idle = calls.times.copy()
+    siege = Siege(calls, watch, before)
+    try:
+        yield siege
+    finally:
+        calls.end()
+        watch.end()
+    beside = calls.times[len(idle) :]
+    assert pids(daemon) == processes, daemon.report()
+    assert not calls.failures, calls.failures[:5]
+    grown = (siege.most - before) // MIB
+    assert siege.most - before <= grows_by, f"the network process grew by {grown} MiB"
+    _check_latency(idle, beside)
+    eventually(
+        lambda: rss(network) - before <= keeps,
+        f"of the {grown} MiB by which the network process grew, at most {keeps // MIB} MiB are left",
+        GIVEN_BACK_WITHIN,
+        0.1,
+    )
+
+
+def _check_latency(idle: list[float], beside: list[float]) -> None:
+    """All but the slowest hundredth of the calls beside the attack took at most so many times what they take idle."""
+    assert beside, "no honest call was made beside the attack"
+    allowed = max(_SLOWER * sorted(idle)[len(idle) * 99 // 100], _NOTICEABLE)
+    slow = sum(each > allowed for each in beside)
+    assert slow <= max(1, len(beside) // 50), (
+        f"{slow} of {len(beside)} honest calls took more than {allowed * 1000:.0f} ms, the slowest {max(beside):.3f} s"
+    )
+
+
+@contextmanager
+def attack(victim: Victim, what: Attack, attackers: int = 8, **options: Any) -> Iterator[Report]:
+    """Hostile peers do ``what`` while the block runs; the report is filled in at its end."""
+    program = [sys.executable, "-m", "tests.fuzz.attackers", what.__module__, getattr(what, "__name__", "")]
+    report = Report()
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            order = Order(victim.endpoint, victim.addresses, victim.key, attackers, options)
+            process.stdin.write(msgspec.json.encode(order) + b"\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == b"started\n", "the attackers have not begun"
+            yield report
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            told = msgspec.json.decode(process.stdout.readline(), type=Report)
+            for field in Report.__struct_fields__:
+                setattr(report, field, getattr(told, field))
+            assert not report.errors, report.errors
+            process.wait(10)
+        finally:
+            process.kill()
