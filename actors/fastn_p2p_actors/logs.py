@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import time
-from logging.handlers import RotatingFileHandler
 from typing import Any, Final
 
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.plain_text import plain, plain_lines
+
+from .sampled_log import SampledFileHandler
 
 __all__ = ["LEVEL_VARIABLE", "log_to"]
 
@@ -41,14 +42,13 @@ class _Formatter(logging.Formatter):
 def log_to(home: Home, name: str) -> logging.Logger:
     """Sends everything that this process logs to its file, and returns the logger called ``name``.
 
-    The file appears with the first line, is rotated at 5 MB and three old ones are kept. A disk that is full or
-    a directory that is gone costs log lines, and nothing else.
+    The file appears with the first line, is rotated at 5 MB and three old ones are kept. In a flood, lines are left
+    out and counted, so that the files reach back a day. A disk that is full or a directory that is gone costs log
+    lines, and nothing else.
     """
     wanted = os.environ.get(LEVEL_VARIABLE, "INFO").strip().upper()
     level = logging.getLevelNamesMapping().get(wanted)
-    handler = RotatingFileHandler(
-        home.logs / f"{name}.log", maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8", delay=True
-    )
+    handler = SampledFileHandler(home.logs / f"{name}.log", file_bytes=FILE_BYTES, kept=FILES_KEPT)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.raiseExceptions = False
     root = logging.getLogger()

@@ -1,0 +1,102 @@
+"""Token buckets, one for each key, in one table of bounded size.
+
+A bucket holds up to ``burst`` tokens and gets ``per_second`` more each second; an event takes some. The table keeps
+only buckets that are not full: a full one is like one that was never there. When more keys than the table holds are
+below full, the one that was used longest ago is forgotten. A flood from very many keys can therefore renew its burst,
+but never takes memory, and never the tokens of a key that is in use.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Final, Generic, NamedTuple, TypeVar
+
+__all__ = ["Rate", "RateLimiter", "TokenBucket"]
+
+Key = TypeVar("Key", bound=Hashable)
+
+_SWEPT: Final = 8
+"""Oldest buckets that are looked at for each new key: those that are full by now are dropped."""
+
+
+class Rate(NamedTuple):
+    """Tokens per second, and tokens that may be taken at once after a while without any."""
+
+    per_second: float
+    burst: float
+
+
+class TokenBucket:
+    """One bucket; ``now`` is any clock in seconds that does not run backwards."""
+
+    __slots__ = ("_at", "_rate", "_tokens")
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self._rate = rate
+        self._tokens = rate.burst
+        self._at = now
+
+    def left(self, now: float) -> float:
+        """Tokens in it; below zero after ``spend`` took more than there were."""
+        if now > self._at:
+            self._tokens = min(self._rate.burst, self._tokens + (now - self._at) * self._rate.per_second)
+            self._at = now
+        return self._tokens
+
+    def is_full(self, now: float) -> bool:
+        return self.left(now) >= self._rate.burst
+
+    def take(self, now: float, cost: float = 1) -> bool:
+        """Take ``cost`` tokens if there are as many; whether there were."""
+        if self.left(now) < cost:
+            return False
+        self._tokens -= cost
+        return True
+
+    def spend(self, now: float, cost: float) -> None:
+        """Take ``cost`` tokens, however many there are."""
+        self.left(now)
+        self._tokens -= cost
+
+
+class RateLimiter(Generic[Key]):
+    """A bucket of the same rate for each key.
+
+    Args:
+        most: buckets in the table.
+    """
+
+    __slots__ = ("_buckets", "_most", "rate")
+
+    def __init__(self, rate: Rate, most: int) -> None:
+        self.rate = rate
+        self._most = most
+        self._buckets: OrderedDict[Key, TokenBucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, key: Key, now: float, cost: float = 1) -> bool:
+        """Take ``cost`` tokens of the key's bucket if it has as many; whether it had."""
+        return self.bucket(key, now).take(now, cost)
+
+    def bucket(self, key: Key, now: float) -> TokenBucket:
+        """The key's bucket, which counts as used now."""
+        found = self._buckets.get(key)
+        if found is not None:
+            self._buckets.move_to_end(key)
+            return found
+        self._sweep(now)
+        made = self._buckets[key] = TokenBucket(self.rate, now)
+        return made
+
+    def _sweep(self, now: float) -> None:
+        """Make room for one more."""
+        for _ in range(min(_SWEPT, len(self._buckets))):
+            oldest = next(iter(self._buckets))
+            if not self._buckets[oldest].is_full(now):
+                break
+            del self._buckets[oldest]
+        if len(self._buckets) >= self._most:
+            self._buckets.popitem(last=False)

@@ -1,0 +1,207 @@
+"""A rotated log file that a flood of lines cannot empty of its last day.
+
+Problem: strangers and local programs can cause log lines as fast as they send. Rotation keeps the disk from filling,
+but then drops what happened before the flood, which is what the owner looks for. Idea: bytes written to the file are
+limited by token buckets, such that any 24 hours write less than the rotated files hold. Each kind of line, which is a
+place in the code together with its logger, has a small bucket of its own; when that is empty it takes from one that all
+kinds share, while there is anything in it. So one kind in a flood costs the others nothing that they are sure of. What
+does not fit is counted, and a line says at the end of a window: "… and 12,412 more like it". Cost: a dictionary lookup
+per line, before the line is formatted. Not covered: what is written to standard error; and a process in which more than
+64 places flood at once, where further places share one bucket.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from .rate_limiter import Rate, TokenBucket
+
+__all__ = ["MAX_KINDS", "MAX_LINE", "SampledFileHandler"]
+
+DAY: Final = 24 * 3600.0
+"""Seconds that the files reach back, however much is logged."""
+MAX_LINE: Final = 16 * 1024
+"""Characters of one record, its traceback included; the rest is cut off."""
+MAX_KINDS: Final = 64
+"""Kinds of lines whose buckets are kept apart; further ones have one bucket together."""
+FIRST_WINDOW: Final = 60.0
+LONGEST_WINDOW: Final = 3600.0
+"""Seconds until lines that were left out are counted in the file. Doubled while the flood lasts."""
+
+# Shares of the bytes that the rotated files hold; together 0.93, the rest is for the counts of what was left out.
+_OWN_BURST: Final = 0.1
+"""Of all kinds together, for each kind's own bucket when it is full."""
+_OWN_PER_DAY: Final = 0.3
+_SHARED_BURST: Final = 0.13
+_SHARED_PER_DAY: Final = 0.4
+
+_Kind: TypeAlias = tuple[str, str, int]
+"""Logger, file and line of the code. Not the message: code that formats it beforehand makes a new one each time."""
+_OTHER: Final[_Kind] = ("", "", 0)
+
+
+class _Sample:
+    """What was written and left out of one kind."""
+
+    __slots__ = ("bucket", "left_out", "level", "logger", "since", "words")
+
+    def __init__(self, bucket: TokenBucket) -> None:
+        self.bucket = bucket
+        self.left_out = 0
+        self.since = 0.0
+        self.logger = ""
+        self.level = logging.INFO
+        self.words = ""
+
+
+def _call_later(seconds: float, work: Callable[[], None]) -> object:
+    """On a thread: lines may be logged on any, and by processes whose event loop does not turn."""
+    timer = threading.Timer(seconds, work)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+class SampledFileHandler(RotatingFileHandler):
+    """Writes records to ``path``, rotated at ``file_bytes``, of which ``kept`` old ones stay.
+
+    Args:
+        now: monotonic seconds.
+        later: calls a function in so many seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        file_bytes: int,
+        kept: int,
+        now: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], object] = _call_later,
+    ) -> None:
+        super().__init__(path, maxBytes=file_bytes, backupCount=kept, encoding="utf-8", delay=True)
+        self._now = now
+        self._later = later
+        total = file_bytes * kept
+        self._own = Rate(total * _OWN_PER_DAY / MAX_KINDS / DAY, total * _OWN_BURST / MAX_KINDS)
+        self._shared = TokenBucket(Rate(total * _SHARED_PER_DAY / DAY, total * _SHARED_BURST), now())
+        self._shared.spend(now(), min(_written_lately(path, kept), total * _SHARED_BURST))
+        self._samples: OrderedDict[_Kind, _Sample] = OrderedDict()
+        self._window = FIRST_WINDOW
+        self._timed = False
+        self._closing = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            now = self._now()
+            sample = self._sample((record.name, record.pathname, record.lineno), now)
+            own = sample.bucket.left(now) > 0
+            if not own and self._shared.left(now) <= 0:
+                self._leave_out(sample, record, now)
+                return
+            line = self.format(record)
+            if len(line) > MAX_LINE:
+                line = f"{line[:MAX_LINE]} … ({len(line) - MAX_LINE:,} more characters)"
+            size = self._write(line)
+            if own:
+                sample.bucket.spend(now, size)
+            else:
+                self._shared.spend(now, size)
+        except Exception:  # as logging's own handlers do: a line that cannot be written costs nothing else
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Counts what was left out, and closes the file."""
+        with self.lock or threading.RLock():
+            self._closing = True
+            self._count_left_out()
+        super().close()
+
+    def _sample(self, kind: _Kind, now: float) -> _Sample:
+        found = self._samples.get(kind)
+        if found is not None:
+            self._samples.move_to_end(kind)
+            return found
+        if len(self._samples) >= MAX_KINDS:
+            self._forget_full(now)
+        if len(self._samples) >= MAX_KINDS:
+            kind = _OTHER
+            if kind in self._samples:
+                return self._samples[kind]
+        made = self._samples[kind] = _Sample(TokenBucket(self._own, now))
+        return made
+
+    def _forget_full(self, now: float) -> None:
+        """A kind whose bucket is full is as good as a new one."""
+        for kind in [kind for kind, each in self._samples.items() if not each.left_out and each.bucket.is_full(now)]:
+            del self._samples[kind]
+
+    def _leave_out(self, sample: _Sample, record: logging.LogRecord, now: float) -> None:
+        if not sample.left_out:
+            sample.since = now
+        sample.left_out += 1
+        sample.logger, sample.level = record.name, record.levelno
+        sample.words = str(record.msg)[:200]
+        if not self._timed and not self._closing:
+            self._later(self._window, self._end_window)
+            self._timed = True  # after it: no thread may be to be had at the moment
+
+    def _end_window(self) -> None:
+        with self.lock or threading.RLock():
+            self._timed = False
+            if self._closing:
+                return
+            lasting = self._count_left_out()
+            self._window = min(2 * self._window, LONGEST_WINDOW) if lasting else FIRST_WINDOW
+            if lasting:  # to see whether it goes on
+                self._later(self._window, self._end_window)
+                self._timed = True
+
+    def _count_left_out(self) -> bool:
+        """Write how many lines of each kind were left out; whether there were any."""
+        lasting = False
+        for sample in self._samples.values():
+            if not sample.left_out:
+                continue
+            lasting = True
+            count, sample.left_out = sample.left_out, 0
+            seconds = max(1, round(self._now() - sample.since))
+            words = f"… and {count:,} more like it in {seconds} s: {sample.words}"
+            self._write(self.format(logging.LogRecord(sample.logger, sample.level, "", 0, words, None, None)))
+        return lasting
+
+    def _write(self, line: str) -> int:
+        """Write a formatted record, in a new file when this one is full; its bytes."""
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        if self.stream is None:
+            self.stream = self._open()
+        self.stream.seek(0, os.SEEK_END)
+        if self.stream.tell() + len(data) > self.maxBytes:
+            self.doRollover()
+        if self.stream is None:
+            self.stream = self._open()
+        self.stream.write(data.decode())
+        self.stream.flush()
+        return len(data)
+
+
+def _written_lately(path: Path, kept: int) -> int:
+    """Bytes in files that were written to within a day: a process that is started again and again starts no new day."""
+    oldest = time.time() - DAY
+    size = 0
+    for file in (path, *(path.with_name(f"{path.name}.{number}") for number in range(1, kept + 1))):
+        try:
+            found = file.stat()
+        except OSError:
+            continue
+        if found.st_mtime > oldest:
+            size += found.st_size
+    return size
