@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TextIO, TypeAlias
 
 from .rate_limiter import Rate, TokenBucket
 
@@ -181,16 +181,17 @@ class SampledFileHandler(RotatingFileHandler):
     def _write(self, line: str) -> int:
         """Write a formatted record, in a new file when this one is full; its bytes."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
-        if self.stream is None:
-            self.stream = self._open()
-        self.stream.seek(0, os.SEEK_END)
-        if self.stream.tell() + len(data) > self.maxBytes:
+        if self._opened().seek(0, os.SEEK_END) + len(data) > self.maxBytes:
             self.doRollover()
+        file = self._opened()
+        file.write(data.decode())
+        file.flush()
+        return len(data)
+
+    def _opened(self) -> TextIO:
         if self.stream is None:
             self.stream = self._open()
-        self.stream.write(data.decode())
-        self.stream.flush()
-        return len(data)
+        return self.stream
 
 
 def _written_lately(path: Path, kept: int) -> int:

@@ -146,6 +146,7 @@ def test_what_was_left_out_is_counted_when_the_process_ends(log: Log) -> None:
 
 
 def test_a_process_that_is_started_again_and_again_starts_no_new_day(tmp_path: Path) -> None:
+    log = Log(tmp_path, "restarted")
     for _ in range(40):
         log = Log(tmp_path, "restarted")
         for number in range(1000):
