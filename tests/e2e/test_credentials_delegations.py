@@ -101,6 +101,18 @@ CASES: Final[dict[str, tuple[Make, str]]] = {
         "bad-message",
     ),
     "one for something else": (lambda to: delegation(endpoint=to, capabilities=("listen",)), "bad-message"),
+    "one that lasts too long": (lambda to: delegation(endpoint=to, ends=2 * DAY + 60), "bad-message"),
+    "one for ever": (lambda to: delegation(endpoint=to, not_after=2**40 - 1), "bad-message"),
+    "one for ever that has long begun": (
+        lambda to: delegation(endpoint=to, not_before=0, not_after=2**40 - 1),
+        "bad-message",
+    ),
+    "one that begins at the end of time": (
+        lambda to: delegation(endpoint=to, not_before=2**40 - 2, not_after=2**40 - 1),
+        "delegation-not-yet-valid",
+    ),
+    "one that ends beyond all times": (lambda to: delegation(endpoint=to, not_after=2**63), "bad-message"),
+    "one that lasts as long as it may": (lambda to: delegation(endpoint=to, ends=2 * DAY - 60), "reply"),
     "one that ends before it begins": (lambda to: delegation(endpoint=to, starts=100, ends=-100), "bad-message"),
     "one of another version": (lambda to: delegation(endpoint=to, version=2), "bad-message"),
     "a record": (lambda _: MALLORY.record(), "bad-message"),

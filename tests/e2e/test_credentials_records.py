@@ -70,6 +70,12 @@ BAD_RECORDS: Final[dict[str, tuple[Callable[[], bytes], str]]] = {
         lambda: record(delegations=[MALLORY.delegation(not_before=1000, not_after=2000)]),
         "delegation-expired",
     ),
+    "one that lasts too long": (lambda: record(ends=2 * DAY + 60), "bad-message"),
+    "one for ever": (lambda: record(issued=0, expires=2**40 - 1), "bad-message"),
+    "one whose delegation is for ever": (
+        lambda: record(delegations=[MALLORY.delegation(endpoint=ENDPOINT, not_before=0, not_after=2**40 - 1)]),
+        "bad-message",
+    ),
     "one with an address that is none": (lambda: record(addresses=("example.com:80",)), "bad-message"),
     "one with a relay that is none": (lambda: record(relays=("file:///etc/passwd",)), "bad-message"),
     "one of another version": (lambda: record(version=2), "bad-message"),

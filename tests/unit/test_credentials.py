@@ -16,6 +16,7 @@ from fastn_p2p_actors.credentials import (
     MAX_ADDRESSES,
     MAX_DELEGATION,
     MAX_DELEGATIONS,
+    MAX_LIFETIME,
     MAX_RECORD,
     MAX_RELAYS,
     EpochBook,
@@ -116,6 +117,12 @@ BAD_DELEGATIONS: dict[str, Callable[[], bytes]] = {
     "time as text": lambda: ALICE.sign("delegation", [1, bytes(ALICE.key), ENDPOINT, LINEAGE, 1, "0", 1, []]),
     "time as float": lambda: ALICE.delegation(not_before=NOW + 0.5),
     "ends before it starts": lambda: ALICE.delegation(not_after=NOW - 1),
+    "ends as it starts": lambda: ALICE.delegation(not_after=NOW),
+    "lasts too long": lambda: ALICE.delegation(not_after=NOW + MAX_LIFETIME + 1),
+    "lasts for ever": lambda: ALICE.delegation(not_before=0, not_after=2**40 - 1),
+    "an end that is no time": lambda: ALICE.delegation(not_after=2**40),
+    "an end beyond 64 bits": lambda: ALICE.delegation(not_after=2**64 - 1),
+    "a start before all times": lambda: ALICE.delegation(not_before=-1),
     "no capability": lambda: ALICE.delegation(capabilities=()),
     "another capability": lambda: ALICE.delegation(capabilities=("dance",)),
     "too many capabilities": lambda: ALICE.delegation(capabilities=["speak"] * 9),
@@ -136,6 +143,25 @@ BAD_DELEGATIONS: dict[str, Callable[[], bytes]] = {
 def test_what_is_no_delegation_is_refused(what: str) -> None:
     with pytest.raises(BadMessage):
         verify_delegation(BAD_DELEGATIONS[what](), now=NOW)
+
+
+BAD_LIFETIMES = [(NOW, NOW + MAX_LIFETIME + 1), (0, 2**40 - 1), (NOW, NOW), (NOW + 9, NOW), (2**40 - 1, 0)]
+
+
+@pytest.mark.parametrize(("start", "end"), BAD_LIFETIMES)
+def test_what_lasts_too_long_is_not_even_good_enough_to_dial(start: int, end: int) -> None:
+    """Neither a delegation, nor a record, nor a record with such a delegation; what lasts 48 hours is."""
+    delegation = ALICE.delegation(not_before=start, not_after=end)
+    for read, blob in (
+        (read_delegation, delegation),
+        (read_record, ALICE.record(issued=start, expires=end)),
+        (read_record, ALICE.record(delegations=[DELEGATION, delegation])),
+    ):
+        with pytest.raises(BadMessage):
+            read(blob)
+    longest = ALICE.delegation(not_after=NOW + MAX_LIFETIME)
+    read_delegation(longest)
+    read_record(ALICE.record(expires=NOW + MAX_LIFETIME, delegations=[longest]))
 
 
 # ── nothing altered gets through ─────────────────────────────────────────────────────────────────

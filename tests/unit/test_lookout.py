@@ -26,7 +26,6 @@ class StubConnection:
         self.remote_process = b"process"
         self.ready = asyncio.get_running_loop().create_future()
         self.ready.set_result(None)
-        self.introductions = SimpleNamespace(until={})
         self.asked_for: list[bytes] = []
 
     def ask_for(self, identity: bytes) -> None:
@@ -39,6 +38,10 @@ class Coast:
     def __init__(self) -> None:
         self.known_places: dict[bytes, list[tuple[Address, int]]] = {}
         self.connections: dict[bytes, StubConnection] = {}
+        self.heard_at: dict[bytes, list[StubConnection]] = {}
+        self.introductions = SimpleNamespace(
+            at=lambda identity: [SimpleNamespace(connection=each) for each in self.heard_at.get(identity, [])]
+        )
         self.reachable: set[bytes] = set()
         self.dialled: list[Address] = []
         self.pauses: list[float] = []
@@ -57,9 +60,6 @@ class Coast:
 
     def open_to(self, endpoint: bytes) -> StubConnection | None:
         return self.connections.get(endpoint)
-
-    def all(self) -> list[StubConnection]:
-        return list(self.connections.values())
 
     async def connect(self, address: Address) -> StubConnection:
         self.dialled.append(address)
@@ -159,7 +159,7 @@ def test_where_the_peer_was_heard_before_is_asked_without_a_record() -> None:
     async def work(coast: Coast) -> None:
         connection = coast.connections[THERE] = StubConnection(THERE)
         stranger = coast.connections[HERE] = StubConnection(HERE)
-        connection.introductions.until[BOB] = 0.0
+        coast.heard_at[BOB] = [connection]
         coast.lookout.watch(BOB, "bob")
         await a_few_turns()
         assert (connection.asked_for, stranger.asked_for) == ([BOB], [])

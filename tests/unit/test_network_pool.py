@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from fastn_p2p_actors.network.introductions import Introductions
 from fastn_p2p_actors.network.pool import IDLE_TIMEOUT, SUPERSEDED_TIMEOUT, Pool
 from fastn_p2p_client.errors import ConnectionLost, PeerUnreachable
 
@@ -24,34 +25,23 @@ class StubConnection:
         self.used_at = asyncio.get_running_loop().time()
         self.in_flight = 0
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.introductions = self
-        self.inherited: list[StubConnection] = []
+        self.introductions: Introductions
         self.end = ""
-
-    def inherit(self, other: StubConnection) -> None:
-        self.inherited.append(other)
 
     def close(self, _code: int, reason: str) -> None:
         self.end = reason
 
 
-class StubOwner:
-    def __init__(self) -> None:
-        self.superseded: list[tuple[StubConnection, StubConnection]] = []
-
-    def on_superseded(self, connection: StubConnection, by: StubConnection) -> None:
-        self.superseded.append((connection, by))
-
-
-def new_pool(own: bytes, dial: Callable[[Any], Any] | None = None) -> tuple[Pool, StubOwner]:
-    owner = StubOwner()
+def new_pool(own: bytes, dial: Callable[[Any], Any] | None = None) -> Pool:
     endpoint = SimpleNamespace(id=own, dial=dial)
-    return Pool(cast(Any, endpoint), cast(Any, owner), jitter=lambda: 0.0), owner
+    return Pool(cast(Any, endpoint), cast(Any, None), jitter=lambda: 0.0)
 
 
 def hold(pool: Pool, *connections: StubConnection) -> None:
     for connection in connections:
         pool._connections.setdefault(connection.endpoint, []).append(cast(Any, connection))
+        pool._count += 1
+        connection.introductions = pool.introductions.of(connection.endpoint)
 
 
 def used(pool: Pool, endpoint: bytes) -> Any:
@@ -71,7 +61,7 @@ def test_both_sides_choose_what_the_lower_endpoint_has_dialled(
     """In whichever order the two become ready; what the other had proved is known there too."""
 
     async def main() -> None:
-        pool, owner = new_pool(own)
+        pool = new_pool(own)
         both = [StubConnection(other, outgoing=True), StubConnection(other, outgoing=False, at=1.0)]
         hold(pool, *both)
         for each in order:
@@ -79,8 +69,8 @@ def test_both_sides_choose_what_the_lower_endpoint_has_dialled(
         chosen = both[0] if own == LOWER else both[1]
         loser = both[1] if own == LOWER else both[0]
         assert used(pool, other) is chosen
-        assert owner.superseded == [(loser, chosen)]
-        assert chosen.inherited == [loser]
+        assert chosen.introductions.connection is cast(Any, chosen)
+        assert chosen.introductions is loser.introductions
         assert (chosen.end, loser.end) == ("", "")
 
     asyncio.run(main())
@@ -88,19 +78,19 @@ def test_both_sides_choose_what_the_lower_endpoint_has_dialled(
 
 def test_one_that_is_ready_is_used_before_one_that_is_not() -> None:
     async def main() -> None:
-        pool, owner = new_pool(LOWER)
+        pool = new_pool(LOWER)
         dialled, accepted = StubConnection(HIGHER, outgoing=True), StubConnection(HIGHER, outgoing=False)
         hold(pool, dialled, accepted)
         greet(pool, accepted)
         assert used(pool, HIGHER) is accepted
-        assert owner.superseded == []
+        assert accepted.introductions.connection is cast(Any, accepted)
 
     asyncio.run(main())
 
 
 def test_what_is_superseded_goes_when_it_is_idle() -> None:
     async def main() -> None:
-        pool, _ = new_pool(LOWER)
+        pool = new_pool(LOWER)
         used, idle, busy = (StubConnection(HIGHER, outgoing=each) for each in (True, False, False))
         hold(pool, used, idle, busy)
         for connection in (used, idle, busy):
@@ -119,7 +109,7 @@ def test_what_is_superseded_goes_when_it_is_idle() -> None:
 
 def test_a_restart_of_the_other_side_ends_what_was_before() -> None:
     async def main() -> None:
-        pool, _ = new_pool(LOWER)
+        pool = new_pool(LOWER)
         before = StubConnection(HIGHER, outgoing=True, process=b"before")
         after = StubConnection(HIGHER, outgoing=False, process=b"after")
         hold(pool, before, after)
@@ -128,7 +118,9 @@ def test_a_restart_of_the_other_side_ends_what_was_before() -> None:
         assert "restarted" in before.end
         pool.forget(cast(Any, before))
         assert used(pool, HIGHER) is after
-        assert before not in after.inherited
+        assert after.introductions.connection is cast(Any, after)
+        pool.forget(cast(Any, after))
+        assert after.introductions.connection is None
 
     asyncio.run(main())
 
@@ -143,7 +135,7 @@ def test_whoever_asks_at_the_same_time_shares_one_attempt() -> None:
         raise PeerUnreachable(peer="endpoint", reason=f"attempt {len(dialled)}")
 
     async def main() -> None:
-        pool, _ = new_pool(LOWER, dial)
+        pool = new_pool(LOWER, dial)
         address = SimpleNamespace(endpoint=HIGHER, relays=(), addresses=())
         ends = await asyncio.gather(*(pool.connect(cast(Any, address)) for _ in range(10)), return_exceptions=True)
         assert {type(end) for end in ends} == {PeerUnreachable}
@@ -156,7 +148,7 @@ def test_whoever_asks_at_the_same_time_shares_one_attempt() -> None:
 
 def test_whoever_waits_for_a_hello_that_does_not_come_is_told() -> None:
     async def main() -> None:
-        pool, _ = new_pool(LOWER)
+        pool = new_pool(LOWER)
         connection = StubConnection(HIGHER, outgoing=False)
         hold(pool, connection)
         waiting = asyncio.ensure_future(pool.connect(cast(Any, SimpleNamespace(endpoint=HIGHER))))

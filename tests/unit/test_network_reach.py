@@ -10,14 +10,15 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.credentials import CLOCK_SKEW, Delegation, PeerRecord, read_record
+from fastn_p2p_actors.credentials import CLOCK_SKEW, Delegation, PeerRecord, read_delegation, read_record
 from fastn_p2p_actors.network import introducing
 from fastn_p2p_actors.network import routes as routes_module
 from fastn_p2p_actors.network.address_book import AddressBook
 from fastn_p2p_actors.network.connection import Conversation, PeerConnection
 from fastn_p2p_actors.network.endpoint import Address
 from fastn_p2p_actors.network.intake import Intake
-from fastn_p2p_actors.network.introductions import Introductions
+from fastn_p2p_actors.network.introducing import Wants
+from fastn_p2p_actors.network.introductions import IntroductionRegistry, Introductions
 from fastn_p2p_actors.network.routes import Routes
 from fastn_p2p_actors.network.wire import FrameReader, WireIntroduce, WireWant
 from fastn_p2p_client.errors import ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
@@ -34,6 +35,7 @@ class StubConnection:
 
     def __init__(self, shows: str = "nothing") -> None:
         self.introductions = Introductions()
+        self.endpoint = b""
         self.closed = False
         self.asked: list[bytes] = []
         self._shows = shows
@@ -41,7 +43,7 @@ class StubConnection:
     async def want(self, identity: bytes) -> None:
         self.asked.append(identity)
         if self._shows == "the identity":
-            self.introductions.until[identity] = NOW + DAY
+            self.introductions.add(read_delegation(BOB.delegation(endpoint=self.endpoint, epoch=9)))
         elif self._shows == "its end":
             self.closed = True
             raise ConnectionLost(what="the connection")
@@ -50,8 +52,9 @@ class StubConnection:
 
 
 class StubPool:
-    def __init__(self) -> None:
+    def __init__(self, introductions: IntroductionRegistry) -> None:
         self.own_endpoint = b"o" * 32
+        self.introductions = introductions
         self.reached: dict[bytes, StubConnection] = {}
         self.dialled: list[Address] = []
 
@@ -65,8 +68,13 @@ class StubPool:
     def open_to(self, endpoint: bytes) -> StubConnection | None:
         return self.reached.get(endpoint)
 
-    def all(self) -> list[StubConnection]:
-        return list(self.reached.values())
+    def has(self, endpoint: bytes, connection: StubConnection) -> StubConnection:
+        """The connection stands."""
+        connection.endpoint = endpoint
+        connection.introductions = self.introductions.of(endpoint)
+        connection.introductions.connection = cast(Any, connection)
+        self.reached[endpoint] = connection
+        return connection
 
 
 class Neighbourhood:
@@ -74,12 +82,13 @@ class Neighbourhood:
 
     def __init__(self, directory: Path) -> None:
         self.records: list[PeerRecord] = []
-        self.pool = StubPool()
+        introductions = IntroductionRegistry()
+        self.pool = StubPool(introductions)
         book = AddressBook(directory, lambda: NOW)
         resolver = SimpleNamespace(
             records_of=lambda key: [each for each in self.records if bytes(each.identity) == key]
         )
-        self.routes = Routes(book, [cast(Any, resolver)], lambda: NOW)
+        self.routes = Routes(book, [cast(Any, resolver)], lambda: NOW, introductions)
         self.routes.pool = cast(Any, self.pool)
 
     def know(self, *delegations: bytes) -> None:
@@ -90,7 +99,7 @@ class Neighbourhood:
         return cast(StubConnection, await self.routes.reach(KEY, "bob"))
 
     def has_route(self) -> bool:
-        return KEY in self.routes._routes
+        return self.routes.open_to(KEY) is not None
 
 
 def play(tmp_path: Path, work: Work) -> None:
@@ -108,7 +117,7 @@ def ended() -> bytes:
 
 def test_a_delegation_that_holds_needs_no_proof(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
-        near.pool.reached[ENDPOINT] = StubConnection()
+        near.pool.has(ENDPOINT, StubConnection())
         near.know()
         connection = await near.reach()
         assert connection.asked == []
@@ -120,7 +129,7 @@ def test_a_delegation_that_holds_needs_no_proof(tmp_path: Path) -> None:
 
 def test_a_stale_ticket_leads_to_an_endpoint_that_has_to_show_a_newer_one(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
-        near.pool.reached[ENDPOINT] = StubConnection("the identity")
+        near.pool.has(ENDPOINT, StubConnection("the identity"))
         near.know(ended())
         connection = await near.reach()
         assert connection.asked == [KEY]
@@ -135,7 +144,7 @@ def test_an_endpoint_that_shows_nothing_no_longer_speaks_for_it(
     monkeypatch.setattr(routes_module, "_PROOF_TIMEOUT", 0.02)
 
     async def work(near: Neighbourhood) -> None:
-        near.pool.reached[ENDPOINT] = StubConnection()
+        near.pool.has(ENDPOINT, StubConnection())
         near.know(ended())
         with pytest.raises(PeerUnreachable, match="no longer speaks for it"):
             await near.reach()
@@ -146,8 +155,8 @@ def test_an_endpoint_that_shows_nothing_no_longer_speaks_for_it(
 
 def test_an_endpoint_that_has_shown_it_is_not_asked_again(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
-        connection = near.pool.reached[ENDPOINT] = StubConnection()
-        connection.introductions.until[KEY] = NOW + 1
+        connection = near.pool.has(ENDPOINT, StubConnection())
+        connection.introductions.add(read_delegation(BOB.delegation()))
         near.know(ended())
         assert await near.reach() is connection
         assert connection.asked == []
@@ -157,7 +166,7 @@ def test_an_endpoint_that_has_shown_it_is_not_asked_again(tmp_path: Path) -> Non
 
 def test_a_retired_transport_key_has_to_show_a_newer_delegation(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
-        near.pool.reached[ENDPOINT] = StubConnection("the identity")
+        near.pool.has(ENDPOINT, StubConnection("the identity"))
         near.routes._book.epochs.observe(BOB.key, LINEAGE, 7)
         near.know(BOB.delegation(epoch=3))
         assert (await near.reach()).asked == [KEY]
@@ -169,8 +178,8 @@ def test_a_retired_transport_key_has_to_show_a_newer_delegation(tmp_path: Path) 
 def test_the_next_endpoint_is_tried(tmp_path: Path, before: str) -> None:
     async def work(near: Neighbourhood) -> None:
         if before == "its end":
-            near.pool.reached[ENDPOINT] = StubConnection("its end")
-        second = near.pool.reached[ELSEWHERE] = StubConnection()
+            near.pool.has(ENDPOINT, StubConnection("its end"))
+        second = near.pool.has(ELSEWHERE, StubConnection())
         near.know(ended(), BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
         assert await near.reach() is second
         assert [address.endpoint for address in near.pool.dialled] == [ENDPOINT, ELSEWHERE]
@@ -191,7 +200,7 @@ def test_a_connection_that_ends_before_its_turn_is_no_route(tmp_path: Path) -> N
     """A route that stayed would swallow every later call until its deadline."""
 
     async def work(near: Neighbourhood) -> None:
-        connection = near.pool.reached[ENDPOINT] = StubConnection()
+        connection = near.pool.has(ENDPOINT, StubConnection())
         near.know()
         reaching = asyncio.ensure_future(near.reach())
         await asyncio.sleep(0)
@@ -236,24 +245,25 @@ class StubOwner:
     def on_introduced(self, _connection: PeerConnection, identity: bytes) -> None:
         self.introduced.append(identity)
 
-    def on_superseded(self, _connection: PeerConnection, by: PeerConnection) -> None:
-        """Nobody minds."""
-
     def on_closed(self, _connection: PeerConnection) -> None:
         """Nobody minds."""
 
 
-def new_connection(owner: StubOwner | None = None, wall: Callable[[], float] = lambda: NOW) -> PeerConnection:
+def new_connection(
+    owner: StubOwner | None = None, wall: Callable[[], float] = lambda: NOW, wants: Wants | None = None
+) -> PeerConnection:
     raw = SimpleNamespace(
         remote_id=lambda: SimpleNamespace(to_bytes=lambda: ENDPOINT), close=lambda _code, _reason: None
     )
-    return PeerConnection(
+    connection = PeerConnection(
         cast(Any, raw),
         cast(Conversation, owner or StubOwner()),
         outgoing=True,
         wall=wall,
         intake=Intake(),
     )
+    connection.share(Introductions(), wants or Wants())
+    return connection
 
 
 def said(connection: PeerConnection) -> list[object]:
@@ -335,18 +345,19 @@ def test_an_introduction_that_is_known_already_still_says_that_the_identity_is_o
 def test_what_was_asked_for_in_vain_is_shown_once_when_it_comes_online() -> None:
     async def main() -> None:
         owner = StubOwner()
-        connection = new_connection(owner)
+        wants = Wants()
+        connection = new_connection(owner, wants=wants)
         connection.handle(WireWant(KEY), b"")
         connection.handle(WireWant(KEY), b"")
-        connection.came_online(b"k" * 32)
+        wants.came_online(b"k" * 32)
         assert said(connection) == []
         owner.online[KEY] = BOB.delegation()
         for _ in range(2):
-            connection.came_online(KEY)
+            wants.came_online(KEY)
         assert said(connection) == [WireIntroduce(BOB.delegation())]
         connection.handle(WireWant(KEY), b"")
         assert said(connection) == [WireIntroduce(BOB.delegation())]
-        connection.came_online(KEY)
+        wants.came_online(KEY)
         assert said(connection) == []
 
     asyncio.run(main())
@@ -358,13 +369,14 @@ def test_of_too_many_that_are_asked_for_the_oldest_is_forgotten(monkeypatch: pyt
 
     async def main() -> None:
         owner = StubOwner()
-        connection = new_connection(owner)
+        wants = Wants()
+        connection = new_connection(owner, wants=wants)
         for identity in (first, second, first, third, b"no key", b"k" * 1000):
             connection.handle(WireWant(identity), b"")
         owner.online = dict.fromkeys((first, second, third), BOB.delegation())
         shown = []
         for identity in owner.online:
-            connection.came_online(identity)
+            wants.came_online(identity)
             shown.append(len(said(connection)))
         assert shown == [1, 0, 1]
 

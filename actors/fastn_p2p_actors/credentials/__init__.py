@@ -16,6 +16,7 @@ from .books import EpochBook, SequenceBook
 from .delegation import (
     CLOCK_SKEW,
     MAX_DELEGATION,
+    MAX_LIFETIME,
     SPEAK,
     Delegation,
     check_validity,
@@ -29,6 +30,7 @@ from .record import (
     MAX_RELAYS,
     PeerRecord,
     check_reachability,
+    peek_record,
     read_record,
     verify_record,
 )
@@ -38,6 +40,7 @@ __all__ = [
     "MAX_ADDRESSES",
     "MAX_DELEGATION",
     "MAX_DELEGATIONS",
+    "MAX_LIFETIME",
     "MAX_RECORD",
     "MAX_RELAYS",
     "SPEAK",
@@ -47,6 +50,7 @@ __all__ = [
     "SequenceBook",
     "check_reachability",
     "check_validity",
+    "peek_record",
     "read_delegation",
     "read_record",
     "verify_delegation",

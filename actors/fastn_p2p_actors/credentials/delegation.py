@@ -23,10 +23,13 @@ __all__ = [
     "MAX_CAPABILITIES",
     "MAX_CAPABILITY",
     "MAX_DELEGATION",
+    "MAX_LIFETIME",
     "SPEAK",
     "Delegation",
+    "check_lifetime",
     "check_times",
     "check_validity",
+    "open_delegation",
     "read_delegation",
     "verify_delegation",
 ]
@@ -40,6 +43,9 @@ MAX_CAPABILITY: Final = 32
 LINEAGE_BYTES: Final = 16
 CLOCK_SKEW: Final = 60.0
 """Seconds by which two daemons' clocks may differ."""
+MAX_LIFETIME: Final = 48 * 3600
+"""Seconds from the start to the end of a delegation or a record. Vaults sign for half of that. A longer one is refused
+wherever it comes from: it would outlive a stolen transport key by as much."""
 
 SPEAK: Final = "speak"
 """The capability to make and take calls and streams in the identity's name."""
@@ -66,11 +72,18 @@ _decoder = msgspec.msgpack.Decoder(Delegation)
 
 
 def read_delegation(blob: bytes) -> Delegation:
-    """The delegation in ``blob``, genuine but perhaps not valid now.
+    """Return the delegation in ``blob``: genuine, of at most ``MAX_LIFETIME``, but perhaps not valid now.
 
     Raises:
         BadMessage, BadSignature.
     """
+    delegation = open_delegation(blob)
+    check_lifetime(delegation.not_before, delegation.not_after)
+    return delegation
+
+
+def open_delegation(blob: bytes) -> Delegation:
+    """As ``read_delegation``, of whatever lifetime: the caller checks that."""
     return open_signed("delegation", blob, _decoder, DELEGATION_VERSION, MAX_DELEGATION)
 
 
@@ -107,10 +120,20 @@ def check_validity(delegation: Delegation, now: float, capability: str = SPEAK) 
         raise BadMessage(reason=f"a delegation that does not let its endpoint {capability}")
 
 
-def check_times(body: Body, start: int, end: int, now: float) -> None:
-    """Raises DelegationNotYetValid or DelegationExpired unless ``now`` lies between the two, give or take a skew."""
+def check_lifetime(start: int, end: int) -> None:
+    """Raise BadMessage unless ``end`` comes after ``start``, by at most ``MAX_LIFETIME``."""
     if end <= start:
         raise BadMessage(reason="it ends before it starts")
+    if end - start > MAX_LIFETIME:
+        raise BadMessage(
+            reason=f"it is valid for {(end - start) / 3600:.0f} hours, at most {MAX_LIFETIME // 3600} are accepted"
+        )
+
+
+def check_times(body: Body, start: int, end: int, now: float) -> None:
+    """Raise BadMessage for an impossible lifetime; DelegationNotYetValid or DelegationExpired unless ``now`` lies
+    between the two, give or take ``CLOCK_SKEW``."""
+    check_lifetime(start, end)
     if now < start - CLOCK_SKEW:
         raise DelegationNotYetValid(identity=body.key.id52, seconds=int(start - now))
     if now > end + CLOCK_SKEW:

@@ -19,8 +19,8 @@ from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.tickets import MAX_RECORD
 
 from .books import SequenceBook
-from .delegation import MAX_DELEGATION, Delegation, check_times, check_validity, read_delegation
-from .signed import Body, UnixTime, open_signed
+from .delegation import MAX_DELEGATION, Delegation, check_lifetime, check_times, check_validity, open_delegation
+from .signed import Body, UnixTime, open_signed, peek_signed
 
 __all__ = [
     "MAX_ADDRESS",
@@ -33,6 +33,7 @@ __all__ = [
     "PeerRecord",
     "RecordBody",
     "check_reachability",
+    "peek_record",
     "read_record",
     "verify_record",
 ]
@@ -91,7 +92,7 @@ _decoder = msgspec.msgpack.Decoder(RecordBody)
 
 
 def read_record(blob: bytes) -> PeerRecord:
-    """The record in ``blob``, genuine in all its parts but perhaps out of date.
+    """The record in ``blob``, genuine in all its parts, none of which lasts too long, but perhaps out of date.
 
     Its endpoints and addresses are good enough to dial. Who answers must prove it with a delegation that is valid.
 
@@ -100,6 +101,15 @@ def read_record(blob: bytes) -> PeerRecord:
     """
     body = _open(blob)
     return _record(body, _delegations(body))
+
+
+def peek_record(blob: bytes) -> RecordBody:
+    """Return the body of a record without looking at any signature: good enough to show, not to act on.
+
+    Raises:
+        BadMessage: it has another shape, is of another version, or lasts too long.
+    """
+    return _checked(peek_signed("record", blob, _decoder, RECORD_VERSION, MAX_RECORD))
 
 
 def verify_record(blob: bytes, *, now: float, sequences: SequenceBook | None = None) -> PeerRecord:
@@ -143,16 +153,22 @@ def check_reachability(relays: Sequence[str], addresses: Sequence[str]) -> None:
 
 
 def _open(blob: bytes) -> RecordBody:
-    body = open_signed("record", blob, _decoder, RECORD_VERSION, MAX_RECORD)
+    return _checked(open_signed("record", blob, _decoder, RECORD_VERSION, MAX_RECORD))
+
+
+def _checked(body: RecordBody) -> RecordBody:
+    check_lifetime(body.issued, body.expires)
     check_reachability(body.relays, body.addresses)
     return body
 
 
 def _delegations(body: RecordBody) -> tuple[Delegation, ...]:
     """Those in the record, each signed by the record's identity."""
-    delegations = tuple(map(read_delegation, body.delegations))
+    delegations = tuple(map(open_delegation, body.delegations))
     if any(delegation.identity != body.identity for delegation in delegations):
         raise BadSignature(what="delegation in the record", identity=body.key.id52)
+    for delegation in delegations:
+        check_lifetime(delegation.not_before, delegation.not_after)
     return delegations
 
 

@@ -16,7 +16,17 @@ from fastn_p2p_client.keys import PublicKey
 
 from .sodium import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
 
-__all__ = ["PREFIXES", "Body", "KeyBytes", "UnixTime", "encode_body", "open_signed", "seal", "to_be_signed"]
+__all__ = [
+    "PREFIXES",
+    "Body",
+    "KeyBytes",
+    "UnixTime",
+    "encode_body",
+    "open_signed",
+    "peek_signed",
+    "seal",
+    "to_be_signed",
+]
 
 PREFIXES: Final = {"delegation": b"fastn-p2p/delegation/1\0", "record": b"fastn-p2p/record/1\0"}
 """Kind of body → what its signature covers first."""
@@ -66,6 +76,24 @@ def open_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody
         BadMessage: it is larger than ``limit``, has another shape, or is of another version.
         BadSignature: the identity that it names has not signed it.
     """
+    envelope, body = _decode(kind, blob, decoder, version, limit)
+    try:
+        identity = body.key
+    except InvalidKey as error:
+        raise BadMessage(reason=f"the identity of a signed {kind}: {error.reason}") from None
+    if not verify(body.identity, to_be_signed(kind, envelope.body), envelope.signature):
+        raise BadSignature(what=kind, identity=identity.id52)
+    return body
+
+
+def peek_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody], version: int, limit: int) -> AnyBody:
+    """Return the body of ``blob`` whether or not its signature holds. Raises BadMessage as ``open_signed`` does."""
+    return _decode(kind, blob, decoder, version, limit)[1]
+
+
+def _decode(
+    kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody], version: int, limit: int
+) -> tuple[_Envelope, AnyBody]:
     if len(blob) > limit:
         raise BadMessage(reason=f"a signed {kind} of {len(blob)} bytes, the limit is {limit}")
     try:
@@ -77,10 +105,4 @@ def open_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody
         raise BadMessage(reason=f"the envelope of a signed {kind} is not in its shortest form")
     if body.version != version:
         raise BadMessage(reason=f"a {kind} of version {body.version}, this daemon knows {version}")
-    try:
-        identity = body.key
-    except InvalidKey as error:
-        raise BadMessage(reason=f"the identity of a signed {kind}: {error.reason}") from None
-    if not verify(body.identity, to_be_signed(kind, envelope.body), envelope.signature):
-        raise BadSignature(what=kind, identity=identity.id52)
-    return body
+    return envelope, body

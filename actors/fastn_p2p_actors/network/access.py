@@ -28,7 +28,7 @@ class AccessList:
     A petname means whoever has it in the address book at the moment of the call.
     """
 
-    __slots__ = ("_book", "_cache", "_everyone", "_generation", "_keys", "_local", "_names", "_peers", "allow")
+    __slots__ = ("_book", "_cache", "_everyone", "_generation", "_local", "_names", "_peers", "allow", "keys")
 
     def __init__(self, allow: tuple[str, ...], book: AddressBook, local: LocalIdentities) -> None:
         self.allow = allow
@@ -36,12 +36,13 @@ class AccessList:
         self._local = local
         self._everyone = EVERYONE in allow
         self._peers = PEERS in allow
-        self._keys: set[bytes] = set()
+        self.keys: set[bytes] = set()
+        """Of the identities that it names by ID52."""
         self._names: set[str] = set()
         for entry in allow:
             if entry not in (EVERYONE, PEERS):
                 try:
-                    self._keys.add(bytes(PublicKey(entry)))
+                    self.keys.add(bytes(PublicKey(entry)))
                 except P2PError:
                     self._names.add(entry)
         self._cache: dict[bytes, bool] = {}
@@ -60,4 +61,4 @@ class AccessList:
 
     def _decide(self, key: bytes) -> bool:
         peer = self._book.by_key(key)
-        return key in self._keys or (peer is not None and (self._peers or peer.name in self._names))
+        return key in self.keys or (peer is not None and (self._peers or peer.name in self._names))

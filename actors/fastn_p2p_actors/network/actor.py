@@ -62,6 +62,7 @@ from .calls import Calls
 from .connection import PeerConnection
 from .endpoint import NetworkEndpoint
 from .host_directory import HostDirectory
+from .introductions import IntroductionRegistry
 from .lookout import Lookout
 from .messages import (
     DropPeer,
@@ -108,12 +109,13 @@ class Network:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._managers: set[Sender] = set()
         self.registry = Registry()
-        self.book = AddressBook(stage.home.peers, wall)
+        self.book = AddressBook(stage.home.peers, wall, lambda identity: identity in self.introductions)
+        self.introductions = IntroductionRegistry(self.book.known.__contains__)
         self.mailbox = Mailbox(stage.home.mailbox("network"), self._on_message, on_gone=self._on_gone)
 
     async def start(self) -> None:
         settings, home = self._settings, self._stage.home
-        self.book.load()
+        await asyncio.to_thread(self.book.load)
         self._vault = Link(home.mailbox("vault"), "vault", curve=settings.vault)
         self._vault.open()
         vault = VaultClient(self._vault)
@@ -123,12 +125,12 @@ class Network:
         self._hosts = HostDirectory.find(self.endpoint.id)
         self._hosts.open()
         self.parking = Parking()
-        self.routes = Routes(self.book, [self.book, self._hosts], self._wall)
+        self.routes = Routes(self.book, [self.book, self._hosts], self._wall, self.introductions)
         self._returning = Returning(home.path / "run" / "programs.json")
         self.requests = Requests(self.mailbox, self.registry, self.book, self.parking, self._returning)
         self.calls = Calls(self.mailbox, self.registry, self.routes, self.requests, self.parking)
         self.sessions = Sessions(self.mailbox, self.registry, self.routes, self.book, self.parking)
-        self.pool = self.routes.pool = Pool(self.endpoint, self, wall=self._wall)
+        self.pool = self.routes.pool = Pool(self.endpoint, self, introductions=self.introductions, wall=self._wall)
         self._lookout = Lookout(self.pool, self.routes, self._hosts, self.book)
         self.awaiting = Awaiting(self.mailbox, self.registry, self.routes, self.parking, self._lookout)
         self.presence = Presence(
@@ -188,12 +190,8 @@ class Network:
         self._lookout.connected(connection)
         self._neighbours.changed()
 
-    def on_superseded(self, connection: PeerConnection, by: PeerConnection) -> None:
-        self.routes.on_superseded(connection, by)
-
     def on_closed(self, connection: PeerConnection) -> None:
         self.pool.forget(connection)
-        self.routes.forget(connection)
         self.requests.on_connection_closed(connection)
         self._lookout.lost(connection)
         self._neighbours.changed()
@@ -288,6 +286,7 @@ class Network:
         if not message.allow:
             raise BadMessage(reason="an access list is empty")
         access = AccessList(message.allow, self.book, self.registry)
+        self.book.known.add_named(access.keys)
         limit = message.limit if 0 < message.limit < MAX_CALLS_PER_BINDING else MAX_CALLS_PER_BINDING
         subject = program_subject(message.identity, message.protocol, message.instance)
         if self.presence.grant_is_for(subject, message.grant):
@@ -310,8 +309,7 @@ class Network:
         identity = self.registry.by_name(name)
         if identity is not None:
             self.awaiting.appeared(identity.raw)
-            for connection in self.pool.all():
-                connection.came_online(identity.raw)
+            self.pool.wants.came_online(identity.raw)
 
     def _announced(self, name: str, sender: Sender) -> OnlineIdentity:
         identity = self.registry.by_name(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from bisect import bisect_right
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,14 +18,17 @@ from fastn_p2p_client.messages import UNDECODABLE, PeerInfo
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 
-from ..credentials import EpochBook, PeerRecord, SequenceBook, read_record, verify_record
+from ..credentials import PeerRecord, peek_record, read_record, verify_record
 from ..files import write_atomically
+from .known_peers import KnownPeers
+from .seen_store import SeenStore
 
 __all__ = ["AddressBook", "Peer"]
 
 log = logging.getLogger(__name__)
 
-_SEEN: Final = ".seen.json"
+_MAX_HEARD: Final = 1024
+"""Peers that are not in the book and were called by a ticket, of which the newest ticket is remembered."""
 
 
 class _PeerFile(msgspec.Struct, kw_only=True):
@@ -35,46 +39,71 @@ class _PeerFile(msgspec.Struct, kw_only=True):
     """The signed record, base64; empty when only the key is known."""
 
 
-class _SeenFile(msgspec.Struct):
-    epochs: dict[str, int] = {}
-    sequences: dict[str, list[int | str]] = {}
-
-
 class Peer:
-    """One entry."""
+    """One entry.
 
-    __slots__ = ("added", "key", "name", "record")
+    The record was verified before it was put into the book. From a file it is read unverified, because 10,000
+    signatures take seconds, and verified when it is first used.
+    """
+
+    __slots__ = ("_verified", "added", "endpoints", "key", "name", "record", "sequence")
 
     def __init__(self, name: str, key: PublicKey, added: str, record: bytes) -> None:
         self.name = name
         self.key = key
         self.added = added
         self.record = record
+        self._verified: PeerRecord | None = None
+        body = peek_record(record) if record else None
+        if body is not None and body.identity != bytes(key):
+            raise InvalidTicket(reason="the record is another identity's")
+        self.endpoints = len(body.delegations) if body is not None else 0
+        self.sequence = body.sequence if body is not None else -1
+
+    def verified(self) -> PeerRecord | None:
+        """The record, genuine but perhaps out of date; None without one. Raises BadMessage or BadSignature."""
+        if self._verified is None and self.record:
+            self._verified = read_record(self.record)
+        return self._verified
 
     def info(self) -> PeerInfo:
-        endpoints = len(read_record(self.record).delegations) if self.record else 0
-        return PeerInfo(name=self.name, id52=self.key.id52, endpoints=endpoints, added=self.added)
+        return PeerInfo(name=self.name, id52=self.key.id52, endpoints=self.endpoints, added=self.added)
 
 
 class AddressBook:
     """Kept in ``home/peers``, one file for each peer, and in memory.
 
     ``generation`` changes with each change: whoever caches what follows from the book compares it.
+
+    Args:
+        directory: ``home/peers``.
+        now: Unix time.
+        is_present: whether an identity speaks over a connection at the moment.
+
+    Attributes:
+        known: the peers that the owner deals with: those of the book, and some more.
+        epochs, sequences: what has been seen of all identities.
     """
 
-    def __init__(self, directory: Path, now: Callable[[], float]) -> None:
+    def __init__(
+        self, directory: Path, now: Callable[[], float], is_present: Callable[[bytes], bool] = lambda _: False
+    ) -> None:
         self._directory = directory
         self._now = now
         self._by_name: dict[str, Peer] = {}
         self._by_key: dict[bytes, Peer] = {}
-        self.epochs = EpochBook()
-        self.sequences = SequenceBook()
+        self._sorted: list[str] = []
+        self._sorted_generation = -1
+        self._heard: dict[bytes, Peer] = {}
+        self.known = KnownPeers(self._by_key.__contains__, self._keep_seen)
+        self._seen = SeenStore(directory, self.known.__contains__, is_present)
+        self.epochs = self._seen.epochs
+        self.sequences = self._seen.sequences
         self.generation = 0
         self.warnings: list[str] = []
-        self._saved_seen = b""
 
     def load(self) -> None:
-        """Read what is on disk; a damaged file is a warning and left alone."""
+        """Read what is on disk; a damaged file is a warning and left alone. May run in a thread."""
         for path in sorted(self._directory.glob("*.json")):
             if path.name.startswith("."):
                 continue
@@ -84,21 +113,16 @@ class AddressBook:
                 peer = Peer(check_name(saved.name, "a peer"), PublicKey(saved.id52), saved.added, record)
                 if path.stem != peer.name:
                     raise InvalidName(name=path.stem, what="this file", reason=f"it holds the peer {peer.name!r}")
-                if record and read_record(record).identity != peer.key:
-                    raise InvalidTicket(reason="the record is another identity's")
             except (OSError, *UNDECODABLE, P2PError) as error:
-                self.warnings.append(f"{path} is damaged and not used: {error}")
-                log.warning("%s", self.warnings[-1])
+                self._warn(path, error)
                 continue
             self._put(peer)
-        try:
-            seen = msgspec.json.decode((self._directory / _SEEN).read_bytes(), type=_SeenFile)
-            self.epochs = EpochBook.from_dict(seen.epochs)
-            self.sequences = SequenceBook.from_dict(seen.sequences)
-        except FileNotFoundError:
-            pass
-        except (OSError, *UNDECODABLE, P2PError) as error:
-            self.warnings.append(f"{self._directory / _SEEN} is damaged and not used: {error}")
+        self._seen.load()
+        self.warnings += self._seen.warnings
+
+    def _warn(self, path: Path, error: Exception) -> None:
+        self.warnings.append(f"{path} is damaged and not used: {error}")
+        log.warning("%s", self.warnings[-1])
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -114,13 +138,18 @@ class AddressBook:
         peer = self._by_key.get(key)
         return peer.name if peer is not None else ""
 
-    def infos(self) -> list[PeerInfo]:
-        return [self._by_name[name].info() for name in sorted(self._by_name)]
+    def infos(self, after: str = "", limit: int = 0) -> list[PeerInfo]:
+        """Entries by name, from the first one behind ``after``; at most ``limit`` (0: all)."""
+        if self._sorted_generation != self.generation:
+            self._sorted, self._sorted_generation = sorted(self._by_name), self.generation
+        start = bisect_right(self._sorted, after) if after else 0
+        return [self._by_name[name].info() for name in self._sorted[start : start + limit if limit else None]]
 
     def add(self, text: str, name: str) -> Peer:
         """Keep a ticket or an ID52 under ``name``; on disk when this returns.
 
-        A newer ticket for the same peer and name replaces the older one.
+        A newer ticket for the same peer and name replaces the older one. Where a program has called the peer by a
+        ticket that is newer than the given one, the newer one is kept.
 
         Raises:
             InvalidName, InvalidTicket, InvalidKey, PeerNameTaken, StorageFailed, or the CredentialError that says
@@ -136,16 +165,37 @@ class AddressBook:
         if holder is not None and holder.key != key:
             raise PeerNameTaken(name=name)
         earlier = self._by_key.get(bytes(key))
-        if earlier is not None and not record:
-            record = earlier.record
         added = holder.added if holder is not None else datetime.now(UTC).isoformat(timespec="seconds")
         peer = Peer(name, key, added, record)
+        for other in (earlier, self._heard.pop(bytes(key), None)):
+            if other is not None and other.sequence > peer.sequence:
+                peer = Peer(name, key, added, other.record)
         write_atomically(self._path(name), self._encoded(peer))
         if earlier is not None and earlier.name != name:
             self.remove(earlier.name)
         self._put(peer)
-        self.save_seen()
+        self._keep_seen(bytes(key))
         return peer
+
+    def note_record(self, record: PeerRecord, blob: bytes) -> None:
+        """A program has named the peer by this ticket, which holds. It counts from now on if it was issued after what
+        is known."""
+        key = bytes(record.identity)
+        known = self._by_key.get(key) or self._heard.get(key)
+        if known is not None and known.sequence >= record.sequence:
+            return
+        peer = Peer(known.name if known is not None else "", record.identity, known.added if known else "", blob)
+        if key in self._by_key:
+            try:
+                write_atomically(self._path(peer.name), self._encoded(peer))
+            except StorageFailed as error:
+                log.warning("the newer record of %s is not kept: %s", peer.name, error)
+            self._by_name[peer.name] = self._by_key[key] = peer  # no generation: names and keys are the same
+            return
+        self._heard.pop(key, None)
+        self._heard[key] = peer
+        if len(self._heard) > _MAX_HEARD:
+            del self._heard[next(iter(self._heard))]
 
     def remove(self, name: str) -> None:
         """Forget the peer.
@@ -166,15 +216,28 @@ class AddressBook:
 
     def records_of(self, key: bytes) -> list[PeerRecord]:
         """What the book knows of where the peer is; perhaps out of date."""
-        peer = self._by_key.get(key)
-        return [read_record(peer.record)] if peer is not None and peer.record else []
+        peer = self._by_key.get(key) or self._heard.get(key)
+        try:
+            record = peer.verified() if peer is not None else None
+        except P2PError as error:
+            if peer is not None:
+                self._warn(self._path(peer.name), error)
+                peer.record = b""
+            return []
+        return [record] if record is not None else []
 
     def save_seen(self) -> None:
-        """Put epochs and sequences on disk, when they have changed."""
-        data = msgspec.json.encode(_SeenFile(self.epochs.to_dict(), self.sequences.to_dict()))
-        if data != self._saved_seen:
-            write_atomically(self._directory / _SEEN, data)
-            self._saved_seen = data
+        """Put on disk what has been seen. Raises StorageFailed."""
+        self._seen.save()
+
+    async def save_seen_if_due(self) -> None:
+        """Put on disk what has been seen, unless what matters is there already. Raises StorageFailed."""
+        await self._seen.save_if_due()
+
+    def _keep_seen(self, key: bytes) -> None:
+        """The peer is known from now on."""
+        self.epochs.keep(key)
+        self.sequences.keep(key)
 
     def _put(self, peer: Peer) -> None:
         self._by_name[peer.name] = peer

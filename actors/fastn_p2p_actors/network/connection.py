@@ -27,8 +27,8 @@ from fastn_p2p_client.trace import TRACING, mark
 from ..credentials import Delegation
 from .bulk import MAX_BULK_STREAMS, Bulk
 from .intake import Intake
-from .introducing import Introducing
-from .introductions import Introductions
+from .introducing import Introducing, Wants
+from .introductions import MOST_IDENTITIES_SHOWN, Introductions
 from .manners import Manners
 from .peer_sessions import PeerSessions
 from .peer_streams import Arrival, said_by_peer
@@ -117,7 +117,6 @@ class Conversation(Protocol):
     def on_arrival(self, arrival: Arrival) -> None: ...
     def on_cancel(self, connection: PeerConnection, number: int) -> None: ...
     def on_hello(self, connection: PeerConnection) -> None: ...
-    def on_superseded(self, connection: PeerConnection, by: PeerConnection) -> None: ...
     def on_closed(self, connection: PeerConnection) -> None: ...
 
 
@@ -224,7 +223,8 @@ class PeerConnection:
         path, address, rtt_ms = way_of(self._raw)
         return ConnectionStatus(
             endpoint=self.endpoint.hex(),
-            identities=[name_of(key) for key in self.introductions.until],
+            identities=[name_of(key) for key in self.introductions.shown(MOST_IDENTITIES_SHOWN)],
+            identities_total=len(self.introductions.until),
             path=path,
             address=address,
             rtt_ms=rtt_ms,
@@ -235,6 +235,11 @@ class PeerConnection:
             received=self.received,
             age_ms=int((self._loop.time() - self.opened_at) * 1000),
         )
+
+    def share(self, introductions: Introductions, wants: Wants) -> None:
+        """Go on with the introductions of all connections with this endpoint, and the wants of all connections."""
+        self.introductions = introductions
+        self._introducing.share(introductions, wants)
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)
@@ -371,10 +376,6 @@ class PeerConnection:
         """Ask the other side to show ``identity`` as soon as it is online there; the owner is told when it has."""
         self._write(frame(WireWant(identity)))
         self.expect()
-
-    def came_online(self, identity: bytes) -> None:
-        """Show one of our identities to a side that has asked for it in vain."""
-        self._introducing.came_online(identity)
 
     def _write(self, data: bytes) -> None:
         if self.closed:
@@ -528,6 +529,16 @@ class PeerConnection:
         """Raises why whoever asks has not been proved to speak through the other endpoint."""
         self._introducing.check(source)
 
+    def awaits_introduction(self, request: WireRequest | WireOpen, payload: bytes, go_on: Callable[[], None]) -> bool:
+        """Whether the introduction of the request's source was given up here and is asked for again. ``go_on`` follows
+        once it has come, or has not come in time, unless the request is taken back meanwhile."""
+
+        def unless_cancelled() -> None:
+            if self.forsaken.pop(request.id, self) is self:
+                go_on()
+
+        return self._introducing.awaits(request.source, len(payload), unless_cancelled)
+
     def introduction_for(self, identity: bytes) -> bytes | None:
         """As ``Conversation.introduction_for``."""
         return self._owner.introduction_for(identity)
@@ -544,6 +555,8 @@ class PeerConnection:
         try:
             self.check_source(request.source)
         except P2PError as error:
+            if self.awaits_introduction(request, payload, lambda: self._on_request(request, payload)):
+                return
             self.answer(_failure(request.id, error))
             return
         if max(len(request.protocol), len(request.instance), len(request.command)) > MAX_NAME:

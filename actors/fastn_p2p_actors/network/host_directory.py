@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,8 @@ __all__ = ["HostDirectory"]
 log = logging.getLogger(__name__)
 
 _VARIABLE: Final = "FASTN_HOST_DIRECTORY"
+_TIME_STEP: Final = 50_000_000
+"""Nanoseconds within which two changes of a directory may get the same time: the kernel's steps have up to 10 ms."""
 _MOST_FILES: Final = 64
 """Files of one identity that are looked at."""
 
@@ -37,6 +39,9 @@ class HostDirectory:
         self._path = path
         self._suffix = endpoint.hex()[:16]
         self._published: set[str] = set()
+        self._names: dict[str, list[str]] = {}
+        """ID52 → its files, when the directory had last changed at ``_listed``, seen at ``_listed_at``."""
+        self._listed = self._listed_at = 0
         self.problem = ""
 
     @classmethod
@@ -91,7 +96,8 @@ class HostDirectory:
         if self.problem:
             return []
         found: list[PeerRecord] = []
-        for path in itertools.islice(self._path.glob(f"{PublicKey(key).id52}.*"), _MOST_FILES):
+        for name in self._names_of(PublicKey(key).id52)[:_MOST_FILES]:
+            path = self._path / name
             try:
                 record = read_record(_read(path))
             except (OSError, P2PError) as error:
@@ -100,6 +106,20 @@ class HostDirectory:
             if bytes(record.identity) == key:
                 found.append(record)
         return sorted(found, key=lambda record: record.sequence, reverse=True)
+
+    def _names_of(self, id52: str) -> list[str]:
+        """The files of an identity. The directory is listed again only when it may have changed since the last time.
+
+        That is so, too, when it was listed so soon after a change that another one may have got the same time.
+        """
+        changed = self.changed_at()
+        if changed != self._listed or self._listed_at - changed < _TIME_STEP:
+            self._listed, self._listed_at = changed, time.time_ns()
+            self._names = {}
+            with contextlib.suppress(OSError):
+                for path in self._path.iterdir():
+                    self._names.setdefault(path.name.partition(".")[0], []).append(path.name)
+        return self._names.get(id52, [])
 
     def _file(self, identity: PublicKey) -> Path:
         return self._path / f"{identity.id52}.{self._suffix}"

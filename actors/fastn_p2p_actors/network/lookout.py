@@ -16,6 +16,7 @@ from typing import Final
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.tickets import Ticket
 
+from ..turns import in_turns
 from .address_book import AddressBook
 from .connection import PeerConnection
 from .endpoint import Address
@@ -105,6 +106,9 @@ class Lookout:
         self._jitter = jitter
         self._rest = rest
         self._searches: dict[bytes, _Search] = {}
+        self._places: dict[bytes, dict[_Place, None]] = {}
+        """Those of all searches, by endpoint."""
+        self._updating: asyncio.Task[None] | None = None
         self._dials = asyncio.Semaphore(_MAX_DIALS)
         self._timer: asyncio.TimerHandle | None = None
         self._seen: tuple[int, int] = (0, 0)
@@ -132,7 +136,7 @@ class Lookout:
         search = self._searches.pop(target, None)
         if search is not None:
             for place in search.places.values():
-                place.leave()
+                self._leave(place)
         if not self._searches and self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -140,29 +144,33 @@ class Lookout:
     def close(self) -> None:
         for target in list(self._searches):
             self.leave(target)
+        if self._updating is not None:
+            self._updating.cancel()
 
     # ── what happens ─────────────────────────────────────────────────────────────────────────────
 
     def connected(self, connection: PeerConnection) -> None:
         """A connection stands: those that may be at its other end are asked for."""
-        for search in self._searches.values():
-            place = search.places.get(connection.endpoint)
-            if place is not None:
-                place.stir()
+        for place in list(self._places.get(connection.endpoint, ())):
+            place.stir()
 
     def lost(self, connection: PeerConnection) -> None:
         """A connection has ended: its other end is tried again soon, at first."""
-        for search in self._searches.values():
-            place = search.places.get(connection.endpoint)
-            if place is not None and connection.remote_process:
+        if connection.remote_process:
+            for place in list(self._places.get(connection.endpoint, ())):
                 self._loop.call_later(self._varied(_FIRST_PAUSE), place.stir)
 
     def _look(self) -> None:
         self._timer = self._loop.call_later(_LOOK_INTERVAL, self._look)
         state = self._state()
-        if state != self._seen:
+        if state != self._seen and (self._updating is None or self._updating.done()):
             self._seen = state
-            for target, search in self._searches.items():
+            self._updating = self._loop.create_task(self._update_all())
+
+    async def _update_all(self) -> None:
+        """All searches, a few in each turn of the loop: each reads files."""
+        async for target, search in in_turns(list(self._searches.items())):
+            if self._searches.get(target) is search:
                 self._update(target, search)
 
     def _state(self) -> tuple[int, int]:
@@ -175,15 +183,25 @@ class Lookout:
             self._go_to(target, search, candidate.address, candidate.sequence)
         for endpoint in search.places.keys() - {candidate.address.endpoint for candidate in known}:
             if self._pool.open_to(endpoint) is None:
-                search.places.pop(endpoint).leave()
-        for connection in self._pool.all():
-            if target in connection.introductions.until and connection.endpoint not in search.places:
+                self._leave(search.places.pop(endpoint))
+        for introductions in self._pool.introductions.at(target):
+            connection = introductions.connection
+            if connection is not None and connection.endpoint not in search.places:
                 self._go_to(target, search, Address(connection.endpoint, (), ()), 0)
+
+    def _leave(self, place: _Place) -> None:
+        place.leave()
+        places = self._places.get(place.address.endpoint)
+        if places is not None:
+            places.pop(place, None)
+            if not places:
+                del self._places[place.address.endpoint]
 
     def _go_to(self, target: bytes, search: _Search, address: Address, sequence: int) -> None:
         place = search.places.get(address.endpoint)
         if place is None:
             place = search.places[address.endpoint] = _Place(address, sequence)
+            self._places.setdefault(address.endpoint, {})[place] = None
             place.task = self._loop.create_task(self._ask_at(target, place))
         elif sequence > place.sequence or address != place.address:
             place.address, place.sequence = address, max(sequence, place.sequence)

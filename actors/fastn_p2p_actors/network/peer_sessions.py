@@ -177,6 +177,8 @@ class PeerSessions:
         try:
             self._check(request, payload)
         except P2PError as error:
+            if self._connection.awaits_introduction(request, payload, lambda: self.on_open(request, payload)):
+                return
             self._connection.answer(WireFailure(request.id, error.code, error.fields()))
             return
         arrival = self._arrivals[request.id] = Arrival(self, request, payload)

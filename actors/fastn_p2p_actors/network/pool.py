@@ -8,6 +8,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable
+from heapq import nsmallest
 from typing import Final
 
 from iroh.iroh_ffi import Connection
@@ -18,6 +19,8 @@ from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
 from .connection import HELLO_TIMEOUT, Conversation, PeerConnection
 from .endpoint import Address, NetworkEndpoint
 from .intake import Intake
+from .introducing import Wants
+from .introductions import IntroductionRegistry
 from .wire import CLOSE_IDLE, CLOSE_PROTOCOL_ERROR, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION, WireHello
 
 __all__ = ["Pool"]
@@ -25,6 +28,10 @@ __all__ = ["Pool"]
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 1024
+MAX_CONNECTIONS_PER_ENDPOINT: Final = 32
+"""Both ends may dial at once, and processes may be restarted; one more than this is refused."""
+_IDLEST: Final = 32
+"""Connections that are noted together as the idlest: looking through all of them is done once for so many."""
 IDLE_TIMEOUT: Final = 300.0
 """Seconds without a call after which a connection is closed."""
 SUPERSEDED_TIMEOUT: Final = 10.0
@@ -47,9 +54,12 @@ class Pool:
         endpoint: NetworkEndpoint,
         owner: Conversation,
         *,
+        introductions: IntroductionRegistry | None = None,
         wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        self.introductions = introductions or IntroductionRegistry()
+        self.wants = Wants()
         self._loop = asyncio.get_running_loop()
         self._endpoint = endpoint
         self._owner = owner
@@ -57,6 +67,9 @@ class Pool:
         self._jitter = jitter
         self.own_endpoint = endpoint.id
         self._connections: dict[bytes, list[PeerConnection]] = {}
+        self._count = 0
+        self._idlest: list[tuple[float, PeerConnection]] = []
+        """Candidates for making room, with when they were used last; the idlest comes last."""
         self._dialling: dict[bytes, asyncio.Task[PeerConnection]] = {}
         self._arrivals: dict[bytes, asyncio.Future[PeerConnection]] = {}
         """Where we dial: done when the other side has greeted us."""
@@ -68,7 +81,7 @@ class Pool:
         """Handshakes started, for tests and status."""
 
     def __len__(self) -> int:
-        return sum(len(group) for group in self._connections.values())
+        return self._count
 
     def all(self) -> list[PeerConnection]:
         return [connection for group in self._connections.values() for connection in group]
@@ -108,10 +121,14 @@ class Pool:
     def adopt(self, raw: Connection, *, outgoing: bool = False) -> PeerConnection:
         """Take over a connection whose handshake is done."""
         connection = PeerConnection(raw, self._owner, outgoing=outgoing, wall=self._wall, intake=self._intake)
-        if self._closed or (len(self) >= MAX_CONNECTIONS and not self._drop_idlest()):
+        group = self._connections.get(connection.endpoint, [])
+        full = len(group) >= MAX_CONNECTIONS_PER_ENDPOINT
+        if self._closed or full or (len(self) >= MAX_CONNECTIONS and not self._drop_idlest()):
             connection.close(CLOSE_SHUTDOWN, "too many connections")
             return connection
-        self._connections.setdefault(connection.endpoint, []).append(connection)
+        connection.share(self.introductions.of(connection.endpoint), self.wants)
+        self._connections.setdefault(connection.endpoint, group).append(connection)
+        self._count += 1
         connection.start(self._hello)
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
@@ -126,19 +143,24 @@ class Pool:
         arrived = self._arrivals.get(connection.endpoint)
         if arrived is not None and not arrived.done():
             arrived.set_result(connection)
-        chosen = self.open_to(connection.endpoint)
-        for other in self._connections.get(connection.endpoint, ()):
-            if chosen is not None and other is not chosen and other.ready.done():
-                chosen.introductions.inherit(other.introductions)
-                self._owner.on_superseded(other, chosen)
+        self._choose(connection.endpoint)
+
+    def _choose(self, endpoint: bytes) -> None:
+        """Calls to this endpoint take from now on the connection that both sides prefer."""
+        chosen = self.open_to(endpoint)
+        self.introductions.of(endpoint).connection = chosen if chosen is not None and chosen.ready.done() else None
 
     def forget(self, connection: PeerConnection) -> None:
         """It has ended."""
         group = self._connections.get(connection.endpoint)
         if group is not None and connection in group:
             group.remove(connection)
-            if not group:
+            self._count -= 1
+            if group:
+                self._choose(connection.endpoint)
+            else:
                 del self._connections[connection.endpoint]
+                self.introductions.forget(connection.endpoint)
 
     def close(self) -> None:
         self._closed = True
@@ -193,17 +215,23 @@ class Pool:
             done.exception()  # whoever waited has it
 
     def _drop_idlest(self) -> bool:
-        idle = [connection for connection in self.all() if not connection.in_flight]
-        if not idle:
-            return False
-        min(idle, key=lambda connection: connection.used_at).close(CLOSE_IDLE, "making room")
-        return True
+        """Close the connection that has been idle longest, strangers' first; False when all are in use."""
+        for _ in range(2):
+            while self._idlest:
+                used_at, connection = self._idlest.pop()
+                if not connection.closed and not connection.in_flight and connection.used_at == used_at:
+                    connection.close(CLOSE_IDLE, "making room")
+                    return True
+            idle = (each for each in self.all() if not each.in_flight)
+            found = nsmallest(_IDLEST, idle, key=lambda each: (each.introductions.has_known, each.used_at))
+            self._idlest = [(each.used_at, each) for each in reversed(found)]
+        return False
 
     def _sweep(self) -> None:
         self._sweeper = None
         now = self._loop.time()
         for connection in self.all():
-            used = connection is self.open_to(connection.endpoint)
+            used = connection is connection.introductions.connection
             if not connection.in_flight and now - connection.used_at > (IDLE_TIMEOUT if used else SUPERSEDED_TIMEOUT):
                 connection.close(CLOSE_IDLE, "idle")
         if len(self) and not self._closed:

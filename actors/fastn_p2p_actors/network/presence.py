@@ -109,8 +109,10 @@ class Presence:
 
     async def _announce(self, name: str, sender: Sender) -> None:
         signed = await self._vault.delegation(name)
-        identity = OnlineIdentity(name, read_delegation(signed.blob).key, sender)
-        identity.delegation, identity.not_after = signed.blob, signed.not_after
+        delegation = read_delegation(signed.blob)
+        identity = OnlineIdentity(name, delegation.key, sender)
+        identity.delegation = signed.blob
+        identity.not_before, identity.not_after = delegation.not_before, delegation.not_after
         await self._sign_record(identity)
         if sender.gone:
             return
@@ -130,7 +132,9 @@ class Presence:
 
     async def _renew(self, identity: OnlineIdentity) -> None:
         signed = await self._vault.delegation(identity.name)
-        identity.delegation, identity.not_after = signed.blob, signed.not_after
+        delegation = read_delegation(signed.blob)
+        identity.delegation = signed.blob
+        identity.not_before, identity.not_after = delegation.not_before, delegation.not_after
         await self._sign_record(identity)
         if self._registry.by_name(identity.name) is identity:
             self._hosts.publish(identity.key, identity.record)
@@ -143,8 +147,7 @@ class Presence:
             where = self._endpoint.address()
             moved = where != self._published_at
             for identity in list(self._registry):
-                delegation = read_delegation(identity.delegation)
-                half_life = (delegation.not_before + delegation.not_after) / 2
+                half_life = (identity.not_before + identity.not_after) / 2
                 if moved or self._wall() >= half_life:
                     try:
                         await self._renew(identity)
@@ -154,6 +157,6 @@ class Presence:
             if moved:
                 self._published_at = where
             try:
-                self._book.save_seen()
+                await self._book.save_seen_if_due()
             except P2PError as error:
                 log.warning("%s", error)

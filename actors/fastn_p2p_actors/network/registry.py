@@ -97,7 +97,7 @@ class Binding:
 class OnlineIdentity:
     """An identity that a process of this machine has announced."""
 
-    __slots__ = ("bindings", "delegation", "key", "name", "not_after", "raw", "record", "sender")
+    __slots__ = ("bindings", "delegation", "key", "name", "not_after", "not_before", "raw", "record", "sender")
 
     def __init__(self, name: str, key: PublicKey, sender: Sender) -> None:
         self.name = name
@@ -106,6 +106,7 @@ class OnlineIdentity:
         self.sender = sender
         self.delegation = b""
         """Signed: it speaks through our endpoint."""
+        self.not_before = 0
         self.not_after = 0
         self.record = b""
         """Signed: where it can be reached."""

@@ -1,4 +1,4 @@
-"""From an identity's key to the endpoints that it may be reached through, asked of several places in order."""
+"""From an identity's key to the endpoints that it may be reached through, as several places know them."""
 
 from __future__ import annotations
 
@@ -30,20 +30,25 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 def candidates(key: bytes, resolvers: Sequence[Resolver]) -> list[Candidate]:
-    """Each endpoint once, in the order in which the resolvers know them, with all addresses that any of them knows."""
+    """Each endpoint once, with all addresses that any resolver knows.
+
+    Of several records the one that was issued last counts, whichever resolver has it: its endpoints come first, and its
+    addresses before those of others. Of records with equal sequences the first resolver's comes first.
+    """
+    records = [record for resolver in resolvers for record in resolver.records_of(key)]
+    records.sort(key=lambda record: record.sequence, reverse=True)
     delegations: dict[bytes, Delegation] = {}
     relays: dict[bytes, dict[str, None]] = {}
     addresses: dict[bytes, dict[str, None]] = {}
     sequences: dict[bytes, int] = {}
-    for resolver in resolvers:
-        for record in resolver.records_of(key):
-            for delegation in record.delegations:
-                known = delegations.get(delegation.endpoint)
-                if known is None or known.not_after < delegation.not_after:
-                    delegations[delegation.endpoint] = delegation
-                sequences[delegation.endpoint] = max(record.sequence, sequences.get(delegation.endpoint, 0))
-                relays.setdefault(delegation.endpoint, {}).update(dict.fromkeys(record.relays))
-                addresses.setdefault(delegation.endpoint, {}).update(dict.fromkeys(record.addresses))
+    for record in records:
+        for delegation in record.delegations:
+            known = delegations.get(delegation.endpoint)
+            if known is None or known.not_after < delegation.not_after:
+                delegations[delegation.endpoint] = delegation
+            sequences.setdefault(delegation.endpoint, record.sequence)
+            relays.setdefault(delegation.endpoint, {}).update(dict.fromkeys(record.relays))
+            addresses.setdefault(delegation.endpoint, {}).update(dict.fromkeys(record.addresses))
     return [
         Candidate(
             Address(endpoint, tuple(relays[endpoint]), tuple(addresses[endpoint])), delegation, sequences[endpoint]

@@ -22,6 +22,7 @@ from fastn_p2p_client.tickets import Ticket
 from ..credentials import Delegation, PeerRecord, check_validity, read_record, verify_delegation, verify_record
 from .address_book import AddressBook
 from .connection import PeerConnection
+from .introductions import IntroductionRegistry
 from .pool import Pool
 from .resolvers import Candidate, Resolver, candidates
 
@@ -34,22 +35,27 @@ _MAX_NAMES_CACHED: Final = 4096
 class Routes:
     """Which connection leads to which identity. ``pool`` is set once there is one."""
 
-    def __init__(self, book: AddressBook, resolvers: Sequence[Resolver], wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        book: AddressBook,
+        resolvers: Sequence[Resolver],
+        wall: Callable[[], float],
+        introductions: IntroductionRegistry,
+    ) -> None:
         self._book = book
         self._resolvers = resolvers
         self._wall = wall
+        self._introductions = introductions
         self.pool: Pool | None = None
-        self._routes: dict[bytes, PeerConnection] = {}
         self._keys: dict[str, bytes] = {}
         self._keys_generation = -1
 
     def open_to(self, target: bytes) -> PeerConnection | None:
         """The connection over which ``target`` speaks at the moment, if there is one."""
-        connection = self._routes.get(target)
-        return connection if connection is not None and connection.introductions.hold(target, self._wall()) else None
+        return self._introductions.route_to(target, self._wall())
 
     def target(self, peer: str) -> bytes:
-        """The key of a peer that a program names: a petname, an ID52 or a ticket.
+        """The key of a peer that a program names: a petname, an ID52 or a ticket. The peer is known from now on.
 
         Raises:
             PeerUnknown, InvalidKey, InvalidTicket, or the CredentialError that says why the ticket does not hold.
@@ -60,6 +66,7 @@ class Routes:
         key = self._keys.get(peer)
         if key is None:
             key = self._parse_peer(peer)
+            self._book.known.add_called(key)
             if not Ticket.looks_like(peer):  # a ticket ends some day
                 self._keys[peer] = key
         return key
@@ -69,7 +76,10 @@ class Routes:
         if entry is not None:
             return bytes(entry.key)
         if Ticket.looks_like(peer):
-            return bytes(verify_record(Ticket(peer).record_bytes, now=self._wall()).identity)
+            blob = Ticket(peer).record_bytes
+            record = verify_record(blob, now=self._wall())
+            self._book.note_record(record, blob)
+            return bytes(record.identity)
         if len(peer) < 40:  # a name, not a mistyped ID52
             raise PeerUnknown(peer=peer)
         return bytes(PublicKey(peer))
@@ -96,7 +106,7 @@ class Routes:
             except P2PError as error:
                 reasons.append(getattr(error, "reason", "") or str(error))
                 continue
-            self._routes[target] = connection
+            self.heard(connection, target)
             return connection
         if not reasons:
             raise PeerOffline(peer=shown(target, peer))
@@ -120,11 +130,13 @@ class Routes:
         connection = await self.pool.connect(candidate.address)
         # While this task waited for its turn, another one may have taken its place: both sides are to use the same.
         connection = self.pool.open_to(candidate.address.endpoint) or connection
+        if connection.closed:
+            raise ConnectionLost(what="the connection to the peer")
         delegation, now = candidate.delegation, self._wall()
         try:
             check_validity(delegation, now)
             self._book.epochs.observe(delegation.key, delegation.lineage, delegation.epoch)
-            self._retire_others(delegation)
+            self._introductions.retire(delegation)
             connection.introductions.add(delegation)
         except (CredentialError, BadMessage):
             if connection.introductions.hold(target, now):
@@ -143,34 +155,12 @@ class Routes:
     def check_introduction(self, connection: PeerConnection, blob: bytes) -> Delegation:
         """A peer's identity shows itself over a connection. Raises CredentialError or BadMessage."""
         delegation = verify_delegation(blob, now=self._wall(), endpoint=connection.endpoint, epochs=self._book.epochs)
-        self._retire_others(delegation)
-        route = self.pool.open_to(connection.endpoint) if self.pool is not None else None
-        if route is not None and route.ready.done():
-            route.introductions.add(delegation)
-        self._routes[delegation.identity] = route or connection
+        self._introductions.retire(delegation)
         return delegation
 
     def heard(self, connection: PeerConnection, target: bytes) -> None:
         """``target`` has just shown itself over it: calls from now on take the way to that endpoint."""
-        route = self.pool.open_to(connection.endpoint) if self.pool is not None else None
-        self._routes[target] = route if route is not None and route.ready.done() else connection
-
-    def _retire_others(self, delegation: Delegation) -> None:
-        """It may be the first of a new transport key: the one before speaks no more, also where it was heard before."""
-        if self.pool is not None:
-            for connection in self.pool.all():
-                connection.introductions.retire(delegation)
-
-    def on_superseded(self, connection: PeerConnection, by: PeerConnection) -> None:
-        """Calls from now on take the other one."""
-        for target, value in self._routes.items():
-            if value is connection:
-                self._routes[target] = by
-
-    def forget(self, connection: PeerConnection) -> None:
-        """It has ended."""
-        for target in [key for key, value in self._routes.items() if value is connection]:
-            del self._routes[target]
+        self._introductions.prefer(connection.introductions, target)
 
 
 def shown(target: bytes, peer: str) -> str:

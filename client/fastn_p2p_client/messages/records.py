@@ -93,7 +93,8 @@ class ConnectionStatus(Record, frozen=True):
     endpoint: str
     """64 hex digits."""
     identities: list[str]
-    """Petnames or ID52s that have been introduced over it."""
+    """Petnames or ID52s of identities that speak at the other end: some of them, known peers first, if there are
+    many."""
     path: str
     """``direct``, ``relayed`` or ``unknown``."""
     address: str
@@ -104,10 +105,16 @@ class ConnectionStatus(Record, frozen=True):
     sent: int
     received: int
     age_ms: int
+    identities_total: int = 0
+    """How many identities speak at the other end."""
 
 
 class Status(Record, frozen=True):
-    """All there is to know about a daemon. ``warnings`` says what is missing when an actor is down."""
+    """What a daemon does at the moment. ``warnings`` says what is missing when an actor is down.
+
+    ``identities``, ``peers``, ``connections`` and ``processes`` have at most ``GetStatus.limit`` entries each; the
+    totals say how many there are. ``ListIdentities`` and ``ListPeers`` give the rest.
+    """
 
     version: str
     home: str
@@ -121,6 +128,10 @@ class Status(Record, frozen=True):
     peers: list[PeerInfo]
     connections: list[ConnectionStatus]
     warnings: list[str]
+    identities_total: int = 0
+    peers_total: int = 0
+    connections_total: int = 0
+    processes_total: int = 0
 
 
 class BindingInfo(Record, frozen=True):

@@ -1,0 +1,210 @@
+"""Seen epochs and sequences on disk, so that neither a restart nor a crash makes an old key or record good again.
+
+Two files in ``home/peers``. ``.seen.json`` is a snapshot. ``.seen.journal`` has a line for each entry of a known peer
+that was noted since, written before the entry counts: one entry costs one short write, however many there are. A
+journal that has grown long is folded into a new snapshot by a thread. Meanwhile the old journal is called
+``.seen.journal.old``, and new entries go to a new one. Entries only ever rise, so reading one twice does no harm.
+Strangers' entries are in the snapshot alone: they are a help, and nothing relies on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from fastn_p2p_client.errors import P2PError, StorageFailed
+from fastn_p2p_client.messages import UNDECODABLE
+
+from ..credentials import EpochBook, SequenceBook
+from ..files import write_atomically
+
+__all__ = ["SeenStore"]
+
+log = logging.getLogger(__name__)
+
+_SNAPSHOT: Final = ".seen.json"
+_JOURNAL: Final = ".seen.journal"
+_OLD_JOURNAL: Final = ".seen.journal.old"
+_LONG: Final = 4096
+"""Lines of a journal from which on it is folded into the snapshot."""
+
+
+class _Snapshot(msgspec.Struct):
+    epochs: dict[str, int] = {}
+    sequences: dict[str, list[int | str]] = {}
+    strangers: dict[str, int] = {}
+    """Epochs of strangers. Files of before have these among ``epochs``."""
+
+
+class _Epoch(msgspec.Struct, tag="epoch", array_like=True):
+    identity: str
+    lineage: str
+    epoch: int
+
+
+class _Sequence(msgspec.Struct, tag="sequence", array_like=True):
+    identity: str
+    sequence: int
+    digest: str
+
+
+_lines: Final = msgspec.json.Decoder(_Epoch | _Sequence)
+
+
+class SeenStore:
+    """The books of one daemon, and their files.
+
+    Args:
+        directory: exists.
+        is_known, is_present: as in ``EpochBook``.
+
+    Attributes:
+        warnings: what could not be read, for the owner.
+    """
+
+    def __init__(self, directory: Path, is_known: Callable[[bytes], bool], is_present: Callable[[bytes], bool]) -> None:
+        self._directory = directory
+        self.epochs = EpochBook(is_known=is_known, is_present=is_present, on_kept=self._write_epoch)
+        self.sequences = SequenceBook(is_known=is_known, on_noted=self._write_sequence)
+        self.warnings: list[str] = []
+        self._journal: int | None = None
+        self._lines = 0
+        self._failed = False
+        self._sync: asyncio.Future[None] | None = None
+        self._unsynced = False
+
+    def load(self) -> None:
+        """Read what is on disk. Damage is a warning, and what can be read counts."""
+        try:
+            saved = msgspec.json.decode((self._directory / _SNAPSHOT).read_bytes(), type=_Snapshot)
+            self.epochs.restore_dict(saved.epochs)
+            self.epochs.restore_dict(saved.strangers, kept=False)
+            self.sequences.restore_dict(saved.sequences)
+        except FileNotFoundError:
+            pass
+        except (OSError, *UNDECODABLE, P2PError) as error:
+            self._warn(f"{self._directory / _SNAPSHOT} is damaged and not used: {error}")
+        for name in (_OLD_JOURNAL, _JOURNAL):
+            self._load_journal(self._directory / name)
+
+    def _load_journal(self, path: Path) -> None:
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._warn(f"{path} cannot be read: {error.strerror}")
+            return
+        damaged = 0
+        for line in lines[:-1]:  # what follows the last line's end was cut short by a crash, and has never counted
+            try:
+                self._restore(line)
+            except (*UNDECODABLE, P2PError):
+                damaged += 1
+        self._lines += len(lines) - 1
+        if damaged:
+            self._warn(f"{path}: {damaged} of {len(lines) - 1} lines are damaged and not used")
+
+    def _restore(self, line: bytes) -> None:
+        entry = _lines.decode(line)
+        if isinstance(entry, _Epoch):
+            self.epochs.restore(bytes.fromhex(entry.identity), bytes.fromhex(entry.lineage), entry.epoch)
+        else:
+            self.sequences.restore(bytes.fromhex(entry.identity), entry.sequence, bytes.fromhex(entry.digest))
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        log.warning("%s", text)
+
+    # ── the journal ──────────────────────────────────────────────────────────────────────────────
+
+    def _write_epoch(self, identity: bytes, lineage: bytes, epoch: int) -> None:
+        self._write(_Epoch(identity.hex(), lineage.hex(), epoch))
+
+    def _write_sequence(self, identity: bytes, sequence: int, digest: bytes) -> None:
+        self._write(_Sequence(identity.hex(), sequence, digest.hex()))
+
+    def _write(self, entry: _Epoch | _Sequence) -> None:
+        """A crash of this process loses nothing from here on, and one of the machine nothing from the sync on."""
+        try:
+            if self._journal is None:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+                self._journal = os.open(self._directory / _JOURNAL, flags, 0o600)
+            os.write(self._journal, msgspec.json.encode(entry) + b"\n")
+        except OSError as error:
+            if not self._failed:
+                log.warning("cannot write %s: %s", self._directory / _JOURNAL, error)
+            self._failed = True
+            return
+        self._failed = False
+        self._lines += 1
+        self._sync_soon()
+
+    def _sync_soon(self) -> None:
+        """In a thread, as a disk may take as long as it likes; what is written meanwhile is synced after that."""
+        self._unsynced = True
+        if self._sync is not None or self._journal is None:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # before or after the loop: the snapshot that follows is synced
+            return
+        self._unsynced = False
+        self._sync = loop.run_in_executor(None, _sync_and_close, os.dup(self._journal))
+        self._sync.add_done_callback(self._on_synced)
+
+    def _on_synced(self, _: asyncio.Future[None]) -> None:
+        self._sync = None
+        if self._unsynced:
+            self._sync_soon()
+
+    # ── the snapshot ─────────────────────────────────────────────────────────────────────────────
+
+    def save(self) -> None:
+        """Write a snapshot now; on disk when this returns. Raises StorageFailed."""
+        self._begin_snapshot()()
+
+    async def save_if_due(self) -> None:
+        """Fold a long journal into a snapshot; a thread does the work. Raises StorageFailed."""
+        if self._lines >= _LONG or self._failed:
+            await asyncio.to_thread(self._begin_snapshot())
+
+    def _begin_snapshot(self) -> Callable[[], None]:
+        """Return what writes the entries of this moment. It may be called in a thread."""
+        old = self._directory / _OLD_JOURNAL
+        if not old.exists():  # else an earlier snapshot has failed, and the journal just goes on
+            if self._journal is not None:
+                os.close(self._journal)
+                self._journal = None
+            with contextlib.suppress(OSError):
+                (self._directory / _JOURNAL).replace(old)
+        self._lines = 0
+        self._failed = False
+        kept, strangers = self.epochs.parts()
+        sequences = self.sequences.parts()
+
+        def write() -> None:
+            data = msgspec.json.encode(_Snapshot(kept(), sequences(), strangers()))
+            try:
+                write_atomically(self._directory / _SNAPSHOT, data)
+            except StorageFailed:
+                self._failed = True
+                raise
+            old.unlink(missing_ok=True)
+
+        return write
+
+
+def _sync_and_close(descriptor: int) -> None:
+    try:
+        with contextlib.suppress(OSError):
+            os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
