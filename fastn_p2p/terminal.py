@@ -2,7 +2,7 @@
 
 Names, addresses, messages and errors can come from other people's machines. ``say``, ``put``, ``put_json``, ``table``
 and ``confirmed`` make them safe to show (see ``fastn_p2p_client.plain_text``); no other module prints. Standard output
-that is no terminal takes data exactly as it is.
+that is no terminal takes data exactly as it is, except the fields of tables.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from fastn_p2p_client.plain_text import plain, plain_json, plain_lines
 
@@ -30,9 +30,6 @@ __all__ = [
     "say_lines",
     "table",
 ]
-
-_STRUCTURE: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)} | {9: "\\t", 10: "\\n", 13: "\\r"}
-"""Characters that would make a field of a table look like several, where a script reads it."""
 
 
 def hold_streams() -> None:
@@ -113,13 +110,17 @@ def confirmed(question: str) -> bool:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Rows on standard output: aligned and with a header on a terminal, else one tab between fields and no header."""
+    """Rows on standard output: aligned and with a header on a terminal, else one tab between fields and no header.
+
+    Fields are made safe to show everywhere: tables are piped into pagers too. JSON has them exactly.
+    """
     if not rows:
         return
+    shown = [[plain(field) for field in row] for row in rows]
     if not is_terminal():
-        put("\n".join("\t".join(field.translate(_STRUCTURE) for field in row) for row in rows))
+        put("\n".join(map("\t".join, shown)))
         return
-    shown = [[plain(field) for field in row] for row in (header, *rows)]
+    shown.insert(0, list(header))
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     put("\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in shown))
 
