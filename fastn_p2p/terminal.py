@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from fastn_p2p_client.plain_text import plain, plain_json, plain_lines
 
@@ -19,6 +19,7 @@ from .exits import Exit
 
 __all__ = [
     "confirmed",
+    "end_streams",
     "hold_streams",
     "is_terminal",
     "plain",
@@ -39,6 +40,19 @@ def hold_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+def end_streams() -> OSError | None:
+    """Write what is still held back, at the end of a command; return why standard output did not take it."""
+    failure: OSError | None = None
+    for stream in (sys.stderr, sys.stdout):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            _divert(stream)
+            failure = error if stream is sys.stdout else None
+    return failure
 
 
 def is_terminal() -> bool:
@@ -85,11 +99,10 @@ def put_raw(data: bytes) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more at exit: let it do so into nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(Exit.PIPE) from None
     except OSError as error:
+        _divert(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(Exit.PIPE) from None
         raise OSError(f"cannot write to standard output: {error.strerror}") from error
 
 
@@ -136,6 +149,15 @@ def _exactly(text: str) -> bytes:
 def _to_standard_error(text: str) -> None:
     if sys.stderr is None:
         return
-    with contextlib.suppress(OSError):
+    try:
         sys.stderr.write(text)
         sys.stderr.flush()
+    except OSError:
+        _divert(sys.stderr)
+
+
+def _divert(stream: TextIO) -> None:
+    """Have everything else that is written there go nowhere: the interpreter flushes once more when it ends, and would
+    end with 120 and a traceback because of what the stream still holds."""
+    with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
