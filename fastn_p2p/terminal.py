@@ -46,9 +46,10 @@ def end_streams() -> OSError | None:
     """Write what is still held back, at the end of a command; return why standard output did not take it."""
     failure: OSError | None = None
     for stream in (sys.stderr, sys.stdout):
+        if stream is None:
+            continue
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except OSError as error:
             _divert(stream)
             failure = error if stream is sys.stdout else None

@@ -84,6 +84,7 @@ export const IdentityFailed = define("identity-failed", "identity: str, reason: 
 export const IdentityAmbiguous = define("identity-ambiguous", "online: list[str]");
 export const NoIdentityOnline = define("no-identity-online", "");
 export const BindingExists = define("binding-exists", "identity: str, protocol: str, instance: str");
+export const WorkspaceNotEmpty = define("workspace-not-empty", "identity: str, protocol: str, instance: str, holds: str");
 export const BindingNotFound = define("binding-not-found", "identity: str, protocol: str, instance: str");
 export const ProtocolNotInstalled = define("protocol-not-installed", "protocol: str, installed: list[str]");
 export const PeerNameTaken = define("peer-name-taken", "name: str");
