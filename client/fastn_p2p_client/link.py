@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from .affinity import LoopBound
 from .deadlines import Deadlines
 from .dialler import Dialler
 from .errors import BadMessage, ConnectionLost, DaemonBusy, DeadlineExceeded, Overloaded, P2PError, PayloadTooLarge
@@ -37,7 +38,7 @@ class Answer(NamedTuple):
     payload: bytes
 
 
-class Link:
+class Link(LoopBound):
     """Opened inside a running event loop, used only there.
 
     Args:
@@ -84,6 +85,7 @@ class Link:
                 self.path, self._curve, on_message=self._take, on_up=self._come_up, on_down=self._go_down
             )
         self._transport.open()
+        self._track()
 
     def close(self) -> None:
         """Ends every ask in flight with ``ConnectionLost``. What was sent still leaves if it can leave at once."""
@@ -93,6 +95,10 @@ class Link:
         self._transport.close()
         self._fail_all()
         self._deadlines.close()
+
+    def _release_if_ended(self) -> None:
+        if self._loop.is_closed():
+            self.close()
 
     @property
     def in_flight(self) -> int:
@@ -207,7 +213,7 @@ class Link:
     ) -> None:
         for correlation, (future, timeout) in pending.items():
             self._deadlines.discard(correlation)
-            if not future.done():
+            if not future.done() and not self._loop.is_closed():  # of a closed loop, no task can go on
                 future.set_exception(error(timeout))
 
     def _expired(self, correlation: bytes) -> None:
