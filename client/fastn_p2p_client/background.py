@@ -29,7 +29,7 @@ class Closable(Protocol):
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _inherited: Final[list[asyncio.AbstractEventLoop]] = []
-"""Those of this process's ancestors. They share sockets with them, and must not be collected: that would close those."""
+"""Loops of this process's ancestors. They are kept: collecting one would close sockets that it shares."""
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
