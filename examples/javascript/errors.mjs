@@ -71,6 +71,7 @@ export const BadRequest = define("bad-request", "protocol: str, reason: str");
 export const BadReply = define("bad-reply", "protocol: str, reason: str");
 export const BadMessage = define("bad-message", "reason: str");
 export const SessionClosed = define("session-closed", "what: str");
+export const UsedElsewhere = define("used-elsewhere", "what: str, reason: str");
 export const PayloadTooLarge = define("payload-too-large", "size: int, limit: int");
 export const DaemonNotRunning = define("daemon-not-running", "home: str", RETRYABLE);
 export const DaemonAlreadyRunning = define("daemon-already-running", "home: str, pid: int");
