@@ -99,6 +99,8 @@ class Client(LoopBound):
         self._program = (program or Path(sys.argv[0] or "python").name)[:64]
         self._control: Link | None = None
         self._data: Link | None = None
+        self._route = Path()
+        """Of the data plane's socket."""
         self._welcomed = asyncio.Event()
         self._rejected: P2PError | None = None
         self._hello: asyncio.Task[None] | None = None
@@ -451,10 +453,10 @@ class Client(LoopBound):
 
     async def _reach_control(self, deadline: float) -> Link:
         if self._control is None:
-            if not self.home.control_socket.exists():
-                self._check_daemon()  # else only when nothing answers: the kernel may take 20 ms to say who has a lock
+            self._check_daemon()
+            self._rejected = None
             self._control = Link(
-                self.home.control_socket,
+                self.home.find_control_socket,
                 "gateway",
                 on_up=weakly(self._say_hello) if self._keeper is None else self._say_hello,
                 on_down=self._welcomed.clear,
@@ -474,8 +476,8 @@ class Client(LoopBound):
     async def _await_event(self, event: asyncio.Event, actor: str, deadline: float) -> None:
         loop = asyncio.get_running_loop()
         while not event.is_set():
-            if self._rejected is not None:
-                raise self._rejected
+            if (refusal := self._refusal()) is not None:
+                raise refusal
             left = deadline - loop.time()
             if left <= 0:
                 raise DaemonBusy(actor=actor)
@@ -494,10 +496,15 @@ class Client(LoopBound):
             if watch.done() and not watch.cancelled() and watch.result() and not event.is_set():
                 raise DaemonNotRunning(home=str(self.home.path))
 
+    def _refusal(self) -> P2PError | None:
+        """Why waiting is pointless: the daemon has rejected us, or a socket is not this user's daemon's."""
+        links = (self._control, self._data)
+        return self._rejected or next((each.refusal for each in links if each is not None and each.refusal), None)
+
     async def _watch_daemon(self) -> bool:
         """Returns once there is no daemon, with True, or it has rejected us. It looks for all that wait: were each to
         look, thousands of calls would leave no time for what they wait for."""
-        while self._rejected is None:
+        while self._refusal() is None:
             await asyncio.sleep(_LOOK_INTERVAL)
             if self.home.daemon_pid() is None:
                 return True
@@ -522,11 +529,13 @@ class Client(LoopBound):
             self._rejected = reply.error()
         elif isinstance(reply, m.Welcome):
             self._rejected = None
-            if self._data is None or self._data.path != Path(reply.data_route):
+            route = Path(os.fsdecode(reply.data_route.encode()))  # where the file system's encoding is not UTF-8 too
+            if self._data is None or self._route != route:
                 if self._data is not None:
                     self._data.close()
+                self._route = route
                 self._data = Link(
-                    Path(reply.data_route),
+                    route,
                     "network",
                     on_message=self._sessions.on_message,
                     on_down=self._sessions.lose_all,

@@ -42,7 +42,7 @@ class Link(LoopBound):
     """Opened inside a running event loop, used only there.
 
     Args:
-        path: the mailbox's socket.
+        where: the mailbox's socket, or a function that returns its path at each connection and may refuse it.
         actor: what errors call the process behind it.
         curve: the key that the mailbox asks for.
         on_message: gets (id, header, payload) of what answers no ask of ours.
@@ -52,7 +52,7 @@ class Link(LoopBound):
 
     def __init__(
         self,
-        path: Path,
+        where: Path | Callable[[], Path],
         actor: str,
         *,
         curve: Curve | None = None,
@@ -60,7 +60,9 @@ class Link(LoopBound):
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[], None] | None = None,
     ) -> None:
-        self.path = path
+        self._where = where
+        self.refusal: P2PError | None = None
+        """Why nothing is sent there: another user's process could be behind it."""
         self._actor = actor
         self._curve = curve
         self._on_message = on_message
@@ -77,15 +79,29 @@ class Link(LoopBound):
         self._deadlines: Deadlines[bytes] = Deadlines(self._loop, self._expired)
         self._transport: Dialler | Dealer
         if self._curve is None:
-            self._transport = Dialler(self.path, on_message=self._take, on_up=self._come_up, on_down=self._go_down)
+            self._transport = Dialler(
+                self._find,
+                on_message=self._take,
+                on_up=self._come_up,
+                on_down=self._go_down,
+                on_refused=self._refuse,
+            )
         else:
             from .dealer import Dealer  # who needs no CURVE needs no libzmq
 
             self._transport = Dealer(
-                self.path, self._curve, on_message=self._take, on_up=self._come_up, on_down=self._go_down
+                self._find(),
+                self._curve,
+                on_message=self._take,
+                on_up=self._come_up,
+                on_down=self._go_down,
+                on_refused=self._refuse,
             )
         self._transport.open()
         self._track()
+
+    def _find(self) -> Path:
+        return self._where if isinstance(self._where, Path) else self._where()
 
     def close(self) -> None:
         """Ends every ask in flight with ``ConnectionLost``. What was sent still leaves if it can leave at once."""
@@ -109,6 +125,7 @@ class Link(LoopBound):
 
         Raises:
             DaemonBusy: no connection stood before the deadline.
+            HomeUnusable: another user's process could be behind the socket.
             DeadlineExceeded: no answer came before it; the mailbox has been told.
             ConnectionLost: the process behind the mailbox died meanwhile.
             Overloaded: the queue towards it is full.
@@ -124,7 +141,7 @@ class Link(LoopBound):
             async with asyncio.timeout(timeout):
                 await self.up.wait()
         except TimeoutError:
-            raise DaemonBusy(actor=self._actor) from None
+            raise self.refusal or DaemonBusy(actor=self._actor) from None
         return self._loop.time() - started
 
     async def exchange(self, header: bytes, payload: Payload, timeout: float) -> Answer:
@@ -193,7 +210,11 @@ class Link(LoopBound):
         elif self._on_message is not None:
             self._on_message(correlation, header, payload)
 
+    def _refuse(self, error: P2PError) -> None:
+        self.refusal = error
+
     def _come_up(self) -> None:
+        self.refusal = None
         self.up.set()
         if self._on_up is not None:
             self._on_up()

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -97,7 +98,7 @@ class Service:
         self._registering: asyncio.Task[None] | None = None
         self._dispatcher = Dispatcher(self._reply, self._say)
         self._link = Link(
-            client.home.mailbox("network"),
+            partial(client.home.find_mailbox, "network"),
             "network",
             on_message=self._dispatcher.on_message,
             on_up=self._come_up,
