@@ -31,6 +31,7 @@ class Exit(IntEnum):
     OFFLINE = 11
     HANDLER = 12
     RESET = 13
+    PARTIAL = 14
     INTERNAL = 70
     STORAGE = 74
     INTERRUPTED = 130
@@ -52,6 +53,7 @@ TABLE: Final[dict[Exit, str]] = {
     Exit.OFFLINE: "the identity on this side is offline or does not stay up",
     Exit.HANDLER: "the remote handler crashed, or its reply is no reply",
     Exit.RESET: "the other side ended the stream early: what was sent or received is incomplete",
+    Exit.PARTIAL: "done, but something was left out, which is named at the end",
     Exit.INTERNAL: "a defect; please report it",
     Exit.STORAGE: "a file cannot be read or written",
     Exit.INTERRUPTED: "interrupted, or a question answered with no",
@@ -105,7 +107,6 @@ EXITS: Final[dict[str, Exit]] = {
     "stream-reset": Exit.RESET,
     "internal-error": Exit.INTERNAL,
     "session-closed": Exit.INTERNAL,  # commands do not close what they go on to use
-    "used-elsewhere": Exit.INTERNAL,  # nor have they more than one process and event loop
     "storage-failed": Exit.STORAGE,
     "storage-damaged": Exit.STORAGE,
     "home-unusable": Exit.STORAGE,

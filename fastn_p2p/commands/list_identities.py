@@ -9,9 +9,11 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
 
     Name, ID52, and whether its owner has brought it online; with tabs between them when piped.
     """
-    from ..asking import list_all_identities
+    from fastn_p2p_client.messages import IdentityList, ListIdentities
 
-    identities = list_all_identities(home)
+    from ..asking import ask
+
+    identities = ask(home, ListIdentities(), IdentityList).identities
     if json:
         put_json(identities)
         return

@@ -5,12 +5,11 @@ from typing import Annotated
 
 import typer
 
-from ..options import HomeOption, identity_names
-from ..terminal import put, say_lines
+from ..options import HomeOption
+from ..terminal import put, say
 
 
 def run(
-    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The protocol's name, for instance PhotoBox.")],
     directory: Annotated[
         Path | None,
@@ -20,13 +19,10 @@ def run(
 ) -> None:
     """Write a package for a protocol of your own.
 
-    It is complete and tested: install it, try it, and change it into what you need. Prints how to install it where the
-    daemon runs.
+    It is complete and tested: install it, try it, and change it into what you need.
     """
     from fastn_p2p_actors.protocols import installed
-    from fastn_p2p_client.home import Home
 
-    from ..environment import daemon_python, install_command
     from ..exits import Misused
     from ..skeleton import names_for, write
 
@@ -36,11 +32,7 @@ def run(
     where = directory or Path(names.distribution)
     write(names, where)
     put(str(where))
-    install = install_command(daemon_python(Home.find(home)), where.absolute())
-    identities = identity_names(context, "")
-    identity = identities[0] if len(identities) == 1 else "IDENTITY"
-    say_lines(
-        "now install it where the daemon is, and give it to an identity; the daemon finds it without a restart:\n"
-        f"  {install}\n"
-        f"  fastn-p2p add-protocol {identity} --protocol {names.protocol}"
+    say(
+        f"now install it where the daemon is (`pip install -e {where}`), "
+        f"then `fastn-p2p add-protocol IDENTITY --protocol {names.protocol}`"
     )

@@ -10,12 +10,12 @@ from typing import Final, TypeVar
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.owner import find_owner
 
-from ..exits import Exit
+from ..exits import Exit, Misused
 from .failures import FileError
 from .remote import Files
 from .tally import Tally
 
-__all__ = ["exit_code", "exit_code_of", "refused", "with_files", "with_own_files"]
+__all__ = ["exit_code", "exit_code_of", "make_target", "refused", "with_files", "with_own_files"]
 
 T = TypeVar("T")
 
@@ -30,6 +30,7 @@ _EXITS: Final[dict[str, Exit]] = {
     "Corrupt": Exit.HANDLER,
     "OfferWaits": Exit.TIMEOUT,
     "OfferUnknown": Exit.NOT_FOUND,
+    "NotAccepted": Exit.DENIED,
     "NotOwner": Exit.DENIED,
 }
 
@@ -40,8 +41,27 @@ def exit_code(kind: str) -> Exit:
 
 
 def exit_code_of(tally: Tally) -> Exit:
-    """How a transfer ends: with the first failure, if there was one."""
-    return exit_code(tally.failures[0].kind) if tally.failures else Exit.OK
+    """Return how a transfer ends: with the first failure, if there was one, or because something was left out."""
+    if tally.failures:
+        return exit_code(tally.failures[0].kind)
+    return Exit.PARTIAL if tally.omitted else Exit.OK
+
+
+def make_target(directory: Path, option: str) -> None:
+    """Make the directory that an option names, unless it is there.
+
+    Raises:
+        Misused: it cannot be made, or is no directory; says why.
+    """
+    try:
+        directory.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        raise Misused(f"{option}: there is no directory {str(directory.parent)!r}") from None
+    except FileExistsError:
+        raise Misused(f"{option}: {str(directory)!r} is not a directory") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise Misused(f"{option}: the directory {str(directory)!r} cannot be made: {reason}") from None
 
 
 def with_files(

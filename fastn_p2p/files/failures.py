@@ -19,6 +19,7 @@
 ``OfferUnknown``   the offer is not known there, or not any more
 ``OfferWaits``     nobody has accepted the offer yet
 ``OfferRejected``  its receiver does not want it
+``NotAccepted``    hidden, executable and odd names are taken only when the receiver accepts them by name
 ``NotOwner``       only the identity itself may decide about its inbox
 ``Stopped``        whoever received it gave up; it has said why
 =================  ======================================================================
@@ -52,11 +53,16 @@ Kind: TypeAlias = Literal[
     "OfferUnknown",
     "OfferWaits",
     "OfferRejected",
+    "NotAccepted",
     "NotOwner",
     "Stopped",
 ]
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL: Final = {
+    errno.ENOSPC: "there is no space left",
+    errno.EDQUOT: "there is no space left within the disk quota",
+    errno.EFBIG: "there is no space left in a file of this file system, or within the limit of the process",
+}
 _NO_DIRECTORY: Final = (errno.ENOTDIR, errno.ELOOP)
 
 
@@ -83,19 +89,43 @@ class FileError(ApplicationError):
         return cls(error.kind, error.message, path if isinstance(path, str) else "")
 
 
-def reading_failed(error: OSError, path: str) -> FileError:
-    """What it means that something at the source could not be opened or read."""
-    if isinstance(error, FileNotFoundError):
+def reading_failed(error: OSError, path: str, at: str | None = None) -> FileError:
+    """Return the failure to open or read something at the source.
+
+    Args:
+        path: what was to be read.
+        at: which directory on the way there has caused it; empty for the one that is shared, None for the file itself.
+    """
+    if isinstance(error, FileNotFoundError) and at != "":
         return FileError("NotFound", "there is nothing under this name", path)
     if error.errno in _NO_DIRECTORY:
-        return FileError("NotADirectory", "a part of the path is a file or a link, not a directory", path)
-    return FileError("Unreadable", f"it cannot be read: {error.strerror or error}", path)
+        return FileError("NotADirectory", f"{_named(at)} is a file or a link, not a directory", path)
+    if at is None or at == path:
+        return FileError("Unreadable", f"it cannot be read: {_reason(error)}", path)
+    return FileError("Unreadable", f"{_named(at)} cannot be opened: {_reason(error)}", path)
 
 
-def writing_failed(error: OSError, path: str) -> FileError:
-    """What it means that something at the destination could not be made or written."""
+def writing_failed(error: OSError, path: str, at: str | None = None) -> FileError:
+    """Return the failure to make or write something at the destination.
+
+    Args:
+        path: what was to be written.
+        at: which directory on the way there has caused it; empty for the destination itself, None for the file itself.
+    """
     if error.errno in _FULL:
-        return FileError("DiskFull", "there is no space left; what has arrived is kept", path)
+        return FileError("DiskFull", f"{_FULL[error.errno]}; what has arrived is kept", path)
     if error.errno in _NO_DIRECTORY:
-        return FileError("NotADirectory", "a part of the path is a file or a link here, not a directory", path)
-    return FileError("Unwritable", f"it cannot be written: {error.strerror or error}", path)
+        return FileError("NotADirectory", f"{_named(at)} is a file or a link here, not a directory", path)
+    if at is None:
+        return FileError("Unwritable", f"it cannot be written: {_reason(error)}", path)
+    return FileError("Unwritable", f"{_named(at)} cannot be {'made or ' if at else ''}opened: {_reason(error)}", path)
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
+
+
+def _named(directory: str | None) -> str:
+    if directory is None:
+        return "a part of the path"
+    return f"the directory {directory!r}" if directory else "the directory that holds everything"

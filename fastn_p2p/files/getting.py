@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from fastn_p2p_client.errors import P2PError
 
 from ..concurrency import together
+from .checkpoints import Checkpoints
 from .destination import Destination
 from .events import Done, Event, Expected, Kept, Lost, Moved, Omitted, Report
 from .failures import FileError
 from .frames import Frames
-from .messages import Entry, Fetch, Skipped, Walk
+from .messages import MAX_SIZE, Entry, Fetch, Skipped, Walk
 from .names import folded, joined, parts_of
 from .patience import Patience
 from .pulling import pull
+from .risks import risks_of
 from .sightings import Sightings
 from .tally import Tally
 from .walking import walked
+from .work_pool import WorkPool
 
 if TYPE_CHECKING:
     from .remote import Files
@@ -33,6 +36,7 @@ _AHEAD: Final = 256
 _ATTEMPTS: Final = 5
 """Times that a file is begun which changes while it is read, or arrives damaged."""
 _ANEW: Final = ("Changed", "Corrupt")
+_HIDDEN: Final = "its name is hidden; --hidden gets it too, and so does its own path"
 _RESET: Final = 1
 """Code of a session that is left in the middle of a file."""
 
@@ -50,11 +54,23 @@ class Download:
     """One ``Files.get``; see there."""
 
     def __init__(
-        self, files: Files, to: Path, *, force: bool, report: Report, patience: float, parallel: int, alone: bool
+        self,
+        files: Files,
+        to: Path,
+        *,
+        force: bool,
+        hidden: bool,
+        report: Report,
+        patience: float,
+        parallel: int,
+        alone: bool,
     ) -> None:
         self._files = files
         self._to = to
         self._force = force
+        self._hidden = hidden
+        self._checkpoints = Checkpoints()
+        self._share = WorkPool(parallel, each=parallel).share("")
         self._parallel = parallel
         self._alone = alone
         self.tally = Tally(report)
@@ -89,7 +105,13 @@ class Download:
         async with await self._files.open(Walk(path)) as session:
             self._patience.met()
             if self._destination is None:
-                self._destination = Destination(self._to, session.peer.key.id52, force=self._force)
+                self._destination = Destination(
+                    self._to,
+                    session.peer.key.id52,
+                    force=self._force,
+                    date_all=True,
+                    checkpoints=self._checkpoints,
+                )
             async for found in walked(session):
                 at = joined(path.rpartition("/")[2], found.path)
                 try:
@@ -98,16 +120,22 @@ class Download:
                             self.tally(Omitted(at, found.reason))
                     elif at:
                         parts_of(found.path)
-                        if self._sightings.add(at, directory=found.kind == "directory"):
+                        if not self._hidden and "hidden" in risks_of(found.path):
+                            self._leave_out(joined(path.rpartition("/")[2], _hidden_part(found.path)))
+                        elif self._sightings.add(at, directory=found.kind == "directory"):
                             self._patience.progress()
                             await self._take(_Wanted(joined(path, found.path), at, found, self._destination))
                 except FileError as error:
                     self._lost(at, error)
 
+    def _leave_out(self, at: str) -> None:
+        if self._sightings.add(f"\0{at}"):
+            self.tally(Omitted(at, _HIDDEN))
+
     async def _take(self, wanted: _Wanted) -> None:
         if wanted.entry.kind == "file":
             self._files_found += 1
-            self._bytes_found += wanted.entry.size
+            self._bytes_found = min(self._bytes_found + wanted.entry.size, MAX_SIZE)
             if self._queue.full():
                 self.tally(Expected(self._files_found, self._bytes_found))
             await self._queue.put(wanted)
@@ -129,7 +157,7 @@ class Download:
     async def _fetch(self, line: _Line, wanted: _Wanted) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                await self._patience.insist(self._pull, line, wanted)
+                await self._patience.insist(self._pull, line, wanted, compare=attempt == 1)
             except FileError as error:
                 if error.kind == "DiskFull":
                     raise
@@ -138,10 +166,19 @@ class Download:
                 self._lost(wanted.at, error)
             return
 
-    async def _pull(self, line: _Line, wanted: _Wanted) -> None:
+    async def _pull(self, line: _Line, wanted: _Wanted, *, compare: bool) -> None:
         try:
-            frames = await line.frames()
-            await pull(frames, wanted.path, wanted.destination, wanted.at, wanted.entry, self._watch, alone=self._alone)
+            await pull(
+                await line.frames(),
+                wanted.path,
+                wanted.destination,
+                wanted.at,
+                wanted.entry,
+                self._share,
+                self._watch,
+                compare=compare,
+                alone=self._alone,
+            )
         except P2PError:
             line.drop()
             raise
@@ -185,6 +222,13 @@ class _Line:
         if self._frames is not None:
             with contextlib.suppress(P2PError):  # everything has arrived
                 await self._frames.session.close()
+
+
+def _hidden_part(path: str) -> str:
+    """Return the path up to its first part that begins with a dot."""
+    parts = path.split("/")
+    end = next((number for number, part in enumerate(parts, 1) if part.startswith(".")), len(parts))
+    return "/".join(parts[:end])
 
 
 def tops_of(paths: Sequence[str]) -> list[str]:

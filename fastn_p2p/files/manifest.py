@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from .checkpoints import Checkpoints
 from .failures import FileError
 from .messages import MAX_OFFER, Entry, Skipped
 from .names import check_part, joined, parts_of
@@ -32,6 +33,7 @@ class Manifest:
 
     def __init__(self, tops: dict[str, _Top], entries: list[Entry], skipped: list[Skipped]) -> None:
         self._tops = tops
+        self._checkpoints = Checkpoints()
         self.entries = entries
         self.skipped = skipped
         self._files = {entry.path: entry for entry in entries if entry.kind == "file"}
@@ -55,12 +57,21 @@ class Manifest:
                     skipped.append(Skipped(joined(name, found.path), found.reason))
                     continue
                 at = joined(name, found.path)
-                parts_of(at)
-                if not sightings.add(at, directory=found.kind == "directory"):
+                try:
+                    parts_of(at)
+                    new = sightings.add(at, directory=found.kind == "directory")
+                except FileError as error:
+                    if not found.path:
+                        raise
+                    skipped.append(Skipped(at, error.message))  # the others of its directory are offered
+                    continue
+                if not new:
                     raise FileError("Collision", "two of the files would have the same name there", at)
                 if len(entries) >= MAX_OFFER:
                     raise FileError("TooMany", f"more than {MAX_OFFER} files and directories; offer them in parts")
-                entries.append(Entry(at, found.kind, found.size, found.mtime_ns, found.mode, found.tag))
+                entries.append(
+                    Entry(at, found.kind, found.size, found.mtime_ns, found.mode, found.tag, found.mtime_rest)
+                )
             tops[name] = top
         return cls(tops, sorted(entries, key=lambda entry: entry.path), skipped)
 
@@ -88,7 +99,7 @@ class Manifest:
             raise FileError("NotFound", "it was not offered", path)
         name, *below = parts_of(path)
         top = self._tops[name]
-        return Source(top.tree, (*top.parts, *below), entry.tag)
+        return Source(top.tree, (*top.parts, *below), entry.tag, self._checkpoints)
 
 
 def _top(path: Path) -> tuple[str, _Top]:

@@ -11,13 +11,19 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 
 from .hashing import DIGEST_SIZE
+from .risks import Risk
 
 __all__ = [
+    "FARTHEST_TIME",
+    "MAX_ACCEPTED",
     "MAX_BATCH",
+    "MAX_NAMED",
     "MAX_OFFER",
     "MAX_PAGE",
+    "MAX_SIZE",
     "MAX_WAIT",
     "Await",
+    "Contents",
     "Decide",
     "Entries",
     "Entry",
@@ -30,9 +36,11 @@ __all__ = [
     "Listing",
     "Offer",
     "OfferList",
+    "OfferPage",
     "OfferReply",
     "OfferState",
     "OfferSummary",
+    "OfferedEntry",
     "Offers",
     "Order",
     "Refused",
@@ -53,11 +61,20 @@ MAX_BATCH: Final = 500
 """Entries, and skipped things, in one message of a walk: some 2 MiB with the longest paths there can be."""
 MAX_WAIT: Final = 30.0
 """Seconds that one ``Await`` may take."""
+FARTHEST_TIME: Final = 1 << 62
+"""Nanoseconds before and after 1970 (until the year 2116) that ``mtime_ns`` can say; the rest is ``mtime_rest``."""
+MAX_SIZE: Final = (1 << 63) - 1
+"""Bytes of a file, and of all files together as far as they are counted."""
+MAX_NAMED: Final = 100
+"""Names in one listing, of things that cannot be transferred; the others are only counted."""
+MAX_ACCEPTED: Final = 10_000
+"""Names that one ``Decide`` accepts."""
 
 _Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096)]
 _Id: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
-_Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-_Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
+_Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)]
+_Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+"""Nanoseconds since 1970, UTC. What is sent lies within ``FARTHEST_TIME`` of 1970: older daemons refuse more."""
 _Mode: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0o777)]
 _Digest: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=DIGEST_SIZE, max_length=DIGEST_SIZE)]
 
@@ -80,6 +97,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Permission bits."""
     tag: _Id = ""
     """Another tag, another version of the file."""
+    mtime_rest: int = 0
+    """Nanoseconds to be added to ``mtime_ns``, for a time that is farther away than ``FARTHEST_TIME``."""
 
 
 class Skipped(msgspec.Struct, frozen=True, gc=False):
@@ -124,6 +143,18 @@ class Offers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="offer
     """All offers; only the identity itself may ask. Answered by ``OfferList``."""
 
 
+class Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="contents"):
+    """Everything in an offer, in order of paths, a page at a time; only the identity itself may ask.
+
+    Answered by ``OfferPage``.
+    """
+
+    offer: _Id
+    after: _Text = ""
+    """The page begins after this path."""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 1000
+
+
 class Decide(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="decide"):
     """Accept or reject an offer; only the identity itself may. Answered by ``OfferReply``."""
 
@@ -131,9 +162,13 @@ class Decide(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="decid
     accept: bool
     force: bool = False
     """Its files replace others of the same names."""
+    hidden: bool = False
+    """Also what is flagged (see ``risks``) is accepted;"""
+    names: Annotated[list[_Text], msgspec.Meta(max_length=MAX_ACCEPTED)] = []
+    """or of that only these paths, and what is below them."""
 
 
-Request: TypeAlias = List | Stat | Offer | Await | Offers | Decide
+Request: TypeAlias = List | Stat | Offer | Await | Offers | Contents | Decide
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -141,7 +176,9 @@ class Listing(msgspec.Struct, frozen=True):
     more: bool
     """Another page follows, after the name of the last entry."""
     unnamed: int = 0
-    """On the first page: things in this directory whose names cannot be sent."""
+    """On the first page: things in this directory whose names cannot be sent, or that cannot be looked at."""
+    skipped: list[Skipped] = []
+    """The first ``MAX_NAMED`` of them, with their names made visible."""
 
 
 class OfferReply(msgspec.Struct, frozen=True):
@@ -161,12 +198,44 @@ class OfferSummary(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     """Seconds since 1970, UTC."""
     examples: list[str]
-    """The first names at its top."""
+    """Some of its paths: flagged ones first, then the first names at its top."""
     force: bool = False
+    flagged: int = 0
+    """Files and directories that are taken only when they are accepted by name."""
+    hidden: bool = False
+    """All of those are accepted;"""
+    names: list[str] = []
+    """or these, and what is below them."""
+    failed: int = 0
+    """Files that were not taken when it was sent the last time."""
+    decided: int = 0
+    """When its state changed last, or a file of it came: seconds since 1970, UTC."""
+    kept: int = 0
+    """Bytes that its list takes here."""
+    paths: str = ""
+    """The same for two offers of the same paths."""
 
 
 class OfferList(msgspec.Struct, frozen=True):
     offers: list[OfferSummary]
+
+
+class OfferedEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file or directory of an offer, as its receiver sees it."""
+
+    path: str
+    kind: Literal["file", "directory", "other"]
+    size: int = 0
+    mtime_ns: int = 0
+    mode: int = 0
+    risks: list[Risk] = []
+    accepted: bool = False
+    """It is flagged, and accepted by name."""
+
+
+class OfferPage(msgspec.Struct, frozen=True):
+    entries: list[OfferedEntry]
+    more: bool
 
 
 # ── what a session is opened for ─────────────────────────────────────────────────────────────────
@@ -227,6 +296,8 @@ class Found(msgspec.Struct, frozen=True, array_like=True, tag=11):
     tag: _Id
     offset: _Size
     """Where the content begins: what was asked for, or 0 when those bytes are not the beginning of this file."""
+    mtime_rest: int = 0
+    """As in ``Entry``."""
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, tag=12):

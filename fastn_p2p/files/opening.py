@@ -13,7 +13,7 @@ class _Closable(Protocol):
     def close(self) -> None: ...
 
 
-C = TypeVar("C", bound=_Closable)
+C = TypeVar("C", bound=_Closable | None)
 
 
 async def opened(make: Callable[..., C], *arguments: Any) -> C:
@@ -28,4 +28,6 @@ async def opened(make: Callable[..., C], *arguments: Any) -> C:
 
 def _close(made: asyncio.Future[C]) -> None:
     if not made.cancelled() and made.exception() is None:
-        made.result().close()
+        result = made.result()
+        if result is not None:
+            result.close()

@@ -1,7 +1,8 @@
 """A file that has not arrived completely: it lies under a name of its own next to where it will be.
 
-What is on disk is all there is to know about it: whoever goes on with it hashes what is there, and the other side
-says whether its file begins so. All of this blocks.
+What is on disk is all there is to know about it: the next attempt hashes what is there, and the other side says whether
+its file begins so. Only this process remembers the hash of what it has written, while nobody else writes to the file.
+All of this blocks.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from .checkpoints import Checkpoints, Version
 from .failures import FileError, writing_failed
 from .frames import BLOCK
 from .hashing import Digest, short_digest
 from .kernel import rename_exclusively, start_writing_out
 from .names import PARTIAL_PREFIX
+from .source import STEP
+from .tree import set_times
 
 __all__ = ["Partial", "partial_name"]
 
@@ -40,34 +44,60 @@ class Partial:
         name: what the file will be called.
         peer: who sends it, an ID52.
         path: what it is called in errors.
+        checkpoints: where the state of its hash is kept beyond this object.
 
     Attributes:
-        size: bytes that are there.
+        size: bytes that are there, as far as ``advance`` has come.
 
     Raises:
         FileError: ``Busy``, ``Unwritable``, ``DiskFull``.
     """
 
-    def __init__(self, directory: int, name: str, peer: str, path: str) -> None:
+    def __init__(self, directory: int, name: str, peer: str, path: str, checkpoints: Checkpoints | None = None) -> None:
         self._name = name
         self._path = path
         self._closing = threading.Lock()
         self._own = partial_name(name, peer)
         self._directory = os.dup(directory)
         self._descriptor = -1
+        self._checkpoints = checkpoints
+        self._found = 0
+        """Bytes that were there at first."""
         self._hasher = Digest()
         self.size = 0
         self._written_out = 0
         self._named = False
         try:
             self._descriptor = self._open()
-            self._hash_what_is_there()
+            self._recall()
         except OSError as error:
             self.close()
             raise writing_failed(error, path) from error
         except BaseException:
             self.close()
             raise
+
+    def advance(self) -> None:
+        """Hash the next ``STEP`` bytes of what is there.
+
+        Raises:
+            FileError: ``Unwritable``.
+        """
+        with self._writing():
+            end = min(self.size + STEP, self._found)
+            while self.size < end:
+                block = os.read(self._descriptor, min(BLOCK, end - self.size))
+                if not block:  # somebody has cut it short
+                    self._found = self.size
+                    break
+                self._hasher.update(block)
+                self.size += len(block)
+            self._written_out = self.size
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether everything that was there is hashed; then it can be written to."""
+        return self.size >= self._found
 
     def digest(self) -> bytes:
         """Of the bytes that are there."""
@@ -76,6 +106,7 @@ class Partial:
     def rewind(self) -> None:
         """Forgets what is there."""
         with self._writing():
+            self._found = 0
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
         self._hasher, self.size, self._written_out = Digest(), 0, 0
@@ -98,10 +129,11 @@ class Partial:
                 start_writing_out(self._descriptor, self._written_out, self.size - self._written_out)
                 self._written_out = self.size
 
-    def commit(self, mode: int, mtime_ns: int, *, force: bool) -> None:
-        """Gives it its name; it is there, whole, also after a power cut, when this returns.
+    def commit(self, mode: int, mtime_ns: int, *, rest: int = 0, force: bool) -> os.stat_result:
+        """Give it its name, and return what it is then: it is there, whole, also after a power cut.
 
         Args:
+            rest: nanoseconds to be added to ``mtime_ns``.
             force: replace what has that name.
 
         Raises:
@@ -109,7 +141,7 @@ class Partial:
         """
         with self._writing():
             os.fchmod(self._descriptor, mode & 0o777)
-            os.utime(self._descriptor, ns=(mtime_ns, mtime_ns))
+            set_times(self._descriptor, mtime_ns, rest)
             os.fsync(self._descriptor)
             try:
                 if force:
@@ -120,6 +152,7 @@ class Partial:
                 raise FileError("Exists", "something else has this name already", self._path) from error
             self._named = True
             os.fsync(self._directory)
+            return os.fstat(self._descriptor)
 
     def discard(self) -> None:
         """Deletes what is there."""
@@ -131,6 +164,7 @@ class Partial:
         """What is there stays, unless it is nothing. Waits for whoever is writing at the moment."""
         with self._closing:
             if self._descriptor >= 0:
+                self._remember()
                 if not self._named and os.fstat(self._descriptor).st_size == 0:
                     with contextlib.suppress(OSError):
                         os.unlink(self._own, dir_fd=self._directory)
@@ -164,9 +198,12 @@ class Partial:
     def _open_once(self) -> int:
         try:
             return os.open(self._own, _FLAGS, 0o600, dir_fd=self._directory)
-        except PermissionError:
+        except PermissionError as error:
             # It had its final mode already when it was about to get its name.
-            handle = os.open(self._own, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+            try:
+                handle = os.open(self._own, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+            except FileNotFoundError:
+                raise error from None  # it is the directory that cannot be written to
             try:
                 os.chmod(f"/proc/self/fd/{handle}", 0o600)  # noqa: PTH101 - the descriptor, whatever its name is now
             finally:
@@ -176,11 +213,18 @@ class Partial:
     def _status(self) -> os.stat_result:
         return os.stat(self._own, dir_fd=self._directory, follow_symlinks=False)
 
-    def _hash_what_is_there(self) -> None:
-        while block := os.read(self._descriptor, BLOCK):
-            self._hasher.update(block)
-            self.size += len(block)
-        self._written_out = self.size
+    def _recall(self) -> None:
+        """Go on with the hash of what is there from where this process has left it."""
+        version = Version.of(os.fstat(self._descriptor))
+        self._found = version.size
+        if self._checkpoints is not None:
+            self.size, self._hasher = self._checkpoints.nearest(version, version.size)
+            os.lseek(self._descriptor, self.size, os.SEEK_SET)
+            self._written_out = self.size
+
+    def _remember(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.keep(Version.of(os.fstat(self._descriptor)), self.size, self._hasher)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

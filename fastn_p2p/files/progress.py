@@ -35,6 +35,8 @@ class Ended(msgspec.Struct, frozen=True, tag="end", tag_field="event"):
     moved: int
     """Bytes in this attempt."""
     seconds: float
+    left_out: list[Lost | Omitted]
+    """The first ``MAX_LEFT_OUT`` of what was skipped or has failed."""
 
 
 @contextmanager
@@ -50,11 +52,26 @@ def watching(*, json: bool) -> Iterator[Report]:
 
 
 def summed_up(tally: Tally, seconds: float, *, json: bool) -> None:
-    """The last word."""
+    """Print the counts, and everything that was left out, by name."""
     if json:
-        end = Ended(tally.done, tally.kept, tally.omitted, len(tally.failures), tally.moved, round(seconds, 3))
+        end = Ended(
+            tally.done,
+            tally.kept,
+            tally.omitted,
+            len(tally.failures),
+            tally.moved,
+            round(seconds, 3),
+            tally.left_out,
+        )
         put_json(end)
         return
+    if tally.left_out:
+        say("left out:")
+        for event in tally.left_out:
+            say(f"  {_words(event)}")
+        more = tally.omitted + len(tally.failures) - len(tally.left_out)
+        if more:
+            say(f"  and {more} more, which are named above")
     words = [f"{_files(tally.done)}, {size_of(tally.moved)} in {seconds:.1f} s"]
     if tally.moved and seconds > 0:
         words[0] += f" ({size_of(round(tally.moved / seconds))}/s)"
@@ -122,7 +139,7 @@ class _Lines:
             if now - self._last.get(event.path, 0.0) < _PERIOD:
                 return
             self._last[event.path] = now
-        elif isinstance(event, Done | Lost):
+        elif isinstance(event, Done | Kept | Lost):
             self._last.pop(event.path, None)
         put_json(event)
 
@@ -174,6 +191,7 @@ class _Bars:
         elif isinstance(event, Done | Lost):
             self._end(event.path)
         elif isinstance(event, Kept):
+            self._end(event.path, count=False)
             self._ended += event.size
         self._show_all()
 

@@ -10,10 +10,11 @@ from .events import Done, Event, Kept, Lost, Moved, Offered, Omitted, Report
 from .failures import FileError
 from .frames import Frames
 from .manifest import Manifest
-from .messages import MAX_WAIT, OfferReply, Send
+from .messages import MAX_SIZE, MAX_WAIT, OfferReply, Send
 from .patience import Patience
 from .supplying import supply
 from .tally import Tally
+from .work_pool import WorkPool
 
 if TYPE_CHECKING:
     from .remote import Files
@@ -37,6 +38,7 @@ class Upload:
         self.tally = Tally(report)
         self._patience = Patience(self.tally, patience)
         self._arrived: set[str] = set()
+        self._share = WorkPool(self._parallel, each=self._parallel).share("")
 
     async def run(self) -> Tally:
         for skipped in self._manifest.skipped:
@@ -74,10 +76,10 @@ class Upload:
     async def _work(self, offer: str) -> None:
         """Serves the other side on one session, until it wants nothing more."""
         async with await self._files.open(Send(offer)) as session:
-            await supply(Frames(session), self._manifest.open, self._watch)
+            await supply(Frames(session), self._manifest.open, self._share, self._watch)
 
     def _tell(self, standing: OfferReply) -> None:
-        self.tally(Offered(standing.offer, standing.state, self._manifest.files, self._manifest.bytes))
+        self.tally(Offered(standing.offer, standing.state, self._manifest.files, min(self._manifest.bytes, MAX_SIZE)))
 
     def _watch(self, event: Event) -> None:
         if isinstance(event, Moved | Done | Kept):

@@ -18,12 +18,15 @@ from .failures import FileError
 from .messages import (
     MAX_PAGE,
     Await,
+    Contents,
     Decide,
     Entry,
     List,
     Listing,
     Offer,
+    OfferedEntry,
     OfferList,
+    OfferPage,
     OfferReply,
     Offers,
     OfferSummary,
@@ -92,7 +95,8 @@ class Files:
             if names != sorted(names) or (names and names[0] <= after):
                 raise BadReply(protocol=PROTOCOL, reason="a listing is not in order of names")
             entries = [entry for entry in listing.entries if is_safe(entry.path)]
-            yield Listing(entries, listing.more, listing.unnamed + len(names) - len(entries))
+            unsafe = len(names) - len(entries)
+            yield Listing(entries, listing.more, listing.unnamed + unsafe, listing.skipped)
             if not listing.more or not names:
                 return
             after = names[-1]
@@ -115,6 +119,7 @@ class Files:
         to: Path,
         *,
         force: bool = False,
+        hidden: bool = False,
         report: Report = unwatched,
         patience: float = PATIENCE,
         parallel: int = PARALLEL,
@@ -126,6 +131,7 @@ class Files:
             paths: at the peer; each ends up under its last part. The empty path is all that is shared.
             to: an existing directory.
             force: replace files that are there and are others.
+            hidden: get also what is below the paths and has a hidden name. Without it that is left out.
             report: is told what happens.
             patience: seconds without progress until a broken way is given up.
             alone: this process does nothing else, and its event loop may wait for the disk for a moment: where that is
@@ -139,7 +145,16 @@ class Files:
         """
         from .getting import Download
 
-        download = Download(self, to, force=force, report=report, patience=patience, parallel=parallel, alone=alone)
+        download = Download(
+            self,
+            to,
+            force=force,
+            hidden=hidden,
+            report=report,
+            patience=patience,
+            parallel=parallel,
+            alone=alone,
+        )
         return await download.run(paths)
 
     async def put(
@@ -178,9 +193,28 @@ class Files:
         """Everything that was offered to oneself: works with one's own ID52 as the peer only."""
         return (await self.ask(Offers(), OfferList)).offers
 
-    async def decide(self, offer: str, *, accept: bool, force: bool = False) -> OfferReply:
-        """Accepts or rejects what was offered to oneself; ``force``: its files replace others of their names."""
-        return await self.ask(Decide(offer, accept, force), OfferReply)
+    async def contents(self, offer: str, *, page: int = 1000) -> AsyncIterator[OfferedEntry]:
+        """Everything in an offer that was made to oneself, in order of paths."""
+        after = ""
+        while True:
+            found = await self.ask(Contents(offer, after, page), OfferPage)
+            for entry in found.entries:
+                yield entry
+            if not found.more or not found.entries or found.entries[-1].path <= after:
+                return
+            after = found.entries[-1].path
+
+    async def decide(
+        self, offer: str, *, accept: bool, force: bool = False, hidden: bool = False, names: Sequence[str] = ()
+    ) -> OfferReply:
+        """Accept or reject what was offered to oneself.
+
+        Args:
+            force: its files replace others of their names.
+            hidden: take also its hidden, executable and odd names.
+            names: of those only these paths, and what is below them.
+        """
+        return await self.ask(Decide(offer, accept, force, hidden, list(names)), OfferReply)
 
     # ── the two ways to the peer ─────────────────────────────────────────────────────────────────
 

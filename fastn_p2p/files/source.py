@@ -7,14 +7,17 @@ import os
 import threading
 from typing import Final
 
+from .checkpoints import Checkpoints, Version
 from .failures import FileError, reading_failed
 from .frames import FRAME, HEAD
 from .hashing import Digest
 from .messages import Found
-from .tree import Parts, Tree, tag_of
+from .tree import Parts, Tree, tag_of, time_of
 
-__all__ = ["Source"]
+__all__ = ["STEP", "Source"]
 
+STEP: Final = 8 * 1024 * 1024
+"""Bytes that one step hashes: some milliseconds, unless the disk is slow."""
 
 _SMALLEST: Final = 64 * 1024
 """Bytes of a block that is worth sending before the disk has more."""
@@ -25,18 +28,26 @@ class Source:
 
     Args:
         tag: the version that is meant; empty for any.
+        checkpoints: where the states of its hash are kept beyond this object.
+
+    Attributes:
+        version: what the file was when it was opened.
 
     Raises:
         FileError: it is not there, is no file, cannot be read, or is another version (``Changed``).
     """
 
-    def __init__(self, tree: Tree, parts: Parts, tag: str = "") -> None:
+    def __init__(self, tree: Tree, parts: Parts, tag: str = "", checkpoints: Checkpoints | None = None) -> None:
         self._path = "/".join(parts)
         self._closing = threading.Lock()
         self._descriptor, self._status = tree.open_file(parts)
         self._tag = tag_of(self._status)
+        self.version = Version.of(self._status)
+        self._checkpoints = checkpoints if self.version.is_settled else None
         self._offset = 0
         self._hasher = Digest()
+        self._kept_at = 0
+        """Offset of the last state that was kept."""
         self._buffers: list[bytearray] = []
         """Free, or on their way."""
         if tag and tag != self._tag:
@@ -45,19 +56,47 @@ class Source:
         with contextlib.suppress(OSError):
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
-    def begin(self, offset: int, digest: bytes) -> Found:
-        """Goes to where reading is to begin: ``offset`` when the bytes before have that digest, else 0.
+    @property
+    def size(self) -> int:
+        """Bytes of the file when it was opened."""
+        return self._status.st_size
+
+    def advance(self, offset: int) -> bool:
+        """Hash the next ``STEP`` bytes on the way to ``offset``, from the nearest checkpoint on.
+
+        Returns:
+            Whether everything before ``offset`` is hashed, or ``offset`` is behind the end of the file.
 
         Raises:
             FileError: ``Unreadable``, ``Changed``.
         """
-        size = self._status.st_size
-        if 0 < offset <= size:
-            while self._offset < offset:
-                self._next(offset - self._offset)
-            if self._hasher.digest() != digest:
-                self._hasher, self._offset = Digest(), 0
-        return Found(size, self._status.st_mtime_ns, self._status.st_mode & 0o777, self._tag, self._offset)
+        if offset > self.size:
+            return True
+        if not self._offset and self._checkpoints is not None:
+            self._offset, self._hasher = self._checkpoints.nearest(self.version, offset)
+            self._kept_at = self._offset
+        end = min(offset, self._offset + STEP)
+        while self._offset < end:
+            self._next(end - self._offset)
+        if self._offset - self._kept_at >= self.version.spacing:
+            self._keep()
+        return self._offset >= offset
+
+    def begin(self, offset: int, digest: bytes) -> Found:
+        """Go to where reading is to begin: ``offset`` when the bytes before have that digest, else 0.
+
+        It takes long unless ``advance`` has come to ``offset`` before.
+
+        Raises:
+            FileError: ``Unreadable``, ``Changed``.
+        """
+        while not self.advance(offset):
+            pass
+        if self._offset != offset or (offset and self._hasher.digest() != digest):
+            self._keep()
+            self._hasher, self._offset = Digest(), 0
+        mtime_ns, rest = time_of(self._status)
+        return Found(self.size, mtime_ns, self._status.st_mode & 0o777, self._tag, self._offset, rest)
 
     def read(self) -> memoryview:
         """The next block, after ``HEAD`` free bytes; only those once all of it was read, and is still what it was.
@@ -67,8 +106,8 @@ class Source:
         Raises:
             FileError: ``Unreadable``, ``Changed``.
         """
-        if self._offset < self._status.st_size:
-            return self._next(self._status.st_size - self._offset)
+        if self._offset < self.size:
+            return self._next(self.size - self._offset)
         with self._closing:
             if tag_of(os.fstat(self._descriptor)) != self._tag:
                 raise FileError("Changed", "it changed while it was read", self._path)
@@ -76,7 +115,7 @@ class Source:
 
     def read_now(self) -> memoryview | None:
         """As ``read``, from what the kernel has in memory; None when the disk would have to be waited for."""
-        left = self._status.st_size - self._offset
+        left = self.size - self._offset
         if not left:
             return self.read()
         try:
@@ -89,11 +128,17 @@ class Source:
         return self._hasher.digest()
 
     def close(self) -> None:
-        """Waits for whoever is reading at the moment."""
+        """Keep how far the hash has come, and close the file once no thread reads it any more."""
         with self._closing:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
                 self._descriptor = -1
+                self._keep()
+
+    def _keep(self) -> None:
+        if self._checkpoints is not None and self._offset > self._kept_at:
+            self._checkpoints.keep(self.version, self._offset, self._hasher)
+            self._kept_at = self._offset
 
     def _next(self, most: int, flags: int = 0, least: int = 1) -> memoryview:
         """Raises BlockingIOError when ``flags`` say so and there is less than ``least``."""
@@ -119,7 +164,7 @@ class Source:
         for buffer in self._buffers:
             if _is_free(buffer):
                 return buffer
-        self._buffers.append(bytearray(min(FRAME, HEAD + self._status.st_size)))
+        self._buffers.append(bytearray(min(FRAME, HEAD + self.size)))
         return self._buffers[-1]
 
 

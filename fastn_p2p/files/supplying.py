@@ -3,46 +3,54 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from fastn_p2p_client.errors import BadMessage, P2PError
+from fastn_p2p_client.session import Session
 
 from .events import Begun, Done, Kept, Lost, Moved, Report, unwatched
 from .failures import FileError
-from .frames import HEAD, Frames
+from .frames import FRAME, HEAD, Frames
 from .messages import Failed, Finished, Have, Refused, Want
 from .opening import opened
 from .source import Source
+from .work_pool import Share
 
-__all__ = ["supply"]
+__all__ = ["send_whole", "supply"]
 
+_RESET: Final = 1
+"""Code of a session whose file could not be read to its end."""
 _AHEAD: Final = 2
 """Messages of the other side that are read before they are answered: a file it wants, and that it gives one up."""
+
+log = logging.getLogger(__name__)
 
 _Heard: TypeAlias = "asyncio.Queue[Want | Have | Refused | P2PError | None]"
 """What the other side says, in order; at the end None, or why there is no more."""
 
 
-async def supply(frames: Frames, find: Callable[[str], Source], report: Report = unwatched) -> None:
+async def supply(frames: Frames, find: Callable[[str], Source], share: Share, report: Report = unwatched) -> None:
     """Returns when the other side wants nothing more.
 
     Args:
         find: opens the file under a path; blocks, and raises ``FileError``.
+        share: hashes what the other side says it has.
 
     Raises:
         BadMessage: the other side says what it must not say.
         P2PError: the session broke.
     """
     heard: _Heard = asyncio.Queue(_AHEAD)
-    sent: Done | None = None
+    sent: Done | Kept | None = None
     listener = asyncio.create_task(_listen(frames, heard))
     try:
         while (said := await heard.get()) is not None:
             if isinstance(said, P2PError):
                 raise said
             if isinstance(said, Want):
-                sent = await _answer(frames, said, find, report, heard)
+                sent = await _answer(frames, said, find, share, report, heard)
             elif isinstance(said, Have):
                 report(sent if sent is not None and sent.path == said.path else Kept(said.path, 0))
                 sent = None
@@ -50,6 +58,23 @@ async def supply(frames: Frames, find: Callable[[str], Source], report: Report =
                 report(Lost(said.path, said.kind, said.message))
     finally:
         listener.cancel()
+
+
+async def send_whole(session: Session, source: Source) -> None:
+    """Send the content of a file and nothing else; one that changes meanwhile ends in a reset.
+
+    Raises:
+        P2PError: the session broke.
+    """
+    reader = _Reader(source)
+    try:
+        while len(block := await reader.next()) > HEAD:
+            await session.write(block[HEAD:], copy=len(block) < FRAME)
+    except FileError as error:
+        log.info("a file is not sent to its end: %s", error)
+        session.reset(_RESET)
+    finally:
+        reader.close()
 
 
 async def _listen(frames: Frames, heard: _Heard) -> None:
@@ -66,9 +91,9 @@ async def _listen(frames: Frames, heard: _Heard) -> None:
 
 
 async def _answer(
-    frames: Frames, want: Want, find: Callable[[str], Source], report: Report, heard: _Heard
-) -> Done | None:
-    """Sends the file, or why not; what to report once the other side has it, when all of it was sent."""
+    frames: Frames, want: Want, find: Callable[[str], Source], share: Share, report: Report, heard: _Heard
+) -> Done | Kept | None:
+    """Send the file, or why not; return what to report once the other side has it, when all of it was sent."""
     try:
         source = await opened(find, want.path)
     except FileError as error:
@@ -76,7 +101,9 @@ async def _answer(
         return None
     reader = _Reader(source)
     try:
-        found = await asyncio.to_thread(source.begin, want.offset, want.digest)
+        while want.offset and not await share.run(source.advance, want.offset):
+            pass
+        found = source.begin(want.offset, want.digest)
         await frames.say(found)
         report(Begun(want.path, found.size, found.offset))
         at = found.offset
@@ -92,7 +119,8 @@ async def _answer(
         return None
     finally:
         reader.close()
-    return Done(want.path, found.size)
+    was_there = 0 < found.offset == found.size
+    return Kept(want.path, found.size) if was_there else Done(want.path, found.size)
 
 
 class _Reader:

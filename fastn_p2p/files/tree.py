@@ -14,9 +14,9 @@ from typing import Final, TypeAlias
 
 from .failures import FileError, reading_failed, writing_failed
 from .hashing import short_digest
-from .messages import Entry
+from .messages import FARTHEST_TIME, Entry
 
-__all__ = ["Parts", "Tree", "entry_of", "tag_of"]
+__all__ = ["Parts", "Tree", "entry_of", "set_times", "tag_of", "time_of"]
 
 Parts: TypeAlias = tuple[str, ...]
 
@@ -24,6 +24,9 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BELOW: Final = _DIRECTORY | os.O_NOFOLLOW
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _PERMISSIONS: Final = 0o777
+_LEAST_INT: Final = -(1 << 63)
+_MOST_INT: Final = (1 << 64) - 1
+"""Integers that msgpack can carry."""
 
 
 def tag_of(status: os.stat_result) -> str:
@@ -32,13 +35,26 @@ def tag_of(status: os.stat_result) -> str:
     return short_digest(*(b"%d" % number for number in numbers))
 
 
+def time_of(status: os.stat_result) -> tuple[int, int]:
+    """Return the time of change as nanoseconds within ``FARTHEST_TIME``, and what is beyond."""
+    near = max(-FARTHEST_TIME, min(FARTHEST_TIME, status.st_mtime_ns))
+    return near, max(_LEAST_INT, min(_MOST_INT, status.st_mtime_ns - near))
+
+
+def set_times(descriptor: int, mtime_ns: int, rest: int) -> None:
+    """Give a file or directory the time of change that a peer has told; the nearest that it can have, or none."""
+    with contextlib.suppress(OSError, OverflowError, ValueError):  # it is the content that counts
+        os.utime(descriptor, ns=(mtime_ns + rest, mtime_ns + rest))
+
+
 def entry_of(path: str, status: os.stat_result) -> Entry:
     """How it is described to the other side."""
+    mtime_ns, rest = time_of(status)
     if stat.S_ISREG(status.st_mode):
         mode = status.st_mode & _PERMISSIONS
-        return Entry(path, "file", status.st_size, status.st_mtime_ns, mode, tag_of(status))
+        return Entry(path, "file", status.st_size, mtime_ns, mode, tag_of(status), rest)
     if stat.S_ISDIR(status.st_mode):
-        return Entry(path, "directory", 0, status.st_mtime_ns, status.st_mode & _PERMISSIONS)
+        return Entry(path, "directory", 0, mtime_ns, status.st_mode & _PERMISSIONS, "", rest)
     return Entry(path, "other")
 
 
@@ -49,27 +65,27 @@ class Tree:
         self.root = root
 
     @contextlib.contextmanager
-    def directory(self, parts: Parts, *, make: bool = False) -> Iterator[int]:
+    def directory(self, parts: Parts, *, make: bool = False, made: set[Parts] | None = None) -> Iterator[int]:
         """The descriptor of a directory below the root, closed at the end.
 
         Args:
             make: directories that are missing are made, and are on disk then.
+            made: gets those that were.
 
         Raises:
             FileError: ``NotFound``, ``NotADirectory``, ``Unreadable``; with ``make`` also ``Unwritable``, ``DiskFull``.
         """
         failed = writing_failed if make else reading_failed
-        path = "/".join(parts)
         try:
             current = os.open(self.root, _DIRECTORY)
         except OSError as error:
-            raise failed(error, path) from error
+            raise failed(error, "/".join(parts), "") from error
         try:
-            for part in parts:
+            for number, part in enumerate(parts, 1):
                 try:
-                    below = _enter(current, part, make=make)
+                    below = _enter(current, part, parts[:number], make=make, made=made)
                 except OSError as error:
-                    raise failed(error, path) from error
+                    raise failed(error, "/".join(parts), "/".join(parts[:number])) from error
                 os.close(current)
                 current = below
             yield current
@@ -115,7 +131,7 @@ class Tree:
                 raise reading_failed(error, "/".join(parts)) from error
 
 
-def _enter(directory: int, part: str, *, make: bool) -> int:
+def _enter(directory: int, part: str, parts: Parts, *, make: bool, made: set[Parts] | None) -> int:
     try:
         return os.open(part, _BELOW, dir_fd=directory)
     except FileNotFoundError:
@@ -123,5 +139,7 @@ def _enter(directory: int, part: str, *, make: bool) -> int:
             raise
     with contextlib.suppress(FileExistsError):
         os.mkdir(part, dir_fd=directory)
+        if made is not None:
+            made.add(parts)
         os.fsync(directory)
     return os.open(part, _BELOW, dir_fd=directory)

@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import os
 import stat
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator
 from typing import Final
 
 from fastn_p2p_client.errors import BadMessage
@@ -18,14 +17,17 @@ from fastn_p2p_client.session import Session
 
 from .failures import FileError, reading_failed
 from .frames import Frames
-from .messages import MAX_BATCH, Entries, Entry, Listing, Skipped
+from .messages import MAX_BATCH, MAX_NAMED, Entries, Entry, Listing, Skipped
 from .names import MAX_DEPTH, PARTIAL_PREFIX, is_safe, joined, parts_of, shown
 from .tree import Parts, Tree, entry_of
+from .work_pool import Share
 
-__all__ = ["listing", "report_walk", "walk", "walked"]
+__all__ = ["listed", "listing", "report_walk", "walk", "walked"]
 
 _SORTED_AT: Final = 4
 """Times as many names as wanted are collected before those that are too many are thrown away."""
+_STEP: Final = 4096
+"""Names that one step of a listing looks at; some milliseconds."""
 
 
 def walk(tree: Tree, parts: Parts) -> Generator[Entry | Skipped]:
@@ -59,47 +61,102 @@ def walk(tree: Tree, parts: Parts) -> Generator[Entry | Skipped]:
 
 
 def listing(tree: Tree, parts: Parts, after: str, limit: int) -> Listing:
-    """One page of a directory, in order of names.
+    """Return one page of a directory, in order of names.
 
     Raises:
         FileError: as ``Tree.directory``.
     """
+    steps = _listing(tree, parts, after, limit)
+    while (page := _step(steps)) is None:
+        pass
+    return page
+
+
+async def listed(share: Share, tree: Tree, parts: Parts, after: str, limit: int) -> Listing:
+    """Return what ``listing`` does, found in short steps: no more begin once this is cancelled."""
+    steps = _listing(tree, parts, after, limit)
+    # Nobody closes ``steps``: a thread may be in it still when this is cancelled, and it ends with its last reference.
+    while (page := await share.run(_step, steps)) is None:
+        pass
+    return page
+
+
+def _step(steps: Generator[None, None, Listing]) -> Listing | None:
+    try:
+        next(steps)
+    except StopIteration as end:
+        page: Listing = end.value
+        return page
+    return None
+
+
+def _listing(tree: Tree, parts: Parts, after: str, limit: int) -> Generator[None, None, Listing]:
+    page = _Page(after, limit + 1)
+    entries = []
     with tree.directory(parts) as directory:
         try:
             with os.scandir(directory) as scan:
-                names, unnamed = _lowest(scan, after, limit + 1)
+                while names := [each.name for each in itertools.islice(scan, _STEP)]:
+                    page.add(names)
+                    yield
         except OSError as error:
             raise reading_failed(error, "/".join(parts)) from error
-        entries = []
-        for name in names[:limit]:
-            with contextlib.suppress(OSError):  # gone since
+        names = page.names()
+        for number, name in enumerate(names[:limit], 1):
+            try:
                 entries.append(entry_of(name, os.stat(name, dir_fd=directory, follow_symlinks=False)))
-    return Listing(entries, len(names) > limit, unnamed)
+            except FileNotFoundError:  # gone since
+                pass
+            except OSError as error:
+                page.leave_out(name, f"it cannot be looked at: {error.strerror}")
+            if number % MAX_BATCH == 0:
+                yield
+    return Listing(entries, len(names) > limit, page.unnamed, page.skipped)
 
 
-def _lowest(scan: Iterator[os.DirEntry[str]], after: str, count: int) -> tuple[list[str], int]:
-    """So many of the names after ``after``, in order; and on the first page how many there are that cannot be sent."""
-    kept: list[str] = []
-    bound = ""
-    unnamed = 0
-    for each in scan:
-        name = each.name
-        if name <= after or (after and bound and name >= bound):
-            continue
-        if not is_safe(name):
-            unnamed += not (after or name.startswith(PARTIAL_PREFIX))
-        elif not bound or name < bound:
-            kept.append(name)
-        if len(kept) > _SORTED_AT * count:
-            kept.sort()
-            del kept[count:]
-            bound = kept[-1]
-    kept.sort()
-    return kept[:count], unnamed
+class _Page:
+    """The first ``count`` names of a directory after ``after``, in order, of all that are added.
+
+    Attributes:
+        unnamed: how many things cannot be shown: on the first page those whose names cannot be sent.
+        skipped: some of them.
+    """
+
+    def __init__(self, after: str, count: int) -> None:
+        self._after = after
+        self._count = count
+        self._kept: list[str] = []
+        self._bound = ""
+        self.unnamed = 0
+        self.skipped: list[Skipped] = []
+
+    def add(self, names: list[str]) -> None:
+        for name in names:
+            if name <= self._after or (self._after and self._bound and name >= self._bound):
+                continue
+            if not is_safe(name):
+                if not (self._after or name.startswith(PARTIAL_PREFIX)):
+                    self.leave_out(name, "it has a name that cannot be transferred")
+            elif not self._bound or name < self._bound:
+                self._kept.append(name)
+        if len(self._kept) > _SORTED_AT * self._count:
+            self.names()
+
+    def names(self) -> list[str]:
+        self._kept.sort()
+        if len(self._kept) > self._count:
+            del self._kept[self._count :]
+            self._bound = self._kept[-1]
+        return self._kept
+
+    def leave_out(self, name: str, reason: str) -> None:
+        self.unnamed += 1
+        if len(self.skipped) < MAX_NAMED:
+            self.skipped.append(Skipped(shown(name)[:1024], reason))
 
 
-async def report_walk(session: Session, tree: Tree, parts: Parts) -> None:
-    """Sends everything that ``walk`` finds.
+async def report_walk(session: Session, share: Share, tree: Tree, parts: Parts) -> None:
+    """Send everything that ``walk`` finds, and find it in short steps.
 
     Raises:
         FileError: as ``walk``, before anything was sent.
@@ -108,7 +165,7 @@ async def report_walk(session: Session, tree: Tree, parts: Parts) -> None:
     found = walk(tree, parts)
     frames = Frames(session)
     # Nobody closes ``found``: a thread may be in it still when this is cancelled, and it ends with its last reference.
-    while batch := await asyncio.to_thread(lambda: list(itertools.islice(found, MAX_BATCH))):
+    while batch := await share.run(lambda: list(itertools.islice(found, MAX_BATCH))):
         entries = [each for each in batch if isinstance(each, Entry)]
         skipped = [each for each in batch if isinstance(each, Skipped)]
         await frames.say(Entries(entries, skipped))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable
 
 from .backoff import Backoff
@@ -20,7 +19,7 @@ class Delivery:
 
     Args:
         instance: the sender's own mailbox.
-        clock, chance: see ``Route`` and ``Backoff``.
+        now: milliseconds since 1970. ``chance``: see ``Backoff``.
     """
 
     def __init__(
@@ -30,14 +29,14 @@ class Delivery:
         settings: Callable[[], Settings],
         instance: str,
         *,
-        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], int],
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._queue = queue
         self._carrier = carrier
         self._settings = settings
         self._instance = instance
-        self._clock = clock
+        self._now = now
         self._chance = chance
         self._routes: dict[Pair, Route] = {}
         self._again: set[Pair] = set()
@@ -63,7 +62,7 @@ class Delivery:
                 self._carrier,
                 self._settings,
                 self._instance,
-                clock=self._clock,
+                now=self._now,
                 backoff=Backoff(chance=self._chance),
             )
             task = asyncio.create_task(self._run(pair, route))

@@ -9,20 +9,29 @@ from pathlib import Path
 
 from fastn_p2p_client.mail.messages import Attachment
 
+from ..files.failures import FileError
 from ..files.names import check_part
+from ..files.risks import risks_of
 
 __all__ = ["save"]
 
 
-def save(attachments: Sequence[Attachment], directory: Path) -> list[Path]:
+def save(attachments: Sequence[Attachment], directory: Path, *, hidden: bool = False) -> list[Path]:
     """Writes each under its name into an existing directory, complete or not at all; returns where they are.
 
+    Args:
+        hidden: save also names that are hidden, executable or odd (see ``files.risks``).
+
     Raises:
-        FileError: ``UnsafeName``: none was written.
+        FileError: ``UnsafeName``, ``NotAccepted``: none was written.
         FileExistsError: one of the names is taken; those that were written are gone again. Nothing is overwritten.
         OSError: likewise, it cannot be written.
     """
     names = [check_part(attachment.name) for attachment in attachments]
+    for name in names:
+        risks = risks_of(name)
+        if risks and not hidden:
+            raise FileError("NotAccepted", f"the name {name!r} is {' and '.join(risks)}")
     written: list[Path] = []
     try:
         for name, attachment in zip(names, attachments, strict=True):

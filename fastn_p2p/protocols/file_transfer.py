@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 from typing import Final
 
 from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request, stream
 from fastn_p2p_client.session import Session
 
+from ..files.checkpoints import Checkpoints
 from ..files.destination import Destination
 from ..files.failures import FileError
 from ..files.frames import Frames
 from ..files.inbox import Inbox
-from ..files.intake import Intake
+from ..files.intake import Intake, accepts_by_name
 from ..files.messages import (
     Await,
+    Contents,
     Decide,
     Entry,
     Fetch,
@@ -23,6 +26,7 @@ from ..files.messages import (
     Listing,
     Offer,
     OfferList,
+    OfferPage,
     OfferReply,
     Offers,
     OfferSummary,
@@ -32,18 +36,20 @@ from ..files.messages import (
     Walk,
 )
 from ..files.names import parts_of
+from ..files.opening import opened
 from ..files.settings import Settings
 from ..files.source import Source
-from ..files.supplying import supply
+from ..files.supplying import send_whole, supply
 from ..files.tree import Tree
-from ..files.walking import listing, report_walk
+from ..files.walking import listed, report_walk
+from ..files.work_pool import WorkPool
 
 __all__ = ["FileTransfer"]
 
 MAX_SESSIONS: Final = 16
 """Sessions of one peer at a time: each takes some memory, and threads."""
-_LOOKS: Final = 4
-"""Directories that are looked through at a time."""
+MAX_WALKS: Final = 4
+"""Walks of one peer at a time: each keeps two descriptors open for each level of directories that it is in."""
 
 
 class FileTransfer(Protocol):
@@ -59,11 +65,12 @@ class FileTransfer(Protocol):
 
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
-        self._inbox = Inbox(context.workspace / "offers", self.config)
-        self._intakes: dict[str, Intake] = {}
-        self._admitting = asyncio.Lock()
-        self._looking = asyncio.Semaphore(_LOOKS)
+        self._inbox = Inbox(context.workspace / "offers", self.config, lambda offer: offer in self._coming)
+        self._coming: dict[str, _Coming] = {}
+        self._pool = WorkPool()
+        self._checkpoints = Checkpoints()
         self._sessions: Counter[str] = Counter()
+        self._walks: Counter[str] = Counter()
 
     async def on_check(self) -> None:
         self.config.check()
@@ -86,15 +93,15 @@ class FileTransfer(Protocol):
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
 
     @request
-    async def answer(self, request: Request, peer: Peer) -> Listing | Entry | OfferReply | OfferList:
+    async def answer(self, request: Request, peer: Peer) -> Listing | Entry | OfferReply | OfferList | OfferPage:
         if isinstance(request, List):
             parts = parts_of(request.path)
-            async with self._looking:
-                return await asyncio.to_thread(listing, self._shared(), parts, request.after, request.limit)
+            share = self._pool.share(peer.key.id52)
+            return await listed(share, self._shared(), parts, request.after, request.limit)
         if isinstance(request, Stat):
             return await asyncio.to_thread(self._shared().stat, parts_of(request.path))
         if isinstance(request, Offer):
-            return _reply(await self._inbox.add(request.entries, peer))
+            return _reply(await self._inbox.add(request.entries, peer, self._pool.share(peer.key.id52)))
         if isinstance(request, Await):
             offer = self._inbox.of(request.offer, peer)
             await self._inbox.decided(offer.id, request.seconds)
@@ -103,40 +110,57 @@ class FileTransfer(Protocol):
             raise FileError("NotOwner", "only the identity itself decides about its inbox")
         if isinstance(request, Offers):
             return OfferList(self._inbox.all())
+        if isinstance(request, Contents):
+            return await self._inbox.contents(request.offer, request.after, request.limit)
         return await self._decide(request)
 
     async def _decide(self, request: Decide) -> OfferReply:
-        offer = await self._inbox.decide(request.offer, accept=request.accept, force=request.force)
-        inbox = self.config.received
-        if offer.state == "rejected" and inbox is not None:
-            entries = await self._inbox.entries(offer)
-            intake = self._intakes.get(offer.id)
-            if intake is not None:
-                intake.abandon()
-            await asyncio.to_thread(_discard, Destination(inbox, offer.peer), entries)
+        offer = await self._inbox.decide(
+            request.offer, accept=request.accept, force=request.force, hidden=request.hidden, names=request.names
+        )
+        if offer.state == "rejected":
+            coming = self._coming.get(offer.id)
+            if coming is not None and coming.intake is not None:
+                coming.intake.abandon()
+            await self._inbox.clean(offer)
         return _reply(offer)
 
     # ── sessions ─────────────────────────────────────────────────────────────────────────────────
 
     @stream
-    async def serve(self, session: Session, order: Order) -> None:
+    async def serve(self, session: Session, order: Order | str) -> None:
         peer = session.peer.key.id52
         if self._sessions[peer] >= MAX_SESSIONS:
             raise FileError("TooMany", f"more than {MAX_SESSIONS} sessions at a time")
         self._sessions[peer] += 1
         try:
-            if isinstance(order, Walk):
-                await report_walk(session, self._shared(), parts_of(order.path))
+            if isinstance(order, str):
+                await self._send_whole(session, order)
+            elif isinstance(order, Walk):
+                await self._walk(session, order.path)
             elif isinstance(order, Fetch):
                 tree = self._shared()
                 session.accept()
-                await supply(Frames(session), lambda path: Source(tree, parts_of(path)))
+                find = partial(_source, tree, self._checkpoints)
+                await supply(Frames(session), find, self._pool.share(peer))
             else:
                 await self._receive(session, order.offer)
         finally:
             self._sessions[peer] -= 1
             if not self._sessions[peer]:
                 del self._sessions[peer]
+
+    async def _walk(self, session: Session, path: str) -> None:
+        peer = session.peer.key.id52
+        if self._walks[peer] >= MAX_WALKS:
+            raise FileError("TooMany", f"more than {MAX_WALKS} directories are walked at a time")
+        self._walks[peer] += 1
+        try:
+            await report_walk(session, self._pool.share(peer), self._shared(), parts_of(path))
+        finally:
+            self._walks[peer] -= 1
+            if not self._walks[peer]:
+                del self._walks[peer]
 
     async def _receive(self, session: Session, name: str) -> None:
         offer = self._inbox.of(name, session.peer)
@@ -147,33 +171,53 @@ class FileTransfer(Protocol):
         if offer.state == "finished":
             session.accept()
             return
-        intake = await self._intake(offer)
-        intake.sessions += 1
+        coming = self._coming.setdefault(offer.id, _Coming())
+        coming.sessions += 1
         try:
+            async with coming.preparing:
+                if coming.intake is None:
+                    coming.intake = await self._intake(offer)
             session.accept()
-            await intake.serve(Frames(session))
+            await coming.intake.serve(Frames(session))
         finally:
-            intake.sessions -= 1
-            if not intake.sessions and self._intakes.get(offer.id) is intake:
-                del self._intakes[offer.id]
+            coming.sessions -= 1
+            if not coming.sessions and self._coming.get(offer.id) is coming:
+                del self._coming[offer.id]
 
     async def _intake(self, offer: OfferSummary) -> Intake:
         """What the sessions of one offer share."""
-        async with self._admitting:
-            found = self._intakes.get(offer.id)
-            if found is None:
-                inbox = self.config.received
-                if inbox is None:
-                    raise FileError("NotShared", "no files are taken here any more")
-                ours = await self._inbox.made(offer)
-                destination = Destination(inbox, offer.peer, force=offer.force, ours=ours)
-                entries = await self._inbox.entries(offer)
-                found = Intake(entries, destination, lambda: self._inbox.finish(offer.id))
-                made = await found.prepare()
-                if ours.symmetric_difference(made):
-                    await self._inbox.remember(offer, made)
-                self._intakes[offer.id] = found
-            return found
+        inbox = self.config.received
+        if inbox is None:
+            raise FileError("NotShared", "no files are taken here any more")
+        ours = await self._inbox.made(offer)
+        destination = Destination(
+            inbox,
+            offer.peer,
+            force=offer.force,
+            ours=ours,
+            checkpoints=self._checkpoints,
+            on_arrival=partial(self._inbox.note_arrived, offer),
+        )
+
+        intake = Intake(
+            await self._inbox.entries(offer),
+            destination,
+            await self._inbox.arrived(offer),
+            await self._inbox.sent_by(offer.peer),
+            accepts_by_name(offer.names, everything=offer.hidden),
+            self._pool.share(offer.peer),
+            partial(self._inbox.finish, offer.id),
+        )
+        made = await intake.prepare()
+        if ours.symmetric_difference(made):
+            await self._inbox.remember_made(offer, made)
+        return intake
+
+    async def _send_whole(self, session: Session, path: str) -> None:
+        """Send one file and nothing else: what a plain text asks for."""
+        source = await opened(Source, self._shared(), parts_of(path))
+        session.accept()
+        await send_whole(session, source)
 
     def _shared(self) -> Tree:
         """Raises FileError: nothing is shared."""
@@ -183,10 +227,17 @@ class FileTransfer(Protocol):
         return Tree(root)
 
 
-def _discard(destination: Destination, entries: list[Entry]) -> None:
-    for entry in entries:
-        if entry.kind == "file":
-            destination.discard(entry.path)
+class _Coming:
+    """The sessions on which one offer's files come."""
+
+    def __init__(self) -> None:
+        self.sessions = 0
+        self.preparing = asyncio.Lock()
+        self.intake: Intake | None = None
+
+
+def _source(tree: Tree, checkpoints: Checkpoints, path: str) -> Source:
+    return Source(tree, parts_of(path), checkpoints=checkpoints)
 
 
 def _reply(offer: OfferSummary) -> OfferReply:

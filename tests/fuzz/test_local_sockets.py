@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import resource
 import socket
@@ -23,7 +24,6 @@ from fastn_p2p_client import messages as m
 from fastn_p2p_client.limits import MAX_CLIENTS, MAX_GROUP
 from fastn_p2p_client.sync import Client
 from tests.harness import Daemon, eventually
-from tests.processes import open_files
 
 from .raw import Keys, Raw, hello, unharmed
 
@@ -294,7 +294,7 @@ def test_more_connections_than_there_may_be_files_open(shared: Daemon, name: str
                 stranger.setblocking(False)
                 stranger.connect_ex(str(path))
                 opened.append(stranger)
-            assert open_files(pid) < 1024
+            assert len(list(Path(f"/proc/{pid}/fd").iterdir())) < 1024
         finally:
             for stranger in opened:
                 stranger.close()
@@ -344,7 +344,7 @@ def test_connections_that_say_hello_and_stay_are_limited(shared: Daemon) -> None
 
 def test_clients_that_come_and_go_leave_nothing_behind(shared: Daemon) -> None:
     def descriptors() -> dict[str, int]:
-        return {name: open_files(process["pid"]) for name, process in shared.processes().items()}
+        return {name: len(os.listdir(f"/proc/{process['pid']}/fd")) for name, process in shared.processes().items()}  # noqa: PTH208
 
     before = descriptors()
     with unharmed(shared, grows_by=16 * 1024 * 1024):

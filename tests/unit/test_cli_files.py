@@ -92,7 +92,7 @@ def test_a_listing_is_a_line_for_each_entry(place: Place, capsys: pytest.Capture
     assert main(["files", "ls", "alice"]) == 0
     out, err = capsys.readouterr()
     assert re.fullmatch(r"directory\t-\t[0-9T:Z-]+\ta\nfile\t5\t2023-11-14T22:13:20Z\tb\n", out)
-    assert err == "1 more have names that cannot be transferred\n"
+    assert err == "a\\nb: it has a name that cannot be transferred\n"
     assert main(["files", "ls", "alice", "./b", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["size"] == 5
     assert main(["files", "ls", "alice", "gone"]) == 1

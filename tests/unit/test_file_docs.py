@@ -13,13 +13,14 @@ from fastn_p2p.files.command import exit_code
 from fastn_p2p.files.events import Event
 from fastn_p2p.files.failures import Kind
 from fastn_p2p.files.frames import BLOCK, MAX_MESSAGE
-from fastn_p2p.files.inbox import MAX_OFFERS, MAX_WAITING
+from fastn_p2p.files.inbox import EXPIRES, MAX_LIST, MAX_LISTS, MAX_OFFERS, MAX_WAITING
 from fastn_p2p.files.names import MAX_DEPTH, MAX_PART, MAX_PATH
 from fastn_p2p.files.patience import PATIENCE
 from fastn_p2p.files.progress import Ended
 from fastn_p2p.files.settings import Settings
+from fastn_p2p.files.tally import MAX_LEFT_OUT
 from fastn_p2p.files.writer import QUICK, RELIABLE
-from fastn_p2p.protocols.file_transfer import MAX_SESSIONS
+from fastn_p2p.protocols.file_transfer import MAX_SESSIONS, MAX_WALKS
 
 from .test_docs import code, read, table
 
@@ -85,5 +86,12 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
         f"more than {MAX_PATH:,} bytes or {MAX_DEPTH} parts",
         f"After {PATIENCE:g} seconds without a byte",
         f"at most {MAX_SESSIONS} sessions",
+        f"at most {MAX_WALKS} walks",
+        f"may take {MAX_LIST // 1024} KiB",
+        f"at most {MAX_LISTS // 1024} KiB",
+        f"the {MAX_WAITING} newest",
+        f"After {EXPIRES // 86400} days",
+        f"up to {MAX_LEFT_OUT:,} names",
+        f"the first {f.MAX_NAMED}",
     ):
         assert words in text, words

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from typing import Final
 
 import msgspec
@@ -142,7 +141,7 @@ class Door:
         welcome = Welcome(
             version=PROTOCOL_VERSION,
             daemon=daemon_version(),
-            data_route=os.fsencode(self._desk.home.mailbox("network")).decode(),
+            data_route=str(self._desk.home.mailbox("network")),
             max_payload=MAX_PAYLOAD,
             max_calls=MAX_CALLS_PER_CLIENT,
         )

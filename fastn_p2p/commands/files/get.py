@@ -13,7 +13,6 @@ from ...terminal import say
 
 if TYPE_CHECKING:
     from ...files.remote import Files
-    from ...files.tally import Tally
 
 
 def run(
@@ -23,6 +22,9 @@ def run(
     ],
     to: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where to put them; made when it is missing.")] = Path(),
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there and are others.")] = False,
+    hidden: Annotated[
+        bool, typer.Option("--hidden", help="Get also what is below the paths and begins with a dot.")
+    ] = False,
     instance: FilesOption = "default",
     identity: AsOption = None,
     json: EventsOption = False,
@@ -33,26 +35,26 @@ def run(
     What has arrived already is not sent again: after a broken connection this goes on by itself, and after anything
     else the same command does.
     """
-    from ...files.command import exit_code_of, refused, with_files
+    from ...files.command import exit_code_of, make_target, refused, with_files
+    from ...files.events import Lost
     from ...files.failures import FileError
     from ...files.getting import tops_of
     from ...files.progress import summed_up, watching
+    from ...files.tally import Tally
 
-    try:
-        to.mkdir(exist_ok=True)
-    except FileNotFoundError:
-        raise Misused(f"--to: there is no directory {str(to.parent)!r}") from None
-    except FileExistsError:
-        raise Misused(f"--to: {str(to)!r} is not a directory") from None
+    make_target(to, "--to")
     try:
         tops = tops_of(paths)
     except FileError as error:
         raise Misused(str(error)) from None
     begun = time.monotonic()
+    seen: Tally | None = None
 
     async def get(files: Files) -> Tally:
+        nonlocal seen
         with watching(json=json) as report:
-            return await files.get(tops, to, force=force, report=report, alone=True)
+            seen = Tally(report)
+            return await files.get(tops, to, force=force, hidden=hidden, report=seen, alone=True)
 
     try:
         tally = with_files(home, identity, peer, instance, get)
@@ -60,6 +62,9 @@ def run(
         say("interrupted; the same command goes on where it was")
         raise
     except FileError as error:
+        if seen is not None:
+            seen(Lost(error.path, error.kind, f"{error.message}; nothing after it was tried"))
+            summed_up(seen, time.monotonic() - begun, json=json)
         raise typer.Exit(refused(error)) from None
     summed_up(tally, time.monotonic() - begun, json=json)
     raise typer.Exit(exit_code_of(tally))

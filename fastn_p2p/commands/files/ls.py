@@ -38,18 +38,21 @@ def run(
         raise Misused(str(error)) from None
 
     async def show(files: Files) -> None:
-        unnamed = 0
+        unnamed, named = 0, 0
         try:
             async for page in files.list(where):
                 _show(page.entries, json=json)
                 unnamed += page.unnamed
+                for skipped in page.skipped:
+                    say(f"{skipped.path}: {skipped.reason}")
+                named += len(page.skipped)
         except FileError as error:
             if error.kind != "NotADirectory":
                 raise
             entry = await files.stat(where)
             _show([_named(entry, where)], json=json)
-        if unnamed:
-            say(f"{unnamed} more have names that cannot be transferred")
+        if unnamed > named:
+            say(f"{unnamed - named} more have names that cannot be transferred")
 
     try:
         with_files(home, identity, peer, instance, show)
@@ -78,6 +81,8 @@ def _when(entry: Entry) -> str:
     if entry.kind == "other":
         return "-"
     try:
-        return datetime.fromtimestamp(entry.mtime_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return datetime.fromtimestamp((entry.mtime_ns + entry.mtime_rest) // 1_000_000_000, UTC).strftime(
+            "%Y-%m-%dT%H:%M:%SZ"
+        )
     except (OverflowError, ValueError, OSError):
         return "?"

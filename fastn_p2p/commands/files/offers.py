@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -8,8 +9,15 @@ from ...files.options import EventsOption, FilesOption, OwnerOption
 from ...options import HomeOption
 from ...terminal import put_json, say, table
 
+if TYPE_CHECKING:
+    from ...files.messages import OfferedEntry, OfferSummary
+    from ...files.remote import Files
+
 
 def run(
+    offer: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Show everything that is in this offer.", show_default=False)
+    ] = None,
     instance: FilesOption = "default",
     identity: OwnerOption = None,
     json: EventsOption = False,
@@ -17,32 +25,91 @@ def run(
 ) -> None:
     """List what peers have offered.
 
-    ID, from whom, state, number of files, size in bytes, time (UTC) and first names; with tabs between them when piped.
+    ID, from whom, state, number of files, size in bytes, time (UTC) and names: all that are hidden, executable or odd,
+    and the first others. With an ID: kind, size, time, mode, risks and path of each of its files. With tabs between
+    them when piped; --json shows everything in either case.
     """
     from ...files.command import refused, with_own_files
     from ...files.failures import FileError
 
+    async def show(files: Files) -> None:
+        offers = [each for each in await files.offers() if offer in (None, each.id)]
+        if offer is not None and not offers:
+            raise FileError("OfferUnknown", f"there is no offer {offer} here: `fastn-p2p files offers` lists all")
+        if json:
+            for each in offers:
+                put_json(await _whole(files, each))
+        elif offer is not None:
+            _show_contents(offers[0], [entry async for entry in files.contents(offer)])
+        else:
+            await _show_all(files, offers)
+
     try:
-        offers = with_own_files(home, identity, instance, lambda files: files.offers())
+        with_own_files(home, identity, instance, show)
     except FileError as error:
         raise typer.Exit(refused(error)) from None
-    if json:
-        put_json(*offers)
-        return
-    table(
-        ("ID", "FROM", "STATE", "FILES", "SIZE", "SINCE", "NAMES"),
-        [
+
+
+async def _whole(files: Files, offer: OfferSummary) -> dict[str, object]:
+    """The offer as JSON has it: with everything that is in it."""
+    from msgspec import to_builtins
+
+    whole: dict[str, object] = to_builtins(offer)
+    whole["entries"] = [to_builtins(entry) async for entry in files.contents(offer.id)]
+    return whole
+
+
+async def _show_all(files: Files, offers: list[OfferSummary]) -> None:
+    rows = []
+    for each in offers:
+        names = each.examples
+        if each.flagged:
+            names = [entry.path async for entry in files.contents(each.id) if entry.risks]
+            names += [name for name in each.examples if name not in names]
+        rows.append(
             (
                 each.id,
                 each.name or each.peer,
                 each.state,
                 str(each.files),
                 str(each.bytes),
-                datetime.fromtimestamp(each.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                ", ".join(each.examples),
+                _time(each.created),
+                ", ".join(names),
             )
-            for each in offers
-        ],
-    )
+        )
+    table(("ID", "FROM", "STATE", "FILES", "SIZE", "SINCE", "NAMES"), rows, paged=True)
     if not offers:
         say("nobody has offered anything")
+    for each in offers:
+        if each.failed and each.state == "accepted":
+            say(f"offer {each.id}: {each.failed} of its files were not taken when it was sent")
+        if each.flagged and each.state in ("waiting", "accepted") and not each.hidden:
+            words = "names are hidden, executable or odd, and are taken only by name"
+            say(f"offer {each.id}: {each.flagged} {words}")
+    if any(each.state == "waiting" for each in offers):
+        say("everything that is in one: `fastn-p2p files offers ID`")
+
+
+def _show_contents(offer: OfferSummary, entries: list[OfferedEntry]) -> None:
+    rows = [
+        (
+            entry.kind,
+            str(entry.size) if entry.kind == "file" else "-",
+            _time(entry.mtime_ns // 1_000_000_000),
+            f"{entry.mode:04o}",
+            ",".join([*entry.risks, *(["accepted"] if entry.accepted else [])]) or "-",
+            entry.path,
+        )
+        for entry in entries
+    ]
+    say(f"offer {offer.id} of {offer.name or offer.peer} is {offer.state}: {offer.files} files, {offer.bytes} bytes")
+    table(("KIND", "SIZE", "CHANGED", "MODE", "RISKS", "PATH"), rows, paged=True)
+    if any(entry.risks and not entry.accepted for entry in entries):
+        say(f"files with risks are taken only by name: `fastn-p2p files accept {offer.id} PATH... --hidden`")
+
+
+def _time(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return "?"

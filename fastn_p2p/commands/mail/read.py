@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...exits import Exit, Misused
+from ...exits import Exit
 from ...mail.options import LinesOption, MailboxOption, OwnerOption
 from ...options import HomeOption
 from ...terminal import put, put_json, say
@@ -22,6 +22,9 @@ def run(
             metavar="DIRECTORY", help="Where to put attachments; made when it is missing.", show_default=False
         ),
     ] = None,
+    hidden: Annotated[
+        bool, typer.Option("--hidden", help="Save also attachments whose names are hidden, executable or odd.")
+    ] = False,
     instance: MailboxOption = "default",
     identity: OwnerOption = None,
     json: LinesOption = False,
@@ -33,15 +36,11 @@ def run(
     """
     from fastn_p2p_client.errors import ApplicationError
 
+    from ...files.command import make_target
     from ...mail.command import refused, time_text, whole_mail, with_mail
 
     if save is not None:
-        try:
-            save.mkdir(exist_ok=True)
-        except FileNotFoundError:
-            raise Misused(f"--save: there is no directory {str(save.parent)!r}") from None
-        except FileExistsError:
-            raise Misused(f"--save: {str(save)!r} is not a directory") from None
+        make_target(save, "--save")
     try:
         mail = with_mail(home, identity, instance, lambda each: each.read(number))
     except ApplicationError as error:
@@ -59,24 +58,28 @@ def run(
         say("")
         put(letter.body, end="" if letter.body.endswith("\n") else "\n")
     if save is not None:
-        _save(mail.letter.attachments, save)
+        _save(mail.letter.attachments, save, hidden=hidden)
     elif letter.attachments and not json:
         say("--save DIRECTORY saves the attachments")
 
 
-def _save(attachments: tuple[Attachment, ...], directory: Path) -> None:
+def _save(attachments: tuple[Attachment, ...], directory: Path, *, hidden: bool) -> None:
+    from ...files.command import exit_code
     from ...files.failures import FileError
     from ...mail.saving import save
 
     try:
-        for path in save(attachments, directory):
+        for path in save(attachments, directory, hidden=hidden):
             say(f"saved: {path}")
     except FileExistsError as error:
         say(f"fastn-p2p: {error.filename} is there already, and nothing was saved: choose another directory")
         raise typer.Exit(Exit.EXISTS) from None
     except FileError as error:
-        say(f"fastn-p2p: {error.message}")
-        raise typer.Exit(Exit.HANDLER) from None
+        if error.kind == "NotAccepted":
+            say(f"fastn-p2p: {error.message}, and nothing was saved: --hidden saves it all the same")
+        else:
+            say(f"fastn-p2p: {error.message}")
+        raise typer.Exit(exit_code(error.kind)) from None
     except OSError as error:
         say(f"fastn-p2p: nothing was saved in {directory}: {error.strerror}")
         raise typer.Exit(Exit.STORAGE) from None

@@ -9,9 +9,11 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
 
     Name, ID52, endpoints known, and when it was added; with tabs between them when piped.
     """
-    from ...asking import list_all_peers
+    from fastn_p2p_client.messages import ListPeers, PeerList
 
-    peers = list_all_peers(home)
+    from ...asking import ask
+
+    peers = ask(home, ListPeers(), PeerList).peers
     if json:
         put_json(peers)
         return

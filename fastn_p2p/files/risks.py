@@ -1,0 +1,74 @@
+"""Risks of a file under the name that a peer has chosen for it: hidden, executable, or odd.
+
+``names`` refuses names that no file may have. A name that passes there can still do harm where it lands: a dot file
+configures a shell, ``.git/hooks`` and a ``.desktop`` file are executed. Such files are flagged, and are taken only when
+their receiver accepts them by name. Every place that writes a file under a peer's name asks ``risks_of``: the inbox of
+``FileTransfer``, ``files get``, and ``mail read --save``.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection
+from typing import Final, Literal, TypeAlias
+
+__all__ = ["Risk", "is_named", "risks_of"]
+
+Risk: TypeAlias = Literal["hidden", "executable", "odd"]
+"""``hidden``: a part of its path begins with a dot. ``executable``: its mode or its ending says that it is a program.
+``odd``: another system takes its name for something else, or people cannot see all of it."""
+
+_PROGRAMS: Final = frozenset(
+    (
+        *("appimage", "application", "bash", "command", "desktop", "jar", "run", "service", "sh", "workflow"),
+        *("bat", "cmd", "com", "cpl", "exe", "gadget", "hta", "inf", "ins", "jse", "js", "lnk", "msc", "msi", "msp"),
+        *("mst", "pif", "ps1", "psm1", "reg", "scf", "scr", "sct", "shb", "sys", "url", "vb", "vbe", "vbs", "ws"),
+        *("wsc", "wsf", "wsh"),
+    )
+)
+"""Endings of files that a desktop runs or installs on a double click, whatever their mode is."""
+_DEVICES: Final = frozenset(
+    (
+        "con",
+        "prn",
+        "aux",
+        "nul",
+        "conin$",
+        "conout$",
+        *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789¹²³"),
+    )
+)
+"""Names of devices on Windows, in every directory and with every ending."""
+
+
+def risks_of(path: str, mode: int = 0, *, directory: bool = False) -> list[Risk]:
+    """Return the reasons to ask before a file or directory lands under this path; mostly none.
+
+    Args:
+        path: parts with ``/`` between them.
+        mode: permission bits. Those of a directory execute nothing.
+    """
+    parts = path.split("/")
+    found: list[Risk] = []
+    if any(part.startswith(".") for part in parts):
+        found.append("hidden")
+    _, dot, ending = parts[-1].rstrip(". ").rpartition(".")
+    if not directory and (mode & 0o111 or (dot and ending.casefold() in _PROGRAMS)):
+        found.append("executable")
+    if any(map(_is_odd, parts)):
+        found.append("odd")
+    return found
+
+
+def is_named(path: str, names: Collection[str]) -> bool:
+    """Return whether the path, or a directory above it, is among the names."""
+    if not names:
+        return False
+    parts = path.split("/")
+    return any("/".join(parts[: end + 1]) in names for end in range(len(parts)))
+
+
+def _is_odd(part: str) -> bool:
+    if part[-1:] in (".", " ") or part[:1] == " " or part.partition(".")[0].rstrip(" ").casefold() in _DEVICES:
+        return True
+    return not part.isascii() and any(unicodedata.category(each) in ("Cf", "Co") for each in part)
