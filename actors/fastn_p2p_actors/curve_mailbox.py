@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import zmq
 
-from fastn_p2p_client.limits import MAX_CLIENTS
+from fastn_p2p_client.limits import MAX_CLIENTS, MAX_CLIENTS_PER_PROGRAM
 from fastn_p2p_client.outbox import RETRY_PAUSE, Outbox
 from fastn_p2p_client.sockets import (
     AGAIN,
@@ -32,8 +33,9 @@ from fastn_p2p_client.sockets import (
 )
 from fastn_p2p_client.zmtp import FRAMES, MAX_FRAMES, misfit
 
+from .connection_limits import ConnectionLimits, Process, process_of
 from .gatekeeper import Gatekeeper, Rule, parse_peer_address
-from .mailbox import refusal
+from .mailbox import CREDENTIALS, refusal
 
 __all__ = ["Caller", "CurveMailbox"]
 
@@ -71,7 +73,10 @@ class CurveMailbox:
         server_secret: the mailbox's own CURVE key (Z85).
         roles: CURVE public key (Z85) → role. Nobody else gets in.
         uid: the only user whose processes are listened to.
-        max_clients: connections at a time; whoever comes then waits until some have ended.
+        max_clients: connections at a time; whoever comes then waits until some have ended. Programs, none of which has
+            a key, have half of them.
+        per_program: connections of one process that is not the daemon's; further ones end at once.
+        is_own: whether a process belongs to the daemon, given its parent's pid.
     """
 
     def __init__(
@@ -82,7 +87,9 @@ class CurveMailbox:
         server_secret: str,
         roles: dict[str, str],
         uid: int | None = None,
-        max_clients: int = MAX_CLIENTS,
+        max_clients: int = MAX_CLIENTS // 8,
+        per_program: int = MAX_CLIENTS_PER_PROGRAM,
+        is_own: Callable[[int], bool] = lambda parent: False,
     ) -> None:
         self._path = path
         self._on_message = on_message
@@ -93,6 +100,9 @@ class CurveMailbox:
         self._callers: dict[bytes, Caller] = {}
         self._by_descriptor: dict[int, Caller] = {}
         self._descriptors: set[int] = set()
+        self._limits = ConnectionLimits(per_program, max_clients // 2, is_own)
+        self._processes: dict[int, Process] = {}
+        """Those behind the descriptors that have a place."""
         self._full = False
         self._outboxes: dict[Caller, Outbox] = {}
         """Of those to whom something has to be sent."""
@@ -258,12 +268,36 @@ class CurveMailbox:
         for event in self._monitor.drain():
             if event.kind == zmq.EVENT_ACCEPTED:
                 self._descriptors.add(event.value)
+                self._count(event.value)
             elif event.value in self._descriptors:
                 self._descriptors.discard(event.value)
+                self._release(event.value)
                 caller = self._by_descriptor.pop(event.value, None)
                 if caller is not None:
                     self._lost(caller)
         self._limit()
+
+    def _count(self, descriptor: int) -> None:
+        """A connection was accepted: it takes a place of its process, or ends. libzmq, which has accepted it, learns it
+        as if the other side had ended it."""
+        try:
+            with socket.socket(fileno=os.dup(descriptor)) as connection:
+                credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+                process = process_of(CREDENTIALS.unpack(credentials)[0])
+                overload = self._limits.reserve(process)
+                if overload is not None:
+                    log.warning("%s: a connection is ended: %s", self._path.stem, overload)
+                    connection.shutdown(socket.SHUT_RDWR)
+                    return
+        except OSError:
+            return  # it has ended already
+        self._release(descriptor)
+        self._processes[descriptor] = process
+
+    def _release(self, descriptor: int) -> None:
+        process = self._processes.pop(descriptor, None)
+        if process is not None:
+            self._limits.release(process)
 
     def _lost(self, caller: Caller) -> None:
         self._drain()  # what it said before it ended still counts

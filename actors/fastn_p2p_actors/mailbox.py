@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from fastn_p2p_client.connection import Connection
-from fastn_p2p_client.errors import BadMessage, P2PError, PayloadTooLarge
-from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_CLIENTS, MAX_HEADER, MAX_PAYLOAD
+from fastn_p2p_client.errors import BadMessage, Overloaded, P2PError, PayloadTooLarge
+from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_HEADER, MAX_PAYLOAD
 from fastn_p2p_client.messages import Failure, Long, encode
 from fastn_p2p_client.zmtp import FRAMES, Payload
 
-__all__ = ["Mailbox", "Sender", "refusal"]
+from .connection_limits import ConnectionLimits, Process, process_of
+
+__all__ = ["CREDENTIALS", "Mailbox", "Sender", "refusal"]
 
 _LONG: Final = encode(Long())
-_CREDENTIALS: Final = struct.Struct("iII")
+CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
 _ACCEPTED_AT_ONCE: Final = 64
 """Connections let in before other work of the loop gets a turn."""
@@ -79,7 +81,7 @@ class Mailbox:
         on_message: gets (sender, id, header, payload); must not raise and must not block.
         on_gone: gets each sender whose connection has ended, after its last message.
         uid: the only user whose processes are listened to.
-        max_clients: connections at a time; whoever comes then waits until some have ended.
+        limits: of the connections that stand; what is sent over further ones is answered with ``Overloaded``.
     """
 
     def __init__(
@@ -89,16 +91,17 @@ class Mailbox:
         *,
         on_gone: Callable[[Sender], None] | None = None,
         uid: int | None = None,
-        max_clients: int = MAX_CLIENTS,
+        limits: ConnectionLimits | None = None,
     ) -> None:
         self._path = path
         self._on_message = on_message
         self._on_gone = on_gone
         self._uid = os.getuid() if uid is None else uid
-        self._max_clients = max_clients
-        self._senders: set[Sender] = set()
+        self._limits = limits or ConnectionLimits()
+        self._senders: dict[Sender, Process] = {}
+        self._refused: dict[Sender, Process] = {}
+        """Connections above the limits, the oldest first."""
         self._listening = False
-        self._full = False
         self._no_room = False
         self._closed = False
         self.dropped = 0
@@ -106,7 +109,7 @@ class Mailbox:
 
     @property
     def clients(self) -> int:
-        """Connections that stand."""
+        """Connections that have a place."""
         return len(self._senders)
 
     def open(self) -> None:
@@ -131,10 +134,11 @@ class Mailbox:
         self._stop_listening()
         self._listener.close()
         self._path.unlink(missing_ok=True)
-        for sender in self._senders:
+        for sender in (*self._senders, *self._refused):
             sender.gone = True
             sender.connection.close()
         self._senders.clear()
+        self._refused.clear()
 
     def send(
         self, sender: Sender, correlation: bytes, header: bytes, payload: Payload = b"", *, credited: bool = False
@@ -165,12 +169,6 @@ class Mailbox:
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
-            if len(self._senders) >= self._max_clients:
-                self._stop_listening()
-                if not self._full:
-                    self._full = True
-                    log.warning("%d connections on %s: no more until some end", self.clients, self._path.name)
-                return
             try:
                 accepted, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -186,34 +184,63 @@ class Mailbox:
             self._let_in(accepted)
 
     def _let_in(self, accepted: socket.socket) -> None:
-        pid, uid, _ = _CREDENTIALS.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        pid, uid, _ = CREDENTIALS.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
         if uid != self._uid:
             self.dropped += 1
             log.warning("%s: process %d of user %d turned away", self._path.stem, pid, uid)
             accepted.close()
             return
         accepted.setblocking(False)
-        sender = Sender(uid, pid)
+        sender, process = Sender(uid, pid), process_of(pid)
+        overload = self._limits.reserve(process)
+        if overload is None:
+            self._senders[sender] = process
+            on_message, on_end = partial(self._on_message, sender), partial(self._lost, sender)
+        else:
+            log.warning("%s: a connection is refused: %s", self._path.stem, overload)
+            self._refused[sender] = process
+            on_message, on_end = partial(self._tell, sender, overload), partial(self._lost_refused, sender)
         sender.connection = Connection(
             accepted,
             "ROUTER",
             f"{self._path.stem}: process {pid}",
             on_ready=_nothing,
-            on_message=partial(self._on_message, sender),
-            on_end=partial(self._lost, sender),
+            on_message=on_message,
+            on_end=on_end,
             on_misfit=partial(self._refuse, sender),
         )
-        self._senders.add(sender)
         sender.connection.start()
+        if len(self._refused) > self._limits.refused:
+            self._end_refused(next(iter(self._refused)))
 
     def _lost(self, sender: Sender) -> None:
         sender.gone = True
-        self._senders.discard(sender)
-        if self._full and not self._closed:
-            self._full = False
-            self._listen()
+        process = self._senders.pop(sender, None)
+        if process is not None:
+            self._limits.release(process)
+            self._make_one_come_again()
         if self._on_gone is not None:
             self._on_gone(sender)
+
+    # ── above the limits ─────────────────────────────────────────────────────────────────────────
+
+    def _tell(self, sender: Sender, overload: Overloaded, correlation: bytes, header: bytes, payload: bytes) -> None:
+        self.send(sender, correlation, encode(Failure.of(overload)))
+
+    def _lost_refused(self, sender: Sender) -> None:
+        sender.gone = True
+        self._refused.pop(sender, None)
+
+    def _end_refused(self, sender: Sender) -> None:
+        self._lost_refused(sender)
+        sender.connection.close()
+
+    def _make_one_come_again(self) -> None:
+        """A place is free: end a refused connection that could have it. Its program connects again by itself."""
+        for sender, process in self._refused.items():
+            if not self._closed and self._limits.has_place(process):
+                self._end_refused(sender)
+                return
 
     def _refuse(self, sender: Sender, frames: list[bytes], reason: str) -> None:
         self.dropped += 1

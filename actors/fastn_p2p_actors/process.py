@@ -17,6 +17,7 @@ __all__ = [
     "data_size",
     "die_with_parent",
     "forbid_core_files",
+    "is_sibling",
     "keep_heap",
     "limit_data",
     "mark_fork_server",
@@ -42,6 +43,11 @@ def mark_fork_server() -> None:
     """Says that this process is the fork server: whoever is forked from it checks that it still lives."""
     global _fork_server
     _fork_server = os.getpid()
+
+
+def is_sibling(parent: int) -> bool:
+    """Whether a process with this parent is one of the daemon's: they all come from the fork server."""
+    return bool(_fork_server) and parent == _fork_server
 
 
 def die_with_parent() -> None:

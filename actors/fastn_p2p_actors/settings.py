@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM
+
 __all__ = [
     "ActorSpec",
     "GatewaySettings",
@@ -54,6 +56,8 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     the first one, and where somebody else has killed it."""
     hung: bool = False
     """Whether that was a silence."""
+    connections: int = MAX_CLIENTS_PER_PROGRAM
+    """Connections that one program may have to the actor's mailbox."""
 
 
 class VaultAccess(msgspec.Struct, frozen=True, kw_only=True):

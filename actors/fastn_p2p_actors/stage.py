@@ -27,6 +27,7 @@ from fastn_p2p_client.plain_text import plain_lines
 
 from . import leash as wire
 from . import process
+from .connection_limits import ConnectionLimits
 from .logs import log_to
 from .settings import ActorSpec
 
@@ -86,6 +87,10 @@ class Stage:
     def settings_as(self, kind: type[Settings]) -> Settings:
         """The actor's own settings, checked against the struct that describes them."""
         return msgspec.convert(self.spec.settings, kind)
+
+    def connection_limits(self) -> ConnectionLimits:
+        """Those of the actor's mailbox; the daemon's own processes are not among the programs."""
+        return ConnectionLimits(self.spec.connections, is_own=process.is_sibling)
 
     def ready(self) -> None:
         """Tells the supervisor that the actor serves, and from then on that its event loop turns."""

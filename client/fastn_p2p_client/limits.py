@@ -64,10 +64,14 @@ MAX_RESET_CODE: Final = RESET_CLOSED - 1
 """The largest code of a protocol's own."""
 
 # Local sockets
-MAX_CLIENTS: Final = 512
-"""Connections to one mailbox; above it no more get in until some are gone."""
-BACKLOG: Final = 128
-"""Connections to one mailbox that wait to be accepted; these and ``MAX_CLIENTS`` fit 1,024 open files."""
+MAX_CLIENTS: Final = 4096
+"""Connections of all programs to one mailbox, or half of the files that its process may open if that is less; one more
+gets ``Overloaded``."""
+MAX_CLIENTS_PER_PROGRAM: Final = 128
+"""Connections of one process to one mailbox, unless the daemon was started with another number; one more gets
+``Overloaded``."""
+BACKLOG: Final = 1024
+"""Connections to one mailbox that wait to be accepted."""
 HANDSHAKE_IVL_MS: Final = 500
 SEND_QUEUE: Final = 20_000
 """Messages queued towards one peer of a local socket; one more gets ``Overloaded``."""

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import zmq
 from zmq.backend import Socket as _Compiled  # pyright: ignore[reportAttributeAccessIssue]
 
-from .limits import BACKLOG, HANDSHAKE_IVL_MS, MAX_MESSAGE
+from .limits import HANDSHAKE_IVL_MS, MAX_MESSAGE
 
 __all__ = [
     "AGAIN",
@@ -48,6 +48,9 @@ _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 
 _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
+
+_BACKLOG: Final = 128
+"""Connections that libzmq may accept before anybody can count them: it ends the process when it has no descriptor."""
 
 
 class Curve(Protocol):
@@ -107,7 +110,7 @@ def router(domain: bytes, server_secret: str) -> zmq.Socket[bytes]:
     socket = context().socket(zmq.ROUTER)
     _common(socket)
     socket.set(zmq.ROUTER_MANDATORY, 1)
-    socket.set(zmq.BACKLOG, BACKLOG)
+    socket.set(zmq.BACKLOG, _BACKLOG)
     socket.set(zmq.ZAP_DOMAIN, domain)
     socket.set(zmq.CURVE_SERVER, 1)
     socket.set(zmq.CURVE_SECRETKEY, server_secret.encode())

@@ -34,6 +34,16 @@ def run(
             help="How much memory the protocols of one identity may have; 0: no limit.  [env: FASTN_MEMORY]",
         ),
     ] = 2048,
+    connections: Annotated[
+        int,
+        typer.Option(
+            metavar="NUMBER",
+            min=1,
+            envvar="FASTN_CONNECTIONS",
+            show_envvar=False,
+            help="How many connections one program may have to each process of the daemon.  [env: FASTN_CONNECTIONS]",
+        ),
+    ] = 128,
 ) -> None:
     """Run the daemon, until Ctrl-C or SIGTERM."""
     from fastn_p2p_client.home import Home
@@ -41,5 +51,6 @@ def run(
     from fastn_p2p_supervisor.daemon import EXIT_FAILED
     from fastn_p2p_supervisor.daemon import run as run_daemon
 
-    code = run_daemon(Home.find(home), network.value, Plan(identity_memory=memory * 1024 * 1024))
+    plan = Plan(identity_memory=memory * 1024 * 1024, program_connections=connections)
+    code = run_daemon(Home.find(home), network.value, plan)
     raise typer.Exit(Exit.DAEMON if code == EXIT_FAILED else code)

@@ -25,6 +25,7 @@ from fastn_p2p_actors.settings import (
 )
 from fastn_p2p_client.errors import InvalidName
 from fastn_p2p_client.home import Home
+from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM
 from fastn_p2p_client.messages import UNDECODABLE
 from fastn_p2p_client.names import check_name
 
@@ -56,6 +57,8 @@ class Plan:
     identity_heartbeat: float = 5.0
     identity_memory: int = 2048 * 1024 * 1024
     """Bytes of data that an identity's process may have; 0 for no limit."""
+    program_connections: int = MAX_CLIENTS_PER_PROGRAM
+    """Connections that one program may have to each process of the daemon."""
     patience: Patience = Patience()  # noqa: RUF009  (immutable)
 
 
@@ -93,6 +96,7 @@ class Blueprint:
                 home=self._home,
                 heartbeat=plan.core_heartbeat,
                 settings=_plain(settings[name]),
+                connections=plan.program_connections,
             )
             for name, module in plan.core_modules.items()
         ]
@@ -104,6 +108,7 @@ class Blueprint:
             module=self._plan.identity_module,
             home=self._home,
             heartbeat=self._plan.identity_heartbeat,
+            connections=self._plan.program_connections,
             settings=_plain(
                 IdentitySettings(
                     identity=name, grant=grant_for(self._grant_key, name), memory=self._plan.identity_memory

@@ -7,6 +7,8 @@ import random
 import resource
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -21,12 +23,12 @@ from fastn_p2p_actors.identity import messages as identity
 from fastn_p2p_actors.network import messages as network
 from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_client import messages as m
-from fastn_p2p_client.limits import MAX_CLIENTS, MAX_GROUP
-from fastn_p2p_client.sync import Client
+from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM, MAX_GROUP
 from tests.harness import Daemon, eventually
 
 from .raw import Keys, Raw, hello, unharmed
 
+ROOT: Final = Path(__file__).parents[2]
 SOCKETS: Final = ("control", "network", "vault", "identity-alice")
 NULL_GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
 CURVE_GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + b"\0" + bytes(31)
@@ -302,44 +304,59 @@ def test_more_connections_than_there_may_be_files_open(shared: Daemon, name: str
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
 
-def clients(program: Client) -> int:
-    """How many programs the gateway has let in."""
-    reply = program.control(m.GetStatus())
-    assert isinstance(reply, m.StatusReply)
-    return reply.status.clients
+GREEDY: Final = """
+import sys
+from pathlib import Path
+import msgspec
+from fastn_p2p_client import messages as m
+from tests.fuzz.raw import Raw, hello
+path, count = Path(sys.argv[1]), int(sys.argv[2])
+held = [Raw(path) for _ in range(count)]
+codes = []
+for raw in held:
+    raw.send(b"1", m.encode(m.Hello(1, "greedy")), b"")
+for raw in held:
+    answer = raw.receive(20)
+    header = msgspec.msgpack.decode(answer[1]) if answer else ["nothing"]
+    codes.append("/".join(map(str, header[1:])) if header[0] == m.Failure.__struct_config__.tag else "served")
+print(msgspec.json.encode(codes).decode(), flush=True)
+sys.stdin.read()
+"""
+"""Opens connections, keeps them, and prints what each was answered."""
 
 
-def test_connections_that_say_hello_and_stay_are_limited(shared: Daemon) -> None:
-    """More programs than there is room for: those that are in stay in and are served, others once some have left."""
-    greeting = [b"1", m.encode(m.Hello(1, "many")), b""]
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    context.set(zmq.MAX_SOCKETS, 2000)
-    programs: list[zmq.Socket[bytes]] = []
-    with unharmed(shared), shared.client() as early:
-        early.start()
-
-        def come_in() -> zmq.Socket[bytes]:
-            program = context.socket(zmq.DEALER)
-            program.connect(f"ipc://{shared.home.control_socket}")
-            program.send_multipart(greeting)
-            programs.append(program)
-            return program
-
-        try:
-            for _ in range(MAX_CLIENTS):
-                come_in()
-            eventually(lambda: sum(bool(each.poll(0)) for each in programs) > MAX_CLIENTS - 20, "most are let in")
-            eventually(lambda: clients(early) == MAX_CLIENTS, "there is no room left")
-            waiting = come_in()
-            assert not waiting.poll(200)
-            for program in programs[:100]:
-                program.close(0)
-            assert waiting.poll(10_000)
-        finally:
-            for program in programs:
-                program.close(0)
-            context.term()
+@pytest.mark.parametrize("name", ["control", "network", "identity-alice"])
+def test_one_program_with_very_many_connections_locks_nobody_out(shared: Daemon, name: str) -> None:
+    """And the error says which program it is, and how many it holds."""
+    command = [sys.executable, "-c", GREEDY, str(path_of(shared, name)), "640"]
+    with (
+        unharmed(shared, grows_by=32 * 1024 * 1024),
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as greedy,
+    ):
+        assert greedy.stdin is not None
+        assert greedy.stdout is not None
+        codes = msgspec.json.decode(greedy.stdout.readline(), type=list[str])
+        refused = [code for code in codes if code.startswith("overloaded")]
+        assert len(codes) - len(refused) == MAX_CLIENTS_PER_PROGRAM
+        assert f"process {greedy.pid} (" in refused[0]
+        assert f"which holds {MAX_CLIENTS_PER_PROGRAM}" in refused[0]
         serves(shared)
+        greedy.stdin.close()
+    serves(shared)
+
+
+def test_one_program_does_not_keep_the_vault_from_others(shared: Daemon) -> None:
+    """It has no key, and no connection of its stays; the gateway still gets to the vault after a restart."""
+    crowd = [connect(path_of(shared, "vault")) for _ in range(640)]
+    try:
+        gateway = shared.kill_actor("gateway")
+        shared.wait_actor("gateway", gateway)
+        serves(shared)
+    finally:
+        for each in crowd:
+            if each is not None:
+                each.close()
+    serves(shared)
 
 
 def test_clients_that_come_and_go_leave_nothing_behind(shared: Daemon) -> None:

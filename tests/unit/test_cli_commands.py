@@ -259,12 +259,18 @@ def test_control_c_ends_quietly(capsys: pytest.CaptureFixture[str], daemon: Daem
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "mode", "memory"),
+    ("arguments", "environment", "mode", "memory", "connections"),
     [
-        ([], {}, "internet", 2048),
-        (["--network", "local"], {}, "local", 2048),
-        ([], {"FASTN_NETWORK": "local", "FASTN_MEMORY": "300"}, "local", 300),
-        (["--network", "internet", "--memory", "0"], {"FASTN_NETWORK": "local", "FASTN_MEMORY": "300"}, "internet", 0),
+        ([], {}, "internet", 2048, 128),
+        (["--network", "local", "--connections", "7"], {"FASTN_CONNECTIONS": "8"}, "local", 2048, 7),
+        ([], {"FASTN_NETWORK": "local", "FASTN_MEMORY": "300", "FASTN_CONNECTIONS": "8"}, "local", 300, 8),
+        (
+            ["--network", "internet", "--memory", "0"],
+            {"FASTN_NETWORK": "local", "FASTN_MEMORY": "3"},
+            "internet",
+            0,
+            128,
+        ),
     ],
 )
 @pytest.mark.parametrize(("ended", "code"), [(0, 0), (supervisor.EXIT_FAILED, 3), (supervisor.EXIT_INTERRUPTED, 130)])
@@ -275,19 +281,20 @@ def test_daemon(
     environment: dict[str, str],
     mode: str,
     memory: int,
+    connections: int,
     ended: int,
     code: int,
 ) -> None:
-    started: list[tuple[Home, str, int]] = []
+    started: list[tuple[Home, str, int, int]] = []
 
     def run(home: Home, network_mode: str, plan: Plan) -> int:
-        started.append((home, network_mode, plan.identity_memory // 1024 // 1024))
+        started.append((home, network_mode, plan.identity_memory // 1024 // 1024, plan.program_connections))
         return ended
 
     monkeypatch.setattr(supervisor, "run", run)
-    for name in ("FASTN_NETWORK", "FASTN_MEMORY"):
+    for name in ("FASTN_NETWORK", "FASTN_MEMORY", "FASTN_CONNECTIONS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert main(["daemon", "--home", str(tmp_path), *arguments]) == code
-    assert started == [(Home(tmp_path), mode, memory)]
+    assert started == [(Home(tmp_path), mode, memory, connections)]

@@ -16,6 +16,7 @@ from fastn_p2p_actors.curve_mailbox import Caller, CurveMailbox
 from fastn_p2p_client.errors import DaemonBusy
 from fastn_p2p_client.link import Link
 from fastn_p2p_client.messages import Done, GetStatus, encode
+from tests.harness import eventually
 
 
 class Keys(msgspec.Struct):
@@ -36,10 +37,18 @@ GOOD = Keys(SERVER[0], *FRIEND)
 class Desk:
     """Answers everything, and notes who has asked."""
 
-    def __init__(self, path: Path, *, max_clients: int = 100, uid: int | None = None) -> None:
+    def __init__(self, path: Path, *, max_clients: int = 100, per_program: int = 50, uid: int | None = None) -> None:
         self.callers: list[Caller] = []
+        self.own = False
         self.box = CurveMailbox(
-            path, self._answer, server_secret=SERVER[1], roles={FRIEND[0]: "network"}, uid=uid, max_clients=max_clients
+            path,
+            self._answer,
+            server_secret=SERVER[1],
+            roles={FRIEND[0]: "network"},
+            uid=uid,
+            max_clients=max_clients,
+            per_program=per_program,
+            is_own=lambda _: self.own,
         )
         self.box.open()
 
@@ -80,6 +89,36 @@ def test_another_user_stays_out_whatever_its_key(tmp_path: Path) -> None:
         assert not desk.callers
         good.close()
         desk.box.close()
+
+    uvloop.run(scenario())
+
+
+def test_a_program_without_a_place_is_disconnected_and_takes_none_of_the_daemon_s(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        desk = Desk(tmp_path / "v.sock", max_clients=20, per_program=3)
+        crowd = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+        for stranger in crowd:
+            stranger.connect(str(tmp_path / "v.sock"))
+            stranger.setblocking(False)
+        await asyncio.to_thread(eventually, lambda: sum(map(has_ended, crowd)) >= 5, "five are disconnected", 5)
+        desk.own = True
+        link = Link(tmp_path / "v.sock", "vault", curve=GOOD)
+        link.open()
+        assert (await link.ask(GetStatus(), timeout=10)).header == encode(Done())
+        for stranger in crowd:
+            stranger.close()
+        link.close()
+        desk.box.close()
+
+    def has_ended(stranger: socket.socket) -> bool:
+        try:
+            while stranger.recv(1000):
+                pass
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            pass
+        return True
 
     uvloop.run(scenario())
 

@@ -10,22 +10,33 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 import uvloop
 import zmq
 
+from fastn_p2p_actors.connection_limits import ConnectionLimits
 from fastn_p2p_actors.mailbox import Mailbox, Sender
-from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded, PayloadTooLarge
+from fastn_p2p_client.errors import (
+    ConnectionLost,
+    DaemonBusy,
+    DeadlineExceeded,
+    Overloaded,
+    P2PError,
+    PayloadTooLarge,
+)
 from fastn_p2p_client.limits import MAX_GROUP, MAX_PAYLOAD, SEND_QUEUE_BYTES
 from fastn_p2p_client.link import Link
-from fastn_p2p_client.messages import Cancel, Done, GetStatus, encode
+from fastn_p2p_client.messages import Cancel, Done, Failure, GetStatus, encode
 from fastn_p2p_client.zmtp import GREETING, ready
 from fastn_p2p_client.zmtp import encode as encode_frames
+from tests.harness import eventually
 
 ECHO_SERVER = """
 import asyncio, sys
 from pathlib import Path
+from fastn_p2p_actors.connection_limits import ConnectionLimits
 from fastn_p2p_actors.mailbox import Mailbox
 async def main():
     box = Mailbox(Path(sys.argv[1]), lambda sender, id, header, payload: box.send(sender, id, header, payload))
@@ -39,7 +50,9 @@ POOR_SERVER = """
 import logging, resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 logging.basicConfig(level=logging.WARNING)
-""" + ECHO_SERVER.replace("asyncio.run(", "__import__('uvloop').run(")
+""" + ECHO_SERVER.replace("asyncio.run(", "__import__('uvloop').run(").replace(
+    "payload))", "payload), limits=ConnectionLimits(999, 999))"
+)
 
 
 class Recorder:
@@ -294,27 +307,80 @@ def test_garbage_costs_nobody_else_anything(tmp_path: Path) -> None:
     uvloop.run(scenario())
 
 
-def test_who_comes_when_it_is_full_waits_until_somebody_leaves(tmp_path: Path) -> None:
+def test_who_has_no_place_is_told_why_and_comes_in_when_one_is_free(tmp_path: Path) -> None:
     async def scenario() -> None:
-        seen = Recorder()
-        box = Mailbox(tmp_path / "a.sock", seen.on_message, max_clients=3)
+        def answer(sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
+            box.send(sender, correlation, encode(Done()))
+
+        box = Mailbox(tmp_path / "a.sock", answer, limits=ConnectionLimits(per_program=3))
         box.open()
-        links = [Link(tmp_path / "a.sock", "a") for _ in range(4)]
+        links = [Link(tmp_path / "a.sock", "a") for _ in range(5)]
         for link in links[:3]:
             link.open()
-            await answered(box, seen, link)
-        links[3].open()
-        with pytest.raises(DaemonBusy):
-            await links[3].ask(GetStatus(), timeout=0.1)
+            assert await asked(link) is None
+        for link in links[3:]:
+            link.open()
+            for _ in range(2):
+                overload = await asked(link)
+                assert isinstance(overload, Overloaded)
+                assert f"process {os.getpid()} (" in str(overload)
+                assert "which holds 3" in str(overload)
         assert box.clients == 3
         for link in links[:3]:
-            await answered(box, seen, link)
-        links[0].close()
-        await answered(box, seen, links[3])
+            assert await asked(link) is None
+        for link in links[:2]:
+            link.close()
+        async with asyncio.timeout(10):
+            for link in links[3:]:
+                while await asked(link) is not None:
+                    await link.up.wait()
         assert box.clients == 3
-        for link in links[1:]:
+        for link in links[2:]:
             link.close()
         box.close()
+
+    async def asked(link: Link) -> P2PError | None:
+        """Why it is not answered."""
+        try:
+            answer = await link.ask(GetStatus(), timeout=5)
+        except (ConnectionLost, DaemonBusy) as error:
+            return error
+        return None if answer.header == encode(Done()) else msgspec.msgpack.decode(answer.header, type=Failure).error()
+
+    uvloop.run(scenario())
+
+
+def test_connections_without_a_place_are_kept_open_up_to_a_number(tmp_path: Path) -> None:
+    """A program that is refused and disconnected would connect again at once, and so for ever."""
+
+    async def scenario() -> None:
+        limits = ConnectionLimits(per_program=1)
+        limits.refused = 5
+        box = Mailbox(tmp_path / "a.sock", lambda *_: None, limits=limits)
+        box.open()
+        crowd: list[socket.socket] = []
+        try:
+            for _ in range(20):
+                crowd.append(connect(tmp_path / "a.sock"))
+                crowd[-1].send(GREETING + ready("DEALER"))
+                await asyncio.sleep(0)
+            await asyncio.to_thread(eventually, lambda: sum(map(is_open, crowd)) == 6, "one and five are left", 5)
+            assert box.clients == 1
+        finally:
+            for each in crowd:
+                each.close()
+            box.close()
+
+    def is_open(each: socket.socket) -> bool:
+        each.setblocking(False)
+        try:
+            while each.recv(1000):
+                pass
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            pass
+        return False
 
     uvloop.run(scenario())
 

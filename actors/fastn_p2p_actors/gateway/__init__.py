@@ -43,7 +43,7 @@ _BATCH: Final = 256
 async def serve(stage: Stage) -> None:
     """Open the door and have every identity started that is wanted online; until told to stop."""
     desk = Desk(stage)
-    door = Door(desk)
+    door = Door(desk, stage.connection_limits())
     desk.store.sweep()
     door.open()
     stage.ready()

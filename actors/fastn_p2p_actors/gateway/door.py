@@ -12,6 +12,7 @@ from fastn_p2p_client.errors import BadMessage, DaemonBusy, InternalError, Overl
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
 from fastn_p2p_client.messages import UNDECODABLE, Cancel, Control, Failure, Hello, WatchBindings, Welcome, encode
 
+from ..connection_limits import ConnectionLimits
 from ..mailbox import Mailbox, Sender
 from .commands import COMMANDS, Command
 from .desk import Desk, WithPayload
@@ -64,9 +65,9 @@ class _Program:
 class Door:
     """The mailbox ``control.sock``. Made inside the running event loop."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, limits: ConnectionLimits | None = None) -> None:
         self._desk = desk
-        self._mailbox = Mailbox(desk.home.control_socket, self._on_message, on_gone=self._on_gone)
+        self._mailbox = Mailbox(desk.home.control_socket, self._on_message, on_gone=self._on_gone, limits=limits)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         desk.clients = lambda: self._mailbox.clients

@@ -65,7 +65,7 @@ class IdentityActor:
             on_down=self._dispatcher.cancel_all,  # its ids mean nothing to the next one
         )
         self._registration = Registration(self._network, settings.identity, settings.grant, self._active)
-        self._mailbox = Mailbox(stage.home.mailbox(stage.name), self._on_message)
+        self._mailbox = Mailbox(stage.home.mailbox(stage.name), self._on_message, limits=stage.connection_limits())
 
     async def run(self) -> None:
         """Serve until the stage says stop; then let requests in flight end."""

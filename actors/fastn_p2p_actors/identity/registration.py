@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError
+from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError
 from fastn_p2p_client.link import Link, decode_answer
 from fastn_p2p_client.messages import Announce, Conclude, DataReply, Done, Failure, Serve, Withdraw
 
@@ -84,7 +84,7 @@ class Registration:
             )
             if isinstance(announced, ConnectionLost):
                 return  # when the network is back, this starts again
-            if isinstance(announced, P2PError) and not announced.retryable:
+            if isinstance(announced, Overloaded) or (isinstance(announced, P2PError) and not announced.retryable):
                 self._settle(announced)
                 return
             if announced is None:

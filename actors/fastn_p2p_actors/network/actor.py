@@ -111,7 +111,12 @@ class Network:
         self.registry = Registry()
         self.book = AddressBook(stage.home.peers, wall, lambda identity: identity in self.introductions)
         self.introductions = IntroductionRegistry(self.book.known.__contains__)
-        self.mailbox = Mailbox(stage.home.mailbox("network"), self._on_message, on_gone=self._on_gone)
+        self.mailbox = Mailbox(
+            stage.home.mailbox("network"),
+            self._on_message,
+            on_gone=self._on_gone,
+            limits=stage.connection_limits(),
+        )
 
     async def start(self) -> None:
         settings, home = self._settings, self._stage.home

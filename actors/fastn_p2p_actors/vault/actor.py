@@ -9,7 +9,7 @@ import time
 import msgspec
 
 from fastn_p2p_actors.curve_mailbox import Caller, CurveMailbox
-from fastn_p2p_actors.process import forbid_core_files
+from fastn_p2p_actors.process import forbid_core_files, is_sibling
 from fastn_p2p_actors.settings import VaultSettings
 from fastn_p2p_actors.stage import Stage
 from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
@@ -75,6 +75,8 @@ async def serve(stage: Stage) -> None:
             on_message,
             server_secret=settings.server_secret,
             roles=settings.roles,
+            per_program=stage.spec.connections,
+            is_own=is_sibling,
         )
         box.open()
         try:
