@@ -30,6 +30,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = msgspec.field(name="supervisor")
     state: str = ""
     version: str = ""
+    python: str = ""
+    """The interpreter that the daemon runs with: what is installed for it, the daemon finds."""
     network_mode: str = msgspec.field(name="network", default="")
     started_ms: int = 0
     processes: list[AccountProcess] = []

@@ -8,9 +8,17 @@ from typing import TypeVar
 
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import InternalError
-from fastn_p2p_client.messages import Control
+from fastn_p2p_client.messages import (
+    Control,
+    IdentityInfo,
+    IdentityList,
+    ListIdentities,
+    ListPeers,
+    PeerInfo,
+    PeerList,
+)
 
-__all__ = ["ask"]
+__all__ = ["ask", "list_all_identities", "list_all_peers"]
 
 T = TypeVar("T")
 
@@ -30,3 +38,23 @@ def ask(home: Path | None, message: Control, expected: type[T], payload: bytes =
     if not isinstance(reply, expected):
         raise InternalError(reason=f"the daemon answered {type(message).__name__} with {type(reply).__name__}")
     return reply
+
+
+def list_all_identities(home: Path | None) -> list[IdentityInfo]:
+    """Return the identities of the daemon, however many there are: page by page. Raises P2PError as ``ask``."""
+    page = ask(home, ListIdentities(), IdentityList)
+    found = page.identities
+    while page.more and page.identities:
+        page = ask(home, ListIdentities(page.identities[-1].name), IdentityList)
+        found += page.identities
+    return found
+
+
+def list_all_peers(home: Path | None) -> list[PeerInfo]:
+    """Return the address book of the daemon, however long it is: page by page. Raises P2PError as ``ask``."""
+    page = ask(home, ListPeers(), PeerList)
+    found = page.peers
+    while page.more and page.peers:
+        page = ask(home, ListPeers(page.peers[-1].name), PeerList)
+        found += page.peers
+    return found

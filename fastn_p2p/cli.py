@@ -12,7 +12,7 @@ import typer
 from .exits import EXITS, TABLE, Exit, Misused
 from .groups import group
 from .options import HomeOption
-from .terminal import hold_streams, plain, put, say, say_lines
+from .terminal import end_streams, hold_streams, plain, put, say, say_lines
 
 __all__ = ["COMMANDS", "PROGRAM", "app", "main"]
 
@@ -64,6 +64,14 @@ app = group(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command (``sys.argv`` without ``arguments``) and returns its exit code; it never raises."""
     hold_streams()
+    code = _run(arguments)
+    unwritten = end_streams()
+    if unwritten is None or code != Exit.OK:
+        return code
+    return Exit.PIPE if isinstance(unwritten, BrokenPipeError) else _report(unwritten)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         ended = typer.main.get_command(app)(arguments, PROGRAM, standalone_mode=False)
     except SystemExit as end:

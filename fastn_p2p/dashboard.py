@@ -30,6 +30,8 @@ _COLOURS: Final = {
     "relayed": "yellow",
     "failed": "bold red",
 }
+MOST_ROWS: Final = 100
+"""Processes, identities, peers and connections that are shown, of each: more take a terminal too long."""
 _ID52: Final = 52
 _WAITING: Final = "waiting for a program"
 """The state of a binding that programs are to serve, and none does."""
@@ -48,25 +50,35 @@ def dashboard(status: Status, *, partial: bool = False) -> RenderableType:
     parts: list[RenderableType] = [_heading(status)]
     if status.warnings:
         parts += [_title("Warnings", "bold yellow"), _lines(status.warnings, "yellow")]
-    parts += [_title("Processes"), _processes(status.processes)]
+    parts += [_title("Processes"), _processes(status.processes[:MOST_ROWS])]
+    parts += _rest(status.processes, status.processes_total)
     if partial:
         return Group(*parts)
     parts.append(_title("Identities"))
     if not status.identities:
         parts.append(_hint("none yet; `fastn-p2p create-identity NAME` creates one"))
     known = bool(status.endpoint)
-    parts += [_identity(identity, known) for identity in status.identities]
+    parts += [_identity(identity, known) for identity in status.identities[:MOST_ROWS]]
+    parts += _rest(status.identities, status.identities_total, "fastn-p2p list-identities")
     if not known:
         unknown = _hint("not known while the network process does not answer")
         return Group(*parts, _title("Peers and connections"), unknown)
     parts.append(_title("Peers"))
     if status.peers:
-        parts.append(_peers(status.peers))
+        parts.append(_peers(status.peers[:MOST_ROWS]))
+        parts += _rest(status.peers, status.peers_total, "fastn-p2p peer list")
     else:
         parts.append(_hint("none yet; `fastn-p2p peer add TICKET --name NAME` adds one"))
     parts.append(_title("Connections"))
     parts.append(_connections(status) if status.connections else _hint("none at the moment"))
+    parts += _rest(status.connections, status.connections_total)
     return Group(*parts)
+
+
+def _rest(shown: Sequence[object], total: int, command: str = "fastn-p2p status --json") -> list[RenderableType]:
+    """How many there are beside those that are shown, and where to see them."""
+    rest = max(total, len(shown)) - min(len(shown), MOST_ROWS)
+    return [_hint(f"and {rest} more: `{command}`")] if rest > 0 else []
 
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────
@@ -182,7 +194,7 @@ def _connections(status: Status) -> RenderableType:
     table.add_column(overflow="fold", style="bold")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for each in status.connections:
+    for each in status.connections[:MOST_ROWS]:
         rtt = "" if each.rtt_ms is None else f", rtt {each.rtt_ms} ms"
         table.add_row(_who(each, names), _state(each.path), f"{plain(each.address)}{rtt}")
         table.add_row("", Text(f"up {duration(each.age_ms)}", "dim"), Text(_traffic(each), "dim"))
@@ -198,6 +210,9 @@ def _traffic(connection: ConnectionStatus) -> str:
 
 def _who(connection: ConnectionStatus, names: dict[str, str]) -> str:
     who = ", ".join(short(names.get(each, each)) for each in connection.identities)
+    more = connection.identities_total - len(connection.identities)
+    if more > 0:
+        who += f", and {more} more"
     return f"{'→' if connection.outgoing else '←'} {plain(who) if who else short(connection.endpoint)}"
 
 

@@ -107,6 +107,7 @@ EXITS: Final[dict[str, Exit]] = {
     "stream-reset": Exit.RESET,
     "internal-error": Exit.INTERNAL,
     "session-closed": Exit.INTERNAL,  # commands do not close what they go on to use
+    "used-elsewhere": Exit.INTERNAL,  # nor have they more than one process and event loop
     "storage-failed": Exit.STORAGE,
     "storage-damaged": Exit.STORAGE,
     "home-unusable": Exit.STORAGE,

@@ -90,10 +90,11 @@ _README: Final = """\
 The protocol `@protocol@` for fastn-p2p: keeps short texts that peers leave, and
 sends them to whoever reads.
 
-Install it where the daemon is installed, and give it to an identity:
+Install it into the environment that the daemon runs in (`fastn-p2p new-protocol` has printed the command), and give it
+to an identity. The daemon finds it without a restart:
 
 ```sh
-pip install .
+pip install -e .
 fastn-p2p add-protocol alice --protocol @protocol@ --config '{"max_length": 280}'
 ```
 

@@ -2,7 +2,7 @@
 
 Names, addresses, messages and errors can come from other people's machines. ``say``, ``put``, ``put_json``, ``table``
 and ``confirmed`` make them safe to show (see ``fastn_p2p_client.plain_text``); no other module prints. Standard output
-that is no terminal takes data exactly as it is.
+that is no terminal takes data exactly as it is, except the fields of tables.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, TextIO
 
 from fastn_p2p_client.plain_text import plain, plain_json, plain_lines
 
@@ -20,6 +20,7 @@ from .exits import Exit
 
 __all__ = [
     "confirmed",
+    "end_streams",
     "hold_streams",
     "is_terminal",
     "plain",
@@ -32,9 +33,6 @@ __all__ = [
     "table",
 ]
 
-_STRUCTURE: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F)} | {9: "\\t", 10: "\\n", 13: "\\r"}
-"""Characters that would make a field of a table look like several, where a script reads it."""
-
 
 def hold_streams() -> None:
     """Keeps descriptors 0 to 2 from becoming somebody's file or socket where whoever started us has closed them."""
@@ -43,6 +41,20 @@ def hold_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+def end_streams() -> OSError | None:
+    """Write what is still held back, at the end of a command; return why standard output did not take it."""
+    failure: OSError | None = None
+    for stream in (sys.stderr, sys.stdout):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except OSError as error:
+            _divert(stream)
+            failure = error if stream is sys.stdout else None
+    return failure
 
 
 def is_terminal() -> bool:
@@ -89,11 +101,10 @@ def put_raw(data: bytes) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        # The interpreter flushes once more at exit: let it do so into nothing.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(Exit.PIPE) from None
     except OSError as error:
+        _divert(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(Exit.PIPE) from None
         raise OSError(f"cannot write to standard output: {error.strerror}") from error
 
 
@@ -116,15 +127,18 @@ def confirmed(question: str) -> bool:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, paged: bool = False) -> None:
     """Rows on standard output: aligned and with a header on a terminal, else one tab between fields and no header.
 
+    Fields are made safe to show everywhere: tables are piped into pagers too. JSON has them exactly.
+
     Args:
         paged: rows that do not fit on the terminal go through the pager of the user.
     """
     if not rows:
         return
+    shown = [[plain(field) for field in row] for row in rows]
     if not is_terminal():
-        put("\n".join("\t".join(field.translate(_STRUCTURE) for field in row) for row in rows))
+        put("\n".join(map("\t".join, shown)))
         return
-    shown = [[plain(field) for field in row] for row in (header, *rows)]
+    shown.insert(0, list(header))
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in shown]
     if paged and len(lines) >= shutil.get_terminal_size().lines and sys.stdin is not None and sys.stdin.isatty():
@@ -146,6 +160,15 @@ def _exactly(text: str) -> bytes:
 def _to_standard_error(text: str) -> None:
     if sys.stderr is None:
         return
-    with contextlib.suppress(OSError):
+    try:
         sys.stderr.write(text)
         sys.stderr.flush()
+    except OSError:
+        _divert(sys.stderr)
+
+
+def _divert(stream: TextIO) -> None:
+    """Have everything else that is written there go nowhere: the interpreter flushes once more when it ends, and would
+    end with 120 and a traceback because of what the stream still holds."""
+    with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

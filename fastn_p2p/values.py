@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from .exits import Misused
 
-__all__ = ["as_json", "json_argument", "parsed"]
+__all__ = ["as_json", "json_argument", "parsed", "request_from"]
+
+_DEEP: Final = 10_000
+"""Python's limit on recursion while a reply is printed: far above the 1,000 levels that were decoded at most."""
+_MARGIN: Final = 200
+"""Levels by which a request must be less deep than can be encoded here: the client encodes it further up the stack."""
 
 
 def json_argument(text: str, option: str) -> bytes:
@@ -40,12 +50,70 @@ def parsed(data: bytes, source: str) -> Any:
         raise Misused(f"{source} is not JSON: {error}. A text needs double quotes: '\"like this\"'") from None
 
 
-def as_json(value: Any) -> bytes:
-    """``value`` as JSON on one line."""
+def request_from(data: bytes, source: str) -> Any:
+    """The value that ``data`` is the JSON of, and that a request or initial data can be.
+
+    Raises:
+        Misused: it is not JSON, or msgpack has no form for it.
+    """
+    value = parsed(data, source)
     try:
-        return msgspec.json.encode(value, enc_hook=_unusual)
-    except UnicodeEncodeError:  # the name of a file that is no UTF-8
-        return json.dumps(msgspec.to_builtins(value, enc_hook=_unusual, str_keys=True)).encode()
+        with _recursion_limit(sys.getrecursionlimit() - _MARGIN):
+            msgspec.msgpack.encode(value)
+    except RecursionError:
+        raise Misused(f"{source} is nested too deeply; send the inner part as a text") from None
+    except OverflowError:
+        raise Misused(f"{source} has a number of more than 64 bits; send it as a text") from None
+    except UnicodeEncodeError:
+        raise Misused(
+            f"{source} has half of a surrogate pair (\\ud800 to \\udfff) in a text; send whole ones"
+        ) from None
+    return value
+
+
+def as_json(value: Any) -> bytes:
+    """``value`` as JSON on one line: records, and everything that msgpack can hold.
+
+    Bytes are base64, times ISO 8601, extension types ``{"ext": code, "data": base64}``; NaN and infinities are null.
+    Keys that are no text become one: ``null``, ``true``, ``1``, and of an array its JSON. Where that makes two keys of
+    a map equal, the map is an array of pairs: ``[[1, "a"], ["1", "b"]]``.
+    """
+    with _recursion_limit(_DEEP):
+        printable = _with_text_keys(value)
+        try:
+            return msgspec.json.encode(printable, enc_hook=_unusual)
+        except UnicodeEncodeError:  # the name of a file that is no UTF-8
+            return json.dumps(msgspec.to_builtins(printable, enc_hook=_unusual, str_keys=True)).encode()
+
+
+def _with_text_keys(value: Any) -> Any:
+    if isinstance(value, dict):
+        found = {_key(key): _with_text_keys(each) for key, each in value.items()}
+        if len(found) == len(value):
+            return found
+        return [[_with_text_keys(key), _with_text_keys(each)] for key, each in value.items()]
+    if isinstance(value, list | tuple):
+        return [_with_text_keys(each) for each in value]
+    return value
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    if isinstance(key, float) and not math.isfinite(key):
+        return "NaN" if math.isnan(key) else "Infinity" if key > 0 else "-Infinity"
+    text = as_json(key).decode()
+    return text[1:-1] if isinstance(key, bytes | datetime) else text
+
+
+@contextmanager
+def _recursion_limit(levels: int) -> Iterator[None]:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(levels)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _unusual(value: Any) -> Any:

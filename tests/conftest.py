@@ -13,6 +13,9 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.harness import Daemon
 
+# What a user runs writes through buffers: an interpreter that does not hides what goes wrong with them at its end.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 # Deadlines of single examples say more about a shared machine than about the code.
 settings.register_profile("fastn", deadline=None)
 settings.load_profile("fastn")

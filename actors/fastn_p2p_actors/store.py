@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -32,7 +32,7 @@ from fastn_p2p_client.errors import (
     StorageDamaged,
 )
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.keys import PublicKey, stored_key
 from fastn_p2p_client.messages import UNDECODABLE, IdentityInfo
 from fastn_p2p_client.names import NamedThing, check_name
 
@@ -126,12 +126,16 @@ class Store:
 
     # ── identities ───────────────────────────────────────────────────────────────────────────────
 
-    def identities(self) -> Found[IdentityFile]:
-        """All of them."""
+    def names(self) -> list[str]:
+        """Those of all identities, in order. What is damaged, or still being made, is among them."""
+        return [directory.name for directory in _directories(self._root, "an identity")]
+
+    def identities(self, names: Iterable[str] | None = None) -> Found[IdentityFile]:
+        """All of them, or those among ``names``."""
         found: Found[IdentityFile] = Found([], [])
-        for directory in _directories(self._root, "an identity"):
+        for name in self.names() if names is None else names:
             try:
-                found.usable.append(self.identity(directory.name))
+                found.usable.append(self.identity(name))
             except StorageDamaged as error:
                 found.damaged.append(error)
             except IdentityNotFound:
@@ -152,7 +156,7 @@ class Store:
         if record.name != name:
             raise StorageDamaged(path=str(path), reason=f"it is about {record.name[:80]!r}")
         try:
-            PublicKey(record.id52)
+            stored_key(record.id52)
         except InvalidKey as error:
             raise StorageDamaged(path=str(path), reason=str(error)) from error
         return record

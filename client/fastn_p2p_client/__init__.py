@@ -27,6 +27,7 @@ Layout
 ``testing``     for tests: ``memory`` serves a protocol without a daemon, ``conformance`` says what every way of serving
                 must do alike, both for a ``contact``
 ``mail``        mail for programs; ``owner`` finds out whose
+``affinity``    to which process and event loop a client, session or server belongs, and what happens when that ends
 ``link``        what is asked of one process of the daemon, and how it ends; ``deadlines`` is under it
 ``dialler``     the connection of a link, made again whenever it ends; ``connection`` is one of them, ``zmtp``
                 and ``decoder`` its bytes
@@ -67,6 +68,7 @@ from .errors import (
     SessionClosed,
     StreamReset,
     UsageError,
+    UsedElsewhere,
     VersionMismatch,
 )
 from .home import Home
@@ -113,6 +115,7 @@ __all__ = [
     "StreamReset",
     "Ticket",
     "UsageError",
+    "UsedElsewhere",
     "VersionMismatch",
     "call",
     "connect",

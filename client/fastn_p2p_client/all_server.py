@@ -171,11 +171,21 @@ class AllServer:
         try:
             await self._client.start()
             await service.run(self._follow_all(service))
+        except GeneratorExit:  # the event loop was closed: nothing can be awaited any more
+            raise
+        except BaseException:
+            await self._end_all()
+            raise
+        else:
+            await self._end_all()
         finally:
             self._service = None
-            await asyncio.gather(*(binding.end() for binding in self._bindings.values()))
             self._bindings.clear()
             self._client.close()
+
+    async def _end_all(self) -> None:
+        self._service = None
+        await asyncio.gather(*(binding.end() for binding in self._bindings.values()))
 
     def close(self) -> None:
         """Have ``serve`` return, once what is in flight has ended."""

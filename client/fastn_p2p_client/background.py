@@ -1,4 +1,7 @@
-"""The event loop behind blocking twins: in a thread of its own, started at the first use."""
+"""The event loop behind blocking twins: in a thread of its own, started at the first use.
+
+A forked child has neither the thread nor the loop of its parent; it gets its own at its first use.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +10,85 @@ import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-__all__ = ["background_loop", "run", "submit"]
+from .affinity import running_loop
+from .errors import UsedElsewhere
+
+__all__ = ["background_loop", "close", "run", "submit"]
 
 T = TypeVar("T")
 
-_lock: Final = threading.Lock()
-_loops: Final[dict[int, asyncio.AbstractEventLoop]] = {}
+
+class Closable(Protocol):
+    """``Client``, ``MailClient``."""
+
+    def close(self) -> None: ...
+
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_inherited: Final[list[asyncio.AbstractEventLoop]] = []
+"""Loops of this process's ancestors. They are kept: collecting one would close sockets that it shares."""
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
-    """This process's; a child that was forked gets its own."""
+    """Return this process's loop."""
+    global _loop
     with _lock:
-        loop = _loops.get(os.getpid())
-        if loop is None:
-            loop = _loops[os.getpid()] = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="fastn-p2p", daemon=True).start()
-        return loop
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="fastn-p2p", daemon=True).start()
+        return _loop
+
+
+def _after_fork() -> None:
+    global _lock, _loop
+    _lock = threading.Lock()
+    if _loop is not None:
+        _inherited.append(_loop)
+    _loop = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def submit(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None) -> Future[T]:
-    """Starts it on the loop, or on another one. Cancelling what is returned cancels it."""
-    return asyncio.run_coroutine_threadsafe(coroutine, loop or background_loop())
+    """Start the coroutine on the background loop, or on another one. Cancelling the result cancels it.
+
+    Raises:
+        UsedElsewhere: the other loop has ended.
+    """
+    try:
+        return asyncio.run_coroutine_threadsafe(coroutine, loop or background_loop())
+    except RuntimeError:
+        coroutine.close()
+        raise UsedElsewhere(what="this object", reason="the event loop that it belongs to has ended") from None
 
 
 def run(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None) -> T:
-    """Its result, or what it raises; it is cancelled when whoever waits is interrupted."""
+    """Return the coroutine's result, or raise what it raises; it is cancelled when the waiting thread is interrupted.
+
+    Raises:
+        UsedElsewhere: the loop has ended, or it runs in this thread, which would wait for itself.
+    """
+    here = running_loop()
+    if here is not None and here is (loop or _loop):
+        coroutine.close()
+        reason = "it would block the event loop that it waits for. Use the async API in `async def` functions"
+        raise UsedElsewhere(what="a blocking function", reason=reason)
     future = submit(coroutine, loop)
     try:
         return future.result()
     except BaseException:
         future.cancel()
         raise
+
+
+def close(client: Closable) -> None:
+    """Close an async client of the background loop, there, and wait until that is done."""
+
+    async def there() -> None:
+        client.close()
+
+    run(there())

@@ -9,15 +9,19 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import warnings
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 import msgspec
 
 from . import messages as m
+from .affinity import LoopBound, place_of_caller, release_ended, running_loop, used_elsewhere, weakly
 from .client_sessions import ClientSessions, refusal_from
 from .errors import (
     BadReply,
@@ -68,8 +72,17 @@ def _decoder(returns: Any) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(returns)
 
 
-class Client:
-    """A program's connection to the daemon; use it inside one event loop.
+def _close_all(links: list[Link]) -> None:
+    for link in links:
+        link.close()
+
+
+class Client(LoopBound):
+    """A program's connection to the daemon.
+
+    From its first use until ``close`` it belongs to one event loop of one process: elsewhere, also in a forked child,
+    every method but ``close`` raises ``UsedElsewhere`` and sends nothing. ``call`` and ``connect`` of this module find
+    a client of their own wherever they are used.
 
     ::
 
@@ -86,6 +99,8 @@ class Client:
         self._program = (program or Path(sys.argv[0] or "python").name)[:64]
         self._control: Link | None = None
         self._data: Link | None = None
+        self._route = Path()
+        """Of the data plane's socket."""
         self._welcomed = asyncio.Event()
         self._rejected: P2PError | None = None
         self._hello: asyncio.Task[None] | None = None
@@ -93,6 +108,29 @@ class Client:
         """Looks whether there is a daemon, while something waits for it."""
         self._waiting = 0
         self._sessions = ClientSessions()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The one that it belongs to; None before the first use, and in a forked child."""
+        self._pid = 0
+        """The process that it belongs to; 0 before the first use."""
+        self._made_at = place_of_caller()
+        self._keeper: AsyncGenerator[None, None] | None = None
+        """Closes it at the end of its loop, if no program can: it is the one that ``call`` and ``connect`` share."""
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.home.path}, made at {self._made_at}>"
+
+    def __del__(self) -> None:
+        loop = self._loop
+        if self._control is None or loop is None:
+            return
+        links = [link for link in (self._control, self._data) if link is not None]
+        if loop.is_closed():
+            _close_all(links)
+        else:
+            with suppress(RuntimeError):  # it ends in this moment
+                loop.call_soon_threadsafe(_close_all, links)
+        if self._keeper is None:
+            warnings.warn(f"unclosed {self!r}. Use `with`, or call close()", ResourceWarning, stacklevel=2, source=self)
 
     async def __aenter__(self) -> Client:
         return self
@@ -103,15 +141,46 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends what is in flight, sessions too, with ``ConnectionLost``. A closed client opens again when used."""
-        if self._hello is not None:
-            self._hello.cancel()
-        for link in (self._control, self._data):
-            if link is not None:
-                link.close()
-        self._control = self._data = self._hello = None
-        self._sessions.lose_all()
-        self._welcomed.clear()
+        """End what is in flight, sessions too, with ``ConnectionLost``. A closed client opens again when used, in any
+        event loop and process.
+
+        May be called anywhere: while the client's event loop runs in another thread, it closes there a moment later.
+        In a forked child the client of the parent is not touched.
+        """
+        loop = self._loop
+        if loop is not None and loop.is_running() and loop is not running_loop():
+            with suppress(RuntimeError):  # it ends in this moment
+                loop.call_soon_threadsafe(self.close)
+            return
+        if loop is not None:
+            if self._hello is not None and not loop.is_closed():
+                self._hello.cancel()
+            _close_all([link for link in (self._control, self._data) if link is not None])
+            if not loop.is_closed():
+                self._sessions.lose_all()
+        if loop is None or loop.is_closed():
+            self._watch = None  # else it ends by itself
+        self._control = self._data = self._hello = self._rejected = self._loop = None
+        self._pid = 0
+        self._sessions = ClientSessions()
+        self._welcomed = asyncio.Event()
+
+    def _after_fork(self) -> None:
+        self._loop = None
+
+    def _claim(self) -> asyncio.AbstractEventLoop:
+        """Belong to the running event loop from now on, if to none yet.
+
+        Raises:
+            UsedElsewhere: it belongs to another one, or to another process.
+        """
+        if self._pid:
+            raise used_elsewhere("this client", self._pid, self._loop)
+        self._loop = loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        self._track()
+        release_ended()
+        return loop
 
     async def start(self, *, timeout: float = DEFAULT_CONTROL_TIMEOUT) -> None:
         """Say hello and wait until calls can be made. Calls and sessions do this by themselves.
@@ -121,6 +190,8 @@ class Client:
             DaemonBusy: the daemon lives, but one of its processes does not answer in time.
             VersionMismatch: the daemon speaks another version.
         """
+        if running_loop() is not self._loop:
+            self._claim()
         await self._reach_data(asyncio.get_running_loop().time() + timeout)
 
     async def control(
@@ -137,7 +208,9 @@ class Client:
         self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
     ) -> tuple[m.ControlReply, bytes]:
         """The same for an answer that has a payload too."""
-        deadline = asyncio.get_running_loop().time() + timeout
+        if (loop := running_loop()) is not self._loop or loop is None:
+            loop = self._claim()
+        deadline = loop.time() + timeout
         link = await self._reach_control(min(deadline, deadline - timeout + _REACH_TIMEOUT))
         try:
             answer = await link.exchange(m.encode(message), payload, self._left(deadline, timeout))
@@ -214,7 +287,9 @@ class Client:
             mark("1 program: call")
         timeout = min(timeout, MAX_CALL_TIMEOUT)
         payload = _encode_payload(request)
-        deadline = asyncio.get_running_loop().time() + timeout
+        if (loop := running_loop()) is not self._loop or loop is None:
+            loop = self._claim()
+        deadline = loop.time() + timeout
         target = identity or "", str(peer), protocol, instance
         if not retry:
             return await self._call(target, command, payload, returns, deadline, timeout)
@@ -302,14 +377,16 @@ class Client:
         payload = _encode_payload(initial)
         if len(payload) > MAX_INITIAL:
             raise PayloadTooLarge(size=len(payload), limit=MAX_INITIAL)
-        deadline = asyncio.get_running_loop().time() + timeout
+        if (loop := running_loop()) is not self._loop or loop is None:
+            loop = self._claim()
+        deadline = loop.time() + timeout
         while True:
             link = await self._reach_data(deadline)
             left = self._left(deadline, timeout)
             advanced = left - min(_ADVANCE, left / 10)
             message = m.Open(identity or "", str(peer), protocol, instance, int(advanced * 1000), SESSION_WINDOW)
             try:
-                return await self._sessions.open(link, message, payload, left)
+                session = await self._sessions.open(link, message, payload, left)
             except DaemonBusy:
                 continue  # the connection ended before anything was sent
             except DeadlineExceeded:
@@ -317,6 +394,8 @@ class Client:
             except ConnectionLost:
                 self._check_daemon()
                 raise
+            session._belong_to(self)
+            return session
 
     async def wait_until_online(self, identity: str | None, peer: str | PublicKey | Ticket, *, timeout: float) -> None:
         """Return once ``peer`` can be called: at once when it is online, else as soon as it is.
@@ -334,7 +413,9 @@ class Client:
             P2PError: what else a call would end with that cannot be right however long it waits.
         """
         timeout = min(timeout, MAX_CALL_TIMEOUT)
-        deadline = asyncio.get_running_loop().time() + timeout
+        if (loop := running_loop()) is not self._loop or loop is None:
+            loop = self._claim()
+        deadline = loop.time() + timeout
         answer = None
         while answer is None:
             link = await self._reach_data(deadline)
@@ -372,10 +453,13 @@ class Client:
 
     async def _reach_control(self, deadline: float) -> Link:
         if self._control is None:
-            if not self.home.control_socket.exists():
-                self._check_daemon()  # else only when nothing answers: the kernel may take 20 ms to say who has a lock
+            self._check_daemon()
+            self._rejected = None
             self._control = Link(
-                self.home.control_socket, "gateway", on_up=self._say_hello, on_down=self._welcomed.clear
+                self.home.find_control_socket,
+                "gateway",
+                on_up=weakly(self._say_hello) if self._keeper is None else self._say_hello,
+                on_down=self._welcomed.clear,
             )
             self._control.open()
         await self._await_event(self._welcomed, "gateway", deadline)
@@ -392,8 +476,8 @@ class Client:
     async def _await_event(self, event: asyncio.Event, actor: str, deadline: float) -> None:
         loop = asyncio.get_running_loop()
         while not event.is_set():
-            if self._rejected is not None:
-                raise self._rejected
+            if (refusal := self._refusal()) is not None:
+                raise refusal
             left = deadline - loop.time()
             if left <= 0:
                 raise DaemonBusy(actor=actor)
@@ -412,10 +496,15 @@ class Client:
             if watch.done() and not watch.cancelled() and watch.result() and not event.is_set():
                 raise DaemonNotRunning(home=str(self.home.path))
 
+    def _refusal(self) -> P2PError | None:
+        """Why waiting is pointless: the daemon has rejected us, or a socket is not this user's daemon's."""
+        links = (self._control, self._data)
+        return self._rejected or next((each.refusal for each in links if each is not None and each.refusal), None)
+
     async def _watch_daemon(self) -> bool:
         """Returns once there is no daemon, with True, or it has rejected us. It looks for all that wait: were each to
         look, thousands of calls would leave no time for what they wait for."""
-        while self._rejected is None:
+        while self._refusal() is None:
             await asyncio.sleep(_LOOK_INTERVAL)
             if self.home.daemon_pid() is None:
                 return True
@@ -440,11 +529,13 @@ class Client:
             self._rejected = reply.error()
         elif isinstance(reply, m.Welcome):
             self._rejected = None
-            if self._data is None or self._data.path != Path(reply.data_route):
+            route = Path(os.fsdecode(reply.data_route.encode()))  # where the file system's encoding is not UTF-8 too
+            if self._data is None or self._route != route:
                 if self._data is not None:
                     self._data.close()
+                self._route = route
                 self._data = Link(
-                    Path(reply.data_route),
+                    route,
                     "network",
                     on_message=self._sessions.on_message,
                     on_down=self._sessions.lose_all,
@@ -455,30 +546,32 @@ class Client:
 
 # ── one client for each event loop ───────────────────────────────────────────────────────────────
 
-_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Home, Client]] = WeakKeyDictionary()
-_keepers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = WeakKeyDictionary()
+_shared: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[Home, Client]]] = WeakKeyDictionary()
+"""Weak on both sides: an open one is held by its event loop, through its connection, and goes with it."""
 
 
-async def _keep(clients: dict[Home, Client]) -> None:
-    """Lives as long as the loop's other tasks may; ``asyncio.run`` cancels it at the end."""
+async def _close_at_end(client: ref[Client]) -> AsyncGenerator[None, None]:
+    """Event loops close such generators at their end, after all tasks."""
     try:
-        await asyncio.Event().wait()
+        yield
     finally:
-        for client in clients.values():
-            client.close()
-        clients.clear()
+        if (found := client()) is not None:
+            found.close()
 
 
 def shared_client(home: Home | None = None, *, program: str = "") -> Client:
     """The running loop's client for ``home``, or for the current ``$FASTN_HOME``; closed when the loop ends."""
     loop = asyncio.get_running_loop()
-    clients = _clients.setdefault(loop, {})
-    if loop not in _keepers or _keepers[loop].done():
-        _keepers[loop] = loop.create_task(_keep(clients))
+    clients = _shared.get(loop)
+    if clients is None:
+        clients = _shared.setdefault(loop, WeakValueDictionary())
     home = home or Home.find()
     client = clients.get(home)
     if client is None:
         client = clients[home] = Client(home, program=program)
+        client._keeper = keeper = _close_at_end(ref(client))
+        with suppress(StopIteration):
+            keeper.__anext__().send(None)  # until it yields: from now on the loop knows it
     return client
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
+from weakref import ref
 
 import msgspec
 
@@ -13,7 +14,7 @@ from .errors import ApplicationError, BadReply, ConnectionLost, DeadlineExceeded
 from .limits import MAX_SESSIONS_PER_CLIENT
 from .link import Link
 from .peer import peer_of
-from .session import Session
+from .session import Session, Waits
 
 __all__ = ["ClientSessions", "refusal_from"]
 
@@ -34,11 +35,18 @@ def refusal_from(reply: m.Message, payload: bytes) -> Exception:
     return BadReply(protocol="the daemon", reason=f"unexpected {type(reply).__name__}")
 
 
+class _Open(NamedTuple):
+    """An open session. It is the program's, which may drop it; only tasks that wait in it are kept alive here."""
+
+    session: ref[Session]
+    waits: Waits
+
+
 class ClientSessions:
     """Those that stand, and those that are being opened."""
 
     def __init__(self) -> None:
-        self._sessions: dict[bytes, Session] = {}
+        self._sessions: dict[bytes, _Open] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -57,10 +65,10 @@ class ClientSessions:
             partial(link.send, correlation, credited=True),
             protocol=message.protocol,
             instance=message.instance,
-            on_end=lambda: self._sessions.pop(correlation, None),
+            on_end=partial(self._sessions.pop, correlation, None),
         )
         link.send(correlation, m.encode(message), payload)
-        self._sessions[correlation] = session
+        self._sessions[correlation] = _Open(ref(session), session.waits)
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.shield(session.opened)  # who gives up does not cancel the answer itself
@@ -74,7 +82,8 @@ class ClientSessions:
 
     def on_message(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         """What the network says under the id of a session; what is said to one that is over is dropped."""
-        session = self._sessions.get(correlation)
+        found = self._sessions.get(correlation)
+        session = None if found is None else found.session()
         if session is None:
             return
         try:
@@ -93,9 +102,11 @@ class ClientSessions:
 
     def lose_all(self) -> None:
         """The process behind the link has died, or the link is closed."""
-        sessions, self._sessions = self._sessions, {}
-        for session in sessions.values():
-            session.fail(ConnectionLost(what="the daemon's network process"))
+        found = [each.session() for each in self._sessions.values()]
+        self._sessions.clear()
+        for session in found:
+            if session is not None:
+                session.fail(ConnectionLost(what="the daemon's network process"))
 
     def _take_back(self, link: Link, correlation: bytes, session: Session) -> None:
         try:

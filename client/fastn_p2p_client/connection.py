@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
+from .affinity import LoopBound, sever
 from .decoder import ENDLESS, Decoder
 from .errors import ConnectionLost
 from .limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
@@ -31,7 +32,7 @@ _GRACE: Final = 0.01
 log = logging.getLogger(__name__)
 
 
-class Connection(asyncio.Protocol):
+class Connection(LoopBound, asyncio.Protocol):
     """The protocol of one connected socket. ``start`` it inside the running loop.
 
     A message alone leaves at once; what else is sent in the same turn of the loop leaves together, once it is over.
@@ -83,6 +84,7 @@ class Connection(asyncio.Protocol):
         self._flushing: list[asyncio.Future[None]] = []
         self.up = False
         """The handshake is complete and the connection stands."""
+        self._track()
 
     def start(self) -> None:
         self._starting = self._loop.create_task(self._start())
@@ -107,6 +109,12 @@ class Connection(asyncio.Protocol):
         self._closed = True
         self.up = False
         self._forget()
+        if self._loop.is_closed():
+            self._socket.close()
+            held = getattr(self._transport, "__dict__", {})
+            if "_sock" in held:  # asyncio's transports cannot be closed any more; the warning is ours to give
+                held["_sock"] = None
+            return
         transport = self._transport
         if transport is None:
             return  # it ends as soon as it is there
@@ -115,6 +123,10 @@ class Connection(asyncio.Protocol):
             transport.abort()
         else:
             transport.close()
+
+    def _after_fork(self) -> None:
+        self.up = False
+        sever(self._socket)
 
     @property
     def backlog(self) -> int:

@@ -6,12 +6,17 @@ The socket is read dry whenever its (edge-triggered) descriptor says so, and aga
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import zmq
 
+from .dialler import check_listener
+from .errors import P2PError
 from .outbox import RETRY_PAUSE, Outbox
 from .sockets import (
     AGAIN,
@@ -33,6 +38,8 @@ __all__ = ["Dealer"]
 _BURST: Final = 256
 """Messages taken in one go before other work of the loop gets a turn."""
 
+log = logging.getLogger(__name__)
+
 
 class Dealer:
     """What a ``Link`` stands on where the mailbox asks for a CURVE key. Reconnects by itself.
@@ -42,6 +49,7 @@ class Dealer:
         on_message: gets (id, header, payload).
         on_up: called at each completed connection.
         on_down: called at each loss of one, after its last message.
+        on_refused: gets the reason when the mailbox is left alone, because another user's process listens there.
     """
 
     def __init__(
@@ -52,12 +60,14 @@ class Dealer:
         on_message: OnMessage,
         on_up: Callable[[], None],
         on_down: Callable[[], None],
+        on_refused: Callable[[P2PError], None],
     ) -> None:
         self._path = path
         self._curve = curve
         self._on_message = on_message
         self._on_up = on_up
         self._on_down = on_down
+        self._on_refused = on_refused
         self._up = False
         self._turn_soon = False
         self._closed = False
@@ -153,7 +163,9 @@ class Dealer:
 
     def _follow_events(self) -> None:
         for event in self._monitor.drain():
-            if event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            if event.kind == zmq.EVENT_CONNECTED:
+                self._check_listener(event.value)
+            elif event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._up = True
                 self._on_up()
             elif event.kind == zmq.EVENT_DISCONNECTED:
@@ -164,3 +176,16 @@ class Dealer:
                 self._idle.set()
                 self._drain()  # answers that came before the end still count
                 self._on_down()
+
+    def _check_listener(self, descriptor: int) -> None:
+        """Leave a socket at which another user's process listens. Without the mailbox's secret key it has got no more
+        than a greeting: libzmq connects by itself."""
+        try:
+            with socket.socket(fileno=os.dup(descriptor)) as connected:
+                check_listener(connected, self._path)
+        except P2PError as error:
+            log.error("%s", error)
+            self._on_refused(error)
+            self._socket.disconnect(endpoint(self._path))
+        except OSError:
+            return  # it has ended already

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Final
 
 from .connection import Connection
-from .errors import ConnectionLost
+from .errors import ConnectionLost, HomeUnusable, P2PError
 from .zmtp import OnMessage, Payload
 
-__all__ = ["Dialler"]
+__all__ = ["Dialler", "check_listener"]
 
 _FIRST_PAUSE: Final = 0.01
 _LONGEST_PAUSE: Final = 0.1
@@ -23,23 +25,47 @@ _LONGEST_PAUSE: Final = 0.1
 _random: Final = Random()
 """Of its own: the numbers that a program draws from ``random``, perhaps seeded, are the program's."""
 
+_CREDENTIALS: Final = struct.Struct("iII")
+"""``struct ucred`` of unix(7): pid, uid, gid."""
+
 log = logging.getLogger(__name__)
+
+
+def check_listener(sock: socket.socket, path: Path) -> None:
+    """Check that a process of this user listens at the socket; the kernel has noted which user that was.
+
+    Raises:
+        HomeUnusable: it is another user's.
+    """
+    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, user, _ = _CREDENTIALS.unpack(found)
+    if user != os.getuid():
+        reason = f"a process of uid {user} listens there, this is uid {os.getuid()}; nothing was sent to it"
+        raise HomeUnusable(path=str(path), reason=reason)
 
 
 class Dialler:
     """What a ``Link`` stands on where the mailbox asks for no CURVE key.
 
     Args:
-        path: the mailbox's socket.
+        find: returns the path of the mailbox's socket, each time it is needed; raises P2PError when it is not safe.
         on_message: gets (id, header, payload).
         on_up: called at each completed connection.
         on_down: called at each loss of one, after its last message.
+        on_refused: gets the reason whenever nothing is sent there, because it is not ours.
     """
 
     def __init__(
-        self, path: Path, *, on_message: OnMessage, on_up: Callable[[], None], on_down: Callable[[], None]
+        self,
+        find: Callable[[], Path],
+        *,
+        on_message: OnMessage,
+        on_up: Callable[[], None],
+        on_down: Callable[[], None],
+        on_refused: Callable[[P2PError], None],
     ) -> None:
-        self._path = path
+        self._find = find
+        self._on_refused = on_refused
         self._on_message = on_message
         self._on_up = on_up
         self._on_down = on_down
@@ -73,15 +99,22 @@ class Dialler:
     async def flushed(self) -> None:
         """As ``Connection.flushed``."""
         if self._connection is None:
-            raise ConnectionLost(what=f"the connection to {self._path.name}")
+            raise ConnectionLost(what="the connection to the daemon")
         await self._connection.flushed()
 
     def _dial(self) -> None:
         self._again = None
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            path = self._find()
             sock.setblocking(False)
-            sock.connect(str(self._path))
+            sock.connect(str(path))
+            check_listener(sock, path)
+        except P2PError as error:
+            sock.close()
+            self._dial_later()
+            self._on_refused(error)
+            return
         except OSError:  # nobody listens yet, or too many wait to be let in
             sock.close()
             self._dial_later()
@@ -89,7 +122,7 @@ class Dialler:
         self._connection = Connection(
             sock,
             "DEALER",
-            f"the connection to {self._path.name}",
+            f"the connection to {path.name}",
             on_ready=self._ready,
             on_message=self._on_message,
             on_end=self._ended,
@@ -115,4 +148,4 @@ class Dialler:
             self._dial_later()
 
     def _drop(self, frames: list[bytes], reason: str) -> None:
-        log.warning("%s has sent %d frames: %s", self._path.name, len(frames), reason)
+        log.warning("the daemon has sent %d frames: %s", len(frames), reason)

@@ -12,6 +12,7 @@
     │   ├── BadReply             a reply that does not fit the type that the caller named
     │   ├── BadMessage           bytes that are no message of this protocol
     │   ├── SessionClosed        a session that was closed or reset on this side
+    │   ├── UsedElsewhere        an object that belongs to another process or event loop; nothing was sent
     │   └── PayloadTooLarge
     ├── LocalError               this machine's daemon
     │   ├── DaemonNotRunning
@@ -117,6 +118,7 @@ __all__ = [
     "StorageFailed",
     "StreamReset",
     "UsageError",
+    "UsedElsewhere",
     "VersionMismatch",
     "WorkspaceNotEmpty",
     "WrongEndpoint",
@@ -244,6 +246,13 @@ class SessionClosed(UsageError):
     code = "session-closed"
     template = "{what} after the session was closed on this side"
     what: str
+
+
+class UsedElsewhere(UsageError):
+    code = "used-elsewhere"
+    template = "{what} cannot be used here: {reason}"
+    what: str
+    reason: str
 
 
 class PayloadTooLarge(UsageError):

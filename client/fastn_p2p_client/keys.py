@@ -12,7 +12,7 @@ from typing import Final
 
 from .errors import InvalidKey
 
-__all__ = ["ID52_LENGTH", "KEY_BYTES", "PublicKey"]
+__all__ = ["ID52_LENGTH", "KEY_BYTES", "PublicKey", "id52_of", "stored_key"]
 
 KEY_BYTES: Final = 32
 ID52_LENGTH: Final = 52
@@ -68,9 +68,9 @@ class PublicKey:
                 raise InvalidKey(text=raw.hex()[:80], reason=f"it has {len(raw)} bytes, a key has {KEY_BYTES}")
         problem = _why_not_a_point(raw)
         if problem is not None:
-            raise InvalidKey(text=_encode_id52(raw), reason=problem)
+            raise InvalidKey(text=id52_of(raw), reason=problem)
         object.__setattr__(self, "_raw", raw)
-        object.__setattr__(self, "_id52", _encode_id52(raw))
+        object.__setattr__(self, "_id52", id52_of(raw))
         object.__setattr__(self, "_hash", hash(raw))
 
     @property
@@ -104,7 +104,25 @@ class PublicKey:
         return (PublicKey, (self._raw,))
 
 
-def _encode_id52(raw: bytes) -> str:
+def stored_key(id52: str) -> PublicKey:
+    """Return the key of an ID52 that was a ``PublicKey`` when it was stored.
+
+    It takes a tenth of the time, because it does not look whether there is such a point on the curve. One that was
+    altered since belongs to nobody, and matches nothing.
+
+    Raises:
+        InvalidKey: it has not the form of an ID52.
+    """
+    key = object.__new__(PublicKey)
+    raw = _decode_id52(id52)
+    object.__setattr__(key, "_raw", raw)
+    object.__setattr__(key, "_id52", id52)
+    object.__setattr__(key, "_hash", hash(raw))
+    return key
+
+
+def id52_of(raw: bytes) -> str:
+    """Return the ID52 of 32 bytes that are known to be a key; unlike ``PublicKey``, do not look whether they are."""
     return base64.b32hexencode(raw).decode("ascii").rstrip("=").lower()
 
 
@@ -115,6 +133,6 @@ def _decode_id52(text: str) -> bytes:
     if strange is not None:
         raise InvalidKey(text=text, reason=f"{strange!r} is not in the alphabet 0-9 a-v")
     raw = base64.b32hexdecode(text.upper() + "====")
-    if _encode_id52(raw) != text:
+    if id52_of(raw) != text:
         raise InvalidKey(text=text, reason="its last character carries bits that must be zero")
     return raw

@@ -125,6 +125,16 @@ class Lifecycle:
         self.code = code
         return handlers
 
+    def is_replaced(self) -> bool:
+        """Return whether the class is another one than that of the active instance: its package was replaced.
+
+        Raises:
+            ProtocolNotInstalled, HandlerFailed: the class cannot be loaded any more.
+        """
+        if self.code is None:
+            return False
+        return load_class(self._context, lambda: self._watcher.step("its import", self._load)) is not type(self.code)
+
     async def reload(self, config: bytes) -> None:
         """Give the active instance a new config. Raises like ``start``; then it has the old one."""
         code = self.code

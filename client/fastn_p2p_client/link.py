@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from .affinity import LoopBound
 from .deadlines import Deadlines
 from .dialler import Dialler
 from .errors import BadMessage, ConnectionLost, DaemonBusy, DeadlineExceeded, Overloaded, P2PError, PayloadTooLarge
@@ -37,11 +38,11 @@ class Answer(NamedTuple):
     payload: bytes
 
 
-class Link:
+class Link(LoopBound):
     """Opened inside a running event loop, used only there.
 
     Args:
-        path: the mailbox's socket.
+        where: the mailbox's socket, or a function that returns its path at each connection and may refuse it.
         actor: what errors call the process behind it.
         curve: the key that the mailbox asks for.
         on_message: gets (id, header, payload) of what answers no ask of ours.
@@ -51,7 +52,7 @@ class Link:
 
     def __init__(
         self,
-        path: Path,
+        where: Path | Callable[[], Path],
         actor: str,
         *,
         curve: Curve | None = None,
@@ -59,7 +60,9 @@ class Link:
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[], None] | None = None,
     ) -> None:
-        self.path = path
+        self._where = where
+        self.refusal: P2PError | None = None
+        """Why nothing is sent there: another user's process could be behind it."""
         self._actor = actor
         self._curve = curve
         self._on_message = on_message
@@ -76,14 +79,29 @@ class Link:
         self._deadlines: Deadlines[bytes] = Deadlines(self._loop, self._expired)
         self._transport: Dialler | Dealer
         if self._curve is None:
-            self._transport = Dialler(self.path, on_message=self._take, on_up=self._come_up, on_down=self._go_down)
+            self._transport = Dialler(
+                self._find,
+                on_message=self._take,
+                on_up=self._come_up,
+                on_down=self._go_down,
+                on_refused=self._refuse,
+            )
         else:
             from .dealer import Dealer  # who needs no CURVE needs no libzmq
 
             self._transport = Dealer(
-                self.path, self._curve, on_message=self._take, on_up=self._come_up, on_down=self._go_down
+                self._find(),
+                self._curve,
+                on_message=self._take,
+                on_up=self._come_up,
+                on_down=self._go_down,
+                on_refused=self._refuse,
             )
         self._transport.open()
+        self._track()
+
+    def _find(self) -> Path:
+        return self._where if isinstance(self._where, Path) else self._where()
 
     def close(self) -> None:
         """Ends every ask in flight with ``ConnectionLost``. What was sent still leaves if it can leave at once."""
@@ -94,6 +112,10 @@ class Link:
         self._fail_all()
         self._deadlines.close()
 
+    def _release_if_ended(self) -> None:
+        if self._loop.is_closed():
+            self.close()
+
     @property
     def in_flight(self) -> int:
         return len(self._pending)
@@ -103,6 +125,7 @@ class Link:
 
         Raises:
             DaemonBusy: no connection stood before the deadline.
+            HomeUnusable: another user's process could be behind the socket.
             DeadlineExceeded: no answer came before it; the mailbox has been told.
             ConnectionLost: the process behind the mailbox died meanwhile.
             Overloaded: the queue towards it is full.
@@ -118,7 +141,7 @@ class Link:
             async with asyncio.timeout(timeout):
                 await self.up.wait()
         except TimeoutError:
-            raise DaemonBusy(actor=self._actor) from None
+            raise self.refusal or DaemonBusy(actor=self._actor) from None
         return self._loop.time() - started
 
     async def exchange(self, header: bytes, payload: Payload, timeout: float) -> Answer:
@@ -187,7 +210,11 @@ class Link:
         elif self._on_message is not None:
             self._on_message(correlation, header, payload)
 
+    def _refuse(self, error: P2PError) -> None:
+        self.refusal = error
+
     def _come_up(self) -> None:
+        self.refusal = None
         self.up.set()
         if self._on_up is not None:
             self._on_up()
@@ -207,7 +234,7 @@ class Link:
     ) -> None:
         for correlation, (future, timeout) in pending.items():
             self._deadlines.discard(correlation)
-            if not future.done():
+            if not future.done() and not self._loop.is_closed():  # of a closed loop, no task can go on
                 future.set_exception(error(timeout))
 
     def _expired(self, correlation: bytes) -> None:

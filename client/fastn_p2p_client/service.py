@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from . import messages as m
+from .affinity import running_loop
 from .binding import Binding
 from .client import Client
 from .dispatch import Dispatcher
@@ -82,6 +86,7 @@ class Service:
         self, client: Client, ready: asyncio.Event, on_refused: Callable[[Offered, P2PError], object] | None = None
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self._client = client
         self._ready = ready
         self._on_refused = on_refused or (lambda offered, error: self.stop(error))
@@ -93,7 +98,7 @@ class Service:
         self._registering: asyncio.Task[None] | None = None
         self._dispatcher = Dispatcher(self._reply, self._say)
         self._link = Link(
-            client.home.mailbox("network"),
+            partial(client.home.find_mailbox, "network"),
             "network",
             on_message=self._dispatcher.on_message,
             on_up=self._come_up,
@@ -115,14 +120,30 @@ class Service:
             working.add_done_callback(self._worked)
         try:
             await self._ended
-        finally:
-            if working is not None:
-                working.cancel()
-                await asyncio.wait([working])
-            await self._drain()
+        except GeneratorExit:  # the event loop was closed: nothing can be awaited any more
+            self._link.close()
+            raise
+        except BaseException:
+            await self._finish(working)
+            raise
+        await self._finish(working)
+
+    async def _finish(self, working: asyncio.Task[None] | None) -> None:
+        if working is not None:
+            working.cancel()
+            await asyncio.wait([working])
+        await self._drain()
 
     def stop(self, error: P2PError | None = None) -> None:
-        """Have ``run`` return, or raise ``error``."""
+        """Have ``run`` return, or raise ``error``. Any thread may call this; in a forked child nothing happens."""
+        if running_loop() is not self._loop:
+            if self._pid == os.getpid():
+                with suppress(RuntimeError):  # the loop has ended, and the run with it
+                    self._loop.call_soon_threadsafe(self._stop, error)
+            return
+        self._stop(error)
+
+    def _stop(self, error: P2PError | None) -> None:
         if not self._ended.done():
             if error is None:
                 self._ended.set_result(None)

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 
+from .affinity import LoopBound, place_of_caller, running_loop, used_elsewhere
 from .errors import BadMessage, ConnectionLost, P2PError, SessionClosed, StreamReset
 from .limits import (
     CHUNK_COST,
@@ -29,7 +32,7 @@ from .limits import (
 from .messages import Chunk, Credit, Done, Eof, Failure, Message, Opened, Reset, Stop, encode
 from .peer import Peer
 
-__all__ = ["Session", "ended_with"]
+__all__ = ["Session", "Waits", "ended_with"]
 
 Payload: TypeAlias = bytes | memoryview
 Send: TypeAlias = Callable[[bytes, Payload], object]
@@ -51,8 +54,37 @@ def ended_with(code: int) -> P2PError:
     return StreamReset(reset_code=code)
 
 
-class Session:
-    """One stream each way. Use it inside one event loop; one task may read while another one writes.
+class Waits:
+    """The futures that tasks wait for in one session. Holding them keeps those tasks alive, and the session with them.
+
+    Attributes:
+        opened: done when the session stands, with the reason when it never will.
+        reader: done when something can be read. ``writer``: done at the next news for those who write.
+        closed: the session itself from when the program has finished with it until both directions have ended.
+    """
+
+    __slots__ = ("closed", "opened", "reader", "writer")
+
+    def __init__(self, opened: asyncio.Future[None]) -> None:
+        self.opened = opened
+        self.reader: asyncio.Future[None] | None = None
+        self.writer: asyncio.Future[None] | None = None
+        self.closed: object = None
+
+
+def _drop(send: Send, outgoing: bool, incoming: bool, on_end: Callable[[], object]) -> None:
+    """Tell the other side that a session is gone which was dropped with one or both directions open."""
+    with contextlib.suppress(P2PError):
+        if outgoing:
+            send(encode(Reset(RESET_LOST)), b"")
+        if incoming:
+            send(encode(Stop(RESET_LOST)), b"")
+    on_end()
+
+
+class Session(LoopBound):
+    """One stream each way. It belongs to the event loop and the process in which it was opened: elsewhere its methods
+    raise ``UsedElsewhere``, and nothing is sent. One task may read while another one writes.
 
     ::
 
@@ -83,7 +115,13 @@ class Session:
             credit: what the other side takes at first, on the side that serves; None on the side that has asked.
             on_end: called once, when both directions have ended.
         """
-        self._loop = asyncio.get_running_loop()
+        self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        """The one that it belongs to; None in a forked child."""
+        self._pid = os.getpid()
+        self._client: object = None
+        """The client that has opened it, and that must live as long."""
+        self.opened_at = ""
+        """Where in the program: ``file:line``, for the one who forgets to close it."""
         self._send_message = send
         self._peer = peer
         self.protocol = protocol
@@ -95,6 +133,7 @@ class Session:
         self.opened: asyncio.Future[None] = self._loop.create_future()
         """Done when the session stands, with the reason when it never will."""
         self.opened.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.waits = Waits(self.opened)
         # What comes in
         self._chunks: deque[bytes] = deque()
         self._taken = 0
@@ -105,7 +144,6 @@ class Session:
         """All of it has come."""
         self._in_error: P2PError | None = None
         self._in_over = False
-        self._reader: asyncio.Future[None] | None = None
         # What goes out
         self._credit = credit or 0
         self._eof_sent = False
@@ -113,11 +151,40 @@ class Session:
         self._out_over = False
         self._aborted_with: int | None = None
         """The code, when it was ended before it was accepted."""
-        self._writer: asyncio.Future[None] | None = None
         self._turns = 0
 
     def __repr__(self) -> str:
         return f"<Session {self.protocol} ({self.instance}): {self.bytes_read} read, {self.bytes_written} written>"
+
+    def __del__(self) -> None:
+        if self._client is None or self._loop is None or self.is_over or self._is_finished:
+            return
+        if not self._loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # it ends in this moment
+                self._loop.call_soon_threadsafe(
+                    _drop, self._send_message, not self._out_over, not self._in_over, self._on_end
+                )
+        message = f"unclosed {self!r}, opened at {self.opened_at}. Use `with`, or call close()"
+        warnings.warn(message, ResourceWarning, stacklevel=2, source=self)
+
+    @property
+    def _is_finished(self) -> bool:
+        """Whether the program on this side has finished with both directions."""
+        return (self._eof_sent or self._out_error is not None) and (self._complete or self._in_error is not None)
+
+    def _finish_alone(self) -> None:
+        """Live on without the program until both directions have ended."""
+        if self._client is not None and self._is_finished and not self.is_over:
+            self.waits.closed = self
+
+    def _belong_to(self, client: LoopBound) -> None:
+        """Said by the client that has opened it, while the program waits for it."""
+        self._client = client
+        self.opened_at = place_of_caller()
+        self._track()
+
+    def _after_fork(self) -> None:
+        self._loop = None
 
     @property
     def peer(self) -> Peer:
@@ -136,10 +203,12 @@ class Session:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
-            self.abort(RESET_FAILED)
-        else:
+        if error is None:
             await self.close()
+        elif (
+            here := running_loop()
+        ) is self._loop and here is not None:  # else a child that was forked in it leaves it
+            self.abort(RESET_FAILED)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
@@ -159,13 +228,14 @@ class Session:
                 raise self._in_error
             if self._complete:
                 return b""
-            if self._reader is not None:
+            waits = self.waits
+            if waits.reader is not None:
                 raise RuntimeError("another task is reading from this session already")
-            self._reader = self._loop.create_future()
+            waits.reader = self.opened.get_loop().create_future()
             try:
-                await self._reader
+                await waits.reader
             finally:
-                self._reader = None
+                waits.reader = None
         chunk, start = self._chunks[0], self._taken
         if len(chunk) - start > limit:
             part = chunk[start : start + limit]
@@ -252,6 +322,8 @@ class Session:
             StreamReset, ConnectionLost, SessionClosed: as ``write``, but without writing: while there is nothing to
                 send, this is how to learn that the other side has gone.
         """
+        if (here := running_loop()) is not self._loop or here is None:
+            raise self._elsewhere()
         while not self._out_over and self._out_error is None:
             await self._credited()
         if self._out_error is not None:
@@ -321,7 +393,10 @@ class Session:
         """
         if not 0 <= code <= MAX_RESET_CODE:
             raise ValueError(f"a reset code is between 0 and {MAX_RESET_CODE}, not {code}")
-        self.accept()
+        here = running_loop()
+        if here is not self._loop and (here is not None or self._loop is None or self._loop.is_running()):
+            raise self._elsewhere()
+        self._accept()
         self.abort(code)
 
     def accept(self) -> None:
@@ -329,6 +404,14 @@ class Session:
 
         Until then a handler may say no by raising, and ``connect`` raises the same at the other side.
         """
+        if (here := running_loop()) is not self._loop or here is None:
+            raise self._elsewhere()
+        self._accept()
+
+    def _elsewhere(self) -> P2PError:
+        return used_elsewhere("this session", self._pid, self._loop)
+
+    def _accept(self) -> None:
         if self._serving and not self.opened.done():
             self.opened.set_result(None)
             self._say(encode(Opened(SESSION_WINDOW)))
@@ -349,6 +432,7 @@ class Session:
             self._say(_DONE)
             self._complete = True
             self._in_ended()
+            self._finish_alone()
         elif isinstance(message, Reset):
             self._give_up_reading(ended_with(message.code))
             self._in_ended()
@@ -409,14 +493,15 @@ class Session:
         """Returns after the next news for whoever writes."""
         if self._out_error is not None:
             raise self._out_error
-        if self._writer is None:
-            self._writer = self._loop.create_future()
-        await asyncio.shield(self._writer)
+        if self.waits.writer is None:
+            self.waits.writer = self.opened.get_loop().create_future()
+        await asyncio.shield(self.waits.writer)
 
     def _finish(self) -> None:
         if not self._eof_sent and self._out_error is None:
             self._eof_sent = True
             self._say(_EOF)
+            self._finish_alone()
 
     def abort(self, code: int) -> None:
         """``reset`` with any code. Does not accept: where nothing was said yet, the other side is told once that is."""
@@ -444,26 +529,31 @@ class Session:
             self._in_error = self._in_error or error
             self._chunks.clear()
         self._wake_reader()
+        self._finish_alone()
 
     def _in_ended(self) -> None:
         self._wake_reader()
         if not self._in_over:
             self._in_over = True
             if self._out_over:
-                self._on_end()
+                self._both_ended()
 
     def _out_ended(self) -> None:
         self._wake_writer()
         if not self._out_over:
             self._out_over = True
             if self._in_over:
-                self._on_end()
+                self._both_ended()
+
+    def _both_ended(self) -> None:
+        self.waits.closed = None
+        self._on_end()
 
     def _wake_reader(self) -> None:
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        if self.waits.reader is not None and not self.waits.reader.done():
+            self.waits.reader.set_result(None)
 
     def _wake_writer(self) -> None:
-        writer, self._writer = self._writer, None
+        writer, self.waits.writer = self.waits.writer, None
         if writer is not None and not writer.done():
             writer.set_result(None)

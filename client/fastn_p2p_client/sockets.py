@@ -124,13 +124,19 @@ def close_socket(socket: zmq.Socket[bytes]) -> None:
 class SocketEvent(NamedTuple):
     kind: int
     value: int
-    """The descriptor, for ``ACCEPTED``, ``CLOSED`` and ``DISCONNECTED``."""
+    """The descriptor, for ``ACCEPTED``, ``CONNECTED``, ``CLOSED`` and ``DISCONNECTED``."""
 
 
 class Monitor:
     """What happens to a socket's connections, in order."""
 
-    WATCHED: Final = int(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CLOSED)
+    WATCHED: Final = int(
+        zmq.EVENT_ACCEPTED
+        | zmq.EVENT_CONNECTED
+        | zmq.EVENT_DISCONNECTED
+        | zmq.EVENT_HANDSHAKE_SUCCEEDED
+        | zmq.EVENT_CLOSED
+    )
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._watched = socket

@@ -11,11 +11,13 @@ from typing import Any, TypeVar, overload
 
 from . import client as _async
 from . import messages as m
-from .background import run
+from .affinity import place_of_caller
+from .background import close, run
 from .client import DEFAULT_CONTROL_TIMEOUT
 from .home import Home
 from .keys import PublicKey
 from .limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
+from .session import Session as AsyncSession
 from .sync_server import AllServer, Server, listen, serve_all
 from .sync_session import Session
 from .tickets import Ticket
@@ -25,8 +27,17 @@ __all__ = ["AllServer", "Client", "Server", "Session", "call", "connect", "liste
 T = TypeVar("T")
 
 
+def _opened(session: AsyncSession) -> Session:
+    session.opened_at = place_of_caller()
+    return Session(session)
+
+
 class Client:
-    """Blocking twin of ``fastn_p2p_client.Client``; any thread may use it."""
+    """Blocking twin of ``fastn_p2p_client.Client``; any thread may use it.
+
+    From its first use until ``close`` it belongs to one process: in a forked child it raises ``UsedElsewhere``, while
+    ``call`` and ``connect`` of this module work there too.
+    """
 
     def __init__(self, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:
         self._client = _async.Client(home, program=program)
@@ -46,10 +57,7 @@ class Client:
     def close(self) -> None:
         """As ``Client.close``."""
 
-        async def close() -> None:
-            self._client.close()
-
-        run(close())
+        close(self._client)
 
     def start(self, *, timeout: float = DEFAULT_CONTROL_TIMEOUT) -> None:
         """As ``Client.start``."""
@@ -133,7 +141,7 @@ class Client:
         timeout: float = DEFAULT_CALL_TIMEOUT,
     ) -> Session:
         """As ``Client.connect``."""
-        return Session(run(self._client.connect(identity, peer, protocol, instance, initial, timeout=timeout)))
+        return _opened(run(self._client.connect(identity, peer, protocol, instance, initial, timeout=timeout)))
 
     def wait_until_online(self, identity: str | None, peer: str | PublicKey | Ticket, *, timeout: float) -> None:
         """As ``Client.wait_until_online``."""
@@ -195,4 +203,4 @@ def connect(
     timeout: float = DEFAULT_CALL_TIMEOUT,
 ) -> Session:
     """As ``fastn_p2p_client.connect``, blocking."""
-    return Session(run(_async.connect(identity, peer, protocol, instance, initial, timeout=timeout)))
+    return _opened(run(_async.connect(identity, peer, protocol, instance, initial, timeout=timeout)))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 
 from . import all_server as _all
 from . import server as _one
-from .background import background_loop, submit
+from .background import submit
 from .home import Home
 from .limits import DEFAULT_INSTANCE
 from .protocol import Protocol
@@ -47,7 +47,6 @@ class _Blocking:
 
     def __init__(self, server: _one.Server | _all.AllServer) -> None:
         self._serving = server
-        self._loop = background_loop()
         self._enough = False  # no Event: a signal's handler may come while this thread holds its lock
         self.ready = threading.Event()
         """As that of the other one."""
@@ -61,7 +60,7 @@ class _Blocking:
             KeyboardInterrupt: after Ctrl-C.
             DaemonNotRunning, P2PError: why it cannot be served.
         """
-        running = submit(self._serve(), self._loop)
+        running = submit(self._serve())
         try:
             self._await_end(running)
         finally:
@@ -70,7 +69,7 @@ class _Blocking:
     def close(self) -> None:
         """Have ``serve`` return, once what is in flight has ended; at once if it is called only then."""
         self._enough = True
-        self._loop.call_soon_threadsafe(self._serving.close)
+        self._serving.close()
 
     def _await_end(self, running: Future[None]) -> None:
         try:

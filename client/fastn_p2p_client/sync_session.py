@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from . import session as _async
+from .affinity import used_elsewhere
 from .background import background_loop, run, submit
 from .copying import READ_FILE, read_some, reading_method, write_all
 from .errors import SessionClosed
@@ -39,6 +42,7 @@ class Session:
         one of all blocking twins."""
         self._session = session
         self._loop = loop or background_loop()
+        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         return repr(self._session)
@@ -114,6 +118,7 @@ class Session:
 
     def copy_to(self, writer: Any) -> int:
         """As ``Session.copy_to``, into a binary file or what else has ``write``, which is called in this thread."""
+        self._check_process()
         ahead = _ReadAhead(self._session, self._loop)
         total = 0
         try:
@@ -126,6 +131,7 @@ class Session:
 
     def copy_from(self, reader: Any) -> int:
         """As ``Session.copy_from``, from a binary file or what else has ``read``, which is called in this thread."""
+        self._check_process()
         read = reading_method(reader)
         total = 0
         writing: Future[None] | None = None
@@ -148,6 +154,7 @@ class Session:
 
     def copy_both(self, reader: Any, writer: Any) -> tuple[int, int]:
         """As ``Session.copy_both``. The reader is called in a thread of its own."""
+        self._check_process()
         sent: Future[int] = Future()
 
         def send() -> None:
@@ -180,10 +187,23 @@ class Session:
         self._run(reset())
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._pid != os.getpid():
+            coroutine.close()
+        self._check_process()
         return run(coroutine, self._loop)
 
+    def _check_process(self) -> None:
+        """
+        Raises:
+            UsedElsewhere: this is a forked child; the session is its parent's.
+        """
+        if self._pid != os.getpid():
+            raise used_elsewhere("this session", self._pid, None)
+
     def _abort(self) -> None:
-        self._loop.call_soon_threadsafe(self._session.abort, RESET_FAILED)
+        if self._pid == os.getpid():
+            with suppress(RuntimeError):  # the loop has ended, and the session with it
+                self._loop.call_soon_threadsafe(self._session.abort, RESET_FAILED)
 
 
 class _ReadAhead:

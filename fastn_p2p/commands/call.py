@@ -30,21 +30,18 @@ def run(
 ) -> None:
     """Call a protocol of a peer.
 
-    The request is JSON from standard input; the reply is printed as JSON on one line.
+    The request is JSON from standard input; the reply is printed as JSON on one line. Bytes are base64, keys that are
+    no text become one.
     """
-    from ..values import json_argument, parsed
+    from ..values import json_argument, request_from
 
     if not timeout > 0:
         raise Misused("--timeout: it takes more than 0 seconds")
     if data is None:
-        request = parsed(_standard_input(), "standard input")
+        request = request_from(_standard_input(), "standard input")
     else:
-        request = parsed(json_argument(data, "--data"), "--data")
-    try:
-        reply = _call(home, identity, peer, protocol, instance, command, request, timeout, retry)
-    except OverflowError:
-        raise Misused("the request has a number of more than 64 bits; send it as a text") from None
-    put_json(reply)
+        request = request_from(json_argument(data, "--data"), "--data")
+    put_json(_call(home, identity, peer, protocol, instance, command, request, timeout, retry))
 
 
 def _standard_input() -> bytes:

@@ -9,11 +9,9 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
 
     Name, ID52, and whether its owner has brought it online; with tabs between them when piped.
     """
-    from fastn_p2p_client.messages import IdentityList, ListIdentities
+    from ..asking import list_all_identities
 
-    from ..asking import ask
-
-    identities = ask(home, ListIdentities(), IdentityList).identities
+    identities = list_all_identities(home)
     if json:
         put_json(identities)
         return

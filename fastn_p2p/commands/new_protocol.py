@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
-from ..options import HomeOption
-from ..terminal import put, say
+from ..options import HomeOption, identity_names
+from ..terminal import put, say_lines
 
 
 def run(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The protocol's name, for instance PhotoBox.")],
     directory: Annotated[
         Path | None,
@@ -19,10 +20,13 @@ def run(
 ) -> None:
     """Write a package for a protocol of your own.
 
-    It is complete and tested: install it, try it, and change it into what you need.
+    It is complete and tested: install it, try it, and change it into what you need. Prints how to install it where the
+    daemon runs.
     """
     from fastn_p2p_actors.protocols import installed
+    from fastn_p2p_client.home import Home
 
+    from ..environment import daemon_python, install_command
     from ..exits import Misused
     from ..skeleton import names_for, write
 
@@ -32,7 +36,11 @@ def run(
     where = directory or Path(names.distribution)
     write(names, where)
     put(str(where))
-    say(
-        f"now install it where the daemon is (`pip install -e {where}`), "
-        f"then `fastn-p2p add-protocol IDENTITY --protocol {names.protocol}`"
+    install = install_command(daemon_python(Home.find(home)), where.absolute())
+    identities = identity_names(context, "")
+    identity = identities[0] if len(identities) == 1 else "IDENTITY"
+    say_lines(
+        "now install it where the daemon is, and give it to an identity; the daemon finds it without a restart:\n"
+        f"  {install}\n"
+        f"  fastn-p2p add-protocol {identity} --protocol {names.protocol}"
     )

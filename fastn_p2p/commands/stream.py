@@ -27,16 +27,12 @@ def run(
     Standard input goes there, and what comes from there goes to standard output, until both are at their end. On a
     terminal what could control it is shown as an escape; --raw is for programs that are to draw there.
     """
-    from ..values import json_argument, parsed
+    from ..values import json_argument, request_from
 
     if not timeout > 0:
         raise Misused("--timeout: it takes more than 0 seconds")
-    initial = None if data is None else parsed(json_argument(data, "--data"), "--data")
+    initial = None if data is None else request_from(json_argument(data, "--data"), "--data")
 
     from ..streaming import stream
 
-    try:
-        code = stream(home, identity, peer, protocol, instance, initial, timeout, raw)
-    except OverflowError:
-        raise Misused("--data has a number of more than 64 bits; send it as a text") from None
-    raise typer.Exit(code)
+    raise typer.Exit(stream(home, identity, peer, protocol, instance, initial, timeout, raw))

@@ -28,7 +28,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE: Final = 60.0
-"""Seconds without any progress after which a transfer ends with what has kept it from going on."""
+"""Seconds of trying without any progress after which a transfer ends with what has kept it from going on."""
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
@@ -42,7 +42,8 @@ class Patience:
     """Shared by everything that one transfer does at the same time.
 
     Args:
-        seconds: without progress, until it is over.
+        seconds: of trying without progress, until it is over. While the process is stopped (Ctrl-Z), or the machine
+            sleeps, nothing is tried.
         clock: seconds that only go up.
     """
 
@@ -52,7 +53,7 @@ class Patience:
         self._report = report
         self._seconds = seconds
         self._clock = clock
-        self._last = clock()
+        self._last = self._seen = clock()
         self._delay = _FIRST_PAUSE
         self._met = False
         self._pause: asyncio.Task[None] | None = None
@@ -65,7 +66,7 @@ class Patience:
 
     def progress(self) -> None:
         """Something has moved."""
-        self._last = self._clock()
+        self._last = self._seen = self._clock()
         self._delay = _FIRST_PAUSE
 
     async def insist(self, action: Callable[P, Awaitable[T]], *arguments: P.args, **options: P.kwargs) -> T:
@@ -89,7 +90,13 @@ class Patience:
         passing = isinstance(error, _BROKEN) or (self._met and (error.retryable or isinstance(error, _RETURNING)))
         if not passing:
             raise error
-        if self._clock() - self._last > self._seconds:
+        now = self._clock()
+        if (
+            now - self._seen > self._seconds + 2 * _LONGEST_PAUSE
+        ):  # nothing was tried for all that time, and something may work by now
+            self._last = now
+        self._seen = now
+        if now - self._last > self._seconds:
             raise error
         if self._pause is None or self._pause.done():
             delay = self._delay * random.uniform(0.75, 1.25)

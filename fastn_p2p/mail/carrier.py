@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from fastn_p2p_client.errors import InternalError
+from fastn_p2p_client.home import Home
 from fastn_p2p_client.mail.messages import PROTOCOL, Deliver, Receipt
 from fastn_p2p_client.messages import ListPeers, PeerList
 from fastn_p2p_client.protocol import BindingContext
+
+from ..account import read_account
+from ..routes import has_network
 
 __all__ = ["CallingCarrier"]
 
@@ -23,6 +27,11 @@ class CallingCarrier:
 
     async def online(self, to: str, timeout: float) -> None:
         await self._context.client.wait_until_online(self._context.identity, to, timeout=timeout)
+
+    def has_network(self) -> bool:
+        """Also in the mode ``local``, where others are on this machine."""
+        account = read_account(self._context.home or Home.find())
+        return (account is not None and account.network_mode == "local") or has_network()
 
     async def book(self) -> dict[str, str]:
         """The address book: name → ID52."""

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from fastn_p2p_actors.files import sync_directory
 from fastn_p2p_client.errors import StorageDamaged, StorageFailed
 
-from .schema import SCHEMA, VERSION, WAITING
+from .schema import MIGRATIONS, SCHEMA, VERSION, WAITING
 
 __all__ = ["Database", "Step", "holdings"]
 
@@ -125,8 +125,9 @@ class Database:
             sync_directory(self.path.parent)
             connection = self._connect()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            steps = [SCHEMA] if version == 0 else [MIGRATIONS[each] for each in range(version, VERSION)]
+            if steps:
+                connection.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} PRAGMA user_version = {VERSION}; COMMIT;")
             elif version != VERSION:
                 raise StorageDamaged(
                     path=str(self.path), reason=f"it has version {version} and this daemon reads {VERSION}"

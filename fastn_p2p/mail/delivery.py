@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 
 from .backoff import Backoff
@@ -19,7 +20,7 @@ class Delivery:
 
     Args:
         instance: the sender's own mailbox.
-        now: milliseconds since 1970. ``chance``: see ``Backoff``.
+        clock, chance: see ``Route`` and ``Backoff``.
     """
 
     def __init__(
@@ -29,14 +30,14 @@ class Delivery:
         settings: Callable[[], Settings],
         instance: str,
         *,
-        now: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._queue = queue
         self._carrier = carrier
         self._settings = settings
         self._instance = instance
-        self._now = now
+        self._clock = clock
         self._chance = chance
         self._routes: dict[Pair, Route] = {}
         self._again: set[Pair] = set()
@@ -62,7 +63,7 @@ class Delivery:
                 self._carrier,
                 self._settings,
                 self._instance,
-                now=self._now,
+                clock=self._clock,
                 backoff=Backoff(chance=self._chance),
             )
             task = asyncio.create_task(self._run(pair, route))

@@ -14,7 +14,7 @@ from .database import Database
 from .room import occupy
 from .schema import BOUNCED, DELIVERED, OUTBOX_ROOM
 
-__all__ = ["Pair", "Queue", "Way"]
+__all__ = ["Pair", "Queue", "Tried", "Way"]
 
 
 class Pair(NamedTuple):
@@ -34,8 +34,16 @@ class Way(NamedTuple):
     """What the mails of this outbox are to the recipient: see ``Deliver``."""
     trouble: str
     """Why the last attempt failed."""
+
+
+class Tried(NamedTuple):
+    """For how many milliseconds mails have been tried in vain. Neither the clock of the wall nor the time in which
+    nothing could be tried has a part in it."""
+
+    oldest: int
+    """The mail that waits longest."""
     refused: int | None
-    """Since when they turn us away."""
+    """Since they turn us away; None when the last attempt failed otherwise."""
 
 
 class Queue:
@@ -79,7 +87,7 @@ class Queue:
 
     async def way(self, pair: Pair) -> Way:
         """How the pair is doing."""
-        query = "SELECT address, stream, trouble, refused FROM route WHERE recipient = ? AND instance = ?"
+        query = "SELECT address, stream, trouble FROM route WHERE recipient = ? AND instance = ?"
         return Way(*await self._database.read(lambda each: each.execute(query, pair).fetchone()))
 
     async def settle(self, pair: Pair, sent: Sequence[Parcel], receipt: Receipt) -> None:
@@ -108,17 +116,29 @@ class Queue:
 
         await self._database.write(step, lambda _: self._changed.ring())
 
-    async def trouble(self, pair: Pair, words: str, *, refused: bool) -> int | None:
-        """Remembers why an attempt failed; returns since when they turn us away, if they do."""
-        now = self._now()
+    async def failed(self, pair: Pair, words: str, *, spent: int, refused: bool) -> Tried:
+        """Remember why an attempt failed.
 
-        def step(connection: sqlite3.Connection) -> int | None:
-            row = connection.execute(
-                "UPDATE route SET trouble = ?, refused = CASE WHEN ? THEN COALESCE(refused, ?) END "
-                "WHERE recipient = ? AND instance = ? RETURNING refused",
-                (words, refused, now, *pair),
+        Args:
+            spent: milliseconds since the attempt before, as far as they count as time in which it was tried.
+            refused: the peer has turned us away.
+        """
+
+        def step(connection: sqlite3.Connection) -> Tried:
+            tried, away = connection.execute(
+                "UPDATE route SET trouble = ?, tried = tried + ?, "
+                "refused = CASE WHEN ? THEN COALESCE(refused, tried + ?2) END "
+                "WHERE recipient = ? AND instance = ? RETURNING tried, refused",
+                (words, spent, refused, *pair),
             ).fetchone()
-            return row[0] if row else None
+            connection.execute(
+                "UPDATE outbox SET since = ? WHERE state = 0 AND recipient = ? AND instance = ? AND since IS NULL",
+                (tried, *pair),
+            )
+            (oldest,) = connection.execute(
+                "SELECT MIN(since) FROM outbox WHERE state = 0 AND recipient = ? AND instance = ?", pair
+            ).fetchone()
+            return Tried(0 if oldest is None else tried - oldest, None if away is None else tried - away)
 
         return await self._database.write(step)
 
@@ -132,13 +152,17 @@ class Queue:
         query = "UPDATE route SET stream = randomblob(16) WHERE recipient = ? AND instance = ?"
         await self._database.write(lambda each: each.execute(query, pair))
 
-    async def bounce(self, pair: Pair, reason: str, *, before: int | None = None) -> None:
-        """What waits comes back: all of it, or what was accepted before a time."""
+    async def bounce(self, pair: Pair, reason: str, *, tried: int | None = None) -> None:
+        """What waits comes back: all of it, or what was tried in vain for so many milliseconds."""
         now = self._now()
 
         def step(connection: sqlite3.Connection) -> None:
-            condition = "state = 0 AND recipient = ? AND instance = ? AND accepted < ?"
-            _bounce(connection, now, reason, condition, *pair, now + 1 if before is None else before)
+            whose = "recipient = ? AND instance = ?"
+            if tried is None:
+                _bounce(connection, now, reason, whose, *pair)
+            else:
+                long_ago = f"since <= (SELECT tried - ? FROM route WHERE {whose})"  # noqa: S608 - ours
+                _bounce(connection, now, reason, f"{whose} AND {long_ago}", *pair, tried, *pair)
 
         await self._database.write(step, lambda _: self._changed.ring())
 

@@ -5,7 +5,11 @@
     delivered or refused    the next ones at once
     turned away             after a pause; bounced when it lasts: no Mail there, no such mailbox, no room in it
     denied                  bounced at once
-    anything else           after a pause, or as soon as the peer comes online; bounced when mails are too old
+    anything else           after a pause, or as soon as the peer comes online; bounced when it was tried for too long
+
+The time for which a mail was tried is the sum of the pauses and attempts between two failures that both had to do with
+the peer. So neither a machine that was off, asleep or without a network, nor an identity that was offline, nor a clock
+that was set counts; and what bounces was tried a moment ago. The sum is kept on disk.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -24,8 +29,10 @@ from fastn_p2p_client.errors import (
     CredentialError,
     DaemonBusy,
     DaemonNotRunning,
+    DeadlineExceeded,
     Denied,
     HandlerFailed,
+    IdentityFailed,
     IdentityOffline,
     InstanceNotFound,
     InvalidTicket,
@@ -76,6 +83,19 @@ _TURNED_AWAY: Final = (
     ApplicationError,
 )
 
+_OUR_OWN: Final = (
+    DaemonBusy,
+    DaemonNotRunning,
+    IdentityFailed,
+    IdentityOffline,
+    NoIdentityOnline,
+    CredentialError,
+    InvalidTicket,
+)
+"""What says nothing of the peer: a part of our own daemon is missing, or our clock is wrong."""
+_NOT_REACHED: Final = (PeerUnreachable, PeerUnknown, DeadlineExceeded)
+"""What happens as well while this machine has no network."""
+
 log = logging.getLogger(__name__)
 
 
@@ -88,13 +108,17 @@ class Carrier(Protocol):
         """Returns once the peer is online, as far as can be told: maybe at once. May raise P2PError."""
         ...
 
+    def has_network(self) -> bool:
+        """Whether this machine could reach others at all."""
+        ...
+
 
 class Route:
     """Carries what waits for one mailbox; ``run`` ends when nothing waits any more.
 
     Args:
         instance: the sender's own mailbox.
-        now: milliseconds since 1970.
+        clock: seconds that pass while this machine is awake.
     """
 
     def __init__(
@@ -105,7 +129,7 @@ class Route:
         settings: Callable[[], Settings],
         instance: str,
         *,
-        now: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
         backoff: Backoff,
     ) -> None:
         self._pair = pair
@@ -114,8 +138,12 @@ class Route:
         self._carrier = carrier
         self._settings = settings
         self._instance = instance
-        self._now = now
+        self._clock = clock
         self._backoff = backoff
+        self._failed_at: float | None = None
+        """When the last attempt failed, if that had to do with the peer."""
+        self._planned = 0.0
+        """Seconds that the pause and the next attempt take at most: a process that is stopped tries nothing."""
         self._deaf = FIRST
         """Seconds after a failed attempt in which it does not count that the peer is said to be online."""
         self._kicked = asyncio.Event()
@@ -131,8 +159,7 @@ class Route:
                 parcels = await self._queue.batch(self._pair)
                 if not parcels:
                     return
-                if not await self._bounced_by_age(parcels[0]):
-                    await self._attempt(parcels)
+                await self._attempt(parcels)
             except StorageFailed as error:
                 log.error("mail for %s cannot be sent: %s", self._peer, error)
                 await self._pause(absent=False)
@@ -147,6 +174,7 @@ class Route:
         delivery = Deliver(way.stream, self._instance, parcels)
         timeout = _TIMEOUT + sum(len(parcel.letter) for parcel in parcels) / _SLOWEST
         self._kicked.clear()
+        self._planned += timeout
         try:
             receipt = await self._carrier.deliver(way.address, self._pair.instance, delivery, timeout)
         except Denied as error:
@@ -172,36 +200,41 @@ class Route:
             await self._queue.settle(self._pair, parcels, receipt)
             self._backoff.reset()
             self._deaf = FIRST
+            self._failed_at, self._planned = None, 0.0
         if receipt.full or not moved:
             await self._turned_away(receipt.full or "it has taken nothing and does not say why")
 
     async def _turned_away(self, reason: str) -> None:
-        since = await self._queue.trouble(self._pair, reason, refused=True)
-        now = self._now()
-        if since is not None and now - since >= self._settings().refused_after * 1000:
+        tried = await self._queue.failed(self._pair, reason, spent=self._spent(), refused=True)
+        if tried.refused is not None and tried.refused >= self._settings().refused_after * 1000:
             await self._queue.bounce(self._pair, reason)
         else:
             await self._pause(absent=False)
 
     async def _failed(self, error: P2PError) -> None:
-        await self._queue.trouble(self._pair, str(error), refused=False)
-        await self._pause(absent=isinstance(error, _ABSENT))
-
-    async def _bounced_by_age(self, oldest: Parcel) -> bool:
+        is_real = not isinstance(error, _OUR_OWN) and (
+            not isinstance(error, _NOT_REACHED) or self._carrier.has_network()
+        )
+        tried = await self._queue.failed(self._pair, str(error), spent=self._spent(is_real=is_real), refused=False)
         limit = self._settings().bounce_after
-        before = self._now() - int(limit * 1000)
-        if oldest.sent > before:
-            return False
-        way = await self._queue.way(self._pair)
-        words = f"it was not delivered within {_span(limit)}"
-        await self._queue.bounce(self._pair, f"{words}: {way.trouble}" if way.trouble else words, before=before + 1)
-        return True
+        if is_real and tried.oldest >= limit * 1000:
+            words = f"it was tried for {_span(limit)}, and not delivered: {error}"
+            await self._queue.bounce(self._pair, words, tried=int(limit * 1000))
+        else:
+            await self._pause(absent=isinstance(error, _ABSENT))
+
+    def _spent(self, *, is_real: bool = True) -> int:
+        """Milliseconds since the last failure in which the peer was tried."""
+        last, now, planned = self._failed_at, self._clock(), self._planned
+        self._failed_at, self._planned = (now if is_real else None), 0.0
+        return int(1000 * min(now - last, planned)) if is_real and last is not None else 0
 
     # ── between two attempts ─────────────────────────────────────────────────────────────────────
 
     async def _pause(self, *, absent: bool) -> None:
         """Until the next attempt. Somebody who was ``absent`` may be back before the pause is over."""
-        pause = self._backoff.pause()
+        pause = min(self._backoff.pause(), self._settings().bounce_after)
+        self._planned += pause
         least = min(pause, self._deaf) if absent else pause
         if await self._wait(self._kicked.wait(), least) or least == pause:
             return
@@ -232,9 +265,9 @@ class Route:
                 return
 
     async def _wait(self, event: Awaitable[object], seconds: float) -> bool:
-        """Whether it came before the time was over; also the age of a mail ends a wait."""
+        """Whether it came before the time was over."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(seconds, self._settings().bounce_after)):
+            async with asyncio.timeout(seconds):
                 await event
                 return True
         return False

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["BOUNCED", "DELIVERED", "OUTBOX_ROOM", "SCHEMA", "VERSION", "WAITING", "WHOLE_ROOM"]
+__all__ = ["BOUNCED", "DELIVERED", "MIGRATIONS", "OUTBOX_ROOM", "SCHEMA", "VERSION", "WAITING", "WHOLE_ROOM"]
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the schema, as the file's ``user_version``."""
 
 WAITING: Final = 0
@@ -36,14 +36,16 @@ CREATE TABLE outbox (
     subject TEXT NOT NULL,
     size INTEGER NOT NULL,
     attachments INTEGER NOT NULL,
-    letter BLOB
+    letter BLOB,
+    -- What the route's "tried" was at the first failed attempt since the mail waits; NULL before that.
+    since INTEGER
 );
 CREATE INDEX outbox_waiting ON outbox (recipient, instance, number) WHERE state = 0;
 CREATE INDEX outbox_bounced ON outbox (number) WHERE state = 2;
 CREATE INDEX outbox_settled ON outbox (changed) WHERE state <> 0;
 
--- The ways to other mailboxes: how the peer is addressed, which stream it is to them, what the last attempt said, since
--- when we are turned away.
+-- The ways to other mailboxes: how the peer is addressed, which stream it is to them, what the last attempt said, for
+-- how many milliseconds deliveries have been tried in vain, and how many these were when we were first turned away.
 CREATE TABLE route (
     recipient BLOB NOT NULL,
     instance TEXT NOT NULL,
@@ -51,6 +53,7 @@ CREATE TABLE route (
     stream BLOB NOT NULL DEFAULT (randomblob(16)),
     trouble TEXT NOT NULL DEFAULT '',
     refused INTEGER,
+    tried INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (recipient, instance)
 ) WITHOUT ROWID;
 
@@ -93,3 +96,12 @@ CREATE TABLE room (
     bytes INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+
+MIGRATIONS: Final = {
+    1: """
+ALTER TABLE outbox ADD COLUMN since INTEGER;
+ALTER TABLE route ADD COLUMN tried INTEGER NOT NULL DEFAULT 0;
+UPDATE route SET refused = NULL; -- was a time of the wall clock
+"""
+}
+"""How a file of an older version becomes one of the next."""

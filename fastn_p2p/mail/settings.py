@@ -36,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_outbox_bytes: _Count = _GIB
     """All of them together."""
     bounce_after: Annotated[float, msgspec.Meta(gt=0, le=30 * _DAY)] = 7 * _DAY
-    """A mail that has not been delivered by then comes back."""
+    """A mail that was tried for so long without being delivered comes back."""
     refused_after: _Seconds = 3_600.0
     """So does everything for a mailbox that has turned us away for so long: it is full, or it is not there."""
     keep_sent: _Seconds = 30 * _DAY

@@ -27,6 +27,8 @@ _FILE: Final = "mail.sqlite"
 """In the workspace."""
 _PRUNING: Final = 3600.0
 """Seconds between two times at which old entries are forgotten."""
+_JUMP: Final = 30.0
+"""Seconds by which a clock that was set differs from one that was only adjusted."""
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ class Mail(Protocol):
         self._addresses = Addresses(carrier.book)
         self._mailbox = Mailbox(database, self._settings, _now)
         self._outbox = Outbox(database, self._settings, _now)
-        self._delivery = Delivery(self._outbox.queue, carrier, self._settings, context.instance, now=_now)
+        self._delivery = Delivery(self._outbox.queue, carrier, self._settings, context.instance)
         self._outbox.on_waiting = self._delivery.wake
         self._pruning: asyncio.Task[None] | None = None
 
@@ -87,13 +89,17 @@ class Mail(Protocol):
         return self.config
 
     async def _prune(self) -> None:
+        """Forget old entries, when the clock that says so has gone evenly for a while: it may have been set."""
         while True:
+            before = _unevenness()
+            await asyncio.sleep(_PRUNING)
+            if abs(_unevenness() - before) > _JUMP:
+                continue
             try:
                 await self._outbox.prune()
                 await self._mailbox.prune()
             except StorageFailed as error:
                 log.error("old mail stays: %s", error)
-            await asyncio.sleep(_PRUNING)
 
     @request
     async def answer(self, request: m.Request, peer: Peer) -> Answer:
@@ -133,6 +139,11 @@ class Mail(Protocol):
             request.after, request.limit, unread=request.unread, seconds=request.wait
         )
         return m.Listing(tuple(mails), more, await self._outbox.bounced())
+
+
+def _unevenness() -> float:
+    """Seconds that the clock of the wall is ahead of the time since the machine was started, sleep included."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _now() -> int:

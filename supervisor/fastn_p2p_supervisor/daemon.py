@@ -190,6 +190,7 @@ class _Daemon:
             "state": self._state,
             "started_ms": self._started_ms,
             "version": _version(),
+            "python": sys.executable,
             "network": self._network_mode,
             "processes": [
                 {

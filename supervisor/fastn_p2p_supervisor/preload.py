@@ -30,6 +30,7 @@ MODULES: Final = (
     "fastn_p2p_client.limits",
     "fastn_p2p_client.messages",
     "fastn_p2p_actors.settings",
+    "fastn_p2p_actors.site_packages",
     "fastn_p2p_actors.stage",
     "fastn_p2p_actors.mailbox",
     "fastn_p2p_actors.curve_mailbox",

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
+import logging
 import os
-import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from fastn_p2p_client.errors import DaemonAlreadyRunning, HomeUnusable
-from fastn_p2p_client.home import Home
+from fastn_p2p_client.home import Home, lock_exclusively, temporary_directory
+from fastn_p2p_client.private_paths import check_own_directory, check_way
 
 __all__ = ["Premises"]
 
 PRIVATE: Final = 0o700
-WRITABLE_BY_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
+
+log = logging.getLogger("supervisor")
 
 
 class Premises:
@@ -33,7 +35,8 @@ class Premises:
 
         Raises:
             DaemonAlreadyRunning: another daemon holds the lock.
-            HomeUnusable: the home is somebody else's, others may write to it, or the disk does not take it.
+            HomeUnusable: the home is somebody else's, others may write to it or to a directory above it, or the disk
+                does not take it.
         """
         at = home.path
         try:
@@ -59,6 +62,8 @@ class Premises:
             if self.home.sockets != self.home.path:
                 (self.home.sockets / "run").rmdir()
                 self.home.sockets.rmdir()
+                if self.home.sockets.parent.name.startswith(_spare_prefix()):
+                    self.home.sockets.parent.rmdir()
         os.ftruncate(self._lock, 0)
         os.close(self._lock)
 
@@ -66,7 +71,7 @@ class Premises:
 def _lock(home: Home) -> int:
     descriptor = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_exclusively(descriptor)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError:
@@ -80,32 +85,55 @@ def _lock(home: Home) -> int:
 
 
 def _own_directory(path: Path) -> None:
-    """Makes the directory (0700) if it is missing; refuses one that others own or may write to."""
+    """Make the directory (0700) if it is missing; refuse one that others own, may write to, or could replace."""
+    check_way(path)
     path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-    found = path.stat()
-    if found.st_uid != os.getuid():
-        raise HomeUnusable(path=str(path), reason=f"it belongs to uid {found.st_uid}, this is uid {os.getuid()}")
-    if found.st_mode & WRITABLE_BY_OTHERS:
-        mode = stat.S_IMODE(found.st_mode)
-        raise HomeUnusable(
-            path=str(path), reason=f"others may write to it (mode {mode:04o}); `chmod go-w {path}` if that is not meant"
-        )
+    check_own_directory(path)
 
 
 def _place_sockets(home: Home) -> None:
+    """Make the sockets' directories, and the note that says where they are if they are not in the home."""
     home.sockets_note.unlink(missing_ok=True)  # the one of an earlier daemon, which may have had another place
-    if home.sockets != home.path:
-        for directory in (home.sockets.parent, home.sockets, home.sockets / "run"):
-            if directory.is_symlink():
-                raise HomeUnusable(
-                    path=str(directory), reason="it is a symbolic link, in a directory that others share"
-                )
-            _own_directory(directory)
-            directory.chmod(PRIVATE)
-        note = home.sockets_note.with_suffix(".tmp")
-        note.write_text(f"{home.sockets}\n")
-        note.replace(home.sockets_note)
+    places = home.socket_places()
+    if home.path not in places:
+        _note(home, _first_usable(places))
     _remove_sockets(home)
+
+
+def _first_usable(places: list[Path]) -> Path:
+    """The first of these directories that can be had; where another user has taken all of them, a new one.
+
+    Raises:
+        HomeUnusable, OSError: none.
+    """
+    for place in places:
+        try:
+            _make_private(place)
+        except (HomeUnusable, OSError) as error:
+            log.warning("the sockets cannot be at %s: %s", place, error)
+        else:
+            return place
+    place = Path(tempfile.mkdtemp(prefix=_spare_prefix(), dir=temporary_directory().parent)) / places[-1].name
+    _make_private(place)
+    return place
+
+
+def _make_private(place: Path) -> None:
+    for directory in (place.parent, place, place / "run"):
+        if directory.is_symlink():
+            raise HomeUnusable(path=str(directory), reason="it is a symbolic link, in a directory that others share")
+        _own_directory(directory)
+        directory.chmod(PRIVATE)
+
+
+def _spare_prefix() -> str:
+    return f"{temporary_directory().name}-"
+
+
+def _note(home: Home, place: Path) -> None:
+    note = home.sockets_note.with_suffix(".tmp")
+    note.write_bytes(os.fsencode(place) + b"\n")
+    note.replace(home.sockets_note)
 
 
 def _remove_sockets(home: Home) -> None:

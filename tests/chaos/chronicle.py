@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
 from pathlib import Path
 
 from tests.harness import Daemon, eventually
 
-__all__ = ["descriptors", "fork_server", "resident", "when"]
+__all__ = ["fork_server", "when"]
 
 
 def when(daemon: Daemon, what: str, since: float) -> float:
@@ -31,14 +30,3 @@ def when(daemon: Daemon, what: str, since: float) -> float:
 def fork_server(daemon: Daemon) -> int:
     """The process that all children of the supervisor are forked from."""
     return int(Path(f"/proc/{daemon.pid('vault')}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def descriptors(pid: int) -> int:
-    """How many files the process has open."""
-    return len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208  (names only; the files come and go)
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory that the process holds, shared ones left out."""
-    fields = Path(f"/proc/{pid}/statm").read_text().split()
-    return (int(fields[1]) - int(fields[2])) * os.sysconf("SC_PAGE_SIZE")

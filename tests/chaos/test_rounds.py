@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 import pytest
 
 from tests.harness import eventually
+from tests.processes import open_files, resident
 
-from .chronicle import descriptors, fork_server, resident
+from .chronicle import fork_server
 from .conftest import Couple, StartLoad
 from .load import Load
 
@@ -85,7 +86,7 @@ def sizes(couple: Couple, load: Load) -> dict[str, tuple[int, int]]:
         assert daemon.process is not None
         pids |= {f"{side}'s supervisor": daemon.process.pid, f"{side}'s fork server": fork_server(daemon)}
         pids |= {f"{side}'s {actor}": daemon.pid(actor) for actor in actors}
-    return {name: (descriptors(pid), resident(pid)) for name, pid in pids.items()}
+    return {name: (open_files(pid), resident(pid)) for name, pid in pids.items()}
 
 
 @pytest.mark.timeout(150)

@@ -19,12 +19,12 @@ import pytest
 
 from fastn_p2p_client import Client, ConnectionLost, DaemonNotRunning, Session
 from fastn_p2p_client.messages import AddProtocol
-from tests.chaos.chronicle import descriptors
 from tests.chaos.conftest import Couple
 from tests.chaos.traffic import Traffic
 from tests.e2e.sessions import sessions_in
 from tests.e2e.world import binding_of, counts_of, until, until_awaited
 from tests.harness import Daemon, eventually
+from tests.processes import open_files
 from tests.protocols import BLOCK, install_protocols
 
 MIB: Final = 1024 * 1024
@@ -196,7 +196,7 @@ def test_a_killed_program_is_missed_on_both_sides(couple: Couple) -> None:
     async def work(client: Client) -> None:
         await well(couple, client)
         await nothing_is_left(couple, client)
-        before = [descriptors(pid) for pid in network]
+        before = [open_files(pid) for pid in network]
         for _ in range(3):
             command = [sys.executable, "-m", "tests.chaos.traffic", str(couple.alice.home.path), couple.peer]
             root = Path(__file__).resolve().parents[2]
@@ -213,7 +213,7 @@ def test_a_killed_program_is_missed_on_both_sides(couple: Couple) -> None:
             await until(lambda: standing(couple) == 0, "the sessions have ended", AT_ONCE)
             print(f"a killed program's sessions have ended after {(time.monotonic() - killed) * 1000:.0f} ms")
             await nothing_is_left(couple, client)
-        eventually(lambda: [descriptors(pid) for pid in network] <= [count + 2 for count in before], "no file is left")
+        eventually(lambda: [open_files(pid) for pid in network] <= [count + 2 for count in before], "no file is left")
 
     run(couple, work)
 

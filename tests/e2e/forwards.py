@@ -8,11 +8,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from tests.harness import CLI, Daemon, eventually
 
-__all__ = ["Forward", "connected", "exchange", "files_open", "forwarding"]
+__all__ = ["Forward", "connected", "exchange", "forwarding"]
 
 
 class Forward:
@@ -108,7 +107,3 @@ def _send(connection: socket.socket, text: bytes) -> None:
         connection.shutdown(socket.SHUT_WR)
     except OSError:
         pass  # whoever reads sees it too
-
-
-def files_open(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))

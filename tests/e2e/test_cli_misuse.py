@@ -36,7 +36,7 @@ def test_standard_output_is_closed(world: World, command: str) -> None:
     assert (done.returncode, done.stderr) == (Exit.STORAGE, "fastn-p2p: standard output is closed\n")
 
 
-@pytest.mark.parametrize("command", ["status", "list-identities"])
+@pytest.mark.parametrize("command", ["status", "list-identities", "protocols", "--version", "--help", "call --help"])
 def test_standard_output_does_not_take_it(world: World, command: str) -> None:
     done = shell(world, f"fastn-p2p {command} > /dev/full")
     assert done.returncode == Exit.STORAGE

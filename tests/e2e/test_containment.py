@@ -65,7 +65,7 @@ class Bystander:
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
-    with tempfile.TemporaryDirectory(prefix="fastn-") as name:
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         directory = Path(name)
         env = install_protocols(directory / "packages", Misfit="tests.e2e.misfits:Misfit")
         daemon = FastDaemon(directory / "home", directory / "hosts", **env)

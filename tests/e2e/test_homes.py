@@ -72,7 +72,7 @@ def test_a_home_with_an_unusual_name(short: Path, name: str) -> None:
 @pytest.fixture
 def short() -> Iterator[Path]:
     """A directory with a short path, unlike ``tmp_path``."""
-    with tempfile.TemporaryDirectory(prefix="fastn-") as name:
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         yield Path(name)
 
 

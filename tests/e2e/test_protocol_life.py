@@ -43,7 +43,7 @@ def copy_of_example(directory: Path) -> Path:
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[Daemon]:
     """With both packages installed, and one that is broken."""
-    with tempfile.TemporaryDirectory(prefix="fastn-") as name:
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         directory = Path(name)
         packages = directory / "packages"
         made = subprocess.run(

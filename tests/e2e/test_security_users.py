@@ -52,7 +52,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Daemon]:
-    with tempfile.TemporaryDirectory(prefix="fastn-") as name:
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         daemon = Daemon(Path(name) / "home", Path(name) / "hosts").start()
         daemon.identity("alice")
         yield daemon

@@ -12,10 +12,10 @@ from typing import Any, Final
 import pytest
 
 from fastn_p2p_client import ApplicationError, Client, P2PError, Session
-from tests.chaos.chronicle import descriptors, resident
 from tests.e2e.sessions import fill, run, standing
 from tests.e2e.world import World, new_world
 from tests.harness import eventually
+from tests.processes import open_files, resident
 from tests.protocols import BLOCK
 
 MIB: Final = 1024 * 1024
@@ -169,7 +169,7 @@ def test_ten_thousand_sessions_leave_nothing(world: World) -> None:
 
     def held() -> dict[str, tuple[int, int]]:
         gc.collect()
-        return {name: (descriptors(pid), resident(pid)) for name, pid in processes(world).items()}
+        return {name: (open_files(pid), resident(pid)) for name, pid in processes(world).items()}
 
     async def talk(client: Client) -> None:
         async with asyncio.timeout(100):

@@ -15,10 +15,11 @@ import pytest
 
 from fastn_p2p.exits import Exit
 from fastn_p2p_client.errors import InvalidConfig
-from tests.e2e.forwards import Forward, connected, exchange, files_open, forwarding
+from tests.e2e.forwards import Forward, connected, exchange, forwarding
 from tests.e2e.services import Service, echo
 from tests.e2e.world import World, give, new_world, wait_idle
 from tests.harness import CLI, Daemon, eventually
+from tests.processes import open_files
 from tests.unit.stub_daemon import short_path
 
 
@@ -82,10 +83,10 @@ def test_many_connections_at_once(world: World, web: Forward) -> None:
     texts = [f"{number} ".encode() * 20_000 for number in range(80)]
     with ThreadPoolExecutor(len(texts)) as pool:
         assert list(pool.map(lambda text: exchange(web.address, text), texts)) == texts
-    before = files_open(web.process.pid)
+    before = open_files(web.process.pid)
     with ThreadPoolExecutor(10) as pool:
         assert all(pool.map(lambda _: works(web.address), range(100)))
-    eventually(lambda: files_open(web.process.pid) <= before, "every socket is closed")
+    eventually(lambda: open_files(web.process.pid) <= before, "every socket is closed")
     wait_idle(world.two)
 
 

@@ -16,24 +16,9 @@ import fastn_p2p_client.errors as e
 from fastn_p2p.exits import Exit
 from fastn_p2p_client import Client
 from fastn_p2p_client import messages as m
-from fastn_p2p_client.home import Home
 from tests.e2e.questions import STRANGER, Call, Command, agrees, ticket_of
 from tests.e2e.world import World, give
 from tests.harness import Daemon
-
-
-def test_nobody_asks_the_kernel_about_a_daemon_that_answers(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading ``/proc/locks`` may hold up the event loop for 20 ms."""
-
-    def looked(_home: Home) -> int | None:
-        raise AssertionError("it was looked for")
-
-    async def scenario() -> None:
-        async with Client(daemon.home) as client:
-            assert isinstance(await client.control(m.ListIdentities()), m.IdentityList)
-
-    monkeypatch.setattr(Home, "daemon_pid", looked)
-    asyncio.run(scenario())
 
 
 def test_no_daemon(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from fastn_p2p.exits import Exit
 from fastn_p2p_actors.mailbox import Mailbox, Sender
 from fastn_p2p_client import Client, sync
 from fastn_p2p_client import messages as m
-from fastn_p2p_client.home import Home
+from fastn_p2p_client.home import Home, lock_exclusively
 from fastn_p2p_client.limits import PROTOCOL_VERSION
 from fastn_p2p_client.link import Link, decode_answer
 from tests.e2e.questions import STRANGER, agrees
@@ -75,7 +74,7 @@ def test_a_daemon_of_another_version(
             mailbox.close()
 
     with home.lock.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock_exclusively(lock.fileno())
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         asyncio.run(converse())

@@ -63,7 +63,7 @@ def add_identity(daemon: Daemon, name: str) -> str:
 @contextmanager
 def new_world(*, share_host: bool = True, echo: bool = True) -> Iterator[World]:
     """``share_host``: they find each other by ID52, as on one machine."""
-    with tempfile.TemporaryDirectory(prefix="fastn-") as name:
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
         directory = Path(name)
         env = install_protocols(directory / "packages")
         hosts = [directory / "hosts", directory / ("hosts" if share_host else "other-hosts")]

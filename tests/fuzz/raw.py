@@ -16,8 +16,9 @@ import zmq
 from fastn_p2p_client.messages import Hello
 from fastn_p2p_client.sockets import Curve, close_socket, dealer, endpoint
 from tests.harness import Daemon
+from tests.processes import resident
 
-__all__ = ["DONE", "REPLY", "WELCOME", "Keys", "Raw", "hello", "pids", "resident", "unharmed"]
+__all__ = ["DONE", "REPLY", "WELCOME", "Keys", "Raw", "hello", "pids", "unharmed"]
 
 DONE: Final = 2
 WELCOME: Final = 40
@@ -98,12 +99,6 @@ class Raw:
 def hello(raw: Raw) -> None:
     """Be let in at the front door."""
     assert raw.ask(Hello(1, "raw")) == WELCOME
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory that the process has to itself."""
-    fields = Path(f"/proc/{pid}/smaps_rollup").read_text().split()
-    return sum(int(fields[fields.index(name) + 1]) for name in ("Private_Clean:", "Private_Dirty:")) * 1024
 
 
 def pids(daemon: Daemon) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import resource
 import socket
@@ -25,6 +24,7 @@ from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_client import messages as m
 from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM, MAX_GROUP
 from tests.harness import Daemon, eventually
+from tests.processes import open_files
 
 from .raw import Keys, Raw, hello, unharmed
 
@@ -296,7 +296,7 @@ def test_more_connections_than_there_may_be_files_open(shared: Daemon, name: str
                 stranger.setblocking(False)
                 stranger.connect_ex(str(path))
                 opened.append(stranger)
-            assert len(list(Path(f"/proc/{pid}/fd").iterdir())) < 1024
+            assert open_files(pid) < 1024
         finally:
             for stranger in opened:
                 stranger.close()
@@ -361,7 +361,7 @@ def test_one_program_does_not_keep_the_vault_from_others(shared: Daemon) -> None
 
 def test_clients_that_come_and_go_leave_nothing_behind(shared: Daemon) -> None:
     def descriptors() -> dict[str, int]:
-        return {name: len(os.listdir(f"/proc/{process['pid']}/fd")) for name, process in shared.processes().items()}  # noqa: PTH208
+        return {name: open_files(process["pid"]) for name, process in shared.processes().items()}
 
     before = descriptors()
     with unharmed(shared, grows_by=16 * 1024 * 1024):

@@ -54,6 +54,10 @@ class Clock:
     def __call__(self) -> int:
         return self.now
 
+    def seconds(self) -> float:
+        """As a clock that only goes on."""
+        return self.now / 1000
+
 
 class Side:
     """One mailbox and its outbox."""
@@ -96,7 +100,9 @@ class Side:
         return {entry.id: entry for entry in entries}
 
     def delivery(self, wire: Wire) -> Delivery:
-        made = Delivery(self.queue, wire, lambda: self.settings, "default", now=self.clock, chance=lambda: 0.0)
+        made = Delivery(
+            self.queue, wire, lambda: self.settings, "default", clock=self.clock.seconds, chance=lambda: 0.0
+        )
         self.outbox.on_waiting = made.wake
         return made
 
@@ -111,6 +117,8 @@ class Wire:
         """bob has come online."""
         self.asked = asyncio.Event()
         """Somebody waits for that."""
+        self.network = True
+        """This machine has one."""
 
     @classmethod
     def to(cls, other: Side) -> Wire:
@@ -119,6 +127,9 @@ class Wire:
     async def deliver(self, to: str, instance: str, delivery: Deliver, timeout: float) -> Receipt:
         self.attempts.append((to, delivery))
         return await self.answer(delivery)
+
+    def has_network(self) -> bool:
+        return self.network
 
     async def online(self, to: str, timeout: float) -> None:
         self.asked.set()

@@ -49,7 +49,7 @@ T = TypeVar("T")
 @contextmanager
 def temporary_home() -> Iterator[Home]:
     """A home whose sockets fit into it, gone at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="fastn-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="fastn-test-", dir="/tmp"))
     home = Home(folder)
     for directory in (home.sockets / "run", home.identities, home.logs, home.vault):
         directory.mkdir(mode=0o700)

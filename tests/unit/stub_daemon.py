@@ -140,7 +140,7 @@ class StubDaemon:
 @contextmanager
 def short_path() -> Iterator[Path]:
     """A new directory whose sockets' paths are short enough for the kernel, unlike those of ``tmp_path``."""
-    with tempfile.TemporaryDirectory(prefix="fastn-", ignore_cleanup_errors=True) as directory:
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp", ignore_cleanup_errors=True) as directory:
         yield Path(directory)
 
 

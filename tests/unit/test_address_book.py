@@ -289,7 +289,7 @@ def test_a_key_alone_keeps_what_a_ticket_has_told(tmp_path: Path) -> None:
     named_by_a_call(book, ticket(2))
     book.add(BOB.key.id52, "bob")
     book.add(BOB.key.id52, "bobby")
-    assert [peer.endpoints for peer in book.infos()] == [1]
+    assert [peer.info().endpoints for peer in book.page("", 9)] == [1]
     assert first_endpoint(book_in(tmp_path)) == ENDPOINT
 
 
@@ -300,13 +300,13 @@ def test_a_page_begins_behind_a_name_and_ends_at_its_limit(tmp_path: Path) -> No
     book = book_in(tmp_path)
     for number in range(5):
         book.add(Signer(f"peer {number}").key.id52, f"peer{number}")
-    names = [peer.name for peer in book.infos()]
+    names = [peer.name for peer in book.page("", 9)]
     assert names == [f"peer{number}" for number in range(5)]
-    assert [peer.name for peer in book.infos("peer1", 2)] == ["peer2", "peer3"]
-    assert [peer.name for peer in book.infos("peer11")] == ["peer2", "peer3", "peer4"]
-    assert book.infos("peer4") == []
+    assert [peer.name for peer in book.page("peer1", 2)] == ["peer2", "peer3"]
+    assert [peer.name for peer in book.page("peer11", 9)] == ["peer2", "peer3", "peer4"]
+    assert book.page("peer4", 9) == []
     book.remove("peer2")
-    assert [peer.name for peer in book.infos("peer1", 2)] == ["peer3", "peer4"]
+    assert [peer.name for peer in book.page("peer1", 2)] == ["peer3", "peer4"]
 
 
 def test_loading_and_listing_verify_no_signature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +322,7 @@ def test_loading_and_listing_verify_no_signature(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr("fastn_p2p_actors.credentials.signed.verify", counted)
     book = book_in(tmp_path)
-    assert [peer.endpoints for peer in book.infos()] == [1]
+    assert [peer.info().endpoints for peer in book.page("", 9)] == [1]
     assert verified == 0
     for _ in range(2):
         assert first_endpoint(book) == ENDPOINT

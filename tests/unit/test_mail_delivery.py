@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
@@ -13,12 +14,16 @@ import pytest
 from fastn_p2p.mail.addresses import Addresses
 from fastn_p2p.mail.backoff import Backoff
 from fastn_p2p.mail.route import Route
+from fastn_p2p.routes import has_network
 from fastn_p2p_client.errors import (
     ApplicationError,
     BadRequest,
     ConnectionLost,
+    DaemonBusy,
     DeadlineExceeded,
+    DelegationExpired,
     Denied,
+    IdentityOffline,
     InstanceNotFound,
     InvalidKey,
     InvalidTicket,
@@ -26,6 +31,8 @@ from fastn_p2p_client.errors import (
     P2PError,
     PeerNameUnknown,
     PeerOffline,
+    PeerUnknown,
+    PeerUnreachable,
     ProtocolNotFound,
     StorageFailed,
 )
@@ -44,7 +51,7 @@ NEVER = 1e6
 
 def route_of(side: Side, wire: Wire, first: float = 0.001) -> Route:
     backoff = Backoff(first, NEVER, chance=lambda: 0.0)
-    return Route(TO_BOB, side.queue, wire, lambda: side.settings, "x", now=side.clock, backoff=backoff)
+    return Route(TO_BOB, side.queue, wire, lambda: side.settings, "x", clock=side.clock.seconds, backoff=backoff)
 
 
 def failing(
@@ -256,7 +263,7 @@ def test_what_is_turned_away_for_too_long_comes_back(tmp_path: Path, error: Exce
             running = asyncio.create_task(route.run())
 
             async def turned_away() -> bool:
-                return (await alice.queue.way(TO_BOB)).refused is not None
+                return bool((await alice.queue.way(TO_BOB)).trouble)
 
             async def tried_again() -> bool:
                 return len(wire.attempts) == 2
@@ -284,31 +291,174 @@ def test_an_answer_in_between_ends_the_time_of_being_turned_away(tmp_path: Path)
             wire.back.set()
             await route_of(alice, wire).run()
             assert await bob.ids() == ["one"]
-            assert (await alice.queue.way(TO_BOB)).refused is None
+            assert (await alice.queue.failed(TO_BOB, "", spent=0, refused=True)).refused == 0
 
     run(main())
 
 
-def test_what_is_too_old_comes_back_and_says_what_was_in_the_way(tmp_path: Path) -> None:
+async def attempt(side: Side, wire: Wire, route: Route, answer: Exception) -> None:
+    """One more attempt at least, which fails like that; returns when that is known."""
+    wire.answer = always(answer)
+    seen = len(wire.attempts)
+    while len(wire.attempts) == seen or (await side.queue.way(TO_BOB)).trouble != str(answer):
+        route.kick()
+        await asyncio.sleep(0.001)
+
+
+def test_what_was_tried_for_too_long_comes_back_and_says_what_was_in_the_way(tmp_path: Path) -> None:
     async def main() -> None:
         async with Side(tmp_path / "a", Clock(), bounce_after=7200) as alice:
             await alice.accept("old")
-            alice.clock.now += 1_000
-            await alice.accept("new")
             wire = Wire(always(OFFLINE))
             route = route_of(alice, wire, first=NEVER)
             running = asyncio.create_task(route.run())
-            await wire.asked.wait()
+            await attempt(alice, wire, route, OFFLINE)
+            alice.clock.now += 1_000
+            await alice.accept("new")
+            await attempt(alice, wire, route, PeerUnknown(peer="bob"))
             alice.clock.now += 7_199_000
+            wire.answer = always(OFFLINE)
             while (await alice.sent())["old"].state == "waiting":
                 route.kick()
                 await asyncio.sleep(0)
             sent = await alice.sent()
-            assert sent["old"].reason == f"it was not delivered within 2 hours: {OFFLINE}"
+            assert sent["old"].reason == f"it was tried for 2 hours, and not delivered: {OFFLINE}"
             assert sent["new"].state == "waiting"
             running.cancel()
 
     run(main())
+
+
+@pytest.mark.parametrize("jump", [86_400_000, -86_400_000])
+@pytest.mark.parametrize("error", [OFFLINE, ProtocolNotFound(peer="bob", protocol="Mail")])
+def test_a_clock_that_is_set_makes_nothing_older(tmp_path: Path, jump: int, error: P2PError) -> None:
+    """Nor does it lengthen the time for which a mailbox has turned us away."""
+
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock(), bounce_after=60, refused_after=60) as alice:
+            await alice.accept("one")
+            wire = Wire(always(error))
+            backoff = Backoff(0.001, 0.01, chance=lambda: 0.0)
+            route = Route(TO_BOB, alice.queue, wire, lambda: alice.settings, "x", backoff=backoff)
+            running = asyncio.create_task(route.run())
+            await attempt(alice, wire, route, error)
+            alice.clock.now += jump
+            for _ in range(3):
+                await attempt(alice, wire, route, error)
+            assert (await alice.sent())["one"].state == "waiting"
+            running.cancel()
+
+    run(main())
+
+
+def test_a_machine_that_was_off_has_tried_nothing_and_what_was_tried_before_counts(tmp_path: Path) -> None:
+    async def main() -> None:
+        clock = Clock()
+        for lap in range(3):
+            async with Side(tmp_path / "a", clock, bounce_after=60) as alice:
+                if lap == 0:
+                    await alice.accept("one")
+                wire = Wire(always(OFFLINE))
+                route = route_of(alice, wire, first=NEVER)
+                running = asyncio.create_task(route.run())
+                await attempt(alice, wire, route, OFFLINE)
+                clock.now += 25_000
+                if lap < 2:
+                    await attempt(alice, wire, route, PeerUnknown(peer="bob"))
+                    assert (await alice.sent())["one"].state == "waiting"
+                while lap == 2 and not running.done():
+                    route.kick()
+                    await asyncio.sleep(0.001)
+                running.cancel()
+                assert (await alice.sent())["one"].state == ("bounced" if lap == 2 else "waiting")
+            clock.now += 30 * 86_400_000
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("error", "network"),
+    [
+        (IdentityOffline(identity="alice"), True),
+        (DaemonBusy(actor="network"), True),
+        (DelegationExpired(identity="bob", seconds=1), True),
+        (PeerUnreachable(peer="bob", reason="no route"), False),
+        (PeerUnknown(peer="bob"), False),
+        (DeadlineExceeded(seconds=30), False),
+    ],
+)
+def test_what_had_nothing_to_do_with_the_peer_does_not_count(tmp_path: Path, error: P2PError, network: bool) -> None:
+    """Nor does the time between a failure of ours and one of the peer's."""
+
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock(), bounce_after=60) as alice:
+            await alice.accept("one")
+            wire = Wire(always(error))
+            wire.network = network
+            route = route_of(alice, wire, first=NEVER)
+            running = asyncio.create_task(route.run())
+            for answer in (error, OFFLINE, error, OFFLINE):
+                await attempt(alice, wire, route, answer)
+                alice.clock.now += 50_000
+            assert (await alice.queue.failed(TO_BOB, "", spent=0, refused=False)).oldest == 0
+            running.cancel()
+
+    run(main())
+
+
+def test_a_process_that_was_stopped_has_tried_nothing(tmp_path: Path) -> None:
+    """More than the pause and the attempt were to take does not count."""
+
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock(), bounce_after=86_400) as alice:
+            await alice.accept("one")
+            wire = Wire(always(OFFLINE))
+            route = route_of(alice, wire, first=60.0)
+            running = asyncio.create_task(route.run())
+            await attempt(alice, wire, route, OFFLINE)
+            alice.clock.now += 10 * 86_400_000
+            await attempt(alice, wire, route, PeerUnknown(peer="bob"))
+            tried = (await alice.queue.failed(TO_BOB, "", spent=0, refused=False)).oldest
+            assert 60_000 <= tried < 3_600_000
+            running.cancel()
+
+    run(main())
+
+
+def test_a_mailbox_of_the_version_before_goes_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Side(tmp_path / "a", Clock()) as alice:
+            await alice.accept("one")
+            await alice.queue.failed(TO_BOB, "no", spent=0, refused=True)
+        file = sqlite3.connect(tmp_path / "a")
+        file.executescript(
+            "ALTER TABLE outbox DROP COLUMN since; ALTER TABLE route DROP COLUMN tried; "
+            "UPDATE route SET refused = 1600000000000; PRAGMA user_version = 1;"
+        )
+        file.close()
+        async with Side(tmp_path / "a", alice.clock, bounce_after=60, refused_after=60) as alice:
+            assert await alice.queue.failed(TO_BOB, "no", spent=1000, refused=True) == (0, 0)
+            assert (await alice.sent())["one"].state == "waiting"
+        async with Side(tmp_path / "a", alice.clock) as alice:
+            assert [parcel.id for parcel in await alice.queue.batch(TO_BOB)] == ["one"]
+
+    run(main())
+
+
+def test_routes_of_the_kernel(tmp_path: Path) -> None:
+    head = "Iface\tDestination\tGateway\n"
+    link_local = "fe80" + "0" * 28 + " 40 0 0 0 0 0 0 00000001 eth0"
+    v6 = "2001" + "0" * 28 + " 40 0 0 0 0 0 0 00000001 eth0"
+    for v4_routes, v6_routes, expected in (
+        ("", "", False),
+        ("lo\t0000007F\n", f"{link_local}\n", False),
+        ("eth0\t00000000\n", "", True),
+        ("", f"{v6}\n", True),
+    ):
+        (tmp_path / "route").write_text(head + v4_routes)
+        (tmp_path / "ipv6_route").write_text(v6_routes)
+        assert has_network(tmp_path) is expected
+    assert has_network(tmp_path / "nowhere")
 
 
 def test_refusals_of_single_mails_do_not_hold_up_the_others(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from fastn_p2p_client import home as home_module
 from fastn_p2p_client.errors import DaemonAlreadyRunning, HomeUnusable
-from fastn_p2p_client.home import Home
+from fastn_p2p_client.home import Home, temporary_directory
+from fastn_p2p_supervisor import premises as premises_module
 from fastn_p2p_supervisor.premises import Premises
 
 from .stub_daemon import short_path
@@ -104,6 +106,7 @@ def test_stale_sockets_go_and_other_files_stay(path: Path) -> None:
 
 
 def test_a_long_home_has_its_sockets_elsewhere(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path / "runtime").mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(path / "runtime"))
     home = Home(path / ("long" * 30))
     premises = Premises.take(home)
@@ -117,5 +120,34 @@ def test_sockets_do_not_follow_a_link_out_of_a_shared_directory(path: Path, monk
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(path))
     (path / "mine").mkdir()
     (path / "fastn-p2p").symlink_to(path / "mine")
-    with pytest.raises(HomeUnusable, match="symbolic link"):
-        Premises.take(Home(path / ("long" * 30)))
+    home = Home(path / ("long" * 30))
+    premises = Premises.take(home)
+    assert home.sockets.parent == temporary_directory()
+    assert not list((path / "mine").iterdir())
+    premises.leave()
+
+
+def test_where_every_place_is_taken_the_sockets_get_a_new_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user has made the directory in ``/tmp`` before."""
+    squatted = path / "fastn-p2p-0"
+    squatted.mkdir()
+    squatted.chmod(0o777)
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    for module in (home_module, premises_module):
+        monkeypatch.setattr(module, "temporary_directory", lambda: squatted)
+    home = Home(path / ("long" * 30))
+    premises = Premises.take(home)
+    assert home.sockets.parent.name.startswith("fastn-p2p-0-")
+    assert mode(home.sockets.parent) == mode(home.sockets) == 0o700
+    home.check()
+    premises.leave()
+    assert not list(squatted.iterdir())
+    assert [each.name for each in path.iterdir() if each.name.startswith("fastn")] == [squatted.name]
+
+
+def test_a_home_below_a_directory_that_others_may_write_to_is_refused(path: Path) -> None:
+    (path / "open").mkdir()
+    (path / "open").chmod(0o777)
+    with pytest.raises(HomeUnusable, match=f"may write to {path / 'open'} "):
+        Premises.take(Home(path / "open" / "home"))
+    assert not list((path / "open").iterdir()), "nothing was made there"

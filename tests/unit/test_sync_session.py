@@ -229,7 +229,7 @@ def test_what_a_pipe_gives_is_sent_at_once() -> None:
 def test_an_interrupted_wait_leaves_the_session_usable() -> None:
     session, handled = opened(echo)
     waiting = submit(session._session.read())
-    eventually(lambda: session._session._reader is not None, "somebody reads")
+    eventually(lambda: session._session.waits.reader is not None, "somebody reads")
     waiting.cancel()
     session.write(b"x")
     assert session.read() == b"x"

@@ -22,15 +22,15 @@ from fastn_p2p_client.errors import (
     StorageDamaged,
 )
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
-from fastn_p2p_client.messages import UNDECODABLE, AddProtocol, Done, PeerList
+from fastn_p2p_client.messages import UNDECODABLE, AddProtocol, Done
 from fastn_p2p_client.names import check_name
 
 from ..identity.messages import Activate, Deactivate
-from ..network.messages import GetPeers
 from ..protocols import check_installed, comes_with_the_daemon
 from ..store import BindingFile, IdentityFile
 from .aside import check_config, run_on_delete
 from .desk import Desk
+from .peers import petnames
 
 __all__ = [
     "activate",
@@ -171,9 +171,9 @@ async def check_allowed(desk: Desk, allow: tuple[str, ...]) -> None:
     names = [entry for entry in allow if entry not in ("everyone", "peers")]
     for key in filter(_ID52_SHAPED.fullmatch, names):
         PublicKey(key)
-    petnames = [check_name(name, "a peer") for name in names if not _ID52_SHAPED.fullmatch(name)]
-    if petnames:
-        known = {peer.name for peer in (await desk.network.ask(GetPeers(), PeerList)).peers}
-        for name in petnames:
+    named = [check_name(name, "a peer") for name in names if not _ID52_SHAPED.fullmatch(name)]
+    if named:
+        known = await petnames(desk)
+        for name in named:
             if name not in known:
                 raise PeerNameUnknown(name=name)

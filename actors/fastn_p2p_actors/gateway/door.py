@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import Final
 
 import msgspec
@@ -142,7 +143,7 @@ class Door:
         welcome = Welcome(
             version=PROTOCOL_VERSION,
             daemon=daemon_version(),
-            data_route=str(self._desk.home.mailbox("network")),
+            data_route=os.fsencode(self._desk.home.mailbox("network")).decode(),
             max_payload=MAX_PAYLOAD,
             max_calls=MAX_CALLS_PER_CLIENT,
         )

@@ -32,7 +32,8 @@ from fastn_p2p_client.messages import (
 )
 from fastn_p2p_client.names import check_name
 
-from ..store import IdentityFile
+from ..network.messages import MAX_PAGE
+from ..store import Found, IdentityFile
 from ..vault import messages as vault
 from .aside import run_on_delete
 from .desk import Desk
@@ -95,11 +96,17 @@ async def delete_identity(desk: Desk, message: DeleteIdentity, _: bytes) -> Done
         return Done()
 
 
-async def list_identities(desk: Desk, _message: ListIdentities, _: bytes) -> IdentityList:
-    found = desk.store.identities()
+async def list_identities(desk: Desk, message: ListIdentities, _: bytes) -> IdentityList:
+    limit = min(message.limit or MAX_PAGE, MAX_PAGE)
+
+    def read() -> tuple[Found[IdentityFile], bool]:
+        names = [name for name in desk.store.names() if name > message.after]
+        return desk.store.identities(names[:limit]), len(names) > limit
+
+    found, more = await asyncio.to_thread(read)
     for damaged in found.damaged:
         log.warning("%s", damaged)
-    return IdentityList([record.info() for record in found.usable])
+    return IdentityList([record.info() for record in found.usable], more)
 
 
 async def set_online(desk: Desk, message: SetOnline, _: bytes) -> IdentityReply:

@@ -17,7 +17,7 @@ from fastn_p2p_client.names import check_name
 from ..network.messages import DropPeer, GetPeers, MakeTicket, PutPeer
 from .desk import Desk
 
-__all__ = ["add_peer", "get_ticket", "list_peers", "remove_peer"]
+__all__ = ["add_peer", "get_ticket", "list_peers", "petnames", "remove_peer"]
 
 
 async def get_ticket(desk: Desk, message: GetTicket, _: bytes) -> TicketText:
@@ -31,8 +31,18 @@ async def add_peer(desk: Desk, message: AddPeer, _: bytes) -> PeerReply:
     return await desk.network.ask(PutPeer(message.peer, message.name), PeerReply)
 
 
-async def list_peers(desk: Desk, _message: ListPeers, _: bytes) -> PeerList:
-    return await desk.network.ask(GetPeers(), PeerList)
+async def list_peers(desk: Desk, message: ListPeers, _: bytes) -> PeerList:
+    return await desk.network.ask(GetPeers(message.after, message.limit), PeerList)
+
+
+async def petnames(desk: Desk) -> set[str]:
+    """The names of all peers."""
+    names: set[str] = set()
+    page = PeerList([], more=True)
+    while page.more:
+        page = await desk.network.ask(GetPeers(page.peers[-1].name if page.peers else ""), PeerList)
+        names.update(peer.name for peer in page.peers)
+    return names
 
 
 async def remove_peer(desk: Desk, message: RemovePeer, _: bytes) -> Done:

@@ -18,21 +18,22 @@ class Usage(NamedTuple):
     cpu_ms: int
 
 
-def usage_of(pid: int, proc: Path = Path("/proc")) -> Usage:
-    """Zeros for a process that is gone. Takes the kernel up to a millisecond."""
+def usage_of(pid: int, proc: Path = Path("/proc"), *, exact: bool = True) -> Usage:
+    """Zeros for a process that is gone. Takes the kernel up to a millisecond, or a hundredth of that if it need not be
+    ``exact``: the memory is then the resident set size."""
     directory = proc / str(pid)
     try:
         # The name in parentheses may hold anything; utime and stime are the 14th and 15th field.
         fields = (directory / "stat").read_text(errors="replace").rpartition(")")[2].split()
         cpu_ms = (int(fields[11]) + int(fields[12])) * 1000 // _TICKS
-        return Usage(_memory_of(directory), cpu_ms)
+        return Usage(_memory_of(directory, exact), cpu_ms)
     except (OSError, ValueError, IndexError):
         return Usage(0, 0)
 
 
-def _memory_of(directory: Path) -> int:
+def _memory_of(directory: Path, exact: bool) -> int:
     try:
-        for line in (directory / "smaps_rollup").read_text().splitlines():
+        for line in (directory / "smaps_rollup").read_text().splitlines() if exact else ():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     except PermissionError:

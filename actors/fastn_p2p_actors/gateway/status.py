@@ -1,15 +1,17 @@
 """``GetStatus``: what the supervisor, the network, the identities and the disk say, as one answer.
 
-Everything is asked at the same time and has ``PATIENCE`` seconds; what does not answer becomes a warning.
+Everything is asked at the same time and has ``PATIENCE`` seconds; what does not answer becomes a warning. However much
+there is, the answer has a limited number of entries, the first ones by name, and says how many there are.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.messages import (
@@ -24,13 +26,19 @@ from fastn_p2p_client.messages import (
 from ..identity.messages import BindingStates, Describe
 from ..leash import ProcessReport
 from ..network.messages import Inspect, NetworkReport, NetworkReportReply
-from ..store import BindingFile, Found, IdentityFile
+from ..store import BindingFile, Found, IdentityFile, Store
 from .desk import Desk
 from .processes import usage_of
 
 __all__ = ["daemon_version", "get_status", "state_of"]
 
 PATIENCE: Final = 1.0
+STATUS_LIMIT: Final = 1000
+"""Identities, peers, connections and processes in a status that asks for no other number: about half a second's work
+if there are so many of each."""
+_ASKED_AT_ONCE: Final = 32
+_EXACT_SECONDS: Final = 0.2
+"""Seconds for the exact memory of all processes."""
 OFFLINE: Final = "offline"
 NOT_SERVING: Final = "not serving"
 STOPPED: Final = "stopped"
@@ -50,15 +58,19 @@ def daemon_version() -> str:
         return "unknown"
 
 
-async def get_status(desk: Desk, _message: GetStatus, _: bytes) -> StatusReply:
-    warnings: list[str] = []
-    identities = desk.store.identities()
-    bindings = {record.name: desk.store.bindings(record.name) for record in identities.usable}
+async def get_status(desk: Desk, message: GetStatus, _: bytes) -> StatusReply:
+    return StatusReply(await _status(desk, message.limit if message.limit > 0 else STATUS_LIMIT))
+
+
+async def _status(desk: Desk, limit: int, only: str = "") -> Status:
+    """The status with at most ``limit`` entries of each kind; ``only``: of one identity, and without peers."""
+    stored = await asyncio.to_thread(_read_stored, desk.store, limit, only)
     tree, report = await asyncio.gather(
         _or_none(desk.supervisor.tree(PATIENCE)),
-        _or_none(desk.network.ask(Inspect(), NetworkReportReply, timeout=PATIENCE)),
+        _or_none(desk.network.ask(Inspect(limit, only), NetworkReportReply, timeout=PATIENCE)),
     )
     network = report.report if report is not None else None
+    warnings: list[str] = []
     if tree is None:
         warnings.append("the supervisor is not answering: the processes are missing")
     if network is None:
@@ -70,27 +82,53 @@ async def get_status(desk: Desk, _message: GetStatus, _: bytes) -> StatusReply:
         for process in tree or []
         if process.state in ("failed", "backoff") and process.last_exit
     ]
-    warnings += [str(damaged) for damaged in identities.damaged]
-    warnings += [str(damaged) for found in bindings.values() for damaged in found.damaged]
+    warnings += stored.warnings
+    warnings += network.warnings if network else []
     ready = {process.name for process in tree or [] if process.state == "ready"}
-    states = await _states_of_missing(desk, network, bindings, ready)
+    states = await _states_of_missing(desk, network, stored.bindings, ready)
     now_ms = int(desk.wall() * 1000)
-    return StatusReply(
-        Status(
-            version=daemon_version(),
-            home=str(desk.home.path),
-            network_mode=desk.settings.network_mode,
-            endpoint=network.endpoint if network else "",
-            addresses=network.addresses if network else [],
-            uptime_ms=max(0, now_ms - desk.settings.started_ms),
-            clients=desk.clients(),
-            processes=await asyncio.to_thread(_processes, tree or [], now_ms),
-            identities=_identities(identities.usable, bindings, network, states),
-            peers=network.peers if network else [],
-            connections=network.connections if network else [],
-            warnings=warnings + (network.warnings if network else []),
-        )
+    return Status(
+        version=daemon_version(),
+        home=str(desk.home.path),
+        network_mode=desk.settings.network_mode,
+        endpoint=network.endpoint if network else "",
+        addresses=network.addresses if network else [],
+        uptime_ms=max(0, now_ms - desk.settings.started_ms),
+        clients=desk.clients(),
+        processes=await asyncio.to_thread(_processes, (tree or [])[:limit], now_ms),
+        identities=_identities(stored.identities, stored.bindings, network, states)[:limit],
+        peers=network.peers if network else [],
+        connections=network.connections if network else [],
+        warnings=_summed(warnings, limit),
+        identities_total=stored.total,
+        peers_total=max(network.peers_total, len(network.peers)) if network else 0,
+        connections_total=max(network.connections_total, len(network.connections)) if network else 0,
+        processes_total=len(tree or []),
     )
+
+
+class _Stored(NamedTuple):
+    """What the disk says of the identities that are shown."""
+
+    total: int
+    """Of all."""
+    identities: list[IdentityFile]
+    bindings: dict[str, Found[BindingFile]]
+    warnings: list[str]
+
+
+def _read_stored(store: Store, limit: int, only: str) -> _Stored:
+    """Reads several files for each identity: in a thread."""
+    names = store.names()
+    identities = store.identities([only] if only else names[:limit])
+    bindings = {record.name: store.bindings(record.name) for record in identities.usable}
+    damaged = [*identities.damaged, *(each for found in bindings.values() for each in found.damaged)]
+    return _Stored(len(names), identities.usable, bindings, list(map(str, damaged)))
+
+
+def _summed(warnings: list[str], limit: int) -> list[str]:
+    rest = len(warnings) - limit
+    return warnings if rest <= 0 else [*warnings[:limit], f"and {rest} more warnings"]
 
 
 async def _or_none(question: Awaitable[T]) -> T | None:
@@ -101,10 +139,13 @@ async def _or_none(question: Awaitable[T]) -> T | None:
 
 
 def _processes(tree: list[ProcessReport], now_ms: int) -> list[ProcessStatus]:
-    """Reads ``/proc``: in a thread, since the kernel walks through each process's memory."""
+    """Reads ``/proc``: in a thread, since the kernel walks through each process's memory. When that takes too long, for
+    the rest of them the memory is what it can say at once."""
     found: list[ProcessStatus] = []
+    exact_until = time.monotonic() + _EXACT_SECONDS
     for process in tree:
-        memory, cpu_ms = usage_of(process.pid) if process.pid else (0, 0)
+        exact = time.monotonic() < exact_until
+        memory, cpu_ms = usage_of(process.pid, exact=exact) if process.pid else (0, 0)
         found.append(
             ProcessStatus(
                 name=process.name,
@@ -141,7 +182,7 @@ async def _states_of_missing(
             for binding in found.usable
         )
     ]
-    answers = await asyncio.gather(*(_or_none(_describe(desk, name)) for name in names))
+    answers = await _descriptions(desk, names)
     failures = desk.noticeboard.failures()
     states = {
         (name, binding.protocol, binding.instance): _state_for_program(name, binding, failures)
@@ -151,10 +192,27 @@ async def _states_of_missing(
     }
     return states | {
         (name, binding.protocol, binding.instance): binding.state
-        for name, answer in zip(names, answers, strict=True)
-        if answer is not None
+        for name, answer in answers.items()
         for binding in answer.bindings
     }
+
+
+async def _descriptions(desk: Desk, names: list[str]) -> dict[str, BindingStates]:
+    """What those identities' processes say that answer in time; a few are asked at once."""
+    places = asyncio.Semaphore(_ASKED_AT_ONCE)
+
+    async def describe(name: str) -> BindingStates | None:
+        async with places:
+            return await _or_none(_describe(desk, name))
+
+    tasks = {name: asyncio.ensure_future(describe(name)) for name in names}
+    if tasks:
+        _, late = await asyncio.wait(tasks.values(), timeout=PATIENCE)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+    answers = {name: task.result() for name, task in tasks.items() if not task.cancelled()}
+    return {name: answer for name, answer in answers.items() if answer is not None}
 
 
 def _state_for_program(name: str, binding: BindingFile, failures: dict[tuple[str, str], str]) -> str:
@@ -205,7 +263,7 @@ def _identity(
 async def state_of(desk: Desk, name: str, binding: BindingFile, up: bool) -> str:
     """As in ``BindingStatus``. ``up``: the identity's process is there to be asked."""
     if binding.program and not binding.stopped:
-        status = (await get_status(desk, GetStatus(), b"")).status
+        status = await _status(desk, STATUS_LIMIT, name)
         found = (each for identity in status.identities if identity.name == name for each in identity.bindings)
         wanted = (binding.protocol, binding.instance)
         return next((each.state for each in found if (each.protocol, each.instance) == wanted), OFFLINE)

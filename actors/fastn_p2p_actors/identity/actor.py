@@ -189,9 +189,11 @@ class IdentityActor:
     async def _activate(self, message: Activate, config: bytes) -> None:
         existing = self._hosted.get((message.protocol, message.instance))
         if existing is not None and existing.binding is not None:
-            await existing.reload(config, message.allow)
-            await self._registration.serve(existing)
-            return
+            if not existing.is_replaced():
+                await existing.reload(config, message.allow)
+                await self._registration.serve(existing)
+                return
+            await self._end(existing)
         hosted = self._new(message.protocol, message.instance, message.code)
         self._hosted[hosted.name] = hosted
         try:

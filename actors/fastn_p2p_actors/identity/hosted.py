@@ -87,6 +87,10 @@ class Hosted:
             await self._life.reload(config)
             self.access = access_of(self._life.code, allow)
 
+    def is_replaced(self) -> bool:
+        """Return whether its code is not what is installed now. Raises like ``Lifecycle.is_replaced``."""
+        return self._life.is_replaced()
+
     async def stop(self) -> None:
         """Deactivate it. What its code raises ends up in the log."""
         self.binding = None

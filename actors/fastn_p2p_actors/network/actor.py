@@ -17,7 +17,6 @@ from fastn_p2p_client.errors import (
     InternalError,
     P2PError,
 )
-from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 from fastn_p2p_client.link import Link
 from fastn_p2p_client.messages import (
@@ -33,7 +32,6 @@ from fastn_p2p_client.messages import (
     Done,
     Eof,
     Failure,
-    IdentityStatus,
     Message,
     Open,
     Opened,
@@ -65,6 +63,7 @@ from .host_directory import HostDirectory
 from .introductions import IntroductionRegistry
 from .lookout import Lookout
 from .messages import (
+    MAX_PAGE,
     DropPeer,
     GetPeers,
     Inspect,
@@ -81,6 +80,7 @@ from .peer_streams import Arrival
 from .pool import Pool
 from .presence import Presence
 from .registry import OnlineIdentity, Registry
+from .report import Reporter
 from .requests import Requests
 from .returning import Returning
 from .routes import Routes
@@ -136,6 +136,7 @@ class Network:
         self.calls = Calls(self.mailbox, self.registry, self.routes, self.requests, self.parking)
         self.sessions = Sessions(self.mailbox, self.registry, self.routes, self.book, self.parking)
         self.pool = self.routes.pool = Pool(self.endpoint, self, introductions=self.introductions, wall=self._wall)
+        self._reporter = Reporter(self.registry, self.book, self.pool, self._wall)
         self._lookout = Lookout(self.pool, self.routes, self._hosts, self.book)
         self.awaiting = Awaiting(self.mailbox, self.registry, self.routes, self.parking, self._lookout)
         self.presence = Presence(
@@ -342,38 +343,20 @@ class Network:
             self.sessions.standing.access_changed()
             return Done()
         if isinstance(message, GetPeers):
-            return PeerList(self.book.infos())
+            limit = min(message.limit or MAX_PAGE, MAX_PAGE)
+            peers = await self._reporter.peers(message.after, limit + 1)
+            return PeerList(peers[:limit], len(peers) > limit)
         if isinstance(message, Inspect):
-            return NetworkReportReply(self._report())
+            return NetworkReportReply(await self._report(message))
         raise BadMessage(reason=f"{type(message).__name__} is not for the network")
 
-    def _report(self) -> NetworkReport:
+    async def _report(self, asked: Inspect) -> NetworkReport:
         where = self.endpoint.address()
         warnings = list(self.book.warnings)
         if self._hosts.problem:
             warnings.append(f"daemons on this machine do not find each other by ID52: {self._hosts.problem}")
-        return NetworkReport(
-            endpoint=self.endpoint.id.hex(),
-            addresses=[*where.addresses, *where.relays],
-            clients=self.mailbox.clients,
-            identities=[self._identity_status(identity) for identity in self.registry],
-            peers=self.book.infos(),
-            connections=[connection.status(self._name_of) for connection in self.pool.all()],
-            warnings=warnings,
-        )
-
-    def _identity_status(self, identity: OnlineIdentity) -> IdentityStatus:
-        return IdentityStatus(
-            name=identity.name,
-            id52=identity.key.id52,
-            online=True,
-            wanted=True,
-            bindings=[binding.status() for binding in identity.bindings.values()],
-            delegation_expires_ms=int((identity.not_after - self._wall()) * 1000),
-        )
-
-    def _name_of(self, key: bytes) -> str:
-        return self.book.name_of(key) or PublicKey(key).id52
+        addresses = (*where.addresses, *where.relays)
+        return await self._reporter.report(asked, addresses=addresses, clients=self.mailbox.clients, warnings=warnings)
 
 
 async def serve(stage: Stage) -> None:

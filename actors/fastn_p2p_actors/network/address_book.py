@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_client.errors import InvalidName, InvalidTicket, P2PError, PeerNameTaken, PeerNameUnknown, StorageFailed
-from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.keys import PublicKey, stored_key
 from fastn_p2p_client.messages import UNDECODABLE, PeerInfo
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
@@ -110,7 +110,7 @@ class AddressBook:
             try:
                 saved = msgspec.json.decode(path.read_bytes(), type=_PeerFile)
                 record = base64.b64decode(saved.record, validate=True)
-                peer = Peer(check_name(saved.name, "a peer"), PublicKey(saved.id52), saved.added, record)
+                peer = Peer(check_name(saved.name, "a peer"), stored_key(saved.id52), saved.added, record)
                 if path.stem != peer.name:
                     raise InvalidName(name=path.stem, what="this file", reason=f"it holds the peer {peer.name!r}")
             except (OSError, *UNDECODABLE, P2PError) as error:
@@ -138,12 +138,12 @@ class AddressBook:
         peer = self._by_key.get(key)
         return peer.name if peer is not None else ""
 
-    def infos(self, after: str = "", limit: int = 0) -> list[PeerInfo]:
-        """Entries by name, from the first one behind ``after``; at most ``limit`` (0: all)."""
+    def page(self, after: str, limit: int) -> list[Peer]:
+        """Return the entries by name, from the first one behind ``after`` (empty: the first), at most ``limit``."""
         if self._sorted_generation != self.generation:
             self._sorted, self._sorted_generation = sorted(self._by_name), self.generation
         start = bisect_right(self._sorted, after) if after else 0
-        return [self._by_name[name].info() for name in self._sorted[start : start + limit if limit else None]]
+        return [self._by_name[name] for name in self._sorted[start : start + limit]]
 
     def add(self, text: str, name: str) -> Peer:
         """Keep a ticket or an ID52 under ``name``; on disk when this returns.

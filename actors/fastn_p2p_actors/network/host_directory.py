@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from fastn_p2p_client.errors import P2PError, StorageFailed
-from fastn_p2p_client.home import runtime_directory
+from fastn_p2p_client.home import runtime_directories
 from fastn_p2p_client.keys import PublicKey
 
 from ..credentials import MAX_RECORD, PeerRecord, read_record
@@ -48,7 +48,7 @@ class HostDirectory:
     def find(cls, endpoint: bytes) -> HostDirectory:
         """At ``$FASTN_HOST_DIRECTORY``, else in the user's runtime directory."""
         configured = os.environ.get(_VARIABLE)
-        return cls(Path(configured) if configured else runtime_directory() / "hosts", endpoint)
+        return cls(Path(configured) if configured else runtime_directories()[0] / "hosts", endpoint)
 
     def open(self) -> None:
         try:

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from fastn_p2p_client.messages import ConnectionStatus, Data, IdentityStatus, Message, PeerInfo
 
 __all__ = [
+    "MAX_PAGE",
     "DropPeer",
     "GetPeers",
     "Inspect",
@@ -22,6 +23,9 @@ __all__ = [
 ]
 
 import msgspec
+
+MAX_PAGE: Final = 20_000
+"""Peers or identities in one answer: about 4 MB."""
 
 
 class Manage(Message, frozen=True, tag=100):
@@ -50,15 +54,23 @@ class DropPeer(Message, frozen=True, tag=103):
 
 
 class GetPeers(Message, frozen=True, tag=104):
-    """Answered by ``PeerList``."""
+    """A page of the address book, as in ``ListPeers``. Answered by ``PeerList``."""
+
+    after: str = ""
+    limit: int = 0
 
 
 class Inspect(Message, frozen=True, tag=105):
     """Answered by ``NetworkReportReply``."""
 
+    limit: int = 0
+    """Identities, peers and connections in the answer, of each at most so many; 0 stands for all."""
+    identity: str = ""
+    """If given, only this identity and what concerns the whole daemon."""
+
 
 class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything the network process knows, for ``status``. Identities carry ``wanted=True``."""
+    """What the network process knows, for ``status``: as much as was asked for. Identities carry ``wanted=True``."""
 
     endpoint: str
     addresses: list[str]
@@ -67,6 +79,10 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     peers: list[PeerInfo]
     connections: list[ConnectionStatus]
     warnings: list[str]
+    identities_total: int = 0
+    """Those that are online."""
+    peers_total: int = 0
+    connections_total: int = 0
 
 
 class NetworkReportReply(Message, frozen=True, tag=150):

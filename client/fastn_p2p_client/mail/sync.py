@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
-from ..background import run
+from ..background import close, run
 from ..home import Home
 from ..keys import PublicKey
 from ..limits import DEFAULT_INSTANCE
@@ -51,10 +51,7 @@ class MailClient:
     def close(self) -> None:
         """As ``MailClient.close``."""
 
-        async def close() -> None:
-            self._mail.close()
-
-        run(close())
+        close(self._mail)
 
     def send(
         self,

@@ -72,7 +72,12 @@ class DeleteIdentity(Message, frozen=True, tag=12):
 
 
 class ListIdentities(Message, frozen=True, tag=13):
-    """Answered by ``IdentityList``."""
+    """A page of the identities, by name. Answered by ``IdentityList``."""
+
+    after: str = ""
+    """The last name of the page before; empty for the first page."""
+    limit: int = 0
+    """Entries in the answer, at most; 0 stands for as many as the daemon gives at once (20,000)."""
 
 
 class SetOnline(Message, frozen=True, tag=14):
@@ -129,6 +134,9 @@ class SetProtocol(Message, frozen=True, tag=35):
 class GetStatus(Message, frozen=True, tag=17):
     """Answered by ``StatusReply``."""
 
+    limit: int = 0
+    """Identities, peers, connections and processes in the answer, of each at most so many; 0 stands for 1,000."""
+
 
 class GetTicket(Message, frozen=True, tag=18):
     """Answered by ``TicketText``. The identity must be online; empty stands for the only one."""
@@ -144,7 +152,10 @@ class AddPeer(Message, frozen=True, tag=19):
 
 
 class ListPeers(Message, frozen=True, tag=20):
-    """Answered by ``PeerList``."""
+    """A page of the address book, by name. Answered by ``PeerList``. Fields as in ``ListIdentities``."""
+
+    after: str = ""
+    limit: int = 0
 
 
 class RemovePeer(Message, frozen=True, tag=21):
@@ -242,6 +253,8 @@ class IdentityReply(Message, frozen=True, tag=41):
 
 class IdentityList(Message, frozen=True, tag=42):
     identities: list[IdentityInfo]
+    more: bool = False
+    """Whether there are more behind the last one."""
 
 
 class TicketText(Message, frozen=True, tag=43):
@@ -254,6 +267,8 @@ class PeerReply(Message, frozen=True, tag=44):
 
 class PeerList(Message, frozen=True, tag=45):
     peers: list[PeerInfo]
+    more: bool = False
+    """As in ``IdentityList``."""
 
 
 class StatusReply(Message, frozen=True, tag=46):

@@ -9,11 +9,9 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
 
     Name, ID52, endpoints known, and when it was added; with tabs between them when piped.
     """
-    from fastn_p2p_client.messages import ListPeers, PeerList
+    from ...asking import list_all_peers
 
-    from ...asking import ask
-
-    peers = ask(home, ListPeers(), PeerList).peers
+    peers = list_all_peers(home)
     if json:
         put_json(peers)
         return

@@ -1,0 +1,82 @@
+"""Report of the network process for ``status``: as much as was asked for, and the totals of everything.
+
+It is put together in turns of the event loop, since there may be thousands of identities, peers and connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from heapq import nlargest
+
+from fastn_p2p_client.keys import id52_of
+from fastn_p2p_client.messages import ConnectionStatus, IdentityStatus, PeerInfo
+
+from ..turns import in_turns
+from .address_book import AddressBook
+from .connection import PeerConnection
+from .messages import MAX_PAGE, Inspect, NetworkReport
+from .pool import Pool
+from .registry import OnlineIdentity, Registry
+
+__all__ = ["Reporter"]
+
+
+class Reporter:
+    """What the network process knows, for the gateway.
+
+    Args:
+        wall: Unix time.
+    """
+
+    def __init__(self, registry: Registry, book: AddressBook, pool: Pool, wall: Callable[[], float]) -> None:
+        self._registry = registry
+        self._book = book
+        self._pool = pool
+        self._wall = wall
+
+    async def report(
+        self, asked: Inspect, *, addresses: Sequence[str], clients: int, warnings: list[str]
+    ) -> NetworkReport:
+        limit = asked.limit or MAX_PAGE
+        only = self._registry.by_name(asked.identity)
+        chosen = [only] if only is not None else self._first_by_name(limit) if not asked.identity else []
+        connections = self._pool.all()
+        if len(connections) > limit:  # those that matter to the owner
+            connections = nlargest(limit, connections, key=lambda each: (each.introductions.has_known, each.used_at))
+        return NetworkReport(
+            endpoint=self._pool.own_endpoint.hex(),
+            addresses=list(addresses),
+            clients=clients,
+            identities=[self._identity_status(identity) async for identity in in_turns(chosen)],
+            peers=[] if asked.identity else await self.peers("", limit),
+            connections=[] if asked.identity else await self._connections(connections),
+            warnings=warnings,
+            identities_total=len(self._registry),
+            peers_total=len(self._book),
+            connections_total=len(self._pool),
+        )
+
+    async def peers(self, after: str, limit: int) -> list[PeerInfo]:
+        """A page of the address book: the entries behind ``after``, at most ``limit``, by name."""
+        entries = self._book.page(after, limit)
+        return [entry.info() async for entry in in_turns(entries)]
+
+    async def _connections(self, chosen: list[PeerConnection]) -> list[ConnectionStatus]:
+        return [each.status(self._name_of) async for each in in_turns(chosen) if not each.closed]
+
+    def _first_by_name(self, limit: int) -> list[OnlineIdentity]:
+        found = (self._registry.by_name(name) for name in self._registry.names()[:limit])
+        return [identity for identity in found if identity is not None]
+
+    def _identity_status(self, identity: OnlineIdentity) -> IdentityStatus:
+        return IdentityStatus(
+            name=identity.name,
+            id52=identity.key.id52,
+            online=True,
+            wanted=True,
+            bindings=[binding.status() for binding in identity.bindings.values()],
+            delegation_expires_ms=int((identity.not_after - self._wall()) * 1000),
+        )
+
+    def _name_of(self, key: bytes) -> str:
+        return self._book.name_of(key) or id52_of(key)

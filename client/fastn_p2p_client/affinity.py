@@ -1,0 +1,111 @@
+"""Affinity of clients, sessions and servers to one process and one event loop, and the release of abandoned ones.
+
+**Fork.** A child inherits the sockets of its parent. If it used them, each would read the other's answers. If it only
+kept them open, the daemon would not notice the end of the parent. If it unregistered them from epoll, which parent and
+child share, the parent would receive nothing any more. So in the child a socket without a peer takes the place of each
+inherited one (``dup2``): the number stays in use, and nothing that the child does with it reaches the parent.
+
+**Loops.** ``loop.close()`` tells no transport that it ends. What still belongs to a closed loop is released when the
+next client is opened, at the latest; by the garbage collector otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+import threading
+from asyncio import _get_running_loop as running_loop
+from collections.abc import Callable
+from typing import Any, Final
+from weakref import WeakMethod, WeakSet
+
+from .errors import UsedElsewhere
+
+__all__ = ["LoopBound", "place_of_caller", "release_ended", "running_loop", "sever", "used_elsewhere", "weakly"]
+
+_PACKAGE: Final = __name__.partition(".")[0] + "."
+
+
+class LoopBound:
+    """Base of objects that are open in one event loop of one process. ``_track`` makes the two methods be called."""
+
+    def _track(self) -> None:
+        with _lock:
+            _tracked.add(self)
+
+    def _after_fork(self) -> None:
+        """This process is a forked child, and the object is a copy of its parent's. Must neither send nor raise."""
+
+    def _release_if_ended(self) -> None:
+        """Release sockets and memory if the event loop has been closed."""
+
+
+_tracked: Final[WeakSet[LoopBound]] = WeakSet()
+_lock = threading.Lock()
+
+
+def release_ended() -> None:
+    """Release what belongs to event loops that were closed."""
+    with _lock:
+        tracked = list(_tracked)
+    for each in tracked:
+        each._release_if_ended()
+
+
+def used_elsewhere(what: str, pid: int, loop: asyncio.AbstractEventLoop | None) -> UsedElsewhere:
+    """The error for ``what``, for instance ``"this client"``, which belongs to that process and that loop."""
+    if pid != os.getpid():
+        reason = f"it belongs to process {pid}, and this is process {os.getpid()}. Make one after the fork"
+    elif loop is not None and loop.is_closed():
+        reason = "it belongs to an event loop that has ended. Make one in each event loop, and close it there"
+    else:
+        reason = "it belongs to another event loop. Make one in each event loop"
+    return UsedElsewhere(what=what, reason=reason)
+
+
+def place_of_caller() -> str:
+    """``file:line`` of the innermost code on the stack that is not part of this library."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def weakly(method: Callable[[], Any]) -> Callable[[], None]:
+    """A callback for a bound method that does not keep its object alive; nothing happens once that is gone."""
+    reference = WeakMethod(method)
+
+    def call() -> None:
+        found = reference()
+        if found is not None:
+            found()
+
+    return call
+
+
+def sever(inherited: socket.socket) -> None:
+    """Put a socket without a peer in the place of one that this forked child shares with its parent."""
+    number = inherited.fileno()
+    if number < 0:
+        return
+    try:
+        placeholder, peer = socket.socketpair()
+    except OSError:  # no descriptor is left
+        os.close(inherited.detach())
+        return
+    with placeholder, peer:
+        os.dup2(placeholder.fileno(), number, inheritable=False)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    for each in list(_tracked):
+        with contextlib.suppress(Exception):
+            each._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,111 @@
+"""Which directories another user of the machine could change, or put something else in the place of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fastn_p2p_client import private_paths
+from fastn_p2p_client.errors import HomeUnusable
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.private_paths import check_own_directory, check_way
+
+NOBODY: Final = 65534
+
+
+@pytest.fixture
+def above(tmp_path: Path) -> Path:
+    """A directory with a home in it."""
+    (tmp_path / "above" / "home").mkdir(mode=0o700, parents=True)
+    return tmp_path / "above"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o757, 0o703])
+def test_a_home_below_a_directory_that_others_may_write_to_is_refused(above: Path, mode: int) -> None:
+    home = Home(above / "home")
+    home.check()
+    above.chmod(mode)
+    with pytest.raises(HomeUnusable) as refused:
+        home.check()
+    assert str(refused.value) == (
+        f"{home.path} cannot be used by the daemon: every user of this machine may write to {above} (mode {mode:04o}) "
+        f"and could put something else in its place; `chmod o-w {above}`, or use a --home elsewhere"
+    )
+    above.chmod(mode | 0o1000)
+    home.check()  # sticky, as /tmp is
+
+
+def test_a_home_that_others_may_write_to_is_refused_also_where_it_is_sticky(above: Path) -> None:
+    (above / "home").chmod(0o1777)
+    with pytest.raises(HomeUnusable, match="mode 1777"):
+        Home(above / "home").check()
+
+
+def test_a_group_counts_only_if_somebody_else_is_in_it(above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each user has a group of their own, directories are often open to it."""
+    above.chmod(0o770)
+    with monkeypatch.context() as patch:
+        patch.setattr(private_paths, "_is_own_group", lambda directory, group: True)
+        check_way(above / "home")
+    with monkeypatch.context() as patch:
+        patch.setattr(private_paths, "_is_own_group", lambda directory, group: False)
+        with pytest.raises(HomeUnusable, match=f"the group {above.stat().st_gid}"):
+            check_way(above / "home")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another group")
+def test_a_group_of_others_counts(above: Path) -> None:
+    above.chmod(0o770)
+    os.chown(above, 0, NOBODY)
+    with pytest.raises(HomeUnusable, match=f"the group {NOBODY}"):
+        check_way(above / "home")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
+def test_a_directory_of_another_user_is_refused(above: Path) -> None:
+    os.chown(above, NOBODY, NOBODY)
+    with pytest.raises(HomeUnusable, match=f"{above} belongs to uid {NOBODY}, who could put something else"):
+        check_way(above / "home")
+    with pytest.raises(HomeUnusable, match=f"it belongs to uid {NOBODY}|who could put"):
+        check_own_directory(above)
+
+
+def test_links_are_followed_and_what_they_lead_through_counts(above: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("above/../above/home")
+    check_own_directory(tmp_path / "link")
+    above.chmod(0o777)
+    with pytest.raises(HomeUnusable, match=f"may write to {above} "):
+        check_own_directory(tmp_path / "link")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to another user")
+def test_a_link_of_another_user_is_refused(above: Path) -> None:
+    """In a sticky directory its owner may replace it."""
+    (above / "link").symlink_to("home")
+    os.chown(above / "link", NOBODY, NOBODY, follow_symlinks=False)
+    with pytest.raises(HomeUnusable, match="link belongs to uid"):
+        check_way(above / "link")
+
+
+def test_links_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(HomeUnusable, match="leads nowhere"):
+        check_way(tmp_path / "circle" / "home")
+    (tmp_path / "file").touch()
+    with pytest.raises(HomeUnusable, match="Not a directory"):
+        check_way(tmp_path / "file" / "home")
+    check_way(tmp_path / "nothing" / "here" / "yet")
+
+
+def test_a_user_namespace_does_not_have_the_machines_root(monkeypatch: pytest.MonkeyPatch, above: Path) -> None:
+    """In a container of an ordinary user, ``/`` belongs to nobody: that is no reason to refuse every home."""
+    real = Path.read_text
+    shown = {"/proc/sys/kernel/overflowuid": f"{NOBODY}\n", "/proc/self/uid_map": "0 1000 1\n"}
+    monkeypatch.setattr(Path, "read_text", lambda self, *args: shown.get(str(self)) or real(self, *args))
+    assert private_paths._is_unmapped(NOBODY)
+    assert not private_paths._is_unmapped(1000)
+    shown["/proc/self/uid_map"] = "0 0 4294967295\n"
+    assert not private_paths._is_unmapped(NOBODY)
