@@ -32,7 +32,7 @@ from fastn_p2p_client.errors import (
     StorageDamaged,
 )
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.keys import PublicKey, stored_key
+from fastn_p2p_client.keys import PublicKey, proven_key
 from fastn_p2p_client.messages import UNDECODABLE, IdentityInfo
 from fastn_p2p_client.names import NamedThing, check_name
 
@@ -156,7 +156,7 @@ class Store:
         if record.name != name:
             raise StorageDamaged(path=str(path), reason=f"it is about {record.name[:80]!r}")
         try:
-            stored_key(record.id52)
+            proven_key(record.id52)
         except InvalidKey as error:
             raise StorageDamaged(path=str(path), reason=str(error)) from error
         return record

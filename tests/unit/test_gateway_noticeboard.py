@@ -44,7 +44,11 @@ class Program:
 
 
 def removing(board: Noticeboard) -> asyncio.Task[None]:
-    return asyncio.create_task(board.taken_note("Shop", lambda: NEW, 10))
+
+    async def revision() -> bytes:
+        return NEW
+
+    return asyncio.create_task(board.taken_note("Shop", revision, 10))
 
 
 def test_nobody_watches() -> None:

@@ -33,7 +33,7 @@ def other() -> Iterator[subprocess.Popen[bytes]]:
 
 def earlier(path: Path, *programs: Program) -> None:
     """One of ours has ended while these served."""
-    before = Returning(path)
+    before = Returning(path, tuple)
     before.serve(programs)
     before.close()
     before.serve([])  # their connections end with it
@@ -42,7 +42,7 @@ def earlier(path: Path, *programs: Program) -> None:
 def test_who_served_is_awaited_until_it_serves_again(path: Path) -> None:
     async def scenario() -> None:
         earlier(path, ME)
-        back = Returning(path)
+        back = Returning(path, tuple)
         assert back.awaits(*SHOP)
         assert not back.awaits("bob", "Shop", "another")
         turns: list[bool] = []
@@ -59,7 +59,7 @@ def test_who_served_is_awaited_until_it_serves_again(path: Path) -> None:
 def test_a_process_that_served_several_times_is_back_with_the_last(path: Path) -> None:
     async def scenario() -> None:
         earlier(path, ME, ME)
-        back = Returning(path)
+        back = Returning(path, tuple)
         back.serve([ME])
         assert back.awaits(*SHOP)
         back.serve([ME, ME])
@@ -72,7 +72,7 @@ def test_a_process_that_served_several_times_is_back_with_the_last(path: Path) -
 def test_who_has_ended_is_not_awaited(path: Path, other: subprocess.Popen[bytes]) -> None:
     async def scenario() -> None:
         earlier(path, ME, Program(other.pid, *SHOP))
-        back = Returning(path)
+        back = Returning(path, tuple)
         back.serve([ME])
         assert back.awaits(*SHOP)
         other.kill()
@@ -89,7 +89,7 @@ def test_whoever_has_its_pid_now_is_somebody_else(path: Path) -> None:
         known = json.loads(path.read_bytes())
         known[0][1] += 1
         path.write_text(json.dumps(known))
-        back = Returning(path)
+        back = Returning(path, tuple)
         assert not back.awaits(*SHOP)
         back.close()
 
@@ -100,7 +100,7 @@ def test_nobody_is_awaited_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch)
     async def scenario() -> None:
         earlier(path, ME)
         monkeypatch.setattr(returning, "_PATIENCE", 0.0)
-        back = Returning(path)
+        back = Returning(path, tuple)
         assert not back.awaits(*SHOP)
         back.close()
 
@@ -109,7 +109,7 @@ def test_nobody_is_awaited_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_there_is_a_file_as_long_as_somebody_serves(path: Path) -> None:
     async def scenario() -> None:
-        now = Returning(path)
+        now = Returning(path, tuple)
         now.serve([ME])
         assert path.exists()
         now.serve([])
@@ -123,7 +123,7 @@ def test_there_is_a_file_as_long_as_somebody_serves(path: Path) -> None:
 def test_a_damaged_file_says_nothing(path: Path, content: bytes) -> None:
     async def scenario() -> None:
         path.write_bytes(content)
-        back = Returning(path)
+        back = Returning(path, tuple)
         assert not back.awaits(*SHOP)
         back.close()
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from fastn_p2p_client.errors import BadMessage, BadSignature, InvalidKey
-from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.keys import PublicKey, proven_key
 
 from .sodium import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
 
@@ -44,7 +44,7 @@ class Body(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknow
     @property
     def key(self) -> PublicKey:
         """The identity that signed it."""
-        return PublicKey(self.identity)
+        return proven_key(self.identity)
 
 
 class _Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
@@ -77,13 +77,13 @@ def open_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody
         BadSignature: the identity that it names has not signed it.
     """
     envelope, body = _decode(kind, blob, decoder, version, limit)
+    if verify(body.identity, to_be_signed(kind, envelope.body), envelope.signature):
+        return body  # the identity is a key: libsodium accepts none that is no point, not canonical or of small order
     try:
-        identity = body.key
+        identity = PublicKey(body.identity)
     except InvalidKey as error:
         raise BadMessage(reason=f"the identity of a signed {kind}: {error.reason}") from None
-    if not verify(body.identity, to_be_signed(kind, envelope.body), envelope.signature):
-        raise BadSignature(what=kind, identity=identity.id52)
-    return body
+    raise BadSignature(what=kind, identity=identity.id52)
 
 
 def peek_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody], version: int, limit: int) -> AnyBody:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from fastn_p2p_client.errors import DaemonBusy
 
 __all__ = ["Noticeboard"]
+
+T = TypeVar("T")
 
 _BUSY_SECONDS: Final = 15.0
 """How long a program that was told something may take until it asks again: two hooks, and requests that end. One that
@@ -46,6 +48,8 @@ class Noticeboard:
         self._asked = asyncio.Event()
         self._watchers: dict[bytes, _Watcher] = {}
         self._closed = False
+        self._reads: dict[str, tuple[asyncio.Event, asyncio.Future[Any]]] = {}
+        """Reads that run, and the change after which each has begun."""
         self.leaving: set[tuple[str, str, str]] = set()
         self.keeping: set[tuple[str, str, str]] = set()
 
@@ -94,12 +98,31 @@ class Noticeboard:
             self._watchers.pop(name, None)
         self._tell()
 
-    async def taken_note(self, protocol: str, revision: Callable[[], bytes], timeout: float) -> None:
+    async def shared_read(self, key: str, read: Callable[[], T]) -> T:
+        """What ``read`` returns in a thread. Those who ask while it runs, and since the last change, share it: a change
+        wakes every watcher at once."""
+        running = self._reads.get(key)
+        if running is None or running[0] is not self._changed:
+            task = asyncio.ensure_future(asyncio.to_thread(read))
+            running = self._reads[key] = self._changed, task
+            task.add_done_callback(lambda done: self._read_ended(key, done))
+        result: T = await asyncio.shield(running[1])
+        return result
+
+    def _read_ended(self, key: str, task: asyncio.Future[Any]) -> None:
+        if not task.cancelled():
+            task.exception()  # all who wait have it
+        if key in self._reads and self._reads[key][1] is task:
+            del self._reads[key]
+
+    async def taken_note(self, protocol: str, revision: Callable[[], Awaitable[bytes]], timeout: float) -> None:
         """Returns when every program that watches the protocol serves what it now is, or is not to be waited for."""
         try:
             async with asyncio.timeout(timeout):
-                while not self._is_known(protocol, revision()):
+                while True:
                     asked = self._asked
+                    if self._is_known(protocol, await revision()):
+                        return
                     try:
                         async with asyncio.timeout(1.0):
                             await asked.wait()

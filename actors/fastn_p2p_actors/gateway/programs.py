@@ -23,7 +23,7 @@ from fastn_p2p_client.messages import (
 from fastn_p2p_client.names import check_name
 
 from ..settings import grant_for, program_subject
-from ..store import BindingFile
+from ..store import BindingFile, IdentityFile, Store
 from .desk import Desk, WithPayload
 
 __all__ = ["get_binding", "let_go", "register", "watch_bindings"]
@@ -60,10 +60,10 @@ async def watch_bindings(desk: Desk, message: WatchBindings, _: bytes) -> WithPa
         async with asyncio.timeout(WATCH_SECONDS):
             while True:
                 changed = board.next_change()
-                if _revision_of(desk, protocol) != message.seen:
+                if await _revision_of(desk, protocol) != message.seen:
                     break
                 await changed.wait()
-    bindings = _bindings(desk, protocol)
+    bindings = await _bindings(desk, protocol)
     return WithPayload(BindingList(_revision(bindings)), msgspec.msgpack.encode(bindings))
 
 
@@ -86,23 +86,35 @@ async def let_go(desk: Desk, identity: str, protocol: str = "") -> None:
     )
 
 
-def _revision_of(desk: Desk, protocol: str) -> bytes:
+async def _revision_of(desk: Desk, protocol: str) -> bytes:
     """Another one when what programs are to serve of the protocol is something else."""
-    return _revision(_bindings(desk, protocol))
+    return _revision(await _bindings(desk, protocol))
 
 
-def _bindings(desk: Desk, protocol: str) -> list[BindingInfo]:
+async def _bindings(desk: Desk, protocol: str) -> list[BindingInfo]:
+    board = desk.noticeboard
+    stored = await board.shared_read(protocol, partial(_read_stored, desk.store, protocol))
     return [
         BindingInfo(
             identity=record.name,
             instance=each.instance,
             online=record.online,
-            leaving=(record.name, protocol, each.instance) in desk.noticeboard.leaving,
-            version=_version(each),
+            leaving=(record.name, protocol, each.instance) in board.leaving,
+            version=version,
         )
-        for record in desk.store.identities().usable
-        for each in desk.store.bindings(record.name, protocol).usable
-        if each.program and not each.stopped and (record.name, protocol, each.instance) not in desk.noticeboard.keeping
+        for record, each, version in stored
+        if (record.name, protocol, each.instance) not in board.keeping
+    ]
+
+
+def _read_stored(store: Store, protocol: str) -> list[tuple[IdentityFile, BindingFile, bytes]]:
+    """What programs are to serve of a protocol, as it is on disk, and the version of each. Reads several files for each
+    identity: in a thread."""
+    return [
+        (record, each, _version(each))
+        for record in store.identities().usable
+        for each in store.bindings(record.name, protocol).usable
+        if each.program and not each.stopped
     ]
 
 

@@ -131,7 +131,7 @@ class Network:
         self._hosts.open()
         self.parking = Parking()
         self.routes = Routes(self.book, [self.book, self._hosts], self._wall, self.introductions)
-        self._returning = Returning(home.path / "run" / "programs.json")
+        self._returning = Returning(home.path / "run" / "programs.json", self.registry.programs)
         self.requests = Requests(self.mailbox, self.registry, self.book, self.parking, self._returning)
         self.calls = Calls(self.mailbox, self.registry, self.routes, self.requests, self.parking)
         self.sessions = Sessions(self.mailbox, self.registry, self.routes, self.book, self.parking)
@@ -236,7 +236,7 @@ class Network:
         self._managers.discard(sender)
         if self.registry.gone(sender):
             self.parking.unsettled()
-            self._returning.serve(self.registry.programs())
+            self._returning.changed()
         self.calls.on_sender_gone(sender)
         self.requests.on_sender_gone(sender)
         self.sessions.on_sender_gone(sender)
@@ -273,12 +273,12 @@ class Network:
         if isinstance(message, Withdraw):
             if not self.registry.withdraw(message.identity, message.protocol, message.instance, sender):
                 self._announced(message.identity, sender)
-            self._returning.serve(self.registry.programs())
+            self._returning.changed()
             return Done()
         if isinstance(message, Conclude):
             identity = self._announced(message.identity, sender)
             self.presence.conclude(identity)
-            self.sessions.standing.identity_concluded(identity)
+            await self.sessions.standing.identity_concluded(identity)
             return Done()
         if isinstance(message, Manage):
             self.presence.check_grant("gateway:", message.grant)
@@ -297,7 +297,7 @@ class Network:
         subject = program_subject(message.identity, message.protocol, message.instance)
         if self.presence.grant_is_for(subject, message.grant):
             self.registry.serve_by_program(message.identity, message.protocol, message.instance, access, sender, limit)
-            self._returning.serve(self.registry.programs())
+            self._returning.changed()
         else:
             self.presence.check_grant(message.identity, message.grant)
 
@@ -307,7 +307,7 @@ class Network:
             if not await self.presence.serve(message.identity, register):
                 raise IdentityOffline(identity=message.identity)
         self.parking.registered()
-        self.sessions.standing.access_changed()
+        await self.sessions.standing.access_changed()
         return Done()
 
     def _came_online(self, name: str) -> None:
@@ -336,11 +336,11 @@ class Network:
             )
         if isinstance(message, PutPeer):
             reply = PeerReply(self.book.add(message.peer, message.name).info())
-            self.sessions.standing.access_changed()
+            await self.sessions.standing.access_changed()
             return reply
         if isinstance(message, DropPeer):
             self.book.remove(message.name)
-            self.sessions.standing.access_changed()
+            await self.sessions.standing.access_changed()
             return Done()
         if isinstance(message, GetPeers):
             limit = min(message.limit or MAX_PAGE, MAX_PAGE)

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_client.errors import InvalidName, InvalidTicket, P2PError, PeerNameTaken, PeerNameUnknown, StorageFailed
-from fastn_p2p_client.keys import PublicKey, stored_key
+from fastn_p2p_client.keys import PublicKey, proven_key
 from fastn_p2p_client.messages import UNDECODABLE, PeerInfo
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
@@ -110,7 +110,7 @@ class AddressBook:
             try:
                 saved = msgspec.json.decode(path.read_bytes(), type=_PeerFile)
                 record = base64.b64decode(saved.record, validate=True)
-                peer = Peer(check_name(saved.name, "a peer"), stored_key(saved.id52), saved.added, record)
+                peer = Peer(check_name(saved.name, "a peer"), proven_key(saved.id52), saved.added, record)
                 if path.stem != peer.name:
                     raise InvalidName(name=path.stem, what="this file", reason=f"it holds the peer {peer.name!r}")
             except (OSError, *UNDECODABLE, P2PError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+from heapq import nlargest
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ __all__ = ["Neighbours"]
 log = logging.getLogger(__name__)
 
 _MAX: Final = 64
+"""Connections that are remembered, those with known peers first: no number of strangers pushes them out."""
 _SAVE_INTERVAL: Final = 0.1
 """Seconds between two writes: the first change is written at once, as the next moment may be the last."""
 
@@ -80,7 +82,7 @@ class Neighbours:
     def _save(self) -> None:
         self._timer = None
         self._saved_at = self._loop.time()
-        newest = sorted(self._pool.all(), key=lambda connection: connection.used_at, reverse=True)[:_MAX]
+        newest = nlargest(_MAX, self._pool.all(), key=lambda each: (each.introductions.has_known, each.used_at))
         temporary = self._path.with_suffix(".tmp")
         try:
             temporary.write_bytes(msgspec.json.encode([_describe(connection) for connection in newest]))

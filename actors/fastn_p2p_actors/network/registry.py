@@ -113,6 +113,19 @@ class OnlineIdentity:
         self.bindings: dict[tuple[str, str], Binding] = {}
 
 
+class _Registered:
+    """What one connection has announced and serves, so that its end looks at nothing else. Some of that may have been
+    taken over by others since."""
+
+    __slots__ = ("bindings", "identities", "names")
+
+    def __init__(self) -> None:
+        self.identities: dict[OnlineIdentity, None] = {}
+        self.bindings: dict[Binding, None] = {}
+        self.names: dict[str, None] = {}
+        """Identities of which a program serves something, whether they are online or not."""
+
+
 class Registry:
     """Identities by name and key, and their bindings. Counters of a binding survive its process."""
 
@@ -120,8 +133,9 @@ class Registry:
         self._by_name: dict[str, OnlineIdentity] = {}
         self._by_key: dict[bytes, OnlineIdentity] = {}
         self._counters: dict[tuple[bytes, str, str], Binding] = {}
-        self._programs: dict[tuple[Sender, str, str, str], tuple[AccessList, int]] = {}
-        """What programs serve, whether the identity is online or not."""
+        self._programs: dict[str, dict[tuple[Sender, str, str], tuple[AccessList, int]]] = {}
+        """What programs serve of each identity, whether it is online or not."""
+        self._of_sender: dict[Sender, _Registered] = {}
 
     def __iter__(self) -> Iterator[OnlineIdentity]:
         return iter(self._by_name.values())
@@ -161,9 +175,9 @@ class Registry:
             self.conclude(earlier)
         self._by_name[identity.name] = identity
         self._by_key[identity.raw] = identity
-        for (sender, name, protocol, instance), (access, limit) in self._programs.items():
-            if name == identity.name:
-                self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
+        self._registered_by(identity.sender).identities[identity] = None
+        for (sender, protocol, instance), (access, limit) in self._programs.get(identity.name, {}).items():
+            self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
 
     def conclude(self, identity: OnlineIdentity) -> None:
         if self._by_name.get(identity.name) is identity:
@@ -201,8 +215,10 @@ class Registry:
             return binding
         if hosted:
             binding.servers.clear()  # the identity's process before this one, or programs
-            for program in [each for each in self._programs if each[1:] == (identity.name, protocol, instance)]:
-                del self._programs[program]
+            for sending, *what in list(self._programs.get(identity.name, ())):
+                if what == [protocol, instance]:
+                    self._forget_program(identity.name, (sending, protocol, instance))
+        self._registered_by(sender).bindings[binding] = None
         binding.servers.add(Server(binding, sender, limit, hosted))
         return binding
 
@@ -217,12 +233,28 @@ class Registry:
         identity = self._by_name.get(name)
         if identity is not None:
             self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
-        self._programs[sender, name, protocol, instance] = access, limit
+        self._programs.setdefault(name, {})[sender, protocol, instance] = access, limit
+        self._registered_by(sender).names[name] = None
 
     def programs(self) -> Iterator[Program]:
         """Those that serve, whether the identity is online or not."""
-        for sender, identity, protocol, instance in self._programs:
-            yield Program(sender.pid, identity, protocol, instance)
+        for identity, programs in self._programs.items():
+            for sender, protocol, instance in programs:
+                yield Program(sender.pid, identity, protocol, instance)
+
+    def _forget_program(self, name: str, program: tuple[Sender, str, str]) -> bool:
+        """Whether there was such a one."""
+        programs = self._programs.get(name, {})
+        known = programs.pop(program, None) is not None
+        if known and not programs:
+            del self._programs[name]
+        return known
+
+    def _registered_by(self, sender: Sender) -> _Registered:
+        found = self._of_sender.get(sender)
+        if found is None:
+            found = self._of_sender[sender] = _Registered()
+        return found
 
     def _new_binding(self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList) -> Binding:
         binding = Binding(identity, protocol, instance, access)
@@ -236,11 +268,12 @@ class Registry:
 
     def withdraw(self, name: str, protocol: str, instance: str, sender: Sender) -> bool:
         """``sender`` serves the binding no more; whether it did."""
-        served = self._programs.pop((sender, name, protocol, instance), None) is not None
+        served = self._forget_program(name, (sender, protocol, instance))
         identity = self._by_name.get(name)
         binding = identity.bindings.get((protocol, instance)) if identity is not None else None
         if identity is not None and binding is not None and binding.servers.of(sender) is not None:
             binding.servers.remove(sender)
+            self._registered_by(sender).bindings.pop(binding, None)
             if not binding.servers:
                 del identity.bindings[protocol, instance]
                 self._counters.pop((identity.raw, protocol, instance), None)
@@ -249,17 +282,23 @@ class Registry:
 
     def gone(self, sender: Sender) -> bool:
         """The process behind ``sender`` has ended: what it served and announced is gone. Whether there was any."""
+        registered = self._of_sender.pop(sender, None)
+        if registered is None:
+            return False
+        for name in registered.names:
+            for program in [each for each in self._programs.get(name, ()) if each[0] is sender]:
+                self._forget_program(name, program)
         lost = False
-        for program in [program for program in self._programs if program[0] is sender]:
-            del self._programs[program]
-        for identity in list(self._by_name.values()):
-            for key, binding in list(identity.bindings.items()):
-                if binding.servers.of(sender) is not None:
-                    binding.servers.remove(sender)
-                    lost = True
-                    if not binding.servers:
-                        del identity.bindings[key]
-            if identity.sender is sender:
+        for binding in registered.bindings:
+            if binding.servers.of(sender) is None:
+                continue  # another has taken its place
+            binding.servers.remove(sender)
+            lost = True
+            bindings, key = binding.identity.bindings, (binding.protocol, binding.instance)
+            if not binding.servers and bindings.get(key) is binding:
+                del bindings[key]
+        for identity in registered.identities:
+            if self._by_name.get(identity.name) is identity:
                 self.conclude(identity)
                 lost = True
         return lost

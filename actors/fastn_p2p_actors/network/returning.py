@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _PATIENCE: Final = 10.0
 """Seconds after our start in which they are waited for."""
+_AT_MOST_EVERY: Final = 0.1
+"""Seconds between two looks at who serves now."""
 _LOOK_EVERY: Final = 0.1
 """Seconds between two looks at whether those that are waited for live."""
 
@@ -48,8 +50,11 @@ class _Known(msgspec.Struct, frozen=True, array_like=True):
 class Returning:
     """Kept in one file of the runtime directory, which is there as long as programs serve."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, programs: Callable[[], Iterable[Program]]) -> None:
         self._path = path
+        self._programs = programs
+        self._changed_timer: asyncio.TimerHandle | None = None
+        self._looked_at = -_AT_MOST_EVERY
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + _PATIENCE
         self._missing = {each.program: each for each in _read(path)}
@@ -60,8 +65,25 @@ class Returning:
     def close(self) -> None:
         """We end: who serves now is who is expected back."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._changed_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def changed(self) -> None:
+        """Others serve now. The first of several changes counts at once, and the rest together: a program that serves a
+        thousand identities makes a thousand."""
+        if self._closed or self._changed_timer is not None:
+            return
+        now = self._loop.time()
+        if now >= self._looked_at + _AT_MOST_EVERY:
+            self._look()
+        else:
+            self._changed_timer = self._loop.call_at(self._looked_at + _AT_MOST_EVERY, self._look)
+
+    def _look(self) -> None:
+        self._changed_timer = None
+        self._looked_at = self._loop.time()
+        self.serve(self._programs())
 
     def serve(self, programs: Iterable[Program]) -> None:
         """These do now."""
@@ -71,7 +93,8 @@ class Returning:
         came = [known for known in self._missing.values() if serving[known.program] >= known.times]
         for known in came:
             del self._missing[known.program]
-        now = [_Known(program, _started(program.pid) or 0, times) for program, times in serving.items()]
+        started = {pid: _started(pid) or 0 for pid in {program.pid for program in serving}}
+        now = [_Known(program, started[program.pid], times) for program, times in serving.items()]
         self._save(
             [*now, *(known for known in self._missing.values() if known.program not in serving and _lives(known))]
         )

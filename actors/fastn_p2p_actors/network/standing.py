@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fastn_p2p_client.errors import ConnectionLost, Denied
 
 from ..mailbox import Sender
+from ..turns import in_turns
 from .peer_streams import Arrival
 from .registry import Binding, OnlineIdentity, Registry
 from .relay import Relay
@@ -39,20 +40,20 @@ class Standing:
         self._parties[relay] = _Parties(source, target, protocol, instance, server)
         relay.at_end.append(lambda: self._parties.pop(relay, None))
 
-    def identity_concluded(self, identity: OnlineIdentity) -> None:
+    async def identity_concluded(self, identity: OnlineIdentity) -> None:
         """Its owner has taken it offline: nobody speaks as it any more, and no program answers for it.
 
         What its own process serves, that process brings to an end.
         """
-        for relay, parties in list(self._parties.items()):
+        async for relay, parties in in_turns(list(self._parties.items())):
             served = parties.target == identity.raw and parties.server not in (None, identity.sender)
             if parties.source == identity.raw or served:
                 relay.fail(ConnectionLost(what=f"the identity {identity.name}, which was taken offline,"))
 
-    def access_changed(self) -> None:
+    async def access_changed(self) -> None:
         """A binding has another access list, or the address book is another: a peer that may not use what it uses,
-        stops. Identities of this daemon are of one owner with the binding."""
-        for relay, parties in list(self._parties.items()):
+        stops. Identities of this daemon are of one owner with the binding. All have stopped when this returns."""
+        async for relay, parties in in_turns(list(self._parties.items())):
             if parties.server is None or not isinstance(relay.opener, Arrival):
                 continue
             binding = self._registry.find(parties.target, parties.protocol, parties.instance)

@@ -1,0 +1,107 @@
+"""A flood of made-up identities costs nobody else anything, and makes nothing that was retired good again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+import pytest
+
+from fastn_p2p_actors.network.introductions import MAX_STRANGERS_PER_ENDPOINT
+from fastn_p2p_actors.network.wire import WireIntroduce, WireRequest, frame
+from fastn_p2p_client.messages import AddPeer
+from tests.e2e.world import new_world
+from tests.harness import eventually
+from tests.unit.signer import Signer
+
+from .identity_attacks import hellos, made_up_identities
+from .rogue import HELLO, AnyStep, Channel, Talk, Target, Until, endpoint_of, rogue
+from .siege import Victim, attack, besieged
+
+OLD, NEW, MANY = b"o" * 32, b"n" * 32, b"m" * 32
+REQUEST: Final = msgspec.msgpack.encode({"message": "hi"})
+_WANT: Final = 9
+_REPLY: Final = 3
+
+
+@pytest.fixture(scope="module")
+def victim() -> Iterator[Victim]:
+    with new_world() as world:
+        yield Victim(world)
+
+
+def target(victim: Victim) -> Target:
+    status = victim.daemon.status()
+    return Target(bytes.fromhex(status.endpoint), status.addresses)
+
+
+def introduction(who: Signer, secret: bytes, epoch: int = 1) -> bytes:
+    now = int(time.time())
+    blob = who.delegation(endpoint=endpoint_of(secret), not_before=now - 10, not_after=now + 1000, epoch=epoch)
+    return frame(WireIntroduce(blob))
+
+
+def request(victim: Victim, who: Signer, number: int = 1) -> bytes:
+    return frame(WireRequest(number, bytes(who.key), victim.key, "Echo", "default", 10_000), REQUEST)
+
+
+def outcome(victim: Victim, who: Signer, secret: bytes, epoch: int) -> str:
+    """What a call of this identity ends in, with a transport key of this epoch."""
+    steps: list[AnyStep] = [
+        Channel(HELLO + introduction(who, secret, epoch) + request(victim, who)),
+        Until(frames=1),
+    ]
+    with rogue(target(victim), [Talk(steps, secret)]) as (account,):
+        assert not account.stuck, account
+        return account.codes[0] if account.codes else "reply"
+
+
+def test_made_up_identities_over_many_endpoints_and_then_hellos(victim: Victim) -> None:
+    """They are limited, ``status`` is whole, and the one honest peer is not given up."""
+    with besieged(victim) as siege:
+        with attack(victim, made_up_identities, attackers=16, identities=1024) as report:
+            siege.calls(150)
+            status = victim.daemon.status()
+        assert report.counts["identities"] > MAX_STRANGERS_PER_ENDPOINT
+        assert status.warnings == []
+        totals = [each.identities_total for each in status.connections]
+        assert max(totals) <= MAX_STRANGERS_PER_ENDPOINT
+        assert sum(totals) > len(totals)
+        with attack(victim, hellos, attackers=8):
+            siege.calls(100)
+
+
+def test_a_caller_that_was_given_up_is_asked_to_show_itself_and_served(victim: Victim) -> None:
+    """One endpoint has more identities than it may have, and the first of them calls."""
+    first = Signer("first")
+    others = b"".join(introduction(Signer(f"other {number}"), MANY) for number in range(MAX_STRANGERS_PER_ENDPOINT))
+    steps: list[AnyStep] = [
+        Channel(HELLO + introduction(first, MANY) + request(victim, first, 1)),
+        Until(frames=1),
+        Channel(others + request(victim, first, 2)),
+        Until(frames=2),
+    ]
+    again: list[AnyStep] = [Channel(introduction(first, MANY)), Until(frames=3)]
+    with rogue(target(victim), [Talk(steps, MANY, later=again)]) as accounts:
+        assert accounts[0].answers == [[_REPLY, 1], [_WANT, bytes(first.key).hex()]]
+        accounts.go_on()
+        assert accounts[0].answers[2:] == [[_REPLY, 2]]
+
+
+def test_a_retired_transport_key_stays_retired_after_a_flood_and_a_crash(victim: Victim) -> None:
+    """The identity is in the address book, and none of those that flood is."""
+    moved = Signer("moved")
+    with victim.daemon.client() as client:
+        client.control(AddPeer(moved.key.id52, "moved"))
+    assert outcome(victim, moved, OLD, 3) == "reply"
+    assert outcome(victim, moved, NEW, 4) == "reply"
+    assert outcome(victim, moved, OLD, 3) == "epoch-retired"
+    with besieged(victim) as siege, attack(victim, made_up_identities, attackers=16, identities=1024):
+        siege.calls(50)
+    before = victim.daemon.kill_actor("network")
+    victim.daemon.wait_actor("network", before)
+    eventually(lambda: any(each.online for each in victim.daemon.status().identities), "bob is online again")
+    assert outcome(victim, moved, OLD, 3) == "epoch-retired"
+    assert outcome(victim, moved, NEW, 4) == "reply"
