@@ -41,13 +41,15 @@ log = logging.getLogger(__name__)
 class Sender:
     """One connection to a mailbox, as the kernel describes it. Compares by identity."""
 
-    __slots__ = ("connection", "gone", "pid", "state", "uid")
+    __slots__ = ("answered_at", "connection", "gone", "pid", "state", "uid")
 
     def __init__(self, uid: int, pid: int) -> None:
         self.uid = uid
         self.pid = pid
         self.connection: Connection
         self.gone = False
+        self.answered_at = 0.0
+        """For the mailbox's owner: when it has last answered a request (monotonic seconds)."""
         self.state: object = None
         """For the mailbox's owner: what it knows of this connection."""
 

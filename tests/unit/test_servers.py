@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import Any, Final, cast
 
 import pytest
 
 from fastn_p2p_actors.mailbox import Sender
-from fastn_p2p_actors.network.servers import QUICK, TOGETHER, Server, Servers
+from fastn_p2p_actors.network.servers import (
+    FIRST_TRIAL,
+    HANG_AFTER,
+    LONGEST_TRIAL,
+    QUICK,
+    TOGETHER,
+    Server,
+    Servers,
+)
 
 LIMIT: Final = 1000
 
@@ -70,7 +79,7 @@ def test_requests_that_take_next_to_nothing_go_to_one_until_it_has_clearly_more_
 def test_sessions_are_always_shared() -> None:
     servers, _ = busy(QUICK / 2)
     for _ in range(10):
-        least = servers.least_busy()
+        least = servers.least_busy(0.0)
         assert least is not None
         least.in_flight += 1
     assert [server.in_flight for server in servers] == [5, 5]
@@ -99,7 +108,7 @@ def test_nobody_gets_more_than_it_takes(seconds: float) -> None:
     servers, _ = busy(seconds, limit=6)
     assert take(servers, 20) == [6, 6]
     assert servers.for_request(0.0) is None
-    assert servers.least_busy() is None
+    assert servers.least_busy(0.0) is None
 
 
 def test_one_that_is_gone_gets_nothing_more() -> None:
@@ -112,3 +121,92 @@ def test_one_that_is_gone_gets_nothing_more() -> None:
     assert servers.other_than([sender for sender in senders if sender is not gone]) is None
     servers.clear()
     assert servers.for_request(0.0) is None
+
+
+# ── servers that hang ────────────────────────────────────────────────────────────────────────────
+
+
+def miss(servers: Servers, at: int, since: float, now: float) -> None:
+    """The deadline of a request passes that the server has had since then."""
+    server = list(servers)[at]
+    server.in_flight -= 1
+    servers.missed(server, since, now)
+
+
+@pytest.mark.parametrize("seconds", [QUICK / 2, QUICK * 2])
+def test_one_that_lets_a_deadline_pass_gets_no_more_but_a_trial(seconds: float) -> None:
+    servers, _ = busy(seconds)
+    for server in servers:
+        server.in_flight += 1
+    miss(servers, 0, 100.0, 110.0)
+    assert take(servers, 50, now=110.0) == [0, 50]
+    assert take(servers, 50, now=110.0 + FIRST_TRIAL) == [1, 49]
+
+
+def test_trials_become_rare_while_it_does_not_answer() -> None:
+    servers, _ = busy(QUICK * 2)
+    next(iter(servers)).in_flight += 1
+    miss(servers, 0, 100.0, 110.0)
+    now, tried = 110.0, []
+    while now < 800:
+        if take(servers, 3, now=now)[0]:
+            tried.append(now)
+            miss(servers, 0, now, now + 5)
+        now += 0.5
+    pauses = [after - before for before, after in itertools.pairwise(tried)]
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 10
+    assert pauses[-1] >= LONGEST_TRIAL
+    assert len(tried) < 20
+
+
+def test_one_that_answers_again_is_like_the_others() -> None:
+    servers, senders = busy(QUICK * 2)
+    next(iter(servers)).in_flight += 1
+    miss(servers, 0, 100.0, 110.0)
+    assert take(servers, 10, now=110.5) == [0, 10]
+    answer(servers, QUICK * 2)
+    senders[0].answered_at = 111.0
+    assert take(servers, 10, now=111.5) == [5, 5]
+
+
+def test_one_that_has_answered_something_else_meanwhile_keeps_its_share() -> None:
+    servers, senders = busy(QUICK * 2)
+    next(iter(servers)).in_flight += 1
+    senders[0].answered_at = 105.0
+    miss(servers, 0, 100.0, 110.0)
+    assert take(servers, 10, now=110.5) == [5, 5]
+
+
+def test_a_deadline_that_nobody_could_have_kept_says_nothing() -> None:
+    servers, _ = busy(QUICK * 2)
+    next(iter(servers)).in_flight += 1
+    miss(servers, 0, 100.0, 100.0 + HANG_AFTER / 2)
+    assert take(servers, 10, now=101.0) == [5, 5]
+
+
+def test_when_all_hang_all_get_requests() -> None:
+    servers, _ = busy(QUICK * 2)
+    for at, server in enumerate(servers):
+        server.in_flight += 1
+        miss(servers, at, 100.0, 110.0)
+    assert take(servers, 10, now=110.5) == [5, 5]
+
+
+def test_the_only_one_gets_requests_though_it_hangs() -> None:
+    servers, _ = several(1)
+    for number in range(5):
+        assert take(servers, 1, now=100.0 + number) == [1]
+        miss(servers, 0, 100.0 + number, 110.0 + number)
+
+
+def test_what_is_sent_again_goes_to_one_that_answers() -> None:
+    servers, senders = several(3)
+    list(servers)[1].in_flight += 1
+    miss(servers, 1, 100.0, 110.0)
+    found = servers.other_than([senders[0]])
+    assert found is not None
+    assert found.sender is senders[2]
+    found = servers.other_than([senders[0], senders[2]])
+    assert found is not None
+    assert found.sender is senders[1], "rather than nobody"

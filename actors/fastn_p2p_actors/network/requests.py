@@ -25,13 +25,13 @@ from .servers import Server
 from .way import Way
 from .wire import WireFailure, WireRefusal, WireReply, WireRequest
 
-__all__ = ["Origin", "Requests", "Served"]
+__all__ = ["OVER", "Origin", "Requests", "Served"]
 
 _CANCEL: Final = encode(Cancel())
 _OURS: Final = 1 << 63
 """Set in the ids that we choose: whoever serves also asks us, under ids of its own, over the same connection."""
 _MAX_FORSAKEN: Final = 1024
-_OVER: Final = 0.05
+OVER: Final = 0.05
 """Seconds before its deadline from which on a request that nobody waits for has run out of time: its caller has a clock
 of its own, and is often the first to say so."""
 
@@ -300,6 +300,7 @@ class Requests:
         """Whoever serves has answered."""
         if TRACING:
             mark("6 network of the callee: answer")
+        now = sender.answered_at = time.monotonic()
         served = self._served.get(correlation)
         if served is None or served.server is None or served.server.sender is not sender:
             return  # too late, or somebody else's
@@ -312,7 +313,6 @@ class Requests:
             self._hand_over(served)
             return
         served.over = True
-        now = time.monotonic()
         binding.answered(server, now - served.started, now)
         if isinstance(answer, Reply):
             served.origin.on_reply(payload)
@@ -360,8 +360,9 @@ class Requests:
         served.over = True
         server = served.server
         if server is not None:
-            if self._loop.time() > served.expires - _OVER:
+            if self._loop.time() > served.expires - OVER:
                 server.binding.errors += 1
+                server.binding.servers.missed(server, served.started, time.monotonic())
             self._finish(served)
             self._mailbox.send(server.sender, served.correlation, _CANCEL)
 

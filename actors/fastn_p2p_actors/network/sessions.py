@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -44,6 +45,7 @@ from .parking import Parking
 from .peer_streams import Approach, Arrival
 from .registry import Binding, OnlineIdentity, Registry
 from .relay import Relay
+from .requests import OVER
 from .routes import Routes, shown
 from .standing import Standing
 from .way import LOCAL, Way
@@ -255,6 +257,8 @@ class Sessions:
         if type(message) is Credit and sender.backlog > _READS_NOTHING and self._grants_blindly(sender):
             relay.fail(BadMessage(reason="credit for what has not been read"))
         elif ours:
+            if not relay.opened:
+                sender.answered_at = time.monotonic()
             relay.from_server(header, message, payload)
         else:
             relay.from_opener(header, message, payload)
@@ -319,7 +323,8 @@ class Sessions:
         if not binding.admits(source):
             relay.fail(Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
-        server = binding.servers.least_busy()
+        now = time.monotonic()
+        server = binding.servers.least_busy(now)
         if server is None:
             limit = sum(each.limit for each in binding.servers)
             relay.fail(Overloaded(what=f"sessions and calls at {protocol}", limit=limit))
@@ -339,10 +344,14 @@ class Sessions:
         binding.sessions += 1
         server.in_flight += 1
 
+        runs_out = now + deadline_ms / 1000 - OVER
+
         def ended() -> None:
             self._served_by.pop(leg.key, None)
             binding.sessions -= 1
             server.in_flight -= 1
+            if not relay.opened and time.monotonic() >= runs_out:
+                binding.servers.missed(server, now, time.monotonic())
 
         relay.at_end.append(ended)
 
