@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,19 @@ async def join(session: Session, source: Input, sink: Output) -> None:
         StreamReset, ConnectionLost: one of the directions has not come to its end.
         OSError: of the source or the sink.
     """
+    sending = asyncio.ensure_future(_send(session, source))
+    receiving = asyncio.ensure_future(_receive(session, sink))
     try:
-        await together(_send(session, source), _receive(session, sink))
+        await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_EXCEPTION)
+        if sending.done() and isinstance(sending.exception(), StreamReset):
+            await receiving  # it reads no more, and what it has answered is still coming
+        for task in (receiving, sending):
+            if task.done():
+                task.result()
     finally:
+        for task in (sending, receiving):
+            task.cancel()
+        await asyncio.gather(sending, receiving, return_exceptions=True)
         source.close()
         sink.close()
 

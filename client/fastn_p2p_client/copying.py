@@ -9,6 +9,7 @@ import select
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from .errors import StreamReset
 from .limits import RESET_FAILED
 
 if TYPE_CHECKING:
@@ -49,9 +50,12 @@ async def copy_both(session: Session, reader: Any, writer: Any) -> tuple[int, in
     out = asyncio.ensure_future(copy_from(session, reader))
     back = asyncio.ensure_future(copy_to(session, writer))
     try:
-        done, _ = await asyncio.wait((out, back), return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
+        await asyncio.wait((out, back), return_when=asyncio.FIRST_EXCEPTION)
+        if out.done() and isinstance(out.exception(), StreamReset):  # it reads no more, and may still be answering
+            await back
+        for task in (out, back):
+            if task.done():
+                task.result()
     except BaseException:
         session.abort(RESET_FAILED)
         for task in (out, back):

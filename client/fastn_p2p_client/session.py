@@ -374,9 +374,7 @@ class Session(LoopBound):
         """
         self.accept()
         self._finish()
-        if not self._in_over and self._in_error is None and not self._complete:
-            self._say(encode(Stop(RESET_CLOSED)))
-        self._give_up_reading(SessionClosed(what="a read"))
+        self.stop_reading(RESET_CLOSED)
         with contextlib.suppress(P2PError):
             await self.wait_sent()
         error = self._out_error
@@ -384,6 +382,19 @@ class Session(LoopBound):
             return
         if error is not None and not isinstance(error, SessionClosed):
             raise error
+
+    def stop_reading(self, code: int = 0) -> bool:
+        """Read no more: the other side's ``write`` raises ``StreamReset`` with this code. Writing goes on.
+
+        Returns:
+            Whether the other side can be told; not when its direction is over already.
+        """
+        self.accept()
+        can_tell = not self._in_over and self._in_error is None and not self._complete
+        if can_tell:
+            self._say(encode(Stop(code)))
+        self._give_up_reading(SessionClosed(what="a read"))
+        return can_tell
 
     def reset(self, code: int = 0) -> None:
         """End both directions at once: the other side sees ``StreamReset`` with this code, and unread bytes are lost.

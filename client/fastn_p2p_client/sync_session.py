@@ -16,7 +16,7 @@ from . import session as _async
 from .affinity import used_elsewhere
 from .background import background_loop, run, submit
 from .copying import READ_FILE, read_some, reading_method, write_all
-from .errors import SessionClosed
+from .errors import SessionClosed, StreamReset
 from .limits import MAX_CHUNK, RESET_FAILED, SESSION_WINDOW
 from .peer import Peer
 
@@ -162,7 +162,8 @@ class Session:
                 sent.set_result(self.copy_from(reader))
             except BaseException as error:
                 sent.set_exception(error)
-                self._abort()
+                if not isinstance(error, StreamReset):  # it reads no more, and may still be answering
+                    self._abort()
 
         Thread(target=send, name="fastn-p2p copy", daemon=True).start()
         try:
@@ -177,6 +178,14 @@ class Session:
     def close(self) -> None:
         """As ``Session.close``."""
         self._run(self._session.close())
+
+    def stop_reading(self, code: int = 0) -> bool:
+        """As ``Session.stop_reading``."""
+
+        async def stop() -> bool:
+            return self._session.stop_reading(code)
+
+        return self._run(stop())
 
     def reset(self, code: int = 0) -> None:
         """As ``Session.reset``."""

@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -100,6 +101,45 @@ def test_a_client_that_resets_ends_it_everywhere(world: World, web: Forward) -> 
         eventually(
             lambda: client.call("alice", world.bob, "Tunnel", "web", {})["connections"] == 0, "the tunnel is empty"
         )
+
+
+def refuse(connection: socket.socket) -> None:
+    """A conversation: answers before it has read the request, and closes with the rest of it unread."""
+    connection.recv(1000)
+    connection.sendall(b"too large" * 10_000)
+
+
+def test_an_answer_before_the_whole_request_arrives(world: World) -> None:
+    """Over TCP it does: the kernel sends the answer, then a reset. Through the command ``stream`` likewise."""
+    service = Service(refuse).start()
+    give(world.two, "bob", "Tunnel", "refusing", "everyone", target=service.address)
+    try:
+        with forwarding(world.one, world.bob, "refusing", "--listen", "127.0.0.1:0") as forward:
+            for _ in range(10):
+                with forward.connect() as connection:
+                    uploading = threading.Thread(target=upload, args=(connection, 3_000_000))
+                    uploading.start()
+                    answer = bytearray()
+                    with suppress(ConnectionResetError):
+                        while data := connection.recv(1 << 16):
+                            answer += data
+                    uploading.join(10)
+                    assert answer == b"too large" * 10_000
+        done = subprocess.run(
+            [*CLI, "stream", world.bob, "Tunnel", "refusing"],
+            input=bytes(30_000_000),
+            env=world.one.env,
+            capture_output=True,
+            timeout=30,
+        )
+        assert (done.returncode, done.stdout) == (Exit.RESET, b"too large" * 10_000), done.stderr
+    finally:
+        service.stop()
+
+
+def upload(connection: socket.socket, size: int) -> None:
+    with suppress(ConnectionError):
+        connection.sendall(bytes(size))
 
 
 def test_a_service_that_goes_away_and_comes_back(world: World) -> None:

@@ -415,6 +415,27 @@ def test_when_one_direction_fails_the_other_is_ended_too(broken: str) -> None:
     play(scenario)
 
 
+def test_the_answer_of_a_side_that_reads_no_more_arrives_whole() -> None:
+    """It has refused what is being sent; and the copy says that not all of it was taken."""
+
+    async def scenario(here: Session, there: Session) -> None:
+        answer = io.BytesIO()
+        copying = asyncio.create_task(here.copy_both(io.BytesIO(bytes(50_000_000)), answer))
+        await there.read()
+        assert there.stop_reading(6)
+        assert not there.stop_reading(6)
+        for _ in range(8):
+            await there.write(bytes(SESSION_WINDOW // 2))
+        await there.send_eof()
+        error = await outcome(copying)
+        assert isinstance(error, StreamReset)
+        assert error.reset_code == 6
+        assert len(answer.getvalue()) == 4 * SESSION_WINDOW
+        assert isinstance(await outcome(there.read()), SessionClosed)
+
+    play(scenario)
+
+
 def test_copying_both_ways_ends_with_the_other_sides_error() -> None:
     async def reset(here: Session, there: Session) -> None:
         copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))

@@ -124,6 +124,22 @@ def test_both_ways_at_once() -> None:
     assert back.getvalue() == content
 
 
+def test_the_answer_of_a_side_that_reads_no_more_arrives_whole() -> None:
+    async def refuse(session: awaited.Session) -> None:
+        await session.read()
+        session.stop_reading(6)
+        await session.write(bytes(3_000_000))
+
+    session, handled = opened(refuse)
+    answer = io.BytesIO()
+    with pytest.raises(StreamReset) as caught:
+        session.copy_both(io.BytesIO(bytes(50_000_000)), answer)
+    assert caught.value.reset_code == 6
+    assert len(answer.getvalue()) == 3_000_000
+    assert not session.stop_reading()
+    handled.result(5)
+
+
 class Slow(io.RawIOBase):
     """Takes nothing until it is told to."""
 

@@ -214,6 +214,13 @@ class StreamLeg:
         stop = Stop(code)
         self._emit(encode(stop), stop, b"")
 
+    def _watch_now(self) -> None:
+        """Its direction is complete; whether the other side goes on reading matters by now."""
+        if self._watch_soon is not None and self._stream is not None and not self._aborted and not self._finished:
+            self._watch_soon.cancel()
+            if self._watcher is None:
+                self._watch(self._stream.send)
+
     def _watch(self, stream: SendStream) -> None:
         self._watcher = self._loop.create_task(self._watch_for_stop(stream))
 
@@ -254,6 +261,7 @@ class StreamLeg:
                     data = await inflow.read(limit)
                     self._traffic(0, len(data))
                     if not data:
+                        self._watch_now()
                         self._emit(encode(Eof()), Eof(), b"")
                         return
                     if skip:
