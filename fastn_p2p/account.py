@@ -20,7 +20,7 @@ class AccountProcess(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     """0 while there is no process."""
     started_ms: int = 0
-    """Unix time in milliseconds."""
+    """``process.boot_ms``."""
     restarts: int = 0
     last_exit: str = ""
     """How the process before the present one ended."""

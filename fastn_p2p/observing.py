@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
+from fastn_p2p_actors.process import boot_ms
 from fastn_p2p_client.errors import DaemonBusy, DaemonNotRunning, DeadlineExceeded, P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.messages import GetStatus, Status, StatusReply
@@ -48,14 +49,10 @@ def observe(home: Path | None) -> Observation:
             "the gateway does not answer, so only the processes are shown, as the supervisor knows them; "
             f"if it does not come back by itself within seconds, see {place.logs}"
         )
-        return Observation(account.as_status(place, _now_ms(), [why]), True)
+        return Observation(account.as_status(place, boot_ms(), [why]), True)
     if not status.processes and (account := read_account(place)) is not None:
-        status = replace(status, processes=account.as_status(place, _now_ms(), []).processes)
+        status = replace(status, processes=account.as_status(place, boot_ms(), []).processes)
     return Observation(status, False)
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
 
 
 def show(home: Path | None, *, json: bool) -> Exit:

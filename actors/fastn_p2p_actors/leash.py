@@ -133,7 +133,7 @@ class ProcessReport(_Message, frozen=True):
     state: str
     """``starting``, ``ready``, ``backoff``, ``stopping``, ``failed``."""
     started_ms: int
-    """Start of the present process, Unix time in milliseconds."""
+    """Start of the present process: ``process.boot_ms``."""
     restarts: int
     last_exit: str
     """How the process before the present one ended; empty when there was none."""

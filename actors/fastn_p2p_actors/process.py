@@ -9,11 +9,13 @@ import ctypes
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 from typing import Final
 
 __all__ = [
     "adopt_orphans",
+    "boot_ms",
     "data_size",
     "die_with_parent",
     "forbid_core_files",
@@ -82,6 +84,12 @@ def data_size() -> int:
         if line.startswith("VmData:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def boot_ms() -> int:
+    """Milliseconds since the machine started, sleep included: nobody can set this clock, so that what was measured
+    with it stays right when the wall clock is put right."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 def set_title(name: str) -> None:

@@ -80,7 +80,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     grant_key: bytes
     network_mode: str
     started_ms: int
-    """When the daemon was started, Unix time in milliseconds."""
+    """When the daemon was started: ``process.boot_ms``."""
     memory: int = 0
     """As in ``IdentitySettings``, for processes that run protocol code for a moment."""
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import socket
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from fastn_p2p_actors import leash as wire
+from fastn_p2p_actors.process import boot_ms
 from fastn_p2p_actors.settings import ActorSpec
 
 from .forks import Fork, ForkFailed, ForkServer, ForkServerFailed
@@ -232,7 +232,7 @@ class Child:
         self._hung = False
         self._was_ready = self._was_mended = False
         self._begun = self._heard = self._means.clock()
-        self.started_ms = time.time_ns() // 1_000_000
+        self.started_ms = boot_ms()
         self._exited = self._loop.create_future()
         self._loop.add_reader(fork.pidfd, self._gone, fork)
         self._loop.add_reader(fork.leash.fileno(), self._read, fork)

@@ -52,7 +52,7 @@ def run(home: Home, network_mode: str, plan: Plan = Plan()) -> int:  # noqa: B00
         DaemonAlreadyRunning: another daemon has this home.
         HomeUnusable: the home is not this user's alone, or cannot be written.
     """
-    started_ms = time.time_ns() // 1_000_000
+    started_ms = process.boot_ms()
     os.umask(0o077)
     premises = Premises.take(home)
     try:

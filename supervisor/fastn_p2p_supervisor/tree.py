@@ -16,6 +16,7 @@ from typing import Final
 
 from fastn_p2p_actors import leash as wire
 from fastn_p2p_actors import stage
+from fastn_p2p_actors.process import boot_ms
 from fastn_p2p_actors.settings import ActorSpec
 from fastn_p2p_client.errors import IdentityFailed, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.messages import Failure
@@ -66,7 +67,7 @@ class Tree:
         self._gate = asyncio.Semaphore(STARTING_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_tick = clock()
-        self._started_ms = time.time_ns() // 1_000_000
+        self._started_ms = boot_ms()
         self.changed = changed
         self.sweep = sweep
         self.failure: asyncio.Future[str] = self._loop.create_future()

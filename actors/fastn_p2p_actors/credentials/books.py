@@ -13,6 +13,8 @@ from typing import Final, Generic, TypeAlias, TypeVar
 from fastn_p2p_client.errors import BadMessage, EpochRetired, RecordReplayed
 from fastn_p2p_client.keys import PublicKey
 
+from .signed import CLOCK_SKEW
+
 __all__ = ["BOOK_ENTRIES", "MAX_LINEAGES", "EpochBook", "SequenceBook"]
 
 BOOK_ENTRIES: Final = 16_384
@@ -200,14 +202,21 @@ class SequenceBook:
     def __len__(self) -> int:
         return len(self._memory)
 
-    def observe(self, identity: PublicKey, sequence: int, digest: bytes) -> None:
+    def observe(self, identity: PublicKey, sequence: int, digest: bytes, *, now: float | None = None) -> None:
         """Note a record that is proven to be genuine. The newest one may come any number of times.
+
+        Sequences are milliseconds since 1970. One that is later than ``now`` was given by a clock that was ahead, and
+        noted by one: it must not keep out those that come after both were put right.
 
         Raises:
             RecordReplayed: a higher sequence is known, or another record with the same one.
         """
         key = bytes(identity)
         newest, known = self._memory.get(key) or (-1, b"")
+        if now is not None and newest > (now + CLOCK_SKEW) * 1000 >= sequence:
+            self._memory.put(key, (sequence, digest))
+            self._on_noted(key, sequence, digest)
+            return
         if sequence < newest or (sequence == newest and digest != known):
             raise RecordReplayed(identity=identity.id52, sequence=sequence, newest=newest)
         if sequence > newest:

@@ -14,7 +14,7 @@ from msgspec import Meta
 from fastn_p2p_client.errors import BadMessage, DelegationExpired, DelegationNotYetValid, WrongEndpoint
 
 from .books import EpochBook
-from .signed import Body, KeyBytes, UnixTime, open_signed
+from .signed import CLOCK_SKEW, Body, KeyBytes, UnixTime, open_signed
 
 __all__ = [
     "CLOCK_SKEW",
@@ -41,8 +41,6 @@ MAX_CAPABILITIES: Final = 8
 MAX_CAPABILITY: Final = 32
 """Characters in the name of a capability."""
 LINEAGE_BYTES: Final = 16
-CLOCK_SKEW: Final = 60.0
-"""Seconds by which two daemons' clocks may differ."""
 MAX_LIFETIME: Final = 48 * 3600
 """Seconds from the start to the end of a delegation or a record. Vaults sign for half of that. A longer one is refused
 wherever it comes from: it would outlive a stolen transport key by as much."""

@@ -136,7 +136,8 @@ def verify_record(blob: bytes, *, now: float, sequences: SequenceBook | None = N
         raise problem
     record = _record(body, tuple(valid))
     if sequences is not None:
-        sequences.observe(record.identity, record.sequence, hashlib.blake2b(blob, digest_size=16).digest())
+        digest = hashlib.blake2b(blob, digest_size=16).digest()
+        sequences.observe(record.identity, record.sequence, digest, now=now)
     return record
 
 

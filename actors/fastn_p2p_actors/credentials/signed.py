@@ -17,6 +17,7 @@ from fastn_p2p_client.keys import PublicKey, proven_key
 from .sodium import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
 
 __all__ = [
+    "CLOCK_SKEW",
     "PREFIXES",
     "Body",
     "KeyBytes",
@@ -31,6 +32,8 @@ __all__ = [
 PREFIXES: Final = {"delegation": b"fastn-p2p/delegation/1\0", "record": b"fastn-p2p/record/1\0"}
 """Kind of body → what its signature covers first."""
 
+CLOCK_SKEW: Final = 60.0
+"""Seconds by which two daemons' clocks may differ."""
 KeyBytes = Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
 UnixTime = Annotated[int, Meta(ge=0, lt=2**40)]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -40,10 +39,9 @@ class Desk:
         clients: how many programs are connected.
         turns_aside: taken by each process that runs protocol code for a moment.
         noticeboard: for programs that watch what they are to serve.
-        wall: Unix time in seconds.
     """
 
-    def __init__(self, stage: Stage, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, stage: Stage) -> None:
         self.settings = stage.settings_as(GatewaySettings)
         self.home: Home = stage.home
         self.store = Store(stage.home)
@@ -53,7 +51,6 @@ class Desk:
         self.noticeboard = Noticeboard()
         self.clients: Callable[[], int] = lambda: 0
         self.turns_aside = asyncio.Semaphore(ASIDE_AT_ONCE)
-        self.wall = wall
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: defaultdict[str, int] = defaultdict(int)
 

@@ -26,6 +26,7 @@ from fastn_p2p_client.messages import (
 from ..identity.messages import BindingStates, Describe
 from ..leash import ProcessReport
 from ..network.messages import Inspect, NetworkReport, NetworkReportReply
+from ..process import boot_ms
 from ..store import BindingFile, Found, IdentityFile, Store
 from .desk import Desk
 from .processes import usage_of
@@ -86,7 +87,7 @@ async def _status(desk: Desk, limit: int, only: str = "") -> Status:
     warnings += network.warnings if network else []
     ready = {process.name for process in tree or [] if process.state == "ready"}
     states = await _states_of_missing(desk, network, stored.bindings, ready)
-    now_ms = int(desk.wall() * 1000)
+    now_ms = boot_ms()
     return Status(
         version=daemon_version(),
         home=str(desk.home.path),

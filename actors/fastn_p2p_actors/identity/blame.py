@@ -116,7 +116,11 @@ class Blame:
 
     def too_many(self, name: Name, since: float) -> list[Death]:
         """The deaths that the binding is to blame for after ``since`` (Unix time), oldest first; none unless that is
-        too many."""
+        too many.
+
+        A time in the future, from a clock that was ahead, counts as none: it would forgive everything for hours."""
+        if since > self._wall():
+            since = 0.0
         deaths = [death for death in self._deaths if (death.protocol, death.instance) == name and death.at > since]
         return deaths if len(deaths) >= DEATHS or sum(death.hung for death in deaths) >= HANGS else []
 

@@ -12,11 +12,14 @@ import msgspec
 
 from fastn_p2p_client.errors import (
     BadMessage,
+    DelegationExpired,
+    DelegationNotYetValid,
     Forbidden,
     IdentityOffline,
     InternalError,
     P2PError,
 )
+from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 from fastn_p2p_client.link import Link
 from fastn_p2p_client.messages import (
@@ -57,6 +60,7 @@ from .access import AccessList
 from .address_book import AddressBook
 from .awaiting import Awaiting
 from .calls import Calls
+from .clock import ClockJump, ClockWatch
 from .connection import PeerConnection
 from .endpoint import NetworkEndpoint
 from .host_directory import HostDirectory
@@ -127,6 +131,7 @@ class Network:
         transport = await vault.transport()
         self.endpoint = await NetworkEndpoint.bind(transport.secret, settings.mode, home.path / "run" / "network.port")
         del transport
+        self._clock = ClockWatch(home.path / "run" / "time", self._wall)
         self._hosts = HostDirectory.find(self.endpoint.id)
         self._hosts.open()
         self.parking = Parking()
@@ -140,7 +145,15 @@ class Network:
         self._lookout = Lookout(self.pool, self.routes, self._hosts, self.book)
         self.awaiting = Awaiting(self.mailbox, self.registry, self.routes, self.parking, self._lookout)
         self.presence = Presence(
-            self.endpoint, vault, self.registry, self._hosts, self.book, settings.grant_key, self._wall
+            self.endpoint,
+            vault,
+            self.registry,
+            self._hosts,
+            self.book,
+            settings.grant_key,
+            self._wall,
+            self._clock,
+            self._clock_was_set,
         )
         self.mailbox.open()
         self.endpoint.accept_into(self.pool.adopt)
@@ -167,12 +180,28 @@ class Network:
         await self.endpoint.close()
         self.mailbox.close()
         self._vault.close()
+        self._clock.save()
         self.book.save_seen()
 
     # ── what connections say (Conversation) ──────────────────────────────────────────────────────
 
     def check_introduction(self, connection: PeerConnection, delegation: bytes) -> Delegation:
-        return self.routes.check_introduction(connection, delegation)
+        try:
+            return self.routes.check_introduction(connection, delegation)
+        except (DelegationExpired, DelegationNotYetValid) as error:
+            name = self.book.name_of(bytes(PublicKey(error.identity)))
+            if name:  # strangers can claim anything
+                self._clock.doubt(name, error)
+            raise
+
+    def _clock_was_set(self, jump: ClockJump, renewed: list[OnlineIdentity]) -> None:
+        """Show what was renewed to peers that have refused it, perhaps. After a sleep, find out who is still there."""
+        for connection in self.pool.all():
+            for identity in renewed:
+                connection.show_again(identity.raw)
+            connection.clock_was_set()
+            if jump.slept > 0:
+                connection.probe()
 
     def introduction_for(self, identity: bytes) -> bytes | None:
         found = self.registry.by_key(identity)
@@ -352,7 +381,7 @@ class Network:
 
     async def _report(self, asked: Inspect) -> NetworkReport:
         where = self.endpoint.address()
-        warnings = list(self.book.warnings)
+        warnings = self._clock.warnings() + self.book.warnings
         if self._hosts.problem:
             warnings.append(f"daemons on this machine do not find each other by ID52: {self._hosts.problem}")
         addresses = (*where.addresses, *where.relays)

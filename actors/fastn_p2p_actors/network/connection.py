@@ -372,6 +372,19 @@ class PeerConnection:
             raise ConnectionLost(what="the connection to the peer")
         await self._introducing.want(identity)
 
+    def show_again(self, identity: bytes) -> None:
+        """Show one of our identities with its new delegation, if the other side has been shown it before."""
+        self._introducing.show_again(identity)
+
+    def clock_was_set(self) -> None:
+        """Our clock was: the other side's identities that did not hold by it are asked for again."""
+        self._introducing.clock_was_set()
+
+    def probe(self) -> None:
+        """See whether the other side is still there: without a sign of it, the connection ends as after a request."""
+        self._write(frame(WirePing()))
+        self.expect()
+
     def ask_for(self, identity: bytes) -> None:
         """Ask the other side to show ``identity`` as soon as it is online there; the owner is told when it has."""
         self._write(frame(WireWant(identity)))

@@ -7,8 +7,15 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from fastn_p2p_client.errors import BadMessage, ConnectionLost, CredentialError
-from fastn_p2p_client.keys import KEY_BYTES
+from fastn_p2p_client.errors import (
+    BadMessage,
+    ConnectionLost,
+    CredentialError,
+    DelegationExpired,
+    DelegationNotYetValid,
+    P2PError,
+)
+from fastn_p2p_client.keys import KEY_BYTES, PublicKey
 
 from ..credentials import Delegation
 from .introductions import Introductions
@@ -18,6 +25,8 @@ __all__ = ["Introducing", "Wants"]
 
 log = logging.getLogger(__name__)
 
+_MAX_REFUSED: Final = 64
+"""Identities of a connection of which is noted that their introductions did not hold at the time."""
 _MAX_WANTS: Final = 1024
 """Identities that one peer daemon has asked for and that are not online here; the oldest is forgotten for one more."""
 _MAX_WANTS_IN_ALL: Final = 16_384
@@ -125,6 +134,8 @@ class Introducing:
         """What we have asked for."""
         self._asked_for: dict[bytes, None] = {}
         """What the other side wanted to be shown and could not be shown yet."""
+        self._refused: dict[bytes, None] = {}
+        """Identities whose last introduction did not hold yet, or no longer."""
         self._awaiting: dict[bytes, _Awaiting] = {}
         self._awaiting_count = 0
         self._awaiting_bytes = 0
@@ -176,8 +187,14 @@ class Introducing:
         """Whether there was anything to show: the identity is online here."""
         introduction = self._connection.introduction_for(identity)
         if introduction is not None:
+            self._shown[identity] = introduction
             self._connection.say(WireIntroduce(introduction))
         return introduction is not None
+
+    def show_again(self, identity: bytes) -> None:
+        """The identity has a new delegation, because the clock was set: the earlier one may have been refused."""
+        if identity in self._shown:
+            self._show(identity)
 
     # ── theirs ───────────────────────────────────────────────────────────────────────────────────
 
@@ -245,6 +262,24 @@ class Introducing:
         self._connection.say(WireWant(identity))  # each time: it may have forgotten
         await asyncio.shield(future)
 
+    def _refuse(self, identity: bytes, error: P2PError) -> None:
+        """One of the two clocks is wrong. What waits for the identity ends; it is asked for when our clock is set."""
+        self._refused.pop(identity, None)
+        if len(self._refused) >= _MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
+        self._refused[identity] = None
+        wanted = self._wanted.pop(identity, None)
+        if wanted is not None and not wanted.done():
+            wanted.set_exception(error)
+        if identity in self._awaiting:
+            self._await_no_longer(identity)
+
+    def clock_was_set(self) -> None:
+        """Ask again for what did not hold by the clock as it was: the other side believes that it has shown it."""
+        refused, self._refused = self._refused, {}
+        for identity in refused:
+            self._connection.say(WireWant(identity))
+
     def on_introduce(self, message: WireIntroduce) -> None:
         """The other side shows that an identity speaks through its endpoint."""
         identity = self._introductions.identity_of(message.delegation)
@@ -254,6 +289,8 @@ class Introducing:
             except (CredentialError, BadMessage) as error:
                 log.warning("introduction over %s refused: %s", self._connection.name, error)
                 self._introductions.rejection = error
+                if isinstance(error, DelegationExpired | DelegationNotYetValid):
+                    self._refuse(bytes(PublicKey(error.identity)), error)
                 return
             self._introductions.add(delegation, message.delegation)
             identity = delegation.identity

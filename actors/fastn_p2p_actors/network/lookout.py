@@ -203,8 +203,8 @@ class Lookout:
             place = search.places[address.endpoint] = _Place(address, sequence)
             self._places.setdefault(address.endpoint, {})[place] = None
             place.task = self._loop.create_task(self._ask_at(target, place))
-        elif sequence > place.sequence or address != place.address:
-            place.address, place.sequence = address, max(sequence, place.sequence)
+        elif sequence != place.sequence or address != place.address:  # lower where a clock was put right
+            place.address, place.sequence = address, sequence
             place.stir()
 
     async def _ask_at(self, target: bytes, place: _Place) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from fastn_p2p_client.errors import Forbidden, InternalError, P2PError
@@ -14,7 +15,8 @@ from ..credentials import read_delegation, read_record
 from ..mailbox import Sender
 from ..settings import grant_holds
 from .address_book import AddressBook
-from .endpoint import NetworkEndpoint
+from .clock import JUMP, ClockJump, ClockWatch
+from .endpoint import Address, NetworkEndpoint
 from .host_directory import HostDirectory
 from .registry import OnlineIdentity, Registry
 from .vault_client import VaultClient
@@ -23,8 +25,10 @@ __all__ = ["Presence"]
 
 log = logging.getLogger(__name__)
 
+_TICK: Final = 1.0
+"""Seconds between two looks at the clocks and at whether a delegation must be renewed."""
 _LOOK_INTERVAL: Final = 30.0
-"""Seconds between two looks at whether something must be renewed or our addresses have changed."""
+"""Seconds between two looks at whether our addresses have changed; and until what has failed is tried again."""
 
 
 class Presence:
@@ -39,7 +43,10 @@ class Presence:
         book: AddressBook,
         grant_key: bytes,
         wall: Callable[[], float],
+        clock: ClockWatch,
+        on_clock_set: Callable[[ClockJump, list[OnlineIdentity]], None],
     ) -> None:
+        """``on_clock_set`` gets the identities that were renewed because the clock was set, or the machine slept."""
         self._endpoint = endpoint
         self._vault = vault
         self._registry = registry
@@ -47,9 +54,12 @@ class Presence:
         self._book = book
         self._grant_key = grant_key
         self._wall = wall
+        self._clock = clock
+        self._on_clock_set = on_clock_set
+        self._next_look = 0.0
         self._announcing: dict[str, asyncio.Task[None]] = {}
         self._arriving: dict[str, list[Callable[[OnlineIdentity], None]]] = {}
-        self._published_at = endpoint.address()
+        self._published_at: Address | None = endpoint.address()
         self._keeper = asyncio.get_running_loop().create_task(self._keep())
 
     def close(self) -> None:
@@ -141,22 +151,56 @@ class Presence:
         log.info("delegation of %s renewed", identity.name)
 
     async def _keep(self) -> None:
-        """Renew at half-life, and sign anew when our addresses have changed; whatever fails is tried again."""
+        """Renew at half-life, sign anew when our addresses or the clock have changed; what fails is tried again."""
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(_LOOK_INTERVAL * (0.9 + 0.2 * random.random()))
-            where = self._endpoint.address()
-            moved = where != self._published_at
-            for identity in list(self._registry):
-                half_life = (identity.not_before + identity.not_after) / 2
-                if moved or self._wall() >= half_life:
-                    try:
-                        await self._renew(identity)
-                    except P2PError as error:
-                        log.warning("cannot renew the delegation of %s yet: %s", identity.name, error)
-                        moved = False
-            if moved:
-                self._published_at = where
-            try:
-                await self._book.save_seen_if_due()
-            except P2PError as error:
-                log.warning("%s", error)
+            await asyncio.sleep(_TICK)
+            jump = self._clock.look()
+            if jump is not None:
+                await self._renew_after(jump)
+            now = self._wall()
+            if loop.time() >= self._next_look:
+                self._next_look = loop.time() + _LOOK_INTERVAL * (0.9 + 0.2 * random.random())
+                await self._look()
+            elif any(map(partial(_is_due, now=now), self._registry)):
+                await self._renew_all(partial(_is_due, now=now))
+
+    async def _look(self) -> None:
+        where = self._endpoint.address()
+        now = self._wall()
+        moved = where != self._published_at
+        if await self._renew_all(lambda identity: moved or _is_due(identity, now)) and moved:
+            self._published_at = where
+        try:
+            await self._book.save_seen_if_due()
+        except P2PError as error:
+            log.warning("%s", error)
+
+    async def _renew_after(self, jump: ClockJump) -> None:
+        """What was signed by another clock may not hold for peers, from either side of the change."""
+        log.warning("the clock was set by %.0f s, after %.0f s of sleep: renewing", jump.set_by, jump.slept)
+        renewed: list[OnlineIdentity] = []
+        if not await self._renew_all(lambda _: True, renewed):
+            self._published_at = None  # the next look tries again
+            self._next_look = 0.0
+        self._on_clock_set(jump, renewed)
+
+    async def _renew_all(
+        self, wanted: Callable[[OnlineIdentity], bool], renewed: list[OnlineIdentity] | None = None
+    ) -> bool:
+        """Renew those that are ``wanted``; False when one could not be renewed: the rest waits for the next look."""
+        for identity in list(self._registry):
+            if wanted(identity):
+                try:
+                    await self._renew(identity)
+                except P2PError as error:
+                    log.warning("cannot renew the delegation of %s yet: %s", identity.name, error)
+                    return False
+                if renewed is not None:
+                    renewed.append(identity)
+        return True
+
+
+def _is_due(identity: OnlineIdentity, now: float) -> bool:
+    """Whether half of the delegation's time is over, or its time has not come: the clock was set back."""
+    return not identity.not_before - JUMP <= now < (identity.not_before + identity.not_after) / 2

@@ -75,6 +75,10 @@ class Vault:
                 return Done()
         return None
 
+    def _now(self) -> float:
+        """Unix time; what is signed has no times before 1970."""
+        return max(0.0, self._clock())
+
     def _transport(self) -> Transport:
         key = self._store.transport
         return Transport(key.pair.reveal_seed(), key.pair.public, key.header.epoch, self._store.lineage)
@@ -85,7 +89,7 @@ class Vault:
 
     def _sign_delegation(self, key: StoredKey) -> SignedDelegation:
         transport = self._store.transport
-        now = int(self._clock())
+        now = int(self._now())
         delegation = Delegation(
             DELEGATION_VERSION,
             key.pair.public,
@@ -99,7 +103,7 @@ class Vault:
         return SignedDelegation(_sign(key, "delegation", delegation), delegation.not_after)
 
     def _sign_record(self, key: StoredKey, relays: tuple[str, ...], addresses: tuple[str, ...]) -> SignedRecord:
-        now = self._clock()
+        now = self._now()
         name = key.header.name
         sequence = self._sequences[name] = max(self._sequences.get(name, 0) + 1, int(now * 1000))
         record = RecordBody(
