@@ -22,8 +22,8 @@ Layout
 ``errors``      everything that can go wrong, as one tree
 ``messages``    the client protocol; ``limits`` its numbers; ``names`` its rules for names
 ``protocol``    ``Protocol``: a class that serves, ``peer`` whom and ``call_context`` for how long; ``lifecycle`` is
-                what becomes of it; ``handlers``, ``threads``, ``binding``, ``dispatch`` and ``session_host`` bring
-                requests and sessions to it
+                what becomes of it; ``handlers`` with ``annotations`` and ``decoding``, ``threads``, ``binding``,
+                ``dispatch`` and ``session_host`` bring requests and sessions to it
 ``testing``     for tests: ``memory`` serves a protocol without a daemon, ``conformance`` says what every way of serving
                 must do alike, both for a ``contact``
 ``mail``        mail for programs; ``owner`` finds out whose

@@ -18,7 +18,7 @@ import msgspec
 from . import messages as m
 from .client import Client
 from .errors import BadMessage, P2PError
-from .handlers import RequestHandler, StreamHandler
+from .handlers import RequestHandler, StreamHandler, check_class
 from .home import Home
 from .names import check_name
 from .program_binding import AWAY, ProgramBinding, Served
@@ -93,6 +93,7 @@ class AllServer:
         """
         if not request_handlers(code) and not stream_handlers(code):
             raise ValueError(f"{code.__qualname__} answers nothing: mark methods with `@request` or `@stream`")
+        check_class(code, _SOME_CONTEXT)
         served = self._new(code.__name__ if name is None else name)
         served.code, served.concurrency, served.queue = code, concurrency, queue
         return code
@@ -127,11 +128,11 @@ class AllServer:
         """
 
         def register(function: Handler) -> Handler:
-            RequestHandler(function, _SOME_CONTEXT)
+            compiled = RequestHandler(function, _SOME_CONTEXT)
             served = self._handlers_of(protocol)
             if check_command(command) in served.requests:
                 raise ValueError(f"{protocol} has a handler for {command or 'requests'} already")
-            served.requests[command] = function
+            served.requests[command] = compiled
             served.concurrency = served.concurrency if concurrency is None else concurrency
             served.queue = served.queue if queue is None else queue
             return function
@@ -146,11 +147,11 @@ class AllServer:
         """As ``Server.handle_streams``; the handler may also take a ``BindingContext``, last."""
 
         def register(function: Handler) -> Handler:
-            StreamHandler(function, _SOME_CONTEXT)
+            compiled = StreamHandler(function, _SOME_CONTEXT)
             served = self._handlers_of(protocol)
             if served.streams is not None:
                 raise ValueError(f"{protocol} has a handler for sessions already")
-            served.streams = function
+            served.streams = compiled
             return function
 
         return register if handler is None else register(handler)

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from .errors import (
+    CODES,
     ApplicationError,
     BadRequest,
     CommandNotFound,
@@ -136,12 +137,12 @@ def outcome_of(error: BaseException, binding: Binding) -> Outcome:
             payload: Any = _encode_payload(error.payload)
             if len(payload) <= MAX_PAYLOAD:
                 return header, payload
-        elif isinstance(error, P2PError):
-            header, payload = failure(error)
+        elif isinstance(error, P2PError) and (known := CODES.get(error.code)) is not None:
+            header, payload = failure(known(**{field: getattr(error, field) for field in known.names()}))
             if len(header) <= MAX_HEADER:
                 return header, payload
-    except Exception as unfit:  # fields or a payload that cannot be encoded
-        log.error("%s raised a %s that cannot be sent: %s", binding.protocol, name, unfit)
+    except BaseException as unfit:  # fields or a payload that cannot be encoded, texts that raise
+        log.error("%s raised a %s that cannot be sent", binding.protocol, name, exc_info=unfit)
         return binding.failed(name)
     log.error("%s (%s) of %s: uncaught %s", binding.protocol, binding.instance, binding.identity, name, exc_info=error)
     return binding.failed(name)

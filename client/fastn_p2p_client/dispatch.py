@@ -216,9 +216,9 @@ class Dispatcher:
             if len(answer) > MAX_PAYLOAD:
                 raise PayloadTooLarge(size=len(answer), limit=MAX_PAYLOAD)
             header = _REPLY
-        except GeneratorExit:  # the event loop is gone
-            raise
         except BaseException as error:  # a handler that exits ends its own call, not the process
+            if isinstance(error, GeneratorExit) and not self._loop.is_running():
+                raise
             if not self._is_awaited(key):
                 return
             header, answer = outcome_of(error, binding)

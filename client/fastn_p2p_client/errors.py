@@ -147,7 +147,7 @@ class P2PError(Exception):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._names = (*cls._names, *inspect.get_annotations(cls))
-        if cls.__dict__.get("code"):
+        if cls.__dict__.get("code") and cls.__module__ == __name__:  # nobody else knows those of programs
             CODES[cls.code] = cls
 
     if not TYPE_CHECKING:  # type checkers see a dataclass; real ones would triple the time this module takes to load
@@ -157,6 +157,11 @@ class P2PError(Exception):
                 raise TypeError(f"{type(self).__name__} takes exactly {', '.join(self._names) or 'nothing'}")
             super().__init__()
             self.__dict__.update(fields)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of the typed fields."""
+        return cls._names
 
     def fields(self) -> dict[str, Any]:
         """The typed fields by name, as they travel."""

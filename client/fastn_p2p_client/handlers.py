@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import typing
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
+from copy import copy
+from typing import Any, Final
 
-import msgspec
-
+from .annotations import InvalidHandler, Taken, check_returns, is_async, name_of, taken_by
 from .call_context import CallContext
+from .decoding import decoder_of
 from .peer import Peer
-from .protocol import BindingContext, Protocol, request_handlers, stream_handlers
+from .protocol import BindingContext, Protocol, method_of, request_handlers, stream_handlers
 from .session import Session
-from .threads import handler_threads
+from .threads import awaitable, by_name
 
-__all__ = ["InvalidHandler", "RequestHandler", "StreamHandler"]
+__all__ = ["InvalidHandler", "RequestHandler", "StreamHandler", "check_class"]
 
-
-class InvalidHandler(TypeError):
-    """A handler, or a protocol class, that nothing can be called with. Says what to change."""
+_EXTRAS: Final = (Peer, CallContext, BindingContext)
+_EXTRAS_IN_WORDS: Final = "one `Peer`, one `CallContext` and one `BindingContext`"
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class RequestHandler:
@@ -38,30 +38,39 @@ class RequestHandler:
 
     __slots__ = ("call", "context", "decode", "extras")
 
-    def __init__(self, function: Callable[..., Any], context: BindingContext | None = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], context: BindingContext | None = None, owner: type | None = None
+    ) -> None:
         """
         Args:
-            function: async, or one that is called in a thread.
+            function: async, or one that is called in a thread; any callable whose parameters Python can tell.
             context: of the binding that it is for.
+            owner: the class whose method it is.
 
         Raises:
-            InvalidHandler: a missing annotation, or a type that msgspec cannot decode.
+            InvalidHandler: a missing annotation, a type that msgspec cannot decode, or a generator.
         """
-        self.call = _awaitable(function)
+        name = name_of(function)
+        check_returns(function)
+        taken = taken_by(function, owner)
+        request = _first(taken, name, "the request")
+        if request.kind is request.parameter.empty:
+            raise InvalidHandler(_unannotated(function, name, request.parameter))
+        if request.kind in _EXTRAS:
+            raise InvalidHandler(f"{name} must take the request as its first parameter, and then {_EXTRAS_IN_WORDS}")
+        extras, out_of_order = _extras(taken[1:], context, name)
+        self.extras = tuple(extras)
         self.context = context
-        name = _name(function)
-        hints = _hints(function, name)
-        request, *others = _parameters(function, name, "the request")
-        if request.name not in hints:
-            raise InvalidHandler(f"{name} must say what it takes: annotate {request.name!r}")
-        self.extras = tuple(hints.get(other.name) for other in others)
-        if len(set(self.extras)) != len(others) or not set(self.extras) <= {Peer, CallContext, BindingContext}:
-            raise InvalidHandler(
-                f"{name} takes the request and, if it wants to know more, one `Peer`, one `CallContext` and one "
-                "`BindingContext`"
-            )
         _check_context(self.extras, context, name)
-        self.decode = _decoder(hints[request.name], name)
+        self.decode = decoder_of(request.kind, name)
+        call = awaitable(function)
+        self.call = by_name(call, tuple(extras.values())) if out_of_order else call
+
+    def with_context(self, context: BindingContext) -> RequestHandler:
+        """The same handler for a binding."""
+        handler = copy(self)
+        handler.context = context
+        return handler
 
     @classmethod
     def of_protocol(cls, instance: Protocol) -> RequestHandler | None:
@@ -84,7 +93,7 @@ class RequestHandler:
             if len(names) > 1:
                 which = f"handlers of {command!r}" if command else "request handlers"
                 raise InvalidHandler(f"{type(instance).__qualname__} has several {which}: {', '.join(names)}")
-            found[command] = cls(getattr(instance, names[0]), instance.context)
+            found[command] = cls(method_of(instance, names[0]), instance.context, type(instance))
         return found
 
 
@@ -99,37 +108,59 @@ class StreamHandler:
 
     __slots__ = ("_context", "_wants_blocking", "call", "decode")
 
-    def __init__(self, function: Callable[..., Any], context: BindingContext | None = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], context: BindingContext | None = None, owner: type | None = None
+    ) -> None:
         """
         Args:
             function: async and takes a ``Session``, or one that is called in a thread and takes a ``sync.Session``.
             context: of the binding that it is for.
+            owner: the class whose method it is.
 
         Raises:
-            InvalidHandler: a missing annotation, the wrong session, or a type that msgspec cannot decode.
+            InvalidHandler: a missing annotation, the wrong session, a type that msgspec cannot decode, or a generator.
         """
         from . import sync_session  # only those that serve sessions need it
 
-        name = _name(function)
-        hints = _hints(function, name)
-        session, *others = _parameters(function, name, "the session")
-        self._wants_blocking = not inspect.iscoroutinefunction(function)
-        if self._wants_blocking and hints.get(session.name) is not sync_session.Session:
+        name = name_of(function)
+        check_returns(function)
+        taken = taken_by(function, owner)
+        session = _first(taken, name, "the session")
+        self._wants_blocking = not is_async(function)
+        if self._wants_blocking and session.kind is not sync_session.Session:
             raise InvalidHandler(
                 f"{name} must be an `async def` function, or take a `fastn_p2p_client.sync.Session` first"
             )
-        if not self._wants_blocking and hints.get(session.name) is not Session:
-            raise InvalidHandler(f"{name} takes a `Session` first: annotate {session.name!r} with it")
-        self.call = _awaitable(function)
-        self._context = context if others and hints.get(others[-1].name) is BindingContext else None
-        if others and hints.get(others[-1].name) is BindingContext:
-            _check_context((BindingContext,), context, name)
-            others.pop()
-        if len(others) > 1:
-            raise InvalidHandler(f"{name} takes the session and, if it wants any, the initial data")
-        if others and others[0].name not in hints:
-            raise InvalidHandler(f"{name} must say what it takes: annotate {others[0].name!r}")
-        self.decode = _decoder(hints[others[0].name], name) if others else None
+        if not self._wants_blocking and session.kind is not Session:
+            raise InvalidHandler(f"{name} takes a `Session` first: annotate {session.parameter.name!r} with it")
+        others = [each for each in taken[1:] if each.kind is not BindingContext]
+        contexts = [each for each in taken[1:] if each.kind is BindingContext and not _is_needless(each, context)]
+        _check_context(tuple(each.kind for each in contexts), context, name)
+        initial, *more = others or (None,)
+        if len(contexts) > 1 or any(each.parameter.default is each.parameter.empty for each in more):
+            raise InvalidHandler(
+                f"{name} takes the session and, if it wants any, the initial data and one `BindingContext`"
+            )
+        if initial is not None and initial.kind in (Peer, CallContext):
+            raise InvalidHandler(f"{name} takes the session and the initial data; the session knows its peer")
+        if initial is not None and initial.kind is initial.parameter.empty:
+            raise InvalidHandler(_unannotated(function, name, initial.parameter))
+        self.decode = decoder_of(initial.kind, name) if initial is not None else None
+        self._context = context if contexts else None
+        wanted = [*((initial,) if initial is not None else ()), *contexts]
+        call = awaitable(function)
+        if wanted == taken[1 : 1 + len(wanted)] and all(each.parameter.kind in _POSITIONAL for each in wanted):
+            self.call = call
+        elif any(each.parameter.kind is each.parameter.POSITIONAL_ONLY for each in wanted):
+            raise InvalidHandler(f"{name} takes the session, the initial data and a `BindingContext` in this order")
+        else:
+            self.call = by_name(call, tuple(each.parameter.name for each in wanted))
+
+    def with_context(self, context: BindingContext) -> StreamHandler:
+        """The same handler for a binding."""
+        handler = copy(self)
+        handler._context = context if self._context is not None else None
+        return handler
 
     async def serve(self, session: Session, initial: Any) -> None:
         """One session, from beginning to end. ``initial`` is decoded, and nothing where ``decode`` is None."""
@@ -153,34 +184,58 @@ class StreamHandler:
         names = stream_handlers(type(instance))
         if len(names) > 1:
             raise InvalidHandler(f"{type(instance).__qualname__} has several stream handlers: {', '.join(names)}")
-        return cls(getattr(instance, names[0]), instance.context) if names else None
+        return cls(method_of(instance, names[0]), instance.context, type(instance)) if names else None
 
 
-def _awaitable(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """The function itself if it is async, else one that runs it in a thread.
+def check_class(protocol: type[Protocol], context: BindingContext) -> None:
+    """Check the handlers of a protocol's class before there is an instance of it.
 
-    When that is cancelled, it goes on until the thread has ended: it counts as long as it takes up a place. Cancelled
-    once more, it leaves the thread alone.
+    Raises:
+        InvalidHandler: one of them cannot be called, or there are several for the same.
     """
-    if inspect.iscoroutinefunction(function):
-        return function
+    instance = object.__new__(protocol)
+    instance.context = context
+    RequestHandler.all_of(instance)
+    StreamHandler.of_protocol(instance)
 
-    async def in_thread(*arguments: Any) -> Any:
-        submitted = handler_threads.submit(function, *arguments)
-        ended = asyncio.wrap_future(submitted)
-        try:
-            return await asyncio.shield(ended)
-        except asyncio.CancelledError:
-            for each in arguments:
-                if isinstance(each, CallContext):
-                    each.cancel()
-            if not submitted.cancel() and not ended.done():
-                await asyncio.wait([ended])
-            if ended.done() and not ended.cancelled():
-                ended.exception()  # nobody is told
-            raise
 
-    return in_thread
+def _first(taken: list[Taken], name: str, what: str) -> Taken:
+    if not taken or taken[0].parameter.kind not in _POSITIONAL:
+        raise InvalidHandler(f"{name} must take {what} as its first positional parameter")
+    return taken[0]
+
+
+def _extras(others: list[Taken], context: BindingContext | None, name: str) -> tuple[dict[Any, str], bool]:
+    """What a handler of requests takes besides the request, by kind; and whether that must be given by name."""
+    extras: dict[Any, str] = {}
+    by_name = left_out = False
+    for taken in others:
+        parameter, kind = taken
+        optional = parameter.default is not parameter.empty
+        possible = not _is_needless(taken, context) and not (left_out and parameter.kind is parameter.POSITIONAL_ONLY)
+        if kind in _EXTRAS and kind not in extras and possible:
+            extras[kind] = parameter.name
+            by_name = by_name or left_out or parameter.kind is parameter.KEYWORD_ONLY
+        elif optional:
+            left_out = True
+        else:
+            raise InvalidHandler(f"{name} takes the request and, if it wants to know more, {_EXTRAS_IN_WORDS}")
+    if by_name and any(each.kind is each.POSITIONAL_ONLY for each, kind in others if kind in extras):
+        raise InvalidHandler(
+            f"{name} must take what it wants to know besides the request by name, or all of it by position"
+        )
+    return extras, by_name
+
+
+def _unannotated(function: Callable[..., Any], name: str, parameter: inspect.Parameter) -> str:
+    if name.endswith("<lambda>"):
+        return f"{name} must say what it takes, which no lambda can: write a function, and annotate {parameter.name!r}"
+    return f"{name} must say what it takes: annotate {parameter.name!r}"
+
+
+def _is_needless(taken: Taken, context: BindingContext | None) -> bool:
+    """Whether it is a ``BindingContext`` that the handler can do without, as there is none."""
+    return taken.kind is BindingContext and context is None and taken.parameter.default is not taken.parameter.empty
 
 
 def _check_context(extras: tuple[Any, ...], context: BindingContext | None, name: str) -> None:
@@ -189,31 +244,3 @@ def _check_context(extras: tuple[Any, ...], context: BindingContext | None, name
             f"{name} takes a `BindingContext`, which only a binding that its owner has declared has: serve it with "
             "`serve_all`, after `fastn-p2p add-protocol IDENTITY --protocol NAME --program`"
         )
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__qualname__", repr(function)))
-
-
-def _decoder(kind: Any, name: str) -> Callable[[bytes], Any]:
-    try:
-        return msgspec.msgpack.Decoder(kind).decode
-    except TypeError as error:
-        raise InvalidHandler(f"{name} takes what cannot be decoded: {error}") from error
-
-
-def _parameters(function: Callable[..., Any], name: str, first: str) -> list[inspect.Parameter]:
-    found = list(inspect.signature(function).parameters.values())
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if not found or any(parameter.kind not in positional for parameter in found):
-        raise InvalidHandler(f"{name} must take {first} as its first positional parameter")
-    return found
-
-
-def _hints(function: Callable[..., Any], name: str) -> dict[str, Any]:
-    owner = getattr(function, "__self__", None)
-    local = {key: value for cls in reversed(type(owner).__mro__) for key, value in vars(cls).items()} if owner else None
-    try:
-        return typing.get_type_hints(function, localns=local, include_extras=True)
-    except NameError as error:
-        raise InvalidHandler(f"an annotation of {name} cannot be resolved: {error}") from error

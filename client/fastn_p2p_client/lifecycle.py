@@ -217,6 +217,8 @@ def config_of(cls: type[Protocol], protocol: str, text: bytes) -> Any:
         return msgspec.json.decode(text or b"{}", type=cls.Config)
     except UNDECODABLE as error:
         raise InvalidConfig(protocol=protocol, reason=str(error)) from error
+    except TypeError as error:  # ``Config`` is no type, or none that can be decoded
+        raise InvalidConfig(protocol=protocol, reason=f"its class cannot have a config: {error}") from error
 
 
 def handlers_of(context: BindingContext, code: Protocol) -> Handlers:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -43,9 +42,9 @@ class Served:
 
     protocol: str
     code: type[Protocol] | None = None
-    requests: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    requests: dict[str, RequestHandler] = field(default_factory=dict)
     """By command, as in ``Binding``."""
-    streams: Callable[..., Any] | None = None
+    streams: StreamHandler | None = None
     concurrency: int | None = None
     queue: int = 1024
 
@@ -166,9 +165,9 @@ class ProgramBinding:
         except m.UNDECODABLE as error:
             raise InvalidConfig(protocol=context.protocol, reason=str(error)) from error
         filled = replace(context, config=value)
-        requests = {command: RequestHandler(handler, filled) for command, handler in self._served.requests.items()}
+        requests = {command: handler.with_context(filled) for command, handler in self._served.requests.items()}
         streams = self._served.streams
-        return Handlers(requests, None if streams is None else StreamHandler(streams, filled))
+        return Handlers(requests, None if streams is None else streams.with_context(filled))
 
     async def _ask(self) -> tuple[m.BindingReply, bytes]:
         question = m.GetBinding(self.identity, self._served.protocol, self.instance)

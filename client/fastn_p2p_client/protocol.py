@@ -20,13 +20,16 @@ class runs hosted by the daemon, in the identity's own process, and in a program
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar, overload
+from typing import Any, ClassVar, Final, TypeVar, cast, overload
 
 import msgspec
 
+from .annotations import NAMES, local_names, name_of
 from .call_context import CallContext
 from .client import Client, shared_client
 from .home import Home
@@ -41,6 +44,7 @@ __all__ = [
     "Peer",
     "Protocol",
     "access_of",
+    "method_of",
     "request",
     "request_handlers",
     "stream",
@@ -50,7 +54,7 @@ __all__ = [
 _REQUEST: Final = "request"
 _STREAM: Final = "stream"
 _KIND: Final = "__fastn_p2p_handler__"
-_COMMAND: Final = "__fastn_p2p_command__"
+_COMMANDS: Final = "__fastn_p2p_commands__"
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -150,17 +154,30 @@ def request(handler: Any, /) -> Any:
     one. The method's annotations are the contract: the first parameter is the request (for several kinds of request, a
     union of tagged Structs); one annotated ``Peer``, if there is one, is who asks; one annotated ``CallContext`` knows
     how long they wait. What it returns is the reply. Raise ``ApplicationError`` to say no on purpose. A method that is
-    not ``async`` runs in a thread.
+    not ``async`` runs in a thread. Static and class methods, decorated ones and partials serve as well. A method that
+    overrides a handler is its handler too, and may be marked anew; one marked several times answers several commands.
     """
-    if callable(handler):
-        return _mark(handler, "")
+    if not isinstance(handler, str):
+        return _mark(handler, _REQUEST, "")
     command = check_name(handler, "a command")
-    return lambda function: _mark(function, command)
+    return lambda function: _mark(function, _REQUEST, command)
 
 
-def _mark(handler: Handler, command: str) -> Handler:
-    setattr(handler, _KIND, _REQUEST)
-    setattr(handler, _COMMAND, command)
+def _mark(handler: Any, kind: str, command: str) -> Any:
+    """Write on a function, or on what stands around it, what it answers; several marks of one kind add up."""
+    marked = getattr(handler, _KIND, kind)
+    if marked != kind:
+        raise TypeError(
+            f"{name_of(handler)} is marked as the handler of a {marked} already; it cannot be one of a {kind}"
+        )
+    try:
+        setattr(handler, _KIND, kind)
+        setattr(handler, _COMMANDS, (*getattr(handler, _COMMANDS, ()), command))
+        names = local_names(handler)
+        if names:
+            setattr(handler, NAMES, names)
+    except AttributeError as error:
+        raise TypeError(f"{handler!r} cannot be marked as a handler: write a method that calls it") from error
     return handler
 
 
@@ -172,33 +189,51 @@ def stream(handler: Handler) -> Handler:
     is closed when the method returns, and reset when it raises. Until it reads or writes for the first time (or calls
     ``session.accept()``) it may raise ``ApplicationError`` to say no: ``connect`` raises it.
     """
-    setattr(handler, _KIND, _STREAM)
-    return handler
+    return cast(Handler, _mark(handler, _STREAM, ""))
 
 
 def access_of(protocol: Protocol | type[Protocol] | None, allow: tuple[str, ...]) -> tuple[str, ...]:
     """Who may use a binding: whom its owner has named, and where that is nobody, whom its protocol declares."""
-    return allow or (("everyone",) if protocol is not None and protocol.public else ("peers",))
+    return allow or (("everyone",) if protocol is not None and protocol.public is True else ("peers",))
 
 
 def request_handlers(protocol: type[Protocol]) -> dict[str, list[str]]:
-    """Command → the names of the methods that are marked as its handler; a subclass's come first. Those that are marked
-    with plain ``@request`` have the command ``""``."""
+    """Command → the names of the methods that are its handler; a subclass's come first. Those that are marked with
+    plain ``@request`` have the command ``""``. A method that overrides a handler is one, marked or not."""
     found: dict[str, list[str]] = {}
-    for name in _marked(protocol, _REQUEST):
-        found.setdefault(getattr(getattr(protocol, name), _COMMAND), []).append(name)
+    for name, mark in _marked(protocol, _REQUEST).items():
+        for command in dict.fromkeys(getattr(mark, _COMMANDS)):
+            found.setdefault(command, []).append(name)
     return found
 
 
 def stream_handlers(protocol: type[Protocol]) -> list[str]:
-    """The names of the methods that are marked with ``@stream``; a subclass's come first."""
-    return _marked(protocol, _STREAM)
+    """The names of the methods that serve sessions; a subclass's come first. A method that overrides one is one."""
+    return list(_marked(protocol, _STREAM))
 
 
-def _marked(protocol: type[Protocol], kind: str) -> list[str]:
-    seen: dict[str, None] = {}
+def method_of(instance: Protocol, name: str) -> Callable[..., Any]:
+    """The method, also where an attribute of the instance has the same name."""
+    cls = type(instance)
+    found = inspect.getattr_static(cls, name)
+    return cast(Callable[..., Any], found.__get__(instance, cls) if hasattr(found, "__get__") else found)
+
+
+def _marked(protocol: type[Protocol], kind: str) -> dict[str, Any]:
+    """Name → what has the mark that counts: of all that have the name, the first one of the class and its bases."""
+    marks: dict[str, Any] = {}
     for cls in protocol.__mro__:
-        for name in vars(cls):
-            if getattr(getattr(protocol, name, None), _KIND, None) == kind:
-                seen.setdefault(name)
-    return list(seen)
+        for name, value in vars(cls).items():
+            for each in (value, getattr(value, "__func__", None)):  # of static and class methods
+                if hasattr(each, _KIND):
+                    marks.setdefault(name, each)
+    return {
+        name: mark
+        for name, mark in marks.items()
+        if getattr(mark, _KIND) == kind and _is_method(inspect.getattr_static(protocol, name))
+    }
+
+
+def _is_method(value: object) -> bool:
+    """False for what a subclass has put in a handler's place to be without it: ``None``, for instance."""
+    return callable(value) or isinstance(value, classmethod | functools.partialmethod)

@@ -122,9 +122,9 @@ class SessionHost:
                     raise BadRequest(protocol=binding.protocol, reason=str(error)) from None
             await handler.serve(session, initial)
             await session.close()
-        except GeneratorExit:  # the event loop is gone
-            raise
         except BaseException as error:  # a handler that exits ends its own session, not the process
+            if isinstance(error, GeneratorExit) and not self._loop.is_running():
+                raise
             self._failed(correlation, session, binding, error)
 
     def _failed(self, correlation: bytes, session: Session, binding: Binding, error: BaseException) -> None:

@@ -1,17 +1,22 @@
-"""The threads in which handlers run that are not ``async``."""
+"""How handlers are called: in the event loop, or in threads of this process, those that are not ``async``."""
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import inspect
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, ParamSpec, TypeVar
 
-__all__ = ["MAX_THREADS", "Threads", "handler_threads"]
+from .annotations import is_async
+from .call_context import CallContext
+
+__all__ = ["MAX_THREADS", "Threads", "awaitable", "by_name", "handler_threads"]
 
 MAX_THREADS: Final = 64
 """At most so many handlers run in threads at a time; others wait for their turn."""
@@ -77,3 +82,52 @@ handler_threads: Final = Threads()
 """Those of this process."""
 
 os.register_at_fork(after_in_child=handler_threads.forget)
+
+
+def awaitable(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """The function itself if it is async, else one that calls it in the event loop, when it hands on a coroutine, or in
+    a thread.
+
+    When the one in a thread is cancelled, it goes on until the thread has ended: it counts as long as it takes up a
+    place. Cancelled once more, it leaves the thread alone.
+    """
+    if inspect.iscoroutinefunction(function):
+        return function
+    if not isinstance(function, type) and inspect.iscoroutinefunction(call := getattr(function, "__call__", None)):  # noqa: B004
+        return call
+    if is_async(function):
+
+        async def handed_on(*arguments: Any, **named: Any) -> Any:
+            result = function(*arguments, **named)
+            return await result if inspect.isawaitable(result) else result
+
+        return handed_on
+
+    async def in_thread(*arguments: Any, **named: Any) -> Any:
+        submitted = handler_threads.submit(function, *arguments, **named)
+        ended = asyncio.wrap_future(submitted)
+        try:
+            result = await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            for each in (*arguments, *named.values()):
+                if isinstance(each, CallContext):
+                    each.cancel()
+            if not submitted.cancel() and not ended.done():
+                await asyncio.wait([ended])
+            if ended.done() and not ended.cancelled():
+                ended.exception()  # nobody is told
+            raise
+        return await result if inspect.isawaitable(result) else result
+
+    return in_thread
+
+
+def by_name(
+    call: Callable[..., Coroutine[Any, Any, Any]], names: tuple[str, ...]
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """A handler some of whose parameters cannot be given by position: all but the first are given by name."""
+
+    async def named(first: Any, *others: Any) -> Any:
+        return await call(first, **dict(zip(names, others, strict=True)))
+
+    return named
