@@ -1,4 +1,4 @@
-"""JSON that people type, and JSON that commands print."""
+"""Values that people type, and JSON that commands print."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ import msgspec
 
 from .exits import Misused
 
-__all__ = ["as_json", "json_argument", "parsed", "request_from"]
+__all__ = ["as_json", "json_argument", "parsed", "request_from", "text_argument"]
 
 _DEEP: Final = 10_000
 """Python's limit on recursion while a reply is printed: far above the 1,000 levels that were decoded at most."""
 _MARGIN: Final = 200
 """Levels by which a request must be less deep than can be encoded here: the client encodes it further up the stack."""
+_MAX_TEXT: Final = 64 * 1024
+"""Bytes of a text that is read from a file: a ticket has 26 KiB at most."""
 
 
 def json_argument(text: str, option: str) -> bytes:
@@ -36,6 +38,33 @@ def json_argument(text: str, option: str) -> bytes:
         return Path(text[1:]).expanduser().read_bytes()
     except OSError as error:
         raise Misused(f"{option}: cannot read {text[1:]!r}: {error.strerror}") from None
+
+
+def text_argument(value: str, what: str) -> str:
+    """Return the text that an argument stands for: itself; with ``@file`` what is in the file, with ``-`` what comes on
+    standard input, both without white space, which mail programs break long lines with.
+
+    Raises:
+        Misused: it cannot be read, is empty, or too long to be meant.
+    """
+    if value == "-":
+        if sys.stdin is None:
+            raise Misused(f"{what}: standard input is closed")
+        data, source = sys.stdin.buffer.read(_MAX_TEXT + 1), "standard input"
+    elif value.startswith("@"):
+        source = repr(value[1:])
+        try:
+            with Path(value[1:]).expanduser().open("rb") as file:
+                data = file.read(_MAX_TEXT + 1)
+        except OSError as error:
+            raise Misused(f"{what}: cannot read {source}: {error.strerror}") from None
+    else:
+        return value
+    if not data.strip():
+        raise Misused(f"{what}: there is nothing in {source}")
+    if len(data) > _MAX_TEXT:
+        raise Misused(f"{what}: {source} has more than {_MAX_TEXT} bytes")
+    return "".join(data.decode("utf-8", "replace").split())
 
 
 def parsed(data: bytes, source: str) -> Any:

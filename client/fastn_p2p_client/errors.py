@@ -63,6 +63,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, dataclass_transform
 
 __all__ = [
@@ -501,9 +502,18 @@ class BadSignature(CredentialError):
 
 class DelegationExpired(CredentialError):
     code = "delegation-expired"
-    template = "the delegation of {identity} ended {seconds} s ago; is a clock wrong?"
+    template = (
+        "the ticket or delegation of {identity} expired on {when} ({seconds} s ago); ask for a new one: "
+        "`fastn-p2p ticket` prints it there. If it is a fresh one, is a clock wrong?"
+    )
     identity: str
     seconds: int
+    """Since it expired."""
+
+    def __str__(self) -> str:
+        at = max(0, min(time.time() - self.seconds, 2**36))  # others may have sent any number
+        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
+        return self.template.format(identity=self.identity, when=when, seconds=self.seconds)
 
 
 class DelegationNotYetValid(CredentialError):

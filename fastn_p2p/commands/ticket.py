@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ..options import HomeOption, identity_names
-from ..terminal import put
+from ..options import HomeOption, JsonOption, identity_names
+from ..terminal import put, put_json, say
 
 
 def run(
@@ -17,14 +17,37 @@ def run(
             autocompletion=identity_names,
         ),
     ] = "",
+    json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Print where an online identity is reached.
 
-    Others give the ticket to `fastn-p2p peer add` or use it in place of PEER.
+    Others give the ticket to `fastn-p2p peer add` or use it in place of PEER. How long it is valid, and whether it is
+    good on this machine only, is said on standard error; --json has both.
     """
     from fastn_p2p_client.messages import GetTicket, TicketText
 
     from ..asking import ask
+    from ..validity import is_local, until
 
-    put(ask(home, GetTicket(name), TicketText).ticket)
+    reply = ask(home, GetTicket(name), TicketText)
+    local = is_local(reply.relays, reply.addresses)
+    if json:
+        put_json(
+            {
+                "ticket": reply.ticket,
+                "expires": reply.expires,
+                "this_machine_only": local,
+                "relays": reply.relays,
+                "addresses": reply.addresses,
+            }
+        )
+        return
+    put(reply.ticket)
+    if reply.expires:
+        say(f"valid until {until(reply.expires)}, for any number of uses and whoever has it")
+    if local:
+        say(
+            "good on this machine only: the daemon can be reached at loopback addresses alone. For others, start it "
+            "without `--network local`"
+        )

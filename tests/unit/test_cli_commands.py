@@ -96,6 +96,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
         ("ticket", m.TicketText("fastn1abc"), m.GetTicket(""), "fastn1abc\n"),
         ("ticket alice", m.TicketText("fastn1abc"), m.GetTicket("alice"), "fastn1abc\n"),
         ("peer add fastn1abc --name bob", m.PeerReply(BOB), m.AddPeer("fastn1abc", "bob"), f"{ID52}\n"),
+        ("peer add fastn1abc --name bob", m.PeerReply(BOB, "rob"), m.AddPeer("fastn1abc", "bob"), f"{ID52}\n"),
         ("peer list", m.PeerList([BOB]), m.ListPeers(), f"bob\t{ID52}\t1\t2026-01-01T00:00:00Z\n"),
         ("peer remove bob", m.Done(), m.RemovePeer("bob"), ""),
     ],

@@ -53,6 +53,7 @@ from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 
 from ..credentials import Delegation
+from ..credentials.record import peek_record
 from ..mailbox import Mailbox, Sender
 from ..settings import NetworkSettings, program_subject
 from ..stage import Stage
@@ -360,11 +361,12 @@ class Network:
         if sender not in self._managers:
             raise Forbidden(role="a program", request=type(message).__name__)
         if isinstance(message, MakeTicket):
-            return TicketText(
-                str(Ticket.of_record(await self.presence.fresh_record(self.registry.chosen(message.identity))))
-            )
+            blob = await self.presence.fresh_record(self.registry.chosen(message.identity))
+            body = peek_record(blob)
+            return TicketText(str(Ticket.of_record(blob)), body.expires, body.relays, body.addresses)
         if isinstance(message, PutPeer):
-            reply = PeerReply(self.book.add(message.peer, message.name).info())
+            peer = self.book.add(message.peer, message.name)
+            reply = PeerReply(peer.info(), peer.renamed_from)
             await self.sessions.standing.access_changed()
             return reply
         if isinstance(message, DropPeer):

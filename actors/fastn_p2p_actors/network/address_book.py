@@ -46,13 +46,15 @@ class Peer:
     signatures take seconds, and verified when it is first used.
     """
 
-    __slots__ = ("_verified", "added", "endpoints", "key", "name", "record", "sequence")
+    __slots__ = ("_verified", "added", "endpoints", "key", "name", "record", "renamed_from", "sequence")
 
     def __init__(self, name: str, key: PublicKey, added: str, record: bytes) -> None:
         self.name = name
         self.key = key
         self.added = added
         self.record = record
+        self.renamed_from = ""
+        """The name under which the same peer was kept before it was added under this one."""
         self._verified: PeerRecord | None = None
         body = peek_record(record) if record else None
         if body is not None and body.identity != bytes(key):
@@ -148,6 +150,7 @@ class AddressBook:
     def add(self, text: str, name: str) -> Peer:
         """Keep a ticket or an ID52 under ``name``; on disk when this returns.
 
+        A peer has one name: under another one it is renamed.
         A newer ticket for the same peer and name replaces the older one. Where a program has called the peer by a
         ticket that is newer than the given one, the newer one is kept.
 
@@ -173,6 +176,7 @@ class AddressBook:
         write_atomically(self._path(name), self._encoded(peer))
         if earlier is not None and earlier.name != name:
             self.remove(earlier.name)
+            peer.renamed_from = earlier.name
         self._put(peer)
         self._keep_seen(bytes(key))
         return peer

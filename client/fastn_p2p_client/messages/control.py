@@ -259,10 +259,18 @@ class IdentityList(Message, frozen=True, tag=42):
 
 class TicketText(Message, frozen=True, tag=43):
     ticket: str
+    expires: int = 0
+    """Unix time in seconds; 0: not said."""
+    relays: tuple[str, ...] = ()
+    """URLs of the relays that it names."""
+    addresses: tuple[str, ...] = ()
+    """Addresses that it names, ``ip:port``."""
 
 
 class PeerReply(Message, frozen=True, tag=44):
     peer: PeerInfo
+    renamed_from: str = ""
+    """The name that the same peer had until now, if that was another one."""
 
 
 class PeerList(Message, frozen=True, tag=45):

@@ -9,15 +9,31 @@ from ...terminal import put, say
 
 
 def run(
-    peer: Annotated[str, typer.Argument(metavar="TICKET|ID52", help="What `fastn-p2p ticket` printed there.")],
+    peer: Annotated[
+        str,
+        typer.Argument(
+            metavar="TICKET|ID52|@FILE|-",
+            help="What `fastn-p2p ticket` printed there: itself, in a file, or on standard input.",
+        ),
+    ],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="What to call the peer here.")],
     home: HomeOption = None,
 ) -> None:
-    """Give a peer a name, and print its ID52."""
+    """Give a peer a name, and print its ID52.
+
+    A peer has one name: giving it another one renames it.
+    """
     from fastn_p2p_client.messages import AddPeer, PeerReply
 
     from ...asking import ask
+    from ...values import text_argument
 
-    added = ask(home, AddPeer(peer, name), PeerReply).peer
-    say(f"{added.name} is in the address book:")
-    put(added.id52)
+    reply = ask(home, AddPeer(text_argument(peer, "the ticket"), name), PeerReply)
+    if reply.renamed_from:
+        say(
+            f"{reply.renamed_from} is called {reply.peer.name} from now on, and {reply.renamed_from} is nobody's name; "
+            "access lists keep the old name: see `fastn-p2p set-protocol`"
+        )
+    else:
+        say(f"{reply.peer.name} is in the address book:")
+    put(reply.peer.id52)
