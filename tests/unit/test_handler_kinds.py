@@ -143,7 +143,7 @@ SERVED: list[Handler] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("function", SERVED, ids=repr)
+@pytest.mark.parametrize("function", SERVED)
 def test_callables_are_served(function: Handler) -> None:
     assert asyncio.run(answer(function, "x")) == "x"
 
