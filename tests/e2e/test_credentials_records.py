@@ -112,6 +112,7 @@ def test_older_ticket_after_a_newer_one_is_a_replay(world: World) -> None:
         assert refusal(world.one, older, "bob") == "record-replayed"
         client.control(m.AddPeer(newer, "bob"))  # the newest may come again
         assert refusal(world.one, older, "bobby") == "record-replayed"
+        assert client.call("alice", older, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
         assert client.call("alice", "bob", "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
         client.control(m.RemovePeer("bob"))
         assert refusal(world.one, older, "bob") == "record-replayed"

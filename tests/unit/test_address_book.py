@@ -85,6 +85,7 @@ def test_strangers_never_push_out_what_was_seen_of_a_known_peer(
     crashed.save_seen()
     assert is_retired(book_in(tmp_path), BOB, 3)
     assert not is_retired(book_in(tmp_path), BOB, 4)
+    assert [book_in(tmp_path).is_known(bytes(each.key)) for each in (BOB, strangers(1)[0])] == [True, False]
 
 
 def test_who_speaks_over_a_connection_is_forgotten_after_all_other_strangers() -> None:

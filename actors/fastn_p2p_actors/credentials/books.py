@@ -128,6 +128,10 @@ class EpochBook:
         for lineage, epoch in self._memory.keep(identity) or ():
             self._on_kept(identity, lineage, epoch)
 
+    def keeps(self, identity: bytes) -> bool:
+        """Whether the identity is known, or was when it was last seen, perhaps before a restart."""
+        return identity in self._memory.kept
+
     def restore(self, identity: bytes, lineage: bytes, epoch: int, *, kept: bool = True) -> None:
         """Note what was saved earlier; a lower epoch changes nothing."""
         memory = self._memory.kept if kept else self._memory.strangers

@@ -115,7 +115,7 @@ class Network:
         self._managers: set[Sender] = set()
         self.registry = Registry()
         self.book = AddressBook(stage.home.peers, wall, lambda identity: identity in self.introductions)
-        self.introductions = IntroductionRegistry(self.book.known.__contains__)
+        self.introductions = IntroductionRegistry(self.book.is_known)
         self.mailbox = Mailbox(
             stage.home.mailbox("network"),
             self._on_message,
@@ -344,6 +344,7 @@ class Network:
         """Tell those who wait for it, here and at the other ends of connections."""
         identity = self.registry.by_name(name)
         if identity is not None:
+            self.book.known.add_named([identity.raw])  # other daemons may speak for it, too
             self.awaiting.appeared(identity.raw)
             self.pool.wants.came_online(identity.raw)
 

@@ -230,6 +230,10 @@ class AddressBook:
             return []
         return [record] if record is not None else []
 
+    def is_known(self, key: bytes) -> bool:
+        """Whether the owner deals with the identity, or did before a restart."""
+        return key in self.known or self.epochs.keeps(key)
+
     def save_seen(self) -> None:
         """Put on disk what has been seen. Raises StorageFailed."""
         self._seen.save()
