@@ -100,6 +100,9 @@ class Ready(_Message, frozen=True, tag=1):
 class Heartbeat(_Message, frozen=True, tag=2):
     """My event loop turns."""
 
+    memory: int = 0
+    """Bytes that I use, as ``process.own_memory`` has it; 0 when nothing new is to be said."""
+
 
 class Ask(_Message, frozen=True, tag=3):
     """Answered by an ``Answer`` with the same id."""
@@ -137,6 +140,8 @@ class ProcessReport(_Message, frozen=True):
     restarts: int
     last_exit: str
     """How the process before the present one ended; empty when there was none."""
+    memory: int = 0
+    """Bytes that the process has said it uses; 0 before it has."""
 
 
 class TreeReport(_Message, frozen=True, tag=30):

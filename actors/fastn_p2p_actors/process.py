@@ -21,8 +21,10 @@ __all__ = [
     "forbid_core_files",
     "is_sibling",
     "keep_heap",
+    "keep_others_out",
     "limit_data",
     "mark_fork_server",
+    "own_memory",
     "raise_file_limit",
     "set_title",
     "settle_in",
@@ -32,7 +34,10 @@ MAX_FILES: Final = 65536
 TITLE_BYTES: Final = 15
 """What the kernel keeps of a process's name, comm in proc(5)."""
 PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
+PR_SET_NAME: Final = 15
 PR_SET_CHILD_SUBREAPER: Final = 36
+PR_SET_NO_NEW_PRIVS: Final = 38
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
 """Of mallopt(3)."""
@@ -57,14 +62,27 @@ def die_with_parent() -> None:
 
     A parent that was gone before the call is not noticed: check ``getppid`` afterwards.
     """
-    if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def keep_others_out() -> None:
+    """From now on no process of the same user can trace this one or read its memory, and nothing that it starts gets
+    privileges from a file (set-user-ID, capabilities).
+
+    The kernel gives most of ``/proc/<pid>`` to root: other processes see what ``stat``, ``statm`` and ``status`` show.
+    Forked children are like this one; what they execute has to call this again (exec resets the first of the two).
+    """
+    _prctl(PR_SET_DUMPABLE, 0)
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def adopt_orphans() -> None:
     """What descends from this process becomes its child when its own parent ends, instead of init's."""
-    if _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
@@ -86,6 +104,20 @@ def data_size() -> int:
     return 0
 
 
+def own_memory() -> int:
+    """Bytes of this process's proportional set size: of memory that several share, each has its part.
+
+    Only the process itself may ask, once others are kept out. Takes the kernel up to some milliseconds.
+    """
+    try:
+        for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
 def boot_ms() -> int:
     """Milliseconds since the machine started, sleep included: nobody can set this clock, so that what was measured
     with it stays right when the wall clock is put right."""
@@ -96,7 +128,7 @@ def set_title(name: str) -> None:
     """The process's name in ``ps -o comm`` and ``top``: ``fastn-vault``, ``fastn@alice`` (cut after 15 bytes)."""
     identity = name.removeprefix("identity-")
     title = f"fastn-{name}" if identity == name else f"fastn@{identity}"
-    Path("/proc/self/comm").write_bytes(title.encode()[:TITLE_BYTES])
+    _libc.prctl(PR_SET_NAME, ctypes.c_char_p(title.encode()[:TITLE_BYTES]), 0, 0, 0)
 
 
 def raise_file_limit() -> None:
@@ -140,6 +172,7 @@ def settle_in(leash: int) -> bool:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)
+    keep_others_out()
     forbid_core_files()
     raise_file_limit()
     keep_heap()

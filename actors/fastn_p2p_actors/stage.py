@@ -37,6 +37,8 @@ EXIT_FAILED: Final = 1
 """``serve`` raised; the log says what."""
 EXIT_ORPHANED: Final = 70
 """The supervisor or the fork server is gone."""
+MEASURE_SECONDS: Final = 30.0
+"""Seconds between two looks at the memory that this process uses. Nobody else may look; each takes a millisecond."""
 TEARDOWN_SECONDS: Final = 2
 """How long the event loop may take to close after ``serve`` has returned; then the kernel ends the process."""
 
@@ -73,6 +75,7 @@ class Stage:
         self.is_ready = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._leash = leash
+        self._measure_at = 0.0
         self._ids = itertools.count(1)
         self._asked: dict[int, asyncio.Future[wire.Result]] = {}
         if leash is not None:
@@ -133,7 +136,11 @@ class Stage:
         self._tell(wire.Failed(reason[: wire.MAX_REASON]))
 
     def _beat(self) -> None:
-        self._tell(wire.Heartbeat())
+        memory = 0
+        if self._loop.time() >= self._measure_at:
+            self._measure_at = self._loop.time() + MEASURE_SECONDS
+            memory = process.own_memory()
+        self._tell(wire.Heartbeat(memory))
         self._loop.call_later(self.spec.heartbeat, self._beat)
 
     def _tell(self, message: wire.FromChild) -> bool:

@@ -91,6 +91,7 @@ class Child:
         self.restarts = 0
         self.last_exit = ""
         self.started_ms = 0
+        self._memory = 0
         self.up = asyncio.Event()
         self.tried = asyncio.Event()
         self._history = history
@@ -118,7 +119,8 @@ class Child:
         return self._fork.pid if self._fork is not None else 0
 
     def report(self) -> wire.ProcessReport:
-        return wire.ProcessReport(self.name, self.pid, self.state, self.started_ms, self.restarts, self.last_exit)
+        last = self.last_exit
+        return wire.ProcessReport(self.name, self.pid, self.state, self.started_ms, self.restarts, last, self._memory)
 
     # ── what the tree does with it ───────────────────────────────────────────────────────────────
 
@@ -233,6 +235,7 @@ class Child:
         self._was_ready = self._was_mended = False
         self._begun = self._heard = self._means.clock()
         self.started_ms = boot_ms()
+        self._memory = 0
         self._exited = self._loop.create_future()
         self._loop.add_reader(fork.pidfd, self._gone, fork)
         self._loop.add_reader(fork.leash.fileno(), self._read, fork)
@@ -311,11 +314,13 @@ class Child:
                 self._enter(State.READY)
                 self.tried.set()
                 self._settle("")
+        elif isinstance(message, wire.Heartbeat):
+            self._memory = message.memory or self._memory
         elif isinstance(message, wire.Ask):
             self._keeper.asked(self, message)
         elif isinstance(message, wire.Failed):
             self._last_words = message.reason[: wire.MAX_REASON]
-        elif isinstance(message, wire.Mended) and not self._was_mended:
+        elif not self._was_mended:
             self._was_mended = True
             self._history.forget()
 

@@ -54,6 +54,7 @@ def run(home: Home, network_mode: str, plan: Plan = Plan()) -> int:  # noqa: B00
     """
     started_ms = process.boot_ms()
     os.umask(0o077)
+    process.keep_others_out()
     premises = Premises.take(home)
     try:
         os.chdir("/")  # the fork server's interpreter would look for modules where the daemon was started

@@ -16,7 +16,7 @@ from typing import Final
 
 from fastn_p2p_actors import leash as wire
 from fastn_p2p_actors import stage
-from fastn_p2p_actors.process import boot_ms
+from fastn_p2p_actors.process import boot_ms, own_memory
 from fastn_p2p_actors.settings import ActorSpec
 from fastn_p2p_client.errors import IdentityFailed, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.messages import Failure
@@ -121,7 +121,7 @@ class Tree:
     def report(self) -> list[wire.ProcessReport]:
         """The supervisor, then every child."""
         state = State.STOPPING if self._stopping else State.READY
-        own = wire.ProcessReport("supervisor", os.getpid(), state, self._started_ms, 0, "")
+        own = wire.ProcessReport("supervisor", os.getpid(), state, self._started_ms, 0, "", own_memory())
         return [own, *(child.report() for child in self._everyone())]
 
     # ── identities ───────────────────────────────────────────────────────────────────────────────

@@ -24,8 +24,8 @@ from fastn_p2p_supervisor.policy import Patience
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTORS = "tests.unit.stub_actors"
-MARK = "FASTN_TEST_HOME"
-"""Environment variable by which a daemon's processes are found, whoever their parent is by then."""
+_sessions: dict[Path, set[int]] = {}
+"""Home → the sessions of its daemons, by which their processes are found, whoever their parent is by then."""
 
 Found = TypeVar("Found")
 
@@ -41,16 +41,13 @@ def eventually(look: Callable[[], Found], within: float = 20.0) -> Found:
 
 def processes(home: Path) -> list[int]:
     """Every process, of any parent, that was started for this home and is no zombie."""
-    mark = f"{MARK}={home}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
-            try:
-                environment = (entry / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if mark in environment:
-                found.append(int(entry.name))
+            with suppress(OSError):
+                state, _, _, session, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+                if state not in ("Z", "X") and int(session) in _sessions.get(home, ()):
+                    found.append(int(entry.name))
     return found
 
 
@@ -166,11 +163,13 @@ def stub_daemon(
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.unit.stub_daemon", home, json.dumps(patience)],
         cwd=ROOT,
-        env={**os.environ, MARK: str(home), **(environment or {})},
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         text=True,
     )
+    _sessions.setdefault(home, set()).add(process.pid)
     daemon = StubDaemon(home, process)
     try:
         yield daemon

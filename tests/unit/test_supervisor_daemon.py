@@ -198,8 +198,9 @@ def test_a_service_manager_is_told_and_children_are_not_its_voice(home: Path) ->
             while heard.count("WATCHDOG=1") < 3 or "READY=1" not in heard:
                 heard += manager.recv(4096).decode() + "\n"
             assert "STATUS=network local, 0 identities online" in heard
-            vault = Path(f"/proc/{daemon.child('vault')['pid']}/environ").read_bytes()
-            assert b"NOTIFY_SOCKET" not in vault
+            if os.geteuid() == 0:  # nobody else may look
+                vault = Path(f"/proc/{daemon.child('vault')['pid']}/environ").read_bytes()
+                assert b"NOTIFY_SOCKET" not in vault
             daemon.process.send_signal(signal.SIGTERM)
             while "STOPPING=1" not in heard:
                 heard += manager.recv(4096).decode() + "\n"

@@ -14,28 +14,30 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 class Usage(NamedTuple):
     memory: int
-    """Bytes: the proportional set size or, of a process that hides its memory, the resident set size."""
+    """Bytes: the proportional set size or, where only root may look, what the process has said of itself."""
     cpu_ms: int
 
 
-def usage_of(pid: int, proc: Path = Path("/proc"), *, exact: bool = True) -> Usage:
+def usage_of(pid: int, proc: Path = Path("/proc"), *, exact: bool = True, reported: int = 0) -> Usage:
     """Zeros for a process that is gone. Takes the kernel up to a millisecond, or a hundredth of that if it need not be
-    ``exact``: the memory is then the resident set size."""
+    ``exact``: the memory is then what the process has ``reported``, or its resident set size."""
     directory = proc / str(pid)
     try:
         # The name in parentheses may hold anything; utime and stime are the 14th and 15th field.
         fields = (directory / "stat").read_text(errors="replace").rpartition(")")[2].split()
         cpu_ms = (int(fields[11]) + int(fields[12])) * 1000 // _TICKS
-        return Usage(_memory_of(directory, exact), cpu_ms)
+        return Usage(_memory_of(directory, exact, reported), cpu_ms)
     except (OSError, ValueError, IndexError):
         return Usage(0, 0)
 
 
-def _memory_of(directory: Path, exact: bool) -> int:
+def _memory_of(directory: Path, exact: bool, reported: int) -> int:
     try:
         for line in (directory / "smaps_rollup").read_text().splitlines() if exact else ():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     except PermissionError:
         pass
+    if reported:
+        return reported
     return int((directory / "statm").read_text().split()[1]) * _PAGE

@@ -146,7 +146,7 @@ def _processes(tree: list[ProcessReport], now_ms: int) -> list[ProcessStatus]:
     exact_until = time.monotonic() + _EXACT_SECONDS
     for process in tree:
         exact = time.monotonic() < exact_until
-        memory, cpu_ms = usage_of(process.pid, exact=exact) if process.pid else (0, 0)
+        memory, cpu_ms = usage_of(process.pid, exact=exact, reported=process.memory) if process.pid else (0, 0)
         found.append(
             ProcessStatus(
                 name=process.name,

@@ -105,6 +105,7 @@ Answer: TypeAlias = Done | Description | Data | Failure
 def main() -> None:
     """Answers the one question. Ends by itself, whatever the protocol does, a second after nobody waits any more."""
     process.die_with_parent()
+    process.keep_others_out()
     signal.alarm(ASIDE_SECONDS + 1)
     order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Order)
     process.forbid_core_files()

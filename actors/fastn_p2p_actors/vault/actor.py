@@ -9,14 +9,14 @@ import time
 import msgspec
 
 from fastn_p2p_actors.curve_mailbox import Caller, CurveMailbox
-from fastn_p2p_actors.process import forbid_core_files, is_sibling
+from fastn_p2p_actors.process import forbid_core_files, is_sibling, keep_others_out
 from fastn_p2p_actors.settings import VaultSettings
 from fastn_p2p_actors.stage import Stage
 from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
 from fastn_p2p_client.messages import UNDECODABLE, Failure, encode
 
 from .keystore import KeyStore
-from .memory import LockedMemory, keep_others_out
+from .memory import LockedMemory
 from .messages import VaultRequest
 from .vault import Vault
 
@@ -57,8 +57,8 @@ async def serve(stage: Stage) -> None:
         HomeUnusable, StorageFailed: its directory or its transport key cannot be used.
     """
     settings = stage.settings_as(VaultSettings)
-    forbid_core_files()
     keep_others_out()
+    forbid_core_files()
     memory = LockedMemory()
     try:
         store = KeyStore(stage.home.vault, memory, time.time)

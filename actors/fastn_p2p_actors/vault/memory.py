@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import mmap
-import os
 from typing import Any, Final
 
 from fastn_p2p_actors.credentials.sodium import SECRET_KEY_BYTES, ffi, lib
 
-__all__ = ["SLOT_BYTES", "LockedMemory", "MemoryWiped", "Slot", "keep_others_out"]
+__all__ = ["SLOT_BYTES", "LockedMemory", "MemoryWiped", "Slot"]
 
 SLOT_BYTES: Final = SECRET_KEY_BYTES
 CHUNK_BYTES: Final = mmap.PAGESIZE
-PR_SET_DUMPABLE: Final = 4
 MADV_WIPEONFORK: Final = 18  # linux/mman.h; the mmap module does not have it
 
 log = logging.getLogger(__name__)
@@ -98,14 +95,3 @@ class LockedMemory:
         view = memoryview(chunk)
         for start in range(0, CHUNK_BYTES, SLOT_BYTES):
             self._free.append(Slot(base + start, view[start : start + SLOT_BYTES]))
-
-
-def keep_others_out() -> None:
-    """From now on no process of the same user can trace this one or read its memory, and no core is dumped of it.
-
-    Also makes ``/proc/<pid>`` root's: of this process, other users than root see no more than ``stat`` shows.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
