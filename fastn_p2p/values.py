@@ -16,7 +16,7 @@ import msgspec
 
 from .exits import Misused
 
-__all__ = ["as_json", "json_argument", "parsed", "request_from", "text_argument"]
+__all__ = ["as_json", "check_text", "json_argument", "parsed", "request_from", "text_argument"]
 
 _DEEP: Final = 10_000
 """Python's limit on recursion while a reply is printed: far above the 1,000 levels that were decoded at most."""
@@ -65,6 +65,17 @@ def text_argument(value: str, what: str) -> str:
     if len(data) > _MAX_TEXT:
         raise Misused(f"{what}: {source} has more than {_MAX_TEXT} bytes")
     return "".join(data.decode("utf-8", "replace").split())
+
+
+def check_text(text: str, option: str) -> None:
+    """
+    Raises:
+        Misused: the argument has bytes that are no UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Misused(f"{option}: {text!r} has bytes that are not UTF-8") from None
 
 
 def parsed(data: bytes, source: str) -> Any:

@@ -21,7 +21,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import Output
 from prompt_toolkit.shortcuts import print_formatted_text
 from prompt_toolkit.styles import Style
-from prompt_toolkit.utils import get_cwidth
+from prompt_toolkit.utils import get_cwidth, is_dumb_terminal
 
 from fastn_p2p_client.errors import ApplicationError, P2PError
 
@@ -29,7 +29,7 @@ from ..concurrency import together
 from ..terminal import plain
 from .client import Conversation
 from .messages import MAX_TEXT, Event, Joined, Line, Mark, Marked, Presence
-from .text import MARKS, clock, shown
+from .text import MARKS, clock, shown, typed
 
 __all__ = ["ChatTerminal"]
 
@@ -137,8 +137,9 @@ class ChatTerminal:
 
     @staticmethod
     def _room(rows: int) -> int:
-        """Rows for the latest messages: the editor and the status line need some too."""
-        return max(0, min(_LIVE, rows // 2))
+        """Rows for the latest messages: the editor and the status line need some too. A terminal that cannot move its
+        cursor (``TERM=dumb``) draws nothing anew, so every message is written for good at once."""
+        return 0 if is_dumb_terminal() else max(0, min(_LIVE, rows // 2))
 
     def _rows(self, line: Line, columns: int) -> int:
         return 1 + sum(text.count("\n") for _, text, *_ in wrapped(self._fragments(line), columns))
@@ -155,7 +156,7 @@ class ChatTerminal:
             except KeyboardInterrupt:
                 self._interrupted = True
                 raise _Over from None
-            text = text.strip()
+            text = typed(text).strip()
             for start in range(0, len(text), MAX_TEXT):
                 self._unsent.put_nowait(text[start : start + MAX_TEXT])
 

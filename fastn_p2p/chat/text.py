@@ -8,10 +8,15 @@ from typing import Final
 from ..terminal import plain, plain_lines
 from .messages import Mark
 
-__all__ = ["MARKS", "clock", "one_line", "shown", "stamp"]
+__all__ = ["MARKS", "clock", "one_line", "shown", "stamp", "typed"]
 
 MARKS: Final[dict[Mark, str]] = {"kept": "✓", "delivered": "✓✓", "seen": "✓✓ seen"}
 """Of one's own messages."""
+
+
+def typed(text: str) -> str:
+    """Text from a keyboard or a clipboard as it can be sent: each byte that was no UTF-8 becomes U+FFFD (�)."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def shown(text: str) -> str:

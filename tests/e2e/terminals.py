@@ -34,8 +34,8 @@ class Tty:
         """Everything that it has written."""
         self._resize(rows, columns)
 
-    def type(self, text: str) -> None:
-        os.write(self._master, text.encode())
+    def type(self, text: str | bytes) -> None:
+        os.write(self._master, text.encode() if isinstance(text, str) else text)
 
     def resize(self, rows: int, columns: int) -> None:
         """As when somebody pulls at the window: the command is sent SIGWINCH."""
@@ -88,11 +88,14 @@ class Tty:
 
 
 @contextmanager
-def on_terminal(env: Mapping[str, str], *arguments: str, rows: int = 24, columns: int = 80) -> Iterator[Tty]:
-    """Runs ``fastn-p2p`` there. It is ended at the end, if it has not by itself."""
+def on_terminal(
+    env: Mapping[str, str], *arguments: str, rows: int = 24, columns: int = 80, term: str = "xterm-256color"
+) -> Iterator[Tty]:
+    """Runs ``fastn-p2p`` there. It is ended at the end, if it has not by itself. ``term``: none when it is empty."""
     pid, master = pty.fork()
     if pid == 0:
-        os.execve(CLI[0], [*CLI, *arguments], {**env, "TERM": "xterm-256color"})
+        others = {name: value for name, value in env.items() if name != "TERM"}
+        os.execve(CLI[0], [*CLI, *arguments], {**others, **({"TERM": term} if term else {})})
     tty = Tty(master, pid, rows, columns)
     try:
         yield tty

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
+import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager
 
@@ -31,7 +34,7 @@ from fastn_p2p_client.messages import AddPeer, SetOnline
 from tests.e2e.terminals import on_terminal
 from tests.e2e.test_programs import in_loop
 from tests.e2e.world import World, give, new_world, until_awaited
-from tests.harness import Daemon
+from tests.harness import CLI, Daemon, eventually
 
 
 @pytest.fixture(scope="module")
@@ -382,3 +385,54 @@ def test_a_conversation_in_a_terminal(world: World) -> None:
         tty.until(lambda rows: any(row.endswith("me  bye  ✓✓") for row in rows), "the history")
         tty.type("\x03")
         assert tty.ends() == 130
+
+
+@pytest.mark.parametrize(
+    ("term", "locale"), [("xterm", "C.UTF-8"), ("dumb", "C.UTF-8"), ("", "C.UTF-8"), ("xterm", "C"), ("dumb", "C")]
+)
+def test_bytes_that_are_no_text_are_taken_on_any_terminal(world: World, term: str, locale: str) -> None:
+    """Typed or pasted in another encoding: nothing ends, and nothing else of the line is lost."""
+    here = "--conversation", f"bytes-{term or 'none'}-{locale.lower().replace('.', '')}"
+    env = {**world.one.env, "LC_ALL": locale}
+    with on_terminal(env, "chat", "bob", *here, term=term) as tty:
+        tty.until(lambda rows: any(row.startswith(">") for row in rows), "an empty line")
+        tty.type(b"caf\xe9 au lait gr\xc3\xbc\xc3\x9fe\xff\r")
+        eventually(lambda: "lait" in kept(world, *here), "it is kept")
+        assert world.two.cli("chat", "alice", *here, input="and here\n").returncode == 0
+        tty.until(lambda rows: any(row.endswith("bob  and here") for row in rows), "bob's is shown at once")
+        tty.type("\x04")
+        assert tty.ends() == 0
+    assert kept(world, *here).splitlines()[0].split("\t")[2] == "caf\ufffd au lait grüße\ufffd"
+
+
+def kept(world: World, *options: str) -> str:
+    return world.one.cli("chat", "bob", *options, "--last", "9").stdout
+
+
+def test_a_chat_that_was_suspended_goes_on(world: World) -> None:
+    """Ctrl-Z and fg: what was being typed is still there."""
+    with on_terminal(world.one.env, "chat", "bob", "--conversation", "suspended") as tty:
+        tty.until(lambda rows: "bob is away" in rows, "it has joined")
+        tty.type("half a")
+        tty.until(lambda rows: "> half a" in rows, "what is typed")
+        os.kill(tty.pid, signal.SIGSTOP)
+        os.waitpid(tty.pid, os.WUNTRACED)
+        os.kill(tty.pid, signal.SIGCONT)
+        tty.type(" line\r")
+        tty.until(lambda rows: any(row.endswith("me  half a line  ✓✓") for row in rows), "delivered")
+        tty.type("\x04")
+        assert tty.ends() == 0
+
+
+def test_piped_lines_that_are_no_text(world: World) -> None:
+    """Also one that ends in the middle of a character."""
+    here = "--conversation", "piped-bytes"
+    done = subprocess.run(
+        [*CLI, "chat", "bob", *here],
+        input=b"caf\xe9\nlast \xe2\x82",
+        env=world.one.env,
+        capture_output=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split("\t")[2] for line in kept(world, *here).splitlines()] == ["caf\ufffd", "last \ufffd"]

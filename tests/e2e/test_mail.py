@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +20,9 @@ from fastn_p2p_client.errors import ApplicationError, BadRequest, Denied, Invali
 from fastn_p2p_client.mail import Attachment, Letter
 from fastn_p2p_client.mail.messages import MAX_LETTER, Deliver, Parcel, Receipt
 from fastn_p2p_client.mail.sync import MailClient
+from tests.e2e.terminals import on_terminal
 from tests.e2e.world import World, give, new_world
-from tests.harness import Daemon, eventually
+from tests.harness import CLI, Daemon, eventually
 
 NOBODY = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 
@@ -342,3 +344,33 @@ def test_nonsense_is_refused_and_harms_nobody(world: World, bob: MailClient) -> 
 def test_a_config_that_cannot_be_is_refused_by_the_field(world: World, config: dict[str, object], words: str) -> None:
     with pytest.raises(InvalidConfig, match=words):
         give(world.one, "alice", "Mail", "wrong", **config)
+
+
+def test_text_that_is_no_utf_8(world: World, mail: Command, tmp_path: Path) -> None:
+    """Piped: refused, nothing is lost. Typed: taken, for it would be. In an argument: said before a body is typed."""
+    piped = subprocess.run(
+        [*CLI, "mail", "send", "bob", "--subject", "x"],
+        input=b"caf\xe9",
+        env=world.one.env,
+        capture_output=True,
+        timeout=30,
+    )
+    assert piped.returncode == 2
+    assert b"not UTF-8" in piped.stderr
+    with on_terminal(world.one.env, "mail", "send", "bob", "--subject", "typed bytes") as tty:
+        tty.until(lambda rows: any("the body" in row for row in rows), "the question")
+        tty.type(b"caf\xe9 au lait\r\x04")
+        assert tty.ends() == 0
+    with MailClient("bob", home=world.two.home) as bob:
+        eventually(lambda: any(each.subject == "typed bytes" for each in bob.list(wait=5).mails), "it has come")
+        (number,) = (each.number for each in bob.list().mails if each.subject == "typed bytes")
+        assert bob.read(number).letter.body == "caf\ufffd au lait\n"
+        bob.delete(number)
+    with on_terminal(world.one.env, "mail", "send", "bob", "--subject", "caf\udce9") as tty:
+        assert tty.ends() == 2
+        assert b"--subject" in tty.raw
+        assert b"the body" not in tty.raw
+    for arguments in (("call", "b\udce9b", "Echo", "--data", "1"), ("call", world.bob, "Echo", "--data", '"\udce9"')):
+        refused = world.one.cli(*arguments)
+        assert refused.returncode == 2, refused.stderr
+        assert "Traceback" not in refused.stderr

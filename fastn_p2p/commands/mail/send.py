@@ -48,7 +48,10 @@ def run(
     from fastn_p2p_client.mail.messages import MAX_SUBJECT
 
     from ...mail.command import refused, with_mail
+    from ...values import check_text
 
+    for option, text in (("--subject", subject), ("--id", id), ("PEER", peer)):
+        check_text(text, option)  # before somebody types the body
     if len(subject) > MAX_SUBJECT:
         raise Misused(f"--subject: it has {len(subject)} characters, {MAX_SUBJECT} are allowed")
     if len(id) > 64:
@@ -75,10 +78,14 @@ def _body() -> str:
         return ""
     if sys.stdin.isatty():
         say("the body, then Ctrl-D on a line of its own:")
+    body = sys.stdin.buffer.read()
     try:
-        return sys.stdin.buffer.read().decode()
+        return body.decode()
     except UnicodeDecodeError:
-        raise Misused("the body is not UTF-8 text; attach what is none (--attach FILE)") from None
+        if not sys.stdin.isatty():
+            raise Misused("the body is not UTF-8 text; attach what is none (--attach FILE)") from None
+    say("what you typed or pasted has bytes that are no UTF-8; each is sent as �")
+    return body.decode(errors="replace")
 
 
 def _attachments(paths: list[Path]) -> list[Attachment]:
