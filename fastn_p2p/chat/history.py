@@ -103,7 +103,7 @@ class History:
                 )
             self._admit(peer)
             line = self._insert(peer, conversation, Sent(id, text, now), mine=True, now=now)
-            self._prune(peer)
+            self._prune(peer, conversation)
             return line, True
 
     def keep_theirs(self, peer: str, conversation: str, messages: Iterable[Sent], now: int) -> list[Line]:
@@ -118,12 +118,17 @@ class History:
             for each in messages:
                 if not self._one("SELECT count(*) FROM messages WHERE peer = ? AND mine = 0 AND id = ?", peer, each.id):
                     kept += [self._insert(peer, conversation, each, mine=False, now=now)]
-            self._prune(peer)
+            self._prune(peer, conversation)
         return kept
 
     def delivered(self, peer: str, ids: Iterable[str]) -> list[str]:
         """The peer has these messages; those of which that is news."""
-        return self._mark("peer = ? AND mine = 1 AND mark < ?", peer, ids, _DELIVERED)
+        known = list(ids)
+        news = self._mark("peer = ? AND mine = 1 AND mark < ?", peer, known, _DELIVERED)
+        with self._transaction():  # what waited could not go
+            for conversation in self._conversations(peer, known):
+                self._prune(peer, conversation)
+        return news
 
     def seen_there(self, peer: str, conversation: str, ids: Iterable[str]) -> list[str]:
         """The peer has been shown these messages; those of which that is news."""
@@ -230,21 +235,45 @@ class History:
         self._db.execute("UPDATE peers SET messages = messages + 1, bytes = bytes + ? WHERE peer = ?", (size, peer))
         return Line(int(cursor.lastrowid or 0), sent.id, mine, sent.text, at, _MARKS[mark])
 
-    def _prune(self, peer: str) -> None:
-        """Forget the oldest of what is too much."""
+    def prune_all(self) -> None:
+        """Forget what is too much by the limits of today."""
+        with self._transaction():
+            for peer, conversation in self._db.execute("SELECT DISTINCT peer, conversation FROM messages").fetchall():
+                self._prune(peer, conversation)
+
+    def _conversations(self, peer: str, ids: Iterable[str]) -> set[str]:
+        query = "SELECT conversation FROM messages WHERE peer = ? AND mine = 1 AND id = ?"
+        return {name for id in ids for (name,) in self._db.execute(query, (peer, id))}
+
+    def _prune(self, peer: str, conversation: str) -> None:
+        """Forget the oldest of what is too much: of this conversation, and of all with the peer."""
         count, size = self._db.execute("SELECT messages, bytes FROM peers WHERE peer = ?", (peer,)).fetchone()
-        if self._fits(count, size):
-            return
+        most = self.settings.max_msgs
+        if count > most:
+            query = "SELECT count(*) FROM messages WHERE peer = ? AND conversation = ?"
+            excess = self._one(query, peer, conversation) - most
+            if excess > 0:
+                count, size = self._forget(peer, "AND conversation = ? ", (conversation,), count, size, count - excess)
+        if not self._fits(count, size):
+            self._forget(peer, "", (), count, size, None)
+
+    def _forget(
+        self, peer: str, which: str, parameters: tuple[str, ...], count: int, size: int, until: int | None
+    ) -> tuple[int, int]:
+        """Delete the oldest messages, none that waits, until so many are left, or until what is left fits."""
         gone: list[tuple[int]] = []
         for seq, taken in self._db.execute(
-            "SELECT seq, bytes FROM messages WHERE peer = ? AND NOT (mine = 1 AND mark = 0) ORDER BY seq", (peer,)
+            f"SELECT seq, bytes FROM messages WHERE peer = ? {which}"  # noqa: S608 - ours
+            "AND NOT (mine = 1 AND mark = 0) ORDER BY seq",
+            (peer, *parameters),
         ):
             gone.append((seq,))
             count, size = count - 1, size - taken
-            if self._fits(count, size):
+            if self._fits(count, size) if until is None else count <= until:
                 break
         self._db.executemany("DELETE FROM messages WHERE seq = ?", gone)
         self._db.execute("UPDATE peers SET messages = ?, bytes = ? WHERE peer = ?", (count, size, peer))
+        return count, size
 
     def _fits(self, count: int, size: int) -> bool:
         return count <= self.settings.history and size <= self.settings.history_bytes

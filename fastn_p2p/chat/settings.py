@@ -19,6 +19,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Messages that are kept of all conversations with one peer."""
     history_bytes: Annotated[int, msgspec.Meta(ge=_MIB // 16, le=1024 * _MIB)] = 8 * _MIB
     """Bytes of their texts."""
+    max_msgs: Annotated[_Count, msgspec.Meta(description="messages kept of one conversation, the latest")] = 10_000
+    """Messages that are kept of one conversation."""
     waiting: _Count = 1_000
     """One's own messages that may wait for one peer; one more is refused."""
     peers: _Count = 500

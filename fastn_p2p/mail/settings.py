@@ -19,6 +19,11 @@ _Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=30 * _DAY)]
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sizes are bytes of mails as they travel, times are seconds."""
 
+    storage_dir: Annotated[
+        str, msgspec.Meta(description="directory in which mail is kept; without it, in the daemon's home")
+    ] = ""
+    """Where mail lies: an existing directory of this machine, absolute or with ``~``, in which a private one is made.
+    Without it, in the daemon's home."""
     max_messages: _Count = 10_000
     """Mails in the mailbox."""
     max_bytes: _Count = _GIB

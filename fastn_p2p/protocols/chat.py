@@ -79,11 +79,13 @@ class Chat(Protocol):
         self._ledger = Ledger(self.context.workspace / _FILE, self.config)
         self._rooms = Rooms(lambda place: Attendance(PeerLine(self.context, place.peer), place.conversation))
         await self._ledger.open()
+        await self._ledger.do(History.prune_all)
         for peer in await self._ledger.do(History.peers_with_work):
             self._courier(peer).wake()
 
     async def on_reload(self) -> None:
         self._ledger.reload(self.config)
+        await self._ledger.do(History.prune_all)
 
     async def on_deactivate(self) -> None:
         await self._rooms.close()

@@ -20,11 +20,10 @@ from ..mail.mailbox import Mailbox
 from ..mail.outbox import Outbox
 from ..mail.queue import Pair
 from ..mail.settings import Settings
+from ..mail.storage import FILE, Storage, check_storage_dir
 
 __all__ = ["Mail"]
 
-_FILE: Final = "mail.sqlite"
-"""In the workspace."""
 _PRUNING: Final = 3600.0
 """Seconds between two times at which old entries are forgotten."""
 _JUMP: Final = 30.0
@@ -54,7 +53,8 @@ class Mail(Protocol):
 
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
-        database = self._database = Database(context.workspace / _FILE)
+        self._storage = Storage(context.workspace, context.key, context.instance)
+        database = self._database = Database(self._storage.directory / FILE)
         carrier = CallingCarrier(context)
         self._addresses = Addresses(carrier.book)
         self._mailbox = Mailbox(database, self._settings, _now)
@@ -63,18 +63,46 @@ class Mail(Protocol):
         self._outbox.on_waiting = self._delivery.wake
         self._pruning: asyncio.Task[None] | None = None
 
+    async def on_check(self) -> None:
+        await asyncio.to_thread(check_storage_dir, self.config.storage_dir)
+
     async def on_activate(self) -> None:
-        await self._database.open()
-        try:
-            await self._delivery.start()
-        except BaseException:
-            await self._database.close()
-            raise
+        self._database.path = await asyncio.to_thread(self._storage.settle, self.config.storage_dir)
+        await self._open()
         self._pruning = asyncio.create_task(self._prune())
+
+    async def on_reload(self) -> None:
+        """Another ``storage_dir`` moves the mail: what is asked meanwhile fails as when a disk does, and is retried."""
+        if self._storage.wanted(self.config.storage_dir) == self._database.path.parent:
+            return
+        await self._close()
+        try:
+            self._database.path = await asyncio.to_thread(self._storage.settle, self.config.storage_dir)
+        except BaseException:
+            await asyncio.to_thread(self._storage.hold)
+            raise
+        finally:
+            await self._open()
 
     async def on_deactivate(self) -> None:
         if self._pruning is not None:
             self._pruning.cancel()
+        await self._close()
+        self._storage.release()
+
+    async def on_delete(self) -> None:
+        await asyncio.to_thread(self._storage.remove)
+
+    async def _open(self) -> None:
+        try:
+            await self._database.open()
+            await self._delivery.start()
+        except BaseException:
+            await self._database.close()
+            self._storage.release()
+            raise
+
+    async def _close(self) -> None:
         await self._delivery.stop()
         await self._database.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -374,3 +375,34 @@ def test_text_that_is_no_utf_8(world: World, mail: Command, tmp_path: Path) -> N
         refused = world.one.cli(*arguments)
         assert refused.returncode == 2, refused.stderr
         assert "Traceback" not in refused.stderr
+
+
+def test_mail_lies_where_the_config_says(world: World, tmp_path: Path) -> None:
+    """It moves when the config changes, while the binding serves, and goes with the binding."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    carol = world.one.identity("carol", echo=False)
+    config = json.dumps({"storage_dir": str(first)})
+    assert world.one.cli("add-protocol", "carol", "--protocol", "Mail", "--config", config).returncode == 0
+    with MailClient("carol", home=world.one.home) as client:
+        client.send(carol, "to myself", "x", id="moved")
+        eventually(lambda: client.track("moved").state == "delivered", "it has come")
+        assert (first / carol / "default" / "mail.sqlite").is_file()
+        for place, code, words in (
+            (str(second), 0, "state: serving"),
+            (str(tmp_path / "nowhere"), 2, "not an existing directory"),
+            ("relative", 2, "not an absolute path"),
+        ):
+            change = json.dumps({"storage_dir": place})
+            done = world.one.cli("set-protocol", "carol", "--protocol", "Mail", "--config", change)
+            assert done.returncode == code, done.stderr
+            assert words in done.stderr
+            assert [each.subject for each in client.list().mails] == ["to myself"]
+        assert (second / carol / "default" / "mail.sqlite").is_file()
+        assert not list(first.iterdir())
+    assert world.one.cli("remove-protocol", "carol", "--protocol", "Mail", "--yes").returncode == 0
+    assert not list(second.iterdir())
+    shown = world.one.cli("protocols").stdout
+    assert re.search(r"storage_dir +string +default \"\" +directory in which mail is kept", shown), shown
+    assert re.search(r"max_msgs +integer ≥ 1, ≤ \d+ +default 10000 +messages kept of one", shown), shown

@@ -352,6 +352,34 @@ def test_messages_arrive_and_then_the_end() -> None:
     play(scenario)
 
 
+def test_at_most_so_many_messages_of_one_conversation_are_kept(tmp_path: Path) -> None:
+    """The oldest go first, never one that waits; and when it has been delivered, it goes too."""
+    history = History(tmp_path / "chat.db", Settings(max_msgs=3))
+    peer = "p" * 52
+
+    def texts(conversation: str) -> list[str]:
+        return [line.text for line in history.recall(peer, conversation, None, 100)]
+
+    waiting = [history.keep_mine(peer, "one", f"{number:032x}", f"mine {number}", 1)[0].id for number in range(5)]
+    theirs = [Sent(f"{number:032x}", f"theirs {number}", 1) for number in range(5)]
+    history.keep_theirs(peer, "two", theirs, 1)
+    assert texts("one") == [f"mine {number}" for number in range(5)]
+    assert texts("two") == [f"theirs {number}" for number in range(2, 5)]
+    history.keep_theirs(peer, "one", [Sent(f"{9:032x}", "theirs", 1)], 1)
+    assert texts("one") == [f"mine {number}" for number in range(5)]
+    assert history.delivered(peer, waiting[1:]) == waiting[1:]
+    assert texts("one") == ["mine 0", "mine 3", "mine 4"]
+    history.settings = Settings(max_msgs=1)
+    history.prune_all()
+    assert (texts("one"), texts("two")) == (["mine 0"], ["theirs 4"])
+    assert history.conversations()[0].messages == 1
+    history.close()
+    again = History(tmp_path / "chat.db", Settings(max_msgs=1))
+    again.delivered(peer, waiting)
+    assert [line.text for line in again.recall(peer, "one", None, 9)] == ["mine 0"]
+    again.close()
+
+
 # ── how it looks ─────────────────────────────────────────────────────────────────────────────────
 
 
