@@ -19,9 +19,10 @@ from fastn_p2p_actors.network.endpoint import Address
 from fastn_p2p_actors.network.intake import Intake
 from fastn_p2p_actors.network.introducing import Wants
 from fastn_p2p_actors.network.introductions import IntroductionRegistry, Introductions
+from fastn_p2p_actors.network.peer_limits import INTRODUCTIONS
 from fastn_p2p_actors.network.routes import Routes
-from fastn_p2p_actors.network.wire import FrameReader, WireIntroduce, WireWant
-from fastn_p2p_client.errors import ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
+from fastn_p2p_actors.network.wire import FrameReader, WireIntroduce, WireRequest, WireWant
+from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
 from tests.unit.signer import DAY, ENDPOINT, LINEAGE, NOW, Signer
 
 BOB = Signer("bob")
@@ -253,7 +254,7 @@ def new_connection(
     owner: StubOwner | None = None, wall: Callable[[], float] = lambda: NOW, wants: Wants | None = None
 ) -> PeerConnection:
     raw = SimpleNamespace(
-        remote_id=lambda: SimpleNamespace(to_bytes=lambda: ENDPOINT), close=lambda _code, _reason: None
+        paths=list, remote_id=lambda: SimpleNamespace(to_bytes=lambda: ENDPOINT), close=lambda _code, _reason: None
     )
     connection = PeerConnection(
         cast(Any, raw),
@@ -379,5 +380,27 @@ def test_of_too_many_that_are_asked_for_the_oldest_is_forgotten(monkeypatch: pyt
             wants.came_online(identity)
             shown.append(len(said(connection)))
         assert shown == [1, 0, 1]
+
+    asyncio.run(main())
+
+
+def test_introductions_that_come_too_fast_are_not_verified_and_asked_for_again_when_they_are_needed() -> None:
+    class Counting(StubOwner):
+        checks = 0
+
+        def check_introduction(self, connection: PeerConnection, delegation: bytes) -> Delegation:
+            self.checks += 1
+            raise BadMessage(reason="no delegation")
+
+    async def main() -> None:
+        owner = Counting()
+        connection = new_connection(owner)
+        burst = int(INTRODUCTIONS.endpoint.burst)
+        for number in range(2 * burst):
+            connection.handle(WireIntroduce(number.to_bytes(4, "big")), b"")
+        assert burst <= owner.checks < burst * 3 // 2
+        said(connection)
+        connection.handle(WireRequest(1, KEY, KEY, "Echo", "default", 1000), b"")
+        assert said(connection) == [WireWant(KEY)], "the request waits for it"
 
     asyncio.run(main())

@@ -212,6 +212,9 @@ class Network:
         if self.awaiting.appeared(identity):
             self.routes.heard(connection, identity)
 
+    def is_known(self, connection: PeerConnection) -> bool:
+        return any(identity in self.book.known for identity in connection.introductions.until)
+
     def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
         self.requests.on_request(connection, request, payload)
 

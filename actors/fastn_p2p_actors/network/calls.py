@@ -75,6 +75,9 @@ class _LocalCall:
     def on_failure(self, error: P2PError) -> None:
         self._finish(encode(Failure.of(error)), b"")
 
+    def on_rejected(self, error: P2PError) -> None:
+        self.on_failure(error)
+
     def abandon(self) -> None:
         """Nobody wants the outcome: take it back without a word."""
         if self._close():

@@ -30,6 +30,7 @@ from .intake import Intake
 from .introducing import Introducing, Wants
 from .introductions import MOST_IDENTITIES_SHOWN, Introductions
 from .manners import Manners
+from .peer_limits import INTRODUCTIONS, REFUSALS, Limit, PeerLimits, network_of
 from .peer_sessions import PeerSessions
 from .peer_streams import Arrival, said_by_peer
 from .way import Way, way_of
@@ -113,6 +114,10 @@ class Conversation(Protocol):
         """The identity has shown that it is online at the other end, perhaps not for the first time."""
         ...
 
+    def is_known(self, connection: PeerConnection) -> bool:
+        """Whether an identity that the owner knows speaks over it."""
+        ...
+
     def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None: ...
     def on_arrival(self, arrival: Arrival) -> None: ...
     def on_cancel(self, connection: PeerConnection, number: int) -> None: ...
@@ -123,7 +128,7 @@ class Conversation(Protocol):
 class PeerConnection:
     """Lives from the QUIC handshake to its end. ``start`` begins reading; ``close`` ends it for both sides.
 
-    ``intake`` is that of all connections together.
+    ``intake`` is that of all connections together, and so are ``limits``.
     """
 
     def __init__(
@@ -134,6 +139,7 @@ class PeerConnection:
         outgoing: bool,
         wall: Callable[[], float],
         intake: Intake,
+        limits: PeerLimits | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._raw = raw
@@ -158,6 +164,9 @@ class PeerConnection:
         self.introductions = Introductions()
         """Who speaks through the other endpoint."""
         self._introducing = Introducing(self, self.introductions, wall)
+        self._limits = limits or PeerLimits()
+        self._network: str | None = None
+        """That of the other side's address, once something has asked for it."""
         self._next_number = 0
         self._out: list[bytes] = []
         self._queued = 0
@@ -362,6 +371,26 @@ class PeerConnection:
         else:
             self._write(data)
 
+    def refuse(self, number: int, error: P2PError) -> None:
+        """Answer one of the other side's requests that is not served, at most so many times a second."""
+        self.push_back(number, error, self.overload(REFUSALS))
+
+    def push_back(self, number: int, error: P2PError, overload: Overloaded | None) -> None:
+        """Answer with ``error``, or with ``overload``; a stranger that goes on all the same is disconnected."""
+        if overload is not None:
+            if self._limits.is_abuse(self.endpoint, self._loop.time()) and not self._owner.is_known(self):
+                self.shed(f"too many {overload.what}")
+                return
+            error = overload
+        self.answer(_failure(number, error))
+
+    def overload(self, limit: Limit) -> Overloaded | None:
+        """Count one more of what is limited; the error if it is one too many."""
+        if self._network is None:
+            path, address, _ = self.way()
+            self._network = network_of(address) if path == "direct" else ""
+        return self._limits.take(limit, self.endpoint, self._network, self._loop.time())
+
     async def want(self, identity: bytes) -> None:
         """Ask the other side to show that ``identity`` speaks through its endpoint; returns when it has.
 
@@ -556,6 +585,10 @@ class PeerConnection:
         """As ``Conversation.introduction_for``."""
         return self._owner.introduction_for(identity)
 
+    def introduction_overload(self) -> Overloaded | None:
+        """Count one more introduction; the error if it is one too many."""
+        return self.overload(INTRODUCTIONS)
+
     def check_introduction(self, delegation: bytes) -> Delegation:
         """As ``Conversation.check_introduction``."""
         return self._owner.check_introduction(self, delegation)
@@ -570,13 +603,13 @@ class PeerConnection:
         except P2PError as error:
             if self.awaits_introduction(request, payload, lambda: self._on_request(request, payload)):
                 return
-            self.answer(_failure(request.id, error))
+            self.refuse(request.id, error)
             return
         if max(len(request.protocol), len(request.instance), len(request.command)) > MAX_NAME:
-            self.answer(_failure(request.id, BadMessage(reason=f"a name of more than {MAX_NAME} characters")))
+            self.refuse(request.id, BadMessage(reason=f"a name of more than {MAX_NAME} characters"))
             return
         if len(request.call_id) > MAX_CALL_ID:
-            self.answer(_failure(request.id, BadMessage(reason=f"a call id of more than {MAX_CALL_ID} bytes")))
+            self.refuse(request.id, BadMessage(reason=f"a call id of more than {MAX_CALL_ID} bytes"))
             return
         if len(self.serving) >= MAX_CALLS_PER_PEER:
             self.answer(_failure(request.id, Overloaded(what="calls in flight", limit=MAX_CALLS_PER_PEER)))

@@ -28,6 +28,7 @@ from fastn_p2p_client.errors import PeerUnreachable
 
 from ..settings import NetworkMode
 from .iroh_binding import install
+from .peer_limits import HANDSHAKES, PeerLimits, network_of
 from .wire import ALPN
 
 __all__ = ["Address", "NetworkEndpoint"]
@@ -35,10 +36,11 @@ __all__ = ["Address", "NetworkEndpoint"]
 log = logging.getLogger(__name__)
 
 _HANDSHAKE_TIMEOUT: Final = 10.0
-_ATTEMPTS_PER_SECOND: Final = 64.0
-_ATTEMPTS_BURST: Final = 256.0
-"""Handshakes that one IP address may start before it is refused, without any cryptography being done for it."""
-_MAX_ADDRESSES_REMEMBERED: Final = 4096
+_RETRY_ABOVE: Final = 64
+"""Handshakes in progress above which an address must prove itself first: it is sent a QUIC Retry (RFC 9000, section
+8.1.2), which costs us nothing to remember and a sender with a made-up address everything."""
+_MAX_HANDSHAKES: Final = 512
+"""Handshakes in progress above which further ones are refused."""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -82,24 +84,6 @@ _HOSTS: Final = {
 }
 
 
-class _Bucket:
-    """Tokens of one remote address."""
-
-    __slots__ = ("at", "tokens")
-
-    def __init__(self, now: float) -> None:
-        self.tokens = _ATTEMPTS_BURST
-        self.at = now
-
-    def take(self, now: float) -> bool:
-        self.tokens = min(_ATTEMPTS_BURST, self.tokens + (now - self.at) * _ATTEMPTS_PER_SECOND)
-        self.at = now
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
-
-
 class NetworkEndpoint:
     """Dials and accepts; knows nothing of what is said over a connection."""
 
@@ -107,10 +91,13 @@ class NetworkEndpoint:
         self._raw = raw
         self._mode = mode
         self._loop = asyncio.get_running_loop()
-        self._buckets: dict[str, _Bucket] = {}
+        self._limits = PeerLimits()
+        self._handshakes = 0
+        """In progress, of those that others have begun."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.id = bytes(raw.id().to_bytes())
         self.refused = 0
+        self.retried = 0
 
     @classmethod
     async def bind(cls, secret: bytes, mode: str, port_file: Path) -> NetworkEndpoint:
@@ -191,35 +178,47 @@ class NetworkEndpoint:
 
     async def _admit(self, incoming: Incoming, on_connection: Callable[[Connection], object]) -> None:
         try:
-            if not self._may_try(_source(await incoming.remote_addr())):
-                self.refused += 1
-                await incoming.refuse()
+            if not await self._may_try(incoming):
                 return
-            async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
-                connection = await (await incoming.accept()).connect()
+            self._handshakes += 1
+            try:
+                async with asyncio.timeout(_HANDSHAKE_TIMEOUT):
+                    connection = await (await incoming.accept()).connect()
+            finally:
+                self._handshakes -= 1
         except (IrohError, TimeoutError) as error:
             log.info("handshake failed: %s", error)
             return
         on_connection(connection)
 
-    def _may_try(self, host: str) -> bool:
-        now = self._loop.time()
-        bucket = self._buckets.get(host)
-        if bucket is None:
-            if len(self._buckets) >= _MAX_ADDRESSES_REMEMBERED:
-                self._buckets.pop(next(iter(self._buckets)))
-            bucket = self._buckets[host] = _Bucket(now)
-        return bucket.take(now)
+    async def _may_try(self, incoming: Incoming) -> bool:
+        """Whether the handshake may begin; if not, the other side has been told.
+
+        Addresses that were proved by a Retry have buckets of their own: whoever makes up the addresses of others takes
+        none of their tokens.
+        """
+        address = await incoming.remote_addr()
+        endpoint, network = b"", ""
+        proved = await incoming.remote_addr_validated()
+        if isinstance(address, IncomingAddr.RELAY):
+            endpoint, proved = bytes(address.endpoint_id.to_bytes()), True
+        elif isinstance(address, IncomingAddr.IP):
+            network = network_of(address.addr) + (" proved" if proved else "")
+        limited = self._limits.take(HANDSHAKES, endpoint, network, self._loop.time()) is not None
+        if not proved and (limited or self._handshakes >= _RETRY_ABOVE):
+            self.retried += 1
+            await incoming.retry()
+            return False
+        if limited or self._handshakes >= _MAX_HANDSHAKES:
+            self.refused += 1
+            await incoming.refuse()
+            return False
+        return True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _source(address: IncomingAddr) -> str:
-    """What one remote's attempts are counted under: its IP address, or all relays together."""
-    return str(address.addr).rsplit(":", 1)[0] if isinstance(address, IncomingAddr.IP) else "relay"
 
 
 def _words(error: IrohError) -> str:

@@ -13,6 +13,7 @@ from fastn_p2p_client.errors import (
     CredentialError,
     DelegationExpired,
     DelegationNotYetValid,
+    Overloaded,
     P2PError,
 )
 from fastn_p2p_client.keys import KEY_BYTES, PublicKey
@@ -49,6 +50,10 @@ class Showing(Protocol):
 
     def introduction_for(self, identity: bytes) -> bytes | None:
         """Our own signed delegation for an identity that is online here."""
+        ...
+
+    def introduction_overload(self) -> Overloaded | None:
+        """Count one more introduction; the error if it is one too many."""
         ...
 
     def check_introduction(self, delegation: bytes) -> Delegation:
@@ -136,6 +141,8 @@ class Introducing:
         """What the other side wanted to be shown and could not be shown yet."""
         self._refused: dict[bytes, None] = {}
         """Identities whose last introduction did not hold yet, or no longer."""
+        self._held_back = False
+        """Whether introductions came faster than they may."""
         self._awaiting: dict[bytes, _Awaiting] = {}
         self._awaiting_count = 0
         self._awaiting_bytes = 0
@@ -206,12 +213,12 @@ class Introducing:
     def awaits(self, source: bytes, size: int, go_on: Callable[[], None]) -> bool:
         """Whether a request of ``source``, which may not speak, is to wait until it has been introduced again.
 
-        That is so when introductions of this endpoint were given up here: the other side cannot know it, and believes
-        that it has shown who calls. ``go_on`` follows once the introduction has come, or has not come in time.
+        That is so when introductions of this endpoint were given up here, or came faster than they may: the other side
+        believes that it has shown who calls. ``go_on`` follows once the introduction has come, or has not come in time.
         """
         awaiting = self._awaiting.get(source)
         if (
-            not self._introductions.evictions
+            not (self._introductions.evictions or self._held_back)
             or len(source) != KEY_BYTES
             or self._introductions.hold(source, self._wall())
             or (awaiting is not None and awaiting.is_over)
@@ -284,6 +291,11 @@ class Introducing:
         """The other side shows that an identity speaks through its endpoint."""
         identity = self._introductions.identity_of(message.delegation)
         if identity is None:
+            overload = self._connection.introduction_overload()
+            if overload is not None:
+                self._introductions.rejection = overload
+                self._held_back = True
+                return
             try:
                 delegation = self._connection.check_introduction(message.delegation)
             except (CredentialError, BadMessage) as error:

@@ -13,6 +13,7 @@ from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER
 from fastn_p2p_client.messages import Open
 
 from .manners import Manners
+from .peer_limits import OPENS
 from .peer_streams import Approach, Arrival, give_up, said_by_peer
 from .stream_leg import Halves
 from .way import Way
@@ -169,17 +170,29 @@ class PeerSessions:
             self.forget(arrival)
         self._connection.answer(answer, payload)
 
+    def refuse(self, arrival: Arrival, error: P2PError) -> None:
+        """Our answer to what nobody here serves."""
+        self.forget(arrival)
+        self._connection.refuse(arrival.request.id, error)
+
     # ── what comes on the channel ────────────────────────────────────────────────────────────────
 
     def on_open(self, request: WireOpen, payload: bytes) -> None:
         if request.id in self._arrivals:
             return  # the first one with this id is answered
+        overload = self._connection.overload(OPENS)
+        if overload is not None:
+            self._connection.push_back(request.id, overload, overload)
+            return
         try:
             self._check(request, payload)
         except P2PError as error:
             if self._connection.awaits_introduction(request, payload, lambda: self.on_open(request, payload)):
                 return
-            self._connection.answer(WireFailure(request.id, error.code, error.fields()))
+            if isinstance(error, Overloaded):
+                self._connection.answer(WireFailure(request.id, error.code, error.fields()))
+            else:
+                self._connection.refuse(request.id, error)
             return
         arrival = self._arrivals[request.id] = Arrival(self, request, payload)
         self._theirs += 1

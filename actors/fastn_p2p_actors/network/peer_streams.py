@@ -116,6 +116,8 @@ class Arrival:
         self.payload = payload
         self._emit: Emit = lambda header, message, payload: None
         self._leg: StreamLeg | None = None
+        self.is_refused = False
+        """Whether nobody has been asked: there is no such binding, or it does not admit the peer."""
         self._answered = False
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -140,7 +142,11 @@ class Arrival:
         elif isinstance(message, ApplicationFailure):
             self._answer(WireRefusal(self.request.id, message.kind, message.message), payload)
         elif isinstance(message, Failure):
-            self._answer(WireFailure(self.request.id, message.code, message.fields))
+            if not self.is_refused:
+                self._answer(WireFailure(self.request.id, message.code, message.fields))
+            elif not self._answered:
+                self._answered = True
+                self._sessions.refuse(self, message.error())
 
     def close(self) -> None:
         self._sessions.end(self)

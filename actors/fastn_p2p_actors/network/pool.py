@@ -21,6 +21,7 @@ from .endpoint import Address, NetworkEndpoint
 from .intake import Intake
 from .introducing import Wants
 from .introductions import IntroductionRegistry
+from .peer_limits import PeerLimits
 from .wire import CLOSE_IDLE, CLOSE_PROTOCOL_ERROR, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION, WireHello
 
 __all__ = ["Pool"]
@@ -75,6 +76,7 @@ class Pool:
         """Where we dial: done when the other side has greeted us."""
         self._hello = WireHello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER)
         self._intake = Intake()
+        self._limits = PeerLimits()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self.dials = 0
@@ -120,7 +122,9 @@ class Pool:
 
     def adopt(self, raw: Connection, *, outgoing: bool = False) -> PeerConnection:
         """Take over a connection whose handshake is done."""
-        connection = PeerConnection(raw, self._owner, outgoing=outgoing, wall=self._wall, intake=self._intake)
+        connection = PeerConnection(
+            raw, self._owner, outgoing=outgoing, wall=self._wall, intake=self._intake, limits=self._limits
+        )
         group = self._connections.get(connection.endpoint, [])
         full = len(group) >= MAX_CONNECTIONS_PER_ENDPOINT
         if self._closed or full or (len(self) >= MAX_CONNECTIONS and not self._drop_idlest()):

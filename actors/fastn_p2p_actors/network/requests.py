@@ -47,6 +47,9 @@ class Origin(Protocol):
     def on_reply(self, payload: bytes) -> None: ...
     def on_refusal(self, kind: str, message: str, payload: bytes) -> None: ...
     def on_failure(self, error: P2PError) -> None: ...
+    def on_rejected(self, error: P2PError) -> None:
+        """As ``on_failure``, where nobody has been asked: there is no such binding, or it does not admit the caller."""
+        ...
 
 
 class _RemoteOrigin:
@@ -73,6 +76,10 @@ class _RemoteOrigin:
     def on_failure(self, error: P2PError) -> None:
         self._forget()
         self.connection.answer(WireFailure(self.number, error.code, error.fields()))
+
+    def on_rejected(self, error: P2PError) -> None:
+        self._forget()
+        self.connection.refuse(self.number, error)
 
     def _forget(self) -> None:
         self.connection.serving.pop(self.number, None)
@@ -224,10 +231,10 @@ class Requests:
         protocol, instance = request.protocol, request.instance
         binding = self._registry.find(served.target, protocol, instance)
         if not isinstance(binding, Binding):
-            self._fail(served, binding)
+            self._reject(served, binding)
             return
         if not binding.admits(served.source):
-            self._fail(served, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
+            self._reject(served, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
         attempt = request.attempt
         now = time.monotonic()  # the loop's own clock has whole milliseconds
@@ -293,6 +300,14 @@ class Requests:
         if served.started and not isinstance(error, DeadlineExceeded):
             error = ConnectionLost(what=f"the process that serves {served.request.protocol}")
         served.origin.on_failure(error)
+
+    def _reject(self, served: Served, error: P2PError) -> None:
+        """End it before anybody has been asked to serve it."""
+        if served.started:
+            self._fail(served, error)
+        else:
+            served.over = True
+            served.origin.on_rejected(error)
 
     def on_answer(
         self, sender: Sender, correlation: bytes, answer: Reply | ApplicationFailure | Failure | Unknown, payload: bytes

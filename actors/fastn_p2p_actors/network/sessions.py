@@ -318,10 +318,10 @@ class Sessions:
     ) -> None:
         binding = self._registry.find(target, protocol, instance)
         if not isinstance(binding, Binding):
-            relay.fail(binding)
+            self._refuse(relay, binding)
             return
         if not binding.admits(source):
-            relay.fail(Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
+            self._refuse(relay, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
         now = time.monotonic()
         server = binding.servers.least_busy(now)
@@ -354,6 +354,13 @@ class Sessions:
                 binding.servers.missed(server, now, time.monotonic())
 
         relay.at_end.append(ended)
+
+    @staticmethod
+    def _refuse(relay: Relay, error: P2PError) -> None:
+        """End it before anybody has been asked to serve it."""
+        if isinstance(relay.opener, Arrival):
+            relay.opener.is_refused = True
+        relay.fail(error)
 
     # ── opening in time, and ending ──────────────────────────────────────────────────────────────
 
