@@ -88,7 +88,7 @@ class Checkpoints:
             states[offset] = state.copy()
             if len(states) > _MOST_OF_ONE:
                 offsets = sorted(states)
-                gaps = [after - before for before, after in zip([0, *offsets], offsets[:-1], strict=True)]
+                gaps = [after - before for before, after in zip([0, *offsets[:-1]], offsets, strict=True)]
                 del states[offsets[gaps.index(min(gaps))]]
                 self._count -= 1
             while self._count > _MOST:

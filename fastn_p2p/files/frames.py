@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.errors import BadMessage
+from fastn_p2p_client.errors import BadMessage, ConnectionLost
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, SESSION_WINDOW
 from fastn_p2p_client.messages import UNDECODABLE
 from fastn_p2p_client.session import Session
@@ -53,6 +53,11 @@ class Frames:
         self.midway = False
         self._rest = memoryview(b"")
         """Has come and was not asked for yet."""
+
+    def check_open(self) -> None:
+        """Raise ConnectionLost when the session is over: long work for it would be for nobody."""
+        if self.session.is_over:
+            raise ConnectionLost(what="the session")
 
     async def say(self, message: Said) -> None:
         """Raises like ``Session.write``."""

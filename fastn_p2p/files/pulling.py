@@ -58,7 +58,7 @@ async def pull(
     if there is not None:
         with contextlib.closing(there):
             while there.size and not await share.run(there.advance, there.size):
-                pass
+                frames.check_open()
             here = there.digest()
         if may_tell(there):
             found = await _compared(frames, path, at, there.size, here, entry, exact=exact)
@@ -72,6 +72,7 @@ async def pull(
     with contextlib.closing(partial):
         while not partial.is_hashed:
             await share.run(partial.advance)
+            frames.check_open()
         if found is None:
             await frames.say(Want(path, partial.size, partial.digest()))
             found = await _found(frames, at, partial.size, entry, exact=exact)

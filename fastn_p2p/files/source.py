@@ -78,9 +78,10 @@ class Source:
         end = min(offset, self._offset + STEP)
         while self._offset < end:
             self._next(end - self._offset)
-        if self._offset - self._kept_at >= self.version.spacing:
+        is_there = self._offset >= offset
+        if is_there or self._offset - self._kept_at >= self.version.spacing:
             self._keep()
-        return self._offset >= offset
+        return is_there
 
     def begin(self, offset: int, digest: bytes) -> Found:
         """Go to where reading is to begin: ``offset`` when the bytes before have that digest, else 0.

@@ -102,7 +102,8 @@ async def _answer(
     reader = _Reader(source)
     try:
         while want.offset and not await share.run(source.advance, want.offset):
-            pass
+            if not heard.empty():
+                raise FileError("Stopped", "the other side has given it up")
         found = source.begin(want.offset, want.digest)
         await frames.say(found)
         report(Begun(want.path, found.size, found.offset))
