@@ -160,10 +160,14 @@ class Inbox:
         """Note that a file of an offer has come. Blocks."""
         self._store.add_arrived(offer.id, path, seal)
 
-    async def sent_by(self, peer: str) -> frozenset[Seal]:
-        """Files that a peer has sent with any offer that is remembered."""
+    async def sent_by(self, peer: str) -> frozenset[tuple[int, int, int]]:
+        """Inode, size and time of change of the files that a peer has sent with any offer that is remembered."""
         own = [offer.id for offer in self._offers.values() if offer.peer == peer]
-        return await asyncio.to_thread(lambda: frozenset(s for each in own for s in self._store.arrived(each).values()))
+
+        def seals() -> frozenset[tuple[int, int, int]]:
+            return frozenset(seal[:3] for each in own for seal in self._store.arrived(each).values())
+
+        return await asyncio.to_thread(seals)
 
     async def finish(self, offer: str, failed: int) -> None:
         """Note that nothing of an offer is missing but ``failed`` files that were not taken.

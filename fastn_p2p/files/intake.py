@@ -31,7 +31,7 @@ class Intake:
 
     Args:
         arrived: files that have come before, unless they were touched since.
-        sent: everything that the peer has sent; of other files in the inbox it learns no digest.
+        sent: inode, size and time of everything that the peer has sent; of other files in the inbox it learns no digest.
         accepts: whether a flagged path is accepted by name.
         share: hashes what is there, and makes directories.
         on_end: called once, when no file is missing, with the number of those that were not taken.
@@ -42,7 +42,7 @@ class Intake:
         entries: Iterable[Entry],
         destination: Destination,
         arrived: Mapping[str, Seal],
-        sent: Collection[Seal],
+        sent: Collection[tuple[int, int, int]],
         accepts: Callable[[str], bool],
         share: Share,
         on_end: Callable[[int], Awaitable[object]],
@@ -131,7 +131,7 @@ class Intake:
         return True
 
     def _was_sent(self, there: Source) -> bool:
-        return seal_of(there.version) in self._sent
+        return seal_of(there.version)[:3] in self._sent
 
     async def _next(self) -> Entry | None:
         async with self._news:
