@@ -106,7 +106,7 @@ def test_a_file_that_has_grown_since_it_was_listed_is_the_new_one_with_force(sha
             write(shared.root / "log", b"one two")
         return await connect(*arguments)
 
-    shared.line.connect = growing  # type: ignore[method-assign]
+    shared.line.connect = growing  # type: ignore[method-assign, assignment]
     shared.line.opened = 0
     assert shared.get("log", force=True).failures == []
     assert (shared.to / "log").read_bytes() == b"one two"
