@@ -31,7 +31,7 @@ class Intake:
 
     Args:
         arrived: files that have come before, unless they were touched since.
-        sent: inode, size and time of everything that the peer has sent; of other files in the inbox it learns no digest.
+        sent: inode, size and time of what the peer has sent; of other files in the inbox it learns no digest.
         accepts: whether a flagged path is accepted by name.
         share: hashes what is there, and makes directories.
         on_end: called once, when no file is missing, with the number of those that were not taken.

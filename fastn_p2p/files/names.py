@@ -49,7 +49,7 @@ def check_part(part: str) -> str:
     """
     reason = _objection(part)
     if reason:
-        raise FileError("UnsafeName", f"{shown(part[:MAX_PART])!r} is not a safe name: {reason}")
+        raise FileError("UnsafeName", f"'{shown(part[:MAX_PART])}' is not a safe name: {reason}")
     return part
 
 

@@ -18,13 +18,17 @@ import pytest
 
 from fastn_p2p.cli import main
 from fastn_p2p.files.events import Begun, Event, Moved, Retrying
+from fastn_p2p.files.frames import Frames
 from fastn_p2p.files.manifest import Manifest
+from fastn_p2p.files.messages import Fetch, Want
 from fastn_p2p.files.partial import partial_name
 from fastn_p2p.files.remote import Files
 from fastn_p2p.files.tally import Tally
-from fastn_p2p_client import Client
-from tests.e2e.world import World, give, new_world
+from fastn_p2p_client import Client, connect, sync
+from fastn_p2p_client.errors import ApplicationError, Denied, StreamReset
+from tests.e2e.world import World, give, new_world, until_awaited
 from tests.harness import CLI, Daemon, eventually
+from tests.perf.processes import cpu_seconds
 from tests.unit.file_peers import Contents, make_files, snapshot
 
 MIB = 1024 * 1024
@@ -184,6 +188,106 @@ def test_a_full_disk_here_is_told_and_the_rest_is_got_later(place: Place) -> Non
     assert [path.stat().st_size for path in place.here.iterdir()] == [2000 * 1024]
     assert place.files("get", place.world.bob, "big", "--to", str(place.here)).returncode == 0
     assert snapshot(place.here) == snapshot(place.root)
+
+
+# ── one file as bytes ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_plain_text_opens_a_session_with_that_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_files(place.root, {"report.pdf": 5 * MIB + 3, "d/ü/small": b"small", "empty": b""})
+    peer, got = place.world.bob, place.here / "got"
+    monkeypatch.setenv("FASTN_HOME", str(place.world.one.home.path))
+
+    async def fetch(path: str) -> None:
+        async with await connect("alice", peer, "FileTransfer", "default", path) as session:
+            with got.open("wb") as file:
+                await session.copy_to(file)
+
+    def fetch_blocking(path: str) -> None:
+        with sync.connect("alice", peer, "FileTransfer", "default", path) as session, got.open("wb") as file:
+            session.copy_to(file)
+
+    async def fetch_all() -> None:
+        for path in ("report.pdf", "d/ü/small", "empty"):
+            await fetch(path)
+            assert got.read_bytes() == (place.root / path).read_bytes()
+
+    asyncio.run(fetch_all())
+    for path in ("report.pdf", "d/ü/small", "empty"):
+        fetch_blocking(path)
+        assert got.read_bytes() == (place.root / path).read_bytes()
+    for path, kind in (
+        ("gone", "NotFound"),
+        ("d/gone", "NotFound"),
+        ("d", "NotAFile"),
+        ("", "NotAFile"),
+        ("report.pdf/x", "NotADirectory"),
+        ("../report.pdf", "UnsafeName"),
+        ("/etc/passwd", "UnsafeName"),
+    ):
+        with pytest.raises(ApplicationError) as failed:
+            fetch_blocking(path)
+        assert failed.value.kind == kind
+        with pytest.raises(ApplicationError) as failed:
+            asyncio.run(fetch(path))
+        assert failed.value.kind == kind
+    with pytest.raises(Denied):
+        sync.connect("alice", peer, "FileTransfer", "private", "report.pdf")
+    with pytest.raises(ApplicationError) as failed:
+        sync.connect("alice", peer, "FileTransfer", "wary", "report.pdf")
+    assert failed.value.kind == "NotShared"
+
+
+def test_a_file_that_is_cut_short_while_it_is_sent_has_no_end(place: Place) -> None:
+    make_files(place.root, {"big": 40 * MIB})
+
+    async def story() -> None:
+        async with Client(place.world.one.home) as client:
+            session = await client.connect("alice", place.world.bob, "FileTransfer", initial="big")
+            await session.read()
+            os.truncate(place.root / "big", 20 * MIB)
+            with pytest.raises(StreamReset):
+                await session.copy_to(io.BytesIO())
+            session.reset()
+
+    asyncio.run(story())
+
+
+# ── a peer that wants much ───────────────────────────────────────────────────────────────────────
+
+
+def test_a_peer_that_has_much_hashed_costs_others_nothing_and_itself_only_while_it_asks(place: Place) -> None:
+    """Sixteen sessions want the end of a file of 40 GiB that has no content."""
+    (place.root / "huge").touch()
+    os.truncate(place.root / "huge", 40 * 1024 * MIB)
+    make_files(place.root, {"small": b"small"})
+
+    async def story() -> None:
+        async with Client(place.world.one.home) as client, asyncio.timeout(30):
+            files = Files(client, "alice", place.world.bob)
+            sessions = [await files.open(Fetch()) for _ in range(16)]
+            for number, session in enumerate(sessions):
+                await Frames(session).say(Want("huge", 40 * 1024 * MIB - number, bytes(32)))
+            for _ in range(20):
+                assert (await files.stat("small")).size == 5
+            for session in sessions:
+                session.reset()
+
+            async def got() -> bool:
+                return (await files.get(["small"], place.here)).failures == []
+
+            await until_awaited(got, "the sessions are over", 10)
+            pid = place.world.two.processes()["identity-bob"]["pid"]
+            await until_awaited(lambda: is_idle(pid), "nothing is hashed any more", 10)
+
+    asyncio.run(story())
+
+
+async def is_idle(pid: int) -> bool:
+    """Whether the process uses next to no processor."""
+    before = cpu_seconds(pid)
+    await asyncio.sleep(0.3)
+    return cpu_seconds(pid) - before < 0.1
 
 
 # ── killing ──────────────────────────────────────────────────────────────────────────────────────
