@@ -13,6 +13,7 @@ from .exits import EXITS, TABLE, Exit, Misused
 from .groups import group
 from .options import HomeOption
 from .terminal import end_streams, hold_streams, plain, put, say, say_lines
+from .text_encoding import use_utf8
 
 __all__ = ["COMMANDS", "PROGRAM", "app", "main"]
 
@@ -63,6 +64,8 @@ app = group(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command (``sys.argv`` without ``arguments``) and returns its exit code; it never raises."""
+    if arguments is None:
+        use_utf8()
     hold_streams()
     code = _run(arguments)
     unwritten = end_streams()

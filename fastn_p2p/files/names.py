@@ -109,5 +109,6 @@ def _objection(part: str) -> str:
     if part.isascii() and part.isprintable():
         return "it is too long" if len(part) > MAX_PART else ""
     if any(unicodedata.category(each) in _BAD_CATEGORIES or each in _DIRECTION for each in part):
-        return "it has a control character, or is no text"
+        is_text = not any("\ud800" <= each <= "\udfff" for each in part)
+        return "it has a control character" if is_text else "its bytes are no UTF-8"
     return "it is too long" if len(part.encode()) > MAX_PART else ""

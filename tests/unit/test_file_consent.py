@@ -15,11 +15,14 @@ from fastn_p2p.files.risks import Risk, is_named, risks_of
 from fastn_p2p.mail.saving import save
 from fastn_p2p_client.mail.messages import Attachment
 
+from . import test_cli_files
 from .file_peers import make_files, run, snapshot
 from .test_cli_files import Place as Commands
-from .test_cli_files import place as commands  # noqa: F401 - a fixture
 from .test_file_getting import Place as Shared
 from .test_file_putting import Place as Taken
+
+commands = test_cli_files.place
+"""A fixture."""
 
 
 @pytest.fixture
@@ -146,7 +149,7 @@ def test_everything_in_an_offer_is_shown_in_pages(wary: Taken) -> None:
     run(story())
 
 
-def test_the_commands_name_what_is_risky(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+def test_the_commands_name_what_is_risky(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
     names = [*(f"{number}.jpg" for number in range(9)), ".bash_profile", ".ssh/authorized_keys"]
     make_files(commands.here, dict.fromkeys(names, b"x"))
     put = ["files", "put", "alice", *sorted(str(each) for each in commands.here.iterdir()), "--timeout", "0"]
@@ -156,7 +159,7 @@ def test_the_commands_name_what_is_risky(commands: Commands, capsys: pytest.Capt
     out, err = capsys.readouterr()
     offer, *_, shown = out.rstrip("\n").split("\t")
     assert shown.startswith(".bash_profile, .ssh, .ssh/authorized_keys")
-    assert "3 names are hidden, executable or odd" in err
+    assert "hidden, executable or odd are taken only by name: 3" in err
     assert main(["files", "offers", offer]) == 0
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [row[-1] for row in rows] == sorted([*names, ".ssh"])

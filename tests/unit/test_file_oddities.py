@@ -22,14 +22,17 @@ from fastn_p2p.files.names import parts_of
 from fastn_p2p.files.partial import Partial
 from fastn_p2p.files.tree import Tree, entry_of, set_times
 
+from . import test_cli_files
 from .file_peers import make_files, run, snapshot
 from .test_cli_files import Place as Commands
-from .test_cli_files import place as commands  # noqa: F401 - a fixture
 from .test_file_getting import Place as Shared
 from .test_file_putting import Place as Taken
 
 SECOND = 1_000_000_000
 YEAR = 365 * 24 * 3600 * SECOND
+
+commands = test_cli_files.place
+"""A fixture."""
 
 
 @pytest.mark.parametrize("years", [-400, -150, -146, -1, 146.3, 147, 230, 300, 430])
@@ -236,7 +239,7 @@ def test_directories_that_are_mine_keep_their_modes(tmp_path: Path, mine: int) -
 
 @pytest.mark.parametrize("direction", ["get", "put"])
 def test_what_is_left_out_shows_in_the_exit_code_and_at_the_end(
-    commands: Commands,  # noqa: F811
+    commands: Commands,
     capsys: pytest.CaptureFixture[str],
     direction: str,
 ) -> None:
@@ -260,7 +263,7 @@ def test_what_is_left_out_shows_in_the_exit_code_and_at_the_end(
 
 
 def test_names_that_are_no_text_are_told_with_their_bytes(
-    commands: Commands,  # noqa: F811
+    commands: Commands,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     name = os.fsdecode(b"caf\xe9")

@@ -84,8 +84,7 @@ async def _show_all(files: Files, offers: list[OfferSummary]) -> None:
         if each.failed and each.state == "accepted":
             say(f"offer {each.id}: {each.failed} of its files were not taken when it was sent")
         if each.flagged and each.state in ("waiting", "accepted") and not each.hidden:
-            words = "names are hidden, executable or odd, and are taken only by name"
-            say(f"offer {each.id}: {each.flagged} {words}")
+            say(f"offer {each.id}: names that are hidden, executable or odd are taken only by name: {each.flagged}")
     if any(each.state == "waiting" for each in offers):
         say("everything that is in one: `fastn-p2p files offers ID`")
 
