@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
+import subprocess
+import sys
 from pathlib import Path
 
-from tests.e2e.test_readme import ROOT, Machine, install
+from tests.conftest import MakeDaemon
+from tests.e2e.world import give
+from tests.harness import Daemon
+from tests.protocols import ROOT, install_protocols
 
 PAGE = (ROOT / "docs" / "streams.md").read_text()
 
@@ -18,16 +21,24 @@ def block(marker: str) -> str:
     return str(found[0])
 
 
-def test_the_handler_and_the_program(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, "home")
-    (machine.packages / "log.py").write_text(block("handler"))
-    install(machine, "log", "Log = log:Log")
-    config = shlex.quote(json.dumps({"path": str(tmp_path / "log")}))
-    with machine.daemon():
-        for name in ("alice", "bob"):
-            machine.shell(f"fastn-p2p create-identity {name}; fastn-p2p identity-online {name}")
-        machine.shell(f"fastn-p2p add-protocol alice --protocol Log --config {config}")
-        ticket = machine.shell("fastn-p2p ticket alice").strip()
-        assert machine.python(block("program"), ticket) == "refused: NoLog\n"
-        (tmp_path / "log").write_text("first\nsecond\n")
-        assert machine.python(block("program"), ticket) == "second\n"
+def test_the_handler_and_the_program(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    packages, file = tmp_path / "packages", tmp_path / "log"
+    daemon = make_daemon(**install_protocols(packages, Log="log:Log")).start()
+    (packages / "log.py").write_text(block("handler"))
+    for name in ("alice", "bob"):
+        daemon.identity(name, echo=False)
+    give(daemon, "alice", "Log", path=str(file))
+    ticket = daemon.cli("ticket", "alice").stdout.strip()
+    assert said(daemon, block("program"), ticket) == "refused: NoLog\n"
+    file.write_text("first\nsecond\n")
+    assert said(daemon, block("program"), ticket) == "second\n"
+
+
+def said(daemon: Daemon, program: str, *arguments: str) -> str:
+    """The program's standard output."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env=daemon.env, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
