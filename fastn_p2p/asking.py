@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,19 +43,31 @@ def ask(home: Path | None, message: Control, expected: type[T], payload: bytes =
 
 def list_all_identities(home: Path | None) -> list[IdentityInfo]:
     """Return the identities of the daemon, however many there are: page by page. Raises P2PError as ``ask``."""
-    page = ask(home, ListIdentities(), IdentityList)
-    found = page.identities
-    while page.more and page.identities:
-        page = ask(home, ListIdentities(page.identities[-1].name), IdentityList)
-        found += page.identities
-    return found
+
+    def page_after(name: str) -> tuple[list[IdentityInfo], bool]:
+        page = ask(home, ListIdentities(name), IdentityList)
+        return page.identities, page.more
+
+    return _all_pages(page_after)
 
 
 def list_all_peers(home: Path | None) -> list[PeerInfo]:
     """Return the address book of the daemon, however long it is: page by page. Raises P2PError as ``ask``."""
-    page = ask(home, ListPeers(), PeerList)
-    found = page.peers
-    while page.more and page.peers:
-        page = ask(home, ListPeers(page.peers[-1].name), PeerList)
-        found += page.peers
+
+    def page_after(name: str) -> tuple[list[PeerInfo], bool]:
+        page = ask(home, ListPeers(name), PeerList)
+        return page.peers, page.more
+
+    return _all_pages(page_after)
+
+
+Named = TypeVar("Named", IdentityInfo, PeerInfo)
+
+
+def _all_pages(page_after: Callable[[str], tuple[list[Named], bool]]) -> list[Named]:
+    """``page_after`` gives the entries behind a name, and whether there are more of them."""
+    found, more = page_after("")
+    while more and found:
+        page, more = page_after(found[-1].name)
+        found += page
     return found

@@ -57,6 +57,7 @@ from ..credentials.record import peek_record
 from ..mailbox import Mailbox, Sender
 from ..settings import NetworkSettings, program_subject
 from ..stage import Stage
+from ..turns import in_turns
 from .access import AccessList
 from .address_book import AddressBook
 from .awaiting import Awaiting
@@ -197,7 +198,12 @@ class Network:
 
     def _clock_was_set(self, jump: ClockJump, renewed: list[OnlineIdentity]) -> None:
         """Show what was renewed to peers that have refused it, perhaps. After a sleep, find out who is still there."""
-        for connection in self.pool.all():
+        self._spawn(self._talk_again(jump, renewed))
+
+    async def _talk_again(self, jump: ClockJump, renewed: list[OnlineIdentity]) -> None:
+        async for connection in in_turns(self.pool.all()):
+            if connection.closed:
+                continue
             for identity in renewed:
                 connection.show_again(identity.raw)
             connection.clock_was_set()
