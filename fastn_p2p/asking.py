@@ -67,7 +67,8 @@ Named = TypeVar("Named", IdentityInfo, PeerInfo)
 def _all_pages(page_after: Callable[[str], tuple[list[Named], bool]]) -> list[Named]:
     """``page_after`` gives the entries behind a name, and whether there are more of them."""
     found, more = page_after("")
-    while more and found:
+    page = found
+    while more and page:
         page, more = page_after(found[-1].name)
-        found += page
+        found = found + page
     return found
