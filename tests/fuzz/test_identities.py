@@ -98,8 +98,9 @@ def test_a_retired_transport_key_stays_retired_after_a_flood_and_a_crash(victim:
     assert outcome(victim, moved, OLD, 3) == "reply"
     assert outcome(victim, moved, NEW, 4) == "reply"
     assert outcome(victim, moved, OLD, 3) == "epoch-retired"
-    with besieged(victim) as siege, attack(victim, made_up_identities, attackers=16, identities=1024):
-        siege.calls(50)
+    with attack(victim, made_up_identities, identities=512), victim.world.one.client() as client:
+        for _ in range(50):
+            client.call("alice", victim.world.bob, "Echo", request={"message": "hi"})
     before = victim.daemon.kill_actor("network")
     victim.daemon.wait_actor("network", before)
     eventually(lambda: any(each.online for each in victim.daemon.status().identities), "bob is online again")
