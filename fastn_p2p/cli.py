@@ -88,7 +88,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 def _report(error: Exception) -> Exit:
     """Says what went wrong, and which exit code that is."""
-    from fastn_p2p_client.errors import ApplicationError, P2PError
+    from fastn_p2p_client.errors import ApplicationError, DaemonNotRunning, P2PError
 
     if os.environ.get("FASTN_TRACEBACK"):
         import traceback
@@ -96,6 +96,8 @@ def _report(error: Exception) -> Exit:
         say_lines("".join(traceback.format_exception(error)))
     if isinstance(error, P2PError):
         say(f"{PROGRAM}: {error}")
+        if isinstance(error, DaemonNotRunning):
+            _say_why_none_runs(error.home)
         return EXITS.get(error.code, Exit.INTERNAL)
     if isinstance(error, ApplicationError):
         from .values import as_json
@@ -127,6 +129,19 @@ def _misused(error: Any) -> Exit:
     error.show(words)
     say_lines(words.getvalue().removesuffix("\n"))
     return Exit.USAGE
+
+
+def _say_why_none_runs(home: str) -> None:
+    """How the last daemon ended, unless it was stopped."""
+    from pathlib import Path
+
+    from fastn_p2p_actors.last_exit import read_last
+    from fastn_p2p_client.home import Home
+
+    place = Home(Path(home))
+    last = read_last(place)
+    if last is not None and last.code:
+        say(f"{PROGRAM}: the last one ended: {last}; see {place.logs}")
 
 
 def _show_version(wanted: bool) -> None:

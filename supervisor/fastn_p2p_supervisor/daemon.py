@@ -15,7 +15,7 @@ from pathlib import Path
 from random import random
 from typing import Any, Final
 
-from fastn_p2p_actors import process
+from fastn_p2p_actors import last_exit, process
 from fastn_p2p_actors.logs import log_to
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.plain_text import plain
@@ -62,13 +62,19 @@ def run(home: Home, network_mode: str, plan: Plan = Plan()) -> int:  # noqa: B00
         process.forbid_core_files()
         process.raise_file_limit()
         log_to(home, "supervisor")
+        previous = last_exit.begin(home)
+        if previous is not None and previous.code:
+            log.warning("the daemon before this one ended: %s", previous)
         notifier = Notifier.take_from(os.environ, os.getpid())
         forks = ForkServer(home.sockets / "run", RestartHistory(FORK_SERVER, random))
         strays = Strays(lambda: forks.pid)
         try:
             forks.launch()  # loads its modules while this process loads its own
             daemon = _Daemon(home, network_mode, plan, forks, strays, notifier)
-            return _on_uvloop(daemon.serve(started_ms))
+            code = _on_uvloop(daemon.serve(started_ms))
+            if code != EXIT_FAILED:
+                last_exit.note(home, code, "it was stopped")
+            return code
         except ForkServerFailed as error:
             return _fail(home, str(error))
         finally:
@@ -152,7 +158,8 @@ class _Daemon:
         self._notifier.stopping(failure or "stopping")
         self._file.changed()
         log.info("stopping")
-        await self._tree.stop()
+        patience = self._plan.patience
+        await self._tree.stop(patience.failed_stop if failure else patience.whole_stop)
         if failure:
             return _fail(self._home, failure)
         log.info("stopped")
@@ -214,8 +221,9 @@ def _on_uvloop(work: Coroutine[Any, Any, int]) -> int:
 
 
 def _fail(home: Home, reason: str) -> int:
-    log.critical("%s", reason)
-    _say(f"fastn-p2p: {reason}; see {home.logs}")
+    log.critical("%s; the daemon ends, and a service manager or `fastn-p2p daemon` starts it again", reason)
+    last_exit.note(home, EXIT_FAILED, reason)
+    _say(f"fastn-p2p: {reason}; see {home.logs}. `fastn-p2p daemon` starts it again")
     return EXIT_FAILED
 
 

@@ -81,6 +81,8 @@ class Patience:
     """From SIGTERM to SIGKILL."""
     whole_stop: float = 9.0
     """For stopping everything; a service manager that waits 10 s sees a clean end."""
+    failed_stop: float = 0.5
+    """The same when the daemon cannot go on: what is still in flight would only hold up its next start."""
     tick: float = 0.5
     """Between two looks at who is silent."""
 

@@ -95,13 +95,13 @@ class Tree:
         for child in list(self.identities.values()):
             await child.tried.wait()
 
-    async def stop(self) -> None:
-        """Stops everything, in reverse order; returns once all processes are gone."""
+    async def stop(self, whole: float) -> None:
+        """Stops everything, in reverse order, within ``whole`` seconds; returns once all processes are gone."""
         self._stopping = True
         for task in self._tasks:
             task.cancel()
         patience = self._means.patience
-        end = self._loop.time() + patience.whole_stop
+        end = self._loop.time() + whole
         groups = [list(self.identities.values()), *([child] for child in reversed(self.core))]
         for group in groups:
             grace = max(0.0, min(patience.drain, end - self._loop.time()))

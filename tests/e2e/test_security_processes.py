@@ -79,8 +79,8 @@ def listener(daemon: Daemon) -> Path:
 @contextlib.contextmanager
 def connected(daemon: Daemon) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(listener(daemon)))  # waits while too many others do
         sock.settimeout(5)
-        sock.connect(str(listener(daemon)))
         yield sock
 
 

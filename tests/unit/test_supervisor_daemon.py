@@ -41,7 +41,7 @@ def test_ready_line_start_order_and_clean_end(home: Path) -> None:
     order = [line.split()[2] for line in (home / "diary").read_text().splitlines() if line.endswith("stopped")]
     assert sorted(order[:2]) == ["identity-alice", "identity-bob"]
     assert order[2:] == ["gateway", "network", "vault"]
-    assert list((home / "run").iterdir()) == []
+    assert [each.name for each in (home / "run").iterdir()] == ["last-exit.json"]
     assert Home(home).lock.read_text() == ""
 
 
@@ -76,7 +76,8 @@ def test_a_core_actor_in_a_crash_loop_ends_the_daemon(home: Path) -> None:
     with stub_daemon(home, orders={"vault": "crash"}, identities=("alice",)) as daemon:
         code, stderr = daemon.end()
         assert code == 1
-        assert stderr == (f"fastn-p2p: vault does not stay up (exit code 1: ValueError: as ordered); see {home}/logs\n")
+        reason = "vault does not stay up (exit code 1: ValueError: as ordered)"
+        assert stderr == f"fastn-p2p: {reason}; see {home}/logs. `fastn-p2p daemon` starts it again\n"
         assert len(daemon.diary("vault", "started")) == 6
         assert processes(home) == []
     assert "Traceback" in (home / "logs" / "vault.log").read_text()

@@ -23,6 +23,7 @@ from fastn_p2p_client.messages import (
     StatusReply,
 )
 
+from .. import last_exit
 from ..identity.messages import BindingStates, Describe
 from ..leash import ProcessReport
 from ..network.messages import Inspect, NetworkReport, NetworkReportReply
@@ -83,11 +84,11 @@ async def _status(desk: Desk, limit: int, only: str = "") -> Status:
         for process in tree or []
         if process.state in ("failed", "backoff") and process.last_exit
     ]
-    warnings += stored.warnings
+    now_ms = boot_ms()
+    warnings += _of_the_one_before(desk, now_ms) + stored.warnings
     warnings += network.warnings if network else []
     ready = {process.name for process in tree or [] if process.state == "ready"}
     states = await _states_of_missing(desk, network, stored.bindings, ready)
-    now_ms = boot_ms()
     return Status(
         version=daemon_version(),
         home=str(desk.home.path),
@@ -106,6 +107,16 @@ async def _status(desk: Desk, limit: int, only: str = "") -> Status:
         connections_total=max(network.connections_total, len(network.connections)) if network else 0,
         processes_total=len(tree or []),
     )
+
+
+def _of_the_one_before(desk: Desk, now_ms: int) -> list[str]:
+    """How the daemon before this one failed, if this one has just been started."""
+    if now_ms - desk.settings.started_ms > last_exit.SHOWN_SECONDS * 1000:
+        return []
+    previous = last_exit.read_previous(desk.home)
+    if previous is None or not previous.code:
+        return []
+    return [f"the daemon was started again; the one before ended: {previous}; see {desk.home.logs}"]
 
 
 class _Stored(NamedTuple):
