@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
@@ -78,6 +79,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         ended = typer.main.get_command(app)(arguments, PROGRAM, standalone_mode=False)
     except SystemExit as end:
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # how the parser says that nobody reads its help
+            return Exit.PIPE
         return end.code if isinstance(end.code, int) else Exit.OK
     except KeyboardInterrupt:
         return Exit.INTERRUPTED

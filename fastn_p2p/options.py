@@ -74,7 +74,9 @@ AliasArgument = Annotated[str, typer.Argument(metavar="[ALIAS]", help="The insta
 
 AliasOption = Annotated[str, typer.Option("--alias", metavar="INSTANCE", help="The instance's name.")]
 
-PeerArgument = Annotated[str, typer.Argument(metavar="PEER", help="A petname, an ID52 or a ticket.")]
+PeerArgument = Annotated[
+    str, typer.Argument(metavar="PEER", help="A petname, an ID52, a ticket, or an identity of this daemon.")
+]
 
 InstanceArgument = Annotated[str, typer.Argument(metavar="INSTANCE", show_default=False)]
 

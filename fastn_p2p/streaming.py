@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from fastn_p2p_client.session import Session
 from .concurrency import together
 from .exits import Exit
 from .piping import Input, Output, VisibleOutput
-from .terminal import is_terminal
+from .terminal import has_output, is_terminal
 
 __all__ = ["join", "stream"]
 
@@ -40,7 +39,7 @@ def stream(
 
     from fastn_p2p_actors.process import keep_heap
 
-    if sys.stdout is None:
+    if not has_output():
         raise OSError("standard output is closed")
     keep_heap()
 

@@ -8,6 +8,7 @@ that is no terminal takes data exactly as it is, except the fields of tables.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import sys
@@ -21,6 +22,7 @@ from .exits import Exit
 __all__ = [
     "confirmed",
     "end_streams",
+    "has_output",
     "hold_streams",
     "is_terminal",
     "plain",
@@ -34,13 +36,27 @@ __all__ = [
 ]
 
 
+class _Closed(io.TextIOBase):
+    """Standard output of a process that was started without one: what writes there fails, help and demo too."""
+
+    def write(self, _text: str) -> int:
+        raise OSError("standard output is closed")
+
+
 def hold_streams() -> None:
-    """Keeps descriptors 0 to 2 from becoming somebody's file or socket where whoever started us has closed them."""
+    """Keep descriptors 0 to 2 from becoming somebody's file or socket where the parent process has closed them."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = _Closed()
+
+
+def has_output() -> bool:
+    """Return whether there is a standard output."""
+    return sys.stdout is not None and not isinstance(sys.stdout, _Closed)
 
 
 def end_streams() -> OSError | None:
@@ -95,7 +111,7 @@ def put_raw(data: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    if sys.stdout is None:
+    if not has_output():
         raise OSError("standard output is closed")
     try:
         sys.stdout.flush()

@@ -431,7 +431,7 @@ class PeerUnknown(RemoteError):
     retryable = True
     template = (
         "nothing is known about {peer}; ask for its ticket and `fastn-p2p peer add TICKET --name NAME`. "
-        "An identity of this daemon goes by its ID52"
+        "An identity of this daemon has to be online"
     )
     peer: str
 

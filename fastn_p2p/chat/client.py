@@ -102,7 +102,7 @@ class ChatClient:
         """It has answered once: what looks like a wrong name before is one, and is about to come back afterwards."""
 
     async def with_peer(self, peer: str | PublicKey, conversation: str = "default") -> Conversation:
-        """The conversation with a peer: a ``PublicKey``, an ID52, or a name from the address book.
+        """The conversation with a peer: a ``PublicKey``, an ID52, a petname, or else an identity of this daemon.
 
         Raises:
             PeerUnknown, InvalidKey: it is none of these.
@@ -111,9 +111,13 @@ class ChatClient:
         if not isinstance(reply, PeerList):
             raise InternalError(reason=f"the daemon answered ListPeers with {type(reply).__name__}")
         text = str(peer)
-        for known in reply.peers:
-            if text in (known.name, known.id52):
-                return Conversation(self, PublicKey(known.id52), known.name, conversation)
+        own = await self._client.control(ListIdentities())
+        if not isinstance(own, IdentityList):
+            raise InternalError(reason=f"the daemon answered ListIdentities with {type(own).__name__}")
+        names = [(each.name, each.id52) for each in reply.peers] + [(each.name, each.id52) for each in own.identities]
+        for name, id52 in names:
+            if text in (name, id52):
+                return Conversation(self, PublicKey(id52), name, conversation)
         if len(text) < ID52_LENGTH * 3 // 4:  # a name, not a mistyped ID52
             raise PeerUnknown(peer=text)
         key = PublicKey(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastn_p2p_client.errors import InternalError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.mail.messages import PROTOCOL, Deliver, Receipt
-from fastn_p2p_client.messages import ListPeers, PeerList
+from fastn_p2p_client.messages import IdentityList, ListIdentities, ListPeers, PeerList
 from fastn_p2p_client.protocol import BindingContext
 
 from ..account import read_account
@@ -34,8 +34,12 @@ class CallingCarrier:
         return (account is not None and account.network_mode == "local") or has_network()
 
     async def book(self) -> dict[str, str]:
-        """The address book: name → ID52."""
-        reply = await self._context.client.control(ListPeers())
+        """Name → ID52: this daemon's identities, and the address book, which comes first."""
+        client = self._context.client
+        own = await client.control(ListIdentities())
+        reply = await client.control(ListPeers())
+        if not isinstance(own, IdentityList):
+            raise InternalError(reason=f"the daemon answered ListIdentities with {type(own).__name__}")
         if not isinstance(reply, PeerList):
             raise InternalError(reason=f"the daemon answered ListPeers with {type(reply).__name__}")
-        return {peer.name: peer.id52 for peer in reply.peers}
+        return {each.name: each.id52 for each in own.identities} | {each.name: each.id52 for each in reply.peers}

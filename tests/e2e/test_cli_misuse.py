@@ -115,6 +115,40 @@ def test_names_from_the_other_side_cannot_write_to_the_terminal(world: World) ->
     assert "\\x1b" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "--version",
+        "files --help",
+        "demo",
+        "protocols",
+        "protocols --json",
+        "status",
+        "status --json",
+        "status --watch",
+        "status --watch --json",
+        "list-identities",
+        "list-identities --json",
+        "ticket alice",
+        'call $BOB Echo --data \'{"message": "hi"}\'',
+        'stream $BOB Trial --data \'{"do": "who"}\' < /dev/null',
+        "new-protocol Full --dir $(mktemp -d)/full",
+    ],
+)
+@pytest.mark.parametrize("output", ["/dev/full", "&-"])
+def test_output_that_cannot_be_written_is_an_error(world: World, command: str, output: str) -> None:
+    done = shell(world, f"fastn-p2p {command} >{output}")
+    assert done.returncode == Exit.STORAGE, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
+
+
+def test_help_that_nobody_reads(world: World) -> None:
+    done = shell(world, "fastn-p2p --help | true; exit ${PIPESTATUS[0]}")
+    assert done.returncode in (Exit.OK, Exit.PIPE), done.stderr
+
+
 def test_everything_is_as_it_was(world: World) -> None:
     status = world.one.status()
     assert [identity.name for identity in status.identities] == ["alice"]

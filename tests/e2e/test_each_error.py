@@ -51,8 +51,8 @@ INSTANCE = "it starts with a lower-case letter or a digit, then lower-case lette
 CASES: dict[str, Callable[[World], Case]] = {
     # the peer
     "a name that is nobody's": lambda w: Case(Call("nobody"), e.PeerUnknown(peer="nobody"), "fastn-p2p peer add"),
-    "the name of an identity of the same daemon": lambda w: Case(
-        Call("alice"), e.PeerUnknown(peer="alice"), "An identity of this daemon goes by its ID52"
+    "the name of an identity that is not online": lambda w: Case(
+        Call("nobody"), e.PeerUnknown(peer="nobody"), "An identity of this daemon has to be online"
     ),
     "an ID52 that nobody knows": lambda w: Case(Call(STRANGER), e.PeerUnknown(peer=STRANGER), "ask for its ticket"),
     "an ID52 with a typing error": lambda w: Case(

@@ -137,7 +137,7 @@ class Network:
         self._hosts = HostDirectory.find(self.endpoint.id)
         self._hosts.open()
         self.parking = Parking()
-        self.routes = Routes(self.book, [self.book, self._hosts], self._wall, self.introductions)
+        self.routes = Routes(self.book, [self.book, self._hosts], self._wall, self.introductions, self.registry.key_of)
         self._returning = Returning(home.path / "run" / "programs.json", self.registry.programs)
         self.requests = Requests(self.mailbox, self.registry, self.book, self.parking, self._returning)
         self.calls = Calls(self.mailbox, self.registry, self.routes, self.requests, self.parking)

@@ -149,6 +149,11 @@ class Registry:
     def by_name(self, name: str) -> OnlineIdentity | None:
         return self._by_name.get(name)
 
+    def key_of(self, name: str) -> bytes | None:
+        """The key of the online identity of this name."""
+        identity = self._by_name.get(name)
+        return None if identity is None else bytes(identity.key)
+
     def chosen(self, name: str) -> OnlineIdentity:
         """The identity of this name, or the only one online when the name is empty.
 

@@ -33,7 +33,11 @@ _MAX_NAMES_CACHED: Final = 4096
 
 
 class Routes:
-    """Which connection leads to which identity. ``pool`` is set once there is one."""
+    """Which connection leads to which identity. ``pool`` is set once there is one.
+
+    Args:
+        own: the key of this daemon's online identity of a name.
+    """
 
     def __init__(
         self,
@@ -41,8 +45,10 @@ class Routes:
         resolvers: Sequence[Resolver],
         wall: Callable[[], float],
         introductions: IntroductionRegistry,
+        own: Callable[[str], bytes | None] = lambda _: None,
     ) -> None:
         self._book = book
+        self._own = own
         self._resolvers = resolvers
         self._wall = wall
         self._introductions = introductions
@@ -55,7 +61,8 @@ class Routes:
         return self._introductions.route_to(target, self._wall())
 
     def target(self, peer: str) -> bytes:
-        """The key of a peer that a program names: a petname, an ID52 or a ticket. The peer is known from now on.
+        """The key of a peer that a program names: a petname, an ID52 or a ticket, or the name of an identity of this
+        daemon that is online and no petname. The peer is known from now on.
 
         Raises:
             PeerUnknown, InvalidKey, InvalidTicket, or the CredentialError that says why the ticket does not hold.
@@ -65,6 +72,9 @@ class Routes:
             self._keys_generation = self._book.generation
         key = self._keys.get(peer)
         if key is None:
+            own = self._own(peer)
+            if own is not None and self._book.by_name(peer) is None:
+                return own
             key = self._parse_peer(peer)
             self._book.known.add_called(key)
             if not Ticket.looks_like(peer):  # a ticket ends some day
