@@ -17,6 +17,7 @@ Layout
                 ``background`` the thread that they use
 ``server``      ``listen`` and ``Server``: a program that serves as one identity; ``service`` is one run of it
 ``all_server``  ``serve_all`` and ``AllServer``: as every identity that wants it, each a ``program_binding``
+``termination`` what Ctrl-C does to them
 ``session``     ``Session``: a stream to a peer; ``copying`` joins it to files, ``client_sessions`` holds a program's
 ``keys``        ``PublicKey`` and its text, the ID52; ``tickets`` is where a peer can be reached, as text
 ``errors``      everything that can go wrong, as one tree

@@ -25,6 +25,7 @@ from .program_binding import AWAY, ProgramBinding, Served
 from .protocol import BindingContext, Protocol, request_handlers, stream_handlers
 from .server import DEFAULT_QUEUE, check_command
 from .service import Offered, Service
+from .termination import run_until_signal
 
 __all__ = ["AllServer", "serve_all"]
 
@@ -56,7 +57,7 @@ class AllServer:
         async def clock(request: None, context: BindingContext) -> str:
             return now(context.config["zone"])
 
-        await server.serve()
+        server.run()
     """
 
     def __init__(self, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:
@@ -170,7 +171,6 @@ class AllServer:
         service = self._service = Service(self._client, self.ready, self._refused)
         self._unknown = set(self._served)
         try:
-            await self._client.start()
             await service.run(self._follow_all(service))
         except GeneratorExit:  # the event loop was closed: nothing can be awaited any more
             raise
@@ -187,6 +187,17 @@ class AllServer:
     async def _end_all(self) -> None:
         self._service = None
         await asyncio.gather(*(binding.end() for binding in self._bindings.values()))
+
+    def run(self) -> None:
+        """Serve in an event loop of its own until Ctrl-C, SIGTERM or ``close``, and finish what is in flight.
+
+        A second Ctrl-C or SIGTERM does not wait for that. Programs that have an event loop ``await serve()`` in it.
+
+        Raises:
+            UsedElsewhere: an event loop runs here already.
+            P2PError: as ``serve``.
+        """
+        run_until_signal(self.serve, self.close)
 
     def close(self) -> None:
         """Have ``serve`` return, once what is in flight has ended."""
@@ -211,6 +222,7 @@ class AllServer:
     # ── following the bindings ───────────────────────────────────────────────────────────────────
 
     async def _follow_all(self, service: Service) -> None:
+        await self._client.start()
         async with asyncio.TaskGroup() as group:
             for served in self._served.values():
                 group.create_task(self._follow(service, served))

@@ -17,6 +17,7 @@ from .home import Home
 from .limits import DEFAULT_INSTANCE
 from .names import check_name
 from .service import Offered, Service
+from .termination import run_until_signal
 
 __all__ = ["DEFAULT_QUEUE", "Server", "check_command", "listen"]
 
@@ -37,7 +38,7 @@ class Server:
         async def echo(request: EchoRequest, peer: Peer) -> EchoReply:
             return EchoReply(request.message)
 
-        await server.serve()
+        server.run()
 
     Several programs may serve the same: each request goes to the one that is least busy.
     """
@@ -171,13 +172,26 @@ class Server:
             raise ValueError("there is nothing to serve: handle_requests or handle_streams first")
         service = self._service = Service(self._client, self.ready)
         try:
-            for offered in self._offered.values():
-                await service.offer(offered)
-            service.settle()
-            await service.run()
+            await service.run(self._offer_all(service))
         finally:
             self._service = None
             self._client.close()
+
+    async def _offer_all(self, service: Service) -> None:
+        for offered in self._offered.values():
+            await service.offer(offered)
+        service.settle()
+
+    def run(self) -> None:
+        """Serve in an event loop of its own until Ctrl-C, SIGTERM or ``close``, and finish what is in flight.
+
+        A second Ctrl-C or SIGTERM does not wait for that. Programs that have an event loop ``await serve()`` in it.
+
+        Raises:
+            UsedElsewhere: an event loop runs here already.
+            P2PError: as ``serve``.
+        """
+        run_until_signal(self.serve, self.close)
 
     def close(self) -> None:
         """Have ``serve`` return, once what is in flight has ended."""

@@ -19,6 +19,7 @@ from .home import Home
 from .limits import DEFAULT_INSTANCE
 from .protocol import Protocol
 from .server import DEFAULT_QUEUE
+from .termination import signals_handled
 
 __all__ = ["AllServer", "Server", "listen", "serve_all"]
 
@@ -66,6 +67,28 @@ class _Blocking:
         finally:
             self._enough = False
 
+    def run(self) -> None:
+        """Serve until Ctrl-C, SIGTERM or ``close``; return once what is in flight has ended.
+
+        A second Ctrl-C or SIGTERM does not wait for that. In a thread other than the main one there are no signals.
+
+        Raises:
+            P2PError: as ``serve``.
+        """
+        with signals_handled(self._on_signal):
+            running = submit(self._serve())
+            try:
+                running.result()
+            except KeyboardInterrupt:
+                running.cancel()
+            finally:
+                self._enough = False
+
+    def _on_signal(self) -> None:
+        if self._enough:
+            raise KeyboardInterrupt
+        self.close()
+
     def close(self) -> None:
         """Have ``serve`` return, once what is in flight has ended; at once if it is called only then."""
         self._enough = True
@@ -105,7 +128,7 @@ class Server(_Blocking):
         def echo(request: EchoRequest, peer: Peer) -> EchoReply:
             return EchoReply(request.message)
 
-        server.serve()
+        server.run()
     """
 
     def __init__(self, identity: str, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:
