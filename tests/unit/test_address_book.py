@@ -225,6 +225,34 @@ def test_a_long_journal_is_folded_into_the_snapshot(tmp_path: Path, monkeypatch:
     asyncio.run(main())
 
 
+def test_a_retirement_among_strangers_survives_a_crash_too(tmp_path: Path) -> None:
+    book = book_in(tmp_path)
+    book.epochs.observe(BOB.key, LINEAGE, 3)
+    book.epochs.observe(BOB.key, LINEAGE, 4)
+    again = book_in(tmp_path)
+    assert is_retired(again, BOB, 3)
+    assert not again.is_known(bytes(BOB.key))
+
+
+def test_strangers_new_entries_are_saved_after_a_while(tmp_path: Path) -> None:
+    async def main() -> None:
+        book, now = book_in(tmp_path), 0.0
+        book._seen._clock = lambda: now
+        book._seen._saved_at = now
+        book.epochs.observe(BOB.key, LINEAGE, 4)
+        await book.save_seen_if_due()
+        assert not is_retired(book_in(tmp_path), BOB, 3)
+        now += seen_store._SNAPSHOT_EVERY
+        await book.save_seen_if_due()
+        assert is_retired(book_in(tmp_path), BOB, 3)
+        written = (tmp_path / ".seen.json").stat().st_mtime_ns
+        now += seen_store._SNAPSHOT_EVERY
+        await book.save_seen_if_due()  # nothing is new
+        assert (tmp_path / ".seen.json").stat().st_mtime_ns == written
+
+    asyncio.run(main())
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_disk_that_takes_nothing_does_not_keep_peers_from_speaking(tmp_path: Path) -> None:
     book = book_in(tmp_path)

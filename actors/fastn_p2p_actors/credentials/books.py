@@ -93,6 +93,10 @@ class EpochBook:
         is_known: whether the identity's entries are to be kept.
         is_present: whether the identity speaks over a connection at the moment: such a stranger is forgotten last.
         on_kept: told each epoch that is to be kept: identity, lineage, epoch.
+        on_retired: told the same of a stranger whose earlier transport key has just been retired.
+
+    Attributes:
+        changes: how often an epoch was noted.
     """
 
     def __init__(
@@ -102,7 +106,10 @@ class EpochBook:
         is_known: Question = _nobody,
         is_present: Question = _nobody,
         on_kept: Callable[[bytes, bytes, int], None] | None = None,
+        on_retired: Callable[[bytes, bytes, int], None] | None = None,
     ) -> None:
+        self.changes = 0
+        self._on_retired = on_retired or (lambda _identity, _lineage, _epoch: None)
         self._memory: _PeerMemory[Lineages] = _PeerMemory(limit, is_known, is_present)
         self._on_kept = on_kept or (lambda _identity, _lineage, _epoch: None)
 
@@ -120,8 +127,8 @@ class EpochBook:
         newest = next((known for name, known in lineages if name == lineage), -1)
         if epoch < newest:
             raise EpochRetired(identity=identity.id52, epoch=epoch, newest=newest)
-        if epoch > newest:
-            self._note(key, lineage, epoch)
+        if epoch > newest and not self._note(key, lineage, epoch) and newest >= 0:
+            self._on_retired(key, lineage, epoch)
 
     def keep(self, identity: bytes) -> None:
         """Keep from now on what was seen of the identity: it has become known."""
@@ -169,13 +176,16 @@ class EpochBook:
             except (ValueError, TypeError):
                 raise BadMessage(reason=f"{text[:80]!r} in the saved epochs") from None
 
-    def _note(self, key: bytes, lineage: bytes, epoch: int) -> None:
+    def _note(self, key: bytes, lineage: bytes, epoch: int) -> bool:
+        """Whether it is kept."""
+        self.changes += 1
         was_kept = key in self._memory.kept
         others = tuple(each for each in self._memory.get(key) or () if each[0] != lineage)
         lineages = (*others, (lineage, epoch))[-MAX_LINEAGES:]
-        if self._memory.put(key, lineages):
-            for each in lineages[-1:] if was_kept else lineages:
-                self._on_kept(key, *each)
+        is_kept = self._memory.put(key, lineages)
+        for each in (lineages[-1:] if was_kept else lineages) if is_kept else ():
+            self._on_kept(key, *each)
+        return is_kept
 
 
 def _epochs_as_text(part: Mapping[bytes, Lineages]) -> dict[str, int]:

@@ -4,7 +4,8 @@ Two files in ``home/peers``. ``.seen.json`` is a snapshot. ``.seen.journal`` has
 that was noted since, written before the entry counts: one entry costs one short write, however many there are. A
 journal that has grown long is folded into a new snapshot by a thread. Meanwhile the old journal is called
 ``.seen.journal.old``, and new entries go to a new one. Entries only ever rise, so reading one twice does no harm.
-Strangers' entries are in the snapshot alone: they are a help, and nothing relies on them.
+Of strangers, the journal has only that a transport key was retired. Their other entries are in the snapshot, which is
+written once a minute while there are new ones: a crash costs those of the last minute, and nothing relies on them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -32,6 +34,8 @@ log = logging.getLogger(__name__)
 _SNAPSHOT: Final = ".seen.json"
 _JOURNAL: Final = ".seen.journal"
 _OLD_JOURNAL: Final = ".seen.journal.old"
+_SNAPSHOT_EVERY: Final = 60.0
+"""Seconds between two snapshots, at least, while strangers' entries are all that is new."""
 _LONG: Final = 4096
 """Lines of a journal from which on it is folded into the snapshot."""
 
@@ -49,13 +53,17 @@ class _Epoch(msgspec.Struct, tag="epoch", array_like=True):
     epoch: int
 
 
+class _Retired(_Epoch, tag="retired"):
+    """An epoch of a stranger, which has retired a lower one."""
+
+
 class _Sequence(msgspec.Struct, tag="sequence", array_like=True):
     identity: str
     sequence: int
     digest: str
 
 
-_lines: Final = msgspec.json.Decoder(_Epoch | _Sequence)
+_lines: Final = msgspec.json.Decoder(_Epoch | _Retired | _Sequence)
 
 
 class SeenStore:
@@ -64,14 +72,23 @@ class SeenStore:
     Args:
         directory: exists.
         is_known, is_present: as in ``EpochBook``.
+        clock: seconds that pass.
 
     Attributes:
         warnings: what could not be read, for the owner.
     """
 
-    def __init__(self, directory: Path, is_known: Callable[[bytes], bool], is_present: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        is_known: Callable[[bytes], bool],
+        is_present: Callable[[bytes], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._directory = directory
-        self.epochs = EpochBook(is_known=is_known, is_present=is_present, on_kept=self._write_epoch)
+        self.epochs = EpochBook(
+            is_known=is_known, is_present=is_present, on_kept=self._write_epoch, on_retired=self._write_retired
+        )
         self.sequences = SequenceBook(is_known=is_known, on_noted=self._write_sequence)
         self.warnings: list[str] = []
         self._journal: int | None = None
@@ -79,6 +96,9 @@ class SeenStore:
         self._failed = False
         self._sync: asyncio.Future[None] | None = None
         self._unsynced = False
+        self._clock = clock
+        self._saved_at = clock()
+        self._saved_changes = 0
 
     def load(self) -> None:
         """Read what is on disk. Damage is a warning, and what can be read counts."""
@@ -115,7 +135,8 @@ class SeenStore:
     def _restore(self, line: bytes) -> None:
         entry = _lines.decode(line)
         if isinstance(entry, _Epoch):
-            self.epochs.restore(bytes.fromhex(entry.identity), bytes.fromhex(entry.lineage), entry.epoch)
+            kept = not isinstance(entry, _Retired)
+            self.epochs.restore(bytes.fromhex(entry.identity), bytes.fromhex(entry.lineage), entry.epoch, kept=kept)
         else:
             self.sequences.restore(bytes.fromhex(entry.identity), entry.sequence, bytes.fromhex(entry.digest))
 
@@ -127,6 +148,9 @@ class SeenStore:
 
     def _write_epoch(self, identity: bytes, lineage: bytes, epoch: int) -> None:
         self._write(_Epoch(identity.hex(), lineage.hex(), epoch))
+
+    def _write_retired(self, identity: bytes, lineage: bytes, epoch: int) -> None:
+        self._write(_Retired(identity.hex(), lineage.hex(), epoch))
 
     def _write_sequence(self, identity: bytes, sequence: int, digest: bytes) -> None:
         self._write(_Sequence(identity.hex(), sequence, digest.hex()))
@@ -172,8 +196,10 @@ class SeenStore:
         self._begin_snapshot()()
 
     async def save_if_due(self) -> None:
-        """Fold a long journal into a snapshot; a thread does the work. Raises StorageFailed."""
-        if self._lines >= _LONG or self._failed:
+        """Fold a long journal, or strangers' new entries, into a snapshot; a thread does the work. Raises
+        StorageFailed."""
+        is_old = self._clock() >= self._saved_at + _SNAPSHOT_EVERY and self.epochs.changes != self._saved_changes
+        if self._lines >= _LONG or self._failed or is_old:
             await asyncio.to_thread(self._begin_snapshot())
 
     def _begin_snapshot(self) -> Callable[[], None]:
@@ -187,6 +213,7 @@ class SeenStore:
                 (self._directory / _JOURNAL).replace(old)
         self._lines = 0
         self._failed = False
+        self._saved_at, self._saved_changes = self._clock(), self.epochs.changes
         kept, strangers = self.epochs.parts()
         sequences = self.sequences.parts()
 
