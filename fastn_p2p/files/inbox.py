@@ -139,10 +139,7 @@ class Inbox:
         Raises:
             FileError: ``OfferUnknown``.
         """
-        summary = self._known(offer)
-        entries = sorted(await self.entries(summary), key=lambda entry: entry.path)
-        page = [entry for entry in entries if entry.path > after][: limit + 1]
-        return OfferPage([_seen(entry, summary) for entry in page[:limit]], len(page) > limit)
+        return await asyncio.to_thread(self._page, self._known(offer), after, limit)
 
     async def made(self, offer: OfferSummary) -> frozenset[str]:
         """Directories that were made for an offer, by this process or an earlier one."""
@@ -230,6 +227,11 @@ class Inbox:
         if summary is None:
             raise FileError("OfferUnknown", f"there is no offer {offer[:64]} here")
         return summary
+
+    def _page(self, offer: OfferSummary, after: str, limit: int) -> OfferPage:
+        entries = sorted(self._store.entries(offer.id), key=lambda entry: entry.path)
+        page = [entry for entry in entries if entry.path > after][: limit + 1]
+        return OfferPage([_seen(entry, offer) for entry in page[:limit]], len(page) > limit)
 
     def _checked(self, entries: Sequence[Entry], *, trusted: bool) -> bytes:
         """Return the entries as they are kept."""

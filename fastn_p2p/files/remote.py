@@ -52,6 +52,8 @@ PROTOCOL: Final = "FileTransfer"
 PARALLEL: Final = 4
 """Files that move at the same time, each on a session of its own, all over one connection."""
 
+_PAGE: Final = 4000
+"""Files of an offer in one answer, which is some 16 MiB with the longest paths there can be."""
 _TIMEOUT: Final = 30.0
 """Seconds for one request: a directory of a million entries takes some of them to look through."""
 
@@ -193,7 +195,7 @@ class Files:
         """Everything that was offered to oneself: works with one's own ID52 as the peer only."""
         return (await self.ask(Offers(), OfferList)).offers
 
-    async def contents(self, offer: str, *, page: int = 1000) -> AsyncIterator[OfferedEntry]:
+    async def contents(self, offer: str, *, page: int = _PAGE) -> AsyncIterator[OfferedEntry]:
         """Everything in an offer that was made to oneself, in order of paths."""
         after = ""
         while True:
