@@ -13,7 +13,7 @@ Layout
 ``terminal``    what goes to standard output and what to standard error
 ``asking``      one question to the daemon, one answer
 ``observing``   ``fastn-p2p status``: asks the gateway, else reads ``account``, the supervisor's own file
-``dashboard``   how a ``Status`` looks in a terminal
+``dashboard``   how a ``Status`` looks in a terminal; ``narrow_dashboard``, ``live_status`` for --watch
 ``demo``        ``fastn-p2p demo``: its story, the daemons it runs and what it shows
 ``streaming``   ``fastn-p2p stream``: a session joined to standard input and output, which ``piping`` reads and writes
 ``forwarding``  ``fastn-p2p forward``: connections become sessions; ``troubles`` says what does not work

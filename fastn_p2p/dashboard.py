@@ -1,4 +1,4 @@
-"""How a ``Status`` looks in a terminal, at 80 columns or more.
+"""How a ``Status`` looks in a terminal: tables from 76 columns on, ``narrow_dashboard`` below.
 
 Whatever must be copied (names, ID52s, addresses) is folded where it is too long, never cut.
 """
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from fastn_p2p_client.messages import BindingStatus, ConnectionStatus, IdentityStatus, PeerInfo, ProcessStatus, Status
 
+from .narrow_dashboard import ago, duration, narrow_lines, short, size
 from .terminal import plain
 
 __all__ = ["dashboard", "duration", "latency", "printed", "short", "size"]
@@ -32,7 +33,8 @@ _COLOURS: Final = {
 }
 MOST_ROWS: Final = 100
 """Processes, identities, peers and connections that are shown, of each: more take a terminal too long."""
-_ID52: Final = 52
+NARROW: Final = 76
+"""Columns below which tables do not fit."""
 _WAITING: Final = "waiting for a program"
 """The state of a binding that programs are to serve, and none does."""
 
@@ -41,12 +43,18 @@ def printed(status: Status, *, partial: bool = False, width: int | None = None, 
     """The dashboard as text, for a terminal or a file ``width`` columns wide (None: as wide as the terminal)."""
     console = Console(width=width, force_terminal=colour, highlight=False, legacy_windows=False)
     with console.capture() as capture:
-        console.print(dashboard(status, partial=partial))
+        console.print(dashboard(status, partial=partial, width=console.width))
     return "\n".join(map(str.rstrip, capture.get().splitlines()))
 
 
-def dashboard(status: Status, *, partial: bool = False) -> RenderableType:
+def dashboard(status: Status, *, partial: bool = False, width: int = 80) -> RenderableType:
     """Everything in ``status``. ``partial``: only its processes and warnings are known, the rest is left out."""
+    if width < NARROW:
+        lines = list(narrow_lines(status, partial=partial, most=MOST_ROWS))
+        for line in lines:
+            if line.no_wrap is None:
+                line.no_wrap, line.overflow = True, "ellipsis"
+        return Group(*lines)
     parts: list[RenderableType] = [_heading(status)]
     if status.warnings:
         parts += [_title("Warnings", "bold yellow"), _lines(status.warnings, "yellow")]
@@ -58,7 +66,7 @@ def dashboard(status: Status, *, partial: bool = False) -> RenderableType:
     if not status.identities:
         parts.append(_hint("none yet; `fastn-p2p create-identity NAME` creates one"))
     known = bool(status.endpoint)
-    parts += [_identity(identity, known) for identity in status.identities[:MOST_ROWS]]
+    parts += [_identity(identity, known, width < 100) for identity in status.identities[:MOST_ROWS]]
     parts += _rest(status.identities, status.identities_total, "fastn-p2p list-identities")
     if not known:
         unknown = _hint("not known while the network process does not answer")
@@ -118,7 +126,7 @@ def _processes(processes: Sequence[ProcessStatus]) -> RenderableType:
     return _indented(table)
 
 
-def _identity(identity: IdentityStatus, known: bool) -> RenderableType:
+def _identity(identity: IdentityStatus, known: bool, tight: bool) -> RenderableType:
     head = Table.grid(padding=(0, 2, 0, 0))
     head.add_column(overflow="fold", style="bold")
     head.add_column(no_wrap=True)
@@ -129,7 +137,7 @@ def _identity(identity: IdentityStatus, known: bool) -> RenderableType:
         left = duration(max(0, identity.delegation_expires_ms))
         parts.append(Text(f"its delegation is valid for {left} more", "yellow"))
     if identity.bindings:
-        parts.append(Padding(_bindings(identity.bindings), (0, 0, 0, 2)))
+        parts.append(Padding(_bindings(identity.bindings, tight), (0, 0, 0, 2)))
         parts += [Padding(_remark(each), (0, 0, 0, 2)) for each in identity.bindings if _is_remarkable(each, identity)]
     else:
         add = f"fastn-p2p add-protocol {plain(identity.name)} --protocol Echo"
@@ -156,11 +164,14 @@ def _presence(identity: IdentityStatus, known: bool) -> Text:
     return Text("offline", "dim")
 
 
-def _bindings(bindings: Sequence[BindingStatus]) -> Table:
+def _bindings(bindings: Sequence[BindingStatus], tight: bool) -> Table:
     """How many programs serve each is a column where any does: the others are hosted by the daemon."""
     columns = ["protocol", "instance", "access", ">calls", ">errors", ">busy", ">p50/p99 ms", ">streams"]
     by_programs = any(each.programs or each.state == _WAITING for each in bindings)
     table = _table(*columns, *([">programs"] if by_programs else []))
+    if tight:  # names of who may use it go below each other, so that nothing else does
+        table.columns[2].max_width = len("everyone")
+    table.columns[0].min_width = min(max(len(each.protocol) for each in bindings), 16)
     for each in bindings:
         programs = str(each.programs) if each.programs or each.state == _WAITING else "-"
         table.add_row(
@@ -185,6 +196,8 @@ def _peers(peers: Sequence[PeerInfo]) -> RenderableType:
     for each in peers:
         endpoints = _count(each.endpoints, "endpoint") if each.endpoints else "key only"
         table.add_row(plain(each.name), plain(each.id52), endpoints)
+        if each.reach:
+            table.add_row("", Text(ago(each.reach, each.seen_ms), "green" if each.reach == "connected" else "yellow"))
     return _indented(table)
 
 
@@ -250,35 +263,6 @@ def _state(state: str) -> Text:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def short(name: str) -> str:
-    """A key (an ID52 or an endpoint) by its first six characters; any other name as it is."""
-    return f"{name[:6]}…" if len(name) in {_ID52, 64} and name.isalnum() else name
-
-
-def duration(milliseconds: int) -> str:
-    """``1.5 s``, ``4 m 05 s``, ``3 h 20 m``, ``12 d 4 h``."""
-    seconds = milliseconds / 1000
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} m {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes:02d} m"
-    return f"{hours // 24} d {hours % 24} h"
-
-
-def size(count: int) -> str:
-    """``512 B``, ``1.5 KiB``, ``20 MiB``."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1000 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.1f} {unit}" if unit != "B" and value < 10 else f"{value:.0f} {unit}"
 
 
 def latency(milliseconds: float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -63,13 +64,13 @@ def show(home: Path | None, *, json: bool) -> Exit:
 
 
 def show_forever(home: Path | None, *, json: bool) -> None:
-    """Prints the status every second: in place on a terminal, else one after the other.
+    """Print the status every second: on a terminal in place, else, or with TERM=dumb, one after the other.
 
     Raises:
         P2PError: no daemon runs at the start. Later on that is shown, until one does again.
     """
     seen = observe(home)
-    if is_terminal() and not json:
+    if is_terminal() and not json and os.environ.get("TERM") not in (None, "", "dumb"):
         _show_live(home, seen)
         return
     while True:
@@ -97,21 +98,22 @@ def _next(home: Path | None, last: Observation) -> Observation:
 
 
 def _show_live(home: Path | None, seen: Observation) -> None:
-    from rich.console import Console, Group, RenderableType
-    from rich.live import Live
-    from rich.text import Text
+    from .dashboard import printed
+    from .live_status import watch
 
-    from .dashboard import dashboard
+    gone = ""
 
-    def view() -> RenderableType:
-        return dashboard(seen.status, partial=seen.partial)
+    def renew() -> None:
+        nonlocal seen, gone
+        try:
+            seen, gone = observe(home), ""
+        except P2PError as error:
+            gone = str(error)
 
-    with Live(view(), console=Console(highlight=False), auto_refresh=False) as live:
-        while True:
-            time.sleep(PERIOD)
-            try:
-                seen = observe(home)
-                live.update(view(), refresh=True)
-            except P2PError as error:
-                gone = Text(f"{error}\nWaiting for it; this is what was seen last:\n", "bold red")
-                live.update(Group(gone, view()), refresh=True)
+    def lines(columns: int) -> list[str]:
+        shown = printed(seen.status, partial=seen.partial, width=columns, colour=True).splitlines()
+        if not gone:
+            return shown
+        return [*textwrap.wrap(f"{gone} Waiting for it; this is what was seen last:", columns), "", *shown]
+
+    watch(lines, renew, PERIOD)

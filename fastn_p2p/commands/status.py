@@ -9,7 +9,13 @@ from ..options import HomeOption, JsonOption
 
 def run(
     json: JsonOption = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every second, until Ctrl-C.")] = False,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Show it again every second, until Ctrl-C or q; arrow keys and PgUp, PgDn, Home, End scroll.",
+        ),
+    ] = False,
     home: HomeOption = None,
 ) -> None:
     """Show what the daemon does.

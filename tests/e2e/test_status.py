@@ -17,6 +17,7 @@ import pytest
 
 from fastn_p2p.exits import Exit
 from fastn_p2p_client.messages import AddPeer, Status
+from tests.e2e.terminals import on_terminal
 from tests.e2e.world import World
 from tests.harness import CLI, Daemon, eventually
 
@@ -184,6 +185,37 @@ def test_watching_in_a_terminal_ends_with_control_c(busy: World) -> None:
     assert b"Traceback" not in shown
     assert busy.alice[:8].encode() in shown
     assert shown.count(b"\x1b[?25h") == shown.count(b"\x1b[?25l") == 1  # the cursor is back
+
+
+@pytest.mark.parametrize("end", ["q", "\x03"])
+def test_watching_on_a_small_terminal_scrolls(busy: World, end: str) -> None:
+    """Keys scroll, the size may change, and the terminal is as it was at the end."""
+    settled(busy.one)
+    with on_terminal(busy.one.env, "status", "--watch", rows=12, columns=40) as tty:
+        tty.until(lambda rows: rows[0].startswith("fastn-p2p") and rows[-1].startswith("lines 1-11 of"), "the top")
+        assert not any("Connections" in row for row in tty.rows)
+        tty.type("G")
+        tty.until(lambda rows: any("Connections" in row for row in rows), "the end")
+        tty.type("\x1b[H")
+        tty.until(lambda rows: rows[0].startswith("fastn-p2p"), "the top again")
+        tty.type("\x1b[B")
+        tty.until(lambda rows: rows[-1].startswith("lines 2-12 of"), "a line further")
+        tty.resize(200, 120)
+        tty.until(lambda rows: any(row.startswith("Connections") for row in rows) and "lines" not in rows[-1], "all")
+        tty.type(end)
+        assert tty.ends() == (Exit.OK if end == "q" else Exit.INTERRUPTED)
+        assert tty.raw.count(b"\x1b[?1049h") == tty.raw.count(b"\x1b[?1049l") == 1
+        assert b"Traceback" not in tty.raw
+
+
+def test_an_unreachable_peer_is_marked(busy: World) -> None:
+    with busy.one.client() as client:
+        client.control(AddPeer(busy.bob, "bob"))
+        client.call("alice", "bob", "Echo", request={"message": "x"})
+    settled(busy.one)
+    (peer,) = (each for each in busy.one.status().peers if each.name == "bob")
+    assert peer.reach == "connected"
+    assert peer.seen_ms > 1_700_000_000_000
 
 
 def test_watching_into_a_pipe_ends_when_nobody_reads(busy: World) -> None:

@@ -120,7 +120,7 @@ def without_breaks(text: str) -> str:
     return re.sub(r"\s", "", text)
 
 
-@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
 @pytest.mark.parametrize("status", [EMPTY, FULL, CROWDED], ids=["empty", "full", "crowded"])
 def test_no_line_is_wider_than_the_terminal(status: Status, width: int) -> None:
     assert max(map(len, printed(status, width=width).splitlines())) <= width
@@ -176,6 +176,40 @@ def test_everything_about_peers_and_connections_is_shown() -> None:
 def test_a_connection_before_anybody_was_introduced() -> None:
     status = replace(FULL, connections=[replace(FULL.connections[0], identities=[], rtt_ms=None, outgoing=False)])
     assert re.search(r"← ababab… +relayed +192\.168\.1\.30:51820$", printed(status, width=80), re.MULTILINE)
+
+
+def test_a_narrow_terminal_has_a_fact_on_each_line() -> None:
+    """What is too long is cut, and says so; nothing is broken in the middle of a word."""
+    lines = printed(FULL, width=40).splitlines()
+    assert f"    {ID52[:35]}…" in lines
+    for line in (
+        "  alice  online",
+        "  carol",
+        "    Echo: 12345 calls, 7 errors",
+        "  → carol  relayed",
+        "    192.168.1.30:51820",
+    ):
+        assert line in lines
+    assert "  vault: ready, up 1 m 01 s, 3 restarts" in lines
+    many = replace(FULL, peers_total=200)
+    assert printed(many, width=40).splitlines()[-1].startswith("and 199 more: `fastn-p2p status")
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_peers_that_cannot_be_reached_say_when_they_were_seen(width: int) -> None:
+    (peer,) = FULL.peers
+    away = replace(peer, reach="unreachable", seen_ms=1_769_860_800_000)
+    never = replace(away, name="dave", seen_ms=0)
+    here = replace(peer, name="erin", reach="connected", seen_ms=1)
+    text = " ".join(printed(replace(FULL, peers=[away, never, here]), width=width + 20).split())
+    assert "unreachable, last seen 2026-01-31 12:00 UTC" in text
+    assert "unreachable, not seen since the daemon started" in text
+    assert "connected" in text
+
+
+def test_nothing_of_the_bindings_is_lost_at_80_columns() -> None:
+    text = printed(FULL, width=80)
+    assert re.search(r"FileTransfer +backup +peers +0 +0 +0 +- +-$", text, re.MULTILINE)
 
 
 def test_warnings_come_first() -> None:

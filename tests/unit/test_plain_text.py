@@ -111,6 +111,7 @@ PRINTS = {
     "fastn_p2p/chat/terminal.py": "texts pass text.shown",
     "fastn_p2p/dashboard.py": "everything of a Status passes plain",
     "fastn_p2p/observing.py": "draws the dashboard",
+    "fastn_p2p/live_status.py": "the same",
     "fastn_p2p/files/progress.py": "paths and words pass plain",
     "fastn_p2p/demo/screen.py": "lines pass plain",
     "supervisor/fastn_p2p_supervisor/daemon.py": "lines pass plain",

@@ -143,7 +143,7 @@ class Network:
         self.calls = Calls(self.mailbox, self.registry, self.routes, self.requests, self.parking)
         self.sessions = Sessions(self.mailbox, self.registry, self.routes, self.book, self.parking)
         self.pool = self.routes.pool = Pool(self.endpoint, self, introductions=self.introductions, wall=self._wall)
-        self._reporter = Reporter(self.registry, self.book, self.pool, self._wall)
+        self._reporter = Reporter(self.registry, self.book, self.pool, self._wall, self.routes.reach_of)
         self._lookout = Lookout(self.pool, self.routes, self._hosts, self.book)
         self.awaiting = Awaiting(self.mailbox, self.registry, self.routes, self.parking, self._lookout)
         self.presence = Presence(

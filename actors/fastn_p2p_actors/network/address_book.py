@@ -68,8 +68,10 @@ class Peer:
             self._verified = read_record(self.record)
         return self._verified
 
-    def info(self) -> PeerInfo:
-        return PeerInfo(name=self.name, id52=self.key.id52, endpoints=self.endpoints, added=self.added)
+    def info(self, reach: str = "", seen_ms: int = 0) -> PeerInfo:
+        return PeerInfo(
+            name=self.name, id52=self.key.id52, endpoints=self.endpoints, added=self.added, reach=reach, seen_ms=seen_ms
+        )
 
 
 class AddressBook:

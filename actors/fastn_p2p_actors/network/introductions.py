@@ -158,6 +158,8 @@ class IntroductionRegistry:
         self._fullest = 0
         self.strangers = 0
         """Of all endpoints."""
+        self.on_removed: Callable[[bytes], object] = lambda _: None
+        """Called with an identity that speaks no more through an endpoint."""
 
     def __contains__(self, identity: bytes) -> bool:
         return identity in self._identities
@@ -227,6 +229,7 @@ class IntroductionRegistry:
         endpoints = self._identities.get(identity)
         if endpoints is not None and introductions in endpoints:
             endpoints.remove(introductions)
+            self.on_removed(identity)
             if not endpoints:
                 del self._identities[identity]
 

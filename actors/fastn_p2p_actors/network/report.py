@@ -26,9 +26,18 @@ class Reporter:
 
     Args:
         wall: Unix time.
+        reach_of: how a peer of the book is reached, and when it was last connected.
     """
 
-    def __init__(self, registry: Registry, book: AddressBook, pool: Pool, wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        book: AddressBook,
+        pool: Pool,
+        wall: Callable[[], float],
+        reach_of: Callable[[bytes], tuple[str, int]] = lambda _: ("", 0),
+    ) -> None:
+        self._reach_of = reach_of
         self._registry = registry
         self._book = book
         self._pool = pool
@@ -59,7 +68,7 @@ class Reporter:
     async def peers(self, after: str, limit: int) -> list[PeerInfo]:
         """A page of the address book: the entries behind ``after``, at most ``limit``, by name."""
         entries = self._book.page(after, limit)
-        return [entry.info() async for entry in in_turns(entries)]
+        return [entry.info(*self._reach_of(bytes(entry.key))) async for entry in in_turns(entries)]
 
     async def _connections(self, chosen: list[PeerConnection]) -> list[ConnectionStatus]:
         return [each.status(self._name_of) async for each in in_turns(chosen) if not each.closed]

@@ -55,6 +55,36 @@ class Routes:
         self.pool: Pool | None = None
         self._keys: dict[str, bytes] = {}
         self._keys_generation = -1
+        self._seen: dict[bytes, float] = {}
+        """When a peer of the book was last connected: Unix time."""
+        self._unreachable: set[bytes] = set()
+        """Peers of the book that the last attempt did not reach."""
+        introductions.on_removed = self._left
+
+    def reach_of(self, target: bytes) -> tuple[str, int]:
+        """Return how a peer of the book is reached (see ``PeerInfo``), and when it was last connected, in
+        milliseconds."""
+        if self.open_to(target) is not None:
+            self._note(target, reached=True)
+        seen = int(self._seen.get(target, 0.0) * 1000)
+        if target in self._unreachable:
+            return "unreachable", seen
+        return ("connected" if self.open_to(target) is not None else ""), seen
+
+    def _left(self, identity: bytes) -> None:
+        if self._book.by_key(identity) is not None:
+            self._seen[identity] = self._wall()
+
+    def _note(self, target: bytes, *, reached: bool) -> None:
+        """Bounded by the address book."""
+        if self._book.by_key(target) is None:
+            self._seen.pop(target, None)
+            self._unreachable.discard(target)
+        elif reached:
+            self._seen[target] = self._wall()
+            self._unreachable.discard(target)
+        else:
+            self._unreachable.add(target)
 
     def open_to(self, target: bytes) -> PeerConnection | None:
         """The connection over which ``target`` speaks at the moment, if there is one."""
@@ -120,6 +150,7 @@ class Routes:
             return connection
         if not reasons:
             raise PeerOffline(peer=shown(target, peer))
+        self._note(target, reached=False)
         raise PeerUnreachable(peer=shown(target, peer), reason=reasons[0])
 
     def known(self, target: bytes, peer: str) -> list[Candidate]:
@@ -171,6 +202,7 @@ class Routes:
     def heard(self, connection: PeerConnection, target: bytes) -> None:
         """``target`` has just shown itself over it: calls from now on take the way to that endpoint."""
         self._introductions.prefer(connection.introductions, target)
+        self._note(target, reached=True)
 
 
 def shown(target: bytes, peer: str) -> str:

@@ -37,6 +37,10 @@ class PeerInfo(Record, frozen=True):
     """How many endpoints its record lists; 0 when only the key is known."""
     added: str
     """UTC, ISO 8601."""
+    reach: str = ""
+    """``connected``; ``unreachable`` when the last attempt to reach it failed; empty when it was not tried."""
+    seen_ms: int = 0
+    """When it was last connected: Unix time in milliseconds; 0 when it was not since the daemon started."""
 
 
 class ProcessStatus(Record, frozen=True):
