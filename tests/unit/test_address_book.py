@@ -302,6 +302,14 @@ def test_of_two_tickets_the_one_that_was_issued_later_counts(
         assert first_endpoint(book_in(tmp_path)) == ENDPOINT
 
 
+@pytest.mark.parametrize("use", [added, named_by_a_call])
+def test_a_ticket_of_a_clock_that_was_ahead_does_not_outlast_the_next(tmp_path: Path, use: Use) -> None:
+    book = book_in(tmp_path)
+    use(book, ticket((NOW + 5 * 3600) * 1000, ELSEWHERE))
+    use(book, ticket(NOW * 1000, ENDPOINT))
+    assert first_endpoint(book) == ENDPOINT
+
+
 def test_the_newest_of_all_places_is_dialled_first_and_no_address_is_lost(tmp_path: Path) -> None:
     older, newer, newest = ticket(1, ELSEWHERE), ticket(2, ENDPOINT, "192.0.2.2:2"), ticket(3, ENDPOINT, "192.0.2.3:3")
     books = [AddressBook(tmp_path, lambda: NOW) for _ in range(3)]

@@ -12,7 +12,7 @@ Layout
 Times are Unix seconds and always passed in.
 """
 
-from .books import EpochBook, SequenceBook
+from .books import EpochBook, SequenceBook, is_from_future
 from .delegation import (
     CLOCK_SKEW,
     MAX_DELEGATION,
@@ -50,6 +50,7 @@ __all__ = [
     "SequenceBook",
     "check_reachability",
     "check_validity",
+    "is_from_future",
     "peek_record",
     "read_delegation",
     "read_record",

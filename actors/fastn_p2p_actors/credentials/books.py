@@ -15,7 +15,7 @@ from fastn_p2p_client.keys import PublicKey
 
 from .signed import CLOCK_SKEW
 
-__all__ = ["BOOK_ENTRIES", "MAX_LINEAGES", "EpochBook", "SequenceBook"]
+__all__ = ["BOOK_ENTRIES", "MAX_LINEAGES", "EpochBook", "SequenceBook", "is_from_future"]
 
 BOOK_ENTRIES: Final = 16_384
 """Strangers in a book, beside those that are connected; and peers that were known once."""
@@ -227,7 +227,7 @@ class SequenceBook:
         """
         key = bytes(identity)
         newest, known = self._memory.get(key) or (-1, b"")
-        if now is not None and newest > (now + CLOCK_SKEW) * 1000 >= sequence:
+        if now is not None and is_from_future(newest, now) and not is_from_future(sequence, now):
             self._memory.put(key, (sequence, digest))
             self._on_noted(key, sequence, digest)
             return
@@ -274,6 +274,11 @@ class SequenceBook:
                 self.restore(bytes.fromhex(text), int(sequence), bytes.fromhex(str(digest)))
             except (ValueError, TypeError):
                 raise BadMessage(reason=f"{text[:80]!r} in the saved sequences") from None
+
+
+def is_from_future(sequence: int, now: float) -> bool:
+    """Whether a clock that was ahead has given a record this sequence: they are milliseconds since 1970."""
+    return sequence > (now + CLOCK_SKEW) * 1000
 
 
 def _sequences_as_text(noted: Mapping[bytes, tuple[int, bytes]]) -> dict[str, list[int | str]]:

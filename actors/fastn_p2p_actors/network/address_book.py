@@ -18,7 +18,7 @@ from fastn_p2p_client.messages import UNDECODABLE, PeerInfo
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 
-from ..credentials import PeerRecord, peek_record, read_record, verify_record
+from ..credentials import PeerRecord, is_from_future, peek_record, read_record, verify_record
 from ..files import write_atomically
 from .known_peers import KnownPeers
 from .seen_store import SeenStore
@@ -173,7 +173,9 @@ class AddressBook:
         added = holder.added if holder is not None else datetime.now(UTC).isoformat(timespec="seconds")
         peer = Peer(name, key, added, record)
         for other in (earlier, self._heard.pop(bytes(key), None)):
-            if other is not None and other.sequence > peer.sequence:
+            if other is None or other.sequence <= peer.sequence:
+                continue
+            if not record or not is_from_future(other.sequence, self._now()):
                 peer = Peer(name, key, added, other.record)
         write_atomically(self._path(name), self._encoded(peer))
         if earlier is not None and earlier.name != name:
@@ -188,7 +190,7 @@ class AddressBook:
         is known."""
         key = bytes(record.identity)
         known = self._by_key.get(key) or self._heard.get(key)
-        if known is not None and known.sequence >= record.sequence:
+        if known is not None and record.sequence <= known.sequence and not is_from_future(known.sequence, self._now()):
             return
         peer = Peer(known.name if known is not None else "", record.identity, known.added if known else "", blob)
         if key in self._by_key:
