@@ -47,6 +47,8 @@ MAX_LISTS: Final = 1024 * 1024
 EXPIRES: Final = 30 * 24 * 3600
 """Seconds after which an offer ends that nobody has decided about, or whose files have not come."""
 _EXAMPLES: Final = 3
+_EXAMPLE: Final = 200
+"""Characters of an example."""
 _STEP: Final = 500
 """Files that one step looks at."""
 
@@ -278,7 +280,7 @@ class Inbox:
     async def _admit(
         self, name: str, entries: Sequence[Entry], packed: bytes, peer: Peer, *, trusted: bool
     ) -> OfferSummary:
-        flagged = [entry.path for entry in entries if _risks(entry)]
+        flagged = [entry.path[:_EXAMPLE] for entry in entries if _risks(entry)]
         tops = (entry.path.partition("/")[0] for entry in entries)
         now = int(self._clock())
         summary = OfferSummary(

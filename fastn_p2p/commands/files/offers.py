@@ -7,7 +7,7 @@ import typer
 
 from ...files.options import EventsOption, FilesOption, OwnerOption
 from ...options import HomeOption
-from ...terminal import put_json, say, table
+from ...terminal import is_terminal, put_json, say, table
 
 if TYPE_CHECKING:
     from ...files.messages import OfferedEntry, OfferSummary
@@ -26,8 +26,8 @@ def run(
     """List what peers have offered.
 
     ID, from whom, state, number of files, size in bytes, time (UTC) and names: all that are hidden, executable or odd,
-    and the first others. With an ID: kind, size, time, mode, risks and path of each of its files. With tabs between
-    them when piped; --json shows everything in either case.
+    and the others at the top, of which a terminal shows the first. With an ID: kind, size, time, mode, risks and path
+    of each of its files. With tabs between them when piped; --json shows everything in either case.
     """
     from ...files.command import refused, with_own_files
     from ...files.failures import FileError
@@ -63,9 +63,11 @@ async def _show_all(files: Files, offers: list[OfferSummary]) -> None:
     rows = []
     for each in offers:
         names = each.examples
-        if each.flagged:
-            names = [entry.path async for entry in files.contents(each.id) if entry.risks]
-            names += [name for name in each.examples if name not in names]
+        whole = each.state == "waiting" and not is_terminal()
+        if each.flagged or whole:
+            entries = [entry async for entry in files.contents(each.id)]
+            tops = [entry.path.partition("/")[0] for entry in entries] if whole else each.examples
+            names = list(dict.fromkeys([*(entry.path for entry in entries if entry.risks), *tops]))
         rows.append(
             (
                 each.id,
