@@ -24,6 +24,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.session import Session
 
 from .addresses import Address
+from .connecting import connecting
 from .exits import Exit, Misused
 from .sockets import AddressInUse, Listener, listening
 from .splicing import break_off, splice
@@ -133,7 +134,7 @@ async def _forward(home: Path | None, identity: str | None, peer: str, instance:
 
         async def serve() -> None:
             try:
-                await client.call(identity, peer, PROTOCOL, instance, {})
+                await connecting(client, identity, peer, client.call(identity, peer, PROTOCOL, instance, {}))
             except _PASSING as error:
                 trouble.failed(f"{error} Connections get through once that is over")
             say(f"connections to this address reach {instance!r} of {peer}; Ctrl-C ends it:")

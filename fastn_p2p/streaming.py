@@ -12,6 +12,7 @@ from fastn_p2p_client.limits import RESET_CLOSED
 from fastn_p2p_client.session import Session
 
 from .concurrency import together
+from .connecting import connecting
 from .exits import Exit
 from .piping import Input, Output, VisibleOutput
 from .terminal import has_output, is_terminal
@@ -45,7 +46,8 @@ def stream(
 
     async def conversation() -> None:
         async with Client(home, program="fastn-p2p stream") as client:
-            session = await client.connect(identity, peer, protocol, instance, initial, timeout=timeout)
+            opening = client.connect(identity, peer, protocol, instance, initial, timeout=timeout)
+            session = await connecting(client, identity, peer, opening)
             async with session:
                 await join(session, Input(), Output() if raw or not is_terminal() else VisibleOutput())
 

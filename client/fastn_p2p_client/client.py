@@ -58,6 +58,9 @@ _REACH_TIMEOUT: Final = 10.0
 """Seconds after which a gateway that does not answer is reported, however long the request itself may take."""
 _LOOK_INTERVAL: Final = 0.1
 """Seconds between two looks at whether the daemon is still there, while waiting for one of its processes."""
+_BUSY_AFTER: Final = 0.5
+"""Seconds after which a process of the daemon that has not been reached is called busy; before, the time was too short
+to know."""
 _ADVANCE: Final = 0.02
 """Seconds by which a call's deadline at the daemon comes before ours: it knows better why there is no answer."""
 
@@ -65,6 +68,12 @@ _control_reply: Final = msgspec.msgpack.Decoder(m.ControlReply)
 _data_reply: Final = msgspec.msgpack.Decoder(m.DataReply)
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
 _REPLY: Final = m.encode(m.Reply())
+
+
+def _check_timeout(timeout: float) -> None:
+    """Raise DeadlineExceeded where no time is left, or none is said (NaN): nothing is sent then."""
+    if not timeout > 0:
+        raise DeadlineExceeded(seconds=timeout)
 
 
 @lru_cache(maxsize=256)
@@ -192,7 +201,8 @@ class Client(LoopBound):
         """
         if running_loop() is not self._loop:
             self._claim()
-        await self._reach_data(asyncio.get_running_loop().time() + timeout)
+        _check_timeout(timeout)
+        await self._reach_data(asyncio.get_running_loop().time() + timeout, timeout)
 
     async def control(
         self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
@@ -210,8 +220,9 @@ class Client(LoopBound):
         """The same for an answer that has a payload too."""
         if (loop := running_loop()) is not self._loop or loop is None:
             loop = self._claim()
+        _check_timeout(timeout)
         deadline = loop.time() + timeout
-        link = await self._reach_control(min(deadline, deadline - timeout + _REACH_TIMEOUT))
+        link = await self._reach_control(min(deadline, deadline - timeout + _REACH_TIMEOUT), timeout)
         try:
             answer = await link.exchange(m.encode(message), payload, self._left(deadline, timeout))
         except ConnectionLost:
@@ -285,6 +296,7 @@ class Client(LoopBound):
         """
         if TRACING:
             mark("1 program: call")
+        _check_timeout(timeout)
         timeout = min(timeout, MAX_CALL_TIMEOUT)
         payload = _encode_payload(request)
         if (loop := running_loop()) is not self._loop or loop is None:
@@ -319,7 +331,7 @@ class Client(LoopBound):
             link = self._data
             left = timeout
             if link is None or not link.up.is_set():
-                link = await self._reach_data(deadline)
+                link = await self._reach_data(deadline, timeout)
                 left = self._left(deadline, timeout)
             elif attempt:
                 left = self._left(deadline, timeout)
@@ -373,6 +385,7 @@ class Client(LoopBound):
             ApplicationError: the handler refused, on purpose.
             P2PError: everything else; see ``fastn_p2p_client.errors`` for the tree.
         """
+        _check_timeout(timeout)
         timeout = min(timeout, MAX_CALL_TIMEOUT)
         payload = _encode_payload(initial)
         if len(payload) > MAX_INITIAL:
@@ -381,7 +394,7 @@ class Client(LoopBound):
             loop = self._claim()
         deadline = loop.time() + timeout
         while True:
-            link = await self._reach_data(deadline)
+            link = await self._reach_data(deadline, timeout)
             left = self._left(deadline, timeout)
             advanced = left - min(_ADVANCE, left / 10)
             message = m.Open(identity or "", str(peer), protocol, instance, int(advanced * 1000), SESSION_WINDOW)
@@ -412,13 +425,14 @@ class Client(LoopBound):
             PeerUnknown: there is no such name in the address book.
             P2PError: what else a call would end with that cannot be right however long it waits.
         """
+        _check_timeout(timeout)
         timeout = min(timeout, MAX_CALL_TIMEOUT)
         if (loop := running_loop()) is not self._loop or loop is None:
             loop = self._claim()
         deadline = loop.time() + timeout
         answer = None
         while answer is None:
-            link = await self._reach_data(deadline)
+            link = await self._reach_data(deadline, timeout)
             left = self._left(deadline, timeout)
             try:
                 answer = await link.exchange(
@@ -451,7 +465,7 @@ class Client(LoopBound):
             raise DeadlineExceeded(seconds=timeout)
         return left
 
-    async def _reach_control(self, deadline: float) -> Link:
+    async def _reach_control(self, deadline: float, timeout: float) -> Link:
         if self._control is None:
             self._check_daemon()
             self._rejected = None
@@ -462,24 +476,27 @@ class Client(LoopBound):
                 on_down=self._welcomed.clear,
             )
             self._control.open()
-        await self._await_event(self._welcomed, "gateway", deadline)
+        await self._await_event(self._welcomed, "gateway", deadline, timeout)
         return self._control
 
-    async def _reach_data(self, deadline: float) -> Link:
+    async def _reach_data(self, deadline: float, timeout: float) -> Link:
         if self._data is None:
-            await self._reach_control(deadline)
+            await self._reach_control(deadline, timeout)
         if self._data is None:
             raise DaemonBusy(actor="gateway")
-        await self._await_event(self._data.up, "network", deadline)
+        await self._await_event(self._data.up, "network", deadline, timeout)
         return self._data
 
-    async def _await_event(self, event: asyncio.Event, actor: str, deadline: float) -> None:
+    async def _await_event(self, event: asyncio.Event, actor: str, deadline: float, timeout: float) -> None:
         loop = asyncio.get_running_loop()
+        began = loop.time()
         while not event.is_set():
             if (refusal := self._refusal()) is not None:
                 raise refusal
             left = deadline - loop.time()
             if left <= 0:
+                if loop.time() - began < _BUSY_AFTER:
+                    raise DeadlineExceeded(seconds=timeout)
                 raise DaemonBusy(actor=actor)
             if self._watch is None:
                 self._watch = loop.create_task(self._watch_daemon())

@@ -12,6 +12,7 @@ from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import ApplicationError, InstanceNotFound, ProtocolNotFound
 from fastn_p2p_client.limits import DEFAULT_INSTANCE
 
+from ..connecting import connecting
 from ..exits import Exit
 from ..terminal import say
 from .client import PROTOCOL, ChatClient
@@ -62,7 +63,11 @@ def chat(
                 return Exit.INTERRUPTED if interrupted else Exit.OK
             from .piped import Piped
 
-            await Piped(found, last=last or 0, json=json, delivered=wait, timeout=timeout).run()
+            piped = Piped(found, last=last or 0, json=json, delivered=wait, timeout=timeout).run()
+            if wait and not json:
+                await connecting(client, identity, peer, piped)
+            else:
+                await piped
             return Exit.OK
 
     try:

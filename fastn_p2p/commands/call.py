@@ -69,10 +69,13 @@ def _call(
 
     from fastn_p2p_client.client import Client
 
+    from ..connecting import connecting
+
     async def conversation() -> Any:
         async with Client(home, program="fastn-p2p call") as client:
-            return await client.call(
+            call = client.call(
                 identity, peer, protocol, instance, request, command=command, timeout=timeout, retry=retry
             )
+            return await connecting(client, identity, peer, call)
 
     return asyncio.run(conversation())

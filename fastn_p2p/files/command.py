@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.owner import find_owner
 
+from ..connecting import connecting
 from ..exits import Exit, Misused
 from .failures import FileError
 from .remote import Files
@@ -65,13 +66,23 @@ def make_target(directory: Path, option: str) -> None:
 
 
 def with_files(
-    home: Path | None, identity: str | None, peer: str, instance: str, work: Callable[[Files], Awaitable[T]]
+    home: Path | None,
+    identity: str | None,
+    peer: str,
+    instance: str,
+    work: Callable[[Files], Awaitable[T]],
+    *,
+    quiet: bool = False,
 ) -> T:
-    """``work`` with a peer's files, in an event loop of its own. Raises what it raises."""
+    """``work`` with a peer's files, in an event loop of its own. Raises what it raises.
+
+    Unless ``quiet``, people are told when the peer is not reached at once.
+    """
 
     async def conversation() -> T:
         async with Client(home, program="fastn-p2p files") as client:
-            return await work(Files(client, identity, peer, instance))
+            done = work(Files(client, identity, peer, instance))
+            return await done if quiet else await connecting(client, identity, peer, done)
 
     import uvloop  # where bytes by the gigabyte pass, it takes half of what asyncio's own loop takes
 

@@ -48,7 +48,7 @@ class Surroundings:
     def open_to(self, target: bytes) -> Surroundings | None:
         return self if self.found.is_set() else None
 
-    async def reach(self, target: bytes, peer: str) -> Surroundings:
+    async def reach(self, target: bytes, peer: str, search: object = None) -> Surroundings:
         await self.found.wait()
         return self
 

@@ -191,7 +191,7 @@ def test_the_next_endpoint_is_tried(tmp_path: Path, before: str) -> None:
 def test_when_all_fail_the_first_reason_is_told(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
         near.know(ended(), BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
-        with pytest.raises(PeerUnreachable, match="bob cannot be reached: nobody answers"):
+        with pytest.raises(PeerUnreachable, match=r"bob cannot be reached: tried .*: nobody answers"):
             await near.reach()
 
     play(tmp_path, work)

@@ -36,6 +36,7 @@ from .parking import Parking
 from .registry import Binding, OnlineIdentity, Registry
 from .requests import Requests
 from .routes import Routes, shown
+from .search import TOO_SHORT, Search
 from .way import LOCAL
 
 __all__ = ["Calls"]
@@ -50,7 +51,7 @@ class _LocalCall:
 
     way = LOCAL
 
-    __slots__ = ("_calls", "cancel", "correlation", "done", "looking_for", "seconds", "sender", "state")
+    __slots__ = ("_calls", "cancel", "correlation", "done", "looking_for", "search", "seconds", "sender", "state")
 
     def __init__(self, calls: Calls, sender: Sender, state: _ClientState, correlation: bytes, seconds: float) -> None:
         self._calls = calls
@@ -61,6 +62,8 @@ class _LocalCall:
         self.done = False
         self.looking_for = ""
         """The peer, while there is no connection to it: nothing has been executed."""
+        self.search: Search | None = None
+        """What has been tried for that."""
         self.cancel: Callable[[], object] | None = None
         """Takes the call back from wherever it is now."""
 
@@ -86,8 +89,9 @@ class _LocalCall:
     def expire(self) -> None:
         if not self.done:
             self._take_back()
-            if self.looking_for:
-                self.on_failure(PeerUnreachable(peer=self.looking_for, reason="there was no connection in time"))
+            now = self._calls.now()
+            if self.looking_for and self.search is not None and self.search.seconds(now) >= TOO_SHORT:
+                self.on_failure(PeerUnreachable(peer=self.looking_for, reason=self.search.words(now)))
             else:
                 self.on_failure(DeadlineExceeded(seconds=round(self.seconds, 3)))
 
@@ -128,6 +132,10 @@ class Calls:
         self._deadlines: Deadlines[_LocalCall] = Deadlines(self._loop, _LocalCall.expire)
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Event | None = None
+
+    def now(self) -> float:
+        """The loop's time."""
+        return self._loop.time()
 
     def close(self) -> None:
         for task in self._tasks:
@@ -245,8 +253,9 @@ class Calls:
         self, mine: _LocalCall, source: OnlineIdentity, target: bytes, call: Call, payload: bytes
     ) -> None:
         left = self._parking.countdown(call.deadline_ms)
+        search = mine.search = mine.search or Search(self.now())
         try:
-            connection = await self._routes.reach(target, call.peer)
+            connection = await self._routes.reach(target, call.peer, search)
         except PeerOffline as error:
             self._park(mine, call, payload, error)
             return

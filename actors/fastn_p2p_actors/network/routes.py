@@ -25,6 +25,7 @@ from .connection import PeerConnection
 from .introductions import IntroductionRegistry
 from .pool import Pool
 from .resolvers import Candidate, Resolver, candidates
+from .search import Search
 
 __all__ = ["Routes", "shown"]
 
@@ -126,32 +127,37 @@ class Routes:
 
     # ── reaching ─────────────────────────────────────────────────────────────────────────────────
 
-    async def reach(self, target: bytes, peer: str) -> PeerConnection:
+    async def reach(self, target: bytes, peer: str, search: Search | None = None) -> PeerConnection:
         """A connection over which ``target`` has been proved to speak; ``peer`` is what the caller named it by.
+
+        ``search`` is told what is tried.
 
         Raises:
             PeerUnknown: no resolver knows it.
             PeerOffline: it is an identity of this daemon.
-            PeerUnreachable: with the first reason.
+            PeerUnreachable: with what was tried.
         """
+        now = asyncio.get_running_loop().time
+        search = search or Search(now())
         known = candidates(target, self._resolvers_for(peer))
         if not known:
             raise PeerUnknown(peer=shown(target, peer))
-        reasons: list[str] = []
-        for candidate in self._elsewhere(known):
+        elsewhere = self._elsewhere(known)
+        for candidate in elsewhere:
+            search.begin(candidate.address, now())
             try:
                 connection = await self._try(target, candidate)
                 if connection.closed:  # while this task waited for its turn
                     raise ConnectionLost(what="the connection to the peer")
             except P2PError as error:
-                reasons.append(getattr(error, "reason", "") or str(error))
+                search.failed(getattr(error, "reason", "") or str(error), now())
                 continue
             self.heard(connection, target)
             return connection
-        if not reasons:
+        if not elsewhere:
             raise PeerOffline(peer=shown(target, peer))
         self._note(target, reached=False)
-        raise PeerUnreachable(peer=shown(target, peer), reason=reasons[0])
+        raise PeerUnreachable(peer=shown(target, peer), reason=search.words(now()))
 
     def known(self, target: bytes, peer: str) -> list[Candidate]:
         """Other daemons' endpoints through which ``target`` may speak, as far as any resolver knows."""

@@ -47,6 +47,7 @@ from .registry import Binding, OnlineIdentity, Registry
 from .relay import Relay
 from .requests import OVER
 from .routes import Routes, shown
+from .search import TOO_SHORT, Search
 from .standing import Standing
 from .way import LOCAL, Way
 from .wire import WireOpen
@@ -105,8 +106,8 @@ class Sessions:
         self._opening: Deadlines[Relay] = Deadlines(self._loop, self._expire)
         self._seconds: dict[Relay, float] = {}
         """What those that are being opened have been given."""
-        self._looking_for: dict[Relay, str] = {}
-        """The peer, while there is no connection to it."""
+        self._looking_for: dict[Relay, tuple[str, Search]] = {}
+        """The peer, while there is no connection to it, and what has been tried."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._opened_by: dict[tuple[Sender, bytes], Relay] = {}
         self._served_by: dict[tuple[Sender, bytes], Relay] = {}
@@ -181,9 +182,10 @@ class Sessions:
         if connection is not None:
             self._approach(relay, connection, source, target, message, payload)
         else:
-            self._looking_for[relay] = shown(target, message.peer)
+            search = Search(self._loop.time())
+            self._looking_for[relay] = shown(target, message.peer), search
             relay.at_end.append(lambda: self._looking_for.pop(relay, None))  # a task that never ran clears nothing
-            task = self._loop.create_task(self._find(relay, source, target, message, payload))
+            task = self._loop.create_task(self._find(relay, source, target, message, payload, search))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             relay.at_end.append(task.cancel)
@@ -205,10 +207,12 @@ class Sessions:
 
         self._parking.park(again)
 
-    async def _find(self, relay: Relay, source: OnlineIdentity, target: bytes, message: Open, payload: bytes) -> None:
+    async def _find(
+        self, relay: Relay, source: OnlineIdentity, target: bytes, message: Open, payload: bytes, search: Search
+    ) -> None:
         left = self._parking.countdown(message.deadline_ms)
         try:
-            connection = await self._routes.reach(target, message.peer)
+            connection = await self._routes.reach(target, message.peer, search)
         except PeerOffline as error:
             self._park(relay, message, payload, error)
             return
@@ -377,8 +381,9 @@ class Sessions:
         relay.at_end.append(stop_clock)
 
     def _expire(self, relay: Relay) -> None:
-        peer = self._looking_for.get(relay)
-        if peer is not None:
-            relay.fail(PeerUnreachable(peer=peer, reason="there was no connection in time"))
+        peer, search = self._looking_for.get(relay, ("", None))
+        now = self._loop.time()
+        if search is not None and search.seconds(now) >= TOO_SHORT:
+            relay.fail(PeerUnreachable(peer=peer, reason=search.words(now)))
         else:
             relay.fail(DeadlineExceeded(seconds=round(self._seconds[relay], 3)))

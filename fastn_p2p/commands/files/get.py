@@ -57,7 +57,7 @@ def run(
             return await files.get(tops, to, force=force, hidden=hidden, report=seen, alone=True)
 
     try:
-        tally = with_files(home, identity, peer, instance, get)
+        tally = with_files(home, identity, peer, instance, get, quiet=json)
     except KeyboardInterrupt:
         say("interrupted; the same command goes on where it was")
         raise

@@ -55,7 +55,7 @@ def run(
             say(f"{unnamed - named} more have names that cannot be transferred")
 
     try:
-        with_files(home, identity, peer, instance, show)
+        with_files(home, identity, peer, instance, show, quiet=json)
     except FileError as error:
         raise typer.Exit(refused(error)) from None
 

@@ -58,7 +58,7 @@ def run(
             return await files.put(manifest, wait=timeout, report=report)
 
     try:
-        tally = with_files(home, identity, peer, instance, put)
+        tally = with_files(home, identity, peer, instance, put, quiet=json)
     except KeyboardInterrupt:
         say("interrupted; the same command goes on where it was")
         raise
