@@ -49,9 +49,12 @@ def write(names: Names, directory: Path) -> None:
         raise Misused(f"{directory} exists and is not empty: nothing was written. Choose another place with --dir")
     for path, template in _FILES.items():
         file = directory / _filled(path, names)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as output:
-            output.write(_filled(template, names))
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("x", encoding="utf-8") as output:
+                output.write(_filled(template, names))
+        except OSError as error:
+            raise OSError(f"cannot write {file}: {error.strerror}. Choose another place with --dir") from error
 
 
 def _filled(template: str, names: Names) -> str:

@@ -385,7 +385,11 @@ class ProtocolNotInstalled(LocalError):
     installed: list[str]
 
     def __str__(self) -> str:
-        return f"no protocol {self.protocol!r} is installed here; installed: {', '.join(self.installed) or 'none'}"
+        installed = ", ".join(self.installed) or "none"
+        return (
+            f"no protocol {self.protocol!r} is installed here; installed: {installed}. Install its package where the "
+            "daemon runs, and try again"
+        )
 
 
 class PeerNameTaken(LocalError):

@@ -81,7 +81,14 @@ def test_a_second_name_for_a_peer_is_announced(world: World, ticket: str) -> Non
     assert "bob is called robert from now on" in done.stderr
     assert [line.split("\t")[0] for line in world.one.cli("peer", "list").stdout.splitlines()] == ["robert"]
     assert "is in the address book" in world.one.cli("peer", "add", ticket, "--name", "robert").stderr
-    world.one.cli("peer", "remove", "robert")
+    assert "robert is called rob from now on" in world.one.cli("peer", "rename", "robert", "rob").stderr
+    assert world.one.cli("peer", "list").stdout.startswith(f"rob\t{world.bob}\t1\t")  # its record stays
+    done = world.one.cli("peer", "rename", "robert", "bob")
+    assert (done.returncode, "no peer named 'robert'" in done.stderr) == (Exit.NOT_FOUND, True)
+    world.one.cli("peer", "add", world.alice, "--name", "me")
+    assert world.one.cli("peer", "rename", "me", "rob").returncode == Exit.EXISTS
+    for name in ("me", "rob"):
+        world.one.cli("peer", "remove", name)
 
 
 def test_one_that_has_expired_says_when() -> None:

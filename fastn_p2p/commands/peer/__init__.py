@@ -5,7 +5,9 @@ from __future__ import annotations
 from ...groups import group
 from ...options import HomeOption
 
-app = group("fastn_p2p.commands.peer", ("add", "list", "remove"), "The address book: names for other identities.")
+app = group(
+    "fastn_p2p.commands.peer", ("add", "list", "rename", "remove"), "The address book: names for other identities."
+)
 
 
 @app.callback()
