@@ -23,6 +23,7 @@ from fastn_p2p_actors.network.peer_limits import INTRODUCTIONS
 from fastn_p2p_actors.network.routes import Routes
 from fastn_p2p_actors.network.wire import FrameReader, WireIntroduce, WireRequest, WireWant
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
+from fastn_p2p_client.keys import PublicKey
 from tests.unit.signer import DAY, ENDPOINT, LINEAGE, NOW, Signer
 
 BOB = Signer("bob")
@@ -85,7 +86,7 @@ class Neighbourhood:
         self.records: list[PeerRecord] = []
         introductions = IntroductionRegistry()
         self.pool = StubPool(introductions)
-        book = AddressBook(directory, lambda: NOW)
+        book = self.book = AddressBook(directory, lambda: NOW)
         resolver = SimpleNamespace(
             records_of=lambda key: [each for each in self.records if bytes(each.identity) == key]
         )
@@ -193,6 +194,31 @@ def test_when_all_fail_the_first_reason_is_told(tmp_path: Path) -> None:
         near.know(ended(), BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
         with pytest.raises(PeerUnreachable, match=r"bob cannot be reached: tried .*: nobody answers"):
             await near.reach()
+
+    play(tmp_path, work)
+
+
+def test_a_peer_of_the_book_is_known_to_be_connected_or_unreachable(tmp_path: Path) -> None:
+    """Of others nothing is kept: strangers could fill it."""
+
+    async def work(near: Neighbourhood) -> None:
+        near.know()
+        with pytest.raises(PeerUnreachable):
+            await near.reach()
+        assert near.routes.reach_of(KEY) == ("", 0)  # not in the book
+        near.book.add(PublicKey(KEY).id52, "bob")
+        with pytest.raises(PeerUnreachable):
+            await near.reach()
+        assert near.routes.reach_of(KEY) == ("unreachable", 0)
+        near.pool.has(ENDPOINT, StubConnection())
+        await near.reach()
+        assert near.routes.reach_of(KEY) == ("connected", NOW * 1000)
+        near.pool.introductions.forget(ENDPOINT)
+        near.pool.reached.clear()
+        assert near.routes.reach_of(KEY) == ("", NOW * 1000)
+        with pytest.raises(PeerUnreachable):
+            await near.reach()
+        assert near.routes.reach_of(KEY) == ("unreachable", NOW * 1000)
 
     play(tmp_path, work)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -100,6 +101,27 @@ def test_errors_are_safe_to_print_and_their_fields_exact() -> None:
     unknown = PeerNameUnknown(name="no\u202ebody\n")
     assert str(unknown).isprintable()
     assert unknown.name == "no\u202ebody\n"
+
+
+def test_log_files_are_read_on_terminals_too(tmp_path: Path) -> None:
+    """A message is one line, so nobody can write a line of the log; a traceback has its lines."""
+    code = """
+import sys
+from pathlib import Path
+from fastn_p2p_actors.logs import log_to
+from fastn_p2p_client.home import Home
+log = log_to(Home(Path(sys.argv[1])), "network")
+try:
+    raise ValueError("\\x1b]0;owned\\x07")
+except ValueError:
+    log.exception("%s", "bob\\n2026-01-31T12:00:00.000Z ERROR vault: stolen\\x9b2J\\u202e")
+"""
+    (tmp_path / "logs").mkdir()
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=30)
+    lines = (tmp_path / "logs" / "network.log").read_text().split("\n")
+    assert lines[0].endswith("ERROR network: bob\\n2026-01-31T12:00:00.000Z ERROR vault: stolen\\x9b2J\\u202e")
+    assert lines[1] == "Traceback (most recent call last):"
+    assert lines[-2] == "ValueError: \\x1b]0;owned\\x07"
 
 
 # ── a new place that prints cannot forget it ─────────────────────────────────────────────────────
