@@ -26,6 +26,7 @@ from .protocol import BindingContext, Protocol, request_handlers, stream_handler
 from .server import DEFAULT_QUEUE, check_command
 from .service import Offered, Service
 from .termination import run_until_signal
+from .transport import TransportName
 
 __all__ = ["AllServer", "serve_all"]
 
@@ -60,12 +61,18 @@ class AllServer:
         server.run()
     """
 
-    def __init__(self, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:
+    def __init__(
+        self,
+        home: Home | str | os.PathLike[str] | None = None,
+        *,
+        program: str = "",
+        transport: TransportName | None = None,
+    ) -> None:
         """
         Args:
-            home, program: as for ``Client``.
+            home, program, transport: as for ``Client``.
         """
-        self._client = Client(home, program=program)
+        self._client = Client(home, program=program, transport=transport)
         self._served: dict[str, Served] = {}
         self._bindings: dict[tuple[str, str, str], ProgramBinding] = {}
         self._unknown: set[str] = set()

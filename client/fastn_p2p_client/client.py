@@ -47,6 +47,7 @@ from .repetition import Repetition
 from .session import Session
 from .tickets import Ticket
 from .trace import TRACING, mark
+from .transport import TransportName, choose_transport
 
 __all__ = ["Client", "call", "connect", "shared_client"]
 
@@ -101,10 +102,19 @@ class Client(LoopBound):
     Args:
         home: the daemon's home directory; default ``$FASTN_HOME``, else ``~/.fastn``.
         program: what ``status`` calls this program, at most 64 characters.
+        transport: ``"native"`` or ``"pyzmq"``, see ``fastn_p2p_client.transport``; default ``$FASTN_TRANSPORT``, else
+            ``"native"``.
     """
 
-    def __init__(self, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:
+    def __init__(
+        self,
+        home: Home | str | os.PathLike[str] | None = None,
+        *,
+        program: str = "",
+        transport: TransportName | None = None,
+    ) -> None:
         self.home = home if isinstance(home, Home) else Home.find(home)
+        self.transport: Final = choose_transport(transport)
         self._program = (program or Path(sys.argv[0] or "python").name)[:64]
         self._control: Link | None = None
         self._data: Link | None = None
@@ -474,6 +484,7 @@ class Client(LoopBound):
                 "gateway",
                 on_up=weakly(self._say_hello) if self._keeper is None else self._say_hello,
                 on_down=self._welcomed.clear,
+                transport=self.transport,
             )
             self._control.open()
         await self._await_event(self._welcomed, "gateway", deadline, timeout)
@@ -556,6 +567,7 @@ class Client(LoopBound):
                     "network",
                     on_message=self._sessions.on_message,
                     on_down=self._sessions.lose_all,
+                    transport=self.transport,
                 )
                 self._data.open()
             self._welcomed.set()

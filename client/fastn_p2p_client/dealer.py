@@ -1,4 +1,4 @@
-"""A libzmq DEALER to a mailbox that asks for a CURVE key.
+"""A libzmq DEALER to a mailbox, with a CURVE key or without.
 
 The socket is read dry whenever its (edge-triggered) descriptor says so, and again after sending.
 """
@@ -6,8 +6,7 @@ The socket is read dry whenever its (edge-triggered) descriptor says so, and aga
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
+import contextlib
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Final
 
 import zmq
 
-from .dialler import check_listener
-from .errors import P2PError
+from .affinity import LoopBound, sever
+from .dialler import FIRST_PAUSE, LONGEST_PAUSE, check_listener
+from .errors import ConnectionLost, P2PError
 from .outbox import RETRY_PAUSE, Outbox
 from .sockets import (
     AGAIN,
@@ -37,38 +37,50 @@ __all__ = ["Dealer"]
 
 _BURST: Final = 256
 """Messages taken in one go before other work of the loop gets a turn."""
+_LINGER_MS: Final = 500
+"""Milliseconds that libzmq may take, when the process ends, for what was sent before the socket was closed."""
 
-log = logging.getLogger(__name__)
 
+class Dealer(LoopBound):
+    """The transport ``pyzmq``.
 
-class Dealer:
-    """What a ``Link`` stands on where the mailbox asks for a CURVE key. Reconnects by itself.
+    libzmq would reconnect by itself, and greet any listener. Instead it is told to connect each time, after a socket of
+    ours has asked the kernel whose process listens.
 
     Args:
-        path: the mailbox's socket.
+        find: returns the path of the mailbox's socket, each time it is needed; raises P2PError when it is not safe.
+        curve: the key that the mailbox asks for, if it asks for one.
         on_message: gets (id, header, payload).
         on_up: called at each completed connection.
         on_down: called at each loss of one, after its last message.
-        on_refused: gets the reason when the mailbox is left alone, because another user's process listens there.
+        on_refused: gets the reason whenever nothing is sent there, because it is not ours.
     """
 
     def __init__(
         self,
-        path: Path,
-        curve: Curve,
+        find: Callable[[], Path],
+        curve: Curve | None = None,
         *,
         on_message: OnMessage,
         on_up: Callable[[], None],
         on_down: Callable[[], None],
         on_refused: Callable[[P2PError], None],
     ) -> None:
-        self._path = path
+        self._find = find
         self._curve = curve
         self._on_message = on_message
         self._on_up = on_up
         self._on_down = on_down
         self._on_refused = on_refused
+        self._path: Path | None = None
+        """Of the mailbox that libzmq connects to; None between two attempts."""
+        self._connected = -1
+        """libzmq's descriptor of the connection."""
+        self._pause = FIRST_PAUSE
+        self._again: asyncio.TimerHandle | None = None
         self._up = False
+        self._losses = 0
+        """Connections that have ended."""
         self._turn_soon = False
         self._closed = False
         self._watching = False
@@ -81,19 +93,63 @@ class Dealer:
         self._socket = dealer(self._curve)
         self._outbox = Outbox(self._socket)
         self._monitor = Monitor(self._socket)
-        self._socket.connect(endpoint(self._path))
         self._descriptor = int(self._socket.fileno())
         self._loop.add_reader(self._descriptor, self._drain)
         self._loop.add_reader(self._monitor.fileno(), self._watch)
-        self._loop.call_soon(self._watch)
+        self._track()
+        self._connect()
 
     def close(self) -> None:
+        if self._closed:
+            return
+        if self._up:
+            with contextlib.suppress(zmq.ZMQError):
+                self._outbox.flush()
         self._closed = True
         self._idle.set()
-        self._loop.remove_reader(self._descriptor)
-        self._loop.remove_reader(self._monitor.fileno())
+        if self._again is not None:
+            self._again.cancel()
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_reader(self._monitor.fileno())
         self._monitor.close()
-        close_socket(self._socket)
+        close_socket(self._socket, linger=_LINGER_MS if self._up else 0)
+
+    def _after_fork(self) -> None:
+        """libzmq's thread is not in the child, and its sockets cannot be used or closed there."""
+        self._closed = True
+        self._up = False
+        if self._connected >= 0:
+            inherited = socket.socket(fileno=self._connected)
+            sever(inherited)
+            inherited.detach()
+
+    def _connect(self) -> None:
+        self._again = None
+        try:
+            path = self._find()
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.setblocking(False)
+                probe.connect(str(path))
+                check_listener(probe, path)
+            self._socket.connect(endpoint(path))
+        except P2PError as error:
+            self._connect_later()
+            self._on_refused(error)
+        except (OSError, zmq.ZMQError):  # nobody listens yet, or too many wait to be let in
+            self._connect_later()
+        else:
+            self._path = path
+            self._loop.call_soon(self._watch)
+
+    def _connect_later(self) -> None:
+        if self._path is not None:
+            with contextlib.suppress(zmq.ZMQError):  # libzmq has forgotten it already
+                self._socket.disconnect(endpoint(self._path))
+            self._path = None
+        if self._again is None:
+            self._again = self._loop.call_later(self._pause, self._connect)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def send(self, correlation: bytes, header: bytes, payload: Payload, credited: bool) -> bool:
         """False when too much waits already."""
@@ -106,11 +162,18 @@ class Dealer:
         return True
 
     def gather(self) -> None:
-        """As ``Connection.gather``: here it is always so."""
+        """Do nothing: what is sent in one turn always leaves together."""
 
     async def flushed(self) -> None:
-        """Returns when libzmq has taken all that was sent, or the connection has ended."""
+        """Return when libzmq has taken all that was sent.
+
+        Raises:
+            ConnectionLost: the connection has ended before.
+        """
+        losses = self._losses
         await self._idle.wait()
+        if losses != self._losses:
+            raise ConnectionLost(what="the connection to the daemon")
 
     def _turn(self) -> None:
         """Send what this turn of the loop has gathered, and look at the socket again, as its descriptor demands."""
@@ -163,29 +226,26 @@ class Dealer:
 
     def _follow_events(self) -> None:
         for event in self._monitor.drain():
+            if self._closed:
+                return
             if event.kind == zmq.EVENT_CONNECTED:
-                self._check_listener(event.value)
+                self._connected = event.value
             elif event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._up = True
+                self._pause = FIRST_PAUSE
                 self._on_up()
-            elif event.kind == zmq.EVENT_DISCONNECTED:
-                if not self._up:
-                    continue
-                self._up = False
-                self._outbox.clear()
-                self._idle.set()
-                self._drain()  # answers that came before the end still count
-                self._on_down()
+            elif event.kind in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED):
+                self._on_end()
 
-    def _check_listener(self, descriptor: int) -> None:
-        """Leave a socket at which another user's process listens. Without the mailbox's secret key it has got no more
-        than a greeting: libzmq connects by itself."""
-        try:
-            with socket.socket(fileno=os.dup(descriptor)) as connected:
-                check_listener(connected, self._path)
-        except P2PError as error:
-            log.error("%s", error)
-            self._on_refused(error)
-            self._socket.disconnect(endpoint(self._path))
-        except OSError:
-            return  # it has ended already
+    def _on_end(self) -> None:
+        """The connection, or the attempt to make one, has ended."""
+        self._connected = -1
+        if self._up:
+            self._up = False
+            self._losses += 1
+            self._outbox.clear()
+            self._idle.set()
+            self._drain()  # answers that came before the end still count
+            self._on_down()
+        if not self._closed:
+            self._connect_later()

@@ -16,10 +16,10 @@ from .connection import Connection
 from .errors import ConnectionLost, HomeUnusable, P2PError
 from .zmtp import OnMessage, Payload
 
-__all__ = ["Dialler", "check_listener"]
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Dialler", "check_listener"]
 
-_FIRST_PAUSE: Final = 0.01
-_LONGEST_PAUSE: Final = 0.1
+FIRST_PAUSE: Final = 0.01
+LONGEST_PAUSE: Final = 0.1
 """Seconds between two attempts; each pause is twice the one before, less a random part of up to one half."""
 
 _random: Final = Random()
@@ -45,7 +45,7 @@ def check_listener(sock: socket.socket, path: Path) -> None:
 
 
 class Dialler:
-    """What a ``Link`` stands on where the mailbox asks for no CURVE key.
+    """The transport ``native``.
 
     Args:
         find: returns the path of the mailbox's socket, each time it is needed; raises P2PError when it is not safe.
@@ -71,7 +71,7 @@ class Dialler:
         self._on_down = on_down
         self._connection: Connection | None = None
         self._was_up = False
-        self._pause = _FIRST_PAUSE
+        self._pause = FIRST_PAUSE
         self._again: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -132,11 +132,11 @@ class Dialler:
 
     def _dial_later(self) -> None:
         self._again = self._loop.call_later(_random.uniform(self._pause / 2, self._pause), self._dial)
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _ready(self) -> None:
         self._was_up = True
-        self._pause = _FIRST_PAUSE
+        self._pause = FIRST_PAUSE
         self._on_up()
 
     def _ended(self) -> None:

@@ -22,8 +22,8 @@ from .messages import UNDECODABLE, Cancel, Long, encode
 from .zmtp import OnMessage, Payload
 
 if TYPE_CHECKING:
-    from .dealer import Dealer
     from .sockets import Curve
+    from .transport import Transport, TransportName
 
 __all__ = ["Answer", "Link", "decode_answer"]
 
@@ -44,7 +44,8 @@ class Link(LoopBound):
     Args:
         where: the mailbox's socket, or a function that returns its path at each connection and may refuse it.
         actor: what errors call the process behind it.
-        curve: the key that the mailbox asks for.
+        curve: the key that the mailbox asks for; the transport is ``pyzmq`` then.
+        transport: how messages get there.
         on_message: gets (id, header, payload) of what answers no ask of ours.
         on_up: called at each completed connection (also reconnections): the place to register again.
         on_down: called at each loss of it.
@@ -56,6 +57,7 @@ class Link(LoopBound):
         actor: str,
         *,
         curve: Curve | None = None,
+        transport: TransportName = "native",
         on_message: OnMessage | None = None,
         on_up: Callable[[], None] | None = None,
         on_down: Callable[[], None] | None = None,
@@ -65,6 +67,7 @@ class Link(LoopBound):
         """Why nothing is sent there: another user's process could be behind it."""
         self._actor = actor
         self._curve = curve
+        self._transport_name = transport
         self._on_message = on_message
         self._on_up = on_up
         self._on_down = on_down
@@ -77,28 +80,29 @@ class Link(LoopBound):
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._deadlines: Deadlines[bytes] = Deadlines(self._loop, self._expired)
-        self._transport: Dialler | Dealer
-        if self._curve is None:
-            self._transport = Dialler(
+        self._transport = self._make_transport()
+        self._transport.open()
+        self._track()
+
+    def _make_transport(self) -> Transport:
+        if self._curve is None and self._transport_name == "native":
+            return Dialler(
                 self._find,
                 on_message=self._take,
                 on_up=self._come_up,
                 on_down=self._go_down,
                 on_refused=self._refuse,
             )
-        else:
-            from .dealer import Dealer  # who needs no CURVE needs no libzmq
+        from .dealer import Dealer  # only where it is wanted: libzmq takes time and memory
 
-            self._transport = Dealer(
-                self._find(),
-                self._curve,
-                on_message=self._take,
-                on_up=self._come_up,
-                on_down=self._go_down,
-                on_refused=self._refuse,
-            )
-        self._transport.open()
-        self._track()
+        return Dealer(
+            self._find,
+            self._curve,
+            on_message=self._take,
+            on_up=self._come_up,
+            on_down=self._go_down,
+            on_refused=self._refuse,
+        )
 
     def _find(self) -> Path:
         return self._where if isinstance(self._where, Path) else self._where()

@@ -18,6 +18,7 @@ from .limits import DEFAULT_INSTANCE
 from .names import check_name
 from .service import Offered, Service
 from .termination import run_until_signal
+from .transport import TransportName
 
 __all__ = ["DEFAULT_QUEUE", "Server", "check_command", "listen"]
 
@@ -43,14 +44,21 @@ class Server:
     Several programs may serve the same: each request goes to the one that is least busy.
     """
 
-    def __init__(self, identity: str, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:
+    def __init__(
+        self,
+        identity: str,
+        home: Home | str | os.PathLike[str] | None = None,
+        *,
+        program: str = "",
+        transport: TransportName | None = None,
+    ) -> None:
         """
         Args:
             identity: the name of an identity of this daemon. Nothing arrives while it is offline.
-            home, program: as for ``Client``.
+            home, program, transport: as for ``Client``.
         """
         self.identity = check_name(identity, "an identity")
-        self._client = Client(home, program=program)
+        self._client = Client(home, program=program, transport=transport)
         self._offered: dict[tuple[str, str], Offered] = {}
         self._said: dict[tuple[str, str, str], object] = {}
         self._service: Service | None = None

@@ -103,6 +103,7 @@ class Service:
             on_message=self._dispatcher.on_message,
             on_up=self._come_up,
             on_down=self._go_down,
+            transport=client.transport,
         )
 
     async def run(self, work: Coroutine[Any, Any, None] | None = None) -> None:

@@ -89,12 +89,11 @@ def _common(socket: zmq.Socket[bytes]) -> None:
 
 
 def dealer(curve: Curve | None = None) -> zmq.Socket[bytes]:
-    """A DEALER that queues only towards a completed connection and reconnects within tens of milliseconds."""
+    """A DEALER that queues only towards a completed connection, and is told to connect again each time."""
     socket = context().socket(zmq.DEALER)
     _common(socket)
     socket.set(zmq.IMMEDIATE, 1)
-    socket.set(zmq.RECONNECT_IVL, 10)
-    socket.set(zmq.RECONNECT_IVL_MAX, 100)
+    socket.set(zmq.RECONNECT_IVL, -1)
     if curve is not None:
         socket.set(zmq.CURVE_SERVERKEY, curve.server_public.encode())
         socket.set(zmq.CURVE_PUBLICKEY, curve.public.encode())
@@ -117,8 +116,9 @@ def router(domain: bytes, server_secret: str) -> zmq.Socket[bytes]:
     return socket
 
 
-def close_socket(socket: zmq.Socket[bytes]) -> None:
-    socket.close(linger=0)
+def close_socket(socket: zmq.Socket[bytes], linger: int = 0) -> None:
+    """``linger``: milliseconds for what was sent and has not left."""
+    socket.close(linger=linger)
 
 
 class SocketEvent(NamedTuple):

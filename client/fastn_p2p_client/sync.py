@@ -21,6 +21,7 @@ from .session import Session as AsyncSession
 from .sync_server import AllServer, Server, listen, serve_all
 from .sync_session import Session
 from .tickets import Ticket
+from .transport import TransportName
 
 __all__ = ["AllServer", "Client", "Server", "Session", "call", "connect", "listen", "serve_all"]
 
@@ -39,8 +40,14 @@ class Client:
     ``call`` and ``connect`` of this module work there too.
     """
 
-    def __init__(self, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:
-        self._client = _async.Client(home, program=program)
+    def __init__(
+        self,
+        home: Home | str | os.PathLike[str] | None = None,
+        *,
+        program: str = "",
+        transport: TransportName | None = None,
+    ) -> None:
+        self._client = _async.Client(home, program=program, transport=transport)
 
     @property
     def home(self) -> Home:

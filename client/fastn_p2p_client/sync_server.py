@@ -20,6 +20,7 @@ from .limits import DEFAULT_INSTANCE
 from .protocol import Protocol
 from .server import DEFAULT_QUEUE
 from .termination import signals_handled
+from .transport import TransportName
 
 __all__ = ["AllServer", "Server", "listen", "serve_all"]
 
@@ -131,8 +132,15 @@ class Server(_Blocking):
         server.run()
     """
 
-    def __init__(self, identity: str, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:
-        self._server = _one.Server(identity, home, program=program)
+    def __init__(
+        self,
+        identity: str,
+        home: Home | str | os.PathLike[str] | None = None,
+        *,
+        program: str = "",
+        transport: TransportName | None = None,
+    ) -> None:
+        self._server = _one.Server(identity, home, program=program, transport=transport)
         super().__init__(self._server)
 
     @property
@@ -215,8 +223,14 @@ class Server(_Blocking):
 class AllServer(_Blocking):
     """Blocking twin of ``fastn_p2p_client.AllServer``."""
 
-    def __init__(self, home: Home | str | os.PathLike[str] | None = None, *, program: str = "") -> None:
-        self._server = _all.AllServer(home, program=program)
+    def __init__(
+        self,
+        home: Home | str | os.PathLike[str] | None = None,
+        *,
+        program: str = "",
+        transport: TransportName | None = None,
+    ) -> None:
+        self._server = _all.AllServer(home, program=program, transport=transport)
         super().__init__(self._server)
 
     def protocol(

@@ -168,7 +168,7 @@ def test_at_the_data_plane(home: Home) -> None:
 
 
 def test_at_a_mailbox_with_keys(home: Home) -> None:
-    """There, libzmq connects; it is left at once, and nothing but a greeting can have been sent."""
+    """libzmq, which would greet it, is not told to connect."""
     impostor = Impostor(home.mailbox("vault"))
 
     async def converse() -> None:
@@ -181,7 +181,7 @@ def test_at_a_mailbox_with_keys(home: Home) -> None:
             link.close()
 
     asyncio.run(converse())
-    assert impostor.heard() == "cDATA", "one greeting"
+    assert set(impostor.heard()) == {"c"}
 
 
 def test_in_a_directory_that_another_user_has_made(home: Home) -> None:
