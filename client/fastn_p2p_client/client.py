@@ -106,6 +106,9 @@ class Client(LoopBound):
             ``"native"``.
     """
 
+    _loop: asyncio.AbstractEventLoop | None = None
+    """The one that it belongs to; None before the first use, in a forked child, and when ``__init__`` has raised."""
+
     def __init__(
         self,
         home: Home | str | os.PathLike[str] | None = None,
@@ -127,8 +130,6 @@ class Client(LoopBound):
         """Looks whether there is a daemon, while something waits for it."""
         self._waiting = 0
         self._sessions = ClientSessions()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        """The one that it belongs to; None before the first use, and in a forked child."""
         self._pid = 0
         """The process that it belongs to; 0 before the first use."""
         self._made_at = place_of_caller()
@@ -140,7 +141,7 @@ class Client(LoopBound):
 
     def __del__(self) -> None:
         loop = self._loop
-        if self._control is None or loop is None:
+        if loop is None or self._control is None:
             return
         links = [link for link in (self._control, self._data) if link is not None]
         if loop.is_closed():

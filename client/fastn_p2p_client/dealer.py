@@ -112,8 +112,9 @@ class Dealer(LoopBound):
         if not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
             self._loop.remove_reader(self._monitor.fileno())
-        self._monitor.close()
-        close_socket(self._socket, linger=_LINGER_MS if self._up else 0)
+        if not self._socket.closed:  # the end of the interpreter closes it first
+            self._monitor.close()
+            close_socket(self._socket, linger=_LINGER_MS if self._up else 0)
 
     def _after_fork(self) -> None:
         """libzmq's thread is not in the child, and its sockets cannot be used or closed there."""

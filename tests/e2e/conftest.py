@@ -8,13 +8,29 @@ import pytest
 
 from fastn_p2p_client import messages as m
 from fastn_p2p_client import sync
+from fastn_p2p_client.transport import TRANSPORTS
 from tests.e2e.sessions import sessions_in
 from tests.e2e.world import World, new_world
 from tests.harness import eventually
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a module that is marked with ``both_transports`` over each, with daemons of their own."""
+    if metafunc.definition.get_closest_marker("both_transports"):
+        metafunc.parametrize("transport", TRANSPORTS, indirect=True, scope="module")
+
+
 @pytest.fixture(scope="module")
-def world() -> Iterator[World]:
+def transport(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The transport of every client in the module's tests, and in the programs that they start."""
+    name = getattr(request, "param", TRANSPORTS[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTN_TRANSPORT", name)
+        yield name
+
+
+@pytest.fixture(scope="module")
+def world(transport: str) -> Iterator[World]:
     """Shared by a module's tests: they may call, and put back what they change."""
     with new_world() as world:
         yield world

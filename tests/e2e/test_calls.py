@@ -23,6 +23,8 @@ from fastn_p2p_client.messages import AddPeer, GetTicket, RemovePeer, TicketText
 from tests.e2e.world import World, binding_of, counts_of, new_world, until, until_awaited, wait_idle
 from tests.harness import Daemon, eventually
 
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
+
 T = TypeVar("T")
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}

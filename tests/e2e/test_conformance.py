@@ -16,6 +16,8 @@ from fastn_p2p_client.testing import Contact, check_errors, check_requests, chec
 from tests.e2e.world import World, binding_of, give
 from tests.harness import eventually
 
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
+
 PROGRAMS = {
     "Awaited": """
 import asyncio

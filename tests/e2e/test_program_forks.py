@@ -12,6 +12,8 @@ import pytest
 from tests.e2e.world import World, binding_of
 from tests.harness import Daemon, eventually
 
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
+
 BEGIN = """
 import asyncio, gc, multiprocessing, os, sys, threading, time
 import uvloop

@@ -33,6 +33,8 @@ from fastn_p2p_client.session import Session
 from tests.e2e.world import World, binding_of, until, until_awaited
 from tests.harness import Daemon
 
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
+
 
 def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Runs an async test in an event loop of its own."""

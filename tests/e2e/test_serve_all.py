@@ -35,6 +35,8 @@ from tests.e2e.test_programs import in_loop, serving
 from tests.e2e.world import World, binding_of, until, until_awaited
 from tests.harness import Daemon, eventually
 
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
+
 
 class Add(msgspec.Struct):
     name: str

@@ -16,7 +16,7 @@ from tests.e2e.sessions import connected, read_all, run
 from tests.e2e.world import World, give
 from tests.protocols import BLOCK
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
 MIB: Final = 1024 * 1024
 
 

@@ -17,7 +17,7 @@ from tests.e2e.sessions import outcome, place, read_all, run
 from tests.e2e.world import World, binding_of, counts_of, give, until
 from tests.harness import Daemon
 
-pytestmark = pytest.mark.usefixtures("nothing_is_left")
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
 
 NOBODY_ASKS: Final = {"identity": "alice", "protocol": "Trial", "instance": "default", "initial": {"do": "echo"}}
 REFUSALS: dict[str, tuple[dict[str, Any], Callable[[World, str], Exception]]] = {
