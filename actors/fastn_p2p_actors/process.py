@@ -19,6 +19,7 @@ __all__ = [
     "data_size",
     "die_with_parent",
     "forbid_core_files",
+    "give_back_heap",
     "is_sibling",
     "keep_heap",
     "keep_others_out",
@@ -26,6 +27,7 @@ __all__ = [
     "mark_fork_server",
     "own_memory",
     "raise_file_limit",
+    "resident_size",
     "set_title",
     "settle_in",
 ]
@@ -124,6 +126,11 @@ def boot_ms() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
+def resident_size() -> int:
+    """Bytes of memory that this process has at the moment (statm in proc(5))."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def set_title(name: str) -> None:
     """The process's name in ``ps -o comm`` and ``top``: ``fastn-vault``, ``fastn@alice`` (cut after 15 bytes)."""
     identity = name.removeprefix("identity-")
@@ -152,6 +159,13 @@ def keep_heap() -> None:
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024)
         mallopt(M_TRIM_THRESHOLD, 16 * 1024 * 1024)
+
+
+def give_back_heap() -> None:
+    """Return the heap's free pages to the kernel, those between blocks in use too. Nothing where libc cannot (musl)."""
+    trim = getattr(_libc, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def settle_in(leash: int) -> bool:

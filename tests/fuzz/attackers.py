@@ -116,8 +116,8 @@ class Attacker:
 
     @property
     def begun(self) -> bool:
-        """Whether it has had a connection, or was refused one."""
-        return bool(self.connections or self.refused)
+        """Whether it has done something that it counts, or was refused or closed."""
+        return bool(self.counts or self.refused or self.reasons)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -208,14 +208,15 @@ async def _main(module: str, name: str) -> None:
         if task.done() and not task.cancelled():
             report.errors.append(repr(task.exception()))
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.wait(tasks, timeout=1)
     report.connections = sum(each.connections for each in attackers)
     report.refused = sum(each.refused for each in attackers)
     report.reasons = dict(sum((each.reasons for each in attackers), Counter[str]()))
     report.counts = dict(sum((each.counts for each in attackers), Counter[str]()))
-    await asyncio.gather(*(each.close() for each in attackers))
+    await asyncio.wait([asyncio.create_task(each.close()) for each in attackers], timeout=3)
     sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
     sys.stdout.buffer.flush()
+    os._exit(0)  # whatever still runs
 
 
 if __name__ == "__main__":

@@ -38,6 +38,9 @@ from fastn_p2p_actors.network.wire import (
     WireAccept,
     WireFailure,
     WireHello,
+    WirePause,
+    WirePing,
+    WireResume,
     WireStream,
     frame,
 )
@@ -160,7 +163,7 @@ class Account(msgspec.Struct):
     """How one connection went."""
 
     answers: list[list[Any]] = []
-    """Frames that came and were no hello: the message as its tag and fields."""
+    """Frames that came, without those of the connection itself (hello, ping, pause): the tag and fields of each."""
     codes: list[str] = []
     """The codes of those of them that are failures."""
     received: int = 0
@@ -333,7 +336,7 @@ class _Rogue:
             await self._converse(session.then, await self._connection.open_bi(), number)
 
     def _take(self, message: Wire) -> None:
-        if not isinstance(message, WireHello):
+        if not isinstance(message, WireHello | WirePing | WirePause | WireResume):
             self.account.answers.append(_plain(message))
             if isinstance(message, WireFailure):
                 self.account.codes.append(message.code)

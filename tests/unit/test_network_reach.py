@@ -16,10 +16,10 @@ from fastn_p2p_actors.network import routes as routes_module
 from fastn_p2p_actors.network.address_book import AddressBook
 from fastn_p2p_actors.network.connection import Conversation, PeerConnection
 from fastn_p2p_actors.network.endpoint import Address
-from fastn_p2p_actors.network.intake import Intake
 from fastn_p2p_actors.network.introducing import Wants
 from fastn_p2p_actors.network.introductions import IntroductionRegistry, Introductions
 from fastn_p2p_actors.network.peer_limits import INTRODUCTIONS
+from fastn_p2p_actors.network.peer_memory import PeerMemory
 from fastn_p2p_actors.network.routes import Routes
 from fastn_p2p_actors.network.wire import FrameReader, WireIntroduce, WireRequest, WireWant
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
@@ -287,7 +287,7 @@ def new_connection(
         cast(Conversation, owner or StubOwner()),
         outgoing=True,
         wall=wall,
-        intake=Intake(),
+        memory=PeerMemory(asyncio.get_running_loop()),
     )
     connection.share(Introductions(), wants or Wants())
     return connection

@@ -15,7 +15,7 @@ from fastn_p2p_actors.network.peer_streams import Approach, Arrival
 from fastn_p2p_actors.network.stream_leg import Halves
 from fastn_p2p_actors.network.wire import WireAccept, WireFailure, WireOpen, WireRefusal
 from fastn_p2p_client.errors import ConnectionLost, Denied
-from fastn_p2p_client.limits import RESET_LOST
+from fastn_p2p_client.limits import RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.messages import (
     ApplicationFailure,
     Cancel,
@@ -66,6 +66,12 @@ class Connection:
 
     def end(self, leg: Approach | Arrival) -> None:
         self.said.append("end")
+
+    def begin(self) -> int:
+        return SESSION_WINDOW
+
+    def attached(self, leg: Approach | Arrival, stream: object) -> None:
+        pass
 
     def forget(self, arrival: Arrival) -> None:
         self.said.append("forget")

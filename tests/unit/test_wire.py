@@ -30,6 +30,8 @@ MESSAGES: list[wire.Wire] = [
     wire.WireOpen(6, _KEY, _KEY, "Echo", "default", 1000),
     wire.WireAccept(6),
     wire.WireStream(6, 4),
+    wire.WirePause(4),
+    wire.WireResume(4),
 ]
 
 

@@ -18,7 +18,7 @@ Layout
 ``peer_sessions``   the sessions over one connection, ``peer_streams`` until they are open; ``bulk``: large payloads
 ``way``             how the other end of a connection is reached
 ``introductions``   who speaks through the other end of a connection; ``introducing`` shows it, and asks for it
-``intake``          the memory that large payloads of all peers may take
+``peer_memory``     what peers may make this process keep, with ``unread``: what QUIC holds of one
 ``wire``            the messages between daemons
 ``endpoint``        iroh; ``iroh_binding`` repairs its Python
 ``messages``        what the gateway may ask

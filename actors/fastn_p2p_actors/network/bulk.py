@@ -12,7 +12,8 @@ from iroh.iroh_ffi import IrohError
 from fastn_p2p_client.errors import BadMessage, PayloadTooLarge
 from fastn_p2p_client.limits import MAX_PAYLOAD
 
-from .intake import Intake
+from .inflow import SMALL_READ, read_some
+from .iroh_binding import ended_connection
 from .wire import PREFIX_BYTES, FrameReader, Wire
 
 if TYPE_CHECKING:
@@ -23,8 +24,14 @@ __all__ = ["MAX_BULK_STREAMS", "Bulk"]
 log = logging.getLogger(__name__)
 
 MAX_BULK_STREAMS: Final = 16
-"""Bulk streams read at once: what one peer can make us hold in memory is this times the frame limit."""
-_READ_SMALL: Final = 16 * 1024
+"""Bulk streams of one connection that are read at once."""
+_LARGE: Final = 256 * 1024
+"""Bytes from which a payload is large: those of strangers are read beyond them one after the other, and few are sent at
+once, so that what is complete only in part stays small."""
+_LARGE_AT_ONCE: Final = 2
+"""Large payloads that are sent at once over one connection: QUIC at the other end may hold the beginning of each."""
+_PIECE: Final = 1024 * 1024
+"""Bytes that are handed to QUIC at once: the binding copies them."""
 _READ_LARGE: Final = 1024 * 1024
 _MAX_FRAME: Final = MAX_PAYLOAD + 65536 + PREFIX_BYTES + 4096
 _TIMEOUT: Final = 120.0
@@ -33,6 +40,16 @@ _TIMEOUT: Final = 120.0
 
 class Carrier(Protocol):
     """The connection that the streams belong to."""
+
+    async def turn_of_payload(self) -> Callable[[], None]:
+        """Return when one more large payload may be read; call what it returns when it has been."""
+        ...
+
+    def watch_memory(self) -> None:
+        """The peer may send on one more stream."""
+
+    def count_answers(self, size: int) -> None:
+        """So many more bytes of large answers wait for the peer, or fewer."""
 
     def shed(self, reason: str) -> None:
         """End it."""
@@ -47,48 +64,81 @@ class Carrier(Protocol):
 class Bulk:
     """The bulk streams of one connection."""
 
-    def __init__(self, raw: Connection, carrier: Carrier, intake: Intake, spawn: Callable[[Any], object]) -> None:
+    def __init__(self, raw: Connection, carrier: Carrier, spawn: Callable[[Any], object]) -> None:
         self._raw = raw
         self._carrier = carrier
-        self._intake = intake
         self._spawn = spawn
         self._room = asyncio.Semaphore(MAX_BULK_STREAMS)
+        self._sending = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self.streams: set[RecvStream] = set()
+        """Those of the peer."""
+        self._waiting = 0
+        """How many of them have nothing to be read."""
+        self.partial = 0
+        """Bytes of payloads that have come in part."""
+        self.ended = 0
+        """Streams of the peer that have ended so far."""
         self.open = 0
         """Streams that stand, both ways."""
         self.queued = 0
         """Bytes that wait to be sent."""
 
-    def send(self, data: bytes) -> None:
-        """Send frames on a stream of their own."""
+    def lost(self) -> None:
+        """The connection has ended: hold it no longer."""
+        self._raw = ended_connection()
+
+    def backlog(self) -> int:
+        """Streams on which something may wait to be read."""
+        return len(self.streams) - self._waiting
+
+    def send(self, data: bytes, *, answers: bool = False) -> None:
+        """Send frames on a stream of their own. ``answers``: the peer has asked for them."""
         self.open += 1
         self.queued += len(data)
-        self._spawn(self._send(data))
+        if answers:
+            self._carrier.count_answers(len(data))
+        self._spawn(self._send(data, answers))
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, data: bytes, answers: bool) -> None:
         try:
-            stream = await self._raw.open_uni()
-            await stream.write_all(data)
-            await stream.finish()
+            if len(data) > _LARGE:
+                async with self._sending:
+                    await self._write(data)
+            else:
+                await self._write(data)
             self._carrier.count(len(data), 0)
         except IrohError as error:
             self._carrier.shed(error.message())
         finally:
             self.open -= 1
             self.queued -= len(data)
+            if answers:
+                self._carrier.count_answers(-len(data))
+
+    async def _write(self, data: bytes) -> None:
+        stream = await self._raw.open_uni()
+        if len(data) <= _PIECE:
+            await stream.write_all(data)
+        else:
+            for start in range(0, len(data), _PIECE):
+                await stream.write_all(data[start : start + _PIECE])
+        await stream.finish()
 
     async def accept(self) -> None:
         """Take every stream that comes. Raises IrohError when the connection has ended."""
         while True:
-            await self._room.acquire()
-            self._spawn(self._read(await self._raw.accept_uni()))
+            stream = await self._raw.accept_uni()
+            self.streams.add(stream)
+            self.open += 1
+            self._carrier.watch_memory()
+            self._spawn(self._read(stream))
 
     async def _read(self, stream: RecvStream) -> None:
-        self.open += 1
         try:
-            async with asyncio.timeout(_TIMEOUT):
+            async with self._room, asyncio.timeout(_TIMEOUT):
                 data = await self._read_whole(stream)
-            for message, payload in FrameReader(MAX_PAYLOAD).feed(data):
-                self._carrier.handle(message, payload)
+                for message, payload in FrameReader(MAX_PAYLOAD).feed(data):
+                    self._carrier.handle(message, payload)
         except (BadMessage, PayloadTooLarge, IrohError, TimeoutError) as error:
             self._carrier.shed(f"bad bulk stream: {error}")
         except Exception:
@@ -96,21 +146,33 @@ class Bulk:
             self._carrier.shed("internal error")
         finally:
             self.open -= 1
-            self._room.release()
+            self.streams.discard(stream)
+            self.ended += 1
 
     async def _read_whole(self, stream: RecvStream) -> bytes:
         """Everything until the stream's end. Raises PayloadTooLarge, IrohError."""
         parts: list[bytes] = []
         size = 0
+        release: Callable[[], None] | None = None
         try:
-            # A read takes its buffer at once: never more than what has come already.
-            while part := await stream.read(min(max(size, _READ_SMALL), _READ_LARGE)):
+            while part := await self._read_part(stream, min(max(size, SMALL_READ), _READ_LARGE)):
                 parts.append(part)
                 size += len(part)
+                self.partial += len(part)
                 self._carrier.count(0, len(part))
-                self._intake.take(self._carrier, len(part))
                 if size > _MAX_FRAME:
                     raise PayloadTooLarge(size=size, limit=_MAX_FRAME)
+                if size > _LARGE and release is None:
+                    release = await self._carrier.turn_of_payload()
             return b"".join(parts)
         finally:
-            self._intake.give_back(self._carrier, size)
+            self.partial -= size
+            if release is not None:
+                release()
+
+    async def _read_part(self, stream: RecvStream, limit: int) -> bytes:
+        self._waiting += 1
+        try:
+            return await read_some(stream, limit)
+        finally:
+            self._waiting -= 1

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from iroh.iroh_ffi import IrohError
@@ -26,13 +27,15 @@ from fastn_p2p_client.trace import TRACING, mark
 
 from ..credentials import Delegation
 from .bulk import MAX_BULK_STREAMS, Bulk
-from .intake import Intake
+from .inflow import read_some
 from .introducing import Introducing, Wants
 from .introductions import MOST_IDENTITIES_SHOWN, Introductions
+from .iroh_binding import ended_connection
 from .manners import Manners
 from .peer_limits import INTRODUCTIONS, REFUSALS, Limit, PeerLimits, network_of
+from .peer_memory import PeerMemory
 from .peer_sessions import PeerSessions
-from .peer_streams import Arrival, said_by_peer
+from .peer_streams import Arrival, said_by_peer, see_to
 from .way import Way, way_of
 from .wire import (
     BULK_THRESHOLD,
@@ -47,30 +50,33 @@ from .wire import (
     WireHello,
     WireIntroduce,
     WireOpen,
+    WirePause,
     WirePing,
     WirePong,
     WireRefusal,
     WireReply,
     WireRequest,
+    WireResume,
     WireStream,
     WireWant,
     frame,
 )
 
 if TYPE_CHECKING:
-    from iroh.iroh_ffi import BiStream, Connection, RecvStream, SendStream
+    from iroh.iroh_ffi import BiStream, Connection, ConnectionStats, RecvStream, SendStream
 
 __all__ = ["Conversation", "OutgoingCall", "PeerConnection"]
 
 log = logging.getLogger(__name__)
 
-_READ_SMALL: Final = 16 * 1024
 _READ_LARGE: Final = 256 * 1024
 _BURST: Final = 32
 """Frames after which those who get them may begin, while the rest is being read."""
 _MAX_QUEUED: Final = 64 * 1024 * 1024
 """Bytes that wait for a peer that does not read; above it requests, and then replies, end with ``Overloaded``.
 Above twice as much, the peer reads not even that, and is left."""
+_MUCH_QUEUED: Final = 1024 * 1024
+"""Bytes on the channel that wait for a peer from which on we look at what it holds."""
 _CHANNEL_PRIORITY: Final = 1
 """Of QUIC's streams, whose default is 0: what is said on the channel leaves before what sessions have queued."""
 _FRAME_COST: Final = 64
@@ -78,6 +84,10 @@ _FRAME_COST: Final = 64
 _MAX_STREAMS: Final = MAX_SESSIONS_PER_PEER * 5 // 4
 """Streams for sessions that QUIC lets the other side open: it learns that one has ended only once an eighth of them
 has, and must not wait for that below ``MAX_SESSIONS_PER_PEER``."""
+_STREAMS_AT_FIRST: Final = 200
+"""Streams that a peer may open before it is told anything else: iroh's default, 100 of either kind."""
+_STREAMS_STOP: Final = 0.25
+"""Seconds in which the streams of a connection that is shed are stopped: reads of them are cancelled first."""
 _WAY_HOLDS: Final = 1.0
 """Seconds after which we look again how the other side is reached: asking costs as much as a call, and every call
 tells."""
@@ -128,7 +138,7 @@ class Conversation(Protocol):
 class PeerConnection:
     """Lives from the QUIC handshake to its end. ``start`` begins reading; ``close`` ends it for both sides.
 
-    ``intake`` is that of all connections together, and so are ``limits``.
+    ``memory`` is that of all connections together, and so are ``limits``.
     """
 
     def __init__(
@@ -138,12 +148,13 @@ class PeerConnection:
         *,
         outgoing: bool,
         wall: Callable[[], float],
-        intake: Intake,
+        memory: PeerMemory,
         limits: PeerLimits | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._raw = raw
         self._owner = owner
+        self.memory = memory
         self.outgoing = outgoing
         self.endpoint = bytes(raw.remote_id().to_bytes())
         self.remote_process = b""
@@ -170,9 +181,15 @@ class PeerConnection:
         self._next_number = 0
         self._out: list[bytes] = []
         self._queued = 0
+        self._payload = asyncio.Lock()
+        """Held while a large payload of a stranger is read."""
+        self._answers = 0
+        """Bytes of answers on the channel that are not written yet."""
+        self._waits_on_channel = False
+        """Whether everything that has come on the channel has been read."""
         self._wake: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._bulk = Bulk(raw, self, intake, self._spawn)
+        self._bulk = Bulk(raw, self, self._spawn)
         self.sessions = PeerSessions(self, raw)
         self.manners = Manners(time.perf_counter, lambda: self._write(frame(WirePing())))
         """What sessions leave to calls."""
@@ -195,7 +212,9 @@ class PeerConnection:
         self._write(frame(hello))
         self._spawn(self._run_channel())
         self._spawn(self._accept(self._bulk.accept))
+        self._spawn(self._refuse_datagrams())
         self._spawn(self._await_end())
+        self.watch_memory()
 
     def close(self, code: int, reason: str) -> None:
         """End the connection now; calls in flight end with ``ConnectionLost``."""
@@ -277,11 +296,94 @@ class PeerConnection:
         for call in pending.values():
             call.on_failure(ConnectionLost(what="the connection to the peer"))
         self.sessions.lost()
+        self._bulk.lost()
+        self._raw = ended_connection()  # what QUIC holds goes with the last that holds the connection
+        self.memory.ended(self)
         self._owner.on_closed(self)
         current = asyncio.current_task()
         for task in self._tasks:
             if task is not current:
                 task.cancel()
+
+    # ── memory (Holder) ──────────────────────────────────────────────────────────────────────────
+
+    @property
+    def greeted(self) -> bool:
+        return bool(self.remote_process)
+
+    @property
+    def known(self) -> bool:
+        return self.introductions.has_known
+
+    @property
+    def held(self) -> int:
+        return self._bulk.partial + self._answers + self.sessions.held()
+
+    @property
+    def open_streams(self) -> int:
+        return self._bulk.open + self.sessions.open_streams
+
+    @property
+    def ended_streams(self) -> int:
+        return self._bulk.ended + self.sessions.ended_streams
+
+    def backlog(self) -> int:
+        if not self.greeted:
+            return _STREAMS_AT_FIRST  # nobody has looked which there are
+        return (not self._waits_on_channel) + self._bulk.backlog() + self.sessions.backlog()
+
+    def traffic(self) -> ConnectionStats:
+        return self._raw.stats()
+
+    def demand_life(self) -> None:
+        """The peer holds something: from now on its silence is watched."""
+        if self._asked_at <= self.heard_at:
+            self._asked_at = self._loop.time()
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_later(_PING_AFTER, self._watch_silence)
+
+    def tighten(self) -> None:
+        self.sessions.tighten()
+
+    def loosen(self) -> None:
+        self.sessions.loosen()
+
+    def resume_drained(self) -> None:
+        self.sessions.resume_drained()
+
+    async def turn_of_payload(self) -> Callable[[], None]:
+        """Return when one more large payload may be read; call what it returns when it has been."""
+        if self.known:
+            return _nothing
+        await self._payload.acquire()
+        try:
+            done = await self.memory.turn_of_payload()
+        except asyncio.CancelledError:
+            self._payload.release()
+            raise
+
+        def release() -> None:
+            done()
+            self._payload.release()
+
+        return release
+
+    def count_answers(self, size: int) -> None:
+        """So many more bytes of large answers wait for the peer, or fewer."""
+        self.memory.count_answers(size)
+
+    def watch_memory(self) -> None:
+        """The peer may send on one more stream."""
+        if not self.closed:
+            self.memory.watch(self)
+
+    async def _refuse_datagrams(self) -> None:
+        """QUIC keeps some until they are read."""
+        try:
+            await self._raw.read_datagram()
+        except IrohError:
+            return  # the connection has ended
+        self.shed("a datagram, which this protocol has none of")
 
     # ── saying ───────────────────────────────────────────────────────────────────────────────────
 
@@ -346,10 +448,7 @@ class PeerConnection:
     def expect(self) -> None:
         """Something is on its way that the other side should answer: from now on its silence is watched."""
         self.used_at = self._loop.time()
-        if self._asked_at <= self.heard_at:
-            self._asked_at = self.used_at
-        if self._watchdog is None:
-            self._watchdog = self._loop.call_later(_PING_AFTER, self._watch_silence)
+        self.demand_life()
 
     def cancel(self, number: int) -> None:
         if self.pending.pop(number, None) is not None:
@@ -359,7 +458,8 @@ class PeerConnection:
         """Answer one of the other side's requests."""
         if self.closed:
             return
-        if self._queued + self._bulk.queued > _MAX_QUEUED:
+        queued = self._queued + self._bulk.queued
+        if queued > _MAX_QUEUED or self._is_too_much_for_a_stranger(len(payload)):
             error = Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
             message, payload = _failure(message.id, error), b""
         try:
@@ -367,8 +467,9 @@ class PeerConnection:
         except BadMessage as unfit:  # what the handler said no with is too long
             data, payload = frame(_failure(message.id, unfit)), b""
         if len(payload) > BULK_THRESHOLD:
-            self._bulk.send(data)
+            self._bulk.send(data, answers=True)
         else:
+            self._answers += len(data)
             self._write(data)
 
     def refuse(self, number: int, error: P2PError) -> None:
@@ -390,6 +491,10 @@ class PeerConnection:
             path, address, _ = self.way()
             self._network = network_of(address) if path == "direct" else ""
         return self._limits.take(limit, self.endpoint, self._network, self._loop.time())
+
+    def _is_too_much_for_a_stranger(self, size: int) -> bool:
+        """Whether a large answer may not wait beside those that wait already; to known peers it may."""
+        return size > BULK_THRESHOLD and self.memory.is_full_of_answers and not self.known
 
     async def want(self, identity: bytes) -> None:
         """Ask the other side to show that ``identity`` speaks through its endpoint; returns when it has.
@@ -426,8 +531,10 @@ class PeerConnection:
         self._queued += len(data) + _FRAME_COST
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-        if self._queued > 2 * _MAX_QUEUED:
-            self.close(CLOSE_PROTOCOL_ERROR, "it does not read what it is sent")
+        if self._queued > _MUCH_QUEUED:
+            self.memory.look_soon(self)
+            if self._queued > 2 * _MAX_QUEUED:
+                self.close(CLOSE_PROTOCOL_ERROR, "it does not read what it is sent")
 
     # ── the channel ──────────────────────────────────────────────────────────────────────────────
 
@@ -461,12 +568,14 @@ class PeerConnection:
                     self._wake = None
                 data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
                 queued = len(data) + _FRAME_COST * len(self._out)
+                answers = self._answers
                 self._out.clear()
                 self.sent += len(data)
                 if TRACING:
                     mark("3 network: written to QUIC")
                 await stream.write_all(data)
                 self._queued -= queued
+                self._answers -= answers
                 if TRACING:
                     mark("3 network: write returned")
         except IrohError as error:
@@ -474,13 +583,13 @@ class PeerConnection:
 
     async def _read_channel(self, stream: RecvStream) -> None:
         reader = FrameReader()
-        size = _READ_SMALL
         try:
             while True:
-                data = await stream.read(size)
+                self._waits_on_channel = True
+                data = await read_some(stream, _READ_LARGE)
+                self._waits_on_channel = False
                 if not data:
                     raise BadMessage(reason="the call channel was closed")
-                size = _READ_LARGE if len(data) == size else _READ_SMALL
                 self.count(0, len(data))
                 if TRACING:
                     mark("3 network: read from QUIC")
@@ -546,6 +655,8 @@ class PeerConnection:
                 self._write(_PONG)
         elif isinstance(message, WirePong):
             self.manners.answered()
+        elif isinstance(message, WirePause | WireResume):
+            self.sessions.on_pause(message)
         elif isinstance(message, WireHello):
             self._on_hello(message)
 
@@ -556,6 +667,7 @@ class PeerConnection:
             raise BadMessage(reason="a hello that names no process")
         elif not self.ready.done():
             self.remote_process = hello.process
+            self.sessions.peer_pauses = hello.pauses
             self.ready.set_result(None)
             self._owner.on_hello(self)
 
@@ -619,10 +731,16 @@ class PeerConnection:
         self._owner.on_request(self, request, payload)
 
     def shed(self, reason: str) -> None:
-        """End it: the other side holds too much, or does not keep to the protocol."""
+        """End it: the other side holds too much, or does not keep to the protocol.
+
+        What QUIC holds of streams goes at once with those, but only while the connection stands: else it stays until
+        the connection has drained, a few hundred milliseconds in which others fill as much again.
+        """
         if not self.closed:
             log.warning("closing the connection to %s: %s", self.name, reason)
-            self.close(CLOSE_PROTOCOL_ERROR, reason)
+            raw, streams = self._raw, [*self._bulk.streams, *self.sessions.streams()]
+            self._ended(reason)
+            see_to(_stop_and_close(raw, streams, reason))
 
     # ── silence ──────────────────────────────────────────────────────────────────────────────────
 
@@ -640,6 +758,18 @@ class PeerConnection:
         if silent > _PING_AFTER:
             self._write(frame(WirePing()))
         self._watchdog = self._loop.call_later(_PING_AFTER, self._watch_silence)
+
+
+async def _stop_and_close(raw: Connection, streams: Sequence[RecvStream], reason: str) -> None:
+    """Have QUIC drop what it holds of the streams, and tell the other side that it does not keep to the protocol."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_STREAMS_STOP):
+            await asyncio.gather(*(stream.stop(CLOSE_PROTOCOL_ERROR) for stream in streams), return_exceptions=True)
+    raw.close(CLOSE_PROTOCOL_ERROR, reason.encode()[:128])
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _failure(number: int, error: P2PError) -> WireFailure:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from iroh.iroh_ffi import IrohError
@@ -11,7 +12,7 @@ from iroh.iroh_ffi import IrohError
 if TYPE_CHECKING:
     from iroh.iroh_ffi import RecvStream
 
-__all__ = ["FAST", "WINDOW", "Inflow"]
+__all__ = ["FAST", "SMALL_READ", "WINDOW", "Inflow", "read_some"]
 
 FAST: Final = 12e6
 """Bytes per second from which a stream is fast."""
@@ -19,6 +20,9 @@ WINDOW: Final = 0.05
 """Seconds over which that is measured, at least: of streams side by side, each comes in bursts."""
 _GATHER: Final = 0.001
 """Seconds for which a fast stream's few bytes are held: more is right behind them."""
+SMALL_READ: Final = 16 * 1024
+"""Bytes of the buffer of a read that may wait: the binding takes it from the heap at once, and keeps it until something
+comes."""
 _WORTH_IT: Final = 128 * 1024
 """Bytes that are enough to go on at once."""
 
@@ -37,6 +41,8 @@ class Inflow:
         self._since = clock()
         self._bytes = 0
         self._fast = False
+        self.waiting = 0
+        """Bytes of the buffer of a read that waits, 0 while none does. Meanwhile everything that has come is read."""
         self._error: IrohError | None = None
         """Has come while there was something to pass on first."""
 
@@ -48,7 +54,11 @@ class Inflow:
         """
         if self._error is not None:
             raise self._error
-        data = await self._stream.read(limit)
+        self.waiting = first = limit if self._fast else min(limit, SMALL_READ)
+        data = await self._stream.read(first)
+        self.waiting = 0
+        if len(data) == first < limit:
+            data += await self._what_is_there(limit - first)
         if self._fast and 0 < len(data) < min(limit, _WORTH_IT):
             await asyncio.sleep(_GATHER)
             data += await self._what_is_there(limit - len(data))
@@ -58,10 +68,7 @@ class Inflow:
     async def _what_is_there(self, limit: int) -> bytes:
         """A read that does not wait."""
         try:
-            async with asyncio.timeout(0):  # a read that is cancelled leaves in the stream what there is
-                return await self._stream.read(limit)
-        except TimeoutError:
-            return b""
+            return await _read_now(self._stream, limit)
         except IrohError as error:
             self._error = error
             return b""
@@ -74,3 +81,25 @@ class Inflow:
             self._fast = self._bytes > FAST * elapsed
             self._since = now
             self._bytes = 0
+
+
+async def read_some(stream: RecvStream, limit: int) -> bytes:
+    """Wait for something, and return at most ``limit`` bytes of what there is; none at the end of the stream.
+
+    Raises:
+        IrohError: the stream was reset, or its connection is gone.
+    """
+    data = await stream.read(SMALL_READ)
+    if len(data) == SMALL_READ < limit:
+        with suppress(IrohError):  # the next read raises it again
+            data += await _read_now(stream, limit - SMALL_READ)
+    return data
+
+
+async def _read_now(stream: RecvStream, limit: int) -> bytes:
+    """Return what there is without waiting: nothing, at worst."""
+    try:
+        async with asyncio.timeout(0):  # a read that is cancelled leaves in the stream what there is
+            return await stream.read(limit)
+    except TimeoutError:
+        return b""

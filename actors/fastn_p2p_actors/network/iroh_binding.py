@@ -21,7 +21,7 @@ from typing import Any
 
 from iroh import iroh_ffi
 
-__all__ = ["install", "is_slow"]
+__all__ = ["ended_connection", "install", "is_slow"]
 
 ffi: Any = iroh_ffi  # its internals have no types
 _keep: list[Any] = []  # C callbacks must outlive their last call
@@ -44,6 +44,22 @@ def install(loop: asyncio.AbstractEventLoop) -> None:
         ffi._UniffiRustBufferBuilder.write = _write
         _repair_runner()
         _repair_finalizers()
+
+
+class _EndedConnection:
+    """Instead of a connection that has ended: it has no paths, and whatever else is wanted of it is an error."""
+
+    def paths(self) -> list[Any]:
+        return []
+
+
+_ended: Any = _EndedConnection()
+
+
+def ended_connection() -> iroh_ffi.Connection:
+    """A connection that has ended, and holds nothing: the binding's keeps what has come until it is freed."""
+    ended: iroh_ffi.Connection = _ended
+    return ended
 
 
 def _write(builder: Any, value: Any) -> None:

@@ -25,7 +25,7 @@ from .wire import BULK_THRESHOLD, WireAccept, WireFailure, WireOpen, WireRefusal
 if TYPE_CHECKING:
     from .peer_sessions import PeerSessions
 
-__all__ = ["Approach", "Arrival", "give_up", "said_by_peer"]
+__all__ = ["Approach", "Arrival", "give_up", "said_by_peer", "see_to"]
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class Approach:
             return
         sessions.count(len(_FIRST), 0)
         leg.attach(stream)
+        sessions.attached(self, leg)
 
 
 class Arrival:
@@ -114,6 +115,8 @@ class Arrival:
         self._sessions = sessions
         self.request = request
         self.payload = payload
+        self.window = sessions.begin()
+        """Bytes that the side behind the relay may give before they are written to the stream."""
         self._emit: Emit = lambda header, message, payload: None
         self._leg: StreamLeg | None = None
         self.is_refused = False
@@ -137,7 +140,9 @@ class Arrival:
         if self._leg is not None:
             self._leg.take(header, message, payload)
         elif isinstance(message, Opened):
-            self._leg = StreamLeg(self._emit, self._sessions.count, self._sessions.manners, message.credit)
+            self._leg = StreamLeg(
+                self._emit, self._sessions.count, self._sessions.manners, message.credit, window=self.window
+            )
             self._loop.call_soon(self._accept, self._leg)
         elif isinstance(message, ApplicationFailure):
             self._answer(WireRefusal(self.request.id, message.kind, message.message), payload)
@@ -166,6 +171,7 @@ class Arrival:
             self._timer.cancel()
         self._sessions.forget(self)
         self._leg.attach(stream, len(_FIRST))
+        self._sessions.attached(self, self._leg)
         return True
 
     def on_cancel(self) -> None:
@@ -200,13 +206,13 @@ def give_up(stream: Halves, code: int) -> None:
         await stream.send.reset(code)
         await stream.recv.stop(code)
 
-    _see_to(run())
+    see_to(run())
 
 
 _last_steps: Final[set[asyncio.Task[None]]] = set()
 
 
-def _see_to(steps: Coroutine[Any, Any, None]) -> None:
+def see_to(steps: Coroutine[Any, Any, None]) -> None:
     """Do it, whoever has gone meanwhile."""
 
     async def run() -> None:

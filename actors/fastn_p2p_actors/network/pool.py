@@ -18,10 +18,10 @@ from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
 
 from .connection import HELLO_TIMEOUT, Conversation, PeerConnection
 from .endpoint import Address, NetworkEndpoint
-from .intake import Intake
 from .introducing import Wants
 from .introductions import IntroductionRegistry
 from .peer_limits import PeerLimits
+from .peer_memory import PeerMemory
 from .wire import CLOSE_IDLE, CLOSE_PROTOCOL_ERROR, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION, WireHello
 
 __all__ = ["Pool"]
@@ -74,8 +74,8 @@ class Pool:
         self._dialling: dict[bytes, asyncio.Task[PeerConnection]] = {}
         self._arrivals: dict[bytes, asyncio.Future[PeerConnection]] = {}
         """Where we dial: done when the other side has greeted us."""
-        self._hello = WireHello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER)
-        self._intake = Intake()
+        self._hello = WireHello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True)
+        self._memory = PeerMemory(self._loop)
         self._limits = PeerLimits()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -123,7 +123,7 @@ class Pool:
     def adopt(self, raw: Connection, *, outgoing: bool = False) -> PeerConnection:
         """Take over a connection whose handshake is done."""
         connection = PeerConnection(
-            raw, self._owner, outgoing=outgoing, wall=self._wall, intake=self._intake, limits=self._limits
+            raw, self._owner, outgoing=outgoing, wall=self._wall, memory=self._memory, limits=self._limits
         )
         group = self._connections.get(connection.endpoint, [])
         full = len(group) >= MAX_CONNECTIONS_PER_ENDPOINT
@@ -168,6 +168,7 @@ class Pool:
 
     def close(self) -> None:
         self._closed = True
+        self._memory.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
         for task in self._dialling.values():

@@ -284,7 +284,7 @@ class Sessions:
 
     def on_arrival(self, arrival: Arrival) -> None:
         """A peer opens a session."""
-        relay = Relay(arrival, SESSION_WINDOW)
+        relay = Relay(arrival, arrival.window)
         arrival.speak_to(relay.from_opener)
         relay.at_end.append(arrival.close)
         self._start_clock(relay, arrival.request.deadline_ms)
@@ -303,7 +303,7 @@ class Sessions:
             return
         self._offer(
             relay, request.source, request.target, request.protocol, request.instance, request.deadline_ms,
-            SESSION_WINDOW, arrival.payload, arrival.way,
+            arrival.window, arrival.payload, arrival.way,
         )  # fmt: skip
 
     # ── whoever serves ───────────────────────────────────────────────────────────────────────────

@@ -62,17 +62,27 @@ class StreamLeg:
 
     Args:
         credit: how many bytes the side behind the relay takes at first.
+        window: how many it may give at first: it was told.
         leftover: has come already, ahead of the stream.
     """
 
-    def __init__(self, emit: Emit, traffic: Traffic, manners: Manners, credit: int, *, leftover: bytes = b"") -> None:
+    def __init__(
+        self,
+        emit: Emit,
+        traffic: Traffic,
+        manners: Manners,
+        credit: int,
+        *,
+        window: int = SESSION_WINDOW,
+        leftover: bytes = b"",
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._stream: Halves | None = None
         self._emit = emit
         self._traffic = traffic
         self._manners = manners
         self._credit = credit
-        self._granted = SESSION_WINDOW
+        self._granted = self._may_queue = window
         self._leftover = leftover
         self._queue: deque[bytes] = deque()
         self._eof = False
@@ -84,6 +94,18 @@ class StreamLeg:
         self._reader: asyncio.Task[None] | None = None
         self._wake_reader: asyncio.Future[None] | None = None
         self._wake_writer: asyncio.Future[None] | None = None
+        self._inflow: Inflow | None = None
+        self._paused: asyncio.Future[None] | None = None
+        """Done when the peer wants to be written to again."""
+        self.peer_paused = False
+        """Whether the peer was asked to write nothing."""
+        self.paused_at = 0.0
+        """When."""
+        self.on_flow: Callable[[StreamLeg], None] | None = None
+        """Called whenever something has been read, or may be read again."""
+        self._window = credit
+        self._drained = False
+        """Whether the last read brought everything that had come."""
         self._aborted = False
         self._closing: set[asyncio.Task[Any]] = set()
         self._watcher: asyncio.Task[None] | None = None
@@ -111,6 +133,62 @@ class StreamLeg:
         if not self._aborted:
             self._watch_soon = self._loop.call_later(_LOOK_FOR_STOP, self._watch, stream.send)
 
+    @property
+    def number(self) -> int | None:
+        """Of its stream, once there is one."""
+        return None if self._stream is None else self._stream.number
+
+    @property
+    def receiving(self) -> RecvStream | None:
+        """What the peer writes to, once there is a stream."""
+        return None if self._stream is None else self._stream.recv
+
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be written, with what each chunk costs."""
+        return self._may_queue - self._granted
+
+    @property
+    def buffer(self) -> int:
+        """Bytes that a read of the stream takes while it waits."""
+        return 0 if self._inflow is None else self._inflow.waiting
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether something may wait to be read on its stream."""
+        if self._reader is None or self._reader.done():
+            return False
+        return not (self._drained or (self._inflow is not None and self._inflow.waiting))
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether the side behind the relay has taken half its window and given nothing back: soon it stops reading."""
+        return self._credit < self._window // 2
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether it can take more, and everything that has come has been read."""
+        return self._credit >= self._window * 5 // 8 and not self.has_backlog
+
+    def pause(self) -> None:
+        """Write nothing more until ``resume``: the peer does not read as fast."""
+        if self._paused is None and not self._aborted:
+            self._paused = self._loop.create_future()
+
+    def resume(self) -> None:
+        """Write again."""
+        _wake(self._paused)
+        self._paused = None
+
+    def let_go(self) -> None:
+        """The connection has ended: hold its stream no longer."""
+        for task in (self._reader, self._writer, self._watcher, *self._closing):
+            if task is not None:
+                task.cancel()
+        if self._watch_soon is not None:
+            self._watch_soon.cancel()
+        self._stream = self._inflow = None
+
     def first_block(self, limit: int) -> bytes:
         """What there is to write already, at most ``limit`` bytes: it may go another way than the stream."""
         if not self._queue or len(self._queue[0]) > limit:
@@ -132,6 +210,8 @@ class StreamLeg:
         elif isinstance(message, Credit):
             self._credit += message.size
             _wake(self._wake_reader)
+            if self.on_flow is not None:
+                self.on_flow(self)
         elif isinstance(message, Eof):
             self._eof = True
             _wake(self._wake_writer)
@@ -152,7 +232,9 @@ class StreamLeg:
         queue = self._queue
         try:
             while True:
-                if queue:
+                if self._paused is not None:
+                    await self._paused
+                elif queue:
                     data, cost = self._next_block()
                     await self._write_out(stream, data)
                     self._traffic(len(data), 0)
@@ -247,7 +329,7 @@ class StreamLeg:
     # ── in ───────────────────────────────────────────────────────────────────────────────────────
 
     async def _read(self, stream: RecvStream, skip: int) -> None:
-        inflow = Inflow(stream, self._loop.time)
+        inflow = self._inflow = Inflow(stream, self._loop.time)
         try:
             while True:
                 while self._credit <= CHUNK_COST:
@@ -260,6 +342,7 @@ class StreamLeg:
                 else:
                     data = await inflow.read(limit)
                     self._traffic(0, len(data))
+                    self._drained = len(data) < limit
                     if not data:
                         self._watch_now()
                         self._emit(encode(Eof()), Eof(), b"")
@@ -279,6 +362,8 @@ class StreamLeg:
     def _pass_on(self, data: bytes) -> None:
         self._credit -= len(data) + CHUNK_COST
         self._emit(_CHUNK_HEADER, _CHUNK, data)
+        if self.on_flow is not None:
+            self.on_flow(self)
 
     def _stop_reading(self, code: int) -> None:
         if self._refuse(code):
@@ -316,6 +401,7 @@ class StreamLeg:
             self._watch_soon.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
+        self.resume()
         self._refuse(code)
         if not self._eof:
             self._stop_sending(code)

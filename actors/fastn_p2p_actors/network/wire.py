@@ -37,11 +37,13 @@ __all__ = [
     "WireHello",
     "WireIntroduce",
     "WireOpen",
+    "WirePause",
     "WirePing",
     "WirePong",
     "WireRefusal",
     "WireReply",
     "WireRequest",
+    "WireResume",
     "WireStream",
     "WireWant",
     "decode_wire",
@@ -74,6 +76,8 @@ class WireHello(Message, frozen=True, tag=0):
     the earlier process, and every connection with it, is gone."""
     max_payload: int
     max_calls: int
+    pauses: bool = False
+    """Whether the sender of this understands ``WirePause`` and ``WireResume``."""
 
 
 class WireIntroduce(Message, frozen=True, tag=1):
@@ -164,6 +168,20 @@ class WireStream(Message, frozen=True, tag=12):
     """Its number as QUIC has it (RFC 9000, section 2.1)."""
 
 
+class WirePause(Message, frozen=True, tag=13):
+    """Write nothing more on the stream of a session until ``WireResume`` comes: what has come is not read as fast."""
+
+    stream: int
+    """As in ``WireStream``."""
+
+
+class WireResume(Message, frozen=True, tag=14):
+    """The stream of a session may be written again."""
+
+    stream: int
+    """As in ``WireStream``."""
+
+
 Wire: TypeAlias = (
     WireHello
     | WireIntroduce
@@ -178,6 +196,8 @@ Wire: TypeAlias = (
     | WireOpen
     | WireAccept
     | WireStream
+    | WirePause
+    | WireResume
 )
 
 _decoder: Final[msgspec.msgpack.Decoder[Wire]] = msgspec.msgpack.Decoder(Wire)
