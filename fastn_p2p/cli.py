@@ -24,6 +24,7 @@ COMMANDS: Final = (
     "daemon",
     "create-identity",
     "delete-identity",
+    "set-identity",
     "list-identities",
     "add-protocol",
     "remove-protocol",

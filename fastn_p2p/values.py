@@ -16,14 +16,27 @@ import msgspec
 
 from .exits import Misused
 
-__all__ = ["as_json", "check_text", "json_argument", "parsed", "request_from", "text_argument"]
+__all__ = ["as_json", "check_text", "json_argument", "parsed", "request_from", "size_argument", "text_argument"]
 
 _DEEP: Final = 10_000
 """Python's limit on recursion while a reply is printed: far above the 1,000 levels that were decoded at most."""
 _MARGIN: Final = 200
 """Levels by which a request must be less deep than can be encoded here: the client encodes it further up the stack."""
+_UNITS: Final = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _MAX_TEXT: Final = 64 * 1024
 """Bytes of a text that is read from a file: a ticket has 26 KiB at most."""
+
+
+def size_argument(text: str, option: str) -> int:
+    """The whole number that an option's value stands for; ``64K``, ``500M``, ``2G`` and ``1T`` count in steps of 1024.
+
+    Raises:
+        Misused: it is none.
+    """
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in _UNITS else (text, "")
+    if not (number.isascii() and number.isdecimal()):
+        raise Misused(f"{option}: {text!r} is no number: give one as 500, 64K, 500M or 2G, or 0 for no limit")
+    return int(number) * _UNITS.get(unit, 1)
 
 
 def json_argument(text: str, option: str) -> bytes:

@@ -32,6 +32,7 @@ __all__ = [
     "Heartbeat",
     "LeashBroken",
     "Mended",
+    "ProcessLimit",
     "ProcessReport",
     "Ready",
     "Request",
@@ -121,7 +122,13 @@ class Mended(_Message, frozen=True, tag=5):
     """I start without what has ended the processes before me: their ends say nothing about mine."""
 
 
-FromChild: TypeAlias = Ready | Heartbeat | Ask | Failed | Mended
+class ProcessLimit(_Message, frozen=True, tag=6):
+    """No more than so many processes may descend from me; 0 for no limit."""
+
+    processes: int
+
+
+FromChild: TypeAlias = ProcessLimit | Ready | Heartbeat | Ask | Failed | Mended
 
 
 # ── supervisor → child ───────────────────────────────────────────────────────────────────────────

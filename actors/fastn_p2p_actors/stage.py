@@ -131,6 +131,10 @@ class Stage:
         """Tells the supervisor that this process starts without what has ended those before it."""
         self._tell(wire.Mended())
 
+    def limit_processes(self, most: int) -> None:
+        """Has the supervisor end what descends from this process when there is more than that; 0 for no limit."""
+        self._tell(wire.ProcessLimit(most))
+
     def failed(self, reason: str) -> None:
         """Tells the supervisor why this process is about to exit."""
         self._tell(wire.Failed(reason[: wire.MAX_REASON]))

@@ -33,7 +33,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.keys import PublicKey, proven_key
-from fastn_p2p_client.messages import UNDECODABLE, IdentityInfo
+from fastn_p2p_client.messages import UNDECODABLE, IdentityInfo, IdentityLimits
 from fastn_p2p_client.names import NamedThing, check_name
 
 from .files import make_directory, remove_file, remove_tree, rename, sweep, write_atomically
@@ -68,13 +68,16 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
     """UTC, ISO 8601."""
     online: bool = False
     """Its owner wants it online."""
+    limits: IdentityLimits = IdentityLimits()
 
     @property
     def key(self) -> PublicKey:
         return PublicKey(self.id52)
 
     def info(self) -> IdentityInfo:
-        return IdentityInfo(name=self.name, id52=self.id52, online=self.online, created=self.created)
+        return IdentityInfo(
+            name=self.name, id52=self.id52, online=self.online, created=self.created, limits=self.limits
+        )
 
 
 class BindingFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from fastn_p2p_actors import leash as wire
 from fastn_p2p_actors.process import boot_ms
 from fastn_p2p_actors.settings import ActorSpec
 
+from .descendants import descendants_of, end_descendants
 from .forks import Fork, ForkFailed, ForkServer, ForkServerFailed
 from .policy import Patience, RestartHistory
 
@@ -92,6 +93,7 @@ class Child:
         self.last_exit = ""
         self.started_ms = 0
         self._memory = 0
+        self._most_processes = 0
         self.up = asyncio.Event()
         self.tried = asyncio.Event()
         self._history = history
@@ -188,6 +190,18 @@ class Child:
         elif now - self._heard > silence:
             self._hung = True
             self.kill(f"no sign of life for {silence:g} s")
+
+    def count_descendants(self) -> bool:
+        """Whether protocol code has started any process; all are ended when there are more than it may have."""
+        most = self._most_processes
+        if not most or not self.pid:
+            return False
+        count = len(descendants_of(self.pid))
+        if count > most:
+            count = end_descendants(self.pid)
+            self._keeper.sweep()
+            log.error("%s had started %d processes, and may have %d: all of them were killed", self.name, count, most)
+        return count > 0
 
     # ── its life ─────────────────────────────────────────────────────────────────────────────────
 
@@ -316,6 +330,8 @@ class Child:
                 self._settle("")
         elif isinstance(message, wire.Heartbeat):
             self._memory = message.memory or self._memory
+        elif isinstance(message, wire.ProcessLimit):
+            self._most_processes = message.processes
         elif isinstance(message, wire.Ask):
             self._keeper.asked(self, message)
         elif isinstance(message, wire.Failed):

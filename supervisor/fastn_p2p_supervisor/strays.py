@@ -11,9 +11,10 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 from fastn_p2p_actors import process
+
+from .descendants import children_of
 
 __all__ = ["Strays"]
 
@@ -31,7 +32,7 @@ class Strays:
         """``fork_server``: its process id at the moment, 0 for none."""
         self._fork_server = fork_server
         self._reported: set[int] = set()
-        self.active = os.getpid() != 1 and not _children()
+        self.active = os.getpid() != 1 and not children_of("self")
         if self.active:
             process.adopt_orphans()
 
@@ -39,7 +40,7 @@ class Strays:
         """Kills those that there are, and removes those that have ended."""
         if not self.active:
             return
-        for pid in _children() - {self._fork_server()}:
+        for pid in children_of("self") - {self._fork_server()}:
             # A child keeps its number until it has been waited for: this reaches nobody else.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -49,12 +50,3 @@ class Strays:
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     self._reported.discard(pid)
-
-
-def _children() -> set[int]:
-    """This process's, by process id; those of all its threads."""
-    found: set[int] = set()
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):
-            found.update(map(int, (task / "children").read_text().split()))
-    return found

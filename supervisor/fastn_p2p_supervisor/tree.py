@@ -32,6 +32,8 @@ __all__ = ["Tree"]
 STARTING_AT_ONCE: Final = 8
 """Identities of a list that are started side by side: of a hundred, none starves the others of their deadlines."""
 ASKS_IN_FLIGHT: Final = 256
+COUNTED_PER_TICK: Final = 32
+"""Identities whose processes are counted at each look, beside those that have some."""
 
 log = logging.getLogger("supervisor")
 
@@ -67,6 +69,9 @@ class Tree:
         self._gate = asyncio.Semaphore(STARTING_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_tick = clock()
+        self._next_counted = 0
+        self._parents: set[Child] = set()
+        """Identities whose protocols have started processes."""
         self._started_ms = boot_ms()
         self.changed = changed
         self.sweep = sweep
@@ -235,8 +240,17 @@ class Tree:
         self._last_tick = now
         for child in self._everyone():
             child.check(now, excused=excused)
+        self._count_descendants()
         self.sweep()
         self._loop.call_later(tick, self._tick)
+
+    def _count_descendants(self) -> None:
+        """Of identities that had any at the last look, and of some others in turn: each look takes some 50 µs."""
+        children = list(self.identities.values())
+        start = self._next_counted % len(children) if children else 0
+        self._next_counted = start + COUNTED_PER_TICK
+        turn = (children[start:] + children[:start])[:COUNTED_PER_TICK]
+        self._parents = {child for child in {*turn, *self._parents} if child.count_descendants()}
 
     def _everyone(self) -> list[Child]:
         return [*self.core, *self.identities.values()]

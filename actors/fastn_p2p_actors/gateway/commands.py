@@ -12,7 +12,7 @@ from fastn_p2p_client import messages as m
 from .bindings import add_protocol
 from .catalogue import list_protocols
 from .desk import WithPayload
-from .identities import create_identity, delete_identity, list_identities, set_online
+from .identities import create_identity, delete_identity, list_identities, set_limits, set_online
 from .life import check_protocol, reload_protocol, set_protocol, start_protocol, stop_protocol
 from .peers import add_peer, get_ticket, list_peers, remove_peer
 from .programs import get_binding, register, watch_bindings
@@ -33,6 +33,7 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.CreateIdentity: Command(create_identity, changes=True),
     m.DeleteIdentity: Command(delete_identity, changes=True),
     m.ListIdentities: Command(list_identities, changes=False),
+    m.SetLimits: Command(set_limits, changes=True),
     m.SetOnline: Command(set_online, changes=True),
     m.AddProtocol: Command(add_protocol, changes=True),
     m.RemoveProtocol: Command(remove_protocol, changes=True),

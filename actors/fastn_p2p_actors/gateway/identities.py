@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from typing import Final
 
 import msgspec
 
 from fastn_p2p_client.errors import (
+    BadMessage,
     IdentityExists,
     IdentityNotFound,
     InternalError,
@@ -25,21 +27,29 @@ from fastn_p2p_client.messages import (
     CreateIdentity,
     DeleteIdentity,
     Done,
+    IdentityLimits,
     IdentityList,
     IdentityReply,
     ListIdentities,
+    SetLimits,
     SetOnline,
 )
 from fastn_p2p_client.names import check_name
 
+from ..identity.limits import LEAST
+from ..identity.messages import Limit
 from ..network.messages import MAX_PAGE
+from ..settings import grant_for
 from ..store import Found, IdentityFile
 from ..vault import messages as vault
 from .aside import run_on_delete
 from .desk import Desk
 from .programs import let_go
 
-__all__ = ["create_identity", "delete_identity", "list_identities", "set_online"]
+__all__ = ["create_identity", "delete_identity", "list_identities", "set_limits", "set_online"]
+
+_LIMIT_SECONDS: Final = 5.0
+"""Seconds within which an identity's process takes new limits; else it has them from its next start on."""
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +137,39 @@ async def set_online(desk: Desk, message: SetOnline, _: bytes) -> IdentityReply:
                 await _stop(desk, wanted)
             raise
         return IdentityReply(wanted.info())
+
+
+async def set_limits(desk: Desk, message: SetLimits, _: bytes) -> IdentityReply:
+    """On disk first; a process that does not answer has them from its next start on."""
+    name = check_name(message.identity, "an identity")
+    async with desk.alone_with(name):
+        record = desk.store.identity(name)
+        limits = IdentityLimits(
+            **{each: _limit(message, each, getattr(record.limits, each)) for each in IdentityLimits.__struct_fields__}
+        )
+        wanted = msgspec.structs.replace(record, limits=limits)
+        desk.store.write_identity(wanted)
+        if record.online:
+            grant = grant_for(desk.settings.grant_key, name)
+            try:
+                async with desk.process_of(name) as process:
+                    await process.ask(Limit(limits, grant), Done, timeout=_LIMIT_SECONDS)
+            except P2PError as error:
+                log.warning("%s has its new limits from its next start on: %s", name, error)
+        return IdentityReply(wanted.info())
+
+
+def _limit(message: SetLimits, what: str, current: int | None) -> int | None:
+    """The new value of one limit. Raises BadMessage."""
+    value: int | None = getattr(message, what)
+    if value is None:
+        return current
+    least = getattr(LEAST, what)
+    if value > 0 and value < least:
+        raise BadMessage(reason=f"a limit of {value} for {what}: at least {least} is needed, or 0 for no limit")
+    if value < -1 or value >= 2**63:
+        raise BadMessage(reason=f"a limit of {value} for {what}")
+    return None if value == -1 else value
 
 
 async def _stop(desk: Desk, record: IdentityFile) -> None:

@@ -269,6 +269,7 @@ def _identity(
         wanted=record.online,
         bindings=bindings + list(served.values()),
         delegation_expires_ms=seen.delegation_expires_ms if seen is not None else None,
+        limits=record.limits,
     )
 
 

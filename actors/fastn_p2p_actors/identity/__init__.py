@@ -19,10 +19,11 @@ Requests themselves are handled by ``fastn_p2p_client.dispatch``, which programs
 
 from __future__ import annotations
 
-from .. import process
 from ..settings import IdentitySettings
 from ..stage import Stage
+from ..store import Store
 from .actor import IdentityActor
+from .limits import apply_limits
 from .offspring import tame_offspring
 
 __all__ = ["serve"]
@@ -31,6 +32,7 @@ __all__ = ["serve"]
 async def serve(stage: Stage) -> None:
     """Serve the identity that the settings name until told to stop. Ready once the network hands requests over."""
     if stage.leash is not None:  # a process of its own
-        process.limit_data(stage.settings_as(IdentitySettings).memory)
+        settings = stage.settings_as(IdentitySettings)
+        apply_limits(stage, Store(stage.home).identity(settings.identity).limits, settings.memory)
         tame_offspring(stage.home.sockets, stage.leash)
     await IdentityActor(stage).run()

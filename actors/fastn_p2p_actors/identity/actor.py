@@ -21,7 +21,8 @@ from ..stage import Stage
 from ..store import BindingFile, Store
 from .blame import Blame
 from .hosted import Hosted
-from .messages import Activate, BindingStates, Deactivate, Describe, IdentityAnswer, IdentityRequest
+from .limits import apply_limits, memory_limit
+from .messages import Activate, BindingStates, Deactivate, Describe, IdentityAnswer, IdentityRequest, Limit
 from .registration import Registration
 
 __all__ = ["IdentityActor"]
@@ -50,8 +51,12 @@ class IdentityActor:
         self._store = Store(stage.home)
         self._identity = self._store.identity(settings.identity)
         self._grant = settings.grant
+        self._default_memory = settings.memory
         self._blame = Blame(
-            stage.home.tree.with_name(stage.name), stage.spec.fault, hung=stage.spec.hung, memory=settings.memory
+            stage.home.tree.with_name(stage.name),
+            stage.spec.fault,
+            hung=stage.spec.hung,
+            memory=memory_limit(self._identity.limits, settings.memory),
         )
         self._hosted: dict[tuple[str, str], Hosted] = {}
         self._changing = asyncio.Lock()
@@ -164,7 +169,7 @@ class IdentityActor:
         task.add_done_callback(self._tasks.discard)
 
     async def _handle(
-        self, sender: Sender, correlation: bytes, message: Activate | Deactivate | Describe, payload: bytes
+        self, sender: Sender, correlation: bytes, message: Activate | Deactivate | Describe | Limit, payload: bytes
     ) -> None:
         reply: IdentityAnswer
         try:
@@ -174,7 +179,10 @@ class IdentityActor:
                 raise Forbidden(role="a program", request=type(message).__name__)
             else:
                 async with self._changing:
-                    if isinstance(message, Activate):
+                    if isinstance(message, Limit):
+                        apply_limits(self._stage, message.limits, self._default_memory)
+                        self._blame.limit_memory(memory_limit(message.limits, self._default_memory))
+                    elif isinstance(message, Activate):
                         await self._activate(message, payload)
                     else:
                         await self._deactivate(message)

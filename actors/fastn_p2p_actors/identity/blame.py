@@ -108,6 +108,10 @@ class Blame:
         self._map = self._mapped()
         self._now = memoryview(self._map)[: _MARK.size].cast("I")
 
+    def limit_memory(self, most: int) -> None:
+        """The process may have so many bytes of data from now on; 0 for no limit."""
+        self._memory = most
+
     def close(self) -> None:
         """Nothing of a binding runs here any more, and the end of the process is in order."""
         self._now[0] = 0

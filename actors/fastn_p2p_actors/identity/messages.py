@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from fastn_p2p_client.messages import Cancel, Done, Failure, Message
+from fastn_p2p_client.messages import Cancel, Done, Failure, IdentityLimits, Message
 
 __all__ = [
     "Activate",
@@ -16,6 +16,7 @@ __all__ = [
     "Describe",
     "IdentityAnswer",
     "IdentityRequest",
+    "Limit",
 ]
 
 
@@ -48,6 +49,14 @@ class Describe(Message, frozen=True, tag=302):
     """Answered by ``BindingStates``."""
 
 
+class Limit(Message, frozen=True, tag=303):
+    """Use no more than this from now on. Answered by ``Done``."""
+
+    limits: IdentityLimits
+    grant: bytes = b""
+    """As in ``Activate``."""
+
+
 class BindingState(msgspec.Struct, frozen=True, gc=False):
     protocol: str
     instance: str
@@ -60,7 +69,7 @@ class BindingStates(Message, frozen=True, tag=350):
     bindings: list[BindingState]
 
 
-IdentityRequest: TypeAlias = Activate | Deactivate | Describe | Cancel
+IdentityRequest: TypeAlias = Activate | Deactivate | Describe | Limit | Cancel
 """Everything that may arrive at an identity's mailbox. ``Cancel`` has no answer and changes nothing."""
 
 IdentityAnswer: TypeAlias = Done | BindingStates | Failure

@@ -36,6 +36,7 @@ __all__ = [
     "ReloadProtocol",
     "RemovePeer",
     "RemoveProtocol",
+    "SetLimits",
     "SetOnline",
     "SetProtocol",
     "StartProtocol",
@@ -129,6 +130,19 @@ class SetProtocol(Message, frozen=True, tag=35):
     instance: str
     allow: tuple[str, ...] | None = None
     """As in ``AddProtocol``; None keeps the one that it has."""
+
+
+class SetLimits(Message, frozen=True, tag=36):
+    """Changes what the processes of an identity may use, also while it is online. Answered by ``IdentityReply``.
+
+    Each number is as in ``IdentityLimits``; None keeps what it has, and -1 leaves it to the daemon again.
+    """
+
+    identity: str
+    memory: int | None = None
+    processes: int | None = None
+    file_size: int | None = None
+    open_files: int | None = None
 
 
 class GetStatus(Message, frozen=True, tag=17):
@@ -332,6 +346,7 @@ Control: TypeAlias = (
     | SetOnline
     | AddProtocol
     | RemoveProtocol
+    | SetLimits
     | SetProtocol
     | GetStatus
     | GetTicket

@@ -13,12 +13,26 @@ __all__ = [
     "BindingStatus",
     "ConnectionStatus",
     "IdentityInfo",
+    "IdentityLimits",
     "IdentityStatus",
     "PeerInfo",
     "ProcessStatus",
     "ProtocolInfo",
     "Status",
 ]
+
+
+class IdentityLimits(Record, frozen=True):
+    """What the processes of one identity may use. None: as the daemon has it; 0: no limit."""
+
+    memory: int | None = None
+    """Bytes of private memory, of each process."""
+    processes: int | None = None
+    """Processes that protocol code has started and that run at a time."""
+    file_size: int | None = None
+    """Bytes in a file that is written, by each process."""
+    open_files: int | None = None
+    """Descriptors, of each process."""
 
 
 class IdentityInfo(Record, frozen=True):
@@ -28,6 +42,7 @@ class IdentityInfo(Record, frozen=True):
     """What its owner wants; ``Status`` says what is."""
     created: str
     """UTC, ISO 8601."""
+    limits: IdentityLimits = IdentityLimits()
 
 
 class PeerInfo(Record, frozen=True):
@@ -89,6 +104,7 @@ class IdentityStatus(Record, frozen=True):
     bindings: list[BindingStatus]
     delegation_expires_ms: int | None = None
     """How long its delegation is still valid."""
+    limits: IdentityLimits = IdentityLimits()
 
 
 class ConnectionStatus(Record, frozen=True):
