@@ -417,7 +417,8 @@ class Session(LoopBound):
         """
         if (here := running_loop()) is not self._loop or here is None:
             raise self._elsewhere()
-        self._accept()
+        if self._serving and not self.opened.done():
+            self._accept()
 
     def _elsewhere(self) -> P2PError:
         return used_elsewhere("this session", self._pid, self._loop)
