@@ -178,7 +178,7 @@ class _Usage:
     def look(self, holder: Holder, now: float) -> None:
         read = holder.received
         moved = read + holder.sent
-        self.rate = (moved - self._moved) / max(now - self._looked_at, 0.001)
+        self.rate = (self.rate + (moved - self._moved) / max(now - self._looked_at, 0.001)) / 2
         self._moved, self._looked_at = moved, now
         unread = self.unread.look(holder.traffic(), read, holder.backlog(), holder.ended_streams)
         self.before, self.bytes = self.bytes, int(unread * _UNREAD_COST) + holder.held
@@ -186,8 +186,8 @@ class _Usage:
 
     @property
     def falls(self) -> bool:
-        """Whether it is on its way down: it was read faster than it has filled."""
-        return self.bytes < self.before * 0.98
+        """Whether it is on its way down, or would be gone in less than a second at the rate at which it is read."""
+        return self.bytes < self.before * 0.98 or self.rate > 1.5 * self.bytes
 
     @property
     def is_new(self) -> bool:
