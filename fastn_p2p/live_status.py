@@ -49,7 +49,7 @@ def watch(lines_for: Watched, renew: Callable[[], None], period: float) -> None:
     with _screen() as keyboard:
         top, due, drawn = 0, time.monotonic() + period, b""
         while True:
-            columns, rows = shutil.get_terminal_size()
+            columns, rows = _size()
             lines = lines_for(columns)
             room = max(1, rows - 1)
             top = max(0, min(top, len(lines) - room))
@@ -65,6 +65,16 @@ def watch(lines_for: Watched, renew: Callable[[], None], period: float) -> None:
             if time.monotonic() >= due:
                 renew()
                 due = time.monotonic() + period
+
+
+def _size() -> tuple[int, int]:
+    """Return the columns and rows of the terminal. Not those of the environment, which do not follow its window."""
+    try:
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:
+        columns = rows = 0
+    fallback = shutil.get_terminal_size()
+    return columns or fallback.columns, rows or fallback.lines
 
 
 def _picture(lines: list[str], top: int, room: int, columns: int) -> bytes:

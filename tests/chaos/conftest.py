@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -32,10 +32,14 @@ class Couple(NamedTuple):
         for daemon in (self.alice, self.bob):
             assert daemon.stop() == 0, daemon.report()
             daemon.clean_up()
-            assert [path.name for path in (daemon.home.path / "run").iterdir()] == ["network.port"]
+            assert {path.name for path in (daemon.home.path / "run").iterdir()} <= KEPT_IN_RUN
             assert not daemon.home.control_socket.exists()
             assert daemon.home.sockets == daemon.home.path or not daemon.home.sockets.exists()
         assert not list(self.hosts.iterdir())
+
+
+KEPT_IN_RUN: Final = {"network.port", "time", "last-exit.json", "previous-exit.json"}
+"""Files of ``run/`` that the next start wants: the UDP port, when the daemon ran last, and how it ended."""
 
 
 @pytest.fixture(scope="module")

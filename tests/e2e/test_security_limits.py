@@ -59,9 +59,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def files_of(daemon: Daemon) -> set[str]:
-    """Everything below the home that is not a log, and beside it; a directory alone means nothing."""
+    """Everything below the home that is not a log, and beside it; a directory alone means nothing. The daemon notes the
+    time whenever it likes."""
     top = daemon.home.path.parent
-    return {str(path.relative_to(top)) for path in top.rglob("*") if not path.is_dir() and path.suffix != ".log"}
+    files = {str(path.relative_to(top)) for path in top.rglob("*") if not path.is_dir() and path.suffix != ".log"}
+    return files - {str((daemon.home.path / "run" / "time").relative_to(top))}
 
 
 COMMANDS: Final[dict[str, Callable[[str], m.Control]]] = {
