@@ -13,6 +13,7 @@ from fastn_p2p_actors.network.calls import Calls
 from fastn_p2p_actors.network.parking import Parking
 from fastn_p2p_actors.network.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.requests import Requests
+from fastn_p2p_actors.network.returning import Program
 from fastn_p2p_actors.network.sessions import Sessions
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import SESSION_WINDOW
@@ -29,16 +30,21 @@ class Someone:
 
     state = None
     gone = False
+    pid = 7
     backlog = 0
 
 
 class Counter:
     """alice, online and without protocols, a program that wants something of her, and all that is said."""
 
+    is_behind = True
+
     def __init__(self) -> None:
         self.program = cast(Any, Someone())
         self.server = cast(Any, Someone())
         self.said: list[tuple[object, Message]] = []
+        self.noted: list[tuple[Program, int, int]] = []
+        """Who, over how many connections, and how much had been said before."""
         self.registry, self.parking = Registry(), Parking()
         everything: Any = self
         requests = Requests(everything, self.registry, everything, self.parking, everything)
@@ -54,11 +60,14 @@ class Counter:
             opening = Open("alice", "alice", "Echo", "default", 60_000, SESSION_WINDOW)
             self.sessions.on_open(self.program, b"1", opening, b"")
 
-    # the mailbox, the routes, the address book, an access list
+    # the mailbox, the routes, the address book, an access list, the programs that are expected back
 
     def send(self, sender: object, _id: bytes, header: bytes, _payload: bytes = b"", *, credited: bool = False) -> bool:
         self.said.append((sender, decode(header)))
         return True
+
+    def note(self, program: Program, connections: int) -> None:
+        self.noted.append((program, connections, len(self.said)))
 
     def target(self, _peer: str) -> bytes:
         return bytes(ALICE)
@@ -107,5 +116,19 @@ def test_it_is_refused_when_nobody_is_expected_any_more(what: str) -> None:
         counter.said.clear()
         counter.want(what)
         assert len(counter.said) == 1
+
+    play(work)
+
+
+def test_a_program_is_noted_before_it_gets_a_call_that_may_be_sent_again() -> None:
+    async def work(counter: Counter) -> None:
+        for server in (counter.server, cast(Any, Someone())):
+            access = cast(Any, counter)
+            counter.registry.serve(counter.alice, "Echo", "default", access, server, hosted=False)
+        for call_id in (b"", b"x"):
+            call = Call("alice", "alice", "Echo", "default", 60_000, call_id=call_id)
+            counter.calls.on_call(counter.program, b"1" + call_id, call, b"")
+        assert counter.noted == [(Program(7, "alice", "Echo", "default"), 2, 1)]
+        assert len(counter.said) == 2
 
     play(work)

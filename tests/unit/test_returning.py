@@ -69,6 +69,43 @@ def test_a_process_that_served_several_times_is_back_with_the_last(path: Path) -
     play(scenario)
 
 
+def test_who_gets_a_call_that_may_be_sent_again_is_noted_before(path: Path) -> None:
+    """Although changes that come together are noted together, a moment later."""
+
+    async def scenario() -> None:
+        serving: list[Program] = []
+        now = Returning(path, lambda: serving)
+        for _ in range(2):
+            serving.append(ME)
+            now.changed()
+        now.note(ME, 2)
+        now.close()
+        back = Returning(path, tuple)
+        back.serve([ME])
+        assert back.awaits(*SHOP), "the second one is not back"
+        back.serve([ME, ME])
+        assert not back.awaits(*SHOP)
+        back.close()
+
+    play(scenario)
+
+
+def test_a_second_end_forgets_nobody_who_was_not_back(path: Path) -> None:
+    async def scenario() -> None:
+        earlier(path, ME, ME)
+        between = Returning(path, lambda: [ME])
+        between.changed()
+        between.changed()
+        between.note(ME, 1)
+        between.close()
+        back = Returning(path, tuple)
+        back.serve([ME])
+        assert back.awaits(*SHOP)
+        back.close()
+
+    play(scenario)
+
+
 def test_who_has_ended_is_not_awaited(path: Path, other: subprocess.Popen[bytes]) -> None:
     async def scenario() -> None:
         earlier(path, ME, Program(other.pid, *SHOP))
@@ -86,8 +123,8 @@ def test_who_has_ended_is_not_awaited(path: Path, other: subprocess.Popen[bytes]
 def test_whoever_has_its_pid_now_is_somebody_else(path: Path) -> None:
     async def scenario() -> None:
         earlier(path, ME)
-        known = json.loads(path.read_bytes())
-        known[0][1] += 1
+        known = json.loads(path.read_bytes())  # one line
+        known[1] += 1
         path.write_text(json.dumps(known))
         back = Returning(path, tuple)
         assert not back.awaits(*SHOP)

@@ -20,7 +20,7 @@ from .address_book import AddressBook
 from .connection import PeerConnection
 from .parking import Parking
 from .registry import Binding, Registry
-from .returning import Returning
+from .returning import Program, Returning
 from .servers import Server
 from .way import Way
 from .wire import WireFailure, WireRefusal, WireReply, WireRequest
@@ -252,6 +252,8 @@ class Requests:
             limit = min(MAX_CALLS_PER_BINDING, sum(each.limit for each in binding.servers))
             self._fail(served, Overloaded(what=f"calls in flight at {protocol}", limit=limit))
             return
+        if request.call_id and self._returning.is_behind and not server.hosted:
+            self._note(server)
         self._next_number = number = self._next_number + 1
         served.correlation = correlation = (_OURS | number).to_bytes(8, "big")
         deadline_ms = request.deadline_ms if not served.started else self._left(served)
@@ -278,6 +280,12 @@ class Requests:
         binding.calls += 1
         self._served[correlation] = served
         self._deadlines.add(served, served.expires)
+
+    def _note(self, server: Server) -> None:
+        """It may execute a call that another must not execute again, whatever becomes of us."""
+        binding, pid = server.binding, server.sender.pid
+        program = Program(pid, binding.identity.name, binding.protocol, binding.instance)
+        self._returning.note(program, sum(each.sender.pid == pid for each in binding.servers))
 
     def _wait(self, served: Served, park: Callable[[Callable[[], None]], None]) -> None:
         """Give it another turn when something has changed."""

@@ -1,7 +1,8 @@
 """Programs that served when an earlier process of ours ended, and are expected back.
 
 A call that is sent again may have been executed by one of them. Until they have said so, or have ended, it is not given
-to another.
+to another. So a program is noted before it gets the first call that may be sent again, since our end may be next; else
+within ``_AT_MOST_EVERY``.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ class _Known(msgspec.Struct, frozen=True, array_like=True):
     """How many connections of the process serve the binding."""
 
 
+_encoder: Final = msgspec.json.Encoder()
+_decoder: Final = msgspec.json.Decoder(_Known)
+_NOT_NOTED: Final = "which programs serve cannot be noted: %s"
+
+
 class Returning:
     """Kept in one file of the runtime directory, which is there as long as programs serve."""
 
@@ -57,7 +63,9 @@ class Returning:
         self._looked_at = -_AT_MOST_EVERY
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + _PATIENCE
-        self._missing = {each.program: each for each in _read(path)}
+        self._missing = _read(path)
+        self._noted: dict[Program, int] = {}
+        """Who serves, and over how many connections, as the file says."""
         self._waiting: list[Callable[[], None]] = []
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -85,19 +93,35 @@ class Returning:
         self._looked_at = self._loop.time()
         self.serve(self._programs())
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether others serve than the file says."""
+        return self._changed_timer is not None
+
+    def note(self, program: Program, connections: int) -> None:
+        """``program`` is about to get a call that may be sent again: the file must not be behind for it.
+
+        Args:
+            connections: of its process, which serve the binding.
+        """
+        if not self.is_behind or self._noted.get(program, 0) >= connections:
+            return
+        missing = self._missing.get(program)
+        self._noted[program] = connections
+        self._append(_Known(program, _started(program.pid) or 0, max(connections, missing.times if missing else 0)))
+
     def serve(self, programs: Iterable[Program]) -> None:
         """These do now."""
         if self._closed:
             return
-        serving = Counter(programs)
+        self._noted = serving = Counter(programs)
         came = [known for known in self._missing.values() if serving[known.program] >= known.times]
         for known in came:
             del self._missing[known.program]
         started = {pid: _started(pid) or 0 for pid in {program.pid for program in serving}}
-        now = [_Known(program, started[program.pid], times) for program, times in serving.items()]
-        self._save(
-            [*now, *(known for known in self._missing.values() if known.program not in serving and _lives(known))]
-        )
+        known = {program: _Known(program, started[program.pid], times) for program, times in serving.items()}
+        known.update((program, each) for program, each in self._missing.items() if _lives(each))
+        self._save(list(known.values()))
         if came:
             self._go_on()
 
@@ -132,17 +156,25 @@ class Returning:
                 self._path.unlink(missing_ok=True)
                 return
             temporary = self._path.with_suffix(".tmp")
-            temporary.write_bytes(msgspec.json.encode(known))  # the next moment may be our last, but not the machine's
+            temporary.write_bytes(_encoder.encode_lines(known))  # the next moment may be our last, not the machine's
             temporary.replace(self._path)
         except OSError as error:
-            log.warning("which programs serve cannot be noted: %s", error)
+            log.warning(_NOT_NOTED, error)
+
+    def _append(self, known: _Known) -> None:
+        try:
+            with self._path.open("ab") as file:
+                file.write(_encoder.encode_lines([known]))
+        except OSError as error:
+            log.warning(_NOT_NOTED, error)
 
 
-def _read(path: Path) -> list[_Known]:
+def _read(path: Path) -> dict[Program, _Known]:
+    """Those that live. Of several lines about one program the last holds."""
     with contextlib.suppress(OSError, *UNDECODABLE):
-        known = msgspec.json.decode(path.read_bytes(), type=list[_Known])
-        return [each for each in known if _lives(each)]
-    return []
+        known = {each.program: each for each in _decoder.decode_lines(path.read_bytes())}
+        return {program: each for program, each in known.items() if _lives(each)}
+    return {}
 
 
 def _lives(known: _Known) -> bool:
