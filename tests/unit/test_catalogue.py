@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +14,10 @@ import pytest
 from fastn_p2p.shelf import config_rows, described
 from fastn_p2p_actors.gateway import aside
 from fastn_p2p_actors.gateway.catalogue import catalogue
+from fastn_p2p_actors.identity.aside import Describe
+from fastn_p2p_client.errors import HandlerFailed
 from fastn_p2p_client.messages import ProtocolInfo
+from tests.unit.scenario import play
 
 PACKAGES = {
     "one": """
@@ -99,6 +104,24 @@ def test_of_two_with_the_same_name_one_is_hidden(found: dict[tuple[str, str], Pr
     (hidden,) = (info for info in same if info.problem)
     (other,) = (info for info in same if not info.problem)
     assert hidden.problem == f"hidden by the protocol of the same name of {other.distribution} 1.5"
+
+
+def test_a_process_that_has_ended_before_it_is_asked_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that the kernel has ended, while our event loop had much to do."""
+    start = asyncio.create_subprocess_exec
+
+    async def started_and_ended(*_: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await start(sys.executable, "-c", "raise SystemExit(7)", **options)
+        assert process.stdin is not None
+        await process.stdin.wait_closed()
+        return process
+
+    async def scenario() -> None:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", started_and_ended)
+        with pytest.raises(HandlerFailed, match="ended with exit code 7"):
+            await aside.ask_aside(asyncio.Semaphore(), 0, Describe("Good", "one:Good"), "alice")
+
+    play(scenario)
 
 
 class Inner(msgspec.Struct):

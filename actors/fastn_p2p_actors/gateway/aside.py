@@ -147,7 +147,8 @@ async def _ask(memory: int, question: Check | Delete | DescribeData | Describe, 
 async def _conversation(process: asyncio.subprocess.Process, question: bytes) -> tuple[bytes, bytes]:
     """What it writes until it has ended: children of its that hold its pipes open are not waited for."""
     if process.stdin is not None:
-        process.stdin.write(question)
+        with contextlib.suppress(RuntimeError, ConnectionError):  # it has ended before it was asked: uvloop raises
+            process.stdin.write(question)
         process.stdin.close()
     outputs = [asyncio.create_task(_drained(pipe)) for pipe in (process.stdout, process.stderr)]
     await _ended(process.pid)
