@@ -1,7 +1,7 @@
-"""Strays: processes that a protocol has started, and that are left when the process that ran the protocol has ended.
+"""Strays: processes that a protocol has started, and whose parent has ended.
 
-The kernel makes them children of the supervisor, which kills them. So nothing that a protocol has started outlives its
-identity's process, also when it has taken itself out of its parent's session and process group.
+The kernel makes them children of the supervisor, which kills them at its next look. So nothing that a protocol has
+started outlives its identity's process, also when it has taken itself out of its parent's session and process group.
 """
 
 from __future__ import annotations

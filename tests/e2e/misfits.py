@@ -25,11 +25,11 @@ MEMORY = 200
 
 _DAEMONISE = """
 import os, sys, time
-if os.fork():
+if pid := os.fork():
+    with open(sys.argv[1], "a") as note:
+        note.write(f"{pid}\\n")
     os._exit(0)
 os.setsid()
-with open(sys.argv[1], "a") as note:
-    note.write(f"{os.getpid()}\\n")
 time.sleep(3600)
 """
 
@@ -129,7 +129,7 @@ class Misfit(Protocol):
                     time.sleep(3600)
                 return
             self._note(note, pid)
-        # The program in between ends at once, so that the other one is nobody's.
+        # The program in between ends as soon as it has noted the other one, which is nobody's then.
         subprocess.run([sys.executable, "-c", _DAEMONISE, note], check=False)
 
     @staticmethod
