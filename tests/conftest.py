@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ from tests.harness import Daemon
 
 # What a user runs writes through buffers: an interpreter that does not hides what goes wrong with them at its end.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+# A shell has the programs that it starts in the background ignore these (nohup: SIGHUP), and so would every program
+# that a test starts: with a handler of ours they get the default again.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else lambda *_: None)
 
 # Deadlines of single examples say more about a shared machine than about the code.
 settings.register_profile("fastn", deadline=None)
