@@ -67,8 +67,8 @@ def test_a_daemon_of_another_version(
                     await client.call(None, STRANGER, "Echo")
             agrees(caught.value, expected)
             assert await asyncio.to_thread(main, ["list-identities"]) == Exit.DAEMON
-            with sync.Client(home) as client, pytest.raises(e.VersionMismatch) as caught:
-                await asyncio.to_thread(client.control, m.GetStatus())
+            with sync.Client(home) as blocking, pytest.raises(e.VersionMismatch) as caught:
+                await asyncio.to_thread(blocking.control, m.GetStatus())
             agrees(caught.value, expected)
         finally:
             mailbox.close()

@@ -119,9 +119,9 @@ class Returning:
         for known in came:
             del self._missing[known.program]
         started = {pid: _started(pid) or 0 for pid in {program.pid for program in serving}}
-        known = {program: _Known(program, started[program.pid], times) for program, times in serving.items()}
-        known.update((program, each) for program, each in self._missing.items() if _lives(each))
-        self._save(list(known.values()))
+        expected = {program: _Known(program, started[program.pid], times) for program, times in serving.items()}
+        expected.update((program, each) for program, each in self._missing.items() if _lives(each))
+        self._save(list(expected.values()))
         if came:
             self._go_on()
 
