@@ -110,7 +110,7 @@ def around() -> Iterator[Environment]:
 def test_a_package_is_installed_replaced_and_removed(
     around: Environment, name: str, options: tuple[str, ...], folder: str
 ) -> None:
-    pid = around.daemon.pid("identity-alice")
+    pid = around.daemon.wait_actor("identity-alice")
     assert name not in around.installed()
     around.cli("add-protocol", "alice", "--protocol", name, code=7)
 

@@ -59,11 +59,12 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 
 
 def files_of(daemon: Daemon) -> set[str]:
-    """Everything below the home that is not a log, and beside it; a directory alone means nothing. The daemon notes the
-    time whenever it likes."""
+    """Everything below the home that is not a log, and beside it; a directory alone means nothing. The daemon writes
+    to its runtime directory whenever it likes."""
     top = daemon.home.path.parent
     files = {str(path.relative_to(top)) for path in top.rglob("*") if not path.is_dir() and path.suffix != ".log"}
-    return files - {str((daemon.home.path / "run" / "time").relative_to(top))}
+    run = daemon.home.path / "run"
+    return files - {str(each.relative_to(top)) for each in (run / "time", run / "tree.tmp", run / "programs.tmp")}
 
 
 COMMANDS: Final[dict[str, Callable[[str], m.Control]]] = {

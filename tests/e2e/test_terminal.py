@@ -221,7 +221,7 @@ ELSEWHERE = {
 }
 ONLY_WORDS = (
     *("delete-identity", "list-identities", "add-protocol", "remove-protocol", "check", "reload", "start", "stop"),
-    *("new-protocol", "set-protocol", "identity-online", "identity-offline", "ticket", "forward"),
+    *("new-protocol", "set-identity", "set-protocol", "identity-online", "identity-offline", "ticket", "forward"),
 )
 ELSEWHERE |= dict.fromkeys(ONLY_WORDS, "nothing but say, put, put_json and table: tests/unit/test_plain_text.py")
 
