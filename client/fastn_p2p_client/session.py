@@ -41,8 +41,8 @@ Send: TypeAlias = Callable[[bytes, Payload], object]
 _CHUNK: Final = encode(Chunk())
 _EOF: Final = encode(Eof())
 _DONE: Final = encode(Done())
-_GRANT_AT: Final = SESSION_WINDOW // 4
-"""Consumed bytes after which more are asked for: seldom enough to cost nothing, early enough to keep things going."""
+_SMALLEST_WINDOW: Final = 4096
+"""Bytes that a side takes at least, however few the daemon asks for."""
 _TURNS: Final = 32
 """Writes that find credit after which other tasks get a turn all the same."""
 
@@ -107,12 +107,14 @@ class Session(LoopBound):
         instance: str,
         peer: Peer | None = None,
         credit: int | None = None,
+        window: int | None = None,
         on_end: Callable[[], object] = lambda: None,
     ) -> None:
         """Made by ``connect`` and by whoever serves, not by programs.
 
         Args:
             credit: what the other side takes at first, on the side that serves; None on the side that has asked.
+            window: bytes that this side takes before they are read, ``SESSION_WINDOW`` at most and by default.
             on_end: called once, when both directions have ended.
         """
         self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
@@ -138,7 +140,10 @@ class Session(LoopBound):
         self._chunks: deque[bytes] = deque()
         self._taken = 0
         """Bytes of the first chunk that have been read."""
-        self._granted = SESSION_WINDOW
+        self._window = self._granted = min(max(window or SESSION_WINDOW, _SMALLEST_WINDOW), SESSION_WINDOW)
+        self._grant_at = self._window // 4
+        """Consumed bytes after which more are asked for: seldom enough to cost nothing, early enough to keep things
+        going."""
         self._consumed = 0
         self._complete = False
         """All of it has come."""
@@ -426,7 +431,7 @@ class Session(LoopBound):
     def _accept(self) -> None:
         if self._serving and not self.opened.done():
             self.opened.set_result(None)
-            self._say(encode(Opened(SESSION_WINDOW)))
+            self._say(encode(Opened(self._window)))
             if self._aborted_with is not None:
                 self._say(encode(Reset(self._aborted_with)))
                 self._say(encode(Stop(self._aborted_with)))
@@ -496,7 +501,7 @@ class Session(LoopBound):
 
     def _consume(self, cost: int) -> None:
         self._consumed += cost
-        if self._consumed >= _GRANT_AT and not self._in_over:
+        if self._consumed >= self._grant_at and not self._in_over:
             self._granted += self._consumed
             self._say(encode(Credit(self._consumed)))
             self._consumed = 0

@@ -76,6 +76,7 @@ class SessionHost:
             instance=message.instance,
             peer=peer,
             credit=message.credit,
+            window=message.window,
             on_end=lambda: self._sessions.pop(correlation, None),
         )
         task = self._loop.create_task(self._serve(correlation, session, binding, payload))

@@ -10,7 +10,7 @@ from tests.e2e.world import new_world
 
 from . import stream_attacks as attacks
 from .attackers import Attack
-from .siege import MIB, Victim, attack, besieged
+from .siege import Victim, attack, besieged
 
 
 @pytest.fixture(scope="module")
@@ -30,21 +30,11 @@ def victim() -> Iterator[Victim]:
         attacks.datagrams,
         attacks.short_connections,
         attacks.replies_never_read,
+        attacks.sessions_never_read,
     ],
     ids=lambda what: what.__name__,
 )
 def test_memory_stays_bounded(victim: Victim, what: Attack) -> None:
     with besieged(victim) as siege, attack(victim, what, attackers=8) as report:
-        siege.calls(60)
-    assert report.connections
-
-
-def test_sessions_that_no_handler_reads_are_bounded_too(victim: Victim) -> None:
-    """Beside what is not read, up to 1 MiB of each session is on its way to the handler's process, which has said that
-    it takes as much; where that process gets no processor, it waits here."""
-    with (
-        besieged(victim, grows_by=160 * MIB) as siege,
-        attack(victim, attacks.sessions_never_read, attackers=8) as report,
-    ):
         siege.calls(60)
     assert report.connections

@@ -30,7 +30,7 @@ Take = Callable[[bytes, Message, bytes], object]
 def small_windows() -> Iterator[None]:
     """A few hundred bytes fill a window: what takes megabytes otherwise happens at once."""
     with (
-        patch.multiple(session, SESSION_WINDOW=WINDOW, MAX_CHUNK=CHUNK, _GRANT_AT=WINDOW // 4),
+        patch.multiple(session, SESSION_WINDOW=WINDOW, MAX_CHUNK=CHUNK),
         patch.object(testing, "SESSION_WINDOW", WINDOW),
         patch.object(relay, "SESSION_WINDOW", WINDOW),
     ):

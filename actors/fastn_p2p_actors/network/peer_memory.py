@@ -52,10 +52,11 @@ MEMORY_OF_KNOWN: Final = Share(384 * MIB, 768 * MIB)
 nobody takes."""
 UNREAD_BEFORE_HELLO: Final = 256 * 1024
 """Bytes that may come on a connection before a hello."""
-_WINDOWS: Final = ((16, SESSION_WINDOW), (128, 128 * KIB))
-"""So many sessions of strangers at a time have such a window: bytes that a handler may send before QUIC takes them."""
-_SMALLEST_WINDOW: Final = 64 * KIB
-"""Bytes that handlers of further sessions may send."""
+_WINDOWS: Final = ((4, SESSION_WINDOW), (16, 256 * KIB), (64, 128 * KIB))
+"""So many sessions of strangers at a time have such a window: bytes of either direction that may be on their way
+between this process and the handler's. All that there are together stay below what strangers may hold."""
+_SMALLEST_WINDOW: Final = 32 * KIB
+"""Bytes of further sessions."""
 _UNREAD_COST: Final = 1.6
 """Bytes of memory for a byte that QUIC holds: 1.6 measured, in packets that are kept whole."""
 _PAUSE_ABOVE: Final = 10 * MIB

@@ -18,6 +18,7 @@ from fastn_p2p_client.errors import ConnectionLost, HandlerFailed, LocalError, P
 from fastn_p2p_client.limits import SESSION_WINDOW
 from fastn_p2p_client.messages import ApplicationFailure, Cancel, Failure, Message, Open, Opened, encode
 
+from .backpressure import Backpressure
 from .stream_leg import Emit, Halves, StreamLeg
 from .way import Way
 from .wire import BULK_THRESHOLD, WireAccept, WireFailure, WireOpen, WireRefusal
@@ -44,9 +45,17 @@ class Approach:
     """
 
     def __init__(
-        self, sessions: PeerSessions, source: bytes, target: bytes, message: Open, payload: bytes, emit: Emit
+        self,
+        sessions: PeerSessions,
+        source: bytes,
+        target: bytes,
+        message: Open,
+        payload: bytes,
+        emit: Emit,
+        backpressure: Backpressure | None = None,
     ) -> None:
         self._sessions = sessions
+        self._backpressure = backpressure
         self._credit = message.credit
         self._emit = emit
         self._leg: StreamLeg | None = None
@@ -73,7 +82,14 @@ class Approach:
         """The session stands; ``payload`` are its first bytes."""
         self._answered = True
         sessions = self._sessions
-        leg = self._leg = StreamLeg(self._emit, sessions.count, sessions.manners, self._credit, leftover=payload)
+        leg = self._leg = StreamLeg(
+            self._emit,
+            sessions.count,
+            sessions.manners,
+            self._credit,
+            leftover=payload,
+            backpressure=self._backpressure,
+        )
         opened = Opened(SESSION_WINDOW)
         self._emit(encode(opened), opened, b"")
         leg.start()
@@ -116,7 +132,9 @@ class Arrival:
         self.request = request
         self.payload = payload
         self.window = sessions.begin()
-        """Bytes that the side behind the relay may give before they are written to the stream."""
+        """Bytes of either direction that may be on their way between this process and the one that serves."""
+        self.backpressure: Backpressure | None = None
+        """Of the local process that serves, once it has been asked."""
         self._emit: Emit = lambda header, message, payload: None
         self._leg: StreamLeg | None = None
         self.is_refused = False
@@ -141,7 +159,12 @@ class Arrival:
             self._leg.take(header, message, payload)
         elif isinstance(message, Opened):
             self._leg = StreamLeg(
-                self._emit, self._sessions.count, self._sessions.manners, message.credit, window=self.window
+                self._emit,
+                self._sessions.count,
+                self._sessions.manners,
+                message.credit,
+                window=self.window,
+                backpressure=self.backpressure,
             )
             self._loop.call_soon(self._accept, self._leg)
         elif isinstance(message, ApplicationFailure):

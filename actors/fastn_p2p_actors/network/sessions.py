@@ -41,6 +41,7 @@ from fastn_p2p_client.names import check_name
 
 from ..mailbox import Mailbox, Sender
 from .address_book import AddressBook
+from .backpressure import Backpressure
 from .parking import Parking
 from .peer_streams import Approach, Arrival
 from .registry import Binding, OnlineIdentity, Registry
@@ -113,6 +114,8 @@ class Sessions:
         self._served_by: dict[tuple[Sender, bytes], Relay] = {}
         self._programs: Counter[Sender] = Counter()
         """How many sessions each has opened."""
+        self._backpressure: dict[Sender, Backpressure] = {}
+        """Of processes that have opened or served sessions with peers."""
 
     def __len__(self) -> int:
         return len(self._opened_by)
@@ -244,7 +247,8 @@ class Sessions:
     ) -> None:
         self._told_of(relay, target, connection.way())
         try:
-            approach = Approach(connection.sessions, source.raw, target, message, payload, relay.from_server)
+            pressure = self._backpressure_of(relay.opener.sender) if isinstance(relay.opener, _MailboxLeg) else None
+            approach = Approach(connection.sessions, source.raw, target, message, payload, relay.from_server, pressure)
         except P2PError as error:
             relay.fail(error)
             return
@@ -273,8 +277,15 @@ class Sessions:
         sessions = sum(key[0] is sender for legs in both for key in legs)
         return sender.backlog > _READS_NOTHING + sessions * SESSION_WINDOW
 
+    def _backpressure_of(self, sender: Sender) -> Backpressure:
+        found = self._backpressure.get(sender)
+        if found is None:
+            found = self._backpressure[sender] = Backpressure(self._loop, sender)
+        return found
+
     def on_sender_gone(self, sender: Sender) -> None:
         """A local process has ended."""
+        self._backpressure.pop(sender, None)
         for relay in [relay for key, relay in self._opened_by.items() if key[0] is sender]:
             relay.opener_gone()
         for relay in [relay for key, relay in self._served_by.items() if key[0] is sender]:
@@ -338,6 +349,9 @@ class Sessions:
         offer = Offer(
             source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit, *way
         )
+        if isinstance(relay.opener, Arrival):
+            relay.opener.backpressure = self._backpressure_of(server.sender)
+            offer = replace(offer, window=relay.opener.window)
         if not self._mailbox.send(leg.sender, leg.correlation, encode(offer), payload):
             relay.fail(ConnectionLost(what=f"the process that serves {protocol}"))
             return

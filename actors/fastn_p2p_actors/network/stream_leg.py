@@ -19,6 +19,7 @@ from fastn_p2p_client.errors import BadMessage, ConnectionLost
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_FAILED, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.messages import Cancel, Chunk, Credit, Done, Eof, Failure, Message, Reset, Stop, encode
 
+from .backpressure import Backpressure
 from .inflow import Inflow
 from .manners import BLOCK, Manners
 
@@ -64,6 +65,7 @@ class StreamLeg:
         credit: how many bytes the side behind the relay takes at first.
         window: how many it may give at first: it was told.
         leftover: has come already, ahead of the stream.
+        backpressure: of the local process behind the relay.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class StreamLeg:
         *,
         window: int = SESSION_WINDOW,
         leftover: bytes = b"",
+        backpressure: Backpressure | None = None,
     ) -> None:
+        self._backpressure = backpressure
         self._loop = asyncio.get_running_loop()
         self._stream: Halves | None = None
         self._emit = emit
@@ -336,6 +340,10 @@ class StreamLeg:
                     self._wake_reader = self._loop.create_future()
                     await self._wake_reader
                     self._wake_reader = None
+                if self._backpressure is not None and self._backpressure.is_high:
+                    self._drained = False
+                    await self._backpressure.wait()
+                    continue
                 limit = min(MAX_CHUNK, self._credit - CHUNK_COST)
                 if self._leftover:
                     data, self._leftover = self._leftover[:limit], self._leftover[limit:]

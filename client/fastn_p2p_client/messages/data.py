@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from ..limits import SESSION_WINDOW
 from .basis import UNKNOWN, Cancel, Done, Failure, Long, Message
 
 __all__ = [
@@ -230,6 +231,8 @@ class Offer(Message, frozen=True, tag=81):
     address: str = ""
     rtt_ms: int | None = None
     """These three as in ``Deliver``."""
+    window: int = SESSION_WINDOW
+    """Bytes of chunks that whoever serves should take before it grants more: fewer of strangers with many sessions."""
 
 
 SessionPart: TypeAlias = Opened | Chunk | Eof | Done | Credit | Reset | Stop | Failure | ApplicationFailure | Cancel
