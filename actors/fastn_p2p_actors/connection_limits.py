@@ -90,6 +90,10 @@ class ConnectionLimits:
         self._sessions: dict[int, int] = {}
         self._count = 0
 
+    def is_own(self, process: Process) -> bool:
+        """Whether the process belongs to the daemon."""
+        return self._is_own(process.parent)
+
     def reserve(self, process: Process) -> Overloaded | None:
         """One more connection of the process; None when it has its place, else why it has none."""
         if self._is_own(process.parent):

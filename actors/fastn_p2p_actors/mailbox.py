@@ -24,6 +24,7 @@ from fastn_p2p_client.messages import Failure, Long, encode
 from fastn_p2p_client.zmtp import FRAMES, Payload
 
 from .connection_limits import ConnectionLimits, Process, process_of
+from .mailbox_memory import MAX_HELD, MailboxMemory
 
 __all__ = ["CREDENTIALS", "Mailbox", "Sender", "refusal"]
 
@@ -84,6 +85,7 @@ class Mailbox:
         on_gone: gets each sender whose connection has ended, after its last message.
         uid: the only user whose processes are listened to.
         limits: of the connections that stand; what is sent over further ones is answered with ``Overloaded``.
+        max_held: bytes that all connections may hold.
     """
 
     def __init__(
@@ -94,12 +96,14 @@ class Mailbox:
         on_gone: Callable[[Sender], None] | None = None,
         uid: int | None = None,
         limits: ConnectionLimits | None = None,
+        max_held: int = MAX_HELD,
     ) -> None:
         self._path = path
         self._on_message = on_message
         self._on_gone = on_gone
         self._uid = os.getuid() if uid is None else uid
         self._limits = limits or ConnectionLimits()
+        self._max_held = max_held
         self._senders: dict[Sender, Process] = {}
         self._refused: dict[Sender, Process] = {}
         """Connections above the limits, the oldest first."""
@@ -116,6 +120,9 @@ class Mailbox:
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._memory = MailboxMemory[Sender](
+            self._loop, lambda sender: sender.connection.held, self._owner_of, self._end_holder, self._max_held
+        )
         self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -141,6 +148,7 @@ class Mailbox:
             sender.connection.close()
         self._senders.clear()
         self._refused.clear()
+        self._memory.close()
 
     def send(
         self, sender: Sender, correlation: bytes, header: bytes, payload: Payload = b"", *, credited: bool = False
@@ -210,6 +218,7 @@ class Mailbox:
             on_message=on_message,
             on_end=on_end,
             on_misfit=partial(self._refuse, sender),
+            on_held=partial(self._memory.watch, sender),
         )
         sender.connection.start()
         if len(self._refused) > self._limits.refused:
@@ -217,6 +226,7 @@ class Mailbox:
 
     def _lost(self, sender: Sender) -> None:
         sender.gone = True
+        self._memory.ended(sender)
         process = self._senders.pop(sender, None)
         if process is not None:
             self._limits.release(process)
@@ -231,6 +241,7 @@ class Mailbox:
 
     def _lost_refused(self, sender: Sender) -> None:
         sender.gone = True
+        self._memory.ended(sender)
         self._refused.pop(sender, None)
 
     def _end_refused(self, sender: Sender) -> None:
@@ -243,6 +254,21 @@ class Mailbox:
             if not self._closed and self._limits.has_place(process):
                 self._end_refused(sender)
                 return
+
+    def _owner_of(self, sender: Sender) -> tuple[Process, bool]:
+        process = self._senders.get(sender) or self._refused[sender]
+        return process, self._limits.is_own(process)
+
+    def _end_holder(self, sender: Sender, what: str, limit: int) -> None:
+        """All connections together hold too much, and this one most."""
+        overload = Overloaded(what=what, limit=limit)
+        log.warning("%s: a connection is ended: %s", self._path.stem, overload)
+        self.send(sender, sender.connection.partial_id, encode(Failure.of(overload)))
+        sender.connection.close()
+        if sender in self._refused:
+            self._lost_refused(sender)
+        else:
+            self._lost(sender)
 
     def _refuse(self, sender: Sender, frames: list[bytes], reason: str) -> None:
         self.dropped += 1

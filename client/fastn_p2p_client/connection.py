@@ -47,6 +47,8 @@ class Connection(LoopBound, asyncio.Protocol):
         on_message: gets (id, header, payload).
         on_end: called once, after the last message, unless we have closed the connection.
         on_misfit: gets the frames of what is no message, and the reason.
+        on_held: called when the connection ``held`` something after something has come, or comes to hold much that
+            the other side does not read.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class Connection(LoopBound, asyncio.Protocol):
         on_message: OnMessage,
         on_end: Callable[[], object],
         on_misfit: Callable[[list[bytes], str], object],
+        on_held: Callable[[], object] | None = None,
     ) -> None:
+        self._on_held = on_held
         self._loop = asyncio.get_running_loop()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self._socket = sock
@@ -133,6 +137,16 @@ class Connection(LoopBound, asyncio.Protocol):
         """Bytes that were sent and that the kernel has not taken yet."""
         held = self._transport.get_write_buffer_size() if self._transport is not None and not self._closed else 0
         return self._waiting_bytes + held
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that it takes: of a message without its end, and of what was sent and not taken."""
+        return self._decoder.held + self.backlog
+
+    @property
+    def partial_id(self) -> bytes:
+        """The id of a message without its end, as far as that has come."""
+        return self._decoder.correlation
 
     def send(self, correlation: bytes, header: bytes, payload: Payload = b"", credited: bool = False) -> bool:
         """Send one message; False, and nothing is sent, when the connection has ended or too much waits already.
@@ -255,6 +269,8 @@ class Connection(LoopBound, asyncio.Protocol):
         if not done and self._transport is not None:
             self._transport.pause_reading()
             self._loop.call_soon(self._go_on)
+        if self._on_held is not None and self._decoder.is_partial:
+            self._on_held()
         return done
 
     def _go_on(self) -> None:
@@ -266,6 +282,8 @@ class Connection(LoopBound, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._paused = True
+        if self._on_held is not None and not self._closed:
+            self._on_held()
 
     def resume_writing(self) -> None:
         self._paused = False

@@ -62,6 +62,7 @@ class Decoder:
         "_open",
         "_parts",
         "_rest",
+        "_size",
         "_stopped",
         "_talks_to",
     )
@@ -88,6 +89,24 @@ class Decoder:
         self._missing = 0
         """Bytes until the frame in ``_parts`` is complete."""
         self._flags = 0
+        self._size = 0
+        """Bytes of that frame."""
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether the end of a message has not come."""
+        return bool(self._missing or self._frames)
+
+    @property
+    def held(self) -> int:
+        """Bytes of what has come of a message without its end."""
+        frame = self._size - self._missing if self._missing else 0
+        return frame + sum(map(len, self._frames))
+
+    @property
+    def correlation(self) -> bytes:
+        """The first frame of a message without its end, if that has come and may be an id."""
+        return self._frames[0] if self._frames and len(self._frames[0]) <= CORRELATION_ID_MAX else b""
 
     def stop(self) -> None:
         """Forget what has come and hand over nothing any more."""
@@ -153,6 +172,7 @@ class Decoder:
                 self._flags = flags
                 self._parts.append(memoryview(data)[start:] if end - start > LARGE else data[start:])
                 self._missing = stop - end
+                self._size = stop - start
                 return True
             position = stop
             if flags & COMMAND:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -501,6 +502,95 @@ def test_another_user_is_not_listened_to(tmp_path: Path) -> None:
         assert box.dropped > 1
         assert box.clients == 0
         link.close()
+        box.close()
+
+    uvloop.run(scenario())
+
+
+HELD_LIMIT = 8 * 1024 * 1024
+
+
+async def half_a_message(
+    path: Path, correlation: bytes, size: int
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection over which ``size`` bytes of a payload of 16 MiB have been sent."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(GREETING + ready("DEALER"))
+    writer.write(b"\x01" + bytes([len(correlation)]) + correlation + b"\x01\x01h")
+    writer.write(b"\x02" + MAX_PAYLOAD.to_bytes(8, "big") + bytes(size))
+    with contextlib.suppress(OSError):
+        await writer.drain()
+    return reader, writer
+
+
+def test_messages_without_their_end_are_bounded_and_the_largest_is_ended(tmp_path: Path) -> None:
+    """It is told why, and the smaller ones of the same process go on."""
+
+    async def scenario() -> None:
+        seen = Recorder()
+        box = Mailbox(tmp_path / "a.sock", seen.on_message, on_gone=seen.gone.put_nowait, max_held=HELD_LIMIT)
+        box.open()
+        small = [await half_a_message(tmp_path / "a.sock", b"s", 1024 * 1024) for _ in range(4)]
+        large, writer = await half_a_message(tmp_path / "a.sock", b"large", 5 * 1024 * 1024)
+        async with asyncio.timeout(5):
+            said = await large.read()
+        assert b"\x01\x05large" in said
+        assert b"overloaded" in said
+        assert f"process {os.getpid()} (".encode() in said
+        assert box.clients == 4
+        assert seen.gone.qsize() == 1
+        small[0][1].write(bytes(MAX_PAYLOAD - 1024 * 1024))
+        await small[0][1].drain()
+        assert len((await seen.next())[3]) == MAX_PAYLOAD
+        for _, each in (*small, (large, writer)):
+            each.close()
+        box.close()
+
+    uvloop.run(scenario())
+
+
+def test_frames_without_an_end_count_as_well(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        seen = Recorder()
+        box = Mailbox(tmp_path / "a.sock", seen.on_message, on_gone=seen.gone.put_nowait, max_held=HELD_LIMIT)
+        box.open()
+        writers: list[asyncio.StreamWriter] = []
+        for _ in range(4):
+            _, writer = await asyncio.open_unix_connection(str(tmp_path / "a.sock"))
+            writers.append(writer)
+            writer.write(GREETING + ready("DEALER"))
+            writer.write((b"\x03" + (60_000).to_bytes(8, "big") + bytes(60_000)) * 50)  # 3 MB, each frame with MORE
+            await writer.drain()
+        async with asyncio.timeout(5):
+            await seen.gone.get()
+        assert box.clients >= 2
+        for writer in writers:
+            writer.close()
+        box.close()
+
+    uvloop.run(scenario())
+
+
+def test_who_never_reads_its_answers_is_ended_and_others_are_answered(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        seen = Recorder()
+        box = Mailbox(tmp_path / "a.sock", seen.on_message, on_gone=seen.gone.put_nowait, max_held=HELD_LIMIT)
+        box.open()
+        _, writer = await asyncio.open_unix_connection(str(tmp_path / "a.sock"), limit=1)
+        writer.write(
+            GREETING + ready("DEALER") + b"".join(filter(None, map(bytes, encode_frames(b"1", b"h", b"")[:1])))
+        )
+        deaf, correlation, _, _ = await seen.next()
+        for _ in range(10):
+            box.send(deaf, correlation, encode(Done()), bytes(1024 * 1024))
+        async with asyncio.timeout(5):
+            assert await seen.gone.get() is deaf
+        assert not box.send(deaf, correlation, encode(Done()))
+        link = Link(tmp_path / "a.sock", "a")
+        link.open()
+        await answered(box, seen, link)
+        link.close()
+        writer.close()
         box.close()
 
     uvloop.run(scenario())
