@@ -17,14 +17,19 @@ from typing import Final, Generic, TypeVar
 from .connection_limits import Process
 from .process import give_back_heap
 
-__all__ = ["MAX_HELD", "MailboxMemory"]
+__all__ = ["MAX_CONFIGS_HELD", "MAX_HELD", "MailboxMemory"]
 
 MAX_HELD: Final = 512 * 1024 * 1024
 """Bytes that one process of the daemon keeps for all connections to its mailbox: 16 messages of 16 MiB that come at a
 time, and 64 MiB of answers for each of four programs that are slow to read."""
+MAX_CONFIGS_HELD: Final = 64 * 1024 * 1024
+"""Bytes that an identity's process keeps for them: it is sent configs by the gateway alone, and its own memory is
+limited."""
 _LITTLE: Final = 32 * 1024
 """Bytes of a connection that are not worth another look: below that a connection reports again when it holds more."""
 _LOOK_AGAIN: Final = 0.02
+_MUCH: Final = 64 * 1024 * 1024
+"""Bytes that were held, whose end is a reason to give the heap's memory back."""
 _GIVE_BACK_AFTER: Final = 0.2
 """Seconds until the memory of ended connections is given back to the system."""
 
@@ -57,6 +62,8 @@ class MailboxMemory(Generic[H]):
         self._limit = limit
         self._holders: set[H] = set()
         self._next: asyncio.TimerHandle | None = None
+        self._most = 0
+        """Bytes that were held since memory was given back."""
         self._ending: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
@@ -78,8 +85,12 @@ class MailboxMemory(Generic[H]):
     def _look(self) -> None:
         self._next = None
         held = {holder: self._held(holder) for holder in self._holders}
-        if sum(held.values()) > self._limit:
+        total = sum(held.values())
+        self._most = max(self._most, total)
+        if total > self._limit:
             self._relieve(held)
+        elif self._most > _MUCH and total < _MUCH // 4 and self._ending is None:
+            self._ending = self._loop.call_later(_GIVE_BACK_AFTER, self._give_back)
         self._holders = {holder for holder in self._holders if held.get(holder, self._limit) > _LITTLE}
         if self._holders:
             self._next = self._loop.call_later(_LOOK_AGAIN, self._look)
@@ -102,10 +113,9 @@ class MailboxMemory(Generic[H]):
                 del by_process[most]
             self._holders.discard(largest)
             self._end(largest, reason, self._limit)
-        if self._ending is None:
-            self._ending = self._loop.call_later(_GIVE_BACK_AFTER, self._give_back)
 
     def _give_back(self) -> None:
         """In a thread: it may take as long as many calls."""
         self._ending = None
+        self._most = 0
         _ = self._loop.run_in_executor(None, give_back_heap)

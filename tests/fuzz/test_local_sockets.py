@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import resource
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from fastn_p2p_actors.network import messages as network
 from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_client import messages as m
 from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM, MAX_GROUP
+from fastn_p2p_client.zmtp import ready
 from tests.harness import Daemon, eventually
 from tests.processes import open_files
 
@@ -32,7 +32,7 @@ ROOT: Final = Path(__file__).parents[2]
 SOCKETS: Final = ("control", "network", "vault", "identity-alice")
 NULL_GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
 CURVE_GREETING: Final = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"CURVE".ljust(20, b"\0") + b"\0" + bytes(31)
-READY: Final = b"\x04\x26\x05READY\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER\x08Identity" + bytes(4)
+READY: Final = ready("DEALER")
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
 
+from fastn_p2p_client import Client
+from tests.e2e.sessions import connected, read_all, run
 from tests.e2e.world import new_world
 
 from . import stream_attacks as attacks
 from .attackers import Attack
-from .siege import Victim, attack, besieged
+from .siege import MIB, Victim, attack, besieged
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +41,26 @@ def test_memory_stays_bounded(victim: Victim, what: Attack) -> None:
     with besieged(victim) as siege, attack(victim, what, attackers=8) as report:
         siege.calls(60)
     assert report.connections
+
+
+def test_a_heavy_honest_stranger_is_served(victim: Victim) -> None:
+    """16 sessions at full speed and 16 calls with 1 MiB each, side by side: nothing is closed or refused."""
+    size = 8 * MIB
+    text = "x" * MIB
+
+    async def converse(client: Client) -> None:
+        async with connected(client, victim.world.bob, "count") as session:
+            await session.write(bytes(size))
+            await session.send_eof()
+            counted = await read_all(session)
+            assert counted.split()[0] == str(size).encode()
+
+    async def call(client: Client) -> None:
+        request = {"message": text}
+        reply = await client.call("alice", victim.world.bob, "Echo", instance="large", request=request, timeout=30)
+        assert reply == {"echoed": f"Echo: {text}"}
+
+    async def all_together(client: Client) -> None:
+        await asyncio.gather(*(converse(client) for _ in range(16)), *(call(client) for _ in range(16)))
+
+    run(victim.world.one, all_together)

@@ -16,6 +16,7 @@ from fastn_p2p_client.link import Link
 from fastn_p2p_client.messages import UNDECODABLE, Cancel, Done, Failure, encode
 
 from ..mailbox import Mailbox, Sender
+from ..mailbox_memory import MAX_CONFIGS_HELD
 from ..settings import IdentitySettings
 from ..stage import Stage
 from ..store import BindingFile, Store
@@ -70,7 +71,12 @@ class IdentityActor:
             on_down=self._dispatcher.cancel_all,  # its ids mean nothing to the next one
         )
         self._registration = Registration(self._network, settings.identity, settings.grant, self._active)
-        self._mailbox = Mailbox(stage.home.mailbox(stage.name), self._on_message, limits=stage.connection_limits())
+        self._mailbox = Mailbox(
+            stage.home.mailbox(stage.name),
+            self._on_message,
+            limits=stage.connection_limits(),
+            max_held=MAX_CONFIGS_HELD,
+        )
 
     async def run(self) -> None:
         """Serve until the stage says stop; then let requests in flight end."""
