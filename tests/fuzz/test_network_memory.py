@@ -22,27 +22,6 @@ def victim() -> Iterator[Victim]:
         yield Victim(world)
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        attacks.streams_before_hello,
-        attacks.streams_after_hello,
-        attacks.channel_never_finished,
-        attacks.bulk_streams_never_finished,
-        attacks.streams_opened_and_reset,
-        attacks.datagrams,
-        attacks.short_connections,
-        attacks.replies_never_read,
-        attacks.sessions_never_read,
-    ],
-    ids=lambda what: what.__name__,
-)
-def test_memory_stays_bounded(victim: Victim, what: Attack) -> None:
-    with besieged(victim) as siege, attack(victim, what, attackers=8) as report:
-        siege.calls(60)
-    assert report.connections
-
-
 def test_a_heavy_honest_stranger_is_served(victim: Victim) -> None:
     """16 sessions at full speed and 16 calls with 1 MiB each, side by side: nothing is closed or refused."""
     size = 8 * MIB
@@ -64,3 +43,24 @@ def test_a_heavy_honest_stranger_is_served(victim: Victim) -> None:
         await asyncio.gather(*(converse(client) for _ in range(16)), *(call(client) for _ in range(16)))
 
     run(victim.world.one, all_together)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        attacks.streams_before_hello,
+        attacks.streams_after_hello,
+        attacks.channel_never_finished,
+        attacks.bulk_streams_never_finished,
+        attacks.streams_opened_and_reset,
+        attacks.datagrams,
+        attacks.short_connections,
+        attacks.replies_never_read,
+        attacks.sessions_never_read,
+    ],
+    ids=lambda what: what.__name__,
+)
+def test_memory_stays_bounded(victim: Victim, what: Attack) -> None:
+    with besieged(victim) as siege, attack(victim, what, attackers=8) as report:
+        siege.calls(60)
+    assert report.connections
