@@ -19,12 +19,21 @@ import sys
 import threading
 from asyncio import _get_running_loop as running_loop
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from weakref import WeakMethod, WeakSet
 
 from .errors import UsedElsewhere
 
-__all__ = ["LoopBound", "place_of_caller", "release_ended", "running_loop", "sever", "used_elsewhere", "weakly"]
+__all__ = [
+    "Descriptor",
+    "LoopBound",
+    "place_of_caller",
+    "release_ended",
+    "running_loop",
+    "sever",
+    "used_elsewhere",
+    "weakly",
+]
 
 _PACKAGE: Final = __name__.partition(".")[0] + "."
 
@@ -86,18 +95,41 @@ def weakly(method: Callable[[], Any]) -> Callable[[], None]:
     return call
 
 
-def sever(inherited: socket.socket) -> None:
-    """Put a socket without a peer in the place of one that this forked child shares with its parent."""
-    number = inherited.fileno()
-    if number < 0:
+class Descriptor(NamedTuple):
+    """A descriptor, and the file that it stood for when it was noted."""
+
+    number: int
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, number: int) -> Descriptor:
+        found = os.fstat(number)
+        return cls(number, found.st_dev, found.st_ino)
+
+    def is_current(self) -> bool:
+        """Return whether the number still stands for that file."""
+        try:
+            return Descriptor.of(self.number) == self
+        except OSError:
+            return False
+
+
+def sever(inherited: Descriptor) -> None:
+    """Put a socket without a peer in the place of one that this forked child shares with its parent.
+
+    An event loop closes a descriptor before the socket object says so. By then the number may be another file's: in a
+    child that is about to execute a program, one end of the pipe to its standard input.
+    """
+    if not inherited.is_current():
         return
     try:
         placeholder, peer = socket.socketpair()
     except OSError:  # no descriptor is left
-        os.close(inherited.detach())
+        os.close(inherited.number)
         return
     with placeholder, peer:
-        os.dup2(placeholder.fileno(), number, inheritable=False)
+        os.dup2(placeholder.fileno(), inherited.number, inheritable=False)
 
 
 def _after_fork() -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
 
-from .affinity import LoopBound, sever
+from .affinity import Descriptor, LoopBound, sever
 from .decoder import ENDLESS, Decoder
 from .errors import ConnectionLost
 from .limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
@@ -67,6 +67,8 @@ class Connection(LoopBound, asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self._socket = sock
+        self._inherited: Final = Descriptor.of(sock.fileno())
+        """What a forked child shares with this process."""
         self._kind: SocketType = kind
         self._name = name
         self._on_ready = on_ready
@@ -130,7 +132,7 @@ class Connection(LoopBound, asyncio.Protocol):
 
     def _after_fork(self) -> None:
         self.up = False
-        sever(self._socket)
+        sever(self._inherited)
 
     @property
     def backlog(self) -> int:

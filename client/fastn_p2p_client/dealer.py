@@ -14,7 +14,7 @@ from typing import Final
 
 import zmq
 
-from .affinity import LoopBound, sever
+from .affinity import Descriptor, LoopBound, sever
 from .dialler import FIRST_PAUSE, LONGEST_PAUSE, check_listener
 from .errors import ConnectionLost, P2PError
 from .outbox import RETRY_PAUSE, Outbox
@@ -74,8 +74,8 @@ class Dealer(LoopBound):
         self._on_refused = on_refused
         self._path: Path | None = None
         """Of the mailbox that libzmq connects to; None between two attempts."""
-        self._connected = -1
-        """libzmq's descriptor of the connection."""
+        self._connected: Descriptor | None = None
+        """libzmq's of the connection."""
         self._pause = FIRST_PAUSE
         self._again: asyncio.TimerHandle | None = None
         self._up = False
@@ -120,10 +120,8 @@ class Dealer(LoopBound):
         """libzmq's thread is not in the child, and its sockets cannot be used or closed there."""
         self._closed = True
         self._up = False
-        if self._connected >= 0:
-            inherited = socket.socket(fileno=self._connected)
-            sever(inherited)
-            inherited.detach()
+        if self._connected is not None:
+            sever(self._connected)
 
     def _connect(self) -> None:
         self._again = None
@@ -230,7 +228,8 @@ class Dealer(LoopBound):
             if self._closed:
                 return
             if event.kind == zmq.EVENT_CONNECTED:
-                self._connected = event.value
+                with contextlib.suppress(OSError):  # it has ended already
+                    self._connected = Descriptor.of(event.value)
             elif event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._up = True
                 self._pause = FIRST_PAUSE
@@ -240,7 +239,7 @@ class Dealer(LoopBound):
 
     def _on_end(self) -> None:
         """The connection, or the attempt to make one, has ended."""
-        self._connected = -1
+        self._connected = None
         if self._up:
             self._up = False
             self._losses += 1

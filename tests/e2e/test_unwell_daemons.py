@@ -87,7 +87,7 @@ def test_a_gateway_that_hangs(world: World, stopped: Callable[[Daemon, str], Non
         assert early.call("alice", world.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
         with pytest.raises(e.DeadlineExceeded):
             early.control(m.ListIdentities(), timeout=0.3)
-        done = world.one.cli("call", world.bob, "Echo", "--timeout", "0.5", input='{"message": "hi"}')
+        done = world.one.cli("call", world.bob, "Echo", "--timeout", "1.5", input='{"message": "hi"}')
     expected = e.DaemonBusy(actor="gateway")
     assert (done.returncode, done.stdout, done.stderr) == (Exit.DAEMON, "", f"fastn-p2p: {expected}\n")
     assert "try again" in done.stderr
