@@ -224,5 +224,5 @@ def _failure(task: asyncio.Future[Any]) -> BaseException | None:
 
 
 def _is_closed(stop: BaseException) -> bool:
-    """Whether the far end has merely closed its side."""
+    """Return whether the far end has merely closed its side."""
     return isinstance(stop, StreamReset) and stop.reset_code == RESET_CLOSED

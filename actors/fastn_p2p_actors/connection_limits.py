@@ -91,7 +91,7 @@ class ConnectionLimits:
         self._count = 0
 
     def is_own(self, process: Process) -> bool:
-        """Whether the process belongs to the daemon."""
+        """Return whether the process belongs to the daemon."""
         return self._is_own(process.parent)
 
     def reserve(self, process: Process) -> Overloaded | None:
@@ -110,7 +110,7 @@ class ConnectionLimits:
         return None
 
     def has_place(self, process: Process) -> bool:
-        """Whether it may have one more connection."""
+        """Return whether it may have one more connection."""
         return (
             self._count < self._total
             and self._programs.get(process, 0) < self._per_program
@@ -140,7 +140,7 @@ class ConnectionLimits:
         return Overloaded(what=what, limit=self._per_session)
 
     def _most(self, session: int | None = None) -> str:
-        """Who holds the most of them."""
+        """Return the process that holds the most of them."""
         held = [(count, each) for each, count in self._programs.items() if session is None or each.session == session]
         if not held:
             return "of which none stands"

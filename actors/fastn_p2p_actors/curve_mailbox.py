@@ -102,7 +102,7 @@ class CurveMailbox:
         self._descriptors: set[int] = set()
         self._limits = ConnectionLimits(per_program, max_clients // 2, is_own)
         self._processes: dict[int, Process] = {}
-        """Those behind the descriptors that have a place."""
+        """Processes behind the descriptors that have a place."""
         self._full = False
         self._outboxes: dict[Caller, Outbox] = {}
         """Of those to whom something has to be sent."""

@@ -22,7 +22,7 @@ _KILLED: Final = "it was killed, or the machine went down"
 
 
 class LastExit(msgspec.Struct, frozen=True, kw_only=True):
-    """One end of a daemon."""
+    """Record of how a daemon ended."""
 
     code: int
     """Exit code; not 0 when it failed."""

@@ -55,7 +55,7 @@ def mark_fork_server() -> None:
 
 
 def is_sibling(parent: int) -> bool:
-    """Whether a process with this parent is one of the daemon's: they all come from the fork server."""
+    """Return whether a process with this parent is one of the daemon's: they all come from the fork server."""
     return bool(_fork_server) and parent == _fork_server
 
 

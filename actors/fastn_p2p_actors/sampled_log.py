@@ -49,7 +49,7 @@ _OTHER: Final[_Kind] = ("", "", 0)
 
 
 class _Sample:
-    """What was written and left out of one kind."""
+    """Lines of one kind: written, and left out."""
 
     __slots__ = ("bucket", "left_out", "level", "logger", "since", "words")
 

@@ -70,7 +70,7 @@ def taken_by(function: Callable[..., Any], owner: type | None = None) -> list[Ta
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives an awaitable: it is ``async``, or a decorator of something that is."""
+    """Return whether calling it gives an awaitable: it is ``async``, or a decorator of something that is."""
     return any(inspect.iscoroutinefunction(layer) or _is_coroutine_of_old(layer) for layer in _layers(function))
 
 
@@ -90,7 +90,7 @@ def check_returns(function: Callable[..., Any]) -> None:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What errors call it."""
+    """Name of the handler in errors."""
     *_, innermost = _layers(function)
     return str(getattr(innermost, "__qualname__", None) or repr(function))
 
@@ -203,7 +203,7 @@ def _layers(function: Callable[..., Any], *, decorators: bool = True) -> Iterato
 
 
 def _is_coroutine_of_old(function: Any) -> bool:
-    """Whether it was made by ``types.coroutine``."""
+    """Return whether it was made by ``types.coroutine``."""
     code = getattr(function, "__code__", None)
     return bool(code is not None and code.co_flags & inspect.CO_ITERABLE_COROUTINE)
 

@@ -122,7 +122,7 @@ class Client(LoopBound):
         self._control: Link | None = None
         self._data: Link | None = None
         self._route = Path()
-        """Of the data plane's socket."""
+        """Path of the data plane's socket."""
         self._welcomed = asyncio.Event()
         self._rejected: P2PError | None = None
         self._hello: asyncio.Task[None] | None = None

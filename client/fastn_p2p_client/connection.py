@@ -68,7 +68,7 @@ class Connection(LoopBound, asyncio.Protocol):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self._socket = sock
         self._inherited: Final = Descriptor.of(sock.fileno())
-        """What a forked child shares with this process."""
+        """Descriptor that a forked child shares with this process."""
         self._kind: SocketType = kind
         self._name = name
         self._on_ready = on_ready

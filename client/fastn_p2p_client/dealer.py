@@ -73,7 +73,7 @@ class Dealer(LoopBound):
         self._on_down = on_down
         self._on_refused = on_refused
         self._path: Path | None = None
-        """Of the mailbox that libzmq connects to; None between two attempts."""
+        """Path of the mailbox that libzmq connects to; None between two attempts."""
         self._connected: Descriptor | None = None
         """libzmq's of the connection."""
         self._pause = FIRST_PAUSE

@@ -94,7 +94,7 @@ class Decoder:
 
     @property
     def is_partial(self) -> bool:
-        """Whether the end of a message has not come."""
+        """Return whether the end of a message has not come."""
         return bool(self._missing or self._frames)
 
     @property

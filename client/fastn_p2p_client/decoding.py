@@ -14,7 +14,7 @@ from .annotations import InvalidHandler
 __all__ = ["decoder_of"]
 
 _PLAIN: Final = (type(None), bool, int, float, str, bytes, list, dict, datetime, msgspec.msgpack.Ext)
-"""What a request is made of before it becomes anything else."""
+"""Types that msgpack decodes to before a request is converted."""
 
 
 def decoder_of(kind: Any, name: str) -> Callable[[bytes], Any]:

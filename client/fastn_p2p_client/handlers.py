@@ -234,7 +234,7 @@ def _unannotated(function: Callable[..., Any], name: str, parameter: inspect.Par
 
 
 def _is_needless(taken: Taken, context: BindingContext | None) -> bool:
-    """Whether it is a ``BindingContext`` that the handler can do without, as there is none."""
+    """Return whether it is a ``BindingContext`` that the handler can do without, as there is none."""
     return taken.kind is BindingContext and context is None and taken.parameter.default is not taken.parameter.empty
 
 

@@ -62,7 +62,7 @@ def _is_usable(configured: str, chosen: Path) -> bool:
 
 
 def _is_text(path: str) -> bool:
-    """Whether the path's bytes are UTF-8, which they must be to stand in messages and settings."""
+    """Return whether the path's bytes are UTF-8, which they must be to stand in messages and settings."""
     try:
         os.fsencode(path).decode()
     except UnicodeDecodeError:
@@ -226,5 +226,5 @@ def _without_tilde(path: str) -> str:
 
 
 def _fits(path: Path) -> bool:
-    """Whether a socket can have this path."""
+    """Return whether a socket can have this path."""
     return len(os.fsencode(path)) <= UNIX_PATH_MAX

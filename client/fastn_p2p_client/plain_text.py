@@ -84,7 +84,7 @@ def _shown_in_json(found: re.Match[str]) -> str:
 
 
 def _is_needed(found: re.Match[str]) -> bool:
-    """Whether the text before and after makes it part of a letter or an emoji that people read."""
+    """Return whether the text before and after makes it part of a letter or an emoji that people read."""
     character = found[0]
     if character < "\xad":
         return False

@@ -174,7 +174,7 @@ class Session(LoopBound):
 
     @property
     def _is_finished(self) -> bool:
-        """Whether the program on this side has finished with both directions."""
+        """Return whether the program on this side has finished with both directions."""
         return (self._eof_sent or self._out_error is not None) and (self._complete or self._in_error is not None)
 
     def _finish_alone(self) -> None:

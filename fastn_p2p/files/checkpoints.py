@@ -46,7 +46,7 @@ class Version(NamedTuple):
 
     @property
     def is_settled(self) -> bool:
-        """Whether a change from now on gives the file another version."""
+        """Return whether a change from now on gives the file another version."""
         return time.time_ns() - self.ctime_ns > _TICK_NS
 
     @property

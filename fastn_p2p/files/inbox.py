@@ -261,7 +261,7 @@ class Inbox:
         return packed
 
     async def _is_complete(self, offer: OfferSummary, entries: Sequence[Entry], share: Share) -> bool:
-        """Whether every file of a finished offer is still there as it came."""
+        """Return whether every file of a finished offer is still there as it came."""
         inbox = self.settings.received
         if inbox is None:
             return True

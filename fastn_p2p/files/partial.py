@@ -96,7 +96,7 @@ class Partial:
 
     @property
     def is_hashed(self) -> bool:
-        """Whether everything that was there is hashed; then it can be written to."""
+        """Return whether everything that was there is hashed; then it can be written to."""
         return self.size >= self._found
 
     def digest(self) -> bytes:

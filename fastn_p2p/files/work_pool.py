@@ -55,7 +55,7 @@ class WorkPool:
 
 
 class Share:
-    """One peer's part of a ``WorkPool``."""
+    """Share of one peer in a ``WorkPool``."""
 
     def __init__(self, executor: ThreadPoolExecutor, threads: asyncio.Semaphore, each: int) -> None:
         self._executor = executor

@@ -109,7 +109,7 @@ class Carrier(Protocol):
         ...
 
     def has_network(self) -> bool:
-        """Whether this machine could reach others at all."""
+        """Return whether this machine could reach others at all."""
         ...
 
 
@@ -265,7 +265,7 @@ class Route:
                 return
 
     async def _wait(self, event: Awaitable[object], seconds: float) -> bool:
-        """Whether it came before the time was over."""
+        """Return whether it came before the time was over."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await event

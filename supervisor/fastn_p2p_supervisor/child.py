@@ -192,7 +192,7 @@ class Child:
             self.kill(f"no sign of life for {silence:g} s")
 
     def count_descendants(self) -> bool:
-        """Whether protocol code has started any process; all are ended when there are more than it may have."""
+        """Return whether protocol code has started any process; all are ended when there are more than it may have."""
         most = self._most_processes
         if not most or not self.pid:
             return False

@@ -136,7 +136,7 @@ class EpochBook:
             self._on_kept(identity, lineage, epoch)
 
     def keeps(self, identity: bytes) -> bool:
-        """Whether the identity is known, or was when it was last seen, perhaps before a restart."""
+        """Return whether the identity is known, or was when it was last seen, perhaps before a restart."""
         return identity in self._memory.kept
 
     def restore(self, identity: bytes, lineage: bytes, epoch: int, *, kept: bool = True) -> None:
@@ -177,7 +177,7 @@ class EpochBook:
                 raise BadMessage(reason=f"{text[:80]!r} in the saved epochs") from None
 
     def _note(self, key: bytes, lineage: bytes, epoch: int) -> bool:
-        """Whether it is kept."""
+        """Return whether it is kept."""
         self.changes += 1
         was_kept = key in self._memory.kept
         others = tuple(each for each in self._memory.get(key) or () if each[0] != lineage)
@@ -277,7 +277,7 @@ class SequenceBook:
 
 
 def is_from_future(sequence: int, now: float) -> bool:
-    """Whether a clock that was ahead has given a record this sequence: they are milliseconds since 1970."""
+    """Return whether a clock that was ahead has given a record this sequence: they are milliseconds since 1970."""
     return sequence > (now + CLOCK_SKEW) * 1000
 
 

@@ -120,10 +120,10 @@ def _of_the_one_before(desk: Desk, now_ms: int) -> list[str]:
 
 
 class _Stored(NamedTuple):
-    """What the disk says of the identities that are shown."""
+    """Identities that are shown, as they are on disk."""
 
     total: int
-    """Of all."""
+    """Total of all identities."""
     identities: list[IdentityFile]
     bindings: dict[str, Found[BindingFile]]
     warnings: list[str]
@@ -210,7 +210,7 @@ async def _states_of_missing(
 
 
 async def _descriptions(desk: Desk, names: list[str]) -> dict[str, BindingStates]:
-    """What those identities' processes say that answer in time; a few are asked at once."""
+    """Replies of the identity processes that answer in time; a few are asked at once."""
     places = asyncio.Semaphore(_ASKED_AT_ONCE)
 
     async def describe(name: str) -> BindingStates | None:

@@ -37,7 +37,7 @@ class AccessList:
         self._everyone = EVERYONE in allow
         self._peers = PEERS in allow
         self.keys: set[bytes] = set()
-        """Of the identities that it names by ID52."""
+        """Keys of the identities that it names by ID52."""
         self._names: set[str] = set()
         for entry in allow:
             if entry not in (EVERYONE, PEERS):

@@ -235,7 +235,7 @@ class AddressBook:
         return [record] if record is not None else []
 
     def is_known(self, key: bytes) -> bool:
-        """Whether the owner deals with the identity, or did before a restart."""
+        """Return whether the owner deals with the identity, or did before a restart."""
         return key in self.known or self.epochs.keeps(key)
 
     def save_seen(self) -> None:

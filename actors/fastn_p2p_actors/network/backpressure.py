@@ -35,7 +35,7 @@ class Backpressure:
 
     @property
     def is_high(self) -> bool:
-        """Whether a reader has to ``wait`` before it reads for the process."""
+        """Return whether a reader has to ``wait`` before it reads for the process."""
         return self._sender.backlog > MUCH_WAITS
 
     async def wait(self) -> None:

@@ -71,7 +71,7 @@ class Bulk:
         self._room = asyncio.Semaphore(MAX_BULK_STREAMS)
         self._sending = asyncio.Semaphore(_LARGE_AT_ONCE)
         self.streams: set[RecvStream] = set()
-        """Those of the peer."""
+        """Large payloads of the peer."""
         self._waiting = 0
         """How many of them have nothing to be read."""
         self.partial = 0

@@ -63,7 +63,7 @@ class _LocalCall:
         self.looking_for = ""
         """The peer, while there is no connection to it: nothing has been executed."""
         self.search: Search | None = None
-        """What has been tried for that."""
+        """Account of the attempts to reach the peer."""
         self.cancel: Callable[[], object] | None = None
         """Takes the call back from wherever it is now."""
 

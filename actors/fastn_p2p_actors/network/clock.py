@@ -111,7 +111,7 @@ class ClockWatch:
         self._doubts[peer] = self._steady(), f"{what} {_duration(error.seconds)}{ago}"
 
     def warnings(self) -> list[str]:
-        """What makes the clock look wrong, in words for people."""
+        """Reasons why the clock looks wrong, in words for people."""
         now, steady = self._wall(), self._steady()
         found: list[str] = []
         if now < RELEASED:

@@ -125,7 +125,7 @@ class Conversation(Protocol):
         ...
 
     def is_known(self, connection: PeerConnection) -> bool:
-        """Whether an identity that the owner knows speaks over it."""
+        """Return whether an identity that the owner knows speaks over it."""
         ...
 
     def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None: ...
@@ -186,7 +186,7 @@ class PeerConnection:
         self._answers = 0
         """Bytes of answers on the channel that are not written yet."""
         self._waits_on_channel = False
-        """Whether everything that has come on the channel has been read."""
+        """True if everything that has come on the channel has been read."""
         self._wake: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bulk = Bulk(raw, self, self._spawn)
@@ -493,7 +493,7 @@ class PeerConnection:
         return self._limits.take(limit, self.endpoint, self._network, self._loop.time())
 
     def _is_too_much_for_a_stranger(self, size: int) -> bool:
-        """Whether a large answer may not wait beside those that wait already; to known peers it may."""
+        """Return whether a large answer may not wait beside those that wait already; to known peers it may."""
         return size > BULK_THRESHOLD and self.memory.is_full_of_answers and not self.known
 
     async def want(self, identity: bytes) -> None:

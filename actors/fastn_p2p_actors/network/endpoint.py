@@ -192,7 +192,7 @@ class NetworkEndpoint:
         on_connection(connection)
 
     async def _may_try(self, incoming: Incoming) -> bool:
-        """Whether the handshake may begin; if not, the other side has been told.
+        """Return whether the handshake may begin; if not, the other side has been told.
 
         Addresses that were proved by a Retry have buckets of their own: whoever makes up the addresses of others takes
         none of their tokens.

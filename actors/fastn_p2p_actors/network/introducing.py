@@ -142,7 +142,7 @@ class Introducing:
         self._refused: dict[bytes, None] = {}
         """Identities whose last introduction did not hold yet, or no longer."""
         self._held_back = False
-        """Whether introductions came faster than they may."""
+        """True if introductions came faster than they may."""
         self._awaiting: dict[bytes, _Awaiting] = {}
         self._awaiting_count = 0
         self._awaiting_bytes = 0
@@ -211,7 +211,7 @@ class Introducing:
             raise self._introductions.rejection or BadMessage(reason="the caller has not been introduced")
 
     def awaits(self, source: bytes, size: int, go_on: Callable[[], None]) -> bool:
-        """Whether a request of ``source``, which may not speak, is to wait until it has been introduced again.
+        """Return whether a request of ``source``, which may not speak, is to wait until it has been introduced again.
 
         That is so when introductions of this endpoint were given up here, or came faster than they may: the other side
         believes that it has shown who calls. ``go_on`` follows once the introduction has come, or has not come in time.

@@ -42,7 +42,7 @@ MOST_IDENTITIES_SHOWN: Final = 16
 
 
 class _Introduced(NamedTuple):
-    """What is known of one identity at one endpoint."""
+    """Introduction of one identity at one endpoint."""
 
     lineage: bytes
     epoch: int
@@ -84,7 +84,7 @@ class Introductions:
 
     @property
     def has_known(self) -> bool:
-        """Whether the identity of a known peer speaks through this endpoint."""
+        """Return whether the identity of a known peer speaks through this endpoint."""
         return len(self.until) > len(self.strangers)
 
     def shown(self, most: int) -> list[bytes]:

@@ -36,7 +36,7 @@ class KnownPeers:
         return key in self._called or key in self._named or self._in_address_book(key)
 
     def add_called(self, key: bytes) -> None:
-        """One of our identities calls the peer, or waits for it."""
+        """Note that one of our identities calls the peer, or waits for it."""
         self._add(self._called, key, _MAX_CALLED)
 
     def add_named(self, keys: Iterable[bytes]) -> None:

@@ -78,5 +78,5 @@ class PeerLimits:
         return None
 
     def is_abuse(self, endpoint: bytes, now: float) -> bool:
-        """Whether the endpoint goes on, time and again, although it is told that it is above a limit."""
+        """Return whether the endpoint goes on, time and again, although it is told that it is above a limit."""
         return not self._abuse.take(endpoint, now)

@@ -30,7 +30,7 @@ KIB: Final = 1024
 
 
 class Share:
-    """What peers of one kind may hold.
+    """Limits of the memory that peers of one kind may hold.
 
     Attributes:
         each: bytes of one connection.
@@ -93,12 +93,12 @@ class Holder(Protocol):
 
     @property
     def greeted(self) -> bool:
-        """Whether there was a hello."""
+        """Return whether there was a hello."""
         ...
 
     @property
     def known(self) -> bool:
-        """Whether it speaks for an identity in the address book."""
+        """Return whether it speaks for an identity in the address book."""
         ...
 
     @property
@@ -154,7 +154,7 @@ class Holder(Protocol):
 
 
 class _Usage:
-    """What one connection holds.
+    """Memory that one connection holds.
 
     Attributes:
         bytes: charged to it.
@@ -289,7 +289,7 @@ class PeerMemory:
 
     @property
     def is_full_of_answers(self) -> bool:
-        """Whether no more large answers to strangers may be queued."""
+        """Return whether no more large answers to strangers may be queued."""
         return self._answers > _ANSWERS
 
     def count_answers(self, size: int) -> None:
@@ -346,7 +346,7 @@ class PeerMemory:
             self._look_within(max(_LOOK_OFTEN if often else _LOOK_SELDOM, pause))
 
     def _judge(self, holder: Holder, usage: _Usage, now: float) -> bool:
-        """Whether the connection was closed for what it holds by itself."""
+        """Return whether the connection was closed for what it holds by itself."""
         unread = usage.unread.bytes
         if holder.greeted:
             if usage.bytes > _MUCH:

@@ -65,10 +65,10 @@ class PeerSessions:
         self._by_number: dict[int, StreamLeg] = {}
         """The same, by the number of the stream."""
         self.peer_pauses = False
-        """Whether the peer understands ``WirePause``."""
+        """True if the peer understands ``WirePause``."""
         self._much_unread = False
         self._tight = False
-        """Whether sessions that are not read are paused."""
+        """True if sessions that are not read are paused."""
         self.ended_streams = 0
         """Streams that have ended so far."""
         self._mine = self._theirs = 0

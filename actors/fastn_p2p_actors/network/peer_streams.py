@@ -138,7 +138,7 @@ class Arrival:
         self._emit: Emit = lambda header, message, payload: None
         self._leg: StreamLeg | None = None
         self.is_refused = False
-        """Whether nobody has been asked: there is no such binding, or it does not admit the peer."""
+        """True if nobody has been asked: there is no such binding, or it does not admit the peer."""
         self._answered = False
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None

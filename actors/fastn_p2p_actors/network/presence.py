@@ -202,5 +202,5 @@ class Presence:
 
 
 def _is_due(identity: OnlineIdentity, now: float) -> bool:
-    """Whether half of the delegation's time is over, or its time has not come: the clock was set back."""
+    """Return whether half of the delegation's time is over, or its time has not come: the clock was set back."""
     return not identity.not_before - JUMP <= now < (identity.not_before + identity.not_after) / 2

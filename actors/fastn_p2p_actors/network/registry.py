@@ -134,7 +134,7 @@ class Registry:
         self._by_key: dict[bytes, OnlineIdentity] = {}
         self._counters: dict[tuple[bytes, str, str], Binding] = {}
         self._programs: dict[str, dict[tuple[Sender, str, str], tuple[AccessList, int]]] = {}
-        """What programs serve of each identity, whether it is online or not."""
+        """Bindings that programs serve, by identity, online or not."""
         self._of_sender: dict[Sender, _Registered] = {}
 
     def __iter__(self) -> Iterator[OnlineIdentity]:
@@ -248,7 +248,7 @@ class Registry:
                 yield Program(sender.pid, identity, protocol, instance)
 
     def _forget_program(self, name: str, program: tuple[Sender, str, str]) -> bool:
-        """Whether there was such a one."""
+        """Return whether there was such a one."""
         programs = self._programs.get(name, {})
         known = programs.pop(program, None) is not None
         if known and not programs:

@@ -65,7 +65,7 @@ class Returning:
         self._until = self._loop.time() + _PATIENCE
         self._missing = _read(path)
         self._noted: dict[Program, int] = {}
-        """Who serves, and over how many connections, as the file says."""
+        """Programs that serve, and over how many connections, as in the file."""
         self._waiting: list[Callable[[], None]] = []
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -95,7 +95,7 @@ class Returning:
 
     @property
     def is_behind(self) -> bool:
-        """Whether others serve than the file says."""
+        """Return whether others serve than the file says."""
         return self._changed_timer is not None
 
     def note(self, program: Program, connections: int) -> None:

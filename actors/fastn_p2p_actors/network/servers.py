@@ -68,7 +68,7 @@ class Server:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether it may hang."""
+        """Return whether it may hang."""
         return self.missed_at > self.sender.answered_at
 
 
@@ -80,7 +80,7 @@ class Servers:
     def __init__(self) -> None:
         self._all: list[Server] = []
         self._doubtful = False
-        """Whether any server was, when last looked at."""
+        """True if any server was, when last looked at."""
         self._last: Server | None = None
         """Has got the last request."""
         self._seconds = 1.0

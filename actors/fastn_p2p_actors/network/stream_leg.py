@@ -102,14 +102,14 @@ class StreamLeg:
         self._paused: asyncio.Future[None] | None = None
         """Done when the peer wants to be written to again."""
         self.peer_paused = False
-        """Whether the peer was asked to write nothing."""
+        """True if the peer was asked to write nothing."""
         self.paused_at = 0.0
         """When."""
         self.on_flow: Callable[[StreamLeg], None] | None = None
         """Called whenever something has been read, or may be read again."""
         self._window = credit
         self._drained = False
-        """Whether the last read brought everything that had come."""
+        """True if the last read brought everything that had come."""
         self._aborted = False
         self._closing: set[asyncio.Task[Any]] = set()
         self._watcher: asyncio.Task[None] | None = None
@@ -159,7 +159,7 @@ class StreamLeg:
 
     @property
     def has_backlog(self) -> bool:
-        """Whether something may wait to be read on its stream."""
+        """Return whether something may wait to be read on its stream."""
         if self._reader is None or self._reader.done():
             return False
         return not (self._drained or (self._inflow is not None and self._inflow.waiting))
@@ -171,7 +171,7 @@ class StreamLeg:
 
     @property
     def is_fast(self) -> bool:
-        """Whether it can take more, and everything that has come has been read."""
+        """Return whether it can take more, and everything that has come has been read."""
         return self._credit >= self._window * 5 // 8 and not self.has_backlog
 
     def pause(self) -> None:

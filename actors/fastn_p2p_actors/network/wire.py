@@ -77,7 +77,7 @@ class WireHello(Message, frozen=True, tag=0):
     max_payload: int
     max_calls: int
     pauses: bool = False
-    """Whether the sender of this understands ``WirePause`` and ``WireResume``."""
+    """True if the sender of this understands ``WirePause`` and ``WireResume``."""
 
 
 class WireIntroduce(Message, frozen=True, tag=1):

@@ -268,7 +268,7 @@ class IdentityReply(Message, frozen=True, tag=41):
 class IdentityList(Message, frozen=True, tag=42):
     identities: list[IdentityInfo]
     more: bool = False
-    """Whether there are more behind the last one."""
+    """True if there are more behind the last one."""
 
 
 class TicketText(Message, frozen=True, tag=43):
