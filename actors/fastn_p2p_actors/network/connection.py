@@ -448,7 +448,8 @@ class PeerConnection:
     def expect(self) -> None:
         """Something is on its way that the other side should answer: from now on its silence is watched."""
         self.used_at = self._loop.time()
-        self.demand_life()
+        if self._asked_at <= self.heard_at or self._watchdog is None:
+            self.demand_life()
 
     def cancel(self, number: int) -> None:
         if self.pending.pop(number, None) is not None:
@@ -458,15 +459,15 @@ class PeerConnection:
         """Answer one of the other side's requests."""
         if self.closed:
             return
-        queued = self._queued + self._bulk.queued
-        if queued > _MAX_QUEUED or self._is_too_much_for_a_stranger(len(payload)):
+        is_large = len(payload) > BULK_THRESHOLD
+        if self._queued + self._bulk.queued > _MAX_QUEUED or (is_large and self._is_too_much_for_a_stranger()):
             error = Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
-            message, payload = _failure(message.id, error), b""
+            message, payload, is_large = _failure(message.id, error), b"", False
         try:
             data = frame(message, payload)
         except BadMessage as unfit:  # what the handler said no with is too long
-            data, payload = frame(_failure(message.id, unfit)), b""
-        if len(payload) > BULK_THRESHOLD:
+            data, is_large = frame(_failure(message.id, unfit)), False
+        if is_large:
             self._bulk.send(data, answers=True)
         else:
             self._answers += len(data)
@@ -492,9 +493,9 @@ class PeerConnection:
             self._network = network_of(address) if path == "direct" else ""
         return self._limits.take(limit, self.endpoint, self._network, self._loop.time())
 
-    def _is_too_much_for_a_stranger(self, size: int) -> bool:
+    def _is_too_much_for_a_stranger(self) -> bool:
         """Return whether a large answer may not wait beside those that wait already; to known peers it may."""
-        return size > BULK_THRESHOLD and self.memory.is_full_of_answers and not self.known
+        return self.memory.is_full_of_answers and not self.known
 
     async def want(self, identity: bytes) -> None:
         """Ask the other side to show that ``identity`` speaks through its endpoint; returns when it has.
