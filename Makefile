@@ -17,7 +17,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench format venv clean
+.PHONY: help demo test check bench docs format venv clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,6 +38,9 @@ check: $(VENV)/dev.stamp ## Format, lint, types and import contracts; changes no
 
 bench: $(VENV)/dev.stamp ## Measure, and write docs/benchmarks.md.
 	@PYTHONPATH=. $(BIN)/python -m tests.perf $(ARGS)
+
+docs: $(VENV)/dev.stamp ## Write the tables in docs/ that are made from the code.
+	@$(BIN)/python -m tests.docs
 
 format: $(VENV)/dev.stamp ## Format the code and fix what can be fixed safely.
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .

@@ -430,7 +430,7 @@ def test_exit_codes_of_streams_are_those_of_the_command_line() -> None:
 
 
 def test_the_config_of_a_tunnel_is_documented() -> None:
-    rows = table("streams.md", "Tunnels", "key", "meaning")
+    rows = table("tunnels.md", "The service", "key", "meaning")
     assert [code(row[0]) for row in rows] == list(Tunnel.Config.__struct_fields__)
     for field in msgspec.structs.fields(Tunnel.Config):
         row = next(row for row in rows if code(row[0]) == field.name)
