@@ -3,7 +3,7 @@
     python examples/request_response.py server alice
     python examples/request_response.py client PEER hello
 
-``alice`` is an identity of this machine's daemon that is online. ``PEER`` is her ID52 (``fastn-p2p list-identities``
+``alice`` is an identity of this machine's daemon that is online. ``PEER`` is her ID52 (``fastn-p2p identity list``
 prints it), a ticket, or a name from the address book. The client calls as the only identity that is online; where there
 are several, ``--as NAME`` says which.
 """

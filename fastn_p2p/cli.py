@@ -16,28 +16,20 @@ from .options import HomeOption
 from .terminal import end_streams, hold_streams, plain, put, say, say_lines
 from .text_encoding import use_utf8
 
-__all__ = ["COMMANDS", "PROGRAM", "app", "main"]
+__all__ = ["COMMANDS", "PROGRAM", "UNLISTED", "app", "main"]
 
 PROGRAM: Final = "fastn-p2p"
 
 COMMANDS: Final = (
     "daemon",
+    "status",
+    "identity",
     "create-identity",
-    "delete-identity",
-    "set-identity",
-    "list-identities",
-    "add-protocol",
-    "remove-protocol",
-    "set-protocol",
-    "check",
-    "reload",
-    "start",
-    "stop",
-    "protocols",
-    "new-protocol",
     "identity-online",
     "identity-offline",
-    "status",
+    "protocol",
+    "add-protocol",
+    "remove-protocol",
     "call",
     "stream",
     "forward",
@@ -50,6 +42,20 @@ COMMANDS: Final = (
 )
 """Every command, in the order of the help."""
 
+UNLISTED: Final = (
+    "delete-identity",
+    "set-identity",
+    "list-identities",
+    "set-protocol",
+    "check",
+    "reload",
+    "start",
+    "stop",
+    "protocols",
+    "new-protocol",
+)
+"""Short spellings of commands of the groups ``identity`` and ``protocol``, for scripts that have them."""
+
 _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in TABLE.items())
 
 _CLICK_EXCEPTION: Final = typer.BadParameter.__mro__[2]
@@ -59,6 +65,7 @@ app = group(
     "fastn_p2p.commands",
     COMMANDS,
     "Calls between the programs of this machine and those of any other.",
+    unlisted=UNLISTED,
     epilog=_EXIT_CODES,
     completion=True,
 )

@@ -20,5 +20,5 @@ def can_confirm() -> bool:
 def ask_to_delete(words: str) -> None:
     """Say ``words`` and ask whether to delete it. Raises typer.Exit where the answer is not yes."""
     if not confirmed(f"{words}\nDelete?"):
-        say("nothing was deleted")
+        say("Nothing was deleted.")
         raise typer.Exit(Exit.INTERRUPTED)

@@ -67,7 +67,7 @@ def dashboard(status: Status, *, partial: bool = False, width: int = 80) -> Rend
         parts.append(_hint("none yet; `fastn-p2p create-identity NAME` creates one"))
     known = bool(status.endpoint)
     parts += [_identity(identity, known, width < 100) for identity in status.identities[:MOST_ROWS]]
-    parts += _rest(status.identities, status.identities_total, "fastn-p2p list-identities")
+    parts += _rest(status.identities, status.identities_total, "fastn-p2p identity list")
     if not known:
         unknown = _hint("not known while the network process does not answer")
         return Group(*parts, _title("Peers and connections"), unknown)

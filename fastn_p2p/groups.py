@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections import UserDict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
@@ -33,14 +34,32 @@ def _built(app: typer.Typer) -> Any:
 
 
 def group(
-    package: str, names: tuple[str, ...], text: str, *, epilog: str = "", completion: bool = False
+    package: str,
+    names: Sequence[str] | Mapping[str, str],
+    text: str,
+    *,
+    unlisted: Sequence[str] = (),
+    epilog: str = "",
+    completion: bool = False,
 ) -> typer.Typer:
-    """A group of the commands ``names``, each in the module of ``package`` that has its name with ``_`` for ``-``."""
+    """A group of commands.
+
+    Args:
+        package: has the modules of the commands.
+        names: of the commands. A sequence stands for modules of the same names with ``_`` for ``-``; a mapping has
+            command → module.
+        unlisted: further commands that work and that the help leaves out: they have another spelling.
+    """
+    listed = names if isinstance(names, Mapping) else {name: name.replace("-", "_") for name in names}
+    known = {**listed, **{name: name.replace("-", "_") for name in unlisted}}
 
     class Group(TyperGroup):
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes)
-            self.commands = _Commands({name: f"{package}.{name.replace('-', '_')}" for name in names})
+            self.commands = _Commands({name: f"{package}.{module}" for name, module in known.items()})
+
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(listed)
 
     return typer.Typer(
         cls=Group, help=text, epilog=epilog, add_completion=completion, rich_markup_mode=None, no_args_is_help=True

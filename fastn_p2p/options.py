@@ -70,9 +70,9 @@ YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 ProtocolArgument = Annotated[str, typer.Argument(metavar="PROTOCOL", help="The protocol's name.")]
 
-AliasArgument = Annotated[str, typer.Argument(metavar="[ALIAS]", help="The instance's name.")]
+AliasArgument = Annotated[str, typer.Argument(metavar="[INSTANCE]", help="The instance's name.")]
 
-AliasOption = Annotated[str, typer.Option("--alias", metavar="INSTANCE", help="The instance's name.")]
+AliasOption = Annotated[str, typer.Option("--alias", "--instance", metavar="INSTANCE", help="The instance's name.")]
 
 PeerArgument = Annotated[
     str, typer.Argument(metavar="PEER", help="A petname, an ID52, a ticket, or an identity of this daemon.")

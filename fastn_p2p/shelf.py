@@ -1,4 +1,4 @@
-"""``fastn-p2p protocols``: what is installed, for people and for scripts."""
+"""``fastn-p2p protocol list``: what is installed, for people and for scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package that ``fastn-p2p new-protocol`` writes: small, complete and tested, to be changed into something else."""
+"""The package that ``fastn-p2p protocol new`` writes: small, complete and tested, to be changed into something else."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ dependencies = ["fastn-p2p-client", "msgspec"]
 [project.optional-dependencies]
 test = ["pytest"]
 
-# By this the daemon finds it. What is installed where the daemon runs: `fastn-p2p protocols`.
+# By this the daemon finds it. What is installed where the daemon runs: `fastn-p2p protocol list`.
 [project.entry-points."fastn_p2p.protocols"]
 @protocol@ = "@module@:@protocol@"
 
@@ -93,7 +93,7 @@ _README: Final = """\
 The protocol `@protocol@` for fastn-p2p: keeps short texts that peers leave, and
 sends them to whoever reads.
 
-Install it into the environment that the daemon runs in (`fastn-p2p new-protocol` has printed the command), and give it
+Install it into the environment that the daemon runs in (`fastn-p2p protocol new` has printed the command), and give it
 to an identity. The daemon finds it without a restart:
 
 ```sh

@@ -202,7 +202,7 @@ class CredentialError(P2PError):
 
 class InvalidKey(UsageError):
     code = "invalid-key"
-    template = "{text!r} is not a public key: {reason}. Copy the ID52 again: `fastn-p2p list-identities` prints it"
+    template = "{text!r} is not a public key: {reason}. Copy the ID52 again: `fastn-p2p identity list` prints it"
     text: str
     reason: str
 
@@ -311,7 +311,7 @@ class VersionMismatch(LocalError):
 class IdentityNotFound(LocalError):
     code = "identity-not-found"
     template = (
-        "there is no identity {identity!r} here; `fastn-p2p list-identities` lists them, "
+        "there is no identity {identity!r} here; `fastn-p2p identity list` lists them, "
         "`fastn-p2p create-identity {identity}` creates it"
     )
     identity: str
@@ -319,7 +319,7 @@ class IdentityNotFound(LocalError):
 
 class IdentityExists(LocalError):
     code = "identity-exists"
-    template = "an identity {identity!r} exists already; choose another name"
+    template = "an identity {identity!r} already exists. Choose another name"
     identity: str
 
 
@@ -562,7 +562,7 @@ class DeadlineExceeded(P2PError):
 class Overloaded(P2PError):
     code = "overloaded"
     retryable = True
-    template = "too much at once: {what} (limit {limit}); try again more slowly"
+    template = "limit reached: {what} (limit {limit}). Try again more slowly"
     what: str
     limit: int
 

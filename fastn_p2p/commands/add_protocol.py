@@ -33,7 +33,7 @@ def run(
 ) -> None:
     """Give an identity a protocol.
 
-    With --alias it can have several instances of one. With --program it need not be installed here.
+    With --instance (or --alias) it can have several instances of one. With --program it need not be installed here.
     """
     from fastn_p2p_client.messages import AddProtocol, Done
 
@@ -43,4 +43,4 @@ def run(
     payload = json_argument(config, "--config")
     parsed(payload, "--config")
     ask(home, AddProtocol(identity, protocol, alias, tuple(allow or ()), program), Done, payload)
-    say(f"{identity} has {protocol} ({alias}){', once a program serves it' if program else ''}")
+    say(f"Added {protocol} ({alias}) to {identity}{', to be served by a program' if program else ''}.")

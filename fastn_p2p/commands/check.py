@@ -17,4 +17,4 @@ def run(
     from ..asking import ask
 
     state = ask(home, CheckProtocol(identity, protocol, alias), StateReply).state
-    say(f"the config of {protocol} ({alias}) of {identity} is good; state: {state}")
+    say(f"The config of {protocol} ({alias}) of {identity} is valid. State: {state}.")

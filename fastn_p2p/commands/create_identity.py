@@ -11,5 +11,5 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
     from ..asking import ask
 
     identity = ask(home, CreateIdentity(name), IdentityReply).identity
-    say(f"created {identity.name}; others call it by this ID52:")
+    say(f"Created {identity.name}. Peers call it by this ID52:")
     put(identity.id52)

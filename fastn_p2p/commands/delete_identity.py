@@ -22,4 +22,4 @@ def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> 
     from ..asking import ask
 
     ask(home, DeleteIdentity(name), Done)
-    say(f"deleted {name}")
+    say(f"Deleted {name}.")

@@ -11,4 +11,4 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
     from ..asking import ask
 
     identity = ask(home, SetOnline(name, False), IdentityReply).identity
-    say(f"{identity.name} is offline")
+    say(f"{identity.name} is offline.")

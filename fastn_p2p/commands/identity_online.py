@@ -14,4 +14,4 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
     from ..asking import ask
 
     identity = ask(home, SetOnline(name, True), IdentityReply).identity
-    say(f"{identity.name} is online as {identity.id52}")
+    say(f"{identity.name} is online as {identity.id52}.")

@@ -20,4 +20,4 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
         [(each.name, each.id52, "online" if each.online else "offline") for each in identities],
     )
     if not identities:
-        say("no identities yet; `fastn-p2p create-identity NAME` creates one")
+        say("There are no identities yet. Create one: fastn-p2p create-identity NAME")

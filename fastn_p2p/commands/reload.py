@@ -17,6 +17,9 @@ def run(
 
     state = ask(home, ReloadProtocol(identity, protocol, alias), StateReply).state
     if state == "serving":
-        say(f"{identity} goes on with the new config of {protocol} ({alias}); state: {state}")
+        say(f"Reloaded {protocol} ({alias}) of {identity}. State: {state}.")
     else:
-        say(f"the new config of {protocol} ({alias}) of {identity} is good, for when it is served; state: {state}")
+        say(
+            f"The new config of {protocol} ({alias}) of {identity} is valid, and is used from the next start on. "
+            f"State: {state}."
+        )

@@ -37,8 +37,8 @@ def run(
         ask(home, RemoveProtocol(identity, protocol, alias), Done)
     if keep_data:
         say(
-            f"{identity} has {protocol} ({alias}) no more; its files are kept for when it is added again. "
-            f"`remove-protocol` without --keep-data deletes them"
+            f"Removed {protocol} ({alias}) from {identity}. Its files are kept until it is added again. "
+            "To delete them, repeat the command without --keep-data"
         )
     else:
-        say(f"{identity} has {protocol} ({alias}) no more")
+        say(f"Removed {protocol} ({alias}) from {identity}.")

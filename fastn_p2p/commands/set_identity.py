@@ -55,7 +55,7 @@ def run(
     if json:
         put_json(info)
     else:
-        say(f"the limits of {name} are changed")
+        say(f"Changed the limits of {name}.")
 
 
 def _option(what: str) -> str:

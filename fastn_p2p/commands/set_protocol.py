@@ -50,4 +50,4 @@ def run(
         parsed(payload, "--config")
     access = tuple(allow) if allow else () if reset_allow else None
     state = ask(home, SetProtocol(identity, protocol, alias, access), StateReply, payload).state
-    say(f"{protocol} ({alias}) of {identity} is changed; state: {state}")
+    say(f"Changed {protocol} ({alias}) of {identity}. State: {state}.")

@@ -13,4 +13,4 @@ def run(
     from ..asking import ask
 
     state = ask(home, StartProtocol(identity, protocol, alias), StateReply).state
-    say(f"{identity} has {protocol} ({alias}) again; state: {state}")
+    say(f"Started {protocol} ({alias}) of {identity}. State: {state}.")

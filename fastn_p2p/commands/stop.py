@@ -9,11 +9,11 @@ def run(
 ) -> None:
     """Stop serving a protocol, without taking it away.
 
-    It stays stopped, also after restarts, until `fastn-p2p start`. Nothing is deleted.
+    It stays stopped, also after restarts, until `fastn-p2p protocol start`. Nothing is deleted.
     """
     from fastn_p2p_client.messages import StateReply, StopProtocol
 
     from ..asking import ask
 
     state = ask(home, StopProtocol(identity, protocol, alias), StateReply).state
-    say(f"{identity} does not serve {protocol} ({alias}) any more; state: {state}")
+    say(f"Stopped {protocol} ({alias}) of {identity}. State: {state}.")

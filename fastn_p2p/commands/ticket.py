@@ -45,9 +45,9 @@ def run(
         return
     put(reply.ticket)
     if reply.expires:
-        say(f"valid until {until(reply.expires)}, for any number of uses and whoever has it")
+        say(f"Valid until {until(reply.expires)}. Anyone who has it can add it, any number of times.")
     if local:
         say(
-            "good on this machine only: the daemon can be reached at loopback addresses alone. For others, start it "
-            "without `--network local`"
+            "Valid on this machine only: the daemon has loopback addresses alone. For other machines, start it without "
+            "`--network local`"
         )

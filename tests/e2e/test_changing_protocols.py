@@ -51,7 +51,7 @@ def test_a_mailbox_with_mail_is_not_removed_by_the_way(world: World) -> None:
     with on_terminal(world.two.env, *REMOVE_MAIL) as tty:
         tty.until(lambda rows: any("Delete? [y/N]" in row for row in rows), "it asks")
         tty.type("n\n")
-        tty.until(lambda rows: any("nothing was deleted" in row for row in rows), "it was told no")
+        tty.until(lambda rows: any("Nothing was deleted." in row for row in rows), "it was told no")
         assert tty.ends() == 130
 
     bob(world, *REMOVE_MAIL, "--keep-data")
@@ -95,7 +95,7 @@ def test_a_config_is_set_while_it_serves(world: World) -> None:
                 return error.payload
 
         assert said() == {"echoed": "Echo: hello"}
-        assert "state: serving" in bob(world, *change, "--config", '{"max_length": 3}')
+        assert "State: serving" in bob(world, *change, "--config", '{"max_length": 3}')
         assert said() == {"length": 5, "max_length": 3}
         assert "$.max_length" in bob(world, *change, "--config", '{"max_length": 0}', code=2)
         assert said() == {"length": 5, "max_length": 3}

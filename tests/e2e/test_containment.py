@@ -183,7 +183,7 @@ def test_handler_that_ends_the_process(daemon: Daemon) -> None:
     assert "3 times, the last time in a request (exit code 5)" in state
     assert "Misfit (default): failed: it has ended" in " ".join(daemon.cli("status").stdout.split())
     done = daemon.cli("start", name, "Misfit")
-    assert (done.returncode, done.stderr) == (0, f"{name} has Misfit (default) again; state: serving\n")
+    assert (done.returncode, done.stderr) == (0, f"Started Misfit (default) of {name}. State: serving.\n")
     assert call(daemon, name, "nothing") == daemon.pid(f"identity-{name}")
 
 

@@ -390,7 +390,7 @@ def test_mail_lies_where_the_config_says(world: World, tmp_path: Path) -> None:
         eventually(lambda: client.track("moved").state == "delivered", "it has come")
         assert (first / carol / "default" / "mail.sqlite").is_file()
         for place, code, words in (
-            (str(second), 0, "state: serving"),
+            (str(second), 0, "State: serving"),
             (str(tmp_path / "nowhere"), 2, "not an existing directory"),
             ("relative", 2, "not an absolute path"),
         ):

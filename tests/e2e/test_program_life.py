@@ -52,7 +52,7 @@ def test_a_program_s_binding_lives(daemon: Daemon) -> None:
         (binding,) = [each for each in daemon.status().identities[0].bindings if each.protocol == "Clock"]
         assert (binding.state, binding.programs) == ("serving", 1)
         assert "programs" in daemon.cli("status").stdout
-        assert daemon.cli("stop", "alice", "Clock").stderr.endswith("state: stopped\n")
+        assert daemon.cli("stop", "alice", "Clock").stderr.endswith("State: stopped.\n")
         with pytest.raises(ProtocolNotFound):
             said()
         assert daemon.cli("start", "alice", "Clock").returncode == 0

@@ -151,17 +151,17 @@ def test_a_board_lives(daemon: Daemon) -> None:
 
     edit(daemon, "default", max_notes=2, export=str(export))
     done = daemon.cli("check", "alice", "Pinboard")
-    assert done.stderr == "the config of Pinboard (default) of alice is good; state: serving\n"
+    assert done.stderr == "The config of Pinboard (default) of alice is valid. State: serving.\n"
     assert texts(daemon) == ["milk", "bread", "salt"]
     done = daemon.cli("reload", "alice", "Pinboard")
     assert (done.returncode, done.stderr) == (
         0,
-        "alice goes on with the new config of Pinboard (default); state: serving\n",
+        "Reloaded Pinboard (default) of alice. State: serving.\n",
     )
     assert texts(daemon) == ["bread", "salt"]
 
     done = daemon.cli("stop", "alice", "Pinboard")
-    assert (done.returncode, done.stderr.split("state: ")[1]) == (0, "stopped\n")
+    assert (done.returncode, done.stderr.split("State: ")[1]) == (0, "stopped.\n")
     with pytest.raises(ProtocolNotFound):
         texts(daemon)
     daemon.stop()
@@ -192,9 +192,9 @@ def test_a_board_of_an_identity_that_is_offline(daemon: Daemon) -> None:
     done = daemon.cli("check", "alice", "Pinboard", "kitchen")
     assert (done.returncode, "`$.max_notes`" in done.stderr) == (2, True)
     edit(daemon, "kitchen", export=str(export))
-    assert daemon.cli("check", "alice", "Pinboard", "kitchen").stderr.endswith("state: offline\n")
-    assert daemon.cli("stop", "alice", "Pinboard", "kitchen").stderr.endswith("state: stopped\n")
-    assert daemon.cli("start", "alice", "Pinboard", "kitchen").stderr.endswith("state: offline\n")
+    assert daemon.cli("check", "alice", "Pinboard", "kitchen").stderr.endswith("State: offline.\n")
+    assert daemon.cli("stop", "alice", "Pinboard", "kitchen").stderr.endswith("State: stopped.\n")
+    assert daemon.cli("start", "alice", "Pinboard", "kitchen").stderr.endswith("State: offline.\n")
 
     with daemon.client() as client:
         client.control(RemoveProtocol("alice", "Pinboard", "kitchen"))

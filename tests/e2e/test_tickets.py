@@ -31,8 +31,8 @@ def test_a_ticket_says_how_long_it_is_good_and_where(world: World) -> None:
     """On standard error, so that a script has the ticket alone."""
     done = world.two.cli("ticket", "bob")
     assert re.fullmatch(r"fastn1[0-9a-v]+\n", done.stdout)
-    assert re.search(r"^valid until \d{4}-\d\d-\d\d \d\d:\d\d UTC \(24 hours from now\)", done.stderr)
-    assert "good on this machine only" in done.stderr
+    assert re.search(r"^Valid until \d{4}-\d\d-\d\d \d\d:\d\d UTC \(24 hours from now\)", done.stderr)
+    assert "Valid on this machine only" in done.stderr
     assert "`--network local`" in done.stderr
     found = json.loads(world.two.cli("ticket", "bob", "--json").stdout)
     assert found["ticket"].startswith("fastn1")
@@ -78,10 +78,10 @@ def test_standard_input_that_holds_no_ticket(world: World) -> None:
 def test_a_second_name_for_a_peer_is_announced(world: World, ticket: str) -> None:
     world.one.cli("peer", "add", ticket, "--name", "bob")
     done = world.one.cli("peer", "add", world.bob, "--name", "robert")
-    assert "bob is called robert from now on" in done.stderr
+    assert "Renamed bob to robert" in done.stderr
     assert [line.split("\t")[0] for line in world.one.cli("peer", "list").stdout.splitlines()] == ["robert"]
     assert "is in the address book" in world.one.cli("peer", "add", ticket, "--name", "robert").stderr
-    assert "robert is called rob from now on" in world.one.cli("peer", "rename", "robert", "rob").stderr
+    assert "Renamed robert to rob" in world.one.cli("peer", "rename", "robert", "rob").stderr
     assert world.one.cli("peer", "list").stdout.startswith(f"rob\t{world.bob}\t1\t")  # its record stays
     done = world.one.cli("peer", "rename", "robert", "bob")
     assert (done.returncode, "no peer named 'robert'" in done.stderr) == (Exit.NOT_FOUND, True)

@@ -6,13 +6,16 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p import __version__
-from fastn_p2p.cli import COMMANDS, main
+from fastn_p2p.cli import COMMANDS, UNLISTED, main
 from fastn_p2p.exits import TABLE
 from fastn_p2p_client.limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
 
 EVERY_COMMAND = [
     *([name] for name in COMMANDS),
-    *(["peer", name] for name in ("add", "list", "remove")),
+    *([name] for name in UNLISTED),
+    *(["identity", name] for name in ("create", "delete", "list", "set", "online", "offline")),
+    *(["protocol", name] for name in ("add", "remove", "set", "list", "new", "check", "reload", "start", "stop")),
+    *(["peer", name] for name in ("add", "list", "rename", "remove")),
     *(["files", name] for name in ("ls", "get", "put", "offers", "accept", "reject")),
     *(["mail", name] for name in ("send", "list", "read", "delete", "outbox", "retry")),
 ]
@@ -30,6 +33,11 @@ def test_help_lists_every_command_in_one_line_each(capsys: pytest.CaptureFixture
     for name in COMMANDS:
         (line,) = re.findall(rf"^  {name} +(\S.*)$", text, re.MULTILINE)
         assert line.endswith("."), f"{line!r} is cut off"
+
+
+def test_help_leaves_out_short_spellings(capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(capsys)
+    assert [name for name in UNLISTED if re.search(rf"^  {name} ", text, re.MULTILINE)] == []
 
 
 def test_help_explains_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

@@ -191,11 +191,6 @@ def test_each_error_is_documented_with_its_fields_and_exit_code() -> None:
     assert found == expected
 
 
-def test_exit_codes_are_those_of_the_command_line() -> None:
-    rows = {row[0]: row[1] for row in table("protocol.md", "Exit codes", "exit", "meaning")}
-    assert rows == {str(number.value): meaning for number, meaning in TABLE.items()}
-
-
 REQUEST: Final = msgspec.msgpack.encode({"message": "hi"})
 EXAMPLES: Final = {
     "Hello": m.encode(m.Hello(1, "my-program")),

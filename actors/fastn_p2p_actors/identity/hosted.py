@@ -67,7 +67,7 @@ class Hosted:
         last = deaths[-1]
         self._failed(
             f"it has ended the identity's process {len(deaths)} times, the last time in {last.place} ({last.ending}); "
-            f"`fastn-p2p start {self.identity} {self.protocol} {self.instance}` tries it again"
+            f"`fastn-p2p protocol start {self.identity} {self.protocol} {self.instance}` tries it again"
         )
 
     def _failed(self, reason: str) -> None:

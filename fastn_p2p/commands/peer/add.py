@@ -31,8 +31,8 @@ def run(
     reply = ask(home, AddPeer(text_argument(peer, "the ticket"), name), PeerReply)
     if reply.renamed_from:
         say(
-            f"{reply.renamed_from} is called {reply.peer.name} from now on, and {reply.renamed_from} is nobody's name; "
-            "access lists keep the old name: see `fastn-p2p set-protocol`"
+            f"Renamed {reply.renamed_from} to {reply.peer.name}: a peer has one name. Access lists keep the old name; "
+            "change them with fastn-p2p protocol set"
         )
     else:
         say(f"{reply.peer.name} is in the address book:")

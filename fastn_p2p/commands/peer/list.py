@@ -20,4 +20,4 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
         [(each.name, each.id52, str(each.endpoints), each.added) for each in peers],
     )
     if not peers:
-        say("the address book is empty; `fastn-p2p peer add TICKET --name NAME` adds a peer")
+        say("The address book is empty. Add a peer: fastn-p2p peer add TICKET --name NAME")

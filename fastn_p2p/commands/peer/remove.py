@@ -15,4 +15,4 @@ def run(name: Annotated[str, typer.Argument(metavar="NAME", help="The peer's nam
     from ...asking import ask
 
     ask(home, RemovePeer(name), Done)
-    say(f"{name} is not in the address book any more")
+    say(f"Removed {name} from the address book.")

@@ -15,7 +15,7 @@ def run(
 ) -> None:
     """Give a peer another name.
 
-    Access lists that name it keep the old name: see `fastn-p2p set-protocol`.
+    Access lists that name it keep the old name: see `fastn-p2p protocol set`.
     """
     from fastn_p2p_client.errors import PeerNameUnknown
     from fastn_p2p_client.messages import AddPeer, PeerReply
@@ -26,4 +26,4 @@ def run(
     if not keys:
         raise PeerNameUnknown(name=name)
     ask(home, AddPeer(keys[0], new), PeerReply)
-    say(f"{name} is called {new} from now on; access lists keep the old name: see `fastn-p2p set-protocol`")
+    say(f"Renamed {name} to {new}. Access lists keep the old name; change them with fastn-p2p protocol set")
