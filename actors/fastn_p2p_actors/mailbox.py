@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 from fastn_p2p_client.connection import Connection
 from fastn_p2p_client.errors import BadMessage, Overloaded, P2PError, PayloadTooLarge
-from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_HEADER, MAX_PAYLOAD
+from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_HEADER, MAX_PAYLOAD, SEND_QUEUE_BYTES
 from fastn_p2p_client.messages import Failure, Long, encode
 from fastn_p2p_client.zmtp import FRAMES, Payload
 
@@ -164,6 +164,13 @@ class Mailbox:
         if len(header) > MAX_HEADER and not payload:
             header, payload = _LONG, header
         return sender.connection.send(correlation, header, payload, credited)
+
+    def answer(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
+        """Send the answer to a request. Where too much waits for the sender already, ``Overloaded`` goes instead, which
+        is short: without any answer, the sender would wait until its deadline."""
+        if not self.send(sender, correlation, header, payload) and not sender.gone:
+            error = Overloaded(what="bytes of answers that this program has not read", limit=SEND_QUEUE_BYTES)
+            self.send(sender, correlation, encode(Failure.of(error)), credited=True)
 
     # ── letting in ───────────────────────────────────────────────────────────────────────────────
 

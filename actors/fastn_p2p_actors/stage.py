@@ -8,6 +8,7 @@ it again with the same settings.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import itertools
 import logging
@@ -16,6 +17,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, TypeVar, cast
 
@@ -28,6 +30,7 @@ from fastn_p2p_client.plain_text import plain_lines
 from . import leash as wire
 from . import process
 from .connection_limits import ConnectionLimits
+from .heap_watch import HeapWatch
 from .logs import log_to
 from .settings import ActorSpec
 
@@ -37,6 +40,8 @@ EXIT_FAILED: Final = 1
 """``serve`` raised; the log says what."""
 EXIT_ORPHANED: Final = 70
 """The supervisor or the fork server is gone."""
+LOOK_AGAIN: Final = 1.0
+"""Seconds between looks at the heap of a process that has to give memory back, and much to do."""
 MEASURE_SECONDS: Final = 30.0
 """Seconds between two looks at the memory that this process uses. Nobody else may look; each takes a millisecond."""
 TEARDOWN_SECONDS: Final = 2
@@ -76,6 +81,8 @@ class Stage:
         self._loop = asyncio.get_running_loop()
         self._leash = leash
         self._measure_at = 0.0
+        self._heap = HeapWatch(self._run_in_thread)
+        self._heap_again: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
         self._asked: dict[int, asyncio.Future[wire.Result]] = {}
         if leash is not None:
@@ -140,12 +147,24 @@ class Stage:
         self._tell(wire.Failed(reason[: wire.MAX_REASON]))
 
     def _beat(self) -> None:
+        self._look_at_heap()
         memory = 0
         if self._loop.time() >= self._measure_at:
             self._measure_at = self._loop.time() + MEASURE_SECONDS
             memory = process.own_memory()
         self._tell(wire.Heartbeat(memory))
         self._loop.call_later(self.spec.heartbeat, self._beat)
+
+    def _look_at_heap(self) -> None:
+        if self._heap_again is not None:
+            self._heap_again.cancel()
+            self._heap_again = None
+        if self._heap.look():
+            self._heap_again = self._loop.call_later(LOOK_AGAIN, self._look_at_heap)
+
+    def _run_in_thread(self, work: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # no memory for a thread: the limit of the identity
+            _ = self._loop.run_in_executor(None, work)
 
     def _tell(self, message: wire.FromChild) -> bool:
         if self._leash is None:

@@ -10,13 +10,13 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 from .affinity import Descriptor, LoopBound, sever
 from .decoder import ENDLESS, Decoder
 from .errors import ConnectionLost
 from .limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
-from .zmtp import GREETING, LARGE, Malformed, OnMessage, Payload, SocketType, encode, pong, ready
+from .zmtp import GREETING, Malformed, OnMessage, Payload, SocketType, encode, pong, ready
 
 __all__ = ["Connection"]
 
@@ -28,6 +28,9 @@ _SOCKET_BUFFER: Final = 256 * 1024
 """Bytes that the kernel may hold of what was written, if it allows that many: the largest chunk of a session."""
 _GRACE: Final = 0.01
 """Seconds more for a handshake that may have arrived while our own loop was held up."""
+
+_Message: TypeAlias = bytes | tuple[bytes, Payload]
+"""One message, or its beginning and a large payload, which is not copied."""
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +81,12 @@ class Connection(LoopBound, asyncio.Protocol):
         self._starting: asyncio.Task[None] | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._closed = False
-        self._waiting: deque[Payload] = deque()
-        """To be sent, in order; each message is one item, or two when its payload is large."""
+        self._waiting: deque[_Message] = deque()
+        """To be sent, in order."""
         self._waiting_bytes = 0
+        self._credited: deque[_Message] = deque()
+        """The same of what is credited. Requests and answers go first: sessions may have gigabytes here."""
+        self._credited_bytes = 0
         self._paused = False
         """The transport holds enough."""
         self._gathering = False
@@ -138,7 +144,7 @@ class Connection(LoopBound, asyncio.Protocol):
     def backlog(self) -> int:
         """Bytes that were sent and that the kernel has not taken yet."""
         held = self._transport.get_write_buffer_size() if self._transport is not None and not self._closed else 0
-        return self._waiting_bytes + held
+        return self._waiting_bytes + self._credited_bytes + held
 
     @property
     def held(self) -> int:
@@ -154,28 +160,43 @@ class Connection(LoopBound, asyncio.Protocol):
         """Send one message; False, and nothing is sent, when the connection has ended or too much waits already.
 
         A large payload is not copied: it must stay as it is. For what the other side has granted credit for, its own
-        bound, this queue's does not count; and it waits for the end of the turn, as a session seldom says one thing
-        alone.
+        bound, this queue's does not count: it waits in another one, for the end of the turn, as a session seldom says
+        one thing alone, and others overtake it.
         """
         transport = self._transport
         if not self.up or transport is None:
             return False
+        if credited:
+            self._send_credited(*encode(correlation, header, payload))
+            return True
         waiting = self._waiting
-        if waiting and not credited and (len(waiting) >= SEND_QUEUE or self.backlog > SEND_QUEUE_BYTES):
+        if waiting and (len(waiting) >= SEND_QUEUE or self._waiting_bytes > SEND_QUEUE_BYTES):
             return False
         data, large = encode(correlation, header, payload)
-        if self._gathering or self._together or self._paused or credited or large is not None:
-            waiting.append(data)
-            self._waiting_bytes += len(data)
-            if large is not None:
-                waiting.append(large)
-                self._waiting_bytes += len(large)
+        if self._gathering or self._together or self._paused or large is not None:
+            if large is None:
+                waiting.append(data)
+                self._waiting_bytes += len(data)
+            else:
+                waiting.append((data, large))
+                self._waiting_bytes += len(data) + len(large)
             if self._waiting_bytes >= _PIECE or (large is not None and not self._gathering):
                 self._flush()
         elif not transport.is_closing():
             transport.write(data)
         self.gather()
         return True
+
+    def _send_credited(self, data: bytes, large: Payload | None) -> None:
+        if large is None:
+            self._credited.append(data)
+            self._credited_bytes += len(data)
+        else:
+            self._credited.append((data, large))
+            self._credited_bytes += len(data) + len(large)
+        if self._credited_bytes >= _PIECE or (large is not None and not self._gathering):
+            self._flush()
+        self.gather()
 
     def gather(self) -> None:
         """Whatever is sent in this turn from now on leaves together, once the turn is over."""
@@ -203,40 +224,24 @@ class Connection(LoopBound, asyncio.Protocol):
 
     def _turn(self) -> None:
         """The turn is over. Where messages come together they go on doing so: the next one waits as well."""
-        if self._waiting and not self._paused:
-            self._together = len(self._waiting) > 1
+        count = len(self._waiting) + len(self._credited)
+        if count and not self._paused:
+            self._together = count > 1
             self._flush()
             self._loop.call_soon(self._turn)
         else:
             self._gathering = False
 
     def _flush(self) -> None:
-        waiting, transport = self._waiting, self._transport
-        if transport is None:
-            return
-        while waiting and not self._paused:
-            if transport.is_closing():
-                return  # its end comes next
-            pieces: list[Payload] = []
-            small: list[Payload] = []
-            size = 0
-            while waiting and size < _PIECE:
-                part = waiting.popleft()
-                size += len(part)
-                if len(part) < LARGE:
-                    small.append(part)
-                    continue
-                if small:
-                    pieces.append(b"".join(small))
-                    small = []
-                pieces.append(part)
-            if small:
-                pieces.append(b"".join(small))
-            self._waiting_bytes -= size
-            if len(pieces) == 1:
-                transport.write(pieces[0])
-            else:
-                transport.writelines(pieces)
+        """Write pieces of either queue by turns, so that neither keeps the other waiting for long."""
+        transport = self._transport
+        while transport is not None and not self._paused and not transport.is_closing():  # its end comes next
+            if self._waiting:
+                self._waiting_bytes -= _write_piece(transport, self._waiting)
+            elif not self._credited:
+                return
+            if self._credited and not self._paused:
+                self._credited_bytes -= _write_piece(transport, self._credited)
 
     def _answer_ping(self, context: bytes) -> None:
         if self._transport is not None and len(self._waiting) < SEND_QUEUE:
@@ -307,7 +312,8 @@ class Connection(LoopBound, asyncio.Protocol):
         self.up = False
         self._forget()
         self._waiting.clear()
-        self._waiting_bytes = 0
+        self._credited.clear()
+        self._waiting_bytes = self._credited_bytes = 0
         if not was_closed:
             self._on_end()
 
@@ -352,3 +358,28 @@ class Connection(LoopBound, asyncio.Protocol):
         for done in flushing:
             if not done.done():
                 done.set_exception(ConnectionLost(what=self._name))
+
+
+def _write_piece(transport: asyncio.Transport, waiting: deque[_Message]) -> int:
+    """Write whole messages, ``_PIECE`` bytes or the last one more, and return how many bytes that was."""
+    pieces: list[Payload] = []
+    small: list[bytes] = []
+    size = 0
+    while waiting and size < _PIECE:
+        message = waiting.popleft()
+        if isinstance(message, bytes):
+            small.append(message)
+            size += len(message)
+            continue
+        head, large = message
+        small.append(head)
+        pieces += (b"".join(small), large)
+        size += len(head) + len(large)
+        small = []
+    if small:
+        pieces.append(b"".join(small))
+    if len(pieces) == 1:
+        transport.write(pieces[0])
+    else:
+        transport.writelines(pieces)
+    return size

@@ -17,8 +17,8 @@ from .affinity import LoopBound
 from .deadlines import Deadlines
 from .dialler import Dialler
 from .errors import BadMessage, ConnectionLost, DaemonBusy, DeadlineExceeded, Overloaded, P2PError, PayloadTooLarge
-from .limits import MAX_PAYLOAD, SEND_QUEUE
-from .messages import UNDECODABLE, Cancel, Long, encode
+from .limits import MAX_PAYLOAD, SEND_QUEUE, SEND_QUEUE_BYTES
+from .messages import UNDECODABLE, Cancel, Failure, Long, encode
 from .zmtp import OnMessage, Payload
 
 if TYPE_CHECKING:
@@ -184,6 +184,19 @@ class Link(LoopBound):
             raise DaemonBusy(actor=self._actor)
         if not self._transport.send(correlation, header, payload, credited):
             raise Overloaded(what=f"messages queued for the {self._actor}", limit=SEND_QUEUE)
+
+    def answer(self, correlation: bytes, header: bytes, payload: bytes) -> None:
+        """Send the answer to what the other end has asked. Where too much waits for it, ``Overloaded`` goes instead,
+        which is short: without any answer, the caller would wait until its deadline.
+
+        Raises:
+            DaemonBusy, ConnectionLost: no connection stands, and nobody waits for the answer.
+        """
+        try:
+            self.send(correlation, header, payload)
+        except Overloaded:
+            error = Overloaded(what="bytes of answers that wait", limit=SEND_QUEUE_BYTES)
+            self.send(correlation, encode(Failure.of(error)), credited=True)
 
     def gather(self) -> None:
         """Whatever is sent in this turn of the loop from now on leaves together: the other end reads all of it before

@@ -7,7 +7,7 @@ have doubled the calls per second.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, TypeAlias
 
 import zmq
 
@@ -22,29 +22,37 @@ RETRY_PAUSE: Final = 0.002
 _GROUP_BYTES: Final = 64 * 1024
 """A group takes no further message once it has this many: a large payload does not hold up others' small ones."""
 
+_Message: TypeAlias = tuple[bytes, bytes, bytes]
+"""Id, header, payload."""
+
 
 class Outbox:
-    """The messages for one peer, in order.
+    """The messages for one peer, in order, but that those which are credited give way.
 
     Args:
         socket: where they leave.
         route: the peer's routing id on a ROUTER; None on a DEALER.
     """
 
-    __slots__ = ("_bytes", "_route", "_socket", "_waiting")
+    __slots__ = ("_bytes", "_credited", "_route", "_socket", "_waiting")
 
     def __init__(self, socket: zmq.Socket[bytes], route: bytes | None = None) -> None:
         self._socket = socket
         self._route = route
-        self._waiting: deque[tuple[bytes, bytes, bytes]] = deque()
+        self._waiting: deque[_Message] = deque()
         self._bytes = 0
+        self._credited: deque[_Message] = deque()
+        """Messages that are credited; the others overtake them."""
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._credited)
 
     def add(self, correlation: bytes, header: bytes, payload: bytes, credited: bool = False) -> bool:
         """Take one message; False when too many, or too much, waits already, and it is not ``credited``."""
-        if not credited and (len(self._waiting) >= SEND_QUEUE or self._bytes > SEND_QUEUE_BYTES):
+        if credited:
+            self._credited.append((correlation, header, payload))
+            return True
+        if len(self._waiting) >= SEND_QUEUE or self._bytes > SEND_QUEUE_BYTES:
             return False
         self._waiting.append((correlation, header, payload))
         self._bytes += len(payload)
@@ -53,6 +61,7 @@ class Outbox:
     def clear(self) -> None:
         """Forget what waits."""
         self._waiting.clear()
+        self._credited.clear()
         self._bytes = 0
 
     def flush(self) -> bool:
@@ -61,29 +70,35 @@ class Outbox:
         Raises:
             zmq.ZMQError: the peer is gone, or the socket is closed.
         """
-        waiting, socket = self._waiting, self._socket
-        while waiting:
-            correlation, header, payload = waiting[0]
-            try:
-                if self._route is not None:
-                    raw_send(socket, self._route, NOBLOCK_MORE)
-                raw_send(socket, correlation, NOBLOCK_MORE)
-            except AGAIN:
-                return False
-            size = 0
-            for _ in range(min(MAX_GROUP, len(waiting)) - 1):
-                size += len(payload)
-                if size > _GROUP_BYTES:
-                    break
-                raw_send(socket, header, NOBLOCK_MORE)
-                raw_send(socket, payload, NOBLOCK_MORE)
-                waiting.popleft()
-                correlation, next_header, next_payload = waiting[0]
-                raw_send(socket, correlation, NOBLOCK_MORE)
-                self._bytes -= len(payload)
-                header, payload = next_header, next_payload
-            raw_send(socket, header, NOBLOCK_MORE)
-            raw_send(socket, payload, NOBLOCK)
-            waiting.popleft()
-            self._bytes -= len(payload)
+        while self._waiting or self._credited:
+            for waiting in (self._waiting, self._credited):
+                if waiting:
+                    sent = self._send_group(waiting)
+                    if not sent:
+                        return False
+                    if waiting is self._waiting:
+                        self._bytes -= sum(len(payload) for _, _, payload in sent)
         return True
+
+    def _send_group(self, waiting: deque[_Message]) -> list[_Message]:
+        """Send the first of these messages together; return which, or none where the socket takes no more."""
+        socket = self._socket
+        correlation, header, payload = waiting[0]
+        try:
+            if self._route is not None:
+                raw_send(socket, self._route, NOBLOCK_MORE)
+            raw_send(socket, correlation, NOBLOCK_MORE)
+        except AGAIN:
+            return []
+        sent = [waiting.popleft()]
+        size = len(payload)
+        while waiting and len(sent) < MAX_GROUP and size <= _GROUP_BYTES:
+            raw_send(socket, header, NOBLOCK_MORE)
+            raw_send(socket, payload, NOBLOCK_MORE)
+            sent.append(waiting.popleft())
+            correlation, header, payload = sent[-1]
+            raw_send(socket, correlation, NOBLOCK_MORE)
+            size += len(payload)
+        raw_send(socket, header, NOBLOCK_MORE)
+        raw_send(socket, payload, NOBLOCK)
+        return sent

@@ -279,7 +279,7 @@ class Service:
 
     def _reply(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:
-            self._link.send(correlation, header, payload)
+            self._link.answer(correlation, header, payload)
         except P2PError as error:
             log.warning("an answer was lost: %s", error)
 

@@ -40,6 +40,9 @@ GROWS_BY: Final = 64 * MIB
 KEEPS: Final = 24 * MIB
 """Bytes of those that it may still have ``GIVEN_BACK_WITHIN`` seconds after the attack."""
 GIVEN_BACK_WITHIN: Final = 10.0
+_ATTACKED: Final = ("network", "identity-bob")
+"""Processes whose memory is looked at. bob's runs the protocols that attackers use."""
+_CALLS_AFTER: Final = 3
 _CALL_TIMEOUT: Final = 5.0
 """Seconds within which an honest call must be answered, whatever goes on beside it: 1,000 times what it needs idle."""
 _IDLE_CALLS: Final = 100
@@ -163,16 +166,21 @@ class Siege:
 
 
 @contextmanager
-def besieged(victim: Victim, *, grows_by: int = GROWS_BY, keeps: int = KEEPS) -> Iterator[Siege]:
+def besieged(
+    victim: Victim, *, grows_by: int = GROWS_BY, keeps: int = KEEPS, answers_after: bool = True
+) -> Iterator[Siege]:
     """Attack inside. At the end, the daemon and an honest peer are as they should be.
 
     Args:
         grows_by: bytes by which the network process may grow.
-        keeps: bytes of those that it may keep for longer than ``GIVEN_BACK_WITHIN``.
+        keeps: bytes that it, and the attacked identity's process, may keep for longer than ``GIVEN_BACK_WITHIN``.
+        answers_after: False where the attacked identity's process still works on what it was asked, once the attack is
+            over: it is neither called then, nor is its memory looked at.
     """
     daemon = victim.daemon
     processes = pids(daemon)
     network = processes["network"]
+    sizes = {name: rss(processes[name]) for name in _ATTACKED}
     calls = _HonestCalls(victim)
     calls.start()
     few = _SOME_CALLS if victim.idle_times else _IDLE_CALLS
@@ -189,18 +197,38 @@ def besieged(victim: Victim, *, grows_by: int = GROWS_BY, keeps: int = KEEPS) ->
         calls.end()
         watch.end()
     beside = calls.times[before_it:]
+    if answers_after:
+        _call_right_after(victim)
+    else:
+        del sizes["identity-bob"]
     after = pids(daemon)
     assert processes.items() <= after.items(), f"{processes} became {after}\n{daemon.report()}"
     assert not calls.failures, calls.failures[:5]
     grown = (siege.most - before) // MIB
     assert siege.most - before <= grows_by, f"the network process grew by {grown} MiB"
     _check_latency(idle, beside)
+
+    def kept() -> dict[str, int]:
+        """MiB by which processes are larger than they were, and may be."""
+        more = {name: rss(processes[name]) - size for name, size in sizes.items()}
+        return {name: size // MIB for name, size in more.items() if size > keeps}
+
     eventually(
-        lambda: rss(network) - before <= keeps,
-        f"of the {grown} MiB by which the network process grew, at most {keeps // MIB} MiB are left",
+        lambda: not kept(),
+        f"of the {grown} MiB by which the network process grew, and what others did, "
+        f"at most {keeps // MIB} MiB are left of each",
         GIVEN_BACK_WITHIN,
         0.1,
     )
+
+
+def _call_right_after(victim: Victim) -> None:
+    """Whom attackers have used answers an honest stranger at once, the first time too."""
+    with victim.world.one.client() as client:
+        for number in range(_CALLS_AFTER):
+            request = {"message": str(number)}
+            reply = client.call("alice", victim.world.bob, "Echo", request=request, timeout=_CALL_TIMEOUT)
+            assert reply == {"echoed": f"Echo: {number}"}
 
 
 def _check_latency(idle: list[float], beside: list[float]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from fastn_p2p_client.connection import Connection
+from fastn_p2p_client.decoder import Decoder
 from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
 from fastn_p2p_client.zmtp import GREETING, LARGE, Payload, SocketType, encode, ready
@@ -207,6 +208,39 @@ def test_backlog_is_what_the_kernel_has_not_taken_and_is_limited(run: Run) -> No
         await end.end()
         assert end.connection.backlog == 0
         assert not end.connection.send(b"x", b"", b"")
+
+    run(scenario())
+
+
+def test_what_sessions_say_neither_refuses_requests_nor_keeps_them_waiting(run: Run) -> None:
+    """However much of it waits; and every message stays whole where the two come by turns."""
+
+    async def scenario() -> None:
+        end, other = await against_a_socket()
+        with other:
+            chunk = bytes(LARGE + 1000)
+            chunks = 2 * SEND_QUEUE_BYTES // len(chunk)
+            for number in range(chunks):
+                assert end.connection.send(b"c%d" % number, b"chunk", chunk, credited=True)
+            for number in range(SEND_QUEUE):
+                assert end.connection.send(b"s%d" % number, b"chunk", b"small", credited=True)
+            assert end.connection.backlog > SEND_QUEUE_BYTES
+            calls = [(b"r%d" % number, b"request", bytes(LARGE * (number % 2))) for number in range(100)]
+            for call in calls:
+                assert end.connection.send(*call)
+            theirs: list[Message] = []
+            decoder = Decoder("DEALER", bool, lambda *each: theirs.append(each), lambda *_: None, lambda _: None)
+            decoder.feed(GREETING + ready("ROUTER"))
+            while len(theirs) < chunks + SEND_QUEUE + len(calls):
+                decoder.feed(await asyncio.to_thread(other.recv, 1_000_000))
+            order = [message[0][:1] for message in theirs]
+            last_call = len(order) - 1 - order[::-1].index(b"r")
+            assert order[:last_call].count(b"c") < chunks // 4, "requests wait for what sessions have said"
+            assert [each for each in theirs if each[1] == b"request"] == calls
+            numbers = [int(each[0][1:]) for each in theirs if each[0][:1] == b"c"]
+            assert numbers == list(range(chunks))
+            assert all(each[2] == chunk for each in theirs if each[0][:1] == b"c")
+        await end.end()
 
     run(scenario())
 

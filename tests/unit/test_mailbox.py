@@ -473,6 +473,9 @@ def test_who_does_not_read_holds_a_backlog_and_nobody_up(tmp_path: Path) -> None
         while box.send(sender, b"push", b"h", payload):
             pass
         assert sender.backlog > SEND_QUEUE_BYTES
+        before = sender.backlog
+        box.answer(sender, b"late", encode(Done()), payload)
+        assert 0 < sender.backlog - before < 1000, "a short refusal instead of the answer"
         link = Link(tmp_path / "a.sock", "a")
         link.open()
         await answered(box, seen, link)

@@ -228,7 +228,8 @@ def test_windows_of_strangers_shrink_and_those_of_known_peers_do_not(scene: Scen
     windows = [scene.memory.window_of_session(stranger) for _ in range(2000)]
     assert windows[0] == SESSION_WINDOW
     assert windows == sorted(windows, reverse=True)
-    assert sum(windows[:1000]) < 100 * MIB
+    assert sum(windows) < 32 * MIB
+    assert min(windows) >= 4096, "a process takes that many, whatever it is asked for"
     assert scene.memory.window_of_session(friend) == SESSION_WINDOW
     for window in windows:
         scene.memory.session_ended(window)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -229,5 +231,26 @@ def test_a_request_that_is_taken_back_is_not_answered() -> None:
         take(theirs, Opened(1000))
         await a_few_turns()
         assert connection.said == ["forget", "end"]
+
+    play(scenario)
+
+
+def test_a_session_whose_connection_ends_before_its_stream_has_come_is_not_kept() -> None:
+    async def scenario() -> None:
+        connection = Connection()
+        ours = arrival(connection)
+        take(ours, Opened(1000))
+        await a_few_turns()
+        ours.close()
+        ours.lost()
+        await a_few_turns()
+        kept = weakref.ref(ours)
+        gc.disable()
+        try:
+            del ours
+            await a_few_turns()
+            assert kept() is None
+        finally:
+            gc.enable()
 
     play(scenario)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
@@ -329,5 +332,21 @@ def test_what_is_complete_is_given_up_when_the_other_side_wants_no_more() -> Non
         bench.leg.close()
         await a_few_turns()
         assert bench.end == 3
+
+    play(scenario)
+
+
+def test_what_a_session_held_goes_with_it_and_waits_for_no_garbage_collection() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        await a_few_turns()
+        reader = weakref.ref(cast(Any, bench.leg)._reader)
+        gc.disable()
+        try:
+            bench.leg.close()
+            await a_few_turns()
+            assert reader() is None, "a cancelled task keeps all that it had at hand"
+        finally:
+            gc.enable()
 
     play(scenario)

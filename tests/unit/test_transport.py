@@ -10,13 +10,15 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 
 from fastn_p2p_actors.mailbox import Mailbox, Sender
 from fastn_p2p_client import Client
 from fastn_p2p_client import messages as m
-from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, InvalidName, P2PError
+from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, InvalidName, Overloaded, P2PError
+from fastn_p2p_client.limits import MAX_PAYLOAD, SEND_QUEUE
 from fastn_p2p_client.link import Link
 from fastn_p2p_client.transport import TRANSPORTS, TransportName, choose_transport
 
@@ -93,6 +95,34 @@ def test_a_request_in_flight_ends_with_its_connection_and_the_next_one_finds_ano
         assert (await link.ask(m.GetStatus(), b"again", timeout=10)).payload == b"again"
         link.close()
         echo.box.close()
+
+    run(scenario())
+
+
+def test_an_answer_is_never_lost_behind_what_sessions_say(tmp_path: Path, transport: TransportName, run: Run) -> None:
+    """One that fits is sent; one that is too large for what waits already ends as ``Overloaded``."""
+
+    async def scenario() -> None:
+        received: dict[bytes, bytes] = {}
+        box = Mailbox(tmp_path / "a.sock", lambda _, correlation, header, __: received.update({correlation: header}))
+        box.open()
+        link = Link(tmp_path / "a.sock", "a", transport=transport)
+        link.open()
+        async with asyncio.timeout(10):
+            await link.up.wait()
+        for _ in range(SEND_QUEUE + 1000):
+            link.send(b"session", b"chunk", b"x", credited=True)
+        link.answer(b"small", b"answer", b"")
+        large = bytes(MAX_PAYLOAD)
+        for number in range(8):
+            link.answer(b"large%d" % number, b"answer", large)
+        await until(lambda: len(received) == 10)
+        assert received[b"small"] == b"answer"
+        assert received[b"large0"] == b"answer"
+        refused = msgspec.msgpack.decode(received[b"large7"], type=m.Failure)
+        assert isinstance(refused.error(), Overloaded)
+        link.close()
+        box.close()
 
     run(scenario())
 

@@ -153,7 +153,7 @@ class IdentityActor:
 
     def _answer(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:
-            self._network.send(correlation, header, payload)
+            self._network.answer(correlation, header, payload)
         except P2PError as error:
             log.warning("an answer was lost: %s", error)
 

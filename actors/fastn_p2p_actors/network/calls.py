@@ -102,7 +102,7 @@ class _LocalCall:
 
     def _finish(self, header: bytes, payload: bytes) -> None:
         if self._close():
-            self._calls.mailbox.send(self.sender, self.correlation, header, payload)
+            self._calls.mailbox.answer(self.sender, self.correlation, header, payload)
 
     def _close(self) -> bool:
         if self.done:

@@ -297,6 +297,7 @@ class PeerConnection:
             call.on_failure(ConnectionLost(what="the connection to the peer"))
         self.sessions.lost()
         self._bulk.lost()
+        self._out.clear()
         self._raw = ended_connection()  # what QUIC holds goes with the last that holds the connection
         self.memory.ended(self)
         self._owner.on_closed(self)

@@ -52,11 +52,11 @@ MEMORY_OF_KNOWN: Final = Share(384 * MIB, 768 * MIB)
 nobody takes."""
 UNREAD_BEFORE_HELLO: Final = 256 * 1024
 """Bytes that may come on a connection before a hello."""
-_WINDOWS: Final = ((4, SESSION_WINDOW), (16, 256 * KIB), (64, 128 * KIB))
+_WINDOWS: Final = ((4, SESSION_WINDOW), (16, 256 * KIB), (64, 64 * KIB), (128, 32 * KIB), (512, 8 * KIB))
 """So many sessions of strangers at a time have such a window: bytes of either direction that may be on their way
 between this process and the handler's. All that there are together stay below what strangers may hold."""
-_SMALLEST_WINDOW: Final = 32 * KIB
-"""Bytes of further sessions."""
+_SMALLEST_WINDOW: Final = 4 * KIB
+"""Bytes of further sessions. 4,096 sessions, as many as a binding serves, have 33 MiB together."""
 _UNREAD_COST: Final = 1.6
 """Bytes of memory for a byte that QUIC holds: 1.6 measured, in packets that are kept whole."""
 _PAUSE_ABOVE: Final = 10 * MIB

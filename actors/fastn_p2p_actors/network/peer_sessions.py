@@ -385,6 +385,8 @@ class PeerSessions:
             self._laying.cancel()
         self._spare = None
         self._asked.clear()
+        for arrival in self._arrivals.values():
+            arrival.stop_waiting()
         self._arrivals.clear()
         self._announced.clear()
         for timer in self._timers.values():

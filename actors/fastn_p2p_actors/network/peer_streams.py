@@ -135,7 +135,7 @@ class Arrival:
         """Bytes of either direction that may be on their way between this process and the one that serves."""
         self.backpressure: Backpressure | None = None
         """Of the local process that serves, once it has been asked."""
-        self._emit: Emit = lambda header, message, payload: None
+        self._emit: Emit = _nowhere
         self._leg: StreamLeg | None = None
         self.is_refused = False
         """True if nobody has been asked: there is no such binding, or it does not admit the peer."""
@@ -178,8 +178,11 @@ class Arrival:
 
     def close(self) -> None:
         self._sessions.end(self)
+        self._emit = _nowhere
         if self._leg is not None:
             self._leg.close()
+            if self._leg.number is not None:
+                self._leg = None  # else the stream that comes is ended as the session was
         elif not self._answered:
             self._answered = True
             self._sessions.forget(self)
@@ -190,8 +193,7 @@ class Arrival:
         """It has opened the session's stream; False when it should not have."""
         if self._leg is None or not self._answered:
             return False
-        if self._timer is not None:
-            self._timer.cancel()
+        self.stop_waiting()
         self._sessions.forget(self)
         self._leg.attach(stream, len(_FIRST))
         self._sessions.attached(self, self._leg)
@@ -200,12 +202,17 @@ class Arrival:
     def on_cancel(self) -> None:
         """It has taken its request back, or does not open the stream."""
         self._sessions.forget(self)
+        self.lost()
+
+    def stop_waiting(self) -> None:
+        """Wait for the stream no longer: the timer would keep the session, and its connection, until its time."""
         if self._timer is not None:
             self._timer.cancel()
-        self.lost()
+            self._timer = None
 
     def lost(self) -> None:
         """The connection has ended."""
+        self.stop_waiting()
         message: Message = Cancel() if self._leg is None else Failure.of(ConnectionLost(what="the peer's daemon"))
         self._answered = True
         self._emit(encode(message), message, b"")
@@ -220,6 +227,10 @@ class Arrival:
         if not self._answered:
             self._answered = True
             self._sessions.answer(self, answer, payload)
+
+
+def _nowhere(header: bytes, message: Message, payload: bytes) -> None:
+    """Say something where no relay hears it: it has not begun, or it has ended, and is not to be kept by its leg."""
 
 
 def give_up(stream: Halves, code: int) -> None:

@@ -191,7 +191,10 @@ class StreamLeg:
                 task.cancel()
         if self._watch_soon is not None:
             self._watch_soon.cancel()
+        self._reader = self._writer = self._watcher = None  # see _cancel
         self._stream = self._inflow = None
+        self._leftover = b""
+        self._queue.clear()
 
     def first_block(self, limit: int) -> bytes:
         """What there is to write already, at most ``limit`` bytes: it may go another way than the stream."""
@@ -295,8 +298,8 @@ class StreamLeg:
 
     def _stopped(self, code: int) -> None:
         """The other side reads no more."""
-        if self._writer is not None:
-            self._writer.cancel()
+        _cancel(self._writer)
+        self._writer = None
         stop = Stop(code)
         self._emit(encode(stop), stop, b"")
 
@@ -323,8 +326,8 @@ class StreamLeg:
             return
         self._finished = True
         self._queue.clear()
-        if self._writer is not None:
-            self._writer.cancel()
+        _cancel(self._writer)
+        self._writer = None
         if self._stream is not None:
             self._close(self._stream.send.reset(code))
         else:
@@ -382,8 +385,8 @@ class StreamLeg:
         if self._refused or (self._reader is not None and self._reader.done()):
             return False
         self._refused = True
-        if self._reader is not None:
-            self._reader.cancel()
+        _cancel(self._reader)
+        self._reader = None
         if self._stream is not None:
             self._close(self._stream.recv.stop(code))
         else:
@@ -407,8 +410,8 @@ class StreamLeg:
         self._aborted = True
         if self._watch_soon is not None:
             self._watch_soon.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
+        _cancel(self._watcher)
+        self._watcher = None
         self.resume()
         self._refuse(code)
         if not self._eof:
@@ -437,6 +440,16 @@ class StreamLeg:
 def _wake(waiting: asyncio.Future[None] | None) -> None:
     if waiting is not None and not waiting.done():
         waiting.set_result(None)
+
+
+def _cancel(task: asyncio.Task[None] | None) -> None:
+    """Cancel a task of a leg, which forgets it then.
+
+    A cancelled task keeps its error, with the frame in which it was, the leg, and the block that was read last. If the
+    leg kept the task, all of that would stay until the next full garbage collection: 73 MiB of 1,600 sessions.
+    """
+    if task is not None:
+        task.cancel()
 
 
 def code_of(error: IrohError) -> int | None:
