@@ -59,6 +59,11 @@ class Sender:
         """Bytes that were sent to it and that the kernel has not taken yet."""
         return self.connection.backlog
 
+    @property
+    def is_behind(self) -> bool:
+        """Return whether it does not read: what is sent to it next waits in this process."""
+        return self.connection.is_behind
+
     def __repr__(self) -> str:
         return f"<sender pid={self.pid}>"
 

@@ -147,6 +147,11 @@ class Connection(LoopBound, asyncio.Protocol):
         return self._waiting_bytes + self._credited_bytes + held
 
     @property
+    def is_behind(self) -> bool:
+        """Return whether the other side reads more slowly than it is sent to: what is sent next waits here."""
+        return self._paused
+
+    @property
     def held(self) -> int:
         """Bytes of memory that it takes: of a message without its end, and of what was sent and not taken."""
         return self._decoder.held + self.backlog

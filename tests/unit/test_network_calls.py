@@ -10,6 +10,7 @@ import pytest
 from fastn_p2p_actors.mailbox import Sender
 from fastn_p2p_actors.network.calls import Calls
 from fastn_p2p_actors.network.parking import Parking
+from fastn_p2p_actors.network.payload_memory import PayloadMemory
 from fastn_p2p_actors.network.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.sessions import Sessions
 from fastn_p2p_actors.network.way import LOCAL, Way
@@ -33,8 +34,9 @@ class Surroundings:
         self.parking = Parking()
         self.sessions = self
         anything = cast(Any, self)
-        self.calls = Calls(anything, self.registry, anything, anything, self.parking)
-        self.opened = Sessions(anything, self.registry, anything, anything, self.parking)
+        self.payloads = PayloadMemory()
+        self.calls = Calls(anything, self.registry, anything, anything, self.parking, self.payloads)
+        self.opened = Sessions(anything, self.registry, anything, anything, self.parking, self.payloads)
 
     def come_online(self) -> OnlineIdentity:
         identity = OnlineIdentity("alice", ALICE.key, Sender(0, 0))

@@ -11,6 +11,7 @@ import pytest
 
 from fastn_p2p_actors.network.calls import Calls
 from fastn_p2p_actors.network.parking import Parking
+from fastn_p2p_actors.network.payload_memory import PayloadMemory
 from fastn_p2p_actors.network.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.requests import Requests
 from fastn_p2p_actors.network.returning import Program
@@ -32,6 +33,7 @@ class Someone:
     gone = False
     pid = 7
     backlog = 0
+    is_behind = False
 
 
 class Counter:
@@ -47,9 +49,10 @@ class Counter:
         """Who, over how many connections, and how much had been said before."""
         self.registry, self.parking = Registry(), Parking()
         everything: Any = self
-        requests = Requests(everything, self.registry, everything, self.parking, everything)
-        self.calls = Calls(everything, self.registry, everything, requests, self.parking)
-        self.sessions = Sessions(everything, self.registry, everything, everything, self.parking)
+        self.payloads = PayloadMemory()
+        requests = Requests(everything, self.registry, everything, self.parking, everything, self.payloads)
+        self.calls = Calls(everything, self.registry, everything, requests, self.parking, self.payloads)
+        self.sessions = Sessions(everything, self.registry, everything, everything, self.parking, self.payloads)
         self.alice = OnlineIdentity("alice", PublicKey(bytes(ALICE)), self.server)
         self.registry.announce(self.alice)
 
@@ -65,6 +68,9 @@ class Counter:
     def send(self, sender: object, _id: bytes, header: bytes, _payload: bytes = b"", *, credited: bool = False) -> bool:
         self.said.append((sender, decode(header)))
         return True
+
+    def answer(self, sender: object, _id: bytes, header: bytes, _payload: bytes = b"") -> None:
+        self.said.append((sender, decode(header)))
 
     def note(self, program: Program, connections: int) -> None:
         self.noted.append((program, connections, len(self.said)))

@@ -59,7 +59,7 @@ class Peer:
 
     def __init__(self, *, greeted: bool = True, known: bool = False) -> None:
         self.greeted, self.known, self.closed = greeted, known, False
-        self.received = self.sent = self.held = self.arrived = 0
+        self.received = self.sent = self.held = self.waiting = self.arrived = 0
         self.open_streams, self.ended_streams = 1, 0
         self.asked: list[str] = []
         self.shed_for: list[str] = []

@@ -82,6 +82,7 @@ from .messages import (
 )
 from .neighbours import Neighbours
 from .parking import Parking
+from .payload_memory import PayloadMemory
 from .peer_streams import Arrival
 from .pool import Pool
 from .presence import Presence
@@ -139,10 +140,13 @@ class Network:
         self.parking = Parking()
         self.routes = Routes(self.book, [self.book, self._hosts], self._wall, self.introductions, self.registry.key_of)
         self._returning = Returning(home.path / "run" / "programs.json", self.registry.programs)
-        self.requests = Requests(self.mailbox, self.registry, self.book, self.parking, self._returning)
-        self.calls = Calls(self.mailbox, self.registry, self.routes, self.requests, self.parking)
-        self.sessions = Sessions(self.mailbox, self.registry, self.routes, self.book, self.parking)
-        self.pool = self.routes.pool = Pool(self.endpoint, self, introductions=self.introductions, wall=self._wall)
+        payloads = PayloadMemory()
+        self.requests = Requests(self.mailbox, self.registry, self.book, self.parking, self._returning, payloads)
+        self.calls = Calls(self.mailbox, self.registry, self.routes, self.requests, self.parking, payloads)
+        self.sessions = Sessions(self.mailbox, self.registry, self.routes, self.book, self.parking, payloads)
+        self.pool = self.routes.pool = Pool(
+            self.endpoint, self, introductions=self.introductions, payloads=payloads, wall=self._wall
+        )
         self._reporter = Reporter(self.registry, self.book, self.pool, self._wall, self.routes.reach_of)
         self._lookout = Lookout(self.pool, self.routes, self._hosts, self.book)
         self.awaiting = Awaiting(self.mailbox, self.registry, self.routes, self.parking, self._lookout)

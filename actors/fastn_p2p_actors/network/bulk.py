@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from iroh.iroh_ffi import IrohError
 
@@ -18,6 +18,8 @@ from .wire import PREFIX_BYTES, FrameReader, Wire
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection, RecvStream
+
+    from .payload_memory import Account
 
 __all__ = ["MAX_BULK_STREAMS", "Bulk"]
 
@@ -48,9 +50,6 @@ class Carrier(Protocol):
     def watch_memory(self) -> None:
         """The peer may send on one more stream."""
 
-    def count_answers(self, size: int) -> None:
-        """So many more bytes of large answers wait for the peer, or fewer."""
-
     def shed(self, reason: str) -> None:
         """End it."""
 
@@ -64,7 +63,7 @@ class Carrier(Protocol):
 class Bulk:
     """The bulk streams of one connection."""
 
-    def __init__(self, raw: Connection, carrier: Carrier, spawn: Callable[[Any], object]) -> None:
+    def __init__(self, raw: Connection, carrier: Carrier, spawn: Callable[..., object]) -> None:
         self._raw = raw
         self._carrier = carrier
         self._spawn = spawn
@@ -84,22 +83,29 @@ class Bulk:
         """Bytes that wait to be sent."""
 
     def lost(self) -> None:
-        """The connection has ended: hold it no longer."""
+        """The connection has ended: hold it no longer, and none of its streams. A read that is cancelled before it has
+        begun does not leave."""
         self._raw = ended_connection()
+        self.streams.clear()
 
     def backlog(self) -> int:
         """Streams on which something may wait to be read."""
         return len(self.streams) - self._waiting
 
-    def send(self, data: bytes, *, answers: bool = False) -> None:
-        """Send frames on a stream of their own. ``answers``: the peer has asked for them."""
+    def send(self, data: bytes, account: Account) -> None:
+        """Send frames on a stream of their own. They are reserved in ``account``, which has them back at the end."""
+        size = len(data)
         self.open += 1
-        self.queued += len(data)
-        if answers:
-            self._carrier.count_answers(len(data))
-        self._spawn(self._send(data, answers))
+        self.queued += size
 
-    async def _send(self, data: bytes, answers: bool) -> None:
+        def sent(_: object) -> None:
+            self.open -= 1
+            self.queued -= size
+            account.release(size)
+
+        self._spawn(self._send(data), sent)
+
+    async def _send(self, data: bytes) -> None:
         try:
             if len(data) > _LARGE:
                 async with self._sending:
@@ -109,11 +115,6 @@ class Bulk:
             self._carrier.count(len(data), 0)
         except IrohError as error:
             self._carrier.shed(error.message())
-        finally:
-            self.open -= 1
-            self.queued -= len(data)
-            if answers:
-                self._carrier.count_answers(-len(data))
 
     async def _write(self, data: bytes) -> None:
         stream = await self._raw.open_uni()

@@ -33,6 +33,7 @@ from fastn_p2p_client.trace import TRACING, mark
 from ..mailbox import Mailbox, Sender
 from .connection import PeerConnection
 from .parking import Parking
+from .payload_memory import Account, PayloadMemory
 from .registry import Binding, OnlineIdentity, Registry
 from .requests import Requests
 from .routes import Routes, shown
@@ -51,7 +52,10 @@ class _LocalCall:
 
     way = LOCAL
 
-    __slots__ = ("_calls", "cancel", "correlation", "done", "looking_for", "search", "seconds", "sender", "state")
+    __slots__ = (
+        "_calls", "_payload", "_reserved", "cancel", "correlation", "done",
+        "looking_for", "search", "seconds", "sender", "state",
+    )  # fmt: skip
 
     def __init__(self, calls: Calls, sender: Sender, state: _ClientState, correlation: bytes, seconds: float) -> None:
         self._calls = calls
@@ -59,6 +63,8 @@ class _LocalCall:
         self.state = state
         self.correlation = correlation
         self.seconds = seconds
+        self._payload = b""
+        self._reserved = 0
         self.done = False
         self.looking_for = ""
         """The peer, while there is no connection to it: nothing has been executed."""
@@ -66,6 +72,26 @@ class _LocalCall:
         """Account of the attempts to reach the peer."""
         self.cancel: Callable[[], object] | None = None
         """Takes the call back from wherever it is now."""
+
+    @property
+    def account(self) -> Account:
+        return self.state.account
+
+    def keep(self, payload: bytes) -> bool:
+        """Keep the payload while the call waits; False when the call has failed because too much waits already."""
+        overload = self.state.account.reserve(len(payload))
+        if overload is not None:
+            self.on_failure(overload)
+            return False
+        self._payload, self._reserved = payload, len(payload)
+        return True
+
+    def take_payload(self) -> bytes:
+        """Return the payload that was kept, and keep it no longer."""
+        payload, self._payload = self._payload, b""
+        self.state.account.release(self._reserved)
+        self._reserved = 0
+        return payload
 
     def on_reply(self, payload: bytes) -> None:
         if TRACING:
@@ -108,20 +134,34 @@ class _LocalCall:
         if self.done:
             return False
         self.done = True
+        if self._reserved:
+            self.take_payload()
         self.state.pop(self.correlation, None)
         self._calls.forget(self)
         return True
 
 
 class _ClientState(dict[bytes, _LocalCall]):
-    """The calls in flight of one local program."""
+    """The calls in flight of one local program, and its account."""
+
+    __slots__ = ("account",)
+
+    def __init__(self, account: Account) -> None:
+        super().__init__()
+        self.account = account
 
 
 class Calls:
     """What local programs wait for."""
 
     def __init__(
-        self, mailbox: Mailbox, registry: Registry, routes: Routes, requests: Requests, parking: Parking
+        self,
+        mailbox: Mailbox,
+        registry: Registry,
+        routes: Routes,
+        requests: Requests,
+        parking: Parking,
+        payloads: PayloadMemory,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.mailbox = mailbox
@@ -129,6 +169,7 @@ class Calls:
         self._routes = routes
         self._requests = requests
         self._parking = parking
+        self._payloads = payloads
         self._deadlines: Deadlines[_LocalCall] = Deadlines(self._loop, _LocalCall.expire)
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Event | None = None
@@ -159,7 +200,7 @@ class Calls:
             mark("2 network of the caller: call")
         state = sender.state
         if not isinstance(state, _ClientState):
-            state = sender.state = _ClientState()
+            state = sender.state = _ClientState(Account(self._payloads.programs))
         try:
             if correlation in state:
                 raise BadMessage(reason="a call with this id is in flight already")
@@ -200,9 +241,9 @@ class Calls:
         connection = self._routes.open_to(target)
         if connection is not None:
             self._send(mine, connection, source, target, call, payload, call.deadline_ms)
-        else:
+        elif mine.keep(payload):
             mine.looking_for = shown(target, call.peer)
-            task = self._loop.create_task(self._find_and_send(mine, source, target, call, payload))
+            task = self._loop.create_task(self._find_and_send(mine, source, target, call))
             mine.cancel = task.cancel
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -212,11 +253,13 @@ class Calls:
         if not self._parking.may_park():
             mine.on_failure(error)
             return
+        if not mine.keep(payload):
+            return
         left = self._parking.countdown(call.deadline_ms)
 
         def again() -> None:
             if not mine.done:
-                self._route(mine, replace(call, deadline_ms=left()), payload)
+                self._route(mine, replace(call, deadline_ms=left()), mine.take_payload())
 
         self._parking.park(again)
 
@@ -249,15 +292,13 @@ class Calls:
             return
         mine.cancel = lambda: connection.cancel(number)
 
-    async def _find_and_send(
-        self, mine: _LocalCall, source: OnlineIdentity, target: bytes, call: Call, payload: bytes
-    ) -> None:
+    async def _find_and_send(self, mine: _LocalCall, source: OnlineIdentity, target: bytes, call: Call) -> None:
         left = self._parking.countdown(call.deadline_ms)
         search = mine.search = mine.search or Search(self.now())
         try:
             connection = await self._routes.reach(target, call.peer, search)
         except PeerOffline as error:
-            self._park(mine, call, payload, error)
+            self._park(mine, call, mine.take_payload(), error)
             return
         except P2PError as error:
             mine.on_failure(error)
@@ -272,6 +313,7 @@ class Calls:
         if mine.done:
             return
         mine.looking_for = ""
+        payload = mine.take_payload()
         if self._registry.by_key(source.raw) is source:
             self._send(mine, connection, source, target, call, payload, left())
         else:  # its process has ended meanwhile: nothing can show that it speaks through us

@@ -32,6 +32,7 @@ from .introducing import Introducing, Wants
 from .introductions import MOST_IDENTITIES_SHOWN, Introductions
 from .iroh_binding import ended_connection
 from .manners import Manners
+from .payload_memory import Account
 from .peer_limits import INTRODUCTIONS, REFUSALS, Limit, PeerLimits, network_of
 from .peer_memory import PeerMemory
 from .peer_sessions import PeerSessions
@@ -185,6 +186,12 @@ class PeerConnection:
         """Held while a large payload of a stranger is read."""
         self._answers = 0
         """Bytes of answers on the channel that are not written yet."""
+        payloads = memory.payloads
+        self._accounts = (Account(payloads.strangers), Account(payloads.known))
+        self._asked = 0
+        """Bytes of requests on the channel that are not written yet."""
+        self._requests = Account(payloads.programs)
+        """Requests of ours that are not written yet, there or on streams of their own."""
         self._waits_on_channel = False
         """True if everything that has come on the channel has been read."""
         self._wake: asyncio.Future[None] | None = None
@@ -269,10 +276,13 @@ class PeerConnection:
         self.introductions = introductions
         self._introducing.share(introductions, wants)
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Any, done: Callable[[object], object] | None = None) -> None:
+        """Run it. ``done`` is called at its end, also when it is cancelled before it has run."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if done is not None:
+            task.add_done_callback(done)
 
     async def _await_end(self) -> None:
         try:
@@ -299,6 +309,7 @@ class PeerConnection:
         self._bulk.lost()
         self._out.clear()
         self._raw = ended_connection()  # what QUIC holds goes with the last that holds the connection
+        self._forget_asked(self._asked)
         self.memory.ended(self)
         self._owner.on_closed(self)
         current = asyncio.current_task()
@@ -319,6 +330,15 @@ class PeerConnection:
     @property
     def held(self) -> int:
         return self._bulk.partial + self._answers + self.sessions.held()
+
+    @property
+    def account(self) -> Account:
+        """Return where payloads that wait here for the peer are reserved from now on."""
+        return self._accounts[self.introductions.has_known]
+
+    @property
+    def waiting(self) -> int:
+        return sum(each.bytes for each in self._accounts)
 
     @property
     def open_streams(self) -> int:
@@ -369,10 +389,6 @@ class PeerConnection:
 
         return release
 
-    def count_answers(self, size: int) -> None:
-        """So many more bytes of large answers wait for the peer, or fewer."""
-        self.memory.count_answers(size)
-
     def watch_memory(self) -> None:
         """The peer may send on one more stream."""
         if not self.closed:
@@ -400,7 +416,7 @@ class PeerConnection:
         """Send a call; its outcome reaches ``waiting`` exactly once. The number is for ``cancel``.
 
         Raises:
-            Overloaded: the peer does not read what it is sent; nothing was queued.
+            Overloaded: the peer does not read what it is sent, or too much waits for all peers; nothing was queued.
         """
         number = self.number()
         request = frame(
@@ -411,8 +427,10 @@ class PeerConnection:
             payload,
         )  # fmt: skip
         if len(payload) > BULK_THRESHOLD:
-            self._check_queue()
-            self._bulk.send(self._introducing.frame_for(source) + request)
+            self._check_queue(len(request))
+            data = self._introducing.frame_for(source) + request
+            self._requests.add(len(data))
+            self._bulk.send(data, self._requests)
             self.expect()
         else:
             self.ask(source, request)
@@ -429,18 +447,28 @@ class PeerConnection:
         """Send a request's frame on the channel, preceded by the introduction of its source if that is due.
 
         Raises:
-            Overloaded: the peer does not read what it is sent; nothing was queued.
+            Overloaded: the peer does not read what it is sent, or too much waits for all peers; nothing was queued.
         """
-        self._check_queue()
+        size = len(request)
+        self._check_queue(size)
         introduction = self._introducing.due(source)
         if introduction is not None:
             self.say(introduction)
+        self._asked += size
+        self._requests.add(size)
         self._write(request)
         self.expect()
 
-    def _check_queue(self) -> None:
-        if self._queued + self._bulk.queued > _MAX_QUEUED:
+    def _check_queue(self, size: int) -> None:
+        """Raise Overloaded if too much waits already. A peer for which next to nothing does is not in the others'
+        way."""
+        queued = self._queued + self._bulk.queued
+        if queued > _MAX_QUEUED:
             raise Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
+        if queued + size > _MUCH_QUEUED:
+            overload = self._requests.budget.overload(self._requests.bytes, size)
+            if overload is not None:
+                raise overload
 
     def say(self, message: Wire) -> None:
         """Send a message on the channel."""
@@ -461,7 +489,7 @@ class PeerConnection:
         if self.closed:
             return
         is_large = len(payload) > BULK_THRESHOLD
-        if self._queued + self._bulk.queued > _MAX_QUEUED or (is_large and self._is_too_much_for_a_stranger()):
+        if self._queued + self._bulk.queued > _MAX_QUEUED:
             error = Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
             message, payload, is_large = _failure(message.id, error), b"", False
         try:
@@ -469,10 +497,14 @@ class PeerConnection:
         except BadMessage as unfit:  # what the handler said no with is too long
             data, is_large = frame(_failure(message.id, unfit)), False
         if is_large:
-            self._bulk.send(data, answers=True)
-        else:
-            self._answers += len(data)
-            self._write(data)
+            account = self.account
+            overload = account.reserve(len(data))
+            if overload is None:
+                self._bulk.send(data, account)
+                return
+            data = frame(_failure(message.id, overload))
+        self._answers += len(data)
+        self._write(data)
 
     def refuse(self, number: int, error: P2PError) -> None:
         """Answer one of the other side's requests that is not served, at most so many times a second."""
@@ -493,10 +525,6 @@ class PeerConnection:
             path, address, _ = self.way()
             self._network = network_of(address) if path == "direct" else ""
         return self._limits.take(limit, self.endpoint, self._network, self._loop.time())
-
-    def _is_too_much_for_a_stranger(self) -> bool:
-        """Return whether a large answer may not wait beside those that wait already; to known peers it may."""
-        return self.memory.is_full_of_answers and not self.known
 
     async def want(self, identity: bytes) -> None:
         """Ask the other side to show that ``identity`` speaks through its endpoint; returns when it has.
@@ -570,7 +598,7 @@ class PeerConnection:
                     self._wake = None
                 data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
                 queued = len(data) + _FRAME_COST * len(self._out)
-                answers = self._answers
+                answers, asked = self._answers, self._asked
                 self._out.clear()
                 self.sent += len(data)
                 if TRACING:
@@ -578,10 +606,17 @@ class PeerConnection:
                 await stream.write_all(data)
                 self._queued -= queued
                 self._answers -= answers
+                self._forget_asked(asked)
                 if TRACING:
                     mark("3 network: write returned")
         except IrohError as error:
             self.close(CLOSE_PROTOCOL_ERROR, error.message())
+
+    def _forget_asked(self, size: int) -> None:
+        """So many bytes of requests do not wait on the channel any more."""
+        size = min(size, self._asked)
+        self._asked -= size
+        self._requests.release(size)
 
     async def _read_channel(self, stream: RecvStream) -> None:
         reader = FrameReader()

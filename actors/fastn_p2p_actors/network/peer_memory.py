@@ -19,6 +19,7 @@ from typing import Final, Protocol
 from fastn_p2p_client.limits import SESSION_WINDOW
 
 from ..process import give_back_heap, resident_size
+from .payload_memory import PayloadMemory
 from .unread import Traffic, Unread
 
 __all__ = ["MEMORY_OF_KNOWN", "MEMORY_OF_STRANGERS", "UNREAD_BEFORE_HELLO", "Holder", "PeerMemory", "Share"]
@@ -50,6 +51,8 @@ others. With what comes between two looks, and what the allocator adds, all of t
 MEMORY_OF_KNOWN: Final = Share(384 * MIB, 768 * MIB)
 """Bytes of peers in the address book: 16 payloads of 16 MiB each, or as many sessions as there may be, full of what
 nobody takes."""
+_TOGETHER: Final = 30 * MIB
+"""Bytes of strangers, with the payloads that wait in this process."""
 UNREAD_BEFORE_HELLO: Final = 256 * 1024
 """Bytes that may come on a connection before a hello."""
 _WINDOWS: Final = ((4, SESSION_WINDOW), (16, 256 * KIB), (64, 64 * KIB), (128, 32 * KIB), (512, 8 * KIB))
@@ -71,13 +74,11 @@ _STALLED: Final = 64 * 1024
 _GRACE: Final = 0.05
 """Seconds for which a connection may be above its share before it is closed: after the process was busy, what has come
 meanwhile is read first, and a pause takes a round trip to be obeyed."""
-_ANSWERS: Final = 32 * MIB
-"""Bytes of large answers that wait, to all peers, above which strangers get ``Overloaded`` instead of one more."""
 _TURN: Final = 3.0
 """Seconds for which a stranger's large payload is read alone."""
 _MUCH: Final = MIB
-"""Bytes that a connection holds from which on looks are frequent, the peer must show that it lives, and the end is a
-reason to give the heap's memory back."""
+"""Bytes that a connection holds from which on looks are frequent, the peer must show that it lives. The end of one
+over which as much has passed is a reason to give the heap's memory back: what it held may be free since long ago."""
 _GARBAGE: Final = 8 * MIB
 """Bytes that the process may have beside what it had when it was quiet and what peers hold, before it gives back."""
 _TRIM_AGAIN: Final = 0.1
@@ -114,6 +115,11 @@ class Holder(Protocol):
     @property
     def held(self) -> int:
         """Bytes that have been read and are kept, and of answers that are not taken."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of whole payloads that wait here, which ``PayloadMemory`` limits."""
         ...
 
     @property
@@ -183,7 +189,7 @@ class _Usage:
         self._moved, self._looked_at = moved, now
         unread = self.unread.look(holder.traffic(), read, holder.backlog(), holder.ended_streams)
         self.before, self.bytes = self.bytes, int(unread * _UNREAD_COST) + holder.held
-        self.most = max(self.most, self.bytes)
+        self.most = max(self.most, self.bytes + holder.waiting)
 
     @property
     def falls(self) -> bool:
@@ -220,6 +226,7 @@ class PeerMemory:
 
     Args:
         loop: whose clock counts.
+        payloads: that wait in this process.
         trim: gives the heap's free memory back.
         size: bytes of memory that the process has.
     """
@@ -228,12 +235,14 @@ class PeerMemory:
         self,
         loop: asyncio.AbstractEventLoop,
         *,
+        payloads: PayloadMemory | None = None,
         strangers: Share = MEMORY_OF_STRANGERS,
         known: Share = MEMORY_OF_KNOWN,
         trim: Callable[[], None] = give_back_heap,
         size: Callable[[], int] = resident_size,
     ) -> None:
         self._loop = loop
+        self.payloads = payloads or PayloadMemory()
         self._shares = (strangers, known)
         self._trim = trim
         self._watched: dict[Holder, _Usage] = {}
@@ -244,8 +253,6 @@ class PeerMemory:
         self._trimmed_at = 0.0
         self._payload = asyncio.Semaphore(1)
         """The turn of a stranger's large payload."""
-        self._answers = 0
-        """Bytes of large answers that wait to be sent."""
         self._windows: Counter[int] = Counter()
         self._trims: list[asyncio.TimerHandle] = []
 
@@ -267,7 +274,7 @@ class PeerMemory:
     def ended(self, holder: Holder) -> None:
         """The connection has ended."""
         usage = self._watched.pop(holder, None)
-        if usage is not None and max(usage.most, holder.held) >= _MUCH:
+        if max(usage.most if usage is not None else 0, holder.received + holder.sent) >= _MUCH:
             self._trim_soon()
 
     def close(self) -> None:
@@ -286,15 +293,6 @@ class PeerMemory:
     def session_ended(self, window: int) -> None:
         """A session that a peer has opened is over; ``window`` is its own."""
         self._windows[window] = max(0, self._windows[window] - 1)
-
-    @property
-    def is_full_of_answers(self) -> bool:
-        """Return whether no more large answers to strangers may be queued."""
-        return self._answers > _ANSWERS
-
-    def count_answers(self, size: int) -> None:
-        """So many more bytes of large answers wait to be sent, or fewer."""
-        self._answers += size
 
     async def turn_of_payload(self) -> Callable[[], None]:
         """Wait until one more large payload of a stranger may be read; call what is returned when it has been.
@@ -325,6 +323,7 @@ class PeerMemory:
         """Find out what the connections hold, and do about it what is due."""
         self._next = None
         began = self._loop.time()
+        self.payloads.settle()
         totals = [0, 0]
         often = False
         for holder, usage in list(self._watched.items()):
@@ -341,7 +340,7 @@ class PeerMemory:
         if self._watched:
             took = self._loop.time() - began
             pressed = any(total > share.total // 4 for total, share in zip(totals, self._shares, strict=True))
-            self._collect_garbage(sum(totals), pressed, began)
+            self._collect_garbage(sum(totals) + self.payloads.of_peers, pressed, began)
             pause = took if pressed else took / _LOOKING_SHARE
             self._look_within(max(_LOOK_OFTEN if often else _LOOK_SELDOM, pause))
 
@@ -349,7 +348,7 @@ class PeerMemory:
         """Return whether the connection was closed for what it holds by itself."""
         unread = usage.unread.bytes
         if holder.greeted:
-            if usage.bytes > _MUCH:
+            if usage.bytes + holder.waiting > _MUCH:
                 holder.demand_life()
             most = self._shares[holder.known].each
             above = usage.bytes > most
@@ -374,6 +373,8 @@ class PeerMemory:
     def _relieve(self, known: bool, total: int) -> None:
         """Close connections of a kind until the others are within what they may hold together."""
         limit = self._shares[known].total
+        if not known:
+            limit = min(limit, _TOGETHER - self.payloads.strangers.total)
         if total <= limit:
             return
         usages = [(usage, holder) for holder, usage in self._watched.items() if holder.known is known]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection, RecvStream
 
     from .connection import PeerConnection
+    from .payload_memory import Account
 
 __all__ = ["PeerSessions"]
 
@@ -201,6 +202,11 @@ class PeerSessions:
         self._connection.watch_memory()
 
     # ── those that we open ───────────────────────────────────────────────────────────────────────
+
+    @property
+    def account(self) -> Account:
+        """Return where what waits here for the peer is reserved."""
+        return self._connection.account
 
     def ask(self, leg: Approach, source: bytes, target: bytes, message: Open, payload: bytes) -> int:
         """Ask for one more; the number that it has on the connection.

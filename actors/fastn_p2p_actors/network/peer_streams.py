@@ -24,6 +24,7 @@ from .way import Way
 from .wire import BULK_THRESHOLD, WireAccept, WireFailure, WireOpen, WireRefusal
 
 if TYPE_CHECKING:
+    from .payload_memory import Account
     from .peer_sessions import PeerSessions
 
 __all__ = ["Approach", "Arrival", "give_up", "said_by_peer", "see_to"]
@@ -147,6 +148,11 @@ class Arrival:
     def way(self) -> Way:
         """How the peer is reached."""
         return self._sessions.way
+
+    @property
+    def account(self) -> Account:
+        """Return where what waits here for the peer is reserved."""
+        return self._sessions.account
 
     def speak_to(self, emit: Emit) -> None:
         """Where its side of the session is told."""

@@ -20,6 +20,7 @@ from .connection import HELLO_TIMEOUT, Conversation, PeerConnection
 from .endpoint import Address, NetworkEndpoint
 from .introducing import Wants
 from .introductions import IntroductionRegistry
+from .payload_memory import PayloadMemory
 from .peer_limits import PeerLimits
 from .peer_memory import PeerMemory
 from .wire import CLOSE_IDLE, CLOSE_PROTOCOL_ERROR, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION, WireHello
@@ -56,6 +57,7 @@ class Pool:
         owner: Conversation,
         *,
         introductions: IntroductionRegistry | None = None,
+        payloads: PayloadMemory | None = None,
         wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -75,7 +77,7 @@ class Pool:
         self._arrivals: dict[bytes, asyncio.Future[PeerConnection]] = {}
         """Where we dial: done when the other side has greeted us."""
         self._hello = WireHello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True)
-        self._memory = PeerMemory(self._loop)
+        self._memory = PeerMemory(self._loop, payloads=payloads)
         self._limits = PeerLimits()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 from msgspec.structs import replace
@@ -19,11 +20,12 @@ from ..mailbox import Mailbox, Sender
 from .address_book import AddressBook
 from .connection import PeerConnection
 from .parking import Parking
+from .payload_memory import MOST_SERVED_OF_STRANGERS, Account, PayloadMemory
 from .registry import Binding, Registry
 from .returning import Program, Returning
 from .servers import Server
-from .way import Way
-from .wire import WireFailure, WireRefusal, WireReply, WireRequest
+from .way import LOCAL, Way
+from .wire import BULK_THRESHOLD, WireFailure, WireRefusal, WireReply, WireRequest
 
 __all__ = ["OVER", "Origin", "Requests", "Served"]
 
@@ -42,6 +44,11 @@ class Origin(Protocol):
     @property
     def way(self) -> Way:
         """How they are connected."""
+        ...
+
+    @property
+    def account(self) -> Account:
+        """Return where what waits for them is reserved."""
         ...
 
     def on_reply(self, payload: bytes) -> None: ...
@@ -65,6 +72,10 @@ class _RemoteOrigin:
     def way(self) -> Way:
         return self.connection.way()
 
+    @property
+    def account(self) -> Account:
+        return self.connection.account
+
     def on_reply(self, payload: bytes) -> None:
         self._forget()
         self.connection.answer(WireReply(self.number), payload)
@@ -85,19 +96,46 @@ class _RemoteOrigin:
         self.connection.serving.pop(self.number, None)
 
 
+class _Gone:
+    """The connection over which a call came that goes on has ended. It must not be held: QUIC keeps what it has."""
+
+    __slots__ = ("account",)
+
+    way = LOCAL
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+
+    def on_reply(self, payload: bytes) -> None:
+        pass
+
+    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+        pass
+
+    def on_failure(self, error: P2PError) -> None:
+        pass
+
+    def on_rejected(self, error: P2PError) -> None:
+        pass
+
+
 class Served:
     """A request that a process of this machine is working on.
 
     Attributes:
         source, target: keys.
         payload: kept only where it may be handed over again.
+        account: where that is reserved, and the call itself.
+        reserved: bytes.
+        size: bytes of the payload.
+        is_abandoned: whether its caller has gone: it is not handed over again.
         asked: who has said that they have not had it, of a call that was sent before.
         over: whether nothing more is to be done for it.
     """
 
     __slots__ = (
-        "_requests", "asked", "correlation", "expires", "origin", "over", "payload",
-        "request", "seconds", "server", "source", "started", "target",
+        "_requests", "account", "asked", "correlation", "expires", "is_abandoned", "origin", "over", "payload",
+        "request", "reserved", "seconds", "server", "size", "source", "started", "target",
     )  # fmt: skip
 
     def __init__(
@@ -115,6 +153,10 @@ class Served:
         self.target = target
         self.request = request
         self.payload = payload
+        self.account = origin.account
+        self.reserved = 0
+        self.size = len(payload)
+        self.is_abandoned = False
         self.seconds = min(request.deadline_ms / 1000, MAX_CALL_TIMEOUT)
         self.expires = 0.0
         self.started = 0.0
@@ -132,21 +174,74 @@ class Served:
         """Nobody waits for it."""
         self._requests.take_back(self)
 
+    def reserve(self) -> Overloaded | None:
+        """Reserve what it takes here while it has no answer, or return the error because of which it may not."""
+        size = self.account.budget.call_cost + (len(self.payload) if self.request.call_id else 0)
+        overload = self.account.reserve(size) if size else None
+        if overload is None:
+            self.reserved = size
+        return overload
+
+    def release(self) -> None:
+        """Keep nothing of it any more."""
+        self.payload = b""
+        if self.reserved:
+            self.account.release(self.reserved)
+            self.reserved = 0
+
+    def abandon(self) -> None:
+        """Its caller has gone, and sends it again: it goes on where it is, but is not given to another."""
+        self.is_abandoned = True
+        self.origin = _Gone(self.account)
+        self.payload = b""
+        if self.server is None:
+            self.over = True
+            self.release()
+        elif self.reserved:
+            cost = self.account.budget.call_cost
+            self.account.release(self.reserved - cost)
+            self.reserved = cost
+
 
 class _Parked:
     """A peer's request that waits for a registration. Taken back when it is not among those being served any more."""
 
+    __slots__ = ("_size", "account", "payload", "request", "reserved")
+
     lasts = False
 
+    def __init__(self, account: Account, request: WireRequest, payload: bytes) -> None:
+        self.account = account
+        self.request: WireRequest | None = request
+        self.payload = payload
+        self.reserved = 0
+        self._size = account.budget.call_cost + len(request.target) + len(payload)
+
+    def reserve(self) -> Overloaded | None:
+        """Reserve what it takes here, or return the error because of which it may not wait."""
+        overload = self.account.reserve(self._size)
+        if overload is None:
+            self.reserved = self._size
+        return overload
+
     def take_back(self) -> None:
-        pass
+        """Keep nothing of it any more: its turn may come only seconds later."""
+        self.request, self.payload = None, b""
+        self.account.release(self.reserved)
+        self.reserved = 0
 
 
 class Requests:
     """What is being served at the moment."""
 
     def __init__(
-        self, mailbox: Mailbox, registry: Registry, book: AddressBook, parking: Parking, returning: Returning
+        self,
+        mailbox: Mailbox,
+        registry: Registry,
+        book: AddressBook,
+        parking: Parking,
+        returning: Returning,
+        payloads: PayloadMemory,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._mailbox = mailbox
@@ -154,6 +249,7 @@ class Requests:
         self._book = book
         self._parking = parking
         self._returning = returning
+        self._payloads = payloads
         self._deadlines: Deadlines[Served] = Deadlines(self._loop, self._expire)
         self._next_number = 0
         self._served: dict[bytes, Served] = {}
@@ -179,22 +275,28 @@ class Requests:
         origin = _RemoteOrigin(connection, request.id)
         found = self._registry.find(request.target, request.protocol, request.instance)
         if not isinstance(found, Binding) and self._parking.may_park():
-            self._park_request(connection, request, payload)
+            self._park_request(origin, request, payload)
             return
         served = self.serve(origin, request.source, request.target, request, payload)
         if served is not None:
             connection.serving[request.id] = served
 
-    def _park_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
-        left = self._parking.countdown(request.deadline_ms)
+    def _park_request(self, origin: _RemoteOrigin, request: WireRequest, payload: bytes) -> None:
+        connection = origin.connection
+        parked = _Parked(connection.account, request, payload)
+        overload = parked.reserve()
+        if overload is not None:
+            origin.on_failure(overload)
+            return
+        connection.serving[request.id] = parked
+        self._parking.park(partial(self._unpark, connection, parked, self._parking.countdown(request.deadline_ms)))
 
-        def again() -> None:
-            if connection.serving.get(request.id) is parked:
-                del connection.serving[request.id]
-                self.on_request(connection, replace(request, deadline_ms=left()), payload)
-
-        parked = connection.serving[request.id] = _Parked()
-        self._parking.park(again)
+    def _unpark(self, connection: PeerConnection, parked: _Parked, left: Callable[[], int]) -> None:
+        request, payload = parked.request, parked.payload
+        if request is not None and connection.serving.get(request.id) is parked:
+            del connection.serving[request.id]
+            parked.take_back()
+            self.on_request(connection, replace(request, deadline_ms=left()), payload)
 
     def on_cancel(self, connection: PeerConnection, number: int) -> None:
         served = connection.serving.pop(number, None)
@@ -209,7 +311,9 @@ class Requests:
         """Nobody waits for the requests that came over it. Those that may be sent again go on."""
         serving, connection.serving = connection.serving, {}
         for served in serving.values():
-            if not served.lasts:
+            if served.lasts:
+                served.abandon()
+            else:
                 served.take_back()
 
     # ── whoever serves ───────────────────────────────────────────────────────────────────────────
@@ -235,6 +339,10 @@ class Requests:
             return
         if not binding.admits(served.source):
             self._reject(served, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
+            return
+        overload = served.reserve() if not served.reserved else None
+        if overload is not None:
+            self._fail(served, overload)
             return
         attempt = request.attempt
         now = time.monotonic()  # the loop's own clock has whole milliseconds
@@ -263,6 +371,17 @@ class Requests:
                 deadline_ms, request.command, request.call_id, attempt, *served.origin.way,
             )
         )  # fmt: skip
+        size = served.size
+        if server.bytes + size > MOST_SERVED_OF_STRANGERS and served.account.budget is self._payloads.strangers:
+            what = f"bytes of payloads in flight at {protocol}, of those that strangers may add to"
+            self._fail(served, Overloaded(what=what, limit=MOST_SERVED_OF_STRANGERS))
+            return
+        may_wait = server.sender.is_behind or size > BULK_THRESHOLD
+        if may_wait:
+            overload = self._payloads.may_queue(served.account, len(header) + size)
+            if overload is not None:
+                self._fail(served, overload)
+                return
         if not self._mailbox.send(server.sender, correlation, header, served.payload):
             self._fail(
                 served,
@@ -271,11 +390,14 @@ class Requests:
                 else Overloaded(what=f"requests queued for {protocol}", limit=MAX_CALLS_PER_BINDING),
             )
             return
+        if may_wait and server.sender.is_behind:
+            self._payloads.queued(server.sender, served.account, len(header) + size)
         if not request.call_id:
             served.payload = b""  # whoever serves has it, and nobody gets it again
         served.server = server
         served.started = now
         server.in_flight += 1
+        server.bytes += size
         binding.in_flight += 1
         binding.calls += 1
         self._served[correlation] = served
@@ -305,6 +427,7 @@ class Requests:
     def _fail(self, served: Served, error: P2PError) -> None:
         """End it with ``error``, or with the loss of whoever had it already: it may have been executed."""
         served.over = True
+        served.release()
         if served.started and not isinstance(error, DeadlineExceeded):
             error = ConnectionLost(what=f"the process that serves {served.request.protocol}")
         served.origin.on_failure(error)
@@ -315,6 +438,7 @@ class Requests:
             self._fail(served, error)
         else:
             served.over = True
+            served.release()
             served.origin.on_rejected(error)
 
     def on_answer(
@@ -333,9 +457,14 @@ class Requests:
         if isinstance(answer, Unknown):
             binding.calls -= 1
             served.asked.add(sender)
-            self._hand_over(served)
+            if served.is_abandoned:
+                served.over = True
+                served.release()
+            else:
+                self._hand_over(served)
             return
         served.over = True
+        served.release()
         binding.answered(server, now - served.started, now)
         if isinstance(answer, Reply):
             served.origin.on_reply(payload)
@@ -348,6 +477,7 @@ class Requests:
 
     def on_sender_gone(self, sender: Sender) -> None:
         """A local process has ended: what it was serving has failed, or goes to another."""
+        self._payloads.gone(sender)
         for served in list(self._served.values()):
             server = served.server
             if server is None or server.sender is not sender:
@@ -355,7 +485,7 @@ class Requests:
             server.binding.errors += 1
             self._finish(served)
             request = served.request
-            if not request.call_id:
+            if served.is_abandoned or not request.call_id:
                 self._fail(served, ConnectionLost(what=f"the process that serves {request.protocol}"))
             elif self._parking.may_park() and not self._serves(served):
                 self._wait(served, self._parking.park)
@@ -376,11 +506,13 @@ class Requests:
         if served.server is not None:
             served.server.binding.in_flight -= 1
             served.server.in_flight -= 1
+            served.server.bytes -= served.size
             served.server = None
 
     def take_back(self, served: Served) -> None:
         """Nobody waits for it."""
         served.over = True
+        served.release()
         server = served.server
         if server is not None:
             if self._loop.time() > served.expires - OVER:

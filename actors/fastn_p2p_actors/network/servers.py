@@ -43,6 +43,7 @@ class Server:
         hosted: whether it is the identity's own process, and not a program.
         in_flight: requests and sessions that it works on.
         limit: how many of them it takes.
+        bytes: of the payloads of those requests.
         heard: when it has answered last, or got a request while it had nothing to do.
         missed_at: when it got the last request whose deadline it let pass, without having answered anything since.
         tried_at: when it has got one although it is doubtful; infinite while there is no such one.
@@ -50,7 +51,7 @@ class Server:
     """
 
     __slots__ = (
-        "binding", "heard", "hosted", "in_flight", "limit",
+        "binding", "bytes", "heard", "hosted", "in_flight", "limit",
         "missed_at", "sender", "trial_after", "trial_at", "tried_at",
     )  # fmt: skip
 
@@ -60,6 +61,7 @@ class Server:
         self.limit = limit
         self.hosted = hosted
         self.in_flight = 0
+        self.bytes = 0
         self.heard = 0.0
         self.missed_at = 0.0
         self.trial_after = FIRST_TRIAL

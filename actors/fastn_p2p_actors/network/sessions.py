@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from msgspec.structs import replace
 
@@ -43,6 +43,7 @@ from ..mailbox import Mailbox, Sender
 from .address_book import AddressBook
 from .backpressure import Backpressure
 from .parking import Parking
+from .payload_memory import CALL_COST, Account, PayloadMemory
 from .peer_streams import Approach, Arrival
 from .registry import Binding, OnlineIdentity, Registry
 from .relay import Relay
@@ -94,7 +95,13 @@ class Sessions:
     """All sessions that pass through this process."""
 
     def __init__(
-        self, mailbox: Mailbox, registry: Registry, routes: Routes, book: AddressBook, parking: Parking
+        self,
+        mailbox: Mailbox,
+        registry: Registry,
+        routes: Routes,
+        book: AddressBook,
+        parking: Parking,
+        payloads: PayloadMemory,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._mailbox = mailbox
@@ -102,6 +109,7 @@ class Sessions:
         self._routes = routes
         self._book = book
         self._parking = parking
+        self._payloads = payloads
         self.standing = Standing(registry)
         self._next_number = 0
         self._opening: Deadlines[Relay] = Deadlines(self._loop, self._expire)
@@ -114,6 +122,8 @@ class Sessions:
         self._served_by: dict[tuple[Sender, bytes], Relay] = {}
         self._programs: Counter[Sender] = Counter()
         """How many sessions each has opened."""
+        self._accounts: dict[Sender, Account] = {}
+        """Those of programs that have opened any."""
         self._backpressure: dict[Sender, Backpressure] = {}
         """Of processes that have opened or served sessions with peers."""
 
@@ -141,7 +151,8 @@ class Sessions:
         self._programs[sender] += 1
         relay.at_end.append(lambda: self._forget_one_of(sender))
         self._start_clock(relay, message.deadline_ms)
-        self._route(relay, message, payload)
+        if self._reserve(relay, len(payload)):
+            self._route(relay, message, payload)
 
     def _check_open(self, leg: _MailboxLeg, message: Open, payload: bytes) -> None:
         check_name(message.protocol, "a protocol")
@@ -154,6 +165,35 @@ class Sessions:
             raise BadMessage(reason=f"the credit is between 1 and {SESSION_WINDOW}")
         if self._programs[leg.sender] >= MAX_SESSIONS_PER_CLIENT:
             raise Overloaded(what="sessions of this program", limit=MAX_SESSIONS_PER_CLIENT)
+
+    def _account_of(self, relay: Relay) -> Account:
+        """Return where what waits for the opener is reserved."""
+        opener = relay.opener
+        if not isinstance(opener, _MailboxLeg):
+            return cast(Arrival, opener).account
+        found = self._accounts.get(opener.sender)
+        if found is None:
+            found = self._accounts[opener.sender] = Account(self._payloads.programs)
+        return found
+
+    def _reserve(self, relay: Relay, size: int) -> bool:
+        """Reserve what the session takes until it stands; False when it has failed because too much waits already."""
+        account = self._account_of(relay)
+        overload = account.reserve(size)
+        if overload is not None:
+            relay.fail(overload)
+            return False
+
+        def release() -> None:
+            nonlocal size
+            account.release(size)
+            size = 0
+            if isinstance(relay.opener, Arrival):
+                relay.opener.payload = b""
+
+        relay.at_opened.append(release)
+        relay.at_end.append(release)
+        return True
 
     def _forget_one_of(self, sender: Sender) -> None:
         self._programs[sender] -= 1
@@ -286,6 +326,7 @@ class Sessions:
     def on_sender_gone(self, sender: Sender) -> None:
         """A local process has ended."""
         self._backpressure.pop(sender, None)
+        self._accounts.pop(sender, None)
         for relay in [relay for key, relay in self._opened_by.items() if key[0] is sender]:
             relay.opener_gone()
         for relay in [relay for key, relay in self._served_by.items() if key[0] is sender]:
@@ -299,7 +340,8 @@ class Sessions:
         arrival.speak_to(relay.from_opener)
         relay.at_end.append(arrival.close)
         self._start_clock(relay, arrival.request.deadline_ms)
-        self._admit(relay, arrival, arrival.request)
+        if self._reserve(relay, CALL_COST + len(arrival.request.target) + len(arrival.payload)):
+            self._admit(relay, arrival, arrival.request)
 
     def _admit(self, relay: Relay, arrival: Arrival, request: WireOpen) -> None:
         found = self._registry.find(request.target, request.protocol, request.instance)
@@ -352,7 +394,15 @@ class Sessions:
         if isinstance(relay.opener, Arrival):
             relay.opener.backpressure = self._backpressure_of(server.sender)
             offer = replace(offer, window=relay.opener.window)
-        if not self._mailbox.send(leg.sender, leg.correlation, encode(offer), payload):
+        header = encode(offer)
+        if server.sender.is_behind:
+            account, size = self._account_of(relay), len(header) + len(payload)
+            overload = self._payloads.may_queue(account, size)
+            if overload is not None:
+                relay.fail(overload)
+                return
+            self._payloads.queued(server.sender, account, size)
+        if not self._mailbox.send(leg.sender, leg.correlation, header, payload):
             relay.fail(ConnectionLost(what=f"the process that serves {protocol}"))
             return
         relay.server = leg
