@@ -19,6 +19,9 @@ nobody waits any more (``Cancel``)          nothing; the handler is cancelled
 A request with a ``call_id`` is executed once however often it is delivered: while it runs, whoever delivers it again
 waits for the same outcome, and afterwards the outcome is remembered until its deadline. It goes on when whoever
 delivered it is gone.
+
+Handlers that compute for long do not keep the process from reading: where those of one turn of the loop have taken its
+time, the others wait in a ``StartQueue``, in which peers take turns.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from .messages import UNDECODABLE, Cancel, Deliver, Message, Offer, Reply, Sessi
 from .peer import Peer, peer_of
 from .repeatable import Repeatables
 from .session_host import Send, SessionHost
+from .start_queue import StartQueue
 from .trace import TRACING, mark
 
 __all__ = ["Dispatcher"]
@@ -67,7 +71,8 @@ class Dispatcher:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._bindings = Bindings()
-        self._sessions = SessionHost(send, send_part or send)
+        self._starts = StartQueue(self._loop)
+        self._sessions = SessionHost(send, send_part or send, self._starts)
         self._running: dict[bytes, _Running] = {}
         """By correlation, or by the key of a call that may be delivered again."""
         self._repeatables = Repeatables(self._loop.time)
@@ -128,6 +133,7 @@ class Dispatcher:
         seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
         deadline = self._loop.time() + seconds
         binding.in_flight += 1
+        self._starts.on_read()
         task = self._loop.create_task(self._handle(key, binding, message, payload, deadline))
         self._running[key] = _Running(task, binding, seconds)
         self._deadlines.add(key, deadline)
@@ -202,6 +208,8 @@ class Dispatcher:
 
     async def _handle(self, key: bytes, binding: Binding, message: Deliver, payload: bytes, deadline: float) -> None:
         try:
+            if not self._starts.has_time():
+                await self._starts.wait(message.peer)
             handler = binding.handler_of(message.command)
             try:
                 decoded = handler.decode(payload)

@@ -24,6 +24,7 @@ from .limits import MAX_SESSIONS_PER_BINDING, RESET_FAILED, RESET_LOST
 from .messages import UNDECODABLE, Message, Offer
 from .peer import peer_of
 from .session import Session
+from .start_queue import StartQueue
 
 __all__ = ["Send", "SessionHost"]
 
@@ -40,14 +41,16 @@ class SessionHost:
         tasks: the handlers that run, and whose they are.
     """
 
-    def __init__(self, send: Send, send_part: Send) -> None:
+    def __init__(self, send: Send, send_part: Send, starts: StartQueue) -> None:
         """
         Args:
             send: sends an answer to an offer. Must not raise.
             send_part: sends what is said in a session. Raises P2PError when nobody can be told.
+            starts: where handlers wait for their start, with those of requests.
         """
         self._send = send
         self._send_part = send_part
+        self._starts = starts
         self._loop = asyncio.get_running_loop()
         self._sessions: dict[bytes, Session] = {}
         self._handlers: dict[bytes, asyncio.Task[None]] = {}
@@ -79,7 +82,8 @@ class SessionHost:
             window=message.window,
             on_end=lambda: self._sessions.pop(correlation, None),
         )
-        task = self._loop.create_task(self._serve(correlation, session, binding, payload))
+        self._starts.on_read()
+        task = self._loop.create_task(self._serve(correlation, session, binding, message.peer, payload))
         self.tasks[task] = binding
         binding.sessions += 1
         self._handlers[correlation] = task
@@ -110,8 +114,12 @@ class SessionHost:
         if self._handlers.get(correlation) is task:
             del self._handlers[correlation]
 
-    async def _serve(self, correlation: bytes, session: Session, binding: Binding, payload: bytes) -> None:
+    async def _serve(
+        self, correlation: bytes, session: Session, binding: Binding, peer: bytes, payload: bytes
+    ) -> None:
         try:
+            if not self._starts.has_time():
+                await self._starts.wait(peer)
             handler = binding.streams
             if handler is None:
                 raise BadRequest(protocol=binding.protocol, reason="it takes no sessions")

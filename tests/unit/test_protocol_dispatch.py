@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -523,5 +524,34 @@ def test_a_handler_in_a_thread_learns_that_it_was_cancelled_and_counts_until_it_
         let_go.set()
         await until(lambda: not bench.binding.in_flight, "it has ended")
         assert bench.answers.empty()
+
+    uvloop.run(scenario())
+
+
+def test_long_handlers_of_one_peer_do_not_keep_others_waiting_and_end_unstarted_when_cancelled() -> None:
+    """Each takes the loop's time; what has been read in the same turn of the loop does not start all at once."""
+    started: list[Any] = []
+
+    async def long(request: Any) -> Any:
+        started.append(request)
+        time.sleep(0.011)  # computes: the whole loop waits
+        return request
+
+    async def scenario() -> None:
+        bench = Bench(long)
+        others = bytes(32)
+        for number in range(200):
+            bench.deliver("many", id=b"a%d" % number, peer=others)
+        bench.deliver("one", id=b"b")
+        while "one" not in started:
+            await asyncio.sleep(0)
+        assert len(started) < 20
+        for number in range(200):
+            bench.dispatcher.cancel(b"a%d" % number)
+        count = len(started)
+        await a_few_turns()
+        assert len(started) == count
+        assert bench.binding.in_flight == 0
+        assert bench.answers.qsize() == count
 
     uvloop.run(scenario())
