@@ -24,7 +24,7 @@ Layout
 ``messages``    the client protocol; ``limits`` its numbers; ``names`` its rules for names
 ``protocol``    ``Protocol``: a class that serves, ``peer`` whom and ``call_context`` for how long; ``lifecycle`` is
                 what becomes of it; ``handlers`` with ``annotations`` and ``decoding``, ``threads``, ``binding``,
-                ``dispatch`` and ``session_host`` bring requests and sessions to it
+                ``dispatch`` and ``session_host`` bring requests and sessions to it, ``start_queue`` when
 ``testing``     for tests: ``memory`` serves a protocol without a daemon, ``conformance`` says what every way of serving
                 must do alike, both for a ``contact``
 ``mail``        mail for programs; ``owner`` finds out whose
