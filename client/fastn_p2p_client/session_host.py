@@ -114,9 +114,7 @@ class SessionHost:
         if self._handlers.get(correlation) is task:
             del self._handlers[correlation]
 
-    async def _serve(
-        self, correlation: bytes, session: Session, binding: Binding, peer: bytes, payload: bytes
-    ) -> None:
+    async def _serve(self, correlation: bytes, session: Session, binding: Binding, peer: bytes, payload: bytes) -> None:
         try:
             if not self._starts.has_time():
                 await self._starts.wait(peer)

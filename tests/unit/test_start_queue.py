@@ -126,5 +126,3 @@ def test_what_waits_is_started_in_order_and_faster_once_it_takes_less() -> None:
         assert turns < 30
 
     play(scenario)
-
-
