@@ -534,7 +534,7 @@ def test_long_handlers_of_one_peer_do_not_keep_others_waiting_and_end_unstarted_
 
     async def long(request: Any) -> Any:
         started.append(request)
-        time.sleep(0.011)  # computes: the whole loop waits
+        time.sleep(0.011)  # noqa: ASYNC251 it computes: the whole loop waits
         return request
 
     async def scenario() -> None:
