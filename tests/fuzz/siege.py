@@ -166,12 +166,16 @@ class Siege:
 
 
 @contextmanager
-def besieged(victim: Victim, *, grows_by: int = GROWS_BY, keeps: int = KEEPS) -> Iterator[Siege]:
+def besieged(
+    victim: Victim, *, grows_by: int = GROWS_BY, keeps: int = KEEPS, answers_after: bool = True
+) -> Iterator[Siege]:
     """Attack inside. At the end, the daemon and an honest peer are as they should be.
 
     Args:
         grows_by: bytes by which the network process may grow.
         keeps: bytes that it, and the attacked identity's process, may keep for longer than ``GIVEN_BACK_WITHIN``.
+        answers_after: False where the attacked identity's process still works on what it was asked, once the attack is
+            over: it is neither called then, nor is its memory looked at.
     """
     daemon = victim.daemon
     processes = pids(daemon)
@@ -193,7 +197,10 @@ def besieged(victim: Victim, *, grows_by: int = GROWS_BY, keeps: int = KEEPS) ->
         calls.end()
         watch.end()
     beside = calls.times[before_it:]
-    _call_right_after(victim)
+    if answers_after:
+        _call_right_after(victim)
+    else:
+        del sizes["identity-bob"]
     after = pids(daemon)
     assert processes.items() <= after.items(), f"{processes} became {after}\n{daemon.report()}"
     assert not calls.failures, calls.failures[:5]
