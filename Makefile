@@ -37,7 +37,7 @@ check: $(VENV)/dev.stamp ## Format, lint, types and import contracts; changes no
 	@$(BIN)/python -m pip --disable-pip-version-check check
 
 bench: $(VENV)/dev.stamp ## Measure, and write docs/benchmarks.md.
-	@PYTHONPATH=. $(BIN)/python -m tests.perf $(ARGS)
+	@PYTHONPATH=. $(BIN)/python -m tests.benchmarks $(ARGS)
 
 docs: $(VENV)/dev.stamp ## Write the tables in docs/ that are made from the code.
 	@$(BIN)/python -m tests.docs

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from tests.harness import Daemon
+from tests.support.daemons import Daemon
 
 # What a user runs writes through buffers: an interpreter that does not hides what goes wrong with them at its end.
 os.environ.pop("PYTHONUNBUFFERED", None)

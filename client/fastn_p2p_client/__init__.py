@@ -36,7 +36,6 @@ Layout
 ``home``        where the daemon's files are
 """
 
-from .all_server import AllServer, serve_all
 from .client import Client, call, connect
 from .errors import (
     ApplicationError,
@@ -74,8 +73,15 @@ from .errors import (
 )
 from .home import Home
 from .keys import PublicKey
-from .server import Server, listen
-from .session import Session
+from .serving.binding_server import (
+    AllServer,
+    serve_all,
+)
+from .serving.server import (
+    Server,
+    listen,
+)
+from .session.session import Session
 from .tickets import Ticket
 
 __all__ = [

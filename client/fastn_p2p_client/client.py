@@ -20,9 +20,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 import msgspec
 
-from . import messages as m
 from .affinity import LoopBound, place_of_caller, release_ended, running_loop, used_elsewhere, weakly
-from .client_sessions import ClientSessions, refusal_from
 from .errors import (
     BadReply,
     ConnectionLost,
@@ -33,6 +31,19 @@ from .errors import (
     PayloadTooLarge,
 )
 from .home import Home
+from .ipc import messages as m
+from .ipc.latency_trace import (
+    TRACING,
+    mark,
+)
+from .ipc.request_channel import (
+    Link,
+    decode_answer,
+)
+from .ipc.transport.base import (
+    TransportName,
+    choose_transport,
+)
 from .keys import PublicKey
 from .limits import (
     DEFAULT_CALL_TIMEOUT,
@@ -42,12 +53,13 @@ from .limits import (
     PROTOCOL_VERSION,
     SESSION_WINDOW,
 )
-from .link import Link, decode_answer
-from .repetition import Repetition
-from .session import Session
+from .retry import Repetition
+from .session.client_sessions import (
+    ClientSessions,
+    refusal_from,
+)
+from .session.session import Session
 from .tickets import Ticket
-from .trace import TRACING, mark
-from .transport import TransportName, choose_transport
 
 __all__ = ["Client", "call", "connect", "shared_client"]
 
@@ -102,7 +114,7 @@ class Client(LoopBound):
     Args:
         home: the daemon's home directory; default ``$FASTN_HOME``, else ``~/.fastn``.
         program: what ``status`` calls this program, at most 64 characters.
-        transport: ``"native"`` or ``"pyzmq"``, see ``fastn_p2p_client.transport``; default ``$FASTN_TRANSPORT``, else
+        transport: ``"native"`` or ``"pyzmq"``, see ``fastn_p2p_client.ipc.transport.base``; default ``$FASTN_TRANSPORT``, else
             ``"native"``.
     """
 
@@ -218,7 +230,7 @@ class Client(LoopBound):
     async def control(
         self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
     ) -> m.ControlReply:
-        """Ask the gateway for one thing of the control plane; see ``fastn_p2p_client.messages``.
+        """Ask the gateway for one thing of the control plane; see ``fastn_p2p_client.ipc.messages``.
 
         Raises:
             P2PError: what went wrong, as the class that its code stands for.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from .client import Client
 from .errors import IdentityAmbiguous, IdentityNotFound, InternalError, NoIdentityOnline
+from .ipc.messages import (
+    IdentityList,
+    ListIdentities,
+)
 from .keys import PublicKey
-from .messages import IdentityList, ListIdentities
 
 __all__ = ["find_owner"]
 

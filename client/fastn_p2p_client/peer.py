@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from .ipc.messages import (
+    UNKNOWN,
+    Deliver,
+    Offer,
+    Opened,
+)
 from .keys import PublicKey
-from .messages import UNKNOWN, Deliver, Offer, Opened
 
 __all__ = ["Peer", "peer_from", "peer_of"]
 

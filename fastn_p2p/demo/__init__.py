@@ -21,7 +21,7 @@ from typing import Final
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import P2PError
 
-from ..exits import Exit
+from ..console.exit_codes import Exit
 from .daemon import Daemon, DemoFailed
 from .screen import Screen, in_seconds
 

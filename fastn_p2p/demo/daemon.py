@@ -15,7 +15,12 @@ from typing import Final
 
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.messages import GetStatus, ProcessStatus, Status, StatusReply
+from fastn_p2p_client.ipc.messages import (
+    GetStatus,
+    ProcessStatus,
+    Status,
+    StatusReply,
+)
 
 from .screen import INDENT, Screen, in_seconds
 

@@ -10,7 +10,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from ..terminal import plain
+from ..console.output import plain
 
 __all__ = ["INDENT", "Screen", "in_seconds"]
 

@@ -29,5 +29,5 @@ Layout
 ``notify.py``
     What a service manager is told.
 
-The children's side is ``fastn_p2p_actors.stage``, and the conversation is ``fastn_p2p_actors.leash``.
+The children's side is ``fastn_p2p_actors.runtime.actor``, and the conversation is ``fastn_p2p_actors.runtime.control_channel``.
 """

@@ -13,13 +13,21 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
-from fastn_p2p_actors import leash as wire
-from fastn_p2p_actors.process import boot_ms
-from fastn_p2p_actors.settings import ActorSpec
+from fastn_p2p_actors.runtime import control_channel as wire
+from fastn_p2p_actors.runtime.process_setup import boot_ms
+from fastn_p2p_actors.runtime.specs import ActorSpec
 
 from .descendants import descendants_of, end_descendants
-from .forks import Fork, ForkFailed, ForkServer, ForkServerFailed
-from .policy import Patience, RestartHistory
+from .fork_server import (
+    Fork,
+    ForkFailed,
+    ForkServer,
+    ForkServerFailed,
+)
+from .restart_policy import (
+    Patience,
+    RestartHistory,
+)
 
 __all__ = ["Child", "Keeper", "Means", "State"]
 

@@ -15,20 +15,35 @@ from pathlib import Path
 from random import random
 from typing import Any, Final
 
-from fastn_p2p_actors import last_exit, process
-from fastn_p2p_actors.logs import log_to
+from fastn_p2p_actors.runtime import (
+    last_exit,
+)
+from fastn_p2p_actors.runtime import (
+    process_setup as process,
+)
+from fastn_p2p_actors.runtime.log_files import log_to
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.plain_text import plain
 
-from .blueprint import Blueprint, Plan, online_identities
+from .actor_specs import (
+    Blueprint,
+    Plan,
+    online_identities,
+)
 from .child import State
-from .forks import ForkServer, ForkServerFailed
-from .notify import Notifier
-from .policy import FORK_SERVER, RestartHistory
-from .premises import Premises
-from .report import TreeFile
-from .strays import Strays
-from .tree import Tree
+from .fork_server import (
+    ForkServer,
+    ForkServerFailed,
+)
+from .home_lock import Premises
+from .orphan_reaper import Strays
+from .process_file import TreeFile
+from .process_tree import Tree
+from .restart_policy import (
+    FORK_SERVER,
+    RestartHistory,
+)
+from .sd_notify import Notifier
 
 __all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "run"]
 

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from tests.harness import Daemon
+from tests.support.daemons import Daemon
 
 from .load import Load
 

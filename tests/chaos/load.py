@@ -10,7 +10,10 @@ from typing import Any, Final
 
 import msgspec
 
-from tests.harness import Daemon, eventually
+from tests.support.daemons import (
+    Daemon,
+    eventually,
+)
 
 from .program import Account, Order
 

@@ -19,7 +19,7 @@ import msgspec
 import fastn_p2p_client.client
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import ApplicationError, P2PError
-from fastn_p2p_client.link import Link
+from fastn_p2p_client.ipc.request_channel import Link
 
 __all__ = ["Account", "Order"]
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.harness import eventually
+from tests.support.daemons import eventually
 
 from .conftest import Couple, StartLoad
 from .load import Load

@@ -8,10 +8,16 @@ import time
 
 import pytest
 
-from tests.harness import eventually, is_alive
+from tests.support.daemons import (
+    eventually,
+    is_alive,
+)
 
-from .chronicle import fork_server, when
 from .conftest import Couple, StartLoad
+from .event_log import (
+    fork_server,
+    when,
+)
 
 NOTICED = 2.5
 READY = 5.0

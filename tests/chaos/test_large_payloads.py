@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.harness import Daemon, eventually
+from tests.support.daemons import (
+    Daemon,
+    eventually,
+)
 
 from .conftest import Couple, StartLoad
 from .load import Load

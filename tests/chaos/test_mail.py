@@ -12,12 +12,12 @@ from typing import Final
 import pytest
 
 from fastn_p2p_client import P2PError
+from fastn_p2p_client.ipc.messages import AddProtocol
 from fastn_p2p_client.mail import Attachment, Letter, MailClient, Summary
-from fastn_p2p_client.messages import AddProtocol
 from tests.chaos.conftest import Couple
-from tests.chaos.reaper import Reaper
-from tests.e2e.world import until_awaited
-from tests.harness import Daemon
+from tests.chaos.process_killer import Reaper
+from tests.support.daemons import Daemon
+from tests.support.two_daemons import until_awaited
 
 MAILS: Final = 1000
 """In each direction."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.harness import eventually
+from tests.support.daemons import eventually
 
 from .conftest import Couple, StartLoad
 from .load import HONEST

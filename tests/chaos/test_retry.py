@@ -18,8 +18,11 @@ import pytest
 
 from fastn_p2p_client import Client
 from tests.chaos.conftest import Couple
-from tests.chaos.reaper import DISTURBANCE, Reaper
-from tests.harness import eventually
+from tests.chaos.process_killer import (
+    DISTURBANCE,
+    Reaper,
+)
+from tests.support.daemons import eventually
 
 CALLS: Final = 20_000
 LANES: Final = 64

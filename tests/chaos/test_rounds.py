@@ -10,11 +10,14 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tests.harness import eventually
-from tests.processes import open_files, resident
+from tests.support.daemons import eventually
+from tests.support.processes import (
+    open_files,
+    resident,
+)
 
-from .chronicle import fork_server
 from .conftest import Couple, StartLoad
+from .event_log import fork_server
 from .load import Load
 
 ROUNDS: Final = 50

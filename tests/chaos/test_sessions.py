@@ -18,14 +18,25 @@ from typing import Final
 import pytest
 
 from fastn_p2p_client import Client, ConnectionLost, DaemonNotRunning, Session
-from fastn_p2p_client.messages import AddProtocol
+from fastn_p2p_client.ipc.messages import AddProtocol
 from tests.chaos.conftest import Couple
 from tests.chaos.traffic import Traffic
-from tests.e2e.sessions import sessions_in
-from tests.e2e.world import binding_of, counts_of, until, until_awaited
-from tests.harness import Daemon, eventually
-from tests.processes import open_files
-from tests.protocols import BLOCK, install_protocols
+from tests.support.daemons import (
+    Daemon,
+    eventually,
+)
+from tests.support.processes import open_files
+from tests.support.protocols import (
+    BLOCK,
+    install_protocols,
+)
+from tests.support.sessions import sessions_in
+from tests.support.two_daemons import (
+    binding_of,
+    counts_of,
+    until,
+    until_awaited,
+)
 
 MIB: Final = 1024 * 1024
 AT_ONCE: Final = 2.5

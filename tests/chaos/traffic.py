@@ -11,8 +11,8 @@ import time
 from typing import Any, Final
 
 from fastn_p2p_client import Client, P2PError, Session
-from tests.e2e.world import until
-from tests.protocols import BLOCK
+from tests.support.protocols import BLOCK
+from tests.support.two_daemons import until
 
 __all__ = ["Flow", "Traffic"]
 

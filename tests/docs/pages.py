@@ -10,7 +10,7 @@ from typing import Any, Final
 import typer
 
 from fastn_p2p import cli
-from fastn_p2p.exits import TABLE
+from fastn_p2p.console.exit_codes import TABLE
 
 __all__ = ["PAGES", "TABLES", "generate"]
 

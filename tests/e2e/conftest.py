@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastn_p2p_client import messages as m
 from fastn_p2p_client import sync
-from fastn_p2p_client.transport import TRANSPORTS
-from tests.e2e.sessions import sessions_in
-from tests.e2e.world import World, new_world
-from tests.harness import eventually
+from fastn_p2p_client.ipc import messages as m
+from fastn_p2p_client.ipc.transport.base import TRANSPORTS
+from tests.support.daemons import eventually
+from tests.support.sessions import sessions_in
+from tests.support.two_daemons import (
+    World,
+    new_world,
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -34,10 +34,16 @@ from iroh.iroh_ffi import (
     SendStream,
 )
 
-from fastn_p2p_actors.network.iroh_binding import install
-from fastn_p2p_actors.network.wire import ALPN, WIRE_VERSION, WireHello, WireIntroduce, frame
+from fastn_p2p_actors.network.transport.iroh_patches import install
+from fastn_p2p_actors.network.wire.messages import (
+    ALPN,
+    WIRE_VERSION,
+    WireHello,
+    WireIntroduce,
+    frame,
+)
 from fastn_p2p_client.limits import MAX_PAYLOAD
-from tests.unit.signer import Signer
+from tests.support.signer import Signer
 
 __all__ = ["Attack", "Attacker", "Loopback", "Order", "Report"]
 

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import zmq
 
-from fastn_p2p_actors import leash
-from fastn_p2p_actors.identity.registration import Registration
-from fastn_p2p_actors.stage import Stage
+from fastn_p2p_actors.identity.network_registration import Registration
+from fastn_p2p_actors.runtime import control_channel as leash
+from fastn_p2p_actors.runtime.actor import Stage
 from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.protocol import Protocol, request

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from itertools import count
 
-from tests.unit.signer import Signer
+from tests.support.signer import Signer
 
 from .attackers import HELLO, Attacker
 

@@ -11,7 +11,12 @@ from typing import Final
 import msgspec
 from iroh.iroh_ffi import Connection, SendStream
 
-from fastn_p2p_actors.network.wire import BULK_THRESHOLD, WireCancel, WireRequest, frame
+from fastn_p2p_actors.network.wire.messages import (
+    BULK_THRESHOLD,
+    WireCancel,
+    WireRequest,
+    frame,
+)
 
 from .attackers import Attacker
 

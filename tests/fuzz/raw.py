@@ -13,10 +13,15 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import zmq
 
-from fastn_p2p_client.messages import Hello
-from fastn_p2p_client.sockets import Curve, close_socket, dealer, endpoint
-from tests.harness import Daemon
-from tests.processes import resident
+from fastn_p2p_client.ipc.messages import Hello
+from fastn_p2p_client.ipc.transport.pyzmq.sockets import (
+    Curve,
+    close_socket,
+    dealer,
+    endpoint,
+)
+from tests.support.daemons import Daemon
+from tests.support.processes import resident
 
 __all__ = ["DONE", "REPLY", "WELCOME", "Keys", "Raw", "hello", "pids", "unharmed"]
 

@@ -26,8 +26,11 @@ import msgspec
 
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.keys import PublicKey
-from tests.e2e.world import World
-from tests.harness import Daemon, eventually
+from tests.support.daemons import (
+    Daemon,
+    eventually,
+)
+from tests.support.two_daemons import World
 
 from .attackers import Attack, Order, Report
 from .raw import pids

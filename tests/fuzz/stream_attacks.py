@@ -10,8 +10,13 @@ from typing import Final
 import msgspec
 from iroh.iroh_ffi import Connection, SendStream
 
-from fastn_p2p_actors.network.stream_leg import Halves
-from fastn_p2p_actors.network.wire import WireOpen, WireRequest, WireStream, frame
+from fastn_p2p_actors.network.connections.remote_leg import Halves
+from fastn_p2p_actors.network.wire.messages import (
+    WireOpen,
+    WireRequest,
+    WireStream,
+    frame,
+)
 
 from .attackers import HELLO, Attacker
 

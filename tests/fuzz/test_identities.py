@@ -9,15 +9,28 @@ from typing import Final
 import msgspec
 import pytest
 
-from fastn_p2p_actors.network.introductions import MAX_STRANGERS_PER_ENDPOINT
-from fastn_p2p_actors.network.wire import WireIntroduce, WireRequest, frame
-from fastn_p2p_client.messages import AddPeer
-from tests.e2e.world import new_world
-from tests.harness import eventually
-from tests.unit.signer import Signer
+from fastn_p2p_actors.network.connections.proven_identities import MAX_STRANGERS_PER_ENDPOINT
+from fastn_p2p_actors.network.wire.messages import (
+    WireIntroduce,
+    WireRequest,
+    frame,
+)
+from fastn_p2p_client.ipc.messages import AddPeer
+from tests.support.daemons import eventually
+from tests.support.signer import Signer
+from tests.support.two_daemons import new_world
 
+from .hostile_peer import (
+    HELLO,
+    AnyStep,
+    Channel,
+    Talk,
+    Target,
+    Until,
+    endpoint_of,
+    rogue,
+)
 from .identity_attacks import hellos, made_up_identities
-from .rogue import HELLO, AnyStep, Channel, Talk, Target, Until, endpoint_of, rogue
 from .siege import Victim, attack, besieged
 
 OLD, NEW, MANY = b"o" * 32, b"n" * 32, b"m" * 32

@@ -18,13 +18,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastn_p2p_actors.identity import messages as identity
-from fastn_p2p_actors.network import messages as network
+from fastn_p2p_actors.network import admin_messages as network
 from fastn_p2p_actors.vault import messages as vault
-from fastn_p2p_client import messages as m
+from fastn_p2p_client.ipc import messages as m
+from fastn_p2p_client.ipc.transport.native.codec import ready
 from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM, MAX_GROUP
-from fastn_p2p_client.zmtp import ready
-from tests.harness import Daemon, eventually
-from tests.processes import open_files
+from tests.support.daemons import (
+    Daemon,
+    eventually,
+)
+from tests.support.processes import open_files
 
 from .raw import Keys, Raw, hello, unharmed
 

@@ -9,8 +9,12 @@ from typing import Any, Final
 import pytest
 
 from fastn_p2p_client import Client
-from tests.e2e.sessions import connected, read_all, run
-from tests.e2e.world import new_world
+from tests.support.sessions import (
+    connected,
+    read_all,
+    run,
+)
+from tests.support.two_daemons import new_world
 
 from . import stream_attacks as attacks
 from .attackers import Attack

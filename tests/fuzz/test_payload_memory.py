@@ -15,8 +15,8 @@ import pytest
 
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.protocol import Peer
-from fastn_p2p_client.server import Server
-from tests.e2e.world import new_world
+from fastn_p2p_client.serving.server import Server
+from tests.support.two_daemons import new_world
 
 from . import payload_attacks as attacks
 from .attackers import Attack

@@ -9,11 +9,21 @@ from typing import Final
 
 import pytest
 
-from fastn_p2p_actors.network.peer_limits import REFUSALS
-from fastn_p2p_actors.network.wire import WireOpen, frame
+from fastn_p2p_actors.network.transport.peer_limits import REFUSALS
+from fastn_p2p_actors.network.wire.messages import (
+    WireOpen,
+    frame,
+)
 
+from .hostile_peer import (
+    HELLO,
+    AnyStep,
+    Channel,
+    Talk,
+    Until,
+    rogue,
+)
 from .raw import unharmed
-from .rogue import HELLO, AnyStep, Channel, Talk, Until, rogue
 from .test_quic import MALLORY, Victim, introduction, request, victim
 
 __all__ = ["victim"]

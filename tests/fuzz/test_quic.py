@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastn_p2p_actors.network.wire import (
+from fastn_p2p_actors.network.wire.messages import (
     WIRE_VERSION,
     WireCancel,
     WireFailure,
@@ -28,11 +28,23 @@ from fastn_p2p_actors.network.wire import (
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_PAYLOAD
-from tests.harness import Daemon
-from tests.unit.signer import Signer
+from tests.support.daemons import Daemon
+from tests.support.signer import Signer
 
+from .hostile_peer import (
+    HELLO,
+    SECRET,
+    AnyStep,
+    Bi,
+    Channel,
+    Talk,
+    Target,
+    Uni,
+    Until,
+    endpoint_of,
+    rogue,
+)
 from .raw import unharmed
-from .rogue import HELLO, SECRET, AnyStep, Bi, Channel, Talk, Target, Uni, Until, endpoint_of, rogue
 
 MALLORY: Final = Signer("mallory")
 REQUEST: Final = msgspec.msgpack.encode({"message": "hi"})

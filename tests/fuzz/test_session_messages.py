@@ -14,12 +14,19 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastn_p2p_client import messages as m
+from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import CHUNK_COST, MAX_INITIAL, SESSION_WINDOW
-from tests.e2e.sessions import run, standing
-from tests.e2e.world import World, binding_of, new_world
-from tests.harness import eventually
-from tests.protocols import BLOCK
+from tests.support.daemons import eventually
+from tests.support.protocols import BLOCK
+from tests.support.sessions import (
+    run,
+    standing,
+)
+from tests.support.two_daemons import (
+    World,
+    binding_of,
+    new_world,
+)
 
 from .raw import Raw, unharmed
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from fastn_p2p_actors.network.wire import (
+from fastn_p2p_actors.network.wire.messages import (
     WireAccept,
     WireCancel,
     WireIntroduce,
@@ -21,13 +21,32 @@ from fastn_p2p_actors.network.wire import (
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
-from tests.e2e.sessions import run, standing
-from tests.e2e.world import World, binding_of, new_world
-from tests.harness import eventually
-from tests.unit.signer import Signer
+from tests.support.daemons import eventually
+from tests.support.sessions import (
+    run,
+    standing,
+)
+from tests.support.signer import Signer
+from tests.support.two_daemons import (
+    World,
+    binding_of,
+    new_world,
+)
 
+from .hostile_peer import (
+    HELLO,
+    SECRET,
+    AnyStep,
+    Bi,
+    Channel,
+    Session,
+    Talk,
+    Target,
+    Until,
+    endpoint_of,
+    rogue,
+)
 from .raw import unharmed
-from .rogue import HELLO, SECRET, AnyStep, Bi, Channel, Session, Talk, Target, Until, endpoint_of, rogue
 
 MIB: Final = 1024 * 1024
 MALLORY: Final = Signer("mallory")

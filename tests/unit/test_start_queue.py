@@ -6,7 +6,10 @@ import asyncio
 
 from fastn_p2p_client.start_queue import StartQueue
 
-from .scenario import a_few_turns, play
+from ..support.scenario import (
+    a_few_turns,
+    play,
+)
 
 LONG = 1.0
 """Seconds: more than a turn has."""

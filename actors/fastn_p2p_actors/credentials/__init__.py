@@ -12,7 +12,6 @@ Layout
 Times are Unix seconds and always passed in.
 """
 
-from .books import EpochBook, SequenceBook, is_from_future
 from .delegation import (
     CLOCK_SKEW,
     MAX_DELEGATION,
@@ -23,7 +22,7 @@ from .delegation import (
     read_delegation,
     verify_delegation,
 )
-from .record import (
+from .peer_record import (
     MAX_ADDRESSES,
     MAX_DELEGATIONS,
     MAX_RECORD,
@@ -33,6 +32,11 @@ from .record import (
     peek_record,
     read_record,
     verify_record,
+)
+from .replay_protection import (
+    EpochBook,
+    SequenceBook,
+    is_from_future,
 )
 
 __all__ = [

@@ -13,8 +13,14 @@ from msgspec import Meta
 
 from fastn_p2p_client.errors import BadMessage, DelegationExpired, DelegationNotYetValid, WrongEndpoint
 
-from .books import EpochBook
-from .signed import CLOCK_SKEW, Body, KeyBytes, UnixTime, open_signed
+from .envelope import (
+    CLOCK_SKEW,
+    Body,
+    KeyBytes,
+    UnixTime,
+    open_signed,
+)
+from .replay_protection import EpochBook
 
 __all__ = [
     "CLOCK_SKEW",

@@ -27,10 +27,10 @@ from typing import Final
 
 from fastn_p2p_client.errors import P2PError
 
-from ..stage import Stage
-from .bindings import clear_unfinished
-from .desk import Desk
-from .door import Door
+from ..runtime.actor import Stage
+from .commands.bindings import clear_unfinished
+from .context import Desk
+from .control_server import Door
 
 __all__ = ["serve"]
 

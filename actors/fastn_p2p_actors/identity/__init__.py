@@ -14,17 +14,17 @@ Layout
 ``aside``         a short-lived process for protocol code that is not to run in this one
 ``messages``      what the gateway may ask
 
-Requests themselves are handled by ``fastn_p2p_client.dispatch``, which programs that serve use too.
+Requests themselves are handled by ``fastn_p2p_client.serving.dispatcher``, which programs that serve use too.
 """
 
 from __future__ import annotations
 
-from ..settings import IdentitySettings
-from ..stage import Stage
-from ..store import Store
+from ..runtime.actor import Stage
+from ..runtime.specs import IdentitySettings
+from ..storage.identity_store import Store
 from .actor import IdentityActor
-from .limits import apply_limits
-from .offspring import tame_offspring
+from .fork_guard import tame_offspring
+from .resource_limits import apply_limits
 
 __all__ = ["serve"]
 

@@ -10,21 +10,36 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_client.dispatch import Dispatcher
 from fastn_p2p_client.errors import BadMessage, Forbidden, InternalError, P2PError
-from fastn_p2p_client.link import Link
-from fastn_p2p_client.messages import UNDECODABLE, Cancel, Done, Failure, encode
+from fastn_p2p_client.ipc.messages import (
+    UNDECODABLE,
+    Cancel,
+    Done,
+    Failure,
+    encode,
+)
+from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.serving.dispatcher import Dispatcher
 
-from ..mailbox import Mailbox, Sender
-from ..mailbox_memory import MAX_CONFIGS_HELD
-from ..settings import IdentitySettings
-from ..stage import Stage
-from ..store import BindingFile, Store
-from .blame import Blame
-from .hosted import Hosted
-from .limits import apply_limits, memory_limit
+from ..runtime.actor import Stage
+from ..runtime.mailbox import (
+    Mailbox,
+    Sender,
+)
+from ..runtime.mailbox_memory import MAX_CONFIGS_HELD
+from ..runtime.specs import IdentitySettings
+from ..storage.identity_store import (
+    BindingFile,
+    Store,
+)
+from .crash_attribution import Blame
+from .hosted_binding import Hosted
 from .messages import Activate, BindingStates, Deactivate, Describe, IdentityAnswer, IdentityRequest, Limit
-from .registration import Registration
+from .network_registration import Registration
+from .resource_limits import (
+    apply_limits,
+    memory_limit,
+)
 
 __all__ = ["IdentityActor"]
 

@@ -6,7 +6,13 @@ from typing import TypeAlias
 
 import msgspec
 
-from fastn_p2p_client.messages import Cancel, Done, Failure, IdentityLimits, Message
+from fastn_p2p_client.ipc.messages import (
+    Cancel,
+    Done,
+    Failure,
+    IdentityLimits,
+    Message,
+)
 
 __all__ = [
     "Activate",

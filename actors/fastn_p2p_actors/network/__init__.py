@@ -31,7 +31,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from fastn_p2p_actors.stage import Stage
+    from fastn_p2p_actors.runtime.actor import Stage
 
 __all__ = ["serve"]
 

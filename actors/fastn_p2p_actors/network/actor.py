@@ -19,10 +19,7 @@ from fastn_p2p_client.errors import (
     InternalError,
     P2PError,
 )
-from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
-from fastn_p2p_client.link import Link
-from fastn_p2p_client.messages import (
+from fastn_p2p_client.ipc.messages import (
     UNDECODABLE,
     Announce,
     ApplicationFailure,
@@ -49,26 +46,26 @@ from fastn_p2p_client.messages import (
     Withdraw,
     encode,
 )
+from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 
 from ..credentials import Delegation
-from ..credentials.record import peek_record
-from ..mailbox import Mailbox, Sender
-from ..settings import NetworkSettings, program_subject
-from ..stage import Stage
-from ..turns import in_turns
-from .access import AccessList
+from ..credentials.peer_record import peek_record
+from ..runtime.actor import Stage
+from ..runtime.loop_turns import in_turns
+from ..runtime.mailbox import (
+    Mailbox,
+    Sender,
+)
+from ..runtime.specs import (
+    NetworkSettings,
+    program_subject,
+)
 from .address_book import AddressBook
-from .awaiting import Awaiting
-from .calls import Calls
-from .clock import ClockJump, ClockWatch
-from .connection import PeerConnection
-from .endpoint import NetworkEndpoint
-from .host_directory import HostDirectory
-from .introductions import IntroductionRegistry
-from .lookout import Lookout
-from .messages import (
+from .admin_messages import (
     MAX_PAGE,
     DropPeer,
     GetPeers,
@@ -80,20 +77,35 @@ from .messages import (
     NetworkRequest,
     PutPeer,
 )
-from .neighbours import Neighbours
-from .parking import Parking
-from .payload_memory import PayloadMemory
-from .peer_streams import Arrival
-from .pool import Pool
-from .presence import Presence
-from .registry import OnlineIdentity, Registry
+from .calls.incoming import Requests
+from .calls.outgoing import Calls
+from .clock import ClockJump, ClockWatch
+from .connections.connection import PeerConnection
+from .connections.payload_memory import PayloadMemory
+from .connections.pool import Pool
+from .connections.proven_identities import IntroductionRegistry
+from .connections.reconnect_list import Neighbours
+from .connections.session_handshake import Arrival
+from .discovery.host_directory import HostDirectory
+from .discovery.identity_publisher import Presence
+from .discovery.online_probe import Lookout
+from .discovery.online_waits import Awaiting
+from .discovery.router import Routes
 from .report import Reporter
-from .requests import Requests
-from .returning import Returning
-from .routes import Routes
-from .sessions import Sessions, is_ours
+from .serving.access_list import AccessList
+from .serving.expected_programs import Returning
+from .serving.registration_grace import Parking
+from .serving.registry import (
+    OnlineIdentity,
+    Registry,
+)
+from .sessions.manager import (
+    Sessions,
+    is_ours,
+)
+from .transport.endpoint import NetworkEndpoint
 from .vault_client import VaultClient
-from .wire import WireRequest
+from .wire.messages import WireRequest
 
 __all__ = ["Network", "serve"]
 

@@ -13,13 +13,16 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_client.errors import InvalidName, InvalidTicket, P2PError, PeerNameTaken, PeerNameUnknown, StorageFailed
+from fastn_p2p_client.ipc.messages import (
+    UNDECODABLE,
+    PeerInfo,
+)
 from fastn_p2p_client.keys import PublicKey, proven_key
-from fastn_p2p_client.messages import UNDECODABLE, PeerInfo
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket
 
 from ..credentials import PeerRecord, is_from_future, peek_record, read_record, verify_record
-from ..files import write_atomically
+from ..storage.atomic_files import write_atomically
 from .known_peers import KnownPeers
 from .seen_store import SeenStore
 

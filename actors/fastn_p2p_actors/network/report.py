@@ -8,15 +8,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from heapq import nlargest
 
+from fastn_p2p_client.ipc.messages import (
+    ConnectionStatus,
+    IdentityStatus,
+    PeerInfo,
+)
 from fastn_p2p_client.keys import id52_of
-from fastn_p2p_client.messages import ConnectionStatus, IdentityStatus, PeerInfo
 
-from ..turns import in_turns
+from ..runtime.loop_turns import in_turns
 from .address_book import AddressBook
-from .connection import PeerConnection
-from .messages import MAX_PAGE, Inspect, NetworkReport
-from .pool import Pool
-from .registry import OnlineIdentity, Registry
+from .admin_messages import (
+    MAX_PAGE,
+    Inspect,
+    NetworkReport,
+)
+from .connections.connection import PeerConnection
+from .connections.pool import Pool
+from .serving.registry import (
+    OnlineIdentity,
+    Registry,
+)
 
 __all__ = ["Reporter"]
 

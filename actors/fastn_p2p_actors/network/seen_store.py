@@ -22,10 +22,10 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_client.errors import P2PError, StorageFailed
-from fastn_p2p_client.messages import UNDECODABLE
+from fastn_p2p_client.ipc.messages import UNDECODABLE
 
 from ..credentials import EpochBook, SequenceBook
-from ..files import write_atomically
+from ..storage.atomic_files import write_atomically
 
 __all__ = ["SeenStore"]
 

@@ -8,8 +8,14 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded, InternalError
-from fastn_p2p_client.link import Link, decode_answer
-from fastn_p2p_client.messages import Failure, Message
+from fastn_p2p_client.ipc.messages import (
+    Failure,
+    Message,
+)
+from fastn_p2p_client.ipc.request_channel import (
+    Link,
+    decode_answer,
+)
 
 from ..vault.messages import GetTransport, SignDelegation, SignedDelegation, SignedRecord, SignRecord, Transport
 from ..vault.messages import VaultReply as _VaultReply

@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastn_p2p_actors.stage import Stage
+    from fastn_p2p_actors.runtime.actor import Stage
 
 __all__ = ["serve"]
 

@@ -8,15 +8,26 @@ import time
 
 import msgspec
 
-from fastn_p2p_actors.curve_mailbox import Caller, CurveMailbox
-from fastn_p2p_actors.process import forbid_core_files, is_sibling, keep_others_out
-from fastn_p2p_actors.settings import VaultSettings
-from fastn_p2p_actors.stage import Stage
+from fastn_p2p_actors.runtime.actor import Stage
+from fastn_p2p_actors.runtime.curve.mailbox import (
+    Caller,
+    CurveMailbox,
+)
+from fastn_p2p_actors.runtime.process_setup import (
+    forbid_core_files,
+    is_sibling,
+    keep_others_out,
+)
+from fastn_p2p_actors.runtime.specs import VaultSettings
 from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
-from fastn_p2p_client.messages import UNDECODABLE, Failure, encode
+from fastn_p2p_client.ipc.messages import (
+    UNDECODABLE,
+    Failure,
+    encode,
+)
 
-from .keystore import KeyStore
-from .memory import LockedMemory
+from .key_store import KeyStore
+from .locked_memory import LockedMemory
 from .messages import VaultRequest
 from .vault import Vault
 

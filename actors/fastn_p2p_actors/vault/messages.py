@@ -10,8 +10,13 @@ from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta
 
+from fastn_p2p_client.ipc.messages import (
+    Cancel,
+    Done,
+    Failure,
+    Message,
+)
 from fastn_p2p_client.limits import MAX_NAME
-from fastn_p2p_client.messages import Cancel, Done, Failure, Message
 
 __all__ = [
     "PAGE",

@@ -7,11 +7,26 @@ from typing import Final
 
 from fastn_p2p_actors.credentials import SPEAK, Delegation, check_reachability
 from fastn_p2p_actors.credentials.delegation import DELEGATION_VERSION
-from fastn_p2p_actors.credentials.record import RECORD_VERSION, RecordBody
-from fastn_p2p_actors.credentials.signed import Body, encode_body, seal, to_be_signed
-from fastn_p2p_client.messages import Done
+from fastn_p2p_actors.credentials.envelope import (
+    Body,
+    encode_body,
+    seal,
+    to_be_signed,
+)
+from fastn_p2p_actors.credentials.peer_record import (
+    RECORD_VERSION,
+    RecordBody,
+)
+from fastn_p2p_client.ipc.messages import Done
 
-from .keystore import KeyStore, StoredKey
+from .access_policy import (
+    State,
+    check_allowed,
+)
+from .key_store import (
+    KeyStore,
+    StoredKey,
+)
 from .messages import (
     PAGE,
     CreateIdentity,
@@ -28,7 +43,6 @@ from .messages import (
     VaultReply,
     VaultRequest,
 )
-from .policy import State, check_allowed
 
 __all__ = ["DELEGATION_SECONDS", "RECORD_SECONDS", "Vault"]
 

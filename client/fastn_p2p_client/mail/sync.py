@@ -6,7 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
-from ..background import close, run
+from ..event_loop_thread import (
+    close,
+    run,
+)
 from ..home import Home
 from ..keys import PublicKey
 from ..limits import DEFAULT_INSTANCE

@@ -1,0 +1,61 @@
+"""Every command that a program may give, and what carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from fastn_p2p_client.ipc import messages as m
+
+from ..context import WithPayload
+from .binding_state import (
+    check_protocol,
+    reload_protocol,
+    set_protocol,
+    start_protocol,
+    stop_protocol,
+)
+from .bindings import add_protocol
+from .identities import create_identity, delete_identity, list_identities, set_limits, set_online
+from .peers import add_peer, get_ticket, list_peers, remove_peer
+from .programs import get_binding, register, watch_bindings
+from .protocols import list_protocols
+from .removal import remove_protocol
+from .status import get_status
+
+__all__ = ["COMMANDS", "Command"]
+
+
+class Command(NamedTuple):
+    run: Callable[[Any, Any, bytes], Awaitable[msgspec.Struct | WithPayload]]
+    """Takes the desk, the message and its payload; returns the answer or raises a ``P2PError``."""
+    changes: bool
+    """It is carried through even when whoever asked goes away."""
+
+
+COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
+    m.CreateIdentity: Command(create_identity, changes=True),
+    m.DeleteIdentity: Command(delete_identity, changes=True),
+    m.ListIdentities: Command(list_identities, changes=False),
+    m.SetLimits: Command(set_limits, changes=True),
+    m.SetOnline: Command(set_online, changes=True),
+    m.AddProtocol: Command(add_protocol, changes=True),
+    m.RemoveProtocol: Command(remove_protocol, changes=True),
+    m.SetProtocol: Command(set_protocol, changes=True),
+    m.GetStatus: Command(get_status, changes=False),
+    m.GetTicket: Command(get_ticket, changes=False),
+    m.AddPeer: Command(add_peer, changes=True),
+    m.ListPeers: Command(list_peers, changes=False),
+    m.RemovePeer: Command(remove_peer, changes=True),
+    m.Register: Command(register, changes=False),
+    m.CheckProtocol: Command(check_protocol, changes=False),
+    m.ReloadProtocol: Command(reload_protocol, changes=True),
+    m.StartProtocol: Command(start_protocol, changes=True),
+    m.StopProtocol: Command(stop_protocol, changes=True),
+    m.ListProtocols: Command(list_protocols, changes=False),
+    m.WatchBindings: Command(watch_bindings, changes=False),
+    m.GetBinding: Command(get_binding, changes=False),
+}
+"""Complete together with ``door.SPOKEN_TO_THE_DOOR``: a test holds both against ``messages.Control``."""

@@ -1,0 +1,204 @@
+"""Identities: created, deleted, listed, brought online and offline.
+
+The vault has the key, ``identity.json`` says that the identity exists. Creating makes the key first and deleting takes
+it first, so that a command that was cut short can be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+import msgspec
+
+from fastn_p2p_client.errors import (
+    BadMessage,
+    IdentityExists,
+    IdentityNotFound,
+    InternalError,
+    P2PError,
+    StorageDamaged,
+    StorageFailed,
+)
+from fastn_p2p_client.ipc.messages import (
+    CreateIdentity,
+    DeleteIdentity,
+    Done,
+    IdentityLimits,
+    IdentityList,
+    IdentityReply,
+    ListIdentities,
+    SetLimits,
+    SetOnline,
+)
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.names import check_name
+
+from ...identity.messages import Limit
+from ...identity.resource_limits import LEAST
+from ...network.admin_messages import MAX_PAGE
+from ...runtime.specs import grant_for
+from ...storage.identity_store import (
+    Found,
+    IdentityFile,
+)
+from ...vault import messages as vault
+from ..context import Desk
+from ..one_shot import run_on_delete
+from .programs import let_go
+
+__all__ = ["create_identity", "delete_identity", "list_identities", "set_limits", "set_online"]
+
+_LIMIT_SECONDS: Final = 5.0
+"""Seconds within which an identity's process takes new limits; else it has them from its next start on."""
+
+log = logging.getLogger(__name__)
+
+
+async def create_identity(desk: Desk, message: CreateIdentity, _: bytes) -> IdentityReply:
+    name = check_name(message.name, "an identity")
+    async with desk.alone_with(name):
+        with contextlib.suppress(IdentityNotFound):
+            desk.store.identity(name)
+            raise IdentityExists(identity=name)
+        made_now = True
+        try:
+            key = await desk.vault.ask(vault.CreateIdentity(name), vault.IdentityKey)
+        except IdentityExists:  # an earlier command got this far and no further
+            made_now = False
+            key = await _find_key(desk, name)
+        record = IdentityFile(name=name, id52=PublicKey(key.public).id52, created=key.created)
+        try:
+            desk.store.create_identity(record)
+        except P2PError:
+            if made_now:
+                await desk.vault.ask(vault.DeleteIdentity(name), Done)
+            raise
+        return IdentityReply(record.info())
+
+
+async def delete_identity(desk: Desk, message: DeleteIdentity, _: bytes) -> Done:
+    name = check_name(message.name, "an identity")
+    async with desk.alone_with(name):
+        record = None
+        known = True
+        try:
+            record = desk.store.identity(name)
+        except StorageDamaged as error:
+            log.warning("deleting %s although %s", name, error)
+        except IdentityNotFound:
+            known = False
+        if record is not None:
+            await _stop(desk, record)
+            await let_go(desk, name)
+            bindings = desk.store.bindings(name).usable
+            await asyncio.gather(*(run_on_delete(desk, record, each) for each in bindings if not each.program))
+        try:
+            await desk.vault.ask(vault.DeleteIdentity(name), Done)
+        except IdentityNotFound:
+            if not known:
+                raise
+        except P2PError:
+            if record is not None and record.online:
+                await _undo_stop(desk, record)
+            raise
+        desk.store.remove_identity(name)
+        desk.noticeboard.post()
+        return Done()
+
+
+async def list_identities(desk: Desk, message: ListIdentities, _: bytes) -> IdentityList:
+    limit = min(message.limit or MAX_PAGE, MAX_PAGE)
+
+    def read() -> tuple[Found[IdentityFile], bool]:
+        names = [name for name in desk.store.names() if name > message.after]
+        return desk.store.identities(names[:limit]), len(names) > limit
+
+    found, more = await asyncio.to_thread(read)
+    for damaged in found.damaged:
+        log.warning("%s", damaged)
+    return IdentityList([record.info() for record in found.usable], more)
+
+
+async def set_online(desk: Desk, message: SetOnline, _: bytes) -> IdentityReply:
+    name = check_name(message.name, "an identity")
+    async with desk.alone_with(name):
+        record = desk.store.identity(name)
+        if not message.online:
+            await _stop(desk, record)
+            return IdentityReply(msgspec.structs.replace(record, online=False).info())
+        wanted = msgspec.structs.replace(record, online=True)
+        if not record.online:
+            desk.store.write_identity(wanted)
+            desk.noticeboard.post()
+        try:
+            await desk.supervisor.start(name)
+        except P2PError:
+            if not record.online:
+                await _stop(desk, wanted)
+            raise
+        return IdentityReply(wanted.info())
+
+
+async def set_limits(desk: Desk, message: SetLimits, _: bytes) -> IdentityReply:
+    """On disk first; a process that does not answer has them from its next start on."""
+    name = check_name(message.identity, "an identity")
+    async with desk.alone_with(name):
+        record = desk.store.identity(name)
+        limits = IdentityLimits(
+            **{each: _limit(message, each, getattr(record.limits, each)) for each in IdentityLimits.__struct_fields__}
+        )
+        wanted = msgspec.structs.replace(record, limits=limits)
+        desk.store.write_identity(wanted)
+        if record.online:
+            grant = grant_for(desk.settings.grant_key, name)
+            try:
+                async with desk.process_of(name) as process:
+                    await process.ask(Limit(limits, grant), Done, timeout=_LIMIT_SECONDS)
+            except P2PError as error:
+                log.warning("%s has its new limits from its next start on: %s", name, error)
+        return IdentityReply(wanted.info())
+
+
+def _limit(message: SetLimits, what: str, current: int | None) -> int | None:
+    """The new value of one limit. Raises BadMessage."""
+    value: int | None = getattr(message, what)
+    if value is None:
+        return current
+    least = getattr(LEAST, what)
+    if value > 0 and value < least:
+        raise BadMessage(reason=f"a limit of {value} for {what}: at least {least} is needed, or 0 for no limit")
+    if value < -1 or value >= 2**63:
+        raise BadMessage(reason=f"a limit of {value} for {what}")
+    return None if value == -1 else value
+
+
+async def _stop(desk: Desk, record: IdentityFile) -> None:
+    """Offline, and not wanted otherwise after a restart either."""
+    if record.online:
+        desk.store.write_identity(msgspec.structs.replace(record, online=False))
+        desk.noticeboard.post()
+    await desk.supervisor.stop(record.name)
+
+
+async def _undo_stop(desk: Desk, record: IdentityFile) -> None:
+    try:
+        desk.store.write_identity(record)
+        desk.noticeboard.post()
+        await desk.supervisor.ensure_online((record.name,))
+    except (P2PError, StorageFailed) as error:
+        log.error("%s stays offline: %s", record.name, error)
+
+
+async def _find_key(desk: Desk, name: str) -> vault.IdentityKey:
+    after = ""
+    while True:
+        page = await desk.vault.ask(vault.ListIdentities(after), vault.IdentityKeys)
+        for key in page.identities:
+            if key.name == name:
+                return key
+        if not page.more or page.last >= name:
+            raise InternalError(reason=f"the key of {name!r} exists and cannot be used: {'; '.join(page.damaged)}")
+        after = page.last

@@ -1,0 +1,121 @@
+"""Removal of a protocol from an identity, with its workspace or without it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from fastn_p2p_client.errors import BindingNotFound, P2PError, StorageDamaged, StorageFailed, WorkspaceNotEmpty
+from fastn_p2p_client.ipc.messages import (
+    Done,
+    RemoveProtocol,
+)
+from fastn_p2p_client.names import check_name
+
+from ...storage.identity_store import (
+    BindingFile,
+    IdentityFile,
+)
+from ..context import Desk
+from ..one_shot import (
+    describe_data,
+    run_on_delete,
+)
+from .bindings import activate, deactivate, identity_or_none
+from .programs import let_go
+
+__all__ = ["remove_protocol"]
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+log = logging.getLogger(__name__)
+
+
+async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done:
+    name = check_name(message.identity, "an identity")
+    async with desk.alone_with(name):
+        identity = identity_or_none(desk, name)
+        record = _binding_or_none(desk, message)
+        if message.if_empty and not message.keep_data:
+            await _check_empty(desk, message, identity, record)
+        if record is not None and record.program:
+            await _remove_declared(desk, message)
+        else:
+            await _remove_hosted(desk, message, identity, record)
+        return Done()
+
+
+def _binding_or_none(desk: Desk, message: RemoveProtocol) -> BindingFile | None:
+    """Return None when its file is damaged, or only its workspace is left. Raises BindingNotFound."""
+    try:
+        return desk.store.binding(message.identity, message.protocol, message.instance)
+    except StorageDamaged as error:
+        log.warning("removing a binding although %s", error)
+    except BindingNotFound:
+        if message.keep_data or not desk.store.is_kept(message.identity, message.protocol, message.instance):
+            raise
+    return None
+
+
+async def _check_empty(
+    desk: Desk, message: RemoveProtocol, identity: IdentityFile | None, record: BindingFile | None
+) -> None:
+    """Raises WorkspaceNotEmpty: the workspace holds files of the protocol."""
+    name, protocol, instance = message.identity, message.protocol, message.instance
+    files, size = await asyncio.to_thread(desk.store.data_size, name, protocol, instance)
+    if not files:
+        return
+    words: str | None = None
+    if identity is not None and record is not None and not record.program:
+        try:
+            words = await describe_data(desk, identity, record)
+        except P2PError as error:
+            log.warning("%s (%s) of %s does not say what it holds: %s", protocol, instance, name, error)
+    holds = words or f"{files} {'file' if files == 1 else 'files'} ({_in_units(size)})"
+    raise WorkspaceNotEmpty(identity=name, protocol=protocol, instance=instance, holds=holds)
+
+
+def _in_units(size: float) -> str:
+    """``1.5 MiB``"""
+    for unit in _UNITS[:-1]:
+        if size < 1024:
+            return f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} {_UNITS[-1]}"
+
+
+async def _remove_hosted(
+    desk: Desk, message: RemoveProtocol, identity: IdentityFile | None, record: BindingFile | None
+) -> None:
+    name, protocol, instance = message.identity, message.protocol, message.instance
+    online = identity is not None and identity.online and await desk.supervisor.is_up(name)
+    if online:
+        await deactivate(desk, name, protocol, instance)
+    if identity is not None and record is not None and not message.keep_data:
+        await run_on_delete(desk, identity, record)
+    try:
+        _remove_files(desk, message)
+    except StorageFailed:
+        if online and record is not None and not record.stopped:
+            await activate(desk, name, record)
+        raise
+
+
+async def _remove_declared(desk: Desk, message: RemoveProtocol) -> None:
+    """The programs that serve it stop first: their hooks find the workspace as it was."""
+    board = desk.noticeboard
+    binding = (message.identity, message.protocol, message.instance)
+    leaving = board.keeping if message.keep_data else board.leaving
+    leaving.add(binding)
+    try:
+        board.post()
+        await let_go(desk, message.identity, message.protocol)
+        _remove_files(desk, message)
+    finally:
+        leaving.discard(binding)
+        board.post()
+
+
+def _remove_files(desk: Desk, message: RemoveProtocol) -> None:
+    change = desk.store.keep_workspace if message.keep_data else desk.store.remove_binding
+    change(message.identity, message.protocol, message.instance)

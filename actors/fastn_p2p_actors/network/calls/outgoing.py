@@ -1,0 +1,345 @@
+"""Calls of local programs to peers. Each ends in exactly one outcome.
+
+A call that arrives runs through here without a task of its own unless its peer has to be found first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from msgspec.structs import replace
+
+from fastn_p2p_client.errors import (
+    BadMessage,
+    ConnectionLost,
+    DeadlineExceeded,
+    IdentityOffline,
+    InternalError,
+    NoIdentityOnline,
+    Overloaded,
+    P2PError,
+    PeerOffline,
+    PeerUnreachable,
+)
+from fastn_p2p_client.ipc.deadlines import Deadlines
+from fastn_p2p_client.ipc.latency_trace import (
+    TRACING,
+    mark,
+)
+from fastn_p2p_client.ipc.messages import (
+    ApplicationFailure,
+    Call,
+    Failure,
+    Reply,
+    encode,
+)
+from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALL_TIMEOUT, MAX_CALLS_PER_CLIENT, MAX_NAME
+from fastn_p2p_client.names import check_name
+
+from ...runtime.mailbox import (
+    Mailbox,
+    Sender,
+)
+from ..connections.connection import PeerConnection
+from ..connections.network_path import LOCAL
+from ..connections.payload_memory import (
+    Account,
+    PayloadMemory,
+)
+from ..discovery.router import (
+    Routes,
+    shown,
+)
+from ..discovery.search import (
+    TOO_SHORT,
+    Search,
+)
+from ..serving.registration_grace import Parking
+from ..serving.registry import (
+    Binding,
+    OnlineIdentity,
+    Registry,
+)
+from .incoming import Requests
+
+__all__ = ["Calls"]
+
+log = logging.getLogger(__name__)
+
+_REPLY: Final = encode(Reply())
+
+
+class _LocalCall:
+    """A call of a local program, until its one outcome."""
+
+    way = LOCAL
+
+    __slots__ = (
+        "_calls", "_payload", "_reserved", "cancel", "correlation", "done",
+        "looking_for", "search", "seconds", "sender", "state",
+    )  # fmt: skip
+
+    def __init__(self, calls: Calls, sender: Sender, state: _ClientState, correlation: bytes, seconds: float) -> None:
+        self._calls = calls
+        self.sender = sender
+        self.state = state
+        self.correlation = correlation
+        self.seconds = seconds
+        self._payload = b""
+        self._reserved = 0
+        self.done = False
+        self.looking_for = ""
+        """The peer, while there is no connection to it: nothing has been executed."""
+        self.search: Search | None = None
+        """Account of the attempts to reach the peer."""
+        self.cancel: Callable[[], object] | None = None
+        """Takes the call back from wherever it is now."""
+
+    @property
+    def account(self) -> Account:
+        return self.state.account
+
+    def keep(self, payload: bytes) -> bool:
+        """Keep the payload while the call waits; False when the call has failed because too much waits already."""
+        overload = self.state.account.reserve(len(payload))
+        if overload is not None:
+            self.on_failure(overload)
+            return False
+        self._payload, self._reserved = payload, len(payload)
+        return True
+
+    def take_payload(self) -> bytes:
+        """Return the payload that was kept, and keep it no longer."""
+        payload, self._payload = self._payload, b""
+        self.state.account.release(self._reserved)
+        self._reserved = 0
+        return payload
+
+    def on_reply(self, payload: bytes) -> None:
+        if TRACING:
+            mark("7 network of the caller: reply")
+        self._finish(_REPLY, payload)
+
+    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+        self._finish(encode(ApplicationFailure(kind, message)), payload)
+
+    def on_failure(self, error: P2PError) -> None:
+        self._finish(encode(Failure.of(error)), b"")
+
+    def on_rejected(self, error: P2PError) -> None:
+        self.on_failure(error)
+
+    def abandon(self) -> None:
+        """Nobody wants the outcome: take it back without a word."""
+        if self._close():
+            self._take_back()
+
+    def expire(self) -> None:
+        if not self.done:
+            self._take_back()
+            now = self._calls.now()
+            if self.looking_for and self.search is not None and self.search.seconds(now) >= TOO_SHORT:
+                self.on_failure(PeerUnreachable(peer=self.looking_for, reason=self.search.words(now)))
+            else:
+                self.on_failure(DeadlineExceeded(seconds=round(self.seconds, 3)))
+
+    def _take_back(self) -> None:
+        cancel, self.cancel = self.cancel, None
+        if cancel is not None:
+            cancel()
+
+    def _finish(self, header: bytes, payload: bytes) -> None:
+        if self._close():
+            self._calls.mailbox.answer(self.sender, self.correlation, header, payload)
+
+    def _close(self) -> bool:
+        if self.done:
+            return False
+        self.done = True
+        if self._reserved:
+            self.take_payload()
+        self.state.pop(self.correlation, None)
+        self._calls.forget(self)
+        return True
+
+
+class _ClientState(dict[bytes, _LocalCall]):
+    """The calls in flight of one local program, and its account."""
+
+    __slots__ = ("account",)
+
+    def __init__(self, account: Account) -> None:
+        super().__init__()
+        self.account = account
+
+
+class Calls:
+    """What local programs wait for."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        registry: Registry,
+        routes: Routes,
+        requests: Requests,
+        parking: Parking,
+        payloads: PayloadMemory,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.mailbox = mailbox
+        self._registry = registry
+        self._routes = routes
+        self._requests = requests
+        self._parking = parking
+        self._payloads = payloads
+        self._deadlines: Deadlines[_LocalCall] = Deadlines(self._loop, _LocalCall.expire)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._idle: asyncio.Event | None = None
+
+    def now(self) -> float:
+        """The loop's time."""
+        return self._loop.time()
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._deadlines.close()
+
+    async def drained(self) -> None:
+        """Returns when nothing is in flight."""
+        self._idle = asyncio.Event()
+        if len(self._deadlines):
+            await self._idle.wait()
+
+    def forget(self, mine: _LocalCall) -> None:
+        """It has its outcome."""
+        self._deadlines.discard(mine)
+        if self._idle is not None and not len(self._deadlines):
+            self._idle.set()
+
+    def on_call(self, sender: Sender, correlation: bytes, call: Call, payload: bytes) -> None:
+        if TRACING:
+            mark("2 network of the caller: call")
+        state = sender.state
+        if not isinstance(state, _ClientState):
+            state = sender.state = _ClientState(Account(self._payloads.programs))
+        try:
+            if correlation in state:
+                raise BadMessage(reason="a call with this id is in flight already")
+            if len(state) >= MAX_CALLS_PER_CLIENT:
+                raise Overloaded(what="calls in flight from this program", limit=MAX_CALLS_PER_CLIENT)
+            if max(len(call.protocol), len(call.instance), len(call.command)) > MAX_NAME:
+                check_name(call.protocol, "a protocol")
+                check_name(call.instance, "an instance")
+                check_name(call.command, "a command")
+            if len(call.call_id) > MAX_CALL_ID:
+                raise BadMessage(reason=f"a call id of more than {MAX_CALL_ID} bytes")
+        except P2PError as error:
+            self.mailbox.send(sender, correlation, encode(Failure.of(error)))
+            return
+        seconds = min(call.deadline_ms / 1000, MAX_CALL_TIMEOUT)
+        mine = state[correlation] = _LocalCall(self, sender, state, correlation, seconds)
+        self._deadlines.add(mine, self._loop.time() + seconds)
+        self._route(mine, call, payload)
+
+    def _route(self, mine: _LocalCall, call: Call, payload: bytes) -> None:
+        try:
+            source = self._registry.chosen(call.identity)
+            target = self._routes.target(call.peer)
+        except (IdentityOffline, NoIdentityOnline) as error:
+            self._park(mine, call, payload, error)
+            return
+        except P2PError as error:
+            mine.on_failure(error)
+            return
+        if self._registry.by_key(target) is not None:
+            found = self._registry.find(target, call.protocol, call.instance)
+            if not isinstance(found, Binding):  # its identity may be online a moment before what it serves
+                self._park(mine, call, payload, found)
+                return
+            served = self._requests.serve(mine, source.raw, target, call, payload)
+            mine.cancel = served.take_back if served is not None else None
+            return
+        connection = self._routes.open_to(target)
+        if connection is not None:
+            self._send(mine, connection, source, target, call, payload, call.deadline_ms)
+        elif mine.keep(payload):
+            mine.looking_for = shown(target, call.peer)
+            task = self._loop.create_task(self._find_and_send(mine, source, target, call))
+            mine.cancel = task.cancel
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _park(self, mine: _LocalCall, call: Call, payload: bytes, error: P2PError) -> None:
+        """Give the call another turn when somebody registers, or end it with ``error`` if that is not expected."""
+        if not self._parking.may_park():
+            mine.on_failure(error)
+            return
+        if not mine.keep(payload):
+            return
+        left = self._parking.countdown(call.deadline_ms)
+
+        def again() -> None:
+            if not mine.done:
+                self._route(mine, replace(call, deadline_ms=left()), mine.take_payload())
+
+        self._parking.park(again)
+
+    def on_cancel(self, sender: Sender, correlation: bytes) -> None:
+        if isinstance(sender.state, _ClientState):
+            mine = sender.state.get(correlation)
+            if mine is not None:
+                mine.abandon()
+
+    def on_sender_gone(self, sender: Sender) -> None:
+        """The program has ended: its calls are abandoned."""
+        if isinstance(sender.state, _ClientState):
+            for mine in list(sender.state.values()):
+                mine.abandon()
+
+    def _send(
+        self,
+        mine: _LocalCall,
+        connection: PeerConnection,
+        source: OnlineIdentity,
+        target: bytes,
+        call: Call,
+        payload: bytes,
+        deadline_ms: int,
+    ) -> None:
+        try:
+            number = connection.request(mine, source.raw, target, call, deadline_ms, payload)
+        except P2PError as error:
+            mine.on_failure(error)
+            return
+        mine.cancel = lambda: connection.cancel(number)
+
+    async def _find_and_send(self, mine: _LocalCall, source: OnlineIdentity, target: bytes, call: Call) -> None:
+        left = self._parking.countdown(call.deadline_ms)
+        search = mine.search = mine.search or Search(self.now())
+        try:
+            connection = await self._routes.reach(target, call.peer, search)
+        except PeerOffline as error:
+            self._park(mine, call, mine.take_payload(), error)
+            return
+        except P2PError as error:
+            mine.on_failure(error)
+            return
+        except asyncio.CancelledError:
+            mine.on_failure(ConnectionLost(what="the daemon's network process"))
+            raise
+        except Exception:
+            log.exception("finding %s", call.peer[:64])
+            mine.on_failure(InternalError(reason="the network process could not find the peer; its log says why"))
+            return
+        if mine.done:
+            return
+        mine.looking_for = ""
+        payload = mine.take_payload()
+        if self._registry.by_key(source.raw) is source:
+            self._send(mine, connection, source, target, call, payload, left())
+        else:  # its process has ended meanwhile: nothing can show that it speaks through us
+            self._route(mine, replace(call, deadline_ms=left()), payload)

@@ -1,0 +1,162 @@
+"""Programs that wait until a peer can be called. Each wait ends in exactly one outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from fastn_p2p_client.errors import (
+    BadMessage,
+    DeadlineExceeded,
+    IdentityOffline,
+    NoIdentityOnline,
+    Overloaded,
+    P2PError,
+)
+from fastn_p2p_client.ipc.deadlines import Deadlines
+from fastn_p2p_client.ipc.messages import (
+    AwaitPeer,
+    Done,
+    Failure,
+    encode,
+)
+from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_WAITS_PER_CLIENT
+
+from ...runtime.mailbox import (
+    Mailbox,
+    Sender,
+)
+from ..serving.registration_grace import Parking
+from ..serving.registry import Registry
+from .online_probe import Lookout
+from .router import Routes
+
+__all__ = ["Awaiting"]
+
+_DONE: Final = encode(Done())
+
+
+class _Wait:
+    """One program's, for one peer."""
+
+    __slots__ = ("correlation", "seconds", "sender", "target")
+
+    def __init__(self, sender: Sender, correlation: bytes, seconds: float) -> None:
+        self.sender = sender
+        self.correlation = correlation
+        self.seconds = seconds
+        self.target = b""
+        """The peer's key, once it is being looked for."""
+
+
+class Awaiting:
+    """Who waits for whom. What it costs is proportional to that, and nothing while nobody waits."""
+
+    def __init__(
+        self, mailbox: Mailbox, registry: Registry, routes: Routes, parking: Parking, lookout: Lookout
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._mailbox = mailbox
+        self._registry = registry
+        self._routes = routes
+        self._parking = parking
+        self._lookout = lookout
+        self._deadlines: Deadlines[_Wait] = Deadlines(self._loop, self._expire)
+        self._programs: dict[Sender, dict[bytes, _Wait]] = {}
+        self._targets: dict[bytes, set[_Wait]] = {}
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    def close(self) -> None:
+        """Nobody is answered any more: whoever waits sees it by the end of the connection."""
+        self._programs.clear()
+        self._targets.clear()
+        self._deadlines.close()
+        self._lookout.close()
+
+    # ── programs ─────────────────────────────────────────────────────────────────────────────────
+
+    def on_await(self, sender: Sender, correlation: bytes, message: AwaitPeer) -> None:
+        """A program waits for a peer."""
+        waits = self._programs.get(sender, {})
+        try:
+            if correlation in waits:
+                raise BadMessage(reason="a wait with this id is in flight already")
+            if len(waits) >= MAX_WAITS_PER_CLIENT:
+                raise Overloaded(what="peers that this program waits for", limit=MAX_WAITS_PER_CLIENT)
+        except P2PError as error:
+            self._mailbox.send(sender, correlation, encode(Failure.of(error)))
+            return
+        wait = _Wait(sender, correlation, min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT))
+        self._programs.setdefault(sender, waits)[correlation] = wait
+        self._deadlines.add(wait, self._loop.time() + wait.seconds)
+        self._begin(wait, message)
+
+    def on_cancel(self, sender: Sender, correlation: bytes) -> None:
+        wait = self._programs.get(sender, {}).get(correlation)
+        if wait is not None:
+            self._forget(wait)
+
+    def on_sender_gone(self, sender: Sender) -> None:
+        """The program has ended."""
+        for wait in list(self._programs.get(sender, {}).values()):
+            self._forget(wait)
+
+    def _begin(self, wait: _Wait, message: AwaitPeer) -> None:
+        try:
+            self._registry.chosen(message.identity)
+            target = self._routes.target(message.peer)
+        except (IdentityOffline, NoIdentityOnline) as error:
+            if not self._parking.may_park():
+                self._finish(wait, encode(Failure.of(error)))
+                return
+
+            def again() -> None:
+                if self._stands(wait):
+                    self._begin(wait, message)
+
+            self._parking.park(again)
+            return
+        except P2PError as error:
+            self._finish(wait, encode(Failure.of(error)))
+            return
+        if self._registry.by_key(target) is not None:
+            self._finish(wait, _DONE)
+            return
+        wait.target = target
+        self._targets.setdefault(target, set()).add(wait)
+        self._lookout.watch(target, message.peer)
+
+    # ── what happens ─────────────────────────────────────────────────────────────────────────────
+
+    def appeared(self, target: bytes) -> bool:
+        """The identity has just been proved to be online, here or elsewhere. Whether anybody has waited for it."""
+        waits = self._targets.get(target)
+        if waits is None:
+            return False
+        for wait in list(waits):
+            self._finish(wait, _DONE)
+        return True
+
+    def _expire(self, wait: _Wait) -> None:
+        self._finish(wait, encode(Failure.of(DeadlineExceeded(seconds=round(wait.seconds, 3)))))
+
+    def _finish(self, wait: _Wait, header: bytes) -> None:
+        self._forget(wait)
+        self._mailbox.send(wait.sender, wait.correlation, header)
+
+    def _stands(self, wait: _Wait) -> bool:
+        return self._programs.get(wait.sender, {}).get(wait.correlation) is wait
+
+    def _forget(self, wait: _Wait) -> None:
+        self._deadlines.discard(wait)
+        waits = self._programs.get(wait.sender, {})
+        if waits.pop(wait.correlation, None) is not None and not waits:
+            del self._programs[wait.sender]
+        same = self._targets.get(wait.target)
+        if same is not None:
+            same.discard(wait)
+            if not same:
+                del self._targets[wait.target]
+                self._lookout.leave(wait.target)

@@ -1,0 +1,327 @@
+"""Who is online here and what they serve."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from fastn_p2p_client.errors import (
+    BindingExists,
+    IdentityAmbiguous,
+    IdentityOffline,
+    InstanceNotFound,
+    InvalidKey,
+    NoIdentityOnline,
+    P2PError,
+    PeerOffline,
+    ProtocolNotFound,
+)
+from fastn_p2p_client.ipc.messages import BindingStatus
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
+
+from ...runtime.mailbox import Sender
+from .access_list import AccessList
+from .expected_programs import Program
+from .load_balancer import (
+    Server,
+    Servers,
+)
+
+__all__ = ["Binding", "OnlineIdentity", "Registry"]
+
+_LATENCIES = 1024
+"""Calls of which a binding remembers how long they took."""
+
+
+class Binding:
+    """One protocol instance of one identity, and how its calls went since this process started."""
+
+    __slots__ = (
+        "access",
+        "calls",
+        "errors",
+        "identity",
+        "in_flight",
+        "instance",
+        "opened",
+        "protocol",
+        "seconds",
+        "servers",
+        "sessions",
+    )
+
+    def __init__(self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList) -> None:
+        self.identity = identity
+        self.protocol = protocol
+        self.instance = instance
+        self.access = access
+        self.servers = Servers()
+        self.calls = 0
+        self.errors = 0
+        self.in_flight = 0
+        self.opened = 0
+        """Sessions since this process started."""
+        self.sessions = 0
+        """Those that stand."""
+        self.seconds: deque[float] = deque(maxlen=_LATENCIES)
+
+    def admits(self, key: bytes) -> bool:
+        """Whether this identity may use it: its own always may, others as the access list says."""
+        return key == self.identity.raw or self.access.admits(key)
+
+    def answered(self, server: Server, seconds: float, now: float) -> None:
+        """It has taken so long for a call."""
+        self.seconds.append(seconds)
+        self.servers.answered(server, seconds, now)
+
+    def status(self) -> BindingStatus:
+        ordered = sorted(self.seconds)
+
+        def percentile(share: float) -> float | None:
+            return round(ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000, 3) if ordered else None
+
+        return BindingStatus(
+            protocol=self.protocol,
+            instance=self.instance,
+            access=list(self.access.allow),
+            state="serving",
+            calls=self.calls,
+            errors=self.errors,
+            in_flight=self.in_flight,
+            opened=self.opened,
+            sessions=self.sessions,
+            programs=sum(not server.hosted for server in self.servers),
+            p50_ms=percentile(0.50),
+            p99_ms=percentile(0.99),
+        )
+
+
+class OnlineIdentity:
+    """An identity that a process of this machine has announced."""
+
+    __slots__ = ("bindings", "delegation", "key", "name", "not_after", "not_before", "raw", "record", "sender")
+
+    def __init__(self, name: str, key: PublicKey, sender: Sender) -> None:
+        self.name = name
+        self.key = key
+        self.raw = bytes(key)
+        self.sender = sender
+        self.delegation = b""
+        """Signed: it speaks through our endpoint."""
+        self.not_before = 0
+        self.not_after = 0
+        self.record = b""
+        """Signed: where it can be reached."""
+        self.bindings: dict[tuple[str, str], Binding] = {}
+
+
+class _Registered:
+    """What one connection has announced and serves, so that its end looks at nothing else. Some of that may have been
+    taken over by others since."""
+
+    __slots__ = ("bindings", "identities", "names")
+
+    def __init__(self) -> None:
+        self.identities: dict[OnlineIdentity, None] = {}
+        self.bindings: dict[Binding, None] = {}
+        self.names: dict[str, None] = {}
+        """Identities of which a program serves something, whether they are online or not."""
+
+
+class Registry:
+    """Identities by name and key, and their bindings. Counters of a binding survive its process."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, OnlineIdentity] = {}
+        self._by_key: dict[bytes, OnlineIdentity] = {}
+        self._counters: dict[tuple[bytes, str, str], Binding] = {}
+        self._programs: dict[str, dict[tuple[Sender, str, str], tuple[AccessList, int]]] = {}
+        """Bindings that programs serve, by identity, online or not."""
+        self._of_sender: dict[Sender, _Registered] = {}
+
+    def __iter__(self) -> Iterator[OnlineIdentity]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def names(self) -> list[str]:
+        return sorted(self._by_name)
+
+    def by_name(self, name: str) -> OnlineIdentity | None:
+        return self._by_name.get(name)
+
+    def key_of(self, name: str) -> bytes | None:
+        """The key of the online identity of this name."""
+        identity = self._by_name.get(name)
+        return None if identity is None else bytes(identity.key)
+
+    def chosen(self, name: str) -> OnlineIdentity:
+        """The identity of this name, or the only one online when the name is empty.
+
+        Raises:
+            IdentityOffline, IdentityAmbiguous, NoIdentityOnline.
+        """
+        if name:
+            identity = self._by_name.get(name)
+            if identity is None:
+                raise IdentityOffline(identity=name)
+            return identity
+        if len(self._by_name) > 1:
+            raise IdentityAmbiguous(online=self.names())
+        if not self._by_name:
+            raise NoIdentityOnline()
+        return next(iter(self._by_name.values()))
+
+    def by_key(self, key: bytes) -> OnlineIdentity | None:
+        return self._by_key.get(key)
+
+    def announce(self, identity: OnlineIdentity) -> None:
+        earlier = self._by_name.get(identity.name)
+        if earlier is not None:
+            self.conclude(earlier)
+        self._by_name[identity.name] = identity
+        self._by_key[identity.raw] = identity
+        self._registered_by(identity.sender).identities[identity] = None
+        for (sender, protocol, instance), (access, limit) in self._programs.get(identity.name, {}).items():
+            self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
+
+    def conclude(self, identity: OnlineIdentity) -> None:
+        if self._by_name.get(identity.name) is identity:
+            del self._by_name[identity.name]
+            del self._by_key[identity.raw]
+
+    def serve(
+        self,
+        identity: OnlineIdentity,
+        protocol: str,
+        instance: str,
+        access: AccessList,
+        sender: Sender,
+        *,
+        limit: int = MAX_CALLS_PER_BINDING,
+        hosted: bool = True,
+    ) -> Binding:
+        """``sender`` serves the binding from now on; again replaces its limit, and everybody's access list.
+
+        What the daemon hosts takes the place of programs: its owner has said so, and no program can keep an identity
+        from coming online.
+
+        Raises:
+            BindingExists: a program cannot serve what the daemon hosts.
+        """
+        binding = identity.bindings.get((protocol, instance))
+        if binding is None:
+            binding = self._new_binding(identity, protocol, instance, access)
+        elif not hosted and any(server.hosted for server in binding.servers):
+            raise BindingExists(identity=identity.name, protocol=protocol, instance=instance)
+        binding.access = access
+        server = binding.servers.of(sender)
+        if server is not None:
+            server.limit = limit
+            return binding
+        if hosted:
+            binding.servers.clear()  # the identity's process before this one, or programs
+            for sending, *what in list(self._programs.get(identity.name, ())):
+                if what == [protocol, instance]:
+                    self._forget_program(identity.name, (sending, protocol, instance))
+        self._registered_by(sender).bindings[binding] = None
+        binding.servers.add(Server(binding, sender, limit, hosted))
+        return binding
+
+    def serve_by_program(
+        self, name: str, protocol: str, instance: str, access: AccessList, sender: Sender, limit: int
+    ) -> None:
+        """A program serves the binding whenever the identity of this name is online.
+
+        Raises:
+            BindingExists: the daemon hosts it.
+        """
+        identity = self._by_name.get(name)
+        if identity is not None:
+            self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
+        self._programs.setdefault(name, {})[sender, protocol, instance] = access, limit
+        self._registered_by(sender).names[name] = None
+
+    def programs(self) -> Iterator[Program]:
+        """Those that serve, whether the identity is online or not."""
+        for identity, programs in self._programs.items():
+            for sender, protocol, instance in programs:
+                yield Program(sender.pid, identity, protocol, instance)
+
+    def _forget_program(self, name: str, program: tuple[Sender, str, str]) -> bool:
+        """Return whether there was such a one."""
+        programs = self._programs.get(name, {})
+        known = programs.pop(program, None) is not None
+        if known and not programs:
+            del self._programs[name]
+        return known
+
+    def _registered_by(self, sender: Sender) -> _Registered:
+        found = self._of_sender.get(sender)
+        if found is None:
+            found = self._of_sender[sender] = _Registered()
+        return found
+
+    def _new_binding(self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList) -> Binding:
+        binding = Binding(identity, protocol, instance, access)
+        earlier = self._counters.get((identity.raw, protocol, instance))
+        if earlier is not None:
+            binding.calls, binding.errors, binding.seconds = earlier.calls, earlier.errors, earlier.seconds
+            binding.opened = earlier.opened
+        self._counters[identity.raw, protocol, instance] = binding
+        identity.bindings[protocol, instance] = binding
+        return binding
+
+    def withdraw(self, name: str, protocol: str, instance: str, sender: Sender) -> bool:
+        """``sender`` serves the binding no more; whether it did."""
+        served = self._forget_program(name, (sender, protocol, instance))
+        identity = self._by_name.get(name)
+        binding = identity.bindings.get((protocol, instance)) if identity is not None else None
+        if identity is not None and binding is not None and binding.servers.of(sender) is not None:
+            binding.servers.remove(sender)
+            self._registered_by(sender).bindings.pop(binding, None)
+            if not binding.servers:
+                del identity.bindings[protocol, instance]
+                self._counters.pop((identity.raw, protocol, instance), None)
+            served = True
+        return served
+
+    def gone(self, sender: Sender) -> bool:
+        """The process behind ``sender`` has ended: what it served and announced is gone. Whether there was any."""
+        registered = self._of_sender.pop(sender, None)
+        if registered is None:
+            return False
+        for name in registered.names:
+            for program in [each for each in self._programs.get(name, ()) if each[0] is sender]:
+                self._forget_program(name, program)
+        lost = False
+        for binding in registered.bindings:
+            if binding.servers.of(sender) is None:
+                continue  # another has taken its place
+            binding.servers.remove(sender)
+            lost = True
+            bindings, key = binding.identity.bindings, (binding.protocol, binding.instance)
+            if not binding.servers and bindings.get(key) is binding:
+                del bindings[key]
+        for identity in registered.identities:
+            if self._by_name.get(identity.name) is identity:
+                self.conclude(identity)
+                lost = True
+        return lost
+
+    def find(self, target: bytes, protocol: str, instance: str) -> Binding | P2PError:
+        """The binding that a request is for, or why there is none."""
+        identity = self._by_key.get(target)
+        if identity is None:
+            try:
+                return PeerOffline(peer=PublicKey(target).id52)
+            except InvalidKey as error:
+                return error
+        binding = identity.bindings.get((protocol, instance))
+        if binding is not None:
+            return binding
+        if any(known == protocol for known, _ in identity.bindings):
+            return InstanceNotFound(peer=identity.key.id52, protocol=protocol, instance=instance)
+        return ProtocolNotFound(peer=identity.key.id52, protocol=protocol)

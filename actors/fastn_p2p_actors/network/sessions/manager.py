@@ -1,0 +1,484 @@
+"""Sessions through this daemon: opened by local programs or by peers, served by local processes or by peers.
+
+Each has exactly one outcome for whoever opens it, and each direction exactly one end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final, cast
+
+from msgspec.structs import replace
+
+from fastn_p2p_client.errors import (
+    BadMessage,
+    ConnectionLost,
+    DeadlineExceeded,
+    Denied,
+    IdentityOffline,
+    InternalError,
+    NoIdentityOnline,
+    Overloaded,
+    P2PError,
+    PayloadTooLarge,
+    PeerOffline,
+    PeerUnreachable,
+)
+from fastn_p2p_client.ipc.deadlines import Deadlines
+from fastn_p2p_client.ipc.messages import (
+    Credit,
+    Failure,
+    Message,
+    Offer,
+    Open,
+    Opened,
+    encode,
+)
+from fastn_p2p_client.limits import (
+    MAX_CALL_TIMEOUT,
+    MAX_INITIAL,
+    MAX_MESSAGE,
+    MAX_SESSIONS_PER_CLIENT,
+    SEND_QUEUE_BYTES,
+    SESSION_WINDOW,
+)
+from fastn_p2p_client.names import check_name
+
+from ...runtime.mailbox import (
+    Mailbox,
+    Sender,
+)
+from ..address_book import AddressBook
+from ..calls.incoming import OVER
+from ..connections.backpressure import Backpressure
+from ..connections.network_path import (
+    LOCAL,
+    Way,
+)
+from ..connections.payload_memory import (
+    CALL_COST,
+    Account,
+    PayloadMemory,
+)
+from ..connections.session_handshake import (
+    Approach,
+    Arrival,
+)
+from ..discovery.router import (
+    Routes,
+    shown,
+)
+from ..discovery.search import (
+    TOO_SHORT,
+    Search,
+)
+from ..serving.registration_grace import Parking
+from ..serving.registry import (
+    Binding,
+    OnlineIdentity,
+    Registry,
+)
+from ..wire.messages import WireOpen
+from .relay import Relay
+from .revocation import Standing
+
+if TYPE_CHECKING:
+    from ..connections.connection import PeerConnection
+
+__all__ = ["Sessions", "is_ours"]
+
+log = logging.getLogger(__name__)
+
+_OURS: Final = 3 << 62
+"""Set in the ids that we choose for offers: apart from those of requests, and from those that programs choose."""
+
+_READS_NOTHING: Final = SEND_QUEUE_BYTES + MAX_MESSAGE
+"""Bytes that may wait for a process without any session."""
+
+
+def is_ours(correlation: bytes) -> bool:
+    """Whether we have chosen this id, for an offer."""
+    return len(correlation) == 8 and correlation[0] >= 0xC0
+
+
+class _MailboxLeg:
+    """A local process."""
+
+    __slots__ = ("_mailbox", "correlation", "sender")
+
+    def __init__(self, mailbox: Mailbox, sender: Sender, correlation: bytes) -> None:
+        self._mailbox = mailbox
+        self.sender = sender
+        self.correlation = correlation
+
+    @property
+    def key(self) -> tuple[Sender, bytes]:
+        return self.sender, self.correlation
+
+    def take(self, header: bytes, message: Message, payload: bytes) -> None:
+        self._mailbox.send(self.sender, self.correlation, header, payload, credited=True)
+
+
+class Sessions:
+    """All sessions that pass through this process."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        registry: Registry,
+        routes: Routes,
+        book: AddressBook,
+        parking: Parking,
+        payloads: PayloadMemory,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._mailbox = mailbox
+        self._registry = registry
+        self._routes = routes
+        self._book = book
+        self._parking = parking
+        self._payloads = payloads
+        self.standing = Standing(registry)
+        self._next_number = 0
+        self._opening: Deadlines[Relay] = Deadlines(self._loop, self._expire)
+        self._seconds: dict[Relay, float] = {}
+        """What those that are being opened have been given."""
+        self._looking_for: dict[Relay, tuple[str, Search]] = {}
+        """The peer, while there is no connection to it, and what has been tried."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opened_by: dict[tuple[Sender, bytes], Relay] = {}
+        self._served_by: dict[tuple[Sender, bytes], Relay] = {}
+        self._programs: Counter[Sender] = Counter()
+        """How many sessions each has opened."""
+        self._accounts: dict[Sender, Account] = {}
+        """Those of programs that have opened any."""
+        self._backpressure: dict[Sender, Backpressure] = {}
+        """Of processes that have opened or served sessions with peers."""
+
+    def __len__(self) -> int:
+        return len(self._opened_by)
+
+    def close(self) -> None:
+        """Nothing goes on: local processes see it by the end of their connection, peers by that of theirs."""
+        for task in list(self._tasks):
+            task.cancel()
+        self._opening.close()
+
+    # ── local programs ───────────────────────────────────────────────────────────────────────────
+
+    def on_open(self, sender: Sender, correlation: bytes, message: Open, payload: bytes) -> None:
+        """A program opens a session."""
+        leg = _MailboxLeg(self._mailbox, sender, correlation)
+        try:
+            self._check_open(leg, message, payload)
+        except P2PError as error:
+            self._mailbox.send(sender, correlation, encode(Failure.of(error)))
+            return
+        relay = self._opened_by[leg.key] = Relay(leg, message.credit)
+        relay.at_end.append(lambda: self._opened_by.pop(leg.key, None))
+        self._programs[sender] += 1
+        relay.at_end.append(lambda: self._forget_one_of(sender))
+        self._start_clock(relay, message.deadline_ms)
+        if self._reserve(relay, len(payload)):
+            self._route(relay, message, payload)
+
+    def _check_open(self, leg: _MailboxLeg, message: Open, payload: bytes) -> None:
+        check_name(message.protocol, "a protocol")
+        check_name(message.instance, "an instance")
+        if leg.key in self._opened_by or is_ours(leg.correlation):
+            raise BadMessage(reason="this id is not free")
+        if len(payload) > MAX_INITIAL:
+            raise PayloadTooLarge(size=len(payload), limit=MAX_INITIAL)
+        if not 0 < message.credit <= SESSION_WINDOW:
+            raise BadMessage(reason=f"the credit is between 1 and {SESSION_WINDOW}")
+        if self._programs[leg.sender] >= MAX_SESSIONS_PER_CLIENT:
+            raise Overloaded(what="sessions of this program", limit=MAX_SESSIONS_PER_CLIENT)
+
+    def _account_of(self, relay: Relay) -> Account:
+        """Return where what waits for the opener is reserved."""
+        opener = relay.opener
+        if not isinstance(opener, _MailboxLeg):
+            return cast(Arrival, opener).account
+        found = self._accounts.get(opener.sender)
+        if found is None:
+            found = self._accounts[opener.sender] = Account(self._payloads.programs)
+        return found
+
+    def _reserve(self, relay: Relay, size: int) -> bool:
+        """Reserve what the session takes until it stands; False when it has failed because too much waits already."""
+        account = self._account_of(relay)
+        overload = account.reserve(size)
+        if overload is not None:
+            relay.fail(overload)
+            return False
+
+        def release() -> None:
+            nonlocal size
+            account.release(size)
+            size = 0
+            if isinstance(relay.opener, Arrival):
+                relay.opener.payload = b""
+
+        relay.at_opened.append(release)
+        relay.at_end.append(release)
+        return True
+
+    def _forget_one_of(self, sender: Sender) -> None:
+        self._programs[sender] -= 1
+        if not self._programs[sender]:
+            del self._programs[sender]
+
+    def _route(self, relay: Relay, message: Open, payload: bytes) -> None:
+        try:
+            source = self._registry.chosen(message.identity)
+            target = self._routes.target(message.peer)
+        except (IdentityOffline, NoIdentityOnline) as error:
+            self._park(relay, message, payload, error)
+            return
+        except P2PError as error:
+            relay.fail(error)
+            return
+        if self._registry.by_key(target) is not None:
+            found = self._registry.find(target, message.protocol, message.instance)
+            if not isinstance(found, Binding):  # its identity may be online a moment before what it serves
+                self._park(relay, message, payload, found)
+                return
+            self._told_of(relay, target, LOCAL)
+            self._offer(
+                relay, source.raw, target, message.protocol, message.instance, message.deadline_ms,
+                message.credit, payload, LOCAL,
+            )  # fmt: skip
+            return
+        connection = self._routes.open_to(target)
+        if connection is not None:
+            self._approach(relay, connection, source, target, message, payload)
+        else:
+            search = Search(self._loop.time())
+            self._looking_for[relay] = shown(target, message.peer), search
+            relay.at_end.append(lambda: self._looking_for.pop(relay, None))  # a task that never ran clears nothing
+            task = self._loop.create_task(self._find(relay, source, target, message, payload, search))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            relay.at_end.append(task.cancel)
+
+    def _told_of(self, relay: Relay, key: bytes, way: Way) -> None:
+        """Once it is open, the opener is told who is at the other end."""
+        relay.answer = lambda opened: Opened(opened.credit, key, self._book.name_of(key), *way)
+
+    def _park(self, relay: Relay, message: Open, payload: bytes, error: P2PError) -> None:
+        """Give it another turn when somebody registers, or end it with ``error`` if that is not expected."""
+        if not self._parking.may_park():
+            relay.fail(error)
+            return
+        left = self._parking.countdown(message.deadline_ms)
+
+        def again() -> None:
+            if not relay.over:
+                self._route(relay, replace(message, deadline_ms=left()), payload)
+
+        self._parking.park(again)
+
+    async def _find(
+        self, relay: Relay, source: OnlineIdentity, target: bytes, message: Open, payload: bytes, search: Search
+    ) -> None:
+        left = self._parking.countdown(message.deadline_ms)
+        try:
+            connection = await self._routes.reach(target, message.peer, search)
+        except PeerOffline as error:
+            self._park(relay, message, payload, error)
+            return
+        except P2PError as error:
+            relay.fail(error)
+            return
+        except Exception:
+            log.exception("finding %s", message.peer[:64])
+            relay.fail(InternalError(reason="the network process could not find the peer; its log says why"))
+            return
+        finally:
+            self._looking_for.pop(relay, None)
+        if relay.over:
+            return
+        message = replace(message, deadline_ms=left())
+        if self._registry.by_key(source.raw) is source:
+            self._approach(relay, connection, source, target, message, payload)
+        else:  # its process has ended meanwhile: nothing can show that it speaks through us
+            self._route(relay, message, payload)
+
+    def _approach(
+        self,
+        relay: Relay,
+        connection: PeerConnection,
+        source: OnlineIdentity,
+        target: bytes,
+        message: Open,
+        payload: bytes,
+    ) -> None:
+        self._told_of(relay, target, connection.way())
+        try:
+            pressure = self._backpressure_of(relay.opener.sender) if isinstance(relay.opener, _MailboxLeg) else None
+            approach = Approach(connection.sessions, source.raw, target, message, payload, relay.from_server, pressure)
+        except P2PError as error:
+            relay.fail(error)
+            return
+        relay.server = approach
+        relay.at_end.append(approach.close)
+        self.standing.add(relay, source.raw, target, message.protocol, message.instance)
+
+    def on_part(self, sender: Sender, correlation: bytes, header: bytes, message: Message, payload: bytes) -> None:
+        """A message of a session that was asked for. One that nobody knows any more is dropped."""
+        ours = is_ours(correlation)
+        relay = (self._served_by if ours else self._opened_by).get((sender, correlation))
+        if relay is None:
+            return
+        if type(message) is Credit and sender.backlog > _READS_NOTHING and self._grants_blindly(sender):
+            relay.fail(BadMessage(reason="credit for what has not been read"))
+        elif ours:
+            if not relay.opened:
+                sender.answered_at = time.monotonic()
+            relay.from_server(header, message, payload)
+        else:
+            relay.from_opener(header, message, payload)
+
+    def _grants_blindly(self, sender: Sender) -> bool:
+        """More waits for the process than it can have granted credit for, if it had read what it says it has."""
+        both = (self._opened_by, self._served_by)
+        sessions = sum(key[0] is sender for legs in both for key in legs)
+        return sender.backlog > _READS_NOTHING + sessions * SESSION_WINDOW
+
+    def _backpressure_of(self, sender: Sender) -> Backpressure:
+        found = self._backpressure.get(sender)
+        if found is None:
+            found = self._backpressure[sender] = Backpressure(self._loop, sender)
+        return found
+
+    def on_sender_gone(self, sender: Sender) -> None:
+        """A local process has ended."""
+        self._backpressure.pop(sender, None)
+        self._accounts.pop(sender, None)
+        for relay in [relay for key, relay in self._opened_by.items() if key[0] is sender]:
+            relay.opener_gone()
+        for relay in [relay for key, relay in self._served_by.items() if key[0] is sender]:
+            relay.server_gone()
+
+    # ── peers ────────────────────────────────────────────────────────────────────────────────────
+
+    def on_arrival(self, arrival: Arrival) -> None:
+        """A peer opens a session."""
+        relay = Relay(arrival, arrival.window)
+        arrival.speak_to(relay.from_opener)
+        relay.at_end.append(arrival.close)
+        self._start_clock(relay, arrival.request.deadline_ms)
+        if self._reserve(relay, CALL_COST + len(arrival.request.target) + len(arrival.payload)):
+            self._admit(relay, arrival, arrival.request)
+
+    def _admit(self, relay: Relay, arrival: Arrival, request: WireOpen) -> None:
+        found = self._registry.find(request.target, request.protocol, request.instance)
+        if not isinstance(found, Binding) and self._parking.may_park():
+            left = self._parking.countdown(request.deadline_ms)
+
+            def again() -> None:
+                if not relay.over:
+                    self._admit(relay, arrival, replace(request, deadline_ms=left()))
+
+            self._parking.park(again)
+            return
+        self._offer(
+            relay, request.source, request.target, request.protocol, request.instance, request.deadline_ms,
+            arrival.window, arrival.payload, arrival.way,
+        )  # fmt: skip
+
+    # ── whoever serves ───────────────────────────────────────────────────────────────────────────
+
+    def _offer(
+        self,
+        relay: Relay,
+        source: bytes,
+        target: bytes,
+        protocol: str,
+        instance: str,
+        deadline_ms: int,
+        credit: int,
+        payload: bytes,
+        way: Way,
+    ) -> None:
+        binding = self._registry.find(target, protocol, instance)
+        if not isinstance(binding, Binding):
+            self._refuse(relay, binding)
+            return
+        if not binding.admits(source):
+            self._refuse(relay, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
+            return
+        now = time.monotonic()
+        server = binding.servers.least_busy(now)
+        if server is None:
+            limit = sum(each.limit for each in binding.servers)
+            relay.fail(Overloaded(what=f"sessions and calls at {protocol}", limit=limit))
+            return
+        self._next_number = number = self._next_number + 1
+        leg = _MailboxLeg(self._mailbox, server.sender, (_OURS | number).to_bytes(8, "big"))
+        offer = Offer(
+            source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit, *way
+        )
+        if isinstance(relay.opener, Arrival):
+            relay.opener.backpressure = self._backpressure_of(server.sender)
+            offer = replace(offer, window=relay.opener.window)
+        header = encode(offer)
+        if server.sender.is_behind:
+            account, size = self._account_of(relay), len(header) + len(payload)
+            overload = self._payloads.may_queue(account, size)
+            if overload is not None:
+                relay.fail(overload)
+                return
+            self._payloads.queued(server.sender, account, size)
+        if not self._mailbox.send(leg.sender, leg.correlation, header, payload):
+            relay.fail(ConnectionLost(what=f"the process that serves {protocol}"))
+            return
+        relay.server = leg
+        self._served_by[leg.key] = relay
+        self.standing.add(relay, source, target, protocol, instance, server.sender)
+        binding.opened += 1
+        binding.sessions += 1
+        server.in_flight += 1
+
+        runs_out = now + deadline_ms / 1000 - OVER
+
+        def ended() -> None:
+            self._served_by.pop(leg.key, None)
+            binding.sessions -= 1
+            server.in_flight -= 1
+            if not relay.opened and time.monotonic() >= runs_out:
+                binding.servers.missed(server, now, time.monotonic())
+
+        relay.at_end.append(ended)
+
+    @staticmethod
+    def _refuse(relay: Relay, error: P2PError) -> None:
+        """End it before anybody has been asked to serve it."""
+        if isinstance(relay.opener, Arrival):
+            relay.opener.is_refused = True
+        relay.fail(error)
+
+    # ── opening in time, and ending ──────────────────────────────────────────────────────────────
+
+    def _start_clock(self, relay: Relay, deadline_ms: int) -> None:
+        seconds = min(deadline_ms / 1000, MAX_CALL_TIMEOUT)
+        self._seconds[relay] = seconds
+        self._opening.add(relay, self._loop.time() + seconds)
+
+        def stop_clock() -> None:
+            self._opening.discard(relay)
+            self._seconds.pop(relay, None)
+
+        relay.at_opened.append(stop_clock)
+        relay.at_end.append(stop_clock)
+
+    def _expire(self, relay: Relay) -> None:
+        peer, search = self._looking_for.get(relay, ("", None))
+        now = self._loop.time()
+        if search is not None and search.seconds(now) >= TOO_SHORT:
+            relay.fail(PeerUnreachable(peer=peer, reason=search.words(now)))
+        else:
+            relay.fail(DeadlineExceeded(seconds=round(self._seconds[relay], 3)))

@@ -1,0 +1,277 @@
+"""The wire protocol between daemons, ALPN ``fastn-p2p/1``: frames and messages.
+
+A frame is ``header length (2 bytes), payload length (4 bytes), header, payload``, lengths big-endian; the header
+is one of the structs below as a msgpack array with its integer tag first. The call channel is the first
+bidirectional stream of a connection, opened by whoever dialled, and carries frames both ways for the life of the
+connection. A session is asked for and accepted there too; its bytes have a bidirectional stream of their own, which
+``Stream`` announces. A request or reply whose payload is above ``BULK_THRESHOLD`` travels as one frame on a
+unidirectional stream of its own, a request there preceded by the ``Introduce`` of its source. Ids are chosen by whoever
+sends the request, and are unique per connection and direction.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from fastn_p2p_client.errors import BadMessage, PayloadTooLarge
+from fastn_p2p_client.ipc.messages import (
+    UNDECODABLE,
+    Message,
+    encode,
+)
+
+__all__ = [
+    "ALPN",
+    "BULK_THRESHOLD",
+    "CLOSE_IDLE",
+    "CLOSE_PROTOCOL_ERROR",
+    "CLOSE_REPLACED",
+    "CLOSE_SHUTDOWN",
+    "CLOSE_VERSION",
+    "WIRE_VERSION",
+    "FrameReader",
+    "Wire",
+    "WireAccept",
+    "WireCancel",
+    "WireFailure",
+    "WireHello",
+    "WireIntroduce",
+    "WireOpen",
+    "WirePause",
+    "WirePing",
+    "WirePong",
+    "WireRefusal",
+    "WireReply",
+    "WireRequest",
+    "WireResume",
+    "WireStream",
+    "WireWant",
+    "decode_wire",
+    "frame",
+]
+
+ALPN: Final = b"fastn-p2p/1"
+WIRE_VERSION: Final = 1
+BULK_THRESHOLD: Final = 64 * 1024
+"""Payload bytes above which a frame gets a stream of its own, so that nobody waits behind it."""
+
+# Application error codes of a closed connection (QUIC, RFC 9000 section 10.2).
+CLOSE_SHUTDOWN: Final = 0
+CLOSE_IDLE: Final = 1
+CLOSE_VERSION: Final = 2
+CLOSE_PROTOCOL_ERROR: Final = 3
+CLOSE_REPLACED: Final = 4
+
+_PREFIX: Final = struct.Struct(">HI")
+_MAX_HEADER: Final = 0xFFFF
+PREFIX_BYTES: Final = _PREFIX.size
+
+
+class WireHello(Message, frozen=True, tag=0):
+    """First frame of each side on the call channel."""
+
+    version: int
+    process: bytes
+    """Random, 8 bytes, made at each start of the network process: another value for the same endpoint means that
+    the earlier process, and every connection with it, is gone."""
+    max_payload: int
+    max_calls: int
+    pauses: bool = False
+    """True if the sender of this understands ``WirePause`` and ``WireResume``."""
+
+
+class WireIntroduce(Message, frozen=True, tag=1):
+    """A signed delegation: this identity speaks through the sender's endpoint. Comes before its first request."""
+
+    delegation: bytes
+
+
+class WireRequest(Message, frozen=True, tag=2):
+    """A call. Keys are 32 bytes, the deadline is the time that is left, the last three as in the client's ``Call``."""
+
+    id: int
+    source: bytes
+    target: bytes
+    protocol: str
+    instance: str
+    deadline_ms: int
+    command: str = ""
+    call_id: bytes = b""
+    attempt: int = 0
+
+
+class WireReply(Message, frozen=True, tag=3):
+    """The handler's answer is the payload."""
+
+    id: int
+
+
+class WireRefusal(Message, frozen=True, tag=4):
+    """The handler said no, on purpose; its data is the payload."""
+
+    id: int
+    kind: str
+    message: str
+
+
+class WireFailure(Message, frozen=True, tag=5):
+    """The request ended with an error of the system: code and fields of the client protocol's table."""
+
+    id: int
+    code: str
+    fields: dict[str, Any]
+
+
+class WireCancel(Message, frozen=True, tag=6):
+    """Nobody waits for this request any more. No answer."""
+
+    id: int
+
+
+class WirePing(Message, frozen=True, tag=7):
+    """Are you there? Answered by ``WirePong``."""
+
+
+class WirePong(Message, frozen=True, tag=8):
+    """Yes."""
+
+
+class WireWant(Message, frozen=True, tag=9):
+    """Introduce this identity (32 bytes) if it speaks through your endpoint. Answered by ``WireIntroduce``, or not."""
+
+    identity: bytes
+
+
+class WireOpen(Message, frozen=True, tag=10):
+    """Asks for a session; the payload is the initial data. Fields as in ``Request``, whose ids it shares."""
+
+    id: int
+    source: bytes
+    target: bytes
+    protocol: str
+    instance: str
+    deadline_ms: int
+
+
+class WireAccept(Message, frozen=True, tag=11):
+    """The session stands. The payload is the first that comes back, at most ``BULK_THRESHOLD`` bytes."""
+
+    id: int
+
+
+class WireStream(Message, frozen=True, tag=12):
+    """Whoever asked for the session has opened its stream: the first byte there is 0, which says nothing; what follows,
+    and what comes back, are the session's bytes. Said here, as a stream that is reset at once has lost its bytes."""
+
+    id: int
+    stream: int
+    """Its number as QUIC has it (RFC 9000, section 2.1)."""
+
+
+class WirePause(Message, frozen=True, tag=13):
+    """Write nothing more on the stream of a session until ``WireResume`` comes: what has come is not read as fast."""
+
+    stream: int
+    """As in ``WireStream``."""
+
+
+class WireResume(Message, frozen=True, tag=14):
+    """The stream of a session may be written again."""
+
+    stream: int
+    """As in ``WireStream``."""
+
+
+Wire: TypeAlias = (
+    WireHello
+    | WireIntroduce
+    | WireRequest
+    | WireReply
+    | WireRefusal
+    | WireFailure
+    | WireCancel
+    | WirePing
+    | WirePong
+    | WireWant
+    | WireOpen
+    | WireAccept
+    | WireStream
+    | WirePause
+    | WireResume
+)
+
+_decoder: Final[msgspec.msgpack.Decoder[Wire]] = msgspec.msgpack.Decoder(Wire)
+
+
+def decode_wire(header: bytes | memoryview) -> Wire:
+    """The message in a frame's header.
+
+    Raises:
+        BadMessage: it is none.
+    """
+    try:
+        return _decoder.decode(header)
+    except UNDECODABLE as error:
+        raise BadMessage(reason=str(error)) from error
+
+
+def frame(message: Message, payload: bytes = b"") -> bytes:
+    """One frame as bytes.
+
+    Raises:
+        BadMessage: the message does not fit a header.
+    """
+    header = encode(message)
+    if len(header) > _MAX_HEADER:
+        raise BadMessage(reason=f"a header of {len(header)} bytes, the limit is {_MAX_HEADER}")
+    return b"".join((_PREFIX.pack(len(header), len(payload)), header, payload))
+
+
+class FrameReader:
+    """Cuts a stream of bytes into frames, however they are split.
+
+    Args:
+        max_payload: a frame that announces more is an error.
+    """
+
+    __slots__ = ("_max_payload", "_rest")
+
+    def __init__(self, max_payload: int = BULK_THRESHOLD) -> None:
+        self._max_payload = max_payload
+        self._rest = b""
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a frame that is not complete yet."""
+        return len(self._rest)
+
+    def feed(self, data: bytes) -> Iterator[tuple[Wire, bytes]]:
+        """Every complete frame, as (message, payload).
+
+        Raises:
+            BadMessage: a header that is no message, or is too long.
+            PayloadTooLarge: a payload above the limit is announced; nothing of it is waited for.
+        """
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        position, size, limit = 0, len(data), self._max_payload
+        unpack, decode = _PREFIX.unpack_from, decode_wire
+        while size - position >= PREFIX_BYTES:
+            header_size, payload_size = unpack(data, position)
+            if payload_size > limit:
+                raise PayloadTooLarge(size=payload_size, limit=limit)
+            start = position + PREFIX_BYTES
+            middle = start + header_size
+            end = middle + payload_size
+            if end > size:
+                break
+            message = decode(data[start:middle])
+            position = end
+            yield message, data[middle:end]
+        if position < size:
+            self._rest = data[position:] if position else data

@@ -1,0 +1,119 @@
+"""Who gets through the handshake of a mailbox that asks for CURVE keys (ZeroMQ RFC 27, ZAP).
+
+A process of another user is turned away before it can send anything, whatever key it has. And libzmq refuses ZMTP 1.0
+and 2.0 peers where ZAP is on. Without that, two hundred random bytes that look like such a peer abort the process
+(libzmq 4.3.5, ``zmtp_engine.cpp``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from typing import Final, NamedTuple
+
+import zmq
+import zmq.utils.z85
+
+from fastn_p2p_client.ipc.transport.pyzmq.sockets import (
+    AGAIN,
+    close_socket,
+    context,
+)
+
+__all__ = ["Gatekeeper", "PeerCredentials", "Rule", "parse_peer_address"]
+
+_ENDPOINT: Final = "inproc://zeromq.zap.01"
+_CURVE_FRAMES: Final = 7
+
+log = logging.getLogger(__name__)
+
+
+class PeerCredentials(NamedTuple):
+    """What the kernel says about the process at the other end of a Unix socket."""
+
+    uid: int
+    pid: int
+
+
+class Rule(NamedTuple):
+    """Who gets in: processes of ``uid`` with one of these CURVE keys."""
+
+    name: str
+    uid: int
+    roles: dict[bytes, str]
+    """CURVE public key (Z85) → role."""
+
+
+def parse_peer_address(address: str) -> PeerCredentials:
+    """The kernel's word in libzmq's ``Peer-Address``, on ipc ``localhost:uid:gid:pid``.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    _, uid, _, pid = address.rsplit(":", 3)
+    return PeerCredentials(int(uid), int(pid))
+
+
+class Gatekeeper:
+    """Answers libzmq's questions for all such mailboxes of a process; there is one handler per ZeroMQ context."""
+
+    _instance: Gatekeeper | None = None
+
+    def __init__(self) -> None:
+        self._rules: dict[bytes, Rule] = {}
+        self._numbers = itertools.count(1)
+        self._loop = asyncio.get_running_loop()
+        self._socket = context().socket(zmq.REP)
+        self._socket.bind(_ENDPOINT)
+        self._descriptor = int(self._socket.fileno())
+        self._loop.add_reader(self._descriptor, self._answer)
+
+    @classmethod
+    def of_process(cls) -> Gatekeeper:
+        if cls._instance is None:
+            cls._instance = cls()
+        return cls._instance
+
+    def add(self, rule: Rule) -> bytes:
+        """The domain for a mailbox that only lets in whom ``rule`` names."""
+        domain = f"{rule.name}-{next(self._numbers)}".encode()
+        self._rules[domain] = rule
+        return domain
+
+    def remove(self, domain: bytes) -> None:
+        self._rules.pop(domain, None)
+        if not self._rules:
+            self._loop.remove_reader(self._descriptor)
+            self._socket.unbind(_ENDPOINT)  # at once, where closing frees the name only some time later
+            close_socket(self._socket)
+            type(self)._instance = None
+
+    def _answer(self) -> None:
+        while not self._socket.closed:
+            try:
+                request = self._socket.recv_multipart(zmq.NOBLOCK)
+            except AGAIN:
+                return
+            role = self._role(request)
+            verdict = (b"400", b"not welcome", b"") if role is None else (b"200", b"OK", role.encode())
+            self._socket.send_multipart([request[0], request[1], *verdict, b""])
+
+    def _role(self, request: list[bytes]) -> str | None:
+        """The role that gets in; None for whoever stays out."""
+        if len(request) != _CURVE_FRAMES or request[5] != b"CURVE":
+            return None
+        rule = self._rules.get(request[2])
+        if rule is None:
+            return None
+        try:
+            peer = parse_peer_address(request[3].decode())
+        except ValueError:
+            return None
+        if peer.uid != rule.uid:
+            log.warning("%s: process %d of user %d turned away", rule.name, peer.pid, peer.uid)
+            return None
+        role = rule.roles.get(zmq.utils.z85.encode(request[6]))
+        if role is None:
+            log.warning("%s: process %d with an unknown key turned away", rule.name, peer.pid)
+        return role

@@ -1,0 +1,175 @@
+"""A key at rest: a header that anyone may know, then the secret.
+
+The first 512 bytes are one line of JSON, filled up with spaces; the 32 bytes after them are the secret. So the secret
+has a place of its own that can be read straight into locked memory, and ``head -1`` shows what a file is.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from fastn_p2p_actors.credentials.sodium import SEED_BYTES
+from fastn_p2p_actors.storage.atomic_files import (
+    reason_of,
+    sync_directory,
+)
+from fastn_p2p_client.errors import HomeUnusable, StorageFailed
+from fastn_p2p_client.ipc.messages import UNDECODABLE
+
+__all__ = [
+    "FORMAT",
+    "HEADER_BYTES",
+    "SUFFIX",
+    "KeyHeader",
+    "open_key_file",
+    "prepare_directory",
+    "write_key_file",
+]
+
+FORMAT: Final = 1
+HEADER_BYTES: Final = 512
+SUFFIX: Final = ".key"
+_TEMPORARY: Final = ".tmp"
+_PRIVATE: Final = 0o600
+
+
+class KeyHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    format: int
+    kind: str
+    """``identity`` or ``transport``."""
+    name: str
+    public: str
+    """ID52."""
+    encryption: str
+    """How the secret is encrypted; this version knows ``none``."""
+    created: str
+    """UTC, ISO 8601."""
+    epoch: int = 0
+    """Of a transport key."""
+    lineage: str = ""
+    """Of a transport key, hexadecimal."""
+
+
+_decoder = msgspec.json.Decoder(KeyHeader)
+_encoder = msgspec.json.Encoder()
+
+
+def prepare_directory(path: Path) -> None:
+    """Makes the directory, 0700, unless it exists; removes what an interrupted write has left in it.
+
+    Raises:
+        HomeUnusable: it is somebody else's, open to others, or cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise HomeUnusable(path=str(path), reason="it is no directory")
+        _check_private(path, found)
+        for left in path.glob(f".*{_TEMPORARY}"):
+            left.unlink()
+    except OSError as error:
+        raise HomeUnusable(path=str(path), reason=_words(error)) from None
+
+
+def write_key_file(path: Path, header: KeyHeader, secret: memoryview) -> None:
+    """Creates ``path`` with all of it on disk when this returns; what exists already is never overwritten.
+
+    Raises:
+        FileExistsError: there is a key already.
+        StorageFailed: nothing was changed.
+    """
+    line = _encoder.encode(header)
+    if len(line) >= HEADER_BYTES or len(secret) != SEED_BYTES:
+        raise ValueError("a header or a secret that does not fit its place")
+    padded = line.ljust(HEADER_BYTES - 1) + b"\n"
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
+    linked = False
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE)
+        try:
+            os.fchmod(descriptor, _PRIVATE)
+            if os.writev(descriptor, [padded, secret]) != HEADER_BYTES + SEED_BYTES:
+                raise StorageFailed(path=str(path), reason="only a part of it could be written")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.link(temporary, path)  # unlike a rename, it fails where there is something
+        linked = True
+        temporary.unlink()
+        sync_directory(path.parent)
+    except FileExistsError:
+        temporary.unlink(missing_ok=True)
+        raise
+    except (OSError, StorageFailed) as error:
+        temporary.unlink(missing_ok=True)
+        if linked:
+            path.unlink(missing_ok=True)
+        if isinstance(error, StorageFailed):
+            raise
+        raise StorageFailed(path=str(path), reason=_words(error)) from None
+
+
+@contextmanager
+def open_key_file(path: Path, kind: str, name: str) -> Iterator[tuple[KeyHeader, int]]:
+    """The header, and a descriptor from which the secret can be read at ``HEADER_BYTES``.
+
+    Raises:
+        FileNotFoundError.
+        HomeUnusable: it is somebody else's, open to others, damaged, encrypted, or another key's.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise HomeUnusable(path=str(path), reason=_words(error)) from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise HomeUnusable(path=str(path), reason="it is no file")
+        _check_private(path, found)
+        header = _decode(path, os.pread(descriptor, HEADER_BYTES, 0))
+        if header.format != FORMAT or header.encryption != "none":
+            reason = (
+                f"format {header.format} with encryption {header.encryption[:32]!r}, which this version cannot read"
+            )
+            raise HomeUnusable(path=str(path), reason=reason)
+        if found.st_size != HEADER_BYTES + SEED_BYTES:
+            reason = f"it is damaged: {found.st_size} bytes instead of {HEADER_BYTES + SEED_BYTES}"
+            raise HomeUnusable(path=str(path), reason=reason)
+        if (header.kind, header.name) != (kind, name):
+            reason = f"it holds the {header.kind[:32]} key of {header.name[:64]!r}"
+            raise HomeUnusable(path=str(path), reason=reason)
+        yield header, descriptor
+    except (OSError, EOFError) as error:
+        raise HomeUnusable(path=str(path), reason=_words(error)) from None
+    finally:
+        os.close(descriptor)
+
+
+def _decode(path: Path, line: bytes) -> KeyHeader:
+    try:
+        return _decoder.decode(line)
+    except UNDECODABLE as error:
+        raise HomeUnusable(path=str(path), reason=f"it is damaged: {error}") from None
+
+
+def _check_private(path: Path, found: os.stat_result) -> None:
+    if found.st_uid != os.geteuid():
+        raise HomeUnusable(path=str(path), reason=f"it belongs to user {found.st_uid}")
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & 0o077:
+        raise HomeUnusable(path=str(path), reason=f"others can get at it (mode {mode:04o}); run: chmod go= {path}")
+
+
+def _words(error: OSError | EOFError) -> str:
+    return reason_of(error) if isinstance(error, OSError) else "it ends too early"

@@ -1,0 +1,148 @@
+"""ZMTP 3.1 (ZeroMQ RFC 37) with the mechanism NULL: what goes over the local sockets, as bytes.
+
+Any ZeroMQ library can be at the other end. What is sent is here whole; ``decoder`` takes apart what is received.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+from ....limits import (
+    CORRELATION_ID_MAX,
+    MAX_GROUP,
+    MAX_HEADER,
+    MAX_PAYLOAD,
+)
+
+__all__ = [
+    "COMMAND",
+    "FRAMES",
+    "GREETING",
+    "LARGE",
+    "LONG",
+    "MAJOR",
+    "MAX_FRAMES",
+    "MECHANISM",
+    "MORE",
+    "SIGNATURE",
+    "TALKS_TO",
+    "Malformed",
+    "OnMessage",
+    "Payload",
+    "SocketType",
+    "encode",
+    "misfit",
+    "pong",
+    "properties",
+    "ready",
+    "split_command",
+]
+
+Payload: TypeAlias = bytes | bytearray | memoryview
+"""Bytes of a payload that is sent. A view has items of one byte."""
+SocketType: TypeAlias = Literal["DEALER", "ROUTER"]
+OnMessage: TypeAlias = Callable[[bytes, bytes, bytes], object]
+"""Takes (id, header, payload)."""
+
+LARGE: Final = 64 * 1024
+"""A payload from this size on is given to the event loop as it is."""
+
+SIGNATURE: Final = b"\xff" + bytes(8) + b"\x7f"
+MAJOR: Final = 3
+MECHANISM: Final = b"NULL".ljust(20, b"\0")
+GREETING: Final = SIGNATURE + bytes([MAJOR, 1]) + MECHANISM + bytes(32)
+TALKS_TO: Final[dict[SocketType, tuple[bytes, ...]]] = {
+    "DEALER": (b"ROUTER", b"DEALER", b"REP"),
+    "ROUTER": (b"DEALER", b"ROUTER", b"REQ"),
+}
+"""Whom a socket of this type may have at the other end, of those that make sense here."""
+
+# Bits of a frame's first byte
+MORE: Final = 1
+LONG: Final = 2
+COMMAND: Final = 4
+
+FRAMES: Final = 3
+"""Of one message: id, header, payload."""
+MAX_FRAMES: Final = FRAMES * MAX_GROUP
+
+_SHORT_MORE: Final = tuple(bytes([MORE, size]) for size in range(256))
+_SHORT_LAST: Final = tuple(bytes([0, size]) for size in range(256))
+_LONG_MORE: Final = bytes([LONG | MORE])
+_LONG_LAST: Final = bytes([LONG])
+
+
+class Malformed(Exception):
+    """What came is no ZMTP, or more than a connection may say: it has to end."""
+
+
+def _command(name: bytes, body: bytes) -> bytes:
+    content = bytes([len(name)]) + name + body
+    return bytes([COMMAND, len(content)]) + content
+
+
+def ready(kind: SocketType) -> bytes:
+    """The command that completes our half of the handshake."""
+    said = ((b"Socket-Type", kind.encode()), (b"Identity", b""))
+    return _command(
+        b"READY",
+        b"".join(bytes([len(name)]) + name + len(value).to_bytes(4, "big") + value for name, value in said),
+    )
+
+
+def pong(context: bytes) -> bytes:
+    """The answer to a PING with this context."""
+    return _command(b"PONG", context[:16])
+
+
+def encode(correlation: bytes, header: bytes, payload: Payload) -> tuple[bytes, Payload | None]:
+    """One message as bytes; a ``LARGE`` payload is apart, and follows them."""
+    size = len(header)
+    head = _SHORT_MORE[size] if size < 256 else _LONG_MORE + size.to_bytes(8, "big")
+    size = len(payload)
+    tail = _SHORT_LAST[size] if size < 256 else _LONG_LAST + size.to_bytes(8, "big")
+    if size < LARGE:
+        return b"".join((_SHORT_MORE[len(correlation)], correlation, head, header, tail, payload)), None
+    return b"".join((_SHORT_MORE[len(correlation)], correlation, head, header, tail)), payload
+
+
+def misfit(frames: list[bytes]) -> str:
+    """Why these frames are not messages of id, header and payload, one after the other; empty if they are."""
+    if not frames or len(frames) % FRAMES or len(frames) > MAX_FRAMES:
+        return f"a message has {FRAMES} frames: id, header, payload"
+    if len(frames) == FRAMES:
+        correlation, header, payload = frames
+        if len(correlation) > CORRELATION_ID_MAX or len(header) > MAX_HEADER or len(payload) > MAX_PAYLOAD:
+            return "an id or a header is too long"
+    return ""
+
+
+def split_command(content: bytes) -> tuple[bytes, bytes]:
+    """The name and the body of a command.
+
+    Raises:
+        Malformed: it has no name.
+    """
+    stop = 1 + content[0] if content else 0
+    if not 1 < stop <= len(content):
+        raise Malformed("a command without a name")
+    return content[1:stop], content[stop:]
+
+
+def properties(body: bytes) -> dict[bytes, bytes]:
+    """What READY says, by names in lower case.
+
+    Raises:
+        Malformed: it is cut short.
+    """
+    found: dict[bytes, bytes] = {}
+    position = 0
+    while position < len(body):
+        start = position + 1 + body[position]
+        stop = start + 4 + int.from_bytes(body[start : start + 4], "big")
+        if start == position + 1 or stop > len(body) or start + 4 > len(body):
+            raise Malformed("properties that cannot be read")
+        found[body[position + 1 : start].lower()] = body[start + 4 : stop]
+        position = stop
+    return found

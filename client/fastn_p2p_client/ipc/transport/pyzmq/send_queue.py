@@ -1,0 +1,108 @@
+"""What waits to be sent to one peer of a socket: gathered for a turn of the event loop, sent in groups.
+
+Each ZeroMQ message that is sent wakes the socket's I/O thread, whatever its size. With 64 calls in flight, groups
+have doubled the calls per second.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, TypeAlias
+
+import zmq
+
+from ....limits import (
+    MAX_GROUP,
+    SEND_QUEUE,
+    SEND_QUEUE_BYTES,
+)
+from .sockets import AGAIN, NOBLOCK, NOBLOCK_MORE, raw_send
+
+__all__ = ["RETRY_PAUSE", "Outbox"]
+
+RETRY_PAUSE: Final = 0.002
+"""Seconds until a socket that was full is tried again."""
+
+_GROUP_BYTES: Final = 64 * 1024
+"""A group takes no further message once it has this many: a large payload does not hold up others' small ones."""
+
+_Message: TypeAlias = tuple[bytes, bytes, bytes]
+"""Id, header, payload."""
+
+
+class Outbox:
+    """The messages for one peer, in order, but that those which are credited give way.
+
+    Args:
+        socket: where they leave.
+        route: the peer's routing id on a ROUTER; None on a DEALER.
+    """
+
+    __slots__ = ("_bytes", "_credited", "_route", "_socket", "_waiting")
+
+    def __init__(self, socket: zmq.Socket[bytes], route: bytes | None = None) -> None:
+        self._socket = socket
+        self._route = route
+        self._waiting: deque[_Message] = deque()
+        self._bytes = 0
+        self._credited: deque[_Message] = deque()
+        """Messages that are credited; the others overtake them."""
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._credited)
+
+    def add(self, correlation: bytes, header: bytes, payload: bytes, credited: bool = False) -> bool:
+        """Take one message; False when too many, or too much, waits already, and it is not ``credited``."""
+        if credited:
+            self._credited.append((correlation, header, payload))
+            return True
+        if len(self._waiting) >= SEND_QUEUE or self._bytes > SEND_QUEUE_BYTES:
+            return False
+        self._waiting.append((correlation, header, payload))
+        self._bytes += len(payload)
+        return True
+
+    def clear(self) -> None:
+        """Forget what waits."""
+        self._waiting.clear()
+        self._credited.clear()
+        self._bytes = 0
+
+    def flush(self) -> bool:
+        """Send what waits; False when the socket takes no more at the moment: the rest goes on waiting.
+
+        Raises:
+            zmq.ZMQError: the peer is gone, or the socket is closed.
+        """
+        while self._waiting or self._credited:
+            for waiting in (self._waiting, self._credited):
+                if waiting:
+                    sent = self._send_group(waiting)
+                    if not sent:
+                        return False
+                    if waiting is self._waiting:
+                        self._bytes -= sum(len(payload) for _, _, payload in sent)
+        return True
+
+    def _send_group(self, waiting: deque[_Message]) -> list[_Message]:
+        """Send the first of these messages together; return which, or none where the socket takes no more."""
+        socket = self._socket
+        correlation, header, payload = waiting[0]
+        try:
+            if self._route is not None:
+                raw_send(socket, self._route, NOBLOCK_MORE)
+            raw_send(socket, correlation, NOBLOCK_MORE)
+        except AGAIN:
+            return []
+        sent = [waiting.popleft()]
+        size = len(payload)
+        while waiting and len(sent) < MAX_GROUP and size <= _GROUP_BYTES:
+            raw_send(socket, header, NOBLOCK_MORE)
+            raw_send(socket, payload, NOBLOCK_MORE)
+            sent.append(waiting.popleft())
+            correlation, header, payload = sent[-1]
+            raw_send(socket, correlation, NOBLOCK_MORE)
+            size += len(payload)
+        raw_send(socket, header, NOBLOCK_MORE)
+        raw_send(socket, payload, NOBLOCK)
+        return sent

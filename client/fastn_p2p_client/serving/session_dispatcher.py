@@ -1,0 +1,168 @@
+"""Where sessions are served: each offer runs its binding's handler in a task of its own.
+
+==========================================  ======================================================
+before the handler accepts, it raises       the opener gets that: ``connect`` raises it
+the handler returns                         the session is closed
+it raises after it has accepted             the session is reset with ``RESET_FAILED``; the rest goes to the log
+it is cancelled                             the session is reset with ``RESET_LOST``
+nobody waits any more (``Cancel``)          the handler is cancelled; once it has accepted, as in the next line
+the way to the opener is lost               reading and writing raise ``ConnectionLost``
+==========================================  ======================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeAlias
+
+from ..errors import (
+    BadMessage,
+    BadRequest,
+    ConnectionLost,
+    InvalidKey,
+    Overloaded,
+    StreamReset,
+)
+from ..ipc.messages import (
+    UNDECODABLE,
+    Message,
+    Offer,
+)
+from ..limits import (
+    MAX_SESSIONS_PER_BINDING,
+    RESET_FAILED,
+    RESET_LOST,
+)
+from ..peer import peer_of
+from ..session.session import Session
+from ..start_queue import StartQueue
+from .binding import Binding, failure, outcome_of
+
+__all__ = ["Send", "SessionHost"]
+
+log = logging.getLogger(__name__)
+
+Send: TypeAlias = Callable[[bytes, bytes, Any], object]
+"""Takes (id, header, payload)."""
+
+
+class SessionHost:
+    """The sessions that one process serves. Made and used inside one running event loop.
+
+    Attributes:
+        tasks: the handlers that run, and whose they are.
+    """
+
+    def __init__(self, send: Send, send_part: Send, starts: StartQueue) -> None:
+        """
+        Args:
+            send: sends an answer to an offer. Must not raise.
+            send_part: sends what is said in a session. Raises P2PError when nobody can be told.
+            starts: where handlers wait for their start, with those of requests.
+        """
+        self._send = send
+        self._send_part = send_part
+        self._starts = starts
+        self._loop = asyncio.get_running_loop()
+        self._sessions: dict[bytes, Session] = {}
+        self._handlers: dict[bytes, asyncio.Task[None]] = {}
+        self.tasks: dict[asyncio.Task[None], Binding] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def offer(self, correlation: bytes, binding: Binding, message: Offer, payload: bytes) -> None:
+        """Serve one more session."""
+        if binding.sessions >= MAX_SESSIONS_PER_BINDING:
+            error = Overloaded(what=f"sessions at {binding.protocol}", limit=MAX_SESSIONS_PER_BINDING)
+            self._send(correlation, *failure(error))
+            return
+        if correlation in self._sessions:
+            self._send(correlation, *failure(BadMessage(reason="a session with this id stands already")))
+            return
+        try:
+            peer = peer_of(message)
+        except InvalidKey as error:
+            self._send(correlation, *failure(error))
+            return
+        session = self._sessions[correlation] = Session(
+            partial(self._send_part, correlation),
+            protocol=message.protocol,
+            instance=message.instance,
+            peer=peer,
+            credit=message.credit,
+            window=message.window,
+            on_end=lambda: self._sessions.pop(correlation, None),
+        )
+        self._starts.on_read()
+        task = self._loop.create_task(self._serve(correlation, session, binding, message.peer, payload))
+        self.tasks[task] = binding
+        binding.sessions += 1
+        self._handlers[correlation] = task
+        task.add_done_callback(lambda task: self._ended(correlation, task))
+
+    def take(self, correlation: bytes, message: Message, payload: bytes) -> None:
+        """Something is said in a session; what is said in one that is over is dropped."""
+        session = self._sessions.get(correlation)
+        if session is not None:
+            session.take(message, payload)
+
+    def cancel(self, correlation: bytes) -> None:
+        """Nobody waits for the session to stand any more; if it stands, that has crossed this word, and it is lost."""
+        session = self._sessions.get(correlation)
+        if session is not None:
+            accepted = session.opened.done()
+            session.fail(ConnectionLost(what="whoever has opened the session"))
+            if not accepted:
+                self._handlers[correlation].cancel()
+
+    def lose_all(self) -> None:
+        """The way to all openers is lost."""
+        for session in list(self._sessions.values()):
+            session.fail(ConnectionLost(what="the daemon's network process"))
+
+    def _ended(self, correlation: bytes, task: asyncio.Task[None]) -> None:
+        self.tasks.pop(task).sessions -= 1
+        if self._handlers.get(correlation) is task:
+            del self._handlers[correlation]
+
+    async def _serve(self, correlation: bytes, session: Session, binding: Binding, peer: bytes, payload: bytes) -> None:
+        try:
+            if not self._starts.has_time():
+                await self._starts.wait(peer)
+            handler = binding.streams
+            if handler is None:
+                raise BadRequest(protocol=binding.protocol, reason="it takes no sessions")
+            initial = None
+            if handler.decode is not None:
+                try:
+                    initial = handler.decode(payload)
+                except UNDECODABLE as error:
+                    raise BadRequest(protocol=binding.protocol, reason=str(error)) from None
+            await handler.serve(session, initial)
+            await session.close()
+        except BaseException as error:  # a handler that exits ends its own session, not the process
+            if isinstance(error, GeneratorExit) and not self._loop.is_running():
+                raise
+            self._failed(correlation, session, binding, error)
+
+    def _failed(self, correlation: bytes, session: Session, binding: Binding, error: BaseException) -> None:
+        if session.is_over:
+            log.info("a session of %s ended: %r", binding.protocol, error)
+        elif not session.opened.done():
+            self._sessions.pop(correlation, None)
+            self._send(correlation, *outcome_of(error, binding))
+        elif isinstance(error, asyncio.CancelledError):
+            session.abort(RESET_LOST)
+        else:
+            if isinstance(error, StreamReset | ConnectionLost):
+                log.info("a session of %s ended: %s", binding.protocol, error)
+            else:
+                log.error(
+                    "%s (%s) of %s: uncaught %s in a session",
+                    binding.protocol, binding.instance, binding.identity, type(error).__name__, exc_info=error,
+                )  # fmt: skip
+            session.abort(RESET_FAILED)

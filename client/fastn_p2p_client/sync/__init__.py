@@ -1,0 +1,224 @@
+"""The same API without ``await``: blocking twins of ``Client``, ``call``, ``connect``, ``Session``, and of what serves.
+
+They run on one event loop in a thread of their own, started at the first use; any thread may use them.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+from .. import client as _async
+from ..affinity import place_of_caller
+from ..client import DEFAULT_CONTROL_TIMEOUT
+from ..event_loop_thread import (
+    close,
+    run,
+)
+from ..home import Home
+from ..ipc import messages as m
+from ..ipc.transport.base import TransportName
+from ..keys import PublicKey
+from ..limits import (
+    DEFAULT_CALL_TIMEOUT,
+    DEFAULT_INSTANCE,
+)
+from ..session.blocking_session import Session
+from ..session.session import Session as AsyncSession
+from ..tickets import Ticket
+from ._server import (
+    AllServer,
+    Server,
+    listen,
+    serve_all,
+)
+
+__all__ = ["AllServer", "Client", "Server", "Session", "call", "connect", "listen", "serve_all"]
+
+T = TypeVar("T")
+
+
+def _opened(session: AsyncSession) -> Session:
+    session.opened_at = place_of_caller()
+    return Session(session)
+
+
+class Client:
+    """Blocking twin of ``fastn_p2p_client.Client``; any thread may use it.
+
+    From its first use until ``close`` it belongs to one process: in a forked child it raises ``UsedElsewhere``, while
+    ``call`` and ``connect`` of this module work there too.
+    """
+
+    def __init__(
+        self,
+        home: Home | str | os.PathLike[str] | None = None,
+        *,
+        program: str = "",
+        transport: TransportName | None = None,
+    ) -> None:
+        self._client = _async.Client(home, program=program, transport=transport)
+
+    @property
+    def home(self) -> Home:
+        return self._client.home
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """As ``Client.close``."""
+
+        close(self._client)
+
+    def start(self, *, timeout: float = DEFAULT_CONTROL_TIMEOUT) -> None:
+        """As ``Client.start``."""
+        run(self._client.start(timeout=timeout))
+
+    def control(
+        self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+    ) -> m.ControlReply:
+        """As ``Client.control``."""
+        return run(self._client.control(message, payload, timeout=timeout))
+
+    def control_with_payload(
+        self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+    ) -> tuple[m.ControlReply, bytes]:
+        """As ``Client.control_with_payload``."""
+        return run(self._client.control_with_payload(message, payload, timeout=timeout))
+
+    @overload
+    def call(
+        self,
+        identity: str | None,
+        peer: str | PublicKey | Ticket,
+        protocol: str,
+        instance: str = ...,
+        request: Any = ...,
+        *,
+        command: str = ...,
+        returns: type[T],
+        timeout: float = ...,
+        retry: bool = ...,
+    ) -> T: ...
+    @overload
+    def call(
+        self,
+        identity: str | None,
+        peer: str | PublicKey | Ticket,
+        protocol: str,
+        instance: str = ...,
+        request: Any = ...,
+        *,
+        command: str = ...,
+        timeout: float = ...,
+        retry: bool = ...,
+    ) -> Any: ...
+    def call(
+        self,
+        identity: str | None,
+        peer: str | PublicKey | Ticket,
+        protocol: str,
+        instance: str = DEFAULT_INSTANCE,
+        request: Any = None,
+        *,
+        command: str = "",
+        returns: Any = Any,
+        timeout: float = DEFAULT_CALL_TIMEOUT,
+        retry: bool = False,
+    ) -> Any:
+        """As ``Client.call``."""
+        return run(
+            self._client.call(
+                identity,
+                peer,
+                protocol,
+                instance,
+                request,
+                command=command,
+                returns=returns,
+                timeout=timeout,
+                retry=retry,
+            )
+        )
+
+    def connect(
+        self,
+        identity: str | None,
+        peer: str | PublicKey | Ticket,
+        protocol: str,
+        instance: str = DEFAULT_INSTANCE,
+        initial: Any = None,
+        *,
+        timeout: float = DEFAULT_CALL_TIMEOUT,
+    ) -> Session:
+        """As ``Client.connect``."""
+        return _opened(run(self._client.connect(identity, peer, protocol, instance, initial, timeout=timeout)))
+
+    def wait_until_online(self, identity: str | None, peer: str | PublicKey | Ticket, *, timeout: float) -> None:
+        """As ``Client.wait_until_online``."""
+        run(self._client.wait_until_online(identity, peer, timeout=timeout))
+
+
+@overload
+def call(
+    identity: str | None,
+    peer: str | PublicKey | Ticket,
+    protocol: str,
+    instance: str = ...,
+    request: Any = ...,
+    *,
+    command: str = ...,
+    returns: type[T],
+    timeout: float = ...,
+    retry: bool = ...,
+) -> T: ...
+@overload
+def call(
+    identity: str | None,
+    peer: str | PublicKey | Ticket,
+    protocol: str,
+    instance: str = ...,
+    request: Any = ...,
+    *,
+    command: str = ...,
+    timeout: float = ...,
+    retry: bool = ...,
+) -> Any: ...
+def call(
+    identity: str | None,
+    peer: str | PublicKey | Ticket,
+    protocol: str,
+    instance: str = DEFAULT_INSTANCE,
+    request: Any = None,
+    *,
+    command: str = "",
+    returns: Any = Any,
+    timeout: float = DEFAULT_CALL_TIMEOUT,
+    retry: bool = False,
+) -> Any:
+    """As ``fastn_p2p_client.call``, blocking."""
+    return run(
+        _async.call(
+            identity, peer, protocol, instance, request, command=command, returns=returns, timeout=timeout, retry=retry
+        )
+    )
+
+
+def connect(
+    identity: str | None,
+    peer: str | PublicKey | Ticket,
+    protocol: str,
+    instance: str = DEFAULT_INSTANCE,
+    initial: Any = None,
+    *,
+    timeout: float = DEFAULT_CALL_TIMEOUT,
+) -> Session:
+    """As ``fastn_p2p_client.connect``, blocking."""
+    return _opened(run(_async.connect(identity, peer, protocol, instance, initial, timeout=timeout)))

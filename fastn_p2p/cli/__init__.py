@@ -1,0 +1,185 @@
+"""The command line: which commands there are, and how each of them can end."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import typer
+
+from ..console.exit_codes import (
+    EXITS,
+    TABLE,
+    Exit,
+    Misused,
+)
+from ..console.options import HomeOption
+from ..console.output import (
+    end_streams,
+    hold_streams,
+    plain,
+    put,
+    say,
+    say_lines,
+)
+from ..console.text_encoding import use_utf8
+from .lazy_groups import group
+
+__all__ = ["COMMANDS", "PROGRAM", "UNLISTED", "app", "main"]
+
+PROGRAM: Final = "fastn-p2p"
+
+COMMANDS: Final = (
+    "daemon",
+    "status",
+    "identity",
+    "create-identity",
+    "identity-online",
+    "identity-offline",
+    "protocol",
+    "add-protocol",
+    "remove-protocol",
+    "call",
+    "stream",
+    "forward",
+    "chat",
+    "ticket",
+    "peer",
+    "files",
+    "mail",
+    "demo",
+)
+"""Every command, in the order of the help."""
+
+UNLISTED: Final = (
+    "delete-identity",
+    "set-identity",
+    "list-identities",
+    "set-protocol",
+    "check",
+    "reload",
+    "start",
+    "stop",
+    "protocols",
+    "new-protocol",
+)
+"""Short spellings of commands of the groups ``identity`` and ``protocol``, for scripts that have them."""
+
+_EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in TABLE.items())
+
+_CLICK_EXCEPTION: Final = typer.BadParameter.__mro__[2]
+"""What the parser raises; typer has no public name for it."""
+
+app = group(
+    "fastn_p2p.cli.commands",
+    COMMANDS,
+    "Calls between the programs of this machine and those of any other.",
+    unlisted=UNLISTED,
+    epilog=_EXIT_CODES,
+    completion=True,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command (``sys.argv`` without ``arguments``) and returns its exit code; it never raises."""
+    if arguments is None:
+        use_utf8()
+    hold_streams()
+    code = _run(arguments)
+    unwritten = end_streams()
+    if unwritten is None or code != Exit.OK:
+        return code
+    return Exit.PIPE if isinstance(unwritten, BrokenPipeError) else _report(unwritten)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        ended = typer.main.get_command(app)(arguments, PROGRAM, standalone_mode=False)
+    except SystemExit as end:
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # how the parser says that nobody reads its help
+            return Exit.PIPE
+        return end.code if isinstance(end.code, int) else Exit.OK
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except Exception as error:
+        return _report(error)
+    return ended if isinstance(ended, int) else Exit.OK
+
+
+def _report(error: Exception) -> Exit:
+    """Says what went wrong, and which exit code that is."""
+    from fastn_p2p_client.errors import ApplicationError, DaemonNotRunning, P2PError
+
+    if os.environ.get("FASTN_TRACEBACK"):
+        import traceback
+
+        say_lines("".join(traceback.format_exception(error)))
+    if isinstance(error, P2PError):
+        say(f"{PROGRAM}: {error}")
+        if isinstance(error, DaemonNotRunning):
+            _say_why_none_runs(error.home)
+        return EXITS.get(error.code, Exit.INTERNAL)
+    if isinstance(error, ApplicationError):
+        from ..console.json_values import as_json
+
+        say(f"{PROGRAM}: the handler answered with an error: {error}")
+        if error.payload is not None:
+            say(as_json(error.payload).decode())
+        return Exit.APPLICATION
+    if isinstance(error, Misused):
+        say(f"{PROGRAM}: {error}")
+        return Exit.USAGE
+    if isinstance(error, _CLICK_EXCEPTION):
+        return _misused(error)
+    if isinstance(error, UnicodeEncodeError):
+        say(f"{PROGRAM}: an argument is not UTF-8: {error.object!r}")
+        return Exit.USAGE
+    if isinstance(error, OSError):
+        say(f"{PROGRAM}: {error}")
+        return Exit.STORAGE
+    say(f"{PROGRAM}: internal error: {error!r}. Please report it, with what FASTN_TRACEBACK=1 shows")
+    return Exit.INTERNAL
+
+
+def _misused(error: Any) -> Exit:
+    """What the parser of the command line has to say. It repeats arguments, and scripts take those from elsewhere."""
+    if not error.__class__.__name__.startswith("NoArgs"):  # that one's message is the help
+        error.message = plain(error.message)
+    words = io.StringIO()
+    error.show(words)
+    say_lines(words.getvalue().removesuffix("\n"))
+    return Exit.USAGE
+
+
+def _say_why_none_runs(home: str) -> None:
+    """How the last daemon ended, unless it was stopped."""
+    from pathlib import Path
+
+    from fastn_p2p_actors.runtime.last_exit import read_last
+    from fastn_p2p_client.home import Home
+
+    place = Home(Path(home))
+    last = read_last(place)
+    if last is not None and last.code:
+        say(f"{PROGRAM}: the last one ended: {last}; see {place.logs}")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        put(f"{PROGRAM} {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    home: HomeOption = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """What may stand before any command."""

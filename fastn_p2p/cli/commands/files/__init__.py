@@ -1,0 +1,17 @@
+"""The commands of ``fastn-p2p files``."""
+
+from __future__ import annotations
+
+from ....console.options import HomeOption
+from ...lazy_groups import group
+
+app = group(
+    "fastn_p2p.cli.commands.files",
+    ("ls", "get", "put", "offers", "accept", "reject"),
+    "Get files from peers, and send them some.",
+)
+
+
+@app.callback()
+def _options(home: HomeOption = None) -> None:
+    """What may stand before any command of the group."""

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ....console.exit_codes import Misused
+from ....console.options import HomeOption
+from ....console.output import say
+from ....protocols.files.options import (
+    FilesOption,
+    OfferArgument,
+    OwnerOption,
+)
+
+if TYPE_CHECKING:
+    from ....protocols.files.client import Files
+    from ....protocols.files.messages import OfferReply
+
+_SHOWN = 20
+"""Names that are said one by one."""
+
+
+def run(
+    offer: OfferArgument,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATH]...",
+            help="With --hidden: accept these by name, and what is below them; without any, all of them.",
+            show_default=False,
+        ),
+    ] = None,
+    hidden: Annotated[
+        bool, typer.Option("--hidden", help="Accept also names that are hidden, executable or odd.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Its files replace others of the same names.")] = False,
+    instance: FilesOption = "default",
+    identity: OwnerOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Accept what a peer has offered.
+
+    The files come while the peer's command waits, or when it is given again. Names that begin with a dot, and files
+    that would be executable, are not taken unless they are accepted with --hidden.
+    """
+    from ....protocols.files.cli import (
+        refused,
+        with_own_files,
+    )
+    from ....protocols.files.errors import FileError
+
+    chosen = names or []
+    if chosen and not hidden:
+        raise Misused("paths are accepted by name with --hidden; everything else of the offer is accepted without them")
+
+    async def accept(files: Files) -> tuple[OfferReply, list[str]]:
+        reply = await files.decide(offer, accept=True, force=force, hidden=hidden, names=chosen)
+        left = [
+            f"{entry.path} ({', '.join(entry.risks)})"
+            async for entry in files.contents(offer)
+            if entry.risks and not entry.accepted
+        ]
+        return reply, left
+
+    try:
+        reply, left = with_own_files(home, identity, instance, accept)
+    except FileError as error:
+        raise typer.Exit(refused(error)) from None
+    say(f"offer {reply.offer} is {reply.state}")
+    if left and reply.state == "accepted":
+        command = f"`fastn-p2p files accept {offer} PATH --hidden`"
+        say(f"{len(left)} of it will not be taken until they are accepted by name: {command}")
+        for each in left[:_SHOWN]:
+            say(f"  {each}")
+        if len(left) > _SHOWN:
+            say(f"  and {len(left) - _SHOWN} more: `fastn-p2p files offers {offer}`")

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ....console.exit_codes import Misused
+from ....console.options import (
+    AsOption,
+    HomeOption,
+    PeerArgument,
+)
+from ....console.output import (
+    put_json,
+    say,
+    table,
+)
+from ....protocols.files.options import (
+    EventsOption,
+    FilesOption,
+)
+
+if TYPE_CHECKING:
+    from ....protocols.files.client import Files
+    from ....protocols.files.messages import Entry
+
+
+def run(
+    peer: PeerArgument,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Which directory or file.", show_default=False)] = "",
+    instance: FilesOption = "default",
+    identity: AsOption = None,
+    json: EventsOption = False,
+    home: HomeOption = None,
+) -> None:
+    """List what a peer shares.
+
+    Kind, size in bytes, time of change (UTC) and name; with tabs between them when piped.
+    """
+    from ....protocols._shared.path_names import (
+        joined,
+        parts_of,
+    )
+    from ....protocols.files.cli import (
+        refused,
+        with_files,
+    )
+    from ....protocols.files.errors import FileError
+
+    where = joined(*(part for part in path.split("/") if part != "."))
+    try:
+        parts_of(where)
+    except FileError as error:
+        raise Misused(str(error)) from None
+
+    async def show(files: Files) -> None:
+        unnamed, named = 0, 0
+        try:
+            async for page in files.list(where):
+                _show(page.entries, json=json)
+                unnamed += page.unnamed
+                for skipped in page.skipped:
+                    say(f"{skipped.path}: {skipped.reason}")
+                named += len(page.skipped)
+        except FileError as error:
+            if error.kind != "NotADirectory":
+                raise
+            entry = await files.stat(where)
+            _show([_named(entry, where)], json=json)
+        if unnamed > named:
+            say(f"{unnamed - named} more have names that cannot be transferred")
+
+    try:
+        with_files(home, identity, peer, instance, show, quiet=json)
+    except FileError as error:
+        raise typer.Exit(refused(error)) from None
+
+
+def _named(entry: Entry, path: str) -> Entry:
+    from msgspec.structs import replace
+
+    return replace(entry, path=path)
+
+
+def _show(entries: list[Entry], *, json: bool) -> None:
+    if json:
+        if entries:
+            put_json(*entries)
+        return
+    table(
+        ("KIND", "SIZE", "CHANGED", "NAME"),
+        [(each.kind, str(each.size) if each.kind == "file" else "-", _when(each), each.path) for each in entries],
+    )
+
+
+def _when(entry: Entry) -> str:
+    if entry.kind == "other":
+        return "-"
+    try:
+        return datetime.fromtimestamp((entry.mtime_ns + entry.mtime_rest) // 1_000_000_000, UTC).strftime(
+            "%Y-%m-%dT%H:%M:%SZ"
+        )
+    except (OverflowError, ValueError, OSError):
+        return "?"

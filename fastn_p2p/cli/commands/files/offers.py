@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ....console.options import HomeOption
+from ....console.output import (
+    is_terminal,
+    put_json,
+    say,
+    table,
+)
+from ....protocols.files.options import (
+    EventsOption,
+    FilesOption,
+    OwnerOption,
+)
+
+if TYPE_CHECKING:
+    from ....protocols.files.client import Files
+    from ....protocols.files.messages import (
+        OfferedEntry,
+        OfferSummary,
+    )
+
+
+def run(
+    offer: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Show everything that is in this offer.", show_default=False)
+    ] = None,
+    instance: FilesOption = "default",
+    identity: OwnerOption = None,
+    json: EventsOption = False,
+    home: HomeOption = None,
+) -> None:
+    """List what peers have offered.
+
+    ID, from whom, state, number of files, size in bytes, time (UTC) and names: all that are hidden, executable or odd,
+    and the others at the top, of which a terminal shows the first. With an ID: kind, size, time, mode, risks and path
+    of each of its files. With tabs between them when piped; --json shows everything in either case.
+    """
+    from ....protocols.files.cli import (
+        refused,
+        with_own_files,
+    )
+    from ....protocols.files.errors import FileError
+
+    async def show(files: Files) -> None:
+        offers = [each for each in await files.offers() if offer in (None, each.id)]
+        if offer is not None and not offers:
+            raise FileError("OfferUnknown", f"there is no offer {offer} here: `fastn-p2p files offers` lists all")
+        if json:
+            for each in offers:
+                put_json(await _whole(files, each))
+        elif offer is not None:
+            _show_contents(offers[0], [entry async for entry in files.contents(offer)])
+        else:
+            await _show_all(files, offers)
+
+    try:
+        with_own_files(home, identity, instance, show)
+    except FileError as error:
+        raise typer.Exit(refused(error)) from None
+
+
+async def _whole(files: Files, offer: OfferSummary) -> dict[str, object]:
+    """The offer as JSON has it: with everything that is in it."""
+    from msgspec import to_builtins
+
+    whole: dict[str, object] = to_builtins(offer)
+    whole["entries"] = [to_builtins(entry) async for entry in files.contents(offer.id)]
+    return whole
+
+
+async def _show_all(files: Files, offers: list[OfferSummary]) -> None:
+    rows = []
+    for each in offers:
+        names = each.examples
+        whole = each.state == "waiting" and not is_terminal()
+        if each.flagged or whole:
+            entries = [entry async for entry in files.contents(each.id)]
+            tops = [entry.path.partition("/")[0] for entry in entries] if whole else each.examples
+            names = list(dict.fromkeys([*(entry.path for entry in entries if entry.risks), *tops]))
+        rows.append(
+            (
+                each.id,
+                each.name or each.peer,
+                each.state,
+                str(each.files),
+                str(each.bytes),
+                _time(each.created),
+                ", ".join(names),
+            )
+        )
+    table(("ID", "FROM", "STATE", "FILES", "SIZE", "SINCE", "NAMES"), rows, paged=True)
+    if not offers:
+        say("nobody has offered anything")
+    for each in offers:
+        if each.failed and each.state == "accepted":
+            say(f"offer {each.id}: {each.failed} of its files were not taken when it was sent")
+        if each.flagged and each.state in ("waiting", "accepted") and not each.hidden:
+            say(f"offer {each.id}: names that are hidden, executable or odd are taken only by name: {each.flagged}")
+    if any(each.state == "waiting" for each in offers):
+        say("everything that is in one: `fastn-p2p files offers ID`")
+
+
+def _show_contents(offer: OfferSummary, entries: list[OfferedEntry]) -> None:
+    rows = [
+        (
+            entry.kind,
+            str(entry.size) if entry.kind == "file" else "-",
+            _time(entry.mtime_ns // 1_000_000_000),
+            f"{entry.mode:04o}",
+            ",".join([*entry.risks, *(["accepted"] if entry.accepted else [])]) or "-",
+            entry.path,
+        )
+        for entry in entries
+    ]
+    say(f"offer {offer.id} of {offer.name or offer.peer} is {offer.state}: {offer.files} files, {offer.bytes} bytes")
+    table(("KIND", "SIZE", "CHANGED", "MODE", "RISKS", "PATH"), rows, paged=True)
+    if any(entry.risks and not entry.accepted for entry in entries):
+        say(f"files with risks are taken only by name: `fastn-p2p files accept {offer.id} PATH... --hidden`")
+
+
+def _time(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return "?"

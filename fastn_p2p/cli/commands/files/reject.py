@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import typer
+
+from ....console.options import HomeOption
+from ....console.output import say
+from ....protocols.files.options import (
+    FilesOption,
+    OfferArgument,
+    OwnerOption,
+)
+
+
+def run(
+    offer: OfferArgument,
+    instance: FilesOption = "default",
+    identity: OwnerOption = None,
+    home: HomeOption = None,
+) -> None:
+    """Reject what a peer has offered.
+
+    What has arrived of unfinished files is deleted; files that are complete stay.
+    """
+    from ....protocols.files.cli import (
+        refused,
+        with_own_files,
+    )
+    from ....protocols.files.errors import FileError
+
+    try:
+        reply = with_own_files(home, identity, instance, lambda files: files.decide(offer, accept=False))
+    except FileError as error:
+        raise typer.Exit(refused(error)) from None
+    say(f"offer {reply.offer} is {reply.state}")

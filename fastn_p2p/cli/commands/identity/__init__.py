@@ -1,0 +1,24 @@
+"""The commands of ``fastn-p2p identity``."""
+
+from __future__ import annotations
+
+from ....console.options import HomeOption
+from ...lazy_groups import group
+
+app = group(
+    "fastn_p2p.cli.commands",
+    {
+        "create": "create_identity",
+        "delete": "delete_identity",
+        "list": "list_identities",
+        "set": "set_identity",
+        "online": "identity_online",
+        "offline": "identity_offline",
+    },
+    "Identities: key pairs with a name, and whether they are online.",
+)
+
+
+@app.callback()
+def _options(home: HomeOption = None) -> None:
+    """Take ``--home`` before the command of the group, too."""

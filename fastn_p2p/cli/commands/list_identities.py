@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from ...console.options import (
+    HomeOption,
+    JsonOption,
+)
+from ...console.output import (
+    put_json,
+    say,
+    table,
+)
+
+
+def run(json: JsonOption = False, home: HomeOption = None) -> None:
+    """List the identities of this daemon.
+
+    Name, ID52, and whether its owner has brought it online; with tabs between them when piped.
+    """
+    from ...console.control_request import list_all_identities
+
+    identities = list_all_identities(home)
+    if json:
+        put_json(identities)
+        return
+    table(
+        ("NAME", "ID52", "ONLINE"),
+        [(each.name, each.id52, "online" if each.online else "offline") for each in identities],
+    )
+    if not identities:
+        say("There are no identities yet. Create one: fastn-p2p create-identity NAME")

@@ -1,0 +1,17 @@
+"""The commands of ``fastn-p2p mail``."""
+
+from __future__ import annotations
+
+from ....console.options import HomeOption
+from ...lazy_groups import group
+
+app = group(
+    "fastn_p2p.cli.commands.mail",
+    ("send", "list", "read", "delete", "outbox", "retry"),
+    "Send mail to peers, also to those that are not online, and read what has come.",
+)
+
+
+@app.callback()
+def _options(home: HomeOption = None) -> None:
+    """What may stand before any command of the group."""

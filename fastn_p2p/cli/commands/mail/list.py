@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ....console.options import HomeOption
+from ....console.output import (
+    put_json,
+    say,
+    table,
+)
+from ....protocols.mail.options import (
+    LinesOption,
+    MailboxOption,
+    OwnerOption,
+)
+
+if TYPE_CHECKING:
+    from fastn_p2p_client.mail.client import MailClient
+    from fastn_p2p_client.mail.messages import Summary
+
+
+def run(
+    unread: Annotated[bool, typer.Option("--unread", help="Only what was not read yet.")] = False,
+    instance: MailboxOption = "default",
+    identity: OwnerOption = None,
+    json: LinesOption = False,
+    home: HomeOption = None,
+) -> None:
+    """List what has come, the oldest first.
+
+    Number, whether it is new, from whom, when it came (UTC), bytes, attachments and subject; with tabs between them
+    when piped.
+    """
+    from fastn_p2p_client.errors import ApplicationError
+
+    from ....protocols.mail.cli import (
+        refused,
+        time_text,
+        with_mail,
+    )
+
+    async def all_of(mail: MailClient) -> tuple[list[Summary], int]:
+        found: list[Summary] = []
+        while True:
+            page = await mail.list(after=found[-1].number if found else 0, unread=unread)
+            found += page.mails
+            if not page.more:
+                return found, page.bounced
+
+    try:
+        mails, bounced = with_mail(home, identity, instance, all_of)
+    except ApplicationError as error:
+        raise typer.Exit(refused(error)) from None
+    if json:
+        put_json(*mails)
+    else:
+        table(
+            ("N", "", "FROM", "RECEIVED", "SIZE", "FILES", "SUBJECT"),
+            [
+                (
+                    str(each.number),
+                    "-" if each.read else "new",
+                    each.name or each.sender,
+                    time_text(each.received),
+                    str(each.size),
+                    str(each.attachments),
+                    each.subject,
+                )
+                for each in mails
+            ],
+        )
+        if not mails:
+            say("there is no new mail" if unread else "there is no mail")
+    if bounced:
+        say(f"{bounced} of your mails could not be delivered: see `fastn-p2p mail outbox`")

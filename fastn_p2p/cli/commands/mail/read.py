@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ....console.exit_codes import Exit
+from ....console.options import HomeOption
+from ....console.output import (
+    put,
+    put_json,
+    say,
+)
+from ....protocols.mail.options import (
+    LinesOption,
+    MailboxOption,
+    OwnerOption,
+)
+
+if TYPE_CHECKING:
+    from fastn_p2p_client.mail.messages import Attachment
+
+
+def run(
+    number: Annotated[int, typer.Argument(metavar="N", min=1, help="Its number, as `fastn-p2p mail list` shows it.")],
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIRECTORY", help="Where to put attachments; made when it is missing.", show_default=False
+        ),
+    ] = None,
+    hidden: Annotated[
+        bool, typer.Option("--hidden", help="Save also attachments whose names are hidden, executable or odd.")
+    ] = False,
+    instance: MailboxOption = "default",
+    identity: OwnerOption = None,
+    json: LinesOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Read a mail, and mark it as read.
+
+    The body goes to standard output, everything else to standard error.
+    """
+    from fastn_p2p_client.errors import ApplicationError
+
+    from ....protocols.files.cli import make_target
+    from ....protocols.mail.cli import (
+        refused,
+        time_text,
+        whole_mail,
+        with_mail,
+    )
+
+    if save is not None:
+        make_target(save, "--save")
+    try:
+        mail = with_mail(home, identity, instance, lambda each: each.read(number))
+    except ApplicationError as error:
+        raise typer.Exit(refused(error)) from None
+    summary, letter = mail.summary, mail.letter
+    if json:
+        put_json(whole_mail(mail))
+    else:
+        say(f"From: {summary.name} ({summary.sender})" if summary.name else f"From: {summary.sender}")
+        say(f"Mailbox: {summary.instance}")
+        say(f"Sent: {time_text(summary.sent)}, received: {time_text(summary.received)}")
+        say(f"Subject: {letter.subject}")
+        for attachment in letter.attachments:
+            say(f"Attachment: {attachment.name} ({len(attachment.content)} bytes)")
+        say("")
+        put(letter.body, end="" if letter.body.endswith("\n") else "\n")
+    if save is not None:
+        _save(mail.letter.attachments, save, hidden=hidden)
+    elif letter.attachments and not json:
+        say("--save DIRECTORY saves the attachments")
+
+
+def _save(attachments: tuple[Attachment, ...], directory: Path, *, hidden: bool) -> None:
+    from ....protocols.files.cli import exit_code
+    from ....protocols.files.errors import FileError
+    from ....protocols.mail.attachments import save
+
+    try:
+        for path in save(attachments, directory, hidden=hidden):
+            say(f"saved: {path}")
+    except FileExistsError as error:
+        say(f"fastn-p2p: {error.filename} is there already, and nothing was saved: choose another directory")
+        raise typer.Exit(Exit.EXISTS) from None
+    except FileError as error:
+        if error.kind == "NotAccepted":
+            say(f"fastn-p2p: {error.message}, and nothing was saved: --hidden saves it all the same")
+        else:
+            say(f"fastn-p2p: {error.message}")
+        raise typer.Exit(exit_code(error.kind)) from None
+    except OSError as error:
+        say(f"fastn-p2p: nothing was saved in {directory}: {error.strerror}")
+        raise typer.Exit(Exit.STORAGE) from None

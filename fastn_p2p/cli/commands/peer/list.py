@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from ....console.options import (
+    HomeOption,
+    JsonOption,
+)
+from ....console.output import (
+    put_json,
+    say,
+    table,
+)
+
+
+def run(json: JsonOption = False, home: HomeOption = None) -> None:
+    """List the address book.
+
+    Name, ID52, endpoints known, and when it was added; with tabs between them when piped.
+    """
+    from ....console.control_request import list_all_peers
+
+    peers = list_all_peers(home)
+    if json:
+        put_json(peers)
+        return
+    table(
+        ("NAME", "ID52", "ENDPOINTS", "ADDED"),
+        [(each.name, each.id52, str(each.endpoints), each.added) for each in peers],
+    )
+    if not peers:
+        say("The address book is empty. Add a peer: fastn-p2p peer add TICKET --name NAME")

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ....console.options import HomeOption
+from ....console.output import say
+
+
+def run(name: Annotated[str, typer.Argument(metavar="NAME", help="The peer's name.")], home: HomeOption = None) -> None:
+    """Forget a peer."""
+    from fastn_p2p_client.ipc.messages import (
+        Done,
+        RemovePeer,
+    )
+
+    from ....console.control_request import ask
+
+    ask(home, RemovePeer(name), Done)
+    say(f"Removed {name} from the address book.")

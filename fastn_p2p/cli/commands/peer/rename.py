@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ....console.options import HomeOption
+from ....console.output import say
+
+
+def run(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The peer's name until now.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its name from now on.")],
+    home: HomeOption = None,
+) -> None:
+    """Give a peer another name.
+
+    Access lists that name it keep the old name: see `fastn-p2p protocol set`.
+    """
+    from fastn_p2p_client.errors import PeerNameUnknown
+    from fastn_p2p_client.ipc.messages import (
+        AddPeer,
+        PeerReply,
+    )
+
+    from ....console.control_request import (
+        ask,
+        list_all_peers,
+    )
+
+    keys = [peer.id52 for peer in list_all_peers(home) if peer.name == name]
+    if not keys:
+        raise PeerNameUnknown(name=name)
+    ask(home, AddPeer(keys[0], new), PeerReply)
+    say(f"Renamed {name} to {new}. Access lists keep the old name; change them with fastn-p2p protocol set")

@@ -1,0 +1,27 @@
+"""The commands of ``fastn-p2p protocol``."""
+
+from __future__ import annotations
+
+from ....console.options import HomeOption
+from ...lazy_groups import group
+
+app = group(
+    "fastn_p2p.cli.commands",
+    {
+        "add": "add_protocol",
+        "remove": "remove_protocol",
+        "set": "set_protocol",
+        "list": "protocols",
+        "new": "new_protocol",
+        "check": "check",
+        "reload": "reload",
+        "start": "start",
+        "stop": "stop",
+    },
+    "Protocols: which ones an identity has, their configs, and those that are installed.",
+)
+
+
+@app.callback()
+def _options(home: HomeOption = None) -> None:
+    """Take ``--home`` before the command of the group, too."""

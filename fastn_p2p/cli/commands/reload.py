@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from ...console.options import (
+    AliasArgument,
+    HomeOption,
+    IdentityArgument,
+    ProtocolArgument,
+)
+from ...console.output import say
+
+
+def run(
+    identity: IdentityArgument, protocol: ProtocolArgument, alias: AliasArgument = "default", home: HomeOption = None
+) -> None:
+    """Have a protocol go on with a config that was edited.
+
+    Reads config.json again. When something is wrong with it, the protocol goes on with the config that it has.
+    """
+    from fastn_p2p_client.ipc.messages import (
+        ReloadProtocol,
+        StateReply,
+    )
+
+    from ...console.control_request import ask
+
+    state = ask(home, ReloadProtocol(identity, protocol, alias), StateReply).state
+    if state == "serving":
+        say(f"Reloaded {protocol} ({alias}) of {identity}. State: {state}.")
+    else:
+        say(
+            f"The new config of {protocol} ({alias}) of {identity} is valid, and is used from the next start on. "
+            f"State: {state}."
+        )

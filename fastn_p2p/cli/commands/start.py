@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from ...console.options import (
+    AliasArgument,
+    HomeOption,
+    IdentityArgument,
+    ProtocolArgument,
+)
+from ...console.output import say
+
+
+def run(
+    identity: IdentityArgument, protocol: ProtocolArgument, alias: AliasArgument = "default", home: HomeOption = None
+) -> None:
+    """Serve a protocol again that was stopped or has failed."""
+    from fastn_p2p_client.ipc.messages import (
+        StartProtocol,
+        StateReply,
+    )
+
+    from ...console.control_request import ask
+
+    state = ask(home, StartProtocol(identity, protocol, alias), StateReply).state
+    say(f"Started {protocol} ({alias}) of {identity}. State: {state}.")

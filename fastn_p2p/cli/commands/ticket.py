@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ...console.options import (
+    HomeOption,
+    JsonOption,
+    identity_names,
+)
+from ...console.output import (
+    put,
+    put_json,
+    say,
+)
+
+
+def run(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="The identity's name; may be left out when only one is online.",
+            autocompletion=identity_names,
+        ),
+    ] = "",
+    json: JsonOption = False,
+    home: HomeOption = None,
+) -> None:
+    """Print where an online identity is reached.
+
+    Others give the ticket to `fastn-p2p peer add` or use it in place of PEER. How long it is valid, and whether it is
+    good on this machine only, is said on standard error; --json has both.
+    """
+    from fastn_p2p_client.ipc.messages import (
+        GetTicket,
+        TicketText,
+    )
+
+    from ...console.control_request import ask
+    from ..ticket_validity import (
+        is_local,
+        until,
+    )
+
+    reply = ask(home, GetTicket(name), TicketText)
+    local = is_local(reply.relays, reply.addresses)
+    if json:
+        put_json(
+            {
+                "ticket": reply.ticket,
+                "expires": reply.expires,
+                "this_machine_only": local,
+                "relays": reply.relays,
+                "addresses": reply.addresses,
+            }
+        )
+        return
+    put(reply.ticket)
+    if reply.expires:
+        say(f"Valid until {until(reply.expires)}. Anyone who has it can add it, any number of times.")
+    if local:
+        say(
+            "Valid on this machine only: the daemon has loopback addresses alone. For other machines, start it without "
+            "`--network local`"
+        )

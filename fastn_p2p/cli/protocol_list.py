@@ -1,0 +1,118 @@
+"""``fastn-p2p protocol list``: what is installed, for people and for scripts."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fastn_p2p_client.errors import DaemonNotRunning
+from fastn_p2p_client.ipc.messages import (
+    ListProtocols,
+    ProtocolInfo,
+    ProtocolList,
+)
+
+from ..console.control_request import ask
+from ..console.output import (
+    plain,
+    put,
+    put_json,
+    say,
+)
+
+__all__ = ["config_rows", "described", "show"]
+
+
+def show(home: Path | None, *, json: bool) -> None:
+    """Prints all of them.
+
+    Raises:
+        P2PError: a daemon runs and cannot be asked.
+    """
+    protocols = _installed(home)
+    if json:
+        put_json(protocols)
+    elif protocols:
+        put("\n\n".join(described(each) for each in protocols))
+    else:
+        say("no protocols are installed")
+
+
+def _installed(home: Path | None) -> list[ProtocolInfo]:
+    try:
+        return ask(home, ListProtocols(), ProtocolList, timeout=120.0).protocols
+    except DaemonNotRunning:
+        from fastn_p2p_actors.gateway.commands.protocols import catalogue
+
+        say("no daemon is running: these are installed where this command is")
+        return asyncio.run(catalogue()).protocols
+
+
+def described(protocol: ProtocolInfo) -> str:
+    """One protocol in some lines: what it is, where it comes from, what its config may hold."""
+    origin = f"{protocol.distribution} {protocol.version}".strip() or "unknown origin"
+    if protocol.problem:
+        lines = [f"{protocol.name}  BROKEN: {protocol.problem}", f"    {origin} ({protocol.code})"]
+        return "\n".join(map(plain, lines))
+    takes = " and ".join(word for word, does in (("calls", protocol.requests), ("streams", protocol.streams)) if does)
+    access = "everyone" if protocol.public else "peers only"
+    lines = [
+        f"{protocol.name}  {protocol.description}".rstrip(),
+        f"    {origin} ({protocol.code}); takes {takes or 'nothing'}; {access}, unless added otherwise",
+    ]
+    rows = config_rows(protocol.config_schema)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
+    lines += ["      " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join(map(plain, lines))
+
+
+def config_rows(schema: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Name, type, default and description of each field of a config."""
+    definitions = schema.get("$defs", {})
+    top = _resolved(schema, definitions)
+    required = set(top.get("required", ()))
+    return [
+        (
+            name,
+            _type_of(field, definitions),
+            "required" if name in required else f"default {_as_text(field.get('default'))}",
+            str(_resolved(field, definitions).get("description", "")),
+        )
+        for name, field in top.get("properties", {}).items()
+    ]
+
+
+def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """What a reference refers to, once."""
+    found = definitions.get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
+    return found if isinstance(found, dict) else schema
+
+
+def _type_of(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        return str(_resolved(schema, definitions).get("title", "object"))
+    if "enum" in schema:
+        return " or ".join(_as_text(value) for value in schema["enum"])
+    if "const" in schema:
+        return _as_text(schema["const"])
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type_of(each, definitions) for each in schema["anyOf"]))
+    kind = str(schema.get("type", "anything"))
+    if kind == "array" and isinstance(schema.get("items"), dict):
+        return f"list of {_type_of(schema['items'], definitions)}"
+    bounds = [
+        f"{sign} {schema[key]}"
+        for key, sign in (
+            ("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"),
+            ("minLength", "length ≥"), ("maxLength", "length ≤"),
+        )
+        if key in schema
+    ]  # fmt: skip
+    return " ".join([kind, ", ".join(bounds)]).rstrip()
+
+
+def _as_text(value: object) -> str:
+    from ..console.json_values import as_json
+
+    return as_json(value).decode()

@@ -1,0 +1,40 @@
+"""The Python environment that the daemon runs in, and the command that installs a package into it."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from fastn_p2p_client.home import Home
+
+from ..console.process_file import read_account
+
+__all__ = ["daemon_python", "install_command"]
+
+
+def daemon_python(home: Home) -> str:
+    """Return the interpreter of the daemon that runs for ``home``; where none does, the one that runs this."""
+    account = read_account(home)
+    return account.python if account is not None and account.python else sys.executable
+
+
+def install_command(python: str, package: Path) -> str:
+    """Return the shell command that installs the package, so that changes of its files count, for that interpreter."""
+    words = ["-m", "pip", "install", "-e", str(package)]
+    if _has_pip(python):
+        return shlex.join([python, *words])
+    if shutil.which("uv"):
+        return shlex.join(["uv", "pip", "install", "--python", python, "-e", str(package)])
+    return f"{shlex.join([python, '-m', 'ensurepip'])} && {shlex.join([python, *words])}"
+
+
+def _has_pip(python: str) -> bool:
+    """Return whether the interpreter has pip. ``uv`` makes environments without it."""
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('pip') is None)"
+    try:
+        return subprocess.run([python, "-c", look], capture_output=True, timeout=20, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return True

@@ -1,0 +1,279 @@
+"""How a ``Status`` looks in a terminal: tables from 76 columns on, ``narrow_dashboard`` below.
+
+Whatever must be copied (names, ID52s, addresses) is folded where it is too long, never cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from fastn_p2p_client.ipc.messages import (
+    BindingStatus,
+    ConnectionStatus,
+    IdentityStatus,
+    PeerInfo,
+    ProcessStatus,
+    Status,
+)
+
+from ...console.output import plain
+from .narrow_dashboard import ago, duration, narrow_lines, short, size
+
+__all__ = ["dashboard", "duration", "latency", "printed", "short", "size"]
+
+_COLOURS: Final = {
+    "ready": "green",
+    "online": "green",
+    "serving": "green",
+    "direct": "green",
+    "starting": "yellow",
+    "stopping": "yellow",
+    "backoff": "yellow",
+    "relayed": "yellow",
+    "failed": "bold red",
+}
+MOST_ROWS: Final = 100
+"""Processes, identities, peers and connections that are shown, of each: more take a terminal too long."""
+NARROW: Final = 76
+"""Columns below which tables do not fit."""
+_WAITING: Final = "waiting for a program"
+"""The state of a binding that programs are to serve, and none does."""
+
+
+def printed(status: Status, *, partial: bool = False, width: int | None = None, colour: bool = False) -> str:
+    """The dashboard as text, for a terminal or a file ``width`` columns wide (None: as wide as the terminal)."""
+    console = Console(width=width, force_terminal=colour, highlight=False, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(dashboard(status, partial=partial, width=console.width))
+    return "\n".join(map(str.rstrip, capture.get().splitlines()))
+
+
+def dashboard(status: Status, *, partial: bool = False, width: int = 80) -> RenderableType:
+    """Everything in ``status``. ``partial``: only its processes and warnings are known, the rest is left out."""
+    if width < NARROW:
+        lines = list(narrow_lines(status, partial=partial, most=MOST_ROWS))
+        for line in lines:
+            if line.no_wrap is None:
+                line.no_wrap, line.overflow = True, "ellipsis"
+        return Group(*lines)
+    parts: list[RenderableType] = [_heading(status)]
+    if status.warnings:
+        parts += [_title("Warnings", "bold yellow"), _lines(status.warnings, "yellow")]
+    parts += [_title("Processes"), _processes(status.processes[:MOST_ROWS])]
+    parts += _rest(status.processes, status.processes_total)
+    if partial:
+        return Group(*parts)
+    parts.append(_title("Identities"))
+    if not status.identities:
+        parts.append(_hint("none yet; `fastn-p2p create-identity NAME` creates one"))
+    known = bool(status.endpoint)
+    parts += [_identity(identity, known, width < 100) for identity in status.identities[:MOST_ROWS]]
+    parts += _rest(status.identities, status.identities_total, "fastn-p2p identity list")
+    if not known:
+        unknown = _hint("not known while the network process does not answer")
+        return Group(*parts, _title("Peers and connections"), unknown)
+    parts.append(_title("Peers"))
+    if status.peers:
+        parts.append(_peers(status.peers[:MOST_ROWS]))
+        parts += _rest(status.peers, status.peers_total, "fastn-p2p peer list")
+    else:
+        parts.append(_hint("none yet; `fastn-p2p peer add TICKET --name NAME` adds one"))
+    parts.append(_title("Connections"))
+    parts.append(_connections(status) if status.connections else _hint("none at the moment"))
+    parts += _rest(status.connections, status.connections_total)
+    return Group(*parts)
+
+
+def _rest(shown: Sequence[object], total: int, command: str = "fastn-p2p status --json") -> list[RenderableType]:
+    """How many there are beside those that are shown, and where to see them."""
+    rest = max(total, len(shown)) - min(len(shown), MOST_ROWS)
+    return [_hint(f"and {rest} more: `{command}`")] if rest > 0 else []
+
+
+# ── parts ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _heading(status: Status) -> RenderableType:
+    first = Text.assemble(
+        ("fastn-p2p", "bold"),
+        f" {plain(status.version)}" if status.version else "",
+        f"   up {duration(status.uptime_ms)}" if status.uptime_ms else "",
+        f"   network: {plain(status.network_mode)}" if status.network_mode else "",
+        f"   {_count(status.clients, 'program')} connected" if status.clients else "",
+    )
+    facts = Table.grid(padding=(0, 2, 0, 0))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("home", plain(status.home))
+    if status.endpoint:
+        facts.add_row("endpoint", plain(status.endpoint))
+    if status.addresses:
+        facts.add_row("listens at", plain("  ".join(status.addresses)))
+    return Group(first, Padding(facts, (0, 0, 0, 2)))
+
+
+def _processes(processes: Sequence[ProcessStatus]) -> RenderableType:
+    table = _table("name", "state", ">pid", ">uptime", ">restarts", ">memory", ">cpu")
+    for each in processes:
+        table.add_row(
+            plain(each.name),
+            _state(each.state),
+            str(each.pid or "-"),
+            duration(each.uptime_ms) if each.uptime_ms else "-",
+            Text(str(each.restarts), "yellow" if each.restarts else ""),
+            size(each.memory) if each.memory else "-",
+            f"{each.cpu_ms / 1000:.1f} s" if each.cpu_ms else "-",
+        )
+    return _indented(table)
+
+
+def _identity(identity: IdentityStatus, known: bool, tight: bool) -> RenderableType:
+    head = Table.grid(padding=(0, 2, 0, 0))
+    head.add_column(overflow="fold", style="bold")
+    head.add_column(no_wrap=True)
+    head.add_column(no_wrap=True)
+    head.add_row(plain(identity.name), _presence(identity, known), plain(identity.id52))
+    parts: list[RenderableType] = [head]
+    if identity.delegation_expires_ms is not None and identity.delegation_expires_ms < 3_600_000:
+        left = duration(max(0, identity.delegation_expires_ms))
+        parts.append(Text(f"its delegation is valid for {left} more", "yellow"))
+    if identity.bindings:
+        parts.append(Padding(_bindings(identity.bindings, tight), (0, 0, 0, 2)))
+        parts += [Padding(_remark(each), (0, 0, 0, 2)) for each in identity.bindings if _is_remarkable(each, identity)]
+    else:
+        add = f"fastn-p2p add-protocol {plain(identity.name)} --protocol Echo"
+        parts.append(_hint(f"no protocols; `{add}` adds one"))
+    return Padding(Group(*parts), (0, 0, 0, 2))
+
+
+def _is_remarkable(binding: BindingStatus, identity: IdentityStatus) -> bool:
+    return binding.state != "serving" and (identity.online or binding.state != "offline")
+
+
+def _remark(binding: BindingStatus) -> Text:
+    """Why nobody serves it."""
+    colour = {"stopped": "dim", _WAITING: "yellow"}.get(binding.state, "red")
+    return Text(f"{plain(binding.protocol)} ({plain(binding.instance)}): {plain(binding.state)}", colour)
+
+
+def _presence(identity: IdentityStatus, known: bool) -> Text:
+    """``known``: the network answers, so what it does not mention is not online."""
+    if identity.online:
+        return Text("online" if identity.wanted else "stopping", "green" if identity.wanted else "yellow")
+    if identity.wanted:
+        return Text("not up", "bold red") if known else Text("?", "yellow")
+    return Text("offline", "dim")
+
+
+def _bindings(bindings: Sequence[BindingStatus], tight: bool) -> Table:
+    """How many programs serve each is a column where any does: the others are hosted by the daemon."""
+    columns = ["protocol", "instance", "access", ">calls", ">errors", ">busy", ">p50/p99 ms", ">streams"]
+    by_programs = any(each.programs or each.state == _WAITING for each in bindings)
+    table = _table(*columns, *([">programs"] if by_programs else []))
+    if tight:  # names of who may use it go below each other, so that nothing else does
+        table.columns[2].max_width = len("everyone")
+    table.columns[0].min_width = min(max(len(each.protocol) for each in bindings), 16)
+    for each in bindings:
+        programs = str(each.programs) if each.programs or each.state == _WAITING else "-"
+        table.add_row(
+            plain(each.protocol),
+            plain(each.instance),
+            plain(" ".join(map(short, each.access))),
+            str(each.calls),
+            Text(str(each.errors), "red" if each.errors else ""),
+            str(each.in_flight),
+            "-" if each.p50_ms is None else f"{latency(each.p50_ms)}/{latency(each.p99_ms)}",
+            f"{each.sessions}/{each.opened}" if each.opened else "-",
+            *([programs] if by_programs else []),
+        )
+    return table
+
+
+def _peers(peers: Sequence[PeerInfo]) -> RenderableType:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim")
+    for each in peers:
+        endpoints = _count(each.endpoints, "endpoint") if each.endpoints else "key only"
+        table.add_row(plain(each.name), plain(each.id52), endpoints)
+        if each.reach:
+            table.add_row("", Text(ago(each.reach, each.seen_ms), "green" if each.reach == "connected" else "yellow"))
+    return _indented(table)
+
+
+def _connections(status: Status) -> RenderableType:
+    names = {each.id52: each.name for each in status.peers}
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(overflow="fold", style="bold")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for each in status.connections[:MOST_ROWS]:
+        rtt = "" if each.rtt_ms is None else f", rtt {each.rtt_ms} ms"
+        table.add_row(_who(each, names), _state(each.path), f"{plain(each.address)}{rtt}")
+        table.add_row("", Text(f"up {duration(each.age_ms)}", "dim"), Text(_traffic(each), "dim"))
+    return _indented(table)
+
+
+def _traffic(connection: ConnectionStatus) -> str:
+    return (
+        f"{_count(connection.streams, 'stream')}, {connection.in_flight} in flight, "
+        f"{size(connection.sent)} out, {size(connection.received)} in"
+    )
+
+
+def _who(connection: ConnectionStatus, names: dict[str, str]) -> str:
+    who = ", ".join(short(names.get(each, each)) for each in connection.identities)
+    more = connection.identities_total - len(connection.identities)
+    if more > 0:
+        who += f", and {more} more"
+    return f"{'→' if connection.outgoing else '←'} {plain(who) if who else short(connection.endpoint)}"
+
+
+# ── building blocks ──────────────────────────────────────────────────────────────────────────────
+
+
+def _table(*columns: str) -> Table:
+    """A table without lines; ``>`` before a column's title aligns it to the right."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for column in columns:
+        right = column.startswith(">")
+        table.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold", no_wrap=right)
+    return table
+
+
+def _title(text: str, style: str = "bold") -> Text:
+    return Text(f"\n{text}", style)
+
+
+def _hint(text: str) -> RenderableType:
+    return _indented(Text(text, "dim"))
+
+
+def _lines(lines: Iterable[str], style: str) -> RenderableType:
+    return _indented(Text("\n".join(map(plain, lines)), style))
+
+
+def _indented(what: RenderableType) -> RenderableType:
+    return Padding(what, (0, 0, 0, 2))
+
+
+def _state(state: str) -> Text:
+    return Text(plain(state), _COLOURS.get(state, ""))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def latency(milliseconds: float | None) -> str:
+    """Milliseconds in three digits or so: ``0.45``, ``12.3``, ``1204``; ``-`` when nothing was measured."""
+    if milliseconds is None:
+        return "-"
+    return f"{milliseconds:.{2 if milliseconds < 10 else 1 if milliseconds < 100 else 0}f}"

@@ -1,0 +1,134 @@
+"""``fastn-p2p status --watch`` on a terminal: drawn anew every second on the alternate screen, scrolled with keys."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from ...console.output import put_raw
+
+__all__ = ["KEYS", "Watched", "watch"]
+
+KEYS: Final = "q ends, ↑ ↓ PgUp PgDn Home End scroll"
+_ENTER: Final = b"\x1b[?1049h\x1b[?25l"
+_LEAVE: Final = b"\x1b[?25h\x1b[?1049l"
+_TICK: Final = 0.1
+"""Seconds between two looks at the keyboard and at the size of the window."""
+_MOVES: Final[dict[bytes, tuple[int, int]]] = {
+    **dict.fromkeys((b"\x1b[A", b"\x1bOA", b"k"), (-1, 0)),
+    **dict.fromkeys((b"\x1b[B", b"\x1bOB", b"j", b"\r"), (1, 0)),
+    **dict.fromkeys((b"\x1b[5~", b"b"), (0, -1)),
+    **dict.fromkeys((b"\x1b[6~", b" "), (0, 1)),
+    **dict.fromkeys((b"\x1b[H", b"\x1b[1~", b"\x1bOH", b"g"), (0, -1_000_000)),
+    **dict.fromkeys((b"\x1b[F", b"\x1b[4~", b"\x1bOF", b"G"), (0, 1_000_000)),
+}
+"""Key → lines, and pages, down."""
+
+Watched = Callable[[int], list[str]]
+"""Gives the lines for a terminal of so many columns, safe to write."""
+
+
+def watch(lines_for: Watched, renew: Callable[[], None], period: float) -> None:
+    """Show them until ``q`` is typed. The terminal is as before when this returns or raises.
+
+    Args:
+        renew: called every ``period`` seconds, before ``lines_for``.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C.
+    """
+    with _screen() as keyboard:
+        top, due, drawn = 0, time.monotonic() + period, b""
+        while True:
+            columns, rows = _size()
+            lines = lines_for(columns)
+            room = max(1, rows - 1)
+            top = max(0, min(top, len(lines) - room))
+            picture = _picture(lines, top, room, columns)
+            if picture != drawn:
+                put_raw(picture)
+                drawn = picture
+            key = _key(keyboard, max(0.0, min(_TICK, due - time.monotonic())))
+            if key == b"q":
+                return
+            line, page = _MOVES.get(key, (0, 0))
+            top = max(0, min(top + line + page * room, len(lines)))
+            if time.monotonic() >= due:
+                renew()
+                due = time.monotonic() + period
+
+
+def _size() -> tuple[int, int]:
+    """Return the columns and rows of the terminal. Not those of the environment, which do not follow its window."""
+    try:
+        columns, rows = os.get_terminal_size(sys.stdout.fileno())
+    except OSError:
+        columns = rows = 0
+    fallback = shutil.get_terminal_size()
+    return columns or fallback.columns, rows or fallback.lines
+
+
+def _picture(lines: list[str], top: int, room: int, columns: int) -> bytes:
+    shown = lines[top : top + room]
+    last = f"lines {top + 1}-{top + len(shown)} of {len(lines)}  {KEYS}"[: columns - 1] if len(lines) > room else ""
+    rows = [*shown, *[""] * (room - len(shown)), f"\x1b[7m{last}\x1b[0m" if last else ""]
+    return ("\x1b[H" + "\r\n".join(f"{row}\x1b[0m\x1b[K" for row in rows)).encode()
+
+
+def _key(keyboard: int | None, timeout: float) -> bytes:
+    """The next key, or nothing in that time."""
+    if keyboard is None:
+        time.sleep(timeout)
+        return b""
+    if not select.select([keyboard], [], [], timeout)[0]:
+        return b""
+    typed = os.read(keyboard, 64)
+    if not typed:
+        time.sleep(timeout)  # the end of input is no key
+    return typed
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[int | None]:
+    """The alternate screen, and the descriptor that keys come from, if they come from a terminal."""
+    keyboard = sys.stdin.fileno() if sys.stdin is not None and _is_terminal(sys.stdin) else None
+    before = termios.tcgetattr(keyboard) if keyboard is not None else None
+
+    def enter() -> None:
+        if keyboard is not None:
+            tty.setcbreak(keyboard, termios.TCSADRAIN)  # Ctrl-C and Ctrl-Z go on meaning what they do
+        put_raw(_ENTER)
+
+    def leave() -> None:
+        put_raw(_LEAVE)
+        if keyboard is not None and before is not None:
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+
+    def suspend(_number: int, _frame: object) -> None:
+        leave()
+        os.kill(os.getpid(), signal.SIGSTOP)
+        enter()
+
+    earlier = signal.signal(signal.SIGTSTP, suspend)
+    enter()
+    try:
+        yield keyboard
+    finally:
+        signal.signal(signal.SIGTSTP, earlier)
+        leave()
+
+
+def _is_terminal(stream: object) -> bool:
+    try:
+        return os.isatty(stream.fileno())  # type: ignore[attr-defined]
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,141 @@
+"""Layout of a ``Status`` for fewer columns than tables need: a fact on each line, cut with … where it is too long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.text import Text
+
+from fastn_p2p_client.ipc.messages import (
+    BindingStatus,
+    ConnectionStatus,
+    ProcessStatus,
+    Status,
+)
+
+from ...console.output import plain
+
+__all__ = ["ago", "duration", "narrow_lines", "short", "size"]
+
+_ID52 = 52
+
+
+def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
+    """Every line of it.
+
+    Args:
+        partial: only processes and warnings are known.
+        most: entries of each list that are shown.
+    """
+    up = f", up {duration(status.uptime_ms)}" if status.uptime_ms else ""
+    yield Text.assemble(("fastn-p2p", "bold"), f" {plain(status.version)}{up}".rstrip())
+    facts = [("network", status.network_mode), ("home", status.home), ("endpoint", status.endpoint)]
+    facts += [("programs", str(status.clients) if status.clients else "")]
+    facts += [("listens at", address) for address in status.addresses]
+    yield from (Text.assemble((f"  {name}  ", "dim"), plain(value)) for name, value in facts if value)
+    if status.warnings:
+        yield from _title("Warnings", "bold yellow")
+        yield from (Text(f"  {plain(words)}", "yellow", no_wrap=False, overflow="fold") for words in status.warnings)
+    yield from _title("Processes")
+    yield from map(_process, status.processes[:most])
+    if partial:
+        return
+    yield from _title("Identities")
+    for identity in status.identities[:most]:
+        state = "online" if identity.online else "not up" if identity.wanted else "offline"
+        yield Text.assemble(f"  {plain(identity.name)}", (f"  {state}", "green" if identity.online else "dim"))
+        yield Text(f"    {identity.id52}", "dim")
+        yield from map(_binding, identity.bindings)
+    if not status.identities:
+        yield Text("  none yet", "dim")
+    if not status.endpoint:
+        yield Text("  peers and connections: not known", "dim")
+        return
+    yield from _title("Peers")
+    if not status.peers:
+        yield Text("  none yet", "dim")
+    for peer in status.peers[:most]:
+        yield Text.assemble(f"  {plain(peer.name)}", (f"  {ago(peer.reach, peer.seen_ms)}".rstrip(), "dim"))
+        yield Text(f"    {peer.id52}", "dim")
+    yield from _title("Connections")
+    if not status.connections:
+        yield Text("  none at the moment", "dim")
+    names = {each.id52: each.name for each in status.peers}
+    for connection in status.connections[:most]:
+        yield from _connection(connection, names)
+    counts = (
+        (len(status.processes), status.processes_total),
+        (len(status.identities), status.identities_total),
+        (len(status.peers), status.peers_total),
+        (len(status.connections), status.connections_total),
+    )
+    rest = sum(max(total, given) - min(given, most) for given, total in counts)
+    if rest > 0:
+        yield Text(f"and {rest} more: `fastn-p2p status --json`", "dim")
+
+
+def _title(text: str, style: str = "bold") -> Iterator[Text]:
+    yield Text("")
+    yield Text(text, style)
+
+
+def _process(each: ProcessStatus) -> Text:
+    again = f", {each.restarts} restarts" if each.restarts else ""
+    up = f", up {duration(each.uptime_ms)}" if each.uptime_ms else ""
+    return Text(f"  {plain(each.name)}: {plain(each.state)}{up}{again}")
+
+
+def _binding(each: BindingStatus) -> Text:
+    state = "" if each.state == "serving" else f", {plain(each.state)}"
+    errors = f", {each.errors} errors" if each.errors else ""
+    where = plain(each.protocol) if each.instance == "default" else f"{plain(each.protocol)}/{plain(each.instance)}"
+    return Text(f"    {where}: {each.calls} calls{errors}{state}")
+
+
+def _connection(each: ConnectionStatus, names: dict[str, str]) -> Iterator[Text]:
+    who = ", ".join(short(names.get(name, name)) for name in each.identities) or short(each.endpoint)
+    yield Text.assemble(f"  {'→' if each.outgoing else '←'} {plain(who)}", (f"  {plain(each.path)}", "dim"))
+    yield Text(f"    {plain(each.address)}", "dim")
+    rtt = "" if each.rtt_ms is None else f", rtt {each.rtt_ms} ms"
+    yield Text(f"    up {duration(each.age_ms)}{rtt}", "dim")
+    yield Text(f"    {size(each.sent)} out, {size(each.received)} in", "dim")
+
+
+def ago(reach: str, seen_ms: int) -> str:
+    """``unreachable, last seen 2026-01-31 12:00 UTC``; nothing of a peer that was not tried."""
+    if reach != "unreachable":
+        return plain(reach)
+    if not seen_ms:
+        return "unreachable, not seen since the daemon started"
+    from datetime import UTC, datetime
+
+    return f"unreachable, last seen {datetime.fromtimestamp(seen_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def short(name: str) -> str:
+    """A key (an ID52 or an endpoint) by its first six characters; any other name as it is."""
+    return f"{name[:6]}…" if len(name) in {_ID52, 64} and name.isalnum() else name
+
+
+def duration(milliseconds: int) -> str:
+    """``1.5 s``, ``4 m 05 s``, ``3 h 20 m``, ``12 d 4 h``."""
+    seconds = milliseconds / 1000
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} m {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes:02d} m"
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def size(count: int) -> str:
+    """``512 B``, ``1.5 KiB``, ``20 MiB``."""
+    value, unit = float(count), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1000 or unit == "TiB":
+            break
+        value /= 1024
+    return f"{value:.1f} {unit}" if unit != "B" and value < 10 else f"{value:.0f} {unit}"

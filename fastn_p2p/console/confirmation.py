@@ -1,0 +1,27 @@
+"""Confirmation of what cannot be undone: a question on the terminal, or ``--yes``."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from .exit_codes import Exit
+from .output import (
+    confirmed,
+    say,
+)
+
+__all__ = ["ask_to_delete", "can_confirm"]
+
+
+def can_confirm() -> bool:
+    """Return whether a person is there to be asked."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
+def ask_to_delete(words: str) -> None:
+    """Say ``words`` and ask whether to delete it. Raises typer.Exit where the answer is not yes."""
+    if not confirmed(f"{words}\nDelete?"):
+        say("Nothing was deleted.")
+        raise typer.Exit(Exit.INTERRUPTED)

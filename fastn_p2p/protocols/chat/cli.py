@@ -1,0 +1,87 @@
+"""``fastn-p2p chat``: in a terminal, or with what is piped in and out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from pathlib import Path
+from typing import Final
+
+from fastn_p2p_client.chat.client import (
+    PROTOCOL,
+    ChatClient,
+)
+from fastn_p2p_client.client import Client
+from fastn_p2p_client.errors import ApplicationError, InstanceNotFound, ProtocolNotFound
+from fastn_p2p_client.limits import DEFAULT_INSTANCE
+
+from ...console.connecting_notice import connecting
+from ...console.exit_codes import Exit
+from ...console.output import say
+
+__all__ = ["chat", "in_terminal"]
+
+_LAST: Final = 20
+_EXITS: Final = {
+    "TooManyWaiting": Exit.OVERLOADED,
+    "TooManyPeers": Exit.OVERLOADED,
+    "TooManySessions": Exit.OVERLOADED,
+    "TooLong": Exit.USAGE,
+    "NoConversation": Exit.USAGE,
+}
+
+
+def in_terminal() -> bool:
+    """Whether both standard input and output are one."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+
+def chat(
+    home: Path | None,
+    identity: str | None,
+    peer: str,
+    instance: str,
+    conversation: str,
+    *,
+    last: int | None,
+    json: bool,
+    wait: bool,
+    timeout: float | None,
+) -> Exit:
+    """Until it is left, or the input ends.
+
+    Raises:
+        P2PError: see ``ChatClient``; ``DeadlineExceeded``: with ``wait``, the peer has not come in time.
+        OSError: of standard input or output.
+    """
+
+    async def converse() -> Exit:
+        async with Client(home, program="fastn-p2p chat") as client:
+            found = await ChatClient(client, identity, instance).with_peer(peer, conversation)
+            if in_terminal() and not json:
+                from .terminal_ui import ChatTerminal
+
+                interrupted = await ChatTerminal(found, last=_LAST if last is None else last).run()
+                return Exit.INTERRUPTED if interrupted else Exit.OK
+            from .piped_ui import Piped
+
+            piped = Piped(found, last=last or 0, json=json, delivered=wait, timeout=timeout).run()
+            if wait and not json:
+                await connecting(client, identity, peer, piped)
+            else:
+                await piped
+            return Exit.OK
+
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            return asyncio.run(converse())
+    except ApplicationError as error:
+        say(f"fastn-p2p: {error.message or error.kind}")
+        return _EXITS.get(error.kind, Exit.APPLICATION)
+    except (ProtocolNotFound, InstanceNotFound):
+        alias = "" if instance == DEFAULT_INSTANCE else f" --alias {instance}"
+        command = f"fastn-p2p add-protocol IDENTITY --protocol {PROTOCOL}{alias}"
+        say(f"fastn-p2p: this needs a {PROTOCOL} of your own: {command}")
+        return Exit.NOT_FOUND
+    return Exit.PIPE

@@ -1,0 +1,44 @@
+"""How a message looks. Texts come from other people's machines: what could move a cursor, or hide, is made visible."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from fastn_p2p_client.chat.messages import Mark
+
+from ...console.output import (
+    plain,
+    plain_lines,
+)
+
+__all__ = ["MARKS", "clock", "one_line", "shown", "stamp", "typed"]
+
+MARKS: Final[dict[Mark, str]] = {"kept": "✓", "delivered": "✓✓", "seen": "✓✓ seen"}
+"""Of one's own messages."""
+
+
+def typed(text: str) -> str:
+    """Text from a keyboard or a clipboard as it can be sent: each byte that was no UTF-8 becomes U+FFFD (�)."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def shown(text: str) -> str:
+    """As it may go to a terminal: its lines, and everything else that does something made visible."""
+    return plain_lines(text.replace("\t", "    "))
+
+
+def one_line(text: str) -> str:
+    """The same on one line: a line feed is ``\\n``, a backslash two, so that a script can undo it."""
+    return plain(text.replace("\\", "\\\\"))
+
+
+def clock(at: int) -> str:
+    """Milliseconds since 1970 as people here read the time of a day; with the day if it is another one."""
+    then = datetime.fromtimestamp(at / 1000, UTC).astimezone()
+    return then.strftime("%H:%M" if then.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M")
+
+
+def stamp(at: int) -> str:
+    """The same for scripts: UTC, ISO 8601."""
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

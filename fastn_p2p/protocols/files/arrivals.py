@@ -1,0 +1,38 @@
+"""Files that one peer has sent, and how to tell whether they are still there as they came."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from .._shared.path_names import parts_of
+from .checkpoints import Version
+from .errors import FileError
+from .safe_tree import Tree
+
+__all__ = ["Seal", "is_there", "seal_of"]
+
+Seal: TypeAlias = tuple[int, int, int, int]
+"""Inode, size, and the times of change of content and inode in nanoseconds: nobody who writes to a file, replaces it or
+moves another one there can keep all of them. The device is not in it: its number changes with a restart."""
+
+
+def seal_of(status: os.stat_result | Version) -> Seal:
+    version = status if isinstance(status, Version) else Version.of(status)
+    return version.inode, version.size, version.mtime_ns, version.ctime_ns
+
+
+def is_there(tree: Tree, path: str, arrived: Mapping[str, Seal]) -> bool:
+    """Return whether the file has come, and nobody has touched it since. Blocks."""
+    seal = arrived.get(path)
+    if seal is None:
+        return False
+    try:
+        parts = parts_of(path)
+        with tree.directory(parts[:-1]) as above:
+            status = os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
+    except (FileError, OSError):
+        return False
+    return stat.S_ISREG(status.st_mode) and seal_of(status) == seal

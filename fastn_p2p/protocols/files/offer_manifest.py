@@ -1,0 +1,121 @@
+"""What is going to be offered: local files and directories, and where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from .._shared.path_names import (
+    check_part,
+    joined,
+    parts_of,
+)
+from .checkpoints import Checkpoints
+from .errors import FileError
+from .messages import MAX_OFFER, Entry, Skipped
+from .path_set import Sightings
+from .safe_tree import (
+    Parts,
+    Tree,
+)
+from .source_file import Source
+from .walk import walk
+
+__all__ = ["Manifest"]
+
+
+class _Top(NamedTuple):
+    tree: Tree
+    parts: Parts
+
+
+class Manifest:
+    """Made by ``scan``.
+
+    Attributes:
+        entries: in order of paths.
+        skipped: what is below the directories and cannot be transferred.
+    """
+
+    def __init__(self, tops: dict[str, _Top], entries: list[Entry], skipped: list[Skipped]) -> None:
+        self._tops = tops
+        self._checkpoints = Checkpoints()
+        self.entries = entries
+        self.skipped = skipped
+        self._files = {entry.path: entry for entry in entries if entry.kind == "file"}
+
+    @classmethod
+    def scan(cls, paths: Sequence[Path]) -> Manifest:
+        """Looks through files and directories, of which each is offered under its last part. Blocks.
+
+        Raises:
+            FileError: one of them is not there, cannot be read, is no file and no directory, or has an unsafe name;
+                ``Collision``: two of the names are too much alike; ``TooMany``: more than ``MAX_OFFER`` entries.
+        """
+        tops: dict[str, _Top] = {}
+        entries: list[Entry] = []
+        skipped: list[Skipped] = []
+        sightings = Sightings()
+        for path in paths:
+            name, top = _top(path)
+            for found in walk(*top):
+                if isinstance(found, Skipped):
+                    skipped.append(Skipped(joined(name, found.path), found.reason))
+                    continue
+                at = joined(name, found.path)
+                try:
+                    parts_of(at)
+                    new = sightings.add(at, directory=found.kind == "directory")
+                except FileError as error:
+                    if not found.path:
+                        raise
+                    skipped.append(Skipped(at, error.message))  # the others of its directory are offered
+                    continue
+                if not new:
+                    raise FileError("Collision", "two of the files would have the same name there", at)
+                if len(entries) >= MAX_OFFER:
+                    raise FileError("TooMany", f"more than {MAX_OFFER} files and directories; offer them in parts")
+                entries.append(
+                    Entry(at, found.kind, found.size, found.mtime_ns, found.mode, found.tag, found.mtime_rest)
+                )
+            tops[name] = top
+        return cls(tops, sorted(entries, key=lambda entry: entry.path), skipped)
+
+    @property
+    def files(self) -> int:
+        return len(self._files)
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.size for entry in self.entries)
+
+    def size_of(self, path: str) -> int:
+        """Bytes of one of the files; 0 for what is none."""
+        entry = self._files.get(path)
+        return 0 if entry is None else entry.size
+
+    def open(self, path: str) -> Source:
+        """A file of it, as it was when it was scanned. Blocks.
+
+        Raises:
+            FileError: ``Changed``: it is another one now; ``NotFound``: it was not offered; and as ``Source``.
+        """
+        entry = self._files.get(path)
+        if entry is None:
+            raise FileError("NotFound", "it was not offered", path)
+        name, *below = parts_of(path)
+        top = self._tops[name]
+        return Source(top.tree, (*top.parts, *below), entry.tag, self._checkpoints)
+
+
+def _top(path: Path) -> tuple[str, _Top]:
+    """What a path that was typed is called, and where it is: links that are typed are followed."""
+    try:
+        real = path.resolve(strict=True)
+    except OSError as error:
+        raise FileError("NotFound", f"{error.strerror}", str(path)) from error
+    except RuntimeError as error:
+        raise FileError("NotFound", "it is a link to itself", str(path)) from error
+    name = check_part(path.name if path.name not in ("", "..") else real.name)
+    return name, _Top(Tree(real.parent), (real.name,) if real.name else ())

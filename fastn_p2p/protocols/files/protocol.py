@@ -1,0 +1,253 @@
+"""FileTransfer: lets peers get files from a directory, and offer files to an inbox."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from functools import partial
+from typing import Final
+
+from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request, stream
+from fastn_p2p_client.session.session import Session
+
+from .._shared.path_names import parts_of
+from .checkpoints import Checkpoints
+from .config import Settings
+from .destination import Destination
+from .errors import FileError
+from .framing import Frames
+from .inbox import Inbox
+from .messages import (
+    Await,
+    Contents,
+    Decide,
+    Entry,
+    Fetch,
+    List,
+    Listing,
+    Offer,
+    OfferList,
+    OfferPage,
+    OfferReply,
+    Offers,
+    OfferSummary,
+    Order,
+    Request,
+    Stat,
+    Walk,
+)
+from .offer_receiver import (
+    Intake,
+    accepts_by_name,
+)
+from .opening import opened
+from .safe_tree import Tree
+from .sender import (
+    send_whole,
+    supply,
+)
+from .source_file import Source
+from .walk import (
+    listed,
+    report_walk,
+)
+from .work_pool import WorkPool
+
+__all__ = ["FileTransfer"]
+
+MAX_SESSIONS: Final = 16
+"""Sessions of one peer at a time: each takes some memory, and threads."""
+MAX_WALKS: Final = 4
+"""Walks of one peer at a time: each keeps two descriptors open for each level of directories that it is in."""
+
+
+class FileTransfer(Protocol):
+    """Peers get files of a directory, and offer files for an inbox.
+
+    What they may do is in ``Settings``; what is said in ``files.messages``. Only for peers, unless added otherwise.
+
+    Raises (as application errors, with ``{"path"}`` when they are about one file): see ``files.failures``.
+    """
+
+    Config = Settings
+    config: Settings
+
+    def __init__(self, context: BindingContext) -> None:
+        super().__init__(context)
+        self._inbox = Inbox(context.workspace / "offers", self.config, lambda offer: offer in self._coming)
+        self._coming: dict[str, _Coming] = {}
+        self._pool = WorkPool()
+        self._checkpoints = Checkpoints()
+        self._sessions: Counter[str] = Counter()
+        self._walks: Counter[str] = Counter()
+
+    async def on_check(self) -> None:
+        self.config.check()
+
+    async def on_activate(self) -> None:
+        await asyncio.to_thread(self._inbox.open)
+
+    async def on_reload(self) -> None:
+        self._inbox.settings = self.config
+
+    async def describe_data(self) -> str:
+        await asyncio.to_thread(self._inbox.open)
+        offers = self._inbox.all()
+        going = sum(offer.state in ("waiting", "accepted") for offer in offers)
+        return (
+            f"the record of {len(offers)} {'offer' if len(offers) == 1 else 'offers'}, {going} of them not finished; "
+            "files that have arrived stay where they are"
+        )
+
+    # ── calls ────────────────────────────────────────────────────────────────────────────────────
+
+    @request
+    async def answer(self, request: Request, peer: Peer) -> Listing | Entry | OfferReply | OfferList | OfferPage:
+        if isinstance(request, List):
+            parts = parts_of(request.path)
+            share = self._pool.share(peer.key.id52)
+            return await listed(share, self._shared(), parts, request.after, request.limit)
+        if isinstance(request, Stat):
+            return await asyncio.to_thread(self._shared().stat, parts_of(request.path))
+        if isinstance(request, Offer):
+            return _reply(await self._inbox.add(request.entries, peer, self._pool.share(peer.key.id52)))
+        if isinstance(request, Await):
+            offer = self._inbox.of(request.offer, peer)
+            await self._inbox.decided(offer.id, request.seconds)
+            return _reply(self._inbox.of(request.offer, peer))
+        if peer.key != self.context.key:
+            raise FileError("NotOwner", "only the identity itself decides about its inbox")
+        if isinstance(request, Offers):
+            return OfferList(self._inbox.all())
+        if isinstance(request, Contents):
+            return await self._inbox.contents(request.offer, request.after, request.limit)
+        return await self._decide(request)
+
+    async def _decide(self, request: Decide) -> OfferReply:
+        offer = await self._inbox.decide(
+            request.offer, accept=request.accept, force=request.force, hidden=request.hidden, names=request.names
+        )
+        if offer.state == "rejected":
+            coming = self._coming.get(offer.id)
+            if coming is not None and coming.intake is not None:
+                coming.intake.abandon()
+            await self._inbox.clean(offer)
+        return _reply(offer)
+
+    # ── sessions ─────────────────────────────────────────────────────────────────────────────────
+
+    @stream
+    async def serve(self, session: Session, order: Order | str) -> None:
+        peer = session.peer.key.id52
+        if self._sessions[peer] >= MAX_SESSIONS:
+            raise FileError("TooMany", f"more than {MAX_SESSIONS} sessions at a time")
+        self._sessions[peer] += 1
+        try:
+            if isinstance(order, str):
+                await self._send_whole(session, order)
+            elif isinstance(order, Walk):
+                await self._walk(session, order.path)
+            elif isinstance(order, Fetch):
+                tree = self._shared()
+                session.accept()
+                find = partial(_source, tree, self._checkpoints)
+                await supply(Frames(session), find, self._pool.share(peer))
+            else:
+                await self._receive(session, order.offer)
+        finally:
+            self._sessions[peer] -= 1
+            if not self._sessions[peer]:
+                del self._sessions[peer]
+
+    async def _walk(self, session: Session, path: str) -> None:
+        peer = session.peer.key.id52
+        if self._walks[peer] >= MAX_WALKS:
+            raise FileError("TooMany", f"more than {MAX_WALKS} directories are walked at a time")
+        self._walks[peer] += 1
+        try:
+            await report_walk(session, self._pool.share(peer), self._shared(), parts_of(path))
+        finally:
+            self._walks[peer] -= 1
+            if not self._walks[peer]:
+                del self._walks[peer]
+
+    async def _receive(self, session: Session, name: str) -> None:
+        offer = self._inbox.of(name, session.peer)
+        if offer.state == "waiting":
+            raise FileError("OfferWaits", f"offer {offer.id} is not accepted yet")
+        if offer.state == "rejected":
+            raise FileError("OfferRejected", f"offer {offer.id} was rejected")
+        if offer.state == "finished":
+            session.accept()
+            return
+        coming = self._coming.setdefault(offer.id, _Coming())
+        coming.sessions += 1
+        try:
+            async with coming.preparing:
+                if coming.intake is None:
+                    coming.intake = await self._intake(offer)
+            session.accept()
+            await coming.intake.serve(Frames(session))
+        finally:
+            coming.sessions -= 1
+            if not coming.sessions and self._coming.get(offer.id) is coming:
+                del self._coming[offer.id]
+
+    async def _intake(self, offer: OfferSummary) -> Intake:
+        """What the sessions of one offer share."""
+        inbox = self.config.received
+        if inbox is None:
+            raise FileError("NotShared", "no files are taken here any more")
+        ours = await self._inbox.made(offer)
+        destination = Destination(
+            inbox,
+            offer.peer,
+            force=offer.force,
+            ours=ours,
+            checkpoints=self._checkpoints,
+            on_arrival=partial(self._inbox.note_arrived, offer),
+        )
+
+        intake = Intake(
+            await self._inbox.entries(offer),
+            destination,
+            await self._inbox.arrived(offer),
+            await self._inbox.sent_by(offer.peer),
+            accepts_by_name(offer.names, everything=offer.hidden),
+            self._pool.share(offer.peer),
+            partial(self._inbox.finish, offer.id),
+        )
+        made = await intake.prepare()
+        if ours.symmetric_difference(made):
+            await self._inbox.remember_made(offer, made)
+        return intake
+
+    async def _send_whole(self, session: Session, path: str) -> None:
+        """Send one file and nothing else: what a plain text asks for."""
+        source = await opened(Source, self._shared(), parts_of(path))
+        session.accept()
+        await send_whole(session, source)
+
+    def _shared(self) -> Tree:
+        """Raises FileError: nothing is shared."""
+        root = self.config.shared
+        if root is None:
+            raise FileError("NotShared", "no files are shared here")
+        return Tree(root)
+
+
+class _Coming:
+    """The sessions on which one offer's files come."""
+
+    def __init__(self) -> None:
+        self.sessions = 0
+        self.preparing = asyncio.Lock()
+        self.intake: Intake | None = None
+
+
+def _source(tree: Tree, checkpoints: Checkpoints, path: str) -> Source:
+    return Source(tree, parts_of(path), checkpoints=checkpoints)
+
+
+def _reply(offer: OfferSummary) -> OfferReply:
+    return OfferReply(offer.id, offer.state)

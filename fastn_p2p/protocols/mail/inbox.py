@@ -1,0 +1,260 @@
+"""What has come, and how far the streams of others have got."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, Final
+
+import msgspec
+
+from fastn_p2p_client.errors import ApplicationError
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.mail.messages import REWOUND, Deliver, Letter, Mail, Parcel, Receipt, Refusal, Summary
+from fastn_p2p_client.peer import Peer
+
+from .._shared.change_signal import Bell
+from .._shared.sqlite_store import Database
+from .config import Settings
+from .schema import WHOLE_ROOM
+from .storage_usage import (
+    Room,
+    occupied,
+    occupy,
+)
+from .validation import opened
+
+__all__ = ["MAX_STREAMS", "MEMORY", "Mailbox"]
+
+MAX_STREAMS: Final = 64
+"""Outboxes of one sender whose progress is known; of more, the one that was used least recently is forgotten."""
+MEMORY: Final = 90 * 86_400_000
+"""Milliseconds for which streams that rest and mails that were deleted are known: no mail is on its way so long."""
+
+_COLUMNS: Final = "number, id, sender, name, instance, subject, size, attachments, sent, received, read"
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_refusals: Final = msgspec.msgpack.Decoder(list[Refusal])
+
+
+class Mailbox:
+    """Used inside one event loop.
+
+    Args:
+        settings: those of the moment.
+        now: milliseconds since 1970.
+
+    Attributes:
+        arrived: rung when mails have come.
+    """
+
+    def __init__(self, database: Database, settings: Callable[[], Settings], now: Callable[[], int]) -> None:
+        self._database = database
+        self._settings = settings
+        self._now = now
+        self.arrived = Bell()
+
+    # ── for senders ──────────────────────────────────────────────────────────────────────────────
+
+    async def take(self, delivery: Deliver, peer: Peer) -> Receipt:
+        """Puts mails into the mailbox; they are on disk when this returns. What has come before is recognised.
+
+        Raises:
+            ApplicationError: ``BadOrder``, ``Rewound``.
+        """
+        sequences = [parcel.sequence for parcel in delivery.parcels]
+        if any(one >= other for one, other in pairwise(sequences)):
+            raise ApplicationError("BadOrder", "mails are delivered in the order of their sequence")
+        settings, now, sender = self._settings(), self._now(), bytes(peer.key)
+        letters = [_looked_at(parcel, settings) for parcel in delivery.parcels]
+
+        def step(connection: sqlite3.Connection) -> Receipt:
+            intake = _Intake(connection, sender, delivery, settings)
+            for parcel, letter in zip(delivery.parcels, letters, strict=True):
+                if not intake.add(parcel, letter, peer.name, now):
+                    break
+            return intake.finish(now)
+
+        return await self._database.write(step, lambda _: self.arrived.ring())
+
+    # ── for the owner ────────────────────────────────────────────────────────────────────────────
+
+    async def page(self, after: int, limit: int, *, unread: bool, seconds: float) -> tuple[list[Summary], bool]:
+        """A page, and whether another one follows; waits until there is something in it, or the time is over."""
+        query = (
+            f"SELECT {_COLUMNS} FROM mailbox WHERE deleted IS NULL AND number > ? "  # noqa: S608 - constants
+            f"{'AND read = 0 ' if unread else ''}ORDER BY number LIMIT ?"
+        )
+
+        async def look() -> list[Summary]:
+            rows = await self._database.read(lambda each: each.execute(query, (after, limit + 1)).fetchall())
+            return list(map(_summary, rows))
+
+        found = await self.arrived.until(look, bool, seconds)
+        return found[:limit], len(found) > limit
+
+    async def read(self, number: int) -> Mail:
+        """One mail, marked as read.
+
+        Raises:
+            ApplicationError: ``MailUnknown``.
+        """
+        query = f"SELECT {_COLUMNS}, letter FROM mailbox WHERE number = ? AND deleted IS NULL"  # noqa: S608 - constants
+        row = await self._database.read(lambda each: each.execute(query, (number,)).fetchone())
+        if row is None:
+            raise ApplicationError("MailUnknown", f"there is no mail {number} here")
+        if not row[-2]:
+            mark = "UPDATE mailbox SET read = 1 WHERE number = ?"
+            await self._database.write(lambda each: each.execute(mark, (number,)))
+        return Mail(_summary(row[:-1]), opened(row[-1]))
+
+    async def delete(self, numbers: Sequence[int]) -> int:
+        """How many of them were there."""
+        now = self._now()
+
+        def step(connection: sqlite3.Connection) -> int:
+            count = 0
+            for number in dict.fromkeys(numbers):
+                row = connection.execute(
+                    "SELECT sender, size FROM mailbox WHERE number = ? AND deleted IS NULL", (number,)
+                ).fetchone()
+                if row is not None:
+                    count += 1
+                    connection.execute(
+                        "UPDATE mailbox SET deleted = ?, letter = NULL, subject = '', name = NULL WHERE number = ?",
+                        (now, number),
+                    )
+                    for owner in (row[0], WHOLE_ROOM):
+                        occupy(connection, owner, -1, -row[1])
+            return count
+
+        return await self._database.write(step)
+
+    async def prune(self) -> None:
+        """Forgets what nobody can send again."""
+        before = self._now() - MEMORY
+
+        def step(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM mailbox WHERE deleted < ?", (before,))
+            connection.execute("DELETE FROM incoming WHERE touched < ?", (before,))
+            connection.execute("DELETE FROM room WHERE messages = 0")
+
+        await self._database.write(step)
+
+
+class _Intake:
+    """One delivery, inside its transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, sender: bytes, delivery: Deliver, settings: Settings) -> None:
+        self._connection = connection
+        self._sender = sender
+        self._delivery = delivery
+        self._settings = settings
+        row = connection.execute(
+            "SELECT settled, refused FROM incoming WHERE sender = ? AND stream = ?", (sender, delivery.stream)
+        ).fetchone()
+        self._before: int = row[0] if row else 0
+        self._settled = self._before
+        sent = {parcel.sequence for parcel in delivery.parcels}
+        known = _refusals.decode(row[1]) if row and row[1] else []
+        self._refused = {each.sequence: each for each in known if each.sequence in sent}
+        """Those that the sender has not heard of: it sends what it does not know the end of."""
+        self._everyone, self._own = occupied(connection, WHOLE_ROOM), occupied(connection, sender)
+        self._taken = Room(0, 0)
+        self._full = ""
+
+    def add(self, parcel: Parcel, letter: Letter | Refusal, name: str | None, now: int) -> bool:
+        """Whether the next one may follow.
+
+        Raises:
+            ApplicationError: ``Rewound``.
+        """
+        if parcel.sequence <= self._settled:
+            if parcel.sequence not in self._refused and self._is_new(parcel):
+                raise ApplicationError(REWOUND, "other mails have had these numbers: begin another stream")
+            return True
+        if isinstance(letter, Refusal):
+            self._refused[parcel.sequence] = letter
+        elif self._is_new(parcel):
+            size = len(parcel.letter)
+            self._full = self._why_not(size)
+            if self._full:
+                return False
+            self._store(parcel, letter, name, now)
+            self._taken = self._taken.plus(size)
+        self._settled = parcel.sequence
+        return True
+
+    def finish(self, now: int) -> Receipt:
+        connection, refused = self._connection, sorted(self._refused.values(), key=lambda each: each.sequence)
+        if self._settled != self._before:
+            connection.execute(
+                "INSERT OR REPLACE INTO incoming VALUES (?, ?, ?, ?, ?)",
+                (self._sender, self._delivery.stream, self._settled, now, _encode(refused) if refused else None),
+            )
+            if not self._before:
+                connection.execute(
+                    "DELETE FROM incoming WHERE sender = ?1 AND stream IN (SELECT stream FROM incoming "
+                    "WHERE sender = ?1 ORDER BY touched DESC LIMIT -1 OFFSET ?2)",
+                    (self._sender, MAX_STREAMS),
+                )
+        if self._taken.messages:
+            for owner in (self._sender, WHOLE_ROOM):
+                occupy(connection, owner, *self._taken)
+        return Receipt(min(self._settled, self._delivery.parcels[-1].sequence), tuple(refused), self._full)
+
+    def _is_new(self, parcel: Parcel) -> bool:
+        """Whether nothing with its id has come: the owner of an outbox may try a mail again that had arrived."""
+        row = self._connection.execute(
+            "SELECT 1 FROM mailbox WHERE sender = ? AND stream = ? AND id = ?",
+            (self._sender, self._delivery.stream, parcel.id),
+        ).fetchone()
+        return row is None
+
+    def _store(self, parcel: Parcel, letter: Letter, name: str | None, now: int) -> None:
+        size, instance = len(parcel.letter), self._delivery.instance
+        self._connection.execute(
+            "INSERT INTO mailbox (sender, stream, id, name, instance, sent, received, subject, size, attachments, "
+            "letter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                self._sender,
+                self._delivery.stream,
+                parcel.id,
+                name,
+                instance,
+                parcel.sent,
+                now,
+                letter.subject,
+                size,
+                len(letter.attachments),
+                parcel.letter,
+            ),
+        )
+
+    def _why_not(self, size: int) -> str:
+        """Why there is no room for so many bytes more, or nothing."""
+        limits = self._settings
+        for words, room, messages, bytes_ in (
+            ("the mailbox", self._everyone, limits.max_messages, limits.max_bytes),
+            ("your share of the mailbox", self._own, limits.max_sender_messages, limits.max_sender_bytes),
+        ):
+            if room.messages + self._taken.messages >= messages:
+                return f"{words} is full: it has {messages} mails"
+            if room.bytes + self._taken.bytes + size > bytes_:
+                return f"{words} is full: {bytes_} bytes are its limit"
+        return ""
+
+
+def _looked_at(parcel: Parcel, settings: Settings) -> Letter | Refusal:
+    try:
+        return opened(parcel.letter, max_size=settings.max_message_size, max_attachments=settings.max_attachments)
+    except ApplicationError as error:
+        return Refusal(parcel.sequence, error.kind, error.message[:1000])
+
+
+def _summary(row: tuple[Any, ...]) -> Summary:
+    number, id, sender, name, instance, subject, size, attachments, sent, received, read = row
+    return Summary(
+        number, id, PublicKey(sender).id52, name, instance, subject, size, attachments, sent, received, bool(read)
+    )

@@ -1,0 +1,108 @@
+"""Tunnel: puts one TCP service, or one Unix socket, of this machine within reach of peers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import msgspec
+
+from fastn_p2p_client.errors import ApplicationError, Overloaded
+from fastn_p2p_client.protocol import BindingContext, Protocol, request, stream
+from fastn_p2p_client.session.session import Session
+
+from .service_address import (
+    Address,
+    InvalidAddress,
+    parse_address,
+)
+from .sockets import connected
+from .splice import splice
+
+__all__ = ["Tunnel", "TunnelQuestion", "TunnelState"]
+
+
+class TunnelQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Is there a tunnel? It has nothing to say."""
+
+
+class TunnelState(msgspec.Struct, frozen=True):
+    """What a peer learns of a tunnel without using it."""
+
+    connections: int
+    """Those that stand at the moment, of all peers."""
+    max_connections: int
+
+
+class Tunnel(Protocol):
+    """Peers reach one TCP service or Unix socket of this machine.
+
+    Each session is one connection to ``target``, and its bytes are that connection's bytes, both ways.
+    A peer cannot choose where it leads: nothing that it sends is an address, and initial data is not looked at.
+    Only peers in the address book may use it, unless it was added otherwise.
+
+    Raises:
+        ApplicationError: ``TargetUnreachable``, with ``{"reason"}``: nobody takes connections at the target.
+        Overloaded: ``max_connections`` stand already.
+    """
+
+    class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+        target: str
+        """``127.0.0.1:8000``, ``[::1]:8000``, ``localhost:8000`` or ``unix:/run/web.sock``."""
+        max_connections: Annotated[int, msgspec.Meta(ge=1)] = 256
+        """Connections at once, of all peers together."""
+        connect_timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
+        """Seconds that the target has to take a connection."""
+
+    config: Config
+
+    def __init__(self, context: BindingContext) -> None:
+        super().__init__(context)
+        self._connections = 0
+
+    async def on_check(self) -> None:
+        """Is the target an address?"""
+        self._target()
+
+    def _target(self) -> Address:
+        """
+        Raises:
+            InvalidAddress: the config has none.
+        """
+        try:
+            target = parse_address(self.config.target)
+        except InvalidAddress as error:
+            raise InvalidAddress(f"target: {error}") from None
+        if target.path and not target.path.startswith("/"):
+            raise InvalidAddress(f"target: the path of a Unix socket begins with a slash, unlike {target.path!r}")
+        return target
+
+    @request
+    async def state(self, question: TunnelQuestion) -> TunnelState:
+        """Answers that the tunnel is here; the target is not asked."""
+        return TunnelState(self._connections, self.config.max_connections)
+
+    @stream
+    async def connect(self, session: Session) -> None:
+        """One connection, from its beginning to its end."""
+        if self._connections >= self.config.max_connections:
+            raise Overloaded(what="connections through this tunnel", limit=self.config.max_connections)
+        self._connections += 1
+        try:
+            try:
+                async with asyncio.timeout(self.config.connect_timeout):
+                    connection = await connected(self._target())
+            except TimeoutError:
+                raise _unreachable("it did not answer in time") from None
+            except OSError as error:
+                raise _unreachable((error.strerror or type(error).__name__).lower()) from None
+            session.accept()
+            await splice(session, connection)
+        finally:
+            self._connections -= 1
+
+
+def _unreachable(reason: str) -> ApplicationError:
+    return ApplicationError(
+        "TargetUnreachable", f"the service behind the tunnel cannot be reached: {reason}", {"reason": reason}
+    )

@@ -1,0 +1,139 @@
+"""What the daemon consists of: the specification of each actor, with the keys that they recognise each other by.
+
+Made once per start of the daemon, so that an actor that is started again gets the same keys and everybody else
+keeps working with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final
+
+import msgspec
+
+from fastn_p2p_actors.runtime.curve.keys import make_roles
+from fastn_p2p_actors.runtime.specs import (
+    ActorSpec,
+    GatewaySettings,
+    IdentitySettings,
+    NetworkSettings,
+    grant_for,
+)
+from fastn_p2p_client.errors import InvalidName
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc.messages import UNDECODABLE
+from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM
+from fastn_p2p_client.names import check_name
+
+from .restart_policy import Patience
+
+__all__ = ["CORE_MODULES", "IDENTITY_MODULE", "Blueprint", "Plan", "online_identities"]
+
+CORE_MODULES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "vault": "fastn_p2p_actors.vault",
+        "network": "fastn_p2p_actors.network",
+        "gateway": "fastn_p2p_actors.gateway",
+    }
+)
+"""Core actors in the order in which they are started; they are stopped in reverse."""
+IDENTITY_MODULE: Final = "fastn_p2p_actors.identity"
+GRANT_KEY_BYTES: Final = 32
+
+log = logging.getLogger("supervisor")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What runs, and how long it may take; the defaults are the real daemon. Heartbeats are seconds."""
+
+    core_modules: Mapping[str, str] = field(default_factory=lambda: CORE_MODULES)
+    identity_module: str = IDENTITY_MODULE
+    core_heartbeat: float = 1.0
+    identity_heartbeat: float = 5.0
+    identity_memory: int = 2048 * 1024 * 1024
+    """Bytes of data that an identity's process may have; 0 for no limit."""
+    program_connections: int = MAX_CLIENTS_PER_PROGRAM
+    """Connections that one program may have to each process of the daemon."""
+    patience: Patience = Patience()  # noqa: RUF009  (immutable)
+
+
+class Blueprint:
+    """The specifications of one start of the daemon.
+
+    Attributes:
+        core: the core actors', in start order.
+    """
+
+    def __init__(self, home: Home, network_mode: str, started_ms: int, plan: Plan) -> None:
+        self._home = str(home.path)
+        self._plan = plan
+        self._grant_key = secrets.token_bytes(GRANT_KEY_BYTES)
+        roles = make_roles()
+        settings: dict[str, msgspec.Struct] = {
+            "vault": roles.vault,
+            "network": NetworkSettings(
+                vault=roles.network,
+                grant_key=self._grant_key,
+                mode=network_mode,
+            ),
+            "gateway": GatewaySettings(
+                vault=roles.gateway,
+                grant_key=self._grant_key,
+                network_mode=network_mode,
+                started_ms=started_ms,
+                memory=plan.identity_memory,
+            ),
+        }
+        self.core = [
+            ActorSpec(
+                name=name,
+                module=module,
+                home=self._home,
+                heartbeat=plan.core_heartbeat,
+                settings=_plain(settings[name]),
+                connections=plan.program_connections,
+            )
+            for name, module in plan.core_modules.items()
+        ]
+
+    def identity(self, name: str) -> ActorSpec:
+        """The process of one identity."""
+        return ActorSpec(
+            name=f"identity-{name}",
+            module=self._plan.identity_module,
+            home=self._home,
+            heartbeat=self._plan.identity_heartbeat,
+            connections=self._plan.program_connections,
+            settings=_plain(
+                IdentitySettings(
+                    identity=name, grant=grant_for(self._grant_key, name), memory=self._plan.identity_memory
+                )
+            ),
+        )
+
+
+class _Wanted(msgspec.Struct):
+    online: bool = False
+
+
+def online_identities(home: Home) -> list[str]:
+    """Names of the identities that their owner has brought online, sorted. A file that cannot be read is logged."""
+    names: list[str] = []
+    for file in sorted(home.identities.glob("*/identity.json")):
+        try:
+            name = check_name(file.parent.name, "an identity")
+            if msgspec.json.decode(file.read_bytes(), type=_Wanted).online:
+                names.append(name)
+        except (OSError, InvalidName, *UNDECODABLE) as error:
+            log.warning("%s is ignored: %s", file, error)
+    return names
+
+
+def _plain(settings: msgspec.Struct) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(settings, builtin_types=(bytes,))
+    return plain

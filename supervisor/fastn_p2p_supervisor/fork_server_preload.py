@@ -1,0 +1,120 @@
+"""What the fork server loads once, so that each child has it for free.
+
+Importing this module does that, in the fork server and nowhere else. Nothing here may start a thread: a fork copies
+only the thread that calls it, along with whatever locks the others held. So no ZeroMQ context, no iroh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import importlib
+import os
+import socket
+import struct
+import sys
+import threading
+from multiprocessing import reduction
+from pathlib import Path
+from typing import Final
+
+__all__ = ["MODULES", "fork_or_refuse", "receive_from_supervisor"]
+
+MODULES: Final = (
+    "asyncio",
+    "logging.handlers",
+    "uvloop",
+    "msgspec",
+    "zmq",
+    "fastn_p2p_client.errors",
+    "fastn_p2p_client.home",
+    "fastn_p2p_client.keys",
+    "fastn_p2p_client.limits",
+    "fastn_p2p_client.ipc.messages",
+    "fastn_p2p_actors.runtime.specs",
+    "fastn_p2p_actors.runtime.site_packages",
+    "fastn_p2p_actors.runtime.actor",
+    "fastn_p2p_actors.runtime.mailbox",
+    "fastn_p2p_actors.runtime.curve.mailbox",
+    "fastn_p2p_client.ipc.transport.pyzmq.connection",
+    "fastn_p2p_actors.identity",
+)
+
+
+REQUEST_SECONDS: Final = 5.0
+"""Seconds that the supervisor may take to send a request, once it has connected."""
+
+_CREDENTIALS: Final = struct.Struct("iII")
+"""``struct ucred`` of unix(7): pid, uid, gid."""
+
+_fork = os.fork
+_receive = reduction.recvfds
+
+
+def receive_from_supervisor(connection: socket.socket, most: int) -> list[int]:
+    """``multiprocessing.reduction.recvfds`` for the fork server's loop: the descriptors of one request.
+
+    Any process of this user can connect to the fork server's socket. The loop would end with all children at the first
+    that sends something else, and wait for ever for one that sends nothing. So the kernel is asked who has connected:
+    nothing is read but from the supervisor. What is refused ends in the error that the loop passes over.
+    """
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, user, _ = _CREDENTIALS.unpack(found)
+    if (pid, user) != (os.getppid(), os.getuid()):
+        raise OSError(errno.ECONNABORTED, f"process {pid} of user {user} is not the supervisor")
+    connection.settimeout(REQUEST_SECONDS)
+    try:
+        descriptors = list(_receive(connection, most))
+    except (OSError, EOFError, RuntimeError, ValueError) as error:
+        raise OSError(errno.ECONNABORTED, f"no request: {error}") from error
+    if not 2 <= len(descriptors) < most:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise OSError(errno.ECONNABORTED, f"a request with {len(descriptors)} descriptors")
+    return descriptors
+
+
+def fork_or_refuse() -> int:
+    """``os.fork`` for ``multiprocessing``'s fork server, whose loop calls this.
+
+    When the kernel has no process to give, that loop would end, and all children with it. Here the request at hand is
+    refused instead: its descriptors are closed, so that the supervisor sees the end of its pipes, and the error
+    raised is the one that the loop passes over.
+    """
+    try:
+        pid = _fork()
+    except OSError as error:
+        request = sys._getframe(1).f_locals
+        for descriptor in (request["child_r"], request["child_w"], *request["fds"]):
+            os.close(descriptor)
+        raise OSError(errno.ECONNABORTED, f"no new process: {error.strerror}") from error
+    if pid == 0:
+        os.fork = _fork
+        reduction.recvfds = _receive
+    return pid
+
+
+def _become_fork_server() -> None:
+    from fastn_p2p_actors.runtime import process_setup as process
+
+    process.mark_fork_server()
+    process.die_with_parent()  # also covers a supervisor that is killed while children keep the fork server busy
+    process.keep_others_out()
+    process.set_title("forks")
+    process.raise_file_limit()
+    process.forbid_core_files()
+    for module in MODULES:
+        with contextlib.suppress(Exception):  # the child that needs it imports it again, and reports
+            importlib.import_module(module)
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    if threads != 1 or threading.active_count() != 1:
+        raise RuntimeError(f"a preloaded module has started a thread ({threads} are running): children would hang")
+    os.fork = fork_or_refuse
+    reduction.recvfds = receive_from_supervisor  # type: ignore[assignment]
+    gc.collect()
+    gc.freeze()  # keeps the collector from writing to, and so copying, the pages that children share
+
+
+if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):
+    _become_fork_server()

@@ -1,0 +1,19 @@
+"""The benchmark: what the daemon costs, against the same echo written straight on the iroh binding.
+
+``make bench`` runs it (``python -m tests.benchmarks``); pytest does not collect it. Everything is measured on this
+machine in one run, the sides in turn, so that a statement is a ratio and not a property of the hardware.
+
+Layout, in the order of a run:
+
+* ``__main__``: the command line, and which measure comes when;
+* ``worker``: a measuring process and how it is told what to do; ``load``: calls in a closed loop; ``flow``: bytes at
+  full speed;
+* ``raw``: both on iroh alone, as client and as server; ``program``: the same through the daemons; ``handler``: the
+  protocol at the other end of a session; ``tcp``: client and service of a tunnel; ``hop``: a local hop alone;
+* ``system``: two daemons with an identity each; ``processes``: what ``/proc`` says about them; ``memory``: how far
+  they grow;
+* ``calls``, ``streams``, ``files``, ``tunnel``, ``layers``, ``identities``, ``restarts``, ``starts``, ``steps``: one
+  measure each; ``sides``: what those of streams have in common;
+* ``targets``: what must be reached; ``results``: what a measure hands over;
+* ``report``, ``chart``: the terminal, ``docs/benchmarks.md`` and ``docs/benchmarks.svg``.
+"""

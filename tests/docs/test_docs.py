@@ -1,0 +1,435 @@
+"""The pages in `docs/` say what the code does: their tables, examples, links, paths and commands.
+
+Each test compares a page with the code itself, so that neither changes without the other.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib
+import inspect
+import re
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import pytest
+import typer
+from nacl.signing import SigningKey
+
+from fastn_p2p.cli import COMMANDS, app
+from fastn_p2p.console.exit_codes import (
+    EXITS,
+    TABLE,
+)
+from fastn_p2p.protocols.tunnel.protocol import Tunnel
+from fastn_p2p_actors.credentials import Delegation, verify_delegation, verify_record
+from fastn_p2p_actors.network.wire import messages as wire
+from fastn_p2p_actors.runtime.specs import grant_for
+from fastn_p2p_actors.vault import access_policy as policy
+from fastn_p2p_client import errors, limits
+from fastn_p2p_client.ipc import messages as m
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.tickets import MAX_TICKET, Ticket
+from fastn_p2p_supervisor import allowed_requests as asks
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+CODE: Final = ("client/fastn_p2p_client", "actors/fastn_p2p_actors", "supervisor/fastn_p2p_supervisor", "fastn_p2p")
+PAGES: Final = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md"), ROOT / "client/README.md"]
+)
+FOLDERS: Final = ("client", "actors", "supervisor", "fastn_p2p", "tests", "docs", "deploy", "examples", "requirements")
+ENVIRONMENT_OF_OTHERS: Final = {"XDG_RUNTIME_DIR", "NOTIFY_SOCKET", "FORCE_COLOR"}
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+class Table(NamedTuple):
+    """One table of a page."""
+
+    section: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+def read(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
+
+
+def cells(line: str) -> list[str]:
+    parts = re.split(r"(?<!\\)\|", line.strip())[1:-1]
+    return [part.strip().replace("\\|", "|") for part in parts]
+
+
+def tables(text: str) -> Iterator[Table]:
+    section, lines = "", text.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("#"):
+            section = line.lstrip("# ")
+        if re.fullmatch(r"\|( --- \|)+", line):
+            rows: list[list[str]] = []
+            for row in lines[number + 1 :]:
+                if not row.startswith("|"):
+                    break
+                rows.append(cells(row))
+            yield Table(section, cells(lines[number - 1]), rows)
+
+
+def table(name: str, section: str, *header: str) -> list[list[str]]:
+    """The rows of the one table in that section whose header begins so."""
+    found = [t for t in tables(read(name)) if t.section == section and t.header[: len(header)] == list(header)]
+    assert len(found) == 1, f"{len(found)} tables of {header} in {section!r} of {name}"
+    return found[0].rows
+
+
+def code(text: str) -> str:
+    """What stands in a cell as code."""
+    match = re.fullmatch(r"`([^`]+)`", text)
+    assert match is not None, f"{text!r} is not one piece of code"
+    return match[1]
+
+
+def fields(cell: str) -> list[str]:
+    return [] if cell == "none" else [code(field) for field in cell.split(", `") for field in [f"`{field.strip('`')}`"]]
+
+
+def annotated(cls: type[Any]) -> dict[str, str]:
+    """Field → annotation as it stands in the code."""
+    merged: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        merged.update(inspect.get_annotations(base))
+    return merged
+
+
+def described(cls: type[msgspec.Struct]) -> list[str]:
+    known = annotated(cls)
+    return [f"{field.name}: {known[field.name]}" for field in msgspec.structs.fields(cls)]
+
+
+def lines_of(messages: Iterable[type[msgspec.Struct]]) -> dict[str, tuple[object, list[str]]]:
+    return {cls.__name__: (cls.__struct_config__.tag, described(cls)) for cls in messages}
+
+
+def documented(rows: list[list[str]]) -> dict[str, tuple[object, list[str]]]:
+    found: dict[str, tuple[object, list[str]]] = {code(row[1]): (int(row[0]), fields(row[2])) for row in rows}
+    assert len(found) == len(rows), "a message stands there twice"
+    return found
+
+
+def block(name: str, mark: str) -> str:
+    """The code block below an HTML comment."""
+    match = re.search(rf"<!-- {re.escape(mark)} -->\n```\n(.*?)```", read(name), re.DOTALL)
+    assert match is not None, f"{name} has no block {mark!r}"
+    return match[1]
+
+
+def hex_of(text: str) -> str:
+    """The hexadecimal digits at the beginning of each line, as one string."""
+    digits = (re.match(r"(?:\s*[0-9a-f]{2}(?= |$))*", line, re.MULTILINE) for line in text.splitlines())
+    return "".join(match[0] for match in digits if match is not None).replace(" ", "")
+
+
+# ── the client protocol ──────────────────────────────────────────────────────────────────────────
+
+CONVERSATIONS: Final = {
+    "Control: from a program to the gateway": m.Control,
+    "Control: from the gateway to a program": m.ControlReply,
+    "Data: from a program, or from whoever serves, to the network": m.Data,
+    "Data: from the network to a program, or to whoever serves": m.DataReply,
+}
+
+
+@pytest.mark.parametrize("section", CONVERSATIONS)
+def test_each_message_is_documented_with_its_tag_and_fields(section: str) -> None:
+    expected = lines_of(typing.get_args(CONVERSATIONS[section]))
+    assert documented(table("protocol.md", section, "tag", "message", "fields")) == expected
+
+
+def test_messages_of_both_conversations_are_documented() -> None:
+    rows = table("protocol.md", "Messages of both conversations", "tag", "message", "fields")
+    assert documented(rows) == lines_of((m.Failure, m.Cancel, m.Done, m.Long))
+
+
+def test_no_message_is_missing_from_every_conversation() -> None:
+    spoken = {cls for union in CONVERSATIONS.values() for cls in typing.get_args(union)}
+    defined = {cls for cls in vars(m).values() if inspect.isclass(cls) and issubclass(cls, m.Message)} - {m.Message}
+    assert spoken == defined
+
+
+def test_answers_that_are_named_exist() -> None:
+    for section in CONVERSATIONS:
+        for found in tables(read("protocol.md")):
+            if found.section == section and found.header[-1] == "answered by":
+                for row in found.rows:
+                    named = set(re.findall(r"`([A-Z]\w+)`", row[3]))
+                    assert named <= set(m.__all__), row
+
+
+def test_each_record_is_documented_with_its_fields() -> None:
+    rows = {code(row[0]): fields(row[1]) for row in table("protocol.md", "Records", "record", "fields")}
+    records = [cls for cls in vars(m).values() if inspect.isclass(cls) and issubclass(cls, m.Record)]
+    assert rows == {cls.__name__: described(cls) for cls in records if cls is not m.Record}
+
+
+def test_limits_are_those_of_the_code() -> None:
+    rows = {code(row[0]): row[1] for row in table("protocol.md", "Limits", "limit", "value")}
+    assert rows == {name: str(value) for name, value in vars(limits).items() if name.isupper()}
+
+
+def test_each_error_is_documented_with_its_fields_and_exit_code() -> None:
+    rows = table("protocol.md", "Errors", "code", "class", "fields", "retryable", "exit")
+    found = {code(row[0]): (code(row[1]), fields(row[2]), row[3], row[4]) for row in rows}
+    expected = {
+        name: (
+            cls.__name__,
+            [f"{field}: {annotated(cls)[field]}" for field in cls._names],
+            "yes" if cls.retryable else "no",
+            str(EXITS[name].value),
+        )
+        for name, cls in errors.CODES.items()
+    }
+    assert found == expected
+
+
+REQUEST: Final = msgspec.msgpack.encode({"message": "hi"})
+EXAMPLES: Final = {
+    "Hello": m.encode(m.Hello(1, "my-program")),
+    "Call": m.encode(m.Call("alice", "bob", "Echo", "default", 10_000)),
+    "payload": REQUEST,
+    "WirePing": wire.frame(wire.WirePing()),
+    "WireRequest": wire.frame(wire.WireRequest(1, bytes(32), bytes(32), "Echo", "default", 10_000), REQUEST),
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_are_what_the_code_encodes(example: str) -> None:
+    assert hex_of(block("protocol.md", f"example: {example}")) == EXAMPLES[example].hex()
+
+
+# ── the wire protocol ────────────────────────────────────────────────────────────────────────────
+
+
+def test_each_wire_message_is_documented_with_its_tag_and_fields() -> None:
+    rows = table("protocol.md", "Wire messages", "tag", "message", "fields")
+    assert documented(rows) == lines_of(typing.get_args(wire.Wire))
+
+
+def test_close_codes_are_those_of_the_code() -> None:
+    rows = {code(row[1]): int(row[0]) for row in table("protocol.md", "Close codes", "code", "constant")}
+    assert rows == {name: value for name, value in vars(wire).items() if name.startswith("CLOSE_")}
+
+
+def test_wire_limits_are_those_of_the_code() -> None:
+    rows = table("protocol.md", "Wire limits", "constant", "value")
+    for constant, value, _ in rows:
+        module, _, name = code(constant).rpartition(".")
+        assert str(getattr(importlib.import_module(f"fastn_p2p_actors.{module}"), name)) == value, constant
+
+
+def test_the_alpn_is_that_of_the_code() -> None:
+    assert f"The ALPN is `{wire.ALPN.decode()}`." in read("protocol.md")
+
+
+# ── credentials ──────────────────────────────────────────────────────────────────────────────────
+
+
+def joined(mark: str) -> str:
+    return block("protocol.md", f"vector: {mark}").replace("\n", "")
+
+
+def test_the_worked_example_holds() -> None:
+    """Made afresh with nothing but PyNaCl and msgspec from the seeds on the page, then checked by our own code."""
+    given = {row[0]: code(row[1]) for row in table("protocol.md", "Worked example", "what", "value")}
+    identity = SigningKey(bytes.fromhex(given["identity's seed"]))
+    endpoint = bytes(SigningKey(bytes.fromhex(given["transport seed"])).verify_key)
+    public, now, day = bytes(identity.verify_key), int(given["now"]), 86_400
+    assert given["identity's public key"] == public.hex()
+    assert given["ID52"] == PublicKey(public).id52
+    assert given["endpoint"] == endpoint.hex()
+
+    def sealed(prefix: bytes, body: bytes) -> bytes:
+        return msgspec.msgpack.encode([body, identity.sign(prefix + b"\0" + body).signature])
+
+    lineage, epoch = bytes.fromhex(given["lineage"]), int(given["epoch"])
+    body = msgspec.msgpack.encode([1, public, endpoint, lineage, epoch, now, now + day, ["speak"]])
+    assert joined("delegation body") == body.hex()
+    delegation = sealed(b"fastn-p2p/delegation/1", body)
+    assert joined("delegation") == delegation.hex()
+    fields = [1, public, now * 1000, now, now + day, [delegation], [], [given["address"]]]
+    record = sealed(b"fastn-p2p/record/1", msgspec.msgpack.encode(fields))
+    ticket = "fastn1" + base64.b32hexencode(record).decode().rstrip("=").lower()
+    assert joined("ticket") == ticket
+
+    checked = verify_delegation(delegation, now=now, endpoint=endpoint)
+    assert checked == Delegation(1, public, endpoint, lineage, epoch, now, now + day, ("speak",))
+    assert Ticket(ticket).record_bytes == record
+    assert verify_record(record, now=now).addresses == (given["address"],)
+
+    key = bytes.fromhex(given["grant key"])
+    grant = hashlib.blake2b(b"alice", key=key, digest_size=16, person=b"fastn-p2p-grant").digest()
+    assert joined("grant") == grant.hex() == grant_for(key, "alice").hex()
+
+
+def test_numbers_in_the_text_are_those_of_the_code() -> None:
+    assert f"It has at most {MAX_TICKET:,} characters." in read("protocol.md")
+
+
+# ── who may ask for what ─────────────────────────────────────────────────────────────────────────
+
+
+def test_the_vault_s_table_is_documented() -> None:
+    rows = table("security.md", "The vault", "request", "state", "gateway", "network")
+    found = {(code(row[0]), row[1]): {"gateway": row[2], "network": row[3]} for row in rows}
+    assert found == {
+        (request.__name__, state.value): {role: "yes" if role in roles else "no" for role in policy.ROLES}
+        for request, rights in policy.TABLE.items()
+        for state, roles in rights.items()
+    }
+
+
+def test_the_supervisor_s_table_is_documented() -> None:
+    rows = table("security.md", "The vault", "request", "gateway", "anybody else")
+    assert set(asks.ALLOWED) == {"gateway"}
+    assert all(row[1:] == ["yes", "no"] for row in rows)
+    assert {code(row[0]) for row in rows} == {request.__name__ for request in asks.ALLOWED["gateway"]}
+
+
+# ── operations ───────────────────────────────────────────────────────────────────────────────────
+
+
+def sources() -> Iterator[str]:
+    for folder in CODE:
+        for file in (ROOT / folder).rglob("*.py"):
+            yield file.read_text()
+    yield from (file.read_text() for file in ROOT.glob("deploy/**/*") if file.is_file())
+
+
+def test_each_environment_variable_is_documented() -> None:
+    rows = {code(row[0]) for row in table("operations.md", "Environment", "variable", "read by", "meaning")}
+    read_by_code = {name for source in sources() for name in re.findall(r"\bFASTN_[A-Z_]+\b", source)}
+    assert rows == read_by_code | ENVIRONMENT_OF_OTHERS
+
+
+# ── links, paths, commands ───────────────────────────────────────────────────────────────────────
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", without_blocks(page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower()).replace(" ", "-") for heading in headings}
+
+
+def without_blocks(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+@every_page
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(page.read_text())):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+@every_page
+def test_every_path_that_is_mentioned_exists(page: Path) -> None:
+    mentioned = re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`", page.read_text())
+    for path in mentioned:
+        assert (ROOT / path).exists(), path
+
+
+def test_modules_that_architecture_names_exist() -> None:
+    for path in re.findall(r"`(network/\w+\.py)`", read("architecture.md")):
+        assert (ROOT / "actors/fastn_p2p_actors" / path).exists(), path
+    written = set(re.findall(r"`network/(\w+\.py)`", read("architecture.md")))
+    present = {file.name for file in (ROOT / "actors/fastn_p2p_actors/network").glob("*.py")}
+    of_the_mailbox = {"__init__.py", "actor.py", "messages.py", "vault_client.py"}
+    assert written == present - of_the_mailbox
+
+
+def command(words: list[str]) -> Any:
+    """The command that the words begin with, or None when there is none."""
+    found: Any = typer.main.get_command(app)
+    taken = 0
+    for word in words:
+        inside = getattr(found, "commands", None)
+        if inside is None or word.startswith("-"):
+            break
+        if word not in set(inside):
+            return None
+        found, taken = inside[word], taken + 1
+    return found if taken or words[0].startswith("-") else None
+
+
+def options(found: Any) -> set[str]:
+    return {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)} | {"--help"}
+
+
+@every_page
+def test_every_command_that_is_mentioned_exists(page: Path) -> None:
+    text = page.read_text()
+    mentioned = re.findall(r"`fastn-p2p ([^`\n]+)`", text)
+    for inside in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        mentioned += re.findall(r"(?:^|\| |\$\()fastn-p2p +([^|>)\n]+)", inside, re.MULTILINE)
+    for line in mentioned:
+        words = [word.strip("[]") for word in line.split()]
+        found = command(words)
+        assert found is not None, f"fastn-p2p {line}"
+        for option in (word for word in words if re.fullmatch(r"--[a-z]+(-[a-z]+)*", word)):
+            assert option in options(found), f"fastn-p2p {line}"
+
+
+def test_the_search_for_commands_has_teeth() -> None:
+    assert command(["status"]) is not None
+    assert command(["peer", "add", "TICKET"]) is not None
+    assert command(["--version"]) is not None
+    assert command(["peer", "ad"]) is None
+    assert command(["statu"]) is None
+    assert "--json" in options(command(["status"]))
+    assert len(COMMANDS) > 1
+
+
+@every_page
+def test_every_make_target_that_is_mentioned_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for target in re.findall(r"`make ([a-z]+)", page.read_text()):
+        assert target in targets, target
+
+
+# ── streams ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_numbers_of_sessions_are_those_of_the_code() -> None:
+    rows = table("streams.md", "Who waits for whom", "constant", "value")
+    assert {code(row[0]): int(row[1]) for row in rows} == {code(row[0]): getattr(limits, code(row[0])) for row in rows}
+    codes = table("streams.md", "A direction and its end", "code", "constant")
+    reserved = {name: value for name, value in vars(limits).items() if name.startswith("RESET_")}
+    assert {code(row[1]): int(row[0]) for row in codes} == reserved
+    assert f"a code from 0 to {limits.MAX_RESET_CODE}" in read("streams.md")
+
+
+def test_messages_of_sessions_are_all_there() -> None:
+    rows = table("streams.md", "A direction and its end", "message", "says")
+    spoken = {cls.__name__ for cls in typing.get_args(m.SessionPart)} | {"Open", "Offer"}
+    before = {"Opened", "ApplicationFailure", "Done", "Cancel"}
+    assert {code(row[0]) for row in rows} == spoken - before
+    assert {name for row in rows for name in re.findall(r"`([A-Z]\w+)`", row[2])} <= spoken
+
+
+def test_exit_codes_of_streams_are_those_of_the_command_line() -> None:
+    rows = table("streams.md", "In a shell", "it ended because", "exit code")
+    assert {int(row[1]) for row in rows} <= {number.value for number in TABLE}
+
+
+def test_the_config_of_a_tunnel_is_documented() -> None:
+    rows = table("tunnels.md", "The service", "key", "meaning")
+    assert [code(row[0]) for row in rows] == list(Tunnel.Config.__struct_fields__)
+    for field in msgspec.structs.fields(Tunnel.Config):
+        row = next(row for row in rows if code(row[0]) == field.name)
+        assert field.required or f"{field.default:g} unless" in row[1]

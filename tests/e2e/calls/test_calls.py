@@ -1,0 +1,456 @@
+"""Calls between two daemons and inside one: names, types, sizes, numbers, deadlines, cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+
+from fastn_p2p_actors.network.wire.messages import BULK_THRESHOLD
+from fastn_p2p_client import Client, ConnectionLost, DeadlineExceeded, PublicKey, Ticket
+from fastn_p2p_client.ipc.messages import (
+    AddPeer,
+    GetTicket,
+    RemovePeer,
+    TicketText,
+)
+from fastn_p2p_client.limits import MAX_PAYLOAD
+from tests.support.daemons import (
+    Daemon,
+    eventually,
+)
+from tests.support.two_daemons import (
+    World,
+    binding_of,
+    counts_of,
+    new_world,
+    until,
+    until_awaited,
+    wait_idle,
+)
+
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
+
+T = TypeVar("T")
+HI = {"message": "hi"}
+ECHOED = {"echoed": "Echo: hi"}
+
+
+class EchoReply(msgspec.Struct):
+    echoed: str
+
+
+@dataclass
+class EchoRequest:
+    message: str
+
+
+def run(daemon: Daemon, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+    """``work`` with a client of ``daemon``, in an event loop of its own."""
+
+    async def session() -> T:
+        async with Client(daemon.home, program="tests") as client:
+            return await work(client)
+
+    return asyncio.run(session())
+
+
+def ticket_of(daemon: Daemon, name: str) -> str:
+    with daemon.client() as client:
+        reply = client.control(GetTicket(name))
+    assert isinstance(reply, TicketText)
+    return reply.ticket
+
+
+# ── one connection ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_calls_both_ways_take_one_connection(world: World) -> None:
+    """Also the first ones, of which fifty need it at the same moment."""
+
+    async def fifty(client: Client, caller: str, peer: str) -> None:
+        calls = (client.call(caller, peer, "Echo", request=HI) for _ in range(50))
+        assert await asyncio.gather(*calls) == [ECHOED] * 50
+
+    assert world.one.status().connections == []
+    run(world.one, lambda client: fifty(client, "alice", world.bob))
+    run(world.two, lambda client: fifty(client, "bob", world.alice))
+    (here,), (there,) = world.one.status().connections, world.two.status().connections
+    assert (here.endpoint, there.endpoint) == (world.two.status().endpoint, world.one.status().endpoint)
+    assert (here.outgoing, there.outgoing) == (True, False)
+    assert (here.identities, there.identities) == ([world.bob], [world.alice])
+    assert here.path == there.path == "direct"
+    for daemon, name in ((world.one, "alice"), (world.two, "bob")):
+        binding = binding_of(daemon, name, "Echo")
+        assert (binding.calls, binding.errors, binding.in_flight) == (50, 0, 0)
+        assert binding.p50_ms is not None
+        assert binding.p99_ms is not None
+        assert 0 < binding.p50_ms <= binding.p99_ms
+
+
+def test_both_sides_may_dial_at_the_same_moment() -> None:
+    """No call is lost, and afterwards all of them, both ways, take the same connection."""
+    with new_world(echo=False) as world:
+
+        async def both_ways(here: Client, there: Client) -> None:
+            calls = [
+                client.call(None, peer, "Echo", request=HI)
+                for client, peer in ((here, world.bob), (there, world.alice))
+                for _ in range(20)
+            ]
+            assert await asyncio.gather(*calls) == [ECHOED] * 40
+
+        def sent() -> dict[tuple[str, bool], int]:
+            return {
+                (name, connection.outgoing == (name == "one")): connection.sent
+                for name, daemon in (("one", world.one), ("two", world.two))
+                for connection in daemon.status().connections
+            }
+
+        async def main() -> None:
+            async with Client(world.one.home) as here, Client(world.two.home) as there:
+                await asyncio.gather(here.start(), there.start())
+                await both_ways(here, there)
+                await both_ways(here, there)
+
+                async def same() -> bool:
+                    before = sent()
+                    await both_ways(here, there)
+                    used = {key for key, count in sent().items() if count > before.get(key, 0)}
+                    return len(used) == 2 and len({dialler for _, dialler in used}) == 1
+
+                await until_awaited(same, "both use the same one", 10)  # the later may still be on its way
+
+        asyncio.run(main())
+
+
+def test_calls_inside_one_daemon_take_none(world: World) -> None:
+    fred = world.one.identity("fred")
+    before = len(world.one.status().connections)
+    with world.one.client() as client:
+        assert client.call("alice", fred, "Echo", request=HI) == ECHOED
+        assert client.call("fred", world.alice, "Echo", request=HI) == ECHOED
+        assert client.call("alice", world.alice, "Echo", request=HI) == ECHOED
+        assert client.call("fred", world.alice, "Trial", request={"do": "who"})["key"] == fred
+    assert len(world.one.status().connections) == before
+
+
+# ── whom, as whom, and what ──────────────────────────────────────────────────────────────────────
+
+
+def test_a_peer_by_every_name_that_it_has(world: World) -> None:
+    ticket = ticket_of(world.two, "bob")
+    with world.one.client() as client:
+        client.control(AddPeer(ticket, "my-bob"))
+        for peer in (world.bob, PublicKey(world.bob), ticket, Ticket(ticket), "my-bob"):
+            assert client.call("alice", peer, "Echo", request=HI) == ECHOED
+        client.control(RemovePeer("my-bob"))
+
+
+def test_a_handler_knows_who_asks_and_by_which_name(world: World) -> None:
+    with world.one.client() as ours, world.two.client() as theirs:
+        asked = ours.call("alice", world.bob, "Trial", request={"do": "who"})
+        assert asked == {"key": world.alice, "name": None, "instance": "default"}
+        theirs.control(AddPeer(world.alice, "al"))
+        asked = ours.call("alice", world.bob, "Trial", request={"do": "who"})
+        assert asked == {"key": world.alice, "name": "al", "instance": "default"}
+        theirs.control(RemovePeer("al"))
+
+
+def test_a_hosted_protocol_calls_others_as_its_identity(world: World) -> None:
+    with world.one.client() as client:
+        asked = client.call("alice", world.bob, "Trial", request={"do": "ask", "value": world.alice})
+    assert asked["key"] == world.bob
+
+
+def test_who_is_in_the_address_book_may_use_what_is_for_peers(world: World) -> None:
+    """From the moment on that they are in it, and until they are not."""
+    with world.one.client() as ours, world.two.client() as theirs:
+        theirs.control(AddPeer(world.alice, "al"))
+        assert ours.call("alice", world.bob, "Echo", "private", HI) == ECHOED
+        theirs.control(RemovePeer("al"))
+        with pytest.raises(Exception, match="does not let you use"):
+            ours.call("alice", world.bob, "Echo", "private", HI)
+
+
+def test_requests_and_replies_have_types(world: World) -> None:
+    class Request(msgspec.Struct):
+        message: str
+
+    with world.one.client() as client:
+        for request in (Request("hi"), EchoRequest("hi"), HI):
+            reply = client.call("alice", world.bob, "Echo", request=request, returns=EchoReply)
+            assert reply == EchoReply("Echo: hi")
+        assert client.call("alice", world.bob, "Echo", request=HI, returns=dict[str, str]) == ECHOED
+
+
+@pytest.mark.parametrize("value", [0, -1, 2**63, 1.5, "ünïcødé ☃", b"\0\xff", [1, [2, {}]], {"a": {"b": False}}])
+def test_plain_values_arrive_as_they_were_sent(world: World, value: Any) -> None:
+    with world.one.client() as client:
+        assert client.call("alice", world.bob, "Trial", request={"do": "return", "value": value}) == value
+
+
+# ── sizes ────────────────────────────────────────────────────────────────────────────────────────
+
+OVERHEAD = len(msgspec.msgpack.encode({"do": "return", "value": b"x" * BULK_THRESHOLD})) - BULK_THRESHOLD
+SIZES = {
+    "0": 0,
+    "1": 1,
+    "255": 255,
+    "32 KiB": 32 * 1024,
+    "a request of 64 KiB - 1": BULK_THRESHOLD - OVERHEAD - 1,
+    "a request of 64 KiB": BULK_THRESHOLD - OVERHEAD,
+    "a request of 64 KiB + 1": BULK_THRESHOLD - OVERHEAD + 1,
+    "a reply of 64 KiB - 1": BULK_THRESHOLD - 3 - 1,
+    "a reply of 64 KiB": BULK_THRESHOLD - 3,
+    "a reply of 64 KiB + 1": BULK_THRESHOLD - 3 + 1,
+    "1 MB": 1_000_000,
+    "a request of 16 MiB": MAX_PAYLOAD - OVERHEAD,
+}
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_payloads_of_every_size(world: World, size: int) -> None:
+    """There and back, to another daemon and inside one."""
+    value = os.urandom(size)
+    with world.one.client() as client:
+        for peer in (world.bob, world.alice):
+            reply = client.call("alice", peer, "Trial", request={"do": "return", "value": value}, returns=bytes)
+            assert reply == value
+
+
+def test_a_reply_of_exactly_the_largest_size(world: World) -> None:
+    with world.one.client() as client:
+        reply = client.call("alice", world.bob, "Trial", request={"do": "return", "size": MAX_PAYLOAD - 5})
+    assert reply == b"x" * (MAX_PAYLOAD - 5)
+
+
+def test_a_large_payload_on_the_command_line(world: World) -> None:
+    message = "ü" * 500_000
+    done = world.one.cli("call", world.bob, "Echo", "large", "--as", "alice", input=f'{{"message": "{message}"}}')
+    assert done.stdout == f'{{"echoed":"Echo: {message}"}}\n', done.stderr
+
+
+# ── many at once ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_two_hundred_calls_in_flight(world: World) -> None:
+    """All of them at the handler at the same time."""
+    waiting = {"do": "wait", "seconds": 30}
+
+    async def flood(client: Client) -> None:
+        calls = [asyncio.create_task(client.call("alice", world.bob, "Trial", request=waiting)) for _ in range(200)]
+        await until(lambda: binding_of(world.two, "bob", "Trial").in_flight == 200, "200 are in flight")
+        assert world.one.status().connections[0].in_flight == 200
+        for call in calls:
+            call.cancel()
+        assert all(
+            isinstance(end, asyncio.CancelledError) for end in await asyncio.gather(*calls, return_exceptions=True)
+        )
+
+    run(world.one, flood)
+    wait_idle(world.two)
+    wait_idle(world.one)
+
+
+def test_many_threads_share_a_blocking_client(world: World) -> None:
+    with world.one.client() as client, ThreadPoolExecutor(16) as threads:
+
+        def call(number: int) -> str:
+            return client.call("alice", world.bob, "Echo", request={"message": str(number)}, returns=EchoReply).echoed
+
+        assert list(threads.map(call, range(200))) == [f"Echo: {number}" for number in range(200)]
+
+
+def test_a_slow_call_holds_up_nobody(world: World) -> None:
+    """Neither one that waits, nor one that carries 16 MiB both ways."""
+
+    async def race(client: Client) -> None:
+        waiting = asyncio.create_task(client.call("alice", world.bob, "Trial", request={"do": "wait"}))
+        for peer in (world.bob, world.alice):
+            large = asyncio.create_task(
+                client.call("alice", peer, "Trial", request={"do": "return", "value": b"x" * (16 << 20 >> 1)})
+            )
+            for _ in range(3):
+                assert await client.call("alice", peer, "Echo", request=HI) == ECHOED
+            assert len(await large) == 8 << 20
+        assert not waiting.done()
+        waiting.cancel()
+
+    run(world.one, race)
+    wait_idle(world.two)
+
+
+# ── deadlines and cancellation ───────────────────────────────────────────────────────────────────
+
+
+def cancelled_at_bob(world: World) -> int:
+    return counts_of(world.two, "bob")["cancelled"]
+
+
+def test_a_deadline_ends_the_handler_too(world: World) -> None:
+    before = cancelled_at_bob(world)
+    with world.one.client() as client, pytest.raises(DeadlineExceeded):
+        client.call("alice", world.bob, "Trial", request={"do": "wait"}, timeout=0.2)
+    eventually(lambda: cancelled_at_bob(world) == before + 1, "the handler was cancelled")
+    wait_idle(world.two)
+
+
+def test_a_deadline_travels_with_the_call(world: World) -> None:
+    """The other daemon keeps it by itself, when nobody can tell it any more."""
+    before = cancelled_at_bob(world)
+    network = world.one.pid("network")
+
+    async def call(client: Client) -> None:
+        waiting = asyncio.create_task(client.call("alice", world.bob, "Trial", request={"do": "wait"}, timeout=1))
+        await until(lambda: binding_of(world.two, "bob", "Trial").in_flight, "the handler runs")
+        os.kill(network, signal.SIGSTOP)
+        try:
+            with pytest.raises(DeadlineExceeded):
+                await waiting
+            await until(lambda: not binding_of(world.two, "bob", "Trial").in_flight, "the handler was cancelled", 2)
+        finally:
+            os.kill(network, signal.SIGCONT)
+
+    run(world.one, call)
+    assert cancelled_at_bob(world) == before + 1
+
+
+def test_cancelling_a_call_cancels_its_handler(world: World) -> None:
+    """Near and far."""
+
+    async def call_and_cancel(client: Client, daemon: Daemon, identity: str, peer: str) -> None:
+        call = asyncio.create_task(client.call("alice", peer, "Trial", request={"do": "wait"}))
+        await until(lambda: binding_of(daemon, identity, "Trial").in_flight, "the handler runs")
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await until(lambda: not binding_of(daemon, identity, "Trial").in_flight, "nothing is in flight")
+
+    for daemon, identity, peer in ((world.two, "bob", world.bob), (world.one, "alice", world.alice)):
+        before = counts_of(daemon, identity)["cancelled"]
+
+        def work(client: Client, daemon: Daemon = daemon, identity: str = identity, peer: str = peer) -> Any:
+            return call_and_cancel(client, daemon, identity, peer)
+
+        run(world.one, work)
+        assert counts_of(daemon, identity)["cancelled"] == before + 1
+        wait_idle(daemon)
+
+
+@pytest.mark.parametrize("milliseconds", [0, 1, 5, 20])
+def test_a_large_call_may_be_cancelled_at_any_moment(world: World, milliseconds: int) -> None:
+    """Also before it has arrived: the word that it is cancelled is faster than the call itself."""
+
+    async def call_and_cancel(client: Client) -> None:
+        order = {"do": "wait", "value": b"x" * (4 << 20)}
+        call = asyncio.create_task(client.call("alice", world.bob, "Trial", request=order, timeout=60))
+        await asyncio.sleep(milliseconds / 1000)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    run(world.one, call_and_cancel)
+    with world.one.client() as client:  # whatever was on its way before this has arrived after it
+        client.call("alice", world.bob, "Trial", request={"value": b"x" * (4 << 20)})
+    wait_idle(world.two)
+
+
+PROGRAM = """
+import sys
+from fastn_p2p_client.sync import call
+print("calling", flush=True)
+call("alice", sys.argv[1], "Trial", request={"do": "wait"}, timeout=60)
+"""
+
+
+def test_a_program_that_is_killed_takes_its_calls_with_it(world: World) -> None:
+    before = cancelled_at_bob(world)
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM, world.bob], env=world.one.env, stdout=subprocess.PIPE)
+    with program:
+        eventually(lambda: binding_of(world.two, "bob", "Trial").in_flight, "the handler runs")
+        program.kill()
+    eventually(lambda: cancelled_at_bob(world) == before + 1, "the handler was cancelled")
+    wait_idle(world.one)
+    wait_idle(world.two)
+
+
+def test_closing_a_client_ends_its_calls(world: World) -> None:
+    async def close(client: Client) -> None:
+        call = asyncio.create_task(client.call("alice", world.bob, "Trial", request={"do": "wait"}))
+        await until(lambda: binding_of(world.two, "bob", "Trial").in_flight, "the handler runs")
+        client.close()
+        with pytest.raises(ConnectionLost):
+            await call
+        assert await client.call("alice", world.bob, "Echo", request=HI) == ECHOED  # opens again
+
+    run(world.one, close)
+    wait_idle(world.two)
+
+
+def test_interrupting_a_blocking_call_cancels_it(world: World) -> None:
+    """Ctrl-C while ``sync.call`` waits."""
+    before = cancelled_at_bob(world)
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, world.bob],
+        env=world.one.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    eventually(lambda: binding_of(world.two, "bob", "Trial").in_flight, "the handler runs")
+    program.send_signal(signal.SIGINT)
+    _, err = program.communicate(timeout=10)
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    eventually(lambda: cancelled_at_bob(world) == before + 1, "the handler was cancelled")
+
+
+LOOPS = """
+import asyncio, sys
+from fastn_p2p_client import call, sync
+question = ("alice", sys.argv[1], "Echo", "default", {"message": "hi"})
+for _ in range(3):
+    print(asyncio.run(call(*question))["echoed"], sync.call(*question)["echoed"], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_client_in_several_event_loops_one_after_the_other(world: World) -> None:
+    """The shared client of ``call`` belongs to its loop, and goes with it."""
+    before = world.one.status().clients
+    with subprocess.Popen(
+        [sys.executable, "-c", LOOPS, world.bob],
+        env=world.one.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None
+        assert [program.stdout.readline() for _ in range(3)] == ["Echo: hi Echo: hi\n"] * 3
+        # Only the connection of the blocking twin's loop is left; those of earlier loops went with them.
+        eventually(lambda: world.one.status().clients == before + 1, "no connection of an earlier loop is left")
+        program.communicate("")
+    assert program.returncode == 0
+
+
+def test_a_call_takes_milliseconds(world: World) -> None:
+    """Not a benchmark: a call that takes a turn too many, or waits for a timer, is ten times slower than this."""
+    with world.one.client() as client:
+        client.call("alice", world.bob, "Echo", request=HI)
+
+        def seconds() -> float:
+            began = time.perf_counter()
+            client.call("alice", world.bob, "Echo", request=HI)
+            return time.perf_counter() - began
+
+        assert sorted(seconds() for _ in range(50))[10] < 0.02

@@ -1,0 +1,130 @@
+"""The examples in one file each, run as their docstrings say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fastn_p2p_client import ApplicationError, BadRequest, sync
+from tests.support.daemons import Daemon
+from tests.support.two_daemons import World
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+
+
+def run(daemon: Daemon, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, EXAMPLES / name, *arguments], env=daemon.env, capture_output=True, text=True, timeout=30
+    )
+
+
+@contextmanager
+def serving(daemon: Daemon, name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that says that it is serving."""
+    with subprocess.Popen(
+        [sys.executable, EXAMPLES / name, *arguments],
+        env=daemon.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        try:
+            assert program.stdout is not None
+            assert program.stdout.readline().startswith("serving ")
+            yield program
+        finally:
+            program.kill()
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_request_response(world: World, end: signal.Signals) -> None:
+    with serving(world.two, "request_response.py", "server", "bob") as server:
+        done = until_served(world, "request_response.py", "client", world.bob)
+        assert (done.returncode, done.stdout) == (0, "You said: hello\n"), done.stderr
+        done = run(world.one, "request_response.py", "client", world.bob, "", "--as", "alice")
+        assert (done.returncode, done.stderr) == (1, "refused: Empty: say something (0 characters)\n")
+        server.send_signal(end)
+        output, errors = server.communicate(timeout=15)
+        assert (server.returncode, errors) == (0, "")
+        assert output == f"{world.alice}: hello\n{world.alice}: \n"
+    done = run(world.one, "request_response.py", "client", world.bob)
+    assert done.returncode == 1
+    assert "does not serve RequestResponse" in done.stderr or "RequestResponse" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def until_served(world: World, *command: str) -> subprocess.CompletedProcess[str]:
+    """The first call that finds the program: it says that it serves a moment before the network knows."""
+    done = run(world.one, *command)
+    for _ in range(20):
+        if done.returncode == 0:
+            break
+        done = run(world.one, *command)
+    return done
+
+
+def test_pyzmq_client_calls(world: World) -> None:
+    name = "pyzmq_client.py"
+    done = run(world.one, name, "call", "alice", world.bob, "Echo", '{"message": "hi"}')
+    assert (done.returncode, done.stdout) == (0, '{"echoed":"Echo: hi"}\n'), done.stderr
+    done = run(world.one, name, "call", "", world.bob, "Echo", '{"message": ""}')
+    assert done.returncode == 1
+    assert done.stderr.startswith("MessageEmpty: ")
+    done = run(world.one, name, "call", "alice", world.bob, "Nothing")
+    assert done.returncode == 1
+    assert done.stderr.startswith("protocol-not-found: ")
+    assert run(world.one, name, "call").returncode == 2
+
+
+def test_pyzmq_client_serves(world: World) -> None:
+    with serving(world.two, "pyzmq_client.py", "serve", "bob", "Shout", "3") as server, world.one.client() as client:
+        assert client.call("alice", world.bob, "Shout", request="hi") == "HI!"
+        with pytest.raises(BadRequest):
+            client.call("alice", world.bob, "Shout", request=5)
+        with pytest.raises(ApplicationError) as refused:
+            client.call("alice", world.bob, "Shout", request="")
+        assert (refused.value.kind, refused.value.payload) == ("Empty", {"length": 0})
+        output, errors = server.communicate(timeout=15)
+        assert (server.returncode, output, errors) == (0, "", "")
+
+
+def test_pyzmq_client_says_that_the_daemon_has_ended(world: World) -> None:
+    with serving(world.two, "pyzmq_client.py", "serve", "bob", "Shout") as server:
+        pid = world.two.kill_actor("network")
+        errors = server.communicate(timeout=15)[1]
+        assert server.returncode == 1
+        assert "has ended" in errors
+        world.two.wait_actor("network", not_pid=pid)
+
+
+def test_the_examples_need_a_daemon(tmp_path: Path) -> None:
+    env = {**os.environ, "FASTN_HOME": str(tmp_path)}
+    for name, *arguments in (
+        ("pyzmq_client.py", "call", "alice", "bob", "Echo"),
+        ("pyzmq_client.py", "serve", "alice", "Shout"),
+        ("request_response.py", "client", "bob"),
+        ("request_response.py", "server", "alice"),
+    ):
+        done = subprocess.run(
+            [sys.executable, EXAMPLES / name, *arguments], env=env, capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 1
+        assert "`fastn-p2p daemon`" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_pyzmq_example_imports_nothing_of_ours() -> None:
+    source = (EXAMPLES / "pyzmq_client.py").read_text()
+    imported = {
+        line.split()[1].partition(".")[0] for line in source.splitlines() if line.startswith(("import ", "from "))
+    }
+    third_party = imported - sys.stdlib_module_names
+    assert third_party == {"msgspec", "zmq"}
+    assert sync.__name__ not in source

@@ -1,0 +1,356 @@
+"""The example in JavaScript, written by what docs/protocol.md says: it calls, serves, and comes back like any program.
+
+What needs Node.js is skipped where there is none, or where npm cannot install the two packages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastn_p2p_client import sync
+from fastn_p2p_client.errors import (
+    ApplicationError,
+    BadRequest,
+    CommandNotFound,
+    ConnectionLost,
+    DeadlineExceeded,
+    HandlerFailed,
+    PayloadTooLarge,
+    PeerUnreachable,
+    ProtocolNotFound,
+)
+from tests.support.daemons import (
+    Daemon,
+    eventually,
+)
+from tests.support.two_daemons import (
+    World,
+    binding_of,
+    wait_idle,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+EXAMPLE = ROOT / "examples" / "javascript"
+OLDEST_NODE = 20
+
+
+def installed_packages() -> Path:
+    """A ``node_modules`` of what the lock file names: installed once for each environment, and used again."""
+    lock = (EXAMPLE / "package-lock.json").read_bytes()
+    place = Path(sys.prefix) / "javascript" / hashlib.sha256(lock).hexdigest()[:16]
+    if not place.exists():
+        place.parent.mkdir(exist_ok=True)
+        shutil.rmtree(fresh := place.with_suffix(".fresh"), ignore_errors=True)
+        fresh.mkdir()
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(EXAMPLE / name, fresh)
+        npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0", "--fetch-timeout=10000"]
+        try:
+            done = subprocess.run(npm, cwd=fresh, capture_output=True, text=True, timeout=40, check=False)
+        except subprocess.TimeoutExpired:
+            pytest.skip("npm could not install the packages of examples/javascript within 40 s")
+        if done.returncode:
+            pytest.skip(f"npm could not install the packages of examples/javascript: {done.stderr[:200]}")
+        fresh.rename(place)
+    return place / "node_modules"
+
+
+@pytest.fixture(scope="module")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example with its packages, as after ``npm ci``. Ask for it before the daemons: it may skip the test."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("there is no Node.js with npm on this machine")
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if int(version.lstrip("v").split(".")[0]) < OLDEST_NODE:
+        pytest.skip(f"this is Node.js {version}; the example needs {OLDEST_NODE}")
+    packages = installed_packages()
+    directory = tmp_path_factory.mktemp("javascript")
+    for module in EXAMPLE.glob("*.mjs"):
+        shutil.copy(module, directory)
+    (directory / "node_modules").symlink_to(packages)
+    return directory
+
+
+class Program:
+    """A program in JavaScript that runs; what it prints is kept."""
+
+    def __init__(self, script: Path, *arguments: str, daemon: Daemon) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            ["node", str(script), *arguments], env=daemon.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream,)) for stream in (self.process.stdout, self.process.stderr)
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream: Any) -> None:
+        for line in stream:
+            self.lines.append(line.rstrip("\n"))
+
+    def says(self, text: str, times: int = 1) -> None:
+        """Returns when a line has been printed that often."""
+        eventually(
+            lambda: self.lines.count(text) >= times or self.process.poll() is not None, f"{text!r}: {self.lines}"
+        )
+        assert self.lines.count(text) >= times, self.lines
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        self.process.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        try:
+            return self.process.wait(15)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            for reader in self._readers:
+                reader.join()
+            for stream in (self.process.stdout, self.process.stderr):
+                assert stream is not None
+                stream.close()
+
+
+@pytest.fixture(scope="module")
+def timer(example: Path, world: World) -> Iterator[Program]:
+    """bob's Timer, served by ``serve.mjs``."""
+    program = Program(example / "serve.mjs", "bob", daemon=world.two)
+    try:
+        program.says("serving")
+        yield program
+    finally:
+        program.stop()
+
+
+@pytest.fixture
+def client(world: World) -> Iterator[sync.Client]:
+    with world.one.client() as client:
+        yield client
+
+
+def call(example: Path, daemon: Daemon, *arguments: str) -> Any:
+    """What ``call.mjs`` prints: the reply, or the error."""
+    done = subprocess.run(
+        ["node", str(example / "call.mjs"), *arguments],
+        env=daemon.env,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == (1 if done.stderr else 0), done.stderr
+    return json.loads(done.stderr or done.stdout)
+
+
+def test_it_calls_a_protocol_of_another_daemon(example: Path, world: World) -> None:
+    assert call(example, world.one, "alice", world.bob, "Echo", '{"message": "hi"}') == {"echoed": "Echo: hi"}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "request_", "error"),
+    [
+        ("Echo", '{"message": ""}', {"error": "ApplicationError", "kind": "MessageEmpty", "data": {"length": 0}}),
+        (
+            "Nothing",
+            "{}",
+            {"error": "ProtocolNotFound", "code": "protocol-not-found", "fields": {"protocol": "Nothing"}},
+        ),
+        ("Echo", "{}", {"error": "BadRequest", "code": "bad-request", "fields": {"protocol": "Echo"}}),
+    ],
+)
+def test_errors_are_classes_with_their_fields(
+    example: Path, world: World, protocol: str, request_: str, error: dict[str, Any]
+) -> None:
+    told = call(example, world.one, "alice", world.bob, protocol, request_)
+    for key, value in error.items():
+        assert told[key] == (told[key] | value if isinstance(value, dict) else value)
+
+
+def test_it_says_that_no_daemon_runs(example: Path, make_daemon: Any) -> None:
+    daemon = make_daemon("nowhere")
+    told = call(example, daemon, "alice", "bob", "Echo")
+    assert (told["error"], told["fields"]) == ("DaemonNotRunning", {"home": str(daemon.home.path)})
+
+
+def test_its_handler_is_called_from_another_daemon(timer: Program, world: World, client: sync.Client) -> None:
+    assert client.call("alice", world.bob, "Timer", request={"seconds": 0.01}) == {"waited": 0.01}
+    timer.says(f"waited 0.01 s for {world.alice}")
+    with pytest.raises(ApplicationError) as refused:
+        client.call("alice", world.bob, "Timer", request={"seconds": -1})
+    assert (refused.value.kind, refused.value.payload) == ("Negative", {"seconds": -1})
+    with pytest.raises(BadRequest, match="seconds must be a number"):
+        client.call("alice", world.bob, "Timer", request={})
+    with pytest.raises(CommandNotFound) as unknown:
+        client.call("alice", world.bob, "Timer", request={}, command="settings.reset")
+    assert unknown.value.fields() == {"peer": world.bob, "protocol": "Timer", "command": "settings.reset"}
+    assert binding_of(world.two, "bob", "Timer").programs == 1
+
+
+def test_a_handler_is_cancelled_when_nobody_waits(timer: Program, world: World, client: sync.Client) -> None:
+    with pytest.raises(DeadlineExceeded):
+        client.call("alice", world.bob, "Timer", request={"seconds": 60}, timeout=0.3)
+    timer.says(f"cancelled by {world.alice}")
+    wait_idle(world.two)
+
+
+def test_it_serves_again_after_the_network_process_has_died(
+    timer: Program, example: Path, world: World, client: sync.Client
+) -> None:
+    """And a call of its own that was in flight is lost, as an error of that class."""
+    times = timer.lines.count("serving")
+    caller = Program(example / "call.mjs", "bob", world.bob, "Timer", '{"seconds": 60}', daemon=world.two)
+    try:
+        eventually(lambda: binding_of(world.two, "bob", "Timer").in_flight, "it waits")
+        pid = world.two.kill_actor("network")
+    finally:
+        assert caller.wait() == 1
+    assert json.loads(caller.lines[0])["error"] == "ConnectionLost"
+    timer.says("serving", times + 1)
+    world.two.wait_actor("network", pid)
+    assert until_answered(client, world, {"seconds": 0}) == {"waited": 0}
+
+
+def test_it_serves_again_after_the_daemon_was_started_anew(timer: Program, world: World, client: sync.Client) -> None:
+    """The grant that it has holds no more, so it asks for another one."""
+    times = timer.lines.count("serving")
+    world.two.stop()
+    world.two.start()
+    timer.says("serving", times + 1)
+    assert until_answered(client, world, {"seconds": 0}) == {"waited": 0}
+
+
+def test_it_finishes_what_is_in_flight_before_it_ends(example: Path, world: World, client: sync.Client) -> None:
+    program = Program(example / "serve.mjs", "alice", daemon=world.one)
+    try:
+        program.says("serving")
+        answers: list[Any] = []
+        caller = threading.Thread(
+            target=lambda: answers.append(client.call("alice", world.alice, "Timer", request={"seconds": 0.3}))
+        )
+        caller.start()
+        eventually(lambda: binding_of(world.one, "alice", "Timer").in_flight, "it waits")
+        program.process.send_signal(signal.SIGTERM)
+        caller.join(15)
+        assert answers == [{"waited": 0.3}]
+    finally:
+        assert program.wait() == 0
+
+
+def test_what_cannot_be_served_is_said_at_once(example: Path, world: World) -> None:
+    program = Program(example / "serve.mjs", "nobody", daemon=world.two)
+    assert program.wait() == 1
+    assert program.lines == ["IdentityNotFound: identity-not-found, identity: nobody"]
+
+
+def test_a_session_between_two_of_it(example: Path, world: World) -> None:
+    """More than the window, both ways at once, and unaltered."""
+    program = Program(example / "shout.mjs", "bob", daemon=world.two)
+    try:
+        program.says("serving")
+        said = b"hello world\n" * 200_000
+        done = subprocess.run(
+            ["node", str(example / "stream.mjs"), "alice", world.bob, "Shout"],
+            env=world.one.env,
+            input=said,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout == said.upper()
+    finally:
+        program.stop()
+
+
+TROUBLE = """
+import { Client } from "./client.mjs";
+import { ApplicationError } from "./errors.mjs";
+import { serve } from "./server.mjs";
+
+await serve(new Client(), "bob", "Trouble", { request: (request) => {
+  if (request === "raise") throw new TypeError("the details");
+  if (request === "strange") return 1n << 70n;
+  if (request === "refuse") throw new ApplicationError("Strange", "no", 1n << 70n);
+  return new Uint8Array(request);
+} }, { allow: ["everyone"], onReady: () => console.log("serving") });
+"""
+
+
+def test_a_handler_that_fails_is_told_as_any_other(example: Path, world: World, client: sync.Client) -> None:
+    (example / "trouble.mjs").write_text(TROUBLE)
+    program = Program(example / "trouble.mjs", daemon=world.two)
+    try:
+        program.says("serving")
+        with pytest.raises(HandlerFailed) as failed:
+            client.call("alice", world.bob, "Trouble", request="raise")
+        assert failed.value.fields() == {"peer": world.bob, "protocol": "Trouble", "reason": "TypeError"}
+        for strange in ("strange", "refuse"):
+            with pytest.raises(HandlerFailed):
+                client.call("alice", world.bob, "Trouble", request=strange)
+        with pytest.raises(PayloadTooLarge):
+            client.call("alice", world.bob, "Trouble", request=16 << 20)
+        with pytest.raises(BadRequest, match="no sessions"):
+            client.connect("alice", world.bob, "Trouble")
+    finally:
+        program.stop()
+
+
+def until_answered(client: sync.Client, world: World, request: object) -> object:
+    """The reply to the first call that is answered after a restart."""
+
+    def answer() -> object:
+        try:
+            return client.call("alice", world.bob, "Timer", request=request, timeout=5)
+        except (ConnectionLost, PeerUnreachable, ProtocolNotFound):
+            return None
+
+    return eventually(answer, "a call is answered")
+
+
+# ── without Node.js ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_knows_every_error_of_the_page() -> None:
+    page = (ROOT / "docs" / "protocol.md").read_text()
+    table = page.split("### Errors", 1)[1].split("### Exit codes", 1)[0]
+    rows = re.findall(r"^\| `([a-z-]+)` \| `(\w+)` \| (.*?) \| (yes|no) \|", table, re.MULTILINE)
+    documented = [
+        (name, code, fields.replace("`", "").replace("none", ""), retryable == "yes")
+        for code, name, fields, retryable in rows
+    ]
+    source = (EXAMPLE / "errors.mjs").read_text()
+    defined = [
+        (name, code, fields, bool(retryable))
+        for name, code, fields, retryable in re.findall(
+            r'^export const (\w+) = define\("([a-z-]+)", "(.*?)"(, RETRYABLE)?\);', source, re.MULTILINE
+        )
+    ]
+    assert defined == documented
+    assert documented
+
+
+def test_its_packages_are_pinned_and_name_no_registry() -> None:
+    package = json.loads((EXAMPLE / "package.json").read_text())
+    lock = json.loads((EXAMPLE / "package-lock.json").read_text())
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in package["dependencies"].values())
+    assert lock["packages"][""]["dependencies"] == package["dependencies"]
+    page = (ROOT / "docs" / "dependencies.md").read_text()
+    for path, each in lock["packages"].items():
+        assert "resolved" not in each
+        if path:
+            assert each["integrity"].startswith("sha512-")
+            assert f"| {path.removeprefix('node_modules/')} | {each['version']} |" in page

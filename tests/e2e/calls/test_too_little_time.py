@@ -1,0 +1,160 @@
+"""Timeouts that nothing can keep are timeouts, at every hop and in every place; and peers that are down say so."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final
+
+import pytest
+
+from fastn_p2p_client import Client, sync
+from fastn_p2p_client.errors import DeadlineExceeded, PeerUnreachable
+from fastn_p2p_client.ipc.messages import (
+    AddPeer,
+    GetStatus,
+    GetTicket,
+    TicketText,
+)
+from tests.support.signer import Signer
+from tests.support.terminals import on_terminal
+from tests.support.two_daemons import (
+    World,
+    new_world,
+)
+
+HI: Final = {"message": "hi"}
+NOBODY: Final = Signer("nobody").key.id52
+NO_TIME: Final = [0.0, -1.0, -math.inf, math.nan, 1e-9, 0.0001, 0.001, 0.003]
+
+
+async def connect(client: Client, peer: str, timeout: float) -> None:
+    """A session may stand within a millisecond."""
+    session = await client.connect("alice", peer, "Trial", initial={"do": "echo"}, timeout=timeout)
+    session.reset()
+    assert timeout > 0
+    raise DeadlineExceeded(seconds=timeout)
+
+
+def connect_blocking(client: sync.Client, peer: str, timeout: float) -> None:
+    """The same."""
+    session = client.connect("alice", peer, "Trial", initial={"do": "echo"}, timeout=timeout)
+    session.reset()
+    assert timeout > 0
+    raise DeadlineExceeded(seconds=timeout)
+
+
+ASYNC: Final[dict[str, Callable[[Client, str, float], Coroutine[Any, Any, Any]]]] = {
+    "call": lambda client, peer, timeout: client.call("alice", peer, "Trial", request={"do": "wait"}, timeout=timeout),
+    "call, retried": lambda client, peer, timeout: client.call(
+        "alice", peer, "Trial", request={"do": "wait"}, timeout=timeout, retry=True
+    ),
+    "connect": connect,
+    "wait_until_online": lambda client, _, timeout: client.wait_until_online("alice", NOBODY, timeout=timeout),
+    "control": lambda client, _, timeout: client.control(GetStatus(), timeout=min(timeout, 1e-6)),
+    "start": lambda client, _, timeout: client.start(timeout=min(timeout, 1e-6)),
+}
+BLOCKING: Final[dict[str, Callable[[sync.Client, str, float], Any]]] = {
+    "call": lambda client, peer, timeout: client.call("alice", peer, "Trial", request={"do": "wait"}, timeout=timeout),
+    "connect": connect_blocking,
+    "control": lambda client, _, timeout: client.control(GetStatus(), timeout=min(timeout, 1e-6)),
+}
+
+
+@pytest.mark.parametrize("name", ASYNC)
+def test_too_little_time_is_a_timeout(world: World, name: str) -> None:
+    """With a client that has not said hello yet; one that has is used below."""
+
+    async def scenario() -> None:
+        for timeout in NO_TIME:
+            for peer in (world.bob, world.alice):
+                async with Client(world.one.home) as client:
+                    with pytest.raises(DeadlineExceeded):
+                        await ASYNC[name](client, peer, timeout)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("name", [name for name in ASYNC if name != "start"])
+def test_too_little_time_is_a_timeout_also_when_all_connections_stand(world: World, name: str) -> None:
+    async def scenario() -> None:
+        async with Client(world.one.home) as client:
+            await client.call("alice", world.bob, "Echo", request=HI)
+            for timeout in NO_TIME:
+                for peer in (world.bob, world.alice):
+                    with pytest.raises(DeadlineExceeded):
+                        await ASYNC[name](client, peer, timeout)
+            assert await client.call("alice", world.bob, "Echo", request=HI), "and it goes on"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("name", BLOCKING)
+def test_too_little_time_is_a_timeout_in_blocking_programs(world: World, name: str) -> None:
+    for timeout in NO_TIME:
+        with world.one.client() as client, pytest.raises(DeadlineExceeded):
+            BLOCKING[name](client, world.bob, timeout)
+
+
+@pytest.mark.parametrize("command", ["call", "stream"])
+@pytest.mark.parametrize(("timeout", "code"), [("0.001", 6), ("0.00001", 6), ("0", 2), ("-1", 2), ("nan", 2)])
+def test_too_little_time_on_the_command_line(world: World, command: str, timeout: str, code: int) -> None:
+    done = world.one.cli(command, world.bob, "Trial", "--data", "{}", "--as", "alice", f"--timeout={timeout}")
+    assert done.returncode == code, done.stderr
+    assert "restarted" not in done.stderr
+
+
+# ── a peer that is down ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def forsaken() -> Iterator[World]:
+    """alice knows bob and his address; his daemon has gone."""
+    with new_world(share_host=False, echo=False) as world:
+        with world.two.client() as two, world.one.client() as one:
+            ticket = two.control(GetTicket("bob"))
+            assert isinstance(ticket, TicketText)
+            one.control(AddPeer(ticket.ticket, "bob"))
+        world.two.kill()
+        yield world
+
+
+def test_the_error_says_what_was_tried(forsaken: World) -> None:
+    async def scenario() -> None:
+        async with Client(forsaken.one.home) as client:
+            for work in (
+                client.call("alice", "bob", "Echo", request=HI, timeout=1),
+                client.connect("alice", "bob", "Echo", timeout=1),
+            ):
+                with pytest.raises(PeerUnreachable, match=r"bob cannot be reached: tried 127.*:\d+ .*for .* s:"):
+                    await work
+
+    asyncio.run(scenario())
+
+
+COMMANDS: Final = {
+    "call": ["call", "bob", "Echo", "--data", "{}", "--timeout", "2"],
+    "stream": ["stream", "bob", "Echo", "--timeout", "2"],
+    "files": ["files", "ls", "bob"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_people_are_told_that_a_peer_is_not_reached_yet(forsaken: World, name: str) -> None:
+    with on_terminal(forsaken.one.env, *COMMANDS[name]) as tty:
+        tty.until(lambda rows: any("connecting to bob..." in row for row in rows), "the notice")
+
+
+def test_pipes_are_told_nothing(forsaken: World) -> None:
+    done = forsaken.one.cli(*COMMANDS["call"])
+    assert done.returncode == 4
+    assert "connecting" not in done.stderr
+    assert "tried 127.0.0.1:" in done.stderr
+
+
+def test_a_handler_that_takes_its_time_is_no_connection_that_is_missing(world: World) -> None:
+    arguments = ["call", world.bob, "Trial", "--data", '{"do": "wait"}', "--as", "alice", "--timeout", "2.5"]
+    with on_terminal(world.one.env, *arguments) as tty:
+        tty.until(lambda rows: any("no answer within" in row for row in rows), "the end")
+        assert not any("connecting" in row for row in tty.rows)

@@ -1,0 +1,224 @@
+"""Waiting until a peer can be called, while it, its daemon and ours come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from fastn_p2p_client import Client, PublicKey, sync
+from fastn_p2p_client.errors import (
+    DeadlineExceeded,
+    IdentityOffline,
+    InvalidKey,
+    InvalidTicket,
+    Overloaded,
+    P2PError,
+    PeerOffline,
+    PeerUnknown,
+)
+from fastn_p2p_client.ipc.messages import (
+    AddPeer,
+    GetTicket,
+    SetOnline,
+    TicketText,
+)
+from fastn_p2p_client.limits import MAX_WAITS_PER_CLIENT
+from fastn_p2p_client.tickets import Ticket
+from tests.e2e.programs.test_programs import in_loop
+from tests.support.daemons import Daemon
+from tests.support.two_daemons import World
+
+Peer: TypeAlias = str | PublicKey | Ticket
+
+
+async def call(client: Client, peer: str) -> str:
+    reply = await client.call("alice", peer, "Echo", request={"message": "hi"})
+    return str(reply["echoed"])
+
+
+@asynccontextmanager
+async def waiting(client: Client, peer: Peer, heard: str) -> AsyncIterator[asyncio.Task[None]]:
+    """alice waits for the peer in vain, and goes on to wait. ``heard`` is somebody whom a call reaches over the same
+    way: what was said before the call has been heard when it is answered."""
+    task = asyncio.create_task(client.wait_until_online("alice", peer, timeout=60))
+    for _ in range(2):
+        await call(client, heard)
+    assert not task.done()
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def switch(daemon: Daemon, name: str, online: bool) -> None:
+    async with Client(daemon.home) as client:
+        await client.control(SetOnline(name, online))
+
+
+@pytest.fixture(scope="module")
+def carol(world: World) -> str:
+    """She goes offline and comes back at bob's daemon."""
+    return world.two.identity("carol")
+
+
+@pytest.fixture(scope="module")
+def dave(world: World) -> str:
+    """The same at alice's."""
+    return world.one.identity("dave")
+
+
+@pytest.mark.parametrize("form", [str, PublicKey])
+@in_loop
+async def test_a_peer_that_is_online_is_not_waited_for(world: World, form: type[Peer]) -> None:
+    async with Client(world.one.home) as client:
+        for peer in (world.bob, world.alice):
+            for _ in range(2):
+                await client.wait_until_online("alice", form(peer), timeout=10)
+
+
+def test_without_await(world: World) -> None:
+    with sync.Client(world.one.home) as client:
+        client.wait_until_online("alice", world.bob, timeout=10)
+        with pytest.raises(PeerUnknown):
+            client.wait_until_online("alice", "nobody", timeout=10)
+
+
+@in_loop
+async def test_a_peer_comes_online_at_another_daemon_again_and_again(world: World, carol: str) -> None:
+    """What was known of it the time before does not count: it has left since."""
+    async with Client(world.one.home) as client:
+        for _ in range(3):
+            await switch(world.two, "carol", False)
+            async with waiting(client, carol, heard=world.bob) as task:
+                with pytest.raises((PeerOffline, PeerUnknown)):
+                    await call(client, carol)
+                await switch(world.two, "carol", True)
+                await asyncio.wait_for(task, 15)
+            assert await call(client, carol) == "Echo: hi"
+
+
+@in_loop
+async def test_a_peer_comes_online_at_the_same_daemon(world: World, dave: str) -> None:
+    async with Client(world.one.home) as client:
+        await switch(world.one, "dave", False)
+        async with waiting(client, dave, heard=world.alice) as task:
+            await switch(world.one, "dave", True)
+            await asyncio.wait_for(task, 15)
+        assert await call(client, dave) == "Echo: hi"
+
+
+@in_loop
+async def test_all_who_wait_are_told(world: World, carol: str) -> None:
+    await switch(world.two, "carol", False)
+    async with (
+        Client(world.one.home) as one,
+        Client(world.one.home) as other,
+        waiting(one, carol, heard=world.bob) as first,
+        waiting(one, PublicKey(carol), heard=world.bob) as second,
+        waiting(other, carol, heard=world.bob) as third,
+    ):
+        await switch(world.two, "carol", True)
+        await asyncio.wait_for(asyncio.gather(first, second, third), 15)
+
+
+@pytest.mark.parametrize("side", ["ours", "theirs"])
+@in_loop
+async def test_a_network_process_is_killed_meanwhile(world: World, carol: str, side: str) -> None:
+    daemon = world.one if side == "ours" else world.two
+    async with Client(world.one.home) as client:
+        await switch(world.two, "carol", False)
+        async with waiting(client, carol, heard=world.bob) as task:
+            pid = daemon.kill_actor("network")
+            await asyncio.to_thread(daemon.wait_actor, "network", pid)
+            assert not task.done()
+            await switch(world.two, "carol", True)
+            await asyncio.wait_for(task, 30)
+        assert await call(client, carol) == "Echo: hi"
+
+
+@in_loop
+async def test_the_peers_daemon_is_started_later(world: World) -> None:
+    async with Client(world.one.home) as client:
+        await asyncio.to_thread(world.two.stop)
+        try:
+            async with waiting(client, world.bob, heard=world.alice) as task:
+                await asyncio.to_thread(world.two.start)
+                await asyncio.wait_for(task, 30)
+        finally:
+            if world.two.process is None:
+                world.two.start()
+        assert await call(client, world.bob) == "Echo: hi"
+
+
+@in_loop
+async def test_a_daemon_whose_address_is_in_the_address_book_is_started_later(world: World, tmp_path: Path) -> None:
+    """It is on another machine, as far as the two can tell; nobody says that it is back, so it is dialled."""
+    far = Daemon(tmp_path / "far", tmp_path / "other-hosts").start()
+    try:
+        far.identity("erin")
+        async with Client(far.home) as client:
+            ticket = await client.control(GetTicket("erin"))
+        assert isinstance(ticket, TicketText)
+        await asyncio.to_thread(far.stop)
+        async with Client(world.one.home) as client:
+            await client.control(AddPeer(ticket.ticket, "erin"))
+            async with waiting(client, "erin", heard=world.alice) as task:
+                await asyncio.to_thread(far.start)
+                await asyncio.wait_for(task, 30)
+            assert await call(client, "erin") == "Echo: hi"
+    finally:
+        far.clean_up()
+
+
+@pytest.mark.parametrize(
+    ("identity", "peer", "error"),
+    [
+        ("alice", "nobody", PeerUnknown),
+        ("alice", "no-key-" * 7, InvalidKey),
+        ("alice", "fastn1" + "q" * 60, InvalidTicket),
+        ("nobody", "bob", IdentityOffline),
+    ],
+)
+@in_loop
+async def test_what_can_never_be_right_is_not_waited_for(
+    world: World, identity: str, peer: str, error: type[P2PError]
+) -> None:
+    async with Client(world.one.home) as client:
+        with pytest.raises(error):
+            await client.wait_until_online(identity, world.bob if peer == "bob" else peer, timeout=60)
+
+
+@in_loop
+async def test_a_deadline_passes(world: World, carol: str) -> None:
+    await switch(world.two, "carol", False)
+    async with Client(world.one.home) as client:
+        with pytest.raises(DeadlineExceeded) as raised:
+            await client.wait_until_online("alice", carol, timeout=0.2)
+        assert raised.value.seconds == 0.2
+
+
+@in_loop
+async def test_waits_are_bounded_and_whoever_gives_up_waits_no_more(world: World, carol: str) -> None:
+    await switch(world.two, "carol", False)
+    async with Client(world.one.home) as client:
+        for _ in range(2):
+            tasks = [
+                asyncio.create_task(client.wait_until_online("alice", carol, timeout=60))
+                for _ in range(MAX_WAITS_PER_CLIENT)
+            ]
+            await call(client, world.alice)
+            with pytest.raises(Overloaded):
+                await client.wait_until_online("alice", world.bob, timeout=60)
+            for task in tasks:
+                task.cancel()
+            assert all(
+                isinstance(each, asyncio.CancelledError)
+                for each in await asyncio.gather(*tasks, return_exceptions=True)
+            )
+        await client.wait_until_online("alice", world.bob, timeout=10)

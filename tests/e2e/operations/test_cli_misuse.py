@@ -1,0 +1,163 @@
+"""Commands used as they were not meant to be: what they say, how they end, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastn_p2p.console.exit_codes import Exit
+from tests.support.daemons import (
+    CLI,
+    eventually,
+)
+from tests.support.two_daemons import (
+    World,
+    binding_of,
+    counts_of,
+    wait_idle,
+)
+
+HELLO = """{"message": "hi"}"""
+
+
+def shell(world: World, script: str) -> subprocess.CompletedProcess[str]:
+    """In bash, with ``$BOB`` and ``$ALICE``."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**world.one.env, "PATH": path, "BOB": world.bob, "ALICE": world.alice}
+    return subprocess.run(
+        ["bash", "-c", script], env=env, capture_output=True, text=True, timeout=30, check=False, stdin=subprocess.PIPE
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["status", "list-identities", "--version", f"call $BOB Echo --data '{HELLO}'"],
+    ids=lambda c: c.split()[0],
+)
+def test_standard_output_is_closed(world: World, command: str) -> None:
+    done = shell(world, f"fastn-p2p {command} >&-")
+    assert (done.returncode, done.stderr) == (Exit.STORAGE, "fastn-p2p: standard output is closed\n")
+
+
+@pytest.mark.parametrize("command", ["status", "list-identities", "protocols", "--version", "--help", "call --help"])
+def test_standard_output_does_not_take_it(world: World, command: str) -> None:
+    done = shell(world, f"fastn-p2p {command} > /dev/full")
+    assert done.returncode == Exit.STORAGE
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nobody_reads_standard_output(world: World) -> None:
+    done = shell(world, "set -o pipefail; fastn-p2p status | true")
+    assert done.returncode in (Exit.OK, Exit.PIPE)  # it may have been faster
+    assert done.stderr == ""
+
+
+def test_nobody_reads_what_is_said(world: World) -> None:
+    """It is not said elsewhere, and the command does what it should."""
+    done = shell(world, "fastn-p2p identity-offline nobody 2>&-")
+    assert (done.returncode, done.stdout) == (Exit.NOT_FOUND, "")
+    done = shell(world, "fastn-p2p create-identity quiet 2>/dev/full && fastn-p2p delete-identity quiet --yes 2>&-")
+    assert done.returncode == 0
+    assert len(done.stdout.strip()) == 52
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("fastn-p2p call $BOB Echo <&-", "there is no request"),
+        ("fastn-p2p call $BOB Echo </dev/null", "standard input is empty"),
+        ("echo '{message: hi}' | fastn-p2p call $BOB Echo", "standard input is not JSON"),
+        ("head -c 1000 /dev/urandom | fastn-p2p call $BOB Echo", "standard input is not JSON"),
+        ("fastn-p2p call $BOB Echo --data @/nowhere", "cannot read '/nowhere': No such file or directory"),
+        ("fastn-p2p call $BOB Echo --data 99999999999999999999", "64 bits"),
+        ("fastn-p2p call", "Missing argument"),
+        ("fastn-p2p call $BOB Echo --timeout never --data 1", "--timeout"),
+        ("fastn-p2p frobnicate", "No such command 'frobnicate'"),
+        ("fastn-p2p status --frobnicate", "No such option"),
+        ("fastn-p2p add-protocol alice", "Missing option '--protocol'"),
+        ("fastn-p2p add-protocol alice --protocol Echo --config '{'", "not JSON"),
+        ("fastn-p2p delete-identity alice </dev/null", "--yes"),
+        ("fastn-p2p daemon --network nowhere", "--network"),
+    ],
+)
+def test_it_says_what_is_wrong_with_the_command_line(world: World, script: str, words: str) -> None:
+    done = shell(world, script)
+    assert (done.returncode, done.stdout) == (Exit.USAGE, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_call_that_is_interrupted_is_cancelled(world: World, number: signal.Signals) -> None:
+    """At the other daemon too, and the command ends at once, without a word."""
+    before = counts_of(world.two, "bob")["cancelled"]
+    process = subprocess.Popen(
+        [*CLI, "call", world.bob, "Trial", "--timeout", "60", "--data", '{"do": "wait"}'],
+        env=world.one.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    eventually(lambda: binding_of(world.two, "bob", "Trial").in_flight, "the handler runs")
+    process.send_signal(number)
+    output = process.communicate(timeout=5)
+    assert output == (b"", b"")
+    assert process.returncode == (Exit.INTERRUPTED if number == signal.SIGINT else -signal.SIGTERM)
+    eventually(lambda: counts_of(world.two, "bob")["cancelled"] == before + 1, "the handler was cancelled")
+    wait_idle(world.one)
+
+
+def test_names_from_the_other_side_cannot_write_to_the_terminal(world: World) -> None:
+    """Escape sequences in an error's words are shown, not obeyed."""
+    done = world.one.cli("call", world.bob, "Trial", input='{"do": "refuse", "value": "\\u001b[2J"}')
+    assert done.returncode == Exit.APPLICATION
+    assert "\x1b" not in done.stderr
+    done = world.one.cli("call", "no\x1b[2Jbody", "Echo", input=HELLO)
+    assert done.returncode == Exit.PEER
+    assert "\x1b" not in done.stderr
+    assert "\\x1b" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "--help",
+        "--version",
+        "files --help",
+        "demo",
+        "protocols",
+        "protocols --json",
+        "status",
+        "status --json",
+        "status --watch",
+        "status --watch --json",
+        "list-identities",
+        "list-identities --json",
+        "ticket alice",
+        'call $BOB Echo --data \'{"message": "hi"}\'',
+        'stream $BOB Trial --data \'{"do": "who"}\' < /dev/null',
+        "new-protocol Full --dir $(mktemp -d)/full",
+    ],
+)
+@pytest.mark.parametrize("output", ["/dev/full", "&-"])
+def test_output_that_cannot_be_written_is_an_error(world: World, command: str, output: str) -> None:
+    done = shell(world, f"fastn-p2p {command} >{output}")
+    assert done.returncode == Exit.STORAGE, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
+
+
+def test_help_that_nobody_reads(world: World) -> None:
+    done = shell(world, "fastn-p2p --help | true; exit ${PIPESTATUS[0]}")
+    assert done.returncode in (Exit.OK, Exit.PIPE), done.stderr
+
+
+def test_everything_is_as_it_was(world: World) -> None:
+    status = world.one.status()
+    assert [identity.name for identity in status.identities] == ["alice"]
+    assert all(process.restarts == 0 for process in status.processes)

@@ -1,0 +1,66 @@
+"""The README's ways to install, each from a checkout into a fresh home."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.operations.test_readme import (
+    INSTALLATION,
+    ROOT,
+    block,
+)
+
+pytestmark = pytest.mark.timeout(300)
+
+NOT_COPIED = (".git", ".venv", "__pycache__", "*.egg-info", "build", "dist", "node_modules", ".*_cache", ".hypothesis")
+
+
+@pytest.fixture(scope="module")
+def installers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of pipx and uv."""
+    directory = tmp_path_factory.mktemp("installers")
+    venv.create(directory, with_pip=True)
+    pins = (ROOT / "requirements" / "installers.txt").read_text().splitlines()
+    pins += (ROOT / "requirements" / "dev.txt").read_text().splitlines()
+    wanted = ("argcomplete", "click", "filelock", "packaging", "pipx", "platformdirs", "userpath", "uv")
+    first, *others = [pin for pin in pins if pin.partition("==")[0] in wanted]
+    pip = [str(directory / "bin/python"), "-m", "pip", "-q", "--retries", "1", "--timeout", "15", "install"]
+    probe = subprocess.run([*pip, first], capture_output=True, text=True, timeout=100, check=False)
+    if probe.returncode:
+        pytest.skip(f"no package registry can be reached: {probe.stderr.strip()[-200:]}")
+    subprocess.run([*pip, *others], timeout=200, check=True)
+    return directory / "bin"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy: a build writes into the tree that it builds."""
+    copy = tmp_path / "checkout"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    return copy
+
+
+@pytest.mark.parametrize("marker", INSTALLATION)
+def test_one_line_of_the_readme_installs_the_command(
+    tmp_path: Path, checkout: Path, installers: Path, marker: str
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("FASTN_", "XDG_", "PYTHON"))}
+    env = kept | {"HOME": str(home), "PATH": f"{installers}:{os.environ['PATH']}", "FASTN_NETWORK": "local"}
+    script = "\n".join([block(marker), block("run: path"), "command -v fastn-p2p", "fastn-p2p protocols"])
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env=env, cwd=checkout, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"\n{home}/.local/bin/fastn-p2p\n" in done.stdout
+    for protocol in ("Chat", "Echo", "FileTransfer", "Mail", "Tunnel"):
+        assert f"\n{protocol}  " in f"\n{done.stdout}"
+    assert "BROKEN" not in done.stdout

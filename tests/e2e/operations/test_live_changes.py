@@ -1,0 +1,299 @@
+"""Everything changes live, and nobody else notices: protocols, identities, whole daemons."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from fastn_p2p_client import (
+    Client,
+    HandlerFailed,
+    InstanceNotFound,
+    P2PError,
+    PeerOffline,
+    PeerUnknown,
+    ProtocolNotFound,
+)
+from fastn_p2p_client.ipc.messages import (
+    AddPeer,
+    AddProtocol,
+    CreateIdentity,
+    DeleteIdentity,
+    GetTicket,
+    IdentityList,
+    IdentityReply,
+    ListIdentities,
+    RemoveProtocol,
+    SetOnline,
+    Status,
+    TicketText,
+)
+from tests.support.daemons import (
+    Daemon,
+    eventually,
+    is_alive,
+)
+from tests.support.two_daemons import (
+    World,
+    binding_of,
+    give,
+    new_world,
+    until,
+    wait_idle,
+)
+
+HI = {"message": "hi"}
+ECHOED = {"echoed": "Echo: hi"}
+WARM = 20
+"""Calls that must succeed before a change, and after it."""
+
+
+@asynccontextmanager
+async def stream_of_calls(
+    daemon: Daemon, caller: str, peer: str, protocol: str = "Echo"
+) -> AsyncIterator[Counter[str]]:
+    """Four calls in flight all the time; counts how they ended. Begins and ends with calls that succeed."""
+    outcomes: Counter[str] = Counter()
+    warm = asyncio.Event()
+    running = True
+
+    async def call(client: Client) -> None:
+        left = WARM
+        while running or left:
+            try:
+                await client.call(caller, peer, protocol, request=HI)
+                outcomes["ok"] += 1
+                left -= not running
+            except P2PError as error:
+                outcomes[error.code] += 1
+            if outcomes["ok"] >= WARM:
+                warm.set()
+
+    async with Client(daemon.home) as client:
+        workers = [asyncio.create_task(call(client)) for _ in range(4)]
+        async with asyncio.timeout(30):
+            await warm.wait()
+            yield outcomes
+            running = False
+            await asyncio.gather(*workers)
+
+
+def with_control(daemon: Daemon, work: Callable[[Client], Awaitable[Any]]) -> Any:
+    async def session() -> Any:
+        async with Client(daemon.home) as client:
+            return await work(client)
+
+    return asyncio.run(session())
+
+
+def test_adding_and_removing_protocols_disturbs_no_neighbour(world: World) -> None:
+    """Not one call of Echo fails while another instance of it, and another protocol, come and go beside it."""
+
+    async def change(control: Client) -> None:
+        async with stream_of_calls(world.one, "alice", world.bob) as outcomes, Client(world.one.home) as client:
+            for round_ in range(3):
+                await control.control(AddProtocol("bob", "Echo", "beside"), b'{"max_length": 2}')
+                assert await client.call("alice", world.bob, "Echo", "beside", HI) == ECHOED
+                await control.control(AddProtocol("bob", "Trial", "beside"))
+                assert await client.call("alice", world.bob, "Trial", "beside", {"value": round_}) == round_
+                for protocol in ("Echo", "Trial"):
+                    await control.control(RemoveProtocol("bob", protocol, "beside"))
+                    with pytest.raises(InstanceNotFound):
+                        await client.call("alice", world.bob, protocol, "beside", HI)
+        assert set(outcomes) == {"ok"}, outcomes
+
+    with_control(world.two, change)
+
+
+def test_the_first_protocol_of_an_identity_that_is_online(world: World) -> None:
+    gina = world.two.identity("gina", echo=False)
+    with world.one.client() as client:
+        with pytest.raises(ProtocolNotFound):
+            client.call("alice", gina, "Echo", request=HI)
+        give(world.two, "gina", "Echo")
+        assert client.call("alice", gina, "Echo", request=HI) == ECHOED
+
+
+def test_calls_in_flight_are_finished_when_their_protocol_is_removed(world: World) -> None:
+    give(world.two, "bob", "Trial", "leaving")
+
+    async def change(control: Client) -> None:
+        async with Client(world.one.home) as client:
+            order = {"do": "wait", "seconds": 0.3}
+            calls = [asyncio.create_task(client.call("alice", world.bob, "Trial", "leaving", order)) for _ in range(20)]
+            await until(lambda: binding_of(world.two, "bob", "Trial", "leaving").in_flight == 20, "20 are in flight")
+            await control.control(RemoveProtocol("bob", "Trial", "leaving"))
+            assert await asyncio.gather(*calls) == ["waited"] * 20
+            with pytest.raises(InstanceNotFound):
+                await client.call("alice", world.bob, "Trial", "leaving", order)
+
+    with_control(world.two, change)
+
+
+def test_calls_that_do_not_finish_are_ended_when_their_protocol_is_removed(world: World) -> None:
+    give(world.two, "bob", "Trial", "leaving")
+
+    async def change(control: Client) -> None:
+        async with Client(world.one.home) as client:
+            call = asyncio.create_task(client.call("alice", world.bob, "Trial", "leaving", {"do": "wait"}))
+            await until(lambda: binding_of(world.two, "bob", "Trial", "leaving").in_flight, "it is in flight")
+            await control.control(RemoveProtocol("bob", "Trial", "leaving"))
+            with pytest.raises(HandlerFailed, match="stopped before it had finished"):
+                await call
+
+    with_control(world.two, change)
+    wait_idle(world.one)
+
+
+def test_offline_and_online_again(world: World) -> None:
+    """Again and again: a call succeeds or says that the identity is offline, and its neighbour notices nothing."""
+    hugo = world.two.identity("hugo")
+
+    async def change(control: Client) -> None:
+        async with (
+            stream_of_calls(world.one, "alice", world.bob) as neighbour,
+            stream_of_calls(world.one, "alice", hugo) as own,
+            Client(world.one.home) as client,
+        ):
+            for _ in range(3):
+                await control.control(SetOnline("hugo", False))
+                with pytest.raises(PeerOffline):
+                    await client.call("alice", hugo, "Echo", request=HI)
+                await control.control(SetOnline("hugo", True))
+                assert await client.call("alice", hugo, "Echo", request=HI) == ECHOED
+        assert set(neighbour) == {"ok"}, neighbour
+        assert set(own) == {"ok", "peer-offline"}, own
+
+    with_control(world.two, change)
+
+
+def test_online_and_offline_twice_is_no_error(world: World) -> None:
+    with world.two.client() as control:
+        for online in (True, True, False, False):
+            reply = control.control(SetOnline("hugo", online))
+            assert isinstance(reply, IdentityReply)
+            assert reply.identity.online is online
+
+
+def test_a_deleted_identity_is_gone(world: World) -> None:
+    """With its key: one of the same name is another one."""
+    first = world.two.identity("ivan")
+    with world.one.client() as client, world.two.client() as control:
+        assert client.call("alice", first, "Echo", request=HI) == ECHOED
+        control.control(DeleteIdentity("ivan"))
+        with pytest.raises((PeerOffline, PeerUnknown)):
+            client.call("alice", first, "Echo", request=HI)
+        assert not (world.two.home.identities / "ivan").exists()
+        reply = control.control(CreateIdentity("ivan"))
+        assert isinstance(reply, IdentityReply)
+        second = reply.identity.id52
+        assert second != first
+        control.control(SetOnline("ivan", True))
+        with pytest.raises(ProtocolNotFound):
+            client.call("alice", second, "Echo", request=HI)
+        control.control(DeleteIdentity("ivan"))
+
+
+def test_many_changes_at_the_same_time(world: World) -> None:
+    """Twenty identities created, given a protocol, brought online, called and deleted, all at once."""
+
+    async def life(control: Client, client: Client, name: str) -> None:
+        reply = await control.control(CreateIdentity(name), timeout=40)
+        assert isinstance(reply, IdentityReply)
+        adding = control.control(AddProtocol(name, "Echo", "default"), timeout=40)
+        online = control.control(SetOnline(name, True), timeout=40)
+        await asyncio.gather(adding, online)
+        assert await client.call("alice", reply.identity.id52, "Echo", request=HI, timeout=40) == ECHOED
+        await control.control(DeleteIdentity(name), timeout=40)
+
+    async def change(control: Client) -> None:
+        async with Client(world.one.home) as client:
+            await asyncio.gather(*(life(control, client, f"many-{number}") for number in range(10)))
+
+    with_control(world.two, change)
+    eventually(lambda: not any(name.startswith("identity-many") for name in world.two.processes()), "all have ended")
+
+
+# ── whole daemons ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_restart_keeps_everything(world: World) -> None:
+    """Identities, keys, bindings, who is online, the address book; the other daemon calls on as if nothing were."""
+    give(world.one, "alice", "Echo", "kept", max_length=3)
+    world.one.identity("kurt", online=False)
+    with world.one.client() as client:
+        client.control(AddPeer(world.bob, "bob"))
+    before = world.one.status()
+
+    assert world.one.stop() == 0
+    world.one.start()
+
+    after = world.one.status()
+    assert what_is_kept(after) == what_is_kept(before)
+    assert (after.endpoint, after.addresses) == (before.endpoint, before.addresses)
+    assert [(peer.name, peer.id52, peer.added) for peer in after.peers] == [
+        (peer.name, peer.id52, peer.added) for peer in before.peers
+    ]
+    assert after.warnings == []
+    with world.one.client() as ours, world.two.client() as theirs:
+        assert ours.call("alice", "bob", "Echo", request=HI) == ECHOED
+        assert theirs.call("bob", world.alice, "Echo", "kept", {"message": "abc"}) == {"echoed": "Echo: abc"}
+        with pytest.raises(Exception, match="MessageTooLong"):
+            theirs.call("bob", world.alice, "Echo", "kept", {"message": "abcd"})
+
+
+def what_is_kept(status: Status) -> list[tuple[object, ...]]:
+    return [
+        (i.name, i.id52, i.online, i.wanted, sorted((b.protocol, b.instance, tuple(b.access)) for b in i.bindings))
+        for i in status.identities
+    ]
+
+
+def test_a_daemon_that_was_killed_comes_back_with_everything(world: World) -> None:
+    """kill -9 of the supervisor: its children end, and the next one goes on."""
+    before = world.two.status()
+    world.two.kill()
+    eventually(lambda: not any(map(is_alive, world.two.seen)), "every process has ended", 5)
+    world.two.start()
+    after = world.two.status()
+    assert what_is_kept(after) == what_is_kept(before)
+    with world.one.client() as ours:
+        assert ours.call("alice", world.bob, "Echo", request=HI, timeout=20) == ECHOED
+
+
+def test_daemons_on_two_machines() -> None:
+    """With nothing in common: by ticket first, then by name wherever a peer is expected, also after restarts."""
+    with new_world(share_host=False, echo=False) as world:
+        with world.one.client() as ours, world.two.client() as theirs:
+            with pytest.raises(PeerUnknown):
+                ours.call("alice", world.bob, "Echo", request=HI)
+            ticket = theirs.control(GetTicket("bob"))
+            assert isinstance(ticket, TicketText)
+            assert ours.call("alice", ticket.ticket, "Echo", request=HI) == ECHOED
+            ours.control(AddPeer(ticket.ticket, "bob"))
+            give(world.one, "alice", "Echo", "friends", "bob")
+            for peer in ("bob", world.bob):
+                assert ours.call("alice", peer, "Echo", request=HI) == ECHOED
+            assert theirs.call("bob", world.alice, "Echo", "friends", HI) == ECHOED
+        peers = world.one.cli("peer", "list").stdout.split("\t")
+        assert peers[:3] == ["bob", world.bob, "1"]
+
+        assert (world.one.stop(), world.two.stop()) == (0, 0)
+        world.one.start()
+        world.two.start()
+        done = world.one.cli("call", "bob", "Echo", input='{"message": "hi"}')
+        assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr
+
+        assert world.one.cli("peer", "remove", "bob").returncode == 0
+        assert world.one.cli("peer", "list").stdout == ""
+        with world.one.client() as ours, pytest.raises(PeerUnknown):
+            ours.call("alice", "bob", "Echo", request=HI)
+        with world.one.client() as ours:
+            reply = ours.control(ListIdentities())
+        assert isinstance(reply, IdentityList)
+        assert [identity.name for identity in reply.identities] == ["alice"]

@@ -1,0 +1,248 @@
+"""``fastn-p2p status`` tells everything while the daemon is well, and what is wrong while it is not."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import msgspec
+import pytest
+
+from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p_client.ipc.messages import (
+    AddPeer,
+    Status,
+)
+from tests.support.daemons import (
+    CLI,
+    Daemon,
+    eventually,
+)
+from tests.support.terminals import on_terminal
+from tests.support.two_daemons import World
+
+HI = {"message": "hi"}
+ACTORS = ("vault", "network", "gateway", "identity-alice")
+
+
+@pytest.fixture(scope="module")
+def busy(world: World) -> World:
+    """With a peer, a connection and some calls to tell of."""
+    with world.one.client() as client:
+        client.control(AddPeer(world.bob, "bob"))
+        for _ in range(5):
+            client.call("alice", "bob", "Echo", request=HI)
+            client.call("alice", world.alice, "Echo", request=HI)
+        with pytest.raises(Exception, match="MessageTooLong"):
+            client.call("alice", world.alice, "Echo", "short", {"message": "x" * 11})
+    return world
+
+
+@pytest.fixture
+def stopped(world: World) -> Iterator[Callable[[str], None]]:
+    """Stops an actor of ``one`` as the kernel can (SIGSTOP), until the test ends."""
+    pids: list[int] = []
+
+    def stop(actor: str) -> None:
+        pids.append(world.one.pid(actor))
+        os.kill(pids[-1], signal.SIGSTOP)
+
+    yield stop
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_json_has_all_of_it(busy: World) -> None:
+    done = busy.one.cli("status", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    raw = msgspec.json.decode(done.stdout)
+    assert set(raw) == set(Status.__struct_fields__)
+    status = msgspec.convert(raw, Status)
+    assert status.home == str(busy.one.home.path)
+    assert status.network_mode == "local"
+    assert re.fullmatch(r"[0-9a-f]{64}", status.endpoint)
+    assert status.addresses
+    assert all(address.startswith(("127.0.0.1:", "[::1]:")) for address in status.addresses)
+    assert status.uptime_ms > 0
+    assert status.clients >= 1
+    assert status.warnings == []
+
+    assert [process.name for process in status.processes] == ["supervisor", *ACTORS]
+    for process in status.processes:
+        assert (process.state, process.restarts) == ("ready", 0)
+        assert process.pid > 1
+        assert 0 < process.uptime_ms <= status.uptime_ms + 1000
+        assert process.memory > 1_000_000
+
+    (alice,) = status.identities
+    assert (alice.name, alice.id52, alice.online, alice.wanted) == ("alice", busy.alice, True, True)
+    assert alice.delegation_expires_ms is not None
+    assert 23 * 3600_000 < alice.delegation_expires_ms <= 24 * 3600_000
+    bindings = {(binding.protocol, binding.instance): binding for binding in alice.bindings}
+    assert set(bindings) == {("Echo", each) for each in ("default", "short", "large", "private")} | {
+        ("Trial", "default")
+    }
+    default, short = bindings["Echo", "default"], bindings["Echo", "short"]
+    assert (default.state, default.access, default.calls, default.errors) == ("serving", ["everyone"], 5, 0)
+    assert (short.calls, short.errors) == (1, 1)
+    assert bindings["Echo", "private"].access == ["peers"]
+
+    (peer,) = status.peers
+    assert (peer.name, peer.id52) == ("bob", busy.bob)
+    (connection,) = status.connections
+    assert (connection.outgoing, connection.path, connection.identities) == (True, "direct", ["bob"])
+    assert connection.sent > 100
+    assert connection.received > 100
+
+
+def test_people_see_the_same(busy: World) -> None:
+    done = busy.one.cli("status")
+    assert (done.returncode, done.stderr) == (0, "")
+    for expected in (*ACTORS, "supervisor", busy.alice, "private", "peers", "bob", "direct"):
+        assert expected in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+def test_an_actor_that_was_killed_is_back_and_counted(busy: World, actor: str) -> None:
+    before = busy.one.kill_actor(actor)
+    after = busy.one.wait_actor(actor, not_pid=before)
+    process = next(each for each in settled(busy.one).processes if each.name == actor)
+    assert (process.pid, process.state, process.restarts) == (after, "ready", 1)
+    with busy.two.client() as client:
+        assert client.call("bob", busy.alice, "Echo", request=HI, timeout=20) == {"echoed": "Echo: hi"}
+
+
+def settled(daemon: Daemon) -> Status:
+    """The status once there is nothing to warn of."""
+
+    def look() -> Status | None:
+        status = daemon.status()
+        return None if status.warnings or not all(identity.online for identity in status.identities) else status
+
+    found = eventually(look, "there is nothing to warn of")
+    assert found is not None
+    return found
+
+
+def test_a_network_that_hangs_is_a_warning(busy: World, stopped: Callable[[str], None]) -> None:
+    """Everything else is there, also what the disk knows of identities and bindings."""
+    stopped("network")
+    done = busy.one.cli("status")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "the network process is not answering" in done.stdout
+    assert busy.alice in done.stdout
+    assert "Echo" in done.stdout
+
+
+def test_an_identity_that_hangs_hides_nothing(busy: World, stopped: Callable[[str], None]) -> None:
+    settled(busy.one)
+    stopped("identity-alice")
+    done = busy.one.cli("status", timeout=5)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert busy.alice in done.stdout
+
+
+def test_a_gateway_that_hangs_leaves_the_processes(busy: World, stopped: Callable[[str], None]) -> None:
+    """As the supervisor knows them; the command says so, and how it ends says so too."""
+    settled(busy.one)
+    pids = {actor: busy.one.pid(actor) for actor in ACTORS}  # before the supervisor replaces the one that hangs
+    stopped("gateway")
+    with ThreadPoolExecutor() as threads:  # at the same time: the supervisor does not look on for long
+        asked = [threads.submit(busy.one.cli, "status", *options) for options in ((), ("--json",))]
+        done, partial = (each.result() for each in asked)
+    assert (done.returncode, done.stderr) == (Exit.DAEMON, "")
+    assert "the gateway does not answer" in done.stdout
+    for actor in ACTORS:
+        assert re.search(rf"{actor} +ready +{pids[actor]}", done.stdout)
+    assert partial.returncode == Exit.DAEMON
+    assert "the gateway does not answer" in msgspec.json.decode(partial.stdout, type=Status).warnings[0]
+
+
+def test_watching_in_a_terminal_ends_with_control_c(busy: World) -> None:
+    """It is drawn again every second, in place, and the terminal is left as it was."""
+    settled(busy.one)
+    leader, terminal = os.openpty()
+    env = {**busy.one.env, "TERM": "xterm-256color", "COLUMNS": "120", "LINES": "60"}
+    process = subprocess.Popen([*CLI, "status", "--watch"], env=env, stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+
+    def refreshes() -> int:
+        nonlocal shown
+        with suppress(OSError):  # nobody writes any more
+            while select.select([leader], [], [], 0)[0]:
+                shown += os.read(leader, 65536)
+        return len(set(re.findall(rb"up (?:\x1b\[[0-9;]*m)*([0-9.]+ \w+)", shown)))
+
+    eventually(lambda: refreshes() >= 3, "it was drawn three times")
+    process.send_signal(signal.SIGINT)
+    eventually(lambda: refreshes() and process.poll() is not None, "it has ended")
+    assert process.returncode == Exit.INTERRUPTED
+    refreshes()
+    os.close(leader)
+    assert b"Traceback" not in shown
+    assert busy.alice[:8].encode() in shown
+    assert shown.count(b"\x1b[?25h") == shown.count(b"\x1b[?25l") == 1  # the cursor is back
+
+
+@pytest.mark.parametrize("end", ["q", "\x03"])
+def test_watching_on_a_small_terminal_scrolls(busy: World, end: str) -> None:
+    """Keys scroll, the size may change, and the terminal is as it was at the end."""
+    settled(busy.one)
+    with on_terminal(busy.one.env, "status", "--watch", rows=12, columns=40) as tty:
+        tty.until(lambda rows: rows[0].startswith("fastn-p2p") and rows[-1].startswith("lines 1-11 of"), "the top")
+        assert not any("Connections" in row for row in tty.rows)
+        tty.type("G")
+        tty.until(lambda rows: any("Connections" in row for row in rows), "the end")
+        tty.type("\x1b[H")
+        tty.until(lambda rows: rows[0].startswith("fastn-p2p"), "the top again")
+        tty.type("\x1b[B")
+        tty.until(lambda rows: rows[-1].startswith("lines 2-12 of"), "a line further")
+        tty.resize(200, 120)
+        tty.until(lambda rows: any(row.startswith("Connections") for row in rows) and "lines" not in rows[-1], "all")
+        tty.type(end)
+        assert tty.ends() == (Exit.OK if end == "q" else Exit.INTERRUPTED)
+        assert tty.raw.count(b"\x1b[?1049h") == tty.raw.count(b"\x1b[?1049l") == 1
+        assert b"Traceback" not in tty.raw
+
+
+def test_an_unreachable_peer_is_marked(busy: World) -> None:
+    with busy.one.client() as client:
+        client.control(AddPeer(busy.bob, "bob"))
+        client.call("alice", "bob", "Echo", request={"message": "x"})
+    settled(busy.one)
+    (peer,) = (each for each in busy.one.status().peers if each.name == "bob")
+    assert peer.reach == "connected"
+    assert peer.seen_ms > 1_700_000_000_000
+
+
+def test_watching_into_a_pipe_ends_when_nobody_reads(busy: World) -> None:
+    process = subprocess.Popen(
+        [*CLI, "status", "--watch", "--json"], env=busy.one.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    lines = [process.stdout.readline() for _ in range(2)]
+    assert [msgspec.json.decode(line, type=Status).home for line in lines] == [str(busy.one.home.path)] * 2
+    process.stdout.close()
+    assert process.wait(10) == Exit.PIPE
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_status_takes_no_second(busy: World) -> None:
+    """Inside the daemon: no part of it waits for a timer."""
+    settled(busy.one)
+    began = time.monotonic()
+    for _ in range(5):
+        busy.one.status()
+    assert time.monotonic() - began < 2.5

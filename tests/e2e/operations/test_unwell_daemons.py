@@ -1,0 +1,120 @@
+"""A daemon that is not there, hangs, or is there already: said as such, in the time that was given."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import fastn_p2p_client.errors as e
+from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p_client import Client
+from fastn_p2p_client.ipc import messages as m
+from tests.support.daemons import Daemon
+from tests.support.requests import (
+    STRANGER,
+    Call,
+    Command,
+    agrees,
+    ticket_of,
+)
+from tests.support.two_daemons import (
+    World,
+    give,
+)
+
+
+def test_no_daemon(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "home", tmp_path / "hosts")
+    expected = e.DaemonNotRunning(home=str(daemon.home.path))
+    for question in (Call(STRANGER), Command(["list-identities"], m.ListIdentities())):
+        with daemon.client() as client, pytest.raises(e.DaemonNotRunning) as caught:
+            question.blocking(client)
+        agrees(caught.value, expected)
+
+        async def ask(question: Call | Command) -> None:
+            async with Client(daemon.home) as client:
+                await question.awaiting(client)
+
+        with pytest.raises(e.DaemonNotRunning) as caught:
+            asyncio.run(ask(question))
+        agrees(caught.value, expected)
+        done = daemon.cli(*question.arguments(), input=question.stdin())
+        assert (done.returncode, done.stdout) == (Exit.DAEMON, "")
+        assert done.stderr == f"fastn-p2p: {expected}\n"
+        assert "fastn-p2p daemon" in done.stderr
+    assert not daemon.home.path.exists()
+
+
+def test_a_second_daemon_for_the_same_home(world: World) -> None:
+    assert world.one.process is not None
+    done = world.one.cli("daemon")
+    expected = e.DaemonAlreadyRunning(home=str(world.one.home.path), pid=world.one.process.pid)
+    assert (done.returncode, done.stdout, done.stderr) == (Exit.EXISTS, "", f"fastn-p2p: {expected}\n")
+    assert world.one.cli("list-identities").returncode == 0
+
+
+@pytest.fixture
+def stopped(world: World) -> Iterator[Callable[[Daemon, str], None]]:
+    """Stops an actor as the kernel can (SIGSTOP), until the test ends."""
+    pids: list[int] = []
+
+    def stop(daemon: Daemon, actor: str) -> None:
+        pids.append(daemon.pid(actor))
+        os.kill(pids[-1], signal.SIGSTOP)
+
+    yield stop
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("actor", ["identity-bob", "network"])
+def test_no_answer_from_a_process_that_hangs(world: World, stopped: Callable[[Daemon, str], None], actor: str) -> None:
+    """The peer's, on the other daemon: the call ends when its time is over, not later."""
+    with world.one.client() as client:
+        assert client.call("alice", world.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
+        stopped(world.two, actor)
+        began = time.monotonic()
+        with pytest.raises(e.DeadlineExceeded) as caught:
+            client.call("alice", world.bob, "Echo", request={"message": "hi"}, timeout=0.5)
+        assert time.monotonic() - began < 3
+        agrees(caught.value, e.DeadlineExceeded(seconds=0.5))
+
+
+def test_a_gateway_that_hangs(world: World, stopped: Callable[[Daemon, str], None]) -> None:
+    """A program that has said hello goes on calling; one that has not is told what is wrong, in its own time."""
+    with world.one.client() as early:
+        early.start()
+        stopped(world.one, "gateway")
+        assert early.call("alice", world.bob, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
+        with pytest.raises(e.DeadlineExceeded):
+            early.control(m.ListIdentities(), timeout=0.3)
+        done = world.one.cli("call", world.bob, "Echo", "--timeout", "1.5", input='{"message": "hi"}')
+    expected = e.DaemonBusy(actor="gateway")
+    assert (done.returncode, done.stdout, done.stderr) == (Exit.DAEMON, "", f"fastn-p2p: {expected}\n")
+    assert "try again" in done.stderr
+
+
+def test_a_peer_whose_daemon_is_gone(world: World) -> None:
+    """Known, but nobody answers: said as such, since the call has certainly not been executed."""
+    ticket = ticket_of(world.two, "bob")
+    world.two.stop()
+    try:
+        done = world.one.cli("call", ticket, "Echo", "--as", "alice", "--timeout", "1", input='{"message": "hi"}')
+        assert done.returncode == Exit.PEER, done.stderr
+        assert done.stdout == ""
+        assert f"{world.bob} cannot be reached" in done.stderr
+        assert "Is its daemon running?" in done.stderr
+    finally:
+        world.two.start()
+        world.two.wait_actor("identity-bob")
+    give(world.two, "bob", "Echo", "afterwards")
+    done = world.one.cli("call", ticket, "Echo", "afterwards", "--as", "alice", input='{"message": "hi"}')
+    assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr

@@ -1,0 +1,90 @@
+"""A program and a daemon of different versions: told so, with both versions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import fastn_p2p_client.errors as e
+from fastn_p2p.cli import main
+from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p_actors.runtime.mailbox import (
+    Mailbox,
+    Sender,
+)
+from fastn_p2p_client import Client, sync
+from fastn_p2p_client.home import Home, lock_exclusively
+from fastn_p2p_client.ipc import messages as m
+from fastn_p2p_client.ipc.request_channel import (
+    Link,
+    decode_answer,
+)
+from fastn_p2p_client.limits import PROTOCOL_VERSION
+from tests.support.requests import (
+    STRANGER,
+    agrees,
+)
+from tests.support.two_daemons import World
+
+_reply = msgspec.msgpack.Decoder(m.ControlReply)
+
+
+def test_a_program_of_another_version(world: World) -> None:
+    """Told so, with both versions, and nothing else is listened to before a hello that fits."""
+
+    async def converse() -> list[Any]:
+        link = Link(world.one.home.control_socket, "gateway")
+        link.open()
+        try:
+            return [
+                decode_answer(_reply, (await link.ask(message, timeout=5)).header)
+                for message in (m.ListIdentities(), m.Hello(PROTOCOL_VERSION + 1), m.ListIdentities())
+            ]
+        finally:
+            link.close()
+
+    early, mismatch, late = asyncio.run(converse())
+    agrees(mismatch.error(), e.VersionMismatch(ours=PROTOCOL_VERSION + 1, theirs=PROTOCOL_VERSION))
+    assert "upgrade the older" in str(mismatch.error())
+    for refusal in (early, late):
+        agrees(refusal.error(), e.BadMessage(reason="say Hello first"))
+
+
+def test_a_daemon_of_another_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stub that only knows version 7: all three name both versions."""
+    home = Home(tmp_path)
+    expected = e.VersionMismatch(ours=PROTOCOL_VERSION, theirs=7)
+    monkeypatch.setenv("FASTN_HOME", str(tmp_path))
+
+    async def converse() -> None:
+        def refuse(sender: Sender, correlation: bytes, _header: bytes, _payload: bytes) -> None:
+            mailbox.send(sender, correlation, m.encode(m.Failure.of(expected)))
+
+        home.control_socket.parent.mkdir(parents=True, exist_ok=True)
+        mailbox = Mailbox(home.control_socket, refuse)
+        mailbox.open()
+        try:
+            async with Client(home) as client:
+                with pytest.raises(e.VersionMismatch) as caught:
+                    await client.call(None, STRANGER, "Echo")
+            agrees(caught.value, expected)
+            assert await asyncio.to_thread(main, ["list-identities"]) == Exit.DAEMON
+            with sync.Client(home) as blocking, pytest.raises(e.VersionMismatch) as caught:
+                await asyncio.to_thread(blocking.control, m.GetStatus())
+            agrees(caught.value, expected)
+        finally:
+            mailbox.close()
+
+    with home.lock.open("w") as lock:
+        lock_exclusively(lock.fileno())
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        asyncio.run(converse())
+    assert capsys.readouterr() == ("", f"fastn-p2p: {expected}\n")

@@ -1,0 +1,328 @@
+"""Programs that serve, as others see them: like protocols that the daemon hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from fastn_p2p_client import AllServer, Client, listen
+from fastn_p2p_client.errors import (
+    ApplicationError,
+    BindingExists,
+    ConnectionLost,
+    Denied,
+    IdentityNotFound,
+    Overloaded,
+    PeerOffline,
+    PeerUnreachable,
+    ProtocolNotFound,
+)
+from fastn_p2p_client.ipc.messages import (
+    AddProtocol,
+    SetOnline,
+)
+from fastn_p2p_client.protocol import Peer
+from fastn_p2p_client.serving.server import Server
+from fastn_p2p_client.session.session import Session
+from tests.support.daemons import Daemon
+from tests.support.two_daemons import (
+    World,
+    binding_of,
+    until,
+    until_awaited,
+)
+
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Runs an async test in an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **fixtures: Any) -> None:
+        asyncio.run(test(*arguments, **fixtures))
+
+    return run
+
+
+@asynccontextmanager
+async def serving(server: Server | AllServer) -> AsyncIterator[Server | AllServer]:
+    """It serves inside; what it has in flight ends before this returns."""
+    task = asyncio.create_task(server.serve())
+    ready = asyncio.create_task(server.ready.wait())
+    await asyncio.wait((task, ready), return_when=asyncio.FIRST_COMPLETED, timeout=10)
+    if task.done():
+        ready.cancel()
+        task.result()
+    try:
+        yield server
+    finally:
+        server.close()
+        await task
+
+
+def bob_at(world: World, handler: Callable[..., object], protocol: str = "Shop", **options: Any) -> Server:
+    server = Server("bob", world.two.home)
+    server.handle_requests(protocol, handler, **{"access": "everyone", **options})
+    return server
+
+
+def programs(world: World) -> int:
+    """How many serve bob's Shop, as the daemon's status says."""
+    bindings = [each for identity in world.two.status().identities for each in identity.bindings]
+    return sum(each.programs for each in bindings if each.protocol == "Shop")
+
+
+async def until_answered(client: Client, world: World, protocol: str = "Shop") -> object:
+    """The first answer to calls made one after the other; they fail with nothing but what they may fail with."""
+
+    async def answer() -> object:
+        try:
+            return await client.call("alice", world.bob, protocol, request={}, timeout=2)
+        except (ConnectionLost, PeerOffline, PeerUnreachable, ProtocolNotFound):
+            return None
+
+    return await until_awaited(answer, "a call is answered")
+
+
+@in_loop
+async def test_a_request_reaches_the_handler_and_the_reply_comes_back(world: World) -> None:
+    async def price(request: dict[str, int], peer: Peer) -> dict[str, object]:
+        return {"sum": sum(request.values()), "who": peer.key.id52}
+
+    async with serving(bob_at(world, price)), Client(world.one.home) as client:
+        reply = await client.call("alice", world.bob, "Shop", request={"a": 1, "b": 2})
+        assert reply == {"sum": 3, "who": world.alice}
+        status = binding_of(world.two, "bob", "Shop")
+        assert (status.state, status.programs, status.calls) == ("serving", 1, 1)
+    with pytest.raises(ProtocolNotFound):
+        async with Client(world.one.home) as client:
+            await client.call("alice", world.bob, "Shop", request={})
+
+
+@in_loop
+async def test_sessions_reach_a_program_too(world: World) -> None:
+    server = Server("bob", world.two.home)
+
+    @server.handle_streams("Shop", access="everyone")
+    async def send(session: Session, size: int) -> None:
+        if size < 0:
+            raise ApplicationError("Negative", "not so", size)
+        await session.write(b"x" * size)
+
+    async with serving(server), Client(world.one.home) as client:
+        async with await client.connect("alice", world.bob, "Shop", initial=1_000_000) as session:
+            assert sum([len(chunk) async for chunk in session]) == 1_000_000
+        with pytest.raises(ApplicationError, match="Negative"):
+            await client.connect("alice", world.bob, "Shop", initial=-1)
+
+
+@in_loop
+async def test_a_handler_that_is_not_async_runs_in_a_thread(world: World) -> None:
+    import threading
+
+    def blocking(request: str) -> bool:
+        return threading.current_thread() is threading.main_thread()
+
+    async with serving(bob_at(world, blocking)), Client(world.one.home) as client:
+        assert await client.call("alice", world.bob, "Shop", request="x") is False
+
+
+@in_loop
+async def test_requests_go_to_the_program_that_has_the_fewest(world: World) -> None:
+    counts = [0, 0]
+    blocked = asyncio.Event()
+
+    def handler(number: int) -> Callable[..., object]:
+        async def handle(request: dict[str, int]) -> int:
+            counts[number] += 1
+            if request.get("wait"):
+                await blocked.wait()
+            return number
+
+        return handle
+
+    async with (
+        serving(bob_at(world, handler(0))),
+        serving(bob_at(world, handler(1))),
+        Client(world.one.home) as client,
+    ):
+        assert programs(world) == 2
+        waiting = [asyncio.create_task(client.call("alice", world.bob, "Shop", request={"wait": 1})) for _ in range(10)]
+        await until(lambda: sum(counts) == 10, "all ten wait")
+        assert counts == [5, 5]
+        blocked.set()
+        assert sorted(await asyncio.gather(*waiting)) == [0] * 5 + [1] * 5
+
+
+@in_loop
+async def test_more_than_a_program_takes_is_refused(world: World) -> None:
+    blocked, begun = asyncio.Event(), []
+
+    async def handle(request: int) -> int:
+        begun.append(request)
+        await blocked.wait()
+        return request
+
+    server = bob_at(world, handle, concurrency=1, queue=1)
+    async with serving(server), Client(world.one.home) as client:
+        calls = [asyncio.create_task(client.call("alice", world.bob, "Shop", request=n)) for n in range(2)]
+        await until(lambda: binding_of(world.two, "bob", "Shop").in_flight == 2, "both are there")
+        assert len(begun) == 1
+        with pytest.raises(Overloaded):
+            await client.call("alice", world.bob, "Shop", request=2)
+        blocked.set()
+        assert sorted(await asyncio.gather(*calls)) == [0, 1]
+
+
+@in_loop
+async def test_strangers_are_kept_out_unless_they_are_let_in(world: World) -> None:
+    async def handle(request: None) -> str:
+        return "in"
+
+    async with Client(world.one.home) as client:
+        async with serving(bob_at(world, handle, access="peers")):
+            with pytest.raises(Denied):
+                await client.call("alice", world.bob, "Shop")
+        async with serving(bob_at(world, handle, access=[world.alice])):
+            assert await client.call("alice", world.bob, "Shop") == "in"
+
+
+@in_loop
+async def test_what_cannot_be_served_is_said_at_once(world: World) -> None:
+    async def handle(request: None) -> None:
+        return None
+
+    with pytest.raises(BindingExists):
+        await bob_at(world, handle, protocol="Echo").serve()
+    nobody = Server("nobody", world.two.home)
+    nobody.handle_requests("Shop", handle)
+    with pytest.raises(IdentityNotFound):
+        await nobody.serve()
+    with pytest.raises(ValueError, match="nothing to serve"):
+        await listen("bob", world.two.home).serve()
+
+
+@in_loop
+async def test_what_the_daemon_hosts_takes_the_place_of_programs(daemon: Daemon) -> None:
+    """Also when it was added while the identity was offline: a program cannot keep an identity from coming online."""
+    id52 = daemon.identity("carol", echo=False)
+
+    async def handle(request: dict[str, str]) -> str:
+        return "a program"
+
+    server = Server("carol", daemon.home)
+    server.handle_requests("Echo", handle)
+    async with serving(server), Client(daemon.home) as client:
+        assert await client.call("carol", id52, "Echo", request={"message": "hi"}) == "a program"
+        await client.control(SetOnline("carol", False))
+        await client.control(AddProtocol("carol", "Echo", "default"))
+        await client.control(SetOnline("carol", True))
+        assert await client.call("carol", id52, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
+
+
+@in_loop
+async def test_what_is_in_flight_is_finished_when_a_program_stops(world: World) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handle(request: None) -> str:
+        begun.set()
+        await go_on.wait()
+        return "finished"
+
+    async with Client(world.one.home) as client:
+        server = bob_at(world, handle)
+        async with serving(server):
+            call = asyncio.create_task(client.call("alice", world.bob, "Shop"))
+            await begun.wait()
+            server.close()
+            await until(lambda: not programs(world), "out")
+            go_on.set()
+            assert await call == "finished"
+
+
+@pytest.mark.parametrize("actor", ["network", "identity-bob", "gateway", "vault"])
+@in_loop
+async def test_a_program_serves_again_after_a_process_of_the_daemon_has_died(world: World, actor: str) -> None:
+    async def handle(request: dict[str, int]) -> str:
+        return "still there"
+
+    async with serving(bob_at(world, handle)), Client(world.one.home) as client:
+        assert await until_answered(client, world) == "still there"
+        pid = world.two.kill_actor(actor)
+        assert await until_answered(client, world) == "still there"
+        await asyncio.to_thread(world.two.wait_actor, actor, pid)
+        assert await until_answered(client, world) == "still there"
+
+
+PROGRAM = """
+import asyncio, sys, time
+from fastn_p2p_client import listen
+
+server = listen("bob")
+
+@server.handle_requests("Shop", access="everyone")
+async def handle(request: dict) -> str:
+    if request.get("wait"):
+        await asyncio.Event().wait()
+    return "here"
+
+asyncio.run(server.serve())
+"""
+
+
+@in_loop
+async def test_a_program_that_is_killed_ends_its_calls_at_once_and_no_others(world: World) -> None:
+    async def start() -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(sys.executable, "-c", PROGRAM, env=world.two.env)
+
+    first, second = await start(), await start()
+    try:
+        async with Client(world.one.home) as client:
+            await until(lambda: programs(world) == 2, "both serve")
+            calls = [
+                asyncio.create_task(client.call("alice", world.bob, "Shop", request={"wait": 1}, timeout=30))
+                for _ in range(4)
+            ]
+            await until(lambda: binding_of(world.two, "bob", "Shop").in_flight == 4, "all wait")
+            os.kill(first.pid, signal.SIGKILL)
+            killed = time.monotonic()
+            done, _ = await asyncio.wait(calls, timeout=10, return_when=asyncio.FIRST_COMPLETED)
+            await until(lambda: sum(call.done() for call in calls) == 2, "those of the killed one have ended")
+            assert time.monotonic() - killed < 4
+            assert {type(call.exception()).__name__ for call in done} == {"ConnectionLost"}
+            assert await client.call("alice", world.bob, "Shop", request={}) == "here"
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+    finally:
+        for process in (first, second):
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+
+@in_loop
+async def test_a_program_serves_again_after_the_daemon_was_started_anew(daemon: Daemon) -> None:
+    id52 = daemon.identity("carol")
+
+    async def handle(request: dict[str, int]) -> str:
+        return "still there"
+
+    server = Server("carol", daemon.home)
+    server.handle_requests("Shop", handle)
+    async with serving(server), Client(daemon.home) as client:
+        assert await client.call("carol", id52, "Shop", request={}) == "still there"
+        await asyncio.to_thread(daemon.stop)
+        await asyncio.to_thread(daemon.start)
+        await asyncio.wait_for(server.ready.wait(), 15)
+        assert await client.call("carol", id52, "Shop", request={}) == "still there"

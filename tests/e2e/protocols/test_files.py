@@ -1,0 +1,454 @@
+"""Files between two real daemons: the commands, and transfers during which everything is killed that can be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from fastn_p2p.cli import main
+from fastn_p2p.protocols.files.client import Files
+from fastn_p2p.protocols.files.events import (
+    Begun,
+    Event,
+    Moved,
+    Retrying,
+)
+from fastn_p2p.protocols.files.framing import Frames
+from fastn_p2p.protocols.files.messages import (
+    Fetch,
+    Want,
+)
+from fastn_p2p.protocols.files.offer_manifest import Manifest
+from fastn_p2p.protocols.files.partial_file import partial_name
+from fastn_p2p.protocols.files.tally import Tally
+from fastn_p2p_client import Client, connect, sync
+from fastn_p2p_client.errors import ApplicationError, Denied, StreamReset
+from tests.benchmarks.processes import cpu_seconds
+from tests.support.daemons import (
+    CLI,
+    Daemon,
+    eventually,
+)
+from tests.support.file_peers import (
+    Contents,
+    make_files,
+    snapshot,
+)
+from tests.support.two_daemons import (
+    World,
+    give,
+    new_world,
+    until_awaited,
+)
+
+MIB = 1024 * 1024
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Place:
+    """bob, at the second daemon, shares ``root`` and trusts alice, who is at the first; ``wary`` trusts nobody."""
+
+    def __init__(self, world: World, directory: Path) -> None:
+        self.world = world
+        self.root, self.inbox, self.wary, self.here = (directory / name for name in ("root", "inbox", "wary", "here"))
+        for each in (self.root, self.inbox, self.wary, self.here):
+            each.mkdir()
+        give(world.two, "bob", "FileTransfer", "default", "everyone", root=str(self.root), inbox=str(self.inbox),
+             trust=[world.alice])  # fmt: skip
+        give(world.two, "bob", "FileTransfer", "wary", "everyone", inbox=str(self.wary))
+        give(world.two, "bob", "FileTransfer", "private", "peers", root=str(self.root))
+
+    def files(self, *arguments: str, daemon: Daemon | None = None) -> Ended:
+        """One of alice's commands, or of somebody else's, without the time that its start takes."""
+        home = str((daemon or self.world.one).home.path)
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(["files", *arguments, "--home", home])
+        for stream in (out, err):
+            stream.flush()
+            stream.seek(0)
+        return Ended(code, out.read(), err.read())
+
+    def clear(self) -> None:
+        for each in (self.root, self.inbox, self.wary, self.here):
+            subprocess.run(["rm", "-rf", each], check=True)
+            each.mkdir()
+
+
+@pytest.fixture(scope="module")
+def _place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with new_world(echo=False) as world:
+        yield Place(world, tmp_path_factory.mktemp("files"))
+
+
+@pytest.fixture
+def place(_place: Place) -> Iterator[Place]:
+    yield _place
+    _place.clear()
+
+
+SOME: Contents = {"a.txt": b"a", "d/big": 3 * MIB + 17, "d/e/c": 12345, "d/empty": b"", "d/nothing/": b"", "ü/ö": b"x"}
+
+
+# ── the commands ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_a_peer_shares_is_listed_and_got(place: Place) -> None:
+    make_files(place.root, SOME)
+    (place.root / "link").symlink_to("a.txt")
+    listed = place.files("ls", place.world.bob)
+    assert [line.split("\t")[::3] for line in listed.stdout.splitlines()] == [
+        ["file", "a.txt"],
+        ["directory", "d"],
+        ["other", "link"],
+        ["directory", "ü"],
+    ]
+    assert place.files("ls", place.world.bob, "d/e/c").stdout == "file\t12345\t2023-11-14T22:13:22Z\td/e/c\n"
+    assert json.loads(place.files("ls", place.world.bob, "ü", "--json").stdout)["path"] == "ö"
+
+    got = place.files("get", place.world.bob, "/", "--to", str(place.here))
+    assert (got.returncode, got.stdout) == (14, "")
+    assert "link: skipped: it is a link" in got.stderr
+    assert "5 files, 3.2 MB" in got.stderr
+    (place.root / "link").unlink()
+    assert snapshot(place.here) == snapshot(place.root)
+
+    again = place.files("get", place.world.bob, "/", "--to", str(place.here), "--json")
+    lines = [json.loads(line) for line in again.stdout.splitlines()]
+    assert sorted(line["event"] for line in lines) == ["end", "expected", *["kept"] * 5]
+    assert lines[-1]["event"] == "end"
+    assert (lines[-1]["kept"], lines[-1]["moved"], again.stderr) == (5, 0, "")
+
+    (place.here / "a.txt").write_text("mine")
+    refused = place.files("get", place.world.bob, "a.txt", "d", "--to", str(place.here))
+    assert refused.returncode == 8
+    assert "a.txt: another file has this name already" in refused.stderr
+    assert (place.here / "a.txt").read_text() == "mine"
+    assert place.files("get", place.world.bob, "a.txt", "--to", str(place.here), "--force").returncode == 0
+    assert (place.here / "a.txt").read_bytes() == b"a"
+
+
+def test_what_is_put_waits_until_it_is_accepted(place: Place) -> None:
+    make_files(place.here, SOME)
+    put = ["put", place.world.bob, str(place.here / "d"), str(place.here / "a.txt"), "--instance", "wary"]
+    waits = place.files(*put, "--timeout", "0")
+    assert waits.returncode == 6
+    assert "the same command goes on with it" in waits.stderr
+
+    bob = place.world.two
+    (line,) = place.files("offers", "--instance", "wary", daemon=bob).stdout.splitlines()
+    offer, peer, state, files, size, _, names = line.split("\t")
+    assert (peer, state, files, size, names) == (place.world.alice, "waiting", "4", "3158091", "a.txt, d")
+    assert place.files("offers", "--instance", "wary", "--as", "carol", daemon=bob).returncode == 7
+    assert place.files("accept", "0123", "--instance", "wary", daemon=bob).returncode == 7
+
+    with running(place.world.one, "files", *put, "--json") as process:
+        assert next_event(process, "offer")["state"] == "waiting"
+        assert place.files("accept", offer, "--instance", "wary", daemon=bob).returncode == 0
+        assert process.wait(20) == 0
+    assert snapshot(place.wary / "d") == snapshot(place.here / "d")
+    assert json.loads(place.files("offers", "--instance", "wary", "--json", daemon=bob).stdout)["state"] == "finished"
+
+    make_files(place.here, {"more": b"more"})
+    put[2:4] = [str(place.here / "more")]
+    assert place.files(*put, "--timeout", "0").returncode == 6
+    offer = place.files("offers", "--instance", "wary", daemon=bob).stdout.splitlines()[-1].split("\t")[0]
+    assert place.files("reject", offer, "--instance", "wary", daemon=bob).returncode == 0
+    rejected = place.files(*put)
+    assert (rejected.returncode, rejected.stdout) == (1, "")
+    assert "was rejected" in rejected.stderr
+
+
+def test_how_commands_end_that_cannot_succeed(place: Place) -> None:
+    make_files(place.root, {"a": b"a"})
+    make_files(place.here, {"x": b"x"})
+    bob = place.world.bob
+    for code, words, *command in (
+        (1, "nothing under this name", "ls", bob, "gone"),
+        (1, "nothing under this name", "get", bob, "gone"),
+        (2, "not a safe name", "ls", bob, "../up"),
+        (2, "not a safe name", "get", bob, "../up"),
+        (2, "no directory", "get", bob, "a", "--to", "/nowhere/at/all"),
+        (5, "does not let you use", "ls", bob, "--instance", "private"),
+        (7, "no instance", "get", bob, "a", "--instance", "other"),
+        (1, "no files are shared", "ls", bob, "--instance", "wary"),
+        (74, "No such file", "put", bob, str(place.here / "gone")),
+        (2, "--timeout", "put", bob, str(place.here / "x"), "--timeout", "-1"),
+        (4, "nothing is known about", "get", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "a"),
+    ):
+        ended = place.files(*command)
+        assert ended.returncode == code, (command, ended.stderr)
+        assert words in ended.stderr, (command, ended.stderr)
+        assert "Traceback" not in ended.stderr
+
+
+def test_a_full_disk_here_is_told_and_the_rest_is_got_later(place: Place) -> None:
+    make_files(place.root, {"big": 3 * MIB})
+    limited = [f"ulimit -f 2000; exec {' '.join(CLI)} files get {place.world.bob} big --to {place.here}"]
+    full = subprocess.run(
+        ["bash", "-c", *limited], env=place.world.one.env, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert full.returncode == 74
+    assert "no space left" in full.stderr
+    assert [path.stat().st_size for path in place.here.iterdir()] == [2000 * 1024]
+    assert place.files("get", place.world.bob, "big", "--to", str(place.here)).returncode == 0
+    assert snapshot(place.here) == snapshot(place.root)
+
+
+# ── one file as bytes ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_plain_text_opens_a_session_with_that_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_files(place.root, {"report.pdf": 5 * MIB + 3, "d/ü/small": b"small", "empty": b""})
+    peer, got = place.world.bob, place.here / "got"
+    monkeypatch.setenv("FASTN_HOME", str(place.world.one.home.path))
+
+    async def fetch(path: str) -> None:
+        async with await connect("alice", peer, "FileTransfer", "default", path) as session:
+            with got.open("wb") as file:
+                await session.copy_to(file)
+
+    def fetch_blocking(path: str) -> None:
+        with sync.connect("alice", peer, "FileTransfer", "default", path) as session, got.open("wb") as file:
+            session.copy_to(file)
+
+    async def fetch_all() -> None:
+        for path in ("report.pdf", "d/ü/small", "empty"):
+            await fetch(path)
+            assert got.read_bytes() == (place.root / path).read_bytes()
+
+    asyncio.run(fetch_all())
+    for path in ("report.pdf", "d/ü/small", "empty"):
+        fetch_blocking(path)
+        assert got.read_bytes() == (place.root / path).read_bytes()
+    for path, kind in (
+        ("gone", "NotFound"),
+        ("d/gone", "NotFound"),
+        ("d", "NotAFile"),
+        ("", "NotAFile"),
+        ("report.pdf/x", "NotADirectory"),
+        ("../report.pdf", "UnsafeName"),
+        ("/etc/passwd", "UnsafeName"),
+    ):
+        with pytest.raises(ApplicationError) as failed:
+            fetch_blocking(path)
+        assert failed.value.kind == kind
+        with pytest.raises(ApplicationError) as failed:
+            asyncio.run(fetch(path))
+        assert failed.value.kind == kind
+    with pytest.raises(Denied):
+        sync.connect("alice", peer, "FileTransfer", "private", "report.pdf")
+    with pytest.raises(ApplicationError) as failed:
+        sync.connect("alice", peer, "FileTransfer", "wary", "report.pdf")
+    assert failed.value.kind == "NotShared"
+
+
+def test_a_file_that_is_cut_short_while_it_is_sent_has_no_end(place: Place) -> None:
+    make_files(place.root, {"big": 40 * MIB})
+
+    async def story() -> None:
+        async with Client(place.world.one.home) as client:
+            session = await client.connect("alice", place.world.bob, "FileTransfer", initial="big")
+            await session.read()
+            os.truncate(place.root / "big", 20 * MIB)
+            with pytest.raises(StreamReset):
+                await session.copy_to(io.BytesIO())
+            session.reset()
+
+    asyncio.run(story())
+
+
+# ── a peer that wants much ───────────────────────────────────────────────────────────────────────
+
+
+def test_a_peer_that_has_much_hashed_costs_others_nothing_and_itself_only_while_it_asks(place: Place) -> None:
+    """Sixteen sessions want the end of a file of 40 GiB that has no content."""
+    (place.root / "huge").touch()
+    os.truncate(place.root / "huge", 40 * 1024 * MIB)
+    make_files(place.root, {"small": b"small"})
+
+    async def story() -> None:
+        async with Client(place.world.one.home) as client, asyncio.timeout(30):
+            files = Files(client, "alice", place.world.bob)
+            sessions = [await files.open(Fetch()) for _ in range(16)]
+            for number, session in enumerate(sessions):
+                await Frames(session).say(Want("huge", 40 * 1024 * MIB - number, bytes(32)))
+            for _ in range(20):
+                assert (await files.stat("small")).size == 5
+            for session in sessions:
+                session.reset()
+
+            async def got() -> bool:
+                return (await files.get(["small"], place.here)).failures == []
+
+            await until_awaited(got, "the sessions are over", 10)
+            pid = place.world.two.processes()["identity-bob"]["pid"]
+            await until_awaited(lambda: is_idle(pid), "nothing is hashed any more", 10)
+
+    asyncio.run(story())
+
+
+async def is_idle(pid: int) -> bool:
+    """Whether the process uses next to no processor."""
+    before = cpu_seconds(pid)
+    await asyncio.sleep(0.3)
+    return cpu_seconds(pid) - before < 0.1
+
+
+# ── killing ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def running(daemon: Daemon, *command: str) -> Iterator[subprocess.Popen[str]]:
+    """A command with its output to be read."""
+    process = subprocess.Popen([*CLI, *command], env=daemon.env, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def next_event(process: subprocess.Popen[str], kind: str) -> dict[str, Any]:
+    """The next of this kind that the command prints."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event: dict[str, Any] = json.loads(line)
+        if event["event"] == kind:
+            return event
+    raise AssertionError(f"the command ended without {kind}")
+
+
+@pytest.mark.parametrize("direction", ["get", "put"])
+def test_a_command_that_is_killed_is_gone_on_with_by_the_next_one(place: Place, direction: str) -> None:
+    source, target = (place.root, place.here) if direction == "get" else (place.here, place.inbox)
+    make_files(source, {"big": 40 * MIB})
+    command = ["get", place.world.bob, "big", "--to", str(target)]
+    if direction == "put":
+        command = ["put", place.world.bob, str(source / "big")]
+    peer = place.world.bob if direction == "get" else place.world.alice
+    part = target / partial_name("big", peer)
+    with running(place.world.one, "files", *command, "--json") as process:
+        next_event(process, "begun")
+        eventually(lambda: part.exists() and part.stat().st_size > MIB, "something has arrived")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (target / "big").exists()
+    arrived = part.stat().st_size
+
+    with running(place.world.one, "files", *command, "--json") as process:
+        assert next_event(process, "begun")["offset"] >= arrived
+        end = next_event(process, "end")
+        assert process.wait(20) == 0
+    assert end["moved"] <= 40 * MIB - arrived
+    assert snapshot(target) == snapshot(source)
+
+
+class Assassin:
+    """Kills one process of a daemon after the other, each once something has moved since the last one was killed."""
+
+    def __init__(self, *victims: tuple[Daemon, str]) -> None:
+        self._victims = list(victims)
+        self._moved = 0
+        self.events: list[Event] = []
+
+    def report(self, event: Event) -> None:
+        self.events.append(event)
+        self._moved += isinstance(event, Moved)
+        if self._moved >= 4 and self._victims:
+            daemon, actor = self._victims[0]
+            process = daemon.processes().get(actor, {})
+            if process.get("state") == "ready":  # somebody else's death may have taken it along
+                self._victims.pop(0)
+                self._moved = 0
+                daemon.remember()
+                os.kill(process["pid"], signal.SIGKILL)
+
+    def done(self) -> bool:
+        return not self._victims
+
+
+def transfer(place: Place, work: Callable[[Files], Any]) -> Tally:
+    async def conversation() -> Tally:
+        async with Client(place.world.one.home) as client, asyncio.timeout(50):
+            tally: Tally = await work(Files(client, "alice", place.world.bob))
+            return tally
+
+    return asyncio.run(conversation())
+
+
+def victims(world: World) -> list[tuple[Daemon, str]]:
+    return [
+        (world.two, "network"),
+        (world.one, "network"),
+        (world.two, "identity-bob"),
+        (world.one, "identity-alice"),
+        (world.two, "network"),
+    ]
+
+
+@pytest.mark.parametrize("direction", ["get", "put"])
+def test_every_process_may_be_killed_while_files_move(place: Place, direction: str) -> None:
+    """The result is bit-identical, and what had arrived is not sent again."""
+    source, target = (place.root, place.here) if direction == "get" else (place.here, place.inbox)
+    make_files(source, {f"things/{number}": 20 * MIB for number in range(4)})
+    assassin = Assassin(*victims(place.world))
+    if direction == "get":
+        tally = transfer(place, lambda files: files.get(["things"], target, report=assassin.report, parallel=2))
+    else:
+        manifest = Manifest.scan([source / "things"])
+        tally = transfer(place, lambda files: files.put(manifest, report=assassin.report, parallel=2))
+    assert assassin.done(), "the transfer was over too early"
+    assert tally.failures == []
+    assert snapshot(target) == snapshot(source)
+    assert any(isinstance(event, Retrying) for event in assassin.events)
+    assert any(isinstance(event, Begun) and event.offset for event in assassin.events)
+    assert tally.moved < 1.5 * 80 * MIB
+    for daemon, actor in victims(place.world):
+        daemon.wait_actor(actor)
+
+
+@pytest.mark.parametrize("side", ["one", "two"])
+def test_a_whole_daemon_may_be_restarted_while_files_move(place: Place, side: str) -> None:
+    daemon: Daemon = getattr(place.world, side)
+    make_files(place.root, {"big": 60 * MIB})
+    restarted = False
+
+    async def restart() -> None:
+        await asyncio.to_thread(daemon.stop)
+        await asyncio.to_thread(daemon.start)
+
+    async def get(files: Files) -> Tally:
+        tasks: list[asyncio.Task[None]] = []
+
+        def report(event: Event) -> None:
+            nonlocal restarted
+            if isinstance(event, Moved) and event.offset > 5 * MIB and not restarted:
+                restarted = True
+                tasks.append(asyncio.create_task(restart()))
+
+        tally = await files.get(["big"], place.here, report=report)
+        await asyncio.gather(*tasks)
+        return tally
+
+    assert transfer(place, get).done == 1
+    assert restarted
+    assert snapshot(place.here) == snapshot(place.root)

@@ -1,0 +1,307 @@
+"""A service at one daemon, reached through the other one: ends, errors, restarts of everything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p_client.errors import InvalidConfig
+from tests.support.daemons import (
+    CLI,
+    Daemon,
+    eventually,
+)
+from tests.support.processes import open_files
+from tests.support.services import (
+    Service,
+    echo,
+)
+from tests.support.stub_daemon import short_path
+from tests.support.tunnels import (
+    Forward,
+    connected,
+    exchange,
+    forwarding,
+)
+from tests.support.two_daemons import (
+    World,
+    give,
+    new_world,
+    wait_idle,
+)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    service = Service(echo).start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="module")
+def world(service: Service) -> Iterator[World]:
+    """bob has the service as ``web``, for everyone, and as ``private``, for peers."""
+    with new_world() as world:
+        give(world.two, "bob", "Tunnel", "web", "everyone", target=service.address)
+        give(world.two, "bob", "Tunnel", "private", target=service.address)
+        yield world
+
+
+@pytest.fixture(scope="module")
+def web(world: World) -> Iterator[Forward]:
+    with forwarding(world.one, world.bob, "web", "--listen", "127.0.0.1:0") as forward:
+        yield forward
+
+
+def works(address: str) -> bool:
+    try:
+        return exchange(address, b"hi") == b"hi"
+    except OSError:
+        return False
+
+
+def is_reset(connection: socket.socket) -> bool:
+    """Waits for its end."""
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
+
+
+def is_turned_away(forward: Forward) -> bool:
+    """Whether a new connection is reset, which may be before it has been noticed that it stands."""
+    try:
+        with forward.connect() as connection:
+            return is_reset(connection)
+    except ConnectionResetError:
+        return True
+
+
+# ── connections ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_goes_in_comes_out_after_the_end_of_one_direction(web: Forward) -> None:
+    content = os.urandom(5_000_000)
+    assert exchange(web.address, content) == content
+
+
+def test_many_connections_at_once(world: World, web: Forward) -> None:
+    texts = [f"{number} ".encode() * 20_000 for number in range(80)]
+    with ThreadPoolExecutor(len(texts)) as pool:
+        assert list(pool.map(lambda text: exchange(web.address, text), texts)) == texts
+    before = open_files(web.process.pid)
+    with ThreadPoolExecutor(10) as pool:
+        assert all(pool.map(lambda _: works(web.address), range(100)))
+    eventually(lambda: open_files(web.process.pid) <= before, "every socket is closed")
+    wait_idle(world.two)
+
+
+def test_a_client_that_resets_ends_it_everywhere(world: World, web: Forward) -> None:
+    connection = web.connect()
+    connection.sendall(b"hi")
+    assert connection.recv(2) == b"hi"
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    connection.close()
+    with world.one.client() as client:
+        eventually(
+            lambda: client.call("alice", world.bob, "Tunnel", "web", {})["connections"] == 0, "the tunnel is empty"
+        )
+
+
+def refuse(connection: socket.socket) -> None:
+    """A conversation: answers before it has read the request, and closes with the rest of it unread."""
+    connection.recv(1000)
+    connection.sendall(b"too large" * 10_000)
+
+
+def test_an_answer_before_the_whole_request_arrives(world: World) -> None:
+    """Over TCP it does: the kernel sends the answer, then a reset. Through the command ``stream`` likewise."""
+    service = Service(refuse).start()
+    give(world.two, "bob", "Tunnel", "refusing", "everyone", target=service.address)
+    try:
+        with forwarding(world.one, world.bob, "refusing", "--listen", "127.0.0.1:0") as forward:
+            for _ in range(10):
+                with forward.connect() as connection:
+                    uploading = threading.Thread(target=upload, args=(connection, 3_000_000))
+                    uploading.start()
+                    answer = bytearray()
+                    with suppress(ConnectionResetError):
+                        while data := connection.recv(1 << 16):
+                            answer += data
+                    uploading.join(10)
+                    assert answer == b"too large" * 10_000
+        done = subprocess.run(
+            [*CLI, "stream", world.bob, "Tunnel", "refusing"],
+            input=bytes(30_000_000),
+            env=world.one.env,
+            capture_output=True,
+            timeout=30,
+        )
+        assert (done.returncode, done.stdout) == (Exit.RESET, b"too large" * 10_000), done.stderr
+    finally:
+        service.stop()
+
+
+def upload(connection: socket.socket, size: int) -> None:
+    with suppress(ConnectionError):
+        connection.sendall(bytes(size))
+
+
+def test_a_service_that_goes_away_and_comes_back(world: World) -> None:
+    service = Service(echo).start()
+    give(world.two, "bob", "Tunnel", "flaky", "everyone", target=service.address)
+    with forwarding(world.one, world.bob, "flaky", "--listen", "127.0.0.1:0") as forward:
+        assert works(forward.address)
+        service.stop()
+        for _ in range(5):
+            assert is_turned_away(forward)
+        assert "cannot be reached: connection refused" in forward.wait_told("a connection was closed")
+        service.start()
+        assert works(forward.address)
+        forward.wait_told("connections get through again")
+        assert len(forward.told) == 3
+    service.stop()
+
+
+def test_a_unix_socket_at_both_ends(world: World) -> None:
+    with short_path() as directory:
+        target, listen = directory / "target", directory / "listen"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(target))
+            listener.listen()
+            give(world.two, "bob", "Tunnel", "unix", "everyone", target=f"unix:{target}")
+            with forwarding(world.one, world.bob, "unix", "--listen", f"unix:{listen}") as forward:
+                assert forward.address == f"unix:{listen}"
+                assert stat.S_IMODE(listen.stat().st_mode) == 0o600
+                with forward.connect() as here:
+                    there, _ = listener.accept()
+                    with there:
+                        there.settimeout(20)
+                        here.sendall(b"ping")
+                        assert there.recv(4) == b"ping"
+                        there.sendall(b"pong")
+                        assert here.recv(4) == b"pong"
+                assert forward.end() == Exit.OK
+        assert not listen.exists()
+
+
+# ── starting and ending ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, Exit.OK), (signal.SIGINT, Exit.INTERRUPTED)])
+def test_it_ends_when_it_is_told_to(world: World, number: signal.Signals, code: Exit) -> None:
+    forward = Forward(world.one, world.bob, "web", "--listen", "127.0.0.1:0")
+    with forward.connect() as connection:
+        connection.sendall(b"hi")
+        assert connection.recv(2) == b"hi"
+        assert forward.end(number) == code
+        assert is_reset(connection)
+    assert len(forward.told) == 1, "nothing but what it said at the beginning"
+    with pytest.raises(ConnectionRefusedError):
+        connected(forward.address)
+
+
+def test_it_says_what_it_listens_at(web: Forward) -> None:
+    assert web.address.startswith("127.0.0.1:")
+    assert web.wait_told("Ctrl-C") == web.told[0]
+
+
+def test_an_open_address_is_warned_of(world: World) -> None:
+    with forwarding(world.one, world.bob, "web", "--listen", "0.0.0.0:0") as forward:
+        forward.wait_told("whoever reaches this machine can use it")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["$BOB", "wrong"], Exit.NOT_FOUND, "has no instance 'wrong'"),
+        (["$BOB", "private"], Exit.DENIED, "--allow"),
+        (["nobody", "web"], Exit.PEER, "nothing is known about nobody"),
+        (["$BOB", "web", "--as", "nobody"], Exit.OFFLINE, "'nobody' is not online"),
+        (["$ALICE", "web"], Exit.NOT_FOUND, "does not offer Tunnel"),
+    ],
+)
+def test_what_will_never_work_is_said_at_once(world: World, arguments: list[str], code: Exit, words: str) -> None:
+    names = {"$BOB": world.bob, "$ALICE": world.alice}
+    asked = [names.get(each, each) for each in arguments]
+    done = world.one.cli("forward", *asked, "--listen", "127.0.0.1:0")
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_nobody_takes_the_address(world: World) -> None:
+    """A reader that went away, and a closed standard output: as with other commands."""
+    command = f"{' '.join(CLI)} forward {world.bob} web --listen 127.0.0.1:0"
+    for script, code in (
+        (f"{command} >&-", Exit.STORAGE),
+        (f"{command} >/dev/full", Exit.STORAGE),
+        (f"{command} | true; exit ${{PIPESTATUS[0]}}", Exit.PIPE),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", script], env=world.one.env, capture_output=True, text=True, timeout=20, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert len(done.stderr.splitlines()) <= 2, done.stderr
+
+
+def test_a_config_that_is_none_is_refused(world: World) -> None:
+    with pytest.raises(InvalidConfig, match=r"target: '127\.0\.0\.1' has no port"):
+        give(world.two, "bob", "Tunnel", "bad", target="127.0.0.1")
+
+
+# ── everything is restarted ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("daemon", "actor"), [("one", "network"), ("two", "network"), ("two", "identity-bob")])
+def test_a_process_is_killed(world: World, web: Forward, daemon: str, actor: str) -> None:
+    where: Daemon = getattr(world, daemon)
+    with web.connect() as connection:
+        connection.sendall(b"hi")
+        assert connection.recv(2) == b"hi"
+        killed = where.kill_actor(actor)
+        assert is_reset(connection)
+    where.wait_actor(actor, not_pid=killed)
+    eventually(lambda: works(web.address), "connections get through again", 20)
+    web.wait_told("a connection was cut off")
+
+
+def test_daemons_are_restarted(world: World, web: Forward) -> None:
+    for daemon in (world.two, world.one):
+        with web.connect() as connection:
+            connection.sendall(b"hi")
+            assert connection.recv(2) == b"hi"
+            daemon.stop()
+            assert is_reset(connection)
+        turned_away = threading.Thread(target=is_turned_away, args=(web,))
+        turned_away.start()
+        daemon.start()
+        turned_away.join(20)
+        assert not turned_away.is_alive()
+        eventually(lambda: works(web.address), "connections get through again", 20)
+    assert web.process.poll() is None
+
+
+def test_a_peer_that_is_not_online_yet(world: World) -> None:
+    """It listens all the same, as a service that was started at boot must."""
+    ticket = world.two.cli("ticket", "bob").stdout.strip()
+    assert world.one.cli("peer", "add", ticket, "--name", "bob").returncode == 0
+    assert world.two.cli("identity-offline", "bob").returncode == 0
+    with forwarding(world.one, "bob", "web", "--listen", "127.0.0.1:0") as forward:
+        forward.wait_told("Connections get through once")
+        assert is_turned_away(forward)
+        assert world.two.cli("identity-online", "bob").returncode == 0
+        eventually(lambda: works(forward.address), "connections get through", 20)
+        forward.wait_told("connections get through again")

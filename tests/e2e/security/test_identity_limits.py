@@ -1,0 +1,114 @@
+"""What the protocols of an identity may use: set while they run, kept over restarts, and felt by them alone."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p_supervisor.descendants import descendants_of
+from tests.support.daemons import (
+    Daemon,
+    eventually,
+)
+from tests.support.protocols import install_protocols
+from tests.support.two_daemons import give
+
+
+class Home:
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.alice = daemon.identity("alice")
+        give(daemon, "alice", "Limited")
+
+    def use(self, what: str, amount: int = 0) -> str:
+        with self.daemon.client() as client:
+            return str(client.call("alice", self.alice, "Limited", request={"what": what, "amount": amount}))
+
+    def set(self, *options: str) -> dict[str, Any]:
+        done = self.daemon.cli("set-identity", "alice", *options, "--json")
+        assert done.returncode == 0, done.stderr
+        info: dict[str, Any] = json.loads(done.stdout)
+        return info
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Home]:
+    with tempfile.TemporaryDirectory(prefix="fastn-") as name:
+        env = install_protocols(Path(name) / "packages", Limited="tests.e2e.limited:Limited")
+        daemon = Daemon(Path(name) / "home", Path(name) / "hosts", **env).start()
+        try:
+            yield Home(daemon)
+        finally:
+            daemon.clean_up()
+
+
+def test_files(home: Home) -> None:
+    assert home.use("file", 1 << 20) == "done"
+    home.set("--max-file-size", "512K")
+    assert home.use("file", 1 << 20) == "EFBIG"
+    home.set("--max-file-size", "2M")
+    assert home.use("file", 1 << 20) == "done", "raised again, without a restart"
+
+
+def test_descriptors(home: Home) -> None:
+    home.set("--max-open-files", "100")
+    assert home.use("descriptors", 200) == "EMFILE"
+    home.set("--max-open-files", "default")
+    assert home.use("descriptors", 200) == "done"
+
+
+def test_memory(home: Home) -> None:
+    home.set("--max-memory", "200M")
+    assert home.use("memory", 400 << 20) == "MemoryError"
+    home.set("--max-memory", "1G")
+    assert home.use("memory", 400 << 20) == f"has {400 << 20}"
+
+
+def test_processes(home: Home) -> None:
+    """More than it may have are killed, all of them; the identity goes on."""
+    pid = home.daemon.pid("identity-alice")
+    assert home.use("processes", 3) == "done"
+    home.set("--max-processes", "5")
+    assert len(descendants_of(pid)) == 3
+    assert home.use("processes", 4) == "done"
+    log = home.daemon.home.logs / "supervisor.log"
+    eventually(lambda: "identity-alice had started 7 processes, and may have 5" in log.read_text(), "it is said")
+    assert home.use("limits")
+    assert home.daemon.pid("identity-alice") == pid
+    home.set("--max-processes", "0")
+    assert home.use("processes", 8) == "done"
+
+
+def test_they_are_kept_and_shown(home: Home) -> None:
+    shown = home.set("--max-memory", "500M", "--max-processes", "9", "--max-file-size", "1G", "--max-open-files", "512")
+    expected = {"memory": 500 << 20, "processes": 9, "file_size": 1 << 30, "open_files": 512}
+    assert shown["limits"] == expected
+    for command in ("list-identities", "status"):
+        found = json.loads(home.daemon.cli(command, "--json").stdout)
+        identities = found if command == "list-identities" else found["identities"]
+        assert identities[0]["limits"] == expected
+    pid = home.daemon.kill_actor("identity-alice")
+    home.daemon.wait_actor("identity-alice", pid)
+    assert home.use("limits") == f"{500 << 20} {1 << 30} 512"
+    assert home.set("--max-memory", "default")["limits"]["memory"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        ([], Exit.USAGE, "there is nothing to change"),
+        (["--max-memory", "lots"], Exit.USAGE, "--max-memory: 'lots' is no number"),
+        (["--max-memory", "1M"], None, "at least"),
+        (["--max-open-files", "-3"], Exit.USAGE, "is no number"),
+    ],
+)
+def test_what_cannot_be_set(home: Home, options: list[str], code: Exit | None, said: str) -> None:
+    done = home.daemon.cli("set-identity", "alice", *options)
+    assert done.returncode == code if code is not None else done.returncode
+    assert said in done.stderr

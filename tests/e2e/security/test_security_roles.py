@@ -1,0 +1,296 @@
+"""Who may say what: every mailbox refuses, with a typed error, what a role may not say, and nothing changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from fastn_p2p_actors.identity import messages as identity
+from fastn_p2p_actors.network import admin_messages as network
+from fastn_p2p_actors.vault import messages as vault
+from fastn_p2p_actors.vault.access_policy import (
+    TABLE,
+    State,
+)
+from fastn_p2p_client.errors import Forbidden, P2PError
+from fastn_p2p_client.ipc import messages as m
+from tests.fuzz.raw import Keys, Raw, hello, pids, unharmed
+from tests.support.daemons import (
+    Daemon,
+    eventually,
+)
+from tests.support.protocols import install_protocols
+from tests.support.two_daemons import give
+from tests.support.vault_process import (
+    asking,
+    running_vault,
+)
+
+NO_GRANT: Final = bytes(16)
+EVERY_VAULT_MESSAGE: Final = [
+    vault.CreateIdentity("mallory"),
+    vault.DeleteIdentity("alice"),
+    vault.ListIdentities(),
+    vault.GetTransport(),
+    vault.SignDelegation("alice"),
+    vault.SignRecord("alice", (), ("192.0.2.1:1",)),
+]
+MANAGING: Final = [
+    network.MakeTicket("alice"),
+    network.PutPeer("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "mallory"),
+    network.DropPeer("carol"),
+    network.GetPeers(),
+    network.Inspect(),
+]
+COMMANDS: Final = [
+    m.CreateIdentity("mallory"),
+    m.DeleteIdentity("alice"),
+    m.ListIdentities(),
+    m.SetOnline("alice", False),
+    m.AddProtocol("alice", "Echo", "another"),
+    m.RemoveProtocol("alice", "Echo", "default"),
+    m.GetStatus(),
+    m.GetTicket("alice"),
+    m.AddPeer("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "mallory"),
+    m.ListPeers(),
+    m.RemovePeer("carol"),
+]
+DATA: Final = [
+    m.Call("alice", "carol", "Echo", "default", 1000),
+    m.Reply(),
+    m.ApplicationFailure("kind"),
+    m.Announce("alice", NO_GRANT),
+    m.Serve("alice", "Echo", "default", ("everyone",), NO_GRANT),
+    m.Withdraw("alice", "Echo", "default"),
+    m.Conclude("alice"),
+    m.AwaitPeer("alice", "carol", 1000),
+]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """alice and bob are online with Echo, Trial and Hostile; carol is in the address book."""
+    folder = tmp_path_factory.mktemp("roles")
+    env = install_protocols(folder / "packages", Hostile="tests.fuzz.hostile:Hostile")
+    daemon = Daemon(folder / "home", folder / "hosts", **env).start()
+    for name in ("alice", "bob"):
+        daemon.identity(name, echo=False)
+        for protocol in ("Echo", "Trial", "Hostile"):
+            give(daemon, name, protocol)
+    with daemon.client() as client:
+        client.control(m.AddPeer("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "carol"))
+    yield daemon
+    daemon.clean_up()
+
+
+def state_of(daemon: Daemon) -> object:
+    """What a request that is refused must not change."""
+    status = daemon.status()
+    return (
+        [
+            (each.name, each.online, [(b.protocol, b.instance, b.access, b.state) for b in each.bindings])
+            for each in status.identities
+        ],
+        [(each.name, each.id52) for each in status.peers],
+        sorted(
+            path.name
+            for path in daemon.home.path.rglob("*")
+            if path.suffix in (".key", ".json") and path.name != "tree.json"
+        ),
+    )
+
+
+@pytest.fixture
+def unchanged(shared: Daemon) -> Iterator[Daemon]:
+    before = state_of(shared)
+    with unharmed(shared):
+        yield shared
+    assert state_of(shared) == before
+
+
+def attack(daemon: Daemon, do: str, data: bytes = b"") -> Any:
+    """What code in bob's process achieves."""
+    with daemon.client() as client:
+        keys = {each.name: each.id52 for each in daemon.status().identities}
+        return client.call("alice", keys["bob"], "Hostile", request={"do": do, "data": data}, timeout=20)
+
+
+# ── the vault ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_protocol_code_cannot_ask_the_vault(unchanged: Daemon) -> None:
+    """Not without keys, not with keys of its own: its process has the same user as the vault's."""
+    assert attack(unchanged, "vault") == [None, None, None, None]
+
+
+def test_vault_answers_each_role_what_is_in_its_table_and_forbids_the_rest(tmp_path: Path) -> None:
+    """Every message from every role over the real socket, and from keys that no role has, with the right server key."""
+
+    async def scenario() -> None:
+        async with asking(running, "gateway") as gateway, asking(running, "network") as net:
+            created = await gateway(vault.CreateIdentity("alice"))
+            for role, ask in (("gateway", gateway), ("network", net)):
+                for message in EVERY_VAULT_MESSAGE:
+                    if role not in TABLE[type(message)][State.OPEN]:
+                        with pytest.raises(Forbidden):
+                            await ask(message)
+            assert (await gateway(vault.ListIdentities())).identities == (created,)
+
+    with running_vault(tmp_path / "home") as running:
+        asyncio.run(scenario())
+        keys = Keys.made_up(running.access["network"].server_public)
+        for stranger in (keys, None):
+            with Raw(running.home.mailbox("vault"), stranger) as raw:
+                assert not raw.send(b"1", m.encode(vault.ListIdentities()), b"", timeout=0.3)
+        assert running.process.poll() is None
+    assert {type(message) for message in EVERY_VAULT_MESSAGE} == TABLE.keys() - {m.Cancel}
+
+
+# ── the network ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ordinary_program_cannot_manage_the_network(unchanged: Daemon) -> None:
+    with Raw(unchanged.home.mailbox("network")) as raw:
+        for message in MANAGING:
+            assert raw.ask(message) == "forbidden", message
+        for grant in (b"", NO_GRANT, bytes(1000)):
+            assert raw.ask(network.Manage(grant)) == "forbidden"
+        for message in MANAGING:
+            assert raw.ask(message) == "forbidden", message
+
+
+def test_ordinary_program_cannot_act_as_an_identity(unchanged: Daemon) -> None:
+    with Raw(unchanged.home.mailbox("network")) as raw:
+        for name in ("alice", "nobody", "", "gateway:", "../alice", "a" * 10_000):
+            assert raw.ask(m.Announce(name, NO_GRANT)) == "forbidden", name
+            assert raw.ask(m.Serve(name, "Echo", "default", ("everyone",), NO_GRANT)) == "forbidden", name
+        for name, code in (("alice", "forbidden"), ("nobody", "identity-offline")):
+            assert raw.ask(m.Withdraw(name, "Echo", "default")) == code
+            assert raw.ask(m.Conclude(name)) == code
+
+
+def test_an_identitys_grant_is_good_for_that_identity_alone(unchanged: Daemon) -> None:
+    """Protocol code can read its own process's memory; what it finds there opens nothing else."""
+    grant = attack(unchanged, "grant")
+    assert isinstance(grant, bytes)
+    assert len(grant) == 16
+    with Raw(unchanged.home.mailbox("network")) as raw:
+        assert raw.ask(network.Manage(grant)) == "forbidden"
+        for name in ("alice", "nobody", "gateway:", "bob2"):
+            assert raw.ask(m.Announce(name, grant)) == "forbidden", name
+            assert raw.ask(m.Serve(name, "Echo", "default", ("everyone",), grant)) == "forbidden", name
+        assert raw.ask(m.Conclude("bob")) == "forbidden"
+
+
+def test_messages_of_other_conversations_are_no_messages_for_the_network(unchanged: Daemon) -> None:
+    wrong = [*COMMANDS, *EVERY_VAULT_MESSAGE, m.Hello(1), identity.Describe(), m.Welcome(1, "", "", 1, 1)]
+    with Raw(unchanged.home.mailbox("network")) as raw:
+        for message in wrong:
+            assert raw.ask(message) == "bad-message", message
+        for tag in (3, 99, 106, 400, -1, 2**63):
+            assert raw.ask(msgspec.msgpack.encode([tag])) == "bad-message"
+
+
+def test_calls_of_others_can_be_neither_answered_nor_cancelled(unchanged: Daemon) -> None:
+    """Ids are no secrets: they count up from one. What counts is whose connection a message comes over."""
+    keys = {each.name: each.id52 for each in unchanged.status().identities}
+    with unchanged.client() as client, ThreadPoolExecutor(1) as pool, Raw(unchanged.home.mailbox("network")) as raw:
+        order = {"do": "wait", "seconds": 0.7}
+        call = pool.submit(client.call, "alice", keys["bob"], "Trial", "default", order)
+        with unchanged.client() as other:
+            eventually(
+                lambda: other.call("alice", keys["bob"], "Trial", request={"do": "counts"})["begun"] >= 1, "it runs"
+            )
+        for number in range(400):
+            for length in (1, 8):
+                correlation = (number % 256 if length == 1 else number).to_bytes(length, "big")
+                for message in (m.Reply(), m.ApplicationFailure("Forged"), m.Failure("denied"), m.Cancel()):
+                    assert raw.send(correlation, m.encode(message), b"\xa6forged")
+        assert raw.ask(network.Inspect()) == "forbidden"  # by now all of it has been looked at
+        assert call.result(20) == "waited"
+
+
+# ── the gateway ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_gateway_takes_nothing_before_hello(unchanged: Daemon) -> None:
+    with Raw(unchanged.home.control_socket) as raw:
+        for message in COMMANDS:
+            assert raw.ask(message) == "bad-message", message
+        assert raw.ask(m.Hello(99, "from the future")) == "version-mismatch"
+        assert raw.ask(m.ListIdentities()) == "bad-message"
+        hello(raw)
+        assert raw.ask(m.ListIdentities()) == 42
+
+
+def test_messages_of_other_conversations_are_no_messages_for_the_gateway(unchanged: Daemon) -> None:
+    wrong = [
+        *DATA,
+        *MANAGING,
+        *EVERY_VAULT_MESSAGE,
+        network.Manage(NO_GRANT),
+        identity.Describe(),
+        m.Done(),
+        m.Failure("x"),
+    ]
+    with Raw(unchanged.home.control_socket) as raw:
+        hello(raw)
+        for message in wrong:
+            assert raw.ask(message) == "bad-message", message
+        for tag in (3, 9, 22, 39, 400, -1, 2**63):
+            assert raw.ask(msgspec.msgpack.encode([tag])) == "bad-message"
+
+
+# ── identities ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_identitys_process_takes_changes_from_the_gateway_alone(unchanged: Daemon) -> None:
+    with Raw(unchanged.home.mailbox("identity-alice")) as raw:
+        assert raw.ask(identity.Activate("Echo", "another", ("everyone",))) == "forbidden"
+        assert raw.ask(identity.Activate("Echo", "default", ("everyone",)), b'{"max_length": 1}') == "forbidden"
+        assert raw.ask(identity.Deactivate("Echo", "default")) == "forbidden"
+
+
+def test_messages_of_other_conversations_are_no_messages_for_an_identity(unchanged: Daemon) -> None:
+    with Raw(unchanged.home.mailbox("identity-alice")) as raw:
+        for message in (*DATA, *COMMANDS, *MANAGING, *EVERY_VAULT_MESSAGE, m.Hello(1)):
+            assert raw.ask(message) == "bad-message", message
+
+
+# ── the supervisor ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_protocol_code_cannot_give_the_supervisor_orders(unchanged: Daemon) -> None:
+    assert attack(unchanged, "leash asks") == ["Forbidden"] * 4
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00",
+        b"\x92\x04\xa4\xff\xfe\xfd\xfc",
+        b"\x92\x02" + b"\x91" * 50_000 + b"\xc0",
+        b"\xc1" * 65_536,
+        b"\x92\x04\xdb\xff\xff\xff\xff",
+    ],
+    ids=["no message", "text that is none", "deep", "long", "announces too much"],
+)
+def test_garbage_on_the_leash_costs_the_process_that_sent_it_and_nothing_else(shared: Daemon, garbage: bytes) -> None:
+    """Also when it dies right afterwards: it is started again."""
+    with shared.client() as client:  # without what is remembered of the deaths that it has caused
+        client.control(m.StopProtocol("bob", "Hostile", "default"))
+        client.control(m.StartProtocol("bob", "Hostile", "default"))
+    before = pids(shared)
+    bob = before.pop("identity-bob")
+    with suppress(P2PError):  # it is ended before it can answer
+        attack(shared, "leash garbage", garbage)
+    shared.wait_actor("identity-bob", not_pid=bob)
+    assert before.items() <= pids(shared).items()
+    eventually(lambda: attack(shared, "pid"), "bob serves again")

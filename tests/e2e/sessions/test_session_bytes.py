@@ -1,0 +1,132 @@
+"""Sessions between two daemons and inside one: every byte arrives, in both directions, each half-closed in its time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+from typing import Final
+
+import pytest
+
+import fastn_p2p_client.errors as e
+from fastn_p2p_client import Client, Session
+from fastn_p2p_client.ipc import messages as m
+from tests.support.protocols import BLOCK
+from tests.support.sessions import (
+    connected,
+    read_all,
+    run,
+)
+from tests.support.two_daemons import (
+    World,
+    give,
+)
+
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
+MIB: Final = 1024 * 1024
+
+
+def test_what_is_said_comes_back_and_the_peer_is_known(world: World, peer: str) -> None:
+    async def talk(client: Client) -> None:
+        async with connected(client, peer) as session:
+            assert session.peer.key.id52 == peer
+            assert (session.protocol, session.instance) == ("Trial", "default")
+            for size in (1, 100, 65_536, 300_000):
+                await session.write(bytes(size))
+                assert await session.read_exactly(size) == bytes(size)
+            assert session.bytes_read == session.bytes_written == 365_637
+            await session.send_eof()
+            assert await session.read() == b""
+        async with connected(client, peer, "who") as session:
+            assert await read_all(session) == f"{world.alice} None default".encode()
+
+    run(world.one, talk)
+
+
+def test_both_directions_are_half_closed_each_in_its_time(world: World, peer: str) -> None:
+    """First ours, with an answer that needs all of it; and first theirs, with more from us afterwards."""
+
+    async def talk(client: Client) -> None:
+        async with connected(client, peer, "count") as session:
+            await session.write(b"x" * 1000)
+            await session.send_eof()
+            with pytest.raises(e.SessionClosed):
+                await session.write(b"more")
+            assert await read_all(session) == f"1000 {hashlib.blake2b(b'x' * 1000).hexdigest()}".encode()
+        async with connected(client, peer, "send", size=1000) as session:
+            assert await read_all(session) == BLOCK[:1000]
+
+    run(world.one, talk)
+
+
+@pytest.mark.parametrize("size", [0, 1, 64 * MIB])
+def test_every_byte_arrives_in_both_directions_at_once(world: World, peer: str, size: int) -> None:
+    sent, received = hashlib.blake2b(), hashlib.blake2b()
+
+    async def say(session: Session) -> None:
+        left = size
+        while left:
+            block = BLOCK[: min(left, len(BLOCK))]
+            sent.update(block)
+            await session.write(block)
+            left -= len(block)
+        await session.send_eof()
+
+    async def hear(session: Session) -> int:
+        count = 0
+        async for chunk in session:
+            received.update(chunk)
+            count += len(chunk)
+        return count
+
+    async def talk(client: Client) -> None:
+        async with connected(client, peer) as session:
+            _, count = await asyncio.gather(say(session), hear(session))
+            assert count == size
+
+    run(world.one, talk)
+    assert sent.digest() == received.digest()
+
+
+def test_large_amounts_are_copied_from_and_to_files(world: World, peer: str) -> None:
+    data = BLOCK * 40
+
+    async def talk(client: Client) -> None:
+        async with connected(client, peer) as session:
+            taken = io.BytesIO()
+            assert await session.copy_both(io.BytesIO(data), taken) == (len(data), len(data))
+            assert taken.getvalue() == data
+        async with connected(client, peer, "count") as session:
+            assert await session.copy_from(io.BytesIO(data)) == len(data)
+            assert await read_all(session) == f"{len(data)} {hashlib.blake2b(data).hexdigest()}".encode()
+
+    run(world.one, talk)
+
+
+def test_several_sessions_carry_their_own_bytes_at_once(world: World) -> None:
+    async def talk(client: Client, number: int) -> bool:
+        data = bytes([number]) * (number * 20_000 + 1)
+        async with connected(client, (world.bob, world.alice)[number % 2]) as session:
+            taken = io.BytesIO()
+            await session.copy_both(io.BytesIO(data), taken)
+            return taken.getvalue() == data
+
+    async def all_at_once(client: Client) -> list[bool]:
+        return list(await asyncio.gather(*(talk(client, number) for number in range(40))))
+
+    assert run(world.one, all_at_once) == [True] * 40
+
+
+def test_a_ticket_and_another_instance_lead_to_sessions_too(world: World) -> None:
+    give(world.two, "bob", "Trial", "second")
+    with world.two.client() as client:
+        reply = client.control(m.GetTicket("bob"))
+    assert isinstance(reply, m.TicketText)
+    ticket = reply.ticket
+
+    async def talk(client: Client) -> bytes:
+        async with await client.connect(None, ticket, "Trial", "second", {"do": "who"}) as session:
+            return await read_all(session)
+
+    assert run(world.one, talk) == f"{world.alice} None second".encode()

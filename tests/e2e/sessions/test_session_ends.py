@@ -1,0 +1,242 @@
+"""However a session ends, both sides learn it, and by which name; far away and inside one daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+import pytest
+
+import fastn_p2p_client.errors as e
+from fastn_p2p_client import Client, Session
+from fastn_p2p_client.ipc import messages as m
+from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED
+from tests.support.daemons import (
+    Daemon,
+    eventually,
+)
+from tests.support.sessions import (
+    connected,
+    outcome,
+    place,
+    read_all,
+    run,
+)
+from tests.support.two_daemons import (
+    World,
+    binding_of,
+    counts_of,
+    give,
+    until,
+)
+
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
+MIB: Final = 1024 * 1024
+
+
+@pytest.mark.parametrize("code", [0, 7, MAX_RESET_CODE])
+def test_a_reset_arrives_with_its_code(world: World, peer: str, code: int) -> None:
+    async def by_the_handler(client: Client) -> None:
+        session = await client.connect("alice", peer, "Trial", initial={"do": "reset", "code": code})
+        await session.write(b"x")
+        for work in (session.read(), session.wait_sent(), session.write(b"x" * 4 * MIB)):
+            error = await outcome(work)
+            assert isinstance(error, e.StreamReset), error
+            assert error.reset_code == code
+        await outcome(session.close())
+
+    async def by_the_program(client: Client) -> None:
+        daemon, name = place(world, peer)
+        before = counts_of(daemon, name)["ended"]
+        session = await client.connect("alice", peer, "Trial", initial={"do": "hold"})
+        assert await session.read()
+        session.reset(code)
+        await until(lambda: counts_of(daemon, name)["ended"] == before + 1, "the handler has noticed", 2)
+
+    run(world.one, by_the_handler)
+    run(world.one, by_the_program)
+
+
+def test_a_handler_that_fails_never_looks_as_if_it_had_finished(world: World, peer: str) -> None:
+    async def talk(client: Client) -> None:
+        session = await client.connect("alice", peer, "Trial", initial={"do": "fail"})
+        await session.write(b"x")
+        error = await outcome(session.read())
+        assert isinstance(error, e.StreamReset)
+        assert error.reset_code == RESET_FAILED
+        await outcome(session.close())
+
+    run(world.one, talk)
+
+
+def test_a_side_that_closes_first_is_noticed_by_the_other(world: World, peer: str) -> None:
+    async def talk(client: Client) -> None:
+        session = await client.connect("alice", peer, "Trial", initial={"do": "ignore"})
+        assert await session.read() == b""
+        error = await outcome(session.write(b"x" * 8 * MIB))
+        assert isinstance(error, e.StreamReset)
+        assert error.reset_code == RESET_CLOSED
+        await session.close()  # no error: everything has been said about it
+
+        daemon, name = place(world, peer)
+        before = counts_of(daemon, name)["ended"]
+        async with connected(client, peer, "hold") as session:
+            assert await session.read()
+        await until(lambda: counts_of(daemon, name)["ended"] == before + 1, "the handler has noticed", 2)
+
+    run(world.one, talk)
+
+
+def test_what_was_written_before_the_end_of_the_program_arrives(world: World, peer: str) -> None:
+    """A session that was closed is delivered though the program is gone: told by what the handler has counted."""
+    daemon, name = place(world, peer)
+    before = binding_of(daemon, name, "Trial")
+
+    async def talk(client: Client) -> None:
+        async with connected(client, peer, "count") as session:
+            await session.write(b"x" * 100_000)
+
+    run(world.one, talk)
+
+    def ended() -> bool:
+        binding = binding_of(daemon, name, "Trial")
+        return binding.opened == before.opened + 1 and binding.sessions == 0
+
+    eventually(ended, "the session has ended")
+
+
+def test_a_client_that_is_closed_ends_its_sessions(world: World, peer: str) -> None:
+    daemon, name = place(world, peer)
+
+    async def talk(client: Client) -> None:
+        session = await client.connect("alice", peer, "Trial", initial={"do": "echo"})
+        connecting = asyncio.create_task(client.connect("alice", peer, "Trial", initial={"do": "ponder"}))
+        reading = asyncio.create_task(session.read())
+        await until(lambda: binding_of(daemon, name, "Trial").sessions == 2, "both are there")
+        client.close()
+        for work in (reading, connecting, session.write(b"x"), session.close()):
+            assert isinstance(await outcome(work), e.ConnectionLost)
+        async with connected(client, peer, "who") as session:  # opens again
+            assert await read_all(session)
+
+    run(world.one, talk)
+
+
+async def control(daemon: Daemon, message: m.Control) -> None:
+    def ask() -> None:
+        with daemon.client() as client:
+            client.control(message)
+
+    await asyncio.to_thread(ask)
+
+
+async def still_echoes(session: Session) -> None:
+    await session.write(b"x")
+    assert await session.read() == b"x"
+
+
+def test_taking_the_opener_s_identity_offline_ends_what_was_opened_as_it(world: World) -> None:
+    """Here and at the peer; sessions of others go on."""
+    world.one.identity("erin", echo=False)
+
+    async def talk(client: Client) -> None:
+        async with connected(client, world.bob) as other:
+            for peer in (world.bob, world.alice):
+                session = await client.connect("erin", peer, "Trial", initial={"do": "echo"})
+                await still_echoes(session)
+                reading = asyncio.create_task(session.read())
+                await control(world.one, m.SetOnline("erin", False))
+                error = await outcome(reading)
+                assert isinstance(error, e.ConnectionLost)
+                assert "erin" in str(error)
+                await control(world.one, m.SetOnline("erin", True))
+            await still_echoes(other)
+
+    run(world.one, talk)
+
+
+def test_a_peer_that_is_not_admitted_any_more_is_not_served_any_more(world: World) -> None:
+    """Its other sessions go on."""
+    with world.one.client() as client:
+        reply = client.control(m.GetTicket("alice"))
+        assert isinstance(reply, m.TicketText)
+    with world.two.client() as client:
+        client.control(m.AddPeer(reply.ticket, "alice"))
+    give(world.two, "bob", "Trial", "members", "alice")
+
+    async def talk(client: Client) -> None:
+        async with connected(client, world.bob) as other:
+            session = await client.connect("alice", world.bob, "Trial", "members", {"do": "echo"})
+            await still_echoes(session)
+            reading = asyncio.create_task(session.read())
+            await control(world.two, m.RemovePeer("alice"))
+            assert isinstance(await outcome(reading), e.ConnectionLost)
+            refused = await outcome(client.connect("alice", world.bob, "Trial", "members", {"do": "echo"}))
+            assert isinstance(refused, e.Denied)
+            await still_echoes(other)
+        await control(world.two, m.RemoveProtocol("bob", "Trial", "members"))
+
+    run(world.one, talk)
+
+
+def test_taking_an_identity_offline_ends_its_sessions_with_a_word(world: World) -> None:
+    id52 = world.two.identity("carol", echo=False)
+    give(world.two, "carol", "Trial")
+
+    async def talk(client: Client) -> None:
+        session = await client.connect("alice", id52, "Trial", initial={"do": "echo"})
+        await session.write(b"x")
+        assert await session.read() == b"x"
+        reading = asyncio.create_task(session.read())
+
+        def take_offline() -> None:
+            with world.two.client() as control:
+                control.control(m.SetOnline("carol", False))
+
+        await asyncio.to_thread(take_offline)
+        assert isinstance(await outcome(reading), e.ConnectionLost)
+        assert isinstance(await outcome(session.write(b"x")), e.ConnectionLost)
+        error = await outcome(client.connect("alice", id52, "Trial", initial={"do": "echo"}))
+        assert isinstance(error, e.PeerOffline)
+
+    run(world.one, talk)
+
+
+def test_removing_a_protocol_ends_its_sessions_with_a_word(world: World) -> None:
+    peer, daemon, name = world.bob, world.two, "bob"
+    give(daemon, name, "Trial", "passing")
+
+    async def talk(client: Client) -> None:
+        session = await client.connect("alice", peer, "Trial", "passing", {"do": "echo"})
+        await session.write(b"x")
+        assert await session.read() == b"x"
+        reading = asyncio.create_task(session.read())
+
+        def remove() -> None:
+            with daemon.client() as control:
+                control.control(m.RemoveProtocol(name, "Trial", "passing"))
+
+        await asyncio.to_thread(remove)
+        error = await outcome(reading)
+        assert isinstance(error, e.ConnectionLost)
+        async with connected(client, peer, "who") as other:  # the identity's other sessions are fine
+            assert await read_all(other)
+
+    run(world.one, talk)
+
+
+def test_a_protocol_that_ends_its_process_loses_its_sessions_and_comes_back(world: World) -> None:
+    id52 = world.two.identity("dave", echo=False)
+    give(world.two, "dave", "Trial")
+
+    async def talk(client: Client) -> None:
+        session = await client.connect("alice", id52, "Trial", initial={"do": "exit"})
+        await session.write(b"x")
+        began = time.monotonic()
+        assert isinstance(await outcome(session.read()), e.ConnectionLost)
+        assert time.monotonic() - began < 3
+        async with await client.connect("alice", id52, "Trial", initial={"do": "who"}) as again:
+            assert await read_all(again)
+
+    run(world.one, talk)

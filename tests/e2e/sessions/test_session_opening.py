@@ -1,0 +1,141 @@
+"""What ``connect`` raises, far away and inside one daemon, and what has reached the handler by then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+import fastn_p2p_client.errors as e
+from fastn_p2p_client import Client
+from fastn_p2p_client.limits import MAX_INITIAL
+from tests.support.daemons import Daemon
+from tests.support.requests import (
+    STRANGER,
+    agrees,
+)
+from tests.support.sessions import (
+    outcome,
+    place,
+    read_all,
+    run,
+)
+from tests.support.two_daemons import (
+    World,
+    binding_of,
+    counts_of,
+    give,
+    until,
+)
+
+pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
+
+NOBODY_ASKS: Final = {"identity": "alice", "protocol": "Trial", "instance": "default", "initial": {"do": "echo"}}
+REFUSALS: dict[str, tuple[dict[str, Any], Callable[[World, str], Exception]]] = {
+    "a name that is nobody's": ({"peer": "nobody"}, lambda w, p: e.PeerUnknown(peer="nobody")),
+    "an ID52 that nobody knows": ({"peer": STRANGER}, lambda w, p: e.PeerUnknown(peer=STRANGER)),
+    "no such identity": ({"identity": "nobody"}, lambda w, p: e.IdentityOffline(identity="nobody")),
+    "an identity that is offline": ({"identity": "erin"}, lambda w, p: e.IdentityOffline(identity="erin")),
+    "a protocol that is not there": ({"protocol": "Nope"}, lambda w, p: e.ProtocolNotFound(peer=p, protocol="Nope")),
+    "an instance that is not there": (
+        {"instance": "nope"},
+        lambda w, p: e.InstanceNotFound(peer=p, protocol="Trial", instance="nope"),
+    ),
+    "a protocol without sessions": (
+        {"protocol": "Echo"},
+        lambda w, p: e.BadRequest(protocol="Echo", reason="it takes no sessions"),
+    ),
+    "a handler that says no": (
+        {"initial": {"do": "refuse", "size": 3}},
+        lambda w, p: e.ApplicationError("Refused", "as ordered", {"size": 3}),
+    ),
+    "a handler that crashes at once": (
+        {"initial": {"do": "raise"}},
+        lambda w, p: e.HandlerFailed(peer=p, protocol="Trial", reason="RuntimeError"),
+    ),
+    "initial data that does not fit": (
+        {"initial": {"do": 5}},
+        lambda w, p: e.BadRequest(protocol="Trial", reason="Expected `str`, got `int` - at `$.do`"),
+    ),
+    "initial data that is too large": (
+        {"initial": b"x" * MAX_INITIAL},
+        lambda w, p: e.PayloadTooLarge(size=MAX_INITIAL + 5, limit=MAX_INITIAL),
+    ),
+    "a name that no protocol can have": (
+        {"protocol": "no-good"},
+        lambda w, p: e.InvalidName(
+            name="no-good", what="a protocol", reason="it starts with a letter, then letters and digits"
+        ),
+    ),
+    "no answer in time": (
+        {"initial": {"do": "ponder"}, "timeout": 0.4},
+        lambda w, p: e.DeadlineExceeded(seconds=0.4),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def erin(world: World) -> None:
+    """An identity that is offline."""
+    world.one.identity("erin", online=False)
+
+
+@pytest.mark.usefixtures("erin")
+@pytest.mark.parametrize("name", REFUSALS)
+def test_connect_raises_what_is_wrong(world: World, peer: str, name: str) -> None:
+    changed, expected = REFUSALS[name]
+
+    async def ask(client: Client) -> object:
+        arguments = {"peer": peer, **NOBODY_ASKS, **changed}
+        return await outcome(client.connect(**arguments))
+
+    agrees(run(world.one, ask), expected(world, peer))
+
+
+def test_initial_data_of_the_largest_size_arrives(world: World, peer: str) -> None:
+    async def ask(client: Client) -> bytes:
+        frame = len(msgspec.msgpack.encode({"do": "who", "more": bytes(1000)})) - 1000
+        initial = {"do": "who", "more": bytes(MAX_INITIAL - frame)}
+        assert len(msgspec.msgpack.encode(initial)) == MAX_INITIAL
+        async with await client.connect("alice", peer, "Trial", initial=initial) as session:
+            return await read_all(session)
+
+    assert run(world.one, ask).startswith(world.alice.encode())
+
+
+def test_a_stranger_is_denied_before_the_handler_is_asked(world: World) -> None:
+    give(world.two, "bob", "Trial", "private", "peers")
+
+    async def ask(client: Client) -> object:
+        return await outcome(client.connect("alice", world.bob, "Trial", "private", {"do": "echo"}))
+
+    agrees(run(world.one, ask), e.Denied(peer=world.bob, protocol="Trial", instance="private"))
+    assert binding_of(world.two, "bob", "Trial", "private").opened == 0
+
+
+def test_a_connect_that_is_cancelled_cancels_the_handler(world: World, peer: str) -> None:
+    """Long before its deadline."""
+    daemon, name = place(world, peer)
+    before = counts_of(daemon, name)["cancelled"]
+
+    async def ask(client: Client) -> None:
+        connecting = asyncio.create_task(client.connect("alice", peer, "Trial", initial={"do": "ponder"}, timeout=30))
+        await until(lambda: binding_of(daemon, name, "Trial").sessions == 1, "the handler is asked")
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        await until(lambda: counts_of(daemon, name)["cancelled"] == before + 1, "the handler was cancelled", 3)
+
+    run(world.one, ask)
+
+
+def test_no_daemon_is_said_as_such(make_daemon: Callable[..., Daemon]) -> None:
+    daemon = make_daemon("nobody")
+
+    async def ask(client: Client) -> object:
+        return await outcome(client.connect(None, STRANGER, "Trial"))
+
+    agrees(run(daemon, ask), e.DaemonNotRunning(home=str(daemon.home.path)))

@@ -1,0 +1,201 @@
+"""What sessions cost: a bounded amount of memory however much passes or waits, and nothing once they are over."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+import pytest
+
+from fastn_p2p_client import ApplicationError, Client, P2PError, Session
+from tests.support.daemons import eventually
+from tests.support.processes import (
+    open_files,
+    resident,
+)
+from tests.support.protocols import BLOCK
+from tests.support.sessions import (
+    fill,
+    run,
+    standing,
+)
+from tests.support.two_daemons import (
+    World,
+    new_world,
+)
+
+MIB: Final = 1024 * 1024
+GROWTH: Final = 32 * MIB
+"""By which no process may grow, whatever passes through it."""
+LEAK: Final = 8 * MIB
+"""What thousands of sessions may leave: allocators keep some."""
+PASSED: Final = 96 * MIB
+"""Each way."""
+SESSIONS: Final = 10_000
+WARM: Final = 1_000
+INTERVAL: Final = 0.1
+"""Seconds between two samples."""
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """A world of its own: what others have done to its processes would count."""
+    with new_world() as world:
+        yield world
+
+
+def processes(world: World) -> dict[str, int]:
+    """Everybody whom a session passes through, and those whom it should not concern."""
+    pids = {"the program": os.getpid()}
+    for name, daemon in (("one", world.one), ("two", world.two)):
+        pids |= {f"{name}'s {actor}": process["pid"] for actor, process in daemon.processes().items()}
+    return pids
+
+
+def sizes(world: World) -> dict[str, int]:
+    gc.collect()
+    return {name: resident(pid) for name, pid in processes(world).items()}
+
+
+@asynccontextmanager
+async def within(world: World, bound: int) -> AsyncIterator[None]:
+    """In no sample that is taken inside has a process grown by more than ``bound``."""
+    before, most = sizes(world), dict[str, int]()
+    over = asyncio.Event()
+
+    async def sample() -> None:
+        while not over.is_set():
+            for name, size in (await asyncio.to_thread(sizes, world)).items():
+                most[name] = max(most.get(name, 0), size - before[name])
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), INTERVAL)
+
+    sampling = asyncio.create_task(sample())
+    try:
+        yield
+    finally:
+        over.set()
+        await sampling
+    print({name: f"{growth / MIB:.1f} MiB" for name, growth in most.items()})
+    assert most
+    assert not {name: growth for name, growth in most.items() if growth > bound}
+
+
+async def pour(session: Session, size: int) -> None:
+    left = size
+    while left > 0:
+        await session.write(BLOCK)
+        left -= len(BLOCK)
+    await session.send_eof()
+
+
+async def drain(session: Session) -> int:
+    while await session.read():
+        pass
+    return session.bytes_read
+
+
+@pytest.mark.parametrize("where", ["far", "near"])
+def test_however_much_passes_no_process_grows(world: World, where: str) -> None:
+    peer = world.bob if where == "far" else world.alice
+
+    async def pass_through(client: Client, size: int) -> None:
+        session = await client.connect("alice", peer, "Trial", initial={"do": "echo"})
+        async with session:
+            _, count = await asyncio.gather(pour(session, size), drain(session))
+            assert count == size
+
+    async def talk(client: Client) -> None:
+        await pass_through(client, 8 * MIB)  # what is needed at all is there
+        async with within(world, GROWTH):
+            await pass_through(client, PASSED)
+
+    run(world.one, talk)
+
+
+def test_readers_that_stall_cost_a_window_each_and_give_it_back(world: World) -> None:
+    """In both directions, far and near."""
+
+    async def stall(client: Client) -> None:
+        sessions = [
+            await client.connect("alice", peer, "Trial", initial={"do": "hold"}) for peer in (world.bob, world.alice)
+        ]
+        for session in sessions:
+            assert await fill(session) < 6 * MIB
+        for session in sessions:
+            session.reset()
+
+    async def talk(client: Client) -> None:
+        async with within(world, GROWTH):
+            await stall(client)
+        async with within(world, LEAK):  # a second time it is the same memory
+            await stall(client)
+
+    run(world.one, talk)
+
+
+@pytest.mark.timeout(120)
+def test_ten_thousand_sessions_leave_nothing(world: World) -> None:
+    """Of every kind and end, many at once: no session, no stream, no file and no memory."""
+    orders: list[dict[str, Any]] = [
+        {"do": "who"},
+        {"do": "send", "size": 1000},
+        {"do": "echo"},
+        {"do": "ignore"},
+        {"do": "refuse"},
+        {"do": "reset", "code": 5},
+        {"do": "fail"},
+        {"do": 7},
+    ]
+
+    async def one(client: Client, number: int) -> None:
+        peer = world.alice if number % 5 == 0 else world.bob
+        order = orders[number % len(orders)]
+        try:
+            async with asyncio.timeout(20), await client.connect("alice", peer, "Trial", initial=order) as session:
+                if order["do"] in ("echo", "reset", "fail"):
+                    await session.write(b"x")
+                if number % 3 == 0:
+                    await drain(session) if order["do"] != "echo" else await session.read()
+                elif number % 3 == 1:
+                    session.reset(number % 7)
+        except (P2PError, ApplicationError):
+            return
+
+    async def many(client: Client, numbers: Iterator[int], count: int) -> None:
+        async def some() -> None:
+            for _ in range(count // 32):
+                await one(client, next(numbers))
+
+        await asyncio.gather(*(some() for _ in range(32)))
+        for _ in range(count % 32):
+            await one(client, next(numbers))
+        await asyncio.to_thread(eventually, lambda: standing(world) == 0, "no session is left")
+        assert len(client._sessions) == 0
+
+    def held() -> dict[str, tuple[int, int]]:
+        gc.collect()
+        return {name: (open_files(pid), resident(pid)) for name, pid in processes(world).items()}
+
+    async def talk(client: Client) -> None:
+        async with asyncio.timeout(100):
+            numbers = iter(range(SESSIONS))
+            await many(client, numbers, WARM)
+            before = held()
+            await many(client, numbers, SESSIONS - WARM)
+        after = held()
+        assert next(numbers, None) is None
+        for name, (files, memory) in after.items():
+            print(f"{name}: {before[name][0]} → {files} files, {before[name][1] >> 10} → {memory >> 10} KiB")
+        assert not {name: files for name, (files, _) in after.items() if files > before[name][0] + 4}
+        assert not {name: size for name, (_, size) in after.items() if size > before[name][1] + LEAK}
+
+    async def with_client() -> None:
+        async with Client(world.one.home, program="tests") as client:
+            await talk(client)
+
+    asyncio.run(with_client())

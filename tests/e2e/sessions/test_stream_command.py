@@ -1,0 +1,195 @@
+"""``fastn-p2p stream`` between shells and a handler: every kind of input and output, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from fastn_p2p.console.exit_codes import Exit
+from tests.support.daemons import (
+    CLI,
+    eventually,
+)
+from tests.support.two_daemons import (
+    World,
+    counts_of,
+    wait_idle,
+)
+
+SIZE = 20_000_000
+
+
+def shell(world: World, script: str, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+    """In bash, with ``$BOB``, and ``trial``: a stream whose handler is told what to do."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**world.one.env, "PATH": path, "BOB": world.bob}
+    trial = 'trial() { fastn-p2p stream $BOB Trial --data "{\\"do\\": \\"$1\\", \\"size\\": ${2:-0}}"; }\n'
+    return subprocess.run(
+        ["bash", "-c", trial + script],
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=50,
+        check=False,
+    )
+
+
+@contextmanager
+def streaming(world: World, order: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command with pipes at all ends."""
+    process = subprocess.Popen(
+        [*CLI, "stream", world.bob, "Trial", "--data", order],
+        env=world.one.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for each in (process.stdin, process.stdout, process.stderr):
+            assert each is not None
+            each.close()
+
+
+def pipe(end: IO[bytes] | None) -> int:
+    assert end is not None
+    return end.fileno()
+
+
+# ── inputs and outputs ───────────────────────────────────────────────────────────────────────────
+
+
+def test_binary_data_goes_both_ways_at_once(world: World, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(os.urandom(SIZE))
+    for script in ("cat data | trial echo | cmp - data", "trial echo <data >out && cmp out data"):
+        done = shell(world, f"set -o pipefail; {script}", tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_the_output_goes_on_after_the_end_of_the_input(world: World) -> None:
+    done = shell(world, f"head -c {SIZE} /dev/zero | trial count")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{SIZE} ".encode())
+
+
+@pytest.mark.parametrize("stdin", ["</dev/null", "<&-", "< <(true)"])
+def test_no_input(world: World, stdin: str) -> None:
+    done = shell(world, f"trial count {stdin}; trial send 5 {stdin}")
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"0 ")
+    assert done.stdout.endswith(b"\x00\x01\x02\x03\x04")
+
+
+def test_an_output_that_is_appended_to(world: World, tmp_path: Path) -> None:
+    done = shell(
+        world, "echo -n head > out; (echo -n -; trial send 3) >> out; (echo -n +; trial send 3) >> out", tmp_path
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "out").read_bytes() == b"head-\x00\x01\x02+\x00\x01\x02"
+
+
+@pytest.mark.parametrize(
+    ("redirection", "words"),
+    [(">&-", "standard output is closed"), (">/dev/full", "cannot write to standard output: No space left on device")],
+)
+def test_an_output_that_takes_nothing(world: World, redirection: str, words: str) -> None:
+    done = shell(world, f"trial send 100000 {redirection}")
+    assert (done.returncode, done.stderr.decode()) == (Exit.STORAGE, f"fastn-p2p: {words}\n")
+
+
+def test_an_input_that_cannot_be_read(world: World) -> None:
+    done = shell(world, "trial count 0>/dev/null")
+    assert (done.returncode, done.stdout) == (Exit.STORAGE, b"")
+    assert done.stderr == b"fastn-p2p: cannot read standard input: Bad file descriptor\n"
+
+
+def test_whoever_reads_the_output_goes_away(world: World) -> None:
+    done = shell(world, "trial send 100000000 | head -c 10; echo ${PIPESTATUS[0]}")
+    assert done.stdout == bytes(range(10)) + f"{Exit.PIPE}\n".encode()
+    assert done.stderr == b""
+    wait_idle(world.two)
+
+
+def test_lines_are_answered_at_once(world: World) -> None:
+    with streaming(world, '{"do": "echo"}') as process:
+        for number in range(50):
+            line = f"line {number}\n".encode()
+            os.write(pipe(process.stdin), line)
+            assert os.read(pipe(process.stdout), 100) == line
+        assert process.stdin is not None
+        process.stdin.close()
+        assert os.read(pipe(process.stdout), 1) == b""
+        assert process.wait(10) == 0
+
+
+def test_the_other_side_is_done_before_the_input_is(world: World) -> None:
+    """There is nothing to wait for: nobody reads the input any more."""
+    with streaming(world, '{"do": "who"}') as process:
+        assert process.stdout is not None
+        assert process.stdout.read().startswith(world.alice.encode())
+        assert process.wait(10) == 0
+
+
+# ── how it ends ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "words"),
+    [
+        ("trial refuse", Exit.APPLICATION, 'the handler answered with an error: Refused: as ordered\n{"size":0}'),
+        ("trial raise", Exit.HANDLER, "the handler of Trial"),
+        ("echo | trial fail", Exit.RESET, "the other side ended the session early"),
+        ("echo | trial reset", Exit.RESET, "(code 0)"),
+        ("echo | trial exit", Exit.LOST, "went away"),
+        ("trial nonsense", Exit.USAGE, "the request does not fit Trial"),
+        ("fastn-p2p stream $BOB Nope", Exit.NOT_FOUND, "does not offer Nope"),
+        ("fastn-p2p stream $BOB Trial nope", Exit.NOT_FOUND, "no instance 'nope'"),
+        ("fastn-p2p stream nobody Trial", Exit.PEER, "nothing is known about nobody"),
+        ("fastn-p2p stream $BOB Echo", Exit.USAGE, "the request does not fit Echo"),
+        ("fastn-p2p stream $BOB Trial --data 99999999999999999999", Exit.USAGE, "64 bits"),
+    ],
+)
+def test_it_says_what_went_wrong(world: World, script: str, code: Exit, words: str) -> None:
+    before = world.two.pid("identity-bob")
+    done = shell(world, script)
+    assert (done.returncode, done.stdout) == (code, b""), done.stderr
+    assert words in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+    if script.endswith("exit"):
+        world.two.wait_actor("identity-bob", not_pid=before)
+
+
+def test_a_daemon_s_process_is_killed(world: World) -> None:
+    with streaming(world, '{"do": "echo"}') as process:
+        os.write(pipe(process.stdin), b"x")
+        assert os.read(pipe(process.stdout), 1) == b"x"
+        killed = world.one.kill_actor("network")
+        assert process.stderr is not None
+        assert process.wait(10) == Exit.LOST
+        assert b"went away" in process.stderr.read()
+    world.one.wait_actor("network", not_pid=killed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_is_interrupted(world: World, number: signal.Signals) -> None:
+    """The handler at the other side learns it, and the command ends at once, without a word."""
+    ended = counts_of(world.two, "bob")["ended"]
+    with streaming(world, '{"do": "hold"}') as process:
+        assert os.read(pipe(process.stdout), 1) == b"x"
+        process.send_signal(number)
+        assert process.wait(5) == (Exit.INTERRUPTED if number == signal.SIGINT else -signal.SIGTERM)
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    eventually(lambda: counts_of(world.two, "bob")["ended"] == ended + 1, "the handler has ended")

@@ -1,0 +1,378 @@
+"""A peer that keeps to no rules: endpoints of its own on the raw binding, doing exactly what a test wrote down.
+
+Runs as a process of its own (``python -m tests.fuzz.hostile_peer``). Its first line on stdin is an ``Order`` in JSON; it
+answers with a list of ``Account`` on stdout, does what was kept for later and answers again at the next line, and
+holds its connections until stdin is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Literal, TypeAlias
+
+import msgspec
+from iroh.iroh_ffi import (
+    BiStream,
+    Connection,
+    Endpoint,
+    EndpointAddr,
+    EndpointId,
+    EndpointOptions,
+    IrohError,
+    RecvStream,
+    SendStream,
+)
+from nacl.signing import SigningKey
+
+from fastn_p2p_actors.network.connections.remote_leg import Halves
+from fastn_p2p_actors.network.transport.iroh_patches import install
+from fastn_p2p_actors.network.wire.messages import (
+    ALPN,
+    WIRE_VERSION,
+    FrameReader,
+    Wire,
+    WireAccept,
+    WireFailure,
+    WireHello,
+    WirePause,
+    WirePing,
+    WireResume,
+    WireStream,
+    frame,
+)
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.ipc.messages import Message
+from fastn_p2p_client.limits import MAX_PAYLOAD
+
+from .attackers import Loopback
+
+__all__ = [
+    "HELLO",
+    "SECRET",
+    "Account",
+    "AnyStep",
+    "Bi",
+    "Channel",
+    "Session",
+    "Talk",
+    "Target",
+    "Uni",
+    "Until",
+    "endpoint_of",
+    "rogue",
+]
+
+SECRET: Final = b"r" * 32
+"""The rogue's transport key, unless a test wants another."""
+HELLO: Final = frame(WireHello(WIRE_VERSION, b"rogue-01", MAX_PAYLOAD, 100))
+_DEADLINE: Final = 15.0
+
+
+def endpoint_of(secret: bytes) -> bytes:
+    """The public half of a transport key."""
+    return bytes(SigningKey(secret).verify_key)
+
+
+class Step(msgspec.Struct, tag=True, frozen=True):
+    """One thing to do."""
+
+
+class Channel(Step, frozen=True):
+    """Write to the call channel, which the first one opens."""
+
+    data: bytes
+    times: int = 1
+
+
+class Uni(Step, frozen=True):
+    """Write to a new unidirectional stream, and leave it open unless it is to be finished."""
+
+    data: bytes = b""
+    finish: bool = False
+    times: int = 1
+    """How many such streams."""
+    repeat: int = 1
+    """How often the data is written to each."""
+
+
+class Bi(Step, frozen=True):
+    """Write to a new bidirectional stream, read what comes back, and leave it open unless it is to be ended."""
+
+    data: bytes = b"\0"
+    times: int = 1
+    """How many such streams."""
+    session: int | None = None
+    """What they are announced for."""
+    end: Literal["", "finish", "reset", "drop"] = ""
+    """``reset``: both directions, each with code 9. ``drop``: as a program does that forgets it."""
+    more: bytes = b""
+    """Written to each, again and again until it is not taken any more."""
+    listen: bool = True
+    """Whether it is read."""
+
+
+class Session(Step, frozen=True):
+    """Write to the call channel, and once the session of this number is accepted do something with its stream."""
+
+    number: int
+    data: bytes
+    then: Bi | None = Bi()
+    """Announced for this session, whatever it says itself. None: the stream never comes."""
+
+
+class Until(Step, frozen=True):
+    """Wait until so many frames that are no hello have come in all, or until the other side has closed."""
+
+    frames: int = 0
+    closed: bool = False
+
+
+AnyStep: TypeAlias = Channel | Uni | Bi | Session | Until
+
+
+class Talk(msgspec.Struct):
+    """One connection."""
+
+    steps: list[AnyStep]
+    secret: bytes = SECRET
+    """The transport key of the endpoint that makes it."""
+    alpn: bytes = ALPN
+    listen: bool = True
+    """Whether what comes over the call channel is read."""
+    later: list[AnyStep] = []
+    """What is done when the test says ``go_on``."""
+
+
+class Target(msgspec.Struct):
+    """Which endpoint to torment."""
+
+    endpoint: bytes
+    addresses: list[str]
+
+
+class Order(msgspec.Struct):
+    target: Target
+    talks: list[Talk]
+
+
+class Account(msgspec.Struct):
+    """How one connection went."""
+
+    answers: list[list[Any]] = []
+    """Frames that came, without those of the connection itself (hello, ping, pause): the tag and fields of each."""
+    codes: list[str] = []
+    """The codes of those of them that are failures."""
+    received: int = 0
+    """Bytes on bidirectional streams, and those that came with the acceptance of a session."""
+    ends: list[str] = []
+    """How those streams that ended have ended."""
+    closed: str = ""
+    """Why the other side closed the connection, or why there was none."""
+    stuck: str = ""
+    """The step that did not end in time."""
+
+
+class Running(list[Account]):
+    """How the talks went, while their connections still stand."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        super().__init__()
+        self._process = process
+
+    def say(self, line: bytes) -> None:
+        """Say one line, and take the accounts that come back."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line + b"\n")
+        self._process.stdin.flush()
+        self[:] = msgspec.json.decode(self._process.stdout.readline(), type=list[Account])
+
+    def go_on(self) -> None:
+        """Do what was kept for later."""
+        self.say(b"")
+
+
+@contextmanager
+def rogue(target: Target, talks: Sequence[Talk]) -> Iterator[Running]:
+    """Runs the talks, all at once; inside, they are over and their connections still stand."""
+    program = [sys.executable, "-m", "tests.fuzz.hostile_peer"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdin is not None
+            running = Running(process)
+            running.say(msgspec.json.encode(Order(target, list(talks))))
+            yield running
+            process.stdin.close()
+            process.wait(10)
+        finally:
+            process.kill()
+
+
+# ── the process ──────────────────────────────────────────────────────────────────────────────────
+
+
+class _Rogue:
+    """One connection."""
+
+    def __init__(self, talk: Talk) -> None:
+        self.account = Account()
+        self._talk = talk
+        self._connection: Connection | None = None
+        self._channel: SendStream | None = None
+        self._changed = asyncio.Event()
+        self._kept: list[SendStream | BiStream] = []
+        self._sessions: dict[int, Session] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self, endpoint: Endpoint, target: Target) -> None:
+        address = EndpointAddr(EndpointId.from_bytes(target.endpoint), None, target.addresses)
+        try:
+            async with asyncio.timeout(_DEADLINE):
+                connection = await endpoint.connect(address, self._talk.alpn)
+        except (IrohError, TimeoutError) as error:
+            self.account.closed = f"no connection: {error}"
+            return
+        self._connection = connection
+        self._tasks.append(asyncio.create_task(self._watch(connection)))
+        await self.do(self._talk.steps)
+
+    async def do(self, steps: list[AnyStep]) -> None:
+        if self._connection is None:
+            return
+        for number, step in enumerate(steps):
+            try:
+                async with asyncio.timeout(_DEADLINE):
+                    await self._do(step, self._connection)
+            except TimeoutError:
+                self.account.stuck = f"{number}: {type(step).__name__}"
+                return
+            except IrohError:
+                continue  # closed by now; a later Until looks at that
+
+    async def _do(self, step: AnyStep, connection: Connection) -> None:
+        if isinstance(step, Channel):
+            if self._channel is None:
+                stream = await connection.open_bi()
+                self._channel = stream.send()
+                if self._talk.listen:
+                    self._tasks.append(asyncio.create_task(self._read(stream.recv())))
+            await self._channel.write_all(step.data * step.times)
+        elif isinstance(step, Session):
+            assert self._channel is not None
+            self._sessions[step.number] = step
+            await self._channel.write_all(step.data)
+        elif isinstance(step, Uni):
+            for _ in range(step.times):
+                single = await connection.open_uni()
+                self._kept.append(single)
+                await single.write_all(step.data * step.repeat)
+                if step.finish:
+                    await single.finish()
+        elif isinstance(step, Bi):
+            for _ in range(step.times):
+                await self._converse(step, await connection.open_bi(), step.session)
+        else:
+            while not (self.account.closed if step.closed else len(self.account.answers) >= step.frames):
+                if self.account.closed:
+                    return
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def _converse(self, step: Bi, stream: BiStream, session: int | None) -> None:
+        sending, receiving = stream.send(), stream.recv()
+        if session is not None and self._channel is not None:
+            number = (await Halves.of(stream)).number
+            await self._channel.write_all(frame(WireStream(session, number)))
+        if step.data:
+            await sending.write_all(step.data)
+        if step.end == "drop":
+            return
+        if step.end == "finish":
+            await sending.finish()
+        elif step.end == "reset":
+            await sending.reset(9)
+            await receiving.stop(9)
+            return
+        self._kept.append(stream)
+        if step.more:
+            self._tasks.append(asyncio.create_task(self._pour(step.more, sending)))
+        if step.listen:
+            self._tasks.append(asyncio.create_task(self._hear(receiving)))
+
+    async def _hear(self, receiving: RecvStream) -> None:
+        try:
+            while data := await receiving.read(65536):
+                self.account.received += len(data)
+            self.account.ends.append("finished")
+        except IrohError as error:
+            self.account.ends.append(error.message())
+
+    async def _pour(self, data: bytes, stream: SendStream) -> None:
+        try:
+            while True:
+                await stream.write_all(data)
+        except IrohError:
+            return  # it wants no more
+
+    async def _read(self, stream: RecvStream) -> None:
+        reader = FrameReader()
+        try:
+            while data := await stream.read(65536):
+                for message, payload in reader.feed(data):
+                    self._take(message)
+                    if isinstance(message, WireAccept):
+                        self.account.received += len(payload)
+                        await self._go_on_with(message.id)
+        except (IrohError, P2PError):
+            return
+
+    async def _go_on_with(self, number: int) -> None:
+        session = self._sessions.get(number)
+        if session is not None and session.then is not None and self._connection is not None:
+            await self._converse(session.then, await self._connection.open_bi(), number)
+
+    def _take(self, message: Wire) -> None:
+        if not isinstance(message, WireHello | WirePing | WirePause | WireResume):
+            self.account.answers.append(_plain(message))
+            if isinstance(message, WireFailure):
+                self.account.codes.append(message.code)
+            self._changed.set()
+
+    async def _watch(self, connection: Connection) -> None:
+        self.account.closed = str(await connection.closed()) or "closed"
+        self._changed.set()
+
+
+def _plain(message: Message) -> list[Any]:
+    """The message as the array that it travels as, with bytes made readable."""
+    fields: list[Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
+    return [field.hex() if isinstance(field, bytes) else field for field in fields]
+
+
+async def _main() -> None:
+    loop = asyncio.get_running_loop()
+    install(loop)
+    order = msgspec.json.decode(await loop.run_in_executor(None, sys.stdin.buffer.readline), type=Order)
+    endpoints = {
+        secret: await Endpoint.bind(EndpointOptions(preset=Loopback(), secret_key=secret, alpns=[b"rogue"]))
+        for secret in {talk.secret for talk in order.talks}
+    }
+    rogues = [_Rogue(talk) for talk in order.talks]
+    await asyncio.gather(
+        *(each.run(endpoints[talk.secret], order.target) for each, talk in zip(rogues, order.talks, strict=True))
+    )
+    while True:
+        sys.stdout.buffer.write(msgspec.json.encode([each.account for each in rogues]) + b"\n")
+        sys.stdout.buffer.flush()
+        if not await loop.run_in_executor(None, sys.stdin.buffer.readline):
+            break
+        await asyncio.gather(*(each.do(talk.later) for each, talk in zip(rogues, order.talks, strict=True)))
+    await asyncio.gather(*(endpoint.close() for endpoint in endpoints.values()))
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

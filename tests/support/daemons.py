@@ -1,0 +1,225 @@
+"""Real daemons for tests: started by the command a user types, watched, and ended without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastn_p2p_client import sync
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc.messages import (
+    AddProtocol,
+    CreateIdentity,
+    GetStatus,
+    IdentityReply,
+    SetOnline,
+    Status,
+    StatusReply,
+)
+
+__all__ = ["CLI", "Daemon", "eventually", "is_alive"]
+
+T = TypeVar("T")
+
+CLI = [sys.executable, "-m", "fastn_p2p"]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def eventually(condition: Callable[[], T], what: str, timeout: float = 15.0, interval: float = 0.005) -> T:
+    """The first true value of ``condition``; fails after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what}")
+        time.sleep(interval)
+
+
+class Daemon:
+    """One daemon with a home of its own; daemons with the same ``hosts`` find each other by ID52."""
+
+    command: Sequence[str] = (*CLI, "daemon")
+
+    def __init__(self, home: Path, hosts: Path, **env: str) -> None:
+        self.home = Home(home)
+        self.env = {
+            **os.environ,
+            "FASTN_HOME": str(home),
+            "FASTN_HOST_DIRECTORY": str(hosts),
+            "FASTN_NETWORK": "local",
+            **env,
+        }
+        self.process: subprocess.Popen[str] | None = None
+        self.errors: list[str] = []
+        self.seen: set[int] = set()
+        self._ready = threading.Event()
+        self._reader: threading.Thread | None = None
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, timeout: float = 20.0) -> Daemon:
+        """Run it; returns when it says that it is ready."""
+        self.launch()
+        assert self.wait_ready(timeout), self.report()
+        return self
+
+    def launch(self, *arguments: str, prefix: Sequence[str] = ()) -> None:
+        """Run it; returns at once. ``prefix`` is a command that runs it somewhere else."""
+        self._ready.clear()
+        self.errors.clear()
+        self.process = subprocess.Popen(
+            [*prefix, *self.command, *arguments],
+            env=self.env,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
+        self._reader.start()
+
+    def wait_ready(self, timeout: float = 20.0) -> bool:
+        self._ready.wait(timeout)
+        return any(" ready in " in line for line in self.errors)
+
+    def stop(self, timeout: float = 15.0) -> int:
+        """SIGTERM, and wait; the exit code."""
+        if self.process is None:
+            return 0
+        self.remember()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the daemon did not stop within {timeout:g} s\n{self.report()}") from None
+        finally:
+            self._close_reader()
+        self.process = None
+        return code
+
+    def kill(self) -> None:
+        """SIGKILL the supervisor, and wait until it is reaped."""
+        assert self.process is not None
+        self.remember()
+        self.process.kill()
+        self.process.wait()
+        self._close_reader()
+        self.process = None
+
+    def clean_up(self) -> None:
+        """End whatever is left, and fail when something outlives the daemon."""
+        if self.process is not None:
+            self.stop()
+        eventually(lambda: not any(map(is_alive, self.seen)), f"all of {self.seen} are gone", 5)
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            self.errors.append(line)
+            if " ready in " in line:
+                self._ready.set()
+        self._ready.set()
+
+    def _close_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.join(5)
+        if self.process is not None and self.process.stderr is not None:
+            self.process.stderr.close()
+
+    # ── what it is made of ───────────────────────────────────────────────────────────────────────
+
+    def tree(self) -> dict[str, Any]:
+        """The supervisor's account of its processes."""
+        try:
+            return dict(json.loads(self.home.tree.read_bytes()))
+        except FileNotFoundError:
+            return {"processes": []}
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        return {process["name"]: process for process in self.tree()["processes"]}
+
+    def pid(self, actor: str) -> int:
+        return int(self.processes()[actor]["pid"])
+
+    def remember(self) -> None:
+        """Note the processes of this moment, so that ``clean_up`` can see that they end."""
+        self.seen.update(process["pid"] for process in self.processes().values() if process["pid"])
+
+    def kill_actor(self, actor: str) -> int:
+        """SIGKILL one process; the pid it had."""
+        self.remember()
+        pid = self.pid(actor)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def wait_actor(self, actor: str, not_pid: int = 0, timeout: float = 15.0) -> int:
+        """The pid of the actor once it is ready, with another pid than ``not_pid``."""
+
+        def ready() -> int:
+            process = self.processes().get(actor, {})
+            return process["pid"] if process.get("state") == "ready" and process["pid"] != not_pid else 0
+
+        pid = eventually(ready, f"{actor} is ready again", timeout)
+        self.remember()
+        return pid
+
+    def report(self) -> str:
+        """What a failed test wants to know."""
+        logs = [f"--- {log.name}\n{log.read_text()[-3000:]}" for log in sorted(self.home.logs.glob("*.log"))]
+        return "\n".join(["stderr:", *self.errors, *logs])
+
+    # ── using it ─────────────────────────────────────────────────────────────────────────────────
+
+    def cli(self, *arguments: str, input: str | None = None, timeout: float = 30.0) -> subprocess.CompletedProcess[str]:
+        """One command, as a user types it."""
+        return subprocess.run(
+            [*CLI, *arguments],
+            env=self.env,
+            input=input,
+            stdin=subprocess.DEVNULL if input is None else None,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    @contextmanager
+    def client(self) -> Iterator[sync.Client]:
+        with sync.Client(self.home, program="tests") as client:
+            yield client
+
+    def identity(self, name: str, *, online: bool = True, echo: bool = True, config: str = "{}") -> str:
+        """A new identity, by default online with Echo; its ID52."""
+        with self.client() as client:
+            created = client.control(CreateIdentity(name))
+            assert isinstance(created, IdentityReply)
+            if online:  # before the protocol: else a process of its own is started to check that
+                client.control(SetOnline(name, True))
+            if echo:
+                client.control(AddProtocol(name, "Echo", "default"), config.encode())
+        return created.identity.id52
+
+    def status(self) -> Status:
+        with self.client() as client:
+            reply = client.control(GetStatus())
+        assert isinstance(reply, StatusReply)
+        return reply.status

@@ -1,0 +1,35 @@
+"""The two sides of a session in one process, what they say, and what they are told."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable
+from typing import Final
+
+from fastn_p2p_client.session.session import Session
+from fastn_p2p_client.testing import session_pair
+
+__all__ = ["STREAMS", "outcome", "read_all", "standing"]
+
+STREAMS: Final = [random.Random(side).randbytes(200_000) for side in (0, 1)]
+"""What each side says, from the first byte on."""
+
+
+async def standing() -> tuple[Session, Session]:
+    """A pair whose session stands."""
+    here, there = session_pair()
+    there.accept()
+    await here.opened
+    return here, there
+
+
+async def read_all(session: Session) -> bytes:
+    return b"".join([chunk async for chunk in session])
+
+
+async def outcome(work: Awaitable[object]) -> object:
+    """What came of it: the result, or the error."""
+    try:
+        return await work
+    except Exception as error:
+        return error

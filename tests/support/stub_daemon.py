@@ -1,0 +1,202 @@
+"""A real daemon, in a process of its own, whose actors are `stub_actors`; and what a test needs to watch it."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastn_p2p_client.errors import P2PError
+from fastn_p2p_client.home import Home
+from fastn_p2p_supervisor.actor_specs import Plan
+from fastn_p2p_supervisor.daemon import run
+from fastn_p2p_supervisor.restart_policy import Patience
+
+ROOT = Path(__file__).resolve().parents[2]
+ACTORS = "tests.support.actor_functions"
+_sessions: dict[Path, set[int]] = {}
+"""Home → the sessions of its daemons, by which their processes are found, whoever their parent is by then."""
+
+Found = TypeVar("Found")
+
+
+def eventually(look: Callable[[], Found], within: float = 20.0) -> Found:
+    """What `look` returns once that is true; fails after `within` seconds."""
+    end = time.monotonic() + within
+    while not (found := look()):
+        assert time.monotonic() < end, f"did not happen within {within} s: {look}"
+        time.sleep(0.005)
+    return found
+
+
+def processes(home: Path) -> list[int]:
+    """Every process, of any parent, that was started for this home and is no zombie."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                state, _, _, session, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+                if state not in ("Z", "X") and int(session) in _sessions.get(home, ()):
+                    found.append(int(entry.name))
+    return found
+
+
+def seconds_until_gone(pids: list[int], act: Callable[[], object], within: float = 20.0) -> float:
+    """Seconds between `act` and the end of the last of the processes, as the kernel tells."""
+    waiting = {os.pidfd_open(pid) for pid in pids}
+    poll = select.poll()
+    for pidfd in waiting:
+        poll.register(pidfd, select.POLLIN)
+    begin = time.monotonic()
+    act()
+    while waiting:
+        left = within - (time.monotonic() - begin)
+        assert left > 0, f"{len(waiting)} of {len(pids)} processes live on"
+        for pidfd, _ in poll.poll(left * 1000):
+            poll.unregister(pidfd)
+            waiting.remove(pidfd)
+            os.close(pidfd)
+    return time.monotonic() - begin
+
+
+@dataclass
+class StubDaemon:
+    home: Path
+    process: subprocess.Popen[str]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def ready(self) -> str:
+        """The line on stderr that says so."""
+        assert self.process.stderr is not None
+        line = self.process.stderr.readline()
+        assert " ready in " in line, line + self.process.stderr.read()
+        return line
+
+    def end(self, within: float = 15.0) -> tuple[int, str]:
+        """Exit code and the rest of stderr of a daemon that is ending."""
+        _, stderr = self.process.communicate(timeout=within)
+        return self.process.returncode, stderr
+
+    def tree(self) -> dict[str, Any]:
+        """`tree.json`; empty while there is none."""
+        try:
+            tree: dict[str, Any] = json.loads(Home(self.home).tree.read_bytes())
+        except FileNotFoundError:
+            return {}
+        return tree
+
+    def child(self, name: str) -> dict[str, Any]:
+        """One process of `tree.json`; empty when it is not there."""
+        found: dict[str, Any] = {}
+        for found in self.tree().get("processes", []):
+            if found["name"] == name:
+                return found
+        return {}
+
+    def wait_child(self, name: str, within: float = 20.0, **fields: object) -> dict[str, Any]:
+        """That process, once it has these fields."""
+
+        def look() -> dict[str, Any]:
+            child = self.child(name)
+            return child if child and fields.items() <= child.items() else {}
+
+        return eventually(look, within)
+
+    def diary(self, name: str, what: str) -> list[str]:
+        """What stub actors have noted: lines that begin with `what` of the actor `name`, without it."""
+        try:
+            lines = (self.home / "diary").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        entries = [line.split(" ", 3) for line in lines]
+        return [entry[3].removeprefix(what).strip() for entry in entries if entry[2] == name and what in entry[3]]
+
+    def answer(self, name: str) -> str:
+        """What the supervisor has answered to the actor's request."""
+        return eventually(lambda: self.diary(name, "answer"))[0]
+
+    def order(self, name: str, order: str) -> None:
+        """From its next start on, the actor does this."""
+        (self.home / "orders").mkdir(exist_ok=True)
+        (self.home / "orders" / name).write_text(order)
+
+
+@contextmanager
+def short_path() -> Iterator[Path]:
+    """A new directory whose sockets' paths are short enough for the kernel, unlike those of ``tmp_path``."""
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
+@contextmanager
+def stub_daemon(
+    home: Path,
+    *,
+    orders: dict[str, str] | None = None,
+    identities: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
+    **patience: float,
+) -> Iterator[StubDaemon]:
+    """A daemon for `home`; whatever is left of it in the end is killed. `patience` are fields of `Patience`, and
+    `heartbeat`."""
+    for name in identities:
+        directory = home / "identities" / name
+        directory.mkdir(parents=True)
+        (directory / "identity.json").write_text(json.dumps({"name": name, "id52": "", "created": "", "online": True}))
+    for name, order in (orders or {}).items():
+        file = home / "orders" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(order)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.stub_daemon", home, json.dumps(patience)],
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    _sessions.setdefault(home, set()).add(process.pid)
+    daemon = StubDaemon(home, process)
+    try:
+        yield daemon
+    finally:
+        process.kill()
+        process.communicate()
+        for pid in processes(home):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def main() -> int:
+    home, fields = Home(Path(sys.argv[1])), json.loads(sys.argv[2])
+    heartbeat = fields.pop("heartbeat", None)
+    plan = Plan(
+        core_modules={"vault": ACTORS, "network": ACTORS, "gateway": ACTORS},
+        identity_module=ACTORS,
+        core_heartbeat=heartbeat or 1.0,
+        identity_heartbeat=heartbeat or 5.0,
+        patience=Patience(**fields),
+    )
+    try:
+        return run(home, "local", plan)
+    except P2PError as error:
+        print(error, file=sys.stderr)
+        return 3
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Two daemons that the tests of a module share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from fastn_p2p_client.ipc.messages import (
+    AddProtocol,
+    BindingStatus,
+)
+from tests.support.daemons import (
+    Daemon,
+    eventually,
+)
+from tests.support.protocols import install_protocols
+
+__all__ = [
+    "World",
+    "add_identity",
+    "binding_of",
+    "counts_of",
+    "give",
+    "idle",
+    "new_world",
+    "until",
+    "until_awaited",
+    "wait_idle",
+]
+
+T = TypeVar("T")
+
+
+@dataclass
+class World:
+    """alice is online at ``one``, bob at ``two``; both have what ``add_identity`` gives."""
+
+    one: Daemon
+    two: Daemon
+    alice: str
+    """ID52."""
+    bob: str
+    """ID52."""
+
+
+def give(daemon: Daemon, name: str, protocol: str, instance: str = "default", *allow: str, **config: object) -> None:
+    """Add a protocol to an identity."""
+    with daemon.client() as client:
+        client.control(AddProtocol(name, protocol, instance, allow), json.dumps(config).encode())
+
+
+def add_identity(daemon: Daemon, name: str) -> str:
+    """A new identity: online, with Trial, and with Echo as ``default``, ``short`` (10 characters), ``large`` and
+    ``private`` (peers only)."""
+    id52 = daemon.identity(name)
+    give(daemon, name, "Echo", "short", max_length=10)
+    give(daemon, name, "Echo", "large", max_length=1 << 30)
+    give(daemon, name, "Echo", "private", "peers")
+    give(daemon, name, "Trial")
+    return id52
+
+
+@contextmanager
+def new_world(*, share_host: bool = True, echo: bool = True) -> Iterator[World]:
+    """``share_host``: they find each other by ID52, as on one machine."""
+    with tempfile.TemporaryDirectory(prefix="fastn-", dir="/tmp") as name:
+        directory = Path(name)
+        env = install_protocols(directory / "packages")
+        hosts = [directory / "hosts", directory / ("hosts" if share_host else "other-hosts")]
+        one, two = (Daemon(directory / each, where, **env) for each, where in zip(("one", "two"), hosts, strict=True))
+        try:
+            one.launch()
+            two.start()
+            assert one.wait_ready(), one.report()
+            make: Callable[[Daemon, str], str] = add_identity if echo else Daemon.identity
+            yield World(one, two, make(one, "alice"), make(two, "bob"))
+        finally:
+            one.clean_up()
+            two.clean_up()
+
+
+def binding_of(daemon: Daemon, identity: str, protocol: str, instance: str = "default") -> BindingStatus:
+    """What the daemon's status says of one binding."""
+    for each in daemon.status().identities:
+        for binding in each.bindings:
+            if (each.name, binding.protocol, binding.instance) == (identity, protocol, instance):
+                return binding
+    raise AssertionError(f"{identity} has no {protocol} ({instance})")
+
+
+def counts_of(daemon: Daemon, identity: str) -> dict[str, int]:
+    """What an identity's Trial has counted."""
+    with daemon.client() as client:
+        id52 = next(each.id52 for each in daemon.status().identities if each.name == identity)
+        counts: dict[str, int] = client.call(identity, id52, "Trial", request={"do": "counts"})
+        return counts
+
+
+def idle(daemon: Daemon) -> bool:
+    """Nothing is in flight."""
+    status = daemon.status()
+    return not any(binding.in_flight for identity in status.identities for binding in identity.bindings) and not any(
+        connection.in_flight for connection in status.connections
+    )
+
+
+def wait_idle(daemon: Daemon) -> None:
+    eventually(lambda: idle(daemon), "nothing is in flight")
+
+
+async def until(condition: Callable[[], object], what: str, timeout: float = 15.0) -> None:
+    """``eventually`` while the event loop goes on."""
+    await asyncio.to_thread(eventually, condition, what, timeout)
+
+
+async def until_awaited(condition: Callable[[], Awaitable[T]], what: str, timeout: float = 15.0) -> T:
+    """``until`` for what has to be awaited: the first true value. What is asked when the time is over is cancelled."""
+    deadline = asyncio.timeout(timeout)
+    try:
+        async with deadline:
+            while not (value := await condition()):  # noqa: ASYNC110 - it is asked again, and nobody tells when
+                await asyncio.sleep(0.005)
+            return value
+    except TimeoutError:
+        if deadline.expired():
+            raise AssertionError(f"not within {timeout:g} s: {what}") from None
+        raise

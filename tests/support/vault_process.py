@@ -1,0 +1,169 @@
+"""A vault in a process of its own, as the supervisor would run it, and ways to look at it from outside."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from fastn_p2p_actors.runtime.curve.keys import make_roles
+from fastn_p2p_actors.runtime.specs import (
+    ActorSpec,
+    VaultAccess,
+)
+from fastn_p2p_actors.vault.messages import VaultReply
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc.messages import Failure
+from fastn_p2p_client.ipc.request_channel import (
+    Link,
+    decode_answer,
+)
+
+__all__ = ["Asking", "Region", "RunningVault", "asking", "regions", "running_vault", "scan"]
+
+PROGRAM = """
+import asyncio, ctypes, resource, signal, sys
+import msgspec, uvloop
+from fastn_p2p_actors.runtime.log_files import log_to
+from fastn_p2p_actors.runtime.specs import ActorSpec
+from fastn_p2p_actors.runtime.actor import Stage
+from fastn_p2p_actors.vault import serve
+
+PR_GET_DUMPABLE = 3
+
+async def main():
+    stage = Stage(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ActorSpec))
+    log_to(stage.home, stage.name)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stage.stopping.set)
+    async def tell():
+        await stage.is_ready.wait()
+        print(ctypes.CDLL(None).prctl(PR_GET_DUMPABLE), *resource.getrlimit(resource.RLIMIT_CORE), flush=True)
+    telling = asyncio.ensure_future(tell())
+    await serve(stage)
+    await telling
+
+uvloop.run(main())
+"""
+
+_replies: msgspec.msgpack.Decoder[VaultReply] = msgspec.msgpack.Decoder(VaultReply)
+
+
+class RunningVault(NamedTuple):
+    home: Home
+    process: subprocess.Popen[bytes]
+    access: dict[str, VaultAccess]
+    """Role → its keys."""
+    dumpable: bool
+    """What it says of itself: whether other processes of its user may trace it."""
+    core_limits: tuple[int, int]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def resident(self) -> int:
+        """Bytes of memory in use."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+@contextmanager
+def running_vault(folder: Path) -> Iterator[RunningVault]:
+    """A vault that is ready, for the home ``folder``; killed at the end unless it has ended."""
+    home = Home(folder)
+    for directory in (home.path, home.sockets / "run", home.logs):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    roles = make_roles()
+    spec = ActorSpec(
+        name="vault",
+        module="fastn_p2p_actors.vault",
+        home=str(folder),
+        heartbeat=1.0,
+        settings=msgspec.to_builtins(roles.vault),
+    )
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(msgspec.msgpack.encode(spec))
+            process.stdin.close()
+            said = [int(word) for word in process.stdout.readline().split()]
+            assert len(said) == 3, "the vault has ended"
+            access = {"gateway": roles.gateway, "network": roles.network}
+            yield RunningVault(home, process, access, dumpable=said[0] != 0, core_limits=(said[1], said[2]))
+        finally:
+            process.kill()
+
+
+class Asking:
+    """One role's conversation with a vault; failures are raised."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+
+    async def __call__(self, request: msgspec.Struct, *, timeout: float = 20) -> Any:
+        reply = decode_answer(_replies, (await self.link.ask(request, timeout=timeout)).header)
+        if isinstance(reply, Failure):
+            raise reply.error()
+        return reply
+
+
+@asynccontextmanager
+async def asking(vault: RunningVault, role: str) -> AsyncIterator[Asking]:
+    link = Link(vault.home.mailbox("vault"), "vault", curve=vault.access[role])
+    link.open()
+    try:
+        yield Asking(link)
+    finally:
+        link.close()
+
+
+class Region(NamedTuple):
+    """A part of a process's memory, as smaps in proc(5) describes it."""
+
+    start: int
+    end: int
+    name: str
+    flags: frozenset[str]
+
+    @property
+    def guarded(self) -> bool:
+        """Locked, not dumped, and empty after a fork."""
+        return {"lo", "dd", "wf"} <= self.flags
+
+
+def regions(pid: int) -> list[Region]:
+    """Raises PermissionError where only root may look."""
+    found: list[Region] = []
+    head: list[str] = []
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        if line.startswith("VmFlags:"):
+            start, end = (int(part, 16) for part in head[0].split("-"))
+            name = head[5] if len(head) > 5 else ""
+            found.append(Region(start, end, name, frozenset(line.split()[1:])))
+        elif not line.split()[0].endswith(":"):
+            head = line.split()
+    return found
+
+
+def scan(pid: int, needles: dict[str, bytes]) -> dict[str, list[Region]]:
+    """Needle's name → the regions in which it was found, once for each time."""
+    hits: dict[str, list[Region]] = {name: [] for name in needles}
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for region in regions(pid):
+            if "rd" not in region.flags or region.name in ("[vvar]", "[vsyscall]", "[vvar_vclock]"):
+                continue
+            memory.seek(region.start)
+            try:
+                content = memory.read(region.end - region.start)
+            except OSError:
+                continue
+            for name, needle in needles.items():
+                hits[name] += [region] * content.count(needle)
+    return hits

@@ -1,0 +1,134 @@
+"""Whoever removes something hears when the programs that serve it have let go, and waits for nobody who is away."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fastn_p2p_actors.gateway.binding_watchers import Noticeboard
+from fastn_p2p_client.errors import DaemonBusy
+from tests.support.scenario import (
+    a_few_turns,
+    play,
+)
+
+OLD, NEW = b"old", b"new"
+
+
+class Program:
+    """One that watches Shop."""
+
+    def __init__(self, board: Noticeboard, name: bytes = b"1") -> None:
+        self._board = board
+        self._name = name
+        self._told = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def ask(self, seen: bytes, **failed: str) -> None:
+        self._told.clear()
+
+        async def wait() -> None:
+            with self._board.watching(self._name, "Shop", seen, failed):
+                await self._told.wait()
+
+        self._task = asyncio.create_task(wait())
+        await a_few_turns()
+
+    async def is_told(self) -> None:
+        """It gets its answer, and is busy from now on."""
+        self._told.set()
+        await a_few_turns()
+
+    async def gives_up(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await a_few_turns()
+
+
+def removing(board: Noticeboard) -> asyncio.Task[None]:
+
+    async def revision() -> bytes:
+        return NEW
+
+    return asyncio.create_task(board.taken_note("Shop", revision, 10))
+
+
+def test_nobody_watches() -> None:
+    async def scenario() -> None:
+        await removing(Noticeboard())
+
+    play(scenario)
+
+
+def test_a_program_is_waited_for_until_it_asks_again() -> None:
+    async def scenario() -> None:
+        board = Noticeboard()
+        one, other = Program(board), Program(board, b"2")
+        await one.ask(OLD)
+        await other.ask(NEW)
+        waiting = removing(board)
+        await a_few_turns()
+        await one.is_told()
+        assert not waiting.done()
+        await one.ask(NEW)
+        await waiting
+
+    play(scenario)
+
+
+def test_a_program_that_ends_or_is_cut_off_is_not_waited_for() -> None:
+    async def scenario() -> None:
+        board = Noticeboard()
+        program = Program(board)
+        await program.ask(OLD)
+        waiting = removing(board)
+        await a_few_turns()
+        await program.gives_up()
+        await waiting
+        await program.ask(OLD)
+        await program.is_told()
+        waiting = removing(board)
+        await a_few_turns()
+        assert not waiting.done()
+        board.forget([b"1"])
+        await waiting
+
+    play(scenario)
+
+
+def test_a_program_that_is_busy_for_too_long_is_not_waited_for() -> None:
+    now = 0.0
+
+    async def scenario() -> None:
+        nonlocal now
+        board = Noticeboard(lambda: now)
+        program = Program(board)
+        await program.ask(OLD, **{"alice/default": "no"})
+        assert board.failures() == {("Shop", "alice/default"): "no"}
+        await program.is_told()
+        now = 14.0
+        waiting = removing(board)
+        await a_few_turns()
+        assert not waiting.done()
+        now = 16.0
+        await waiting
+        assert board.failures() == {}
+
+    play(scenario)
+
+
+def test_whoever_watches_is_told_of_each_change_and_of_the_end() -> None:
+    async def scenario() -> None:
+        board = Noticeboard()
+        change = board.next_change()
+        board.post()
+        assert change.is_set()
+        change = board.next_change()
+        assert not change.is_set()
+        board.close()
+        assert change.is_set()
+        with pytest.raises(DaemonBusy):
+            board.next_change()
+
+    play(scenario)

@@ -1,0 +1,155 @@
+"""The list of what is installed survives whatever is installed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fastn_p2p.cli.protocol_list import (
+    config_rows,
+    described,
+)
+from fastn_p2p_actors.gateway import one_shot as aside
+from fastn_p2p_actors.gateway.commands.protocols import catalogue
+from fastn_p2p_actors.identity.one_shot_worker import Describe
+from fastn_p2p_client.errors import HandlerFailed
+from fastn_p2p_client.ipc.messages import ProtocolInfo
+from tests.support.scenario import play
+
+PACKAGES = {
+    "one": """
+import msgspec
+from fastn_p2p_client.protocol import Protocol, request
+class Good(Protocol):
+    '''Does good. Rests.
+
+    More.'''
+    @request
+    async def do(self, request: int) -> int: return request
+class Same(Protocol): pass
+""",
+    "two": """
+from fastn_p2p_client.protocol import Protocol
+class Same(Protocol): pass
+class NoProtocol: pass
+""",
+    "hanging": "import time; time.sleep(60)",
+    "leaving": "import os; os._exit(4)",
+    "eating": "eaten = [bytearray(1 << 24) for _ in range(1 << 20)]",
+    "forking": """
+import os, time
+if os.fork() == 0:
+    time.sleep(60)
+from one import Good
+""",
+    "loud": "print('nonsense on standard output'); from one import Good",
+}
+ENTRIES = {
+    "one": "Good = one:Good\nSame = one:Same",
+    "two": "Same = two:Same\nNothing = two:NoProtocol\nMissing = two:Missing\nbad-name = two:Same",
+    "hanging": "Hanging = hanging:Good",
+    "leaving": "Leaving = leaving:Good",
+    "eating": "Eating = eating:Good",
+    "forking": "Forking = forking:Good",
+    "loud": "Loud = loud:Good",
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, str], ProtocolInfo]]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield listed(tmp_path_factory.mktemp("packages"), monkeypatch)
+
+
+def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], ProtocolInfo]:
+    for name, text in PACKAGES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        metadata = tmp_path / f"{name}-1.5.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+        (metadata / "entry_points.txt").write_text(f"[fastn_p2p.protocols]\n{ENTRIES[name]}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(aside, "ASIDE_SECONDS", 3)
+    protocols = asyncio.run(catalogue(memory=256 * 1024 * 1024)).protocols
+    assert [info.name for info in protocols] == sorted(info.name for info in protocols)
+    return {(info.name, info.code): info for info in protocols}
+
+
+def test_each_is_listed_with_what_it_is_or_why_it_is_broken(found: dict[tuple[str, str], ProtocolInfo]) -> None:
+    good = found["Good", "one:Good"]
+    assert (good.description, good.requests, good.streams, good.public) == ("Does good. Rests.", True, False, False)
+    assert (good.distribution, good.version, good.problem) == ("one", "1.5", "")
+    assert found["Loud", "loud:Good"].problem == ""
+    assert found["Forking", "forking:Good"].problem == ""
+    problems = {
+        ("Hanging", "hanging:Good"): "took longer than 3 s",
+        ("Leaving", "leaving:Good"): "ended with exit code 4",
+        ("Eating", "eating:Good"): "MemoryError",
+        ("Nothing", "two:NoProtocol"): "is not a subclass of",
+        ("Missing", "two:Missing"): "has no attribute 'Missing'",
+        ("bad-name", "two:Same"): "it starts with a letter, then letters and digits",
+    }
+    for key, words in problems.items():
+        assert words in found[key].problem, key
+    assert found["Echo", "fastn_p2p.protocols.echo:Echo"].config_schema
+
+
+def test_of_two_with_the_same_name_one_is_hidden(found: dict[tuple[str, str], ProtocolInfo]) -> None:
+    same = [info for info in found.values() if info.name == "Same"]
+    assert sorted(bool(info.problem) for info in same) == [False, True]
+    (hidden,) = (info for info in same if info.problem)
+    (other,) = (info for info in same if not info.problem)
+    assert hidden.problem == f"hidden by the protocol of the same name of {other.distribution} 1.5"
+
+
+def test_a_process_that_has_ended_before_it_is_asked_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that the kernel has ended, while our event loop had much to do."""
+    start = asyncio.create_subprocess_exec
+
+    async def started_and_ended(*_: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await start(sys.executable, "-c", "raise SystemExit(7)", **options)
+        assert process.stdin is not None
+        await process.stdin.wait_closed()
+        return process
+
+    async def scenario() -> None:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", started_and_ended)
+        with pytest.raises(HandlerFailed, match="ended with exit code 7"):
+            await aside.ask_aside(asyncio.Semaphore(), 0, Describe("Good", "one:Good"), "alice")
+
+    play(scenario)
+
+
+class Inner(msgspec.Struct):
+    deep: int = 1
+
+
+class Wide(msgspec.Struct):
+    must: str
+    inner: Inner
+    several: list[Inner] = []
+    either: int | None = None
+
+
+def test_a_config_is_shown_as_a_table() -> None:
+    schema = msgspec.json.schema(Wide)
+    assert config_rows(schema) == [
+        ("must", "string", "required", ""),
+        ("inner", "Inner", "required", ""),
+        ("several", "list of Inner", "default []", ""),
+        ("either", "integer or null", "default null", ""),
+    ]
+    info = ProtocolInfo(
+        name="Wide", code="x:Wide", distribution="x", version="1", problem="", streams=True, config_schema=schema
+    )
+    assert described(info).splitlines()[1:3] == [
+        "    x 1 (x:Wide); takes streams; peers only, unless added otherwise",
+        "      must     string           required",
+    ]

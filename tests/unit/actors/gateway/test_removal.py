@@ -1,0 +1,223 @@
+"""Removal of a protocol that holds files, and what a workspace that was kept goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import uvloop
+
+from fastn_p2p_actors.storage.identity_store import Store
+from fastn_p2p_client.errors import BindingNotFound, InvalidConfig, P2PError, StorageFailed, WorkspaceNotEmpty
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc import messages as m
+
+from ....support.failing_protocols import install
+from ....support.stub_actors import (
+    World,
+    temporary_home,
+    world,
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    install(tmp_path / "installed")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
+    with temporary_home() as made:
+        yield made
+
+
+async def alice(around: World, *, online: bool) -> None:
+    await around.ask(m.CreateIdentity("alice"), m.IdentityReply)
+    if online:
+        await around.ask(m.SetOnline("alice", True), m.IdentityReply)
+
+
+async def add(around: World, protocol: str, config: object = None, *, program: bool = False) -> None:
+    payload = b"" if config is None else msgspec.json.encode(config)
+    await around.ask(m.AddProtocol("alice", protocol, "default", (), program), m.Done, payload)
+
+
+async def remove(around: World, protocol: str, *, keep_data: bool = False, if_empty: bool = False) -> None:
+    await around.ask(m.RemoveProtocol("alice", protocol, "default", keep_data, if_empty), m.Done)
+
+
+def workspace(home: Home, protocol: str) -> Path:
+    return Store(home).workspace("alice", protocol, "default")
+
+
+def diary(home: Home) -> list[str]:
+    """What the protocol has been through."""
+    return workspace(home, "Diary").with_name("default.diary").read_text().split()
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_workspace_with_files_is_not_deleted_unless_that_is_wanted(home: Home, online: bool) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=online)
+            await add(around, "Diary")
+            page = workspace(home, "Diary") / "pages" / "config.json"  # the daemon's own is one directory up
+            page.parent.mkdir()
+            page.write_text("x" * 1536)
+            with pytest.raises(WorkspaceNotEmpty) as caught:
+                await remove(around, "Diary", if_empty=True)
+            assert caught.value.holds == "1 file (1.5 KiB)"
+            assert "--yes" in str(caught.value)
+            assert "--keep-data" in str(caught.value)
+            assert page.exists()
+            if online:
+                assert await around.network.call("alice", "Diary", "default", "?") == ["?", ""]
+            await remove(around, "Diary")
+            assert not workspace(home, "Diary").exists()
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_workspace_without_files_goes_without_a_question(home: Home, online: bool) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=online)
+            await add(around, "Diary")
+            await remove(around, "Diary", if_empty=True)
+            assert not workspace(home, "Diary").exists()
+
+    uvloop.run(scenario())
+
+
+def test_a_damaged_binding_with_files_asks_too(home: Home) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=False)
+            await add(around, "Diary")
+            (workspace(home, "Diary") / "page").write_text("")
+            (workspace(home, "Diary") / "config.json").write_text("{")
+            with pytest.raises(WorkspaceNotEmpty, match=r"1 file \(0 bytes\)"):
+                await remove(around, "Diary", if_empty=True)
+
+    uvloop.run(scenario())
+
+
+def test_a_workspace_that_was_kept_is_found_again(home: Home) -> None:
+    """It is created once, and deleted once: what is kept in between knows nothing of it."""
+
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=True)
+            await add(around, "Diary")
+            page = workspace(home, "Diary") / "page"
+            page.write_text("kept")
+            await remove(around, "Diary", keep_data=True)
+            assert Store(home).bindings("alice").usable == []
+            with pytest.raises(BindingNotFound):
+                await remove(around, "Diary", keep_data=True)
+            await add(around, "Diary")
+            assert page.read_text() == "kept"
+            assert not (page.parent / ".kept").exists()
+            await remove(around, "Diary")
+            assert diary(home) == ["create", "activate", "deactivate", "activate", "deactivate", "delete"]
+
+    uvloop.run(scenario())
+
+
+def test_what_was_kept_is_deleted_by_removing_it_once_more(home: Home) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=True)
+            await add(around, "Diary")
+            (workspace(home, "Diary") / "page").write_text("kept")
+            await remove(around, "Diary", keep_data=True)
+            with pytest.raises(WorkspaceNotEmpty):
+                await remove(around, "Diary", if_empty=True)
+            await remove(around, "Diary")
+            assert not workspace(home, "Diary").exists()
+            with pytest.raises(BindingNotFound):
+                await remove(around, "Diary")
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("online", "config", "error"),
+    [
+        (True, {"fail_in": "activate"}, P2PError),
+        (True, {"fail_in": "check"}, InvalidConfig),
+        (False, {"fail_in": "check"}, InvalidConfig),
+    ],
+)
+def test_adding_that_fails_leaves_what_was_kept(
+    home: Home, online: bool, config: dict[str, str], error: type[P2PError]
+) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=online)
+            await add(around, "Diary")
+            page = workspace(home, "Diary") / "page"
+            page.write_text("kept")
+            await remove(around, "Diary", keep_data=True)
+            with pytest.raises(error):
+                await add(around, "Diary", config)
+            assert page.read_text() == "kept"
+            assert Store(home).is_kept("alice", "Diary", "default")
+            await add(around, "Diary")
+            assert page.read_text() == "kept"
+
+    uvloop.run(scenario())
+
+
+def test_adding_that_was_cut_short_leaves_what_was_kept(home: Home) -> None:
+    """The gateway is killed between writing the binding and making it exist."""
+
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=False)
+            await add(around, "Diary")
+            record = Store(home).binding("alice", "Diary", "default")
+            page = workspace(home, "Diary") / "page"
+            page.write_text("kept")
+            await remove(around, "Diary", keep_data=True)
+            Store(home).prepare_binding("alice", record)
+        async with world(home):
+            assert Store(home).unfinished() == []
+            assert page.read_text() == "kept"
+
+    uvloop.run(scenario())
+
+
+def test_keeping_that_cannot_be_written_changes_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=True)
+            await add(around, "Diary")
+            with monkeypatch.context() as patched:
+
+                def fail(*_: object) -> None:
+                    raise StorageFailed(path="there", reason="the disk is full")
+
+                patched.setattr(Store, "keep_workspace", fail)
+                with pytest.raises(StorageFailed):
+                    await remove(around, "Diary", keep_data=True)
+            assert await around.network.call("alice", "Diary", "default", "?") == ["?", ""]
+
+    uvloop.run(scenario())
+
+
+def test_a_workspace_of_a_program_is_asked_about_and_kept(home: Home) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=False)
+            await add(around, "Notes", program=True)
+            note = workspace(home, "Notes") / "notes"
+            note.write_text("one\n")
+            with pytest.raises(WorkspaceNotEmpty, match=r"1 file \(4 bytes\)"):
+                await remove(around, "Notes", if_empty=True)
+            await remove(around, "Notes", keep_data=True)
+            await add(around, "Notes", program=True)
+            assert note.read_text() == "one\n"
+
+    uvloop.run(scenario())

@@ -1,0 +1,163 @@
+"""``SetProtocol``: the config and the access list of a binding are replaced while it serves, or nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import uvloop
+
+from fastn_p2p_actors.storage.identity_store import Store
+from fastn_p2p_client.errors import (
+    BindingNotFound,
+    DaemonBusy,
+    HandlerFailed,
+    IdentityNotFound,
+    InvalidConfig,
+    P2PError,
+    PeerNameUnknown,
+)
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc import messages as m
+
+from ....support.failing_protocols import install
+from ....support.stub_actors import (
+    World,
+    temporary_home,
+    world,
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    install(tmp_path / "installed")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
+    with temporary_home() as made:
+        yield made
+
+
+async def alice(around: World, *, online: bool) -> None:
+    await around.ask(m.CreateIdentity("alice"), m.IdentityReply)
+    if online:
+        await around.ask(m.SetOnline("alice", True), m.IdentityReply)
+    await around.ask(m.AddProtocol("alice", "Diary", "default", ("peers",)), m.Done, b'{"word": "old"}')
+
+
+async def change(around: World, config: object = None, allow: tuple[str, ...] | None = None) -> str:
+    payload = config if isinstance(config, bytes) else b"" if config is None else msgspec.json.encode(config)
+    return (await around.ask(m.SetProtocol("alice", "Diary", "default", allow), m.StateReply, payload)).state
+
+
+def on_disk(home: Home) -> tuple[Any, list[str]]:
+    record = Store(home).binding("alice", "Diary", "default")
+    return msgspec.json.decode(record.config), list(record.allow)
+
+
+async def word(around: World) -> str:
+    """What the binding that serves was configured with."""
+    answer = await around.network.call("alice", "Diary", "default", "?")
+    return str(answer[1])
+
+
+def test_config_and_access_list_change_each_alone_and_together(home: Home) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=True)
+            assert await change(around, {"word": "new"}) == "serving"
+            assert await word(around) == "new"
+            assert on_disk(home) == ({"word": "new"}, ["peers"])
+
+            assert await change(around, allow=("everyone", "carol")) == "serving"
+            assert on_disk(home) == ({"word": "new"}, ["everyone", "carol"])
+            assert list(around.network.serving["alice", "Diary", "default"].allow) == ["everyone", "carol"]
+
+            assert await change(around, {"word": "both"}, allow=()) == "serving"
+            assert on_disk(home) == ({"word": "both"}, [])
+            assert await word(around) == "both"
+            assert list(around.network.serving["alice", "Diary", "default"].allow) == ["peers"]
+            diary = home.identities / "alice/protocols/Diary/default.diary"
+            assert "deactivate" not in diary.read_text()
+
+    uvloop.run(scenario())
+
+
+def test_what_is_set_while_offline_or_stopped_is_there_afterwards(home: Home) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=False)
+            assert await change(around, {"word": "offline"}) == "offline"
+            await around.ask(m.SetOnline("alice", True), m.IdentityReply)
+            assert await word(around) == "offline"
+            await around.ask(m.StopProtocol("alice", "Diary", "default"), m.StateReply)
+            assert await change(around, {"word": "stopped"}) == "stopped"
+            assert ("alice", "Diary", "default") not in around.network.serving
+            await around.ask(m.StartProtocol("alice", "Diary", "default"), m.StateReply)
+            assert await word(around) == "stopped"
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize(
+    ("config", "allow", "error"),
+    [
+        (b"{", None, InvalidConfig),
+        ({"nonsense": 1}, None, InvalidConfig),
+        ({"fail_in": "check"}, ("everyone",), InvalidConfig),
+        ({"word": "new"}, ("nobody-i-know",), PeerNameUnknown),
+    ],
+)
+def test_what_is_refused_changes_nothing(
+    home: Home, online: bool, config: object, allow: tuple[str, ...] | None, error: type[P2PError]
+) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=online)
+            with pytest.raises(error):
+                await change(around, config, allow)
+            assert on_disk(home) == ({"word": "old"}, ["peers"])
+            if online:
+                assert await word(around) == "old"
+
+    uvloop.run(scenario())
+
+
+def test_a_hook_that_refuses_the_new_config_has_the_old_one_put_back(home: Home) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=True)
+            with pytest.raises(HandlerFailed, match="reload fails as configured"):
+                await change(around, {"fail_in": "reload", "word": "new"}, ("everyone",))
+            assert on_disk(home) == ({"word": "old"}, ["peers"])
+            assert await word(around) == "old"
+            assert list(around.network.serving["alice", "Diary", "default"].allow) == ["peers"]
+
+    uvloop.run(scenario())
+
+
+def test_a_network_that_does_not_take_it_has_the_old_one_put_back(home: Home) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=True)
+            around.network.refuse[m.Serve] = DaemonBusy(actor="network")
+            with pytest.raises(P2PError):
+                await change(around, {"word": "new"})
+            assert on_disk(home) == ({"word": "old"}, ["peers"])
+
+    uvloop.run(scenario())
+
+
+def test_what_is_not_there_cannot_be_changed(home: Home) -> None:
+    async def scenario() -> None:
+        async with world(home) as around:
+            await alice(around, online=False)
+            with pytest.raises(BindingNotFound):
+                await around.ask(m.SetProtocol("alice", "Diary", "other"), m.StateReply, b"{}")
+            with pytest.raises(IdentityNotFound):
+                await around.ask(m.SetProtocol("bob", "Diary", "default"), m.StateReply, b"{}")
+
+    uvloop.run(scenario())

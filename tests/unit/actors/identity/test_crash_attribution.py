@@ -1,0 +1,197 @@
+"""Whose code was running when a process ended, told by the process after it."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from fastn_p2p_actors.identity.crash_attribution import (
+    DEATHS,
+    HANGS,
+    WINDOW,
+    Blame,
+    Watch,
+)
+
+NOTES = ("Notes", "default")
+
+
+def ended(path: Path, code: str) -> None:
+    """A process in which this code of a binding runs, and that does not end in order."""
+    program = f"""
+import asyncio, os, signal
+from pathlib import Path
+from fastn_p2p_actors.identity.crash_attribution import Blame, Watch
+
+async def main():
+    blame = Blame(Path({str(path)!r}), "", wall=lambda: 1100.0)
+    blame.watch_tasks(asyncio.get_running_loop())
+    watch = Watch(blame, {NOTES!r})
+    async def run(): pass
+{code}
+    os._exit(1)
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", program], check=False, timeout=20, stderr=subprocess.DEVNULL)
+
+
+def after(path: Path, fault: str = "exit code 1", *, hung: bool = False, at: float = 1000.0) -> Blame:
+    blames: list[Blame] = []
+
+    async def make() -> None:
+        blames.append(Blame(path, fault, hung=hung, wall=lambda: at))
+
+    asyncio.run(make())
+    return blames[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "place"),
+    [
+        ("    watch.step('its import', lambda: os._exit(1))", "its import"),
+        (
+            "    async def hook():\n        await asyncio.sleep(0)\n        os._exit(1)\n"
+            "    await watch.function('on_activate', hook)()",
+            "on_activate",
+        ),
+        (
+            "    async def task():\n        await asyncio.sleep(0.01)\n        os.abort()\n"
+            "    async def hook():\n        global kept\n        kept = asyncio.create_task(task())\n"
+            "    await watch.function('on_activate', hook)()\n    await asyncio.sleep(5)",
+            "on_activate",
+        ),
+        (
+            "    async def handler(number, word):\n        os.kill(os.getpid(), signal.SIGSEGV)\n"
+            "    await watch.function('a request', handler)(1, 'x')",
+            "a request",
+        ),
+    ],
+    ids=["import", "hook", "task", "handler"],
+)
+def test_code_that_was_running_is_to_blame(tmp_path: Path, code: str, place: str) -> None:
+    path = tmp_path / "identity-alice"
+    for number in range(1, DEATHS):
+        ended(path, code)
+        assert after(path, at=1000.0 + number).too_many(NOTES, since=0) == []
+    ended(path, code)
+    deaths = after(path, at=1000.0 + DEATHS).too_many(NOTES, since=0)
+    assert len(deaths) == DEATHS
+    assert {(death.protocol, death.instance, death.place, death.ending) for death in deaths} == {
+        (*NOTES, place, "exit code 1")
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("    async def hook():\n        await asyncio.sleep(0)\n    await watch.function('x', hook)()", "exit code 1"),
+        ("    async def hook():\n        raise ValueError\n    try: await watch.function('x', hook)()\n"
+         "    except ValueError: pass", "exit code 1"),
+        ("    watch.step('its import', lambda: os._exit(1))", ""),
+    ],
+    ids=["code that has ended", "code that has raised", "killed by somebody else"],
+)  # fmt: skip
+def test_nobody_is_blamed(tmp_path: Path, code: str, fault: str) -> None:
+    path = tmp_path / "identity-alice"
+    for _ in range(DEATHS + 1):
+        ended(path, code)
+        after(path, fault)
+    assert after(path, "").too_many(NOTES, since=0) == []
+
+
+def test_a_hang_counts_for_more_and_what_is_old_or_forgiven_for_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "identity-alice"
+    code = "    watch.step('its import', lambda: os._exit(1))"
+    for number in range(HANGS):
+        ended(path, code)
+        after(path, "no sign of life", hung=True, at=1000.0 + number)
+    blame = after(path, "", at=1010.0)
+    assert len(blame.too_many(NOTES, since=0)) == HANGS
+    assert blame.too_many(NOTES, since=1000.0) == []  # its config was written between
+    assert blame.too_many(("Notes", "other"), since=0) == []
+    assert len(after(path, "", at=1000.0 + WINDOW / 2).too_many(NOTES, since=0)) == HANGS
+    assert after(path, "", at=1000.0 + HANGS + WINDOW).too_many(NOTES, since=0) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x09\x00\x09\x00Notes/default\n", b"[]"])
+def test_files_that_are_damaged_blame_nobody(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "identity-alice"
+    for suffix in ("running", "deaths"):
+        (tmp_path / f"identity-alice.{suffix}").write_bytes(content)
+    assert after(path).too_many(NOTES, since=0) == []
+
+
+def test_a_place_that_cannot_be_written_costs_the_blame_alone(tmp_path: Path) -> None:
+    blame = after(tmp_path / "missing" / "identity-alice")
+    assert Watch(blame, NOTES).step("its import", lambda: 7) == 7
+
+
+def in_watch(tmp_path: Path, scenario: Callable[[Watch], Any]) -> Any:
+    async def main() -> Any:
+        blame = Blame(tmp_path / "identity-alice", "")
+        blame.watch_tasks(asyncio.get_running_loop())
+        try:
+            return await scenario(Watch(blame, NOTES))
+        finally:
+            blame.close()
+
+    return uvloop.run(main())
+
+
+def test_watched_code_behaves_as_if_it_were_not_watched(tmp_path: Path) -> None:
+    async def scenario(watch: Watch) -> list[object]:
+        seen: list[object] = []
+
+        async def handler(number: int) -> int:
+            try:
+                async with asyncio.timeout(0.01):
+                    await asyncio.sleep(10)
+            except TimeoutError:
+                seen.append("timed out")
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(asyncio.sleep(0, result)) for result in range(3)]
+            seen.append([task.result() for task in tasks])
+            seen.append(asyncio.current_task() is not None)
+            return number + 1
+
+        async def waiting() -> None:
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+                raise
+
+        seen.append(await watch.function("a request", handler)(1))
+        task = asyncio.ensure_future(watch.function("a request", waiting)())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return seen
+
+    assert in_watch(tmp_path, scenario) == ["timed out", [0, 1, 2], True, 2, "cancelled"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exit_in_a_task_ends_the_task(tmp_path: Path) -> None:
+    async def scenario(watch: Watch) -> str:
+        async def leave() -> None:
+            sys.exit(3)
+
+        async def hook() -> asyncio.Task[None]:
+            return asyncio.create_task(leave())
+
+        task = await watch.function("on_activate", hook)()
+        with pytest.raises(RuntimeError, match=r"SystemExit\(3\)") as raised:
+            await task
+        return str(raised.value)
+
+    assert in_watch(tmp_path, scenario)

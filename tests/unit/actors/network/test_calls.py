@@ -1,0 +1,123 @@
+"""Calls and sessions of local programs on their way out, with everything around them played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from fastn_p2p_actors.network.calls.outgoing import Calls
+from fastn_p2p_actors.network.connections.network_path import (
+    LOCAL,
+    Way,
+)
+from fastn_p2p_actors.network.connections.payload_memory import PayloadMemory
+from fastn_p2p_actors.network.serving.registration_grace import Parking
+from fastn_p2p_actors.network.serving.registry import (
+    OnlineIdentity,
+    Registry,
+)
+from fastn_p2p_actors.network.sessions.manager import Sessions
+from fastn_p2p_actors.runtime.mailbox import Sender
+from fastn_p2p_client.ipc.messages import (
+    Call,
+    Open,
+)
+from tests.support.scenario import (
+    a_few_turns,
+    play,
+)
+from tests.support.signer import Signer
+
+ALICE, BOB = Signer("alice"), Signer("bob")
+
+
+class Surroundings:
+    """Mailbox, address book, routes and the connection that they lead to, in one."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.found = asyncio.Event()
+        self.asked: list[bool] = []
+        """For each request that was sent: whether its source could be introduced."""
+        self.registry = Registry()
+        self.parking = Parking()
+        self.sessions = self
+        anything = cast(Any, self)
+        self.payloads = PayloadMemory()
+        self.calls = Calls(anything, self.registry, anything, anything, self.parking, self.payloads)
+        self.opened = Sessions(anything, self.registry, anything, anything, self.parking, self.payloads)
+
+    def come_online(self) -> OnlineIdentity:
+        identity = OnlineIdentity("alice", ALICE.key, Sender(0, 0))
+        self.registry.announce(identity)
+        self.parking.registered()
+        return identity
+
+    def target(self, peer: str) -> bytes:
+        return bytes(BOB.key)
+
+    def open_to(self, target: bytes) -> Surroundings | None:
+        return self if self.found.is_set() else None
+
+    async def reach(self, target: bytes, peer: str, search: object = None) -> Surroundings:
+        await self.found.wait()
+        return self
+
+    def way(self) -> Way:
+        return LOCAL
+
+    def name_of(self, key: bytes) -> str:
+        return "bob"
+
+    def request(self, *arguments: Any) -> int:
+        return self.ask()
+
+    def ask(self, *arguments: Any) -> int:
+        self.asked.append(self.registry.by_key(bytes(ALICE.key)) is not None)
+        return 1
+
+    def begin(self, kind: str) -> None:
+        if kind == "call":
+            self.calls.on_call(Sender(0, 0), b"1", Call("alice", "bob", "Echo", "default", 5000), b"")
+        else:
+            self.opened.on_open(Sender(0, 0), b"1", Open("alice", "bob", "Echo", "default", 5000, 1000), b"")
+
+
+@pytest.mark.parametrize("kind", ["call", "session"])
+def test_an_identity_that_ends_while_its_peer_is_looked_for_asks_once_it_is_back(kind: str) -> None:
+    """Before, nothing could show the peer that it speaks through this daemon."""
+
+    async def scenario() -> None:
+        around = Surroundings()
+        identity = around.come_online()
+        around.begin(kind)
+        await a_few_turns()
+        around.registry.conclude(identity)
+        around.found.set()
+        await a_few_turns()
+        assert around.asked == []
+        around.come_online()
+        await a_few_turns()
+        assert around.asked == [True]
+        around.calls.close()
+        around.opened.close()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("kind", ["call", "session"])
+def test_one_whose_identity_stays_asks_at_once(kind: str) -> None:
+    async def scenario() -> None:
+        around = Surroundings()
+        around.come_online()
+        around.begin(kind)
+        around.found.set()
+        await a_few_turns()
+        assert around.asked == [True]
+        around.calls.close()
+        around.opened.close()
+
+    play(scenario)

@@ -1,0 +1,125 @@
+"""Bytes of a stream come in order and at once, but for few of a fast one, which come with those behind them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final, cast
+
+import pytest
+from iroh.iroh_ffi import IrohError
+
+from fastn_p2p_actors.network.connections.coalescing_reader import (
+    FAST,
+    WINDOW,
+    Inflow,
+)
+from tests.support.quic_streams import (
+    FakeReceive,
+    broken,
+)
+from tests.support.scenario import (
+    a_few_turns,
+    play,
+)
+
+LIMIT: Final = 256 * 1024
+MUCH: Final = bytes(int(FAST * WINDOW) + 1)
+"""Makes a stream fast that brings it in one window."""
+
+
+class Bench:
+    """A stream as the binding has it, read by an inflow whose time the test makes."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.stream = FakeReceive()
+        self.inflow = Inflow(cast(Any, self.stream), lambda: self.now)
+
+    @classmethod
+    async def fast(cls) -> Bench:
+        bench = cls()
+        await bench.window(MUCH)
+        return bench
+
+    async def window(self, data: bytes) -> None:
+        """A window passes in which ``data`` comes."""
+        self.now += WINDOW
+        self.stream.feed(data)
+        assert await self.inflow.read(len(MUCH)) == data
+
+    async def meanwhile(self, first: bytes) -> asyncio.Task[bytes]:
+        """A read that has found ``first``."""
+        self.stream.feed(first)
+        reading = asyncio.ensure_future(self.inflow.read(LIMIT))
+        await a_few_turns()
+        return reading
+
+
+def test_a_stream_that_is_not_fast_brings_each_piece_at_once() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        for piece in (b"first", b"second", bytes(1000)):
+            assert (await bench.meanwhile(piece)).result() == piece
+
+    play(scenario)
+
+
+def test_few_bytes_of_a_fast_stream_come_with_those_behind_them() -> None:
+    async def scenario() -> None:
+        bench = await Bench.fast()
+        reading = await bench.meanwhile(b"few ")
+        assert not reading.done()
+        bench.stream.feed(b"and more")
+        assert await reading == b"few and more"
+
+    play(scenario)
+
+
+def test_few_bytes_without_more_behind_them_come_alone_and_nothing_is_lost() -> None:
+    async def scenario() -> None:
+        bench = await Bench.fast()
+        assert await (await bench.meanwhile(b"few")) == b"few"
+        assert await (await bench.meanwhile(b"later")) == b"later"
+
+    play(scenario)
+
+
+def test_many_bytes_come_at_once_and_never_more_than_asked_for() -> None:
+    async def scenario() -> None:
+        bench = await Bench.fast()
+        assert (await bench.meanwhile(bytes(LIMIT - 1))).result() == bytes(LIMIT - 1)
+        reading = await bench.meanwhile(b"few")
+        bench.stream.feed(bytes(2 * LIMIT))
+        assert await reading == b"few" + bytes(LIMIT - 3)
+        assert await bench.inflow.read(LIMIT) == bytes(LIMIT)
+        assert await bench.inflow.read(3) == bytes(3), "as many as asked for: there is nothing to hold them for"
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_what_is_held_comes_before_the_end_of_the_stream(how: str) -> None:
+    async def scenario() -> None:
+        bench = await Bench.fast()
+        reading = await bench.meanwhile(b"last words")
+        if how == "end":
+            bench.stream.end()
+            assert await reading == b"last words"
+            assert await bench.inflow.read(LIMIT) == b""
+        else:
+            bench.stream.end(broken("Reset(7)"))
+            assert await reading == b"last words"
+            with pytest.raises(IrohError):
+                await bench.inflow.read(LIMIT)
+
+    play(scenario)
+
+
+def test_a_fast_stream_that_slows_down_is_not_held_any_more() -> None:
+    async def scenario() -> None:
+        bench = await Bench.fast()
+        bench.now += WINDOW
+        assert await (await bench.meanwhile(b"few")) == b"few"
+        assert (await bench.meanwhile(b"few")).result() == b"few"
+
+    play(scenario)

@@ -1,0 +1,170 @@
+"""Programs that are expected back after a restart of the network process: real processes, and the time is short."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastn_p2p_actors.network.serving import expected_programs as returning
+from fastn_p2p_actors.network.serving.expected_programs import (
+    Program,
+    Returning,
+)
+from tests.support.scenario import play
+
+SHOP = ("bob", "Shop", "default")
+ME = Program(os.getpid(), *SHOP)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "programs.json"
+
+
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+def earlier(path: Path, *programs: Program) -> None:
+    """One of ours has ended while these served."""
+    before = Returning(path, tuple)
+    before.serve(programs)
+    before.close()
+    before.serve([])  # their connections end with it
+
+
+def test_who_served_is_awaited_until_it_serves_again(path: Path) -> None:
+    async def scenario() -> None:
+        earlier(path, ME)
+        back = Returning(path, tuple)
+        assert back.awaits(*SHOP)
+        assert not back.awaits("bob", "Shop", "another")
+        turns: list[bool] = []
+        back.park(lambda: turns.append(back.awaits(*SHOP)))
+        back.serve([Program(ME.pid, "bob", "Other", "default")])
+        assert turns == []
+        back.serve([ME])
+        assert turns == [False]
+        back.close()
+
+    play(scenario)
+
+
+def test_a_process_that_served_several_times_is_back_with_the_last(path: Path) -> None:
+    async def scenario() -> None:
+        earlier(path, ME, ME)
+        back = Returning(path, tuple)
+        back.serve([ME])
+        assert back.awaits(*SHOP)
+        back.serve([ME, ME])
+        assert not back.awaits(*SHOP)
+        back.close()
+
+    play(scenario)
+
+
+def test_who_gets_a_call_that_may_be_sent_again_is_noted_before(path: Path) -> None:
+    """Although changes that come together are noted together, a moment later."""
+
+    async def scenario() -> None:
+        serving: list[Program] = []
+        now = Returning(path, lambda: serving)
+        for _ in range(2):
+            serving.append(ME)
+            now.changed()
+        now.note(ME, 2)
+        now.close()
+        back = Returning(path, tuple)
+        back.serve([ME])
+        assert back.awaits(*SHOP), "the second one is not back"
+        back.serve([ME, ME])
+        assert not back.awaits(*SHOP)
+        back.close()
+
+    play(scenario)
+
+
+def test_a_second_end_forgets_nobody_who_was_not_back(path: Path) -> None:
+    async def scenario() -> None:
+        earlier(path, ME, ME)
+        between = Returning(path, lambda: [ME])
+        between.changed()
+        between.changed()
+        between.note(ME, 1)
+        between.close()
+        back = Returning(path, tuple)
+        back.serve([ME])
+        assert back.awaits(*SHOP)
+        back.close()
+
+    play(scenario)
+
+
+def test_who_has_ended_is_not_awaited(path: Path, other: subprocess.Popen[bytes]) -> None:
+    async def scenario() -> None:
+        earlier(path, ME, Program(other.pid, *SHOP))
+        back = Returning(path, tuple)
+        back.serve([ME])
+        assert back.awaits(*SHOP)
+        other.kill()
+        other.wait()
+        assert not back.awaits(*SHOP)
+        back.close()
+
+    play(scenario)
+
+
+def test_whoever_has_its_pid_now_is_somebody_else(path: Path) -> None:
+    async def scenario() -> None:
+        earlier(path, ME)
+        known = json.loads(path.read_bytes())  # one line
+        known[1] += 1
+        path.write_text(json.dumps(known))
+        back = Returning(path, tuple)
+        assert not back.awaits(*SHOP)
+        back.close()
+
+    play(scenario)
+
+
+def test_nobody_is_awaited_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        earlier(path, ME)
+        monkeypatch.setattr(returning, "_PATIENCE", 0.0)
+        back = Returning(path, tuple)
+        assert not back.awaits(*SHOP)
+        back.close()
+
+    play(scenario)
+
+
+def test_there_is_a_file_as_long_as_somebody_serves(path: Path) -> None:
+    async def scenario() -> None:
+        now = Returning(path, tuple)
+        now.serve([ME])
+        assert path.exists()
+        now.serve([])
+        assert list(path.parent.iterdir()) == []
+        now.close()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"[1]", b'[["x"]]', b"\xff"])
+def test_a_damaged_file_says_nothing(path: Path, content: bytes) -> None:
+    async def scenario() -> None:
+        path.write_bytes(content)
+        back = Returning(path, tuple)
+        assert not back.awaits(*SHOP)
+        back.close()
+
+    play(scenario)

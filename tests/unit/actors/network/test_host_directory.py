@@ -1,0 +1,104 @@
+"""The host directory: what a network process that was killed leaves there goes with the next one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fastn_p2p_actors.network.discovery.host_directory import HostDirectory
+
+from ....support.signer import Signer
+from ....support.stub_actors import KEYS
+
+OURS, THEIRS = b"\x01" * 32, b"\x02" * 32
+
+
+class Killed(BaseException):
+    """Ends whatever runs, as a SIGKILL does."""
+
+
+def interrupted(path: Path, endpoint: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record is written by a process that dies before the file has its name."""
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", die)
+        with pytest.raises(Killed):
+            HostDirectory(path, endpoint).publish(KEYS[0], b"record")
+
+
+def test_an_interrupted_write_is_swept_by_the_same_daemon_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    interrupted(tmp_path, OURS, monkeypatch)
+    interrupted(tmp_path, THEIRS, monkeypatch)
+    assert len(list(tmp_path.iterdir())) == 2
+    HostDirectory(tmp_path, OURS).open()
+    (left,) = tmp_path.iterdir()  # the other daemon may be writing it just now
+    assert THEIRS.hex()[:16] in left.name
+    HostDirectory(tmp_path, THEIRS).open()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_record_that_lasts_too_long_is_not_used(tmp_path: Path) -> None:
+    """Nor one with such a delegation: a stolen transport key would be good for as long."""
+    tmp_path.chmod(0o700)
+    key = bytes(Signer().key)
+    directory = HostDirectory(tmp_path, OURS)
+    for number, blob in enumerate(
+        (
+            Signer().record(issued=0, expires=2**40 - 1),
+            Signer().record(delegations=[Signer().delegation(not_before=0, not_after=2**40 - 1)]),
+            Signer().record(sequence=7),
+        )
+    ):
+        HostDirectory(tmp_path, bytes([number]) * 32).publish(Signer().key, blob)
+    assert [record.sequence for record in directory.records_of(key)] == [7]
+
+
+def test_a_record_that_comes_or_goes_is_seen_at_once(tmp_path: Path) -> None:
+    """However soon after the one before: the time of the directory is that of a clock with coarse steps."""
+    tmp_path.chmod(0o700)
+    directory, other = HostDirectory(tmp_path, OURS), HostDirectory(tmp_path, THEIRS)
+    for number in range(50):
+        who = Signer(f"identity {number}")
+        assert directory.records_of(bytes(who.key)) == []
+        other.publish(who.key, who.record())
+        assert len(directory.records_of(bytes(who.key))) == 1
+        if number % 2:
+            other.withdraw(who.key)
+            assert directory.records_of(bytes(who.key)) == []
+
+
+def test_looking_again_lists_nothing_while_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o700)
+    directory = HostDirectory(tmp_path, OURS)
+    directory.publish(Signer().key, Signer().record())
+    os.utime(tmp_path, (1, 1))  # long ago
+    listed = 0
+    listing = Path.iterdir
+
+    def counted(path: Path) -> Iterator[Path]:
+        nonlocal listed
+        listed += 1
+        return listing(path)
+
+    monkeypatch.setattr(Path, "iterdir", counted)
+    for number in range(100):
+        directory.records_of(bytes(Signer(f"identity {number}").key))
+    assert len(directory.records_of(bytes(Signer().key))) == 1
+    assert listed == 1
+
+
+def test_a_new_process_keeps_what_was_published(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    HostDirectory(tmp_path, OURS).publish(KEYS[0], b"record")
+    HostDirectory(tmp_path, OURS).open()
+    (published,) = tmp_path.iterdir()
+    assert published.read_bytes() == b"record"

@@ -1,0 +1,318 @@
+"""Who is introduced at which endpoint: strangers are limited and known peers are not, and each step costs the same."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from fastn_p2p_actors.credentials import Delegation, read_delegation
+from fastn_p2p_actors.network.connections import (
+    identity_exchange as introducing,
+)
+from fastn_p2p_actors.network.connections import (
+    proven_identities as introductions,
+)
+from fastn_p2p_actors.network.connections.proven_identities import (
+    IntroductionRegistry,
+    Introductions,
+)
+from fastn_p2p_actors.network.connections.session_handshake import Arrival
+from fastn_p2p_actors.network.wire.messages import (
+    WireCancel,
+    WireFailure,
+    WireIntroduce,
+    WireOpen,
+    WireRequest,
+    WireWant,
+)
+from tests.support.signer import (
+    ENDPOINT,
+    NOW,
+    Signer,
+)
+from tests.support.two_daemons import until_awaited
+from tests.unit.actors.network.test_router import (
+    StubOwner,
+    new_connection,
+    said,
+)
+
+BOB = Signer("bob")
+
+
+def delegation(number: int, *, epoch: int = 1, lineage: bytes = b"l" * 16) -> Delegation:
+    """Of identity ``number``. Signatures are not looked at here."""
+    return Delegation(1, number.to_bytes(32, "big"), ENDPOINT, lineage, epoch, NOW, NOW + 1000, ("speak",))
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def endpoint(number: int) -> bytes:
+    return b"endpoint" + number.to_bytes(24, "big")
+
+
+def small(monkeypatch: pytest.MonkeyPatch, *, per_endpoint: int, in_all: int) -> None:
+    monkeypatch.setattr(introductions, "MAX_STRANGERS_PER_ENDPOINT", per_endpoint)
+    monkeypatch.setattr(introductions, "MAX_STRANGERS", in_all)
+
+
+def held(at: Introductions) -> list[int]:
+    return [int.from_bytes(each, "big") for each in at.until]
+
+
+def test_one_stranger_too_many_takes_the_place_of_the_oldest_at_that_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    small(monkeypatch, per_endpoint=3, in_all=100)
+    registry = IntroductionRegistry()
+    one, other = registry.of(endpoint(1)), registry.of(endpoint(2))
+    other.add(delegation(0))
+    for number in (1, 2, 3, 1, 4):  # 1 is shown again, and 2 has waited longest
+        one.add(delegation(number))
+    assert held(one) == [1, 3, 4]
+    assert held(other) == [0]
+    assert (one.evictions, other.evictions, registry.strangers) == (1, 0, 4)
+    assert key(2) not in registry
+
+
+def test_a_flood_over_many_endpoints_displaces_its_own_identities(monkeypatch: pytest.MonkeyPatch) -> None:
+    small(monkeypatch, per_endpoint=8, in_all=40)
+    registry = IntroductionRegistry()
+    honest = registry.of(b"honest" * 5)
+    honest.add(delegation(0))
+    for number in range(1, 200):
+        registry.of(endpoint(number % 20)).add(delegation(number))
+    assert held(honest) == [0]
+    assert registry.strangers == 40
+    assert sum(len(registry.of(endpoint(number)).until) for number in range(20)) == 39
+    for number in range(20):
+        registry.forget(endpoint(number))
+    assert (registry.strangers, registry._fullest) == (1, 1)
+
+
+def test_a_known_peer_always_gets_in_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that becomes known only after it was introduced."""
+    small(monkeypatch, per_endpoint=2, in_all=2)
+    known = {key(number) for number in range(10)}
+    registry = IntroductionRegistry(known.__contains__)
+    at = registry.of(endpoint(1))
+    for number in range(10):
+        at.add(delegation(number))
+    assert (held(at), registry.strangers) == (list(range(10)), 0)
+    at.add(delegation(20))
+    known.add(key(20))
+    for number in range(21, 30):
+        at.add(delegation(number))
+    assert held(at) == [*range(10), 20, 28, 29]
+    assert registry.strangers == 2
+    assert at.shown(12) == [*map(key, range(10)), key(20), key(28)]
+
+
+def test_a_new_transport_key_retires_the_one_before_wherever_it_was_heard() -> None:
+    registry = IntroductionRegistry()
+    old, new, other = (registry.of(endpoint(number)) for number in range(3))
+    second = read_delegation(BOB.delegation(epoch=2))
+    old.add(read_delegation(BOB.delegation()))
+    other.add(read_delegation(BOB.delegation(lineage=b"m" * 16)))
+    registry.retire(second)
+    new.add(second)
+    assert [len(each.until) for each in (old, new, other)] == [0, 1, 1]
+    assert old.rejection is not None
+    assert old.rejection.code == "epoch-retired"
+
+
+def test_calls_go_where_the_identity_was_heard_last_as_long_as_there_is_a_connection() -> None:
+    registry = IntroductionRegistry()
+    places = [registry.of(endpoint(number)) for number in range(3)]
+    for number, place in enumerate(places):
+        place.connection = cast(Any, number)
+        place.add(delegation(1))
+
+    def route(now: float = NOW) -> Any:
+        return registry.route_to(key(1), now)
+
+    assert route() == 2
+    registry.prefer(places[0], key(1))
+    assert route() == 0
+    places[0].connection = None
+    assert route() == 2
+    registry.forget(endpoint(2))
+    assert route() == 1
+    assert route(NOW + 2000) is None
+    registry.forget(endpoint(0))
+    registry.forget(endpoint(1))
+    assert route() is None
+    assert key(1) not in registry
+
+
+def test_an_identity_is_introduced_at_so_many_endpoints_and_no_more() -> None:
+    registry = IntroductionRegistry()
+    for number in range(100):
+        registry.of(endpoint(number)).add(delegation(1))
+    assert len(list(registry.at(key(1)))) == introductions.MAX_ENDPOINTS_PER_IDENTITY
+    assert [len(registry.of(endpoint(number)).until) for number in (83, 84, 99)] == [0, 1, 1]
+
+
+def test_what_comes_after_the_last_connection_has_ended_leaves_nothing() -> None:
+    registry = IntroductionRegistry()
+    at = registry.of(endpoint(1))
+    registry.forget(endpoint(1))
+    at.add(delegation(1))
+    assert (held(at), key(1) in registry, registry.strangers) == ([], False, 0)
+
+
+def test_a_step_looks_at_no_other_endpoint_and_no_other_identity() -> None:
+    """Counted in steps of the interpreter: the same with few and with many."""
+    counts = []
+    for many in (4, 400):
+        registry = IntroductionRegistry()
+        for number in range(many):
+            registry.of(endpoint(number % (many // 4))).add(delegation(number))
+        counts.append([steps_of(work) for work in works(registry)])
+    assert counts[0] == counts[1]
+
+
+def works(registry: IntroductionRegistry) -> list[Callable[[], object]]:
+    fresh = registry.of(b"fresh")
+    first, second = (read_delegation(BOB.delegation(epoch=epoch)) for epoch in (1, 2))
+    return [
+        lambda: registry.of(b"fresher"),
+        lambda: fresh.add(first),
+        lambda: registry.retire(second),
+        lambda: fresh.add(second),
+        lambda: registry.route_to(bytes(BOB.key), NOW),
+        lambda: registry.prefer(fresh, bytes(BOB.key)),
+        lambda: registry.forget(b"fresh"),
+    ]
+
+
+def steps_of(work: Callable[[], object]) -> int:
+    """Lines that are executed."""
+    steps = 0
+
+    def trace(_frame: object, event: str, _: object) -> Any:
+        nonlocal steps
+        steps += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return steps
+
+
+# ── who was given up is asked for ────────────────────────────────────────────────────────────────
+
+
+class Served(StubOwner):
+    """Takes note of what reaches it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[int] = []
+        self.sessions: list[int] = []
+
+    def on_request(self, _connection: object, request: WireRequest, _payload: bytes) -> None:
+        self.requests.append(request.id)
+
+    def on_arrival(self, arrival: Arrival) -> None:
+        self.sessions.append(arrival.request.id)
+
+    def on_cancel(self, connection: Any, number: int) -> None:
+        connection.forsaken[number] = None
+
+
+def request(number: int, who: Signer = BOB) -> WireRequest:
+    return WireRequest(number, bytes(who.key), b"t" * 32, "Echo", "default", 1000)
+
+
+def test_a_request_of_an_identity_that_was_given_up_waits_until_it_is_shown_again() -> None:
+    async def main() -> None:
+        owner = Served()
+        connection = new_connection(cast(Any, owner))
+        shown = WireIntroduce(BOB.delegation())
+        connection.handle(shown, b"")
+        connection.introductions.evict(bytes(BOB.key))
+        connection.handle(request(1), b"")
+        connection.handle(request(2), b"x" * 1000)
+        connection.handle(WireCancel(2), b"")
+        connection.handle(WireOpen(3, bytes(BOB.key), b"t" * 32, "Echo", "default", 1000), b"")
+        assert said(connection) == [WireWant(bytes(BOB.key))]
+        assert (owner.requests, owner.sessions) == ([], [])
+        connection.handle(shown, b"")
+        assert (owner.requests, owner.sessions) == ([1], [3])
+        connection.handle(request(4), b"")
+        assert owner.requests == [1, 4]
+        connection.close(0, "enough")
+
+    asyncio.run(main())
+
+
+def test_a_request_whose_introduction_does_not_come_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(introducing, "_AWAIT_SECONDS", 0.01)
+
+    async def main() -> None:
+        connection = new_connection(cast(Any, Served()))
+        connection.introductions.evictions = 1
+        connection.handle(request(1), b"")
+        assert said(connection) == [WireWant(bytes(BOB.key))]
+
+        async def answered() -> list[object]:
+            return said(connection)
+
+        (failure,) = await until_awaited(answered, "it is refused")
+        assert isinstance(failure, WireFailure)
+        assert (failure.id, failure.code) == (1, "bad-message")
+        connection.close(0, "enough")
+
+    asyncio.run(main())
+
+
+def test_where_nothing_was_given_up_nobody_waits() -> None:
+    async def main() -> None:
+        connection = new_connection(cast(Any, Served()))
+        connection.handle(request(1), b"")
+        (failure,) = said(connection)
+        assert isinstance(failure, WireFailure)
+        connection.close(0, "enough")
+
+    asyncio.run(main())
+
+
+def test_requests_that_wait_are_limited_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(introducing, "_MAX_AWAITING", 3)
+    monkeypatch.setattr(introducing, "_MAX_AWAITING_BYTES", 100)
+
+    async def main() -> None:
+        wants = introducing.Wants()
+        connection = new_connection(cast(Any, Served()), wants=wants)
+        connection.introductions.evictions = 1
+        others = [Signer(f"other {number}") for number in range(3)]
+        for number, (who, size) in enumerate([(BOB, 60), (BOB, 60), (others[0], 0), (others[1], 40), (others[2], 0)]):
+            connection.handle(request(number, who), b"x" * size)
+        refused = [each.id for each in said(connection) if isinstance(each, WireFailure)]
+        assert refused == [1, 4]
+        assert wants.awaiting_bytes == 100
+        connection.close(0, "enough")
+        assert wants.awaiting_bytes == 0
+
+    asyncio.run(main())
+
+
+def test_a_delegation_that_is_known_is_recognised_until_another_takes_its_place() -> None:
+    at = Introductions()
+    first, second = BOB.delegation(), BOB.delegation(epoch=2)
+    at.add(read_delegation(first), first)
+    assert at.identity_of(first) == bytes(BOB.key)
+    at.add(read_delegation(second), second)
+    assert (at.identity_of(first), at.identity_of(second)) == (None, bytes(BOB.key))
+    at.remove(bytes(BOB.key))
+    assert at.identity_of(second) is None
+    assert not at._verified

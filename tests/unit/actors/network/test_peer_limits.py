@@ -1,0 +1,72 @@
+"""How much of what peers may cause is let through, for endpoints and for networks."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastn_p2p_actors.network.transport.peer_limits import (
+    HANDSHAKES,
+    INTRODUCTIONS,
+    OPENS,
+    REFUSALS,
+    Limit,
+    PeerLimits,
+    network_of,
+)
+
+LIMITS = [HANDSHAKES, INTRODUCTIONS, OPENS, REFUSALS]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.17:4433", "192.0.2.0/24"),
+        ("[2001:db8:1:2:3:4:5:6]:4433", "2001:db8:1:2::/64"),
+        ("[::ffff:192.0.2.17]:4433", "192.0.2.0/24"),
+        ("[fe80::1%3]:4433", "fe80::/64"),
+        ("127.0.0.1:1", "127.0.0.0/24"),
+        ("relay.example.com:443", ""),
+        ("", ""),
+    ],
+)
+def test_the_network_of_an_address(address: str, network: str) -> None:
+    assert network_of(address) == network
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_an_endpoint_has_its_burst_and_then_its_rate_and_is_told_which(limit: Limit) -> None:
+    limits = PeerLimits()
+    taken = [limits.take(limit, b"one", "", 0.0) for _ in range(int(limit.endpoint.burst) + 1)]
+    assert taken[:-1] == [None] * int(limit.endpoint.burst)
+    assert taken[-1] is not None
+    assert limit.what in str(taken[-1])
+    assert taken[-1].limit == limit.endpoint.per_second
+    assert limits.take(limit, b"two", "", 0.0) is None, "another endpoint has its own"
+    assert limits.take(limit, b"one", "", 1.0) is None, "and a second later there is more"
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_many_endpoints_of_a_network_share_what_it_has(limit: Limit) -> None:
+    limits = PeerLimits()
+    let_through = sum(
+        limits.take(limit, number.to_bytes(4, "big"), "192.0.2.0/24", 0.0) is None
+        for number in range(int(limit.network.burst) + 1000)
+    )
+    assert let_through == limit.network.burst
+    assert limits.take(limit, b"else", "198.51.100.0/24", 0.0) is None
+    assert limits.take(limit, b"relayed", "", 0.0) is None, "who comes through a relay counts alone"
+
+
+def test_a_flood_of_endpoints_and_networks_takes_no_memory() -> None:
+    limits = PeerLimits()
+    for number in range(20_000):
+        limits.take(REFUSALS, number.to_bytes(4, "big"), f"10.{number // 256}.{number % 256}.0/24", 0.0)
+    assert sum(len(table) for table in limits._endpoints.values()) <= 4096
+    assert sum(len(table) for table in limits._networks.values()) <= 4096
+
+
+def test_going_on_above_a_limit_is_abuse_only_after_a_while() -> None:
+    limits = PeerLimits()
+    assert not any(limits.is_abuse(b"one", 0.0) for _ in range(500))
+    assert any(limits.is_abuse(b"one", 0.0) for _ in range(500))
+    assert not limits.is_abuse(b"two", 0.0)

@@ -1,0 +1,268 @@
+"""What peers may make the network process keep: how much that is, and who is closed for it."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fastn_p2p_actors.network.connections.peer_memory import (
+    UNREAD_BEFORE_HELLO,
+    PeerMemory,
+    Share,
+)
+from fastn_p2p_actors.network.connections.unread_bytes import (
+    STREAM_WINDOW,
+    Unread,
+)
+from fastn_p2p_client.limits import SESSION_WINDOW
+
+MIB = 1024 * 1024
+
+
+def heard(size: int, packets: int = 0, sent: int = 0) -> Any:
+    return SimpleNamespace(udp_rx_bytes=size + 32 * packets, udp_rx_datagrams=packets, udp_tx_bytes=sent)
+
+
+class Clock:
+    """A loop of which only time is looked at."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.due: list[tuple[float, Any]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, work: Any) -> Any:
+        entry = (when, work)
+        self.due.append(entry)
+
+        def cancel() -> None:
+            if entry in self.due:
+                self.due.remove(entry)
+
+        return SimpleNamespace(when=lambda: when, cancel=cancel)
+
+    def call_later(self, seconds: float, work: Any) -> Any:
+        return self.call_at(self.now + seconds, work)
+
+    def run_in_executor(self, _: None, work: Any) -> None:
+        work()
+
+    def pass_on(self, seconds: float) -> None:
+        end = self.now + seconds
+        while due := min((entry for entry in self.due if entry[0] <= end), key=lambda entry: entry[0], default=None):
+            self.due.remove(due)
+            self.now = max(self.now, due[0])
+            due[1]()
+        self.now = end
+
+
+class Peer:
+    """A connection."""
+
+    def __init__(self, *, greeted: bool = True, known: bool = False) -> None:
+        self.greeted, self.known, self.closed = greeted, known, False
+        self.received = self.sent = self.held = self.waiting = self.arrived = 0
+        self.open_streams, self.ended_streams = 1, 0
+        self.asked: list[str] = []
+        self.shed_for: list[str] = []
+
+    def backlog(self) -> int:
+        return 200
+
+    def traffic(self) -> Any:
+        return heard(self.arrived)
+
+    def demand_life(self) -> None:
+        self.asked.append("life")
+
+    def tighten(self) -> None:
+        self.asked.append("tighten")
+
+    def loosen(self) -> None:
+        self.asked.append("loosen")
+
+    def resume_drained(self) -> None:
+        pass
+
+    def shed(self, reason: str) -> None:
+        self.closed = True
+        self.shed_for.append(reason)
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.trims = 0
+        self.memory = PeerMemory(
+            cast(asyncio.AbstractEventLoop, self.clock),
+            strangers=Share(20 * MIB, 30 * MIB),
+            known=Share(200 * MIB, 300 * MIB),
+            trim=self._trim,
+            size=lambda: 0,
+        )
+
+    def _trim(self) -> None:
+        self.trims += 1
+
+    def peer(self, **how: bool) -> Peer:
+        peer = Peer(**how)
+        self.memory.watch(peer)
+        self.clock.pass_on(0.1)
+        return peer
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_unread_bytes_are_those_received_less_those_read() -> None:
+    unread = Unread()
+    assert unread.look(heard(50_000, 40), 0, 2, 0) == 50_000
+    assert unread.look(heard(80_000, 60), 60_000, 2, 0) == 20_000
+
+
+def test_drift_goes_when_nothing_can_be_read() -> None:
+    """Packets that came twice, and streams that were reset, are no reason to close anybody."""
+    unread = Unread()
+    read = 0
+    for _ in range(200):
+        read += 1_000_000
+        assert unread.look(heard(int(read * 1.05)), read, 0, 0) == 0
+    assert unread.look(heard(int(read * 1.05) + 700_000), read, 1, 0) == 700_000
+    assert unread.look(heard(int(read * 1.05) + 700_000), read, 0, 1) == 0
+
+
+def test_what_streams_can_hold_bounds_the_estimate() -> None:
+    unread = Unread()
+    assert unread.look(heard(STREAM_WINDOW + 100_000), 0, 1, 0) == STREAM_WINDOW
+
+
+def test_bytes_that_never_become_readable_are_charged_for_good() -> None:
+    """Streams without their beginning, and whatever else QUIC keeps."""
+    unread = Unread()
+    assert unread.look(heard(5 * MIB), 0, 0, 0) == 5 * MIB
+    assert unread.look(heard(5 * MIB), 0, 0, 0) == 5 * MIB
+    assert unread.look(heard(9 * MIB), 0, 0, 0) == 9 * MIB
+
+
+def test_acknowledgements_are_no_data() -> None:
+    unread = Unread()
+    assert unread.look(heard(2 * MIB, sent=100 * MIB), 0, 0, 0) == 0
+
+
+def test_much_before_a_hello_closes_the_connection(scene: Scene) -> None:
+    quiet, loud = scene.peer(greeted=False), scene.peer(greeted=False)
+    quiet.arrived = UNREAD_BEFORE_HELLO - 1
+    loud.arrived = UNREAD_BEFORE_HELLO + 1
+    scene.clock.pass_on(0.1)
+    assert (len(quiet.shed_for), len(loud.shed_for)) == (0, 1)
+    assert "no hello" in loud.shed_for[0]
+
+
+def test_a_hello_that_was_only_waiting_to_be_read_is_in_time(scene: Scene) -> None:
+    peer = scene.peer(greeted=False)
+    peer.arrived = MIB
+    scene.clock.pass_on(0.01)
+    peer.greeted = True
+    scene.clock.pass_on(1)
+    assert not peer.shed_for
+
+
+def test_more_than_its_share_closes_a_connection(scene: Scene) -> None:
+    peer, friend = scene.peer(), scene.peer(known=True)
+    peer.arrived = friend.arrived = 19 * MIB
+    scene.clock.pass_on(1)
+    assert len(peer.shed_for) == 1
+    assert not friend.shed_for
+    assert "tighten" in friend.asked
+
+
+def test_what_is_read_as_fast_as_it_comes_stays(scene: Scene) -> None:
+    """After the process was busy, much has come at once."""
+    peer = scene.peer()
+    peer.arrived = 40 * MIB
+    for _ in range(100):
+        peer.received += 2 * MIB
+        peer.received = min(peer.received, peer.arrived)
+        scene.clock.pass_on(0.01)
+    assert not peer.shed_for
+
+
+def test_of_all_together_the_one_that_makes_least_of_it_is_closed(scene: Scene) -> None:
+    busy, hoarder, other = (scene.peer() for _ in range(3))
+    hoarder.held = other.held = 9 * MIB
+    for step in range(100):
+        busy.held = min(14, step) * MIB
+        busy.received += MIB
+        scene.clock.pass_on(0.01)
+    assert not busy.shed_for
+    assert len(hoarder.shed_for) + len(other.shed_for) == 1
+
+
+def test_holding_much_demands_signs_of_life(scene: Scene) -> None:
+    peer = scene.peer()
+    peer.held = 2 * MIB
+    scene.clock.pass_on(0.2)
+    assert "life" in peer.asked
+
+
+def test_memory_is_given_back_after_the_end(scene: Scene) -> None:
+    peer = scene.peer()
+    peer.held = 2 * MIB
+    scene.clock.pass_on(0.2)
+    scene.memory.ended(peer)
+    assert not scene.trims
+    scene.clock.pass_on(10)
+    assert scene.trims
+
+
+def test_idle_connections_are_not_looked_at(scene: Scene) -> None:
+    peer = scene.peer()
+    peer.open_streams = 0
+    scene.clock.pass_on(1)
+    assert len(scene.memory) == 0
+    assert not scene.clock.due
+
+
+def test_windows_of_strangers_shrink_and_those_of_known_peers_do_not(scene: Scene) -> None:
+    stranger, friend = scene.peer(), scene.peer(known=True)
+    windows = [scene.memory.window_of_session(stranger) for _ in range(2000)]
+    assert windows[0] == SESSION_WINDOW
+    assert windows == sorted(windows, reverse=True)
+    assert sum(windows) < 32 * MIB
+    assert min(windows) >= 4096, "a process takes that many, whatever it is asked for"
+    assert scene.memory.window_of_session(friend) == SESSION_WINDOW
+    for window in windows:
+        scene.memory.session_ended(window)
+    assert scene.memory.window_of_session(stranger) == SESSION_WINDOW
+
+
+def test_large_payloads_of_strangers_take_turns() -> None:
+    async def scenario() -> None:
+        memory = PeerMemory(asyncio.get_running_loop())
+        done = await memory.turn_of_payload()
+        waiting = asyncio.ensure_future(memory.turn_of_payload())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        done()
+        done()
+        (await waiting)()
+        held = await memory.turn_of_payload()  # never done: after a while the next one begins
+        async with asyncio.timeout(10):
+            (await memory.turn_of_payload())()
+        held()
+
+    asyncio.run(scenario())
+
+
+def test_bytes_that_were_about_to_be_read_are_not_charged_for_good() -> None:
+    unread = Unread()
+    assert unread.look(heard(3 * MIB), 0, 0, 0) == 3 * MIB
+    assert unread.look(heard(3 * MIB), 3 * MIB, 0, 0) == 0
+    assert unread.look(heard(4 * MIB), 4 * MIB, 0, 0) == 0

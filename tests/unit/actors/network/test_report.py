@@ -1,0 +1,132 @@
+"""What the network process tells ``status``: the first of everything, what matters to the owner, and the totals."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from fastn_p2p_actors.network.address_book import AddressBook
+from fastn_p2p_actors.network.admin_messages import (
+    Inspect,
+    NetworkReport,
+)
+from fastn_p2p_actors.network.connections.proven_identities import (
+    MOST_IDENTITIES_SHOWN,
+    IntroductionRegistry,
+)
+from fastn_p2p_actors.network.report import Reporter
+from fastn_p2p_actors.network.serving.registry import (
+    OnlineIdentity,
+    Registry,
+)
+from fastn_p2p_client.ipc.messages import ConnectionStatus
+from tests.support.signer import (
+    NOW,
+    Signer,
+)
+from tests.unit.actors.network.test_introductions import (
+    delegation,
+    endpoint,
+    key,
+)
+
+
+class Connection:
+    """Shows its identities as a real one does."""
+
+    closed = False
+
+    def __init__(self, registry: IntroductionRegistry, number: int, used_at: float) -> None:
+        self.endpoint = endpoint(number)
+        self.introductions = registry.of(self.endpoint)
+        self.used_at = used_at
+
+    def status(self, name_of: Any) -> ConnectionStatus:
+        return ConnectionStatus(
+            endpoint=self.endpoint.hex(),
+            identities=[name_of(each) for each in self.introductions.shown(MOST_IDENTITIES_SHOWN)],
+            path="direct",
+            address="",
+            rtt_ms=None,
+            outgoing=False,
+            streams=1,
+            in_flight=0,
+            sent=0,
+            received=0,
+            age_ms=0,
+            identities_total=len(self.introductions.until),
+        )
+
+
+class Pool:
+    own_endpoint = b"o" * 32
+
+    def __init__(self, connections: list[Connection]) -> None:
+        self._connections = connections
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def all(self) -> list[Connection]:
+        return self._connections
+
+
+class Scene:
+    """Three identities online, three peers, and 50 connections, of which one has a known peer among many."""
+
+    def __init__(self, directory: Path) -> None:
+        self.bob = Signer("bob")
+        self.book = AddressBook(directory, lambda: NOW)
+        for name in ("carol", "bob", "dave"):
+            self.book.add(Signer(name).key.id52, name)
+        known = {key(number) for number in range(10_000, 15_000)} | {bytes(self.bob.key)}
+        registry = Registry()
+        for name in ("shop", "alice", "blog"):
+            registry.announce(OnlineIdentity(name, Signer(name).key, cast(Any, object())))
+        introductions = IntroductionRegistry(known.__contains__)
+        connections = [Connection(introductions, number, float(number)) for number in range(50)]
+        for number in range(64):
+            connections[7].introductions.add(delegation(number))
+        for number in range(10_000, 15_000):
+            connections[7].introductions.add(delegation(number))
+        self.reporter = Reporter(registry, self.book, cast(Any, Pool(connections)), lambda: NOW)
+
+    def report(self, limit: int = 0, identity: str = "") -> NetworkReport:
+        asked = self.reporter.report(Inspect(limit, identity), addresses=("a:1",), clients=1, warnings=[])
+        return asyncio.run(asked)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def test_without_a_limit_everything_is_told(scene: Scene) -> None:
+    report = scene.report()
+    assert [each.name for each in report.identities] == ["alice", "blog", "shop"]
+    assert [each.name for each in report.peers] == ["bob", "carol", "dave"]
+    assert len(report.connections) == 50
+    assert (report.identities_total, report.peers_total, report.connections_total) == (3, 3, 50)
+
+
+def test_a_limit_leaves_the_first_by_name_and_the_connections_that_matter(scene: Scene) -> None:
+    report = scene.report(2)
+    assert [each.name for each in report.identities] == ["alice", "blog"]
+    assert [each.name for each in report.peers] == ["bob", "carol"]
+    assert [each.endpoint for each in report.connections] == [endpoint(7).hex(), endpoint(49).hex()]
+    assert (report.identities_total, report.peers_total, report.connections_total) == (3, 3, 50)
+
+
+def test_a_connection_names_a_few_of_its_identities_known_peers_first(scene: Scene) -> None:
+    (first,) = scene.report(1).connections
+    assert (len(first.identities), first.identities_total) == (MOST_IDENTITIES_SHOWN, 5064)
+
+
+def test_one_identity_can_be_asked_for(scene: Scene) -> None:
+    report = scene.report(1, "shop")
+    assert [each.name for each in report.identities] == ["shop"]
+    assert (report.peers, report.connections, report.peers_total) == ([], [], 3)
+    assert scene.report(1, "nobody").identities == []

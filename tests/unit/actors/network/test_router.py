@@ -1,0 +1,449 @@
+"""The way to a peer when what is known of it is old, wrong or gone: records and endpoints made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from fastn_p2p_actors.credentials import CLOCK_SKEW, Delegation, PeerRecord, read_delegation, read_record
+from fastn_p2p_actors.network.address_book import AddressBook
+from fastn_p2p_actors.network.connections import identity_exchange as introducing
+from fastn_p2p_actors.network.connections.connection import (
+    Conversation,
+    PeerConnection,
+)
+from fastn_p2p_actors.network.connections.identity_exchange import Wants
+from fastn_p2p_actors.network.connections.peer_memory import PeerMemory
+from fastn_p2p_actors.network.connections.proven_identities import (
+    IntroductionRegistry,
+    Introductions,
+)
+from fastn_p2p_actors.network.discovery import router as routes_module
+from fastn_p2p_actors.network.discovery.router import Routes
+from fastn_p2p_actors.network.transport.endpoint import Address
+from fastn_p2p_actors.network.transport.peer_limits import INTRODUCTIONS
+from fastn_p2p_actors.network.wire.messages import (
+    FrameReader,
+    WireIntroduce,
+    WireRequest,
+    WireWant,
+)
+from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
+from fastn_p2p_client.keys import PublicKey
+from tests.support.signer import (
+    DAY,
+    ENDPOINT,
+    LINEAGE,
+    NOW,
+    Signer,
+)
+
+BOB = Signer("bob")
+KEY = bytes(BOB.key)
+ELSEWHERE = bytes(Signer("another endpoint").key)
+Work = Callable[["Neighbourhood"], Coroutine[Any, Any, None]]
+
+
+class StubConnection:
+    """An open connection; ``shows`` is what its other side does when it is asked for an identity."""
+
+    def __init__(self, shows: str = "nothing") -> None:
+        self.introductions = Introductions()
+        self.endpoint = b""
+        self.closed = False
+        self.asked: list[bytes] = []
+        self._shows = shows
+
+    async def want(self, identity: bytes) -> None:
+        self.asked.append(identity)
+        if self._shows == "the identity":
+            self.introductions.add(read_delegation(BOB.delegation(endpoint=self.endpoint, epoch=9)))
+        elif self._shows == "its end":
+            self.closed = True
+            raise ConnectionLost(what="the connection")
+        else:
+            await asyncio.Event().wait()
+
+
+class StubPool:
+    def __init__(self, introductions: IntroductionRegistry) -> None:
+        self.own_endpoint = b"o" * 32
+        self.introductions = introductions
+        self.reached: dict[bytes, StubConnection] = {}
+        self.dialled: list[Address] = []
+
+    async def connect(self, address: Address) -> StubConnection:
+        self.dialled.append(address)
+        await asyncio.sleep(0)
+        if address.endpoint not in self.reached:
+            raise PeerUnreachable(peer="endpoint", reason="nobody answers")
+        return self.reached[address.endpoint]
+
+    def open_to(self, endpoint: bytes) -> StubConnection | None:
+        return self.reached.get(endpoint)
+
+    def has(self, endpoint: bytes, connection: StubConnection) -> StubConnection:
+        """The connection stands."""
+        connection.endpoint = endpoint
+        connection.introductions = self.introductions.of(endpoint)
+        connection.introductions.connection = cast(Any, connection)
+        self.reached[endpoint] = connection
+        return connection
+
+
+class Neighbourhood:
+    """``Routes`` with a pool of stubs, and one resolver that knows ``records``."""
+
+    def __init__(self, directory: Path) -> None:
+        self.records: list[PeerRecord] = []
+        introductions = IntroductionRegistry()
+        self.pool = StubPool(introductions)
+        book = self.book = AddressBook(directory, lambda: NOW)
+        resolver = SimpleNamespace(
+            records_of=lambda key: [each for each in self.records if bytes(each.identity) == key]
+        )
+        self.routes = Routes(book, [cast(Any, resolver)], lambda: NOW, introductions)
+        self.routes.pool = cast(Any, self.pool)
+
+    def know(self, *delegations: bytes) -> None:
+        """A resolver has a record with these."""
+        self.records.append(read_record(BOB.record(delegations=delegations or [BOB.delegation()])))
+
+    async def reach(self) -> StubConnection:
+        return cast(StubConnection, await self.routes.reach(KEY, "bob"))
+
+    def has_route(self) -> bool:
+        return self.routes.open_to(KEY) is not None
+
+
+def play(tmp_path: Path, work: Work) -> None:
+    async def main() -> None:
+        neighbourhood = Neighbourhood(tmp_path)
+        async with asyncio.timeout(5):
+            await work(neighbourhood)
+
+    asyncio.run(main())
+
+
+def ended() -> bytes:
+    return BOB.delegation(not_before=NOW - 2 * DAY, not_after=NOW - DAY)
+
+
+def test_a_delegation_that_holds_needs_no_proof(tmp_path: Path) -> None:
+    async def work(near: Neighbourhood) -> None:
+        near.pool.has(ENDPOINT, StubConnection())
+        near.know()
+        connection = await near.reach()
+        assert connection.asked == []
+        assert connection.introductions.until == {KEY: NOW + DAY + CLOCK_SKEW}
+        assert near.has_route()
+
+    play(tmp_path, work)
+
+
+def test_a_stale_ticket_leads_to_an_endpoint_that_has_to_show_a_newer_one(tmp_path: Path) -> None:
+    async def work(near: Neighbourhood) -> None:
+        near.pool.has(ENDPOINT, StubConnection("the identity"))
+        near.know(ended())
+        connection = await near.reach()
+        assert connection.asked == [KEY]
+        assert near.has_route()
+
+    play(tmp_path, work)
+
+
+def test_an_endpoint_that_shows_nothing_no_longer_speaks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes_module, "_PROOF_TIMEOUT", 0.02)
+
+    async def work(near: Neighbourhood) -> None:
+        near.pool.has(ENDPOINT, StubConnection())
+        near.know(ended())
+        with pytest.raises(PeerUnreachable, match="no longer speaks for it"):
+            await near.reach()
+        assert not near.has_route()
+
+    play(tmp_path, work)
+
+
+def test_an_endpoint_that_has_shown_it_is_not_asked_again(tmp_path: Path) -> None:
+    async def work(near: Neighbourhood) -> None:
+        connection = near.pool.has(ENDPOINT, StubConnection())
+        connection.introductions.add(read_delegation(BOB.delegation()))
+        near.know(ended())
+        assert await near.reach() is connection
+        assert connection.asked == []
+
+    play(tmp_path, work)
+
+
+def test_a_retired_transport_key_has_to_show_a_newer_delegation(tmp_path: Path) -> None:
+    async def work(near: Neighbourhood) -> None:
+        near.pool.has(ENDPOINT, StubConnection("the identity"))
+        near.routes._book.epochs.observe(BOB.key, LINEAGE, 7)
+        near.know(BOB.delegation(epoch=3))
+        assert (await near.reach()).asked == [KEY]
+
+    play(tmp_path, work)
+
+
+@pytest.mark.parametrize("before", ["nobody answers", "its end"])
+def test_the_next_endpoint_is_tried(tmp_path: Path, before: str) -> None:
+    async def work(near: Neighbourhood) -> None:
+        if before == "its end":
+            near.pool.has(ENDPOINT, StubConnection("its end"))
+        second = near.pool.has(ELSEWHERE, StubConnection())
+        near.know(ended(), BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
+        assert await near.reach() is second
+        assert [address.endpoint for address in near.pool.dialled] == [ENDPOINT, ELSEWHERE]
+
+    play(tmp_path, work)
+
+
+def test_when_all_fail_the_first_reason_is_told(tmp_path: Path) -> None:
+    async def work(near: Neighbourhood) -> None:
+        near.know(ended(), BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
+        with pytest.raises(PeerUnreachable, match=r"bob cannot be reached: tried .*: nobody answers"):
+            await near.reach()
+
+    play(tmp_path, work)
+
+
+def test_a_peer_of_the_book_is_known_to_be_connected_or_unreachable(tmp_path: Path) -> None:
+    """Of others nothing is kept: strangers could fill it."""
+
+    async def work(near: Neighbourhood) -> None:
+        near.know()
+        with pytest.raises(PeerUnreachable):
+            await near.reach()
+        assert near.routes.reach_of(KEY) == ("", 0)  # not in the book
+        near.book.add(PublicKey(KEY).id52, "bob")
+        with pytest.raises(PeerUnreachable):
+            await near.reach()
+        assert near.routes.reach_of(KEY) == ("unreachable", 0)
+        near.pool.has(ENDPOINT, StubConnection())
+        await near.reach()
+        assert near.routes.reach_of(KEY) == ("connected", NOW * 1000)
+        near.pool.introductions.forget(ENDPOINT)
+        near.pool.reached.clear()
+        assert near.routes.reach_of(KEY) == ("", NOW * 1000)
+        with pytest.raises(PeerUnreachable):
+            await near.reach()
+        assert near.routes.reach_of(KEY) == ("unreachable", NOW * 1000)
+
+    play(tmp_path, work)
+
+
+def test_a_connection_that_ends_before_its_turn_is_no_route(tmp_path: Path) -> None:
+    """A route that stayed would swallow every later call until its deadline."""
+
+    async def work(near: Neighbourhood) -> None:
+        connection = near.pool.has(ENDPOINT, StubConnection())
+        near.know()
+        reaching = asyncio.ensure_future(near.reach())
+        await asyncio.sleep(0)
+        assert near.pool.dialled
+        connection.closed = True
+        with pytest.raises(PeerUnreachable):
+            await reaching
+        assert not near.has_route()
+
+    play(tmp_path, work)
+
+
+def test_what_is_known_of_nobody_and_of_ourselves(tmp_path: Path) -> None:
+    async def work(near: Neighbourhood) -> None:
+        with pytest.raises(PeerUnknown):
+            await near.reach()
+        near.pool.own_endpoint = ENDPOINT
+        near.know()
+        with pytest.raises(PeerOffline):
+            await near.reach()
+        assert near.pool.dialled == []
+
+    play(tmp_path, work)
+
+
+# ── asking an endpoint to show an identity ───────────────────────────────────────────────────────
+
+
+class StubOwner:
+    def check_introduction(self, _connection: PeerConnection, delegation: bytes) -> Delegation:
+        from fastn_p2p_actors.credentials import read_delegation
+
+        return read_delegation(delegation)
+
+    def __init__(self, online: dict[bytes, bytes] | None = None) -> None:
+        self.online = online if online is not None else {}
+        self.introduced: list[bytes] = []
+
+    def introduction_for(self, identity: bytes) -> bytes | None:
+        return self.online.get(identity)
+
+    def on_introduced(self, _connection: PeerConnection, identity: bytes) -> None:
+        self.introduced.append(identity)
+
+    def on_closed(self, _connection: PeerConnection) -> None:
+        """Nobody minds."""
+
+
+def new_connection(
+    owner: StubOwner | None = None, wall: Callable[[], float] = lambda: NOW, wants: Wants | None = None
+) -> PeerConnection:
+    raw = SimpleNamespace(
+        paths=list, remote_id=lambda: SimpleNamespace(to_bytes=lambda: ENDPOINT), close=lambda _code, _reason: None
+    )
+    connection = PeerConnection(
+        cast(Any, raw),
+        cast(Conversation, owner or StubOwner()),
+        outgoing=True,
+        wall=wall,
+        memory=PeerMemory(asyncio.get_running_loop()),
+    )
+    connection.share(Introductions(), wants or Wants())
+    return connection
+
+
+def said(connection: PeerConnection) -> list[object]:
+    frames = [message for message, _ in FrameReader().feed(b"".join(connection._out))]
+    connection._out.clear()
+    return list(frames)
+
+
+def test_who_is_asked_for_an_identity_shows_it() -> None:
+    async def main() -> None:
+        connection = new_connection()
+        waiting = [asyncio.ensure_future(connection.want(KEY)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert said(connection)[0] == WireWant(KEY)
+        connection.handle(WireIntroduce(BOB.delegation()), b"")
+        assert await asyncio.gather(*waiting) == [None, None]
+        assert connection.introductions.until[KEY] > NOW
+
+    asyncio.run(main())
+
+
+def test_who_could_not_show_it_before_is_asked_again() -> None:
+    """The identity may have come online meanwhile."""
+
+    async def main() -> None:
+        connection = new_connection()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await connection.want(KEY)
+        assert said(connection) == [WireWant(KEY)]
+        again = asyncio.ensure_future(connection.want(KEY))
+        await asyncio.sleep(0)
+        assert said(connection) == [WireWant(KEY)]
+        connection.handle(WireIntroduce(BOB.delegation()), b"")
+        await again
+
+    asyncio.run(main())
+
+
+def test_the_end_of_the_connection_ends_the_waiting() -> None:
+    async def main() -> None:
+        connection = new_connection()
+        waiting = asyncio.ensure_future(connection.want(KEY))
+        await asyncio.sleep(0)
+        connection.close(0, "enough")
+        with pytest.raises(ConnectionLost):
+            await waiting
+        with pytest.raises(P2PError):
+            await connection.want(KEY)
+
+    asyncio.run(main())
+
+
+# ── identities that are not online yet ───────────────────────────────────────────────────────────
+
+
+def test_an_introduction_that_is_known_already_still_says_that_the_identity_is_online_now() -> None:
+    async def main() -> None:
+        owner, now = StubOwner(), NOW
+        connection = new_connection(owner, lambda: now)
+        shown = WireIntroduce(BOB.delegation())
+        connection.handle(shown, b"")
+        connection.ask_for(KEY)
+        wanting = asyncio.ensure_future(connection.want(KEY))
+        await asyncio.sleep(0)
+        assert owner.introduced == [KEY]
+        assert not wanting.done()
+        connection.handle(shown, b"")
+        await wanting
+        assert owner.introduced == [KEY, KEY]
+        now += 2 * DAY  # what has ended proves nothing
+        connection.handle(shown, b"")
+        assert owner.introduced == [KEY, KEY]
+        connection.close(0, "enough")
+
+    asyncio.run(main())
+
+
+def test_what_was_asked_for_in_vain_is_shown_once_when_it_comes_online() -> None:
+    async def main() -> None:
+        owner = StubOwner()
+        wants = Wants()
+        connection = new_connection(owner, wants=wants)
+        connection.handle(WireWant(KEY), b"")
+        connection.handle(WireWant(KEY), b"")
+        wants.came_online(b"k" * 32)
+        assert said(connection) == []
+        owner.online[KEY] = BOB.delegation()
+        for _ in range(2):
+            wants.came_online(KEY)
+        assert said(connection) == [WireIntroduce(BOB.delegation())]
+        connection.handle(WireWant(KEY), b"")
+        assert said(connection) == [WireIntroduce(BOB.delegation())]
+        wants.came_online(KEY)
+        assert said(connection) == []
+
+    asyncio.run(main())
+
+
+def test_of_too_many_that_are_asked_for_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(introducing, "_MAX_WANTS", 2)
+    first, second, third = (bytes([number]) * 32 for number in range(3))
+
+    async def main() -> None:
+        owner = StubOwner()
+        wants = Wants()
+        connection = new_connection(owner, wants=wants)
+        for identity in (first, second, first, third, b"no key", b"k" * 1000):
+            connection.handle(WireWant(identity), b"")
+        owner.online = dict.fromkeys((first, second, third), BOB.delegation())
+        shown = []
+        for identity in owner.online:
+            wants.came_online(identity)
+            shown.append(len(said(connection)))
+        assert shown == [1, 0, 1]
+
+    asyncio.run(main())
+
+
+def test_introductions_that_come_too_fast_are_not_verified_and_asked_for_again_when_they_are_needed() -> None:
+    class Counting(StubOwner):
+        checks = 0
+
+        def check_introduction(self, connection: PeerConnection, delegation: bytes) -> Delegation:
+            self.checks += 1
+            raise BadMessage(reason="no delegation")
+
+    async def main() -> None:
+        owner = Counting()
+        connection = new_connection(owner)
+        burst = int(INTRODUCTIONS.endpoint.burst)
+        for number in range(2 * burst):
+            connection.handle(WireIntroduce(number.to_bytes(4, "big")), b"")
+        assert burst <= owner.checks < burst * 3 // 2
+        said(connection)
+        connection.handle(WireRequest(1, KEY, KEY, "Echo", "default", 1000), b"")
+        assert said(connection) == [WireWant(KEY)], "the request waits for it"
+
+    asyncio.run(main())

@@ -1,0 +1,267 @@
+"""Sessions with another daemon until they have a stream, without QUIC: a test plays the connection."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from fastn_p2p_actors.network.connections import session_handshake as peer_streams
+from fastn_p2p_actors.network.connections.connection_sessions import PeerSessions
+from fastn_p2p_actors.network.connections.remote_leg import Halves
+from fastn_p2p_actors.network.connections.session_handshake import (
+    Approach,
+    Arrival,
+)
+from fastn_p2p_actors.network.connections.stream_pacing import Manners
+from fastn_p2p_actors.network.wire.messages import (
+    WireAccept,
+    WireFailure,
+    WireOpen,
+    WireRefusal,
+)
+from fastn_p2p_client.errors import ConnectionLost, Denied
+from fastn_p2p_client.ipc.messages import (
+    ApplicationFailure,
+    Cancel,
+    Chunk,
+    Credit,
+    Eof,
+    Failure,
+    Message,
+    Open,
+    Opened,
+    Reset,
+    encode,
+)
+from fastn_p2p_client.limits import RESET_LOST, SESSION_WINDOW
+from tests.support.quic_streams import FakeStream
+from tests.support.scenario import (
+    a_few_turns,
+    play,
+)
+
+KEY = bytes(32)
+REQUEST = WireOpen(5, KEY, KEY, "Echo", "default", 1000)
+LOST = Failure.of(ConnectionLost(what="the connection to the peer"))
+
+
+class Connection:
+    """What a session is told to say, in place of ``PeerSessions``; and what its leg tells the relay."""
+
+    name = "stub"
+
+    def __init__(self) -> None:
+        self.manners = Manners(time.monotonic, lambda: None)
+        self.stream = FakeStream()
+        self.said: list[Any] = []
+        self.told: list[Message] = []
+        self.heard = b""
+
+    @property
+    def sessions(self) -> PeerSessions:
+        return cast(PeerSessions, self)
+
+    def emit(self, header: bytes, message: Message, payload: bytes) -> None:
+        assert header == encode(message)
+        self.told.append(message)
+        self.heard += payload
+
+    def ask(self, leg: Approach, source: bytes, target: bytes, message: Open, payload: bytes) -> int:
+        return 5
+
+    def take_back(self, leg: Approach) -> None:
+        self.said.append("cancel")
+
+    def end(self, leg: Approach | Arrival) -> None:
+        self.said.append("end")
+
+    def begin(self) -> int:
+        return SESSION_WINDOW
+
+    def attached(self, leg: Approach | Arrival, stream: object) -> None:
+        pass
+
+    def forget(self, arrival: Arrival) -> None:
+        self.said.append("forget")
+
+    def answer(self, arrival: Arrival, answer: WireAccept | WireRefusal | WireFailure, payload: bytes) -> None:
+        self.said.append((answer, payload))
+
+    def count(self, sent: int, received: int) -> None:
+        pass
+
+    async def open_stream(self, number: int) -> Halves:
+        self.said.append(("stream", number))
+        return self.stream.halves()
+
+
+def approach(connection: Connection) -> Approach:
+    message = Open("alice", "bob", "Echo", "default", 1000, 1000)
+    return Approach(connection.sessions, KEY, KEY, message, b"", connection.emit)
+
+
+def arrival(connection: Connection) -> Arrival:
+    made = Arrival(connection.sessions, REQUEST, b"")
+    made.speak_to(connection.emit)
+    return made
+
+
+def take(leg: Approach | Arrival, *messages: Message, payload: bytes = b"") -> None:
+    for message in messages:
+        leg.take(encode(message), message, payload)
+
+
+def test_the_first_bytes_are_there_before_the_stream_is() -> None:
+    async def scenario() -> None:
+        connection = Connection()
+        ours = approach(connection)
+        ours.on_accept(b"hello")
+        assert [type(message) for message in connection.told] == [Opened, Chunk]
+        assert connection.heard == b"hello"
+        take(ours, Chunk(), payload=b"x")
+        await a_few_turns()
+        assert connection.said == [("stream", 5)]
+        assert connection.stream.sending.written == b"\0x"
+        ours.close()
+
+    play(scenario)
+
+
+def test_what_is_taken_back_before_an_answer_is_cancelled_and_afterwards_reset() -> None:
+    async def scenario() -> None:
+        early, late = Connection(), Connection()
+        approach(early).close()
+        assert early.said == ["end", "cancel"]
+        ours = approach(late)
+        ours.on_accept(b"")
+        ours.close()
+        await a_few_turns()
+        assert late.said == ["end", ("stream", 5)]
+        assert late.stream.sending.written == b"\0"
+        assert late.stream.sending.ends == [RESET_LOST]
+        assert late.stream.receiving.stopped_with == [RESET_LOST]
+
+    play(scenario)
+
+
+def test_every_answer_reaches_the_relay() -> None:
+    async def scenario() -> None:
+        denied = Denied(peer="p", protocol="P", instance="i")
+        answers: list[tuple[Callable[[Approach], None], Message]] = [
+            (lambda ours: ours.on_refusal("No", "not today", b"data"), ApplicationFailure("No", "not today")),
+            (lambda ours: ours.on_failure(denied), Failure.of(denied)),
+            (lambda ours: ours.lost(), LOST),
+        ]
+        for answer, message in answers:
+            connection = Connection()
+            ours = approach(connection)
+            answer(ours)
+            assert connection.told == [message]
+            ours.close()
+            assert connection.said == ["end"]
+
+    play(scenario)
+
+
+def test_an_acceptance_takes_along_what_is_said_in_the_same_turn() -> None:
+    async def scenario() -> None:
+        connection = Connection()
+        theirs = arrival(connection)
+        take(theirs, Opened(1000))
+        take(theirs, Chunk(), payload=b"first")
+        assert connection.said == []
+        await a_few_turns()
+        assert connection.said == [(WireAccept(5), b"first")]
+        assert [type(message) for message in connection.told] == [Credit]
+        take(theirs, Chunk(), payload=b"second")
+        assert theirs.on_stream(connection.stream.halves())
+        connection.stream.receiving.feed(b"\0question")
+        await a_few_turns()
+        assert connection.stream.sending.written == b"second"
+        assert connection.heard == b"question"
+        assert "forget" in connection.said
+        theirs.close()
+
+    play(scenario)
+
+
+def test_no_stream_is_taken_before_there_is_an_acceptance() -> None:
+    async def scenario() -> None:
+        connection = Connection()
+        theirs = arrival(connection)
+        assert not theirs.on_stream(connection.stream.halves())
+        take(theirs, Failure.of(Denied(peer="p", protocol="P", instance="i")))
+        assert not theirs.on_stream(connection.stream.halves())
+        assert [type(answer) for answer, _ in connection.said] == [WireFailure]
+
+    play(scenario)
+
+
+def test_a_session_that_ends_before_its_stream_comes_ends_there() -> None:
+    async def scenario() -> None:
+        connection = Connection()
+        theirs = arrival(connection)
+        take(theirs, Opened(1000))
+        await a_few_turns()
+        take(theirs, Chunk(), payload=b"all")
+        take(theirs, Eof(), Reset(3))
+        theirs.close()
+        assert theirs.on_stream(connection.stream.halves())
+        await a_few_turns()
+        assert connection.stream.receiving.stopped_with == [RESET_LOST]
+
+    play(scenario)
+
+
+def test_a_stream_that_does_not_come_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer_streams, "_STREAM_TIMEOUT", 0.0)
+
+    async def scenario() -> None:
+        connection = Connection()
+        theirs = arrival(connection)
+        take(theirs, Opened(1000))
+        await a_few_turns()
+        assert [type(message) for message in connection.told] == [Failure]
+        assert "forget" in connection.said
+
+    play(scenario)
+
+
+def test_a_request_that_is_taken_back_is_not_answered() -> None:
+    async def scenario() -> None:
+        connection = Connection()
+        theirs = arrival(connection)
+        theirs.on_cancel()
+        assert connection.told == [Cancel()]
+        theirs.close()
+        take(theirs, Opened(1000))
+        await a_few_turns()
+        assert connection.said == ["forget", "end"]
+
+    play(scenario)
+
+
+def test_a_session_whose_connection_ends_before_its_stream_has_come_is_not_kept() -> None:
+    async def scenario() -> None:
+        connection = Connection()
+        ours = arrival(connection)
+        take(ours, Opened(1000))
+        await a_few_turns()
+        ours.close()
+        ours.lost()
+        await a_few_turns()
+        kept = weakref.ref(ours)
+        gc.disable()
+        try:
+            del ours
+            await a_few_turns()
+            assert kept() is None
+        finally:
+            gc.enable()
+
+    play(scenario)

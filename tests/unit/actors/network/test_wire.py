@@ -1,0 +1,92 @@
+"""Frames between daemons: whole however they are split, and nothing but frames gets through."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastn_p2p_actors.network.wire import messages as wire
+from fastn_p2p_actors.network.wire.messages import (
+    FrameReader,
+    decode_wire,
+    frame,
+)
+from fastn_p2p_client.errors import BadMessage, PayloadTooLarge
+from fastn_p2p_client.limits import MAX_PAYLOAD
+
+_KEY = bytes(32)
+MESSAGES: list[wire.Wire] = [
+    wire.WireHello(1, b"process!", MAX_PAYLOAD, 10),
+    wire.WireIntroduce(b"delegation"),
+    wire.WireRequest(1, _KEY, _KEY, "Echo", "default", 1000),
+    wire.WireReply(2),
+    wire.WireRefusal(3, "MessageTooLong", "too long"),
+    wire.WireFailure(4, "denied", {"peer": "p", "protocol": "Echo", "instance": "default"}),
+    wire.WireCancel(5),
+    wire.WirePing(),
+    wire.WirePong(),
+    wire.WireWant(_KEY),
+    wire.WireOpen(6, _KEY, _KEY, "Echo", "default", 1000),
+    wire.WireAccept(6),
+    wire.WireStream(6, 4),
+    wire.WirePause(4),
+    wire.WireResume(4),
+]
+
+
+def test_every_message_is_tried_here() -> None:
+    assert {type(message) for message in MESSAGES} == set(wire.Wire.__args__)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(MESSAGES), st.binary(max_size=300)), max_size=10),
+    st.lists(st.integers(0, 4000), max_size=20),
+)
+def test_frames_survive_any_split(frames: list[tuple[wire.Wire, bytes]], cuts: list[int]) -> None:
+    stream = b"".join(frame(message, payload) for message, payload in frames)
+    edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
+    reader = FrameReader()
+    seen: list[tuple[wire.Wire, bytes]] = []
+    for start, end in itertools.pairwise(edges):
+        seen.extend(reader.feed(stream[start:end]))
+    assert seen == frames
+    assert reader.pending == 0
+
+
+@given(st.binary(max_size=2000))
+def test_random_bytes_are_refused_or_wait_for_more(data: bytes) -> None:
+    try:
+        for message, _ in FrameReader().feed(data):
+            assert isinstance(message, wire.Wire.__args__)
+    except (BadMessage, PayloadTooLarge):
+        pass
+
+
+@given(st.sampled_from(MESSAGES), st.data())
+def test_damaged_frames_are_refused_or_read_as_something_else(message: wire.Wire, data: st.DataObject) -> None:
+    original = bytearray(frame(message, b"payload"))
+    position = data.draw(st.integers(0, len(original) - 1))
+    original[position] ^= data.draw(st.integers(1, 255))
+    with contextlib.suppress(BadMessage, PayloadTooLarge):
+        list(FrameReader().feed(bytes(original)))
+
+
+def test_a_payload_above_the_limit_is_refused_when_it_is_announced() -> None:
+    header = frame(wire.WireReply(1))[6:]
+    announced = struct.pack(">HI", len(header), wire.BULK_THRESHOLD + 1) + header
+    with pytest.raises(PayloadTooLarge):
+        list(FrameReader().feed(announced))
+    assert list(FrameReader(MAX_PAYLOAD).feed(announced)) == []
+
+
+def test_an_unknown_tag_is_refused() -> None:
+    with pytest.raises(BadMessage):
+        decode_wire(b"\x91\x7f")
+
+
+# ── the beginning of a session's stream ──────────────────────────────────────────────────────────

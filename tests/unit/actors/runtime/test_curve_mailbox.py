@@ -1,0 +1,163 @@
+"""The vault's kind of mailbox: only known keys get in, and the key is the role."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+import uvloop
+import zmq
+
+from fastn_p2p_actors.runtime.curve.mailbox import (
+    Caller,
+    CurveMailbox,
+)
+from fastn_p2p_client.errors import DaemonBusy
+from fastn_p2p_client.ipc.messages import (
+    Done,
+    GetStatus,
+    encode,
+)
+from fastn_p2p_client.ipc.request_channel import Link
+from tests.support.daemons import eventually
+
+
+class Keys(msgspec.Struct):
+    server_public: str
+    public: str
+    secret: str
+
+
+def pair() -> tuple[str, str]:
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+SERVER, FRIEND, STRANGER = pair(), pair(), pair()
+GOOD = Keys(SERVER[0], *FRIEND)
+
+
+class Desk:
+    """Answers everything, and notes who has asked."""
+
+    def __init__(self, path: Path, *, max_clients: int = 100, per_program: int = 50, uid: int | None = None) -> None:
+        self.callers: list[Caller] = []
+        self.own = False
+        self.box = CurveMailbox(
+            path,
+            self._answer,
+            server_secret=SERVER[1],
+            roles={FRIEND[0]: "network"},
+            uid=uid,
+            max_clients=max_clients,
+            per_program=per_program,
+            is_own=lambda _: self.own,
+        )
+        self.box.open()
+
+    def _answer(self, caller: Caller, correlation: bytes, header: bytes, payload: bytes) -> None:
+        self.callers.append(caller)
+        assert self.box.send(caller, correlation, encode(Done()), payload)
+
+
+def test_role_is_the_key_and_unknown_keys_do_not_get_in(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        desk = Desk(tmp_path / "v.sock")
+        good = Link(tmp_path / "v.sock", "vault", curve=GOOD)
+        good.open()
+        for payload in (b"bytes", bytearray(b"bytearray"), memoryview(b"view")):
+            assert (await good.ask(GetStatus(), payload, timeout=5)).payload == bytes(payload)
+        await good.flushed()
+        assert [caller.role for caller in desk.callers] == ["network"] * 3
+        for curve in (Keys(SERVER[0], *STRANGER), None):
+            bad = Link(tmp_path / "v.sock", "vault", curve=curve)
+            bad.open()
+            with pytest.raises(DaemonBusy):
+                await bad.ask(GetStatus(), timeout=0.3)
+            bad.close()
+        assert len(desk.callers) == 3
+        good.close()
+        desk.box.close()
+
+    uvloop.run(scenario())
+
+
+def test_another_user_stays_out_whatever_its_key(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        desk = Desk(tmp_path / "v.sock", uid=os.getuid() + 1)
+        good = Link(tmp_path / "v.sock", "vault", curve=GOOD)
+        good.open()
+        with pytest.raises(DaemonBusy):
+            await good.ask(GetStatus(), timeout=0.3)
+        assert not desk.callers
+        good.close()
+        desk.box.close()
+
+    uvloop.run(scenario())
+
+
+def test_a_program_without_a_place_is_disconnected_and_takes_none_of_the_daemon_s(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        desk = Desk(tmp_path / "v.sock", max_clients=20, per_program=3)
+        crowd = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+        for stranger in crowd:
+            stranger.connect(str(tmp_path / "v.sock"))
+            stranger.setblocking(False)
+        await asyncio.to_thread(eventually, lambda: sum(map(has_ended, crowd)) >= 5, "five are disconnected", 5)
+        desk.own = True
+        link = Link(tmp_path / "v.sock", "vault", curve=GOOD)
+        link.open()
+        assert (await link.ask(GetStatus(), timeout=10)).header == encode(Done())
+        for stranger in crowd:
+            stranger.close()
+        link.close()
+        desk.box.close()
+
+    def has_ended(stranger: socket.socket) -> bool:
+        try:
+            while stranger.recv(1000):
+                pass
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            pass
+        return True
+
+    uvloop.run(scenario())
+
+
+def test_socket_is_private(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        desk = Desk(tmp_path / "v.sock")
+        assert (tmp_path / "v.sock").stat().st_mode & 0o777 == 0o600
+        desk.box.close()
+        assert not (tmp_path / "v.sock").exists()
+
+    uvloop.run(scenario())
+
+
+def test_too_many_connections_wait_outside_and_do_not_end_it(tmp_path: Path) -> None:
+    """libzmq aborts its process when it has no descriptor left for a connection that it accepts."""
+
+    async def scenario() -> None:
+        desk = Desk(tmp_path / "v.sock", max_clients=20)
+        crowd = []
+        for _ in range(60):
+            stranger = socket.socket(socket.AF_UNIX)
+            stranger.setblocking(False)
+            stranger.connect_ex(str(tmp_path / "v.sock"))
+            crowd.append(stranger)
+            await asyncio.sleep(0)
+        for stranger in crowd:
+            stranger.close()
+        link = Link(tmp_path / "v.sock", "vault", curve=GOOD)
+        link.open()
+        assert (await link.ask(GetStatus(), timeout=10)).header == encode(Done())
+        link.close()
+        desk.box.close()
+
+    uvloop.run(scenario())

@@ -1,0 +1,164 @@
+"""Work that grows with what is known: spread over turns of the loop, and the end of one connection looks at its own."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from fastn_p2p_actors.gateway.binding_watchers import Noticeboard
+from fastn_p2p_actors.network.serving.access_list import AccessList
+from fastn_p2p_actors.network.serving.expected_programs import Returning
+from fastn_p2p_actors.network.serving.registry import (
+    OnlineIdentity,
+    Registry,
+)
+from fastn_p2p_actors.network.sessions.revocation import Standing
+from fastn_p2p_actors.runtime import loop_turns as turns
+from tests.support.signer import Signer
+from tests.support.two_daemons import until
+from tests.unit.actors.network.test_introductions import steps_of
+
+
+def test_a_long_loop_lets_others_have_a_turn_whenever_its_time_is_used_up() -> None:
+    async def main() -> None:
+        others, time = 0, SimpleNamespace(now=0.0)
+
+        async def another() -> None:
+            nonlocal others
+            while True:
+                others += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.ensure_future(another())
+        seen = []
+        async for item in turns.in_turns(range(100), clock=lambda: time.now):
+            seen.append(item)
+            time.now += turns.TURN_SECONDS / 10
+        assert seen == list(range(100))
+        assert 9 <= others <= 11
+        task.cancel()
+
+    asyncio.run(main())
+
+
+class Relay:
+    """A session that may be told to end."""
+
+    def __init__(self) -> None:
+        self.at_end: list[Any] = []
+        self.failed = False
+
+    def fail(self, _: Exception) -> None:
+        self.failed = True
+        for each in self.at_end:
+            each()
+
+
+def test_sessions_of_an_identity_that_goes_end_while_others_have_their_turns() -> None:
+    async def main() -> None:
+        standing = Standing(Registry())
+        sessions = [Relay() for _ in range(5000)]
+        for number, each in enumerate(sessions):
+            standing.add(cast(Any, each), b"gone" if number % 2 else b"stays", b"target", "Echo", "default")
+        gone = cast(Any, SimpleNamespace(raw=b"gone", name="alice", sender=object()))
+        await standing.identity_concluded(gone)
+        assert [each.failed for each in sessions] == [bool(number % 2) for number in range(5000)]
+
+    asyncio.run(main())
+
+
+class Sender:
+    pid = 1
+    gone = False
+
+
+def registry_of(identities: int) -> tuple[Registry, Sender]:
+    """Each identity has a process that serves Echo; one program serves Shop of the first."""
+    registry, program = Registry(), Sender()
+    access = AccessList(("everyone",), cast(Any, None), registry)
+    for number in range(identities):
+        name = f"identity{number:04}"
+        process = cast(Any, Sender())
+        identity = OnlineIdentity(name, Signer(name).key, process)
+        registry.announce(identity)
+        registry.serve(identity, "Echo", "default", access, process)
+    registry.serve_by_program("identity0000", "Shop", "default", access, cast(Any, program), 5)
+    registry.serve_by_program("absent", "Shop", "default", access, cast(Any, program), 5)
+    return registry, program
+
+
+def test_the_end_of_a_program_looks_at_what_it_served_however_many_identities_there_are() -> None:
+    counts = []
+    for identities in (2, 200):
+        registry, program = registry_of(identities)
+        counts.append(steps_of(partial(registry.gone, cast(Any, program))))
+        assert list(registry.programs()) == []
+        first = registry.by_name("identity0000")
+        assert first is not None
+        assert list(first.bindings) == [("Echo", "default")]
+        assert not registry.gone(cast(Any, program))
+        assert len(registry) == identities
+    assert counts[0] == counts[1]
+
+
+def test_the_end_of_an_identitys_process_takes_it_offline_and_leaves_its_successor() -> None:
+    registry, _ = registry_of(2)
+    first = registry.by_name("identity0000")
+    assert first is not None
+    successor = OnlineIdentity(first.name, first.key, cast(Any, Sender()))
+    registry.announce(successor)
+    assert {key for key, _ in successor.bindings} == {"Shop"}  # the program goes on with it
+    assert registry.gone(first.sender)
+    assert registry.by_name(first.name) is successor
+    assert registry.gone(successor.sender)
+    assert registry.by_name(first.name) is None
+
+
+def test_many_changes_of_who_serves_are_written_together(tmp_path: Path) -> None:
+    async def main() -> None:
+        registry, program = registry_of(1)
+        looked = 0
+
+        def programs() -> Any:
+            nonlocal looked
+            looked += 1
+            return registry.programs()
+
+        returning = Returning(tmp_path / "programs.json", programs)
+        for _ in range(1000):
+            returning.changed()
+        assert looked == 1
+        await until(lambda: looked == 2, "the rest counts together")
+        assert "Shop" in (tmp_path / "programs.json").read_text()
+        registry.gone(cast(Any, program))
+        returning.changed()
+        await until(lambda: not (tmp_path / "programs.json").exists(), "nobody serves any more")
+        assert looked == 3
+        returning.close()
+
+    asyncio.run(main())
+
+
+def test_all_who_watch_share_one_reading_of_what_is_stored() -> None:
+    async def main() -> None:
+        board = Noticeboard()
+        reads: list[int] = []
+
+        def read() -> int:
+            reads.append(len(reads))
+            return len(reads)
+
+        first = [asyncio.ensure_future(board.shared_read("Shop", read)) for _ in range(50)]
+        await asyncio.sleep(0)
+        board.post()  # what was read before may be out of date
+        second = [asyncio.ensure_future(board.shared_read("Shop", read)) for _ in range(50)]
+        assert len(set(await asyncio.gather(*first))) == 1
+        assert set(await asyncio.gather(*second)) == {2}
+        assert len(reads) == 2
+        assert await board.shared_read("Shop", read) == 3
+        assert not board._reads
+
+    asyncio.run(main())

@@ -1,0 +1,344 @@
+"""What the vault answers to whom: the table, the requests, and that it signs nothing else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastn_p2p_actors.credentials import EpochBook, SequenceBook, verify_delegation, verify_record
+from fastn_p2p_actors.runtime.curve.keys import make_roles
+from fastn_p2p_actors.vault.access_policy import (
+    GATEWAY,
+    NETWORK,
+    ROLES,
+    TABLE,
+    State,
+    check_allowed,
+)
+from fastn_p2p_actors.vault.actor import Desk
+from fastn_p2p_actors.vault.key_store import KeyStore
+from fastn_p2p_actors.vault.locked_memory import LockedMemory
+from fastn_p2p_actors.vault.messages import (
+    PAGE,
+    CreateIdentity,
+    DeleteIdentity,
+    GetTransport,
+    IdentityKey,
+    IdentityKeys,
+    ListIdentities,
+    SignDelegation,
+    SignedDelegation,
+    SignedRecord,
+    SignRecord,
+    Transport,
+    VaultReply,
+    VaultRequest,
+)
+from fastn_p2p_actors.vault.vault import DELEGATION_SECONDS, Vault
+from fastn_p2p_client.errors import (
+    BadMessage,
+    Forbidden,
+    IdentityExists,
+    IdentityNotFound,
+    InternalError,
+    InvalidName,
+    P2PError,
+)
+from fastn_p2p_client.ipc.messages import (
+    Cancel,
+    Done,
+    Failure,
+    GetStatus,
+    encode,
+)
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.limits import MAX_HEADER
+
+from ....support.signer import NOW
+
+REQUESTS: dict[type[msgspec.Struct], msgspec.Struct] = {
+    CreateIdentity: CreateIdentity("bob"),
+    DeleteIdentity: DeleteIdentity("alice"),
+    ListIdentities: ListIdentities(),
+    GetTransport: GetTransport(),
+    SignDelegation: SignDelegation("alice"),
+    SignRecord: SignRecord("alice", (), ()),
+    Cancel: Cancel(),
+}
+"""One of each kind, for a vault that has alice."""
+
+_replies: msgspec.msgpack.Decoder[VaultReply] = msgspec.msgpack.Decoder(VaultReply)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = float(NOW)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Room(NamedTuple):
+    """A vault without a process."""
+
+    vault: Vault
+    desk: Desk
+    clock: Clock
+    folder: Path
+
+    def ask(self, role: str, request: Any) -> Any:
+        return self.vault.answer(role, request)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    memory, clock = LockedMemory(), Clock()
+    folder = tmp_path / "vault"
+    store = KeyStore(folder, memory, clock)
+    store.open()
+    vault = Vault(store, clock)
+    vault.answer(GATEWAY, CreateIdentity("alice"))
+    yield Room(vault, Desk(vault, logging.getLogger("vault")), clock, folder)
+    memory.wipe()
+
+
+# ── who may ask ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_table_lists_every_request_in_every_state_and_nothing_else() -> None:
+    messages = set(get_args(VaultRequest))
+    assert messages == set(TABLE) == set(REQUESTS)
+    for rights in TABLE.values():
+        assert set(rights) == set(State)
+        assert all(roles <= set(ROLES) for roles in rights.values())
+
+
+def test_table_says_this() -> None:
+    allowed = {
+        (kind.__name__, state.value): sorted(roles) for kind, rights in TABLE.items() for state, roles in rights.items()
+    }
+    assert allowed == {
+        ("CreateIdentity", "open"): [GATEWAY],
+        ("DeleteIdentity", "open"): [GATEWAY],
+        ("ListIdentities", "open"): [GATEWAY],
+        ("GetTransport", "open"): [NETWORK],
+        ("SignDelegation", "open"): [NETWORK],
+        ("SignRecord", "open"): [NETWORK],
+        ("Cancel", "open"): [GATEWAY, NETWORK],
+    }
+
+
+def test_roles_are_those_that_the_supervisor_hands_out() -> None:
+    assert sorted(make_roles().vault.roles.values()) == sorted(ROLES)
+
+
+STRANGERS = ["", "identity-alice", "supervisor", "Gateway", "gateway "]
+
+
+@pytest.mark.parametrize("role", [*ROLES, *STRANGERS])
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_every_request_of_every_wrong_role_is_forbidden_and_does_nothing(
+    room: Room, kind: type[msgspec.Struct], role: str
+) -> None:
+    if role in TABLE[kind][State.OPEN]:
+        room.ask(role, REQUESTS[kind])
+        return
+    before = sorted(path.name for path in room.folder.rglob("*"))
+    with pytest.raises(Forbidden) as caught:
+        room.ask(role, REQUESTS[kind])
+    assert caught.value.request == kind.__name__
+    assert sorted(path.name for path in room.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("role", [*ROLES, *STRANGERS])
+def test_what_is_not_in_the_table_is_forbidden(role: str) -> None:
+    with pytest.raises(Forbidden):
+        check_allowed(role, State.OPEN, GetStatus())
+
+
+def test_forbidden_comes_before_any_other_answer(room: Room) -> None:
+    """Whoever may not ask does not learn whether an identity exists."""
+    for request in (SignDelegation("nobody"), SignDelegation("NOT A NAME"), SignRecord("alice", ("x",), ())):
+        with pytest.raises(Forbidden):
+            room.ask(GATEWAY, request)
+
+
+# ── identities ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_identities_are_made_listed_and_deleted(room: Room) -> None:
+    bob = room.ask(GATEWAY, CreateIdentity("bob"))
+    assert isinstance(bob, IdentityKey)
+    assert (bob.name, bob.created, PublicKey(bob.public).id52[:0]) == ("bob", "2027-01-15T08:00:00Z", "")
+    listed = room.ask(GATEWAY, ListIdentities())
+    assert isinstance(listed, IdentityKeys)
+    assert [key.name for key in listed.identities] == ["alice", "bob"]
+    assert (listed.identities[1], listed.damaged, listed.more) == (bob, (), False)
+    assert room.ask(GATEWAY, DeleteIdentity("alice")) == Done()
+    assert [key.name for key in room.ask(GATEWAY, ListIdentities()).identities] == ["bob"]
+    with pytest.raises(IdentityNotFound):
+        room.ask(NETWORK, SignDelegation("alice"))
+    again = room.ask(GATEWAY, CreateIdentity("alice"))
+    assert again.public != bob.public
+
+
+def test_identity_that_exists_is_left_alone(room: Room) -> None:
+    before = room.ask(GATEWAY, ListIdentities())
+    with pytest.raises(IdentityExists):
+        room.ask(GATEWAY, CreateIdentity("alice"))
+    assert room.ask(GATEWAY, ListIdentities()) == before
+
+
+@pytest.mark.parametrize("name", ["", "../../etc/passwd", "Alice", "a" * 65, "a/b", ".", "alice.key", "\0"])
+def test_bad_names_are_refused_everywhere(room: Room, name: str) -> None:
+    for role, request in (
+        (GATEWAY, CreateIdentity(name)),
+        (GATEWAY, DeleteIdentity(name)),
+        (NETWORK, SignDelegation(name)),
+        (NETWORK, SignRecord(name, (), ())),
+    ):
+        with pytest.raises(InvalidName):
+            room.ask(role, request)
+
+
+def test_unknown_identities(room: Room) -> None:
+    for role, request in (
+        (GATEWAY, DeleteIdentity("nobody")),
+        (NETWORK, SignDelegation("nobody")),
+        (NETWORK, SignRecord("nobody", (), ())),
+    ):
+        with pytest.raises(IdentityNotFound):
+            room.ask(role, request)
+
+
+def test_many_identities_are_listed_page_by_page(room: Room) -> None:
+    wanted = {"alice"} | {f"id{number:04}-{'x' * 50}" for number in range(PAGE + 20)}
+    for name in sorted(wanted - {"alice"}):
+        room.ask(GATEWAY, CreateIdentity(name))
+    names: list[str] = []
+    page = room.ask(GATEWAY, ListIdentities())
+    while True:
+        assert len(encode(page)) <= MAX_HEADER
+        names += [key.name for key in page.identities]
+        if not page.more:
+            break
+        page = room.ask(GATEWAY, ListIdentities(page.last))
+    assert names == sorted(wanted)
+
+
+# ── what is signed ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_delegation_is_for_the_vaults_own_transport_key_alone(room: Room) -> None:
+    transport = room.ask(NETWORK, GetTransport())
+    assert isinstance(transport, Transport)
+    signed = room.ask(NETWORK, SignDelegation("alice"))
+    assert isinstance(signed, SignedDelegation)
+    delegation = verify_delegation(signed.blob, now=NOW, endpoint=transport.public, epochs=EpochBook())
+    alice = room.ask(GATEWAY, ListIdentities()).identities[0]
+    assert delegation.identity == alice.public
+    assert (delegation.epoch, delegation.lineage) == (transport.epoch, transport.lineage)
+    assert (delegation.not_before, delegation.not_after) == (NOW, NOW + DELEGATION_SECONDS)
+    assert signed.not_after == delegation.not_after
+
+
+def test_record_holds_and_each_one_replaces_the_one_before(room: Room) -> None:
+    sequences = SequenceBook()
+    transport = room.ask(NETWORK, GetTransport())
+    seen: list[int] = []
+    for step in (0.0, 0.0, 10.0, -3600.0):
+        room.clock.now += step
+        signed = room.ask(NETWORK, SignRecord("alice", ("https://relay.example/",), ("192.0.2.1:1", "[::1]:2")))
+        assert isinstance(signed, SignedRecord)
+        record = verify_record(signed.blob, now=room.clock.now, sequences=sequences)
+        assert [delegation.endpoint for delegation in record.delegations] == [transport.public]
+        assert (record.relays, record.addresses) == (("https://relay.example/",), ("192.0.2.1:1", "[::1]:2"))
+        assert signed.expires == record.expires
+        seen.append(record.sequence)
+    assert seen == sorted(set(seen))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        SignRecord("alice", ("http://plain.example/",), ()),
+        SignRecord("alice", (), ("host.example:1",)),
+        SignRecord("alice", (), ("192.0.2.1:1",) * 17),
+        SignRecord("alice", ("https://relay.example/",) * 5, ()),
+    ],
+)
+def test_record_that_nobody_would_accept_is_not_signed(room: Room, request_: SignRecord) -> None:
+    with pytest.raises(BadMessage):
+        room.ask(NETWORK, request_)
+
+
+def test_transport_key_is_not_printed() -> None:
+    assert "secret" not in repr(Transport(b"secret-" * 4, bytes(32), 1, bytes(16)))
+
+
+# ── the desk ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_desk_answers_with_failures_instead_of_raising(room: Room) -> None:
+    for header, error in (
+        (encode(GetTransport()), Forbidden),
+        (encode(SignDelegation("x")), Forbidden),
+        (encode(CreateIdentity("alice")), IdentityExists),
+        (encode(GetStatus()), BadMessage),
+        (b"", BadMessage),
+        (b"\x92\xcc\xc8\xa1\xff", BadMessage),
+    ):
+        answer = room.desk.handle(GATEWAY, header)
+        assert answer is not None
+        reply = _replies.decode(answer)
+        assert isinstance(reply, Failure)
+        assert type(reply.error()) is error
+    assert room.desk.handle(GATEWAY, encode(Cancel())) is None
+
+
+def test_defect_is_answered_without_its_details(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(role: str, request: object) -> None:
+        raise RuntimeError("something private")
+
+    monkeypatch.setattr(room.vault, "answer", broken)
+    reply = _replies.decode(room.desk.handle(GATEWAY, encode(ListIdentities())) or b"")
+    assert isinstance(reply, Failure)
+    assert isinstance(reply.error(), InternalError)
+    assert "private" not in str(reply.error())
+
+
+TEXTS = st.text(max_size=9)
+FUZZED_REQUESTS = st.one_of(
+    st.builds(ListIdentities, TEXTS),
+    st.builds(DeleteIdentity, TEXTS),
+    st.builds(SignDelegation, TEXTS | st.just("alice")),
+    st.builds(SignRecord, TEXTS | st.just("alice"), st.tuples(TEXTS), st.tuples(TEXTS, TEXTS)),
+    st.just(GetTransport()),
+).map(encode)
+TAGS = st.sampled_from([*range(200, 206), 0, 1, 17])
+ANYTHING = st.none() | st.booleans() | st.integers(-9, 2**63) | st.floats() | st.binary(max_size=9) | TEXTS
+FUZZED_ARRAYS = st.tuples(TAGS, st.lists(ANYTHING | st.lists(ANYTHING, max_size=3), max_size=4)).map(
+    lambda parts: encode([parts[0], *parts[1]])
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(role=st.sampled_from(["", *ROLES]), header=st.binary(max_size=80) | FUZZED_REQUESTS | FUZZED_ARRAYS)
+def test_whatever_arrives_is_answered_in_the_promised_way(room: Room, role: str, header: bytes) -> None:
+    answer = room.desk.handle(role, header)
+    if answer is None:
+        assert header[1:2] == encode(Cancel())[1:2]
+        return
+    reply = _replies.decode(answer)
+    if isinstance(reply, Failure):
+        assert isinstance(reply.error(), P2PError)
+        assert not isinstance(reply.error(), InternalError)
+    else:
+        assert role in ROLES

@@ -1,0 +1,226 @@
+"""Standard input and output in an event loop: every kind of descriptor, each left as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import socket
+import tty
+from collections.abc import Coroutine, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from fastn_p2p.console.async_stdio import (
+    Input,
+    Output,
+)
+
+
+def play(scenario: Coroutine[Any, Any, None]) -> None:
+    async def in_time() -> None:
+        async with asyncio.timeout(20):
+            await scenario
+
+    uvloop.run(in_time())
+
+
+def sockets() -> tuple[int, int]:
+    reader, writer = socket.socketpair()
+    return reader.detach(), writer.detach()
+
+
+def terminal() -> tuple[int, int]:
+    """The program's end reads, the other one types."""
+    keyboard, program = pty.openpty()
+    tty.setraw(program)
+    return program, keyboard
+
+
+@pytest.fixture(params=[os.pipe, sockets])
+def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """A descriptor to read from and one to write to, both blocking; the test may close the second one."""
+    reader, writer = request.param()
+    yield reader, writer
+    for number in (reader, writer):
+        with suppress(OSError):
+            os.close(number)
+
+
+def test_what_has_come_is_read_at_once_until_the_end(ends: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        reader, writer = ends
+        source = Input(reader)
+        os.write(writer, b"one line\n")
+        assert await source.read() == b"one line\n"
+        waiting = asyncio.ensure_future(source.read())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        os.write(writer, b"\x00\xff")
+        assert await waiting == b"\x00\xff"
+        os.write(writer, b"abc")
+        assert await source.read(2) == b"ab"
+        assert await source.read(2) == b"c"
+        os.close(writer)
+        assert await source.read() == b""
+        source.close()
+        source.close()
+        assert os.get_blocking(reader)
+
+    play(scenario())
+
+
+def test_a_read_that_is_cancelled_takes_nothing(ends: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        reader, writer = ends
+        source = Input(reader)
+        waiting = asyncio.ensure_future(source.read())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        os.write(writer, b"x")
+        assert await source.read() == b"x"
+        source.close()
+
+    play(scenario())
+
+
+def test_whoever_reads_slowly_gets_all_and_then_the_end(ends: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        reader, writer = ends
+        sink = Output(writer)
+        sent = os.urandom(3_000_000)
+        writing = asyncio.ensure_future(sink.write(sent))
+        await asyncio.sleep(0)
+        assert not writing.done()
+        got = bytearray()
+        while len(got) < len(sent):
+            got += await asyncio.to_thread(os.read, reader, 100_000)
+        await writing
+        assert got == sent
+        sink.end()
+        assert os.read(reader, 1) == b""
+        os.write(writer, b"nobody sees this")
+        sink.close()
+
+    play(scenario())
+
+
+def test_nobody_reads_any_more(ends: tuple[int, int]) -> None:
+    async def scenario() -> None:
+        reader, writer = ends
+        sink = Output(writer)
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            await sink.write(b"x")
+        sink.close()
+        assert os.get_blocking(writer)
+
+    play(scenario())
+
+
+def test_nobody_reads_a_named_pipe_any_more(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        os.mkfifo(tmp_path / "fifo")
+        reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+        writer = os.open(tmp_path / "fifo", os.O_WRONLY)
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            Output(writer)
+        os.close(writer)
+
+    play(scenario())
+
+
+def test_a_terminal_is_not_changed_for_the_shell() -> None:
+    async def scenario() -> None:
+        program, keyboard = terminal()
+        source, sink = Input(program), Output(program)
+        assert os.get_blocking(program)
+        os.write(keyboard, b"typed")
+        assert await source.read() == b"typed"
+        await sink.write(b"shown")
+        assert os.read(keyboard, 100) == b"shown"
+        source.close()
+        sink.close()
+        os.close(program)
+        os.close(keyboard)
+
+    play(scenario())
+
+
+def test_a_pipe_that_cannot_be_opened_again(ends: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user's: what is done to it is undone."""
+
+    def refuse(*_: object) -> int:
+        raise PermissionError
+
+    async def scenario() -> None:
+        reader, writer = ends
+        monkeypatch.setattr(os, "open", refuse)
+        source, sink = Input(reader), Output(writer)
+        assert not os.get_blocking(reader)
+        await sink.write(b"x")
+        assert await source.read() == b"x"
+        sink.close()
+        source.close()
+        assert os.get_blocking(reader)
+        assert os.get_blocking(writer)
+        monkeypatch.undo()
+
+    play(scenario())
+
+
+# ── what never makes one wait ────────────────────────────────────────────────────────────────────
+
+
+def test_files_are_read_and_written_where_the_shell_is(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        file = tmp_path / "file"
+        file.write_bytes(b"head\nrest")
+        reader = os.open(file, os.O_RDONLY)
+        assert os.read(reader, 5) == b"head\n"
+        source = Input(reader)
+        assert await source.read() == b"rest"
+        assert await source.read() == b""
+        source.close()
+        os.close(reader)
+        writer = os.open(file, os.O_WRONLY | os.O_APPEND)
+        sink = Output(writer)
+        await sink.write(b"!")
+        sink.end()
+        os.close(writer)
+        assert file.read_bytes() == b"head\nrest!"
+
+    play(scenario())
+
+
+def test_dev_null() -> None:
+    async def scenario() -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        source, sink = Input(null), Output(null)
+        assert await source.read() == b""
+        await sink.write(b"x" * 1_000_000)
+        source.close()
+        sink.close()
+        os.close(null)
+
+    play(scenario())
+
+
+def test_what_cannot_be_read_or_written_is_said(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        directory = os.open(tmp_path, os.O_RDONLY)
+        with pytest.raises(OSError, match="cannot read standard input: Is a directory"):
+            await Input(directory).read()
+        os.close(directory)
+        full = os.open("/dev/full", os.O_WRONLY)
+        with pytest.raises(OSError, match="cannot write to standard output: No space left on device"):
+            await Output(full).write(b"x")
+        os.close(full)
+
+    play(scenario())

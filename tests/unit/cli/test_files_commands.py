@@ -1,0 +1,270 @@
+"""What the commands of ``fastn-p2p files`` print, and what is seen of a transfer; alice's side runs in this process."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+import typing
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+import fastn_p2p_client.ipc.messages as m
+from fastn_p2p.cli import main
+from fastn_p2p.protocols.files import (
+    cli as command,
+)
+from fastn_p2p.protocols.files import (
+    errors as failures,
+)
+from fastn_p2p.protocols.files.events import (
+    Begun,
+    Done,
+    Event,
+    Kept,
+    Lost,
+    Moved,
+    Offered,
+    Omitted,
+    Restarted,
+    Retrying,
+)
+from fastn_p2p.protocols.files.progress import (
+    size_of,
+    watching,
+)
+
+from ...support.file_peers import (
+    ALICE,
+    BOB,
+    Line,
+    make_files,
+    snapshot,
+)
+
+
+class Daemon:
+    """Stands where commands have a ``Client``: whoever asks alice is alice, everybody else is bob."""
+
+    def __init__(self, line: Line, identities: list[m.IdentityInfo]) -> None:
+        self.line = line
+        self.identities = identities
+
+    def __call__(self, home: Path | None, *, program: str) -> Daemon:
+        return self
+
+    async def __aenter__(self) -> Daemon:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    async def control(self, message: m.ListIdentities) -> m.IdentityList:
+        return m.IdentityList(self.identities)
+
+    def _line(self, identity: str | None) -> Line:
+        return self.line.as_peer(ALICE) if identity == "alice" else self.line
+
+    async def call(self, identity: str | None, *arguments: Any, **options: Any) -> Any:
+        return await self._line(identity).call(identity, *arguments, **options)
+
+    async def connect(self, identity: str | None, *arguments: Any) -> Any:
+        return await self._line(identity).connect(identity, *arguments)
+
+
+def identity(name: str, *, online: bool = True) -> m.IdentityInfo:
+    key = ALICE if name == "alice" else BOB
+    return m.IdentityInfo(name=name, id52=key.id52, online=online, created="2026-01-01T00:00:00Z")
+
+
+class Place(typing.NamedTuple):
+    root: Path
+    inbox: Path
+    here: Path
+    daemon: Daemon
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    root, inbox, here = (tmp_path / name for name in ("root", "inbox", "here"))
+    for each in (root, inbox, here):
+        each.mkdir()
+    line = Line(tmp_path / "workspace", root=str(root), inbox=str(inbox))
+    daemon = Daemon(line, [identity("alice"), identity("bob", online=False)])
+    monkeypatch.setattr(command, "Client", daemon)
+    return Place(root, inbox, here, daemon)
+
+
+def test_a_listing_is_a_line_for_each_entry(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    make_files(place.root, {"b": b"12345", "a/": b"", "a\nb": b""})
+    assert main(["files", "ls", "alice"]) == 0
+    out, err = capsys.readouterr()
+    assert re.fullmatch(r"directory\t-\t[0-9T:Z-]+\ta\nfile\t5\t2023-11-14T22:13:20Z\tb\n", out)
+    assert err == "a\\nb: it has a name that cannot be transferred\n"
+    assert main(["files", "ls", "alice", "./b", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["size"] == 5
+    assert main(["files", "ls", "alice", "gone"]) == 1
+    assert capsys.readouterr() == ("", "fastn-p2p: gone: there is nothing under this name\n")
+
+
+def test_get_says_what_came_of_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    make_files(place.root, {"a": b"new", "b": 2000, "c": 3})
+    make_files(place.here, {"a": b"mine"})
+    assert main(["files", "get", "alice", "a", "b", "c", "--to", str(place.here)]) == 8
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "a: another file has this name already\n" in err
+    assert re.search(r"^2 files, 2\.0 kB in \d\.\d s \(.*/s\); 1 failed$", err, re.MULTILINE)
+    assert main(["files", "get", "alice", "/", "--to", str(place.here / "new"), "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1].items() >= {"event": "end", "done": 3, "kept": 0, "skipped": 0, "failed": 0}.items()
+    assert snapshot(place.here / "new") == snapshot(place.root)
+
+
+def test_put_says_that_the_offer_waits_and_what_it_is_called(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    make_files(place.here, {"a": b"a"})
+    put = ["files", "put", "alice", str(place.here / "a"), "--timeout", "0"]
+    assert main(put) == 6
+    err = capsys.readouterr().err
+    (offer,) = set(re.findall(r"offer ([0-9a-f]{16})", err))
+    assert f"`fastn-p2p files accept {offer}`" in err
+    assert main(["files", "offers"]) == 0
+    assert capsys.readouterr().out.split("\t")[:5] == [offer, "bob", "waiting", "1", "1"]
+    assert main(["files", "accept", offer]) == 0
+    assert capsys.readouterr().err == f"offer {offer} is accepted\n"
+    assert main(put) == 0
+    assert f"offer {offer} is complete" in capsys.readouterr().err
+    assert snapshot(place.inbox) == snapshot(place.here)
+    assert main(["files", "reject", offer]) == 0
+    assert capsys.readouterr().err == f"offer {offer} is finished\n"
+
+
+@pytest.mark.parametrize(
+    ("identities", "arguments", "code"),
+    [
+        ([identity("alice")], [], 0),
+        ([identity("alice", online=False), identity("bob", online=False)], [], 11),
+        ([identity("alice"), identity("bob")], [], 2),
+        ([identity("alice"), identity("bob")], ["--as", "alice"], 0),
+        ([identity("alice"), identity("bob")], ["--as", "carol"], 7),
+    ],
+)
+def test_whose_inbox_it_is(
+    place: Place,
+    capsys: pytest.CaptureFixture[str],
+    identities: list[m.IdentityInfo],
+    arguments: list[str],
+    code: int,
+) -> None:
+    place.daemon.identities = identities
+    assert main(["files", "offers", *arguments]) == code
+    if code == 0:
+        assert capsys.readouterr() == ("", "nobody has offered anything\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["get", "alice", "../up"],
+        ["get", "alice", "x/a", "y/a"],
+        ["get", "alice", "a", "--to", "/nowhere/at/all"],
+        ["get", "alice", "a", "--to", "/etc/passwd"],
+        ["get", "alice"],
+        ["put", "alice", "/etc/passwd", "--timeout", "-1"],
+        ["put", "alice", "/etc/passwd", "/etc/../etc/passwd"],
+        ["put", "alice", "/dev/null"],
+        ["accept"],
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_right_is_said_before_anybody_is_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(command, "Client", lambda *_, **__: pytest.fail("the daemon was asked"))
+    assert main(["files", *arguments]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_local_files_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["files", "put", "alice", "/nowhere/at/all"]) == 74
+    assert capsys.readouterr().err == "fastn-p2p: /nowhere/at/all: No such file or directory\n"
+
+
+# ── what is seen of a transfer ───────────────────────────────────────────────────────────────────
+
+STORY: list[Event] = [
+    Offered("0123", "accepted", 3, 3000),
+    Omitted("link", "it is a link"),
+    Kept("kept", 1000),
+    Begun("a", 1000, 0),
+    Moved("a", 500),
+    Moved("a", 600),
+    Retrying("the connection went away", 0.1),
+    Restarted("a"),
+    Begun("a", 1000, 600),
+    Done("a", 1000),
+    Begun("b" * 60, 1000, 0),
+    Lost("b" * 60, "DiskFull", "there is no space left\x1b[31m"),
+]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    with watching(json=False) as report:
+        for event in STORY:
+            report(event)
+    shown = terminal.getvalue()
+    for words in ("link: skipped: it is a link", "trying again", "begins anew", "no space left", "3.0/3.0 kB"):
+        assert words in shown
+    assert "\x1b[31mx" not in shown
+    assert "left\\x1b[31m" in shown
+
+
+def test_words_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with watching(json=False) as report:
+        for event in STORY:
+            report(event)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 5
+    assert "\x1b" not in err
+
+
+def test_lines_of_json_for_scripts_and_not_too_many(capsys: pytest.CaptureFixture[str]) -> None:
+    with watching(json=True) as report:
+        for event in STORY:
+            report(event)
+    out, err = capsys.readouterr()
+    assert err == ""
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [each["event"] for each in events].count("moved") == 1
+    assert len(events) == len(STORY) - 1
+    assert events[0] == {"event": "offer", "offer": "0123", "state": "accepted", "files": 3, "bytes": 3000}
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (123_456, "123 kB"), (999_999, "1.0 MB"), (5 * 10**13, "50.0 TB")],
+)
+def test_sizes_as_people_read_them(size: int, words: str) -> None:
+    assert size_of(size) == words
+
+
+def test_every_kind_of_failure_is_explained() -> None:
+    kinds = set(typing.get_args(failures.Kind))
+    assert set(re.findall(r"^``(\w+)``", failures.__doc__ or "", re.MULTILINE)) == kinds
+    assert set(command._EXITS) <= kinds

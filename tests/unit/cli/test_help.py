@@ -1,0 +1,102 @@
+"""What the command line says about itself."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fastn_p2p import __version__
+from fastn_p2p.cli import COMMANDS, UNLISTED, main
+from fastn_p2p.console.exit_codes import TABLE
+from fastn_p2p_client.limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
+
+EVERY_COMMAND = [
+    *([name] for name in COMMANDS),
+    *([name] for name in UNLISTED),
+    *(["identity", name] for name in ("create", "delete", "list", "set", "online", "offline")),
+    *(["protocol", name] for name in ("add", "remove", "set", "list", "new", "check", "reload", "start", "stop")),
+    *(["peer", name] for name in ("add", "list", "rename", "remove")),
+    *(["files", name] for name in ("ls", "get", "put", "offers", "accept", "reject")),
+    *(["mail", name] for name in ("send", "list", "read", "delete", "outbox", "retry")),
+]
+
+
+def helped(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    assert main([*command, "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+def test_help_lists_every_command_in_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(capsys)
+    for name in COMMANDS:
+        (line,) = re.findall(rf"^  {name} +(\S.*)$", text, re.MULTILINE)
+        assert line.endswith("."), f"{line!r} is cut off"
+
+
+def test_help_leaves_out_short_spellings(capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(capsys)
+    assert [name for name in UNLISTED if re.search(rf"^  {name} ", text, re.MULTILINE)] == []
+
+
+def test_help_explains_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    text = helped(capsys)
+    for code, meaning in TABLE.items():
+        assert re.search(rf"^ +{code.value}  {re.escape(meaning)}$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    text = helped(capsys, *command)
+    assert text.startswith(f"Usage: fastn-p2p {' '.join(command)}")
+    assert command == ["demo"] or "--home DIRECTORY" in text
+
+
+def test_defaults_in_the_help_are_those_of_the_client(capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"[default: {DEFAULT_CALL_TIMEOUT}]" in helped(capsys, "call")
+    assert f"[default: {DEFAULT_INSTANCE}]" in helped(capsys, "add-protocol")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fastn-p2p {__version__}\n"
+
+
+def test_without_a_command_help_is_shown_as_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Commands:" in err
+
+
+def test_a_mistyped_command_is_guessed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["identity-onlin", "alice"]) == 2
+    assert "'identity-online'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shell_completion(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    monkeypatch.setenv("_FASTN_P2P_COMPLETE", f"complete_{shell}")
+    monkeypatch.setenv("COMP_WORDS", "fastn-p2p identity-o")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "fastn-p2p identity-o")
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert "identity-online" in out
+    assert "identity-offline" in out
+    assert "status" not in out
+
+
+def test_shell_completion_knows_the_identities(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("alice", "albert", "bob"):
+        (tmp_path / "identities" / name).mkdir(parents=True)
+    monkeypatch.setenv("FASTN_HOME", str(tmp_path))
+    monkeypatch.setenv("_FASTN_P2P_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "fastn-p2p identity-online al")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    assert main([]) == 0
+    assert capsys.readouterr().out.split() == ["albert", "alice"]

@@ -1,0 +1,129 @@
+"""``stream`` and ``forward`` as commands: what they ask for, and what they refuse before anybody is asked."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastn_p2p.cli import main
+from fastn_p2p.cli import stream as streaming
+from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.protocols.tunnel import forwarder as forwarding
+from fastn_p2p.protocols.tunnel.service_address import Address
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the command would do; it does nothing."""
+    calls: list[tuple[Any, ...]] = []
+
+    def record(*arguments: Any) -> Exit:
+        calls.append(arguments)
+        return Exit.OK
+
+    monkeypatch.setattr(streaming, "stream", record)
+    monkeypatch.setattr(forwarding, "forward", record)
+    return calls
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(arguments) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    return err
+
+
+def test_stream(asked: list[tuple[Any, ...]]) -> None:
+    assert main(["stream", "bob", "Chat"]) == 0
+    assert asked == [(None, None, "bob", "Chat", "default", None, 10.0, False)]
+
+
+def test_stream_with_everything(asked: list[tuple[Any, ...]], tmp_path: Path) -> None:
+    file = tmp_path / "initial.json"
+    file.write_text('{"room": "kitchen"}')
+    options = ["--data", f"@{file}", "--as", "alice", "--timeout", "2.5", "--home", "/a"]
+    assert main(["stream", "bob", "Chat", "backup", *options]) == 0
+    assert asked == [(Path("/a"), "alice", "bob", "Chat", "backup", {"room": "kitchen"}, 2.5, False)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bob"], "PROTOCOL"),
+        (["bob", "Chat", "--data", "hello"], "--data is not JSON"),
+        (["bob", "Chat", "--data", "@/nowhere"], "cannot read '/nowhere'"),
+        (["bob", "Chat", "--timeout", "0"], "--timeout"),
+        (["bob", "Chat", "--timeout", "nan"], "--timeout"),
+    ],
+)
+def test_stream_misused(
+    capsys: pytest.CaptureFixture[str], asked: list[tuple[Any, ...]], arguments: list[str], words: str
+) -> None:
+    assert words in refused(capsys, "stream", *arguments)
+    assert asked == []
+
+
+def test_stream_without_standard_output(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Said before anything is sent: what comes back would be lost."""
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", None)
+        code = main(["stream", "bob", "Chat", "--home", str(tmp_path)])
+    assert code == Exit.STORAGE
+    assert capsys.readouterr().err == "fastn-p2p: standard output is closed\n"
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("127.0.0.1:9000", Address("127.0.0.1", 9000)),
+        ("127.0.0.1:0", Address("127.0.0.1", 0)),
+        ("unix:/run/web.sock", Address("", 0, "/run/web.sock")),
+    ],
+)
+def test_forward(asked: list[tuple[Any, ...]], listen: str, address: Address) -> None:
+    assert main(["forward", "bob", "web", "--listen", listen, "--as", "alice", "--home", "/a"]) == 0
+    assert main(["forward", "bob", "--listen", listen]) == 0
+    assert asked == [(Path("/a"), "alice", "bob", "web", address), (None, None, "bob", "default", address)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bob", "web"], "--listen"),
+        (["bob", "web", "--listen", "9000"], "--listen: '9000' has no host: write 127.0.0.1:9000"),
+        (["bob", "web", "--listen", "localhost"], "no port"),
+        (["bob", "web", "--listen", "localhost:99999"], "from 0 to 65535"),
+        (["bob", "web", "--listen", "unix:"], "needs the path"),
+    ],
+)
+def test_forward_misused(
+    capsys: pytest.CaptureFixture[str], asked: list[tuple[Any, ...]], arguments: list[str], words: str
+) -> None:
+    assert words in refused(capsys, "forward", *arguments)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("listen", "words"),
+    [
+        ("203.0.113.1:80", "203.0.113.1:80: Cannot assign requested address"),
+        ("no-such-host.invalid:80", "its name is not known"),
+        ("unix:/nowhere/at/all", "No such file or directory"),
+    ],
+)
+def test_forward_where_it_cannot_listen(capsys: pytest.CaptureFixture[str], listen: str, words: str) -> None:
+    assert words in refused(capsys, "forward", "bob", "web", "--listen", listen)
+
+
+def test_forward_where_something_listens_already(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        assert main(["forward", "bob", "web", "--listen", address]) == Exit.EXISTS
+    assert capsys.readouterr() == ("", f"fastn-p2p: --listen: {address}: something listens there already\n")

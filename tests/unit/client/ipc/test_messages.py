@@ -1,0 +1,143 @@
+"""The client protocol's messages: each in its conversations, each the same after travelling."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from typing import Any
+
+import msgspec
+import pytest
+
+from fastn_p2p_client.ipc import messages
+from fastn_p2p_client.ipc.messages import (
+    UNDECODABLE,
+    Message,
+    Record,
+    encode,
+)
+
+UNIONS = {
+    name: set(typing.get_args(getattr(messages, name))) for name in ("Control", "ControlReply", "Data", "DataReply")
+}
+MESSAGES = sorted(
+    (each for each in vars(messages).values() if inspect.isclass(each) and issubclass(each, Message)),
+    key=lambda cls: cls.__name__,
+)
+MESSAGES.remove(Message)
+RECORDS = [each for each in vars(messages).values() if inspect.isclass(each) and issubclass(each, Record)]
+RECORDS.remove(Record)
+
+each_message = pytest.mark.parametrize("cls", MESSAGES, ids=[cls.__name__ for cls in MESSAGES])
+
+
+def sample(kind: Any) -> Any:
+    """A value of the type that is not the field's default."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return sample(next(each for each in arguments if each is not type(None)))
+    if origin is list:
+        return [sample(arguments[0])]
+    if origin is tuple:
+        return (sample(arguments[0]),)
+    if origin is dict:
+        return {"key": sample(arguments[1]) if arguments[1] is not Any else 1}
+    if inspect.isclass(kind) and issubclass(kind, msgspec.Struct):
+        return kind(**{field.name: sample(field.type) for field in msgspec.structs.fields(kind)})
+    return {str: "text", int: 7, float: 0.5, bool: True, bytes: b"\0\xff"}[kind]
+
+
+def test_tags_are_unique() -> None:
+    tags = [cls.__struct_config__.tag for cls in MESSAGES]
+    assert len(set(tags)) == len(tags)
+    assert all(isinstance(tag, int) and 0 <= tag < 128 for tag in tags)  # one byte
+
+
+def test_every_message_belongs_to_a_conversation() -> None:
+    assert set.union(*UNIONS.values()) == set(MESSAGES)
+
+
+def test_both_directions_of_a_conversation_can_fail_and_be_taken_back() -> None:
+    for name in ("ControlReply", "DataReply", "Data"):
+        assert messages.Failure in UNIONS[name]
+    for name in ("Control", "Data", "DataReply"):
+        assert messages.Cancel in UNIONS[name]
+
+
+def test_everything_is_listed() -> None:
+    own = {cls.__name__ for cls in (*MESSAGES, *RECORDS)}
+    others = {*UNIONS, "SessionPart", "Message", "Record", "UNDECODABLE", "UNKNOWN", "encode"}
+    assert set(messages.__all__) == own | others
+
+
+def test_records_are_a_part_of_some_message() -> None:
+    schema = msgspec.json.schema_components(MESSAGES)[1]
+    in_payloads = {messages.BindingInfo.__name__}  # of which there may be more than fit a header
+    assert {record.__name__ for record in RECORDS} - set(schema) == in_payloads
+
+
+@each_message
+def test_a_message_travels(cls: type[Message]) -> None:
+    message = sample(cls)
+    header = encode(message)
+    for name, union in UNIONS.items():
+        if cls in union:
+            assert msgspec.msgpack.decode(header, type=getattr(messages, name)) == message
+        else:
+            with pytest.raises(UNDECODABLE):
+                msgspec.msgpack.decode(header, type=getattr(messages, name))
+
+
+@each_message
+def test_a_message_is_an_array_with_its_tag_first(cls: type[Message]) -> None:
+    plain = msgspec.msgpack.decode(encode(sample(cls)))
+    assert isinstance(plain, list)
+    assert plain[0] == cls.__struct_config__.tag
+    assert len(plain) == 1 + len(cls.__struct_fields__)
+
+
+@each_message
+def test_a_message_does_not_change(cls: type[Message]) -> None:
+    message = sample(cls)
+    assert hasattr(cls, "__match_args__")
+    for name in cls.__struct_fields__:
+        with pytest.raises(AttributeError):
+            setattr(message, name, None)
+
+
+@each_message
+def test_a_message_of_a_later_version_may_have_more(cls: type[Message]) -> None:
+    message = sample(cls)
+    longer = msgspec.msgpack.encode([*msgspec.msgpack.decode(encode(message)), "more"])
+    assert msgspec.msgpack.decode(longer, type=cls) == message
+
+
+@pytest.mark.parametrize("cls", RECORDS, ids=[cls.__name__ for cls in RECORDS])
+def test_a_record_is_a_map_and_may_have_more(cls: type[Record]) -> None:
+    record = sample(cls)
+    plain = msgspec.msgpack.decode(encode(record))
+    assert isinstance(plain, dict)
+    assert msgspec.convert({**plain, "more": 1}, cls) == record
+
+
+@pytest.mark.parametrize("name", UNIONS)
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"\xc1",
+        b"\x90",
+        b"\x91\x7f",
+        b"\x91\xa1x",
+        b"\x80",
+        b"\x91" * 5000,
+        b"\x92\x0a\xa1\xff",
+        b"\x93\x00\xa1x\xc0",
+    ],
+    ids=["nothing", "never used", "no tag", "no such tag", "text tag", "a map", "deep", "not UTF-8", "a wrong type"],
+)
+def test_garbage_is_undecodable(name: str, garbage: bytes) -> None:
+    """Nothing else is raised, and so nothing else has to be caught."""
+    with pytest.raises(UNDECODABLE):
+        msgspec.msgpack.decode(garbage, type=getattr(messages, name))

@@ -1,0 +1,387 @@
+"""One connection, on both event loops: what is sent arrives, in order and once, and its end is told."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+import pytest
+import uvloop
+
+from fastn_p2p_client.errors import ConnectionLost
+from fastn_p2p_client.ipc.transport.native.codec import (
+    GREETING,
+    LARGE,
+    Payload,
+    SocketType,
+    encode,
+    ready,
+)
+from fastn_p2p_client.ipc.transport.native.connection import Connection
+from fastn_p2p_client.ipc.transport.native.decoder import Decoder
+from fastn_p2p_client.limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
+
+Run: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
+Message: TypeAlias = tuple[bytes, bytes, bytes]
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    return request.param  # type: ignore[no-any-return]
+
+
+class End:
+    """One end of a connection."""
+
+    def __init__(self, sock: socket.socket, kind: SocketType) -> None:
+        sock.setblocking(False)
+        self.up = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.messages: asyncio.Queue[Message] = asyncio.Queue()
+        self.misfits: list[list[bytes]] = []
+        self.connection = Connection(
+            sock,
+            kind,
+            kind,
+            on_ready=self.up.set,
+            on_message=lambda *message: self.messages.put_nowait(message),
+            on_end=self.ended.set,
+            on_misfit=lambda frames, _: self.misfits.append(frames),
+        )
+        self.connection.start()
+
+    async def take(self, count: int) -> list[Message]:
+        async with asyncio.timeout(20):
+            return [await self.messages.get() for _ in range(count)]
+
+    async def end(self) -> None:
+        async with asyncio.timeout(5):
+            await self.ended.wait()
+
+
+async def pair() -> tuple[End, End]:
+    ours, theirs = socket.socketpair()
+    ends = End(ours, "ROUTER"), End(theirs, "DEALER")
+    async with asyncio.timeout(5):
+        for end in ends:
+            await end.up.wait()
+    return ends
+
+
+async def against_a_socket() -> tuple[End, socket.socket]:
+    """A connection whose other side is played by the test; it blocks."""
+    ours, theirs = socket.socketpair()
+    end = End(ours, "ROUTER")
+    theirs.settimeout(5)
+    theirs.sendall(GREETING + ready("DEALER"))
+    async with asyncio.timeout(5):
+        await end.up.wait()
+    assert theirs.recv(1000) == GREETING + ready("ROUTER")
+    return end, theirs
+
+
+def wire(*message: bytes) -> bytes:
+    head, large = encode(*message)
+    return head + (large or b"")
+
+
+def test_what_is_sent_in_one_turn_and_in_many_arrives_in_order(run: Run) -> None:
+    async def scenario() -> None:
+        one, two = await pair()
+        sent = []
+        for number in range(2000):
+            message = (b"%d" % number, b"header", b"p" * (LARGE + number if number % 100 == 0 else number % 300))
+            assert one.connection.send(*message)
+            sent.append(message)
+            if number % 7 == 0:
+                await asyncio.sleep(0)
+        assert await two.take(len(sent)) == sent
+        one.connection.close()
+        await two.end()
+
+    run(scenario())
+
+
+def test_one_message_leaves_at_once_and_many_leave_together(run: Run) -> None:
+    async def scenario() -> None:
+        end, other = await against_a_socket()
+        other.setblocking(False)
+
+        def send(count: int) -> None:
+            for _ in range(count):
+                assert end.connection.send(b"id", b"h", b"")
+
+        def arrived() -> int:
+            """Since this was asked last."""
+            try:
+                return len(other.recv(10_000)) // len(wire(b"id", b"h", b""))
+            except BlockingIOError:
+                return 0
+
+        async def after_the_turn() -> int:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            return arrived()
+
+        with other:
+            for _ in range(3):
+                send(1)
+                assert (arrived(), await after_the_turn()) == (1, 0)
+            send(5)
+            assert (arrived(), await after_the_turn()) == (1, 4), "nobody knows yet that they are many"
+            for count in (5, 2, 1):
+                send(count)
+                assert (arrived(), await after_the_turn()) == (0, count), "now it is known"
+            send(1)
+            assert (arrived(), await after_the_turn()) == (1, 0), "and that they are not any more"
+        await end.end()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("size", [0, 100, LARGE, 5_000_000])
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_payloads_of_every_kind(run: Run, size: int, kind: Callable[[bytes], Payload]) -> None:
+    async def scenario() -> None:
+        one, two = await pair()
+        payload = bytes(range(250)) * (size // 250) + bytes(size % 250)
+        assert one.connection.send(b"1", b"h", kind(payload))
+        assert one.connection.send(b"2", b"h")
+        assert await two.take(2) == [(b"1", b"h", payload), (b"2", b"h", b"")]
+        for end in (one, two):
+            end.connection.close()
+
+    run(scenario())
+
+
+def test_both_ways_at_once(run: Run) -> None:
+    async def scenario() -> None:
+        one, two = await pair()
+        payload = bytes(3_000_000)
+        for number in range(5):
+            for end in (one, two):
+                assert end.connection.send(b"%d" % number, b"h", payload)
+        for end in (one, two):
+            assert [message[0] for message in await end.take(5)] == [b"%d" % number for number in range(5)]
+        one.connection.close()
+        await two.end()
+
+    run(scenario())
+
+
+def test_close_still_hands_over_what_was_sent(run: Run) -> None:
+    async def scenario() -> None:
+        one, two = await pair()
+        for number in range(100):
+            assert one.connection.send(b"%d" % number, b"last", b"words")
+        one.connection.close()
+        assert not one.connection.send(b"x", b"", b"")
+        await two.end()
+        assert [message[0] for message in await two.take(100)] == [b"%d" % number for number in range(100)]
+        assert not one.ended.is_set()  # who closes it knows
+
+    run(scenario())
+
+
+def test_close_before_it_has_begun(run: Run) -> None:
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        end = End(ours, "DEALER")
+        end.connection.close()
+        theirs.settimeout(0)
+        with theirs:
+            async with asyncio.timeout(5):
+                assert await asyncio.get_running_loop().sock_recv(theirs, 100) == b""
+
+    run(scenario())
+
+
+def test_backlog_is_what_the_kernel_has_not_taken_and_is_limited(run: Run) -> None:
+    async def scenario() -> None:
+        end, other = await against_a_socket()
+        with other:
+            assert end.connection.backlog == 0
+            payload = bytes(1024 * 1024)
+            sent = 0
+            while end.connection.send(b"%d" % sent, b"h", payload):
+                sent += 1
+            assert SEND_QUEUE_BYTES < end.connection.backlog <= SEND_QUEUE_BYTES + 2 * len(payload)
+            assert end.connection.send(b"credited", b"h", b"", credited=True)
+            before = end.connection.backlog
+            while end.connection.backlog >= before:
+                assert await asyncio.to_thread(other.recv, 1_000_000)
+        await end.end()
+        assert end.connection.backlog == 0
+        assert not end.connection.send(b"x", b"", b"")
+
+    run(scenario())
+
+
+def test_what_sessions_say_neither_refuses_requests_nor_keeps_them_waiting(run: Run) -> None:
+    """However much of it waits; and every message stays whole where the two come by turns."""
+
+    async def scenario() -> None:
+        end, other = await against_a_socket()
+        with other:
+            chunk = bytes(LARGE + 1000)
+            chunks = 2 * SEND_QUEUE_BYTES // len(chunk)
+            for number in range(chunks):
+                assert end.connection.send(b"c%d" % number, b"chunk", chunk, credited=True)
+            for number in range(SEND_QUEUE):
+                assert end.connection.send(b"s%d" % number, b"chunk", b"small", credited=True)
+            assert end.connection.backlog > SEND_QUEUE_BYTES
+            calls = [(b"r%d" % number, b"request", bytes(LARGE * (number % 2))) for number in range(100)]
+            for call in calls:
+                assert end.connection.send(*call)
+            theirs: list[Message] = []
+            decoder = Decoder("DEALER", bool, lambda *each: theirs.append(each), lambda *_: None, lambda _: None)
+            decoder.feed(GREETING + ready("ROUTER"))
+            while len(theirs) < chunks + SEND_QUEUE + len(calls):
+                decoder.feed(await asyncio.to_thread(other.recv, 1_000_000))
+            order = [message[0][:1] for message in theirs]
+            last_call = len(order) - 1 - order[::-1].index(b"r")
+            assert order[:last_call].count(b"c") < chunks // 4, "requests wait for what sessions have said"
+            assert [each for each in theirs if each[1] == b"request"] == calls
+            numbers = [int(each[0][1:]) for each in theirs if each[0][:1] == b"c"]
+            assert numbers == list(range(chunks))
+            assert all(each[2] == chunk for each in theirs if each[0][:1] == b"c")
+        await end.end()
+
+    run(scenario())
+
+
+def test_number_of_messages_that_wait_is_limited(run: Run) -> None:
+    """Also within one turn of the loop."""
+
+    async def scenario() -> None:
+        end, other = await against_a_socket()
+        with other:
+            sent = 0
+            while end.connection.send(b"id", b"h" * 1000):
+                sent += 1
+            assert SEND_QUEUE <= sent <= 2 * SEND_QUEUE
+            await asyncio.to_thread(read_messages, other, sent)
+            async with asyncio.timeout(5):
+                await end.connection.flushed()
+            assert end.connection.send(b"id", b"h")
+        await end.end()
+
+    run(scenario())
+
+
+def read_messages(sock: socket.socket, count: int, size: int = len(wire(b"id", b"h" * 1000, b""))) -> None:
+    left = count * size
+    while left:
+        left -= len(sock.recv(min(left, 1_000_000)))
+
+
+def test_flushed_returns_once_the_kernel_has_taken_it(run: Run) -> None:
+    async def scenario() -> None:
+        end, other = await against_a_socket()
+        with other:
+            await end.connection.flushed()
+            assert end.connection.send(b"id", b"h", bytes(5_000_000))
+            flushing = [asyncio.ensure_future(end.connection.flushed()) for _ in range(2)]
+            await asyncio.sleep(0)
+            assert not any(each.done() for each in flushing)
+            await asyncio.to_thread(read_messages, other, 1, len(wire(b"id", b"h", bytes(5_000_000))))
+            async with asyncio.timeout(5):
+                await asyncio.gather(*flushing)
+            assert end.connection.backlog == 0
+            assert end.connection.send(b"id", b"h", bytes(5_000_000))
+            lost = asyncio.ensure_future(end.connection.flushed())
+            await asyncio.sleep(0)
+        with pytest.raises(ConnectionLost):
+            await lost
+        await end.end()
+
+    run(scenario())
+
+
+def test_last_words_count_also_when_they_cannot_be_answered(run: Run) -> None:
+    """The other side has written and is gone; what we send before we have read that fails first."""
+
+    async def scenario() -> None:
+        end, other = await against_a_socket()
+        count = 1000  # more than one burst
+        other.sendall(b"".join(wire(b"%d" % number, b"last", b"words") for number in range(count)))
+        other.close()
+        end.connection.send(b"too late", b"", b"")
+        await end.end()
+        assert end.messages.qsize() == count
+        assert [message[0] for message in await end.take(count)] == [b"%d" % number for number in range(count)]
+
+    run(scenario())
+
+
+def test_last_words_of_whoever_leaves_unread_answers_behind(run: Run) -> None:
+    async def scenario() -> None:
+        end, other = await against_a_socket()
+        assert end.connection.send(b"unread", b"", b"")
+        await asyncio.sleep(0)
+        other.sendall(wire(b"last", b"words", b""))
+        other.close()
+        await end.end()
+        assert await end.take(1) == [(b"last", b"words", b"")]
+
+    run(scenario())
+
+
+def test_a_flood_leaves_others_their_turn(run: Run) -> None:
+    async def scenario() -> None:
+        end, other = await against_a_socket()
+        count = 3000
+        with other:
+            other.sendall(b"".join(wire(b"id", b"h", b"") for _ in range(count)))
+            most = seen = 0
+            while seen < count:
+                await asyncio.sleep(0)
+                most, seen = max(most, end.messages.qsize() - seen), end.messages.qsize()
+            assert most <= 256
+        await end.end()
+
+    run(scenario())
+
+
+def test_ping_is_answered(run: Run) -> None:
+    async def scenario() -> None:
+        end, other = await against_a_socket()
+        with other:
+            other.sendall(b"\x04\x0a\x04PING\x00\x64abc")
+            assert await asyncio.to_thread(other.recv, 100) == b"\x04\x08\x04PONGabc"
+        await end.end()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("said", [b"", b"\xff", GREETING, GREETING + ready("DEALER")[:-1]], ids=len)
+def test_who_does_not_complete_the_handshake_is_dropped(run: Run, said: bytes) -> None:
+    async def scenario() -> None:
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(5)
+        with theirs:
+            theirs.sendall(said)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            end = End(ours, "ROUTER")
+            await end.end()
+            assert loop.time() - began > HANDSHAKE_IVL_MS / 1000 - 0.05
+            assert theirs.recv(1000) == GREETING + ready("ROUTER")
+            assert theirs.recv(1000) == b""
+            assert not end.up.is_set()
+
+    run(scenario())
+
+
+def test_garbage_ends_it_at_once(run: Run) -> None:
+    async def scenario() -> None:
+        end, other = await against_a_socket()
+        with other:
+            other.sendall(wire(b"1", b"first", b"") + b"\x09\x00" + wire(b"2", b"second", b""))
+            await end.end()
+            assert end.messages.qsize() == 1
+            assert other.recv(1000) == b""
+
+    run(scenario())

@@ -1,0 +1,563 @@
+"""Every way in which a handler can end, and what the caller is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+import uvloop
+
+from fastn_p2p_client.call_context import CallContext
+from fastn_p2p_client.errors import (
+    ApplicationError,
+    BadMessage,
+    BadRequest,
+    CommandNotFound,
+    DeadlineExceeded,
+    HandlerFailed,
+    InstanceNotFound,
+    InvalidKey,
+    Overloaded,
+    P2PError,
+    PayloadTooLarge,
+    PeerOffline,
+    PeerUnknown,
+    ProtocolNotFound,
+)
+from fastn_p2p_client.ipc.messages import (
+    ApplicationFailure,
+    Data,
+    Deliver,
+    Failure,
+    Reply,
+)
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.limits import MAX_HEADER, MAX_PAYLOAD
+from fastn_p2p_client.protocol import Peer
+from fastn_p2p_client.serving.binding import Binding
+from fastn_p2p_client.serving.dispatcher import Dispatcher
+from fastn_p2p_client.serving.handlers import RequestHandler
+from tests.support.scenario import a_few_turns
+from tests.support.two_daemons import until
+
+KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
+decode = msgspec.msgpack.Decoder(Data).decode
+
+Handle = Callable[[Any], Awaitable[Any]]
+
+
+class Bench:
+    """A dispatcher with one binding, and the answers that it sends."""
+
+    def __init__(self, handle: Handle | None, *, serve: bool = True) -> None:
+        self.answers: asyncio.Queue[tuple[bytes, Any, bytes]] = asyncio.Queue()
+        self.dispatcher = Dispatcher(lambda *answer: self.answers.put_nowait((answer[0], decode(answer[1]), answer[2])))
+        handler = None
+        if handle is not None:
+
+            async def annotated(request: Any) -> Any:
+                return await handle(request)
+
+            handler = RequestHandler(annotated)
+        self.binding = Binding("alice", KEY, "Test", "default", {"": handler} if handler else {})
+        if serve:
+            self.dispatcher.add(self.binding)
+
+    def deliver(self, request: object = None, *, id: bytes = b"1", ms: int = 5000, **changed: Any) -> None:
+        fields = {"peer": bytes(KEY), "petname": "bob", "identity": "alice", "protocol": "Test", "instance": "default"}
+        payload = request if isinstance(request, bytes) else msgspec.msgpack.encode(request)
+        self.dispatcher.deliver(id, Deliver(**{**fields, **changed}, deadline_ms=ms), payload)
+
+    async def answer(self) -> tuple[bytes, Any, bytes]:
+        async with asyncio.timeout(5):
+            return await self.answers.get()
+
+    async def error(self) -> P2PError:
+        answer = (await self.answer())[1]
+        assert isinstance(answer, Failure)
+        return answer.error()
+
+
+async def echo(request: Any) -> Any:
+    return request
+
+
+def raising(error: BaseException) -> Handle:
+    async def handle(request: Any) -> Any:
+        raise error
+
+    return handle
+
+
+def returning(value: object) -> Handle:
+    async def handle(request: Any) -> Any:
+        return value
+
+    return handle
+
+
+def test_reply_travels_back_under_the_same_id() -> None:
+    async def scenario() -> None:
+        bench = Bench(echo)
+        bench.deliver({"n": 1}, id=b"first")
+        bench.deliver({"n": 2}, id=b"second")
+        assert bench.dispatcher.in_flight == bench.binding.in_flight == 2
+        for id, n in ((b"first", 1), (b"second", 2)):
+            assert await bench.answer() == (id, Reply(), msgspec.msgpack.encode({"n": n}))
+        assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
+
+    uvloop.run(scenario())
+
+
+def test_handler_is_told_who_asks() -> None:
+    seen: list[Peer] = []
+
+    async def handle(request: int, peer: Peer) -> None:
+        seen.append(peer)
+
+    async def scenario() -> None:
+        bench = Bench(None)
+        bench.binding.handlers[""] = RequestHandler(handle)
+        bench.deliver(1)
+        await bench.answer()
+        bench.deliver(1, petname="")
+        await bench.answer()
+        assert seen == [Peer(KEY, "bob"), Peer(KEY, None)]
+        bench.deliver(1, peer=b"no key")
+        assert isinstance(await bench.error(), InvalidKey)
+
+    uvloop.run(scenario())
+
+
+def test_application_error_keeps_kind_message_and_payload() -> None:
+    async def scenario() -> None:
+        bench = Bench(raising(ApplicationError("TooLong", "it is too long", {"length": 7})))
+        bench.deliver()
+        _, answer, payload = await bench.answer()
+        assert answer == ApplicationFailure("TooLong", "it is too long")
+        assert msgspec.msgpack.decode(payload) == {"length": 7}
+
+    uvloop.run(scenario())
+
+
+def test_error_of_the_system_travels_as_itself() -> None:
+    async def scenario() -> None:
+        bench = Bench(raising(PeerUnknown(peer="carol")))
+        bench.deliver()
+        error = await bench.error()
+        assert isinstance(error, PeerUnknown)
+        assert error.peer == "carol"
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("the secret is 42"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), RecursionError()],
+    ids=lambda error: type(error).__name__,
+)
+def test_anything_else_costs_its_own_call_and_stays_secret(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        bench = Bench(raising(error))
+        bench.deliver()
+        failed = await bench.error()
+        assert isinstance(failed, HandlerFailed)
+        assert (failed.peer, failed.protocol, failed.reason) == (KEY.id52, "Test", type(error).__name__)
+        assert bench.binding.in_flight == 0
+        bench.binding.handlers[""] = RequestHandler(typed)
+        bench.deliver("still there")
+        assert isinstance((await bench.answer())[1], Reply)
+
+    with caplog.at_level(logging.ERROR):
+        uvloop.run(scenario())
+    assert "Traceback" in caplog.text  # the owner's log has it all
+
+
+async def typed(request: str) -> str:
+    return request
+
+
+class Two(msgspec.Struct):
+    number: int
+    text: str = ""
+
+
+async def takes_two(request: Two) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (msgspec.msgpack.encode({"number": "one"}), r"\$\.number"),
+        (msgspec.msgpack.encode({}), "`number`"),
+        (b"", "truncated"),
+        (b"\x81\xa4text\xa1\xff", "utf-8"),
+        (b"\x81\xa6number\x01\x00", "trailing|malformed"),
+    ],
+)
+def test_request_that_does_not_fit_never_reaches_the_handler(payload: bytes, reason: str) -> None:
+    async def scenario() -> None:
+        bench = Bench(None)
+        bench.binding.handlers[""] = RequestHandler(takes_two)
+        bench.deliver(payload)
+        error = await bench.error()
+        assert isinstance(error, BadRequest)
+        assert error.protocol == "Test"
+        with pytest.raises(AssertionError, match=reason):
+            raise AssertionError(error.reason)
+
+    uvloop.run(scenario())
+
+
+def test_deep_nesting_is_a_bad_request() -> None:
+    async def scenario() -> None:
+        bench = Bench(echo)
+        bench.deliver(b"\x91" * 100_000)
+        assert isinstance(await bench.error(), BadRequest)
+
+    uvloop.run(scenario())
+
+
+def test_protocol_without_requests_says_so() -> None:
+    async def scenario() -> None:
+        bench = Bench(None)
+        bench.deliver()
+        assert isinstance(await bench.error(), BadRequest)
+
+    uvloop.run(scenario())
+
+
+def test_reply_that_cannot_be_sent_is_the_handlers_failure() -> None:
+    async def scenario() -> None:
+        bench = Bench(returning(object()))
+        bench.deliver()
+        error = await bench.error()
+        assert isinstance(error, HandlerFailed)
+        assert error.reason == "TypeError"
+        bench = Bench(returning(bytes(MAX_PAYLOAD + 1)))
+        bench.deliver()
+        large = await bench.error()
+        assert isinstance(large, PayloadTooLarge)
+        assert large.size > large.limit == MAX_PAYLOAD
+
+    uvloop.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ApplicationError("Odd", "", object()),
+        ApplicationError("Odd", "", bytes(MAX_PAYLOAD + 1)),
+        ApplicationError("Odd", "\ud800"),
+        PeerUnknown(peer="x" * MAX_HEADER),
+        PeerUnknown(peer=object()),  # type: ignore[arg-type]
+    ],
+)
+def test_error_that_cannot_be_sent_is_the_handlers_failure(error: Exception) -> None:
+    async def scenario() -> None:
+        bench = Bench(raising(error))
+        bench.deliver()
+        failed = await bench.error()
+        assert isinstance(failed, HandlerFailed)
+        assert failed.reason == type(error).__name__
+
+    uvloop.run(scenario())
+
+
+def test_long_words_of_an_application_error_are_cut_to_fit_a_header() -> None:
+    async def scenario() -> None:
+        bench = Bench(raising(ApplicationError("K" * MAX_HEADER, "ü" * MAX_HEADER)))
+        bench.deliver()
+        answer = (await bench.answer())[1]
+        assert len(msgspec.msgpack.encode(answer)) < MAX_HEADER
+
+    uvloop.run(scenario())
+
+
+def test_deadline_ends_the_call_and_cancels_the_handler() -> None:
+    async def scenario() -> None:
+        cancelled = asyncio.Event()
+
+        async def handle(request: Any) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cancelled.set()
+
+        bench = Bench(handle)
+        bench.deliver(ms=30)
+        error = await bench.error()
+        assert isinstance(error, DeadlineExceeded)
+        assert error.seconds == 0.03
+        async with asyncio.timeout(5):
+            await cancelled.wait()
+        await a_few_turns()
+        assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
+        assert bench.answers.empty()
+
+    uvloop.run(scenario())
+
+
+def test_deadline_that_has_passed_already() -> None:
+    async def scenario() -> None:
+        async def never(request: Any) -> None:
+            await asyncio.Event().wait()
+
+        bench = Bench(never)
+        bench.deliver(ms=0)
+        assert isinstance(await bench.error(), DeadlineExceeded)
+
+    uvloop.run(scenario())
+
+
+def test_cancelled_call_is_not_answered_even_before_it_started() -> None:
+    async def scenario() -> None:
+        started = asyncio.Event()
+        ended = asyncio.Event()
+
+        async def handle(request: Any) -> Any:
+            if request == "quick":
+                return request
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        bench = Bench(handle)
+        bench.deliver(id=b"at once")
+        bench.dispatcher.cancel(b"at once")
+        bench.dispatcher.cancel(b"never heard of")
+        bench.deliver(id=b"later")
+        await started.wait()
+        bench.dispatcher.cancel(b"later")
+        await ended.wait()
+        await a_few_turns()
+        bench.deliver("quick", id=b"next")
+        assert (await bench.answer())[0] == b"next"
+        assert bench.answers.empty()
+        assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
+
+    uvloop.run(scenario())
+
+
+def test_handler_that_swallows_cancellation_stays_counted_and_blocks_nobody() -> None:
+    async def scenario() -> None:
+        let_go = asyncio.Event()
+
+        async def handle(request: Any) -> Any:
+            while request == "stubborn" and not let_go.is_set():
+                try:
+                    await let_go.wait()
+                except asyncio.CancelledError:
+                    continue
+            return request
+
+        bench = Bench(handle)
+        bench.deliver("stubborn", ms=20)
+        assert isinstance(await bench.error(), DeadlineExceeded)
+        bench.deliver("next")  # under the same id
+        assert (await bench.answer())[2] == msgspec.msgpack.encode("next")
+        assert (bench.dispatcher.in_flight, bench.binding.in_flight) == (0, 1)
+        let_go.set()
+        await a_few_turns()
+        assert bench.binding.in_flight == 0
+        assert bench.answers.empty()  # what it returned in the end is nobody's
+
+    uvloop.run(scenario())
+
+
+def test_who_is_not_there_is_said_precisely() -> None:
+    async def scenario() -> None:
+        bench = Bench(echo)
+        for changed, expected in (
+            ({"identity": "bob"}, PeerOffline),
+            ({"protocol": "Other"}, ProtocolNotFound),
+            ({"instance": "other"}, InstanceNotFound),
+        ):
+            bench.deliver(**changed)  # type: ignore[arg-type]
+            assert type(await bench.error()) is expected
+        bench.dispatcher.remove(bench.binding)
+        bench.deliver()
+        assert isinstance(await bench.error(), PeerOffline)
+
+    uvloop.run(scenario())
+
+
+def test_more_than_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastn_p2p_client.serving.dispatcher.MAX_CALLS_PER_BINDING", 2)
+
+    async def scenario() -> None:
+        bench = Bench(echo)
+        for number in range(3):
+            bench.deliver(number, id=b"%d" % number)
+        id, answer, _ = await bench.answer()
+        assert (id, type(answer.error())) == (b"2", Overloaded)
+        bench = Bench(echo)
+        bench.deliver()
+        bench.deliver()
+        assert isinstance(await bench.error(), BadMessage)  # the same id twice
+        assert isinstance((await bench.answer())[1], Reply)
+
+    uvloop.run(scenario())
+
+
+def test_draining_lets_calls_end_and_takes_no_more() -> None:
+    async def scenario() -> None:
+        go = asyncio.Event()
+
+        async def handle(request: Any) -> Any:
+            await go.wait()
+            return request
+
+        bench = Bench(handle)
+        bench.deliver("in flight", id=b"1")
+        draining = asyncio.ensure_future(bench.dispatcher.drain(5))
+        await asyncio.sleep(0)
+        bench.deliver("too late", id=b"2")
+        assert isinstance(await bench.error(), PeerOffline)
+        go.set()
+        assert await draining
+        assert (await bench.answer())[0] == b"1"
+
+    uvloop.run(scenario())
+
+
+def test_draining_ends_what_does_not_end_by_itself() -> None:
+    async def scenario() -> None:
+        async def never(request: Any) -> None:
+            await asyncio.Event().wait()
+
+        bench = Bench(never)
+        bench.deliver()
+        assert not await bench.dispatcher.finish(bench.binding, 0.02)
+        assert isinstance(await bench.error(), HandlerFailed)
+        assert await bench.dispatcher.drain(0.02)
+
+    uvloop.run(scenario())
+
+
+def test_nobody_is_answered_after_the_network_has_gone() -> None:
+    async def scenario() -> None:
+        async def never(request: Any) -> None:
+            await asyncio.Event().wait()
+
+        bench = Bench(never)
+        for number in range(10):
+            bench.deliver(id=b"%d" % number)
+        await asyncio.sleep(0)
+        bench.dispatcher.cancel_all()
+        await a_few_turns()
+        assert bench.binding.in_flight == 0
+        assert bench.answers.empty()
+        bench.dispatcher.close()
+
+    uvloop.run(scenario())
+
+
+# ── commands, and what handlers know of their call ───────────────────────────────────────────────
+
+
+def test_each_command_has_its_handler_and_others_are_not_found() -> None:
+    async def scenario() -> None:
+        bench = Bench(echo)
+        bench.binding.handlers["text.take"] = RequestHandler(typed)
+        bench.deliver("x", command="text.take")
+        assert (await bench.answer())[2] == msgspec.msgpack.encode("x")
+        bench.deliver(1, command="text.take")
+        assert isinstance(await bench.error(), BadRequest)
+        bench.deliver(command="text.give")
+        error = await bench.error()
+        assert isinstance(error, CommandNotFound)
+        assert error.fields() == {"peer": KEY.id52, "protocol": "Test", "command": "text.give"}
+        del bench.binding.handlers[""]
+        bench.deliver()
+        without = await bench.error()
+        assert isinstance(without, BadRequest)
+        assert without.reason == "it takes no requests without a command; its commands: text.take"
+
+    uvloop.run(scenario())
+
+
+def test_a_handler_is_told_of_its_call_and_of_the_callers_connection() -> None:
+    seen: list[Any] = []
+
+    async def handle(request: None, call: CallContext, peer: Peer) -> None:
+        seen.extend((call, peer))
+
+    async def scenario() -> None:
+        bench = Bench(None)
+        bench.binding.handlers["a.b"] = RequestHandler(handle)
+        bench.deliver(
+            command="a.b", call_id=b"0123456789abcdef", ms=5000, path="relayed", address="https://relay", rtt_ms=12
+        )
+        await bench.answer()
+
+    uvloop.run(scenario())
+    call, peer = seen
+    assert (call.command, call.call_id, call.cancelled) == ("a.b", b"0123456789abcdef", False)
+    assert 0 < call.remaining() <= 5
+    assert (peer.path, peer.address, peer.rtt_ms, peer.is_local) == ("relayed", "https://relay", 12, False)
+
+
+def test_a_handler_in_a_thread_learns_that_it_was_cancelled_and_counts_until_it_has_ended() -> None:
+    async def scenario() -> None:
+        begun, let_go = threading.Event(), threading.Event()
+        seen: list[CallContext] = []
+
+        def handle(request: None, call: CallContext) -> None:
+            seen.append(call)
+            begun.set()
+            let_go.wait(10)
+
+        bench = Bench(None)
+        bench.binding.handlers[""] = RequestHandler(handle)
+        bench.deliver(id=b"1")
+        await asyncio.to_thread(begun.wait, 5)
+        assert not seen[0].cancelled
+        bench.dispatcher.cancel(b"1")
+        await a_few_turns()
+        assert seen[0].cancelled
+        assert (bench.dispatcher.in_flight, bench.binding.in_flight) == (0, 1)
+        let_go.set()
+        await until(lambda: not bench.binding.in_flight, "it has ended")
+        assert bench.answers.empty()
+
+    uvloop.run(scenario())
+
+
+def test_long_handlers_of_one_peer_do_not_keep_others_waiting_and_end_unstarted_when_cancelled() -> None:
+    """Each takes the loop's time; what has been read in the same turn of the loop does not start all at once."""
+    started: list[Any] = []
+
+    async def long(request: Any) -> Any:
+        started.append(request)
+        time.sleep(0.011)  # noqa: ASYNC251 it computes: the whole loop waits
+        return request
+
+    async def scenario() -> None:
+        bench = Bench(long)
+        others = bytes(32)
+        for number in range(200):
+            bench.deliver("many", id=b"a%d" % number, peer=others)
+        bench.deliver("one", id=b"b")
+        await a_few_turns()
+        assert "one" in started
+        assert len(started) < 20
+        for number in range(200):
+            bench.dispatcher.cancel(b"a%d" % number)
+        count = len(started)
+        await a_few_turns()
+        assert len(started) == count
+        assert bench.binding.in_flight == 0
+        assert bench.answers.qsize() == count
+
+    uvloop.run(scenario())

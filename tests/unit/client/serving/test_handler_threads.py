@@ -1,0 +1,61 @@
+"""Threads for handlers: as many as are needed, used again, and none that keeps a process alive."""
+
+from __future__ import annotations
+
+import contextvars
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from fastn_p2p_client.serving.handler_threads import Threads
+
+WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
+
+
+def test_work_is_done_elsewhere_with_the_callers_context() -> None:
+    threads = Threads()
+    WHO.set("me")
+    assert threads.submit(lambda: (WHO.get(), threading.current_thread())).result(5)[0] == "me"
+    assert threads.submit(threading.get_ident).result(5) != threading.get_ident()
+
+
+def test_a_thread_is_used_again_and_there_are_never_more_than_the_limit() -> None:
+    threads, go_on, begun = Threads(2), threading.Event(), threading.Semaphore(0)
+    first = threads.submit(threading.get_ident).result(5)
+
+    def ident() -> int:
+        begun.release()
+        go_on.wait(10)
+        return threading.get_ident()
+
+    blocked = [threads.submit(ident) for _ in range(3)]
+    assert all(begun.acquire(timeout=5) for _ in range(2)), "both threads have one"
+    waiting = threads.submit(threading.get_ident)
+    assert waiting.cancel()  # it has not begun: both are taken
+    go_on.set()
+    idents = {each.result(5) for each in blocked}
+    assert len(idents) <= 2
+    assert first in idents
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), StopIteration(1)])
+def test_what_is_raised_is_the_callers_and_the_thread_goes_on(error: BaseException) -> None:
+    def fail() -> None:
+        raise error
+
+    threads = Threads(1)
+    with pytest.raises(RuntimeError if isinstance(error, StopIteration) else type(error)):
+        threads.submit(fail).result(5)
+    assert threads.submit(lambda: 7).result(5) == 7
+
+
+def test_a_handler_that_never_returns_does_not_keep_the_process() -> None:
+    code = (
+        "import threading; from fastn_p2p_client.serving.handler_threads import handler_threads as t;"
+        "began = threading.Event(); t.submit(lambda: (began.set(), threading.Event().wait())); began.wait(5);"
+        "print('end')"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=10)
+    assert ended.stdout == "end\n"

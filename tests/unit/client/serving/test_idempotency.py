@@ -1,0 +1,207 @@
+"""Requests that may be delivered again: each is executed once, and everybody who delivers it hears the same."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import uvloop
+
+from fastn_p2p_client.errors import ApplicationError
+from fastn_p2p_client.ipc.messages import (
+    ApplicationFailure,
+    Deliver,
+    Reply,
+    Unknown,
+)
+from fastn_p2p_client.serving import idempotency as repeatable
+from fastn_p2p_client.serving.idempotency import Repeatables
+from tests.unit.client.serving.test_dispatcher import (
+    KEY,
+    Bench,
+)
+
+ID = b"0123456789abcdef"
+
+
+class Once(Bench):
+    """A handler that waits until it may go on, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__(self._handle)
+        self.go_on = asyncio.Event()
+        self.executed = 0
+        self.cancelled = 0
+
+    async def _handle(self, request: Any) -> Any:
+        self.executed += 1
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if request == "refuse":
+            raise ApplicationError("No", "not today")
+        return self.executed
+
+    async def results(self, count: int) -> dict[bytes, Any]:
+        answers = [await self.answer() for _ in range(count)]
+        assert all(isinstance(message, Reply) for _, message, _ in answers)
+        return {id: msgspec.msgpack.decode(payload) for id, _, payload in answers}
+
+
+async def a_turn() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+def test_who_delivers_it_again_while_it_runs_gets_the_same_outcome() -> None:
+    async def scenario() -> None:
+        bench = Once()
+        for attempt, id in enumerate((b"1", b"2", b"3")):
+            bench.deliver("x", id=id, call_id=ID, attempt=attempt)
+        await a_turn()
+        bench.go_on.set()
+        assert await bench.results(3) == {b"1": 1, b"2": 1, b"3": 1}
+        assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
+
+    uvloop.run(scenario())
+
+
+def test_afterwards_the_outcome_is_remembered_whatever_it_was() -> None:
+    async def scenario() -> None:
+        bench = Once()
+        bench.go_on.set()
+        for request, call_id in (("x", ID), ("refuse", b"other")):
+            outcomes = []
+            for attempt in range(3):
+                bench.deliver(request, call_id=call_id, attempt=attempt)
+                outcomes.append((await bench.answer())[1:])
+            assert outcomes == [outcomes[0]] * 3
+            assert isinstance(outcomes[0][0], Reply if request == "x" else ApplicationFailure)
+        assert bench.executed == 2
+
+    uvloop.run(scenario())
+
+
+def test_one_that_is_not_known_is_not_executed_when_it_is_said_to_come_again() -> None:
+    async def scenario() -> None:
+        bench = Once()
+        bench.deliver("x", call_id=ID, attempt=1)
+        assert (await bench.answer())[1] == Unknown()
+        assert bench.executed == 0
+
+    uvloop.run(scenario())
+
+
+def test_the_same_id_of_somebody_else_or_for_something_else_is_another_call() -> None:
+    async def scenario() -> None:
+        bench = Once()
+        bench.go_on.set()
+        bench.deliver("x", id=b"1", call_id=ID)
+        bench.deliver("x", id=b"2", call_id=ID, peer=bytes(reversed(bytes(KEY))))
+        bench.deliver("x", id=b"3", call_id=ID + b"!"[:0], command="")
+        bench.deliver("x", id=b"4", call_id=ID[:-1])
+        assert await bench.results(4) == {b"1": 1, b"2": 2, b"3": 1, b"4": 3}
+
+    uvloop.run(scenario())
+
+
+def test_it_goes_on_when_whoever_delivered_it_is_gone() -> None:
+    """And others do not."""
+
+    async def scenario() -> None:
+        bench = Once()
+        bench.deliver("x", id=b"1", call_id=ID)
+        bench.deliver("x", id=b"2")
+        await a_turn()
+        bench.dispatcher.cancel_all()
+        await a_turn()
+        assert (bench.executed, bench.cancelled) == (2, 1)
+        bench.deliver("x", id=b"1", call_id=ID, attempt=1)  # the next one begins with its ids anew
+        bench.deliver("x", id=b"2")
+        bench.go_on.set()
+        assert await bench.results(2) == {b"1": 3, b"2": 3}
+        assert bench.answers.empty()
+
+    uvloop.run(scenario())
+
+
+def test_it_is_cancelled_when_nobody_waits_for_it_any_more() -> None:
+    async def scenario() -> None:
+        bench = Once()
+        bench.deliver("x", id=b"1", call_id=ID)
+        bench.deliver("x", id=b"2", call_id=ID)
+        await a_turn()
+        bench.dispatcher.cancel(b"1")
+        bench.dispatcher.cancel(b"1")
+        await a_turn()
+        assert bench.cancelled == 0
+        bench.dispatcher.cancel(b"2")
+        await a_turn()
+        assert (bench.cancelled, bench.dispatcher.in_flight, bench.binding.in_flight) == (1, 0, 0)
+        bench.deliver("x", id=b"3", call_id=ID, attempt=1)
+        assert (await bench.answer())[1] == Unknown()
+
+    uvloop.run(scenario())
+
+
+def test_it_ends_at_its_deadline_for_all() -> None:
+    async def scenario() -> None:
+        bench = Once()
+        bench.deliver("x", id=b"1", ms=20, call_id=ID)
+        bench.deliver("x", id=b"2", ms=20, call_id=ID)
+        assert {(await bench.answer())[0] for _ in range(2)} == {b"1", b"2"}
+        await a_turn()
+        assert (bench.cancelled, bench.dispatcher.in_flight) == (1, 0)
+
+    uvloop.run(scenario())
+
+
+def test_closing_cancels_it() -> None:
+    async def scenario() -> None:
+        bench = Once()
+        bench.deliver("x", call_id=ID)
+        await a_turn()
+        bench.dispatcher.close()
+        await a_turn()
+        assert bench.cancelled == 1
+
+    uvloop.run(scenario())
+
+
+# ── what is remembered ───────────────────────────────────────────────────────────────────────────
+
+
+def test_outcomes_are_forgotten_after_their_time_and_when_there_are_too_many() -> None:
+    now = 0.0
+    memory = Repeatables(lambda: now)
+    memory.remember(b"early", (b"h", b"p"), 10.0)
+    now = 11.0
+    assert memory.outcome(b"early") is None
+    for number in range(repeatable.MAX_REMEMBERED + 10):
+        memory.remember(b"%d" % number, (b"h", b"p"), 100.0)
+    assert memory.outcome(b"9") is None
+    assert memory.outcome(b"10") == (b"h", b"p")
+    big = bytes(repeatable.MAX_REMEMBERED_BYTES // 4)
+    for number in range(5):
+        memory.remember(b"big%d" % number, (b"h", big), 100.0)
+    assert memory.outcome(b"10") is None
+    assert [memory.outcome(b"big%d" % number) is not None for number in range(5)] == [False, False, True, True, True]
+
+
+def test_keys_differ_when_anything_differs() -> None:
+    base: dict[str, Any] = {
+        "peer": bytes(32), "petname": "", "identity": "a", "protocol": "P", "instance": "i", "deadline_ms": 1,
+        "command": "c", "call_id": ID,
+    }  # fmt: skip
+    changes: list[dict[str, Any]] = [
+        {}, {"peer": b"\1" * 32}, {"identity": "b"}, {"protocol": "Q"}, {"instance": "j"}, {"command": "d"},
+        {"call_id": ID[1:]},
+    ]  # fmt: skip
+    keys = {Repeatables.key_of(Deliver(**{**base, **change})) for change in changes}
+    assert len(keys) == 7
+    assert min(map(len, keys)) > 16, "no correlation is as long"
+    same = Deliver(**{**base, "petname": "bob", "deadline_ms": 7, "attempt": 3})
+    assert Repeatables.key_of(same) == Repeatables.key_of(Deliver(**base))

@@ -1,0 +1,237 @@
+"""Sessions that a program opens: one outcome for each, nothing left of them, and a word to the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from fastn_p2p_client.errors import (
+    ApplicationError,
+    BadReply,
+    ConnectionLost,
+    DaemonBusy,
+    DeadlineExceeded,
+    Denied,
+    Overloaded,
+)
+from fastn_p2p_client.ipc.messages import (
+    ApplicationFailure,
+    Cancel,
+    Chunk,
+    Credit,
+    Data,
+    Eof,
+    Failure,
+    Message,
+    Open,
+    Opened,
+    Reset,
+    Stop,
+    encode,
+)
+from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.keys import PublicKey
+from fastn_p2p_client.limits import SESSION_WINDOW
+from fastn_p2p_client.session import client_sessions
+from fastn_p2p_client.session.client_sessions import ClientSessions
+from fastn_p2p_client.session.session import Session
+from tests.support.scenario import (
+    a_few_turns,
+    play,
+)
+
+KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
+OPEN = Open("alice", "bob", "Test", "default", 5000, SESSION_WINDOW)
+OPENED = Opened(SESSION_WINDOW, bytes(KEY), "bob")
+decode = msgspec.msgpack.Decoder(Data).decode
+
+
+class FakeLink:
+    """Notes what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[bytes, Message]] = []
+        self.down = False
+
+    def new_id(self) -> bytes:
+        return b"%d" % len(self.sent)
+
+    def send(self, correlation: bytes, header: bytes, payload: bytes = b"", *, credited: bool = False) -> None:
+        if self.down:
+            raise DaemonBusy(actor="network")
+        self.sent.append((correlation, decode(header)))
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.link = FakeLink()
+        self.sessions = ClientSessions()
+
+    def open(self, timeout: float = 5) -> asyncio.Task[Session]:
+        return asyncio.ensure_future(self.sessions.open(cast(Link, self.link), OPEN, b"", timeout))
+
+    def answer(self, message: Message, payload: bytes = b"", *, id: bytes = b"0") -> None:
+        self.sessions.on_message(id, encode(message), payload)
+
+    @property
+    def said(self) -> list[Message]:
+        return [message for _, message in self.link.sent]
+
+
+def test_a_session_stands_and_is_forgotten_once_it_is_over() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        opening = bench.open()
+        await a_few_turns()
+        assert bench.said == [OPEN]
+        bench.answer(OPENED)
+        session = await opening
+        assert (session.peer.key, session.peer.name) == (KEY, "bob")
+        bench.answer(Chunk(), b"x")
+        bench.answer(Eof())
+        assert await session.read() == b"x"
+        assert len(bench.sessions) == 1
+        session.reset(3)
+        assert len(bench.sessions) == 0
+        for message in (Chunk(), Credit(1), Stop(1), OPENED):
+            bench.answer(message, b"late")
+
+    play(scenario)
+
+
+REFUSALS: list[tuple[Message, type[Exception]]] = [
+    (Failure.of(Denied(peer="p", protocol="Test", instance="default")), Denied),
+    (ApplicationFailure("No", "not today"), ApplicationError),
+    (Chunk(), BadReply),
+    (Reset(1), BadReply),
+]
+
+
+@pytest.mark.parametrize(("message", "error"), REFUSALS)
+def test_a_no_is_raised_and_nothing_is_left(message: Message, error: type[Exception]) -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        opening = bench.open()
+        await a_few_turns()
+        bench.answer(message)
+        with pytest.raises(error):
+            await opening
+        assert bench.said == [OPEN]
+        assert len(bench.sessions) == 0
+
+    play(scenario)
+
+
+def test_whoever_gives_up_takes_the_request_back() -> None:
+    async def cancelled() -> None:
+        bench = Bench()
+        opening = bench.open()
+        await a_few_turns()
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert bench.said == [OPEN, Cancel()]
+        assert len(bench.sessions) == 0
+
+    async def too_late() -> None:
+        bench = Bench()
+        with pytest.raises(DeadlineExceeded):
+            await bench.open(timeout=0.01)
+        assert bench.said == [OPEN, Cancel()]
+        assert len(bench.sessions) == 0
+
+    async def just_when_it_stands() -> None:
+        bench = Bench()
+        opening = bench.open()
+        await a_few_turns()
+        opening.cancel()
+        bench.answer(OPENED)
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert bench.said == [OPEN, Reset(0), Stop(0)]
+        assert len(bench.sessions) == 0
+
+    async def without_a_way() -> None:
+        bench = Bench()
+        opening = bench.open()
+        await a_few_turns()
+        bench.link.down = True
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert len(bench.sessions) == 0
+
+    for scenario in (cancelled, too_late, just_when_it_stands, without_a_way):
+        play(scenario)
+
+
+def test_what_cannot_be_sent_leaves_nothing() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.link.down = True
+        with pytest.raises(DaemonBusy):
+            await bench.open()
+        assert len(bench.sessions) == 0
+
+    play(scenario)
+
+
+def test_a_daemon_that_dies_ends_them_all() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        first, second = bench.open(), bench.open()
+        await a_few_turns()
+        bench.answer(OPENED)
+        session = await first
+        reading = asyncio.create_task(session.read())
+        await a_few_turns()
+        bench.sessions.lose_all()
+        for work in (reading, second):
+            with pytest.raises(ConnectionLost):
+                await work
+        with pytest.raises(ConnectionLost):
+            await session.close()
+        assert len(bench.sessions) == 0
+        assert bench.said == [OPEN, OPEN]
+
+    play(scenario)
+
+
+def test_a_message_that_is_none_ends_its_session() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        opening = bench.open()
+        await a_few_turns()
+        bench.answer(OPENED)
+        session = await opening
+        bench.sessions.on_message(b"0", b"\xc1", b"")
+        with pytest.raises(BadReply):
+            await session.read()
+        assert len(bench.sessions) == 0
+        bench.sessions.on_message(b"0", b"\xc1", b"")
+
+    play(scenario)
+
+
+def test_one_program_has_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_sessions, "MAX_SESSIONS_PER_CLIENT", 1)
+
+    async def scenario() -> None:
+        bench = Bench()
+        first = bench.open()
+        await a_few_turns()
+        with pytest.raises(Overloaded):
+            await bench.open()
+        bench.answer(OPENED)
+        (await first).reset()
+        bench.answer(Reset(0))
+        second: Any = bench.open()
+        await a_few_turns()
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+
+    play(scenario)

@@ -1,0 +1,490 @@
+"""Copying between a session and everything else that has bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import random
+import socket
+import tempfile
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import uvloop
+
+from fastn_p2p_client.errors import ConnectionLost, SessionClosed, StreamReset
+from fastn_p2p_client.ipc.messages import Failure
+from fastn_p2p_client.limits import RESET_FAILED, SESSION_WINDOW
+from fastn_p2p_client.session.session import Session
+from fastn_p2p_client.testing import session_pair
+
+DATA: Final = random.Random(5).randbytes(3 * SESSION_WINDOW + 17)
+Scenario = Callable[[Session, Session], Awaitable[None]]
+
+
+def play(scenario: Scenario) -> None:
+    """With a session that stands: our side, and the other one."""
+
+    async def in_time() -> None:
+        here, there = session_pair()
+        there.accept()
+        async with asyncio.timeout(20):
+            await here.opened
+            await scenario(here, there)
+
+    uvloop.run(in_time())
+
+
+async def read_all(session: Session) -> bytes:
+    return b"".join([chunk async for chunk in session])
+
+
+async def say(session: Session, data: bytes = DATA) -> None:
+    await session.write(data)
+    await session.send_eof()
+
+
+async def outcome(work: Awaitable[object]) -> object:
+    try:
+        return await work
+    except Exception as error:
+        return error
+
+
+# ── what can be read from ────────────────────────────────────────────────────────────────────────
+
+
+class Sync:
+    """Has bytes, and blocks."""
+
+    def __init__(self, data: bytes = DATA) -> None:
+        self._file = io.BytesIO(data)
+
+    def read(self, size: int) -> bytes:
+        assert threading.current_thread() is not threading.main_thread()
+        return self._file.read(min(size, 70_000))
+
+
+class Async(Sync):
+    """Has bytes, and is waited for."""
+
+    async def read(self, size: int) -> bytes:  # type: ignore[override]
+        await asyncio.sleep(0)
+        return self._file.read(min(size, 70_000))
+
+
+class AsyncBehindASyncMethod(Sync):
+    """``read`` is no coroutine function, and yet what it returns has to be awaited."""
+
+    def read(self, size: int) -> Any:
+        async def later() -> bytes:
+            return self._file.read(min(size, 70_000))
+
+        return later()
+
+
+class Views(Sync):
+    """Gives memoryviews, and None at its end."""
+
+    def read(self, size: int) -> Any:
+        return memoryview(super().read(size)) or None
+
+
+@contextmanager
+def file_with_data(mode: str = "rb", **how: Any) -> Iterator[Any]:
+    with tempfile.NamedTemporaryFile() as file:
+        Path(file.name).write_bytes(DATA)
+        with open(file.name, mode, **how) as reader:  # noqa: PTH123
+            yield reader
+
+
+@contextmanager
+def pipe_with_data(*, buffered: bool = True) -> Iterator[Any]:
+    """The read end of a pipe that is filled bit by bit."""
+    readable, writable = os.pipe()
+
+    def fill() -> None:
+        with os.fdopen(writable, "wb", buffering=0) as pipe:
+            rest = memoryview(DATA)
+            while rest:
+                rest = rest[pipe.write(rest[:40_001]) :]
+
+    thread = threading.Thread(target=fill)
+    thread.start()
+    try:
+        with os.fdopen(readable, "rb", buffering=-1 if buffered else 0) as reader:
+            yield reader
+    finally:
+        thread.join()
+
+
+READERS: dict[str, Callable[[ExitStack], Any]] = {
+    "BytesIO": lambda stack: io.BytesIO(DATA),
+    "a file": lambda stack: stack.enter_context(file_with_data()),
+    "an unbuffered file": lambda stack: stack.enter_context(file_with_data(buffering=0)),
+    "a file open both ways": lambda stack: stack.enter_context(file_with_data("r+b")),
+    "a pipe": lambda stack: stack.enter_context(pipe_with_data()),
+    "an unbuffered pipe": lambda stack: stack.enter_context(pipe_with_data(buffered=False)),
+    "a sync object": lambda stack: Sync(),
+    "an async object": lambda stack: Async(),
+    "an async object behind a sync method": lambda stack: AsyncBehindASyncMethod(),
+    "views": lambda stack: Views(),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_everything_is_sent_and_then_the_end(name: str) -> None:
+    async def scenario(here: Session, there: Session) -> None:
+        with ExitStack() as stack:
+            sending = asyncio.create_task(here.copy_from(READERS[name](stack)))
+            assert await read_all(there) == DATA
+            assert await sending == len(DATA)
+        await there.write(b"goes on")
+        assert await here.read() == b"goes on"
+
+    play(scenario)
+
+
+def test_an_asyncio_stream_and_another_session_are_read_from_too() -> None:
+    async def scenario(here: Session, there: Session) -> None:
+        reader = asyncio.StreamReader()
+        sending = asyncio.create_task(here.copy_from(reader))
+        for start in range(0, len(DATA), 100_000):
+            reader.feed_data(DATA[start : start + 100_000])
+            await asyncio.sleep(0)
+        reader.feed_eof()
+        assert await read_all(there) == DATA
+        assert await sending == len(DATA)
+
+    async def chained(here: Session, there: Session) -> None:
+        source, far = session_pair()
+        far.accept()
+        saying = asyncio.create_task(say(far))
+        sending = asyncio.create_task(here.copy_from(source))
+        assert await read_all(there) == DATA
+        await asyncio.gather(saying, sending)
+
+    play(scenario)
+    play(chained)
+
+
+@pytest.mark.parametrize(("buffering", "blocking"), [(-1, True), (0, True), (0, False)])
+def test_what_comes_bit_by_bit_is_sent_as_it_comes(buffering: int, blocking: bool) -> None:
+    """Somebody types: nothing waits until a block is full, and having nothing yet is no end."""
+
+    async def scenario(here: Session, there: Session) -> None:
+        readable, writable = os.pipe()
+        os.set_blocking(readable, blocking)
+        with os.fdopen(readable, "rb", buffering=buffering) as reader:
+            sending = asyncio.create_task(here.copy_from(reader))
+            for _ in range(3):
+                os.write(writable, b"typed")
+                assert await there.read() == b"typed"
+                await asyncio.sleep(0.001)  # it looks again, and there is nothing
+            os.close(writable)
+            assert await sending == 15
+
+    play(scenario)
+
+
+# ── what can be written to ───────────────────────────────────────────────────────────────────────
+
+
+class SyncSink:
+    """Takes bytes, and blocks."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def write(self, data: bytes) -> Any:
+        assert threading.current_thread() is not threading.main_thread()
+        self.taken += data
+
+
+class PartialSink(SyncSink):
+    """Takes less than it is given, as the write system call does."""
+
+    def write(self, data: bytes) -> int:
+        part = bytes(data[: 1 + len(data) // 2])
+        self.taken += part
+        return len(part)
+
+
+class AsyncSink(SyncSink):
+    async def write(self, data: bytes) -> None:
+        await asyncio.sleep(0)
+        self.taken += data
+
+
+class AsyncSinkBehindASyncMethod(SyncSink):
+    def write(self, data: bytes) -> Any:
+        async def later() -> None:
+            self.taken += data
+
+        return later()
+
+
+class DrainingSink(SyncSink):
+    """As asyncio's stream writers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drained = 0
+
+    def write(self, data: bytes) -> None:
+        self.taken += data
+
+    async def drain(self) -> None:
+        self.drained += 1
+
+
+@pytest.mark.parametrize("kind", [SyncSink, PartialSink, AsyncSink, AsyncSinkBehindASyncMethod, DrainingSink])
+def test_objects_are_given_everything(kind: type[SyncSink]) -> None:
+    async def scenario(here: Session, there: Session) -> None:
+        sink = kind()
+        saying = asyncio.create_task(say(there))
+        assert await here.copy_to(sink) == len(DATA)
+        await saying
+        assert sink.taken == DATA
+        if isinstance(sink, DrainingSink):
+            assert sink.drained
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])
+def test_files_are_given_everything(tmp_path: Path, buffering: int) -> None:
+    async def scenario(here: Session, there: Session) -> None:
+        memory = io.BytesIO()
+        saying = asyncio.create_task(say(there))
+        assert await here.copy_to(memory) == len(DATA)
+        await saying
+        assert memory.getvalue() == DATA
+
+    async def on_disk(here: Session, there: Session) -> None:
+        path = tmp_path / "taken"
+        with path.open("wb", buffering=buffering) as file:
+            saying = asyncio.create_task(say(there))
+            assert await here.copy_to(file) == len(DATA)
+            await saying
+        assert path.read_bytes() == DATA
+
+    play(scenario)
+    play(on_disk)
+
+
+@pytest.mark.parametrize(("buffering", "blocking"), [(-1, True), (0, True), (0, False)])
+def test_pipes_that_are_read_slowly_are_given_everything(buffering: int, blocking: bool) -> None:
+    async def scenario(here: Session, there: Session) -> None:
+        readable, writable = os.pipe()
+        os.set_blocking(writable, blocking)
+        taken: list[bytes] = []
+
+        def take() -> None:
+            while part := os.read(readable, 7_000):
+                taken.append(part)
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        try:
+            with os.fdopen(writable, "wb", buffering=buffering) as writer:
+                saying = asyncio.create_task(say(there))
+                assert await here.copy_to(writer) == len(DATA)
+                await saying
+        finally:
+            await asyncio.to_thread(thread.join)
+            os.close(readable)
+        assert b"".join(taken) == DATA
+
+    play(scenario)
+
+
+def test_asyncio_streams_are_copied_both_ways() -> None:
+    """A socket on one side, as a tunnel has it: half-closed each way."""
+
+    async def scenario(here: Session, there: Session) -> None:
+        near, far = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=near)
+        far_reader, far_writer = await asyncio.open_connection(sock=far)
+
+        async def converse() -> bytes:
+            far_writer.write(DATA)
+            far_writer.write_eof()
+            return await far_reader.read()
+
+        async def answer() -> bytes:
+            heard = await read_all(there)
+            await say(there, heard[::-1])
+            return heard
+
+        async def copy() -> tuple[int, int]:
+            counts = await here.copy_both(reader, writer)
+            writer.close()
+            return counts
+
+        counts, heard, answered = await asyncio.gather(copy(), answer(), converse())
+        assert counts == (len(DATA), len(DATA))
+        assert heard == DATA
+        assert answered == DATA[::-1]
+        far_writer.close()
+        await far_writer.wait_closed()
+        await writer.wait_closed()
+
+    play(scenario)
+
+
+# ── what goes wrong ──────────────────────────────────────────────────────────────────────────────
+
+
+class Broken:
+    """Reads and writes for a while."""
+
+    async def read(self, size: int) -> bytes:
+        await asyncio.sleep(0)
+        raise OSError("the disk is gone")
+
+    async def write(self, data: bytes) -> None:
+        await asyncio.sleep(0)
+        raise OSError("the disk is full")
+
+
+class Endless:
+    """Never at its end, and has nothing at the moment."""
+
+    async def read(self, size: int) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+
+@pytest.mark.parametrize("thing", [object(), None, b"bytes"])
+def test_what_has_no_such_method_is_refused(thing: object) -> None:
+    async def scenario(here: Session, there: Session) -> None:
+        with pytest.raises(TypeError, match="has no write method"):
+            await here.copy_to(thing)
+        with pytest.raises(TypeError, match="has no read method"):
+            await here.copy_from(thing)
+        for reader, writer in ((thing, io.BytesIO()), (io.BytesIO(), thing)):
+            here, there = session_pair()
+            there.accept()
+            with pytest.raises(TypeError, match="method"):
+                await here.copy_both(reader, writer)
+
+    play(scenario)
+
+
+def test_text_is_refused() -> None:
+    async def scenario(here: Session, there: Session) -> None:
+        with pytest.raises(TypeError):
+            await here.copy_from(io.StringIO("text"))
+        await there.write(b"x")
+        with pytest.raises(TypeError):
+            await here.copy_to(io.StringIO())
+
+    play(scenario)
+
+
+def test_a_reader_that_fails_does_not_look_like_its_end() -> None:
+    async def scenario(here: Session, there: Session) -> None:
+        with pytest.raises(OSError, match="the disk is gone"):
+            async with here:
+                await here.copy_from(Broken())
+        error = await outcome(read_all(there))
+        assert isinstance(error, StreamReset)
+        assert error.reset_code == RESET_FAILED
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("broken", ["reader", "writer"])
+def test_when_one_direction_fails_the_other_is_ended_too(broken: str) -> None:
+    async def scenario(here: Session, there: Session) -> None:
+        await there.write(b"for the writer")
+        reader, writer = (Broken(), io.BytesIO()) if broken == "reader" else (Endless(), Broken())
+        with pytest.raises(OSError, match="the disk is"):
+            await here.copy_both(reader, writer)
+        for work in (read_all(there), there.write(b"x")):
+            error = await outcome(work)
+            assert isinstance(error, StreamReset)
+            assert error.reset_code == RESET_FAILED
+
+    play(scenario)
+
+
+def test_the_answer_of_a_side_that_reads_no_more_arrives_whole() -> None:
+    """It has refused what is being sent; and the copy says that not all of it was taken."""
+
+    async def scenario(here: Session, there: Session) -> None:
+        answer = io.BytesIO()
+        copying = asyncio.create_task(here.copy_both(io.BytesIO(bytes(50_000_000)), answer))
+        await there.read()
+        assert there.stop_reading(6)
+        assert not there.stop_reading(6)
+        for _ in range(8):
+            await there.write(bytes(SESSION_WINDOW // 2))
+        await there.send_eof()
+        error = await outcome(copying)
+        assert isinstance(error, StreamReset)
+        assert error.reset_code == 6
+        assert len(answer.getvalue()) == 4 * SESSION_WINDOW
+        assert isinstance(await outcome(there.read()), SessionClosed)
+
+    play(scenario)
+
+
+def test_copying_both_ways_ends_with_the_other_sides_error() -> None:
+    async def reset(here: Session, there: Session) -> None:
+        copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
+        await asyncio.sleep(0)
+        there.reset(6)
+        error = await outcome(copying)
+        assert isinstance(error, StreamReset)
+        assert error.reset_code == 6
+
+    async def lost(here: Session, there: Session) -> None:
+        copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
+        await asyncio.sleep(0)
+        here.take(Failure.of(ConnectionLost(what="it")), b"")
+        assert isinstance(await outcome(copying), ConnectionLost)
+
+    async def cancelled(here: Session, there: Session) -> None:
+        copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
+        await asyncio.sleep(0)
+        copying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await copying
+        assert isinstance(await outcome(there.read()), StreamReset)
+        assert isinstance(await outcome(here.read()), SessionClosed)
+
+    for scenario in (reset, lost, cancelled):
+        play(scenario)
+
+
+def test_a_writer_that_is_slow_is_waited_for() -> None:
+    """What it has not taken is not taken from the other side either."""
+
+    async def scenario(here: Session, there: Session) -> None:
+        go = asyncio.Event()
+
+        class Slow:
+            taken = 0
+
+            async def write(self, data: bytes) -> None:
+                await go.wait()
+                self.taken += len(data)
+
+        slow = Slow()
+        saying = asyncio.create_task(say(there))
+        copying = asyncio.create_task(here.copy_to(slow))
+        await asyncio.sleep(0.02)
+        assert here.bytes_read <= 2 * 256 * 1024
+        assert there.bytes_written <= SESSION_WINDOW + 2 * 256 * 1024
+        go.set()
+        assert await copying == slow.taken == len(DATA)
+        await saying
+
+    play(scenario)

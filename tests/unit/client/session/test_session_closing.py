@@ -1,0 +1,143 @@
+"""Closing a session: what was written is passed on whole, and whoever waits in it learns that it is over."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fastn_p2p_client.errors import ConnectionLost, SessionClosed, StreamReset
+from fastn_p2p_client.ipc.messages import (
+    Failure,
+    Stop,
+)
+from fastn_p2p_client.limits import RESET_CLOSED, RESET_FAILED, RESET_LOST
+from tests.support.in_process_hop import (
+    CHUNK,
+    COST,
+    WINDOW,
+    Hop,
+    small_windows,
+)
+from tests.support.scenario import (
+    a_few_turns,
+    play,
+)
+from tests.support.session_endpoints import (
+    outcome,
+    read_all,
+    standing,
+)
+
+
+def test_closing_delivers_what_was_written_and_gives_up_what_was_not_read() -> None:
+    async def scenario() -> None:
+        here, there = await standing()
+        await there.write(b"never read")
+        await here.write(b"all of it")
+        await here.close()
+        await here.close()
+        assert await read_all(there) == b"all of it"
+        error = await outcome(there.write(b"x"))
+        assert isinstance(error, StreamReset)
+        assert error.reset_code == RESET_CLOSED
+        assert isinstance(await outcome(here.read()), SessionClosed)
+        assert isinstance(await outcome(here.write(b"x")), SessionClosed)
+        await there.close()  # that the other side has closed first is no error
+        assert here.is_over
+        assert there.is_over
+
+    play(scenario)
+
+
+def test_leaving_the_block_closes_and_an_exception_resets() -> None:
+    async def scenario() -> None:
+        here, there = await standing()
+        async with here:
+            await here.write(b"whole")
+        assert await read_all(there) == b"whole"
+        for error in (KeyError("x"), asyncio.CancelledError()):
+            here, there = await standing()
+            await here.write(b"part")
+            with pytest.raises(type(error)):
+                async with here:
+                    raise error
+            seen = await outcome(read_all(there))
+            assert isinstance(seen, StreamReset)
+            assert seen.reset_code == RESET_FAILED
+
+    play(scenario)
+
+
+def test_cancelling_whoever_waits_in_a_session_resets_it() -> None:
+    async def scenario() -> None:
+        here, there = await standing()
+
+        async def serve() -> None:
+            async with there:
+                await there.read()
+
+        serving = asyncio.create_task(serve())
+        await a_few_turns()
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        assert isinstance(await outcome(here.read()), StreamReset)
+
+    play(scenario)
+
+
+def test_closing_tells_when_what_was_written_has_not_been_passed_on() -> None:
+    async def scenario() -> None:
+        for message, error in (
+            (Stop(5), StreamReset),
+            (Stop(RESET_LOST), ConnectionLost),
+            (Failure.of(ConnectionLost(what="it")), ConnectionLost),
+            (Stop(RESET_CLOSED), type(None)),
+        ):
+            hop = await Hop().opened()
+            await hop.opener.write(b"x")
+            closing = asyncio.create_task(hop.opener.close())
+            await a_few_turns()
+            assert not closing.done()
+            hop.opener.take(message, b"")
+            assert type(await outcome(closing)) is error
+
+    play(scenario)
+
+
+def test_closing_what_has_only_read_to_its_end_is_quiet() -> None:
+    """A reader that has everything need not care how the other side took its leave."""
+
+    async def scenario() -> None:
+        here, there = await standing()
+        await there.write(b"everything")
+        await there.close()
+        assert await read_all(here) == b"everything"
+        await here.close()
+        assert here.is_over
+        assert there.is_over
+
+    play(scenario)
+
+
+def test_who_waits_elsewhere_learns_that_the_session_was_closed() -> None:
+    async def scenario() -> None:
+        with small_windows():
+            for end in ("close", "reset"):
+                hop = await Hop().opened()
+                await hop.opener.write(bytes(WINDOW - 4 * COST))
+                reading = asyncio.create_task(hop.opener.read())
+                writing = asyncio.create_task(hop.opener.write(bytes(CHUNK)))
+                await a_few_turns()
+                if end == "close":
+                    closing = asyncio.create_task(hop.opener.close())
+                    await hop.settle()
+                    await closing
+                else:
+                    hop.opener.reset()
+                    await hop.settle()
+                assert isinstance(await outcome(reading), SessionClosed)
+                assert isinstance(await outcome(writing), SessionClosed)
+
+    play(scenario)

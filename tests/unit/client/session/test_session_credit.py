@@ -1,0 +1,174 @@
+"""A session's credit: a reader that is slower stops the writer, and nobody takes more than a window."""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+
+import pytest
+
+from fastn_p2p_client.errors import BadMessage, ConnectionLost, StreamReset
+from fastn_p2p_client.ipc.messages import (
+    Chunk,
+    Credit,
+    Failure,
+    Message,
+    Stop,
+)
+from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
+from tests.support.in_process_hop import (
+    CHUNK,
+    COST,
+    WINDOW,
+    Hop,
+    small_windows,
+)
+from tests.support.scenario import (
+    a_few_turns,
+    play,
+)
+from tests.support.session_endpoints import (
+    STREAMS,
+    outcome,
+    standing,
+)
+
+
+def test_a_reader_that_stalls_stops_the_writer_within_a_window() -> None:
+    async def scenario() -> None:
+        here, there = await standing()
+        writing = asyncio.create_task(here.write(bytes(10 * SESSION_WINDOW)))
+        await a_few_turns()
+        await a_few_turns()
+        stalled_at = here.bytes_written
+        assert SESSION_WINDOW - MAX_CHUNK < stalled_at <= SESSION_WINDOW
+        await a_few_turns()
+        assert here.bytes_written == stalled_at
+        assert not writing.done()
+        await there.read_exactly(10 * SESSION_WINDOW)
+        await writing
+
+    play(scenario)
+
+
+def test_small_chunks_take_more_than_their_bytes() -> None:
+    """Many of them take memory too: a window holds a number of them, not a million."""
+
+    async def scenario() -> None:
+        here, there = await standing()
+
+        async def drip() -> None:
+            while True:
+                await here.write(b"x")
+
+        dripping = asyncio.create_task(drip())
+        count = -1
+        while count != here.bytes_written:
+            count = here.bytes_written
+            await a_few_turns()
+        assert SESSION_WINDOW // (CHUNK_COST + 1) - 1 <= count <= SESSION_WINDOW // (CHUNK_COST + 1)
+        await there.read_exactly(count)
+        await a_few_turns()
+        assert here.bytes_written > count  # all of it was given back
+        dripping.cancel()
+
+    play(scenario)
+
+
+def test_credit_comes_back_for_all_that_was_read_in_whatever_parts() -> None:
+    async def scenario() -> None:
+        with small_windows():
+            hop = await Hop().opened()
+            for limit in (1, 7, CHUNK, 2 * CHUNK):
+                writing = asyncio.create_task(hop.opener.write(STREAMS[0][: 5 * WINDOW]))
+                heard = b""
+                while len(heard) < 5 * WINDOW:
+                    await hop.settle()
+                    heard += await hop.server.read(limit)
+                await hop.settle()
+                await writing
+                assert heard == STREAMS[0][: 5 * WINDOW]
+            spent = sum(message.size for message in hop.lines[1].said if isinstance(message, Credit))
+            chunks = sum(isinstance(message, Chunk) for message in hop.lines[0].said)
+            assert 20 * WINDOW + chunks * COST - WINDOW // 4 <= spent <= 20 * WINDOW + chunks * COST
+
+    play(scenario)
+
+
+def test_a_writer_wakes_for_credit_for_a_stop_and_for_a_failure() -> None:
+    wakes: list[tuple[Message, type[Exception] | None]] = [
+        (Credit(WINDOW), None),
+        (Stop(9), StreamReset),
+        (Failure.of(ConnectionLost(what="it")), ConnectionLost),
+        (Stop(RESET_LOST), ConnectionLost),
+    ]
+
+    async def scenario() -> None:
+        with small_windows():
+            for message, error in wakes:
+                hop = await Hop().opened()
+                await hop.opener.write(bytes(WINDOW - 4 * COST))
+                writing = asyncio.create_task(hop.opener.write(bytes(2 * COST)))
+                await a_few_turns()
+                assert not writing.done()
+                hop.opener.take(message, b"")
+                result = await outcome(writing)
+                assert result is None if error is None else type(result) is error
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("size", [WINDOW - COST + 1, 0], ids=["beyond the credit", "empty"])
+def test_a_chunk_that_must_not_be_ends_the_session_for_both(size: int) -> None:
+    async def scenario() -> None:
+        with small_windows():
+            hop = await Hop().opened()
+            reading = asyncio.create_task(hop.server.read())
+            writing = asyncio.create_task(hop.opener.read())
+            await a_few_turns()
+            hop.server.take(Chunk(), bytes(size))
+            assert type(await outcome(reading)) is BadMessage
+            assert type(await outcome(hop.server.write(b"x"))) is BadMessage
+            await hop.settle()
+            assert type(await outcome(writing)) is BadMessage
+            assert hop.ended == [1, 1]
+
+    play(scenario)
+
+
+def test_credit_never_adds_up_to_more_than_a_window() -> None:
+    """Whatever the other side grants: what is on its way must fit the memory of whoever passes it on."""
+
+    async def scenario() -> None:
+        with small_windows():
+            hop = await Hop().opened()
+            for size in (2**60, WINDOW, -(2**60), 0, 2**60):
+                hop.opener.take(Credit(size), b"")
+            writing = asyncio.create_task(hop.opener.write(bytes(100 * WINDOW)))
+            await a_few_turns()
+            assert not writing.done()
+            assert 0 < hop.opener.bytes_written <= WINDOW
+            writing.cancel()
+
+    play(scenario)
+
+
+def test_a_write_leaves_bytes_where_they_are_only_when_told_to() -> None:
+    async def scenario() -> None:
+        here, there = await standing()
+        buffer = bytearray(STREAMS[0])
+        await here.write(buffer)
+        buffer[:] = bytes(len(buffer))
+        assert await there.read_exactly(len(buffer)) == STREAMS[0]
+        await here.write(buffer, copy=False)
+        with pytest.raises(BufferError):
+            buffer.append(0)
+        await there.read_exactly(len(buffer))
+        buffer.append(0)
+        numbers = memoryview(array("I", range(1000)))
+        before = here.bytes_written
+        await here.write(numbers, copy=False)
+        assert here.bytes_written - before == numbers.nbytes  # whatever its items are, bytes are counted
+        assert await there.read_exactly(numbers.nbytes) == numbers.tobytes()
+
+    play(scenario)

@@ -1,0 +1,264 @@
+"""A session's two directions end once each, and everybody knows how."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, P2PError, SessionClosed, StreamReset
+from fastn_p2p_client.ipc.messages import (
+    Chunk,
+    Credit,
+    Done,
+    Eof,
+    Failure,
+    Message,
+    Opened,
+    Reset,
+    Stop,
+    encode,
+)
+from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED, RESET_LOST, SESSION_WINDOW
+from fastn_p2p_client.session.session import (
+    Session,
+    ended_with,
+)
+from tests.support.in_process_hop import Hop
+from tests.support.scenario import (
+    a_few_turns,
+    play,
+)
+from tests.support.session_endpoints import (
+    outcome,
+    read_all,
+    standing,
+)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_each_side_may_end_its_direction_and_still_read(side: int) -> None:
+    async def scenario() -> None:
+        pair = await standing()
+        first, second = pair[side], pair[1 - side]
+        await first.write(b"question")
+        await first.send_eof()
+        await first.send_eof()  # once more is no error
+        assert await read_all(second) == b"question"
+        assert await second.read() == b""  # and stays so
+        with pytest.raises(SessionClosed):
+            await first.write(b"more")
+        await first.wait_sent()
+        assert not first.is_over
+        await second.write(b"answer")
+        await second.send_eof()
+        assert await read_all(first) == b"answer"
+        await second.wait_sent()
+        assert first.is_over
+        assert second.is_over
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("code", [0, 1, 7, MAX_RESET_CODE])
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_reset_is_seen_with_its_code_in_both_directions(side: int, code: int) -> None:
+    async def scenario() -> None:
+        pair = await standing()
+        first, second = pair[side], pair[1 - side]
+        await first.write(b"lost")
+        reading = asyncio.create_task(second.read_exactly(100))
+        await a_few_turns()
+        first.reset(code)
+        for work in (reading, second.read(), second.write(b"x"), second.send_eof(), second.wait_sent()):
+            error = await outcome(work)
+            assert isinstance(error, StreamReset), error
+            assert error.reset_code == code
+        for mine in (first.read(), first.write(b"x"), first.send_eof()):
+            assert isinstance(await outcome(mine), SessionClosed)
+        await a_few_turns()
+        assert first.is_over
+        assert second.is_over
+        await first.close()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("code", [-1, MAX_RESET_CODE + 1])
+def test_a_code_that_is_no_protocols_is_refused(code: int) -> None:
+    async def scenario() -> None:
+        here, there = await standing()
+        with pytest.raises(ValueError, match="reset code"):
+            here.reset(code)
+        await here.write(b"goes on")
+        assert await there.read() == b"goes on"
+
+    play(scenario)
+
+
+def test_a_handler_may_reset_before_it_has_accepted() -> None:
+    """Then there is a session, which has ended with that code."""
+
+    async def scenario() -> None:
+        hop = Hop()
+        hop.server.reset(7)
+        await hop.server.close()
+        await hop.settle()
+        await hop.opener.opened
+        error = await outcome(hop.opener.read())
+        assert isinstance(error, StreamReset)
+        assert error.reset_code == 7
+        assert hop.ended == [1, 1]
+
+    async def by_an_exception() -> None:
+        hop = Hop()
+        with pytest.raises(KeyError):
+            async with hop.server:
+                raise KeyError
+        assert not hop.lines[1].said  # whoever serves it still may say why not
+        await hop.server.close()
+        await hop.settle()
+        error = await outcome(hop.opener.read())
+        assert isinstance(error, StreamReset)
+        assert error.reset_code == RESET_FAILED
+        assert hop.ended == [1, 1]
+
+    play(scenario)
+    play(by_an_exception)
+
+
+def test_what_had_come_completely_stays_complete_whatever_follows() -> None:
+    """The end was there before the connection broke: that is known, and nothing of it is lost."""
+    followed_by: list[Message] = [Failure.of(ConnectionLost(what="it")), Reset(5), Stop(5)]
+
+    async def scenario() -> None:
+        for message in followed_by:
+            hop = await Hop().opened()
+            await hop.opener.write(b"whole")
+            await hop.opener.send_eof()
+            hop.deliver_all()
+            hop.server.take(message, b"")
+            assert await hop.server.read(2) == b"wh"
+            assert await read_all(hop.server) == b"ole"
+            assert await hop.server.read() == b""
+
+    play(scenario)
+
+
+def test_what_was_not_complete_never_looks_so() -> None:
+    async def scenario() -> None:
+        for message, error in (
+            (Failure.of(ConnectionLost(what="it")), ConnectionLost),
+            (Reset(5), StreamReset),
+            (Reset(RESET_LOST), ConnectionLost),
+        ):
+            hop = await Hop().opened()
+            await hop.opener.write(b"part")
+            hop.deliver_all()
+            hop.server.take(message, b"")
+            for _ in range(2):
+                assert type(await outcome(hop.server.read())) is error
+            hop.server.take(Eof(), b"")  # too late
+            assert type(await outcome(hop.server.read())) is error
+
+    play(scenario)
+
+
+def test_nothing_is_said_and_nothing_is_heard_after_the_end() -> None:
+    afterwards: list[tuple[Message, bytes]] = [
+        (Chunk(), b"x"), (Eof(), b""), (Reset(3), b""), (Stop(3), b""), (Credit(5), b""), (Done(), b""),
+        (Failure.of(ConnectionLost(what="it")), b""),
+    ]  # fmt: skip
+
+    async def scenario() -> None:
+        hop = await Hop().opened()
+        await hop.opener.send_eof()
+        await hop.server.send_eof()
+        await hop.settle()
+        assert hop.ended == [1, 1]
+        said = [len(line.said) for line in hop.lines]
+        for end in hop.ends:
+            for message, payload in afterwards:
+                end.take(message, payload)
+            assert await end.read() == b""
+            await outcome(end.write(b"x"))
+            await end.close()
+            end.reset(1)
+        assert hop.ended == [1, 1]
+        # An end that comes twice is confirmed twice; that is all.
+        assert [
+            [message for message in line.said[count:] if not isinstance(message, Done)]
+            for line, count in zip(hop.lines, said, strict=True)
+        ] == [[], []]
+
+    play(scenario)
+
+
+def words(line_said: list[Message]) -> list[bytes]:
+    return [encode(message) for message in line_said]
+
+
+def test_one_side_that_wants_no_more_is_obeyed_with_its_own_code() -> None:
+    async def scenario() -> None:
+        hop = await Hop().opened()
+        hop.opener.take(Stop(11), b"")
+        hop.opener.take(Stop(12), b"")
+        assert words(hop.lines[0].said) == words([Reset(11)])
+
+    async def after_the_end() -> None:
+        hop = await Hop().opened()
+        await hop.opener.send_eof()
+        hop.opener.take(Done(), b"")
+        hop.opener.take(Stop(11), b"")
+        assert words(hop.lines[0].said) == words([Eof()])
+
+    play(scenario)
+    play(after_the_end)
+
+
+def test_a_way_that_is_gone_ends_the_session() -> None:
+    """Nobody can be told any more: whoever says something learns it."""
+
+    async def scenario() -> None:
+        broken = False
+        ended: list[None] = []
+
+        def send(header: bytes, payload: object) -> None:
+            if broken:
+                raise DaemonBusy(actor="network")
+
+        session = Session(send, protocol="Test", instance="default", on_end=lambda: ended.append(None))
+        session.take(Opened(SESSION_WINDOW), b"")
+        await session.write(b"fine")
+        broken = True
+        await outcome(session.write(b"not fine"))
+        for work in (session.write(b"x"), session.read(), session.send_eof(), session.close()):
+            assert isinstance(await outcome(work), P2PError)
+        assert session.is_over
+        assert len(ended) == 1
+
+    play(scenario)
+
+
+def test_a_session_that_never_stands_says_why_to_everybody() -> None:
+    async def scenario() -> None:
+        hop = Hop()
+        writing = asyncio.create_task(hop.opener.write(b"x"))
+        await a_few_turns()
+        assert not writing.done()
+        with pytest.raises(SessionClosed):
+            print(hop.opener.peer)
+        hop.opener.fail(ConnectionLost(what="it"))
+        for work in (writing, hop.opener.read(), hop.opener.opened):
+            assert isinstance(await outcome(work), ConnectionLost)
+        assert hop.ended == [1, 0]
+
+    play(scenario)
+
+
+def test_codes_stand_for_errors() -> None:
+    assert isinstance(ended_with(RESET_LOST), ConnectionLost)
+    for code in (0, RESET_CLOSED, RESET_FAILED, 2**62 - 1):
+        error = ended_with(code)
+        assert isinstance(error, StreamReset)
+        assert error.reset_code == code

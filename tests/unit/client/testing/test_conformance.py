@@ -1,0 +1,61 @@
+"""The conformance checks without a daemon: they pass for what is right, and say what is wrong otherwise."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from fastn_p2p_client.protocol import request
+from fastn_p2p_client.testing import Conformance, Contact, check_errors, check_requests, check_streams, serve
+from tests.support.scenario import play
+
+Check = Callable[[Contact], Awaitable[None]]
+
+
+@pytest.mark.parametrize("check", [check_requests, check_errors, check_streams])
+def test_what_is_served_in_memory_conforms(check: Check) -> None:
+    async def scenario() -> None:
+        async with serve(Conformance) as contact:
+            await check(contact)
+            await check(contact)
+
+    play(scenario)
+
+
+class Forgetful(Conformance):
+    @request
+    async def echo(self, value: Any) -> Any:
+        return None
+
+
+class Indiscreet(Conformance):
+    @request("crash")
+    async def crash(self, secret: str) -> None:
+        return None
+
+
+class Stubborn(Conformance):
+    @request("hold")
+    async def hold(self, name: str) -> None:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "check", "wrong"),
+    [
+        (Forgetful, check_requests, "the reply to a request: 'None' instead of 'True'"),
+        (Indiscreet, check_errors, "no error instead of HandlerFailed"),
+        (Stubborn, check_requests, "no error instead of DeadlineExceeded"),
+    ],
+)
+def test_what_is_wrong_is_said(protocol: type[Conformance], check: Check, wrong: str) -> None:
+    async def scenario() -> None:
+        async with serve(protocol) as contact:
+            with pytest.raises(AssertionError, match=re.escape(wrong)):
+                await check(contact)
+
+    play(scenario)

@@ -1,0 +1,459 @@
+"""The parts of a conversation: what is kept, what is brought and when, what is told, and how it looks."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastn_p2p.protocols.chat.config import Settings
+from fastn_p2p.protocols.chat.delivery import Courier
+from fastn_p2p.protocols.chat.formatting import (
+    one_line,
+    shown,
+)
+from fastn_p2p.protocols.chat.ledger import Ledger
+from fastn_p2p.protocols.chat.message_store import (
+    History,
+    Work,
+)
+from fastn_p2p.protocols.chat.open_conversations import (
+    Place,
+    Rooms,
+)
+from fastn_p2p.protocols.chat.terminal_ui import wrapped
+from fastn_p2p_client.chat.client import _Told
+from fastn_p2p_client.chat.messages import (
+    MAX_BATCH,
+    MAX_TEXT,
+    Deliver,
+    Event,
+    Joined,
+    Line,
+    Marked,
+    PeerRequest,
+    Presence,
+    Request,
+    Sent,
+    Shown,
+    Trouble,
+    Viewed,
+)
+from fastn_p2p_client.errors import ApplicationError, BadMessage, ConnectionLost, Denied, StorageDamaged, StorageFailed
+from fastn_p2p_client.retry_chat import Pauses
+from fastn_p2p_client.session import framing as frames
+from fastn_p2p_client.testing import session_pair
+from tests.support.scenario import (
+    a_few_turns,
+    play,
+)
+
+BOB, CAROL = "b" * 52, "c" * 52
+
+
+def number(value: int) -> str:
+    return f"{value:032x}"
+
+
+def sent(value: int, text: str = "hi", at: int = 5) -> Sent:
+    return Sent(number(value), text, at)
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Iterator[History]:
+    history = History(tmp_path / "chat.db", Settings())
+    yield history
+    history.close()
+
+
+def texts(history: History, conversation: str = "default") -> list[str]:
+    return [line.text for line in history.recall(BOB, conversation, None, 1000)]
+
+
+# ── what is kept ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_same_id_is_the_same_message_but_not_that_of_somebody_else(history: History) -> None:
+    line, new = history.keep_mine(BOB, "default", number(1), "first", 10)
+    assert new
+    assert history.keep_mine(BOB, "default", number(1), "other", 11) == (line, False)
+    assert len(history.keep_theirs(BOB, "default", [sent(1), sent(2), sent(2)], 12)) == 2
+    assert history.keep_theirs(BOB, "default", [sent(2, "again")], 13) == []
+    assert len(history.keep_theirs(CAROL, "default", [sent(2)], 14)) == 1
+    assert texts(history) == ["first", "hi", "hi"]
+
+
+def test_a_clock_that_is_ahead_is_not_believed(history: History) -> None:
+    lines = history.keep_theirs(BOB, "default", [sent(1, at=5), sent(2, at=1 << 53)], 100)
+    assert [line.at for line in lines] == [5, 100]
+
+
+def test_marks_only_go_forward(history: History) -> None:
+    history.keep_mine(BOB, "default", number(1), "hi", 10)
+    assert history.seen_there(BOB, "default", [number(1), number(9)]) == [number(1)]
+    assert history.delivered(BOB, [number(1)]) == []
+    assert history.seen_there(BOB, "default", [number(1)]) == []
+    assert history.recall(BOB, "default", None, 10)[0].mark == "seen"
+    history.keep_theirs(BOB, "default", [sent(2)], 11)
+    assert history.delivered(BOB, [number(2)]) == []  # that one is not ours
+
+
+def test_a_peer_marks_nothing_of_another_conversation_or_peer(history: History) -> None:
+    history.keep_mine(BOB, "default", number(1), "hi", 10)
+    assert history.seen_there(BOB, "other", [number(1)]) == []
+    assert history.seen_there(CAROL, "default", [number(1)]) == []
+
+
+def test_work_is_in_order_and_of_one_conversation(history: History) -> None:
+    assert history.work(BOB) is None
+    for value, conversation in enumerate(("a", "a", "b", "a")):
+        history.keep_mine(BOB, conversation, number(value), str(value), 10)
+    history.keep_theirs(BOB, "a", [sent(8), sent(9)], 10)
+    assert history.shown_here(BOB, "a", 1000)
+    assert not history.shown_here(BOB, "a", 1000)
+    done: list[Work] = []
+    while (work := history.work(BOB)) is not None:
+        done.append(work)
+        history.delivered(BOB, [each.id for each in work.messages])
+        history.told(BOB, work.shown)
+    assert [(each.conversation, [m.text for m in each.messages], each.shown) for each in done] == [
+        ("a", ["0", "1"], []),
+        ("b", ["2"], []),
+        ("a", ["3"], []),
+        ("a", [], [number(8), number(9)]),
+    ]
+    assert history.peers_with_work() == []
+
+
+def test_work_fits_one_request(history: History) -> None:
+    for value in range(MAX_BATCH + 1):
+        history.keep_mine(BOB, "default", number(value), "x" * (MAX_TEXT if value < 40 else 1), 10)
+    sizes = []
+    while (work := history.work(BOB)) is not None:
+        request = msgspec.msgpack.encode(Deliver(work.conversation, work.messages))
+        assert msgspec.msgpack.decode(request, type=Request) == Deliver(work.conversation, work.messages)
+        sizes.append(len(work.messages))
+        history.delivered(BOB, [each.id for each in work.messages])
+    assert sum(sizes) == MAX_BATCH + 1
+    assert max(sizes) <= MAX_BATCH
+    assert sizes[0] == 16
+
+
+def test_what_is_too_much_goes_oldest_first_but_not_what_waits(history: History) -> None:
+    history.settings = Settings(history=4)
+    history.keep_mine(BOB, "default", number(1), "waits", 10)
+    for value in range(10):
+        history.keep_theirs(BOB, "default", [sent(value, str(value))], 10)
+    assert texts(history) == ["waits", "7", "8", "9"]
+    history.delivered(BOB, [number(1)])
+    history.keep_theirs(BOB, "default", [sent(10, "10")], 10)
+    assert texts(history) == ["7", "8", "9", "10"]
+    history.settings = Settings(history_bytes=1024 * 64)
+    history.keep_theirs(BOB, "default", [sent(20 + value, "é" * MAX_TEXT) for value in range(5)], 10)
+    assert [len(each) for each in texts(history)] == [MAX_TEXT] * 2
+
+
+def test_limits_refuse_with_a_kind(history: History) -> None:
+    history.settings = Settings(waiting=1, peers=1)
+    history.keep_mine(BOB, "default", number(1), "hi", 10)
+    for action, kind in (
+        (lambda: history.keep_mine(BOB, "default", number(2), "hi", 10), "TooManyWaiting"),
+        (lambda: history.keep_theirs(CAROL, "default", [sent(1)], 10), "TooManyPeers"),
+    ):
+        with pytest.raises(ApplicationError) as raised:
+            action()
+        assert raised.value.kind == kind
+    assert texts(history) == ["hi"]
+    history.keep_theirs(BOB, "default", [sent(3)], 10)  # nothing hangs in a transaction
+
+
+def test_what_was_kept_is_there_after_a_restart_and_another_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    history = History(path, Settings())
+    history.keep_mine(BOB, "default", number(1), "hi", 10)
+    history.close()
+    history = History(path, Settings())
+    assert (texts(history), history.peers_with_work()) == (["hi"], [BOB])
+    history.close()
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA user_version = 2")
+    other.close()
+    with pytest.raises(StorageDamaged):
+        History(path, Settings())
+
+
+def test_a_file_that_is_no_history_is_said_to_be_damaged(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "chat.db"
+        path.write_bytes(b"no database" * 1000)
+        ledger = Ledger(path, Settings())
+        with pytest.raises(StorageDamaged):
+            await ledger.open()
+        await ledger.close()
+        path.unlink()
+        path.mkdir()
+        ledger = Ledger(path, Settings())
+        with pytest.raises(StorageFailed):
+            await ledger.open()
+        await ledger.close()
+
+    play(scenario)
+
+
+# ── what is brought ──────────────────────────────────────────────────────────────────────────────
+
+
+class StubWay:
+    """A peer that is reachable when a test says so, and says no with ``errors`` first."""
+
+    peer = BOB
+
+    def __init__(self) -> None:
+        self.online = asyncio.Event()
+        self.errors: list[Exception] = []
+        self.asked: list[PeerRequest] = []
+
+    async def reachable(self) -> None:
+        await self.online.wait()
+
+    async def ask(self, request: PeerRequest) -> None:
+        self.asked.append(request)
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+def test_a_courier_brings_everything_once_and_says_what_keeps_it_from_doing_so(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        ledger = Ledger(tmp_path / "chat.db", Settings())
+        await ledger.open()
+        way, delivered, troubles = StubWay(), asyncio.Queue[tuple[str, list[str]]](), list[str]()
+        courier = Courier(
+            way,
+            ledger,
+            delivered=lambda conversation, ids: delivered.put_nowait((conversation, ids)),
+            trouble=troubles.append,
+            pauses=Pauses(longest=0.0),
+        )
+        courier._pauses._next = 0.0
+        denied = Denied(peer="bob", protocol="Chat", instance="default")
+        way.errors = [ConnectionLost(what="the way"), denied]
+        for value in range(2):
+            await ledger.do(History.keep_mine, BOB, "default", number(value), "hi", 10)
+            courier.wake()
+        await a_few_turns()
+        assert way.asked == []
+        way.online.set()
+        assert await delivered.get() == ("default", [number(0), number(1)])
+        assert len(way.asked) == 3
+        assert troubles == [str(denied), ""]  # that a connection was lost is not worth a word
+        await ledger.do(History.keep_theirs, BOB, "default", [sent(7)], 10)
+        await ledger.do(History.shown_here, BOB, "default", 1000)
+        courier.wake()
+        while not courier.idle:
+            await a_few_turns()
+        assert way.asked[3:] == [Viewed("default", [number(7)])]
+        await courier.close()
+        await ledger.close()
+
+    play(scenario)
+
+
+# ── what is told ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rooms_exist_while_somebody_is_in_them_and_the_peer_is_told_so() -> None:
+    async def scenario() -> None:
+        attending: list[Place] = []
+
+        class StubAttendance:
+            def __init__(self, place: Place) -> None:
+                self.place = place
+                attending.append(place)
+
+            async def close(self) -> None:
+                attending.remove(self.place)
+
+        rooms = Rooms(cast(Any, StubAttendance))
+        place, other = Place(BOB, "a"), Place(BOB, "b")
+        room, one = rooms.enter(place)
+        _, two = rooms.enter(place)
+        assert attending == [place]
+        for _ in range(2):
+            rooms.peer_came(place)
+        rooms.peer_came(other)
+        assert room.presence == "here"
+        for _ in range(2):
+            rooms.peer_left(place)
+        rooms.tell_all(BOB, Trouble("x"))
+        for terminal in (one, two):
+            told = [await terminal.next() for _ in range(3)]
+            assert told == [Presence("here"), Presence("away"), Trouble("x")]
+        await rooms.leave(place, one)
+        assert attending == [place]
+        await rooms.leave(place, two)
+        assert attending == []
+        rooms.peer_left(other)
+        assert len(rooms) == 0
+
+    play(scenario)
+
+
+def line(seq: int, mark: Any = "kept") -> Line:
+    return Line(seq, number(seq), True, "hi", 5, mark)
+
+
+def test_who_joins_again_is_told_what_is_new_and_nothing_twice() -> None:
+    told = _Told()
+
+    def news(*events: Event) -> list[Event]:
+        return [each for event in events for each in told.news(event)]
+
+    first: list[Event] = [line(1), line(2), Joined("away"), Trouble("no"), Presence("here")]
+    assert told.more_than(20) == 20
+    assert news(*first) == first
+    assert told.more_than(20) > 20
+    assert news(line(1), line(2, "seen"), line(3), Joined("here")) == [
+        Marked(number(2), "seen"),
+        line(3),
+        Trouble(""),
+    ]
+    assert news(line(2, "seen"), line(3), Joined("away"), Presence("away")) == [Presence("away")]
+
+
+# ── what is said in a session ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x00", b"\x00\x00\x00\x02\xc0", b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\xc1", b"\x00\x00\x00\x01\xc0"],
+)
+def test_what_is_no_message_ends_the_reading(data: bytes) -> None:
+    async def scenario() -> None:
+        ours, theirs = session_pair()
+        theirs.accept()
+        await ours.opened
+        await ours.write(data)
+        await ours.send_eof()
+        with pytest.raises(BadMessage):
+            await frames.receive(theirs, msgspec.msgpack.Decoder(Shown))
+
+    play(scenario)
+
+
+def test_messages_arrive_and_then_the_end() -> None:
+    async def scenario() -> None:
+        ours, theirs = session_pair()
+        theirs.accept()
+        await ours.opened
+        for seq in (1, 2):
+            await frames.send(ours, Shown(seq))
+        await ours.send_eof()
+        decoder = msgspec.msgpack.Decoder(Shown)
+        for expected in (Shown(1), Shown(2), None):
+            assert await frames.receive(theirs, decoder) == expected
+
+    play(scenario)
+
+
+def test_at_most_so_many_messages_of_one_conversation_are_kept(tmp_path: Path) -> None:
+    """The oldest go first, never one that waits; and when it has been delivered, it goes too."""
+    history = History(tmp_path / "chat.db", Settings(max_msgs=3))
+    peer = "p" * 52
+
+    def texts(conversation: str) -> list[str]:
+        return [line.text for line in history.recall(peer, conversation, None, 100)]
+
+    waiting = [history.keep_mine(peer, "one", f"{number:032x}", f"mine {number}", 1)[0].id for number in range(5)]
+    theirs = [Sent(f"{number:032x}", f"theirs {number}", 1) for number in range(5)]
+    history.keep_theirs(peer, "two", theirs, 1)
+    assert texts("one") == [f"mine {number}" for number in range(5)]
+    assert texts("two") == [f"theirs {number}" for number in range(2, 5)]
+    history.keep_theirs(peer, "one", [Sent(f"{9:032x}", "theirs", 1)], 1)
+    assert texts("one") == [f"mine {number}" for number in range(5)]
+    assert history.delivered(peer, waiting[1:]) == waiting[1:]
+    assert texts("one") == ["mine 0", "mine 3", "mine 4"]
+    history.settings = Settings(max_msgs=1)
+    history.prune_all()
+    assert (texts("one"), texts("two")) == (["mine 0"], ["theirs 4"])
+    assert history.conversations()[0].messages == 1
+    history.close()
+    again = History(tmp_path / "chat.db", Settings(max_msgs=1))
+    again.delivered(peer, waiting)
+    assert [line.text for line in again.recall(peer, "one", None, 9)] == ["mine 0"]
+    again.close()
+
+
+# ── how it looks ─────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.text())
+def test_nothing_in_a_text_does_anything_to_a_terminal(text: str) -> None:
+    for show, allowed in ((shown, {"\n"}), (one_line, set[str]())):
+        for character in show(text):
+            assert character in allowed or unicodedata.category(character) not in ("Cc", "Zl", "Zp")
+            assert unicodedata.bidirectional(character) not in ("RLO", "LRO", "RLE", "LRE", "PDF", "RLI", "LRI", "FSI")
+
+
+def test_what_is_meant_to_be_read_stays_as_it_is() -> None:
+    for text in ("plain", "grüße 你好 👩‍👩‍👧 ✓", "שלום"):
+        assert shown(text) == text
+    assert one_line("a\\n\n\tb") == r"a\\n\n\tb"
+
+
+@pytest.mark.parametrize(
+    ("texts", "columns", "rows"),
+    [
+        (["abc", "def"], 4, ["abcd", "ef"]),
+        (["ab\n", "cd"], 4, ["ab", "cd"]),
+        (["你好吗"], 5, ["你好", "吗"]),
+        (["abcd"], 4, ["abcd"]),
+        (["ab"], 0, ["ab"]),
+        ([""], 4, [""]),
+    ],
+)
+def test_rows_are_as_long_as_the_terminal_is_wide(texts: list[str], columns: int, rows: list[str]) -> None:
+    joined = "".join(text for _, text, *_ in wrapped([("", each) for each in texts], columns))
+    assert joined.split("\n") == rows
+
+
+PAGE = (Path(__file__).resolve().parents[4] / "docs" / "chat.md").read_text()
+
+
+def test_the_page_lists_the_config_as_it_is() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", PAGE, re.MULTILINE)
+    assert {name: int(default) for name, default in rows} == msgspec.to_builtins(Settings())
+    assert f"{MAX_TEXT:,} characters" in PAGE
+
+
+def test_the_page_lists_the_events_as_they_are() -> None:
+    table = PAGE.split("| event | fields |")[1].split("\n\n")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
+    documented = {name: set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", fields))) for name, fields in rows}
+    assert documented == {
+        each.__struct_config__.tag: set(each.__struct_fields__) for each in (Line, Joined, Marked, Presence, Trouble)
+    }
+
+
+def test_pauses_grow_and_begin_anew() -> None:
+    pauses = Pauses(longest=3.0, jitter=lambda: 0.5)
+    assert [pauses.next() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    pauses.over()
+    assert pauses.next() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [({"history": 0}, "history"), ({"waiting": "x"}, "waiting"), ({"nothing": 1}, "nothing")],
+)
+def test_a_config_names_its_field(config: dict[str, object], field: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=field):
+        msgspec.convert(config, Settings)

@@ -1,0 +1,337 @@
+"""What is there already is decided by content; offers that have ended are in nobody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastn_p2p.protocols.files import messages as f
+from fastn_p2p.protocols.files.errors import FileError
+from fastn_p2p.protocols.files.framing import (
+    BLOCK,
+    Frames,
+)
+from fastn_p2p.protocols.files.inbox import (
+    EXPIRES,
+    MAX_WAITING,
+)
+from fastn_p2p.protocols.files.partial_file import partial_name
+from fastn_p2p.protocols.files.source_file import Source
+
+from ....support.file_peers import (
+    ALICE,
+    BOB,
+    CAROL,
+    make_files,
+    run,
+    snapshot,
+    until,
+)
+from .test_download import Place as Shared
+from .test_upload import Place as Taken
+
+SECOND = 1_000_000_000
+NOON = 1_767_261_600 * SECOND
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Shared:
+    return Shared(tmp_path)
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Taken:
+    """An inbox that trusts bob and carol."""
+    return Taken(tmp_path, trust=["bob", CAROL.id52])
+
+
+@pytest.fixture
+def wary(tmp_path: Path) -> Taken:
+    """An inbox that trusts nobody."""
+    return Taken(tmp_path)
+
+
+def write(path: Path, content: bytes, ns: int = NOON) -> None:
+    path.write_bytes(content)
+    os.utime(path, ns=(ns, ns))
+
+
+# ── getting ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("later", [0, 1, SECOND, -SECOND, 3600 * SECOND], ids=str)
+@pytest.mark.parametrize("size", [0, 9, 2 * BLOCK + 5])
+def test_a_file_of_the_same_size_with_another_content_is_never_taken_for_it(
+    shared: Shared, later: int, size: int
+) -> None:
+    write(shared.root / "conf", b"1" * size)
+    assert shared.get("conf").done == 1
+    write(shared.root / "conf", b"2" * size, NOON + later)
+    tally = shared.get("conf")
+    assert (tally.kept, shared.failures(tally)) == ((1, {}) if not size else (0, {"conf": "Exists"}))
+    assert (shared.to / "conf").read_bytes() == b"1" * size
+    assert shared.get("conf", force=True).failures == []
+    assert (shared.to / "conf").read_bytes() == b"2" * size
+
+
+def test_the_same_content_is_kept_whatever_its_time(shared: Shared) -> None:
+    write(shared.root / "big", os.urandom(2 * BLOCK))
+    shared.get("big")
+    os.utime(shared.root / "big", ns=(0, 0))
+    for force in (False, True):
+        tally = shared.get("big", force=force)
+        assert (tally.done, tally.kept, tally.moved, tally.failures) == (0, 1, 0, [])
+
+
+@pytest.mark.parametrize("harm", ["damaged", "cut", "longer", "another"])
+def test_a_file_that_was_harmed_since_is_not_there(shared: Shared, harm: str) -> None:
+    content = os.urandom(BLOCK + 1)
+    write(shared.root / "a", content)
+    shared.get("a")
+    there = {"damaged": b"\0" + content[1:], "cut": content[:-1], "longer": content + b"x", "another": b"mine"}[harm]
+    write(shared.to / "a", there)
+    assert shared.failures(shared.get("a")) == {"a": "Exists"}
+    assert (shared.to / "a").read_bytes() == there
+    assert shared.get("a", force=True).done == 1
+    assert snapshot(shared.to) == snapshot(shared.root)
+
+
+def test_a_replacement_that_was_cut_short_goes_on_where_it_was(shared: Shared) -> None:
+    old, new = os.urandom(3 * BLOCK), os.urandom(3 * BLOCK)
+    write(shared.to / "a", old)
+    write(shared.root / "a", new)
+    shared.partial("a").write_bytes(new[: 2 * BLOCK])
+    assert shared.get("a", force=True).moved == BLOCK
+    assert (shared.to / "a").read_bytes() == new
+
+
+def test_a_file_that_has_grown_since_it_was_listed_is_the_new_one_with_force(shared: Shared) -> None:
+    write(shared.root / "log", b"one")
+    shared.get("log")
+    connect = shared.line.connect
+
+    async def growing(*arguments: Any) -> Any:
+        if shared.line.opened == 1:
+            write(shared.root / "log", b"one two")
+        return await connect(*arguments)
+
+    shared.line.connect = growing  # type: ignore[method-assign, assignment]
+    shared.line.opened = 0
+    assert shared.get("log", force=True).failures == []
+    assert (shared.to / "log").read_bytes() == b"one two"
+
+
+# ── putting ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("harm", ["gone", "damaged", "cut", "another"])
+def test_what_was_put_and_is_not_there_any_more_is_not_said_to_be(inbox: Taken, harm: str) -> None:
+    content = os.urandom(BLOCK)
+    write(inbox.home / "a", content)
+    assert run(inbox.put("a")).done == 1
+    if harm == "gone":
+        (inbox.inbox / "a").unlink()
+        assert run(inbox.put("a")).done == 1
+        assert snapshot(inbox.inbox) == snapshot(inbox.home)
+        return
+    write(inbox.inbox / "a", {"damaged": b"\0" + content[1:], "cut": b"", "another": b"mine"}[harm])
+    before = snapshot(inbox.inbox)
+    assert inbox.failures(run(inbox.put("a"))) == {"a": "Exists"}
+    assert snapshot(inbox.inbox) == before
+    run(inbox.decide(accept=True, force=True))
+    assert run(inbox.put("a")).done == 1
+    assert snapshot(inbox.inbox) == snapshot(inbox.home)
+
+
+def test_what_was_touched_but_not_changed_is_there(inbox: Taken) -> None:
+    make_files(inbox.home, {"d/a": 2 * BLOCK, "d/b": b"b"})
+    run(inbox.put("d"))
+    (inbox.inbox / "d/a").chmod(0o600)
+    os.utime(inbox.inbox / "d/b", ns=(5, 5))  # that it came from this peer cannot be told any more
+    before = snapshot(inbox.inbox)
+    tally = run(inbox.put("d"))
+    assert (tally.kept, tally.moved, tally.failures) == (1, 1, [])
+    assert snapshot(inbox.inbox) == before
+
+
+def test_a_peer_that_is_not_trusted_asks_again_when_what_it_has_sent_was_taken_away(wary: Taken) -> None:
+    write(wary.home / "a", b"a")
+
+    async def story() -> None:
+        with pytest.raises(FileError):
+            await wary.put("a")
+        await wary.decide(accept=True)
+        await wary.put("a")
+        assert (await wary.put("a")).kept == 1
+        (wary.inbox / "a").unlink()
+        with pytest.raises(FileError) as caught:
+            await wary.put("a")
+        assert caught.value.kind == "OfferWaits"
+        await wary.decide(accept=True)
+        assert (await wary.put("a")).done == 1
+
+    run(story())
+    assert snapshot(wary.inbox) == snapshot(wary.home)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_file_of_another_peer_is_compared_without_its_digest_being_told(inbox: Taken, same: bool) -> None:
+    write(inbox.home / "a", b"carol's secret")
+    carol = inbox.line.as_peer(CAROL)
+    assert run(inbox.put("a", line=carol)).done == 1
+    write(inbox.home / "a", b"carol's secret" if same else b"a guess of bob")
+    told: list[f.Want] = []
+    say = Frames.say
+
+    async def saying(self: Frames, message: f.Said) -> None:
+        if isinstance(message, f.Want):
+            told.append(message)
+        await say(self, message)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Frames, "say", saying)
+        tally = run(inbox.put("a"))
+    assert [want.offset for want in told] == [0]
+    assert (tally.failures == []) == same
+    assert (inbox.inbox / "a").read_bytes() == b"carol's secret"
+    assert list(snapshot(inbox.inbox)) == ["a"]
+
+
+# ── offers that have ended ───────────────────────────────────────────────────────────────────────
+
+
+def test_names_that_are_taken_lock_nobody_out(inbox: Taken) -> None:
+    for day in range(MAX_WAITING + 5):
+        write(inbox.home / "daily", b"day %d" % day, NOON + day * SECOND)
+        tally = run(inbox.put("daily"))
+        assert (tally.done, inbox.failures(tally)) == ((1, {}) if day == 0 else (0, {"daily": "Exists"}))
+    write(inbox.home / "other", b"other")
+    assert run(inbox.put("other")).done == 1
+    assert set(snapshot(inbox.inbox)) == {"daily", "other"}
+    assert len(run(inbox.offers())) <= MAX_WAITING + 2
+
+
+def test_files_that_change_while_they_are_read_leave_nothing_behind(
+    inbox: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Source.read_now
+
+    def reading(self: Source) -> memoryview | None:
+        block = read(self) or self.read()
+        with (inbox.home / "log").open("ab") as file:
+            file.write(b"more")
+        return block
+
+    monkeypatch.setattr(Source, "read_now", reading)
+    for _ in range(MAX_WAITING + 2):
+        write(inbox.home / "log", os.urandom(BLOCK))
+        assert inbox.failures(run(inbox.put("log"))) == {"log": "Changed"}
+        assert snapshot(inbox.inbox) == {}
+    monkeypatch.undo()
+    assert run(inbox.put("log")).done == 1
+
+
+def test_senders_that_are_killed_lock_nobody_out(inbox: Taken, tmp_path: Path) -> None:
+    async def story() -> None:
+        for number in range(MAX_WAITING + 3):
+            write(inbox.home / "big", os.urandom(2 * BLOCK))
+            manifest = inbox.scan("big")
+            reply = await inbox.line.files().offer(manifest.entries)
+            session = await inbox.line.files().open(f.Send(reply.offer))
+            assert isinstance(await Frames(session).receive(), f.Want)
+            session.reset()
+            await until(lambda: not inbox.line.protocol._sessions)
+            if number % 4 == 0:
+                await inbox.line.restart()
+        write(inbox.home / "small", b"small")
+        assert (await inbox.put("small")).done == 1
+
+    run(story())
+    assert list(snapshot(inbox.inbox)) == ["small"]
+    assert len(list((tmp_path / "workspace" / "offers").glob("*.json"))) <= MAX_WAITING + 1
+
+
+def test_a_waiting_offer_is_replaced_by_a_newer_one_of_the_same_paths(wary: Taken) -> None:
+    for day in range(MAX_WAITING + 3):
+        write(wary.home / "daily", b"day %d" % day)
+        with pytest.raises(FileError) as caught:
+            run(wary.put("daily"))
+        assert caught.value.kind == "OfferWaits"
+    assert len(run(wary.offers())) == 1
+
+
+def test_offers_expire_with_everything_that_they_have_left(wary: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_files(wary.home, {"d/e/big": 3 * BLOCK})
+
+    async def story() -> None:
+        with pytest.raises(FileError):
+            await wary.put("d")
+        await wary.decide(accept=True)
+        wary.line.cuts = [2 * BLOCK] * 2
+        with pytest.raises(Exception, match="went away"):
+            await wary.put("d", patience=0, parallel=1)
+        assert (wary.inbox / "d" / "e" / partial_name("big", BOB.id52)).exists()
+        await until(lambda: not wary.line.protocol._sessions)
+        inbox = wary.line.protocol._inbox
+        monkeypatch.setattr(inbox, "_clock", lambda: time.time() + EXPIRES + 60)
+        write(wary.home / "other", b"")
+        with pytest.raises(FileError):
+            await wary.put("other")
+        assert [offer.examples for offer in await wary.offers()] == [["other"]]
+
+    run(story())
+    assert snapshot(wary.inbox) == {}
+
+
+def test_rejecting_leaves_no_directories_behind_but_those_that_hold_something(wary: Taken) -> None:
+    make_files(wary.home, {"d/a": b"a", "d/e/": b"", "d/f/big": 2 * BLOCK})
+    make_files(wary.inbox, {"d/mine": b"mine"})
+
+    async def story() -> None:
+        with pytest.raises(FileError):
+            await wary.put("d")
+        await wary.decide(accept=True)
+        wary.line.cuts = [BLOCK]
+        with pytest.raises(Exception, match="went away"):
+            await wary.put("d", patience=0, parallel=1)
+        await wary.decide(accept=False)
+
+    run(story())
+    assert {name for name in snapshot(wary.inbox) if name != "d/a"} == {"d", "d/mine"}
+
+
+def test_a_peer_that_fills_an_inbox_makes_room_for_others(wary: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastn_p2p.protocols.files.inbox.MAX_OFFERS", 10)
+
+    async def story() -> None:
+        bob, carol = wary.line.files(), wary.line.as_peer(CAROL).files()
+        for number in range(10):
+            await bob.offer([f.Entry(f"bob-{number}", "file", 1)])
+        await carol.offer([f.Entry("carol", "file", 1)])
+        names = [offer.examples[0] for offer in await wary.offers()]
+        assert "carol" in names
+        assert "bob-0" not in names
+        with pytest.raises(FileError) as caught:
+            await bob.offer([f.Entry("bob-more", "file", 1)])
+        assert caught.value.kind == "TooMany"
+        for name in names:
+            assert name.startswith(("bob-", "carol"))
+
+    run(story())
+
+
+def test_two_sessions_of_one_offer_wait_for_one_preparation_and_others_do_not(inbox: Taken) -> None:
+    make_files(inbox.home, {"d/a": b"a", "x": b"x"})
+
+    async def story() -> None:
+        first = asyncio.create_task(inbox.put("d"))
+        assert (await inbox.put("x", line=inbox.line.as_peer(CAROL))).done == 1
+        assert (await first).done == 1
+
+    run(story())
+    assert ALICE.id52 not in {offer.peer for offer in run(inbox.offers())}

@@ -1,0 +1,561 @@
+"""Getting files: whole or not at all, on from where it was, never over others, whatever the other side is."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import resource
+import struct
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastn_p2p.protocols.files import messages as f
+from fastn_p2p.protocols.files.digest import Digest
+from fastn_p2p.protocols.files.download import tops_of
+from fastn_p2p.protocols.files.errors import FileError
+from fastn_p2p.protocols.files.events import (
+    Begun,
+    Event,
+)
+from fastn_p2p.protocols.files.framing import (
+    BLOCK,
+    HEAD,
+    Frames,
+)
+from fastn_p2p.protocols.files.partial_file import partial_name
+from fastn_p2p.protocols.files.source_file import Source
+from fastn_p2p.protocols.files.tally import Tally
+from fastn_p2p_client.errors import ConnectionLost, PeerOffline, PeerUnknown
+from fastn_p2p_client.session.session import Session
+
+from ....support.file_peers import (
+    ALICE,
+    Contents,
+    Impostor,
+    Line,
+    kinds,
+    make_files,
+    run,
+    snapshot,
+)
+
+
+class Place:
+    """A shared directory, and one to put files into."""
+
+    def __init__(self, directory: Path) -> None:
+        self.root = directory / "root"
+        self.to = directory / "to"
+        self.root.mkdir()
+        self.to.mkdir()
+        self.line = Line(directory / "workspace", root=str(self.root))
+        self.events: list[Event] = []
+
+    def get(self, *paths: str, line: Line | None = None, **options: Any) -> Tally:
+        async def get() -> Tally:
+            files = (line or self.line).files()
+            return await files.get(list(paths) or ["/"], self.to, report=self.events.append, **options)
+
+        self.events.clear()
+        return run(get())
+
+    def partial(self, name: str) -> Path:
+        return self.to / partial_name(name, ALICE.id52)
+
+    def failures(self, tally: Tally) -> dict[str, str]:
+        return {each.path: each.kind for each in tally.failures}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+SOME: Contents = {
+    "a": b"a",
+    "big": 3 * BLOCK + 17,
+    "d/b": BLOCK,
+    "d/e/c": 12345,
+    "d/empty": b"",
+    "d/nothing/": b"",
+    "ü/ö": b"x",
+}
+
+
+def test_what_is_got_is_the_same_with_modes_and_times(place: Place) -> None:
+    make_files(place.root, SOME)
+    (place.root / "a").chmod(0o755)
+    (place.root / "big").chmod(0o400)
+    (place.root / "d/e").chmod(0o550)
+    os.utime(place.root / "d/e", ns=(0, 1_600_000_000_123_456_789))
+    tally = place.get()
+    assert snapshot(place.to) == snapshot(place.root)
+    assert (tally.done, tally.kept, tally.failures) == (6, 0, [])
+    assert tally.moved == sum(path.stat().st_size for path in place.root.rglob("*") if path.is_file())
+    again = place.get()
+    assert (again.done, again.kept, again.moved) == (0, 6, 0)
+
+
+def test_each_path_ends_up_under_its_last_part(place: Place) -> None:
+    make_files(place.root, SOME)
+    place.get("/d/e/", "./a", "d/b")
+    assert {name for name, (content, *_) in snapshot(place.to).items() if content} == {"e/c", "a", "b"}
+
+
+def test_paths_that_cannot_be_are_refused_before_anything_is_asked() -> None:
+    assert tops_of(["/", "./a/", "b//c"]) == ["", "a", "b/c"]
+    for paths in (["a", "b/A"], ["x/y", "z/y"]):
+        with pytest.raises(FileError) as caught:
+            tops_of(paths)
+        assert caught.value.kind == "Collision"
+    with pytest.raises(FileError, match="safe name"):
+        tops_of(["../up"])
+
+
+def test_a_path_that_is_not_there_costs_itself_only(place: Place) -> None:
+    make_files(place.root, {"a": b"a"})
+    tally = place.get("gone", "a")
+    assert place.failures(tally) == {"gone": "NotFound"}
+    assert (place.to / "a").read_bytes() == b"a"
+
+
+def test_nothing_is_shared_without_a_root(place: Place, tmp_path: Path) -> None:
+    line = Line(tmp_path / "workspace", inbox=str(tmp_path))
+    assert place.failures(place.get("a", line=line)) == {"a": "NotShared"}
+
+
+def test_links_and_pipes_are_skipped_and_said_so(place: Place) -> None:
+    make_files(place.root, {"a": b"a"})
+    (place.root / "link").symlink_to("a")
+    os.mkfifo(place.root / "pipe")
+    tally = place.get()
+    assert tally.omitted == 2
+    assert set(snapshot(place.to)) == {"a"}
+
+
+# ── going on ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("cut", [1, 300, 600, 5_000, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 700, 3 * BLOCK])
+def test_a_connection_that_breaks_at_any_byte_costs_nothing(place: Place, cut: int) -> None:
+    make_files(place.root, {"big": 3 * BLOCK + 17})
+    place.line.cuts = [0, cut, cut, cut]
+    tally = place.get("big")
+    assert snapshot(place.to) == snapshot(place.root)
+    begins = [event.offset for event in place.events if isinstance(event, Begun)]
+    assert begins == sorted(begins)
+    assert begins[-1] >= cut - 200
+    assert tally.moved == 3 * BLOCK + 17
+    assert "Restarted" not in kinds(place.events)
+
+
+def test_breaks_again_and_again_while_many_files_move(place: Place) -> None:
+    make_files(place.root, {**SOME, **{f"many/{number}": 1000 * number for number in range(60)}})
+    place.line.cuts = [700 + 40_000 * (number % 5) for number in range(40)]
+    tally = place.get()
+    assert snapshot(place.to) == snapshot(place.root)
+    assert tally.failures == []
+
+
+def test_a_new_command_goes_on_where_another_was_killed(place: Place) -> None:
+    make_files(place.root, {"big": 4 * BLOCK})
+    content = (place.root / "big").read_bytes()
+    place.partial("big").write_bytes(content[: 3 * BLOCK + 5])
+    tally = place.get("big")
+    assert tally.moved == BLOCK - 5
+    assert snapshot(place.to) == snapshot(place.root)
+
+
+@pytest.mark.parametrize("there", ["other", "longer", "damaged"])
+def test_what_is_there_of_another_file_is_not_mixed_with_this_one(place: Place, there: str) -> None:
+    make_files(place.root, {"big": 2 * BLOCK})
+    content = (place.root / "big").read_bytes()
+    damaged = content[:BLOCK] + bytes([content[BLOCK] ^ 1]) + content[BLOCK + 1 :]
+    wrong = {"other": b"other", "longer": content + b"x", "damaged": damaged}
+    place.partial("big").write_bytes(wrong[there])
+    place.get("big")
+    assert kinds(place.events) == ["Restarted", "Begun", "Done"]
+    assert snapshot(place.to) == snapshot(place.root)
+
+
+def test_a_complete_partial_only_gets_its_name(place: Place) -> None:
+    make_files(place.root, {"big": 2 * BLOCK})
+    place.partial("big").write_bytes((place.root / "big").read_bytes())
+    place.partial("big").chmod(0o400)  # killed just before
+    assert place.get("big").moved == 0
+    assert snapshot(place.to) == snapshot(place.root)
+
+
+def test_a_partial_that_is_the_complete_file_too_is_left_alone(place: Place) -> None:
+    """A rename in two steps was cut short between them: the file must not be written through its other name."""
+    make_files(place.root, {"a": b"new content"})
+    make_files(place.to, {"a": b"old content!"})
+    os.link(place.to / "a", place.partial("a"))
+    with (place.to / "a").open("rb") as old:
+        assert place.get("a", force=True).done == 1
+        assert old.read() == b"old content!"
+    assert snapshot(place.to) == snapshot(place.root)
+
+
+def test_it_is_given_up_after_some_time_without_progress(place: Place) -> None:
+    make_files(place.root, {"a": b"a"})
+    place.line.cuts = [1] * 100
+    with pytest.raises(ConnectionLost):
+        place.get("a", patience=0.3)
+    assert kinds(place.events).count("Retrying") >= 2
+
+
+def test_a_peer_that_comes_back_is_waited_for_and_one_that_never_was_there_is_not(place: Place) -> None:
+    make_files(place.root, {"a": 5 * BLOCK})
+    offline = PeerOffline(peer="alice")
+    place.line.refusals = [PeerUnknown(peer="alice")]
+    with pytest.raises(PeerUnknown):
+        place.get("a")
+    connect, opened = place.line.connect, 0
+
+    async def after_the_walk(*arguments: Any) -> Session:
+        nonlocal opened
+        opened += 1
+        if opened in (2, 3):
+            raise offline
+        return await connect(*arguments)
+
+    place.line.connect = after_the_walk  # type: ignore[method-assign, assignment]
+    place.get("a")
+    assert snapshot(place.to) == snapshot(place.root)
+    assert kinds(place.events).count("Retrying") == 2
+
+
+# ── files that change ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def after_a_block(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object], int], None]:
+    """Has something done at the source when the first block of a file was read, the next so many times."""
+
+    def arrange(action: Callable[[], object], times: int) -> None:
+        read = Source.read_now
+        left = times
+
+        def reading(self: Source) -> memoryview | None:
+            nonlocal left
+            block = read(self) or self.read()
+            if len(block) > HEAD and left:
+                left -= 1
+                action()
+            return block
+
+        monkeypatch.setattr(Source, "read_now", reading)
+
+    return arrange
+
+
+def test_a_file_that_changes_while_it_is_read_is_begun_anew(
+    place: Place, after_a_block: Callable[[Callable[[], object], int], None]
+) -> None:
+    make_files(place.root, {"big": 3 * BLOCK})
+    after_a_block(lambda: (place.root / "big").write_bytes(os.urandom(2 * BLOCK)), 1)
+    tally = place.get("big")
+    assert snapshot(place.to) == snapshot(place.root)
+    assert (tally.done, tally.failures) == (1, [])
+
+
+def test_a_file_that_keeps_changing_is_given_up_and_nothing_appears(
+    place: Place, after_a_block: Callable[[Callable[[], object], int], None]
+) -> None:
+    make_files(place.root, {"big": 2 * BLOCK, "a": b"a"})
+    after_a_block(lambda: (place.root / "big").write_bytes(os.urandom(2 * BLOCK)), 100)
+    tally = place.get("big", "a", parallel=1)
+    assert place.failures(tally) == {"big": "Changed"}
+    assert not (place.to / "big").exists()
+    assert (place.to / "a").read_bytes() == b"a"
+
+
+def test_a_file_that_is_replaced_while_it_is_read_arrives_as_it_was(
+    place: Place, after_a_block: Callable[[Callable[[], object], int], None]
+) -> None:
+    make_files(place.root, {"big": 2 * BLOCK, "new": 2 * BLOCK})
+    before = (place.root / "big").read_bytes()
+    after_a_block(lambda: (place.root / "new").rename(place.root / "big"), 1)
+    place.get("big")
+    assert (place.to / "big").read_bytes() == before
+
+
+def test_a_file_that_changes_between_two_attempts_is_one_or_the_other(place: Place) -> None:
+    make_files(place.root, {"big": 3 * BLOCK})
+    new = os.urandom(3 * BLOCK)
+    connect = place.line.connect
+
+    async def changing(*arguments: Any) -> Session:
+        if place.line.opened == 2:
+            (place.root / "big").write_bytes(new)
+        return await connect(*arguments)
+
+    place.line.connect = changing  # type: ignore[method-assign, assignment]
+    place.line.cuts = [0, 2 * BLOCK]
+    place.get("big")
+    assert (place.to / "big").read_bytes() == new
+    assert "Restarted" in kinds(place.events)
+
+
+# ── what is there already ────────────────────────────────────────────────────────────────────────
+
+
+def test_nothing_is_overwritten_unless_that_is_wanted(place: Place) -> None:
+    make_files(place.root, {"a": b"new", "d/b": b"new b", "link": b"new link", "c": b"c"})
+    make_files(place.to, {"other": b"", "a": b"old", "d/b": b"old"})
+    (place.to / "link").symlink_to("d/b")
+    tally = place.get()
+    assert place.failures(tally) == {"a": "Exists", "d/b": "Exists", "link": "Exists"}
+    assert [(place.to / name).read_bytes() for name in ("a", "d/b", "link", "c")] == [b"old", b"old", b"old", b"c"]
+    assert place.get(force=True).failures == []
+    (place.to / "other").unlink()
+    assert snapshot(place.to) == snapshot(place.root)
+
+
+def test_a_directory_is_never_replaced_by_a_file_nor_the_other_way_round(place: Place) -> None:
+    make_files(place.root, {"a": b"file", "d/b": b"b"})
+    make_files(place.to, {"a/inside": b"", "d": b"file"})
+    tally = place.get(force=True)
+    assert set(place.failures(tally)) == {"a", "d", "d/b"}
+    assert (place.to / "d").read_bytes() == b"file"
+    assert (place.to / "a" / "inside").exists()
+
+
+def test_a_link_at_the_destination_leads_nowhere(place: Place, tmp_path: Path) -> None:
+    make_files(place.root, {"d/b": b"b"})
+    (tmp_path / "elsewhere").mkdir()
+    (place.to / "d").symlink_to(tmp_path / "elsewhere")
+    assert place.failures(place.get(force=True)) == {"d": "NotADirectory", "d/b": "NotADirectory"}
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(
+    place: Place, after_a_block: Callable[[Callable[[], object], int], None]
+) -> None:
+    make_files(place.root, {"a": 2 * BLOCK})
+    after_a_block(lambda: make_files(place.to, {"a": b"somebody else's"}), 1)
+    assert place.failures(place.get("a")) == {"a": "Exists"}
+    assert (place.to / "a").read_bytes() == b"somebody else's"
+    assert place.partial("a").stat().st_size == 2 * BLOCK
+    assert place.get("a", force=True).moved == 0
+    assert snapshot(place.to) == snapshot(place.root)
+
+
+def test_two_commands_at_once_do_not_write_the_same_file(place: Place) -> None:
+    make_files(place.root, {"a": b"a"})
+    with place.partial("a").open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert place.failures(place.get("a")) == {"a": "Busy"}
+    assert place.get("a").done == 1
+    assert snapshot(place.to) == snapshot(place.root)
+
+
+def test_names_that_are_too_much_alike_are_not_got_both(place: Place) -> None:
+    make_files(place.root, {"Readme": b"1", "README": b"2", "caf\u00e9/a": b"", "cafe\u0301/b": b""})
+    tally = place.get(parallel=1)
+    assert set(place.failures(tally).values()) == {"Collision"}
+    got = {name for name in snapshot(place.to) if (place.to / name).is_file()}
+    assert len(got) == 2
+    assert len(got & {"Readme", "README"}) == 1
+
+
+# ── the disk ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[], None]]:
+    """No file can have more than two blocks until the returned function is called."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * BLOCK + 100, before[1]))
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_ends_it_and_loses_nothing(place: Place, small_files: Callable[[], None]) -> None:
+    make_files(place.to, {"other": b"other"})
+    make_files(place.root, {"a": b"a"})
+    (place.root / "big").touch()
+    os.truncate(place.root / "big", 2 * BLOCK)
+    place.get("a")
+    small_files()
+    make_files(place.root, {"big": 3 * BLOCK})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * BLOCK + 100, resource.RLIM_INFINITY))
+    with pytest.raises(FileError) as caught:
+        place.get("big")
+    assert caught.value.kind == "DiskFull"
+    assert place.partial("big").stat().st_size == 2 * BLOCK + 100
+    assert (place.to / "other").read_bytes() == b"other"
+    small_files()
+    assert place.get("big").moved == BLOCK - 100
+    assert (place.to / "big").read_bytes() == (place.root / "big").read_bytes()
+
+
+# ── a hostile peer ───────────────────────────────────────────────────────────────────────────────
+
+Behaviour = Callable[[Session, Any], Awaitable[None]]
+
+
+def sharing(entries: list[f.Entry], content: bytes = b"evil") -> Behaviour:
+    """Says that these are there, and sends the same for each."""
+
+    async def serve(session: Session, order: Any) -> None:
+        frames = Frames(session)
+        if isinstance(order, f.Walk):
+            await frames.say(f.Entries(entries, []))
+            return
+        session.accept()
+        while (want := await frames.receive()) is not None:
+            assert isinstance(want, f.Want)
+            await frames.say(f.Found(len(content), 0, 0o777, "tag", 0))
+            await frames.block(bytearray(HEAD) + content)
+            await frames.say(f.Finished(Digest(content).digest()))
+
+    return serve
+
+
+HOSTILE = [
+    "/etc/evil",
+    "../evil",
+    "a/../../evil",
+    "..",
+    ".",
+    "a//evil",
+    "evil\0",
+    "evil\n",
+    "evil\x1b[2J",
+    "\u202eevil",
+    "x" * 300,
+    "/".join("d" * 100),
+    ".fastn-0123.part",
+    "a\\..\\evil",
+]
+
+
+@pytest.mark.parametrize("path", HOSTILE, ids=ascii)
+def test_hostile_names_are_refused_and_the_others_arrive(place: Place, tmp_path: Path, path: str) -> None:
+    before = set(snapshot(tmp_path))
+    peer = Impostor(
+        sharing([f.Entry(path, "file", 4), f.Entry(path, "directory"), f.Entry("good", "file", 4)]), tmp_path
+    )
+    tally = place.get("shared", line=peer)
+    assert [each.kind for each in tally.failures] == ["UnsafeName", "UnsafeName"]
+    assert set(snapshot(tmp_path)) - before == {"to/shared", "to/shared/good"}
+
+
+def test_a_peer_cannot_have_links_or_special_modes_made(place: Place, tmp_path: Path) -> None:
+    peer = Impostor(sharing([f.Entry("link", "other"), f.Entry("a", "file", 4, mode=0o777)]), tmp_path)
+    place.get("shared", line=peer)
+    assert snapshot(place.to)["shared/a"][1] == 0o777
+    assert set(snapshot(place.to)) == {"shared", "shared/a"}
+
+
+async def wanted(frames: Frames) -> f.Want:
+    want = await frames.receive()
+    assert isinstance(want, f.Want)
+    return want
+
+
+async def too_much(frames: Frames) -> None:
+    await frames.say(f.Found(2, 0, 0o600, "tag", 0))
+    await frames.block(bytearray(HEAD) + b"more than two")
+
+
+async def too_little(frames: Frames) -> None:
+    await frames.say(f.Found(20, 0, 0o600, "tag", 0))
+    await frames.block(bytearray(HEAD) + b"less")
+    await frames.say(f.Finished(Digest(b"less").digest()))
+
+
+async def elsewhere(frames: Frames) -> None:
+    await frames.say(f.Found(20, 0, 0o600, "tag", 7))
+
+
+async def beyond(frames: Frames) -> None:
+    await frames.say(f.Found(0, 0, 0o600, "tag", 9))
+
+
+async def out_of_turn(frames: Frames) -> None:
+    await frames.say(f.Finished(bytes(32)))
+
+
+async def walking(frames: Frames) -> None:
+    await frames.say(f.Entries([], []))
+
+
+async def no_end(frames: Frames) -> None:
+    await frames.say(f.Found(4, 0, 0o600, "tag", 0))
+    await frames.block(bytearray(HEAD) + b"evil")
+    await frames.say(f.Have("a"))
+
+
+async def noise(frames: Frames) -> None:
+    await frames.session.write(struct.pack(">BI", 7, 7))
+
+
+@pytest.mark.parametrize(
+    "say",
+    [too_much, too_little, elsewhere, beyond, out_of_turn, walking, no_end, noise],
+    ids=lambda each: each.__name__,
+)
+def test_a_peer_that_breaks_the_rules_gets_nothing_written_under_a_name(
+    place: Place, tmp_path: Path, say: Callable[[Frames], Awaitable[None]]
+) -> None:
+    async def serve(session: Session, order: Any) -> None:
+        if isinstance(order, f.Walk):
+            await Frames(session).say(f.Entries([f.Entry("", "file", 4)], []))
+            return
+        session.accept()
+        frames = Frames(session)
+        await wanted(frames)
+        await say(frames)
+        await frames.receive()
+
+    with pytest.raises(Exception, match=r"not a message|BadMessage"):
+        place.get("a", line=Impostor(serve, tmp_path))
+    assert [name for name in snapshot(place.to) if not name.startswith(".fastn-")] == []
+
+
+def test_content_that_is_not_what_was_read_is_thrown_away(place: Place, tmp_path: Path) -> None:
+    async def serve(session: Session, order: Any) -> None:
+        frames = Frames(session)
+        if isinstance(order, f.Walk):
+            await frames.say(f.Entries([f.Entry("", "file", 4)], []))
+            return
+        session.accept()
+        while await frames.receive() is not None:
+            await frames.say(f.Found(4, 0, 0o600, "tag", 0))
+            await frames.block(bytearray(HEAD) + b"evil")
+            await frames.say(f.Finished(Digest(b"good").digest()))
+
+    tally = place.get("a", line=Impostor(serve, tmp_path))
+    assert place.failures(tally) == {"a": "Corrupt"}
+    assert snapshot(place.to) == {}
+
+
+def test_a_walk_without_end_is_followed_in_little_memory(place: Place, tmp_path: Path) -> None:
+    """Nobody takes more of it than a bounded number of files ahead."""
+    said = 0
+
+    async def serve(session: Session, order: Any) -> None:
+        nonlocal said
+        frames = Frames(session)
+        if isinstance(order, f.Walk):
+            while True:
+                await frames.say(f.Entries([f.Entry(f"{said + each}", "file", 4) for each in range(100)], []))
+                said += 100
+        session.accept()
+        await asyncio.Event().wait()
+
+    async def get() -> None:
+        files = Impostor(serve, tmp_path).files()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await files.get(["x"], place.to)
+
+    run(get())
+    assert said < 100_000

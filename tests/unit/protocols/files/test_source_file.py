@@ -1,0 +1,47 @@
+"""Blocks of a file on their way: none is overwritten that somebody still has to send, and few are enough."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fastn_p2p.protocols.files.framing import (
+    FRAME,
+    HEAD,
+)
+from fastn_p2p.protocols.files.safe_tree import Tree
+from fastn_p2p.protocols.files.source_file import Source
+
+CONTENT = FRAME - HEAD
+Read = Callable[[Source], memoryview | None]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> bytes:
+    data = os.urandom(6 * CONTENT + 17)
+    (tmp_path / "file").write_bytes(data)
+    return data
+
+
+@pytest.mark.parametrize("read", [Source.read, Source.read_now])
+def test_a_block_stays_as_it_is_while_somebody_has_it(tmp_path: Path, data: bytes, read: Read) -> None:
+    source = Source(Tree(tmp_path), ("file",))
+    blocks = []
+    while len(block := read(source) or source.read()) > HEAD:
+        blocks.append(block)
+    assert b"".join(block[HEAD:] for block in blocks) == data
+    source.close()
+
+
+def test_blocks_that_were_sent_are_used_again(tmp_path: Path, data: bytes) -> None:
+    source = Source(Tree(tmp_path), ("file",))
+    held: list[memoryview] = []
+    buffers = []
+    while len(block := source.read()) > HEAD:
+        held = [*held[-1:], block]
+        buffers.append(id(block.obj))
+    assert len(set(buffers)) == 3
+    source.close()

@@ -1,0 +1,536 @@
+"""Putting files: offers that wait, what an inbox takes and from whom, and the same care as for getting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from fastn_p2p.protocols.files import messages as f
+from fastn_p2p.protocols.files.config import Settings
+from fastn_p2p.protocols.files.digest import EMPTY
+from fastn_p2p.protocols.files.errors import FileError
+from fastn_p2p.protocols.files.events import (
+    Begun,
+    Event,
+    Offered,
+)
+from fastn_p2p.protocols.files.framing import (
+    BLOCK,
+    HEAD,
+    Frames,
+)
+from fastn_p2p.protocols.files.inbox import MAX_WAITING
+from fastn_p2p.protocols.files.offer_manifest import Manifest
+from fastn_p2p.protocols.files.partial_file import partial_name
+from fastn_p2p.protocols.files.protocol import MAX_SESSIONS
+from fastn_p2p.protocols.files.tally import Tally
+from fastn_p2p.protocols.files.walk import walk
+from fastn_p2p_client.errors import ConnectionLost
+
+from ....support.file_peers import (
+    ALICE,
+    BOB,
+    CAROL,
+    Contents,
+    Line,
+    make_files,
+    run,
+    snapshot,
+    until,
+)
+
+
+class Place:
+    """Local files, and alice's inbox."""
+
+    def __init__(self, directory: Path, **config: Any) -> None:
+        self.home = directory / "home"
+        self.inbox = directory / "inbox"
+        self.home.mkdir()
+        self.inbox.mkdir()
+        self.line = Line(directory / "workspace", inbox=str(self.inbox), **config)
+        self.events: list[Event] = []
+
+    def scan(self, *names: str) -> Manifest:
+        return Manifest.scan([self.home / name for name in names or ["things"]])
+
+    async def put(self, *names: str, line: Line | None = None, **options: Any) -> Tally:
+        files = (line or self.line).files()
+        return await files.put(self.scan(*names), report=self.events.append, **{"wait": 0, **options})
+
+    async def offers(self) -> list[f.OfferSummary]:
+        return list(await self.line.as_peer(ALICE).files().offers())
+
+    async def decide(self, *, accept: bool, force: bool = False) -> f.OfferReply:
+        (offer,) = await self.offers()
+        return await self.line.as_peer(ALICE).files().decide(offer.id, accept=accept, force=force)
+
+    def failures(self, tally: Tally) -> dict[str, str]:
+        return {each.path: each.kind for each in tally.failures}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """An inbox that trusts bob."""
+    return Place(tmp_path, trust=["bob"])
+
+
+@pytest.fixture
+def wary(tmp_path: Path) -> Place:
+    """An inbox that trusts nobody."""
+    return Place(tmp_path)
+
+
+SOME: Contents = {
+    "things/a": b"a",
+    "things/big": 3 * BLOCK + 17,
+    "things/d/b": 12345,
+    "things/empty": b"",
+    "things/e/": b"",
+}
+
+
+def refused(work: Any) -> FileError:
+    with pytest.raises(FileError) as caught:
+        run(work)
+    return caught.value
+
+
+# ── what arrives ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_put_is_the_same_with_modes_and_times(place: Place) -> None:
+    make_files(place.home, {**SOME, "single": b"single"})
+    (place.home / "things/a").chmod(0o640)
+    (place.home / "things/d").chmod(0o500)
+    (place.home / "link").symlink_to("single")
+    tally = run(place.put("things", "link"))
+    expected = {name: each for name, each in snapshot(place.home).items() if name not in ("link", "single")}
+    expected["link"] = snapshot(place.home)["single"]
+    assert snapshot(place.inbox) == expected
+    assert (tally.done, tally.failures) == (5, [])
+    assert [event.state for event in place.events if isinstance(event, Offered)] == ["accepted", "finished"]
+    again = run(place.put("things", "link"))
+    assert (again.done, again.kept, again.moved) == (0, 5, 0)
+    assert run(place.offers())[0].state == "finished"
+
+
+def test_an_offer_waits_until_it_is_accepted(wary: Place) -> None:
+    make_files(wary.home, SOME)
+
+    async def story() -> Tally:
+        putting = asyncio.create_task(wary.put(wait=None))
+        await until(lambda: wary.events)
+        (offer,) = await wary.offers()
+        assert (offer.peer, offer.name, offer.state) == (BOB.id52, "bob", "waiting")
+        assert (offer.files, offer.examples) == (4, ["things"])
+        assert snapshot(wary.inbox) == {}
+        await wary.decide(accept=True)
+        return await putting
+
+    tally = run(story())
+    assert tally.done == 4
+    assert [event.state for event in wary.events if isinstance(event, Offered)] == ["waiting", "accepted", "finished"]
+    assert snapshot(wary.inbox) == snapshot(wary.home)
+
+
+def test_an_offer_stands_when_nobody_waits_for_it_and_the_same_command_goes_on_with_it(wary: Place) -> None:
+    make_files(wary.home, SOME)
+
+    async def story() -> None:
+        for _ in range(2):
+            with pytest.raises(FileError) as caught:
+                await wary.put()
+            assert caught.value.kind == "OfferWaits"
+            await wary.line.restart()
+            (offer,) = await wary.offers()
+            assert offer.id in caught.value.message
+        await wary.decide(accept=True)
+        await wary.line.restart()
+        assert (await wary.put()).done == 4
+
+    run(story())
+    assert snapshot(wary.inbox) == snapshot(wary.home)
+
+
+def test_a_rejected_offer_is_not_sent_and_may_be_accepted_after_all(wary: Place) -> None:
+    make_files(wary.home, SOME)
+
+    async def story() -> None:
+        with pytest.raises(FileError):
+            await wary.put()
+        await wary.decide(accept=False)
+        with pytest.raises(FileError) as caught:
+            await wary.put(wait=None)
+        assert caught.value.kind == "OfferRejected"
+        assert snapshot(wary.inbox) == {}
+        await wary.decide(accept=True)
+        assert (await wary.put()).done == 4
+
+    run(story())
+
+
+def test_rejecting_deletes_what_has_arrived_of_unfinished_files(wary: Place) -> None:
+    make_files(wary.home, {"big": 3 * BLOCK, "small": b"small"})
+
+    async def story() -> None:
+        with pytest.raises(FileError):
+            await wary.put("big", "small")
+        await wary.decide(accept=True)
+        wary.line.cuts = [2 * BLOCK + 5] * 100
+        with pytest.raises(ConnectionLost):
+            await wary.put("big", "small", patience=0, parallel=1)
+        partial = wary.inbox / partial_name("big", BOB.id52)
+        await until(lambda: partial.stat().st_size > BLOCK)
+        await wary.decide(accept=False)
+
+    run(story())
+    assert list(wary.inbox.iterdir()) == []
+
+
+def test_files_that_are_there_are_not_overwritten_unless_their_owner_says_so(wary: Place) -> None:
+    make_files(wary.home, {"a": b"new", "b": b"b"})
+    make_files(wary.inbox, {"x": b"", "a": b"old"})
+
+    async def story() -> None:
+        with pytest.raises(FileError):
+            await wary.put("a", "b")
+        await wary.decide(accept=True)
+        tally = await wary.put("a", "b")
+        assert wary.failures(tally) == {"a": "Exists"}
+        assert (wary.inbox / "a").read_bytes() == b"old"
+        assert (wary.inbox / "b").read_bytes() == b"b"
+        assert (await wary.offers())[0].state == "accepted"
+        await wary.decide(accept=True, force=True)
+        tally = await wary.put("a", "b")
+        assert (tally.done, tally.kept, tally.failures) == (1, 1, [])
+        assert (await wary.offers())[0].state == "finished"
+
+    run(story())
+    assert (wary.inbox / "a").read_bytes() == b"new"
+
+
+def test_directories_that_were_there_keep_their_modes(place: Place) -> None:
+    make_files(place.home, {"things/new/a": b"a", "things/old/b": b"b"})
+    make_files(place.inbox, {"things/old/": b""})
+    for name in ("things", "things/old", "things/new"):
+        (place.home / name).chmod(0o777)
+    (place.inbox / "things").chmod(0o700)
+    (place.inbox / "things/old").chmod(0o700)
+    run(place.put())
+    modes = {name: mode for name, (_, mode, _) in snapshot(place.inbox).items()}
+    assert (modes["things"], modes["things/old"], modes["things/new"]) == (0o700, 0o700, 0o777)
+
+
+# ── going on ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("cut", [300, 5_000, BLOCK, 2 * BLOCK + 700])
+def test_a_connection_that_breaks_at_any_byte_costs_nothing(place: Place, cut: int) -> None:
+    make_files(place.home, {"big": 3 * BLOCK + 17})
+    place.line.cuts = [cut, cut, cut]
+    tally = run(place.put("big"))
+    assert snapshot(place.inbox) == snapshot(place.home)
+    assert tally.failures == []
+    begins = [event.offset for event in place.events if isinstance(event, Begun)]
+    assert begins == sorted(begins)
+    assert begins[-1] >= cut - 500
+
+
+def test_the_receiving_process_may_be_killed_again_and_again(place: Place) -> None:
+    make_files(place.home, {**SOME, **{f"things/many/{number}": 3000 for number in range(50)}})
+
+    async def story() -> Tally:
+        putting = asyncio.create_task(place.put())
+        for _ in range(4):
+            more = len(place.events) + 5
+            await until(lambda: len(place.events) >= more or putting.done())  # noqa: B023
+            await place.line.restart()
+        return await putting
+
+    tally = run(story())
+    assert (tally.failures, tally.done + tally.kept) == ([], 54)
+    assert snapshot(place.inbox) == snapshot(place.home)
+
+
+def test_a_session_that_takes_over_waits_for_what_another_one_may_still_have(place: Place) -> None:
+    """The receiving side does not know yet that the first session is dead: it is there, and silent."""
+    make_files(place.home, {"a": b"a"})
+
+    async def story() -> Tally:
+        manifest = place.scan("a")
+        reply = await place.line.files().offer(manifest.entries)
+        silent = await place.line.files().open(f.Send(reply.offer))
+        want = await Frames(silent).receive()
+        assert want == f.Want("a", 0, EMPTY)
+        putting = asyncio.create_task(place.put("a"))
+        await until(lambda: place.line.opened == 2)
+        assert not putting.done()
+        silent.reset()
+        return await putting
+
+    assert run(story()).done == 1
+    assert snapshot(place.inbox) == snapshot(place.home)
+
+
+def test_a_file_that_changed_since_it_was_offered_is_refused_and_a_new_offer_is_not(wary: Place) -> None:
+    make_files(wary.home, {"a": b"a", "b": b"b"})
+
+    async def story() -> None:
+        manifest = wary.scan("a", "b")
+        with pytest.raises(FileError):
+            await wary.line.files().put(manifest, wait=0)
+        await wary.decide(accept=True)
+        make_files(wary.home, {"x": b"", "a": b"A"})
+        tally = await wary.line.files().put(manifest)
+        assert wary.failures(tally) == {"a": "Changed"}
+        assert set(snapshot(wary.inbox)) == {"b"}
+        with pytest.raises(FileError) as caught:
+            await wary.put("a", "b")
+        assert caught.value.kind == "OfferWaits"
+        assert len(await wary.offers()) == 2
+
+    run(story())
+
+
+def test_a_full_disk_is_told_and_the_rest_arrives_later(place: Place) -> None:
+    make_files(place.home, {"big": 4 * BLOCK, "small": b"small"})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * BLOCK + 100, before[1]))
+    try:
+        tally = run(place.put("big", "small", parallel=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert place.failures(tally) == {"big": "DiskFull"}
+    assert (place.inbox / "small").read_bytes() == b"small"
+    tally = run(place.put("big", "small"))
+    assert (tally.done, tally.kept, tally.moved) == (1, 1, 2 * BLOCK - 100)
+    assert snapshot(place.inbox) == snapshot(place.home)
+
+
+# ── who may do what ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_the_identity_itself_decides(wary: Place) -> None:
+    make_files(wary.home, SOME)
+    refused(wary.put())
+    (offer,) = run(wary.offers())
+    bob = wary.line.files()
+    assert refused(bob.offers()).kind == "NotOwner"
+    assert refused(bob.decide(offer.id, accept=True)).kind == "NotOwner"
+    carol = wary.line.as_peer(CAROL).files()
+    assert refused(carol.await_offer(offer.id)).kind == "OfferUnknown"
+    assert refused(carol.open(f.Send(offer.id))).kind == "OfferUnknown"
+    assert refused(bob.open(f.Send(offer.id))).kind == "OfferWaits"
+    assert refused(wary.line.as_peer(ALICE).files().decide("nonsense", accept=True)).kind == "OfferUnknown"
+
+
+def test_the_same_files_of_another_peer_are_another_offer(place: Place) -> None:
+    make_files(place.home, {"a": b"a"})
+    assert run(place.put("a")).done == 1
+    assert refused(place.put("a", line=place.line.as_peer(CAROL))).kind == "OfferWaits"
+    assert {offer.state for offer in run(place.offers())} == {"finished", "waiting"}
+
+
+def test_trust_is_by_petname_or_by_key(tmp_path: Path) -> None:
+    place = Place(tmp_path, trust=[CAROL.id52])
+    make_files(place.home, {"a": b"a"})
+    assert refused(place.put("a")).kind == "OfferWaits"
+    assert run(place.put("a", line=place.line.as_peer(CAROL, "bobby"))).done == 1
+
+
+def test_nothing_is_taken_without_an_inbox(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    make_files(place.home, {"a": b"a"})
+    line = Line(tmp_path / "other", root=str(tmp_path))
+    assert refused(place.put("a", line=line)).kind == "NotShared"
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [({"max_file_size": 11}, "TooLarge"), ({"max_total": 20}, "TooLarge"), ({"max_files": 1}, "TooMany")],
+)
+def test_limits_hold_before_anything_is_sent(tmp_path: Path, config: dict[str, int], kind: str) -> None:
+    place = Place(tmp_path, trust=["bob"], **config)
+    make_files(place.home, {"a": 12, "b": 10})
+    assert refused(place.put("a", "b")).kind == kind
+    assert run(place.offers()) == []
+
+
+def test_one_peer_cannot_fill_the_inbox_with_offers(wary: Place) -> None:
+    async def story() -> None:
+        bob = wary.line.files()
+        for number in range(MAX_WAITING):
+            await bob.offer([f.Entry(str(number), "file")])
+        with pytest.raises(FileError) as caught:
+            await bob.offer([f.Entry("one more", "file")])
+        assert caught.value.kind == "TooMany"
+        await wary.line.as_peer(CAROL).files().offer([f.Entry("one more", "file")])
+
+    run(story())
+
+
+def test_one_peer_has_a_bounded_number_of_sessions(place: Place, tmp_path: Path) -> None:
+    line = Line(tmp_path / "workspace", root=str(tmp_path))
+
+    async def story() -> None:
+        sessions = [await line.files().open(f.Fetch()) for _ in range(MAX_SESSIONS)]
+        with pytest.raises(FileError) as caught:
+            await line.files().open(f.Fetch())
+        assert caught.value.kind == "TooMany"
+        carol = await line.as_peer(CAROL).files().open(f.Fetch())
+        for session in (*sessions, carol):
+            await session.close()
+
+    run(story())
+
+
+# ── a hostile peer ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("paths", "kind"),
+    [
+        (["/etc/evil"], "UnsafeName"),
+        (["../evil"], "UnsafeName"),
+        (["good", "a/../../evil"], "UnsafeName"),
+        ([""], "UnsafeName"),
+        (["x" * 300], "UnsafeName"),
+        (["evil\x1b[2J"], "UnsafeName"),
+        ([".fastn-0.part"], "UnsafeName"),
+        (["Readme", "README"], "Collision"),
+        (["a", "a"], "Collision"),
+    ],
+)
+def test_offers_with_hostile_names_are_refused_whole(place: Place, paths: list[str], kind: str) -> None:
+    entries = [f.Entry(path, "file", 1) for path in paths]
+    assert refused(place.line.files().offer(entries)).kind == kind
+    assert refused(place.line.files().offer([f.Entry("link", "other")])).kind == "NotAFile"
+    assert run(place.offers()) == []
+
+
+def test_a_peer_that_sends_something_else_than_it_offered_is_refused(place: Place) -> None:
+    async def story() -> None:
+        bob = place.line.files()
+        reply = await bob.offer([f.Entry("a", "file", 1, tag="offered")])
+        async with await bob.open(f.Send(reply.offer)) as session:
+            frames = Frames(session)
+            assert isinstance(await frames.receive(), f.Want)
+            await frames.say(f.Found(1 << 40, 0, 0o600, "offered", 0))
+            refusal = await frames.receive()
+            assert isinstance(refusal, f.Refused)
+            assert (refusal.path, refusal.kind) == ("a", "Changed")
+            await frames.block(bytearray(HEAD) + b"x" * 1000)
+            await frames.say(f.Failed("Stopped", ""))
+            assert await frames.receive() is None
+
+    run(story())
+    assert list(place.inbox.iterdir()) == []
+
+
+def test_a_link_in_the_inbox_leads_nowhere(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (place.inbox / "things").symlink_to(tmp_path / "elsewhere")
+    make_files(place.home, {"things/a": b"a"})
+    assert place.failures(run(place.put())) == {"things/a": "NotADirectory"}
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_damaged_offers_cost_themselves_only(wary: Place, tmp_path: Path) -> None:
+    make_files(wary.home, {"a": b"a", "b": b"b"})
+    refused(wary.put("a"))
+    (file,) = (tmp_path / "workspace" / "offers").glob("*.json")
+    refused(wary.put("b"))
+    file.write_bytes(b"{")
+    run(wary.line.restart())
+    assert len(run(wary.offers())) == 1
+    entries = next((tmp_path / "workspace" / "offers").glob("*.entries"))
+    assert msgspec.msgpack.decode(entries.read_bytes())
+
+
+# ── what is offered ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_manifest_is_the_same_for_the_same_files(tmp_path: Path) -> None:
+    make_files(tmp_path, {"d/b": b"b", "d/a": b"a", "x": b"x"})
+    one, other = (Manifest.scan([tmp_path / "x", tmp_path / "d"]) for _ in range(2))
+    assert one.entries == other.entries
+    assert [entry.path for entry in one.entries] == ["d", "d/a", "d/b", "x"]
+    assert (one.files, one.bytes) == (3, 3)
+    one.open("d/a").close()
+    for path in ("d", "gone", "d/../x"):
+        with pytest.raises(FileError, match="was not offered"):
+            one.open(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [(["gone"], "NotFound"), (["loop"], "NotFound"), (["a", "d/a"], "Collision"), (["pipe"], "NotAFile")],
+)
+def test_what_cannot_be_offered_is_told(tmp_path: Path, names: list[str], kind: str) -> None:
+    make_files(tmp_path, {"a": b"a", "d/a": b"a"})
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError) as caught:
+        Manifest.scan([tmp_path / name for name in names])
+    assert caught.value.kind == kind
+
+
+def test_a_source_reads_the_version_that_is_meant(tmp_path: Path) -> None:
+    make_files(tmp_path, {"a": b"content"})
+    (entry, _) = walk_of(tmp_path)
+    tree = Manifest.scan([tmp_path / "a"])
+    source = tree.open("a")
+    assert source.begin(3, bytes(32)).offset == 0
+    assert bytes(source.read()[HEAD:]) == b"content"
+    assert bytes(source.read()[HEAD:]) == b""
+    source.close()
+    os.utime(tmp_path / "a")
+    with pytest.raises(FileError) as caught:
+        tree.open("a")
+    assert caught.value.kind == "Changed"
+    assert entry.path == "a"
+
+
+def walk_of(directory: Path) -> list[f.Entry | f.Skipped]:
+    from fastn_p2p.protocols.files.safe_tree import Tree
+
+    return list(walk(Tree(directory), ()))
+
+
+# ── the config ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({}, "shares nothing and takes nothing"),
+        ({"root": "relative"}, "not an absolute path"),
+        ({"root": "/nowhere/at/all"}, "not an existing directory"),
+        ({"root": "/etc/passwd"}, "not an existing directory"),
+        ({"root": "/\0"}, "not an absolute path"),
+        ({"inbox": "/nowhere"}, '"inbox" is not an existing directory'),
+        ({"root": "/", "trust": ["bob"]}, 'needs an "inbox"'),
+        ({"inbox": "/tmp", "trust": ["Not A Name"]}, "neither a petname nor an ID52"),
+        ({"root": "~nobody-of-that-name/x"}, '"root"'),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused_in_words(config: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        msgspec.convert(config, Settings).check()
+
+
+def test_a_config_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = msgspec.convert({"root": "~", "inbox": str(tmp_path), "trust": ["bob", CAROL.id52]}, Settings)
+    settings.check()
+    assert settings.shared == settings.received == tmp_path
+    for wrong in ({"rot": "/"}, {"max_files": 0}, {"max_files": f.MAX_OFFER + 1}, {"max_total": -1}):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(wrong, Settings)

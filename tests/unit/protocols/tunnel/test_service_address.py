@@ -1,0 +1,67 @@
+"""Addresses as people write them."""
+
+import pytest
+
+from fastn_p2p.protocols.tunnel.service_address import (
+    Address,
+    InvalidAddress,
+    parse_address,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8000", Address("127.0.0.1", 8000)),
+        ("localhost:1", Address("localhost", 1)),
+        ("db.internal:65535", Address("db.internal", 65535)),
+        ("[::1]:80", Address("::1", 80)),
+        ("[fe80::1%lo]:80", Address("fe80::1%lo", 80)),
+        ("unix:/run/web.sock", Address("", 0, "/run/web.sock")),
+        ("unix:here.sock", Address("", 0, "here.sock")),
+        ("unix:/a:b", Address("", 0, "/a:b")),
+    ],
+)
+def test_an_address_and_back(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "has no port"),
+        ("localhost", "has no port"),
+        ("8000", "write 127.0.0.1:8000"),
+        (":8000", "write 127.0.0.1:8000"),
+        ("::1:80", "in brackets"),
+        ("[]:80", "no host"),
+        ("[localhost]:80", "no IPv6 address"),
+        ("[::1]", "has no port"),
+        ("a b:80", "no host"),
+        ("a\0b:80", "no host"),
+        ("x" * 256 + ":80", "no host"),
+        ("localhost:", "no port"),
+        ("localhost:http", "'http' is no port"),
+        ("localhost:0", "from 1 to 65535"),
+        ("localhost:65536", "from 1 to 65535"),
+        ("localhost:-1", "no port"),
+        ("localhost:٣", "no port"),
+        ("localhost:" + "9" * 5000, "no port"),
+        ("/run/web.sock", "unix:PATH"),
+        ("http://localhost:80", "unix:PATH"),
+        ("unix:", "needs the path"),
+        ("unix:a\0b", "needs the path"),
+        ("unix:/" + "x" * 107, "at most 107 bytes"),
+    ],
+)
+def test_what_is_no_address_is_said_in_words(text: str, words: str) -> None:
+    with pytest.raises(InvalidAddress) as caught:
+        parse_address(text)
+    assert words in str(caught.value)
+
+
+def test_port_0_is_for_listening() -> None:
+    assert parse_address("127.0.0.1:0", any_port=True).port == 0
+    with pytest.raises(InvalidAddress):
+        parse_address("127.0.0.1:0")

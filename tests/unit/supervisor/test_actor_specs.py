@@ -1,0 +1,75 @@
+"""What the daemon is made of."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fastn_p2p_actors.runtime.specs import (
+    ActorSpec,
+    GatewaySettings,
+    IdentitySettings,
+    NetworkSettings,
+    VaultSettings,
+    grant_holds,
+)
+from fastn_p2p_client.home import Home
+from fastn_p2p_supervisor.actor_specs import (
+    Blueprint,
+    Plan,
+    online_identities,
+)
+
+
+def delivered(spec: ActorSpec) -> ActorSpec:
+    """The spec as a child gets it."""
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=ActorSpec)
+
+
+def test_every_actor_gets_settings_of_its_own_kind_that_fit_together(tmp_path: Path) -> None:
+    blueprint = Blueprint(Home(tmp_path), "local", 1234, Plan())
+    vault_spec, network_spec, gateway_spec = map(delivered, blueprint.core)
+    assert [spec.name for spec in blueprint.core] == ["vault", "network", "gateway"]
+    assert {spec.heartbeat for spec in blueprint.core} == {1.0}
+
+    vault = msgspec.convert(vault_spec.settings, VaultSettings)
+    network = msgspec.convert(network_spec.settings, NetworkSettings)
+    gateway = msgspec.convert(gateway_spec.settings, GatewaySettings)
+    assert vault.roles == {gateway.vault.public: "gateway", network.vault.public: "network"}
+    assert {gateway.vault.server_public, network.vault.server_public} == {vault.server_public}
+    assert gateway.grant_key == network.grant_key
+    assert (network.mode, gateway.network_mode, gateway.started_ms) == ("local", "local", 1234)
+
+    alice_spec = delivered(blueprint.identity("alice"))
+    alice = msgspec.convert(alice_spec.settings, IdentitySettings)
+    assert (alice_spec.name, alice_spec.heartbeat) == ("identity-alice", 5.0)
+    assert grant_holds(network.grant_key, "alice", alice.grant)
+
+
+def test_an_identity_is_given_no_key(tmp_path: Path) -> None:
+    settings = Blueprint(Home(tmp_path), "local", 0, Plan()).identity("alice").settings
+    assert settings.keys() == {"identity", "grant", "memory"}
+
+
+def test_each_start_has_keys_of_its_own(tmp_path: Path) -> None:
+    first, second = (Blueprint(Home(tmp_path), "local", 0, Plan()) for _ in range(2))
+    assert first.core[0].settings["server_secret"] != second.core[0].settings["server_secret"]
+    assert first.identity("alice").settings["grant"] != second.identity("alice").settings["grant"]
+
+
+def test_which_identities_are_online(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def identity(name: str, text: str) -> None:
+        (tmp_path / "identities" / name).mkdir(parents=True)
+        (tmp_path / "identities" / name / "identity.json").write_text(text)
+
+    identity("carol", json.dumps({"name": "carol", "id52": "x", "created": "", "online": True}))
+    identity("alice", json.dumps({"name": "alice", "id52": "x", "created": "", "online": True}))
+    identity("bob", json.dumps({"name": "bob", "id52": "x", "created": "", "online": False}))
+    identity("torn", '{"name": "to')
+    identity("odd", '{"online": "yes"}')
+    identity(".alice-old", json.dumps({"name": "alice", "id52": "x", "created": "", "online": True}))
+    identity("n" * 65, json.dumps({"name": "n", "id52": "x", "created": "", "online": True}))
+    (tmp_path / "identities" / "empty").mkdir()
+    assert online_identities(Home(tmp_path)) == ["alice", "carol"]
+    assert [name for name in ("torn", "odd") if name in caplog.text] == ["torn", "odd"]

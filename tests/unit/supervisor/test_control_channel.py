@@ -1,0 +1,124 @@
+"""The leash from the actor's end, with the test in the supervisor's place."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from fastn_p2p_actors.runtime import control_channel as wire
+from fastn_p2p_actors.runtime.actor import Stage
+from fastn_p2p_actors.runtime.specs import (
+    ActorSpec,
+    IdentitySettings,
+)
+from fastn_p2p_client.errors import DaemonBusy, DeadlineExceeded, Forbidden, PayloadTooLarge
+
+SPEC = ActorSpec(
+    name="gateway", module="none", home="/nowhere", heartbeat=0.01, settings={"identity": "alice", "grant": b"\x00\xff"}
+)
+
+
+@pytest.fixture
+def leash() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = wire.pair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+async def hear(leash: socket.socket) -> wire.FromChild:
+    """The actor's next message."""
+    async with asyncio.timeout(10):
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(leash, readable.set)
+        await readable.wait()
+        loop.remove_reader(leash)
+        return wire.receive_from_child(leash)
+
+
+def test_ready_then_heartbeats(leash: tuple[socket.socket, socket.socket]) -> None:
+    async def play() -> list[wire.FromChild]:
+        stage = Stage(SPEC, leash[1])
+        stage.ready()
+        stage.ready()
+        return [await hear(leash[0]) for _ in range(3)]
+
+    ready, first, second = asyncio.run(play())
+    assert (ready, second) == (wire.Ready(), wire.Heartbeat())
+    assert isinstance(first, wire.Heartbeat)
+    assert first.memory > 0, "now and then it says what it uses"
+
+
+def test_an_answer_finds_its_question(leash: tuple[socket.socket, socket.socket]) -> None:
+    async def play() -> None:
+        stage = Stage(SPEC, leash[1])
+        start = asyncio.create_task(stage.ask_supervisor(wire.StartIdentity("alice"), 10))
+        tree = asyncio.create_task(stage.ask_supervisor(wire.GetTree(), 10))
+        asked = [await hear(leash[0]), await hear(leash[0])]
+        assert asked == [wire.Ask(1, wire.StartIdentity("alice")), wire.Ask(2, wire.GetTree())]
+        report = wire.TreeReport([wire.ProcessReport("vault", 7, "ready", 1, 0, "")])
+        forbidden = Forbidden(role="gateway", request="StartIdentity")
+        wire.send(leash[0], wire.Answer(99, wire.Done()))
+        wire.send(leash[0], wire.Answer(2, report))
+        wire.send(leash[0], wire.Answer(1, wire.Failure.of(forbidden)))
+        assert await tree == report
+        with pytest.raises(Forbidden, match="gateway may not ask for StartIdentity"):
+            await start
+
+    asyncio.run(play())
+
+
+def test_asking_in_vain(leash: tuple[socket.socket, socket.socket]) -> None:
+    async def play() -> None:
+        with pytest.raises(DaemonBusy):
+            await Stage(SPEC).ask_supervisor(wire.GetTree(), 10)
+        stage = Stage(SPEC, leash[1])
+        with pytest.raises(DeadlineExceeded):
+            await stage.ask_supervisor(wire.GetTree(), 0.01)
+        with pytest.raises(PayloadTooLarge):
+            await stage.ask_supervisor(wire.EnsureOnline(("n" * wire.MAX_MESSAGE,)), 10)
+        while wire.send(leash[1], wire.Heartbeat()):
+            pass
+        with pytest.raises(DaemonBusy):
+            await stage.ask_supervisor(wire.GetTree(), 10)
+
+    asyncio.run(play())
+
+
+def test_stop_is_heard(leash: tuple[socket.socket, socket.socket]) -> None:
+    async def play() -> None:
+        stage = Stage(SPEC, leash[1])
+        wire.send(leash[0], wire.Stop())
+        async with asyncio.timeout(10):
+            await stage.stopping.wait()
+
+    asyncio.run(play())
+
+
+def test_settings_are_checked() -> None:
+    async def play() -> IdentitySettings:
+        return Stage(SPEC).settings_as(IdentitySettings)
+
+    assert asyncio.run(play()) == IdentitySettings(identity="alice", grant=b"\x00\xff")
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [b"\x00", b"\x91\x63", b"\x92\x03\x01", b"\x93\x03\x01\x91\x63", b"\x92\x04\x01", b"\xff" * (wire.MAX_MESSAGE + 1)],
+    ids=["no array", "unknown tag", "too short", "unknown request", "wrong type", "too long"],
+)
+def test_what_is_no_message_is_refused(leash: tuple[socket.socket, socket.socket], packet: bytes) -> None:
+    leash[1].send(packet)
+    with pytest.raises(wire.LeashBroken):
+        wire.receive_from_child(leash[0])
+
+
+def test_the_other_end_is_gone(leash: tuple[socket.socket, socket.socket]) -> None:
+    with pytest.raises(BlockingIOError):
+        wire.receive_from_child(leash[0])
+    leash[1].close()
+    with pytest.raises(EOFError):
+        wire.receive_from_child(leash[0])
+    with pytest.raises(OSError, match="Broken pipe"):
+        wire.send(leash[0], wire.Stop())
