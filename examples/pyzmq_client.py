@@ -33,7 +33,7 @@ class Message(msgspec.Struct, array_like=True):
     """Additional items at the end of an array are ignored, so that fields can be added."""
 
 
-class Failure(Message, tag=0):
+class ErrorReply(Message, tag=0):
     code: str
     fields: dict[str, Any]
 
@@ -42,11 +42,11 @@ class Cancel(Message, tag=1):
     pass
 
 
-class Done(Message, tag=2):
+class Ack(Message, tag=2):
     pass
 
 
-class Long(Message, tag=3):
+class LongReply(Message, tag=3):
     pass
 
 
@@ -55,7 +55,7 @@ class Hello(Message, tag=10):
     program: str
 
 
-class Register(Message, tag=22):
+class RequestGrant(Message, tag=22):
     identity: str
     protocol: str
     instance: str
@@ -67,7 +67,7 @@ class Welcome(Message, tag=40):
     data_route: str
 
 
-class Granted(Message, tag=47):
+class Grant(Message, tag=47):
     grant: bytes
     key: bytes
     online: bool
@@ -88,12 +88,12 @@ class Reply(Message, tag=61):
     pass
 
 
-class ApplicationFailure(Message, tag=62):
+class ApplicationErrorReply(Message, tag=62):
     kind: str
     message: str
 
 
-class Serve(Message, tag=71):
+class RegisterBinding(Message, tag=71):
     identity: str
     protocol: str
     instance: str
@@ -102,13 +102,13 @@ class Serve(Message, tag=71):
     limit: int
 
 
-class Withdraw(Message, tag=72):
+class UnregisterBinding(Message, tag=72):
     identity: str
     protocol: str
     instance: str
 
 
-class Deliver(Message, tag=80):
+class DeliverCall(Message, tag=80):
     peer: bytes
     petname: str
     identity: str
@@ -120,18 +120,18 @@ class Deliver(Message, tag=80):
     attempt: int
 
 
-class Unknown(Message, tag=82):
+class CallUnknown(Message, tag=82):
     pass
 
 
 encode = msgspec.msgpack.encode
 decode = msgspec.msgpack.Decoder(
-    Failure | Cancel | Done | Long | Welcome | Granted | Reply | ApplicationFailure | Deliver
+    ErrorReply | Cancel | Ack | LongReply | Welcome | Grant | Reply | ApplicationErrorReply | DeliverCall
 ).decode
 
 
 class ProtocolError(Exception):
-    """A call failed: with a stable code and its fields (``Failure``), or because the handler said no."""
+    """A call failed: with a stable code and its fields (``ErrorReply``), or because the handler said no."""
 
 
 class ConnectionEnded(Exception):
@@ -187,7 +187,7 @@ class Connection:
                 for found in self._read():
                     if found[0] != number:
                         self._requests.append(found)
-                    elif isinstance(found[1], Failure):
+                    elif isinstance(found[1], ErrorReply):
                         raise ProtocolError(f"{found[1].code}: {found[1].fields}")
                     else:
                         return found[1:]
@@ -215,7 +215,7 @@ class Connection:
             for number, header, payload in zip(frames[::3], frames[1::3], frames[2::3], strict=True):
                 try:
                     message = decode(header)
-                    if isinstance(message, Long):  # the answer did not fit a header
+                    if isinstance(message, LongReply):  # the answer did not fit a header
                         message, payload = decode(payload), b""
                 except msgspec.DecodeError:  # of a conversation that this program does not take part in
                     continue
@@ -268,7 +268,7 @@ def call(identity: str, peer: str, protocol: str, request: str = "null") -> None
     value = msgspec.msgpack.decode(payload) if payload else None
     network.close()
     gateway.close()
-    if isinstance(reply, ApplicationFailure):
+    if isinstance(reply, ApplicationErrorReply):
         raise ProtocolError(f"{reply.kind}: {reply.message} {value}")
     print(msgspec.json.encode(value).decode())
 
@@ -276,35 +276,35 @@ def call(identity: str, peer: str, protocol: str, request: str = "null") -> None
 def serve(identity: str, protocol: str, requests: str = "1") -> None:
     """Answer texts with what is shouted, so many times."""
     gateway, network = connect()
-    granted, _ = gateway.ask(Register(identity, protocol, "default"))
-    if not isinstance(granted, Granted):
-        raise ProtocolError(f"the gateway has answered Register with {granted}")
-    network.ask(Serve(identity, protocol, "default", ("everyone",), granted.grant, 16))
+    granted, _ = gateway.ask(RequestGrant(identity, protocol, "default"))
+    if not isinstance(granted, Grant):
+        raise ProtocolError(f"the gateway has answered RequestGrant with {granted}")
+    network.ask(RegisterBinding(identity, protocol, "default", ("everyone",), granted.grant, 16))
     print(f"serving {protocol} as {identity}", flush=True)
     left = int(requests)
     while left:
         number, message, payload = network.next_request()
-        if isinstance(message, Deliver):  # else a Cancel: too late, the answer has left
+        if isinstance(message, DeliverCall):  # else a Cancel: too late, the answer has left
             left -= answer(network, number, message, payload)
-    network.ask(Withdraw(identity, protocol, "default"))
+    network.ask(UnregisterBinding(identity, protocol, "default"))
     network.close()  # lingers: the last answer still leaves
     gateway.close()
 
 
-def answer(network: Connection, number: bytes, message: Deliver, payload: bytes) -> bool:
+def answer(network: Connection, number: bytes, message: DeliverCall, payload: bytes) -> bool:
     """Answer a request under its id, once. Whether it was one that has been handled."""
     if message.attempt:  # is this a call that we have had before? We do not remember any
-        network.send(number, Unknown())
+        network.send(number, CallUnknown())
         return False
     try:
         text = msgspec.msgpack.decode(payload, type=str)
     except msgspec.DecodeError as error:
-        network.send(number, Failure("bad-request", {"protocol": message.protocol, "reason": str(error)}))
+        network.send(number, ErrorReply("bad-request", {"protocol": message.protocol, "reason": str(error)}))
         return True
     if text:
         network.send(number, Reply(), encode(text.upper() + "!"))
     else:  # an error of the program's own, with data for the caller
-        network.send(number, ApplicationFailure("Empty", "there is nothing to shout"), encode({"length": 0}))
+        network.send(number, ApplicationErrorReply("Empty", "there is nothing to shout"), encode({"length": 0}))
     return True
 
 

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-__all__ = ["together"]
+__all__ = ["run_all"]
 
 
-async def together(*parts: Coroutine[Any, Any, object]) -> None:
+async def run_all(*parts: Coroutine[Any, Any, object]) -> None:
     """Runs all of them at once until all have returned, or one raises: the others are cancelled then.
 
     Raises:

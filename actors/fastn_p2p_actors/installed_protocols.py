@@ -19,7 +19,7 @@ from .runtime.site_packages import (
     refresh,
 )
 
-__all__ = ["GROUP", "check_installed", "comes_with_the_daemon", "entries", "installed", "load"]
+__all__ = ["GROUP", "check_installed", "installed", "installed_entry_points", "is_builtin", "load"]
 
 GROUP: Final = "fastn_p2p.protocols"
 _DAEMON: Final = "fastn_p2p.protocols."
@@ -32,13 +32,13 @@ def installed() -> list[str]:
     return sorted(set(entry_points(group=GROUP).names))
 
 
-def entries() -> list[EntryPoint]:
+def installed_entry_points() -> list[EntryPoint]:
     """All that is installed, by name; of several with the same name, the first one is the one that is used."""
     refresh()
     return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
 
 
-def comes_with_the_daemon(entry: EntryPoint) -> bool:
+def is_builtin(entry: EntryPoint) -> bool:
     """Whether it is the daemon's own code."""
     return entry.value.startswith(_DAEMON)
 

@@ -11,29 +11,20 @@ The daemon holds the keys and the connections; this library needs pyzmq and msgs
 Layout
 ------
 
-``client``      ``Client``, ``call`` and ``connect``; a call that may be sent again is a ``repetition`` here, and one of
-                the ``repeatable`` where it is served
-``sync``        their blocking twins; ``sync_session`` has that of ``Session``, ``sync_server`` those of what serves,
-                ``background`` the thread that they use
-``server``      ``listen`` and ``Server``: a program that serves as one identity; ``service`` is one run of it
-``all_server``  ``serve_all`` and ``AllServer``: as every identity that wants it, each a ``program_binding``
-``termination`` what Ctrl-C does to them
-``session``     ``Session``: a stream to a peer; ``copying`` joins it to files, ``client_sessions`` holds a program's
-``keys``        ``PublicKey`` and its text, the ID52; ``tickets`` is where a peer can be reached, as text
-``errors``      everything that can go wrong, as one tree
-``messages``    the client protocol; ``limits`` its numbers; ``names`` its rules for names
-``protocol``    ``Protocol``: a class that serves, ``peer`` whom and ``call_context`` for how long; ``lifecycle`` is
-                what becomes of it; ``handlers`` with ``annotations`` and ``decoding``, ``threads``, ``binding``,
-                ``dispatch`` and ``session_host`` bring requests and sessions to it, ``start_queue`` when
-``testing``     for tests: ``memory`` serves a protocol without a daemon, ``conformance`` says what every way of serving
-                must do alike, both for a ``contact``
-``mail``        mail for programs; ``owner`` finds out whose
-``affinity``    to which process and event loop a client, session or server belongs, and what happens when that ends
-``link``        what is asked of one process of the daemon, and how it ends; ``deadlines`` is under it
-``dialler``     the connection of a link, made again whenever it ends; ``connection`` is one of them, ``zmtp``
-                and ``decoder`` its bytes
-``dealer``      the same over libzmq, for mailboxes that ask for CURVE keys; with ``outbox`` and ``sockets``
-``home``        where the daemon's files are
+``client``       ``Client``, ``call`` and ``connect``; ``retry`` calls again what may be called again
+``session``      ``Session``: a stream to a peer, and its blocking twin
+``serving``      run handlers: ``listen``, ``Server``, ``serve_all``, ``BindingServer``
+``protocol``     ``Protocol``: a class that serves; ``peer`` and ``call_context`` are what its handlers are given
+``sync``         the blocking API; ``event_loop_thread`` is the thread that it uses
+``testing``      tests of programs and protocols without a daemon
+``mail``, ``chat``  Mail and Chat for programs; ``owner`` finds out whose
+``ipc``          the local protocol, between programs and the daemon's processes
+``keys``         ``PublicKey`` and its text, the ID52; ``tickets`` is where a peer can be reached, as text
+``errors``       everything that can go wrong, as one tree
+``limits``, ``names``  the numbers that both sides agree on, and the rules for names
+``home``         where the daemon's files are; ``private_paths`` checks who can change them
+``affinity``     to which process and event loop a client, session or server belongs
+``plain_text``   text of others, made safe to show
 """
 
 from .client import Client, call, connect
@@ -74,7 +65,7 @@ from .errors import (
 from .home import Home
 from .keys import PublicKey
 from .serving.binding_server import (
-    AllServer,
+    BindingServer,
     serve_all,
 )
 from .serving.server import (
@@ -85,10 +76,10 @@ from .session.session import Session
 from .tickets import Ticket
 
 __all__ = [
-    "AllServer",
     "ApplicationError",
     "BadReply",
     "BadRequest",
+    "BindingServer",
     "Client",
     "CommandNotFound",
     "ConnectionLost",

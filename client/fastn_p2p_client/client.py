@@ -34,10 +34,10 @@ from .home import Home
 from .ipc import messages as m
 from .ipc.latency_trace import (
     TRACING,
-    mark,
+    trace_point,
 )
 from .ipc.request_channel import (
-    Link,
+    RequestChannel,
     decode_answer,
 )
 from .ipc.transport.base import (
@@ -53,10 +53,10 @@ from .limits import (
     PROTOCOL_VERSION,
     SESSION_WINDOW,
 )
-from .retry import Repetition
+from .retry import CallRetry
 from .session.client_sessions import (
     ClientSessions,
-    refusal_from,
+    error_from_reply,
 )
 from .session.session import Session
 from .tickets import Ticket
@@ -78,7 +78,7 @@ _ADVANCE: Final = 0.02
 """Seconds by which a call's deadline at the daemon comes before ours: it knows better why there is no answer."""
 
 _control_reply: Final = msgspec.msgpack.Decoder(m.ControlReply)
-_data_reply: Final = msgspec.msgpack.Decoder(m.DataReply)
+_data_reply: Final = msgspec.msgpack.Decoder(m.DataMessage)
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
 _REPLY: Final = m.encode(m.Reply())
 
@@ -94,7 +94,7 @@ def _decoder(returns: Any) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(returns)
 
 
-def _close_all(links: list[Link]) -> None:
+def _close_all(links: list[RequestChannel]) -> None:
     for link in links:
         link.close()
 
@@ -114,7 +114,7 @@ class Client(LoopBound):
     Args:
         home: the daemon's home directory; default ``$FASTN_HOME``, else ``~/.fastn``.
         program: what ``status`` calls this program, at most 64 characters.
-        transport: ``"native"`` or ``"pyzmq"``, see ``fastn_p2p_client.ipc.transport.base``; default ``$FASTN_TRANSPORT``, else
+        transport: ``"native"`` or ``"pyzmq"``, default ``$FASTN_TRANSPORT``, else
             ``"native"``.
     """
 
@@ -131,8 +131,8 @@ class Client(LoopBound):
         self.home = home if isinstance(home, Home) else Home.find(home)
         self.transport: Final = choose_transport(transport)
         self._program = (program or Path(sys.argv[0] or "python").name)[:64]
-        self._control: Link | None = None
-        self._data: Link | None = None
+        self._control: RequestChannel | None = None
+        self._data: RequestChannel | None = None
         self._route = Path()
         """Path of the data plane's socket."""
         self._welcomed = asyncio.Event()
@@ -189,7 +189,7 @@ class Client(LoopBound):
                 self._hello.cancel()
             _close_all([link for link in (self._control, self._data) if link is not None])
             if not loop.is_closed():
-                self._sessions.lose_all()
+                self._sessions.connection_lost()
         if loop is None or loop.is_closed():
             self._watch = None  # else it ends by itself
         self._control = self._data = self._hello = self._rejected = self._loop = None
@@ -228,7 +228,7 @@ class Client(LoopBound):
         await self._reach_data(asyncio.get_running_loop().time() + timeout, timeout)
 
     async def control(
-        self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+        self, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
     ) -> m.ControlReply:
         """Ask the gateway for one thing of the control plane; see ``fastn_p2p_client.ipc.messages``.
 
@@ -238,7 +238,7 @@ class Client(LoopBound):
         return (await self.control_with_payload(message, payload, timeout=timeout))[0]
 
     async def control_with_payload(
-        self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+        self, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
     ) -> tuple[m.ControlReply, bytes]:
         """The same for an answer that has a payload too."""
         if (loop := running_loop()) is not self._loop or loop is None:
@@ -247,12 +247,12 @@ class Client(LoopBound):
         deadline = loop.time() + timeout
         link = await self._reach_control(min(deadline, deadline - timeout + _REACH_TIMEOUT), timeout)
         try:
-            answer = await link.exchange(m.encode(message), payload, self._left(deadline, timeout))
+            answer = await link.request_encoded(m.encode(message), payload, self._left(deadline, timeout))
         except ConnectionLost:
             self._check_daemon()
             raise
         reply: m.ControlReply = decode_answer(_control_reply, answer.header)
-        if isinstance(reply, m.Failure):
+        if isinstance(reply, m.ErrorReply):
             raise reply.error()
         return reply, answer.payload
 
@@ -318,7 +318,7 @@ class Client(LoopBound):
             P2PError: everything else; see ``fastn_p2p_client.errors`` for the tree.
         """
         if TRACING:
-            mark("1 program: call")
+            trace_point("1 program: call")
         _check_timeout(timeout)
         timeout = min(timeout, MAX_CALL_TIMEOUT)
         payload = _encode_payload(request)
@@ -328,14 +328,14 @@ class Client(LoopBound):
         target = identity or "", str(peer), protocol, instance
         if not retry:
             return await self._call(target, command, payload, returns, deadline, timeout)
-        repetition = Repetition(deadline, timeout)
+        repetition = CallRetry(deadline, timeout)
         while True:
             try:
                 return await self._call(
                     target, command, payload, returns, deadline, timeout, repetition.call_id, repetition.attempt
                 )
             except P2PError as error:
-                await repetition.after(error)
+                await repetition.wait_or_raise(error)
 
     async def _call(
         self,
@@ -353,7 +353,7 @@ class Client(LoopBound):
         while answer is None:
             link = self._data
             left = timeout
-            if link is None or not link.up.is_set():
+            if link is None or not link.connected.is_set():
                 link = await self._reach_data(deadline, timeout)
                 left = self._left(deadline, timeout)
             elif attempt:
@@ -361,7 +361,7 @@ class Client(LoopBound):
             advanced = left - min(_ADVANCE, left / 10)
             header = m.encode(m.Call(*target, int(advanced * 1000), command, call_id, attempt))
             try:
-                answer = await link.exchange(header, payload, left)
+                answer = await link.request_encoded(header, payload, left)
             except DaemonBusy:
                 continue  # the connection ended before anything was sent
             except DeadlineExceeded:
@@ -371,13 +371,13 @@ class Client(LoopBound):
                     self._check_daemon()
                 raise
         if TRACING:
-            mark("8 program: reply")
+            trace_point("8 program: reply")
         if answer.header == _REPLY:
             try:
                 return _decoder(returns).decode(answer.payload)
             except m.UNDECODABLE as error:
                 raise BadReply(protocol=target[2], reason=str(error)) from error
-        failure = refusal_from(decode_answer(_data_reply, answer.header), answer.payload)
+        failure = error_from_reply(decode_answer(_data_reply, answer.header), answer.payload)
         if isinstance(failure, DeadlineExceeded) and asyncio.get_running_loop().time() > deadline - 2 * _ADVANCE:
             raise DeadlineExceeded(seconds=timeout)  # ours, not that of a call of the handler's
         raise failure
@@ -420,7 +420,7 @@ class Client(LoopBound):
             link = await self._reach_data(deadline, timeout)
             left = self._left(deadline, timeout)
             advanced = left - min(_ADVANCE, left / 10)
-            message = m.Open(identity or "", str(peer), protocol, instance, int(advanced * 1000), SESSION_WINDOW)
+            message = m.OpenSession(identity or "", str(peer), protocol, instance, int(advanced * 1000), SESSION_WINDOW)
             try:
                 session = await self._sessions.open(link, message, payload, left)
             except DaemonBusy:
@@ -458,8 +458,8 @@ class Client(LoopBound):
             link = await self._reach_data(deadline, timeout)
             left = self._left(deadline, timeout)
             try:
-                answer = await link.exchange(
-                    m.encode(m.AwaitPeer(identity or "", str(peer), int(left * 1000))), b"", left
+                answer = await link.request_encoded(
+                    m.encode(m.WaitForPeer(identity or "", str(peer), int(left * 1000))), b"", left
                 )
             except DaemonBusy:
                 continue  # the connection ended before anything was sent
@@ -470,9 +470,9 @@ class Client(LoopBound):
                 if link is not self._data:
                     raise  # the client was closed
         reply = decode_answer(_data_reply, answer.header)
-        if isinstance(reply, m.Done):
+        if isinstance(reply, m.Ack):
             return
-        failure = refusal_from(reply, answer.payload)
+        failure = error_from_reply(reply, answer.payload)
         raise DeadlineExceeded(seconds=timeout) if isinstance(failure, DeadlineExceeded) else failure
 
     # ── reaching the daemon ──────────────────────────────────────────────────────────────────────
@@ -488,11 +488,11 @@ class Client(LoopBound):
             raise DeadlineExceeded(seconds=timeout)
         return left
 
-    async def _reach_control(self, deadline: float, timeout: float) -> Link:
+    async def _reach_control(self, deadline: float, timeout: float) -> RequestChannel:
         if self._control is None:
             self._check_daemon()
             self._rejected = None
-            self._control = Link(
+            self._control = RequestChannel(
                 self.home.find_control_socket,
                 "gateway",
                 on_up=weakly(self._say_hello) if self._keeper is None else self._say_hello,
@@ -503,12 +503,12 @@ class Client(LoopBound):
         await self._await_event(self._welcomed, "gateway", deadline, timeout)
         return self._control
 
-    async def _reach_data(self, deadline: float, timeout: float) -> Link:
+    async def _reach_data(self, deadline: float, timeout: float) -> RequestChannel:
         if self._data is None:
             await self._reach_control(deadline, timeout)
         if self._data is None:
             raise DaemonBusy(actor="gateway")
-        await self._await_event(self._data.up, "network", deadline, timeout)
+        await self._await_event(self._data.connected, "network", deadline, timeout)
         return self._data
 
     async def _await_event(self, event: asyncio.Event, actor: str, deadline: float, timeout: float) -> None:
@@ -559,14 +559,14 @@ class Client(LoopBound):
             return
         hello = m.encode(m.Hello(PROTOCOL_VERSION, self._program))
         try:
-            answer = await self._control.exchange(hello, b"", _HELLO_TIMEOUT)
+            answer = await self._control.request_encoded(hello, b"", _HELLO_TIMEOUT)
             reply = decode_answer(_control_reply, answer.header)
         except DeadlineExceeded:
             self._say_hello()
             return
         except P2PError:
             return  # the link comes up again, and says hello again
-        if isinstance(reply, m.Failure):
+        if isinstance(reply, m.ErrorReply):
             self._rejected = reply.error()
         elif isinstance(reply, m.Welcome):
             self._rejected = None
@@ -575,11 +575,11 @@ class Client(LoopBound):
                 if self._data is not None:
                     self._data.close()
                 self._route = route
-                self._data = Link(
+                self._data = RequestChannel(
                     route,
                     "network",
                     on_message=self._sessions.on_message,
-                    on_down=self._sessions.lose_all,
+                    on_down=self._sessions.connection_lost,
                     transport=self.transport,
                 )
                 self._data.open()

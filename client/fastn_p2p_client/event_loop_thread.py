@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, TypeVar
 from .affinity import running_loop
 from .errors import UsedElsewhere
 
-__all__ = ["background_loop", "close", "run", "submit"]
+__all__ = ["background_loop", "close", "run_blocking", "submit"]
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def submit(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | 
         raise UsedElsewhere(what="this object", reason="the event loop that it belongs to has ended") from None
 
 
-def run(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None) -> T:
+def run_blocking(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None) -> T:
     """Return the coroutine's result, or raise what it raises; it is cancelled when the waiting thread is interrupted.
 
     Raises:
@@ -91,4 +91,4 @@ def close(client: Closable) -> None:
     async def there() -> None:
         client.close()
 
-    run(there())
+    run_blocking(there())

@@ -124,12 +124,12 @@ class Home:
         return self.path / "logs"
 
     @property
-    def tree(self) -> Path:
+    def process_file(self) -> Path:
         """The supervisor's own account of its processes (JSON), readable when nothing answers."""
         return self.path / "run" / "tree.json"
 
     @property
-    def sockets_note(self) -> Path:
+    def socket_directory_file(self) -> Path:
         """Exists when the sockets lie elsewhere; its one line is their directory."""
         return self.path / "sockets"
 
@@ -140,7 +140,7 @@ class Home:
         Then the daemon chooses another one and leaves a note: programs may have another ``$XDG_RUNTIME_DIR``. Without
         a note it is the directory that a daemon would choose here and now."""
         try:
-            return Path(os.fsdecode(self.sockets_note.read_bytes().rstrip(b"\n")))
+            return Path(os.fsdecode(self.socket_directory_file.read_bytes().rstrip(b"\n")))
         except OSError:
             return self.socket_places()[0]
 

@@ -10,10 +10,10 @@ from .ipc.messages import (
 )
 from .keys import PublicKey
 
-__all__ = ["find_owner"]
+__all__ = ["resolve_identity"]
 
 
-async def find_owner(client: Client, identity: str | None) -> tuple[str, PublicKey]:
+async def resolve_identity(client: Client, identity: str | None) -> tuple[str, PublicKey]:
     """Name and key of an identity of the daemon; None stands for the only one online.
 
     Raises:

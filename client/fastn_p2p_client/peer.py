@@ -7,13 +7,13 @@ from functools import lru_cache
 
 from .ipc.messages import (
     UNKNOWN,
-    Deliver,
-    Offer,
-    Opened,
+    DeliverCall,
+    DeliverSession,
+    SessionOpened,
 )
 from .keys import PublicKey
 
-__all__ = ["Peer", "peer_from", "peer_of"]
+__all__ = ["Peer", "from_fields", "from_message"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Peer:
 
 
 @lru_cache(maxsize=1024)
-def peer_from(key: bytes, petname: str, path: str = UNKNOWN, address: str = "", rtt_ms: int | None = None) -> Peer:
+def from_fields(key: bytes, petname: str, path: str = UNKNOWN, address: str = "", rtt_ms: int | None = None) -> Peer:
     """The peer behind 32 bytes, a petname, which is empty for someone who is not in the address book, and what is
     known of the connection.
 
@@ -52,6 +52,6 @@ def peer_from(key: bytes, petname: str, path: str = UNKNOWN, address: str = "", 
     return Peer(PublicKey(key), petname or None, path, address, rtt_ms)
 
 
-def peer_of(message: Deliver | Offer | Opened) -> Peer:
-    """The one that a message of the network names. Raises like ``peer_from``."""
-    return peer_from(message.peer, message.petname, message.path, message.address, message.rtt_ms)
+def from_message(message: DeliverCall | DeliverSession | SessionOpened) -> Peer:
+    """The one that a message of the network names. Raises like ``from_fields``."""
+    return from_fields(message.peer, message.petname, message.path, message.address, message.rtt_ms)

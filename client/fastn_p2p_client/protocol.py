@@ -47,7 +47,7 @@ __all__ = [
     "NoConfig",
     "Peer",
     "Protocol",
-    "access_of",
+    "effective_access",
     "method_of",
     "request",
     "request_handlers",
@@ -196,7 +196,7 @@ def stream(handler: Handler) -> Handler:
     return cast(Handler, _mark(handler, _STREAM, ""))
 
 
-def access_of(protocol: Protocol | type[Protocol] | None, allow: tuple[str, ...]) -> tuple[str, ...]:
+def effective_access(protocol: Protocol | type[Protocol] | None, allow: tuple[str, ...]) -> tuple[str, ...]:
     """Who may use a binding: whom its owner has named, and where that is nobody, whom its protocol declares."""
     return allow or (("everyone",) if protocol is not None and protocol.public is True else ("peers",))
 

@@ -58,7 +58,7 @@ class Ticket:
     def __init__(self, text: str, /) -> None:
         stripped = text.strip()
         record = _decode(stripped)
-        object.__setattr__(self, "_identity", _peek(record))
+        object.__setattr__(self, "_identity", _decode_header(record))
         object.__setattr__(self, "_record", record)
         object.__setattr__(self, "_text", stripped)
 
@@ -70,7 +70,7 @@ class Ticket:
         return cls(_encode(record))
 
     @staticmethod
-    def looks_like(text: str) -> bool:
+    def is_ticket(text: str) -> bool:
         """Whether ``text`` is meant as a ticket, and no ID52 or name: it starts like one and is longer than both."""
         return len(text) > 64 and text.lstrip().startswith(TICKET_PREFIX)
 
@@ -122,7 +122,7 @@ def _decode(text: str) -> bytes:
     return record
 
 
-def _peek(record: bytes) -> PublicKey:
+def _decode_header(record: bytes) -> PublicKey:
     try:
         return PublicKey(_opening.decode(_envelope.decode(record).body).identity)
     except (msgspec.MsgspecError, UnicodeDecodeError):  # msgspec lets the latter through

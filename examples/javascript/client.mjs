@@ -48,7 +48,7 @@ export class Client {
   async open(identity, peer, protocol, initial = null, options = {}) {
     const { instance = "default" } = options;
     return this.#ask(options, (left, network) => [
-      [Tag.Open, identity, peer, protocol, instance, left, WINDOW],
+      [Tag.OpenSession, identity, peer, protocol, instance, left, WINDOW],
       {
         payload: encode(initial),
         accept: ({ fields: [credit, key, petname] }, id) =>
@@ -78,7 +78,7 @@ export class Client {
     }
   }
 
-  /** Sends a command to the gateway, as in `[Tag.Register, "alice", "Echo", "default"]`; the fields of its answer. */
+  /** Sends a command to the gateway, as in `[Tag.RequestGrant, "alice", "Echo", "default"]`; the fields of its answer. */
   async command(message) {
     const gateway = await this.#gateway.connection();
     return (await gateway.ask(message)).fields;

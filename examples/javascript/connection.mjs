@@ -7,27 +7,27 @@ import { ApplicationError, BadMessage, ConnectionLost, P2PError, PayloadTooLarge
 
 /** The tags of the messages that are used here. */
 export const Tag = {
-  Failure: 0,
+  ErrorReply: 0,
   Cancel: 1,
-  Done: 2,
-  Long: 3,
+  Ack: 2,
+  LongReply: 3,
   Hello: 10,
-  Register: 22,
+  RequestGrant: 22,
   Call: 60,
   Reply: 61,
-  ApplicationFailure: 62,
-  Open: 63,
-  Opened: 64,
-  Chunk: 65,
-  Eof: 66,
-  Credit: 67,
-  Reset: 68,
-  Stop: 69,
-  Serve: 71,
-  Withdraw: 72,
-  Deliver: 80,
-  Offer: 81,
-  Unknown: 82,
+  ApplicationErrorReply: 62,
+  OpenSession: 63,
+  SessionOpened: 64,
+  SessionData: 65,
+  EndOfStream: 66,
+  WindowUpdate: 67,
+  ResetStream: 68,
+  StopSending: 69,
+  RegisterBinding: 71,
+  UnregisterBinding: 72,
+  DeliverCall: 80,
+  DeliverSession: 81,
+  CallUnknown: 82,
 };
 
 const MAX_PAYLOAD = 16_777_216;
@@ -145,9 +145,9 @@ export class Connection {
       const take = (tag, fields, payload) => {
         this.detach(id);
         try {
-          if (tag === Tag.Long) [[tag, ...fields], payload] = [unpack(payload), NOTHING];
-          if (tag === Tag.Failure) throw P2PError.from(...fields);
-          if (tag === Tag.ApplicationFailure) throw new ApplicationError(...fields, unpack(payload));
+          if (tag === Tag.LongReply) [[tag, ...fields], payload] = [unpack(payload), NOTHING];
+          if (tag === Tag.ErrorReply) throw P2PError.from(...fields);
+          if (tag === Tag.ApplicationErrorReply) throw new ApplicationError(...fields, unpack(payload));
           resolve(accept({ tag, fields, payload }, id));
         } catch (error) {
           reject(error);

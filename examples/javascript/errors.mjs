@@ -17,7 +17,7 @@ export class P2PError extends Error {
     this.message = [this.code, ...details].join(", ");
   }
 
-  /** The error that a Failure tells; one that is not in the table, or not as the table says, is an InternalError. */
+  /** The error that an ErrorReply tells; one that is not in the table, or not as the table says, is an InternalError. */
   static from(code, fields) {
     const known = ERRORS.get(code);
     if (known && Object.entries(known.fields).every(([name, type]) => FITS[type](fields?.[name]))) {

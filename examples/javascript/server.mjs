@@ -12,7 +12,7 @@ const PAUSE = 100; // ms before it registers again
 const MAX_KIND = 128; // characters: a header is limited
 const MAX_TEXT = 4096;
 const NO_KEY = new Uint8Array(0);
-const ATTEMPT = 8; // which field of a Deliver says how often the call has been sent before
+const ATTEMPT = 8; // which field of a DeliverCall says how often the call has been sent before
 
 /**
  * Serves `protocol` as `identity` until `signal` aborts; then finishes what is in flight, and returns.
@@ -35,16 +35,16 @@ export async function serve(client, identity, protocol, handlers, options = {}) 
     let connection;
     try {
       // A grant holds as long as the daemon runs, longer than any of the connections.
-      grant ??= await client.command([Tag.Register, ...binding]);
+      grant ??= await client.command([Tag.RequestGrant, ...binding]);
       const [secret, key] = grant;
       connection = await client.connectNetwork();
       const requests = new Requests(connection, { handlers, protocol, server: id52(key) });
-      await connection.ask([Tag.Serve, ...binding, allow, secret, limit]);
+      await connection.ask([Tag.RegisterBinding, ...binding, allow, secret, limit]);
       served = true;
       onReady();
       await Promise.race([connection.ended, aborted(signal)]);
       if (signal?.aborted) {
-        await connection.ask([Tag.Withdraw, ...binding]).catch(() => {}); // it may be gone already
+        await connection.ask([Tag.UnregisterBinding, ...binding]).catch(() => {}); // it may be gone already
         await requests.finished();
         await connection.finish();
       }
@@ -81,13 +81,13 @@ class Requests {
     const key = id.toString("hex");
     if (tag === Tag.Cancel) {
       this.#aborts.get(key)?.abort();
-    } else if (tag === Tag.Deliver && fields[ATTEMPT]) {
-      this.#connection.send(id, [Tag.Unknown]); // calls are not remembered here
-    } else if (tag === Tag.Deliver) {
+    } else if (tag === Tag.DeliverCall && fields[ATTEMPT]) {
+      this.#connection.send(id, [Tag.CallUnknown]); // calls are not remembered here
+    } else if (tag === Tag.DeliverCall) {
       const abort = new AbortController();
       this.#aborts.set(key, abort);
       this.#run(this.#answer(id, fields, payload, abort.signal).finally(() => this.#aborts.delete(key)));
-    } else if (tag === Tag.Offer) {
+    } else if (tag === Tag.DeliverSession) {
       this.#run(this.#converse(id, fields, payload));
     } // else it belongs to something that has ended
   }
@@ -129,7 +129,7 @@ class Requests {
       return;
     }
     const session = new Session(this.#connection, id, { credit, peer: id52(peer), petname });
-    this.#connection.send(id, [Tag.Opened, WINDOW, NO_KEY, ""]);
+    this.#connection.send(id, [Tag.SessionOpened, WINDOW, NO_KEY, ""]);
     try {
       await handle(session, initial);
       await session.close();
@@ -164,15 +164,15 @@ class Requests {
     if (error instanceof ApplicationError) {
       const { kind, message, data } = error;
       try {
-        return [[Tag.ApplicationFailure, String(kind).slice(0, MAX_KIND), message.slice(0, MAX_TEXT)], encode(data)];
+        return [[Tag.ApplicationErrorReply, String(kind).slice(0, MAX_KIND), message.slice(0, MAX_TEXT)], encode(data)];
       } catch (unfit) {
         error = unfit; // data that msgpack cannot say
       }
     }
-    if (error instanceof P2PError) return [[Tag.Failure, error.code, error.fields]];
+    if (error instanceof P2PError) return [[Tag.ErrorReply, error.code, error.fields]];
     console.error(error); // what went wrong in here is no business of the caller's
     const { code, fields } = new HandlerFailed({ peer: server, protocol, reason: error?.name ?? "Error" });
-    return [[Tag.Failure, code, fields]];
+    return [[Tag.ErrorReply, code, fields]];
   }
 }
 

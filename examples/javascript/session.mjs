@@ -44,7 +44,7 @@ export class Session {
       this.#checkOutgoing();
       const size = Math.min(bytes.length - at, MAX_CHUNK, this.#credit - CHUNK_COST);
       this.#credit -= size + CHUNK_COST;
-      this.#say([Tag.Chunk], bytes.subarray(at, at + size));
+      this.#say([Tag.SessionData], bytes.subarray(at, at + size));
       at += size;
     }
   }
@@ -53,7 +53,7 @@ export class Session {
   async end() {
     this.#checkOutgoing();
     this.#outgoing.eof = true;
-    this.#say([Tag.Eof]);
+    this.#say([Tag.EndOfStream]);
     await this.#until(() => this.#outgoing.over);
     if (this.#outgoing.error) throw this.#outgoing.error;
   }
@@ -61,7 +61,7 @@ export class Session {
   /** Ends this direction early: the other side sees StreamReset with that code. */
   reset(code) {
     if (this.#outgoing.over) return;
-    this.#say([Tag.Reset, code]);
+    this.#say([Tag.ResetStream, code]);
     this.#end(this.#outgoing, new SessionClosed({ what: "this direction has been reset" }));
   }
 
@@ -87,7 +87,7 @@ export class Session {
     if (this.#incoming.over || this.#incoming.stopped) return;
     this.#incoming.stopped = true;
     this.#chunks = [];
-    this.#say([Tag.Stop, code]);
+    this.#say([Tag.StopSending, code]);
   }
 
   /** Ends what has not ended: with `code` early, without one by `end`. */
@@ -103,23 +103,23 @@ export class Session {
   /** Called by the connection with what comes under this session's id. */
   take(tag, fields, payload) {
     const incoming = this.#incoming;
-    if (tag === Tag.Chunk && !incoming.over && !incoming.stopped) {
+    if (tag === Tag.SessionData && !incoming.over && !incoming.stopped) {
       this.#chunks.push(payload);
       this.#changed.notify();
-    } else if (tag === Tag.Eof) {
-      this.#say([Tag.Done]);
+    } else if (tag === Tag.EndOfStream) {
+      this.#say([Tag.Ack]);
       this.#end(incoming);
-    } else if (tag === Tag.Reset) {
+    } else if (tag === Tag.ResetStream) {
       this.#end(incoming, resetError(...fields));
-    } else if (tag === Tag.Credit) {
+    } else if (tag === Tag.WindowUpdate) {
       this.#credit += fields[0];
       this.#changed.notify();
-    } else if (tag === Tag.Done) {
+    } else if (tag === Tag.Ack) {
       this.#end(this.#outgoing);
-    } else if (tag === Tag.Stop && !this.#outgoing.over) {
-      this.#say([Tag.Reset, ...fields]);
+    } else if (tag === Tag.StopSending && !this.#outgoing.over) {
+      this.#say([Tag.ResetStream, ...fields]);
       this.#end(this.#outgoing, resetError(...fields));
-    } else if (tag === Tag.Failure) {
+    } else if (tag === Tag.ErrorReply) {
       this.lost(P2PError.from(...fields));
     } else if (tag === Tag.Cancel) {
       this.lost(new ConnectionLost({ what: "whoever opened the session" }));
@@ -135,7 +135,7 @@ export class Session {
   #consume(size) {
     this.#consumed += size;
     if (this.#consumed < WINDOW / 2 || this.#incoming.over || this.#incoming.stopped) return;
-    this.#say([Tag.Credit, this.#consumed]);
+    this.#say([Tag.WindowUpdate, this.#consumed]);
     this.#consumed = 0;
   }
 

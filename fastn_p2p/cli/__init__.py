@@ -13,20 +13,20 @@ import typer
 from ..console.exit_codes import (
     EXITS,
     TABLE,
-    Exit,
-    Misused,
+    CommandLineError,
+    ExitCode,
 )
 from ..console.options import HomeOption
 from ..console.output import (
     end_streams,
-    hold_streams,
     plain,
-    put,
-    say,
+    reserve_standard_streams,
     say_lines,
+    write_message,
+    write_result,
 )
 from ..console.text_encoding import use_utf8
-from .lazy_groups import group
+from .lazy_groups import lazy_group
 
 __all__ = ["COMMANDS", "PROGRAM", "UNLISTED", "app", "main"]
 
@@ -73,7 +73,7 @@ _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for
 _CLICK_EXCEPTION: Final = typer.BadParameter.__mro__[2]
 """What the parser raises; typer has no public name for it."""
 
-app = group(
+app = lazy_group(
     "fastn_p2p.cli.commands",
     COMMANDS,
     "Calls between the programs of this machine and those of any other.",
@@ -87,12 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command (``sys.argv`` without ``arguments``) and returns its exit code; it never raises."""
     if arguments is None:
         use_utf8()
-    hold_streams()
+    reserve_standard_streams()
     code = _run(arguments)
     unwritten = end_streams()
-    if unwritten is None or code != Exit.OK:
+    if unwritten is None or code != ExitCode.OK:
         return code
-    return Exit.PIPE if isinstance(unwritten, BrokenPipeError) else _report(unwritten)
+    return ExitCode.PIPE if isinstance(unwritten, BrokenPipeError) else _report(unwritten)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
@@ -100,16 +100,16 @@ def _run(arguments: Sequence[str] | None) -> int:
         ended = typer.main.get_command(app)(arguments, PROGRAM, standalone_mode=False)
     except SystemExit as end:
         if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # how the parser says that nobody reads its help
-            return Exit.PIPE
-        return end.code if isinstance(end.code, int) else Exit.OK
+            return ExitCode.PIPE
+        return end.code if isinstance(end.code, int) else ExitCode.OK
     except KeyboardInterrupt:
-        return Exit.INTERRUPTED
+        return ExitCode.INTERRUPTED
     except Exception as error:
         return _report(error)
-    return ended if isinstance(ended, int) else Exit.OK
+    return ended if isinstance(ended, int) else ExitCode.OK
 
 
-def _report(error: Exception) -> Exit:
+def _report(error: Exception) -> ExitCode:
     """Says what went wrong, and which exit code that is."""
     from fastn_p2p_client.errors import ApplicationError, DaemonNotRunning, P2PError
 
@@ -118,40 +118,40 @@ def _report(error: Exception) -> Exit:
 
         say_lines("".join(traceback.format_exception(error)))
     if isinstance(error, P2PError):
-        say(f"{PROGRAM}: {error}")
+        write_message(f"{PROGRAM}: {error}")
         if isinstance(error, DaemonNotRunning):
             _say_why_none_runs(error.home)
-        return EXITS.get(error.code, Exit.INTERNAL)
+        return EXITS.get(error.code, ExitCode.INTERNAL)
     if isinstance(error, ApplicationError):
-        from ..console.json_values import as_json
+        from ..console.json_values import to_json
 
-        say(f"{PROGRAM}: the handler answered with an error: {error}")
+        write_message(f"{PROGRAM}: the handler answered with an error: {error}")
         if error.payload is not None:
-            say(as_json(error.payload).decode())
-        return Exit.APPLICATION
-    if isinstance(error, Misused):
-        say(f"{PROGRAM}: {error}")
-        return Exit.USAGE
+            write_message(to_json(error.payload).decode())
+        return ExitCode.APPLICATION
+    if isinstance(error, CommandLineError):
+        write_message(f"{PROGRAM}: {error}")
+        return ExitCode.USAGE
     if isinstance(error, _CLICK_EXCEPTION):
         return _misused(error)
     if isinstance(error, UnicodeEncodeError):
-        say(f"{PROGRAM}: an argument is not UTF-8: {error.object!r}")
-        return Exit.USAGE
+        write_message(f"{PROGRAM}: an argument is not UTF-8: {error.object!r}")
+        return ExitCode.USAGE
     if isinstance(error, OSError):
-        say(f"{PROGRAM}: {error}")
-        return Exit.STORAGE
-    say(f"{PROGRAM}: internal error: {error!r}. Please report it, with what FASTN_TRACEBACK=1 shows")
-    return Exit.INTERNAL
+        write_message(f"{PROGRAM}: {error}")
+        return ExitCode.STORAGE
+    write_message(f"{PROGRAM}: internal error: {error!r}. Please report it, with what FASTN_TRACEBACK=1 shows")
+    return ExitCode.INTERNAL
 
 
-def _misused(error: Any) -> Exit:
+def _misused(error: Any) -> ExitCode:
     """What the parser of the command line has to say. It repeats arguments, and scripts take those from elsewhere."""
     if not error.__class__.__name__.startswith("NoArgs"):  # that one's message is the help
         error.message = plain(error.message)
     words = io.StringIO()
     error.show(words)
     say_lines(words.getvalue().removesuffix("\n"))
-    return Exit.USAGE
+    return ExitCode.USAGE
 
 
 def _say_why_none_runs(home: str) -> None:
@@ -164,14 +164,14 @@ def _say_why_none_runs(home: str) -> None:
     place = Home(Path(home))
     last = read_last(place)
     if last is not None and last.code:
-        say(f"{PROGRAM}: the last one ended: {last}; see {place.logs}")
+        write_message(f"{PROGRAM}: the last one ended: {last}; see {place.logs}")
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
         from .. import __version__
 
-        put(f"{PROGRAM} {__version__}")
+        write_result(f"{PROGRAM} {__version__}")
         raise typer.Exit
 
 

@@ -1,7 +1,7 @@
 """Groups of commands that import a command when it is needed, not before.
 
 A command is a module with a function ``run``, whose docstring and annotations are its help and options. A group of
-commands is a package with an ``app`` made by ``group``.
+commands is a package with an ``app`` made by ``lazy_group``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-__all__ = ["group"]
+__all__ = ["lazy_group"]
 
 
 class _Commands(UserDict[str, Any]):
@@ -33,7 +33,7 @@ def _built(app: typer.Typer) -> Any:
     return typer.main.get_command(app)
 
 
-def group(
+def lazy_group(
     package: str,
     names: Sequence[str] | Mapping[str, str],
     text: str,

@@ -13,15 +13,15 @@ from fastn_p2p_client.ipc.messages import (
     ProtocolList,
 )
 
-from ..console.control_request import ask
+from ..console.control_request import request_daemon
 from ..console.output import (
     plain,
-    put,
     put_json,
-    say,
+    write_message,
+    write_result,
 )
 
-__all__ = ["config_rows", "described", "show"]
+__all__ = ["config_rows", "format_protocol", "show"]
 
 
 def show(home: Path | None, *, json: bool) -> None:
@@ -34,22 +34,22 @@ def show(home: Path | None, *, json: bool) -> None:
     if json:
         put_json(protocols)
     elif protocols:
-        put("\n\n".join(described(each) for each in protocols))
+        write_result("\n\n".join(format_protocol(each) for each in protocols))
     else:
-        say("no protocols are installed")
+        write_message("no protocols are installed")
 
 
 def _installed(home: Path | None) -> list[ProtocolInfo]:
     try:
-        return ask(home, ListProtocols(), ProtocolList, timeout=120.0).protocols
+        return request_daemon(home, ListProtocols(), ProtocolList, timeout=120.0).protocols
     except DaemonNotRunning:
-        from fastn_p2p_actors.gateway.commands.protocols import catalogue
+        from fastn_p2p_actors.gateway.commands.protocols import describe_installed
 
-        say("no daemon is running: these are installed where this command is")
-        return asyncio.run(catalogue()).protocols
+        write_message("no daemon is running: these are installed where this command is")
+        return asyncio.run(describe_installed()).protocols
 
 
-def described(protocol: ProtocolInfo) -> str:
+def format_protocol(protocol: ProtocolInfo) -> str:
     """One protocol in some lines: what it is, where it comes from, what its config may hold."""
     origin = f"{protocol.distribution} {protocol.version}".strip() or "unknown origin"
     if protocol.problem:
@@ -113,6 +113,6 @@ def _type_of(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 
 def _as_text(value: object) -> str:
-    from ..console.json_values import as_json
+    from ..console.json_values import to_json
 
-    return as_json(value).decode()
+    return to_json(value).decode()

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from fastn_p2p_client.errors import InvalidName
 from fastn_p2p_client.names import check_name
 
-from ..console.exit_codes import Misused
+from ..console.exit_codes import CommandLineError
 
 __all__ = ["Names", "names_for", "write"]
 
@@ -28,12 +28,12 @@ class Names(NamedTuple):
 def names_for(protocol: str) -> Names:
     """
     Raises:
-        Misused: nothing can be called that.
+        CommandLineError: nothing can be called that.
     """
     try:
         check_name(protocol, "a protocol")
     except InvalidName as error:
-        raise Misused(f"{error}. For instance: PhotoBox") from None
+        raise CommandLineError(f"{error}. For instance: PhotoBox") from None
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", protocol).lower().split()
     return Names(protocol[0].upper() + protocol[1:], "_".join([*words, "protocol"]), "-".join([*words, "protocol"]))
 
@@ -42,11 +42,13 @@ def write(names: Names, directory: Path) -> None:
     """Writes the package.
 
     Raises:
-        Misused: there is something already.
+        CommandLineError: there is something already.
         OSError: it cannot be written.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise Misused(f"{directory} exists and is not empty: nothing was written. Choose another place with --dir")
+        raise CommandLineError(
+            f"{directory} exists and is not empty: nothing was written. Choose another place with --dir"
+        )
     for path, template in _FILES.items():
         file = directory / _filled(path, names)
         try:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from fastn_p2p_client.home import Home
 
-from ..console.process_file import read_account
+from ..console.process_file import read_process_file
 
 __all__ = ["daemon_python", "install_command"]
 
 
 def daemon_python(home: Home) -> str:
     """Return the interpreter of the daemon that runs for ``home``; where none does, the one that runs this."""
-    account = read_account(home)
+    account = read_process_file(home)
     return account.python if account is not None and account.python else sys.executable
 
 

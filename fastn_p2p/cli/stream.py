@@ -11,20 +11,20 @@ from fastn_p2p_client.errors import StreamReset
 from fastn_p2p_client.limits import RESET_CLOSED
 from fastn_p2p_client.session.session import Session
 
-from ..concurrency import together
+from ..concurrency import run_all
 from ..console.async_stdio import (
-    Input,
-    Output,
+    StdinReader,
+    StdoutWriter,
     VisibleOutput,
 )
 from ..console.connecting_notice import connecting
-from ..console.exit_codes import Exit
+from ..console.exit_codes import ExitCode
 from ..console.output import (
     has_output,
     is_terminal,
 )
 
-__all__ = ["join", "stream"]
+__all__ = ["connect_stdio", "stream"]
 
 
 def stream(
@@ -36,7 +36,7 @@ def stream(
     initial: Any,
     timeout: float,
     raw: bool,
-) -> Exit:
+) -> ExitCode:
     """Until both directions are at their end. Without ``raw`` what comes does nothing to a terminal.
 
     Raises:
@@ -45,27 +45,29 @@ def stream(
     """
     import uvloop
 
-    from fastn_p2p_actors.runtime.process_setup import keep_heap
+    from fastn_p2p_actors.runtime.process_setup import tune_malloc
 
     if not has_output():
         raise OSError("standard output is closed")
-    keep_heap()
+    tune_malloc()
 
     async def conversation() -> None:
         async with Client(home, program="fastn-p2p stream") as client:
             opening = client.connect(identity, peer, protocol, instance, initial, timeout=timeout)
             session = await connecting(client, identity, peer, opening)
             async with session:
-                await join(session, Input(), Output() if raw or not is_terminal() else VisibleOutput())
+                await connect_stdio(
+                    session, StdinReader(), StdoutWriter() if raw or not is_terminal() else VisibleOutput()
+                )
 
     try:
         uvloop.run(conversation())
     except BrokenPipeError:
-        return Exit.PIPE
-    return Exit.OK
+        return ExitCode.PIPE
+    return ExitCode.OK
 
 
-async def join(session: Session, source: Input, sink: Output) -> None:
+async def connect_stdio(session: Session, source: StdinReader, sink: StdoutWriter) -> None:
     """Sends all of ``source`` and then the end, and writes what comes to ``sink`` until its end, which is passed on.
 
     When the other side reads no more, the rest of ``source`` stays unread, which is no error.
@@ -91,15 +93,15 @@ async def join(session: Session, source: Input, sink: Output) -> None:
         sink.close()
 
 
-async def _send(session: Session, source: Input) -> None:
+async def _send(session: Session, source: StdinReader) -> None:
     try:
-        await together(session.copy_from(source), session.wait_sent())
+        await run_all(session.copy_from(source), session.wait_sent())
     except StreamReset as error:
         if error.reset_code != RESET_CLOSED:
             raise
 
 
-async def _receive(session: Session, sink: Output) -> None:
+async def _receive(session: Session, sink: StdoutWriter) -> None:
     try:
         await session.copy_to(sink)
     finally:

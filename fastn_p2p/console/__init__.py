@@ -1,1 +1,10 @@
-"""console."""
+"""What commands share: output, exit codes, options, JSON. Imports nothing of ``cli`` or ``protocols``.
+
+- ``output``: results to standard output, messages to standard error.
+- ``exit_codes``, ``options``: exit codes and their table; options and arguments of several commands.
+- ``json_values``, ``text_encoding``: JSON in and out; UTF-8 whatever the locale says.
+- ``async_stdio``: standard input and output on the event loop.
+- ``control_request``: one request to the daemon; ``connecting_notice`` says that it takes long.
+- ``confirmation``: a question before something is lost.
+- ``process_file``, ``host_routes``: ``run/tree.json``; whether this machine has a network.
+"""

@@ -20,13 +20,13 @@ from typing import Any, Final
 from fastn_p2p_client.limits import MAX_CHUNK
 from fastn_p2p_client.plain_text import plain_lines
 
-__all__ = ["Input", "Output", "VisibleOutput"]
+__all__ = ["StdinReader", "StdoutWriter", "VisibleOutput"]
 
 _PIPE_SIZE: Final = 1024 * 1024
 """Bytes that a pipe is to hold: what any user may ask for, and sixteen times what it holds otherwise."""
 
 
-class Input:
+class StdinReader:
     """What a descriptor gives, as a session's ``copy_from`` reads it. Made inside the running event loop."""
 
     def __init__(self, number: int = 0) -> None:
@@ -53,7 +53,7 @@ class Input:
         self._own.close()
 
 
-class Output:
+class StdoutWriter:
     """Where a session's ``copy_to`` writes. Made inside the running event loop.
 
     Raises:
@@ -105,7 +105,7 @@ class Output:
         self._own.close()
 
 
-class VisibleOutput(Output):
+class VisibleOutput(StdoutWriter):
     """The same for a terminal: text in UTF-8, made safe to show."""
 
     def __init__(self, number: int = 1) -> None:

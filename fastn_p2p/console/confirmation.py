@@ -6,10 +6,10 @@ import sys
 
 import typer
 
-from .exit_codes import Exit
+from .exit_codes import ExitCode
 from .output import (
     confirmed,
-    say,
+    write_message,
 )
 
 __all__ = ["ask_to_delete", "can_confirm"]
@@ -23,5 +23,5 @@ def can_confirm() -> bool:
 def ask_to_delete(words: str) -> None:
     """Say ``words`` and ask whether to delete it. Raises typer.Exit where the answer is not yes."""
     if not confirmed(f"{words}\nDelete?"):
-        say("Nothing was deleted.")
-        raise typer.Exit(Exit.INTERRUPTED)
+        write_message("Nothing was deleted.")
+        raise typer.Exit(ExitCode.INTERRUPTED)

@@ -12,7 +12,7 @@ from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import DeadlineExceeded, P2PError
 from fastn_p2p_client.limits import MAX_NAME
 
-from .output import say
+from .output import write_message
 
 __all__ = ["NOTICE_AFTER", "connecting"]
 
@@ -45,6 +45,6 @@ async def _notice(client: Client, identity: str | None, peer: str) -> None:
     try:
         await client.wait_until_online(identity, peer, timeout=_LOOK)
     except DeadlineExceeded:
-        say(f"connecting to {peer if len(peer) <= MAX_NAME else 'the peer'}...")
+        write_message(f"connecting to {peer if len(peer) <= MAX_NAME else 'the peer'}...")
     except P2PError:
         return  # the command itself ends with it

@@ -10,7 +10,7 @@ from typing import TypeVar
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import InternalError
 from fastn_p2p_client.ipc.messages import (
-    Control,
+    ControlRequest,
     IdentityInfo,
     IdentityList,
     ListIdentities,
@@ -19,12 +19,14 @@ from fastn_p2p_client.ipc.messages import (
     PeerList,
 )
 
-__all__ = ["ask", "list_all_identities", "list_all_peers"]
+__all__ = ["list_all_identities", "list_all_peers", "request_daemon"]
 
 T = TypeVar("T")
 
 
-def ask(home: Path | None, message: Control, expected: type[T], payload: bytes = b"", *, timeout: float = 60.0) -> T:
+def request_daemon(
+    home: Path | None, message: ControlRequest, expected: type[T], payload: bytes = b"", *, timeout: float = 60.0
+) -> T:
     """Sends ``message`` to the daemon of ``home`` and returns its answer, which is an ``expected``.
 
     Raises:
@@ -42,20 +44,21 @@ def ask(home: Path | None, message: Control, expected: type[T], payload: bytes =
 
 
 def list_all_identities(home: Path | None) -> list[IdentityInfo]:
-    """Return the identities of the daemon, however many there are: page by page. Raises P2PError as ``ask``."""
+    """Return the identities of the daemon, however many there are: page by page. Raises P2PError as
+    ``request_daemon``."""
 
     def page_after(name: str) -> tuple[list[IdentityInfo], bool]:
-        page = ask(home, ListIdentities(name), IdentityList)
+        page = request_daemon(home, ListIdentities(name), IdentityList)
         return page.identities, page.more
 
     return _all_pages(page_after)
 
 
 def list_all_peers(home: Path | None) -> list[PeerInfo]:
-    """Return the address book of the daemon, however long it is: page by page. Raises P2PError as ``ask``."""
+    """Return the address book of the daemon, page by page. Raises P2PError as ``request_daemon``."""
 
     def page_after(name: str) -> tuple[list[PeerInfo], bool]:
-        page = ask(home, ListPeers(name), PeerList)
+        page = request_daemon(home, ListPeers(name), PeerList)
         return page.peers, page.more
 
     return _all_pages(page_after)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["EXITS", "TABLE", "Exit", "Misused"]
+__all__ = ["EXITS", "TABLE", "CommandLineError", "ExitCode"]
 
 
-class Misused(Exception):
-    """The command cannot be right as it was typed; says in words how it could be. Ends it with ``Exit.USAGE``."""
+class CommandLineError(Exception):
+    """The command cannot be right as it was typed; says in words how it could be. Ends it with ``ExitCode.USAGE``."""
 
 
-class Exit(IntEnum):
+class ExitCode(IntEnum):
     OK = 0
     APPLICATION = 1
     USAGE = 2
@@ -38,78 +38,78 @@ class Exit(IntEnum):
     PIPE = 141
 
 
-TABLE: Final[dict[Exit, str]] = {
-    Exit.OK: "done",
-    Exit.APPLICATION: "application error: the remote handler refused the request",
-    Exit.USAGE: "usage error: the command or the request is invalid",
-    Exit.DAEMON: "the daemon is not running, busy, of another version, or has failed",
-    Exit.PEER: "the peer is unknown, unreachable or offline",
-    Exit.DENIED: "not allowed, or invalid credentials",
-    Exit.TIMEOUT: "timed out",
-    Exit.NOT_FOUND: "not found: identity, binding, protocol, instance, command or peer name",
-    Exit.EXISTS: "already exists",
-    Exit.OVERLOADED: "limit reached",
-    Exit.LOST: "the connection was lost; the call may have been executed",
-    Exit.OFFLINE: "the local identity is offline or keeps crashing",
-    Exit.HANDLER: "the remote handler crashed, or its reply is invalid",
-    Exit.RESET: "the peer ended the stream early: the data is incomplete",
-    Exit.PARTIAL: "done, except for what is named at the end",
-    Exit.INTERNAL: "internal error; please report it",
-    Exit.STORAGE: "a file could not be read or written",
-    Exit.INTERRUPTED: "interrupted, or not confirmed",
-    Exit.PIPE: "the reader of the output went away",
+TABLE: Final[dict[ExitCode, str]] = {
+    ExitCode.OK: "done",
+    ExitCode.APPLICATION: "application error: the remote handler refused the request",
+    ExitCode.USAGE: "usage error: the command or the request is invalid",
+    ExitCode.DAEMON: "the daemon is not running, busy, of another version, or has failed",
+    ExitCode.PEER: "the peer is unknown, unreachable or offline",
+    ExitCode.DENIED: "not allowed, or invalid credentials",
+    ExitCode.TIMEOUT: "timed out",
+    ExitCode.NOT_FOUND: "not found: identity, binding, protocol, instance, command or peer name",
+    ExitCode.EXISTS: "already exists",
+    ExitCode.OVERLOADED: "limit reached",
+    ExitCode.LOST: "the connection was lost; the call may have been executed",
+    ExitCode.OFFLINE: "the local identity is offline or keeps crashing",
+    ExitCode.HANDLER: "the remote handler crashed, or its reply is invalid",
+    ExitCode.RESET: "the peer ended the stream early: the data is incomplete",
+    ExitCode.PARTIAL: "done, except for what is named at the end",
+    ExitCode.INTERNAL: "internal error; please report it",
+    ExitCode.STORAGE: "a file could not be read or written",
+    ExitCode.INTERRUPTED: "interrupted, or not confirmed",
+    ExitCode.PIPE: "the reader of the output went away",
 }
 """What each exit code means, for people."""
 
-EXITS: Final[dict[str, Exit]] = {
-    "invalid-key": Exit.USAGE,
-    "invalid-ticket": Exit.USAGE,
-    "invalid-name": Exit.USAGE,
-    "invalid-config": Exit.USAGE,
-    "bad-request": Exit.USAGE,
-    "bad-message": Exit.USAGE,
-    "payload-too-large": Exit.USAGE,
-    "workspace-not-empty": Exit.USAGE,
-    "identity-ambiguous": Exit.USAGE,
-    "daemon-not-running": Exit.DAEMON,
-    "daemon-busy": Exit.DAEMON,
-    "version-mismatch": Exit.DAEMON,
-    "peer-unknown": Exit.PEER,
-    "peer-unreachable": Exit.PEER,
-    "peer-offline": Exit.PEER,
-    "denied": Exit.DENIED,
-    "forbidden": Exit.DENIED,
-    "bad-signature": Exit.DENIED,
-    "delegation-expired": Exit.DENIED,
-    "delegation-not-yet-valid": Exit.DENIED,
-    "wrong-endpoint": Exit.DENIED,
-    "epoch-retired": Exit.DENIED,
-    "record-replayed": Exit.DENIED,
-    "deadline-exceeded": Exit.TIMEOUT,
-    "identity-not-found": Exit.NOT_FOUND,
-    "peer-name-unknown": Exit.NOT_FOUND,
-    "binding-not-found": Exit.NOT_FOUND,
-    "protocol-not-installed": Exit.NOT_FOUND,
-    "protocol-not-found": Exit.NOT_FOUND,
-    "instance-not-found": Exit.NOT_FOUND,
-    "command-not-found": Exit.NOT_FOUND,
-    "identity-exists": Exit.EXISTS,
-    "binding-exists": Exit.EXISTS,
-    "peer-name-taken": Exit.EXISTS,
-    "daemon-already-running": Exit.EXISTS,
-    "overloaded": Exit.OVERLOADED,
-    "connection-lost": Exit.LOST,
-    "identity-offline": Exit.OFFLINE,
-    "no-identity-online": Exit.OFFLINE,
-    "identity-failed": Exit.OFFLINE,
-    "handler-failed": Exit.HANDLER,
-    "bad-reply": Exit.HANDLER,
-    "stream-reset": Exit.RESET,
-    "internal-error": Exit.INTERNAL,
-    "session-closed": Exit.INTERNAL,  # commands do not close what they go on to use
-    "used-elsewhere": Exit.INTERNAL,  # nor have they more than one process and event loop
-    "storage-failed": Exit.STORAGE,
-    "storage-damaged": Exit.STORAGE,
-    "home-unusable": Exit.STORAGE,
+EXITS: Final[dict[str, ExitCode]] = {
+    "invalid-key": ExitCode.USAGE,
+    "invalid-ticket": ExitCode.USAGE,
+    "invalid-name": ExitCode.USAGE,
+    "invalid-config": ExitCode.USAGE,
+    "bad-request": ExitCode.USAGE,
+    "bad-message": ExitCode.USAGE,
+    "payload-too-large": ExitCode.USAGE,
+    "workspace-not-empty": ExitCode.USAGE,
+    "identity-ambiguous": ExitCode.USAGE,
+    "daemon-not-running": ExitCode.DAEMON,
+    "daemon-busy": ExitCode.DAEMON,
+    "version-mismatch": ExitCode.DAEMON,
+    "peer-unknown": ExitCode.PEER,
+    "peer-unreachable": ExitCode.PEER,
+    "peer-offline": ExitCode.PEER,
+    "denied": ExitCode.DENIED,
+    "forbidden": ExitCode.DENIED,
+    "bad-signature": ExitCode.DENIED,
+    "delegation-expired": ExitCode.DENIED,
+    "delegation-not-yet-valid": ExitCode.DENIED,
+    "wrong-endpoint": ExitCode.DENIED,
+    "epoch-retired": ExitCode.DENIED,
+    "record-replayed": ExitCode.DENIED,
+    "deadline-exceeded": ExitCode.TIMEOUT,
+    "identity-not-found": ExitCode.NOT_FOUND,
+    "peer-name-unknown": ExitCode.NOT_FOUND,
+    "binding-not-found": ExitCode.NOT_FOUND,
+    "protocol-not-installed": ExitCode.NOT_FOUND,
+    "protocol-not-found": ExitCode.NOT_FOUND,
+    "instance-not-found": ExitCode.NOT_FOUND,
+    "command-not-found": ExitCode.NOT_FOUND,
+    "identity-exists": ExitCode.EXISTS,
+    "binding-exists": ExitCode.EXISTS,
+    "peer-name-taken": ExitCode.EXISTS,
+    "daemon-already-running": ExitCode.EXISTS,
+    "overloaded": ExitCode.OVERLOADED,
+    "connection-lost": ExitCode.LOST,
+    "identity-offline": ExitCode.OFFLINE,
+    "no-identity-online": ExitCode.OFFLINE,
+    "identity-failed": ExitCode.OFFLINE,
+    "handler-failed": ExitCode.HANDLER,
+    "bad-reply": ExitCode.HANDLER,
+    "stream-reset": ExitCode.RESET,
+    "internal-error": ExitCode.INTERNAL,
+    "session-closed": ExitCode.INTERNAL,  # commands do not close what they go on to use
+    "used-elsewhere": ExitCode.INTERNAL,  # nor have they more than one process and event loop
+    "storage-failed": ExitCode.STORAGE,
+    "storage-damaged": ExitCode.STORAGE,
+    "home-unusable": ExitCode.STORAGE,
 }
 """The exit code for every code of ``fastn_p2p_client.errors.CODES``."""

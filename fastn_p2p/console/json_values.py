@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from .exit_codes import Misused
+from .exit_codes import CommandLineError
 
-__all__ = ["as_json", "check_text", "json_argument", "parsed", "request_from", "size_argument", "text_argument"]
+__all__ = ["check_text", "json_argument", "parse_json", "request_from", "size_argument", "text_argument", "to_json"]
 
 _DEEP: Final = 10_000
 """Python's limit on recursion while a reply is printed: far above the 1,000 levels that were decoded at most."""
@@ -31,11 +31,11 @@ def size_argument(text: str, option: str) -> int:
     """The whole number that an option's value stands for; ``64K``, ``500M``, ``2G`` and ``1T`` count in steps of 1024.
 
     Raises:
-        Misused: it is none.
+        CommandLineError: it is none.
     """
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in _UNITS else (text, "")
     if not (number.isascii() and number.isdecimal()):
-        raise Misused(f"{option}: {text!r} is no number: give one as 500, 64K, 500M or 2G, or 0 for no limit")
+        raise CommandLineError(f"{option}: {text!r} is no number: give one as 500, 64K, 500M or 2G, or 0 for no limit")
     return int(number) * _UNITS.get(unit, 1)
 
 
@@ -43,14 +43,14 @@ def json_argument(text: str, option: str) -> bytes:
     """The bytes that an option's value stands for: itself, or with ``@file`` the file's content.
 
     Raises:
-        Misused: the file cannot be read.
+        CommandLineError: the file cannot be read.
     """
     if not text.startswith("@"):
         return text.encode("utf-8", "surrogateescape")
     try:
         return Path(text[1:]).expanduser().read_bytes()
     except OSError as error:
-        raise Misused(f"{option}: cannot read {text[1:]!r}: {error.strerror}") from None
+        raise CommandLineError(f"{option}: cannot read {text[1:]!r}: {error.strerror}") from None
 
 
 def text_argument(value: str, what: str) -> str:
@@ -58,11 +58,11 @@ def text_argument(value: str, what: str) -> str:
     standard input, both without white space, which mail programs break long lines with.
 
     Raises:
-        Misused: it cannot be read, is empty, or too long to be meant.
+        CommandLineError: it cannot be read, is empty, or too long to be meant.
     """
     if value == "-":
         if sys.stdin is None:
-            raise Misused(f"{what}: standard input is closed")
+            raise CommandLineError(f"{what}: standard input is closed")
         data, source = sys.stdin.buffer.read(_MAX_TEXT + 1), "standard input"
     elif value.startswith("@"):
         source = repr(value[1:])
@@ -70,61 +70,61 @@ def text_argument(value: str, what: str) -> str:
             with Path(value[1:]).expanduser().open("rb") as file:
                 data = file.read(_MAX_TEXT + 1)
         except OSError as error:
-            raise Misused(f"{what}: cannot read {source}: {error.strerror}") from None
+            raise CommandLineError(f"{what}: cannot read {source}: {error.strerror}") from None
     else:
         return value
     if not data.strip():
-        raise Misused(f"{what}: there is nothing in {source}")
+        raise CommandLineError(f"{what}: there is nothing in {source}")
     if len(data) > _MAX_TEXT:
-        raise Misused(f"{what}: {source} has more than {_MAX_TEXT} bytes")
+        raise CommandLineError(f"{what}: {source} has more than {_MAX_TEXT} bytes")
     return "".join(data.decode("utf-8", "replace").split())
 
 
 def check_text(text: str, option: str) -> None:
     """
     Raises:
-        Misused: the argument has bytes that are no UTF-8.
+        CommandLineError: the argument has bytes that are no UTF-8.
     """
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Misused(f"{option}: {text!r} has bytes that are not UTF-8") from None
+        raise CommandLineError(f"{option}: {text!r} has bytes that are not UTF-8") from None
 
 
-def parsed(data: bytes, source: str) -> Any:
+def parse_json(data: bytes, source: str) -> Any:
     """The value that ``data`` is the JSON of.
 
     Raises:
-        Misused: it is not JSON.
+        CommandLineError: it is not JSON.
     """
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Misused(f"{source} is not JSON: {error}. A text needs double quotes: '\"like this\"'") from None
+        raise CommandLineError(f"{source} is not JSON: {error}. A text needs double quotes: '\"like this\"'") from None
 
 
 def request_from(data: bytes, source: str) -> Any:
     """The value that ``data`` is the JSON of, and that a request or initial data can be.
 
     Raises:
-        Misused: it is not JSON, or msgpack has no form for it.
+        CommandLineError: it is not JSON, or msgpack has no form for it.
     """
-    value = parsed(data, source)
+    value = parse_json(data, source)
     try:
         with _recursion_limit(sys.getrecursionlimit() - _MARGIN):
             msgspec.msgpack.encode(value)
     except RecursionError:
-        raise Misused(f"{source} is nested too deeply; send the inner part as a text") from None
+        raise CommandLineError(f"{source} is nested too deeply; send the inner part as a text") from None
     except OverflowError:
-        raise Misused(f"{source} has a number of more than 64 bits; send it as a text") from None
+        raise CommandLineError(f"{source} has a number of more than 64 bits; send it as a text") from None
     except UnicodeEncodeError:
-        raise Misused(
+        raise CommandLineError(
             f"{source} has half of a surrogate pair (\\ud800 to \\udfff) in a text; send whole ones"
         ) from None
     return value
 
 
-def as_json(value: Any) -> bytes:
+def to_json(value: Any) -> bytes:
     """``value`` as JSON on one line: records, and everything that msgpack can hold.
 
     Bytes are base64, times ISO 8601, extension types ``{"ext": code, "data": base64}``; NaN and infinities are null.
@@ -155,7 +155,7 @@ def _key(key: Any) -> str:
         return key
     if isinstance(key, float) and not math.isfinite(key):
         return "NaN" if math.isnan(key) else "Infinity" if key > 0 else "-Infinity"
-    text = as_json(key).decode()
+    text = to_json(key).decode()
     return text[1:-1] if isinstance(key, bytes | datetime) else text
 
 

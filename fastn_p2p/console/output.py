@@ -1,8 +1,8 @@
 """Terminal output of all commands: data to standard output, words for people to standard error.
 
-Names, addresses, messages and errors can come from other people's machines. ``say``, ``put``, ``put_json``, ``table``
-and ``confirmed`` make them safe to show (see ``fastn_p2p_client.plain_text``); no other module prints. Standard output
-that is no terminal takes data exactly as it is, except the fields of tables.
+Names, addresses, messages and errors can come from other people's machines. ``write_message``, ``write_result``,
+``put_json``, ``table`` and ``confirmed`` make them safe to show (see ``fastn_p2p_client.plain_text``); no other module
+prints. Standard output that is no terminal takes data exactly as it is, except the fields of tables.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Any, TextIO
 
 from fastn_p2p_client.plain_text import plain, plain_json, plain_lines
 
-from .exit_codes import Exit
+from .exit_codes import ExitCode
 
 __all__ = [
     "confirmed",
     "end_streams",
     "has_output",
-    "hold_streams",
     "is_terminal",
     "plain",
     "plain_lines",
-    "put",
     "put_json",
     "put_raw",
-    "say",
+    "reserve_standard_streams",
     "say_lines",
     "table",
+    "write_message",
+    "write_result",
 ]
 
 
@@ -43,7 +43,7 @@ class _Closed(io.TextIOBase):
         raise OSError("standard output is closed")
 
 
-def hold_streams() -> None:
+def reserve_standard_streams() -> None:
     """Keep descriptors 0 to 2 from becoming somebody's file or socket where the parent process has closed them."""
     for number in range(3):
         try:
@@ -78,7 +78,7 @@ def is_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def put(text: str, *, end: str = "\n") -> None:
+def write_result(text: str, *, end: str = "\n") -> None:
     """Write text to standard output: made safe to show on a terminal, else exactly as it is, in UTF-8.
 
     Raises:
@@ -96,9 +96,9 @@ def put_json(*values: Any) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    from .json_values import as_json
+    from .json_values import to_json
 
-    lines = [as_json(value) for value in values]
+    lines = [to_json(value) for value in values]
     if is_terminal():
         only_ascii = sys.stdout.encoding.lower() not in ("utf-8", "utf8")
         lines = [plain_json(line.decode(), only_ascii=only_ascii).encode() for line in lines]
@@ -106,7 +106,7 @@ def put_json(*values: Any) -> None:
 
 
 def put_raw(data: bytes) -> None:
-    """Write bytes to standard output at once. When nobody reads it any more the command ends with ``Exit.PIPE``.
+    """Write bytes to standard output at once. When nobody reads it any more the command ends with ``ExitCode.PIPE``.
 
     Raises:
         OSError: it cannot be written.
@@ -120,11 +120,11 @@ def put_raw(data: bytes) -> None:
     except OSError as error:
         _divert(sys.stdout)
         if isinstance(error, BrokenPipeError):
-            raise SystemExit(Exit.PIPE) from None
+            raise SystemExit(ExitCode.PIPE) from None
         raise OSError(f"cannot write to standard output: {error.strerror}") from error
 
 
-def say(words: str) -> None:
+def write_message(words: str) -> None:
     """Write one line for people to standard error. It does not matter whether anybody reads it."""
     _to_standard_error(plain(words) + "\n")
 
@@ -152,7 +152,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, paged: bool =
         return
     shown = [[plain(field) for field in row] for row in rows]
     if not is_terminal():
-        put("\n".join(map("\t".join, shown)))
+        write_result("\n".join(map("\t".join, shown)))
         return
     shown.insert(0, list(header))
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
@@ -162,7 +162,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, paged: bool =
 
         echo_via_pager("\n".join(lines))
     else:
-        put("\n".join(lines))
+        write_result("\n".join(lines))
 
 
 def _exactly(text: str) -> bytes:

@@ -14,7 +14,7 @@ from fastn_p2p_client.ipc.messages import (
     Status,
 )
 
-__all__ = ["Account", "AccountProcess", "read_account"]
+__all__ = ["AccountProcess", "ProcessSnapshot", "read_process_file"]
 
 
 class AccountProcess(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class AccountProcess(msgspec.Struct, frozen=True, kw_only=True):
     """How the process before the present one ended."""
 
 
-class Account(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = msgspec.field(name="supervisor")
     state: str = ""
     version: str = ""
@@ -78,10 +78,10 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-def read_account(home: Home) -> Account | None:
+def read_process_file(home: Home) -> ProcessSnapshot | None:
     """The account of the daemon that runs for ``home``; None when none does, or the file cannot be read."""
     try:
-        account = msgspec.json.decode(home.tree.read_bytes(), type=Account)
+        account = msgspec.json.decode(home.process_file.read_bytes(), type=ProcessSnapshot)
     except (OSError, msgspec.MsgspecError):
         return None
     return account if account.pid == home.daemon_pid() else None

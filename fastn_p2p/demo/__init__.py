@@ -21,7 +21,7 @@ from typing import Final
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import P2PError
 
-from ..console.exit_codes import Exit
+from ..console.exit_codes import ExitCode
 from .daemon import Daemon, DemoFailed
 from .screen import Screen, in_seconds
 
@@ -32,32 +32,32 @@ HEAL_TIMEOUT: Final = 15.0
 VICTIM: Final = "network"
 
 
-def demonstrate() -> Exit:
+def demonstrate() -> ExitCode:
     """Runs the demonstration; prints why and what the daemons logged if a step fails."""
     screen = Screen()
     root = Path(tempfile.mkdtemp(prefix="fastn-p2p-demo-"))
     daemons = (Daemon("one", root, screen), Daemon("two", root, screen))
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        _story(*daemons, screen)
+        _run_steps(*daemons, screen)
     except (DemoFailed, P2PError, subprocess.TimeoutExpired) as error:
         screen.failed(str(error))
         for daemon in daemons:
             screen.log(daemon.name, daemon.exit_code, daemon.last_lines())
-        return Exit.INTERNAL
+        return ExitCode.INTERNAL
     finally:
         for daemon in daemons:
             daemon.end()
         shutil.rmtree(root, ignore_errors=True)
         signal.signal(signal.SIGTERM, previous)
-    return Exit.OK
+    return ExitCode.OK
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _story(one: Daemon, two: Daemon, screen: Screen) -> None:
+def _run_steps(one: Daemon, two: Daemon, screen: Screen) -> None:
     began = time.monotonic()
     times: dict[str, str] = {}
 

@@ -8,26 +8,27 @@ Layout
 
 ``daemon.py``
     ``run``: from the start of the command to its exit code. Begin here.
-``premises.py``
+``home_lock.py``
     The home's directories, the lock that makes the daemon the only one, stale sockets.
-``blueprint.py``
+``actor_specs.py``
     Which actors there are, with the settings and keys that each is given.
-``tree.py``
+``process_tree.py``
     All children: start and stop order, one-for-one restarts, answers to the gateway.
 ``child.py``
     One child: its process, its heartbeats, its restarts.
-``asks.py``
-    Who may ask for what; everything else is denied.
-``policy.py``
+``allowed_requests.py``
+    Which child may send which request; everything else is denied.
+``restart_policy.py``
     How often and how soon something is started again; how long the supervisor waits. Pure.
-``forks.py``, ``preload.py``
+``fork_server.py``, ``fork_server_preload.py``
     The fork server: where processes come from, and how they end with the supervisor.
-``strays.py``
+``orphan_reaper.py``, ``descendants.py``
     Processes that protocols have started and not ended.
-``report.py``
+``process_file.py``
     ``run/tree.json``.
-``notify.py``
-    What a service manager is told.
+``sd_notify.py``
+    States and watchdog pings for a service manager.
 
-The children's side is ``fastn_p2p_actors.runtime.actor``, and the conversation is ``fastn_p2p_actors.runtime.control_channel``.
+The children's side is ``fastn_p2p_actors.runtime.actor``, and the conversation is
+``fastn_p2p_actors.runtime.control_channel``.
 """

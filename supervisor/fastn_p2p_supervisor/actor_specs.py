@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import msgspec
 
-from fastn_p2p_actors.runtime.curve.keys import make_roles
+from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.runtime.specs import (
     ActorSpec,
     GatewaySettings,
     IdentitySettings,
     NetworkSettings,
-    grant_for,
+    make_grant,
 )
 from fastn_p2p_client.errors import InvalidName
 from fastn_p2p_client.home import Home
@@ -29,9 +29,9 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM
 from fastn_p2p_client.names import check_name
 
-from .restart_policy import Patience
+from .restart_policy import Timeouts
 
-__all__ = ["CORE_MODULES", "IDENTITY_MODULE", "Blueprint", "Plan", "online_identities"]
+__all__ = ["CORE_MODULES", "IDENTITY_MODULE", "ActorSpecs", "DaemonConfig", "online_identities"]
 
 CORE_MODULES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -48,7 +48,7 @@ log = logging.getLogger("supervisor")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DaemonConfig:
     """What runs, and how long it may take; the defaults are the real daemon. Heartbeats are seconds."""
 
     core_modules: Mapping[str, str] = field(default_factory=lambda: CORE_MODULES)
@@ -59,21 +59,21 @@ class Plan:
     """Bytes of data that an identity's process may have; 0 for no limit."""
     program_connections: int = MAX_CLIENTS_PER_PROGRAM
     """Connections that one program may have to each process of the daemon."""
-    patience: Patience = Patience()  # noqa: RUF009  (immutable)
+    patience: Timeouts = Timeouts()  # noqa: RUF009  (immutable)
 
 
-class Blueprint:
+class ActorSpecs:
     """The specifications of one start of the daemon.
 
     Attributes:
         core: the core actors', in start order.
     """
 
-    def __init__(self, home: Home, network_mode: str, started_ms: int, plan: Plan) -> None:
+    def __init__(self, home: Home, network_mode: str, started_ms: int, plan: DaemonConfig) -> None:
         self._home = str(home.path)
         self._plan = plan
         self._grant_key = secrets.token_bytes(GRANT_KEY_BYTES)
-        roles = make_roles()
+        roles = generate_vault_keys()
         settings: dict[str, msgspec.Struct] = {
             "vault": roles.vault,
             "network": NetworkSettings(
@@ -95,7 +95,7 @@ class Blueprint:
                 module=module,
                 home=self._home,
                 heartbeat=plan.core_heartbeat,
-                settings=_plain(settings[name]),
+                settings=_to_builtins(settings[name]),
                 connections=plan.program_connections,
             )
             for name, module in plan.core_modules.items()
@@ -109,9 +109,9 @@ class Blueprint:
             home=self._home,
             heartbeat=self._plan.identity_heartbeat,
             connections=self._plan.program_connections,
-            settings=_plain(
+            settings=_to_builtins(
                 IdentitySettings(
-                    identity=name, grant=grant_for(self._grant_key, name), memory=self._plan.identity_memory
+                    identity=name, grant=make_grant(self._grant_key, name), memory=self._plan.identity_memory
                 )
             ),
         )
@@ -134,6 +134,6 @@ def online_identities(home: Home) -> list[str]:
     return names
 
 
-def _plain(settings: msgspec.Struct) -> dict[str, Any]:
+def _to_builtins(settings: msgspec.Struct) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(settings, builtin_types=(bytes,))
     return plain

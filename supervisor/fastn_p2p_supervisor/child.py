@@ -19,17 +19,17 @@ from fastn_p2p_actors.runtime.specs import ActorSpec
 
 from .descendants import descendants_of, end_descendants
 from .fork_server import (
-    Fork,
+    ForkedProcess,
     ForkFailed,
     ForkServer,
     ForkServerFailed,
 )
 from .restart_policy import (
-    Patience,
     RestartHistory,
+    Timeouts,
 )
 
-__all__ = ["Child", "Keeper", "Means", "State"]
+__all__ = ["Child", "ChildObserver", "ChildResources", "ProcessState"]
 
 MESSAGES_PER_TICK: Final = 1000
 """More than this from one child, between two looks at it, is a fault of that child."""
@@ -44,7 +44,7 @@ Target = Callable[[bytes, socket.socket], None]
 log = logging.getLogger("supervisor")
 
 
-class State:
+class ProcessState:
     """Values of ``ProcessStatus.state``."""
 
     STARTING: Final = "starting"
@@ -54,7 +54,7 @@ class State:
     FAILED: Final = "failed"
 
 
-class Keeper(Protocol):
+class ChildObserver(Protocol):
     """Who has children."""
 
     def sweep(self) -> None:
@@ -63,22 +63,22 @@ class Keeper(Protocol):
     def changed(self) -> None:
         """Some child's report is another one now."""
 
-    def asked(self, child: Child, ask: wire.Ask) -> None: ...
+    def on_request(self, child: Child, ask: wire.ChildRequest) -> None: ...
 
-    def gave_up(self, child: Child) -> None:
+    def on_crash_loop(self, child: Child) -> None:
         """The child keeps crashing; it is not started again."""
 
-    def broke(self, reason: str) -> None:
+    def on_fatal_error(self, reason: str) -> None:
         """No child can be kept any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class ChildResources:
     """What every child is kept with."""
 
     forks: ForkServer
     target: Target
-    patience: Patience
+    patience: Timeouts
     clock: Callable[[], float]
 
 
@@ -87,23 +87,23 @@ class Child:
 
     Attributes:
         spec: what each process in this place is started with.
-        state: one of ``State``.
+        state: one of ``ProcessState``.
         restarts: processes after the first.
         last_exit: how the process before the present one ended.
         up: set while the process is ready and gives signs of life.
         tried: set once the first process was ready or has ended.
     """
 
-    def __init__(self, spec: ActorSpec, history: RestartHistory, means: Means, keeper: Keeper) -> None:
+    def __init__(self, spec: ActorSpec, history: RestartHistory, means: ChildResources, keeper: ChildObserver) -> None:
         self.spec = spec
-        self.state: str = State.STARTING
+        self.state: str = ProcessState.STARTING
         self.restarts = 0
         self.last_exit = ""
         self.started_ms = 0
         self._memory = 0
         self._most_processes = 0
-        self.up = asyncio.Event()
-        self.tried = asyncio.Event()
+        self.healthy = asyncio.Event()
+        self.started_once = asyncio.Event()
         self._history = history
         self._means = means
         self._keeper = keeper
@@ -111,7 +111,7 @@ class Child:
         self._outcome: asyncio.Future[str] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
-        self._fork: Fork | None = None
+        self._fork: ForkedProcess | None = None
         self._exited: asyncio.Future[None] = self._loop.create_future()
         self._fault = ""
         self._last_fault = ""
@@ -128,9 +128,9 @@ class Child:
     def pid(self) -> int:
         return self._fork.pid if self._fork is not None else 0
 
-    def report(self) -> wire.ProcessReport:
+    def report(self) -> wire.ProcessInfo:
         last = self.last_exit
-        return wire.ProcessReport(self.name, self.pid, self.state, self.started_ms, self.restarts, last, self._memory)
+        return wire.ProcessInfo(self.name, self.pid, self.state, self.started_ms, self.restarts, last, self._memory)
 
     # ── what the tree does with it ───────────────────────────────────────────────────────────────
 
@@ -138,10 +138,10 @@ class Child:
         """Starts the process, and keeps it running from then on. For one that has failed, a new beginning."""
         if self._stopping or (self._task is not None and not self._task.done()):
             return
-        self._history.forget()
+        self._history.reset()
         self._renew_outcome()
-        self._enter(State.STARTING)
-        self._task = self._loop.create_task(self._keep(), name=f"keep {self.name}")
+        self._enter(ProcessState.STARTING)
+        self._task = self._loop.create_task(self._run(), name=f"keep {self.name}")
         self._task.add_done_callback(self._kept)
 
     async def outcome(self) -> str:
@@ -151,25 +151,25 @@ class Child:
     async def stop(self, grace: float) -> None:
         """Ends the process: SIGTERM, and SIGKILL after ``grace`` seconds. Returns once it is gone."""
         self._stopping = True
-        self._enter(State.STOPPING)
+        self._enter(ProcessState.STOPPING)
         if self._task is not None:
             if self._fork is None:
                 self._task.cancel()
             else:
-                self.send(wire.Stop(), self.pid)
+                self.send(wire.Shutdown(), self.pid)
                 self._fork.signal(signal.SIGTERM)
             done, _ = await asyncio.wait([self._task], timeout=grace)
             if not done:
                 self.kill(f"did not stop within {grace:g} s")
                 await asyncio.wait([self._task], timeout=KILL_WAIT)
-        self._settle("it was stopped")
-        self.tried.set()
+        self._resolve_outcome("it was stopped")
+        self.started_once.set()
 
     def kill(self, fault: str) -> None:
         """SIGKILL; ``fault`` becomes the way in which this process has ended."""
         if self._fork is not None:
             self._fault = self._fault or fault
-            self.up.clear()
+            self.healthy.clear()
             self._fork.signal(signal.SIGKILL)
 
     def send(self, message: wire.FromSupervisor, pid: int) -> None:
@@ -189,7 +189,7 @@ class Child:
             return
         patience = self._means.patience
         silence = patience.silence_of(self.spec.heartbeat)
-        if self.state == State.STARTING:
+        if self.state == ProcessState.STARTING:
             if now - self._begun > patience.ready:
                 self._hung = True
                 self.kill(f"not ready within {patience.ready:g} s")
@@ -213,32 +213,32 @@ class Child:
 
     # ── its life ─────────────────────────────────────────────────────────────────────────────────
 
-    async def _keep(self) -> None:
+    async def _run(self) -> None:
         while True:
-            self._enter(State.STARTING)
+            self._enter(ProcessState.STARTING)
             counts = True
             try:
-                spec = replace(self.spec, fault=self._last_fault, hung=self._hung)
+                spec = replace(self.spec, previous_exit=self._last_fault, previous_hung=self._hung)
                 self._begin(self._means.forks.start(self._means.target, spec))
             except ForkFailed as error:
                 self.last_exit = f"cannot be started: {error}"
             else:
                 await self._exited
                 counts = self._end()
-            self.tried.set()
+            self.started_once.set()
             if self._stopping:
                 return
             self._renew_outcome()
-            delay = self._history.died(self._means.clock(), was_ready=self._was_ready) if counts else 0.0
+            delay = self._history.record_exit(self._means.clock(), was_ready=self._was_ready) if counts else 0.0
             log.warning("%s ended (%s)", self.name, self.last_exit)
             if delay is None:
-                self._enter(State.FAILED)
-                self._settle(self.last_exit)
-                self._keeper.gave_up(self)
+                self._enter(ProcessState.FAILED)
+                self._resolve_outcome(self.last_exit)
+                self._keeper.on_crash_loop(self)
                 return
             self.restarts += 1
             if delay:
-                self._enter(State.BACKOFF)
+                self._enter(ProcessState.BACKOFF)
                 await asyncio.sleep(delay)
 
     def _kept(self, task: asyncio.Task[None]) -> None:
@@ -246,11 +246,11 @@ class Child:
             if not isinstance(error, ForkServerFailed):
                 log.critical("%s can no longer be kept", self.name, exc_info=error)
             self.last_exit = str(error)
-            self._enter(State.FAILED)
-            self._settle(self.last_exit)
-            self._keeper.broke(str(error))
+            self._enter(ProcessState.FAILED)
+            self._resolve_outcome(self.last_exit)
+            self._keeper.on_fatal_error(str(error))
 
-    def _begin(self, fork: Fork) -> None:
+    def _begin(self, fork: ForkedProcess) -> None:
         self._fork = fork
         self._fault = self._last_words = ""
         self._hung = False
@@ -263,11 +263,11 @@ class Child:
         self._loop.add_reader(fork.leash.fileno(), self._read, fork)
         self._keeper.changed()
 
-    def _gone(self, fork: Fork) -> None:
+    def _gone(self, fork: ForkedProcess) -> None:
         """The process has ended. What it said last is heard, then the fork server is given a moment to say how."""
         self._loop.remove_reader(fork.pidfd)
         self._loop.remove_reader(fork.leash.fileno())
-        with suppress(OSError, EOFError, wire.LeashBroken):
+        with suppress(OSError, EOFError, wire.ControlProtocolError):
             while self._budget > 0:
                 self._take(wire.receive_from_child(fork.leash))
         sentinel = fork.process.sentinel
@@ -305,23 +305,23 @@ class Child:
 
     # ── what it says ─────────────────────────────────────────────────────────────────────────────
 
-    def _read(self, fork: Fork) -> None:
+    def _read(self, fork: ForkedProcess) -> None:
         try:
             message = wire.receive_from_child(fork.leash)
         except BlockingIOError:
             return
-        except wire.LeashBroken as error:
+        except wire.ControlProtocolError as error:
             self._loop.remove_reader(fork.leash.fileno())
             log.error("%s breaks the rules of its leash: %s", self.name, error)
             self.kill(f"sent what is no message: {error}")
         except (EOFError, OSError):
             # Most often the process is just ending; one that lives on without a leash cannot be kept.
             self._loop.remove_reader(fork.leash.fileno())
-            self._loop.call_later(LEASH_WAIT, self._let_go, fork)
+            self._loop.call_later(LEASH_WAIT, self._control_channel_closed, fork)
         else:
             self._take(message)
 
-    def _let_go(self, fork: Fork) -> None:
+    def _control_channel_closed(self, fork: ForkedProcess) -> None:
         if self._fork is fork and not self._exited.done():
             self.kill("closed its leash")
 
@@ -331,38 +331,38 @@ class Child:
         if self._budget < 0:
             self.kill(f"sent more than {MESSAGES_PER_TICK} messages in one tick")
         elif isinstance(message, wire.Ready):
-            if self.state == State.STARTING:
+            if self.state == ProcessState.STARTING:
                 self._was_ready = True
-                self._enter(State.READY)
-                self.tried.set()
-                self._settle("")
+                self._enter(ProcessState.READY)
+                self.started_once.set()
+                self._resolve_outcome("")
         elif isinstance(message, wire.Heartbeat):
             self._memory = message.memory or self._memory
         elif isinstance(message, wire.ProcessLimit):
             self._most_processes = message.processes
-        elif isinstance(message, wire.Ask):
-            self._keeper.asked(self, message)
-        elif isinstance(message, wire.Failed):
+        elif isinstance(message, wire.ChildRequest):
+            self._keeper.on_request(self, message)
+        elif isinstance(message, wire.Exiting):
             self._last_words = message.reason[: wire.MAX_REASON]
         elif not self._was_mended:
             self._was_mended = True
-            self._history.forget()
+            self._history.reset()
 
     def _renew_outcome(self) -> None:
         if self._outcome.done():
             self._outcome = self._loop.create_future()
 
-    def _settle(self, reason: str) -> None:
+    def _resolve_outcome(self, reason: str) -> None:
         if not self._outcome.done():
             self._outcome.set_result(reason)
 
     def _enter(self, state: str) -> None:
         if self._stopping:
-            state = State.STOPPING
-        if state == State.READY and not self._fault:
-            self.up.set()
+            state = ProcessState.STOPPING
+        if state == ProcessState.READY and not self._fault:
+            self.healthy.set()
         else:
-            self.up.clear()
+            self.healthy.clear()
         if state != self.state:
             self.state = state
             log.info("%s is %s", self.name, f"{state} (pid {self.pid})" if self.pid else state)

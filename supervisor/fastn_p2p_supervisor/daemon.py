@@ -17,33 +17,31 @@ from typing import Any, Final
 
 from fastn_p2p_actors.runtime import (
     last_exit,
+    process_setup,
 )
-from fastn_p2p_actors.runtime import (
-    process_setup as process,
-)
-from fastn_p2p_actors.runtime.log_files import log_to
+from fastn_p2p_actors.runtime.log_files import configure_logging
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.plain_text import plain
 
 from .actor_specs import (
-    Blueprint,
-    Plan,
+    ActorSpecs,
+    DaemonConfig,
     online_identities,
 )
-from .child import State
+from .child import ProcessState
 from .fork_server import (
     ForkServer,
     ForkServerFailed,
 )
-from .home_lock import Premises
-from .orphan_reaper import Strays
-from .process_file import TreeFile
-from .process_tree import Tree
+from .home_lock import HomeLock
+from .orphan_reaper import OrphanReaper
+from .process_file import ProcessFile
+from .process_tree import ProcessTree
 from .restart_policy import (
     FORK_SERVER,
     RestartHistory,
 )
-from .sd_notify import Notifier
+from .sd_notify import SystemdNotifier
 
 __all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "run"]
 
@@ -51,13 +49,13 @@ EXIT_FAILED: Final = 1
 """The tree could not go on; stderr and the log say why."""
 EXIT_INTERRUPTED: Final = 130
 """SIGINT came twice: everything was killed."""
-OPENING: Final = 20.0
+STARTUP_TIMEOUT: Final = 20.0
 """Seconds after which the daemon counts as ready although some identities are still starting."""
 
 log = logging.getLogger("supervisor")
 
 
-def run(home: Home, network_mode: str, plan: Plan = Plan()) -> int:  # noqa: B008  (immutable)
+def run(home: Home, network_mode: str, plan: DaemonConfig = DaemonConfig()) -> int:  # noqa: B008  (immutable)
     """Runs the daemon until it is told to stop (SIGTERM, SIGINT) or cannot go on; returns the exit code.
 
     Prints one line on stderr when everything is ready, and one when it ends by itself. Belongs to the main thread
@@ -67,24 +65,24 @@ def run(home: Home, network_mode: str, plan: Plan = Plan()) -> int:  # noqa: B00
         DaemonAlreadyRunning: another daemon has this home.
         HomeUnusable: the home is not this user's alone, or cannot be written.
     """
-    started_ms = process.boot_ms()
+    started_ms = process_setup.boot_ms()
     os.umask(0o077)
-    process.keep_others_out()
-    premises = Premises.take(home)
+    process_setup.make_undumpable()
+    premises = HomeLock.acquire(home)
     try:
         os.chdir("/")  # the fork server's interpreter would look for modules where the daemon was started
-        process.set_title("p2p")
-        process.forbid_core_files()
-        process.raise_file_limit()
-        log_to(home, "supervisor")
+        process_setup.set_title("p2p")
+        process_setup.forbid_core_files()
+        process_setup.raise_file_limit()
+        configure_logging(home, "supervisor")
         previous = last_exit.begin(home)
         if previous is not None and previous.code:
             log.warning("the daemon before this one ended: %s", previous)
-        notifier = Notifier.take_from(os.environ, os.getpid())
+        notifier = SystemdNotifier.take_from(os.environ, os.getpid())
         forks = ForkServer(home.sockets / "run", RestartHistory(FORK_SERVER, random))
-        strays = Strays(lambda: forks.pid)
+        strays = OrphanReaper(lambda: forks.pid)
         try:
-            forks.launch()  # loads its modules while this process loads its own
+            forks.ensure_running()  # loads its modules while this process loads its own
             daemon = _Daemon(home, network_mode, plan, forks, strays, notifier)
             code = _on_uvloop(daemon.serve(started_ms))
             if code != EXIT_FAILED:
@@ -94,17 +92,23 @@ def run(home: Home, network_mode: str, plan: Plan = Plan()) -> int:  # noqa: B00
             return _fail(home, str(error))
         finally:
             forks.stop()
-            strays.sweep()
+            strays.reap()
             notifier.close()
     finally:
-        premises.leave()
+        premises.release()
 
 
 class _Daemon:
     """One start of the daemon, inside its event loop."""
 
     def __init__(
-        self, home: Home, network_mode: str, plan: Plan, forks: ForkServer, strays: Strays, notifier: Notifier
+        self,
+        home: Home,
+        network_mode: str,
+        plan: DaemonConfig,
+        forks: ForkServer,
+        strays: OrphanReaper,
+        notifier: SystemdNotifier,
     ) -> None:
         self._home = home
         self._network_mode = network_mode
@@ -112,28 +116,28 @@ class _Daemon:
         self._forks = forks
         self._strays = strays
         self._notifier = notifier
-        self._state: str = State.STARTING
+        self._state: str = ProcessState.STARTING
         self._interrupted = False
 
     async def serve(self, started_ms: int) -> int:
         """The exit code."""
         self._started_ms = started_ms
         self._stop = asyncio.Event()
-        self._file = TreeFile(self._home.tree, self._account)
-        blueprint = Blueprint(self._home, self._network_mode, started_ms, self._plan)
-        self._tree = Tree(
+        self._file = ProcessFile(self._home.process_file, self._process_report)
+        blueprint = ActorSpecs(self._home, self._network_mode, started_ms, self._plan)
+        self._tree = ProcessTree(
             blueprint.core,
             blueprint.identity,
             self._forks,
             changed=self._file.changed,
-            sweep=self._strays.sweep,
+            sweep=self._strays.reap,
             patience=self._plan.patience,
         )
         self._listen_to_signals()
         log.info("starting for %s, network %s, pid %d", self._home.path, self._network_mode, os.getpid())
         self._tree.start(online_identities(self._home))
-        opening = asyncio.create_task(self._open())
-        watchdog = asyncio.create_task(self._stay_watched())
+        opening = asyncio.create_task(self._wait_until_ready())
+        watchdog = asyncio.create_task(self._watchdog_loop())
         ending = asyncio.create_task(self._stop.wait())
         ends: list[asyncio.Future[Any]] = [ending, self._tree.failure]
         try:
@@ -141,35 +145,35 @@ class _Daemon:
             if opening.done():
                 opening.result()
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            return await self._close()
+            return await self._shut_down()
         finally:
             for task in (opening, watchdog, ending):
                 task.cancel()
             self._tree.kill()
             self._file.remove()
 
-    async def _open(self) -> None:
+    async def _wait_until_ready(self) -> None:
         """Waits for the actors, then says that the daemon is ready."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(OPENING):
-                await self._tree.settled()
+            async with asyncio.timeout(STARTUP_TIMEOUT):
+                await self._tree.all_started()
         await self._tree.core_ready()
         states = [child.state for child in self._tree.identities.values()]
-        online = states.count(State.READY)
+        online = states.count(ProcessState.READY)
         status = f"network {self._network_mode}, {online} {'identity' if online == 1 else 'identities'} online"
         if online < len(states):
             status += f", {len(states) - online} not"
         line = f"fastn-p2p {_version()} ready in {_age():.2f} s: home {self._home.path}, {status} (pid {os.getpid()})"
-        self._state = State.READY
+        self._state = ProcessState.READY
         self._file.write()
         self._notifier.ready(status)
         log.info("%s", line)
         _say(line)
 
-    async def _close(self) -> int:
+    async def _shut_down(self) -> int:
         """Stops the tree; the exit code."""
         failure = self._tree.failure.result() if self._tree.failure.done() else ""
-        self._state = State.STOPPING
+        self._state = ProcessState.STOPPING
         self._notifier.stopping(failure or "stopping")
         self._file.changed()
         log.info("stopping")
@@ -180,7 +184,7 @@ class _Daemon:
         log.info("stopped")
         return EXIT_INTERRUPTED if self._interrupted else 0
 
-    async def _stay_watched(self) -> None:
+    async def _watchdog_loop(self) -> None:
         """Tells the service manager in time that all is well, or, when it was not, as soon as it is again."""
         interval = self._notifier.watchdog
         if interval is None:
@@ -206,7 +210,7 @@ class _Daemon:
             self._tree.kill()
         self._stop.set()
 
-    def _account(self) -> dict[str, Any]:
+    def _process_report(self) -> dict[str, Any]:
         own, *children = self._tree.report()
         return {
             "supervisor": own.pid,

@@ -31,7 +31,7 @@ from fastn_p2p_actors.runtime.specs import ActorSpec
 
 from .restart_policy import RestartHistory
 
-__all__ = ["Fork", "ForkFailed", "ForkServer", "ForkServerFailed"]
+__all__ = ["ForkFailed", "ForkServer", "ForkServerFailed", "ForkedProcess"]
 
 PRELOADED: Final = "fastn_p2p_supervisor.fork_server_preload"
 
@@ -49,7 +49,7 @@ class ForkServerFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Fork:
+class ForkedProcess:
     """A process that was started: its descriptors belong to the holder."""
 
     pid: int
@@ -101,7 +101,7 @@ class ForkServer:
         """Process id of the present fork server, 0 when there is none."""
         return _server._forkserver_pid or 0
 
-    def launch(self) -> None:
+    def ensure_running(self) -> None:
         """Starts the fork server without waiting until it is up.
 
         Raises:
@@ -113,38 +113,38 @@ class ForkServer:
             log.error("the fork server has died, and all children with it; starting it again")
             self._retired.append(self._pidfd)
             self._pidfd = None
-            if self._history.died(self._clock()) is None:
+            if self._history.record_exit(self._clock()) is None:
                 raise ForkServerFailed("the fork server keeps dying")
         _refuse_resource_tracker()
         config: dict[str, Any] = vars(multiprocessing.current_process())["_config"]
         config["tempdir"] = str(self._directory)
         self._context.set_forkserver_preload([PRELOADED])
         try:
-            with _quiet_start():
+            with _isolated_start():
                 forkserver.ensure_running()
             self._pidfd = os.pidfd_open(self.pid)
         except OSError as error:
             raise ForkServerFailed(f"the fork server cannot be started: {error}") from error
 
-    def start(self, target: Callable[[bytes, socket.socket], None], spec: ActorSpec) -> Fork:
+    def start(self, target: Callable[[bytes, socket.socket], None], spec: ActorSpec) -> ForkedProcess:
         """A new process that runs ``target`` with the spec (msgpack) and its end of a leash. Takes some milliseconds.
 
         Raises:
             ForkFailed: try again later.
-            ForkServerFailed: see ``launch``.
+            ForkServerFailed: see ``ensure_running``.
         """
-        self.launch()
+        self.ensure_running()
         if self._pidfd is None:
             raise ForkServerFailed("the fork server has been stopped")
-        ours, theirs = wire.pair()
+        ours, theirs = wire.open_pair()
         process = self._context.Process(
             target=target, args=(msgspec.msgpack.encode(spec), theirs), name=spec.name, daemon=False
         )
         try:
-            with _quiet_start():
+            with _isolated_start():
                 process.start()
             pid = process.pid or 0
-            return Fork(pid, os.pidfd_open(pid), ours, process, self._pidfd)
+            return ForkedProcess(pid, os.pidfd_open(pid), ours, process, self._pidfd)
         except (OSError, EOFError) as error:
             ours.close()
             reason = "the fork server has died" if _ended(self._pidfd) else "the system has no room for another process"
@@ -182,7 +182,7 @@ def _refuse_resource_tracker() -> None:
 
 
 @contextmanager
-def _quiet_start() -> Iterator[None]:
+def _isolated_start() -> Iterator[None]:
     """What ``multiprocessing`` sees while it starts something.
 
     An empty ``__main__``, as children would otherwise import the command line's; and SIGINT blocked, which the new

@@ -96,14 +96,14 @@ def fork_or_refuse() -> int:
 
 
 def _become_fork_server() -> None:
-    from fastn_p2p_actors.runtime import process_setup as process
+    from fastn_p2p_actors.runtime import process_setup
 
-    process.mark_fork_server()
-    process.die_with_parent()  # also covers a supervisor that is killed while children keep the fork server busy
-    process.keep_others_out()
-    process.set_title("forks")
-    process.raise_file_limit()
-    process.forbid_core_files()
+    process_setup.mark_fork_server()
+    process_setup.die_with_parent()  # also covers a supervisor that is killed while children keep the fork server busy
+    process_setup.make_undumpable()
+    process_setup.set_title("forks")
+    process_setup.raise_file_limit()
+    process_setup.forbid_core_files()
     for module in MODULES:
         with contextlib.suppress(Exception):  # the child that needs it imports it again, and reports
             importlib.import_module(module)

@@ -13,22 +13,22 @@ from fastn_p2p_client.errors import DaemonAlreadyRunning, HomeUnusable
 from fastn_p2p_client.home import Home, lock_exclusively, temporary_directory
 from fastn_p2p_client.private_paths import check_own_directory, check_way
 
-__all__ = ["Premises"]
+__all__ = ["HomeLock"]
 
 PRIVATE: Final = 0o700
 
 log = logging.getLogger("supervisor")
 
 
-class Premises:
-    """One daemon's hold on its home, from ``take`` to ``leave``."""
+class HomeLock:
+    """One daemon's hold on its home, from ``acquire`` to ``release``."""
 
     def __init__(self, home: Home, lock: int) -> None:
         self.home = home
         self._lock = lock
 
     @classmethod
-    def take(cls, home: Home) -> Premises:
+    def acquire(cls, home: Home) -> HomeLock:
         """Makes what is missing, takes the lock and removes the sockets that a former daemon left behind.
 
         The kernel gives the lock back when the process ends, however it ends.
@@ -47,12 +47,12 @@ class Premises:
                 _own_directory(at)
                 at.chmod(PRIVATE)
             at = home.sockets
-            _place_sockets(home)
+            _prepare_socket_directory(home)
         except OSError as error:
             raise HomeUnusable(path=str(at), reason=error.strerror or str(error)) from error
         return cls(home, lock)
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Removes what is left of the sockets and gives the lock back.
 
         The lock's file stays: removing it would let two daemons hold locks on two files.
@@ -91,9 +91,9 @@ def _own_directory(path: Path) -> None:
     check_own_directory(path)
 
 
-def _place_sockets(home: Home) -> None:
+def _prepare_socket_directory(home: Home) -> None:
     """Make the sockets' directories, and the note that says where they are if they are not in the home."""
-    home.sockets_note.unlink(missing_ok=True)  # the one of an earlier daemon, which may have had another place
+    home.socket_directory_file.unlink(missing_ok=True)  # the one of an earlier daemon, which may have had another place
     places = home.socket_places()
     if home.path not in places:
         _note(home, _first_usable(places))
@@ -131,9 +131,9 @@ def _spare_prefix() -> str:
 
 
 def _note(home: Home, place: Path) -> None:
-    note = home.sockets_note.with_suffix(".tmp")
+    note = home.socket_directory_file.with_suffix(".tmp")
     note.write_bytes(os.fsencode(place) + b"\n")
-    note.replace(home.sockets_note)
+    note.replace(home.socket_directory_file)
 
 
 def _remove_sockets(home: Home) -> None:

@@ -12,16 +12,16 @@ import os
 import signal
 from collections.abc import Callable
 
-from fastn_p2p_actors.runtime import process_setup as process
+from fastn_p2p_actors.runtime import process_setup
 
 from .descendants import children_of
 
-__all__ = ["Strays"]
+__all__ = ["OrphanReaper"]
 
 log = logging.getLogger("supervisor")
 
 
-class Strays:
+class OrphanReaper:
     """Those of this process, which has no children but the fork server.
 
     Where that is not so, nothing is adopted and nothing killed: a program that has become the daemon by ``exec`` keeps
@@ -34,9 +34,9 @@ class Strays:
         self._reported: set[int] = set()
         self.active = os.getpid() != 1 and not children_of("self")
         if self.active:
-            process.adopt_orphans()
+            process_setup.become_subreaper()
 
-    def sweep(self) -> None:
+    def reap(self) -> None:
         """Kills those that there are, and removes those that have ended."""
         if not self.active:
             return

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["TreeFile"]
+__all__ = ["ProcessFile"]
 
 COALESCE: Final = 0.05
 """Seconds in which further changes join one write."""
@@ -18,7 +18,7 @@ COALESCE: Final = 0.05
 log = logging.getLogger("supervisor")
 
 
-class TreeFile:
+class ProcessFile:
     """Keeps the file up to date: each write is atomic, many changes at once make one write.
 
     A disk that does not take it costs the file's freshness, and nothing else.

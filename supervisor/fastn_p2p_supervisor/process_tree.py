@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Final
 
-from fastn_p2p_actors.runtime import actor as stage
+from fastn_p2p_actors.runtime import actor
 from fastn_p2p_actors.runtime import control_channel as wire
 from fastn_p2p_actors.runtime.process_setup import (
     boot_ms,
@@ -22,20 +22,20 @@ from fastn_p2p_actors.runtime.process_setup import (
 )
 from fastn_p2p_actors.runtime.specs import ActorSpec
 from fastn_p2p_client.errors import IdentityFailed, Overloaded, P2PError, PayloadTooLarge
-from fastn_p2p_client.ipc.messages import Failure
+from fastn_p2p_client.ipc.messages import ErrorReply
 from fastn_p2p_client.names import check_name
 
 from .allowed_requests import authorise
-from .child import Child, Means, State
+from .child import Child, ChildResources, ProcessState
 from .fork_server import ForkServer
 from .restart_policy import (
     CORE,
     IDENTITY,
-    Patience,
     RestartHistory,
+    Timeouts,
 )
 
-__all__ = ["Tree"]
+__all__ = ["ProcessTree"]
 
 STARTING_AT_ONCE: Final = 8
 """Identities of a list that are started side by side: of a hundred, none starves the others of their deadlines."""
@@ -46,7 +46,7 @@ COUNTED_PER_TICK: Final = 32
 log = logging.getLogger("supervisor")
 
 
-class Tree:
+class ProcessTree:
     """All children. Made inside the running event loop.
 
     Attributes:
@@ -63,13 +63,13 @@ class Tree:
         *,
         changed: Callable[[], None],
         sweep: Callable[[], None] = lambda: None,
-        patience: Patience = Patience(),  # noqa: B008  (immutable)
+        patience: Timeouts = Timeouts(),  # noqa: B008  (immutable)
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """``identity`` makes the spec of an identity by its name; ``changed`` is told whenever ``report`` differs;
         ``sweep`` ends what processes that have ended have left behind."""
-        self._means = Means(forks, stage.main, patience, clock)
+        self._means = ChildResources(forks, actor.main, patience, clock)
         self._identity = identity
         self._jitter = jitter
         self._loop = asyncio.get_running_loop()
@@ -100,13 +100,13 @@ class Tree:
         """Waits until all core actors are ready, at the same time."""
         while not self.healthy:
             for child in self.core:
-                await child.up.wait()
+                await child.healthy.wait()
 
-    async def settled(self) -> None:
+    async def all_started(self) -> None:
         """Waits until all core actors are ready, and every identity was ready or has failed once."""
         await self.core_ready()
         for child in list(self.identities.values()):
-            await child.tried.wait()
+            await child.started_once.wait()
 
     async def stop(self, whole: float) -> None:
         """Stops everything, in reverse order, within ``whole`` seconds; returns once all processes are gone."""
@@ -129,12 +129,12 @@ class Tree:
     @property
     def healthy(self) -> bool:
         """Whether every core actor is ready and gives signs of life."""
-        return all(child.up.is_set() for child in self.core)
+        return all(child.healthy.is_set() for child in self.core)
 
-    def report(self) -> list[wire.ProcessReport]:
+    def report(self) -> list[wire.ProcessInfo]:
         """The supervisor, then every child."""
-        state = State.STOPPING if self._stopping else State.READY
-        own = wire.ProcessReport("supervisor", os.getpid(), state, self._started_ms, 0, "", own_memory())
+        state = ProcessState.STOPPING if self._stopping else ProcessState.READY
+        own = wire.ProcessInfo("supervisor", os.getpid(), state, self._started_ms, 0, "", own_memory())
         return [own, *(child.report() for child in self._everyone())]
 
     # ── identities ───────────────────────────────────────────────────────────────────────────────
@@ -148,9 +148,9 @@ class Tree:
         """
         check_name(name, "an identity")
         child = self.identities.get(name)
-        if child is not None and child.state == State.STOPPING:
+        if child is not None and child.state == ProcessState.STOPPING:
             await self.stop_identity(name)
-        child = self._place(name)
+        child = self._child_for(name)
         child.start()
         reason = await child.outcome()
         if reason:
@@ -170,9 +170,9 @@ class Tree:
         for name in names:
             check_name(name, "an identity")
             if name not in self.identities:
-                self._spawn(self._start_in_turn(self._place(name)))
+                self._spawn(self._start_in_turn(self._child_for(name)))
 
-    def _place(self, name: str) -> Child:
+    def _child_for(self, name: str) -> Child:
         if self._stopping:
             raise IdentityFailed(identity=name, reason="the daemon is stopping")
         child = self.identities.get(name)
@@ -184,11 +184,11 @@ class Tree:
     async def _start_in_turn(self, child: Child) -> None:
         async with self._gate:
             child.start()
-            await child.tried.wait()
+            await child.started_once.wait()
 
     # ── what children do ─────────────────────────────────────────────────────────────────────────
 
-    def asked(self, child: Child, ask: wire.Ask) -> None:
+    def on_request(self, child: Child, ask: wire.ChildRequest) -> None:
         """Answers a child's request, at once or later."""
         try:
             authorise(child.name, ask.request)
@@ -196,32 +196,32 @@ class Tree:
                 raise Overloaded(what="requests to the supervisor", limit=ASKS_IN_FLIGHT)
         except P2PError as error:
             log.warning("%s: %s", child.name, error)
-            child.send(wire.Answer(ask.id, Failure.of(error)), child.pid)
+            child.send(wire.ChildResponse(ask.id, ErrorReply.of(error)), child.pid)
         else:
             self._spawn(self._answer(child, child.pid, ask))
 
-    def gave_up(self, child: Child) -> None:
+    def on_crash_loop(self, child: Child) -> None:
         """A core actor takes the tree with it."""
         log.error("%s keeps ending; giving it up (%s)", child.name, child.last_exit)
         if child in self.core:
-            self.broke(f"{child.name} does not stay up ({child.last_exit})")
+            self.on_fatal_error(f"{child.name} does not stay up ({child.last_exit})")
 
-    def broke(self, reason: str) -> None:
+    def on_fatal_error(self, reason: str) -> None:
         """Ends the tree."""
         if not self.failure.done():
             self.failure.set_result(reason)
 
-    async def _answer(self, child: Child, pid: int, ask: wire.Ask) -> None:
+    async def _answer(self, child: Child, pid: int, ask: wire.ChildRequest) -> None:
         """Answers the process that asked: its successor numbers its requests afresh, and must not get this."""
         result: wire.Result
         try:
             result = await self._do(ask.request)
         except P2PError as error:
-            result = Failure.of(error)
+            result = ErrorReply.of(error)
         try:
-            child.send(wire.Answer(ask.id, result), pid)
+            child.send(wire.ChildResponse(ask.id, result), pid)
         except PayloadTooLarge as error:
-            child.send(wire.Answer(ask.id, Failure.of(error)), pid)
+            child.send(wire.ChildResponse(ask.id, ErrorReply.of(error)), pid)
 
     async def _do(self, request: wire.Request) -> wire.Result:
         match request:
@@ -232,9 +232,9 @@ class Tree:
                 await self.stop_identity(name)
             case wire.EnsureOnline(names):
                 self.ensure_online(names)
-            case wire.GetTree():
-                return wire.TreeReport(self.report())
-        return wire.Done()
+            case wire.GetProcesses():
+                return wire.ProcessList(self.report())
+        return wire.Ack()
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────
 

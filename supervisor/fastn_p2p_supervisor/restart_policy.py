@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["CORE", "FORK_SERVER", "IDENTITY", "Patience", "RestartHistory", "RestartRule"]
+__all__ = ["CORE", "FORK_SERVER", "IDENTITY", "RestartHistory", "RestartRule", "Timeouts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class RestartHistory:
         self._restarts: deque[float] = deque()
         self._never_ready = 0
 
-    def died(self, now: float, *, was_ready: bool = True) -> float | None:
+    def record_exit(self, now: float, *, was_ready: bool = True) -> float | None:
         """Seconds to wait before the restart, which counts from then on; None when it is one too many."""
         rule = self._rule
         self._never_ready = 0 if was_ready else self._never_ready + 1
@@ -61,14 +61,14 @@ class RestartHistory:
         self._restarts.append(now + delay)
         return delay
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begins afresh, as when somebody starts the process by hand."""
         self._restarts.clear()
         self._never_ready = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """How long the supervisor waits for what, in seconds."""
 
     ready: float = 15.0

@@ -7,10 +7,10 @@ import socket
 from collections.abc import MutableMapping
 from typing import Self
 
-__all__ = ["Notifier"]
+__all__ = ["SystemdNotifier"]
 
 
-class Notifier:
+class SystemdNotifier:
     """Tells the service manager how the daemon is; does nothing when none asked to be told.
 
     Nothing here raises or blocks: a service manager that does not listen is no reason to end.

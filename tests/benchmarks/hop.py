@@ -1,8 +1,9 @@
-"""One local hop and nothing else: messages of id, header and payload, each answered; ``python -m tests.benchmarks.hop``.
+"""One local hop and nothing else: messages of id, header and payload, each answered; ``python -m
+tests.benchmarks.hop``.
 
-``link`` is our ``Link`` to our ``Mailbox``. ``libzmq`` is a DEALER to a ROUTER of libzmq, as a careful user would join
-them to an event loop: read dry whenever their descriptor says so, and again after sending. ``zmq.asyncio`` is the same
-as pyzmq joins them.
+``link`` is our ``RequestChannel`` to our ``Mailbox``. ``libzmq`` is a DEALER to a ROUTER of libzmq, as a careful user
+would join them to an event loop: read dry whenever their descriptor says so, and again after sending. ``zmq.asyncio``
+is the same as pyzmq joins them.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from fastn_p2p_actors.runtime.mailbox import (
     Sender,
 )
 from fastn_p2p_client.ipc.messages import (
-    Done,
+    Ack,
     encode,
 )
-from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.ipc.request_channel import RequestChannel
 
 from .load import Phase, load
 from .worker import obey
@@ -33,7 +34,7 @@ from .worker import obey
 __all__: list[str] = []
 
 _TIMEOUT: Final = 30.0
-_HEADER: Final = encode(Done())
+_HEADER: Final = encode(Ack())
 _COPIED: Final = 65536
 """Payloads up to here are copied by libzmq's sockets: above, not copying is faster."""
 
@@ -55,10 +56,10 @@ async def _serve_link(path: Path) -> None:
 
 
 async def _ask_link(path: Path) -> None:
-    link = Link(path, "other side")
+    link = RequestChannel(path, "other side")
     link.open()
-    await link.up.wait()
-    await _obey(lambda payload: link.exchange(_HEADER, payload, _TIMEOUT))
+    await link.connected.wait()
+    await _obey(lambda payload: link.request_encoded(_HEADER, payload, _TIMEOUT))
     link.close()
 
 

@@ -10,7 +10,7 @@ from time import perf_counter
 import uvloop
 
 from fastn_p2p_client.client import Client
-from fastn_p2p_client.mail import Accepted, MailClient
+from fastn_p2p_client.mail import MailAccepted, MailClient
 
 from .worker import obey
 
@@ -45,7 +45,7 @@ class _Mailer:
         mail = MailClient("alice", "bench", client=self._client)
         began = perf_counter()
 
-        async def write() -> Accepted:
+        async def write() -> MailAccepted:
             for _ in range(count - 1):
                 await mail.send(to, "a mail", _BODY, instance="bench")
             return await mail.send(to, "a mail", _BODY, instance="bench")

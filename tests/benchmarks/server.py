@@ -1,4 +1,5 @@
-"""A program that serves what the daemon hosts: Echo; ``python -m tests.benchmarks.server HOME`` (of the callee's daemon)."""
+"""A program that serves what the daemon hosts: Echo; ``python -m tests.benchmarks.server HOME`` (of the callee's
+daemon)."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Daemon:
         """The supervisor and everything below it, the fork server included."""
         return descendants(self.pid)
 
-    async def control(self, message: m.Control, payload: bytes = b"") -> Any:
+    async def control(self, message: m.ControlRequest, payload: bytes = b"") -> Any:
         return await self.client.control(message, payload, timeout=_CONTROL_TIMEOUT)
 
     async def status(self) -> m.Status:
@@ -104,7 +104,7 @@ class Daemon:
         return reply.identity.id52
 
     async def bring_online(self, name: str) -> None:
-        await self.control(m.SetOnline(name, True))
+        await self.control(m.SetIdentityOnline(name, True))
 
     async def _discard_output(self) -> None:
         assert self._process.stderr is not None

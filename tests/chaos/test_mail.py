@@ -13,7 +13,7 @@ import pytest
 
 from fastn_p2p_client import P2PError
 from fastn_p2p_client.ipc.messages import AddProtocol
-from fastn_p2p_client.mail import Attachment, Letter, MailClient, Summary
+from fastn_p2p_client.mail import Attachment, MailClient, MailContent, MailSummary
 from tests.chaos.conftest import Couple
 from tests.chaos.process_killer import Reaper
 from tests.support.daemons import Daemon
@@ -83,8 +83,8 @@ class Correspondent:
         arguments = self.peer, letter.subject, letter.body, letter.attachments
         return (await mail.send(*arguments, id=id, timeout=2)).number
 
-    async def received(self) -> list[Summary]:
-        found: list[Summary] = []
+    async def received(self) -> list[MailSummary]:
+        found: list[MailSummary] = []
         async with MailClient(self.name, home=self.daemon.home) as mail:
             while True:
                 page = await mail.list(after=found[-1].number if found else 0)
@@ -106,10 +106,10 @@ class Correspondent:
             assert not (await mail.outbox()).entries
 
 
-def _letter(id: str, chance: random.Random) -> Letter:
+def _letter(id: str, chance: random.Random) -> MailContent:
     size = chance.choice((0, 10, 300, 300, 3000))
     attachments = (Attachment("data.bin", chance.randbytes(120_000)),) if chance.random() < 0.03 else ()
-    return Letter(f"letter {id}", "".join(chance.choices("abc äö\n\0", k=size)), attachments)
+    return MailContent(f"letter {id}", "".join(chance.choices("abc äö\n\0", k=size)), attachments)
 
 
 @pytest.mark.timeout(120)

@@ -15,7 +15,7 @@ from fastn_p2p.protocols._shared.path_names import (
 )
 from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.cli import exit_code
-from fastn_p2p.protocols.files.config import Settings
+from fastn_p2p.protocols.files.config import FileTransferConfig
 from fastn_p2p.protocols.files.errors import Kind
 from fastn_p2p.protocols.files.events import Event
 from fastn_p2p.protocols.files.file_writer import (
@@ -57,7 +57,7 @@ def described(kinds: Any) -> dict[str, list[str]]:
 
 def test_the_config_is_documented_with_its_defaults() -> None:
     rows = {code(row[0]): row[1] for row in table(PAGE, "Sharing and taking", "config", "default")}
-    known = {field.name: field.default for field in msgspec.structs.fields(Settings)}
+    known = {field.name: field.default for field in msgspec.structs.fields(FileTransferConfig)}
     assert rows == {name: str(default) if isinstance(default, int) else "none" for name, default in known.items()}
 
 
@@ -80,13 +80,13 @@ def test_what_a_session_is_opened_with_is_documented() -> None:
     rows = [code(row[0]) for row in table(PAGE, "Sessions", "initial data")]
     assert rows == [
         "{" + ", ".join([f'"type": "{tag}"', *(f'"{field}"' for field in fields)]) + "}"
-        for tag, fields in described(f.Order).items()
+        for tag, fields in described(f.SessionRequest).items()
     ]
 
 
 def test_every_message_is_documented_with_its_tag_and_fields() -> None:
     rows = {(int(row[0]), code(row[1])): names(row[3]) for row in table(PAGE, "Sessions", "tag", "message")}
-    said = typing.get_args(f.Said)
+    said = typing.get_args(f.TransferMessage)
     assert rows == {(each.__struct_config__.tag, each.__name__): list(each.__struct_fields__) for each in said}
 
 

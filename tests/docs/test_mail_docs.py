@@ -8,14 +8,14 @@ import typing
 import msgspec
 
 from fastn_p2p.protocols.mail.cli import EXITS
-from fastn_p2p.protocols.mail.config import Settings
+from fastn_p2p.protocols.mail.config import MailConfig
 from fastn_p2p.protocols.mail.inbox import (
     MAX_STREAMS,
     MEMORY,
 )
 from fastn_p2p.protocols.mail.protocol import Mail
 from fastn_p2p_client.mail import messages as m
-from fastn_p2p_client.retry_backoff import (
+from fastn_p2p_client.retry import (
     FIRST,
     LONGEST,
 )
@@ -33,7 +33,7 @@ def test_the_config_is_documented_with_its_defaults() -> None:
     rows = {code(row[0]): row[1] for row in table(PAGE, "Mailboxes", "config", "default")}
     assert rows == {
         field.name: field.default if isinstance(field.default, str) else f"{field.default:.0f}"
-        for field in msgspec.structs.fields(Settings)
+        for field in msgspec.structs.fields(MailConfig)
     }
 
 
@@ -48,13 +48,13 @@ def test_every_request_is_documented_with_its_fields_and_its_answer() -> None:
     described = {each.__struct_config__.tag: list(each.__struct_fields__) for each in typing.get_args(m.Request)}
     assert {code(row[0]): names(row[1]) for row in rows} == described
     answers = {
-        "send": m.Accepted,
-        "list": m.Listing,
-        "read": m.Mail,
-        "delete": m.Count,
-        "outbox": m.OutboxListing,
-        "retry": m.Count,
-        "deliver": m.Receipt,
+        "send": m.MailAccepted,
+        "list": m.InboxPage,
+        "read": m.ReceivedMail,
+        "delete": m.MailCount,
+        "outbox": m.OutboxPage,
+        "retry": m.MailCount,
+        "deliver": m.DeliveryReceipt,
     }
     assert {code(row[0]): names(row[2]) for row in rows if code(row[0]) in answers} == {
         kind: list(answer.__struct_fields__) for kind, answer in answers.items()
@@ -80,6 +80,6 @@ def test_numbers_in_the_text_are_those_of_the_code() -> None:
 
 def test_fields_of_parcels_refusals_and_letters_are_documented() -> None:
     text = " ".join(read(PAGE).split())
-    for kind in (m.Parcel, m.Refusal, m.Letter, m.Attachment):
+    for kind in (m.OutgoingMail, m.RejectedMail, m.MailContent, m.Attachment):
         fields = [f"`{field}`" for field in kind.__struct_fields__]
         assert f"{', '.join(fields[:-1])} and {fields[-1]}" in text

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeVar
 import msgspec
 import zmq
 
-from fastn_p2p_actors.identity.network_registration import Registration
-from fastn_p2p_actors.runtime import control_channel as leash
-from fastn_p2p_actors.runtime.actor import Stage
+from fastn_p2p_actors.identity.network_registration import NetworkRegistration
+from fastn_p2p_actors.runtime import control_channel
+from fastn_p2p_actors.runtime.actor import ActorContext
 from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.protocol import Protocol, request
@@ -42,23 +42,26 @@ class Hostile(Protocol):
             outcomes: list[str | int | None] = []
             for keys in (None, Keys.made_up(public.decode())):
                 with Raw(home.mailbox("vault"), keys) as raw:
-                    outcomes += [
-                        raw.ask(message, timeout=0.2) for message in (vault.ListIdentities(), vault.GetTransport())
-                    ]
+                    outcomes += [raw.ask(message, timeout=0.2) for message in (vault.ListKeys(), vault.GetTransport())]
             return outcomes
         if attack.do == "grant":
-            return vars(_object_of(Registration))["_grant"]
+            return vars(_object_of(NetworkRegistration))["_grant"]
         if attack.do == "leash asks":
-            stage = _object_of(Stage)
+            stage = _object_of(ActorContext)
             outcomes = []
-            for ask in (leash.StopIdentity("bob"), leash.StartIdentity("bob"), leash.EnsureOnline(()), leash.GetTree()):
+            for ask in (
+                control_channel.StopIdentity("bob"),
+                control_channel.StartIdentity("bob"),
+                control_channel.EnsureOnline(()),
+                control_channel.GetProcesses(),
+            ):
                 try:
                     outcomes.append(type(await stage.ask_supervisor(ask, 5)).__name__)
                 except Exception as error:
                     outcomes.append(type(error).__name__)
             return outcomes
         if attack.do == "leash garbage":
-            held = vars(_object_of(Stage))["_leash"]
+            held = vars(_object_of(ActorContext))["_leash"]
             assert isinstance(held, socket.socket)
             held.send(attack.data)
         return os.getpid()

@@ -1,7 +1,7 @@
 """A peer that keeps to no rules: endpoints of its own on the raw binding, doing exactly what a test wrote down.
 
-Runs as a process of its own (``python -m tests.fuzz.hostile_peer``). Its first line on stdin is an ``Order`` in JSON; it
-answers with a list of ``Account`` on stdout, does what was kept for later and answers again at the next line, and
+Runs as a process of its own (``python -m tests.fuzz.hostile_peer``). Its first line on stdin is an ``Order`` in JSON;
+it answers with a list of ``Account`` on stdout, does what was kept for later and answers again at the next line, and
 holds its connections until stdin is closed.
 """
 
@@ -28,20 +28,13 @@ from iroh.iroh_ffi import (
 )
 from nacl.signing import SigningKey
 
-from fastn_p2p_actors.network.connections.remote_leg import Halves
+from fastn_p2p_actors.network.connections.remote_leg import QuicStream
 from fastn_p2p_actors.network.transport.iroh_patches import install
+from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.messages import (
     ALPN,
     WIRE_VERSION,
     FrameReader,
-    Wire,
-    WireAccept,
-    WireFailure,
-    WireHello,
-    WirePause,
-    WirePing,
-    WireResume,
-    WireStream,
     frame,
 )
 from fastn_p2p_client.errors import P2PError
@@ -68,7 +61,7 @@ __all__ = [
 
 SECRET: Final = b"r" * 32
 """The rogue's transport key, unless a test wants another."""
-HELLO: Final = frame(WireHello(WIRE_VERSION, b"rogue-01", MAX_PAYLOAD, 100))
+HELLO: Final = frame(wire.Hello(WIRE_VERSION, b"rogue-01", MAX_PAYLOAD, 100))
 _DEADLINE: Final = 15.0
 
 
@@ -285,8 +278,8 @@ class _Rogue:
     async def _converse(self, step: Bi, stream: BiStream, session: int | None) -> None:
         sending, receiving = stream.send(), stream.recv()
         if session is not None and self._channel is not None:
-            number = (await Halves.of(stream)).number
-            await self._channel.write_all(frame(WireStream(session, number)))
+            number = (await QuicStream.of(stream)).number
+            await self._channel.write_all(frame(wire.SessionStream(session, number)))
         if step.data:
             await sending.write_all(step.data)
         if step.end == "drop":
@@ -324,7 +317,7 @@ class _Rogue:
             while data := await stream.read(65536):
                 for message, payload in reader.feed(data):
                     self._take(message)
-                    if isinstance(message, WireAccept):
+                    if isinstance(message, wire.SessionAccepted):
                         self.account.received += len(payload)
                         await self._go_on_with(message.id)
         except (IrohError, P2PError):
@@ -335,10 +328,10 @@ class _Rogue:
         if session is not None and session.then is not None and self._connection is not None:
             await self._converse(session.then, await self._connection.open_bi(), number)
 
-    def _take(self, message: Wire) -> None:
-        if not isinstance(message, WireHello | WirePing | WirePause | WireResume):
+    def _take(self, message: wire.WireMessage) -> None:
+        if not isinstance(message, wire.Hello | wire.Ping | wire.Pause | wire.Resume):
             self.account.answers.append(_plain(message))
-            if isinstance(message, WireFailure):
+            if isinstance(message, wire.ErrorReply):
                 self.account.codes.append(message.code)
             self._changed.set()
 

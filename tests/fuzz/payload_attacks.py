@@ -11,10 +11,9 @@ from typing import Final
 import msgspec
 from iroh.iroh_ffi import Connection, SendStream
 
+from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.messages import (
     BULK_THRESHOLD,
-    WireCancel,
-    WireRequest,
     frame,
 )
 
@@ -42,9 +41,9 @@ def _payload(size: int) -> bytes:
     return msgspec.msgpack.encode({"do": "wait", "seconds": 600.0, "value": os.urandom(size // 2).hex()})
 
 
-def _request(attacker: Attacker, number: int, *, again: bool) -> WireRequest:
+def _request(attacker: Attacker, number: int, *, again: bool) -> wire.Request:
     """``again``: of a call that may be sent again, so that its payload is kept."""
-    return WireRequest(
+    return wire.Request(
         number,
         bytes(attacker.signer.key),
         attacker.order.identity,
@@ -119,4 +118,4 @@ async def calls_taken_back(attacker: Attacker) -> None:
     async for number in _numbers():
         await _call(attacker, connection, channel, number, payload, again=True)
         if number > 8:
-            await attacker.write(channel, frame(WireCancel(number - 8)))
+            await attacker.write(channel, frame(wire.Cancel(number - 8)))

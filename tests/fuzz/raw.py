@@ -15,7 +15,7 @@ import zmq
 
 from fastn_p2p_client.ipc.messages import Hello
 from fastn_p2p_client.ipc.transport.pyzmq.sockets import (
-    Curve,
+    CurveKeys,
     close_socket,
     dealer,
     endpoint,
@@ -47,7 +47,7 @@ class Keys(NamedTuple):
 class Raw:
     """One DEALER to one mailbox; use it in one thread."""
 
-    def __init__(self, path: Path, curve: Curve | None = None) -> None:
+    def __init__(self, path: Path, curve: CurveKeys | None = None) -> None:
         self._socket = dealer(curve)
         self._socket.connect(endpoint(path))
         self._number = 0

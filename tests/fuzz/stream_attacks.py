@@ -10,11 +10,9 @@ from typing import Final
 import msgspec
 from iroh.iroh_ffi import Connection, SendStream
 
-from fastn_p2p_actors.network.connections.remote_leg import Halves
+from fastn_p2p_actors.network.connections.remote_leg import QuicStream
+from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.messages import (
-    WireOpen,
-    WireRequest,
-    WireStream,
     frame,
 )
 
@@ -146,7 +144,10 @@ async def sessions_never_read(attacker: Attacker) -> None:
     connection = await attacker.connect()
     order = msgspec.msgpack.encode({"do": "hold"})
     opening = [
-        frame(WireOpen(number, bytes(attacker.signer.key), attacker.order.identity, "Trial", "default", 10_000), order)
+        frame(
+            wire.OpenSession(number, bytes(attacker.signer.key), attacker.order.identity, "Trial", "default", 10_000),
+            order,
+        )
         for number in range(1, attacker.options.get("sessions", 200) + 1)
     ]
     channel = await attacker.greet(connection, attacker.introduction(), *opening)
@@ -154,10 +155,10 @@ async def sessions_never_read(attacker: Attacker) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             for number in range(1, len(opening) + 1):
-                stream = await Halves.of(await connection.open_bi())
+                stream = await QuicStream.of(await connection.open_bi())
                 attacker.keep(stream)
                 attacker.counts["streams"] += 1
-                await channel.write_all(frame(WireStream(number, stream.number)))
+                await channel.write_all(frame(wire.SessionStream(number, stream.number)))
                 group.create_task(_pour(attacker, stream.send, b"\0"))
     except* Exception as errors:
         raise errors.exceptions[0] from None
@@ -171,6 +172,6 @@ async def replies_never_read(attacker: Attacker) -> None:
     number = 0
     while True:
         number += 1
-        request = WireRequest(number, bytes(attacker.signer.key), attacker.order.identity, "Trial", "default", 10_000)
+        request = wire.Request(number, bytes(attacker.signer.key), attacker.order.identity, "Trial", "default", 10_000)
         await attacker.write(channel, frame(request, order))
         await asyncio.sleep(0.002)

@@ -10,9 +10,8 @@ import msgspec
 import pytest
 
 from fastn_p2p_actors.network.connections.proven_identities import MAX_STRANGERS_PER_ENDPOINT
+from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.messages import (
-    WireIntroduce,
-    WireRequest,
     frame,
 )
 from fastn_p2p_client.ipc.messages import AddPeer
@@ -53,11 +52,11 @@ def target(victim: Victim) -> Target:
 def introduction(who: Signer, secret: bytes, epoch: int = 1) -> bytes:
     now = int(time.time())
     blob = who.delegation(endpoint=endpoint_of(secret), not_before=now - 10, not_after=now + 1000, epoch=epoch)
-    return frame(WireIntroduce(blob))
+    return frame(wire.Introduce(blob))
 
 
 def request(victim: Victim, who: Signer, number: int = 1) -> bytes:
-    return frame(WireRequest(number, bytes(who.key), victim.key, "Echo", "default", 10_000), REQUEST)
+    return frame(wire.Request(number, bytes(who.key), victim.key, "Echo", "default", 10_000), REQUEST)
 
 
 def outcome(victim: Victim, who: Signer, secret: bytes, epoch: int) -> str:

@@ -154,7 +154,7 @@ VALID: Final[dict[str, list[Any]]] = {
         m.ListPeers(),
         m.GetTicket("nobody"),
         m.AddProtocol("nobody", "Echo", "default", ("peers",)),
-        m.SetOnline("nobody", True),
+        m.SetIdentityOnline("nobody", True),
         m.AddPeer("fastn1abc", "nobody"),
         m.RemovePeer("nobody"),
     ],
@@ -162,21 +162,21 @@ VALID: Final[dict[str, list[Any]]] = {
         m.Call("alice", "nobody", "Echo", "default", 100),
         m.Cancel(),
         m.Reply(),
-        m.ApplicationFailure("kind", "message"),
-        m.Failure("denied", {"peer": "x", "protocol": "y", "instance": "z"}),
-        m.Announce("alice", bytes(16)),
-        m.Serve("alice", "Echo", "default", ("everyone",), bytes(16)),
-        m.Withdraw("alice", "Echo", "default"),
-        m.Conclude("alice"),
-        m.AwaitPeer("alice", "nobody", 100),
-        network.Manage(bytes(16)),
-        network.PutPeer("fastn1abc", "nobody"),
-        network.DropPeer("nobody"),
+        m.ApplicationErrorReply("kind", "message"),
+        m.ErrorReply("denied", {"peer": "x", "protocol": "y", "instance": "z"}),
+        m.RegisterIdentity("alice", bytes(16)),
+        m.RegisterBinding("alice", "Echo", "default", ("everyone",), bytes(16)),
+        m.UnregisterBinding("alice", "Echo", "default"),
+        m.UnregisterIdentity("alice"),
+        m.WaitForPeer("alice", "nobody", 100),
+        network.AuthenticateGateway(bytes(16)),
+        network.SavePeer("fastn1abc", "nobody"),
+        network.DeletePeer("nobody"),
         network.GetPeers(),
-        network.Inspect(),
-        network.MakeTicket("alice"),
+        network.GetNetworkReport(),
+        network.CreateTicket("alice"),
     ],
-    "identity-alice": [identity.Describe(), m.Cancel(), identity.Activate("Nothing", "default")],
+    "identity-alice": [identity.GetBindingStates(), m.Cancel(), identity.Activate("Nothing", "default")],
 }
 
 
@@ -311,7 +311,7 @@ GREEDY: Final = """
 import sys
 from pathlib import Path
 import msgspec
-from fastn_p2p_client import messages as m
+from fastn_p2p_client.ipc import messages as m
 from tests.fuzz.raw import Raw, hello
 path, count = Path(sys.argv[1]), int(sys.argv[2])
 held = [Raw(path) for _ in range(count)]
@@ -321,7 +321,7 @@ for raw in held:
 for raw in held:
     answer = raw.receive(20)
     header = msgspec.msgpack.decode(answer[1]) if answer else ["nothing"]
-    codes.append("/".join(map(str, header[1:])) if header[0] == m.Failure.__struct_config__.tag else "served")
+    codes.append("/".join(map(str, header[1:])) if header[0] == m.ErrorReply.__struct_config__.tag else "served")
 print(msgspec.json.encode(codes).decode(), flush=True)
 sys.stdin.read()
 """
@@ -379,5 +379,5 @@ def test_vault_takes_nobody_with_keys_of_their_own(shared: Daemon) -> None:
     """Nor without; and not with its own public key, which is no secret."""
     public, _ = zmq.curve_keypair()
     with unharmed(shared), Raw(path_of(shared, "vault"), Keys.made_up(public.decode())) as raw:
-        assert raw.ask(vault.ListIdentities(), timeout=0.3) is None
+        assert raw.ask(vault.ListKeys(), timeout=0.3) is None
     serves(shared)

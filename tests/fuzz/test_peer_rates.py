@@ -10,8 +10,8 @@ from typing import Final
 import pytest
 
 from fastn_p2p_actors.network.transport.peer_limits import REFUSALS
+from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.messages import (
-    WireOpen,
     frame,
 )
 
@@ -32,7 +32,7 @@ BURST: Final = int(REFUSALS.endpoint.burst)
 
 
 def opening(number: int, target: bytes, protocol: str) -> bytes:
-    return frame(WireOpen(number, bytes(MALLORY.key), target, protocol, "default", 10_000))
+    return frame(wire.OpenSession(number, bytes(MALLORY.key), target, protocol, "default", 10_000))
 
 
 FLOODS: Final[dict[str, Callable[[int, bytes], bytes]]] = {
@@ -89,7 +89,7 @@ def test_what_one_stranger_is_refused_costs_another_in_its_network_no_served_cal
 RETRY: Final = """
 import asyncio, sys
 from pathlib import Path
-from fastn_p2p_actors.network import endpoint as module
+from fastn_p2p_actors.network.transport import endpoint as module
 async def main():
     module._RETRY_ABOVE = 0
     here, there = [

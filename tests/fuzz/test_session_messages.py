@@ -65,9 +65,9 @@ def quiet(world: World) -> None:
     eventually(lambda: standing(world) == 0, "no session is left", 5)
 
 
-def ask_for(peer: str, credit: int = WINDOW, **changed: Any) -> m.Open:
+def ask_for(peer: str, credit: int = WINDOW, **changed: Any) -> m.OpenSession:
     fields = {"identity": "alice", "peer": peer, "protocol": "Trial", "instance": "default", "deadline_ms": 5000}
-    return m.Open(**{**fields, **changed}, credit=credit)
+    return m.OpenSession(**{**fields, **changed}, credit=credit)
 
 
 def say(raw: Raw, id: bytes, message: m.Message, payload: bytes = b"") -> None:
@@ -91,17 +91,17 @@ def open_session(raw: Raw, id: bytes, peer: str, do: str = "echo") -> None:
 
 def words(size: int = 10) -> list[tuple[m.Message, bytes]]:
     return [
-        (m.Chunk(), bytes(size)),
-        (m.Chunk(), b""),
-        (m.Eof(), b""),
-        (m.Done(), b""),
-        (m.Credit(1), b""),
-        (m.Reset(1), b""),
-        (m.Stop(1), b""),
-        (m.Opened(WINDOW), b""),
-        (m.Opened(2**60, b"x" * 32, "name"), b""),
-        (m.ApplicationFailure("no"), b"x"),
-        (m.Failure("denied", {}), b""),
+        (m.SessionData(), bytes(size)),
+        (m.SessionData(), b""),
+        (m.EndOfStream(), b""),
+        (m.Ack(), b""),
+        (m.WindowUpdate(1), b""),
+        (m.ResetStream(1), b""),
+        (m.StopSending(1), b""),
+        (m.SessionOpened(WINDOW), b""),
+        (m.SessionOpened(2**60, b"x" * 32, "name"), b""),
+        (m.ApplicationErrorReply("no"), b"x"),
+        (m.ErrorReply("denied", {}), b""),
         (m.Cancel(), b""),
         (m.Reply(), b"x"),
     ]
@@ -164,25 +164,25 @@ def test_ids_that_are_not_free_are_refused(world: World, peer: str) -> None:
         open_session(raw, b"same", peer)
         say(raw, b"same", ask_for(peer), msgspec.msgpack.encode({"do": "echo"}))
         assert hear(raw, b"same")[:2] == [FAILURE, "bad-message"]
-        say(raw, b"same", m.Chunk(), b"still there")
+        say(raw, b"same", m.SessionData(), b"still there")
         say(raw, b"\xff" * 8, ask_for(peer), msgspec.msgpack.encode({"do": "echo"}))
         assert hear(raw, b"\xff" * 8)[:2] == [FAILURE, "bad-message"]
     quiet(world)
 
 
 BREACHES: dict[str, list[tuple[m.Message, bytes]]] = {
-    "chunks without end": [(m.Chunk(), bytes(250_000))] * 40,
-    "small chunks without end": [(m.Chunk(), b"x")] * 40_000,
-    "one chunk that is too large": [(m.Chunk(), bytes(WINDOW))],
-    "an empty chunk": [(m.Chunk(), b"")],
-    "no credit": [(m.Credit(0), b"")],
-    "less credit than none": [(m.Credit(-(2**63)), b"")],
-    "all credit": [(m.Credit(2**64 - 1), b"")],
-    "credit for nothing": [(m.Credit(WINDOW), b"")],
-    "a code that is none": [(m.Reset(-1), b"")],
-    "a code that is too large": [(m.Reset(2**64 - 1), b"")],
-    "a stop with a code that is none": [(m.Stop(-(2**63)), b"")],
-    "a stop with a code that is too large": [(m.Stop(2**62), b"")],
+    "chunks without end": [(m.SessionData(), bytes(250_000))] * 40,
+    "small chunks without end": [(m.SessionData(), b"x")] * 40_000,
+    "one chunk that is too large": [(m.SessionData(), bytes(WINDOW))],
+    "an empty chunk": [(m.SessionData(), b"")],
+    "no credit": [(m.WindowUpdate(0), b"")],
+    "less credit than none": [(m.WindowUpdate(-(2**63)), b"")],
+    "all credit": [(m.WindowUpdate(2**64 - 1), b"")],
+    "credit for nothing": [(m.WindowUpdate(WINDOW), b"")],
+    "a code that is none": [(m.ResetStream(-1), b"")],
+    "a code that is too large": [(m.ResetStream(2**64 - 1), b"")],
+    "a stop with a code that is none": [(m.StopSending(-(2**63)), b"")],
+    "a stop with a code that is too large": [(m.StopSending(2**62), b"")],
 }
 
 
@@ -206,10 +206,10 @@ def test_ends_that_were_not_said_are_not_believed(world: World, peer: str) -> No
     with Raw(world.one.home.mailbox("network")) as raw:
         for number, sequence in enumerate(
             [
-                [m.Done(), m.Done(), m.Reset(1), m.Reset(2), m.Stop(3)],
-                [m.Eof(), m.Eof(), m.Stop(1), m.Stop(1), m.Reset(0)],
-                [m.Reset(1), m.Eof(), m.Stop(0), m.Done()],
-                [m.Opened(1), m.Done(), m.Eof(), m.Stop(4)],
+                [m.Ack(), m.Ack(), m.ResetStream(1), m.ResetStream(2), m.StopSending(3)],
+                [m.EndOfStream(), m.EndOfStream(), m.StopSending(1), m.StopSending(1), m.ResetStream(0)],
+                [m.ResetStream(1), m.EndOfStream(), m.StopSending(0), m.Ack()],
+                [m.SessionOpened(1), m.Ack(), m.EndOfStream(), m.StopSending(4)],
             ]
         ):
             open_session(raw, b"%d" % number, peer, "hold")
@@ -247,7 +247,7 @@ def test_a_program_that_grants_credit_for_what_it_has_not_read_is_found_out(worl
             before = sent()
             order = msgspec.msgpack.encode({"do": "send", "size": 1 << 40})
             program.send_multipart([b"1", m.encode(ask_for(world.alice)), order])
-            grant = m.encode(m.Credit(len(BLOCK) + 2 * CHUNK_COST))  # a block, which may come in two chunks
+            grant = m.encode(m.WindowUpdate(len(BLOCK) + 2 * CHUNK_COST))  # a block, which may come in two chunks
 
             def stands() -> bool:
                 return binding_of(world.one, "alice", "Trial").sessions == 1
@@ -274,7 +274,7 @@ def test_a_program_that_grants_credit_for_what_it_has_not_read_is_found_out(worl
 def test_an_identitys_mailbox_takes_no_part_in_sessions(world: World) -> None:
     """Sessions reach it over the network process alone."""
     with unharmed(world.one), Raw(world.one.home.mailbox("identity-alice")) as raw:
-        offer = m.Offer(bytes(32), "", "alice", "Trial", "default", 1000, WINDOW)
+        offer = m.DeliverSession(bytes(32), "", "alice", "Trial", "default", 1000, WINDOW)
         for message in (offer, ask_for(world.alice), *(message for message, _ in words() if message != m.Cancel())):
             assert raw.ask(message, timeout=2) in ("bad-message", "forbidden"), message
     serves(world)

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 from fastn_p2p_actors.runtime import control_channel as wire
-from fastn_p2p_actors.runtime.actor import Stage
+from fastn_p2p_actors.runtime.actor import ActorContext
 from fastn_p2p_client.errors import P2PError
 
 
-async def serve(stage: Stage) -> None:
+async def serve(stage: ActorContext) -> None:
     """Does what the file says."""
     orders = stage.home.path / "orders" / stage.name
     order = orders.read_text() if orders.exists() else ""
@@ -25,7 +25,7 @@ async def serve(stage: Stage) -> None:
     if order == "crash":
         raise ValueError("as ordered")
     if order == "never ready":
-        await stage.stopping.wait()
+        await stage.stop_requested.wait()
         return
     stage.ready()
     if order == "stuck":
@@ -47,18 +47,18 @@ async def serve(stage: Stage) -> None:
             stage._beat()
     if order.startswith("ask "):
         await ask(stage, order)
-    await stage.stopping.wait()
+    await stage.stop_requested.wait()
     note(stage, "stopped")
 
 
-async def ask(stage: Stage, order: str) -> None:
+async def ask(stage: ActorContext, order: str) -> None:
     """Asks the supervisor, and writes the answer to the file ``answer-<name>``."""
     _, what, *names = order.split()
     requests: dict[str, wire.Request] = {
         "start": wire.StartIdentity(names[0] if names else ""),
         "stop": wire.StopIdentity(names[0] if names else ""),
         "ensure": wire.EnsureOnline(tuple(names)),
-        "tree": wire.GetTree(),
+        "tree": wire.GetProcesses(),
     }
     try:
         reply: object = await stage.ask_supervisor(requests[what], 20)
@@ -67,13 +67,13 @@ async def ask(stage: Stage, order: str) -> None:
     note(stage, f"answer {reply}")
 
 
-def note(stage: Stage, what: str) -> None:
+def note(stage: ActorContext, what: str) -> None:
     """Adds a line to the file in which the tests follow what happens."""
     line = f"{time.monotonic_ns()} {os.getpid()} {stage.name} {what}\n"
     with Path(stage.home.path / "diary").open("a") as diary:
         diary.write(line)
 
 
-def leash(stage: Stage) -> socket.socket:
+def leash(stage: ActorContext) -> socket.socket:
     assert stage._leash is not None
     return stage._leash

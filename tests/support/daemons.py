@@ -21,7 +21,7 @@ from fastn_p2p_client.ipc.messages import (
     CreateIdentity,
     GetStatus,
     IdentityReply,
-    SetOnline,
+    SetIdentityOnline,
     Status,
     StatusReply,
 )
@@ -151,7 +151,7 @@ class Daemon:
     def tree(self) -> dict[str, Any]:
         """The supervisor's account of its processes."""
         try:
-            return dict(json.loads(self.home.tree.read_bytes()))
+            return dict(json.loads(self.home.process_file.read_bytes()))
         except FileNotFoundError:
             return {"processes": []}
 
@@ -213,7 +213,7 @@ class Daemon:
             created = client.control(CreateIdentity(name))
             assert isinstance(created, IdentityReply)
             if online:  # before the protocol: else a process of its own is started to check that
-                client.control(SetOnline(name, True))
+                client.control(SetIdentityOnline(name, True))
             if echo:
                 client.control(AddProtocol(name, "Echo", "default"), config.encode())
         return created.identity.id52

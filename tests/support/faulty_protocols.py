@@ -14,8 +14,8 @@ import msgspec
 
 from fastn_p2p_client import Session
 from fastn_p2p_client.protocol import Protocol, request, stream
-from fastn_p2p_supervisor.actor_specs import Plan
-from fastn_p2p_supervisor.restart_policy import Patience
+from fastn_p2p_supervisor.actor_specs import DaemonConfig
+from fastn_p2p_supervisor.restart_policy import Timeouts
 from tests.support.daemons import Daemon
 
 __all__ = ["MEMORY", "FastDaemon", "Misfit"]
@@ -149,10 +149,10 @@ def main() -> None:
     from fastn_p2p_client.home import Home
     from fastn_p2p_supervisor.daemon import run
 
-    plan = Plan(
+    plan = DaemonConfig(
         identity_heartbeat=0.5,
         identity_memory=MEMORY * 1024 * 1024,
-        patience=Patience(ready=8, silence=3),
+        patience=Timeouts(ready=8, silence=3),
     )
     sys.exit(run(Home.find(None), "local", plan))
 

@@ -11,12 +11,12 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from fastn_p2p.protocols.files.client import Files
-from fastn_p2p.protocols.files.config import Settings
+from fastn_p2p.protocols.files.client import FilesClient
+from fastn_p2p.protocols.files.config import FileTransferConfig
 from fastn_p2p.protocols.files.events import (
+    Discovered,
     Event,
-    Expected,
-    Moved,
+    FileProgress,
 )
 from fastn_p2p.protocols.files.protocol import FileTransfer
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, P2PError, PeerOffline
@@ -82,7 +82,7 @@ class Line:
         self.protocol = self._started()
 
     def _started(self) -> FileTransfer:
-        settings = msgspec.convert(self.config, Settings)
+        settings = msgspec.convert(self.config, FileTransferConfig)
         return FileTransfer(BindingContext("alice", ALICE, "FileTransfer", "default", self.workspace, settings))
 
     async def restart(self) -> None:
@@ -96,8 +96,8 @@ class Line:
         await self.protocol.on_activate()
         self._is_up = True
 
-    def files(self) -> Files:
-        return Files(self, None, "alice")  # type: ignore[arg-type]
+    def files(self) -> FilesClient:
+        return FilesClient(self, None, "alice")  # type: ignore[arg-type]
 
     def as_peer(self, key: PublicKey, name: str | None = None) -> Line:
         """The same, for somebody else."""
@@ -253,4 +253,4 @@ async def until(condition: Callable[[], object]) -> None:
 
 def kinds(events: list[Event]) -> list[str]:
     """What has happened to files, without the bytes that moved."""
-    return [type(event).__name__ for event in events if not isinstance(event, Moved | Expected)]
+    return [type(event).__name__ for event in events if not isinstance(event, FileProgress | Discovered)]

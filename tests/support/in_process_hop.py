@@ -17,7 +17,7 @@ from fastn_p2p_client import (
 )
 from fastn_p2p_client.ipc.messages import (
     Message,
-    SessionPart,
+    SessionMessage,
     encode,
 )
 from fastn_p2p_client.session import session
@@ -33,7 +33,7 @@ WINDOW: Final = 1000
 CHUNK: Final = 300
 COST: Final = limits.CHUNK_COST
 
-decode: Final = msgspec.msgpack.Decoder(SessionPart).decode
+decode: Final = msgspec.msgpack.Decoder(SessionMessage).decode
 Take = Callable[[bytes, Message, bytes], object]
 
 
@@ -87,8 +87,8 @@ class Hop:
     lines: list[Line]
 
     def __init__(self) -> None:
-        towards_server = Line(lambda header, message, payload: self.server.take(message, payload))
-        towards_opener = Line(lambda header, message, payload: self.opener.take(message, payload))
+        towards_server = Line(lambda header, message, payload: self.server.on_message(message, payload))
+        towards_opener = Line(lambda header, message, payload: self.opener.on_message(message, payload))
         self.lines = [towards_server, towards_opener]
         self._make(towards_server, towards_opener)
 
@@ -140,15 +140,15 @@ class RelayedHop(Hop):
     def __init__(self) -> None:
         out = [
             Line(lambda header, message, payload: self.relay.from_opener(header, message, payload)),
-            Line(lambda header, message, payload: self.server.take(message, payload)),
+            Line(lambda header, message, payload: self.server.on_message(message, payload)),
         ]
         back = [
             Line(lambda header, message, payload: self.relay.from_server(header, message, payload)),
-            Line(lambda header, message, payload: self.opener.take(message, payload)),
+            Line(lambda header, message, payload: self.opener.on_message(message, payload)),
         ]
         self.lines = [*out, *back]
         self.relay_ended = 0
-        self.relay = relay.Relay(_LegLine(back[1]), window())
+        self.relay = relay.SessionRelay(_LegLine(back[1]), window())
         self.relay.server = _LegLine(out[1])
         self.relay.at_end.append(self._relay_over)
         self._make(out[0], back[0])

@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from fastn_p2p.protocols._shared.sqlite_store import Database
-from fastn_p2p.protocols.mail.config import Settings
-from fastn_p2p.protocols.mail.delivery import Delivery
-from fastn_p2p.protocols.mail.delivery_queue import Pair
-from fastn_p2p.protocols.mail.inbox import Mailbox
+from fastn_p2p.protocols._shared.sqlite_store import SqliteStore
+from fastn_p2p.protocols.mail.config import MailConfig
+from fastn_p2p.protocols.mail.delivery import DeliveryManager
+from fastn_p2p.protocols.mail.delivery_queue import Recipient
+from fastn_p2p.protocols.mail.inbox import Inbox
 from fastn_p2p.protocols.mail.outbox import Outbox
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.mail import Accepted, Letter, OutboxEntry, Summary
-from fastn_p2p_client.mail.messages import Deliver, Receipt
+from fastn_p2p_client.mail import MailAccepted, MailContent, MailSummary, OutboxEntry
+from fastn_p2p_client.mail.messages import DeliverMail, DeliveryReceipt
 from fastn_p2p_client.peer import Peer
 
 from .file_peers import ALICE, BOB
@@ -26,7 +26,7 @@ __all__ = ["ALICE", "BOB", "TO_BOB", "Clock", "Side", "Wire", "run", "until"]
 
 T = TypeVar("T")
 
-TO_BOB = Pair(bytes(BOB), "default")
+TO_BOB = Recipient(bytes(BOB), "default")
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -63,12 +63,12 @@ class Side:
     """One mailbox and its outbox."""
 
     def __init__(self, path: Path, clock: Clock, **config: Any) -> None:
-        self.settings = msgspec.convert(config, Settings)
-        self.database = Database(path)
+        self.settings = msgspec.convert(config, MailConfig)
+        self.database = SqliteStore(path)
         self.clock = clock
         self.outbox = Outbox(self.database, lambda: self.settings, clock)
         self.queue = self.outbox.queue
-        self.mailbox = Mailbox(self.database, lambda: self.settings, clock)
+        self.mailbox = Inbox(self.database, lambda: self.settings, clock)
 
     async def __aenter__(self) -> Side:
         await self.database.open()
@@ -77,19 +77,19 @@ class Side:
     async def __aexit__(self, *_: object) -> None:
         await self.database.close()
 
-    async def accept(self, id: str, letter: Letter | None = None, pair: Pair = TO_BOB) -> Accepted:
-        return await self.outbox.accept(id, pair, PublicKey(pair.recipient).id52, letter or Letter(f"about {id}"))
+    async def accept(self, id: str, letter: MailContent | None = None, pair: Recipient = TO_BOB) -> MailAccepted:
+        return await self.outbox.accept(id, pair, PublicKey(pair.recipient).id52, letter or MailContent(f"about {id}"))
 
-    async def deliver_to(self, other: Side, name: str | None = "alice") -> Receipt:
+    async def deliver_to(self, other: Side, name: str | None = "alice") -> DeliveryReceipt:
         """One delivery of what waits, as alice; the receipt is not told to the outbox."""
         parcels = await self.queue.batch(TO_BOB)
-        delivery = Deliver((await self.queue.way(TO_BOB)).stream, "default", parcels)
-        return await other.mailbox.take(delivery, Peer(ALICE, name))
+        delivery = DeliverMail((await self.queue.way(TO_BOB)).stream, "default", parcels)
+        return await other.mailbox.accept_delivery(delivery, Peer(ALICE, name))
 
-    async def settle(self, receipt: Receipt) -> None:
-        await self.queue.settle(TO_BOB, await self.queue.batch(TO_BOB), receipt)
+    async def settle(self, receipt: DeliveryReceipt) -> None:
+        await self.queue.apply_receipt(TO_BOB, await self.queue.batch(TO_BOB), receipt)
 
-    async def received(self) -> list[Summary]:
+    async def received(self) -> list[MailSummary]:
         return (await self.mailbox.page(0, 1000, unread=False, seconds=0))[0]
 
     async def ids(self) -> list[str]:
@@ -99,8 +99,8 @@ class Side:
         entries = (await self.outbox.entries(("waiting", "delivered", "bounced"), 0, 1000)).entries
         return {entry.id: entry for entry in entries}
 
-    def delivery(self, wire: Wire) -> Delivery:
-        made = Delivery(
+    def delivery(self, wire: Wire) -> DeliveryManager:
+        made = DeliveryManager(
             self.queue, wire, lambda: self.settings, "default", clock=self.clock.seconds, chance=lambda: 0.0
         )
         self.outbox.on_waiting = made.wake
@@ -110,9 +110,9 @@ class Side:
 class Wire:
     """A ``Carrier``; ``answer`` is what becomes of each delivery."""
 
-    def __init__(self, answer: Callable[[Deliver], Awaitable[Receipt]]) -> None:
+    def __init__(self, answer: Callable[[DeliverMail], Awaitable[DeliveryReceipt]]) -> None:
         self.answer = answer
-        self.attempts: list[tuple[str, Deliver]] = []
+        self.attempts: list[tuple[str, DeliverMail]] = []
         self.back = asyncio.Event()
         """bob has come online."""
         self.asked = asyncio.Event()
@@ -122,9 +122,9 @@ class Wire:
 
     @classmethod
     def to(cls, other: Side) -> Wire:
-        return cls(lambda delivery: other.mailbox.take(delivery, Peer(ALICE, "alice")))
+        return cls(lambda delivery: other.mailbox.accept_delivery(delivery, Peer(ALICE, "alice")))
 
-    async def deliver(self, to: str, instance: str, delivery: Deliver, timeout: float) -> Receipt:
+    async def deliver(self, to: str, instance: str, delivery: DeliverMail, timeout: float) -> DeliveryReceipt:
         self.attempts.append((to, delivery))
         return await self.answer(delivery)
 

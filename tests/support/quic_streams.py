@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from iroh.iroh_ffi import IrohError
 
-from fastn_p2p_actors.network.connections.remote_leg import Halves
+from fastn_p2p_actors.network.connections.remote_leg import QuicStream
 
 __all__ = ["FakeReceive", "FakeSend", "FakeStream", "broken"]
 
@@ -100,6 +100,6 @@ class FakeStream:
     def __init__(self) -> None:
         self.sending, self.receiving = FakeSend(), FakeReceive()
 
-    def halves(self) -> Halves:
+    def halves(self) -> QuicStream:
         """As a leg takes it."""
-        return Halves(cast(Any, self.sending), cast(Any, self.receiving), 4)
+        return QuicStream(cast(Any, self.sending), cast(Any, self.receiving), 4)

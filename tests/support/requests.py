@@ -55,7 +55,7 @@ class Command:
     """A command to daemon ``one``, and the same as a message."""
 
     line: list[str]
-    message: m.Control
+    message: m.ControlRequest
     payload: bytes = b""
 
     def arguments(self) -> list[str]:

@@ -12,7 +12,7 @@ from nacl.signing import SigningKey
 from fastn_p2p_actors.credentials import SPEAK
 from fastn_p2p_actors.credentials.envelope import (
     seal,
-    to_be_signed,
+    signing_input,
 )
 from fastn_p2p_client.keys import PublicKey
 
@@ -36,7 +36,7 @@ class Signer:
         return self.sign_bytes(kind, msgspec.msgpack.encode(fields), prefix=prefix)
 
     def sign_bytes(self, kind: str, body: bytes, *, prefix: str | None = None) -> bytes:
-        return seal(body, self._signing.sign(to_be_signed(prefix or kind, body)).signature)
+        return seal(body, self._signing.sign(signing_input(prefix or kind, body)).signature)
 
     def delegation(
         self,

@@ -20,15 +20,15 @@ from fastn_p2p_actors import (
     identity,
 )
 from fastn_p2p_actors.network import admin_messages as net
-from fastn_p2p_actors.runtime import control_channel as leash
-from fastn_p2p_actors.runtime.actor import Stage
+from fastn_p2p_actors.runtime import control_channel
+from fastn_p2p_actors.runtime.actor import ActorContext
 from fastn_p2p_actors.runtime.curve.keys import (
-    Roles,
-    make_roles,
+    VaultKeys,
+    generate_vault_keys,
 )
 from fastn_p2p_actors.runtime.curve.mailbox import (
-    Caller,
     CurveMailbox,
+    CurveSender,
 )
 from fastn_p2p_actors.runtime.mailbox import (
     Mailbox,
@@ -38,22 +38,22 @@ from fastn_p2p_actors.runtime.specs import (
     ActorSpec,
     GatewaySettings,
     IdentitySettings,
-    grant_for,
+    make_grant,
 )
 from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_client.errors import IdentityExists, IdentityFailed, IdentityNotFound, IdentityOffline, P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.messages import (
+    Ack,
     BindingStatus,
-    Deliver,
-    Done,
-    Failure,
+    DeliverCall,
+    ErrorReply,
     encode,
 )
 from fastn_p2p_client.ipc.request_channel import (
-    Answer,
-    Link,
+    RequestChannel,
+    Response,
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import PROTOCOL_VERSION
@@ -97,8 +97,8 @@ class StubNetwork:
         self.refuse: dict[type[msgspec.Struct], P2PError] = {}
         self.ignore: set[type[msgspec.Struct]] = set()
         self.online: dict[str, Sender] = {}
-        self.serving: dict[tuple[str, str, str], m.Serve] = {}
-        self.answers: dict[bytes, asyncio.Future[Answer]] = {}
+        self.serving: dict[tuple[str, str, str], m.RegisterBinding] = {}
+        self.answers: dict[bytes, asyncio.Future[Response]] = {}
         self.changed = asyncio.Event()
         self._managers: set[Sender] = set()
         self._next = 0
@@ -120,12 +120,12 @@ class StubNetwork:
 
     def deliver(
         self, name: str, protocol: str, instance: str, request: object, *, ms: int = 5000
-    ) -> tuple[bytes, asyncio.Future[Answer]]:
+    ) -> tuple[bytes, asyncio.Future[Response]]:
         """Hands one request over; the future is the answer."""
         self._next += 1
         correlation = b"network-%d" % self._next
         self.answers[correlation] = future = asyncio.get_running_loop().create_future()
-        header = encode(Deliver(bytes(KEYS[2]), "carol", name, protocol, instance, ms))
+        header = encode(DeliverCall(bytes(KEYS[2]), "carol", name, protocol, instance, ms))
         assert self._mailbox.send(self.online[name], correlation, header, msgspec.msgpack.encode(request))
         return correlation, future
 
@@ -133,7 +133,7 @@ class StubNetwork:
         """What the handler replied, or the header of what came instead."""
         async with asyncio.timeout(10):
             answer = await self.deliver(name, protocol, instance, request, ms=ms)[1]
-        header = msgspec.msgpack.decode(answer.header, type=m.DataReply)
+        header = msgspec.msgpack.decode(answer.header, type=m.DataMessage)
         return msgspec.msgpack.decode(answer.payload) if isinstance(header, m.Reply) else header
 
     def cancel(self, name: str, correlation: bytes) -> None:
@@ -142,7 +142,7 @@ class StubNetwork:
     def _on_message(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
         waiting = self.answers.pop(correlation, None)
         if waiting is not None:
-            waiting.set_result(Answer(header, payload))
+            waiting.set_result(Response(header, payload))
             return
         message = self._decoder.decode(header)
         self.heard.append(message)
@@ -155,43 +155,43 @@ class StubNetwork:
                 raise refusal
             reply = self._answer(sender, message)
         except P2PError as error:
-            reply = Failure.of(error)
+            reply = ErrorReply.of(error)
         self._mailbox.send(sender, correlation, encode(reply))
 
     def _answer(self, sender: Sender, message: Any) -> msgspec.Struct:
         match message:
-            case m.Announce():
-                assert message.grant == grant_for(GRANT_KEY, message.identity)
+            case m.RegisterIdentity():
+                assert message.grant == make_grant(GRANT_KEY, message.identity)
                 self.online[message.identity] = sender
-            case m.Serve():
-                assert message.grant == grant_for(GRANT_KEY, message.identity)
+            case m.RegisterBinding():
+                assert message.grant == make_grant(GRANT_KEY, message.identity)
                 self.serving[message.identity, message.protocol, message.instance] = message
-            case m.Withdraw():
+            case m.UnregisterBinding():
                 self.serving.pop((message.identity, message.protocol, message.instance), None)
-            case m.Conclude():
+            case m.UnregisterIdentity():
                 if message.identity not in self.online:
                     raise IdentityOffline(identity=message.identity)
                 del self.online[message.identity]
-            case net.Manage():
-                assert message.grant == grant_for(GRANT_KEY, "gateway:")
+            case net.AuthenticateGateway():
+                assert message.grant == make_grant(GRANT_KEY, "gateway:")
                 self._managers.add(sender)
             case _:
                 assert sender in self._managers, "said before Manage"
                 return self._manage(message)
-        return Done()
+        return Ack()
 
     def _manage(self, message: Any) -> msgspec.Struct:
         peer = m.PeerInfo(name="carol", id52=KEYS[2].id52, endpoints=1, added="2026-01-31T12:00:00Z")
         match message:
-            case net.MakeTicket():
+            case net.CreateTicket():
                 return m.TicketText(f"ticket of {message.identity}")
-            case net.PutPeer():
+            case net.SavePeer():
                 return m.PeerReply(msgspec.structs.replace(peer, name=message.name))
             case net.GetPeers():
                 return m.PeerList([peer])
-            case net.Inspect():
+            case net.GetNetworkReport():
                 return net.NetworkReportReply(self._report(peer))
-        return Done()
+        return Ack()
 
     def _report(self, peer: m.PeerInfo) -> net.NetworkReport:
         identities = [
@@ -241,7 +241,7 @@ class StubVault:
 
     _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(vault.VaultRequest)
 
-    def __init__(self, home: Home, roles: Roles) -> None:
+    def __init__(self, home: Home, roles: VaultKeys) -> None:
         self.keys: dict[str, vault.IdentityKey] = {}
         self.refuse: dict[type[msgspec.Struct], P2PError] = {}
         self.asked = asyncio.Event()
@@ -260,19 +260,19 @@ class StubVault:
         key = vault.IdentityKey(name, bytes(KEYS[len(self.keys) % len(KEYS)]), "2026-01-31T12:00:00Z")
         return self.keys.setdefault(name, key)
 
-    def _on_message(self, caller: Caller, correlation: bytes, header: bytes, _: bytes) -> None:
+    def _on_message(self, caller: CurveSender, correlation: bytes, header: bytes, _: bytes) -> None:
         assert caller.role == "gateway"
         self.asked.set()
         task = asyncio.ensure_future(self._handle(caller, correlation, header))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _handle(self, caller: Caller, correlation: bytes, header: bytes) -> None:
+    async def _handle(self, caller: CurveSender, correlation: bytes, header: bytes) -> None:
         await self.go_on.wait()
         try:
             reply = self._answer(self._decoder.decode(header))
         except P2PError as error:
-            reply = Failure.of(error)
+            reply = ErrorReply.of(error)
         self._mailbox.send(caller, correlation, encode(reply))
 
     def _answer(self, message: Any) -> msgspec.Struct:
@@ -280,14 +280,14 @@ class StubVault:
         if refusal is not None:
             raise refusal
         match message:
-            case vault.CreateIdentity():
+            case vault.CreateKey():
                 if message.name in self.keys:
                     raise IdentityExists(identity=message.name)
                 return self.add(message.name)
-            case vault.DeleteIdentity():
+            case vault.DeleteKey():
                 if self.keys.pop(message.name, None) is None:
                     raise IdentityNotFound(identity=message.name)
-                return Done()
+                return Ack()
         keys = [self.keys[name] for name in sorted(self.keys) if name > message.after]
         return vault.IdentityKeys(tuple(keys[:1]), (), len(keys) > 1, keys[0].name if keys else "")
 
@@ -302,12 +302,12 @@ class StubSupervisor:
     """
 
     def __init__(self, home: Home) -> None:
-        self.asked: list[leash.Request] = []
+        self.asked: list[control_channel.Request] = []
         self.broken: set[str] = set()
         self.silent = False
-        self.running: dict[str, tuple[Stage, asyncio.Task[None]]] = {}
+        self.running: dict[str, tuple[ActorContext, asyncio.Task[None]]] = {}
         self._home = home
-        self._ours, self.theirs = leash.pair()
+        self._ours, self.theirs = control_channel.open_pair()
         self._tasks: set[asyncio.Task[None]] = set()
         asyncio.get_running_loop().add_reader(self._ours, self._read)
 
@@ -318,9 +318,9 @@ class StubSupervisor:
         self._ours.close()
         self.theirs.close()
 
-    async def start(self, name: str) -> Stage:
-        settings = IdentitySettings(identity=name, grant=grant_for(GRANT_KEY, name))
-        stage = Stage(spec(self._home, f"identity-{name}", settings))
+    async def start(self, name: str) -> ActorContext:
+        settings = IdentitySettings(identity=name, grant=make_grant(GRANT_KEY, name))
+        stage = ActorContext(spec(self._home, f"identity-{name}", settings))
         serving = asyncio.ensure_future(identity.serve(stage))
         self.running[name] = (stage, serving)
         ready = asyncio.ensure_future(stage.is_ready.wait())
@@ -333,42 +333,48 @@ class StubSupervisor:
     async def stop(self, name: str) -> None:
         found = self.running.pop(name, None)
         if found is not None:
-            found[0].stopping.set()
+            found[0].stop_requested.set()
             await found[1]
 
     def _read(self) -> None:
         while True:
             try:
-                message = leash.receive_from_child(self._ours)
+                message = control_channel.receive_from_child(self._ours)
             except (BlockingIOError, EOFError):
                 return
-            if isinstance(message, leash.Ask):
+            if isinstance(message, control_channel.ChildRequest):
                 self.asked.append(message.request)
                 task = asyncio.ensure_future(self._answer(message))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, ask: leash.Ask) -> None:
+    async def _answer(self, ask: control_channel.ChildRequest) -> None:
         if self.silent:
             return
-        result: leash.Result = Done()
+        result: control_channel.Result = Ack()
         match ask.request:
-            case leash.StartIdentity(name):
+            case control_channel.StartIdentity(name):
                 if name in self.broken:
-                    result = Failure.of(IdentityFailed(identity=name, reason="it keeps crashing"))
+                    result = ErrorReply.of(IdentityFailed(identity=name, reason="it keeps crashing"))
                 elif name not in self.running:
                     await self.start(name)
-            case leash.StopIdentity(name):
+            case control_channel.StopIdentity(name):
                 await self.stop(name)
-            case leash.EnsureOnline(names):
+            case control_channel.EnsureOnline(names):
                 for name in names:
                     if name not in self.running:
                         await self.start(name)
-            case leash.GetTree():
-                running = [leash.ProcessReport(f"identity-{name}", 0, "ready", 0, 0, "") for name in self.running]
-                broken = [leash.ProcessReport(f"identity-{name}", 0, "failed", 0, 5, "exit 1") for name in self.broken]
-                result = leash.TreeReport([leash.ProcessReport("gateway", 1, "ready", 0, 2, ""), *running, *broken])
-        leash.send(self._ours, leash.Answer(ask.id, result))
+            case control_channel.GetProcesses():
+                running = [
+                    control_channel.ProcessInfo(f"identity-{name}", 0, "ready", 0, 0, "") for name in self.running
+                ]
+                broken = [
+                    control_channel.ProcessInfo(f"identity-{name}", 0, "failed", 0, 5, "exit 1") for name in self.broken
+                ]
+                result = control_channel.ProcessList(
+                    [control_channel.ProcessInfo("gateway", 1, "ready", 0, 2, ""), *running, *broken]
+                )
+        control_channel.send(self._ours, control_channel.ChildResponse(ask.id, result))
 
 
 class Program:
@@ -377,7 +383,7 @@ class Program:
     _decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(m.ControlReply)
 
     def __init__(self, home: Home) -> None:
-        self.link = Link(home.control_socket, "gateway")
+        self.link = RequestChannel(home.control_socket, "gateway")
         self.link.open()
 
     async def hello(self, version: int = PROTOCOL_VERSION) -> m.Welcome:
@@ -385,9 +391,9 @@ class Program:
 
     async def ask(self, message: msgspec.Struct, expected: type[T], payload: bytes = b"") -> T:
         """Raises P2PError: what the gateway said instead."""
-        answer = await self.link.ask(message, payload, timeout=20)
+        answer = await self.link.request(message, payload, timeout=20)
         reply = self._decoder.decode(answer.header)
-        if isinstance(reply, Failure):
+        if isinstance(reply, ErrorReply):
             raise reply.error()
         assert isinstance(reply, expected)
         return reply
@@ -398,19 +404,19 @@ class World:
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self.roles = make_roles()
+        self.roles = generate_vault_keys()
         self.network = StubNetwork(home)
         self.vault = StubVault(home, self.roles)
         self.supervisor = StubSupervisor(home)
         self.program: Program
-        self._stage: Stage
+        self._stage: ActorContext
         self._serving: asyncio.Task[None] | None = None
 
     async def start_gateway(self) -> None:
         settings = GatewaySettings(
             vault=self.roles.gateway, grant_key=GRANT_KEY, network_mode="local", started_ms=1_000
         )
-        self._stage = Stage(spec(self.home, "gateway", settings), self.supervisor.theirs)
+        self._stage = ActorContext(spec(self.home, "gateway", settings), self.supervisor.theirs)
         self._serving = asyncio.ensure_future(gateway.serve(self._stage))
         self.program = Program(self.home)
         await self.program.hello()
@@ -418,7 +424,7 @@ class World:
     async def stop_gateway(self) -> None:
         self.program.link.close()
         if self._serving is not None:
-            self._stage.stopping.set()
+            self._stage.stop_requested.set()
             await self._serving
         asyncio.get_running_loop().remove_reader(self.supervisor.theirs)
 

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.home import Home
-from fastn_p2p_supervisor.actor_specs import Plan
+from fastn_p2p_supervisor.actor_specs import DaemonConfig
 from fastn_p2p_supervisor.daemon import run
-from fastn_p2p_supervisor.restart_policy import Patience
+from fastn_p2p_supervisor.restart_policy import Timeouts
 
 ROOT = Path(__file__).resolve().parents[2]
 ACTORS = "tests.support.actor_functions"
@@ -93,7 +93,7 @@ class StubDaemon:
     def tree(self) -> dict[str, Any]:
         """`tree.json`; empty while there is none."""
         try:
-            tree: dict[str, Any] = json.loads(Home(self.home).tree.read_bytes())
+            tree: dict[str, Any] = json.loads(Home(self.home).process_file.read_bytes())
         except FileNotFoundError:
             return {}
         return tree
@@ -184,12 +184,12 @@ def stub_daemon(
 def main() -> int:
     home, fields = Home(Path(sys.argv[1])), json.loads(sys.argv[2])
     heartbeat = fields.pop("heartbeat", None)
-    plan = Plan(
+    plan = DaemonConfig(
         core_modules={"vault": ACTORS, "network": ACTORS, "gateway": ACTORS},
         identity_module=ACTORS,
         core_heartbeat=heartbeat or 1.0,
         identity_heartbeat=heartbeat or 5.0,
-        patience=Patience(**fields),
+        patience=Timeouts(**fields),
     )
     try:
         return run(home, "local", plan)

@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from fastn_p2p_actors.runtime.curve.keys import make_roles
+from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.runtime.specs import (
     ActorSpec,
     VaultAccess,
 )
 from fastn_p2p_actors.vault.messages import VaultReply
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import Failure
+from fastn_p2p_client.ipc.messages import ErrorReply
 from fastn_p2p_client.ipc.request_channel import (
-    Link,
+    RequestChannel,
     decode_answer,
 )
 
@@ -30,17 +30,17 @@ __all__ = ["Asking", "Region", "RunningVault", "asking", "regions", "running_vau
 PROGRAM = """
 import asyncio, ctypes, resource, signal, sys
 import msgspec, uvloop
-from fastn_p2p_actors.runtime.log_files import log_to
+from fastn_p2p_actors.runtime.log_files import configure_logging
 from fastn_p2p_actors.runtime.specs import ActorSpec
-from fastn_p2p_actors.runtime.actor import Stage
+from fastn_p2p_actors.runtime.actor import ActorContext
 from fastn_p2p_actors.vault import serve
 
 PR_GET_DUMPABLE = 3
 
 async def main():
-    stage = Stage(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ActorSpec))
-    log_to(stage.home, stage.name)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stage.stopping.set)
+    stage = ActorContext(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ActorSpec))
+    configure_logging(stage.home, stage.name)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stage.stop_requested.set)
     async def tell():
         await stage.is_ready.wait()
         print(ctypes.CDLL(None).prctl(PR_GET_DUMPABLE), *resource.getrlimit(resource.RLIMIT_CORE), flush=True)
@@ -79,7 +79,7 @@ def running_vault(folder: Path) -> Iterator[RunningVault]:
     home = Home(folder)
     for directory in (home.path, home.sockets / "run", home.logs):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    roles = make_roles()
+    roles = generate_vault_keys()
     spec = ActorSpec(
         name="vault",
         module="fastn_p2p_actors.vault",
@@ -104,19 +104,19 @@ def running_vault(folder: Path) -> Iterator[RunningVault]:
 class Asking:
     """One role's conversation with a vault; failures are raised."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: RequestChannel) -> None:
         self.link = link
 
     async def __call__(self, request: msgspec.Struct, *, timeout: float = 20) -> Any:
-        reply = decode_answer(_replies, (await self.link.ask(request, timeout=timeout)).header)
-        if isinstance(reply, Failure):
+        reply = decode_answer(_replies, (await self.link.request(request, timeout=timeout)).header)
+        if isinstance(reply, ErrorReply):
             raise reply.error()
         return reply
 
 
 @asynccontextmanager
 async def asking(vault: RunningVault, role: str) -> AsyncIterator[Asking]:
-    link = Link(vault.home.mailbox("vault"), "vault", curve=vault.access[role])
+    link = RequestChannel(vault.home.mailbox("vault"), "vault", curve=vault.access[role])
     link.open()
     try:
         yield Asking(link)

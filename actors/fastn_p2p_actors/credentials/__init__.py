@@ -3,11 +3,11 @@
 Layout
 ------
 
-``sodium``      Ed25519 verification
-``signed``      the envelope: a body, the signature over it, and the prefix that says what kind of body it is
-``delegation``  identity → transport endpoint, for a limited time
-``record``      a peer record: where to reach an identity, with its delegations; a ticket is one in text
-``books``       what has been seen before: epochs that retire older ones, sequences that expose replays
+``sodium``             Ed25519 verification
+``envelope``           a body, the signature over it, and the prefix that says what kind of body it is
+``delegation``         identity → transport endpoint, for a limited time
+``peer_record``        where to reach an identity, with its delegations; a ticket is one in text
+``replay_protection``  epochs that retire older ones, sequences that expose replays
 
 Times are Unix seconds and always passed in.
 """
@@ -34,8 +34,8 @@ from .peer_record import (
     verify_record,
 )
 from .replay_protection import (
-    EpochBook,
-    SequenceBook,
+    EpochTracker,
+    SequenceTracker,
     is_from_future,
 )
 
@@ -49,9 +49,9 @@ __all__ = [
     "MAX_RELAYS",
     "SPEAK",
     "Delegation",
-    "EpochBook",
+    "EpochTracker",
     "PeerRecord",
-    "SequenceBook",
+    "SequenceTracker",
     "check_reachability",
     "check_validity",
     "is_from_future",

@@ -20,7 +20,7 @@ from .envelope import (
     UnixTime,
     open_signed,
 )
-from .replay_protection import EpochBook
+from .replay_protection import EpochTracker
 
 __all__ = [
     "CLOCK_SKEW",
@@ -96,7 +96,7 @@ def verify_delegation(
     *,
     now: float,
     endpoint: bytes | None = None,
-    epochs: EpochBook | None = None,
+    epochs: EpochTracker | None = None,
     capability: str = SPEAK,
 ) -> Delegation:
     """The delegation in ``blob``, if it lets ``endpoint`` (None: whichever it names) speak for its identity now.

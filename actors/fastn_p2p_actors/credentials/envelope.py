@@ -26,7 +26,7 @@ __all__ = [
     "open_signed",
     "peek_signed",
     "seal",
-    "to_be_signed",
+    "signing_input",
 ]
 
 PREFIXES: Final = {"delegation": b"fastn-p2p/delegation/1\0", "record": b"fastn-p2p/record/1\0"}
@@ -62,7 +62,7 @@ _envelope = msgspec.msgpack.Decoder(_Envelope)
 encode_body = _encoder.encode
 
 
-def to_be_signed(kind: str, body: bytes) -> bytes:
+def signing_input(kind: str, body: bytes) -> bytes:
     """What the signature of such a body covers."""
     return PREFIXES[kind] + body
 
@@ -80,7 +80,7 @@ def open_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody
         BadSignature: the identity that it names has not signed it.
     """
     envelope, body = _decode(kind, blob, decoder, version, limit)
-    if verify(body.identity, to_be_signed(kind, envelope.body), envelope.signature):
+    if verify(body.identity, signing_input(kind, envelope.body), envelope.signature):
         return body  # the identity is a key: libsodium accepts none that is no point, not canonical or of small order
     try:
         identity = PublicKey(body.identity)

@@ -25,7 +25,7 @@ from .envelope import (
     open_signed,
     peek_signed,
 )
-from .replay_protection import SequenceBook
+from .replay_protection import SequenceTracker
 
 __all__ = [
     "MAX_ADDRESS",
@@ -117,7 +117,7 @@ def peek_record(blob: bytes) -> RecordBody:
     return _checked(peek_signed("record", blob, _decoder, RECORD_VERSION, MAX_RECORD))
 
 
-def verify_record(blob: bytes, *, now: float, sequences: SequenceBook | None = None) -> PeerRecord:
+def verify_record(blob: bytes, *, now: float, sequences: SequenceTracker | None = None) -> PeerRecord:
     """The record in ``blob``, if it holds now, with those of its delegations that hold now.
 
     A record that holds is noted in ``sequences``; one that does not leaves no trace there.

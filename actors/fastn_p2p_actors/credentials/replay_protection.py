@@ -15,7 +15,7 @@ from fastn_p2p_client.keys import PublicKey
 
 from .envelope import CLOCK_SKEW
 
-__all__ = ["BOOK_ENTRIES", "MAX_LINEAGES", "EpochBook", "SequenceBook", "is_from_future"]
+__all__ = ["BOOK_ENTRIES", "MAX_LINEAGES", "EpochTracker", "SequenceTracker", "is_from_future"]
 
 BOOK_ENTRIES: Final = 16_384
 """Strangers in a book, beside those that are connected; and peers that were known once."""
@@ -82,7 +82,7 @@ Lineages: TypeAlias = tuple[tuple[bytes, int], ...]
 """Lineage and its highest epoch; the one that rose last comes last."""
 
 
-class EpochBook:
+class EpochTracker:
     """The highest epoch seen of each (identity, lineage).
 
     A lineage is one daemon's succession of transport keys, so a new key of one daemon retires that daemon's older
@@ -157,7 +157,7 @@ class EpochBook:
         return (lambda: _epochs_as_text(kept)), (lambda: _epochs_as_text(strangers))
 
     @classmethod
-    def from_dict(cls, saved: Mapping[str, int], limit: int = BOOK_ENTRIES) -> EpochBook:
+    def from_dict(cls, saved: Mapping[str, int], limit: int = BOOK_ENTRIES) -> EpochTracker:
         """Return the book that ``to_dict`` described.
 
         Raises:
@@ -194,7 +194,7 @@ def _epochs_as_text(part: Mapping[bytes, Lineages]) -> dict[str, int]:
     }
 
 
-class SequenceBook:
+class SequenceTracker:
     """The highest sequence seen of each identity's records, with a digest of that record.
 
     Args:
@@ -251,12 +251,12 @@ class SequenceBook:
         return _sequences_as_text(self._memory.strangers | self._memory.kept)
 
     def parts(self) -> Callable[[], dict[str, list[int | str]]]:
-        """As ``EpochBook.parts``, of all identities together."""
+        """As ``EpochTracker.parts``, of all identities together."""
         noted = self._memory.strangers | self._memory.kept
         return lambda: _sequences_as_text(noted)
 
     @classmethod
-    def from_dict(cls, saved: Mapping[str, list[int | str]], limit: int = BOOK_ENTRIES) -> SequenceBook:
+    def from_dict(cls, saved: Mapping[str, list[int | str]], limit: int = BOOK_ENTRIES) -> SequenceTracker:
         """Return the book that ``to_dict`` described.
 
         Raises:

@@ -7,17 +7,13 @@ told where the network's mailbox is when it says hello.
 Layout
 ------
 
-``door``        hello, the commands in flight, their limits
-``commands``    every command and what carries it out
-``identities``  created, deleted, listed, online, offline
-``bindings``    protocols added and removed, live
-``life``        bindings checked, reloaded, stopped and started
-``catalogue``   the protocols that are installed
-``aside``       protocol code in a process of its own, for a moment
-``peers``       the address book and tickets
-``programs``    programs that serve are given a grant, and told what to serve; ``noticeboard`` has what is new
-``status``      what everybody says, as one answer; ``processes`` reads ``/proc``
-``desk``        what commands work with; ``colleagues`` are the other actors
+``control_server``    hello, the commands in flight, their limits
+``commands``          every command and the function that runs it, one module per group
+``context``           the store and the actors that commands work with, and one lock per identity
+``actor_clients``     clients of vault, network, identity and supervisor
+``binding_watchers``  long polls of programs that watch bindings
+``one_shot``          protocol code in a one-shot worker process
+``process_usage``     CPU and memory of processes, from ``/proc``
 """
 
 from __future__ import annotations
@@ -27,10 +23,10 @@ from typing import Final
 
 from fastn_p2p_client.errors import P2PError
 
-from ..runtime.actor import Stage
-from .commands.bindings import clear_unfinished
-from .context import Desk
-from .control_server import Door
+from ..runtime.actor import ActorContext
+from .commands.bindings import roll_back_uncommitted
+from .context import GatewayContext
+from .control_server import ControlServer
 
 __all__ = ["serve"]
 
@@ -40,16 +36,16 @@ _BATCH: Final = 256
 """Identities named in one message to the supervisor."""
 
 
-async def serve(stage: Stage) -> None:
+async def serve(stage: ActorContext) -> None:
     """Open the door and have every identity started that is wanted online; until told to stop."""
-    desk = Desk(stage)
-    door = Door(desk, stage.connection_limits())
+    desk = GatewayContext(stage)
+    door = ControlServer(desk, stage.connection_limits())
     desk.store.sweep()
     door.open()
     stage.ready()
-    recovering = asyncio.create_task(_recover(stage, desk))
+    recovering = asyncio.create_task(_restore_after_restart(stage, desk))
     try:
-        await stage.stopping.wait()
+        await stage.stop_requested.wait()
         await door.drain(DRAIN_SECONDS)
     finally:
         recovering.cancel()
@@ -57,7 +53,7 @@ async def serve(stage: Stage) -> None:
         desk.close()
 
 
-async def _recover(stage: Stage, desk: Desk) -> None:
+async def _restore_after_restart(stage: ActorContext, desk: GatewayContext) -> None:
     """Brings what is into line with what lies on disk: nobody knows how the gateway before this one ended."""
     found = desk.store.identities()
     for damaged in found.damaged:
@@ -70,4 +66,4 @@ async def _recover(stage: Stage, desk: Desk) -> None:
         except P2PError as error:
             stage.log.warning("identities are not started yet: %s", error)
             await asyncio.sleep(RETRY_SECONDS)
-    await clear_unfinished(desk)
+    await roll_back_uncommitted(desk)

@@ -21,32 +21,32 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import (
-    Done,
-    Failure,
+    Ack,
+    ErrorReply,
     PeerList,
     PeerReply,
     TicketText,
     encode,
 )
 from fastn_p2p_client.ipc.request_channel import (
-    Link,
+    RequestChannel,
     decode_answer,
 )
 
 from ..identity.messages import IdentityAnswer
 from ..network.admin_messages import (
-    Manage,
+    AuthenticateGateway,
     NetworkReportReply,
 )
-from ..runtime import control_channel as leash
-from ..runtime.actor import Stage
+from ..runtime import control_channel
+from ..runtime.actor import ActorContext
 from ..runtime.specs import (
     GatewaySettings,
-    grant_for,
+    make_grant,
 )
 from ..vault.messages import VaultReply
 
-__all__ = ["START_SECONDS", "Colleague", "IdentityProcess", "Supervisor", "network", "vault"]
+__all__ = ["START_SECONDS", "ActorClient", "IdentityClient", "SupervisorClient", "network", "vault"]
 
 ASK_SECONDS: Final = 5.0
 START_SECONDS: Final = 40.0
@@ -57,7 +57,9 @@ _INTRODUCTION: Final = b"manage"
 """The id of the one message that is not an ask."""
 
 _vault_reply: Final = msgspec.msgpack.Decoder(VaultReply)
-_network_reply: Final = msgspec.msgpack.Decoder(Done | Failure | TicketText | PeerReply | PeerList | NetworkReportReply)
+_network_reply: Final = msgspec.msgpack.Decoder(
+    Ack | ErrorReply | TicketText | PeerReply | PeerList | NetworkReportReply
+)
 _identity_answer: Final = msgspec.msgpack.Decoder(IdentityAnswer)
 
 T = TypeVar("T")
@@ -65,10 +67,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Colleague:
+class ActorClient:
     """One actor behind a link that stays open."""
 
-    def __init__(self, link: Link, actor: str, decoder: msgspec.msgpack.Decoder[Any]) -> None:
+    def __init__(self, link: RequestChannel, actor: str, decoder: msgspec.msgpack.Decoder[Any]) -> None:
         self._link = link
         self._actor = actor
         self._decoder = decoder
@@ -77,7 +79,7 @@ class Colleague:
     def close(self) -> None:
         self._link.close()
 
-    async def ask(
+    async def request(
         self, message: msgspec.Struct, expected: type[T], payload: bytes = b"", *, timeout: float = ASK_SECONDS
     ) -> T:
         """
@@ -86,11 +88,11 @@ class Colleague:
             P2PError: what it answered instead.
         """
         try:
-            answer = await self._link.ask(message, payload, timeout=timeout)
+            answer = await self._link.request(message, payload, timeout=timeout)
         except (ConnectionLost, DeadlineExceeded, Overloaded) as error:
             raise DaemonBusy(actor=self._actor) from error
         reply = decode_answer(self._decoder, answer.header)
-        if isinstance(reply, Failure):
+        if isinstance(reply, ErrorReply):
             raise reply.error()
         if not isinstance(reply, expected):
             raise InternalError(
@@ -99,31 +101,31 @@ class Colleague:
         return reply
 
 
-def vault(home: Home, settings: GatewaySettings) -> Colleague:
+def vault(home: Home, settings: GatewaySettings) -> ActorClient:
     """The vault, reached with the gateway's own key."""
-    return Colleague(Link(home.mailbox("vault"), "vault", curve=settings.vault), "vault", _vault_reply)
+    return ActorClient(RequestChannel(home.mailbox("vault"), "vault", curve=settings.vault), "vault", _vault_reply)
 
 
-def network(home: Home, settings: GatewaySettings) -> Colleague:
+def network(home: Home, settings: GatewaySettings) -> ActorClient:
     """The network, to which the gateway shows its grant at each connection before it says anything else."""
-    manage = encode(Manage(grant_for(settings.grant_key, "gateway:")))
+    manage = encode(AuthenticateGateway(make_grant(settings.grant_key, "gateway:")))
 
     def on_up() -> None:
         # At once: whoever waits for the link has its turn after this.
         link.send(_INTRODUCTION, manage)
 
-    link = Link(home.mailbox("network"), "network", on_up=on_up, on_message=_note_introduction)
-    return Colleague(link, "network", _network_reply)
+    link = RequestChannel(home.mailbox("network"), "network", on_up=on_up, on_message=_note_introduction)
+    return ActorClient(link, "network", _network_reply)
 
 
 def _note_introduction(correlation: bytes, header: bytes, _: bytes) -> None:
     if correlation == _INTRODUCTION:
         reply = decode_answer(_network_reply, header)
-        if isinstance(reply, Failure):
+        if isinstance(reply, ErrorReply):
             log.error("the network does not accept the gateway: %s", reply.error())
 
 
-class IdentityProcess(Colleague):
+class IdentityClient(ActorClient):
     """One identity's process, for as long as it takes to ask it; an async context manager.
 
     Attributes:
@@ -133,19 +135,19 @@ class IdentityProcess(Colleague):
     def __init__(self, home: Home, identity: str, grant: bytes) -> None:
         self.grant = grant
         actor = f"identity-{identity}"
-        super().__init__(Link(home.mailbox(actor), actor), actor, _identity_answer)
+        super().__init__(RequestChannel(home.mailbox(actor), actor), actor, _identity_answer)
 
-    async def __aenter__(self) -> IdentityProcess:
+    async def __aenter__(self) -> IdentityClient:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         self.close()
 
 
-class Supervisor:
+class SupervisorClient:
     """The supervisor, over the leash."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: ActorContext) -> None:
         self._stage = stage
 
     async def start(self, identity: str) -> None:
@@ -155,23 +157,23 @@ class Supervisor:
             IdentityFailed: it does not.
         """
         try:
-            await self._stage.ask_supervisor(leash.StartIdentity(identity), START_SECONDS)
+            await self._stage.ask_supervisor(control_channel.StartIdentity(identity), START_SECONDS)
         except DeadlineExceeded as error:
             reason = f"it was not ready within {START_SECONDS:g} s"
             raise IdentityFailed(identity=identity, reason=reason) from error
 
     async def stop(self, identity: str) -> None:
         """Returns once the identity's process is gone. Raises DaemonBusy."""
-        await self._ask(leash.StopIdentity(identity), STOP_SECONDS)
+        await self._ask(control_channel.StopIdentity(identity), STOP_SECONDS)
 
     async def ensure_online(self, identities: tuple[str, ...]) -> None:
         """Has those started that are not running. Raises DaemonBusy."""
-        await self._ask(leash.EnsureOnline(identities), ASK_SECONDS)
+        await self._ask(control_channel.EnsureOnline(identities), ASK_SECONDS)
 
-    async def tree(self, timeout: float = ASK_SECONDS) -> list[leash.ProcessReport]:
+    async def tree(self, timeout: float = ASK_SECONDS) -> list[control_channel.ProcessInfo]:
         """Every process. Raises DaemonBusy."""
-        reply = await self._ask(leash.GetTree(), timeout)
-        return reply.processes if isinstance(reply, leash.TreeReport) else []
+        reply = await self._ask(control_channel.GetProcesses(), timeout)
+        return reply.processes if isinstance(reply, control_channel.ProcessList) else []
 
     async def is_up(self, identity: str) -> bool:
         """Whether the identity's process serves, waiting for one that is starting; False for one that has failed."""
@@ -186,7 +188,9 @@ class Supervisor:
                 return False
         return True
 
-    async def _ask(self, request: leash.Request, timeout: float) -> leash.Done | leash.TreeReport:
+    async def _ask(
+        self, request: control_channel.Request, timeout: float
+    ) -> control_channel.Ack | control_channel.ProcessList:
         try:
             return await self._stage.ask_supervisor(request, timeout)
         except DeadlineExceeded as error:

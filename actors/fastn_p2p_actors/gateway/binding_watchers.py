@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from fastn_p2p_client.errors import DaemonBusy
 
-__all__ = ["Noticeboard"]
+__all__ = ["BindingWatchers"]
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class _Watcher:
         self.heard_at = 0.0
 
 
-class Noticeboard:
+class BindingWatchers:
     """
     Attributes:
         leaving: (identity, protocol, instance) of what is being removed: programs are to serve it no more.
@@ -50,10 +50,10 @@ class Noticeboard:
         self._closed = False
         self._reads: dict[str, tuple[asyncio.Event, asyncio.Future[Any]]] = {}
         """Reads that run, and the change after which each has begun."""
-        self.leaving: set[tuple[str, str, str]] = set()
+        self.being_removed: set[tuple[str, str, str]] = set()
         self.keeping: set[tuple[str, str, str]] = set()
 
-    def post(self) -> None:
+    def notify(self) -> None:
         """Something has changed."""
         self._changed.set()
         self._changed = asyncio.Event()
@@ -61,7 +61,7 @@ class Noticeboard:
     def close(self) -> None:
         """Nobody is told anything any more."""
         self._closed = True
-        self.post()
+        self.notify()
 
     def next_change(self) -> asyncio.Event:
         """Set at the next change. To be taken before one looks. Raises DaemonBusy once it is closed."""
@@ -115,7 +115,7 @@ class Noticeboard:
         if key in self._reads and self._reads[key][1] is task:
             del self._reads[key]
 
-    async def taken_note(self, protocol: str, revision: Callable[[], Awaitable[bytes]], timeout: float) -> None:
+    async def wait_until_seen(self, protocol: str, revision: Callable[[], Awaitable[bytes]], timeout: float) -> None:
         """Returns when every program that watches the protocol serves what it now is, or is not to be waited for."""
         try:
             async with asyncio.timeout(timeout):

@@ -12,20 +12,20 @@ import msgspec
 
 from fastn_p2p_client.home import Home
 
-from ..runtime.actor import Stage
+from ..runtime.actor import ActorContext
 from ..runtime.specs import (
     GatewaySettings,
-    grant_for,
+    make_grant,
 )
-from ..storage.identity_store import Store
-from . import actor_clients as colleagues
+from ..storage.identity_store import IdentityStore
+from . import actor_clients
 from .actor_clients import (
-    IdentityProcess,
-    Supervisor,
+    IdentityClient,
+    SupervisorClient,
 )
-from .binding_watchers import Noticeboard
+from .binding_watchers import BindingWatchers
 
-__all__ = ["Desk", "WithPayload"]
+__all__ = ["GatewayContext", "WithPayload"]
 
 
 class WithPayload(NamedTuple):
@@ -38,30 +38,30 @@ class WithPayload(NamedTuple):
 ASIDE_AT_ONCE: Final = 4
 
 
-class Desk:
+class GatewayContext:
     """The store and the colleagues, and the order in which one identity's affairs are settled.
 
     Attributes:
         clients: how many programs are connected.
-        turns_aside: taken by each process that runs protocol code for a moment.
+        worker_slots: taken by each process that runs protocol code for a moment.
         noticeboard: for programs that watch what they are to serve.
     """
 
-    def __init__(self, stage: Stage) -> None:
-        self.settings = stage.settings_as(GatewaySettings)
+    def __init__(self, stage: ActorContext) -> None:
+        self.settings = stage.load_settings(GatewaySettings)
         self.home: Home = stage.home
-        self.store = Store(stage.home)
-        self.supervisor = Supervisor(stage)
-        self.vault = colleagues.vault(stage.home, self.settings)
-        self.network = colleagues.network(stage.home, self.settings)
-        self.noticeboard = Noticeboard()
+        self.store = IdentityStore(stage.home)
+        self.supervisor = SupervisorClient(stage)
+        self.vault = actor_clients.vault(stage.home, self.settings)
+        self.network = actor_clients.network(stage.home, self.settings)
+        self.noticeboard = BindingWatchers()
         self.clients: Callable[[], int] = lambda: 0
-        self.turns_aside = asyncio.Semaphore(ASIDE_AT_ONCE)
+        self.worker_slots = asyncio.Semaphore(ASIDE_AT_ONCE)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: defaultdict[str, int] = defaultdict(int)
 
     @asynccontextmanager
-    async def alone_with(self, identity: str) -> AsyncIterator[None]:
+    async def identity_lock(self, identity: str) -> AsyncIterator[None]:
         """Nobody else changes anything about the identity inside."""
         self._users[identity] += 1
         try:
@@ -72,9 +72,9 @@ class Desk:
             if not self._users[identity]:
                 del self._users[identity], self._locks[identity]
 
-    def process_of(self, identity: str) -> IdentityProcess:
+    def identity_client(self, identity: str) -> IdentityClient:
         """A connection to the identity's process: ``async with``."""
-        return IdentityProcess(self.home, identity, grant_for(self.settings.grant_key, identity))
+        return IdentityClient(self.home, identity, make_grant(self.settings.grant_key, identity))
 
     def close(self) -> None:
         self.vault.close()

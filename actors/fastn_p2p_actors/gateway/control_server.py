@@ -13,8 +13,8 @@ from fastn_p2p_client.errors import BadMessage, DaemonBusy, InternalError, Overl
 from fastn_p2p_client.ipc.messages import (
     UNDECODABLE,
     Cancel,
-    Control,
-    Failure,
+    ControlRequest,
+    ErrorReply,
     Hello,
     WatchBindings,
     Welcome,
@@ -30,27 +30,27 @@ from ..runtime.mailbox import (
 from .commands import COMMANDS, Command
 from .commands.status import daemon_version
 from .context import (
-    Desk,
+    GatewayContext,
     WithPayload,
 )
 
-__all__ = ["MAX_COMMANDS", "MAX_COMMANDS_PER_PROGRAM", "SPOKEN_TO_THE_DOOR", "Door"]
+__all__ = ["HANDLED_BY_SERVER", "MAX_COMMANDS", "MAX_COMMANDS_PER_PROGRAM", "ControlServer"]
 
 MAX_COMMANDS: Final = 1024
 """Commands in flight from all programs together."""
 MAX_COMMANDS_PER_PROGRAM: Final = 64
 MAX_WATCHERS_PER_PROGRAM: Final = 64
 """As many protocols as a program can follow."""
-SPOKEN_TO_THE_DOOR: Final = (Hello, Cancel)
+HANDLED_BY_SERVER: Final = (Hello, Cancel)
 """Messages that the door deals with itself; everything else is in ``COMMANDS``."""
 _MAX_PROGRAM: Final = 64
 
-_control: Final = msgspec.msgpack.Decoder(Control)
+_control: Final = msgspec.msgpack.Decoder(ControlRequest)
 
 log = logging.getLogger(__name__)
 
 
-class _Errand:
+class _RunningCommand:
     """One command in flight."""
 
     __slots__ = ("awaited", "command", "task")
@@ -67,21 +67,21 @@ class _Errand:
             self.task.cancel()
 
 
-class _Program:
+class _ConnectedProgram:
     """One connection that has said hello."""
 
     __slots__ = ("errands", "name", "watchers")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.errands: dict[bytes, _Errand] = {}
+        self.errands: dict[bytes, _RunningCommand] = {}
         self.watchers: set[bytes] = set()
 
 
-class Door:
+class ControlServer:
     """The mailbox ``control.sock``. Made inside the running event loop."""
 
-    def __init__(self, desk: Desk, limits: ConnectionLimits | None = None) -> None:
+    def __init__(self, desk: GatewayContext, limits: ConnectionLimits | None = None) -> None:
         self._desk = desk
         self._mailbox = Mailbox(desk.home.control_socket, self._on_message, on_gone=self._on_gone, limits=limits)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,7 +105,7 @@ class Door:
         self._mailbox.close()
 
     def _on_gone(self, sender: Sender) -> None:
-        if isinstance(sender.state, _Program):
+        if isinstance(sender.state, _ConnectedProgram):
             for errand in list(sender.state.errands.values()):
                 errand.forget()
             self._desk.noticeboard.forget(sender.state.watchers)
@@ -114,14 +114,14 @@ class Door:
         try:
             self._take(sender, correlation, _decode(header), payload)
         except P2PError as error:
-            self._mailbox.send(sender, correlation, encode(Failure.of(error)))
+            self._mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
 
-    def _take(self, sender: Sender, correlation: bytes, message: Control, payload: bytes) -> None:
+    def _take(self, sender: Sender, correlation: bytes, message: ControlRequest, payload: bytes) -> None:
         """Raises P2PError: what is wrong with it."""
         program = sender.state
         if isinstance(message, Hello):
             self._welcome(sender, correlation, message)
-        elif not isinstance(program, _Program):
+        elif not isinstance(program, _ConnectedProgram):
             raise BadMessage(reason="say Hello first")
         elif isinstance(message, Cancel):
             errand = program.errands.get(correlation)
@@ -142,9 +142,9 @@ class Door:
                 program.watchers.add(message.watcher)
                 if len(program.watchers) > MAX_WATCHERS_PER_PROGRAM:
                     raise Overloaded(what="watchers of this program", limit=MAX_WATCHERS_PER_PROGRAM)
-            errand = program.errands[correlation] = _Errand(COMMANDS[type(message)])
+            errand = program.errands[correlation] = _RunningCommand(COMMANDS[type(message)])
             task = asyncio.get_running_loop().create_task(
-                self._carry_out(sender, program, correlation, errand, message, payload)
+                self._run_command(sender, program, correlation, errand, message, payload)
             )
             errand.task = task
             self._tasks.add(task)
@@ -153,8 +153,8 @@ class Door:
     def _welcome(self, sender: Sender, correlation: bytes, hello: Hello) -> None:
         if hello.version != PROTOCOL_VERSION:
             raise VersionMismatch(ours=hello.version, theirs=PROTOCOL_VERSION)
-        if not isinstance(sender.state, _Program):
-            sender.state = _Program(hello.program[:_MAX_PROGRAM])
+        if not isinstance(sender.state, _ConnectedProgram):
+            sender.state = _ConnectedProgram(hello.program[:_MAX_PROGRAM])
         welcome = Welcome(
             version=PROTOCOL_VERSION,
             daemon=daemon_version(),
@@ -164,12 +164,12 @@ class Door:
         )
         self._mailbox.send(sender, correlation, encode(welcome))
 
-    async def _carry_out(
+    async def _run_command(
         self,
         sender: Sender,
-        program: _Program,
+        program: _ConnectedProgram,
         correlation: bytes,
-        errand: _Errand,
+        errand: _RunningCommand,
         message: msgspec.Struct,
         payload: bytes,
     ) -> None:
@@ -179,22 +179,24 @@ class Door:
             answer = await errand.command.run(self._desk, message, payload)
             reply, data = answer if isinstance(answer, WithPayload) else (answer, b"")
         except P2PError as error:
-            reply = Failure.of(error)
+            reply = ErrorReply.of(error)
         except Exception as error:
             log.exception("%s from %r failed", type(message).__name__, program.name)
-            reply = Failure.of(InternalError(reason=f"{type(message).__name__}: {type(error).__name__}"))
+            reply = ErrorReply.of(InternalError(reason=f"{type(message).__name__}: {type(error).__name__}"))
         if errand.awaited:
             self._mailbox.send(sender, correlation, encode(reply), data)
 
-    def _ended(self, program: _Program, correlation: bytes, errand: _Errand, task: asyncio.Task[None]) -> None:
+    def _ended(
+        self, program: _ConnectedProgram, correlation: bytes, errand: _RunningCommand, task: asyncio.Task[None]
+    ) -> None:
         if program.errands.get(correlation) is errand:
             del program.errands[correlation]
         self._tasks.discard(task)
 
 
-def _decode(header: bytes) -> Control:
+def _decode(header: bytes) -> ControlRequest:
     try:
-        message: Control = _control.decode(header)
+        message: ControlRequest = _control.decode(header)
     except UNDECODABLE as error:
         raise BadMessage(reason=str(error)) from error
     return message

@@ -1,6 +1,6 @@
 """Has protocol code run in a short-lived process: see ``identity.aside``.
 
-Such a process has ``ASIDE_SECONDS`` and a bound on its memory, and whatever it has started is killed with it.
+Such a process has ``WORKER_TIMEOUT`` and a bound on its memory, and whatever it has started is killed with it.
 """
 
 from __future__ import annotations
@@ -18,76 +18,78 @@ import msgspec
 from fastn_p2p_client.errors import HandlerFailed, InternalError
 from fastn_p2p_client.ipc.messages import (
     UNDECODABLE,
-    Failure,
+    ErrorReply,
     Message,
 )
 
 from ..identity.one_shot_worker import (
-    ASIDE_SECONDS,
     MODULE,
-    Answer,
-    Check,
+    WORKER_TIMEOUT,
+    CheckConfig,
     Data,
-    Delete,
-    Describe,
     DescribeData,
-    Order,
+    DescribeProtocol,
+    RunOnDelete,
+    WorkerReply,
+    WorkerTask,
 )
 from ..storage.identity_store import (
     BindingFile,
     IdentityFile,
 )
-from .context import Desk
+from .context import GatewayContext
 
-__all__ = ["ask_aside", "check_config", "describe_data", "run_on_delete"]
+__all__ = ["check_config", "describe_data", "run_on_delete", "run_one_shot"]
 
 _MAX_OUTPUT: Final = 1024 * 1024
 _MAX_WORDS: Final = 2000
 _ERRANDS: Final[dict[type[Message], str]] = {
-    Check: "that checks its config",
-    Delete: "of its on_delete",
+    CheckConfig: "that checks its config",
+    RunOnDelete: "of its on_delete",
     DescribeData: "that looks at its workspace",
-    Describe: "that imports it",
+    DescribeProtocol: "that imports it",
 }
 
-_answer: Final = msgspec.msgpack.Decoder(Answer)
+_answer: Final = msgspec.msgpack.Decoder(WorkerReply)
 
 T = TypeVar("T")
-_Question = TypeVar("_Question", Check, Delete, DescribeData)
+_Question = TypeVar("_Question", CheckConfig, RunOnDelete, DescribeData)
 
 log = logging.getLogger(__name__)
 
 
-async def check_config(desk: Desk, identity: IdentityFile, record: BindingFile) -> None:
+async def check_config(desk: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
     """Whether the binding would start with the config that the record has.
 
     Raises:
         InvalidConfig, ProtocolNotInstalled: as they say.
-        HandlerFailed: the protocol's code fails, or takes longer than ``ASIDE_SECONDS``.
+        HandlerFailed: the protocol's code fails, or takes longer than ``WORKER_TIMEOUT``.
     """
-    await ask_aside(desk.turns_aside, desk.settings.memory, _about(Check, desk, identity, record), identity.name)
+    await run_one_shot(
+        desk.worker_slots, desk.settings.memory, _about(CheckConfig, desk, identity, record), identity.name
+    )
 
 
-async def run_on_delete(desk: Desk, identity: IdentityFile, record: BindingFile) -> None:
+async def run_on_delete(desk: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
     """Tell the protocol's code that the binding goes, if it knows that there is one. What it raises is logged."""
     if not desk.store.is_created(identity.name, record.protocol, record.instance):
         return
-    question = _about(Delete, desk, identity, record)
+    question = _about(RunOnDelete, desk, identity, record)
     try:
-        await ask_aside(desk.turns_aside, desk.settings.memory, question, identity.name)
+        await run_one_shot(desk.worker_slots, desk.settings.memory, question, identity.name)
     except Exception as error:
         log.error("on_delete of %s (%s) of %s: %s", record.protocol, record.instance, identity.name, error)
 
 
-async def describe_data(desk: Desk, identity: IdentityFile, record: BindingFile) -> str | None:
+async def describe_data(desk: GatewayContext, identity: IdentityFile, record: BindingFile) -> str | None:
     """Return the words of the protocol's code about the data in the workspace; None where it has none. Raises like
     ``check_config``."""
     question = _about(DescribeData, desk, identity, record)
-    data = await ask_aside(desk.turns_aside, desk.settings.memory, question, identity.name, Data)
+    data = await run_one_shot(desk.worker_slots, desk.settings.memory, question, identity.name, Data)
     return None if data is None else data.text
 
 
-def _about(kind: type[_Question], desk: Desk, identity: IdentityFile, record: BindingFile) -> _Question:
+def _about(kind: type[_Question], desk: GatewayContext, identity: IdentityFile, record: BindingFile) -> _Question:
     return kind(
         identity=identity.name,
         key=bytes(identity.key),
@@ -100,10 +102,10 @@ def _about(kind: type[_Question], desk: Desk, identity: IdentityFile, record: Bi
     )
 
 
-async def ask_aside(
+async def run_one_shot(
     turns: asyncio.Semaphore,
     memory: int,
-    question: Check | Delete | DescribeData | Describe,
+    question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol,
     who: str,
     expected: type[T] | None = None,
 ) -> T | None:
@@ -118,7 +120,7 @@ async def ask_aside(
     """
     async with turns:
         reply = await _ask(memory, question, who)
-    if isinstance(reply, Failure):
+    if isinstance(reply, ErrorReply):
         raise reply.error()
     if expected is None:
         return None
@@ -127,7 +129,9 @@ async def ask_aside(
     return reply
 
 
-async def _ask(memory: int, question: Check | Delete | DescribeData | Describe, who: str) -> Answer:
+async def _ask(
+    memory: int, question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol, who: str
+) -> WorkerReply:
     process_for = f"the process {_ERRANDS[type(question)]}"
     # -P: what lies in the daemon's working directory is not imported.
     process = await asyncio.create_subprocess_exec(
@@ -142,12 +146,12 @@ async def _ask(memory: int, question: Check | Delete | DescribeData | Describe, 
     )
     output = noise = b""
     try:
-        async with asyncio.timeout(ASIDE_SECONDS):
-            output, noise = await _conversation(process, msgspec.msgpack.encode(Order(question, memory)))
-        answer: Answer = _answer.decode(output)
+        async with asyncio.timeout(WORKER_TIMEOUT):
+            output, noise = await _communicate(process, msgspec.msgpack.encode(WorkerTask(question, memory)))
+        answer: WorkerReply = _answer.decode(output)
         return answer
     except TimeoutError as error:
-        reason = f"{process_for} took longer than {ASIDE_SECONDS:g} s"
+        reason = f"{process_for} took longer than {WORKER_TIMEOUT:g} s"
         raise HandlerFailed(peer=who, protocol=question.protocol, reason=reason) from error
     except UNDECODABLE as error:
         words = noise[-_MAX_WORDS:].decode("utf-8", "replace")
@@ -161,14 +165,14 @@ async def _ask(memory: int, question: Check | Delete | DescribeData | Describe, 
         await process.wait()
 
 
-async def _conversation(process: asyncio.subprocess.Process, question: bytes) -> tuple[bytes, bytes]:
+async def _communicate(process: asyncio.subprocess.Process, question: bytes) -> tuple[bytes, bytes]:
     """What it writes until it has ended: children of its that hold its pipes open are not waited for."""
     if process.stdin is not None:
         with contextlib.suppress(RuntimeError, ConnectionError):  # it has ended before it was asked: uvloop raises
             process.stdin.write(question)
         process.stdin.close()
-    outputs = [asyncio.create_task(_drained(pipe)) for pipe in (process.stdout, process.stderr)]
-    await _ended(process.pid)
+    outputs = [asyncio.create_task(_read_tail(pipe)) for pipe in (process.stdout, process.stderr)]
+    await _wait_for_exit(process.pid)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     output, noise = await asyncio.gather(*outputs)
@@ -176,7 +180,7 @@ async def _conversation(process: asyncio.subprocess.Process, question: bytes) ->
     return output, noise
 
 
-async def _ended(pid: int) -> None:
+async def _wait_for_exit(pid: int) -> None:
     """Until the process has ended. ``Process.wait`` waits for the ends of its pipes as well, which others may hold."""
     try:
         pidfd = os.pidfd_open(pid)
@@ -192,7 +196,7 @@ async def _ended(pid: int) -> None:
         os.close(pidfd)
 
 
-async def _drained(pipe: asyncio.StreamReader | None) -> bytes:
+async def _read_tail(pipe: asyncio.StreamReader | None) -> bytes:
     """The last ``_MAX_OUTPUT`` bytes."""
     kept = b""
     while pipe is not None and (chunk := await pipe.read(65536)):

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["Usage", "usage_of"]
+__all__ = ["Usage", "process_usage"]
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -18,7 +18,7 @@ class Usage(NamedTuple):
     cpu_ms: int
 
 
-def usage_of(pid: int, proc: Path = Path("/proc"), *, exact: bool = True, reported: int = 0) -> Usage:
+def process_usage(pid: int, proc: Path = Path("/proc"), *, exact: bool = True, reported: int = 0) -> Usage:
     """Zeros for a process that is gone. Takes the kernel up to a millisecond, or a hundredth of that if it need not be
     ``exact``: the memory is then what the process has ``reported``, or its resident set size."""
     directory = proc / str(pid)

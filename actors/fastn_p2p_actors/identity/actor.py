@@ -13,15 +13,15 @@ import msgspec
 from fastn_p2p_client.errors import BadMessage, Forbidden, InternalError, P2PError
 from fastn_p2p_client.ipc.messages import (
     UNDECODABLE,
+    Ack,
     Cancel,
-    Done,
-    Failure,
+    ErrorReply,
     encode,
 )
-from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.serving.dispatcher import Dispatcher
 
-from ..runtime.actor import Stage
+from ..runtime.actor import ActorContext
 from ..runtime.mailbox import (
     Mailbox,
     Sender,
@@ -30,12 +30,12 @@ from ..runtime.mailbox_memory import MAX_CONFIGS_HELD
 from ..runtime.specs import IdentitySettings
 from ..storage.identity_store import (
     BindingFile,
-    Store,
+    IdentityStore,
 )
-from .crash_attribution import Blame
-from .hosted_binding import Hosted
-from .messages import Activate, BindingStates, Deactivate, Describe, IdentityAnswer, IdentityRequest, Limit
-from .network_registration import Registration
+from .crash_attribution import CrashAttribution
+from .hosted_binding import HostedBinding
+from .messages import Activate, BindingStates, Deactivate, GetBindingStates, IdentityAnswer, IdentityRequest, Limit
+from .network_registration import NetworkRegistration
 from .resource_limits import (
     apply_limits,
     memory_limit,
@@ -61,31 +61,31 @@ class IdentityActor:
         P2PError: there is no such identity, or its file is damaged.
     """
 
-    def __init__(self, stage: Stage) -> None:
-        settings = stage.settings_as(IdentitySettings)
+    def __init__(self, stage: ActorContext) -> None:
+        settings = stage.load_settings(IdentitySettings)
         self._stage = stage
-        self._store = Store(stage.home)
+        self._store = IdentityStore(stage.home)
         self._identity = self._store.identity(settings.identity)
         self._grant = settings.grant
         self._default_memory = settings.memory
-        self._blame = Blame(
-            stage.home.tree.with_name(stage.name),
-            stage.spec.fault,
-            hung=stage.spec.hung,
+        self._blame = CrashAttribution(
+            stage.home.process_file.with_name(stage.name),
+            stage.spec.previous_exit,
+            hung=stage.spec.previous_hung,
             memory=memory_limit(self._identity.limits, settings.memory),
         )
-        self._hosted: dict[tuple[str, str], Hosted] = {}
+        self._hosted: dict[tuple[str, str], HostedBinding] = {}
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._dispatcher = Dispatcher(self._answer, self._say)
-        self._network = Link(
+        self._dispatcher = Dispatcher(self._answer, self._send_session_message)
+        self._network = RequestChannel(
             stage.home.mailbox("network"),
             "network",
             on_message=self._dispatcher.on_message,
-            on_up=lambda: self._registration.renew(),
+            on_up=lambda: self._registration.register_again(),
             on_down=self._dispatcher.cancel_all,  # its ids mean nothing to the next one
         )
-        self._registration = Registration(self._network, settings.identity, settings.grant, self._active)
+        self._registration = NetworkRegistration(self._network, settings.identity, settings.grant, self._active)
         self._mailbox = Mailbox(
             stage.home.mailbox(stage.name),
             self._on_message,
@@ -98,7 +98,7 @@ class IdentityActor:
         self._blame.watch_tasks(asyncio.get_running_loop())
         self._network.open()
         self._mailbox.open()
-        stopping = asyncio.ensure_future(self._stage.stopping.wait())
+        stopping = asyncio.ensure_future(self._stage.stop_requested.wait())
         try:
             await self._start_all()
             self._registration.started.set()
@@ -123,23 +123,23 @@ class IdentityActor:
         found = self._store.bindings(self._identity.name)
         for damaged in found.damaged:
             log.error("%s", damaged)
-        starting: list[tuple[Hosted, BindingFile]] = []
+        starting: list[tuple[HostedBinding, BindingFile]] = []
         for record in found.usable:
             if record.stopped or record.program:
                 continue
-            hosted = self._new(record.protocol, record.instance, record.code)
+            hosted = self._new_binding(record.protocol, record.instance, record.code)
             self._hosted[hosted.name] = hosted
-            written = self._store.written(self._identity.name, record.protocol, record.instance)
-            deaths = self._blame.too_many(hosted.name, written)
+            written = self._store.modified_at(self._identity.name, record.protocol, record.instance)
+            deaths = self._blame.crash_loop(hosted.name, written)
             if deaths:
-                hosted.excluded(deaths)
+                hosted.exclude_after_crashes(deaths)
             else:
                 starting.append((hosted, record))
         if len(starting) < len(self._hosted):
-            self._stage.mended()
+            self._stage.report_fault_excluded()
         await asyncio.gather(*(self._start(hosted, bytes(record.config), record.allow) for hosted, record in starting))
 
-    async def _start(self, hosted: Hosted, config: bytes, allow: tuple[str, ...]) -> None:
+    async def _start(self, hosted: HostedBinding, config: bytes, allow: tuple[str, ...]) -> None:
         try:
             self._dispatcher.add(await hosted.start(config, allow))
         except P2PError as error:
@@ -149,19 +149,21 @@ class IdentityActor:
         loop = asyncio.get_running_loop()
         end = loop.time() + DRAIN_SECONDS
         self._registration.close()
-        await self._registration.conclude(GOODBYE_SECONDS)
+        await self._registration.go_offline(GOODBYE_SECONDS)
         await self._dispatcher.drain(end - loop.time() - 2 * GOODBYE_SECONDS)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(GOODBYE_SECONDS, end - loop.time() - GOODBYE_SECONDS)):
                 await asyncio.gather(*(hosted.stop() for hosted in self._hosted.values()))
-        await self._registration.conclude(GOODBYE_SECONDS)  # the last answers have left
+        await self._registration.go_offline(GOODBYE_SECONDS)  # the last answers have left
 
-    def _new(self, protocol: str, instance: str, code: str) -> Hosted:
+    def _new_binding(self, protocol: str, instance: str, code: str) -> HostedBinding:
         workspace = self._store.workspace(self._identity.name, protocol, instance)
         identity = self._identity
-        return Hosted(identity.name, identity.key, protocol, instance, workspace, code, self._stage.home, self._blame)
+        return HostedBinding(
+            identity.name, identity.key, protocol, instance, workspace, code, self._stage.home, self._blame
+        )
 
-    def _active(self) -> list[Hosted]:
+    def _active(self) -> list[HostedBinding]:
         return [hosted for hosted in self._hosted.values() if hosted.binding is not None]
 
     # ── the network ──────────────────────────────────────────────────────────────────────────────
@@ -172,7 +174,7 @@ class IdentityActor:
         except P2PError as error:
             log.warning("an answer was lost: %s", error)
 
-    def _say(self, correlation: bytes, header: bytes, payload: bytes | memoryview) -> None:
+    def _send_session_message(self, correlation: bytes, header: bytes, payload: bytes | memoryview) -> None:
         self._network.send(correlation, header, payload, credited=True)
 
     # ── the gateway ──────────────────────────────────────────────────────────────────────────────
@@ -181,7 +183,7 @@ class IdentityActor:
         try:
             message = _request.decode(header)
         except UNDECODABLE as error:
-            self._mailbox.send(sender, correlation, encode(Failure.of(BadMessage(reason=str(error)))))
+            self._mailbox.send(sender, correlation, encode(ErrorReply.of(BadMessage(reason=str(error)))))
             return
         if isinstance(message, Cancel):
             return
@@ -190,11 +192,15 @@ class IdentityActor:
         task.add_done_callback(self._tasks.discard)
 
     async def _handle(
-        self, sender: Sender, correlation: bytes, message: Activate | Deactivate | Describe | Limit, payload: bytes
+        self,
+        sender: Sender,
+        correlation: bytes,
+        message: Activate | Deactivate | GetBindingStates | Limit,
+        payload: bytes,
     ) -> None:
         reply: IdentityAnswer
         try:
-            if isinstance(message, Describe):
+            if isinstance(message, GetBindingStates):
                 reply = BindingStates([hosted.describe() for hosted in self._hosted.values()])
             elif not hmac.compare_digest(message.grant, self._grant):
                 raise Forbidden(role="a program", request=type(message).__name__)
@@ -207,12 +213,12 @@ class IdentityActor:
                         await self._activate(message, payload)
                     else:
                         await self._deactivate(message)
-                reply = Done()
+                reply = Ack()
         except P2PError as error:
-            reply = Failure.of(error)
+            reply = ErrorReply.of(error)
         except Exception as error:
             log.exception("%s failed", type(message).__name__)
-            reply = Failure.of(InternalError(reason=type(error).__name__))
+            reply = ErrorReply.of(InternalError(reason=type(error).__name__))
         self._mailbox.send(sender, correlation, encode(reply))
 
     async def _activate(self, message: Activate, config: bytes) -> None:
@@ -223,7 +229,7 @@ class IdentityActor:
                 await self._registration.serve(existing)
                 return
             await self._end(existing)
-        hosted = self._new(message.protocol, message.instance, message.code)
+        hosted = self._new_binding(message.protocol, message.instance, message.code)
         self._hosted[hosted.name] = hosted
         try:
             self._dispatcher.add(await hosted.start(config, message.allow))
@@ -240,11 +246,11 @@ class IdentityActor:
         if hosted is not None:
             await self._end(hosted)
 
-    async def _end(self, hosted: Hosted) -> None:
+    async def _end(self, hosted: HostedBinding) -> None:
         del self._hosted[hosted.name]
         binding = hosted.binding
         if binding is not None:
             await self._registration.withdraw(hosted)
             self._dispatcher.remove(binding)
-            await self._dispatcher.finish(binding, FINISH_SECONDS)
+            await self._dispatcher.wait_for_binding(binding, FINISH_SECONDS)
         await hosted.stop()

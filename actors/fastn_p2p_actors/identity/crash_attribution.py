@@ -27,11 +27,11 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 
 from fastn_p2p_client.ipc.messages import UNDECODABLE
-from fastn_p2p_client.serving.protocol_lifecycle import Watcher
+from fastn_p2p_client.serving.protocol_lifecycle import CodeRunner
 
-from ..runtime.process_setup import data_size
+from ..runtime.process_setup import memory_in_use
 
-__all__ = ["DEATHS", "EXIT_MEMORY", "HANGS", "WINDOW", "Blame", "Death", "Watch"]
+__all__ = ["DEATHS", "EXIT_MEMORY", "HANGS", "WINDOW", "AttributingRunner", "Crash", "CrashAttribution"]
 
 DEATHS: Final = 3
 HANGS: Final = 2
@@ -68,7 +68,7 @@ def _note_fork() -> None:
 os.register_at_fork(after_in_child=_note_fork)
 
 
-class Death(msgspec.Struct, frozen=True):
+class Crash(msgspec.Struct, frozen=True):
     """One end of the process that a binding is to blame for."""
 
     protocol: str
@@ -82,7 +82,7 @@ class Death(msgspec.Struct, frozen=True):
     hung: bool = False
 
 
-class Blame:
+class CrashAttribution:
     """Of one process, and what is known of those before it. Made inside the running event loop.
 
     Args:
@@ -118,7 +118,7 @@ class Blame:
         with contextlib.suppress(OSError):
             self._running.unlink(missing_ok=True)
 
-    def too_many(self, name: Name, since: float) -> list[Death]:
+    def crash_loop(self, name: Name, since: float) -> list[Crash]:
         """The deaths that the binding is to blame for after ``since`` (Unix time), oldest first; none unless that is
         too many.
 
@@ -156,7 +156,7 @@ class Blame:
         def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
             mark = running[0]
             if mark:
-                coroutine = _Watched(_without_exits(coroutine), mark, self)
+                coroutine = _MarkedCoroutine(_without_exits(coroutine), mark, self)
             return asyncio.Task(coroutine, loop=loop, **options)
 
         loop.set_task_factory(make)
@@ -183,7 +183,7 @@ class Blame:
         """Ends the process while it can when nothing came free: soon nobody in it could work."""
         self._checking = False
         gc.collect()
-        if data_size() > _SCARCE * self._memory:
+        if memory_in_use() > _SCARCE * self._memory:
             self._now[0] = mark
             os._exit(EXIT_MEMORY)
 
@@ -200,19 +200,19 @@ class Blame:
             log.warning("%s cannot be written: %s", self._running, error.strerror)
             return mmap.mmap(-1, _SIZE)
 
-    def _remember(self, fault: str, hung: bool) -> list[Death]:
+    def _remember(self, fault: str, hung: bool) -> list[Crash]:
         now = self._wall()
         try:
-            known = msgspec.json.decode(self._file.read_bytes(), type=list[Death])
+            known = msgspec.json.decode(self._file.read_bytes(), type=list[Crash])
         except (OSError, *UNDECODABLE):
             known = []
         deaths = [death for death in known if now - WINDOW < death.at <= now][-_KEPT:]
-        culprit = self._culprit() if fault else None
+        culprit = self._read_marker() if fault else None
         if culprit is not None:
             (protocol, instance), place = culprit
             if fault.startswith(f"exit code {EXIT_MEMORY}"):
                 fault = "it had no memory left"
-            deaths.append(Death(protocol, instance, place, fault, now, hung))
+            deaths.append(Crash(protocol, instance, place, fault, now, hung))
         if deaths != known:
             temporary = self._file.with_name(f"{self._file.name}.tmp")
             try:
@@ -222,7 +222,7 @@ class Blame:
                 log.warning("%s cannot be written: %s", self._file, error.strerror)
         return deaths
 
-    def _culprit(self) -> tuple[Name, str] | None:
+    def _read_marker(self) -> tuple[Name, str] | None:
         """Whose code was running, and what of it; None when no code was, or nobody knows."""
         try:
             content = self._running.read_bytes()
@@ -234,10 +234,10 @@ class Blame:
             return None
 
 
-class Watch(Watcher):
+class AttributingRunner(CodeRunner):
     """Runs the code of one binding, for ``blame``; None for a process that has nothing but that code."""
 
-    def __init__(self, blame: Blame | None, name: Name) -> None:
+    def __init__(self, blame: CrashAttribution | None, name: Name) -> None:
         self._blame = blame
         self._name = name
 
@@ -255,17 +255,17 @@ class Watch(Watcher):
         blame, mark = self._blame, self._blame.mark(self._name, what)
 
         def call(*arguments: Any) -> Coroutine[Any, Any, T]:
-            return _Watched(function(*arguments), mark, blame)
+            return _MarkedCoroutine(function(*arguments), mark, blame)
 
         return call
 
 
-class _Watched(Coroutine[Any, Any, Any]):
+class _MarkedCoroutine(Coroutine[Any, Any, Any]):
     """A coroutine that is marked during each of its steps."""
 
     __slots__ = ("_coroutine", "_mark", "_send", "_step")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], mark: int, blame: Blame) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], mark: int, blame: CrashAttribution) -> None:
         self._coroutine = coroutine
         self._mark = mark
         self._send = coroutine.send
@@ -283,7 +283,7 @@ class _Watched(Coroutine[Any, Any, Any]):
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # has all that is needed of a generator
 
-    def __iter__(self) -> _Watched:
+    def __iter__(self) -> _MarkedCoroutine:
         return self
 
     def __next__(self) -> Any:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from ..runtime.process_setup import die_with_parent
 
-__all__ = ["tame_offspring"]
+__all__ = ["guard_forked_children"]
 
 
-def tame_offspring(sockets: Path, leash: int | None) -> None:
+def guard_forked_children(sockets: Path, leash: int | None) -> None:
     """Holds for every child that this process forks from now on.
 
     Args:

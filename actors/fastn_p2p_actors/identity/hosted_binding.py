@@ -9,11 +9,11 @@ from pathlib import Path
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.protocol import BindingContext, Protocol, access_of
-from fastn_p2p_client.serving.binding import Binding
+from fastn_p2p_client.protocol import BindingContext, Protocol, effective_access
+from fastn_p2p_client.serving.binding import ServedBinding
 from fastn_p2p_client.serving.protocol_lifecycle import (
     MAX_REASON,
-    Lifecycle,
+    ProtocolLifecycle,
     check,
     delete,
     describe,
@@ -23,18 +23,18 @@ from fastn_p2p_client.serving.protocol_lifecycle import (
 
 from ..installed_protocols import load
 from .crash_attribution import (
-    Blame,
-    Death,
-    Watch,
+    AttributingRunner,
+    Crash,
+    CrashAttribution,
 )
 from .messages import BindingState
 
-__all__ = ["Hosted", "check_binding", "check_class", "delete_binding", "describe_binding"]
+__all__ = ["HostedBinding", "check_binding", "check_class", "delete_binding", "describe_binding"]
 
 log = logging.getLogger(__name__)
 
 
-class Hosted:
+class HostedBinding:
     """Made stopped; ``start`` loads and activates it.
 
     Attributes:
@@ -52,17 +52,19 @@ class Hosted:
         workspace: Path,
         code: str = "",
         home: Home | None = None,
-        blame: Blame | None = None,
+        blame: CrashAttribution | None = None,
     ) -> None:
         self.identity = identity
         self.key = key
         self.protocol = protocol
         self.instance = instance
-        self.binding: Binding | None = None
+        self.binding: ServedBinding | None = None
         self.access: tuple[str, ...] = ()
         self.state = "starting"
         context = BindingContext(identity, key, protocol, instance, workspace, None, home)
-        self._life = Lifecycle(context, partial(load, protocol, code), Watch(blame, (protocol, instance)))
+        self._life = ProtocolLifecycle(
+            context, partial(load, protocol, code), AttributingRunner(blame, (protocol, instance))
+        )
 
     @property
     def name(self) -> tuple[str, str]:
@@ -74,7 +76,7 @@ class Hosted:
     def failed(self, error: P2PError) -> None:
         self._failed(str(error))
 
-    def excluded(self, deaths: list[Death]) -> None:
+    def exclude_after_crashes(self, deaths: list[Crash]) -> None:
         """It is not started, since it has ended the processes before this one."""
         last = deaths[-1]
         self._failed(
@@ -86,21 +88,21 @@ class Hosted:
         self.state = f"failed: {reason}"[:MAX_REASON]
         log.error("%s (%s) of %s is not served: %s", self.protocol, self.instance, self.identity, reason)
 
-    async def start(self, config: bytes, allow: tuple[str, ...]) -> Binding:
-        """Load the protocol, check its config and activate it. Raises like ``Lifecycle.start``."""
+    async def start(self, config: bytes, allow: tuple[str, ...]) -> ServedBinding:
+        """Load the protocol, check its config and activate it. Raises like ``ProtocolLifecycle.start``."""
         requests, streams = await self._life.start(config)
-        self.access = access_of(self._life.code, allow)
-        self.binding = Binding(self.identity, self.key, self.protocol, self.instance, requests, streams)
+        self.access = effective_access(self._life.code, allow)
+        self.binding = ServedBinding(self.identity, self.key, self.protocol, self.instance, requests, streams)
         return self.binding
 
     async def reload(self, config: bytes, allow: tuple[str, ...]) -> None:
         """Give the running instance a new config and access list. Raises like ``start``; then it has the old ones."""
         if self._life.code is not None:
             await self._life.reload(config)
-            self.access = access_of(self._life.code, allow)
+            self.access = effective_access(self._life.code, allow)
 
     def is_replaced(self) -> bool:
-        """Return whether its code is not what is installed now. Raises like ``Lifecycle.is_replaced``."""
+        """Return whether its code is not what is installed now. Raises like ``ProtocolLifecycle.is_replaced``."""
         return self._life.is_replaced()
 
     async def stop(self) -> None:
@@ -113,7 +115,7 @@ async def check_binding(context: BindingContext, config: bytes, where: str = "")
     """Whether the protocol would start with this config, as far as can be told without starting it.
 
     Raises:
-        ProtocolNotInstalled, InvalidConfig, HandlerFailed: as ``Hosted.start``.
+        ProtocolNotInstalled, InvalidConfig, HandlerFailed: as ``HostedBinding.start``.
     """
     await check(context, config, partial(load, context.protocol, where))
 

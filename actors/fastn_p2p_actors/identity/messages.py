@@ -1,4 +1,4 @@
-"""What the gateway says to an identity's process. One message, one answer; anything refused is a ``Failure``."""
+"""What the gateway says to an identity's process. One message, one answer; anything refused is an ``ErrorReply``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TypeAlias
 import msgspec
 
 from fastn_p2p_client.ipc.messages import (
+    Ack,
     Cancel,
-    Done,
-    Failure,
+    ErrorReply,
     IdentityLimits,
     Message,
 )
@@ -19,7 +19,7 @@ __all__ = [
     "BindingState",
     "BindingStates",
     "Deactivate",
-    "Describe",
+    "GetBindingStates",
     "IdentityAnswer",
     "IdentityRequest",
     "Limit",
@@ -29,7 +29,7 @@ __all__ = [
 class Activate(Message, frozen=True, tag=300):
     """Serve a protocol from now on. The payload is its config as JSON (empty: ``{}``); the workspace exists.
 
-    Answered by ``Done`` once the network hands requests over, or by a ``Failure``, and then nothing is served. Of a
+    Answered by ``Ack`` once the network hands requests over, or by an ``ErrorReply``, and then nothing is served. Of a
     binding that is served already, the config and the access list are replaced.
     """
 
@@ -43,7 +43,7 @@ class Activate(Message, frozen=True, tag=300):
 
 
 class Deactivate(Message, frozen=True, tag=301):
-    """Stop serving it; requests in flight get time to end. Answered by ``Done``, also if it was not served."""
+    """Stop serving it; requests in flight get time to end. Answered by ``Ack``, also if it was not served."""
 
     protocol: str
     instance: str
@@ -51,12 +51,12 @@ class Deactivate(Message, frozen=True, tag=301):
     """As in ``Activate``."""
 
 
-class Describe(Message, frozen=True, tag=302):
+class GetBindingStates(Message, frozen=True, tag=302):
     """Answered by ``BindingStates``."""
 
 
 class Limit(Message, frozen=True, tag=303):
-    """Use no more than this from now on. Answered by ``Done``."""
+    """Use no more than this from now on. Answered by ``Ack``."""
 
     limits: IdentityLimits
     grant: bytes = b""
@@ -75,8 +75,8 @@ class BindingStates(Message, frozen=True, tag=350):
     bindings: list[BindingState]
 
 
-IdentityRequest: TypeAlias = Activate | Deactivate | Describe | Limit | Cancel
+IdentityRequest: TypeAlias = Activate | Deactivate | GetBindingStates | Limit | Cancel
 """Everything that may arrive at an identity's mailbox. ``Cancel`` has no answer and changes nothing."""
 
-IdentityAnswer: TypeAlias = Done | BindingStates | Failure
+IdentityAnswer: TypeAlias = Ack | BindingStates | ErrorReply
 """Everything it answers."""

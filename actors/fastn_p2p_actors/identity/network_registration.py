@@ -12,37 +12,37 @@ import msgspec
 
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError
 from fastn_p2p_client.ipc.messages import (
-    Announce,
-    Conclude,
-    DataReply,
-    Done,
-    Failure,
-    Serve,
-    Withdraw,
+    Ack,
+    DataMessage,
+    ErrorReply,
+    RegisterBinding,
+    RegisterIdentity,
+    UnregisterBinding,
+    UnregisterIdentity,
 )
 from fastn_p2p_client.ipc.request_channel import (
-    Link,
+    RequestChannel,
     decode_answer,
 )
 
-from .hosted_binding import Hosted
+from .hosted_binding import HostedBinding
 
-__all__ = ["Registration"]
+__all__ = ["NetworkRegistration"]
 
 _ASK_SECONDS: Final = 5.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
-_answer: Final = msgspec.msgpack.Decoder(DataReply)
+_answer: Final = msgspec.msgpack.Decoder(DataMessage)
 
 log = logging.getLogger(__name__)
 
 
-class Registration:
+class NetworkRegistration:
     """Tells the network what this process serves.
 
     Args:
-        link: to the network; its ``on_up`` calls ``renew``.
+        link: to the network; its ``on_connect`` calls ``register_again``.
         hosted: the bindings that are active at the moment.
 
     Attributes:
@@ -50,7 +50,9 @@ class Registration:
         outcome: done once the network knows everything, for the first time; fails when it never will.
     """
 
-    def __init__(self, link: Link, identity: str, grant: bytes, hosted: Callable[[], Iterable[Hosted]]) -> None:
+    def __init__(
+        self, link: RequestChannel, identity: str, grant: bytes, hosted: Callable[[], Iterable[HostedBinding]]
+    ) -> None:
         self._link = link
         self._identity = identity
         self._grant = grant
@@ -59,7 +61,7 @@ class Registration:
         self.started = asyncio.Event()
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def renew(self) -> None:
+    def register_again(self) -> None:
         """The network is there (again) and knows nothing."""
         self.close()
         self._task = asyncio.get_running_loop().create_task(self._register())
@@ -68,23 +70,23 @@ class Registration:
         if self._task is not None:
             self._task.cancel()
 
-    async def serve(self, hosted: Hosted) -> None:
+    async def serve(self, hosted: HostedBinding) -> None:
         """Requests for the binding are handed over once this returns. Raises P2PError."""
-        await self._ask(Serve(self._identity, hosted.protocol, hosted.instance, hosted.access, self._grant))
+        await self._ask(RegisterBinding(self._identity, hosted.protocol, hosted.instance, hosted.access, self._grant))
 
-    async def withdraw(self, hosted: Hosted) -> None:
+    async def withdraw(self, hosted: HostedBinding) -> None:
         """No more requests come for the binding, unless the network is down. Never raises."""
-        await self._tell(Withdraw(self._identity, hosted.protocol, hosted.instance), _ASK_SECONDS)
+        await self._tell(UnregisterBinding(self._identity, hosted.protocol, hosted.instance), _ASK_SECONDS)
 
-    async def conclude(self, timeout: float) -> None:
+    async def go_offline(self, timeout: float) -> None:
         """The identity is offline, unless the network is down. May be said again. Never raises.
 
         What was sent before has arrived when this returns.
         """
         with suppress(P2PError, TimeoutError):
             async with asyncio.timeout(timeout / 2):
-                await self._link.flushed()  # requests overtake what sessions say
-        await self._tell(Conclude(self._identity), timeout)
+                await self._link.drain()  # requests overtake what sessions say
+        await self._tell(UnregisterIdentity(self._identity), timeout)
 
     async def _register(self) -> None:
         """Announces and serves in one go, so that nobody finds the identity online and without its protocols."""
@@ -100,7 +102,7 @@ class Registration:
             if isinstance(announced, ConnectionLost):
                 return  # when the network is back, this starts again
             if isinstance(announced, Overloaded) or (isinstance(announced, P2PError) and not announced.retryable):
-                self._settle(announced)
+                self._finish(announced)
                 return
             if announced is None:
                 waiting = [
@@ -109,17 +111,17 @@ class Registration:
                     if not self._is_settled(hosted, outcome)
                 ]
                 if not waiting:
-                    self._settle(None)
+                    self._finish(None)
                     return
             log.warning("%s cannot be registered yet: %s", self._identity, announced or served)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _announce(self) -> None:
-        self._link.gather()  # one behind the other, the network could have announced it before it reads the rest
-        await self._ask(Announce(self._identity, self._grant))
+        self._link.cork()  # one behind the other, the network could have announced it before it reads the rest
+        await self._ask(RegisterIdentity(self._identity, self._grant))
 
-    def _is_settled(self, hosted: Hosted, outcome: BaseException | None) -> bool:
+    def _is_settled(self, hosted: HostedBinding, outcome: BaseException | None) -> bool:
         """Whether the network has taken the binding, or refused it for good."""
         if outcome is None:
             hosted.state = "serving"
@@ -129,7 +131,7 @@ class Registration:
             return False
         return True
 
-    def _settle(self, error: P2PError | None) -> None:
+    def _finish(self, error: P2PError | None) -> None:
         if not self.outcome.done():
             if error is None:
                 self.outcome.set_result(None)
@@ -139,11 +141,11 @@ class Registration:
             log.error("%s cannot be announced again: %s", self._identity, error)
 
     async def _ask(self, message: msgspec.Struct, timeout: float = _ASK_SECONDS) -> None:
-        answer = await self._link.ask(message, timeout=timeout)
+        answer = await self._link.request(message, timeout=timeout)
         reply = decode_answer(_answer, answer.header)
-        if isinstance(reply, Failure):
+        if isinstance(reply, ErrorReply):
             raise reply.error()
-        if not isinstance(reply, Done):
+        if not isinstance(reply, Ack):
             raise BadMessage(reason=f"the network answered with {type(reply).__name__}")
 
     async def _tell(self, message: msgspec.Struct, timeout: float) -> None:

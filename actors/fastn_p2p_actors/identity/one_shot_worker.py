@@ -18,15 +18,15 @@ import msgspec
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import (
-    Done,
-    Failure,
+    Ack,
+    ErrorReply,
     Message,
     encode,
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.protocol import BindingContext, request_handlers, stream_handlers
 
-from ..runtime import process_setup as process
+from ..runtime import process_setup
 from .hosted_binding import (
     check_binding,
     check_class,
@@ -35,21 +35,21 @@ from .hosted_binding import (
 )
 
 __all__ = [
-    "ASIDE_SECONDS",
     "MODULE",
-    "Answer",
-    "Check",
+    "WORKER_TIMEOUT",
+    "CheckConfig",
     "Data",
-    "Delete",
-    "Describe",
     "DescribeData",
-    "Description",
-    "Order",
+    "DescribeProtocol",
+    "ProtocolDescription",
+    "RunOnDelete",
+    "WorkerReply",
+    "WorkerTask",
     "main",
 ]
 
 MODULE: Final = "fastn_p2p_actors.identity.one_shot_worker"
-ASIDE_SECONDS: Final = 10
+WORKER_TIMEOUT: Final = 10
 _MAX_DESCRIPTION: Final = 200
 _NOBODY: Final = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
 
@@ -67,26 +67,26 @@ class _AboutBinding(Message, frozen=True, kw_only=True):
     home: str = ""
 
 
-class Check(_AboutBinding, frozen=True, kw_only=True, tag=400):
-    """Would it start with this config? Answered by ``Done``."""
+class CheckConfig(_AboutBinding, frozen=True, kw_only=True, tag=400):
+    """Would it start with this config? Answered by ``Ack``."""
 
 
-class Delete(_AboutBinding, frozen=True, kw_only=True, tag=401):
-    """Runs its ``on_delete``. Answered by ``Done``."""
+class RunOnDelete(_AboutBinding, frozen=True, kw_only=True, tag=401):
+    """Runs its ``on_delete``. Answered by ``Ack``."""
 
 
 class DescribeData(_AboutBinding, frozen=True, kw_only=True, tag=403):
     """Which data does its workspace hold? Answered by ``Data``."""
 
 
-class Describe(Message, frozen=True, tag=402):
-    """What kind of protocol is this? Answered by ``Description``."""
+class DescribeProtocol(Message, frozen=True, tag=402):
+    """What kind of protocol is this? Answered by ``ProtocolDescription``."""
 
     protocol: str
     code: str
 
 
-class Description(Message, frozen=True, tag=450):
+class ProtocolDescription(Message, frozen=True, tag=450):
     text: str
     """The first line of its docstring."""
     public: bool
@@ -101,34 +101,34 @@ class Data(Message, frozen=True, tag=451):
     """As ``Protocol.describe_data`` returns it."""
 
 
-class Order(msgspec.Struct, frozen=True):
+class WorkerTask(msgspec.Struct, frozen=True):
     """One question, and how much memory may go into the answer."""
 
-    question: Check | Delete | DescribeData | Describe
+    question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol
     memory: int = 0
-    """As ``limit_data`` has it."""
+    """As ``set_memory_limit`` has it."""
 
 
-Answer: TypeAlias = Done | Description | Data | Failure
+WorkerReply: TypeAlias = Ack | ProtocolDescription | Data | ErrorReply
 
 
 def main() -> None:
     """Answers the one question. Ends by itself, whatever the protocol does, a second after nobody waits any more."""
-    process.die_with_parent()
-    process.keep_others_out()
-    signal.alarm(ASIDE_SECONDS + 1)
-    order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Order)
-    process.forbid_core_files()
-    process.limit_data(order.memory)
+    process_setup.die_with_parent()
+    process_setup.make_undumpable()
+    signal.alarm(WORKER_TIMEOUT + 1)
+    order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=WorkerTask)
+    process_setup.forbid_core_files()
+    process_setup.set_memory_limit(order.memory)
     answer = os.dup(1)
     os.set_inheritable(answer, False)
     os.dup2(2, 1)  # what a protocol prints when it is imported is no answer
     pid = os.getpid()
-    reply: Answer
+    reply: WorkerReply
     try:
         reply = asyncio.run(_answered(order.question))
     except P2PError as error:
-        reply = Failure.of(error)
+        reply = ErrorReply.of(error)
     if os.getpid() != pid:
         os._exit(0)  # a child that the protocol's code has forked, and that has come back
     with os.fdopen(answer, "wb") as output:
@@ -136,8 +136,8 @@ def main() -> None:
     os._exit(0)  # threads and exit handlers of the protocol's have no say in when this ends
 
 
-async def _answered(question: Check | Delete | DescribeData | Describe) -> Answer:
-    if isinstance(question, Describe):
+async def _answered(question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol) -> WorkerReply:
+    if isinstance(question, DescribeProtocol):
         return _described(question)
     context = BindingContext(
         question.identity,
@@ -151,16 +151,16 @@ async def _answered(question: Check | Delete | DescribeData | Describe) -> Answe
     if isinstance(question, DescribeData):
         text = await describe_binding(context, question.config, question.code)
         return Data(None if text is None else str(text)[:_MAX_DESCRIPTION])
-    work = check_binding if isinstance(question, Check) else delete_binding
+    work = check_binding if isinstance(question, CheckConfig) else delete_binding
     await work(context, question.config, question.code)
-    return Done()
+    return Ack()
 
 
-def _described(question: Describe) -> Description:
+def _described(question: DescribeProtocol) -> ProtocolDescription:
     nothing = BindingContext("", _NOBODY, question.protocol, "", Path(os.devnull), None)
     cls = check_class(nothing, question.code)
     lines = (cls.__doc__ or "").strip().splitlines()
-    return Description(
+    return ProtocolDescription(
         text=lines[0].strip()[:_MAX_DESCRIPTION] if lines else "",
         public=bool(cls.public),
         requests=bool(request_handlers(cls)),

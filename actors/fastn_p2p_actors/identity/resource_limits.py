@@ -12,7 +12,7 @@ from typing import Final
 
 from fastn_p2p_client.ipc.messages import IdentityLimits
 
-from ..runtime.actor import Stage
+from ..runtime.actor import ActorContext
 from ..runtime.process_setup import MAX_FILES
 
 __all__ = ["DEFAULT_PROCESSES", "LEAST", "apply_limits", "memory_limit"]
@@ -28,7 +28,7 @@ def memory_limit(limits: IdentityLimits, default: int) -> int:
     return default if limits.memory is None else limits.memory
 
 
-def apply_limits(stage: Stage, limits: IdentityLimits, default_memory: int) -> None:
+def apply_limits(stage: ActorContext, limits: IdentityLimits, default_memory: int) -> None:
     """Use no more than that from now on; a hard limit that the daemon was started with stays."""
     _set(resource.RLIMIT_DATA, memory_limit(limits, default_memory))
     _set(resource.RLIMIT_FSIZE, limits.file_size or 0)

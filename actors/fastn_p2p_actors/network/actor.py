@@ -21,32 +21,32 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.ipc.messages import (
     UNDECODABLE,
-    Announce,
-    ApplicationFailure,
-    AwaitPeer,
+    Ack,
+    ApplicationErrorReply,
     Call,
+    CallUnknown,
     Cancel,
-    Chunk,
-    Conclude,
-    Credit,
-    Done,
-    Eof,
-    Failure,
+    EndOfStream,
+    ErrorReply,
     Message,
-    Open,
-    Opened,
+    OpenSession,
     PeerList,
     PeerReply,
+    RegisterBinding,
+    RegisterIdentity,
     Reply,
-    Reset,
-    Serve,
-    Stop,
+    ResetStream,
+    SessionData,
+    SessionOpened,
+    StopSending,
     TicketText,
-    Unknown,
-    Withdraw,
+    UnregisterBinding,
+    UnregisterIdentity,
+    WaitForPeer,
+    WindowUpdate,
     encode,
 )
-from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 from fastn_p2p_client.names import check_name
@@ -54,7 +54,7 @@ from fastn_p2p_client.tickets import Ticket
 
 from ..credentials import Delegation
 from ..credentials.peer_record import peek_record
-from ..runtime.actor import Stage
+from ..runtime.actor import ActorContext
 from ..runtime.loop_turns import in_turns
 from ..runtime.mailbox import (
     Mailbox,
@@ -67,60 +67,72 @@ from ..runtime.specs import (
 from .address_book import AddressBook
 from .admin_messages import (
     MAX_PAGE,
-    DropPeer,
+    AuthenticateGateway,
+    CreateTicket,
+    DeletePeer,
+    GetNetworkReport,
     GetPeers,
-    Inspect,
-    MakeTicket,
-    Manage,
     NetworkReport,
     NetworkReportReply,
     NetworkRequest,
-    PutPeer,
+    SavePeer,
 )
-from .calls.incoming import Requests
-from .calls.outgoing import Calls
+from .calls.incoming import IncomingCalls
+from .calls.outgoing import OutgoingCalls
 from .clock import ClockJump, ClockWatch
 from .connections.connection import PeerConnection
 from .connections.payload_memory import PayloadMemory
-from .connections.pool import Pool
+from .connections.pool import ConnectionPool
 from .connections.proven_identities import IntroductionRegistry
-from .connections.reconnect_list import Neighbours
-from .connections.session_handshake import Arrival
+from .connections.reconnect_list import ReconnectList
+from .connections.session_handshake import IncomingSession
 from .discovery.host_directory import HostDirectory
-from .discovery.identity_publisher import Presence
-from .discovery.online_probe import Lookout
-from .discovery.online_waits import Awaiting
-from .discovery.router import Routes
+from .discovery.identity_publisher import IdentityPublisher
+from .discovery.online_probe import OnlineProbe
+from .discovery.online_waits import OnlineWaits
+from .discovery.router import PeerRouter
 from .report import Reporter
 from .serving.access_list import AccessList
-from .serving.expected_programs import Returning
-from .serving.registration_grace import Parking
+from .serving.expected_programs import ExpectedPrograms
+from .serving.registration_grace import RegistrationGrace
 from .serving.registry import (
     OnlineIdentity,
     Registry,
 )
 from .sessions.manager import (
-    Sessions,
-    is_ours,
+    SessionManager,
+    is_daemon_id,
 )
 from .transport.endpoint import NetworkEndpoint
 from .vault_client import VaultClient
-from .wire.messages import WireRequest
+from .wire import messages as wire
 
 __all__ = ["Network", "serve"]
 
 log = logging.getLogger(__name__)
 
 _decoder: Final = msgspec.msgpack.Decoder(NetworkRequest)
-_DONE: Final = encode(Done())
-_SESSION_PARTS: Final = frozenset({Opened, Chunk, Eof, Done, Credit, Reset, Stop, Failure, ApplicationFailure})
+_DONE: Final = encode(Ack())
+_SESSION_PARTS: Final = frozenset(
+    {
+        SessionOpened,
+        SessionData,
+        EndOfStream,
+        Ack,
+        WindowUpdate,
+        ResetStream,
+        StopSending,
+        ErrorReply,
+        ApplicationErrorReply,
+    }
+)
 _DRAIN: Final = 4.0
 
 
 class Network:
-    """Everything in the network process. Is the ``Conversation`` that connections talk to."""
+    """Everything in the network process. Is the ``ConnectionEvents`` that connections talk to."""
 
-    def __init__(self, stage: Stage, settings: NetworkSettings, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, stage: ActorContext, settings: NetworkSettings, wall: Callable[[], float] = time.time) -> None:
         self._stage = stage
         self._settings = settings
         self._wall = wall
@@ -140,7 +152,7 @@ class Network:
     async def start(self) -> None:
         settings, home = self._settings, self._stage.home
         await asyncio.to_thread(self.book.load)
-        self._vault = Link(home.mailbox("vault"), "vault", curve=settings.vault)
+        self._vault = RequestChannel(home.mailbox("vault"), "vault", curve=settings.vault)
         self._vault.open()
         vault = VaultClient(self._vault)
         transport = await vault.transport()
@@ -149,20 +161,22 @@ class Network:
         self._clock = ClockWatch(home.path / "run" / "time", self._wall)
         self._hosts = HostDirectory.find(self.endpoint.id)
         self._hosts.open()
-        self.parking = Parking()
-        self.routes = Routes(self.book, [self.book, self._hosts], self._wall, self.introductions, self.registry.key_of)
-        self._returning = Returning(home.path / "run" / "programs.json", self.registry.programs)
+        self.parking = RegistrationGrace()
+        self.routes = PeerRouter(
+            self.book, [self.book, self._hosts], self._wall, self.introductions, self.registry.key_of
+        )
+        self._returning = ExpectedPrograms(home.path / "run" / "programs.json", self.registry.programs)
         payloads = PayloadMemory()
-        self.requests = Requests(self.mailbox, self.registry, self.book, self.parking, self._returning, payloads)
-        self.calls = Calls(self.mailbox, self.registry, self.routes, self.requests, self.parking, payloads)
-        self.sessions = Sessions(self.mailbox, self.registry, self.routes, self.book, self.parking, payloads)
-        self.pool = self.routes.pool = Pool(
+        self.requests = IncomingCalls(self.mailbox, self.registry, self.book, self.parking, self._returning, payloads)
+        self.calls = OutgoingCalls(self.mailbox, self.registry, self.routes, self.requests, self.parking, payloads)
+        self.sessions = SessionManager(self.mailbox, self.registry, self.routes, self.book, self.parking, payloads)
+        self.pool = self.routes.pool = ConnectionPool(
             self.endpoint, self, introductions=self.introductions, payloads=payloads, wall=self._wall
         )
         self._reporter = Reporter(self.registry, self.book, self.pool, self._wall, self.routes.reach_of)
-        self._lookout = Lookout(self.pool, self.routes, self._hosts, self.book)
-        self.awaiting = Awaiting(self.mailbox, self.registry, self.routes, self.parking, self._lookout)
-        self.presence = Presence(
+        self._lookout = OnlineProbe(self.pool, self.routes, self._hosts, self.book)
+        self.awaiting = OnlineWaits(self.mailbox, self.registry, self.routes, self.parking, self._lookout)
+        self.presence = IdentityPublisher(
             self.endpoint,
             vault,
             self.registry,
@@ -175,8 +189,8 @@ class Network:
         )
         self.mailbox.open()
         self.endpoint.accept_into(self.pool.adopt)
-        self._neighbours = Neighbours(home.path / "run" / "neighbours.json", self.pool)
-        self._neighbours.dial_again()
+        self._neighbours = ReconnectList(home.path / "run" / "neighbours.json", self.pool)
+        self._neighbours.reconnect_all()
 
     async def stop(self) -> None:
         """Let calls in flight finish for a while, then close everything."""
@@ -231,23 +245,23 @@ class Network:
         return found.delegation if found is not None else None
 
     def on_introduced(self, connection: PeerConnection, identity: bytes) -> None:
-        if self.awaiting.appeared(identity):
-            self.routes.heard(connection, identity)
+        if self.awaiting.on_online(identity):
+            self.routes.prefer(connection, identity)
 
     def is_known(self, connection: PeerConnection) -> bool:
         return any(identity in self.book.known for identity in connection.introductions.until)
 
-    def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
+    def on_request(self, connection: PeerConnection, request: wire.Request, payload: bytes) -> None:
         self.requests.on_request(connection, request, payload)
 
-    def on_arrival(self, arrival: Arrival) -> None:
+    def on_arrival(self, arrival: IncomingSession) -> None:
         self.sessions.on_arrival(arrival)
 
     def on_cancel(self, connection: PeerConnection, number: int) -> None:
         self.requests.on_cancel(connection, number)
 
     def on_hello(self, connection: PeerConnection) -> None:
-        self.pool.greeted(connection)
+        self.pool.on_hello(connection)
         self._lookout.connected(connection)
         self._neighbours.changed()
 
@@ -270,27 +284,27 @@ class Network:
             self.calls.on_call(sender, correlation, message, payload)
         elif (
             kind is Reply
-            or kind is Unknown
-            or ((kind is ApplicationFailure or kind is Failure) and not is_ours(correlation))
+            or kind is CallUnknown
+            or ((kind is ApplicationErrorReply or kind is ErrorReply) and not is_daemon_id(correlation))
         ):
             self.requests.on_answer(sender, correlation, message, payload)
         elif kind in _SESSION_PARTS:
-            self.sessions.on_part(sender, correlation, header, message, payload)
+            self.sessions.on_session_message(sender, correlation, header, message, payload)
         elif kind is Cancel:
             self.calls.on_cancel(sender, correlation)
-            self.sessions.on_part(sender, correlation, header, message, payload)
+            self.sessions.on_session_message(sender, correlation, header, message, payload)
             self.awaiting.on_cancel(sender, correlation)
-        elif kind is AwaitPeer:
+        elif kind is WaitForPeer:
             self.awaiting.on_await(sender, correlation, message)
-        elif kind is Open:
+        elif kind is OpenSession:
             self.sessions.on_open(sender, correlation, message, payload)
         else:
             self._spawn(self._answer(sender, correlation, message))
 
     def _on_gone(self, sender: Sender) -> None:
         self._managers.discard(sender)
-        if self.registry.gone(sender):
-            self.parking.unsettled()
+        if self.registry.remove_sender(sender):
+            self.parking.reopen()
             self._returning.changed()
         self.calls.on_sender_gone(sender)
         self.requests.on_sender_gone(sender)
@@ -298,7 +312,7 @@ class Network:
         self.awaiting.on_sender_gone(sender)
 
     def _fail(self, sender: Sender, correlation: bytes, error: P2PError) -> None:
-        self.mailbox.send(sender, correlation, encode(Failure.of(error)))
+        self.mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
@@ -317,31 +331,31 @@ class Network:
             self.mailbox.send(sender, correlation, encode(reply))
 
     async def _handle(self, sender: Sender, message: Message) -> Message:
-        if isinstance(message, Announce):
+        if isinstance(message, RegisterIdentity):
             self.presence.check_grant(message.identity, message.grant)
-            await self.presence.announce(message.identity, sender)
+            await self.presence.bring_online(message.identity, sender)
             self._came_online(message.identity)
-            self.parking.registered()
-            return Done()
-        if isinstance(message, Serve):
+            self.parking.on_registration()
+            return Ack()
+        if isinstance(message, RegisterBinding):
             return await self._serve(sender, message)
-        if isinstance(message, Withdraw):
+        if isinstance(message, UnregisterBinding):
             if not self.registry.withdraw(message.identity, message.protocol, message.instance, sender):
                 self._announced(message.identity, sender)
             self._returning.changed()
-            return Done()
-        if isinstance(message, Conclude):
+            return Ack()
+        if isinstance(message, UnregisterIdentity):
             identity = self._announced(message.identity, sender)
-            self.presence.conclude(identity)
-            await self.sessions.standing.identity_concluded(identity)
-            return Done()
-        if isinstance(message, Manage):
+            self.presence.take_offline(identity)
+            await self.sessions.standing.identity_offline(identity)
+            return Ack()
+        if isinstance(message, AuthenticateGateway):
             self.presence.check_grant("gateway:", message.grant)
             self._managers.add(sender)
-            return Done()
+            return Ack()
         return await self._manage(sender, message)
 
-    async def _serve(self, sender: Sender, message: Serve) -> Message:
+    async def _serve(self, sender: Sender, message: RegisterBinding) -> Message:
         check_name(message.protocol, "a protocol")
         check_name(message.instance, "an instance")
         if not message.allow:
@@ -361,16 +375,16 @@ class Network:
 
             if not await self.presence.serve(message.identity, register):
                 raise IdentityOffline(identity=message.identity)
-        self.parking.registered()
+        self.parking.on_registration()
         await self.sessions.standing.access_changed()
-        return Done()
+        return Ack()
 
     def _came_online(self, name: str) -> None:
         """Tell those who wait for it, here and at the other ends of connections."""
         identity = self.registry.by_name(name)
         if identity is not None:
             self.book.known.add_named([identity.raw])  # other daemons may speak for it, too
-            self.awaiting.appeared(identity.raw)
+            self.awaiting.on_online(identity.raw)
             self.pool.wants.came_online(identity.raw)
 
     def _announced(self, name: str, sender: Sender) -> OnlineIdentity:
@@ -386,28 +400,28 @@ class Network:
     async def _manage(self, sender: Sender, message: Message) -> Message:
         if sender not in self._managers:
             raise Forbidden(role="a program", request=type(message).__name__)
-        if isinstance(message, MakeTicket):
-            blob = await self.presence.fresh_record(self.registry.chosen(message.identity))
+        if isinstance(message, CreateTicket):
+            blob = await self.presence.fresh_record(self.registry.calling_identity(message.identity))
             body = peek_record(blob)
             return TicketText(str(Ticket.of_record(blob)), body.expires, body.relays, body.addresses)
-        if isinstance(message, PutPeer):
+        if isinstance(message, SavePeer):
             peer = self.book.add(message.peer, message.name)
             reply = PeerReply(peer.info(), peer.renamed_from)
             await self.sessions.standing.access_changed()
             return reply
-        if isinstance(message, DropPeer):
+        if isinstance(message, DeletePeer):
             self.book.remove(message.name)
             await self.sessions.standing.access_changed()
-            return Done()
+            return Ack()
         if isinstance(message, GetPeers):
             limit = min(message.limit or MAX_PAGE, MAX_PAGE)
             peers = await self._reporter.peers(message.after, limit + 1)
             return PeerList(peers[:limit], len(peers) > limit)
-        if isinstance(message, Inspect):
+        if isinstance(message, GetNetworkReport):
             return NetworkReportReply(await self._report(message))
         raise BadMessage(reason=f"{type(message).__name__} is not for the network")
 
-    async def _report(self, asked: Inspect) -> NetworkReport:
+    async def _report(self, asked: GetNetworkReport) -> NetworkReport:
         where = self.endpoint.address()
         warnings = self._clock.warnings() + self.book.warnings
         if self._hosts.problem:
@@ -416,10 +430,10 @@ class Network:
         return await self._reporter.report(asked, addresses=addresses, clients=self.mailbox.clients, warnings=warnings)
 
 
-async def serve(stage: Stage) -> None:
+async def serve(stage: ActorContext) -> None:
     """The network actor."""
-    network = Network(stage, stage.settings_as(NetworkSettings))
+    network = Network(stage, stage.load_settings(NetworkSettings))
     await network.start()
     stage.ready()
-    await stage.stopping.wait()
+    await stage.stop_requested.wait()
     await network.stop()

@@ -26,7 +26,7 @@ from ..storage.atomic_files import write_atomically
 from .known_peers import KnownPeers
 from .seen_store import SeenStore
 
-__all__ = ["AddressBook", "Peer"]
+__all__ = ["AddressBook", "AddressBookEntry"]
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class _PeerFile(msgspec.Struct, kw_only=True):
     """The signed record, base64; empty when only the key is known."""
 
 
-class Peer:
+class AddressBookEntry:
     """One entry.
 
     The record was verified before it was put into the book. From a file it is read unverified, because 10,000
@@ -97,11 +97,11 @@ class AddressBook:
     ) -> None:
         self._directory = directory
         self._now = now
-        self._by_name: dict[str, Peer] = {}
-        self._by_key: dict[bytes, Peer] = {}
+        self._by_name: dict[str, AddressBookEntry] = {}
+        self._by_key: dict[bytes, AddressBookEntry] = {}
         self._sorted: list[str] = []
         self._sorted_generation = -1
-        self._heard: dict[bytes, Peer] = {}
+        self._heard: dict[bytes, AddressBookEntry] = {}
         self.known = KnownPeers(self._by_key.__contains__, self._keep_seen)
         self._seen = SeenStore(directory, self.known.__contains__, is_present)
         self.epochs = self._seen.epochs
@@ -117,7 +117,7 @@ class AddressBook:
             try:
                 saved = msgspec.json.decode(path.read_bytes(), type=_PeerFile)
                 record = base64.b64decode(saved.record, validate=True)
-                peer = Peer(check_name(saved.name, "a peer"), proven_key(saved.id52), saved.added, record)
+                peer = AddressBookEntry(check_name(saved.name, "a peer"), proven_key(saved.id52), saved.added, record)
                 if path.stem != peer.name:
                     raise InvalidName(name=path.stem, what="this file", reason=f"it holds the peer {peer.name!r}")
             except (OSError, *UNDECODABLE, P2PError) as error:
@@ -134,10 +134,10 @@ class AddressBook:
     def __len__(self) -> int:
         return len(self._by_name)
 
-    def by_name(self, name: str) -> Peer | None:
+    def by_name(self, name: str) -> AddressBookEntry | None:
         return self._by_name.get(name)
 
-    def by_key(self, key: bytes) -> Peer | None:
+    def by_key(self, key: bytes) -> AddressBookEntry | None:
         return self._by_key.get(key)
 
     def name_of(self, key: bytes) -> str:
@@ -145,14 +145,14 @@ class AddressBook:
         peer = self._by_key.get(key)
         return peer.name if peer is not None else ""
 
-    def page(self, after: str, limit: int) -> list[Peer]:
+    def page(self, after: str, limit: int) -> list[AddressBookEntry]:
         """Return the entries by name, from the first one behind ``after`` (empty: the first), at most ``limit``."""
         if self._sorted_generation != self.generation:
             self._sorted, self._sorted_generation = sorted(self._by_name), self.generation
         start = bisect_right(self._sorted, after) if after else 0
         return [self._by_name[name] for name in self._sorted[start : start + limit]]
 
-    def add(self, text: str, name: str) -> Peer:
+    def add(self, text: str, name: str) -> AddressBookEntry:
         """Keep a ticket or an ID52 under ``name``; on disk when this returns.
 
         A peer has one name: under another one it is renamed.
@@ -164,7 +164,7 @@ class AddressBook:
             why the ticket does not hold.
         """
         check_name(name, "a peer")
-        if Ticket.looks_like(text):
+        if Ticket.is_ticket(text):
             record = Ticket(text).record_bytes
             key = verify_record(record, now=self._now(), sequences=self.sequences).identity
         else:
@@ -174,12 +174,12 @@ class AddressBook:
             raise PeerNameTaken(name=name)
         earlier = self._by_key.get(bytes(key))
         added = holder.added if holder is not None else datetime.now(UTC).isoformat(timespec="seconds")
-        peer = Peer(name, key, added, record)
+        peer = AddressBookEntry(name, key, added, record)
         for other in (earlier, self._heard.pop(bytes(key), None)):
             if other is None or other.sequence <= peer.sequence:
                 continue
             if not record or not is_from_future(other.sequence, self._now()):
-                peer = Peer(name, key, added, other.record)
+                peer = AddressBookEntry(name, key, added, other.record)
         write_atomically(self._path(name), self._encoded(peer))
         if earlier is not None and earlier.name != name:
             self.remove(earlier.name)
@@ -195,7 +195,9 @@ class AddressBook:
         known = self._by_key.get(key) or self._heard.get(key)
         if known is not None and record.sequence <= known.sequence and not is_from_future(known.sequence, self._now()):
             return
-        peer = Peer(known.name if known is not None else "", record.identity, known.added if known else "", blob)
+        peer = AddressBookEntry(
+            known.name if known is not None else "", record.identity, known.added if known else "", blob
+        )
         if key in self._by_key:
             try:
                 write_atomically(self._path(peer.name), self._encoded(peer))
@@ -254,7 +256,7 @@ class AddressBook:
         self.epochs.keep(key)
         self.sequences.keep(key)
 
-    def _put(self, peer: Peer) -> None:
+    def _put(self, peer: AddressBookEntry) -> None:
         self._by_name[peer.name] = peer
         self._by_key[bytes(peer.key)] = peer
         self.generation += 1
@@ -263,6 +265,6 @@ class AddressBook:
         return self._directory / f"{name}.json"
 
     @staticmethod
-    def _encoded(peer: Peer) -> bytes:
+    def _encoded(peer: AddressBookEntry) -> bytes:
         record = base64.b64encode(peer.record).decode()
         return msgspec.json.encode(_PeerFile(name=peer.name, id52=peer.key.id52, added=peer.added, record=record))

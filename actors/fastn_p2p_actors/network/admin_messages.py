@@ -1,6 +1,7 @@
-"""What the gateway says to the network, beside what every program may say (``fastn_p2p_client.ipc.messages.Data``).
+"""What the gateway says to the network, beside what every program may say
+(``fastn_p2p_client.ipc.messages.DataRequest``).
 
-``Manage`` comes first on each connection; the rest is refused before it.
+``AuthenticateGateway`` comes first on each connection; the rest is refused before it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Final, TypeAlias
 
 from fastn_p2p_client.ipc.messages import (
     ConnectionStatus,
-    Data,
+    DataRequest,
     IdentityStatus,
     Message,
     PeerInfo,
@@ -17,15 +18,15 @@ from fastn_p2p_client.ipc.messages import (
 
 __all__ = [
     "MAX_PAGE",
-    "DropPeer",
+    "AuthenticateGateway",
+    "CreateTicket",
+    "DeletePeer",
+    "GetNetworkReport",
     "GetPeers",
-    "Inspect",
-    "MakeTicket",
-    "Manage",
     "NetworkReport",
     "NetworkReportReply",
     "NetworkRequest",
-    "PutPeer",
+    "SavePeer",
 ]
 
 import msgspec
@@ -34,27 +35,27 @@ MAX_PAGE: Final = 20_000
 """Peers or identities in one answer: about 4 MB."""
 
 
-class Manage(Message, frozen=True, tag=100):
-    """Shows the gateway's grant; answered by ``Done`` or ``forbidden``."""
+class AuthenticateGateway(Message, frozen=True, tag=100):
+    """Shows the gateway's grant; answered by ``Ack`` or ``forbidden``."""
 
     grant: bytes
 
 
-class MakeTicket(Message, frozen=True, tag=101):
+class CreateTicket(Message, frozen=True, tag=101):
     """A fresh ticket of an identity that is online; empty stands for the only one. Answered by ``TicketText``."""
 
     identity: str
 
 
-class PutPeer(Message, frozen=True, tag=102):
+class SavePeer(Message, frozen=True, tag=102):
     """Verify a ticket (or take an ID52) and keep it in the address book. Answered by ``PeerReply``."""
 
     peer: str
     name: str
 
 
-class DropPeer(Message, frozen=True, tag=103):
-    """Answered by ``Done``."""
+class DeletePeer(Message, frozen=True, tag=103):
+    """Answered by ``Ack``."""
 
     name: str
 
@@ -66,7 +67,7 @@ class GetPeers(Message, frozen=True, tag=104):
     limit: int = 0
 
 
-class Inspect(Message, frozen=True, tag=105):
+class GetNetworkReport(Message, frozen=True, tag=105):
     """Answered by ``NetworkReportReply``."""
 
     limit: int = 0
@@ -95,5 +96,7 @@ class NetworkReportReply(Message, frozen=True, tag=150):
     report: NetworkReport
 
 
-NetworkRequest: TypeAlias = Data | Manage | MakeTicket | PutPeer | DropPeer | GetPeers | Inspect
+NetworkRequest: TypeAlias = (
+    DataRequest | AuthenticateGateway | CreateTicket | SavePeer | DeletePeer | GetPeers | GetNetworkReport
+)
 """Everything that may arrive at the network's mailbox."""

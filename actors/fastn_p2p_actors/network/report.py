@@ -19,11 +19,11 @@ from ..runtime.loop_turns import in_turns
 from .address_book import AddressBook
 from .admin_messages import (
     MAX_PAGE,
-    Inspect,
+    GetNetworkReport,
     NetworkReport,
 )
 from .connections.connection import PeerConnection
-from .connections.pool import Pool
+from .connections.pool import ConnectionPool
 from .serving.registry import (
     OnlineIdentity,
     Registry,
@@ -44,7 +44,7 @@ class Reporter:
         self,
         registry: Registry,
         book: AddressBook,
-        pool: Pool,
+        pool: ConnectionPool,
         wall: Callable[[], float],
         reach_of: Callable[[bytes], tuple[str, int]] = lambda _: ("", 0),
     ) -> None:
@@ -55,7 +55,7 @@ class Reporter:
         self._wall = wall
 
     async def report(
-        self, asked: Inspect, *, addresses: Sequence[str], clients: int, warnings: list[str]
+        self, asked: GetNetworkReport, *, addresses: Sequence[str], clients: int, warnings: list[str]
     ) -> NetworkReport:
         limit = asked.limit or MAX_PAGE
         only = self._registry.by_name(asked.identity)

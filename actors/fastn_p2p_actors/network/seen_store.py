@@ -24,7 +24,7 @@ import msgspec
 from fastn_p2p_client.errors import P2PError, StorageFailed
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 
-from ..credentials import EpochBook, SequenceBook
+from ..credentials import EpochTracker, SequenceTracker
 from ..storage.atomic_files import write_atomically
 
 __all__ = ["SeenStore"]
@@ -71,7 +71,7 @@ class SeenStore:
 
     Args:
         directory: exists.
-        is_known, is_present: as in ``EpochBook``.
+        is_known, is_present: as in ``EpochTracker``.
         clock: seconds that pass.
 
     Attributes:
@@ -86,10 +86,10 @@ class SeenStore:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._directory = directory
-        self.epochs = EpochBook(
+        self.epochs = EpochTracker(
             is_known=is_known, is_present=is_present, on_kept=self._write_epoch, on_retired=self._write_retired
         )
-        self.sequences = SequenceBook(is_known=is_known, on_noted=self._write_sequence)
+        self.sequences = SequenceTracker(is_known=is_known, on_noted=self._write_sequence)
         self.warnings: list[str] = []
         self._journal: int | None = None
         self._lines = 0

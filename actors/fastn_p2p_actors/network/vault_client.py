@@ -9,11 +9,11 @@ import msgspec
 
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded, InternalError
 from fastn_p2p_client.ipc.messages import (
-    Failure,
+    ErrorReply,
     Message,
 )
 from fastn_p2p_client.ipc.request_channel import (
-    Link,
+    RequestChannel,
     decode_answer,
 )
 
@@ -33,7 +33,7 @@ Kind = TypeVar("Kind", bound=Message)
 class VaultClient:
     """Typed requests; each raises P2PError with what the vault says, or that it does not answer."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: RequestChannel) -> None:
         self._link = link
 
     async def transport(self) -> Transport:
@@ -52,11 +52,11 @@ class VaultClient:
 
     async def _ask(self, message: Message, kind: type[Kind]) -> Kind:
         try:
-            answer = await self._link.ask(message, timeout=_TIMEOUT)
+            answer = await self._link.request(message, timeout=_TIMEOUT)
         except (ConnectionLost, DeadlineExceeded) as error:  # whoever hears that would think it was about us
             raise DaemonBusy(actor="vault") from error
         reply = decode_answer(_decoder, answer.header)
-        if isinstance(reply, Failure):
+        if isinstance(reply, ErrorReply):
             raise reply.error()
         if not isinstance(reply, kind):
             raise InternalError(reason=f"the vault answered {type(reply).__name__}")

@@ -1,8 +1,8 @@
 """What an actor's code sees of its process, and the process's way from its first instruction to its exit.
 
-An actor is a module with ``async def serve(stage: Stage) -> None``: it binds its mailbox, calls ``stage.ready()``,
-waits for ``stage.stopping``, drains and returns. Returning early or raising ends the process; the supervisor starts
-it again with the same settings.
+An actor is a module with ``async def serve(stage: ActorContext) -> None``: it binds its mailbox, calls
+``stage.ready()``, waits for ``stage.stopping``, drains and returns. Returning early or raising ends the process; the
+supervisor starts it again with the same settings.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_client.plain_text import plain_lines
 
 from . import control_channel as wire
-from . import process_setup as process
+from . import process_setup
 from .connection_limits import ConnectionLimits
 from .heap_watch import HeapWatch
-from .log_files import log_to
+from .log_files import configure_logging
 from .specs import ActorSpec
 
-__all__ = ["EXIT_FAILED", "EXIT_ORPHANED", "Actor", "Stage", "main"]
+__all__ = ["EXIT_FAILED", "EXIT_ORPHANED", "Actor", "ActorContext", "main"]
 
 EXIT_FAILED: Final = 1
 """``serve`` raised; the log says what."""
@@ -53,10 +53,10 @@ Settings = TypeVar("Settings")
 class Actor(Protocol):
     """A module that can be run as an actor."""
 
-    async def serve(self, stage: Stage, /) -> None: ...
+    async def serve(self, stage: ActorContext, /) -> None: ...
 
 
-class Stage:
+class ActorContext:
     """An actor's process as its code sees it. Made inside the running event loop.
 
     Without a leash (in a test that runs ``serve`` by itself) nobody listens: ``ready`` only sets ``is_ready``,
@@ -76,7 +76,7 @@ class Stage:
         self.name = spec.name
         self.home = Home(Path(spec.home))
         self.log = logging.getLogger(spec.name)
-        self.stopping = asyncio.Event()
+        self.stop_requested = asyncio.Event()
         self.is_ready = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._leash = leash
@@ -94,24 +94,24 @@ class Stage:
         """The leash's descriptor."""
         return None if self._leash is None else self._leash.fileno()
 
-    def settings_as(self, kind: type[Settings]) -> Settings:
+    def load_settings(self, kind: type[Settings]) -> Settings:
         """The actor's own settings, checked against the struct that describes them."""
         return msgspec.convert(self.spec.settings, kind)
 
     def connection_limits(self) -> ConnectionLimits:
         """Those of the actor's mailbox; the daemon's own processes are not among the programs."""
-        return ConnectionLimits(self.spec.connections, is_own=process.is_sibling)
+        return ConnectionLimits(self.spec.connections, is_own=process_setup.is_sibling)
 
     def ready(self) -> None:
         """Tells the supervisor that the actor serves, and from then on that its event loop turns."""
         if self.is_ready.is_set():
             return
         self.is_ready.set()
-        self._tell(wire.Ready())
+        self._send(wire.Ready())
         if self._leash is not None:
             self._loop.call_later(self.spec.heartbeat, self._beat)
 
-    async def ask_supervisor(self, request: wire.Request, timeout: float) -> wire.Done | wire.TreeReport:
+    async def ask_supervisor(self, request: wire.Request, timeout: float) -> wire.Ack | wire.ProcessList:
         """The supervisor's answer.
 
         Raises:
@@ -122,7 +122,7 @@ class Stage:
         answer: asyncio.Future[wire.Result] = self._loop.create_future()
         self._asked[number] = answer
         try:
-            if not self._tell(wire.Ask(number, request)):
+            if not self._send(wire.ChildRequest(number, request)):
                 raise DaemonBusy(actor="supervisor")
             async with asyncio.timeout(timeout):
                 result = await answer
@@ -130,29 +130,29 @@ class Stage:
             raise DeadlineExceeded(seconds=timeout) from None
         finally:
             del self._asked[number]
-        if isinstance(result, wire.Failure):
+        if isinstance(result, wire.ErrorReply):
             raise result.error()
         return result
 
-    def mended(self) -> None:
+    def report_fault_excluded(self) -> None:
         """Tells the supervisor that this process starts without what has ended those before it."""
-        self._tell(wire.Mended())
+        self._send(wire.FaultExcluded())
 
     def limit_processes(self, most: int) -> None:
         """Has the supervisor end what descends from this process when there is more than that; 0 for no limit."""
-        self._tell(wire.ProcessLimit(most))
+        self._send(wire.ProcessLimit(most))
 
-    def failed(self, reason: str) -> None:
+    def report_exit_reason(self, reason: str) -> None:
         """Tells the supervisor why this process is about to exit."""
-        self._tell(wire.Failed(reason[: wire.MAX_REASON]))
+        self._send(wire.Exiting(reason[: wire.MAX_REASON]))
 
     def _beat(self) -> None:
         self._look_at_heap()
         memory = 0
         if self._loop.time() >= self._measure_at:
             self._measure_at = self._loop.time() + MEASURE_SECONDS
-            memory = process.own_memory()
-        self._tell(wire.Heartbeat(memory))
+            memory = process_setup.own_memory()
+        self._send(wire.Heartbeat(memory))
         self._loop.call_later(self.spec.heartbeat, self._beat)
 
     def _look_at_heap(self) -> None:
@@ -166,13 +166,13 @@ class Stage:
         with contextlib.suppress(RuntimeError):  # no memory for a thread: the limit of the identity
             _ = self._loop.run_in_executor(None, work)
 
-    def _tell(self, message: wire.FromChild) -> bool:
+    def _send(self, message: wire.FromChild) -> bool:
         if self._leash is None:
             return False
         try:
             return wire.send(self._leash, message)
         except OSError:
-            self._orphaned()
+            self._exit_orphaned()
             return False
 
     def _read(self, leash: socket.socket) -> None:
@@ -180,17 +180,17 @@ class Stage:
             message = wire.receive_from_supervisor(leash)
         except BlockingIOError:
             return
-        except (EOFError, OSError, wire.LeashBroken):
-            self._orphaned()
+        except (EOFError, OSError, wire.ControlProtocolError):
+            self._exit_orphaned()
             return
-        if isinstance(message, wire.Stop):
-            self.stopping.set()
+        if isinstance(message, wire.Shutdown):
+            self.stop_requested.set()
         else:
             answer = self._asked.get(message.id)
             if answer is not None and not answer.done():
                 answer.set_result(message.result)
 
-    def _orphaned(self) -> None:
+    def _exit_orphaned(self) -> None:
         """Nobody is left to restart this actor or to be served by it: no draining, no clean-up."""
         os._exit(EXIT_ORPHANED)
 
@@ -203,12 +203,12 @@ def main(spec_bytes: bytes, leash: socket.socket) -> None:
     """
     code = EXIT_FAILED
     try:
-        if not process.settle_in(leash.fileno()):
+        if not process_setup.initialize_child(leash.fileno()):
             os._exit(EXIT_ORPHANED)
         spec = msgspec.msgpack.decode(spec_bytes, type=ActorSpec)
-        process.set_title(spec.name)
-        log = log_to(Home(Path(spec.home)), spec.name)
-        code = _play(spec, leash, log)
+        process_setup.set_title(spec.name)
+        log = configure_logging(Home(Path(spec.home)), spec.name)
+        code = _run_actor(spec, leash, log)
     except BaseException:
         # Before there is a log, or while the event loop closes: the daemon's own stderr is all there is.
         sys.stderr.write(plain_lines(traceback.format_exc()))
@@ -221,25 +221,25 @@ def main(spec_bytes: bytes, leash: socket.socket) -> None:
             os._exit(code)
 
 
-def _play(spec: ActorSpec, leash: socket.socket, log: logging.Logger) -> int:
+def _run_actor(spec: ActorSpec, leash: socket.socket, log: logging.Logger) -> int:
     import uvloop
 
     code = EXIT_FAILED
 
     async def act() -> None:
         nonlocal code
-        stage = Stage(spec, leash)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stage.stopping.set)
+        stage = ActorContext(spec, leash)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stage.stop_requested.set)
         try:
             actor = cast(Actor, importlib.import_module(spec.module))
             await actor.serve(stage)
             code = 0
         except P2PError as error:
             log.error("%s", error)
-            stage.failed(str(error))
+            stage.report_exit_reason(str(error))
         except BaseException as error:
             log.critical("uncaught exception", exc_info=True)
-            stage.failed(f"{type(error).__name__}: {error}")
+            stage.report_exit_reason(f"{type(error).__name__}: {error}")
         finally:
             signal.alarm(TEARDOWN_SECONDS)
 

@@ -18,35 +18,35 @@ import msgspec
 from fastn_p2p_client.errors import PayloadTooLarge
 from fastn_p2p_client.ipc.messages import (
     UNDECODABLE,
-    Done,
-    Failure,
+    Ack,
+    ErrorReply,
 )
 
 __all__ = [
     "MAX_MESSAGE",
-    "Answer",
-    "Ask",
-    "Done",
+    "Ack",
+    "ChildRequest",
+    "ChildResponse",
+    "ControlProtocolError",
     "EnsureOnline",
-    "Failed",
-    "Failure",
+    "ErrorReply",
+    "Exiting",
+    "FaultExcluded",
     "FromChild",
     "FromSupervisor",
-    "GetTree",
+    "GetProcesses",
     "Heartbeat",
-    "LeashBroken",
-    "Mended",
+    "ProcessInfo",
     "ProcessLimit",
-    "ProcessReport",
+    "ProcessList",
     "Ready",
     "Request",
     "Result",
+    "Shutdown",
     "StartIdentity",
-    "Stop",
     "StopIdentity",
-    "TreeReport",
     "encode",
-    "pair",
+    "open_pair",
     "receive_from_child",
     "receive_from_supervisor",
     "send",
@@ -66,7 +66,7 @@ class _Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class StartIdentity(_Message, frozen=True, tag=10):
-    """Runs the identity's process; answered by ``Done`` once it is ready, at once if it is already.
+    """Runs the identity's process; answered by ``Ack`` once it is ready, at once if it is already.
 
     One that is parked as failed is tried afresh. Fails with ``IdentityFailed`` when it does not stay up, or is
     stopped meanwhile.
@@ -76,23 +76,23 @@ class StartIdentity(_Message, frozen=True, tag=10):
 
 
 class StopIdentity(_Message, frozen=True, tag=11):
-    """Ends the identity's process, after letting it drain; answered by ``Done`` once it is gone."""
+    """Ends the identity's process, after letting it drain; answered by ``Ack`` once it is gone."""
 
     name: str
 
 
 class EnsureOnline(_Message, frozen=True, tag=12):
-    """Starts those of the identities that are not running. Answered by ``Done`` at once: ``GetTree`` tells how they get
-    on. One that is parked as failed stays so, and identities that are not named are left alone."""
+    """Starts those of the identities that are not running. Answered by ``Ack`` at once: ``GetProcesses`` tells how
+    they get on. One that is parked as failed stays so, and identities that are not named are left alone."""
 
     names: tuple[str, ...]
 
 
-class GetTree(_Message, frozen=True, tag=13):
-    """Answered by ``TreeReport``."""
+class GetProcesses(_Message, frozen=True, tag=13):
+    """Answered by ``ProcessList``."""
 
 
-Request: TypeAlias = StartIdentity | StopIdentity | EnsureOnline | GetTree
+Request: TypeAlias = StartIdentity | StopIdentity | EnsureOnline | GetProcesses
 
 
 # ── child → supervisor ───────────────────────────────────────────────────────────────────────────
@@ -109,20 +109,20 @@ class Heartbeat(_Message, frozen=True, tag=2):
     """Bytes that I use, as ``process.own_memory`` has it; 0 when nothing new is to be said."""
 
 
-class Ask(_Message, frozen=True, tag=3):
-    """Answered by an ``Answer`` with the same id."""
+class ChildRequest(_Message, frozen=True, tag=3):
+    """Answered by a ``ChildResponse`` with the same id."""
 
     id: int
     request: Request
 
 
-class Failed(_Message, frozen=True, tag=4):
+class Exiting(_Message, frozen=True, tag=4):
     """I am about to exit, for this reason: words for people."""
 
     reason: str
 
 
-class Mended(_Message, frozen=True, tag=5):
+class FaultExcluded(_Message, frozen=True, tag=5):
     """I start without what has ended the processes before me: their ends say nothing about mine."""
 
 
@@ -132,13 +132,13 @@ class ProcessLimit(_Message, frozen=True, tag=6):
     processes: int
 
 
-FromChild: TypeAlias = ProcessLimit | Ready | Heartbeat | Ask | Failed | Mended
+FromChild: TypeAlias = ProcessLimit | Ready | Heartbeat | ChildRequest | Exiting | FaultExcluded
 
 
 # ── supervisor → child ───────────────────────────────────────────────────────────────────────────
 
 
-class ProcessReport(_Message, frozen=True):
+class ProcessInfo(_Message, frozen=True):
     """One process of the tree."""
 
     name: str
@@ -155,31 +155,31 @@ class ProcessReport(_Message, frozen=True):
     """Bytes that the process has said it uses; 0 before it has."""
 
 
-class TreeReport(_Message, frozen=True, tag=30):
+class ProcessList(_Message, frozen=True, tag=30):
     """Every process, the supervisor first."""
 
-    processes: list[ProcessReport]
+    processes: list[ProcessInfo]
 
 
-Result: TypeAlias = Done | Failure | TreeReport
+Result: TypeAlias = Ack | ErrorReply | ProcessList
 
 
-class Answer(_Message, frozen=True, tag=20):
+class ChildResponse(_Message, frozen=True, tag=20):
     id: int
     result: Result
 
 
-class Stop(_Message, frozen=True, tag=21):
+class Shutdown(_Message, frozen=True, tag=21):
     """Drain, then exit; the same as SIGTERM."""
 
 
-FromSupervisor: TypeAlias = Answer | Stop
+FromSupervisor: TypeAlias = ChildResponse | Shutdown
 
 
 # ── the packets ──────────────────────────────────────────────────────────────────────────────────
 
 
-class LeashBroken(Exception):
+class ControlProtocolError(Exception):
     """What arrived is no message of the leash."""
 
 
@@ -188,7 +188,7 @@ _from_child: msgspec.msgpack.Decoder[FromChild] = msgspec.msgpack.Decoder(FromCh
 _from_supervisor: msgspec.msgpack.Decoder[FromSupervisor] = msgspec.msgpack.Decoder(FromSupervisor)
 
 
-def pair() -> tuple[socket.socket, socket.socket]:
+def open_pair() -> tuple[socket.socket, socket.socket]:
     """A new leash: the supervisor's end and the child's, neither of them blocking."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
@@ -219,13 +219,13 @@ def receive_from_child(leash: socket.socket) -> FromChild:
     Raises:
         BlockingIOError: there is none at the moment.
         EOFError: the child has closed its end, or is gone.
-        LeashBroken: it sent something else.
+        ControlProtocolError: it sent something else.
     """
     packet = _packet(leash)
     try:
         return _from_child.decode(packet)
     except UNDECODABLE as error:
-        raise LeashBroken(str(error)) from None
+        raise ControlProtocolError(str(error)) from None
 
 
 def receive_from_supervisor(leash: socket.socket) -> FromSupervisor:
@@ -234,7 +234,7 @@ def receive_from_supervisor(leash: socket.socket) -> FromSupervisor:
     try:
         return _from_supervisor.decode(packet)
     except UNDECODABLE as error:
-        raise LeashBroken(str(error)) from None
+        raise ControlProtocolError(str(error)) from None
 
 
 def _packet(leash: socket.socket) -> bytes:
@@ -245,5 +245,5 @@ def _packet(leash: socket.socket) -> bytes:
     if not packet:
         raise EOFError
     if len(packet) > MAX_MESSAGE:
-        raise LeashBroken(f"a packet of more than {MAX_MESSAGE} bytes")
+        raise ControlProtocolError(f"a packet of more than {MAX_MESSAGE} bytes")
     return packet

@@ -57,7 +57,7 @@ def note(home: Home, code: int, reason: str) -> None:
 def read_last(home: Home) -> LastExit | None:
     """How the last daemon ended, while none runs; None when none has run, or nothing is known of it."""
     found = _read(_file(home, _LAST))
-    if found is None and home.tree.exists():  # which a daemon removes when it ends in order
+    if found is None and home.process_file.exists():  # which a daemon removes when it ends in order
         return LastExit(code=-9, reason=_KILLED)
     return found
 

@@ -12,7 +12,7 @@ from fastn_p2p_client.plain_text import plain, plain_lines
 
 from .sampled_log import SampledFileHandler
 
-__all__ = ["LEVEL_VARIABLE", "log_to"]
+__all__ = ["LEVEL_VARIABLE", "configure_logging"]
 
 LEVEL_VARIABLE: Final = "FASTN_LOG"
 """Environment variable with the level: ``DEBUG``, ``INFO`` (default), ``WARNING`` or ``ERROR``."""
@@ -39,7 +39,7 @@ class _Formatter(logging.Formatter):
         return plain_lines(super().formatException(ei))
 
 
-def log_to(home: Home, name: str) -> logging.Logger:
+def configure_logging(home: Home, name: str) -> logging.Logger:
     """Sends everything that this process logs to its file, and returns the logger called ``name``.
 
     The file appears with the first line, is rotated at 5 MB and three old ones are kept. In a flood, lines are left

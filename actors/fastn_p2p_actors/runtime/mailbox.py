@@ -2,7 +2,7 @@
 
 It speaks ZMTP 3.1 as a ROUTER does, so that any ZeroMQ library's DEALER can write to it. What comes in is handed over
 as ``(sender, id, header, payload)``; frames of another shape are refused. Who the sender is comes from the kernel: uid
-and pid of the process at the other end. The vault's mailbox asks for keys as well: see ``curve_mailbox``.
+and pid of the process at the other end. The vault's mailbox asks for keys as well: see ``mailbox``.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from typing import Final, TypeAlias
 
 from fastn_p2p_client.errors import BadMessage, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import (
-    Failure,
-    Long,
+    ErrorReply,
+    LongReply,
     encode,
 )
 from fastn_p2p_client.ipc.transport.native.codec import (
     FRAMES,
     Payload,
 )
-from fastn_p2p_client.ipc.transport.native.connection import Connection
+from fastn_p2p_client.ipc.transport.native.connection import ZmtpConnection
 from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_HEADER, MAX_PAYLOAD, SEND_QUEUE_BYTES
 
 from .connection_limits import ConnectionLimits, Process, process_of
 from .mailbox_memory import MAX_HELD, MailboxMemory
 
-__all__ = ["CREDENTIALS", "Mailbox", "Sender", "refusal"]
+__all__ = ["CREDENTIALS", "Mailbox", "Sender", "encode_invalid_message"]
 
-_LONG: Final = encode(Long())
+_LONG: Final = encode(LongReply())
 CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
 _ACCEPTED_AT_ONCE: Final = 64
@@ -54,7 +54,7 @@ class Sender:
     def __init__(self, uid: int, pid: int) -> None:
         self.uid = uid
         self.pid = pid
-        self.connection: Connection
+        self.connection: ZmtpConnection
         self.gone = False
         self.answered_at = 0.0
         """For the mailbox's owner: when it has last answered a request (monotonic seconds)."""
@@ -64,7 +64,7 @@ class Sender:
     @property
     def backlog(self) -> int:
         """Bytes that were sent to it and that the kernel has not taken yet."""
-        return self.connection.backlog
+        return self.connection.unsent_bytes
 
     @property
     def is_behind(self) -> bool:
@@ -78,14 +78,14 @@ class Sender:
 OnMessage: TypeAlias = Callable[[Sender, bytes, bytes, bytes], None]
 
 
-def refusal(frames: list[bytes], reason: str) -> bytes:
+def encode_invalid_message(frames: list[bytes], reason: str) -> bytes:
     """What answers frames that are no message, under the first of them as id; empty if that cannot be an id."""
     if not frames or len(frames[0]) > CORRELATION_ID_MAX:
         return b""
     error: P2PError = BadMessage(reason=reason)
     if len(frames) == FRAMES and len(frames[2]) > MAX_PAYLOAD:
         error = PayloadTooLarge(size=len(frames[2]), limit=MAX_PAYLOAD)
-    return encode(Failure.of(error))
+    return encode(ErrorReply.of(error))
 
 
 class Mailbox:
@@ -182,7 +182,7 @@ class Mailbox:
         is short: without any answer, the sender would wait until its deadline."""
         if not self.send(sender, correlation, header, payload) and not sender.gone:
             error = Overloaded(what="bytes of answers that this program has not read", limit=SEND_QUEUE_BYTES)
-            self.send(sender, correlation, encode(Failure.of(error)), credited=True)
+            self.send(sender, correlation, encode(ErrorReply.of(error)), credited=True)
 
     # ── letting in ───────────────────────────────────────────────────────────────────────────────
 
@@ -210,9 +210,9 @@ class Mailbox:
                     self._no_room = True
                     log.error("%s: nobody is let in at the moment: %s", self._path.name, error)
                 return
-            self._let_in(accepted)
+            self._accept_connection(accepted)
 
-    def _let_in(self, accepted: socket.socket) -> None:
+    def _accept_connection(self, accepted: socket.socket) -> None:
         pid, uid, _ = CREDENTIALS.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
         if uid != self._uid:
             self.dropped += 1
@@ -229,11 +229,11 @@ class Mailbox:
             log.warning("%s: a connection is refused: %s", self._path.stem, overload)
             self._refused[sender] = process
             on_message, on_end = partial(self._tell, sender, overload), partial(self._lost_refused, sender)
-        sender.connection = Connection(
+        sender.connection = ZmtpConnection(
             accepted,
             "ROUTER",
             f"{self._path.stem}: process {pid}",
-            on_ready=_nothing,
+            on_ready=_ignore,
             on_message=on_message,
             on_end=on_end,
             on_misfit=partial(self._refuse, sender),
@@ -256,7 +256,7 @@ class Mailbox:
     # ── above the limits ─────────────────────────────────────────────────────────────────────────
 
     def _tell(self, sender: Sender, overload: Overloaded, correlation: bytes, header: bytes, payload: bytes) -> None:
-        self.send(sender, correlation, encode(Failure.of(overload)))
+        self.send(sender, correlation, encode(ErrorReply.of(overload)))
 
     def _lost_refused(self, sender: Sender) -> None:
         sender.gone = True
@@ -282,7 +282,7 @@ class Mailbox:
         """All connections together hold too much, and this one most."""
         overload = Overloaded(what=what, limit=limit)
         log.warning("%s: a connection is ended: %s", self._path.stem, overload)
-        self.send(sender, sender.connection.partial_id, encode(Failure.of(overload)))
+        self.send(sender, sender.connection.partial_id, encode(ErrorReply.of(overload)))
         sender.connection.close()
         if sender in self._refused:
             self._lost_refused(sender)
@@ -291,10 +291,10 @@ class Mailbox:
 
     def _refuse(self, sender: Sender, frames: list[bytes], reason: str) -> None:
         self.dropped += 1
-        answer = refusal(frames, reason)
+        answer = encode_invalid_message(frames, reason)
         if answer:
             self.send(sender, frames[0], answer)
 
 
-def _nothing() -> None:
+def _ignore() -> None:
     """Nobody needs to know that somebody is there before it says something."""

@@ -14,22 +14,22 @@ from pathlib import Path
 from typing import Final
 
 __all__ = [
-    "adopt_orphans",
+    "become_subreaper",
     "boot_ms",
-    "data_size",
     "die_with_parent",
     "forbid_core_files",
     "give_back_heap",
+    "initialize_child",
     "is_sibling",
-    "keep_heap",
-    "keep_others_out",
-    "limit_data",
+    "make_undumpable",
     "mark_fork_server",
+    "memory_in_use",
     "own_memory",
     "raise_file_limit",
     "resident_size",
+    "set_memory_limit",
     "set_title",
-    "settle_in",
+    "tune_malloc",
 ]
 
 MAX_FILES: Final = 65536
@@ -67,7 +67,7 @@ def die_with_parent() -> None:
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def keep_others_out() -> None:
+def make_undumpable() -> None:
     """From now on no process of the same user can trace this one or read its memory, and nothing that it starts gets
     privileges from a file (set-user-ID, capabilities).
 
@@ -78,7 +78,7 @@ def keep_others_out() -> None:
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
-def adopt_orphans() -> None:
+def become_subreaper() -> None:
     """What descends from this process becomes its child when its own parent ends, instead of init's."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
@@ -89,7 +89,7 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def limit_data(size: int) -> None:
+def set_memory_limit(size: int) -> None:
     """The kernel gives this process, and each that it starts, no more than so many bytes of private writable memory:
     what asks for more gets ``MemoryError``. 0 leaves it as it is."""
     if size:
@@ -98,8 +98,8 @@ def limit_data(size: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
-def data_size() -> int:
-    """Bytes that count for ``limit_data``."""
+def memory_in_use() -> int:
+    """Bytes that count for ``set_memory_limit``."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmData:"):
             return int(line.split()[1]) * 1024
@@ -151,7 +151,7 @@ def forbid_core_files() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def keep_heap() -> None:
+def tune_malloc() -> None:
     """Blocks of up to 4 MiB come from the heap, and the heap keeps up to 16 MiB that are free: without this, glibc
     gives each large block back to the kernel, which has to clear its pages when the next one is needed.
     """
@@ -168,7 +168,7 @@ def give_back_heap() -> None:
         trim(0)
 
 
-def settle_in(leash: int) -> bool:
+def initialize_child(leash: int) -> bool:
     """Turns a fresh child of the fork server into an actor's process; False when its parent is gone already.
 
     Ctrl-C in the terminal goes to the supervisor alone, which ends its children in order.
@@ -186,10 +186,10 @@ def settle_in(leash: int) -> bool:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o077)
-    keep_others_out()
+    make_undumpable()
     forbid_core_files()
     raise_file_limit()
-    keep_heap()
+    tune_malloc()
     os.set_inheritable(leash, False)  # arrived over a socket, which makes it inheritable
     _drop_inherited()
     return True

@@ -22,9 +22,9 @@ __all__ = [
     "NetworkSettings",
     "VaultAccess",
     "VaultSettings",
-    "grant_for",
-    "grant_holds",
+    "make_grant",
     "program_subject",
+    "verify_grant",
 ]
 
 GRANT_BYTES: Final = 16
@@ -41,7 +41,7 @@ class NetworkMode:
 
 
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One process to run: ``module`` has ``async def serve(stage: Stage) -> None``."""
+    """One process to run: ``module`` has ``async def serve(stage: ActorContext) -> None``."""
 
     name: str
     """``vault``, ``network``, ``gateway`` or ``identity-<name>``; also the name of its mailbox."""
@@ -51,10 +51,10 @@ class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds between two signs of life."""
     settings: dict[str, Any] = {}
     """The actor's own settings struct, as builtins (keys stay bytes)."""
-    fault: str = ""
+    previous_exit: str = ""
     """How the process before this one ended, if that was its own doing: it exited, crashed, or was silent. Empty for
     the first one, and where somebody else has killed it."""
-    hung: bool = False
+    previous_hung: bool = False
     """Whether that was a silence."""
     connections: int = MAX_CLIENTS_PER_PROGRAM
     """Connections that one program may have to the actor's mailbox."""
@@ -98,7 +98,7 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of data that the process may have; 0 for no limit."""
 
 
-def grant_for(key: bytes, subject: str) -> bytes:
+def make_grant(key: bytes, subject: str) -> bytes:
     """Proof, for the holder, that it may serve ``subject`` (an identity's name, or a ``program_subject``): 16 bytes."""
     return hashlib.blake2b(subject.encode(), key=key, digest_size=GRANT_BYTES, person=b"fastn-p2p-grant").digest()
 
@@ -108,6 +108,6 @@ def program_subject(identity: str, protocol: str, instance: str) -> str:
     return f"{identity}/{protocol}/{instance}"
 
 
-def grant_holds(key: bytes, subject: str, grant: bytes) -> bool:
-    """Whether ``grant`` was made by ``grant_for`` with the same key and subject."""
-    return hmac.compare_digest(grant_for(key, subject), grant)
+def verify_grant(key: bytes, subject: str, grant: bytes) -> bool:
+    """Whether ``grant`` was made by ``make_grant`` with the same key and subject."""
+    return hmac.compare_digest(make_grant(key, subject), grant)

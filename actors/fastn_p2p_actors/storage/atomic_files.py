@@ -14,12 +14,12 @@ from typing import Final
 from fastn_p2p_client.errors import StorageFailed
 
 __all__ = [
+    "delete_trash",
+    "error_text",
     "make_directory",
-    "reason_of",
     "remove_file",
     "remove_tree",
     "rename",
-    "sweep",
     "sync_directory",
     "write_atomically",
 ]
@@ -92,8 +92,8 @@ def remove_file(path: Path) -> None:
 def remove_tree(path: Path, trash: Path) -> None:
     """Removes a directory: it is gone, whole, when this returns, and then its content is deleted.
 
-    Deleting may be cut short by the end of the process; ``sweep`` finishes it. ``trash`` is an existing directory on
-    the same file system. Needs no space on the disk.
+    Deleting may be cut short by the end of the process; ``delete_trash`` finishes it. ``trash`` is an existing
+    directory on the same file system. Needs no space on the disk.
 
     Raises:
         StorageFailed: nothing was changed.
@@ -105,7 +105,7 @@ def remove_tree(path: Path, trash: Path) -> None:
     shutil.rmtree(grave, ignore_errors=True)
 
 
-def sweep(trash: Path) -> None:
+def delete_trash(trash: Path) -> None:
     """Deletes what an interrupted ``remove_tree`` has left."""
     for grave in trash.glob(f"{_GRAVE}*"):
         shutil.rmtree(grave, ignore_errors=True)
@@ -120,7 +120,7 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def reason_of(error: OSError) -> str:
+def error_text(error: OSError) -> str:
     """What ``StorageFailed`` says about it."""
     return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
 
@@ -130,4 +130,4 @@ def _storage(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageFailed(path=str(path), reason=reason_of(error)) from error
+        raise StorageFailed(path=str(path), reason=error_text(error)) from error

@@ -41,15 +41,15 @@ from fastn_p2p_client.keys import PublicKey, proven_key
 from fastn_p2p_client.names import NamedThing, check_name
 
 from .atomic_files import (
+    delete_trash,
     make_directory,
     remove_file,
     remove_tree,
     rename,
-    sweep,
     write_atomically,
 )
 
-__all__ = ["CREATED", "BindingFile", "Found", "IdentityFile", "PreparedBinding", "Store"]
+__all__ = ["CREATED", "BindingFile", "IdentityFile", "IdentityStore", "LoadResult", "PreparedBinding"]
 
 _IDENTITY: Final = "identity.json"
 _BINDING: Final = "config.json"
@@ -108,7 +108,7 @@ class BindingFile(msgspec.Struct, frozen=True, kw_only=True):
     """JSON, for the protocol's own code to read."""
 
 
-class Found(NamedTuple, Generic[T]):
+class LoadResult(NamedTuple, Generic[T]):
     """What a directory holds, in order of names."""
 
     usable: list[T]
@@ -132,7 +132,7 @@ class PreparedBinding:
             (self._workspace / _KEPT).unlink(missing_ok=True)
 
 
-class Store:
+class IdentityStore:
     """The identities of one home. Reads and writes small files, and blocks while it does."""
 
     def __init__(self, home: Home) -> None:
@@ -144,9 +144,9 @@ class Store:
         """Those of all identities, in order. What is damaged, or still being made, is among them."""
         return [directory.name for directory in _directories(self._root, "an identity")]
 
-    def identities(self, names: Iterable[str] | None = None) -> Found[IdentityFile]:
+    def identities(self, names: Iterable[str] | None = None) -> LoadResult[IdentityFile]:
         """All of them, or those among ``names``."""
-        found: Found[IdentityFile] = Found([], [])
+        found: LoadResult[IdentityFile] = LoadResult([], [])
         for name in self.names() if names is None else names:
             try:
                 found.usable.append(self.identity(name))
@@ -209,9 +209,9 @@ class Store:
             / check_name(instance, "an instance")
         )
 
-    def bindings(self, identity: str, protocol: str = "") -> Found[BindingFile]:
+    def bindings(self, identity: str, protocol: str = "") -> LoadResult[BindingFile]:
         """All bindings of an identity, or those of one protocol."""
-        found: Found[BindingFile] = Found([], [])
+        found: LoadResult[BindingFile] = LoadResult([], [])
         for name, instance in self._workspaces(identity):
             if protocol not in ("", name):
                 continue
@@ -256,7 +256,7 @@ class Store:
         """Replaces what is known of a binding; raises StorageFailed."""
         write_atomically(self.workspace(identity, record.protocol, record.instance) / _BINDING, _as_text(record))
 
-    def written(self, identity: str, protocol: str, instance: str) -> float:
+    def modified_at(self, identity: str, protocol: str, instance: str) -> float:
         """When the binding's file was written, Unix time; 0 when there is none."""
         try:
             return (self.workspace(identity, protocol, instance) / _BINDING).stat().st_mtime
@@ -310,7 +310,7 @@ class Store:
 
     # ── after a crash ────────────────────────────────────────────────────────────────────────────
 
-    def unfinished(self) -> list[tuple[str, str, str]]:
+    def uncommitted_bindings(self) -> list[tuple[str, str, str]]:
         """Identity, protocol and instance of bindings that were prepared and never committed."""
         return [
             (directory.name, protocol, instance)
@@ -321,7 +321,7 @@ class Store:
 
     def sweep(self) -> None:
         """Deletes what was being deleted."""
-        sweep(self._root)
+        delete_trash(self._root)
 
     def _directory(self, identity: str) -> Path:
         return self._root / check_name(identity, "an identity")

@@ -6,14 +6,14 @@ signing oracle for anything else.
 Layout
 ------
 
-``messages``  the conversation, as one tagged union
-``policy``    who may ask for what: default deny
-``memory``    locked pages, and how the process keeps others out of its memory
-``keypair``   key pairs in locked pages: made, read, used and written without a secret in a Python object
-``keyfile``   a key at rest
-``keystore``  all keys of a home, one by one
-``vault``     requests into answers
-``actor``     the process: mailbox, start and end
+``messages``       requests and replies, as one tagged union
+``access_policy``  which role may send which request: default deny
+``locked_memory``  locked pages, and how the process keeps others out of its memory
+``key_pair``       key pairs in locked pages: made, read, used and written without a secret in a Python object
+``key_file``       a key at rest
+``key_store``      all keys of a home, one by one
+``vault``          requests into answers
+``actor``          the process: mailbox, start and end
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastn_p2p_actors.runtime.actor import Stage
+    from fastn_p2p_actors.runtime.actor import ActorContext
 
 __all__ = ["serve"]
 
 
-async def serve(stage: Stage) -> None:
+async def serve(stage: ActorContext) -> None:
     """Runs the vault until ``stage.stopping``."""
     from .actor import serve  # who only wants the messages needs neither libsodium nor ZeroMQ
 

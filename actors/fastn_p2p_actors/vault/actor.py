@@ -8,21 +8,21 @@ import time
 
 import msgspec
 
-from fastn_p2p_actors.runtime.actor import Stage
+from fastn_p2p_actors.runtime.actor import ActorContext
 from fastn_p2p_actors.runtime.curve.mailbox import (
-    Caller,
     CurveMailbox,
+    CurveSender,
 )
 from fastn_p2p_actors.runtime.process_setup import (
     forbid_core_files,
     is_sibling,
-    keep_others_out,
+    make_undumpable,
 )
 from fastn_p2p_actors.runtime.specs import VaultSettings
 from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
 from fastn_p2p_client.ipc.messages import (
     UNDECODABLE,
-    Failure,
+    ErrorReply,
     encode,
 )
 
@@ -31,12 +31,12 @@ from .locked_memory import LockedMemory
 from .messages import VaultRequest
 from .vault import Vault
 
-__all__ = ["Desk", "serve"]
+__all__ = ["VaultServer", "serve"]
 
 _decoder: msgspec.msgpack.Decoder[VaultRequest] = msgspec.msgpack.Decoder(VaultRequest)
 
 
-class Desk:
+class VaultServer:
     """Takes messages from the mailbox to the vault and answers each, whatever it is."""
 
     def __init__(self, vault: Vault, log: logging.Logger) -> None:
@@ -49,34 +49,34 @@ class Desk:
             request = _decoder.decode(header)
         except UNDECODABLE as error:
             self._log.warning("%s sent what is no message for the vault", role)
-            return encode(Failure.of(BadMessage(reason=str(error))))
+            return encode(ErrorReply.of(BadMessage(reason=str(error))))
         try:
             answer = self._vault.answer(role, request)
             return None if answer is None else encode(answer)
         except P2PError as error:
             self._log.warning("%s for %s: %s", type(request).__name__, role, error)
-            return encode(Failure.of(error))
+            return encode(ErrorReply.of(error))
         except Exception as error:
             self._log.exception("%s for %s", type(request).__name__, role)
-            return encode(Failure.of(InternalError(reason=f"{type(error).__name__} in the vault")))
+            return encode(ErrorReply.of(InternalError(reason=f"{type(error).__name__} in the vault")))
 
 
-async def serve(stage: Stage) -> None:
+async def serve(stage: ActorContext) -> None:
     """Runs the vault until ``stage.stopping``; then no secret is left in its memory.
 
     Raises:
         HomeUnusable, StorageFailed: its directory or its transport key cannot be used.
     """
-    settings = stage.settings_as(VaultSettings)
-    keep_others_out()
+    settings = stage.load_settings(VaultSettings)
+    make_undumpable()
     forbid_core_files()
     memory = LockedMemory()
     try:
         store = KeyStore(stage.home.vault, memory, time.time)
         store.open()
-        desk = Desk(Vault(store, time.time), stage.log)
+        desk = VaultServer(Vault(store, time.time), stage.log)
 
-        def on_message(caller: Caller, correlation: bytes, header: bytes, _payload: bytes) -> None:
+        def on_message(caller: CurveSender, correlation: bytes, header: bytes, _payload: bytes) -> None:
             answer = desk.handle(caller.role, header)
             if answer is not None:
                 box.send(caller, correlation, answer)
@@ -92,7 +92,7 @@ async def serve(stage: Stage) -> None:
         box.open()
         try:
             stage.ready()
-            await stage.stopping.wait()
+            await stage.stop_requested.wait()
             await asyncio.sleep(0)  # what has arrived by now is still answered
         finally:
             box.close()

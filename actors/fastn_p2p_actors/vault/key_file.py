@@ -18,7 +18,7 @@ import msgspec
 
 from fastn_p2p_actors.credentials.sodium import SEED_BYTES
 from fastn_p2p_actors.storage.atomic_files import (
-    reason_of,
+    error_text,
     sync_directory,
 )
 from fastn_p2p_client.errors import HomeUnusable, StorageFailed
@@ -172,4 +172,4 @@ def _check_private(path: Path, found: os.stat_result) -> None:
 
 
 def _words(error: OSError | EOFError) -> str:
-    return reason_of(error) if isinstance(error, OSError) else "it ends too early"
+    return error_text(error) if isinstance(error, OSError) else "it ends too early"

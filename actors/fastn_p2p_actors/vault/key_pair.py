@@ -26,16 +26,16 @@ class KeyPair:
     def __init__(self, memory: LockedMemory, seed: Slot) -> None:
         """The pair of the seed in ``seed``, which is given back."""
         self._memory = memory
-        self._slot = memory.take()
+        self._slot = memory.allocate()
         public = ffi.new("unsigned char[]", PUBLIC_KEY_BYTES)
         lib.crypto_sign_seed_keypair(public, self._slot.pointer, seed.pointer)
-        memory.give_back(seed)
+        memory.free(seed)
         self.public = bytes(ffi.buffer(public))
 
     @classmethod
     def generate(cls, memory: LockedMemory) -> KeyPair:
         """A new pair from the kernel's random numbers."""
-        seed = memory.take()
+        seed = memory.allocate()
         lib.randombytes(seed.pointer, SEED_BYTES)
         return cls(memory, seed)
 
@@ -47,12 +47,12 @@ class KeyPair:
             EOFError: the file ends before.
             OSError: it cannot be read.
         """
-        seed = memory.take()
+        seed = memory.allocate()
         try:
             if os.preadv(descriptor, [seed.view[:SEED_BYTES]], offset) != SEED_BYTES:
                 raise EOFError
         except BaseException:
-            memory.give_back(seed)
+            memory.free(seed)
             raise
         return cls(memory, seed)
 
@@ -80,4 +80,4 @@ class KeyPair:
 
     def forget(self) -> None:
         """Wipes the secret; the pair must not be used any more."""
-        self._memory.give_back(self._slot)
+        self._memory.free(self._slot)

@@ -52,7 +52,7 @@ class LockedMemory:
         """Bytes taken from the system."""
         return len(self._chunks) * CHUNK_BYTES
 
-    def take(self) -> Slot:
+    def allocate(self) -> Slot:
         """A slot full of zeros.
 
         Raises:
@@ -63,7 +63,7 @@ class LockedMemory:
             self._grow()
         return self._free.pop()
 
-    def give_back(self, slot: Slot) -> None:
+    def free(self, slot: Slot) -> None:
         """Wipes the slot, for use by another secret."""
         slot.clear()
         self._free.append(slot)

@@ -1,6 +1,6 @@
 """What the gateway and the network say to the vault, and what it answers: one message, one answer.
 
-Which role may say what is in ``policy``. Anything refused is answered with the client protocol's ``Failure``. Every
+Which role may say what is in ``policy``. Anything refused is answered with the client protocol's ``ErrorReply``. Every
 message is the header of a mailbox message; payloads are empty. Times are Unix seconds.
 """
 
@@ -11,21 +11,21 @@ from typing import Annotated, Final, TypeAlias
 from msgspec import Meta
 
 from fastn_p2p_client.ipc.messages import (
+    Ack,
     Cancel,
-    Done,
-    Failure,
+    ErrorReply,
     Message,
 )
 from fastn_p2p_client.limits import MAX_NAME
 
 __all__ = [
     "PAGE",
-    "CreateIdentity",
-    "DeleteIdentity",
+    "CreateKey",
+    "DeleteKey",
     "GetTransport",
     "IdentityKey",
     "IdentityKeys",
-    "ListIdentities",
+    "ListKeys",
     "SignDelegation",
     "SignRecord",
     "SignedDelegation",
@@ -45,19 +45,19 @@ Name = Annotated[str, Meta(max_length=4 * MAX_NAME)]
 # ── gateway → vault ──────────────────────────────────────────────────────────────────────────────
 
 
-class CreateIdentity(Message, frozen=True, tag=200):
+class CreateKey(Message, frozen=True, tag=200):
     """Makes a key pair; it is on disk when the answer comes. Answered by ``IdentityKey``."""
 
     name: Name
 
 
-class DeleteIdentity(Message, frozen=True, tag=201):
-    """Deletes the key for good. Answered by ``Done``."""
+class DeleteKey(Message, frozen=True, tag=201):
+    """Deletes the key for good. Answered by ``Ack``."""
 
     name: Name
 
 
-class ListIdentities(Message, frozen=True, tag=202):
+class ListKeys(Message, frozen=True, tag=202):
     """Those whose names come after ``after``, in order of their names. Answered by ``IdentityKeys``."""
 
     after: Name = ""
@@ -134,10 +134,8 @@ class SignedRecord(Message, frozen=True, tag=224):
     expires: int
 
 
-VaultRequest: TypeAlias = (
-    CreateIdentity | DeleteIdentity | ListIdentities | GetTransport | SignDelegation | SignRecord | Cancel
-)
+VaultRequest: TypeAlias = CreateKey | DeleteKey | ListKeys | GetTransport | SignDelegation | SignRecord | Cancel
 """Everything that may arrive at the vault's mailbox. ``Cancel`` has no answer: nothing here is worth interrupting."""
 
-VaultReply: TypeAlias = IdentityKey | IdentityKeys | Transport | SignedDelegation | SignedRecord | Done | Failure
+VaultReply: TypeAlias = IdentityKey | IdentityKeys | Transport | SignedDelegation | SignedRecord | Ack | ErrorReply
 """Everything it answers."""

@@ -11,16 +11,16 @@ from fastn_p2p_actors.credentials.envelope import (
     Body,
     encode_body,
     seal,
-    to_be_signed,
+    signing_input,
 )
 from fastn_p2p_actors.credentials.peer_record import (
     RECORD_VERSION,
     RecordBody,
 )
-from fastn_p2p_client.ipc.messages import Done
+from fastn_p2p_client.ipc.messages import Ack
 
 from .access_policy import (
-    State,
+    VaultState,
     check_allowed,
 )
 from .key_store import (
@@ -29,12 +29,12 @@ from .key_store import (
 )
 from .messages import (
     PAGE,
-    CreateIdentity,
-    DeleteIdentity,
+    CreateKey,
+    DeleteKey,
     GetTransport,
     IdentityKey,
     IdentityKeys,
-    ListIdentities,
+    ListKeys,
     SignDelegation,
     SignedDelegation,
     SignedRecord,
@@ -62,7 +62,7 @@ class Vault:
         self._store = store
         self._clock = clock
         self._sequences: dict[str, int] = {}
-        self.state = State.OPEN
+        self.state = VaultState.OPEN
 
     def answer(self, role: str, request: VaultRequest) -> VaultReply | None:
         """The answer for ``role``, or None where there is none.
@@ -79,14 +79,14 @@ class Vault:
                 return self._sign_record(self._store.find(identity), relays, addresses)
             case GetTransport():
                 return self._transport()
-            case ListIdentities(after):
+            case ListKeys(after):
                 return self._list(after)
-            case CreateIdentity(name):
+            case CreateKey(name):
                 return _public_part(self._store.create(name))
-            case DeleteIdentity(name):
+            case DeleteKey(name):
                 self._store.delete(name)
                 self._sequences.pop(name, None)
-                return Done()
+                return Ack()
         return None
 
     def _now(self) -> float:
@@ -135,7 +135,7 @@ class Vault:
 
 def _sign(key: StoredKey, kind: str, body: Body) -> bytes:
     encoded = encode_body(body)
-    return seal(encoded, key.pair.sign(to_be_signed(kind, encoded)))
+    return seal(encoded, key.pair.sign(signing_input(kind, encoded)))
 
 
 def _public_part(key: StoredKey) -> IdentityKey:

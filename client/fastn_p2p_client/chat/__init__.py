@@ -1,1 +1,5 @@
-"""chat."""
+"""Chat for programs.
+
+- ``client``: ``ChatClient`` and ``Conversation``.
+- ``messages``: the messages between chat programs, and to the owner's terminals.
+"""

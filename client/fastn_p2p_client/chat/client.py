@@ -38,25 +38,25 @@ from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
 from fastn_p2p_client.limits import DEFAULT_INSTANCE
 from fastn_p2p_client.session.session import Session
 
-from ..retry_chat import Pauses
-from ..session import framing as frames
+from ..retry import Backoff
+from ..session import framing
 from .messages import (
-    Attention,
-    Conversations,
+    ChatMessage,
+    ConversationList,
+    ConversationSummary,
+    DeliveryProblem,
     Event,
-    Join,
-    Joined,
-    Known,
-    KnownList,
-    Line,
-    Lines,
-    Mark,
-    Marked,
+    FollowConversation,
+    GetHistory,
+    HistoryEnd,
+    ListConversations,
+    MarkRead,
+    MessagePage,
+    MessageState,
     Presence,
-    Recall,
-    Say,
-    Shown,
-    Trouble,
+    PresenceState,
+    SendMessage,
+    StateChanged,
 )
 
 __all__ = ["PROTOCOL", "ChatClient", "Conversation"]
@@ -67,6 +67,7 @@ PROTOCOL: Final = "Chat"
 
 _PATIENCE: Final = 30.0
 """Seconds without any success in which what comes back by itself is tried again."""
+_FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 2.0
 _PASSING: Final = (ConnectionLost, DaemonBusy, StreamReset)
 """A process has died with something in flight, which can be repeated: every request has an id, or changes nothing."""
@@ -129,11 +130,11 @@ class ChatClient:
         key = PublicKey(text)
         return Conversation(self, key, key.id52, conversation)
 
-    async def conversations(self) -> list[Known]:
+    async def conversations(self) -> list[ConversationSummary]:
         """All that there are, the latest first."""
-        return (await self.ask(Conversations(), KnownList)).conversations
+        return (await self.ask(ListConversations(), ConversationList)).conversations
 
-    async def ask(self, request: Say | Recall | Conversations, returns: type[T]) -> T:
+    async def ask(self, request: SendMessage | GetHistory | ListConversations, returns: type[T]) -> T:
         """One call, repeated while the daemon is coming back."""
 
         async def call() -> T:
@@ -142,16 +143,16 @@ class ChatClient:
                 own.name, own.id52, PROTOCOL, self._instance, request, returns=returns, timeout=_PATIENCE
             )
 
-        return await self.insist(call)
+        return await self.retry(call)
 
-    async def insist(self, action: Callable[[], Awaitable[T]]) -> T:
+    async def retry(self, action: Callable[[], Awaitable[T]]) -> T:
         """Does it again while the daemon, or a process of it, is coming back.
 
         Raises what ``action`` does: when that takes too long, and when it has never been there.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _PATIENCE
-        pauses = Pauses(_LONGEST_PAUSE)
+        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 result = await action()
@@ -161,9 +162,9 @@ class ChatClient:
             else:
                 self._met = True
                 return result
-            await asyncio.sleep(pauses.next())
+            await asyncio.sleep(pauses.pause())
 
-    async def join(self, order: Join) -> Session:
+    async def join(self, order: FollowConversation) -> Session:
         """One session. Raises like ``Client.connect``."""
         own = await self._own()
         return await self._client.connect(own.name, own.id52, PROTOCOL, self._instance, order)
@@ -197,70 +198,72 @@ class Conversation:
         self._session: Session | None = None
         self._shown = 0
 
-    async def say(self, text: str, *, id: str = "") -> Line:
+    async def send(self, text: str, *, id: str = "") -> ChatMessage:
         """Keep a message, which is delivered whenever the peer comes. It is on disk when this returns.
 
         Args:
             text: 1 to ``MAX_TEXT`` characters.
             id: 32 hex digits; the same again is the same message.
         """
-        return await self._chat.ask(Say(self.peer.id52, id or secrets.token_hex(16), text, self._conversation), Line)
+        return await self._chat.ask(
+            SendMessage(self.peer.id52, id or secrets.token_hex(16), text, self._conversation), ChatMessage
+        )
 
-    async def recall(self, before: int | None = None, limit: int = 100) -> list[Line]:
+    async def history(self, before: int | None = None, limit: int = 100) -> list[ChatMessage]:
         """The last messages, or the last ones before the one with this ``seq``; oldest first."""
-        request = Recall(self.peer.id52, self._conversation, before, limit)
-        return (await self._chat.ask(request, Lines)).lines
+        request = GetHistory(self.peer.id52, self._conversation, before, limit)
+        return (await self._chat.ask(request, MessagePage)).lines
 
-    async def shown(self, line: Line) -> None:
+    async def mark_read(self, line: ChatMessage) -> None:
         """The message has been shown to somebody, and so have those before it: the peer is told.
 
-        Only while ``follow`` runs; else it has no effect.
+        Only while ``events`` runs; else it has no effect.
         """
         if not line.mine and line.seq > self._shown:
             self._shown = line.seq
             if self._session is not None:
                 try:
-                    await frames.send(self._session, Shown(line.seq))
+                    await framing.send_message(self._session, MarkRead(line.seq))
                 except P2PError:
-                    return  # ``follow`` says it again when it has joined again
+                    return  # ``events`` says it again when it has joined again
 
-    async def follow(self, last: int = 20) -> AsyncGenerator[Event, None]:
-        """The last messages, ``Joined``, then what happens, without an end: it joins again whenever a process of the
-        daemon dies, and nothing is told twice. While it runs, the peer sees that somebody is here."""
-        told = _Told()
-        pauses = Pauses(_LONGEST_PAUSE)
+    async def events(self, last: int = 20) -> AsyncGenerator[Event, None]:
+        """The last messages, ``HistoryEnd``, then what happens, without an end: it joins again whenever a process of
+        the daemon dies, and nothing is told twice. While it runs, the peer sees that somebody is here."""
+        told = _EventDeduplicator()
+        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
-            session = await self._chat.insist(lambda: self._join(told.more_than(last)))
+            session = await self._chat.retry(lambda: self._join(told.more_than(last)))
             try:
                 async for event in self._events(session):
-                    pauses.over()
+                    pauses.reset()
                     for news in told.news(event):
                         yield news
             except _PASSING:
-                await asyncio.sleep(pauses.next())
+                await asyncio.sleep(pauses.pause())
             finally:
                 self._session = None
                 session.reset()
 
     async def _join(self, last: int) -> Session:
-        return await self._chat.join(Join(self.peer.id52, self._conversation, last))
+        return await self._chat.join(FollowConversation(self.peer.id52, self._conversation, last))
 
     async def _events(self, session: Session) -> AsyncIterator[Event]:
         self._session = session
         if self._shown:
-            await frames.send(session, Shown(self._shown))
-        while (event := await frames.receive(session, _event)) is not None:
+            await framing.send_message(session, MarkRead(self._shown))
+        while (event := await framing.receive_message(session, _event)) is not None:
             yield event
         raise ConnectionLost(what="the process that keeps the conversation")
 
 
-class _Told:
-    """What ``follow`` has told already: a conversation that is joined again begins with what is known."""
+class _EventDeduplicator:
+    """What ``events`` has told already: a conversation that is joined again begins with what is known."""
 
     def __init__(self) -> None:
-        self._marks: dict[str, Mark] = {}
+        self._marks: dict[str, MessageState] = {}
         self._newest = 0
-        self._presence: Attention | None = None
+        self._presence: PresenceState | None = None
         self._trouble = ""
 
     def more_than(self, last: int) -> int:
@@ -269,32 +272,32 @@ class _Told:
 
     def news(self, event: Event) -> list[Event]:
         """The event, or what of it is new."""
-        if isinstance(event, Line):
+        if isinstance(event, ChatMessage):
             known = self._marks.get(event.id) if event.seq <= self._newest else None
             if event.seq <= self._newest:
                 if known is None or known == event.mark:
                     return []
-                event = Marked(event.id, event.mark)
-        if isinstance(event, Line | Marked):
-            if isinstance(event, Line):
+                event = StateChanged(event.id, event.mark)
+        if isinstance(event, ChatMessage | StateChanged):
+            if isinstance(event, ChatMessage):
                 self._newest = event.seq
             self._marks.pop(event.id, None)
             self._marks[event.id] = event.mark
             if len(self._marks) > 2 * _MEMORY:
                 del self._marks[next(iter(self._marks))]
             return [event]
-        if isinstance(event, Trouble):
+        if isinstance(event, DeliveryProblem):
             changed, self._trouble = event.words != self._trouble, event.words
             return [event] if changed else []
         return self._of_presence(event)
 
-    def _of_presence(self, event: Joined | Presence) -> list[Event]:
+    def _of_presence(self, event: HistoryEnd | Presence) -> list[Event]:
         before, self._presence = self._presence, event.presence
         news: list[Event] = []
-        if isinstance(event, Joined):
+        if isinstance(event, HistoryEnd):
             if before is None:
                 return [event]
-            news = self.news(Trouble(""))  # if there still is any, it follows
+            news = self.news(DeliveryProblem(""))  # if there still is any, it follows
         return news if before == event.presence else [*news, Presence(event.presence)]
 
 

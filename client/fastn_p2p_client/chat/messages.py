@@ -1,7 +1,8 @@
 """What is said about conversations.
 
-``OwnRequest`` and ``Join`` are for the identity itself: a program or a terminal at its own binding. ``PeerRequest`` and
-``Attend`` are what bindings say to each other. ``Event`` is what a binding tells those who have joined.
+``OwnerRequest`` and ``FollowConversation`` are for the identity itself: a program or a terminal at its own binding.
+``PeerRequest`` and ``OpenPresence`` are what bindings say to each other. ``Event`` is what a binding tells those who
+have joined.
 """
 
 from __future__ import annotations
@@ -14,30 +15,30 @@ __all__ = [
     "MAX_BATCH",
     "MAX_PAGE",
     "MAX_TEXT",
-    "Attend",
-    "Attention",
-    "Conversations",
-    "Deliver",
-    "Done",
+    "ChatMessage",
+    "ConversationList",
+    "ConversationSummary",
+    "DeliverMessages",
+    "Delivered",
+    "DeliveryProblem",
     "Event",
-    "Join",
-    "Joined",
-    "Known",
-    "KnownList",
-    "Line",
-    "Lines",
-    "Mark",
-    "Marked",
-    "OwnRequest",
+    "FollowConversation",
+    "GetHistory",
+    "HistoryEnd",
+    "ListConversations",
+    "MarkRead",
+    "MessagePage",
+    "MessageState",
+    "OpenPresence",
+    "OutgoingMessage",
+    "OwnerRequest",
     "PeerRequest",
     "Presence",
-    "Recall",
+    "PresenceState",
+    "ReadReceipt",
     "Request",
-    "Say",
-    "Sent",
-    "Shown",
-    "Trouble",
-    "Viewed",
+    "SendMessage",
+    "StateChanged",
 ]
 
 MAX_TEXT: Final = 16_384
@@ -45,7 +46,7 @@ MAX_TEXT: Final = 16_384
 MAX_BATCH: Final = 100
 """Messages, or ids, in one request between bindings."""
 MAX_PAGE: Final = 500
-"""Messages in one answer to ``Recall``, and before what happens in a ``Join``."""
+"""Messages in one answer to ``GetHistory``, and before what happens in a ``FollowConversation``."""
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
 Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
@@ -54,13 +55,13 @@ Key: TypeAlias = Annotated[str, msgspec.Meta(min_length=52, max_length=52)]
 Seq: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
 Milliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53))]
 
-Mark: TypeAlias = Literal["kept", "delivered", "seen"]
+MessageState: TypeAlias = Literal["kept", "delivered", "seen"]
 """How far a message has come: on this side's disk; on the other side's; shown by an open terminal there."""
-Attention: TypeAlias = Literal["here", "away"]
+PresenceState: TypeAlias = Literal["here", "away"]
 """Whether a terminal of the peer shows the conversation at the moment."""
 
 
-class Line(msgspec.Struct, frozen=True, tag="message"):
+class ChatMessage(msgspec.Struct, frozen=True, tag="message"):
     """One message of a conversation, as its owner's binding keeps it."""
 
     seq: int
@@ -71,14 +72,14 @@ class Line(msgspec.Struct, frozen=True, tag="message"):
     text: str
     at: int
     """When it was written: milliseconds since 1970, UTC, by the writer's clock, and never later than it was kept."""
-    mark: Mark
+    mark: MessageState
 
 
 # ── an owner to the own binding ──────────────────────────────────────────────────────────────────
 
 
-class Say(msgspec.Struct, frozen=True, tag="say"):
-    """Keep a message and deliver it, whenever the peer comes. Answered by its ``Line`` once it is on disk.
+class SendMessage(msgspec.Struct, frozen=True, tag="say"):
+    """Keep a message and deliver it, whenever the peer comes. Answered by its ``ChatMessage`` once it is on disk.
 
     The same id again is the same message, and answered the same.
     """
@@ -89,8 +90,8 @@ class Say(msgspec.Struct, frozen=True, tag="say"):
     conversation: Name = "default"
 
 
-class Recall(msgspec.Struct, frozen=True, tag="recall"):
-    """Answered by ``Lines``: the last ones, or the last ones before ``before``, oldest first."""
+class GetHistory(msgspec.Struct, frozen=True, tag="recall"):
+    """Answered by ``MessagePage``: the last ones, or the last ones before ``before``, oldest first."""
 
     peer: Key
     conversation: Name = "default"
@@ -98,19 +99,20 @@ class Recall(msgspec.Struct, frozen=True, tag="recall"):
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 100
 
 
-class Conversations(msgspec.Struct, frozen=True, tag="conversations"):
-    """Answered by ``KnownList``."""
+class ListConversations(msgspec.Struct, frozen=True, tag="conversations"):
+    """Answered by ``ConversationList``."""
 
 
-class Join(msgspec.Struct, frozen=True, tag="join"):
-    """Opens a session: ``Line`` for each of the last messages, ``Joined``, then an ``Event`` for all that happens."""
+class FollowConversation(msgspec.Struct, frozen=True, tag="join"):
+    """Opens a session: ``ChatMessage`` for each of the last messages, ``HistoryEnd``, then an ``Event`` for all that
+    happens."""
 
     peer: Key
     conversation: Name = "default"
     last: Annotated[int, msgspec.Meta(ge=0, le=MAX_PAGE)] = 20
 
 
-class Shown(msgspec.Struct, frozen=True, tag="shown"):
+class MarkRead(msgspec.Struct, frozen=True, tag="shown"):
     """Inside the session: the peer's messages up to this one have been shown to somebody."""
 
     seq: Seq
@@ -119,39 +121,39 @@ class Shown(msgspec.Struct, frozen=True, tag="shown"):
 # ── a binding to those who have joined ───────────────────────────────────────────────────────────
 
 
-class Joined(msgspec.Struct, frozen=True, tag="joined"):
+class HistoryEnd(msgspec.Struct, frozen=True, tag="joined"):
     """What came before this is history."""
 
-    presence: Attention
+    presence: PresenceState
 
 
-class Marked(msgspec.Struct, frozen=True, tag="mark"):
+class StateChanged(msgspec.Struct, frozen=True, tag="mark"):
     """A message has come further."""
 
     id: Id
-    mark: Mark
+    mark: MessageState
 
 
 class Presence(msgspec.Struct, frozen=True, tag="presence"):
     """The peer has come or gone."""
 
-    presence: Attention
+    presence: PresenceState
 
 
-class Trouble(msgspec.Struct, frozen=True, tag="trouble"):
+class DeliveryProblem(msgspec.Struct, frozen=True, tag="trouble"):
     """Why messages wait although the peer can be reached; empty when they do not any more."""
 
     words: str
 
 
-Event: TypeAlias = Line | Joined | Marked | Presence | Trouble
+Event: TypeAlias = ChatMessage | HistoryEnd | StateChanged | Presence | DeliveryProblem
 
 
-class Lines(msgspec.Struct, frozen=True, tag="lines"):
-    lines: list[Line]
+class MessagePage(msgspec.Struct, frozen=True, tag="lines"):
+    lines: list[ChatMessage]
 
 
-class Known(msgspec.Struct, frozen=True):
+class ConversationSummary(msgspec.Struct, frozen=True):
     """One conversation."""
 
     peer: str
@@ -165,14 +167,14 @@ class Known(msgspec.Struct, frozen=True):
     last_at: int
 
 
-class KnownList(msgspec.Struct, frozen=True, tag="conversation-list"):
-    conversations: list[Known]
+class ConversationList(msgspec.Struct, frozen=True, tag="conversation-list"):
+    conversations: list[ConversationSummary]
 
 
 # ── a binding to the peer's ──────────────────────────────────────────────────────────────────────
 
 
-class Sent(msgspec.Struct, frozen=True):
+class OutgoingMessage(msgspec.Struct, frozen=True):
     """A message on its way."""
 
     id: Id
@@ -180,31 +182,31 @@ class Sent(msgspec.Struct, frozen=True):
     at: Milliseconds
 
 
-class Deliver(msgspec.Struct, frozen=True, tag="deliver"):
-    """Messages in the order in which they were written. Answered by ``Done`` once they are on disk; those that came
-    before are not taken a second time."""
+class DeliverMessages(msgspec.Struct, frozen=True, tag="deliver"):
+    """Messages in the order in which they were written. Answered by ``Delivered`` once they are on disk; those that
+    came before are not taken a second time."""
 
     conversation: Name
-    messages: Annotated[list[Sent], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+    messages: Annotated[list[OutgoingMessage], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
 
 
-class Viewed(msgspec.Struct, frozen=True, tag="viewed"):
-    """The receiver's messages with these ids have been shown here. Answered by ``Done``."""
+class ReadReceipt(msgspec.Struct, frozen=True, tag="viewed"):
+    """The receiver's messages with these ids have been shown here. Answered by ``Delivered``."""
 
     conversation: Name
     ids: Annotated[list[Id], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
 
 
-class Done(msgspec.Struct, frozen=True, tag="done"):
+class Delivered(msgspec.Struct, frozen=True, tag="done"):
     """It is done."""
 
 
-class Attend(msgspec.Struct, frozen=True, tag="attend"):
+class OpenPresence(msgspec.Struct, frozen=True, tag="attend"):
     """Opens a session in which nothing is said: while it stands, a terminal here shows the conversation."""
 
     conversation: Name
 
 
-OwnRequest: TypeAlias = Say | Recall | Conversations
-PeerRequest: TypeAlias = Deliver | Viewed
-Request: TypeAlias = Say | Recall | Conversations | Deliver | Viewed
+OwnerRequest: TypeAlias = SendMessage | GetHistory | ListConversations
+PeerRequest: TypeAlias = DeliverMessages | ReadReceipt
+Request: TypeAlias = SendMessage | GetHistory | ListConversations | DeliverMessages | ReadReceipt

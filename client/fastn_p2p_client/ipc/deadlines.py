@@ -6,15 +6,15 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
-__all__ = ["Deadlines"]
+__all__ = ["DeadlineTimer"]
 
 Key = TypeVar("Key", bound=Hashable)
 
-GRAIN: Final = 0.01
+RESOLUTION: Final = 0.01
 """Seconds by which an expiry may be late: what lies this close together expires together."""
 
 
-class Deadlines(Generic[Key]):
+class DeadlineTimer(Generic[Key]):
     """Calls ``expire(key)`` once for each key whose time has come and that was not discarded before.
 
     Adding and discarding cost one dictionary operation each; the timer sleeps until the nearest deadline and
@@ -35,7 +35,7 @@ class Deadlines(Generic[Key]):
 
     def add(self, key: Key, at: float) -> None:
         self._times[key] = at
-        if self._timer is None or at < self._wake_at - GRAIN:
+        if self._timer is None or at < self._wake_at - RESOLUTION:
             self._arm(at)
 
     def discard(self, key: Key) -> None:
@@ -61,4 +61,4 @@ class Deadlines(Generic[Key]):
             if self._times.pop(key, None) is not None:
                 self._expire(key)
         if self._times and self._timer is None:
-            self._arm(max(min(self._times.values()), now + GRAIN))
+            self._arm(max(min(self._times.values()), now + RESOLUTION))

@@ -10,17 +10,17 @@ import os
 import time
 from typing import Final
 
-__all__ = ["TRACING", "mark"]
+__all__ = ["TRACING", "trace_point"]
 
 _directory: Final = os.environ.get("FASTN_TRACE", "")
 
 TRACING: Final = bool(_directory) and os.access(_directory, os.W_OK | os.X_OK)
-"""Whether stamps are wanted, and can be written. Hot paths look at this before they call ``mark``."""
+"""Whether stamps are wanted, and can be written. Hot paths look at this before they call ``trace_point``."""
 
 _files: dict[int, int] = {}
 
 
-def mark(point: str) -> None:
+def trace_point(point: str) -> None:
     """Note that the present call is at ``point`` now."""
     pid = os.getpid()
     descriptor = _files.get(pid)

@@ -21,9 +21,9 @@ from .transport.native.codec import (
     OnMessage,
     Payload,
 )
-from .transport.native.connection import Connection
+from .transport.native.connection import ZmtpConnection
 
-__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Dialler", "check_listener"]
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "ReconnectingConnection", "check_listener"]
 
 FIRST_PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 0.1
@@ -51,7 +51,7 @@ def check_listener(sock: socket.socket, path: Path) -> None:
         raise HomeUnusable(path=str(path), reason=reason)
 
 
-class Dialler:
+class ReconnectingConnection:
     """The transport ``native``.
 
     Args:
@@ -67,16 +67,16 @@ class Dialler:
         find: Callable[[], Path],
         *,
         on_message: OnMessage,
-        on_up: Callable[[], None],
-        on_down: Callable[[], None],
+        on_connect: Callable[[], None],
+        on_disconnect: Callable[[], None],
         on_refused: Callable[[P2PError], None],
     ) -> None:
         self._find = find
         self._on_refused = on_refused
         self._on_message = on_message
-        self._on_up = on_up
-        self._on_down = on_down
-        self._connection: Connection | None = None
+        self._on_up = on_connect
+        self._on_down = on_disconnect
+        self._connection: ZmtpConnection | None = None
         self._was_up = False
         self._pause = FIRST_PAUSE
         self._again: asyncio.TimerHandle | None = None
@@ -99,15 +99,15 @@ class Dialler:
         return connection is None or connection.send(correlation, header, payload, credited)
 
     def gather(self) -> None:
-        """As ``Connection.gather``."""
+        """As ``ZmtpConnection.cork``."""
         if self._connection is not None:
-            self._connection.gather()
+            self._connection.cork()
 
     async def flushed(self) -> None:
-        """As ``Connection.flushed``."""
+        """As ``ZmtpConnection.drain``."""
         if self._connection is None:
             raise ConnectionLost(what="the connection to the daemon")
-        await self._connection.flushed()
+        await self._connection.drain()
 
     def _dial(self) -> None:
         self._again = None
@@ -126,7 +126,7 @@ class Dialler:
             sock.close()
             self._dial_later()
             return
-        self._connection = Connection(
+        self._connection = ZmtpConnection(
             sock,
             "DEALER",
             f"the connection to {path.name}",

@@ -28,9 +28,9 @@ from ..limits import (
     SEND_QUEUE,
     SEND_QUEUE_BYTES,
 )
-from .deadlines import Deadlines
-from .messages import UNDECODABLE, Cancel, Failure, Long, encode
-from .reconnecting import Dialler
+from .deadlines import DeadlineTimer
+from .messages import UNDECODABLE, Cancel, ErrorReply, LongReply, encode
+from .reconnecting import ReconnectingConnection
 from .transport.native.codec import (
     OnMessage,
     Payload,
@@ -41,22 +41,22 @@ if TYPE_CHECKING:
         Transport,
         TransportName,
     )
-    from .transport.pyzmq.sockets import Curve
+    from .transport.pyzmq.sockets import CurveKeys
 
-__all__ = ["Answer", "Link", "decode_answer"]
+__all__ = ["RequestChannel", "Response", "decode_answer"]
 
 _CANCEL: Final = encode(Cancel())
-_LONG: Final = encode(Long())
+_LONG: Final = encode(LongReply())
 _MAX_ID: Final = 0x7FFFFFFFFFFFFFFF
 """The highest bit is set in the ids that the other end chooses for what it asks of us."""
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     header: bytes
     payload: bytes
 
 
-class Link(LoopBound):
+class RequestChannel(LoopBound):
     """Opened inside a running event loop, used only there.
 
     Args:
@@ -74,7 +74,7 @@ class Link(LoopBound):
         where: Path | Callable[[], Path],
         actor: str,
         *,
-        curve: Curve | None = None,
+        curve: CurveKeys | None = None,
         transport: TransportName = "native",
         on_message: OnMessage | None = None,
         on_up: Callable[[], None] | None = None,
@@ -90,35 +90,35 @@ class Link(LoopBound):
         self._on_up = on_up
         self._on_down = on_down
         self._next_id = 0
-        self._pending: dict[bytes, tuple[asyncio.Future[Answer], float]] = {}
+        self._pending: dict[bytes, tuple[asyncio.Future[Response], float]] = {}
         self._closed = False
-        self.up = asyncio.Event()
+        self.connected = asyncio.Event()
         """Set while a connection stands."""
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._deadlines: Deadlines[bytes] = Deadlines(self._loop, self._expired)
+        self._deadlines: DeadlineTimer[bytes] = DeadlineTimer(self._loop, self._expired)
         self._transport = self._make_transport()
         self._transport.open()
         self._track()
 
     def _make_transport(self) -> Transport:
         if self._curve is None and self._transport_name == "native":
-            return Dialler(
+            return ReconnectingConnection(
                 self._find,
                 on_message=self._take,
-                on_up=self._come_up,
-                on_down=self._go_down,
+                on_connect=self._on_connect,
+                on_disconnect=self._on_disconnect,
                 on_refused=self._refuse,
             )
-        from .transport.pyzmq.connection import Dealer  # only where it is wanted: libzmq takes time and memory
+        from .transport.pyzmq.connection import PyzmqConnection  # only where it is wanted: libzmq takes time and memory
 
-        return Dealer(
+        return PyzmqConnection(
             self._find,
             self._curve,
             on_message=self._take,
-            on_up=self._come_up,
-            on_down=self._go_down,
+            on_up=self._on_connect,
+            on_down=self._on_disconnect,
             on_refused=self._refuse,
         )
 
@@ -142,7 +142,7 @@ class Link(LoopBound):
     def in_flight(self) -> int:
         return len(self._pending)
 
-    async def ask(self, message: msgspec.Struct, payload: Payload = b"", *, timeout: float) -> Answer:
+    async def request(self, message: msgspec.Struct, payload: Payload = b"", *, timeout: float) -> Response:
         """Send a request and wait for its answer.
 
         Raises:
@@ -153,26 +153,26 @@ class Link(LoopBound):
             Overloaded: the queue towards it is full.
             PayloadTooLarge: nothing was sent.
         """
-        if not self.up.is_set():
+        if not self.connected.is_set():
             timeout -= await self._wait_up(timeout)
-        return await self.exchange(encode(message), payload, timeout)
+        return await self.request_encoded(encode(message), payload, timeout)
 
     async def _wait_up(self, timeout: float) -> float:
         started = self._loop.time()
         try:
             async with asyncio.timeout(timeout):
-                await self.up.wait()
+                await self.connected.wait()
         except TimeoutError:
             raise self.refusal or DaemonBusy(actor=self._actor) from None
         return self._loop.time() - started
 
-    async def exchange(self, header: bytes, payload: Payload, timeout: float) -> Answer:
-        """``ask`` with an encoded header, over the connection that stands now."""
+    async def request_encoded(self, header: bytes, payload: Payload, timeout: float) -> Response:
+        """``request`` with an encoded header, over the connection that stands now."""
         if len(payload) > MAX_PAYLOAD:
             raise PayloadTooLarge(size=len(payload), limit=MAX_PAYLOAD)
         correlation = self.new_id()
         self.send(correlation, header, payload)
-        future: asyncio.Future[Answer] = self._loop.create_future()
+        future: asyncio.Future[Response] = self._loop.create_future()
         self._pending[correlation] = (future, timeout)
         self._deadlines.add(correlation, self._loop.time() + timeout)
         try:
@@ -198,7 +198,7 @@ class Link(LoopBound):
         """
         if self._closed:
             raise ConnectionLost(what=f"the daemon's {self._actor} process")
-        if not self.up.is_set():
+        if not self.connected.is_set():
             raise DaemonBusy(actor=self._actor)
         if not self._transport.send(correlation, header, payload, credited):
             raise Overloaded(what=f"messages queued for the {self._actor}", limit=SEND_QUEUE)
@@ -214,14 +214,14 @@ class Link(LoopBound):
             self.send(correlation, header, payload)
         except Overloaded:
             error = Overloaded(what="bytes of answers that wait", limit=SEND_QUEUE_BYTES)
-            self.send(correlation, encode(Failure.of(error)), credited=True)
+            self.send(correlation, encode(ErrorReply.of(error)), credited=True)
 
-    def gather(self) -> None:
+    def cork(self) -> None:
         """Whatever is sent in this turn of the loop from now on leaves together: the other end reads all of it before
         it can have done any of it."""
         self._transport.gather()
 
-    async def flushed(self) -> None:
+    async def drain(self) -> None:
         """Returns when what was sent has left this process.
 
         Raises:
@@ -230,7 +230,7 @@ class Link(LoopBound):
         """
         if self._closed:
             raise ConnectionLost(what=f"the daemon's {self._actor} process")
-        if not self.up.is_set():
+        if not self.connected.is_set():
             raise DaemonBusy(actor=self._actor)
         await self._transport.flushed()
 
@@ -241,21 +241,21 @@ class Link(LoopBound):
             if header == _LONG:
                 header, payload = payload, b""
             if not found[0].done():
-                found[0].set_result(Answer(header, payload))
+                found[0].set_result(Response(header, payload))
         elif self._on_message is not None:
             self._on_message(correlation, header, payload)
 
     def _refuse(self, error: P2PError) -> None:
         self.refusal = error
 
-    def _come_up(self) -> None:
+    def _on_connect(self) -> None:
         self.refusal = None
-        self.up.set()
+        self.connected.set()
         if self._on_up is not None:
             self._on_up()
 
-    def _go_down(self) -> None:
-        self.up.clear()
+    def _on_disconnect(self) -> None:
+        self.connected.clear()
         self._fail_all()
         if self._on_down is not None:
             self._on_down()
@@ -265,7 +265,7 @@ class Link(LoopBound):
         self._fail(pending, lambda _: ConnectionLost(what=f"the daemon's {self._actor} process"))
 
     def _fail(
-        self, pending: dict[bytes, tuple[asyncio.Future[Answer], float]], error: Callable[[float], P2PError]
+        self, pending: dict[bytes, tuple[asyncio.Future[Response], float]], error: Callable[[float], P2PError]
     ) -> None:
         for correlation, (future, timeout) in pending.items():
             self._deadlines.discard(correlation)
@@ -284,7 +284,7 @@ class Link(LoopBound):
             self._tell_cancelled(correlation)
 
     def _tell_cancelled(self, correlation: bytes) -> None:
-        if not self._closed and self.up.is_set():
+        if not self._closed and self.connected.is_set():
             try:
                 self.send(correlation, _CANCEL)
             except P2PError:

@@ -19,26 +19,26 @@ Layout
 
 from .client import MailClient
 from .messages import (
-    Accepted,
     Attachment,
-    Letter,
-    Listing,
-    Mail,
+    InboxPage,
+    MailAccepted,
+    MailContent,
+    MailSummary,
     OutboxEntry,
-    OutboxListing,
+    OutboxPage,
     OutboxState,
-    Summary,
+    ReceivedMail,
 )
 
 __all__ = [
-    "Accepted",
     "Attachment",
-    "Letter",
-    "Listing",
-    "Mail",
+    "InboxPage",
+    "MailAccepted",
     "MailClient",
+    "MailContent",
+    "MailSummary",
     "OutboxEntry",
-    "OutboxListing",
+    "OutboxPage",
     "OutboxState",
-    "Summary",
+    "ReceivedMail",
 ]

@@ -24,30 +24,30 @@ from ..errors import (
 from ..home import Home
 from ..keys import PublicKey
 from ..limits import DEFAULT_INSTANCE
-from ..owner import find_owner
+from ..owner import resolve_identity
 from ..tickets import Ticket
 from .messages import (
     MAX_PAGE,
     MAX_WAIT,
     PROTOCOL,
-    Accepted,
     Attachment,
-    Count,
-    Delete,
-    Letter,
-    List,
-    Listing,
-    Mail,
-    Outbox,
+    DeleteMail,
+    InboxPage,
+    ListMail,
+    ListOutbox,
+    MailAccepted,
+    MailContent,
+    MailCount,
+    MailSummary,
     OutboxEntry,
-    OutboxListing,
+    OutboxPage,
     OutboxState,
-    Read,
+    ReadMail,
+    ReceivedMail,
     Request,
-    Retry,
-    Send,
-    Summary,
-    Track,
+    RetryMail,
+    SendMail,
+    TrackMail,
 )
 
 __all__ = ["DEFAULT_TIMEOUT", "MailClient"]
@@ -114,7 +114,7 @@ class MailClient:
         instance: str = DEFAULT_INSTANCE,
         id: str = "",
         timeout: float = DEFAULT_TIMEOUT,
-    ) -> Accepted:
+    ) -> MailAccepted:
         """Hand a mail to the daemon. When this returns it is on disk, and it will arrive or come back.
 
         While processes of the daemon are restarted, this tries again by itself: the mail stays one.
@@ -126,14 +126,14 @@ class MailClient:
                 error, and after a restart of the program, it can be sent again without harm. Chosen by chance if empty.
             timeout: seconds until this is given up; with an id of your own you can ask again later.
         """
-        letter = Letter(subject, body, tuple(attachments))
-        request = Send(id or uuid.uuid4().hex, str(to), letter, instance)
+        letter = MailContent(subject, body, tuple(attachments))
+        request = SendMail(id or uuid.uuid4().hex, str(to), letter, instance)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         met = False
         while True:
             try:
-                return await self._ask(request, Accepted, max(deadline - loop.time(), _PAUSE))
+                return await self._ask(request, MailAccepted, max(deadline - loop.time(), _PAUSE))
             except P2PError as error:
                 met = met or isinstance(error, _BROKEN)
                 if not _is_passing(error, met=met) or loop.time() + _PAUSE >= deadline:
@@ -142,34 +142,36 @@ class MailClient:
 
     async def outbox(
         self, states: Sequence[OutboxState] = ("waiting", "bounced"), *, after: int = 0, limit: int = MAX_PAGE
-    ) -> OutboxListing:
+    ) -> OutboxPage:
         """A page of what was sent, and how it stands, the oldest first."""
-        return await self._ask(Outbox(tuple(states), after, limit), OutboxListing)
+        return await self._ask(ListOutbox(tuple(states), after, limit), OutboxPage)
 
     async def track(self, id: str, *, wait: float = 0.0) -> OutboxEntry:
         """How a mail stands; waits up to so many seconds (at most 60) until it is delivered or has come back."""
-        return await self._ask(Track(id, min(wait, MAX_WAIT)), OutboxEntry, DEFAULT_TIMEOUT + wait)
+        return await self._ask(TrackMail(id, min(wait, MAX_WAIT)), OutboxEntry, DEFAULT_TIMEOUT + wait)
 
     async def retry(self, *numbers: int) -> int:
         """Try again at once what waits or has come back: these of the outbox, or all. Returns how many that are."""
-        return (await self._ask(Retry(numbers), Count)).count
+        return (await self._ask(RetryMail(numbers), MailCount)).count
 
     async def withdraw(self, *numbers: int) -> int:
         """Delete mails from the outbox, also those that wait; one that is on its way may still arrive."""
-        return (await self._ask(Delete(numbers, outbox=True), Count)).count
+        return (await self._ask(DeleteMail(numbers, outbox=True), MailCount)).count
 
     # ── receiving ────────────────────────────────────────────────────────────────────────────────
 
-    async def list(self, *, after: int = 0, limit: int = MAX_PAGE, unread: bool = False, wait: float = 0.0) -> Listing:
+    async def list(
+        self, *, after: int = 0, limit: int = MAX_PAGE, unread: bool = False, wait: float = 0.0
+    ) -> InboxPage:
         """A page of what has come, the oldest first.
 
         Args:
             after: only mails with higher numbers: with that of the last one known, what is new.
             wait: seconds (at most 60) to wait while there is none.
         """
-        return await self._ask(List(after, limit, unread, min(wait, MAX_WAIT)), Listing, DEFAULT_TIMEOUT + wait)
+        return await self._ask(ListMail(after, limit, unread, min(wait, MAX_WAIT)), InboxPage, DEFAULT_TIMEOUT + wait)
 
-    async def follow(self, *, after: int = 0) -> AsyncIterator[Summary]:
+    async def follow(self, *, after: int = 0) -> AsyncIterator[MailSummary]:
         """Every mail with a higher number, those that are there and those that come, until you break off.
 
         Once it has been answered it waits through restarts of the daemon.
@@ -188,17 +190,17 @@ class MailClient:
                 yield summary
                 after = summary.number
 
-    async def read(self, number: int) -> Mail:
+    async def read(self, number: int) -> ReceivedMail:
         """A whole mail, which is marked as read."""
-        return await self._ask(Read(number), Mail)
+        return await self._ask(ReadMail(number), ReceivedMail)
 
     async def delete(self, *numbers: int) -> int:
         """Delete mails from the mailbox; returns how many of them were there."""
-        return (await self._ask(Delete(numbers), Count)).count
+        return (await self._ask(DeleteMail(numbers), MailCount)).count
 
     async def _ask(self, request: Request, returns: type[T], timeout: float = DEFAULT_TIMEOUT) -> T:
         if self._owner is None:
-            self._owner = await find_owner(self._client, self._identity)
+            self._owner = await resolve_identity(self._client, self._identity)
         name, key = self._owner
         return await self._client.call(name, key, PROTOCOL, self._instance, request, returns=returns, timeout=timeout)
 

@@ -1,7 +1,8 @@
 """What is said to the protocol ``Mail``: ordinary calls, one tagged union of requests.
 
-``Send`` to ``Retry`` are for the owner of a mailbox: whoever calls as the identity that has it. ``Deliver`` is for
-everybody whom the binding's access list admits. Times are milliseconds since 1970, UTC; sizes are bytes.
+``SendMail`` to ``RetryMail`` are for the owner of a mailbox: whoever calls as the identity that has it.
+``DeliverMail`` is for everybody whom the binding's access list admits. Times are milliseconds since 1970, UTC; sizes
+are bytes.
 """
 
 from __future__ import annotations
@@ -23,28 +24,28 @@ __all__ = [
     "MAX_WAIT",
     "PROTOCOL",
     "REWOUND",
-    "Accepted",
     "Attachment",
-    "Count",
-    "Delete",
-    "Deliver",
-    "Letter",
-    "List",
-    "Listing",
-    "Mail",
-    "Outbox",
+    "DeleteMail",
+    "DeliverMail",
+    "DeliveryReceipt",
+    "InboxPage",
+    "ListMail",
+    "ListOutbox",
+    "MailAccepted",
+    "MailContent",
+    "MailCount",
+    "MailSummary",
     "OutboxEntry",
-    "OutboxListing",
+    "OutboxPage",
     "OutboxState",
-    "Parcel",
-    "Read",
-    "Receipt",
-    "Refusal",
+    "OutgoingMail",
+    "ReadMail",
+    "ReceivedMail",
+    "RejectedMail",
     "Request",
-    "Retry",
-    "Send",
-    "Summary",
-    "Track",
+    "RetryMail",
+    "SendMail",
+    "TrackMail",
 ]
 
 PROTOCOL: Final = "Mail"
@@ -87,7 +88,7 @@ class Attachment(msgspec.Struct, frozen=True):
     content: bytes
 
 
-class Letter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MailContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What somebody writes."""
 
     subject: _Subject = ""
@@ -98,8 +99,8 @@ class Letter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 # ── of the owner ─────────────────────────────────────────────────────────────────────────────────
 
 
-class Send(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="send"):
-    """Answered by ``Accepted`` once the mail is on disk.
+class SendMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="send"):
+    """Answered by ``MailAccepted`` once the mail is on disk.
 
     The same request with the same ``id`` is the same mail, however often it is said.
     """
@@ -107,13 +108,13 @@ class Send(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="send"):
     id: _Id
     to: Annotated[str, msgspec.Meta(max_length=MAX_TICKET)]
     """A petname, an ID52 or a ticket."""
-    letter: Letter
+    letter: MailContent
     instance: _Instance = DEFAULT_INSTANCE
     """Which mailbox of the receiver."""
 
 
-class List(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list"):
-    """What is in the mailbox, the oldest first. Answered by ``Listing``."""
+class ListMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list"):
+    """What is in the mailbox, the oldest first. Answered by ``InboxPage``."""
 
     after: Number = 0
     """Only mails with higher numbers."""
@@ -124,38 +125,38 @@ class List(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list"):
     """Seconds to wait while there is none."""
 
 
-class Read(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="read"):
+class ReadMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="read"):
     """One mail, which is marked as read. Answered by ``Mail``."""
 
     number: Number
 
 
-class Delete(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="delete"):
-    """Mails of the mailbox, or with ``outbox`` of that, where also what waits goes. Answered by ``Count``: of those
+class DeleteMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="delete"):
+    """Mails of the mailbox, or with ``outbox`` of that, where also what waits goes. Answered by ``MailCount``: of those
     that were there."""
 
     numbers: Annotated[tuple[Number, ...], msgspec.Meta(max_length=MAX_PAGE)]
     outbox: bool = False
 
 
-class Outbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="outbox"):
-    """What was sent and how it stands, the oldest first. Answered by ``OutboxListing``."""
+class ListOutbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="outbox"):
+    """What was sent and how it stands, the oldest first. Answered by ``OutboxPage``."""
 
     states: tuple[OutboxState, ...] = ("waiting", "bounced")
     after: Number = 0
     limit: _Limit = 100
 
 
-class Track(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="track"):
+class TrackMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="track"):
     """One mail that was sent. Answered by ``OutboxEntry``, once it is not waiting any more or the time is over."""
 
     id: _Id
     wait: _Wait = 0.0
 
 
-class Retry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="retry"):
+class RetryMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="retry"):
     """Try now: what is waiting, and again what has bounced, behind everything else that waits for the same receiver.
-    Answered by ``Count``."""
+    Answered by ``MailCount``."""
 
     numbers: Annotated[tuple[Number, ...], msgspec.Meta(max_length=MAX_PAGE)] = ()
     """Of the outbox; none stands for all of them."""
@@ -164,7 +165,7 @@ class Retry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="retry"
 # ── from mailbox to mailbox ──────────────────────────────────────────────────────────────────────
 
 
-class Parcel(msgspec.Struct, frozen=True, gc=False, array_like=True):
+class OutgoingMail(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A mail on its way."""
 
     sequence: Annotated[int, msgspec.Meta(ge=1, le=_LAST)]
@@ -173,23 +174,23 @@ class Parcel(msgspec.Struct, frozen=True, gc=False, array_like=True):
     sent: _Time
     """When it was accepted."""
     letter: Annotated[bytes, msgspec.Meta(max_length=MAX_LETTER)]
-    """The msgpack of a ``Letter``."""
+    """The msgpack of a ``MailContent``."""
 
 
-class Deliver(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="deliver"):
-    """Mails in the order of their sequence. Answered by ``Receipt`` once they are on disk."""
+class DeliverMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="deliver"):
+    """Mails in the order of their sequence. Answered by ``DeliveryReceipt`` once they are on disk."""
 
     stream: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
     """Which outbox of the sender: random. What has a sequence up to one that was settled is known."""
     instance: _Instance
     """The sender's mailbox, for an answer."""
-    parcels: Annotated[tuple[Parcel, ...], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
+    parcels: Annotated[tuple[OutgoingMail, ...], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
 
 
-Request: TypeAlias = Send | List | Read | Delete | Outbox | Track | Retry | Deliver
+Request: TypeAlias = SendMail | ListMail | ReadMail | DeleteMail | ListOutbox | TrackMail | RetryMail | DeliverMail
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class RejectedMail(msgspec.Struct, frozen=True):
     """Why a mail was not taken, and never will be."""
 
     sequence: Number
@@ -197,12 +198,12 @@ class Refusal(msgspec.Struct, frozen=True):
     reason: _Words
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class DeliveryReceipt(msgspec.Struct, frozen=True):
     """Every mail up to ``settled`` is in the mailbox, unless it is among the refused. Those behind it are not."""
 
     settled: Number
     """A sequence; 0 when nothing was taken."""
-    refused: Annotated[tuple[Refusal, ...], msgspec.Meta(max_length=MAX_BATCH)] = ()
+    refused: Annotated[tuple[RejectedMail, ...], msgspec.Meta(max_length=MAX_BATCH)] = ()
     full: _Words = ""
     """Why it ends before the last one: the mailbox has no room at the moment."""
 
@@ -210,7 +211,7 @@ class Receipt(msgspec.Struct, frozen=True):
 # ── answers to the owner ─────────────────────────────────────────────────────────────────────────
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class MailAccepted(msgspec.Struct, frozen=True):
     """The mail is on disk."""
 
     id: str
@@ -219,13 +220,13 @@ class Accepted(msgspec.Struct, frozen=True):
     at: _Time
 
 
-class Count(msgspec.Struct, frozen=True):
+class MailCount(msgspec.Struct, frozen=True):
     """How many mails it was."""
 
     count: Number
 
 
-class Summary(msgspec.Struct, frozen=True):
+class MailSummary(msgspec.Struct, frozen=True):
     """A mail in the mailbox."""
 
     number: Number
@@ -246,21 +247,21 @@ class Summary(msgspec.Struct, frozen=True):
     read: bool
 
 
-class Listing(msgspec.Struct, frozen=True):
+class InboxPage(msgspec.Struct, frozen=True):
     """A page of the mailbox."""
 
-    mails: tuple[Summary, ...]
+    mails: tuple[MailSummary, ...]
     more: bool
     """Another page follows, after the last number."""
     bounced: int
     """How many mails in the outbox have come back."""
 
 
-class Mail(msgspec.Struct, frozen=True):
+class ReceivedMail(msgspec.Struct, frozen=True):
     """A whole mail."""
 
-    summary: Summary
-    letter: Letter
+    summary: MailSummary
+    letter: MailContent
 
 
 class OutboxEntry(msgspec.Struct, frozen=True):
@@ -282,7 +283,7 @@ class OutboxEntry(msgspec.Struct, frozen=True):
     """Why it has bounced, or why the last attempt failed."""
 
 
-class OutboxListing(msgspec.Struct, frozen=True):
+class OutboxPage(msgspec.Struct, frozen=True):
     """A page of the outbox."""
 
     entries: tuple[OutboxEntry, ...]

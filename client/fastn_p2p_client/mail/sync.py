@@ -8,7 +8,7 @@ from types import TracebackType
 
 from ..event_loop_thread import (
     close,
-    run,
+    run_blocking,
 )
 from ..home import Home
 from ..keys import PublicKey
@@ -18,14 +18,14 @@ from . import client as _async
 from .client import DEFAULT_TIMEOUT
 from .messages import (
     MAX_PAGE,
-    Accepted,
     Attachment,
-    Listing,
-    Mail,
+    InboxPage,
+    MailAccepted,
+    MailSummary,
     OutboxEntry,
-    OutboxListing,
+    OutboxPage,
     OutboxState,
-    Summary,
+    ReceivedMail,
 )
 
 __all__ = ["MailClient"]
@@ -66,46 +66,46 @@ class MailClient:
         instance: str = DEFAULT_INSTANCE,
         id: str = "",
         timeout: float = DEFAULT_TIMEOUT,
-    ) -> Accepted:
+    ) -> MailAccepted:
         """As ``MailClient.send``."""
-        return run(self._mail.send(to, subject, body, attachments, instance=instance, id=id, timeout=timeout))
+        return run_blocking(self._mail.send(to, subject, body, attachments, instance=instance, id=id, timeout=timeout))
 
     def outbox(
         self, states: Sequence[OutboxState] = ("waiting", "bounced"), *, after: int = 0, limit: int = MAX_PAGE
-    ) -> OutboxListing:
+    ) -> OutboxPage:
         """As ``MailClient.outbox``."""
-        return run(self._mail.outbox(states, after=after, limit=limit))
+        return run_blocking(self._mail.outbox(states, after=after, limit=limit))
 
     def track(self, id: str, *, wait: float = 0.0) -> OutboxEntry:
         """As ``MailClient.track``."""
-        return run(self._mail.track(id, wait=wait))
+        return run_blocking(self._mail.track(id, wait=wait))
 
     def retry(self, *numbers: int) -> int:
         """As ``MailClient.retry``."""
-        return run(self._mail.retry(*numbers))
+        return run_blocking(self._mail.retry(*numbers))
 
     def withdraw(self, *numbers: int) -> int:
         """As ``MailClient.withdraw``."""
-        return run(self._mail.withdraw(*numbers))
+        return run_blocking(self._mail.withdraw(*numbers))
 
-    def list(self, *, after: int = 0, limit: int = MAX_PAGE, unread: bool = False, wait: float = 0.0) -> Listing:
+    def list(self, *, after: int = 0, limit: int = MAX_PAGE, unread: bool = False, wait: float = 0.0) -> InboxPage:
         """As ``MailClient.list``."""
-        return run(self._mail.list(after=after, limit=limit, unread=unread, wait=wait))
+        return run_blocking(self._mail.list(after=after, limit=limit, unread=unread, wait=wait))
 
-    def follow(self, *, after: int = 0) -> Iterator[Summary]:
+    def follow(self, *, after: int = 0) -> Iterator[MailSummary]:
         """As ``MailClient.follow``."""
         found = self._mail.follow(after=after)
 
-        async def following() -> Summary:
+        async def following() -> MailSummary:
             return await anext(found)
 
         while True:
-            yield run(following())
+            yield run_blocking(following())
 
-    def read(self, number: int) -> Mail:
+    def read(self, number: int) -> ReceivedMail:
         """As ``MailClient.read``."""
-        return run(self._mail.read(number))
+        return run_blocking(self._mail.read(number))
 
     def delete(self, *numbers: int) -> int:
         """As ``MailClient.delete``."""
-        return run(self._mail.delete(*numbers))
+        return run_blocking(self._mail.delete(*numbers))

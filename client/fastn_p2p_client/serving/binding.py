@@ -21,10 +21,10 @@ from ..errors import (
     ProtocolNotFound,
 )
 from ..ipc.messages import (
-    ApplicationFailure,
-    Deliver,
-    Failure,
-    Offer,
+    ApplicationErrorReply,
+    DeliverCall,
+    DeliverSession,
+    ErrorReply,
     encode,
 )
 from ..keys import PublicKey
@@ -34,7 +34,7 @@ from ..limits import (
 )
 from .handlers import RequestHandler, StreamHandler
 
-__all__ = ["Binding", "Bindings", "Outcome", "failure", "outcome_of"]
+__all__ = ["Outcome", "ServedBinding", "ServedBindings", "encode_error", "encode_exception"]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ _MAX_TEXT: Final = 4096
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
 
 
-class Binding:
+class ServedBinding:
     """One protocol instance that one identity offers, and the handlers behind it.
 
     Attributes:
@@ -57,7 +57,17 @@ class Binding:
         in_flight: handlers that run, including those that were cancelled and have not noticed yet.
     """
 
-    __slots__ = ("handlers", "identity", "in_flight", "instance", "key", "protocol", "sessions", "streams", "turns")
+    __slots__ = (
+        "concurrency_limit",
+        "handlers",
+        "identity",
+        "in_flight",
+        "instance",
+        "key",
+        "protocol",
+        "sessions",
+        "streams",
+    )
 
     def __init__(
         self,
@@ -77,7 +87,7 @@ class Binding:
         self.streams = streams
         self.in_flight = 0
         self.sessions = 0
-        self.turns = asyncio.Semaphore(concurrency) if concurrency is not None else None
+        self.concurrency_limit = asyncio.Semaphore(concurrency) if concurrency is not None else None
 
     def handler_of(self, command: str) -> RequestHandler:
         """
@@ -93,11 +103,11 @@ class Binding:
         reason = f"it takes no requests without a command; its commands: {', '.join(sorted(self.handlers))}"
         raise BadRequest(protocol=self.protocol, reason=reason if self.handlers else "it takes no requests")
 
-    def failed(self, reason: str) -> Outcome:
-        return failure(HandlerFailed(peer=self.key.id52, protocol=self.protocol, reason=reason))
+    def handler_failed(self, reason: str) -> Outcome:
+        return encode_error(HandlerFailed(peer=self.key.id52, protocol=self.protocol, reason=reason))
 
 
-class Bindings:
+class ServedBindings:
     """Those of one process, by identity, protocol and instance.
 
     Attributes:
@@ -105,20 +115,20 @@ class Bindings:
     """
 
     def __init__(self) -> None:
-        self._bindings: dict[tuple[str, str, str], Binding] = {}
+        self._bindings: dict[tuple[str, str, str], ServedBinding] = {}
         self.closed = False
 
-    def __iter__(self) -> Iterator[Binding]:
+    def __iter__(self) -> Iterator[ServedBinding]:
         return iter(self._bindings.values())
 
-    def add(self, binding: Binding) -> None:
+    def add(self, binding: ServedBinding) -> None:
         """Replaces one of the same name."""
         self._bindings[binding.identity, binding.protocol, binding.instance] = binding
 
-    def remove(self, binding: Binding) -> None:
+    def remove(self, binding: ServedBinding) -> None:
         self._bindings.pop((binding.identity, binding.protocol, binding.instance), None)
 
-    def find(self, message: Deliver | Offer) -> Binding | P2PError:
+    def find(self, message: DeliverCall | DeliverSession) -> ServedBinding | P2PError:
         """The binding that a message is for, or why there is none."""
         binding = self._bindings.get((message.identity, message.protocol, message.instance))
         if binding is not None and not self.closed:
@@ -132,26 +142,26 @@ class Bindings:
         return ProtocolNotFound(peer=peer, protocol=message.protocol)
 
 
-def failure(error: P2PError) -> Outcome:
+def encode_error(error: P2PError) -> Outcome:
     """The answer that names an error."""
-    return encode(Failure.of(error)), b""
+    return encode(ErrorReply.of(error)), b""
 
 
-def outcome_of(error: BaseException, binding: Binding) -> Outcome:
+def encode_exception(error: BaseException, binding: ServedBinding) -> Outcome:
     """What the caller is told about an exception; the log gets the rest."""
     name = type(error).__name__
     try:
         if isinstance(error, ApplicationError):
-            header = encode(ApplicationFailure(str(error.kind)[:_MAX_KIND], str(error.message)[:_MAX_TEXT]))
+            header = encode(ApplicationErrorReply(str(error.kind)[:_MAX_KIND], str(error.message)[:_MAX_TEXT]))
             payload: Any = _encode_payload(error.payload)
             if len(payload) <= MAX_PAYLOAD:
                 return header, payload
         elif isinstance(error, P2PError) and (known := CODES.get(error.code)) is not None:
-            header, payload = failure(known(**{field: getattr(error, field) for field in known.names()}))
+            header, payload = encode_error(known(**{field: getattr(error, field) for field in known.names()}))
             if len(header) <= MAX_HEADER:
                 return header, payload
     except BaseException as unfit:  # fields or a payload that cannot be encoded, texts that raise
         log.error("%s raised a %s that cannot be sent", binding.protocol, name, exc_info=unfit)
-        return binding.failed(name)
+        return binding.handler_failed(name)
     log.error("%s (%s) of %s: uncaught %s", binding.protocol, binding.instance, binding.identity, name, exc_info=error)
-    return binding.failed(name)
+    return binding.handler_failed(name)

@@ -1,4 +1,4 @@
-"""Programs that serve whoever wants them to: ``serve_all`` and ``AllServer``.
+"""Programs that serve whoever wants them to: ``serve_all`` and ``BindingServer``.
 
 The owner of an identity declares what a program is to serve: ``fastn-p2p add-protocol alice --protocol Settings
 --program``. The program is told of all such bindings, whatever their identity, and follows them: they come and go with
@@ -32,18 +32,18 @@ from ..protocol import (
 )
 from .followed_binding import (
     AWAY,
-    ProgramBinding,
-    Served,
+    FollowedBinding,
+    ProtocolHandlers,
 )
 from .handlers import RequestHandler, StreamHandler, check_class
 from .registration import (
-    Offered,
-    Service,
+    BindingRegistration,
+    Registrar,
 )
 from .server import DEFAULT_QUEUE, check_command
 from .termination import run_until_signal
 
-__all__ = ["AllServer", "serve_all"]
+__all__ = ["BindingServer", "serve_all"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 Code = TypeVar("Code", bound=type[Protocol])
@@ -61,7 +61,7 @@ _bindings: Final = msgspec.msgpack.Decoder(list[m.BindingInfo])
 log = logging.getLogger(__name__)
 
 
-class AllServer:
+class BindingServer:
     """What one program serves as every identity that has a binding for it; use it inside one event loop.
 
     ::
@@ -88,11 +88,11 @@ class AllServer:
             home, program, transport: as for ``Client``.
         """
         self._client = Client(home, program=program, transport=transport)
-        self._served: dict[str, Served] = {}
-        self._bindings: dict[tuple[str, str, str], ProgramBinding] = {}
-        self._unknown: set[str] = set()
+        self._served: dict[str, ProtocolHandlers] = {}
+        self._bindings: dict[tuple[str, str, str], FollowedBinding] = {}
+        self._not_loaded_yet: set[str] = set()
         """Protocols of which the bindings are not known yet."""
-        self._service: Service | None = None
+        self._service: Registrar | None = None
         self.ready = asyncio.Event()
         """Set while every binding of an identity that is online is served, as far as this program can see to it."""
 
@@ -190,8 +190,8 @@ class AllServer:
         """
         if not self._served:
             raise ValueError("there is nothing to serve: protocol, handle_requests or handle_streams first")
-        service = self._service = Service(self._client, self.ready, self._refused)
-        self._unknown = set(self._served)
+        service = self._service = Registrar(self._client, self.ready, self._refused)
+        self._not_loaded_yet = set(self._served)
         try:
             await service.run(self._follow_all(service))
         except GeneratorExit:  # the event loop was closed: nothing can be awaited any more
@@ -226,14 +226,14 @@ class AllServer:
         if self._service is not None:
             self._service.stop()
 
-    def _new(self, protocol: str) -> Served:
+    def _new(self, protocol: str) -> ProtocolHandlers:
         check_name(protocol, "a protocol")
         if protocol in self._served:
             raise ValueError(f"{protocol} is served already")
-        served = self._served[protocol] = Served(protocol)
+        served = self._served[protocol] = ProtocolHandlers(protocol)
         return served
 
-    def _handlers_of(self, protocol: str) -> Served:
+    def _handlers_of(self, protocol: str) -> ProtocolHandlers:
         served = self._served.get(protocol)
         if served is None:
             return self._new(protocol)
@@ -243,13 +243,13 @@ class AllServer:
 
     # ── following the bindings ───────────────────────────────────────────────────────────────────
 
-    async def _follow_all(self, service: Service) -> None:
+    async def _follow_all(self, service: Registrar) -> None:
         await self._client.start()
         async with asyncio.TaskGroup() as group:
             for served in self._served.values():
-                group.create_task(self._follow(service, served))
+                group.create_task(self._watch(service, served))
 
-    async def _follow(self, service: Service, served: Served) -> None:
+    async def _watch(self, service: Registrar, served: ProtocolHandlers) -> None:
         """Serve what there is of one protocol, and again whenever that has become something else."""
         watcher = os.urandom(_WATCHER_BYTES)
         seen = b""
@@ -261,45 +261,45 @@ class AllServer:
                 if not isinstance(reply, m.BindingList):
                     raise BadMessage(reason=f"the gateway answered with {type(reply).__name__}")
                 if reply.revision != seen:
-                    await self._apply(service, served, _bindings.decode(payload))
+                    await self._reconcile(service, served, _bindings.decode(payload))
                     seen = reply.revision
                 pause = _FIRST_PAUSE
             except AWAY:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _apply(self, service: Service, served: Served, infos: list[m.BindingInfo]) -> None:
+    async def _reconcile(self, service: Registrar, served: ProtocolHandlers, infos: list[m.BindingInfo]) -> None:
         wanted = {(served.protocol, info.identity, info.instance): info for info in infos}
         for key, info in wanted.items():
             if key not in self._bindings:
-                self._bindings[key] = ProgramBinding(self._client, service, served, info.identity, info.instance)
+                self._bindings[key] = FollowedBinding(self._client, service, served, info.identity, info.instance)
         mine = {key: binding for key, binding in self._bindings.items() if key[0] == served.protocol}
         outcomes = await asyncio.gather(
-            *(binding.follow(wanted.get(key)) for key, binding in mine.items()), return_exceptions=True
+            *(binding.reconcile(wanted.get(key)) for key, binding in mine.items()), return_exceptions=True
         )
         for error in filter(None, outcomes):
             raise error
         for key in mine.keys() - wanted.keys():
             del self._bindings[key]
-        self._unknown.discard(served.protocol)
-        if not self._unknown:
-            service.settle()
+        self._not_loaded_yet.discard(served.protocol)
+        if not self._not_loaded_yet:
+            service.initial_set_complete()
 
     def _failures(self, protocol: str) -> dict[str, str]:
         failed = [each for key, each in self._bindings.items() if key[0] == protocol and each.failure]
         return {f"{each.identity}/{each.instance}": each.failure for each in failed[:_MAX_FAILURES]}
 
-    def _refused(self, offered: Offered, error: P2PError) -> None:
+    def _refused(self, offered: BindingRegistration, error: P2PError) -> None:
         for binding in self._bindings.values():
             if binding.offered is offered:
-                binding.refused(error)
+                binding.set_failure(error)
 
 
 _SOME_CONTEXT: Final[Any] = object.__new__(BindingContext)
 """What a handler is checked with before there is a binding."""
 
 
-def serve_all(home: Home | str | os.PathLike[str] | None = None) -> AllServer:
+def serve_all(home: Home | str | os.PathLike[str] | None = None) -> BindingServer:
     """Begin to serve as every identity of this machine's daemon that has a binding for this program; see
-    ``AllServer``."""
-    return AllServer(home)
+    ``BindingServer``."""
+    return BindingServer(home)

@@ -1,20 +1,20 @@
 """The dispatcher: requests in, outcomes out. Knows nothing of sockets.
 
 Whoever serves, an identity's process or a program, gives it what the network sends, and a way to send answers.
-``session_host`` does the same for sessions. Each request is handled in a task of its own and ends in at most one
+``session_dispatcher`` does the same for sessions. Each request is handled in a task of its own and ends in at most one
 answer:
 
 ==========================================  ======================================================
 the handler returns                         ``Reply``
-it raises ``ApplicationError``              ``ApplicationFailure``, with the error's payload
-it raises a ``P2PError``                    ``Failure`` of it
-there is no handler for the command         ``Failure`` of ``CommandNotFound``
-it raises anything else                     ``Failure`` of ``HandlerFailed``: the class's name; the rest goes to the log
-the request does not fit its annotation     ``Failure`` of ``BadRequest``, naming the field
-the reply is too large or not encodable     ``Failure`` of ``PayloadTooLarge`` or ``HandlerFailed``
-its deadline passes                         ``Failure`` of ``DeadlineExceeded``; the handler is cancelled
-nobody waits any more (``Cancel``)          nothing; the handler is cancelled
-==========================================  ======================================================
+it raises ``ApplicationError``              ``ApplicationErrorReply``, with the error's payload
+it raises a ``P2PError``                    ``ErrorReply`` of it
+there is no handler for the command         ``ErrorReply`` of ``CommandNotFound``
+it raises anything else                     ``ErrorReply`` of ``HandlerFailed``: the class's name; the rest goes to the
+log the request does not fit its annotation     ``ErrorReply`` of ``BadRequest``, naming the field the reply is too
+large or not encodable     ``ErrorReply`` of ``PayloadTooLarge`` or ``HandlerFailed`` its deadline passes
+``ErrorReply`` of ``DeadlineExceeded``; the handler is cancelled nobody waits any more (``Cancel``)          nothing;
+the handler is cancelled ==========================================
+======================================================
 
 A request with a ``call_id`` is executed once however often it is delivered: while it runs, whoever delivers it again
 waits for the same outcome, and afterwards the outcome is remembered until its deadline. It goes on when whoever
@@ -40,20 +40,20 @@ from ..errors import (
     Overloaded,
     PayloadTooLarge,
 )
-from ..ipc.deadlines import Deadlines
+from ..ipc.deadlines import DeadlineTimer
 from ..ipc.latency_trace import (
     TRACING,
-    mark,
+    trace_point,
 )
 from ..ipc.messages import (
     UNDECODABLE,
+    CallUnknown,
     Cancel,
-    Deliver,
+    DeliverCall,
+    DeliverSession,
     Message,
-    Offer,
     Reply,
-    SessionPart,
-    Unknown,
+    SessionMessage,
     encode,
 )
 from ..limits import (
@@ -63,28 +63,28 @@ from ..limits import (
 )
 from ..peer import (
     Peer,
-    peer_of,
+    from_message,
 )
 from ..start_queue import StartQueue
-from .binding import Binding, Bindings, Outcome, failure, outcome_of
+from .binding import Outcome, ServedBinding, ServedBindings, encode_error, encode_exception
 from .handlers import RequestHandler
-from .idempotency import Repeatables
+from .idempotency import IdempotencyCache
 from .session_dispatcher import (
     Send,
-    SessionHost,
+    SessionDispatcher,
 )
 
 __all__ = ["Dispatcher"]
 
-_said: Final = msgspec.msgpack.Decoder(Deliver | Offer | SessionPart)
+_said: Final = msgspec.msgpack.Decoder(DeliverCall | DeliverSession | SessionMessage)
 _REPLY: Final = encode(Reply())
-_UNKNOWN: Final = encode(Unknown())
+_UNKNOWN: Final = encode(CallUnknown())
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
 
 
 class _Running(NamedTuple):
     task: asyncio.Task[None]
-    binding: Binding
+    binding: ServedBinding
     seconds: float
 
 
@@ -99,25 +99,25 @@ class Dispatcher:
     def __init__(self, send: Send, send_part: Send | None = None) -> None:
         self._send = send
         self._loop = asyncio.get_running_loop()
-        self._bindings = Bindings()
+        self._bindings = ServedBindings()
         self._starts = StartQueue(self._loop)
-        self._sessions = SessionHost(send, send_part or send, self._starts)
+        self._sessions = SessionDispatcher(send, send_part or send, self._starts)
         self._running: dict[bytes, _Running] = {}
         """By correlation, or by the key of a call that may be delivered again."""
-        self._repeatables = Repeatables(self._loop.time)
-        self._forsaken: dict[asyncio.Task[None], Binding] = {}
-        self._deadlines: Deadlines[bytes] = Deadlines(self._loop, self._expired)
+        self._repeatables = IdempotencyCache(self._loop.time)
+        self._cancelled_handlers: dict[asyncio.Task[None], ServedBinding] = {}
+        self._deadlines: DeadlineTimer[bytes] = DeadlineTimer(self._loop, self._expired)
 
     @property
     def in_flight(self) -> int:
         """Requests that somebody waits for, and sessions."""
         return len(self._running) + len(self._sessions)
 
-    def add(self, binding: Binding) -> None:
+    def add(self, binding: ServedBinding) -> None:
         """Requests for it are taken from now on; replaces one of the same name."""
         self._bindings.add(binding)
 
-    def remove(self, binding: Binding) -> None:
+    def remove(self, binding: ServedBinding) -> None:
         """Requests for it are refused from now on; those in flight go on."""
         self._bindings.remove(binding)
 
@@ -127,38 +127,38 @@ class Dispatcher:
             message = _said.decode(header)
         except UNDECODABLE:
             return
-        if type(message) is Deliver:
+        if type(message) is DeliverCall:
             self.deliver(correlation, message, payload)
-        elif type(message) is Offer:
-            self.offer(correlation, message, payload)
+        elif type(message) is DeliverSession:
+            self.open_session(correlation, message, payload)
         elif type(message) is Cancel:
             self.cancel(correlation)
         else:
-            self.take(correlation, message, payload)
+            self.on_session_message(correlation, message, payload)
 
-    def deliver(self, correlation: bytes, message: Deliver, payload: bytes) -> None:
+    def deliver(self, correlation: bytes, message: DeliverCall, payload: bytes) -> None:
         """Take one request; its outcome is sent under the same id."""
         if TRACING:
-            mark("5 handler: request")
+            trace_point("5 handler: request")
         binding = self._bindings.find(message)
-        if not isinstance(binding, Binding):
-            self._send(correlation, *failure(binding))
+        if not isinstance(binding, ServedBinding):
+            self._send(correlation, *encode_error(binding))
             return
         if binding.in_flight >= MAX_CALLS_PER_BINDING:
             what = f"calls in flight at {binding.protocol}"
-            self._send(correlation, *failure(Overloaded(what=what, limit=MAX_CALLS_PER_BINDING)))
+            self._send(correlation, *encode_error(Overloaded(what=what, limit=MAX_CALLS_PER_BINDING)))
             return
         key = correlation
         if message.call_id:
-            key = Repeatables.key_of(message)
+            key = IdempotencyCache.key_of(message)
             if self._is_known(key, correlation, again=message.attempt > 0):
                 return
         if key in self._running:
-            self._send(correlation, *failure(BadMessage(reason="this id is in flight already")))
+            self._send(correlation, *encode_error(BadMessage(reason="this id is in flight already")))
             return
         if message.call_id:
-            self._repeatables.begin(key)
-            self._repeatables.wait(key, correlation)
+            self._repeatables.start(key)
+            self._repeatables.add_waiter(key, correlation)
         seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
         deadline = self._loop.time() + seconds
         binding.in_flight += 1
@@ -173,42 +173,42 @@ class Dispatcher:
         if outcome is not None:
             self._send(correlation, *outcome)
         elif key in self._repeatables:
-            self._repeatables.wait(key, correlation)
+            self._repeatables.add_waiter(key, correlation)
         elif again:
             self._send(correlation, _UNKNOWN, b"")
         else:
             return False
         return True
 
-    def offer(self, correlation: bytes, message: Offer, payload: bytes) -> None:
+    def open_session(self, correlation: bytes, message: DeliverSession, payload: bytes) -> None:
         """Take one session."""
         binding = self._bindings.find(message)
-        if isinstance(binding, Binding):
+        if isinstance(binding, ServedBinding):
             self._sessions.offer(correlation, binding, message, payload)
         else:
-            self._send(correlation, *failure(binding))
+            self._send(correlation, *encode_error(binding))
 
-    def take(self, correlation: bytes, message: Message, payload: bytes) -> None:
+    def on_session_message(self, correlation: bytes, message: Message, payload: bytes) -> None:
         """Something is said in a session."""
         self._sessions.take(correlation, message, payload)
 
     def cancel(self, correlation: bytes) -> None:
         """Nobody waits for the answer any more."""
-        key = self._repeatables.leave(correlation)
+        key = self._repeatables.remove_waiter(correlation)
         if key is not None:
-            self._repeatables.end(key)
-        if self._forsake(key or correlation) is None:
+            self._repeatables.finish(key)
+        if self._abandon(key or correlation) is None:
             self._sessions.cancel(correlation)
 
     def cancel_all(self) -> None:
         """Whoever delivered the requests is gone; nobody waits for any answer, and sessions are broken."""
         for key in list(self._running):
             if key not in self._repeatables:
-                self._forsake(key)
+                self._abandon(key)
         self._repeatables.leave_all()
-        self._sessions.lose_all()
+        self._sessions.connection_lost()
 
-    async def finish(self, binding: Binding, timeout: float) -> bool:
+    async def wait_for_binding(self, binding: ServedBinding, timeout: float) -> bool:
         """Wait for the binding's requests in flight; what is still running after ``timeout`` seconds is cancelled.
 
         Returns:
@@ -221,7 +221,7 @@ class Dispatcher:
         )
 
     async def drain(self, timeout: float) -> bool:
-        """Refuse what arrives from now on, and ``finish`` everything that is in flight."""
+        """Refuse what arrives from now on, and ``wait_for_binding`` everything that is in flight."""
         self._bindings.closed = True
         return await self._finish(list(self._running), list(self._sessions.tasks), timeout)
 
@@ -230,12 +230,14 @@ class Dispatcher:
         self._bindings.closed = True
         self.cancel_all()
         for key in list(self._running):
-            self._forsake(key)
+            self._abandon(key)
         self._deadlines.close()
 
     # ── one request ──────────────────────────────────────────────────────────────────────────────
 
-    async def _handle(self, key: bytes, binding: Binding, message: Deliver, payload: bytes, deadline: float) -> None:
+    async def _handle(
+        self, key: bytes, binding: ServedBinding, message: DeliverCall, payload: bytes, deadline: float
+    ) -> None:
         try:
             if not self._starts.has_time():
                 await self._starts.wait(message.peer)
@@ -244,10 +246,10 @@ class Dispatcher:
                 decoded = handler.decode(payload)
             except UNDECODABLE as error:
                 raise BadRequest(protocol=binding.protocol, reason=str(error)) from None
-            if binding.turns is None:
+            if binding.concurrency_limit is None:
                 reply = await self._call(handler, decoded, message, deadline)
             else:
-                async with binding.turns:
+                async with binding.concurrency_limit:
                     reply = await self._call(handler, decoded, message, deadline)
             answer = _encode_payload(reply)
             if len(answer) > MAX_PAYLOAD:
@@ -256,28 +258,28 @@ class Dispatcher:
         except BaseException as error:  # a handler that exits ends its own call, not the process
             if isinstance(error, GeneratorExit) and not self._loop.is_running():
                 raise
-            if not self._is_awaited(key):
+            if not self._is_current(key):
                 return
-            header, answer = outcome_of(error, binding)
+            header, answer = encode_exception(error, binding)
         if TRACING:
-            mark("5 handler: answer")
-        if self._is_awaited(key):
+            trace_point("5 handler: answer")
+        if self._is_current(key):
             seconds = self._running.pop(key).seconds
             if time.monotonic() >= deadline:  # a handler may know it a moment before the timer does
-                header, answer = failure(DeadlineExceeded(seconds=seconds))
+                header, answer = encode_error(DeadlineExceeded(seconds=seconds))
             self._deadlines.discard(key)
             binding.in_flight -= 1
             if message.call_id:
-                self._repeatables.remember(key, (header, answer), deadline)
+                self._repeatables.store(key, (header, answer), deadline)
             self._answer(key, (header, answer))
 
-    async def _call(self, handler: RequestHandler, decoded: Any, message: Deliver, deadline: float) -> Any:
+    async def _call(self, handler: RequestHandler, decoded: Any, message: DeliverCall, deadline: float) -> Any:
         if not handler.extras:
             return await handler.call(decoded)
         extras: list[Any] = []
         for kind in handler.extras:
             if kind is Peer:
-                extras.append(peer_of(message))
+                extras.append(from_message(message))
             elif kind is CallContext:
                 extras.append(CallContext(message.command, message.call_id, deadline))
             else:
@@ -286,30 +288,30 @@ class Dispatcher:
 
     def _answer(self, key: bytes, outcome: Outcome) -> None:
         """Tell whoever waits for it."""
-        for correlation in self._repeatables.end(key) if key in self._repeatables else (key,):
+        for correlation in self._repeatables.finish(key) if key in self._repeatables else (key,):
             self._send(correlation, *outcome)
 
-    def _is_awaited(self, key: bytes) -> bool:
+    def _is_current(self, key: bytes) -> bool:
         """Whether the answer of the current task is wanted, and not that of a later one under the same id."""
         running = self._running.get(key)
         return running is not None and running.task is asyncio.current_task()
 
     def _expired(self, key: bytes) -> None:
-        running = self._forsake(key)
+        running = self._abandon(key)
         if running is not None:
-            self._answer(key, failure(DeadlineExceeded(seconds=running.seconds)))
+            self._answer(key, encode_error(DeadlineExceeded(seconds=running.seconds)))
 
-    def _forsake(self, key: bytes) -> _Running | None:
+    def _abandon(self, key: bytes) -> _Running | None:
         running = self._running.pop(key, None)
         if running is not None:
             self._deadlines.discard(key)
-            self._forsaken[running.task] = running.binding
+            self._cancelled_handlers[running.task] = running.binding
             running.task.add_done_callback(self._forsaken_ended)
             running.task.cancel()
         return running
 
     def _forsaken_ended(self, task: asyncio.Task[None]) -> None:
-        self._forsaken.pop(task).in_flight -= 1
+        self._cancelled_handlers.pop(task).in_flight -= 1
 
     async def _finish(self, keys: list[bytes], sessions: list[asyncio.Task[None]], timeout: float) -> bool:
         tasks = [self._running[key].task for key in keys]
@@ -322,6 +324,6 @@ class Dispatcher:
         for key in keys:
             running = self._running.get(key)
             if running is not None and running.task in late:
-                self._forsake(key)
-                self._answer(key, running.binding.failed("it was stopped before it had finished"))
+                self._abandon(key)
+                self._answer(key, running.binding.handler_failed("it was stopped before it had finished"))
         return not late

@@ -26,20 +26,20 @@ from ..keys import PublicKey
 from ..protocol import (
     BindingContext,
     Protocol,
-    access_of,
+    effective_access,
 )
 from .handlers import RequestHandler, StreamHandler
 from .protocol_lifecycle import (
     MAX_REASON,
-    Handlers,
-    Lifecycle,
+    CompiledHandlers,
+    ProtocolLifecycle,
 )
 from .registration import (
-    Offered,
-    Service,
+    BindingRegistration,
+    Registrar,
 )
 
-__all__ = ["AWAY", "ProgramBinding", "Served"]
+__all__ = ["AWAY", "FollowedBinding", "ProtocolHandlers"]
 
 AWAY: Final = (DaemonNotRunning, DaemonBusy, ConnectionLost, DeadlineExceeded, Overloaded)
 """What is raised while the daemon, or one of its processes, is not there: it says nothing about the binding."""
@@ -48,39 +48,41 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Served:
+class ProtocolHandlers:
     """What a program does for one protocol: a class, or plain handlers."""
 
     protocol: str
     code: type[Protocol] | None = None
     requests: dict[str, RequestHandler] = field(default_factory=dict)
-    """By command, as in ``Binding``."""
+    """By command, as in ``ServedBinding``."""
     streams: StreamHandler | None = None
     concurrency: int | None = None
     queue: int = 1024
 
 
-class ProgramBinding:
-    """Made before anything is known of it but its name; ``follow`` does the rest.
+class FollowedBinding:
+    """Made before anything is known of it but its name; ``reconcile`` does the rest.
 
     Attributes:
         offered: what the network is told, while it is served.
         failure: why it is not served although it should be; empty otherwise.
     """
 
-    def __init__(self, client: Client, service: Service, served: Served, identity: str, instance: str) -> None:
+    def __init__(
+        self, client: Client, service: Registrar, served: ProtocolHandlers, identity: str, instance: str
+    ) -> None:
         self.identity = identity
         self.instance = instance
-        self.offered: Offered | None = None
+        self.offered: BindingRegistration | None = None
         self.failure = ""
         self._client = client
         self._service = service
         self._served = served
-        self._life: Lifecycle | None = None
+        self._life: ProtocolLifecycle | None = None
         self._version = b""
         """Of what is served, or has failed."""
 
-    async def follow(self, info: m.BindingInfo | None) -> None:
+    async def reconcile(self, info: m.BindingInfo | None) -> None:
         """Be as the owner wants it; None: there is nothing of it any more.
 
         Raises:
@@ -96,7 +98,7 @@ class ProgramBinding:
         except AWAY:
             raise
         except P2PError as error:
-            self.refused(error)
+            self.set_failure(error)
             if info is not None:
                 self._version = info.version
 
@@ -110,7 +112,7 @@ class ProgramBinding:
         if life is not None:
             await life.stop(delete=delete)
 
-    def refused(self, error: P2PError) -> None:
+    def set_failure(self, error: P2PError) -> None:
         """It is not served, or not as its owner wants it."""
         self.failure = str(error)[:MAX_REASON]
         log.error("%s is not served%s: %s", self, "" if self.offered is None else " as its owner wants it", error)
@@ -122,11 +124,11 @@ class ProgramBinding:
         served = self._served
         reply, config = await self._ask()
         handlers = await self._begin(reply, config)
-        offered = Offered(
+        offered = BindingRegistration(
             self.identity,
             served.protocol,
             self.instance,
-            access_of(served.code, reply.allow),
+            effective_access(served.code, reply.allow),
             handlers.requests,
             handlers.streams,
             served.concurrency,
@@ -140,23 +142,23 @@ class ProgramBinding:
             raise
         self.offered, self._version, self.failure = offered, reply.version, ""
 
-    async def _reload(self, offered: Offered) -> None:
+    async def _reload(self, offered: BindingRegistration) -> None:
         """Of a class, the instance that runs is given the new config; handlers are given a new context."""
         reply, config = await self._ask()
         if self._life is not None:
             await self._life.reload(config)
         elif offered.binding is not None:
             offered.binding.handlers, offered.binding.streams = self._compiled(self._context(reply), config)
-        offered.access = access_of(self._served.code, reply.allow)
+        offered.access = effective_access(self._served.code, reply.allow)
         await self._service.grant(offered)
         self._version, self.failure = reply.version, ""
 
-    async def _begin(self, reply: m.BindingReply, config: bytes) -> Handlers:
+    async def _begin(self, reply: m.BindingReply, config: bytes) -> CompiledHandlers:
         context = self._context(reply)
         code = self._served.code
         if code is None:
             return self._compiled(context, config)
-        self._life = Lifecycle(context, lambda: code)
+        self._life = ProtocolLifecycle(context, lambda: code)
         return await self._life.start(config)
 
     def _context(self, reply: m.BindingReply) -> BindingContext:
@@ -170,7 +172,7 @@ class ProgramBinding:
             self._client.home,
         )
 
-    def _compiled(self, context: BindingContext, config: bytes) -> Handlers:
+    def _compiled(self, context: BindingContext, config: bytes) -> CompiledHandlers:
         try:
             value = msgspec.json.decode(config)
         except m.UNDECODABLE as error:
@@ -178,7 +180,7 @@ class ProgramBinding:
         filled = replace(context, config=value)
         requests = {command: handler.with_context(filled) for command, handler in self._served.requests.items()}
         streams = self._served.streams
-        return Handlers(requests, None if streams is None else streams.with_context(filled))
+        return CompiledHandlers(requests, None if streams is None else streams.with_context(filled))
 
     async def _ask(self) -> tuple[m.BindingReply, bytes]:
         question = m.GetBinding(self.identity, self._served.protocol, self.instance)

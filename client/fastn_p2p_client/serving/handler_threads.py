@@ -16,7 +16,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from ..call_context import CallContext
 from .annotations import is_async
 
-__all__ = ["MAX_THREADS", "Threads", "awaitable", "by_name", "handler_threads"]
+__all__ = ["MAX_THREADS", "DaemonThreadPool", "awaitable", "by_name", "handler_threads"]
 
 MAX_THREADS: Final = 64
 """At most so many handlers run in threads at a time; others wait for their turn."""
@@ -25,7 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Threads:
+class DaemonThreadPool:
     """Started as they are needed, and used again. None of them keeps the process from ending.
 
     That is what ``ThreadPoolExecutor`` does not promise: one handler that never returns would hold up the end of the
@@ -34,9 +34,9 @@ class Threads:
 
     def __init__(self, limit: int = MAX_THREADS) -> None:
         self._limit = limit
-        self.forget()
+        self.reset_after_fork()
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """There are none: this process is a copy of the one that had them."""
         self._lock = threading.Lock()
         self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
@@ -78,10 +78,10 @@ def _do(future: Future[Any], call: Callable[[], Any]) -> None:
         future.set_exception(error)
 
 
-handler_threads: Final = Threads()
+handler_threads: Final = DaemonThreadPool()
 """Those of this process."""
 
-os.register_at_fork(after_in_child=handler_threads.forget)
+os.register_at_fork(after_in_child=handler_threads.reset_after_fork)
 
 
 def awaitable(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:

@@ -88,10 +88,10 @@ class RequestHandler:
         Raises:
             InvalidHandler: there are several, or the one does not work.
         """
-        return cls.all_of(instance).get("")
+        return cls.from_protocol(instance).get("")
 
     @classmethod
-    def all_of(cls, instance: Protocol) -> dict[str, RequestHandler]:
+    def from_protocol(cls, instance: Protocol) -> dict[str, RequestHandler]:
         """The handlers of a protocol's requests by command; that of requests without one has the command ``""``.
 
         Raises:
@@ -129,14 +129,14 @@ class StreamHandler:
         Raises:
             InvalidHandler: a missing annotation, the wrong session, a type that msgspec cannot decode, or a generator.
         """
-        from ..session import blocking_session as sync_session  # only those that serve sessions need it
+        from ..session import blocking_session  # only those that serve sessions need it
 
         name = name_of(function)
         check_returns(function)
         taken = taken_by(function, owner)
         session = _first(taken, name, "the session")
         self._wants_blocking = not is_async(function)
-        if self._wants_blocking and session.kind is not sync_session.Session:
+        if self._wants_blocking and session.kind is not blocking_session.Session:
             raise InvalidHandler(
                 f"{name} must be an `async def` function, or take a `fastn_p2p_client.sync.Session` first"
             )
@@ -177,9 +177,9 @@ class StreamHandler:
         if self._context is not None:
             arguments.append(self._context)
         if self._wants_blocking:
-            from ..session import blocking_session as sync_session
+            from ..session import blocking_session
 
-            await self.call(sync_session.Session(session, asyncio.get_running_loop()), *arguments)
+            await self.call(blocking_session.Session(session, asyncio.get_running_loop()), *arguments)
         else:
             await self.call(session, *arguments)
 
@@ -204,7 +204,7 @@ def check_class(protocol: type[Protocol], context: BindingContext) -> None:
     """
     instance = object.__new__(protocol)
     instance.context = context
-    RequestHandler.all_of(instance)
+    RequestHandler.from_protocol(instance)
     StreamHandler.of_protocol(instance)
 
 

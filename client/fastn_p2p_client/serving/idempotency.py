@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ..ipc.messages import Deliver
+from ..ipc.messages import DeliverCall
 from .binding import Outcome
 
-__all__ = ["Repeatables"]
+__all__ = ["IdempotencyCache"]
 
 MAX_REMEMBERED: Final = 16_384
 MAX_REMEMBERED_BYTES: Final = 64 * 1024 * 1024
@@ -16,7 +16,7 @@ _COST: Final = 512
 """Bytes that remembering an outcome takes beside its own."""
 
 
-class Repeatables:
+class IdempotencyCache:
     """The calls with a ``call_id``, by a key that is theirs whoever delivers them and under whatever correlation.
 
     An outcome is remembered until the call's deadline, after which nobody asks for it; of more than
@@ -40,7 +40,7 @@ class Repeatables:
         return key in self._waiting
 
     @staticmethod
-    def key_of(message: Deliver) -> bytes:
+    def key_of(message: DeliverCall) -> bytes:
         """Longer than any correlation, and so none."""
         names = f"{message.identity}/{message.protocol}/{message.instance}/{message.command}".encode()
         return b"".join((message.peer, len(message.call_id).to_bytes(1, "big"), message.call_id, names))
@@ -50,17 +50,17 @@ class Repeatables:
         found = self._outcomes.get(key)
         return None if found is None or found[1] < self._clock() else found[0]
 
-    def begin(self, key: bytes) -> None:
+    def start(self, key: bytes) -> None:
         """It is being executed from now on."""
         self._waiting[key] = []
 
-    def wait(self, key: bytes, correlation: bytes) -> None:
+    def add_waiter(self, key: bytes, correlation: bytes) -> None:
         """Its outcome is wanted under this correlation, too."""
         if correlation not in self._keys:
             self._keys[correlation] = key
             self._waiting[key].append(correlation)
 
-    def leave(self, correlation: bytes) -> bytes | None:
+    def remove_waiter(self, correlation: bytes) -> bytes | None:
         """Nobody waits under this correlation any more; the call's key when nobody does under any other."""
         key = self._keys.pop(correlation, None)
         if key is None:
@@ -74,14 +74,14 @@ class Repeatables:
         for correlations in self._waiting.values():
             correlations.clear()
 
-    def end(self, key: bytes) -> list[bytes]:
+    def finish(self, key: bytes) -> list[bytes]:
         """It is not being executed any more; the correlations under which it is waited for."""
         correlations = self._waiting.pop(key)
         for correlation in correlations:
             del self._keys[correlation]
         return correlations
 
-    def remember(self, key: bytes, outcome: Outcome, until: float) -> None:
+    def store(self, key: bytes, outcome: Outcome, until: float) -> None:
         """This has come of it; it is asked for until then at the latest."""
         self._outcomes[key] = outcome, until
         self._bytes += _size(outcome)

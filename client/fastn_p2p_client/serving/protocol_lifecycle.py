@@ -34,9 +34,9 @@ __all__ = [
     "HOOK_SECONDS",
     "MAX_REASON",
     "START_SECONDS",
-    "Handlers",
-    "Lifecycle",
-    "Watcher",
+    "CodeRunner",
+    "CompiledHandlers",
+    "ProtocolLifecycle",
     "check",
     "config_of",
     "delete",
@@ -64,7 +64,7 @@ Load = Callable[[], type[Protocol]]
 """Finds the class. Runs its module, which may raise anything."""
 
 
-class Watcher:
+class CodeRunner:
     """Runs code of the protocol; whoever wants to know when it runs overrides it."""
 
     def step(self, what: str, code: Callable[[], T]) -> T:
@@ -78,24 +78,24 @@ class Watcher:
         return function
 
 
-_NOBODY: Final = Watcher()
+_NOBODY: Final = CodeRunner()
 
 
-class Handlers(NamedTuple):
-    """What a protocol answers with; the first as in ``Binding``."""
+class CompiledHandlers(NamedTuple):
+    """What a protocol answers with; the first as in ``ServedBinding``."""
 
     requests: dict[str, RequestHandler]
     streams: StreamHandler | None
 
 
-class Lifecycle:
+class ProtocolLifecycle:
     """Made stopped; ``start`` begins the life, ``stop`` ends it, and both may be called again.
 
     Attributes:
         code: the instance of the class while it is active.
     """
 
-    def __init__(self, context: BindingContext, load: Load, watcher: Watcher = _NOBODY) -> None:
+    def __init__(self, context: BindingContext, load: Load, watcher: CodeRunner = _NOBODY) -> None:
         """
         Args:
             context: all but the config, which comes with ``start`` and ``reload``.
@@ -107,7 +107,7 @@ class Lifecycle:
         self._watcher = watcher
         self.code: Protocol | None = None
 
-    async def start(self, config: bytes) -> Handlers:
+    async def start(self, config: bytes) -> CompiledHandlers:
         """Load the class, check the config, which is JSON, and activate an instance.
 
         Raises:
@@ -178,7 +178,7 @@ async def check(context: BindingContext, config: bytes, load: Load) -> None:
     """Whether a life would begin with this config, as far as can be told without beginning it.
 
     Raises:
-        ProtocolNotInstalled, InvalidConfig, HandlerFailed: as ``Lifecycle.start``.
+        ProtocolNotInstalled, InvalidConfig, HandlerFailed: as ``ProtocolLifecycle.start``.
     """
     handlers_of(context, await _instantiate(context, config, load, _NOBODY))
 
@@ -208,12 +208,12 @@ def _made(context: BindingContext, config: bytes, load: Load) -> Protocol:
     """An instance that is not activated, and whose config was not checked for more than its types."""
     cls = load_class(context, load)
     filled = replace(context, config=config_of(cls, context.protocol, config))
-    return _guarded(context, "cannot be made", lambda: cls(filled))
+    return _call_protocol_code(context, "cannot be made", lambda: cls(filled))
 
 
 def load_class(context: BindingContext, load: Load) -> type[Protocol]:
     """Raises ProtocolNotInstalled, or HandlerFailed: it cannot be loaded."""
-    return _guarded(context, "cannot be loaded", load)
+    return _call_protocol_code(context, "cannot be loaded", load)
 
 
 def config_of(cls: type[Protocol], protocol: str, text: bytes) -> Any:
@@ -230,26 +230,26 @@ def config_of(cls: type[Protocol], protocol: str, text: bytes) -> Any:
         raise InvalidConfig(protocol=protocol, reason=f"its class cannot have a config: {error}") from error
 
 
-def handlers_of(context: BindingContext, code: Protocol) -> Handlers:
+def handlers_of(context: BindingContext, code: Protocol) -> CompiledHandlers:
     """Raises HandlerFailed: nothing can be called with them."""
-    return _guarded(
+    return _call_protocol_code(
         context,
         "has no usable handler",
-        lambda: Handlers(RequestHandler.all_of(code), StreamHandler.of_protocol(code)),
+        lambda: CompiledHandlers(RequestHandler.from_protocol(code), StreamHandler.of_protocol(code)),
     )
 
 
-async def _instantiate(context: BindingContext, config: bytes, load: Load, watcher: Watcher) -> Protocol:
+async def _instantiate(context: BindingContext, config: bytes, load: Load, watcher: CodeRunner) -> Protocol:
     """An instance whose config has been checked; ``context`` comes without one."""
     protocol = context.protocol
     cls = load_class(context, lambda: watcher.step("its import", load))
     filled = replace(context, config=config_of(cls, protocol, config))
-    code = _guarded(context, "cannot be made", lambda: watcher.step("its making", lambda: cls(filled)))
+    code = _call_protocol_code(context, "cannot be made", lambda: watcher.step("its making", lambda: cls(filled)))
     try:
-        await _bounded(watcher.function("on_check", _called(code.on_check)))
+        await _run_with_timeout(watcher.function("on_check", _called(code.on_check)))
     except P2PError:
         raise
-    except _TookTooLong as error:
+    except _HookTimeout as error:
         raise InvalidConfig(protocol=protocol, reason=f"checking it took longer than {HOOK_SECONDS:g} s") from error
     except BaseException as error:
         _let_cancelling_through(error)
@@ -257,7 +257,7 @@ async def _instantiate(context: BindingContext, config: bytes, load: Load, watch
     return code
 
 
-def _guarded(context: BindingContext, what: str, step: Callable[[], T]) -> T:
+def _call_protocol_code(context: BindingContext, what: str, step: Callable[[], T]) -> T:
     """Runs protocol code that is no hook; whatever it raises becomes ``HandlerFailed``."""
     try:
         return step()
@@ -279,8 +279,8 @@ def _called(hook: Hook) -> Hook:
 
 async def _run_hook(context: BindingContext, name: str, hook: Hook) -> None:
     try:
-        await _bounded(hook)
-    except _TookTooLong as error:
+        await _run_with_timeout(hook)
+    except _HookTimeout as error:
         reason = f"{name} took longer than {HOOK_SECONDS:g} s"
         raise HandlerFailed(peer=context.identity, protocol=context.protocol, reason=reason) from error
     except BaseException as error:
@@ -289,19 +289,19 @@ async def _run_hook(context: BindingContext, name: str, hook: Hook) -> None:
         raise _failure(context, f"{name} failed", error) from error
 
 
-class _TookTooLong(Exception):
+class _HookTimeout(Exception):
     """A hook did not return in time."""
 
 
-async def _bounded(hook: Hook) -> None:
-    """Raises _TookTooLong in time, also when the hook does not let itself be cancelled: then it is left behind."""
-    task = asyncio.create_task(_kept(hook))
+async def _run_with_timeout(hook: Hook) -> None:
+    """Raises _HookTimeout in time, also when the hook does not let itself be cancelled: then it is left behind."""
+    task = asyncio.create_task(_catch_all(hook))
     try:
         await asyncio.wait([task], timeout=HOOK_SECONDS)
         if not task.done():
             task.cancel()
             await asyncio.wait([task], timeout=_ABANDON_SECONDS)
-            raise _TookTooLong
+            raise _HookTimeout
     finally:
         task.cancel()
     error = task.result()
@@ -309,7 +309,7 @@ async def _bounded(hook: Hook) -> None:
         raise error
 
 
-async def _kept(hook: Hook) -> BaseException | None:
+async def _catch_all(hook: Hook) -> BaseException | None:
     """What the hook raises: an exit that a task raised would end the process."""
     try:
         await hook()

@@ -27,16 +27,16 @@ from ..errors import (
 )
 from ..ipc import messages as m
 from ..ipc.request_channel import (
-    Link,
+    RequestChannel,
     decode_answer,
 )
 from ..keys import PublicKey
 from ..limits import MAX_CALLS_PER_BINDING
-from .binding import Binding
+from .binding import ServedBinding
 from .dispatcher import Dispatcher
 from .handlers import RequestHandler, StreamHandler
 
-__all__ = ["Offered", "Service"]
+__all__ = ["BindingRegistration", "Registrar"]
 
 log = logging.getLogger(__name__)
 
@@ -46,11 +46,11 @@ _DRAIN_SECONDS: Final = 5.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
-_answer: Final = msgspec.msgpack.Decoder(m.DataReply)
+_answer: Final = msgspec.msgpack.Decoder(m.DataMessage)
 
 
 @dataclass(slots=True, eq=False)
-class Offered:
+class BindingRegistration:
     """What a program serves as one identity, under one protocol and instance."""
 
     identity: str
@@ -59,30 +59,30 @@ class Offered:
     access: tuple[str, ...]
     """Who may use it, unless its owner has said so."""
     requests: dict[str, RequestHandler] = field(default_factory=dict)
-    """By command, as in ``Binding``."""
+    """By command, as in ``ServedBinding``."""
     streams: StreamHandler | None = None
     concurrency: int | None = None
     queue: int = MAX_CALLS_PER_BINDING
-    granted: m.Granted | None = None
-    binding: Binding | None = None
+    granted: m.Grant | None = None
+    binding: ServedBinding | None = None
 
     @property
     def limit(self) -> int:
-        """As in ``Serve``."""
+        """As in ``RegisterBinding``."""
         return 0 if self.concurrency is None else self.concurrency + self.queue
 
-    def message(self) -> m.Serve:
+    def message(self) -> m.RegisterBinding:
         """What the network is told. Needs a grant."""
         if self.granted is None:
             raise ValueError(f"{self} has no grant")
         allow = self.granted.allow or self.access
-        return m.Serve(self.identity, self.protocol, self.instance, allow, self.granted.grant, self.limit)
+        return m.RegisterBinding(self.identity, self.protocol, self.instance, allow, self.granted.grant, self.limit)
 
     def __str__(self) -> str:
         return f"{self.protocol} ({self.instance}) of {self.identity}"
 
 
-class Service:
+class Registrar:
     """Made inside the running event loop.
 
     Args:
@@ -91,21 +91,24 @@ class Service:
     """
 
     def __init__(
-        self, client: Client, ready: asyncio.Event, on_refused: Callable[[Offered, P2PError], object] | None = None
+        self,
+        client: Client,
+        ready: asyncio.Event,
+        on_refused: Callable[[BindingRegistration, P2PError], object] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._client = client
         self._ready = ready
         self._on_refused = on_refused or (lambda offered, error: self.stop(error))
-        self._offered: list[Offered] = []
-        self._waiting: list[Offered] = []
+        self._offered: list[BindingRegistration] = []
+        self._waiting: list[BindingRegistration] = []
         """Those of which the network does not know."""
         self._settled = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._registering: asyncio.Task[None] | None = None
         self._dispatcher = Dispatcher(self._reply, self._say)
-        self._link = Link(
+        self._link = RequestChannel(
             partial(client.home.find_mailbox, "network"),
             "network",
             on_message=self._dispatcher.on_message,
@@ -165,7 +168,7 @@ class Service:
 
     # ── what is offered ──────────────────────────────────────────────────────────────────────────
 
-    async def offer(self, offered: Offered) -> None:
+    async def offer(self, offered: BindingRegistration) -> None:
         """Serve it from now on; the network is told as soon as it is there.
 
         Raises:
@@ -177,7 +180,7 @@ class Service:
                 "%s is offline: nothing arrives until `fastn-p2p identity-online %s`",
                 offered.identity, offered.identity,
             )  # fmt: skip
-        offered.binding = Binding(
+        offered.binding = ServedBinding(
             offered.identity,
             PublicKey(granted.key),
             offered.protocol,
@@ -190,48 +193,48 @@ class Service:
         self._offered.append(offered)
         self._renew(offered)
 
-    async def grant(self, offered: Offered) -> None:
+    async def grant(self, offered: BindingRegistration) -> None:
         """What its owner says of it is new: ask, and tell the network. Raises like ``offer``."""
         await self._ask_for_grant(offered)
         self._renew(offered)
 
-    def _renew(self, offered: Offered) -> None:
+    def _renew(self, offered: BindingRegistration) -> None:
         if offered in self._offered and offered not in self._waiting:
             self._waiting.append(offered)
         self._ready.clear()
-        if self._link.up.is_set() and (self._registering is None or self._registering.done()):
+        if self._link.connected.is_set() and (self._registering is None or self._registering.done()):
             self._registering = self._loop.create_task(self._register())
 
-    def settle(self) -> None:
+    def initial_set_complete(self) -> None:
         """Nothing more is coming, for now: ``ready`` is set once everything is registered, at once if it is."""
         self._settled = True
         idle = self._registering is not None and self._registering.done()
-        if self._link.up.is_set() and idle and not self._waiting:
+        if self._link.connected.is_set() and idle and not self._waiting:
             self._ready.set()
 
-    async def withdraw(self, offered: Offered) -> None:
+    async def withdraw(self, offered: BindingRegistration) -> None:
         """Serve it no more; what is in flight is finished first."""
         self._forget(offered)
         if offered.binding is None:
             return
         try:
-            if self._link.up.is_set():
-                await self._ask(m.Withdraw(offered.identity, offered.protocol, offered.instance))
+            if self._link.connected.is_set():
+                await self._ask(m.UnregisterBinding(offered.identity, offered.protocol, offered.instance))
         except P2PError as error:
             log.info("%s was not withdrawn: %s", offered, error)
         self._dispatcher.remove(offered.binding)
-        await self._dispatcher.finish(offered.binding, _DRAIN_SECONDS)
+        await self._dispatcher.wait_for_binding(offered.binding, _DRAIN_SECONDS)
 
-    def _forget(self, offered: Offered) -> None:
+    def _forget(self, offered: BindingRegistration) -> None:
         for known in (self._offered, self._waiting):
             if offered in known:
                 known.remove(offered)
 
     # ── registering ──────────────────────────────────────────────────────────────────────────────
 
-    async def _ask_for_grant(self, offered: Offered) -> m.Granted:
-        granted = await self._client.control(m.Register(offered.identity, offered.protocol, offered.instance))
-        if not isinstance(granted, m.Granted):
+    async def _ask_for_grant(self, offered: BindingRegistration) -> m.Grant:
+        granted = await self._client.control(m.RequestGrant(offered.identity, offered.protocol, offered.instance))
+        if not isinstance(granted, m.Grant):
             raise BadMessage(reason=f"the gateway answered with {type(granted).__name__}")
         offered.granted = granted
         return granted
@@ -269,7 +272,7 @@ class Service:
         if self._settled:
             self._ready.set()
 
-    async def _serve(self, offered: Offered) -> None:
+    async def _serve(self, offered: BindingRegistration) -> None:
         try:
             await self._ask(offered.message())
         except Forbidden:  # the grant is of an earlier daemon
@@ -278,9 +281,9 @@ class Service:
                 await self._ask(offered.message())
 
     async def _ask(self, message: msgspec.Struct) -> None:
-        answer = await self._link.ask(message, timeout=_ASK_SECONDS)
+        answer = await self._link.request(message, timeout=_ASK_SECONDS)
         reply = decode_answer(_answer, answer.header)
-        if isinstance(reply, m.Failure):
+        if isinstance(reply, m.ErrorReply):
             raise reply.error()
 
     # ── serving, and its end ─────────────────────────────────────────────────────────────────────
@@ -299,12 +302,12 @@ class Service:
         if self._registering is not None:
             self._registering.cancel()
         try:
-            if self._link.up.is_set():
+            if self._link.connected.is_set():
                 for each in self._offered:
-                    await self._ask(m.Withdraw(each.identity, each.protocol, each.instance))
+                    await self._ask(m.UnregisterBinding(each.identity, each.protocol, each.instance))
             await self._dispatcher.drain(_DRAIN_SECONDS)
-            if self._link.up.is_set():
-                await self._link.flushed()
+            if self._link.connected.is_set():
+                await self._link.drain()
         except P2PError as error:
             log.info("the daemon was gone before this program: %s", error)
         finally:

@@ -1,7 +1,7 @@
 """Programs that serve as one identity: ``listen`` and ``Server``.
 
 Requests and sessions reach the program's handlers exactly as they reach a protocol that the daemon hosts; the program
-never sees a key. ``all_server`` serves as every identity that has a binding for the program.
+never sees a key. ``binding_server`` serves as every identity that has a binding for the program.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ..limits import DEFAULT_INSTANCE
 from ..names import check_name
 from .handlers import RequestHandler, StreamHandler
 from .registration import (
-    Offered,
-    Service,
+    BindingRegistration,
+    Registrar,
 )
 from .termination import run_until_signal
 
@@ -62,9 +62,9 @@ class Server:
         """
         self.identity = check_name(identity, "an identity")
         self._client = Client(home, program=program, transport=transport)
-        self._offered: dict[tuple[str, str], Offered] = {}
+        self._offered: dict[tuple[str, str], BindingRegistration] = {}
         self._said: dict[tuple[str, str, str], object] = {}
-        self._service: Service | None = None
+        self._service: Registrar | None = None
         self.ready = asyncio.Event()
         """Set while everything is served, as far as this program can see to it."""
 
@@ -181,17 +181,17 @@ class Server:
         """
         if not self._offered:
             raise ValueError("there is nothing to serve: handle_requests or handle_streams first")
-        service = self._service = Service(self._client, self.ready)
+        service = self._service = Registrar(self._client, self.ready)
         try:
             await service.run(self._offer_all(service))
         finally:
             self._service = None
             self._client.close()
 
-    async def _offer_all(self, service: Service) -> None:
+    async def _offer_all(self, service: Registrar) -> None:
         for offered in self._offered.values():
             await service.offer(offered)
-        service.settle()
+        service.initial_set_complete()
 
     def run(self) -> None:
         """Serve in an event loop of its own until Ctrl-C, SIGTERM or ``close``, and finish what is in flight.
@@ -209,13 +209,15 @@ class Server:
         if self._service is not None:
             self._service.stop()
 
-    def _offer(self, protocol: str, instance: str, access: str | Sequence[str] | None) -> Offered:
+    def _offer(self, protocol: str, instance: str, access: str | Sequence[str] | None) -> BindingRegistration:
         check_name(protocol, "a protocol")
         check_name(instance, "an instance")
         name = (protocol, instance)
         offered = self._offered.get(name)
         if offered is None:
-            offered = self._offered[name] = Offered(self.identity, protocol, instance, ("peers",), queue=DEFAULT_QUEUE)
+            offered = self._offered[name] = BindingRegistration(
+                self.identity, protocol, instance, ("peers",), queue=DEFAULT_QUEUE
+            )
         if access is not None:
             allowed = (access,) if isinstance(access, str) else tuple(access)
             if not allowed:
@@ -223,7 +225,7 @@ class Server:
             self._say_once(offered, access=allowed)
         return offered
 
-    def _say_once(self, offered: Offered, **values: Any) -> None:
+    def _say_once(self, offered: BindingRegistration, **values: Any) -> None:
         """What handlers of one binding say about all of it, the first of them that says anything."""
         for name, value in values.items():
             if value is None:

@@ -28,20 +28,20 @@ from ..errors import (
 )
 from ..ipc.messages import (
     UNDECODABLE,
+    DeliverSession,
     Message,
-    Offer,
 )
 from ..limits import (
     MAX_SESSIONS_PER_BINDING,
     RESET_FAILED,
     RESET_LOST,
 )
-from ..peer import peer_of
+from ..peer import from_message
 from ..session.session import Session
 from ..start_queue import StartQueue
-from .binding import Binding, failure, outcome_of
+from .binding import ServedBinding, encode_error, encode_exception
 
-__all__ = ["Send", "SessionHost"]
+__all__ = ["Send", "SessionDispatcher"]
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ Send: TypeAlias = Callable[[bytes, bytes, Any], object]
 """Takes (id, header, payload)."""
 
 
-class SessionHost:
+class SessionDispatcher:
     """The sessions that one process serves. Made and used inside one running event loop.
 
     Attributes:
@@ -69,24 +69,24 @@ class SessionHost:
         self._loop = asyncio.get_running_loop()
         self._sessions: dict[bytes, Session] = {}
         self._handlers: dict[bytes, asyncio.Task[None]] = {}
-        self.tasks: dict[asyncio.Task[None], Binding] = {}
+        self.tasks: dict[asyncio.Task[None], ServedBinding] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def offer(self, correlation: bytes, binding: Binding, message: Offer, payload: bytes) -> None:
+    def offer(self, correlation: bytes, binding: ServedBinding, message: DeliverSession, payload: bytes) -> None:
         """Serve one more session."""
         if binding.sessions >= MAX_SESSIONS_PER_BINDING:
             error = Overloaded(what=f"sessions at {binding.protocol}", limit=MAX_SESSIONS_PER_BINDING)
-            self._send(correlation, *failure(error))
+            self._send(correlation, *encode_error(error))
             return
         if correlation in self._sessions:
-            self._send(correlation, *failure(BadMessage(reason="a session with this id stands already")))
+            self._send(correlation, *encode_error(BadMessage(reason="a session with this id stands already")))
             return
         try:
-            peer = peer_of(message)
+            peer = from_message(message)
         except InvalidKey as error:
-            self._send(correlation, *failure(error))
+            self._send(correlation, *encode_error(error))
             return
         session = self._sessions[correlation] = Session(
             partial(self._send_part, correlation),
@@ -108,7 +108,7 @@ class SessionHost:
         """Something is said in a session; what is said in one that is over is dropped."""
         session = self._sessions.get(correlation)
         if session is not None:
-            session.take(message, payload)
+            session.on_message(message, payload)
 
     def cancel(self, correlation: bytes) -> None:
         """Nobody waits for the session to stand any more; if it stands, that has crossed this word, and it is lost."""
@@ -119,7 +119,7 @@ class SessionHost:
             if not accepted:
                 self._handlers[correlation].cancel()
 
-    def lose_all(self) -> None:
+    def connection_lost(self) -> None:
         """The way to all openers is lost."""
         for session in list(self._sessions.values()):
             session.fail(ConnectionLost(what="the daemon's network process"))
@@ -129,7 +129,9 @@ class SessionHost:
         if self._handlers.get(correlation) is task:
             del self._handlers[correlation]
 
-    async def _serve(self, correlation: bytes, session: Session, binding: Binding, peer: bytes, payload: bytes) -> None:
+    async def _serve(
+        self, correlation: bytes, session: Session, binding: ServedBinding, peer: bytes, payload: bytes
+    ) -> None:
         try:
             if not self._starts.has_time():
                 await self._starts.wait(peer)
@@ -149,12 +151,12 @@ class SessionHost:
                 raise
             self._failed(correlation, session, binding, error)
 
-    def _failed(self, correlation: bytes, session: Session, binding: Binding, error: BaseException) -> None:
+    def _failed(self, correlation: bytes, session: Session, binding: ServedBinding, error: BaseException) -> None:
         if session.is_over:
             log.info("a session of %s ended: %r", binding.protocol, error)
         elif not session.opened.done():
             self._sessions.pop(correlation, None)
-            self._send(correlation, *outcome_of(error, binding))
+            self._send(correlation, *encode_exception(error, binding))
         elif isinstance(error, asyncio.CancelledError):
             session.abort(RESET_LOST)
         else:

@@ -1,1 +1,8 @@
-"""session."""
+"""Sessions: one bidirectional byte stream with flow control.
+
+- ``session``: ``Session``.
+- ``blocking_session``: the same without ``await``.
+- ``copy``: copy between a session and files or streams.
+- ``framing``: length-prefixed messages on a session.
+- ``client_sessions``: the sessions that one program has opened.
+"""

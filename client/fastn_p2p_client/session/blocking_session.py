@@ -19,7 +19,7 @@ from ..errors import (
 )
 from ..event_loop_thread import (
     background_loop,
-    run,
+    run_blocking,
     submit,
 )
 from ..limits import (
@@ -215,7 +215,7 @@ class Session:
         if self._pid != os.getpid():
             coroutine.close()
         self._check_process()
-        return run(coroutine, self._loop)
+        return run_blocking(coroutine, self._loop)
 
     def _check_process(self) -> None:
         """

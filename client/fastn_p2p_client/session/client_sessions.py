@@ -18,26 +18,26 @@ from ..errors import (
     P2PError,
 )
 from ..ipc import messages as m
-from ..ipc.request_channel import Link
+from ..ipc.request_channel import RequestChannel
 from ..limits import MAX_SESSIONS_PER_CLIENT
-from ..peer import peer_of
+from ..peer import from_message
 from .session import Session, Waits
 
-__all__ = ["ClientSessions", "refusal_from"]
+__all__ = ["ClientSessions", "error_from_reply"]
 
-_part: Final = msgspec.msgpack.Decoder(m.SessionPart)
+_part: Final = msgspec.msgpack.Decoder(m.SessionMessage)
 _CANCEL: Final = m.encode(m.Cancel())
 
 
-def refusal_from(reply: m.Message, payload: bytes) -> Exception:
+def error_from_reply(reply: m.Message, payload: bytes) -> Exception:
     """The exception that an answer other than the one hoped for stands for."""
-    if isinstance(reply, m.ApplicationFailure):
+    if isinstance(reply, m.ApplicationErrorReply):
         try:
             data = msgspec.msgpack.decode(payload) if payload else None
         except m.UNDECODABLE:
             data = None
         return ApplicationError(reply.kind, reply.message, data)
-    if isinstance(reply, m.Failure):
+    if isinstance(reply, m.ErrorReply):
         return reply.error()
     return BadReply(protocol="the daemon", reason=f"unexpected {type(reply).__name__}")
 
@@ -58,7 +58,7 @@ class ClientSessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    async def open(self, link: Link, message: m.Open, payload: bytes, timeout: float) -> Session:
+    async def open(self, link: RequestChannel, message: m.OpenSession, payload: bytes, timeout: float) -> Session:
         """Ask for a session, and wait until it stands.
 
         Raises:
@@ -81,7 +81,7 @@ class ClientSessions:
                 await asyncio.shield(session.opened)  # who gives up does not cancel the answer itself
         except BaseException as error:
             if self._sessions.pop(correlation, None) is not None and not isinstance(error, P2PError | ApplicationError):
-                self._take_back(link, correlation, session)
+                self._cancel(link, correlation, session)
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded(seconds=timeout) from None
             raise
@@ -99,15 +99,15 @@ class ClientSessions:
             session.fail(BadReply(protocol=session.protocol, reason=str(error)))
             return
         if session.opened.done():
-            session.take(message, payload)
-        elif isinstance(message, m.Opened):
-            session.introduce(peer_of(message))
-            session.take(message, payload)
+            session.on_message(message, payload)
+        elif isinstance(message, m.SessionOpened):
+            session.set_peer(from_message(message))
+            session.on_message(message, payload)
         else:
-            session.opened.set_exception(refusal_from(message, payload))
+            session.opened.set_exception(error_from_reply(message, payload))
             self._sessions.pop(correlation, None)
 
-    def lose_all(self) -> None:
+    def connection_lost(self) -> None:
         """The process behind the link has died, or the link is closed."""
         found = [each.session() for each in self._sessions.values()]
         self._sessions.clear()
@@ -115,7 +115,7 @@ class ClientSessions:
             if session is not None:
                 session.fail(ConnectionLost(what="the daemon's network process"))
 
-    def _take_back(self, link: Link, correlation: bytes, session: Session) -> None:
+    def _cancel(self, link: RequestChannel, correlation: bytes, session: Session) -> None:
         try:
             if session.opened.done() and session.opened.exception() is None:
                 session.abort(0)  # it has come to stand in the very moment in which nobody wanted it any more

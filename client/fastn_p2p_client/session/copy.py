@@ -7,24 +7,31 @@ import inspect
 import io
 import select
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from ..errors import StreamReset
 from ..limits import RESET_FAILED
 
-if TYPE_CHECKING:
-    from .session import Session
-
-__all__ = ["READ_FILE", "copy_both", "copy_from", "copy_to", "read_some", "reading_method", "write_all"]
+__all__ = ["READ_FILE", "ByteStream", "copy_both", "copy_from", "copy_to", "read_some", "reading_method", "write_all"]
 
 READ_FILE: Final = 1024 * 1024
 """Bytes read from a file in one go: a thread is left and entered for each."""
+
+
+class ByteStream(Protocol):
+    """A ``Session``, as far as it is copied from and to."""
+
+    async def read(self) -> bytes: ...
+    async def write(self, data: bytes, /) -> None: ...
+    async def send_eof(self) -> None: ...
+    def abort(self, code: int, /) -> None: ...
+
 
 _Read: TypeAlias = Callable[[int], Awaitable[bytes]]
 _Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 
-async def copy_to(session: Session, writer: Any) -> int:
+async def copy_to(session: ByteStream, writer: Any) -> int:
     """See ``Session.copy_to``."""
     write = _writing(writer)
     total = 0
@@ -34,7 +41,7 @@ async def copy_to(session: Session, writer: Any) -> int:
     return total
 
 
-async def copy_from(session: Session, reader: Any) -> int:
+async def copy_from(session: ByteStream, reader: Any) -> int:
     """See ``Session.copy_from``."""
     read = _reading(reader)
     total = 0
@@ -45,7 +52,7 @@ async def copy_from(session: Session, reader: Any) -> int:
     return total
 
 
-async def copy_both(session: Session, reader: Any, writer: Any) -> tuple[int, int]:
+async def copy_both(session: ByteStream, reader: Any, writer: Any) -> tuple[int, int]:
     """See ``Session.copy_both``."""
     out = asyncio.ensure_future(copy_from(session, reader))
     back = asyncio.ensure_future(copy_to(session, writer))

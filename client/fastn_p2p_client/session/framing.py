@@ -11,7 +11,7 @@ from fastn_p2p_client.errors import BadMessage
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.session.session import Session
 
-__all__ = ["receive", "send"]
+__all__ = ["receive_message", "send_message"]
 
 T = TypeVar("T")
 
@@ -22,13 +22,13 @@ _LENGTH: Final = 4
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
-async def send(session: Session, message: msgspec.Struct) -> None:
+async def send_message(session: Session, message: msgspec.Struct) -> None:
     """Raises like ``Session.write``."""
     body = _encode(message)
     await session.write(len(body).to_bytes(_LENGTH, "big") + body)
 
 
-async def receive(session: Session, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
+async def receive_message(session: Session, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
     """The next message; None at the end.
 
     Raises:

@@ -32,15 +32,15 @@ from ..errors import (
     StreamReset,
 )
 from ..ipc.messages import (
-    Chunk,
-    Credit,
-    Done,
-    Eof,
-    Failure,
+    Ack,
+    EndOfStream,
+    ErrorReply,
     Message,
-    Opened,
-    Reset,
-    Stop,
+    ResetStream,
+    SessionData,
+    SessionOpened,
+    StopSending,
+    WindowUpdate,
     encode,
 )
 from ..limits import (
@@ -54,22 +54,22 @@ from ..limits import (
 )
 from ..peer import Peer
 
-__all__ = ["Session", "Waits", "ended_with"]
+__all__ = ["Session", "Waits", "error_for_reset_code"]
 
 Payload: TypeAlias = bytes | memoryview
 Send: TypeAlias = Callable[[bytes, Payload], object]
 """Takes header and payload of one message under the session's id. Raises P2PError when nobody can be told any more."""
 
-_CHUNK: Final = encode(Chunk())
-_EOF: Final = encode(Eof())
-_DONE: Final = encode(Done())
+_CHUNK: Final = encode(SessionData())
+_EOF: Final = encode(EndOfStream())
+_DONE: Final = encode(Ack())
 _SMALLEST_WINDOW: Final = 4096
 """Bytes that a side takes at least, however few the daemon asks for."""
 _TURNS: Final = 32
 """Writes that find credit after which other tasks get a turn all the same."""
 
 
-def ended_with(code: int) -> P2PError:
+def error_for_reset_code(code: int) -> P2PError:
     """What a reader or a writer is told when the other side has ended the session with this code."""
     if code == RESET_LOST:
         return ConnectionLost(what="the program at the other end of the session")
@@ -98,9 +98,9 @@ def _drop(send: Send, outgoing: bool, incoming: bool, on_end: Callable[[], objec
     """Tell the other side that a session is gone which was dropped with one or both directions open."""
     with contextlib.suppress(P2PError):
         if outgoing:
-            send(encode(Reset(RESET_LOST)), b"")
+            send(encode(ResetStream(RESET_LOST)), b"")
         if incoming:
-            send(encode(Stop(RESET_LOST)), b"")
+            send(encode(StopSending(RESET_LOST)), b"")
     on_end()
 
 
@@ -178,7 +178,7 @@ class Session(LoopBound):
         self._out_over = False
         self._aborted_with: int | None = None
         """The code, when it was ended before it was accepted."""
-        self._turns = 0
+        self._writes = 0
 
     def __repr__(self) -> str:
         return f"<Session {self.protocol} ({self.instance}): {self.bytes_read} read, {self.bytes_written} written>"
@@ -267,12 +267,12 @@ class Session(LoopBound):
         if len(chunk) - start > limit:
             part = chunk[start : start + limit]
             self._taken += limit
-            self._consume(limit)
+            self._credit_read_bytes(limit)
         else:
             self._chunks.popleft()
             part = chunk[start:] if start else chunk
             self._taken = 0
-            self._consume(len(part) + CHUNK_COST)
+            self._credit_read_bytes(len(part) + CHUNK_COST)
         self.bytes_read += len(part)
         return part
 
@@ -318,17 +318,17 @@ class Session(LoopBound):
             if self._eof_sent:
                 raise SessionClosed(what="a write")
             if self._credit <= CHUNK_COST:
-                await self._credited()
+                await self._wait_writable()
                 continue
             if self._out_error is not None:
                 raise self._out_error
             part = rest[: min(MAX_CHUNK, self._credit - CHUNK_COST)]
-            self._say(_CHUNK, part)
+            self._send(_CHUNK, part)
             self._credit -= len(part) + CHUNK_COST
             self.bytes_written += len(part)
             rest = rest[len(part) :]
-            self._turns += 1
-            if self._turns % _TURNS == 0:
+            self._writes += 1
+            if self._writes % _TURNS == 0:
                 await asyncio.sleep(0)
 
     async def send_eof(self) -> None:
@@ -352,7 +352,7 @@ class Session(LoopBound):
         if (here := running_loop()) is not self._loop or here is None:
             raise self._elsewhere()
         while not self._out_over and self._out_error is None:
-            await self._credited()
+            await self._wait_writable()
         if self._out_error is not None:
             raise self._out_error
 
@@ -419,7 +419,7 @@ class Session(LoopBound):
         self.accept()
         can_tell = not self._in_over and self._in_error is None and not self._complete
         if can_tell:
-            self._say(encode(Stop(code)))
+            self._send(encode(StopSending(code)))
         self._give_up_reading(SessionClosed(what="a read"))
         return can_tell
 
@@ -453,41 +453,41 @@ class Session(LoopBound):
     def _accept(self) -> None:
         if self._serving and not self.opened.done():
             self.opened.set_result(None)
-            self._say(encode(Opened(self._window)))
+            self._send(encode(SessionOpened(self._window)))
             if self._aborted_with is not None:
-                self._say(encode(Reset(self._aborted_with)))
-                self._say(encode(Stop(self._aborted_with)))
+                self._send(encode(ResetStream(self._aborted_with)))
+                self._send(encode(StopSending(self._aborted_with)))
 
     # ── what the other end of the hop says ───────────────────────────────────────────────────────
 
-    def take(self, message: Message, payload: bytes) -> None:
+    def on_message(self, message: Message, payload: bytes) -> None:
         """The next message under the session's id."""
-        if type(message) is Chunk:
+        if type(message) is SessionData:
             self._on_chunk(payload)
-        elif isinstance(message, Credit):
+        elif isinstance(message, WindowUpdate):
             self._credit = min(self._credit + max(message.size, 0), SESSION_WINDOW)
             self._wake_writer()
-        elif isinstance(message, Eof):
-            self._say(_DONE)
+        elif isinstance(message, EndOfStream):
+            self._send(_DONE)
             self._complete = True
             self._in_ended()
             self._finish_alone()
-        elif isinstance(message, Reset):
-            self._give_up_reading(ended_with(message.code))
+        elif isinstance(message, ResetStream):
+            self._give_up_reading(error_for_reset_code(message.code))
             self._in_ended()
-        elif isinstance(message, Stop):
+        elif isinstance(message, StopSending):
             self._on_stop(message.code)
-        elif isinstance(message, Done):
+        elif isinstance(message, Ack):
             if self._eof_sent:
                 self._out_ended()
-        elif isinstance(message, Failure):
+        elif isinstance(message, ErrorReply):
             self.fail(message.error())
-        elif isinstance(message, Opened) and not self.opened.done():
+        elif isinstance(message, SessionOpened) and not self.opened.done():
             self._credit = message.credit
             self._wake_writer()
             self.opened.set_result(None)
 
-    def introduce(self, peer: Peer) -> None:
+    def set_peer(self, peer: Peer) -> None:
         """Who has turned out to be at the other end."""
         self._peer = peer
 
@@ -503,7 +503,7 @@ class Session(LoopBound):
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
-    def _say(self, header: bytes, payload: Payload = b"") -> None:
+    def _send(self, header: bytes, payload: Payload = b"") -> None:
         try:
             self._send_message(header, payload)
         except P2PError as error:
@@ -515,20 +515,20 @@ class Session(LoopBound):
         self._granted -= len(payload) + CHUNK_COST
         if self._granted < 0 or not payload:
             error = BadMessage(reason="a chunk beyond the credit, or an empty one")
-            self._say(encode(Failure.of(error)))
+            self._send(encode(ErrorReply.of(error)))
             self.fail(error)
         elif self._in_error is None:
             self._chunks.append(payload)
             self._wake_reader()
 
-    def _consume(self, cost: int) -> None:
+    def _credit_read_bytes(self, cost: int) -> None:
         self._consumed += cost
         if self._consumed >= self._grant_at and not self._in_over:
             self._granted += self._consumed
-            self._say(encode(Credit(self._consumed)))
+            self._send(encode(WindowUpdate(self._consumed)))
             self._consumed = 0
 
-    async def _credited(self) -> None:
+    async def _wait_writable(self) -> None:
         """Returns after the next news for whoever writes."""
         if self._out_error is not None:
             raise self._out_error
@@ -539,7 +539,7 @@ class Session(LoopBound):
     def _finish(self) -> None:
         if not self._eof_sent and self._out_error is None:
             self._eof_sent = True
-            self._say(_EOF)
+            self._send(_EOF)
             self._finish_alone()
 
     def abort(self, code: int) -> None:
@@ -549,9 +549,9 @@ class Session(LoopBound):
             self._aborted_with = code if self._aborted_with is None else self._aborted_with
         else:
             if not self._out_over:
-                self._say(encode(Reset(code)))
+                self._send(encode(ResetStream(code)))
             if not self._in_over:
-                self._say(encode(Stop(code)))
+                self._send(encode(StopSending(code)))
         if self._out_error is None:
             self._out_error = closed
         self._give_up_reading(closed)
@@ -559,8 +559,8 @@ class Session(LoopBound):
 
     def _on_stop(self, code: int) -> None:
         if not self._out_over and self._out_error is None:
-            self._out_error = ended_with(code)
-            self._say(encode(Reset(code)))
+            self._out_error = error_for_reset_code(code)
+            self._send(encode(ResetStream(code)))
             self._out_ended()
 
     def _give_up_reading(self, error: P2PError) -> None:

@@ -14,7 +14,7 @@ from ..affinity import place_of_caller
 from ..client import DEFAULT_CONTROL_TIMEOUT
 from ..event_loop_thread import (
     close,
-    run,
+    run_blocking,
 )
 from ..home import Home
 from ..ipc import messages as m
@@ -28,13 +28,13 @@ from ..session.blocking_session import Session
 from ..session.session import Session as AsyncSession
 from ..tickets import Ticket
 from ._server import (
-    AllServer,
+    BindingServer,
     Server,
     listen,
     serve_all,
 )
 
-__all__ = ["AllServer", "Client", "Server", "Session", "call", "connect", "listen", "serve_all"]
+__all__ = ["BindingServer", "Client", "Server", "Session", "call", "connect", "listen", "serve_all"]
 
 T = TypeVar("T")
 
@@ -79,19 +79,19 @@ class Client:
 
     def start(self, *, timeout: float = DEFAULT_CONTROL_TIMEOUT) -> None:
         """As ``Client.start``."""
-        run(self._client.start(timeout=timeout))
+        run_blocking(self._client.start(timeout=timeout))
 
     def control(
-        self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+        self, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
     ) -> m.ControlReply:
         """As ``Client.control``."""
-        return run(self._client.control(message, payload, timeout=timeout))
+        return run_blocking(self._client.control(message, payload, timeout=timeout))
 
     def control_with_payload(
-        self, message: m.Control, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+        self, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
     ) -> tuple[m.ControlReply, bytes]:
         """As ``Client.control_with_payload``."""
-        return run(self._client.control_with_payload(message, payload, timeout=timeout))
+        return run_blocking(self._client.control_with_payload(message, payload, timeout=timeout))
 
     @overload
     def call(
@@ -134,7 +134,7 @@ class Client:
         retry: bool = False,
     ) -> Any:
         """As ``Client.call``."""
-        return run(
+        return run_blocking(
             self._client.call(
                 identity,
                 peer,
@@ -159,11 +159,11 @@ class Client:
         timeout: float = DEFAULT_CALL_TIMEOUT,
     ) -> Session:
         """As ``Client.connect``."""
-        return _opened(run(self._client.connect(identity, peer, protocol, instance, initial, timeout=timeout)))
+        return _opened(run_blocking(self._client.connect(identity, peer, protocol, instance, initial, timeout=timeout)))
 
     def wait_until_online(self, identity: str | None, peer: str | PublicKey | Ticket, *, timeout: float) -> None:
         """As ``Client.wait_until_online``."""
-        run(self._client.wait_until_online(identity, peer, timeout=timeout))
+        run_blocking(self._client.wait_until_online(identity, peer, timeout=timeout))
 
 
 @overload
@@ -204,7 +204,7 @@ def call(
     retry: bool = False,
 ) -> Any:
     """As ``fastn_p2p_client.call``, blocking."""
-    return run(
+    return run_blocking(
         _async.call(
             identity, peer, protocol, instance, request, command=command, returns=returns, timeout=timeout, retry=retry
         )
@@ -221,4 +221,4 @@ def connect(
     timeout: float = DEFAULT_CALL_TIMEOUT,
 ) -> Session:
     """As ``fastn_p2p_client.connect``, blocking."""
-    return _opened(run(_async.connect(identity, peer, protocol, instance, initial, timeout=timeout)))
+    return _opened(run_blocking(_async.connect(identity, peer, protocol, instance, initial, timeout=timeout)))

@@ -1,4 +1,4 @@
-"""``Server`` and ``AllServer`` without ``await``: the blocking twins of ``listen`` and ``serve_all``.
+"""``Server`` and ``BindingServer`` without ``await``: the blocking twins of ``listen`` and ``serve_all``.
 
 They serve on the event loop of all blocking twins; handlers run in threads.
 """
@@ -22,7 +22,7 @@ from ..serving import server as _one
 from ..serving.server import DEFAULT_QUEUE
 from ..serving.termination import signals_handled
 
-__all__ = ["AllServer", "Server", "listen", "serve_all"]
+__all__ = ["BindingServer", "Server", "listen", "serve_all"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 Code = TypeVar("Code", bound=type[Protocol])
@@ -44,10 +44,10 @@ class _Ready(asyncio.Event):
         self._elsewhere.clear()
 
 
-class _Blocking:
+class _BlockingServer:
     """What both have: serving, in the thread that says so, until another one says that it is enough."""
 
-    def __init__(self, server: _one.Server | _all.AllServer) -> None:
+    def __init__(self, server: _one.Server | _all.BindingServer) -> None:
         self._serving = server
         self._enough = False  # no Event: a signal's handler may come while this thread holds its lock
         self.ready = threading.Event()
@@ -118,7 +118,7 @@ class _Blocking:
             raise
 
 
-class Server(_Blocking):
+class Server(_BlockingServer):
     """Blocking twin of ``fastn_p2p_client.Server``.
 
     ::
@@ -220,8 +220,8 @@ class Server(_Blocking):
         return register if handler is None else register(handler)
 
 
-class AllServer(_Blocking):
-    """Blocking twin of ``fastn_p2p_client.AllServer``."""
+class BindingServer(_BlockingServer):
+    """Blocking twin of ``fastn_p2p_client.BindingServer``."""
 
     def __init__(
         self,
@@ -230,13 +230,13 @@ class AllServer(_Blocking):
         program: str = "",
         transport: TransportName | None = None,
     ) -> None:
-        self._server = _all.AllServer(home, program=program, transport=transport)
+        self._server = _all.BindingServer(home, program=program, transport=transport)
         super().__init__(self._server)
 
     def protocol(
         self, code: Code, name: str | None = None, *, concurrency: int | None = None, queue: int = DEFAULT_QUEUE
     ) -> Code:
-        """As ``AllServer.protocol``; hooks are ``async`` here too."""
+        """As ``BindingServer.protocol``; hooks are ``async`` here too."""
         return self._server.protocol(code, name, concurrency=concurrency, queue=queue)
 
     @overload
@@ -262,7 +262,7 @@ class AllServer(_Blocking):
         concurrency: int | None = None,
         queue: int | None = None,
     ) -> Any:
-        """As ``AllServer.handle_requests``."""
+        """As ``BindingServer.handle_requests``."""
 
         def register(function: Handler) -> Handler:
             return self._server.handle_requests(
@@ -276,7 +276,7 @@ class AllServer(_Blocking):
     @overload
     def handle_streams(self, protocol: str) -> Callable[[Handler], Handler]: ...
     def handle_streams(self, protocol: str, handler: Callable[..., Any] | None = None) -> Any:
-        """As ``AllServer.handle_streams``."""
+        """As ``BindingServer.handle_streams``."""
 
         def register(function: Handler) -> Handler:
             return self._server.handle_streams(protocol, function)
@@ -289,6 +289,6 @@ def listen(identity: str, home: Home | str | os.PathLike[str] | None = None) -> 
     return Server(identity, home)
 
 
-def serve_all(home: Home | str | os.PathLike[str] | None = None) -> AllServer:
+def serve_all(home: Home | str | os.PathLike[str] | None = None) -> BindingServer:
     """As ``fastn_p2p_client.serve_all``, blocking."""
-    return AllServer(home)
+    return BindingServer(home)

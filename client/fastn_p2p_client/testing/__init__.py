@@ -1,6 +1,6 @@
 """For tests of programs and protocols.
 
-* ``serve``: a protocol in memory, without a daemon, and the ``Contact`` that calls it.
+* ``serve``: a protocol in memory, without a daemon, and the ``ProtocolClient`` that calls it.
 * ``session_pair``: both ends of a session, likewise.
 * ``Conformance``, ``check_requests``, ``check_errors``, ``check_streams``: what every way of serving must do alike, for
   whoever writes another one, or another way of calling.
@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from ..ipc.messages import SessionPart
+from ..ipc.messages import SessionMessage
 from ..limits import SESSION_WINDOW
 from ..peer import Peer
 from ..session.session import (
@@ -23,19 +23,19 @@ from ..session.session import (
 )
 from .conformance import Conformance, check_errors, check_requests, check_streams
 from .in_memory import (
-    SOMEBODY,
+    ANONYMOUS_PEER,
     serve,
 )
 from .protocol_client import (
-    Caller,
-    Contact,
+    ProtocolClient,
+    SupportsCalls,
 )
 
 __all__ = [
-    "SOMEBODY",
-    "Caller",
+    "ANONYMOUS_PEER",
     "Conformance",
-    "Contact",
+    "ProtocolClient",
+    "SupportsCalls",
     "check_errors",
     "check_requests",
     "check_streams",
@@ -43,7 +43,7 @@ __all__ = [
     "session_pair",
 ]
 
-_decode: Final = msgspec.msgpack.Decoder(SessionPart).decode
+_decode: Final = msgspec.msgpack.Decoder(SessionMessage).decode
 
 
 def session_pair(
@@ -62,12 +62,12 @@ def session_pair(
 
     def towards(number: int) -> Callable[[bytes, Payload], None]:
         def send(header: bytes, payload: Payload) -> None:
-            loop.call_soon(lambda: ends[number].take(_decode(header), bytes(payload)))
+            loop.call_soon(lambda: ends[number].on_message(_decode(header), bytes(payload)))
 
         return send
 
-    ends.append(Session(towards(1), protocol=protocol, instance="default", peer=server or SOMEBODY))
+    ends.append(Session(towards(1), protocol=protocol, instance="default", peer=server or ANONYMOUS_PEER))
     ends.append(
-        Session(towards(0), protocol=protocol, instance="default", peer=opener or SOMEBODY, credit=SESSION_WINDOW)
+        Session(towards(0), protocol=protocol, instance="default", peer=opener or ANONYMOUS_PEER, credit=SESSION_WINDOW)
     )
     return ends[0], ends[1]

@@ -48,7 +48,7 @@ from ..protocol import (
     stream,
 )
 from ..session.session import Session
-from .protocol_client import Contact
+from .protocol_client import ProtocolClient
 
 __all__ = ["Conformance", "check_errors", "check_requests", "check_streams"]
 
@@ -252,7 +252,7 @@ class Conformance(Protocol):
 # ── requests ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def check_requests(contact: Contact) -> None:
+async def check_requests(contact: ProtocolClient) -> None:
     """Requests and replies, commands, what handlers know of their call, and how they learn that it is over."""
     await _check_values(contact)
     await _check_what_handlers_know(contact)
@@ -262,7 +262,7 @@ async def check_requests(contact: Contact) -> None:
         await _check_giving_up(contact, command)
 
 
-async def _check_values(contact: Contact) -> None:
+async def _check_values(contact: ProtocolClient) -> None:
     for value in (None, True, -1, 2**63, 1.5, "ü", b"\0\xff", [1, [2]], {"a": {"b": None}}, "x" * _LARGE):
         _same("the reply to a request", await contact.call(value), value)
     reply = await contact.call(Repeat("x", 2), command="typed.repeat", returns=Repeated)
@@ -273,7 +273,7 @@ async def _check_values(contact: Contact) -> None:
         await contact.call("text", returns=int)
 
 
-async def _check_what_handlers_know(contact: Contact) -> None:
+async def _check_what_handlers_know(contact: ProtocolClient) -> None:
     who = await contact.call(command="who", returns=Who)
     _is(who.path in ("local", "direct", "relayed", "unknown"), f"the caller's path is {who.path!r}")
     _same("the instance", who.instance, contact.instance)
@@ -285,14 +285,14 @@ async def _check_what_handlers_know(contact: Contact) -> None:
         _same("the call id of a call that is never sent again", left.call_id, b"")
 
 
-async def _check_many_at_once(contact: Contact) -> None:
+async def _check_many_at_once(contact: ProtocolClient) -> None:
     """None of them is answered before the last one has come."""
     place = f"place {time.monotonic_ns()}"
     calls = [contact.call((place, number, 20), command="meet", returns=int, timeout=_PATIENCE) for number in range(20)]
     _same("replies of calls that were made at once", await asyncio.gather(*calls), list(range(20)))
 
 
-async def _check_deadline(contact: Contact, command: str) -> None:
+async def _check_deadline(contact: ProtocolClient, command: str) -> None:
     name = f"deadline of {command} {time.monotonic_ns()}"
     with _raising(DeadlineExceeded, "a call of which the deadline has passed") as failed:
         await contact.call(name, command=command, timeout=0.3)
@@ -300,7 +300,7 @@ async def _check_deadline(contact: Contact, command: str) -> None:
     await _until_seen(contact, f"{name} cancelled", f"the handler of {command!r} is told that the deadline has passed")
 
 
-async def _check_giving_up(contact: Contact, command: str) -> None:
+async def _check_giving_up(contact: ProtocolClient, command: str) -> None:
     name = f"caller of {command} {time.monotonic_ns()}"
     call = asyncio.ensure_future(contact.call(name, command=command, timeout=4 * _PATIENCE))
     await _until_seen(contact, f"{name} begun", f"the handler of {command!r} is called")
@@ -311,7 +311,7 @@ async def _check_giving_up(contact: Contact, command: str) -> None:
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────
 
 
-async def check_errors(contact: Contact) -> None:
+async def check_errors(contact: ProtocolClient) -> None:
     """Each way in which a call fails at whoever serves: its class, its fields, and that nothing else is told."""
     for command in ("refuse", "refuse.in-thread"):
         with _raising(ApplicationError, "what a handler says on purpose") as said:
@@ -331,7 +331,7 @@ async def check_errors(contact: Contact) -> None:
         "peer": contact.peer, "protocol": contact.protocol, "command": "typed.nothing",
     })  # fmt: skip
     with _raising(InstanceNotFound, "an instance that there is not"):
-        await Contact(contact.client, contact.identity, contact.peer, contact.protocol, "nowhere").call()
+        await ProtocolClient(contact.client, contact.identity, contact.peer, contact.protocol, "nowhere").call()
     with _raising(HandlerFailed, "a handler that raises what it has not declared") as crashed:
         await contact.call("the secret", command="crash")
     _same("its reason, the name of the class and no more", crashed().reason, "RuntimeError")
@@ -348,7 +348,7 @@ async def check_errors(contact: Contact) -> None:
 # ── sessions ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def check_streams(contact: Contact) -> None:
+async def check_streams(contact: ProtocolClient) -> None:
     """Sessions: both directions and their ends, refusals, resets either way, and slow readers who stop the writer."""
     await _check_echo(contact)
     await _check_slow_reader(contact)
@@ -362,7 +362,7 @@ async def check_streams(contact: Contact) -> None:
     _same("who opens a session, and how, against who calls", (key, path), (who.key, who.path))
 
 
-async def _check_echo(contact: Contact) -> None:
+async def _check_echo(contact: ProtocolClient) -> None:
     sent = bytes(range(256)) * 4096
     async with await contact.connect(Talk("echo")) as session:
         writing = asyncio.ensure_future(_write_all(session, sent))
@@ -371,7 +371,7 @@ async def _check_echo(contact: Contact) -> None:
     _is(received == sent, f"of {len(sent)} bytes {len(received)} came back, or others than were sent")
 
 
-async def _check_slow_reader(contact: Contact) -> None:
+async def _check_slow_reader(contact: ProtocolClient) -> None:
     async with await contact.connect(Talk("count")) as session:
         writing = asyncio.ensure_future(_write_all(session, bytes(_MORE_THAN_FITS)))
         await _until(lambda: _is_stuck(session), "the writer waits for a handler that does not read")
@@ -387,7 +387,7 @@ async def _is_stuck(session: Session) -> bool:
     return 0 < before == session.bytes_written
 
 
-async def _check_refusals(contact: Contact) -> None:
+async def _check_refusals(contact: ProtocolClient) -> None:
     with _raising(ApplicationError, "a handler that says no to a session") as said:
         await contact.connect(Talk("refuse", 5))
     _same("its kind and payload", (said().kind, said().payload_as(Excess)), ("TooLong", Excess(5, 3)))
@@ -396,7 +396,7 @@ async def _check_refusals(contact: Contact) -> None:
     _is("$.length" in unfit().reason, f"the field is not named: {unfit().reason}")
 
 
-async def _check_resets(contact: Contact) -> None:
+async def _check_resets(contact: ProtocolClient) -> None:
     for order, code in ((Talk("raise"), RESET_FAILED), (Talk("reset", _CODE), _CODE)):
         with _raising(StreamReset, f"a session of a handler that does {order.do!r}") as reset:
             async with await contact.connect(order) as session:  # a reset may overtake the word that it stands
@@ -435,7 +435,7 @@ def _raising(kind: type[Error], what: str) -> Iterator[Callable[[], Error]]:
         raise AssertionError(f"{what}: no error instead of {kind.__name__}")
 
 
-async def _until_seen(contact: Contact, name: str, what: str, before: int = 0) -> None:
+async def _until_seen(contact: ProtocolClient, name: str, what: str, before: int = 0) -> None:
     async def seen() -> bool:
         return await contact.call(name, command="seen", returns=int) > before
 

@@ -31,24 +31,24 @@ from ..protocol import (
     BindingContext,
     Protocol,
 )
-from ..serving.binding import Binding
+from ..serving.binding import ServedBinding
 from ..serving.dispatcher import Dispatcher
-from ..serving.protocol_lifecycle import Lifecycle
-from ..session.client_sessions import refusal_from
+from ..serving.protocol_lifecycle import ProtocolLifecycle
+from ..session.client_sessions import error_from_reply
 from ..session.session import Session
-from .protocol_client import Contact
+from .protocol_client import ProtocolClient
 
-__all__ = ["KEY", "SOMEBODY", "serve"]
+__all__ = ["ANONYMOUS_PEER", "KEY", "serve"]
 
-SOMEBODY: Final = Peer(PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"), None, "local")
+ANONYMOUS_PEER: Final = Peer(PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"), None, "local")
 """Who calls, unless a test says otherwise."""
 KEY: Final = PublicKey("0eggffvjpo8bs7bgrkceeiu0j5ju9lhgjeigqnotri3684il66s0")
 """Of the identity that is served."""
 
 _DRAIN_SECONDS: Final = 5.0
 
-_said: Final = msgspec.msgpack.Decoder(m.DataReply)
-_part: Final = msgspec.msgpack.Decoder(m.SessionPart)
+_said: Final = msgspec.msgpack.Decoder(m.DataMessage)
+_part: Final = msgspec.msgpack.Decoder(m.SessionMessage)
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -60,8 +60,8 @@ async def serve(
     name: str | None = None,
     instance: str = "default",
     workspace: Path | None = None,
-    peer: Peer = SOMEBODY,
-) -> AsyncIterator[Contact]:
+    peer: Peer = ANONYMOUS_PEER,
+) -> AsyncIterator[ProtocolClient]:
     """One binding of the protocol, hooks and all, inside the running event loop.
 
     ::
@@ -81,20 +81,22 @@ async def serve(
     with tempfile.TemporaryDirectory(prefix="fastn-") as directory:
         where = workspace or Path(directory)
         context = BindingContext("tested", KEY, name or protocol.__name__, instance, where, None)
-        life = Lifecycle(context, lambda: protocol)
+        life = ProtocolLifecycle(context, lambda: protocol)
         requests, streams = await life.start(msgspec.json.encode({} if config is None else config))
-        memory = _Memory(Binding(context.identity, KEY, context.protocol, instance, requests, streams), peer)
+        memory = _InMemoryDaemon(
+            ServedBinding(context.identity, KEY, context.protocol, instance, requests, streams), peer
+        )
         try:
-            yield Contact(memory, "somebody", KEY.id52, context.protocol, instance)
+            yield ProtocolClient(memory, "somebody", KEY.id52, context.protocol, instance)
         finally:
             await memory.close()
             await life.stop()
 
 
-class _Memory:
+class _InMemoryDaemon:
     """What stands for the daemon: calls and sessions of one peer with one binding."""
 
-    def __init__(self, binding: Binding, peer: Peer) -> None:
+    def __init__(self, binding: ServedBinding, peer: Peer) -> None:
         self._binding = binding
         self._peer = peer
         self._dispatcher = Dispatcher(self._answer, self._answer)
@@ -128,7 +130,7 @@ class _Memory:
         correlation = self._next_id()
         answer = self._calls[correlation] = self._loop.create_future()
         who = self._peer
-        deliver = m.Deliver(
+        deliver = m.DeliverCall(
             bytes(who.key), who.name or "", self._binding.identity, protocol, instance, int(timeout * 1000), command,
             b"", 0, who.path, who.address, who.rtt_ms,
         )  # fmt: skip
@@ -142,7 +144,7 @@ class _Memory:
             if self._calls.pop(correlation, None) is not None:
                 self._dispatcher.cancel(correlation)
         if not isinstance(reply, m.Reply):
-            raise refusal_from(reply, data)
+            raise error_from_reply(reply, data)
         try:
             return msgspec.msgpack.decode(data, type=returns)
         except m.UNDECODABLE as error:
@@ -163,11 +165,11 @@ class _Memory:
             on_end=lambda: self._sessions.pop(correlation, None),
         )
         who = self._peer
-        offer = m.Offer(
+        offer = m.DeliverSession(
             bytes(who.key), who.name or "", self._binding.identity, protocol, instance, int(timeout * 1000),
             SESSION_WINDOW, who.path, who.address, who.rtt_ms,
         )  # fmt: skip
-        self._dispatcher.offer(correlation, offer, payload)
+        self._dispatcher.open_session(correlation, offer, payload)
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.shield(session.opened)
@@ -200,8 +202,8 @@ class _Memory:
         if session is None:
             return
         message = _part.decode(header)
-        if not session.opened.done() and not isinstance(message, m.Opened):
+        if not session.opened.done() and not isinstance(message, m.SessionOpened):
             self._sessions.pop(correlation)
-            session.opened.set_exception(refusal_from(message, payload))
+            session.opened.set_exception(error_from_reply(message, payload))
         else:
-            session.take(message, payload)
+            session.on_message(message, payload)

@@ -11,12 +11,12 @@ from ..limits import (
 )
 from ..session.session import Session
 
-__all__ = ["Caller", "Contact"]
+__all__ = ["ProtocolClient", "SupportsCalls"]
 
 T = TypeVar("T")
 
 
-class Caller(Protocol):
+class SupportsCalls(Protocol):
     """What can call and connect, as ``Client`` does."""
 
     async def call(
@@ -41,10 +41,10 @@ class Caller(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Contact:
+class ProtocolClient:
     """Everything about a call but the request."""
 
-    client: Caller
+    client: SupportsCalls
     identity: str | None
     """Who calls."""
     peer: str

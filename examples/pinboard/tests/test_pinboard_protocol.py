@@ -15,18 +15,18 @@ from pinboard_protocol import Board, Follow, List, Note, Pin, Pinboard, Pinned, 
 from fastn_p2p_client import ApplicationError, BadRequest, PublicKey
 from fastn_p2p_client.errors import InvalidConfig
 from fastn_p2p_client.protocol import Peer
-from fastn_p2p_client.testing import SOMEBODY, Contact, serve
+from fastn_p2p_client.testing import ANONYMOUS_PEER, ProtocolClient, serve
 
 BOB = Peer(PublicKey("nekf7jqcn541r8jhsp9756pssne1aqihas7a1ebgql4ud521h0ng"), "bob")
 
 
 @asynccontextmanager
-async def board(workspace: Path, peer: Peer = SOMEBODY, **config: Any) -> AsyncIterator[Contact]:
+async def board(workspace: Path, peer: Peer = ANONYMOUS_PEER, **config: Any) -> AsyncIterator[ProtocolClient]:
     async with serve(Pinboard, config, workspace=workspace, peer=peer) as pinboard:
         yield pinboard
 
 
-async def texts(pinboard: Contact) -> list[str]:
+async def texts(pinboard: ProtocolClient) -> list[str]:
     return [note.text for note in (await pinboard.call(List(), returns=Board)).notes]
 
 

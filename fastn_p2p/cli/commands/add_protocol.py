@@ -10,7 +10,7 @@ from ...console.options import (
     IdentityArgument,
     ProtocolOption,
 )
-from ...console.output import say
+from ...console.output import write_message
 
 
 def run(
@@ -41,17 +41,17 @@ def run(
     With --instance (or --alias) it can have several instances of one. With --program it need not be installed here.
     """
     from fastn_p2p_client.ipc.messages import (
+        Ack,
         AddProtocol,
-        Done,
     )
 
-    from ...console.control_request import ask
+    from ...console.control_request import request_daemon
     from ...console.json_values import (
         json_argument,
-        parsed,
+        parse_json,
     )
 
     payload = json_argument(config, "--config")
-    parsed(payload, "--config")
-    ask(home, AddProtocol(identity, protocol, alias, tuple(allow or ()), program), Done, payload)
-    say(f"Added {protocol} ({alias}) to {identity}{', to be served by a program' if program else ''}.")
+    parse_json(payload, "--config")
+    request_daemon(home, AddProtocol(identity, protocol, alias, tuple(allow or ()), program), Ack, payload)
+    write_message(f"Added {protocol} ({alias}) to {identity}{', to be served by a program' if program else ''}.")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...console.exit_codes import Misused
+from ...console.exit_codes import CommandLineError
 from ...console.options import (
     AsOption,
     HomeOption,
@@ -44,7 +44,7 @@ def run(
     )
 
     if not timeout > 0:
-        raise Misused("--timeout: it takes more than 0 seconds")
+        raise CommandLineError("--timeout: it takes more than 0 seconds")
     if data is None:
         request = request_from(_standard_input(), "standard input")
     else:
@@ -55,10 +55,10 @@ def run(
 def _standard_input() -> bytes:
     example = """`echo '{"message": "hello"}' | fastn-p2p call PEER PROTOCOL`, or use --data JSON"""
     if sys.stdin is None or sys.stdin.isatty():
-        raise Misused(f"there is no request: pipe JSON in, {example}")
+        raise CommandLineError(f"there is no request: pipe JSON in, {example}")
     content = sys.stdin.buffer.read()
     if not content.strip():
-        raise Misused(f"standard input is empty: pipe JSON in, {example}")
+        raise CommandLineError(f"standard input is empty: pipe JSON in, {example}")
     return content
 
 

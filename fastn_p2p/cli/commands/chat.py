@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.exit_codes import Misused
+from ...console.exit_codes import CommandLineError
 from ...console.options import (
     HomeOption,
     identity_names,
@@ -50,17 +50,17 @@ def run(
     from fastn_p2p_client.names import check_name
     from fastn_p2p_client.tickets import Ticket
 
-    if Ticket.looks_like(peer):
-        raise Misused(
+    if Ticket.is_ticket(peer):
+        raise CommandLineError(
             "a conversation outlives a ticket: first say fastn-p2p peer add TICKET --name NAME, then use NAME"
         )
     try:
         check_name(instance, "an instance")
         check_name(conversation, "an instance")
     except P2PError as error:
-        raise Misused(f"--instance and --conversation take names: {error}") from None
+        raise CommandLineError(f"--instance and --conversation take names: {error}") from None
     if timeout is not None and not (wait and timeout > 0):
-        raise Misused("--timeout takes more than 0 seconds, and goes with --wait")
+        raise CommandLineError("--timeout takes more than 0 seconds, and goes with --wait")
 
     from ...protocols.chat.cli import chat
 

@@ -6,7 +6,7 @@ from ...console.options import (
     IdentityArgument,
     ProtocolArgument,
 )
-from ...console.output import say
+from ...console.output import write_message
 
 
 def run(
@@ -22,7 +22,7 @@ def run(
         StateReply,
     )
 
-    from ...console.control_request import ask
+    from ...console.control_request import request_daemon
 
-    state = ask(home, CheckProtocol(identity, protocol, alias), StateReply).state
-    say(f"The config of {protocol} ({alias}) of {identity} is valid. State: {state}.")
+    state = request_daemon(home, CheckProtocol(identity, protocol, alias), StateReply).state
+    write_message(f"The config of {protocol} ({alias}) of {identity} is valid. State: {state}.")

@@ -5,8 +5,8 @@ from ...console.options import (
     NameArgument,
 )
 from ...console.output import (
-    put,
-    say,
+    write_message,
+    write_result,
 )
 
 
@@ -17,8 +17,8 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
         IdentityReply,
     )
 
-    from ...console.control_request import ask
+    from ...console.control_request import request_daemon
 
-    identity = ask(home, CreateIdentity(name), IdentityReply).identity
-    say(f"Created {identity.name}. Peers call it by this ID52:")
-    put(identity.id52)
+    identity = request_daemon(home, CreateIdentity(name), IdentityReply).identity
+    write_message(f"Created {identity.name}. Peers call it by this ID52:")
+    write_result(identity.id52)

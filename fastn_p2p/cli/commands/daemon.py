@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.exit_codes import Exit
+from ...console.exit_codes import ExitCode
 from ...console.options import HomeOption
 
 
@@ -47,10 +47,10 @@ def run(
 ) -> None:
     """Run the daemon, until Ctrl-C or SIGTERM."""
     from fastn_p2p_client.home import Home
-    from fastn_p2p_supervisor.actor_specs import Plan
+    from fastn_p2p_supervisor.actor_specs import DaemonConfig
     from fastn_p2p_supervisor.daemon import EXIT_FAILED
     from fastn_p2p_supervisor.daemon import run as run_daemon
 
-    plan = Plan(identity_memory=memory * 1024 * 1024, program_connections=connections)
+    plan = DaemonConfig(identity_memory=memory * 1024 * 1024, program_connections=connections)
     code = run_daemon(Home.find(home), network.value, plan)
-    raise typer.Exit(Exit.DAEMON if code == EXIT_FAILED else code)
+    raise typer.Exit(ExitCode.DAEMON if code == EXIT_FAILED else code)

@@ -5,7 +5,7 @@ from ...console.options import (
     NameArgument,
     YesOption,
 )
-from ...console.output import say
+from ...console.output import write_message
 
 
 def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> None:
@@ -17,19 +17,19 @@ def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> 
         ask_to_delete,
         can_confirm,
     )
-    from ...console.exit_codes import Misused
+    from ...console.exit_codes import CommandLineError
 
     if not yes:
         if not can_confirm():
-            raise Misused("nobody can be asked here whether to delete it; say --yes if you are sure")
+            raise CommandLineError("nobody can be asked here whether to delete it; say --yes if you are sure")
         ask_to_delete(f"This deletes the key of {name!r}, its protocols and their files. Nothing brings them back.")
 
     from fastn_p2p_client.ipc.messages import (
+        Ack,
         DeleteIdentity,
-        Done,
     )
 
-    from ...console.control_request import ask
+    from ...console.control_request import request_daemon
 
-    ask(home, DeleteIdentity(name), Done)
-    say(f"Deleted {name}.")
+    request_daemon(home, DeleteIdentity(name), Ack)
+    write_message(f"Deleted {name}.")

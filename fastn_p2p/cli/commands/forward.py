@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.exit_codes import Misused
+from ...console.exit_codes import CommandLineError
 from ...console.options import (
     AsOption,
     HomeOption,
@@ -38,7 +38,7 @@ def run(
     try:
         address = parse_address(listen, any_port=True)
     except InvalidAddress as error:
-        raise Misused(f"--listen: {error}") from None
+        raise CommandLineError(f"--listen: {error}") from None
 
     from ...protocols.tunnel.forwarder import forward
 

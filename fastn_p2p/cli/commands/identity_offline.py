@@ -4,17 +4,17 @@ from ...console.options import (
     HomeOption,
     NameArgument,
 )
-from ...console.output import say
+from ...console.output import write_message
 
 
 def run(name: NameArgument, home: HomeOption = None) -> None:
     """Take an identity offline."""
     from fastn_p2p_client.ipc.messages import (
         IdentityReply,
-        SetOnline,
+        SetIdentityOnline,
     )
 
-    from ...console.control_request import ask
+    from ...console.control_request import request_daemon
 
-    identity = ask(home, SetOnline(name, False), IdentityReply).identity
-    say(f"{identity.name} is offline.")
+    identity = request_daemon(home, SetIdentityOnline(name, False), IdentityReply).identity
+    write_message(f"{identity.name} is offline.")

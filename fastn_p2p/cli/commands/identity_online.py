@@ -4,7 +4,7 @@ from ...console.options import (
     HomeOption,
     NameArgument,
 )
-from ...console.output import say
+from ...console.output import write_message
 
 
 def run(name: NameArgument, home: HomeOption = None) -> None:
@@ -14,10 +14,10 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
     """
     from fastn_p2p_client.ipc.messages import (
         IdentityReply,
-        SetOnline,
+        SetIdentityOnline,
     )
 
-    from ...console.control_request import ask
+    from ...console.control_request import request_daemon
 
-    identity = ask(home, SetOnline(name, True), IdentityReply).identity
-    say(f"{identity.name} is online as {identity.id52}.")
+    identity = request_daemon(home, SetIdentityOnline(name, True), IdentityReply).identity
+    write_message(f"{identity.name} is online as {identity.id52}.")

@@ -6,8 +6,8 @@ from ...console.options import (
 )
 from ...console.output import (
     put_json,
-    say,
     table,
+    write_message,
 )
 
 
@@ -27,4 +27,4 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
         [(each.name, each.id52, "online" if each.online else "offline") for each in identities],
     )
     if not identities:
-        say("There are no identities yet. Create one: fastn-p2p create-identity NAME")
+        write_message("There are no identities yet. Create one: fastn-p2p create-identity NAME")

@@ -10,8 +10,8 @@ from ...console.options import (
     identity_names,
 )
 from ...console.output import (
-    put,
     say_lines,
+    write_result,
 )
 
 
@@ -32,7 +32,7 @@ def run(
     from fastn_p2p_actors.installed_protocols import installed
     from fastn_p2p_client.home import Home
 
-    from ...console.exit_codes import Misused
+    from ...console.exit_codes import CommandLineError
     from ..protocol_template import (
         names_for,
         write,
@@ -44,10 +44,10 @@ def run(
 
     names = names_for(name)
     if names.protocol in installed():
-        raise Misused(f"a protocol {names.protocol} is installed already: choose another name")
+        raise CommandLineError(f"a protocol {names.protocol} is installed already: choose another name")
     where = directory or Path(names.distribution)
     write(names, where)
-    put(str(where))
+    write_result(str(where))
     install = install_command(daemon_python(Home.find(home)), where.absolute())
     identities = identity_names(context, "")
     identity = identities[0] if len(identities) == 1 else "IDENTITY"

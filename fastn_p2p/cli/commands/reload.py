@@ -6,7 +6,7 @@ from ...console.options import (
     IdentityArgument,
     ProtocolArgument,
 )
-from ...console.output import say
+from ...console.output import write_message
 
 
 def run(
@@ -21,13 +21,13 @@ def run(
         StateReply,
     )
 
-    from ...console.control_request import ask
+    from ...console.control_request import request_daemon
 
-    state = ask(home, ReloadProtocol(identity, protocol, alias), StateReply).state
+    state = request_daemon(home, ReloadProtocol(identity, protocol, alias), StateReply).state
     if state == "serving":
-        say(f"Reloaded {protocol} ({alias}) of {identity}. State: {state}.")
+        write_message(f"Reloaded {protocol} ({alias}) of {identity}. State: {state}.")
     else:
-        say(
+        write_message(
             f"The new config of {protocol} ({alias}) of {identity} is valid, and is used from the next start on. "
             f"State: {state}."
         )

@@ -11,7 +11,7 @@ from ...console.options import (
     ProtocolOption,
     YesOption,
 )
-from ...console.output import say
+from ...console.output import write_message
 
 
 def run(
@@ -30,7 +30,7 @@ def run(
     """
     from fastn_p2p_client.errors import WorkspaceNotEmpty
     from fastn_p2p_client.ipc.messages import (
-        Done,
+        Ack,
         RemoveProtocol,
     )
 
@@ -38,19 +38,19 @@ def run(
         ask_to_delete,
         can_confirm,
     )
-    from ...console.control_request import ask
+    from ...console.control_request import request_daemon
 
     try:
-        ask(home, RemoveProtocol(identity, protocol, alias, keep_data, if_empty=not yes), Done)
+        request_daemon(home, RemoveProtocol(identity, protocol, alias, keep_data, if_empty=not yes), Ack)
     except WorkspaceNotEmpty as error:
         if not can_confirm():
             raise
         ask_to_delete(f"{protocol} ({alias}) of {identity} holds {error.holds}. Nothing brings that back.")
-        ask(home, RemoveProtocol(identity, protocol, alias), Done)
+        request_daemon(home, RemoveProtocol(identity, protocol, alias), Ack)
     if keep_data:
-        say(
+        write_message(
             f"Removed {protocol} ({alias}) from {identity}. Its files are kept until it is added again. "
             "To delete them, repeat the command without --keep-data"
         )
     else:
-        say(f"Removed {protocol} ({alias}) from {identity}.")
+        write_message(f"Removed {protocol} ({alias}) from {identity}.")

@@ -11,7 +11,7 @@ from ...console.options import (
 )
 from ...console.output import (
     put_json,
-    say,
+    write_message,
 )
 
 _WHAT = "0 for no limit, `default` for what the daemon has otherwise."
@@ -44,8 +44,8 @@ def run(
         SetLimits,
     )
 
-    from ...console.control_request import ask
-    from ...console.exit_codes import Misused
+    from ...console.control_request import request_daemon
+    from ...console.exit_codes import CommandLineError
     from ...console.json_values import size_argument
 
     given = {
@@ -60,12 +60,12 @@ def run(
         if text is not None
     }
     if not limits:
-        raise Misused(f"there is nothing to change: give {', '.join(map(_option, given))}")
-    info = ask(home, SetLimits(name, **limits), IdentityReply).identity
+        raise CommandLineError(f"there is nothing to change: give {', '.join(map(_option, given))}")
+    info = request_daemon(home, SetLimits(name, **limits), IdentityReply).identity
     if json:
         put_json(info)
     else:
-        say(f"Changed the limits of {name}.")
+        write_message(f"Changed the limits of {name}.")
 
 
 def _option(what: str) -> str:

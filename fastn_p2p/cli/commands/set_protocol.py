@@ -10,7 +10,7 @@ from ...console.options import (
     IdentityArgument,
     ProtocolOption,
 )
-from ...console.output import say
+from ...console.output import write_message
 
 
 def run(
@@ -44,21 +44,21 @@ def run(
         StateReply,
     )
 
-    from ...console.control_request import ask
-    from ...console.exit_codes import Misused
+    from ...console.control_request import request_daemon
+    from ...console.exit_codes import CommandLineError
     from ...console.json_values import (
         json_argument,
-        parsed,
+        parse_json,
     )
 
     if allow and reset_allow:
-        raise Misused("--allow and --reset-allow contradict each other: give one of them")
+        raise CommandLineError("--allow and --reset-allow contradict each other: give one of them")
     if config is None and not allow and not reset_allow:
-        raise Misused("there is nothing to change: give --config, --allow or --reset-allow")
+        raise CommandLineError("there is nothing to change: give --config, --allow or --reset-allow")
     payload = b""
     if config is not None:
         payload = json_argument(config, "--config")
-        parsed(payload, "--config")
+        parse_json(payload, "--config")
     access = tuple(allow) if allow else () if reset_allow else None
-    state = ask(home, SetProtocol(identity, protocol, alias, access), StateReply, payload).state
-    say(f"Changed {protocol} ({alias}) of {identity}. State: {state}.")
+    state = request_daemon(home, SetProtocol(identity, protocol, alias, access), StateReply, payload).state
+    write_message(f"Changed {protocol} ({alias}) of {identity}. State: {state}.")

@@ -6,7 +6,7 @@ from ...console.options import (
     IdentityArgument,
     ProtocolArgument,
 )
-from ...console.output import say
+from ...console.output import write_message
 
 
 def run(
@@ -18,7 +18,7 @@ def run(
         StateReply,
     )
 
-    from ...console.control_request import ask
+    from ...console.control_request import request_daemon
 
-    state = ask(home, StartProtocol(identity, protocol, alias), StateReply).state
-    say(f"Started {protocol} ({alias}) of {identity}. State: {state}.")
+    state = request_daemon(home, StartProtocol(identity, protocol, alias), StateReply).state
+    write_message(f"Started {protocol} ({alias}) of {identity}. State: {state}.")

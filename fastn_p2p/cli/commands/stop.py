@@ -6,7 +6,7 @@ from ...console.options import (
     IdentityArgument,
     ProtocolArgument,
 )
-from ...console.output import say
+from ...console.output import write_message
 
 
 def run(
@@ -21,7 +21,7 @@ def run(
         StopProtocol,
     )
 
-    from ...console.control_request import ask
+    from ...console.control_request import request_daemon
 
-    state = ask(home, StopProtocol(identity, protocol, alias), StateReply).state
-    say(f"Stopped {protocol} ({alias}) of {identity}. State: {state}.")
+    state = request_daemon(home, StopProtocol(identity, protocol, alias), StateReply).state
+    write_message(f"Stopped {protocol} ({alias}) of {identity}. State: {state}.")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.exit_codes import Misused
+from ...console.exit_codes import CommandLineError
 from ...console.options import (
     AsOption,
     HomeOption,
@@ -38,7 +38,7 @@ def run(
     )
 
     if not timeout > 0:
-        raise Misused("--timeout: it takes more than 0 seconds")
+        raise CommandLineError("--timeout: it takes more than 0 seconds")
     initial = None if data is None else request_from(json_argument(data, "--data"), "--data")
 
     from ..stream import stream

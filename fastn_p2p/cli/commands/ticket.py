@@ -10,9 +10,9 @@ from ...console.options import (
     identity_names,
 )
 from ...console.output import (
-    put,
     put_json,
-    say,
+    write_message,
+    write_result,
 )
 
 
@@ -38,13 +38,13 @@ def run(
         TicketText,
     )
 
-    from ...console.control_request import ask
+    from ...console.control_request import request_daemon
     from ..ticket_validity import (
         is_local,
         until,
     )
 
-    reply = ask(home, GetTicket(name), TicketText)
+    reply = request_daemon(home, GetTicket(name), TicketText)
     local = is_local(reply.relays, reply.addresses)
     if json:
         put_json(
@@ -57,11 +57,11 @@ def run(
             }
         )
         return
-    put(reply.ticket)
+    write_result(reply.ticket)
     if reply.expires:
-        say(f"Valid until {until(reply.expires)}. Anyone who has it can add it, any number of times.")
+        write_message(f"Valid until {until(reply.expires)}. Anyone who has it can add it, any number of times.")
     if local:
-        say(
+        write_message(
             "Valid on this machine only: the daemon has loopback addresses alone. For other machines, start it without "
             "`--network local`"
         )

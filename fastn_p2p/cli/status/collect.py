@@ -19,30 +19,30 @@ from fastn_p2p_client.ipc.messages import (
     StatusReply,
 )
 
-from ...console.control_request import ask
-from ...console.exit_codes import Exit
+from ...console.control_request import request_daemon
+from ...console.exit_codes import ExitCode
 from ...console.output import (
     is_terminal,
     put_json,
     put_raw,
-    say,
+    write_message,
 )
-from ...console.process_file import read_account
+from ...console.process_file import read_process_file
 
-__all__ = ["Observation", "observe", "show", "show_forever"]
+__all__ = ["StatusSnapshot", "collect_status", "show", "show_forever"]
 
-PATIENCE: Final = 3.0
+STATUS_TIMEOUT: Final = 3.0
 """Seconds that the gateway has to answer before the supervisor's account is shown instead."""
 PERIOD: Final = 1.0
 
 
-class Observation(NamedTuple):
+class StatusSnapshot(NamedTuple):
     status: Status
     partial: bool
     """The gateway did not answer: only processes and warnings are known."""
 
 
-def observe(home: Path | None) -> Observation:
+def collect_status(home: Path | None) -> StatusSnapshot:
     """What can be known at the moment.
 
     Raises:
@@ -50,26 +50,26 @@ def observe(home: Path | None) -> Observation:
     """
     place = Home.find(home)
     try:
-        status = ask(home, GetStatus(), StatusReply, timeout=PATIENCE).status
+        status = request_daemon(home, GetStatus(), StatusReply, timeout=STATUS_TIMEOUT).status
     except (DaemonBusy, DaemonNotRunning, DeadlineExceeded):
-        account = read_account(place)
+        account = read_process_file(place)
         if account is None:
             raise
         why = (
             "the gateway does not answer, so only the processes are shown, as the supervisor knows them; "
             f"if it does not come back by itself within seconds, see {place.logs}"
         )
-        return Observation(account.as_status(place, boot_ms(), [why]), True)
-    if not status.processes and (account := read_account(place)) is not None:
+        return StatusSnapshot(account.as_status(place, boot_ms(), [why]), True)
+    if not status.processes and (account := read_process_file(place)) is not None:
         status = replace(status, processes=account.as_status(place, boot_ms(), []).processes)
-    return Observation(status, False)
+    return StatusSnapshot(status, False)
 
 
-def show(home: Path | None, *, json: bool) -> Exit:
+def show(home: Path | None, *, json: bool) -> ExitCode:
     """Prints the status once."""
-    seen = observe(home)
+    seen = collect_status(home)
     _print(seen, json=json)
-    return Exit.DAEMON if seen.partial else Exit.OK
+    return ExitCode.DAEMON if seen.partial else ExitCode.OK
 
 
 def show_forever(home: Path | None, *, json: bool) -> None:
@@ -78,7 +78,7 @@ def show_forever(home: Path | None, *, json: bool) -> None:
     Raises:
         P2PError: no daemon runs at the start. Later on that is shown, until one does again.
     """
-    seen = observe(home)
+    seen = collect_status(home)
     if is_terminal() and not json and os.environ.get("TERM") not in (None, "", "dumb"):
         _show_live(home, seen)
         return
@@ -87,27 +87,29 @@ def show_forever(home: Path | None, *, json: bool) -> None:
         seen = _next(home, seen)
 
 
-def _print(seen: Observation, *, json: bool) -> None:
+def _print(seen: StatusSnapshot, *, json: bool) -> None:
     if json:
         put_json(seen.status)
         return
-    from .dashboard import printed
+    from .dashboard import render_text
 
     colour = is_terminal() or bool(os.environ.get("FORCE_COLOR"))
-    put_raw(f"{printed(seen.status, partial=seen.partial, colour=colour)}\n".encode())  # safe: the dashboard sees to it
+    put_raw(
+        f"{render_text(seen.status, partial=seen.partial, colour=colour)}\n".encode()
+    )  # safe: the dashboard sees to it
 
 
-def _next(home: Path | None, last: Observation) -> Observation:
+def _next(home: Path | None, last: StatusSnapshot) -> StatusSnapshot:
     while True:
         time.sleep(PERIOD)
         try:
-            return observe(home)
+            return collect_status(home)
         except P2PError as error:
-            say(f"fastn-p2p: {error}")
+            write_message(f"fastn-p2p: {error}")
 
 
-def _show_live(home: Path | None, seen: Observation) -> None:
-    from .dashboard import printed
+def _show_live(home: Path | None, seen: StatusSnapshot) -> None:
+    from .dashboard import render_text
     from .live import watch
 
     gone = ""
@@ -115,12 +117,12 @@ def _show_live(home: Path | None, seen: Observation) -> None:
     def renew() -> None:
         nonlocal seen, gone
         try:
-            seen, gone = observe(home), ""
+            seen, gone = collect_status(home), ""
         except P2PError as error:
             gone = str(error)
 
     def lines(columns: int) -> list[str]:
-        shown = printed(seen.status, partial=seen.partial, width=columns, colour=True).splitlines()
+        shown = render_text(seen.status, partial=seen.partial, width=columns, colour=True).splitlines()
         if not gone:
             return shown
         return [*textwrap.wrap(f"{gone} Waiting for it; this is what was seen last:", columns), "", *shown]

@@ -25,7 +25,7 @@ from fastn_p2p_client.ipc.messages import (
 from ...console.output import plain
 from .narrow_dashboard import ago, duration, narrow_lines, short, size
 
-__all__ = ["dashboard", "duration", "latency", "printed", "short", "size"]
+__all__ = ["dashboard", "duration", "latency", "render_text", "short", "size"]
 
 _COLOURS: Final = {
     "ready": "green",
@@ -46,7 +46,7 @@ _WAITING: Final = "waiting for a program"
 """The state of a binding that programs are to serve, and none does."""
 
 
-def printed(status: Status, *, partial: bool = False, width: int | None = None, colour: bool = False) -> str:
+def render_text(status: Status, *, partial: bool = False, width: int | None = None, colour: bool = False) -> str:
     """The dashboard as text, for a terminal or a file ``width`` columns wide (None: as wide as the terminal)."""
     console = Console(width=width, force_terminal=colour, highlight=False, legacy_windows=False)
     with console.capture() as capture:

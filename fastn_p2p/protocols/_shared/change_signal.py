@@ -6,23 +6,23 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-__all__ = ["Bell"]
+__all__ = ["ChangeSignal"]
 
 T = TypeVar("T")
 
 
-class Bell:
+class ChangeSignal:
     """Made and used inside one event loop."""
 
     def __init__(self) -> None:
         self._rung = asyncio.Event()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Everybody who waits looks again."""
         self._rung.set()
         self._rung = asyncio.Event()
 
-    async def until(self, look: Callable[[], Awaitable[T]], enough: Callable[[T], bool], seconds: float) -> T:
+    async def wait_for(self, look: Callable[[], Awaitable[T]], enough: Callable[[T], bool], seconds: float) -> T:
         """What ``look`` finds, once that is enough, or when the time is over."""
         deadline = asyncio.get_running_loop().time() + seconds
         while True:

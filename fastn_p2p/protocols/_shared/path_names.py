@@ -17,12 +17,12 @@ __all__ = [
     "MAX_PART",
     "MAX_PATH",
     "PARTIAL_PREFIX",
-    "check_part",
-    "folded",
+    "check_component",
+    "collision_key",
     "is_safe",
-    "joined",
+    "join_path",
     "parts_of",
-    "shown",
+    "printable",
 ]
 
 MAX_PART: Final = 255
@@ -41,7 +41,7 @@ _DIRECTION: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\
 """Characters that turn the text around: ``exe.gpj`` would be shown as ``jpg.exe``."""
 
 
-def check_part(part: str) -> str:
+def check_component(part: str) -> str:
     """``part``, when a file or directory may be called that.
 
     Raises:
@@ -49,12 +49,12 @@ def check_part(part: str) -> str:
     """
     reason = _objection(part)
     if reason:
-        raise FileError("UnsafeName", f"'{shown(part[:MAX_PART])}' is not a safe name: {reason}")
+        raise FileError("UnsafeName", f"'{printable(part[:MAX_PART])}' is not a safe name: {reason}")
     return part
 
 
 def is_safe(part: str) -> bool:
-    """Whether ``check_part`` takes it."""
+    """Whether ``check_component`` takes it."""
     return not _objection(part)
 
 
@@ -71,22 +71,22 @@ def parts_of(path: str) -> tuple[str, ...]:
     parts = tuple(path.split("/"))
     if len(parts) > MAX_DEPTH:
         raise FileError("UnsafeName", f"a path has more than {MAX_DEPTH} parts")
-    return tuple(map(check_part, parts))
+    return tuple(map(check_component, parts))
 
 
-def joined(*paths: str) -> str:
+def join_path(*paths: str) -> str:
     """One path of several, of which some may be empty."""
     return "/".join(filter(None, paths))
 
 
-def folded(path: str) -> str:
+def collision_key(path: str) -> str:
     """Equal for paths that some file system or person takes for the same: other case, other spelling of a letter."""
     if path.isascii():
         return path.lower()
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """A name of this machine as text that can be sent and printed, whatever its bytes are."""
     return "".join(each if each.isprintable() else _escaped(each) for each in name)
 

@@ -26,7 +26,7 @@ from ..mail.schema import (
     WAITING,
 )
 
-__all__ = ["Database", "Step", "holdings"]
+__all__ = ["SqliteStore", "Step", "holdings"]
 
 T = TypeVar("T")
 Step: TypeAlias = Callable[[sqlite3.Connection], T]
@@ -45,7 +45,7 @@ class _Job(NamedTuple):
     result: asyncio.Future[Any]
 
 
-class Database:
+class SqliteStore:
     """Used inside one event loop, which never waits for the disk.
 
     Args:
@@ -183,7 +183,7 @@ class Database:
         outcomes: list[tuple[_Job, Any, Exception | None]] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
-            outcomes.extend((job, *_tried(connection, job.step)) for job in group)
+            outcomes.extend((job, *_run_in_savepoint(connection, job.step)) for job in group)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
@@ -222,7 +222,7 @@ def holdings(path: Path) -> tuple[int, int, int]:
     return mails, unread, waiting
 
 
-def _tried(connection: sqlite3.Connection, step: Step[Any]) -> tuple[Any, Exception | None]:
+def _run_in_savepoint(connection: sqlite3.Connection, step: Step[Any]) -> tuple[Any, Exception | None]:
     """Its result, or what it has raised, and then nothing of it is left.
 
     Raises:

@@ -17,18 +17,18 @@ from fastn_p2p_client.errors import ApplicationError, InstanceNotFound, Protocol
 from fastn_p2p_client.limits import DEFAULT_INSTANCE
 
 from ...console.connecting_notice import connecting
-from ...console.exit_codes import Exit
-from ...console.output import say
+from ...console.exit_codes import ExitCode
+from ...console.output import write_message
 
 __all__ = ["chat", "in_terminal"]
 
 _LAST: Final = 20
 _EXITS: Final = {
-    "TooManyWaiting": Exit.OVERLOADED,
-    "TooManyPeers": Exit.OVERLOADED,
-    "TooManySessions": Exit.OVERLOADED,
-    "TooLong": Exit.USAGE,
-    "NoConversation": Exit.USAGE,
+    "TooManyWaiting": ExitCode.OVERLOADED,
+    "TooManyPeers": ExitCode.OVERLOADED,
+    "TooManySessions": ExitCode.OVERLOADED,
+    "TooLong": ExitCode.USAGE,
+    "NoConversation": ExitCode.USAGE,
 }
 
 
@@ -48,7 +48,7 @@ def chat(
     json: bool,
     wait: bool,
     timeout: float | None,
-) -> Exit:
+) -> ExitCode:
     """Until it is left, or the input ends.
 
     Raises:
@@ -56,32 +56,32 @@ def chat(
         OSError: of standard input or output.
     """
 
-    async def converse() -> Exit:
+    async def converse() -> ExitCode:
         async with Client(home, program="fastn-p2p chat") as client:
             found = await ChatClient(client, identity, instance).with_peer(peer, conversation)
             if in_terminal() and not json:
                 from .terminal_ui import ChatTerminal
 
                 interrupted = await ChatTerminal(found, last=_LAST if last is None else last).run()
-                return Exit.INTERRUPTED if interrupted else Exit.OK
-            from .piped_ui import Piped
+                return ExitCode.INTERRUPTED if interrupted else ExitCode.OK
+            from .piped_ui import PipedConversation
 
-            piped = Piped(found, last=last or 0, json=json, delivered=wait, timeout=timeout).run()
+            piped = PipedConversation(found, last=last or 0, json=json, delivered=wait, timeout=timeout).run()
             if wait and not json:
                 await connecting(client, identity, peer, piped)
             else:
                 await piped
-            return Exit.OK
+            return ExitCode.OK
 
     try:
         with contextlib.suppress(BrokenPipeError):
             return asyncio.run(converse())
     except ApplicationError as error:
-        say(f"fastn-p2p: {error.message or error.kind}")
-        return _EXITS.get(error.kind, Exit.APPLICATION)
+        write_message(f"fastn-p2p: {error.message or error.kind}")
+        return _EXITS.get(error.kind, ExitCode.APPLICATION)
     except (ProtocolNotFound, InstanceNotFound):
         alias = "" if instance == DEFAULT_INSTANCE else f" --alias {instance}"
         command = f"fastn-p2p add-protocol IDENTITY --protocol {PROTOCOL}{alias}"
-        say(f"fastn-p2p: this needs a {PROTOCOL} of your own: {command}")
-        return Exit.NOT_FOUND
-    return Exit.PIPE
+        write_message(f"fastn-p2p: this needs a {PROTOCOL} of your own: {command}")
+        return ExitCode.NOT_FOUND
+    return ExitCode.PIPE

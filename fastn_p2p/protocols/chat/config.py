@@ -6,13 +6,17 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-__all__ = ["Settings"]
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "ChatConfig"]
+
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 60.0
+"""Seconds between two attempts to reach a peer: the first, and the longest."""
 
 _MIB: Final = 1024 * 1024
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
 
 
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ChatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of what is over, the oldest messages go; what waits to be delivered never does."""
 
     history: _Count = 10_000

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from fastn_p2p_client.chat.messages import (
-    Deliver,
+    DeliverMessages,
     PeerRequest,
-    Viewed,
+    ReadReceipt,
 )
 from fastn_p2p_client.errors import (
     ApplicationError,
@@ -23,12 +23,13 @@ from fastn_p2p_client.errors import (
     PeerUnknown,
     PeerUnreachable,
 )
-from fastn_p2p_client.retry_chat import Pauses
+from fastn_p2p_client.retry import Backoff
 
+from .config import FIRST_PAUSE, LONGEST_PAUSE
 from .ledger import Ledger
-from .message_store import History
+from .message_store import MessageStore
 
-__all__ = ["Courier", "Way"]
+__all__ = ["PeerDelivery", "PeerTransport"]
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ _PASSING: Final = (
 """What happens while daemons come and go, and nobody needs to hear of."""
 
 
-class Way(Protocol):
+class PeerTransport(Protocol):
     """The way to a peer, as far as a courier needs it."""
 
     peer: str
@@ -54,7 +55,7 @@ class Way(Protocol):
     async def ask(self, request: PeerRequest) -> None: ...
 
 
-class Courier:
+class PeerDelivery:
     """Runs while there is something to bring. A message is brought again until the peer has said that it has it.
 
     Args:
@@ -67,21 +68,21 @@ class Courier:
 
     def __init__(
         self,
-        way: Way,
+        way: PeerTransport,
         ledger: Ledger,
         *,
         delivered: Callable[[str, list[str]], object],
         trouble: Callable[[str], object],
-        pauses: Pauses | None = None,
+        pauses: Backoff | None = None,
     ) -> None:
         self._way = way
         self._ledger = ledger
         self._delivered = delivered
         self._trouble = trouble
-        self._pauses = pauses or Pauses()
+        self._pauses = pauses or Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.words = ""
+        self.last_error = ""
 
     @property
     def idle(self) -> bool:
@@ -113,36 +114,36 @@ class Courier:
         while True:
             try:
                 self._news.clear()
-                if not await self._bring():
+                if not await self._deliver_batch():
                     return
             except (P2PError, ApplicationError) as error:
                 log.info("%s does not get its messages yet: %s", self._way.peer, error)
                 if not isinstance(error, _PASSING):
                     self._say(str(error)[:_MAX_WORDS])
-                await asyncio.sleep(self._pauses.next())
+                await asyncio.sleep(self._pauses.pause())
             else:
-                self._pauses.over()
+                self._pauses.reset()
                 self._say("")
 
-    async def _bring(self) -> bool:
+    async def _deliver_batch(self) -> bool:
         """Some of it; whether there was any."""
         peer = self._way.peer
-        if await self._ledger.do(History.work, peer) is None:
+        if await self._ledger.do(MessageStore.work, peer) is None:
             return False
         await self._way.reachable()
-        work = await self._ledger.do(History.work, peer)
+        work = await self._ledger.do(MessageStore.work, peer)
         if work is None:
             return False
         if work.messages:
-            await self._way.ask(Deliver(work.conversation, work.messages))
+            await self._way.ask(DeliverMessages(work.conversation, work.messages))
             ids = [each.id for each in work.messages]
-            self._delivered(work.conversation, await self._ledger.do(History.delivered, peer, ids))
+            self._delivered(work.conversation, await self._ledger.do(MessageStore.delivered, peer, ids))
         else:
-            await self._way.ask(Viewed(work.conversation, work.shown))
-            await self._ledger.do(History.told, peer, work.shown)
+            await self._way.ask(ReadReceipt(work.conversation, work.shown))
+            await self._ledger.do(MessageStore.receipts_sent, peer, work.shown)
         return True
 
     def _say(self, words: str) -> None:
-        if words != self.words:
-            self.words = words
+        if words != self.last_error:
+            self.last_error = words
             self._trouble(words)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from fastn_p2p_client.chat.messages import Mark
+from fastn_p2p_client.chat.messages import MessageState
 
 from ...console.output import (
     plain,
     plain_lines,
 )
 
-__all__ = ["MARKS", "clock", "one_line", "shown", "stamp", "typed"]
+__all__ = ["MARKS", "escape_line", "escape_text", "local_time", "typed", "utc_time"]
 
-MARKS: Final[dict[Mark, str]] = {"kept": "✓", "delivered": "✓✓", "seen": "✓✓ seen"}
+MARKS: Final[dict[MessageState, str]] = {"kept": "✓", "delivered": "✓✓", "seen": "✓✓ seen"}
 """Of one's own messages."""
 
 
@@ -23,22 +23,22 @@ def typed(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def shown(text: str) -> str:
+def escape_text(text: str) -> str:
     """As it may go to a terminal: its lines, and everything else that does something made visible."""
     return plain_lines(text.replace("\t", "    "))
 
 
-def one_line(text: str) -> str:
+def escape_line(text: str) -> str:
     """The same on one line: a line feed is ``\\n``, a backslash two, so that a script can undo it."""
     return plain(text.replace("\\", "\\\\"))
 
 
-def clock(at: int) -> str:
+def local_time(at: int) -> str:
     """Milliseconds since 1970 as people here read the time of a day; with the day if it is another one."""
     then = datetime.fromtimestamp(at / 1000, UTC).astimezone()
     return then.strftime("%H:%M" if then.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M")
 
 
-def stamp(at: int) -> str:
+def utc_time(at: int) -> str:
     """The same for scripts: UTC, ISO 8601."""
     return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

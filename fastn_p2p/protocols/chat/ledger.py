@@ -11,8 +11,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from fastn_p2p_client.errors import StorageDamaged, StorageFailed
 
-from .config import Settings
-from .message_store import History
+from .config import ChatConfig
+from .message_store import MessageStore
 
 __all__ = ["Ledger"]
 
@@ -23,20 +23,20 @@ T = TypeVar("T")
 class Ledger:
     """What is asked first is answered first."""
 
-    def __init__(self, path: Path, settings: Settings) -> None:
+    def __init__(self, path: Path, settings: ChatConfig) -> None:
         self._path = path
         self._settings = settings
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="chat")
-        self._history: History | None = None
+        self._history: MessageStore | None = None
 
     async def open(self) -> None:
         """
         Raises:
             StorageDamaged, StorageFailed: the file is not what it should be, or cannot be read or written.
         """
-        self._history = await self._run(lambda: History(self._path, self._settings))
+        self._history = await self._run(lambda: MessageStore(self._path, self._settings))
 
-    async def do(self, action: Callable[Concatenate[History, P], T], *arguments: P.args, **options: P.kwargs) -> T:
+    async def do(self, action: Callable[Concatenate[MessageStore, P], T], *arguments: P.args, **options: P.kwargs) -> T:
         """``await ledger.do(History.recall, peer, ...)``. What has begun is finished, whoever cancels.
 
         Raises:
@@ -56,7 +56,7 @@ class Ledger:
             kind = StorageDamaged if damaged else StorageFailed
             raise kind(path=str(self._path), reason=str(error)) from error
 
-    def reload(self, settings: Settings) -> None:
+    def reload(self, settings: ChatConfig) -> None:
         """The limits are others from now on."""
         self._settings = settings
         if self._history is not None:

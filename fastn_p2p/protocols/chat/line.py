@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import Final
 
 from fastn_p2p_client.chat.messages import (
-    Attend,
-    Done,
+    Delivered,
+    OpenPresence,
     PeerRequest,
 )
 from fastn_p2p_client.protocol import BindingContext
 from fastn_p2p_client.session.session import Session
 
-__all__ = ["PeerLine"]
+__all__ = ["PeerTransport"]
 
 _PATIENCE: Final = 3600.0
 """Seconds of one wait for a peer; then it is begun anew."""
 _TIMEOUT: Final = 20.0
 
 
-class PeerLine:
+class PeerTransport:
     """Used as the identity that the binding belongs to. Raises what ``Client`` does."""
 
     def __init__(self, context: BindingContext, peer: str) -> None:
@@ -33,12 +33,18 @@ class PeerLine:
     async def ask(self, request: PeerRequest) -> None:
         context = self._context
         await context.client.call(
-            context.identity, self.peer, context.protocol, context.instance, request, returns=Done, timeout=_TIMEOUT
+            context.identity,
+            self.peer,
+            context.protocol,
+            context.instance,
+            request,
+            returns=Delivered,
+            timeout=_TIMEOUT,
         )
 
     async def attend(self, conversation: str) -> Session:
         context = self._context
-        order = Attend(conversation)
+        order = OpenPresence(conversation)
         return await context.client.connect(
             context.identity, self.peer, context.protocol, context.instance, order, timeout=_TIMEOUT
         )

@@ -10,19 +10,19 @@ from typing import Final, NamedTuple
 
 from fastn_p2p_client.chat.messages import (
     MAX_BATCH,
-    Known,
-    Line,
-    Mark,
-    Sent,
+    ChatMessage,
+    ConversationSummary,
+    MessageState,
+    OutgoingMessage,
 )
 from fastn_p2p_client.errors import ApplicationError, StorageDamaged
 
-from .config import Settings
+from .config import ChatConfig
 
-__all__ = ["History", "Work", "holdings"]
+__all__ = ["DeliveryBatch", "MessageStore", "holdings"]
 
 _VERSION: Final = 1
-_MARKS: Final[tuple[Mark, ...]] = ("kept", "delivered", "seen")
+_MARKS: Final[tuple[MessageState, ...]] = ("kept", "delivered", "seen")
 _KEPT, _DELIVERED, _SEEN = range(3)
 _BATCH_BYTES: Final = 256 * 1024
 """Of the texts in one delivery."""
@@ -54,22 +54,22 @@ CREATE INDEX untold ON messages (peer, conversation, seq) WHERE untold = 1;
 _LINE: Final = "seq, id, mine, text, at, mark"
 
 
-class Work(NamedTuple):
+class DeliveryBatch(NamedTuple):
     """What a peer is to be brought next: messages, or the ids of its own that were shown here."""
 
     conversation: str
-    messages: list[Sent]
+    messages: list[OutgoingMessage]
     shown: list[str]
 
 
-class History:
+class MessageStore:
     """Used by one thread at a time.
 
     Raises (each method):
         sqlite3.Error: the disk is full, or the file damaged.
     """
 
-    def __init__(self, path: Path, settings: Settings) -> None:
+    def __init__(self, path: Path, settings: ChatConfig) -> None:
         self.settings = settings
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
@@ -90,7 +90,7 @@ class History:
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
-    def keep_mine(self, peer: str, conversation: str, id: str, text: str, now: int) -> tuple[Line, bool]:
+    def add_sent(self, peer: str, conversation: str, id: str, text: str, now: int) -> tuple[ChatMessage, bool]:
         """A message of one's own; whether it is new.
 
         Raises:
@@ -108,17 +108,19 @@ class History:
                     {"limit": self.settings.waiting},
                 )
             self._admit(peer)
-            line = self._insert(peer, conversation, Sent(id, text, now), mine=True, now=now)
+            line = self._insert(peer, conversation, OutgoingMessage(id, text, now), mine=True, now=now)
             self._prune(peer, conversation)
             return line, True
 
-    def keep_theirs(self, peer: str, conversation: str, messages: Iterable[Sent], now: int) -> list[Line]:
+    def add_received(
+        self, peer: str, conversation: str, messages: Iterable[OutgoingMessage], now: int
+    ) -> list[ChatMessage]:
         """Messages of a peer; those that are new.
 
         Raises:
             ApplicationError: ``TooManyPeers``.
         """
-        kept: list[Line] = []
+        kept: list[ChatMessage] = []
         with self._transaction():
             self._admit(peer)
             for each in messages:
@@ -136,11 +138,11 @@ class History:
                 self._prune(peer, conversation)
         return news
 
-    def seen_there(self, peer: str, conversation: str, ids: Iterable[str]) -> list[str]:
+    def mark_read_by_peer(self, peer: str, conversation: str, ids: Iterable[str]) -> list[str]:
         """The peer has been shown these messages; those of which that is news."""
         return self._mark("peer = ? AND mine = 1 AND mark < ? AND conversation = ?", peer, ids, _SEEN, conversation)
 
-    def shown_here(self, peer: str, conversation: str, seq: int) -> bool:
+    def mark_read_here(self, peer: str, conversation: str, seq: int) -> bool:
         """The peer's messages up to ``seq`` have been shown; whether there is anything to tell the peer."""
         with self._transaction():
             return (
@@ -152,7 +154,7 @@ class History:
                 > 0
             )
 
-    def told(self, peer: str, ids: Iterable[str]) -> None:
+    def receipts_sent(self, peer: str, ids: Iterable[str]) -> None:
         """The peer knows that these messages of its were shown."""
         with self._transaction():
             self._db.executemany(
@@ -161,7 +163,7 @@ class History:
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
-    def recall(self, peer: str, conversation: str, before: int | None, limit: int) -> list[Line]:
+    def recall(self, peer: str, conversation: str, before: int | None, limit: int) -> list[ChatMessage]:
         """The last messages, or the last ones before one of them; oldest first."""
         end = (1 << 62) if before is None else before
         lines = self._lines(
@@ -170,13 +172,13 @@ class History:
         )
         return lines[::-1]
 
-    def conversations(self) -> list[Known]:
+    def conversations(self) -> list[ConversationSummary]:
         """All of them, the latest first."""
         rows = self._db.execute(
             "SELECT peer, conversation, count(*), sum(mine = 0 AND mark = 1), sum(mine = 1 AND mark = 0), max(at)"
             " FROM messages GROUP BY peer, conversation ORDER BY max(seq) DESC LIMIT 10000"
         )
-        return [Known(*row) for row in rows]
+        return [ConversationSummary(*row) for row in rows]
 
     def peers_with_work(self) -> list[str]:
         """Those that something is to be brought to."""
@@ -185,7 +187,7 @@ class History:
         )
         return [peer for (peer,) in rows]
 
-    def work(self, peer: str) -> Work | None:
+    def work(self, peer: str) -> DeliveryBatch | None:
         """What is to be brought to a peer next, all of one conversation and in order; None when there is nothing."""
         rows = self._db.execute(
             "SELECT conversation, id, text, at, bytes FROM messages"
@@ -194,20 +196,20 @@ class History:
         ).fetchall()
         if rows:
             conversation, size = rows[0][0], 0
-            messages: list[Sent] = []
+            messages: list[OutgoingMessage] = []
             for name, id, text, at, taken in rows:
                 size += taken
                 if name != conversation or (messages and size > _BATCH_BYTES):
                     break
-                messages.append(Sent(id, text, at))
-            return Work(conversation, messages, [])
+                messages.append(OutgoingMessage(id, text, at))
+            return DeliveryBatch(conversation, messages, [])
         untold = self._db.execute(
             "SELECT conversation, id FROM messages WHERE peer = ? AND untold = 1 ORDER BY conversation, seq LIMIT ?",
             (peer, MAX_BATCH),
         ).fetchall()
         if not untold:
             return None
-        return Work(untold[0][0], [], [id for name, id in untold if name == untold[0][0]])
+        return DeliveryBatch(untold[0][0], [], [id for name, id in untold if name == untold[0][0]])
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
@@ -218,9 +220,9 @@ class History:
     def _one(self, query: str, *parameters: object) -> int:
         return int(self._db.execute(query, parameters).fetchone()[0])
 
-    def _lines(self, where: str, parameters: tuple[object, ...]) -> list[Line]:
+    def _lines(self, where: str, parameters: tuple[object, ...]) -> list[ChatMessage]:
         rows = self._db.execute(f"SELECT {_LINE} FROM messages {where}", parameters)  # noqa: S608 - ours
-        return [Line(seq, id, bool(mine), text, at, _MARKS[mark]) for seq, id, mine, text, at, mark in rows]
+        return [ChatMessage(seq, id, bool(mine), text, at, _MARKS[mark]) for seq, id, mine, text, at, mark in rows]
 
     def _admit(self, peer: str) -> None:
         if self._one("SELECT count(*) FROM peers WHERE peer = ?", peer):
@@ -231,7 +233,7 @@ class History:
             )
         self._db.execute("INSERT INTO peers (peer) VALUES (?)", (peer,))
 
-    def _insert(self, peer: str, conversation: str, sent: Sent, *, mine: bool, now: int) -> Line:
+    def _insert(self, peer: str, conversation: str, sent: OutgoingMessage, *, mine: bool, now: int) -> ChatMessage:
         size, at, mark = len(sent.text.encode()), min(sent.at, now), _KEPT if mine else _DELIVERED
         cursor = self._db.execute(
             "INSERT INTO messages (peer, conversation, id, mine, text, bytes, at, mark)"
@@ -239,7 +241,7 @@ class History:
             (peer, conversation, sent.id, mine, sent.text, size, at, mark),
         )
         self._db.execute("UPDATE peers SET messages = messages + 1, bytes = bytes + ? WHERE peer = ?", (size, peer))
-        return Line(int(cursor.lastrowid or 0), sent.id, mine, sent.text, at, _MARKS[mark])
+        return ChatMessage(int(cursor.lastrowid or 0), sent.id, mine, sent.text, at, _MARKS[mark])
 
     def prune_all(self) -> None:
         """Forget what is too much by the limits of today."""

@@ -7,27 +7,27 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from fastn_p2p_client.chat.messages import (
-    Attention,
     Event,
     Presence,
+    PresenceState,
 )
 
-from .presence import Attendance
+from .presence import PresenceSender
 
-__all__ = ["Place", "Room", "Rooms", "Terminal"]
+__all__ = ["ConversationId", "OpenConversation", "OpenConversations", "TerminalQueue"]
 
 _MAX_EVENTS: Final = 2_000
 """Events that wait for a terminal that does not read."""
 
 
-class Place(NamedTuple):
+class ConversationId(NamedTuple):
     """Which conversation."""
 
     peer: str
     conversation: str
 
 
-class Terminal:
+class TerminalQueue:
     """What waits for one program that has joined."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Terminal:
         self.overrun = False
         """It has missed something: it must join again."""
 
-    def tell(self, event: Event) -> None:
+    def publish(self, event: Event) -> None:
         try:
             self._events.put_nowait(event)
         except asyncio.QueueFull:
@@ -45,7 +45,7 @@ class Terminal:
         return await self._events.get()
 
 
-class Room:
+class OpenConversation:
     """One conversation. Exists while there is a terminal at either side.
 
     Attributes:
@@ -53,55 +53,55 @@ class Room:
     """
 
     def __init__(self) -> None:
-        self.terminals: set[Terminal] = set()
+        self.terminals: set[TerminalQueue] = set()
         self.theirs = 0
-        self.attendance: Attendance | None = None
+        self.attendance: PresenceSender | None = None
 
     @property
-    def presence(self) -> Attention:
+    def presence(self) -> PresenceState:
         return "here" if self.theirs else "away"
 
-    def tell(self, event: Event) -> None:
+    def publish(self, event: Event) -> None:
         for terminal in self.terminals:
-            terminal.tell(event)
+            terminal.publish(event)
 
 
-class Rooms:
+class OpenConversations:
     """All of a binding's.
 
     Args:
         attend: tells a peer that somebody is here, until it is closed.
     """
 
-    def __init__(self, attend: Callable[[Place], Attendance]) -> None:
+    def __init__(self, attend: Callable[[ConversationId], PresenceSender]) -> None:
         self._attend = attend
-        self._rooms: dict[Place, Room] = {}
+        self._rooms: dict[ConversationId, OpenConversation] = {}
 
     def __len__(self) -> int:
         return len(self._rooms)
 
-    def tell(self, place: Place, event: Event) -> None:
+    def publish(self, place: ConversationId, event: Event) -> None:
         """To whoever looks at the conversation here."""
         room = self._rooms.get(place)
         if room is not None:
-            room.tell(event)
+            room.publish(event)
 
     def tell_all(self, peer: str, event: Event) -> None:
         """In all conversations with the peer."""
         for place, room in self._rooms.items():
             if place.peer == peer:
-                room.tell(event)
+                room.publish(event)
 
-    def enter(self, place: Place) -> tuple[Room, Terminal]:
+    def enter(self, place: ConversationId) -> tuple[OpenConversation, TerminalQueue]:
         """A terminal of the owner's."""
-        room = self._rooms.setdefault(place, Room())
-        terminal = Terminal()
+        room = self._rooms.setdefault(place, OpenConversation())
+        terminal = TerminalQueue()
         room.terminals.add(terminal)
         if room.attendance is None:
             room.attendance = self._attend(place)
         return room, terminal
 
-    async def leave(self, place: Place, terminal: Terminal) -> None:
+    async def leave(self, place: ConversationId, terminal: TerminalQueue) -> None:
         room = self._rooms[place]
         room.terminals.discard(terminal)
         if not room.terminals and room.attendance is not None:
@@ -109,18 +109,18 @@ class Rooms:
             self._forget(place, room)
             await attendance.close()
 
-    def peer_came(self, place: Place) -> None:
+    def peer_came(self, place: ConversationId) -> None:
         """A terminal of the peer's."""
-        room = self._rooms.setdefault(place, Room())
+        room = self._rooms.setdefault(place, OpenConversation())
         room.theirs += 1
         if room.theirs == 1:
-            room.tell(Presence("here"))
+            room.publish(Presence("here"))
 
-    def peer_left(self, place: Place) -> None:
+    def peer_left(self, place: ConversationId) -> None:
         room = self._rooms[place]
         room.theirs -= 1
         if not room.theirs:
-            room.tell(Presence("away"))
+            room.publish(Presence("away"))
             self._forget(place, room)
 
     async def close(self) -> None:
@@ -129,6 +129,6 @@ class Rooms:
             if attendance is not None:
                 await attendance.close()
 
-    def _forget(self, place: Place, room: Room) -> None:
+    def _forget(self, place: ConversationId, room: OpenConversation) -> None:
         if not room.terminals and not room.theirs and self._rooms.get(place) is room:
             del self._rooms[place]

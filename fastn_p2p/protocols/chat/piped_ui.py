@@ -11,37 +11,37 @@ from typing import Final
 from fastn_p2p_client.chat.client import Conversation
 from fastn_p2p_client.chat.messages import (
     MAX_TEXT,
+    ChatMessage,
+    DeliveryProblem,
     Event,
-    Joined,
-    Line,
-    Marked,
-    Trouble,
+    HistoryEnd,
+    StateChanged,
 )
 from fastn_p2p_client.errors import ApplicationError, DeadlineExceeded
 
-from ...concurrency import together
-from ...console.async_stdio import Input
+from ...concurrency import run_all
+from ...console.async_stdio import StdinReader
 from ...console.output import (
-    put,
     put_json,
-    say,
+    write_message,
+    write_result,
 )
 from .formatting import (
-    one_line,
-    stamp,
+    escape_line,
+    utc_time,
 )
 
-__all__ = ["Piped"]
+__all__ = ["PipedConversation"]
 
 _MAX_LINE: Final = 4 * MAX_TEXT
 """Bytes of the longest text."""
 
 
-class _Over(Exception):
+class _InputFinished(Exception):
     """Everything has been said, and what was waited for has happened."""
 
 
-class Piped:
+class PipedConversation:
     """One conversation, until the input ends and all of it is kept.
 
     Args:
@@ -73,31 +73,31 @@ class Piped:
             OSError: of the input or the output.
         """
         try:
-            await together(self._follow(), self._speak())
-        except _Over:
+            await run_all(self._follow(), self._speak())
+        except _InputFinished:
             return
 
     async def _follow(self) -> None:
-        async with aclosing(self._conversation.follow(self._last)) as events:
+        async with aclosing(self._conversation.events(self._last)) as events:
             async for event in events:
                 self._put(event)
-                if isinstance(event, Line):
-                    await self._conversation.shown(event)
-                if isinstance(event, Line | Marked):
+                if isinstance(event, ChatMessage):
+                    await self._conversation.mark_read(event)
+                if isinstance(event, ChatMessage | StateChanged):
                     (self._told if event.mark == "kept" else self._delivered).add(event.id)
                     self._news.set()
 
     def _put(self, event: Event) -> None:
-        if isinstance(event, Joined):
+        if isinstance(event, HistoryEnd):
             self._joined.set()
         if self._json:
             put_json(event)
-        elif isinstance(event, Line):
+        elif isinstance(event, ChatMessage):
             if event.id not in self._said:
                 who = "me" if event.mine else self._conversation.name
-                put(f"{stamp(event.at)}\t{one_line(who)}\t{one_line(event.text)}")
-        elif isinstance(event, Trouble) and event.words:
-            say(f"fastn-p2p: {self._conversation.name} does not get your messages yet: {event.words}")
+                write_result(f"{utc_time(event.at)}\t{escape_line(who)}\t{escape_line(event.text)}")
+        elif isinstance(event, DeliveryProblem) and event.words:
+            write_message(f"fastn-p2p: {self._conversation.name} does not get your messages yet: {event.words}")
 
     async def _speak(self) -> None:
         await self._joined.wait()
@@ -111,7 +111,7 @@ class Piped:
             if text:
                 id = secrets.token_hex(16)
                 self._said.add(id)
-                await self._conversation.say(text, id=id)
+                await self._conversation.send(text, id=id)
         await self._all_in(self._told, self._delivered)
         if self._until_delivered:
             try:
@@ -119,7 +119,7 @@ class Piped:
                     await self._all_in(self._delivered)
             except TimeoutError:
                 raise DeadlineExceeded(seconds=self._timeout or 0.0) from None
-        raise _Over
+        raise _InputFinished
 
     async def _all_in(self, *known: set[str]) -> None:
         """Returns once everything that was said is in one of these."""
@@ -130,7 +130,7 @@ class Piped:
 
 async def _lines() -> AsyncIterator[str]:
     """Of standard input, without their ends. What is not UTF-8 is replaced."""
-    source = Input()
+    source = StdinReader()
     rest = b""
     try:
         while data := await source.read():

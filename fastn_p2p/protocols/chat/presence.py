@@ -7,10 +7,12 @@ import logging
 from typing import Protocol
 
 from fastn_p2p_client.errors import ApplicationError, P2PError
-from fastn_p2p_client.retry_chat import Pauses
+from fastn_p2p_client.retry import Backoff
 from fastn_p2p_client.session.session import Session
 
-__all__ = ["Attendance", "Way"]
+from .config import FIRST_PAUSE, LONGEST_PAUSE
+
+__all__ = ["PresenceSender", "Way"]
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +24,13 @@ class Way(Protocol):
     async def attend(self, conversation: str) -> Session: ...
 
 
-class Attendance:
+class PresenceSender:
     """From when it is made, inside an event loop, until ``close``; the session is opened again whenever it ends."""
 
-    def __init__(self, way: Way, conversation: str, pauses: Pauses | None = None) -> None:
+    def __init__(self, way: Way, conversation: str, pauses: Backoff | None = None) -> None:
         self._way = way
         self._conversation = conversation
-        self._pauses = pauses or Pauses()
+        self._pauses = pauses or Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def close(self) -> None:
@@ -41,10 +43,10 @@ class Attendance:
                 await self._way.reachable()
                 session = await self._way.attend(self._conversation)
                 try:
-                    self._pauses.over()
+                    self._pauses.reset()
                     await session.read()
                 finally:
                     session.reset()
             except (P2PError, ApplicationError) as error:
                 log.info("the peer is not told that somebody is here: %s", error)
-            await asyncio.sleep(self._pauses.next())
+            await asyncio.sleep(self._pauses.pause())

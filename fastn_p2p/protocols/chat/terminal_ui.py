@@ -26,21 +26,21 @@ from prompt_toolkit.utils import get_cwidth, is_dumb_terminal
 from fastn_p2p_client.chat.client import Conversation
 from fastn_p2p_client.chat.messages import (
     MAX_TEXT,
+    ChatMessage,
     Event,
-    Joined,
-    Line,
-    Mark,
-    Marked,
+    HistoryEnd,
+    MessageState,
     Presence,
+    StateChanged,
 )
 from fastn_p2p_client.errors import ApplicationError, P2PError
 
-from ...concurrency import together
+from ...concurrency import run_all
 from ...console.output import plain
 from .formatting import (
     MARKS,
-    clock,
-    shown,
+    escape_text,
+    local_time,
     typed,
 )
 
@@ -61,7 +61,7 @@ _STYLE: Final = Style.from_dict(
 )
 
 
-class _Over(Exception):
+class _UserQuit(Exception):
     """The owner has left."""
 
 
@@ -79,8 +79,8 @@ class ChatTerminal:
         self._conversation = conversation
         self._last = last
         self._name = plain(conversation.name)
-        self._live: deque[Line] = deque()
-        self._marks: dict[str, Mark] = {}
+        self._live: deque[ChatMessage] = deque()
+        self._marks: dict[str, MessageState] = {}
         self._presence = ""
         self._trouble = ""
         self._failed = ""
@@ -104,8 +104,8 @@ class ChatTerminal:
             ApplicationError, P2PError: the conversation cannot go on.
         """
         try:
-            await together(self._follow(), self._edit(), self._send())
-        except _Over:
+            await run_all(self._follow(), self._edit(), self._send())
+        except _UserQuit:
             return self._interrupted
         finally:
             for line in self._live:
@@ -116,26 +116,26 @@ class ChatTerminal:
     # ── what happens ─────────────────────────────────────────────────────────────────────────────
 
     async def _follow(self) -> None:
-        async with aclosing(self._conversation.follow(self._last)) as events:
+        async with aclosing(self._conversation.events(self._last)) as events:
             async for event in events:
                 await self._take(event)
                 self._prompt.app.invalidate()
 
     async def _take(self, event: Event) -> None:
-        if isinstance(event, Line):
+        if isinstance(event, ChatMessage):
             self._marks[event.id] = event.mark
             self._live.append(event)
-            await self._settle()
-            await self._conversation.shown(event)
-        elif isinstance(event, Marked):
+            await self._scroll_out()
+            await self._conversation.mark_read(event)
+        elif isinstance(event, StateChanged):
             if event.id in self._marks:
                 self._marks[event.id] = event.mark
-        elif isinstance(event, Joined | Presence):
+        elif isinstance(event, HistoryEnd | Presence):
             self._presence = event.presence
         else:
             self._trouble = plain(event.words)
 
-    async def _settle(self) -> None:
+    async def _scroll_out(self) -> None:
         """Write for good what there is no room for above the editor."""
         size = self._prompt.app.output.get_size()
         while self._live and sum(self._rows(line, size.columns) for line in self._live) > self._room(size.rows):
@@ -154,7 +154,7 @@ class ChatTerminal:
         cursor (``TERM=dumb``) draws nothing anew, so every message is written for good at once."""
         return 0 if is_dumb_terminal() else max(0, min(_LIVE, rows // 2))
 
-    def _rows(self, line: Line, columns: int) -> int:
+    def _rows(self, line: ChatMessage, columns: int) -> int:
         return 1 + sum(text.count("\n") for _, text, *_ in wrapped(self._fragments(line), columns))
 
     # ── the owner ────────────────────────────────────────────────────────────────────────────────
@@ -165,10 +165,10 @@ class ChatTerminal:
                 text = await self._prompt.prompt_async()
             except EOFError:
                 await self._unsent.join()
-                raise _Over from None
+                raise _UserQuit from None
             except KeyboardInterrupt:
                 self._interrupted = True
-                raise _Over from None
+                raise _UserQuit from None
             text = typed(text).strip()
             for start in range(0, len(text), MAX_TEXT):
                 self._unsent.put_nowait(text[start : start + MAX_TEXT])
@@ -179,7 +179,7 @@ class ChatTerminal:
             text = await self._unsent.get()
             self._failed = "sending"
             try:
-                await self._conversation.say(text)
+                await self._conversation.send(text)
             except (ApplicationError, P2PError) as error:
                 self._failed = f"not sent (arrow up brings it back): {plain(str(error))}"
             else:
@@ -216,15 +216,15 @@ class ChatTerminal:
             fragments = [*wrapped(self._fragments(line), size.columns), ("", "\n"), *fragments]
         return fragments
 
-    def _fragments(self, line: Line) -> StyleAndTextTuples:
+    def _fragments(self, line: ChatMessage) -> StyleAndTextTuples:
         who, style = ("me", "class:me") if line.mine else (self._name, "class:peer")
-        text = shown(line.text).replace("\n", "\n      ")
-        fragments: StyleAndTextTuples = [("class:time", f"{clock(line.at)} "), (style, who), ("", f"  {text}")]
+        text = escape_text(line.text).replace("\n", "\n      ")
+        fragments: StyleAndTextTuples = [("class:time", f"{local_time(line.at)} "), (style, who), ("", f"  {text}")]
         if line.mine:
             fragments.append(("class:mark", f"  {MARKS[self._marks.get(line.id, line.mark)]}"))
         return fragments
 
-    def _write(self, line: Line) -> None:
+    def _write(self, line: ChatMessage) -> None:
         print_formatted_text(_Fragments(self._fragments(line)), style=_STYLE, output=self._prompt.app.output)
 
     def _status(self) -> StyleAndTextTuples:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from .._shared.path_names import parts_of
 from .checkpoints import Version
 from .errors import FileError
-from .safe_tree import Tree
+from .safe_tree import SafeTree
 
 __all__ = ["Seal", "is_there", "seal_of"]
 
@@ -24,7 +24,7 @@ def seal_of(status: os.stat_result | Version) -> Seal:
     return version.inode, version.size, version.mtime_ns, version.ctime_ns
 
 
-def is_there(tree: Tree, path: str, arrived: Mapping[str, Seal]) -> bool:
+def is_there(tree: SafeTree, path: str, arrived: Mapping[str, Seal]) -> bool:
     """Return whether the file has come, and nobody has touched it since. Blocks."""
     seal = arrived.get(path)
     if seal is None:

@@ -8,64 +8,64 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from fastn_p2p_client.client import Client
-from fastn_p2p_client.owner import find_owner
+from fastn_p2p_client.owner import resolve_identity
 
 from ...console.connecting_notice import connecting
 from ...console.exit_codes import (
-    Exit,
-    Misused,
+    CommandLineError,
+    ExitCode,
 )
-from .client import Files
+from .client import FilesClient
 from .errors import FileError
-from .tally import Tally
+from .tally import TransferSummary
 
-__all__ = ["exit_code", "exit_code_of", "make_target", "refused", "with_files", "with_own_files"]
+__all__ = ["exit_code", "exit_code_of", "make_target", "report_error", "with_files", "with_own_files"]
 
 T = TypeVar("T")
 
-_EXITS: Final[dict[str, Exit]] = {
-    "Exists": Exit.EXISTS,
-    "DiskFull": Exit.STORAGE,
-    "Unwritable": Exit.STORAGE,
-    "Busy": Exit.OVERLOADED,
-    "TooMany": Exit.OVERLOADED,
-    "UnsafeName": Exit.HANDLER,
-    "Collision": Exit.HANDLER,
-    "Corrupt": Exit.HANDLER,
-    "OfferWaits": Exit.TIMEOUT,
-    "OfferUnknown": Exit.NOT_FOUND,
-    "NotAccepted": Exit.DENIED,
-    "NotOwner": Exit.DENIED,
+_EXITS: Final[dict[str, ExitCode]] = {
+    "Exists": ExitCode.EXISTS,
+    "DiskFull": ExitCode.STORAGE,
+    "Unwritable": ExitCode.STORAGE,
+    "Busy": ExitCode.OVERLOADED,
+    "TooMany": ExitCode.OVERLOADED,
+    "UnsafeName": ExitCode.HANDLER,
+    "Collision": ExitCode.HANDLER,
+    "Corrupt": ExitCode.HANDLER,
+    "OfferWaits": ExitCode.TIMEOUT,
+    "OfferUnknown": ExitCode.NOT_FOUND,
+    "NotAccepted": ExitCode.DENIED,
+    "NotOwner": ExitCode.DENIED,
 }
 
 
-def exit_code(kind: str) -> Exit:
+def exit_code(kind: str) -> ExitCode:
     """How a command ends after a failure of that kind: what is not in the table is the peer's answer."""
-    return _EXITS.get(kind, Exit.APPLICATION)
+    return _EXITS.get(kind, ExitCode.APPLICATION)
 
 
-def exit_code_of(tally: Tally) -> Exit:
+def exit_code_of(tally: TransferSummary) -> ExitCode:
     """Return how a transfer ends: with the first failure, if there was one, or because something was left out."""
     if tally.failures:
         return exit_code(tally.failures[0].kind)
-    return Exit.PARTIAL if tally.omitted else Exit.OK
+    return ExitCode.PARTIAL if tally.omitted else ExitCode.OK
 
 
 def make_target(directory: Path, option: str) -> None:
     """Make the directory that an option names, unless it is there.
 
     Raises:
-        Misused: it cannot be made, or is no directory; says why.
+        CommandLineError: it cannot be made, or is no directory; says why.
     """
     try:
         directory.mkdir(exist_ok=True)
     except FileNotFoundError:
-        raise Misused(f"{option}: there is no directory {str(directory.parent)!r}") from None
+        raise CommandLineError(f"{option}: there is no directory {str(directory.parent)!r}") from None
     except FileExistsError:
-        raise Misused(f"{option}: {str(directory)!r} is not a directory") from None
+        raise CommandLineError(f"{option}: {str(directory)!r} is not a directory") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise Misused(f"{option}: the directory {str(directory)!r} cannot be made: {reason}") from None
+        raise CommandLineError(f"{option}: the directory {str(directory)!r} cannot be made: {reason}") from None
 
 
 def with_files(
@@ -73,7 +73,7 @@ def with_files(
     identity: str | None,
     peer: str,
     instance: str,
-    work: Callable[[Files], Awaitable[T]],
+    work: Callable[[FilesClient], Awaitable[T]],
     *,
     quiet: bool = False,
 ) -> T:
@@ -84,18 +84,20 @@ def with_files(
 
     async def conversation() -> T:
         async with Client(home, program="fastn-p2p files") as client:
-            done = work(Files(client, identity, peer, instance))
+            done = work(FilesClient(client, identity, peer, instance))
             return await done if quiet else await connecting(client, identity, peer, done)
 
     import uvloop  # where bytes by the gigabyte pass, it takes half of what asyncio's own loop takes
 
-    from fastn_p2p_actors.runtime.process_setup import keep_heap
+    from fastn_p2p_actors.runtime.process_setup import tune_malloc
 
-    keep_heap()
+    tune_malloc()
     return uvloop.run(conversation())
 
 
-def with_own_files(home: Path | None, identity: str | None, instance: str, work: Callable[[Files], Awaitable[T]]) -> T:
+def with_own_files(
+    home: Path | None, identity: str | None, instance: str, work: Callable[[FilesClient], Awaitable[T]]
+) -> T:
     """``work`` with the files of an identity of this daemon, as that identity: about its inbox nobody else may ask.
 
     Raises:
@@ -104,15 +106,15 @@ def with_own_files(home: Path | None, identity: str | None, instance: str, work:
 
     async def conversation() -> T:
         async with Client(home, program="fastn-p2p files") as client:
-            name, key = await find_owner(client, identity)
-            return await work(Files(client, name, key, instance))
+            name, key = await resolve_identity(client, identity)
+            return await work(FilesClient(client, name, key, instance))
 
     return asyncio.run(conversation())
 
 
-def refused(error: FileError) -> Exit:
+def report_error(error: FileError) -> ExitCode:
     """Says why a command has failed as a whole, and how it ends."""
-    from ...console.output import say
+    from ...console.output import write_message
 
-    say(f"fastn-p2p: {error}")
+    write_message(f"fastn-p2p: {error}")
     return exit_code(error.kind)

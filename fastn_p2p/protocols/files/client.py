@@ -1,4 +1,4 @@
-"""``FileTransfer`` at one peer: ``Files`` is what programs use, and the command line."""
+"""``FileTransfer`` at one peer: ``FilesClient`` is what programs use, and the command line."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from fastn_p2p_client.tickets import Ticket
 
 from .._shared.path_names import is_safe
 from .errors import FileError
-from .events import Report, unwatched
+from .events import OnEvent, ignore_events
 from .messages import (
     MAX_PAGE,
-    Await,
     Contents,
-    Decide,
+    DecideOffer,
+    DirectoryPage,
     Entry,
-    List,
-    Listing,
-    Offer,
+    ListDirectory,
+    ListOffers,
     OfferedEntry,
+    OfferFiles,
     OfferList,
     OfferPage,
     OfferReply,
-    Offers,
     OfferSummary,
-    Order,
     Request,
+    SessionRequest,
     Skipped,
     Stat,
-    Walk,
+    WaitForDecision,
+    WalkDirectory,
 )
 from .retry import PATIENCE
-from .tally import Tally
-from .walk import walked
+from .tally import TransferSummary
+from .walk import receive_walk
 
 if TYPE_CHECKING:
-    from .offer_manifest import Manifest
+    from .offer_manifest import OfferManifest
 
-__all__ = ["PARALLEL", "PROTOCOL", "Files"]
+__all__ = ["PARALLEL", "PROTOCOL", "FilesClient"]
 
 T = TypeVar("T")
 
@@ -58,13 +58,13 @@ _TIMEOUT: Final = 30.0
 """Seconds for one request: a directory of a million entries takes some of them to look through."""
 
 
-class Files:
+class FilesClient:
     """What a peer shares, and its inbox.
 
     ::
 
         async with Client() as client:
-            files = Files(client, "alice", "bob")
+            files = FilesClient(client, "alice", "bob")
             tally = await files.get(["photos"], Path("~/from-bob").expanduser())
 
     Every method raises ``FileError`` for what the peer refuses, and ``P2PError`` for everything else.
@@ -88,17 +88,17 @@ class Files:
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 
-    async def list(self, path: str = "", *, page: int = MAX_PAGE) -> AsyncIterator[Listing]:
+    async def list(self, path: str = "", *, page: int = MAX_PAGE) -> AsyncIterator[DirectoryPage]:
         """What is in a directory, in order of names, a page at a time. Unsafe names are counted, not shown."""
         after = ""
         while True:
-            listing = await self.ask(List(path, after, page), Listing)
+            listing = await self.ask(ListDirectory(path, after, page), DirectoryPage)
             names = [entry.path for entry in listing.entries]
             if names != sorted(names) or (names and names[0] <= after):
                 raise BadReply(protocol=PROTOCOL, reason="a listing is not in order of names")
             entries = [entry for entry in listing.entries if is_safe(entry.path)]
             unsafe = len(names) - len(entries)
-            yield Listing(entries, listing.more, listing.unnamed + unsafe, listing.skipped)
+            yield DirectoryPage(entries, listing.more, listing.unnamed + unsafe, listing.skipped)
             if not listing.more or not names:
                 return
             after = names[-1]
@@ -109,8 +109,8 @@ class Files:
 
     async def walk(self, path: str = "") -> AsyncIterator[Entry | Skipped]:
         """A file, or everything below a directory, each directory after what is in it. Names are as the peer says."""
-        async with await self.open(Walk(path)) as session:
-            async for found in walked(session):
+        async with await self.open(WalkDirectory(path)) as session:
+            async for found in receive_walk(session):
                 yield found
 
     # ── getting and putting ──────────────────────────────────────────────────────────────────────
@@ -122,11 +122,11 @@ class Files:
         *,
         force: bool = False,
         hidden: bool = False,
-        report: Report = unwatched,
+        report: OnEvent = ignore_events,
         patience: float = PATIENCE,
         parallel: int = PARALLEL,
         alone: bool = False,
-    ) -> Tally:
+    ) -> TransferSummary:
         """Gets files and whole directories; goes on where an earlier attempt has ended, also in another process.
 
         Args:
@@ -161,13 +161,13 @@ class Files:
 
     async def put(
         self,
-        manifest: Manifest,
+        manifest: OfferManifest,
         *,
         wait: float | None = None,
-        report: Report = unwatched,
+        report: OnEvent = ignore_events,
         patience: float = PATIENCE,
         parallel: int = PARALLEL,
-    ) -> Tally:
+    ) -> TransferSummary:
         """Offers files to the peer, and sends them once they are accepted; goes on where an earlier attempt has ended.
 
         Args:
@@ -185,15 +185,15 @@ class Files:
 
     async def offer(self, entries: Sequence[Entry]) -> OfferReply:
         """Says what one would send. The same entries are the same offer."""
-        return await self.ask(Offer(list(entries)), OfferReply)
+        return await self.ask(OfferFiles(list(entries)), OfferReply)
 
     async def await_offer(self, offer: str, seconds: float = 0.0) -> OfferReply:
         """How an offer of one's own stands, once it is decided or the time (at most ``MAX_WAIT``) is over."""
-        return await self.ask(Await(offer, seconds), OfferReply, timeout=seconds + _TIMEOUT)
+        return await self.ask(WaitForDecision(offer, seconds), OfferReply, timeout=seconds + _TIMEOUT)
 
     async def offers(self) -> Sequence[OfferSummary]:
         """Everything that was offered to oneself: works with one's own ID52 as the peer only."""
-        return (await self.ask(Offers(), OfferList)).offers
+        return (await self.ask(ListOffers(), OfferList)).offers
 
     async def contents(self, offer: str, *, page: int = _PAGE) -> AsyncIterator[OfferedEntry]:
         """Everything in an offer that was made to oneself, in order of paths."""
@@ -216,7 +216,7 @@ class Files:
             hidden: take also its hidden, executable and odd names.
             names: of those only these paths, and what is below them.
         """
-        return await self.ask(Decide(offer, accept, force, hidden, list(names)), OfferReply)
+        return await self.ask(DecideOffer(offer, accept, force, hidden, list(names)), OfferReply)
 
     # ── the two ways to the peer ─────────────────────────────────────────────────────────────────
 
@@ -229,7 +229,7 @@ class Files:
         except ApplicationError as error:
             raise FileError.of(error) from None
 
-    async def open(self, order: Order) -> Session:
+    async def open(self, order: SessionRequest) -> Session:
         """One session."""
         try:
             return await self._client.connect(self._identity, self._peer, PROTOCOL, self._instance, order)

@@ -15,13 +15,13 @@ from fastn_p2p_client.protocol import Peer
 
 from .messages import MAX_OFFER
 
-__all__ = ["Settings"]
+__all__ = ["FileTransferConfig"]
 
 _GIB: Final = 1024**3
 _Bytes: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class FileTransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """At least one of ``root`` and ``inbox`` is needed. Both are existing directories: absolute, or with ``~``."""
 
     root: str | None = None

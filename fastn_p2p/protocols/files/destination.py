@@ -14,19 +14,19 @@ from .arrivals import Seal, is_there, seal_of
 from .checkpoints import Checkpoints
 from .errors import (
     FileError,
-    writing_failed,
+    write_error,
 )
 from .messages import Entry
 from .partial_file import (
-    Partial,
+    PartialFile,
     partial_name,
 )
 from .safe_tree import (
     Parts,
-    Tree,
+    SafeTree,
     set_times,
 )
-from .source_file import Source
+from .source_file import SourceFile
 
 __all__ = ["Destination"]
 
@@ -54,15 +54,15 @@ class Destination:
         peer: str,
         *,
         force: bool = False,
-        ours: Collection[str] = (),
+        created_directories: Collection[str] = (),
         date_all: bool = False,
         checkpoints: Checkpoints | None = None,
         on_arrival: Callable[[str, Seal], object] = lambda _path, _seal: None,
     ) -> None:
-        self._tree = Tree(root)
+        self._tree = SafeTree(root)
         self._peer = peer
         self.force = force
-        self._ours = ours
+        self._ours = created_directories
         self._date_all = date_all
         self._checkpoints = checkpoints
         self._on_arrival = on_arrival
@@ -71,7 +71,7 @@ class Destination:
         self._kept: dict[Parts, Entry] = {}
         """Directories that were there before, and whose times are set at the end."""
 
-    def find(self, path: str, size: int) -> Source | None:
+    def find(self, path: str, size: int) -> SourceFile | None:
         """Open the file of that size that has the name already: its content says whether it is the same file.
 
         Returns:
@@ -89,7 +89,7 @@ class Destination:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise writing_failed(error, path) from error
+            raise write_error(error, path) from error
         except FileError as error:
             if error.kind == "NotFound":
                 return None
@@ -98,13 +98,13 @@ class Destination:
             raise FileError("Exists", "a directory has this name already", path)
         if stat.S_ISREG(there.st_mode) and there.st_size == size and not begun:
             with contextlib.suppress(FileError):  # it cannot be read, so it cannot be compared either
-                return Source(self._tree, parts, checkpoints=self._checkpoints)
+                return SourceFile(self._tree, parts, checkpoints=self._checkpoints)
         if self.force:
             return None
         what = "another file" if stat.S_ISREG(there.st_mode) else "something else"
         raise FileError("Exists", f"{what} has this name already", path)
 
-    def open(self, path: str) -> Partial:
+    def open(self, path: str) -> PartialFile:
         """What has arrived of the file, to go on with.
 
         Raises:
@@ -112,18 +112,18 @@ class Destination:
         """
         parts = parts_of(path)
         with self._tree.directory(parts[:-1], make=True, made=self._made) as above:
-            return Partial(above, parts[-1], self._peer, path, self._checkpoints)
+            return PartialFile(above, parts[-1], self._peer, path, self._checkpoints)
 
     def keeps(self, path: str, arrived: Mapping[str, Seal]) -> bool:
         """Return whether the file has come before, and nobody has touched it since."""
         return is_there(self._tree, path, arrived)
 
-    def confirm(self, path: str, there: Source) -> None:
+    def confirm(self, path: str, there: SourceFile) -> None:
         """Note that the file that is there has the content that it should have."""
         self._on_arrival(path, seal_of(there.version))
 
-    def commit(self, path: str, partial: Partial, mode: int, mtime_ns: int, rest: int) -> None:
-        """Raises like ``Partial.commit``."""
+    def commit(self, path: str, partial: PartialFile, mode: int, mtime_ns: int, rest: int) -> None:
+        """Raises like ``PartialFile.commit``."""
         status = partial.commit(mode, mtime_ns, rest=rest, force=self.force)
         self._on_arrival(path, seal_of(status))
 
@@ -146,7 +146,7 @@ class Destination:
                 self._kept[parts] = entry
 
     @property
-    def made(self) -> list[str]:
+    def created_directories(self) -> list[str]:
         """Directories whose modes and times are set at the end."""
         return ["/".join(parts) for parts in self._directories]
 

@@ -6,34 +6,32 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from fastn_p2p_client.errors import P2PError
 
-from ...concurrency import together
+from ...concurrency import run_all
 from .._shared.name_risks import risks_of
 from .._shared.path_names import (
-    folded,
-    joined,
+    collision_key,
+    join_path,
     parts_of,
 )
 from .checkpoints import Checkpoints
 from .destination import Destination
 from .errors import FileError
-from .events import Done, Event, Expected, Kept, Lost, Moved, Omitted, Report
-from .framing import Frames
-from .messages import MAX_SIZE, Entry, Fetch, Skipped, Walk
-from .path_set import Sightings
-from .receiver import pull
-from .retry import Patience
-from .tally import Tally
-from .walk import walked
+from .events import AlreadyPresent, Discovered, EntrySkipped, Event, FileCompleted, FileLost, FileProgress, OnEvent
+from .framing import FrameStream
+from .messages import MAX_SIZE, DownloadFiles, Entry, Skipped, WalkDirectory
+from .path_set import PathSet
+from .receiver import receive_file
+from .retry import TransferRetry
+from .tally import TransferSummary
+from .transport import FilesTransport
+from .walk import receive_walk
 from .work_pool import WorkPool
 
-if TYPE_CHECKING:
-    from .client import Files
-
-__all__ = ["Download", "tops_of"]
+__all__ = ["Download", "normalize_paths"]
 
 _AHEAD: Final = 256
 """Files that a walk is ahead of those who fetch them."""
@@ -45,7 +43,7 @@ _RESET: Final = 1
 """Code of a session that is left in the middle of a file."""
 
 
-class _Wanted(NamedTuple):
+class _QueuedFile(NamedTuple):
     path: str
     """At the peer."""
     at: str
@@ -55,16 +53,16 @@ class _Wanted(NamedTuple):
 
 
 class Download:
-    """One ``Files.get``; see there."""
+    """One ``FilesClient.get``; see there."""
 
     def __init__(
         self,
-        files: Files,
+        files: FilesTransport,
         to: Path,
         *,
         force: bool,
         hidden: bool,
-        report: Report,
+        report: OnEvent,
         patience: float,
         parallel: int,
         alone: bool,
@@ -77,17 +75,17 @@ class Download:
         self._share = WorkPool(parallel, each=parallel).share("")
         self._parallel = parallel
         self._alone = alone
-        self.tally = Tally(report)
-        self._patience = Patience(self.tally, patience)
-        self._queue: asyncio.Queue[_Wanted | None] = asyncio.Queue(_AHEAD)
-        self._sightings = Sightings()
+        self.tally = TransferSummary(report)
+        self._patience = TransferRetry(self.tally, patience)
+        self._queue: asyncio.Queue[_QueuedFile | None] = asyncio.Queue(_AHEAD)
+        self._sightings = PathSet()
         self._destination: Destination | None = None
         self._files_found = 0
         self._bytes_found = 0
 
-    async def run(self, paths: Sequence[str]) -> Tally:
-        wanted = tops_of(paths)
-        await together(self._walk_all(wanted), *(self._work() for _ in range(self._parallel)))
+    async def run(self, paths: Sequence[str]) -> TransferSummary:
+        wanted = normalize_paths(paths)
+        await run_all(self._walk_all(wanted), *(self._work() for _ in range(self._parallel)))
         if self._destination is not None:
             await asyncio.to_thread(self._destination.finish)
         return self.tally
@@ -97,17 +95,17 @@ class Download:
     async def _walk_all(self, paths: Sequence[str]) -> None:
         for path in paths:
             try:
-                await self._patience.insist(self._walk, path)
+                await self._patience.run(self._walk, path)
             except FileError as error:
                 self._lost(path, error)
-            self.tally(Expected(self._files_found, self._bytes_found))
+            self.tally(Discovered(self._files_found, self._bytes_found))
         for _ in range(self._parallel):
             await self._queue.put(None)
 
     async def _walk(self, path: str) -> None:
         """One attempt: what earlier ones have come upon is passed over."""
-        async with await self._files.open(Walk(path)) as session:
-            self._patience.met()
+        async with await self._files.open(WalkDirectory(path)) as session:
+            self._patience.mark_connected()
             if self._destination is None:
                 self._destination = Destination(
                     self._to,
@@ -116,32 +114,32 @@ class Download:
                     date_all=True,
                     checkpoints=self._checkpoints,
                 )
-            async for found in walked(session):
-                at = joined(path.rpartition("/")[2], found.path)
+            async for found in receive_walk(session):
+                at = join_path(path.rpartition("/")[2], found.path)
                 try:
                     if isinstance(found, Skipped):
                         if self._sightings.add(f"\0{at}"):  # apart from what can be transferred
-                            self.tally(Omitted(at, found.reason))
+                            self.tally(EntrySkipped(at, found.reason))
                     elif at:
                         parts_of(found.path)
                         if not self._hidden and "hidden" in risks_of(found.path):
-                            self._leave_out(joined(path.rpartition("/")[2], _hidden_part(found.path)))
+                            self._leave_out(join_path(path.rpartition("/")[2], _hidden_part(found.path)))
                         elif self._sightings.add(at, directory=found.kind == "directory"):
-                            self._patience.progress()
-                            await self._take(_Wanted(joined(path, found.path), at, found, self._destination))
+                            self._patience.reset()
+                            await self._take(_QueuedFile(join_path(path, found.path), at, found, self._destination))
                 except FileError as error:
                     self._lost(at, error)
 
-    def _leave_out(self, at: str) -> None:
-        if self._sightings.add(f"\0{at}"):
-            self.tally(Omitted(at, _HIDDEN))
+    def _leave_out(self, local_path: str) -> None:
+        if self._sightings.add(f"\0{local_path}"):
+            self.tally(EntrySkipped(local_path, _HIDDEN))
 
-    async def _take(self, wanted: _Wanted) -> None:
+    async def _take(self, wanted: _QueuedFile) -> None:
         if wanted.entry.kind == "file":
             self._files_found += 1
             self._bytes_found = min(self._bytes_found + wanted.entry.size, MAX_SIZE)
             if self._queue.full():
-                self.tally(Expected(self._files_found, self._bytes_found))
+                self.tally(Discovered(self._files_found, self._bytes_found))
             await self._queue.put(wanted)
         elif wanted.entry.kind == "directory":
             await asyncio.to_thread(wanted.destination.make_directory, wanted.at, wanted.entry)
@@ -149,7 +147,7 @@ class Download:
     # ── fetching it ──────────────────────────────────────────────────────────────────────────────
 
     async def _work(self) -> None:
-        line = _Line(self._files)
+        line = _DownloadSession(self._files)
         try:
             while (wanted := await self._queue.get()) is not None:
                 await self._fetch(line, wanted)
@@ -158,10 +156,10 @@ class Download:
             raise
         await line.close()
 
-    async def _fetch(self, line: _Line, wanted: _Wanted) -> None:
+    async def _fetch(self, line: _DownloadSession, wanted: _QueuedFile) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                await self._patience.insist(self._pull, line, wanted, compare=attempt == 1)
+                await self._patience.run(self._pull, line, wanted, compare=attempt == 1)
             except FileError as error:
                 if error.kind == "DiskFull":
                     raise
@@ -170,9 +168,9 @@ class Download:
                 self._lost(wanted.at, error)
             return
 
-    async def _pull(self, line: _Line, wanted: _Wanted, *, compare: bool) -> None:
+    async def _pull(self, line: _DownloadSession, wanted: _QueuedFile, *, compare: bool) -> None:
         try:
-            await pull(
+            await receive_file(
                 await line.frames(),
                 wanted.path,
                 wanted.destination,
@@ -181,7 +179,7 @@ class Download:
                 self._share,
                 self._watch,
                 compare=compare,
-                alone=self._alone,
+                may_block_loop=self._alone,
             )
         except P2PError:
             line.drop()
@@ -192,28 +190,28 @@ class Download:
             raise
 
     def _watch(self, event: Event) -> None:
-        if isinstance(event, Moved | Done | Kept):
-            self._patience.progress()
+        if isinstance(event, FileProgress | FileCompleted | AlreadyPresent):
+            self._patience.reset()
         self.tally(event)
 
     def _lost(self, path: str, error: FileError) -> None:
-        self.tally(Lost(path, error.kind, error.message))
+        self.tally(FileLost(path, error.kind, error.message))
 
 
-class _Line:
+class _DownloadSession:
     """A session to fetch files on, opened when it is needed."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: FilesTransport) -> None:
         self._files = files
-        self._frames: Frames | None = None
+        self._frames: FrameStream | None = None
 
     @property
     def is_midway(self) -> bool:
-        return self._frames is not None and self._frames.midway
+        return self._frames is not None and self._frames.in_file
 
-    async def frames(self) -> Frames:
+    async def frames(self) -> FrameStream:
         if self._frames is None:
-            self._frames = Frames(await self._files.open(Fetch()))
+            self._frames = FrameStream(await self._files.open(DownloadFiles()))
         return self._frames
 
     def drop(self) -> None:
@@ -235,13 +233,13 @@ def _hidden_part(path: str) -> str:
     return "/".join(parts[:end])
 
 
-def tops_of(paths: Sequence[str]) -> list[str]:
+def normalize_paths(paths: Sequence[str]) -> list[str]:
     """The paths as they are sent, of which each ends up under its last part."""
     tops = ["/".join(part for part in path.split("/") if part not in ("", ".")) for path in paths]
     known: set[str] = set()
     for top in tops:
         parts_of(top)
-        name = folded(top.rpartition("/")[2])
+        name = collision_key(top.rpartition("/")[2])
         if name in known:
             raise FileError("Collision", "two of the files would have the same name here", top)
         known.add(name)

@@ -32,7 +32,7 @@ from typing import Final, Literal, TypeAlias
 
 from fastn_p2p_client.errors import ApplicationError
 
-__all__ = ["FileError", "Kind", "reading_failed", "writing_failed"]
+__all__ = ["FileError", "Kind", "read_error", "write_error"]
 
 Kind: TypeAlias = Literal[
     "NotShared",
@@ -89,7 +89,7 @@ class FileError(ApplicationError):
         return cls(error.kind, error.message, path if isinstance(path, str) else "")
 
 
-def reading_failed(error: OSError, path: str, at: str | None = None) -> FileError:
+def read_error(error: OSError, path: str, at: str | None = None) -> FileError:
     """Return the failure to open or read something at the source.
 
     Args:
@@ -105,7 +105,7 @@ def reading_failed(error: OSError, path: str, at: str | None = None) -> FileErro
     return FileError("Unreadable", f"{_named(at)} cannot be opened: {_reason(error)}", path)
 
 
-def writing_failed(error: OSError, path: str, at: str | None = None) -> FileError:
+def write_error(error: OSError, path: str, at: str | None = None) -> FileError:
     """Return the failure to make or write something at the destination.
 
     Args:

@@ -8,9 +8,9 @@ from time import monotonic
 from typing import Final
 
 from .framing import BLOCK
-from .partial_file import Partial
+from .partial_file import PartialFile
 
-__all__ = ["QUICK", "RELIABLE", "Writer"]
+__all__ = ["QUICK", "RELIABLE", "FileWriter"]
 
 QUICK: Final = 0.01
 """Seconds for a write that is worth no thread: the kernel has taken it into memory."""
@@ -20,7 +20,7 @@ _MOST: Final = 3 * BLOCK
 """Bytes that wait to be written; whoever sends waits then too."""
 
 
-class Writer:
+class FileWriter:
     """Writes in a thread while more comes: the longer that takes, the more is written in one go the next time.
 
     Args:
@@ -29,11 +29,11 @@ class Writer:
         clock: seconds.
     """
 
-    def __init__(self, partial: Partial, *, alone: bool, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, partial: PartialFile, *, may_block_loop: bool, clock: Callable[[], float] = monotonic) -> None:
         self._partial = partial
-        self._alone = alone
+        self._alone = may_block_loop
         self._clock = clock
-        self._doubts = 0
+        self._slow_writes_left = 0
         """Quick writes that are still missing until it is trusted again."""
         self._parts: list[memoryview] = []
         self._size = 0
@@ -67,7 +67,7 @@ class Writer:
 
     def _write_all(self) -> None:
         parts, self._parts, self._size = self._parts, [], 0
-        if self._alone and not self._doubts:
+        if self._alone and not self._slow_writes_left:
             self._write(parts)
         else:
             self._writing = asyncio.create_task(asyncio.to_thread(self._write, parts))
@@ -80,4 +80,4 @@ class Writer:
     def _write(self, parts: list[memoryview]) -> None:
         since = self._clock()
         self._partial.write(parts)
-        self._doubts = RELIABLE if self._clock() - since > QUICK else max(self._doubts - 1, 0)
+        self._slow_writes_left = RELIABLE if self._clock() - since > QUICK else max(self._slow_writes_left - 1, 0)

@@ -1,7 +1,7 @@
 """Frames on a session: a byte that says what it is, four bytes of length (big endian), and that many bytes.
 
 ==  ==================================================
- 0  a message: one ``Said`` in msgpack
+ 0  a message: one ``TransferMessage`` in msgpack
  1  a block: content of a file
 ==  ==================================================
 """
@@ -18,9 +18,9 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, SESSION_WINDOW
 from fastn_p2p_client.session.session import Session
 
-from .messages import Said
+from .messages import TransferMessage
 
-__all__ = ["BLOCK", "FRAME", "HEAD", "MAX_MESSAGE", "Frames"]
+__all__ = ["BLOCK", "FRAME", "HEAD", "MAX_MESSAGE", "FrameStream"]
 
 BLOCK: Final = 512 * 1024
 """Bytes of a block; a longer one is refused."""
@@ -37,11 +37,11 @@ HEAD: Final = _HEAD.size
 _MESSAGE: Final = 0
 _CONTENT: Final = 1
 
-_decode: Final = msgspec.msgpack.Decoder(Said).decode
+_decode: Final = msgspec.msgpack.Decoder(TransferMessage).decode
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
-class Frames:
+class FrameStream:
     """One side of a session that speaks in frames.
 
     Attributes:
@@ -50,7 +50,7 @@ class Frames:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.midway = False
+        self.in_file = False
         self._rest = memoryview(b"")
         """Has come and was not asked for yet."""
 
@@ -59,12 +59,12 @@ class Frames:
         if self.session.is_over:
             raise ConnectionLost(what="the session")
 
-    async def say(self, message: Said) -> None:
+    async def send_message(self, message: TransferMessage) -> None:
         """Raises like ``Session.write``."""
         body = _encode(message)
         await self.session.write(_HEAD.pack(_MESSAGE, len(body)) + body)
 
-    async def block(self, frame: bytearray | memoryview) -> None:
+    async def send_block(self, frame: bytearray | memoryview) -> None:
         """Some of a file's content, at most ``BLOCK`` bytes, after ``HEAD`` bytes that are filled in here.
 
         Raises like ``Session.write``. The buffer can be used again when nobody has a view of it any more.
@@ -72,7 +72,7 @@ class Frames:
         _HEAD.pack_into(frame, 0, _CONTENT, len(frame) - HEAD)
         await self.session.write(frame, copy=len(frame) < FRAME)  # few bytes would keep a large buffer
 
-    async def receive(self) -> Said | int | None:
+    async def receive(self) -> TransferMessage | int | None:
         """The next message; or the length of a block whose bytes are to be read next; None at the end.
 
         Raises:
@@ -88,7 +88,7 @@ class Frames:
         if kind != _MESSAGE or size > MAX_MESSAGE:
             raise BadMessage(reason=f"a frame of kind {kind} with {size} bytes")
         try:
-            message: Said = _decode(await self._exactly(size))
+            message: TransferMessage = _decode(await self._exactly(size))
         except UNDECODABLE as error:
             raise BadMessage(reason=str(error)) from None
         return message

@@ -27,14 +27,14 @@ from .._shared.name_risks import (
 )
 from .._shared.path_names import parts_of
 from .arrivals import Seal, is_there
-from .config import Settings
+from .config import FileTransferConfig
 from .destination import Destination
 from .digest import short_digest
 from .errors import FileError
 from .messages import MAX_SIZE, Entry, OfferedEntry, OfferPage, OfferState, OfferSummary
 from .offer_store import OfferStore, as_msgpack, pack
-from .path_set import Sightings
-from .safe_tree import Tree
+from .path_set import PathSet
+from .safe_tree import SafeTree
 from .work_pool import Share
 
 __all__ = ["EXPIRES", "MAX_LIST", "MAX_LISTS", "MAX_OFFERS", "MAX_WAITING", "Inbox"]
@@ -74,7 +74,7 @@ class Inbox:
     def __init__(
         self,
         directory: Path,
-        settings: Settings,
+        settings: FileTransferConfig,
         is_active: Callable[[str], bool] = lambda _offer: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -94,7 +94,7 @@ class Inbox:
         """The newest last."""
         return sorted(self._offers.values(), key=lambda offer: offer.created)
 
-    def of(self, offer: str, peer: Peer) -> OfferSummary:
+    def offer_from(self, offer: str, peer: Peer) -> OfferSummary:
         """An offer that the peer itself has made.
 
         Raises:
@@ -147,7 +147,7 @@ class Inbox:
         """
         return await asyncio.to_thread(self._page, self._known(offer), after, limit)
 
-    async def made(self, offer: OfferSummary) -> frozenset[str]:
+    async def created_directories(self, offer: OfferSummary) -> frozenset[str]:
         """Directories that were made for an offer, by this process or an earlier one."""
         return await asyncio.to_thread(self._store.made, offer.id)
 
@@ -248,7 +248,7 @@ class Inbox:
         if not trusted and len(packed) > MAX_LIST:
             words = f"their list takes {len(packed)} bytes, and {MAX_LIST} are kept before an offer is accepted"
             raise FileError("TooLarge", f"{words}: offer fewer files at a time, or one archive of them")
-        sightings = Sightings()
+        sightings = PathSet()
         for entry in entries:
             if not parts_of(entry.path):
                 raise FileError("UnsafeName", "an empty path")
@@ -271,7 +271,7 @@ class Inbox:
             return True
         arrived = await self.arrived(offer)
         paths = [entry.path for entry in entries if entry.kind == "file"]
-        tree = Tree(inbox)
+        tree = SafeTree(inbox)
 
         def are_there(some: list[str]) -> bool:
             return all(is_there(tree, path, arrived) for path in some)

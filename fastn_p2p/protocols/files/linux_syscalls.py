@@ -9,14 +9,14 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["rename_exclusively", "start_writing_out"]
+__all__ = ["rename_noreplace", "start_writeback"]
 
 _RENAME_NOREPLACE: Final = 1  # linux/fs.h
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
 _NOT_THERE: Final = (errno.EINVAL, errno.ENOSYS)
 
 
-def rename_exclusively(old: str, new: str, directory: int) -> None:
+def rename_noreplace(old: str, new: str, directory: int) -> None:
     """Gives a file of an open directory another name there, unless something has that name: then FileExistsError.
 
     Raises:
@@ -33,7 +33,7 @@ def rename_exclusively(old: str, new: str, directory: int) -> None:
     os.unlink(old, dir_fd=directory)
 
 
-def start_writing_out(descriptor: int, offset: int, size: int) -> None:
+def start_writeback(descriptor: int, offset: int, size: int) -> None:
     """Lets the kernel begin to bring a part of the file to disk, so that a later fsync finds little to do.
 
     It is a hint: where it fails, nothing is lost.

@@ -1,7 +1,7 @@
 """What the two sides of ``FileTransfer`` say to each other.
 
-``Request`` lists the calls, ``Order`` what a session can be opened for, and ``Said`` what is said inside a session,
-each in a frame of its own (see ``frames``).
+``Request`` lists the calls, ``SessionRequest`` what a session can be opened for, and ``TransferMessage`` what is said
+inside a session, each in a frame of its own (see ``frames``).
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ __all__ = [
     "MAX_PAGE",
     "MAX_SIZE",
     "MAX_WAIT",
-    "Await",
     "Contents",
-    "Decide",
-    "Entries",
+    "DecideOffer",
+    "DirectoryPage",
+    "DownloadFiles",
     "Entry",
-    "Failed",
-    "Fetch",
-    "Finished",
-    "Found",
-    "Have",
-    "List",
-    "Listing",
-    "Offer",
+    "FileDeclined",
+    "FileEnd",
+    "FileFailed",
+    "FileHeader",
+    "FileReceived",
+    "FileRequest",
+    "ListDirectory",
+    "ListOffers",
+    "OfferFiles",
     "OfferList",
     "OfferPage",
     "OfferReply",
     "OfferState",
     "OfferSummary",
     "OfferedEntry",
-    "Offers",
-    "Order",
-    "Refused",
     "Request",
-    "Said",
-    "Send",
+    "SessionRequest",
     "Skipped",
     "Stat",
-    "Walk",
-    "Want",
+    "TransferMessage",
+    "UploadOffer",
+    "WaitForDecision",
+    "WalkDirectory",
+    "WalkEntries",
 ]
 
 MAX_PAGE: Final = 10_000
@@ -60,7 +60,7 @@ MAX_OFFER: Final = 65_536
 MAX_BATCH: Final = 500
 """Entries, and skipped things, in one message of a walk: some 2 MiB with the longest paths there can be."""
 MAX_WAIT: Final = 30.0
-"""Seconds that one ``Await`` may take."""
+"""Seconds that one ``WaitForDecision`` may take."""
 FARTHEST_TIME: Final = 1 << 62
 """Nanoseconds before and after 1970 (until the year 2116) that ``mtime_ns`` can say; the rest is ``mtime_rest``."""
 MAX_SIZE: Final = (1 << 63) - 1
@@ -68,7 +68,7 @@ MAX_SIZE: Final = (1 << 63) - 1
 MAX_NAMED: Final = 100
 """Names in one listing, of things that cannot be transferred; the others are only counted."""
 MAX_ACCEPTED: Final = 10_000
-"""Names that one ``Decide`` accepts."""
+"""Names that one ``DecideOffer`` accepts."""
 
 _Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096)]
 _Id: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
@@ -111,8 +111,8 @@ class Skipped(msgspec.Struct, frozen=True, gc=False):
 # ── calls ────────────────────────────────────────────────────────────────────────────────────────
 
 
-class List(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list"):
-    """What is in a directory, in order of names, a page at a time. Answered by ``Listing``."""
+class ListDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list"):
+    """What is in a directory, in order of names, a page at a time. Answered by ``DirectoryPage``."""
 
     path: _Text = ""
     after: _Text = ""
@@ -126,20 +126,20 @@ class Stat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="stat"):
     path: _Text = ""
 
 
-class Offer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="offer"):
+class OfferFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="offer"):
     """Files that whoever asks would send. The same files are the same offer. Answered by ``OfferReply``."""
 
     entries: Annotated[list[Entry], msgspec.Meta(min_length=1, max_length=MAX_OFFER)]
 
 
-class Await(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="await"):
+class WaitForDecision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="await"):
     """How an offer of one's own stands, once it is not ``waiting`` or the time is over. Answered by ``OfferReply``."""
 
     offer: _Id
     seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT)] = 0.0
 
 
-class Offers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="offers"):
+class ListOffers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="offers"):
     """All offers; only the identity itself may ask. Answered by ``OfferList``."""
 
 
@@ -155,7 +155,7 @@ class Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="con
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 1000
 
 
-class Decide(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="decide"):
+class DecideOffer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="decide"):
     """Accept or reject an offer; only the identity itself may. Answered by ``OfferReply``."""
 
     offer: _Id
@@ -168,10 +168,10 @@ class Decide(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="decid
     """or of that only these paths, and what is below them."""
 
 
-Request: TypeAlias = List | Stat | Offer | Await | Offers | Contents | Decide
+Request: TypeAlias = ListDirectory | Stat | OfferFiles | WaitForDecision | ListOffers | Contents | DecideOffer
 
 
-class Listing(msgspec.Struct, frozen=True):
+class DirectoryPage(msgspec.Struct, frozen=True):
     entries: list[Entry]
     more: bool
     """Another page follows, after the name of the last entry."""
@@ -241,29 +241,29 @@ class OfferPage(msgspec.Struct, frozen=True):
 # ── what a session is opened for ─────────────────────────────────────────────────────────────────
 
 
-class Walk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="walk"):
-    """Everything below a directory, or one file: comes as ``Entries``, directories after what is in them."""
+class WalkDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="walk"):
+    """Everything below a directory, or one file: comes as ``WalkEntries``, directories after what is in them."""
 
     path: _Text = ""
 
 
-class Fetch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fetch"):
+class DownloadFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fetch"):
     """The side that opened the session wants files, one after the other."""
 
 
-class Send(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="send"):
+class UploadOffer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="send"):
     """The side that serves wants the files of an accepted offer, one after the other."""
 
     offer: _Id
 
 
-Order: TypeAlias = Walk | Fetch | Send
+SessionRequest: TypeAlias = WalkDirectory | DownloadFiles | UploadOffer
 
 
 # ── what is said inside a session ────────────────────────────────────────────────────────────────
 
 
-class Want(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class FileRequest(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """From the side that receives: this file next."""
 
     path: _Text
@@ -273,13 +273,13 @@ class Want(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """and the digest of them."""
 
 
-class Have(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class FileReceived(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """From the side that receives: this file is there, complete and checked."""
 
     path: _Text
 
 
-class Refused(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class FileDeclined(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """From the side that receives: this file is given up; also while its content is on its way."""
 
     path: _Text
@@ -287,8 +287,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=3):
     message: _Text
 
 
-class Found(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    """From the side that sends: here it is; content follows, then ``Finished`` or ``Failed``."""
+class FileHeader(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """From the side that sends: here it is; content follows, then ``FileEnd`` or ``FileFailed``."""
 
     size: _Size
     mtime_ns: _Time
@@ -300,25 +300,25 @@ class Found(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """As in ``Entry``."""
 
 
-class Finished(msgspec.Struct, frozen=True, array_like=True, tag=12):
+class FileEnd(msgspec.Struct, frozen=True, array_like=True, tag=12):
     """From the side that sends: that was all of it."""
 
     digest: _Digest
     """Of the whole file."""
 
 
-class Failed(msgspec.Struct, frozen=True, array_like=True, tag=13):
-    """From the side that sends: instead of ``Found`` or ``Finished``."""
+class FileFailed(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """From the side that sends: instead of ``FileHeader`` or ``FileEnd``."""
 
     kind: _Id
     message: _Text
 
 
-class Entries(msgspec.Struct, frozen=True, array_like=True, tag=21):
+class WalkEntries(msgspec.Struct, frozen=True, array_like=True, tag=21):
     """A part of what a walk finds."""
 
     entries: Annotated[list[Entry], msgspec.Meta(max_length=MAX_BATCH)]
     skipped: Annotated[list[Skipped], msgspec.Meta(max_length=MAX_BATCH)]
 
 
-Said: TypeAlias = Want | Have | Refused | Found | Finished | Failed | Entries
+TransferMessage: TypeAlias = FileRequest | FileReceived | FileDeclined | FileHeader | FileEnd | FileFailed | WalkEntries

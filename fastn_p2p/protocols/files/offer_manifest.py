@@ -7,30 +7,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .._shared.path_names import (
-    check_part,
-    joined,
+    check_component,
+    join_path,
     parts_of,
 )
 from .checkpoints import Checkpoints
 from .errors import FileError
 from .messages import MAX_OFFER, Entry, Skipped
-from .path_set import Sightings
+from .path_set import PathSet
 from .safe_tree import (
     Parts,
-    Tree,
+    SafeTree,
 )
-from .source_file import Source
+from .source_file import SourceFile
 from .walk import walk
 
-__all__ = ["Manifest"]
+__all__ = ["OfferManifest"]
 
 
-class _Top(NamedTuple):
-    tree: Tree
+class _Root(NamedTuple):
+    tree: SafeTree
     parts: Parts
 
 
-class Manifest:
+class OfferManifest:
     """Made by ``scan``.
 
     Attributes:
@@ -38,7 +38,7 @@ class Manifest:
         skipped: what is below the directories and cannot be transferred.
     """
 
-    def __init__(self, tops: dict[str, _Top], entries: list[Entry], skipped: list[Skipped]) -> None:
+    def __init__(self, tops: dict[str, _Root], entries: list[Entry], skipped: list[Skipped]) -> None:
         self._tops = tops
         self._checkpoints = Checkpoints()
         self.entries = entries
@@ -46,24 +46,24 @@ class Manifest:
         self._files = {entry.path: entry for entry in entries if entry.kind == "file"}
 
     @classmethod
-    def scan(cls, paths: Sequence[Path]) -> Manifest:
+    def scan(cls, paths: Sequence[Path]) -> OfferManifest:
         """Looks through files and directories, of which each is offered under its last part. Blocks.
 
         Raises:
             FileError: one of them is not there, cannot be read, is no file and no directory, or has an unsafe name;
                 ``Collision``: two of the names are too much alike; ``TooMany``: more than ``MAX_OFFER`` entries.
         """
-        tops: dict[str, _Top] = {}
+        tops: dict[str, _Root] = {}
         entries: list[Entry] = []
         skipped: list[Skipped] = []
-        sightings = Sightings()
+        sightings = PathSet()
         for path in paths:
             name, top = _top(path)
             for found in walk(*top):
                 if isinstance(found, Skipped):
-                    skipped.append(Skipped(joined(name, found.path), found.reason))
+                    skipped.append(Skipped(join_path(name, found.path), found.reason))
                     continue
-                at = joined(name, found.path)
+                at = join_path(name, found.path)
                 try:
                     parts_of(at)
                     new = sightings.add(at, directory=found.kind == "directory")
@@ -95,21 +95,21 @@ class Manifest:
         entry = self._files.get(path)
         return 0 if entry is None else entry.size
 
-    def open(self, path: str) -> Source:
+    def open(self, path: str) -> SourceFile:
         """A file of it, as it was when it was scanned. Blocks.
 
         Raises:
-            FileError: ``Changed``: it is another one now; ``NotFound``: it was not offered; and as ``Source``.
+            FileError: ``Changed``: it is another one now; ``NotFound``: it was not offered; and as ``SourceFile``.
         """
         entry = self._files.get(path)
         if entry is None:
             raise FileError("NotFound", "it was not offered", path)
         name, *below = parts_of(path)
         top = self._tops[name]
-        return Source(top.tree, (*top.parts, *below), entry.tag, self._checkpoints)
+        return SourceFile(top.tree, (*top.parts, *below), entry.tag, self._checkpoints)
 
 
-def _top(path: Path) -> tuple[str, _Top]:
+def _top(path: Path) -> tuple[str, _Root]:
     """What a path that was typed is called, and where it is: links that are typed are followed."""
     try:
         real = path.resolve(strict=True)
@@ -117,5 +117,5 @@ def _top(path: Path) -> tuple[str, _Top]:
         raise FileError("NotFound", f"{error.strerror}", str(path)) from error
     except RuntimeError as error:
         raise FileError("NotFound", "it is a link to itself", str(path)) from error
-    name = check_part(path.name if path.name not in ("", "..") else real.name)
-    return name, _Top(Tree(real.parent), (real.name,) if real.name else ())
+    name = check_component(path.name if path.name not in ("", "..") else real.name)
+    return name, _Root(SafeTree(real.parent), (real.name,) if real.name else ())

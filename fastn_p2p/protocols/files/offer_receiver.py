@@ -14,17 +14,17 @@ from .._shared.name_risks import (
 from .arrivals import Seal, seal_of
 from .destination import Destination
 from .errors import FileError
-from .events import unwatched
-from .framing import Frames
-from .messages import Entry, Have, Refused
+from .events import ignore_events
+from .framing import FrameStream
+from .messages import Entry, FileDeclined, FileReceived
 from .receiver import (
-    give_up,
-    pull,
+    decline_file,
+    receive_file,
 )
-from .source_file import Source
+from .source_file import SourceFile
 from .work_pool import Share
 
-__all__ = ["Intake", "accepts_by_name"]
+__all__ = ["OfferReceiver", "accepts_by_name"]
 
 _USELESS: Final = ("Changed", "Corrupt", "Exists")
 """Failures after which what has arrived of a file is of no use to a later attempt."""
@@ -32,7 +32,7 @@ _STEP: Final = 100
 """Directories that are made in one step."""
 
 
-class Intake:
+class OfferReceiver:
     """Shared by all sessions on which the same offer's files come.
 
     Args:
@@ -55,7 +55,7 @@ class Intake:
     ) -> None:
         self._directories: list[Entry] = []
         self._missing: deque[Entry] = deque()
-        self._refused: deque[Refused] = deque()
+        self._refused: deque[FileDeclined] = deque()
         """Files and directories that are not taken, until the other side was told."""
         for entry in entries:
             is_directory = entry.kind == "directory"
@@ -82,9 +82,9 @@ class Intake:
         """Make the directories; return those whose modes and times are set at the end. Raises FileError."""
         for begin in range(0, len(self._directories), _STEP):
             await self._share.run(self._make_directories, self._directories[begin : begin + _STEP])
-        return self._destination.made
+        return self._destination.created_directories
 
-    async def serve(self, frames: Frames) -> None:
+    async def serve(self, frames: FrameStream) -> None:
         """Get files on one session until none is missing.
 
         A file whose session breaks is got by another one: so a session that has nothing to do waits as long as others
@@ -96,7 +96,7 @@ class Intake:
         while self._refused:
             refused = self._refused.popleft()
             try:
-                await frames.say(refused)
+                await frames.send_message(refused)
             except BaseException:
                 self._refused.append(refused)
                 raise
@@ -104,39 +104,39 @@ class Intake:
             try:
                 failed = not await self._get(frames, entry)
             except BaseException:
-                await self._put_back(entry)
+                await self._requeue(entry)
                 raise
-            await self._settle(failed=failed)
+            await self._finish_file(failed=failed)
 
     def abandon(self) -> None:
         """No more files are got than are under way."""
         self.failed += len(self._missing)
         self._missing.clear()
 
-    async def _get(self, frames: Frames, entry: Entry) -> bool:
+    async def _get(self, frames: FrameStream, entry: Entry) -> bool:
         """Whether the file is there; the other side knows what came of it."""
         try:
             if not await asyncio.to_thread(self._destination.keeps, entry.path, self._arrived):
-                await pull(
+                await receive_file(
                     frames,
                     entry.path,
                     self._destination,
                     entry.path,
                     entry,
                     self._share,
-                    unwatched,
-                    exact=True,
+                    ignore_events,
+                    must_match_offer=True,
                     may_tell=self._was_sent,
                 )
         except FileError as error:
-            await give_up(frames, entry.path, error)
+            await decline_file(frames, entry.path, error)
             if error.kind in _USELESS:
                 await asyncio.to_thread(self._destination.discard, entry.path)
             return False
-        await frames.say(Have(entry.path))
+        await frames.send_message(FileReceived(entry.path))
         return True
 
-    def _was_sent(self, there: Source) -> bool:
+    def _was_sent(self, there: SourceFile) -> bool:
         return seal_of(there.version)[:3] in self._sent
 
     async def _next(self) -> Entry | None:
@@ -152,13 +152,13 @@ class Intake:
                 await self._on_end(self.failed)
             return None
 
-    async def _settle(self, *, failed: bool) -> None:
+    async def _finish_file(self, *, failed: bool) -> None:
         async with self._news:
             self._under_way -= 1
             self.failed += failed
             self._news.notify_all()
 
-    async def _put_back(self, entry: Entry) -> None:
+    async def _requeue(self, entry: Entry) -> None:
         self._under_way -= 1
         self._missing.append(entry)
         async with self._news:
@@ -172,7 +172,7 @@ class Intake:
                 # Files that cannot be put into it say so themselves.
                 if not any(file.path.startswith(f"{entry.path}/") for file in self._missing):
                     self.failed += 1
-                    self._refused.append(Refused(entry.path, error.kind, error.message[:1024]))
+                    self._refused.append(FileDeclined(entry.path, error.kind, error.message[:1024]))
 
 
 def accepts_by_name(names: Iterable[str], *, everything: bool) -> Callable[[str], bool]:
@@ -181,7 +181,7 @@ def accepts_by_name(names: Iterable[str], *, everything: bool) -> Callable[[str]
     return lambda path: everything or is_named(path, known)
 
 
-def _not_accepted(entry: Entry) -> Refused:
+def _not_accepted(entry: Entry) -> FileDeclined:
     risks = " and ".join(risks_of(entry.path, entry.mode, directory=entry.kind == "directory"))
     words = f"it is {risks}, and is taken once its receiver accepts it by name, with --hidden"
-    return Refused(entry.path, "NotAccepted", words)
+    return FileDeclined(entry.path, "NotAccepted", words)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["opened"]
+__all__ = ["open_in_thread"]
 
 
 class _Closable(Protocol):
@@ -16,7 +16,7 @@ class _Closable(Protocol):
 C = TypeVar("C", bound=_Closable | None)
 
 
-async def opened(make: Callable[..., C], *arguments: Any) -> C:
+async def open_in_thread(make: Callable[..., C], *arguments: Any) -> C:
     """What ``make`` returns, called in a thread. Cancelled meanwhile, it is closed as soon as it is there."""
     making = asyncio.ensure_future(asyncio.to_thread(make, *arguments))
     try:

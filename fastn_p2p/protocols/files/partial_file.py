@@ -23,17 +23,17 @@ from .digest import (
 )
 from .errors import (
     FileError,
-    writing_failed,
+    write_error,
 )
 from .framing import BLOCK
 from .linux_syscalls import (
-    rename_exclusively,
-    start_writing_out,
+    rename_noreplace,
+    start_writeback,
 )
 from .safe_tree import set_times
 from .source_file import STEP
 
-__all__ = ["Partial", "partial_name"]
+__all__ = ["PartialFile", "partial_name"]
 
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_OUT: Final = 8 * 1024 * 1024
@@ -45,7 +45,7 @@ def partial_name(name: str, peer: str) -> str:
     return f"{PARTIAL_PREFIX}{short_digest(peer.encode(), name.encode(), digits=24)}.part"
 
 
-class Partial:
+class PartialFile:
     """What has arrived of one file. While it is open nobody else can open it, in this process or any other.
 
     Args:
@@ -81,7 +81,7 @@ class Partial:
             self._recall()
         except OSError as error:
             self.close()
-            raise writing_failed(error, path) from error
+            raise write_error(error, path) from error
         except BaseException:
             self.close()
             raise
@@ -135,7 +135,7 @@ class Partial:
                     self.size += taken
                     rest = rest[taken:]
             if self.size - self._written_out >= _WRITE_OUT:
-                start_writing_out(self._descriptor, self._written_out, self.size - self._written_out)
+                start_writeback(self._descriptor, self._written_out, self.size - self._written_out)
                 self._written_out = self.size
 
     def commit(self, mode: int, mtime_ns: int, *, rest: int = 0, force: bool) -> os.stat_result:
@@ -156,7 +156,7 @@ class Partial:
                 if force:
                     os.replace(self._own, self._name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
                 else:
-                    rename_exclusively(self._own, self._name, self._directory)
+                    rename_noreplace(self._own, self._name, self._directory)
             except (FileExistsError, IsADirectoryError) as error:
                 raise FileError("Exists", "something else has this name already", self._path) from error
             self._named = True
@@ -241,4 +241,4 @@ class Partial:
             try:
                 yield
             except OSError as error:
-                raise writing_failed(error, self._path) from error
+                raise write_error(error, self._path) from error

@@ -5,16 +5,16 @@ from __future__ import annotations
 from array import array
 from typing import Final
 
-from .._shared.path_names import folded
+from .._shared.path_names import collision_key
 from .errors import FileError
 
-__all__ = ["Sightings"]
+__all__ = ["PathSet"]
 
 _SMALLEST: Final = 1024
 _MASK: Final = (1 << 64) - 1
 
 
-class Sightings:
+class PathSet:
     """Tells new paths from known ones, and from those that could be taken for a known one.
 
     Keeps two 64-bit hashes of each path and nothing else: of how it is spelled, and of what it could be taken for.
@@ -47,15 +47,15 @@ class Sightings:
         if parent and parent != self._last_parent:
             end = parent.find("/")
             while end >= 0:
-                self._note(parent[:end], path)
+                self._insert(parent[:end], path)
                 end = parent.find("/", end + 1)
-            self._note(parent, path)
+            self._insert(parent, path)
             self._last_parent = parent
-        new = self._note(path, path)
-        return self._note(f"{path}/", path) if directory else new
+        new = self._insert(path, path)
+        return self._insert(f"{path}/", path) if directory else new
 
-    def _note(self, path: str, whole: str) -> bool:
-        likeness = hash(folded(path)) & _MASK or 1
+    def _insert(self, path: str, whole: str) -> bool:
+        likeness = hash(collision_key(path)) & _MASK or 1
         spelling = hash(path) & _MASK
         slot = likeness % self._room
         while self._likeness[slot]:

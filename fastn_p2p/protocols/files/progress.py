@@ -13,15 +13,28 @@ import msgspec
 from ...console.output import (
     plain,
     put_json,
-    say,
+    write_message,
 )
-from .events import Begun, Done, Event, Expected, Kept, Lost, Moved, Offered, Omitted, Report, Restarted, Retrying
-from .tally import Tally
+from .events import (
+    AlreadyPresent,
+    Discovered,
+    EntrySkipped,
+    Event,
+    FileCompleted,
+    FileLost,
+    FileProgress,
+    FileRestarted,
+    FileStarted,
+    OfferChanged,
+    OnEvent,
+    Retrying,
+)
+from .tally import TransferSummary
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Ended", "size_of", "summed_up", "watching"]
+__all__ = ["Ended", "print_summary", "progress_output", "size_of"]
 
 _PERIOD: Final = 0.5
 """Seconds between two events about the bytes of one file."""
@@ -39,12 +52,12 @@ class Ended(msgspec.Struct, frozen=True, tag="end", tag_field="event"):
     moved: int
     """Bytes in this attempt."""
     seconds: float
-    left_out: list[Lost | Omitted]
+    left_out: list[FileLost | EntrySkipped]
     """The first ``MAX_LEFT_OUT`` of what was skipped or has failed."""
 
 
 @contextmanager
-def watching(*, json: bool) -> Iterator[Report]:
+def progress_output(*, json: bool) -> Iterator[OnEvent]:
     """Something to give events to. Bars are shown when standard error is a terminal."""
     if json:
         yield _Lines().report
@@ -55,7 +68,7 @@ def watching(*, json: bool) -> Iterator[Report]:
         yield _tell
 
 
-def summed_up(tally: Tally, seconds: float, *, json: bool) -> None:
+def print_summary(tally: TransferSummary, seconds: float, *, json: bool) -> None:
     """Print the counts, and everything that was left out, by name."""
     if json:
         end = Ended(
@@ -70,12 +83,12 @@ def summed_up(tally: Tally, seconds: float, *, json: bool) -> None:
         put_json(end)
         return
     if tally.left_out:
-        say("left out:")
+        write_message("left out:")
         for event in tally.left_out:
-            say(f"  {_words(event)}")
+            write_message(f"  {_words(event)}")
         more = tally.omitted + len(tally.failures) - len(tally.left_out)
         if more:
-            say(f"  and {more} more, which are named above")
+            write_message(f"  and {more} more, which are named above")
     words = [f"{_files(tally.done)}, {size_of(tally.moved)} in {seconds:.1f} s"]
     if tally.moved and seconds > 0:
         words[0] += f" ({size_of(round(tally.moved / seconds))}/s)"
@@ -85,7 +98,7 @@ def summed_up(tally: Tally, seconds: float, *, json: bool) -> None:
         words.append(f"{tally.omitted} skipped")
     if tally.failures:
         words.append(f"{len(tally.failures)} failed")
-    say("; ".join(words))
+    write_message("; ".join(words))
 
 
 def size_of(size: int) -> str:
@@ -105,20 +118,20 @@ def _files(number: int) -> str:
 def _tell(event: Event) -> None:
     words = _words(event)
     if words:
-        say(words)
+        write_message(words)
 
 
 def _words(event: Event) -> str:
     """What is said about it beside all bars; mostly nothing."""
-    if isinstance(event, Lost):
+    if isinstance(event, FileLost):
         return f"{event.path or 'transfer'}: {event.message}"
-    if isinstance(event, Omitted):
+    if isinstance(event, EntrySkipped):
         return f"{event.path}: skipped: {event.reason}"
-    if isinstance(event, Restarted):
+    if isinstance(event, FileRestarted):
         return f"{event.path}: it is another file by now, or what is here of it is damaged; it begins anew"
     if isinstance(event, Retrying):
         return f"{event.reason}; trying again"
-    if isinstance(event, Offered):
+    if isinstance(event, OfferChanged):
         return _OFFER_WORDS[event.state].format(id=event.offer, files=_files(event.files), size=size_of(event.bytes))
     return ""
 
@@ -138,12 +151,12 @@ class _Lines:
         self._last: dict[str, float] = {}
 
     def report(self, event: Event) -> None:
-        if isinstance(event, Moved):
+        if isinstance(event, FileProgress):
             now = time.monotonic()
             if now - self._last.get(event.path, 0.0) < _PERIOD:
                 return
             self._last[event.path] = now
-        elif isinstance(event, Done | Kept | Lost):
+        elif isinstance(event, FileCompleted | AlreadyPresent | FileLost):
             self._last.pop(event.path, None)
         put_json(event)
 
@@ -185,21 +198,21 @@ class _Bars:
         words = _words(event)
         if words:
             self._progress.console.print(plain(words), markup=False, highlight=False)
-        if isinstance(event, Offered | Expected):
+        if isinstance(event, OfferChanged | Discovered):
             self._total = event.bytes
-        elif isinstance(event, Begun):
+        elif isinstance(event, FileStarted):
             self._begin(event)
-        elif isinstance(event, Moved) and event.path in self._files:
+        elif isinstance(event, FileProgress) and event.path in self._files:
             self._offsets[event.path] = event.offset
             self._progress.update(self._files[event.path], completed=event.offset)
-        elif isinstance(event, Done | Lost):
+        elif isinstance(event, FileCompleted | FileLost):
             self._end(event.path)
-        elif isinstance(event, Kept):
+        elif isinstance(event, AlreadyPresent):
             self._end(event.path, count=False)
             self._ended += event.size
         self._show_all()
 
-    def _begin(self, event: Begun) -> None:
+    def _begin(self, event: FileStarted) -> None:
         self._end(event.path, count=False)
         name = plain(event.path)
         name = name if len(name) <= _WIDTH else f"…{name[1 - _WIDTH :]}"

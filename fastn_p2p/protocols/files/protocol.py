@@ -12,44 +12,44 @@ from fastn_p2p_client.session.session import Session
 
 from .._shared.path_names import parts_of
 from .checkpoints import Checkpoints
-from .config import Settings
+from .config import FileTransferConfig
 from .destination import Destination
 from .errors import FileError
-from .framing import Frames
+from .framing import FrameStream
 from .inbox import Inbox
 from .messages import (
-    Await,
     Contents,
-    Decide,
+    DecideOffer,
+    DirectoryPage,
+    DownloadFiles,
     Entry,
-    Fetch,
-    List,
-    Listing,
-    Offer,
+    ListDirectory,
+    ListOffers,
+    OfferFiles,
     OfferList,
     OfferPage,
     OfferReply,
-    Offers,
     OfferSummary,
-    Order,
     Request,
+    SessionRequest,
     Stat,
-    Walk,
+    WaitForDecision,
+    WalkDirectory,
 )
 from .offer_receiver import (
-    Intake,
+    OfferReceiver,
     accepts_by_name,
 )
-from .opening import opened
-from .safe_tree import Tree
+from .opening import open_in_thread
+from .safe_tree import SafeTree
 from .sender import (
+    send_files,
     send_whole,
-    supply,
 )
-from .source_file import Source
+from .source_file import SourceFile
 from .walk import (
     listed,
-    report_walk,
+    send_walk,
 )
 from .work_pool import WorkPool
 
@@ -64,13 +64,14 @@ MAX_WALKS: Final = 4
 class FileTransfer(Protocol):
     """Peers get files of a directory, and offer files for an inbox.
 
-    What they may do is in ``Settings``; what is said in ``files.messages``. Only for peers, unless added otherwise.
+    What they may do is in ``FileTransferConfig``; what is said in ``files.messages``. Only for peers, unless added
+    otherwise.
 
     Raises (as application errors, with ``{"path"}`` when they are about one file): see ``files.failures``.
     """
 
-    Config = Settings
-    config: Settings
+    Config = FileTransferConfig
+    config: FileTransferConfig
 
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
@@ -102,28 +103,28 @@ class FileTransfer(Protocol):
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
 
     @request
-    async def answer(self, request: Request, peer: Peer) -> Listing | Entry | OfferReply | OfferList | OfferPage:
-        if isinstance(request, List):
+    async def answer(self, request: Request, peer: Peer) -> DirectoryPage | Entry | OfferReply | OfferList | OfferPage:
+        if isinstance(request, ListDirectory):
             parts = parts_of(request.path)
             share = self._pool.share(peer.key.id52)
             return await listed(share, self._shared(), parts, request.after, request.limit)
         if isinstance(request, Stat):
             return await asyncio.to_thread(self._shared().stat, parts_of(request.path))
-        if isinstance(request, Offer):
+        if isinstance(request, OfferFiles):
             return _reply(await self._inbox.add(request.entries, peer, self._pool.share(peer.key.id52)))
-        if isinstance(request, Await):
-            offer = self._inbox.of(request.offer, peer)
+        if isinstance(request, WaitForDecision):
+            offer = self._inbox.offer_from(request.offer, peer)
             await self._inbox.decided(offer.id, request.seconds)
-            return _reply(self._inbox.of(request.offer, peer))
+            return _reply(self._inbox.offer_from(request.offer, peer))
         if peer.key != self.context.key:
             raise FileError("NotOwner", "only the identity itself decides about its inbox")
-        if isinstance(request, Offers):
+        if isinstance(request, ListOffers):
             return OfferList(self._inbox.all())
         if isinstance(request, Contents):
             return await self._inbox.contents(request.offer, request.after, request.limit)
         return await self._decide(request)
 
-    async def _decide(self, request: Decide) -> OfferReply:
+    async def _decide(self, request: DecideOffer) -> OfferReply:
         offer = await self._inbox.decide(
             request.offer, accept=request.accept, force=request.force, hidden=request.hidden, names=request.names
         )
@@ -137,7 +138,7 @@ class FileTransfer(Protocol):
     # ── sessions ─────────────────────────────────────────────────────────────────────────────────
 
     @stream
-    async def serve(self, session: Session, order: Order | str) -> None:
+    async def serve(self, session: Session, order: SessionRequest | str) -> None:
         peer = session.peer.key.id52
         if self._sessions[peer] >= MAX_SESSIONS:
             raise FileError("TooMany", f"more than {MAX_SESSIONS} sessions at a time")
@@ -145,13 +146,13 @@ class FileTransfer(Protocol):
         try:
             if isinstance(order, str):
                 await self._send_whole(session, order)
-            elif isinstance(order, Walk):
+            elif isinstance(order, WalkDirectory):
                 await self._walk(session, order.path)
-            elif isinstance(order, Fetch):
+            elif isinstance(order, DownloadFiles):
                 tree = self._shared()
                 session.accept()
                 find = partial(_source, tree, self._checkpoints)
-                await supply(Frames(session), find, self._pool.share(peer))
+                await send_files(FrameStream(session), find, self._pool.share(peer))
             else:
                 await self._receive(session, order.offer)
         finally:
@@ -165,14 +166,14 @@ class FileTransfer(Protocol):
             raise FileError("TooMany", f"more than {MAX_WALKS} directories are walked at a time")
         self._walks[peer] += 1
         try:
-            await report_walk(session, self._pool.share(peer), self._shared(), parts_of(path))
+            await send_walk(session, self._pool.share(peer), self._shared(), parts_of(path))
         finally:
             self._walks[peer] -= 1
             if not self._walks[peer]:
                 del self._walks[peer]
 
     async def _receive(self, session: Session, name: str) -> None:
-        offer = self._inbox.of(name, session.peer)
+        offer = self._inbox.offer_from(name, session.peer)
         if offer.state == "waiting":
             raise FileError("OfferWaits", f"offer {offer.id} is not accepted yet")
         if offer.state == "rejected":
@@ -187,28 +188,28 @@ class FileTransfer(Protocol):
                 if coming.intake is None:
                     coming.intake = await self._intake(offer)
             session.accept()
-            await coming.intake.serve(Frames(session))
+            await coming.intake.serve(FrameStream(session))
         finally:
             coming.sessions -= 1
             if not coming.sessions and self._coming.get(offer.id) is coming:
                 del self._coming[offer.id]
 
-    async def _intake(self, offer: OfferSummary) -> Intake:
+    async def _intake(self, offer: OfferSummary) -> OfferReceiver:
         """What the sessions of one offer share."""
         inbox = self.config.received
         if inbox is None:
             raise FileError("NotShared", "no files are taken here any more")
-        ours = await self._inbox.made(offer)
+        ours = await self._inbox.created_directories(offer)
         destination = Destination(
             inbox,
             offer.peer,
             force=offer.force,
-            ours=ours,
+            created_directories=ours,
             checkpoints=self._checkpoints,
             on_arrival=partial(self._inbox.note_arrived, offer),
         )
 
-        intake = Intake(
+        intake = OfferReceiver(
             await self._inbox.entries(offer),
             destination,
             await self._inbox.arrived(offer),
@@ -224,16 +225,16 @@ class FileTransfer(Protocol):
 
     async def _send_whole(self, session: Session, path: str) -> None:
         """Send one file and nothing else: what a plain text asks for."""
-        source = await opened(Source, self._shared(), parts_of(path))
+        source = await open_in_thread(SourceFile, self._shared(), parts_of(path))
         session.accept()
         await send_whole(session, source)
 
-    def _shared(self) -> Tree:
+    def _shared(self) -> SafeTree:
         """Raises FileError: nothing is shared."""
         root = self.config.shared
         if root is None:
             raise FileError("NotShared", "no files are shared here")
-        return Tree(root)
+        return SafeTree(root)
 
 
 class _Coming:
@@ -242,11 +243,11 @@ class _Coming:
     def __init__(self) -> None:
         self.sessions = 0
         self.preparing = asyncio.Lock()
-        self.intake: Intake | None = None
+        self.intake: OfferReceiver | None = None
 
 
-def _source(tree: Tree, checkpoints: Checkpoints, path: str) -> Source:
-    return Source(tree, parts_of(path), checkpoints=checkpoints)
+def _source(tree: SafeTree, checkpoints: Checkpoints, path: str) -> SourceFile:
+    return SourceFile(tree, parts_of(path), checkpoints=checkpoints)
 
 
 def _reply(offer: OfferSummary) -> OfferReply:

@@ -20,9 +20,9 @@ from fastn_p2p_client.errors import (
     StreamReset,
 )
 
-from .events import Report, Retrying
+from .events import OnEvent, Retrying
 
-__all__ = ["PATIENCE", "Patience"]
+__all__ = ["PATIENCE", "TransferRetry"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,7 +38,7 @@ _RETURNING: Final = (HandlerFailed, IdentityOffline, ProtocolNotFound, InstanceN
 """What a process causes that has died and is coming back; but only when it had been there."""
 
 
-class Patience:
+class TransferRetry:
     """Shared by everything that one transfer does at the same time.
 
     Args:
@@ -48,7 +48,7 @@ class Patience:
     """
 
     def __init__(
-        self, report: Report, seconds: float = PATIENCE, *, clock: Callable[[], float] = time.monotonic
+        self, report: OnEvent, seconds: float = PATIENCE, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._report = report
         self._seconds = seconds
@@ -58,18 +58,18 @@ class Patience:
         self._met = False
         self._pause: asyncio.Task[None] | None = None
 
-    def met(self) -> None:
+    def mark_connected(self) -> None:
         """The other side has answered once. What looks like a wrong name or address before is one."""
         if not self._met:
             self._met = True
-            self.progress()
+            self.reset()
 
-    def progress(self) -> None:
+    def reset(self) -> None:
         """Something has moved."""
         self._last = self._seen = self._clock()
         self._delay = _FIRST_PAUSE
 
-    async def insist(self, action: Callable[P, Awaitable[T]], *arguments: P.args, **options: P.kwargs) -> T:
+    async def run(self, action: Callable[P, Awaitable[T]], *arguments: P.args, **options: P.kwargs) -> T:
         """Does it, again and again while the way is broken.
 
         Raises:
@@ -82,7 +82,7 @@ class Patience:
             except P2PError as error:
                 await self._after(error)
             else:
-                self.met()
+                self.mark_connected()
                 return result
 
     async def _after(self, error: P2PError) -> None:

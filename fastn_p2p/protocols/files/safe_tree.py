@@ -15,12 +15,12 @@ from typing import Final, TypeAlias
 from .digest import short_digest
 from .errors import (
     FileError,
-    reading_failed,
-    writing_failed,
+    read_error,
+    write_error,
 )
 from .messages import FARTHEST_TIME, Entry
 
-__all__ = ["Parts", "Tree", "entry_of", "set_times", "tag_of", "time_of"]
+__all__ = ["Parts", "SafeTree", "entry_of", "set_times", "time_of", "version_tag"]
 
 Parts: TypeAlias = tuple[str, ...]
 
@@ -33,7 +33,7 @@ _MOST_INT: Final = (1 << 64) - 1
 """Integers that msgpack can carry."""
 
 
-def tag_of(status: os.stat_result) -> str:
+def version_tag(status: os.stat_result) -> str:
     """Differs between two versions of a file, unless somebody sets the time of the later one back to the earlier's."""
     numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     return short_digest(*(b"%d" % number for number in numbers))
@@ -56,13 +56,13 @@ def entry_of(path: str, status: os.stat_result) -> Entry:
     mtime_ns, rest = time_of(status)
     if stat.S_ISREG(status.st_mode):
         mode = status.st_mode & _PERMISSIONS
-        return Entry(path, "file", status.st_size, mtime_ns, mode, tag_of(status), rest)
+        return Entry(path, "file", status.st_size, mtime_ns, mode, version_tag(status), rest)
     if stat.S_ISDIR(status.st_mode):
         return Entry(path, "directory", 0, mtime_ns, status.st_mode & _PERMISSIONS, "", rest)
     return Entry(path, "other")
 
 
-class Tree:
+class SafeTree:
     """The directory ``root``, which may itself be reached through links: its owner has chosen it."""
 
     def __init__(self, root: Path) -> None:
@@ -79,7 +79,7 @@ class Tree:
         Raises:
             FileError: ``NotFound``, ``NotADirectory``, ``Unreadable``; with ``make`` also ``Unwritable``, ``DiskFull``.
         """
-        failed = writing_failed if make else reading_failed
+        failed = write_error if make else read_error
         try:
             current = os.open(self.root, _DIRECTORY)
         except OSError as error:
@@ -117,7 +117,7 @@ class Tree:
             try:
                 descriptor = os.open(parts[-1], _FILE, dir_fd=above)
             except OSError as error:
-                raise reading_failed(error, path) from error
+                raise read_error(error, path) from error
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
@@ -132,7 +132,7 @@ class Tree:
             try:
                 return os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
             except OSError as error:
-                raise reading_failed(error, "/".join(parts)) from error
+                raise read_error(error, "/".join(parts)) from error
 
 
 def _enter(directory: int, part: str, parts: Parts, *, make: bool, made: set[Parts] | None) -> int:

@@ -11,18 +11,18 @@ from fastn_p2p_client.errors import BadMessage, P2PError
 from fastn_p2p_client.session.session import Session
 
 from .errors import FileError
-from .events import Begun, Done, Kept, Lost, Moved, Report, unwatched
+from .events import AlreadyPresent, FileCompleted, FileLost, FileProgress, FileStarted, OnEvent, ignore_events
 from .framing import (
     FRAME,
     HEAD,
-    Frames,
+    FrameStream,
 )
-from .messages import Failed, Finished, Have, Refused, Want
-from .opening import opened
-from .source_file import Source
+from .messages import FileDeclined, FileEnd, FileFailed, FileReceived, FileRequest
+from .opening import open_in_thread
+from .source_file import SourceFile
 from .work_pool import Share
 
-__all__ = ["send_whole", "supply"]
+__all__ = ["send_files", "send_whole"]
 
 _RESET: Final = 1
 """Code of a session whose file could not be read to its end."""
@@ -31,11 +31,13 @@ _AHEAD: Final = 2
 
 log = logging.getLogger(__name__)
 
-_Heard: TypeAlias = "asyncio.Queue[Want | Have | Refused | P2PError | None]"
+_Inbound: TypeAlias = "asyncio.Queue[FileRequest | FileReceived | FileDeclined | P2PError | None]"
 """What the other side says, in order; at the end None, or why there is no more."""
 
 
-async def supply(frames: Frames, find: Callable[[str], Source], share: Share, report: Report = unwatched) -> None:
+async def send_files(
+    frames: FrameStream, find: Callable[[str], SourceFile], share: Share, report: OnEvent = ignore_events
+) -> None:
     """Returns when the other side wants nothing more.
 
     Args:
@@ -46,25 +48,25 @@ async def supply(frames: Frames, find: Callable[[str], Source], share: Share, re
         BadMessage: the other side says what it must not say.
         P2PError: the session broke.
     """
-    heard: _Heard = asyncio.Queue(_AHEAD)
-    sent: Done | Kept | None = None
+    heard: _Inbound = asyncio.Queue(_AHEAD)
+    sent: FileCompleted | AlreadyPresent | None = None
     listener = asyncio.create_task(_listen(frames, heard))
     try:
         while (said := await heard.get()) is not None:
             if isinstance(said, P2PError):
                 raise said
-            if isinstance(said, Want):
+            if isinstance(said, FileRequest):
                 sent = await _answer(frames, said, find, share, report, heard)
-            elif isinstance(said, Have):
-                report(sent if sent is not None and sent.path == said.path else Kept(said.path, 0))
+            elif isinstance(said, FileReceived):
+                report(sent if sent is not None and sent.path == said.path else AlreadyPresent(said.path, 0))
                 sent = None
             else:
-                report(Lost(said.path, said.kind, said.message))
+                report(FileLost(said.path, said.kind, said.message))
     finally:
         listener.cancel()
 
 
-async def send_whole(session: Session, source: Source) -> None:
+async def send_whole(session: Session, source: SourceFile) -> None:
     """Send the content of a file and nothing else; one that changes meanwhile ends in a reset.
 
     Raises:
@@ -81,11 +83,11 @@ async def send_whole(session: Session, source: Source) -> None:
         reader.close()
 
 
-async def _listen(frames: Frames, heard: _Heard) -> None:
+async def _listen(frames: FrameStream, heard: _Inbound) -> None:
     """Hears what the other side says, also while a file is on its way to it."""
     try:
         while (said := await frames.receive()) is not None:
-            if not isinstance(said, Want | Have | Refused):
+            if not isinstance(said, FileRequest | FileReceived | FileDeclined):
                 raise BadMessage(reason=f"a side that receives files does not send a {type(said).__name__}")
             await heard.put(said)
     except P2PError as error:
@@ -95,48 +97,53 @@ async def _listen(frames: Frames, heard: _Heard) -> None:
 
 
 async def _answer(
-    frames: Frames, want: Want, find: Callable[[str], Source], share: Share, report: Report, heard: _Heard
-) -> Done | Kept | None:
+    frames: FrameStream,
+    want: FileRequest,
+    find: Callable[[str], SourceFile],
+    share: Share,
+    report: OnEvent,
+    heard: _Inbound,
+) -> FileCompleted | AlreadyPresent | None:
     """Send the file, or why not; return what to report once the other side has it, when all of it was sent."""
     try:
-        source = await opened(find, want.path)
+        source = await open_in_thread(find, want.path)
     except FileError as error:
-        await frames.say(Failed(error.kind, error.message))
+        await frames.send_message(FileFailed(error.kind, error.message))
         return None
     reader = _Reader(source)
     try:
         while want.offset and not await share.run(source.advance, want.offset):
             if not heard.empty():
                 raise FileError("Stopped", "the other side has given it up")
-        found = source.begin(want.offset, want.digest)
-        await frames.say(found)
-        report(Begun(want.path, found.size, found.offset))
+        found = source.open_at(want.offset, want.digest)
+        await frames.send_message(found)
+        report(FileStarted(want.path, found.size, found.offset))
         at = found.offset
         while len(block := await reader.next()) > HEAD:
-            await frames.block(block)
+            await frames.send_block(block)
             at += len(block) - HEAD
-            report(Moved(want.path, at))
+            report(FileProgress(want.path, at))
             if not heard.empty():
                 raise FileError("Stopped", "the other side has given it up")
-        await frames.say(Finished(source.digest()))
+        await frames.send_message(FileEnd(source.digest()))
     except FileError as error:
-        await frames.say(Failed(error.kind, error.message))
+        await frames.send_message(FileFailed(error.kind, error.message))
         return None
     finally:
         reader.close()
     was_there = 0 < found.offset == found.size
-    return Kept(want.path, found.size) if was_there else Done(want.path, found.size)
+    return AlreadyPresent(want.path, found.size) if was_there else FileCompleted(want.path, found.size)
 
 
 class _Reader:
     """Reads what is in memory at once, and what is not in a thread, one block ahead of what is being sent."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SourceFile) -> None:
         self._source = source
         self._ahead: asyncio.Task[memoryview] | None = None
 
     async def next(self) -> memoryview:
-        """Raises like ``Source.read``."""
+        """Raises like ``SourceFile.read``."""
         if self._ahead is None:
             block = self._source.read_now()
             if block is not None:

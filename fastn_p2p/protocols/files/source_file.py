@@ -11,21 +11,21 @@ from .checkpoints import Checkpoints, Version
 from .digest import Digest
 from .errors import (
     FileError,
-    reading_failed,
+    read_error,
 )
 from .framing import (
     FRAME,
     HEAD,
 )
-from .messages import Found
+from .messages import FileHeader
 from .safe_tree import (
     Parts,
-    Tree,
-    tag_of,
+    SafeTree,
     time_of,
+    version_tag,
 )
 
-__all__ = ["STEP", "Source"]
+__all__ = ["STEP", "SourceFile"]
 
 STEP: Final = 8 * 1024 * 1024
 """Bytes that one step hashes: some milliseconds, unless the disk is slow."""
@@ -34,7 +34,7 @@ _SMALLEST: Final = 64 * 1024
 """Bytes of a block that is worth sending before the disk has more."""
 
 
-class Source:
+class SourceFile:
     """One version of a file, from its opening on. All of it blocks, except ``read_now``.
 
     Args:
@@ -48,11 +48,11 @@ class Source:
         FileError: it is not there, is no file, cannot be read, or is another version (``Changed``).
     """
 
-    def __init__(self, tree: Tree, parts: Parts, tag: str = "", checkpoints: Checkpoints | None = None) -> None:
+    def __init__(self, tree: SafeTree, parts: Parts, tag: str = "", checkpoints: Checkpoints | None = None) -> None:
         self._path = "/".join(parts)
         self._closing = threading.Lock()
         self._descriptor, self._status = tree.open_file(parts)
-        self._tag = tag_of(self._status)
+        self._tag = version_tag(self._status)
         self.version = Version.of(self._status)
         self._checkpoints = checkpoints if self.version.is_settled else None
         self._offset = 0
@@ -94,7 +94,7 @@ class Source:
             self._keep()
         return is_there
 
-    def begin(self, offset: int, digest: bytes) -> Found:
+    def open_at(self, offset: int, digest: bytes) -> FileHeader:
         """Go to where reading is to begin: ``offset`` when the bytes before have that digest, else 0.
 
         It takes long unless ``advance`` has come to ``offset`` before.
@@ -108,7 +108,7 @@ class Source:
             self._keep()
             self._hasher, self._offset = Digest(), 0
         mtime_ns, rest = time_of(self._status)
-        return Found(self.size, mtime_ns, self._status.st_mode & 0o777, self._tag, self._offset, rest)
+        return FileHeader(self.size, mtime_ns, self._status.st_mode & 0o777, self._tag, self._offset, rest)
 
     def read(self) -> memoryview:
         """The next block, after ``HEAD`` free bytes; only those once all of it was read, and is still what it was.
@@ -121,7 +121,7 @@ class Source:
         if self._offset < self.size:
             return self._next(self.size - self._offset)
         with self._closing:
-            if tag_of(os.fstat(self._descriptor)) != self._tag:
+            if version_tag(os.fstat(self._descriptor)) != self._tag:
                 raise FileError("Changed", "it changed while it was read", self._path)
         return memoryview(bytearray(HEAD))
 
@@ -162,7 +162,7 @@ class Source:
             except OSError as error:
                 if flags:  # also where the file system cannot do that
                     raise BlockingIOError from error
-                raise reading_failed(error, self._path) from error
+                raise read_error(error, self._path) from error
             if flags and size < least:
                 raise BlockingIOError
             if not size:

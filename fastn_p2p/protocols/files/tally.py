@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from .events import Begun, Done, Event, Kept, Lost, Moved, Omitted, Report
+from .events import AlreadyPresent, EntrySkipped, Event, FileCompleted, FileLost, FileProgress, FileStarted, OnEvent
 
-__all__ = ["MAX_LEFT_OUT", "Tally"]
+__all__ = ["MAX_LEFT_OUT", "TransferSummary"]
 
 MAX_LEFT_OUT: Final = 1000
 """Names of things that were left out which are kept for the end; a peer decides how many there are."""
 
 
-class Tally:
+class TransferSummary:
     """Counts events on their way to whoever watches.
 
     Attributes:
@@ -24,37 +24,37 @@ class Tally:
         left_out: the first of everything that was not transferred, for whatever reason.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: OnEvent) -> None:
         self._report = report
         self._offsets: dict[str, int] = {}
         self.done = 0
         self.kept = 0
         self.omitted = 0
         self.moved = 0
-        self.failures: list[Lost] = []
-        self.left_out: list[Lost | Omitted] = []
+        self.failures: list[FileLost] = []
+        self.left_out: list[FileLost | EntrySkipped] = []
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Moved):
+        if isinstance(event, FileProgress):
             self.moved += event.offset - self._offsets.get(event.path, event.offset)
             self._offsets[event.path] = event.offset
-        elif isinstance(event, Begun):
+        elif isinstance(event, FileStarted):
             self._offsets[event.path] = event.offset
-        elif isinstance(event, Done):
+        elif isinstance(event, FileCompleted):
             self._offsets.pop(event.path, None)
             self.done += 1
-        elif isinstance(event, Kept):
+        elif isinstance(event, AlreadyPresent):
             self._offsets.pop(event.path, None)
             self.kept += 1
-        elif isinstance(event, Omitted):
+        elif isinstance(event, EntrySkipped):
             self.omitted += 1
             self._remember(event)
-        elif isinstance(event, Lost):
+        elif isinstance(event, FileLost):
             self._offsets.pop(event.path, None)
             self.failures.append(event)
             self._remember(event)
         self._report(event)
 
-    def _remember(self, event: Lost | Omitted) -> None:
+    def _remember(self, event: FileLost | EntrySkipped) -> None:
         if len(self.left_out) < MAX_LEFT_OUT:
             self.left_out.append(event)

@@ -1,6 +1,6 @@
 """Everything below a directory, and one directory a page at a time, in memory that does not grow with either.
 
-``walk`` finds it, ``report_walk`` sends what it finds through a session, and ``walked`` is that at the other end.
+``walk`` finds it, ``send_walk`` sends what it finds through a session, and ``receive_walk`` is that at the other end.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from .._shared.path_names import (
     MAX_DEPTH,
     PARTIAL_PREFIX,
     is_safe,
-    joined,
+    join_path,
     parts_of,
-    shown,
+    printable,
 )
 from .errors import (
     FileError,
-    reading_failed,
+    read_error,
 )
-from .framing import Frames
-from .messages import MAX_BATCH, MAX_NAMED, Entries, Entry, Listing, Skipped
+from .framing import FrameStream
+from .messages import MAX_BATCH, MAX_NAMED, DirectoryPage, Entry, Skipped, WalkEntries
 from .safe_tree import (
     Parts,
-    Tree,
+    SafeTree,
     entry_of,
 )
 from .work_pool import Share
 
-__all__ = ["listed", "listing", "report_walk", "walk", "walked"]
+__all__ = ["listed", "listing", "receive_walk", "send_walk", "walk"]
 
 _SORTED_AT: Final = 4
 """Times as many names as wanted are collected before those that are too many are thrown away."""
@@ -44,7 +44,7 @@ _STEP: Final = 4096
 """Names that one step of a listing looks at; some milliseconds."""
 
 
-def walk(tree: Tree, parts: Parts) -> Generator[Entry | Skipped]:
+def walk(tree: SafeTree, parts: Parts) -> Generator[Entry | Skipped]:
     """A file, under an empty path; or everything below a directory, each directory after what is in it.
 
     Links are not followed. What cannot be transferred, or has a name that cannot be, is ``Skipped``; files of
@@ -60,7 +60,7 @@ def walk(tree: Tree, parts: Parts) -> Generator[Entry | Skipped]:
         yield top
         return
     with contextlib.ExitStack() as stack, tree.directory(parts) as root:
-        levels = [_Level("", os.dup(root), top)]
+        levels = [_OpenDirectory("", os.dup(root), top)]
         stack.callback(_close_all, levels)
         while levels:
             level = levels[-1]
@@ -68,17 +68,17 @@ def walk(tree: Tree, parts: Parts) -> Generator[Entry | Skipped]:
             if found is None:
                 levels.pop().close()
                 yield level.entry
-            elif isinstance(found, _Level):
+            elif isinstance(found, _OpenDirectory):
                 levels.append(found)
             else:
                 yield found
 
 
-def listing(tree: Tree, parts: Parts, after: str, limit: int) -> Listing:
+def listing(tree: SafeTree, parts: Parts, after: str, limit: int) -> DirectoryPage:
     """Return one page of a directory, in order of names.
 
     Raises:
-        FileError: as ``Tree.directory``.
+        FileError: as ``SafeTree.directory``.
     """
     steps = _listing(tree, parts, after, limit)
     while (page := _step(steps)) is None:
@@ -86,7 +86,7 @@ def listing(tree: Tree, parts: Parts, after: str, limit: int) -> Listing:
     return page
 
 
-async def listed(share: Share, tree: Tree, parts: Parts, after: str, limit: int) -> Listing:
+async def listed(share: Share, tree: SafeTree, parts: Parts, after: str, limit: int) -> DirectoryPage:
     """Return what ``listing`` does, found in short steps: no more begin once this is cancelled."""
     steps = _listing(tree, parts, after, limit)
     # Nobody closes ``steps``: a thread may be in it still when this is cancelled, and it ends with its last reference.
@@ -95,16 +95,16 @@ async def listed(share: Share, tree: Tree, parts: Parts, after: str, limit: int)
     return page
 
 
-def _step(steps: Generator[None, None, Listing]) -> Listing | None:
+def _step(steps: Generator[None, None, DirectoryPage]) -> DirectoryPage | None:
     try:
         next(steps)
     except StopIteration as end:
-        page: Listing = end.value
+        page: DirectoryPage = end.value
         return page
     return None
 
 
-def _listing(tree: Tree, parts: Parts, after: str, limit: int) -> Generator[None, None, Listing]:
+def _listing(tree: SafeTree, parts: Parts, after: str, limit: int) -> Generator[None, None, DirectoryPage]:
     page = _Page(after, limit + 1)
     entries = []
     with tree.directory(parts) as directory:
@@ -114,7 +114,7 @@ def _listing(tree: Tree, parts: Parts, after: str, limit: int) -> Generator[None
                     page.add(names)
                     yield
         except OSError as error:
-            raise reading_failed(error, "/".join(parts)) from error
+            raise read_error(error, "/".join(parts)) from error
         names = page.names()
         for number, name in enumerate(names[:limit], 1):
             try:
@@ -125,7 +125,7 @@ def _listing(tree: Tree, parts: Parts, after: str, limit: int) -> Generator[None
                 page.leave_out(name, f"it cannot be looked at: {error.strerror}")
             if number % MAX_BATCH == 0:
                 yield
-    return Listing(entries, len(names) > limit, page.unnamed, page.skipped)
+    return DirectoryPage(entries, len(names) > limit, page.unnamed, page.skipped)
 
 
 class _Page:
@@ -166,10 +166,10 @@ class _Page:
     def leave_out(self, name: str, reason: str) -> None:
         self.unnamed += 1
         if len(self.skipped) < MAX_NAMED:
-            self.skipped.append(Skipped(shown(name)[:1024], reason))
+            self.skipped.append(Skipped(printable(name)[:1024], reason))
 
 
-async def report_walk(session: Session, share: Share, tree: Tree, parts: Parts) -> None:
+async def send_walk(session: Session, share: Share, tree: SafeTree, parts: Parts) -> None:
     """Send everything that ``walk`` finds, and find it in short steps.
 
     Raises:
@@ -177,24 +177,24 @@ async def report_walk(session: Session, share: Share, tree: Tree, parts: Parts) 
         P2PError: the session broke.
     """
     found = walk(tree, parts)
-    frames = Frames(session)
+    frames = FrameStream(session)
     # Nobody closes ``found``: a thread may be in it still when this is cancelled, and it ends with its last reference.
     while batch := await share.run(lambda: list(itertools.islice(found, MAX_BATCH))):
         entries = [each for each in batch if isinstance(each, Entry)]
         skipped = [each for each in batch if isinstance(each, Skipped)]
-        await frames.say(Entries(entries, skipped))
+        await frames.send_message(WalkEntries(entries, skipped))
 
 
-async def walked(session: Session) -> AsyncIterator[Entry | Skipped]:
+async def receive_walk(session: Session) -> AsyncIterator[Entry | Skipped]:
     """What the other side finds, in names that it has chosen.
 
     Raises:
         BadMessage: it says something else.
         P2PError: the session broke: that was not all.
     """
-    frames = Frames(session)
+    frames = FrameStream(session)
     while (said := await frames.receive()) is not None:
-        if not isinstance(said, Entries):
+        if not isinstance(said, WalkEntries):
             raise BadMessage(reason="a walk consists of Entries")
         for skipped in said.skipped:
             yield skipped
@@ -202,7 +202,7 @@ async def walked(session: Session) -> AsyncIterator[Entry | Skipped]:
             yield entry
 
 
-class _Level:
+class _OpenDirectory:
     """A directory that a walk is in."""
 
     def __init__(self, path: str, descriptor: int, entry: Entry) -> None:
@@ -215,7 +215,7 @@ class _Level:
         self._scan.close()
         os.close(self._descriptor)
 
-    def next(self) -> Entry | Skipped | _Level | None:
+    def next(self) -> Entry | Skipped | _OpenDirectory | None:
         """The next thing in it, None at its end."""
         try:
             for each in self._scan:
@@ -225,8 +225,8 @@ class _Level:
             return Skipped(self.path, f"it cannot be read: {error.strerror}")
         return None
 
-    def _look(self, each: os.DirEntry[str]) -> Entry | Skipped | _Level:
-        path = joined(self.path, each.name)
+    def _look(self, each: os.DirEntry[str]) -> Entry | Skipped | _OpenDirectory:
+        path = join_path(self.path, each.name)
         try:
             parts = parts_of(path)
             status = each.stat(follow_symlinks=False)
@@ -238,13 +238,13 @@ class _Level:
             if len(parts) == MAX_DEPTH:
                 return Skipped(path, f"directories are nested deeper than {MAX_DEPTH}")
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            return _Level(path, os.open(each.name, flags, dir_fd=self._descriptor), entry)
+            return _OpenDirectory(path, os.open(each.name, flags, dir_fd=self._descriptor), entry)
         except FileError as error:
-            return Skipped(shown(path)[:1024], error.message)
+            return Skipped(printable(path)[:1024], error.message)
         except OSError as error:
             return Skipped(path, f"it cannot be read: {error.strerror}")
 
 
-def _close_all(levels: list[_Level]) -> None:
+def _close_all(levels: list[_OpenDirectory]) -> None:
     for level in levels:
         level.close()

@@ -5,12 +5,12 @@ The client is ``fastn_p2p_client.mail``, with the messages.
 Layout
 ------
 
-``settings``   the config
-``letters``    what a letter may be
-``schema``     how mail lies on disk; ``database`` writes and reads it, ``room`` counts it
-``outbox``     what was sent; ``queue`` what of it waits
-``mailbox``    what has come; ``bell`` wakes whoever waits for a change in either
-``delivery``   all routes of an outbox; ``route`` is one, with ``backoff`` between attempts
-``carrier``    the calls that a route makes; ``addresses`` finds out whom a name means
-``command``    what the commands share; ``options`` too; ``saving`` writes attachments to disk
+``protocol``, ``config``  the protocol ``Mail``, and its config
+``validation``            what a mail may be; encodes and decodes it
+``schema``, ``storage``   how mail lies on disk; ``storage_usage`` counts it
+``outbox``                what was sent; ``delivery_queue`` what of it waits
+``inbox``                 what has come
+``delivery``              all recipients of an outbox; ``recipient_worker`` delivers to one of them
+``carrier``               the calls that deliver; ``recipient_lookup`` finds out whom a name means
+``cli``, ``options``      what the commands share; ``attachments`` writes them to disk
 """

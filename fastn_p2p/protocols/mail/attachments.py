@@ -10,13 +10,13 @@ from pathlib import Path
 from fastn_p2p_client.mail.messages import Attachment
 
 from .._shared.name_risks import risks_of
-from .._shared.path_names import check_part
+from .._shared.path_names import check_component
 from ..files.errors import FileError
 
-__all__ = ["save"]
+__all__ = ["save_attachments"]
 
 
-def save(attachments: Sequence[Attachment], directory: Path, *, hidden: bool = False) -> list[Path]:
+def save_attachments(attachments: Sequence[Attachment], directory: Path, *, hidden: bool = False) -> list[Path]:
     """Writes each under its name into an existing directory, complete or not at all; returns where they are.
 
     Args:
@@ -27,7 +27,7 @@ def save(attachments: Sequence[Attachment], directory: Path, *, hidden: bool = F
         FileExistsError: one of the names is taken; those that were written are gone again. Nothing is overwritten.
         OSError: likewise, it cannot be written.
     """
-    names = [check_part(attachment.name) for attachment in attachments]
+    names = [check_component(attachment.name) for attachment in attachments]
     for name in names:
         risks = risks_of(name)
         if risks and not hidden:

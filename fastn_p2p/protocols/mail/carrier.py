@@ -10,24 +10,24 @@ from fastn_p2p_client.ipc.messages import (
     ListPeers,
     PeerList,
 )
-from fastn_p2p_client.mail.messages import PROTOCOL, Deliver, Receipt
+from fastn_p2p_client.mail.messages import PROTOCOL, DeliverMail, DeliveryReceipt
 from fastn_p2p_client.protocol import BindingContext
 
 from ...console.host_routes import has_network
-from ...console.process_file import read_account
+from ...console.process_file import read_process_file
 
-__all__ = ["CallingCarrier"]
+__all__ = ["CallTransport"]
 
 
-class CallingCarrier:
-    """A ``Carrier`` over the daemon; see there."""
+class CallTransport:
+    """A ``DeliveryTransport`` over the daemon; see there."""
 
     def __init__(self, context: BindingContext) -> None:
         self._context = context
 
-    async def deliver(self, to: str, instance: str, delivery: Deliver, timeout: float) -> Receipt:
+    async def deliver(self, to: str, instance: str, delivery: DeliverMail, timeout: float) -> DeliveryReceipt:
         return await self._context.client.call(
-            self._context.identity, to, PROTOCOL, instance, delivery, returns=Receipt, timeout=timeout
+            self._context.identity, to, PROTOCOL, instance, delivery, returns=DeliveryReceipt, timeout=timeout
         )
 
     async def online(self, to: str, timeout: float) -> None:
@@ -35,7 +35,7 @@ class CallingCarrier:
 
     def has_network(self) -> bool:
         """Also in the mode ``local``, where others are on this machine."""
-        account = read_account(self._context.home or Home.find())
+        account = read_process_file(self._context.home or Home.find())
         return (account is not None and account.network_mode == "local") or has_network()
 
     async def book(self) -> dict[str, str]:

@@ -18,28 +18,28 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.limits import DEFAULT_INSTANCE
 from fastn_p2p_client.mail.client import MailClient
-from fastn_p2p_client.mail.messages import Letter, Mail
-from fastn_p2p_client.owner import find_owner
+from fastn_p2p_client.mail.messages import MailContent, ReceivedMail
+from fastn_p2p_client.owner import resolve_identity
 
-from ...console.control_request import ask
-from ...console.exit_codes import Exit
-from ...console.output import say
+from ...console.control_request import request_daemon
+from ...console.exit_codes import ExitCode
+from ...console.output import write_message
 
-__all__ = ["EXITS", "petnames", "refused", "time_text", "whole_mail", "with_mail"]
+__all__ = ["EXITS", "petnames", "report_error", "time_text", "whole_mail", "with_mail"]
 
 T = TypeVar("T")
 
-EXITS: Final[dict[str, Exit]] = {
-    "MailUnknown": Exit.NOT_FOUND,
-    "IdTaken": Exit.EXISTS,
-    "OutboxFull": Exit.OVERLOADED,
-    "TooLarge": Exit.USAGE,
-    "TooManyAttachments": Exit.USAGE,
-    "UnsafeName": Exit.USAGE,
-    "BadLetter": Exit.HANDLER,
-    "BadOrder": Exit.HANDLER,
-    "Rewound": Exit.HANDLER,
-    "NotOwner": Exit.DENIED,
+EXITS: Final[dict[str, ExitCode]] = {
+    "MailUnknown": ExitCode.NOT_FOUND,
+    "IdTaken": ExitCode.EXISTS,
+    "OutboxFull": ExitCode.OVERLOADED,
+    "TooLarge": ExitCode.USAGE,
+    "TooManyAttachments": ExitCode.USAGE,
+    "UnsafeName": ExitCode.USAGE,
+    "BadLetter": ExitCode.HANDLER,
+    "BadOrder": ExitCode.HANDLER,
+    "Rewound": ExitCode.HANDLER,
+    "NotOwner": ExitCode.DENIED,
 }
 """How a command ends that the protocol refuses, by kind."""
 
@@ -56,26 +56,26 @@ def with_mail(home: Path | None, identity: str | None, instance: str, work: Call
             try:
                 return await work(MailClient(identity, instance, client=client))
             except (ProtocolNotFound, InstanceNotFound):
-                name, _ = await find_owner(client, identity)
+                name, _ = await resolve_identity(client, identity)
                 alias = "" if instance == DEFAULT_INSTANCE else f" --alias {instance}"
-                say(
+                write_message(
                     f"fastn-p2p: {name} has no mailbox {instance!r}; "
                     f"`fastn-p2p add-protocol {name} --protocol Mail{alias}` makes it"
                 )
-                raise typer.Exit(Exit.NOT_FOUND) from None
+                raise typer.Exit(ExitCode.NOT_FOUND) from None
 
     return asyncio.run(conversation())
 
 
 def petnames(home: Path | None) -> dict[str, str]:
     """ID52 → name in the address book."""
-    return {peer.id52: peer.name for peer in ask(home, ListPeers(), PeerList).peers}
+    return {peer.id52: peer.name for peer in request_daemon(home, ListPeers(), PeerList).peers}
 
 
-def refused(error: ApplicationError) -> Exit:
+def report_error(error: ApplicationError) -> ExitCode:
     """Says why a command has failed, and how it ends."""
-    say(f"fastn-p2p: {error.message or error.kind}")
-    return EXITS.get(error.kind, Exit.APPLICATION)
+    write_message(f"fastn-p2p: {error.message or error.kind}")
+    return EXITS.get(error.kind, ExitCode.APPLICATION)
 
 
 def time_text(milliseconds: int) -> str:
@@ -86,9 +86,9 @@ def time_text(milliseconds: int) -> str:
         return "?"
 
 
-def whole_mail(mail: Mail) -> dict[str, Any]:
+def whole_mail(mail: ReceivedMail) -> dict[str, Any]:
     """A mail as JSON shows it; the contents of attachments are left out."""
-    letter: Letter = mail.letter
+    letter: MailContent = mail.letter
     return {
         "summary": mail.summary,
         "body": letter.body,

@@ -8,7 +8,7 @@ import msgspec
 
 from fastn_p2p_client.mail.messages import MAX_ATTACHMENTS, MAX_LETTER
 
-__all__ = ["Settings"]
+__all__ = ["MailConfig"]
 
 _DAY: Final = 86_400.0
 _GIB: Final = 1024**3
@@ -16,7 +16,7 @@ _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 _Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=30 * _DAY)]
 
 
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MailConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sizes are bytes of mails as they travel, times are seconds."""
 
     storage_dir: Annotated[

@@ -7,34 +7,34 @@ import random
 import time
 from collections.abc import Callable
 
-from fastn_p2p_client.retry_backoff import Backoff
+from fastn_p2p_client.retry import Backoff
 
-from .config import Settings
+from .config import MailConfig
 from .delivery_queue import (
-    Pair,
-    Queue,
+    DeliveryQueue,
+    Recipient,
 )
 from .recipient_worker import (
-    Carrier,
-    Route,
+    DeliveryTransport,
+    RecipientWorker,
 )
 
-__all__ = ["Delivery"]
+__all__ = ["DeliveryManager"]
 
 
-class Delivery:
+class DeliveryManager:
     """One task for each mailbox for which something waits.
 
     Args:
         instance: the sender's own mailbox.
-        clock, chance: see ``Route`` and ``Backoff``.
+        clock, chance: see ``RecipientWorker`` and ``Backoff``.
     """
 
     def __init__(
         self,
-        queue: Queue,
-        carrier: Carrier,
-        settings: Callable[[], Settings],
+        queue: DeliveryQueue,
+        carrier: DeliveryTransport,
+        settings: Callable[[], MailConfig],
         instance: str,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -46,8 +46,8 @@ class Delivery:
         self._instance = instance
         self._clock = clock
         self._chance = chance
-        self._routes: dict[Pair, Route] = {}
-        self._again: set[Pair] = set()
+        self._routes: dict[Recipient, RecipientWorker] = {}
+        self._again: set[Recipient] = set()
         """Something was accepted for them since their route has begun."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._running = False
@@ -58,13 +58,13 @@ class Delivery:
         for pair in await self._queue.pairs():
             self.wake(pair)
 
-    def wake(self, pair: Pair) -> None:
+    def wake(self, pair: Recipient) -> None:
         """Something was accepted for a mailbox."""
         if not self._running:
             return
         self._again.add(pair)
         if pair not in self._routes:
-            route = self._routes[pair] = Route(
+            route = self._routes[pair] = RecipientWorker(
                 pair,
                 self._queue,
                 self._carrier,
@@ -77,11 +77,11 @@ class Delivery:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def retry(self, pair: Pair) -> None:
+    def retry(self, pair: Recipient) -> None:
         """Ends a route's pause, or starts it."""
         self.wake(pair)
         if pair in self._routes:
-            self._routes[pair].kick()
+            self._routes[pair].retry_now()
 
     async def stop(self) -> None:
         """What is on its way goes on with the next ``start``."""
@@ -90,7 +90,7 @@ class Delivery:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run(self, pair: Pair, route: Route) -> None:
+    async def _run(self, pair: Recipient, route: RecipientWorker) -> None:
         try:
             while pair in self._again:
                 self._again.discard(pair)

@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, Parcel, Receipt
+from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, DeliveryReceipt, OutgoingMail
 
-from .._shared.change_signal import Bell
-from .._shared.sqlite_store import Database
+from .._shared.change_signal import ChangeSignal
+from .._shared.sqlite_store import SqliteStore
 from .schema import BOUNCED, DELIVERED, OUTBOX_ROOM
-from .storage_usage import occupy
+from .storage_usage import add_usage
 
-__all__ = ["Pair", "Queue", "Tried", "Way"]
+__all__ = ["DeliveryQueue", "DeliveryState", "Recipient", "Tried"]
 
 
-class Pair(NamedTuple):
+class Recipient(NamedTuple):
     """A mailbox of somebody else, to which this one sends."""
 
     recipient: bytes
@@ -25,14 +25,14 @@ class Pair(NamedTuple):
     instance: str
 
 
-class Way(NamedTuple):
+class DeliveryState(NamedTuple):
     """How a pair is doing."""
 
     address: str
     """An ID52, or a ticket of the recipient's."""
     stream: bytes
-    """What the mails of this outbox are to the recipient: see ``Deliver``."""
-    trouble: str
+    """What the mails of this outbox are to the recipient: see ``DeliverMail``."""
+    record_failure: str
     """Why the last attempt failed."""
 
 
@@ -46,7 +46,7 @@ class Tried(NamedTuple):
     """Since they turn us away; None when the last attempt failed otherwise."""
 
 
-class Queue:
+class DeliveryQueue:
     """Used inside one event loop.
 
     Args:
@@ -54,21 +54,21 @@ class Queue:
         changed: rung when mails are not waiting any more.
     """
 
-    def __init__(self, database: Database, now: Callable[[], int], changed: Bell) -> None:
+    def __init__(self, database: SqliteStore, now: Callable[[], int], changed: ChangeSignal) -> None:
         self._database = database
         self._now = now
         self._changed = changed
 
-    async def pairs(self) -> list[Pair]:
+    async def pairs(self) -> list[Recipient]:
         """Those for whom something waits."""
         query = "SELECT DISTINCT recipient, instance FROM outbox WHERE state = 0"
-        return [Pair(*row) for row in await self._database.read(lambda each: each.execute(query).fetchall())]
+        return [Recipient(*row) for row in await self._database.read(lambda each: each.execute(query).fetchall())]
 
-    async def batch(self, pair: Pair) -> tuple[Parcel, ...]:
+    async def batch(self, pair: Recipient) -> tuple[OutgoingMail, ...]:
         """What is next, in order: some mails that fit one delivery, or a single one of any size."""
 
-        def step(connection: sqlite3.Connection) -> tuple[Parcel, ...]:
-            parcels: list[Parcel] = []
+        def step(connection: sqlite3.Connection) -> tuple[OutgoingMail, ...]:
+            parcels: list[OutgoingMail] = []
             size = 0
             cursor = connection.execute(
                 "SELECT number, id, accepted, letter, size FROM outbox "
@@ -79,18 +79,18 @@ class Queue:
                 size += bytes_
                 if parcels and size > MAX_BATCH_BYTES:
                     break
-                parcels.append(Parcel(number, id, accepted, letter))
+                parcels.append(OutgoingMail(number, id, accepted, letter))
             cursor.close()
             return tuple(parcels)
 
         return await self._database.read(step)
 
-    async def way(self, pair: Pair) -> Way:
+    async def way(self, pair: Recipient) -> DeliveryState:
         """How the pair is doing."""
         query = "SELECT address, stream, trouble FROM route WHERE recipient = ? AND instance = ?"
-        return Way(*await self._database.read(lambda each: each.execute(query, pair).fetchone()))
+        return DeliveryState(*await self._database.read(lambda each: each.execute(query, pair).fetchone()))
 
-    async def settle(self, pair: Pair, sent: Sequence[Parcel], receipt: Receipt) -> None:
+    async def apply_receipt(self, pair: Recipient, sent: Sequence[OutgoingMail], receipt: DeliveryReceipt) -> None:
         """What was sent has been received or refused, as far as the receipt says."""
         now = self._now()
         refused = {each.sequence: f"{each.kind}: {each.reason}" for each in receipt.refused}
@@ -103,7 +103,7 @@ class Queue:
                 [(DELIVERED, now, parcel.sequence) for parcel in arrived],
             ).rowcount
             if gone == len(arrived):
-                occupy(connection, OUTBOX_ROOM, -gone, -sum(len(parcel.letter) for parcel in arrived))
+                add_usage(connection, OUTBOX_ROOM, -gone, -sum(len(parcel.letter) for parcel in arrived))
             else:  # the owner has deleted some meanwhile
                 _count_anew(connection)
             for parcel, reason in back:
@@ -114,9 +114,9 @@ class Queue:
                 ("", *pair),
             )
 
-        await self._database.write(step, lambda _: self._changed.ring())
+        await self._database.write(step, lambda _: self._changed.notify())
 
-    async def failed(self, pair: Pair, words: str, *, spent: int, refused: bool) -> Tried:
+    async def failed(self, pair: Recipient, words: str, *, spent: int, refused: bool) -> Tried:
         """Remember why an attempt failed.
 
         Args:
@@ -142,17 +142,17 @@ class Queue:
 
         return await self._database.write(step)
 
-    async def forget_ticket(self, pair: Pair) -> None:
+    async def forget_ticket(self, pair: Recipient) -> None:
         """From now on the recipient is addressed by its ID52."""
         query = "UPDATE route SET address = ? WHERE recipient = ? AND instance = ?"
         await self._database.write(lambda each: each.execute(query, (PublicKey(pair.recipient).id52, *pair)))
 
-    async def begin_stream(self, pair: Pair) -> None:
+    async def restart_stream(self, pair: Recipient) -> None:
         """From now on the mails are another stream to the recipient, who knows more of the old one than we do."""
         query = "UPDATE route SET stream = randomblob(16) WHERE recipient = ? AND instance = ?"
         await self._database.write(lambda each: each.execute(query, pair))
 
-    async def bounce(self, pair: Pair, reason: str, *, tried: int | None = None) -> None:
+    async def bounce(self, pair: Recipient, reason: str, *, tried: int | None = None) -> None:
         """What waits comes back: all of it, or what was tried in vain for so many milliseconds."""
         now = self._now()
 
@@ -164,7 +164,7 @@ class Queue:
                 long_ago = f"since <= (SELECT tried - ? FROM route WHERE {whose})"  # noqa: S608 - ours
                 _bounce(connection, now, reason, f"{whose} AND {long_ago}", *pair, tried, *pair)
 
-        await self._database.write(step, lambda _: self._changed.ring())
+        await self._database.write(step, lambda _: self._changed.notify())
 
 
 def _bounce(connection: sqlite3.Connection, now: int, reason: str, condition: str, *values: object) -> None:

@@ -11,21 +11,30 @@ import msgspec
 
 from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.mail.messages import REWOUND, Deliver, Letter, Mail, Parcel, Receipt, Refusal, Summary
+from fastn_p2p_client.mail.messages import (
+    REWOUND,
+    DeliverMail,
+    DeliveryReceipt,
+    MailContent,
+    MailSummary,
+    OutgoingMail,
+    ReceivedMail,
+    RejectedMail,
+)
 from fastn_p2p_client.peer import Peer
 
-from .._shared.change_signal import Bell
-from .._shared.sqlite_store import Database
-from .config import Settings
+from .._shared.change_signal import ChangeSignal
+from .._shared.sqlite_store import SqliteStore
+from .config import MailConfig
 from .schema import WHOLE_ROOM
 from .storage_usage import (
-    Room,
-    occupied,
-    occupy,
+    StorageUsage,
+    add_usage,
+    read_usage,
 )
-from .validation import opened
+from .validation import decode_mail
 
-__all__ = ["MAX_STREAMS", "MEMORY", "Mailbox"]
+__all__ = ["MAX_STREAMS", "MEMORY", "Inbox"]
 
 MAX_STREAMS: Final = 64
 """Outboxes of one sender whose progress is known; of more, the one that was used least recently is forgotten."""
@@ -35,10 +44,10 @@ MEMORY: Final = 90 * 86_400_000
 _COLUMNS: Final = "number, id, sender, name, instance, subject, size, attachments, sent, received, read"
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_refusals: Final = msgspec.msgpack.Decoder(list[Refusal])
+_refusals: Final = msgspec.msgpack.Decoder(list[RejectedMail])
 
 
-class Mailbox:
+class Inbox:
     """Used inside one event loop.
 
     Args:
@@ -49,15 +58,15 @@ class Mailbox:
         arrived: rung when mails have come.
     """
 
-    def __init__(self, database: Database, settings: Callable[[], Settings], now: Callable[[], int]) -> None:
+    def __init__(self, database: SqliteStore, settings: Callable[[], MailConfig], now: Callable[[], int]) -> None:
         self._database = database
         self._settings = settings
         self._now = now
-        self.arrived = Bell()
+        self.arrived = ChangeSignal()
 
     # ── for senders ──────────────────────────────────────────────────────────────────────────────
 
-    async def take(self, delivery: Deliver, peer: Peer) -> Receipt:
+    async def accept_delivery(self, delivery: DeliverMail, peer: Peer) -> DeliveryReceipt:
         """Puts mails into the mailbox; they are on disk when this returns. What has come before is recognised.
 
         Raises:
@@ -69,32 +78,32 @@ class Mailbox:
         settings, now, sender = self._settings(), self._now(), bytes(peer.key)
         letters = [_looked_at(parcel, settings) for parcel in delivery.parcels]
 
-        def step(connection: sqlite3.Connection) -> Receipt:
-            intake = _Intake(connection, sender, delivery, settings)
+        def step(connection: sqlite3.Connection) -> DeliveryReceipt:
+            intake = _DeliveryTransaction(connection, sender, delivery, settings)
             for parcel, letter in zip(delivery.parcels, letters, strict=True):
                 if not intake.add(parcel, letter, peer.name, now):
                     break
             return intake.finish(now)
 
-        return await self._database.write(step, lambda _: self.arrived.ring())
+        return await self._database.write(step, lambda _: self.arrived.notify())
 
     # ── for the owner ────────────────────────────────────────────────────────────────────────────
 
-    async def page(self, after: int, limit: int, *, unread: bool, seconds: float) -> tuple[list[Summary], bool]:
+    async def page(self, after: int, limit: int, *, unread: bool, seconds: float) -> tuple[list[MailSummary], bool]:
         """A page, and whether another one follows; waits until there is something in it, or the time is over."""
         query = (
             f"SELECT {_COLUMNS} FROM mailbox WHERE deleted IS NULL AND number > ? "  # noqa: S608 - constants
             f"{'AND read = 0 ' if unread else ''}ORDER BY number LIMIT ?"
         )
 
-        async def look() -> list[Summary]:
+        async def look() -> list[MailSummary]:
             rows = await self._database.read(lambda each: each.execute(query, (after, limit + 1)).fetchall())
             return list(map(_summary, rows))
 
-        found = await self.arrived.until(look, bool, seconds)
+        found = await self.arrived.wait_for(look, bool, seconds)
         return found[:limit], len(found) > limit
 
-    async def read(self, number: int) -> Mail:
+    async def read(self, number: int) -> ReceivedMail:
         """One mail, marked as read.
 
         Raises:
@@ -107,7 +116,7 @@ class Mailbox:
         if not row[-2]:
             mark = "UPDATE mailbox SET read = 1 WHERE number = ?"
             await self._database.write(lambda each: each.execute(mark, (number,)))
-        return Mail(_summary(row[:-1]), opened(row[-1]))
+        return ReceivedMail(_summary(row[:-1]), decode_mail(row[-1]))
 
     async def delete(self, numbers: Sequence[int]) -> int:
         """How many of them were there."""
@@ -126,7 +135,7 @@ class Mailbox:
                         (now, number),
                     )
                     for owner in (row[0], WHOLE_ROOM):
-                        occupy(connection, owner, -1, -row[1])
+                        add_usage(connection, owner, -1, -row[1])
             return count
 
         return await self._database.write(step)
@@ -143,10 +152,12 @@ class Mailbox:
         await self._database.write(step)
 
 
-class _Intake:
+class _DeliveryTransaction:
     """One delivery, inside its transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, sender: bytes, delivery: Deliver, settings: Settings) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, sender: bytes, delivery: DeliverMail, settings: MailConfig
+    ) -> None:
         self._connection = connection
         self._sender = sender
         self._delivery = delivery
@@ -160,11 +171,11 @@ class _Intake:
         known = _refusals.decode(row[1]) if row and row[1] else []
         self._refused = {each.sequence: each for each in known if each.sequence in sent}
         """Those that the sender has not heard of: it sends what it does not know the end of."""
-        self._everyone, self._own = occupied(connection, WHOLE_ROOM), occupied(connection, sender)
-        self._taken = Room(0, 0)
+        self._everyone, self._own = read_usage(connection, WHOLE_ROOM), read_usage(connection, sender)
+        self._taken = StorageUsage(0, 0)
         self._full = ""
 
-    def add(self, parcel: Parcel, letter: Letter | Refusal, name: str | None, now: int) -> bool:
+    def add(self, parcel: OutgoingMail, letter: MailContent | RejectedMail, name: str | None, now: int) -> bool:
         """Whether the next one may follow.
 
         Raises:
@@ -174,7 +185,7 @@ class _Intake:
             if parcel.sequence not in self._refused and self._is_new(parcel):
                 raise ApplicationError(REWOUND, "other mails have had these numbers: begin another stream")
             return True
-        if isinstance(letter, Refusal):
+        if isinstance(letter, RejectedMail):
             self._refused[parcel.sequence] = letter
         elif self._is_new(parcel):
             size = len(parcel.letter)
@@ -186,7 +197,7 @@ class _Intake:
         self._settled = parcel.sequence
         return True
 
-    def finish(self, now: int) -> Receipt:
+    def finish(self, now: int) -> DeliveryReceipt:
         connection, refused = self._connection, sorted(self._refused.values(), key=lambda each: each.sequence)
         if self._settled != self._before:
             connection.execute(
@@ -201,10 +212,10 @@ class _Intake:
                 )
         if self._taken.messages:
             for owner in (self._sender, WHOLE_ROOM):
-                occupy(connection, owner, *self._taken)
-        return Receipt(min(self._settled, self._delivery.parcels[-1].sequence), tuple(refused), self._full)
+                add_usage(connection, owner, *self._taken)
+        return DeliveryReceipt(min(self._settled, self._delivery.parcels[-1].sequence), tuple(refused), self._full)
 
-    def _is_new(self, parcel: Parcel) -> bool:
+    def _is_new(self, parcel: OutgoingMail) -> bool:
         """Whether nothing with its id has come: the owner of an outbox may try a mail again that had arrived."""
         row = self._connection.execute(
             "SELECT 1 FROM mailbox WHERE sender = ? AND stream = ? AND id = ?",
@@ -212,7 +223,7 @@ class _Intake:
         ).fetchone()
         return row is None
 
-    def _store(self, parcel: Parcel, letter: Letter, name: str | None, now: int) -> None:
+    def _store(self, parcel: OutgoingMail, letter: MailContent, name: str | None, now: int) -> None:
         size, instance = len(parcel.letter), self._delivery.instance
         self._connection.execute(
             "INSERT INTO mailbox (sender, stream, id, name, instance, sent, received, subject, size, attachments, "
@@ -246,15 +257,15 @@ class _Intake:
         return ""
 
 
-def _looked_at(parcel: Parcel, settings: Settings) -> Letter | Refusal:
+def _looked_at(parcel: OutgoingMail, settings: MailConfig) -> MailContent | RejectedMail:
     try:
-        return opened(parcel.letter, max_size=settings.max_message_size, max_attachments=settings.max_attachments)
+        return decode_mail(parcel.letter, max_size=settings.max_message_size, max_attachments=settings.max_attachments)
     except ApplicationError as error:
-        return Refusal(parcel.sequence, error.kind, error.message[:1000])
+        return RejectedMail(parcel.sequence, error.kind, error.message[:1000])
 
 
-def _summary(row: tuple[Any, ...]) -> Summary:
+def _summary(row: tuple[Any, ...]) -> MailSummary:
     number, id, sender, name, instance, subject, size, attachments, sent, received, read = row
-    return Summary(
+    return MailSummary(
         number, id, PublicKey(sender).id52, name, instance, subject, size, attachments, sent, received, bool(read)
     )

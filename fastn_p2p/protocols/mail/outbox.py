@@ -10,23 +10,23 @@ from typing import Any, Final
 from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail.messages import (
-    Accepted,
-    Letter,
+    MailAccepted,
+    MailContent,
     OutboxEntry,
-    OutboxListing,
+    OutboxPage,
     OutboxState,
 )
 
-from .._shared.change_signal import Bell
-from .._shared.sqlite_store import Database
-from .config import Settings
+from .._shared.change_signal import ChangeSignal
+from .._shared.sqlite_store import SqliteStore
+from .config import MailConfig
 from .delivery_queue import (
-    Pair,
-    Queue,
+    DeliveryQueue,
+    Recipient,
 )
 from .schema import BOUNCED, DELIVERED, OUTBOX_ROOM, WAITING
-from .storage_usage import occupy
-from .validation import sealed
+from .storage_usage import add_usage
+from .validation import encode_mail
 
 __all__ = ["Outbox"]
 
@@ -52,26 +52,26 @@ class Outbox:
         on_waiting: called when something waits for a mailbox that did not before.
     """
 
-    def __init__(self, database: Database, settings: Callable[[], Settings], now: Callable[[], int]) -> None:
+    def __init__(self, database: SqliteStore, settings: Callable[[], MailConfig], now: Callable[[], int]) -> None:
         self._database = database
         self._settings = settings
         self._now = now
-        self._changed = Bell()
-        self.queue = Queue(database, now, self._changed)
-        self.on_waiting: Callable[[Pair], object] = lambda _: None
+        self._changed = ChangeSignal()
+        self.queue = DeliveryQueue(database, now, self._changed)
+        self.on_waiting: Callable[[Recipient], object] = lambda _: None
 
-    async def accept(self, id: str, pair: Pair, address: str, letter: Letter) -> Accepted:
+    async def accept(self, id: str, pair: Recipient, address: str, letter: MailContent) -> MailAccepted:
         """Takes a mail, or recognises it by its id: it is on disk when this returns.
 
         Raises:
             ApplicationError: ``IdTaken``, ``OutboxFull``, ``TooLarge``, ``UnsafeName``.
         """
-        data = sealed(letter)
+        data = encode_mail(letter)
         digest = blake2b(data, digest_size=16, key=pair.recipient)
         digest.update(pair.instance.encode())
         settings, now, mark = self._settings(), self._now(), digest.digest()
 
-        def step(connection: sqlite3.Connection) -> Accepted:
+        def step(connection: sqlite3.Connection) -> MailAccepted:
             connection.execute(
                 "INSERT INTO route (recipient, instance, address) VALUES (?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET address = excluded.address WHERE address <> excluded.address",
@@ -82,18 +82,18 @@ class Outbox:
                 (id, mark, *pair, WAITING, now, now, "", letter.subject, len(data), len(letter.attachments), data),
             )
             if number is None:
-                return _recognised(connection, id, mark)
-            room = occupy(connection, OUTBOX_ROOM, 1, len(data))
+                return _existing_entry(connection, id, mark)
+            room = add_usage(connection, OUTBOX_ROOM, 1, len(data))
             if room.messages > settings.max_outbox_messages or room.bytes > settings.max_outbox_bytes:
                 raise ApplicationError(
                     "OutboxFull",
                     "the outbox is full: wait until mails are delivered, or delete some (`fastn-p2p mail outbox`)",
                 )
-            return Accepted(id, number, now)
+            return MailAccepted(id, number, now)
 
         return await self._database.write(step, lambda _: self.on_waiting(pair))
 
-    async def entries(self, states: Sequence[OutboxState], after: int, limit: int) -> OutboxListing:
+    async def entries(self, states: Sequence[OutboxState], after: int, limit: int) -> OutboxPage:
         """A page of what was sent, the oldest first."""
         wanted = [_STATES.index(state) for state in dict.fromkeys(states)]
         query = (
@@ -101,7 +101,7 @@ class Outbox:
             "AND number > ? ORDER BY number LIMIT ?"
         )
         rows = await self._database.read(lambda each: each.execute(query, (*wanted, after, limit + 1)).fetchall())
-        return OutboxListing(tuple(map(_entry, rows[:limit])), len(rows) > limit)
+        return OutboxPage(tuple(map(_entry, rows[:limit])), len(rows) > limit)
 
     async def track(self, id: str, seconds: float) -> OutboxEntry:
         """One mail, once it is not waiting any more or the time is over.
@@ -117,7 +117,7 @@ class Outbox:
                 raise ApplicationError("MailUnknown", f"no mail with the id {id!r} was sent, or it is long ago")
             return _entry(row)
 
-        return await self._changed.until(look, lambda entry: entry.state != "waiting", seconds)
+        return await self._changed.wait_for(look, lambda entry: entry.state != "waiting", seconds)
 
     async def delete(self, numbers: Sequence[int]) -> int:
         """Forgets mails, whatever their state; one that is being delivered at the moment may still arrive."""
@@ -131,12 +131,12 @@ class Outbox:
                 if row is not None:
                     count += 1
                     if row[0] != DELIVERED:
-                        occupy(connection, OUTBOX_ROOM, -1, -row[1])
+                        add_usage(connection, OUTBOX_ROOM, -1, -row[1])
             return count
 
-        return await self._database.write(step, lambda _: self._changed.ring())
+        return await self._database.write(step, lambda _: self._changed.notify())
 
-    async def retry(self, numbers: Sequence[int]) -> tuple[int, set[Pair]]:
+    async def retry(self, numbers: Sequence[int]) -> tuple[int, set[Recipient]]:
         """Lets bounced mails wait again; returns how many mails, these or waiting ones, are meant, and for whom.
 
         A mail that waits again gets a new number: the old one lies in a part of the stream that is settled. Its id
@@ -144,7 +144,7 @@ class Outbox:
         """
         now = self._now()
 
-        def step(connection: sqlite3.Connection) -> tuple[int, set[Pair]]:
+        def step(connection: sqlite3.Connection) -> tuple[int, set[Recipient]]:
             rows = connection.execute(
                 "SELECT number, state, recipient, instance FROM outbox WHERE state <> ? ORDER BY number", (DELIVERED,)
             ).fetchall()
@@ -157,11 +157,11 @@ class Outbox:
                         (number,),
                     ).fetchone()
                     _insert(connection, (*row[:4], WAITING, now, now, "", *row[4:]))
-            for pair in {Pair(*row[2:]) for row in chosen}:
+            for pair in {Recipient(*row[2:]) for row in chosen}:
                 connection.execute("UPDATE route SET refused = NULL WHERE recipient = ? AND instance = ?", pair)
-            return len(chosen), {Pair(*row[2:]) for row in chosen}
+            return len(chosen), {Recipient(*row[2:]) for row in chosen}
 
-        def then(result: tuple[int, set[Pair]]) -> None:
+        def then(result: tuple[int, set[Recipient]]) -> None:
             for pair in result[1]:
                 self.on_waiting(pair)
 
@@ -184,7 +184,7 @@ class Outbox:
                 (before, _PRUNED),
             ).fetchall()
             sizes = [size for state, size in rows if state == BOUNCED]
-            occupy(connection, OUTBOX_ROOM, -len(sizes), -sum(sizes))
+            add_usage(connection, OUTBOX_ROOM, -len(sizes), -sum(sizes))
             return len(rows)
 
         while await self._database.write(step) == _PRUNED:
@@ -201,13 +201,13 @@ def _insert(connection: sqlite3.Connection, values: tuple[object, ...]) -> int |
     return None if row is None else int(row[0])
 
 
-def _recognised(connection: sqlite3.Connection, id: str, mark: bytes) -> Accepted:
+def _existing_entry(connection: sqlite3.Connection, id: str, mark: bytes) -> MailAccepted:
     number, accepted, digest = connection.execute(
         "SELECT number, accepted, digest FROM outbox WHERE id = ?", (id,)
     ).fetchone()
     if digest != mark:
         raise ApplicationError("IdTaken", f"the id {id!r} is that of another mail")
-    return Accepted(id, number, accepted)
+    return MailAccepted(id, number, accepted)
 
 
 def _entry(row: tuple[Any, ...]) -> OutboxEntry:

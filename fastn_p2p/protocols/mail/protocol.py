@@ -13,16 +13,16 @@ from fastn_p2p_client.names import check_name
 from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request
 
 from .._shared.sqlite_store import (
-    Database,
+    SqliteStore,
     holdings,
 )
-from .carrier import CallingCarrier
-from .config import Settings
-from .delivery import Delivery
-from .delivery_queue import Pair
-from .inbox import Mailbox
+from .carrier import CallTransport
+from .config import MailConfig
+from .delivery import DeliveryManager
+from .delivery_queue import Recipient
+from .inbox import Inbox
 from .outbox import Outbox
-from .recipient_lookup import Addresses
+from .recipient_lookup import RecipientLookup
 from .storage import (
     FILE,
     Storage,
@@ -38,7 +38,7 @@ _JUMP: Final = 30.0
 
 log = logging.getLogger(__name__)
 
-Answer = m.Accepted | m.Listing | m.Mail | m.Count | m.OutboxListing | m.OutboxEntry | m.Receipt
+Answer = m.MailAccepted | m.InboxPage | m.ReceivedMail | m.MailCount | m.OutboxPage | m.OutboxEntry | m.DeliveryReceipt
 
 
 class Mail(Protocol):
@@ -55,18 +55,18 @@ class Mail(Protocol):
         BadOrder, Rewound: a delivery that is not in order, or of numbers that other mails have had.
     """
 
-    Config = Settings
-    config: Settings
+    Config = MailConfig
+    config: MailConfig
 
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
         self._storage = Storage(context.workspace, context.key, context.instance)
-        database = self._database = Database(self._storage.directory / FILE)
-        carrier = CallingCarrier(context)
-        self._addresses = Addresses(carrier.book)
-        self._mailbox = Mailbox(database, self._settings, _now)
+        database = self._database = SqliteStore(self._storage.directory / FILE)
+        carrier = CallTransport(context)
+        self._addresses = RecipientLookup(carrier.book)
+        self._mailbox = Inbox(database, self._settings, _now)
         self._outbox = Outbox(database, self._settings, _now)
-        self._delivery = Delivery(self._outbox.queue, carrier, self._settings, context.instance)
+        self._delivery = DeliveryManager(self._outbox.queue, carrier, self._settings, context.instance)
         self._outbox.on_waiting = self._delivery.wake
         self._pruning: asyncio.Task[None] | None = None
 
@@ -120,7 +120,7 @@ class Mail(Protocol):
             f"and an outbox in which {waiting} {'waits' if waiting == 1 else 'wait'} to be delivered"
         )
 
-    def _settings(self) -> Settings:
+    def _settings(self) -> MailConfig:
         return self.config
 
     async def _prune(self) -> None:
@@ -138,42 +138,42 @@ class Mail(Protocol):
 
     @request
     async def answer(self, request: m.Request, peer: Peer) -> Answer:
-        if isinstance(request, m.Deliver):
+        if isinstance(request, m.DeliverMail):
             check_name(request.instance, "an instance")
-            return await self._mailbox.take(request, peer)
+            return await self._mailbox.accept_delivery(request, peer)
         if peer.key != self.context.key:
             raise ApplicationError("NotOwner", "only the identity itself reads and sends here; deliver is for others")
-        if isinstance(request, m.Send):
+        if isinstance(request, m.SendMail):
             return await self._send(request)
-        if isinstance(request, m.Outbox | m.Track | m.Retry):
+        if isinstance(request, m.ListOutbox | m.TrackMail | m.RetryMail):
             return await self._look_at_outbox(request)
         return await self._look_at_mailbox(request)
 
-    async def _send(self, request: m.Send) -> m.Accepted:
+    async def _send(self, request: m.SendMail) -> m.MailAccepted:
         check_name(request.instance, "an instance")
         key, address = await self._addresses.find(request.to)
-        pair = Pair(bytes(key), request.instance)
+        pair = Recipient(bytes(key), request.instance)
         return await self._outbox.accept(request.id, pair, address, request.letter)
 
-    async def _look_at_outbox(self, request: m.Outbox | m.Track | m.Retry) -> Answer:
-        if isinstance(request, m.Outbox):
+    async def _look_at_outbox(self, request: m.ListOutbox | m.TrackMail | m.RetryMail) -> Answer:
+        if isinstance(request, m.ListOutbox):
             return await self._outbox.entries(request.states, request.after, request.limit)
-        if isinstance(request, m.Track):
+        if isinstance(request, m.TrackMail):
             return await self._outbox.track(request.id, request.wait)
         count, pairs = await self._outbox.retry(request.numbers)
         for pair in pairs:
             self._delivery.retry(pair)
-        return m.Count(count)
+        return m.MailCount(count)
 
-    async def _look_at_mailbox(self, request: m.List | m.Read | m.Delete) -> Answer:
-        if isinstance(request, m.Read):
+    async def _look_at_mailbox(self, request: m.ListMail | m.ReadMail | m.DeleteMail) -> Answer:
+        if isinstance(request, m.ReadMail):
             return await self._mailbox.read(request.number)
-        if isinstance(request, m.Delete):
-            return m.Count(await (self._outbox if request.outbox else self._mailbox).delete(request.numbers))
+        if isinstance(request, m.DeleteMail):
+            return m.MailCount(await (self._outbox if request.outbox else self._mailbox).delete(request.numbers))
         mails, more = await self._mailbox.page(
             request.after, request.limit, unread=request.unread, seconds=request.wait
         )
-        return m.Listing(tuple(mails), more, await self._outbox.bounced())
+        return m.InboxPage(tuple(mails), more, await self._outbox.bounced())
 
 
 def _unevenness() -> float:

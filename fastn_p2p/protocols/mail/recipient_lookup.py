@@ -10,13 +10,13 @@ from fastn_p2p_client.errors import PeerNameUnknown
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.tickets import Ticket
 
-__all__ = ["Addresses"]
+__all__ = ["RecipientLookup"]
 
 _SHORTEST_KEY: Final = 40
 """What is shorter is a name, and no mistyped ID52."""
 
 
-class Addresses:
+class RecipientLookup:
     """Used inside one event loop. Those who ask at the same time share a look into the address book.
 
     Args:
@@ -39,7 +39,7 @@ class Addresses:
             InvalidKey, InvalidTicket, PeerNameUnknown: nobody.
             P2PError: the address book cannot be asked.
         """
-        if Ticket.looks_like(to):
+        if Ticket.is_ticket(to):
             ticket = Ticket(to)
             return ticket.identity, str(ticket)
         key = PublicKey(to if len(to) >= _SHORTEST_KEY else await self._named(to))

@@ -46,20 +46,20 @@ from fastn_p2p_client.errors import (
     StorageFailed,
 )
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.mail.messages import REWOUND, Deliver, Parcel, Receipt
-from fastn_p2p_client.retry_backoff import (
+from fastn_p2p_client.mail.messages import REWOUND, DeliverMail, DeliveryReceipt, OutgoingMail
+from fastn_p2p_client.retry import (
     FIRST,
     Backoff,
 )
 from fastn_p2p_client.tickets import Ticket
 
-from .config import Settings
+from .config import MailConfig
 from .delivery_queue import (
-    Pair,
-    Queue,
+    DeliveryQueue,
+    Recipient,
 )
 
-__all__ = ["Carrier", "Route"]
+__all__ = ["DeliveryTransport", "RecipientWorker"]
 
 _TIMEOUT: Final = 30.0
 _SLOWEST: Final = 32 * 1024
@@ -105,10 +105,10 @@ _NOT_REACHED: Final = (PeerUnreachable, PeerUnknown, DeadlineExceeded)
 log = logging.getLogger(__name__)
 
 
-class Carrier(Protocol):
+class DeliveryTransport(Protocol):
     """What a route needs of the way to other people."""
 
-    def deliver(self, to: str, instance: str, delivery: Deliver, timeout: float) -> Awaitable[Receipt]: ...
+    def deliver(self, to: str, instance: str, delivery: DeliverMail, timeout: float) -> Awaitable[DeliveryReceipt]: ...
 
     def online(self, to: str, timeout: float) -> Awaitable[object]:
         """Returns once the peer is online, as far as can be told: maybe at once. May raise P2PError."""
@@ -119,7 +119,7 @@ class Carrier(Protocol):
         ...
 
 
-class Route:
+class RecipientWorker:
     """Carries what waits for one mailbox; ``run`` ends when nothing waits any more.
 
     Args:
@@ -129,10 +129,10 @@ class Route:
 
     def __init__(
         self,
-        pair: Pair,
-        queue: Queue,
-        carrier: Carrier,
-        settings: Callable[[], Settings],
+        pair: Recipient,
+        queue: DeliveryQueue,
+        carrier: DeliveryTransport,
+        settings: Callable[[], MailConfig],
         instance: str,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -150,11 +150,11 @@ class Route:
         """When the last attempt failed, if that had to do with the peer."""
         self._planned = 0.0
         """Seconds that the pause and the next attempt take at most: a process that is stopped tries nothing."""
-        self._deaf = FIRST
+        self._ignore_online_for = FIRST
         """Seconds after a failed attempt in which it does not count that the peer is said to be online."""
         self._kicked = asyncio.Event()
 
-    def kick(self) -> None:
+    def retry_now(self) -> None:
         """Try now, whatever the pause."""
         self._kicked.set()
 
@@ -175,9 +175,9 @@ class Route:
 
     # ── one attempt ──────────────────────────────────────────────────────────────────────────────
 
-    async def _attempt(self, parcels: tuple[Parcel, ...]) -> None:
+    async def _attempt(self, parcels: tuple[OutgoingMail, ...]) -> None:
         way = await self._queue.way(self._pair)
-        delivery = Deliver(way.stream, self._instance, parcels)
+        delivery = DeliverMail(way.stream, self._instance, parcels)
         timeout = _TIMEOUT + sum(len(parcel.letter) for parcel in parcels) / _SLOWEST
         self._kicked.clear()
         self._planned += timeout
@@ -188,10 +188,10 @@ class Route:
         except _TURNED_AWAY as error:
             if isinstance(error, ApplicationError) and error.kind == REWOUND:
                 log.warning("%s has had other mail under these numbers: this outbox is an old copy", self._peer)
-                await self._queue.begin_stream(self._pair)
-            await self._turned_away(str(error))
+                await self._queue.restart_stream(self._pair)
+            await self._rejected(str(error))
         except (InvalidTicket, CredentialError) as error:
-            if Ticket.looks_like(way.address):  # it was good when the mail was written
+            if Ticket.is_ticket(way.address):  # it was good when the mail was written
                 await self._queue.forget_ticket(self._pair)
             else:
                 await self._failed(error)
@@ -200,17 +200,17 @@ class Route:
         else:
             await self._received(parcels, receipt)
 
-    async def _received(self, parcels: tuple[Parcel, ...], receipt: Receipt) -> None:
+    async def _received(self, parcels: tuple[OutgoingMail, ...], receipt: DeliveryReceipt) -> None:
         moved = receipt.settled >= parcels[0].sequence
         if moved:
-            await self._queue.settle(self._pair, parcels, receipt)
+            await self._queue.apply_receipt(self._pair, parcels, receipt)
             self._backoff.reset()
-            self._deaf = FIRST
+            self._ignore_online_for = FIRST
             self._failed_at, self._planned = None, 0.0
         if receipt.full or not moved:
-            await self._turned_away(receipt.full or "it has taken nothing and does not say why")
+            await self._rejected(receipt.full or "it has taken nothing and does not say why")
 
-    async def _turned_away(self, reason: str) -> None:
+    async def _rejected(self, reason: str) -> None:
         tried = await self._queue.failed(self._pair, reason, spent=self._spent(), refused=True)
         if tried.refused is not None and tried.refused >= self._settings().refused_after * 1000:
             await self._queue.bounce(self._pair, reason)
@@ -241,14 +241,14 @@ class Route:
         """Until the next attempt. Somebody who was ``absent`` may be back before the pause is over."""
         pause = min(self._backoff.pause(), self._settings().bounce_after)
         self._planned += pause
-        least = min(pause, self._deaf) if absent else pause
+        least = min(pause, self._ignore_online_for) if absent else pause
         if await self._wait(self._kicked.wait(), least) or least == pause:
             return
         said = asyncio.Event()
         if not await self._wait(self._back_or_kicked(pause, said), pause - least):
-            self._deaf = FIRST
+            self._ignore_online_for = FIRST
         elif said.is_set():
-            self._deaf = min(2 * self._deaf, _DEAF)
+            self._ignore_online_for = min(2 * self._ignore_online_for, _DEAF)
             self._backoff.reset()  # what it cannot do yet, it can soon
 
     async def _back_or_kicked(self, timeout: float, said: asyncio.Event) -> None:

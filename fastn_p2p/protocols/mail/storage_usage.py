@@ -5,29 +5,29 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-__all__ = ["Room", "occupied", "occupy"]
+__all__ = ["StorageUsage", "add_usage", "read_usage"]
 
 
-class Room(NamedTuple):
+class StorageUsage(NamedTuple):
     messages: int
     bytes: int
 
-    def plus(self, size: int) -> Room:
+    def plus(self, size: int) -> StorageUsage:
         """With one more mail."""
-        return Room(self.messages + 1, self.bytes + size)
+        return StorageUsage(self.messages + 1, self.bytes + size)
 
 
-def occupied(connection: sqlite3.Connection, owner: bytes) -> Room:
+def read_usage(connection: sqlite3.Connection, owner: bytes) -> StorageUsage:
     """What an owner's letters take: see ``schema``."""
     row = connection.execute("SELECT messages, bytes FROM room WHERE owner = ?", (owner,)).fetchone()
-    return Room(*row) if row else Room(0, 0)
+    return StorageUsage(*row) if row else StorageUsage(0, 0)
 
 
-def occupy(connection: sqlite3.Connection, owner: bytes, messages: int, size: int) -> Room:
+def add_usage(connection: sqlite3.Connection, owner: bytes, messages: int, size: int) -> StorageUsage:
     """So many more, or fewer; what that makes."""
     row = connection.execute(
         "INSERT INTO room VALUES (?1, ?2, ?3) "
         "ON CONFLICT (owner) DO UPDATE SET messages = messages + ?2, bytes = bytes + ?3 RETURNING messages, bytes",
         (owner, messages, size),
     ).fetchone()
-    return Room(*row)
+    return StorageUsage(*row)

@@ -8,21 +8,21 @@ import msgspec
 
 from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.ipc.messages import UNDECODABLE
-from fastn_p2p_client.mail.messages import MAX_LETTER, Letter
+from fastn_p2p_client.mail.messages import MAX_LETTER, MailContent
 
 from .._shared.path_names import (
-    check_part,
-    folded,
+    check_component,
+    collision_key,
 )
 from ..files.errors import FileError
 
-__all__ = ["opened", "sealed"]
+__all__ = ["decode_mail", "encode_mail"]
 
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode: Final = msgspec.msgpack.Decoder(Letter).decode
+_decode: Final = msgspec.msgpack.Decoder(MailContent).decode
 
 
-def sealed(letter: Letter) -> bytes:
+def encode_mail(letter: MailContent) -> bytes:
     """A letter as it lies on disk and as it travels.
 
     Raises:
@@ -34,7 +34,7 @@ def sealed(letter: Letter) -> bytes:
     return data
 
 
-def opened(data: bytes, *, max_size: int = MAX_LETTER, max_attachments: int | None = None) -> Letter:
+def decode_mail(data: bytes, *, max_size: int = MAX_LETTER, max_attachments: int | None = None) -> MailContent:
     """A letter that has come from somebody else.
 
     Raises:
@@ -61,15 +61,15 @@ def check_size(size: int, limit: int) -> None:
         )
 
 
-def check_names(letter: Letter) -> None:
+def check_names(letter: MailContent) -> None:
     """Each attachment can be saved under its name, beside the others."""
     seen: set[str] = set()
     for attachment in letter.attachments:
         try:
-            check_part(attachment.name)
+            check_component(attachment.name)
         except FileError as error:
             raise ApplicationError("UnsafeName", f"an attachment cannot be called that: {error.message}") from None
-        name = folded(attachment.name)
+        name = collision_key(attachment.name)
         if name in seen:
             raise ApplicationError("UnsafeName", f"two attachments are called {attachment.name!r}")
         seen.add(name)

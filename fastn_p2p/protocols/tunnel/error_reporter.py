@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["Trouble"]
+__all__ = ["ErrorReporter"]
 
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 60.0
 
 
-class Trouble:
+class ErrorReporter:
     """At most one line at a time: when things change faster than they can be told, only the last state is told.
 
     The pause after each line doubles, up to a minute; after a minute without news the next line is told at once.
@@ -33,21 +33,21 @@ class Trouble:
         self._now = now
         self._later = later
         self._state = self._told = ""
-        self._victims = 0
+        self._failures = 0
         self._last = self._news = -LONGEST_PAUSE
         self._pause = FIRST_PAUSE
         self._waiting = False
 
-    def failed(self, words: str) -> None:
+    def report_failure(self, words: str) -> None:
         """Something did not work, and why."""
         if self._now() - self._news >= LONGEST_PAUSE:
             self._pause = FIRST_PAUSE
         self._news = self._now()
         self._state = words
-        self._victims += 1
+        self._failures += 1
         self._changed()
 
-    def worked(self) -> None:
+    def report_success(self) -> None:
         """It does work."""
         self._state = ""
         self._changed()
@@ -74,6 +74,6 @@ class Trouble:
         if self._state:
             self._tell(self._state)
         else:
-            count, self._victims = self._victims, 0
+            count, self._failures = self._failures, 0
             what = "one connection was" if count == 1 else f"{count} connections were"
             self._tell(f"connections get through again; {what} closed meanwhile")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from fastn_p2p_actors.runtime.process_setup import (
-    keep_heap,
     raise_file_limit,
+    tune_malloc,
 )
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import (
@@ -28,18 +28,18 @@ from fastn_p2p_client.session.session import Session
 
 from ...console.connecting_notice import connecting
 from ...console.exit_codes import (
-    Exit,
-    Misused,
+    CommandLineError,
+    ExitCode,
 )
 from ...console.output import (
-    put,
-    say,
+    write_message,
+    write_result,
 )
-from .error_reporter import Trouble
-from .service_address import Address
-from .sockets import AddressInUse, Listener, listening
+from .error_reporter import ErrorReporter
+from .service_address import ServiceAddress
+from .sockets import AddressInUse, Listener, open_listener
 from .splice import (
-    break_off,
+    reset_socket,
     splice,
 )
 
@@ -60,7 +60,7 @@ class Forwarder:
         trouble: is told what does not work.
     """
 
-    def __init__(self, listener: Listener, connect: Callable[[], Awaitable[Session]], trouble: Trouble) -> None:
+    def __init__(self, listener: Listener, connect: Callable[[], Awaitable[Session]], trouble: ErrorReporter) -> None:
         self._listener = listener
         self._connect = connect
         self._trouble = trouble
@@ -73,8 +73,8 @@ class Forwarder:
                 try:
                     connection = await self._listener.accept()
                 except OSError as error:
-                    self._trouble.failed(f"no more connections can be taken: {error.strerror}")
-                    await self._room()
+                    self._trouble.report_failure(f"no more connections can be taken: {error.strerror}")
+                    await self._wait_for_free_descriptor()
                     continue
                 task = asyncio.ensure_future(self._serve(connection))
                 self._connections.add(task)
@@ -85,7 +85,7 @@ class Forwarder:
                 task.cancel()
             await asyncio.gather(*self._connections, return_exceptions=True)
 
-    async def _room(self) -> None:
+    async def _wait_for_free_descriptor(self) -> None:
         """Until a connection of ours has ended, or some time has passed."""
         if self._connections:
             await asyncio.wait(self._connections, timeout=_FULL_PAUSE, return_when=asyncio.FIRST_COMPLETED)
@@ -96,49 +96,51 @@ class Forwarder:
         try:
             session = await self._connect()
         except (P2PError, ApplicationError) as error:
-            break_off(connection)
-            self._trouble.failed(f"a connection was closed: {_words(error)}")
+            reset_socket(connection)
+            self._trouble.report_failure(f"a connection was closed: {_words(error)}")
             return
         except BaseException:
-            break_off(connection)
+            reset_socket(connection)
             raise
-        self._trouble.worked()
+        self._trouble.report_success()
         ended = await splice(session, connection)
         if isinstance(ended, ConnectionLost):
-            self._trouble.failed(f"a connection was cut off: {ended.what} went away")
+            self._trouble.report_failure(f"a connection was cut off: {ended.what} went away")
 
 
 def _words(error: Exception) -> str:
     return error.message if isinstance(error, ApplicationError) and error.message else str(error)
 
 
-def forward(home: Path | None, identity: str | None, peer: str, instance: str, address: Address) -> Exit:
+def forward(home: Path | None, identity: str | None, peer: str, instance: str, address: ServiceAddress) -> ExitCode:
     """Listens at ``address`` until SIGTERM.
 
     Raises:
-        Misused: it cannot be listened there.
+        CommandLineError: it cannot be listened there.
         P2PError: the tunnel will not work, however long one waits.
     """
     import uvloop
 
     raise_file_limit()  # each connection is an open file
-    keep_heap()
-    code: Exit = uvloop.run(_forward(home, identity, peer, instance, address))
+    tune_malloc()
+    code: ExitCode = uvloop.run(_forward(home, identity, peer, instance, address))
     return code
 
 
-async def _forward(home: Path | None, identity: str | None, peer: str, instance: str, address: Address) -> Exit:
+async def _forward(
+    home: Path | None, identity: str | None, peer: str, instance: str, address: ServiceAddress
+) -> ExitCode:
     loop = asyncio.get_running_loop()
-    trouble = Trouble(lambda words: say(f"fastn-p2p: {words}"), now=loop.time, later=loop.call_later)
+    trouble = ErrorReporter(lambda words: write_message(f"fastn-p2p: {words}"), now=loop.time, later=loop.call_later)
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     try:
-        listener = await listening(address)
+        listener = await open_listener(address)
     except AddressInUse as error:
-        say(f"fastn-p2p: --listen: {address}: {error.strerror}")
-        return Exit.EXISTS
+        write_message(f"fastn-p2p: --listen: {address}: {error.strerror}")
+        return ExitCode.EXISTS
     except OSError as error:
-        raise Misused(f"--listen: {address}: {error.strerror}") from None
+        raise CommandLineError(f"--listen: {address}: {error.strerror}") from None
     async with Client(home, program="fastn-p2p forward") as client:
 
         async def connect() -> Session:
@@ -148,11 +150,11 @@ async def _forward(home: Path | None, identity: str | None, peer: str, instance:
             try:
                 await connecting(client, identity, peer, client.call(identity, peer, PROTOCOL, instance, {}))
             except _PASSING as error:
-                trouble.failed(f"{error} Connections get through once that is over")
-            say(f"connections to this address reach {instance!r} of {peer}; Ctrl-C ends it:")
-            put(str(listener.address))
+                trouble.report_failure(f"{error} Connections get through once that is over")
+            write_message(f"connections to this address reach {instance!r} of {peer}; Ctrl-C ends it:")
+            write_result(str(listener.address))
             if not _is_private(listener.address):
-                say("whoever reaches this machine can use it, not only its own programs")
+                write_message("whoever reaches this machine can use it, not only its own programs")
             await Forwarder(listener, connect, trouble).run()
 
         tasks = asyncio.ensure_future(serve()), asyncio.ensure_future(stop.wait())
@@ -165,9 +167,9 @@ async def _forward(home: Path | None, identity: str | None, peer: str, instance:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             listener.close()
-    return Exit.OK
+    return ExitCode.OK
 
 
-def _is_private(address: Address) -> bool:
+def _is_private(address: ServiceAddress) -> bool:
     """Whether only programs of this machine get there."""
     return bool(address.path) or ipaddress.ip_address(address.host.partition("%")[0]).is_loopback

@@ -12,17 +12,17 @@ from fastn_p2p_client.protocol import BindingContext, Protocol, request, stream
 from fastn_p2p_client.session.session import Session
 
 from .service_address import (
-    Address,
     InvalidAddress,
+    ServiceAddress,
     parse_address,
 )
-from .sockets import connected
+from .sockets import open_connection
 from .splice import splice
 
-__all__ = ["Tunnel", "TunnelQuestion", "TunnelState"]
+__all__ = ["GetTunnelState", "Tunnel", "TunnelState"]
 
 
-class TunnelQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GetTunnelState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Is there a tunnel? It has nothing to say."""
 
 
@@ -64,7 +64,7 @@ class Tunnel(Protocol):
         """Is the target an address?"""
         self._target()
 
-    def _target(self) -> Address:
+    def _target(self) -> ServiceAddress:
         """
         Raises:
             InvalidAddress: the config has none.
@@ -78,7 +78,7 @@ class Tunnel(Protocol):
         return target
 
     @request
-    async def state(self, question: TunnelQuestion) -> TunnelState:
+    async def state(self, question: GetTunnelState) -> TunnelState:
         """Answers that the tunnel is here; the target is not asked."""
         return TunnelState(self._connections, self.config.max_connections)
 
@@ -91,7 +91,7 @@ class Tunnel(Protocol):
         try:
             try:
                 async with asyncio.timeout(self.config.connect_timeout):
-                    connection = await connected(self._target())
+                    connection = await open_connection(self._target())
             except TimeoutError:
                 raise _unreachable("it did not answer in time") from None
             except OSError as error:

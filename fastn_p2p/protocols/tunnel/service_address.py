@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from fastn_p2p_client.limits import UNIX_PATH_MAX
 
-__all__ = ["Address", "InvalidAddress", "parse_address"]
+__all__ = ["InvalidAddress", "ServiceAddress", "parse_address"]
 
 _UNIX: Final = "unix:"
 
@@ -18,7 +18,7 @@ class InvalidAddress(ValueError):
     """It is no address; says in words how one looks."""
 
 
-class Address(NamedTuple):
+class ServiceAddress(NamedTuple):
     """One of the two: a host (a name or an IP address) with a port, or the path of a Unix socket."""
 
     host: str
@@ -31,7 +31,7 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_address(text: str, *, any_port: bool = False) -> Address:
+def parse_address(text: str, *, any_port: bool = False) -> ServiceAddress:
     """The address that ``text`` stands for: ``127.0.0.1:80``, ``[::1]:80``, ``localhost:80`` or ``unix:/run/web.sock``.
 
     Args:
@@ -62,15 +62,15 @@ def parse_address(text: str, *, any_port: bool = False) -> Address:
     port = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 6 else -1
     if not (0 if any_port else 1) <= port <= 65535:
         raise InvalidAddress(f"{digits!r} is no port: a number from {0 if any_port else 1} to 65535")
-    return Address(host, port)
+    return ServiceAddress(host, port)
 
 
-def _unix(path: str) -> Address:
+def _unix(path: str) -> ServiceAddress:
     if not path or "\0" in path:
         raise InvalidAddress(f"{_UNIX} needs the path of a socket")
     if len(os.fsencode(path)) > UNIX_PATH_MAX:
         raise InvalidAddress(f"the path of a Unix socket has at most {UNIX_PATH_MAX} bytes: {path!r}")
-    return Address("", 0, path)
+    return ServiceAddress("", 0, path)
 
 
 def _is_ipv6(text: str) -> bool:

@@ -11,9 +11,9 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
-from .service_address import Address
+from .service_address import ServiceAddress
 
-__all__ = ["AddressInUse", "Listener", "connected", "listening"]
+__all__ = ["AddressInUse", "Listener", "open_connection", "open_listener"]
 
 _BACKLOG: Final = 1024
 """Connections that wait to be accepted; the kernel takes ``net.core.somaxconn`` when that is less."""
@@ -28,7 +28,7 @@ class AddressInUse(OSError):
 # ── connecting ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def connected(address: Address) -> socket.socket:
+async def open_connection(address: ServiceAddress) -> socket.socket:
     """A non-blocking socket that is connected to ``address``, small writes sent at once.
 
     Raises:
@@ -73,7 +73,7 @@ async def _connected_unix(path: str) -> socket.socket:
         raise
 
 
-async def _resolved(address: Address, flags: int = 0) -> list[tuple[Any, ...]]:
+async def _resolved(address: ServiceAddress, flags: int = 0) -> list[tuple[Any, ...]]:
     """What ``getaddrinfo`` says; in a thread, unless the host is an IP address."""
     arguments: dict[str, Any] = {"type": socket.SOCK_STREAM, "flags": flags | socket.AI_NUMERICHOST}
     try:
@@ -111,7 +111,9 @@ class Listener:
     def __init__(self, bound: socket.socket) -> None:
         self._socket = bound
         name = bound.getsockname()
-        self.address = Address("", 0, name) if bound.family == socket.AF_UNIX else Address(name[0], name[1])
+        self.address = (
+            ServiceAddress("", 0, name) if bound.family == socket.AF_UNIX else ServiceAddress(name[0], name[1])
+        )
         self._file = _identity_of(self.address.path)
 
     async def accept(self) -> socket.socket:
@@ -137,7 +139,7 @@ class Listener:
                 Path(path).unlink()
 
 
-async def listening(address: Address) -> Listener:
+async def open_listener(address: ServiceAddress) -> Listener:
     """Listens there. A Unix socket is this user's alone; one that nobody listens on any more is replaced.
 
     Raises:

@@ -22,7 +22,7 @@ from fastn_p2p_client.errors import P2PError, StreamReset
 from fastn_p2p_client.limits import MAX_CHUNK, RESET_CLOSED, RESET_LOST
 from fastn_p2p_client.session.session import Session
 
-__all__ = ["RESET_BROKEN", "break_off", "splice"]
+__all__ = ["RESET_BROKEN", "reset_socket", "splice"]
 
 RESET_BROKEN: Final = 1
 """The code with which a session, or its reading, ends when a connection was reset."""
@@ -52,7 +52,7 @@ async def splice(session: Session, connection: socket.socket) -> P2PError | None
     return await _Splice(session, connection).run()
 
 
-def break_off(connection: socket.socket) -> None:
+def reset_socket(connection: socket.socket) -> None:
     """Close it so that its other end sees a reset, not an end: what it has sent may not have arrived."""
     with contextlib.suppress(OSError):
         if connection.family != socket.AF_UNIX:
@@ -71,8 +71,8 @@ class _Splice:
         self._loop = asyncio.get_running_loop()
         self._taken_at = -_GRACE
         """When the last bytes came from the connection."""
-        self._taking = asyncio.ensure_future(self._take())
-        self._giving = asyncio.ensure_future(self._give())
+        self._taking = asyncio.ensure_future(self._socket_to_session())
+        self._giving = asyncio.ensure_future(self._session_to_socket())
         self._passed_on = asyncio.ensure_future(session.wait_sent())
         self._tasks: list[asyncio.Future[Any]] = [self._taking, self._giving, self._passed_on]
 
@@ -111,7 +111,7 @@ class _Splice:
 
     def _break(self, code: int) -> None:
         self._session.abort(code)
-        break_off(self._connection)
+        reset_socket(self._connection)
 
     async def _connection_broke(self) -> None:
         """Pass on what the kernel still has of it, and that it was reset.
@@ -130,7 +130,7 @@ class _Splice:
             await session.send_eof()
             await self._unless_stuck(self._passed_on)
             await session.close()
-            break_off(self._connection)
+            reset_socket(self._connection)
         else:  # the far end has sent everything: it cannot be stopped
             await asyncio.sleep(_GRACE)
             self._break(RESET_BROKEN)
@@ -155,7 +155,7 @@ class _Splice:
             self._connection.close()
         else:
             await self._unless_stuck(self._kernel_has_sent())
-            break_off(self._connection)
+            reset_socket(self._connection)
         await self._session.close()
         return None if is_closed else stop
 
@@ -177,7 +177,7 @@ class _Splice:
 
     # ── bytes ────────────────────────────────────────────────────────────────────────────────────
 
-    async def _take(self) -> None:
+    async def _socket_to_session(self) -> None:
         session = self._session
         while data := await self._received():
             self._taken_at = self._loop.time()
@@ -196,7 +196,7 @@ class _Splice:
             while await self._received():
                 pass
 
-    async def _give(self) -> None:
+    async def _session_to_socket(self) -> None:
         send, connection = self._loop.sock_sendall, self._connection
         while chunk := await self._session.read():
             await send(connection, chunk)

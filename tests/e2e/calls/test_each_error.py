@@ -20,7 +20,7 @@ import fastn_p2p_client.errors as e
 from fastn_p2p.cli import main
 from fastn_p2p.console.exit_codes import (
     EXITS,
-    Exit,
+    ExitCode,
 )
 from fastn_p2p_client import Client
 from fastn_p2p_client.ipc import messages as m
@@ -151,12 +151,12 @@ CASES: dict[str, Callable[[World], Case]] = {
     ),
     # identities
     "bring online what is not there": lambda w: Case(
-        Command(["identity-online", "nobody"], m.SetOnline("nobody", True)),
+        Command(["identity-online", "nobody"], m.SetIdentityOnline("nobody", True)),
         e.IdentityNotFound(identity="nobody"),
         "fastn-p2p create-identity nobody",
     ),
     "take offline what is not there": lambda w: Case(
-        Command(["identity-offline", "nobody"], m.SetOnline("nobody", False)),
+        Command(["identity-offline", "nobody"], m.SetIdentityOnline("nobody", False)),
         e.IdentityNotFound(identity="nobody"),
         "fastn-p2p list-identities",
     ),
@@ -311,7 +311,7 @@ def crowd(world: World) -> World:
     with world.one.client() as client:
         client.control(m.AddPeer(ticket, "dora"))
     with world.two.client() as client:
-        client.control(m.SetOnline("dora", False))
+        client.control(m.SetIdentityOnline("dora", False))
     return world
 
 
@@ -350,7 +350,7 @@ def test_each_error_is_its_own_on_the_command_line_and_in_both_apis(
     else:
         data = json.dumps(expected.payload, separators=(",", ":"))
         assert err == f"fastn-p2p: the handler answered with an error: {expected}\n{data}\n"
-        assert code == Exit.APPLICATION
+        assert code == ExitCode.APPLICATION
 
 
 def test_nothing_was_changed_by_errors(crowd: World) -> None:

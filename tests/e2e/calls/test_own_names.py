@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.ipc.messages import (
     AddPeer,
     RemovePeer,
-    SetOnline,
+    SetIdentityOnline,
 )
 from fastn_p2p_client.mail.sync import MailClient
 from tests.support.daemons import eventually
@@ -84,7 +84,7 @@ def test_a_petname_comes_first_and_a_name_that_is_offline_is_said_to_be_unknown(
             "alice", world.bob, "Trial", request={"do": "counts"}
         )
         client.control(RemovePeer("carol"))
-        client.control(SetOnline("carol", False))
+        client.control(SetIdentityOnline("carol", False))
         done = world.one.cli(*call)
-        assert (done.returncode, "has to be online" in done.stderr) == (Exit.PEER, True)
-        client.control(SetOnline("carol", True))
+        assert (done.returncode, "has to be online" in done.stderr) == (ExitCode.PEER, True)
+        client.control(SetIdentityOnline("carol", True))

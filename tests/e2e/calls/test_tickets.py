@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.errors import DelegationExpired
 from tests.support.two_daemons import (
     World,
@@ -64,17 +64,17 @@ def test_a_file_that_holds_no_ticket(world: World, tmp_path: Path, content: str 
     if content is not None:
         file.write_text(content)
     done = world.one.cli("peer", "add", f"@{file}", "--name", "bob")
-    assert (done.returncode, done.stdout) == (Exit.USAGE, "")
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
     assert words in done.stderr
     assert str(file) in done.stderr
 
 
 def test_standard_input_that_holds_no_ticket(world: World) -> None:
     done = world.one.cli("peer", "add", "-", "--name", "bob")
-    assert done.returncode == Exit.USAGE
+    assert done.returncode == ExitCode.USAGE
     assert "there is nothing in standard input" in done.stderr
     done = world.one.cli("peer", "add", "-", "--name", "bob", input="bob's ticket\n")
-    assert done.returncode == Exit.USAGE
+    assert done.returncode == ExitCode.USAGE
     assert "an ID52 has 52" in done.stderr
 
 
@@ -87,9 +87,9 @@ def test_a_second_name_for_a_peer_is_announced(world: World, ticket: str) -> Non
     assert "Renamed robert to rob" in world.one.cli("peer", "rename", "robert", "rob").stderr
     assert world.one.cli("peer", "list").stdout.startswith(f"rob\t{world.bob}\t1\t")  # its record stays
     done = world.one.cli("peer", "rename", "robert", "bob")
-    assert (done.returncode, "no peer named 'robert'" in done.stderr) == (Exit.NOT_FOUND, True)
+    assert (done.returncode, "no peer named 'robert'" in done.stderr) == (ExitCode.NOT_FOUND, True)
     world.one.cli("peer", "add", world.alice, "--name", "me")
-    assert world.one.cli("peer", "rename", "me", "rob").returncode == Exit.EXISTS
+    assert world.one.cli("peer", "rename", "me", "rob").returncode == ExitCode.EXISTS
     for name in ("me", "rob"):
         world.one.cli("peer", "remove", name)
 

@@ -24,7 +24,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.ipc.messages import (
     AddPeer,
     GetTicket,
-    SetOnline,
+    SetIdentityOnline,
     TicketText,
 )
 from fastn_p2p_client.limits import MAX_WAITS_PER_CLIENT
@@ -58,7 +58,7 @@ async def waiting(client: Client, peer: Peer, heard: str) -> AsyncIterator[async
 
 async def switch(daemon: Daemon, name: str, online: bool) -> None:
     async with Client(daemon.home) as client:
-        await client.control(SetOnline(name, online))
+        await client.control(SetIdentityOnline(name, online))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.console.exit_codes import ExitCode
 from tests.support.daemons import (
     CLI,
     eventually,
@@ -41,27 +41,27 @@ def shell(world: World, script: str) -> subprocess.CompletedProcess[str]:
 )
 def test_standard_output_is_closed(world: World, command: str) -> None:
     done = shell(world, f"fastn-p2p {command} >&-")
-    assert (done.returncode, done.stderr) == (Exit.STORAGE, "fastn-p2p: standard output is closed\n")
+    assert (done.returncode, done.stderr) == (ExitCode.STORAGE, "fastn-p2p: standard output is closed\n")
 
 
 @pytest.mark.parametrize("command", ["status", "list-identities", "protocols", "--version", "--help", "call --help"])
 def test_standard_output_does_not_take_it(world: World, command: str) -> None:
     done = shell(world, f"fastn-p2p {command} > /dev/full")
-    assert done.returncode == Exit.STORAGE
+    assert done.returncode == ExitCode.STORAGE
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_nobody_reads_standard_output(world: World) -> None:
     done = shell(world, "set -o pipefail; fastn-p2p status | true")
-    assert done.returncode in (Exit.OK, Exit.PIPE)  # it may have been faster
+    assert done.returncode in (ExitCode.OK, ExitCode.PIPE)  # it may have been faster
     assert done.stderr == ""
 
 
 def test_nobody_reads_what_is_said(world: World) -> None:
     """It is not said elsewhere, and the command does what it should."""
     done = shell(world, "fastn-p2p identity-offline nobody 2>&-")
-    assert (done.returncode, done.stdout) == (Exit.NOT_FOUND, "")
+    assert (done.returncode, done.stdout) == (ExitCode.NOT_FOUND, "")
     done = shell(world, "fastn-p2p create-identity quiet 2>/dev/full && fastn-p2p delete-identity quiet --yes 2>&-")
     assert done.returncode == 0
     assert len(done.stdout.strip()) == 52
@@ -88,7 +88,7 @@ def test_nobody_reads_what_is_said(world: World) -> None:
 )
 def test_it_says_what_is_wrong_with_the_command_line(world: World, script: str, words: str) -> None:
     done = shell(world, script)
-    assert (done.returncode, done.stdout) == (Exit.USAGE, "")
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
     assert words in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -107,7 +107,7 @@ def test_a_call_that_is_interrupted_is_cancelled(world: World, number: signal.Si
     process.send_signal(number)
     output = process.communicate(timeout=5)
     assert output == (b"", b"")
-    assert process.returncode == (Exit.INTERRUPTED if number == signal.SIGINT else -signal.SIGTERM)
+    assert process.returncode == (ExitCode.INTERRUPTED if number == signal.SIGINT else -signal.SIGTERM)
     eventually(lambda: counts_of(world.two, "bob")["cancelled"] == before + 1, "the handler was cancelled")
     wait_idle(world.one)
 
@@ -115,10 +115,10 @@ def test_a_call_that_is_interrupted_is_cancelled(world: World, number: signal.Si
 def test_names_from_the_other_side_cannot_write_to_the_terminal(world: World) -> None:
     """Escape sequences in an error's words are shown, not obeyed."""
     done = world.one.cli("call", world.bob, "Trial", input='{"do": "refuse", "value": "\\u001b[2J"}')
-    assert done.returncode == Exit.APPLICATION
+    assert done.returncode == ExitCode.APPLICATION
     assert "\x1b" not in done.stderr
     done = world.one.cli("call", "no\x1b[2Jbody", "Echo", input=HELLO)
-    assert done.returncode == Exit.PEER
+    assert done.returncode == ExitCode.PEER
     assert "\x1b" not in done.stderr
     assert "\\x1b" in done.stderr
 
@@ -147,14 +147,14 @@ def test_names_from_the_other_side_cannot_write_to_the_terminal(world: World) ->
 @pytest.mark.parametrize("output", ["/dev/full", "&-"])
 def test_output_that_cannot_be_written_is_an_error(world: World, command: str, output: str) -> None:
     done = shell(world, f"fastn-p2p {command} >{output}")
-    assert done.returncode == Exit.STORAGE, done.stderr
+    assert done.returncode == ExitCode.STORAGE, done.stderr
     assert "Traceback" not in done.stderr
     assert "internal error" not in done.stderr
 
 
 def test_help_that_nobody_reads(world: World) -> None:
     done = shell(world, "fastn-p2p --help | true; exit ${PIPESTATUS[0]}")
-    assert done.returncode in (Exit.OK, Exit.PIPE), done.stderr
+    assert done.returncode in (ExitCode.OK, ExitCode.PIPE), done.stderr
 
 
 def test_everything_is_as_it_was(world: World) -> None:

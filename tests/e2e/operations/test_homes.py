@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 import fastn_p2p_client.errors as e
-from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.ipc.messages import (
     AddPeer,
     AddProtocol,
-    Control,
+    ControlRequest,
     CreateIdentity,
-    SetOnline,
+    SetIdentityOnline,
     Status,
 )
 from fastn_p2p_client.limits import MAX_NAME, UNIX_PATH_MAX
@@ -60,7 +60,7 @@ def test_a_home_with_an_unusual_name(short: Path, name: str) -> None:
         assert created.returncode == 0, created.stderr
         with daemon.client() as client:
             client.control(AddProtocol(alice, "Echo", "default"))
-            client.control(SetOnline(alice, True))
+            client.control(SetIdentityOnline(alice, True))
         call = ("call", created.stdout.strip(), "Echo", "--data", '{"message": "hi"}')
         done = daemon.cli(*call)
         assert done.stdout == '{"echoed":"Echo: hi"}\n', done.stderr
@@ -120,13 +120,13 @@ def test_a_home_given_as_an_option_and_relative(tmp_path: Path) -> None:
 def refused(daemon: Daemon, reason: str) -> None:
     """The daemon says what is wrong with which path; other commands say that none is running."""
     done = daemon.cli("daemon")
-    assert (done.returncode, done.stdout) == (Exit.STORAGE, ""), done.stderr
+    assert (done.returncode, done.stdout) == (ExitCode.STORAGE, ""), done.stderr
     assert done.stderr.startswith(f"fastn-p2p: {daemon.home.path}")
     assert "cannot be used by the daemon" in done.stderr
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
     done = daemon.cli("list-identities")
-    assert (done.returncode, done.stdout) == (Exit.DAEMON, "")
+    assert (done.returncode, done.stdout) == (ExitCode.DAEMON, "")
     assert done.stderr == f"fastn-p2p: {e.DaemonNotRunning(home=str(daemon.home.path))}\n"
 
 
@@ -220,18 +220,18 @@ def test_a_full_disk(on_a_small_disk: tuple[Daemon, Path]) -> None:
     before = daemon.status()
     ballast = fill(disk)
 
-    commands: dict[tuple[str, ...], Control] = {
+    commands: dict[tuple[str, ...], ControlRequest] = {
         ("create-identity", "bob"): CreateIdentity("bob"),
         ("add-protocol", "alice", "--protocol", "Echo", "--alias", "new"): AddProtocol("alice", "Echo", "new"),
         ("add-protocol", "carol", "--protocol", "Echo", "--alias", "new"): AddProtocol("carol", "Echo", "new"),
-        ("identity-online", "carol"): SetOnline("carol", True),
-        ("identity-offline", "alice"): SetOnline("alice", False),
+        ("identity-online", "carol"): SetIdentityOnline("carol", True),
+        ("identity-offline", "alice"): SetIdentityOnline("alice", False),
         ("peer", "add", STRANGER, "--name", "stranger"): AddPeer(STRANGER, "stranger"),
     }
     with daemon.client() as client:
         for line, message in commands.items():
             done = daemon.cli(*line)
-            assert (done.returncode, done.stdout) == (Exit.STORAGE, ""), (line, done.stderr)
+            assert (done.returncode, done.stdout) == (ExitCode.STORAGE, ""), (line, done.stderr)
             assert done.stderr.startswith(f"fastn-p2p: cannot write {daemon.home.path}/")
             assert done.stderr.endswith(": the disk is full. Nothing was changed\n")
             with pytest.raises(e.StorageFailed) as caught:
@@ -321,7 +321,7 @@ def test_a_daemon_that_finds_the_disk_full(on_a_small_disk: tuple[Daemon, Path])
     daemon.launch()
     if not daemon.wait_ready():
         assert "No space left on device" in "".join(daemon.errors), daemon.report()
-        assert daemon.stop() == Exit.STORAGE
+        assert daemon.stop() == ExitCode.STORAGE
         ballast.unlink()
         daemon.start()
     with daemon.client() as client:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.console.exit_codes import ExitCode
 from tests.support.daemons import (
     Daemon,
     eventually,
@@ -34,13 +34,13 @@ def test_a_vault_that_is_killed_again_and_again(make_daemon: Callable[..., Daemo
     daemon.identity("alice")
     daemon.remember()
     assert 6 <= kill_the_vault_until_it_ends(daemon) <= 12
-    assert daemon.stop() == Exit.DAEMON, "it has ended by itself"
+    assert daemon.stop() == ExitCode.DAEMON, "it has ended by itself"
     assert "starts it again" in "".join(daemon.errors)
     reason = "vault does not stay up (killed by SIGKILL)"
     assert reason in "".join(daemon.errors)
 
     down = daemon.cli("status")
-    assert down.returncode == Exit.DAEMON
+    assert down.returncode == ExitCode.DAEMON
     assert f"no daemon is running for {daemon.home.path}" in down.stderr
     assert f"the last one ended: {reason} (at " in down.stderr
     assert str(daemon.home.logs) in down.stderr
@@ -68,4 +68,4 @@ def test_the_unit_starts_it_again_soon() -> None:
     lines = unit.read_text().splitlines()
     assert {"Restart=on-failure", "RestartSec=200ms"} <= set(lines)
     refused = next(line for line in lines if line.startswith("RestartPreventExitStatus="))
-    assert str(Exit.DAEMON.value) not in refused.partition("=")[2].split()
+    assert str(ExitCode.DAEMON.value) not in refused.partition("=")[2].split()

@@ -29,7 +29,7 @@ from fastn_p2p_client.ipc.messages import (
     IdentityReply,
     ListIdentities,
     RemoveProtocol,
-    SetOnline,
+    SetIdentityOnline,
     Status,
     TicketText,
 )
@@ -161,10 +161,10 @@ def test_offline_and_online_again(world: World) -> None:
             Client(world.one.home) as client,
         ):
             for _ in range(3):
-                await control.control(SetOnline("hugo", False))
+                await control.control(SetIdentityOnline("hugo", False))
                 with pytest.raises(PeerOffline):
                     await client.call("alice", hugo, "Echo", request=HI)
-                await control.control(SetOnline("hugo", True))
+                await control.control(SetIdentityOnline("hugo", True))
                 assert await client.call("alice", hugo, "Echo", request=HI) == ECHOED
         assert set(neighbour) == {"ok"}, neighbour
         assert set(own) == {"ok", "peer-offline"}, own
@@ -175,7 +175,7 @@ def test_offline_and_online_again(world: World) -> None:
 def test_online_and_offline_twice_is_no_error(world: World) -> None:
     with world.two.client() as control:
         for online in (True, True, False, False):
-            reply = control.control(SetOnline("hugo", online))
+            reply = control.control(SetIdentityOnline("hugo", online))
             assert isinstance(reply, IdentityReply)
             assert reply.identity.online is online
 
@@ -193,7 +193,7 @@ def test_a_deleted_identity_is_gone(world: World) -> None:
         assert isinstance(reply, IdentityReply)
         second = reply.identity.id52
         assert second != first
-        control.control(SetOnline("ivan", True))
+        control.control(SetIdentityOnline("ivan", True))
         with pytest.raises(ProtocolNotFound):
             client.call("alice", second, "Echo", request=HI)
         control.control(DeleteIdentity("ivan"))
@@ -206,7 +206,7 @@ def test_many_changes_at_the_same_time(world: World) -> None:
         reply = await control.control(CreateIdentity(name), timeout=40)
         assert isinstance(reply, IdentityReply)
         adding = control.control(AddProtocol(name, "Echo", "default"), timeout=40)
-        online = control.control(SetOnline(name, True), timeout=40)
+        online = control.control(SetIdentityOnline(name, True), timeout=40)
         await asyncio.gather(adding, online)
         assert await client.call("alice", reply.identity.id52, "Echo", request=HI, timeout=40) == ECHOED
         await control.control(DeleteIdentity(name), timeout=40)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.console.exit_codes import ExitCode
 from tests.support.daemons import (
     CLI,
     Daemon,
@@ -36,7 +36,7 @@ def test_a_home_that_the_locale_cannot_say(make_daemon: Callable[..., Daemon]) -
         ["status"],
     ):
         done = daemon.cli(*command)
-        assert done.returncode == Exit.OK, done.stderr
+        assert done.returncode == ExitCode.OK, done.stderr
     program = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=daemon.env, capture_output=True, text=True, timeout=30, check=False
     )
@@ -49,7 +49,7 @@ def test_a_home_whose_path_is_not_utf8_is_refused(tmp_path: Path, locale: dict[s
     env[b"FASTN_HOME"] = os.fsencode(tmp_path) + b"/\xff\xfe"
     for command in ("status", "daemon"):
         done = subprocess.run([*CLI, command], env=env, capture_output=True, text=True, timeout=30, check=False)
-        assert done.returncode == Exit.STORAGE
+        assert done.returncode == ExitCode.STORAGE
         assert "its path is not UTF-8; use another --home or FASTN_HOME" in done.stderr
         assert "Traceback" not in done.stderr
 
@@ -59,12 +59,13 @@ def test_a_home_whose_path_is_not_utf8_is_refused(tmp_path: Path, locale: dict[s
 def test_no_home_and_no_account(command: str) -> None:
     code = f"""
 import os, sys
-import fastn_p2p.cli.commands.{command}, fastn_p2p.cli.status.collect, fastn_p2p_supervisor.daemon, fastn_p2p_supervisor.actor_specs
+import fastn_p2p.cli.commands.{command}, fastn_p2p.cli.status.collect
+import fastn_p2p_supervisor.daemon, fastn_p2p_supervisor.actor_specs
 from fastn_p2p.cli import main
 os.environ.pop("HOME", None), os.environ.pop("FASTN_HOME", None)
 os.setgroups([]), os.setgid(4000001), os.setuid(4000001)
 sys.exit(main(["{command}"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == Exit.STORAGE, done.stderr
+    assert done.returncode == ExitCode.STORAGE, done.stderr
     assert "HOME is not set and uid 4000001 has no account; set FASTN_HOME, or use --home" in done.stderr

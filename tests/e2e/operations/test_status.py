@@ -15,7 +15,7 @@ from contextlib import suppress
 import msgspec
 import pytest
 
-from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.ipc.messages import (
     AddPeer,
     Status,
@@ -159,11 +159,11 @@ def test_a_gateway_that_hangs_leaves_the_processes(busy: World, stopped: Callabl
     with ThreadPoolExecutor() as threads:  # at the same time: the supervisor does not look on for long
         asked = [threads.submit(busy.one.cli, "status", *options) for options in ((), ("--json",))]
         done, partial = (each.result() for each in asked)
-    assert (done.returncode, done.stderr) == (Exit.DAEMON, "")
+    assert (done.returncode, done.stderr) == (ExitCode.DAEMON, "")
     assert "the gateway does not answer" in done.stdout
     for actor in ACTORS:
         assert re.search(rf"{actor} +ready +{pids[actor]}", done.stdout)
-    assert partial.returncode == Exit.DAEMON
+    assert partial.returncode == ExitCode.DAEMON
     assert "the gateway does not answer" in msgspec.json.decode(partial.stdout, type=Status).warnings[0]
 
 
@@ -186,7 +186,7 @@ def test_watching_in_a_terminal_ends_with_control_c(busy: World) -> None:
     eventually(lambda: refreshes() >= 3, "it was drawn three times")
     process.send_signal(signal.SIGINT)
     eventually(lambda: refreshes() and process.poll() is not None, "it has ended")
-    assert process.returncode == Exit.INTERRUPTED
+    assert process.returncode == ExitCode.INTERRUPTED
     refreshes()
     os.close(leader)
     assert b"Traceback" not in shown
@@ -210,7 +210,7 @@ def test_watching_on_a_small_terminal_scrolls(busy: World, end: str) -> None:
         tty.resize(200, 120)
         tty.until(lambda rows: any(row.startswith("Connections") for row in rows) and "lines" not in rows[-1], "all")
         tty.type(end)
-        assert tty.ends() == (Exit.OK if end == "q" else Exit.INTERRUPTED)
+        assert tty.ends() == (ExitCode.OK if end == "q" else ExitCode.INTERRUPTED)
         assert tty.raw.count(b"\x1b[?1049h") == tty.raw.count(b"\x1b[?1049l") == 1
         assert b"Traceback" not in tty.raw
 
@@ -234,7 +234,7 @@ def test_watching_into_a_pipe_ends_when_nobody_reads(busy: World) -> None:
     lines = [process.stdout.readline() for _ in range(2)]
     assert [msgspec.json.decode(line, type=Status).home for line in lines] == [str(busy.one.home.path)] * 2
     process.stdout.close()
-    assert process.wait(10) == Exit.PIPE
+    assert process.wait(10) == ExitCode.PIPE
     assert process.stderr.read() == b""
     process.stderr.close()
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from fastn_p2p import cli
-from fastn_p2p.protocols.files.framing import Frames
+from fastn_p2p.protocols.files.framing import FrameStream
 from fastn_p2p.protocols.files.messages import (
-    Entries,
+    DirectoryPage,
     Entry,
-    Listing,
     Skipped,
+    WalkEntries,
 )
 from fastn_p2p_client import Client, sync
 from fastn_p2p_client.chat.client import ChatClient
@@ -106,10 +106,10 @@ def hostile_program(world: World) -> Iterator[None]:
         raise ApplicationError("Unreadable", EVIL)
 
     async def walk(session: Session, order: Any) -> None:
-        await Frames(session).say(Entries([Entry(EVIL, "file")], [Skipped(EVIL, EVIL)]))
+        await FrameStream(session).send_message(WalkEntries([Entry(EVIL, "file")], [Skipped(EVIL, EVIL)]))
 
     def offer_names(request: Any) -> Any:
-        return Listing([Entry(EVIL, "file"), Entry("owned zero\u200bwidth", "file", mtime_ns=1 << 61)], False, 1)
+        return DirectoryPage([Entry(EVIL, "file"), Entry("owned zero\u200bwidth", "file", mtime_ns=1 << 61)], False, 1)
 
     server.handle_requests("Hostile", answer)
     server.handle_streams("Hostile", stream)
@@ -183,7 +183,7 @@ def test_mail(world: World) -> None:
 @in_loop
 async def test_chat(world: World) -> None:
     async with Client(world.two.home) as client:
-        await (await ChatClient(client, "bob").with_peer("alice")).say(EVIL)
+        await (await ChatClient(client, "bob").with_peer("alice")).send(EVIL)
     await asyncio.to_thread(_chat_on_terminal, world)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastn_p2p_client.errors as e
-from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client import Client
 from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon
@@ -46,7 +46,7 @@ def test_no_daemon(tmp_path: Path) -> None:
             asyncio.run(ask(question))
         agrees(caught.value, expected)
         done = daemon.cli(*question.arguments(), input=question.stdin())
-        assert (done.returncode, done.stdout) == (Exit.DAEMON, "")
+        assert (done.returncode, done.stdout) == (ExitCode.DAEMON, "")
         assert done.stderr == f"fastn-p2p: {expected}\n"
         assert "fastn-p2p daemon" in done.stderr
     assert not daemon.home.path.exists()
@@ -56,7 +56,7 @@ def test_a_second_daemon_for_the_same_home(world: World) -> None:
     assert world.one.process is not None
     done = world.one.cli("daemon")
     expected = e.DaemonAlreadyRunning(home=str(world.one.home.path), pid=world.one.process.pid)
-    assert (done.returncode, done.stdout, done.stderr) == (Exit.EXISTS, "", f"fastn-p2p: {expected}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.EXISTS, "", f"fastn-p2p: {expected}\n")
     assert world.one.cli("list-identities").returncode == 0
 
 
@@ -98,7 +98,7 @@ def test_a_gateway_that_hangs(world: World, stopped: Callable[[Daemon, str], Non
             early.control(m.ListIdentities(), timeout=0.3)
         done = world.one.cli("call", world.bob, "Echo", "--timeout", "1.5", input='{"message": "hi"}')
     expected = e.DaemonBusy(actor="gateway")
-    assert (done.returncode, done.stdout, done.stderr) == (Exit.DAEMON, "", f"fastn-p2p: {expected}\n")
+    assert (done.returncode, done.stdout, done.stderr) == (ExitCode.DAEMON, "", f"fastn-p2p: {expected}\n")
     assert "try again" in done.stderr
 
 
@@ -108,7 +108,7 @@ def test_a_peer_whose_daemon_is_gone(world: World) -> None:
     world.two.stop()
     try:
         done = world.one.cli("call", ticket, "Echo", "--as", "alice", "--timeout", "1", input='{"message": "hi"}')
-        assert done.returncode == Exit.PEER, done.stderr
+        assert done.returncode == ExitCode.PEER, done.stderr
         assert done.stdout == ""
         assert f"{world.bob} cannot be reached" in done.stderr
         assert "Is its daemon running?" in done.stderr

@@ -12,7 +12,7 @@ import pytest
 
 import fastn_p2p_client.errors as e
 from fastn_p2p.cli import main
-from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_actors.runtime.mailbox import (
     Mailbox,
     Sender,
@@ -21,7 +21,7 @@ from fastn_p2p_client import Client, sync
 from fastn_p2p_client.home import Home, lock_exclusively
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import (
-    Link,
+    RequestChannel,
     decode_answer,
 )
 from fastn_p2p_client.limits import PROTOCOL_VERSION
@@ -38,11 +38,11 @@ def test_a_program_of_another_version(world: World) -> None:
     """Told so, with both versions, and nothing else is listened to before a hello that fits."""
 
     async def converse() -> list[Any]:
-        link = Link(world.one.home.control_socket, "gateway")
+        link = RequestChannel(world.one.home.control_socket, "gateway")
         link.open()
         try:
             return [
-                decode_answer(_reply, (await link.ask(message, timeout=5)).header)
+                decode_answer(_reply, (await link.request(message, timeout=5)).header)
                 for message in (m.ListIdentities(), m.Hello(PROTOCOL_VERSION + 1), m.ListIdentities())
             ]
         finally:
@@ -65,7 +65,7 @@ def test_a_daemon_of_another_version(
 
     async def converse() -> None:
         def refuse(sender: Sender, correlation: bytes, _header: bytes, _payload: bytes) -> None:
-            mailbox.send(sender, correlation, m.encode(m.Failure.of(expected)))
+            mailbox.send(sender, correlation, m.encode(m.ErrorReply.of(expected)))
 
         home.control_socket.parent.mkdir(parents=True, exist_ok=True)
         mailbox = Mailbox(home.control_socket, refuse)
@@ -75,7 +75,7 @@ def test_a_daemon_of_another_version(
                 with pytest.raises(e.VersionMismatch) as caught:
                     await client.call(None, STRANGER, "Echo")
             agrees(caught.value, expected)
-            assert await asyncio.to_thread(main, ["list-identities"]) == Exit.DAEMON
+            assert await asyncio.to_thread(main, ["list-identities"]) == ExitCode.DAEMON
             with sync.Client(home) as blocking, pytest.raises(e.VersionMismatch) as caught:
                 await asyncio.to_thread(blocking.control, m.GetStatus())
             agrees(caught.value, expected)

@@ -15,7 +15,7 @@ from fastn_p2p_client.ipc.messages import (
     AddProtocol,
     RemoveProtocol,
 )
-from fastn_p2p_client.testing import Contact, check_errors, check_requests, check_streams
+from fastn_p2p_client.testing import ProtocolClient, check_errors, check_requests, check_streams
 from tests.support.daemons import eventually
 from tests.support.two_daemons import (
     World,
@@ -76,7 +76,7 @@ def served(world: World) -> Iterator[World]:
         yield world
 
 
-Check = Callable[[Contact], Awaitable[None]]
+Check = Callable[[ProtocolClient], Awaitable[None]]
 
 
 @pytest.mark.parametrize("check", [check_requests, check_errors, check_streams])
@@ -87,7 +87,7 @@ def test_it_conforms(served: World, protocol: str, caller: str, check: Check) ->
 
     async def scenario() -> None:
         async with Client(served.one.home if caller == "alice" else served.two.home) as client:
-            await check(Contact(client, caller, served.bob, protocol))
+            await check(ProtocolClient(client, caller, served.bob, protocol))
 
     asyncio.run(scenario())
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fastn_p2p_client import AllServer, Client, listen
+from fastn_p2p_client import BindingServer, Client, listen
 from fastn_p2p_client.errors import (
     ApplicationError,
     BindingExists,
@@ -28,7 +28,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.ipc.messages import (
     AddProtocol,
-    SetOnline,
+    SetIdentityOnline,
 )
 from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.server import Server
@@ -55,7 +55,7 @@ def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 
 @asynccontextmanager
-async def serving(server: Server | AllServer) -> AsyncIterator[Server | AllServer]:
+async def serving(server: Server | BindingServer) -> AsyncIterator[Server | BindingServer]:
     """It serves inside; what it has in flight ends before this returns."""
     task = asyncio.create_task(server.serve())
     ready = asyncio.create_task(server.ready.wait())
@@ -224,9 +224,9 @@ async def test_what_the_daemon_hosts_takes_the_place_of_programs(daemon: Daemon)
     server.handle_requests("Echo", handle)
     async with serving(server), Client(daemon.home) as client:
         assert await client.call("carol", id52, "Echo", request={"message": "hi"}) == "a program"
-        await client.control(SetOnline("carol", False))
+        await client.control(SetIdentityOnline("carol", False))
         await client.control(AddProtocol("carol", "Echo", "default"))
-        await client.control(SetOnline("carol", True))
+        await client.control(SetIdentityOnline("carol", True))
         assert await client.call("carol", id52, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
 
 

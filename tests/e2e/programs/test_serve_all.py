@@ -32,7 +32,7 @@ from fastn_p2p_client.ipc.messages import (
     AddProtocol,
     DeleteIdentity,
     RemoveProtocol,
-    SetOnline,
+    SetIdentityOnline,
 )
 from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request
 from fastn_p2p_client.serving.server import Server
@@ -136,10 +136,10 @@ async def test_a_binding_has_its_whole_life_in_a_program(world: World, diary: li
         assert await until_reply(one, world.bob) == 5
         status = binding_of(world.two, "bob", "Settings")
         assert (status.state, status.programs, status.access) == ("serving", 1, ["everyone"])
-        await two.control(SetOnline("bob", False))
+        await two.control(SetIdentityOnline("bob", False))
         await until(lambda: diary[-1] == "bob/default inactive", "it is told that bob is offline")
         assert binding_of(world.two, "bob", "Settings").state == "offline"
-        await two.control(SetOnline("bob", True))
+        await two.control(SetIdentityOnline("bob", True))
         assert await until_reply(one, world.bob) == 5
         await two.control(RemoveProtocol("bob", "Settings", "default"))
         with pytest.raises(ProtocolNotFound):

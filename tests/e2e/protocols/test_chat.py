@@ -19,23 +19,23 @@ from fastn_p2p_client.chat.client import (
     Conversation,
 )
 from fastn_p2p_client.chat.messages import (
-    Attend,
-    Conversations,
-    Done,
+    ChatMessage,
+    Delivered,
+    DeliveryProblem,
     Event,
-    Join,
-    Joined,
-    Line,
-    Marked,
+    FollowConversation,
+    GetHistory,
+    HistoryEnd,
+    ListConversations,
+    OpenPresence,
     Presence,
-    Recall,
-    Trouble,
-    Viewed,
+    ReadReceipt,
+    StateChanged,
 )
 from fastn_p2p_client.errors import ApplicationError, Denied, PeerUnknown, StreamReset
 from fastn_p2p_client.ipc.messages import (
     AddPeer,
-    SetOnline,
+    SetIdentityOnline,
 )
 from tests.e2e.programs.test_programs import in_loop
 from tests.support.daemons import (
@@ -76,7 +76,7 @@ async def conversing(
 
 
 class Watcher:
-    """Somebody who looks at a conversation: everything that ``follow`` has told."""
+    """Somebody who looks at a conversation: everything that ``events`` has told."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
@@ -84,7 +84,7 @@ class Watcher:
         self._task = asyncio.create_task(self._watch())
 
     async def __aenter__(self) -> Watcher:
-        await self.until(lambda: any(isinstance(each, Joined) for each in self.events), "it has joined")
+        await self.until(lambda: any(isinstance(each, HistoryEnd) for each in self.events), "it has joined")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -92,11 +92,11 @@ class Watcher:
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _watch(self) -> None:
-        async with aclosing(self._conversation.follow(500)) as events:
+        async with aclosing(self._conversation.events(500)) as events:
             async for event in events:
                 self.events.append(event)
-                if isinstance(event, Line):
-                    await self._conversation.shown(event)
+                if isinstance(event, ChatMessage):
+                    await self._conversation.mark_read(event)
 
     async def until(self, condition: object, what: str) -> None:
         async def holds() -> bool:
@@ -108,24 +108,26 @@ class Watcher:
 
     @property
     def texts(self) -> list[str]:
-        return [each.text for each in self.events if isinstance(each, Line)]
+        return [each.text for each in self.events if isinstance(each, ChatMessage)]
 
-    def marks(self, line: Line) -> list[str]:
+    def marks(self, line: ChatMessage) -> list[str]:
         """Of one's own message, in the order in which they were told."""
-        return [each.mark for each in self.events if isinstance(each, Line | Marked) and each.id == line.id]
+        return [
+            each.mark for each in self.events if isinstance(each, ChatMessage | StateChanged) and each.id == line.id
+        ]
 
     @property
     def presence(self) -> str:
-        return [each.presence for each in self.events if isinstance(each, Joined | Presence)][-1]
+        return [each.presence for each in self.events if isinstance(each, HistoryEnd | Presence)][-1]
 
 
 async def switch(daemon: Daemon, name: str, online: bool) -> None:
     async with Client(daemon.home) as client:
-        await client.control(SetOnline(name, online))
+        await client.control(SetIdentityOnline(name, online))
 
 
 async def texts(conversation: Conversation) -> list[str]:
-    return [line.text for line in await conversation.recall(limit=500)]
+    return [line.text for line in await conversation.history(limit=500)]
 
 
 @in_loop
@@ -138,7 +140,7 @@ async def test_marks_and_presence_as_two_terminals_of_one_owner_and_one_of_the_p
         Watcher(same) as second,
     ):
         assert (first.presence, second.presence) == ("away", "away")
-        line = await alice.say("hello\nbob")
+        line = await alice.send("hello\nbob")
         for watcher in (first, second):
             await watcher.until(lambda w=watcher: w.marks(line) == ["kept", "delivered"], "delivered")
         async with Watcher(bob) as third:
@@ -146,7 +148,7 @@ async def test_marks_and_presence_as_two_terminals_of_one_owner_and_one_of_the_p
             for watcher in (first, second):
                 await watcher.until(lambda w=watcher: w.marks(line)[2:] == ["seen"], "seen")
                 await watcher.until(lambda w=watcher: w.presence == "here", "bob is here")
-            answer = await bob.say("hello alice")
+            answer = await bob.send("hello alice")
             for watcher in (first, second, third):
                 await watcher.until(lambda w=watcher: w.texts == ["hello\nbob", "hello alice"], "both see both")
             await third.until(lambda: third.marks(answer)[-1] == "seen", "seen by alice")
@@ -160,9 +162,9 @@ async def test_what_is_said_while_the_peer_is_offline_comes_once_and_in_order_wh
     async with conversing(world.one, "alice", "bob", "offline") as alice:
         await switch(world.two, "bob", False)
         for number, text in enumerate(said):
-            line = await alice.say(text)
+            line = await alice.send(text)
             assert line.mark == "kept"
-            assert await alice.say(text, id=line.id) == line  # as after an answer that was lost
+            assert await alice.send(text, id=line.id) == line  # as after an answer that was lost
             if number == 40:
                 world.one.kill_actor("identity-alice")
         await switch(world.two, "bob", True)
@@ -177,11 +179,11 @@ async def test_what_is_said_while_the_peer_is_offline_comes_once_and_in_order_wh
 
 
 async def has(conversation: Conversation, count: int) -> bool:
-    return len(await conversation.recall(limit=500)) >= count
+    return len(await conversation.history(limit=500)) >= count
 
 
 async def all_delivered(conversation: Conversation) -> bool:
-    return all(line.mark == "delivered" for line in await conversation.recall(limit=500))
+    return all(line.mark == "delivered" for line in await conversation.history(limit=500))
 
 
 @pytest.mark.parametrize("actor", ["identity-alice", "identity-bob", "network"])
@@ -194,11 +196,11 @@ async def test_who_looks_on_misses_nothing_and_sees_nothing_twice_when_a_process
         Watcher(alice) as first,
         Watcher(bob) as second,
     ):
-        await alice.say("before")
+        await alice.send("before")
         await second.until(lambda: second.texts == ["before"], "it works")
         daemon = world.two if actor == "identity-bob" else world.one
         daemon.kill_actor(actor)
-        await asyncio.gather(alice.say("from alice"), bob.say("from bob"))
+        await asyncio.gather(alice.send("from alice"), bob.send("from bob"))
         for watcher in (first, second):
             await watcher.until(lambda w=watcher: len(w.texts) == 3, "both have all")
             assert sorted(watcher.texts) == ["before", "from alice", "from bob"]
@@ -214,7 +216,7 @@ async def test_conversations_and_instances_are_apart(world: World) -> None:
         conversing(world.two, "bob", "alice", "work") as bob,
     ):
         for number, conversation in enumerate((work, family, small)):
-            await conversation.say(str(number))
+            await conversation.send(str(number))
         await until_awaited(lambda: has(bob, 1), "it has come")
         assert await texts(bob) == ["0"]
         assert [await texts(each) for each in (work, family, small)] == [["0"], ["1"], ["2"]]
@@ -230,14 +232,14 @@ async def test_limits_are_kept_and_say_so(world: World) -> None:
         conversing(world.two, "bob", "alice", "limits", "small") as bob,
     ):
         for number in range(8):
-            await alice.say(str(number))
+            await alice.send(str(number))
             await until_awaited(lambda: all_delivered(alice), "delivered")
         assert [await texts(each) for each in (alice, bob)] == [["3", "4", "5", "6", "7"]] * 2
         await switch(world.two, "bob", False)
         for _ in range(3):
-            await alice.say("waits")
+            await alice.send("waits")
         with pytest.raises(ApplicationError, match="3 messages wait") as raised:
-            await alice.say("one more")
+            await alice.send("one more")
         assert (raised.value.kind, raised.value.payload) == ("TooManyWaiting", {"limit": 3})
         await switch(world.two, "bob", True)
         await until_awaited(lambda: all_delivered(alice), "delivered")
@@ -245,11 +247,11 @@ async def test_limits_are_kept_and_say_so(world: World) -> None:
         async with Client(world.one.home) as client:
             other = await ChatClient(client, "alice", "small").with_peer(carol)
             with pytest.raises(ApplicationError) as raised:
-                await other.say("hello")
+                await other.send("hello")
             assert raised.value.kind == "TooManyPeers"
             oneself = await ChatClient(client, "alice").with_peer(world.alice)
             with pytest.raises(ApplicationError, match="itself"):
-                await oneself.say("hello")
+                await oneself.send("hello")
 
 
 @in_loop
@@ -257,8 +259,8 @@ async def test_a_peer_asks_for_nothing_that_is_the_owners_and_a_stranger_for_not
     world.two.identity("mallory", echo=False)
     async with Client(world.two.home) as client:
         for request in (
-            Recall(world.bob),
-            Conversations(),
+            GetHistory(world.bob),
+            ListConversations(),
             {"type": "say", "peer": world.bob, "id": "0" * 32, "text": "x"},
         ):
             with pytest.raises(ApplicationError) as raised:
@@ -267,14 +269,14 @@ async def test_a_peer_asks_for_nothing_that_is_the_owners_and_a_stranger_for_not
             with pytest.raises(Denied):
                 await client.call("mallory", world.alice, "Chat", request=request)
         with pytest.raises(ApplicationError, match="NotOwner"):
-            await client.connect("bob", world.alice, "Chat", initial=Join(world.bob))
-        async with await client.connect("bob", world.alice, "Chat", initial=Attend("default")) as session:
+            await client.connect("bob", world.alice, "Chat", initial=FollowConversation(world.bob))
+        async with await client.connect("bob", world.alice, "Chat", initial=OpenPresence("default")) as session:
             await session.write(b"chatter")
             with pytest.raises(StreamReset):
                 await session.read()
         # What is not there is not marked, and no error: perhaps it was forgotten here.
-        viewed = Viewed("default", [secrets.token_hex(16)])
-        assert await client.call("bob", world.alice, "Chat", request=viewed, returns=Done) == Done()
+        viewed = ReadReceipt("default", [secrets.token_hex(16)])
+        assert await client.call("bob", world.alice, "Chat", request=viewed, returns=Delivered) == Delivered()
     await switch(world.two, "mallory", False)
 
 
@@ -283,10 +285,10 @@ async def test_why_messages_wait_is_said(world: World) -> None:
     """bob does not offer the protocol under this name."""
     give(world.one, "alice", "Chat", "lonely")
     async with conversing(world.one, "alice", "bob", "default", "lonely") as alice, Watcher(alice) as watcher:
-        await alice.say("is anybody there?")
-        await watcher.until(lambda: any(isinstance(each, Trouble) for each in watcher.events), "it is said")
+        await alice.send("is anybody there?")
+        await watcher.until(lambda: any(isinstance(each, DeliveryProblem) for each in watcher.events), "it is said")
         give(world.two, "bob", "Chat", "lonely")
-        await watcher.until(lambda: Trouble("") in watcher.events, "and taken back")
+        await watcher.until(lambda: DeliveryProblem("") in watcher.events, "and taken back")
 
 
 @in_loop
@@ -324,14 +326,14 @@ def test_piped_lines_are_kept_and_with_wait_delivered(world: World) -> None:
 
 def test_a_peer_that_does_not_come_in_time(world: World) -> None:
     with world.two.client() as client:
-        client.control(SetOnline("bob", False))
+        client.control(SetIdentityOnline("bob", False))
         try:
             done = world.one.cli("chat", "bob", "--wait", "--timeout", "0.2", input="hello\n")
             assert done.returncode == 6
             kept = world.one.cli("chat", "bob", "--json", input="again\n").stdout.splitlines()
             assert [json.loads(line).get("mark") for line in kept] == [None, "kept"]
         finally:
-            client.control(SetOnline("bob", True))
+            client.control(SetIdentityOnline("bob", True))
 
 
 @pytest.mark.parametrize(
@@ -358,7 +360,7 @@ def test_an_identity_without_the_protocol_is_told_how_to_get_it(world: World) ->
         try:
             done = world.one.cli("chat", "bob", "--as", "eve", input="hello\n")
         finally:
-            client.control(SetOnline("eve", False))
+            client.control(SetIdentityOnline("eve", False))
     assert (done.returncode, done.stdout) == (7, "")
     assert "add-protocol IDENTITY --protocol Chat" in done.stderr
 

@@ -97,7 +97,7 @@ def starts(daemon: Daemon, bystander: Bystander) -> Iterator[dict[str, Future[No
         daemon.identity(named(way), online=False)
         give(daemon, named(way), "Misfit", place="on_activate", way=way)
         with daemon.client() as client:
-            client.control(m.SetOnline(named(way), True), timeout=45)
+            client.control(m.SetIdentityOnline(named(way), True), timeout=45)
 
     with ThreadPoolExecutor(len(STARTS)) as pool:
         yield {way: pool.submit(start, way) for way in STARTS}

@@ -17,21 +17,21 @@ from typing import Any, NamedTuple
 import pytest
 
 from fastn_p2p.cli import main
-from fastn_p2p.protocols.files.client import Files
+from fastn_p2p.protocols.files.client import FilesClient
 from fastn_p2p.protocols.files.events import (
-    Begun,
     Event,
-    Moved,
+    FileProgress,
+    FileStarted,
     Retrying,
 )
-from fastn_p2p.protocols.files.framing import Frames
+from fastn_p2p.protocols.files.framing import FrameStream
 from fastn_p2p.protocols.files.messages import (
-    Fetch,
-    Want,
+    DownloadFiles,
+    FileRequest,
 )
-from fastn_p2p.protocols.files.offer_manifest import Manifest
+from fastn_p2p.protocols.files.offer_manifest import OfferManifest
 from fastn_p2p.protocols.files.partial_file import partial_name
-from fastn_p2p.protocols.files.tally import Tally
+from fastn_p2p.protocols.files.tally import TransferSummary
 from fastn_p2p_client import Client, connect, sync
 from fastn_p2p_client.errors import ApplicationError, Denied, StreamReset
 from tests.benchmarks.processes import cpu_seconds
@@ -285,10 +285,10 @@ def test_a_peer_that_has_much_hashed_costs_others_nothing_and_itself_only_while_
 
     async def story() -> None:
         async with Client(place.world.one.home) as client, asyncio.timeout(30):
-            files = Files(client, "alice", place.world.bob)
-            sessions = [await files.open(Fetch()) for _ in range(16)]
+            files = FilesClient(client, "alice", place.world.bob)
+            sessions = [await files.open(DownloadFiles()) for _ in range(16)]
             for number, session in enumerate(sessions):
-                await Frames(session).say(Want("huge", 40 * 1024 * MIB - number, bytes(32)))
+                await FrameStream(session).send_message(FileRequest("huge", 40 * 1024 * MIB - number, bytes(32)))
             for _ in range(20):
                 assert (await files.stat("small")).size == 5
             for session in sessions:
@@ -372,7 +372,7 @@ class Assassin:
 
     def report(self, event: Event) -> None:
         self.events.append(event)
-        self._moved += isinstance(event, Moved)
+        self._moved += isinstance(event, FileProgress)
         if self._moved >= 4 and self._victims:
             daemon, actor = self._victims[0]
             process = daemon.processes().get(actor, {})
@@ -386,10 +386,10 @@ class Assassin:
         return not self._victims
 
 
-def transfer(place: Place, work: Callable[[Files], Any]) -> Tally:
-    async def conversation() -> Tally:
+def transfer(place: Place, work: Callable[[FilesClient], Any]) -> TransferSummary:
+    async def conversation() -> TransferSummary:
         async with Client(place.world.one.home) as client, asyncio.timeout(50):
-            tally: Tally = await work(Files(client, "alice", place.world.bob))
+            tally: TransferSummary = await work(FilesClient(client, "alice", place.world.bob))
             return tally
 
     return asyncio.run(conversation())
@@ -414,13 +414,13 @@ def test_every_process_may_be_killed_while_files_move(place: Place, direction: s
     if direction == "get":
         tally = transfer(place, lambda files: files.get(["things"], target, report=assassin.report, parallel=2))
     else:
-        manifest = Manifest.scan([source / "things"])
+        manifest = OfferManifest.scan([source / "things"])
         tally = transfer(place, lambda files: files.put(manifest, report=assassin.report, parallel=2))
     assert assassin.done(), "the transfer was over too early"
     assert tally.failures == []
     assert snapshot(target) == snapshot(source)
     assert any(isinstance(event, Retrying) for event in assassin.events)
-    assert any(isinstance(event, Begun) and event.offset for event in assassin.events)
+    assert any(isinstance(event, FileStarted) and event.offset for event in assassin.events)
     assert tally.moved < 1.5 * 80 * MIB
     for daemon, actor in victims(place.world):
         daemon.wait_actor(actor)
@@ -436,12 +436,12 @@ def test_a_whole_daemon_may_be_restarted_while_files_move(place: Place, side: st
         await asyncio.to_thread(daemon.stop)
         await asyncio.to_thread(daemon.start)
 
-    async def get(files: Files) -> Tally:
+    async def get(files: FilesClient) -> TransferSummary:
         tasks: list[asyncio.Task[None]] = []
 
         def report(event: Event) -> None:
             nonlocal restarted
-            if isinstance(event, Moved) and event.offset > 5 * MIB and not restarted:
+            if isinstance(event, FileProgress) and event.offset > 5 * MIB and not restarted:
                 restarted = True
                 tasks.append(asyncio.create_task(restart()))
 

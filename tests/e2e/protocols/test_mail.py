@@ -18,8 +18,8 @@ import pytest
 from fastn_p2p.cli import main
 from fastn_p2p_client.errors import ApplicationError, BadRequest, Denied, InvalidConfig, P2PError
 from fastn_p2p_client.ipc import messages as m
-from fastn_p2p_client.mail import Attachment, Letter
-from fastn_p2p_client.mail.messages import MAX_LETTER, Deliver, Parcel, Receipt
+from fastn_p2p_client.mail import Attachment, MailContent
+from fastn_p2p_client.mail.messages import MAX_LETTER, DeliverMail, DeliveryReceipt, OutgoingMail
 from fastn_p2p_client.mail.sync import MailClient
 from tests.support.daemons import (
     CLI,
@@ -169,7 +169,7 @@ def test_mail_waits_for_a_peer_and_comes_when_it_does(
     world: World, alice: MailClient, bob: MailClient, mail: Command
 ) -> None:
     with world.two.client() as client:
-        client.control(m.SetOnline("bob", False))
+        client.control(m.SetIdentityOnline("bob", False))
         for number in range(3):
             alice.send("bob", f"waiting {number}", id=f"waiting-{number}")
         eventually(lambda: alice.track("waiting-0").reason, "an attempt has failed")
@@ -177,7 +177,7 @@ def test_mail_waits_for_a_peer_and_comes_when_it_does(
         assert [(row[1], row[2], row[5]) for row in rows] == [
             ("waiting", "bob", f"waiting {number}") for number in range(3)
         ]
-        client.control(m.SetOnline("bob", True))
+        client.control(m.SetIdentityOnline("bob", True))
     assert alice.track("waiting-2", wait=10).state == "delivered"
     assert [each.subject for each in bob.list().mails] == [f"waiting {number}" for number in range(3)]
     assert mail(world.one, "outbox").stdout == ""
@@ -278,7 +278,7 @@ def test_an_identity_writes_to_itself(world: World, alice: MailClient) -> None:
 def test_a_mail_of_the_largest_size_arrives_and_one_byte_more_does_not(
     world: World, alice: MailClient, bob: MailClient
 ) -> None:
-    room = MAX_LETTER - len(msgspec.msgpack.encode(Letter("", "", (Attachment("a", b"x" * 70_000),)))) + 70_000
+    room = MAX_LETTER - len(msgspec.msgpack.encode(MailContent("", "", (Attachment("a", b"x" * 70_000),)))) + 70_000
     content = os.urandom(room)
     alice.send("bob", "", "", [Attachment("a", content)], id="largest")
     assert alice.track("largest", wait=30).state == "delivered"
@@ -332,10 +332,12 @@ def test_nonsense_is_refused_and_harms_nobody(world: World, bob: MailClient) -> 
         with pytest.raises(P2PError):
             client.call("alice", world.bob, "Mail", request=parcel(b"", instance="../up"))
         letters = [b"", b"\xc1", msgspec.msgpack.encode({"subject": "x" * 999}), msgspec.msgpack.encode({"odd": 1})]
-        delivery = Deliver(
-            b"n" * 16, "x", tuple(Parcel(number, f"{number}", 0, letter) for number, letter in enumerate(letters, 1))
+        delivery = DeliverMail(
+            b"n" * 16,
+            "x",
+            tuple(OutgoingMail(number, f"{number}", 0, letter) for number, letter in enumerate(letters, 1)),
         )
-        receipt = client.call("alice", world.bob, "Mail", request=delivery, returns=Receipt)
+        receipt = client.call("alice", world.bob, "Mail", request=delivery, returns=DeliveryReceipt)
         assert [each.kind for each in receipt.refused] == ["BadLetter"] * len(letters)
     assert not bob.list().mails
 

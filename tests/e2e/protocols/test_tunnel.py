@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import pytest
 
-from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.errors import InvalidConfig
 from tests.support.daemons import (
     CLI,
@@ -149,7 +149,7 @@ def test_an_answer_before_the_whole_request_arrives(world: World) -> None:
             capture_output=True,
             timeout=30,
         )
-        assert (done.returncode, done.stdout) == (Exit.RESET, b"too large" * 10_000), done.stderr
+        assert (done.returncode, done.stdout) == (ExitCode.RESET, b"too large" * 10_000), done.stderr
     finally:
         service.stop()
 
@@ -193,15 +193,15 @@ def test_a_unix_socket_at_both_ends(world: World) -> None:
                         assert there.recv(4) == b"ping"
                         there.sendall(b"pong")
                         assert here.recv(4) == b"pong"
-                assert forward.end() == Exit.OK
+                assert forward.end() == ExitCode.OK
         assert not listen.exists()
 
 
 # ── starting and ending ──────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, Exit.OK), (signal.SIGINT, Exit.INTERRUPTED)])
-def test_it_ends_when_it_is_told_to(world: World, number: signal.Signals, code: Exit) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, ExitCode.OK), (signal.SIGINT, ExitCode.INTERRUPTED)])
+def test_it_ends_when_it_is_told_to(world: World, number: signal.Signals, code: ExitCode) -> None:
     forward = Forward(world.one, world.bob, "web", "--listen", "127.0.0.1:0")
     with forward.connect() as connection:
         connection.sendall(b"hi")
@@ -226,14 +226,14 @@ def test_an_open_address_is_warned_of(world: World) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["$BOB", "wrong"], Exit.NOT_FOUND, "has no instance 'wrong'"),
-        (["$BOB", "private"], Exit.DENIED, "--allow"),
-        (["nobody", "web"], Exit.PEER, "nothing is known about nobody"),
-        (["$BOB", "web", "--as", "nobody"], Exit.OFFLINE, "'nobody' is not online"),
-        (["$ALICE", "web"], Exit.NOT_FOUND, "does not offer Tunnel"),
+        (["$BOB", "wrong"], ExitCode.NOT_FOUND, "has no instance 'wrong'"),
+        (["$BOB", "private"], ExitCode.DENIED, "--allow"),
+        (["nobody", "web"], ExitCode.PEER, "nothing is known about nobody"),
+        (["$BOB", "web", "--as", "nobody"], ExitCode.OFFLINE, "'nobody' is not online"),
+        (["$ALICE", "web"], ExitCode.NOT_FOUND, "does not offer Tunnel"),
     ],
 )
-def test_what_will_never_work_is_said_at_once(world: World, arguments: list[str], code: Exit, words: str) -> None:
+def test_what_will_never_work_is_said_at_once(world: World, arguments: list[str], code: ExitCode, words: str) -> None:
     names = {"$BOB": world.bob, "$ALICE": world.alice}
     asked = [names.get(each, each) for each in arguments]
     done = world.one.cli("forward", *asked, "--listen", "127.0.0.1:0")
@@ -246,9 +246,9 @@ def test_nobody_takes_the_address(world: World) -> None:
     """A reader that went away, and a closed standard output: as with other commands."""
     command = f"{' '.join(CLI)} forward {world.bob} web --listen 127.0.0.1:0"
     for script, code in (
-        (f"{command} >&-", Exit.STORAGE),
-        (f"{command} >/dev/full", Exit.STORAGE),
-        (f"{command} | true; exit ${{PIPESTATUS[0]}}", Exit.PIPE),
+        (f"{command} >&-", ExitCode.STORAGE),
+        (f"{command} >/dev/full", ExitCode.STORAGE),
+        (f"{command} | true; exit ${{PIPESTATUS[0]}}", ExitCode.PIPE),
     ):
         done = subprocess.run(
             ["bash", "-c", script], env=world.one.env, capture_output=True, text=True, timeout=20, check=False

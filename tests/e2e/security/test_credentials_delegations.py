@@ -10,9 +10,8 @@ from typing import Final, TypeAlias
 import msgspec
 import pytest
 
+from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.messages import (
-    WireIntroduce,
-    WireRequest,
     frame,
 )
 from fastn_p2p_client.keys import PublicKey
@@ -55,7 +54,7 @@ class Service:
         self.target = Target(bytes.fromhex(status.endpoint), status.addresses)
 
     def request(self, signer: Signer = MALLORY, number: int = 1) -> bytes:
-        return frame(WireRequest(number, bytes(signer.key), self.key, "Echo", "default", 10_000), REQUEST)
+        return frame(wire.Request(number, bytes(signer.key), self.key, "Echo", "default", 10_000), REQUEST)
 
     def outcome(self, blob: bytes | None, signer: Signer = MALLORY, secret: bytes = SECRET) -> str:
         """What a request in the name of ``signer`` ends in, after this introduction."""
@@ -63,7 +62,7 @@ class Service:
             return outcome_of(account)
 
     def talk(self, blob: bytes | None, signer: Signer = MALLORY, secret: bytes = SECRET) -> Talk:
-        introduction = b"" if blob is None else frame(WireIntroduce(blob))
+        introduction = b"" if blob is None else frame(wire.Introduce(blob))
         steps: list[AnyStep] = [Channel(HELLO + introduction + self.request(signer)), Until(frames=1)]
         return Talk(steps, secret)
 
@@ -152,8 +151,8 @@ def test_an_identity_cannot_be_borrowed(service: Service) -> None:
     """Whoever has shown one identity does not speak for another one, not even for the daemon's own."""
     with rogue(service.target, [service.talk(delegation(), VICTIM)]) as (account,):
         assert outcome_of(account) == "bad-message"
-    forged = frame(WireRequest(1, service.key, service.key, "Echo", "default", 10_000), REQUEST)
-    steps: list[AnyStep] = [Channel(HELLO + frame(WireIntroduce(delegation())) + forged), Until(frames=1)]
+    forged = frame(wire.Request(1, service.key, service.key, "Echo", "default", 10_000), REQUEST)
+    steps: list[AnyStep] = [Channel(HELLO + frame(wire.Introduce(delegation())) + forged), Until(frames=1)]
     with rogue(service.target, [Talk(steps)]) as (account,):
         assert outcome_of(account) == "bad-message"
 
@@ -179,7 +178,7 @@ def test_a_higher_epoch_once_seen_retires_the_lower_ones(service: Service) -> No
 def test_a_retired_endpoint_is_cut_off_in_the_middle_of_a_connection(service: Service) -> None:
     """Somebody has stolen a transport key: what it was good for ends when its successor is seen, not a day later."""
     robbed = Signer("robbed")
-    first = Channel(HELLO + frame(WireIntroduce(delegation(robbed, epoch=1))) + service.request(robbed, 1))
+    first = Channel(HELLO + frame(wire.Introduce(delegation(robbed, epoch=1))) + service.request(robbed, 1))
     thief = Talk([first, Until(frames=1)], later=[Channel(service.request(robbed, 2)), Until(frames=2)])
     with rogue(service.target, [thief]) as accounts:
         assert outcome_of(accounts[0]) == "reply"

@@ -247,15 +247,15 @@ def test_something_in_the_way_of_our_own_record_does_no_harm(tmp_path: Path) -> 
         ]
         for obstruct in obstacles:
             with unharmed(daemon, leaving_out=("identity-alice",)), daemon.client() as client:
-                client.control(m.SetOnline("alice", False))
+                client.control(m.SetIdentityOnline("alice", False))
                 published.unlink(missing_ok=True)
                 obstruct()
-                client.control(m.SetOnline("alice", True))
+                client.control(m.SetIdentityOnline("alice", True))
                 assert client.call("alice", id52, "Echo", request={"message": "hi"}) == {"echoed": "Echo: hi"}
-                client.control(m.SetOnline("alice", False))
+                client.control(m.SetIdentityOnline("alice", False))
                 if published.is_dir():
                     published.rmdir()
-                client.control(m.SetOnline("alice", True))
+                client.control(m.SetIdentityOnline("alice", True))
         assert precious.read_text() == "untouched"
     finally:
         daemon.clean_up()

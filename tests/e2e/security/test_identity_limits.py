@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_supervisor.descendants import descendants_of
 from tests.support.daemons import (
     Daemon,
@@ -102,13 +102,13 @@ def test_they_are_kept_and_shown(home: Home) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        ([], Exit.USAGE, "there is nothing to change"),
-        (["--max-memory", "lots"], Exit.USAGE, "--max-memory: 'lots' is no number"),
+        ([], ExitCode.USAGE, "there is nothing to change"),
+        (["--max-memory", "lots"], ExitCode.USAGE, "--max-memory: 'lots' is no number"),
         (["--max-memory", "1M"], None, "at least"),
-        (["--max-open-files", "-3"], Exit.USAGE, "is no number"),
+        (["--max-open-files", "-3"], ExitCode.USAGE, "is no number"),
     ],
 )
-def test_what_cannot_be_set(home: Home, options: list[str], code: Exit | None, said: str) -> None:
+def test_what_cannot_be_set(home: Home, options: list[str], code: ExitCode | None, said: str) -> None:
     done = home.daemon.cli("set-identity", "alice", *options)
     assert done.returncode == code if code is not None else done.returncode
     assert said in done.stderr

@@ -67,10 +67,10 @@ def files_of(daemon: Daemon) -> set[str]:
     return files - {str(each.relative_to(top)) for each in (run / "time", run / "tree.tmp", run / "programs.tmp")}
 
 
-COMMANDS: Final[dict[str, Callable[[str], m.Control]]] = {
+COMMANDS: Final[dict[str, Callable[[str], m.ControlRequest]]] = {
     "CreateIdentity": m.CreateIdentity,
     "DeleteIdentity": m.DeleteIdentity,
-    "SetOnline": lambda name: m.SetOnline(name, True),
+    "SetIdentityOnline": lambda name: m.SetIdentityOnline(name, True),
     "AddProtocol, identity": lambda name: m.AddProtocol(name, "Echo", "default"),
     "AddProtocol, protocol": lambda name: m.AddProtocol("alice", name, "default"),
     "AddProtocol, instance": lambda name: m.AddProtocol("alice", "Echo", name),

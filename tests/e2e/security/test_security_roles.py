@@ -17,7 +17,7 @@ from fastn_p2p_actors.network import admin_messages as network
 from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_actors.vault.access_policy import (
     TABLE,
-    State,
+    VaultState,
 )
 from fastn_p2p_client.errors import Forbidden, P2PError
 from fastn_p2p_client.ipc import messages as m
@@ -35,25 +35,25 @@ from tests.support.vault_process import (
 
 NO_GRANT: Final = bytes(16)
 EVERY_VAULT_MESSAGE: Final = [
-    vault.CreateIdentity("mallory"),
-    vault.DeleteIdentity("alice"),
-    vault.ListIdentities(),
+    vault.CreateKey("mallory"),
+    vault.DeleteKey("alice"),
+    vault.ListKeys(),
     vault.GetTransport(),
     vault.SignDelegation("alice"),
     vault.SignRecord("alice", (), ("192.0.2.1:1",)),
 ]
 MANAGING: Final = [
-    network.MakeTicket("alice"),
-    network.PutPeer("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "mallory"),
-    network.DropPeer("carol"),
+    network.CreateTicket("alice"),
+    network.SavePeer("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "mallory"),
+    network.DeletePeer("carol"),
     network.GetPeers(),
-    network.Inspect(),
+    network.GetNetworkReport(),
 ]
 COMMANDS: Final = [
     m.CreateIdentity("mallory"),
     m.DeleteIdentity("alice"),
     m.ListIdentities(),
-    m.SetOnline("alice", False),
+    m.SetIdentityOnline("alice", False),
     m.AddProtocol("alice", "Echo", "another"),
     m.RemoveProtocol("alice", "Echo", "default"),
     m.GetStatus(),
@@ -65,12 +65,12 @@ COMMANDS: Final = [
 DATA: Final = [
     m.Call("alice", "carol", "Echo", "default", 1000),
     m.Reply(),
-    m.ApplicationFailure("kind"),
-    m.Announce("alice", NO_GRANT),
-    m.Serve("alice", "Echo", "default", ("everyone",), NO_GRANT),
-    m.Withdraw("alice", "Echo", "default"),
-    m.Conclude("alice"),
-    m.AwaitPeer("alice", "carol", 1000),
+    m.ApplicationErrorReply("kind"),
+    m.RegisterIdentity("alice", NO_GRANT),
+    m.RegisterBinding("alice", "Echo", "default", ("everyone",), NO_GRANT),
+    m.UnregisterBinding("alice", "Echo", "default"),
+    m.UnregisterIdentity("alice"),
+    m.WaitForPeer("alice", "carol", 1000),
 ]
 
 
@@ -135,20 +135,20 @@ def test_vault_answers_each_role_what_is_in_its_table_and_forbids_the_rest(tmp_p
 
     async def scenario() -> None:
         async with asking(running, "gateway") as gateway, asking(running, "network") as net:
-            created = await gateway(vault.CreateIdentity("alice"))
+            created = await gateway(vault.CreateKey("alice"))
             for role, ask in (("gateway", gateway), ("network", net)):
                 for message in EVERY_VAULT_MESSAGE:
-                    if role not in TABLE[type(message)][State.OPEN]:
+                    if role not in TABLE[type(message)][VaultState.OPEN]:
                         with pytest.raises(Forbidden):
                             await ask(message)
-            assert (await gateway(vault.ListIdentities())).identities == (created,)
+            assert (await gateway(vault.ListKeys())).identities == (created,)
 
     with running_vault(tmp_path / "home") as running:
         asyncio.run(scenario())
         keys = Keys.made_up(running.access["network"].server_public)
         for stranger in (keys, None):
             with Raw(running.home.mailbox("vault"), stranger) as raw:
-                assert not raw.send(b"1", m.encode(vault.ListIdentities()), b"", timeout=0.3)
+                assert not raw.send(b"1", m.encode(vault.ListKeys()), b"", timeout=0.3)
         assert running.process.poll() is None
     assert {type(message) for message in EVERY_VAULT_MESSAGE} == TABLE.keys() - {m.Cancel}
 
@@ -161,7 +161,7 @@ def test_ordinary_program_cannot_manage_the_network(unchanged: Daemon) -> None:
         for message in MANAGING:
             assert raw.ask(message) == "forbidden", message
         for grant in (b"", NO_GRANT, bytes(1000)):
-            assert raw.ask(network.Manage(grant)) == "forbidden"
+            assert raw.ask(network.AuthenticateGateway(grant)) == "forbidden"
         for message in MANAGING:
             assert raw.ask(message) == "forbidden", message
 
@@ -169,11 +169,11 @@ def test_ordinary_program_cannot_manage_the_network(unchanged: Daemon) -> None:
 def test_ordinary_program_cannot_act_as_an_identity(unchanged: Daemon) -> None:
     with Raw(unchanged.home.mailbox("network")) as raw:
         for name in ("alice", "nobody", "", "gateway:", "../alice", "a" * 10_000):
-            assert raw.ask(m.Announce(name, NO_GRANT)) == "forbidden", name
-            assert raw.ask(m.Serve(name, "Echo", "default", ("everyone",), NO_GRANT)) == "forbidden", name
+            assert raw.ask(m.RegisterIdentity(name, NO_GRANT)) == "forbidden", name
+            assert raw.ask(m.RegisterBinding(name, "Echo", "default", ("everyone",), NO_GRANT)) == "forbidden", name
         for name, code in (("alice", "forbidden"), ("nobody", "identity-offline")):
-            assert raw.ask(m.Withdraw(name, "Echo", "default")) == code
-            assert raw.ask(m.Conclude(name)) == code
+            assert raw.ask(m.UnregisterBinding(name, "Echo", "default")) == code
+            assert raw.ask(m.UnregisterIdentity(name)) == code
 
 
 def test_an_identitys_grant_is_good_for_that_identity_alone(unchanged: Daemon) -> None:
@@ -182,15 +182,15 @@ def test_an_identitys_grant_is_good_for_that_identity_alone(unchanged: Daemon) -
     assert isinstance(grant, bytes)
     assert len(grant) == 16
     with Raw(unchanged.home.mailbox("network")) as raw:
-        assert raw.ask(network.Manage(grant)) == "forbidden"
+        assert raw.ask(network.AuthenticateGateway(grant)) == "forbidden"
         for name in ("alice", "nobody", "gateway:", "bob2"):
-            assert raw.ask(m.Announce(name, grant)) == "forbidden", name
-            assert raw.ask(m.Serve(name, "Echo", "default", ("everyone",), grant)) == "forbidden", name
-        assert raw.ask(m.Conclude("bob")) == "forbidden"
+            assert raw.ask(m.RegisterIdentity(name, grant)) == "forbidden", name
+            assert raw.ask(m.RegisterBinding(name, "Echo", "default", ("everyone",), grant)) == "forbidden", name
+        assert raw.ask(m.UnregisterIdentity("bob")) == "forbidden"
 
 
 def test_messages_of_other_conversations_are_no_messages_for_the_network(unchanged: Daemon) -> None:
-    wrong = [*COMMANDS, *EVERY_VAULT_MESSAGE, m.Hello(1), identity.Describe(), m.Welcome(1, "", "", 1, 1)]
+    wrong = [*COMMANDS, *EVERY_VAULT_MESSAGE, m.Hello(1), identity.GetBindingStates(), m.Welcome(1, "", "", 1, 1)]
     with Raw(unchanged.home.mailbox("network")) as raw:
         for message in wrong:
             assert raw.ask(message) == "bad-message", message
@@ -211,9 +211,9 @@ def test_calls_of_others_can_be_neither_answered_nor_cancelled(unchanged: Daemon
         for number in range(400):
             for length in (1, 8):
                 correlation = (number % 256 if length == 1 else number).to_bytes(length, "big")
-                for message in (m.Reply(), m.ApplicationFailure("Forged"), m.Failure("denied"), m.Cancel()):
+                for message in (m.Reply(), m.ApplicationErrorReply("Forged"), m.ErrorReply("denied"), m.Cancel()):
                     assert raw.send(correlation, m.encode(message), b"\xa6forged")
-        assert raw.ask(network.Inspect()) == "forbidden"  # by now all of it has been looked at
+        assert raw.ask(network.GetNetworkReport()) == "forbidden"  # by now all of it has been looked at
         assert call.result(20) == "waited"
 
 
@@ -235,10 +235,10 @@ def test_messages_of_other_conversations_are_no_messages_for_the_gateway(unchang
         *DATA,
         *MANAGING,
         *EVERY_VAULT_MESSAGE,
-        network.Manage(NO_GRANT),
-        identity.Describe(),
-        m.Done(),
-        m.Failure("x"),
+        network.AuthenticateGateway(NO_GRANT),
+        identity.GetBindingStates(),
+        m.Ack(),
+        m.ErrorReply("x"),
     ]
     with Raw(unchanged.home.control_socket) as raw:
         hello(raw)

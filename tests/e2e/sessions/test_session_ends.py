@@ -123,7 +123,7 @@ def test_a_client_that_is_closed_ends_its_sessions(world: World, peer: str) -> N
     run(world.one, talk)
 
 
-async def control(daemon: Daemon, message: m.Control) -> None:
+async def control(daemon: Daemon, message: m.ControlRequest) -> None:
     def ask() -> None:
         with daemon.client() as client:
             client.control(message)
@@ -146,11 +146,11 @@ def test_taking_the_opener_s_identity_offline_ends_what_was_opened_as_it(world: 
                 session = await client.connect("erin", peer, "Trial", initial={"do": "echo"})
                 await still_echoes(session)
                 reading = asyncio.create_task(session.read())
-                await control(world.one, m.SetOnline("erin", False))
+                await control(world.one, m.SetIdentityOnline("erin", False))
                 error = await outcome(reading)
                 assert isinstance(error, e.ConnectionLost)
                 assert "erin" in str(error)
-                await control(world.one, m.SetOnline("erin", True))
+                await control(world.one, m.SetIdentityOnline("erin", True))
             await still_echoes(other)
 
     run(world.one, talk)
@@ -192,7 +192,7 @@ def test_taking_an_identity_offline_ends_its_sessions_with_a_word(world: World) 
 
         def take_offline() -> None:
             with world.two.client() as control:
-                control.control(m.SetOnline("carol", False))
+                control.control(m.SetIdentityOnline("carol", False))
 
         await asyncio.to_thread(take_offline)
         assert isinstance(await outcome(reading), e.ConnectionLost)

@@ -13,7 +13,7 @@ from typing import IO
 
 import pytest
 
-from fastn_p2p.console.exit_codes import Exit
+from fastn_p2p.console.exit_codes import ExitCode
 from tests.support.daemons import (
     CLI,
     eventually,
@@ -106,18 +106,18 @@ def test_an_output_that_is_appended_to(world: World, tmp_path: Path) -> None:
 )
 def test_an_output_that_takes_nothing(world: World, redirection: str, words: str) -> None:
     done = shell(world, f"trial send 100000 {redirection}")
-    assert (done.returncode, done.stderr.decode()) == (Exit.STORAGE, f"fastn-p2p: {words}\n")
+    assert (done.returncode, done.stderr.decode()) == (ExitCode.STORAGE, f"fastn-p2p: {words}\n")
 
 
 def test_an_input_that_cannot_be_read(world: World) -> None:
     done = shell(world, "trial count 0>/dev/null")
-    assert (done.returncode, done.stdout) == (Exit.STORAGE, b"")
+    assert (done.returncode, done.stdout) == (ExitCode.STORAGE, b"")
     assert done.stderr == b"fastn-p2p: cannot read standard input: Bad file descriptor\n"
 
 
 def test_whoever_reads_the_output_goes_away(world: World) -> None:
     done = shell(world, "trial send 100000000 | head -c 10; echo ${PIPESTATUS[0]}")
-    assert done.stdout == bytes(range(10)) + f"{Exit.PIPE}\n".encode()
+    assert done.stdout == bytes(range(10)) + f"{ExitCode.PIPE}\n".encode()
     assert done.stderr == b""
     wait_idle(world.two)
 
@@ -148,20 +148,20 @@ def test_the_other_side_is_done_before_the_input_is(world: World) -> None:
 @pytest.mark.parametrize(
     ("script", "code", "words"),
     [
-        ("trial refuse", Exit.APPLICATION, 'the handler answered with an error: Refused: as ordered\n{"size":0}'),
-        ("trial raise", Exit.HANDLER, "the handler of Trial"),
-        ("echo | trial fail", Exit.RESET, "the other side ended the session early"),
-        ("echo | trial reset", Exit.RESET, "(code 0)"),
-        ("echo | trial exit", Exit.LOST, "went away"),
-        ("trial nonsense", Exit.USAGE, "the request does not fit Trial"),
-        ("fastn-p2p stream $BOB Nope", Exit.NOT_FOUND, "does not offer Nope"),
-        ("fastn-p2p stream $BOB Trial nope", Exit.NOT_FOUND, "no instance 'nope'"),
-        ("fastn-p2p stream nobody Trial", Exit.PEER, "nothing is known about nobody"),
-        ("fastn-p2p stream $BOB Echo", Exit.USAGE, "the request does not fit Echo"),
-        ("fastn-p2p stream $BOB Trial --data 99999999999999999999", Exit.USAGE, "64 bits"),
+        ("trial refuse", ExitCode.APPLICATION, 'the handler answered with an error: Refused: as ordered\n{"size":0}'),
+        ("trial raise", ExitCode.HANDLER, "the handler of Trial"),
+        ("echo | trial fail", ExitCode.RESET, "the other side ended the session early"),
+        ("echo | trial reset", ExitCode.RESET, "(code 0)"),
+        ("echo | trial exit", ExitCode.LOST, "went away"),
+        ("trial nonsense", ExitCode.USAGE, "the request does not fit Trial"),
+        ("fastn-p2p stream $BOB Nope", ExitCode.NOT_FOUND, "does not offer Nope"),
+        ("fastn-p2p stream $BOB Trial nope", ExitCode.NOT_FOUND, "no instance 'nope'"),
+        ("fastn-p2p stream nobody Trial", ExitCode.PEER, "nothing is known about nobody"),
+        ("fastn-p2p stream $BOB Echo", ExitCode.USAGE, "the request does not fit Echo"),
+        ("fastn-p2p stream $BOB Trial --data 99999999999999999999", ExitCode.USAGE, "64 bits"),
     ],
 )
-def test_it_says_what_went_wrong(world: World, script: str, code: Exit, words: str) -> None:
+def test_it_says_what_went_wrong(world: World, script: str, code: ExitCode, words: str) -> None:
     before = world.two.pid("identity-bob")
     done = shell(world, script)
     assert (done.returncode, done.stdout) == (code, b""), done.stderr
@@ -177,7 +177,7 @@ def test_a_daemon_s_process_is_killed(world: World) -> None:
         assert os.read(pipe(process.stdout), 1) == b"x"
         killed = world.one.kill_actor("network")
         assert process.stderr is not None
-        assert process.wait(10) == Exit.LOST
+        assert process.wait(10) == ExitCode.LOST
         assert b"went away" in process.stderr.read()
     world.one.wait_actor("network", not_pid=killed)
 
@@ -189,7 +189,7 @@ def test_it_is_interrupted(world: World, number: signal.Signals) -> None:
     with streaming(world, '{"do": "hold"}') as process:
         assert os.read(pipe(process.stdout), 1) == b"x"
         process.send_signal(number)
-        assert process.wait(5) == (Exit.INTERRUPTED if number == signal.SIGINT else -signal.SIGTERM)
+        assert process.wait(5) == (ExitCode.INTERRUPTED if number == signal.SIGINT else -signal.SIGTERM)
         assert process.stderr is not None
         assert process.stderr.read() == b""
     eventually(lambda: counts_of(world.two, "bob")["ended"] == ended + 1, "the handler has ended")

@@ -16,8 +16,8 @@ import pytest
 import uvloop
 
 from fastn_p2p.console.async_stdio import (
-    Input,
-    Output,
+    StdinReader,
+    StdoutWriter,
 )
 
 
@@ -54,7 +54,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
 def test_what_has_come_is_read_at_once_until_the_end(ends: tuple[int, int]) -> None:
     async def scenario() -> None:
         reader, writer = ends
-        source = Input(reader)
+        source = StdinReader(reader)
         os.write(writer, b"one line\n")
         assert await source.read() == b"one line\n"
         waiting = asyncio.ensure_future(source.read())
@@ -77,7 +77,7 @@ def test_what_has_come_is_read_at_once_until_the_end(ends: tuple[int, int]) -> N
 def test_a_read_that_is_cancelled_takes_nothing(ends: tuple[int, int]) -> None:
     async def scenario() -> None:
         reader, writer = ends
-        source = Input(reader)
+        source = StdinReader(reader)
         waiting = asyncio.ensure_future(source.read())
         await asyncio.sleep(0)
         waiting.cancel()
@@ -92,7 +92,7 @@ def test_a_read_that_is_cancelled_takes_nothing(ends: tuple[int, int]) -> None:
 def test_whoever_reads_slowly_gets_all_and_then_the_end(ends: tuple[int, int]) -> None:
     async def scenario() -> None:
         reader, writer = ends
-        sink = Output(writer)
+        sink = StdoutWriter(writer)
         sent = os.urandom(3_000_000)
         writing = asyncio.ensure_future(sink.write(sent))
         await asyncio.sleep(0)
@@ -113,7 +113,7 @@ def test_whoever_reads_slowly_gets_all_and_then_the_end(ends: tuple[int, int]) -
 def test_nobody_reads_any_more(ends: tuple[int, int]) -> None:
     async def scenario() -> None:
         reader, writer = ends
-        sink = Output(writer)
+        sink = StdoutWriter(writer)
         os.close(reader)
         with pytest.raises(BrokenPipeError):
             await sink.write(b"x")
@@ -130,7 +130,7 @@ def test_nobody_reads_a_named_pipe_any_more(tmp_path: Path) -> None:
         writer = os.open(tmp_path / "fifo", os.O_WRONLY)
         os.close(reader)
         with pytest.raises(BrokenPipeError):
-            Output(writer)
+            StdoutWriter(writer)
         os.close(writer)
 
     play(scenario())
@@ -139,7 +139,7 @@ def test_nobody_reads_a_named_pipe_any_more(tmp_path: Path) -> None:
 def test_a_terminal_is_not_changed_for_the_shell() -> None:
     async def scenario() -> None:
         program, keyboard = terminal()
-        source, sink = Input(program), Output(program)
+        source, sink = StdinReader(program), StdoutWriter(program)
         assert os.get_blocking(program)
         os.write(keyboard, b"typed")
         assert await source.read() == b"typed"
@@ -162,7 +162,7 @@ def test_a_pipe_that_cannot_be_opened_again(ends: tuple[int, int], monkeypatch: 
     async def scenario() -> None:
         reader, writer = ends
         monkeypatch.setattr(os, "open", refuse)
-        source, sink = Input(reader), Output(writer)
+        source, sink = StdinReader(reader), StdoutWriter(writer)
         assert not os.get_blocking(reader)
         await sink.write(b"x")
         assert await source.read() == b"x"
@@ -184,13 +184,13 @@ def test_files_are_read_and_written_where_the_shell_is(tmp_path: Path) -> None:
         file.write_bytes(b"head\nrest")
         reader = os.open(file, os.O_RDONLY)
         assert os.read(reader, 5) == b"head\n"
-        source = Input(reader)
+        source = StdinReader(reader)
         assert await source.read() == b"rest"
         assert await source.read() == b""
         source.close()
         os.close(reader)
         writer = os.open(file, os.O_WRONLY | os.O_APPEND)
-        sink = Output(writer)
+        sink = StdoutWriter(writer)
         await sink.write(b"!")
         sink.end()
         os.close(writer)
@@ -202,7 +202,7 @@ def test_files_are_read_and_written_where_the_shell_is(tmp_path: Path) -> None:
 def test_dev_null() -> None:
     async def scenario() -> None:
         null = os.open(os.devnull, os.O_RDWR)
-        source, sink = Input(null), Output(null)
+        source, sink = StdinReader(null), StdoutWriter(null)
         assert await source.read() == b""
         await sink.write(b"x" * 1_000_000)
         source.close()
@@ -216,11 +216,11 @@ def test_what_cannot_be_read_or_written_is_said(tmp_path: Path) -> None:
     async def scenario() -> None:
         directory = os.open(tmp_path, os.O_RDONLY)
         with pytest.raises(OSError, match="cannot read standard input: Is a directory"):
-            await Input(directory).read()
+            await StdinReader(directory).read()
         os.close(directory)
         full = os.open("/dev/full", os.O_WRONLY)
         with pytest.raises(OSError, match="cannot write to standard output: No space left on device"):
-            await Output(full).write(b"x")
+            await StdoutWriter(full).write(b"x")
         os.close(full)
 
     play(scenario())

@@ -12,10 +12,10 @@ import fastn_p2p_client.ipc.messages as m
 import fastn_p2p_supervisor.daemon as supervisor
 from fastn_p2p.cli import main
 from fastn_p2p.cli.commands import call
-from fastn_p2p.console import control_request as asking
+from fastn_p2p.console import control_request
 from fastn_p2p_client.errors import ApplicationError, IdentityExists, InternalError, P2PError
 from fastn_p2p_client.home import Home
-from fastn_p2p_supervisor.actor_specs import Plan
+from fastn_p2p_supervisor.actor_specs import DaemonConfig
 
 ID52 = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 ALICE = m.IdentityInfo(name="alice", id52=ID52, online=True, created="2026-01-01T00:00:00Z")
@@ -26,12 +26,12 @@ class Daemon:
     """Records what it is asked and answers with ``reply``."""
 
     def __init__(self) -> None:
-        self.reply: Any = m.Done()
-        self.asked: list[tuple[Path | None, m.Control, bytes]] = []
+        self.reply: Any = m.Ack()
+        self.asked: list[tuple[Path | None, m.ControlRequest, bytes]] = []
         self.called: list[tuple[Any, ...]] = []
 
     def ask(
-        self, home: Path | None, message: m.Control, expected: type, payload: bytes = b"", *, timeout: float = 15
+        self, home: Path | None, message: m.ControlRequest, expected: type, payload: bytes = b"", *, timeout: float = 15
     ) -> Any:
         self.asked.append((home, message, payload))
         return self._answer()
@@ -49,7 +49,7 @@ class Daemon:
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
     fake = Daemon()
-    monkeypatch.setattr(asking, "ask", fake.ask)
+    monkeypatch.setattr(control_request, "request_daemon", fake.ask)
     monkeypatch.setattr(call, "_call", fake.call)
     return fake
 
@@ -58,26 +58,26 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
     ("arguments", "reply", "message", "printed"),
     [
         ("create-identity alice", m.IdentityReply(ALICE), m.CreateIdentity("alice"), f"{ID52}\n"),
-        ("delete-identity alice --yes", m.Done(), m.DeleteIdentity("alice"), ""),
+        ("delete-identity alice --yes", m.Ack(), m.DeleteIdentity("alice"), ""),
         ("list-identities", m.IdentityList([ALICE]), m.ListIdentities(), f"alice\t{ID52}\tonline\n"),
         ("list-identities", m.IdentityList([]), m.ListIdentities(), ""),
-        ("identity-online alice", m.IdentityReply(ALICE), m.SetOnline("alice", True), ""),
-        ("identity-offline alice", m.IdentityReply(ALICE), m.SetOnline("alice", False), ""),
+        ("identity-online alice", m.IdentityReply(ALICE), m.SetIdentityOnline("alice", True), ""),
+        ("identity-offline alice", m.IdentityReply(ALICE), m.SetIdentityOnline("alice", False), ""),
         (
             "remove-protocol alice --protocol Echo",
-            m.Done(),
+            m.Ack(),
             m.RemoveProtocol("alice", "Echo", "default", if_empty=True),
             "",
         ),
         (
             "remove-protocol alice --protocol Echo --alias backup --yes",
-            m.Done(),
+            m.Ack(),
             m.RemoveProtocol("alice", "Echo", "backup"),
             "",
         ),
         (
             "remove-protocol alice --protocol Echo --keep-data",
-            m.Done(),
+            m.Ack(),
             m.RemoveProtocol("alice", "Echo", "default", keep_data=True, if_empty=True),
             "",
         ),
@@ -98,7 +98,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
         ("peer add fastn1abc --name bob", m.PeerReply(BOB), m.AddPeer("fastn1abc", "bob"), f"{ID52}\n"),
         ("peer add fastn1abc --name bob", m.PeerReply(BOB, "rob"), m.AddPeer("fastn1abc", "bob"), f"{ID52}\n"),
         ("peer list", m.PeerList([BOB]), m.ListPeers(), f"bob\t{ID52}\t1\t2026-01-01T00:00:00Z\n"),
-        ("peer remove bob", m.Done(), m.RemovePeer("bob"), ""),
+        ("peer remove bob", m.Ack(), m.RemovePeer("bob"), ""),
     ],
 )
 def test_command(
@@ -106,7 +106,7 @@ def test_command(
     daemon: Daemon,
     arguments: str,
     reply: m.ControlReply,
-    message: m.Control,
+    message: m.ControlRequest,
     printed: str,
 ) -> None:
     daemon.reply = reply
@@ -288,7 +288,7 @@ def test_daemon(
 ) -> None:
     started: list[tuple[Home, str, int, int]] = []
 
-    def run(home: Home, network_mode: str, plan: Plan) -> int:
+    def run(home: Home, network_mode: str, plan: DaemonConfig) -> int:
         started.append((home, network_mode, plan.identity_memory // 1024 // 1024, plan.program_connections))
         return ended
 

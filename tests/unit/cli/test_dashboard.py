@@ -12,18 +12,18 @@ import pytest
 from msgspec.structs import replace
 
 from fastn_p2p.cli import main
-from fastn_p2p.cli.status import collect as observing
+from fastn_p2p.cli.status import collect
 from fastn_p2p.cli.status.dashboard import (
     duration,
     latency,
-    printed,
+    render_text,
     short,
     size,
 )
 from fastn_p2p.console.process_file import (
-    Account,
     AccountProcess,
-    read_account,
+    ProcessSnapshot,
+    read_process_file,
 )
 from fastn_p2p_client.errors import DaemonBusy, DaemonNotRunning, P2PError
 from fastn_p2p_client.home import Home
@@ -133,28 +133,28 @@ def without_breaks(text: str) -> str:
 @pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
 @pytest.mark.parametrize("status", [EMPTY, FULL, CROWDED], ids=["empty", "full", "crowded"])
 def test_no_line_is_wider_than_the_terminal(status: Status, width: int) -> None:
-    assert max(map(len, printed(status, width=width).splitlines())) <= width
+    assert max(map(len, render_text(status, width=width).splitlines())) <= width
 
 
 @pytest.mark.parametrize("status", [EMPTY, FULL, CROWDED], ids=["empty", "full", "crowded"])
 def test_plain_text_has_no_control_characters(status: Status) -> None:
-    assert not re.search(r"[^\n -~…←→]", printed(status, width=80))
+    assert not re.search(r"[^\n -~…←→]", render_text(status, width=80))
 
 
 def test_colour_changes_no_words() -> None:
-    coloured = printed(FULL, width=80, colour=True)
+    coloured = render_text(FULL, width=80, colour=True)
     assert "\x1b[" in coloured
     bare = "\n".join(map(str.rstrip, re.sub(r"\x1b\[[0-9;]*m", "", coloured).splitlines()))
-    assert bare == printed(FULL, width=80)
+    assert bare == render_text(FULL, width=80)
 
 
 def test_everything_about_processes_is_shown() -> None:
-    (line,) = re.findall(r"^ +network .*$", printed(FULL, width=80), re.MULTILINE)
+    (line,) = re.findall(r"^ +network .*$", render_text(FULL, width=80), re.MULTILINE)
     assert line.split() == ["network", "ready", "4711", "1", "m", "01", "s", "3", "17", "MiB", "1.2", "s"]
 
 
 def test_everything_about_identities_is_shown() -> None:
-    text = printed(FULL, width=80)
+    text = render_text(FULL, width=80)
     assert f"alice  online  {ID52}" in text
     assert f"bob  offline  {ID52}" in text
     assert re.search(r"Echo +default +everyone +12345 +7 +2 +0\.45/12\.3 +2/14$", text, re.MULTILINE)
@@ -165,19 +165,19 @@ def test_everything_about_identities_is_shown() -> None:
 
 def test_an_identity_that_should_be_up_and_is_not() -> None:
     status = replace(FULL, identities=[replace(FULL.identities[1], wanted=True)])
-    assert "bob  not up" in printed(status, width=80)
+    assert "bob  not up" in render_text(status, width=80)
 
 
 def test_what_only_the_network_knows_is_not_made_up() -> None:
     status = replace(EMPTY, endpoint="", identities=[replace(FULL.identities[1], wanted=True)])
-    text = printed(status, width=80)
+    text = render_text(status, width=80)
     assert "bob  ?" in text
     assert "not known while the network process does not answer" in text
     assert "none" not in text
 
 
 def test_everything_about_peers_and_connections_is_shown() -> None:
-    text = printed(FULL, width=80)
+    text = render_text(FULL, width=80)
     assert re.search(rf"carol +{ID52} +1 endpoint$", text, re.MULTILINE)
     assert re.search(r"→ carol +relayed +192\.168\.1\.30:51820, rtt 12 ms$", text, re.MULTILINE)
     assert re.search(r"up 1 h 02 m +2 streams, 1 in flight, 1\.2 MiB out, 94 MiB in$", text, re.MULTILINE)
@@ -185,12 +185,12 @@ def test_everything_about_peers_and_connections_is_shown() -> None:
 
 def test_a_connection_before_anybody_was_introduced() -> None:
     status = replace(FULL, connections=[replace(FULL.connections[0], identities=[], rtt_ms=None, outgoing=False)])
-    assert re.search(r"← ababab… +relayed +192\.168\.1\.30:51820$", printed(status, width=80), re.MULTILINE)
+    assert re.search(r"← ababab… +relayed +192\.168\.1\.30:51820$", render_text(status, width=80), re.MULTILINE)
 
 
 def test_a_narrow_terminal_has_a_fact_on_each_line() -> None:
     """What is too long is cut, and says so; nothing is broken in the middle of a word."""
-    lines = printed(FULL, width=40).splitlines()
+    lines = render_text(FULL, width=40).splitlines()
     assert f"    {ID52[:35]}…" in lines
     for line in (
         "  alice  online",
@@ -202,7 +202,7 @@ def test_a_narrow_terminal_has_a_fact_on_each_line() -> None:
         assert line in lines
     assert "  vault: ready, up 1 m 01 s, 3 restarts" in lines
     many = replace(FULL, peers_total=200)
-    assert printed(many, width=40).splitlines()[-1].startswith("and 199 more: `fastn-p2p status")
+    assert render_text(many, width=40).splitlines()[-1].startswith("and 199 more: `fastn-p2p status")
 
 
 @pytest.mark.parametrize("width", [40, 80])
@@ -211,43 +211,43 @@ def test_peers_that_cannot_be_reached_say_when_they_were_seen(width: int) -> Non
     away = replace(peer, reach="unreachable", seen_ms=1_769_860_800_000)
     never = replace(away, name="dave", seen_ms=0)
     here = replace(peer, name="erin", reach="connected", seen_ms=1)
-    text = " ".join(printed(replace(FULL, peers=[away, never, here]), width=width + 20).split())
+    text = " ".join(render_text(replace(FULL, peers=[away, never, here]), width=width + 20).split())
     assert "unreachable, last seen 2026-01-31 12:00 UTC" in text
     assert "unreachable, not seen since the daemon started" in text
     assert "connected" in text
 
 
 def test_nothing_of_the_bindings_is_lost_at_80_columns() -> None:
-    text = printed(FULL, width=80)
+    text = render_text(FULL, width=80)
     assert re.search(r"FileTransfer +backup +peers +0 +0 +0 +- +-$", text, re.MULTILINE)
 
 
 def test_warnings_come_first() -> None:
-    text = printed(FULL, width=80)
+    text = render_text(FULL, width=80)
     assert "Warnings\n  the vault is being restarted\n" in text
     assert text.index("Warnings") < text.index("Processes")
 
 
 def test_what_must_be_copied_is_never_cut() -> None:
-    text = without_breaks(printed(CROWDED, width=200))
+    text = without_breaks(render_text(CROWDED, width=200))
     assert ID52 in text
     assert "d" * 200 in text
     assert "w" * 300 in text
 
 
 def test_what_is_empty_says_what_to_do_next() -> None:
-    text = printed(EMPTY, width=80)
+    text = render_text(EMPTY, width=80)
     assert "fastn-p2p create-identity NAME" in text
     assert "fastn-p2p peer add TICKET --name NAME" in text
 
 
 def test_names_of_others_do_not_control_the_terminal() -> None:
     status = replace(FULL, connections=[replace(FULL.connections[0], address="\x1b]0;owned\x07")])
-    assert "\\x1b]0;owned\\x07" in printed(status, width=120)
+    assert "\\x1b]0;owned\\x07" in render_text(status, width=120)
 
 
 def test_partial_shows_only_what_is_known() -> None:
-    text = printed(replace(EMPTY, warnings=["the gateway does not answer"]), partial=True, width=80)
+    text = render_text(replace(EMPTY, warnings=["the gateway does not answer"]), partial=True, width=80)
     assert "Processes" in text
     assert "Identities" not in text
     assert "Connections" not in text
@@ -291,7 +291,7 @@ def test_short_leaves_names_alone() -> None:
 
 # ── the supervisor's account ─────────────────────────────────────────────────────────────────────
 
-ACCOUNT = Account(
+ACCOUNT = ProcessSnapshot(
     pid=os.getpid(),
     state="ready",
     version="0.1.0",
@@ -310,8 +310,8 @@ ACCOUNT = Account(
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home whose daemon is this process, as far as the lock says."""
     found = Home(tmp_path)
-    found.tree.parent.mkdir()
-    found.tree.write_bytes(msgspec.json.encode(ACCOUNT))
+    found.process_file.parent.mkdir()
+    found.process_file.write_bytes(msgspec.json.encode(ACCOUNT))
     monkeypatch.setattr(Home, "daemon_pid", lambda _home: os.getpid())
     return found
 
@@ -322,21 +322,21 @@ def answers(monkeypatch: pytest.MonkeyPatch, answer: Status | P2PError) -> None:
             raise answer
         return StatusReply(answer)
 
-    monkeypatch.setattr(observing, "ask", ask)
+    monkeypatch.setattr(collect, "request_daemon", ask)
 
 
 def test_an_account_counts_while_its_daemon_holds_the_lock(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_account(home) == ACCOUNT
+    assert read_process_file(home) == ACCOUNT
     monkeypatch.setattr(Home, "daemon_pid", lambda _home: 1)
-    assert read_account(home) is None
+    assert read_process_file(home) is None
     monkeypatch.setattr(Home, "daemon_pid", lambda _home: None)
-    assert read_account(home) is None
+    assert read_process_file(home) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff"])
 def test_an_account_that_cannot_be_read_is_none(home: Home, content: bytes) -> None:
-    home.tree.write_bytes(content)
-    assert read_account(home) is None
+    home.process_file.write_bytes(content)
+    assert read_process_file(home) is None
 
 
 def test_an_account_as_a_status(home: Home) -> None:
@@ -407,10 +407,10 @@ def test_status_without_a_daemon(
 class Sequence:
     """Answers ``observe`` with one thing after the other, then interrupts."""
 
-    def __init__(self, *answers: observing.Observation | P2PError) -> None:
+    def __init__(self, *answers: collect.StatusSnapshot | P2PError) -> None:
         self._answers = list(answers)
 
-    def __call__(self, _home: Path | None) -> observing.Observation:
+    def __call__(self, _home: Path | None) -> collect.StatusSnapshot:
         if not self._answers:
             raise KeyboardInterrupt
         answer = self._answers.pop(0)
@@ -419,21 +419,21 @@ class Sequence:
         return answer
 
 
-SEEN = observing.Observation(FULL, False)
+SEEN = collect.StatusSnapshot(FULL, False)
 GONE = DaemonNotRunning(home="/a")
-DEGRADED = observing.Observation(replace(EMPTY, warnings=["the gateway does not answer"]), True)
+DEGRADED = collect.StatusSnapshot(replace(EMPTY, warnings=["the gateway does not answer"]), True)
 
 
 @pytest.fixture
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observing, "PERIOD", 0)
+    monkeypatch.setattr(collect, "PERIOD", 0)
 
 
 @pytest.mark.usefixtures("_at_once")
 def test_watching_into_a_pipe_goes_on_when_the_daemon_goes_and_comes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(observing, "observe", Sequence(SEEN, DEGRADED, GONE, SEEN))
+    monkeypatch.setattr(collect, "collect_status", Sequence(SEEN, DEGRADED, GONE, SEEN))
     assert main(["status", "--watch", "--json"]) == 130
     out, err = capsys.readouterr()
     assert [len(json.loads(line)["identities"]) for line in out.splitlines()] == [2, 0, 2]
@@ -444,7 +444,7 @@ def test_watching_into_a_pipe_goes_on_when_the_daemon_goes_and_comes(
 def test_watching_on_a_terminal_goes_on_when_the_daemon_goes_and_comes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(observing, "observe", Sequence(SEEN, GONE, DEGRADED, SEEN))
+    monkeypatch.setattr(collect, "collect_status", Sequence(SEEN, GONE, DEGRADED, SEEN))
     monkeypatch.setattr(type(sys.stdout), "isatty", lambda _stream: True)
     monkeypatch.setenv("TERM", "xterm-256color")
     assert main(["status", "--watch"]) == 130
@@ -456,6 +456,6 @@ def test_watching_on_a_terminal_goes_on_when_the_daemon_goes_and_comes(
 def test_watching_needs_a_daemon_to_begin_with(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(observing, "observe", Sequence(GONE))
+    monkeypatch.setattr(collect, "collect_status", Sequence(GONE))
     assert main(["status", "--watch"]) == 3
     assert capsys.readouterr() == ("", f"fastn-p2p: {GONE}\n")

@@ -6,7 +6,7 @@ import fastn_p2p_client.errors as errors
 from fastn_p2p.console.exit_codes import (
     EXITS,
     TABLE,
-    Exit,
+    ExitCode,
 )
 
 
@@ -15,12 +15,12 @@ def test_every_error_code_has_an_exit_code_of_its_own_line() -> None:
 
 
 def test_every_exit_code_is_explained() -> None:
-    assert set(TABLE) == set(Exit)
+    assert set(TABLE) == set(ExitCode)
     assert len(set(TABLE.values())) == len(TABLE)
 
 
 def test_no_error_of_the_system_ends_like_success_or_like_an_application_error() -> None:
-    assert not {Exit.OK, Exit.APPLICATION} & set(EXITS.values())
+    assert not {ExitCode.OK, ExitCode.APPLICATION} & set(EXITS.values())
 
 
 @pytest.mark.parametrize(

@@ -16,26 +16,24 @@ import pytest
 import fastn_p2p_client.ipc.messages as m
 from fastn_p2p.cli import main
 from fastn_p2p.protocols.files import (
-    cli as command,
-)
-from fastn_p2p.protocols.files import (
-    errors as failures,
+    cli,
+    errors,
 )
 from fastn_p2p.protocols.files.events import (
-    Begun,
-    Done,
+    AlreadyPresent,
+    EntrySkipped,
     Event,
-    Kept,
-    Lost,
-    Moved,
-    Offered,
-    Omitted,
-    Restarted,
+    FileCompleted,
+    FileLost,
+    FileProgress,
+    FileRestarted,
+    FileStarted,
+    OfferChanged,
     Retrying,
 )
 from fastn_p2p.protocols.files.progress import (
+    progress_output,
     size_of,
-    watching,
 )
 
 from ...support.file_peers import (
@@ -97,7 +95,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
         each.mkdir()
     line = Line(tmp_path / "workspace", root=str(root), inbox=str(inbox))
     daemon = Daemon(line, [identity("alice"), identity("bob", online=False)])
-    monkeypatch.setattr(command, "Client", daemon)
+    monkeypatch.setattr(cli, "Client", daemon)
     return Place(root, inbox, here, daemon)
 
 
@@ -186,7 +184,7 @@ def test_whose_inbox_it_is(
 def test_what_cannot_be_right_is_said_before_anybody_is_asked(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
-    monkeypatch.setattr(command, "Client", lambda *_, **__: pytest.fail("the daemon was asked"))
+    monkeypatch.setattr(cli, "Client", lambda *_, **__: pytest.fail("the daemon was asked"))
     assert main(["files", *arguments]) == 2
     assert "Traceback" not in capsys.readouterr().err
 
@@ -199,18 +197,18 @@ def test_local_files_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> N
 # ── what is seen of a transfer ───────────────────────────────────────────────────────────────────
 
 STORY: list[Event] = [
-    Offered("0123", "accepted", 3, 3000),
-    Omitted("link", "it is a link"),
-    Kept("kept", 1000),
-    Begun("a", 1000, 0),
-    Moved("a", 500),
-    Moved("a", 600),
+    OfferChanged("0123", "accepted", 3, 3000),
+    EntrySkipped("link", "it is a link"),
+    AlreadyPresent("kept", 1000),
+    FileStarted("a", 1000, 0),
+    FileProgress("a", 500),
+    FileProgress("a", 600),
     Retrying("the connection went away", 0.1),
-    Restarted("a"),
-    Begun("a", 1000, 600),
-    Done("a", 1000),
-    Begun("b" * 60, 1000, 0),
-    Lost("b" * 60, "DiskFull", "there is no space left\x1b[31m"),
+    FileRestarted("a"),
+    FileStarted("a", 1000, 600),
+    FileCompleted("a", 1000),
+    FileStarted("b" * 60, 1000, 0),
+    FileLost("b" * 60, "DiskFull", "there is no space left\x1b[31m"),
 ]
 
 
@@ -224,7 +222,7 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TERM", "xterm")
-    with watching(json=False) as report:
+    with progress_output(json=False) as report:
         for event in STORY:
             report(event)
     shown = terminal.getvalue()
@@ -235,7 +233,7 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_words_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with watching(json=False) as report:
+    with progress_output(json=False) as report:
         for event in STORY:
             report(event)
     out, err = capsys.readouterr()
@@ -245,7 +243,7 @@ def test_words_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_lines_of_json_for_scripts_and_not_too_many(capsys: pytest.CaptureFixture[str]) -> None:
-    with watching(json=True) as report:
+    with progress_output(json=True) as report:
         for event in STORY:
             report(event)
     out, err = capsys.readouterr()
@@ -265,6 +263,6 @@ def test_sizes_as_people_read_them(size: int, words: str) -> None:
 
 
 def test_every_kind_of_failure_is_explained() -> None:
-    kinds = set(typing.get_args(failures.Kind))
-    assert set(re.findall(r"^``(\w+)``", failures.__doc__ or "", re.MULTILINE)) == kinds
-    assert set(command._EXITS) <= kinds
+    kinds = set(typing.get_args(errors.Kind))
+    assert set(re.findall(r"^``(\w+)``", errors.__doc__ or "", re.MULTILINE)) == kinds
+    assert set(cli._EXITS) <= kinds

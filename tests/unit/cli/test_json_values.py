@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_p2p.console.exit_codes import Misused
+from fastn_p2p.console.exit_codes import CommandLineError
 from fastn_p2p.console.json_values import (
-    as_json,
     request_from,
+    to_json,
 )
 
 EXT = msgspec.msgpack.Ext(5, b"x")
@@ -42,7 +42,7 @@ TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     ],
 )
 def test_what_json_has_not(value: Any, printed: Any) -> None:
-    line = as_json(msgspec.msgpack.decode(msgspec.msgpack.encode(value)))
+    line = to_json(msgspec.msgpack.decode(msgspec.msgpack.encode(value)))
     assert json.loads(line) == printed
     assert b"\n" not in line
 
@@ -62,7 +62,7 @@ values = st.recursive(
 @given(values)
 def test_whatever_msgpack_holds_is_json_on_one_line(value: Any) -> None:
     decoded = msgspec.msgpack.decode(msgspec.msgpack.encode(value))
-    line = as_json(decoded)
+    line = to_json(decoded)
     assert b"\n" not in line
     printed = json.loads(line)
     if isinstance(decoded, dict):
@@ -76,7 +76,7 @@ def test_the_deepest_reply_that_can_be_decoded_can_be_printed(kind: bytes) -> No
             deepest = msgspec.msgpack.decode(kind * depth + b"\xc0")
         except RecursionError:
             continue
-        assert as_json(deepest).count(b"[" if kind == b"\x91" else b"{") == depth
+        assert to_json(deepest).count(b"[" if kind == b"\x91" else b"{") == depth
         return
     raise AssertionError("nothing could be decoded")
 
@@ -86,7 +86,7 @@ def test_the_deepest_reply_that_can_be_decoded_can_be_printed(kind: bytes) -> No
     [b"1" + 30 * b"0", b'{"a": [-99999999999999999999]}', b"{", b'"\\ud800"', 2000 * b"[", 850 * b"[" + 850 * b"]"],
 )
 def test_a_request_that_cannot_be_sent_is_refused(data: bytes) -> None:
-    with pytest.raises(Misused, match=r"^--data "):
+    with pytest.raises(CommandLineError, match=r"^--data "):
         request_from(data, "--data")
 
 
@@ -95,7 +95,7 @@ def test_the_deepest_request_that_is_taken_can_be_sent() -> None:
         text = depth * b"[" + depth * b"]"
         try:
             assert msgspec.msgpack.encode(request_from(text, "--data")) == (depth - 1) * b"\x91" + b"\x90"
-        except Misused:
+        except CommandLineError:
             continue
         return
     raise AssertionError("nothing could be sent")

@@ -79,7 +79,7 @@ def test_an_argument_that_is_not_utf8(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-PUT_FOREVER = "from fastn_p2p.console.output import put\nwhile True: put('line')"
+PUT_FOREVER = "from fastn_p2p.console.output import write_result\nwhile True: write_result('line')"
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly() -> None:

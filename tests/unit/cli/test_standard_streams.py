@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from fastn_p2p.cli import main
-from fastn_p2p.cli import stream as streaming
-from fastn_p2p.console.exit_codes import Exit
-from fastn_p2p.protocols.tunnel import forwarder as forwarding
-from fastn_p2p.protocols.tunnel.service_address import Address
+from fastn_p2p.cli import main, stream
+from fastn_p2p.console.exit_codes import ExitCode
+from fastn_p2p.protocols.tunnel import forwarder
+from fastn_p2p.protocols.tunnel.service_address import ServiceAddress
 
 
 @pytest.fixture
@@ -21,17 +20,17 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the command would do; it does nothing."""
     calls: list[tuple[Any, ...]] = []
 
-    def record(*arguments: Any) -> Exit:
+    def record(*arguments: Any) -> ExitCode:
         calls.append(arguments)
-        return Exit.OK
+        return ExitCode.OK
 
-    monkeypatch.setattr(streaming, "stream", record)
-    monkeypatch.setattr(forwarding, "forward", record)
+    monkeypatch.setattr(stream, "stream", record)
+    monkeypatch.setattr(forwarder, "forward", record)
     return calls
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    assert main(arguments) == Exit.USAGE
+    assert main(arguments) == ExitCode.USAGE
     out, err = capsys.readouterr()
     assert out == ""
     assert "Traceback" not in err
@@ -75,19 +74,19 @@ def test_stream_without_standard_output(
     with monkeypatch.context() as patched:
         patched.setattr(sys, "stdout", None)
         code = main(["stream", "bob", "Chat", "--home", str(tmp_path)])
-    assert code == Exit.STORAGE
+    assert code == ExitCode.STORAGE
     assert capsys.readouterr().err == "fastn-p2p: standard output is closed\n"
 
 
 @pytest.mark.parametrize(
     ("listen", "address"),
     [
-        ("127.0.0.1:9000", Address("127.0.0.1", 9000)),
-        ("127.0.0.1:0", Address("127.0.0.1", 0)),
-        ("unix:/run/web.sock", Address("", 0, "/run/web.sock")),
+        ("127.0.0.1:9000", ServiceAddress("127.0.0.1", 9000)),
+        ("127.0.0.1:0", ServiceAddress("127.0.0.1", 0)),
+        ("unix:/run/web.sock", ServiceAddress("", 0, "/run/web.sock")),
     ],
 )
-def test_forward(asked: list[tuple[Any, ...]], listen: str, address: Address) -> None:
+def test_forward(asked: list[tuple[Any, ...]], listen: str, address: ServiceAddress) -> None:
     assert main(["forward", "bob", "web", "--listen", listen, "--as", "alice", "--home", "/a"]) == 0
     assert main(["forward", "bob", "--listen", listen]) == 0
     assert asked == [(Path("/a"), "alice", "bob", "web", address), (None, None, "bob", "default", address)]
@@ -125,5 +124,5 @@ def test_forward_where_it_cannot_listen(capsys: pytest.CaptureFixture[str], list
 def test_forward_where_something_listens_already(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        assert main(["forward", "bob", "web", "--listen", address]) == Exit.EXISTS
+        assert main(["forward", "bob", "web", "--listen", address]) == ExitCode.EXISTS
     assert capsys.readouterr() == ("", f"fastn-p2p: --listen: {address}: something listens there already\n")

@@ -12,7 +12,7 @@ from fastn_p2p.cli.commands import (
     call,
     daemon,
 )
-from fastn_p2p.console import control_request as asking
+from fastn_p2p.console import control_request
 
 HELLO = '{"message": "Hello P2P!"}'
 
@@ -27,7 +27,7 @@ def _nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     def unexpected(*_arguments: Any, **_options: Any) -> None:
         pytest.fail("the daemon was asked")
 
-    monkeypatch.setattr(asking, "ask", unexpected)
+    monkeypatch.setattr(control_request, "request_daemon", unexpected)
     monkeypatch.setattr(call, "_call", unexpected)
 
 

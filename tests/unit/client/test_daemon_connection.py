@@ -10,7 +10,7 @@ import pytest
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import DaemonBusy, DaemonNotRunning
 from fastn_p2p_client.home import Home
-from fastn_p2p_supervisor.home_lock import Premises
+from fastn_p2p_supervisor.home_lock import HomeLock
 
 from ...support.stub_actors import KEYS
 from ...support.stub_daemon import short_path
@@ -42,21 +42,21 @@ def test_however_many_wait_one_looks_for_all(home: Home, monkeypatch: pytest.Mon
         async with Client(home) as client:
             assert await outcomes(client, 0.7) == {DaemonBusy}
 
-    premises = Premises.take(home)  # as a daemon does, of which no process listens
+    premises = HomeLock.acquire(home)  # as a daemon does, of which no process listens
     monkeypatch.setattr(Home, "daemon_pid", counted)
     asyncio.run(scenario())
-    premises.leave()
+    premises.release()
     assert 1 < looks < CALLS
 
 
 def test_all_that_wait_are_told_when_the_daemon_is_gone(home: Home) -> None:
     async def scenario() -> None:
-        premises = Premises.take(home)
+        premises = HomeLock.acquire(home)
         async with Client(home) as client:
             waiting = asyncio.create_task(outcomes(client, 50))
             while not client._waiting:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0)
-            premises.leave()
+            premises.release()
             assert await waiting == {DaemonNotRunning}
 
     asyncio.run(scenario())

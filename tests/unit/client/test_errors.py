@@ -16,7 +16,7 @@ import fastn_p2p_client
 from fastn_p2p_client import errors
 from fastn_p2p_client.errors import CODES, ApplicationError, BadReply, InternalError, P2PError, error_from
 from fastn_p2p_client.ipc.messages import (
-    Failure,
+    ErrorReply,
     encode,
 )
 
@@ -134,7 +134,7 @@ def test_fields_are_given_by_name_all_of_them_and_no_others(cls: type[P2PError])
 @each_error
 def test_an_error_travels(cls: type[P2PError]) -> None:
     error = sample(cls)
-    arrived = msgspec.msgpack.decode(encode(Failure.of(error)), type=Failure).error()
+    arrived = msgspec.msgpack.decode(encode(ErrorReply.of(error)), type=ErrorReply).error()
     for twin in (arrived, pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(twin) is cls
         assert (twin.code, twin.fields(), str(twin), repr(twin)) == (cls.code, error.fields(), str(error), repr(error))

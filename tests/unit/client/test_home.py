@@ -60,7 +60,7 @@ def test_programs_with_another_runtime_directory_find_the_sockets(
     runtime = tmp_path / "run"
     runtime.mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
-    home.sockets_note.write_text(f"{runtime}/fastn-p2p/one\n")
+    home.socket_directory_file.write_text(f"{runtime}/fastn-p2p/one\n")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert home.sockets == runtime / "fastn-p2p" / "one"
 

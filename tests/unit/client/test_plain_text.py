@@ -108,9 +108,9 @@ def test_log_files_are_read_on_terminals_too(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from fastn_p2p_actors.runtime.log_files import log_to
+from fastn_p2p_actors.runtime.log_files import configure_logging
 from fastn_p2p_client.home import Home
-log = log_to(Home(Path(sys.argv[1])), "network")
+log = configure_logging(Home(Path(sys.argv[1])), "network")
 try:
     raise ValueError("\\x1b]0;owned\\x07")
 except ValueError:
@@ -172,7 +172,8 @@ def prints(source: str) -> bool:
 
 
 def test_nothing_but_these_modules_writes_to_a_terminal() -> None:
-    """A module that is new here needs a way to make safe what it writes, and a line in tests/e2e/operations/test_terminal.py."""
+    """A module that is new here needs a way to make safe what it writes, and a line in
+    tests/e2e/operations/test_terminal.py."""
     packages = ("fastn_p2p", "supervisor", "actors", "client")
     files = [file for package in packages for file in (ROOT / package).rglob("*.py")]
     assert len(files) > 200

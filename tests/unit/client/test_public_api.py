@@ -14,8 +14,8 @@ import pytest
 
 import fastn_p2p_client
 from fastn_p2p_client import (
-    AllServer,
     ApplicationError,
+    BindingServer,
     Client,
     Server,
     Session,
@@ -33,6 +33,7 @@ from fastn_p2p_client.mail import sync as mail_sync
 from fastn_p2p_client.protocol import BindingContext, CallContext, Peer, Protocol, request, stream
 
 MODULES = [found.name for found in pkgutil.iter_modules(fastn_p2p_client.__path__)]
+FOLDERS = ("chat", "ipc", "serving", "session")
 PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync, testing, mail, mail_sync]
 
 
@@ -55,7 +56,7 @@ def test_the_package_exports_what_it_lists_and_nothing_else() -> None:
 def test_every_module_lists_what_it_exports(name: str) -> None:
     module = importlib.import_module(f"fastn_p2p_client.{name}")
     assert module.__doc__
-    if name == "limits":  # nothing but numbers
+    if name in ("limits", *FOLDERS):  # nothing but numbers, nothing but modules
         return
     exported = module.__all__
     assert len(exported) == len(set(exported))
@@ -119,7 +120,7 @@ def test_every_function_is_documented_and_typed(name: str, function: Callable[..
 # ── the blocking twins ───────────────────────────────────────────────────────────────────────────
 
 ENTERING = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__"}
-PLUMBING = {"abort", "fail", "introduce", "take"}
+PLUMBING = {"abort", "fail", "on_message", "set_peer"}
 """What handlers of sessions, which are never blocking, and whoever carries messages need of a session."""
 ATTRIBUTES = {"bytes_read", "bytes_written", "instance", "protocol"}
 
@@ -183,7 +184,7 @@ def test_methods_of_the_blocking_mail_client_take_the_same(name: str) -> None:
     assert returned[0].replace("AsyncIterator", "Iterator") == returned[1]
 
 
-@pytest.mark.parametrize(("awaited", "blocking"), [(Server, sync.Server), (AllServer, sync.AllServer)])
+@pytest.mark.parametrize(("awaited", "blocking"), [(Server, sync.Server), (BindingServer, sync.BindingServer)])
 def test_what_serves_has_the_same_members_in_both(awaited: type, blocking: type) -> None:
     theirs = {name for cls in blocking.__mro__[:-1] for name in methods(cls)}
     assert theirs - {"identity"} == set(methods(awaited))
@@ -227,7 +228,7 @@ async def _types(client: Client, blocking: sync.Client) -> None:
 
 # ── handlers: what decorators give back is what they were given ──────────────────────────────────
 
-server, everywhere, blocking_server = Server("alice"), AllServer(), sync.Server("alice")
+server, everywhere, blocking_server = Server("alice"), BindingServer(), sync.Server("alice")
 
 
 @server.handle_requests("Shop", access="everyone")

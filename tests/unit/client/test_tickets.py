@@ -34,7 +34,7 @@ def test_ticket_carries_the_record_and_names_its_identity() -> None:
     assert ticket.record_bytes == RECORD
     assert ticket.identity == ALICE.key
     assert verify_record(ticket.record_bytes, now=NOW).identity == ALICE.key
-    assert Ticket.looks_like(TEXT)
+    assert Ticket.is_ticket(TEXT)
 
 
 def test_tickets_with_the_same_record_are_equal() -> None:

@@ -12,12 +12,12 @@ from fastn_p2p_actors.runtime.specs import (
     IdentitySettings,
     NetworkSettings,
     VaultSettings,
-    grant_holds,
+    verify_grant,
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor.actor_specs import (
-    Blueprint,
-    Plan,
+    ActorSpecs,
+    DaemonConfig,
     online_identities,
 )
 
@@ -28,7 +28,7 @@ def delivered(spec: ActorSpec) -> ActorSpec:
 
 
 def test_every_actor_gets_settings_of_its_own_kind_that_fit_together(tmp_path: Path) -> None:
-    blueprint = Blueprint(Home(tmp_path), "local", 1234, Plan())
+    blueprint = ActorSpecs(Home(tmp_path), "local", 1234, DaemonConfig())
     vault_spec, network_spec, gateway_spec = map(delivered, blueprint.core)
     assert [spec.name for spec in blueprint.core] == ["vault", "network", "gateway"]
     assert {spec.heartbeat for spec in blueprint.core} == {1.0}
@@ -44,16 +44,16 @@ def test_every_actor_gets_settings_of_its_own_kind_that_fit_together(tmp_path: P
     alice_spec = delivered(blueprint.identity("alice"))
     alice = msgspec.convert(alice_spec.settings, IdentitySettings)
     assert (alice_spec.name, alice_spec.heartbeat) == ("identity-alice", 5.0)
-    assert grant_holds(network.grant_key, "alice", alice.grant)
+    assert verify_grant(network.grant_key, "alice", alice.grant)
 
 
 def test_an_identity_is_given_no_key(tmp_path: Path) -> None:
-    settings = Blueprint(Home(tmp_path), "local", 0, Plan()).identity("alice").settings
+    settings = ActorSpecs(Home(tmp_path), "local", 0, DaemonConfig()).identity("alice").settings
     assert settings.keys() == {"identity", "grant", "memory"}
 
 
 def test_each_start_has_keys_of_its_own(tmp_path: Path) -> None:
-    first, second = (Blueprint(Home(tmp_path), "local", 0, Plan()) for _ in range(2))
+    first, second = (ActorSpecs(Home(tmp_path), "local", 0, DaemonConfig()) for _ in range(2))
     assert first.core[0].settings["server_secret"] != second.core[0].settings["server_secret"]
     assert first.identity("alice").settings["grant"] != second.identity("alice").settings["grant"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from fastn_p2p_actors.runtime import control_channel as wire
-from fastn_p2p_actors.runtime.actor import Stage
+from fastn_p2p_actors.runtime.actor import ActorContext
 from fastn_p2p_actors.runtime.specs import (
     ActorSpec,
     IdentitySettings,
@@ -21,7 +21,7 @@ SPEC = ActorSpec(
 
 @pytest.fixture
 def leash() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = wire.pair()
+    ours, theirs = wire.open_pair()
     with ours, theirs:
         yield ours, theirs
 
@@ -39,7 +39,7 @@ async def hear(leash: socket.socket) -> wire.FromChild:
 
 def test_ready_then_heartbeats(leash: tuple[socket.socket, socket.socket]) -> None:
     async def play() -> list[wire.FromChild]:
-        stage = Stage(SPEC, leash[1])
+        stage = ActorContext(SPEC, leash[1])
         stage.ready()
         stage.ready()
         return [await hear(leash[0]) for _ in range(3)]
@@ -52,16 +52,16 @@ def test_ready_then_heartbeats(leash: tuple[socket.socket, socket.socket]) -> No
 
 def test_an_answer_finds_its_question(leash: tuple[socket.socket, socket.socket]) -> None:
     async def play() -> None:
-        stage = Stage(SPEC, leash[1])
+        stage = ActorContext(SPEC, leash[1])
         start = asyncio.create_task(stage.ask_supervisor(wire.StartIdentity("alice"), 10))
-        tree = asyncio.create_task(stage.ask_supervisor(wire.GetTree(), 10))
+        tree = asyncio.create_task(stage.ask_supervisor(wire.GetProcesses(), 10))
         asked = [await hear(leash[0]), await hear(leash[0])]
-        assert asked == [wire.Ask(1, wire.StartIdentity("alice")), wire.Ask(2, wire.GetTree())]
-        report = wire.TreeReport([wire.ProcessReport("vault", 7, "ready", 1, 0, "")])
+        assert asked == [wire.ChildRequest(1, wire.StartIdentity("alice")), wire.ChildRequest(2, wire.GetProcesses())]
+        report = wire.ProcessList([wire.ProcessInfo("vault", 7, "ready", 1, 0, "")])
         forbidden = Forbidden(role="gateway", request="StartIdentity")
-        wire.send(leash[0], wire.Answer(99, wire.Done()))
-        wire.send(leash[0], wire.Answer(2, report))
-        wire.send(leash[0], wire.Answer(1, wire.Failure.of(forbidden)))
+        wire.send(leash[0], wire.ChildResponse(99, wire.Ack()))
+        wire.send(leash[0], wire.ChildResponse(2, report))
+        wire.send(leash[0], wire.ChildResponse(1, wire.ErrorReply.of(forbidden)))
         assert await tree == report
         with pytest.raises(Forbidden, match="gateway may not ask for StartIdentity"):
             await start
@@ -72,33 +72,33 @@ def test_an_answer_finds_its_question(leash: tuple[socket.socket, socket.socket]
 def test_asking_in_vain(leash: tuple[socket.socket, socket.socket]) -> None:
     async def play() -> None:
         with pytest.raises(DaemonBusy):
-            await Stage(SPEC).ask_supervisor(wire.GetTree(), 10)
-        stage = Stage(SPEC, leash[1])
+            await ActorContext(SPEC).ask_supervisor(wire.GetProcesses(), 10)
+        stage = ActorContext(SPEC, leash[1])
         with pytest.raises(DeadlineExceeded):
-            await stage.ask_supervisor(wire.GetTree(), 0.01)
+            await stage.ask_supervisor(wire.GetProcesses(), 0.01)
         with pytest.raises(PayloadTooLarge):
             await stage.ask_supervisor(wire.EnsureOnline(("n" * wire.MAX_MESSAGE,)), 10)
         while wire.send(leash[1], wire.Heartbeat()):
             pass
         with pytest.raises(DaemonBusy):
-            await stage.ask_supervisor(wire.GetTree(), 10)
+            await stage.ask_supervisor(wire.GetProcesses(), 10)
 
     asyncio.run(play())
 
 
 def test_stop_is_heard(leash: tuple[socket.socket, socket.socket]) -> None:
     async def play() -> None:
-        stage = Stage(SPEC, leash[1])
-        wire.send(leash[0], wire.Stop())
+        stage = ActorContext(SPEC, leash[1])
+        wire.send(leash[0], wire.Shutdown())
         async with asyncio.timeout(10):
-            await stage.stopping.wait()
+            await stage.stop_requested.wait()
 
     asyncio.run(play())
 
 
 def test_settings_are_checked() -> None:
     async def play() -> IdentitySettings:
-        return Stage(SPEC).settings_as(IdentitySettings)
+        return ActorContext(SPEC).load_settings(IdentitySettings)
 
     assert asyncio.run(play()) == IdentitySettings(identity="alice", grant=b"\x00\xff")
 
@@ -110,7 +110,7 @@ def test_settings_are_checked() -> None:
 )
 def test_what_is_no_message_is_refused(leash: tuple[socket.socket, socket.socket], packet: bytes) -> None:
     leash[1].send(packet)
-    with pytest.raises(wire.LeashBroken):
+    with pytest.raises(wire.ControlProtocolError):
         wire.receive_from_child(leash[0])
 
 
@@ -121,4 +121,4 @@ def test_the_other_end_is_gone(leash: tuple[socket.socket, socket.socket]) -> No
     with pytest.raises(EOFError):
         wire.receive_from_child(leash[0])
     with pytest.raises(OSError, match="Broken pipe"):
-        wire.send(leash[0], wire.Stop())
+        wire.send(leash[0], wire.Shutdown())

@@ -102,7 +102,7 @@ def test_an_identity_in_a_crash_loop_is_parked_and_can_be_started_again(home: Pa
         daemon.order("identity-alice", "")
         daemon.order("gateway", "ask start alice")
         signal_process(daemon.child("gateway")["pid"], signal.SIGKILL)
-        assert daemon.answer("gateway") == "Done()"
+        assert daemon.answer("gateway") == "Ack()"
         daemon.wait_child("identity-alice", state="ready")
 
 
@@ -119,7 +119,7 @@ def test_stopping_an_identity_that_does_not_listen(home: Path) -> None:
     orders = {"gateway": "ask stop alice", "identity-alice": "deaf"}
     with stub_daemon(home, orders=orders, identities=("alice",), drain=0.3) as daemon:
         daemon.ready()
-        assert daemon.answer("gateway") == "Done()"
+        assert daemon.answer("gateway") == "Ack()"
         eventually(lambda: not daemon.child("identity-alice"))
         log = (daemon.home / "logs" / "supervisor.log").read_text()
         assert "identity-alice is stopping" in log
@@ -144,8 +144,12 @@ def test_the_gateway_may_ask_and_nobody_else(home: Path) -> None:
         "identity-bob": "ask tree",
     }
     with stub_daemon(home, orders=orders) as daemon:
-        assert daemon.answer("gateway") == "Done()"
-        for name, asked in (("network", "StartIdentity"), ("vault", "GetTree"), ("identity-alice", "StopIdentity")):
+        assert daemon.answer("gateway") == "Ack()"
+        for name, asked in (
+            ("network", "StartIdentity"),
+            ("vault", "GetProcesses"),
+            ("identity-alice", "StopIdentity"),
+        ):
             assert daemon.answer(name) == f"{name} may not ask for {asked}"
         daemon.wait_child("identity-bob", state="ready")
 

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from fastn_p2p_supervisor import fork_server_preload as preload
+from fastn_p2p_supervisor import fork_server_preload
 
 
 def test_importing_it_elsewhere_changes_nothing() -> None:
-    assert os.fork is preload._fork
+    assert os.fork is fork_server_preload._fork
 
 
 def test_what_is_preloaded_brings_no_network_no_cryptography_and_no_thread() -> None:
@@ -36,12 +36,12 @@ def test_a_fork_that_the_kernel_refuses_costs_one_request(monkeypatch: pytest.Mo
     def refused() -> int:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(preload, "_fork", refused)
+    monkeypatch.setattr(fork_server_preload, "_fork", refused)
     child_r, parent_w = os.pipe()
     parent_r, child_w = os.pipe()
     fds = [os.dup(parent_r)]
     with pytest.raises(ConnectionAbortedError, match="Resource temporarily unavailable"):  # ECONNABORTED
-        preload.fork_or_refuse()
+        fork_server_preload.fork_or_refuse()
     assert os.read(parent_r, 1) == b""
     with pytest.raises(BrokenPipeError):
         os.write(parent_w, b"the child would read this")

@@ -11,8 +11,8 @@ import pytest
 from fastn_p2p_client import home as home_module
 from fastn_p2p_client.errors import DaemonAlreadyRunning, HomeUnusable
 from fastn_p2p_client.home import Home, temporary_directory
-from fastn_p2p_supervisor import home_lock as premises_module
-from fastn_p2p_supervisor.home_lock import Premises
+from fastn_p2p_supervisor import home_lock
+from fastn_p2p_supervisor.home_lock import HomeLock
 
 from ...support.stub_daemon import short_path
 
@@ -29,7 +29,7 @@ def mode(path: Path) -> int:
 
 def test_everything_is_made_and_private(path: Path) -> None:
     home = Home(path / "a" / "b")
-    premises = Premises.take(home)
+    premises = HomeLock.acquire(home)
     assert sorted(path.name for path in home.path.iterdir()) == [
         "identities",
         "lock",
@@ -42,43 +42,43 @@ def test_everything_is_made_and_private(path: Path) -> None:
     assert mode(home.path) == 0o700
     assert mode(home.lock) == 0o600
     assert home.lock.read_text() == f"{os.getpid()}\n"
-    premises.leave()
+    premises.release()
     assert home.lock.read_text() == ""
 
 
 def test_the_second_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    premises = Premises.take(home)
+    premises = HomeLock.acquire(home)
     with pytest.raises(DaemonAlreadyRunning) as refused:
-        Premises.take(home)
+        HomeLock.acquire(home)
     assert refused.value.pid == os.getpid()
     assert str(refused.value) == (
         f"a daemon is already running for {tmp_path} (pid {os.getpid()}); stop it first or use another --home"
     )
     assert home.lock.read_text() == f"{os.getpid()}\n"
-    premises.leave()
-    Premises.take(home).leave()
+    premises.release()
+    HomeLock.acquire(home).release()
 
 
 @pytest.mark.parametrize("bits", [0o770, 0o707, 0o722])
 def test_a_home_that_others_may_write_to_is_refused(tmp_path: Path, bits: int) -> None:
     tmp_path.chmod(bits)
     with pytest.raises(HomeUnusable, match=f"mode {bits:04o}"):
-        Premises.take(Home(tmp_path))
+        HomeLock.acquire(Home(tmp_path))
     assert not Home(tmp_path).lock.exists()
 
 
 def test_a_home_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 123456)
     with pytest.raises(HomeUnusable, match="this is uid 123456"):
-        Premises.take(Home(tmp_path))
+        HomeLock.acquire(Home(tmp_path))
 
 
 def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(HomeUnusable, match="File exists"):
-        Premises.take(Home(file))
+        HomeLock.acquire(Home(file))
 
 
 def test_a_full_disk_is_told_and_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,8 +88,8 @@ def test_a_full_disk_is_told_and_leaves_no_lock(tmp_path: Path, monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         with pytest.raises(HomeUnusable, match="No space left on device"):
-            Premises.take(Home(tmp_path))
-    Premises.take(Home(tmp_path)).leave()
+            HomeLock.acquire(Home(tmp_path))
+    HomeLock.acquire(Home(tmp_path)).release()
 
 
 def test_stale_sockets_go_and_other_files_stay(path: Path) -> None:
@@ -99,21 +99,21 @@ def test_stale_sockets_go_and_other_files_stay(path: Path) -> None:
     for socket_path in (home.control_socket, home.mailbox("network")):
         with socket.socket(socket.AF_UNIX) as left_behind:
             left_behind.bind(str(socket_path))
-    premises = Premises.take(home)
+    premises = HomeLock.acquire(home)
     assert not home.control_socket.exists()
     assert [entry.name for entry in (path / "run").iterdir()] == ["notes.txt"]
-    premises.leave()
+    premises.release()
 
 
 def test_a_long_home_has_its_sockets_elsewhere(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path / "runtime").mkdir(mode=0o700)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(path / "runtime"))
     home = Home(path / ("long" * 30))
-    premises = Premises.take(home)
+    premises = HomeLock.acquire(home)
     assert home.sockets.parent == path / "runtime" / "fastn-p2p"
     assert mode(home.sockets) == mode(home.sockets.parent) == mode(home.sockets / "run") == 0o700
-    assert home.sockets_note.read_text() == f"{home.sockets}\n"
-    premises.leave()
+    assert home.socket_directory_file.read_text() == f"{home.sockets}\n"
+    premises.release()
 
 
 def test_sockets_do_not_follow_a_link_out_of_a_shared_directory(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +121,10 @@ def test_sockets_do_not_follow_a_link_out_of_a_shared_directory(path: Path, monk
     (path / "mine").mkdir()
     (path / "fastn-p2p").symlink_to(path / "mine")
     home = Home(path / ("long" * 30))
-    premises = Premises.take(home)
+    premises = HomeLock.acquire(home)
     assert home.sockets.parent == temporary_directory()
     assert not list((path / "mine").iterdir())
-    premises.leave()
+    premises.release()
 
 
 def test_where_every_place_is_taken_the_sockets_get_a_new_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,14 +133,14 @@ def test_where_every_place_is_taken_the_sockets_get_a_new_one(path: Path, monkey
     squatted.mkdir()
     squatted.chmod(0o777)
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    for module in (home_module, premises_module):
+    for module in (home_module, home_lock):
         monkeypatch.setattr(module, "temporary_directory", lambda: squatted)
     home = Home(path / ("long" * 30))
-    premises = Premises.take(home)
+    premises = HomeLock.acquire(home)
     assert home.sockets.parent.name.startswith("fastn-p2p-0-")
     assert mode(home.sockets.parent) == mode(home.sockets) == 0o700
     home.check()
-    premises.leave()
+    premises.release()
     assert not list(squatted.iterdir())
     assert [each.name for each in path.iterdir() if each.name.startswith("fastn")] == [squatted.name]
 
@@ -149,5 +149,5 @@ def test_a_home_below_a_directory_that_others_may_write_to_is_refused(path: Path
     (path / "open").mkdir()
     (path / "open").chmod(0o777)
     with pytest.raises(HomeUnusable, match=f"may write to {path / 'open'} "):
-        Premises.take(Home(path / "open" / "home"))
+        HomeLock.acquire(Home(path / "open" / "home"))
     assert not list((path / "open").iterdir()), "nothing was made there"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p_supervisor.sd_notify import Notifier
+from fastn_p2p_supervisor.sd_notify import SystemdNotifier
 
 
 def listen(address: str) -> socket.socket:
@@ -20,7 +20,7 @@ def listen(address: str) -> socket.socket:
 def test_ready_alive_stopping(tmp_path: Path, *, abstract: bool) -> None:
     name = f"@fastn-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with listen(name.replace("@", "\0")) as manager:
-        notifier = Notifier(name)
+        notifier = SystemdNotifier(name)
         notifier.ready("two\nlines")
         assert manager.recv(4096).decode().splitlines() == ["READY=1", "STATUS=two lines", f"MAINPID={os.getpid()}"]
         notifier.alive()
@@ -32,7 +32,7 @@ def test_ready_alive_stopping(tmp_path: Path, *, abstract: bool) -> None:
 
 def test_variables_are_taken_out_of_the_environment() -> None:
     environment = {"NOTIFY_SOCKET": "/x", "WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "7", "HOME": "/"}
-    notifier = Notifier.take_from(environment, 7)
+    notifier = SystemdNotifier.take_from(environment, 7)
     assert environment == {"HOME": "/"}
     assert notifier.watchdog == 5.0
     notifier.close()
@@ -50,14 +50,14 @@ def test_variables_are_taken_out_of_the_environment() -> None:
     ],
 )
 def test_no_watchdog_unless_asked_for(environment: dict[str, str]) -> None:
-    notifier = Notifier.take_from(dict(environment), 7)
+    notifier = SystemdNotifier.take_from(dict(environment), 7)
     assert notifier.watchdog is None
     notifier.close()
 
 
 @pytest.mark.parametrize("address", [None, "", "vsock:2:1234", "relative", "/nobody/listens/here"])
 def test_nothing_is_raised_when_nobody_listens(address: str | None) -> None:
-    notifier = Notifier(address)
+    notifier = SystemdNotifier(address)
     notifier.ready("")
     notifier.alive()
     notifier.stopping("")

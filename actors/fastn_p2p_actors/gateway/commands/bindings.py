@@ -23,8 +23,8 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.ipc.messages import (
     UNDECODABLE,
+    Ack,
     AddProtocol,
-    Done,
 )
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
 from fastn_p2p_client.names import check_name
@@ -35,13 +35,13 @@ from ...identity.messages import (
 )
 from ...installed_protocols import (
     check_installed,
-    comes_with_the_daemon,
+    is_builtin,
 )
 from ...storage.identity_store import (
     BindingFile,
     IdentityFile,
 )
-from ..context import Desk
+from ..context import GatewayContext
 from ..one_shot import (
     check_config,
     run_on_delete,
@@ -53,9 +53,9 @@ __all__ = [
     "add_protocol",
     "check_allowed",
     "check_json",
-    "clear_unfinished",
     "deactivate",
     "identity_or_none",
+    "roll_back_uncommitted",
 ]
 
 ACTIVATE_SECONDS: Final = 22.0
@@ -67,12 +67,12 @@ _ID52_SHAPED: Final = re.compile(rf"[0-9a-v]{{{ID52_LENGTH}}}")
 log = logging.getLogger(__name__)
 
 
-async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done:
+async def add_protocol(desk: GatewayContext, message: AddProtocol, payload: bytes) -> Ack:
     name = check_name(message.identity, "an identity")
     protocol = check_name(message.protocol, "a protocol")
     instance = check_name(message.instance, "an instance")
     await check_allowed(desk, message.allow)
-    async with desk.alone_with(name):
+    async with desk.identity_lock(name):
         identity = desk.store.identity(name)
         found = None if message.program else check_installed(protocol)
         config = payload or b"{}"
@@ -87,9 +87,9 @@ async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done
         )
         _check_new(desk, name, protocol, instance)
         if found is None:
-            return _declare(desk, name, record)
+            return _add_program_binding(desk, name, record)
         online = identity.online and await desk.supervisor.is_up(name)
-        if not (online and comes_with_the_daemon(found)):
+        if not (online and is_builtin(found)):
             await check_config(desk, identity, record)
         prepared = desk.store.prepare_binding(name, record)
         try:
@@ -103,10 +103,10 @@ async def add_protocol(desk: Desk, message: AddProtocol, payload: bytes) -> Done
                     await run_on_delete(desk, identity, record)
             desk.store.cancel_binding(name, protocol, instance)
             raise
-        return Done()
+        return Ack()
 
 
-def _declare(desk: Desk, name: str, record: BindingFile) -> Done:
+def _add_program_binding(desk: GatewayContext, name: str, record: BindingFile) -> Ack:
     """Keep what a program is to serve; nobody here can tell whether its config is right."""
     prepared = desk.store.prepare_binding(name, record)
     try:
@@ -114,15 +114,15 @@ def _declare(desk: Desk, name: str, record: BindingFile) -> Done:
     except BaseException:
         desk.store.cancel_binding(name, record.protocol, record.instance)
         raise
-    desk.noticeboard.post()
-    return Done()
+    desk.noticeboard.notify()
+    return Ack()
 
 
-async def clear_unfinished(desk: Desk) -> None:
+async def roll_back_uncommitted(desk: GatewayContext) -> None:
     """Takes back what a gateway that was killed had begun to add. Never raises P2PError."""
-    for name, protocol, instance in desk.store.unfinished():
-        async with desk.alone_with(name):
-            if (name, protocol, instance) not in desk.store.unfinished():
+    for name, protocol, instance in desk.store.uncommitted_bindings():
+        async with desk.identity_lock(name):
+            if (name, protocol, instance) not in desk.store.uncommitted_bindings():
                 continue  # somebody has added it meanwhile
             try:
                 identity = identity_or_none(desk, name)
@@ -134,28 +134,28 @@ async def clear_unfinished(desk: Desk) -> None:
                 log.error("%s (%s) of %s cannot be taken back: %s", protocol, instance, name, error)
 
 
-async def activate(desk: Desk, name: str, record: BindingFile) -> None:
+async def activate(desk: GatewayContext, name: str, record: BindingFile) -> None:
     """The identity's process serves the binding, or serves it with this config from now on. Raises P2PError."""
-    async with desk.process_of(name) as process:
+    async with desk.identity_client(name) as process:
         message = Activate(record.protocol, record.instance, record.allow, record.code, process.grant)
-        await process.ask(message, Done, bytes(record.config), timeout=ACTIVATE_SECONDS)
+        await process.request(message, Ack, bytes(record.config), timeout=ACTIVATE_SECONDS)
 
 
-async def deactivate(desk: Desk, name: str, protocol: str, instance: str) -> None:
+async def deactivate(desk: GatewayContext, name: str, protocol: str, instance: str) -> None:
     """The identity's process serves the binding no more. Raises P2PError."""
-    async with desk.process_of(name) as process:
+    async with desk.identity_client(name) as process:
         leave = Deactivate(protocol, instance, grant=process.grant)
-        await process.ask(leave, Done, timeout=DEACTIVATE_SECONDS)
+        await process.request(leave, Ack, timeout=DEACTIVATE_SECONDS)
 
 
-async def _deactivate_quietly(desk: Desk, name: str, protocol: str, instance: str) -> None:
+async def _deactivate_quietly(desk: GatewayContext, name: str, protocol: str, instance: str) -> None:
     try:
         await deactivate(desk, name, protocol, instance)
     except P2PError as error:
         log.info("%s (%s) of %s was not deactivated: %s", protocol, instance, name, error)
 
 
-def identity_or_none(desk: Desk, name: str) -> IdentityFile | None:
+def identity_or_none(desk: GatewayContext, name: str) -> IdentityFile | None:
     """None when its file is damaged: its bindings can be removed nevertheless. Raises IdentityNotFound."""
     try:
         return desk.store.identity(name)
@@ -164,7 +164,7 @@ def identity_or_none(desk: Desk, name: str) -> IdentityFile | None:
         return None
 
 
-def _check_new(desk: Desk, name: str, protocol: str, instance: str) -> None:
+def _check_new(desk: GatewayContext, name: str, protocol: str, instance: str) -> None:
     """Raises BindingExists: there is one, usable or damaged."""
     try:
         desk.store.binding(name, protocol, instance)
@@ -182,7 +182,7 @@ def check_json(protocol: str, config: bytes) -> None:
         raise InvalidConfig(protocol=protocol, reason=str(error)) from error
 
 
-async def check_allowed(desk: Desk, allow: tuple[str, ...]) -> None:
+async def check_allowed(desk: GatewayContext, allow: tuple[str, ...]) -> None:
     """Raises InvalidKey, InvalidName, or PeerNameUnknown: a petname that nobody has would admit nobody, silently."""
     names = [entry for entry in allow if entry not in ("everyone", "peers")]
     for key in filter(_ID52_SHAPED.fullmatch, names):

@@ -23,15 +23,15 @@ from fastn_p2p_client.errors import (
     StorageFailed,
 )
 from fastn_p2p_client.ipc.messages import (
+    Ack,
     CreateIdentity,
     DeleteIdentity,
-    Done,
     IdentityLimits,
     IdentityList,
     IdentityReply,
     ListIdentities,
+    SetIdentityOnline,
     SetLimits,
-    SetOnline,
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
@@ -39,15 +39,15 @@ from fastn_p2p_client.names import check_name
 from ...identity.messages import Limit
 from ...identity.resource_limits import LEAST
 from ...network.admin_messages import MAX_PAGE
-from ...runtime.specs import grant_for
+from ...runtime.specs import make_grant
 from ...storage.identity_store import (
-    Found,
     IdentityFile,
+    LoadResult,
 )
 from ...vault import messages as vault
-from ..context import Desk
+from ..context import GatewayContext
 from ..one_shot import run_on_delete
-from .programs import let_go
+from .programs import wait_until_released
 
 __all__ = ["create_identity", "delete_identity", "list_identities", "set_limits", "set_online"]
 
@@ -57,31 +57,31 @@ _LIMIT_SECONDS: Final = 5.0
 log = logging.getLogger(__name__)
 
 
-async def create_identity(desk: Desk, message: CreateIdentity, _: bytes) -> IdentityReply:
+async def create_identity(desk: GatewayContext, message: CreateIdentity, _: bytes) -> IdentityReply:
     name = check_name(message.name, "an identity")
-    async with desk.alone_with(name):
+    async with desk.identity_lock(name):
         with contextlib.suppress(IdentityNotFound):
             desk.store.identity(name)
             raise IdentityExists(identity=name)
         made_now = True
         try:
-            key = await desk.vault.ask(vault.CreateIdentity(name), vault.IdentityKey)
+            key = await desk.vault.request(vault.CreateKey(name), vault.IdentityKey)
         except IdentityExists:  # an earlier command got this far and no further
             made_now = False
-            key = await _find_key(desk, name)
+            key = await _vault_key(desk, name)
         record = IdentityFile(name=name, id52=PublicKey(key.public).id52, created=key.created)
         try:
             desk.store.create_identity(record)
         except P2PError:
             if made_now:
-                await desk.vault.ask(vault.DeleteIdentity(name), Done)
+                await desk.vault.request(vault.DeleteKey(name), Ack)
             raise
         return IdentityReply(record.info())
 
 
-async def delete_identity(desk: Desk, message: DeleteIdentity, _: bytes) -> Done:
+async def delete_identity(desk: GatewayContext, message: DeleteIdentity, _: bytes) -> Ack:
     name = check_name(message.name, "an identity")
-    async with desk.alone_with(name):
+    async with desk.identity_lock(name):
         record = None
         known = True
         try:
@@ -92,11 +92,11 @@ async def delete_identity(desk: Desk, message: DeleteIdentity, _: bytes) -> Done
             known = False
         if record is not None:
             await _stop(desk, record)
-            await let_go(desk, name)
+            await wait_until_released(desk, name)
             bindings = desk.store.bindings(name).usable
             await asyncio.gather(*(run_on_delete(desk, record, each) for each in bindings if not each.program))
         try:
-            await desk.vault.ask(vault.DeleteIdentity(name), Done)
+            await desk.vault.request(vault.DeleteKey(name), Ack)
         except IdentityNotFound:
             if not known:
                 raise
@@ -105,14 +105,14 @@ async def delete_identity(desk: Desk, message: DeleteIdentity, _: bytes) -> Done
                 await _undo_stop(desk, record)
             raise
         desk.store.remove_identity(name)
-        desk.noticeboard.post()
-        return Done()
+        desk.noticeboard.notify()
+        return Ack()
 
 
-async def list_identities(desk: Desk, message: ListIdentities, _: bytes) -> IdentityList:
+async def list_identities(desk: GatewayContext, message: ListIdentities, _: bytes) -> IdentityList:
     limit = min(message.limit or MAX_PAGE, MAX_PAGE)
 
-    def read() -> tuple[Found[IdentityFile], bool]:
+    def read() -> tuple[LoadResult[IdentityFile], bool]:
         names = [name for name in desk.store.names() if name > message.after]
         return desk.store.identities(names[:limit]), len(names) > limit
 
@@ -122,9 +122,9 @@ async def list_identities(desk: Desk, message: ListIdentities, _: bytes) -> Iden
     return IdentityList([record.info() for record in found.usable], more)
 
 
-async def set_online(desk: Desk, message: SetOnline, _: bytes) -> IdentityReply:
+async def set_online(desk: GatewayContext, message: SetIdentityOnline, _: bytes) -> IdentityReply:
     name = check_name(message.name, "an identity")
-    async with desk.alone_with(name):
+    async with desk.identity_lock(name):
         record = desk.store.identity(name)
         if not message.online:
             await _stop(desk, record)
@@ -132,7 +132,7 @@ async def set_online(desk: Desk, message: SetOnline, _: bytes) -> IdentityReply:
         wanted = msgspec.structs.replace(record, online=True)
         if not record.online:
             desk.store.write_identity(wanted)
-            desk.noticeboard.post()
+            desk.noticeboard.notify()
         try:
             await desk.supervisor.start(name)
         except P2PError:
@@ -142,10 +142,10 @@ async def set_online(desk: Desk, message: SetOnline, _: bytes) -> IdentityReply:
         return IdentityReply(wanted.info())
 
 
-async def set_limits(desk: Desk, message: SetLimits, _: bytes) -> IdentityReply:
+async def set_limits(desk: GatewayContext, message: SetLimits, _: bytes) -> IdentityReply:
     """On disk first; a process that does not answer has them from its next start on."""
     name = check_name(message.identity, "an identity")
-    async with desk.alone_with(name):
+    async with desk.identity_lock(name):
         record = desk.store.identity(name)
         limits = IdentityLimits(
             **{each: _limit(message, each, getattr(record.limits, each)) for each in IdentityLimits.__struct_fields__}
@@ -153,10 +153,10 @@ async def set_limits(desk: Desk, message: SetLimits, _: bytes) -> IdentityReply:
         wanted = msgspec.structs.replace(record, limits=limits)
         desk.store.write_identity(wanted)
         if record.online:
-            grant = grant_for(desk.settings.grant_key, name)
+            grant = make_grant(desk.settings.grant_key, name)
             try:
-                async with desk.process_of(name) as process:
-                    await process.ask(Limit(limits, grant), Done, timeout=_LIMIT_SECONDS)
+                async with desk.identity_client(name) as process:
+                    await process.request(Limit(limits, grant), Ack, timeout=_LIMIT_SECONDS)
             except P2PError as error:
                 log.warning("%s has its new limits from its next start on: %s", name, error)
         return IdentityReply(wanted.info())
@@ -175,27 +175,27 @@ def _limit(message: SetLimits, what: str, current: int | None) -> int | None:
     return None if value == -1 else value
 
 
-async def _stop(desk: Desk, record: IdentityFile) -> None:
+async def _stop(desk: GatewayContext, record: IdentityFile) -> None:
     """Offline, and not wanted otherwise after a restart either."""
     if record.online:
         desk.store.write_identity(msgspec.structs.replace(record, online=False))
-        desk.noticeboard.post()
+        desk.noticeboard.notify()
     await desk.supervisor.stop(record.name)
 
 
-async def _undo_stop(desk: Desk, record: IdentityFile) -> None:
+async def _undo_stop(desk: GatewayContext, record: IdentityFile) -> None:
     try:
         desk.store.write_identity(record)
-        desk.noticeboard.post()
+        desk.noticeboard.notify()
         await desk.supervisor.ensure_online((record.name,))
     except (P2PError, StorageFailed) as error:
         log.error("%s stays offline: %s", record.name, error)
 
 
-async def _find_key(desk: Desk, name: str) -> vault.IdentityKey:
+async def _vault_key(desk: GatewayContext, name: str) -> vault.IdentityKey:
     after = ""
     while True:
-        page = await desk.vault.ask(vault.ListIdentities(after), vault.IdentityKeys)
+        page = await desk.vault.request(vault.ListKeys(after), vault.IdentityKeys)
         for key in page.identities:
             if key.name == name:
                 return key

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fastn_p2p_client.ipc.messages import (
+    Ack,
     AddPeer,
-    Done,
     GetTicket,
     ListPeers,
     PeerList,
@@ -15,41 +15,41 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.names import check_name
 
 from ...network.admin_messages import (
-    DropPeer,
+    CreateTicket,
+    DeletePeer,
     GetPeers,
-    MakeTicket,
-    PutPeer,
+    SavePeer,
 )
-from ..context import Desk
+from ..context import GatewayContext
 
 __all__ = ["add_peer", "get_ticket", "list_peers", "petnames", "remove_peer"]
 
 
-async def get_ticket(desk: Desk, message: GetTicket, _: bytes) -> TicketText:
+async def get_ticket(desk: GatewayContext, message: GetTicket, _: bytes) -> TicketText:
     if message.identity:
         desk.store.identity(message.identity)
-    return await desk.network.ask(MakeTicket(message.identity), TicketText)
+    return await desk.network.request(CreateTicket(message.identity), TicketText)
 
 
-async def add_peer(desk: Desk, message: AddPeer, _: bytes) -> PeerReply:
+async def add_peer(desk: GatewayContext, message: AddPeer, _: bytes) -> PeerReply:
     check_name(message.name, "a peer")
-    return await desk.network.ask(PutPeer(message.peer, message.name), PeerReply)
+    return await desk.network.request(SavePeer(message.peer, message.name), PeerReply)
 
 
-async def list_peers(desk: Desk, message: ListPeers, _: bytes) -> PeerList:
-    return await desk.network.ask(GetPeers(message.after, message.limit), PeerList)
+async def list_peers(desk: GatewayContext, message: ListPeers, _: bytes) -> PeerList:
+    return await desk.network.request(GetPeers(message.after, message.limit), PeerList)
 
 
-async def petnames(desk: Desk) -> set[str]:
+async def petnames(desk: GatewayContext) -> set[str]:
     """The names of all peers."""
     names: set[str] = set()
     page = PeerList([], more=True)
     while page.more:
-        page = await desk.network.ask(GetPeers(page.peers[-1].name if page.peers else ""), PeerList)
+        page = await desk.network.request(GetPeers(page.peers[-1].name if page.peers else ""), PeerList)
         names.update(peer.name for peer in page.peers)
     return names
 
 
-async def remove_peer(desk: Desk, message: RemovePeer, _: bytes) -> Done:
+async def remove_peer(desk: GatewayContext, message: RemovePeer, _: bytes) -> Ack:
     check_name(message.name, "a peer")
-    return await desk.network.ask(DropPeer(message.name), Done)
+    return await desk.network.request(DeletePeer(message.name), Ack)

@@ -16,27 +16,27 @@ from fastn_p2p_client.ipc.messages import (
     BindingList,
     BindingReply,
     GetBinding,
-    Granted,
-    Register,
+    Grant,
+    RequestGrant,
     WatchBindings,
 )
 from fastn_p2p_client.names import check_name
 
 from ...runtime.specs import (
-    grant_for,
+    make_grant,
     program_subject,
 )
 from ...storage.identity_store import (
     BindingFile,
     IdentityFile,
-    Store,
+    IdentityStore,
 )
 from ..context import (
-    Desk,
+    GatewayContext,
     WithPayload,
 )
 
-__all__ = ["get_binding", "let_go", "register", "watch_bindings"]
+__all__ = ["get_binding", "register", "wait_until_released", "watch_bindings"]
 
 WATCH_SECONDS: Final = 60.0
 """After so long, a program that watches is told that nothing has changed."""
@@ -46,7 +46,7 @@ _MAX_WATCHER: Final = 16
 _DIGEST: Final = 16
 
 
-async def register(desk: Desk, message: Register, _: bytes) -> Granted:
+async def register(desk: GatewayContext, message: RequestGrant, _: bytes) -> Grant:
     identity = check_name(message.identity, "an identity")
     protocol = check_name(message.protocol, "a protocol")
     instance = check_name(message.instance, "an instance")
@@ -57,11 +57,11 @@ async def register(desk: Desk, message: Register, _: bytes) -> Granted:
             if not found.program:
                 raise BindingExists(identity=identity, protocol=protocol, instance=instance)
             allow = found.allow
-    grant = grant_for(desk.settings.grant_key, program_subject(identity, protocol, instance))
-    return Granted(grant, bytes(record.key), record.online, allow)
+    grant = make_grant(desk.settings.grant_key, program_subject(identity, protocol, instance))
+    return Grant(grant, bytes(record.key), record.online, allow)
 
 
-async def watch_bindings(desk: Desk, message: WatchBindings, _: bytes) -> WithPayload:
+async def watch_bindings(desk: GatewayContext, message: WatchBindings, _: bytes) -> WithPayload:
     protocol = check_name(message.protocol, "a protocol")
     if not 0 < len(message.watcher) <= _MAX_WATCHER:
         raise BadMessage(reason=f"a watcher has 1 to {_MAX_WATCHER} bytes")
@@ -77,7 +77,7 @@ async def watch_bindings(desk: Desk, message: WatchBindings, _: bytes) -> WithPa
     return WithPayload(BindingList(_revision(bindings)), msgspec.msgpack.encode(bindings))
 
 
-async def get_binding(desk: Desk, message: GetBinding, _: bytes) -> WithPayload:
+async def get_binding(desk: GatewayContext, message: GetBinding, _: bytes) -> WithPayload:
     identity = desk.store.identity(message.identity)
     binding = desk.store.binding(message.identity, message.protocol, message.instance)
     if not binding.program:
@@ -87,21 +87,24 @@ async def get_binding(desk: Desk, message: GetBinding, _: bytes) -> WithPayload:
     return WithPayload(reply, bytes(binding.config))
 
 
-async def let_go(desk: Desk, identity: str, protocol: str = "") -> None:
+async def wait_until_released(desk: GatewayContext, identity: str, protocol: str = "") -> None:
     """Returns when programs serve what the identity's bindings, or those of one protocol, are now: none of those that
     are leaving, and none at all while it is offline. One that does not let go in time is not waited for."""
     protocols = {each.protocol for each in desk.store.bindings(identity, protocol).usable if each.program}
     await asyncio.gather(
-        *(desk.noticeboard.taken_note(each, partial(_revision_of, desk, each), LET_GO_SECONDS) for each in protocols)
+        *(
+            desk.noticeboard.wait_until_seen(each, partial(_revision_of, desk, each), LET_GO_SECONDS)
+            for each in protocols
+        )
     )
 
 
-async def _revision_of(desk: Desk, protocol: str) -> bytes:
+async def _revision_of(desk: GatewayContext, protocol: str) -> bytes:
     """Another one when what programs are to serve of the protocol is something else."""
     return _revision(await _bindings(desk, protocol))
 
 
-async def _bindings(desk: Desk, protocol: str) -> list[BindingInfo]:
+async def _bindings(desk: GatewayContext, protocol: str) -> list[BindingInfo]:
     board = desk.noticeboard
     stored = await board.shared_read(protocol, partial(_read_stored, desk.store, protocol))
     return [
@@ -109,7 +112,7 @@ async def _bindings(desk: Desk, protocol: str) -> list[BindingInfo]:
             identity=record.name,
             instance=each.instance,
             online=record.online,
-            leaving=(record.name, protocol, each.instance) in board.leaving,
+            leaving=(record.name, protocol, each.instance) in board.being_removed,
             version=version,
         )
         for record, each, version in stored
@@ -117,7 +120,7 @@ async def _bindings(desk: Desk, protocol: str) -> list[BindingInfo]:
     ]
 
 
-def _read_stored(store: Store, protocol: str) -> list[tuple[IdentityFile, BindingFile, bytes]]:
+def _read_stored(store: IdentityStore, protocol: str) -> list[tuple[IdentityFile, BindingFile, bytes]]:
     """What programs are to serve of a protocol, as it is on disk, and the version of each. Reads several files for each
     identity: in a thread."""
     return [

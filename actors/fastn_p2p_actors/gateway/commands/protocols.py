@@ -17,24 +17,24 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.names import check_name
 
 from ...identity.one_shot_worker import (
-    Describe,
-    Description,
+    DescribeProtocol,
+    ProtocolDescription,
 )
-from ...installed_protocols import entries
+from ...installed_protocols import installed_entry_points
 from ..context import (
     ASIDE_AT_ONCE,
-    Desk,
+    GatewayContext,
 )
-from ..one_shot import ask_aside
+from ..one_shot import run_one_shot
 
-__all__ = ["catalogue", "list_protocols"]
-
-
-async def list_protocols(desk: Desk, _message: ListProtocols, _: bytes) -> ProtocolList:
-    return await catalogue(desk.turns_aside, desk.settings.memory)
+__all__ = ["describe_installed", "list_protocols"]
 
 
-async def catalogue(turns: asyncio.Semaphore | None = None, memory: int = 0) -> ProtocolList:
+async def list_protocols(desk: GatewayContext, _message: ListProtocols, _: bytes) -> ProtocolList:
+    return await describe_installed(desk.worker_slots, desk.settings.memory)
+
+
+async def describe_installed(turns: asyncio.Semaphore | None = None, memory: int = 0) -> ProtocolList:
     """All that are installed here, by name.
 
     Args:
@@ -43,20 +43,22 @@ async def catalogue(turns: asyncio.Semaphore | None = None, memory: int = 0) -> 
     turns = turns or asyncio.Semaphore(ASIDE_AT_ONCE)
     found: dict[str, EntryPoint] = {}
     hidden: list[ProtocolInfo] = []
-    for entry in entries():
+    for entry in installed_entry_points():
         if entry.name not in found:
             found[entry.name] = entry
         elif (entry.value, _origin(entry)) != (found[entry.name].value, _origin(found[entry.name])):
             name, version = _origin(found[entry.name])
             hidden.append(_broken(entry, f"hidden by the protocol of the same name of {name} {version}"))
-    looked_at = await asyncio.gather(*(_look_at(entry, turns, memory) for entry in found.values()))
+    looked_at = await asyncio.gather(*(_describe(entry, turns, memory) for entry in found.values()))
     return ProtocolList(sorted([*looked_at, *hidden], key=lambda info: info.name))
 
 
-async def _look_at(entry: EntryPoint, turns: asyncio.Semaphore, memory: int) -> ProtocolInfo:
+async def _describe(entry: EntryPoint, turns: asyncio.Semaphore, memory: int) -> ProtocolInfo:
     try:
         check_name(entry.name, "a protocol")
-        description = await ask_aside(turns, memory, Describe(entry.name, entry.value), "", Description)
+        description = await run_one_shot(
+            turns, memory, DescribeProtocol(entry.name, entry.value), "", ProtocolDescription
+        )
     except InvalidName as error:
         return _broken(entry, str(error))
     except HandlerFailed as error:

@@ -7,7 +7,7 @@ import logging
 
 from fastn_p2p_client.errors import BindingNotFound, P2PError, StorageDamaged, StorageFailed, WorkspaceNotEmpty
 from fastn_p2p_client.ipc.messages import (
-    Done,
+    Ack,
     RemoveProtocol,
 )
 from fastn_p2p_client.names import check_name
@@ -16,13 +16,13 @@ from ...storage.identity_store import (
     BindingFile,
     IdentityFile,
 )
-from ..context import Desk
+from ..context import GatewayContext
 from ..one_shot import (
     describe_data,
     run_on_delete,
 )
 from .bindings import activate, deactivate, identity_or_none
-from .programs import let_go
+from .programs import wait_until_released
 
 __all__ = ["remove_protocol"]
 
@@ -31,9 +31,9 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 log = logging.getLogger(__name__)
 
 
-async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done:
+async def remove_protocol(desk: GatewayContext, message: RemoveProtocol, _: bytes) -> Ack:
     name = check_name(message.identity, "an identity")
-    async with desk.alone_with(name):
+    async with desk.identity_lock(name):
         identity = identity_or_none(desk, name)
         record = _binding_or_none(desk, message)
         if message.if_empty and not message.keep_data:
@@ -42,10 +42,10 @@ async def remove_protocol(desk: Desk, message: RemoveProtocol, _: bytes) -> Done
             await _remove_declared(desk, message)
         else:
             await _remove_hosted(desk, message, identity, record)
-        return Done()
+        return Ack()
 
 
-def _binding_or_none(desk: Desk, message: RemoveProtocol) -> BindingFile | None:
+def _binding_or_none(desk: GatewayContext, message: RemoveProtocol) -> BindingFile | None:
     """Return None when its file is damaged, or only its workspace is left. Raises BindingNotFound."""
     try:
         return desk.store.binding(message.identity, message.protocol, message.instance)
@@ -58,7 +58,7 @@ def _binding_or_none(desk: Desk, message: RemoveProtocol) -> BindingFile | None:
 
 
 async def _check_empty(
-    desk: Desk, message: RemoveProtocol, identity: IdentityFile | None, record: BindingFile | None
+    desk: GatewayContext, message: RemoveProtocol, identity: IdentityFile | None, record: BindingFile | None
 ) -> None:
     """Raises WorkspaceNotEmpty: the workspace holds files of the protocol."""
     name, protocol, instance = message.identity, message.protocol, message.instance
@@ -85,7 +85,7 @@ def _in_units(size: float) -> str:
 
 
 async def _remove_hosted(
-    desk: Desk, message: RemoveProtocol, identity: IdentityFile | None, record: BindingFile | None
+    desk: GatewayContext, message: RemoveProtocol, identity: IdentityFile | None, record: BindingFile | None
 ) -> None:
     name, protocol, instance = message.identity, message.protocol, message.instance
     online = identity is not None and identity.online and await desk.supervisor.is_up(name)
@@ -101,21 +101,21 @@ async def _remove_hosted(
         raise
 
 
-async def _remove_declared(desk: Desk, message: RemoveProtocol) -> None:
+async def _remove_declared(desk: GatewayContext, message: RemoveProtocol) -> None:
     """The programs that serve it stop first: their hooks find the workspace as it was."""
     board = desk.noticeboard
     binding = (message.identity, message.protocol, message.instance)
-    leaving = board.keeping if message.keep_data else board.leaving
+    leaving = board.keeping if message.keep_data else board.being_removed
     leaving.add(binding)
     try:
-        board.post()
-        await let_go(desk, message.identity, message.protocol)
+        board.notify()
+        await wait_until_released(desk, message.identity, message.protocol)
         _remove_files(desk, message)
     finally:
         leaving.discard(binding)
-        board.post()
+        board.notify()
 
 
-def _remove_files(desk: Desk, message: RemoveProtocol) -> None:
+def _remove_files(desk: GatewayContext, message: RemoveProtocol) -> None:
     change = desk.store.keep_workspace if message.keep_data else desk.store.remove_binding
     change(message.identity, message.protocol, message.instance)

@@ -1,7 +1,7 @@
 """``GetStatus``: what the supervisor, the network, the identities and the disk say, as one answer.
 
-Everything is asked at the same time and has ``PATIENCE`` seconds; what does not answer becomes a warning. However much
-there is, the answer has a limited number of entries, the first ones by name, and says how many there are.
+Everything is asked at the same time and has ``STATUS_TIMEOUT`` seconds; what does not answer becomes a warning.
+However much there is, the answer has a limited number of entries, the first ones by name, and says how many there are.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from fastn_p2p_client.ipc.messages import (
 
 from ...identity.messages import (
     BindingStates,
-    Describe,
+    GetBindingStates,
 )
 from ...network.admin_messages import (
-    Inspect,
+    GetNetworkReport,
     NetworkReport,
     NetworkReportReply,
 )
 from ...runtime import last_exit
-from ...runtime.control_channel import ProcessReport
+from ...runtime.control_channel import ProcessInfo
 from ...runtime.process_setup import boot_ms
 from ...storage.identity_store import (
     BindingFile,
-    Found,
     IdentityFile,
-    Store,
+    IdentityStore,
+    LoadResult,
 )
-from ..context import Desk
-from ..process_usage import usage_of
+from ..context import GatewayContext
+from ..process_usage import process_usage
 
 __all__ = ["daemon_version", "get_status", "state_of"]
 
-PATIENCE: Final = 1.0
+STATUS_TIMEOUT: Final = 1.0
 STATUS_LIMIT: Final = 1000
 """Identities, peers, connections and processes in a status that asks for no other number: about half a second's work
 if there are so many of each."""
@@ -72,16 +72,16 @@ def daemon_version() -> str:
         return "unknown"
 
 
-async def get_status(desk: Desk, message: GetStatus, _: bytes) -> StatusReply:
+async def get_status(desk: GatewayContext, message: GetStatus, _: bytes) -> StatusReply:
     return StatusReply(await _status(desk, message.limit if message.limit > 0 else STATUS_LIMIT))
 
 
-async def _status(desk: Desk, limit: int, only: str = "") -> Status:
+async def _status(desk: GatewayContext, limit: int, only: str = "") -> Status:
     """The status with at most ``limit`` entries of each kind; ``only``: of one identity, and without peers."""
     stored = await asyncio.to_thread(_read_stored, desk.store, limit, only)
     tree, report = await asyncio.gather(
-        _or_none(desk.supervisor.tree(PATIENCE)),
-        _or_none(desk.network.ask(Inspect(limit, only), NetworkReportReply, timeout=PATIENCE)),
+        _or_none(desk.supervisor.tree(STATUS_TIMEOUT)),
+        _or_none(desk.network.request(GetNetworkReport(limit, only), NetworkReportReply, timeout=STATUS_TIMEOUT)),
     )
     network = report.report if report is not None else None
     warnings: list[str] = []
@@ -100,7 +100,7 @@ async def _status(desk: Desk, limit: int, only: str = "") -> Status:
     warnings += _of_the_one_before(desk, now_ms) + stored.warnings
     warnings += network.warnings if network else []
     ready = {process.name for process in tree or [] if process.state == "ready"}
-    states = await _states_of_missing(desk, network, stored.bindings, ready)
+    states = await _states_of_unserved(desk, network, stored.bindings, ready)
     return Status(
         version=daemon_version(),
         home=str(desk.home.path),
@@ -121,7 +121,7 @@ async def _status(desk: Desk, limit: int, only: str = "") -> Status:
     )
 
 
-def _of_the_one_before(desk: Desk, now_ms: int) -> list[str]:
+def _of_the_one_before(desk: GatewayContext, now_ms: int) -> list[str]:
     """How the daemon before this one failed, if this one has just been started."""
     if now_ms - desk.settings.started_ms > last_exit.SHOWN_SECONDS * 1000:
         return []
@@ -137,11 +137,11 @@ class _Stored(NamedTuple):
     total: int
     """Total of all identities."""
     identities: list[IdentityFile]
-    bindings: dict[str, Found[BindingFile]]
+    bindings: dict[str, LoadResult[BindingFile]]
     warnings: list[str]
 
 
-def _read_stored(store: Store, limit: int, only: str) -> _Stored:
+def _read_stored(store: IdentityStore, limit: int, only: str) -> _Stored:
     """Reads several files for each identity: in a thread."""
     names = store.names()
     identities = store.identities([only] if only else names[:limit])
@@ -162,14 +162,14 @@ async def _or_none(question: Awaitable[T]) -> T | None:
         return None
 
 
-def _processes(tree: list[ProcessReport], now_ms: int) -> list[ProcessStatus]:
+def _processes(tree: list[ProcessInfo], now_ms: int) -> list[ProcessStatus]:
     """Reads ``/proc``: in a thread, since the kernel walks through each process's memory. When that takes too long, for
     the rest of them the memory is what it can say at once."""
     found: list[ProcessStatus] = []
     exact_until = time.monotonic() + _EXACT_SECONDS
     for process in tree:
         exact = time.monotonic() < exact_until
-        memory, cpu_ms = usage_of(process.pid, exact=exact, reported=process.memory) if process.pid else (0, 0)
+        memory, cpu_ms = process_usage(process.pid, exact=exact, reported=process.memory) if process.pid else (0, 0)
         found.append(
             ProcessStatus(
                 name=process.name,
@@ -188,8 +188,8 @@ States = dict[tuple[str, str, str], str]
 """Identity, protocol and instance → what the identity's process says about the binding."""
 
 
-async def _states_of_missing(
-    desk: Desk, network: NetworkReport | None, bindings: dict[str, Found[BindingFile]], ready: set[str]
+async def _states_of_unserved(
+    desk: GatewayContext, network: NetworkReport | None, bindings: dict[str, LoadResult[BindingFile]], ready: set[str]
 ) -> States:
     """Asks those identities' processes of which the network does not know every binding."""
     served = {
@@ -221,7 +221,7 @@ async def _states_of_missing(
     }
 
 
-async def _descriptions(desk: Desk, names: list[str]) -> dict[str, BindingStates]:
+async def _descriptions(desk: GatewayContext, names: list[str]) -> dict[str, BindingStates]:
     """Replies of the identity processes that answer in time; a few are asked at once."""
     places = asyncio.Semaphore(_ASKED_AT_ONCE)
 
@@ -231,7 +231,7 @@ async def _descriptions(desk: Desk, names: list[str]) -> dict[str, BindingStates
 
     tasks = {name: asyncio.ensure_future(describe(name)) for name in names}
     if tasks:
-        _, late = await asyncio.wait(tasks.values(), timeout=PATIENCE)
+        _, late = await asyncio.wait(tasks.values(), timeout=STATUS_TIMEOUT)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
@@ -245,13 +245,16 @@ def _state_for_program(name: str, binding: BindingFile, failures: dict[tuple[str
     return WAITING if reason is None else f"failed: {reason[:_MAX_REASON]}"
 
 
-async def _describe(desk: Desk, name: str) -> BindingStates:
-    async with desk.process_of(name) as process:
-        return await process.ask(Describe(), BindingStates, timeout=PATIENCE)
+async def _describe(desk: GatewayContext, name: str) -> BindingStates:
+    async with desk.identity_client(name) as process:
+        return await process.request(GetBindingStates(), BindingStates, timeout=STATUS_TIMEOUT)
 
 
 def _identities(
-    records: list[IdentityFile], bindings: dict[str, Found[BindingFile]], network: NetworkReport | None, states: States
+    records: list[IdentityFile],
+    bindings: dict[str, LoadResult[BindingFile]],
+    network: NetworkReport | None,
+    states: States,
 ) -> list[IdentityStatus]:
     online = {identity.name: identity for identity in (network.identities if network else [])}
     found = [
@@ -285,7 +288,7 @@ def _identity(
     )
 
 
-async def state_of(desk: Desk, name: str, binding: BindingFile, up: bool) -> str:
+async def state_of(desk: GatewayContext, name: str, binding: BindingFile, up: bool) -> str:
     """As in ``BindingStatus``. ``up``: the identity's process is there to be asked."""
     if binding.program and not binding.stopped:
         status = await _status(desk, STATUS_LIMIT, name)

@@ -11,19 +11,19 @@ from typing import Final, Protocol
 from msgspec.structs import replace
 
 from fastn_p2p_client.errors import ConnectionLost, DeadlineExceeded, Denied, Overloaded, P2PError
-from fastn_p2p_client.ipc.deadlines import Deadlines
+from fastn_p2p_client.ipc.deadlines import DeadlineTimer
 from fastn_p2p_client.ipc.latency_trace import (
     TRACING,
-    mark,
+    trace_point,
 )
 from fastn_p2p_client.ipc.messages import (
-    ApplicationFailure,
+    ApplicationErrorReply,
     Call,
+    CallUnknown,
     Cancel,
-    Deliver,
-    Failure,
+    DeliverCall,
+    ErrorReply,
     Reply,
-    Unknown,
     encode,
 )
 from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING
@@ -36,7 +36,7 @@ from ..address_book import AddressBook
 from ..connections.connection import PeerConnection
 from ..connections.network_path import (
     LOCAL,
-    Way,
+    NetworkPath,
 )
 from ..connections.payload_memory import (
     MOST_SERVED_OF_STRANGERS,
@@ -44,24 +44,21 @@ from ..connections.payload_memory import (
     PayloadMemory,
 )
 from ..serving.expected_programs import (
+    ExpectedPrograms,
     Program,
-    Returning,
 )
-from ..serving.load_balancer import Server
-from ..serving.registration_grace import Parking
+from ..serving.load_balancer import ServingProcess
+from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import (
-    Binding,
+    RegisteredBinding,
     Registry,
 )
+from ..wire import messages as wire
 from ..wire.messages import (
     BULK_THRESHOLD,
-    WireFailure,
-    WireRefusal,
-    WireReply,
-    WireRequest,
 )
 
-__all__ = ["OVER", "Origin", "Requests", "Served"]
+__all__ = ["OVER", "IncomingCalls", "ReplyTarget", "ServedCall"]
 
 _CANCEL: Final = encode(Cancel())
 _OURS: Final = 1 << 63
@@ -72,11 +69,11 @@ OVER: Final = 0.05
 of its own, and is often the first to say so."""
 
 
-class Origin(Protocol):
+class ReplyTarget(Protocol):
     """Who waits for a request that is being served here."""
 
     @property
-    def way(self) -> Way:
+    def way(self) -> NetworkPath:
         """How they are connected."""
         ...
 
@@ -93,7 +90,7 @@ class Origin(Protocol):
         ...
 
 
-class _RemoteOrigin:
+class _RemoteCaller:
     """Another daemon waits."""
 
     __slots__ = ("connection", "number")
@@ -103,7 +100,7 @@ class _RemoteOrigin:
         self.number = number
 
     @property
-    def way(self) -> Way:
+    def way(self) -> NetworkPath:
         return self.connection.way()
 
     @property
@@ -112,15 +109,15 @@ class _RemoteOrigin:
 
     def on_reply(self, payload: bytes) -> None:
         self._forget()
-        self.connection.answer(WireReply(self.number), payload)
+        self.connection.answer(wire.Reply(self.number), payload)
 
     def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
         self._forget()
-        self.connection.answer(WireRefusal(self.number, kind, message), payload)
+        self.connection.answer(wire.ApplicationErrorReply(self.number, kind, message), payload)
 
     def on_failure(self, error: P2PError) -> None:
         self._forget()
-        self.connection.answer(WireFailure(self.number, error.code, error.fields()))
+        self.connection.answer(wire.ErrorReply(self.number, error.code, error.fields()))
 
     def on_rejected(self, error: P2PError) -> None:
         self._forget()
@@ -153,7 +150,7 @@ class _Gone:
         pass
 
 
-class Served:
+class ServedCall:
     """A request that a process of this machine is working on.
 
     Attributes:
@@ -168,17 +165,32 @@ class Served:
     """
 
     __slots__ = (
-        "_requests", "account", "asked", "correlation", "expires", "is_abandoned", "origin", "over", "payload",
-        "request", "reserved", "seconds", "server", "size", "source", "started", "target",
+        "_requests",
+        "account",
+        "correlation",
+        "denied_by",
+        "expires",
+        "is_abandoned",
+        "origin",
+        "over",
+        "payload",
+        "request",
+        "reserved",
+        "seconds",
+        "server",
+        "size",
+        "source",
+        "started",
+        "target",
     )  # fmt: skip
 
     def __init__(
         self,
-        requests: Requests,
-        origin: Origin,
+        requests: IncomingCalls,
+        origin: ReplyTarget,
         source: bytes,
         target: bytes,
-        request: Call | WireRequest,
+        request: Call | wire.Request,
         payload: bytes,
     ) -> None:
         self._requests = requests
@@ -194,19 +206,19 @@ class Served:
         self.seconds = min(request.deadline_ms / 1000, MAX_CALL_TIMEOUT)
         self.expires = 0.0
         self.started = 0.0
-        self.server: Server | None = None
+        self.server: ServingProcess | None = None
         self.correlation = b""
-        self.asked: set[Sender] = set()
+        self.denied_by: set[Sender] = set()
         self.over = False
 
     @property
-    def lasts(self) -> bool:
+    def is_retryable(self) -> bool:
         """Whether it goes on when the connection that brought it ends: its caller sends it again."""
         return bool(self.request.call_id)
 
-    def take_back(self) -> None:
+    def cancel(self) -> None:
         """Nobody waits for it."""
-        self._requests.take_back(self)
+        self._requests.cancel(self)
 
     def reserve(self) -> Overloaded | None:
         """Reserve what it takes here while it has no answer, or return the error because of which it may not."""
@@ -242,11 +254,11 @@ class _Parked:
 
     __slots__ = ("_size", "account", "payload", "request", "reserved")
 
-    lasts = False
+    is_retryable = False
 
-    def __init__(self, account: Account, request: WireRequest, payload: bytes) -> None:
+    def __init__(self, account: Account, request: wire.Request, payload: bytes) -> None:
         self.account = account
-        self.request: WireRequest | None = request
+        self.request: wire.Request | None = request
         self.payload = payload
         self.reserved = 0
         self._size = account.budget.call_cost + len(request.target) + len(payload)
@@ -258,14 +270,14 @@ class _Parked:
             self.reserved = self._size
         return overload
 
-    def take_back(self) -> None:
+    def cancel(self) -> None:
         """Keep nothing of it any more: its turn may come only seconds later."""
         self.request, self.payload = None, b""
         self.account.release(self.reserved)
         self.reserved = 0
 
 
-class Requests:
+class IncomingCalls:
     """What is being served at the moment."""
 
     def __init__(
@@ -273,8 +285,8 @@ class Requests:
         mailbox: Mailbox,
         registry: Registry,
         book: AddressBook,
-        parking: Parking,
-        returning: Returning,
+        parking: RegistrationGrace,
+        returning: ExpectedPrograms,
         payloads: PayloadMemory,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -284,9 +296,9 @@ class Requests:
         self._parking = parking
         self._returning = returning
         self._payloads = payloads
-        self._deadlines: Deadlines[Served] = Deadlines(self._loop, self._expire)
+        self._deadlines: DeadlineTimer[ServedCall] = DeadlineTimer(self._loop, self._expire)
         self._next_number = 0
-        self._served: dict[bytes, Served] = {}
+        self._served: dict[bytes, ServedCall] = {}
         self._idle: asyncio.Event | None = None
 
     def close(self) -> None:
@@ -300,22 +312,22 @@ class Requests:
 
     # ── peers ────────────────────────────────────────────────────────────────────────────────────
 
-    def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None:
+    def on_request(self, connection: PeerConnection, request: wire.Request, payload: bytes) -> None:
         if connection.closed or request.id in connection.serving:
             return  # nobody waits, or the first one with this id is answered
-        if request.id in connection.forsaken:
-            del connection.forsaken[request.id]
+        if request.id in connection.cancelled_early:
+            del connection.cancelled_early[request.id]
             return
-        origin = _RemoteOrigin(connection, request.id)
+        origin = _RemoteCaller(connection, request.id)
         found = self._registry.find(request.target, request.protocol, request.instance)
-        if not isinstance(found, Binding) and self._parking.may_park():
+        if not isinstance(found, RegisteredBinding) and self._parking.is_open():
             self._park_request(origin, request, payload)
             return
         served = self.serve(origin, request.source, request.target, request, payload)
         if served is not None:
             connection.serving[request.id] = served
 
-    def _park_request(self, origin: _RemoteOrigin, request: WireRequest, payload: bytes) -> None:
+    def _park_request(self, origin: _RemoteCaller, request: wire.Request, payload: bytes) -> None:
         connection = origin.connection
         parked = _Parked(connection.account, request, payload)
         overload = parked.reserve()
@@ -323,52 +335,54 @@ class Requests:
             origin.on_failure(overload)
             return
         connection.serving[request.id] = parked
-        self._parking.park(partial(self._unpark, connection, parked, self._parking.countdown(request.deadline_ms)))
+        self._parking.retry_later(
+            partial(self._unpark, connection, parked, self._parking.remaining_ms(request.deadline_ms))
+        )
 
     def _unpark(self, connection: PeerConnection, parked: _Parked, left: Callable[[], int]) -> None:
         request, payload = parked.request, parked.payload
         if request is not None and connection.serving.get(request.id) is parked:
             del connection.serving[request.id]
-            parked.take_back()
+            parked.cancel()
             self.on_request(connection, replace(request, deadline_ms=left()), payload)
 
     def on_cancel(self, connection: PeerConnection, number: int) -> None:
         served = connection.serving.pop(number, None)
         if served is not None:
-            served.take_back()
+            served.cancel()
             return
-        connection.forsaken[number] = None
-        if len(connection.forsaken) > _MAX_FORSAKEN:
-            del connection.forsaken[next(iter(connection.forsaken))]
+        connection.cancelled_early[number] = None
+        if len(connection.cancelled_early) > _MAX_FORSAKEN:
+            del connection.cancelled_early[next(iter(connection.cancelled_early))]
 
     def on_connection_closed(self, connection: PeerConnection) -> None:
         """Nobody waits for the requests that came over it. Those that may be sent again go on."""
         serving, connection.serving = connection.serving, {}
         for served in serving.values():
-            if served.lasts:
+            if served.is_retryable:
                 served.abandon()
             else:
-                served.take_back()
+                served.cancel()
 
     # ── whoever serves ───────────────────────────────────────────────────────────────────────────
 
     def serve(
-        self, origin: Origin, source: bytes, target: bytes, request: Call | WireRequest, payload: bytes
-    ) -> Served | None:
+        self, origin: ReplyTarget, source: bytes, target: bytes, request: Call | wire.Request, payload: bytes
+    ) -> ServedCall | None:
         """Hand a request to whoever serves it; None when it was refused."""
         if TRACING:
-            mark("4 network of the callee: request")
-        served = Served(self, origin, source, target, request, payload)
+            trace_point("4 network of the callee: request")
+        served = ServedCall(self, origin, source, target, request, payload)
         served.expires = self._loop.time() + served.seconds
-        self._hand_over(served)
+        self._dispatch(served)
         return None if served.over else served
 
-    def _hand_over(self, served: Served) -> None:
+    def _dispatch(self, served: ServedCall) -> None:
         """To one of those who serve it, or end it with why that cannot be."""
         request = served.request
         protocol, instance = request.protocol, request.instance
         binding = self._registry.find(served.target, protocol, instance)
-        if not isinstance(binding, Binding):
+        if not isinstance(binding, RegisteredBinding):
             self._reject(served, binding)
             return
         if not binding.admits(served.source):
@@ -380,13 +394,13 @@ class Requests:
             return
         attempt = request.attempt
         now = time.monotonic()  # the loop's own clock has whole milliseconds
-        server = binding.servers.for_request(now) if binding.in_flight < MAX_CALLS_PER_BINDING else None
+        server = binding.servers.pick_for_request(now) if binding.in_flight < MAX_CALLS_PER_BINDING else None
         if attempt and server is not None:
-            known = binding.servers.other_than(served.asked)
+            known = binding.servers.other_than(served.denied_by)
             if known is not None:
                 server = known
-            elif self._returning.awaits(binding.identity.name, protocol, instance):
-                self._wait(served, self._returning.park)
+            elif self._returning.is_expected(binding.identity.name, protocol, instance):
+                self._wait(served, self._returning.retry_later)
                 return
             else:
                 attempt = 0
@@ -400,7 +414,7 @@ class Requests:
         served.correlation = correlation = (_OURS | number).to_bytes(8, "big")
         deadline_ms = request.deadline_ms if not served.started else self._left(served)
         header = encode(
-            Deliver(
+            DeliverCall(
                 served.source, self._book.name_of(served.source), binding.identity.name, protocol, instance,
                 deadline_ms, request.command, request.call_id, attempt, *served.origin.way,
             )
@@ -437,28 +451,28 @@ class Requests:
         self._served[correlation] = served
         self._deadlines.add(served, served.expires)
 
-    def _note(self, server: Server) -> None:
+    def _note(self, server: ServingProcess) -> None:
         """It may execute a call that another must not execute again, whatever becomes of us."""
         binding, pid = server.binding, server.sender.pid
         program = Program(pid, binding.identity.name, binding.protocol, binding.instance)
         self._returning.note(program, sum(each.sender.pid == pid for each in binding.servers))
 
-    def _wait(self, served: Served, park: Callable[[Callable[[], None]], None]) -> None:
+    def _wait(self, served: ServedCall, park: Callable[[Callable[[], None]], None]) -> None:
         """Give it another turn when something has changed."""
 
         def again() -> None:
             if not served.over:
                 if self._loop.time() < served.expires:
-                    self._hand_over(served)
+                    self._dispatch(served)
                 else:
                     self._fail(served, DeadlineExceeded(seconds=round(served.seconds, 3)))
 
         park(again)
 
-    def _left(self, served: Served) -> int:
+    def _left(self, served: ServedCall) -> int:
         return max(1, int((served.expires - self._loop.time()) * 1000))
 
-    def _fail(self, served: Served, error: P2PError) -> None:
+    def _fail(self, served: ServedCall, error: P2PError) -> None:
         """End it with ``error``, or with the loss of whoever had it already: it may have been executed."""
         served.over = True
         served.release()
@@ -466,7 +480,7 @@ class Requests:
             error = ConnectionLost(what=f"the process that serves {served.request.protocol}")
         served.origin.on_failure(error)
 
-    def _reject(self, served: Served, error: P2PError) -> None:
+    def _reject(self, served: ServedCall, error: P2PError) -> None:
         """End it before anybody has been asked to serve it."""
         if served.started:
             self._fail(served, error)
@@ -476,11 +490,15 @@ class Requests:
             served.origin.on_rejected(error)
 
     def on_answer(
-        self, sender: Sender, correlation: bytes, answer: Reply | ApplicationFailure | Failure | Unknown, payload: bytes
+        self,
+        sender: Sender,
+        correlation: bytes,
+        answer: Reply | ApplicationErrorReply | ErrorReply | CallUnknown,
+        payload: bytes,
     ) -> None:
         """Whoever serves has answered."""
         if TRACING:
-            mark("6 network of the callee: answer")
+            trace_point("6 network of the callee: answer")
         now = sender.answered_at = time.monotonic()
         served = self._served.get(correlation)
         if served is None or served.server is None or served.server.sender is not sender:
@@ -488,14 +506,14 @@ class Requests:
         server = served.server
         binding = server.binding
         self._finish(served)
-        if isinstance(answer, Unknown):
+        if isinstance(answer, CallUnknown):
             binding.calls -= 1
-            served.asked.add(sender)
+            served.denied_by.add(sender)
             if served.is_abandoned:
                 served.over = True
                 served.release()
             else:
-                self._hand_over(served)
+                self._dispatch(served)
             return
         served.over = True
         served.release()
@@ -504,7 +522,7 @@ class Requests:
             served.origin.on_reply(payload)
             return
         binding.errors += 1
-        if isinstance(answer, ApplicationFailure):
+        if isinstance(answer, ApplicationErrorReply):
             served.origin.on_refusal(answer.kind, answer.message, payload)
         else:
             served.origin.on_failure(answer.error())
@@ -521,17 +539,17 @@ class Requests:
             request = served.request
             if served.is_abandoned or not request.call_id:
                 self._fail(served, ConnectionLost(what=f"the process that serves {request.protocol}"))
-            elif self._parking.may_park() and not self._serves(served):
-                self._wait(served, self._parking.park)
+            elif self._parking.is_open() and not self._serves(served):
+                self._wait(served, self._parking.retry_later)
             else:
-                self._hand_over(served)
+                self._dispatch(served)
 
-    def _serves(self, served: Served) -> bool:
+    def _serves(self, served: ServedCall) -> bool:
         """Whether anybody does who could take it."""
         request = served.request
-        return isinstance(self._registry.find(served.target, request.protocol, request.instance), Binding)
+        return isinstance(self._registry.find(served.target, request.protocol, request.instance), RegisteredBinding)
 
-    def _finish(self, served: Served) -> None:
+    def _finish(self, served: ServedCall) -> None:
         """Nobody works on it any more."""
         del self._served[served.correlation]
         self._deadlines.discard(served)
@@ -543,7 +561,7 @@ class Requests:
             served.server.bytes -= served.size
             served.server = None
 
-    def take_back(self, served: Served) -> None:
+    def cancel(self, served: ServedCall) -> None:
         """Nobody waits for it."""
         served.over = True
         served.release()
@@ -555,6 +573,6 @@ class Requests:
             self._finish(served)
             self._mailbox.send(server.sender, served.correlation, _CANCEL)
 
-    def _expire(self, served: Served) -> None:
-        self.take_back(served)
+    def _expire(self, served: ServedCall) -> None:
+        self.cancel(served)
         served.origin.on_failure(DeadlineExceeded(seconds=round(served.seconds, 3)))

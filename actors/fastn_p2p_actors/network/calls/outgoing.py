@@ -24,15 +24,15 @@ from fastn_p2p_client.errors import (
     PeerOffline,
     PeerUnreachable,
 )
-from fastn_p2p_client.ipc.deadlines import Deadlines
+from fastn_p2p_client.ipc.deadlines import DeadlineTimer
 from fastn_p2p_client.ipc.latency_trace import (
     TRACING,
-    mark,
+    trace_point,
 )
 from fastn_p2p_client.ipc.messages import (
-    ApplicationFailure,
+    ApplicationErrorReply,
     Call,
-    Failure,
+    ErrorReply,
     Reply,
     encode,
 )
@@ -50,39 +50,50 @@ from ..connections.payload_memory import (
     PayloadMemory,
 )
 from ..discovery.router import (
-    Routes,
-    shown,
+    PeerRouter,
+    display_name,
 )
 from ..discovery.search import (
     TOO_SHORT,
     Search,
 )
-from ..serving.registration_grace import Parking
+from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import (
-    Binding,
     OnlineIdentity,
+    RegisteredBinding,
     Registry,
 )
-from .incoming import Requests
+from .incoming import IncomingCalls
 
-__all__ = ["Calls"]
+__all__ = ["OutgoingCalls"]
 
 log = logging.getLogger(__name__)
 
 _REPLY: Final = encode(Reply())
 
 
-class _LocalCall:
+class _OutgoingCall:
     """A call of a local program, until its one outcome."""
 
     way = LOCAL
 
     __slots__ = (
-        "_calls", "_payload", "_reserved", "cancel", "correlation", "done",
-        "looking_for", "search", "seconds", "sender", "state",
+        "_calls",
+        "_payload",
+        "_reserved",
+        "cancel",
+        "connecting_to",
+        "correlation",
+        "done",
+        "search",
+        "seconds",
+        "sender",
+        "state",
     )  # fmt: skip
 
-    def __init__(self, calls: Calls, sender: Sender, state: _ClientState, correlation: bytes, seconds: float) -> None:
+    def __init__(
+        self, calls: OutgoingCalls, sender: Sender, state: _ProgramCalls, correlation: bytes, seconds: float
+    ) -> None:
         self._calls = calls
         self.sender = sender
         self.state = state
@@ -91,7 +102,7 @@ class _LocalCall:
         self._payload = b""
         self._reserved = 0
         self.done = False
-        self.looking_for = ""
+        self.connecting_to = ""
         """The peer, while there is no connection to it: nothing has been executed."""
         self.search: Search | None = None
         """Account of the attempts to reach the peer."""
@@ -120,14 +131,14 @@ class _LocalCall:
 
     def on_reply(self, payload: bytes) -> None:
         if TRACING:
-            mark("7 network of the caller: reply")
+            trace_point("7 network of the caller: reply")
         self._finish(_REPLY, payload)
 
     def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
-        self._finish(encode(ApplicationFailure(kind, message)), payload)
+        self._finish(encode(ApplicationErrorReply(kind, message)), payload)
 
     def on_failure(self, error: P2PError) -> None:
-        self._finish(encode(Failure.of(error)), b"")
+        self._finish(encode(ErrorReply.of(error)), b"")
 
     def on_rejected(self, error: P2PError) -> None:
         self.on_failure(error)
@@ -141,8 +152,8 @@ class _LocalCall:
         if not self.done:
             self._take_back()
             now = self._calls.now()
-            if self.looking_for and self.search is not None and self.search.seconds(now) >= TOO_SHORT:
-                self.on_failure(PeerUnreachable(peer=self.looking_for, reason=self.search.words(now)))
+            if self.connecting_to and self.search is not None and self.search.seconds(now) >= TOO_SHORT:
+                self.on_failure(PeerUnreachable(peer=self.connecting_to, reason=self.search.words(now)))
             else:
                 self.on_failure(DeadlineExceeded(seconds=round(self.seconds, 3)))
 
@@ -166,7 +177,7 @@ class _LocalCall:
         return True
 
 
-class _ClientState(dict[bytes, _LocalCall]):
+class _ProgramCalls(dict[bytes, _OutgoingCall]):
     """The calls in flight of one local program, and its account."""
 
     __slots__ = ("account",)
@@ -176,16 +187,16 @@ class _ClientState(dict[bytes, _LocalCall]):
         self.account = account
 
 
-class Calls:
+class OutgoingCalls:
     """What local programs wait for."""
 
     def __init__(
         self,
         mailbox: Mailbox,
         registry: Registry,
-        routes: Routes,
-        requests: Requests,
-        parking: Parking,
+        routes: PeerRouter,
+        requests: IncomingCalls,
+        parking: RegistrationGrace,
         payloads: PayloadMemory,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -195,7 +206,7 @@ class Calls:
         self._requests = requests
         self._parking = parking
         self._payloads = payloads
-        self._deadlines: Deadlines[_LocalCall] = Deadlines(self._loop, _LocalCall.expire)
+        self._deadlines: DeadlineTimer[_OutgoingCall] = DeadlineTimer(self._loop, _OutgoingCall.expire)
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Event | None = None
 
@@ -214,7 +225,7 @@ class Calls:
         if len(self._deadlines):
             await self._idle.wait()
 
-    def forget(self, mine: _LocalCall) -> None:
+    def forget(self, mine: _OutgoingCall) -> None:
         """It has its outcome."""
         self._deadlines.discard(mine)
         if self._idle is not None and not len(self._deadlines):
@@ -222,10 +233,10 @@ class Calls:
 
     def on_call(self, sender: Sender, correlation: bytes, call: Call, payload: bytes) -> None:
         if TRACING:
-            mark("2 network of the caller: call")
+            trace_point("2 network of the caller: call")
         state = sender.state
-        if not isinstance(state, _ClientState):
-            state = sender.state = _ClientState(Account(self._payloads.programs))
+        if not isinstance(state, _ProgramCalls):
+            state = sender.state = _ProgramCalls(Account(self._payloads.programs))
         try:
             if correlation in state:
                 raise BadMessage(reason="a call with this id is in flight already")
@@ -238,71 +249,71 @@ class Calls:
             if len(call.call_id) > MAX_CALL_ID:
                 raise BadMessage(reason=f"a call id of more than {MAX_CALL_ID} bytes")
         except P2PError as error:
-            self.mailbox.send(sender, correlation, encode(Failure.of(error)))
+            self.mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
             return
         seconds = min(call.deadline_ms / 1000, MAX_CALL_TIMEOUT)
-        mine = state[correlation] = _LocalCall(self, sender, state, correlation, seconds)
+        mine = state[correlation] = _OutgoingCall(self, sender, state, correlation, seconds)
         self._deadlines.add(mine, self._loop.time() + seconds)
         self._route(mine, call, payload)
 
-    def _route(self, mine: _LocalCall, call: Call, payload: bytes) -> None:
+    def _route(self, mine: _OutgoingCall, call: Call, payload: bytes) -> None:
         try:
-            source = self._registry.chosen(call.identity)
-            target = self._routes.target(call.peer)
+            source = self._registry.calling_identity(call.identity)
+            target = self._routes.parse_peer(call.peer)
         except (IdentityOffline, NoIdentityOnline) as error:
-            self._park(mine, call, payload, error)
+            self._retry_later(mine, call, payload, error)
             return
         except P2PError as error:
             mine.on_failure(error)
             return
         if self._registry.by_key(target) is not None:
             found = self._registry.find(target, call.protocol, call.instance)
-            if not isinstance(found, Binding):  # its identity may be online a moment before what it serves
-                self._park(mine, call, payload, found)
+            if not isinstance(found, RegisteredBinding):  # its identity may be online a moment before what it serves
+                self._retry_later(mine, call, payload, found)
                 return
             served = self._requests.serve(mine, source.raw, target, call, payload)
-            mine.cancel = served.take_back if served is not None else None
+            mine.cancel = served.cancel if served is not None else None
             return
         connection = self._routes.open_to(target)
         if connection is not None:
             self._send(mine, connection, source, target, call, payload, call.deadline_ms)
         elif mine.keep(payload):
-            mine.looking_for = shown(target, call.peer)
+            mine.connecting_to = display_name(target, call.peer)
             task = self._loop.create_task(self._find_and_send(mine, source, target, call))
             mine.cancel = task.cancel
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def _park(self, mine: _LocalCall, call: Call, payload: bytes, error: P2PError) -> None:
+    def _retry_later(self, mine: _OutgoingCall, call: Call, payload: bytes, error: P2PError) -> None:
         """Give the call another turn when somebody registers, or end it with ``error`` if that is not expected."""
-        if not self._parking.may_park():
+        if not self._parking.is_open():
             mine.on_failure(error)
             return
         if not mine.keep(payload):
             return
-        left = self._parking.countdown(call.deadline_ms)
+        left = self._parking.remaining_ms(call.deadline_ms)
 
         def again() -> None:
             if not mine.done:
                 self._route(mine, replace(call, deadline_ms=left()), mine.take_payload())
 
-        self._parking.park(again)
+        self._parking.retry_later(again)
 
     def on_cancel(self, sender: Sender, correlation: bytes) -> None:
-        if isinstance(sender.state, _ClientState):
+        if isinstance(sender.state, _ProgramCalls):
             mine = sender.state.get(correlation)
             if mine is not None:
                 mine.abandon()
 
     def on_sender_gone(self, sender: Sender) -> None:
         """The program has ended: its calls are abandoned."""
-        if isinstance(sender.state, _ClientState):
+        if isinstance(sender.state, _ProgramCalls):
             for mine in list(sender.state.values()):
                 mine.abandon()
 
     def _send(
         self,
-        mine: _LocalCall,
+        mine: _OutgoingCall,
         connection: PeerConnection,
         source: OnlineIdentity,
         target: bytes,
@@ -317,13 +328,13 @@ class Calls:
             return
         mine.cancel = lambda: connection.cancel(number)
 
-    async def _find_and_send(self, mine: _LocalCall, source: OnlineIdentity, target: bytes, call: Call) -> None:
-        left = self._parking.countdown(call.deadline_ms)
+    async def _find_and_send(self, mine: _OutgoingCall, source: OnlineIdentity, target: bytes, call: Call) -> None:
+        left = self._parking.remaining_ms(call.deadline_ms)
         search = mine.search = mine.search or Search(self.now())
         try:
-            connection = await self._routes.reach(target, call.peer, search)
+            connection = await self._routes.connect(target, call.peer, search)
         except PeerOffline as error:
-            self._park(mine, call, mine.take_payload(), error)
+            self._retry_later(mine, call, mine.take_payload(), error)
             return
         except P2PError as error:
             mine.on_failure(error)
@@ -337,7 +348,7 @@ class Calls:
             return
         if mine.done:
             return
-        mine.looking_for = ""
+        mine.connecting_to = ""
         payload = mine.take_payload()
         if self._registry.by_key(source.raw) is source:
             self._send(mine, connection, source, target, call, payload, left())

@@ -1,1 +1,12 @@
-"""connections."""
+"""QUIC connections to peer daemons, and what they carry.
+
+- ``connection``: ``PeerConnection``: life, counters, dispatch of messages.
+- ``pool``: one connection per daemon, dialled once, closed when idle.
+- ``identity_exchange``, ``proven_identities``: prove and verify who speaks over the connection.
+- ``bulk_streams``: large payloads on their own streams.
+- ``peer_memory``, ``payload_memory``, ``unread_bytes``, ``backpressure``: memory that peers may make this process hold.
+- ``connection_sessions``, ``session_handshake``: sessions of a connection, and how one opens.
+- ``remote_leg``, ``coalescing_reader``, ``stream_pacing``: bytes of one session's stream.
+- ``network_path``: direct or relayed, address, round-trip time.
+- ``reconnect_list``: daemons to reconnect to after a crash.
+"""

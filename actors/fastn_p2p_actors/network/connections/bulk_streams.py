@@ -13,10 +13,10 @@ from fastn_p2p_client.errors import BadMessage, PayloadTooLarge
 from fastn_p2p_client.limits import MAX_PAYLOAD
 
 from ..transport.iroh_patches import ended_connection
+from ..wire import messages as wire
 from ..wire.messages import (
     PREFIX_BYTES,
     FrameReader,
-    Wire,
 )
 from .coalescing_reader import (
     SMALL_READ,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .payload_memory import Account
 
-__all__ = ["MAX_BULK_STREAMS", "Bulk"]
+__all__ = ["MAX_BULK_STREAMS", "BulkStreams"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _TIMEOUT: Final = 120.0
 """Seconds that a bulk stream may take to arrive."""
 
 
-class Carrier(Protocol):
+class BulkStreamOwner(Protocol):
     """The connection that the streams belong to."""
 
     async def turn_of_payload(self) -> Callable[[], None]:
@@ -57,20 +57,20 @@ class Carrier(Protocol):
     def watch_memory(self) -> None:
         """The peer may send on one more stream."""
 
-    def shed(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
         """End it."""
 
     def count(self, sent: int, received: int) -> None:
         """So many bytes have passed."""
 
-    def handle(self, message: Wire, payload: bytes) -> None:
+    def handle(self, message: wire.WireMessage, payload: bytes) -> None:
         """A frame has come."""
 
 
-class Bulk:
+class BulkStreams:
     """The bulk streams of one connection."""
 
-    def __init__(self, raw: Connection, carrier: Carrier, spawn: Callable[..., object]) -> None:
+    def __init__(self, raw: Connection, carrier: BulkStreamOwner, spawn: Callable[..., object]) -> None:
         self._raw = raw
         self._carrier = carrier
         self._spawn = spawn
@@ -121,7 +121,7 @@ class Bulk:
                 await self._write(data)
             self._carrier.count(len(data), 0)
         except IrohError as error:
-            self._carrier.shed(error.message())
+            self._carrier.abort(error.message())
 
     async def _write(self, data: bytes) -> None:
         stream = await self._raw.open_uni()
@@ -148,10 +148,10 @@ class Bulk:
                 for message, payload in FrameReader(MAX_PAYLOAD).feed(data):
                     self._carrier.handle(message, payload)
         except (BadMessage, PayloadTooLarge, IrohError, TimeoutError) as error:
-            self._carrier.shed(f"bad bulk stream: {error}")
+            self._carrier.abort(f"bad bulk stream: {error}")
         except Exception:
             log.exception("a bulk stream")
-            self._carrier.shed("internal error")
+            self._carrier.abort("internal error")
         finally:
             self.open -= 1
             self.streams.discard(stream)

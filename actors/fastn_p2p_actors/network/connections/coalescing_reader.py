@@ -12,7 +12,7 @@ from iroh.iroh_ffi import IrohError
 if TYPE_CHECKING:
     from iroh.iroh_ffi import RecvStream
 
-__all__ = ["FAST", "SMALL_READ", "WINDOW", "Inflow", "read_some"]
+__all__ = ["FAST", "SMALL_READ", "WINDOW", "CoalescingReader", "read_some"]
 
 FAST: Final = 12e6
 """Bytes per second from which a stream is fast."""
@@ -27,7 +27,7 @@ _WORTH_IT: Final = 128 * 1024
 """Bytes that are enough to go on at once."""
 
 
-class Inflow:
+class CoalescingReader:
     """Reads one stream. What is behind each read, here and in the process that gets the piece, costs the same for few
     bytes as for many: where a stream is fast, few of them wait for those that follow.
 
@@ -58,14 +58,14 @@ class Inflow:
         data = await self._stream.read(first)
         self.waiting = 0
         if len(data) == first < limit:
-            data += await self._what_is_there(limit - first)
+            data += await self._read_available(limit - first)
         if self._fast and 0 < len(data) < min(limit, _WORTH_IT):
             await asyncio.sleep(_GATHER)
-            data += await self._what_is_there(limit - len(data))
-        self._took(len(data))
+            data += await self._read_available(limit - len(data))
+        self._measure_rate(len(data))
         return data
 
-    async def _what_is_there(self, limit: int) -> bytes:
+    async def _read_available(self, limit: int) -> bytes:
         """A read that does not wait."""
         try:
             return await _read_now(self._stream, limit)
@@ -73,7 +73,7 @@ class Inflow:
             self._error = error
             return b""
 
-    def _took(self, size: int) -> None:
+    def _measure_rate(self, size: int) -> None:
         self._bytes += size
         now = self._clock()
         elapsed = now - self._since

@@ -1,6 +1,6 @@
 """One QUIC connection to another daemon: its call channel, and what is in flight over it.
 
-Large payloads travel on streams of their own (``bulk``), and so does each session (``peer_sessions``).
+Large payloads travel on streams of their own (``bulk_streams``), and so does each session (``connection_sessions``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.ipc.latency_trace import (
     TRACING,
-    mark,
+    trace_point,
 )
 from fastn_p2p_client.ipc.messages import (
     UNKNOWN,
@@ -41,61 +41,46 @@ from ..transport.peer_limits import (
     PeerLimits,
     network_of,
 )
+from ..wire import messages as wire
 from ..wire.messages import (
     BULK_THRESHOLD,
     CLOSE_PROTOCOL_ERROR,
     CLOSE_VERSION,
     WIRE_VERSION,
     FrameReader,
-    Wire,
-    WireAccept,
-    WireCancel,
-    WireFailure,
-    WireHello,
-    WireIntroduce,
-    WireOpen,
-    WirePause,
-    WirePing,
-    WirePong,
-    WireRefusal,
-    WireReply,
-    WireRequest,
-    WireResume,
-    WireStream,
-    WireWant,
     frame,
 )
 from .bulk_streams import (
     MAX_BULK_STREAMS,
-    Bulk,
+    BulkStreams,
 )
 from .coalescing_reader import read_some
-from .connection_sessions import PeerSessions
+from .connection_sessions import ConnectionSessions
 from .identity_exchange import (
-    Introducing,
+    IdentityExchange,
     Wants,
 )
 from .network_path import (
-    Way,
-    way_of,
+    NetworkPath,
+    selected_path,
 )
 from .payload_memory import Account
 from .peer_memory import PeerMemory
 from .proven_identities import (
     MOST_IDENTITIES_SHOWN,
-    Introductions,
+    ProvenIdentities,
 )
 from .session_handshake import (
-    Arrival,
+    IncomingSession,
     said_by_peer,
     see_to,
 )
-from .stream_pacing import Manners
+from .stream_pacing import StreamPacer
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import BiStream, Connection, ConnectionStats, RecvStream, SendStream
 
-__all__ = ["Conversation", "OutgoingCall", "PeerConnection"]
+__all__ = ["ConnectionEvents", "OutgoingCall", "PeerConnection"]
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +113,7 @@ _DEAD_AFTER: Final = 5.0
 """Seconds of silence with calls in flight after which we ask, and after which the peer counts as gone."""
 
 
-_PONG: Final = frame(WirePong())
+_PONG: Final = frame(wire.Pong())
 
 
 class OutgoingCall(Protocol):
@@ -139,7 +124,7 @@ class OutgoingCall(Protocol):
     def on_failure(self, error: P2PError) -> None: ...
 
 
-class Conversation(Protocol):
+class ConnectionEvents(Protocol):
     """What a connection tells its owner; none of it may raise or block."""
 
     def check_introduction(self, connection: PeerConnection, delegation: bytes) -> Delegation:
@@ -158,8 +143,8 @@ class Conversation(Protocol):
         """Return whether an identity that the owner knows speaks over it."""
         ...
 
-    def on_request(self, connection: PeerConnection, request: WireRequest, payload: bytes) -> None: ...
-    def on_arrival(self, arrival: Arrival) -> None: ...
+    def on_request(self, connection: PeerConnection, request: wire.Request, payload: bytes) -> None: ...
+    def on_arrival(self, arrival: IncomingSession) -> None: ...
     def on_cancel(self, connection: PeerConnection, number: int) -> None: ...
     def on_hello(self, connection: PeerConnection) -> None: ...
     def on_closed(self, connection: PeerConnection) -> None: ...
@@ -174,7 +159,7 @@ class PeerConnection:
     def __init__(
         self,
         raw: Connection,
-        owner: Conversation,
+        owner: ConnectionEvents,
         *,
         outgoing: bool,
         wall: Callable[[], float],
@@ -200,11 +185,11 @@ class PeerConnection:
         """Our requests without an answer."""
         self.serving: dict[int, Any] = {}
         """The other side's requests without an answer; the owner's."""
-        self.forsaken: dict[int, None] = {}
+        self.cancelled_early: dict[int, None] = {}
         """Those that it took back before they came: a large one travels on a stream of its own. The owner's."""
-        self.introductions = Introductions()
+        self.introductions = ProvenIdentities()
         """Who speaks through the other endpoint."""
-        self._introducing = Introducing(self, self.introductions, wall)
+        self._introducing = IdentityExchange(self, self.introductions, wall)
         self._limits = limits or PeerLimits()
         self._network: str | None = None
         """That of the other side's address, once something has asked for it."""
@@ -225,22 +210,22 @@ class PeerConnection:
         """True if everything that has come on the channel has been read."""
         self._wake: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._bulk = Bulk(raw, self, self._spawn)
-        self.sessions = PeerSessions(self, raw)
-        self.manners = Manners(time.perf_counter, lambda: self._write(frame(WirePing())))
+        self._bulk = BulkStreams(raw, self, self._spawn)
+        self.sessions = ConnectionSessions(self, raw)
+        self.manners = StreamPacer(time.perf_counter, lambda: self._write(frame(wire.Ping())))
         """What sessions leave to calls."""
         self._watchdog: asyncio.TimerHandle | None = None
         self._asked_at = 0.0
         """When the first request was sent since the other side was last heard."""
         self._hello_timer: asyncio.TimerHandle | None = None
-        self._way = Way(UNKNOWN, "", None)
+        self._way = NetworkPath(UNKNOWN, "", None)
         self._way_until = 0.0
         self.sent = 0
         self.received = 0
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
 
-    def start(self, hello: WireHello) -> None:
+    def start(self, hello: wire.Hello) -> None:
         channels = 0 if self.outgoing else 1
         self._raw.set_max_concurrent_bi_streams(channels + _MAX_STREAMS)
         self._raw.set_max_concurrent_uni_streams(MAX_BULK_STREAMS)
@@ -276,15 +261,15 @@ class PeerConnection:
         addresses = tuple(path.remote_addr for path in paths if path.is_ip)
         return addresses, tuple(path.remote_addr for path in paths if path.is_relay)
 
-    def way(self) -> Way:
+    def way(self) -> NetworkPath:
         """How the other side was reached a second ago, or so."""
         now = self._loop.time()
         if now >= self._way_until:
-            self._way, self._way_until = way_of(self._raw), now + _WAY_HOLDS
+            self._way, self._way_until = selected_path(self._raw), now + _WAY_HOLDS
         return self._way
 
     def status(self, name_of: Callable[[bytes], str]) -> ConnectionStatus:
-        path, address, rtt_ms = way_of(self._raw)
+        path, address, rtt_ms = selected_path(self._raw)
         return ConnectionStatus(
             endpoint=self.endpoint.hex(),
             identities=[name_of(key) for key in self.introductions.shown(MOST_IDENTITIES_SHOWN)],
@@ -300,7 +285,7 @@ class PeerConnection:
             age_ms=int((self._loop.time() - self.opened_at) * 1000),
         )
 
-    def share(self, introductions: Introductions, wants: Wants) -> None:
+    def share(self, introductions: ProvenIdentities, wants: Wants) -> None:
         """Go on with the introductions of all connections with this endpoint, and the wants of all connections."""
         self.introductions = introductions
         self._introducing.share(introductions, wants)
@@ -429,7 +414,7 @@ class PeerConnection:
             await self._raw.read_datagram()
         except IrohError:
             return  # the connection has ended
-        self.shed("a datagram, which this protocol has none of")
+        self.abort("a datagram, which this protocol has none of")
 
     # ── saying ───────────────────────────────────────────────────────────────────────────────────
 
@@ -449,7 +434,7 @@ class PeerConnection:
         """
         number = self.number()
         request = frame(
-            WireRequest(
+            wire.Request(
                 number, source, target, call.protocol, call.instance, deadline_ms,
                 call.command, call.call_id, call.attempt,
             ),
@@ -460,11 +445,11 @@ class PeerConnection:
             data = self._introducing.frame_for(source) + request
             self._requests.add(len(data))
             self._bulk.send(data, self._requests)
-            self.expect()
+            self.start_watchdog()
         else:
-            self.ask(source, request)
+            self.send_request(source, request)
         self.pending[number] = waiting
-        self.manners.called()
+        self.manners.on_call()
         return number
 
     def number(self) -> int:
@@ -472,7 +457,7 @@ class PeerConnection:
         self._next_number += 1
         return self._next_number
 
-    def ask(self, source: bytes, request: bytes) -> None:
+    def send_request(self, source: bytes, request: bytes) -> None:
         """Send a request's frame on the channel, preceded by the introduction of its source if that is due.
 
         Raises:
@@ -480,13 +465,13 @@ class PeerConnection:
         """
         size = len(request)
         self._check_queue(size)
-        introduction = self._introducing.due(source)
+        introduction = self._introducing.pending_introduction(source)
         if introduction is not None:
-            self.say(introduction)
+            self.send(introduction)
         self._asked += size
         self._requests.add(size)
         self._write(request)
-        self.expect()
+        self.start_watchdog()
 
     def _check_queue(self, size: int) -> None:
         """Raise Overloaded if too much waits already. A peer for which next to nothing does is not in the others'
@@ -499,11 +484,11 @@ class PeerConnection:
             if overload is not None:
                 raise overload
 
-    def say(self, message: Wire) -> None:
+    def send(self, message: wire.WireMessage) -> None:
         """Send a message on the channel."""
         self._write(frame(message))
 
-    def expect(self) -> None:
+    def start_watchdog(self) -> None:
         """Something is on its way that the other side should answer: from now on its silence is watched."""
         self.used_at = self._loop.time()
         if self._asked_at <= self.heard_at or self._watchdog is None:
@@ -511,9 +496,13 @@ class PeerConnection:
 
     def cancel(self, number: int) -> None:
         if self.pending.pop(number, None) is not None:
-            self._write(frame(WireCancel(number)))
+            self._write(frame(wire.Cancel(number)))
 
-    def answer(self, message: WireReply | WireAccept | WireRefusal | WireFailure, payload: bytes = b"") -> None:
+    def answer(
+        self,
+        message: wire.Reply | wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply,
+        payload: bytes = b"",
+    ) -> None:
         """Answer one of the other side's requests."""
         if self.closed:
             return
@@ -543,7 +532,7 @@ class PeerConnection:
         """Answer with ``error``, or with ``overload``; a stranger that goes on all the same is disconnected."""
         if overload is not None:
             if self._limits.is_abuse(self.endpoint, self._loop.time()) and not self._owner.is_known(self):
-                self.shed(f"too many {overload.what}")
+                self.abort(f"too many {overload.what}")
                 return
             error = overload
         self.answer(_failure(number, error))
@@ -555,7 +544,7 @@ class PeerConnection:
             self._network = network_of(address) if path == "direct" else ""
         return self._limits.take(limit, self.endpoint, self._network, self._loop.time())
 
-    async def want(self, identity: bytes) -> None:
+    async def request_introduction(self, identity: bytes) -> None:
         """Ask the other side to show that ``identity`` speaks through its endpoint; returns when it has.
 
         Raises:
@@ -575,13 +564,13 @@ class PeerConnection:
 
     def probe(self) -> None:
         """See whether the other side is still there: without a sign of it, the connection ends as after a request."""
-        self._write(frame(WirePing()))
-        self.expect()
+        self._write(frame(wire.Ping()))
+        self.start_watchdog()
 
     def ask_for(self, identity: bytes) -> None:
         """Ask the other side to show ``identity`` as soon as it is online there; the owner is told when it has."""
-        self._write(frame(WireWant(identity)))
-        self.expect()
+        self._write(frame(wire.RequestIntroduction(identity)))
+        self.start_watchdog()
 
     def _write(self, data: bytes) -> None:
         if self.closed:
@@ -631,13 +620,13 @@ class PeerConnection:
                 self._out.clear()
                 self.sent += len(data)
                 if TRACING:
-                    mark("3 network: written to QUIC")
+                    trace_point("3 network: written to QUIC")
                 await stream.write_all(data)
                 self._queued -= queued
                 self._answers -= answers
                 self._forget_asked(asked)
                 if TRACING:
-                    mark("3 network: write returned")
+                    trace_point("3 network: write returned")
         except IrohError as error:
             self.close(CLOSE_PROTOCOL_ERROR, error.message())
 
@@ -658,12 +647,12 @@ class PeerConnection:
                     raise BadMessage(reason="the call channel was closed")
                 self.count(0, len(data))
                 if TRACING:
-                    mark("3 network: read from QUIC")
+                    trace_point("3 network: read from QUIC")
                 for number, (message, payload) in enumerate(reader.feed(data), 1):
-                    if not self.remote_process and type(message) is not WireHello:
+                    if not self.remote_process and type(message) is not wire.Hello:
                         raise BadMessage(reason="the first frame is no hello")
                     self.handle(message, payload)
-                    if number % _BURST == 0 or type(message) is WireIntroduce:  # a signature takes as long as 20 calls
+                    if number % _BURST == 0 or type(message) is wire.Introduce:  # a signature takes as long as 20 calls
                         await asyncio.sleep(0)
         except (BadMessage, PayloadTooLarge) as error:
             log.warning("closing the connection to %s: %s", self.name, error)
@@ -681,52 +670,52 @@ class PeerConnection:
             self.received += received
             self.heard_at = self._loop.time()
 
-    def handle(self, message: Wire, payload: bytes) -> None:
+    def handle(self, message: wire.WireMessage, payload: bytes) -> None:
         """A frame has come, on the channel or on a bulk stream."""
-        if isinstance(message, WireReply):
-            self.manners.replied()
+        if isinstance(message, wire.Reply):
+            self.manners.on_reply()
             call = self.pending.pop(message.id, None)
             if call is not None:
                 call.on_reply(payload)
-        elif isinstance(message, WireRequest):
+        elif isinstance(message, wire.Request):
             self._on_request(message, payload)
-        elif isinstance(message, WireOpen):
+        elif isinstance(message, wire.OpenSession):
             self.sessions.on_open(message, payload)
-        elif isinstance(message, WireAccept):
+        elif isinstance(message, wire.SessionAccepted):
             self.sessions.on_answer(message, payload)
-        elif isinstance(message, WireStream):
+        elif isinstance(message, wire.SessionStream):
             self.sessions.on_stream(message)
-        elif isinstance(message, WireRefusal):
+        elif isinstance(message, wire.ApplicationErrorReply):
             call = self.pending.pop(message.id, None)
             if call is not None:
                 call.on_refusal(message.kind, message.message, payload)
             else:
                 self.sessions.on_answer(message, payload)
-        elif isinstance(message, WireFailure):
+        elif isinstance(message, wire.ErrorReply):
             call = self.pending.pop(message.id, None)
             if call is not None:
                 call.on_failure(said_by_peer(message))
             else:
                 self.sessions.on_answer(message, payload)
-        elif isinstance(message, WireCancel):
+        elif isinstance(message, wire.Cancel):
             if not self.sessions.on_cancel(message.id):
                 self._owner.on_cancel(self, message.id)
-        elif isinstance(message, WireIntroduce):
+        elif isinstance(message, wire.Introduce):
             self._introducing.on_introduce(message)
-        elif isinstance(message, WireWant):
+        elif isinstance(message, wire.RequestIntroduction):
             self.used_at = self._loop.time()
             self._introducing.on_want(message.identity)
-        elif isinstance(message, WirePing):
+        elif isinstance(message, wire.Ping):
             if not self._out or self._out[-1] is not _PONG:
                 self._write(_PONG)
-        elif isinstance(message, WirePong):
-            self.manners.answered()
-        elif isinstance(message, WirePause | WireResume):
+        elif isinstance(message, wire.Pong):
+            self.manners.on_pong()
+        elif isinstance(message, wire.Pause | wire.Resume):
             self.sessions.on_pause(message)
-        elif isinstance(message, WireHello):
+        elif isinstance(message, wire.Hello):
             self._on_hello(message)
 
-    def _on_hello(self, hello: WireHello) -> None:
+    def _on_hello(self, hello: wire.Hello) -> None:
         if hello.version != WIRE_VERSION:
             self.close(CLOSE_VERSION, f"wire version {hello.version}, ours is {WIRE_VERSION}")
         elif not hello.process:
@@ -741,7 +730,7 @@ class PeerConnection:
         if not self.ready.done():
             self.close(CLOSE_PROTOCOL_ERROR, f"no hello within {HELLO_TIMEOUT:g} s")
 
-    def arrived(self, arrival: Arrival) -> None:
+    def arrived(self, arrival: IncomingSession) -> None:
         """The other side opens a session."""
         self._owner.on_arrival(arrival)
 
@@ -749,18 +738,20 @@ class PeerConnection:
         """Raises why whoever asks has not been proved to speak through the other endpoint."""
         self._introducing.check(source)
 
-    def awaits_introduction(self, request: WireRequest | WireOpen, payload: bytes, go_on: Callable[[], None]) -> bool:
+    def awaits_introduction(
+        self, request: wire.Request | wire.OpenSession, payload: bytes, go_on: Callable[[], None]
+    ) -> bool:
         """Whether the introduction of the request's source was given up here and is asked for again. ``go_on`` follows
         once it has come, or has not come in time, unless the request is taken back meanwhile."""
 
         def unless_cancelled() -> None:
-            if self.forsaken.pop(request.id, self) is self:
+            if self.cancelled_early.pop(request.id, self) is self:
                 go_on()
 
         return self._introducing.awaits(request.source, len(payload), unless_cancelled)
 
     def introduction_for(self, identity: bytes) -> bytes | None:
-        """As ``Conversation.introduction_for``."""
+        """As ``ConnectionEvents.introduction_for``."""
         return self._owner.introduction_for(identity)
 
     def introduction_overload(self) -> Overloaded | None:
@@ -768,14 +759,14 @@ class PeerConnection:
         return self.overload(INTRODUCTIONS)
 
     def check_introduction(self, delegation: bytes) -> Delegation:
-        """As ``Conversation.check_introduction``."""
+        """As ``ConnectionEvents.check_introduction``."""
         return self._owner.check_introduction(self, delegation)
 
     def on_introduced(self, identity: bytes) -> None:
         """The other side has shown that the identity is online there."""
         self._owner.on_introduced(self, identity)
 
-    def _on_request(self, request: WireRequest, payload: bytes) -> None:
+    def _on_request(self, request: wire.Request, payload: bytes) -> None:
         try:
             self.check_source(request.source)
         except P2PError as error:
@@ -793,10 +784,10 @@ class PeerConnection:
             self.answer(_failure(request.id, Overloaded(what="calls in flight", limit=MAX_CALLS_PER_PEER)))
             return
         self.used_at = self._loop.time()
-        self.manners.called()
+        self.manners.on_call()
         self._owner.on_request(self, request, payload)
 
-    def shed(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
         """End it: the other side holds too much, or does not keep to the protocol.
 
         What QUIC holds of streams goes at once with those, but only while the connection stands: else it stays until
@@ -822,7 +813,7 @@ class PeerConnection:
             self.close(CLOSE_PROTOCOL_ERROR, f"no sign of life for {silent:.1f} s")
             return
         if silent > _PING_AFTER:
-            self._write(frame(WirePing()))
+            self._write(frame(wire.Ping()))
         self._watchdog = self._loop.call_later(_PING_AFTER, self._watch_silence)
 
 
@@ -838,5 +829,5 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-def _failure(number: int, error: P2PError) -> WireFailure:
-    return WireFailure(number, error.code, error.fields())
+def _failure(number: int, error: P2PError) -> wire.ErrorReply:
+    return wire.ErrorReply(number, error.code, error.fields())

@@ -9,34 +9,27 @@ from typing import TYPE_CHECKING, Final
 from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError, PayloadTooLarge
-from fastn_p2p_client.ipc.messages import Open
+from fastn_p2p_client.ipc.messages import OpenSession
 from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER, RESET_LOST
 
 from ..transport.iroh_patches import ended_connection
 from ..transport.peer_limits import OPENS
+from ..wire import messages as wire
 from ..wire.messages import (
-    WireAccept,
-    WireCancel,
-    WireFailure,
-    WireOpen,
-    WirePause,
-    WireRefusal,
-    WireResume,
-    WireStream,
     frame,
 )
-from .network_path import Way
+from .network_path import NetworkPath
 from .remote_leg import (
-    Halves,
-    StreamLeg,
+    QuicStream,
+    RemoteLeg,
 )
 from .session_handshake import (
-    Approach,
-    Arrival,
-    give_up,
+    IncomingSession,
+    OutgoingSession,
+    abort_stream,
     said_by_peer,
 )
-from .stream_pacing import Manners
+from .stream_pacing import StreamPacer
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection, RecvStream
@@ -44,7 +37,7 @@ if TYPE_CHECKING:
     from .connection import PeerConnection
     from .payload_memory import Account
 
-__all__ = ["PeerSessions"]
+__all__ = ["ConnectionSessions"]
 
 log = logging.getLogger(__name__)
 
@@ -62,37 +55,37 @@ _ANNOUNCED_WITHIN: Final = 5.0
 """Seconds within which a stream that has come must be announced: that is said before."""
 
 
-class PeerSessions:
-    """What ``Approach`` and ``Arrival`` need of their connection, and no more."""
+class ConnectionSessions:
+    """What ``OutgoingSession`` and ``IncomingSession`` need of their connection, and no more."""
 
     def __init__(self, connection: PeerConnection, raw: Connection) -> None:
         self._connection = connection
         self._raw = raw
-        self._legs: set[Approach | Arrival] = set()
-        self._streams: dict[Approach | Arrival, StreamLeg] = {}
+        self._legs: set[OutgoingSession | IncomingSession] = set()
+        self._streams: dict[OutgoingSession | IncomingSession, RemoteLeg] = {}
         """Of those sessions that have one."""
-        self._by_number: dict[int, StreamLeg] = {}
+        self._by_number: dict[int, RemoteLeg] = {}
         """The same, by the number of the stream."""
         self.peer_pauses = False
-        """True if the peer understands ``WirePause``."""
+        """True if the peer understands ``wire.Pause``."""
         self._much_unread = False
         self._tight = False
         """True if sessions that are not read are paused."""
         self.ended_streams = 0
         """Streams that have ended so far."""
         self._mine = self._theirs = 0
-        self._asked: dict[int, Approach] = {}
+        self._asked: dict[int, OutgoingSession] = {}
         """Those of ours that wait for an answer."""
-        self._arrivals: dict[int, Arrival] = {}
+        self._arrivals: dict[int, IncomingSession] = {}
         """Those of the peer's that wait for our answer, or then for their stream."""
         self._announced: dict[int, int] = {}
         """Streams that have not come yet, and the sessions that they belong to."""
-        self._strays: dict[int, Halves] = {}
+        self._unannounced_streams: dict[int, QuicStream] = {}
         """Streams that have come and were not announced yet."""
         self._timers: dict[int, asyncio.TimerHandle] = {}
         """Those that wait for that."""
         self._loop = asyncio.get_running_loop()
-        self._spare: Halves | None = None
+        self._spare: QuicStream | None = None
         """For the next session that we open."""
         self._laying: asyncio.Task[None] | None = None
 
@@ -100,7 +93,7 @@ class PeerSessions:
         return len(self._legs)
 
     @property
-    def manners(self) -> Manners:
+    def manners(self) -> StreamPacer:
         return self._connection.manners
 
     @property
@@ -108,7 +101,7 @@ class PeerSessions:
         return self._connection.name
 
     @property
-    def way(self) -> Way:
+    def way(self) -> NetworkPath:
         """How the other side is reached."""
         return self._connection.way()
 
@@ -116,20 +109,20 @@ class PeerSessions:
 
     @property
     def open_streams(self) -> int:
-        return len(self._legs) + len(self._strays)
+        return len(self._legs) + len(self._unannounced_streams)
 
     def streams(self) -> list[RecvStream]:
         """On which the peer may have sent something."""
-        strays = [stream.recv for stream in self._strays.values()]
+        strays = [stream.recv for stream in self._unannounced_streams.values()]
         return strays + [stream.receiving for stream in self._streams.values() if stream.receiving is not None]
 
     def backlog(self) -> int:
         """Streams on which something may wait to be read."""
-        return len(self._strays) + sum(stream.has_backlog for stream in self._streams.values())
+        return len(self._unannounced_streams) + sum(stream.has_backlog for stream in self._streams.values())
 
     def held(self) -> int:
         """Bytes of sessions that the peer has opened, and does not take, and of buffers for what it sends."""
-        queued = sum(stream.queued for leg, stream in self._streams.items() if isinstance(leg, Arrival))
+        queued = sum(stream.queued for leg, stream in self._streams.items() if isinstance(leg, IncomingSession))
         return queued + sum(stream.buffer for stream in self._streams.values())
 
     def begin(self) -> int:
@@ -160,7 +153,7 @@ class PeerSessions:
             for stream in self._by_number.values():
                 self._regulate(stream)
 
-    def _regulate(self, stream: StreamLeg) -> None:
+    def _regulate(self, stream: RemoteLeg) -> None:
         """Pause a session, or let it go on."""
         number = stream.number
         if number is None:
@@ -174,11 +167,11 @@ class PeerSessions:
         elif self._tight and (stream.is_slow or stream.has_backlog):
             stream.peer_paused = True
             stream.paused_at = self._loop.time()
-            self._connection.say(WirePause(number))
+            self._connection.send(wire.Pause(number))
 
-    def _resume(self, number: int, stream: StreamLeg) -> None:
+    def _resume(self, number: int, stream: RemoteLeg) -> None:
         stream.peer_paused = False
-        self._connection.say(WireResume(number))
+        self._connection.send(wire.Resume(number))
 
     def resume_drained(self) -> None:
         """Let the peer go on with sessions that were paused long ago and wait for more.
@@ -190,17 +183,17 @@ class PeerSessions:
             if stream.peer_paused and stream.paused_at < since and not stream.has_backlog:
                 self._resume(number, stream)
 
-    def on_pause(self, message: WirePause | WireResume) -> None:
+    def on_pause(self, message: wire.Pause | wire.Resume) -> None:
         """The peer asks us to write nothing on a session, or to go on."""
         stream = self._by_number.get(message.stream)
         if stream is None:
             return  # it has ended meanwhile
-        if isinstance(message, WirePause):
+        if isinstance(message, wire.Pause):
             stream.pause()
         else:
             stream.resume()
 
-    def attached(self, leg: Approach | Arrival, stream: StreamLeg) -> None:
+    def attached(self, leg: OutgoingSession | IncomingSession, stream: RemoteLeg) -> None:
         """The session has a stream."""
         if leg in self._legs and stream.number is not None:
             self._streams[leg] = self._by_number[stream.number] = stream
@@ -216,7 +209,7 @@ class PeerSessions:
         """Return where what waits here for the peer is reserved."""
         return self._connection.account
 
-    def ask(self, leg: Approach, source: bytes, target: bytes, message: Open, payload: bytes) -> int:
+    def ask(self, leg: OutgoingSession, source: bytes, target: bytes, message: OpenSession, payload: bytes) -> int:
         """Ask for one more; the number that it has on the connection.
 
         Raises:
@@ -228,19 +221,19 @@ class PeerSessions:
         if self._mine >= MAX_SESSIONS_PER_PEER:
             raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
         number = self._connection.number()
-        request = WireOpen(number, source, target, message.protocol, message.instance, message.deadline_ms)
-        self._connection.ask(source, frame(request, payload))
+        request = wire.OpenSession(number, source, target, message.protocol, message.instance, message.deadline_ms)
+        self._connection.send_request(source, frame(request, payload))
         self._mine += 1
         self._legs.add(leg)
         self._asked[number] = leg
         return number
 
-    def take_back(self, leg: Approach) -> None:
+    def take_back(self, leg: OutgoingSession) -> None:
         """Nobody waits for its answer any more."""
         if self._asked.pop(leg.number, None) is not None:
-            self._connection.say(WireCancel(leg.number))
+            self._connection.send(wire.Cancel(leg.number))
 
-    def end(self, leg: Approach | Arrival) -> None:
+    def end(self, leg: OutgoingSession | IncomingSession) -> None:
         """It is over."""
         if leg in self._legs:
             self._legs.discard(leg)
@@ -249,28 +242,28 @@ class PeerSessions:
                 self._by_number.pop(stream.number, None)
                 self._settle()
             self.ended_streams += 1
-            if isinstance(leg, Approach):
+            if isinstance(leg, OutgoingSession):
                 self._mine -= 1
             else:
                 self._theirs -= 1
                 self._connection.memory.session_ended(leg.window)
 
-    async def open_stream(self, number: int) -> Halves:
+    async def open_stream(self, number: int) -> QuicStream:
         """One for the session of this number, announced. Raises IrohError when the connection has ended."""
-        self._loop.call_later(_SPARE_AFTER, self._lay_aside)
+        self._loop.call_later(_SPARE_AFTER, self._open_spare_stream)
         spare, self._spare = self._spare, None
-        stream = spare or await Halves.of(await self._raw.open_bi())
-        self._connection.say(WireStream(number, stream.number))
+        stream = spare or await QuicStream.of(await self._raw.open_bi())
+        self._connection.send(wire.SessionStream(number, stream.number))
         return stream
 
-    def _lay_aside(self) -> None:
+    def _open_spare_stream(self) -> None:
         """Have the next stream at hand. The peer does not see it before something is said on it."""
         if self._spare is None and self._laying is None and not self._connection.closed:
             self._laying = self._loop.create_task(self._open_spare())
 
     async def _open_spare(self) -> None:
         try:
-            self._spare = await Halves.of(await self._raw.open_bi())
+            self._spare = await QuicStream.of(await self._raw.open_bi())
         except IrohError as error:
             log.debug("no stream for the next session with %s: %s", self.name, error.message())
         finally:
@@ -281,19 +274,19 @@ class PeerSessions:
     async def accept(self) -> None:
         """Take every stream that the peer opens. Raises IrohError when the connection has ended."""
         while True:
-            stream = await Halves.of(await self._raw.accept_bi())
+            stream = await QuicStream.of(await self._raw.accept_bi())
             self._connection.watch_memory()
             if stream.number in self._announced:
                 self._attach(stream, self._announced.pop(stream.number))
             else:
-                self._strays[stream.number] = stream
+                self._unannounced_streams[stream.number] = stream
                 self._timers[stream.number] = self._loop.call_later(
-                    _ANNOUNCED_WITHIN, self._miss_announcement, stream.number
+                    _ANNOUNCED_WITHIN, self._announcement_timed_out, stream.number
                 )
 
-    def on_stream(self, message: WireStream) -> None:
+    def on_stream(self, message: wire.SessionStream) -> None:
         """The peer announces a stream."""
-        stream = self._strays.pop(message.stream, None)
+        stream = self._unannounced_streams.pop(message.stream, None)
         if stream is not None:
             self._timers.pop(message.stream).cancel()
             self._attach(stream, message.id)
@@ -302,35 +295,40 @@ class PeerSessions:
         else:
             self._announced[message.stream] = message.id
 
-    def _attach(self, stream: Halves, number: int) -> None:
+    def _attach(self, stream: QuicStream, number: int) -> None:
         arrival = self._arrivals.get(number)
         if arrival is None or not arrival.on_stream(stream):
             self.ended_streams += 1
-            give_up(stream, RESET_LOST)  # the session has ended meanwhile
+            abort_stream(stream, RESET_LOST)  # the session has ended meanwhile
 
-    def _miss_announcement(self, number: int) -> None:
+    def _announcement_timed_out(self, number: int) -> None:
         del self._timers[number]
-        if number in self._strays:
+        if number in self._unannounced_streams:
             self.shed("a stream that nobody has said what it is for")
 
-    def forget(self, arrival: Arrival) -> None:
+    def forget(self, arrival: IncomingSession) -> None:
         """Neither an answer nor a stream is waited for any more."""
         self._arrivals.pop(arrival.request.id, None)
 
-    def answer(self, arrival: Arrival, answer: WireAccept | WireRefusal | WireFailure, payload: bytes) -> None:
+    def answer(
+        self,
+        arrival: IncomingSession,
+        answer: wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply,
+        payload: bytes,
+    ) -> None:
         """Our answer; only a session that stands is known after it."""
-        if not isinstance(answer, WireAccept):
+        if not isinstance(answer, wire.SessionAccepted):
             self.forget(arrival)
         self._connection.answer(answer, payload)
 
-    def refuse(self, arrival: Arrival, error: P2PError) -> None:
+    def refuse(self, arrival: IncomingSession, error: P2PError) -> None:
         """Our answer to what nobody here serves."""
         self.forget(arrival)
         self._connection.refuse(arrival.request.id, error)
 
     # ── what comes on the channel ────────────────────────────────────────────────────────────────
 
-    def on_open(self, request: WireOpen, payload: bytes) -> None:
+    def on_open(self, request: wire.OpenSession, payload: bytes) -> None:
         if request.id in self._arrivals:
             return  # the first one with this id is answered
         overload = self._connection.overload(OPENS)
@@ -343,24 +341,26 @@ class PeerSessions:
             if self._connection.awaits_introduction(request, payload, lambda: self.on_open(request, payload)):
                 return
             if isinstance(error, Overloaded):
-                self._connection.answer(WireFailure(request.id, error.code, error.fields()))
+                self._connection.answer(wire.ErrorReply(request.id, error.code, error.fields()))
             else:
                 self._connection.refuse(request.id, error)
             return
-        arrival = self._arrivals[request.id] = Arrival(self, request, payload)
+        arrival = self._arrivals[request.id] = IncomingSession(self, request, payload)
         self._theirs += 1
         self._legs.add(arrival)
-        self._connection.expect()
+        self._connection.start_watchdog()
         self._connection.arrived(arrival)
 
-    def on_answer(self, message: WireAccept | WireRefusal | WireFailure, payload: bytes) -> bool:
+    def on_answer(
+        self, message: wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply, payload: bytes
+    ) -> bool:
         """Whether it is one to a session of ours."""
         leg = self._asked.pop(message.id, None)
         if leg is None:
             return False
-        if isinstance(message, WireAccept):
+        if isinstance(message, wire.SessionAccepted):
             leg.on_accept(payload)
-        elif isinstance(message, WireRefusal):
+        elif isinstance(message, wire.ApplicationErrorReply):
             leg.on_refusal(message.kind, message.message, payload)
         else:
             leg.on_failure(said_by_peer(message))
@@ -374,7 +374,7 @@ class PeerSessions:
         arrival.on_cancel()
         return True
 
-    def _check(self, request: WireOpen, payload: bytes) -> None:
+    def _check(self, request: wire.OpenSession, payload: bytes) -> None:
         if self._theirs >= _MOST or len(self._arrivals) >= _MOST:
             raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
         self._connection.check_source(request.source)
@@ -391,7 +391,7 @@ class PeerSessions:
 
     def shed(self, reason: str) -> None:
         """The peer does not keep to the protocol: end the connection."""
-        self._connection.shed(reason)
+        self._connection.abort(reason)
 
     def lost(self) -> None:
         """The connection has ended."""
@@ -406,7 +406,7 @@ class PeerSessions:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        self._strays.clear()
+        self._unannounced_streams.clear()
         streams = list(self._streams.values())
         for leg in list(self._legs):
             leg.lost()

@@ -19,15 +19,13 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.keys import KEY_BYTES, PublicKey
 
 from ...credentials import Delegation
+from ..wire import messages as wire
 from ..wire.messages import (
-    Wire,
-    WireIntroduce,
-    WireWant,
     frame,
 )
-from .proven_identities import Introductions
+from .proven_identities import ProvenIdentities
 
-__all__ = ["Introducing", "Wants"]
+__all__ = ["IdentityExchange", "Wants"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ _AWAIT_SECONDS: Final = 5.0
 """Seconds within which such an introduction must come again."""
 
 
-class Showing(Protocol):
+class IdentityExchangeOwner(Protocol):
     """What a connection's introductions need of it."""
 
     @property
@@ -69,7 +67,7 @@ class Showing(Protocol):
         """The identity has shown that it is online at the other end, perhaps not for the first time."""
         ...
 
-    def say(self, message: Wire) -> None: ...
+    def send(self, message: wire.WireMessage) -> None: ...
 
 
 class Wants:
@@ -79,11 +77,11 @@ class Wants:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[bytes, dict[Introducing, None]] = {}
+        self._waiting: dict[bytes, dict[IdentityExchange, None]] = {}
         self._count = 0
         self.awaiting_bytes = 0
 
-    def add(self, identity: bytes, who: Introducing, own: dict[bytes, None]) -> None:
+    def add(self, identity: bytes, who: IdentityExchange, own: dict[bytes, None]) -> None:
         """``own`` is what this connection waits for already."""
         self.discard(identity, who, own)
         if own and (len(own) >= _MAX_WANTS or self._count >= _MAX_WANTS_IN_ALL):
@@ -92,7 +90,7 @@ class Wants:
         self._waiting.setdefault(identity, {})[who] = None
         self._count += 1
 
-    def discard(self, identity: bytes, who: Introducing, own: dict[bytes, None]) -> None:
+    def discard(self, identity: bytes, who: IdentityExchange, own: dict[bytes, None]) -> None:
         if own.pop(identity, own) is None:
             self._count -= 1
             waiting = self._waiting[identity]
@@ -119,7 +117,7 @@ class _Awaiting:
         """It has not come in time: none waits any more."""
 
 
-class Introducing:
+class IdentityExchange:
     """That of one connection.
 
     Args:
@@ -129,8 +127,8 @@ class Introducing:
 
     def __init__(
         self,
-        connection: Showing,
-        introductions: Introductions,
+        connection: IdentityExchangeOwner,
+        introductions: ProvenIdentities,
         wall: Callable[[], float],
         wants: Wants | None = None,
     ) -> None:
@@ -152,7 +150,7 @@ class Introducing:
         self._awaiting_count = 0
         self._awaiting_bytes = 0
 
-    def share(self, introductions: Introductions, wants: Wants) -> None:
+    def share(self, introductions: ProvenIdentities, wants: Wants) -> None:
         """Go on with the introductions of all connections with this endpoint, and the wants of all connections."""
         self._introductions = introductions
         self._wants = wants
@@ -170,18 +168,18 @@ class Introducing:
 
     # ── ours ─────────────────────────────────────────────────────────────────────────────────────
 
-    def due(self, source: bytes) -> WireIntroduce | None:
+    def pending_introduction(self, source: bytes) -> wire.Introduce | None:
         """What has to be said on the channel before a request of ``source``, if anything."""
         introduction = self._connection.introduction_for(source)
         if introduction is None or self._shown.get(source) is introduction:
             return None
         self._shown[source] = introduction
-        return WireIntroduce(introduction)
+        return wire.Introduce(introduction)
 
     def frame_for(self, source: bytes) -> bytes:
         """What precedes a request of ``source`` on a stream of its own."""
         introduction = self._connection.introduction_for(source)
-        return b"" if introduction is None else frame(WireIntroduce(introduction))
+        return b"" if introduction is None else frame(wire.Introduce(introduction))
 
     def on_want(self, identity: bytes) -> None:
         """The other side asks to be shown an identity."""
@@ -200,7 +198,7 @@ class Introducing:
         introduction = self._connection.introduction_for(identity)
         if introduction is not None:
             self._shown[identity] = introduction
-            self._connection.say(WireIntroduce(introduction))
+            self._connection.send(wire.Introduce(introduction))
         return introduction is not None
 
     def show_again(self, identity: bytes) -> None:
@@ -212,7 +210,7 @@ class Introducing:
 
     def check(self, source: bytes) -> None:
         """Raises why whoever asks has not been proved to speak through the other endpoint."""
-        if not self._introductions.hold(source, self._wall()):
+        if not self._introductions.is_proven(source, self._wall()):
             raise self._introductions.rejection or BadMessage(reason="the caller has not been introduced")
 
     def awaits(self, source: bytes, size: int, go_on: Callable[[], None]) -> bool:
@@ -225,7 +223,7 @@ class Introducing:
         if (
             not (self._introductions.evictions or self._held_back)
             or len(source) != KEY_BYTES
-            or self._introductions.hold(source, self._wall())
+            or self._introductions.is_proven(source, self._wall())
             or (awaiting is not None and awaiting.is_over)
             or self._awaiting_count >= _MAX_AWAITING
             or self._awaiting_bytes + size > _MAX_AWAITING_BYTES
@@ -235,7 +233,7 @@ class Introducing:
         if awaiting is None:
             timer = self._loop.call_later(_AWAIT_SECONDS, self._await_no_longer, source)
             awaiting = self._awaiting[source] = _Awaiting(timer)
-            self._connection.say(WireWant(source))
+            self._connection.send(wire.RequestIntroduction(source))
         awaiting.requests.append(go_on)
         awaiting.size += size
         self._count_awaiting(1, size)
@@ -271,7 +269,7 @@ class Introducing:
         if future is None:
             future = self._wanted[identity] = self._loop.create_future()
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._connection.say(WireWant(identity))  # each time: it may have forgotten
+        self._connection.send(wire.RequestIntroduction(identity))  # each time: it may have forgotten
         await asyncio.shield(future)
 
     def _refuse(self, identity: bytes, error: P2PError) -> None:
@@ -290,9 +288,9 @@ class Introducing:
         """Ask again for what did not hold by the clock as it was: the other side believes that it has shown it."""
         refused, self._refused = self._refused, {}
         for identity in refused:
-            self._connection.say(WireWant(identity))
+            self._connection.send(wire.RequestIntroduction(identity))
 
-    def on_introduce(self, message: WireIntroduce) -> None:
+    def on_introduce(self, message: wire.Introduce) -> None:
         """The other side shows that an identity speaks through its endpoint."""
         identity = self._introductions.identity_of(message.delegation)
         if identity is None:
@@ -311,7 +309,7 @@ class Introducing:
                 return
             self._introductions.add(delegation, message.delegation)
             identity = delegation.identity
-        elif not self._introductions.hold(identity, self._wall()):
+        elif not self._introductions.is_proven(identity, self._wall()):
             return  # it has ended meanwhile, or a newer one has taken its place
         wanted = self._wanted.pop(identity, None)
         if wanted is not None and not wanted.done():

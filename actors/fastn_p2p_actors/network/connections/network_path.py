@@ -9,24 +9,24 @@ from fastn_p2p_client.ipc.messages import UNKNOWN
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection
 
-__all__ = ["LOCAL", "Way", "way_of"]
+__all__ = ["LOCAL", "NetworkPath", "selected_path"]
 
 
-class Way(NamedTuple):
-    """As in ``Deliver``."""
+class NetworkPath(NamedTuple):
+    """As in ``DeliverCall``."""
 
     path: str
     address: str
     rtt_ms: int | None
 
 
-LOCAL: Final = Way("local", "", None)
+LOCAL: Final = NetworkPath("local", "", None)
 """To whoever is served by this daemon too."""
 
 
-def way_of(raw: Connection) -> Way:
+def selected_path(raw: Connection) -> NetworkPath:
     """The one that is in use at the moment. Costs several calls into the binding for each path."""
     for snapshot in raw.paths():
         if snapshot.is_selected:
-            return Way("relayed" if snapshot.is_relay else "direct", snapshot.remote_addr, snapshot.rtt_ms)
-    return Way(UNKNOWN, "", None)
+            return NetworkPath("relayed" if snapshot.is_relay else "direct", snapshot.remote_addr, snapshot.rtt_ms)
+    return NetworkPath(UNKNOWN, "", None)

@@ -160,7 +160,7 @@ class Holder(Protocol):
         """Let it write on those that have been paused for long and are read."""
         ...
 
-    def shed(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
         """End it."""
         ...
 
@@ -393,7 +393,7 @@ class PeerMemory:
             )
 
     def _shed(self, holder: Holder, reason: str) -> None:
-        holder.shed(reason)
+        holder.abort(reason)
         self._watched.pop(holder, None)
         self._trim_soon()
 

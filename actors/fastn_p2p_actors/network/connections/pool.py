@@ -17,25 +17,25 @@ from fastn_p2p_client.errors import ConnectionLost, Overloaded, PeerUnreachable
 from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
 
 from ..transport.endpoint import (
-    Address,
+    EndpointAddress,
     NetworkEndpoint,
 )
 from ..transport.peer_limits import PeerLimits
+from ..wire import messages as wire
 from ..wire.messages import (
     CLOSE_IDLE,
     CLOSE_PROTOCOL_ERROR,
     CLOSE_REPLACED,
     CLOSE_SHUTDOWN,
     WIRE_VERSION,
-    WireHello,
 )
-from .connection import HELLO_TIMEOUT, Conversation, PeerConnection
+from .connection import HELLO_TIMEOUT, ConnectionEvents, PeerConnection
 from .identity_exchange import Wants
 from .payload_memory import PayloadMemory
 from .peer_memory import PeerMemory
 from .proven_identities import IntroductionRegistry
 
-__all__ = ["Pool"]
+__all__ = ["ConnectionPool"]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ _RETRY_PAUSE: Final = 0.1
 _ATTEMPTS: Final = 3
 
 
-class Pool:
+class ConnectionPool:
     """All connections by endpoint.
 
     There are two to one endpoint when both sides have dialled at the same moment: both then come to use the same one,
@@ -64,7 +64,7 @@ class Pool:
     def __init__(
         self,
         endpoint: NetworkEndpoint,
-        owner: Conversation,
+        owner: ConnectionEvents,
         *,
         introductions: IntroductionRegistry | None = None,
         payloads: PayloadMemory | None = None,
@@ -86,7 +86,7 @@ class Pool:
         self._dialling: dict[bytes, asyncio.Task[PeerConnection]] = {}
         self._arrivals: dict[bytes, asyncio.Future[PeerConnection]] = {}
         """Where we dial: done when the other side has greeted us."""
-        self._hello = WireHello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True)
+        self._hello = wire.Hello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True)
         self._memory = PeerMemory(self._loop, payloads=payloads)
         self._limits = PeerLimits()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -103,9 +103,9 @@ class Pool:
     def open_to(self, endpoint: bytes) -> PeerConnection | None:
         """The connection that calls to this endpoint take now, if one stands."""
         group = self._connections.get(endpoint)
-        return max(group, key=self._standing) if group else None
+        return max(group, key=self._preference) if group else None
 
-    def _standing(self, connection: PeerConnection) -> tuple[bool, bool, float]:
+    def _preference(self, connection: PeerConnection) -> tuple[bool, bool, float]:
         """The greatest is used: what is ready, then what the lower endpoint has dialled, then the newest.
 
         The other side comes to the same.
@@ -113,7 +113,7 @@ class Pool:
         lower_dialled = connection.outgoing == (self.own_endpoint < connection.endpoint)
         return connection.ready.done(), lower_dialled, connection.opened_at
 
-    async def connect(self, address: Address) -> PeerConnection:
+    async def connect(self, address: EndpointAddress) -> PeerConnection:
         """The connection to this endpoint, dialled if need be; everybody who asks meanwhile shares the attempt.
 
         Raises:
@@ -139,7 +139,7 @@ class Pool:
         )
         group = self._connections.get(connection.endpoint, [])
         full = len(group) >= MAX_CONNECTIONS_PER_ENDPOINT
-        if self._closed or full or (len(self) >= MAX_CONNECTIONS and not self._drop_idlest()):
+        if self._closed or full or (len(self) >= MAX_CONNECTIONS and not self._evict_idle()):
             connection.close(CLOSE_SHUTDOWN, "too many connections")
             return connection
         connection.share(self.introductions.of(connection.endpoint), self.wants)
@@ -151,7 +151,7 @@ class Pool:
         log.info("connection with %s %s", connection.name, "opened" if outgoing else "accepted")
         return connection
 
-    def greeted(self, connection: PeerConnection) -> None:
+    def on_hello(self, connection: PeerConnection) -> None:
         """Its hello has come: earlier connections with another process of the same endpoint are dead."""
         for other in list(self._connections.get(connection.endpoint, ())):
             if other is not connection and other.remote_process not in (b"", connection.remote_process):
@@ -188,7 +188,7 @@ class Pool:
         for connection in self.all():
             connection.close(CLOSE_SHUTDOWN, "the daemon stops")
 
-    async def _dial(self, address: Address) -> PeerConnection:
+    async def _dial(self, address: EndpointAddress) -> PeerConnection:
         """A connection that we open, or one that the other side opens meanwhile."""
         arrived = self._arrivals[address.endpoint] = self._loop.create_future()
         attempts = self._loop.create_task(self._try_to_dial(address))
@@ -200,7 +200,7 @@ class Pool:
             del self._arrivals[address.endpoint]
             attempts.cancel()
 
-    async def _try_to_dial(self, address: Address) -> PeerConnection:
+    async def _try_to_dial(self, address: EndpointAddress) -> PeerConnection:
         pause = _RETRY_PAUSE
         for attempt in range(1, _ATTEMPTS + 1):
             try:
@@ -213,8 +213,8 @@ class Pool:
             pause *= 2
         raise AssertionError("the last attempt returns or raises")
 
-    async def _dial_once(self, address: Address) -> PeerConnection:
-        if len(self) >= MAX_CONNECTIONS and not self._drop_idlest():
+    async def _dial_once(self, address: EndpointAddress) -> PeerConnection:
+        if len(self) >= MAX_CONNECTIONS and not self._evict_idle():
             raise Overloaded(what="connections in use", limit=MAX_CONNECTIONS)
         self.dials += 1
         connection = self.adopt(await self._endpoint.dial(address), outgoing=True)
@@ -231,7 +231,7 @@ class Pool:
         if not done.cancelled():
             done.exception()  # whoever waited has it
 
-    def _drop_idlest(self) -> bool:
+    def _evict_idle(self) -> bool:
         """Close the connection that has been idle longest, strangers' first; False when all are in use."""
         for _ in range(2):
             while self._idlest:
@@ -255,6 +255,6 @@ class Pool:
             self._sweeper = self._loop.call_later(_SWEEP_INTERVAL, self._sweep)
 
 
-def _unreachable(address: Address, error: Exception) -> PeerUnreachable:
+def _unreachable(address: EndpointAddress, error: Exception) -> PeerUnreachable:
     reason = error.reason if isinstance(error, PeerUnreachable) else str(error) or "no hello came"
     return PeerUnreachable(peer=address.endpoint.hex()[:10], reason=reason)

@@ -3,7 +3,7 @@
 Anybody can make up identities, any number of them, and delegate them to endpoints of its own. So strangers are
 limited, at each endpoint and in all, and known peers are not: one of them always gets in. When strangers are too many
 in all, the endpoint that has most of them gives one up: a flood displaces its own identities and not those of others.
-An identity that was given up is asked for again when it next calls (``introducing``).
+An identity that was given up is asked for again when it next calls (``identity_exchange``).
 
 Each step costs the same, however many endpoints and identities there are: there is an index by endpoint and one by
 identity. The end of an endpoint's last connection takes time for each identity of that endpoint, and for no others.
@@ -31,7 +31,7 @@ __all__ = [
     "MAX_STRANGERS_PER_ENDPOINT",
     "MOST_IDENTITIES_SHOWN",
     "IntroductionRegistry",
-    "Introductions",
+    "ProvenIdentities",
 ]
 
 MAX_STRANGERS_PER_ENDPOINT: Final = 64
@@ -53,7 +53,7 @@ class _Introduced(NamedTuple):
     """Of the delegation that came last."""
 
 
-class Introductions:
+class ProvenIdentities:
     """The identities of one endpoint, whichever connections there are with it.
 
     Attributes:
@@ -81,7 +81,7 @@ class Introductions:
         self._verified: dict[bytes, bytes] = {}
         """Digest of a delegation that has been verified here → whose it is: sessions show theirs each time."""
 
-    def hold(self, key: bytes, now: float) -> bool:
+    def is_proven(self, key: bytes, now: float) -> bool:
         """Whether the identity may speak."""
         return self.until.get(key, 0) > now
 
@@ -115,7 +115,7 @@ class Introductions:
         if self._registry is not None:
             self._registry.added(self, key)
 
-    def retire(self, newer: Delegation) -> None:
+    def revoke_older(self, newer: Delegation) -> None:
         """The identity has another transport key: the one that it replaces speaks for it no more."""
         known = self._introduced.get(newer.identity)
         if known is not None and known.lineage == newer.lineage and known.epoch < newer.epoch:
@@ -153,10 +153,10 @@ class IntroductionRegistry:
 
     def __init__(self, is_known: Callable[[bytes], bool] = lambda _: False) -> None:
         self._is_known = is_known
-        self._endpoints: dict[bytes, Introductions] = {}
-        self._identities: dict[bytes, list[Introductions]] = {}
+        self._endpoints: dict[bytes, ProvenIdentities] = {}
+        self._identities: dict[bytes, list[ProvenIdentities]] = {}
         """The endpoints of each identity; it was heard last at the last one."""
-        self._ranks: list[dict[Introductions, None]] = [{} for _ in range(MAX_STRANGERS_PER_ENDPOINT + 1)]
+        self._ranks: list[dict[ProvenIdentities, None]] = [{} for _ in range(MAX_STRANGERS_PER_ENDPOINT + 1)]
         """Endpoints by how many strangers they have."""
         self._fullest = 0
         self.strangers = 0
@@ -167,11 +167,11 @@ class IntroductionRegistry:
     def __contains__(self, identity: bytes) -> bool:
         return identity in self._identities
 
-    def of(self, endpoint: bytes) -> Introductions:
+    def of(self, endpoint: bytes) -> ProvenIdentities:
         """The introductions of an endpoint, from its first connection on."""
         found = self._endpoints.get(endpoint)
         if found is None:
-            found = self._endpoints[endpoint] = Introductions(self)
+            found = self._endpoints[endpoint] = ProvenIdentities(self)
         return found
 
     def forget(self, endpoint: bytes) -> None:
@@ -180,7 +180,7 @@ class IntroductionRegistry:
         if introductions is not None:
             introductions.forget()
 
-    def at(self, identity: bytes) -> Iterator[Introductions]:
+    def at(self, identity: bytes) -> Iterator[ProvenIdentities]:
         """Endpoints through which the identity may speak; where it was heard last comes first."""
         return reversed(self._identities.get(identity, ()))
 
@@ -193,25 +193,25 @@ class IntroductionRegistry:
         if last.connection is not None and last.until.get(identity, 0) > now:
             return last.connection
         for each in reversed(endpoints):
-            if each.connection is not None and each.hold(identity, now):
+            if each.connection is not None and each.is_proven(identity, now):
                 return each.connection
         return None
 
-    def prefer(self, introductions: Introductions, identity: bytes) -> None:
+    def prefer(self, introductions: ProvenIdentities, identity: bytes) -> None:
         """The identity was heard there just now: calls to it take that way."""
         endpoints = self._identities.get(identity)
         if endpoints is not None and endpoints[-1] is not introductions and introductions in endpoints:
             endpoints.remove(introductions)
             endpoints.append(introductions)
 
-    def retire(self, delegation: Delegation) -> None:
+    def revoke_older(self, delegation: Delegation) -> None:
         """It may be the first of a new transport key: the one before speaks no more, wherever it was heard."""
         for introductions in list(self._identities.get(delegation.identity, ())):
-            introductions.retire(delegation)
+            introductions.revoke_older(delegation)
 
-    # ── called by Introductions ──────────────────────────────────────────────────────────────────
+    # ── called by ProvenIdentities ──────────────────────────────────────────────────────────────────
 
-    def added(self, introductions: Introductions, identity: bytes) -> None:
+    def added(self, introductions: ProvenIdentities, identity: bytes) -> None:
         """The identity has been introduced there, perhaps not for the first time."""
         endpoints = self._identities.setdefault(identity, [])
         if not endpoints or endpoints[-1] is not introductions:
@@ -226,7 +226,7 @@ class IntroductionRegistry:
             introductions.strangers[identity] = None
             self._count(introductions, +1)
 
-    def removed(self, introductions: Introductions, identity: bytes) -> None:
+    def removed(self, introductions: ProvenIdentities, identity: bytes) -> None:
         """The identity is about to be removed there."""
         self._settle_stranger(introductions, identity)
         endpoints = self._identities.get(identity)
@@ -236,27 +236,27 @@ class IntroductionRegistry:
             if not endpoints:
                 del self._identities[identity]
 
-    def _settle_stranger(self, introductions: Introductions, identity: bytes) -> None:
+    def _settle_stranger(self, introductions: ProvenIdentities, identity: bytes) -> None:
         """It is counted as a stranger no more."""
         if identity in introductions.strangers:
             del introductions.strangers[identity]
             self._count(introductions, -1)
 
-    def _make_room(self, introductions: Introductions) -> None:
+    def _make_room(self, introductions: ProvenIdentities) -> None:
         """Give up a stranger of this endpoint when it has too many, else one of the endpoint that has most."""
         while len(introductions.strangers) >= MAX_STRANGERS_PER_ENDPOINT:
             self._give_one_up(introductions)
         while self.strangers >= MAX_STRANGERS:
             self._give_one_up(next(iter(self._ranks[self._fullest])))
 
-    def _give_one_up(self, introductions: Introductions) -> None:
+    def _give_one_up(self, introductions: ProvenIdentities) -> None:
         oldest = next(iter(introductions.strangers))
         if self._is_known(oldest):  # it has become so since
             self._settle_stranger(introductions, oldest)
         else:
             introductions.evict(oldest)
 
-    def _count(self, introductions: Introductions, change: int) -> None:
+    def _count(self, introductions: ProvenIdentities, change: int) -> None:
         """The endpoint has one stranger more, or one less, than before."""
         now = len(introductions.strangers)
         self.strangers += change

@@ -18,11 +18,11 @@ import msgspec
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 
-from ..transport.endpoint import Address
+from ..transport.endpoint import EndpointAddress
 from .connection import PeerConnection
-from .pool import Pool
+from .pool import ConnectionPool
 
-__all__ = ["Neighbours"]
+__all__ = ["ReconnectList"]
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,10 @@ class _Neighbour(msgspec.Struct, frozen=True):
     relays: tuple[str, ...] = ()
 
 
-class Neighbours:
+class ReconnectList:
     """Kept in one file of the runtime directory, which a clean stop removes."""
 
-    def __init__(self, path: Path, pool: Pool) -> None:
+    def __init__(self, path: Path, pool: ConnectionPool) -> None:
         self._path = path
         self._pool = pool
         self._loop = asyncio.get_running_loop()
@@ -49,7 +49,7 @@ class Neighbours:
         self._saved_at = -_SAVE_INTERVAL
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def dial_again(self) -> None:
+    def reconnect_all(self) -> None:
         """Reach those with whom there was a connection when the process before this one died."""
         try:
             known = msgspec.json.decode(self._path.read_bytes(), type=list[_Neighbour])
@@ -75,7 +75,7 @@ class Neighbours:
     async def _dial(self, neighbour: _Neighbour) -> None:
         try:
             endpoint = base64.b16decode(neighbour.endpoint)
-            await self._pool.connect(Address(endpoint, neighbour.relays, neighbour.addresses))
+            await self._pool.connect(EndpointAddress(endpoint, neighbour.relays, neighbour.addresses))
         except (P2PError, ValueError) as error:
             log.info("an earlier neighbour: %s", error)
 

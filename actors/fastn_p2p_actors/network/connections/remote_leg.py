@@ -1,6 +1,6 @@
 """A session's leg to another daemon: one bidirectional QUIC stream.
 
-Towards the relay it behaves as a process that reads and writes would: it answers ``Eof`` with ``Done`` once the
+Towards the relay it behaves as a process that reads and writes would: it answers ``EndOfStream`` with ``Ack`` once the
 stream is finished, grants credit for what QUIC has taken, and sends chunks only within the credit it was granted.
 """
 
@@ -17,34 +17,34 @@ from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_client.errors import BadMessage, ConnectionLost
 from fastn_p2p_client.ipc.messages import (
+    Ack,
     Cancel,
-    Chunk,
-    Credit,
-    Done,
-    Eof,
-    Failure,
+    EndOfStream,
+    ErrorReply,
     Message,
-    Reset,
-    Stop,
+    ResetStream,
+    SessionData,
+    StopSending,
+    WindowUpdate,
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_FAILED, RESET_LOST, SESSION_WINDOW
 
 from .backpressure import Backpressure
-from .coalescing_reader import Inflow
+from .coalescing_reader import CoalescingReader
 from .stream_pacing import (
     BLOCK,
-    Manners,
+    StreamPacer,
 )
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import BiStream, RecvStream, SendStream
 
-__all__ = ["Halves", "StreamLeg", "Traffic", "code_of"]
+__all__ = ["QuicStream", "RemoteLeg", "Traffic", "code_of"]
 
 log = logging.getLogger(__name__)
 
-_CHUNK: Final = Chunk()
+_CHUNK: Final = SessionData()
 _CHUNK_HEADER: Final = encode(_CHUNK)
 _LOOK_FOR_STOP: Final = 0.05
 """Seconds after which a stream that still stands is watched for its reader's end: short ones are not worth it."""
@@ -56,7 +56,7 @@ Traffic: TypeAlias = Callable[[int, int], None]
 """Told of bytes (sent, received)."""
 
 
-class Halves(NamedTuple):
+class QuicStream(NamedTuple):
     """A bidirectional stream. Each is asked for once: the binding makes a new object whenever it is."""
 
     send: SendStream
@@ -65,13 +65,13 @@ class Halves(NamedTuple):
     """As QUIC has it (RFC 9000, section 2.1)."""
 
     @classmethod
-    async def of(cls, stream: BiStream) -> Halves:
+    async def of(cls, stream: BiStream) -> QuicStream:
         send = stream.send()
         initiator, _, _, index = (await send.id()).split()  # "client bidirectional stream 0"
         return cls(send, stream.recv(), 4 * int(index) + (initiator == "server"))
 
 
-class StreamLeg:
+class RemoteLeg:
     """Made when the session is open; ``start`` follows once the side behind the relay knows it, ``attach`` once there
     is a stream. What is said before waits for it.
 
@@ -86,40 +86,40 @@ class StreamLeg:
         self,
         emit: Emit,
         traffic: Traffic,
-        manners: Manners,
+        manners: StreamPacer,
         credit: int,
         *,
         window: int = SESSION_WINDOW,
-        leftover: bytes = b"",
+        early_data: bytes = b"",
         backpressure: Backpressure | None = None,
     ) -> None:
         self._backpressure = backpressure
         self._loop = asyncio.get_running_loop()
-        self._stream: Halves | None = None
+        self._stream: QuicStream | None = None
         self._emit = emit
         self._traffic = traffic
         self._manners = manners
         self._credit = credit
         self._granted = self._may_queue = window
-        self._leftover = leftover
+        self._leftover = early_data
         self._queue: deque[bytes] = deque()
         self._eof = False
         self._finished = False
         self._refused = False
-        self._last_words: tuple[int | None, int | None] = (None, None)
+        self._codes_before_attach: tuple[int | None, int | None] = (None, None)
         """Codes with which the two directions, ours first, have ended before there was a stream."""
         self._writer: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._wake_reader: asyncio.Future[None] | None = None
         self._wake_writer: asyncio.Future[None] | None = None
-        self._inflow: Inflow | None = None
+        self._inflow: CoalescingReader | None = None
         self._paused: asyncio.Future[None] | None = None
         """Done when the peer wants to be written to again."""
         self.peer_paused = False
         """True if the peer was asked to write nothing."""
         self.paused_at = 0.0
         """When."""
-        self.on_flow: Callable[[StreamLeg], None] | None = None
+        self.on_flow: Callable[[RemoteLeg], None] | None = None
         """Called whenever something has been read, or may be read again."""
         self._window = credit
         self._drained = False
@@ -134,12 +134,12 @@ class StreamLeg:
         leftover = self._leftover
         if leftover and len(leftover) + CHUNK_COST <= self._credit:
             self._leftover = b""
-            self._pass_on(leftover)
+            self._emit_data(leftover)
 
-    def attach(self, stream: Halves, skip: int = 0) -> None:
+    def attach(self, stream: QuicStream, skip: int = 0) -> None:
         """This is its stream, whose first ``skip`` bytes (0 or 1) are nobody's. What has ended meanwhile, ends now."""
         self._stream = stream
-        reset, stop = self._last_words
+        reset, stop = self._codes_before_attach
         if reset is not None:
             self._close(stream.send.reset(reset))
         else:  # before the reader, whose first look takes its time
@@ -221,26 +221,26 @@ class StreamLeg:
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
     def take(self, header: bytes, message: Message, payload: bytes) -> None:
-        if type(message) is Chunk:
+        if type(message) is SessionData:
             self._granted -= len(payload) + CHUNK_COST
             if self._granted < 0:
                 self._break_off()
             else:
                 self._queue.append(payload)
                 _wake(self._wake_writer)
-        elif isinstance(message, Credit):
+        elif isinstance(message, WindowUpdate):
             self._credit += message.size
             _wake(self._wake_reader)
             if self.on_flow is not None:
                 self.on_flow(self)
-        elif isinstance(message, Eof):
+        elif isinstance(message, EndOfStream):
             self._eof = True
             _wake(self._wake_writer)
-        elif isinstance(message, Reset):
+        elif isinstance(message, ResetStream):
             self._stop_sending(message.code)
-        elif isinstance(message, Stop):
+        elif isinstance(message, StopSending):
             self._stop_reading(message.code)
-        elif isinstance(message, Failure | Cancel):
+        elif isinstance(message, ErrorReply | Cancel):
             self.close()
 
     def close(self) -> None:
@@ -263,7 +263,7 @@ class StreamLeg:
                 elif self._eof:
                     await stream.finish()
                     self._finished = True
-                    self._emit(encode(Done()), Done(), b"")
+                    self._emit(encode(Ack()), Ack(), b"")
                     return
                 else:
                     self._wake_writer = self._loop.create_future()
@@ -275,19 +275,19 @@ class StreamLeg:
     async def _write_out(self, stream: SendStream, data: bytes) -> None:
         """Write it all, and let others of the loop have their turn: QUIC takes a large block without waiting."""
         manners = self._manners
-        if not manners.asked_for:
+        if not manners.is_active:
             await stream.write_all(data)
             await asyncio.sleep(0)
             return
         for start in range(0, len(data), BLOCK):
             block = data[start : start + BLOCK]
-            if manners.asked_for:
+            if manners.is_active:
                 await manners.wait(len(block))
             await stream.write_all(block)
 
     def _grant(self, cost: int) -> None:
         self._granted += cost
-        credit = Credit(cost)
+        credit = WindowUpdate(cost)
         self._emit(encode(credit), credit, b"")
 
     def _next_block(self, limit: int = MAX_CHUNK) -> tuple[bytes, int]:
@@ -314,7 +314,7 @@ class StreamLeg:
         """The other side reads no more."""
         _cancel(self._writer)
         self._writer = None
-        stop = Stop(code)
+        stop = StopSending(code)
         self._emit(encode(stop), stop, b"")
 
     def _watch_now(self) -> None:
@@ -345,12 +345,12 @@ class StreamLeg:
         if self._stream is not None:
             self._close(self._stream.send.reset(code))
         else:
-            self._last_words = code, self._last_words[1]
+            self._codes_before_attach = code, self._codes_before_attach[1]
 
     # ── in ───────────────────────────────────────────────────────────────────────────────────────
 
     async def _read(self, stream: RecvStream, skip: int) -> None:
-        inflow = self._inflow = Inflow(stream, self._loop.time)
+        inflow = self._inflow = CoalescingReader(stream, self._loop.time)
         try:
             while True:
                 while self._credit <= CHUNK_COST:
@@ -370,13 +370,13 @@ class StreamLeg:
                     self._drained = len(data) < limit
                     if not data:
                         self._watch_now()
-                        self._emit(encode(Eof()), Eof(), b"")
+                        self._emit(encode(EndOfStream()), EndOfStream(), b"")
                         return
                     if skip:
                         data, skip = data[skip:], 0
                         if not data:
                             continue
-                self._pass_on(data)
+                self._emit_data(data)
         except IrohError as error:
             code = code_of(error)
             if code is None:
@@ -384,7 +384,7 @@ class StreamLeg:
             else:
                 self._emit_reset(code)
 
-    def _pass_on(self, data: bytes) -> None:
+    def _emit_data(self, data: bytes) -> None:
         self._credit -= len(data) + CHUNK_COST
         self._emit(_CHUNK_HEADER, _CHUNK, data)
         if self.on_flow is not None:
@@ -404,18 +404,18 @@ class StreamLeg:
         if self._stream is not None:
             self._close(self._stream.recv.stop(code))
         else:
-            self._last_words = self._last_words[0], code
+            self._codes_before_attach = self._codes_before_attach[0], code
         return True
 
     def _emit_reset(self, code: int) -> None:
-        reset = Reset(code)
+        reset = ResetStream(code)
         self._emit(encode(reset), reset, b"")
 
     # ── both ─────────────────────────────────────────────────────────────────────────────────────
 
     def _lost(self, error: IrohError) -> None:
         log.debug("a session's stream: %s", error.message())
-        failure = Failure.of(ConnectionLost(what="the connection to the peer"))
+        failure = ErrorReply.of(ConnectionLost(what="the connection to the peer"))
         self._emit(encode(failure), failure, b"")
         self.close()
 
@@ -433,7 +433,7 @@ class StreamLeg:
 
     def _break_off(self) -> None:
         """Whoever writes has gone beyond the credit."""
-        failure = Failure.of(BadMessage(reason="a chunk beyond the credit"))
+        failure = ErrorReply.of(BadMessage(reason="a chunk beyond the credit"))
         self._emit(encode(failure), failure, b"")
         self._abort(RESET_FAILED)
 

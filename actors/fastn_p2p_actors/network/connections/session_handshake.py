@@ -1,8 +1,8 @@
 """Sessions with another daemon on their way to having a stream.
 
-``Approach`` is the leg of a session that we open at a peer, ``Arrival`` that of one that a peer opens here. A session
-is asked for and accepted on the call channel, as quickly as a call; whoever asked then opens the stream, and a
-``StreamLeg`` does the work.
+``OutgoingSession`` is the leg of a session that we open at a peer, ``IncomingSession`` that of one that a peer opens
+here. A session is asked for and accepted on the call channel, as quickly as a call; whoever asked then opens the
+stream, and a ``RemoteLeg`` does the work.
 """
 
 from __future__ import annotations
@@ -16,36 +16,33 @@ from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_client.errors import ConnectionLost, HandlerFailed, LocalError, P2PError, error_from
 from fastn_p2p_client.ipc.messages import (
-    ApplicationFailure,
+    ApplicationErrorReply,
     Cancel,
-    Failure,
+    ErrorReply,
     Message,
-    Open,
-    Opened,
+    OpenSession,
+    SessionOpened,
     encode,
 )
 from fastn_p2p_client.limits import SESSION_WINDOW
 
+from ..wire import messages as wire
 from ..wire.messages import (
     BULK_THRESHOLD,
-    WireAccept,
-    WireFailure,
-    WireOpen,
-    WireRefusal,
 )
 from .backpressure import Backpressure
-from .network_path import Way
+from .network_path import NetworkPath
 from .remote_leg import (
     Emit,
-    Halves,
-    StreamLeg,
+    QuicStream,
+    RemoteLeg,
 )
 
 if TYPE_CHECKING:
-    from .connection_sessions import PeerSessions
+    from .connection_sessions import ConnectionSessions
     from .payload_memory import Account
 
-__all__ = ["Approach", "Arrival", "give_up", "said_by_peer", "see_to"]
+__all__ = ["IncomingSession", "OutgoingSession", "abort_stream", "said_by_peer", "see_to"]
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +52,8 @@ _STREAM_TIMEOUT: Final = 10.0
 """Seconds within which the stream of a session that was accepted must come."""
 
 
-class Approach:
-    """A session that we open at a peer. Reports to ``emit`` like any leg; ``Failure`` is the last.
+class OutgoingSession:
+    """A session that we open at a peer. Reports to ``emit`` like any leg; ``ErrorReply`` is the last.
 
     Raises:
         Overloaded: there are too many sessions with this peer, or it does not read what it is sent.
@@ -65,10 +62,10 @@ class Approach:
 
     def __init__(
         self,
-        sessions: PeerSessions,
+        sessions: ConnectionSessions,
         source: bytes,
         target: bytes,
-        message: Open,
+        message: OpenSession,
         payload: bytes,
         emit: Emit,
         backpressure: Backpressure | None = None,
@@ -77,7 +74,7 @@ class Approach:
         self._backpressure = backpressure
         self._credit = message.credit
         self._emit = emit
-        self._leg: StreamLeg | None = None
+        self._leg: RemoteLeg | None = None
         self._answered = False
         self._opening: asyncio.Task[None] | None = None
         self.number = sessions.ask(self, source, target, message, payload)
@@ -101,34 +98,34 @@ class Approach:
         """The session stands; ``payload`` are its first bytes."""
         self._answered = True
         sessions = self._sessions
-        leg = self._leg = StreamLeg(
+        leg = self._leg = RemoteLeg(
             self._emit,
             sessions.count,
             sessions.manners,
             self._credit,
-            leftover=payload,
+            early_data=payload,
             backpressure=self._backpressure,
         )
-        opened = Opened(SESSION_WINDOW)
+        opened = SessionOpened(SESSION_WINDOW)
         self._emit(encode(opened), opened, b"")
         leg.start()
         self._opening = asyncio.get_running_loop().create_task(self._open(leg))
 
     def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
         self._answered = True
-        refusal = ApplicationFailure(kind, message)
+        refusal = ApplicationErrorReply(kind, message)
         self._emit(encode(refusal), refusal, payload)
 
     def on_failure(self, error: P2PError) -> None:
         self._answered = True
-        failure = Failure.of(error)
+        failure = ErrorReply.of(error)
         self._emit(encode(failure), failure, b"")
 
     def lost(self) -> None:
         """The connection has ended."""
         self.on_failure(ConnectionLost(what="the connection to the peer"))
 
-    async def _open(self, leg: StreamLeg) -> None:
+    async def _open(self, leg: RemoteLeg) -> None:
         """However soon it ends: the other side waits for the stream."""
         sessions = self._sessions
         try:
@@ -143,10 +140,10 @@ class Approach:
         sessions.attached(self, leg)
 
 
-class Arrival:
+class IncomingSession:
     """A session that a peer opens here; its request has been checked."""
 
-    def __init__(self, sessions: PeerSessions, request: WireOpen, payload: bytes) -> None:
+    def __init__(self, sessions: ConnectionSessions, request: wire.OpenSession, payload: bytes) -> None:
         self._sessions = sessions
         self.request = request
         self.payload = payload
@@ -155,7 +152,7 @@ class Arrival:
         self.backpressure: Backpressure | None = None
         """Of the local process that serves, once it has been asked."""
         self._emit: Emit = _nowhere
-        self._leg: StreamLeg | None = None
+        self._leg: RemoteLeg | None = None
         self.is_refused = False
         """True if nobody has been asked: there is no such binding, or it does not admit the peer."""
         self._answered = False
@@ -163,7 +160,7 @@ class Arrival:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def way(self) -> Way:
+    def way(self) -> NetworkPath:
         """How the peer is reached."""
         return self._sessions.way
 
@@ -172,7 +169,7 @@ class Arrival:
         """Return where what waits here for the peer is reserved."""
         return self._sessions.account
 
-    def speak_to(self, emit: Emit) -> None:
+    def set_output(self, emit: Emit) -> None:
         """Where its side of the session is told."""
         self._emit = emit
 
@@ -181,8 +178,8 @@ class Arrival:
     def take(self, header: bytes, message: Message, payload: bytes) -> None:
         if self._leg is not None:
             self._leg.take(header, message, payload)
-        elif isinstance(message, Opened):
-            self._leg = StreamLeg(
+        elif isinstance(message, SessionOpened):
+            self._leg = RemoteLeg(
                 self._emit,
                 self._sessions.count,
                 self._sessions.manners,
@@ -191,11 +188,11 @@ class Arrival:
                 backpressure=self.backpressure,
             )
             self._loop.call_soon(self._accept, self._leg)
-        elif isinstance(message, ApplicationFailure):
-            self._answer(WireRefusal(self.request.id, message.kind, message.message), payload)
-        elif isinstance(message, Failure):
+        elif isinstance(message, ApplicationErrorReply):
+            self._answer(wire.ApplicationErrorReply(self.request.id, message.kind, message.message), payload)
+        elif isinstance(message, ErrorReply):
             if not self.is_refused:
-                self._answer(WireFailure(self.request.id, message.code, message.fields))
+                self._answer(wire.ErrorReply(self.request.id, message.code, message.fields))
             elif not self._answered:
                 self._answered = True
                 self._sessions.refuse(self, message.error())
@@ -213,7 +210,7 @@ class Arrival:
 
     # ── from the peer ────────────────────────────────────────────────────────────────────────────
 
-    def on_stream(self, stream: Halves) -> bool:
+    def on_stream(self, stream: QuicStream) -> bool:
         """It has opened the session's stream; False when it should not have."""
         if self._leg is None or not self._answered:
             return False
@@ -237,17 +234,19 @@ class Arrival:
     def lost(self) -> None:
         """The connection has ended."""
         self.stop_waiting()
-        message: Message = Cancel() if self._leg is None else Failure.of(ConnectionLost(what="the peer's daemon"))
+        message: Message = Cancel() if self._leg is None else ErrorReply.of(ConnectionLost(what="the peer's daemon"))
         self._answered = True
         self._emit(encode(message), message, b"")
 
-    def _accept(self, leg: StreamLeg) -> None:
+    def _accept(self, leg: RemoteLeg) -> None:
         """A turn of the event loop later: the handler's first bytes go with the acceptance if they are there."""
         if not self._answered:
-            self._answer(WireAccept(self.request.id), leg.first_block(BULK_THRESHOLD))
+            self._answer(wire.SessionAccepted(self.request.id), leg.first_block(BULK_THRESHOLD))
             self._timer = self._loop.call_later(_STREAM_TIMEOUT, self.on_cancel)
 
-    def _answer(self, answer: WireAccept | WireRefusal | WireFailure, payload: bytes = b"") -> None:
+    def _answer(
+        self, answer: wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply, payload: bytes = b""
+    ) -> None:
         if not self._answered:
             self._answered = True
             self._sessions.answer(self, answer, payload)
@@ -257,7 +256,7 @@ def _nowhere(header: bytes, message: Message, payload: bytes) -> None:
     """Say something where no relay hears it: it has not begun, or it has ended, and is not to be kept by its leg."""
 
 
-def give_up(stream: Halves, code: int) -> None:
+def abort_stream(stream: QuicStream, code: int) -> None:
     """End both directions of a stream that is no session."""
 
     async def run() -> None:
@@ -284,7 +283,7 @@ def see_to(steps: Coroutine[Any, Any, None]) -> None:
     task.add_done_callback(_last_steps.discard)
 
 
-def said_by_peer(message: WireFailure) -> P2PError:
+def said_by_peer(message: wire.ErrorReply) -> P2PError:
     """The error that the other side names. What only this side can know, it cannot say."""
     error = error_from(message.code, message.fields)
     if isinstance(error, LocalError):

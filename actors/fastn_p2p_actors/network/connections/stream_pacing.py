@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["BLOCK", "Manners"]
+__all__ = ["BLOCK", "StreamPacer"]
 
 BLOCK: Final = 64 * 1024
 """Bytes of a stream that are written at once while there are calls."""
@@ -32,7 +32,7 @@ _DOWN: Final = 0.75
 _UP: Final = 1.08
 
 
-class Manners:
+class StreamPacer:
     """Those of one connection, for what this side writes.
 
     Args:
@@ -50,13 +50,13 @@ class Manners:
         "_row",
         "_seen_at",
         "_waiting",
-        "pace",
+        "bytes_per_second",
     )
 
     def __init__(self, clock: Callable[[], float], probe: Callable[[], None]) -> None:
         self._clock = clock
         self._probe = probe
-        self.pace = _FIRST
+        self.bytes_per_second = _FIRST
         """Bytes per second that sessions are written at while there are calls."""
         self._best = float("inf")
         self._busy_until = 0.0
@@ -68,7 +68,7 @@ class Manners:
         self._waiting = False
         """For the answer to a ping."""
 
-    def called(self) -> None:
+    def on_call(self) -> None:
         """A call has come or gone."""
         now = self._clock()
         self._row = self._row + 1 if now - self._seen_at < _REMEMBERED else 1
@@ -76,7 +76,7 @@ class Manners:
         if self._row >= _SEVERAL:
             self._busy_until = now + _REMEMBERED
 
-    def replied(self) -> None:
+    def on_reply(self) -> None:
         """A call has been answered: the next one may follow."""
         now = self._clock()
         if now < self._busy_until:
@@ -84,11 +84,11 @@ class Manners:
         self._seen_at = now
 
     @property
-    def asked_for(self) -> bool:
+    def is_active(self) -> bool:
         """Whether there are calls at the moment."""
         return self._clock() < self._busy_until
 
-    def answered(self) -> None:
+    def on_pong(self) -> None:
         """A ping has come back."""
         if not self._waiting:
             return
@@ -96,9 +96,9 @@ class Manners:
         took = self._clock() - self._probed_at
         self._best = min(self._best, took)
         if took > self._best + _TOLERATED:
-            self.pace = max(_SLOWEST, self.pace * _DOWN)
+            self.bytes_per_second = max(_SLOWEST, self.bytes_per_second * _DOWN)
         else:
-            self.pace = min(_FASTEST, self.pace * _UP)
+            self.bytes_per_second = min(_FASTEST, self.bytes_per_second * _UP)
 
     async def wait(self, size: int) -> None:
         """Returns when so many bytes may be written."""
@@ -107,7 +107,7 @@ class Manners:
             self._waiting = True
             self._probed_at = now
             self._probe()
-        begin = max(self._free_at, now - size / self.pace)
-        self._free_at = begin + size / self.pace
+        begin = max(self._free_at, now - size / self.bytes_per_second)
+        self._free_at = begin + size / self.bytes_per_second
         pause = self._free_at - now
         await asyncio.sleep(pause if pause > 0 else 0)

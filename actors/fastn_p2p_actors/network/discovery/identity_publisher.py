@@ -16,7 +16,7 @@ from ...credentials import (
     read_record,
 )
 from ...runtime.mailbox import Sender
-from ...runtime.specs import grant_holds
+from ...runtime.specs import verify_grant
 from ..address_book import AddressBook
 from ..clock import (
     JUMP,
@@ -28,13 +28,13 @@ from ..serving.registry import (
     Registry,
 )
 from ..transport.endpoint import (
-    Address,
+    EndpointAddress,
     NetworkEndpoint,
 )
 from ..vault_client import VaultClient
 from .host_directory import HostDirectory
 
-__all__ = ["Presence"]
+__all__ = ["IdentityPublisher"]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _LOOK_INTERVAL: Final = 30.0
 """Seconds between two looks at whether our addresses have changed; and until what has failed is tried again."""
 
 
-class Presence:
+class IdentityPublisher:
     """Brings identities online at this endpoint and keeps them so while the vault comes and goes."""
 
     def __init__(
@@ -72,8 +72,8 @@ class Presence:
         self._next_look = 0.0
         self._announcing: dict[str, asyncio.Task[None]] = {}
         self._arriving: dict[str, list[Callable[[OnlineIdentity], None]]] = {}
-        self._published_at: Address | None = endpoint.address()
-        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+        self._published_at: EndpointAddress | None = endpoint.address()
+        self._keeper = asyncio.get_running_loop().create_task(self._renew_loop())
 
     def close(self) -> None:
         self._keeper.cancel()
@@ -83,14 +83,14 @@ class Presence:
 
     def check_grant(self, subject: str, grant: bytes) -> None:
         """Raises Forbidden unless the grant was made by the supervisor or the gateway."""
-        if not grant_holds(self._grant_key, subject, grant):
+        if not verify_grant(self._grant_key, subject, grant):
             raise Forbidden(role="a program without a grant", request=f"to act as {subject!r}")
 
     def grant_is_for(self, subject: str, grant: bytes) -> bool:
         """Whether the grant is for this and nothing else."""
-        return grant_holds(self._grant_key, subject, grant)
+        return verify_grant(self._grant_key, subject, grant)
 
-    async def announce(self, name: str, sender: Sender) -> None:
+    async def bring_online(self, name: str, sender: Sender) -> None:
         """The identity is online once this returns. Raises P2PError when the vault refuses."""
         task = asyncio.ensure_future(self._announce(name, sender))
         self._announcing[name] = task
@@ -119,9 +119,9 @@ class Presence:
             register(identity)
         return identity is not None
 
-    def conclude(self, identity: OnlineIdentity) -> None:
+    def take_offline(self, identity: OnlineIdentity) -> None:
         """It is offline."""
-        self._registry.conclude(identity)
+        self._registry.remove_identity(identity)
         if self._registry.by_name(identity.name) is None:
             self._hosts.withdraw(identity.key)
 
@@ -163,7 +163,7 @@ class Presence:
             self._hosts.publish(identity.key, identity.record)
         log.info("delegation of %s renewed", identity.name)
 
-    async def _keep(self) -> None:
+    async def _renew_loop(self) -> None:
         """Renew at half-life, sign anew when our addresses or the clock have changed; what fails is tried again."""
         loop = asyncio.get_running_loop()
         while True:

@@ -19,12 +19,12 @@ from fastn_p2p_client.tickets import Ticket
 from ...runtime.loop_turns import in_turns
 from ..address_book import AddressBook
 from ..connections.connection import PeerConnection
-from ..connections.pool import Pool
-from ..transport.endpoint import Address
+from ..connections.pool import ConnectionPool
+from ..transport.endpoint import EndpointAddress
 from .host_directory import HostDirectory
-from .router import Routes
+from .router import PeerRouter
 
-__all__ = ["Lookout"]
+__all__ = ["OnlineProbe"]
 
 log = logging.getLogger(__name__)
 
@@ -39,19 +39,19 @@ _MAX_DIALS: Final = 64
 Rest = Callable[[asyncio.Event, float], Awaitable[object]]
 
 
-async def rest(stirred: asyncio.Event, seconds: float) -> None:
+async def sleep_until_woken(stirred: asyncio.Event, seconds: float) -> None:
     """Until the time is over or the event is set."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await stirred.wait()
 
 
-class _Place:
+class _ProbeTarget:
     """An endpoint through which a peer may come to speak."""
 
     __slots__ = ("address", "pause", "sequence", "stirred", "task")
 
-    def __init__(self, address: Address, sequence: int) -> None:
+    def __init__(self, address: EndpointAddress, sequence: int) -> None:
         self.address = address
         self.sequence = sequence
         """Of the newest record that names it; 0 without one."""
@@ -64,7 +64,7 @@ class _Place:
         if self.task is not None:
             self.task.cancel()
 
-    def stir(self) -> None:
+    def retry_now(self) -> None:
         self.pause = _FIRST_PAUSE
         self.stirred.set()
 
@@ -77,10 +77,10 @@ class _Search:
     def __init__(self, peer: str) -> None:
         self.peer = peer
         """What a program has called it: perhaps a ticket, which says where it is."""
-        self.places: dict[bytes, _Place] = {}
+        self.places: dict[bytes, _ProbeTarget] = {}
 
 
-class Lookout:
+class OnlineProbe:
     """Sees to it that a peer shows itself as soon as it is online: over a connection, by a fresh introduction.
 
     Args:
@@ -90,13 +90,13 @@ class Lookout:
 
     def __init__(
         self,
-        pool: Pool,
-        routes: Routes,
+        pool: ConnectionPool,
+        routes: PeerRouter,
         hosts: HostDirectory,
         book: AddressBook,
         *,
         jitter: Callable[[], float] = random.random,
-        rest: Rest = rest,
+        rest: Rest = sleep_until_woken,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pool = pool
@@ -106,7 +106,7 @@ class Lookout:
         self._jitter = jitter
         self._rest = rest
         self._searches: dict[bytes, _Search] = {}
-        self._places: dict[bytes, dict[_Place, None]] = {}
+        self._places: dict[bytes, dict[_ProbeTarget, None]] = {}
         """Those of all searches, by endpoint."""
         self._updating: asyncio.Task[None] | None = None
         self._dials = asyncio.Semaphore(_MAX_DIALS)
@@ -122,10 +122,10 @@ class Lookout:
         if search is None:
             search = self._searches[target] = _Search(peer)
         else:
-            if Ticket.looks_like(peer):
+            if Ticket.is_ticket(peer):
                 search.peer = peer
             for place in search.places.values():
-                place.stir()
+                place.retry_now()
         if self._timer is None:
             self._seen = self._state()
             self._timer = self._loop.call_later(_LOOK_INTERVAL, self._look)
@@ -152,13 +152,13 @@ class Lookout:
     def connected(self, connection: PeerConnection) -> None:
         """A connection stands: those that may be at its other end are asked for."""
         for place in list(self._places.get(connection.endpoint, ())):
-            place.stir()
+            place.retry_now()
 
     def lost(self, connection: PeerConnection) -> None:
         """A connection has ended: its other end is tried again soon, at first."""
         if connection.remote_process:
             for place in list(self._places.get(connection.endpoint, ())):
-                self._loop.call_later(self._varied(_FIRST_PAUSE), place.stir)
+                self._loop.call_later(self._varied(_FIRST_PAUSE), place.retry_now)
 
     def _look(self) -> None:
         self._timer = self._loop.call_later(_LOOK_INTERVAL, self._look)
@@ -187,9 +187,9 @@ class Lookout:
         for introductions in self._pool.introductions.at(target):
             connection = introductions.connection
             if connection is not None and connection.endpoint not in search.places:
-                self._go_to(target, search, Address(connection.endpoint, (), ()), 0)
+                self._go_to(target, search, EndpointAddress(connection.endpoint, (), ()), 0)
 
-    def _leave(self, place: _Place) -> None:
+    def _leave(self, place: _ProbeTarget) -> None:
         place.leave()
         places = self._places.get(place.address.endpoint)
         if places is not None:
@@ -197,17 +197,17 @@ class Lookout:
             if not places:
                 del self._places[place.address.endpoint]
 
-    def _go_to(self, target: bytes, search: _Search, address: Address, sequence: int) -> None:
+    def _go_to(self, target: bytes, search: _Search, address: EndpointAddress, sequence: int) -> None:
         place = search.places.get(address.endpoint)
         if place is None:
-            place = search.places[address.endpoint] = _Place(address, sequence)
+            place = search.places[address.endpoint] = _ProbeTarget(address, sequence)
             self._places.setdefault(address.endpoint, {})[place] = None
             place.task = self._loop.create_task(self._ask_at(target, place))
         elif sequence != place.sequence or address != place.address:  # lower where a clock was put right
             place.address, place.sequence = address, sequence
-            place.stir()
+            place.retry_now()
 
-    async def _ask_at(self, target: bytes, place: _Place) -> None:
+    async def _ask_at(self, target: bytes, place: _ProbeTarget) -> None:
         while True:
             place.stirred.clear()
             try:

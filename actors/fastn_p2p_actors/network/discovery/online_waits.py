@@ -13,11 +13,11 @@ from fastn_p2p_client.errors import (
     Overloaded,
     P2PError,
 )
-from fastn_p2p_client.ipc.deadlines import Deadlines
+from fastn_p2p_client.ipc.deadlines import DeadlineTimer
 from fastn_p2p_client.ipc.messages import (
-    AwaitPeer,
-    Done,
-    Failure,
+    Ack,
+    ErrorReply,
+    WaitForPeer,
     encode,
 )
 from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_WAITS_PER_CLIENT
@@ -26,14 +26,14 @@ from ...runtime.mailbox import (
     Mailbox,
     Sender,
 )
-from ..serving.registration_grace import Parking
+from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import Registry
-from .online_probe import Lookout
-from .router import Routes
+from .online_probe import OnlineProbe
+from .router import PeerRouter
 
-__all__ = ["Awaiting"]
+__all__ = ["OnlineWaits"]
 
-_DONE: Final = encode(Done())
+_DONE: Final = encode(Ack())
 
 
 class _Wait:
@@ -49,11 +49,11 @@ class _Wait:
         """The peer's key, once it is being looked for."""
 
 
-class Awaiting:
+class OnlineWaits:
     """Who waits for whom. What it costs is proportional to that, and nothing while nobody waits."""
 
     def __init__(
-        self, mailbox: Mailbox, registry: Registry, routes: Routes, parking: Parking, lookout: Lookout
+        self, mailbox: Mailbox, registry: Registry, routes: PeerRouter, parking: RegistrationGrace, lookout: OnlineProbe
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._mailbox = mailbox
@@ -61,7 +61,7 @@ class Awaiting:
         self._routes = routes
         self._parking = parking
         self._lookout = lookout
-        self._deadlines: Deadlines[_Wait] = Deadlines(self._loop, self._expire)
+        self._deadlines: DeadlineTimer[_Wait] = DeadlineTimer(self._loop, self._expire)
         self._programs: dict[Sender, dict[bytes, _Wait]] = {}
         self._targets: dict[bytes, set[_Wait]] = {}
 
@@ -77,7 +77,7 @@ class Awaiting:
 
     # ── programs ─────────────────────────────────────────────────────────────────────────────────
 
-    def on_await(self, sender: Sender, correlation: bytes, message: AwaitPeer) -> None:
+    def on_await(self, sender: Sender, correlation: bytes, message: WaitForPeer) -> None:
         """A program waits for a peer."""
         waits = self._programs.get(sender, {})
         try:
@@ -86,7 +86,7 @@ class Awaiting:
             if len(waits) >= MAX_WAITS_PER_CLIENT:
                 raise Overloaded(what="peers that this program waits for", limit=MAX_WAITS_PER_CLIENT)
         except P2PError as error:
-            self._mailbox.send(sender, correlation, encode(Failure.of(error)))
+            self._mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
             return
         wait = _Wait(sender, correlation, min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT))
         self._programs.setdefault(sender, waits)[correlation] = wait
@@ -103,23 +103,23 @@ class Awaiting:
         for wait in list(self._programs.get(sender, {}).values()):
             self._forget(wait)
 
-    def _begin(self, wait: _Wait, message: AwaitPeer) -> None:
+    def _begin(self, wait: _Wait, message: WaitForPeer) -> None:
         try:
-            self._registry.chosen(message.identity)
-            target = self._routes.target(message.peer)
+            self._registry.calling_identity(message.identity)
+            target = self._routes.parse_peer(message.peer)
         except (IdentityOffline, NoIdentityOnline) as error:
-            if not self._parking.may_park():
-                self._finish(wait, encode(Failure.of(error)))
+            if not self._parking.is_open():
+                self._finish(wait, encode(ErrorReply.of(error)))
                 return
 
             def again() -> None:
-                if self._stands(wait):
+                if self._is_active(wait):
                     self._begin(wait, message)
 
-            self._parking.park(again)
+            self._parking.retry_later(again)
             return
         except P2PError as error:
-            self._finish(wait, encode(Failure.of(error)))
+            self._finish(wait, encode(ErrorReply.of(error)))
             return
         if self._registry.by_key(target) is not None:
             self._finish(wait, _DONE)
@@ -130,7 +130,7 @@ class Awaiting:
 
     # ── what happens ─────────────────────────────────────────────────────────────────────────────
 
-    def appeared(self, target: bytes) -> bool:
+    def on_online(self, target: bytes) -> bool:
         """The identity has just been proved to be online, here or elsewhere. Whether anybody has waited for it."""
         waits = self._targets.get(target)
         if waits is None:
@@ -140,13 +140,13 @@ class Awaiting:
         return True
 
     def _expire(self, wait: _Wait) -> None:
-        self._finish(wait, encode(Failure.of(DeadlineExceeded(seconds=round(wait.seconds, 3)))))
+        self._finish(wait, encode(ErrorReply.of(DeadlineExceeded(seconds=round(wait.seconds, 3)))))
 
     def _finish(self, wait: _Wait, header: bytes) -> None:
         self._forget(wait)
         self._mailbox.send(wait.sender, wait.correlation, header)
 
-    def _stands(self, wait: _Wait) -> bool:
+    def _is_active(self, wait: _Wait) -> bool:
         return self._programs.get(wait.sender, {}).get(wait.correlation) is wait
 
     def _forget(self, wait: _Wait) -> None:

@@ -11,9 +11,9 @@ from ...credentials import (
     Delegation,
     PeerRecord,
 )
-from ..transport.endpoint import Address
+from ..transport.endpoint import EndpointAddress
 
-__all__ = ["Candidate", "Resolver", "candidates"]
+__all__ = ["Candidate", "Resolver", "resolve_candidates"]
 
 
 class Resolver(Protocol):
@@ -25,14 +25,14 @@ class Resolver(Protocol):
 class Candidate(msgspec.Struct, frozen=True):
     """An endpoint worth dialling."""
 
-    address: Address
+    address: EndpointAddress
     delegation: Delegation
     """The newest known; when it has ended, the endpoint must show a newer one."""
     sequence: int
     """Of the newest record that names the endpoint."""
 
 
-def candidates(key: bytes, resolvers: Sequence[Resolver]) -> list[Candidate]:
+def resolve_candidates(key: bytes, resolvers: Sequence[Resolver]) -> list[Candidate]:
     """Each endpoint once, with all addresses that any resolver knows.
 
     Of several records the one that was issued last counts, whichever resolver has it: its endpoints come first, and its
@@ -54,7 +54,9 @@ def candidates(key: bytes, resolvers: Sequence[Resolver]) -> list[Candidate]:
             addresses.setdefault(delegation.endpoint, {}).update(dict.fromkeys(record.addresses))
     return [
         Candidate(
-            Address(endpoint, tuple(relays[endpoint]), tuple(addresses[endpoint])), delegation, sequences[endpoint]
+            EndpointAddress(endpoint, tuple(relays[endpoint]), tuple(addresses[endpoint])),
+            delegation,
+            sequences[endpoint],
         )
         for endpoint, delegation in delegations.items()
     ]

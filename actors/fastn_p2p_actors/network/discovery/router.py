@@ -29,22 +29,22 @@ from ...credentials import (
 )
 from ..address_book import AddressBook
 from ..connections.connection import PeerConnection
-from ..connections.pool import Pool
+from ..connections.pool import ConnectionPool
 from ..connections.proven_identities import IntroductionRegistry
 from .resolver import (
     Candidate,
     Resolver,
-    candidates,
+    resolve_candidates,
 )
 from .search import Search
 
-__all__ = ["Routes", "shown"]
+__all__ = ["PeerRouter", "display_name"]
 
 _PROOF_TIMEOUT: Final = 5.0
 _MAX_NAMES_CACHED: Final = 4096
 
 
-class Routes:
+class PeerRouter:
     """Which connection leads to which identity. ``pool`` is set once there is one.
 
     Args:
@@ -64,7 +64,7 @@ class Routes:
         self._resolvers = resolvers
         self._wall = wall
         self._introductions = introductions
-        self.pool: Pool | None = None
+        self.pool: ConnectionPool | None = None
         self._keys: dict[str, bytes] = {}
         self._keys_generation = -1
         self._seen: dict[bytes, float] = {}
@@ -102,7 +102,7 @@ class Routes:
         """The connection over which ``target`` speaks at the moment, if there is one."""
         return self._introductions.route_to(target, self._wall())
 
-    def target(self, peer: str) -> bytes:
+    def parse_peer(self, peer: str) -> bytes:
         """The key of a peer that a program names: a petname, an ID52 or a ticket, or the name of an identity of this
         daemon that is online and no petname. The peer is known from now on.
 
@@ -119,7 +119,7 @@ class Routes:
                 return own
             key = self._parse_peer(peer)
             self._book.known.add_called(key)
-            if not Ticket.looks_like(peer):  # a ticket ends some day
+            if not Ticket.is_ticket(peer):  # a ticket ends some day
                 self._keys[peer] = key
         return key
 
@@ -127,7 +127,7 @@ class Routes:
         entry = self._book.by_name(peer)
         if entry is not None:
             return bytes(entry.key)
-        if Ticket.looks_like(peer):
+        if Ticket.is_ticket(peer):
             blob = Ticket(peer).record_bytes
             record = verify_record(blob, now=self._wall())
             self._book.note_record(record, blob)
@@ -138,7 +138,7 @@ class Routes:
 
     # ── reaching ─────────────────────────────────────────────────────────────────────────────────
 
-    async def reach(self, target: bytes, peer: str, search: Search | None = None) -> PeerConnection:
+    async def connect(self, target: bytes, peer: str, search: Search | None = None) -> PeerConnection:
         """A connection over which ``target`` has been proved to speak; ``peer`` is what the caller named it by.
 
         ``search`` is told what is tried.
@@ -150,10 +150,10 @@ class Routes:
         """
         now = asyncio.get_running_loop().time
         search = search or Search(now())
-        known = candidates(target, self._resolvers_for(peer))
+        known = resolve_candidates(target, self._resolvers_for(peer))
         if not known:
-            raise PeerUnknown(peer=shown(target, peer))
-        elsewhere = self._elsewhere(known)
+            raise PeerUnknown(peer=display_name(target, peer))
+        elsewhere = self._without_own_endpoint(known)
         for candidate in elsewhere:
             search.begin(candidate.address, now())
             try:
@@ -163,21 +163,21 @@ class Routes:
             except P2PError as error:
                 search.failed(getattr(error, "reason", "") or str(error), now())
                 continue
-            self.heard(connection, target)
+            self.prefer(connection, target)
             return connection
         if not elsewhere:
-            raise PeerOffline(peer=shown(target, peer))
+            raise PeerOffline(peer=display_name(target, peer))
         self._note(target, reached=False)
-        raise PeerUnreachable(peer=shown(target, peer), reason=search.words(now()))
+        raise PeerUnreachable(peer=display_name(target, peer), reason=search.words(now()))
 
     def known(self, target: bytes, peer: str) -> list[Candidate]:
         """Other daemons' endpoints through which ``target`` may speak, as far as any resolver knows."""
-        return self._elsewhere(candidates(target, self._resolvers_for(peer)))
+        return self._without_own_endpoint(resolve_candidates(target, self._resolvers_for(peer)))
 
     def _resolvers_for(self, peer: str) -> list[Resolver]:
-        return [_TicketResolver(peer), *self._resolvers] if Ticket.looks_like(peer) else list(self._resolvers)
+        return [_TicketResolver(peer), *self._resolvers] if Ticket.is_ticket(peer) else list(self._resolvers)
 
-    def _elsewhere(self, known: list[Candidate]) -> list[Candidate]:
+    def _without_own_endpoint(self, known: list[Candidate]) -> list[Candidate]:
         """Without our own endpoint: who speaks through that is an identity of this daemon."""
         own = self.pool.own_endpoint if self.pool is not None else b""
         return [candidate for candidate in known if candidate.address.endpoint != own]
@@ -194,14 +194,14 @@ class Routes:
         try:
             check_validity(delegation, now)
             self._book.epochs.observe(delegation.key, delegation.lineage, delegation.epoch)
-            self._introductions.retire(delegation)
+            self._introductions.revoke_older(delegation)
             connection.introductions.add(delegation)
         except (CredentialError, BadMessage):
-            if connection.introductions.hold(target, now):
+            if connection.introductions.is_proven(target, now):
                 return connection
             try:
                 async with asyncio.timeout(_PROOF_TIMEOUT):
-                    await connection.want(target)
+                    await connection.request_introduction(target)
             except TimeoutError:
                 raise PeerUnreachable(
                     peer=PublicKey(target).id52, reason="its endpoint no longer speaks for it"
@@ -213,16 +213,16 @@ class Routes:
     def check_introduction(self, connection: PeerConnection, blob: bytes) -> Delegation:
         """A peer's identity shows itself over a connection. Raises CredentialError or BadMessage."""
         delegation = verify_delegation(blob, now=self._wall(), endpoint=connection.endpoint, epochs=self._book.epochs)
-        self._introductions.retire(delegation)
+        self._introductions.revoke_older(delegation)
         return delegation
 
-    def heard(self, connection: PeerConnection, target: bytes) -> None:
+    def prefer(self, connection: PeerConnection, target: bytes) -> None:
         """``target`` has just shown itself over it: calls from now on take the way to that endpoint."""
         self._introductions.prefer(connection.introductions, target)
         self._note(target, reached=True)
 
 
-def shown(target: bytes, peer: str) -> str:
+def display_name(target: bytes, peer: str) -> str:
     """What errors call a peer: as the caller did, but a ticket is too long."""
     return peer if len(peer) <= MAX_NAME else PublicKey(target).id52
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..transport.endpoint import Address
+from ..transport.endpoint import EndpointAddress
 
 __all__ = ["TOO_SHORT", "Search"]
 
@@ -17,7 +17,7 @@ _SHOWN: Final = 4
 class _Attempt:
     __slots__ = ("address", "began", "ended", "result")
 
-    def __init__(self, address: Address, began: float) -> None:
+    def __init__(self, address: EndpointAddress, began: float) -> None:
         self.address = address
         self.began = began
         self.ended = 0.0
@@ -33,7 +33,7 @@ class Search:
         self._began = now
         self._attempts: list[_Attempt] = []
 
-    def begin(self, address: Address, now: float) -> None:
+    def begin(self, address: EndpointAddress, now: float) -> None:
         """An endpoint is tried."""
         self._attempts.append(_Attempt(address, now))
 

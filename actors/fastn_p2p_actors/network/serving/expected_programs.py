@@ -19,7 +19,7 @@ import msgspec
 
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 
-__all__ = ["Program", "Returning"]
+__all__ = ["ExpectedPrograms", "Program"]
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ _decoder: Final = msgspec.json.Decoder(_Known)
 _NOT_NOTED: Final = "which programs serve cannot be noted: %s"
 
 
-class Returning:
+class ExpectedPrograms:
     """Kept in one file of the runtime directory, which is there as long as programs serve."""
 
     def __init__(self, path: Path, programs: Callable[[], Iterable[Program]]) -> None:
@@ -91,7 +91,7 @@ class Returning:
     def _look(self) -> None:
         self._changed_timer = None
         self._looked_at = self._loop.time()
-        self.serve(self._programs())
+        self.update(self._programs())
 
     @property
     def is_behind(self) -> bool:
@@ -110,7 +110,7 @@ class Returning:
         self._noted[program] = connections
         self._append(_Known(program, _started(program.pid) or 0, max(connections, missing.times if missing else 0)))
 
-    def serve(self, programs: Iterable[Program]) -> None:
+    def update(self, programs: Iterable[Program]) -> None:
         """These do now."""
         if self._closed:
             return
@@ -125,7 +125,7 @@ class Returning:
         if came:
             self._go_on()
 
-    def awaits(self, identity: str, protocol: str, instance: str) -> bool:
+    def is_expected(self, identity: str, protocol: str, instance: str) -> bool:
         """Whether somebody is still missing who served this binding."""
         if not self._missing:
             return False
@@ -136,7 +136,7 @@ class Returning:
             known.program[1:] == (identity, protocol, instance) and _lives(known) for known in self._missing.values()
         )
 
-    def park(self, again: Callable[[], None]) -> None:
+    def retry_later(self, again: Callable[[], None]) -> None:
         """Call ``again`` when somebody has come back, or soon: somebody may have ended."""
         self._waiting.append(again)
         if self._timer is None:

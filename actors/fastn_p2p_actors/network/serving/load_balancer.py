@@ -12,18 +12,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from ...runtime.mailbox import Sender
 
-if TYPE_CHECKING:
-    from .registry import Binding
+__all__ = [
+    "FAST_CALL",
+    "FIRST_TRIAL",
+    "HANG_AFTER",
+    "LONGEST_TRIAL",
+    "STICKY_LIMIT",
+    "BindingCounters",
+    "LoadBalancer",
+    "ServingProcess",
+]
 
-__all__ = ["FIRST_TRIAL", "HANG_AFTER", "LONGEST_TRIAL", "QUICK", "TOGETHER", "Server", "Servers"]
-
-QUICK: Final = 0.0001
+FAST_CALL: Final = 0.0001
 """Seconds within which a server gets one call after the other done where calls take next to nothing."""
-TOGETHER: Final = 32
+STICKY_LIMIT: Final = 32
 """So many more than the least busy one has, it may have in flight there."""
 _SETTLING: Final = 64
 """Calls over which that is averaged."""
@@ -36,7 +42,30 @@ LONGEST_TRIAL: Final = 60.0
 """Seconds until a doubtful server gets a request again; doubled each time that it does not answer."""
 
 
-class Server:
+class IdentityName(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class BindingCounters(Protocol):
+    """A ``RegisteredBinding``, as far as calls to one of its processes need it."""
+
+    protocol: str
+    instance: str
+    servers: LoadBalancer
+    calls: int
+    errors: int
+    in_flight: int
+
+    @property
+    def identity(self) -> IdentityName: ...
+
+    def answered(self, server: ServingProcess, seconds: float, now: float, /) -> None:
+        """It has taken so long for a call."""
+        ...
+
+
+class ServingProcess:
     """A local process that serves a binding.
 
     Attributes:
@@ -55,7 +84,7 @@ class Server:
         "missed_at", "sender", "trial_after", "trial_at", "tried_at",
     )  # fmt: skip
 
-    def __init__(self, binding: Binding, sender: Sender, limit: int, hosted: bool) -> None:
+    def __init__(self, binding: BindingCounters, sender: Sender, limit: int, hosted: bool) -> None:
         self.binding = binding
         self.sender = sender
         self.limit = limit
@@ -74,29 +103,29 @@ class Server:
         return self.missed_at > self.sender.answered_at
 
 
-class Servers:
+class LoadBalancer:
     """Those of one binding."""
 
     __slots__ = ("_all", "_crowd", "_doubtful", "_last", "_seconds")
 
     def __init__(self) -> None:
-        self._all: list[Server] = []
+        self._all: list[ServingProcess] = []
         self._doubtful = False
         """True if any server was, when last looked at."""
-        self._last: Server | None = None
+        self._last: ServingProcess | None = None
         """Has got the last request."""
         self._seconds = 1.0
         """That a call takes."""
         self._crowd = 1.0
         """Calls that a server has in flight when it answers one of them."""
 
-    def __iter__(self) -> Iterator[Server]:
+    def __iter__(self) -> Iterator[ServingProcess]:
         return iter(self._all)
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def add(self, server: Server) -> None:
+    def add(self, server: ServingProcess) -> None:
         self._all.append(server)
 
     def remove(self, sender: Sender) -> None:
@@ -107,15 +136,15 @@ class Servers:
         self._all.clear()
         self._last = None
 
-    def of(self, sender: Sender) -> Server | None:
+    def of(self, sender: Sender) -> ServingProcess | None:
         return next((server for server in self._all if server.sender is sender), None)
 
-    def other_than(self, asked: Container[Sender]) -> Server | None:
+    def other_than(self, asked: Container[Sender]) -> ServingProcess | None:
         """One that is not among ``asked``."""
         others = [server for server in self._all if server.sender not in asked]
         return next((server for server in others if not server.is_doubtful), others[0] if others else None)
 
-    def missed(self, server: Server, since: float, now: float) -> None:
+    def missed(self, server: ServingProcess, since: float, now: float) -> None:
         """The deadline of something that ``server`` got at ``since`` has passed, and it has not answered that."""
         if now - since < HANG_AFTER or server.sender.answered_at >= since:
             return
@@ -129,11 +158,11 @@ class Servers:
         server.missed_at = max(since, server.missed_at)
         self._doubtful = True
 
-    def least_busy(self, now: float) -> Server | None:
+    def least_busy(self, now: float) -> ServingProcess | None:
         """The one with the fewest requests and sessions in flight; None when nobody has room."""
         return self._least_busy(self._trusted(now) if self._doubtful else self._all)
 
-    def _trusted(self, now: float) -> list[Server]:
+    def _trusted(self, now: float) -> list[ServingProcess]:
         """Those to choose from while some are doubtful: the others, or one whose trial is due."""
         doubtful = [server for server in self._all if server.is_doubtful]
         self._doubtful = bool(doubtful)
@@ -146,20 +175,20 @@ class Servers:
         return [server for server in self._all if not server.is_doubtful]
 
     @staticmethod
-    def _least_busy(servers: list[Server]) -> Server | None:
-        best: Server | None = None
+    def _least_busy(servers: list[ServingProcess]) -> ServingProcess | None:
+        best: ServingProcess | None = None
         for server in servers:
             if server.in_flight < server.limit and (best is None or server.in_flight < best.in_flight):
                 best = server
         return best
 
-    def for_request(self, now: float) -> Server | None:
+    def pick_for_request(self, now: float) -> ServingProcess | None:
         """The least busy one; but where calls take next to nothing, the last one again, until it has clearly more to
         do: to wake another for its share takes more of the processors than the share itself."""
         best = self.least_busy(now)
         last = self._last
-        if best is not None and last is not None and not self._doubtful and self._seconds < QUICK * self._crowd:
-            most = min(last.limit, best.in_flight + TOGETHER)
+        if best is not None and last is not None and not self._doubtful and self._seconds < FAST_CALL * self._crowd:
+            most = min(last.limit, best.in_flight + STICKY_LIMIT)
             if last.in_flight < most and (not last.in_flight or now < last.heard + _SILENCE):
                 best = last
         self._last = best
@@ -167,7 +196,7 @@ class Servers:
             best.heard = now
         return best
 
-    def answered(self, server: Server, seconds: float, now: float) -> None:
+    def answered(self, server: ServingProcess, seconds: float, now: float) -> None:
         """``server`` has taken so long for a call, which is not counted any more."""
         if len(self._all) > 1:
             server.heard = now

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["Parking"]
+__all__ = ["RegistrationGrace"]
 
 _SETTLING: Final = 2.0
 """Seconds after the start of this process, or the end of one that served, in which whoever serves registers (again):
@@ -14,7 +14,7 @@ what comes for an identity or a binding that is not known waits that long for it
 _MAX_PARKED: Final = 4096
 
 
-class Parking:
+class RegistrationGrace:
     """Holds calls while registrations are to be expected, and gives each another turn at every registration."""
 
     def __init__(self) -> None:
@@ -22,21 +22,21 @@ class Parking:
         self._settled_at = self._loop.time() + _SETTLING
         self._parked: list[Callable[[], None]] = []
 
-    def may_park(self) -> bool:
+    def is_open(self) -> bool:
         """Whether a registration is to be expected, and there is room."""
         return self._loop.time() < self._settled_at and len(self._parked) < _MAX_PARKED
 
-    def park(self, again: Callable[[], None]) -> None:
+    def retry_later(self, again: Callable[[], None]) -> None:
         """Call ``again`` at the next registration, or when none is to be expected any more."""
         if not self._parked:
-            self._loop.call_at(self._settled_at, self.registered)
+            self._loop.call_at(self._settled_at, self.on_registration)
         self._parked.append(again)
 
-    def unsettled(self) -> None:
+    def reopen(self) -> None:
         """A process that served has ended, and its successor registers soon."""
         self._settled_at = self._loop.time() + _SETTLING
 
-    def registered(self) -> None:
+    def on_registration(self) -> None:
         """Somebody has come online or serves something."""
         parked, self._parked = self._parked, []
         for again in parked:
@@ -45,9 +45,9 @@ class Parking:
     def close(self) -> None:
         """Nobody will register any more."""
         self._settled_at = self._loop.time()
-        self.registered()
+        self.on_registration()
 
-    def countdown(self, deadline_ms: int) -> Callable[[], int]:
+    def remaining_ms(self, deadline_ms: int) -> Callable[[], int]:
         """What is left of a deadline, whenever asked; at least 1 ms."""
         started = self._loop.time()
         return lambda: max(1, deadline_ms - int((self._loop.time() - started) * 1000))

@@ -24,17 +24,17 @@ from ...runtime.mailbox import Sender
 from .access_list import AccessList
 from .expected_programs import Program
 from .load_balancer import (
-    Server,
-    Servers,
+    LoadBalancer,
+    ServingProcess,
 )
 
-__all__ = ["Binding", "OnlineIdentity", "Registry"]
+__all__ = ["OnlineIdentity", "RegisteredBinding", "Registry"]
 
 _LATENCIES = 1024
 """Calls of which a binding remembers how long they took."""
 
 
-class Binding:
+class RegisteredBinding:
     """One protocol instance of one identity, and how its calls went since this process started."""
 
     __slots__ = (
@@ -56,7 +56,7 @@ class Binding:
         self.protocol = protocol
         self.instance = instance
         self.access = access
-        self.servers = Servers()
+        self.servers = LoadBalancer()
         self.calls = 0
         self.errors = 0
         self.in_flight = 0
@@ -70,7 +70,7 @@ class Binding:
         """Whether this identity may use it: its own always may, others as the access list says."""
         return key == self.identity.raw or self.access.admits(key)
 
-    def answered(self, server: Server, seconds: float, now: float) -> None:
+    def answered(self, server: ServingProcess, seconds: float, now: float) -> None:
         """It has taken so long for a call."""
         self.seconds.append(seconds)
         self.servers.answered(server, seconds, now)
@@ -113,7 +113,7 @@ class OnlineIdentity:
         self.not_after = 0
         self.record = b""
         """Signed: where it can be reached."""
-        self.bindings: dict[tuple[str, str], Binding] = {}
+        self.bindings: dict[tuple[str, str], RegisteredBinding] = {}
 
 
 class _Registered:
@@ -124,7 +124,7 @@ class _Registered:
 
     def __init__(self) -> None:
         self.identities: dict[OnlineIdentity, None] = {}
-        self.bindings: dict[Binding, None] = {}
+        self.bindings: dict[RegisteredBinding, None] = {}
         self.names: dict[str, None] = {}
         """Identities of which a program serves something, whether they are online or not."""
 
@@ -135,7 +135,7 @@ class Registry:
     def __init__(self) -> None:
         self._by_name: dict[str, OnlineIdentity] = {}
         self._by_key: dict[bytes, OnlineIdentity] = {}
-        self._counters: dict[tuple[bytes, str, str], Binding] = {}
+        self._counters: dict[tuple[bytes, str, str], RegisteredBinding] = {}
         self._programs: dict[str, dict[tuple[Sender, str, str], tuple[AccessList, int]]] = {}
         """Bindings that programs serve, by identity, online or not."""
         self._of_sender: dict[Sender, _Registered] = {}
@@ -157,7 +157,7 @@ class Registry:
         identity = self._by_name.get(name)
         return None if identity is None else bytes(identity.key)
 
-    def chosen(self, name: str) -> OnlineIdentity:
+    def calling_identity(self, name: str) -> OnlineIdentity:
         """The identity of this name, or the only one online when the name is empty.
 
         Raises:
@@ -180,14 +180,14 @@ class Registry:
     def announce(self, identity: OnlineIdentity) -> None:
         earlier = self._by_name.get(identity.name)
         if earlier is not None:
-            self.conclude(earlier)
+            self.remove_identity(earlier)
         self._by_name[identity.name] = identity
         self._by_key[identity.raw] = identity
         self._registered_by(identity.sender).identities[identity] = None
         for (sender, protocol, instance), (access, limit) in self._programs.get(identity.name, {}).items():
             self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
 
-    def conclude(self, identity: OnlineIdentity) -> None:
+    def remove_identity(self, identity: OnlineIdentity) -> None:
         if self._by_name.get(identity.name) is identity:
             del self._by_name[identity.name]
             del self._by_key[identity.raw]
@@ -202,7 +202,7 @@ class Registry:
         *,
         limit: int = MAX_CALLS_PER_BINDING,
         hosted: bool = True,
-    ) -> Binding:
+    ) -> RegisteredBinding:
         """``sender`` serves the binding from now on; again replaces its limit, and everybody's access list.
 
         What the daemon hosts takes the place of programs: its owner has said so, and no program can keep an identity
@@ -227,7 +227,7 @@ class Registry:
                 if what == [protocol, instance]:
                     self._forget_program(identity.name, (sending, protocol, instance))
         self._registered_by(sender).bindings[binding] = None
-        binding.servers.add(Server(binding, sender, limit, hosted))
+        binding.servers.add(ServingProcess(binding, sender, limit, hosted))
         return binding
 
     def serve_by_program(
@@ -264,8 +264,10 @@ class Registry:
             found = self._of_sender[sender] = _Registered()
         return found
 
-    def _new_binding(self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList) -> Binding:
-        binding = Binding(identity, protocol, instance, access)
+    def _new_binding(
+        self, identity: OnlineIdentity, protocol: str, instance: str, access: AccessList
+    ) -> RegisteredBinding:
+        binding = RegisteredBinding(identity, protocol, instance, access)
         earlier = self._counters.get((identity.raw, protocol, instance))
         if earlier is not None:
             binding.calls, binding.errors, binding.seconds = earlier.calls, earlier.errors, earlier.seconds
@@ -288,7 +290,7 @@ class Registry:
             served = True
         return served
 
-    def gone(self, sender: Sender) -> bool:
+    def remove_sender(self, sender: Sender) -> bool:
         """The process behind ``sender`` has ended: what it served and announced is gone. Whether there was any."""
         registered = self._of_sender.pop(sender, None)
         if registered is None:
@@ -307,11 +309,11 @@ class Registry:
                 del bindings[key]
         for identity in registered.identities:
             if self._by_name.get(identity.name) is identity:
-                self.conclude(identity)
+                self.remove_identity(identity)
                 lost = True
         return lost
 
-    def find(self, target: bytes, protocol: str, instance: str) -> Binding | P2PError:
+    def find(self, target: bytes, protocol: str, instance: str) -> RegisteredBinding | P2PError:
         """The binding that a request is for, or why there is none."""
         identity = self._by_key.get(target)
         if identity is None:

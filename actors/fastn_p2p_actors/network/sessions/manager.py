@@ -27,14 +27,14 @@ from fastn_p2p_client.errors import (
     PeerOffline,
     PeerUnreachable,
 )
-from fastn_p2p_client.ipc.deadlines import Deadlines
+from fastn_p2p_client.ipc.deadlines import DeadlineTimer
 from fastn_p2p_client.ipc.messages import (
-    Credit,
-    Failure,
+    DeliverSession,
+    ErrorReply,
     Message,
-    Offer,
-    Open,
-    Opened,
+    OpenSession,
+    SessionOpened,
+    WindowUpdate,
     encode,
 )
 from fastn_p2p_client.limits import (
@@ -56,7 +56,7 @@ from ..calls.incoming import OVER
 from ..connections.backpressure import Backpressure
 from ..connections.network_path import (
     LOCAL,
-    Way,
+    NetworkPath,
 )
 from ..connections.payload_memory import (
     CALL_COST,
@@ -64,31 +64,31 @@ from ..connections.payload_memory import (
     PayloadMemory,
 )
 from ..connections.session_handshake import (
-    Approach,
-    Arrival,
+    IncomingSession,
+    OutgoingSession,
 )
 from ..discovery.router import (
-    Routes,
-    shown,
+    PeerRouter,
+    display_name,
 )
 from ..discovery.search import (
     TOO_SHORT,
     Search,
 )
-from ..serving.registration_grace import Parking
+from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import (
-    Binding,
     OnlineIdentity,
+    RegisteredBinding,
     Registry,
 )
-from ..wire.messages import WireOpen
-from .relay import Relay
-from .revocation import Standing
+from ..wire import messages as wire
+from .relay import SessionRelay
+from .revocation import SessionRevocation
 
 if TYPE_CHECKING:
     from ..connections.connection import PeerConnection
 
-__all__ = ["Sessions", "is_ours"]
+__all__ = ["SessionManager", "is_daemon_id"]
 
 log = logging.getLogger(__name__)
 
@@ -99,12 +99,12 @@ _READS_NOTHING: Final = SEND_QUEUE_BYTES + MAX_MESSAGE
 """Bytes that may wait for a process without any session."""
 
 
-def is_ours(correlation: bytes) -> bool:
+def is_daemon_id(correlation: bytes) -> bool:
     """Whether we have chosen this id, for an offer."""
     return len(correlation) == 8 and correlation[0] >= 0xC0
 
 
-class _MailboxLeg:
+class LocalLeg:
     """A local process."""
 
     __slots__ = ("_mailbox", "correlation", "sender")
@@ -122,16 +122,16 @@ class _MailboxLeg:
         self._mailbox.send(self.sender, self.correlation, header, payload, credited=True)
 
 
-class Sessions:
+class SessionManager:
     """All sessions that pass through this process."""
 
     def __init__(
         self,
         mailbox: Mailbox,
         registry: Registry,
-        routes: Routes,
+        routes: PeerRouter,
         book: AddressBook,
-        parking: Parking,
+        parking: RegistrationGrace,
         payloads: PayloadMemory,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -141,16 +141,16 @@ class Sessions:
         self._book = book
         self._parking = parking
         self._payloads = payloads
-        self.standing = Standing(registry)
+        self.standing = SessionRevocation(registry)
         self._next_number = 0
-        self._opening: Deadlines[Relay] = Deadlines(self._loop, self._expire)
-        self._seconds: dict[Relay, float] = {}
+        self._opening: DeadlineTimer[SessionRelay] = DeadlineTimer(self._loop, self._expire)
+        self._seconds: dict[SessionRelay, float] = {}
         """What those that are being opened have been given."""
-        self._looking_for: dict[Relay, tuple[str, Search]] = {}
+        self._looking_for: dict[SessionRelay, tuple[str, Search]] = {}
         """The peer, while there is no connection to it, and what has been tried."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._opened_by: dict[tuple[Sender, bytes], Relay] = {}
-        self._served_by: dict[tuple[Sender, bytes], Relay] = {}
+        self._opened_by: dict[tuple[Sender, bytes], SessionRelay] = {}
+        self._served_by: dict[tuple[Sender, bytes], SessionRelay] = {}
         self._programs: Counter[Sender] = Counter()
         """How many sessions each has opened."""
         self._accounts: dict[Sender, Account] = {}
@@ -169,15 +169,15 @@ class Sessions:
 
     # ── local programs ───────────────────────────────────────────────────────────────────────────
 
-    def on_open(self, sender: Sender, correlation: bytes, message: Open, payload: bytes) -> None:
+    def on_open(self, sender: Sender, correlation: bytes, message: OpenSession, payload: bytes) -> None:
         """A program opens a session."""
-        leg = _MailboxLeg(self._mailbox, sender, correlation)
+        leg = LocalLeg(self._mailbox, sender, correlation)
         try:
             self._check_open(leg, message, payload)
         except P2PError as error:
-            self._mailbox.send(sender, correlation, encode(Failure.of(error)))
+            self._mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
             return
-        relay = self._opened_by[leg.key] = Relay(leg, message.credit)
+        relay = self._opened_by[leg.key] = SessionRelay(leg, message.credit)
         relay.at_end.append(lambda: self._opened_by.pop(leg.key, None))
         self._programs[sender] += 1
         relay.at_end.append(lambda: self._forget_one_of(sender))
@@ -185,10 +185,10 @@ class Sessions:
         if self._reserve(relay, len(payload)):
             self._route(relay, message, payload)
 
-    def _check_open(self, leg: _MailboxLeg, message: Open, payload: bytes) -> None:
+    def _check_open(self, leg: LocalLeg, message: OpenSession, payload: bytes) -> None:
         check_name(message.protocol, "a protocol")
         check_name(message.instance, "an instance")
-        if leg.key in self._opened_by or is_ours(leg.correlation):
+        if leg.key in self._opened_by or is_daemon_id(leg.correlation):
             raise BadMessage(reason="this id is not free")
         if len(payload) > MAX_INITIAL:
             raise PayloadTooLarge(size=len(payload), limit=MAX_INITIAL)
@@ -197,17 +197,17 @@ class Sessions:
         if self._programs[leg.sender] >= MAX_SESSIONS_PER_CLIENT:
             raise Overloaded(what="sessions of this program", limit=MAX_SESSIONS_PER_CLIENT)
 
-    def _account_of(self, relay: Relay) -> Account:
+    def _account_of(self, relay: SessionRelay) -> Account:
         """Return where what waits for the opener is reserved."""
         opener = relay.opener
-        if not isinstance(opener, _MailboxLeg):
-            return cast(Arrival, opener).account
+        if not isinstance(opener, LocalLeg):
+            return cast(IncomingSession, opener).account
         found = self._accounts.get(opener.sender)
         if found is None:
             found = self._accounts[opener.sender] = Account(self._payloads.programs)
         return found
 
-    def _reserve(self, relay: Relay, size: int) -> bool:
+    def _reserve(self, relay: SessionRelay, size: int) -> bool:
         """Reserve what the session takes until it stands; False when it has failed because too much waits already."""
         account = self._account_of(relay)
         overload = account.reserve(size)
@@ -219,7 +219,7 @@ class Sessions:
             nonlocal size
             account.release(size)
             size = 0
-            if isinstance(relay.opener, Arrival):
+            if isinstance(relay.opener, IncomingSession):
                 relay.opener.payload = b""
 
         relay.at_opened.append(release)
@@ -231,10 +231,10 @@ class Sessions:
         if not self._programs[sender]:
             del self._programs[sender]
 
-    def _route(self, relay: Relay, message: Open, payload: bytes) -> None:
+    def _route(self, relay: SessionRelay, message: OpenSession, payload: bytes) -> None:
         try:
-            source = self._registry.chosen(message.identity)
-            target = self._routes.target(message.peer)
+            source = self._registry.calling_identity(message.identity)
+            target = self._routes.parse_peer(message.peer)
         except (IdentityOffline, NoIdentityOnline) as error:
             self._park(relay, message, payload, error)
             return
@@ -243,10 +243,10 @@ class Sessions:
             return
         if self._registry.by_key(target) is not None:
             found = self._registry.find(target, message.protocol, message.instance)
-            if not isinstance(found, Binding):  # its identity may be online a moment before what it serves
+            if not isinstance(found, RegisteredBinding):  # its identity may be online a moment before what it serves
                 self._park(relay, message, payload, found)
                 return
-            self._told_of(relay, target, LOCAL)
+            self._set_peer_info(relay, target, LOCAL)
             self._offer(
                 relay, source.raw, target, message.protocol, message.instance, message.deadline_ms,
                 message.credit, payload, LOCAL,
@@ -254,39 +254,45 @@ class Sessions:
             return
         connection = self._routes.open_to(target)
         if connection is not None:
-            self._approach(relay, connection, source, target, message, payload)
+            self._open_at_peer(relay, connection, source, target, message, payload)
         else:
             search = Search(self._loop.time())
-            self._looking_for[relay] = shown(target, message.peer), search
+            self._looking_for[relay] = display_name(target, message.peer), search
             relay.at_end.append(lambda: self._looking_for.pop(relay, None))  # a task that never ran clears nothing
             task = self._loop.create_task(self._find(relay, source, target, message, payload, search))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             relay.at_end.append(task.cancel)
 
-    def _told_of(self, relay: Relay, key: bytes, way: Way) -> None:
+    def _set_peer_info(self, relay: SessionRelay, key: bytes, way: NetworkPath) -> None:
         """Once it is open, the opener is told who is at the other end."""
-        relay.answer = lambda opened: Opened(opened.credit, key, self._book.name_of(key), *way)
+        relay.answer = lambda opened: SessionOpened(opened.credit, key, self._book.name_of(key), *way)
 
-    def _park(self, relay: Relay, message: Open, payload: bytes, error: P2PError) -> None:
+    def _park(self, relay: SessionRelay, message: OpenSession, payload: bytes, error: P2PError) -> None:
         """Give it another turn when somebody registers, or end it with ``error`` if that is not expected."""
-        if not self._parking.may_park():
+        if not self._parking.is_open():
             relay.fail(error)
             return
-        left = self._parking.countdown(message.deadline_ms)
+        left = self._parking.remaining_ms(message.deadline_ms)
 
         def again() -> None:
             if not relay.over:
                 self._route(relay, replace(message, deadline_ms=left()), payload)
 
-        self._parking.park(again)
+        self._parking.retry_later(again)
 
     async def _find(
-        self, relay: Relay, source: OnlineIdentity, target: bytes, message: Open, payload: bytes, search: Search
+        self,
+        relay: SessionRelay,
+        source: OnlineIdentity,
+        target: bytes,
+        message: OpenSession,
+        payload: bytes,
+        search: Search,
     ) -> None:
-        left = self._parking.countdown(message.deadline_ms)
+        left = self._parking.remaining_ms(message.deadline_ms)
         try:
-            connection = await self._routes.reach(target, message.peer, search)
+            connection = await self._routes.connect(target, message.peer, search)
         except PeerOffline as error:
             self._park(relay, message, payload, error)
             return
@@ -303,23 +309,25 @@ class Sessions:
             return
         message = replace(message, deadline_ms=left())
         if self._registry.by_key(source.raw) is source:
-            self._approach(relay, connection, source, target, message, payload)
+            self._open_at_peer(relay, connection, source, target, message, payload)
         else:  # its process has ended meanwhile: nothing can show that it speaks through us
             self._route(relay, message, payload)
 
-    def _approach(
+    def _open_at_peer(
         self,
-        relay: Relay,
+        relay: SessionRelay,
         connection: PeerConnection,
         source: OnlineIdentity,
         target: bytes,
-        message: Open,
+        message: OpenSession,
         payload: bytes,
     ) -> None:
-        self._told_of(relay, target, connection.way())
+        self._set_peer_info(relay, target, connection.way())
         try:
-            pressure = self._backpressure_of(relay.opener.sender) if isinstance(relay.opener, _MailboxLeg) else None
-            approach = Approach(connection.sessions, source.raw, target, message, payload, relay.from_server, pressure)
+            pressure = self._backpressure_of(relay.opener.sender) if isinstance(relay.opener, LocalLeg) else None
+            approach = OutgoingSession(
+                connection.sessions, source.raw, target, message, payload, relay.from_server, pressure
+            )
         except P2PError as error:
             relay.fail(error)
             return
@@ -327,13 +335,15 @@ class Sessions:
         relay.at_end.append(approach.close)
         self.standing.add(relay, source.raw, target, message.protocol, message.instance)
 
-    def on_part(self, sender: Sender, correlation: bytes, header: bytes, message: Message, payload: bytes) -> None:
+    def on_session_message(
+        self, sender: Sender, correlation: bytes, header: bytes, message: Message, payload: bytes
+    ) -> None:
         """A message of a session that was asked for. One that nobody knows any more is dropped."""
-        ours = is_ours(correlation)
+        ours = is_daemon_id(correlation)
         relay = (self._served_by if ours else self._opened_by).get((sender, correlation))
         if relay is None:
             return
-        if type(message) is Credit and sender.backlog > _READS_NOTHING and self._grants_blindly(sender):
+        if type(message) is WindowUpdate and sender.backlog > _READS_NOTHING and self._grants_unread_credit(sender):
             relay.fail(BadMessage(reason="credit for what has not been read"))
         elif ours:
             if not relay.opened:
@@ -342,7 +352,7 @@ class Sessions:
         else:
             relay.from_opener(header, message, payload)
 
-    def _grants_blindly(self, sender: Sender) -> bool:
+    def _grants_unread_credit(self, sender: Sender) -> bool:
         """More waits for the process than it can have granted credit for, if it had read what it says it has."""
         both = (self._opened_by, self._served_by)
         sessions = sum(key[0] is sender for legs in both for key in legs)
@@ -365,25 +375,25 @@ class Sessions:
 
     # ── peers ────────────────────────────────────────────────────────────────────────────────────
 
-    def on_arrival(self, arrival: Arrival) -> None:
+    def on_arrival(self, arrival: IncomingSession) -> None:
         """A peer opens a session."""
-        relay = Relay(arrival, arrival.window)
-        arrival.speak_to(relay.from_opener)
+        relay = SessionRelay(arrival, arrival.window)
+        arrival.set_output(relay.from_opener)
         relay.at_end.append(arrival.close)
         self._start_clock(relay, arrival.request.deadline_ms)
         if self._reserve(relay, CALL_COST + len(arrival.request.target) + len(arrival.payload)):
             self._admit(relay, arrival, arrival.request)
 
-    def _admit(self, relay: Relay, arrival: Arrival, request: WireOpen) -> None:
+    def _admit(self, relay: SessionRelay, arrival: IncomingSession, request: wire.OpenSession) -> None:
         found = self._registry.find(request.target, request.protocol, request.instance)
-        if not isinstance(found, Binding) and self._parking.may_park():
-            left = self._parking.countdown(request.deadline_ms)
+        if not isinstance(found, RegisteredBinding) and self._parking.is_open():
+            left = self._parking.remaining_ms(request.deadline_ms)
 
             def again() -> None:
                 if not relay.over:
                     self._admit(relay, arrival, replace(request, deadline_ms=left()))
 
-            self._parking.park(again)
+            self._parking.retry_later(again)
             return
         self._offer(
             relay, request.source, request.target, request.protocol, request.instance, request.deadline_ms,
@@ -394,7 +404,7 @@ class Sessions:
 
     def _offer(
         self,
-        relay: Relay,
+        relay: SessionRelay,
         source: bytes,
         target: bytes,
         protocol: str,
@@ -402,10 +412,10 @@ class Sessions:
         deadline_ms: int,
         credit: int,
         payload: bytes,
-        way: Way,
+        way: NetworkPath,
     ) -> None:
         binding = self._registry.find(target, protocol, instance)
-        if not isinstance(binding, Binding):
+        if not isinstance(binding, RegisteredBinding):
             self._refuse(relay, binding)
             return
         if not binding.admits(source):
@@ -418,11 +428,11 @@ class Sessions:
             relay.fail(Overloaded(what=f"sessions and calls at {protocol}", limit=limit))
             return
         self._next_number = number = self._next_number + 1
-        leg = _MailboxLeg(self._mailbox, server.sender, (_OURS | number).to_bytes(8, "big"))
-        offer = Offer(
+        leg = LocalLeg(self._mailbox, server.sender, (_OURS | number).to_bytes(8, "big"))
+        offer = DeliverSession(
             source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit, *way
         )
-        if isinstance(relay.opener, Arrival):
+        if isinstance(relay.opener, IncomingSession):
             relay.opener.backpressure = self._backpressure_of(server.sender)
             offer = replace(offer, window=relay.opener.window)
         header = encode(offer)
@@ -455,15 +465,15 @@ class Sessions:
         relay.at_end.append(ended)
 
     @staticmethod
-    def _refuse(relay: Relay, error: P2PError) -> None:
+    def _refuse(relay: SessionRelay, error: P2PError) -> None:
         """End it before anybody has been asked to serve it."""
-        if isinstance(relay.opener, Arrival):
+        if isinstance(relay.opener, IncomingSession):
             relay.opener.is_refused = True
         relay.fail(error)
 
     # ── opening in time, and ending ──────────────────────────────────────────────────────────────
 
-    def _start_clock(self, relay: Relay, deadline_ms: int) -> None:
+    def _start_clock(self, relay: SessionRelay, deadline_ms: int) -> None:
         seconds = min(deadline_ms / 1000, MAX_CALL_TIMEOUT)
         self._seconds[relay] = seconds
         self._opening.add(relay, self._loop.time() + seconds)
@@ -475,7 +485,7 @@ class Sessions:
         relay.at_opened.append(stop_clock)
         relay.at_end.append(stop_clock)
 
-    def _expire(self, relay: Relay) -> None:
+    def _expire(self, relay: SessionRelay) -> None:
         peer, search = self._looking_for.get(relay, ("", None))
         now = self._loop.time()
         if search is not None and search.seconds(now) >= TOO_SHORT:

@@ -13,27 +13,27 @@ from typing import Final, Protocol
 
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError
 from fastn_p2p_client.ipc.messages import (
-    ApplicationFailure,
+    Ack,
+    ApplicationErrorReply,
     Cancel,
-    Chunk,
-    Credit,
-    Done,
-    Eof,
-    Failure,
+    EndOfStream,
+    ErrorReply,
     Message,
-    Opened,
-    Reset,
-    Stop,
+    ResetStream,
+    SessionData,
+    SessionOpened,
+    StopSending,
+    WindowUpdate,
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, RESET_LOST, SESSION_WINDOW
 
-__all__ = ["Leg", "Relay", "lost"]
+__all__ = ["Leg", "SessionRelay", "process_lost_error"]
 
 _CANCEL: Final = encode(Cancel())
 
 
-def lost() -> P2PError:
+def process_lost_error() -> P2PError:
     """What one side is told when the other side's process has ended."""
     return ConnectionLost(what="the program at the other end of the session")
 
@@ -42,11 +42,11 @@ class Leg(Protocol):
     """One side's way to a session."""
 
     def take(self, header: bytes, message: Message, payload: bytes) -> None:
-        """Pass a message on to the side behind the leg. Must not raise; ``Failure`` and ``Cancel`` are the last."""
+        """Pass a message on to the side behind the leg. Must not raise; ``ErrorReply`` and ``Cancel`` are the last."""
         ...
 
 
-class Relay:
+class SessionRelay:
     """A session between whoever opens it and whoever serves it. The serving leg is set once there is one.
 
     Args:
@@ -63,7 +63,7 @@ class Relay:
     def __init__(self, opener: Leg, credit: int) -> None:
         self.opener = opener
         self.server: Leg | None = None
-        self.answer: Callable[[Opened], Opened] = _as_it_is
+        self.answer: Callable[[SessionOpened], SessionOpened] = _unchanged
         self.at_opened: list[Callable[[], object]] = []
         self.at_end: list[Callable[[], object]] = []
         # Of the direction from the opener, and the one towards it:
@@ -77,7 +77,7 @@ class Relay:
         """A message of whoever has opened the session."""
         if isinstance(message, Cancel):
             self.opener_gone()
-        elif isinstance(message, Failure):
+        elif isinstance(message, ErrorReply):
             if self.opened:
                 self._end_with(self.server, header, message, payload)
             else:
@@ -87,18 +87,18 @@ class Relay:
 
     def from_server(self, header: bytes, message: Message, payload: bytes) -> None:
         """A message of whoever serves it."""
-        if isinstance(message, Opened):
+        if isinstance(message, SessionOpened):
             if not self.opened and not self.over:
                 self._open(message)
-        elif isinstance(message, Failure | ApplicationFailure):
-            if isinstance(message, Failure) or not self.opened:
+        elif isinstance(message, ErrorReply | ApplicationErrorReply):
+            if isinstance(message, ErrorReply) or not self.opened:
                 self._end_with(self.opener, header, message, payload)
         elif self.opened and not self.over:
             self._pass_on(self.opener, header, message, payload, 1)
 
     def fail(self, error: P2PError) -> None:
         """End it for both sides: the opener is told why; the serving side that nobody is there, if it has not begun."""
-        failure = Failure.of(error)
+        failure = ErrorReply.of(error)
         header = encode(failure)
         server = self.server
         if not self.over and server is not None:
@@ -111,17 +111,17 @@ class Relay:
     def opener_gone(self) -> None:
         """The process or the connection of the opener has ended."""
         if self.opened:
-            failure = Failure.of(lost())
+            failure = ErrorReply.of(process_lost_error())
             self._end_with(self.server, encode(failure), failure, b"")
         else:
             self._end_with(self.server, _CANCEL, Cancel(), b"")
 
     def server_gone(self) -> None:
         """The process or the connection of whoever serves has ended."""
-        failure = Failure.of(lost())
+        failure = ErrorReply.of(process_lost_error())
         self._end_with(self.opener, encode(failure), failure, b"")
 
-    def _open(self, opened: Opened) -> None:
+    def _open(self, opened: SessionOpened) -> None:
         if not 0 < opened.credit <= SESSION_WINDOW:
             self.fail(BadMessage(reason=f"the credit is between 1 and {SESSION_WINDOW}"))
             return
@@ -135,32 +135,32 @@ class Relay:
         """``mine`` is the direction in which whoever says it sends; nothing is said about one that has ended."""
         other = 1 - mine
         kind = type(message)
-        if kind is Chunk:
+        if kind is SessionData:
             self._credit[mine] -= len(payload) + CHUNK_COST
             if self._credit[mine] < 0 or not payload:
                 self.fail(BadMessage(reason="a chunk beyond the credit, or an empty one"))
             elif not self._eof[mine] and not self._ended[mine]:
                 leg.take(header, message, payload)
-        elif isinstance(message, Credit):
+        elif isinstance(message, WindowUpdate):
             self._credit[other] += message.size
             if message.size <= 0 or self._credit[other] > SESSION_WINDOW:
                 self.fail(BadMessage(reason="credit for what has not been taken"))
             elif not self._ended[other]:
                 leg.take(header, message, payload)
-        elif isinstance(message, Reset | Stop):
+        elif isinstance(message, ResetStream | StopSending):
             if not 0 <= message.code <= RESET_LOST:
                 self.fail(BadMessage(reason=f"a code is between 0 and {RESET_LOST}"))
-            elif isinstance(message, Stop):
+            elif isinstance(message, StopSending):
                 if not self._ended[other]:
                     leg.take(header, message, payload)
             elif not self._ended[mine]:
                 leg.take(header, message, payload)
                 self._end(mine)
-        elif kind is Eof:
+        elif kind is EndOfStream:
             if not self._eof[mine] and not self._ended[mine]:
                 self._eof[mine] = True
                 leg.take(header, message, payload)
-        elif kind is Done and self._eof[other] and not self._ended[other]:
+        elif kind is Ack and self._eof[other] and not self._ended[other]:
             leg.take(header, message, payload)
             self._end(other)
 
@@ -181,7 +181,7 @@ class Relay:
             _call(self.at_end)
 
 
-def _as_it_is(opened: Opened) -> Opened:
+def _unchanged(opened: SessionOpened) -> SessionOpened:
     return opened
 
 

@@ -8,19 +8,19 @@ from fastn_p2p_client.errors import ConnectionLost, Denied
 
 from ...runtime.loop_turns import in_turns
 from ...runtime.mailbox import Sender
-from ..connections.session_handshake import Arrival
+from ..connections.session_handshake import IncomingSession
 from ..serving.registry import (
-    Binding,
     OnlineIdentity,
+    RegisteredBinding,
     Registry,
 )
-from .relay import Relay
+from .relay import SessionRelay
 
-__all__ = ["Standing"]
+__all__ = ["SessionRevocation"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Parties:
+class _SessionPermission:
     source: bytes
     """Whose session it is, and ``target`` whom it was opened with: keys."""
     target: bytes
@@ -30,21 +30,27 @@ class _Parties:
     """Who serves it, when that is here."""
 
 
-class Standing:
+class SessionRevocation:
     """A session is begun by who may begin one. Here it ends when that is no longer so."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._parties: dict[Relay, _Parties] = {}
+        self._parties: dict[SessionRelay, _SessionPermission] = {}
 
     def add(
-        self, relay: Relay, source: bytes, target: bytes, protocol: str, instance: str, server: Sender | None = None
+        self,
+        relay: SessionRelay,
+        source: bytes,
+        target: bytes,
+        protocol: str,
+        instance: str,
+        server: Sender | None = None,
     ) -> None:
         """This one does, until it ends."""
-        self._parties[relay] = _Parties(source, target, protocol, instance, server)
+        self._parties[relay] = _SessionPermission(source, target, protocol, instance, server)
         relay.at_end.append(lambda: self._parties.pop(relay, None))
 
-    async def identity_concluded(self, identity: OnlineIdentity) -> None:
+    async def identity_offline(self, identity: OnlineIdentity) -> None:
         """Its owner has taken it offline: nobody speaks as it any more, and no program answers for it.
 
         What its own process serves, that process brings to an end.
@@ -58,9 +64,9 @@ class Standing:
         """A binding has another access list, or the address book is another: a peer that may not use what it uses,
         stops. Identities of this daemon are of one owner with the binding. All have stopped when this returns."""
         async for relay, parties in in_turns(list(self._parties.items())):
-            if parties.server is None or not isinstance(relay.opener, Arrival):
+            if parties.server is None or not isinstance(relay.opener, IncomingSession):
                 continue
             binding = self._registry.find(parties.target, parties.protocol, parties.instance)
-            if isinstance(binding, Binding) and not binding.admits(parties.source):
+            if isinstance(binding, RegisteredBinding) and not binding.admits(parties.source):
                 peer = binding.identity.key.id52
                 relay.fail(Denied(peer=peer, protocol=parties.protocol, instance=parties.instance))

@@ -31,7 +31,7 @@ from ..wire.messages import ALPN
 from .iroh_patches import install
 from .peer_limits import HANDSHAKES, PeerLimits, network_of
 
-__all__ = ["Address", "NetworkEndpoint"]
+__all__ = ["EndpointAddress", "NetworkEndpoint"]
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ _MAX_HANDSHAKES: Final = 512
 """Handshakes in progress above which further ones are refused."""
 
 
-class Address(msgspec.Struct, frozen=True):
+class EndpointAddress(msgspec.Struct, frozen=True):
     """Where an endpoint may be reached."""
 
     endpoint: bytes
@@ -133,16 +133,16 @@ class NetworkEndpoint:
         except (TimeoutError, IrohError) as error:
             log.warning("the endpoint did not close cleanly: %s", error)
 
-    def address(self) -> Address:
+    def address(self) -> EndpointAddress:
         """Where others may reach this endpoint, as it knows at the moment."""
         current = self._raw.addr()
         relay = current.relay_url()
         addresses = [a for a in current.direct_addresses() if not _unspecified(a)]
         if self._mode == NetworkMode.LOCAL:
             addresses = [a for a in self._raw.bound_sockets() if not _unspecified(a)]
-        return Address(self.id, (relay,) if relay else (), tuple(sorted(addresses)))
+        return EndpointAddress(self.id, (relay,) if relay else (), tuple(sorted(addresses)))
 
-    async def dial(self, address: Address) -> Connection:
+    async def dial(self, address: EndpointAddress) -> Connection:
         """A connection to exactly this endpoint; QUIC has proved that it holds the endpoint's key.
 
         Raises:
@@ -159,7 +159,7 @@ class NetworkEndpoint:
         except TimeoutError:
             raise PeerUnreachable(peer=address.endpoint.hex()[:10], reason="no answer to the handshake") from None
         except IrohError as error:
-            raise PeerUnreachable(peer=address.endpoint.hex()[:10], reason=_words(error)) from error
+            raise PeerUnreachable(peer=address.endpoint.hex()[:10], reason=_error_text(error)) from error
 
     def accept_into(self, on_connection: Callable[[Connection], object]) -> None:
         """Hand over every connection that others open, from now on."""
@@ -221,7 +221,7 @@ class NetworkEndpoint:
         task.add_done_callback(self._tasks.discard)
 
 
-def _words(error: IrohError) -> str:
+def _error_text(error: IrohError) -> str:
     return error.message().splitlines()[0][:200]
 
 

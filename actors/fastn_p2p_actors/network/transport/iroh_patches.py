@@ -42,8 +42,8 @@ def install(loop: asyncio.AbstractEventLoop) -> None:
     _installed = True
     if is_slow():
         ffi._UniffiRustBufferBuilder.write = _write
-        _repair_runner()
-        _repair_finalizers()
+        _patch_runner()
+        _patch_finalizers()
 
 
 class _EndedConnection:
@@ -96,7 +96,7 @@ def _resolve(future: asyncio.Future[int], code: int) -> None:
         future.set_result(code)
 
 
-def _repair_runner() -> None:
+def _patch_runner() -> None:
     polls = ffi._UniffiContinuationHandleMap
     call_with_error: Callable[..., Any] = ffi._uniffi_rust_call_with_error
     ready_code = ffi._UNIFFI_RUST_FUTURE_POLL_READY
@@ -140,7 +140,7 @@ class _Freed:
         self._handle = handle
 
 
-def _repair_finalizers() -> None:
+def _patch_finalizers() -> None:
     def repaired(finalize: Callable[[Any], None]) -> Callable[[Any], None]:
         def free_later(thing: Any) -> None:
             handle = getattr(thing, "_handle", None)

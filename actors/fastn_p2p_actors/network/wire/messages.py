@@ -33,23 +33,23 @@ __all__ = [
     "CLOSE_SHUTDOWN",
     "CLOSE_VERSION",
     "WIRE_VERSION",
+    "ApplicationErrorReply",
+    "Cancel",
+    "ErrorReply",
     "FrameReader",
-    "Wire",
-    "WireAccept",
-    "WireCancel",
-    "WireFailure",
-    "WireHello",
-    "WireIntroduce",
-    "WireOpen",
-    "WirePause",
-    "WirePing",
-    "WirePong",
-    "WireRefusal",
-    "WireReply",
-    "WireRequest",
-    "WireResume",
-    "WireStream",
-    "WireWant",
+    "Hello",
+    "Introduce",
+    "OpenSession",
+    "Pause",
+    "Ping",
+    "Pong",
+    "Reply",
+    "Request",
+    "RequestIntroduction",
+    "Resume",
+    "SessionAccepted",
+    "SessionStream",
+    "WireMessage",
     "decode_wire",
     "frame",
 ]
@@ -71,7 +71,7 @@ _MAX_HEADER: Final = 0xFFFF
 PREFIX_BYTES: Final = _PREFIX.size
 
 
-class WireHello(Message, frozen=True, tag=0):
+class Hello(Message, frozen=True, tag=0):
     """First frame of each side on the call channel."""
 
     version: int
@@ -81,16 +81,16 @@ class WireHello(Message, frozen=True, tag=0):
     max_payload: int
     max_calls: int
     pauses: bool = False
-    """True if the sender of this understands ``WirePause`` and ``WireResume``."""
+    """True if the sender of this understands ``Pause`` and ``Resume``."""
 
 
-class WireIntroduce(Message, frozen=True, tag=1):
+class Introduce(Message, frozen=True, tag=1):
     """A signed delegation: this identity speaks through the sender's endpoint. Comes before its first request."""
 
     delegation: bytes
 
 
-class WireRequest(Message, frozen=True, tag=2):
+class Request(Message, frozen=True, tag=2):
     """A call. Keys are 32 bytes, the deadline is the time that is left, the last three as in the client's ``Call``."""
 
     id: int
@@ -104,13 +104,13 @@ class WireRequest(Message, frozen=True, tag=2):
     attempt: int = 0
 
 
-class WireReply(Message, frozen=True, tag=3):
+class Reply(Message, frozen=True, tag=3):
     """The handler's answer is the payload."""
 
     id: int
 
 
-class WireRefusal(Message, frozen=True, tag=4):
+class ApplicationErrorReply(Message, frozen=True, tag=4):
     """The handler said no, on purpose; its data is the payload."""
 
     id: int
@@ -118,7 +118,7 @@ class WireRefusal(Message, frozen=True, tag=4):
     message: str
 
 
-class WireFailure(Message, frozen=True, tag=5):
+class ErrorReply(Message, frozen=True, tag=5):
     """The request ended with an error of the system: code and fields of the client protocol's table."""
 
     id: int
@@ -126,27 +126,27 @@ class WireFailure(Message, frozen=True, tag=5):
     fields: dict[str, Any]
 
 
-class WireCancel(Message, frozen=True, tag=6):
+class Cancel(Message, frozen=True, tag=6):
     """Nobody waits for this request any more. No answer."""
 
     id: int
 
 
-class WirePing(Message, frozen=True, tag=7):
-    """Are you there? Answered by ``WirePong``."""
+class Ping(Message, frozen=True, tag=7):
+    """Are you there? Answered by ``Pong``."""
 
 
-class WirePong(Message, frozen=True, tag=8):
+class Pong(Message, frozen=True, tag=8):
     """Yes."""
 
 
-class WireWant(Message, frozen=True, tag=9):
-    """Introduce this identity (32 bytes) if it speaks through your endpoint. Answered by ``WireIntroduce``, or not."""
+class RequestIntroduction(Message, frozen=True, tag=9):
+    """Introduce this identity (32 bytes) if it speaks through your endpoint. Answered by ``Introduce``, or not."""
 
     identity: bytes
 
 
-class WireOpen(Message, frozen=True, tag=10):
+class OpenSession(Message, frozen=True, tag=10):
     """Asks for a session; the payload is the initial data. Fields as in ``Request``, whose ids it shares."""
 
     id: int
@@ -157,13 +157,13 @@ class WireOpen(Message, frozen=True, tag=10):
     deadline_ms: int
 
 
-class WireAccept(Message, frozen=True, tag=11):
+class SessionAccepted(Message, frozen=True, tag=11):
     """The session stands. The payload is the first that comes back, at most ``BULK_THRESHOLD`` bytes."""
 
     id: int
 
 
-class WireStream(Message, frozen=True, tag=12):
+class SessionStream(Message, frozen=True, tag=12):
     """Whoever asked for the session has opened its stream: the first byte there is 0, which says nothing; what follows,
     and what comes back, are the session's bytes. Said here, as a stream that is reset at once has lost its bytes."""
 
@@ -172,42 +172,42 @@ class WireStream(Message, frozen=True, tag=12):
     """Its number as QUIC has it (RFC 9000, section 2.1)."""
 
 
-class WirePause(Message, frozen=True, tag=13):
-    """Write nothing more on the stream of a session until ``WireResume`` comes: what has come is not read as fast."""
+class Pause(Message, frozen=True, tag=13):
+    """Write nothing more on the stream of a session until ``Resume`` comes: what has come is not read as fast."""
 
     stream: int
-    """As in ``WireStream``."""
+    """As in ``SessionStream``."""
 
 
-class WireResume(Message, frozen=True, tag=14):
+class Resume(Message, frozen=True, tag=14):
     """The stream of a session may be written again."""
 
     stream: int
-    """As in ``WireStream``."""
+    """As in ``SessionStream``."""
 
 
-Wire: TypeAlias = (
-    WireHello
-    | WireIntroduce
-    | WireRequest
-    | WireReply
-    | WireRefusal
-    | WireFailure
-    | WireCancel
-    | WirePing
-    | WirePong
-    | WireWant
-    | WireOpen
-    | WireAccept
-    | WireStream
-    | WirePause
-    | WireResume
+WireMessage: TypeAlias = (
+    Hello
+    | Introduce
+    | Request
+    | Reply
+    | ApplicationErrorReply
+    | ErrorReply
+    | Cancel
+    | Ping
+    | Pong
+    | RequestIntroduction
+    | OpenSession
+    | SessionAccepted
+    | SessionStream
+    | Pause
+    | Resume
 )
 
-_decoder: Final[msgspec.msgpack.Decoder[Wire]] = msgspec.msgpack.Decoder(Wire)
+_decoder: Final[msgspec.msgpack.Decoder[WireMessage]] = msgspec.msgpack.Decoder(WireMessage)
 
 
-def decode_wire(header: bytes | memoryview) -> Wire:
+def decode_wire(header: bytes | memoryview) -> WireMessage:
     """The message in a frame's header.
 
     Raises:
@@ -249,7 +249,7 @@ class FrameReader:
         """Bytes of a frame that is not complete yet."""
         return len(self._rest)
 
-    def feed(self, data: bytes) -> Iterator[tuple[Wire, bytes]]:
+    def feed(self, data: bytes) -> Iterator[tuple[WireMessage, bytes]]:
         """Every complete frame, as (message, payload).
 
         Raises:

@@ -13,10 +13,10 @@ from ..specs import (
     VaultSettings,
 )
 
-__all__ = ["Roles", "make_roles"]
+__all__ = ["VaultKeys", "generate_vault_keys"]
 
 
-class Roles(msgspec.Struct, frozen=True, kw_only=True):
+class VaultKeys(msgspec.Struct, frozen=True, kw_only=True):
     """What the vault is given, and each role that may speak to it."""
 
     vault: VaultSettings
@@ -24,14 +24,14 @@ class Roles(msgspec.Struct, frozen=True, kw_only=True):
     network: VaultAccess
 
 
-def make_roles() -> Roles:
+def generate_vault_keys() -> VaultKeys:
     """Fresh keys for the vault and the two roles that it knows."""
     server_public, server_secret = _key_pair()
     access: dict[str, VaultAccess] = {}
     for role in ("gateway", "network"):
         public, secret = _key_pair()
         access[role] = VaultAccess(server_public=server_public, public=public, secret=secret)
-    return Roles(
+    return VaultKeys(
         vault=VaultSettings(
             server_public=server_public,
             server_secret=server_secret,

@@ -20,17 +20,17 @@ import zmq
 from fastn_p2p_client.ipc.transport.native.codec import (
     FRAMES,
     MAX_FRAMES,
-    misfit,
+    invalid_reason,
 )
 from fastn_p2p_client.ipc.transport.pyzmq.send_queue import (
     RETRY_PAUSE,
-    Outbox,
+    SendQueue,
 )
 from fastn_p2p_client.ipc.transport.pyzmq.sockets import (
     AGAIN,
     MORE,
     NOBLOCK,
-    Monitor,
+    SocketMonitor,
     close_socket,
     endpoint,
     raw_get,
@@ -47,15 +47,15 @@ from ..connection_limits import (
 )
 from ..mailbox import (
     CREDENTIALS,
-    refusal,
+    encode_invalid_message,
 )
 from .zap_authenticator import (
-    Gatekeeper,
-    Rule,
+    AccessRule,
+    ZapAuthenticator,
     parse_peer_address,
 )
 
-__all__ = ["Caller", "CurveMailbox"]
+__all__ = ["CurveMailbox", "CurveSender"]
 
 _BURST: Final = 256
 _SRCFD: Final = int(zmq.SRCFD)
@@ -63,7 +63,7 @@ _SRCFD: Final = int(zmq.SRCFD)
 log = logging.getLogger(__name__)
 
 
-class Caller:
+class CurveSender:
     """One connection to a mailbox, as the kernel and CURVE describe it. Compares by identity."""
 
     __slots__ = ("gone", "pid", "role", "route")
@@ -79,7 +79,7 @@ class Caller:
         return f"<caller pid={self.pid} role={self.role}>"
 
 
-OnMessage: TypeAlias = Callable[[Caller, bytes, bytes, bytes], None]
+OnMessage: TypeAlias = Callable[[CurveSender, bytes, bytes, bytes], None]
 
 
 class CurveMailbox:
@@ -115,24 +115,24 @@ class CurveMailbox:
         self._roles = {key.encode(): role for key, role in roles.items()}
         self._uid = os.getuid() if uid is None else uid
         self._max_clients = max_clients
-        self._callers: dict[bytes, Caller] = {}
-        self._by_descriptor: dict[int, Caller] = {}
+        self._callers: dict[bytes, CurveSender] = {}
+        self._by_descriptor: dict[int, CurveSender] = {}
         self._descriptors: set[int] = set()
         self._limits = ConnectionLimits(per_program, max_clients // 2, is_own)
         self._processes: dict[int, Process] = {}
         """Processes behind the descriptors that have a place."""
         self._full = False
-        self._outboxes: dict[Caller, Outbox] = {}
+        self._outboxes: dict[CurveSender, SendQueue] = {}
         """Of those to whom something has to be sent."""
         self._turn_soon = False
         self._closed = False
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._hidden.unlink(missing_ok=True)
-        self._domain = Gatekeeper.of_process().add(Rule(self._path.stem, self._uid, self._roles))
+        self._full_path.unlink(missing_ok=True)
+        self._domain = ZapAuthenticator.of_process().add(AccessRule(self._path.stem, self._uid, self._roles))
         self._socket = router(self._domain, self._server_secret)
-        self._monitor = Monitor(self._socket)
+        self._monitor = SocketMonitor(self._socket)
         self._bind()
         self._descriptor = int(self._socket.fileno())
         self._loop.add_reader(self._descriptor, self._drain)
@@ -149,17 +149,17 @@ class CurveMailbox:
         self._loop.remove_reader(self._monitor.fileno())
         self._monitor.close()
         close_socket(self._socket)
-        Gatekeeper.of_process().remove(self._domain)
+        ZapAuthenticator.of_process().remove(self._domain)
         self._path.unlink(missing_ok=True)
-        self._hidden.unlink(missing_ok=True)
+        self._full_path.unlink(missing_ok=True)
 
-    def send(self, caller: Caller, correlation: bytes, header: bytes, payload: bytes = b"") -> bool:
+    def send(self, caller: CurveSender, correlation: bytes, header: bytes, payload: bytes = b"") -> bool:
         """Send one message; False when the peer is gone or its queue is full (then nothing was sent)."""
         if caller.gone or self._closed:
             return False
         outbox = self._outboxes.get(caller)
         if outbox is None:
-            outbox = self._outboxes[caller] = Outbox(self._socket, caller.route)
+            outbox = self._outboxes[caller] = SendQueue(self._socket, caller.route)
         if not outbox.add(correlation, header, payload):
             return False
         if not self._turn_soon:
@@ -175,7 +175,7 @@ class CurveMailbox:
             os.umask(previous)
 
     @property
-    def _hidden(self) -> Path:
+    def _full_path(self) -> Path:
         return self._path.with_name(f".{self._path.name}.full")
 
     def _limit(self) -> None:
@@ -185,7 +185,7 @@ class CurveMailbox:
         full = len(self._descriptors) >= self._max_clients
         if full == self._full:
             return
-        there, here = (self._path, self._hidden) if full else (self._hidden, self._path)
+        there, here = (self._path, self._full_path) if full else (self._full_path, self._path)
         try:
             there.rename(here)
         except OSError as error:
@@ -237,20 +237,20 @@ class CurveMailbox:
                 if len(frames) <= MAX_FRAMES:
                     frames.append(frame)
             if first is not None:
-                caller = self._introduce(route, first)
+                caller = self._identify_sender(route, first)
             if caller is not None:
                 self._take(caller, frames)
             if taken == 0 and not readable(socket):  # costs a fifth of the exception that an empty socket raises
                 return
         self._loop.call_soon(self._drain)
 
-    def _take(self, caller: Caller, frames: list[bytes]) -> None:
-        reason = misfit(frames)
+    def _take(self, caller: CurveSender, frames: list[bytes]) -> None:
+        reason = invalid_reason(frames)
         if not reason and len(frames) > FRAMES:
             for start in range(0, len(frames), FRAMES):
                 self._take(caller, frames[start : start + FRAMES])
         elif reason:
-            answer = refusal(frames, reason)
+            answer = encode_invalid_message(frames, reason)
             if answer:
                 self.send(caller, frames[0], answer)
         else:
@@ -259,7 +259,7 @@ class CurveMailbox:
             except Exception:  # a defect costs this message, not those behind it
                 log.exception("%s: a message from process %d", self._path.stem, caller.pid)
 
-    def _introduce(self, route: bytes, frame: zmq.Frame) -> Caller | None:
+    def _identify_sender(self, route: bytes, frame: zmq.Frame) -> CurveSender | None:
         """The caller behind a route that was not known, or None when nobody listens to it. Between two messages only.
 
         The gatekeeper has turned others away already; this looks again, since it costs nothing.
@@ -273,7 +273,7 @@ class CurveMailbox:
             return None
         if peer.uid != self._uid:
             return None
-        caller = Caller(route, peer.pid, role)
+        caller = CurveSender(route, peer.pid, role)
         if descriptor in self._descriptors:
             self._callers[route] = self._by_descriptor[descriptor] = caller
         else:
@@ -317,7 +317,7 @@ class CurveMailbox:
         if process is not None:
             self._limits.release(process)
 
-    def _lost(self, caller: Caller) -> None:
+    def _lost(self, caller: CurveSender) -> None:
         self._drain()  # what it said before it ended still counts
         caller.gone = True
         self._outboxes.pop(caller, None)

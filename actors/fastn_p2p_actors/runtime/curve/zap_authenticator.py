@@ -21,7 +21,7 @@ from fastn_p2p_client.ipc.transport.pyzmq.sockets import (
     context,
 )
 
-__all__ = ["Gatekeeper", "PeerCredentials", "Rule", "parse_peer_address"]
+__all__ = ["AccessRule", "PeerCredentials", "ZapAuthenticator", "parse_peer_address"]
 
 _ENDPOINT: Final = "inproc://zeromq.zap.01"
 _CURVE_FRAMES: Final = 7
@@ -36,7 +36,7 @@ class PeerCredentials(NamedTuple):
     pid: int
 
 
-class Rule(NamedTuple):
+class AccessRule(NamedTuple):
     """Who gets in: processes of ``uid`` with one of these CURVE keys."""
 
     name: str
@@ -55,13 +55,13 @@ def parse_peer_address(address: str) -> PeerCredentials:
     return PeerCredentials(int(uid), int(pid))
 
 
-class Gatekeeper:
+class ZapAuthenticator:
     """Answers libzmq's questions for all such mailboxes of a process; there is one handler per ZeroMQ context."""
 
-    _instance: Gatekeeper | None = None
+    _instance: ZapAuthenticator | None = None
 
     def __init__(self) -> None:
-        self._rules: dict[bytes, Rule] = {}
+        self._rules: dict[bytes, AccessRule] = {}
         self._numbers = itertools.count(1)
         self._loop = asyncio.get_running_loop()
         self._socket = context().socket(zmq.REP)
@@ -70,12 +70,12 @@ class Gatekeeper:
         self._loop.add_reader(self._descriptor, self._answer)
 
     @classmethod
-    def of_process(cls) -> Gatekeeper:
+    def of_process(cls) -> ZapAuthenticator:
         if cls._instance is None:
             cls._instance = cls()
         return cls._instance
 
-    def add(self, rule: Rule) -> bytes:
+    def add(self, rule: AccessRule) -> bytes:
         """The domain for a mailbox that only lets in whom ``rule`` names."""
         domain = f"{rule.name}-{next(self._numbers)}".encode()
         self._rules[domain] = rule

@@ -11,7 +11,7 @@ from ...errors import (
     error_from,
 )
 
-__all__ = ["UNDECODABLE", "UNKNOWN", "Cancel", "Done", "Failure", "Long", "Message", "Record", "encode"]
+__all__ = ["UNDECODABLE", "UNKNOWN", "Ack", "Cancel", "ErrorReply", "LongReply", "Message", "Record", "encode"]
 
 
 class Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -29,14 +29,14 @@ UNKNOWN: Final = "unknown"
 # ── both conversations ───────────────────────────────────────────────────────────────────────────
 
 
-class Failure(Message, frozen=True, tag=0):
+class ErrorReply(Message, frozen=True, tag=0):
     """The request with this id ended with an error of the system: see ``errors.CODES``."""
 
     code: str
     fields: dict[str, Any] = {}
 
     @classmethod
-    def of(cls, error: P2PError) -> Failure:
+    def of(cls, error: P2PError) -> ErrorReply:
         return cls(error.code, error.fields())
 
     def error(self) -> P2PError:
@@ -47,11 +47,11 @@ class Cancel(Message, frozen=True, tag=1):
     """Whoever asked under this id no longer wants the answer. There is no reply."""
 
 
-class Done(Message, frozen=True, tag=2):
+class Ack(Message, frozen=True, tag=2):
     """It is done; there is nothing to tell."""
 
 
-class Long(Message, frozen=True, tag=3):
+class LongReply(Message, frozen=True, tag=3):
     """The answer is too long for a header: it is the payload."""
 
 

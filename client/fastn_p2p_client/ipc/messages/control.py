@@ -7,10 +7,10 @@ from typing import TypeAlias
 import msgspec
 
 from .base import (
+    Ack,
     Cancel,
-    Done,
-    Failure,
-    Long,
+    ErrorReply,
+    LongReply,
     Message,
 )
 from .records import IdentityInfo, PeerInfo, ProtocolInfo, Status
@@ -21,14 +21,14 @@ __all__ = [
     "BindingList",
     "BindingReply",
     "CheckProtocol",
-    "Control",
     "ControlReply",
+    "ControlRequest",
     "CreateIdentity",
     "DeleteIdentity",
     "GetBinding",
     "GetStatus",
     "GetTicket",
-    "Granted",
+    "Grant",
     "Hello",
     "IdentityList",
     "IdentityReply",
@@ -38,12 +38,12 @@ __all__ = [
     "PeerList",
     "PeerReply",
     "ProtocolList",
-    "Register",
     "ReloadProtocol",
     "RemovePeer",
     "RemoveProtocol",
+    "RequestGrant",
+    "SetIdentityOnline",
     "SetLimits",
-    "SetOnline",
     "SetProtocol",
     "StartProtocol",
     "StateReply",
@@ -59,7 +59,7 @@ __all__ = [
 
 
 class Hello(Message, frozen=True, tag=10):
-    """First message on ``control.sock``; answered by ``Welcome``, or a ``Failure`` with ``version-mismatch``."""
+    """First message on ``control.sock``; answered by ``Welcome``, or an ``ErrorReply`` with ``version-mismatch``."""
 
     version: int
     program: str = ""
@@ -73,7 +73,7 @@ class CreateIdentity(Message, frozen=True, tag=11):
 
 
 class DeleteIdentity(Message, frozen=True, tag=12):
-    """Takes the identity offline, then deletes its key and its directory. Answered by ``Done``."""
+    """Takes the identity offline, then deletes its key and its directory. Answered by ``Ack``."""
 
     name: str
 
@@ -87,7 +87,7 @@ class ListIdentities(Message, frozen=True, tag=13):
     """Entries in the answer, at most; 0 stands for as many as the daemon gives at once (20,000)."""
 
 
-class SetOnline(Message, frozen=True, tag=14):
+class SetIdentityOnline(Message, frozen=True, tag=14):
     """Brings the identity online, answered once its process serves, or offline. Answered by ``IdentityReply``."""
 
     name: str
@@ -95,7 +95,7 @@ class SetOnline(Message, frozen=True, tag=14):
 
 
 class AddProtocol(Message, frozen=True, tag=15):
-    """Binds a protocol to an identity. The payload is the config as JSON (empty: ``{}``). Answered by ``Done``.
+    """Binds a protocol to an identity. The payload is the config as JSON (empty: ``{}``). Answered by ``Ack``.
 
     ``allow`` says who may use it: ``"everyone"``, ``"peers"`` (whoever is in the address book), an ID52 or a petname;
     empty leaves it to the protocol's own declaration (public, or else ``"peers"``).
@@ -110,7 +110,7 @@ class AddProtocol(Message, frozen=True, tag=15):
 
 
 class RemoveProtocol(Message, frozen=True, tag=16):
-    """Answered by ``Done``. The binding's workspace directory goes too, unless it is to be kept.
+    """Answered by ``Ack``. The binding's workspace directory goes too, unless it is to be kept.
 
     For a binding that was removed with ``keep_data``, it removes what was kept.
     """
@@ -121,7 +121,7 @@ class RemoveProtocol(Message, frozen=True, tag=16):
     keep_data: bool = False
     """The workspace stays: the same instance finds it when it is added again."""
     if_empty: bool = False
-    """Answered by a ``Failure`` with ``workspace-not-empty``, and nothing is changed, where files would be lost."""
+    """Answered by an ``ErrorReply`` with ``workspace-not-empty``, and nothing is changed, where files would be lost."""
 
 
 class SetProtocol(Message, frozen=True, tag=35):
@@ -179,13 +179,13 @@ class ListPeers(Message, frozen=True, tag=20):
 
 
 class RemovePeer(Message, frozen=True, tag=21):
-    """Answered by ``Done``."""
+    """Answered by ``Ack``."""
 
     name: str
 
 
-class Register(Message, frozen=True, tag=22):
-    """Asks that this program may serve one protocol instance of an identity. Answered by ``Granted``."""
+class RequestGrant(Message, frozen=True, tag=22):
+    """Asks that this program may serve one protocol instance of an identity. Answered by ``Grant``."""
 
     identity: str
     protocol: str
@@ -303,8 +303,8 @@ class StatusReply(Message, frozen=True, tag=46):
     status: Status
 
 
-class Granted(Message, frozen=True, tag=47):
-    """Until the daemon is started anew, whoever says ``Serve`` with this grant serves what was asked for."""
+class Grant(Message, frozen=True, tag=47):
+    """Until the daemon is started anew, whoever says ``RegisterBinding`` with this grant serves what was asked for."""
 
     grant: bytes
     key: bytes
@@ -344,12 +344,12 @@ class StateReply(Message, frozen=True, tag=49):
     state: str
 
 
-Control: TypeAlias = (
+ControlRequest: TypeAlias = (
     Hello
     | CreateIdentity
     | DeleteIdentity
     | ListIdentities
-    | SetOnline
+    | SetIdentityOnline
     | AddProtocol
     | RemoveProtocol
     | SetLimits
@@ -359,7 +359,7 @@ Control: TypeAlias = (
     | AddPeer
     | ListPeers
     | RemovePeer
-    | Register
+    | RequestGrant
     | CheckProtocol
     | ReloadProtocol
     | StartProtocol
@@ -380,13 +380,13 @@ ControlReply: TypeAlias = (
     | PeerReply
     | PeerList
     | StatusReply
-    | Granted
+    | Grant
     | ProtocolList
     | StateReply
     | BindingList
     | BindingReply
-    | Done
-    | Long
-    | Failure
+    | Ack
+    | LongReply
+    | ErrorReply
 )
 """What the gateway answers."""

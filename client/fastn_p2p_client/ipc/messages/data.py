@@ -7,35 +7,35 @@ from typing import TypeAlias
 from ...limits import SESSION_WINDOW
 from .base import (
     UNKNOWN,
+    Ack,
     Cancel,
-    Done,
-    Failure,
-    Long,
+    ErrorReply,
+    LongReply,
     Message,
 )
 
 __all__ = [
-    "Announce",
-    "ApplicationFailure",
-    "AwaitPeer",
+    "ApplicationErrorReply",
     "Call",
-    "Chunk",
-    "Conclude",
-    "Credit",
-    "Data",
-    "DataReply",
-    "Deliver",
-    "Eof",
-    "Offer",
-    "Open",
-    "Opened",
+    "CallUnknown",
+    "DataMessage",
+    "DataRequest",
+    "DeliverCall",
+    "DeliverSession",
+    "EndOfStream",
+    "OpenSession",
+    "RegisterBinding",
+    "RegisterIdentity",
     "Reply",
-    "Reset",
-    "Serve",
-    "SessionPart",
-    "Stop",
-    "Unknown",
-    "Withdraw",
+    "ResetStream",
+    "SessionData",
+    "SessionMessage",
+    "SessionOpened",
+    "StopSending",
+    "UnregisterBinding",
+    "UnregisterIdentity",
+    "WaitForPeer",
+    "WindowUpdate",
 ]
 
 
@@ -43,7 +43,8 @@ __all__ = [
 
 
 class Call(Message, frozen=True, tag=60):
-    """A request. The payload is the request's msgpack. Answered by ``Reply``, ``ApplicationFailure`` or ``Failure``.
+    """A request. The payload is the request's msgpack. Answered by ``Reply``, ``ApplicationErrorReply`` or
+    ``ErrorReply``.
 
     ``identity`` is the caller's identity by name, empty for the only one online. ``peer`` is a petname, an ID52
     or a ticket. ``deadline_ms`` is the time that is left.
@@ -66,15 +67,15 @@ class Reply(Message, frozen=True, tag=61):
     """The handler's answer is the payload."""
 
 
-class ApplicationFailure(Message, frozen=True, tag=62):
+class ApplicationErrorReply(Message, frozen=True, tag=62):
     """The handler said no, on purpose. The payload is its data (msgpack)."""
 
     kind: str
     message: str = ""
 
 
-class AwaitPeer(Message, frozen=True, tag=74):
-    """Answered by ``Done`` once the peer can be called: at once, or when it comes online; else by ``Failure``.
+class WaitForPeer(Message, frozen=True, tag=74):
+    """Answered by ``Ack`` once the peer can be called: at once, or when it comes online; else by ``ErrorReply``.
 
     Fields as in ``Call``. Nobody waits any more once the connection has ended.
     """
@@ -87,9 +88,10 @@ class AwaitPeer(Message, frozen=True, tag=74):
 # ── data: sessions, both ways ────────────────────────────────────────────────────────────────────
 
 
-class Open(Message, frozen=True, tag=63):
-    """Opens a session. The payload is its initial data (msgpack). Answered by ``Opened``, ``ApplicationFailure`` or
-    ``Failure``; from ``Opened`` on, both sides send what follows, all under this id.
+class OpenSession(Message, frozen=True, tag=63):
+    """Opens a session. The payload is its initial data (msgpack). Answered by ``SessionOpened``,
+    ``ApplicationErrorReply`` or ``ErrorReply``; from ``SessionOpened`` on, both sides send what follows, all under
+    this id.
 
     ``identity`` and ``peer`` as in ``Call``; ``deadline_ms`` is for the answer. ``credit`` is how many bytes of chunks
     the sender of this message takes before it grants more.
@@ -103,8 +105,8 @@ class Open(Message, frozen=True, tag=63):
     credit: int
 
 
-class Opened(Message, frozen=True, tag=64):
-    """The session stands. ``credit`` as in ``Open``, for the other direction."""
+class SessionOpened(Message, frozen=True, tag=64):
+    """The session stands. ``credit`` as in ``OpenSession``, for the other direction."""
 
     credit: int
     peer: bytes = b""
@@ -114,31 +116,31 @@ class Opened(Message, frozen=True, tag=64):
     path: str = UNKNOWN
     address: str = ""
     rtt_ms: int | None = None
-    """These three as in ``Deliver``, likewise."""
+    """These three as in ``DeliverCall``, likewise."""
 
 
-class Chunk(Message, frozen=True, tag=65):
+class SessionData(Message, frozen=True, tag=65):
     """The next bytes of this direction: the payload, which is within the credit."""
 
 
-class Eof(Message, frozen=True, tag=66):
-    """This direction is complete. Answered by ``Done`` once that has been passed on."""
+class EndOfStream(Message, frozen=True, tag=66):
+    """This direction is complete. Answered by ``Ack`` once that has been passed on."""
 
 
-class Credit(Message, frozen=True, tag=67):
+class WindowUpdate(Message, frozen=True, tag=67):
     """So many more bytes may be sent in the direction towards whoever grants them."""
 
     size: int
 
 
-class Reset(Message, frozen=True, tag=68):
+class ResetStream(Message, frozen=True, tag=68):
     """This direction ends here, incomplete. What the code means is up to the protocol; see ``limits`` for ours."""
 
     code: int
 
 
-class Stop(Message, frozen=True, tag=69):
-    """The opposite direction is not read any more. Answered by ``Reset`` with this code unless it is complete."""
+class StopSending(Message, frozen=True, tag=69):
+    """The opposite direction is not read any more. Answered by ``ResetStream`` with this code unless it is complete."""
 
     code: int
 
@@ -146,8 +148,8 @@ class Stop(Message, frozen=True, tag=69):
 # ── data: whoever serves → network ───────────────────────────────────────────────────────────────
 
 
-class Announce(Message, frozen=True, tag=70):
-    """This connection serves the identity: it is online from now, until the connection ends. Answered by ``Done``.
+class RegisterIdentity(Message, frozen=True, tag=70):
+    """This connection serves the identity: it is online from now, until the connection ends. Answered by ``Ack``.
 
     ``grant`` proves that the gateway or the supervisor has allowed it.
     """
@@ -156,8 +158,8 @@ class Announce(Message, frozen=True, tag=70):
     grant: bytes
 
 
-class Serve(Message, frozen=True, tag=71):
-    """This connection takes requests for one protocol instance. Answered by ``Done``; again replaces the access list.
+class RegisterBinding(Message, frozen=True, tag=71):
+    """This connection takes requests for one protocol instance. Answered by ``Ack``; again replaces the access list.
 
     ``allow``: as in ``AddProtocol``, but never empty. Several programs may serve the same; each request goes to the
     one that is least busy. A program serves whenever the identity is online, and may say so before.
@@ -172,30 +174,30 @@ class Serve(Message, frozen=True, tag=71):
     """Requests and sessions in flight that this connection takes; 0 stands for as many as a binding may have."""
 
 
-class Withdraw(Message, frozen=True, tag=72):
-    """Takes back this connection's ``Serve``; calls in flight are finished. Answered by ``Done``."""
+class UnregisterBinding(Message, frozen=True, tag=72):
+    """Takes back this connection's ``RegisterBinding``; calls in flight are finished. Answered by ``Ack``."""
 
     identity: str
     protocol: str
     instance: str
 
 
-class Conclude(Message, frozen=True, tag=73):
-    """Takes back an ``Announce``: the identity is offline. Answered by ``Done``."""
+class UnregisterIdentity(Message, frozen=True, tag=73):
+    """Takes back a ``RegisterIdentity``: the identity is offline. Answered by ``Ack``."""
 
     identity: str
 
 
-class Unknown(Message, frozen=True, tag=82):
-    """Answers a ``Deliver`` with an ``attempt``: whoever says it has never had the call."""
+class CallUnknown(Message, frozen=True, tag=82):
+    """Answers a ``DeliverCall`` with an ``attempt``: whoever says it has never had the call."""
 
 
 # ── data: network → whoever serves ───────────────────────────────────────────────────────────────
 
 
-class Deliver(Message, frozen=True, tag=80):
+class DeliverCall(Message, frozen=True, tag=80):
     """A request for a binding of this connection; the payload is the caller's. Answer it under the same id with
-    ``Reply``, ``ApplicationFailure`` or ``Failure``; ``Cancel`` under that id says nobody waits any more.
+    ``Reply``, ``ApplicationErrorReply`` or ``ErrorReply``; ``Cancel`` under that id says nobody waits any more.
     """
 
     peer: bytes
@@ -210,7 +212,7 @@ class Deliver(Message, frozen=True, tag=80):
     call_id: bytes = b""
     attempt: int = 0
     """These three as in ``Call``. With an ``attempt`` that is not 0 it is asked for the outcome of a call that this
-    connection may have had already; if it has not, it does not execute it, and answers ``Unknown``."""
+    connection may have had already; if it has not, it does not execute it, and answers ``CallUnknown``."""
     path: str = UNKNOWN
     """How the caller is connected: ``local`` to the same daemon, ``direct``, ``relayed``, or ``unknown``."""
     address: str = ""
@@ -219,9 +221,10 @@ class Deliver(Message, frozen=True, tag=80):
     """How long a packet takes there and back, as last known."""
 
 
-class Offer(Message, frozen=True, tag=81):
+class DeliverSession(Message, frozen=True, tag=81):
     """Somebody opens a session with a binding of this connection; the payload is the initial data. Answer it under the
-    same id with ``Opened``, ``ApplicationFailure`` or ``Failure``; ``Cancel`` under that id says nobody waits any more.
+    same id with ``SessionOpened``, ``ApplicationErrorReply`` or ``ErrorReply``; ``Cancel`` under that id says nobody
+    waits any more.
     """
 
     peer: bytes
@@ -233,57 +236,68 @@ class Offer(Message, frozen=True, tag=81):
     instance: str
     deadline_ms: int
     credit: int
-    """As in ``Open``."""
+    """As in ``OpenSession``."""
     path: str = UNKNOWN
     address: str = ""
     rtt_ms: int | None = None
-    """These three as in ``Deliver``."""
+    """These three as in ``DeliverCall``."""
     window: int = SESSION_WINDOW
     """Bytes of chunks that whoever serves should take before it grants more: fewer of strangers with many sessions."""
 
 
-SessionPart: TypeAlias = Opened | Chunk | Eof | Done | Credit | Reset | Stop | Failure | ApplicationFailure | Cancel
+SessionMessage: TypeAlias = (
+    SessionOpened
+    | SessionData
+    | EndOfStream
+    | Ack
+    | WindowUpdate
+    | ResetStream
+    | StopSending
+    | ErrorReply
+    | ApplicationErrorReply
+    | Cancel
+)
 """What either side may say under the id of a session that has been asked for."""
 
 
-Data: TypeAlias = (
+DataRequest: TypeAlias = (
     Call
     | Cancel
     | Reply
-    | Unknown
-    | ApplicationFailure
-    | Failure
-    | Announce
-    | Serve
-    | Withdraw
-    | Conclude
-    | AwaitPeer
-    | Open
-    | Opened
-    | Chunk
-    | Eof
-    | Done
-    | Credit
-    | Reset
-    | Stop
+    | CallUnknown
+    | ApplicationErrorReply
+    | ErrorReply
+    | RegisterIdentity
+    | RegisterBinding
+    | UnregisterBinding
+    | UnregisterIdentity
+    | WaitForPeer
+    | OpenSession
+    | SessionOpened
+    | SessionData
+    | EndOfStream
+    | Ack
+    | WindowUpdate
+    | ResetStream
+    | StopSending
 )
 """What a program or an identity process may say to the network."""
 
 
-DataReply: TypeAlias = (
+DataMessage: TypeAlias = (
     Reply
-    | ApplicationFailure
-    | Failure
-    | Done
-    | Long
-    | Deliver
+    | ApplicationErrorReply
+    | ErrorReply
+    | Ack
+    | LongReply
+    | DeliverCall
     | Cancel
-    | Offer
-    | Opened
-    | Chunk
-    | Eof
-    | Credit
-    | Reset
-    | Stop
+    | DeliverSession
+    | SessionOpened
+    | SessionData
+    | EndOfStream
+    | WindowUpdate
+    | ResetStream
+    | StopSending
 )
 """What the network says to them."""

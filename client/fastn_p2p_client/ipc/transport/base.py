@@ -25,7 +25,7 @@ _VARIABLE: Final = "FASTN_TRANSPORT"
 
 class Transport(Protocol):
     """A connection to one mailbox, made again whenever it ends. Made with a function that returns the socket's path at
-    each connection, and with callbacks: ``on_message``, ``on_up``, ``on_down``, ``on_refused``."""
+    each connection, and with callbacks: ``on_message``, ``on_connect``, ``on_disconnect``, ``on_refused``."""
 
     def open(self) -> None:
         """Begin to connect, inside a running event loop."""

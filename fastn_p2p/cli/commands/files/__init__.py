@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ....console.options import HomeOption
-from ...lazy_groups import group
+from ...lazy_groups import lazy_group
 
-app = group(
+app = lazy_group(
     "fastn_p2p.cli.commands.files",
     ("ls", "get", "put", "offers", "accept", "reject"),
     "Get files from peers, and send them some.",

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....console.exit_codes import Misused
+from ....console.exit_codes import CommandLineError
 from ....console.options import HomeOption
-from ....console.output import say
+from ....console.output import write_message
 from ....protocols.files.options import (
     FilesOption,
     OfferArgument,
@@ -14,7 +14,7 @@ from ....protocols.files.options import (
 )
 
 if TYPE_CHECKING:
-    from ....protocols.files.client import Files
+    from ....protocols.files.client import FilesClient
     from ....protocols.files.messages import OfferReply
 
 _SHOWN = 20
@@ -45,16 +45,18 @@ def run(
     that would be executable, are not taken unless they are accepted with --hidden.
     """
     from ....protocols.files.cli import (
-        refused,
+        report_error,
         with_own_files,
     )
     from ....protocols.files.errors import FileError
 
     chosen = names or []
     if chosen and not hidden:
-        raise Misused("paths are accepted by name with --hidden; everything else of the offer is accepted without them")
+        raise CommandLineError(
+            "paths are accepted by name with --hidden; everything else of the offer is accepted without them"
+        )
 
-    async def accept(files: Files) -> tuple[OfferReply, list[str]]:
+    async def accept(files: FilesClient) -> tuple[OfferReply, list[str]]:
         reply = await files.decide(offer, accept=True, force=force, hidden=hidden, names=chosen)
         left = [
             f"{entry.path} ({', '.join(entry.risks)})"
@@ -66,12 +68,12 @@ def run(
     try:
         reply, left = with_own_files(home, identity, instance, accept)
     except FileError as error:
-        raise typer.Exit(refused(error)) from None
-    say(f"offer {reply.offer} is {reply.state}")
+        raise typer.Exit(report_error(error)) from None
+    write_message(f"offer {reply.offer} is {reply.state}")
     if left and reply.state == "accepted":
         command = f"`fastn-p2p files accept {offer} PATH --hidden`"
-        say(f"{len(left)} of it will not be taken until they are accepted by name: {command}")
+        write_message(f"{len(left)} of it will not be taken until they are accepted by name: {command}")
         for each in left[:_SHOWN]:
-            say(f"  {each}")
+            write_message(f"  {each}")
         if len(left) > _SHOWN:
-            say(f"  and {len(left) - _SHOWN} more: `fastn-p2p files offers {offer}`")
+            write_message(f"  and {len(left) - _SHOWN} more: `fastn-p2p files offers {offer}`")

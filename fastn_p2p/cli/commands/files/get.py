@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....console.exit_codes import Misused
+from ....console.exit_codes import CommandLineError
 from ....console.options import (
     AsOption,
     HomeOption,
     PeerArgument,
 )
-from ....console.output import say
+from ....console.output import write_message
 from ....protocols.files.options import (
     EventsOption,
     FilesOption,
 )
 
 if TYPE_CHECKING:
-    from ....protocols.files.client import Files
+    from ....protocols.files.client import FilesClient
 
 
 def run(
@@ -45,41 +45,41 @@ def run(
     from ....protocols.files.cli import (
         exit_code_of,
         make_target,
-        refused,
+        report_error,
         with_files,
     )
-    from ....protocols.files.download import tops_of
+    from ....protocols.files.download import normalize_paths
     from ....protocols.files.errors import FileError
-    from ....protocols.files.events import Lost
+    from ....protocols.files.events import FileLost
     from ....protocols.files.progress import (
-        summed_up,
-        watching,
+        print_summary,
+        progress_output,
     )
-    from ....protocols.files.tally import Tally
+    from ....protocols.files.tally import TransferSummary
 
     make_target(to, "--to")
     try:
-        tops = tops_of(paths)
+        tops = normalize_paths(paths)
     except FileError as error:
-        raise Misused(str(error)) from None
+        raise CommandLineError(str(error)) from None
     begun = time.monotonic()
-    seen: Tally | None = None
+    seen: TransferSummary | None = None
 
-    async def get(files: Files) -> Tally:
+    async def get(files: FilesClient) -> TransferSummary:
         nonlocal seen
-        with watching(json=json) as report:
-            seen = Tally(report)
+        with progress_output(json=json) as report:
+            seen = TransferSummary(report)
             return await files.get(tops, to, force=force, hidden=hidden, report=seen, alone=True)
 
     try:
         tally = with_files(home, identity, peer, instance, get, quiet=json)
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on where it was")
+        write_message("interrupted; the same command goes on where it was")
         raise
     except FileError as error:
         if seen is not None:
-            seen(Lost(error.path, error.kind, f"{error.message}; nothing after it was tried"))
-            summed_up(seen, time.monotonic() - begun, json=json)
-        raise typer.Exit(refused(error)) from None
-    summed_up(tally, time.monotonic() - begun, json=json)
+            seen(FileLost(error.path, error.kind, f"{error.message}; nothing after it was tried"))
+            print_summary(seen, time.monotonic() - begun, json=json)
+        raise typer.Exit(report_error(error)) from None
+    print_summary(tally, time.monotonic() - begun, json=json)
     raise typer.Exit(exit_code_of(tally))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....console.exit_codes import Misused
+from ....console.exit_codes import CommandLineError
 from ....console.options import (
     AsOption,
     HomeOption,
@@ -13,8 +13,8 @@ from ....console.options import (
 )
 from ....console.output import (
     put_json,
-    say,
     table,
+    write_message,
 )
 from ....protocols.files.options import (
     EventsOption,
@@ -22,7 +22,7 @@ from ....protocols.files.options import (
 )
 
 if TYPE_CHECKING:
-    from ....protocols.files.client import Files
+    from ....protocols.files.client import FilesClient
     from ....protocols.files.messages import Entry
 
 
@@ -39,29 +39,29 @@ def run(
     Kind, size in bytes, time of change (UTC) and name; with tabs between them when piped.
     """
     from ....protocols._shared.path_names import (
-        joined,
+        join_path,
         parts_of,
     )
     from ....protocols.files.cli import (
-        refused,
+        report_error,
         with_files,
     )
     from ....protocols.files.errors import FileError
 
-    where = joined(*(part for part in path.split("/") if part != "."))
+    where = join_path(*(part for part in path.split("/") if part != "."))
     try:
         parts_of(where)
     except FileError as error:
-        raise Misused(str(error)) from None
+        raise CommandLineError(str(error)) from None
 
-    async def show(files: Files) -> None:
+    async def show(files: FilesClient) -> None:
         unnamed, named = 0, 0
         try:
             async for page in files.list(where):
                 _show(page.entries, json=json)
                 unnamed += page.unnamed
                 for skipped in page.skipped:
-                    say(f"{skipped.path}: {skipped.reason}")
+                    write_message(f"{skipped.path}: {skipped.reason}")
                 named += len(page.skipped)
         except FileError as error:
             if error.kind != "NotADirectory":
@@ -69,12 +69,12 @@ def run(
             entry = await files.stat(where)
             _show([_named(entry, where)], json=json)
         if unnamed > named:
-            say(f"{unnamed - named} more have names that cannot be transferred")
+            write_message(f"{unnamed - named} more have names that cannot be transferred")
 
     try:
         with_files(home, identity, peer, instance, show, quiet=json)
     except FileError as error:
-        raise typer.Exit(refused(error)) from None
+        raise typer.Exit(report_error(error)) from None
 
 
 def _named(entry: Entry, path: str) -> Entry:

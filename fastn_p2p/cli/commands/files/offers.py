@@ -9,8 +9,8 @@ from ....console.options import HomeOption
 from ....console.output import (
     is_terminal,
     put_json,
-    say,
     table,
+    write_message,
 )
 from ....protocols.files.options import (
     EventsOption,
@@ -19,7 +19,7 @@ from ....protocols.files.options import (
 )
 
 if TYPE_CHECKING:
-    from ....protocols.files.client import Files
+    from ....protocols.files.client import FilesClient
     from ....protocols.files.messages import (
         OfferedEntry,
         OfferSummary,
@@ -42,12 +42,12 @@ def run(
     of each of its files. With tabs between them when piped; --json shows everything in either case.
     """
     from ....protocols.files.cli import (
-        refused,
+        report_error,
         with_own_files,
     )
     from ....protocols.files.errors import FileError
 
-    async def show(files: Files) -> None:
+    async def show(files: FilesClient) -> None:
         offers = [each for each in await files.offers() if offer in (None, each.id)]
         if offer is not None and not offers:
             raise FileError("OfferUnknown", f"there is no offer {offer} here: `fastn-p2p files offers` lists all")
@@ -62,10 +62,10 @@ def run(
     try:
         with_own_files(home, identity, instance, show)
     except FileError as error:
-        raise typer.Exit(refused(error)) from None
+        raise typer.Exit(report_error(error)) from None
 
 
-async def _whole(files: Files, offer: OfferSummary) -> dict[str, object]:
+async def _whole(files: FilesClient, offer: OfferSummary) -> dict[str, object]:
     """The offer as JSON has it: with everything that is in it."""
     from msgspec import to_builtins
 
@@ -74,7 +74,7 @@ async def _whole(files: Files, offer: OfferSummary) -> dict[str, object]:
     return whole
 
 
-async def _show_all(files: Files, offers: list[OfferSummary]) -> None:
+async def _show_all(files: FilesClient, offers: list[OfferSummary]) -> None:
     rows = []
     for each in offers:
         names = each.examples
@@ -96,14 +96,16 @@ async def _show_all(files: Files, offers: list[OfferSummary]) -> None:
         )
     table(("ID", "FROM", "STATE", "FILES", "SIZE", "SINCE", "NAMES"), rows, paged=True)
     if not offers:
-        say("nobody has offered anything")
+        write_message("nobody has offered anything")
     for each in offers:
         if each.failed and each.state == "accepted":
-            say(f"offer {each.id}: {each.failed} of its files were not taken when it was sent")
+            write_message(f"offer {each.id}: {each.failed} of its files were not taken when it was sent")
         if each.flagged and each.state in ("waiting", "accepted") and not each.hidden:
-            say(f"offer {each.id}: names that are hidden, executable or odd are taken only by name: {each.flagged}")
+            write_message(
+                f"offer {each.id}: names that are hidden, executable or odd are taken only by name: {each.flagged}"
+            )
     if any(each.state == "waiting" for each in offers):
-        say("everything that is in one: `fastn-p2p files offers ID`")
+        write_message("everything that is in one: `fastn-p2p files offers ID`")
 
 
 def _show_contents(offer: OfferSummary, entries: list[OfferedEntry]) -> None:
@@ -118,10 +120,12 @@ def _show_contents(offer: OfferSummary, entries: list[OfferedEntry]) -> None:
         )
         for entry in entries
     ]
-    say(f"offer {offer.id} of {offer.name or offer.peer} is {offer.state}: {offer.files} files, {offer.bytes} bytes")
+    write_message(
+        f"offer {offer.id} of {offer.name or offer.peer} is {offer.state}: {offer.files} files, {offer.bytes} bytes"
+    )
     table(("KIND", "SIZE", "CHANGED", "MODE", "RISKS", "PATH"), rows, paged=True)
     if any(entry.risks and not entry.accepted for entry in entries):
-        say(f"files with risks are taken only by name: `fastn-p2p files accept {offer.id} PATH... --hidden`")
+        write_message(f"files with risks are taken only by name: `fastn-p2p files accept {offer.id} PATH... --hidden`")
 
 
 def _time(seconds: int) -> str:

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ....console.exit_codes import (
-    Exit,
-    Misused,
+    CommandLineError,
+    ExitCode,
 )
 from ....console.options import (
     AsOption,
     HomeOption,
     PeerArgument,
 )
-from ....console.output import say
+from ....console.output import write_message
 from ....protocols.files.options import (
     EventsOption,
     FilesOption,
 )
 
 if TYPE_CHECKING:
-    from ....protocols.files.client import Files
-    from ....protocols.files.tally import Tally
+    from ....protocols.files.client import FilesClient
+    from ....protocols.files.tally import TransferSummary
 
 
 def run(
@@ -50,40 +50,40 @@ def run(
     from ....protocols.files.cli import (
         exit_code,
         exit_code_of,
-        refused,
+        report_error,
         with_files,
     )
     from ....protocols.files.errors import FileError
-    from ....protocols.files.offer_manifest import Manifest
+    from ....protocols.files.offer_manifest import OfferManifest
     from ....protocols.files.progress import (
-        summed_up,
-        watching,
+        print_summary,
+        progress_output,
     )
 
     if timeout is not None and not timeout >= 0:
-        raise Misused("--timeout: it takes 0 seconds or more")
+        raise CommandLineError("--timeout: it takes 0 seconds or more")
     try:
-        manifest = Manifest.scan(paths)
+        manifest = OfferManifest.scan(paths)
     except FileError as error:
         if error.kind in ("NotFound", "Unreadable"):
-            say(f"fastn-p2p: {error}")
-            raise typer.Exit(Exit.STORAGE) from None
-        raise Misused(str(error)) from None
+            write_message(f"fastn-p2p: {error}")
+            raise typer.Exit(ExitCode.STORAGE) from None
+        raise CommandLineError(str(error)) from None
     begun = time.monotonic()
 
-    async def put(files: Files) -> Tally:
-        with watching(json=json) as report:
+    async def put(files: FilesClient) -> TransferSummary:
+        with progress_output(json=json) as report:
             return await files.put(manifest, wait=timeout, report=report)
 
     try:
         tally = with_files(home, identity, peer, instance, put, quiet=json)
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on where it was")
+        write_message("interrupted; the same command goes on where it was")
         raise
     except FileError as error:
         if error.kind == "OfferWaits":
-            say(f"{error}; the same command goes on with it")
+            write_message(f"{error}; the same command goes on with it")
             raise typer.Exit(exit_code(error.kind)) from None
-        raise typer.Exit(refused(error)) from None
-    summed_up(tally, time.monotonic() - begun, json=json)
+        raise typer.Exit(report_error(error)) from None
+    print_summary(tally, time.monotonic() - begun, json=json)
     raise typer.Exit(exit_code_of(tally))

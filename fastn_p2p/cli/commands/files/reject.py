@@ -3,7 +3,7 @@ from __future__ import annotations
 import typer
 
 from ....console.options import HomeOption
-from ....console.output import say
+from ....console.output import write_message
 from ....protocols.files.options import (
     FilesOption,
     OfferArgument,
@@ -22,7 +22,7 @@ def run(
     What has arrived of unfinished files is deleted; files that are complete stay.
     """
     from ....protocols.files.cli import (
-        refused,
+        report_error,
         with_own_files,
     )
     from ....protocols.files.errors import FileError
@@ -30,5 +30,5 @@ def run(
     try:
         reply = with_own_files(home, identity, instance, lambda files: files.decide(offer, accept=False))
     except FileError as error:
-        raise typer.Exit(refused(error)) from None
-    say(f"offer {reply.offer} is {reply.state}")
+        raise typer.Exit(report_error(error)) from None
+    write_message(f"offer {reply.offer} is {reply.state}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ....console.options import HomeOption
-from ...lazy_groups import group
+from ...lazy_groups import lazy_group
 
-app = group(
+app = lazy_group(
     "fastn_p2p.cli.commands.mail",
     ("send", "list", "read", "delete", "outbox", "retry"),
     "Send mail to peers, also to those that are not online, and read what has come.",

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from ....console.exit_codes import Exit
+from ....console.exit_codes import ExitCode
 from ....console.options import HomeOption
-from ....console.output import say
+from ....console.output import write_message
 from ....protocols.mail.options import (
     MailboxOption,
     NumbersArgument,
@@ -30,7 +30,7 @@ def run(
     from fastn_p2p_client.errors import ApplicationError
 
     from ....protocols.mail.cli import (
-        refused,
+        report_error,
         with_mail,
     )
 
@@ -39,8 +39,8 @@ def run(
             home, identity, instance, lambda mail: mail.withdraw(*numbers) if outbox else mail.delete(*numbers)
         )
     except ApplicationError as error:
-        raise typer.Exit(refused(error)) from None
-    say(f"{count} deleted")
+        raise typer.Exit(report_error(error)) from None
+    write_message(f"{count} deleted")
     if count < len(set(numbers)):
-        say(f"fastn-p2p: {len(set(numbers)) - count} of them are not there")
-        raise typer.Exit(Exit.NOT_FOUND)
+        write_message(f"fastn-p2p: {len(set(numbers)) - count} of them are not there")
+        raise typer.Exit(ExitCode.NOT_FOUND)

@@ -7,8 +7,8 @@ import typer
 from ....console.options import HomeOption
 from ....console.output import (
     put_json,
-    say,
     table,
+    write_message,
 )
 from ....protocols.mail.options import (
     LinesOption,
@@ -18,7 +18,7 @@ from ....protocols.mail.options import (
 
 if TYPE_CHECKING:
     from fastn_p2p_client.mail.client import MailClient
-    from fastn_p2p_client.mail.messages import Summary
+    from fastn_p2p_client.mail.messages import MailSummary
 
 
 def run(
@@ -36,13 +36,13 @@ def run(
     from fastn_p2p_client.errors import ApplicationError
 
     from ....protocols.mail.cli import (
-        refused,
+        report_error,
         time_text,
         with_mail,
     )
 
-    async def all_of(mail: MailClient) -> tuple[list[Summary], int]:
-        found: list[Summary] = []
+    async def all_of(mail: MailClient) -> tuple[list[MailSummary], int]:
+        found: list[MailSummary] = []
         while True:
             page = await mail.list(after=found[-1].number if found else 0, unread=unread)
             found += page.mails
@@ -52,7 +52,7 @@ def run(
     try:
         mails, bounced = with_mail(home, identity, instance, all_of)
     except ApplicationError as error:
-        raise typer.Exit(refused(error)) from None
+        raise typer.Exit(report_error(error)) from None
     if json:
         put_json(*mails)
     else:
@@ -72,6 +72,6 @@ def run(
             ],
         )
         if not mails:
-            say("there is no new mail" if unread else "there is no mail")
+            write_message("there is no new mail" if unread else "there is no mail")
     if bounced:
-        say(f"{bounced} of your mails could not be delivered: see `fastn-p2p mail outbox`")
+        write_message(f"{bounced} of your mails could not be delivered: see `fastn-p2p mail outbox`")

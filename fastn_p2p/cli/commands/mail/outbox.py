@@ -7,8 +7,8 @@ import typer
 from ....console.options import HomeOption
 from ....console.output import (
     put_json,
-    say,
     table,
+    write_message,
 )
 from ....protocols.mail.options import (
     LinesOption,
@@ -37,7 +37,7 @@ def run(
 
     from ....protocols.mail.cli import (
         petnames,
-        refused,
+        report_error,
         time_text,
         with_mail,
     )
@@ -55,7 +55,7 @@ def run(
     try:
         entries = with_mail(home, identity, instance, all_of)
     except ApplicationError as error:
-        raise typer.Exit(refused(error)) from None
+        raise typer.Exit(report_error(error)) from None
     if json:
         put_json(*entries)
         return
@@ -76,4 +76,4 @@ def run(
         ],
     )
     if not entries:
-        say("nothing was sent" if everything else "nothing waits, and nothing has come back")
+        write_message("nothing was sent" if everything else "nothing waits, and nothing has come back")

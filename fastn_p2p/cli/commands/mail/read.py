@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....console.exit_codes import Exit
+from ....console.exit_codes import ExitCode
 from ....console.options import HomeOption
 from ....console.output import (
-    put,
     put_json,
-    say,
+    write_message,
+    write_result,
 )
 from ....protocols.mail.options import (
     LinesOption,
@@ -46,7 +46,7 @@ def run(
 
     from ....protocols.files.cli import make_target
     from ....protocols.mail.cli import (
-        refused,
+        report_error,
         time_text,
         whole_mail,
         with_mail,
@@ -57,42 +57,42 @@ def run(
     try:
         mail = with_mail(home, identity, instance, lambda each: each.read(number))
     except ApplicationError as error:
-        raise typer.Exit(refused(error)) from None
+        raise typer.Exit(report_error(error)) from None
     summary, letter = mail.summary, mail.letter
     if json:
         put_json(whole_mail(mail))
     else:
-        say(f"From: {summary.name} ({summary.sender})" if summary.name else f"From: {summary.sender}")
-        say(f"Mailbox: {summary.instance}")
-        say(f"Sent: {time_text(summary.sent)}, received: {time_text(summary.received)}")
-        say(f"Subject: {letter.subject}")
+        write_message(f"From: {summary.name} ({summary.sender})" if summary.name else f"From: {summary.sender}")
+        write_message(f"Mailbox: {summary.instance}")
+        write_message(f"Sent: {time_text(summary.sent)}, received: {time_text(summary.received)}")
+        write_message(f"Subject: {letter.subject}")
         for attachment in letter.attachments:
-            say(f"Attachment: {attachment.name} ({len(attachment.content)} bytes)")
-        say("")
-        put(letter.body, end="" if letter.body.endswith("\n") else "\n")
+            write_message(f"Attachment: {attachment.name} ({len(attachment.content)} bytes)")
+        write_message("")
+        write_result(letter.body, end="" if letter.body.endswith("\n") else "\n")
     if save is not None:
         _save(mail.letter.attachments, save, hidden=hidden)
     elif letter.attachments and not json:
-        say("--save DIRECTORY saves the attachments")
+        write_message("--save DIRECTORY saves the attachments")
 
 
 def _save(attachments: tuple[Attachment, ...], directory: Path, *, hidden: bool) -> None:
     from ....protocols.files.cli import exit_code
     from ....protocols.files.errors import FileError
-    from ....protocols.mail.attachments import save
+    from ....protocols.mail.attachments import save_attachments
 
     try:
-        for path in save(attachments, directory, hidden=hidden):
-            say(f"saved: {path}")
+        for path in save_attachments(attachments, directory, hidden=hidden):
+            write_message(f"saved: {path}")
     except FileExistsError as error:
-        say(f"fastn-p2p: {error.filename} is there already, and nothing was saved: choose another directory")
-        raise typer.Exit(Exit.EXISTS) from None
+        write_message(f"fastn-p2p: {error.filename} is there already, and nothing was saved: choose another directory")
+        raise typer.Exit(ExitCode.EXISTS) from None
     except FileError as error:
         if error.kind == "NotAccepted":
-            say(f"fastn-p2p: {error.message}, and nothing was saved: --hidden saves it all the same")
+            write_message(f"fastn-p2p: {error.message}, and nothing was saved: --hidden saves it all the same")
         else:
-            say(f"fastn-p2p: {error.message}")
+            write_message(f"fastn-p2p: {error.message}")
         raise typer.Exit(exit_code(error.kind)) from None
     except OSError as error:
-        say(f"fastn-p2p: nothing was saved in {directory}: {error.strerror}")
-        raise typer.Exit(Exit.STORAGE) from None
+        write_message(f"fastn-p2p: nothing was saved in {directory}: {error.strerror}")
+        raise typer.Exit(ExitCode.STORAGE) from None

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from ....console.exit_codes import Exit
+from ....console.exit_codes import ExitCode
 from ....console.options import HomeOption
-from ....console.output import say
+from ....console.output import write_message
 from ....protocols.mail.options import (
     MailboxOption,
     OwnerOption,
@@ -31,7 +31,7 @@ def run(
     from fastn_p2p_client.errors import ApplicationError
 
     from ....protocols.mail.cli import (
-        refused,
+        report_error,
         with_mail,
     )
 
@@ -39,8 +39,8 @@ def run(
     try:
         count = with_mail(home, identity, instance, lambda mail: mail.retry(*chosen))
     except ApplicationError as error:
-        raise typer.Exit(refused(error)) from None
-    say(f"{count} tried again")
+        raise typer.Exit(report_error(error)) from None
+    write_message(f"{count} tried again")
     if count < len(chosen):
-        say(f"fastn-p2p: {len(chosen) - count} of them do not wait, and have not come back")
-        raise typer.Exit(Exit.NOT_FOUND)
+        write_message(f"fastn-p2p: {len(chosen) - count} of them do not wait, and have not come back")
+        raise typer.Exit(ExitCode.NOT_FOUND)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....console.exit_codes import Misused
+from ....console.exit_codes import CommandLineError
 from ....console.options import (
     HomeOption,
     PeerArgument,
 )
 from ....console.output import (
-    put,
     put_json,
-    say,
+    write_message,
+    write_result,
 )
 from ....protocols.mail.options import (
     LinesOption,
@@ -60,16 +60,16 @@ def run(
 
     from ....console.json_values import check_text
     from ....protocols.mail.cli import (
-        refused,
+        report_error,
         with_mail,
     )
 
     for option, text in (("--subject", subject), ("--id", id), ("PEER", peer)):
         check_text(text, option)  # before somebody types the body
     if len(subject) > MAX_SUBJECT:
-        raise Misused(f"--subject: it has {len(subject)} characters, {MAX_SUBJECT} are allowed")
+        raise CommandLineError(f"--subject: it has {len(subject)} characters, {MAX_SUBJECT} are allowed")
     if len(id) > 64:
-        raise Misused(f"--id: it has {len(id)} characters, 64 are allowed")
+        raise CommandLineError(f"--id: it has {len(id)} characters, 64 are allowed")
     body, attachments = _body(), _attachments(attach or [])
     try:
         accepted = with_mail(
@@ -79,26 +79,26 @@ def run(
             lambda mail: mail.send(peer, subject, body, attachments, instance=peer_instance, id=id),
         )
     except ApplicationError as error:
-        raise typer.Exit(refused(error)) from None
+        raise typer.Exit(report_error(error)) from None
     if json:
         put_json(accepted)
         return
-    say(f"mail {accepted.number} is accepted")
-    put(accepted.id)
+    write_message(f"mail {accepted.number} is accepted")
+    write_result(accepted.id)
 
 
 def _body() -> str:
     if sys.stdin is None:
         return ""
     if sys.stdin.isatty():
-        say("the body, then Ctrl-D on a line of its own:")
+        write_message("the body, then Ctrl-D on a line of its own:")
     body = sys.stdin.buffer.read()
     try:
         return body.decode()
     except UnicodeDecodeError:
         if not sys.stdin.isatty():
-            raise Misused("the body is not UTF-8 text; attach what is none (--attach FILE)") from None
-    say("what you typed or pasted has bytes that are no UTF-8; each is sent as �")
+            raise CommandLineError("the body is not UTF-8 text; attach what is none (--attach FILE)") from None
+    write_message("what you typed or pasted has bytes that are no UTF-8; each is sent as �")
     return body.decode(errors="replace")
 
 
@@ -106,26 +106,26 @@ def _attachments(paths: list[Path]) -> list[Attachment]:
     """Read into memory, as much as can be sent at all."""
     from fastn_p2p_client.mail.messages import MAX_ATTACHMENTS, MAX_LETTER, Attachment
 
-    from ....protocols._shared.path_names import check_part
+    from ....protocols._shared.path_names import check_component
     from ....protocols.files.errors import FileError
 
     if len(paths) > MAX_ATTACHMENTS:
-        raise Misused(f"--attach: {len(paths)} files, {MAX_ATTACHMENTS} can be attached")
+        raise CommandLineError(f"--attach: {len(paths)} files, {MAX_ATTACHMENTS} can be attached")
     attachments, size = [], 0
     for path in paths:
         if path.is_dir():
-            raise Misused(f"--attach: {str(path)!r} is a directory; `fastn-p2p files put` sends those")
+            raise CommandLineError(f"--attach: {str(path)!r} is a directory; `fastn-p2p files put` sends those")
         try:
             with path.open("rb") as file:
                 content = file.read(MAX_LETTER - size + 1)
-            name = check_part(path.resolve().name if path.name in ("", "..") else path.name)
+            name = check_component(path.resolve().name if path.name in ("", "..") else path.name)
         except OSError as error:
-            raise Misused(f"--attach: cannot read {str(path)!r}: {error.strerror}") from None
+            raise CommandLineError(f"--attach: cannot read {str(path)!r}: {error.strerror}") from None
         except FileError as error:
-            raise Misused(f"--attach: {error.message}") from None
+            raise CommandLineError(f"--attach: {error.message}") from None
         size += len(content)
         if size > MAX_LETTER:
-            raise Misused(
+            raise CommandLineError(
                 f"--attach: a mail has at most {MAX_LETTER} bytes, attachments included; send large files with "
                 "`fastn-p2p files put`"
             )

@@ -6,8 +6,8 @@ import typer
 
 from ....console.options import HomeOption
 from ....console.output import (
-    put,
-    say,
+    write_message,
+    write_result,
 )
 
 
@@ -31,15 +31,15 @@ def run(
         PeerReply,
     )
 
-    from ....console.control_request import ask
+    from ....console.control_request import request_daemon
     from ....console.json_values import text_argument
 
-    reply = ask(home, AddPeer(text_argument(peer, "the ticket"), name), PeerReply)
+    reply = request_daemon(home, AddPeer(text_argument(peer, "the ticket"), name), PeerReply)
     if reply.renamed_from:
-        say(
+        write_message(
             f"Renamed {reply.renamed_from} to {reply.peer.name}: a peer has one name. Access lists keep the old name; "
             "change them with fastn-p2p protocol set"
         )
     else:
-        say(f"{reply.peer.name} is in the address book:")
-    put(reply.peer.id52)
+        write_message(f"{reply.peer.name} is in the address book:")
+    write_result(reply.peer.id52)

@@ -6,8 +6,8 @@ from ....console.options import (
 )
 from ....console.output import (
     put_json,
-    say,
     table,
+    write_message,
 )
 
 
@@ -27,4 +27,4 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
         [(each.name, each.id52, str(each.endpoints), each.added) for each in peers],
     )
     if not peers:
-        say("The address book is empty. Add a peer: fastn-p2p peer add TICKET --name NAME")
+        write_message("The address book is empty. Add a peer: fastn-p2p peer add TICKET --name NAME")

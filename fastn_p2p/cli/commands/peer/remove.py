@@ -5,17 +5,17 @@ from typing import Annotated
 import typer
 
 from ....console.options import HomeOption
-from ....console.output import say
+from ....console.output import write_message
 
 
 def run(name: Annotated[str, typer.Argument(metavar="NAME", help="The peer's name.")], home: HomeOption = None) -> None:
     """Forget a peer."""
     from fastn_p2p_client.ipc.messages import (
-        Done,
+        Ack,
         RemovePeer,
     )
 
-    from ....console.control_request import ask
+    from ....console.control_request import request_daemon
 
-    ask(home, RemovePeer(name), Done)
-    say(f"Removed {name} from the address book.")
+    request_daemon(home, RemovePeer(name), Ack)
+    write_message(f"Removed {name} from the address book.")

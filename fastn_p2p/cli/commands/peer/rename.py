@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ....console.options import HomeOption
-from ....console.output import say
+from ....console.output import write_message
 
 
 def run(
@@ -24,12 +24,12 @@ def run(
     )
 
     from ....console.control_request import (
-        ask,
         list_all_peers,
+        request_daemon,
     )
 
     keys = [peer.id52 for peer in list_all_peers(home) if peer.name == name]
     if not keys:
         raise PeerNameUnknown(name=name)
-    ask(home, AddPeer(keys[0], new), PeerReply)
-    say(f"Renamed {name} to {new}. Access lists keep the old name; change them with fastn-p2p protocol set")
+    request_daemon(home, AddPeer(keys[0], new), PeerReply)
+    write_message(f"Renamed {name} to {new}. Access lists keep the old name; change them with fastn-p2p protocol set")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ....console.options import HomeOption
-from ...lazy_groups import group
+from ...lazy_groups import lazy_group
 
-app = group(
+app = lazy_group(
     "fastn_p2p.cli.commands",
     {
         "add": "add_protocol",

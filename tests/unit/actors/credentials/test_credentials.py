@@ -19,8 +19,8 @@ from fastn_p2p_actors.credentials import (
     MAX_LIFETIME,
     MAX_RECORD,
     MAX_RELAYS,
-    EpochBook,
-    SequenceBook,
+    EpochTracker,
+    SequenceTracker,
     read_delegation,
     read_record,
     verify_delegation,
@@ -56,7 +56,7 @@ RECORD = ALICE.record()
 
 
 def test_delegation_that_holds() -> None:
-    delegation = verify_delegation(DELEGATION, now=NOW, endpoint=ENDPOINT, epochs=EpochBook())
+    delegation = verify_delegation(DELEGATION, now=NOW, endpoint=ENDPOINT, epochs=EpochTracker())
     assert (delegation.key, delegation.endpoint, delegation.lineage) == (ALICE.key, ENDPOINT, LINEAGE)
     assert (delegation.epoch, delegation.not_before, delegation.not_after) == (1, NOW, NOW + DAY)
     assert len(DELEGATION) < 200
@@ -320,7 +320,7 @@ def test_record_at_its_limits_holds_and_beyond_each_is_refused() -> None:
 
 
 def test_higher_epoch_retires_lower_ones_of_the_same_lineage_alone() -> None:
-    epochs = EpochBook()
+    epochs = EpochTracker()
     verify_delegation(ALICE.delegation(epoch=1), now=NOW, epochs=epochs)
     verify_delegation(ALICE.delegation(epoch=3), now=NOW, epochs=epochs)
     with pytest.raises(EpochRetired) as caught:
@@ -332,7 +332,7 @@ def test_higher_epoch_retires_lower_ones_of_the_same_lineage_alone() -> None:
 
 
 def test_delegation_that_does_not_hold_retires_nothing() -> None:
-    epochs = EpochBook()
+    epochs = EpochTracker()
     for bad in (
         BOB.delegation(identity=bytes(ALICE.key), epoch=9),
         ALICE.delegation(epoch=9, not_before=NOW + DAY, not_after=NOW + 2 * DAY),
@@ -345,7 +345,7 @@ def test_delegation_that_does_not_hold_retires_nothing() -> None:
 
 
 def test_older_record_is_a_replay_and_the_newest_may_come_again() -> None:
-    sequences = SequenceBook()
+    sequences = SequenceTracker()
     first, second = ALICE.record(sequence=1), ALICE.record(sequence=2)
     verify_record(first, now=NOW, sequences=sequences)
     verify_record(first, now=NOW, sequences=sequences)
@@ -360,18 +360,18 @@ def test_older_record_is_a_replay_and_the_newest_may_come_again() -> None:
 
 
 def test_record_that_does_not_hold_leaves_no_trace() -> None:
-    sequences = SequenceBook()
+    sequences = SequenceTracker()
     with pytest.raises(DelegationExpired):
         verify_record(ALICE.record(sequence=9), now=NOW + 2 * DAY, sequences=sequences)
     assert len(sequences) == 0
 
 
 def test_books_survive_json() -> None:
-    epochs, sequences = EpochBook(), SequenceBook()
+    epochs, sequences = EpochTracker(), SequenceTracker()
     verify_delegation(ALICE.delegation(epoch=3), now=NOW, epochs=epochs)
     verify_record(ALICE.record(sequence=5), now=NOW, sequences=sequences)
-    epochs = EpochBook.from_dict(json.loads(json.dumps(epochs.to_dict())))
-    sequences = SequenceBook.from_dict(json.loads(json.dumps(sequences.to_dict())))
+    epochs = EpochTracker.from_dict(json.loads(json.dumps(epochs.to_dict())))
+    sequences = SequenceTracker.from_dict(json.loads(json.dumps(sequences.to_dict())))
     with pytest.raises(EpochRetired):
         verify_delegation(ALICE.delegation(epoch=2), now=NOW, epochs=epochs)
     with pytest.raises(RecordReplayed):
@@ -382,17 +382,17 @@ def test_books_survive_json() -> None:
 @pytest.mark.parametrize("saved", [{"xy/00": 1}, {"00/00": "x"}, {"00": None}])
 def test_damaged_book_of_epochs_is_refused(saved: dict[str, Any]) -> None:
     with pytest.raises(BadMessage):
-        EpochBook.from_dict(saved)
+        EpochTracker.from_dict(saved)
 
 
 @pytest.mark.parametrize("saved", [{"xy": [1, "00"]}, {"00": [1]}, {"00": ["x", "00"]}, {"00": 5}])
 def test_damaged_book_of_sequences_is_refused(saved: dict[str, Any]) -> None:
     with pytest.raises(BadMessage):
-        SequenceBook.from_dict(saved)
+        SequenceTracker.from_dict(saved)
 
 
 def test_books_have_a_limit_and_forget_the_oldest_first() -> None:
-    epochs, sequences = EpochBook(limit=2), SequenceBook(limit=2)
+    epochs, sequences = EpochTracker(limit=2), SequenceTracker(limit=2)
     signers = [Signer(name) for name in ("a", "b", "c")]
     for signer in signers:
         epochs.observe(signer.key, LINEAGE, 5)

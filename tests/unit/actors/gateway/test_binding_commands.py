@@ -12,11 +12,11 @@ import pytest
 import uvloop
 
 from fastn_p2p_actors.identity.messages import Activate
-from fastn_p2p_actors.runtime.specs import grant_for
+from fastn_p2p_actors.runtime.specs import make_grant
 from fastn_p2p_actors.storage.identity_store import (
     BindingFile,
+    IdentityStore,
     PreparedBinding,
-    Store,
 )
 from fastn_p2p_client.errors import (
     BindingExists,
@@ -33,7 +33,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
-from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.ipc.request_channel import RequestChannel
 
 from ....support.failing_protocols import install
 from ....support.stub_actors import (
@@ -60,22 +60,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 async def alice(around: World, *, online: bool = True) -> None:
     await around.ask(m.CreateIdentity("alice"), m.IdentityReply)
     if online:
-        await around.ask(m.SetOnline("alice", True), m.IdentityReply)
+        await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
 
 
 async def add(
     around: World, protocol: str = "Echo", instance: str = "default", config: object = None, *allow: str
 ) -> None:
     payload = config if isinstance(config, bytes) else b"" if config is None else msgspec.json.encode(config)
-    await around.ask(m.AddProtocol("alice", protocol, instance, allow), m.Done, payload)
+    await around.ask(m.AddProtocol("alice", protocol, instance, allow), m.Ack, payload)
 
 
 async def remove(around: World, protocol: str = "Echo", instance: str = "default") -> None:
-    await around.ask(m.RemoveProtocol("alice", protocol, instance), m.Done)
+    await around.ask(m.RemoveProtocol("alice", protocol, instance), m.Ack)
 
 
 def on_disk(home: Home) -> list[str]:
-    return [f"{binding.protocol}/{binding.instance}" for binding in Store(home).bindings("alice").usable]
+    return [f"{binding.protocol}/{binding.instance}" for binding in IdentityStore(home).bindings("alice").usable]
 
 
 def leftovers(home: Home) -> list[str]:
@@ -94,7 +94,7 @@ def test_added_protocol_answers_at_once_and_neighbours_do_not_notice(home: Home)
             assert not slow.done()
             assert msgspec.msgpack.decode((await slow).payload) == ["sleep 1", ""]
             assert on_disk(home) == ["Diary/slow", "Echo/default"]
-            record = Store(home).binding("alice", "Echo", "default")
+            record = IdentityStore(home).binding("alice", "Echo", "default")
             assert record.allow == ("everyone", KEYS[1].id52, "carol")
             assert msgspec.json.decode(record.config) == {"max_length": 7}
             with pytest.raises(BindingExists):
@@ -109,8 +109,8 @@ def test_added_protocol_answers_at_once_and_neighbours_do_not_notice(home: Home)
             await add(around)
             assert await around.network.call("alice", "Echo", "default", HI) == ECHOED
 
-            await around.ask(m.SetOnline("alice", False), m.IdentityReply)
-            await around.ask(m.SetOnline("alice", True), m.IdentityReply)
+            await around.ask(m.SetIdentityOnline("alice", False), m.IdentityReply)
+            await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
             assert await around.network.call("alice", "Echo", "default", HI) == ECHOED
             assert await around.network.call("alice", "Diary", "slow", "still") == ["still", ""]
 
@@ -127,7 +127,7 @@ def test_protocol_added_offline_serves_once_the_identity_is_online(home: Home) -
             assert on_disk(home) == ["Diary/a"]
             assert "tests.support.failing_protocols:Diary" not in sys.modules
             assert leftovers(home) == ["Diary/a/config.json"]  # no code of it has run here
-            await around.ask(m.SetOnline("alice", True), m.IdentityReply)
+            await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
             assert await around.network.call("alice", "Diary", "a", "?") == ["?", "x"]
             await remove(around, "Diary", "a")
             assert leftovers(home) == ["Diary/a.diary"]
@@ -230,7 +230,7 @@ def test_disk_that_is_full_leaves_nothing_behind(home: Home, monkeypatch: pytest
     async def scenario() -> None:
         async with world(home) as around:
             await alice(around)
-            for step, owner in (("prepare_binding", Store), ("commit", PreparedBinding)):
+            for step, owner in (("prepare_binding", IdentityStore), ("commit", PreparedBinding)):
                 with monkeypatch.context() as patched:
                     patched.setattr(owner, step, fail)
                     with pytest.raises(StorageFailed):
@@ -239,7 +239,7 @@ def test_disk_that_is_full_leaves_nothing_behind(home: Home, monkeypatch: pytest
                 assert around.network.serving == {}
             await add(around)
             with monkeypatch.context() as patched:
-                patched.setattr(Store, "remove_binding", fail)
+                patched.setattr(IdentityStore, "remove_binding", fail)
                 with pytest.raises(StorageFailed):
                     await remove(around)
             assert on_disk(home) == ["Echo/default"]
@@ -255,7 +255,7 @@ def test_adding_that_was_cut_short_is_taken_back_or_repeated(home: Home) -> None
         async with world(home) as around:
             await alice(around)
             for instance in ("forgotten", "repeated"):
-                Store(home).prepare_binding("alice", BindingFile(protocol="Diary", instance=instance))
+                IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance=instance))
                 await activate_directly(around, instance)
             await around.stop_gateway()
             assert len(around.network.serving) == 2
@@ -263,17 +263,17 @@ def test_adding_that_was_cut_short_is_taken_back_or_repeated(home: Home) -> None
             await add(around, "Diary", "repeated", {"word": "new"})
             await around.network.until(lambda: len(around.network.serving) == 1)
             assert await around.network.call("alice", "Diary", "repeated", "?") == ["?", "new"]
-            await around.ask(m.DeleteIdentity("alice"), m.Done)  # waits until everything about her is settled
-            assert Store(home).unfinished() == []
+            await around.ask(m.DeleteIdentity("alice"), m.Ack)  # waits until everything about her is settled
+            assert IdentityStore(home).uncommitted_bindings() == []
 
     uvloop.run(scenario())
 
 
 async def activate_directly(around: World, instance: str) -> None:
-    link = Link(around.home.mailbox("identity-alice"), "identity-alice")
+    link = RequestChannel(around.home.mailbox("identity-alice"), "identity-alice")
     link.open()
-    answer = await link.ask(Activate("Diary", instance, grant=grant_for(GRANT_KEY, "alice")), timeout=5)
-    assert answer.header == m.encode(m.Done())
+    answer = await link.request(Activate("Diary", instance, grant=make_grant(GRANT_KEY, "alice")), timeout=5)
+    assert answer.header == m.encode(m.Ack())
     link.close()
 
 
@@ -283,7 +283,7 @@ def test_damaged_binding_is_skipped_and_can_be_removed(home: Home) -> None:
             await alice(around)
             await add(around)
             await add(around, "Echo", "other")
-            (Store(home).workspace("alice", "Echo", "default") / "config.json").write_bytes(b"{")
+            (IdentityStore(home).workspace("alice", "Echo", "default") / "config.json").write_bytes(b"{")
             status = (await around.ask(m.GetStatus(), m.StatusReply)).status
             assert any("Echo/default/config.json" in warning for warning in status.warnings)
             await remove(around)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from fastn_p2p_actors.gateway.binding_watchers import Noticeboard
+from fastn_p2p_actors.gateway.binding_watchers import BindingWatchers
 from fastn_p2p_client.errors import DaemonBusy
 from tests.support.scenario import (
     a_few_turns,
@@ -19,7 +19,7 @@ OLD, NEW = b"old", b"new"
 class Program:
     """One that watches Shop."""
 
-    def __init__(self, board: Noticeboard, name: bytes = b"1") -> None:
+    def __init__(self, board: BindingWatchers, name: bytes = b"1") -> None:
         self._board = board
         self._name = name
         self._told = asyncio.Event()
@@ -46,24 +46,24 @@ class Program:
         await a_few_turns()
 
 
-def removing(board: Noticeboard) -> asyncio.Task[None]:
+def removing(board: BindingWatchers) -> asyncio.Task[None]:
 
     async def revision() -> bytes:
         return NEW
 
-    return asyncio.create_task(board.taken_note("Shop", revision, 10))
+    return asyncio.create_task(board.wait_until_seen("Shop", revision, 10))
 
 
 def test_nobody_watches() -> None:
     async def scenario() -> None:
-        await removing(Noticeboard())
+        await removing(BindingWatchers())
 
     play(scenario)
 
 
 def test_a_program_is_waited_for_until_it_asks_again() -> None:
     async def scenario() -> None:
-        board = Noticeboard()
+        board = BindingWatchers()
         one, other = Program(board), Program(board, b"2")
         await one.ask(OLD)
         await other.ask(NEW)
@@ -79,7 +79,7 @@ def test_a_program_is_waited_for_until_it_asks_again() -> None:
 
 def test_a_program_that_ends_or_is_cut_off_is_not_waited_for() -> None:
     async def scenario() -> None:
-        board = Noticeboard()
+        board = BindingWatchers()
         program = Program(board)
         await program.ask(OLD)
         waiting = removing(board)
@@ -102,7 +102,7 @@ def test_a_program_that_is_busy_for_too_long_is_not_waited_for() -> None:
 
     async def scenario() -> None:
         nonlocal now
-        board = Noticeboard(lambda: now)
+        board = BindingWatchers(lambda: now)
         program = Program(board)
         await program.ask(OLD, **{"alice/default": "no"})
         assert board.failures() == {("Shop", "alice/default"): "no"}
@@ -120,9 +120,9 @@ def test_a_program_that_is_busy_for_too_long_is_not_waited_for() -> None:
 
 def test_whoever_watches_is_told_of_each_change_and_of_the_end() -> None:
     async def scenario() -> None:
-        board = Noticeboard()
+        board = BindingWatchers()
         change = board.next_change()
-        board.post()
+        board.notify()
         assert change.is_set()
         change = board.next_change()
         assert not change.is_set()

@@ -12,13 +12,13 @@ import uvloop
 
 from fastn_p2p_actors.gateway.commands import COMMANDS, Command
 from fastn_p2p_actors.gateway.control_server import (
+    HANDLED_BY_SERVER,
     MAX_COMMANDS_PER_PROGRAM,
-    SPOKEN_TO_THE_DOOR,
 )
 from fastn_p2p_actors.network.admin_messages import (
+    CreateTicket,
     GetPeers,
-    MakeTicket,
-    PutPeer,
+    SavePeer,
 )
 from fastn_p2p_client.errors import (
     BadMessage,
@@ -49,9 +49,9 @@ def home() -> Iterator[Home]:
 
 
 def test_every_message_of_the_control_conversation_has_its_command() -> None:
-    """The table is complete: whatever ``Control`` lists is carried out by somebody, exactly once."""
-    assert set(COMMANDS) | set(SPOKEN_TO_THE_DOOR) == set(typing.get_args(m.Control))
-    assert not set(COMMANDS) & set(SPOKEN_TO_THE_DOOR)
+    """The table is complete: whatever ``ControlRequest`` lists is carried out by somebody, exactly once."""
+    assert set(COMMANDS) | set(HANDLED_BY_SERVER) == set(typing.get_args(m.ControlRequest))
+    assert not set(COMMANDS) & set(HANDLED_BY_SERVER)
 
 
 def test_hello_is_answered_with_the_way_to_the_data_plane(home: Home) -> None:
@@ -93,8 +93,8 @@ def test_what_is_no_command_is_answered_as_such(home: Home, header: bytes) -> No
     async def scenario() -> None:
         async with world(home) as around:
             async with asyncio.timeout(5):
-                answer = await around.program.link.exchange(header, b"", 5)
-            assert isinstance(msgspec.msgpack.decode(answer.header, type=m.Failure).error(), BadMessage)
+                answer = await around.program.link.request_encoded(header, b"", 5)
+            assert isinstance(msgspec.msgpack.decode(answer.header, type=m.ErrorReply).error(), BadMessage)
 
     uvloop.run(scenario())
 
@@ -104,7 +104,7 @@ def test_too_many_commands_in_flight_are_refused_and_others_are_not_held_up(home
         async with world(home) as around:
             around.network.ignore.add(GetPeers)
             waiting = [
-                asyncio.ensure_future(around.program.link.ask(m.ListPeers(), timeout=20))
+                asyncio.ensure_future(around.program.link.request(m.ListPeers(), timeout=20))
                 for _ in range(MAX_COMMANDS_PER_PROGRAM)
             ]
             await around.network.hears(GetPeers, MAX_COMMANDS_PER_PROGRAM)
@@ -151,7 +151,7 @@ def test_change_is_carried_through_when_nobody_waits_for_it(home: Home) -> None:
 def test_what_a_command_breaks_is_an_internal_error_and_nothing_else(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(*_: object) -> m.Done:
+    async def broken(*_: object) -> m.Ack:
         raise ZeroDivisionError("with a secret in it")
 
     commands: dict[type[msgspec.Struct], Command] = dict(COMMANDS)
@@ -174,7 +174,7 @@ def test_commands_in_flight_end_before_the_gateway_does(home: Home) -> None:
             around.network.ignore.add(GetPeers)
             asked = asyncio.ensure_future(around.ask(m.ListPeers(), m.PeerList))
             await around.network.hears(GetPeers)
-            around._stage.stopping.set()
+            around._stage.stop_requested.set()
             await a_few_turns()
             with pytest.raises(DaemonBusy, match="gateway"):
                 await around.ask(m.ListIdentities(), m.IdentityList)
@@ -190,20 +190,20 @@ def test_peers_and_tickets_are_the_networks(home: Home) -> None:
         async with world(home) as around:
             added = await around.ask(m.AddPeer("fastn1…", "carol"), m.PeerReply)
             assert added.peer.name == "carol"
-            assert around.network.heard[-1] == PutPeer("fastn1…", "carol")
+            assert around.network.heard[-1] == SavePeer("fastn1…", "carol")
             assert (await around.ask(m.ListPeers(), m.PeerList)).peers == [added.peer]
-            assert await around.ask(m.RemovePeer("carol"), m.Done) == m.Done()
+            assert await around.ask(m.RemovePeer("carol"), m.Ack) == m.Ack()
             for message in (m.AddPeer("x", "No Name"), m.RemovePeer("")):
                 with pytest.raises(InvalidName):
-                    await around.ask(message, m.Done)
+                    await around.ask(message, m.Ack)
             with pytest.raises(IdentityNotFound):
                 await around.ask(m.GetTicket("alice"), m.TicketText)
             await around.ask(m.CreateIdentity("alice"), m.IdentityReply)
             assert (await around.ask(m.GetTicket("alice"), m.TicketText)).ticket == "ticket of alice"
             assert (await around.ask(m.GetTicket(""), m.TicketText)).ticket == "ticket of "
-            around.network.ignore.add(MakeTicket)
+            around.network.ignore.add(CreateTicket)
             asked = asyncio.ensure_future(around.ask(m.GetTicket("alice"), m.TicketText))
-            await around.network.hears(MakeTicket, 3)
+            await around.network.hears(CreateTicket, 3)
             around.network.close()
             with pytest.raises(DaemonBusy) as caught:
                 await asked

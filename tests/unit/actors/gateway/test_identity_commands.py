@@ -15,7 +15,7 @@ from fastn_p2p_actors.runtime.control_channel import (
 )
 from fastn_p2p_actors.storage.identity_store import (
     IdentityFile,
-    Store,
+    IdentityStore,
 )
 from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_client.errors import (
@@ -53,11 +53,11 @@ async def create(around: World, name: str) -> m.IdentityInfo:
 
 
 async def set_online(around: World, name: str, online: bool = True) -> m.IdentityInfo:
-    return (await around.ask(m.SetOnline(name, online), m.IdentityReply)).identity
+    return (await around.ask(m.SetIdentityOnline(name, online), m.IdentityReply)).identity
 
 
-async def delete(around: World, name: str) -> m.Done:
-    return await around.ask(m.DeleteIdentity(name), m.Done)
+async def delete(around: World, name: str) -> m.Ack:
+    return await around.ask(m.DeleteIdentity(name), m.Ack)
 
 
 def test_identity_from_its_creation_to_its_end(home: Home) -> None:
@@ -73,7 +73,7 @@ def test_identity_from_its_creation_to_its_end(home: Home) -> None:
             assert not (await set_online(around, "alice", False)).online
             assert "alice" not in around.network.online
             await set_online(around, "alice")
-            assert await delete(around, "alice") == m.Done()
+            assert await delete(around, "alice") == m.Ack()
             assert "alice" not in around.network.online
             assert await listed(around) == {"bob": False}
             assert set(around.vault.keys) == {"bob"}
@@ -85,15 +85,19 @@ def test_identity_from_its_creation_to_its_end(home: Home) -> None:
 def test_names_are_checked_and_unique(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
-            for message in (m.CreateIdentity("Not A Name"), m.SetOnline("../x", True), m.DeleteIdentity("")):
+            for message in (m.CreateIdentity("Not A Name"), m.SetIdentityOnline("../x", True), m.DeleteIdentity("")):
                 with pytest.raises(InvalidName):
-                    await around.ask(message, m.Done)
+                    await around.ask(message, m.Ack)
             await create(around, "alice")
             with pytest.raises(IdentityExists):
                 await create(around, "alice")
-            for message in (m.SetOnline("bob", True), m.SetOnline("bob", False), m.DeleteIdentity("bob")):
+            for message in (
+                m.SetIdentityOnline("bob", True),
+                m.SetIdentityOnline("bob", False),
+                m.DeleteIdentity("bob"),
+            ):
                 with pytest.raises(IdentityNotFound):
-                    await around.ask(message, m.Done)
+                    await around.ask(message, m.Ack)
 
     uvloop.run(scenario())
 
@@ -116,7 +120,7 @@ def test_creation_that_cannot_be_written_takes_the_key_back(home: Home, monkeypa
 
     async def scenario() -> None:
         async with world(home) as around:
-            monkeypatch.setattr(Store, "create_identity", fail)
+            monkeypatch.setattr(IdentityStore, "create_identity", fail)
             with pytest.raises(StorageFailed):
                 await create(around, "alice")
             assert around.vault.keys == {}
@@ -133,10 +137,10 @@ def test_deletion_that_was_cut_short_is_completed_by_repeating_it(home: Home) ->
         async with world(home) as around:
             await create(around, "alice")
             around.vault.keys.clear()  # the key is gone, the directory is not
-            assert await delete(around, "alice") == m.Done()
+            assert await delete(around, "alice") == m.Ack()
             assert await listed(around) == {}
             around.vault.add("bob")  # and the other way round
-            assert await delete(around, "bob") == m.Done()
+            assert await delete(around, "bob") == m.Ack()
             assert around.vault.keys == {}
 
     uvloop.run(scenario())
@@ -147,7 +151,7 @@ def test_deletion_that_the_vault_refuses_leaves_the_identity_online(home: Home) 
         async with world(home) as around:
             await create(around, "alice")
             await set_online(around, "alice")
-            around.vault.refuse[vault.DeleteIdentity] = DaemonBusy(actor="vault")
+            around.vault.refuse[vault.DeleteKey] = DaemonBusy(actor="vault")
             with pytest.raises(DaemonBusy):
                 await delete(around, "alice")
             assert await listed(around) == {"alice": True}
@@ -165,7 +169,7 @@ def test_damaged_identity_is_skipped_and_can_be_deleted(home: Home) -> None:
             assert await listed(around) == {"bob": False}
             status = (await around.ask(m.GetStatus(), m.StatusReply)).status
             assert any("identities/alice/identity.json" in warning for warning in status.warnings)
-            assert await delete(around, "alice") == m.Done()
+            assert await delete(around, "alice") == m.Ack()
             assert not (home.identities / "alice").exists()
 
     uvloop.run(scenario())
@@ -202,7 +206,9 @@ def test_vault_that_is_down_is_daemon_busy(home: Home) -> None:
 
     async def impatient() -> None:
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("fastn_p2p_actors.gateway.actor_clients.Colleague.ask.__kwdefaults__", {"timeout": 0.3})
+            patched.setattr(
+                "fastn_p2p_actors.gateway.actor_clients.ActorClient.request.__kwdefaults__", {"timeout": 0.3}
+            )
             await scenario()
 
     uvloop.run(impatient())
@@ -218,7 +224,7 @@ def test_commands_about_one_identity_do_not_interleave(home: Home) -> None:
             wanted = (await listed(around))["alice"]
             assert wanted == ("alice" in around.network.online) == ("alice" in around.supervisor.running)
             deleted = await asyncio.gather(*(delete(around, "alice") for _ in range(3)), return_exceptions=True)
-            assert sum(isinstance(result, m.Done) for result in deleted) == 1
+            assert sum(isinstance(result, m.Ack) for result in deleted) == 1
             assert sum(isinstance(result, IdentityNotFound) for result in deleted) == 2
             assert await listed(around) == {}
 
@@ -227,8 +233,8 @@ def test_commands_about_one_identity_do_not_interleave(home: Home) -> None:
 
 def test_wanted_identities_are_started_with_the_gateway(home: Home) -> None:
     for name, online in (("alice", True), ("bob", False), ("carol", True)):
-        Store(home).create_identity(IdentityFile(name=name, id52=KEYS[0].id52, created="", online=online))
-    Store(home).create_identity(IdentityFile(name="dave", id52=KEYS[0].id52, created="", online=True))
+        IdentityStore(home).create_identity(IdentityFile(name=name, id52=KEYS[0].id52, created="", online=online))
+    IdentityStore(home).create_identity(IdentityFile(name="dave", id52=KEYS[0].id52, created="", online=True))
     (home.identities / "dave" / "identity.json").write_bytes(b"")
 
     async def scenario() -> None:
@@ -245,7 +251,7 @@ def test_created_at_and_key_are_those_of_the_vault(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             await create(around, "alice")
-        record = Store(home).identity("alice")
+        record = IdentityStore(home).identity("alice")
         assert bytes(record.key) == bytes(KEYS[0])
         assert msgspec.structs.asdict(record)["created"] == "2026-01-31T12:00:00Z"
 

@@ -13,11 +13,11 @@ import pytest
 
 from fastn_p2p.cli.protocol_list import (
     config_rows,
-    described,
+    format_protocol,
 )
-from fastn_p2p_actors.gateway import one_shot as aside
-from fastn_p2p_actors.gateway.commands.protocols import catalogue
-from fastn_p2p_actors.identity.one_shot_worker import Describe
+from fastn_p2p_actors.gateway import one_shot
+from fastn_p2p_actors.gateway.commands.protocols import describe_installed
+from fastn_p2p_actors.identity.one_shot_worker import DescribeProtocol
 from fastn_p2p_client.errors import HandlerFailed
 from fastn_p2p_client.ipc.messages import ProtocolInfo
 from tests.support.scenario import play
@@ -76,8 +76,8 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, s
         (metadata / "entry_points.txt").write_text(f"[fastn_p2p.protocols]\n{ENTRIES[name]}\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(aside, "ASIDE_SECONDS", 3)
-    protocols = asyncio.run(catalogue(memory=256 * 1024 * 1024)).protocols
+    monkeypatch.setattr(one_shot, "WORKER_TIMEOUT", 3)
+    protocols = asyncio.run(describe_installed(memory=256 * 1024 * 1024)).protocols
     assert [info.name for info in protocols] == sorted(info.name for info in protocols)
     return {(info.name, info.code): info for info in protocols}
 
@@ -122,7 +122,7 @@ def test_a_process_that_has_ended_before_it_is_asked_is_reported(monkeypatch: py
     async def scenario() -> None:
         monkeypatch.setattr(asyncio, "create_subprocess_exec", started_and_ended)
         with pytest.raises(HandlerFailed, match="ended with exit code 7"):
-            await aside.ask_aside(asyncio.Semaphore(), 0, Describe("Good", "one:Good"), "alice")
+            await one_shot.run_one_shot(asyncio.Semaphore(), 0, DescribeProtocol("Good", "one:Good"), "alice")
 
     play(scenario)
 
@@ -149,7 +149,7 @@ def test_a_config_is_shown_as_a_table() -> None:
     info = ProtocolInfo(
         name="Wide", code="x:Wide", distribution="x", version="1", problem="", streams=True, config_schema=schema
     )
-    assert described(info).splitlines()[1:3] == [
+    assert format_protocol(info).splitlines()[1:3] == [
         "    x 1 (x:Wide); takes streams; peers only, unless added otherwise",
         "      must     string           required",
     ]

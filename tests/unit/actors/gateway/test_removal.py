@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import uvloop
 
-from fastn_p2p_actors.storage.identity_store import Store
+from fastn_p2p_actors.storage.identity_store import IdentityStore
 from fastn_p2p_client.errors import BindingNotFound, InvalidConfig, P2PError, StorageFailed, WorkspaceNotEmpty
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
@@ -34,20 +34,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 async def alice(around: World, *, online: bool) -> None:
     await around.ask(m.CreateIdentity("alice"), m.IdentityReply)
     if online:
-        await around.ask(m.SetOnline("alice", True), m.IdentityReply)
+        await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
 
 
 async def add(around: World, protocol: str, config: object = None, *, program: bool = False) -> None:
     payload = b"" if config is None else msgspec.json.encode(config)
-    await around.ask(m.AddProtocol("alice", protocol, "default", (), program), m.Done, payload)
+    await around.ask(m.AddProtocol("alice", protocol, "default", (), program), m.Ack, payload)
 
 
 async def remove(around: World, protocol: str, *, keep_data: bool = False, if_empty: bool = False) -> None:
-    await around.ask(m.RemoveProtocol("alice", protocol, "default", keep_data, if_empty), m.Done)
+    await around.ask(m.RemoveProtocol("alice", protocol, "default", keep_data, if_empty), m.Ack)
 
 
 def workspace(home: Home, protocol: str) -> Path:
-    return Store(home).workspace("alice", protocol, "default")
+    return IdentityStore(home).workspace("alice", protocol, "default")
 
 
 def diary(home: Home) -> list[str]:
@@ -113,7 +113,7 @@ def test_a_workspace_that_was_kept_is_found_again(home: Home) -> None:
             page = workspace(home, "Diary") / "page"
             page.write_text("kept")
             await remove(around, "Diary", keep_data=True)
-            assert Store(home).bindings("alice").usable == []
+            assert IdentityStore(home).bindings("alice").usable == []
             with pytest.raises(BindingNotFound):
                 await remove(around, "Diary", keep_data=True)
             await add(around, "Diary")
@@ -163,7 +163,7 @@ def test_adding_that_fails_leaves_what_was_kept(
             with pytest.raises(error):
                 await add(around, "Diary", config)
             assert page.read_text() == "kept"
-            assert Store(home).is_kept("alice", "Diary", "default")
+            assert IdentityStore(home).is_kept("alice", "Diary", "default")
             await add(around, "Diary")
             assert page.read_text() == "kept"
 
@@ -177,13 +177,13 @@ def test_adding_that_was_cut_short_leaves_what_was_kept(home: Home) -> None:
         async with world(home) as around:
             await alice(around, online=False)
             await add(around, "Diary")
-            record = Store(home).binding("alice", "Diary", "default")
+            record = IdentityStore(home).binding("alice", "Diary", "default")
             page = workspace(home, "Diary") / "page"
             page.write_text("kept")
             await remove(around, "Diary", keep_data=True)
-            Store(home).prepare_binding("alice", record)
+            IdentityStore(home).prepare_binding("alice", record)
         async with world(home):
-            assert Store(home).unfinished() == []
+            assert IdentityStore(home).uncommitted_bindings() == []
             assert page.read_text() == "kept"
 
     uvloop.run(scenario())
@@ -199,7 +199,7 @@ def test_keeping_that_cannot_be_written_changes_nothing(home: Home, monkeypatch:
                 def fail(*_: object) -> None:
                     raise StorageFailed(path="there", reason="the disk is full")
 
-                patched.setattr(Store, "keep_workspace", fail)
+                patched.setattr(IdentityStore, "keep_workspace", fail)
                 with pytest.raises(StorageFailed):
                     await remove(around, "Diary", keep_data=True)
             assert await around.network.call("alice", "Diary", "default", "?") == ["?", ""]

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import uvloop
 
-from fastn_p2p_actors.storage.identity_store import Store
+from fastn_p2p_actors.storage.identity_store import IdentityStore
 from fastn_p2p_client.errors import (
     BindingNotFound,
     DaemonBusy,
@@ -43,8 +43,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 async def alice(around: World, *, online: bool) -> None:
     await around.ask(m.CreateIdentity("alice"), m.IdentityReply)
     if online:
-        await around.ask(m.SetOnline("alice", True), m.IdentityReply)
-    await around.ask(m.AddProtocol("alice", "Diary", "default", ("peers",)), m.Done, b'{"word": "old"}')
+        await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+    await around.ask(m.AddProtocol("alice", "Diary", "default", ("peers",)), m.Ack, b'{"word": "old"}')
 
 
 async def change(around: World, config: object = None, allow: tuple[str, ...] | None = None) -> str:
@@ -53,7 +53,7 @@ async def change(around: World, config: object = None, allow: tuple[str, ...] | 
 
 
 def on_disk(home: Home) -> tuple[Any, list[str]]:
-    record = Store(home).binding("alice", "Diary", "default")
+    record = IdentityStore(home).binding("alice", "Diary", "default")
     return msgspec.json.decode(record.config), list(record.allow)
 
 
@@ -90,7 +90,7 @@ def test_what_is_set_while_offline_or_stopped_is_there_afterwards(home: Home) ->
         async with world(home) as around:
             await alice(around, online=False)
             assert await change(around, {"word": "offline"}) == "offline"
-            await around.ask(m.SetOnline("alice", True), m.IdentityReply)
+            await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
             assert await word(around) == "offline"
             await around.ask(m.StopProtocol("alice", "Diary", "default"), m.StateReply)
             assert await change(around, {"word": "stopped"}) == "stopped"
@@ -143,7 +143,7 @@ def test_a_network_that_does_not_take_it_has_the_old_one_put_back(home: Home) ->
     async def scenario() -> None:
         async with world(home) as around:
             await alice(around, online=True)
-            around.network.refuse[m.Serve] = DaemonBusy(actor="network")
+            around.network.refuse[m.RegisterBinding] = DaemonBusy(actor="network")
             with pytest.raises(P2PError):
                 await change(around, {"word": "new"})
             assert on_disk(home) == ({"word": "old"}, ["peers"])

@@ -13,13 +13,13 @@ import uvloop
 
 from fastn_p2p_actors.gateway.process_usage import (
     Usage,
-    usage_of,
+    process_usage,
 )
-from fastn_p2p_actors.network.admin_messages import Inspect
-from fastn_p2p_actors.runtime.control_channel import GetTree
+from fastn_p2p_actors.network.admin_messages import GetNetworkReport
+from fastn_p2p_actors.runtime.control_channel import GetProcesses
 from fastn_p2p_actors.storage.identity_store import (
     BindingFile,
-    Store,
+    IdentityStore,
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
@@ -44,8 +44,8 @@ async def status(around: World) -> m.Status:
 async def alice_and_bob(around: World) -> None:
     for name in ("alice", "bob"):
         await around.ask(m.CreateIdentity(name), m.IdentityReply)
-        await around.ask(m.AddProtocol(name, "Echo", "default"), m.Done)
-    await around.ask(m.SetOnline("alice", True), m.IdentityReply)
+        await around.ask(m.AddProtocol(name, "Echo", "default"), m.Ack)
+    await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
 
 
 def test_status_says_what_is_wanted_and_what_is(home: Home) -> None:
@@ -74,10 +74,10 @@ def test_binding_that_failed_says_why(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             await alice_and_bob(around)
-            await around.ask(m.SetOnline("alice", False), m.IdentityReply)
+            await around.ask(m.SetIdentityOnline("alice", False), m.IdentityReply)
             record = BindingFile(protocol="Echo", instance="broken", config=msgspec.Raw(b'{"max_length": 0}'))
-            Store(home).prepare_binding("alice", record).commit()
-            await around.ask(m.SetOnline("alice", True), m.IdentityReply)
+            IdentityStore(home).prepare_binding("alice", record).commit()
+            await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
             alice = (await status(around)).identities[0]
             states = {binding.instance: binding.state for binding in alice.bindings}
             assert states["default"] == "serving"
@@ -88,16 +88,16 @@ def test_binding_that_failed_says_why(home: Home) -> None:
 
 
 def test_who_does_not_answer_becomes_a_warning(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastn_p2p_actors.gateway.commands.status.PATIENCE", 0.3)
+    monkeypatch.setattr("fastn_p2p_actors.gateway.commands.status.STATUS_TIMEOUT", 0.3)
 
     async def scenario() -> None:
         async with world(home) as around:
             await alice_and_bob(around)
-            around.network.ignore.add(Inspect)
+            around.network.ignore.add(GetNetworkReport)
             around.supervisor.silent = True
             asked = asyncio.ensure_future(status(around))
-            await around.network.hears(Inspect)
-            assert GetTree() in around.supervisor.asked  # both are asked at the same time
+            await around.network.hears(GetNetworkReport)
+            assert GetProcesses() in around.supervisor.asked  # both are asked at the same time
             found = await asked
             assert (found.processes, found.peers, found.endpoint) == ([], [], "")
             assert [identity.name for identity in found.identities] == ["alice", "bob"]
@@ -110,10 +110,10 @@ def test_who_does_not_answer_becomes_a_warning(home: Home, monkeypatch: pytest.M
 
 
 def test_usage_of_this_process_and_of_none() -> None:
-    mine = usage_of(os.getpid())
+    mine = process_usage(os.getpid())
     assert 1_000_000 < mine.memory < 2_000_000_000
     assert mine.cpu_ms > 0
-    assert usage_of(2**22 + 1) == Usage(0, 0)
+    assert process_usage(2**22 + 1) == Usage(0, 0)
 
 
 def test_process_that_hides_its_memory_shows_its_resident_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,4 +130,4 @@ def test_process_that_hides_its_memory_shows_its_resident_set(tmp_path: Path, mo
 
     monkeypatch.setattr(Path, "read_text", read_text)
     ticks = os.sysconf("SC_CLK_TCK")
-    assert usage_of(7, tmp_path) == Usage(10 * os.sysconf("SC_PAGE_SIZE"), 500 * 1000 // ticks)
+    assert process_usage(7, tmp_path) == Usage(10 * os.sysconf("SC_PAGE_SIZE"), 500 * 1000 // ticks)

@@ -16,8 +16,8 @@ from fastn_p2p_actors.identity.crash_attribution import (
     DEATHS,
     HANGS,
     WINDOW,
-    Blame,
-    Watch,
+    AttributingRunner,
+    CrashAttribution,
 )
 
 NOTES = ("Notes", "default")
@@ -28,12 +28,12 @@ def ended(path: Path, code: str) -> None:
     program = f"""
 import asyncio, os, signal
 from pathlib import Path
-from fastn_p2p_actors.identity.crash_attribution import Blame, Watch
+from fastn_p2p_actors.identity.crash_attribution import CrashAttribution, AttributingRunner
 
 async def main():
-    blame = Blame(Path({str(path)!r}), "", wall=lambda: 1100.0)
+    blame = CrashAttribution(Path({str(path)!r}), "", wall=lambda: 1100.0)
     blame.watch_tasks(asyncio.get_running_loop())
-    watch = Watch(blame, {NOTES!r})
+    watch = AttributingRunner(blame, {NOTES!r})
     async def run(): pass
 {code}
     os._exit(1)
@@ -43,11 +43,11 @@ asyncio.run(main())
     subprocess.run([sys.executable, "-c", program], check=False, timeout=20, stderr=subprocess.DEVNULL)
 
 
-def after(path: Path, fault: str = "exit code 1", *, hung: bool = False, at: float = 1000.0) -> Blame:
-    blames: list[Blame] = []
+def after(path: Path, fault: str = "exit code 1", *, hung: bool = False, at: float = 1000.0) -> CrashAttribution:
+    blames: list[CrashAttribution] = []
 
     async def make() -> None:
-        blames.append(Blame(path, fault, hung=hung, wall=lambda: at))
+        blames.append(CrashAttribution(path, fault, hung=hung, wall=lambda: at))
 
     asyncio.run(make())
     return blames[0]
@@ -80,9 +80,9 @@ def test_code_that_was_running_is_to_blame(tmp_path: Path, code: str, place: str
     path = tmp_path / "identity-alice"
     for number in range(1, DEATHS):
         ended(path, code)
-        assert after(path, at=1000.0 + number).too_many(NOTES, since=0) == []
+        assert after(path, at=1000.0 + number).crash_loop(NOTES, since=0) == []
     ended(path, code)
-    deaths = after(path, at=1000.0 + DEATHS).too_many(NOTES, since=0)
+    deaths = after(path, at=1000.0 + DEATHS).crash_loop(NOTES, since=0)
     assert len(deaths) == DEATHS
     assert {(death.protocol, death.instance, death.place, death.ending) for death in deaths} == {
         (*NOTES, place, "exit code 1")
@@ -104,7 +104,7 @@ def test_nobody_is_blamed(tmp_path: Path, code: str, fault: str) -> None:
     for _ in range(DEATHS + 1):
         ended(path, code)
         after(path, fault)
-    assert after(path, "").too_many(NOTES, since=0) == []
+    assert after(path, "").crash_loop(NOTES, since=0) == []
 
 
 def test_a_hang_counts_for_more_and_what_is_old_or_forgiven_for_nothing(tmp_path: Path) -> None:
@@ -114,11 +114,11 @@ def test_a_hang_counts_for_more_and_what_is_old_or_forgiven_for_nothing(tmp_path
         ended(path, code)
         after(path, "no sign of life", hung=True, at=1000.0 + number)
     blame = after(path, "", at=1010.0)
-    assert len(blame.too_many(NOTES, since=0)) == HANGS
-    assert blame.too_many(NOTES, since=1000.0) == []  # its config was written between
-    assert blame.too_many(("Notes", "other"), since=0) == []
-    assert len(after(path, "", at=1000.0 + WINDOW / 2).too_many(NOTES, since=0)) == HANGS
-    assert after(path, "", at=1000.0 + HANGS + WINDOW).too_many(NOTES, since=0) == []
+    assert len(blame.crash_loop(NOTES, since=0)) == HANGS
+    assert blame.crash_loop(NOTES, since=1000.0) == []  # its config was written between
+    assert blame.crash_loop(("Notes", "other"), since=0) == []
+    assert len(after(path, "", at=1000.0 + WINDOW / 2).crash_loop(NOTES, since=0)) == HANGS
+    assert after(path, "", at=1000.0 + HANGS + WINDOW).crash_loop(NOTES, since=0) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x09\x00\x09\x00Notes/default\n", b"[]"])
@@ -126,20 +126,20 @@ def test_files_that_are_damaged_blame_nobody(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "identity-alice"
     for suffix in ("running", "deaths"):
         (tmp_path / f"identity-alice.{suffix}").write_bytes(content)
-    assert after(path).too_many(NOTES, since=0) == []
+    assert after(path).crash_loop(NOTES, since=0) == []
 
 
 def test_a_place_that_cannot_be_written_costs_the_blame_alone(tmp_path: Path) -> None:
     blame = after(tmp_path / "missing" / "identity-alice")
-    assert Watch(blame, NOTES).step("its import", lambda: 7) == 7
+    assert AttributingRunner(blame, NOTES).step("its import", lambda: 7) == 7
 
 
-def in_watch(tmp_path: Path, scenario: Callable[[Watch], Any]) -> Any:
+def in_watch(tmp_path: Path, scenario: Callable[[AttributingRunner], Any]) -> Any:
     async def main() -> Any:
-        blame = Blame(tmp_path / "identity-alice", "")
+        blame = CrashAttribution(tmp_path / "identity-alice", "")
         blame.watch_tasks(asyncio.get_running_loop())
         try:
-            return await scenario(Watch(blame, NOTES))
+            return await scenario(AttributingRunner(blame, NOTES))
         finally:
             blame.close()
 
@@ -147,7 +147,7 @@ def in_watch(tmp_path: Path, scenario: Callable[[Watch], Any]) -> Any:
 
 
 def test_watched_code_behaves_as_if_it_were_not_watched(tmp_path: Path) -> None:
-    async def scenario(watch: Watch) -> list[object]:
+    async def scenario(watch: AttributingRunner) -> list[object]:
         seen: list[object] = []
 
         async def handler(number: int) -> int:
@@ -182,7 +182,7 @@ def test_watched_code_behaves_as_if_it_were_not_watched(tmp_path: Path) -> None:
 
 
 def test_an_exit_in_a_task_ends_the_task(tmp_path: Path) -> None:
-    async def scenario(watch: Watch) -> str:
+    async def scenario(watch: AttributingRunner) -> str:
         async def leave() -> None:
             sys.exit(3)
 

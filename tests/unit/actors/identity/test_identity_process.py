@@ -14,21 +14,21 @@ import msgspec
 import pytest
 import uvloop
 
-from fastn_p2p_actors.identity.hosted_binding import Hosted
+from fastn_p2p_actors.identity.hosted_binding import HostedBinding
 from fastn_p2p_actors.identity.messages import (
     Activate,
     BindingStates,
     Deactivate,
-    Describe,
+    GetBindingStates,
     IdentityAnswer,
 )
-from fastn_p2p_actors.identity.network_registration import Registration
-from fastn_p2p_actors.runtime.actor import Stage
-from fastn_p2p_actors.runtime.specs import grant_for
+from fastn_p2p_actors.identity.network_registration import NetworkRegistration
+from fastn_p2p_actors.runtime.actor import ActorContext
+from fastn_p2p_actors.runtime.specs import make_grant
 from fastn_p2p_actors.storage.identity_store import (
     BindingFile,
     IdentityFile,
-    Store,
+    IdentityStore,
 )
 from fastn_p2p_client.errors import (
     BadMessage,
@@ -43,17 +43,17 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import (
-    Announce,
-    ApplicationFailure,
-    Conclude,
-    Done,
-    Failure,
+    Ack,
+    ApplicationErrorReply,
+    ErrorReply,
     GetStatus,
-    Serve,
-    Withdraw,
+    RegisterBinding,
+    RegisterIdentity,
+    UnregisterBinding,
+    UnregisterIdentity,
     encode,
 )
-from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.ipc.transport.native.codec import (
     GREETING,
     ready,
@@ -77,14 +77,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     install(tmp_path / "installed")
     monkeypatch.syspath_prepend(tmp_path / "installed")
     with temporary_home() as made:
-        Store(made).create_identity(IdentityFile(name="alice", id52=KEYS[0].id52, created="", online=True))
+        IdentityStore(made).create_identity(IdentityFile(name="alice", id52=KEYS[0].id52, created="", online=True))
         yield made
 
 
 def bind(home: Home, protocol: str = "Echo", instance: str = "default", config: Any = None, *allow: str) -> None:
     raw = msgspec.Raw(msgspec.json.encode(config or {}))
     record = BindingFile(protocol=protocol, instance=instance, allow=allow, config=raw)
-    Store(home).prepare_binding("alice", record).commit()
+    IdentityStore(home).prepare_binding("alice", record).commit()
 
 
 def diary(home: Home, instance: str = "default") -> list[str]:
@@ -93,7 +93,9 @@ def diary(home: Home, instance: str = "default") -> list[str]:
 
 
 class Running:
-    def __init__(self, network: StubNetwork, supervisor: StubSupervisor, stage: Stage, link: Link) -> None:
+    def __init__(
+        self, network: StubNetwork, supervisor: StubSupervisor, stage: ActorContext, link: RequestChannel
+    ) -> None:
         self.network = network
         self.supervisor = supervisor
         self.stage = stage
@@ -102,15 +104,15 @@ class Running:
     async def ask(self, message: msgspec.Struct, config: Any = None) -> IdentityAnswer:
         payload = b"" if config is None else msgspec.json.encode(config)
         if isinstance(message, Activate | Deactivate):
-            message = msgspec.structs.replace(message, grant=grant_for(GRANT_KEY, "alice"))
-        answer = await self.link.ask(message, payload, timeout=10)
+            message = msgspec.structs.replace(message, grant=make_grant(GRANT_KEY, "alice"))
+        answer = await self.link.request(message, payload, timeout=10)
         reply: IdentityAnswer = msgspec.msgpack.decode(answer.header, type=IdentityAnswer)
-        if isinstance(reply, Failure):
+        if isinstance(reply, ErrorReply):
             raise reply.error()
         return reply
 
     async def states(self) -> dict[str, str]:
-        reply = await self.ask(Describe())
+        reply = await self.ask(GetBindingStates())
         assert isinstance(reply, BindingStates)
         return {f"{binding.protocol}/{binding.instance}": binding.state for binding in reply.bindings}
 
@@ -124,7 +126,7 @@ async def alice(home: Home) -> AsyncIterator[Running]:
     network, supervisor = StubNetwork(home), StubSupervisor(home)
     async with asyncio.timeout(15):
         stage = await supervisor.start("alice")
-        link = Link(home.mailbox("identity-alice"), "identity-alice")
+        link = RequestChannel(home.mailbox("identity-alice"), "identity-alice")
         link.open()
         running = Running(network, supervisor, stage, link)
         try:
@@ -142,7 +144,12 @@ def test_ready_once_the_network_knows_everything(home: Home) -> None:
 
     async def scenario() -> None:
         async with alice(home) as running:
-            assert [type(message) for message in running.network.heard] == [Announce, Serve, Serve, Serve]
+            assert [type(message) for message in running.network.heard] == [
+                RegisterIdentity,
+                RegisterBinding,
+                RegisterBinding,
+                RegisterBinding,
+            ]
             allowed = {(serve.protocol, serve.instance): serve.allow for serve in running.network.serving.values()}
             assert allowed == {
                 ("Echo", "default"): ("everyone",),  # it says that it is public
@@ -151,7 +158,7 @@ def test_ready_once_the_network_knows_everything(home: Home) -> None:
             }
             assert await running.call("Echo", "default", HI) == ECHOED
             refused = await running.call("Echo", "friends", {"message": "too long"})
-            assert isinstance(refused, ApplicationFailure)
+            assert isinstance(refused, ApplicationErrorReply)
             assert set((await running.states()).values()) == {"serving"}
 
     uvloop.run(scenario())
@@ -164,9 +171,9 @@ def test_announcement_and_what_is_served_leave_together(home: Home) -> None:
         listener.bind(str(home.mailbox("network")))
         listener.listen()
         listener.setblocking(False)
-        link = Link(home.mailbox("network"), "network", on_up=lambda: registration.renew())
-        hosted = [Hosted("alice", KEYS[0], "Echo", instance, home.path) for instance in ("one", "two")]
-        registration = Registration(link, "alice", b"grant", lambda: hosted)
+        link = RequestChannel(home.mailbox("network"), "network", on_up=lambda: registration.register_again())
+        hosted = [HostedBinding("alice", KEYS[0], "Echo", instance, home.path) for instance in ("one", "two")]
+        registration = NetworkRegistration(link, "alice", b"grant", lambda: hosted)
         registration.started.set()
         link.open()
         async with asyncio.timeout(10):
@@ -174,12 +181,12 @@ def test_announcement_and_what_is_served_leave_together(home: Home) -> None:
             with network:
                 network.sendall(GREETING + ready("ROUTER"))
                 said = b""
-                while encode(Announce("alice", b"grant")) not in said:
+                while encode(RegisterIdentity("alice", b"grant")) not in said:
                     await asyncio.sleep(0)  # a look at every turn of the loop
                     with contextlib.suppress(BlockingIOError):
                         said += network.recv(10_000)
                 for each in hosted:
-                    assert encode(Serve("alice", "Echo", each.instance, each.access, b"grant")) in said
+                    assert encode(RegisterBinding("alice", "Echo", each.instance, each.access, b"grant")) in said
                 registration.close()
                 link.close()
 
@@ -209,15 +216,15 @@ def test_not_ready_before_the_network_is_there(home: Home) -> None:
 def test_announcing_is_tried_again_while_the_vault_is_down_and_not_when_it_is_forbidden(home: Home) -> None:
     async def scenario() -> None:
         network, supervisor = StubNetwork(home), StubSupervisor(home)
-        network.refuse[Announce] = DaemonBusy(actor="vault")
+        network.refuse[RegisterIdentity] = DaemonBusy(actor="vault")
         starting = asyncio.ensure_future(supervisor.start("alice"))
-        await network.hears(Announce, 3)
+        await network.hears(RegisterIdentity, 3)
         assert not starting.done()
         network.refuse.clear()
         async with asyncio.timeout(5):
             await starting
         await supervisor.stop("alice")
-        network.refuse[Announce] = Forbidden(role="x", request="y")
+        network.refuse[RegisterIdentity] = Forbidden(role="x", request="y")
         with pytest.raises(Forbidden):
             await supervisor.start("alice")
         supervisor.running.clear()
@@ -243,7 +250,7 @@ def test_network_that_comes_back_is_told_everything_again(home: Home) -> None:
 
     async def scenario() -> None:
         async with alice(home) as running:
-            Store(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="live"))
+            IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="live"))
             await running.ask(Activate("Diary", "live"))
             _, unanswered = running.network.deliver("alice", "Diary", "live", "wait")
             running.network.close()
@@ -266,7 +273,7 @@ def test_binding_that_fails_costs_itself(home: Home) -> None:
     bind(home, "Diary", "exits", {"exit_in": "activate"})
     bind(home, "Diary", "config", {"unknown": 1})
     bind(home, "Diary", "damaged")
-    (Store(home).workspace("alice", "Diary", "damaged") / "config.json").write_bytes(b"{")
+    (IdentityStore(home).workspace("alice", "Diary", "damaged") / "config.json").write_bytes(b"{")
 
     async def scenario() -> None:
         async with alice(home) as running:
@@ -296,9 +303,9 @@ def test_binding_that_the_network_refuses_is_failed(home: Home) -> None:
 
     async def scenario() -> None:
         network, supervisor = StubNetwork(home), StubSupervisor(home)
-        network.refuse[Serve] = Forbidden(role="x", request="y")
+        network.refuse[RegisterBinding] = Forbidden(role="x", request="y")
         await supervisor.start("alice")
-        link = Link(home.mailbox("identity-alice"), "identity-alice")
+        link = RequestChannel(home.mailbox("identity-alice"), "identity-alice")
         link.open()
         states = await Running(network, supervisor, supervisor.running["alice"][0], link).states()
         assert states["Echo/default"].startswith("failed: ")
@@ -314,18 +321,18 @@ def test_activated_binding_serves_at_once_and_disturbs_nobody(home: Home) -> Non
 
     async def scenario() -> None:
         async with alice(home) as running:
-            Store(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="new"))
+            IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="new"))
             _, slow = running.network.deliver("alice", "Diary", "none", "never answered as Diary")
-            assert await running.ask(Activate("Diary", "new", ("everyone",)), {"word": "x"}) == Done()
+            assert await running.ask(Activate("Diary", "new", ("everyone",)), {"word": "x"}) == Ack()
             assert running.network.serving["alice", "Diary", "new"].allow == ("everyone",)
             assert await running.call("Diary", "new", "hello") == ["hello", "x"]
             assert await running.call("Echo", "default", HI) == ECHOED
-            assert isinstance(msgspec.msgpack.decode((await slow).header, type=Failure).error(), ProtocolNotFound)
+            assert isinstance(msgspec.msgpack.decode((await slow).header, type=ErrorReply).error(), ProtocolNotFound)
 
-            assert await running.ask(Deactivate("Diary", "new")) == Done()
+            assert await running.ask(Deactivate("Diary", "new")) == Ack()
             assert ("alice", "Diary", "new") not in running.network.serving
             assert isinstance((await running.call("Diary", "new", "hello")).error(), ProtocolNotFound)
-            assert await running.ask(Deactivate("Diary", "new")) == Done()  # again
+            assert await running.ask(Deactivate("Diary", "new")) == Ack()  # again
             assert diary(home, "new") == ["create x", "activate x", "deactivate x"]
             assert await running.states() == {"Echo/default": "serving"}
 
@@ -335,7 +342,7 @@ def test_activated_binding_serves_at_once_and_disturbs_nobody(home: Home) -> Non
 def test_activating_again_reloads(home: Home) -> None:
     async def scenario() -> None:
         async with alice(home) as running:
-            Store(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="a"))
+            IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="a"))
             await running.ask(Activate("Diary", "a", ("carol",)), {"word": "one"})
             await running.ask(Activate("Diary", "a", ("everyone",)), {"word": "two"})
             assert await running.call("Diary", "a", "?") == ["?", "two"]
@@ -366,12 +373,12 @@ def test_activation_that_fails_serves_nothing_and_says_why(
 ) -> None:
     async def scenario() -> None:
         async with alice(home) as running:
-            Store(home).prepare_binding("alice", BindingFile(protocol=protocol, instance="x"))
+            IdentityStore(home).prepare_binding("alice", BindingFile(protocol=protocol, instance="x"))
             with pytest.raises(expected):
                 await running.ask(Activate(protocol, "x"), config)
             assert (await running.states())[f"{protocol}/x"].startswith("failed: ")
             assert running.network.serving == {}
-            assert await running.ask(Deactivate(protocol, "x")) == Done()
+            assert await running.ask(Deactivate(protocol, "x")) == Ack()
             assert await running.states() == {}
 
     uvloop.run(scenario())
@@ -380,8 +387,8 @@ def test_activation_that_fails_serves_nothing_and_says_why(
 def test_activation_that_the_network_refuses_is_taken_back(home: Home) -> None:
     async def scenario() -> None:
         async with alice(home) as running:
-            running.network.refuse[Serve] = Forbidden(role="x", request="y")
-            Store(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="x"))
+            running.network.refuse[RegisterBinding] = Forbidden(role="x", request="y")
+            IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="x"))
             with pytest.raises(Forbidden):
                 await running.ask(Activate("Diary", "x"))
             assert (await running.states())["Diary/x"].startswith("failed: ")
@@ -397,9 +404,9 @@ def test_deactivated_binding_lets_requests_end(home: Home) -> None:
         async with alice(home) as running:
             _, answer = running.network.deliver("alice", "Diary", "default", "sleep 0.1")
             asked = asyncio.ensure_future(running.ask(Deactivate("Diary", "default")))
-            await running.network.hears(Withdraw)
+            await running.network.hears(UnregisterBinding)
             assert msgspec.msgpack.decode((await answer).payload) == ["sleep 0.1", ""]
-            assert await asked == Done()
+            assert await asked == Ack()
 
     uvloop.run(scenario())
 
@@ -437,7 +444,7 @@ def test_stopping_goes_offline_first_and_lets_requests_end(home: Home) -> None:
             network = running.network
             _, answer = network.deliver("alice", "Diary", "default", "sleep 0.1")
             stopped = asyncio.ensure_future(running.supervisor.stop("alice"))
-            await network.hears(Conclude)
+            await network.hears(UnregisterIdentity)
             assert not answer.done()
             assert msgspec.msgpack.decode((await answer).payload) == ["sleep 0.1", ""]
             async with asyncio.timeout(2):
@@ -457,8 +464,8 @@ def test_without_the_grant_nothing_is_changed(home: Home) -> None:
     async def scenario() -> None:
         async with alice(home) as running:
             for message in (Activate("Diary", "x"), Deactivate("Echo", "default")):
-                answer = await running.link.ask(message, timeout=5)
-                assert isinstance(msgspec.msgpack.decode(answer.header, type=Failure).error(), Forbidden)
+                answer = await running.link.request(message, timeout=5)
+                assert isinstance(msgspec.msgpack.decode(answer.header, type=ErrorReply).error(), Forbidden)
             assert await running.states() == {"Echo/default": "serving"}
 
     uvloop.run(scenario())

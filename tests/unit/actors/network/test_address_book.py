@@ -12,11 +12,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fastn_p2p_actors.credentials import EpochBook, SequenceBook, read_record, sodium
-from fastn_p2p_actors.credentials import replay_protection as books_module
+from fastn_p2p_actors.credentials import EpochTracker, SequenceTracker, read_record, replay_protection, sodium
 from fastn_p2p_actors.network import seen_store
 from fastn_p2p_actors.network.address_book import AddressBook
-from fastn_p2p_actors.network.discovery.resolver import candidates
+from fastn_p2p_actors.network.discovery.resolver import resolve_candidates
 from fastn_p2p_client.errors import EpochRetired, RecordReplayed
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.tickets import Ticket
@@ -95,7 +94,7 @@ def test_strangers_never_push_out_what_was_seen_of_a_known_peer(
 
 def test_who_speaks_over_a_connection_is_forgotten_after_all_other_strangers() -> None:
     present = {bytes(BOB.key)}
-    epochs = EpochBook(10, is_present=present.__contains__)
+    epochs = EpochTracker(10, is_present=present.__contains__)
     epochs.observe(BOB.key, LINEAGE, 4)
     for each in strangers(100):
         epochs.observe(each.key, LINEAGE, 9)
@@ -116,28 +115,28 @@ def test_one_step_looks_at_a_few_entries_however_many_must_stay(monkeypatch: pyt
         asked += 1
         return True
 
-    epochs = EpochBook(10, is_present=is_present)
+    epochs = EpochTracker(10, is_present=is_present)
     for each in strangers(300):
         epochs.observe(each.key, LINEAGE, 9)
     asked = 0
     epochs.observe(BOB.key, LINEAGE, 9)
-    assert asked == books_module._SCANNED
+    assert asked == replay_protection._SCANNED
 
 
 def test_an_identity_that_makes_up_lineages_loses_its_own_and_no_others() -> None:
-    epochs = EpochBook(10)
+    epochs = EpochTracker(10)
     epochs.observe(BOB.key, LINEAGE, 4)
     mallory = Signer("mallory")
     for number in range(1000):
         epochs.observe(mallory.key, number.to_bytes(16, "big"), 5)
     with pytest.raises(EpochRetired):
         epochs.observe(BOB.key, LINEAGE, 3)
-    assert len(epochs.to_dict()) == 1 + books_module.MAX_LINEAGES
+    assert len(epochs.to_dict()) == 1 + replay_protection.MAX_LINEAGES
 
 
 def test_sequences_of_known_peers_are_kept() -> None:
     known = {bytes(BOB.key)}
-    sequences = SequenceBook(10, is_known=known.__contains__)
+    sequences = SequenceTracker(10, is_known=known.__contains__)
     sequences.observe(BOB.key, 5, b"digest")
     for each in strangers(100):
         sequences.observe(each.key, 9, b"digest")
@@ -274,7 +273,7 @@ def test_a_disk_that_takes_nothing_does_not_keep_peers_from_speaking(tmp_path: P
 
 
 def first_endpoint(book: AddressBook) -> bytes:
-    return candidates(bytes(BOB.key), [book])[0].address.endpoint
+    return resolve_candidates(bytes(BOB.key), [book])[0].address.endpoint
 
 
 def named_by_a_call(book: AddressBook, text: str) -> None:
@@ -320,7 +319,7 @@ def test_the_newest_of_all_places_is_dialled_first_and_no_address_is_lost(tmp_pa
     books = [AddressBook(tmp_path, lambda: NOW) for _ in range(3)]
     for book, text in zip(books, (newer, older, newest), strict=True):
         named_by_a_call(book, text)
-    first, second = candidates(bytes(BOB.key), books)
+    first, second = resolve_candidates(bytes(BOB.key), books)
     assert (first.address.endpoint, first.sequence) == (ENDPOINT, 3)
     assert first.address.addresses == ("192.0.2.3:3", "192.0.2.2:2")
     assert second.address.endpoint == ELSEWHERE

@@ -7,22 +7,22 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.network.calls.outgoing import Calls
+from fastn_p2p_actors.network.calls.outgoing import OutgoingCalls
 from fastn_p2p_actors.network.connections.network_path import (
     LOCAL,
-    Way,
+    NetworkPath,
 )
 from fastn_p2p_actors.network.connections.payload_memory import PayloadMemory
-from fastn_p2p_actors.network.serving.registration_grace import Parking
+from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
 from fastn_p2p_actors.network.serving.registry import (
     OnlineIdentity,
     Registry,
 )
-from fastn_p2p_actors.network.sessions.manager import Sessions
+from fastn_p2p_actors.network.sessions.manager import SessionManager
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.ipc.messages import (
     Call,
-    Open,
+    OpenSession,
 )
 from tests.support.scenario import (
     a_few_turns,
@@ -43,30 +43,30 @@ class Surroundings:
         self.asked: list[bool] = []
         """For each request that was sent: whether its source could be introduced."""
         self.registry = Registry()
-        self.parking = Parking()
+        self.parking = RegistrationGrace()
         self.sessions = self
         anything = cast(Any, self)
         self.payloads = PayloadMemory()
-        self.calls = Calls(anything, self.registry, anything, anything, self.parking, self.payloads)
-        self.opened = Sessions(anything, self.registry, anything, anything, self.parking, self.payloads)
+        self.calls = OutgoingCalls(anything, self.registry, anything, anything, self.parking, self.payloads)
+        self.opened = SessionManager(anything, self.registry, anything, anything, self.parking, self.payloads)
 
     def come_online(self) -> OnlineIdentity:
         identity = OnlineIdentity("alice", ALICE.key, Sender(0, 0))
         self.registry.announce(identity)
-        self.parking.registered()
+        self.parking.on_registration()
         return identity
 
-    def target(self, peer: str) -> bytes:
+    def parse_peer(self, peer: str) -> bytes:
         return bytes(BOB.key)
 
     def open_to(self, target: bytes) -> Surroundings | None:
         return self if self.found.is_set() else None
 
-    async def reach(self, target: bytes, peer: str, search: object = None) -> Surroundings:
+    async def connect(self, target: bytes, peer: str, search: object = None) -> Surroundings:
         await self.found.wait()
         return self
 
-    def way(self) -> Way:
+    def way(self) -> NetworkPath:
         return LOCAL
 
     def name_of(self, key: bytes) -> str:
@@ -83,7 +83,7 @@ class Surroundings:
         if kind == "call":
             self.calls.on_call(Sender(0, 0), b"1", Call("alice", "bob", "Echo", "default", 5000), b"")
         else:
-            self.opened.on_open(Sender(0, 0), b"1", Open("alice", "bob", "Echo", "default", 5000, 1000), b"")
+            self.opened.on_open(Sender(0, 0), b"1", OpenSession("alice", "bob", "Echo", "default", 5000, 1000), b"")
 
 
 @pytest.mark.parametrize("kind", ["call", "session"])
@@ -95,7 +95,7 @@ def test_an_identity_that_ends_while_its_peer_is_looked_for_asks_once_it_is_back
         identity = around.come_online()
         around.begin(kind)
         await a_few_turns()
-        around.registry.conclude(identity)
+        around.registry.remove_identity(identity)
         around.found.set()
         await a_few_turns()
         assert around.asked == []

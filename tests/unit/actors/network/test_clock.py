@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p_actors.credentials import SequenceBook
+from fastn_p2p_actors.credentials import SequenceTracker
 from fastn_p2p_actors.network.clock import ClockWatch
 from fastn_p2p_client.errors import DelegationExpired, DelegationNotYetValid, RecordReplayed
 from tests.support.signer import (
@@ -118,7 +118,7 @@ def test_a_disk_that_does_not_keep_the_time(tmp_path: Path) -> None:
 
 
 def test_a_sequence_from_the_future_does_not_keep_out_those_of_now() -> None:
-    book, key = SequenceBook(), Signer().key
+    book, key = SequenceTracker(), Signer().key
     ahead, now = (NOW + 5 * 3600) * 1000, NOW * 1000
     book.observe(key, ahead, b"ahead", now=NOW + 5 * 3600)
     book.observe(key, now, b"now", now=NOW)

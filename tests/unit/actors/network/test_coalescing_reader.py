@@ -11,7 +11,7 @@ from iroh.iroh_ffi import IrohError
 from fastn_p2p_actors.network.connections.coalescing_reader import (
     FAST,
     WINDOW,
-    Inflow,
+    CoalescingReader,
 )
 from tests.support.quic_streams import (
     FakeReceive,
@@ -33,7 +33,7 @@ class Bench:
     def __init__(self) -> None:
         self.now = 0.0
         self.stream = FakeReceive()
-        self.inflow = Inflow(cast(Any, self.stream), lambda: self.now)
+        self.inflow = CoalescingReader(cast(Any, self.stream), lambda: self.now)
 
     @classmethod
     async def fast(cls) -> Bench:

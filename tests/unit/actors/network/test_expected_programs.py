@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p_actors.network.serving import expected_programs as returning
+from fastn_p2p_actors.network.serving import expected_programs
 from fastn_p2p_actors.network.serving.expected_programs import (
+    ExpectedPrograms,
     Program,
-    Returning,
 )
 from tests.support.scenario import play
 
@@ -36,23 +36,23 @@ def other() -> Iterator[subprocess.Popen[bytes]]:
 
 def earlier(path: Path, *programs: Program) -> None:
     """One of ours has ended while these served."""
-    before = Returning(path, tuple)
-    before.serve(programs)
+    before = ExpectedPrograms(path, tuple)
+    before.update(programs)
     before.close()
-    before.serve([])  # their connections end with it
+    before.update([])  # their connections end with it
 
 
 def test_who_served_is_awaited_until_it_serves_again(path: Path) -> None:
     async def scenario() -> None:
         earlier(path, ME)
-        back = Returning(path, tuple)
-        assert back.awaits(*SHOP)
-        assert not back.awaits("bob", "Shop", "another")
+        back = ExpectedPrograms(path, tuple)
+        assert back.is_expected(*SHOP)
+        assert not back.is_expected("bob", "Shop", "another")
         turns: list[bool] = []
-        back.park(lambda: turns.append(back.awaits(*SHOP)))
-        back.serve([Program(ME.pid, "bob", "Other", "default")])
+        back.retry_later(lambda: turns.append(back.is_expected(*SHOP)))
+        back.update([Program(ME.pid, "bob", "Other", "default")])
         assert turns == []
-        back.serve([ME])
+        back.update([ME])
         assert turns == [False]
         back.close()
 
@@ -62,11 +62,11 @@ def test_who_served_is_awaited_until_it_serves_again(path: Path) -> None:
 def test_a_process_that_served_several_times_is_back_with_the_last(path: Path) -> None:
     async def scenario() -> None:
         earlier(path, ME, ME)
-        back = Returning(path, tuple)
-        back.serve([ME])
-        assert back.awaits(*SHOP)
-        back.serve([ME, ME])
-        assert not back.awaits(*SHOP)
+        back = ExpectedPrograms(path, tuple)
+        back.update([ME])
+        assert back.is_expected(*SHOP)
+        back.update([ME, ME])
+        assert not back.is_expected(*SHOP)
         back.close()
 
     play(scenario)
@@ -77,17 +77,17 @@ def test_who_gets_a_call_that_may_be_sent_again_is_noted_before(path: Path) -> N
 
     async def scenario() -> None:
         serving: list[Program] = []
-        now = Returning(path, lambda: serving)
+        now = ExpectedPrograms(path, lambda: serving)
         for _ in range(2):
             serving.append(ME)
             now.changed()
         now.note(ME, 2)
         now.close()
-        back = Returning(path, tuple)
-        back.serve([ME])
-        assert back.awaits(*SHOP), "the second one is not back"
-        back.serve([ME, ME])
-        assert not back.awaits(*SHOP)
+        back = ExpectedPrograms(path, tuple)
+        back.update([ME])
+        assert back.is_expected(*SHOP), "the second one is not back"
+        back.update([ME, ME])
+        assert not back.is_expected(*SHOP)
         back.close()
 
     play(scenario)
@@ -96,14 +96,14 @@ def test_who_gets_a_call_that_may_be_sent_again_is_noted_before(path: Path) -> N
 def test_a_second_end_forgets_nobody_who_was_not_back(path: Path) -> None:
     async def scenario() -> None:
         earlier(path, ME, ME)
-        between = Returning(path, lambda: [ME])
+        between = ExpectedPrograms(path, lambda: [ME])
         between.changed()
         between.changed()
         between.note(ME, 1)
         between.close()
-        back = Returning(path, tuple)
-        back.serve([ME])
-        assert back.awaits(*SHOP)
+        back = ExpectedPrograms(path, tuple)
+        back.update([ME])
+        assert back.is_expected(*SHOP)
         back.close()
 
     play(scenario)
@@ -112,12 +112,12 @@ def test_a_second_end_forgets_nobody_who_was_not_back(path: Path) -> None:
 def test_who_has_ended_is_not_awaited(path: Path, other: subprocess.Popen[bytes]) -> None:
     async def scenario() -> None:
         earlier(path, ME, Program(other.pid, *SHOP))
-        back = Returning(path, tuple)
-        back.serve([ME])
-        assert back.awaits(*SHOP)
+        back = ExpectedPrograms(path, tuple)
+        back.update([ME])
+        assert back.is_expected(*SHOP)
         other.kill()
         other.wait()
-        assert not back.awaits(*SHOP)
+        assert not back.is_expected(*SHOP)
         back.close()
 
     play(scenario)
@@ -129,8 +129,8 @@ def test_whoever_has_its_pid_now_is_somebody_else(path: Path) -> None:
         known = json.loads(path.read_bytes())  # one line
         known[1] += 1
         path.write_text(json.dumps(known))
-        back = Returning(path, tuple)
-        assert not back.awaits(*SHOP)
+        back = ExpectedPrograms(path, tuple)
+        assert not back.is_expected(*SHOP)
         back.close()
 
     play(scenario)
@@ -139,9 +139,9 @@ def test_whoever_has_its_pid_now_is_somebody_else(path: Path) -> None:
 def test_nobody_is_awaited_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         earlier(path, ME)
-        monkeypatch.setattr(returning, "_PATIENCE", 0.0)
-        back = Returning(path, tuple)
-        assert not back.awaits(*SHOP)
+        monkeypatch.setattr(expected_programs, "_PATIENCE", 0.0)
+        back = ExpectedPrograms(path, tuple)
+        assert not back.is_expected(*SHOP)
         back.close()
 
     play(scenario)
@@ -149,10 +149,10 @@ def test_nobody_is_awaited_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_there_is_a_file_as_long_as_somebody_serves(path: Path) -> None:
     async def scenario() -> None:
-        now = Returning(path, tuple)
-        now.serve([ME])
+        now = ExpectedPrograms(path, tuple)
+        now.update([ME])
         assert path.exists()
-        now.serve([])
+        now.update([])
         assert list(path.parent.iterdir()) == []
         now.close()
 
@@ -163,8 +163,8 @@ def test_there_is_a_file_as_long_as_somebody_serves(path: Path) -> None:
 def test_a_damaged_file_says_nothing(path: Path, content: bytes) -> None:
     async def scenario() -> None:
         path.write_bytes(content)
-        back = Returning(path, tuple)
-        assert not back.awaits(*SHOP)
+        back = ExpectedPrograms(path, tuple)
+        assert not back.is_expected(*SHOP)
         back.close()
 
     play(scenario)

@@ -11,24 +11,15 @@ import pytest
 
 from fastn_p2p_actors.credentials import Delegation, read_delegation
 from fastn_p2p_actors.network.connections import (
-    identity_exchange as introducing,
-)
-from fastn_p2p_actors.network.connections import (
-    proven_identities as introductions,
+    identity_exchange,
+    proven_identities,
 )
 from fastn_p2p_actors.network.connections.proven_identities import (
     IntroductionRegistry,
-    Introductions,
+    ProvenIdentities,
 )
-from fastn_p2p_actors.network.connections.session_handshake import Arrival
-from fastn_p2p_actors.network.wire.messages import (
-    WireCancel,
-    WireFailure,
-    WireIntroduce,
-    WireOpen,
-    WireRequest,
-    WireWant,
-)
+from fastn_p2p_actors.network.connections.session_handshake import IncomingSession
+from fastn_p2p_actors.network.wire import messages as wire
 from tests.support.signer import (
     ENDPOINT,
     NOW,
@@ -58,11 +49,11 @@ def endpoint(number: int) -> bytes:
 
 
 def small(monkeypatch: pytest.MonkeyPatch, *, per_endpoint: int, in_all: int) -> None:
-    monkeypatch.setattr(introductions, "MAX_STRANGERS_PER_ENDPOINT", per_endpoint)
-    monkeypatch.setattr(introductions, "MAX_STRANGERS", in_all)
+    monkeypatch.setattr(proven_identities, "MAX_STRANGERS_PER_ENDPOINT", per_endpoint)
+    monkeypatch.setattr(proven_identities, "MAX_STRANGERS", in_all)
 
 
-def held(at: Introductions) -> list[int]:
+def held(at: ProvenIdentities) -> list[int]:
     return [int.from_bytes(each, "big") for each in at.until]
 
 
@@ -118,7 +109,7 @@ def test_a_new_transport_key_retires_the_one_before_wherever_it_was_heard() -> N
     second = read_delegation(BOB.delegation(epoch=2))
     old.add(read_delegation(BOB.delegation()))
     other.add(read_delegation(BOB.delegation(lineage=b"m" * 16)))
-    registry.retire(second)
+    registry.revoke_older(second)
     new.add(second)
     assert [len(each.until) for each in (old, new, other)] == [0, 1, 1]
     assert old.rejection is not None
@@ -153,7 +144,7 @@ def test_an_identity_is_introduced_at_so_many_endpoints_and_no_more() -> None:
     registry = IntroductionRegistry()
     for number in range(100):
         registry.of(endpoint(number)).add(delegation(1))
-    assert len(list(registry.at(key(1)))) == introductions.MAX_ENDPOINTS_PER_IDENTITY
+    assert len(list(registry.at(key(1)))) == proven_identities.MAX_ENDPOINTS_PER_IDENTITY
     assert [len(registry.of(endpoint(number)).until) for number in (83, 84, 99)] == [0, 1, 1]
 
 
@@ -182,7 +173,7 @@ def works(registry: IntroductionRegistry) -> list[Callable[[], object]]:
     return [
         lambda: registry.of(b"fresher"),
         lambda: fresh.add(first),
-        lambda: registry.retire(second),
+        lambda: registry.revoke_older(second),
         lambda: fresh.add(second),
         lambda: registry.route_to(bytes(BOB.key), NOW),
         lambda: registry.prefer(fresh, bytes(BOB.key)),
@@ -219,32 +210,32 @@ class Served(StubOwner):
         self.requests: list[int] = []
         self.sessions: list[int] = []
 
-    def on_request(self, _connection: object, request: WireRequest, _payload: bytes) -> None:
+    def on_request(self, _connection: object, request: wire.Request, _payload: bytes) -> None:
         self.requests.append(request.id)
 
-    def on_arrival(self, arrival: Arrival) -> None:
+    def on_arrival(self, arrival: IncomingSession) -> None:
         self.sessions.append(arrival.request.id)
 
     def on_cancel(self, connection: Any, number: int) -> None:
-        connection.forsaken[number] = None
+        connection.cancelled_early[number] = None
 
 
-def request(number: int, who: Signer = BOB) -> WireRequest:
-    return WireRequest(number, bytes(who.key), b"t" * 32, "Echo", "default", 1000)
+def request(number: int, who: Signer = BOB) -> wire.Request:
+    return wire.Request(number, bytes(who.key), b"t" * 32, "Echo", "default", 1000)
 
 
 def test_a_request_of_an_identity_that_was_given_up_waits_until_it_is_shown_again() -> None:
     async def main() -> None:
         owner = Served()
         connection = new_connection(cast(Any, owner))
-        shown = WireIntroduce(BOB.delegation())
+        shown = wire.Introduce(BOB.delegation())
         connection.handle(shown, b"")
         connection.introductions.evict(bytes(BOB.key))
         connection.handle(request(1), b"")
         connection.handle(request(2), b"x" * 1000)
-        connection.handle(WireCancel(2), b"")
-        connection.handle(WireOpen(3, bytes(BOB.key), b"t" * 32, "Echo", "default", 1000), b"")
-        assert said(connection) == [WireWant(bytes(BOB.key))]
+        connection.handle(wire.Cancel(2), b"")
+        connection.handle(wire.OpenSession(3, bytes(BOB.key), b"t" * 32, "Echo", "default", 1000), b"")
+        assert said(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
         assert (owner.requests, owner.sessions) == ([], [])
         connection.handle(shown, b"")
         assert (owner.requests, owner.sessions) == ([1], [3])
@@ -256,19 +247,19 @@ def test_a_request_of_an_identity_that_was_given_up_waits_until_it_is_shown_agai
 
 
 def test_a_request_whose_introduction_does_not_come_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(introducing, "_AWAIT_SECONDS", 0.01)
+    monkeypatch.setattr(identity_exchange, "_AWAIT_SECONDS", 0.01)
 
     async def main() -> None:
         connection = new_connection(cast(Any, Served()))
         connection.introductions.evictions = 1
         connection.handle(request(1), b"")
-        assert said(connection) == [WireWant(bytes(BOB.key))]
+        assert said(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
 
         async def answered() -> list[object]:
             return said(connection)
 
         (failure,) = await until_awaited(answered, "it is refused")
-        assert isinstance(failure, WireFailure)
+        assert isinstance(failure, wire.ErrorReply)
         assert (failure.id, failure.code) == (1, "bad-message")
         connection.close(0, "enough")
 
@@ -280,24 +271,24 @@ def test_where_nothing_was_given_up_nobody_waits() -> None:
         connection = new_connection(cast(Any, Served()))
         connection.handle(request(1), b"")
         (failure,) = said(connection)
-        assert isinstance(failure, WireFailure)
+        assert isinstance(failure, wire.ErrorReply)
         connection.close(0, "enough")
 
     asyncio.run(main())
 
 
 def test_requests_that_wait_are_limited_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(introducing, "_MAX_AWAITING", 3)
-    monkeypatch.setattr(introducing, "_MAX_AWAITING_BYTES", 100)
+    monkeypatch.setattr(identity_exchange, "_MAX_AWAITING", 3)
+    monkeypatch.setattr(identity_exchange, "_MAX_AWAITING_BYTES", 100)
 
     async def main() -> None:
-        wants = introducing.Wants()
+        wants = identity_exchange.Wants()
         connection = new_connection(cast(Any, Served()), wants=wants)
         connection.introductions.evictions = 1
         others = [Signer(f"other {number}") for number in range(3)]
         for number, (who, size) in enumerate([(BOB, 60), (BOB, 60), (others[0], 0), (others[1], 40), (others[2], 0)]):
             connection.handle(request(number, who), b"x" * size)
-        refused = [each.id for each in said(connection) if isinstance(each, WireFailure)]
+        refused = [each.id for each in said(connection) if isinstance(each, wire.ErrorReply)]
         assert refused == [1, 4]
         assert wants.awaiting_bytes == 100
         connection.close(0, "enough")
@@ -307,7 +298,7 @@ def test_requests_that_wait_are_limited_in_number_and_bytes(monkeypatch: pytest.
 
 
 def test_a_delegation_that_is_known_is_recognised_until_another_takes_its_place() -> None:
-    at = Introductions()
+    at = ProvenIdentities()
     first, second = BOB.delegation(), BOB.delegation(epoch=2)
     at.add(read_delegation(first), first)
     assert at.identity_of(first) == bytes(BOB.key)

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from fastn_p2p_actors.network.transport import iroh_patches as iroh_binding
+from fastn_p2p_actors.network.transport import iroh_patches
 
 SESSION = '''
 """What two endpoints in one process experience; prints it. argv: stock or repaired."""
 import asyncio, hashlib, sys
 from iroh.iroh_ffi import EndpointAddr, EndpointBuilder, Endpoint, EndpointOptions, IrohError, Preset, RelayMode
 from iroh import iroh_ffi as ffi
-from fastn_p2p_actors.network import iroh_binding
+from fastn_p2p_actors.network.transport import iroh_patches
 
 class Local(Preset):
     def apply(self, builder):
@@ -39,8 +39,8 @@ async def attempt(work):
 
 async def main():
     if sys.argv[1] == "repaired":
-        iroh_binding.install(asyncio.get_running_loop())
-        assert ffi._UniffiRustBufferBuilder.write is iroh_binding._write
+        iroh_patches.install(asyncio.get_running_loop())
+        assert ffi._UniffiRustBufferBuilder.write is iroh_patches._write
     else:
         ffi.uniffi_set_event_loop(asyncio.get_running_loop())
     here, there = [await Endpoint.bind(EndpointOptions(preset=Local(), alpns=[b"test"])) for _ in range(2)]
@@ -93,9 +93,9 @@ asyncio.run(main())
 
 
 def test_the_repairs_are_still_needed() -> None:
-    assert iroh_binding.is_slow(), (
-        "the installed iroh no longer copies byte by byte: run `make bench` without network/iroh_binding.py's "
-        "repairs, and drop them (and this file) if nothing gets slower"
+    assert iroh_patches.is_slow(), (
+        "the installed iroh no longer copies byte by byte: run `make bench` without the repairs of "
+        "network/transport/iroh_patches.py, and drop them (and this file) if nothing gets slower"
     )
 
 
@@ -122,7 +122,7 @@ COLLECTION = '''
 import asyncio, gc
 from iroh import iroh_ffi as ffi
 from iroh.iroh_ffi import EndpointAddr, EndpointBuilder, Endpoint, EndpointOptions, IrohError, Preset, RelayMode
-from fastn_p2p_actors.network import iroh_binding
+from fastn_p2p_actors.network.transport import iroh_patches
 
 class Local(Preset):
     def apply(self, builder):
@@ -136,7 +136,7 @@ class Holder:
         self.itself, self.send, self.recv = self, stream.send(), stream.recv()
 
 async def main():
-    iroh_binding.install(asyncio.get_running_loop())
+    iroh_patches.install(asyncio.get_running_loop())
     here, there = [await Endpoint.bind(EndpointOptions(preset=Local(), alpns=[b"test"])) for _ in range(2)]
     address = EndpointAddr(there.id(), None, [a for a in there.bound_sockets()])
     accepting = asyncio.ensure_future(there.accept_next())
@@ -172,12 +172,12 @@ def test_streams_that_are_collected_at_the_worst_moment_do_not_hang_the_process(
 @pytest.mark.parametrize("sizes", [[0], [1], [15, 1, 1], [16], [17], [3, 100_000, 5], [1 << 20], [7] * 100])
 def test_written_bytes_are_the_same(sizes: list[int]) -> None:
     """Also where the buffer has to grow, and for what is bytes-like."""
-    ffi = iroh_binding.ffi
+    ffi = iroh_patches.ffi
     chunks = [bytes((position * 7 + size) % 256 for position in range(size)) for size in sizes]
     builder = ffi._UniffiRustBufferBuilder()
     try:
         for number, chunk in enumerate(chunks):
-            iroh_binding._write(builder, bytearray(chunk) if number % 2 else chunk)
+            iroh_patches._write(builder, bytearray(chunk) if number % 2 else chunk)
         written = bytes(builder.rbuf.data[: builder.rbuf.len])
         assert builder.rbuf.len <= builder.rbuf.capacity
     finally:
@@ -230,10 +230,10 @@ class FakeBinding(types.SimpleNamespace):
 @pytest.fixture
 def binding(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBinding]:
     fake = FakeBinding()
-    monkeypatch.setattr(iroh_binding, "ffi", fake)
-    iroh_binding._repair_runner()
+    monkeypatch.setattr(iroh_patches, "ffi", fake)
+    iroh_patches._patch_runner()
     yield fake
-    iroh_binding._keep.pop()
+    iroh_patches._keep.pop()
 
 
 def test_a_future_that_is_ready_takes_no_turn_of_the_loop(binding: FakeBinding) -> None:

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.network.discovery import online_probe as lookout_module
-from fastn_p2p_actors.network.discovery.online_probe import Lookout
-from fastn_p2p_actors.network.transport.endpoint import Address
+from fastn_p2p_actors.network.discovery import online_probe
+from fastn_p2p_actors.network.discovery.online_probe import OnlineProbe
+from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 from fastn_p2p_client.errors import PeerUnreachable
 from tests.support.scenario import a_few_turns
 
@@ -36,18 +36,18 @@ class Coast:
     """A lookout over endpoints that a test puts there, and whose pauses end when it says so."""
 
     def __init__(self) -> None:
-        self.known_places: dict[bytes, list[tuple[Address, int]]] = {}
+        self.known_places: dict[bytes, list[tuple[EndpointAddress, int]]] = {}
         self.connections: dict[bytes, StubConnection] = {}
         self.heard_at: dict[bytes, list[StubConnection]] = {}
         self.introductions = SimpleNamespace(
             at=lambda identity: [SimpleNamespace(connection=each) for each in self.heard_at.get(identity, [])]
         )
         self.reachable: set[bytes] = set()
-        self.dialled: list[Address] = []
+        self.dialled: list[EndpointAddress] = []
         self.pauses: list[float] = []
         self.resting: list[asyncio.Future[None]] = []
         self.changed = 0
-        self.lookout = Lookout(
+        self.lookout = OnlineProbe(
             cast(Any, self),
             cast(Any, self),
             cast(Any, self),
@@ -61,7 +61,7 @@ class Coast:
     def open_to(self, endpoint: bytes) -> StubConnection | None:
         return self.connections.get(endpoint)
 
-    async def connect(self, address: Address) -> StubConnection:
+    async def connect(self, address: EndpointAddress) -> StubConnection:
         self.dialled.append(address)
         if address.endpoint not in self.reachable:
             raise PeerUnreachable(peer="endpoint", reason="nobody answers")
@@ -117,8 +117,8 @@ def play(work: Work) -> None:
     asyncio.run(main())
 
 
-def at(endpoint: bytes, *addresses: str) -> Address:
-    return Address(endpoint, (), addresses)
+def at(endpoint: bytes, *addresses: str) -> EndpointAddress:
+    return EndpointAddress(endpoint, (), addresses)
 
 
 def test_an_endpoint_that_is_not_reached_is_dialled_less_and_less_often() -> None:
@@ -170,7 +170,7 @@ def test_where_the_peer_was_heard_before_is_asked_without_a_record() -> None:
 def test_a_connection_that_comes_up_is_asked_at_once_and_one_that_ends_is_made_again_soon(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lookout_module, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(online_probe, "_FIRST_PAUSE", 0.001)
 
     async def work(coast: Coast) -> None:
         coast.known_places[BOB] = [(at(THERE), 1)]

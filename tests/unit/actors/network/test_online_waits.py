@@ -10,24 +10,24 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from fastn_p2p_actors.network.discovery import online_waits as awaiting_module
-from fastn_p2p_actors.network.discovery.online_waits import Awaiting
+from fastn_p2p_actors.network.discovery import online_waits
+from fastn_p2p_actors.network.discovery.online_waits import OnlineWaits
 from fastn_p2p_client.errors import IdentityOffline, PeerUnknown
 from fastn_p2p_client.ipc.messages import (
-    AwaitPeer,
-    DataReply,
-    Done,
-    Failure,
+    Ack,
+    DataMessage,
+    ErrorReply,
+    WaitForPeer,
 )
 
 BOB, CAROL = b"b" * 32, b"c" * 32
 NAMES = {"bob": BOB, "carol": CAROL}
 Work = Callable[["Desk"], Coroutine[Any, Any, None]]
-decode = msgspec.msgpack.Decoder(DataReply).decode
+decode = msgspec.msgpack.Decoder(DataMessage).decode
 
 
 class Desk:
-    """``Awaiting``, and in this object's person all that it talks to. alice is online."""
+    """``OnlineWaits``, and in this object's person all that it talks to. alice is online."""
 
     def __init__(self) -> None:
         self.online = {"alice"}
@@ -38,14 +38,14 @@ class Desk:
         self.spoken = asyncio.Event()
         self.watched: list[bytes] = []
         all_of_them: Any = self
-        self.awaiting = Awaiting(all_of_them, all_of_them, all_of_them, all_of_them, all_of_them)
+        self.awaiting = OnlineWaits(all_of_them, all_of_them, all_of_them, all_of_them, all_of_them)
 
     def ask(self, sender: str, number: int, peer: str, identity: str = "alice", deadline_ms: int = 60_000) -> None:
-        self.awaiting.on_await(cast(Any, sender), bytes([number]), AwaitPeer(identity, peer, deadline_ms))
+        self.awaiting.on_await(cast(Any, sender), bytes([number]), WaitForPeer(identity, peer, deadline_ms))
 
     def said(self) -> list[tuple[object, int, object]]:
         said: list[tuple[object, int, object]] = [
-            (sender, correlation[0], message.code if isinstance(message, Failure) else type(message))
+            (sender, correlation[0], message.code if isinstance(message, ErrorReply) else type(message))
             for sender, correlation, message in self.answers
         ]
         self.answers.clear()
@@ -60,7 +60,7 @@ class Desk:
         self.answers.append((sender, correlation, decode(header)))
         self.spoken.set()
 
-    def chosen(self, name: str) -> object:
+    def calling_identity(self, name: str) -> object:
         if name not in self.online:
             raise IdentityOffline(identity=name)
         return SimpleNamespace(name=name)
@@ -68,15 +68,15 @@ class Desk:
     def by_key(self, key: bytes) -> object | None:
         return key if key in self.online_keys else None
 
-    def target(self, peer: str) -> bytes:
+    def parse_peer(self, peer: str) -> bytes:
         if peer not in NAMES:
             raise PeerUnknown(peer=peer)
         return NAMES[peer]
 
-    def may_park(self) -> bool:
+    def is_open(self) -> bool:
         return self.settling
 
-    def park(self, again: Callable[[], None]) -> None:
+    def retry_later(self, again: Callable[[], None]) -> None:
         self.parked.append(again)
 
     def watch(self, target: bytes, _peer: str) -> None:
@@ -107,12 +107,12 @@ def test_all_who_wait_for_a_peer_are_told_once() -> None:
         desk.ask("one", 2, "carol")
         desk.ask("two", 1, "bob")
         assert desk.watched == [BOB, CAROL]
-        assert desk.awaiting.appeared(BOB)
-        assert sorted(desk.said(), key=str) == [("one", 1, Done), ("two", 1, Done)]
+        assert desk.awaiting.on_online(BOB)
+        assert sorted(desk.said(), key=str) == [("one", 1, Ack), ("two", 1, Ack)]
         assert desk.watched == [CAROL]
-        assert not desk.awaiting.appeared(BOB)
-        assert desk.awaiting.appeared(CAROL)
-        assert desk.said() == [("one", 2, Done)]
+        assert not desk.awaiting.on_online(BOB)
+        assert desk.awaiting.on_online(CAROL)
+        assert desk.said() == [("one", 2, Ack)]
         assert desk.is_empty()
 
     play(work)
@@ -124,7 +124,7 @@ def test_a_peer_that_is_online_here_and_one_that_is_unknown_are_not_looked_for()
         desk.ask("one", 1, "bob")
         desk.ask("one", 2, "nobody")
         desk.ask("one", 3, "carol", identity="dave")
-        assert desk.said() == [("one", 1, Done), ("one", 2, "peer-unknown"), ("one", 3, "identity-offline")]
+        assert desk.said() == [("one", 1, Ack), ("one", 2, "peer-unknown"), ("one", 3, "identity-offline")]
         assert desk.is_empty()
 
     play(work)
@@ -155,8 +155,8 @@ def test_whoever_leaves_is_not_answered(leaving: str) -> None:
                 desk.awaiting.on_cancel(sender, bytes([number]))
         assert desk.watched == [CAROL]
         for target in (BOB, CAROL):
-            desk.awaiting.appeared(target)
-        assert desk.said() == [("two", 1, Done)]
+            desk.awaiting.on_online(target)
+        assert desk.said() == [("two", 1, Ack)]
         assert desk.is_empty()
 
     play(work)
@@ -175,14 +175,14 @@ def test_whoever_waits_as_an_identity_that_is_about_to_be_announced_waits_for_th
         for again in desk.parked:
             again()
         assert desk.watched == [BOB]
-        desk.awaiting.appeared(BOB)
-        assert sorted(desk.said(), key=str) == [("one", 0, Done), ("one", 2, Done)]
+        desk.awaiting.on_online(BOB)
+        assert sorted(desk.said(), key=str) == [("one", 0, Ack), ("one", 2, Ack)]
 
     play(work)
 
 
 def test_an_id_is_used_once_and_a_program_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(awaiting_module, "MAX_WAITS_PER_CLIENT", 2)
+    monkeypatch.setattr(online_waits, "MAX_WAITS_PER_CLIENT", 2)
 
     async def work(desk: Desk) -> None:
         desk.ask("one", 1, "bob")

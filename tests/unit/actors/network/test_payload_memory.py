@@ -8,11 +8,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from fastn_p2p_actors.network.calls.incoming import Requests
-from fastn_p2p_actors.network.calls.outgoing import Calls
+from fastn_p2p_actors.network.calls.incoming import IncomingCalls
+from fastn_p2p_actors.network.calls.outgoing import OutgoingCalls
 from fastn_p2p_actors.network.connections.network_path import (
     LOCAL,
-    Way,
+    NetworkPath,
 )
 from fastn_p2p_actors.network.connections.payload_memory import (
     CALL_COST,
@@ -22,22 +22,19 @@ from fastn_p2p_actors.network.connections.payload_memory import (
     Account,
     PayloadMemory,
 )
-from fastn_p2p_actors.network.serving.registration_grace import Parking
+from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
 from fastn_p2p_actors.network.serving.registry import (
     OnlineIdentity,
     Registry,
 )
-from fastn_p2p_actors.network.wire.messages import (
-    WireFailure,
-    WireRequest,
-)
+from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.ipc.messages import (
     Call,
-    DataReply,
+    CallUnknown,
+    DataMessage,
     Reply,
-    Unknown,
 )
 from tests.support.scenario import (
     a_few_turns,
@@ -47,7 +44,7 @@ from tests.support.signer import Signer
 
 ALICE, BOB = Signer("alice").key, Signer("bob").key
 MIB = 1024 * 1024
-decode = msgspec.msgpack.Decoder(DataReply).decode
+decode = msgspec.msgpack.Decoder(DataMessage).decode
 
 
 class Process:
@@ -74,10 +71,10 @@ class Peer:
     def __init__(self, payloads: PayloadMemory) -> None:
         self.account = Account(payloads.strangers)
         self.serving: dict[int, Any] = {}
-        self.forsaken: dict[int, None] = {}
+        self.cancelled_early: dict[int, None] = {}
         self.answers: list[Any] = []
 
-    def way(self) -> Way:
+    def way(self) -> NetworkPath:
         return LOCAL
 
     def answer(self, message: Any, _payload: bytes = b"") -> None:
@@ -97,10 +94,10 @@ class Scene:
         self.server, self.other = Process(), Process()
         self.sent: list[tuple[bytes, int]] = []
         self.waits = False
-        self.registry, self.parking = Registry(), Parking()
+        self.registry, self.parking = Registry(), RegistrationGrace()
         anything = cast(Any, self)
-        self.requests = Requests(anything, self.registry, anything, self.parking, anything, self.payloads)
-        self.calls = Calls(anything, self.registry, anything, self.requests, self.parking, self.payloads)
+        self.requests = IncomingCalls(anything, self.registry, anything, self.parking, anything, self.payloads)
+        self.calls = OutgoingCalls(anything, self.registry, anything, self.requests, self.parking, self.payloads)
         self.bob = OnlineIdentity("bob", BOB, cast(Sender, self.server))
         self.registry.announce(self.bob)
         self.registry.serve(self.bob, "Slow", "default", anything, cast(Sender, self.server), hosted=False)
@@ -109,15 +106,15 @@ class Scene:
 
     def call(self, size: int, *, again: bool = False, protocol: str = "Slow", peer: Peer | None = None) -> int:
         number = next(self.numbers)
-        request = WireRequest(
+        request = wire.Request(
             number, bytes(ALICE), bytes(BOB), protocol, "default", 60_000, call_id=b"again" if again else b""
         )
         self.requests.on_request(cast(Any, peer or self.peer), request, bytes(size))
         return number
 
     @property
-    def refused(self) -> list[WireFailure]:
-        return [each for each in self.peer.answers if type(each) is WireFailure and each.code == Overloaded.code]
+    def refused(self) -> list[wire.ErrorReply]:
+        return [each for each in self.peer.answers if type(each) is wire.ErrorReply and each.code == Overloaded.code]
 
     @property
     def totals(self) -> tuple[int, int, int]:
@@ -133,16 +130,16 @@ class Scene:
     def answer(self, _sender: Process, correlation: bytes, _header: bytes, payload: bytes = b"") -> None:
         self.sent.append((correlation, len(payload)))
 
-    def awaits(self, *_: str) -> bool:
+    def is_expected(self, *_: str) -> bool:
         return False
 
-    def target(self, peer: str) -> bytes:
+    def parse_peer(self, peer: str) -> bytes:
         return bytes(ALICE)
 
     def open_to(self, _target: bytes) -> None:
         return None
 
-    async def reach(self, *_: object) -> Any:
+    async def connect(self, *_: object) -> Any:
         await asyncio.Event().wait()
 
     def name_of(self, _key: bytes) -> str:
@@ -178,13 +175,13 @@ def test_a_call_that_may_be_sent_again_is_charged_until_it_is_over(end: str) -> 
             scene.requests._expire(served)
         elif end == "process":
             scene.parking.close()
-            scene.registry.gone(server)
+            scene.registry.remove_sender(server)
             scene.requests.on_sender_gone(server)
         else:
             scene.requests.on_connection_closed(cast(Any, scene.peer))
             assert not served.payload
             assert scene.totals == (CALL_COST, 0, 0), "the handler goes on, and so does what is known of the call"
-            answer = Unknown() if end == "unknown" else Reply()
+            answer = CallUnknown() if end == "unknown" else Reply()
             scene.requests.on_answer(server, served.correlation, answer, b"")
         assert scene.totals == (0, 0, 0)
         assert scene.peer.account.bytes == 0

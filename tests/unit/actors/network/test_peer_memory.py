@@ -89,7 +89,7 @@ class Peer:
     def resume_drained(self) -> None:
         pass
 
-    def shed(self, reason: str) -> None:
+    def abort(self, reason: str) -> None:
         self.closed = True
         self.shed_for.append(reason)
 

@@ -12,9 +12,9 @@ import pytest
 from fastn_p2p_actors.network.connections.pool import (
     IDLE_TIMEOUT,
     SUPERSEDED_TIMEOUT,
-    Pool,
+    ConnectionPool,
 )
-from fastn_p2p_actors.network.connections.proven_identities import Introductions
+from fastn_p2p_actors.network.connections.proven_identities import ProvenIdentities
 from fastn_p2p_client.errors import ConnectionLost, PeerUnreachable
 
 LOWER, HIGHER = b"\x01" * 32, b"\x02" * 32
@@ -29,32 +29,32 @@ class StubConnection:
         self.used_at = asyncio.get_running_loop().time()
         self.in_flight = 0
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.introductions: Introductions
+        self.introductions: ProvenIdentities
         self.end = ""
 
     def close(self, _code: int, reason: str) -> None:
         self.end = reason
 
 
-def new_pool(own: bytes, dial: Callable[[Any], Any] | None = None) -> Pool:
+def new_pool(own: bytes, dial: Callable[[Any], Any] | None = None) -> ConnectionPool:
     endpoint = SimpleNamespace(id=own, dial=dial)
-    return Pool(cast(Any, endpoint), cast(Any, None), jitter=lambda: 0.0)
+    return ConnectionPool(cast(Any, endpoint), cast(Any, None), jitter=lambda: 0.0)
 
 
-def hold(pool: Pool, *connections: StubConnection) -> None:
+def hold(pool: ConnectionPool, *connections: StubConnection) -> None:
     for connection in connections:
         pool._connections.setdefault(connection.endpoint, []).append(cast(Any, connection))
         pool._count += 1
         connection.introductions = pool.introductions.of(connection.endpoint)
 
 
-def used(pool: Pool, endpoint: bytes) -> Any:
+def used(pool: ConnectionPool, endpoint: bytes) -> Any:
     return pool.open_to(endpoint)
 
 
-def greet(pool: Pool, connection: StubConnection) -> None:
+def greet(pool: ConnectionPool, connection: StubConnection) -> None:
     connection.ready.set_result(None)
-    pool.greeted(cast(Any, connection))
+    pool.on_hello(cast(Any, connection))
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

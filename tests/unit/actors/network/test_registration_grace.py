@@ -9,24 +9,24 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from fastn_p2p_actors.network.calls.incoming import Requests
-from fastn_p2p_actors.network.calls.outgoing import Calls
+from fastn_p2p_actors.network.calls.incoming import IncomingCalls
+from fastn_p2p_actors.network.calls.outgoing import OutgoingCalls
 from fastn_p2p_actors.network.connections.payload_memory import PayloadMemory
 from fastn_p2p_actors.network.serving.expected_programs import Program
-from fastn_p2p_actors.network.serving.registration_grace import Parking
+from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
 from fastn_p2p_actors.network.serving.registry import (
     OnlineIdentity,
     Registry,
 )
-from fastn_p2p_actors.network.sessions.manager import Sessions
+from fastn_p2p_actors.network.sessions.manager import SessionManager
 from fastn_p2p_client.ipc.messages import (
     Call,
-    DataReply,
-    Deliver,
-    Failure,
+    DataMessage,
+    DeliverCall,
+    DeliverSession,
+    ErrorReply,
     Message,
-    Offer,
-    Open,
+    OpenSession,
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import SESSION_WINDOW
@@ -34,7 +34,7 @@ from tests.support.signer import Signer
 
 ALICE = Signer("alice").key
 Work = Callable[["Counter"], Coroutine[Any, Any, None]]
-decode = msgspec.msgpack.Decoder(DataReply).decode
+decode = msgspec.msgpack.Decoder(DataMessage).decode
 
 
 class Someone:
@@ -58,12 +58,12 @@ class Counter:
         self.said: list[tuple[object, Message]] = []
         self.noted: list[tuple[Program, int, int]] = []
         """Who, over how many connections, and how much had been said before."""
-        self.registry, self.parking = Registry(), Parking()
+        self.registry, self.parking = Registry(), RegistrationGrace()
         everything: Any = self
         self.payloads = PayloadMemory()
-        requests = Requests(everything, self.registry, everything, self.parking, everything, self.payloads)
-        self.calls = Calls(everything, self.registry, everything, requests, self.parking, self.payloads)
-        self.sessions = Sessions(everything, self.registry, everything, everything, self.parking, self.payloads)
+        requests = IncomingCalls(everything, self.registry, everything, self.parking, everything, self.payloads)
+        self.calls = OutgoingCalls(everything, self.registry, everything, requests, self.parking, self.payloads)
+        self.sessions = SessionManager(everything, self.registry, everything, everything, self.parking, self.payloads)
         self.alice = OnlineIdentity("alice", PublicKey(bytes(ALICE)), self.server)
         self.registry.announce(self.alice)
 
@@ -71,7 +71,7 @@ class Counter:
         if what == "call":
             self.calls.on_call(self.program, b"1", Call("alice", "alice", "Echo", "default", 60_000), b"")
         else:
-            opening = Open("alice", "alice", "Echo", "default", 60_000, SESSION_WINDOW)
+            opening = OpenSession("alice", "alice", "Echo", "default", 60_000, SESSION_WINDOW)
             self.sessions.on_open(self.program, b"1", opening, b"")
 
     # the mailbox, the routes, the address book, an access list, the programs that are expected back
@@ -86,7 +86,7 @@ class Counter:
     def note(self, program: Program, connections: int) -> None:
         self.noted.append((program, connections, len(self.said)))
 
-    def target(self, _peer: str) -> bytes:
+    def parse_peer(self, _peer: str) -> bytes:
         return bytes(ALICE)
 
     def name_of(self, _key: bytes) -> str:
@@ -106,15 +106,15 @@ def play(work: Work) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(("what", "arrives"), [("call", Deliver), ("session", Offer)])
+@pytest.mark.parametrize(("what", "arrives"), [("call", DeliverCall), ("session", DeliverSession)])
 def test_it_is_handed_over_once_the_protocol_is_served(what: str, arrives: type[Message]) -> None:
     async def work(counter: Counter) -> None:
         counter.want(what)
         assert counter.said == []
-        counter.parking.registered()  # somebody else
+        counter.parking.on_registration()  # somebody else
         assert counter.said == []
         counter.registry.serve(counter.alice, "Echo", "default", cast(Any, counter), counter.server)
-        counter.parking.registered()
+        counter.parking.on_registration()
         assert [(sender, type(message)) for sender, message in counter.said] == [(counter.server, arrives)]
 
     play(work)
@@ -128,7 +128,7 @@ def test_it_is_refused_when_nobody_is_expected_any_more(what: str) -> None:
         counter.parking.close()
         ((sender, message),) = counter.said
         assert sender is counter.program
-        assert isinstance(message, Failure)
+        assert isinstance(message, ErrorReply)
         assert message.code == "protocol-not-found"
         counter.said.clear()
         counter.want(what)

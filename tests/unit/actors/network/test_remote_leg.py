@@ -11,23 +11,23 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.network.connections import remote_leg as stream_leg
-from fastn_p2p_actors.network.connections.remote_leg import StreamLeg
+from fastn_p2p_actors.network.connections import remote_leg
+from fastn_p2p_actors.network.connections.remote_leg import RemoteLeg
 from fastn_p2p_actors.network.connections.stream_pacing import (
     BLOCK,
-    Manners,
+    StreamPacer,
 )
 from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.ipc.messages import (
+    Ack,
     Cancel,
-    Chunk,
-    Credit,
-    Done,
-    Eof,
-    Failure,
+    EndOfStream,
+    ErrorReply,
     Message,
-    Reset,
-    Stop,
+    ResetStream,
+    SessionData,
+    StopSending,
+    WindowUpdate,
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
@@ -50,8 +50,8 @@ class Bench:
         self.done = asyncio.Event()
         self.heard = b""
         self.sent = self.received = 0
-        self.manners = Manners(time.monotonic, lambda: None)
-        self.leg = StreamLeg(self._hear, self._count, self.manners, credit, leftover=leftover)
+        self.manners = StreamPacer(time.monotonic, lambda: None)
+        self.leg = RemoteLeg(self._hear, self._count, self.manners, credit, early_data=leftover)
         self.leg.start()
         if attached:
             self.leg.attach(self.stream.halves())
@@ -59,7 +59,7 @@ class Bench:
     def _hear(self, header: bytes, message: Message, payload: bytes) -> None:
         assert header == encode(message)
         self.said.append(message)
-        if isinstance(message, Done):
+        if isinstance(message, Ack):
             self.done.set()
         self.heard += payload
 
@@ -81,16 +81,16 @@ class Bench:
 def test_chunks_are_written_and_their_credit_comes_back() -> None:
     async def scenario() -> None:
         bench = Bench()
-        bench.take(Chunk(), payload=b"one")
-        bench.take(Chunk(), payload=b"two")
+        bench.take(SessionData(), payload=b"one")
+        bench.take(SessionData(), payload=b"two")
         await a_few_turns()
         assert bench.stream.sending.written == b"onetwo"
-        assert sum(message.size for message in bench.said if isinstance(message, Credit)) == 6 + 2 * CHUNK_COST
+        assert sum(message.size for message in bench.said if isinstance(message, WindowUpdate)) == 6 + 2 * CHUNK_COST
         assert bench.sent == 6
-        bench.take(Eof())
+        bench.take(EndOfStream())
         await a_few_turns()
         assert bench.end == "finished"
-        assert bench.said[-1] == Done()
+        assert bench.said[-1] == Ack()
         bench.leg.close()
 
     play(scenario)
@@ -107,12 +107,12 @@ def test_large_blocks_are_written_in_small_ones_while_there_are_calls() -> None:
             await write_all(data)
 
         bench.stream.sending.write_all = note  # type: ignore[method-assign]
-        bench.take(Chunk(), payload=bytes(MAX_CHUNK))
+        bench.take(SessionData(), payload=bytes(MAX_CHUNK))
         await a_few_turns()
         for _ in range(5):
-            bench.manners.called()
-        bench.take(Chunk(), payload=bytes(MAX_CHUNK))
-        bench.take(Eof())
+            bench.manners.on_call()
+        bench.take(SessionData(), payload=bytes(MAX_CHUNK))
+        bench.take(EndOfStream())
         async with asyncio.timeout(5):
             await bench.done.wait()
         assert sizes == [MAX_CHUNK, *[BLOCK] * (MAX_CHUNK // BLOCK)]
@@ -125,13 +125,13 @@ def test_nothing_more_is_granted_than_quic_has_taken() -> None:
     async def scenario() -> None:
         bench = Bench()
         bench.stream.sending.taking.clear()
-        bench.take(Chunk(), payload=b"x" * 1000)
-        bench.take(Eof())
+        bench.take(SessionData(), payload=b"x" * 1000)
+        bench.take(EndOfStream())
         await a_few_turns()
         assert bench.said == []
         bench.stream.sending.taking.set()
         await a_few_turns()
-        assert bench.said == [Credit(1000 + CHUNK_COST), Done()]
+        assert bench.said == [WindowUpdate(1000 + CHUNK_COST), Ack()]
         bench.leg.close()
 
     play(scenario)
@@ -145,16 +145,16 @@ def test_what_comes_is_passed_on_as_far_as_there_is_credit() -> None:
         assert len(bench.heard) + CHUNK_COST * len(bench.said) <= 1000
         before = len(bench.heard)
         assert bench.heard[:4] == b"left"
-        bench.take(Credit(100 + CHUNK_COST))
+        bench.take(WindowUpdate(100 + CHUNK_COST))
         await a_few_turns()
         assert 100 <= len(bench.heard) - before <= 100 + CHUNK_COST
-        bench.take(Credit(SESSION_WINDOW))
+        bench.take(WindowUpdate(SESSION_WINDOW))
         await a_few_turns()
         assert len(bench.heard) == 5004
         assert bench.received == 5000  # of the stream
         bench.stream.receiving.end()
         await a_few_turns()
-        assert bench.said[-1] == Eof()
+        assert bench.said[-1] == EndOfStream()
         bench.leg.close()
 
     play(scenario)
@@ -163,9 +163,9 @@ def test_what_comes_is_passed_on_as_far_as_there_is_credit() -> None:
 def test_what_is_said_before_there_is_a_stream_waits_for_it() -> None:
     async def scenario() -> None:
         bench = Bench(attached=False)
-        bench.take(Chunk(), payload=b"one")
-        bench.take(Chunk(), payload=b"two")
-        bench.take(Eof())
+        bench.take(SessionData(), payload=b"one")
+        bench.take(SessionData(), payload=b"two")
+        bench.take(EndOfStream())
         bench.leg.close()  # nobody is behind the relay any more: what is complete still arrives
         await a_few_turns()
         assert bench.said == []
@@ -177,11 +177,14 @@ def test_what_is_said_before_there_is_a_stream_waits_for_it() -> None:
     play(scenario)
 
 
-@pytest.mark.parametrize("words", [(Reset(7), Stop(8)), (Stop(8), Reset(7)), (Reset(7), Stop(8), Cancel())])
+@pytest.mark.parametrize(
+    "words",
+    [(ResetStream(7), StopSending(8)), (StopSending(8), ResetStream(7)), (ResetStream(7), StopSending(8), Cancel())],
+)
 def test_what_ends_before_there_is_a_stream_ends_there(words: tuple[Message, ...]) -> None:
     async def scenario() -> None:
         bench = Bench(attached=False)
-        bench.take(Chunk(), payload=b"lost")
+        bench.take(SessionData(), payload=b"lost")
         bench.take(*words)
         bench.leg.attach(bench.stream.halves())
         await a_few_turns()
@@ -198,11 +201,11 @@ def test_the_first_bytes_may_go_another_way() -> None:
     async def scenario() -> None:
         bench = Bench(attached=False)
         assert bench.leg.first_block(100) == b""
-        bench.take(Chunk(), payload=b"a" * 60)
-        bench.take(Chunk(), payload=b"b" * 40)
-        bench.take(Chunk(), payload=b"c" * 101)
+        bench.take(SessionData(), payload=b"a" * 60)
+        bench.take(SessionData(), payload=b"b" * 40)
+        bench.take(SessionData(), payload=b"c" * 101)
         assert bench.leg.first_block(100) == b"a" * 60 + b"b" * 40
-        assert bench.said == [Credit(100 + 2 * CHUNK_COST)]
+        assert bench.said == [WindowUpdate(100 + 2 * CHUNK_COST)]
         assert bench.leg.first_block(100) == b""
         bench.leg.attach(bench.stream.halves())
         await a_few_turns()
@@ -220,10 +223,10 @@ def test_the_first_byte_of_a_stream_is_nobody_s(rest: bytes) -> None:
         bench.leg.attach(bench.stream.halves(), 1)
         await a_few_turns()
         assert bench.heard == rest
-        assert Eof() not in bench.said
+        assert EndOfStream() not in bench.said
         bench.stream.receiving.end()
         await a_few_turns()
-        assert bench.said[-1] == Eof()
+        assert bench.said[-1] == EndOfStream()
         bench.leg.close()
 
     play(scenario)
@@ -235,7 +238,7 @@ def test_a_large_amount_comes_in_chunks_of_the_largest_size() -> None:
         bench.stream.receiving.feed(bytes(2 * MAX_CHUNK + 1))
         bench.stream.receiving.end()
         await a_few_turns()
-        assert bench.said == [Chunk(), Chunk(), Chunk(), Eof()]
+        assert bench.said == [SessionData(), SessionData(), SessionData(), EndOfStream()]
         bench.leg.close()
 
     play(scenario)
@@ -245,33 +248,33 @@ def test_a_large_amount_comes_in_chunks_of_the_largest_size() -> None:
 def test_codes_pass_both_ways(code: int) -> None:
     async def scenario() -> None:
         bench = Bench()
-        bench.take(Reset(code), Stop(code))
+        bench.take(ResetStream(code), StopSending(code))
         await a_few_turns()
         assert bench.end == code
         assert bench.stream.receiving.stopped_with == [code]
-        assert bench.said == [Reset(code)]
+        assert bench.said == [ResetStream(code)]
         bench.leg.close()
         bench = Bench()
         bench.stream.receiving.end(broken(f"Reset({code})"))
         bench.stream.sending.stop_by_peer(code)
-        bench.take(Chunk(), payload=b"x")
+        bench.take(SessionData(), payload=b"x")
         await a_few_turns()
-        assert sorted(bench.said, key=encode) == [Reset(code), Stop(code)]
+        assert sorted(bench.said, key=encode) == [ResetStream(code), StopSending(code)]
         bench.leg.close()
 
     play(scenario)
 
 
 def test_a_stop_is_noticed_without_writing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream_leg, "_LOOK_FOR_STOP", 0)
+    monkeypatch.setattr(remote_leg, "_LOOK_FOR_STOP", 0)
 
     async def scenario() -> None:
         bench = Bench()
         await asyncio.sleep(0.005)
         bench.stream.sending.stop_by_peer(5)
         await a_few_turns()
-        assert bench.said == [Stop(5)]
-        bench.take(Reset(5))
+        assert bench.said == [StopSending(5)]
+        bench.take(ResetStream(5))
         await a_few_turns()
         assert bench.end == 5
         bench.leg.close()
@@ -285,7 +288,7 @@ def test_a_connection_that_breaks_ends_both_directions() -> None:
         bench.stream.receiving.end(broken("ConnectionLost(TimedOut)"))
         await a_few_turns()
         (failure,) = bench.said
-        assert isinstance(failure, Failure)
+        assert isinstance(failure, ErrorReply)
         assert isinstance(failure.error(), ConnectionLost)
         assert bench.end == RESET_LOST  # should it be the stream alone that is broken
 
@@ -294,9 +297,9 @@ def test_a_connection_that_breaks_ends_both_directions() -> None:
 
 ABANDONED: dict[str, Callable[[Bench], object]] = {
     "closed": lambda bench: bench.leg.close(),
-    "failed": lambda bench: bench.take(Failure.of(ConnectionLost(what="it"))),
+    "failed": lambda bench: bench.take(ErrorReply.of(ConnectionLost(what="it"))),
     "cancelled": lambda bench: bench.take(Cancel()),
-    "beyond the credit": lambda bench: bench.take(Chunk(), payload=bytes(SESSION_WINDOW)),
+    "beyond the credit": lambda bench: bench.take(SessionData(), payload=bytes(SESSION_WINDOW)),
 }
 
 
@@ -305,11 +308,11 @@ ABANDONED: dict[str, Callable[[Bench], object]] = {
 def test_a_direction_that_is_given_up_never_looks_complete(how: str, busy: bool) -> None:
     async def scenario() -> None:
         bench = Bench()
-        bench.take(Chunk(), payload=b"part")
+        bench.take(SessionData(), payload=b"part")
         await a_few_turns()
         if busy:
             bench.stream.sending.taking.clear()
-            bench.take(Chunk(), payload=b"more")
+            bench.take(SessionData(), payload=b"more")
             await a_few_turns()
         ABANDONED[how](bench)
         bench.leg.close()
@@ -326,8 +329,8 @@ def test_what_is_complete_still_arrives_whoever_goes(how: str) -> None:
     async def scenario() -> None:
         bench = Bench()
         bench.stream.sending.taking.clear()
-        bench.take(Chunk(), payload=b"all of it")
-        bench.take(Eof())
+        bench.take(SessionData(), payload=b"all of it")
+        bench.take(EndOfStream())
         await a_few_turns()
         ABANDONED[how](bench)
         bench.leg.close()
@@ -345,10 +348,10 @@ def test_what_is_complete_is_given_up_when_the_other_side_wants_no_more() -> Non
     async def scenario() -> None:
         bench = Bench()
         bench.stream.sending.taking.clear()
-        bench.take(Chunk(), payload=b"all of it")
-        bench.take(Eof())
+        bench.take(SessionData(), payload=b"all of it")
+        bench.take(EndOfStream())
         await a_few_turns()
-        bench.take(Reset(3))
+        bench.take(ResetStream(3))
         bench.leg.close()
         await a_few_turns()
         assert bench.end == 3

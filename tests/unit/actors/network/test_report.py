@@ -10,7 +10,7 @@ import pytest
 
 from fastn_p2p_actors.network.address_book import AddressBook
 from fastn_p2p_actors.network.admin_messages import (
-    Inspect,
+    GetNetworkReport,
     NetworkReport,
 )
 from fastn_p2p_actors.network.connections.proven_identities import (
@@ -95,7 +95,7 @@ class Scene:
         self.reporter = Reporter(registry, self.book, cast(Any, Pool(connections)), lambda: NOW)
 
     def report(self, limit: int = 0, identity: str = "") -> NetworkReport:
-        asked = self.reporter.report(Inspect(limit, identity), addresses=("a:1",), clients=1, warnings=[])
+        asked = self.reporter.report(GetNetworkReport(limit, identity), addresses=("a:1",), clients=1, warnings=[])
         return asyncio.run(asked)
 
 

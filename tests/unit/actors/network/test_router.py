@@ -12,26 +12,24 @@ import pytest
 
 from fastn_p2p_actors.credentials import CLOCK_SKEW, Delegation, PeerRecord, read_delegation, read_record
 from fastn_p2p_actors.network.address_book import AddressBook
-from fastn_p2p_actors.network.connections import identity_exchange as introducing
+from fastn_p2p_actors.network.connections import identity_exchange
 from fastn_p2p_actors.network.connections.connection import (
-    Conversation,
+    ConnectionEvents,
     PeerConnection,
 )
 from fastn_p2p_actors.network.connections.identity_exchange import Wants
 from fastn_p2p_actors.network.connections.peer_memory import PeerMemory
 from fastn_p2p_actors.network.connections.proven_identities import (
     IntroductionRegistry,
-    Introductions,
+    ProvenIdentities,
 )
-from fastn_p2p_actors.network.discovery import router as routes_module
-from fastn_p2p_actors.network.discovery.router import Routes
-from fastn_p2p_actors.network.transport.endpoint import Address
+from fastn_p2p_actors.network.discovery import router
+from fastn_p2p_actors.network.discovery.router import PeerRouter
+from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 from fastn_p2p_actors.network.transport.peer_limits import INTRODUCTIONS
+from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.messages import (
     FrameReader,
-    WireIntroduce,
-    WireRequest,
-    WireWant,
 )
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
 from fastn_p2p_client.keys import PublicKey
@@ -53,13 +51,13 @@ class StubConnection:
     """An open connection; ``shows`` is what its other side does when it is asked for an identity."""
 
     def __init__(self, shows: str = "nothing") -> None:
-        self.introductions = Introductions()
+        self.introductions = ProvenIdentities()
         self.endpoint = b""
         self.closed = False
         self.asked: list[bytes] = []
         self._shows = shows
 
-    async def want(self, identity: bytes) -> None:
+    async def request_introduction(self, identity: bytes) -> None:
         self.asked.append(identity)
         if self._shows == "the identity":
             self.introductions.add(read_delegation(BOB.delegation(endpoint=self.endpoint, epoch=9)))
@@ -75,9 +73,9 @@ class StubPool:
         self.own_endpoint = b"o" * 32
         self.introductions = introductions
         self.reached: dict[bytes, StubConnection] = {}
-        self.dialled: list[Address] = []
+        self.dialled: list[EndpointAddress] = []
 
-    async def connect(self, address: Address) -> StubConnection:
+    async def connect(self, address: EndpointAddress) -> StubConnection:
         self.dialled.append(address)
         await asyncio.sleep(0)
         if address.endpoint not in self.reached:
@@ -97,7 +95,7 @@ class StubPool:
 
 
 class Neighbourhood:
-    """``Routes`` with a pool of stubs, and one resolver that knows ``records``."""
+    """``PeerRouter`` with a pool of stubs, and one resolver that knows ``records``."""
 
     def __init__(self, directory: Path) -> None:
         self.records: list[PeerRecord] = []
@@ -107,7 +105,7 @@ class Neighbourhood:
         resolver = SimpleNamespace(
             records_of=lambda key: [each for each in self.records if bytes(each.identity) == key]
         )
-        self.routes = Routes(book, [cast(Any, resolver)], lambda: NOW, introductions)
+        self.routes = PeerRouter(book, [cast(Any, resolver)], lambda: NOW, introductions)
         self.routes.pool = cast(Any, self.pool)
 
     def know(self, *delegations: bytes) -> None:
@@ -115,7 +113,7 @@ class Neighbourhood:
         self.records.append(read_record(BOB.record(delegations=delegations or [BOB.delegation()])))
 
     async def reach(self) -> StubConnection:
-        return cast(StubConnection, await self.routes.reach(KEY, "bob"))
+        return cast(StubConnection, await self.routes.connect(KEY, "bob"))
 
     def has_route(self) -> bool:
         return self.routes.open_to(KEY) is not None
@@ -160,7 +158,7 @@ def test_a_stale_ticket_leads_to_an_endpoint_that_has_to_show_a_newer_one(tmp_pa
 def test_an_endpoint_that_shows_nothing_no_longer_speaks_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes_module, "_PROOF_TIMEOUT", 0.02)
+    monkeypatch.setattr(router, "_PROOF_TIMEOUT", 0.02)
 
     async def work(near: Neighbourhood) -> None:
         near.pool.has(ENDPOINT, StubConnection())
@@ -301,12 +299,12 @@ def new_connection(
     )
     connection = PeerConnection(
         cast(Any, raw),
-        cast(Conversation, owner or StubOwner()),
+        cast(ConnectionEvents, owner or StubOwner()),
         outgoing=True,
         wall=wall,
         memory=PeerMemory(asyncio.get_running_loop()),
     )
-    connection.share(Introductions(), wants or Wants())
+    connection.share(ProvenIdentities(), wants or Wants())
     return connection
 
 
@@ -319,10 +317,10 @@ def said(connection: PeerConnection) -> list[object]:
 def test_who_is_asked_for_an_identity_shows_it() -> None:
     async def main() -> None:
         connection = new_connection()
-        waiting = [asyncio.ensure_future(connection.want(KEY)) for _ in range(2)]
+        waiting = [asyncio.ensure_future(connection.request_introduction(KEY)) for _ in range(2)]
         await asyncio.sleep(0)
-        assert said(connection)[0] == WireWant(KEY)
-        connection.handle(WireIntroduce(BOB.delegation()), b"")
+        assert said(connection)[0] == wire.RequestIntroduction(KEY)
+        connection.handle(wire.Introduce(BOB.delegation()), b"")
         assert await asyncio.gather(*waiting) == [None, None]
         assert connection.introductions.until[KEY] > NOW
 
@@ -336,12 +334,12 @@ def test_who_could_not_show_it_before_is_asked_again() -> None:
         connection = new_connection()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await connection.want(KEY)
-        assert said(connection) == [WireWant(KEY)]
-        again = asyncio.ensure_future(connection.want(KEY))
+                await connection.request_introduction(KEY)
+        assert said(connection) == [wire.RequestIntroduction(KEY)]
+        again = asyncio.ensure_future(connection.request_introduction(KEY))
         await asyncio.sleep(0)
-        assert said(connection) == [WireWant(KEY)]
-        connection.handle(WireIntroduce(BOB.delegation()), b"")
+        assert said(connection) == [wire.RequestIntroduction(KEY)]
+        connection.handle(wire.Introduce(BOB.delegation()), b"")
         await again
 
     asyncio.run(main())
@@ -350,13 +348,13 @@ def test_who_could_not_show_it_before_is_asked_again() -> None:
 def test_the_end_of_the_connection_ends_the_waiting() -> None:
     async def main() -> None:
         connection = new_connection()
-        waiting = asyncio.ensure_future(connection.want(KEY))
+        waiting = asyncio.ensure_future(connection.request_introduction(KEY))
         await asyncio.sleep(0)
         connection.close(0, "enough")
         with pytest.raises(ConnectionLost):
             await waiting
         with pytest.raises(P2PError):
-            await connection.want(KEY)
+            await connection.request_introduction(KEY)
 
     asyncio.run(main())
 
@@ -368,10 +366,10 @@ def test_an_introduction_that_is_known_already_still_says_that_the_identity_is_o
     async def main() -> None:
         owner, now = StubOwner(), NOW
         connection = new_connection(owner, lambda: now)
-        shown = WireIntroduce(BOB.delegation())
+        shown = wire.Introduce(BOB.delegation())
         connection.handle(shown, b"")
         connection.ask_for(KEY)
-        wanting = asyncio.ensure_future(connection.want(KEY))
+        wanting = asyncio.ensure_future(connection.request_introduction(KEY))
         await asyncio.sleep(0)
         assert owner.introduced == [KEY]
         assert not wanting.done()
@@ -391,16 +389,16 @@ def test_what_was_asked_for_in_vain_is_shown_once_when_it_comes_online() -> None
         owner = StubOwner()
         wants = Wants()
         connection = new_connection(owner, wants=wants)
-        connection.handle(WireWant(KEY), b"")
-        connection.handle(WireWant(KEY), b"")
+        connection.handle(wire.RequestIntroduction(KEY), b"")
+        connection.handle(wire.RequestIntroduction(KEY), b"")
         wants.came_online(b"k" * 32)
         assert said(connection) == []
         owner.online[KEY] = BOB.delegation()
         for _ in range(2):
             wants.came_online(KEY)
-        assert said(connection) == [WireIntroduce(BOB.delegation())]
-        connection.handle(WireWant(KEY), b"")
-        assert said(connection) == [WireIntroduce(BOB.delegation())]
+        assert said(connection) == [wire.Introduce(BOB.delegation())]
+        connection.handle(wire.RequestIntroduction(KEY), b"")
+        assert said(connection) == [wire.Introduce(BOB.delegation())]
         wants.came_online(KEY)
         assert said(connection) == []
 
@@ -408,7 +406,7 @@ def test_what_was_asked_for_in_vain_is_shown_once_when_it_comes_online() -> None
 
 
 def test_of_too_many_that_are_asked_for_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(introducing, "_MAX_WANTS", 2)
+    monkeypatch.setattr(identity_exchange, "_MAX_WANTS", 2)
     first, second, third = (bytes([number]) * 32 for number in range(3))
 
     async def main() -> None:
@@ -416,7 +414,7 @@ def test_of_too_many_that_are_asked_for_the_oldest_is_forgotten(monkeypatch: pyt
         wants = Wants()
         connection = new_connection(owner, wants=wants)
         for identity in (first, second, first, third, b"no key", b"k" * 1000):
-            connection.handle(WireWant(identity), b"")
+            connection.handle(wire.RequestIntroduction(identity), b"")
         owner.online = dict.fromkeys((first, second, third), BOB.delegation())
         shown = []
         for identity in owner.online:
@@ -440,10 +438,10 @@ def test_introductions_that_come_too_fast_are_not_verified_and_asked_for_again_w
         connection = new_connection(owner)
         burst = int(INTRODUCTIONS.endpoint.burst)
         for number in range(2 * burst):
-            connection.handle(WireIntroduce(number.to_bytes(4, "big")), b"")
+            connection.handle(wire.Introduce(number.to_bytes(4, "big")), b"")
         assert burst <= owner.checks < burst * 3 // 2
         said(connection)
-        connection.handle(WireRequest(1, KEY, KEY, "Echo", "default", 1000), b"")
-        assert said(connection) == [WireWant(KEY)], "the request waits for it"
+        connection.handle(wire.Request(1, KEY, KEY, "Echo", "default", 1000), b"")
+        assert said(connection) == [wire.RequestIntroduction(KEY)], "the request waits for it"
 
     asyncio.run(main())

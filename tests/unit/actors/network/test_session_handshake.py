@@ -10,32 +10,27 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.network.connections import session_handshake as peer_streams
-from fastn_p2p_actors.network.connections.connection_sessions import PeerSessions
-from fastn_p2p_actors.network.connections.remote_leg import Halves
+from fastn_p2p_actors.network.connections import session_handshake
+from fastn_p2p_actors.network.connections.connection_sessions import ConnectionSessions
+from fastn_p2p_actors.network.connections.remote_leg import QuicStream
 from fastn_p2p_actors.network.connections.session_handshake import (
-    Approach,
-    Arrival,
+    IncomingSession,
+    OutgoingSession,
 )
-from fastn_p2p_actors.network.connections.stream_pacing import Manners
-from fastn_p2p_actors.network.wire.messages import (
-    WireAccept,
-    WireFailure,
-    WireOpen,
-    WireRefusal,
-)
+from fastn_p2p_actors.network.connections.stream_pacing import StreamPacer
+from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_client.errors import ConnectionLost, Denied
 from fastn_p2p_client.ipc.messages import (
-    ApplicationFailure,
+    ApplicationErrorReply,
     Cancel,
-    Chunk,
-    Credit,
-    Eof,
-    Failure,
+    EndOfStream,
+    ErrorReply,
     Message,
-    Open,
-    Opened,
-    Reset,
+    OpenSession,
+    ResetStream,
+    SessionData,
+    SessionOpened,
+    WindowUpdate,
     encode,
 )
 from fastn_p2p_client.limits import RESET_LOST, SESSION_WINDOW
@@ -46,72 +41,77 @@ from tests.support.scenario import (
 )
 
 KEY = bytes(32)
-REQUEST = WireOpen(5, KEY, KEY, "Echo", "default", 1000)
-LOST = Failure.of(ConnectionLost(what="the connection to the peer"))
+REQUEST = wire.OpenSession(5, KEY, KEY, "Echo", "default", 1000)
+LOST = ErrorReply.of(ConnectionLost(what="the connection to the peer"))
 
 
 class Connection:
-    """What a session is told to say, in place of ``PeerSessions``; and what its leg tells the relay."""
+    """What a session is told to say, in place of ``ConnectionSessions``; and what its leg tells the relay."""
 
     name = "stub"
 
     def __init__(self) -> None:
-        self.manners = Manners(time.monotonic, lambda: None)
+        self.manners = StreamPacer(time.monotonic, lambda: None)
         self.stream = FakeStream()
         self.said: list[Any] = []
         self.told: list[Message] = []
         self.heard = b""
 
     @property
-    def sessions(self) -> PeerSessions:
-        return cast(PeerSessions, self)
+    def sessions(self) -> ConnectionSessions:
+        return cast(ConnectionSessions, self)
 
     def emit(self, header: bytes, message: Message, payload: bytes) -> None:
         assert header == encode(message)
         self.told.append(message)
         self.heard += payload
 
-    def ask(self, leg: Approach, source: bytes, target: bytes, message: Open, payload: bytes) -> int:
+    def ask(self, leg: OutgoingSession, source: bytes, target: bytes, message: OpenSession, payload: bytes) -> int:
         return 5
 
-    def take_back(self, leg: Approach) -> None:
+    def take_back(self, leg: OutgoingSession) -> None:
         self.said.append("cancel")
 
-    def end(self, leg: Approach | Arrival) -> None:
+    def end(self, leg: OutgoingSession | IncomingSession) -> None:
         self.said.append("end")
 
     def begin(self) -> int:
         return SESSION_WINDOW
 
-    def attached(self, leg: Approach | Arrival, stream: object) -> None:
+    def attached(self, leg: OutgoingSession | IncomingSession, stream: object) -> None:
         pass
 
-    def forget(self, arrival: Arrival) -> None:
+    def forget(self, arrival: IncomingSession) -> None:
         self.said.append("forget")
 
-    def answer(self, arrival: Arrival, answer: WireAccept | WireRefusal | WireFailure, payload: bytes) -> None:
+    def answer(
+        self,
+        arrival: IncomingSession,
+        answer: wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply,
+        payload: bytes,
+    ) -> None:
         self.said.append((answer, payload))
 
     def count(self, sent: int, received: int) -> None:
         pass
 
-    async def open_stream(self, number: int) -> Halves:
+    async def open_stream(self, number: int) -> QuicStream:
         self.said.append(("stream", number))
         return self.stream.halves()
 
 
-def approach(connection: Connection) -> Approach:
-    message = Open("alice", "bob", "Echo", "default", 1000, 1000)
-    return Approach(connection.sessions, KEY, KEY, message, b"", connection.emit)
+def approach(connection: Connection) -> OutgoingSession:
+    message = OpenSession("alice", "bob", "Echo", "default", 1000, 1000)
+    return OutgoingSession(connection.sessions, KEY, KEY, message, b"", connection.emit)
 
 
-def arrival(connection: Connection) -> Arrival:
-    made = Arrival(connection.sessions, REQUEST, b"")
-    made.speak_to(connection.emit)
+def arrival(connection: Connection) -> IncomingSession:
+    made = IncomingSession(connection.sessions, REQUEST, b"")
+    made.set_output(connection.emit)
     return made
 
 
-def take(leg: Approach | Arrival, *messages: Message, payload: bytes = b"") -> None:
+def take(leg: OutgoingSession | IncomingSession, *messages: Message, payload: bytes = b"") -> None:
     for message in messages:
         leg.take(encode(message), message, payload)
 
@@ -121,9 +121,9 @@ def test_the_first_bytes_are_there_before_the_stream_is() -> None:
         connection = Connection()
         ours = approach(connection)
         ours.on_accept(b"hello")
-        assert [type(message) for message in connection.told] == [Opened, Chunk]
+        assert [type(message) for message in connection.told] == [SessionOpened, SessionData]
         assert connection.heard == b"hello"
-        take(ours, Chunk(), payload=b"x")
+        take(ours, SessionData(), payload=b"x")
         await a_few_turns()
         assert connection.said == [("stream", 5)]
         assert connection.stream.sending.written == b"\0x"
@@ -152,9 +152,9 @@ def test_what_is_taken_back_before_an_answer_is_cancelled_and_afterwards_reset()
 def test_every_answer_reaches_the_relay() -> None:
     async def scenario() -> None:
         denied = Denied(peer="p", protocol="P", instance="i")
-        answers: list[tuple[Callable[[Approach], None], Message]] = [
-            (lambda ours: ours.on_refusal("No", "not today", b"data"), ApplicationFailure("No", "not today")),
-            (lambda ours: ours.on_failure(denied), Failure.of(denied)),
+        answers: list[tuple[Callable[[OutgoingSession], None], Message]] = [
+            (lambda ours: ours.on_refusal("No", "not today", b"data"), ApplicationErrorReply("No", "not today")),
+            (lambda ours: ours.on_failure(denied), ErrorReply.of(denied)),
             (lambda ours: ours.lost(), LOST),
         ]
         for answer, message in answers:
@@ -172,13 +172,13 @@ def test_an_acceptance_takes_along_what_is_said_in_the_same_turn() -> None:
     async def scenario() -> None:
         connection = Connection()
         theirs = arrival(connection)
-        take(theirs, Opened(1000))
-        take(theirs, Chunk(), payload=b"first")
+        take(theirs, SessionOpened(1000))
+        take(theirs, SessionData(), payload=b"first")
         assert connection.said == []
         await a_few_turns()
-        assert connection.said == [(WireAccept(5), b"first")]
-        assert [type(message) for message in connection.told] == [Credit]
-        take(theirs, Chunk(), payload=b"second")
+        assert connection.said == [(wire.SessionAccepted(5), b"first")]
+        assert [type(message) for message in connection.told] == [WindowUpdate]
+        take(theirs, SessionData(), payload=b"second")
         assert theirs.on_stream(connection.stream.halves())
         connection.stream.receiving.feed(b"\0question")
         await a_few_turns()
@@ -195,9 +195,9 @@ def test_no_stream_is_taken_before_there_is_an_acceptance() -> None:
         connection = Connection()
         theirs = arrival(connection)
         assert not theirs.on_stream(connection.stream.halves())
-        take(theirs, Failure.of(Denied(peer="p", protocol="P", instance="i")))
+        take(theirs, ErrorReply.of(Denied(peer="p", protocol="P", instance="i")))
         assert not theirs.on_stream(connection.stream.halves())
-        assert [type(answer) for answer, _ in connection.said] == [WireFailure]
+        assert [type(answer) for answer, _ in connection.said] == [wire.ErrorReply]
 
     play(scenario)
 
@@ -206,10 +206,10 @@ def test_a_session_that_ends_before_its_stream_comes_ends_there() -> None:
     async def scenario() -> None:
         connection = Connection()
         theirs = arrival(connection)
-        take(theirs, Opened(1000))
+        take(theirs, SessionOpened(1000))
         await a_few_turns()
-        take(theirs, Chunk(), payload=b"all")
-        take(theirs, Eof(), Reset(3))
+        take(theirs, SessionData(), payload=b"all")
+        take(theirs, EndOfStream(), ResetStream(3))
         theirs.close()
         assert theirs.on_stream(connection.stream.halves())
         await a_few_turns()
@@ -219,14 +219,14 @@ def test_a_session_that_ends_before_its_stream_comes_ends_there() -> None:
 
 
 def test_a_stream_that_does_not_come_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peer_streams, "_STREAM_TIMEOUT", 0.0)
+    monkeypatch.setattr(session_handshake, "_STREAM_TIMEOUT", 0.0)
 
     async def scenario() -> None:
         connection = Connection()
         theirs = arrival(connection)
-        take(theirs, Opened(1000))
+        take(theirs, SessionOpened(1000))
         await a_few_turns()
-        assert [type(message) for message in connection.told] == [Failure]
+        assert [type(message) for message in connection.told] == [ErrorReply]
         assert "forget" in connection.said
 
     play(scenario)
@@ -239,7 +239,7 @@ def test_a_request_that_is_taken_back_is_not_answered() -> None:
         theirs.on_cancel()
         assert connection.told == [Cancel()]
         theirs.close()
-        take(theirs, Opened(1000))
+        take(theirs, SessionOpened(1000))
         await a_few_turns()
         assert connection.said == ["forget", "end"]
 
@@ -250,7 +250,7 @@ def test_a_session_whose_connection_ends_before_its_stream_has_come_is_not_kept(
     async def scenario() -> None:
         connection = Connection()
         ours = arrival(connection)
-        take(ours, Opened(1000))
+        take(ours, SessionOpened(1000))
         await a_few_turns()
         ours.close()
         ours.lost()

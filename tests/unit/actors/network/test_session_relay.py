@@ -9,26 +9,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastn_p2p_actors.network.sessions.relay import Relay
+from fastn_p2p_actors.network.sessions.relay import SessionRelay
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, Denied, P2PError
 from fastn_p2p_client.ipc.messages import (
-    ApplicationFailure,
+    Ack,
+    ApplicationErrorReply,
     Cancel,
-    Chunk,
-    Credit,
-    Done,
-    Eof,
-    Failure,
+    EndOfStream,
+    ErrorReply,
     Message,
-    Opened,
-    Reset,
-    Stop,
+    ResetStream,
+    SessionData,
+    SessionOpened,
+    StopSending,
+    WindowUpdate,
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, RESET_LOST, SESSION_WINDOW
 
-DENIED = Failure.of(Denied(peer="p", protocol="Echo", instance="default"))
-LAST = (Failure, Cancel, ApplicationFailure)
+DENIED = ErrorReply.of(Denied(peer="p", protocol="Echo", instance="default"))
+LAST = (ErrorReply, Cancel, ApplicationErrorReply)
 
 
 class Side:
@@ -48,7 +48,7 @@ class Side:
     def error(self) -> P2PError:
         """The failure that was the last word."""
         failure = self.told[-1]
-        assert isinstance(failure, Failure)
+        assert isinstance(failure, ErrorReply)
         return failure.error()
 
 
@@ -57,14 +57,14 @@ class Stage:
 
     def __init__(self, credit: int = SESSION_WINDOW, *, served: bool = True, opened: bool = True) -> None:
         self.opener, self.server = Side(), Side()
-        self.relay = Relay(self.opener, credit)
+        self.relay = SessionRelay(self.opener, credit)
         self.at_opened = self.at_end = 0
         self.relay.at_opened.append(self._count_opened)
         self.relay.at_end.append(self._count_end)
         if served:
             self.relay.server = self.server
         if opened:
-            self.server_says(Opened(SESSION_WINDOW))
+            self.server_says(SessionOpened(SESSION_WINDOW))
             self.opener.told.clear()
 
     def _count_opened(self) -> None:
@@ -84,10 +84,10 @@ class Stage:
 
 def test_whoever_opens_is_told_when_it_stands_and_who_is_there() -> None:
     stage = Stage(opened=False)
-    stage.relay.answer = lambda opened: Opened(opened.credit, b"key", "bob")
+    stage.relay.answer = lambda opened: SessionOpened(opened.credit, b"key", "bob")
     assert not stage.relay.opened
-    stage.server_says(Opened(1000), Opened(2000))
-    assert stage.opener.told == [Opened(1000, b"key", "bob")]
+    stage.server_says(SessionOpened(1000), SessionOpened(2000))
+    assert stage.opener.told == [SessionOpened(1000, b"key", "bob")]
     assert stage.relay.opened
     assert (stage.at_opened, stage.at_end) == (1, 0)
 
@@ -95,27 +95,27 @@ def test_whoever_opens_is_told_when_it_stands_and_who_is_there() -> None:
 def test_everything_that_belongs_to_a_session_passes_both_ways() -> None:
     stage = Stage()
     for says, hears in ((stage.opener_says, stage.server), (stage.server_says, stage.opener)):
-        says(Chunk(), payload=b"12345")
-        assert hears.told == [Chunk()]
+        says(SessionData(), payload=b"12345")
+        assert hears.told == [SessionData()]
         assert hears.bytes == 5
-    stage.server_says(Credit(5 + CHUNK_COST))
-    stage.opener_says(Stop(3))
-    assert stage.opener.told == [Chunk(), Credit(5 + CHUNK_COST)]
-    assert stage.server.told == [Chunk(), Stop(3)]
+    stage.server_says(WindowUpdate(5 + CHUNK_COST))
+    stage.opener_says(StopSending(3))
+    assert stage.opener.told == [SessionData(), WindowUpdate(5 + CHUNK_COST)]
+    assert stage.server.told == [SessionData(), StopSending(3)]
 
 
 def test_a_session_is_over_when_both_directions_have_ended() -> None:
     def there_complete(stage: Stage) -> None:
-        stage.opener_says(Eof())
-        stage.server_says(Done())
+        stage.opener_says(EndOfStream())
+        stage.server_says(Ack())
 
     def back_complete(stage: Stage) -> None:
-        stage.server_says(Eof())
-        stage.opener_says(Done())
+        stage.server_says(EndOfStream())
+        stage.opener_says(Ack())
 
     ends: list[tuple[Callable[[Stage], None], Callable[[Stage], None]]] = [
         (there_complete, back_complete),
-        (lambda stage: stage.opener_says(Reset(1)), lambda stage: stage.server_says(Reset(1))),
+        (lambda stage: stage.opener_says(ResetStream(1)), lambda stage: stage.server_says(ResetStream(1))),
     ]
     for first in ends:
         for second in ends:
@@ -128,7 +128,7 @@ def test_a_session_is_over_when_both_directions_have_ended() -> None:
                 assert stage.relay.over
                 assert stage.at_end == 1
                 for say in (stage.opener_says, stage.server_says):
-                    say(Eof(), Done(), Reset(1), Stop(1), Credit(1), DENIED, Cancel())
+                    say(EndOfStream(), Ack(), ResetStream(1), StopSending(1), WindowUpdate(1), DENIED, Cancel())
                 stage.relay.fail(ConnectionLost(what="it"))
                 stage.relay.opener_gone()
                 stage.relay.server_gone()
@@ -138,24 +138,24 @@ def test_a_session_is_over_when_both_directions_have_ended() -> None:
 
 def test_only_an_end_that_was_said_can_be_confirmed() -> None:
     stage = Stage()
-    stage.server_says(Done(), Reset(1))
-    assert stage.opener.told == [Reset(1)]
+    stage.server_says(Ack(), ResetStream(1))
+    assert stage.opener.told == [ResetStream(1)]
     assert not stage.relay.over  # the opener goes on sending
-    stage.opener_says(Eof())
-    stage.server_says(Done(), Done())
-    assert stage.opener.told == [Reset(1), Done()]
+    stage.opener_says(EndOfStream())
+    stage.server_says(Ack(), Ack())
+    assert stage.opener.told == [ResetStream(1), Ack()]
     assert stage.relay.over
 
 
 def test_nothing_follows_the_end_of_a_direction() -> None:
     stage = Stage()
-    stage.opener_says(Eof(), Eof())
-    stage.opener_says(Chunk(), payload=b"late")
-    assert stage.server.told == [Eof()]
-    stage.opener_says(Reset(4), Reset(4), Eof())
-    stage.opener_says(Chunk(), payload=b"late")
-    stage.server_says(Stop(5), Credit(3), Done())
-    assert stage.server.told == [Eof(), Reset(4)]
+    stage.opener_says(EndOfStream(), EndOfStream())
+    stage.opener_says(SessionData(), payload=b"late")
+    assert stage.server.told == [EndOfStream()]
+    stage.opener_says(ResetStream(4), ResetStream(4), EndOfStream())
+    stage.opener_says(SessionData(), payload=b"late")
+    stage.server_says(StopSending(5), WindowUpdate(3), Ack())
+    assert stage.server.told == [EndOfStream(), ResetStream(4)]
     assert stage.opener.told == []
 
 
@@ -173,7 +173,7 @@ def test_an_opener_that_gives_up_before_it_stands(served: bool) -> None:
         assert stage.opener.told == []
         assert stage.relay.over
         assert (stage.at_opened, stage.at_end) == (0, 1)
-        stage.server_says(Opened(1000), DENIED, ApplicationFailure("no"))
+        stage.server_says(SessionOpened(1000), DENIED, ApplicationErrorReply("no"))
         assert stage.opener.told == []
 
 
@@ -185,10 +185,10 @@ def test_an_opener_that_gives_up_just_when_it_stands_is_gone() -> None:
     assert stage.relay.over
 
 
-@pytest.mark.parametrize("answer", [DENIED, ApplicationFailure("No", "not today")])
+@pytest.mark.parametrize("answer", [DENIED, ApplicationErrorReply("No", "not today")])
 def test_a_no_reaches_the_opener_and_nobody_else(answer: Message) -> None:
     stage = Stage(opened=False)
-    stage.server_says(answer, Opened(1000), DENIED)
+    stage.server_says(answer, SessionOpened(1000), DENIED)
     assert stage.opener.told == [answer]
     assert stage.server.told == []
     assert (stage.at_opened, stage.at_end) == (0, 1)
@@ -196,7 +196,7 @@ def test_a_no_reaches_the_opener_and_nobody_else(answer: Message) -> None:
 
 def test_no_is_too_late_once_it_stands_and_a_failure_never_is() -> None:
     stage = Stage()
-    stage.server_says(ApplicationFailure("No"), Cancel())
+    stage.server_says(ApplicationErrorReply("No"), Cancel())
     assert stage.opener.told == []
     assert not stage.relay.over
     stage.server_says(DENIED)
@@ -217,37 +217,37 @@ def test_whoever_is_left_is_told_that_the_other_is_gone(opened: bool) -> None:
     stage = Stage(opened=opened)
     stage.relay.fail(ConnectionLost(what="the way"))
     assert isinstance(stage.opener.error, ConnectionLost)
-    assert stage.server.told == ([Failure.of(ConnectionLost(what="the way"))] if opened else [Cancel()])
+    assert stage.server.told == ([ErrorReply.of(ConnectionLost(what="the way"))] if opened else [Cancel()])
     assert stage.at_end == 1
 
 
 def test_nothing_is_passed_on_before_it_stands() -> None:
     stage = Stage(opened=False)
-    stage.opener_says(Eof(), Reset(1), Stop(1), Credit(1), Done(), Opened(5))
-    stage.server_says(Eof(), Reset(1), Stop(1), Credit(1), Done(), Cancel())
-    stage.opener_says(Chunk(), payload=b"early")
-    stage.server_says(Chunk(), payload=b"early")
+    stage.opener_says(EndOfStream(), ResetStream(1), StopSending(1), WindowUpdate(1), Ack(), SessionOpened(5))
+    stage.server_says(EndOfStream(), ResetStream(1), StopSending(1), WindowUpdate(1), Ack(), Cancel())
+    stage.opener_says(SessionData(), payload=b"early")
+    stage.server_says(SessionData(), payload=b"early")
     assert (stage.opener.told, stage.server.told) == ([], [])
     assert not stage.relay.over
 
 
 def test_whoever_opens_cannot_accept() -> None:
     stage = Stage()
-    stage.opener_says(Opened(SESSION_WINDOW), ApplicationFailure("no"))
+    stage.opener_says(SessionOpened(SESSION_WINDOW), ApplicationErrorReply("no"))
     assert stage.server.told == []
 
 
 BREACHES: dict[str, tuple[Message, bytes]] = {
-    "a chunk beyond the credit": (Chunk(), bytes(1000 - CHUNK_COST + 1)),
-    "an empty chunk": (Chunk(), b""),
-    "credit that is none": (Credit(0), b""),
-    "credit that is less than none": (Credit(-1), b""),
-    "credit for nothing": (Credit(1), b""),
-    "credit for everything": (Credit(2**62), b""),
-    "a code below all": (Reset(-1), b""),
-    "a code that nobody has": (Reset(RESET_LOST + 1), b""),
-    "a stop with a code below all": (Stop(-(2**63)), b""),
-    "a stop with a code that nobody has": (Stop(2**64 - 1), b""),
+    "a chunk beyond the credit": (SessionData(), bytes(1000 - CHUNK_COST + 1)),
+    "an empty chunk": (SessionData(), b""),
+    "credit that is none": (WindowUpdate(0), b""),
+    "credit that is less than none": (WindowUpdate(-1), b""),
+    "credit for nothing": (WindowUpdate(1), b""),
+    "credit for everything": (WindowUpdate(2**62), b""),
+    "a code below all": (ResetStream(-1), b""),
+    "a code that nobody has": (ResetStream(RESET_LOST + 1), b""),
+    "a stop with a code below all": (StopSending(-(2**63)), b""),
+    "a stop with a code that nobody has": (StopSending(2**64 - 1), b""),
 }
 
 
@@ -257,10 +257,10 @@ def test_a_side_that_breaks_the_rules_loses_the_session(side: str, name: str) ->
     """What it may make us hold is bounded, whatever it says."""
     message, payload = BREACHES[name]
     stage = Stage(credit=SESSION_WINDOW, opened=False)
-    stage.server_says(Opened(SESSION_WINDOW))
-    if isinstance(message, Chunk) and payload:  # all but 1,000 bytes are on their way
+    stage.server_says(SessionOpened(SESSION_WINDOW))
+    if isinstance(message, SessionData) and payload:  # all but 1,000 bytes are on their way
         say = stage.opener_says if side == "opener" else stage.server_says
-        say(Chunk(), payload=bytes(SESSION_WINDOW - 1000 - CHUNK_COST))
+        say(SessionData(), payload=bytes(SESSION_WINDOW - 1000 - CHUNK_COST))
     stage.opener.bytes = stage.server.bytes = 0
     (stage.opener_says if side == "opener" else stage.server_says)(message, payload=payload)
     for told in (stage.opener, stage.server):
@@ -273,7 +273,7 @@ def test_a_side_that_breaks_the_rules_loses_the_session(side: str, name: str) ->
 @pytest.mark.parametrize("credit", [0, -1, SESSION_WINDOW + 1, 2**62])
 def test_an_acceptance_with_credit_that_cannot_be_is_none(credit: int) -> None:
     stage = Stage(opened=False)
-    stage.server_says(Opened(credit))
+    stage.server_says(SessionOpened(credit))
     assert isinstance(stage.opener.error, BadMessage)
     assert stage.server.told == [Cancel()]
     assert (stage.at_opened, stage.at_end) == (0, 1)
@@ -281,17 +281,18 @@ def test_an_acceptance_with_credit_that_cannot_be_is_none(credit: int) -> None:
 
 def test_credit_that_was_earned_may_be_used_to_the_last_byte() -> None:
     stage = Stage(credit=1000)
-    stage.server_says(Chunk(), payload=bytes(1000 - CHUNK_COST))
-    stage.opener_says(Credit(500), Credit(500))
-    stage.server_says(Chunk(), payload=bytes(1000 - CHUNK_COST))
-    assert stage.opener.told == [Chunk(), Chunk()]
+    stage.server_says(SessionData(), payload=bytes(1000 - CHUNK_COST))
+    stage.opener_says(WindowUpdate(500), WindowUpdate(500))
+    stage.server_says(SessionData(), payload=bytes(1000 - CHUNK_COST))
+    assert stage.opener.told == [SessionData(), SessionData()]
     assert not stage.relay.over
 
 
 words = st.sampled_from(
     [
-        Opened(1000), Chunk(), Chunk(), Eof(), Done(), Credit(1), Credit(100), Reset(0), Reset(RESET_LOST), Stop(0),
-        Stop(9), Cancel(), DENIED, ApplicationFailure("no"),
+        SessionOpened(1000), SessionData(), SessionData(), EndOfStream(), Ack(), WindowUpdate(1), WindowUpdate(100),
+        ResetStream(0), ResetStream(RESET_LOST), StopSending(0), StopSending(9), Cancel(), DENIED,
+        ApplicationErrorReply("no"),
     ]
 )  # fmt: skip
 events = st.one_of(
@@ -319,9 +320,9 @@ def test_whatever_is_said_each_side_hears_at_most_one_last_word_and_the_hooks_ar
         assert stage.at_opened == int(stage.relay.opened)
     for side in (stage.opener, stage.server):
         kinds = [type(message) for message in side.told]
-        assert kinds.count(Eof) <= 1
-        assert kinds.count(Done) <= 1
-        assert kinds.count(Reset) <= 1
+        assert kinds.count(EndOfStream) <= 1
+        assert kinds.count(Ack) <= 1
+        assert kinds.count(ResetStream) <= 1
         assert sum(kind in LAST for kind in kinds) <= 1
         assert side.bytes <= 2 * SESSION_WINDOW
     stage.relay.fail(ConnectionLost(what="the end"))

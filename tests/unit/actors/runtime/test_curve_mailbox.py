@@ -13,16 +13,16 @@ import uvloop
 import zmq
 
 from fastn_p2p_actors.runtime.curve.mailbox import (
-    Caller,
     CurveMailbox,
+    CurveSender,
 )
 from fastn_p2p_client.errors import DaemonBusy
 from fastn_p2p_client.ipc.messages import (
-    Done,
+    Ack,
     GetStatus,
     encode,
 )
-from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.ipc.request_channel import RequestChannel
 from tests.support.daemons import eventually
 
 
@@ -45,7 +45,7 @@ class Desk:
     """Answers everything, and notes who has asked."""
 
     def __init__(self, path: Path, *, max_clients: int = 100, per_program: int = 50, uid: int | None = None) -> None:
-        self.callers: list[Caller] = []
+        self.callers: list[CurveSender] = []
         self.own = False
         self.box = CurveMailbox(
             path,
@@ -59,25 +59,25 @@ class Desk:
         )
         self.box.open()
 
-    def _answer(self, caller: Caller, correlation: bytes, header: bytes, payload: bytes) -> None:
+    def _answer(self, caller: CurveSender, correlation: bytes, header: bytes, payload: bytes) -> None:
         self.callers.append(caller)
-        assert self.box.send(caller, correlation, encode(Done()), payload)
+        assert self.box.send(caller, correlation, encode(Ack()), payload)
 
 
 def test_role_is_the_key_and_unknown_keys_do_not_get_in(tmp_path: Path) -> None:
     async def scenario() -> None:
         desk = Desk(tmp_path / "v.sock")
-        good = Link(tmp_path / "v.sock", "vault", curve=GOOD)
+        good = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
         good.open()
         for payload in (b"bytes", bytearray(b"bytearray"), memoryview(b"view")):
-            assert (await good.ask(GetStatus(), payload, timeout=5)).payload == bytes(payload)
-        await good.flushed()
+            assert (await good.request(GetStatus(), payload, timeout=5)).payload == bytes(payload)
+        await good.drain()
         assert [caller.role for caller in desk.callers] == ["network"] * 3
         for curve in (Keys(SERVER[0], *STRANGER), None):
-            bad = Link(tmp_path / "v.sock", "vault", curve=curve)
+            bad = RequestChannel(tmp_path / "v.sock", "vault", curve=curve)
             bad.open()
             with pytest.raises(DaemonBusy):
-                await bad.ask(GetStatus(), timeout=0.3)
+                await bad.request(GetStatus(), timeout=0.3)
             bad.close()
         assert len(desk.callers) == 3
         good.close()
@@ -89,10 +89,10 @@ def test_role_is_the_key_and_unknown_keys_do_not_get_in(tmp_path: Path) -> None:
 def test_another_user_stays_out_whatever_its_key(tmp_path: Path) -> None:
     async def scenario() -> None:
         desk = Desk(tmp_path / "v.sock", uid=os.getuid() + 1)
-        good = Link(tmp_path / "v.sock", "vault", curve=GOOD)
+        good = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
         good.open()
         with pytest.raises(DaemonBusy):
-            await good.ask(GetStatus(), timeout=0.3)
+            await good.request(GetStatus(), timeout=0.3)
         assert not desk.callers
         good.close()
         desk.box.close()
@@ -109,9 +109,9 @@ def test_a_program_without_a_place_is_disconnected_and_takes_none_of_the_daemon_
             stranger.setblocking(False)
         await asyncio.to_thread(eventually, lambda: sum(map(has_ended, crowd)) >= 5, "five are disconnected", 5)
         desk.own = True
-        link = Link(tmp_path / "v.sock", "vault", curve=GOOD)
+        link = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
         link.open()
-        assert (await link.ask(GetStatus(), timeout=10)).header == encode(Done())
+        assert (await link.request(GetStatus(), timeout=10)).header == encode(Ack())
         for stranger in crowd:
             stranger.close()
         link.close()
@@ -154,9 +154,9 @@ def test_too_many_connections_wait_outside_and_do_not_end_it(tmp_path: Path) -> 
             await asyncio.sleep(0)
         for stranger in crowd:
             stranger.close()
-        link = Link(tmp_path / "v.sock", "vault", curve=GOOD)
+        link = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
         link.open()
-        assert (await link.ask(GetStatus(), timeout=10)).header == encode(Done())
+        assert (await link.request(GetStatus(), timeout=10)).header == encode(Ack())
         link.close()
         desk.box.close()
 

@@ -8,15 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from fastn_p2p_actors.gateway.binding_watchers import Noticeboard
+from fastn_p2p_actors.gateway.binding_watchers import BindingWatchers
 from fastn_p2p_actors.network.serving.access_list import AccessList
-from fastn_p2p_actors.network.serving.expected_programs import Returning
+from fastn_p2p_actors.network.serving.expected_programs import ExpectedPrograms
 from fastn_p2p_actors.network.serving.registry import (
     OnlineIdentity,
     Registry,
 )
-from fastn_p2p_actors.network.sessions.revocation import Standing
-from fastn_p2p_actors.runtime import loop_turns as turns
+from fastn_p2p_actors.network.sessions.revocation import SessionRevocation
+from fastn_p2p_actors.runtime import loop_turns
 from tests.support.signer import Signer
 from tests.support.two_daemons import until
 from tests.unit.actors.network.test_introductions import steps_of
@@ -34,9 +34,9 @@ def test_a_long_loop_lets_others_have_a_turn_whenever_its_time_is_used_up() -> N
 
         task = asyncio.ensure_future(another())
         seen = []
-        async for item in turns.in_turns(range(100), clock=lambda: time.now):
+        async for item in loop_turns.in_turns(range(100), clock=lambda: time.now):
             seen.append(item)
-            time.now += turns.TURN_SECONDS / 10
+            time.now += loop_turns.TURN_SECONDS / 10
         assert seen == list(range(100))
         assert 9 <= others <= 11
         task.cancel()
@@ -59,12 +59,12 @@ class Relay:
 
 def test_sessions_of_an_identity_that_goes_end_while_others_have_their_turns() -> None:
     async def main() -> None:
-        standing = Standing(Registry())
+        standing = SessionRevocation(Registry())
         sessions = [Relay() for _ in range(5000)]
         for number, each in enumerate(sessions):
             standing.add(cast(Any, each), b"gone" if number % 2 else b"stays", b"target", "Echo", "default")
         gone = cast(Any, SimpleNamespace(raw=b"gone", name="alice", sender=object()))
-        await standing.identity_concluded(gone)
+        await standing.identity_offline(gone)
         assert [each.failed for each in sessions] == [bool(number % 2) for number in range(5000)]
 
     asyncio.run(main())
@@ -94,12 +94,12 @@ def test_the_end_of_a_program_looks_at_what_it_served_however_many_identities_th
     counts = []
     for identities in (2, 200):
         registry, program = registry_of(identities)
-        counts.append(steps_of(partial(registry.gone, cast(Any, program))))
+        counts.append(steps_of(partial(registry.remove_sender, cast(Any, program))))
         assert list(registry.programs()) == []
         first = registry.by_name("identity0000")
         assert first is not None
         assert list(first.bindings) == [("Echo", "default")]
-        assert not registry.gone(cast(Any, program))
+        assert not registry.remove_sender(cast(Any, program))
         assert len(registry) == identities
     assert counts[0] == counts[1]
 
@@ -111,9 +111,9 @@ def test_the_end_of_an_identitys_process_takes_it_offline_and_leaves_its_success
     successor = OnlineIdentity(first.name, first.key, cast(Any, Sender()))
     registry.announce(successor)
     assert {key for key, _ in successor.bindings} == {"Shop"}  # the program goes on with it
-    assert registry.gone(first.sender)
+    assert registry.remove_sender(first.sender)
     assert registry.by_name(first.name) is successor
-    assert registry.gone(successor.sender)
+    assert registry.remove_sender(successor.sender)
     assert registry.by_name(first.name) is None
 
 
@@ -127,13 +127,13 @@ def test_many_changes_of_who_serves_are_written_together(tmp_path: Path) -> None
             looked += 1
             return registry.programs()
 
-        returning = Returning(tmp_path / "programs.json", programs)
+        returning = ExpectedPrograms(tmp_path / "programs.json", programs)
         for _ in range(1000):
             returning.changed()
         assert looked == 1
         await until(lambda: looked == 2, "the rest counts together")
         assert "Shop" in (tmp_path / "programs.json").read_text()
-        registry.gone(cast(Any, program))
+        registry.remove_sender(cast(Any, program))
         returning.changed()
         await until(lambda: not (tmp_path / "programs.json").exists(), "nobody serves any more")
         assert looked == 3
@@ -144,7 +144,7 @@ def test_many_changes_of_who_serves_are_written_together(tmp_path: Path) -> None
 
 def test_all_who_watch_share_one_reading_of_what_is_stored() -> None:
     async def main() -> None:
-        board = Noticeboard()
+        board = BindingWatchers()
         reads: list[int] = []
 
         def read() -> int:
@@ -153,7 +153,7 @@ def test_all_who_watch_share_one_reading_of_what_is_stored() -> None:
 
         first = [asyncio.ensure_future(board.shared_read("Shop", read)) for _ in range(50)]
         await asyncio.sleep(0)
-        board.post()  # what was read before may be out of date
+        board.notify()  # what was read before may be out of date
         second = [asyncio.ensure_future(board.shared_read("Shop", read)) for _ in range(50)]
         assert len(set(await asyncio.gather(*first))) == 1
         assert set(await asyncio.gather(*second)) == {2}

@@ -31,13 +31,13 @@ from fastn_p2p_client.errors import (
     PayloadTooLarge,
 )
 from fastn_p2p_client.ipc.messages import (
+    Ack,
     Cancel,
-    Done,
-    Failure,
+    ErrorReply,
     GetStatus,
     encode,
 )
-from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.ipc.transport.native.codec import (
     GREETING,
     ready,
@@ -86,18 +86,18 @@ def test_ask_is_answered_and_the_sender_is_who_the_kernel_says(tmp_path: Path) -
         seen = Recorder()
         box = Mailbox(tmp_path / "a.sock", seen.on_message, on_gone=seen.gone.put_nowait)
         box.open()
-        link = Link(tmp_path / "a.sock", "a")
+        link = RequestChannel(tmp_path / "a.sock", "a")
         link.open()
-        asked = asyncio.ensure_future(link.ask(GetStatus(), b"payload", timeout=5))
+        asked = asyncio.ensure_future(link.request(GetStatus(), b"payload", timeout=5))
         sender, correlation, header, payload = await seen.next()
         assert (sender.uid, sender.pid) == (os.getuid(), os.getpid())
         assert (header, payload) == (encode(GetStatus()), b"payload")
-        assert box.send(sender, correlation, encode(Done()), b"answer")
-        assert await asked == (encode(Done()), b"answer")
+        assert box.send(sender, correlation, encode(Ack()), b"answer")
+        assert await asked == (encode(Ack()), b"answer")
         link.close()
         async with asyncio.timeout(5):
             assert await seen.gone.get() is sender
-        assert not box.send(sender, correlation, encode(Done()))
+        assert not box.send(sender, correlation, encode(Ack()))
         box.close()
         assert not (tmp_path / "a.sock").exists()
 
@@ -119,10 +119,10 @@ def test_deadline_ends_the_ask_and_tells_the_mailbox(tmp_path: Path) -> None:
         seen = Recorder()
         box = Mailbox(tmp_path / "a.sock", seen.on_message)
         box.open()
-        link = Link(tmp_path / "a.sock", "a")
+        link = RequestChannel(tmp_path / "a.sock", "a")
         link.open()
         with pytest.raises(DeadlineExceeded) as caught:
-            await link.ask(GetStatus(), timeout=0.3)
+            await link.request(GetStatus(), timeout=0.3)
         assert caught.value.seconds <= 0.3
         assert (await seen.next())[2] == encode(GetStatus())
         assert (await seen.next())[2] == encode(Cancel())
@@ -138,9 +138,9 @@ def test_cancelling_an_ask_tells_the_mailbox(tmp_path: Path) -> None:
         seen = Recorder()
         box = Mailbox(tmp_path / "a.sock", seen.on_message)
         box.open()
-        link = Link(tmp_path / "a.sock", "a")
+        link = RequestChannel(tmp_path / "a.sock", "a")
         link.open()
-        asked = asyncio.ensure_future(link.ask(GetStatus(), timeout=5))
+        asked = asyncio.ensure_future(link.request(GetStatus(), timeout=5))
         first = await seen.next()
         asked.cancel()
         assert (await seen.next())[1:3] == (first[1], encode(Cancel()))
@@ -152,10 +152,10 @@ def test_cancelling_an_ask_tells_the_mailbox(tmp_path: Path) -> None:
 
 def test_without_a_mailbox_the_ask_says_which_actor_is_missing(tmp_path: Path) -> None:
     async def scenario() -> None:
-        link = Link(tmp_path / "none.sock", "gateway")
+        link = RequestChannel(tmp_path / "none.sock", "gateway")
         link.open()
         with pytest.raises(DaemonBusy, match="gateway"):
-            await link.ask(GetStatus(), timeout=0.2)
+            await link.request(GetStatus(), timeout=0.2)
         link.close()
 
     uvloop.run(scenario())
@@ -165,10 +165,10 @@ def test_payload_above_the_limit_is_refused_before_it_is_sent(tmp_path: Path) ->
     async def scenario() -> None:
         box = Mailbox(tmp_path / "a.sock", lambda *_: None)
         box.open()
-        link = Link(tmp_path / "a.sock", "a")
+        link = RequestChannel(tmp_path / "a.sock", "a")
         link.open()
         with pytest.raises(PayloadTooLarge):
-            await link.ask(GetStatus(), bytes(MAX_PAYLOAD + 1), timeout=5)
+            await link.request(GetStatus(), bytes(MAX_PAYLOAD + 1), timeout=5)
         link.close()
         box.close()
 
@@ -186,19 +186,19 @@ def test_death_of_the_process_ends_asks_and_its_successor_serves(tmp_path: Path)
 
     async def scenario() -> None:
         process = start()
-        link = Link(tmp_path / "a.sock", "echo")
+        link = RequestChannel(tmp_path / "a.sock", "echo")
         link.open()
         try:
-            assert (await link.ask(GetStatus(), b"1", timeout=5)).payload == b"1"
+            assert (await link.request(GetStatus(), b"1", timeout=5)).payload == b"1"
             process.send_signal(signal.SIGSTOP)
-            asked = [asyncio.ensure_future(link.ask(GetStatus(), timeout=20)) for _ in range(5)]
+            asked = [asyncio.ensure_future(link.request(GetStatus(), timeout=20)) for _ in range(5)]
             await asyncio.sleep(0)
             process.kill()
             process.communicate()
             for result in await asyncio.gather(*asked, return_exceptions=True):
                 assert isinstance(result, ConnectionLost)
             process = start()
-            assert (await link.ask(GetStatus(), b"2", timeout=5)).payload == b"2"
+            assert (await link.request(GetStatus(), b"2", timeout=5)).payload == b"2"
         finally:
             link.close()
             process.kill()
@@ -259,9 +259,9 @@ def test_a_burst_arrives_whole_and_in_order_though_the_peer_is_slow_to_read(tmp_
             if len(got) == 15_000:
                 done.set()
 
-        link = Link(tmp_path / "a.sock", "a", on_message=on_message)
+        link = RequestChannel(tmp_path / "a.sock", "a", on_message=on_message)
         link.open()
-        asked = asyncio.ensure_future(link.ask(GetStatus(), timeout=60))
+        asked = asyncio.ensure_future(link.request(GetStatus(), timeout=60))
         sender = (await seen.next())[0]
         for number in range(15_000):
             header = b"%d" % number
@@ -284,11 +284,11 @@ def connect(path: Path) -> socket.socket:
     return stranger
 
 
-async def answered(box: Mailbox, seen: Recorder, link: Link) -> None:
-    asked = asyncio.ensure_future(link.ask(GetStatus(), timeout=10))
+async def answered(box: Mailbox, seen: Recorder, link: RequestChannel) -> None:
+    asked = asyncio.ensure_future(link.request(GetStatus(), timeout=10))
     sender, correlation, _, _ = await seen.next()
-    assert box.send(sender, correlation, encode(Done()))
-    assert (await asked).header == encode(Done())
+    assert box.send(sender, correlation, encode(Ack()))
+    assert (await asked).header == encode(Ack())
 
 
 def test_garbage_costs_nobody_else_anything(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_garbage_costs_nobody_else_anything(tmp_path: Path) -> None:
         seen = Recorder()
         box = Mailbox(tmp_path / "a.sock", seen.on_message, on_gone=seen.gone.put_nowait)
         box.open()
-        link = Link(tmp_path / "a.sock", "a")
+        link = RequestChannel(tmp_path / "a.sock", "a")
         link.open()
         await answered(box, seen, link)
         opening = GREETING + ready("DEALER")
@@ -323,11 +323,11 @@ def test_garbage_costs_nobody_else_anything(tmp_path: Path) -> None:
 def test_who_has_no_place_is_told_why_and_comes_in_when_one_is_free(tmp_path: Path) -> None:
     async def scenario() -> None:
         def answer(sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
-            box.send(sender, correlation, encode(Done()))
+            box.send(sender, correlation, encode(Ack()))
 
         box = Mailbox(tmp_path / "a.sock", answer, limits=ConnectionLimits(per_program=3))
         box.open()
-        links = [Link(tmp_path / "a.sock", "a") for _ in range(5)]
+        links = [RequestChannel(tmp_path / "a.sock", "a") for _ in range(5)]
         for link in links[:3]:
             link.open()
             assert await asked(link) is None
@@ -346,19 +346,21 @@ def test_who_has_no_place_is_told_why_and_comes_in_when_one_is_free(tmp_path: Pa
         async with asyncio.timeout(10):
             for link in links[3:]:
                 while await asked(link) is not None:
-                    await link.up.wait()
+                    await link.connected.wait()
         assert box.clients == 3
         for link in links[2:]:
             link.close()
         box.close()
 
-    async def asked(link: Link) -> P2PError | None:
+    async def asked(link: RequestChannel) -> P2PError | None:
         """Why it is not answered."""
         try:
-            answer = await link.ask(GetStatus(), timeout=5)
+            answer = await link.request(GetStatus(), timeout=5)
         except (ConnectionLost, DaemonBusy) as error:
             return error
-        return None if answer.header == encode(Done()) else msgspec.msgpack.decode(answer.header, type=Failure).error()
+        return (
+            None if answer.header == encode(Ack()) else msgspec.msgpack.decode(answer.header, type=ErrorReply).error()
+        )
 
     uvloop.run(scenario())
 
@@ -407,17 +409,17 @@ def test_without_a_descriptor_to_spare_it_goes_on_and_does_not_spin(tmp_path: Pa
     )
 
     async def scenario() -> None:
-        link = Link(tmp_path / "a.sock", "echo")
+        link = RequestChannel(tmp_path / "a.sock", "echo")
         link.open()
-        assert (await link.ask(GetStatus(), b"before", timeout=5)).payload == b"before"
+        assert (await link.request(GetStatus(), b"before", timeout=5)).payload == b"before"
         crowd = [connect(tmp_path / "a.sock") for _ in range(100)]
         assert process.stderr is not None
         assert "Too many open files" in await asyncio.to_thread(process.stderr.readline)
         began = psutil.Process(process.pid).cpu_times()
-        assert (await link.ask(GetStatus(), b"meanwhile", timeout=5)).payload == b"meanwhile"
-        late = Link(tmp_path / "a.sock", "echo")
+        assert (await link.request(GetStatus(), b"meanwhile", timeout=5)).payload == b"meanwhile"
+        late = RequestChannel(tmp_path / "a.sock", "echo")
         late.open()  # those before it are dropped bit by bit, as they say nothing
-        assert (await late.ask(GetStatus(), b"after", timeout=20)).payload == b"after"
+        assert (await late.request(GetStatus(), b"after", timeout=20)).payload == b"after"
         assert sum(psutil.Process(process.pid).cpu_times()[:2]) - sum(began[:2]) < 0.3
         for stranger in crowd:
             stranger.close()
@@ -441,7 +443,7 @@ def test_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
         seen = Recorder()
         box = Mailbox(tmp_path / "a.sock", seen.on_message)
         box.open()
-        link = Link(tmp_path / "a.sock", "a")
+        link = RequestChannel(tmp_path / "a.sock", "a")
         link.open()
         await answered(box, seen, link)
         link.close()
@@ -486,9 +488,9 @@ def test_who_does_not_read_holds_a_backlog_and_nobody_up(tmp_path: Path) -> None
             pass
         assert sender.backlog > SEND_QUEUE_BYTES
         before = sender.backlog
-        box.answer(sender, b"late", encode(Done()), payload)
+        box.answer(sender, b"late", encode(Ack()), payload)
         assert 0 < sender.backlog - before < 1000, "a short refusal instead of the answer"
-        link = Link(tmp_path / "a.sock", "a")
+        link = RequestChannel(tmp_path / "a.sock", "a")
         link.open()
         await answered(box, seen, link)
         program.close()
@@ -507,10 +509,10 @@ def test_another_user_is_not_listened_to(tmp_path: Path) -> None:
         seen = Recorder()
         box = Mailbox(tmp_path / "a.sock", seen.on_message, uid=os.getuid() + 1)
         box.open()
-        link = Link(tmp_path / "a.sock", "a")
+        link = RequestChannel(tmp_path / "a.sock", "a")
         link.open()
         with pytest.raises(DaemonBusy):
-            await link.ask(GetStatus(), timeout=0.1)
+            await link.request(GetStatus(), timeout=0.1)
         with connect(tmp_path / "a.sock") as stranger:
             assert await asyncio.to_thread(stranger.recv, 100) == b""
         assert seen.messages.empty()
@@ -597,11 +599,11 @@ def test_who_never_reads_its_answers_is_ended_and_others_are_answered(tmp_path: 
         )
         deaf, correlation, _, _ = await seen.next()
         for _ in range(10):
-            box.send(deaf, correlation, encode(Done()), bytes(1024 * 1024))
+            box.send(deaf, correlation, encode(Ack()), bytes(1024 * 1024))
         async with asyncio.timeout(5):
             assert await seen.gone.get() is deaf
-        assert not box.send(deaf, correlation, encode(Done()))
-        link = Link(tmp_path / "a.sock", "a")
+        assert not box.send(deaf, correlation, encode(Ack()))
+        link = RequestChannel(tmp_path / "a.sock", "a")
         link.open()
         await answered(box, seen, link)
         link.close()

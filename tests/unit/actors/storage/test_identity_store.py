@@ -20,7 +20,7 @@ from fastn_p2p_actors.storage.atomic_files import (
 from fastn_p2p_actors.storage.identity_store import (
     BindingFile,
     IdentityFile,
-    Store,
+    IdentityStore,
 )
 from fastn_p2p_client.errors import (
     BindingExists,
@@ -46,17 +46,17 @@ def echo(instance: str = "default", config: bytes = b"{}") -> BindingFile:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> IdentityStore:
     home = Home(tmp_path)
     home.identities.mkdir(mode=0o700)
-    return Store(home)
+    return IdentityStore(home)
 
 
 def everything_in(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
 
 
-def test_identity_is_kept_as_json_that_people_can_read(store: Store, tmp_path: Path) -> None:
+def test_identity_is_kept_as_json_that_people_can_read(store: IdentityStore, tmp_path: Path) -> None:
     store.create_identity(identity("alice"))
     file = tmp_path / "identities/alice/identity.json"
     assert msgspec.json.decode(file.read_bytes()) == {
@@ -76,7 +76,7 @@ def test_identity_is_kept_as_json_that_people_can_read(store: Store, tmp_path: P
     assert list(everything_in(tmp_path)) == ["identities/alice/identity.json"]
 
 
-def test_identities_are_listed_in_order_and_damage_costs_one(store: Store, tmp_path: Path) -> None:
+def test_identities_are_listed_in_order_and_damage_costs_one(store: IdentityStore, tmp_path: Path) -> None:
     for name in ("bob", "alice", "carol", "dave"):
         store.create_identity(identity(name))
     (tmp_path / "identities/bob/identity.json").write_bytes(b'{"name": "bo')
@@ -104,7 +104,7 @@ def test_identities_are_listed_in_order_and_damage_costs_one(store: Store, tmp_p
         b'{"name":"alice","id52":"x","created":""}',
     ],
 )
-def test_damaged_file_is_a_typed_error_that_names_it(store: Store, tmp_path: Path, content: bytes) -> None:
+def test_damaged_file_is_a_typed_error_that_names_it(store: IdentityStore, tmp_path: Path, content: bytes) -> None:
     store.create_identity(identity("alice"))
     path = tmp_path / "identities/alice/identity.json"
     path.write_bytes(content)
@@ -114,7 +114,7 @@ def test_damaged_file_is_a_typed_error_that_names_it(store: Store, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../alice", "a/b", "Alice", "a" * 65, ".trash-1"])
-def test_names_do_not_leave_the_directory(store: Store, name: str) -> None:
+def test_names_do_not_leave_the_directory(store: IdentityStore, name: str) -> None:
     for step in (
         lambda: store.identity(name),
         lambda: store.remove_identity(name),
@@ -128,14 +128,14 @@ def test_names_do_not_leave_the_directory(store: Store, name: str) -> None:
             assert isinstance(caught.value, InvalidName)
 
 
-def test_binding_exists_once_it_is_committed(store: Store, tmp_path: Path) -> None:
+def test_binding_exists_once_it_is_committed(store: IdentityStore, tmp_path: Path) -> None:
     store.create_identity(identity("alice"))
     prepared = store.prepare_binding("alice", echo(config=b'{"max_length": 7}'))
     assert store.bindings("alice").usable == []
-    assert store.unfinished() == [("alice", "Echo", "default")]
+    assert store.uncommitted_bindings() == [("alice", "Echo", "default")]
     store.prepare_binding("alice", echo(config=b'{"max_length": 8}'))  # the command is repeated
     prepared.commit()
-    assert store.unfinished() == []
+    assert store.uncommitted_bindings() == []
     found = store.binding("alice", "Echo", "default")
     assert msgspec.json.decode(found.config) == {"max_length": 8}
     assert found.allow == ()
@@ -144,7 +144,7 @@ def test_binding_exists_once_it_is_committed(store: Store, tmp_path: Path) -> No
         store.prepare_binding("alice", echo())
 
 
-def test_bindings_are_listed_in_order_and_damage_costs_one(store: Store) -> None:
+def test_bindings_are_listed_in_order_and_damage_costs_one(store: IdentityStore) -> None:
     store.create_identity(identity("alice"))
     for instance in ("b", "a", "broken", "swapped"):
         store.prepare_binding("alice", echo(instance)).commit()
@@ -159,7 +159,7 @@ def test_bindings_are_listed_in_order_and_damage_costs_one(store: Store) -> None
         store.prepare_binding("alice", echo("broken"))
 
 
-def test_removing_takes_everything_and_can_be_repeated(store: Store, tmp_path: Path) -> None:
+def test_removing_takes_everything_and_can_be_repeated(store: IdentityStore, tmp_path: Path) -> None:
     store.create_identity(identity("alice"))
     store.prepare_binding("alice", echo()).commit()
     (store.workspace("alice", "Echo", "default") / "data").write_bytes(b"of the protocol")
@@ -171,7 +171,9 @@ def test_removing_takes_everything_and_can_be_repeated(store: Store, tmp_path: P
     assert list((tmp_path / "identities").iterdir()) == []
 
 
-def test_removal_that_was_cut_short_is_finished(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removal_that_was_cut_short_is_finished(
+    store: IdentityStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.create_identity(identity("alice"))
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "rmtree", lambda *_, **__: None)  # killed right after the renaming
@@ -182,7 +184,7 @@ def test_removal_that_was_cut_short_is_finished(store: Store, tmp_path: Path, mo
     assert list((tmp_path / "identities").iterdir()) == []
 
 
-def test_full_disk_changes_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_changes_nothing(store: IdentityStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.create_identity(identity("alice"))
     before = everything_in(tmp_path)
 
@@ -200,7 +202,7 @@ def test_full_disk_changes_nothing(store: Store, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_directory_that_cannot_be_written_to(store: Store, tmp_path: Path) -> None:
+def test_directory_that_cannot_be_written_to(store: IdentityStore, tmp_path: Path) -> None:
     store.create_identity(identity("alice"))
     directory = tmp_path / "identities/alice"
     directory.chmod(0o500)
@@ -230,7 +232,7 @@ def test_directory_in_the_way_is_a_typed_error(tmp_path: Path) -> None:
 
 
 def test_killed_at_any_system_call_the_old_or_the_new_is_there(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: IdentityStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that dies in the middle of a write is one whose next system call never happens."""
 
@@ -271,6 +273,6 @@ def test_killed_at_any_system_call_the_old_or_the_new_is_there(
     assert store.identity("alice") == new
 
 
-def test_typed_errors_only(store: Store) -> None:
+def test_typed_errors_only(store: IdentityStore) -> None:
     with pytest.raises(P2PError):
         store.prepare_binding("alice", BindingFile(protocol="../x", instance="default"))

@@ -17,7 +17,7 @@ import pytest
 from nacl.signing import SigningKey, VerifyKey
 
 from fastn_p2p_actors.credentials.sodium import SEED_BYTES, verify
-from fastn_p2p_actors.vault import key_file as keyfile
+from fastn_p2p_actors.vault import key_file
 from fastn_p2p_actors.vault.key_file import HEADER_BYTES
 from fastn_p2p_actors.vault.key_pair import KeyPair
 from fastn_p2p_actors.vault.key_store import KeyStore
@@ -105,9 +105,9 @@ def test_memory_grows_by_pages_and_reuses_what_is_given_back(memory: LockedMemor
 
 
 def test_slot_given_back_is_empty(memory: LockedMemory) -> None:
-    slot = memory.take()
+    slot = memory.allocate()
     slot.view[:] = b"s" * SLOT_BYTES
-    memory.give_back(slot)
+    memory.free(slot)
     assert bytes(slot.view) == bytes(SLOT_BYTES)
 
 
@@ -149,7 +149,7 @@ def test_memory_is_locked_where_the_limit_allows(memory: LockedMemory, caplog: p
     if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY and os.geteuid() != 0:
         pytest.skip("a limit on locked memory")
     with caplog.at_level(logging.WARNING):
-        memory.take()
+        memory.allocate()
     assert memory.locked
     assert not caplog.records
 
@@ -195,7 +195,7 @@ def test_key_that_exists_is_never_overwritten(tmp_path: Path, store: KeyStore) -
     with pytest.raises(IdentityExists):
         opened(tmp_path, LockedMemory()).create("alice")
     with pytest.raises(FileExistsError):
-        keyfile.write_key_file(path, store.find("alice").header, memoryview(bytes(SEED_BYTES)))
+        key_file.write_key_file(path, store.find("alice").header, memoryview(bytes(SEED_BYTES)))
     assert files(tmp_path) == before
     identity_file(tmp_path, "bob").symlink_to("nowhere")
     with pytest.raises(IdentityExists):
@@ -383,7 +383,7 @@ def test_half_a_write_and_a_directory_that_cannot_be_synced_change_nothing(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patched:
-        patched.setattr(keyfile, "sync_directory", failing)
+        patched.setattr(key_file, "sync_directory", failing)
         with pytest.raises(StorageFailed):
             store.create("bob")
     assert files(tmp_path) == before

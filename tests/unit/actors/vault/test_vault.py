@@ -12,27 +12,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastn_p2p_actors.credentials import EpochBook, SequenceBook, verify_delegation, verify_record
-from fastn_p2p_actors.runtime.curve.keys import make_roles
+from fastn_p2p_actors.credentials import EpochTracker, SequenceTracker, verify_delegation, verify_record
+from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.vault.access_policy import (
     GATEWAY,
     NETWORK,
     ROLES,
     TABLE,
-    State,
+    VaultState,
     check_allowed,
 )
-from fastn_p2p_actors.vault.actor import Desk
+from fastn_p2p_actors.vault.actor import VaultServer
 from fastn_p2p_actors.vault.key_store import KeyStore
 from fastn_p2p_actors.vault.locked_memory import LockedMemory
 from fastn_p2p_actors.vault.messages import (
     PAGE,
-    CreateIdentity,
-    DeleteIdentity,
+    CreateKey,
+    DeleteKey,
     GetTransport,
     IdentityKey,
     IdentityKeys,
-    ListIdentities,
+    ListKeys,
     SignDelegation,
     SignedDelegation,
     SignedRecord,
@@ -52,9 +52,9 @@ from fastn_p2p_client.errors import (
     P2PError,
 )
 from fastn_p2p_client.ipc.messages import (
+    Ack,
     Cancel,
-    Done,
-    Failure,
+    ErrorReply,
     GetStatus,
     encode,
 )
@@ -64,9 +64,9 @@ from fastn_p2p_client.limits import MAX_HEADER
 from ....support.signer import NOW
 
 REQUESTS: dict[type[msgspec.Struct], msgspec.Struct] = {
-    CreateIdentity: CreateIdentity("bob"),
-    DeleteIdentity: DeleteIdentity("alice"),
-    ListIdentities: ListIdentities(),
+    CreateKey: CreateKey("bob"),
+    DeleteKey: DeleteKey("alice"),
+    ListKeys: ListKeys(),
     GetTransport: GetTransport(),
     SignDelegation: SignDelegation("alice"),
     SignRecord: SignRecord("alice", (), ()),
@@ -89,7 +89,7 @@ class Room(NamedTuple):
     """A vault without a process."""
 
     vault: Vault
-    desk: Desk
+    desk: VaultServer
     clock: Clock
     folder: Path
 
@@ -104,8 +104,8 @@ def room(tmp_path: Path) -> Iterator[Room]:
     store = KeyStore(folder, memory, clock)
     store.open()
     vault = Vault(store, clock)
-    vault.answer(GATEWAY, CreateIdentity("alice"))
-    yield Room(vault, Desk(vault, logging.getLogger("vault")), clock, folder)
+    vault.answer(GATEWAY, CreateKey("alice"))
+    yield Room(vault, VaultServer(vault, logging.getLogger("vault")), clock, folder)
     memory.wipe()
 
 
@@ -116,7 +116,7 @@ def test_table_lists_every_request_in_every_state_and_nothing_else() -> None:
     messages = set(get_args(VaultRequest))
     assert messages == set(TABLE) == set(REQUESTS)
     for rights in TABLE.values():
-        assert set(rights) == set(State)
+        assert set(rights) == set(VaultState)
         assert all(roles <= set(ROLES) for roles in rights.values())
 
 
@@ -125,9 +125,9 @@ def test_table_says_this() -> None:
         (kind.__name__, state.value): sorted(roles) for kind, rights in TABLE.items() for state, roles in rights.items()
     }
     assert allowed == {
-        ("CreateIdentity", "open"): [GATEWAY],
-        ("DeleteIdentity", "open"): [GATEWAY],
-        ("ListIdentities", "open"): [GATEWAY],
+        ("CreateKey", "open"): [GATEWAY],
+        ("DeleteKey", "open"): [GATEWAY],
+        ("ListKeys", "open"): [GATEWAY],
         ("GetTransport", "open"): [NETWORK],
         ("SignDelegation", "open"): [NETWORK],
         ("SignRecord", "open"): [NETWORK],
@@ -136,7 +136,7 @@ def test_table_says_this() -> None:
 
 
 def test_roles_are_those_that_the_supervisor_hands_out() -> None:
-    assert sorted(make_roles().vault.roles.values()) == sorted(ROLES)
+    assert sorted(generate_vault_keys().vault.roles.values()) == sorted(ROLES)
 
 
 STRANGERS = ["", "identity-alice", "supervisor", "Gateway", "gateway "]
@@ -147,7 +147,7 @@ STRANGERS = ["", "identity-alice", "supervisor", "Gateway", "gateway "]
 def test_every_request_of_every_wrong_role_is_forbidden_and_does_nothing(
     room: Room, kind: type[msgspec.Struct], role: str
 ) -> None:
-    if role in TABLE[kind][State.OPEN]:
+    if role in TABLE[kind][VaultState.OPEN]:
         room.ask(role, REQUESTS[kind])
         return
     before = sorted(path.name for path in room.folder.rglob("*"))
@@ -160,7 +160,7 @@ def test_every_request_of_every_wrong_role_is_forbidden_and_does_nothing(
 @pytest.mark.parametrize("role", [*ROLES, *STRANGERS])
 def test_what_is_not_in_the_table_is_forbidden(role: str) -> None:
     with pytest.raises(Forbidden):
-        check_allowed(role, State.OPEN, GetStatus())
+        check_allowed(role, VaultState.OPEN, GetStatus())
 
 
 def test_forbidden_comes_before_any_other_answer(room: Room) -> None:
@@ -174,33 +174,33 @@ def test_forbidden_comes_before_any_other_answer(room: Room) -> None:
 
 
 def test_identities_are_made_listed_and_deleted(room: Room) -> None:
-    bob = room.ask(GATEWAY, CreateIdentity("bob"))
+    bob = room.ask(GATEWAY, CreateKey("bob"))
     assert isinstance(bob, IdentityKey)
     assert (bob.name, bob.created, PublicKey(bob.public).id52[:0]) == ("bob", "2027-01-15T08:00:00Z", "")
-    listed = room.ask(GATEWAY, ListIdentities())
+    listed = room.ask(GATEWAY, ListKeys())
     assert isinstance(listed, IdentityKeys)
     assert [key.name for key in listed.identities] == ["alice", "bob"]
     assert (listed.identities[1], listed.damaged, listed.more) == (bob, (), False)
-    assert room.ask(GATEWAY, DeleteIdentity("alice")) == Done()
-    assert [key.name for key in room.ask(GATEWAY, ListIdentities()).identities] == ["bob"]
+    assert room.ask(GATEWAY, DeleteKey("alice")) == Ack()
+    assert [key.name for key in room.ask(GATEWAY, ListKeys()).identities] == ["bob"]
     with pytest.raises(IdentityNotFound):
         room.ask(NETWORK, SignDelegation("alice"))
-    again = room.ask(GATEWAY, CreateIdentity("alice"))
+    again = room.ask(GATEWAY, CreateKey("alice"))
     assert again.public != bob.public
 
 
 def test_identity_that_exists_is_left_alone(room: Room) -> None:
-    before = room.ask(GATEWAY, ListIdentities())
+    before = room.ask(GATEWAY, ListKeys())
     with pytest.raises(IdentityExists):
-        room.ask(GATEWAY, CreateIdentity("alice"))
-    assert room.ask(GATEWAY, ListIdentities()) == before
+        room.ask(GATEWAY, CreateKey("alice"))
+    assert room.ask(GATEWAY, ListKeys()) == before
 
 
 @pytest.mark.parametrize("name", ["", "../../etc/passwd", "Alice", "a" * 65, "a/b", ".", "alice.key", "\0"])
 def test_bad_names_are_refused_everywhere(room: Room, name: str) -> None:
     for role, request in (
-        (GATEWAY, CreateIdentity(name)),
-        (GATEWAY, DeleteIdentity(name)),
+        (GATEWAY, CreateKey(name)),
+        (GATEWAY, DeleteKey(name)),
         (NETWORK, SignDelegation(name)),
         (NETWORK, SignRecord(name, (), ())),
     ):
@@ -210,7 +210,7 @@ def test_bad_names_are_refused_everywhere(room: Room, name: str) -> None:
 
 def test_unknown_identities(room: Room) -> None:
     for role, request in (
-        (GATEWAY, DeleteIdentity("nobody")),
+        (GATEWAY, DeleteKey("nobody")),
         (NETWORK, SignDelegation("nobody")),
         (NETWORK, SignRecord("nobody", (), ())),
     ):
@@ -221,15 +221,15 @@ def test_unknown_identities(room: Room) -> None:
 def test_many_identities_are_listed_page_by_page(room: Room) -> None:
     wanted = {"alice"} | {f"id{number:04}-{'x' * 50}" for number in range(PAGE + 20)}
     for name in sorted(wanted - {"alice"}):
-        room.ask(GATEWAY, CreateIdentity(name))
+        room.ask(GATEWAY, CreateKey(name))
     names: list[str] = []
-    page = room.ask(GATEWAY, ListIdentities())
+    page = room.ask(GATEWAY, ListKeys())
     while True:
         assert len(encode(page)) <= MAX_HEADER
         names += [key.name for key in page.identities]
         if not page.more:
             break
-        page = room.ask(GATEWAY, ListIdentities(page.last))
+        page = room.ask(GATEWAY, ListKeys(page.last))
     assert names == sorted(wanted)
 
 
@@ -241,8 +241,8 @@ def test_delegation_is_for_the_vaults_own_transport_key_alone(room: Room) -> Non
     assert isinstance(transport, Transport)
     signed = room.ask(NETWORK, SignDelegation("alice"))
     assert isinstance(signed, SignedDelegation)
-    delegation = verify_delegation(signed.blob, now=NOW, endpoint=transport.public, epochs=EpochBook())
-    alice = room.ask(GATEWAY, ListIdentities()).identities[0]
+    delegation = verify_delegation(signed.blob, now=NOW, endpoint=transport.public, epochs=EpochTracker())
+    alice = room.ask(GATEWAY, ListKeys()).identities[0]
     assert delegation.identity == alice.public
     assert (delegation.epoch, delegation.lineage) == (transport.epoch, transport.lineage)
     assert (delegation.not_before, delegation.not_after) == (NOW, NOW + DELEGATION_SECONDS)
@@ -250,7 +250,7 @@ def test_delegation_is_for_the_vaults_own_transport_key_alone(room: Room) -> Non
 
 
 def test_record_holds_and_each_one_replaces_the_one_before(room: Room) -> None:
-    sequences = SequenceBook()
+    sequences = SequenceTracker()
     transport = room.ask(NETWORK, GetTransport())
     seen: list[int] = []
     for step in (0.0, 0.0, 10.0, -3600.0):
@@ -290,7 +290,7 @@ def test_desk_answers_with_failures_instead_of_raising(room: Room) -> None:
     for header, error in (
         (encode(GetTransport()), Forbidden),
         (encode(SignDelegation("x")), Forbidden),
-        (encode(CreateIdentity("alice")), IdentityExists),
+        (encode(CreateKey("alice")), IdentityExists),
         (encode(GetStatus()), BadMessage),
         (b"", BadMessage),
         (b"\x92\xcc\xc8\xa1\xff", BadMessage),
@@ -298,7 +298,7 @@ def test_desk_answers_with_failures_instead_of_raising(room: Room) -> None:
         answer = room.desk.handle(GATEWAY, header)
         assert answer is not None
         reply = _replies.decode(answer)
-        assert isinstance(reply, Failure)
+        assert isinstance(reply, ErrorReply)
         assert type(reply.error()) is error
     assert room.desk.handle(GATEWAY, encode(Cancel())) is None
 
@@ -308,16 +308,16 @@ def test_defect_is_answered_without_its_details(room: Room, monkeypatch: pytest.
         raise RuntimeError("something private")
 
     monkeypatch.setattr(room.vault, "answer", broken)
-    reply = _replies.decode(room.desk.handle(GATEWAY, encode(ListIdentities())) or b"")
-    assert isinstance(reply, Failure)
+    reply = _replies.decode(room.desk.handle(GATEWAY, encode(ListKeys())) or b"")
+    assert isinstance(reply, ErrorReply)
     assert isinstance(reply.error(), InternalError)
     assert "private" not in str(reply.error())
 
 
 TEXTS = st.text(max_size=9)
 FUZZED_REQUESTS = st.one_of(
-    st.builds(ListIdentities, TEXTS),
-    st.builds(DeleteIdentity, TEXTS),
+    st.builds(ListKeys, TEXTS),
+    st.builds(DeleteKey, TEXTS),
     st.builds(SignDelegation, TEXTS | st.just("alice")),
     st.builds(SignRecord, TEXTS | st.just("alice"), st.tuples(TEXTS), st.tuples(TEXTS, TEXTS)),
     st.just(GetTransport()),
@@ -337,7 +337,7 @@ def test_whatever_arrives_is_answered_in_the_promised_way(room: Room, role: str,
         assert header[1:2] == encode(Cancel())[1:2]
         return
     reply = _replies.decode(answer)
-    if isinstance(reply, Failure):
+    if isinstance(reply, ErrorReply):
         assert isinstance(reply.error(), P2PError)
         assert not isinstance(reply.error(), InternalError)
     else:

@@ -18,10 +18,10 @@ import uvloop
 from fastn_p2p_actors.credentials import verify_delegation, verify_record
 from fastn_p2p_actors.vault.key_file import HEADER_BYTES
 from fastn_p2p_actors.vault.messages import (
-    CreateIdentity,
-    DeleteIdentity,
+    CreateKey,
+    DeleteKey,
     GetTransport,
-    ListIdentities,
+    ListKeys,
     SignDelegation,
     SignRecord,
     VaultReply,
@@ -31,7 +31,7 @@ from fastn_p2p_client.ipc.messages import (
     Cancel,
     encode,
 )
-from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.ipc.request_channel import RequestChannel
 
 from ....support.vault_process import (
     Asking,
@@ -77,7 +77,7 @@ def written(seed: bytes) -> dict[str, bytes]:
 def test_roles_get_what_is_theirs_and_others_do_not_get_in(vault: RunningVault) -> None:
     async def scenario() -> None:
         async with asking(vault, "gateway") as gateway, asking(vault, "network") as network:
-            alice = await gateway(CreateIdentity("alice"))
+            alice = await gateway(CreateKey("alice"))
             transport = await network(GetTransport())
             signed = await network(SignDelegation("alice"))
             delegation = verify_delegation(signed.blob, now=signed.not_after - 1, endpoint=transport.public)
@@ -87,13 +87,13 @@ def test_roles_get_what_is_theirs_and_others_do_not_get_in(vault: RunningVault) 
             with pytest.raises(Forbidden):
                 await gateway(GetTransport())
             with pytest.raises(Forbidden):
-                await network(DeleteIdentity("alice"))
-            stranger = Link(vault.home.mailbox("vault"), "vault")
+                await network(DeleteKey("alice"))
+            stranger = RequestChannel(vault.home.mailbox("vault"), "vault")
             stranger.open()
             with pytest.raises(DaemonBusy):
-                await stranger.ask(ListIdentities(), timeout=0.3)
+                await stranger.request(ListKeys(), timeout=0.3)
             stranger.close()
-            assert len((await gateway(ListIdentities())).identities) == 1
+            assert len((await gateway(ListKeys())).identities) == 1
 
     uvloop.run(scenario())
 
@@ -106,8 +106,8 @@ def test_identity_secrets_are_nowhere_but_in_locked_memory_and_in_their_files(
     async def use() -> None:
         async with asking(vault, "gateway") as gateway, asking(vault, "network") as network:
             for name in NAMES:
-                await gateway(CreateIdentity(name))
-            await gateway(ListIdentities())
+                await gateway(CreateKey(name))
+            await gateway(ListKeys())
             for name in NAMES:
                 await network(SignDelegation(name))
                 await network(SignRecord(name, (), ("192.0.2.1:1",)))
@@ -115,7 +115,7 @@ def test_identity_secrets_are_nowhere_but_in_locked_memory_and_in_their_files(
     async def finish() -> None:
         async with asking(vault, "gateway") as gateway:
             for name in NAMES:
-                await gateway(DeleteIdentity(name))
+                await gateway(DeleteKey(name))
 
     uvloop.run(use())
     at_rest = seeds(tmp_path)
@@ -148,7 +148,7 @@ def test_vault_that_was_restarted_reads_secrets_into_locked_memory_alone(tmp_pat
     async def create(vault: RunningVault) -> None:
         async with asking(vault, "gateway") as gateway:
             for name in NAMES:
-                await gateway(CreateIdentity(name))
+                await gateway(CreateKey(name))
 
     async def use(vault: RunningVault) -> None:
         async with asking(vault, "network") as network:
@@ -184,11 +184,11 @@ def test_garbage_from_every_role_and_from_strangers_changes_nothing(vault: Runni
     valid = [
         encode(message)
         for message in (
-            ListIdentities("x"),
+            ListKeys("x"),
             GetTransport(),
             SignDelegation("alice"),
             SignRecord("alice", ("https://relay.example/",), ("192.0.2.1:1",)),
-            DeleteIdentity("nobody"),
+            DeleteKey("nobody"),
             Cancel(),
         )
     ]
@@ -204,10 +204,12 @@ def test_garbage_from_every_role_and_from_strangers_changes_nothing(vault: Runni
             del message[random_.randrange(len(message)) :]
         return bytes(message)
 
-    async def throw(link: Link, times: int) -> None:
+    async def throw(link: RequestChannel, times: int) -> None:
         for _ in range(times // 50):
-            asked = [asyncio.ensure_future(link.exchange(garbage(), random_.randbytes(20), 20)) for _ in range(50)]
-            last = await link.ask(ListIdentities(), timeout=20)
+            asked = [
+                asyncio.ensure_future(link.request_encoded(garbage(), random_.randbytes(20), 20)) for _ in range(50)
+            ]
+            last = await link.request(ListKeys(), timeout=20)
             assert replies.decode(last.header)
             await asyncio.sleep(0)  # those that are answered take note
             for answer in asked:
@@ -228,7 +230,7 @@ def test_garbage_from_every_role_and_from_strangers_changes_nothing(vault: Runni
 
     async def scenario() -> None:
         async with asking(vault, "gateway") as gateway, asking(vault, "network") as network:
-            alice = await gateway(CreateIdentity("alice"))
+            alice = await gateway(CreateKey("alice"))
             for link in (gateway.link, network.link):
                 await throw(link, 1000)
             strangers()
@@ -237,7 +239,7 @@ def test_garbage_from_every_role_and_from_strangers_changes_nothing(vault: Runni
                 await throw(link, 2000)
             strangers()
             assert vault.resident < before + 2 * 1024 * 1024
-            listed = await gateway(ListIdentities())
+            listed = await gateway(ListKeys())
             assert alice in listed.identities
 
     uvloop.run(scenario())
@@ -246,14 +248,14 @@ def test_garbage_from_every_role_and_from_strangers_changes_nothing(vault: Runni
 def test_stopping_answers_what_has_arrived_and_ends_in_order(vault: RunningVault) -> None:
     async def scenario() -> None:
         async with asking(vault, "gateway") as gateway:
-            await gateway(CreateIdentity("alice"))
+            await gateway(CreateKey("alice"))
             vault.process.send_signal(signal.SIGTERM)
             with pytest.raises((ConnectionLost, DaemonBusy)):
                 await ask_forever(gateway)
 
     async def ask_forever(gateway: Asking) -> None:
         while True:
-            assert len((await gateway(ListIdentities(), timeout=1)).identities) == 1
+            assert len((await gateway(ListKeys(), timeout=1)).identities) == 1
 
     uvloop.run(scenario())
     assert vault.process.wait(10) == 0
@@ -272,14 +274,14 @@ def test_killed_at_any_moment_it_has_every_identity_that_it_promised(tmp_path: P
             name = f"r{round_}-{number}"
             asked.add(name)
             try:
-                promised[name] = (await gateway(CreateIdentity(name))).public
+                promised[name] = (await gateway(CreateKey(name))).public
             except P2PError:
                 return
             if number == after:
                 vault.process.kill()
 
         async with asking(vault, "gateway") as gateway:
-            await gateway(ListIdentities())
+            await gateway(ListKeys())
             await asyncio.gather(*(create(number) for number in range(40)))
 
     for round_ in range(4):
@@ -288,7 +290,7 @@ def test_killed_at_any_moment_it_has_every_identity_that_it_promised(tmp_path: P
 
     async def listed(vault: RunningVault) -> dict[str, bytes]:
         async with asking(vault, "gateway") as gateway:
-            page = await gateway(ListIdentities())
+            page = await gateway(ListKeys())
             assert page.damaged == ()
             return {key.name: key.public for key in page.identities}
 

@@ -14,8 +14,8 @@ from typing import Final
 import pytest
 
 from fastn_p2p.cli import main
-from fastn_p2p.console.exit_codes import Exit
-from fastn_p2p_actors.runtime.curve.keys import make_roles
+from fastn_p2p.console.exit_codes import ExitCode
+from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.runtime.mailbox import (
     Mailbox,
     Sender,
@@ -25,7 +25,7 @@ from fastn_p2p_client import Client, listen, sync
 from fastn_p2p_client.errors import HomeUnusable
 from fastn_p2p_client.home import Home, lock_exclusively
 from fastn_p2p_client.ipc import messages as m
-from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.limits import PROTOCOL_VERSION
 
 from ....support.stub_daemon import (
@@ -128,7 +128,7 @@ def check_blocking(home: Home) -> None:
 
 
 def check_command(home: Home) -> None:
-    assert main(["list-identities"]) == Exit.STORAGE
+    assert main(["list-identities"]) == ExitCode.STORAGE
 
 
 def check_server(home: Home) -> None:
@@ -178,11 +178,11 @@ def test_at_a_mailbox_with_keys(home: Home) -> None:
     impostor = Impostor(home.mailbox("vault"))
 
     async def converse() -> None:
-        link = Link(home.mailbox("vault"), "vault", curve=make_roles().network)
+        link = RequestChannel(home.mailbox("vault"), "vault", curve=generate_vault_keys().network)
         link.open()
         try:
             with refused():
-                await link.ask(m.GetStatus(), timeout=0.5)
+                await link.request(m.GetStatus(), timeout=0.5)
         finally:
             link.close()
 
@@ -197,7 +197,7 @@ def test_in_a_directory_that_another_user_has_made(home: Home) -> None:
     impostor = Impostor(squatted / "sockets" / "control.sock")
     for directory in (squatted / "sockets" / "run", squatted / "sockets", squatted):
         os.chown(directory, NOBODY, NOBODY)
-    home.sockets_note.write_text(f"{squatted / 'sockets'}\n")
+    home.socket_directory_file.write_text(f"{squatted / 'sockets'}\n")
     with sync.Client(home) as client, pytest.raises(HomeUnusable, match=f"belongs to uid {NOBODY}"):
         client.control(m.GetStatus())
     impostor.end()

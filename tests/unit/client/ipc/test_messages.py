@@ -19,7 +19,8 @@ from fastn_p2p_client.ipc.messages import (
 )
 
 UNIONS = {
-    name: set(typing.get_args(getattr(messages, name))) for name in ("Control", "ControlReply", "Data", "DataReply")
+    name: set(typing.get_args(getattr(messages, name)))
+    for name in ("ControlRequest", "ControlReply", "DataRequest", "DataMessage")
 }
 MESSAGES = sorted(
     (each for each in vars(messages).values() if inspect.isclass(each) and issubclass(each, Message)),
@@ -59,15 +60,15 @@ def test_every_message_belongs_to_a_conversation() -> None:
 
 
 def test_both_directions_of_a_conversation_can_fail_and_be_taken_back() -> None:
-    for name in ("ControlReply", "DataReply", "Data"):
-        assert messages.Failure in UNIONS[name]
-    for name in ("Control", "Data", "DataReply"):
+    for name in ("ControlReply", "DataMessage", "DataRequest"):
+        assert messages.ErrorReply in UNIONS[name]
+    for name in ("ControlRequest", "DataRequest", "DataMessage"):
         assert messages.Cancel in UNIONS[name]
 
 
 def test_everything_is_listed() -> None:
     own = {cls.__name__ for cls in (*MESSAGES, *RECORDS)}
-    others = {*UNIONS, "SessionPart", "Message", "Record", "UNDECODABLE", "UNKNOWN", "encode"}
+    others = {*UNIONS, "SessionMessage", "Message", "Record", "UNDECODABLE", "UNKNOWN", "encode"}
     assert set(messages.__all__) == own | others
 
 

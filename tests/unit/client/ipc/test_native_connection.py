@@ -13,14 +13,14 @@ import uvloop
 from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.ipc.transport.native.codec import (
     GREETING,
-    LARGE,
+    ZERO_COPY_MIN,
     Payload,
     SocketType,
     encode,
     ready,
 )
-from fastn_p2p_client.ipc.transport.native.connection import Connection
-from fastn_p2p_client.ipc.transport.native.decoder import Decoder
+from fastn_p2p_client.ipc.transport.native.connection import ZmtpConnection
+from fastn_p2p_client.ipc.transport.native.decoder import ZmtpDecoder
 from fastn_p2p_client.limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
 
 Run: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
@@ -41,7 +41,7 @@ class End:
         self.ended = asyncio.Event()
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         self.misfits: list[list[bytes]] = []
-        self.connection = Connection(
+        self.connection = ZmtpConnection(
             sock,
             kind,
             kind,
@@ -92,7 +92,11 @@ def test_what_is_sent_in_one_turn_and_in_many_arrives_in_order(run: Run) -> None
         one, two = await pair()
         sent = []
         for number in range(2000):
-            message = (b"%d" % number, b"header", b"p" * (LARGE + number if number % 100 == 0 else number % 300))
+            message = (
+                b"%d" % number,
+                b"header",
+                b"p" * (ZERO_COPY_MIN + number if number % 100 == 0 else number % 300),
+            )
             assert one.connection.send(*message)
             sent.append(message)
             if number % 7 == 0:
@@ -141,7 +145,7 @@ def test_one_message_leaves_at_once_and_many_leave_together(run: Run) -> None:
     run(scenario())
 
 
-@pytest.mark.parametrize("size", [0, 100, LARGE, 5_000_000])
+@pytest.mark.parametrize("size", [0, 100, ZERO_COPY_MIN, 5_000_000])
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
 def test_payloads_of_every_kind(run: Run, size: int, kind: Callable[[bytes], Payload]) -> None:
     async def scenario() -> None:
@@ -202,18 +206,18 @@ def test_backlog_is_what_the_kernel_has_not_taken_and_is_limited(run: Run) -> No
     async def scenario() -> None:
         end, other = await against_a_socket()
         with other:
-            assert end.connection.backlog == 0
+            assert end.connection.unsent_bytes == 0
             payload = bytes(1024 * 1024)
             sent = 0
             while end.connection.send(b"%d" % sent, b"h", payload):
                 sent += 1
-            assert SEND_QUEUE_BYTES < end.connection.backlog <= SEND_QUEUE_BYTES + 2 * len(payload)
-            assert end.connection.send(b"credited", b"h", b"", credited=True)
-            before = end.connection.backlog
-            while end.connection.backlog >= before:
+            assert SEND_QUEUE_BYTES < end.connection.unsent_bytes <= SEND_QUEUE_BYTES + 2 * len(payload)
+            assert end.connection.send(b"credited", b"h", b"", flow_controlled=True)
+            before = end.connection.unsent_bytes
+            while end.connection.unsent_bytes >= before:
                 assert await asyncio.to_thread(other.recv, 1_000_000)
         await end.end()
-        assert end.connection.backlog == 0
+        assert end.connection.unsent_bytes == 0
         assert not end.connection.send(b"x", b"", b"")
 
     run(scenario())
@@ -225,18 +229,18 @@ def test_what_sessions_say_neither_refuses_requests_nor_keeps_them_waiting(run: 
     async def scenario() -> None:
         end, other = await against_a_socket()
         with other:
-            chunk = bytes(LARGE + 1000)
+            chunk = bytes(ZERO_COPY_MIN + 1000)
             chunks = 2 * SEND_QUEUE_BYTES // len(chunk)
             for number in range(chunks):
-                assert end.connection.send(b"c%d" % number, b"chunk", chunk, credited=True)
+                assert end.connection.send(b"c%d" % number, b"chunk", chunk, flow_controlled=True)
             for number in range(SEND_QUEUE):
-                assert end.connection.send(b"s%d" % number, b"chunk", b"small", credited=True)
-            assert end.connection.backlog > SEND_QUEUE_BYTES
-            calls = [(b"r%d" % number, b"request", bytes(LARGE * (number % 2))) for number in range(100)]
+                assert end.connection.send(b"s%d" % number, b"chunk", b"small", flow_controlled=True)
+            assert end.connection.unsent_bytes > SEND_QUEUE_BYTES
+            calls = [(b"r%d" % number, b"request", bytes(ZERO_COPY_MIN * (number % 2))) for number in range(100)]
             for call in calls:
                 assert end.connection.send(*call)
             theirs: list[Message] = []
-            decoder = Decoder("DEALER", bool, lambda *each: theirs.append(each), lambda *_: None, lambda _: None)
+            decoder = ZmtpDecoder("DEALER", bool, lambda *each: theirs.append(each), lambda *_: None, lambda _: None)
             decoder.feed(GREETING + ready("ROUTER"))
             while len(theirs) < chunks + SEND_QUEUE + len(calls):
                 decoder.feed(await asyncio.to_thread(other.recv, 1_000_000))
@@ -264,7 +268,7 @@ def test_number_of_messages_that_wait_is_limited(run: Run) -> None:
             assert SEND_QUEUE <= sent <= 2 * SEND_QUEUE
             await asyncio.to_thread(read_messages, other, sent)
             async with asyncio.timeout(5):
-                await end.connection.flushed()
+                await end.connection.drain()
             assert end.connection.send(b"id", b"h")
         await end.end()
 
@@ -281,17 +285,17 @@ def test_flushed_returns_once_the_kernel_has_taken_it(run: Run) -> None:
     async def scenario() -> None:
         end, other = await against_a_socket()
         with other:
-            await end.connection.flushed()
+            await end.connection.drain()
             assert end.connection.send(b"id", b"h", bytes(5_000_000))
-            flushing = [asyncio.ensure_future(end.connection.flushed()) for _ in range(2)]
+            flushing = [asyncio.ensure_future(end.connection.drain()) for _ in range(2)]
             await asyncio.sleep(0)
             assert not any(each.done() for each in flushing)
             await asyncio.to_thread(read_messages, other, 1, len(wire(b"id", b"h", bytes(5_000_000))))
             async with asyncio.timeout(5):
                 await asyncio.gather(*flushing)
-            assert end.connection.backlog == 0
+            assert end.connection.unsent_bytes == 0
             assert end.connection.send(b"id", b"h", bytes(5_000_000))
-            lost = asyncio.ensure_future(end.connection.flushed())
+            lost = asyncio.ensure_future(end.connection.drain())
             await asyncio.sleep(0)
         with pytest.raises(ConnectionLost):
             await lost

@@ -26,7 +26,7 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.ipc.request_channel import (
-    Link,
+    RequestChannel,
     decode_answer,
 )
 from fastn_p2p_client.ipc.transport.native.codec import (
@@ -59,17 +59,17 @@ def test_against_a_router_of_libzmq(tmp_path: Path, run: Run) -> None:
     async def scenario() -> None:
         pushed: asyncio.Queue[tuple[bytes, bytes, bytes]] = asyncio.Queue()
         down = asyncio.Event()
-        link = Link(path, "libzmq", on_message=lambda *message: pushed.put_nowait(message), on_down=down.set)
+        link = RequestChannel(path, "libzmq", on_message=lambda *message: pushed.put_nowait(message), on_down=down.set)
         link.open()
         route = b""
         for size in SIZES:
             payload = bytes(range(250)) * (size // 250) + bytes(size % 250)
-            asked = asyncio.ensure_future(link.ask(GetStatus(), payload, timeout=20))
+            asked = asyncio.ensure_future(link.request(GetStatus(), payload, timeout=20))
             route, correlation, header, received = await asyncio.to_thread(router.recv_multipart)
             assert (header, received) == (encode(GetStatus()), payload)
             router.send_multipart([route, correlation, b"answer", received])
             assert await asked == (b"answer", payload)
-        asked_many = [asyncio.ensure_future(link.ask(GetStatus(), timeout=20)) for _ in range(10)]
+        asked_many = [asyncio.ensure_future(link.request(GetStatus(), timeout=20)) for _ in range(10)]
         frames = []
         for number in range(10):
             _, correlation, _, _ = await asyncio.to_thread(router.recv_multipart)
@@ -79,7 +79,7 @@ def test_against_a_router_of_libzmq(tmp_path: Path, run: Run) -> None:
         async with asyncio.timeout(5):
             assert await pushed.get() == (b"no id of ours", b"pushed", b"")
         router.send_multipart([route, b"misfit"])
-        asked = asyncio.ensure_future(link.ask(GetStatus(), timeout=20))
+        asked = asyncio.ensure_future(link.request(GetStatus(), timeout=20))
         await asyncio.to_thread(router.recv_multipart)
         router.close(0)
         with pytest.raises(ConnectionLost):
@@ -107,10 +107,11 @@ def test_an_answer_may_be_longer_than_a_header(tmp_path: Path, run: Run, size: i
 
         mailbox = Mailbox(path, answer)
         mailbox.open()
-        link = Link(path, "mailbox")
+        link = RequestChannel(path, "mailbox")
         link.open()
         assert (
-            decode_answer(msgspec.msgpack.Decoder(TicketText), (await link.ask(GetStatus(), timeout=5)).header) == said
+            decode_answer(msgspec.msgpack.Decoder(TicketText), (await link.request(GetStatus(), timeout=5)).header)
+            == said
         )
         link.close()
         mailbox.close()
@@ -185,28 +186,30 @@ def test_answers_that_came_before_the_end_count_and_the_rest_is_lost(tmp_path: P
     async def scenario() -> None:
         mailbox = FakeMailbox(tmp_path / "a.sock")
         ups: list[bool] = []
-        link = Link(tmp_path / "a.sock", "a", on_up=lambda: ups.append(True), on_down=lambda: ups.append(False))
+        link = RequestChannel(
+            tmp_path / "a.sock", "a", on_up=lambda: ups.append(True), on_down=lambda: ups.append(False)
+        )
         link.open()
         with mailbox.listener:
             accepted = await mailbox.accept()
-            asked = [asyncio.ensure_future(link.ask(GetStatus(), timeout=20)) for _ in range(2)]
+            asked = [asyncio.ensure_future(link.request(GetStatus(), timeout=20)) for _ in range(2)]
             async with asyncio.timeout(5):
-                await link.up.wait()
+                await link.connected.wait()
             assert len(await asyncio.to_thread(accepted.recv, 1000)) > len(GREETING)
-            await link.flushed()
+            await link.drain()
             accepted.sendall(encode_frames((1).to_bytes(8, "big"), b"answer", b"in time")[0])
             accepted.close()
             assert await asked[0] == (b"answer", b"in time")
             with pytest.raises(ConnectionLost):
                 await asked[1]
-            assert not link.up.is_set()
+            assert not link.connected.is_set()
             with pytest.raises(DaemonBusy):
                 link.send(b"id", b"header")
             with pytest.raises(DaemonBusy):
-                await link.flushed()
+                await link.drain()
             again = await mailbox.accept()  # by itself
             async with asyncio.timeout(5):
-                await link.up.wait()
+                await link.connected.wait()
             assert ups == [True, False, True]
             link.close()
             with pytest.raises(ConnectionLost):
@@ -221,7 +224,7 @@ def test_who_takes_connections_and_says_nothing_is_tried_again(tmp_path: Path, r
 
     async def scenario() -> None:
         mailbox = FakeMailbox(tmp_path / "a.sock")
-        link = Link(tmp_path / "a.sock", "a")
+        link = RequestChannel(tmp_path / "a.sock", "a")
         link.open()
         with mailbox.listener:
             with await mailbox.accept(hello=False) as silent:
@@ -229,7 +232,7 @@ def test_who_takes_connections_and_says_nothing_is_tried_again(tmp_path: Path, r
                 assert await asyncio.to_thread(silent.recv, 1000) == b""
             with await mailbox.accept():
                 async with asyncio.timeout(5):
-                    await link.up.wait()
+                    await link.connected.wait()
                 link.close()
 
     run(scenario())
@@ -238,11 +241,11 @@ def test_who_takes_connections_and_says_nothing_is_tried_again(tmp_path: Path, r
 def test_too_much_for_whoever_does_not_read_is_overloaded(tmp_path: Path, run: Run) -> None:
     async def scenario() -> None:
         mailbox = FakeMailbox(tmp_path / "a.sock")
-        link = Link(tmp_path / "a.sock", "a")
+        link = RequestChannel(tmp_path / "a.sock", "a")
         link.open()
         with mailbox.listener, await mailbox.accept():
             async with asyncio.timeout(5):
-                await link.up.wait()
+                await link.connected.wait()
             payload = memoryview(bytes(4 * 1024 * 1024))
             for _ in range(15):
                 link.send(b"id", b"header", payload)
@@ -262,10 +265,10 @@ def test_what_was_sent_right_before_close_arrives(tmp_path: Path, run: Run) -> N
         gone = asyncio.Event()
         box = Mailbox(tmp_path / "m.sock", lambda *message: arrived.append(message[1]), on_gone=lambda _: gone.set())
         box.open()
-        link = Link(tmp_path / "m.sock", "m")
+        link = RequestChannel(tmp_path / "m.sock", "m")
         link.open()
         async with asyncio.timeout(5):
-            await link.up.wait()
+            await link.connected.wait()
         for number in range(10):
             link.send(b"%d" % number, b"header", bytearray(b"payload"))
         link.close()

@@ -21,7 +21,7 @@ from fastn_p2p_actors.runtime.mailbox import (
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, InvalidName, Overloaded, P2PError
 from fastn_p2p_client.ipc import messages as m
-from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.ipc.transport.base import (
     TRANSPORTS,
     TransportName,
@@ -30,7 +30,7 @@ from fastn_p2p_client.ipc.transport.base import (
 from fastn_p2p_client.limits import MAX_PAYLOAD, SEND_QUEUE
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
-ACK = m.encode(m.Done())
+ACK = m.encode(m.Ack())
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -67,12 +67,12 @@ async def until(condition: Callable[[], bool]) -> None:
 def test_requests_are_answered_whatever_their_size(tmp_path: Path, transport: TransportName, run: Run) -> None:
     async def scenario() -> None:
         echo = EchoMailbox(tmp_path / "a.sock")
-        link = Link(tmp_path / "a.sock", "a", transport=transport)
+        link = RequestChannel(tmp_path / "a.sock", "a", transport=transport)
         link.open()
         for size in (0, 1, 100_000, 5_000_000):
-            answer = await link.ask(m.GetStatus(), b"x" * size, timeout=10)
+            answer = await link.request(m.GetStatus(), b"x" * size, timeout=10)
             assert answer.payload == b"x" * size
-        many = [link.ask(m.GetStatus(), b"%d" % number, timeout=10) for number in range(1000)]
+        many = [link.request(m.GetStatus(), b"%d" % number, timeout=10) for number in range(1000)]
         assert [answer.payload for answer in await asyncio.gather(*many)] == [b"%d" % number for number in range(1000)]
         assert echo.arrived[-1000:] == [b"%d" % number for number in range(1000)]
         link.close()
@@ -89,17 +89,17 @@ def test_a_request_in_flight_ends_with_its_connection_and_the_next_one_finds_ano
     async def scenario() -> None:
         where = tmp_path / "a.sock"
         echo = EchoMailbox(where)
-        link = Link(lambda: where, "a", transport=transport)
+        link = RequestChannel(lambda: where, "a", transport=transport)
         link.open()
-        await link.ask(m.GetStatus(), timeout=10)
-        held = asyncio.ensure_future(link.ask(m.GetStatus(), b"hold", timeout=10))
+        await link.request(m.GetStatus(), timeout=10)
+        held = asyncio.ensure_future(link.request(m.GetStatus(), b"hold", timeout=10))
         await until(lambda: b"hold" in echo.arrived)
         where = tmp_path / "b.sock"
         echo.box.close()
         with pytest.raises(ConnectionLost):
             await held
         echo = EchoMailbox(where)
-        assert (await link.ask(m.GetStatus(), b"again", timeout=10)).payload == b"again"
+        assert (await link.request(m.GetStatus(), b"again", timeout=10)).payload == b"again"
         link.close()
         echo.box.close()
 
@@ -113,10 +113,10 @@ def test_an_answer_is_never_lost_behind_what_sessions_say(tmp_path: Path, transp
         received: dict[bytes, bytes] = {}
         box = Mailbox(tmp_path / "a.sock", lambda _, correlation, header, __: received.update({correlation: header}))
         box.open()
-        link = Link(tmp_path / "a.sock", "a", transport=transport)
+        link = RequestChannel(tmp_path / "a.sock", "a", transport=transport)
         link.open()
         async with asyncio.timeout(10):
-            await link.up.wait()
+            await link.connected.wait()
         for _ in range(SEND_QUEUE + 1000):
             link.send(b"session", b"chunk", b"x", credited=True)
         link.answer(b"small", b"answer", b"")
@@ -126,7 +126,7 @@ def test_an_answer_is_never_lost_behind_what_sessions_say(tmp_path: Path, transp
         await until(lambda: len(received) == 10)
         assert received[b"small"] == b"answer"
         assert received[b"large0"] == b"answer"
-        refused = msgspec.msgpack.decode(received[b"large7"], type=m.Failure)
+        refused = msgspec.msgpack.decode(received[b"large7"], type=m.ErrorReply)
         assert isinstance(refused.error(), Overloaded)
         link.close()
         box.close()
@@ -137,9 +137,9 @@ def test_an_answer_is_never_lost_behind_what_sessions_say(tmp_path: Path, transp
 def test_messages_that_were_sent_right_before_close_arrive(tmp_path: Path, transport: TransportName, run: Run) -> None:
     async def scenario() -> None:
         echo = EchoMailbox(tmp_path / "a.sock")
-        link = Link(tmp_path / "a.sock", "a", transport=transport)
+        link = RequestChannel(tmp_path / "a.sock", "a", transport=transport)
         link.open()
-        await link.ask(m.GetStatus(), timeout=10)
+        await link.request(m.GetStatus(), timeout=10)
         echo.arrived.clear()
         for number in range(10):
             link.send(link.new_id(), ACK, b"%d" % number)
@@ -163,15 +163,15 @@ def test_a_mailbox_that_may_not_be_used_is_refused_with_the_reason(
                 raise InvalidName(name="a.sock", what="a mailbox", reason="for this test")
             return tmp_path / "a.sock"
 
-        link = Link(find, "a", transport=transport)
+        link = RequestChannel(find, "a", transport=transport)
         link.open()
         with pytest.raises(P2PError) as failure:
-            await link.ask(m.GetStatus(), timeout=0.3)
+            await link.request(m.GetStatus(), timeout=0.3)
         assert isinstance(failure.value, InvalidName | DaemonBusy)
         assert isinstance(link.refusal, InvalidName)
         assert echo.arrived == []
         refused = False
-        assert (await link.ask(m.GetStatus(), b"x", timeout=10)).payload == b"x"
+        assert (await link.request(m.GetStatus(), b"x", timeout=10)).payload == b"x"
         link.close()
         echo.box.close()
 
@@ -196,9 +196,9 @@ def test_an_unknown_transport_is_refused_and_the_known_ones_are_named(
 def test_only_a_program_that_wants_libzmq_loads_it(tmp_path: Path) -> None:
     code = f"""
 import asyncio, sys
-from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.ipc.request_channel import RequestChannel
 async def main():
-    link = Link(__import__("pathlib").Path({str(tmp_path / "a.sock")!r}), "a", transport=sys.argv[1])
+    link = RequestChannel(__import__("pathlib").Path({str(tmp_path / "a.sock")!r}), "a", transport=sys.argv[1])
     link.open()
     link.close()
 asyncio.run(main())

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from fastn_p2p_client.ipc.transport.native.codec import (
     GREETING,
-    LARGE,
-    Malformed,
+    ZERO_COPY_MIN,
     Payload,
     SocketType,
+    ZmtpError,
     encode,
     pong,
     ready,
 )
-from fastn_p2p_client.ipc.transport.native.decoder import Decoder
+from fastn_p2p_client.ipc.transport.native.decoder import ZmtpDecoder
 from fastn_p2p_client.limits import MAX_GROUP, MAX_HEADER, MAX_MESSAGE, MAX_PAYLOAD
 
 Message = tuple[bytes, bytes, bytes]
@@ -33,7 +33,7 @@ class Reader:
         self.messages: list[Message] = []
         self.misfits: list[tuple[list[bytes], str]] = []
         self.pings: list[bytes] = []
-        self.decoder = Decoder(kind, self.on_ready, self.on_message, self.on_misfit, self.pings.append)
+        self.decoder = ZmtpDecoder(kind, self.on_ready, self.on_message, self.on_misfit, self.pings.append)
 
     def on_ready(self) -> None:
         self.ready += 1
@@ -97,7 +97,7 @@ def test_byte_by_byte() -> None:
     assert reader.messages == sent
 
 
-@pytest.mark.parametrize("size", [0, 255, 256, LARGE - 1, LARGE, MAX_PAYLOAD])
+@pytest.mark.parametrize("size", [0, 255, 256, ZERO_COPY_MIN - 1, ZERO_COPY_MIN, MAX_PAYLOAD])
 @pytest.mark.parametrize("kind", [bytes, bytearray, lambda data: memoryview(data)])
 def test_payloads_of_every_size_and_kind(size: int, kind: type[bytes]) -> None:
     payload = bytes(size)
@@ -107,7 +107,7 @@ def test_payloads_of_every_size_and_kind(size: int, kind: type[bytes]) -> None:
 
 
 def test_large_payloads_are_not_copied_into_what_is_written() -> None:
-    payload = bytearray(LARGE)
+    payload = bytearray(ZERO_COPY_MIN)
     head, large = encode(b"id", b"header", payload)
     assert large is payload
     assert len(head) < 40
@@ -163,7 +163,7 @@ def test_bytes_of_one_message_are_limited() -> None:
     reader = opened()
     large = b"\x03" + MAX_MESSAGE.to_bytes(8, "big") + bytes(MAX_MESSAGE)
     reader.feed(large, large)
-    with pytest.raises(Malformed, match="too long together"):
+    with pytest.raises(ZmtpError, match="too long together"):
         reader.feed(large)
 
 
@@ -196,7 +196,7 @@ GARBAGE = {
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_is_malformed(name: str) -> None:
     reader = Reader()
-    with pytest.raises(Malformed):
+    with pytest.raises(ZmtpError):
         reader.feed(GARBAGE[name])
     assert not reader.messages
 
@@ -206,7 +206,7 @@ def test_whatever_comes_is_messages_or_malformed(start: bytes, pieces: list[byte
     reader = Reader()
     try:
         reader.feed(start, *pieces)
-    except Malformed:
+    except ZmtpError:
         return
 
 
@@ -242,7 +242,7 @@ def test_an_exception_costs_the_message_that_it_is_about(caplog: pytest.LogCaptu
     for stream in (wire(b"1", b"", b"") + wire(b"2", b"", b""), group([b"1", b"", b"", b"2", b"", b""])):
         seen = []
         caplog.clear()
-        reader.decoder = Decoder("ROUTER", reader.on_ready, fail_once, reader.on_misfit, reader.pings.append)
+        reader.decoder = ZmtpDecoder("ROUTER", reader.on_ready, fail_once, reader.on_misfit, reader.pings.append)
         reader.feed(OPENING + stream)
         assert seen == [b"1", b"2"]
         assert "a defect" in caplog.text
@@ -258,6 +258,6 @@ def test_nothing_is_handed_over_after_stop() -> None:
 
     for stream in (wire(b"1", b"", b"") + wire(b"2", b"", b""), group([b"1", b"", b"", b"2", b"", b""])):
         seen.clear()
-        reader.decoder = Decoder("ROUTER", reader.on_ready, once, reader.on_misfit, reader.pings.append)
+        reader.decoder = ZmtpDecoder("ROUTER", reader.on_ready, once, reader.on_misfit, reader.pings.append)
         reader.feed(OPENING + stream, wire(b"3", b"", b""))
         assert seen == [b"1"]

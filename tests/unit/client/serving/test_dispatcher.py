@@ -31,23 +31,23 @@ from fastn_p2p_client.errors import (
     ProtocolNotFound,
 )
 from fastn_p2p_client.ipc.messages import (
-    ApplicationFailure,
-    Data,
-    Deliver,
-    Failure,
+    ApplicationErrorReply,
+    DataRequest,
+    DeliverCall,
+    ErrorReply,
     Reply,
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_HEADER, MAX_PAYLOAD
 from fastn_p2p_client.protocol import Peer
-from fastn_p2p_client.serving.binding import Binding
+from fastn_p2p_client.serving.binding import ServedBinding
 from fastn_p2p_client.serving.dispatcher import Dispatcher
 from fastn_p2p_client.serving.handlers import RequestHandler
 from tests.support.scenario import a_few_turns
 from tests.support.two_daemons import until
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
-decode = msgspec.msgpack.Decoder(Data).decode
+decode = msgspec.msgpack.Decoder(DataRequest).decode
 
 Handle = Callable[[Any], Awaitable[Any]]
 
@@ -65,14 +65,14 @@ class Bench:
                 return await handle(request)
 
             handler = RequestHandler(annotated)
-        self.binding = Binding("alice", KEY, "Test", "default", {"": handler} if handler else {})
+        self.binding = ServedBinding("alice", KEY, "Test", "default", {"": handler} if handler else {})
         if serve:
             self.dispatcher.add(self.binding)
 
     def deliver(self, request: object = None, *, id: bytes = b"1", ms: int = 5000, **changed: Any) -> None:
         fields = {"peer": bytes(KEY), "petname": "bob", "identity": "alice", "protocol": "Test", "instance": "default"}
         payload = request if isinstance(request, bytes) else msgspec.msgpack.encode(request)
-        self.dispatcher.deliver(id, Deliver(**{**fields, **changed}, deadline_ms=ms), payload)
+        self.dispatcher.deliver(id, DeliverCall(**{**fields, **changed}, deadline_ms=ms), payload)
 
     async def answer(self) -> tuple[bytes, Any, bytes]:
         async with asyncio.timeout(5):
@@ -80,7 +80,7 @@ class Bench:
 
     async def error(self) -> P2PError:
         answer = (await self.answer())[1]
-        assert isinstance(answer, Failure)
+        assert isinstance(answer, ErrorReply)
         return answer.error()
 
 
@@ -140,7 +140,7 @@ def test_application_error_keeps_kind_message_and_payload() -> None:
         bench = Bench(raising(ApplicationError("TooLong", "it is too long", {"length": 7})))
         bench.deliver()
         _, answer, payload = await bench.answer()
-        assert answer == ApplicationFailure("TooLong", "it is too long")
+        assert answer == ApplicationErrorReply("TooLong", "it is too long")
         assert msgspec.msgpack.decode(payload) == {"length": 7}
 
     uvloop.run(scenario())
@@ -438,7 +438,7 @@ def test_draining_ends_what_does_not_end_by_itself() -> None:
 
         bench = Bench(never)
         bench.deliver()
-        assert not await bench.dispatcher.finish(bench.binding, 0.02)
+        assert not await bench.dispatcher.wait_for_binding(bench.binding, 0.02)
         assert isinstance(await bench.error(), HandlerFailed)
         assert await bench.dispatcher.drain(0.02)
 

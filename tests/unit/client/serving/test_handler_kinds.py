@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, NewType, TypedDict, T
 import msgspec
 import pytest
 
-from fastn_p2p_client import AllServer, ApplicationError, HandlerFailed, Server, sync
+from fastn_p2p_client import ApplicationError, BindingServer, HandlerFailed, Server, sync
 from fastn_p2p_client.errors import Denied, P2PError
 from fastn_p2p_client.protocol import CallContext, Peer, Protocol, request, stream
 from fastn_p2p_client.serving.handlers import (
@@ -30,7 +30,7 @@ from fastn_p2p_client.serving.handlers import (
     StreamHandler,
 )
 from fastn_p2p_client.session.session import Session
-from fastn_p2p_client.testing import SOMEBODY, serve
+from fastn_p2p_client.testing import ANONYMOUS_PEER, serve
 
 if TYPE_CHECKING:
     from nowhere import Ghost
@@ -189,7 +189,7 @@ async def peer_after_a_ghost(text: str, ghost: Ghost = None, peer: Peer | None =
     ],
 )
 def test_the_peer_is_given_however_it_is_taken(function: Handler) -> None:
-    assert asyncio.run(answer(function, "x", SOMEBODY)) == f"x {SOMEBODY}"
+    assert asyncio.run(answer(function, "x", ANONYMOUS_PEER)) == f"x {ANONYMOUS_PEER}"
 
 
 def yields(text: str) -> Iterator[str]:
@@ -274,7 +274,7 @@ def test_what_cannot_be_called_is_refused(function: Any, reason: str | None) -> 
         RequestHandler,
         lambda each: Server("alice").handle_requests("Test", each),
         lambda each: sync.Server("alice").handle_requests("Test", each),
-        lambda each: AllServer().handle_requests("Test", each),
+        lambda each: BindingServer().handle_requests("Test", each),
     ):
         with pytest.raises(InvalidHandler, match=reason):
             register(function)
@@ -344,7 +344,7 @@ def test_types_that_are_local_to_a_function() -> None:
     assert asyncio.run(answer(handle, {"text": "x"})) == "x"
     assert asyncio.run(ask(Serves, {"text": "x"})) == "x"
     assert asyncio.run(ask(made_elsewhere(), {"number": 1})) == 1
-    server = AllServer()
+    server = BindingServer()
     server.handle_requests("Test", handle)
     server.protocol(made_elsewhere())
 
@@ -404,9 +404,9 @@ def test_a_method_may_have_any_name(name: str) -> None:
 
 
 def test_a_method_that_is_called_public_makes_nothing_public() -> None:
-    from fastn_p2p_client.protocol import access_of
+    from fastn_p2p_client.protocol import effective_access
 
-    assert access_of(Names, ()) == ("peers",)
+    assert effective_access(Names, ()) == ("peers",)
 
 
 class Base(Protocol):
@@ -526,7 +526,7 @@ class Decorated(Protocol):
 )
 def test_methods_that_are_served(code: type[Protocol], command: str, request_: Any, reply: Any) -> None:
     assert asyncio.run(ask(code, request_, command)) == reply
-    AllServer().protocol(code)
+    BindingServer().protocol(code)
 
 
 @pytest.mark.parametrize(("code", "said"), [(Inherits, b"base"), (Overrides, b"over"), (MarksAnew, b"base")])
@@ -567,7 +567,7 @@ class Streams(Protocol):
 def test_a_class_with_a_handler_that_cannot_be_called_is_refused(code: type[Protocol], reason: str) -> None:
     with pytest.raises(HandlerFailed, match=reason):
         asyncio.run(ask(code))
-    for server in (AllServer(), sync.AllServer()):
+    for server in (BindingServer(), sync.BindingServer()):
         with pytest.raises(InvalidHandler, match=reason):
             server.protocol(code)
 
@@ -618,7 +618,7 @@ def test_what_cannot_serve_sessions_is_refused(function: Handler, reason: str) -
     for register in (
         StreamHandler,
         lambda each: Server("alice").handle_streams("Test", each),
-        lambda each: AllServer().handle_streams("Test", each),
+        lambda each: BindingServer().handle_streams("Test", each),
     ):
         with pytest.raises(InvalidHandler, match=reason):
             register(function)

@@ -9,20 +9,20 @@ import threading
 
 import pytest
 
-from fastn_p2p_client.serving.handler_threads import Threads
+from fastn_p2p_client.serving.handler_threads import DaemonThreadPool
 
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
 
 
 def test_work_is_done_elsewhere_with_the_callers_context() -> None:
-    threads = Threads()
+    threads = DaemonThreadPool()
     WHO.set("me")
     assert threads.submit(lambda: (WHO.get(), threading.current_thread())).result(5)[0] == "me"
     assert threads.submit(threading.get_ident).result(5) != threading.get_ident()
 
 
 def test_a_thread_is_used_again_and_there_are_never_more_than_the_limit() -> None:
-    threads, go_on, begun = Threads(2), threading.Event(), threading.Semaphore(0)
+    threads, go_on, begun = DaemonThreadPool(2), threading.Event(), threading.Semaphore(0)
     first = threads.submit(threading.get_ident).result(5)
 
     def ident() -> int:
@@ -45,7 +45,7 @@ def test_what_is_raised_is_the_callers_and_the_thread_goes_on(error: BaseExcepti
     def fail() -> None:
         raise error
 
-    threads = Threads(1)
+    threads = DaemonThreadPool(1)
     with pytest.raises(RuntimeError if isinstance(error, StopIteration) else type(error)):
         threads.submit(fail).result(5)
     assert threads.submit(lambda: 7).result(5) == 7

@@ -12,7 +12,7 @@ import pytest
 
 from fastn_p2p_client.errors import InvalidKey, InvalidName
 from fastn_p2p_client.keys import PublicKey
-from fastn_p2p_client.peer import peer_from
+from fastn_p2p_client.peer import from_fields
 from fastn_p2p_client.protocol import (
     BindingContext,
     NoConfig,
@@ -246,7 +246,7 @@ def context(config: object) -> BindingContext:
 def test_handler_of_a_protocol_sees_its_config_and_nested_types(cls: type[Base], reply: str) -> None:
     handler = RequestHandler.of_protocol(cls(context(Base.Config())))
     assert handler is not None
-    asked = handler.call(handler.decode(pack({"name": "you"})), peer_from(bytes(KEY), ""))
+    asked = handler.call(handler.decode(pack({"name": "you"})), from_fields(bytes(KEY), ""))
     assert asyncio.run(asked) == reply
 
 
@@ -290,11 +290,11 @@ def test_hooks_do_nothing_unless_overridden() -> None:
 
 
 def test_peer_has_a_key_and_perhaps_a_name() -> None:
-    assert str(peer_from(bytes(KEY), "bob")) == "bob"
-    assert peer_from(bytes(KEY), "") == Peer(KEY, None)
-    assert str(peer_from(bytes(KEY), "")) == KEY.id52
+    assert str(from_fields(bytes(KEY), "bob")) == "bob"
+    assert from_fields(bytes(KEY), "") == Peer(KEY, None)
+    assert str(from_fields(bytes(KEY), "")) == KEY.id52
     with pytest.raises(InvalidKey):
-        peer_from(b"short", "")
+        from_fields(b"short", "")
 
 
 class Commands(Base):
@@ -309,10 +309,10 @@ class Doubled(Commands):
 
 
 def test_a_protocol_has_one_handler_for_each_command() -> None:
-    handlers = RequestHandler.all_of(Commands(context(Base.Config())))
+    handlers = RequestHandler.from_protocol(Commands(context(Base.Config())))
     assert sorted(handlers) == ["", "names.greet"]
     assert handlers["names.greet"].extras == (BindingContext,)
     with pytest.raises(InvalidHandler, match=r"several handlers of 'names.greet': again, greet_by_name"):
-        RequestHandler.all_of(Doubled(context(Base.Config())))
+        RequestHandler.from_protocol(Doubled(context(Base.Config())))
     with pytest.raises(InvalidName, match="words with dots"):
         request("Not A Command")

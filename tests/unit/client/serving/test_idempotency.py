@@ -10,13 +10,13 @@ import uvloop
 
 from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.ipc.messages import (
-    ApplicationFailure,
-    Deliver,
+    ApplicationErrorReply,
+    CallUnknown,
+    DeliverCall,
     Reply,
-    Unknown,
 )
-from fastn_p2p_client.serving import idempotency as repeatable
-from fastn_p2p_client.serving.idempotency import Repeatables
+from fastn_p2p_client.serving import idempotency
+from fastn_p2p_client.serving.idempotency import IdempotencyCache
 from tests.unit.client.serving.test_dispatcher import (
     KEY,
     Bench,
@@ -79,7 +79,7 @@ def test_afterwards_the_outcome_is_remembered_whatever_it_was() -> None:
                 bench.deliver(request, call_id=call_id, attempt=attempt)
                 outcomes.append((await bench.answer())[1:])
             assert outcomes == [outcomes[0]] * 3
-            assert isinstance(outcomes[0][0], Reply if request == "x" else ApplicationFailure)
+            assert isinstance(outcomes[0][0], Reply if request == "x" else ApplicationErrorReply)
         assert bench.executed == 2
 
     uvloop.run(scenario())
@@ -89,7 +89,7 @@ def test_one_that_is_not_known_is_not_executed_when_it_is_said_to_come_again() -
     async def scenario() -> None:
         bench = Once()
         bench.deliver("x", call_id=ID, attempt=1)
-        assert (await bench.answer())[1] == Unknown()
+        assert (await bench.answer())[1] == CallUnknown()
         assert bench.executed == 0
 
     uvloop.run(scenario())
@@ -142,7 +142,7 @@ def test_it_is_cancelled_when_nobody_waits_for_it_any_more() -> None:
         await a_turn()
         assert (bench.cancelled, bench.dispatcher.in_flight, bench.binding.in_flight) == (1, 0, 0)
         bench.deliver("x", id=b"3", call_id=ID, attempt=1)
-        assert (await bench.answer())[1] == Unknown()
+        assert (await bench.answer())[1] == CallUnknown()
 
     uvloop.run(scenario())
 
@@ -176,17 +176,17 @@ def test_closing_cancels_it() -> None:
 
 def test_outcomes_are_forgotten_after_their_time_and_when_there_are_too_many() -> None:
     now = 0.0
-    memory = Repeatables(lambda: now)
-    memory.remember(b"early", (b"h", b"p"), 10.0)
+    memory = IdempotencyCache(lambda: now)
+    memory.store(b"early", (b"h", b"p"), 10.0)
     now = 11.0
     assert memory.outcome(b"early") is None
-    for number in range(repeatable.MAX_REMEMBERED + 10):
-        memory.remember(b"%d" % number, (b"h", b"p"), 100.0)
+    for number in range(idempotency.MAX_REMEMBERED + 10):
+        memory.store(b"%d" % number, (b"h", b"p"), 100.0)
     assert memory.outcome(b"9") is None
     assert memory.outcome(b"10") == (b"h", b"p")
-    big = bytes(repeatable.MAX_REMEMBERED_BYTES // 4)
+    big = bytes(idempotency.MAX_REMEMBERED_BYTES // 4)
     for number in range(5):
-        memory.remember(b"big%d" % number, (b"h", big), 100.0)
+        memory.store(b"big%d" % number, (b"h", big), 100.0)
     assert memory.outcome(b"10") is None
     assert [memory.outcome(b"big%d" % number) is not None for number in range(5)] == [False, False, True, True, True]
 
@@ -200,8 +200,8 @@ def test_keys_differ_when_anything_differs() -> None:
         {}, {"peer": b"\1" * 32}, {"identity": "b"}, {"protocol": "Q"}, {"instance": "j"}, {"command": "d"},
         {"call_id": ID[1:]},
     ]  # fmt: skip
-    keys = {Repeatables.key_of(Deliver(**{**base, **change})) for change in changes}
+    keys = {IdempotencyCache.key_of(DeliverCall(**{**base, **change})) for change in changes}
     assert len(keys) == 7
     assert min(map(len, keys)) > 16, "no correlation is as long"
-    same = Deliver(**{**base, "petname": "bob", "deadline_ms": 7, "attempt": 3})
-    assert Repeatables.key_of(same) == Repeatables.key_of(Deliver(**base))
+    same = DeliverCall(**{**base, "petname": "bob", "deadline_ms": 7, "attempt": 3})
+    assert IdempotencyCache.key_of(same) == IdempotencyCache.key_of(DeliverCall(**base))

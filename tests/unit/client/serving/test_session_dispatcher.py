@@ -28,30 +28,30 @@ from fastn_p2p_client.errors import (
     StreamReset,
 )
 from fastn_p2p_client.ipc.messages import (
-    ApplicationFailure,
+    Ack,
+    ApplicationErrorReply,
     Cancel,
-    Chunk,
-    Done,
-    Eof,
-    Failure,
+    DeliverSession,
+    EndOfStream,
+    ErrorReply,
     Message,
-    Offer,
-    Opened,
-    Reset,
-    SessionPart,
-    Stop,
+    ResetStream,
+    SessionData,
+    SessionMessage,
+    SessionOpened,
+    StopSending,
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import RESET_FAILED, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.protocol import Peer
-from fastn_p2p_client.serving.binding import Binding
+from fastn_p2p_client.serving.binding import ServedBinding
 from fastn_p2p_client.serving.dispatcher import Dispatcher
 from fastn_p2p_client.serving.handlers import StreamHandler
 from fastn_p2p_client.session.session import Session
 from tests.support.scenario import play
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
-decode = msgspec.msgpack.Decoder(SessionPart).decode
+decode = msgspec.msgpack.Decoder(SessionMessage).decode
 
 
 class Start(msgspec.Struct):
@@ -68,7 +68,7 @@ class Bench:
         self.said: dict[bytes, deque[tuple[Message, bytes]]] = {}
         self.broken = False
         self.dispatcher = Dispatcher(self._hear, self._hear_part)
-        self.binding = Binding("alice", KEY, "Test", "default", {})
+        self.binding = ServedBinding("alice", KEY, "Test", "default", {})
         if converse is not None:
 
             async def annotated(session: Session, initial: Any) -> None:
@@ -88,12 +88,12 @@ class Bench:
     def offer(self, initial: object = None, *, id: bytes = b"1", **changed: Any) -> None:
         fields = {"peer": bytes(KEY), "petname": "bob", "identity": "alice", "protocol": "Test", "instance": "default"}
         payload = initial if isinstance(initial, bytes) else msgspec.msgpack.encode(initial)
-        message = Offer(**{**fields, **changed}, deadline_ms=5000, credit=SESSION_WINDOW)
-        self.dispatcher.offer(id, message, payload)
+        message = DeliverSession(**{**fields, **changed}, deadline_ms=5000, credit=SESSION_WINDOW)
+        self.dispatcher.open_session(id, message, payload)
 
     def say(self, *messages: Message, id: bytes = b"1", payload: bytes = b"") -> None:
         for message in messages:
-            self.dispatcher.take(id, message, payload)
+            self.dispatcher.on_session_message(id, message, payload)
 
     async def heard(self, id: bytes = b"1") -> list[Message]:
         """All that was said under the id, once nothing more comes."""
@@ -103,7 +103,7 @@ class Bench:
 
     async def error(self, id: bytes = b"1") -> P2PError:
         (answer,) = await self.heard(id)
-        assert isinstance(answer, Failure)
+        assert isinstance(answer, ErrorReply)
         return answer.error()
 
 
@@ -131,19 +131,19 @@ def test_a_handler_that_returns_closes_its_session() -> None:
         bench = Bench(says_nothing)
         bench.offer()
         assert bench.dispatcher.in_flight == 1
-        assert [type(message) for message in await bench.heard()] == [Opened, Eof, Stop]
-        bench.say(Done(), Reset(0))
+        assert [type(message) for message in await bench.heard()] == [SessionOpened, EndOfStream, StopSending]
+        bench.say(Ack(), ResetStream(0))
         assert await bench.heard() == []
         assert bench.dispatcher.in_flight == 0
 
     async def echoes() -> None:
         bench = Bench(echo)
         bench.offer()
-        assert await bench.heard() == [Opened(SESSION_WINDOW)]
-        bench.say(Chunk(), payload=b"hello")
-        bench.say(Eof())
-        assert [type(message) for message in await bench.heard()] == [Done, Chunk, Eof]
-        bench.say(Done())
+        assert await bench.heard() == [SessionOpened(SESSION_WINDOW)]
+        bench.say(SessionData(), payload=b"hello")
+        bench.say(EndOfStream())
+        assert [type(message) for message in await bench.heard()] == [Ack, SessionData, EndOfStream]
+        bench.say(Ack())
         await bench.heard()
         assert bench.dispatcher.in_flight == 0
 
@@ -180,7 +180,7 @@ def test_before_it_accepts_a_handler_says_no_by_raising() -> None:
         for _ in range(5):
             await asyncio.sleep(0)
         ((answer, payload),) = bench.said[b"1"]
-        assert answer == ApplicationFailure("TooLate", "come back tomorrow")
+        assert answer == ApplicationErrorReply("TooLate", "come back tomorrow")
         assert msgspec.msgpack.decode(payload) == {"hours": 12}
         assert bench.dispatcher.in_flight == 0
         bench = Bench(raising(PeerUnknown(peer="carol")))
@@ -205,8 +205,8 @@ def test_anything_else_costs_its_own_session_and_stays_secret(
         bench.offer()
         if accept:
             code = RESET_LOST if isinstance(error, asyncio.CancelledError) else RESET_FAILED
-            assert await bench.heard() == [Opened(SESSION_WINDOW), Reset(code), Stop(code)]
-            bench.say(Reset(code))
+            assert await bench.heard() == [SessionOpened(SESSION_WINDOW), ResetStream(code), StopSending(code)]
+            bench.say(ResetStream(code))
         else:
             failed = await bench.error()
             assert isinstance(failed, HandlerFailed)
@@ -236,11 +236,15 @@ def test_an_exception_in_the_sessions_own_block_is_still_a_no() -> None:
     async def scenario() -> None:
         bench = Bench(converse)
         bench.offer()
-        assert await bench.heard() == [ApplicationFailure("No", "in the block")]
+        assert await bench.heard() == [ApplicationErrorReply("No", "in the block")]
         bench = Bench(swallows)
         bench.offer()
-        assert await bench.heard() == [Opened(SESSION_WINDOW), Reset(RESET_FAILED), Stop(RESET_FAILED)]
-        bench.say(Reset(RESET_FAILED))
+        assert await bench.heard() == [
+            SessionOpened(SESSION_WINDOW),
+            ResetStream(RESET_FAILED),
+            StopSending(RESET_FAILED),
+        ]
+        bench.say(ResetStream(RESET_FAILED))
         assert bench.dispatcher.in_flight == 0
 
     play(scenario)
@@ -253,8 +257,8 @@ def test_a_reset_before_anything_else_is_a_session_that_was_reset() -> None:
     async def scenario() -> None:
         bench = Bench(converse)
         bench.offer()
-        assert await bench.heard() == [Opened(SESSION_WINDOW), Reset(7), Stop(7)]
-        bench.say(Reset(7))
+        assert await bench.heard() == [SessionOpened(SESSION_WINDOW), ResetStream(7), StopSending(7)]
+        bench.say(ResetStream(7))
         assert bench.dispatcher.in_flight == 0
 
     play(scenario)
@@ -264,10 +268,10 @@ def test_a_cancelled_handler_resets_with_the_code_of_what_is_lost() -> None:
     async def scenario() -> None:
         bench = Bench(echo)
         bench.offer()
-        bench.say(Chunk(), payload=b"x")
+        bench.say(SessionData(), payload=b"x")
         await bench.heard()
-        assert not await bench.dispatcher.finish(bench.binding, 0.01)
-        assert await bench.heard() == [Reset(RESET_LOST), Stop(RESET_LOST)]
+        assert not await bench.dispatcher.wait_for_binding(bench.binding, 0.01)
+        assert await bench.heard() == [ResetStream(RESET_LOST), StopSending(RESET_LOST)]
 
     play(scenario)
 
@@ -293,11 +297,11 @@ def test_when_nobody_waits_any_more_the_handler_learns_it(accepted: bool) -> Non
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         bench.dispatcher.cancel(b"1")
-        assert await bench.heard() == ([Opened(SESSION_WINDOW)] if accepted else [])
+        assert await bench.heard() == ([SessionOpened(SESSION_WINDOW)] if accepted else [])
         assert [type(end) for end in ends] == [ConnectionLost if accepted else asyncio.CancelledError]
         assert bench.dispatcher.in_flight == 0
         bench.dispatcher.cancel(b"1")
-        bench.say(Cancel(), Chunk(), Eof())
+        bench.say(Cancel(), SessionData(), EndOfStream())
 
     play(scenario)
 
@@ -334,8 +338,8 @@ def test_a_handler_that_fails_because_the_other_side_did_is_no_defect(caplog: py
         bench = Bench(echo)
         bench.offer()
         await bench.heard()
-        bench.say(Reset(5), Stop(5))
-        assert await bench.heard() == [Reset(5)]
+        bench.say(ResetStream(5), StopSending(5))
+        assert await bench.heard() == [ResetStream(5)]
         assert bench.dispatcher.in_flight == 0
 
     with caplog.at_level(logging.WARNING):
@@ -359,10 +363,15 @@ def test_a_handler_that_has_not_noticed_yet_disturbs_no_later_session_with_the_s
         await bench.heard()
         bench.dispatcher.cancel_all()
         bench.offer("quick")
-        assert [type(message) for message in await bench.heard()] == [Opened, Chunk, Eof, Stop]
+        assert [type(message) for message in await bench.heard()] == [
+            SessionOpened,
+            SessionData,
+            EndOfStream,
+            StopSending,
+        ]
         go.set()
         assert await bench.heard() == []
-        bench.say(Done(), Reset(0))
+        bench.say(Ack(), ResetStream(0))
         assert bench.dispatcher.in_flight == 0
 
     play(scenario)
@@ -427,10 +436,10 @@ def test_more_than_the_limit_and_an_id_that_stands_are_refused(monkeypatch: pyte
         bench.offer(id=b"2")
         bench.offer(id=b"3")
         assert isinstance(await bench.error(b"3"), Overloaded)
-        bench.say(Reset(1), Stop(1), id=b"2")
+        bench.say(ResetStream(1), StopSending(1), id=b"2")
         await bench.heard(b"2")
         bench.offer(id=b"3")
-        assert await bench.heard(b"3") == [Opened(SESSION_WINDOW)]
+        assert await bench.heard(b"3") == [SessionOpened(SESSION_WINDOW)]
         assert bench.dispatcher.in_flight == 2
 
     play(scenario)
@@ -445,11 +454,11 @@ def test_draining_lets_sessions_end_and_takes_no_more() -> None:
         await asyncio.sleep(0)
         bench.offer(id=b"2")
         assert isinstance(await bench.error(b"2"), PeerOffline)
-        bench.say(Chunk(), payload=b"last")
-        bench.say(Eof())
-        assert [type(message) for message in await bench.heard()][-1] is Eof
+        bench.say(SessionData(), payload=b"last")
+        bench.say(EndOfStream())
+        assert [type(message) for message in await bench.heard()][-1] is EndOfStream
         assert not draining.done()
-        bench.say(Done())
+        bench.say(Ack())
         assert await draining
         bench.dispatcher.close()
 
@@ -459,7 +468,15 @@ def test_draining_lets_sessions_end_and_takes_no_more() -> None:
 def test_an_answer_to_nothing_is_dropped() -> None:
     async def scenario() -> None:
         bench = Bench(echo)
-        for message in (Chunk(), Eof(), Done(), Reset(1), Stop(1), Opened(5), Failure("denied", {})):
+        for message in (
+            SessionData(),
+            EndOfStream(),
+            Ack(),
+            ResetStream(1),
+            StopSending(1),
+            SessionOpened(5),
+            ErrorReply("denied", {}),
+        ):
             bench.say(message, id=b"nobody", payload=b"x")
         assert bench.said == {}
 
@@ -485,7 +502,7 @@ def test_what_the_opener_sees_of_a_reset_is_typed() -> None:
             while not opener.is_over:
                 queue = bench.said.get(b"1", deque())
                 while queue:
-                    opener.take(*queue.popleft())
+                    opener.on_message(*queue.popleft())
                 await asyncio.sleep(0)
 
         pumping = asyncio.create_task(pump())

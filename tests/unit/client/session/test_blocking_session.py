@@ -14,7 +14,7 @@ import pytest
 
 from fastn_p2p_client.errors import SessionClosed, StreamReset
 from fastn_p2p_client.event_loop_thread import (
-    run,
+    run_blocking,
     submit,
 )
 from fastn_p2p_client.limits import RESET_CLOSED, RESET_FAILED, SESSION_WINDOW
@@ -40,7 +40,7 @@ def opened(handler: Handler) -> tuple[Session, Future[Any]]:
         async with there:
             return await handler(there)
 
-    here, there = run(open_pair())
+    here, there = run_blocking(open_pair())
     return Session(here), submit(handle(there))
 
 

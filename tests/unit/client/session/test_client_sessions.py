@@ -18,21 +18,21 @@ from fastn_p2p_client.errors import (
     Overloaded,
 )
 from fastn_p2p_client.ipc.messages import (
-    ApplicationFailure,
+    ApplicationErrorReply,
     Cancel,
-    Chunk,
-    Credit,
-    Data,
-    Eof,
-    Failure,
+    DataRequest,
+    EndOfStream,
+    ErrorReply,
     Message,
-    Open,
-    Opened,
-    Reset,
-    Stop,
+    OpenSession,
+    ResetStream,
+    SessionData,
+    SessionOpened,
+    StopSending,
+    WindowUpdate,
     encode,
 )
-from fastn_p2p_client.ipc.request_channel import Link
+from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import SESSION_WINDOW
 from fastn_p2p_client.session import client_sessions
@@ -44,9 +44,9 @@ from tests.support.scenario import (
 )
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
-OPEN = Open("alice", "bob", "Test", "default", 5000, SESSION_WINDOW)
-OPENED = Opened(SESSION_WINDOW, bytes(KEY), "bob")
-decode = msgspec.msgpack.Decoder(Data).decode
+OPEN = OpenSession("alice", "bob", "Test", "default", 5000, SESSION_WINDOW)
+OPENED = SessionOpened(SESSION_WINDOW, bytes(KEY), "bob")
+decode = msgspec.msgpack.Decoder(DataRequest).decode
 
 
 class FakeLink:
@@ -71,7 +71,7 @@ class Bench:
         self.sessions = ClientSessions()
 
     def open(self, timeout: float = 5) -> asyncio.Task[Session]:
-        return asyncio.ensure_future(self.sessions.open(cast(Link, self.link), OPEN, b"", timeout))
+        return asyncio.ensure_future(self.sessions.open(cast(RequestChannel, self.link), OPEN, b"", timeout))
 
     def answer(self, message: Message, payload: bytes = b"", *, id: bytes = b"0") -> None:
         self.sessions.on_message(id, encode(message), payload)
@@ -90,23 +90,23 @@ def test_a_session_stands_and_is_forgotten_once_it_is_over() -> None:
         bench.answer(OPENED)
         session = await opening
         assert (session.peer.key, session.peer.name) == (KEY, "bob")
-        bench.answer(Chunk(), b"x")
-        bench.answer(Eof())
+        bench.answer(SessionData(), b"x")
+        bench.answer(EndOfStream())
         assert await session.read() == b"x"
         assert len(bench.sessions) == 1
         session.reset(3)
         assert len(bench.sessions) == 0
-        for message in (Chunk(), Credit(1), Stop(1), OPENED):
+        for message in (SessionData(), WindowUpdate(1), StopSending(1), OPENED):
             bench.answer(message, b"late")
 
     play(scenario)
 
 
 REFUSALS: list[tuple[Message, type[Exception]]] = [
-    (Failure.of(Denied(peer="p", protocol="Test", instance="default")), Denied),
-    (ApplicationFailure("No", "not today"), ApplicationError),
-    (Chunk(), BadReply),
-    (Reset(1), BadReply),
+    (ErrorReply.of(Denied(peer="p", protocol="Test", instance="default")), Denied),
+    (ApplicationErrorReply("No", "not today"), ApplicationError),
+    (SessionData(), BadReply),
+    (ResetStream(1), BadReply),
 ]
 
 
@@ -151,7 +151,7 @@ def test_whoever_gives_up_takes_the_request_back() -> None:
         bench.answer(OPENED)
         with pytest.raises(asyncio.CancelledError):
             await opening
-        assert bench.said == [OPEN, Reset(0), Stop(0)]
+        assert bench.said == [OPEN, ResetStream(0), StopSending(0)]
         assert len(bench.sessions) == 0
 
     async def without_a_way() -> None:
@@ -188,7 +188,7 @@ def test_a_daemon_that_dies_ends_them_all() -> None:
         session = await first
         reading = asyncio.create_task(session.read())
         await a_few_turns()
-        bench.sessions.lose_all()
+        bench.sessions.connection_lost()
         for work in (reading, second):
             with pytest.raises(ConnectionLost):
                 await work
@@ -227,7 +227,7 @@ def test_one_program_has_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
             await bench.open()
         bench.answer(OPENED)
         (await first).reset()
-        bench.answer(Reset(0))
+        bench.answer(ResetStream(0))
         second: Any = bench.open()
         await a_few_turns()
         second.cancel()

@@ -18,7 +18,7 @@ import pytest
 import uvloop
 
 from fastn_p2p_client.errors import ConnectionLost, SessionClosed, StreamReset
-from fastn_p2p_client.ipc.messages import Failure
+from fastn_p2p_client.ipc.messages import ErrorReply
 from fastn_p2p_client.limits import RESET_FAILED, SESSION_WINDOW
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.testing import session_pair
@@ -448,7 +448,7 @@ def test_copying_both_ways_ends_with_the_other_sides_error() -> None:
     async def lost(here: Session, there: Session) -> None:
         copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
         await asyncio.sleep(0)
-        here.take(Failure.of(ConnectionLost(what="it")), b"")
+        here.on_message(ErrorReply.of(ConnectionLost(what="it")), b"")
         assert isinstance(await outcome(copying), ConnectionLost)
 
     async def cancelled(here: Session, there: Session) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastn_p2p_client.ipc.messages import (
-    Chunk,
+    SessionData,
     encode,
 )
 from fastn_p2p_client.limits import MAX_CHUNK, SESSION_WINDOW
@@ -201,7 +201,7 @@ def test_chunks_are_never_larger_than_they_may_be() -> None:
             sizes: list[int] = []
             while not writing.done():
                 await a_few_turns()
-                sizes += [len(payload) for header, payload in hop.lines[0].waiting if header == encode(Chunk())]
+                sizes += [len(payload) for header, payload in hop.lines[0].waiting if header == encode(SessionData())]
                 hop.deliver_all()
                 await hop.server.read()
                 hop.deliver_all()

@@ -8,8 +8,8 @@ import pytest
 
 from fastn_p2p_client.errors import ConnectionLost, SessionClosed, StreamReset
 from fastn_p2p_client.ipc.messages import (
-    Failure,
-    Stop,
+    ErrorReply,
+    StopSending,
 )
 from fastn_p2p_client.limits import RESET_CLOSED, RESET_FAILED, RESET_LOST
 from tests.support.in_process_hop import (
@@ -90,17 +90,17 @@ def test_cancelling_whoever_waits_in_a_session_resets_it() -> None:
 def test_closing_tells_when_what_was_written_has_not_been_passed_on() -> None:
     async def scenario() -> None:
         for message, error in (
-            (Stop(5), StreamReset),
-            (Stop(RESET_LOST), ConnectionLost),
-            (Failure.of(ConnectionLost(what="it")), ConnectionLost),
-            (Stop(RESET_CLOSED), type(None)),
+            (StopSending(5), StreamReset),
+            (StopSending(RESET_LOST), ConnectionLost),
+            (ErrorReply.of(ConnectionLost(what="it")), ConnectionLost),
+            (StopSending(RESET_CLOSED), type(None)),
         ):
             hop = await Hop().opened()
             await hop.opener.write(b"x")
             closing = asyncio.create_task(hop.opener.close())
             await a_few_turns()
             assert not closing.done()
-            hop.opener.take(message, b"")
+            hop.opener.on_message(message, b"")
             assert type(await outcome(closing)) is error
 
     play(scenario)

@@ -9,11 +9,11 @@ import pytest
 
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, StreamReset
 from fastn_p2p_client.ipc.messages import (
-    Chunk,
-    Credit,
-    Failure,
+    ErrorReply,
     Message,
-    Stop,
+    SessionData,
+    StopSending,
+    WindowUpdate,
 )
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
 from tests.support.in_process_hop import (
@@ -88,8 +88,8 @@ def test_credit_comes_back_for_all_that_was_read_in_whatever_parts() -> None:
                 await hop.settle()
                 await writing
                 assert heard == STREAMS[0][: 5 * WINDOW]
-            spent = sum(message.size for message in hop.lines[1].said if isinstance(message, Credit))
-            chunks = sum(isinstance(message, Chunk) for message in hop.lines[0].said)
+            spent = sum(message.size for message in hop.lines[1].said if isinstance(message, WindowUpdate))
+            chunks = sum(isinstance(message, SessionData) for message in hop.lines[0].said)
             assert 20 * WINDOW + chunks * COST - WINDOW // 4 <= spent <= 20 * WINDOW + chunks * COST
 
     play(scenario)
@@ -97,10 +97,10 @@ def test_credit_comes_back_for_all_that_was_read_in_whatever_parts() -> None:
 
 def test_a_writer_wakes_for_credit_for_a_stop_and_for_a_failure() -> None:
     wakes: list[tuple[Message, type[Exception] | None]] = [
-        (Credit(WINDOW), None),
-        (Stop(9), StreamReset),
-        (Failure.of(ConnectionLost(what="it")), ConnectionLost),
-        (Stop(RESET_LOST), ConnectionLost),
+        (WindowUpdate(WINDOW), None),
+        (StopSending(9), StreamReset),
+        (ErrorReply.of(ConnectionLost(what="it")), ConnectionLost),
+        (StopSending(RESET_LOST), ConnectionLost),
     ]
 
     async def scenario() -> None:
@@ -111,7 +111,7 @@ def test_a_writer_wakes_for_credit_for_a_stop_and_for_a_failure() -> None:
                 writing = asyncio.create_task(hop.opener.write(bytes(2 * COST)))
                 await a_few_turns()
                 assert not writing.done()
-                hop.opener.take(message, b"")
+                hop.opener.on_message(message, b"")
                 result = await outcome(writing)
                 assert result is None if error is None else type(result) is error
 
@@ -126,7 +126,7 @@ def test_a_chunk_that_must_not_be_ends_the_session_for_both(size: int) -> None:
             reading = asyncio.create_task(hop.server.read())
             writing = asyncio.create_task(hop.opener.read())
             await a_few_turns()
-            hop.server.take(Chunk(), bytes(size))
+            hop.server.on_message(SessionData(), bytes(size))
             assert type(await outcome(reading)) is BadMessage
             assert type(await outcome(hop.server.write(b"x"))) is BadMessage
             await hop.settle()
@@ -143,7 +143,7 @@ def test_credit_never_adds_up_to_more_than_a_window() -> None:
         with small_windows():
             hop = await Hop().opened()
             for size in (2**60, WINDOW, -(2**60), 0, 2**60):
-                hop.opener.take(Credit(size), b"")
+                hop.opener.on_message(WindowUpdate(size), b"")
             writing = asyncio.create_task(hop.opener.write(bytes(100 * WINDOW)))
             await a_few_turns()
             assert not writing.done()

@@ -8,21 +8,21 @@ import pytest
 
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, P2PError, SessionClosed, StreamReset
 from fastn_p2p_client.ipc.messages import (
-    Chunk,
-    Credit,
-    Done,
-    Eof,
-    Failure,
+    Ack,
+    EndOfStream,
+    ErrorReply,
     Message,
-    Opened,
-    Reset,
-    Stop,
+    ResetStream,
+    SessionData,
+    SessionOpened,
+    StopSending,
+    WindowUpdate,
     encode,
 )
 from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED, RESET_LOST, SESSION_WINDOW
 from fastn_p2p_client.session.session import (
     Session,
-    ended_with,
+    error_for_reset_code,
 )
 from tests.support.in_process_hop import Hop
 from tests.support.scenario import (
@@ -129,7 +129,7 @@ def test_a_handler_may_reset_before_it_has_accepted() -> None:
 
 def test_what_had_come_completely_stays_complete_whatever_follows() -> None:
     """The end was there before the connection broke: that is known, and nothing of it is lost."""
-    followed_by: list[Message] = [Failure.of(ConnectionLost(what="it")), Reset(5), Stop(5)]
+    followed_by: list[Message] = [ErrorReply.of(ConnectionLost(what="it")), ResetStream(5), StopSending(5)]
 
     async def scenario() -> None:
         for message in followed_by:
@@ -137,7 +137,7 @@ def test_what_had_come_completely_stays_complete_whatever_follows() -> None:
             await hop.opener.write(b"whole")
             await hop.opener.send_eof()
             hop.deliver_all()
-            hop.server.take(message, b"")
+            hop.server.on_message(message, b"")
             assert await hop.server.read(2) == b"wh"
             assert await read_all(hop.server) == b"ole"
             assert await hop.server.read() == b""
@@ -148,17 +148,17 @@ def test_what_had_come_completely_stays_complete_whatever_follows() -> None:
 def test_what_was_not_complete_never_looks_so() -> None:
     async def scenario() -> None:
         for message, error in (
-            (Failure.of(ConnectionLost(what="it")), ConnectionLost),
-            (Reset(5), StreamReset),
-            (Reset(RESET_LOST), ConnectionLost),
+            (ErrorReply.of(ConnectionLost(what="it")), ConnectionLost),
+            (ResetStream(5), StreamReset),
+            (ResetStream(RESET_LOST), ConnectionLost),
         ):
             hop = await Hop().opened()
             await hop.opener.write(b"part")
             hop.deliver_all()
-            hop.server.take(message, b"")
+            hop.server.on_message(message, b"")
             for _ in range(2):
                 assert type(await outcome(hop.server.read())) is error
-            hop.server.take(Eof(), b"")  # too late
+            hop.server.on_message(EndOfStream(), b"")  # too late
             assert type(await outcome(hop.server.read())) is error
 
     play(scenario)
@@ -166,8 +166,8 @@ def test_what_was_not_complete_never_looks_so() -> None:
 
 def test_nothing_is_said_and_nothing_is_heard_after_the_end() -> None:
     afterwards: list[tuple[Message, bytes]] = [
-        (Chunk(), b"x"), (Eof(), b""), (Reset(3), b""), (Stop(3), b""), (Credit(5), b""), (Done(), b""),
-        (Failure.of(ConnectionLost(what="it")), b""),
+        (SessionData(), b"x"), (EndOfStream(), b""), (ResetStream(3), b""), (StopSending(3), b""),
+        (WindowUpdate(5), b""), (Ack(), b""), (ErrorReply.of(ConnectionLost(what="it")), b""),
     ]  # fmt: skip
 
     async def scenario() -> None:
@@ -179,7 +179,7 @@ def test_nothing_is_said_and_nothing_is_heard_after_the_end() -> None:
         said = [len(line.said) for line in hop.lines]
         for end in hop.ends:
             for message, payload in afterwards:
-                end.take(message, payload)
+                end.on_message(message, payload)
             assert await end.read() == b""
             await outcome(end.write(b"x"))
             await end.close()
@@ -187,7 +187,7 @@ def test_nothing_is_said_and_nothing_is_heard_after_the_end() -> None:
         assert hop.ended == [1, 1]
         # An end that comes twice is confirmed twice; that is all.
         assert [
-            [message for message in line.said[count:] if not isinstance(message, Done)]
+            [message for message in line.said[count:] if not isinstance(message, Ack)]
             for line, count in zip(hop.lines, said, strict=True)
         ] == [[], []]
 
@@ -201,16 +201,16 @@ def words(line_said: list[Message]) -> list[bytes]:
 def test_one_side_that_wants_no_more_is_obeyed_with_its_own_code() -> None:
     async def scenario() -> None:
         hop = await Hop().opened()
-        hop.opener.take(Stop(11), b"")
-        hop.opener.take(Stop(12), b"")
-        assert words(hop.lines[0].said) == words([Reset(11)])
+        hop.opener.on_message(StopSending(11), b"")
+        hop.opener.on_message(StopSending(12), b"")
+        assert words(hop.lines[0].said) == words([ResetStream(11)])
 
     async def after_the_end() -> None:
         hop = await Hop().opened()
         await hop.opener.send_eof()
-        hop.opener.take(Done(), b"")
-        hop.opener.take(Stop(11), b"")
-        assert words(hop.lines[0].said) == words([Eof()])
+        hop.opener.on_message(Ack(), b"")
+        hop.opener.on_message(StopSending(11), b"")
+        assert words(hop.lines[0].said) == words([EndOfStream()])
 
     play(scenario)
     play(after_the_end)
@@ -228,7 +228,7 @@ def test_a_way_that_is_gone_ends_the_session() -> None:
                 raise DaemonBusy(actor="network")
 
         session = Session(send, protocol="Test", instance="default", on_end=lambda: ended.append(None))
-        session.take(Opened(SESSION_WINDOW), b"")
+        session.on_message(SessionOpened(SESSION_WINDOW), b"")
         await session.write(b"fine")
         broken = True
         await outcome(session.write(b"not fine"))
@@ -257,8 +257,8 @@ def test_a_session_that_never_stands_says_why_to_everybody() -> None:
 
 
 def test_codes_stand_for_errors() -> None:
-    assert isinstance(ended_with(RESET_LOST), ConnectionLost)
+    assert isinstance(error_for_reset_code(RESET_LOST), ConnectionLost)
     for code in (0, RESET_CLOSED, RESET_FAILED, 2**62 - 1):
-        error = ended_with(code)
+        error = error_for_reset_code(code)
         assert isinstance(error, StreamReset)
         assert error.reset_code == code

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from fastn_p2p_client.protocol import request
-from fastn_p2p_client.testing import Conformance, Contact, check_errors, check_requests, check_streams, serve
+from fastn_p2p_client.testing import Conformance, ProtocolClient, check_errors, check_requests, check_streams, serve
 from tests.support.scenario import play
 
-Check = Callable[[Contact], Awaitable[None]]
+Check = Callable[[ProtocolClient], Awaitable[None]]
 
 
 @pytest.mark.parametrize("check", [check_requests, check_errors, check_streams])

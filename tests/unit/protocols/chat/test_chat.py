@@ -15,42 +15,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastn_p2p.protocols.chat.config import Settings
-from fastn_p2p.protocols.chat.delivery import Courier
+from fastn_p2p.protocols.chat.config import ChatConfig
+from fastn_p2p.protocols.chat.delivery import PeerDelivery
 from fastn_p2p.protocols.chat.formatting import (
-    one_line,
-    shown,
+    escape_line,
+    escape_text,
 )
 from fastn_p2p.protocols.chat.ledger import Ledger
 from fastn_p2p.protocols.chat.message_store import (
-    History,
-    Work,
+    DeliveryBatch,
+    MessageStore,
 )
 from fastn_p2p.protocols.chat.open_conversations import (
-    Place,
-    Rooms,
+    ConversationId,
+    OpenConversations,
 )
 from fastn_p2p.protocols.chat.terminal_ui import wrapped
-from fastn_p2p_client.chat.client import _Told
+from fastn_p2p_client.chat.client import _EventDeduplicator
 from fastn_p2p_client.chat.messages import (
     MAX_BATCH,
     MAX_TEXT,
-    Deliver,
+    ChatMessage,
+    DeliverMessages,
+    DeliveryProblem,
     Event,
-    Joined,
-    Line,
-    Marked,
+    HistoryEnd,
+    MarkRead,
+    OutgoingMessage,
     PeerRequest,
     Presence,
+    ReadReceipt,
     Request,
-    Sent,
-    Shown,
-    Trouble,
-    Viewed,
+    StateChanged,
 )
 from fastn_p2p_client.errors import ApplicationError, BadMessage, ConnectionLost, Denied, StorageDamaged, StorageFailed
-from fastn_p2p_client.retry_chat import Pauses
-from fastn_p2p_client.session import framing as frames
+from fastn_p2p_client.retry import Backoff
+from fastn_p2p_client.session import framing
 from fastn_p2p_client.testing import session_pair
 from tests.support.scenario import (
     a_few_turns,
@@ -64,67 +64,67 @@ def number(value: int) -> str:
     return f"{value:032x}"
 
 
-def sent(value: int, text: str = "hi", at: int = 5) -> Sent:
-    return Sent(number(value), text, at)
+def sent(value: int, text: str = "hi", at: int = 5) -> OutgoingMessage:
+    return OutgoingMessage(number(value), text, at)
 
 
 @pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    history = History(tmp_path / "chat.db", Settings())
+def history(tmp_path: Path) -> Iterator[MessageStore]:
+    history = MessageStore(tmp_path / "chat.db", ChatConfig())
     yield history
     history.close()
 
 
-def texts(history: History, conversation: str = "default") -> list[str]:
+def texts(history: MessageStore, conversation: str = "default") -> list[str]:
     return [line.text for line in history.recall(BOB, conversation, None, 1000)]
 
 
 # ── what is kept ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_same_id_is_the_same_message_but_not_that_of_somebody_else(history: History) -> None:
-    line, new = history.keep_mine(BOB, "default", number(1), "first", 10)
+def test_the_same_id_is_the_same_message_but_not_that_of_somebody_else(history: MessageStore) -> None:
+    line, new = history.add_sent(BOB, "default", number(1), "first", 10)
     assert new
-    assert history.keep_mine(BOB, "default", number(1), "other", 11) == (line, False)
-    assert len(history.keep_theirs(BOB, "default", [sent(1), sent(2), sent(2)], 12)) == 2
-    assert history.keep_theirs(BOB, "default", [sent(2, "again")], 13) == []
-    assert len(history.keep_theirs(CAROL, "default", [sent(2)], 14)) == 1
+    assert history.add_sent(BOB, "default", number(1), "other", 11) == (line, False)
+    assert len(history.add_received(BOB, "default", [sent(1), sent(2), sent(2)], 12)) == 2
+    assert history.add_received(BOB, "default", [sent(2, "again")], 13) == []
+    assert len(history.add_received(CAROL, "default", [sent(2)], 14)) == 1
     assert texts(history) == ["first", "hi", "hi"]
 
 
-def test_a_clock_that_is_ahead_is_not_believed(history: History) -> None:
-    lines = history.keep_theirs(BOB, "default", [sent(1, at=5), sent(2, at=1 << 53)], 100)
+def test_a_clock_that_is_ahead_is_not_believed(history: MessageStore) -> None:
+    lines = history.add_received(BOB, "default", [sent(1, at=5), sent(2, at=1 << 53)], 100)
     assert [line.at for line in lines] == [5, 100]
 
 
-def test_marks_only_go_forward(history: History) -> None:
-    history.keep_mine(BOB, "default", number(1), "hi", 10)
-    assert history.seen_there(BOB, "default", [number(1), number(9)]) == [number(1)]
+def test_marks_only_go_forward(history: MessageStore) -> None:
+    history.add_sent(BOB, "default", number(1), "hi", 10)
+    assert history.mark_read_by_peer(BOB, "default", [number(1), number(9)]) == [number(1)]
     assert history.delivered(BOB, [number(1)]) == []
-    assert history.seen_there(BOB, "default", [number(1)]) == []
+    assert history.mark_read_by_peer(BOB, "default", [number(1)]) == []
     assert history.recall(BOB, "default", None, 10)[0].mark == "seen"
-    history.keep_theirs(BOB, "default", [sent(2)], 11)
+    history.add_received(BOB, "default", [sent(2)], 11)
     assert history.delivered(BOB, [number(2)]) == []  # that one is not ours
 
 
-def test_a_peer_marks_nothing_of_another_conversation_or_peer(history: History) -> None:
-    history.keep_mine(BOB, "default", number(1), "hi", 10)
-    assert history.seen_there(BOB, "other", [number(1)]) == []
-    assert history.seen_there(CAROL, "default", [number(1)]) == []
+def test_a_peer_marks_nothing_of_another_conversation_or_peer(history: MessageStore) -> None:
+    history.add_sent(BOB, "default", number(1), "hi", 10)
+    assert history.mark_read_by_peer(BOB, "other", [number(1)]) == []
+    assert history.mark_read_by_peer(CAROL, "default", [number(1)]) == []
 
 
-def test_work_is_in_order_and_of_one_conversation(history: History) -> None:
+def test_work_is_in_order_and_of_one_conversation(history: MessageStore) -> None:
     assert history.work(BOB) is None
     for value, conversation in enumerate(("a", "a", "b", "a")):
-        history.keep_mine(BOB, conversation, number(value), str(value), 10)
-    history.keep_theirs(BOB, "a", [sent(8), sent(9)], 10)
-    assert history.shown_here(BOB, "a", 1000)
-    assert not history.shown_here(BOB, "a", 1000)
-    done: list[Work] = []
+        history.add_sent(BOB, conversation, number(value), str(value), 10)
+    history.add_received(BOB, "a", [sent(8), sent(9)], 10)
+    assert history.mark_read_here(BOB, "a", 1000)
+    assert not history.mark_read_here(BOB, "a", 1000)
+    done: list[DeliveryBatch] = []
     while (work := history.work(BOB)) is not None:
         done.append(work)
         history.delivered(BOB, [each.id for each in work.messages])
-        history.told(BOB, work.shown)
+        history.receipts_sent(BOB, work.shown)
     assert [(each.conversation, [m.text for m in each.messages], each.shown) for each in done] == [
         ("a", ["0", "1"], []),
         ("b", ["2"], []),
@@ -134,13 +134,13 @@ def test_work_is_in_order_and_of_one_conversation(history: History) -> None:
     assert history.peers_with_work() == []
 
 
-def test_work_fits_one_request(history: History) -> None:
+def test_work_fits_one_request(history: MessageStore) -> None:
     for value in range(MAX_BATCH + 1):
-        history.keep_mine(BOB, "default", number(value), "x" * (MAX_TEXT if value < 40 else 1), 10)
+        history.add_sent(BOB, "default", number(value), "x" * (MAX_TEXT if value < 40 else 1), 10)
     sizes = []
     while (work := history.work(BOB)) is not None:
-        request = msgspec.msgpack.encode(Deliver(work.conversation, work.messages))
-        assert msgspec.msgpack.decode(request, type=Request) == Deliver(work.conversation, work.messages)
+        request = msgspec.msgpack.encode(DeliverMessages(work.conversation, work.messages))
+        assert msgspec.msgpack.decode(request, type=Request) == DeliverMessages(work.conversation, work.messages)
         sizes.append(len(work.messages))
         history.delivered(BOB, [each.id for each in work.messages])
     assert sum(sizes) == MAX_BATCH + 1
@@ -148,60 +148,60 @@ def test_work_fits_one_request(history: History) -> None:
     assert sizes[0] == 16
 
 
-def test_what_is_too_much_goes_oldest_first_but_not_what_waits(history: History) -> None:
-    history.settings = Settings(history=4)
-    history.keep_mine(BOB, "default", number(1), "waits", 10)
+def test_what_is_too_much_goes_oldest_first_but_not_what_waits(history: MessageStore) -> None:
+    history.settings = ChatConfig(history=4)
+    history.add_sent(BOB, "default", number(1), "waits", 10)
     for value in range(10):
-        history.keep_theirs(BOB, "default", [sent(value, str(value))], 10)
+        history.add_received(BOB, "default", [sent(value, str(value))], 10)
     assert texts(history) == ["waits", "7", "8", "9"]
     history.delivered(BOB, [number(1)])
-    history.keep_theirs(BOB, "default", [sent(10, "10")], 10)
+    history.add_received(BOB, "default", [sent(10, "10")], 10)
     assert texts(history) == ["7", "8", "9", "10"]
-    history.settings = Settings(history_bytes=1024 * 64)
-    history.keep_theirs(BOB, "default", [sent(20 + value, "é" * MAX_TEXT) for value in range(5)], 10)
+    history.settings = ChatConfig(history_bytes=1024 * 64)
+    history.add_received(BOB, "default", [sent(20 + value, "é" * MAX_TEXT) for value in range(5)], 10)
     assert [len(each) for each in texts(history)] == [MAX_TEXT] * 2
 
 
-def test_limits_refuse_with_a_kind(history: History) -> None:
-    history.settings = Settings(waiting=1, peers=1)
-    history.keep_mine(BOB, "default", number(1), "hi", 10)
+def test_limits_refuse_with_a_kind(history: MessageStore) -> None:
+    history.settings = ChatConfig(waiting=1, peers=1)
+    history.add_sent(BOB, "default", number(1), "hi", 10)
     for action, kind in (
-        (lambda: history.keep_mine(BOB, "default", number(2), "hi", 10), "TooManyWaiting"),
-        (lambda: history.keep_theirs(CAROL, "default", [sent(1)], 10), "TooManyPeers"),
+        (lambda: history.add_sent(BOB, "default", number(2), "hi", 10), "TooManyWaiting"),
+        (lambda: history.add_received(CAROL, "default", [sent(1)], 10), "TooManyPeers"),
     ):
         with pytest.raises(ApplicationError) as raised:
             action()
         assert raised.value.kind == kind
     assert texts(history) == ["hi"]
-    history.keep_theirs(BOB, "default", [sent(3)], 10)  # nothing hangs in a transaction
+    history.add_received(BOB, "default", [sent(3)], 10)  # nothing hangs in a transaction
 
 
 def test_what_was_kept_is_there_after_a_restart_and_another_version_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
-    history = History(path, Settings())
-    history.keep_mine(BOB, "default", number(1), "hi", 10)
+    history = MessageStore(path, ChatConfig())
+    history.add_sent(BOB, "default", number(1), "hi", 10)
     history.close()
-    history = History(path, Settings())
+    history = MessageStore(path, ChatConfig())
     assert (texts(history), history.peers_with_work()) == (["hi"], [BOB])
     history.close()
     with sqlite3.connect(path) as other:
         other.execute("PRAGMA user_version = 2")
     other.close()
     with pytest.raises(StorageDamaged):
-        History(path, Settings())
+        MessageStore(path, ChatConfig())
 
 
 def test_a_file_that_is_no_history_is_said_to_be_damaged(tmp_path: Path) -> None:
     async def scenario() -> None:
         path = tmp_path / "chat.db"
         path.write_bytes(b"no database" * 1000)
-        ledger = Ledger(path, Settings())
+        ledger = Ledger(path, ChatConfig())
         with pytest.raises(StorageDamaged):
             await ledger.open()
         await ledger.close()
         path.unlink()
         path.mkdir()
-        ledger = Ledger(path, Settings())
+        ledger = Ledger(path, ChatConfig())
         with pytest.raises(StorageFailed):
             await ledger.open()
         await ledger.close()
@@ -233,21 +233,20 @@ class StubWay:
 
 def test_a_courier_brings_everything_once_and_says_what_keeps_it_from_doing_so(tmp_path: Path) -> None:
     async def scenario() -> None:
-        ledger = Ledger(tmp_path / "chat.db", Settings())
+        ledger = Ledger(tmp_path / "chat.db", ChatConfig())
         await ledger.open()
         way, delivered, troubles = StubWay(), asyncio.Queue[tuple[str, list[str]]](), list[str]()
-        courier = Courier(
+        courier = PeerDelivery(
             way,
             ledger,
             delivered=lambda conversation, ids: delivered.put_nowait((conversation, ids)),
             trouble=troubles.append,
-            pauses=Pauses(longest=0.0),
+            pauses=Backoff(0.0, 0.0),
         )
-        courier._pauses._next = 0.0
         denied = Denied(peer="bob", protocol="Chat", instance="default")
         way.errors = [ConnectionLost(what="the way"), denied]
         for value in range(2):
-            await ledger.do(History.keep_mine, BOB, "default", number(value), "hi", 10)
+            await ledger.do(MessageStore.add_sent, BOB, "default", number(value), "hi", 10)
             courier.wake()
         await a_few_turns()
         assert way.asked == []
@@ -255,12 +254,12 @@ def test_a_courier_brings_everything_once_and_says_what_keeps_it_from_doing_so(t
         assert await delivered.get() == ("default", [number(0), number(1)])
         assert len(way.asked) == 3
         assert troubles == [str(denied), ""]  # that a connection was lost is not worth a word
-        await ledger.do(History.keep_theirs, BOB, "default", [sent(7)], 10)
-        await ledger.do(History.shown_here, BOB, "default", 1000)
+        await ledger.do(MessageStore.add_received, BOB, "default", [sent(7)], 10)
+        await ledger.do(MessageStore.mark_read_here, BOB, "default", 1000)
         courier.wake()
         while not courier.idle:
             await a_few_turns()
-        assert way.asked[3:] == [Viewed("default", [number(7)])]
+        assert way.asked[3:] == [ReadReceipt("default", [number(7)])]
         await courier.close()
         await ledger.close()
 
@@ -272,18 +271,18 @@ def test_a_courier_brings_everything_once_and_says_what_keeps_it_from_doing_so(t
 
 def test_rooms_exist_while_somebody_is_in_them_and_the_peer_is_told_so() -> None:
     async def scenario() -> None:
-        attending: list[Place] = []
+        attending: list[ConversationId] = []
 
         class StubAttendance:
-            def __init__(self, place: Place) -> None:
+            def __init__(self, place: ConversationId) -> None:
                 self.place = place
                 attending.append(place)
 
             async def close(self) -> None:
                 attending.remove(self.place)
 
-        rooms = Rooms(cast(Any, StubAttendance))
-        place, other = Place(BOB, "a"), Place(BOB, "b")
+        rooms = OpenConversations(cast(Any, StubAttendance))
+        place, other = ConversationId(BOB, "a"), ConversationId(BOB, "b")
         room, one = rooms.enter(place)
         _, two = rooms.enter(place)
         assert attending == [place]
@@ -293,10 +292,10 @@ def test_rooms_exist_while_somebody_is_in_them_and_the_peer_is_told_so() -> None
         assert room.presence == "here"
         for _ in range(2):
             rooms.peer_left(place)
-        rooms.tell_all(BOB, Trouble("x"))
+        rooms.tell_all(BOB, DeliveryProblem("x"))
         for terminal in (one, two):
             told = [await terminal.next() for _ in range(3)]
-            assert told == [Presence("here"), Presence("away"), Trouble("x")]
+            assert told == [Presence("here"), Presence("away"), DeliveryProblem("x")]
         await rooms.leave(place, one)
         assert attending == [place]
         await rooms.leave(place, two)
@@ -307,26 +306,26 @@ def test_rooms_exist_while_somebody_is_in_them_and_the_peer_is_told_so() -> None
     play(scenario)
 
 
-def line(seq: int, mark: Any = "kept") -> Line:
-    return Line(seq, number(seq), True, "hi", 5, mark)
+def line(seq: int, mark: Any = "kept") -> ChatMessage:
+    return ChatMessage(seq, number(seq), True, "hi", 5, mark)
 
 
 def test_who_joins_again_is_told_what_is_new_and_nothing_twice() -> None:
-    told = _Told()
+    told = _EventDeduplicator()
 
     def news(*events: Event) -> list[Event]:
         return [each for event in events for each in told.news(event)]
 
-    first: list[Event] = [line(1), line(2), Joined("away"), Trouble("no"), Presence("here")]
+    first: list[Event] = [line(1), line(2), HistoryEnd("away"), DeliveryProblem("no"), Presence("here")]
     assert told.more_than(20) == 20
     assert news(*first) == first
     assert told.more_than(20) > 20
-    assert news(line(1), line(2, "seen"), line(3), Joined("here")) == [
-        Marked(number(2), "seen"),
+    assert news(line(1), line(2, "seen"), line(3), HistoryEnd("here")) == [
+        StateChanged(number(2), "seen"),
         line(3),
-        Trouble(""),
+        DeliveryProblem(""),
     ]
-    assert news(line(2, "seen"), line(3), Joined("away"), Presence("away")) == [Presence("away")]
+    assert news(line(2, "seen"), line(3), HistoryEnd("away"), Presence("away")) == [Presence("away")]
 
 
 # ── what is said in a session ────────────────────────────────────────────────────────────────────
@@ -344,7 +343,7 @@ def test_what_is_no_message_ends_the_reading(data: bytes) -> None:
         await ours.write(data)
         await ours.send_eof()
         with pytest.raises(BadMessage):
-            await frames.receive(theirs, msgspec.msgpack.Decoder(Shown))
+            await framing.receive_message(theirs, msgspec.msgpack.Decoder(MarkRead))
 
     play(scenario)
 
@@ -355,38 +354,38 @@ def test_messages_arrive_and_then_the_end() -> None:
         theirs.accept()
         await ours.opened
         for seq in (1, 2):
-            await frames.send(ours, Shown(seq))
+            await framing.send_message(ours, MarkRead(seq))
         await ours.send_eof()
-        decoder = msgspec.msgpack.Decoder(Shown)
-        for expected in (Shown(1), Shown(2), None):
-            assert await frames.receive(theirs, decoder) == expected
+        decoder = msgspec.msgpack.Decoder(MarkRead)
+        for expected in (MarkRead(1), MarkRead(2), None):
+            assert await framing.receive_message(theirs, decoder) == expected
 
     play(scenario)
 
 
 def test_at_most_so_many_messages_of_one_conversation_are_kept(tmp_path: Path) -> None:
     """The oldest go first, never one that waits; and when it has been delivered, it goes too."""
-    history = History(tmp_path / "chat.db", Settings(max_msgs=3))
+    history = MessageStore(tmp_path / "chat.db", ChatConfig(max_msgs=3))
     peer = "p" * 52
 
     def texts(conversation: str) -> list[str]:
         return [line.text for line in history.recall(peer, conversation, None, 100)]
 
-    waiting = [history.keep_mine(peer, "one", f"{number:032x}", f"mine {number}", 1)[0].id for number in range(5)]
-    theirs = [Sent(f"{number:032x}", f"theirs {number}", 1) for number in range(5)]
-    history.keep_theirs(peer, "two", theirs, 1)
+    waiting = [history.add_sent(peer, "one", f"{number:032x}", f"mine {number}", 1)[0].id for number in range(5)]
+    theirs = [OutgoingMessage(f"{number:032x}", f"theirs {number}", 1) for number in range(5)]
+    history.add_received(peer, "two", theirs, 1)
     assert texts("one") == [f"mine {number}" for number in range(5)]
     assert texts("two") == [f"theirs {number}" for number in range(2, 5)]
-    history.keep_theirs(peer, "one", [Sent(f"{9:032x}", "theirs", 1)], 1)
+    history.add_received(peer, "one", [OutgoingMessage(f"{9:032x}", "theirs", 1)], 1)
     assert texts("one") == [f"mine {number}" for number in range(5)]
     assert history.delivered(peer, waiting[1:]) == waiting[1:]
     assert texts("one") == ["mine 0", "mine 3", "mine 4"]
-    history.settings = Settings(max_msgs=1)
+    history.settings = ChatConfig(max_msgs=1)
     history.prune_all()
     assert (texts("one"), texts("two")) == (["mine 0"], ["theirs 4"])
     assert history.conversations()[0].messages == 1
     history.close()
-    again = History(tmp_path / "chat.db", Settings(max_msgs=1))
+    again = MessageStore(tmp_path / "chat.db", ChatConfig(max_msgs=1))
     again.delivered(peer, waiting)
     assert [line.text for line in again.recall(peer, "one", None, 9)] == ["mine 0"]
     again.close()
@@ -397,7 +396,7 @@ def test_at_most_so_many_messages_of_one_conversation_are_kept(tmp_path: Path) -
 
 @given(st.text())
 def test_nothing_in_a_text_does_anything_to_a_terminal(text: str) -> None:
-    for show, allowed in ((shown, {"\n"}), (one_line, set[str]())):
+    for show, allowed in ((escape_text, {"\n"}), (escape_line, set[str]())):
         for character in show(text):
             assert character in allowed or unicodedata.category(character) not in ("Cc", "Zl", "Zp")
             assert unicodedata.bidirectional(character) not in ("RLO", "LRO", "RLE", "LRE", "PDF", "RLI", "LRI", "FSI")
@@ -405,8 +404,8 @@ def test_nothing_in_a_text_does_anything_to_a_terminal(text: str) -> None:
 
 def test_what_is_meant_to_be_read_stays_as_it_is() -> None:
     for text in ("plain", "grüße 你好 👩‍👩‍👧 ✓", "שלום"):
-        assert shown(text) == text
-    assert one_line("a\\n\n\tb") == r"a\\n\n\tb"
+        assert escape_text(text) == text
+    assert escape_line("a\\n\n\tb") == r"a\\n\n\tb"
 
 
 @pytest.mark.parametrize(
@@ -430,7 +429,7 @@ PAGE = (Path(__file__).resolve().parents[4] / "docs" / "chat.md").read_text()
 
 def test_the_page_lists_the_config_as_it_is() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", PAGE, re.MULTILINE)
-    assert {name: int(default) for name, default in rows} == msgspec.to_builtins(Settings())
+    assert {name: int(default) for name, default in rows} == msgspec.to_builtins(ChatConfig())
     assert f"{MAX_TEXT:,} characters" in PAGE
 
 
@@ -439,15 +438,16 @@ def test_the_page_lists_the_events_as_they_are() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE)
     documented = {name: set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", fields))) for name, fields in rows}
     assert documented == {
-        each.__struct_config__.tag: set(each.__struct_fields__) for each in (Line, Joined, Marked, Presence, Trouble)
+        each.__struct_config__.tag: set(each.__struct_fields__)
+        for each in (ChatMessage, HistoryEnd, StateChanged, Presence, DeliveryProblem)
     }
 
 
 def test_pauses_grow_and_begin_anew() -> None:
-    pauses = Pauses(longest=3.0, jitter=lambda: 0.5)
-    assert [pauses.next() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
-    pauses.over()
-    assert pauses.next() == 0.5
+    pauses = Backoff(0.5, 3.0, chance=lambda: 0.0)
+    assert [pauses.pause() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    pauses.reset()
+    assert pauses.pause() == 0.5
 
 
 @pytest.mark.parametrize(
@@ -456,4 +456,4 @@ def test_pauses_grow_and_begin_anew() -> None:
 )
 def test_a_config_names_its_field(config: dict[str, object], field: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=field):
-        msgspec.convert(config, Settings)
+        msgspec.convert(config, ChatConfig)

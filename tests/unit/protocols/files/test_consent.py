@@ -20,7 +20,7 @@ from fastn_p2p.protocols.files.inbox import (
     MAX_LISTS,
     MAX_WAITING,
 )
-from fastn_p2p.protocols.mail.attachments import save
+from fastn_p2p.protocols.mail.attachments import save_attachments
 from fastn_p2p_client.mail.messages import Attachment
 
 from ....support.file_peers import (
@@ -276,7 +276,7 @@ def test_get_leaves_hidden_names_out_unless_they_are_asked_for(tmp_path: Path) -
 def test_an_attachment_with_a_risky_name_is_saved_only_when_that_is_wanted(tmp_path: Path, name: str) -> None:
     attachments = [Attachment("good.txt", b"good"), Attachment(name, b"evil")]
     with pytest.raises(FileError) as caught:
-        save(attachments, tmp_path)
+        save_attachments(attachments, tmp_path)
     assert caught.value.kind == "NotAccepted"
     assert list(tmp_path.iterdir()) == []
-    assert len(save(attachments, tmp_path, hidden=True)) == 2
+    assert len(save_attachments(attachments, tmp_path, hidden=True)) == 2

@@ -14,14 +14,14 @@ from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.errors import FileError
 from fastn_p2p.protocols.files.framing import (
     BLOCK,
-    Frames,
+    FrameStream,
 )
 from fastn_p2p.protocols.files.inbox import (
     EXPIRES,
     MAX_WAITING,
 )
 from fastn_p2p.protocols.files.partial_file import partial_name
-from fastn_p2p.protocols.files.source_file import Source
+from fastn_p2p.protocols.files.source_file import SourceFile
 
 from ....support.file_peers import (
     ALICE,
@@ -185,16 +185,16 @@ def test_a_file_of_another_peer_is_compared_without_its_digest_being_told(inbox:
     carol = inbox.line.as_peer(CAROL)
     assert run(inbox.put("a", line=carol)).done == 1
     write(inbox.home / "a", b"carol's secret" if same else b"a guess of bob")
-    told: list[f.Want] = []
-    say = Frames.say
+    told: list[f.FileRequest] = []
+    say = FrameStream.send_message
 
-    async def saying(self: Frames, message: f.Said) -> None:
-        if isinstance(message, f.Want):
+    async def saying(self: FrameStream, message: f.TransferMessage) -> None:
+        if isinstance(message, f.FileRequest):
             told.append(message)
         await say(self, message)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Frames, "say", saying)
+        patch.setattr(FrameStream, "send_message", saying)
         tally = run(inbox.put("a"))
     assert [want.offset for want in told] == [0]
     assert (tally.failures == []) == same
@@ -219,15 +219,15 @@ def test_names_that_are_taken_lock_nobody_out(inbox: Taken) -> None:
 def test_files_that_change_while_they_are_read_leave_nothing_behind(
     inbox: Taken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = Source.read_now
+    read = SourceFile.read_now
 
-    def reading(self: Source) -> memoryview | None:
+    def reading(self: SourceFile) -> memoryview | None:
         block = read(self) or self.read()
         with (inbox.home / "log").open("ab") as file:
             file.write(b"more")
         return block
 
-    monkeypatch.setattr(Source, "read_now", reading)
+    monkeypatch.setattr(SourceFile, "read_now", reading)
     for _ in range(MAX_WAITING + 2):
         write(inbox.home / "log", os.urandom(BLOCK))
         assert inbox.failures(run(inbox.put("log"))) == {"log": "Changed"}
@@ -242,8 +242,8 @@ def test_senders_that_are_killed_lock_nobody_out(inbox: Taken, tmp_path: Path) -
             write(inbox.home / "big", os.urandom(2 * BLOCK))
             manifest = inbox.scan("big")
             reply = await inbox.line.files().offer(manifest.entries)
-            session = await inbox.line.files().open(f.Send(reply.offer))
-            assert isinstance(await Frames(session).receive(), f.Want)
+            session = await inbox.line.files().open(f.UploadOffer(reply.offer))
+            assert isinstance(await FrameStream(session).receive(), f.FileRequest)
             session.reset()
             await until(lambda: not inbox.line.protocol._sessions)
             if number % 4 == 0:

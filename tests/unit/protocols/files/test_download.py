@@ -15,20 +15,20 @@ import pytest
 
 from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.digest import Digest
-from fastn_p2p.protocols.files.download import tops_of
+from fastn_p2p.protocols.files.download import normalize_paths
 from fastn_p2p.protocols.files.errors import FileError
 from fastn_p2p.protocols.files.events import (
-    Begun,
     Event,
+    FileStarted,
 )
 from fastn_p2p.protocols.files.framing import (
     BLOCK,
     HEAD,
-    Frames,
+    FrameStream,
 )
 from fastn_p2p.protocols.files.partial_file import partial_name
-from fastn_p2p.protocols.files.source_file import Source
-from fastn_p2p.protocols.files.tally import Tally
+from fastn_p2p.protocols.files.source_file import SourceFile
+from fastn_p2p.protocols.files.tally import TransferSummary
 from fastn_p2p_client.errors import ConnectionLost, PeerOffline, PeerUnknown
 from fastn_p2p_client.session.session import Session
 
@@ -55,8 +55,8 @@ class Place:
         self.line = Line(directory / "workspace", root=str(self.root))
         self.events: list[Event] = []
 
-    def get(self, *paths: str, line: Line | None = None, **options: Any) -> Tally:
-        async def get() -> Tally:
+    def get(self, *paths: str, line: Line | None = None, **options: Any) -> TransferSummary:
+        async def get() -> TransferSummary:
             files = (line or self.line).files()
             return await files.get(list(paths) or ["/"], self.to, report=self.events.append, **options)
 
@@ -66,7 +66,7 @@ class Place:
     def partial(self, name: str) -> Path:
         return self.to / partial_name(name, ALICE.id52)
 
-    def failures(self, tally: Tally) -> dict[str, str]:
+    def failures(self, tally: TransferSummary) -> dict[str, str]:
         return {each.path: each.kind for each in tally.failures}
 
 
@@ -107,13 +107,13 @@ def test_each_path_ends_up_under_its_last_part(place: Place) -> None:
 
 
 def test_paths_that_cannot_be_are_refused_before_anything_is_asked() -> None:
-    assert tops_of(["/", "./a/", "b//c"]) == ["", "a", "b/c"]
+    assert normalize_paths(["/", "./a/", "b//c"]) == ["", "a", "b/c"]
     for paths in (["a", "b/A"], ["x/y", "z/y"]):
         with pytest.raises(FileError) as caught:
-            tops_of(paths)
+            normalize_paths(paths)
         assert caught.value.kind == "Collision"
     with pytest.raises(FileError, match="safe name"):
-        tops_of(["../up"])
+        normalize_paths(["../up"])
 
 
 def test_a_path_that_is_not_there_costs_itself_only(place: Place) -> None:
@@ -146,11 +146,11 @@ def test_a_connection_that_breaks_at_any_byte_costs_nothing(place: Place, cut: i
     place.line.cuts = [0, cut, cut, cut]
     tally = place.get("big")
     assert snapshot(place.to) == snapshot(place.root)
-    begins = [event.offset for event in place.events if isinstance(event, Begun)]
+    begins = [event.offset for event in place.events if isinstance(event, FileStarted)]
     assert begins == sorted(begins)
     assert begins[-1] >= cut - 200
     assert tally.moved == 3 * BLOCK + 17
-    assert "Restarted" not in kinds(place.events)
+    assert "FileRestarted" not in kinds(place.events)
 
 
 def test_breaks_again_and_again_while_many_files_move(place: Place) -> None:
@@ -178,7 +178,7 @@ def test_what_is_there_of_another_file_is_not_mixed_with_this_one(place: Place, 
     wrong = {"other": b"other", "longer": content + b"x", "damaged": damaged}
     place.partial("big").write_bytes(wrong[there])
     place.get("big")
-    assert kinds(place.events) == ["Restarted", "Begun", "Done"]
+    assert kinds(place.events) == ["FileRestarted", "FileStarted", "FileCompleted"]
     assert snapshot(place.to) == snapshot(place.root)
 
 
@@ -238,10 +238,10 @@ def after_a_block(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], obj
     """Has something done at the source when the first block of a file was read, the next so many times."""
 
     def arrange(action: Callable[[], object], times: int) -> None:
-        read = Source.read_now
+        read = SourceFile.read_now
         left = times
 
-        def reading(self: Source) -> memoryview | None:
+        def reading(self: SourceFile) -> memoryview | None:
             nonlocal left
             block = read(self) or self.read()
             if len(block) > HEAD and left:
@@ -249,7 +249,7 @@ def after_a_block(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], obj
                 action()
             return block
 
-        monkeypatch.setattr(Source, "read_now", reading)
+        monkeypatch.setattr(SourceFile, "read_now", reading)
 
     return arrange
 
@@ -299,7 +299,7 @@ def test_a_file_that_changes_between_two_attempts_is_one_or_the_other(place: Pla
     place.line.cuts = [0, 2 * BLOCK]
     place.get("big")
     assert (place.to / "big").read_bytes() == new
-    assert "Restarted" in kinds(place.events)
+    assert "FileRestarted" in kinds(place.events)
 
 
 # ── what is there already ────────────────────────────────────────────────────────────────────────
@@ -404,16 +404,16 @@ def sharing(entries: list[f.Entry], content: bytes = b"evil") -> Behaviour:
     """Says that these are there, and sends the same for each."""
 
     async def serve(session: Session, order: Any) -> None:
-        frames = Frames(session)
-        if isinstance(order, f.Walk):
-            await frames.say(f.Entries(entries, []))
+        frames = FrameStream(session)
+        if isinstance(order, f.WalkDirectory):
+            await frames.send_message(f.WalkEntries(entries, []))
             return
         session.accept()
         while (want := await frames.receive()) is not None:
-            assert isinstance(want, f.Want)
-            await frames.say(f.Found(len(content), 0, 0o777, "tag", 0))
-            await frames.block(bytearray(HEAD) + content)
-            await frames.say(f.Finished(Digest(content).digest()))
+            assert isinstance(want, f.FileRequest)
+            await frames.send_message(f.FileHeader(len(content), 0, 0o777, "tag", 0))
+            await frames.send_block(bytearray(HEAD) + content)
+            await frames.send_message(f.FileEnd(Digest(content).digest()))
 
     return serve
 
@@ -454,46 +454,46 @@ def test_a_peer_cannot_have_links_or_special_modes_made(place: Place, tmp_path: 
     assert set(snapshot(place.to)) == {"shared", "shared/a"}
 
 
-async def wanted(frames: Frames) -> f.Want:
+async def wanted(frames: FrameStream) -> f.FileRequest:
     want = await frames.receive()
-    assert isinstance(want, f.Want)
+    assert isinstance(want, f.FileRequest)
     return want
 
 
-async def too_much(frames: Frames) -> None:
-    await frames.say(f.Found(2, 0, 0o600, "tag", 0))
-    await frames.block(bytearray(HEAD) + b"more than two")
+async def too_much(frames: FrameStream) -> None:
+    await frames.send_message(f.FileHeader(2, 0, 0o600, "tag", 0))
+    await frames.send_block(bytearray(HEAD) + b"more than two")
 
 
-async def too_little(frames: Frames) -> None:
-    await frames.say(f.Found(20, 0, 0o600, "tag", 0))
-    await frames.block(bytearray(HEAD) + b"less")
-    await frames.say(f.Finished(Digest(b"less").digest()))
+async def too_little(frames: FrameStream) -> None:
+    await frames.send_message(f.FileHeader(20, 0, 0o600, "tag", 0))
+    await frames.send_block(bytearray(HEAD) + b"less")
+    await frames.send_message(f.FileEnd(Digest(b"less").digest()))
 
 
-async def elsewhere(frames: Frames) -> None:
-    await frames.say(f.Found(20, 0, 0o600, "tag", 7))
+async def elsewhere(frames: FrameStream) -> None:
+    await frames.send_message(f.FileHeader(20, 0, 0o600, "tag", 7))
 
 
-async def beyond(frames: Frames) -> None:
-    await frames.say(f.Found(0, 0, 0o600, "tag", 9))
+async def beyond(frames: FrameStream) -> None:
+    await frames.send_message(f.FileHeader(0, 0, 0o600, "tag", 9))
 
 
-async def out_of_turn(frames: Frames) -> None:
-    await frames.say(f.Finished(bytes(32)))
+async def out_of_turn(frames: FrameStream) -> None:
+    await frames.send_message(f.FileEnd(bytes(32)))
 
 
-async def walking(frames: Frames) -> None:
-    await frames.say(f.Entries([], []))
+async def walking(frames: FrameStream) -> None:
+    await frames.send_message(f.WalkEntries([], []))
 
 
-async def no_end(frames: Frames) -> None:
-    await frames.say(f.Found(4, 0, 0o600, "tag", 0))
-    await frames.block(bytearray(HEAD) + b"evil")
-    await frames.say(f.Have("a"))
+async def no_end(frames: FrameStream) -> None:
+    await frames.send_message(f.FileHeader(4, 0, 0o600, "tag", 0))
+    await frames.send_block(bytearray(HEAD) + b"evil")
+    await frames.send_message(f.FileReceived("a"))
 
 
-async def noise(frames: Frames) -> None:
+async def noise(frames: FrameStream) -> None:
     await frames.session.write(struct.pack(">BI", 7, 7))
 
 
@@ -503,14 +503,14 @@ async def noise(frames: Frames) -> None:
     ids=lambda each: each.__name__,
 )
 def test_a_peer_that_breaks_the_rules_gets_nothing_written_under_a_name(
-    place: Place, tmp_path: Path, say: Callable[[Frames], Awaitable[None]]
+    place: Place, tmp_path: Path, say: Callable[[FrameStream], Awaitable[None]]
 ) -> None:
     async def serve(session: Session, order: Any) -> None:
-        if isinstance(order, f.Walk):
-            await Frames(session).say(f.Entries([f.Entry("", "file", 4)], []))
+        if isinstance(order, f.WalkDirectory):
+            await FrameStream(session).send_message(f.WalkEntries([f.Entry("", "file", 4)], []))
             return
         session.accept()
-        frames = Frames(session)
+        frames = FrameStream(session)
         await wanted(frames)
         await say(frames)
         await frames.receive()
@@ -522,15 +522,15 @@ def test_a_peer_that_breaks_the_rules_gets_nothing_written_under_a_name(
 
 def test_content_that_is_not_what_was_read_is_thrown_away(place: Place, tmp_path: Path) -> None:
     async def serve(session: Session, order: Any) -> None:
-        frames = Frames(session)
-        if isinstance(order, f.Walk):
-            await frames.say(f.Entries([f.Entry("", "file", 4)], []))
+        frames = FrameStream(session)
+        if isinstance(order, f.WalkDirectory):
+            await frames.send_message(f.WalkEntries([f.Entry("", "file", 4)], []))
             return
         session.accept()
         while await frames.receive() is not None:
-            await frames.say(f.Found(4, 0, 0o600, "tag", 0))
-            await frames.block(bytearray(HEAD) + b"evil")
-            await frames.say(f.Finished(Digest(b"good").digest()))
+            await frames.send_message(f.FileHeader(4, 0, 0o600, "tag", 0))
+            await frames.send_block(bytearray(HEAD) + b"evil")
+            await frames.send_message(f.FileEnd(Digest(b"good").digest()))
 
     tally = place.get("a", line=Impostor(serve, tmp_path))
     assert place.failures(tally) == {"a": "Corrupt"}
@@ -543,10 +543,12 @@ def test_a_walk_without_end_is_followed_in_little_memory(place: Place, tmp_path:
 
     async def serve(session: Session, order: Any) -> None:
         nonlocal said
-        frames = Frames(session)
-        if isinstance(order, f.Walk):
+        frames = FrameStream(session)
+        if isinstance(order, f.WalkDirectory):
             while True:
-                await frames.say(f.Entries([f.Entry(f"{said + each}", "file", 4) for each in range(100)], []))
+                await frames.send_message(
+                    f.WalkEntries([f.Entry(f"{said + each}", "file", 4) for each in range(100)], [])
+                )
                 said += 100
         session.accept()
         await asyncio.Event().wait()

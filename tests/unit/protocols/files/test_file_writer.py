@@ -14,15 +14,15 @@ from fastn_p2p.protocols.files.errors import FileError
 from fastn_p2p.protocols.files.file_writer import (
     QUICK,
     RELIABLE,
-    Writer,
+    FileWriter,
 )
 from fastn_p2p.protocols.files.framing import BLOCK
-from fastn_p2p.protocols.files.partial_file import Partial
+from fastn_p2p.protocols.files.partial_file import PartialFile
 
 SLOW = 2 * QUICK
 
 
-class Disk(Partial):
+class Disk(PartialFile):
     """A file whose writing takes as long as a test says."""
 
     takes = 0.0
@@ -60,7 +60,7 @@ def block(number: int = 0) -> memoryview:
     return memoryview(bytes([number % 256]) * BLOCK)
 
 
-async def write(writer: Writer, blocks: int) -> None:
+async def write(writer: FileWriter, blocks: int) -> None:
     for number in range(blocks):
         await writer.take(block(number))
         await writer.flush()
@@ -68,7 +68,7 @@ async def write(writer: Writer, blocks: int) -> None:
 
 def test_a_command_writes_by_itself_while_the_disk_is_quick(disk: Disk) -> None:
     async def scenario() -> None:
-        writer = Writer(disk, alone=True, clock=disk.clock)
+        writer = FileWriter(disk, may_block_loop=True, clock=disk.clock)
         await write(writer, 5)
         assert disk.aside() == [False] * 5
 
@@ -77,7 +77,7 @@ def test_a_command_writes_by_itself_while_the_disk_is_quick(disk: Disk) -> None:
 
 def test_one_slow_write_is_enough_and_trust_returns_slowly(disk: Disk) -> None:
     async def scenario() -> None:
-        writer = Writer(disk, alone=True, clock=disk.clock)
+        writer = FileWriter(disk, may_block_loop=True, clock=disk.clock)
         disk.takes = SLOW
         await write(writer, 3)
         assert disk.aside() == [False, True, True]
@@ -90,7 +90,7 @@ def test_one_slow_write_is_enough_and_trust_returns_slowly(disk: Disk) -> None:
 
 def test_a_process_that_has_other_work_never_waits_for_the_disk(disk: Disk) -> None:
     async def scenario() -> None:
-        writer = Writer(disk, alone=False, clock=disk.clock)
+        writer = FileWriter(disk, may_block_loop=False, clock=disk.clock)
         await write(writer, 3)
         assert disk.aside() == [True] * 3
 
@@ -103,7 +103,7 @@ def test_every_byte_is_in_the_file_in_its_place(disk: Disk, tmp_path: Path, alon
     data = os.urandom(7 * BLOCK + 17)
 
     async def scenario() -> None:
-        writer = Writer(disk, alone=alone, clock=disk.clock)
+        writer = FileWriter(disk, may_block_loop=alone, clock=disk.clock)
         for start in range(0, len(data), 100_000):
             disk.takes = SLOW if start // BLOCK == 3 else 0.0
             await writer.take(memoryview(data)[start : start + 100_000])
@@ -118,7 +118,7 @@ def test_every_byte_is_in_the_file_in_its_place(disk: Disk, tmp_path: Path, alon
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_write_that_fails_is_an_error_of_whoever_brings_more(disk: Disk, alone: bool) -> None:
     async def scenario() -> None:
-        writer = Writer(disk, alone=alone, clock=disk.clock)
+        writer = FileWriter(disk, may_block_loop=alone, clock=disk.clock)
         disk.fails = True
         with pytest.raises(FileError, match="no space left"):
             await write(writer, 1)

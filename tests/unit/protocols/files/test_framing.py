@@ -17,7 +17,7 @@ from fastn_p2p.protocols.files.framing import (
     BLOCK,
     HEAD,
     MAX_MESSAGE,
-    Frames,
+    FrameStream,
 )
 from fastn_p2p.protocols.files.protocol import FileTransfer
 from fastn_p2p_client.errors import BadMessage
@@ -25,7 +25,7 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.testing import session_pair
 
 REQUEST = msgspec.msgpack.Decoder(f.Request)
-ORDER = msgspec.msgpack.Decoder(f.Order)
+ORDER = msgspec.msgpack.Decoder(f.SessionRequest)
 DIGEST = bytes(32)
 
 VALUES = st.recursive(
@@ -52,12 +52,12 @@ def test_what_is_decoded_keeps_to_its_limits(tag: str, fields: dict[str, Any]) -
         request = REQUEST.decode(msgspec.msgpack.encode({**fields, "type": tag}))
     except UNDECODABLE:
         return
-    if isinstance(request, f.List):
+    if isinstance(request, f.ListDirectory):
         assert 1 <= request.limit <= f.MAX_PAGE
         assert len(request.path) <= 4096
-    elif isinstance(request, f.Await):
+    elif isinstance(request, f.WaitForDecision):
         assert 0 <= request.seconds <= f.MAX_WAIT
-    elif isinstance(request, f.Offer):
+    elif isinstance(request, f.OfferFiles):
         assert 1 <= len(request.entries) <= f.MAX_OFFER
 
 
@@ -85,7 +85,7 @@ def test_an_offer_of_too_many_entries_is_refused_before_they_are_read() -> None:
 
 
 def test_programs_may_ask_in_json() -> None:
-    assert msgspec.json.decode(b'{"type": "list", "path": "photos"}', type=f.Request) == f.List("photos")
+    assert msgspec.json.decode(b'{"type": "list", "path": "photos"}', type=f.Request) == f.ListDirectory("photos")
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(b'{"type": "list", "directory": "photos"}', type=f.Request)
     assert FileTransfer.public is False
@@ -102,7 +102,7 @@ def received(data: bytes) -> list[Any]:
         theirs.accept()
         await ours.write(data)
         await ours.send_eof()
-        frames = Frames(theirs)
+        frames = FrameStream(theirs)
         heard: list[Any] = []
         try:
             while (said := await frames.receive()) is not None:
@@ -117,28 +117,28 @@ def received(data: bytes) -> list[Any]:
     return asyncio.run(conversation())
 
 
-MESSAGES: list[f.Said] = [
-    f.Want("a/b", 12, DIGEST),
-    f.Have("a"),
-    f.Refused("a", "Exists", "it is there"),
-    f.Found(1, -2, 0o644, "tag", 0),
-    f.Finished(DIGEST),
-    f.Failed("NotFound", "no such file"),
-    f.Entries([f.Entry("a", "file", 1, 2, 0o600, "t")], [f.Skipped("b", "a link")]),
+MESSAGES: list[f.TransferMessage] = [
+    f.FileRequest("a/b", 12, DIGEST),
+    f.FileReceived("a"),
+    f.FileDeclined("a", "Exists", "it is there"),
+    f.FileHeader(1, -2, 0o644, "tag", 0),
+    f.FileEnd(DIGEST),
+    f.FileFailed("NotFound", "no such file"),
+    f.WalkEntries([f.Entry("a", "file", 1, 2, 0o600, "t")], [f.Skipped("b", "a link")]),
 ]
 
 
 def test_everything_that_can_be_said_is_heard() -> None:
-    assert {type(message) for message in MESSAGES} == set(typing.get_args(f.Said))
+    assert {type(message) for message in MESSAGES} == set(typing.get_args(f.TransferMessage))
 
     async def conversation() -> None:
         ours, theirs = session_pair()
         theirs.accept()
-        speaker, hearer = Frames(ours), Frames(theirs)
+        speaker, hearer = FrameStream(ours), FrameStream(theirs)
         for message in MESSAGES:
-            await speaker.say(message)
+            await speaker.send_message(message)
             assert await hearer.receive() == message
-        await speaker.block(bytearray(HEAD) + b"content")
+        await speaker.send_block(bytearray(HEAD) + b"content")
         assert await hearer.receive() == 7
         assert bytes(await hearer.part(4)) == b"cont"
         assert bytes(await hearer.part(100)) == b"ent"
@@ -177,4 +177,4 @@ def test_no_bytes_are_more_than_refused_as_frames(data: bytes) -> None:
 def test_no_message_is_more_than_refused(value: Any) -> None:
     body = msgspec.msgpack.encode(value)
     (heard,) = received(struct.pack(">BI", 0, len(body)) + body)
-    assert isinstance(heard, (BadMessage, *typing.get_args(f.Said)))
+    assert isinstance(heard, (BadMessage, *typing.get_args(f.TransferMessage)))

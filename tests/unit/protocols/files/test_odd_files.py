@@ -18,13 +18,13 @@ from fastn_p2p.cli import main
 from fastn_p2p.protocols._shared.path_names import parts_of
 from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.errors import (
-    reading_failed,
-    writing_failed,
+    read_error,
+    write_error,
 )
-from fastn_p2p.protocols.files.offer_manifest import Manifest
-from fastn_p2p.protocols.files.partial_file import Partial
+from fastn_p2p.protocols.files.offer_manifest import OfferManifest
+from fastn_p2p.protocols.files.partial_file import PartialFile
 from fastn_p2p.protocols.files.safe_tree import (
-    Tree,
+    SafeTree,
     entry_of,
     set_times,
 )
@@ -53,10 +53,10 @@ def test_any_time_can_be_told_and_older_daemons_understand_it(years: float) -> N
     assert abs(entry.mtime_ns) <= 1 << 62  # what they refuse otherwise
     told = msgspec.msgpack.decode(msgspec.msgpack.encode(entry), type=f.Entry)
     assert told.mtime_ns + told.mtime_rest == time_ns
-    before = msgspec.msgpack.decode(msgspec.msgpack.encode(f.Found(1, 2, 3, "tag", 4, 5)), type=OldFound)
+    before = msgspec.msgpack.decode(msgspec.msgpack.encode(f.FileHeader(1, 2, 3, "tag", 4, 5)), type=OldFound)
     assert before == OldFound(1, 2, 3, "tag", 4)
-    now = msgspec.msgpack.decode(msgspec.msgpack.encode(before), type=f.Found)
-    assert now == f.Found(1, 2, 3, "tag", 4, 0)
+    now = msgspec.msgpack.decode(msgspec.msgpack.encode(before), type=f.FileHeader)
+    assert now == f.FileHeader(1, 2, 3, "tag", 4, 0)
 
 
 class OldFound(msgspec.Struct, frozen=True, array_like=True, tag=11):
@@ -133,7 +133,7 @@ def test_an_odd_directory_is_listed_with_what_is_left_out(tmp_path: Path) -> Non
     shared = Shared(tmp_path)
     good = odd_directory(shared.root)
 
-    async def listed() -> list[f.Listing]:
+    async def listed() -> list[f.DirectoryPage]:
         return [page async for page in shared.line.files().list("d")]
 
     (page,) = run(listed())
@@ -176,12 +176,12 @@ def test_a_time_that_cannot_be_set_costs_nothing(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("at", [None, "a/b"])
 def test_reasons_are_those_of_the_system(code: int, kind: str, words: str, at: str | None) -> None:
-    failure = writing_failed(OSError(code, os.strerror(code)), "a/b/c", at)
+    failure = write_error(OSError(code, os.strerror(code)), "a/b/c", at)
     assert (failure.kind, failure.path) == (kind, "a/b/c")
     assert words in failure.message
     if at and kind != "DiskFull":
         assert "'a/b'" in failure.message
-    assert reading_failed(OSError(code, os.strerror(code)), "a", at).kind in ("Unreadable", "NotADirectory")
+    assert read_error(OSError(code, os.strerror(code)), "a", at).kind in ("Unreadable", "NotADirectory")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -210,7 +210,7 @@ def test_a_partial_file_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "open", denied)
     with pytest.raises(Exception, match="Permission denied"):
-        Partial(directory, "a", "peer", "a")
+        PartialFile(directory, "a", "peer", "a")
     monkeypatch.undo()
     os.close(directory)
 
@@ -293,8 +293,8 @@ def test_names_that_are_no_text_are_told_with_their_bytes(
 
 def test_a_manifest_of_an_odd_directory_is_whole(tmp_path: Path) -> None:
     good = odd_directory(tmp_path)
-    manifest = Manifest.scan([tmp_path / "d"])
+    manifest = OfferManifest.scan([tmp_path / "d"])
     assert good <= {entry.path for entry in manifest.entries}
     for entry in manifest.entries:
         assert parts_of(entry.path)
-    assert Tree(tmp_path).stat(("d", "time-0")).mtime_ns == -1
+    assert SafeTree(tmp_path).stat(("d", "time-0")).mtime_ns == -1

@@ -14,15 +14,15 @@ from fastn_p2p.protocols._shared.path_names import (
     MAX_DEPTH,
     MAX_PART,
     MAX_PATH,
-    check_part,
-    folded,
+    check_component,
+    collision_key,
     is_safe,
-    joined,
+    join_path,
     parts_of,
-    shown,
+    printable,
 )
 from fastn_p2p.protocols.files.errors import FileError
-from fastn_p2p.protocols.files.path_set import Sightings
+from fastn_p2p.protocols.files.path_set import PathSet
 
 SAFE = ["a", "report.pdf", ".profile", "...", "a b", "ü" * 127, "x" * 255, "日本語", "12:30 *?.txt", "CON", "-rf", "~"]
 UNSAFE = [
@@ -51,7 +51,7 @@ UNSAFE = [
 
 @pytest.mark.parametrize("name", SAFE)
 def test_safe_names_are_taken_as_they_are(name: str, tmp_path: Path) -> None:
-    assert check_part(name) == name
+    assert check_component(name) == name
     assert parts_of(f"directory/{name}") == ("directory", name)
     (tmp_path / name).write_bytes(b"")  # the file system agrees
 
@@ -59,7 +59,7 @@ def test_safe_names_are_taken_as_they_are(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", UNSAFE, ids=ascii)
 def test_unsafe_names_are_refused(name: str) -> None:
     with pytest.raises(FileError) as caught:
-        check_part(name)
+        check_component(name)
     assert caught.value.kind == "UnsafeName"
     assert caught.value.message.isprintable()
     assert not is_safe(name)
@@ -87,7 +87,7 @@ def test_unsafe_paths_are_refused(path: str) -> None:
 
 def test_the_empty_path_is_the_directory_itself() -> None:
     assert parts_of("") == ()
-    assert joined("", "a", "", "b/c") == "a/b/c"
+    assert join_path("", "a", "", "b/c") == "a/b/c"
 
 
 @given(st.text() | st.text("ab./\\\0\n~", max_size=20))
@@ -108,7 +108,7 @@ def test_whatever_is_taken_stays_below_the_directory(path: str) -> None:
 
 @given(st.binary(max_size=50))
 def test_any_name_of_this_machine_can_be_shown(name: bytes) -> None:
-    text = shown(os.fsdecode(name))
+    text = printable(os.fsdecode(name))
     assert text.isprintable()
     text.encode()
 
@@ -130,7 +130,7 @@ def test_any_name_of_this_machine_can_be_shown(name: bytes) -> None:
     ],
 )
 def test_names_that_differ_only_by_case_or_spelling_collide(one: str, other: str) -> None:
-    sightings = Sightings()
+    sightings = PathSet()
     assert sightings.add(one)
     with pytest.raises(FileError) as caught:
         sightings.add(other)
@@ -139,7 +139,7 @@ def test_names_that_differ_only_by_case_or_spelling_collide(one: str, other: str
 
 
 def test_a_path_is_new_once_and_a_directory_is_new_after_what_is_in_it() -> None:
-    sightings = Sightings()
+    sightings = PathSet()
     assert sightings.add("a/b/c")
     assert not sightings.add("a/b/c")
     assert sightings.add("a/b", directory=True)
@@ -151,11 +151,11 @@ def test_a_path_is_new_once_and_a_directory_is_new_after_what_is_in_it() -> None
 
 @given(st.lists(st.text("aAbB/é", min_size=1, max_size=6).filter(lambda path: all(path.split("/"))), max_size=60))
 def test_sightings_remember_what_a_dictionary_would(paths: list[str]) -> None:
-    sightings = Sightings()
+    sightings = PathSet()
     known: dict[str, str] = {}
     for path in paths:
         prefixes = [path[:end] for end, each in enumerate(path) if each == "/"] + [path]
-        collides = any(known.get(folded(prefix), prefix) != prefix for prefix in prefixes)
+        collides = any(known.get(collision_key(prefix), prefix) != prefix for prefix in prefixes)
         expected = path not in known.values()
         try:
             assert sightings.add(path) == expected
@@ -163,11 +163,11 @@ def test_sightings_remember_what_a_dictionary_would(paths: list[str]) -> None:
         except FileError:
             assert collides
             return
-        known.update({folded(prefix): prefix for prefix in prefixes})
+        known.update({collision_key(prefix): prefix for prefix in prefixes})
 
 
 def test_many_paths_take_little_memory() -> None:
-    sightings = Sightings()
+    sightings = PathSet()
     for number in range(100_000):
         assert sightings.add(f"directory/{number}")
     assert not sightings.add("directory/77777")

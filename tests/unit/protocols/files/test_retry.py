@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from fastn_p2p.protocols.files import retry as module
-from fastn_p2p.protocols.files.retry import Patience
+from fastn_p2p.protocols.files.retry import TransferRetry
 from fastn_p2p_client.errors import ConnectionLost
 
 LOST = ConnectionLost(what="the connection")
@@ -29,10 +29,10 @@ def test_only_time_of_trying_counts(monkeypatch: pytest.MonkeyPatch, gaps: list[
         raise LOST
 
     async def main() -> None:
-        patience = Patience(lambda _: None, 60.0, clock=lambda: now)
-        patience.progress()
+        patience = TransferRetry(lambda _: None, 60.0, clock=lambda: now)
+        patience.reset()
         with pytest.raises((ConnectionLost, KeyError)):
-            await patience.insist(fail)
+            await patience.run(fail)
 
     asyncio.run(main())
     assert made == attempts

@@ -15,8 +15,8 @@ from fastn_p2p.protocols.files.messages import (
     Entry,
     Skipped,
 )
-from fastn_p2p.protocols.files.safe_tree import Tree
-from fastn_p2p.protocols.files.source_file import Source
+from fastn_p2p.protocols.files.safe_tree import SafeTree
+from fastn_p2p.protocols.files.source_file import SourceFile
 from fastn_p2p.protocols.files.walk import (
     listing,
     walk,
@@ -26,15 +26,15 @@ from ....support.file_peers import make_files
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Tree:
+def tree(tmp_path: Path) -> SafeTree:
     root = tmp_path / "root"
     root.mkdir()
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("secret")
-    return Tree(root)
+    return SafeTree(root)
 
 
-def found(tree: Tree, *parts: str) -> tuple[dict[str, str], dict[str, str]]:
+def found(tree: SafeTree, *parts: str) -> tuple[dict[str, str], dict[str, str]]:
     """Path → kind, and path → reason, of a walk."""
     everything = list(walk(tree, parts))
     entries: dict[str, str] = {each.path: each.kind for each in everything if isinstance(each, Entry)}
@@ -43,10 +43,10 @@ def found(tree: Tree, *parts: str) -> tuple[dict[str, str], dict[str, str]]:
     return entries, skipped
 
 
-def kind_of_error(tree: Tree, path: str) -> str:
+def kind_of_error(tree: SafeTree, path: str) -> str:
     parts = tuple(path.split("/"))
     kinds = set()
-    for attempt in (lambda: Source(tree, parts).close(), lambda: tree.open_file(parts)):
+    for attempt in (lambda: SourceFile(tree, parts).close(), lambda: tree.open_file(parts)):
         with pytest.raises(FileError) as caught:
             attempt()
         assert path.startswith(caught.value.path)
@@ -55,7 +55,7 @@ def kind_of_error(tree: Tree, path: str) -> str:
     return kind
 
 
-def test_a_walk_comes_to_directories_after_what_is_in_them(tree: Tree) -> None:
+def test_a_walk_comes_to_directories_after_what_is_in_them(tree: SafeTree) -> None:
     make_files(tree.root, {"a/b/c": b"c", "a/d": b"d", "e/": b""})
     paths = [each.path for each in walk(tree, ())]
     assert sorted(paths) == ["", "a", "a/b", "a/b/c", "a/d", "e"]
@@ -67,7 +67,7 @@ def test_a_walk_comes_to_directories_after_what_is_in_them(tree: Tree) -> None:
     assert (file.path, file.kind, file.size) == ("", "file", 1)
 
 
-def test_links_are_neither_followed_nor_read(tree: Tree, tmp_path: Path) -> None:
+def test_links_are_neither_followed_nor_read(tree: SafeTree, tmp_path: Path) -> None:
     (tree.root / "out").symlink_to(tmp_path / "outside")
     (tree.root / "up").symlink_to("..")
     (tree.root / "file").symlink_to(tmp_path / "outside" / "secret")
@@ -87,13 +87,13 @@ def test_links_are_neither_followed_nor_read(tree: Tree, tmp_path: Path) -> None
     assert {each.path: each.kind for each in listing(tree, (), "", 10).entries}["out"] == "other"
 
 
-def test_the_root_itself_may_be_a_link(tree: Tree, tmp_path: Path) -> None:
+def test_the_root_itself_may_be_a_link(tree: SafeTree, tmp_path: Path) -> None:
     make_files(tree.root, {"a": b"a"})
     (tmp_path / "link").symlink_to(tree.root)
-    assert found(Tree(tmp_path / "link"))[0] == {"a": "file", "": "directory"}
+    assert found(SafeTree(tmp_path / "link"))[0] == {"a": "file", "": "directory"}
 
 
-def test_pipes_sockets_and_devices_are_never_opened(tree: Tree) -> None:
+def test_pipes_sockets_and_devices_are_never_opened(tree: SafeTree) -> None:
     os.mkfifo(tree.root / "pipe")
     with socket.socket(socket.AF_UNIX) as listening:
         here = Path.cwd()
@@ -113,7 +113,7 @@ def test_pipes_sockets_and_devices_are_never_opened(tree: Tree) -> None:
             list(walk(tree, (name,)))
 
 
-def test_names_that_cannot_be_sent_are_left_out_and_said_so(tree: Tree) -> None:
+def test_names_that_cannot_be_sent_are_left_out_and_said_so(tree: SafeTree) -> None:
     root = os.fsencode(tree.root)
     names = [b"\xff\xfe", b"a\nb", b"\x1b[31m", "\u202egpj.exe".encode(), b"back\\slash", b"good", b".fastn-1.part"]
     for name in names:
@@ -125,7 +125,7 @@ def test_names_that_cannot_be_sent_are_left_out_and_said_so(tree: Tree) -> None:
     assert ([each.path for each in page.entries], page.more, page.unnamed) == (["good"], False, 5)
 
 
-def test_directories_that_are_nested_too_deeply_are_left_out(tree: Tree) -> None:
+def test_directories_that_are_nested_too_deeply_are_left_out(tree: SafeTree) -> None:
     here = os.open(tree.root, os.O_RDONLY)
     for _ in range(MAX_DEPTH + 5):
         os.mkdir("d" * 40, dir_fd=here)
@@ -144,7 +144,7 @@ def test_directories_that_are_nested_too_deeply_are_left_out(tree: Tree) -> None
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
 
 
-def test_a_directory_that_cannot_be_read_costs_itself_only(tree: Tree) -> None:
+def test_a_directory_that_cannot_be_read_costs_itself_only(tree: SafeTree) -> None:
     make_files(tree.root, {"open/a": b"a", "closed/b": b"b"})
     (tree.root / "closed").chmod(0)
     entries, skipped = found(tree)
@@ -154,7 +154,7 @@ def test_a_directory_that_cannot_be_read_costs_itself_only(tree: Tree) -> None:
     (tree.root / "closed").chmod(0o700)
 
 
-def test_permission_bits_are_told_and_nothing_else_of_the_mode(tree: Tree) -> None:
+def test_permission_bits_are_told_and_nothing_else_of_the_mode(tree: SafeTree) -> None:
     make_files(tree.root, {"a": b"a", "d/": b""})
     (tree.root / "a").chmod(0o4711)
     (tree.root / "d").chmod(0o1777)
@@ -162,7 +162,7 @@ def test_permission_bits_are_told_and_nothing_else_of_the_mode(tree: Tree) -> No
     assert tree.stat(("d",)).mode == 0o777
 
 
-def test_a_directory_of_many_entries_comes_in_pages(tree: Tree) -> None:
+def test_a_directory_of_many_entries_comes_in_pages(tree: SafeTree) -> None:
     for number in range(2500):
         (tree.root / f"{number:04}").touch()
     names: list[str] = []
@@ -176,7 +176,7 @@ def test_a_directory_of_many_entries_comes_in_pages(tree: Tree) -> None:
     assert (pages, names) == (3, [f"{number:04}" for number in range(2500)])
 
 
-def test_a_page_is_what_comes_first_of_all_names(tree: Tree) -> None:
+def test_a_page_is_what_comes_first_of_all_names(tree: SafeTree) -> None:
     names = sorted({os.urandom(2).hex() for _ in range(300)})
     for name in names:
         (tree.root / name).touch()
@@ -188,6 +188,6 @@ def test_a_page_is_what_comes_first_of_all_names(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize(("path", "kind"), [("gone", "NotFound"), ("a/b", "NotADirectory"), ("d", "NotAFile")])
-def test_what_is_not_there_is_told(tree: Tree, path: str, kind: str) -> None:
+def test_what_is_not_there_is_told(tree: SafeTree, path: str, kind: str) -> None:
     make_files(tree.root, {"a": b"a", "d/": b""})
     assert kind_of_error(tree, path) == kind

@@ -12,11 +12,11 @@ from fastn_p2p.protocols.files.framing import (
     FRAME,
     HEAD,
 )
-from fastn_p2p.protocols.files.safe_tree import Tree
-from fastn_p2p.protocols.files.source_file import Source
+from fastn_p2p.protocols.files.safe_tree import SafeTree
+from fastn_p2p.protocols.files.source_file import SourceFile
 
 CONTENT = FRAME - HEAD
-Read = Callable[[Source], memoryview | None]
+Read = Callable[[SourceFile], memoryview | None]
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def data(tmp_path: Path) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("read", [Source.read, Source.read_now])
+@pytest.mark.parametrize("read", [SourceFile.read, SourceFile.read_now])
 def test_a_block_stays_as_it_is_while_somebody_has_it(tmp_path: Path, data: bytes, read: Read) -> None:
-    source = Source(Tree(tmp_path), ("file",))
+    source = SourceFile(SafeTree(tmp_path), ("file",))
     blocks = []
     while len(block := read(source) or source.read()) > HEAD:
         blocks.append(block)
@@ -37,7 +37,7 @@ def test_a_block_stays_as_it_is_while_somebody_has_it(tmp_path: Path, data: byte
 
 
 def test_blocks_that_were_sent_are_used_again(tmp_path: Path, data: bytes) -> None:
-    source = Source(Tree(tmp_path), ("file",))
+    source = SourceFile(SafeTree(tmp_path), ("file",))
     held: list[memoryview] = []
     buffers = []
     while len(block := source.read()) > HEAD:

@@ -12,24 +12,24 @@ import msgspec
 import pytest
 
 from fastn_p2p.protocols.files import messages as f
-from fastn_p2p.protocols.files.config import Settings
+from fastn_p2p.protocols.files.config import FileTransferConfig
 from fastn_p2p.protocols.files.digest import EMPTY
 from fastn_p2p.protocols.files.errors import FileError
 from fastn_p2p.protocols.files.events import (
-    Begun,
     Event,
-    Offered,
+    FileStarted,
+    OfferChanged,
 )
 from fastn_p2p.protocols.files.framing import (
     BLOCK,
     HEAD,
-    Frames,
+    FrameStream,
 )
 from fastn_p2p.protocols.files.inbox import MAX_WAITING
-from fastn_p2p.protocols.files.offer_manifest import Manifest
+from fastn_p2p.protocols.files.offer_manifest import OfferManifest
 from fastn_p2p.protocols.files.partial_file import partial_name
 from fastn_p2p.protocols.files.protocol import MAX_SESSIONS
-from fastn_p2p.protocols.files.tally import Tally
+from fastn_p2p.protocols.files.tally import TransferSummary
 from fastn_p2p.protocols.files.walk import walk
 from fastn_p2p_client.errors import ConnectionLost
 
@@ -57,10 +57,10 @@ class Place:
         self.line = Line(directory / "workspace", inbox=str(self.inbox), **config)
         self.events: list[Event] = []
 
-    def scan(self, *names: str) -> Manifest:
-        return Manifest.scan([self.home / name for name in names or ["things"]])
+    def scan(self, *names: str) -> OfferManifest:
+        return OfferManifest.scan([self.home / name for name in names or ["things"]])
 
-    async def put(self, *names: str, line: Line | None = None, **options: Any) -> Tally:
+    async def put(self, *names: str, line: Line | None = None, **options: Any) -> TransferSummary:
         files = (line or self.line).files()
         return await files.put(self.scan(*names), report=self.events.append, **{"wait": 0, **options})
 
@@ -71,7 +71,7 @@ class Place:
         (offer,) = await self.offers()
         return await self.line.as_peer(ALICE).files().decide(offer.id, accept=accept, force=force)
 
-    def failures(self, tally: Tally) -> dict[str, str]:
+    def failures(self, tally: TransferSummary) -> dict[str, str]:
         return {each.path: each.kind for each in tally.failures}
 
 
@@ -115,7 +115,7 @@ def test_what_is_put_is_the_same_with_modes_and_times(place: Place) -> None:
     expected["link"] = snapshot(place.home)["single"]
     assert snapshot(place.inbox) == expected
     assert (tally.done, tally.failures) == (5, [])
-    assert [event.state for event in place.events if isinstance(event, Offered)] == ["accepted", "finished"]
+    assert [event.state for event in place.events if isinstance(event, OfferChanged)] == ["accepted", "finished"]
     again = run(place.put("things", "link"))
     assert (again.done, again.kept, again.moved) == (0, 5, 0)
     assert run(place.offers())[0].state == "finished"
@@ -124,7 +124,7 @@ def test_what_is_put_is_the_same_with_modes_and_times(place: Place) -> None:
 def test_an_offer_waits_until_it_is_accepted(wary: Place) -> None:
     make_files(wary.home, SOME)
 
-    async def story() -> Tally:
+    async def story() -> TransferSummary:
         putting = asyncio.create_task(wary.put(wait=None))
         await until(lambda: wary.events)
         (offer,) = await wary.offers()
@@ -136,7 +136,11 @@ def test_an_offer_waits_until_it_is_accepted(wary: Place) -> None:
 
     tally = run(story())
     assert tally.done == 4
-    assert [event.state for event in wary.events if isinstance(event, Offered)] == ["waiting", "accepted", "finished"]
+    assert [event.state for event in wary.events if isinstance(event, OfferChanged)] == [
+        "waiting",
+        "accepted",
+        "finished",
+    ]
     assert snapshot(wary.inbox) == snapshot(wary.home)
 
 
@@ -238,7 +242,7 @@ def test_a_connection_that_breaks_at_any_byte_costs_nothing(place: Place, cut: i
     tally = run(place.put("big"))
     assert snapshot(place.inbox) == snapshot(place.home)
     assert tally.failures == []
-    begins = [event.offset for event in place.events if isinstance(event, Begun)]
+    begins = [event.offset for event in place.events if isinstance(event, FileStarted)]
     assert begins == sorted(begins)
     assert begins[-1] >= cut - 500
 
@@ -246,7 +250,7 @@ def test_a_connection_that_breaks_at_any_byte_costs_nothing(place: Place, cut: i
 def test_the_receiving_process_may_be_killed_again_and_again(place: Place) -> None:
     make_files(place.home, {**SOME, **{f"things/many/{number}": 3000 for number in range(50)}})
 
-    async def story() -> Tally:
+    async def story() -> TransferSummary:
         putting = asyncio.create_task(place.put())
         for _ in range(4):
             more = len(place.events) + 5
@@ -263,12 +267,12 @@ def test_a_session_that_takes_over_waits_for_what_another_one_may_still_have(pla
     """The receiving side does not know yet that the first session is dead: it is there, and silent."""
     make_files(place.home, {"a": b"a"})
 
-    async def story() -> Tally:
+    async def story() -> TransferSummary:
         manifest = place.scan("a")
         reply = await place.line.files().offer(manifest.entries)
-        silent = await place.line.files().open(f.Send(reply.offer))
-        want = await Frames(silent).receive()
-        assert want == f.Want("a", 0, EMPTY)
+        silent = await place.line.files().open(f.UploadOffer(reply.offer))
+        want = await FrameStream(silent).receive()
+        assert want == f.FileRequest("a", 0, EMPTY)
         putting = asyncio.create_task(place.put("a"))
         await until(lambda: place.line.opened == 2)
         assert not putting.done()
@@ -326,8 +330,8 @@ def test_only_the_identity_itself_decides(wary: Place) -> None:
     assert refused(bob.decide(offer.id, accept=True)).kind == "NotOwner"
     carol = wary.line.as_peer(CAROL).files()
     assert refused(carol.await_offer(offer.id)).kind == "OfferUnknown"
-    assert refused(carol.open(f.Send(offer.id))).kind == "OfferUnknown"
-    assert refused(bob.open(f.Send(offer.id))).kind == "OfferWaits"
+    assert refused(carol.open(f.UploadOffer(offer.id))).kind == "OfferUnknown"
+    assert refused(bob.open(f.UploadOffer(offer.id))).kind == "OfferWaits"
     assert refused(wary.line.as_peer(ALICE).files().decide("nonsense", accept=True)).kind == "OfferUnknown"
 
 
@@ -380,11 +384,11 @@ def test_one_peer_has_a_bounded_number_of_sessions(place: Place, tmp_path: Path)
     line = Line(tmp_path / "workspace", root=str(tmp_path))
 
     async def story() -> None:
-        sessions = [await line.files().open(f.Fetch()) for _ in range(MAX_SESSIONS)]
+        sessions = [await line.files().open(f.DownloadFiles()) for _ in range(MAX_SESSIONS)]
         with pytest.raises(FileError) as caught:
-            await line.files().open(f.Fetch())
+            await line.files().open(f.DownloadFiles())
         assert caught.value.kind == "TooMany"
-        carol = await line.as_peer(CAROL).files().open(f.Fetch())
+        carol = await line.as_peer(CAROL).files().open(f.DownloadFiles())
         for session in (*sessions, carol):
             await session.close()
 
@@ -419,15 +423,15 @@ def test_a_peer_that_sends_something_else_than_it_offered_is_refused(place: Plac
     async def story() -> None:
         bob = place.line.files()
         reply = await bob.offer([f.Entry("a", "file", 1, tag="offered")])
-        async with await bob.open(f.Send(reply.offer)) as session:
-            frames = Frames(session)
-            assert isinstance(await frames.receive(), f.Want)
-            await frames.say(f.Found(1 << 40, 0, 0o600, "offered", 0))
+        async with await bob.open(f.UploadOffer(reply.offer)) as session:
+            frames = FrameStream(session)
+            assert isinstance(await frames.receive(), f.FileRequest)
+            await frames.send_message(f.FileHeader(1 << 40, 0, 0o600, "offered", 0))
             refusal = await frames.receive()
-            assert isinstance(refusal, f.Refused)
+            assert isinstance(refusal, f.FileDeclined)
             assert (refusal.path, refusal.kind) == ("a", "Changed")
-            await frames.block(bytearray(HEAD) + b"x" * 1000)
-            await frames.say(f.Failed("Stopped", ""))
+            await frames.send_block(bytearray(HEAD) + b"x" * 1000)
+            await frames.send_message(f.FileFailed("Stopped", ""))
             assert await frames.receive() is None
 
     run(story())
@@ -459,7 +463,7 @@ def test_damaged_offers_cost_themselves_only(wary: Place, tmp_path: Path) -> Non
 
 def test_a_manifest_is_the_same_for_the_same_files(tmp_path: Path) -> None:
     make_files(tmp_path, {"d/b": b"b", "d/a": b"a", "x": b"x"})
-    one, other = (Manifest.scan([tmp_path / "x", tmp_path / "d"]) for _ in range(2))
+    one, other = (OfferManifest.scan([tmp_path / "x", tmp_path / "d"]) for _ in range(2))
     assert one.entries == other.entries
     assert [entry.path for entry in one.entries] == ["d", "d/a", "d/b", "x"]
     assert (one.files, one.bytes) == (3, 3)
@@ -478,16 +482,16 @@ def test_what_cannot_be_offered_is_told(tmp_path: Path, names: list[str], kind: 
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FileError) as caught:
-        Manifest.scan([tmp_path / name for name in names])
+        OfferManifest.scan([tmp_path / name for name in names])
     assert caught.value.kind == kind
 
 
 def test_a_source_reads_the_version_that_is_meant(tmp_path: Path) -> None:
     make_files(tmp_path, {"a": b"content"})
     (entry, _) = walk_of(tmp_path)
-    tree = Manifest.scan([tmp_path / "a"])
+    tree = OfferManifest.scan([tmp_path / "a"])
     source = tree.open("a")
-    assert source.begin(3, bytes(32)).offset == 0
+    assert source.open_at(3, bytes(32)).offset == 0
     assert bytes(source.read()[HEAD:]) == b"content"
     assert bytes(source.read()[HEAD:]) == b""
     source.close()
@@ -499,9 +503,9 @@ def test_a_source_reads_the_version_that_is_meant(tmp_path: Path) -> None:
 
 
 def walk_of(directory: Path) -> list[f.Entry | f.Skipped]:
-    from fastn_p2p.protocols.files.safe_tree import Tree
+    from fastn_p2p.protocols.files.safe_tree import SafeTree
 
-    return list(walk(Tree(directory), ()))
+    return list(walk(SafeTree(directory), ()))
 
 
 # ── the config ───────────────────────────────────────────────────────────────────────────────────
@@ -523,14 +527,14 @@ def walk_of(directory: Path) -> list[f.Entry | f.Skipped]:
 )
 def test_a_config_that_cannot_work_is_refused_in_words(config: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        msgspec.convert(config, Settings).check()
+        msgspec.convert(config, FileTransferConfig).check()
 
 
 def test_a_config_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    settings = msgspec.convert({"root": "~", "inbox": str(tmp_path), "trust": ["bob", CAROL.id52]}, Settings)
+    settings = msgspec.convert({"root": "~", "inbox": str(tmp_path), "trust": ["bob", CAROL.id52]}, FileTransferConfig)
     settings.check()
     assert settings.shared == settings.received == tmp_path
     for wrong in ({"rot": "/"}, {"max_files": 0}, {"max_files": f.MAX_OFFER + 1}, {"max_total": -1}):
         with pytest.raises(msgspec.ValidationError):
-            msgspec.convert(wrong, Settings)
+            msgspec.convert(wrong, FileTransferConfig)

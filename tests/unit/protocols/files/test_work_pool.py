@@ -12,24 +12,24 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p.protocols.files import messages as f
-from fastn_p2p.protocols.files import walk as walking
+from fastn_p2p.protocols.files import walk
 from fastn_p2p.protocols.files.checkpoints import (
     Checkpoints,
     Version,
 )
 from fastn_p2p.protocols.files.digest import Digest
 from fastn_p2p.protocols.files.errors import FileError
-from fastn_p2p.protocols.files.framing import Frames
-from fastn_p2p.protocols.files.offer_manifest import Manifest
+from fastn_p2p.protocols.files.framing import FrameStream
+from fastn_p2p.protocols.files.offer_manifest import OfferManifest
 from fastn_p2p.protocols.files.partial_file import (
-    Partial,
+    PartialFile,
     partial_name,
 )
 from fastn_p2p.protocols.files.protocol import MAX_WALKS
-from fastn_p2p.protocols.files.safe_tree import Tree
+from fastn_p2p.protocols.files.safe_tree import SafeTree
 from fastn_p2p.protocols.files.source_file import (
     STEP,
-    Source,
+    SourceFile,
 )
 from fastn_p2p.protocols.files.work_pool import WorkPool
 from fastn_p2p_client.session.session import Session
@@ -65,15 +65,15 @@ class Steps:
 def steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Steps]:
     """Steps of hashing at the side that sends; they hash nothing, so files can be as large as they like."""
     steps = Steps()
-    advance = Source.advance
+    advance = SourceFile.advance
 
-    def advancing(self: Source, offset: int) -> bool:
+    def advancing(self: SourceFile, offset: int) -> bool:
         if offset < GIB:
             return advance(self, offset)
         steps.step()
         return False
 
-    monkeypatch.setattr(Source, "advance", advancing)
+    monkeypatch.setattr(SourceFile, "advance", advancing)
     yield steps
     steps.gate.set()
 
@@ -85,8 +85,8 @@ def sparse(path: Path, size: int) -> None:
 
 async def wanting(line: Line, offset: int) -> Session:
     """A session on which the end of the file is wanted."""
-    session = await line.files().open(f.Fetch())
-    await Frames(session).say(f.Want("huge", offset, bytes(32)))
+    session = await line.files().open(f.DownloadFiles())
+    await FrameStream(session).send_message(f.FileRequest("huge", offset, bytes(32)))
     return session
 
 
@@ -131,22 +131,22 @@ def test_what_was_hashed_is_not_hashed_again(tmp_path: Path, monkeypatch: pytest
     os.utime(root / "huge", ns=(LONG_AGO, LONG_AGO))
     monkeypatch.setattr(Version, "is_settled", True)
     hashed: Counter[str] = Counter()
-    read = Source._next
+    read = SourceFile._next
 
-    def reading(self: Source, most: int, flags: int = 0, least: int = 1) -> memoryview:
+    def reading(self: SourceFile, most: int, flags: int = 0, least: int = 1) -> memoryview:
         block = read(self, most, flags, least)
         hashed["bytes"] += len(block)
         return block
 
-    monkeypatch.setattr(Source, "_next", reading)
+    monkeypatch.setattr(SourceFile, "_next", reading)
     line = Line(tmp_path / "workspace", root=str(root))
 
     async def resumed(offset: int, digest: bytes) -> int:
-        session = await line.files().open(f.Fetch())
-        frames = Frames(session)
-        await frames.say(f.Want("huge", offset, digest))
+        session = await line.files().open(f.DownloadFiles())
+        frames = FrameStream(session)
+        await frames.send_message(f.FileRequest("huge", offset, digest))
         found = await frames.receive()
-        assert isinstance(found, f.Found)
+        assert isinstance(found, f.FileHeader)
         session.reset()
         await until(lambda: not line.protocol._sessions)
         return found.offset
@@ -176,18 +176,18 @@ def test_an_inbox_goes_on_hashing_where_it_was(tmp_path: Path) -> None:
     (tmp_path / partial_name("a", BOB.id52)).write_bytes(content)
     steps = 0
     for _ in range(3):
-        partial = Partial(directory, "a", BOB.id52, "a", checkpoints)
+        partial = PartialFile(directory, "a", BOB.id52, "a", checkpoints)
         if not partial.is_hashed:
             partial.advance()
             steps += 1
         partial.close()
-    partial = Partial(directory, "a", BOB.id52, "a", checkpoints)
+    partial = PartialFile(directory, "a", BOB.id52, "a", checkpoints)
     assert (steps, partial.is_hashed, partial.digest()) == (3, True, Digest(content).digest())
     partial.write([memoryview(b"more")])
     partial.close()
     with (tmp_path / partial_name("a", BOB.id52)).open("r+b") as damaged:
         damaged.write(b"damage")
-    partial = Partial(directory, "a", BOB.id52, "a", checkpoints)
+    partial = PartialFile(directory, "a", BOB.id52, "a", checkpoints)
     assert (partial.is_hashed, partial.size) == (False, 0)
     partial.close()
     os.close(directory)
@@ -217,7 +217,7 @@ def test_a_file_that_changed_a_moment_ago_leaves_no_checkpoint(tmp_path: Path, m
     sparse(tmp_path / "a", 2 * STEP)
     for settled in (False, True):
         monkeypatch.setattr(Version, "is_settled", settled)
-        source = Source(Tree(tmp_path), ("a",), checkpoints=checkpoints)
+        source = SourceFile(SafeTree(tmp_path), ("a",), checkpoints=checkpoints)
         source.advance(STEP)
         source.close()
         assert bool(len(checkpoints)) == settled
@@ -286,29 +286,29 @@ async def _once(step: Callable[[], None]) -> None:
 
 
 def test_a_listing_of_many_names_ends_with_its_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walking, "_STEP", 1)
+    monkeypatch.setattr(walk, "_STEP", 1)
     root = tmp_path / "root"
     make_files(root, {f"{number:03}": b"" for number in range(300)})
     line = Line(tmp_path / "workspace", root=str(root))
     taken = 0
-    step = walking._step
+    step = walk._step
 
     def counting(steps: object) -> object:
         nonlocal taken
         taken += 1
         return step(steps)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(walking, "_step", counting)
+    monkeypatch.setattr(walk, "_step", counting)
 
     async def story() -> None:
-        call = asyncio.create_task(line.files().ask(f.List(), f.Listing))
+        call = asyncio.create_task(line.files().ask(f.ListDirectory(), f.DirectoryPage))
         await until(lambda: taken > 10)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
         stopped = taken
         await line.files().stat()
         assert taken <= stopped + 1 < 300
-        assert len((await line.files().ask(f.List(), f.Listing)).entries) == 300
+        assert len((await line.files().ask(f.ListDirectory(), f.DirectoryPage)).entries) == 300
 
     run(story())
 
@@ -319,11 +319,11 @@ def test_one_peer_walks_few_directories_at_a_time(tmp_path: Path) -> None:
     line = Line(tmp_path / "workspace", root=str(root))
 
     async def story() -> None:
-        walks = [await line.files().open(f.Walk()) for _ in range(MAX_WALKS)]
+        walks = [await line.files().open(f.WalkDirectory()) for _ in range(MAX_WALKS)]
         with pytest.raises(FileError) as caught:
-            await line.files().open(f.Walk())
+            await line.files().open(f.WalkDirectory())
         assert caught.value.kind == "TooMany"
-        carol = await line.as_peer(CAROL).files().open(f.Walk())
+        carol = await line.as_peer(CAROL).files().open(f.WalkDirectory())
         for session in (*walks, carol):
             session.reset()
         await until(lambda: not line.protocol._walks)
@@ -336,7 +336,7 @@ def test_an_inbox_that_asks_twice_has_files_hashed_once(tmp_path: Path, monkeypa
     monkeypatch.setattr(Version, "is_settled", True)
     (tmp_path / "home").mkdir()
     sparse(tmp_path / "home" / "a", 2 * STEP)
-    manifest = Manifest.scan([tmp_path / "home" / "a"])
+    manifest = OfferManifest.scan([tmp_path / "home" / "a"])
     first = manifest.open("a")
     assert not first.advance(2 * STEP)
     assert first.advance(2 * STEP)

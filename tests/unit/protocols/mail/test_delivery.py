@@ -12,8 +12,8 @@ from typing import TypeAlias
 import pytest
 
 from fastn_p2p.console.host_routes import has_network
-from fastn_p2p.protocols.mail.recipient_lookup import Addresses
-from fastn_p2p.protocols.mail.recipient_worker import Route
+from fastn_p2p.protocols.mail.recipient_lookup import RecipientLookup
+from fastn_p2p.protocols.mail.recipient_worker import RecipientWorker
 from fastn_p2p_client.errors import (
     ApplicationError,
     BadRequest,
@@ -35,10 +35,10 @@ from fastn_p2p_client.errors import (
     ProtocolNotFound,
     StorageFailed,
 )
-from fastn_p2p_client.mail import Letter
-from fastn_p2p_client.mail.messages import Deliver, Receipt, Refusal
+from fastn_p2p_client.mail import MailContent
+from fastn_p2p_client.mail.messages import DeliverMail, DeliveryReceipt, RejectedMail
 from fastn_p2p_client.peer import Peer
-from fastn_p2p_client.retry_backoff import Backoff
+from fastn_p2p_client.retry import Backoff
 
 from ....support.mail_endpoints import (
     ALICE,
@@ -51,25 +51,27 @@ from ....support.mail_endpoints import (
     until,
 )
 
-Answer: TypeAlias = Callable[[Deliver], Awaitable[Receipt]]
+Answer: TypeAlias = Callable[[DeliverMail], Awaitable[DeliveryReceipt]]
 
 OFFLINE = PeerOffline(peer="bob")
 NEVER = 1e6
 """Seconds: a pause that does not end while a test runs."""
 
 
-def route_of(side: Side, wire: Wire, first: float = 0.001) -> Route:
+def route_of(side: Side, wire: Wire, first: float = 0.001) -> RecipientWorker:
     backoff = Backoff(first, NEVER, chance=lambda: 0.0)
-    return Route(TO_BOB, side.queue, wire, lambda: side.settings, "x", clock=side.clock.seconds, backoff=backoff)
+    return RecipientWorker(
+        TO_BOB, side.queue, wire, lambda: side.settings, "x", clock=side.clock.seconds, backoff=backoff
+    )
 
 
 def failing(
-    *errors: Exception, then: Callable[[Deliver], Awaitable[Receipt]]
-) -> Callable[[Deliver], Awaitable[Receipt]]:
+    *errors: Exception, then: Callable[[DeliverMail], Awaitable[DeliveryReceipt]]
+) -> Callable[[DeliverMail], Awaitable[DeliveryReceipt]]:
     """Raises these, one after the other, before it does what follows."""
     left = list(errors)
 
-    async def answer(delivery: Deliver) -> Receipt:
+    async def answer(delivery: DeliverMail) -> DeliveryReceipt:
         if left:
             raise left.pop(0)
         return await then(delivery)
@@ -78,7 +80,7 @@ def failing(
 
 
 def always(error: Exception) -> Answer:
-    async def answer(delivery: Deliver) -> Receipt:
+    async def answer(delivery: DeliverMail) -> DeliveryReceipt:
         raise error
 
     return answer
@@ -130,9 +132,9 @@ def test_lost_answers_are_asked_for_again_and_nothing_appears_twice(tmp_path: Pa
         async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
             lost = 0
 
-            async def answer(delivery: Deliver) -> Receipt:
+            async def answer(delivery: DeliverMail) -> DeliveryReceipt:
                 nonlocal lost
-                receipt = await bob.mailbox.take(delivery, Peer(ALICE, None))
+                receipt = await bob.mailbox.accept_delivery(delivery, Peer(ALICE, None))
                 lost += 1
                 if lost % 3:
                     raise ConnectionLost(what="the connection")
@@ -178,7 +180,7 @@ def test_a_peer_that_is_only_said_to_be_online_is_not_asked_without_end(tmp_path
             await alice.accept("one")
             moments: list[float] = []
 
-            async def answer(delivery: Deliver) -> Receipt:
+            async def answer(delivery: DeliverMail) -> DeliveryReceipt:
                 moments.append(asyncio.get_running_loop().time())
                 raise OFFLINE
 
@@ -231,7 +233,7 @@ def test_the_owner_can_end_a_pause(tmp_path: Path) -> None:
             running = asyncio.create_task(route.run())
             await wire.asked.wait()
             while not running.done():
-                route.kick()
+                route.retry_now()
                 await asyncio.sleep(0)
             assert await bob.ids() == ["one"]
 
@@ -272,19 +274,19 @@ def test_what_is_turned_away_for_too_long_comes_back(tmp_path: Path, error: Exce
             running = asyncio.create_task(route.run())
 
             async def turned_away() -> bool:
-                return bool((await alice.queue.way(TO_BOB)).trouble)
+                return bool((await alice.queue.way(TO_BOB)).record_failure)
 
             async def tried_again() -> bool:
                 return len(wire.attempts) == 2
 
             await until(turned_away)
             alice.clock.now += 59_000
-            route.kick()
+            route.retry_now()
             await until(tried_again)
             assert (await alice.sent())["one"].state == "waiting"
             alice.clock.now += 1_000
             while not running.done():
-                route.kick()
+                route.retry_now()
                 await asyncio.sleep(0)
             assert [(each.state, each.reason) for each in (await alice.sent()).values()] == [("bounced", str(error))]
 
@@ -305,12 +307,12 @@ def test_an_answer_in_between_ends_the_time_of_being_turned_away(tmp_path: Path)
     run(main())
 
 
-async def attempt(side: Side, wire: Wire, route: Route, answer: Exception) -> None:
+async def attempt(side: Side, wire: Wire, route: RecipientWorker, answer: Exception) -> None:
     """One more attempt at least, which fails like that; returns when that is known."""
     wire.answer = always(answer)
     seen = len(wire.attempts)
-    while len(wire.attempts) == seen or (await side.queue.way(TO_BOB)).trouble != str(answer):
-        route.kick()
+    while len(wire.attempts) == seen or (await side.queue.way(TO_BOB)).record_failure != str(answer):
+        route.retry_now()
         await asyncio.sleep(0.001)
 
 
@@ -328,7 +330,7 @@ def test_what_was_tried_for_too_long_comes_back_and_says_what_was_in_the_way(tmp
             alice.clock.now += 7_199_000
             wire.answer = always(OFFLINE)
             while (await alice.sent())["old"].state == "waiting":
-                route.kick()
+                route.retry_now()
                 await asyncio.sleep(0)
             sent = await alice.sent()
             assert sent["old"].reason == f"it was tried for 2 hours, and not delivered: {OFFLINE}"
@@ -348,7 +350,7 @@ def test_a_clock_that_is_set_makes_nothing_older(tmp_path: Path, jump: int, erro
             await alice.accept("one")
             wire = Wire(always(error))
             backoff = Backoff(0.001, 0.01, chance=lambda: 0.0)
-            route = Route(TO_BOB, alice.queue, wire, lambda: alice.settings, "x", backoff=backoff)
+            route = RecipientWorker(TO_BOB, alice.queue, wire, lambda: alice.settings, "x", backoff=backoff)
             running = asyncio.create_task(route.run())
             await attempt(alice, wire, route, error)
             alice.clock.now += jump
@@ -376,7 +378,7 @@ def test_a_machine_that_was_off_has_tried_nothing_and_what_was_tried_before_coun
                     await attempt(alice, wire, route, PeerUnknown(peer="bob"))
                     assert (await alice.sent())["one"].state == "waiting"
                 while lap == 2 and not running.done():
-                    route.kick()
+                    route.retry_now()
                     await asyncio.sleep(0.001)
                 running.cancel()
                 assert (await alice.sent())["one"].state == ("bounced" if lap == 2 else "waiting")
@@ -476,9 +478,9 @@ def test_refusals_of_single_mails_do_not_hold_up_the_others(tmp_path: Path) -> N
             for id in ("one", "two", "three"):
                 await alice.accept(id)
 
-            async def answer(delivery: Deliver) -> Receipt:
+            async def answer(delivery: DeliverMail) -> DeliveryReceipt:
                 last = delivery.parcels[-1].sequence
-                return Receipt(last, (Refusal(2, "Odd", "I do not like it"),))
+                return DeliveryReceipt(last, (RejectedMail(2, "Odd", "I do not like it"),))
 
             await route_of(alice, Wire(answer)).run()
             assert [(each.state, each.reason) for each in (await alice.sent()).values()] == [
@@ -490,13 +492,16 @@ def test_refusals_of_single_mails_do_not_hold_up_the_others(tmp_path: Path) -> N
     run(main())
 
 
-@pytest.mark.parametrize("receipt", [Receipt(0), Receipt(0, (), "no room"), Receipt(0, (Refusal(1, "Odd", ""),))])
-def test_who_takes_nothing_is_not_asked_without_a_pause(tmp_path: Path, receipt: Receipt) -> None:
+@pytest.mark.parametrize(
+    "receipt",
+    [DeliveryReceipt(0), DeliveryReceipt(0, (), "no room"), DeliveryReceipt(0, (RejectedMail(1, "Odd", ""),))],
+)
+def test_who_takes_nothing_is_not_asked_without_a_pause(tmp_path: Path, receipt: DeliveryReceipt) -> None:
     async def main() -> None:
         async with Side(tmp_path / "a", Clock()) as alice:
             await alice.accept("one")
 
-            async def answer(delivery: Deliver) -> Receipt:
+            async def answer(delivery: DeliverMail) -> DeliveryReceipt:
                 return receipt
 
             wire = Wire(answer)
@@ -518,7 +523,7 @@ def test_a_ticket_that_does_not_hold_any_more_gives_way_to_the_key(tmp_path: Pat
 
     async def main() -> None:
         async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
-            await alice.outbox.accept("one", TO_BOB, ticket, Letter("hi"))
+            await alice.outbox.accept("one", TO_BOB, ticket, MailContent("hi"))
             wire = Wire.to(bob)
             wire.answer = failing(InvalidTicket(reason="old"), then=wire.answer)
             await route_of(alice, wire, first=NEVER).run()
@@ -591,7 +596,7 @@ def test_those_who_ask_at_once_share_a_look_that_is_not_older_than_their_questio
         return seen
 
     async def main() -> None:
-        addresses = Addresses(look)
+        addresses = RecipientLookup(look)
         early = asyncio.create_task(addresses.find("bob"))
         await asyncio.sleep(0)  # it has looked
         book["bob"] = BOB.id52
@@ -620,4 +625,4 @@ def test_what_is_no_name_of_anybody_is_refused(to: str, error: type[P2PError]) -
         return {}
 
     with pytest.raises(error):
-        run(Addresses(nobody).find(to))
+        run(RecipientLookup(nobody).find(to))

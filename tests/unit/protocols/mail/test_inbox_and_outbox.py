@@ -10,15 +10,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fastn_p2p.protocols._shared.sqlite_store import Database
-from fastn_p2p.protocols.mail.delivery_queue import Pair
+from fastn_p2p.protocols._shared.sqlite_store import SqliteStore
+from fastn_p2p.protocols.mail.delivery_queue import Recipient
 from fastn_p2p.protocols.mail.inbox import (
     MAX_STREAMS,
     MEMORY,
 )
 from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed
-from fastn_p2p_client.mail import Attachment, Letter
-from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, REWOUND, Deliver, Parcel
+from fastn_p2p_client.mail import Attachment, MailContent
+from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, REWOUND, DeliverMail, OutgoingMail
 from fastn_p2p_client.peer import Peer
 
 from ....support.mail_endpoints import (
@@ -74,7 +74,7 @@ def test_changes_of_one_moment_share_a_transaction_and_one_that_fails_fails_alon
                 *(side.accept(f"{number}") for number in range(100)),
                 database.write(failing),
                 database.write(broken),
-                side.accept("0", Letter("another one")),
+                side.accept("0", MailContent("another one")),
                 return_exceptions=True,
             )
             assert [type(each) for each in outcomes[-3:]] == [ValueError, StorageFailed, ApplicationError]
@@ -110,7 +110,7 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path, content: bytes |
     else:
         path.write_bytes(content)
     with pytest.raises(error):
-        run(Database(path).open())
+        run(SqliteStore(path).open())
 
 
 def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(StorageDamaged, match="version 99"):
-        run(Database(tmp_path / "mail").open())
+        run(SqliteStore(tmp_path / "mail").open())
 
 
 # ── accepting ────────────────────────────────────────────────────────────────────────────────────
@@ -130,7 +130,10 @@ def test_the_same_mail_with_the_same_id_is_one_mail(tmp_path: Path) -> None:
             first = await side.accept("one")
             side.clock.now += 1000
             assert await side.accept("one") == first
-            for other in (side.accept("one", Letter("else")), side.accept("one", pair=Pair(bytes(BOB), "work"))):
+            for other in (
+                side.accept("one", MailContent("else")),
+                side.accept("one", pair=Recipient(bytes(BOB), "work")),
+            ):
                 with pytest.raises(ApplicationError) as caught:
                     await other
                 assert refusal(caught) == "IdTaken"
@@ -143,7 +146,7 @@ def test_an_outbox_that_is_full_says_so_until_there_is_room(tmp_path: Path) -> N
     async def main() -> None:
         async with Side(tmp_path / "mail", Clock(), max_outbox_messages=2, max_outbox_bytes=1000) as side:
             with pytest.raises(ApplicationError) as caught:
-                await side.accept("large", Letter(body="x" * 1000))
+                await side.accept("large", MailContent(body="x" * 1000))
             assert refusal(caught) == "OutboxFull"
             numbers = [(await side.accept(id)).number for id in ("one", "two")]
             with pytest.raises(ApplicationError):
@@ -157,15 +160,17 @@ def test_an_outbox_that_is_full_says_so_until_there_is_room(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc/passwd", "a\nb", "\u202egpj.exe", ".fastn-x", "a\0b", "a\\b"])
 def test_an_attachment_with_a_harmful_name_is_neither_sent_nor_taken(tmp_path: Path, name: str) -> None:
-    letter = Letter("hi", "", (Attachment(name, b""),))
+    letter = MailContent("hi", "", (Attachment(name, b""),))
 
     async def main() -> None:
         async with Side(tmp_path / "mail", Clock()) as side:
             with pytest.raises(ApplicationError) as caught:
                 await side.accept("one", letter)
             assert refusal(caught) == "UnsafeName"
-            parcel = Parcel(1, "one", 0, msgspec.msgpack.encode(letter))
-            receipt = await side.mailbox.take(Deliver(b"s" * 16, "default", (parcel,)), Peer(ALICE, None))
+            parcel = OutgoingMail(1, "one", 0, msgspec.msgpack.encode(letter))
+            receipt = await side.mailbox.accept_delivery(
+                DeliverMail(b"s" * 16, "default", (parcel,)), Peer(ALICE, None)
+            )
             assert [each.kind for each in receipt.refused] == ["UnsafeName"]
             assert not await side.received()
 
@@ -176,7 +181,7 @@ def test_attachments_that_some_file_system_takes_for_one_are_refused(tmp_path: P
     async def main() -> None:
         async with Side(tmp_path / "mail", Clock()) as side:
             with pytest.raises(ApplicationError) as caught:
-                await side.accept("one", Letter("", "", (Attachment("a.txt", b""), Attachment("A.TXT", b""))))
+                await side.accept("one", MailContent("", "", (Attachment("a.txt", b""), Attachment("A.TXT", b""))))
             assert refusal(caught) == "UnsafeName"
 
     run(main())
@@ -189,7 +194,7 @@ def test_a_batch_is_bounded_and_a_large_mail_goes_alone(tmp_path: Path) -> None:
     async def main() -> None:
         alice, bob = pair_of(tmp_path)
         async with alice, bob:
-            large = Letter(body="x" * MAX_BATCH_BYTES)
+            large = MailContent(body="x" * MAX_BATCH_BYTES)
             for number in range(MAX_BATCH + 2):
                 await alice.accept(f"{number}", large if number == MAX_BATCH + 1 else None)
             sizes = []
@@ -229,12 +234,12 @@ def test_a_delivery_that_comes_late_changes_nothing(tmp_path: Path) -> None:
         alice, bob = pair_of(tmp_path)
         async with alice, bob:
             await alice.accept("one")
-            late = Deliver((await alice.queue.way(TO_BOB)).stream, "default", await alice.queue.batch(TO_BOB))
+            late = DeliverMail((await alice.queue.way(TO_BOB)).stream, "default", await alice.queue.batch(TO_BOB))
             await alice.settle(await alice.deliver_to(bob))
             await alice.accept("two")
             await alice.settle(await alice.deliver_to(bob))
             assert await bob.mailbox.delete([1]) == 1
-            receipt = await bob.mailbox.take(late, Peer(ALICE, "alice"))
+            receipt = await bob.mailbox.accept_delivery(late, Peer(ALICE, "alice"))
             assert (receipt.settled, receipt.refused, receipt.full) == (1, (), "")
             assert await bob.ids() == ["two"]
 
@@ -248,7 +253,7 @@ def test_a_refusal_is_told_again_after_a_lost_receipt(tmp_path: Path) -> None:
         alice, bob = pair_of(tmp_path, max_message_size=100)
         async with alice, bob:
             await alice.accept("small")
-            await alice.accept("large", Letter(body="x" * 200))
+            await alice.accept("large", MailContent(body="x" * 200))
             await alice.accept("last")
             lost = await alice.deliver_to(bob)
             assert [(each.sequence, each.kind) for each in lost.refused] == [(2, "TooLarge")]
@@ -302,7 +307,7 @@ def test_a_full_mailbox_takes_what_fits_in_order_and_the_rest_when_there_is_room
         alice, bob = pair_of(tmp_path, **config)
         async with alice, bob:
             for id in ("one", "two", "three"):
-                await alice.accept(id, Letter(body="x" * 10))
+                await alice.accept(id, MailContent(body="x" * 10))
             receipt = await alice.deliver_to(bob)
             assert receipt.full.startswith(words)
             assert receipt.settled == 2
@@ -321,7 +326,7 @@ def test_streams_are_apart_and_a_new_outbox_begins_a_new_one(tmp_path: Path) -> 
         async with alice, bob, Side(tmp_path / "new", alice.clock) as anew:
             await alice.accept("one")
             await alice.deliver_to(bob)
-            await anew.accept("one", Letter("of another life"))
+            await anew.accept("one", MailContent("of another life"))
             await anew.deliver_to(bob)
             assert [each.subject for each in await bob.received()] == ["about one", "of another life"]
 
@@ -360,10 +365,12 @@ def test_a_sender_cannot_fill_the_books(tmp_path: Path) -> None:
     async def main() -> None:
         alice, bob = pair_of(tmp_path, max_messages=1)
         async with alice, bob:
-            parcels = (Parcel(1, "one", 0, b"no letter"),)
+            parcels = (OutgoingMail(1, "one", 0, b"no letter"),)
             for number in range(MAX_STREAMS + 10):
                 bob.clock.now += 1
-                await bob.mailbox.take(Deliver(number.to_bytes(16, "big"), "x", parcels), Peer(ALICE, None))
+                await bob.mailbox.accept_delivery(
+                    DeliverMail(number.to_bytes(16, "big"), "x", parcels), Peer(ALICE, None)
+                )
             query = "SELECT COUNT(*) FROM incoming"
             assert await bob.database.read(lambda each: each.execute(query).fetchone()) == (MAX_STREAMS,)
             bob.clock.now += MEMORY + 1
@@ -377,9 +384,9 @@ def test_a_delivery_out_of_order_is_refused(tmp_path: Path) -> None:
     async def main() -> None:
         async with Side(tmp_path / "mail", Clock()) as bob:
             for sequences in ((2, 1), (1, 1)):
-                parcels = tuple(Parcel(sequence, f"{sequence}", 0, b"") for sequence in sequences)
+                parcels = tuple(OutgoingMail(sequence, f"{sequence}", 0, b"") for sequence in sequences)
                 with pytest.raises(ApplicationError) as caught:
-                    await bob.mailbox.take(Deliver(b"s" * 16, "x", parcels), Peer(ALICE, None))
+                    await bob.mailbox.accept_delivery(DeliverMail(b"s" * 16, "x", parcels), Peer(ALICE, None))
                 assert refusal(caught) == "BadOrder"
 
     run(main())
@@ -393,12 +400,12 @@ def test_reading_deleting_and_pages(tmp_path: Path) -> None:
         alice, bob = pair_of(tmp_path)
         async with alice, bob:
             for number in range(5):
-                await alice.accept(f"{number}", Letter("hi", f"body {number}", (Attachment("a", b"\0\xff"),)))
+                await alice.accept(f"{number}", MailContent("hi", f"body {number}", (Attachment("a", b"\0\xff"),)))
             await alice.deliver_to(bob, name=None)
             page, more = await bob.mailbox.page(1, 2, unread=False, seconds=0)
             assert ([each.number for each in page], more) == ([2, 3], True)
             mail = await bob.mailbox.read(2)
-            assert mail.letter == Letter("hi", "body 1", (Attachment("a", b"\0\xff"),))
+            assert mail.letter == MailContent("hi", "body 1", (Attachment("a", b"\0\xff"),))
             assert (mail.summary.sender, mail.summary.name, mail.summary.read) == (ALICE.id52, None, False)
             assert [each.read for each in await bob.received()] == [False, True, False, False, False]
             unread, _ = await bob.mailbox.page(0, 10, unread=True, seconds=0)

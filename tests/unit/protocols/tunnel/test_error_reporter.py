@@ -10,7 +10,7 @@ import pytest
 from fastn_p2p.protocols.tunnel.error_reporter import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
-    Trouble,
+    ErrorReporter,
 )
 
 
@@ -43,59 +43,61 @@ def told() -> list[str]:
 
 
 @pytest.fixture
-def trouble(clock: Clock, told: list[str]) -> Trouble:
-    return Trouble(told.append, now=lambda: clock.time, later=clock.later)
+def trouble(clock: Clock, told: list[str]) -> ErrorReporter:
+    return ErrorReporter(told.append, now=lambda: clock.time, later=clock.later)
 
 
-def test_nothing_is_told_while_all_is_well(trouble: Trouble, told: list[str]) -> None:
-    trouble.worked()
+def test_nothing_is_told_while_all_is_well(trouble: ErrorReporter, told: list[str]) -> None:
+    trouble.report_success()
     assert told == []
 
 
 def test_the_same_trouble_is_told_once_and_its_end_with_the_number_of_victims(
-    trouble: Trouble, told: list[str], clock: Clock
+    trouble: ErrorReporter, told: list[str], clock: Clock
 ) -> None:
     for _ in range(100):
-        trouble.failed("no way")
+        trouble.report_failure("no way")
     assert told == ["no way"]
     clock.advance(1)
-    trouble.worked()
-    trouble.worked()
+    trouble.report_success()
+    trouble.report_success()
     assert told == ["no way", "connections get through again; 100 connections were closed meanwhile"]
     clock.advance(1)
-    trouble.failed("no way")
+    trouble.report_failure("no way")
     clock.advance(5)
-    trouble.worked()
+    trouble.report_success()
     assert told[2:] == ["no way", "connections get through again; one connection was closed meanwhile"]
 
 
-def test_what_changes_too_fast_is_told_as_it_is_in_the_end(trouble: Trouble, told: list[str], clock: Clock) -> None:
+def test_what_changes_too_fast_is_told_as_it_is_in_the_end(
+    trouble: ErrorReporter, told: list[str], clock: Clock
+) -> None:
     for reason in ("a", "b", "c", "d"):
-        trouble.failed(reason)
+        trouble.report_failure(reason)
     assert told == ["a"]
     clock.advance(LONGEST_PAUSE)
     assert told == ["a", "d"]
 
 
 def test_a_short_trouble_that_is_over_before_it_could_be_told_is_not_told(
-    trouble: Trouble, told: list[str], clock: Clock
+    trouble: ErrorReporter, told: list[str], clock: Clock
 ) -> None:
-    trouble.failed("a")
+    trouble.report_failure("a")
     clock.advance(FIRST_PAUSE * 2)
-    trouble.worked()
-    trouble.failed("b")
-    trouble.worked()
+    trouble.report_success()
+    trouble.report_failure("b")
+    trouble.report_success()
     clock.advance(LONGEST_PAUSE)
     assert len(told) == 2
 
 
-def test_what_comes_and_goes_for_an_hour_does_not_flood(trouble: Trouble, told: list[str], clock: Clock) -> None:
+def test_what_comes_and_goes_for_an_hour_does_not_flood(trouble: ErrorReporter, told: list[str], clock: Clock) -> None:
     for _ in range(3600):
-        trouble.failed("no way")
+        trouble.report_failure("no way")
         clock.advance(0.5)
-        trouble.worked()
+        trouble.report_success()
         clock.advance(0.5)
     assert len(told) < 3600 / LONGEST_PAUSE + 12
     clock.advance(2 * LONGEST_PAUSE)
-    trouble.failed("something else")
+    trouble.report_failure("something else")
     assert told[-1] == "something else"

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import uvloop
 
-from fastn_p2p.protocols.tunnel.error_reporter import Trouble
+from fastn_p2p.protocols.tunnel.error_reporter import ErrorReporter
 from fastn_p2p.protocols.tunnel.forwarder import Forwarder
-from fastn_p2p.protocols.tunnel.service_address import Address
+from fastn_p2p.protocols.tunnel.service_address import ServiceAddress
 from fastn_p2p.protocols.tunnel.sockets import (
     AddressInUse,
-    listening,
+    open_listener,
 )
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, PeerOffline
 from fastn_p2p_client.limits import RESET_LOST
@@ -27,7 +27,7 @@ from fastn_p2p_client.testing import session_pair
 from tests.support.daemons import eventually
 from tests.support.stub_daemon import short_path
 
-ANY_PORT = Address("127.0.0.1", 0)
+ANY_PORT = ServiceAddress("127.0.0.1", 0)
 
 
 def play(scenario: Coroutine[Any, Any, None]) -> None:
@@ -65,10 +65,10 @@ class Far:
 
 
 @asynccontextmanager
-async def forwarder(far: Far, told: list[str]) -> AsyncIterator[Address]:
+async def forwarder(far: Far, told: list[str]) -> AsyncIterator[ServiceAddress]:
     loop = asyncio.get_running_loop()
-    listener = await listening(ANY_PORT)
-    trouble = Trouble(told.append, now=loop.time, later=loop.call_later)
+    listener = await open_listener(ANY_PORT)
+    trouble = ErrorReporter(told.append, now=loop.time, later=loop.call_later)
     running = asyncio.ensure_future(Forwarder(listener, far.connect, trouble).run())
     try:
         yield listener.address
@@ -79,7 +79,7 @@ async def forwarder(far: Far, told: list[str]) -> AsyncIterator[Address]:
             await asyncio.open_connection(*listener.address[:2])
 
 
-async def echoed(address: Address, text: bytes) -> bytes:
+async def echoed(address: ServiceAddress, text: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(*address[:2])
     writer.write(text)
     writer.write_eof()
@@ -89,7 +89,7 @@ async def echoed(address: Address, text: bytes) -> bytes:
         writer.close()
 
 
-async def closed(address: Address) -> None:
+async def closed(address: ServiceAddress) -> None:
     """The next connection is reset."""
     reader, writer = await asyncio.open_connection(*address[:2])
     with pytest.raises(ConnectionResetError):
@@ -193,9 +193,9 @@ def test_too_many_open_files_do_not_end_it(monkeypatch: pytest.MonkeyPatch) -> N
 # ── listening ────────────────────────────────────────────────────────────────────────────────────
 
 
-def listened(address: Address, then: Callable[[], Awaitable[None]] | None = None) -> None:
+def listened(address: ServiceAddress, then: Callable[[], Awaitable[None]] | None = None) -> None:
     async def scenario() -> None:
-        listener = await listening(address)
+        listener = await open_listener(address)
         try:
             if then is not None:
                 await then()
@@ -210,14 +210,14 @@ def test_an_address_in_use_is_said() -> None:
         socket.create_server(("127.0.0.1", 0)) as other,
         pytest.raises(AddressInUse, match="something listens there already"),
     ):
-        listened(Address("127.0.0.1", other.getsockname()[1]))
+        listened(ServiceAddress("127.0.0.1", other.getsockname()[1]))
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(OSError, match="Cannot assign requested address"):
-        listened(Address("203.0.113.1", 0))
+        listened(ServiceAddress("203.0.113.1", 0))
     with pytest.raises(OSError, match="name is not known"):
-        listened(Address("no-such-host.invalid", 80))
+        listened(ServiceAddress("no-such-host.invalid", 80))
 
 
 def test_a_unix_socket_is_its_owner_s_and_gone_in_the_end() -> None:
@@ -229,9 +229,9 @@ def test_a_unix_socket_is_its_owner_s_and_gone_in_the_end() -> None:
             assert stat.S_ISSOCK(mode)
             assert stat.S_IMODE(mode) == 0o600
             with pytest.raises(AddressInUse):
-                await listening(Address("", 0, str(path)))
+                await open_listener(ServiceAddress("", 0, str(path)))
 
-        listened(Address("", 0, str(path)), look)
+        listened(ServiceAddress("", 0, str(path)), look)
         assert not path.exists()
 
 
@@ -240,11 +240,11 @@ def test_a_unix_socket_that_was_left_behind_is_replaced_and_nothing_else_is() ->
         path = directory / "web.sock"
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(path))
-        listened(Address("", 0, str(path)))
+        listened(ServiceAddress("", 0, str(path)))
         assert not path.exists()
         path.write_text("precious")
         with pytest.raises(AddressInUse, match="no socket"):
-            listened(Address("", 0, str(path)))
+            listened(ServiceAddress("", 0, str(path)))
         assert path.read_text() == "precious"
 
 
@@ -256,5 +256,5 @@ def test_a_unix_socket_of_somebody_else_is_not_removed_in_the_end() -> None:
             path.unlink()
             path.write_text("somebody else's")
 
-        listened(Address("", 0, str(path)), replace)
+        listened(ServiceAddress("", 0, str(path)), replace)
         assert path.exists()

@@ -3,8 +3,8 @@
 import pytest
 
 from fastn_p2p.protocols.tunnel.service_address import (
-    Address,
     InvalidAddress,
+    ServiceAddress,
     parse_address,
 )
 
@@ -12,17 +12,17 @@ from fastn_p2p.protocols.tunnel.service_address import (
 @pytest.mark.parametrize(
     ("text", "address"),
     [
-        ("127.0.0.1:8000", Address("127.0.0.1", 8000)),
-        ("localhost:1", Address("localhost", 1)),
-        ("db.internal:65535", Address("db.internal", 65535)),
-        ("[::1]:80", Address("::1", 80)),
-        ("[fe80::1%lo]:80", Address("fe80::1%lo", 80)),
-        ("unix:/run/web.sock", Address("", 0, "/run/web.sock")),
-        ("unix:here.sock", Address("", 0, "here.sock")),
-        ("unix:/a:b", Address("", 0, "/a:b")),
+        ("127.0.0.1:8000", ServiceAddress("127.0.0.1", 8000)),
+        ("localhost:1", ServiceAddress("localhost", 1)),
+        ("db.internal:65535", ServiceAddress("db.internal", 65535)),
+        ("[::1]:80", ServiceAddress("::1", 80)),
+        ("[fe80::1%lo]:80", ServiceAddress("fe80::1%lo", 80)),
+        ("unix:/run/web.sock", ServiceAddress("", 0, "/run/web.sock")),
+        ("unix:here.sock", ServiceAddress("", 0, "here.sock")),
+        ("unix:/a:b", ServiceAddress("", 0, "/a:b")),
     ],
 )
-def test_an_address_and_back(text: str, address: Address) -> None:
+def test_an_address_and_back(text: str, address: ServiceAddress) -> None:
     assert parse_address(text) == address
     assert str(address) == text
 

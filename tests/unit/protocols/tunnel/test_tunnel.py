@@ -17,8 +17,8 @@ import pytest
 import uvloop
 
 from fastn_p2p.protocols.tunnel.protocol import (
+    GetTunnelState,
     Tunnel,
-    TunnelQuestion,
     TunnelState,
 )
 from fastn_p2p.protocols.tunnel.splice import RESET_BROKEN
@@ -230,7 +230,7 @@ def test_many_connections_at_once() -> None:
         async with serving(echo) as target:
             way = tunnel(target)
             await asyncio.gather(*(one(way, number) for number in range(100)))
-            assert await way.state(TunnelQuestion()) == TunnelState(0, 256)
+            assert await way.state(GetTunnelState()) == TunnelState(0, 256)
 
     play(scenario())
 

@@ -17,22 +17,22 @@ from ....limits import (
 
 __all__ = [
     "COMMAND",
+    "COMPATIBLE_TYPES",
     "FRAMES",
     "GREETING",
-    "LARGE",
     "LONG",
     "MAJOR",
     "MAX_FRAMES",
     "MECHANISM",
     "MORE",
     "SIGNATURE",
-    "TALKS_TO",
-    "Malformed",
+    "ZERO_COPY_MIN",
     "OnMessage",
     "Payload",
     "SocketType",
+    "ZmtpError",
     "encode",
-    "misfit",
+    "invalid_reason",
     "pong",
     "properties",
     "ready",
@@ -45,14 +45,14 @@ SocketType: TypeAlias = Literal["DEALER", "ROUTER"]
 OnMessage: TypeAlias = Callable[[bytes, bytes, bytes], object]
 """Takes (id, header, payload)."""
 
-LARGE: Final = 64 * 1024
+ZERO_COPY_MIN: Final = 64 * 1024
 """A payload from this size on is given to the event loop as it is."""
 
 SIGNATURE: Final = b"\xff" + bytes(8) + b"\x7f"
 MAJOR: Final = 3
 MECHANISM: Final = b"NULL".ljust(20, b"\0")
 GREETING: Final = SIGNATURE + bytes([MAJOR, 1]) + MECHANISM + bytes(32)
-TALKS_TO: Final[dict[SocketType, tuple[bytes, ...]]] = {
+COMPATIBLE_TYPES: Final[dict[SocketType, tuple[bytes, ...]]] = {
     "DEALER": (b"ROUTER", b"DEALER", b"REP"),
     "ROUTER": (b"DEALER", b"ROUTER", b"REQ"),
 }
@@ -73,7 +73,7 @@ _LONG_MORE: Final = bytes([LONG | MORE])
 _LONG_LAST: Final = bytes([LONG])
 
 
-class Malformed(Exception):
+class ZmtpError(Exception):
     """What came is no ZMTP, or more than a connection may say: it has to end."""
 
 
@@ -97,17 +97,17 @@ def pong(context: bytes) -> bytes:
 
 
 def encode(correlation: bytes, header: bytes, payload: Payload) -> tuple[bytes, Payload | None]:
-    """One message as bytes; a ``LARGE`` payload is apart, and follows them."""
+    """One message as bytes; a ``ZERO_COPY_MIN`` payload is apart, and follows them."""
     size = len(header)
     head = _SHORT_MORE[size] if size < 256 else _LONG_MORE + size.to_bytes(8, "big")
     size = len(payload)
     tail = _SHORT_LAST[size] if size < 256 else _LONG_LAST + size.to_bytes(8, "big")
-    if size < LARGE:
+    if size < ZERO_COPY_MIN:
         return b"".join((_SHORT_MORE[len(correlation)], correlation, head, header, tail, payload)), None
     return b"".join((_SHORT_MORE[len(correlation)], correlation, head, header, tail)), payload
 
 
-def misfit(frames: list[bytes]) -> str:
+def invalid_reason(frames: list[bytes]) -> str:
     """Why these frames are not messages of id, header and payload, one after the other; empty if they are."""
     if not frames or len(frames) % FRAMES or len(frames) > MAX_FRAMES:
         return f"a message has {FRAMES} frames: id, header, payload"
@@ -122,11 +122,11 @@ def split_command(content: bytes) -> tuple[bytes, bytes]:
     """The name and the body of a command.
 
     Raises:
-        Malformed: it has no name.
+        ZmtpError: it has no name.
     """
     stop = 1 + content[0] if content else 0
     if not 1 < stop <= len(content):
-        raise Malformed("a command without a name")
+        raise ZmtpError("a command without a name")
     return content[1:stop], content[stop:]
 
 
@@ -134,7 +134,7 @@ def properties(body: bytes) -> dict[bytes, bytes]:
     """What READY says, by names in lower case.
 
     Raises:
-        Malformed: it is cut short.
+        ZmtpError: it is cut short.
     """
     found: dict[bytes, bytes] = {}
     position = 0
@@ -142,7 +142,7 @@ def properties(body: bytes) -> dict[bytes, bytes]:
         start = position + 1 + body[position]
         stop = start + 4 + int.from_bytes(body[start : start + 4], "big")
         if start == position + 1 or stop > len(body) or start + 4 > len(body):
-            raise Malformed("properties that cannot be read")
+            raise ZmtpError("properties that cannot be read")
         found[body[position + 1 : start].lower()] = body[start + 4 : stop]
         position = stop
     return found

@@ -1,6 +1,6 @@
 """One ZMTP connection over a Unix socket, on the event loop: no thread and no other process wakes up in between.
 
-``Link`` has one of these to its mailbox, and a mailbox one from each program.
+``RequestChannel`` has one of these to its mailbox, and a mailbox one from each program.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from ....limits import (
 )
 from .codec import (
     GREETING,
-    Malformed,
     OnMessage,
     Payload,
     SocketType,
+    ZmtpError,
     encode,
     pong,
     ready,
 )
-from .decoder import ENDLESS, Decoder
+from .decoder import UNLIMITED, ZmtpDecoder
 
-__all__ = ["Connection"]
+__all__ = ["ZmtpConnection"]
 
 _BURST: Final = 256
 """Messages of one connection that are handed over before other work of the loop gets a turn."""
@@ -52,7 +52,7 @@ _Message: TypeAlias = bytes | tuple[bytes, Payload]
 log = logging.getLogger(__name__)
 
 
-class Connection(LoopBound, asyncio.Protocol):
+class ZmtpConnection(LoopBound, asyncio.Protocol):
     """The protocol of one connected socket. ``start`` it inside the running loop.
 
     A message alone leaves at once; what else is sent in the same turn of the loop leaves together, once it is over.
@@ -93,7 +93,7 @@ class Connection(LoopBound, asyncio.Protocol):
         self._name = name
         self._on_ready = on_ready
         self._on_end = on_end
-        self._decoder = Decoder(kind, self._ready, on_message, on_misfit, self._answer_ping)
+        self._decoder = ZmtpDecoder(kind, self._ready, on_message, on_misfit, self._answer_ping)
         self._transport: asyncio.Transport | None = None
         self._starting: asyncio.Task[None] | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -108,7 +108,7 @@ class Connection(LoopBound, asyncio.Protocol):
         """The transport holds enough."""
         self._gathering = False
         """Something was sent in this turn: whatever follows waits for the end of it."""
-        self._together = False
+        self._batching = False
         """Several messages waited for the end of the last turn in which any did."""
         self._flushing: list[asyncio.Future[None]] = []
         self.up = False
@@ -158,7 +158,7 @@ class Connection(LoopBound, asyncio.Protocol):
         sever(self._inherited)
 
     @property
-    def backlog(self) -> int:
+    def unsent_bytes(self) -> int:
         """Bytes that were sent and that the kernel has not taken yet."""
         held = self._transport.get_write_buffer_size() if self._transport is not None and not self._closed else 0
         return self._waiting_bytes + self._credited_bytes + held
@@ -171,14 +171,14 @@ class Connection(LoopBound, asyncio.Protocol):
     @property
     def held(self) -> int:
         """Bytes of memory that it takes: of a message without its end, and of what was sent and not taken."""
-        return self._decoder.held + self.backlog
+        return self._decoder.held + self.unsent_bytes
 
     @property
     def partial_id(self) -> bytes:
         """The id of a message without its end, as far as that has come."""
         return self._decoder.correlation
 
-    def send(self, correlation: bytes, header: bytes, payload: Payload = b"", credited: bool = False) -> bool:
+    def send(self, correlation: bytes, header: bytes, payload: Payload = b"", flow_controlled: bool = False) -> bool:
         """Send one message; False, and nothing is sent, when the connection has ended or too much waits already.
 
         A large payload is not copied: it must stay as it is. For what the other side has granted credit for, its own
@@ -188,14 +188,14 @@ class Connection(LoopBound, asyncio.Protocol):
         transport = self._transport
         if not self.up or transport is None:
             return False
-        if credited:
+        if flow_controlled:
             self._send_credited(*encode(correlation, header, payload))
             return True
         waiting = self._waiting
         if waiting and (len(waiting) >= SEND_QUEUE or self._waiting_bytes > SEND_QUEUE_BYTES):
             return False
         data, large = encode(correlation, header, payload)
-        if self._gathering or self._together or self._paused or large is not None:
+        if self._gathering or self._batching or self._paused or large is not None:
             if large is None:
                 waiting.append(data)
                 self._waiting_bytes += len(data)
@@ -206,7 +206,7 @@ class Connection(LoopBound, asyncio.Protocol):
                 self._flush()
         elif not transport.is_closing():
             transport.write(data)
-        self.gather()
+        self.cork()
         return True
 
     def _send_credited(self, data: bytes, large: Payload | None) -> None:
@@ -218,15 +218,15 @@ class Connection(LoopBound, asyncio.Protocol):
             self._credited_bytes += len(data) + len(large)
         if self._credited_bytes >= _PIECE or (large is not None and not self._gathering):
             self._flush()
-        self.gather()
+        self.cork()
 
-    def gather(self) -> None:
+    def cork(self) -> None:
         """Whatever is sent in this turn from now on leaves together, once the turn is over."""
         if not self._gathering:
             self._gathering = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._uncork)
 
-    async def flushed(self) -> None:
+    async def drain(self) -> None:
         """Returns when the kernel has taken all that was sent.
 
         Raises:
@@ -235,7 +235,7 @@ class Connection(LoopBound, asyncio.Protocol):
         if self._transport is None or not self.up:
             raise ConnectionLost(what=self._name)
         self._flush()
-        if not self.backlog:
+        if not self.unsent_bytes:
             return
         done: asyncio.Future[None] = self._loop.create_future()
         self._flushing.append(done)
@@ -244,13 +244,13 @@ class Connection(LoopBound, asyncio.Protocol):
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
-    def _turn(self) -> None:
+    def _uncork(self) -> None:
         """The turn is over. Where messages come together they go on doing so: the next one waits as well."""
         count = len(self._waiting) + len(self._credited)
         if count and not self._paused:
-            self._together = count > 1
+            self._batching = count > 1
             self._flush()
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._uncork)
         else:
             self._gathering = False
 
@@ -279,18 +279,18 @@ class Connection(LoopBound, asyncio.Protocol):
         if self._closed:
             transport.abort()
             return
-        self._patience = self._loop.call_later(HANDSHAKE_IVL_MS / 1000, self._lose_patience)
+        self._patience = self._loop.call_later(HANDSHAKE_IVL_MS / 1000, self._handshake_timed_out)
         transport.set_write_buffer_limits(high=_PIECE)
         transport.write(GREETING + ready(self._kind))
 
     def data_received(self, data: bytes) -> None:
         self._feed(data, _BURST)
 
-    def _feed(self, data: bytes, burst: int = ENDLESS) -> bool:
+    def _feed(self, data: bytes, burst: int = UNLIMITED) -> bool:
         """Whether what has come is dealt with."""
         try:
             done = self._decoder.feed(data, burst)
-        except Malformed as error:
+        except ZmtpError as error:
             log.debug("%s: %s", self._name, error)
             self._decoder.stop()
             self._abort()
@@ -317,7 +317,7 @@ class Connection(LoopBound, asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self._flush()
-        if self._flushing and not self.backlog and self._transport is not None:
+        if self._flushing and not self.unsent_bytes and self._transport is not None:
             flushing, self._flushing = self._flushing, []
             self._transport.set_write_buffer_limits(high=_PIECE)
             for done in flushing:
@@ -359,7 +359,7 @@ class Connection(LoopBound, asyncio.Protocol):
         self.up = True
         self._on_ready()
 
-    def _lose_patience(self) -> None:
+    def _handshake_timed_out(self) -> None:
         self._patience = self._loop.call_later(_GRACE, self._give_up)
 
     def _give_up(self) -> None:

@@ -15,36 +15,36 @@ from ....limits import (
 )
 from .codec import (
     COMMAND,
+    COMPATIBLE_TYPES,
     FRAMES,
     GREETING,
-    LARGE,
     LONG,
     MAJOR,
     MAX_FRAMES,
     MECHANISM,
     MORE,
     SIGNATURE,
-    TALKS_TO,
-    Malformed,
+    ZERO_COPY_MIN,
     OnMessage,
     SocketType,
-    misfit,
+    ZmtpError,
+    invalid_reason,
     properties,
     split_command,
 )
 
-__all__ = ["ENDLESS", "Decoder"]
+__all__ = ["UNLIMITED", "ZmtpDecoder"]
 
 _MAX_COMMAND: Final = 4096
 _TINY: Final = 4096
 """Bytes of a piece that is not worth an object of its own."""
-ENDLESS: Final = 1 << 62
+UNLIMITED: Final = 1 << 62
 """A burst that takes all there is."""
 
 log = logging.getLogger(__name__)
 
 
-class Decoder:
+class ZmtpDecoder:
     """The bytes that one connection receives, from the greeting on.
 
     Args:
@@ -78,13 +78,13 @@ class Decoder:
         kind: SocketType,
         on_ready: Callable[[], object],
         on_message: OnMessage,
-        on_misfit: Callable[[list[bytes], str], object],
+        on_invalid: Callable[[list[bytes], str], object],
         on_ping: Callable[[bytes], object],
     ) -> None:
-        self._talks_to = TALKS_TO[kind]
+        self._talks_to = COMPATIBLE_TYPES[kind]
         self._on_ready = on_ready
         self._on_message = on_message
-        self._on_misfit = on_misfit
+        self._on_misfit = on_invalid
         self._on_ping = on_ping
         self._open = False
         self._stopped = False
@@ -122,11 +122,11 @@ class Decoder:
         self._parts.clear()
         self._frames.clear()
 
-    def feed(self, data: bytes, burst: int = ENDLESS) -> bool:
+    def feed(self, data: bytes, burst: int = UNLIMITED) -> bool:
         """Take the next bytes; False when ``burst`` messages were handed over and more wait: feed nothing, to go on.
 
         Raises:
-            Malformed: nothing that comes after this can be understood.
+            ZmtpError: nothing that comes after this can be understood.
         """
         if self._stopped:
             return True
@@ -142,7 +142,7 @@ class Decoder:
         elif self._missing:
             position = self._missing
             if end < position:
-                self._put_aside(data)
+                self._buffer_partial(data)
                 self._missing = position - end
                 return True
             self._parts.append(data if end == position else memoryview(data)[:position])
@@ -150,15 +150,15 @@ class Decoder:
             self._parts.clear()
             self._missing = 0
             if self._flags & COMMAND:
-                self._obey(frame)
+                self._on_command(frame)
             else:
                 self._frames.append(frame)
                 if not self._flags & MORE:
                     self._hand_over_all()
                     burst -= 1
-        return self._traffic(data, position, end, burst)
+        return self._decode_frames(data, position, end, burst)
 
-    def _traffic(self, data: bytes, position: int, end: int, burst: int) -> bool:
+    def _decode_frames(self, data: bytes, position: int, end: int, burst: int) -> bool:
         frames, on_message = self._frames, self._on_message
         while end - position > 1:
             if self._stopped:
@@ -176,13 +176,13 @@ class Decoder:
                     break
             if stop > end:
                 self._flags = flags
-                self._parts.append(memoryview(data)[start:] if end - start > LARGE else data[start:])
+                self._parts.append(memoryview(data)[start:] if end - start > ZERO_COPY_MIN else data[start:])
                 self._missing = stop - end
                 self._size = stop - start
                 return True
             position = stop
             if flags & COMMAND:
-                self._obey(data[start:stop])
+                self._on_command(data[start:stop])
                 continue
             frames.append(data[start:stop])
             if flags & MORE:
@@ -204,7 +204,7 @@ class Decoder:
             self._rest = data[position:]
         return True
 
-    def _put_aside(self, data: bytes) -> None:
+    def _buffer_partial(self, data: bytes) -> None:
         """Another part of a frame that is not complete; thousands of tiny ones take no more memory than they have."""
         last = self._parts[-1]
         if len(data) >= _TINY:
@@ -217,7 +217,7 @@ class Decoder:
     def _measure(self, data: bytes, position: int, end: int, flags: int) -> tuple[int, int]:
         """Where the content of a frame that is no short one starts and stops; zeros while that has not come."""
         if flags not in (LONG, LONG | MORE, COMMAND, COMMAND | LONG):
-            raise Malformed(f"no frame has the flags {flags}")
+            raise ZmtpError(f"no frame has the flags {flags}")
         start = position + 2
         size = data[position + 1]
         if flags & LONG:
@@ -227,31 +227,31 @@ class Decoder:
             size = int.from_bytes(data[position + 1 : start], "big")
         if flags & COMMAND:
             if size > _MAX_COMMAND:
-                raise Malformed("a command is too long")
+                raise ZmtpError("a command is too long")
         else:
             if size > MAX_MESSAGE:
-                raise Malformed(f"a frame has {size} bytes")
+                raise ZmtpError(f"a frame has {size} bytes")
             frames = self._frames
-            if (size > LARGE or len(frames) >= FRAMES) and size + sum(map(len, frames)) > MAX_GROUP_BYTES:
-                raise Malformed("the frames of a message are too long together")
+            if (size > ZERO_COPY_MIN or len(frames) >= FRAMES) and size + sum(map(len, frames)) > MAX_GROUP_BYTES:
+                raise ZmtpError("the frames of a message are too long together")
         return start, start + size
 
     def _hand_over_all(self) -> None:
         """The frames of one ZeroMQ message, whatever they are."""
         frames = self._frames[:]
         self._frames.clear()
-        if misfit(frames):
-            self._hand_over(frames)
+        if invalid_reason(frames):
+            self._deliver(frames)
             return
         for start in range(0, len(frames), FRAMES):
             if self._stopped:
                 return
-            self._hand_over(frames[start : start + FRAMES])
+            self._deliver(frames[start : start + FRAMES])
 
-    def _hand_over(self, frames: list[bytes]) -> None:
+    def _deliver(self, frames: list[bytes]) -> None:
         """What is one message, or none."""
         try:
-            reason = misfit(frames)
+            reason = invalid_reason(frames)
             if reason:
                 self._on_misfit(frames, reason)
             else:
@@ -265,34 +265,34 @@ class Decoder:
         """Where traffic starts, once greeting and READY are there."""
         size = len(data)
         if data[:1] not in (b"", b"\xff") or (size > 9 and data[9] != SIGNATURE[9]):
-            raise Malformed("no ZeroMQ greeting")
+            raise ZmtpError("no ZeroMQ greeting")
         if size > 10 and data[10] != MAJOR:
-            raise Malformed(f"ZMTP version {data[10]}")
+            raise ZmtpError(f"ZMTP version {data[10]}")
         start = len(GREETING)
         if size < start:
             return 0
         if data[12:32] != MECHANISM:
-            raise Malformed("another mechanism than NULL")
+            raise ZmtpError("another mechanism than NULL")
         if size < start + 2:
             return 0
         if not data[start] & COMMAND:
-            raise Malformed("traffic before READY")
+            raise ZmtpError("traffic before READY")
         begin, stop = self._measure(data, start, size, data[start])
         if not begin or stop > size:
             return 0
         name, body = split_command(data[begin:stop])
         if name != b"READY":
-            raise Malformed(f"{name[:16]!r} before READY")
+            raise ZmtpError(f"{name[:16]!r} before READY")
         kind = properties(body).get(b"socket-type", b"")
         if kind not in self._talks_to:
-            raise Malformed(f"a socket of type {kind[:16]!r}")
+            raise ZmtpError(f"a socket of type {kind[:16]!r}")
         self._open = True
         self._on_ready()
         return stop
 
-    def _obey(self, content: bytes) -> None:
+    def _on_command(self, content: bytes) -> None:
         name, body = split_command(content)
         if name == b"PING":
             self._on_ping(body[2:])
         elif name == b"ERROR":
-            raise Malformed(f"the other side says {body[1:65]!r}")
+            raise ZmtpError(f"the other side says {body[1:65]!r}")

@@ -34,14 +34,14 @@ from ..native.codec import (
 )
 from .send_queue import (
     RETRY_PAUSE,
-    Outbox,
+    SendQueue,
 )
 from .sockets import (
     AGAIN,
     MORE,
     NOBLOCK,
-    Curve,
-    Monitor,
+    CurveKeys,
+    SocketMonitor,
     close_socket,
     dealer,
     endpoint,
@@ -50,7 +50,7 @@ from .sockets import (
     readable,
 )
 
-__all__ = ["Dealer"]
+__all__ = ["PyzmqConnection"]
 
 _BURST: Final = 256
 """Messages taken in one go before other work of the loop gets a turn."""
@@ -58,7 +58,7 @@ _LINGER_MS: Final = 500
 """Milliseconds that libzmq may take, when the process ends, for what was sent before the socket was closed."""
 
 
-class Dealer(LoopBound):
+class PyzmqConnection(LoopBound):
     """The transport ``pyzmq``.
 
     libzmq would reconnect by itself, and greet any listener. Instead it is told to connect each time, after a socket of
@@ -76,7 +76,7 @@ class Dealer(LoopBound):
     def __init__(
         self,
         find: Callable[[], Path],
-        curve: Curve | None = None,
+        curve: CurveKeys | None = None,
         *,
         on_message: OnMessage,
         on_up: Callable[[], None],
@@ -108,8 +108,8 @@ class Dealer(LoopBound):
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = dealer(self._curve)
-        self._outbox = Outbox(self._socket)
-        self._monitor = Monitor(self._socket)
+        self._outbox = SendQueue(self._socket)
+        self._monitor = SocketMonitor(self._socket)
         self._descriptor = int(self._socket.fileno())
         self._loop.add_reader(self._descriptor, self._drain)
         self._loop.add_reader(self._monitor.fileno(), self._watch)

@@ -18,7 +18,7 @@ from ....limits import (
 )
 from .sockets import AGAIN, NOBLOCK, NOBLOCK_MORE, raw_send
 
-__all__ = ["RETRY_PAUSE", "Outbox"]
+__all__ = ["RETRY_PAUSE", "SendQueue"]
 
 RETRY_PAUSE: Final = 0.002
 """Seconds until a socket that was full is tried again."""
@@ -30,7 +30,7 @@ _Message: TypeAlias = tuple[bytes, bytes, bytes]
 """Id, header, payload."""
 
 
-class Outbox:
+class SendQueue:
     """The messages for one peer, in order, but that those which are credited give way.
 
     Args:

@@ -24,8 +24,8 @@ __all__ = [
     "MORE",
     "NOBLOCK",
     "NOBLOCK_MORE",
-    "Curve",
-    "Monitor",
+    "CurveKeys",
+    "SocketMonitor",
     "close_socket",
     "context",
     "dealer",
@@ -46,7 +46,7 @@ NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 MORE: Final = int(zmq.RCVMORE)
 AGAIN: Final = zmq.Again
 _HWM: Final = 1000
-"""Groups that libzmq queues in each direction of a connection; what it does not take waits in an ``Outbox``."""
+"""Groups that libzmq queues in each direction of a connection; what it does not take waits in a ``SendQueue``."""
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 
@@ -56,7 +56,7 @@ _BACKLOG: Final = 128
 """Connections that libzmq may accept before anybody can count them: it ends the process when it has no descriptor."""
 
 
-class Curve(Protocol):
+class CurveKeys(Protocol):
     """CURVE keys of a client, in Z85."""
 
     @property
@@ -91,7 +91,7 @@ def _common(socket: zmq.Socket[bytes]) -> None:
     socket.set(zmq.RCVHWM, _HWM)
 
 
-def dealer(curve: Curve | None = None) -> zmq.Socket[bytes]:
+def dealer(curve: CurveKeys | None = None) -> zmq.Socket[bytes]:
     """A DEALER that queues only towards a completed connection, and is told to connect again each time."""
     socket = context().socket(zmq.DEALER)
     _common(socket)
@@ -130,7 +130,7 @@ class SocketEvent(NamedTuple):
     """The descriptor, for ``ACCEPTED``, ``CONNECTED``, ``CLOSED`` and ``DISCONNECTED``."""
 
 
-class Monitor:
+class SocketMonitor:
     """What happens to a socket's connections, in order."""
 
     WATCHED: Final = int(
