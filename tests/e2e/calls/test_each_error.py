@@ -158,12 +158,12 @@ CASES: dict[str, Callable[[World], Case]] = {
     "take offline what is not there": lambda w: Case(
         Command(["identity-offline", "nobody"], m.SetIdentityOnline("nobody", False)),
         e.IdentityNotFound(identity="nobody"),
-        "fastn-p2p list-identities",
+        "fastn-p2p identity list",
     ),
     "delete what is not there": lambda w: Case(
         Command(["delete-identity", "nobody", "--yes"], m.DeleteIdentity("nobody")),
         e.IdentityNotFound(identity="nobody"),
-        "fastn-p2p list-identities",
+        "fastn-p2p identity list",
     ),
     "create what is there": lambda w: Case(
         Command(["create-identity", "alice"], m.CreateIdentity("alice")),
@@ -241,13 +241,13 @@ CASES: dict[str, Callable[[World], Case]] = {
     "remove a protocol from nobody": lambda w: Case(
         Command(["remove-protocol", "nobody", "--protocol", "Echo"], m.RemoveProtocol("nobody", "Echo", "default")),
         e.IdentityNotFound(identity="nobody"),
-        "fastn-p2p list-identities",
+        "fastn-p2p identity list",
     ),
     # peers and tickets
     "a ticket of nobody": lambda w: Case(
         Command(["ticket", "nobody"], m.GetTicket("nobody")),
         e.IdentityNotFound(identity="nobody"),
-        "fastn-p2p list-identities",
+        "fastn-p2p identity list",
     ),
     "a ticket of one that is offline": lambda w: Case(
         Command(["ticket", "erin"], m.GetTicket("erin")),

@@ -24,7 +24,7 @@ from tests.support.daemons import (
 pytestmark = pytest.mark.timeout(240)
 
 ROOT = Path(__file__).resolve().parents[3]
-OLDER = "8fff2a2"
+OLDER = "8d4db54"
 """The last commit whose modules, classes and messages had other names."""
 PROTOCOLS = ("Echo", "Mail", "Chat", "FileTransfer")
 
