@@ -5,6 +5,7 @@ annotations;
   decode what it takes; run it.
 - ``binding``: the handlers of one protocol instance.
 - ``dispatcher``, ``session_dispatcher``: requests in, replies out; the same for sessions.
+- ``start_queue``: handlers that wait for their start, so that reading goes on.
 - ``idempotency``: execute a retried call once.
 - ``protocol_lifecycle``: load, check, activate, reload and stop a protocol class.
 - ``server``, ``binding_server``: ``listen`` serves as one identity, ``serve_all`` every declared binding.

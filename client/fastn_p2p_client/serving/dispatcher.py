@@ -65,7 +65,6 @@ from ..peer import (
     Peer,
     from_message,
 )
-from ..start_queue import StartQueue
 from .binding import Outcome, ServedBinding, ServedBindings, encode_error, encode_exception
 from .handlers import RequestHandler
 from .idempotency import IdempotencyCache
@@ -73,6 +72,7 @@ from .session_dispatcher import (
     Send,
     SessionDispatcher,
 )
+from .start_queue import StartQueue
 
 __all__ = ["Dispatcher"]
 

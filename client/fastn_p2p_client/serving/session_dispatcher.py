@@ -38,8 +38,8 @@ from ..limits import (
 )
 from ..peer import from_message
 from ..session.session import Session
-from ..start_queue import StartQueue
 from .binding import ServedBinding, encode_error, encode_exception
+from .start_queue import StartQueue
 
 __all__ = ["Send", "SessionDispatcher"]
 

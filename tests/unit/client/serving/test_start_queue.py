@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from fastn_p2p_client.start_queue import StartQueue
-
-from ..support.scenario import (
+from fastn_p2p_client.serving.start_queue import StartQueue
+from tests.support.scenario import (
     a_few_turns,
     play,
 )
