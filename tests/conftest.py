@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
@@ -50,6 +53,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
 
 
 MakeDaemon = Callable[..., Daemon]
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 @pytest.fixture
@@ -87,3 +91,19 @@ def pair(make_daemon: MakeDaemon) -> tuple[Daemon, Daemon]:
     second.start()
     assert first.wait_ready(), first.report()
     return first, second
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, LoopFactory]:
+    """Run async tests in uvloop, as the daemon's processes do; those marked ``both_loops`` in asyncio's, too."""
+    factories: dict[str, LoopFactory] = {"uvloop": uvloop.new_event_loop}
+    if item.get_closest_marker("both_loops") is not None:
+        factories["asyncio"] = asyncio.new_event_loop
+    return factories
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give async tests 20 seconds each, unless they say otherwise."""
+    for item in items:
+        function = getattr(item, "function", None)
+        if inspect.iscoroutinefunction(function) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(20))

@@ -346,12 +346,16 @@ def test_every_path_that_is_mentioned_exists(page: Path) -> None:
         assert (ROOT / path).exists(), path
 
 
-def test_modules_that_architecture_names_exist() -> None:
-    network = ROOT / "actors/fastn_p2p_actors/network"
-    written = set(re.findall(r"`network/([\w/]+\.py)`", read("architecture.md")))
-    present = {str(file.relative_to(network)) for file in network.rglob("*.py") if file.name != "__init__.py"}
-    of_the_mailbox = {"actor.py", "admin_messages.py", "vault_client.py"}
-    assert written == present - of_the_mailbox
+def test_files_and_messages_of_the_pictures_exist() -> None:
+    text = read("architecture.md")
+    files = [str(path.relative_to(ROOT)) for folder in CODE for path in (ROOT / folder).rglob("*.py")]
+    named = re.findall(r"(?<![\w/.])([\w/]+\.py)", text)
+    assert [name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)] == []
+    pictures = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[:3]
+    messages = {name for picture in pictures for name in re.findall(r"\b[A-Z][a-z]+(?:[A-Z][a-z]+)*\b", picture)}
+    classes = {name for source in sources() for name in re.findall(r"^class (\w+)\(", source, re.MULTILINE)}
+    assert messages - classes == {"The"}
+    assert len(messages) > 20
 
 
 def command(words: list[str]) -> Any:
