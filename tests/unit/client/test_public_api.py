@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -32,8 +30,6 @@ from fastn_p2p_client import (
 from fastn_p2p_client.mail import sync as mail_sync
 from fastn_p2p_client.protocol import BindingContext, CallContext, Peer, Protocol, request, stream
 
-MODULES = [found.name for found in pkgutil.iter_modules(fastn_p2p_client.__path__)]
-FOLDERS = ("chat", "ipc", "serving", "session")
 PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync, testing, mail, mail_sync]
 
 
@@ -50,34 +46,6 @@ def test_the_package_exports_what_it_lists_and_nothing_else() -> None:
     assert public_names(fastn_p2p_client) == set(exported)
     assert exported == sorted(exported)
     assert len(exported) == len(set(exported))
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_every_module_lists_what_it_exports(name: str) -> None:
-    module = importlib.import_module(f"fastn_p2p_client.{name}")
-    assert module.__doc__
-    if name in ("limits", *FOLDERS):  # nothing but numbers, nothing but modules
-        return
-    exported = module.__all__
-    assert len(exported) == len(set(exported))
-    own = {
-        each
-        for each in public_names(module)
-        if getattr(getattr(module, each), "__module__", None) == module.__name__
-        and (inspect.isclass(getattr(module, each)) or inspect.isfunction(getattr(module, each)))
-    }
-    assert set(exported) <= public_names(module)
-    unlisted = own - set(exported)
-    assert not [each for each in unlisted if imported_elsewhere(module.__name__, each)] or name == "home", unlisted
-
-
-def imported_elsewhere(module: str, name: str) -> bool:
-    """Whether another module of the client uses it: then it has to be listed."""
-    return any(
-        name in vars(importlib.import_module(f"fastn_p2p_client.{other}"))
-        for other in MODULES
-        if f"fastn_p2p_client.{other}" != module
-    )
 
 
 def exported_things() -> Iterator[tuple[str, Any]]:
