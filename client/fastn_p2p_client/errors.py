@@ -124,6 +124,7 @@ __all__ = [
     "WorkspaceNotEmpty",
     "WrongEndpoint",
     "error_from",
+    "is_transient",
 ]
 
 T = TypeVar("T")
@@ -137,11 +138,13 @@ class P2PError(Exception):
     """What the system says. Fields are keyword arguments and travel over both protocols.
 
     ``code`` never changes between releases. ``retryable`` is True when the same request can succeed
-    later without anyone changing anything.
+    later without anyone changing anything. ``transient`` is True when a process that is being restarted causes this
+    error; see ``is_transient``.
     """
 
     code: ClassVar[str] = ""
     retryable: ClassVar[bool] = False
+    transient: ClassVar[bool] = False
     template: ClassVar[str] = "{code}"
     _names: ClassVar[tuple[str, ...]] = ()
 
@@ -274,6 +277,7 @@ class PayloadTooLarge(UsageError):
 class DaemonNotRunning(LocalError):
     code = "daemon-not-running"
     retryable = True
+    transient = True
     template = "no daemon is running for {home}; start one with `fastn-p2p daemon`"
     home: str
 
@@ -295,6 +299,7 @@ class HomeUnusable(LocalError):
 class DaemonBusy(LocalError):
     code = "daemon-busy"
     retryable = True
+    transient = True
     template = (
         "the daemon's {actor} process is not answering and is being restarted; try again, and see `fastn-p2p status`"
     )
@@ -325,6 +330,7 @@ class IdentityExists(LocalError):
 
 class IdentityOffline(LocalError):
     code = "identity-offline"
+    transient = True
     template = "the identity {identity!r} is not online; `fastn-p2p identity-online {identity}` brings it online"
     identity: str
 
@@ -347,6 +353,7 @@ class IdentityAmbiguous(LocalError):
 
 class NoIdentityOnline(LocalError):
     code = "no-identity-online"
+    transient = True
     template = "no identity is online here; `fastn-p2p identity-online NAME` brings one online"
 
 
@@ -451,12 +458,14 @@ class PeerUnreachable(RemoteError):
 class PeerOffline(RemoteError):
     code = "peer-offline"
     retryable = True
+    transient = True
     template = "the daemon of {peer} answers, but the identity is not online there"
     peer: str
 
 
 class ProtocolNotFound(RemoteError):
     code = "protocol-not-found"
+    transient = True
     template = "{peer} does not offer {protocol} to you"
     peer: str
     protocol: str
@@ -464,6 +473,7 @@ class ProtocolNotFound(RemoteError):
 
 class InstanceNotFound(RemoteError):
     code = "instance-not-found"
+    transient = True
     template = "{peer} offers {protocol}, but has no instance {instance!r} of it for you"
     peer: str
     protocol: str
@@ -488,6 +498,7 @@ class Denied(RemoteError):
 
 class HandlerFailed(RemoteError):
     code = "handler-failed"
+    transient = True
     template = "the handler of {protocol} at {peer} failed: {reason}"
     peer: str
     protocol: str
@@ -570,12 +581,14 @@ class Overloaded(P2PError):
 class ConnectionLost(P2PError):
     code = "connection-lost"
     retryable = False
+    transient = True
     template = "{what} went away while the call was in flight; it may have been executed"
     what: str
 
 
 class StreamReset(P2PError):
     code = "stream-reset"
+    transient = True
     template = "the other side ended the session early (code {reset_code}): what was sent or received is incomplete"
     reset_code: int
 
@@ -584,6 +597,16 @@ class InternalError(P2PError):
     code = "internal-error"
     template = "internal error: {reason}. Please report it"
     reason: str
+
+
+def is_transient(error: P2PError, connected_before: bool) -> bool:
+    """Return whether ``error`` passes once a process of a daemon has been restarted, so that a retry is worth it.
+
+    Args:
+        connected_before: the same callee has answered this program before. Until then only a broken connection is
+            transient: the other errors mean a wrong name or address. Afterwards they are seen during a restart.
+    """
+    return error.transient and (connected_before or isinstance(error, ConnectionLost | DaemonBusy | StreamReset))
 
 
 class ApplicationError(Exception):

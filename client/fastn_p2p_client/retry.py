@@ -11,11 +11,8 @@ from typing import Final
 from .errors import (
     ConnectionLost,
     DeadlineExceeded,
-    IdentityOffline,
-    InstanceNotFound,
-    NoIdentityOnline,
+    HandlerFailed,
     P2PError,
-    ProtocolNotFound,
 )
 from .limits import MAX_CALL_ID
 
@@ -32,9 +29,6 @@ _LONGEST_PAUSE: Final = 0.5
 
 _WORTH_IT: Final = 0.05
 """Seconds that must be left for another attempt: with less, the last answer says more."""
-
-_PASSING: Final = (ConnectionLost, IdentityOffline, InstanceNotFound, NoIdentityOnline, ProtocolNotFound)
-"""Beside what is retryable, what may be said while a process is being started again, on either side."""
 
 _random: Final = Random()  # of its own: a program that uses this may have seeded the one that all share
 
@@ -91,7 +85,7 @@ class CallRetry:
             DeadlineExceeded: there is no time for one, and it may have been executed.
         """
         self._lost = self._lost or isinstance(error, ConnectionLost)
-        if isinstance(error, DeadlineExceeded) or not (error.retryable or isinstance(error, _PASSING)):
+        if isinstance(error, DeadlineExceeded | HandlerFailed) or not (error.retryable or error.transient):
             raise error
         self.attempt += 1
         pause = self._backoff.pause()

@@ -12,20 +12,13 @@ import msgspec
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import (
     ConnectionLost,
-    DaemonBusy,
-    DaemonNotRunning,
-    HandlerFailed,
     IdentityAmbiguous,
     IdentityNotFound,
-    IdentityOffline,
-    InstanceNotFound,
     InternalError,
     NoIdentityOnline,
     P2PError,
-    PeerOffline,
     PeerUnknown,
-    ProtocolNotFound,
-    StreamReset,
+    is_transient,
 )
 from fastn_p2p_client.ipc.messages import (
     IdentityInfo,
@@ -69,13 +62,6 @@ _PATIENCE: Final = 30.0
 """Seconds without any success in which what comes back by itself is tried again."""
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 2.0
-_PASSING: Final = (ConnectionLost, DaemonBusy, StreamReset)
-"""A process has died with something in flight, which can be repeated: every request has an id, or changes nothing."""
-_BROKEN: Final = (
-    *_PASSING, DaemonNotRunning, HandlerFailed, IdentityOffline, InstanceNotFound, NoIdentityOnline, PeerOffline,
-    ProtocolNotFound,
-)  # fmt: skip
-"""What else is seen while it is coming back."""
 _MEMORY: Final = 500
 """Messages of which is known what has been told."""
 
@@ -156,8 +142,8 @@ class ChatClient:
         while True:
             try:
                 result = await action()
-            except _BROKEN as error:
-                if loop.time() > deadline or not (self._met or isinstance(error, _PASSING)):
+            except P2PError as error:
+                if loop.time() > deadline or not is_transient(error, self._met):
                     raise
             else:
                 self._met = True
@@ -239,7 +225,9 @@ class Conversation:
                     pauses.reset()
                     for news in told.news(event):
                         yield news
-            except _PASSING:
+            except P2PError as error:
+                if not is_transient(error, connected_before=False):
+                    raise
                 await asyncio.sleep(pauses.pause())
             finally:
                 self._session = None

@@ -11,15 +11,9 @@ from typing import Final, TypeVar
 
 from ..client import Client
 from ..errors import (
-    ConnectionLost,
-    DaemonBusy,
-    DaemonNotRunning,
-    HandlerFailed,
-    IdentityOffline,
     Overloaded,
     P2PError,
-    PeerOffline,
-    ProtocolNotFound,
+    is_transient,
 )
 from ..home import Home
 from ..keys import PublicKey
@@ -57,9 +51,6 @@ T = TypeVar("T")
 DEFAULT_TIMEOUT: Final = 30.0
 _PAUSE: Final = 0.1
 """Seconds before something that broke is tried again."""
-_BROKEN: Final = (ConnectionLost, DaemonBusy, Overloaded)
-_RETURNING: Final = (DaemonNotRunning, HandlerFailed, IdentityOffline, PeerOffline, ProtocolNotFound)
-"""What a daemon or an identity's process causes that is coming back; but only when it had been there."""
 
 
 class MailClient:
@@ -135,7 +126,7 @@ class MailClient:
             try:
                 return await self._ask(request, MailAccepted, max(deadline - loop.time(), _PAUSE))
             except P2PError as error:
-                met = met or isinstance(error, _BROKEN)
+                met = met or _is_passing(error, met=False)
                 if not _is_passing(error, met=met) or loop.time() + _PAUSE >= deadline:
                     raise
             await asyncio.sleep(_PAUSE)
@@ -207,4 +198,4 @@ class MailClient:
 
 def _is_passing(error: P2PError, *, met: bool) -> bool:
     """Whether the same can succeed in a moment; ``met``: the mailbox was there before."""
-    return isinstance(error, _BROKEN) or (met and isinstance(error, _RETURNING))
+    return is_transient(error, met) or isinstance(error, Overloaded)

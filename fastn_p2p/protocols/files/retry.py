@@ -8,17 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, ParamSpec, TypeVar
 
-from fastn_p2p_client.errors import (
-    ConnectionLost,
-    DaemonBusy,
-    HandlerFailed,
-    IdentityOffline,
-    InstanceNotFound,
-    Overloaded,
-    P2PError,
-    ProtocolNotFound,
-    StreamReset,
-)
+from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError, is_transient
 
 from .events import OnEvent, Retrying
 
@@ -32,10 +22,6 @@ PATIENCE: Final = 60.0
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
-_BROKEN: Final = (ConnectionLost, StreamReset, DaemonBusy, Overloaded)
-"""Worth another attempt from the first one on."""
-_RETURNING: Final = (HandlerFailed, IdentityOffline, ProtocolNotFound, InstanceNotFound)
-"""What a process causes that has died and is coming back; but only when it had been there."""
 
 
 class TransferRetry:
@@ -87,8 +73,8 @@ class TransferRetry:
 
     async def _after(self, error: P2PError) -> None:
         """Returns when it is time to try again, or raises ``error``; longer each time, up to some seconds."""
-        passing = isinstance(error, _BROKEN) or (self._met and (error.retryable or isinstance(error, _RETURNING)))
-        if not passing:
+        passing = is_transient(error, self._met) or isinstance(error, Overloaded)
+        if not passing and not (self._met and error.retryable):
             raise error
         now = self._clock()
         if (

@@ -77,7 +77,7 @@ def test_every_class_that_has_no_others_below_it_has_a_code_and_no_other_has() -
 
 def test_everything_is_listed() -> None:
     classes = {cls.__name__ for cls in below(P2PError)}
-    assert set(errors.__all__) == classes | {"CODES", "P2PError", "ApplicationError", "error_from"}
+    assert set(errors.__all__) == classes | {"CODES", "P2PError", "ApplicationError", "error_from", "is_transient"}
     assert errors.__all__[1:] == sorted(errors.__all__[1:])
 
 
@@ -198,3 +198,18 @@ def test_the_payload_of_an_application_error_can_be_had_as_what_the_handler_gave
     assert ApplicationError("TooLong", "", mine).payload_as(Excess) is mine
     with pytest.raises(BadReply, match=r"the error TooLong is not what was expected: .*\$\.length"):
         ApplicationError("TooLong", "", {"length": "x"}).payload_as(Excess)
+
+
+def test_errors_of_a_restart_are_transient_once_the_callee_has_answered() -> None:
+    at_once = {"ConnectionLost", "DaemonBusy", "StreamReset"}
+    afterwards = {
+        "DaemonNotRunning", "HandlerFailed", "IdentityOffline", "InstanceNotFound", "NoIdentityOnline", "PeerOffline",
+        "ProtocolNotFound",
+    }  # fmt: skip
+
+    def transient(connected_before: bool) -> set[str]:
+        samples = (cls.__new__(cls) for cls in errors.CODES.values())
+        return {type(each).__name__ for each in samples if errors.is_transient(each, connected_before)}
+
+    assert transient(False) == at_once
+    assert transient(True) == at_once | afterwards
