@@ -24,6 +24,7 @@ from fastn_p2p_client.ipc.request_channel import (
     RequestChannel,
     decode_answer,
 )
+from fastn_p2p_client.retry import Backoff
 
 from .hosted_binding import HostedBinding
 
@@ -92,7 +93,7 @@ class NetworkRegistration:
         """Announces and serves in one go, so that nobody finds the identity online and without its protocols."""
         await self.started.wait()
         waiting = list(self._hosted())
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             announced, *served = await asyncio.gather(
                 self._announce(),
@@ -114,8 +115,7 @@ class NetworkRegistration:
                     self._finish(None)
                     return
             log.warning("%s cannot be registered yet: %s", self._identity, announced or served)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            await asyncio.sleep(backoff.pause())
 
     async def _announce(self) -> None:
         self._link.cork()  # one behind the other, the network could have announced it before it reads the rest

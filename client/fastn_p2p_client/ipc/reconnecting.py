@@ -9,7 +9,6 @@ import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from random import Random
 from typing import Final
 
 from ..errors import (
@@ -17,6 +16,7 @@ from ..errors import (
     HomeUnusable,
     P2PError,
 )
+from ..retry import Backoff
 from .transport.native.codec import (
     OnMessage,
     Payload,
@@ -27,10 +27,7 @@ __all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "ReconnectingConnection", "check_list
 
 FIRST_PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 0.1
-"""Seconds between two attempts; each pause is twice the one before, less a random part of up to one half."""
-
-_random: Final = Random()
-"""Of its own: the numbers that a program draws from ``random``, perhaps seeded, are the program's."""
+"""Seconds between two attempts, as in ``Backoff``."""
 
 _CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
@@ -78,7 +75,7 @@ class ReconnectingConnection:
         self._on_down = on_disconnect
         self._connection: ZmtpConnection | None = None
         self._was_up = False
-        self._pause = FIRST_PAUSE
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._again: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -138,12 +135,11 @@ class ReconnectingConnection:
         self._connection.start()
 
     def _dial_later(self) -> None:
-        self._again = self._loop.call_later(_random.uniform(self._pause / 2, self._pause), self._dial)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._again = self._loop.call_later(self._backoff.pause(), self._dial)
 
     def _ready(self) -> None:
         self._was_up = True
-        self._pause = FIRST_PAUSE
+        self._backoff.reset()
         self._on_up()
 
     def _ended(self) -> None:

@@ -30,6 +30,7 @@ from ..protocol import (
     request_handlers,
     stream_handlers,
 )
+from ..retry import Backoff
 from .followed_binding import (
     AWAY,
     FollowedBinding,
@@ -253,7 +254,7 @@ class BindingServer:
         """Serve what there is of one protocol, and again whenever that has become something else."""
         watcher = os.urandom(_WATCHER_BYTES)
         seen = b""
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             try:
                 question = m.WatchBindings(served.protocol, watcher, seen, self._failures(served.protocol))
@@ -263,10 +264,9 @@ class BindingServer:
                 if reply.revision != seen:
                     await self._reconcile(service, served, _bindings.decode(payload))
                     seen = reply.revision
-                pause = _FIRST_PAUSE
+                backoff.reset()
             except AWAY:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.sleep(backoff.pause())
 
     async def _reconcile(self, service: Registrar, served: ProtocolHandlers, infos: list[m.BindingInfo]) -> None:
         wanted = {(served.protocol, info.identity, info.instance): info for info in infos}

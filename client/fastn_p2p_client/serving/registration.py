@@ -32,6 +32,7 @@ from ..ipc.request_channel import (
 )
 from ..keys import PublicKey
 from ..limits import MAX_CALLS_PER_BINDING
+from ..retry import Backoff
 from .binding import ServedBinding
 from .dispatcher import Dispatcher
 from .handlers import RequestHandler, StreamHandler
@@ -250,7 +251,7 @@ class Registrar:
         self._dispatcher.cancel_all()  # its ids mean nothing to the next network process
 
     async def _register(self) -> None:
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while self._waiting:
             later = []
             while self._waiting:
@@ -266,8 +267,7 @@ class Registrar:
                         self._forget(offered)
                         self._on_refused(offered, error)
             if later:
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.sleep(backoff.pause())
                 self._waiting += [each for each in later if each in self._offered and each not in self._waiting]
         if self._settled:
             self._ready.set()

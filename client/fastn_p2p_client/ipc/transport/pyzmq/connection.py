@@ -23,6 +23,7 @@ from ....errors import (
     ConnectionLost,
     P2PError,
 )
+from ....retry import Backoff
 from ...reconnecting import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -93,7 +94,7 @@ class PyzmqConnection(LoopBound):
         """Path of the mailbox that libzmq connects to; None between two attempts."""
         self._connected: Descriptor | None = None
         """libzmq's of the connection."""
-        self._pause = FIRST_PAUSE
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         self._again: asyncio.TimerHandle | None = None
         self._up = False
         self._losses = 0
@@ -164,8 +165,7 @@ class PyzmqConnection(LoopBound):
                 self._socket.disconnect(endpoint(self._path))
             self._path = None
         if self._again is None:
-            self._again = self._loop.call_later(self._pause, self._connect)
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._again = self._loop.call_later(self._backoff.pause(), self._connect)
 
     def send(self, correlation: bytes, header: bytes, payload: Payload, credited: bool) -> bool:
         """False when too much waits already."""
@@ -249,7 +249,7 @@ class PyzmqConnection(LoopBound):
                     self._connected = Descriptor.of(event.value)
             elif event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._up = True
-                self._pause = FIRST_PAUSE
+                self._backoff.reset()
                 self._on_up()
             elif event.kind in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED):
                 self._on_end()
