@@ -24,6 +24,7 @@ Layout
 ``limits``, ``names``  the numbers that both sides agree on, and the rules for names
 ``home``         where the daemon's files are; ``private_paths`` checks who can change them
 ``affinity``     to which process and event loop a client, session or server belongs
+``callables``    names and layers of functions, for handlers
 ``plain_text``   text of others, made safe to show
 """
 

@@ -30,16 +30,12 @@ from typing import Any, ClassVar, Final, TypeVar, cast, overload
 import msgspec
 
 from .call_context import CallContext
+from .callables import NAMES, local_names, name_of
 from .client import Client, shared_client
 from .home import Home
 from .keys import PublicKey
 from .names import check_name
 from .peer import Peer
-from .serving.annotations import (
-    NAMES,
-    local_names,
-    name_of,
-)
 
 __all__ = [
     "BindingContext",

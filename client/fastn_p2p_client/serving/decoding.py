@@ -1,4 +1,4 @@
-"""Decoders of what handlers take: the types that a request or initial data can be."""
+"""Decoders of requests and initial data, made from the types in handlers' annotations."""
 
 from __future__ import annotations
 
@@ -11,33 +11,37 @@ import msgspec.inspect
 
 from .annotations import InvalidHandler
 
-__all__ = ["decoder_of"]
+__all__ = ["make_decoder"]
 
 _PLAIN: Final = (type(None), bool, int, float, str, bytes, list, dict, datetime, msgspec.msgpack.Ext)
-"""Types that msgpack decodes to before a request is converted."""
+"""Types to which msgspec decodes msgpack before it converts a request."""
 
 
-def decoder_of(kind: Any, name: str) -> Callable[[bytes], Any]:
-    """The decoder of a type, for the handler of that name; ``msgspec.MsgspecError`` when something else comes.
+def make_decoder(kind: Any, name: str) -> Callable[[bytes], Any]:
+    """Return a function that decodes msgpack to a type and raises ``msgspec.MsgspecError`` where it does not fit.
+
+    Args:
+        kind: the type that the handler's annotation names.
+        name: the handler's name, for error messages.
 
     Raises:
-        InvalidHandler: no msgpack is an instance of the type, or of a part of it.
+        InvalidHandler: no msgpack decodes to the type, or to a part of it.
     """
     try:
         decode = msgspec.msgpack.Decoder(kind).decode
-        strange = _undecodable_in(msgspec.inspect.type_info(kind), set())
-    except Exception as error:  # annotations inside of it are any code, too
+        unsupported = _undecodable_in(msgspec.inspect.type_info(kind), set())
+    except Exception as error:  # annotations of the type's fields are any code, too
         raise InvalidHandler(f"{name} takes what cannot be decoded: {error}") from error
-    if strange is not None:
+    if unsupported is not None:
         raise InvalidHandler(
-            f"{name} takes what cannot be decoded: {strange.__qualname__} is no Struct, dataclass, TypedDict, Enum or "
-            "plain type"
+            f"{name} takes what cannot be decoded: {unsupported.__qualname__} is no Struct, dataclass, TypedDict, Enum "
+            "or plain type"
         )
     return decode
 
 
 def _undecodable_in(info: Any, seen: set[int]) -> type | None:
-    """A class that no value of a request can be an instance of, if the type contains one."""
+    """Return a class of which no decoded value is an instance, if the type contains one."""
     if isinstance(info, msgspec.inspect.CustomType):
         return None if any(_is_subclass(plain, info.cls) for plain in _PLAIN) else info.cls
     if isinstance(info, list | tuple):

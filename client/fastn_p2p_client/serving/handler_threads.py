@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import Any, Final, ParamSpec, TypeVar
 
 from ..call_context import CallContext
-from .annotations import is_async
+from ..callables import is_async
 
 __all__ = ["MAX_THREADS", "DaemonThreadPool", "awaitable", "by_name", "handler_threads"]
 

@@ -12,6 +12,7 @@ from copy import copy
 from typing import Any, Final
 
 from ..call_context import CallContext
+from ..callables import is_async, name_of
 from ..peer import Peer
 from ..protocol import (
     BindingContext,
@@ -21,8 +22,8 @@ from ..protocol import (
     stream_handlers,
 )
 from ..session.session import Session
-from .annotations import InvalidHandler, Taken, check_returns, is_async, name_of, taken_by
-from .decoding import decoder_of
+from .annotations import HandlerParameter, InvalidHandler, check_not_generator, handler_parameters
+from .decoding import make_decoder
 from .handler_threads import (
     awaitable,
     by_name,
@@ -60,8 +61,8 @@ class RequestHandler:
             InvalidHandler: a missing annotation, a type that msgspec cannot decode, or a generator.
         """
         name = name_of(function)
-        check_returns(function)
-        taken = taken_by(function, owner)
+        check_not_generator(function)
+        taken = handler_parameters(function, owner)
         request = _first(taken, name, "the request")
         if request.kind is request.parameter.empty:
             raise InvalidHandler(_unannotated(function, name, request.parameter))
@@ -71,7 +72,7 @@ class RequestHandler:
         self.extras = tuple(extras)
         self.context = context
         _check_context(self.extras, context, name)
-        self.decode = decoder_of(request.kind, name)
+        self.decode = make_decoder(request.kind, name)
         call = awaitable(function)
         self.call = by_name(call, tuple(extras.values())) if out_of_order else call
 
@@ -132,8 +133,8 @@ class StreamHandler:
         from ..session import blocking_session  # only those that serve sessions need it
 
         name = name_of(function)
-        check_returns(function)
-        taken = taken_by(function, owner)
+        check_not_generator(function)
+        taken = handler_parameters(function, owner)
         session = _first(taken, name, "the session")
         self._wants_blocking = not is_async(function)
         if self._wants_blocking and session.kind is not blocking_session.Session:
@@ -154,7 +155,7 @@ class StreamHandler:
             raise InvalidHandler(f"{name} takes the session and the initial data; the session knows its peer")
         if initial is not None and initial.kind is initial.parameter.empty:
             raise InvalidHandler(_unannotated(function, name, initial.parameter))
-        self.decode = decoder_of(initial.kind, name) if initial is not None else None
+        self.decode = make_decoder(initial.kind, name) if initial is not None else None
         self._context = context if contexts else None
         wanted = [*((initial,) if initial is not None else ()), *contexts]
         call = awaitable(function)
@@ -208,13 +209,13 @@ def check_class(protocol: type[Protocol], context: BindingContext) -> None:
     StreamHandler.of_protocol(instance)
 
 
-def _first(taken: list[Taken], name: str, what: str) -> Taken:
+def _first(taken: list[HandlerParameter], name: str, what: str) -> HandlerParameter:
     if not taken or taken[0].parameter.kind not in _POSITIONAL:
         raise InvalidHandler(f"{name} must take {what} as its first positional parameter")
     return taken[0]
 
 
-def _extras(others: list[Taken], context: BindingContext | None, name: str) -> tuple[dict[Any, str], bool]:
+def _extras(others: list[HandlerParameter], context: BindingContext | None, name: str) -> tuple[dict[Any, str], bool]:
     """What a handler of requests takes besides the request, by kind; and whether that must be given by name."""
     extras: dict[Any, str] = {}
     by_name = left_out = False
@@ -242,7 +243,7 @@ def _unannotated(function: Callable[..., Any], name: str, parameter: inspect.Par
     return f"{name} must say what it takes: annotate {parameter.name!r}"
 
 
-def _is_needless(taken: Taken, context: BindingContext | None) -> bool:
+def _is_needless(taken: HandlerParameter, context: BindingContext | None) -> bool:
     """Return whether it is a ``BindingContext`` that the handler can do without, as there is none."""
     return taken.kind is BindingContext and context is None and taken.parameter.default is not taken.parameter.empty
 
