@@ -186,12 +186,44 @@ def test_more_than_its_share_closes_a_connection(scene: Scene) -> None:
 def test_what_is_read_as_fast_as_it_comes_stays(scene: Scene) -> None:
     """After the process was busy, much has come at once."""
     peer = scene.peer()
-    peer.arrived = 40 * MIB
+    peer.arrived = 20 * MIB
     for _ in range(100):
-        peer.received += 2 * MIB
+        peer.received += MIB
         peer.received = min(peer.received, peer.arrived)
         scene.clock.pass_on(0.01)
     assert not peer.shed_for
+
+
+def test_however_fast_strangers_are_read_all_together_stay_within_a_limit(scene: Scene) -> None:
+    """What has come while the process was busy may be more than it can hold until it has read it."""
+    peers = [scene.peer() for _ in range(8)]
+    for peer in peers:
+        peer.arrived = 6 * MIB
+    for _ in range(50):
+        for peer in peers:
+            peer.arrived += MIB
+            peer.received += MIB
+        scene.clock.pass_on(0.01)
+    assert 0 < sum(bool(peer.shed_for) for peer in peers) < 8
+    assert sum(peer.arrived - peer.received for peer in peers if not peer.shed_for) < 30 * MIB
+
+
+def test_the_more_sessions_strangers_have_the_less_they_may_hold_beside(scene: Scene) -> None:
+    peers = [scene.peer() for _ in range(2)]
+    for peer in peers:
+        peer.held = 8 * MIB
+    scene.clock.pass_on(1)
+    assert not any(peer.shed_for for peer in peers)
+    windows = [scene.memory.window_of_session(peers[0]) for _ in range(1600)]
+    scene.clock.pass_on(1)
+    assert any(peer.shed_for for peer in peers)
+    for window in windows:
+        scene.memory.session_ended(window)
+    scene.clock.pass_on(1)
+    again = scene.peer()
+    again.held = 8 * MIB
+    scene.clock.pass_on(1)
+    assert not again.shed_for
 
 
 def test_of_all_together_the_one_that_makes_least_of_it_is_closed(scene: Scene) -> None:
