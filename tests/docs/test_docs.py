@@ -28,7 +28,7 @@ from fastn_p2p.console.exit_codes import (
 from fastn_p2p.protocols.tunnel.protocol import Tunnel
 from fastn_p2p_actors.credentials import Delegation, verify_delegation, verify_record
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_actors.runtime.specs import make_grant
+from fastn_p2p_actors.runtime.grants import make_grant
 from fastn_p2p_actors.vault import access_policy
 from fastn_p2p_client import errors, limits
 from fastn_p2p_client.ipc import messages as m

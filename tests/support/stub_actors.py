@@ -30,6 +30,7 @@ from fastn_p2p_actors.runtime.curve.mailbox import (
     CurveMailbox,
     CurveSender,
 )
+from fastn_p2p_actors.runtime.grants import make_grant
 from fastn_p2p_actors.runtime.mailbox import (
     Mailbox,
     Sender,
@@ -38,7 +39,6 @@ from fastn_p2p_actors.runtime.specs import (
     ActorSpec,
     GatewaySettings,
     IdentitySettings,
-    make_grant,
 )
 from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_client.errors import IdentityExists, IdentityFailed, IdentityNotFound, IdentityOffline, P2PError

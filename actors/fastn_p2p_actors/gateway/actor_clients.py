@@ -40,10 +40,8 @@ from ..network.admin_messages import (
 )
 from ..runtime import control_channel
 from ..runtime.actor import ActorContext
-from ..runtime.specs import (
-    GatewaySettings,
-    make_grant,
-)
+from ..runtime.grants import GATEWAY_SUBJECT, make_grant
+from ..runtime.specs import GatewaySettings
 from ..vault.messages import VaultReply
 
 __all__ = ["START_SECONDS", "ActorClient", "IdentityClient", "SupervisorClient", "network", "vault"]
@@ -108,7 +106,7 @@ def vault(home: Home, settings: GatewaySettings) -> ActorClient:
 
 def network(home: Home, settings: GatewaySettings) -> ActorClient:
     """The network, to which the gateway shows its grant at each connection before it says anything else."""
-    manage = encode(AuthenticateGateway(make_grant(settings.grant_key, "gateway:")))
+    manage = encode(AuthenticateGateway(make_grant(settings.grant_key, GATEWAY_SUBJECT)))
 
     def on_up() -> None:
         # At once: whoever waits for the link has its turn after this.

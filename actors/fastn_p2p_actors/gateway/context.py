@@ -13,10 +13,8 @@ import msgspec
 from fastn_p2p_client.home import Home
 
 from ..runtime.actor import ActorContext
-from ..runtime.specs import (
-    GatewaySettings,
-    make_grant,
-)
+from ..runtime.grants import make_grant
+from ..runtime.specs import GatewaySettings
 from ..storage.identity_store import IdentityStore
 from . import actor_clients
 from .actor_clients import (

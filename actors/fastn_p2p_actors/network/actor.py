@@ -55,15 +55,13 @@ from fastn_p2p_client.tickets import Ticket
 from ..credentials import Delegation
 from ..credentials.peer_record import peek_record
 from ..runtime.actor import ActorContext
+from ..runtime.grants import GATEWAY_SUBJECT, check_grant, program_subject, verify_grant
 from ..runtime.loop_turns import in_turns
 from ..runtime.mailbox import (
     Mailbox,
     Sender,
 )
-from ..runtime.specs import (
-    NetworkSettings,
-    program_subject,
-)
+from ..runtime.specs import NetworkSettings
 from .address_book import AddressBook
 from .admin_messages import (
     MAX_PAGE,
@@ -182,7 +180,6 @@ class Network:
             self.registry,
             self._hosts,
             self.book,
-            settings.grant_key,
             self._wall,
             self._clock,
             self._clock_was_set,
@@ -332,7 +329,7 @@ class Network:
 
     async def _handle(self, sender: Sender, message: Message) -> Message:
         if isinstance(message, RegisterIdentity):
-            self.presence.check_grant(message.identity, message.grant)
+            check_grant(self._settings.grant_key, message.identity, message.grant)
             await self.presence.bring_online(message.identity, sender)
             self._came_online(message.identity)
             self.parking.on_registration()
@@ -350,7 +347,7 @@ class Network:
             await self.sessions.standing.identity_offline(identity)
             return Ack()
         if isinstance(message, AuthenticateGateway):
-            self.presence.check_grant("gateway:", message.grant)
+            check_grant(self._settings.grant_key, GATEWAY_SUBJECT, message.grant)
             self._managers.add(sender)
             return Ack()
         return await self._manage(sender, message)
@@ -364,11 +361,11 @@ class Network:
         self.book.known.add_named(access.keys)
         limit = message.limit if 0 < message.limit < MAX_CALLS_PER_BINDING else MAX_CALLS_PER_BINDING
         subject = program_subject(message.identity, message.protocol, message.instance)
-        if self.presence.grant_is_for(subject, message.grant):
+        if verify_grant(self._settings.grant_key, subject, message.grant):
             self.registry.serve_by_program(message.identity, message.protocol, message.instance, access, sender, limit)
             self._returning.changed()
         else:
-            self.presence.check_grant(message.identity, message.grant)
+            check_grant(self._settings.grant_key, message.identity, message.grant)
 
             def register(identity: OnlineIdentity) -> None:
                 self.registry.serve(identity, message.protocol, message.instance, access, sender, limit=limit)

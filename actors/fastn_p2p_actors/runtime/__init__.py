@@ -3,7 +3,8 @@
 - ``actor``: ``ActorContext``, and the life of an actor process.
 - ``control_channel``: messages between the supervisor and its children.
 - ``process_setup``: prctl, limits, malloc and signals of a new process.
-- ``specs``: ``ActorSpec`` and the settings of each actor; MACs that prove a permission.
+- ``specs``: ``ActorSpec`` and the settings of each actor.
+- ``grants``: MACs that prove a permission.
 - ``mailbox``, ``mailbox_memory``: the Unix socket that an actor reads, and the memory that its connections may hold.
 - ``heap_watch``: gives the heap's free memory back to the system.
 - ``connection_limits``, ``rate_limiter``: limits of programs, and token buckets.

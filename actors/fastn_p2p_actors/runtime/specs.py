@@ -6,8 +6,6 @@ made afresh for each start of the daemon; no identity's secret is ever among the
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import Any, Final
 
 import msgspec
@@ -22,12 +20,7 @@ __all__ = [
     "NetworkSettings",
     "VaultAccess",
     "VaultSettings",
-    "make_grant",
-    "program_subject",
-    "verify_grant",
 ]
-
-GRANT_BYTES: Final = 16
 
 
 class NetworkMode:
@@ -96,18 +89,3 @@ class IdentitySettings(msgspec.Struct, frozen=True, kw_only=True):
     grant: bytes
     memory: int = 0
     """Bytes of data that the process may have; 0 for no limit."""
-
-
-def make_grant(key: bytes, subject: str) -> bytes:
-    """Proof, for the holder, that it may serve ``subject`` (an identity's name, or a ``program_subject``): 16 bytes."""
-    return hashlib.blake2b(subject.encode(), key=key, digest_size=GRANT_BYTES, person=b"fastn-p2p-grant").digest()
-
-
-def program_subject(identity: str, protocol: str, instance: str) -> str:
-    """What a program's grant is for: one protocol instance, and not the identity as such."""
-    return f"{identity}/{protocol}/{instance}"
-
-
-def verify_grant(key: bytes, subject: str, grant: bytes) -> bool:
-    """Whether ``grant`` was made by ``make_grant`` with the same key and subject."""
-    return hmac.compare_digest(make_grant(key, subject), grant)

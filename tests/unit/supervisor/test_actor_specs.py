@@ -6,13 +6,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fastn_p2p_actors.runtime.grants import verify_grant
 from fastn_p2p_actors.runtime.specs import (
     ActorSpec,
     GatewaySettings,
     IdentitySettings,
     NetworkSettings,
     VaultSettings,
-    verify_grant,
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor.actor_specs import (

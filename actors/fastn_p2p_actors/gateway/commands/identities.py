@@ -39,7 +39,7 @@ from fastn_p2p_client.names import check_name
 from ...identity.messages import Limit
 from ...identity.resource_limits import LEAST
 from ...network.admin_messages import MAX_PAGE
-from ...runtime.specs import make_grant
+from ...runtime.grants import make_grant
 from ...storage.identity_store import (
     IdentityFile,
     LoadResult,

@@ -22,10 +22,7 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.names import check_name
 
-from ...runtime.specs import (
-    make_grant,
-    program_subject,
-)
+from ...runtime.grants import make_grant, program_subject
 from ...storage.identity_store import (
     BindingFile,
     IdentityFile,

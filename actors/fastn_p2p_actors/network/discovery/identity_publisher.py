@@ -9,14 +9,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from fastn_p2p_client.errors import Forbidden, InternalError, P2PError
+from fastn_p2p_client.errors import InternalError, P2PError
 
 from ...credentials import (
     read_delegation,
     read_record,
 )
 from ...runtime.mailbox import Sender
-from ...runtime.specs import verify_grant
 from ..address_book import AddressBook
 from ..clock import (
     JUMP,
@@ -54,7 +53,6 @@ class IdentityPublisher:
         registry: Registry,
         hosts: HostDirectory,
         book: AddressBook,
-        grant_key: bytes,
         wall: Callable[[], float],
         clock: ClockWatch,
         on_clock_set: Callable[[ClockJump, list[OnlineIdentity]], None],
@@ -65,7 +63,6 @@ class IdentityPublisher:
         self._registry = registry
         self._hosts = hosts
         self._book = book
-        self._grant_key = grant_key
         self._wall = wall
         self._clock = clock
         self._on_clock_set = on_clock_set
@@ -80,15 +77,6 @@ class IdentityPublisher:
         for task in self._announcing.values():
             task.cancel()
         self._hosts.close()
-
-    def check_grant(self, subject: str, grant: bytes) -> None:
-        """Raises Forbidden unless the grant was made by the supervisor or the gateway."""
-        if not verify_grant(self._grant_key, subject, grant):
-            raise Forbidden(role="a program without a grant", request=f"to act as {subject!r}")
-
-    def grant_is_for(self, subject: str, grant: bytes) -> bool:
-        """Whether the grant is for this and nothing else."""
-        return verify_grant(self._grant_key, subject, grant)
 
     async def bring_online(self, name: str, sender: Sender) -> None:
         """The identity is online once this returns. Raises P2PError when the vault refuses."""

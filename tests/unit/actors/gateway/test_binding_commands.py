@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from fastn_p2p_actors.identity.messages import Activate
-from fastn_p2p_actors.runtime.specs import make_grant
+from fastn_p2p_actors.runtime.grants import make_grant
 from fastn_p2p_actors.storage.identity_store import (
     BindingFile,
     IdentityStore,

@@ -24,7 +24,7 @@ from fastn_p2p_actors.identity.messages import (
 )
 from fastn_p2p_actors.identity.network_registration import NetworkRegistration
 from fastn_p2p_actors.runtime.actor import ActorContext
-from fastn_p2p_actors.runtime.specs import make_grant
+from fastn_p2p_actors.runtime.grants import make_grant
 from fastn_p2p_actors.storage.identity_store import (
     BindingFile,
     IdentityFile,
