@@ -28,6 +28,7 @@ from fastn_p2p.console.exit_codes import (
 from fastn_p2p.protocols.tunnel.protocol import Tunnel
 from fastn_p2p_actors.credentials import Delegation, verify_delegation, verify_record
 from fastn_p2p_actors.network.wire import messages as wire
+from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_actors.runtime.grants import make_grant
 from fastn_p2p_actors.vault import access_policy
 from fastn_p2p_client import errors, limits
@@ -199,8 +200,8 @@ EXAMPLES: Final = {
     "Hello": m.encode(m.Hello(1, "my-program")),
     "Call": m.encode(m.Call("alice", "bob", "Echo", "default", 10_000)),
     "payload": REQUEST,
-    "Ping": wire.frame(wire.Ping()),
-    "Request": wire.frame(wire.Request(1, bytes(32), bytes(32), "Echo", "default", 10_000), REQUEST),
+    "Ping": encode_frame(wire.Ping()),
+    "Request": encode_frame(wire.Request(1, bytes(32), bytes(32), "Echo", "default", 10_000), REQUEST),
 }
 
 

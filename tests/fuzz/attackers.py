@@ -36,17 +36,14 @@ from iroh.iroh_ffi import (
 
 from fastn_p2p_actors.network.transport.iroh_patches import install
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_actors.network.wire.messages import (
-    ALPN,
-    WIRE_VERSION,
-    frame,
-)
+from fastn_p2p_actors.network.wire.framing import encode_frame
+from fastn_p2p_actors.network.wire.messages import ALPN, WIRE_VERSION
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from tests.support.signer import Signer
 
 __all__ = ["Attack", "Attacker", "Loopback", "Order", "Report"]
 
-HELLO: Final = frame(wire.Hello(WIRE_VERSION, b"attacker", MAX_PAYLOAD, 100))
+HELLO: Final = encode_frame(wire.Hello(WIRE_VERSION, b"attacker", MAX_PAYLOAD, 100))
 _CONNECT_TIMEOUT: Final = 5.0
 _PAUSE: Final = 0.02
 """Seconds before an attacker whose connection was closed, or refused, tries again."""
@@ -169,7 +166,7 @@ class Attacker:
         now = int(time.time())
         endpoint = bytes(self._endpoint.id().to_bytes())
         blob = (signer or self.signer).delegation(endpoint=endpoint, not_before=now - 10, not_after=now + 1000)
-        return frame(wire.Introduce(blob))
+        return encode_frame(wire.Introduce(blob))
 
     def keep(self, thing: object) -> None:
         """Hold a stream: QUIC resets those that are dropped."""

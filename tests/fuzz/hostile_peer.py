@@ -31,12 +31,8 @@ from nacl.signing import SigningKey
 from fastn_p2p_actors.network.connections.remote_leg import QuicStream
 from fastn_p2p_actors.network.transport.iroh_patches import install
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_actors.network.wire.messages import (
-    ALPN,
-    WIRE_VERSION,
-    FrameReader,
-    frame,
-)
+from fastn_p2p_actors.network.wire.framing import FrameDecoder, encode_frame
+from fastn_p2p_actors.network.wire.messages import ALPN, WIRE_VERSION
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.ipc.messages import Message
 from fastn_p2p_client.limits import MAX_PAYLOAD
@@ -61,7 +57,7 @@ __all__ = [
 
 SECRET: Final = b"r" * 32
 """The rogue's transport key, unless a test wants another."""
-HELLO: Final = frame(wire.Hello(WIRE_VERSION, b"rogue-01", MAX_PAYLOAD, 100))
+HELLO: Final = encode_frame(wire.Hello(WIRE_VERSION, b"rogue-01", MAX_PAYLOAD, 100))
 _DEADLINE: Final = 15.0
 
 
@@ -279,7 +275,7 @@ class _Rogue:
         sending, receiving = stream.send(), stream.recv()
         if session is not None and self._channel is not None:
             number = (await QuicStream.of(stream)).number
-            await self._channel.write_all(frame(wire.SessionStream(session, number)))
+            await self._channel.write_all(encode_frame(wire.SessionStream(session, number)))
         if step.data:
             await sending.write_all(step.data)
         if step.end == "drop":
@@ -312,7 +308,7 @@ class _Rogue:
             return  # it wants no more
 
     async def _read(self, stream: RecvStream) -> None:
-        reader = FrameReader()
+        reader = FrameDecoder()
         try:
             while data := await stream.read(65536):
                 for message, payload in reader.feed(data):

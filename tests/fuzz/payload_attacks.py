@@ -12,10 +12,8 @@ import msgspec
 from iroh.iroh_ffi import Connection, SendStream
 
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_actors.network.wire.messages import (
-    BULK_THRESHOLD,
-    frame,
-)
+from fastn_p2p_actors.network.wire.framing import encode_frame
+from fastn_p2p_actors.network.wire.messages import BULK_THRESHOLD
 
 from .attackers import Attacker
 
@@ -57,7 +55,7 @@ def _request(attacker: Attacker, number: int, *, again: bool) -> wire.Request:
 async def _call(
     attacker: Attacker, connection: Connection, channel: SendStream, number: int, payload: bytes, *, again: bool
 ) -> None:
-    data = frame(_request(attacker, number, again=again), payload)
+    data = encode_frame(_request(attacker, number, again=again), payload)
     attacker.counts["calls"] += 1
     if len(payload) <= BULK_THRESHOLD:
         await attacker.write(channel, data)
@@ -96,7 +94,8 @@ async def tiny_calls_never_answered(attacker: Attacker) -> None:
     payload = _payload(2)
     for number in range(1, 9000, 100):
         data = b"".join(
-            frame(_request(attacker, number + each, again=attacker.number % 2 == 0), payload) for each in range(100)
+            encode_frame(_request(attacker, number + each, again=attacker.number % 2 == 0), payload)
+            for each in range(100)
         )
         attacker.counts["calls"] += 100
         await attacker.write(channel, data)
@@ -118,4 +117,4 @@ async def calls_taken_back(attacker: Attacker) -> None:
     async for number in _numbers():
         await _call(attacker, connection, channel, number, payload, again=True)
         if number > 8:
-            await attacker.write(channel, frame(wire.Cancel(number - 8)))
+            await attacker.write(channel, encode_frame(wire.Cancel(number - 8)))

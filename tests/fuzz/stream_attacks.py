@@ -12,9 +12,7 @@ from iroh.iroh_ffi import Connection, SendStream
 
 from fastn_p2p_actors.network.connections.remote_leg import QuicStream
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_actors.network.wire.messages import (
-    frame,
-)
+from fastn_p2p_actors.network.wire.framing import encode_frame
 
 from .attackers import HELLO, Attacker
 
@@ -144,7 +142,7 @@ async def sessions_never_read(attacker: Attacker) -> None:
     connection = await attacker.connect()
     order = msgspec.msgpack.encode({"do": "hold"})
     opening = [
-        frame(
+        encode_frame(
             wire.OpenSession(number, bytes(attacker.signer.key), attacker.order.identity, "Trial", "default", 10_000),
             order,
         )
@@ -158,7 +156,7 @@ async def sessions_never_read(attacker: Attacker) -> None:
                 stream = await QuicStream.of(await connection.open_bi())
                 attacker.keep(stream)
                 attacker.counts["streams"] += 1
-                await channel.write_all(frame(wire.SessionStream(number, stream.number)))
+                await channel.write_all(encode_frame(wire.SessionStream(number, stream.number)))
                 group.create_task(_pour(attacker, stream.send, b"\0"))
     except* Exception as errors:
         raise errors.exceptions[0] from None
@@ -173,5 +171,5 @@ async def replies_never_read(attacker: Attacker) -> None:
     while True:
         number += 1
         request = wire.Request(number, bytes(attacker.signer.key), attacker.order.identity, "Trial", "default", 10_000)
-        await attacker.write(channel, frame(request, order))
+        await attacker.write(channel, encode_frame(request, order))
         await asyncio.sleep(0.002)

@@ -11,9 +11,7 @@ import pytest
 
 from fastn_p2p_actors.network.connections.proven_identities import MAX_STRANGERS_PER_ENDPOINT
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_actors.network.wire.messages import (
-    frame,
-)
+from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_client.ipc.messages import AddPeer
 from tests.support.daemons import eventually
 from tests.support.signer import Signer
@@ -52,11 +50,11 @@ def target(victim: Victim) -> Target:
 def introduction(who: Signer, secret: bytes, epoch: int = 1) -> bytes:
     now = int(time.time())
     blob = who.delegation(endpoint=endpoint_of(secret), not_before=now - 10, not_after=now + 1000, epoch=epoch)
-    return frame(wire.Introduce(blob))
+    return encode_frame(wire.Introduce(blob))
 
 
 def request(victim: Victim, who: Signer, number: int = 1) -> bytes:
-    return frame(wire.Request(number, bytes(who.key), victim.key, "Echo", "default", 10_000), REQUEST)
+    return encode_frame(wire.Request(number, bytes(who.key), victim.key, "Echo", "default", 10_000), REQUEST)
 
 
 def outcome(victim: Victim, who: Signer, secret: bytes, epoch: int) -> str:

@@ -11,9 +11,7 @@ import pytest
 
 from fastn_p2p_actors.network.transport.peer_limits import REFUSALS
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_actors.network.wire.messages import (
-    frame,
-)
+from fastn_p2p_actors.network.wire.framing import encode_frame
 
 from .hostile_peer import (
     HELLO,
@@ -32,7 +30,7 @@ BURST: Final = int(REFUSALS.endpoint.burst)
 
 
 def opening(number: int, target: bytes, protocol: str) -> bytes:
-    return frame(wire.OpenSession(number, bytes(MALLORY.key), target, protocol, "default", 10_000))
+    return encode_frame(wire.OpenSession(number, bytes(MALLORY.key), target, protocol, "default", 10_000))
 
 
 FLOODS: Final[dict[str, Callable[[int, bytes], bytes]]] = {

@@ -13,10 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_actors.network.wire.messages import (
-    WIRE_VERSION,
-    frame,
-)
+from fastn_p2p_actors.network.wire.framing import encode_frame
+from fastn_p2p_actors.network.wire.messages import WIRE_VERSION
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_PAYLOAD
 from tests.support.daemons import Daemon
@@ -78,11 +76,11 @@ def introduction(secret: bytes = SECRET) -> bytes:
     """Mallory may well introduce itself: anybody can make keys."""
     now = int(time.time())
     blob = MALLORY.delegation(endpoint=endpoint_of(secret), not_before=now - 10, not_after=now + 1000)
-    return frame(wire.Introduce(blob))
+    return encode_frame(wire.Introduce(blob))
 
 
 def request(number: int, target: bytes, protocol: str = "Echo", deadline_ms: int = 10_000) -> bytes:
-    return frame(wire.Request(number, bytes(MALLORY.key), target, protocol, "default", deadline_ms), REQUEST)
+    return encode_frame(wire.Request(number, bytes(MALLORY.key), target, protocol, "default", deadline_ms), REQUEST)
 
 
 def test_rogue_that_behaves_is_served(victim: Victim) -> None:
@@ -103,12 +101,12 @@ def test_garbage_on_the_call_channel_ends_that_connection_alone(victim: Victim) 
         known + b"\xff\xff\xff\xff\xff\xff",  # a header and a payload as long as can be
         known + b"\x00\x01\xff\xff\xff\xff\xc0",
         known + b"\x00\x00\x00\x00\x00\x00",  # nothing
-        known + frame(wire.Reply(1))[:6] + b"\x93" * 3,
+        known + encode_frame(wire.Reply(1))[:6] + b"\x93" * 3,
         known + (6).to_bytes(2, "big") + bytes(4) + b"\x91\x91\x91\x91\x91\x91",
         known + (60_000).to_bytes(2, "big") + bytes(4) + b"\x92\x09" + b"\x91" * 59_998,
         request(1, victim.key),  # before any hello
         introduction() + request(1, victim.key),
-        frame(wire.Ping()),
+        encode_frame(wire.Ping()),
     ]
     with unharmed(victim.daemon):
         talks = [Talk([Channel(data), Until(closed=True)]) for data in channels]
@@ -126,17 +124,17 @@ def test_frames_that_are_well_formed_and_make_no_sense_do_no_harm(victim: Victim
     for _ in range(400):
         deep = [deep]
     nonsense = [
-        frame(wire.Reply(7), b"x" * 100),
-        frame(wire.Reply(-1)),
-        frame(wire.ApplicationErrorReply(7, "k" * 60_000, "")),
-        frame(wire.ErrorReply(7, "nonsense", {"reason": deep})),
-        frame(wire.ErrorReply(7, "overloaded", {"what": deep, "limit": 1})),
-        frame(wire.Cancel(70)),
-        frame(wire.Pong()),
-        frame(wire.RequestIntroduction(b"")),
-        frame(wire.RequestIntroduction(b"x" * 60_000)),
-        frame(wire.RequestIntroduction(bytes(32))),
-        frame(wire.Hello(WIRE_VERSION, b"again", MAX_PAYLOAD, 1)),
+        encode_frame(wire.Reply(7), b"x" * 100),
+        encode_frame(wire.Reply(-1)),
+        encode_frame(wire.ApplicationErrorReply(7, "k" * 60_000, "")),
+        encode_frame(wire.ErrorReply(7, "nonsense", {"reason": deep})),
+        encode_frame(wire.ErrorReply(7, "overloaded", {"what": deep, "limit": 1})),
+        encode_frame(wire.Cancel(70)),
+        encode_frame(wire.Pong()),
+        encode_frame(wire.RequestIntroduction(b"")),
+        encode_frame(wire.RequestIntroduction(b"x" * 60_000)),
+        encode_frame(wire.RequestIntroduction(bytes(32))),
+        encode_frame(wire.Hello(WIRE_VERSION, b"again", MAX_PAYLOAD, 1)),
     ]
     requests = [
         request(1, b""),
@@ -181,7 +179,7 @@ def test_request_without_an_introduction_is_refused(victim: Victim) -> None:
     stolen = wire.Request(2, victim.key, victim.key, "Echo", "default", 1000)
     fresh = b"f" * 32
     first = Channel(HELLO + request(1, victim.key))
-    second = Channel(introduction(fresh) + frame(stolen, REQUEST) + request(3, victim.key))
+    second = Channel(introduction(fresh) + encode_frame(stolen, REQUEST) + request(3, victim.key))
     with rogue(victim.target, [Talk([first, Until(frames=1), second, Until(frames=3)], fresh)]) as (account,):
         assert account.codes == ["bad-message", "bad-message"]
         assert [answer[1] for answer in account.answers] == [1, 2, 3]
@@ -197,7 +195,7 @@ def test_another_alpn_gets_no_connection(victim: Victim) -> None:
 
 
 def test_another_wire_version_is_told_so(victim: Victim) -> None:
-    other = frame(wire.Hello(WIRE_VERSION + 1, b"rogue-01", MAX_PAYLOAD, 100))
+    other = encode_frame(wire.Hello(WIRE_VERSION + 1, b"rogue-01", MAX_PAYLOAD, 100))
     with rogue(victim.target, [Talk([Channel(other), Until(closed=True)])]) as (account,):
         assert "version" in account.closed
 
@@ -214,7 +212,7 @@ def test_bulk_streams_of_garbage_end_that_connection_alone(victim: Victim) -> No
 
 def test_streams_that_are_opened_and_left_open_keep_nobody_waiting(victim: Victim) -> None:
     """All that a peer may open, on several connections: honest calls pass, also those that need a stream."""
-    announced = frame(wire.Request(1, bytes(MALLORY.key), victim.key, "Echo", "default", 1000), bytes(65_537))
+    announced = encode_frame(wire.Request(1, bytes(MALLORY.key), victim.key, "Echo", "default", 1000), bytes(65_537))
     known = Channel(HELLO + introduction())
     with unharmed(victim.daemon):
         talks = [
@@ -234,8 +232,8 @@ def test_streams_that_are_opened_and_left_open_keep_nobody_waiting(victim: Victi
 
 def test_thousands_of_pings_whose_answers_nobody_reads_hold_little(victim: Victim) -> None:
     with unharmed(victim.daemon, grows_by=32 * 1024 * 1024):
-        pings = Channel(frame(wire.Ping()), times=100_000)
-        wants = Channel(frame(wire.RequestIntroduction(victim.key)), times=20_000)
+        pings = Channel(encode_frame(wire.Ping()), times=100_000)
+        wants = Channel(encode_frame(wire.RequestIntroduction(victim.key)), times=20_000)
         steps: list[AnyStep] = [Channel(HELLO + introduction()), pings, wants, pings]
         with rogue(victim.target, [Talk(steps, listen=False)]):
             victim.serves()

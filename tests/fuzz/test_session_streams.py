@@ -12,9 +12,7 @@ import msgspec
 import pytest
 
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_actors.network.wire.messages import (
-    frame,
-)
+from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 from tests.support.daemons import eventually
@@ -89,14 +87,14 @@ def victim() -> Iterator[Victim]:
 def introduction(secret: bytes = SECRET) -> bytes:
     now = int(time.time())
     blob = MALLORY.delegation(endpoint=endpoint_of(secret), not_before=now - 10, not_after=now + 1000)
-    return frame(wire.Introduce(blob))
+    return encode_frame(wire.Introduce(blob))
 
 
 def opening(victim: Victim, do: str = "echo", number: int = 1, *, source: bytes | None = None, **changed: Any) -> bytes:
     """The frames that ask for a session."""
     fields = {"target": victim.key, "protocol": "Trial", "instance": "default", "deadline_ms": 10_000, **changed}
     order = msgspec.msgpack.encode({"do": do})
-    return introduction() + frame(wire.OpenSession(number, source or bytes(MALLORY.key), **fields), order)
+    return introduction() + encode_frame(wire.OpenSession(number, source or bytes(MALLORY.key), **fields), order)
 
 
 def sessions(victim: Victim, do: str, then: Bi | None, *, times: int, first: int = 1) -> list[AnyStep]:
@@ -133,7 +131,7 @@ def test_streams_that_nobody_asked_for_end_that_connection_alone(victim: Victim)
     """Those that are not announced, and those that are announced and do not come."""
     noise = random.Random(3)
     alone = [b"\0", noise.randbytes(70_000), HELLO, opening(victim)]
-    announced = b"".join(frame(wire.SessionStream(1, 4 * number)) for number in range(1, 1000))
+    announced = b"".join(encode_frame(wire.SessionStream(1, 4 * number)) for number in range(1, 1000))
     with unharmed(victim.world.two):
         talks = [Talk([Channel(HELLO), *(Bi(data, times=50) for data in alone), Until(closed=True)])]
         talks += [Talk([Channel(HELLO), Channel(announced), Until(closed=True)])]
@@ -161,7 +159,7 @@ def test_a_stream_for_no_session_is_reset(victim: Victim) -> None:
 
 def test_requests_that_cannot_be_are_refused_one_by_one(victim: Victim) -> None:
     """On the same connection, which goes on."""
-    fresh = Channel(frame(wire.OpenSession(1, bytes(MALLORY.key), victim.key, "Trial", "default", 1000)))
+    fresh = Channel(encode_frame(wire.OpenSession(1, bytes(MALLORY.key), victim.key, "Trial", "default", 1000)))
     asked: list[dict[str, Any]] = [
         {"source": victim.key},
         {"target": b""},
@@ -214,7 +212,7 @@ def test_sessions_that_end_anywhere_cost_nobody_but_themselves(victim: Victim) -
     for number in (1000, 1001, 1002):
         steps += [Channel(opening(victim, "hold", number)), Channel(opening(victim, "hold", number))]
     steps += [Until(frames=3 * len(ends) + 3)]
-    steps += [Channel(frame(wire.Cancel(number))) for number in (1000, 501, 502, 503)]
+    steps += [Channel(encode_frame(wire.Cancel(number))) for number in (1000, 501, 502, 503)]
     steps += [*sessions(victim, "hold", Bi(more=b"x" * 1000, listen=False), times=3, first=2000)]
     steps += [Session(3000, opening(victim, "who", 3000)), Until(frames=3 * len(ends) + 7)]
     with unharmed(victim.world.two):
@@ -264,7 +262,7 @@ def test_a_peer_that_sends_and_sends_and_one_that_never_reads_hold_little(victim
 def test_a_source_whose_time_is_over_opens_nothing_more(victim: Victim) -> None:
     now = int(time.time())
     old = MALLORY.delegation(endpoint=endpoint_of(b"o" * 32), not_before=now - 1000, not_after=now - 100)
-    request = frame(wire.Introduce(old)) + frame(
+    request = encode_frame(wire.Introduce(old)) + encode_frame(
         wire.OpenSession(1, bytes(MALLORY.key), victim.key, "Trial", "default", 1000)
     )
     with rogue(victim.target, [Talk([Channel(HELLO), Channel(request), Until(frames=1)], b"o" * 32)]) as (account,):

@@ -11,9 +11,7 @@ import msgspec
 import pytest
 
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_actors.network.wire.messages import (
-    frame,
-)
+from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_client.keys import PublicKey
 from tests.fuzz.hostile_peer import (
     HELLO,
@@ -54,7 +52,7 @@ class Service:
         self.target = Target(bytes.fromhex(status.endpoint), status.addresses)
 
     def request(self, signer: Signer = MALLORY, number: int = 1) -> bytes:
-        return frame(wire.Request(number, bytes(signer.key), self.key, "Echo", "default", 10_000), REQUEST)
+        return encode_frame(wire.Request(number, bytes(signer.key), self.key, "Echo", "default", 10_000), REQUEST)
 
     def outcome(self, blob: bytes | None, signer: Signer = MALLORY, secret: bytes = SECRET) -> str:
         """What a request in the name of ``signer`` ends in, after this introduction."""
@@ -62,7 +60,7 @@ class Service:
             return outcome_of(account)
 
     def talk(self, blob: bytes | None, signer: Signer = MALLORY, secret: bytes = SECRET) -> Talk:
-        introduction = b"" if blob is None else frame(wire.Introduce(blob))
+        introduction = b"" if blob is None else encode_frame(wire.Introduce(blob))
         steps: list[AnyStep] = [Channel(HELLO + introduction + self.request(signer)), Until(frames=1)]
         return Talk(steps, secret)
 
@@ -151,8 +149,8 @@ def test_an_identity_cannot_be_borrowed(service: Service) -> None:
     """Whoever has shown one identity does not speak for another one, not even for the daemon's own."""
     with rogue(service.target, [service.talk(delegation(), VICTIM)]) as (account,):
         assert outcome_of(account) == "bad-message"
-    forged = frame(wire.Request(1, service.key, service.key, "Echo", "default", 10_000), REQUEST)
-    steps: list[AnyStep] = [Channel(HELLO + frame(wire.Introduce(delegation())) + forged), Until(frames=1)]
+    forged = encode_frame(wire.Request(1, service.key, service.key, "Echo", "default", 10_000), REQUEST)
+    steps: list[AnyStep] = [Channel(HELLO + encode_frame(wire.Introduce(delegation())) + forged), Until(frames=1)]
     with rogue(service.target, [Talk(steps)]) as (account,):
         assert outcome_of(account) == "bad-message"
 
@@ -178,7 +176,7 @@ def test_a_higher_epoch_once_seen_retires_the_lower_ones(service: Service) -> No
 def test_a_retired_endpoint_is_cut_off_in_the_middle_of_a_connection(service: Service) -> None:
     """Somebody has stolen a transport key: what it was good for ends when its successor is seen, not a day later."""
     robbed = Signer("robbed")
-    first = Channel(HELLO + frame(wire.Introduce(delegation(robbed, epoch=1))) + service.request(robbed, 1))
+    first = Channel(HELLO + encode_frame(wire.Introduce(delegation(robbed, epoch=1))) + service.request(robbed, 1))
     thief = Talk([first, Until(frames=1)], later=[Channel(service.request(robbed, 2)), Until(frames=2)])
     with rogue(service.target, [thief]) as accounts:
         assert outcome_of(accounts[0]) == "reply"

@@ -14,10 +14,7 @@ from fastn_p2p_client.limits import MAX_PAYLOAD
 
 from ..transport.iroh_patches import ended_connection
 from ..wire import messages as wire
-from ..wire.messages import (
-    PREFIX_BYTES,
-    FrameReader,
-)
+from ..wire.framing import PREFIX_BYTES, FrameDecoder
 from .coalescing_reader import (
     SMALL_READ,
     read_some,
@@ -145,7 +142,7 @@ class BulkStreams:
         try:
             async with self._room, asyncio.timeout(_TIMEOUT):
                 data = await self._read_whole(stream)
-                for message, payload in FrameReader(MAX_PAYLOAD).feed(data):
+                for message, payload in FrameDecoder(MAX_PAYLOAD).feed(data):
                     self._carrier.handle(message, payload)
         except (BadMessage, PayloadTooLarge, IrohError, TimeoutError) as error:
             self._carrier.abort(f"bad bulk stream: {error}")

@@ -42,14 +42,8 @@ from ..transport.peer_limits import (
     network_of,
 )
 from ..wire import messages as wire
-from ..wire.messages import (
-    BULK_THRESHOLD,
-    CLOSE_PROTOCOL_ERROR,
-    CLOSE_VERSION,
-    WIRE_VERSION,
-    FrameReader,
-    frame,
-)
+from ..wire.framing import FrameDecoder, encode_frame
+from ..wire.messages import BULK_THRESHOLD, CLOSE_PROTOCOL_ERROR, CLOSE_VERSION, WIRE_VERSION, remote_error
 from .bulk_streams import (
     MAX_BULK_STREAMS,
     BulkStreams,
@@ -72,7 +66,6 @@ from .proven_identities import (
 )
 from .session_handshake import (
     IncomingSession,
-    said_by_peer,
     see_to,
 )
 from .stream_pacing import StreamPacer
@@ -113,7 +106,7 @@ _DEAD_AFTER: Final = 5.0
 """Seconds of silence with calls in flight after which we ask, and after which the peer counts as gone."""
 
 
-_PONG: Final = frame(wire.Pong())
+_PONG: Final = encode_frame(wire.Pong())
 
 
 class OutgoingCall(Protocol):
@@ -212,7 +205,7 @@ class PeerConnection:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bulk = BulkStreams(raw, self, self._spawn)
         self.sessions = ConnectionSessions(self, raw)
-        self.manners = StreamPacer(time.perf_counter, lambda: self._write(frame(wire.Ping())))
+        self.manners = StreamPacer(time.perf_counter, lambda: self._write(encode_frame(wire.Ping())))
         """What sessions leave to calls."""
         self._watchdog: asyncio.TimerHandle | None = None
         self._asked_at = 0.0
@@ -230,7 +223,7 @@ class PeerConnection:
         self._raw.set_max_concurrent_bi_streams(channels + _MAX_STREAMS)
         self._raw.set_max_concurrent_uni_streams(MAX_BULK_STREAMS)
         self._hello_timer = self._loop.call_later(HELLO_TIMEOUT, self._miss_hello)
-        self._write(frame(hello))
+        self._write(encode_frame(hello))
         self._spawn(self._run_channel())
         self._spawn(self._accept(self._bulk.accept))
         self._spawn(self._refuse_datagrams())
@@ -433,7 +426,7 @@ class PeerConnection:
             Overloaded: the peer does not read what it is sent, or too much waits for all peers; nothing was queued.
         """
         number = self.number()
-        request = frame(
+        request = encode_frame(
             wire.Request(
                 number, source, target, call.protocol, call.instance, deadline_ms,
                 call.command, call.call_id, call.attempt,
@@ -486,7 +479,7 @@ class PeerConnection:
 
     def send(self, message: wire.WireMessage) -> None:
         """Send a message on the channel."""
-        self._write(frame(message))
+        self._write(encode_frame(message))
 
     def start_watchdog(self) -> None:
         """Something is on its way that the other side should answer: from now on its silence is watched."""
@@ -496,7 +489,7 @@ class PeerConnection:
 
     def cancel(self, number: int) -> None:
         if self.pending.pop(number, None) is not None:
-            self._write(frame(wire.Cancel(number)))
+            self._write(encode_frame(wire.Cancel(number)))
 
     def answer(
         self,
@@ -511,16 +504,16 @@ class PeerConnection:
             error = Overloaded(what="bytes queued for the peer", limit=_MAX_QUEUED)
             message, payload, is_large = _failure(message.id, error), b"", False
         try:
-            data = frame(message, payload)
+            data = encode_frame(message, payload)
         except BadMessage as unfit:  # what the handler said no with is too long
-            data, is_large = frame(_failure(message.id, unfit)), False
+            data, is_large = encode_frame(_failure(message.id, unfit)), False
         if is_large:
             account = self.account
             overload = account.reserve(len(data))
             if overload is None:
                 self._bulk.send(data, account)
                 return
-            data = frame(_failure(message.id, overload))
+            data = encode_frame(_failure(message.id, overload))
         self._answers += len(data)
         self._write(data)
 
@@ -564,12 +557,12 @@ class PeerConnection:
 
     def probe(self) -> None:
         """See whether the other side is still there: without a sign of it, the connection ends as after a request."""
-        self._write(frame(wire.Ping()))
+        self._write(encode_frame(wire.Ping()))
         self.start_watchdog()
 
     def ask_for(self, identity: bytes) -> None:
         """Ask the other side to show ``identity`` as soon as it is online there; the owner is told when it has."""
-        self._write(frame(wire.RequestIntroduction(identity)))
+        self._write(encode_frame(wire.RequestIntroduction(identity)))
         self.start_watchdog()
 
     def _write(self, data: bytes) -> None:
@@ -637,7 +630,7 @@ class PeerConnection:
         self._requests.release(size)
 
     async def _read_channel(self, stream: RecvStream) -> None:
-        reader = FrameReader()
+        reader = FrameDecoder()
         try:
             while True:
                 self._waits_on_channel = True
@@ -694,7 +687,7 @@ class PeerConnection:
         elif isinstance(message, wire.ErrorReply):
             call = self.pending.pop(message.id, None)
             if call is not None:
-                call.on_failure(said_by_peer(message))
+                call.on_failure(remote_error(message))
             else:
                 self.sessions.on_answer(message, payload)
         elif isinstance(message, wire.Cancel):
@@ -813,7 +806,7 @@ class PeerConnection:
             self.close(CLOSE_PROTOCOL_ERROR, f"no sign of life for {silent:.1f} s")
             return
         if silent > _PING_AFTER:
-            self._write(frame(wire.Ping()))
+            self._write(encode_frame(wire.Ping()))
         self._watchdog = self._loop.call_later(_PING_AFTER, self._watch_silence)
 
 

@@ -15,9 +15,8 @@ from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER
 from ..transport.iroh_patches import ended_connection
 from ..transport.peer_limits import OPENS
 from ..wire import messages as wire
-from ..wire.messages import (
-    frame,
-)
+from ..wire.framing import encode_frame
+from ..wire.messages import remote_error
 from .network_path import NetworkPath
 from .remote_leg import (
     QuicStream,
@@ -27,7 +26,6 @@ from .session_handshake import (
     IncomingSession,
     OutgoingSession,
     abort_stream,
-    said_by_peer,
 )
 from .stream_pacing import StreamPacer
 
@@ -222,7 +220,7 @@ class ConnectionSessions:
             raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
         number = self._connection.number()
         request = wire.OpenSession(number, source, target, message.protocol, message.instance, message.deadline_ms)
-        self._connection.send_request(source, frame(request, payload))
+        self._connection.send_request(source, encode_frame(request, payload))
         self._mine += 1
         self._legs.add(leg)
         self._asked[number] = leg
@@ -363,7 +361,7 @@ class ConnectionSessions:
         elif isinstance(message, wire.ApplicationErrorReply):
             leg.on_refusal(message.kind, message.message, payload)
         else:
-            leg.on_failure(said_by_peer(message))
+            leg.on_failure(remote_error(message))
         return True
 
     def on_cancel(self, number: int) -> bool:

@@ -20,9 +20,7 @@ from fastn_p2p_client.keys import KEY_BYTES, PublicKey
 
 from ...credentials import Delegation
 from ..wire import messages as wire
-from ..wire.messages import (
-    frame,
-)
+from ..wire.framing import encode_frame
 from .proven_identities import ProvenIdentities
 
 __all__ = ["IdentityExchange", "Wants"]
@@ -179,7 +177,7 @@ class IdentityExchange:
     def frame_for(self, source: bytes) -> bytes:
         """What precedes a request of ``source`` on a stream of its own."""
         introduction = self._connection.introduction_for(source)
-        return b"" if introduction is None else frame(wire.Introduce(introduction))
+        return b"" if introduction is None else encode_frame(wire.Introduce(introduction))
 
     def on_want(self, identity: bytes) -> None:
         """The other side asks to be shown an identity."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from iroh.iroh_ffi import IrohError
 
-from fastn_p2p_client.errors import ConnectionLost, HandlerFailed, LocalError, P2PError, error_from
+from fastn_p2p_client.errors import ConnectionLost, P2PError
 from fastn_p2p_client.ipc.messages import (
     ApplicationErrorReply,
     Cancel,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .connection_sessions import ConnectionSessions
     from .payload_memory import Account
 
-__all__ = ["IncomingSession", "OutgoingSession", "abort_stream", "said_by_peer", "see_to"]
+__all__ = ["IncomingSession", "OutgoingSession", "abort_stream", "see_to"]
 
 log = logging.getLogger(__name__)
 
@@ -281,11 +281,3 @@ def see_to(steps: Coroutine[Any, Any, None]) -> None:
     task = asyncio.get_running_loop().create_task(run())
     _last_steps.add(task)
     task.add_done_callback(_last_steps.discard)
-
-
-def said_by_peer(message: wire.ErrorReply) -> P2PError:
-    """The error that the other side names. What only this side can know, it cannot say."""
-    error = error_from(message.code, message.fields)
-    if isinstance(error, LocalError):
-        return HandlerFailed(peer="the peer", protocol="the protocol", reason=f"its daemon says {error.code}")
-    return error

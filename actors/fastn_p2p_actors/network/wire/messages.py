@@ -11,48 +11,12 @@ sends the request, and are unique per connection and direction.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from fastn_p2p_client.errors import BadMessage, PayloadTooLarge
-from fastn_p2p_client.ipc.messages import (
-    UNDECODABLE,
-    Message,
-    encode,
-)
-
-__all__ = [
-    "ALPN",
-    "BULK_THRESHOLD",
-    "CLOSE_IDLE",
-    "CLOSE_PROTOCOL_ERROR",
-    "CLOSE_REPLACED",
-    "CLOSE_SHUTDOWN",
-    "CLOSE_VERSION",
-    "WIRE_VERSION",
-    "ApplicationErrorReply",
-    "Cancel",
-    "ErrorReply",
-    "FrameReader",
-    "Hello",
-    "Introduce",
-    "OpenSession",
-    "Pause",
-    "Ping",
-    "Pong",
-    "Reply",
-    "Request",
-    "RequestIntroduction",
-    "Resume",
-    "SessionAccepted",
-    "SessionStream",
-    "WireMessage",
-    "decode_wire",
-    "frame",
-]
+from fastn_p2p_client.errors import BadMessage, HandlerFailed, LocalError, P2PError, error_from
+from fastn_p2p_client.ipc.messages import UNDECODABLE, Message
 
 ALPN: Final = b"fastn-p2p/1"
 WIRE_VERSION: Final = 1
@@ -65,10 +29,6 @@ CLOSE_IDLE: Final = 1
 CLOSE_VERSION: Final = 2
 CLOSE_PROTOCOL_ERROR: Final = 3
 CLOSE_REPLACED: Final = 4
-
-_PREFIX: Final = struct.Struct(">HI")
-_MAX_HEADER: Final = 0xFFFF
-PREFIX_BYTES: Final = _PREFIX.size
 
 
 class Hello(Message, frozen=True, tag=0):
@@ -219,59 +179,12 @@ def decode_wire(header: bytes | memoryview) -> WireMessage:
         raise BadMessage(reason=str(error)) from error
 
 
-def frame(message: Message, payload: bytes = b"") -> bytes:
-    """One frame as bytes.
+def remote_error(message: ErrorReply) -> P2PError:
+    """Convert a peer's error reply to an exception.
 
-    Raises:
-        BadMessage: the message does not fit a header.
+    A peer cannot know local state, so a ``LocalError`` becomes ``HandlerFailed``.
     """
-    header = encode(message)
-    if len(header) > _MAX_HEADER:
-        raise BadMessage(reason=f"a header of {len(header)} bytes, the limit is {_MAX_HEADER}")
-    return b"".join((_PREFIX.pack(len(header), len(payload)), header, payload))
-
-
-class FrameReader:
-    """Cuts a stream of bytes into frames, however they are split.
-
-    Args:
-        max_payload: a frame that announces more is an error.
-    """
-
-    __slots__ = ("_max_payload", "_rest")
-
-    def __init__(self, max_payload: int = BULK_THRESHOLD) -> None:
-        self._max_payload = max_payload
-        self._rest = b""
-
-    @property
-    def pending(self) -> int:
-        """Bytes of a frame that is not complete yet."""
-        return len(self._rest)
-
-    def feed(self, data: bytes) -> Iterator[tuple[WireMessage, bytes]]:
-        """Every complete frame, as (message, payload).
-
-        Raises:
-            BadMessage: a header that is no message, or is too long.
-            PayloadTooLarge: a payload above the limit is announced; nothing of it is waited for.
-        """
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
-        position, size, limit = 0, len(data), self._max_payload
-        unpack, decode = _PREFIX.unpack_from, decode_wire
-        while size - position >= PREFIX_BYTES:
-            header_size, payload_size = unpack(data, position)
-            if payload_size > limit:
-                raise PayloadTooLarge(size=payload_size, limit=limit)
-            start = position + PREFIX_BYTES
-            middle = start + header_size
-            end = middle + payload_size
-            if end > size:
-                break
-            message = decode(data[start:middle])
-            position = end
-            yield message, data[middle:end]
-        if position < size:
-            self._rest = data[position:] if position else data
+    error = error_from(message.code, message.fields)
+    if isinstance(error, LocalError):
+        return HandlerFailed(peer="the peer", protocol="the protocol", reason=f"its daemon says {error.code}")
+    return error

@@ -28,9 +28,7 @@ from fastn_p2p_actors.network.discovery.router import PeerRouter
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 from fastn_p2p_actors.network.transport.peer_limits import INTRODUCTIONS
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_actors.network.wire.messages import (
-    FrameReader,
-)
+from fastn_p2p_actors.network.wire.framing import FrameDecoder
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
 from fastn_p2p_client.keys import PublicKey
 from tests.support.signer import (
@@ -309,7 +307,7 @@ def new_connection(
 
 
 def said(connection: PeerConnection) -> list[object]:
-    frames = [message for message, _ in FrameReader().feed(b"".join(connection._out))]
+    frames = [message for message, _ in FrameDecoder().feed(b"".join(connection._out))]
     connection._out.clear()
     return list(frames)
 

@@ -11,11 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastn_p2p_actors.network.wire import messages as wire
-from fastn_p2p_actors.network.wire.messages import (
-    FrameReader,
-    decode_wire,
-    frame,
-)
+from fastn_p2p_actors.network.wire.framing import FrameDecoder, encode_frame
+from fastn_p2p_actors.network.wire.messages import decode_wire
 from fastn_p2p_client.errors import BadMessage, PayloadTooLarge
 from fastn_p2p_client.limits import MAX_PAYLOAD
 
@@ -48,9 +45,9 @@ def test_every_message_is_tried_here() -> None:
     st.lists(st.integers(0, 4000), max_size=20),
 )
 def test_frames_survive_any_split(frames: list[tuple[wire.WireMessage, bytes]], cuts: list[int]) -> None:
-    stream = b"".join(frame(message, payload) for message, payload in frames)
+    stream = b"".join(encode_frame(message, payload) for message, payload in frames)
     edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
-    reader = FrameReader()
+    reader = FrameDecoder()
     seen: list[tuple[wire.WireMessage, bytes]] = []
     for start, end in itertools.pairwise(edges):
         seen.extend(reader.feed(stream[start:end]))
@@ -61,7 +58,7 @@ def test_frames_survive_any_split(frames: list[tuple[wire.WireMessage, bytes]], 
 @given(st.binary(max_size=2000))
 def test_random_bytes_are_refused_or_wait_for_more(data: bytes) -> None:
     try:
-        for message, _ in FrameReader().feed(data):
+        for message, _ in FrameDecoder().feed(data):
             assert isinstance(message, wire.WireMessage.__args__)
     except (BadMessage, PayloadTooLarge):
         pass
@@ -69,19 +66,19 @@ def test_random_bytes_are_refused_or_wait_for_more(data: bytes) -> None:
 
 @given(st.sampled_from(MESSAGES), st.data())
 def test_damaged_frames_are_refused_or_read_as_something_else(message: wire.WireMessage, data: st.DataObject) -> None:
-    original = bytearray(frame(message, b"payload"))
+    original = bytearray(encode_frame(message, b"payload"))
     position = data.draw(st.integers(0, len(original) - 1))
     original[position] ^= data.draw(st.integers(1, 255))
     with contextlib.suppress(BadMessage, PayloadTooLarge):
-        list(FrameReader().feed(bytes(original)))
+        list(FrameDecoder().feed(bytes(original)))
 
 
 def test_a_payload_above_the_limit_is_refused_when_it_is_announced() -> None:
-    header = frame(wire.Reply(1))[6:]
+    header = encode_frame(wire.Reply(1))[6:]
     announced = struct.pack(">HI", len(header), wire.BULK_THRESHOLD + 1) + header
     with pytest.raises(PayloadTooLarge):
-        list(FrameReader().feed(announced))
-    assert list(FrameReader(MAX_PAYLOAD).feed(announced)) == []
+        list(FrameDecoder().feed(announced))
+    assert list(FrameDecoder(MAX_PAYLOAD).feed(announced)) == []
 
 
 def test_an_unknown_tag_is_refused() -> None:
