@@ -89,6 +89,7 @@ from .discovery.identity_publisher import IdentityPublisher
 from .discovery.online_probe import OnlineProbe
 from .discovery.online_waits import OnlineWaits
 from .discovery.router import PeerRouter
+from .discovery.targets import TargetFinder
 from .report import Reporter
 from .serving.access_list import AccessList
 from .serving.expected_programs import ExpectedPrograms
@@ -166,14 +167,15 @@ class Network:
         self._returning = ExpectedPrograms(home.path / "run" / "programs.json", self.registry.programs)
         payloads = PayloadMemory()
         self.requests = IncomingCalls(self.mailbox, self.registry, self.book, self.parking, self._returning, payloads)
-        self.calls = OutgoingCalls(self.mailbox, self.registry, self.routes, self.requests, self.parking, payloads)
-        self.sessions = SessionManager(self.mailbox, self.registry, self.routes, self.book, self.parking, payloads)
+        self._targets = TargetFinder(self.registry, self.routes, self.parking)
+        self.calls = OutgoingCalls(self.mailbox, self._targets, self.requests, payloads)
+        self.sessions = SessionManager(self.mailbox, self.registry, self._targets, self.book, self.parking, payloads)
         self.pool = self.routes.pool = ConnectionPool(
             self.endpoint, self, introductions=self.introductions, payloads=payloads, wall=self._wall
         )
         self._reporter = Reporter(self.registry, self.book, self.pool, self._wall, self.routes.reach_of)
         self._lookout = OnlineProbe(self.pool, self.routes, self._hosts, self.book)
-        self.awaiting = OnlineWaits(self.mailbox, self.registry, self.routes, self.parking, self._lookout)
+        self.awaiting = OnlineWaits(self.mailbox, self._targets, self._lookout)
         self.presence = IdentityPublisher(
             self.endpoint,
             vault,
@@ -196,6 +198,7 @@ class Network:
         _, unfinished = await asyncio.wait(both, timeout=_DRAIN)
         for task in unfinished:
             task.cancel()
+        self._targets.close()
         self.calls.close()
         self.requests.close()
         self.sessions.close()

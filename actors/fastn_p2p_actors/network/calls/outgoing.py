@@ -6,22 +6,14 @@ A call that arrives runs through here without a task of its own unless its peer 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Final
 
-from msgspec.structs import replace
-
 from fastn_p2p_client.errors import (
     BadMessage,
-    ConnectionLost,
     DeadlineExceeded,
-    IdentityOffline,
-    InternalError,
-    NoIdentityOnline,
     Overloaded,
     P2PError,
-    PeerOffline,
     PeerUnreachable,
 )
 from fastn_p2p_client.ipc.deadlines import DeadlineTimer
@@ -49,25 +41,15 @@ from ..connections.payload_memory import (
     Account,
     PayloadMemory,
 )
-from ..discovery.router import (
-    PeerRouter,
-    display_name,
-)
 from ..discovery.search import (
     TOO_SHORT,
     Search,
 )
-from ..serving.registration_grace import RegistrationGrace
-from ..serving.registry import (
-    OnlineIdentity,
-    RegisteredBinding,
-    Registry,
-)
+from ..discovery.targets import TargetFinder
+from ..serving.registry import OnlineIdentity
 from .incoming import IncomingCalls
 
 __all__ = ["OutgoingCalls"]
-
-log = logging.getLogger(__name__)
 
 _REPLY: Final = encode(Reply())
 
@@ -113,7 +95,7 @@ class _OutgoingCall:
     def account(self) -> Account:
         return self.state.account
 
-    def keep(self, payload: bytes) -> bool:
+    def hold(self, payload: bytes) -> bool:
         """Keep the payload while the call waits; False when the call has failed because too much waits already."""
         overload = self.state.account.reserve(len(payload))
         if overload is not None:
@@ -128,6 +110,20 @@ class _OutgoingCall:
         self.state.account.release(self._reserved)
         self._reserved = 0
         return payload
+
+    def on_binding(self, source: OnlineIdentity, target: bytes, message: Call, payload: bytes) -> None:
+        served = self._calls.requests.serve(self, source.raw, target, message, payload)
+        self.cancel = served.cancel if served is not None else None
+
+    def on_connection(
+        self, connection: PeerConnection, source: OnlineIdentity, target: bytes, message: Call, payload: bytes
+    ) -> None:
+        try:
+            number = connection.request(self, source.raw, target, message, message.deadline_ms, payload)
+        except P2PError as error:
+            self.on_failure(error)
+            return
+        self.cancel = lambda: connection.cancel(number)
 
     def on_reply(self, payload: bytes) -> None:
         if TRACING:
@@ -193,21 +189,16 @@ class OutgoingCalls:
     def __init__(
         self,
         mailbox: Mailbox,
-        registry: Registry,
-        routes: PeerRouter,
+        targets: TargetFinder,
         requests: IncomingCalls,
-        parking: RegistrationGrace,
         payloads: PayloadMemory,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.mailbox = mailbox
-        self._registry = registry
-        self._routes = routes
-        self._requests = requests
-        self._parking = parking
+        self._targets = targets
+        self.requests = requests
         self._payloads = payloads
         self._deadlines: DeadlineTimer[_OutgoingCall] = DeadlineTimer(self._loop, _OutgoingCall.expire)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._idle: asyncio.Event | None = None
 
     def now(self) -> float:
@@ -215,8 +206,6 @@ class OutgoingCalls:
         return self._loop.time()
 
     def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
         self._deadlines.close()
 
     async def drained(self) -> None:
@@ -254,50 +243,7 @@ class OutgoingCalls:
         seconds = min(call.deadline_ms / 1000, MAX_CALL_TIMEOUT)
         mine = state[correlation] = _OutgoingCall(self, sender, state, correlation, seconds)
         self._deadlines.add(mine, self._loop.time() + seconds)
-        self._route(mine, call, payload)
-
-    def _route(self, mine: _OutgoingCall, call: Call, payload: bytes) -> None:
-        try:
-            source = self._registry.calling_identity(call.identity)
-            target = self._routes.parse_peer(call.peer)
-        except (IdentityOffline, NoIdentityOnline) as error:
-            self._retry_later(mine, call, payload, error)
-            return
-        except P2PError as error:
-            mine.on_failure(error)
-            return
-        if self._registry.by_key(target) is not None:
-            found = self._registry.find(target, call.protocol, call.instance)
-            if not isinstance(found, RegisteredBinding):  # its identity may be online a moment before what it serves
-                self._retry_later(mine, call, payload, found)
-                return
-            served = self._requests.serve(mine, source.raw, target, call, payload)
-            mine.cancel = served.cancel if served is not None else None
-            return
-        connection = self._routes.open_to(target)
-        if connection is not None:
-            self._send(mine, connection, source, target, call, payload, call.deadline_ms)
-        elif mine.keep(payload):
-            mine.connecting_to = display_name(target, call.peer)
-            task = self._loop.create_task(self._find_and_send(mine, source, target, call))
-            mine.cancel = task.cancel
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def _retry_later(self, mine: _OutgoingCall, call: Call, payload: bytes, error: P2PError) -> None:
-        """Give the call another turn when somebody registers, or end it with ``error`` if that is not expected."""
-        if not self._parking.is_open():
-            mine.on_failure(error)
-            return
-        if not mine.keep(payload):
-            return
-        left = self._parking.remaining_ms(call.deadline_ms)
-
-        def again() -> None:
-            if not mine.done:
-                self._route(mine, replace(call, deadline_ms=left()), mine.take_payload())
-
-        self._parking.retry_later(again)
+        self._targets.find(mine, call, payload)
 
     def on_cancel(self, sender: Sender, correlation: bytes) -> None:
         if isinstance(sender.state, _ProgramCalls):
@@ -310,47 +256,3 @@ class OutgoingCalls:
         if isinstance(sender.state, _ProgramCalls):
             for mine in list(sender.state.values()):
                 mine.abandon()
-
-    def _send(
-        self,
-        mine: _OutgoingCall,
-        connection: PeerConnection,
-        source: OnlineIdentity,
-        target: bytes,
-        call: Call,
-        payload: bytes,
-        deadline_ms: int,
-    ) -> None:
-        try:
-            number = connection.request(mine, source.raw, target, call, deadline_ms, payload)
-        except P2PError as error:
-            mine.on_failure(error)
-            return
-        mine.cancel = lambda: connection.cancel(number)
-
-    async def _find_and_send(self, mine: _OutgoingCall, source: OnlineIdentity, target: bytes, call: Call) -> None:
-        left = self._parking.remaining_ms(call.deadline_ms)
-        search = mine.search = mine.search or Search(self.now())
-        try:
-            connection = await self._routes.connect(target, call.peer, search)
-        except PeerOffline as error:
-            self._retry_later(mine, call, mine.take_payload(), error)
-            return
-        except P2PError as error:
-            mine.on_failure(error)
-            return
-        except asyncio.CancelledError:
-            mine.on_failure(ConnectionLost(what="the daemon's network process"))
-            raise
-        except Exception:
-            log.exception("finding %s", call.peer[:64])
-            mine.on_failure(InternalError(reason="the network process could not find the peer; its log says why"))
-            return
-        if mine.done:
-            return
-        mine.connecting_to = ""
-        payload = mine.take_payload()
-        if self._registry.by_key(source.raw) is source:
-            self._send(mine, connection, source, target, call, payload, left())
-        else:  # its process has ended meanwhile: nothing can show that it speaks through us
-            self._route(mine, replace(call, deadline_ms=left()), payload)

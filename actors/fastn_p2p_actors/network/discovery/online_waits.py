@@ -8,8 +8,6 @@ from typing import Final
 from fastn_p2p_client.errors import (
     BadMessage,
     DeadlineExceeded,
-    IdentityOffline,
-    NoIdentityOnline,
     Overloaded,
     P2PError,
 )
@@ -26,10 +24,8 @@ from ...runtime.mailbox import (
     Mailbox,
     Sender,
 )
-from ..serving.registration_grace import RegistrationGrace
-from ..serving.registry import Registry
 from .online_probe import OnlineProbe
-from .router import PeerRouter
+from .targets import TargetFinder
 
 __all__ = ["OnlineWaits"]
 
@@ -52,18 +48,14 @@ class _Wait:
 class OnlineWaits:
     """Who waits for whom. What it costs is proportional to that, and nothing while nobody waits."""
 
-    def __init__(
-        self, mailbox: Mailbox, registry: Registry, routes: PeerRouter, parking: RegistrationGrace, lookout: OnlineProbe
-    ) -> None:
+    def __init__(self, mailbox: Mailbox, targets: TargetFinder, probe: OnlineProbe) -> None:
         self._loop = asyncio.get_running_loop()
         self._mailbox = mailbox
-        self._registry = registry
-        self._routes = routes
-        self._parking = parking
-        self._lookout = lookout
+        self._targets = targets
+        self._probe = probe
         self._deadlines: DeadlineTimer[_Wait] = DeadlineTimer(self._loop, self._expire)
         self._programs: dict[Sender, dict[bytes, _Wait]] = {}
-        self._targets: dict[bytes, set[_Wait]] = {}
+        self._waiting_for: dict[bytes, set[_Wait]] = {}
 
     def __len__(self) -> int:
         return len(self._deadlines)
@@ -71,9 +63,9 @@ class OnlineWaits:
     def close(self) -> None:
         """Nobody is answered any more: whoever waits sees it by the end of the connection."""
         self._programs.clear()
-        self._targets.clear()
+        self._waiting_for.clear()
         self._deadlines.close()
-        self._lookout.close()
+        self._probe.close()
 
     # ── programs ─────────────────────────────────────────────────────────────────────────────────
 
@@ -104,35 +96,30 @@ class OnlineWaits:
             self._forget(wait)
 
     def _begin(self, wait: _Wait, message: WaitForPeer) -> None:
+        def again() -> None:
+            if self._is_active(wait):
+                self._begin(wait, message)
+
         try:
-            self._registry.calling_identity(message.identity)
-            target = self._routes.parse_peer(message.peer)
-        except (IdentityOffline, NoIdentityOnline) as error:
-            if not self._parking.is_open():
-                self._finish(wait, encode(ErrorReply.of(error)))
-                return
-
-            def again() -> None:
-                if self._is_active(wait):
-                    self._begin(wait, message)
-
-            self._parking.retry_later(again)
-            return
+            found = self._targets.find_peer(message.identity, message.peer, again)
         except P2PError as error:
             self._finish(wait, encode(ErrorReply.of(error)))
             return
-        if self._registry.by_key(target) is not None:
+        if found is None:
+            return
+        target, is_local = found
+        if is_local:
             self._finish(wait, _DONE)
             return
         wait.target = target
-        self._targets.setdefault(target, set()).add(wait)
-        self._lookout.watch(target, message.peer)
+        self._waiting_for.setdefault(target, set()).add(wait)
+        self._probe.watch(target, message.peer)
 
     # ── what happens ─────────────────────────────────────────────────────────────────────────────
 
     def on_online(self, target: bytes) -> bool:
         """The identity has just been proved to be online, here or elsewhere. Whether anybody has waited for it."""
-        waits = self._targets.get(target)
+        waits = self._waiting_for.get(target)
         if waits is None:
             return False
         for wait in list(waits):
@@ -154,9 +141,9 @@ class OnlineWaits:
         waits = self._programs.get(wait.sender, {})
         if waits.pop(wait.correlation, None) is not None and not waits:
             del self._programs[wait.sender]
-        same = self._targets.get(wait.target)
+        same = self._waiting_for.get(wait.target)
         if same is not None:
             same.discard(wait)
             if not same:
-                del self._targets[wait.target]
-                self._lookout.leave(wait.target)
+                del self._waiting_for[wait.target]
+                self._probe.leave(wait.target)

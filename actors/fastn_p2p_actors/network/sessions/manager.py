@@ -6,9 +6,9 @@ Each has exactly one outcome for whoever opens it, and each direction exactly on
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
 
 from msgspec.structs import replace
@@ -18,13 +18,9 @@ from fastn_p2p_client.errors import (
     ConnectionLost,
     DeadlineExceeded,
     Denied,
-    IdentityOffline,
-    InternalError,
-    NoIdentityOnline,
     Overloaded,
     P2PError,
     PayloadTooLarge,
-    PeerOffline,
     PeerUnreachable,
 )
 from fastn_p2p_client.ipc.deadlines import DeadlineTimer
@@ -67,14 +63,11 @@ from ..connections.session_handshake import (
     IncomingSession,
     OutgoingSession,
 )
-from ..discovery.router import (
-    PeerRouter,
-    display_name,
-)
 from ..discovery.search import (
     TOO_SHORT,
     Search,
 )
+from ..discovery.targets import TargetFinder
 from ..serving.registration_grace import RegistrationGrace
 from ..serving.registry import (
     OnlineIdentity,
@@ -89,8 +82,6 @@ if TYPE_CHECKING:
     from ..connections.connection import PeerConnection
 
 __all__ = ["SessionManager", "is_daemon_id"]
-
-log = logging.getLogger(__name__)
 
 _OURS: Final = 3 << 62
 """Set in the ids that we choose for offers: apart from those of requests, and from those that programs choose."""
@@ -122,6 +113,52 @@ class LocalLeg:
         self._mailbox.send(self.sender, self.correlation, header, payload, credited=True)
 
 
+class _Opening:
+    """A session until the serving side has accepted it. ``Seeker`` of a local program's session."""
+
+    __slots__ = ("_manager", "_payload", "cancel", "connecting_to", "relay", "search", "seconds")
+
+    def __init__(self, manager: SessionManager, relay: SessionRelay, seconds: float) -> None:
+        self._manager = manager
+        self._payload = b""
+        self.relay = relay
+        self.seconds = seconds
+        """What it has been given."""
+        self.connecting_to = ""
+        self.search: Search | None = None
+        self.cancel: Callable[[], object] | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.relay.over
+
+    def hold(self, payload: bytes) -> bool:
+        self._payload = payload  # reserved when the session was asked for
+        return True
+
+    def take_payload(self) -> bytes:
+        payload, self._payload = self._payload, b""
+        return payload
+
+    def on_binding(self, source: OnlineIdentity, target: bytes, message: OpenSession, payload: bytes) -> None:
+        self._manager.open_here(self.relay, source, target, message, payload)
+
+    def on_connection(
+        self, connection: PeerConnection, source: OnlineIdentity, target: bytes, message: OpenSession, payload: bytes
+    ) -> None:
+        self._manager.open_at_peer(self.relay, connection, source, target, message, payload)
+
+    def on_failure(self, error: P2PError) -> None:
+        self.relay.fail(error)
+
+    def close(self) -> None:
+        """It is open, or has ended."""
+        self._manager.opening.discard(self)
+        self._payload = b""
+        if self.cancel is not None:
+            self.cancel()
+
+
 class SessionManager:
     """All sessions that pass through this process."""
 
@@ -129,7 +166,7 @@ class SessionManager:
         self,
         mailbox: Mailbox,
         registry: Registry,
-        routes: PeerRouter,
+        targets: TargetFinder,
         book: AddressBook,
         parking: RegistrationGrace,
         payloads: PayloadMemory,
@@ -137,18 +174,13 @@ class SessionManager:
         self._loop = asyncio.get_running_loop()
         self._mailbox = mailbox
         self._registry = registry
-        self._routes = routes
+        self._targets = targets
         self._book = book
         self._parking = parking
         self._payloads = payloads
         self.standing = SessionRevocation(registry)
         self._next_number = 0
-        self._opening: DeadlineTimer[SessionRelay] = DeadlineTimer(self._loop, self._expire)
-        self._seconds: dict[SessionRelay, float] = {}
-        """What those that are being opened have been given."""
-        self._looking_for: dict[SessionRelay, tuple[str, Search]] = {}
-        """The peer, while there is no connection to it, and what has been tried."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.opening: DeadlineTimer[_Opening] = DeadlineTimer(self._loop, self._expire)
         self._opened_by: dict[tuple[Sender, bytes], SessionRelay] = {}
         self._served_by: dict[tuple[Sender, bytes], SessionRelay] = {}
         self._programs: Counter[Sender] = Counter()
@@ -163,9 +195,7 @@ class SessionManager:
 
     def close(self) -> None:
         """Nothing goes on: local processes see it by the end of their connection, peers by that of theirs."""
-        for task in list(self._tasks):
-            task.cancel()
-        self._opening.close()
+        self.opening.close()
 
     # ── local programs ───────────────────────────────────────────────────────────────────────────
 
@@ -181,9 +211,9 @@ class SessionManager:
         relay.at_end.append(lambda: self._opened_by.pop(leg.key, None))
         self._programs[sender] += 1
         relay.at_end.append(lambda: self._forget_one_of(sender))
-        self._start_clock(relay, message.deadline_ms)
+        opening = self._start_clock(relay, message.deadline_ms)
         if self._reserve(relay, len(payload)):
-            self._route(relay, message, payload)
+            self._targets.find(opening, message, payload)
 
     def _check_open(self, leg: LocalLeg, message: OpenSession, payload: bytes) -> None:
         check_name(message.protocol, "a protocol")
@@ -231,89 +261,21 @@ class SessionManager:
         if not self._programs[sender]:
             del self._programs[sender]
 
-    def _route(self, relay: SessionRelay, message: OpenSession, payload: bytes) -> None:
-        try:
-            source = self._registry.calling_identity(message.identity)
-            target = self._routes.parse_peer(message.peer)
-        except (IdentityOffline, NoIdentityOnline) as error:
-            self._park(relay, message, payload, error)
-            return
-        except P2PError as error:
-            relay.fail(error)
-            return
-        if self._registry.by_key(target) is not None:
-            found = self._registry.find(target, message.protocol, message.instance)
-            if not isinstance(found, RegisteredBinding):  # its identity may be online a moment before what it serves
-                self._park(relay, message, payload, found)
-                return
-            self._set_peer_info(relay, target, LOCAL)
-            self._offer(
-                relay, source.raw, target, message.protocol, message.instance, message.deadline_ms,
-                message.credit, payload, LOCAL,
-            )  # fmt: skip
-            return
-        connection = self._routes.open_to(target)
-        if connection is not None:
-            self._open_at_peer(relay, connection, source, target, message, payload)
-        else:
-            search = Search(self._loop.time())
-            self._looking_for[relay] = display_name(target, message.peer), search
-            relay.at_end.append(lambda: self._looking_for.pop(relay, None))  # a task that never ran clears nothing
-            task = self._loop.create_task(self._find(relay, source, target, message, payload, search))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            relay.at_end.append(task.cancel)
+    def open_here(
+        self, relay: SessionRelay, source: OnlineIdentity, target: bytes, message: OpenSession, payload: bytes
+    ) -> None:
+        """Offer a local program's session to a local process."""
+        self._set_peer_info(relay, target, LOCAL)
+        self._offer(
+            relay, source.raw, target, message.protocol, message.instance, message.deadline_ms,
+            message.credit, payload, LOCAL,
+        )  # fmt: skip
 
     def _set_peer_info(self, relay: SessionRelay, key: bytes, way: NetworkPath) -> None:
         """Once it is open, the opener is told who is at the other end."""
         relay.answer = lambda opened: SessionOpened(opened.credit, key, self._book.name_of(key), *way)
 
-    def _park(self, relay: SessionRelay, message: OpenSession, payload: bytes, error: P2PError) -> None:
-        """Give it another turn when somebody registers, or end it with ``error`` if that is not expected."""
-        if not self._parking.is_open():
-            relay.fail(error)
-            return
-        left = self._parking.remaining_ms(message.deadline_ms)
-
-        def again() -> None:
-            if not relay.over:
-                self._route(relay, replace(message, deadline_ms=left()), payload)
-
-        self._parking.retry_later(again)
-
-    async def _find(
-        self,
-        relay: SessionRelay,
-        source: OnlineIdentity,
-        target: bytes,
-        message: OpenSession,
-        payload: bytes,
-        search: Search,
-    ) -> None:
-        left = self._parking.remaining_ms(message.deadline_ms)
-        try:
-            connection = await self._routes.connect(target, message.peer, search)
-        except PeerOffline as error:
-            self._park(relay, message, payload, error)
-            return
-        except P2PError as error:
-            relay.fail(error)
-            return
-        except Exception:
-            log.exception("finding %s", message.peer[:64])
-            relay.fail(InternalError(reason="the network process could not find the peer; its log says why"))
-            return
-        finally:
-            self._looking_for.pop(relay, None)
-        if relay.over:
-            return
-        message = replace(message, deadline_ms=left())
-        if self._registry.by_key(source.raw) is source:
-            self._open_at_peer(relay, connection, source, target, message, payload)
-        else:  # its process has ended meanwhile: nothing can show that it speaks through us
-            self._route(relay, message, payload)
-
-    def _open_at_peer(
+    def open_at_peer(
         self,
         relay: SessionRelay,
         connection: PeerConnection,
@@ -322,6 +284,7 @@ class SessionManager:
         message: OpenSession,
         payload: bytes,
     ) -> None:
+        """Open a local program's session at a peer."""
         self._set_peer_info(relay, target, connection.way())
         try:
             pressure = self._backpressure_of(relay.opener.sender) if isinstance(relay.opener, LocalLeg) else None
@@ -473,22 +436,16 @@ class SessionManager:
 
     # ── opening in time, and ending ──────────────────────────────────────────────────────────────
 
-    def _start_clock(self, relay: SessionRelay, deadline_ms: int) -> None:
-        seconds = min(deadline_ms / 1000, MAX_CALL_TIMEOUT)
-        self._seconds[relay] = seconds
-        self._opening.add(relay, self._loop.time() + seconds)
+    def _start_clock(self, relay: SessionRelay, deadline_ms: int) -> _Opening:
+        opening = _Opening(self, relay, min(deadline_ms / 1000, MAX_CALL_TIMEOUT))
+        self.opening.add(opening, self._loop.time() + opening.seconds)
+        relay.at_opened.append(opening.close)
+        relay.at_end.append(opening.close)
+        return opening
 
-        def stop_clock() -> None:
-            self._opening.discard(relay)
-            self._seconds.pop(relay, None)
-
-        relay.at_opened.append(stop_clock)
-        relay.at_end.append(stop_clock)
-
-    def _expire(self, relay: SessionRelay) -> None:
-        peer, search = self._looking_for.get(relay, ("", None))
-        now = self._loop.time()
-        if search is not None and search.seconds(now) >= TOO_SHORT:
-            relay.fail(PeerUnreachable(peer=peer, reason=search.words(now)))
+    def _expire(self, opening: _Opening) -> None:
+        now, search = self._loop.time(), opening.search
+        if opening.connecting_to and search is not None and search.seconds(now) >= TOO_SHORT:
+            opening.on_failure(PeerUnreachable(peer=opening.connecting_to, reason=search.words(now)))
         else:
-            relay.fail(DeadlineExceeded(seconds=round(self._seconds[relay], 3)))
+            opening.on_failure(DeadlineExceeded(seconds=round(opening.seconds, 3)))

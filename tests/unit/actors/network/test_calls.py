@@ -13,6 +13,7 @@ from fastn_p2p_actors.network.connections.network_path import (
     NetworkPath,
 )
 from fastn_p2p_actors.network.connections.payload_memory import PayloadMemory
+from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
 from fastn_p2p_actors.network.serving.registry import (
     OnlineIdentity,
@@ -47,8 +48,9 @@ class Surroundings:
         self.sessions = self
         anything = cast(Any, self)
         self.payloads = PayloadMemory()
-        self.calls = OutgoingCalls(anything, self.registry, anything, anything, self.parking, self.payloads)
-        self.opened = SessionManager(anything, self.registry, anything, anything, self.parking, self.payloads)
+        self.targets = TargetFinder(self.registry, anything, self.parking)
+        self.calls = OutgoingCalls(anything, self.targets, anything, self.payloads)
+        self.opened = SessionManager(anything, self.registry, self.targets, anything, self.parking, self.payloads)
 
     def come_online(self) -> OnlineIdentity:
         identity = OnlineIdentity("alice", ALICE.key, Sender(0, 0))
@@ -102,6 +104,7 @@ def test_an_identity_that_ends_while_its_peer_is_looked_for_asks_once_it_is_back
         around.come_online()
         await a_few_turns()
         assert around.asked == [True]
+        around.targets.close()
         around.calls.close()
         around.opened.close()
 
@@ -117,6 +120,7 @@ def test_one_whose_identity_stays_asks_at_once(kind: str) -> None:
         around.found.set()
         await a_few_turns()
         assert around.asked == [True]
+        around.targets.close()
         around.calls.close()
         around.opened.close()
 

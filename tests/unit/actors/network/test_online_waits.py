@@ -12,6 +12,7 @@ import pytest
 
 from fastn_p2p_actors.network.discovery import online_waits
 from fastn_p2p_actors.network.discovery.online_waits import OnlineWaits
+from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_client.errors import IdentityOffline, PeerUnknown
 from fastn_p2p_client.ipc.messages import (
     Ack,
@@ -38,7 +39,8 @@ class Desk:
         self.spoken = asyncio.Event()
         self.watched: list[bytes] = []
         all_of_them: Any = self
-        self.awaiting = OnlineWaits(all_of_them, all_of_them, all_of_them, all_of_them, all_of_them)
+        targets = TargetFinder(all_of_them, all_of_them, all_of_them)
+        self.awaiting = OnlineWaits(all_of_them, targets, all_of_them)
 
     def ask(self, sender: str, number: int, peer: str, identity: str = "alice", deadline_ms: int = 60_000) -> None:
         self.awaiting.on_await(cast(Any, sender), bytes([number]), WaitForPeer(identity, peer, deadline_ms))
@@ -52,7 +54,7 @@ class Desk:
         return said
 
     def is_empty(self) -> bool:
-        return not (self.watched or len(self.awaiting) or self.awaiting._programs or self.awaiting._targets)
+        return not (self.watched or len(self.awaiting) or self.awaiting._programs or self.awaiting._waiting_for)
 
     # the mailbox, the registry, the routes, the parking, the lookout
 

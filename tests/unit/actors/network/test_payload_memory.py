@@ -22,6 +22,7 @@ from fastn_p2p_actors.network.connections.payload_memory import (
     Account,
     PayloadMemory,
 )
+from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
 from fastn_p2p_actors.network.serving.registry import (
     OnlineIdentity,
@@ -97,7 +98,8 @@ class Scene:
         self.registry, self.parking = Registry(), RegistrationGrace()
         anything = cast(Any, self)
         self.requests = IncomingCalls(anything, self.registry, anything, self.parking, anything, self.payloads)
-        self.calls = OutgoingCalls(anything, self.registry, anything, self.requests, self.parking, self.payloads)
+        self.targets = TargetFinder(self.registry, anything, self.parking)
+        self.calls = OutgoingCalls(anything, self.targets, self.requests, self.payloads)
         self.bob = OnlineIdentity("bob", BOB, cast(Sender, self.server))
         self.registry.announce(self.bob)
         self.registry.serve(self.bob, "Slow", "default", anything, cast(Sender, self.server), hosted=False)
@@ -153,6 +155,7 @@ def scenario(work: Any) -> None:
     async def run() -> None:
         scene = Scene()
         await work(scene)
+        scene.targets.close()
         scene.calls.close()
         scene.requests.close()
 

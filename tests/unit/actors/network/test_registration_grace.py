@@ -12,6 +12,7 @@ import pytest
 from fastn_p2p_actors.network.calls.incoming import IncomingCalls
 from fastn_p2p_actors.network.calls.outgoing import OutgoingCalls
 from fastn_p2p_actors.network.connections.payload_memory import PayloadMemory
+from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_actors.network.serving.expected_programs import Program
 from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
 from fastn_p2p_actors.network.serving.registry import (
@@ -62,8 +63,9 @@ class Counter:
         everything: Any = self
         self.payloads = PayloadMemory()
         requests = IncomingCalls(everything, self.registry, everything, self.parking, everything, self.payloads)
-        self.calls = OutgoingCalls(everything, self.registry, everything, requests, self.parking, self.payloads)
-        self.sessions = SessionManager(everything, self.registry, everything, everything, self.parking, self.payloads)
+        self.targets = TargetFinder(self.registry, everything, self.parking)
+        self.calls = OutgoingCalls(everything, self.targets, requests, self.payloads)
+        self.sessions = SessionManager(everything, self.registry, self.targets, everything, self.parking, self.payloads)
         self.alice = OnlineIdentity("alice", PublicKey(bytes(ALICE)), self.server)
         self.registry.announce(self.alice)
 
@@ -100,6 +102,7 @@ def play(work: Work) -> None:
     async def main() -> None:
         counter = Counter()
         await work(counter)
+        counter.targets.close()
         counter.calls.close()
         counter.sessions.close()
 

@@ -1,0 +1,198 @@
+"""Target of a call, a session or a wait of a local program: a binding of this daemon, a connection to a peer daemon, or
+another attempt after the next registration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from msgspec.structs import replace
+
+from fastn_p2p_client.errors import (
+    ConnectionLost,
+    IdentityOffline,
+    InternalError,
+    NoIdentityOnline,
+    P2PError,
+    PeerOffline,
+)
+from fastn_p2p_client.ipc.messages import (
+    Call,
+    OpenSession,
+)
+
+from ..connections.connection import PeerConnection
+from ..serving.registration_grace import RegistrationGrace
+from ..serving.registry import (
+    OnlineIdentity,
+    RegisteredBinding,
+    Registry,
+)
+from .router import (
+    PeerRouter,
+    display_name,
+)
+from .search import Search
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", Call, OpenSession)
+M_contra = TypeVar("M_contra", Call, OpenSession, contravariant=True)
+
+
+class Seeker(Protocol[M_contra]):
+    """A call or a session whose target is being found. It ends with one of ``on_binding``, ``on_connection`` and
+    ``on_failure``, or is done before.
+
+    Attributes:
+        connecting_to: name of the peer while there is no connection to it; "" otherwise.
+        search: record of the attempts to reach the peer.
+        cancel: stops the attempts.
+    """
+
+    connecting_to: str
+    search: Search | None
+    cancel: Callable[[], object] | None
+
+    @property
+    def done(self) -> bool:
+        """True if nothing waits for the target any more."""
+        ...
+
+    def hold(self, payload: bytes) -> bool:
+        """Keep the payload while the target is being found. Return False after a failure: too much waits already."""
+        ...
+
+    def take_payload(self) -> bytes:
+        """Return the payload that was kept, and keep it no longer."""
+        ...
+
+    def on_binding(self, source: OnlineIdentity, target: bytes, message: M_contra, payload: bytes) -> None:
+        """The target is a registered binding of this daemon."""
+        ...
+
+    def on_connection(
+        self, connection: PeerConnection, source: OnlineIdentity, target: bytes, message: M_contra, payload: bytes
+    ) -> None:
+        """The target is reached over this connection."""
+        ...
+
+    def on_failure(self, error: P2PError) -> None:
+        """There is no such target."""
+        ...
+
+
+class TargetFinder:
+    """Find the targets of local programs' calls, sessions and waits.
+
+    A target that is known already is found without a task, a future or a result object: ``find`` calls the seeker
+    before it returns, because every call of a program passes here.
+    """
+
+    def __init__(self, registry: Registry, router: PeerRouter, grace: RegistrationGrace) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._registry = registry
+        self._router = router
+        self._grace = grace
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        """Stop connecting: seekers that wait for a connection fail with ``ConnectionLost``."""
+        for task in self._tasks:
+            task.cancel()
+
+    def find(self, seeker: Seeker[M], message: M, payload: bytes) -> None:
+        """Find the target that ``message`` names and report it to ``seeker``, before this returns if it is known."""
+        try:
+            source = self._registry.calling_identity(message.identity)
+            target = self._router.parse_peer(message.peer)
+        except (IdentityOffline, NoIdentityOnline) as error:
+            self._find_later(seeker, message, payload, error)
+            return
+        except P2PError as error:
+            seeker.on_failure(error)
+            return
+        if self._registry.by_key(target) is not None:
+            found = self._registry.find(target, message.protocol, message.instance)
+            if isinstance(found, RegisteredBinding):
+                seeker.on_binding(source, target, message, payload)
+            else:  # its identity may be online a moment before its bindings
+                self._find_later(seeker, message, payload, found)
+            return
+        connection = self._router.open_to(target)
+        if connection is not None:
+            seeker.on_connection(connection, source, target, message, payload)
+        elif seeker.hold(payload):
+            seeker.connecting_to = display_name(target, message.peer)
+            task = self._loop.create_task(self._connect(seeker, source, target, message))
+            seeker.cancel = task.cancel
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def find_peer(self, identity: str, peer: str, again: Callable[[], None]) -> tuple[bytes, bool] | None:
+        """Find only a peer: no binding of it, and no connection.
+
+        Args:
+            identity, peer: as in ``WaitForPeer``.
+            again: called after the next registration if the calling identity is not online yet.
+
+        Returns:
+            The peer's key, and whether it is an online identity of this daemon; None if ``again`` will be called.
+
+        Raises:
+            P2PError: there is no such identity or peer.
+        """
+        try:
+            self._registry.calling_identity(identity)
+            target = self._router.parse_peer(peer)
+        except (IdentityOffline, NoIdentityOnline):
+            if not self._grace.is_open():
+                raise
+            self._grace.retry_later(again)
+            return None
+        return target, self._registry.by_key(target) is not None
+
+    def _find_later(self, seeker: Seeker[M], message: M, payload: bytes, error: P2PError) -> None:
+        """Try again after the next registration; fail with ``error`` if none is expected."""
+        if not self._grace.is_open():
+            seeker.on_failure(error)
+            return
+        if not seeker.hold(payload):
+            return
+        left = self._grace.remaining_ms(message.deadline_ms)
+
+        def again() -> None:
+            if not seeker.done:
+                self.find(seeker, replace(message, deadline_ms=left()), seeker.take_payload())
+
+        self._grace.retry_later(again)
+
+    async def _connect(self, seeker: Seeker[M], source: OnlineIdentity, target: bytes, message: M) -> None:
+        left = self._grace.remaining_ms(message.deadline_ms)
+        search = seeker.search = seeker.search or Search(self._loop.time())
+        try:
+            connection = await self._router.connect(target, message.peer, search)
+        except PeerOffline as error:
+            self._find_later(seeker, message, seeker.take_payload(), error)
+            return
+        except P2PError as error:
+            seeker.on_failure(error)
+            return
+        except asyncio.CancelledError:
+            seeker.on_failure(ConnectionLost(what="the daemon's network process"))
+            raise
+        except Exception:
+            log.exception("cannot find the peer %s", message.peer[:64])
+            seeker.on_failure(InternalError(reason="the network process could not find the peer; its log says why"))
+            return
+        if seeker.done:
+            return
+        seeker.connecting_to = ""
+        message, payload = replace(message, deadline_ms=left()), seeker.take_payload()
+        if self._registry.by_key(source.raw) is source:
+            seeker.on_connection(connection, source, target, message, payload)
+        else:  # its process has ended meanwhile, so nothing can prove that it speaks through this daemon
+            self.find(seeker, message, payload)

@@ -1,0 +1,251 @@
+"""Where a call, a session or a wait goes, with registry, router and grace period in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+
+from fastn_p2p_actors.network.discovery.search import Search
+from fastn_p2p_actors.network.discovery.targets import TargetFinder
+from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
+from fastn_p2p_actors.network.serving.registry import (
+    OnlineIdentity,
+    Registry,
+)
+from fastn_p2p_actors.runtime.mailbox import Sender
+from fastn_p2p_client.errors import IdentityOffline, P2PError, PeerOffline, PeerUnknown
+from fastn_p2p_client.ipc.messages import Call
+from tests.support.scenario import (
+    a_few_turns,
+    play,
+)
+from tests.support.signer import Signer
+
+ALICE, BOB = Signer("alice").key, Signer("bob").key
+CALL = Call("alice", "bob", "Echo", "default", 5000)
+
+
+class _Seeker:
+    """A call that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Any] = []
+        self.deadlines: list[int] = []
+        self.done = False
+        self.held = b""
+        self.has_room = True
+        self.connecting_to = ""
+        self.search: Search | None = None
+        self.cancel: Callable[[], object] | None = None
+
+    def hold(self, payload: bytes) -> bool:
+        self.held = payload
+        if not self.has_room:
+            self.outcomes.append("no room")
+        return self.has_room
+
+    def take_payload(self) -> bytes:
+        payload, self.held = self.held, b""
+        return payload
+
+    def on_binding(self, source: OnlineIdentity, target: bytes, message: Call, payload: bytes) -> None:
+        self.outcomes.append(("binding", source.name, target, payload))
+        self.deadlines.append(message.deadline_ms)
+
+    def on_connection(
+        self, connection: object, source: OnlineIdentity, target: bytes, message: Call, payload: bytes
+    ) -> None:
+        self.outcomes.append((connection, source.name, target, payload))
+        self.deadlines.append(message.deadline_ms)
+
+    def on_failure(self, error: P2PError) -> None:
+        self.outcomes.append(error.code)
+
+
+class _Network:
+    """``TargetFinder`` between a real registry and a router that knows bob."""
+
+    def __init__(self) -> None:
+        self.registry, self.grace = Registry(), RegistrationGrace()
+        self.connection: str | None = None
+        self.connecting: Callable[[], Awaitable[str]] = self.connect_at_once
+        self.finder = TargetFinder(self.registry, cast(Any, self), self.grace)
+
+    def announce(self, name: str = "alice", *, protocol: str = "") -> OnlineIdentity:
+        key = {"alice": ALICE, "bob": BOB}[name]
+        identity = OnlineIdentity(name, key, Sender(0, 0))
+        self.registry.announce(identity)
+        if protocol:
+            self.registry.serve(identity, protocol, "default", cast(Any, None), Sender(0, 0))
+        self.grace.on_registration()
+        return identity
+
+    def find(self) -> _Seeker:
+        seeker = _Seeker()
+        self.finder.find(cast(Any, seeker), CALL, b"payload")
+        return seeker
+
+    # the router
+
+    def parse_peer(self, peer: str) -> bytes:
+        if peer != "bob":
+            raise PeerUnknown(peer=peer)
+        return bytes(BOB)
+
+    def open_to(self, _target: bytes) -> str | None:
+        return self.connection
+
+    async def connect(self, _target: bytes, _peer: str, _search: Search) -> str:
+        return await self.connecting()
+
+    async def connect_at_once(self) -> str:
+        return "new connection"
+
+
+def test_finds_bindings_and_open_connections_before_it_returns() -> None:
+    async def scenario() -> None:
+        network = _Network()
+        network.announce()
+        network.connection = "connection"
+        assert network.find().outcomes == [("connection", "alice", bytes(BOB), b"payload")]
+        network.announce("bob", protocol="Echo")
+        seeker = network.find()
+        assert seeker.outcomes == [("binding", "alice", bytes(BOB), b"payload")]
+        assert seeker.deadlines == [CALL.deadline_ms]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("missing", ["calling identity", "binding"])
+def test_tries_again_after_each_registration_of_the_grace_period(missing: str) -> None:
+    async def scenario() -> None:
+        network = _Network()
+        if missing == "binding":
+            network.announce()
+        bob = network.announce("bob") if missing == "binding" else None
+        seeker = network.find()
+        network.grace.on_registration()
+        assert seeker.outcomes == []
+        assert seeker.held == b"payload"
+        if bob is not None:
+            network.registry.serve(bob, "Echo", "default", cast(Any, None), Sender(0, 0))
+        else:
+            network.connection = "connection"
+            network.announce()
+        network.grace.on_registration()
+        assert len(seeker.outcomes) == 1
+        assert seeker.outcomes[0][1:] == ("alice", bytes(BOB), b"payload")
+        assert seeker.held == b""
+        assert 0 < seeker.deadlines[0] <= CALL.deadline_ms
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("why", ["grace period is over", "no memory", "done"])
+def test_does_not_try_again(why: str) -> None:
+    async def scenario() -> None:
+        network = _Network()
+        if why == "grace period is over":
+            network.grace.close()
+        seeker = _Seeker()
+        seeker.has_room = why != "no memory"
+        network.finder.find(cast(Any, seeker), CALL, b"payload")
+        seeker.done = why == "done"
+        network.connection = "connection"
+        network.announce()
+        expected = {"grace period is over": [IdentityOffline.code], "no memory": ["no room"], "done": []}
+        assert seeker.outcomes == expected[why]
+
+    play(scenario)
+
+
+def test_connects_to_a_peer_without_a_connection() -> None:
+    async def scenario() -> None:
+        network = _Network()
+        network.announce()
+        seeker = network.find()
+        assert (seeker.outcomes, seeker.held, seeker.connecting_to) == ([], b"payload", "bob")
+        await a_few_turns()
+        assert seeker.outcomes == [("new connection", "alice", bytes(BOB), b"payload")]
+        assert (seeker.held, seeker.connecting_to) == (b"", "")
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("error", [PeerUnknown(peer="bob"), PeerOffline(peer="bob"), RuntimeError("defect")])
+def test_reports_why_there_is_no_connection(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async def fail() -> str:
+            raise error
+
+        network = _Network()
+        network.announce()
+        network.connecting = fail
+        seeker = network.find()
+        await a_few_turns()
+        network.grace.close()  # a peer of this daemon that is offline may still register
+        await a_few_turns()
+        assert seeker.outcomes == [error.code if isinstance(error, P2PError) else "internal-error"]
+        assert ("cannot find the peer bob" in caplog.text) is isinstance(error, RuntimeError)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("how", ["seeker", "finder"])
+def test_stops_connecting(how: str) -> None:
+    async def scenario() -> None:
+        async def never() -> str:
+            await asyncio.Event().wait()
+            return ""
+
+        network = _Network()
+        network.announce()
+        network.connecting = never
+        seeker = network.find()
+        await a_few_turns()
+        if how == "finder":
+            network.finder.close()
+        else:
+            assert seeker.cancel is not None
+            seeker.cancel()
+        await a_few_turns()
+        assert seeker.outcomes == ["connection-lost"]
+
+    play(scenario)
+
+
+def test_finds_again_if_the_calling_identity_went_offline_meanwhile() -> None:
+    async def scenario() -> None:
+        network = _Network()
+        alice = network.announce()
+        seeker = network.find()
+        network.registry.remove_identity(alice)
+        await a_few_turns()
+        assert seeker.outcomes == []
+        network.connection = "connection"
+        network.announce()
+        assert seeker.outcomes == [("connection", "alice", bytes(BOB), b"payload")]
+
+    play(scenario)
+
+
+def test_finds_a_peer_alone() -> None:
+    async def scenario() -> None:
+        network = _Network()
+        called: list[int] = []
+        assert network.finder.find_peer("alice", "bob", lambda: called.append(1)) is None
+        network.announce()
+        assert called == [1]
+        assert network.finder.find_peer("alice", "bob", lambda: None) == (bytes(BOB), False)
+        network.announce("bob")
+        assert network.finder.find_peer("alice", "bob", lambda: None) == (bytes(BOB), True)
+        with pytest.raises(PeerUnknown):
+            network.finder.find_peer("alice", "carol", lambda: None)
+        network.grace.close()
+        with pytest.raises(IdentityOffline):
+            network.finder.find_peer("carol", "bob", lambda: None)
+
+    play(scenario)
