@@ -1,19 +1,26 @@
-"""Work that is done at once, and ends together."""
+"""Tasks that run at the same time and end together, and objects that a thread opens."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["run_all"]
+__all__ = ["open_in_thread", "run_all"]
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=_Closable | None)
 
 
 async def run_all(*parts: Coroutine[Any, Any, object]) -> None:
-    """Runs all of them at once until all have returned, or one raises: the others are cancelled then.
+    """Run the coroutines at the same time until all have returned. When one raises, cancel the others.
 
     Raises:
-        BaseException: what the first one raised.
+        BaseException: the first error that one of them raised.
     """
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
@@ -25,3 +32,20 @@ async def run_all(*parts: Coroutine[Any, Any, object]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def open_in_thread(make: Callable[..., C], *arguments: Any) -> C:
+    """Return ``make(*arguments)``, called in a thread. If the caller is cancelled meanwhile, close the result."""
+    making = asyncio.ensure_future(asyncio.to_thread(make, *arguments))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        making.add_done_callback(_close)
+        raise
+
+
+def _close(made: asyncio.Future[C]) -> None:
+    if not made.cancelled() and made.exception() is None:
+        result = made.result()
+        if result is not None:
+            result.close()

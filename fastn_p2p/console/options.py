@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from .exit_codes import CommandLineError
+
 __all__ = [
     "AliasArgument",
     "AliasOption",
     "AsOption",
+    "EventsOption",
     "HomeOption",
     "IdentityArgument",
     "InstanceArgument",
@@ -84,3 +87,43 @@ AsOption = Annotated[
     str | None,
     typer.Option("--as", metavar="NAME", help="The identity that calls; needed when several are online."),
 ]
+
+OwnerOption = Annotated[
+    str | None,
+    typer.Option("--as", metavar="NAME", help="The identity that owns it; needed when several are online."),
+]
+
+FilesInstanceOption = Annotated[
+    str, typer.Option("--instance", metavar="INSTANCE", help="The instance of FileTransfer.", show_default=True)
+]
+
+OfferArgument = Annotated[str, typer.Argument(metavar="ID", help="The offer's ID, from `fastn-p2p files offers`.")]
+
+EventsOption = Annotated[bool, typer.Option("--json", help="Print events as JSON, one on each line.")]
+
+MailboxOption = Annotated[
+    str, typer.Option("--instance", metavar="INSTANCE", help="The instance of Mail.", show_default=True)
+]
+
+MailNumbersArgument = Annotated[
+    list[int], typer.Argument(metavar="N...", min=1, help="The mails' numbers, as the list shows them.")
+]
+
+MailJsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one mail on each line.")]
+
+
+def make_directory(directory: Path, option: str) -> None:
+    """Make the directory that an option names, unless it exists.
+
+    Raises:
+        CommandLineError: it cannot be made, or is not a directory.
+    """
+    try:
+        directory.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        raise CommandLineError(f"{option}: there is no directory {str(directory.parent)!r}") from None
+    except FileExistsError:
+        raise CommandLineError(f"{option}: {str(directory)!r} is not a directory") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CommandLineError(f"{option}: the directory {str(directory)!r} cannot be made: {reason}") from None

@@ -1,1 +1,1 @@
-"""The protocols that come with the daemon, one module each. They are found like any other, by their entry points."""
+"""Built-in protocols, one folder or module each. The daemon finds them by their entry points, like any other."""

@@ -17,29 +17,19 @@ from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.cli import exit_code
 from fastn_p2p.protocols.files.config import FileTransferConfig
 from fastn_p2p.protocols.files.errors import Kind
-from fastn_p2p.protocols.files.events import Event
-from fastn_p2p.protocols.files.file_writer import (
-    QUICK,
-    RELIABLE,
-)
+from fastn_p2p.protocols.files.events import MAX_LEFT_OUT, Event
 from fastn_p2p.protocols.files.framing import (
     BLOCK,
     MAX_MESSAGE,
-)
-from fastn_p2p.protocols.files.inbox import (
-    EXPIRES,
-    MAX_LIST,
-    MAX_LISTS,
-    MAX_OFFERS,
-    MAX_WAITING,
 )
 from fastn_p2p.protocols.files.progress import Ended
 from fastn_p2p.protocols.files.protocol import (
     MAX_SESSIONS,
     MAX_WALKS,
 )
+from fastn_p2p.protocols.files.receiving.file_writer import QUICK, RELIABLE
+from fastn_p2p.protocols.files.receiving.offer_inbox import EXPIRES, MAX_LIST, MAX_LISTS, MAX_OFFERS, MAX_WAITING
 from fastn_p2p.protocols.files.retry import PATIENCE
-from fastn_p2p.protocols.files.tally import MAX_LEFT_OUT
 
 from .test_docs import code, read, table
 

@@ -15,6 +15,7 @@ from fastn_p2p.protocols.mail.delivery import DeliveryManager
 from fastn_p2p.protocols.mail.delivery_queue import Recipient
 from fastn_p2p.protocols.mail.inbox import Inbox
 from fastn_p2p.protocols.mail.outbox import Outbox
+from fastn_p2p.protocols.mail.schema import SCHEMA
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail import MailAccepted, MailContent, MailSummary, OutboxEntry
 from fastn_p2p_client.mail.messages import DeliverMail, DeliveryReceipt
@@ -64,7 +65,7 @@ class Side:
 
     def __init__(self, path: Path, clock: Clock, **config: Any) -> None:
         self.settings = msgspec.convert(config, MailConfig)
-        self.database = SqliteStore(path)
+        self.database = SqliteStore(path, SCHEMA, "mail")
         self.clock = clock
         self.outbox = Outbox(self.database, lambda: self.settings, clock)
         self.queue = self.outbox.queue
@@ -78,12 +79,12 @@ class Side:
         await self.database.close()
 
     async def accept(self, id: str, letter: MailContent | None = None, pair: Recipient = TO_BOB) -> MailAccepted:
-        return await self.outbox.accept(id, pair, PublicKey(pair.recipient).id52, letter or MailContent(f"about {id}"))
+        return await self.outbox.accept(id, pair, PublicKey(pair.key).id52, letter or MailContent(f"about {id}"))
 
     async def deliver_to(self, other: Side, name: str | None = "alice") -> DeliveryReceipt:
         """One delivery of what waits, as alice; the receipt is not told to the outbox."""
         parcels = await self.queue.batch(TO_BOB)
-        delivery = DeliverMail((await self.queue.way(TO_BOB)).stream, "default", parcels)
+        delivery = DeliverMail((await self.queue.state(TO_BOB)).stream, "default", parcels)
         return await other.mailbox.accept_delivery(delivery, Peer(ALICE, name))
 
     async def settle(self, receipt: DeliveryReceipt) -> None:

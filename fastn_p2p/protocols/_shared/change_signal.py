@@ -1,4 +1,4 @@
-"""A bell that is rung when something has changed, for whoever waits for that."""
+"""Condition to wait on: a query that is repeated after every change until its result is good enough."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ T = TypeVar("T")
 
 
 class ChangeSignal:
-    """Made and used inside one event loop."""
+    """Signal that wakes all waiters. Made and used inside one event loop."""
 
     def __init__(self) -> None:
-        self._rung = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def notify(self) -> None:
-        """Everybody who waits looks again."""
-        self._rung.set()
-        self._rung = asyncio.Event()
+        """Wake all waiters; each repeats its query."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
-    async def wait_for(self, look: Callable[[], Awaitable[T]], enough: Callable[[T], bool], seconds: float) -> T:
-        """What ``look`` finds, once that is enough, or when the time is over."""
+    async def wait_for(self, query: Callable[[], Awaitable[T]], enough: Callable[[T], bool], seconds: float) -> T:
+        """Return the result of ``query`` once ``enough`` accepts it, or its last result when the time is over."""
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
-            rung = self._rung
-            found = await look()
+            changed = self._changed
+            found = await query()
             if enough(found) or not seconds:
                 return found
             try:
                 async with asyncio.timeout_at(deadline):
-                    await rung.wait()
+                    await changed.wait()
             except TimeoutError:
                 return found

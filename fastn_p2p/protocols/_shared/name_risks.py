@@ -1,8 +1,8 @@
 """Risks of a file under the name that a peer has chosen for it: hidden, executable, or odd.
 
-``names`` refuses names that no file may have. A name that passes there can still do harm where it lands: a dot file
-configures a shell, ``.git/hooks`` and a ``.desktop`` file are executed. Such files are flagged, and are taken only when
-their receiver accepts them by name. Every place that writes a file under a peer's name asks ``risks_of``: the inbox of
+``path_names`` refuses names that no file may have. A name that it accepts can still do harm: a dot file configures a
+shell, and ``.git/hooks`` and ``.desktop`` files are executed. Such files are flagged, and are written only if the
+receiver has accepted them by name. Every place that writes a file under a peer's name calls ``risks_of``: the inbox of
 ``FileTransfer``, ``files get``, and ``mail read --save``.
 """
 
@@ -15,10 +15,10 @@ from typing import Final, Literal, TypeAlias
 __all__ = ["Risk", "is_named", "risks_of"]
 
 Risk: TypeAlias = Literal["hidden", "executable", "odd"]
-"""``hidden``: a part of its path begins with a dot. ``executable``: its mode or its ending says that it is a program.
-``odd``: another system takes its name for something else, or people cannot see all of it."""
+"""``hidden``: a component of the path begins with a dot. ``executable``: the mode or the extension says that it is a
+program. ``odd``: another system reads the name as something else, or a person cannot see all of it."""
 
-_PROGRAMS: Final = frozenset(
+_PROGRAM_EXTENSIONS: Final = frozenset(
     (
         *("appimage", "application", "bash", "command", "desktop", "jar", "run", "service", "sh", "workflow"),
         *("bat", "cmd", "com", "cpl", "exe", "gadget", "hta", "inf", "ins", "jse", "js", "lnk", "msc", "msi", "msp"),
@@ -26,7 +26,7 @@ _PROGRAMS: Final = frozenset(
         *("wsc", "wsf", "wsh"),
     )
 )
-"""Endings of files that a desktop runs or installs on a double click, whatever their mode is."""
+"""File extensions that a desktop runs or installs on a double click, whatever the mode."""
 _DEVICES: Final = frozenset(
     (
         "con",
@@ -38,22 +38,22 @@ _DEVICES: Final = frozenset(
         *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789¹²³"),
     )
 )
-"""Names of devices on Windows, in every directory and with every ending."""
+"""Names of devices on Windows, in every directory and with every extension."""
 
 
 def risks_of(path: str, mode: int = 0, *, directory: bool = False) -> list[Risk]:
-    """Return the reasons to ask before a file or directory lands under this path; mostly none.
+    """Return the risks of writing a file or directory under this path; usually none.
 
     Args:
-        path: parts with ``/`` between them.
-        mode: permission bits. Those of a directory execute nothing.
+        path: components with ``/`` between them.
+        mode: permission bits. The x bits of a directory are no risk.
     """
     parts = path.split("/")
     found: list[Risk] = []
     if any(part.startswith(".") for part in parts):
         found.append("hidden")
-    _, dot, ending = parts[-1].rstrip(". ").rpartition(".")
-    if not directory and (mode & 0o111 or (dot and ending.casefold() in _PROGRAMS)):
+    _, dot, extension = parts[-1].rstrip(". ").rpartition(".")
+    if not directory and (mode & 0o111 or (dot and extension.casefold() in _PROGRAM_EXTENSIONS)):
         found.append("executable")
     if any(map(_is_odd, parts)):
         found.append("odd")
@@ -61,7 +61,7 @@ def risks_of(path: str, mode: int = 0, *, directory: bool = False) -> list[Risk]
 
 
 def is_named(path: str, names: Collection[str]) -> bool:
-    """Return whether the path, or a directory above it, is among the names."""
+    """Return whether the path, or a directory above it, is one of the names."""
     if not names:
         return False
     parts = path.split("/")

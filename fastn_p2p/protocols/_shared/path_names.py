@@ -1,7 +1,7 @@
-"""Names from a peer, and what of them is let near a file system.
+"""File names and paths that a peer sends: which of them are safe, and how they are compared and printed.
 
-A path on the wire is text: parts with ``/`` between them, relative to what is shared. It is never cleaned up, only
-taken or refused.
+A path on the wire is text: components with ``/`` between them, relative to the shared directory. A path is never
+cleaned up: it is accepted as it is, or refused.
 """
 
 from __future__ import annotations
@@ -10,105 +10,112 @@ import re
 import unicodedata
 from typing import Final
 
-from ..files.errors import FileError
-
 __all__ = [
     "MAX_DEPTH",
     "MAX_PART",
     "MAX_PATH",
     "PARTIAL_PREFIX",
+    "UnsafeName",
     "check_component",
     "collision_key",
     "is_safe",
     "join_path",
-    "parts_of",
     "printable",
+    "split_path",
 ]
 
 MAX_PART: Final = 255
-"""Bytes of UTF-8 in one part: what Linux takes (NAME_MAX)."""
+"""Bytes of UTF-8 in one component, as Linux allows (NAME_MAX)."""
 MAX_PATH: Final = 4096
 """Bytes of UTF-8 in a whole path (PATH_MAX)."""
 MAX_DEPTH: Final = 64
-"""Parts in a path."""
+"""Components in a path."""
 PARTIAL_PREFIX: Final = ".fastn-"
-"""How the names of files begin that have not arrived completely; no other file can have such a name."""
+"""First characters of the names of incomplete files; no other file can have such a name."""
 
 _ORDINARY: Final = re.compile(r"[ -\-0-\[\]-~][ -.0-\[\]-~]{0,254}")
-"""What needs no closer look: ASCII without a dot at the beginning."""
+"""Names that are safe without a closer look: ASCII, without a dot at the beginning."""
 _BAD_CATEGORIES: Final = ("Cc", "Cs", "Zl", "Zp")
 _DIRECTION: Final = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters that turn the text around: ``exe.gpj`` would be shown as ``jpg.exe``."""
+"""Characters that change the direction of text: ``exe.gpj`` would be shown as ``jpg.exe``."""
 
 
-def check_component(part: str) -> str:
-    """``part``, when a file or directory may be called that.
+class UnsafeName(ValueError):
+    """A name or path that must not be used on this machine; the message says why."""
+
+
+def check_component(name: str) -> str:
+    """Return ``name`` if a file or directory may have it.
 
     Raises:
-        FileError: ``UnsafeName``.
+        UnsafeName: it may not.
     """
-    reason = _objection(part)
+    reason = _objection(name)
     if reason:
-        raise FileError("UnsafeName", f"'{printable(part[:MAX_PART])}' is not a safe name: {reason}")
-    return part
+        raise UnsafeName(f"'{printable(name[:MAX_PART])}' is not a safe name: {reason}")
+    return name
 
 
-def is_safe(part: str) -> bool:
-    """Whether ``check_component`` takes it."""
-    return not _objection(part)
+def is_safe(name: str) -> bool:
+    """Return whether ``check_component`` accepts the name."""
+    return not _objection(name)
 
 
-def parts_of(path: str) -> tuple[str, ...]:
-    """The parts of a path from the wire; none for the empty path, which is the shared directory itself.
+def split_path(path: str) -> tuple[str, ...]:
+    """Return the components of a path from the wire; none for the empty path, which is the shared directory itself.
 
     Raises:
-        FileError: ``UnsafeName``.
+        UnsafeName: a component is not safe, or there are more than ``MAX_DEPTH`` components or ``MAX_PATH`` bytes.
     """
     if not path:
         return ()
     if len(path) > MAX_PATH or len(path.encode("utf-8", "surrogatepass")) > MAX_PATH:
-        raise FileError("UnsafeName", f"a path has more than {MAX_PATH} bytes")
+        raise UnsafeName(f"a path has more than {MAX_PATH} bytes")
     parts = tuple(path.split("/"))
     if len(parts) > MAX_DEPTH:
-        raise FileError("UnsafeName", f"a path has more than {MAX_DEPTH} parts")
+        raise UnsafeName(f"a path has more than {MAX_DEPTH} parts")
     return tuple(map(check_component, parts))
 
 
 def join_path(*paths: str) -> str:
-    """One path of several, of which some may be empty."""
+    """Join paths with ``/``, leaving out empty ones."""
     return "/".join(filter(None, paths))
 
 
 def collision_key(path: str) -> str:
-    """Equal for paths that some file system or person takes for the same: other case, other spelling of a letter."""
+    """Return a key that is equal for paths that a file system or a person may take for the same.
+
+    Such paths differ only by case or by how Unicode spells a letter.
+    """
     if path.isascii():
         return path.lower()
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
 def printable(name: str) -> str:
-    """A name of this machine as text that can be sent and printed, whatever its bytes are."""
-    return "".join(each if each.isprintable() else _escaped(each) for each in name)
+    """Return a local file name as text that can be sent and printed, whatever bytes it has."""
+    return "".join(each if each.isprintable() else _escape(each) for each in name)
 
 
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # how Python says that a byte is no text
+def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # Python's code for a byte that is not UTF-8 (PEP 383)
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
 
 
-def _objection(part: str) -> str:
-    if _ORDINARY.fullmatch(part):
+def _objection(name: str) -> str:
+    """Return why the name is not safe, or an empty text."""
+    if _ORDINARY.fullmatch(name):
         return ""
-    if part in ("", ".", ".."):
+    if name in ("", ".", ".."):
         return "it is empty or a reference to a directory"
-    if "/" in part or "\\" in part:
+    if "/" in name or "\\" in name:
         return "it has a character that separates directories"
-    if part.startswith(PARTIAL_PREFIX):
-        return "such names are those of unfinished transfers"
-    if part.isascii() and part.isprintable():
-        return "it is too long" if len(part) > MAX_PART else ""
-    if any(unicodedata.category(each) in _BAD_CATEGORIES or each in _DIRECTION for each in part):
-        is_text = not any("\ud800" <= each <= "\udfff" for each in part)
-        return "it has a control character" if is_text else "its bytes are no UTF-8"
-    return "it is too long" if len(part.encode()) > MAX_PART else ""
+    if name.startswith(PARTIAL_PREFIX):
+        return "such names are reserved for unfinished transfers"
+    if name.isascii() and name.isprintable():
+        return "it is too long" if len(name) > MAX_PART else ""
+    if any(unicodedata.category(each) in _BAD_CATEGORIES or each in _DIRECTION for each in name):
+        is_text = not any("\ud800" <= each <= "\udfff" for each in name)
+        return "it has a control character" if is_text else "its bytes are not UTF-8"
+    return "it is too long" if len(name.encode()) > MAX_PART else ""

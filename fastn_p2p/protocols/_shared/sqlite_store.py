@@ -1,7 +1,10 @@
-"""The file behind one mailbox: SQLite, written by one thread, many changes with one sync of the disk.
+"""SQLite database on a writer thread of its own, with group commit.
 
-What is waiting when the thread gets round to it shares a transaction: whoever comes alone waits for one sync, and a
-thousand who come together do too. Each change is a function of the connection that is done wholly or not at all.
+A commit waits for the disk. All changes that wait when the writer thread is free share one transaction and one
+sync: a lone change waits for one sync, and so do a thousand concurrent ones. Each change runs in a savepoint, so that
+it happens completely or not at all, whatever the others of its group do. Reads run on a second thread with a
+connection of its own; they see every change that was committed before. A power cut loses no change whose ``write`` has
+returned (``synchronous = FULL``).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
@@ -19,62 +22,74 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from fastn_p2p_actors.storage.atomic_files import sync_directory
 from fastn_p2p_client.errors import StorageDamaged, StorageFailed
 
-from ..mail.schema import (
-    MIGRATIONS,
-    SCHEMA,
-    VERSION,
-    WAITING,
-)
-
-__all__ = ["SqliteStore", "Step", "holdings"]
+__all__ = ["BUSY_TIMEOUT", "Change", "DatabaseSchema", "SqliteStore"]
 
 T = TypeVar("T")
-Step: TypeAlias = Callable[[sqlite3.Connection], T]
+Change: TypeAlias = Callable[[sqlite3.Connection], T]
+"""Function that runs in one of the store's threads and uses the connection. It must not begin or end a transaction."""
+
+BUSY_TIMEOUT: Final = 5.0
+"""Seconds to wait for another process that has locked the file, for example the ``sqlite3`` tool."""
 
 _MAX_GROUP: Final = 1024
 """Changes in one transaction."""
-_BUSY: Final = 5.0
-"""Seconds to wait for another process that holds the file: somebody looks into it with a tool."""
-_WAL_KEPT: Final = 16 * 1024 * 1024
-"""Bytes of the log that a burst of mail leaves behind."""
+_LOG_SIZE: Final = 16 * 1024 * 1024
+"""Bytes to which the write-ahead log is cut back after a burst."""
+
+
+class DatabaseSchema(NamedTuple):
+    """Tables of a database, and how an older file is brought up to date."""
+
+    version: int
+    """Stored in the file as ``user_version``."""
+    create: str
+    """SQL that makes a new file."""
+    migrations: Mapping[int, str] = {}
+    """Version N -> SQL that turns a file of version N into one of version N + 1."""
 
 
 class _Job(NamedTuple):
-    step: Step[Any]
-    then: Callable[[Any], object]
+    change: Change[Any]
+    on_commit: Callable[[Any], object]
     result: asyncio.Future[Any]
 
 
 class SqliteStore:
-    """Used inside one event loop, which never waits for the disk.
+    """One database file, used inside one event loop, which never waits for the disk.
 
     Args:
-        path: of the file; made when it is missing.
+        path: file of the database; created when it is missing.
+        name: prefix of the names of its threads.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, schema: DatabaseSchema, name: str) -> None:
         self.path = path
+        self._schema = schema
+        self._name = name
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop
         self._writer: threading.Thread | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._reading: sqlite3.Connection | None = None
-        self._over = False
+        self._closing = False
 
     async def open(self) -> None:
-        """
+        """Open the file, or create it, and migrate it to the version of the schema.
+
         Raises:
-            StorageFailed: it cannot be read or written.
-            StorageDamaged: it is not what we wrote.
+            StorageFailed: the file cannot be read or written.
+            StorageDamaged: the file is not a database, or was written by a newer version.
         """
         self._loop = asyncio.get_running_loop()
         writing = await asyncio.to_thread(self._prepare)
-        self._writer = threading.Thread(target=self._write_all, args=(writing,), name="mail-writer", daemon=True)
+        self._writer = threading.Thread(
+            target=self._write_all, args=(writing,), name=f"{self._name}-writer", daemon=True
+        )
         self._writer.start()
-        self._readers = ThreadPoolExecutor(1, "mail-reader")
+        self._readers = ThreadPoolExecutor(1, f"{self._name}-reader")
 
     async def close(self) -> None:
-        """What was to be written is written first."""
+        """Commit the changes that wait, then close the file."""
         if self._readers is not None:
             readers, self._readers = self._readers, None
             await asyncio.to_thread(readers.shutdown)
@@ -86,41 +101,42 @@ class SqliteStore:
             self._jobs.put(None)
             await asyncio.to_thread(writer.join)
 
-    async def write(self, step: Step[T], then: Callable[[T], object] = lambda _: None) -> T:
-        """The result of a change, once it is on disk; or what it raises, and then it has changed nothing.
+    async def write(self, change: Change[T], on_commit: Callable[[T], object] = lambda _: None) -> T:
+        """Run a change in a transaction; return its result when it is on disk. If it raises, it changes nothing.
 
-        Changes happen in the order in which they are asked for, whether or not anybody still waits for them.
+        Changes run in the order of the calls, also when the caller is cancelled meanwhile.
 
         Args:
-            then: called with the result in the event loop when it is on disk, also when nobody waits any more.
+            on_commit: called with the result, in the event loop, when it is on disk; also when the caller is cancelled.
 
         Raises:
-            StorageFailed: the disk does not take it.
+            StorageFailed: the disk is full or broken, or the store is closed.
+            Exception: the error that ``change`` raised.
         """
         if self._writer is None:
             raise StorageFailed(path=str(self.path), reason="it is closed")
-        job = _Job(step, then, self._loop.create_future())
+        job = _Job(change, on_commit, self._loop.create_future())
         self._jobs.put(job)
         result: T = await job.result
         return result
 
-    async def read(self, step: Step[T]) -> T:
-        """What it finds among everything that was written before.
+    async def read(self, query: Change[T]) -> T:
+        """Run a query and return its result. It sees every change that was committed before.
 
         Raises:
-            StorageFailed: it cannot be read.
+            StorageFailed: the file cannot be read, or the store is closed.
         """
         if self._readers is None:
             raise StorageFailed(path=str(self.path), reason="it is closed")
-        return await self._loop.run_in_executor(self._readers, self._look, step)
+        return await self._loop.run_in_executor(self._readers, self._read, query)
 
     # ── in threads ───────────────────────────────────────────────────────────────────────────────
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT}")
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_SIZE}")
         return connection
 
     def _prepare(self) -> sqlite3.Connection:
@@ -129,14 +145,7 @@ class SqliteStore:
             self.path.touch(0o600)
             sync_directory(self.path.parent)
             connection = self._connect()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            steps = [SCHEMA] if version == 0 else [MIGRATIONS[each] for each in range(version, VERSION)]
-            if steps:
-                connection.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} PRAGMA user_version = {VERSION}; COMMIT;")
-            elif version != VERSION:
-                raise StorageDamaged(
-                    path=str(self.path), reason=f"it has version {version} and this daemon reads {VERSION}"
-                )
+            self._migrate(connection)
         except (sqlite3.Error, OSError, StorageDamaged) as error:
             if connection is not None:
                 connection.close()
@@ -147,24 +156,33 @@ class SqliteStore:
             raise self._failed(error) from error
         return connection
 
-    def _look(self, step: Step[T]) -> T:
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        newest, create, migrations = self._schema
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        steps = [create] if version == 0 else [migrations[each] for each in range(version, newest)]
+        if steps:
+            connection.executescript(f"BEGIN IMMEDIATE; {' '.join(steps)} PRAGMA user_version = {newest}; COMMIT;")
+        elif version != newest:
+            raise StorageDamaged(path=str(self.path), reason=f"it has version {version} and this daemon reads {newest}")
+
+    def _read(self, query: Change[T]) -> T:
         try:
             if self._reading is None:
                 self._reading = self._connect()
                 self._reading.execute("PRAGMA query_only = TRUE")
-            return step(self._reading)
+            return query(self._reading)
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
     def _write_all(self, connection: sqlite3.Connection) -> None:
         try:
-            while not self._over:
+            while not self._closing:
                 self._write_group(connection, self._next_group())
         finally:
             connection.close()
 
     def _next_group(self) -> list[_Job]:
-        """Everything that is to be written at the moment, as soon as there is something."""
+        """Wait for a change, then return it with all others that wait, at most ``_MAX_GROUP``."""
         group: list[_Job] = []
         job = self._jobs.get()
         while job is not None:
@@ -175,27 +193,27 @@ class SqliteStore:
                 job = self._jobs.get_nowait()
             except queue.Empty:
                 return group
-        self._over = True
+        self._closing = True
         return group
 
     def _write_group(self, connection: sqlite3.Connection, group: list[_Job]) -> None:
-        """One transaction; each of the group gets its own result or error."""
+        """Run the changes in one transaction. Each gets its own result or error."""
         outcomes: list[tuple[_Job, Any, Exception | None]] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
-            outcomes.extend((job, *_run_in_savepoint(connection, job.step)) for job in group)
+            outcomes.extend((job, *_run_in_savepoint(connection, job.change)) for job in group)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             outcomes = [(job, None, self._failed(error)) for job in group]
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self._tell, outcomes)
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, so no caller waits
+            self._loop.call_soon_threadsafe(self._resolve, outcomes)
 
-    def _tell(self, outcomes: list[tuple[_Job, Any, Exception | None]]) -> None:
+    def _resolve(self, outcomes: list[tuple[_Job, Any, Exception | None]]) -> None:
         for job, result, error in outcomes:
             if error is None:
-                job.then(result)
+                job.on_commit(result)
             if job.result.done():
                 continue
             if error is None:
@@ -210,32 +228,20 @@ class SqliteStore:
         return StorageFailed(path=str(self.path), reason="the disk is full" if full else str(error))
 
 
-def holdings(path: Path) -> tuple[int, int, int]:
-    """Return how many mails have come, how many of them are unread, and how many wait to be delivered. Blocks, and
-    changes nothing. Raises sqlite3.Error."""
-    with contextlib.closing(sqlite3.connect(path, timeout=_BUSY)) as connection:
-        connection.execute("PRAGMA query_only = TRUE")
-        mails, unread = connection.execute(
-            "SELECT count(*), coalesce(sum(read = 0), 0) FROM mailbox WHERE deleted IS NULL"
-        ).fetchone()
-        (waiting,) = connection.execute("SELECT count(*) FROM outbox WHERE state = ?", (WAITING,)).fetchone()
-    return mails, unread, waiting
-
-
-def _run_in_savepoint(connection: sqlite3.Connection, step: Step[Any]) -> tuple[Any, Exception | None]:
-    """Its result, or what it has raised, and then nothing of it is left.
+def _run_in_savepoint(connection: sqlite3.Connection, change: Change[Any]) -> tuple[Any, Exception | None]:
+    """Return the result of a change, or the error that it raised after its effects were rolled back.
 
     Raises:
-        sqlite3.Error: the whole transaction is gone.
+        sqlite3.Error: the whole transaction was rolled back.
     """
-    connection.execute("SAVEPOINT step")
+    connection.execute("SAVEPOINT change")
     try:
-        result = step(connection)
+        result = change(connection)
     except Exception as error:
-        if not connection.in_transaction:  # a full disk may end it
+        if not connection.in_transaction:  # a full disk may have ended it
             raise
-        connection.execute("ROLLBACK TO step")
-        connection.execute("RELEASE step")
+        connection.execute("ROLLBACK TO change")
+        connection.execute("RELEASE change")
         return None, error
-    connection.execute("RELEASE step")
+    connection.execute("RELEASE change")
     return result, None

@@ -12,14 +12,13 @@ from fastn_p2p_client.owner import resolve_identity
 
 from ...console.connecting_notice import connecting
 from ...console.exit_codes import (
-    CommandLineError,
     ExitCode,
 )
 from .client import FilesClient
 from .errors import FileError
-from .tally import TransferSummary
+from .events import TransferSummary
 
-__all__ = ["exit_code", "exit_code_of", "make_target", "report_error", "with_files", "with_own_files"]
+__all__ = ["exit_code", "exit_code_of", "report_error", "with_files", "with_own_files"]
 
 T = TypeVar("T")
 
@@ -49,23 +48,6 @@ def exit_code_of(tally: TransferSummary) -> ExitCode:
     if tally.failures:
         return exit_code(tally.failures[0].kind)
     return ExitCode.PARTIAL if tally.omitted else ExitCode.OK
-
-
-def make_target(directory: Path, option: str) -> None:
-    """Make the directory that an option names, unless it is there.
-
-    Raises:
-        CommandLineError: it cannot be made, or is no directory; says why.
-    """
-    try:
-        directory.mkdir(exist_ok=True)
-    except FileNotFoundError:
-        raise CommandLineError(f"{option}: there is no directory {str(directory.parent)!r}") from None
-    except FileExistsError:
-        raise CommandLineError(f"{option}: {str(directory)!r} is not a directory") from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise CommandLineError(f"{option}: the directory {str(directory)!r} cannot be made: {reason}") from None
 
 
 def with_files(

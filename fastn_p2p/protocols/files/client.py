@@ -15,7 +15,8 @@ from fastn_p2p_client.tickets import Ticket
 
 from .._shared.path_names import is_safe
 from .errors import FileError
-from .events import OnEvent, ignore_events
+from .events import OnEvent, TransferSummary, ignore_events
+from .file_system.walk import receive_walk
 from .messages import (
     MAX_PAGE,
     Contents,
@@ -38,11 +39,9 @@ from .messages import (
     WalkDirectory,
 )
 from .retry import PATIENCE
-from .tally import TransferSummary
-from .walk import receive_walk
 
 if TYPE_CHECKING:
-    from .offer_manifest import OfferManifest
+    from .sending.offer_manifest import OfferManifest
 
 __all__ = ["PARALLEL", "PROTOCOL", "FilesClient"]
 
@@ -145,7 +144,7 @@ class FilesClient:
         Raises:
             FileError: ``DiskFull``.
         """
-        from .download import Download
+        from .receiving.download import Download
 
         download = Download(
             self,
@@ -177,7 +176,7 @@ class FilesClient:
             FileError: ``OfferWaits``: nobody has accepted in time; the offer stands. ``OfferRejected``, ``NotShared``,
                 ``TooLarge``, ``TooMany``, ``UnsafeName``, ``Collision``: the peer does not take it.
         """
-        from .upload import Upload
+        from .sending.upload import Upload
 
         return await Upload(self, manifest, wait=wait, report=report, patience=patience, parallel=parallel).run()
 

@@ -28,8 +28,8 @@ from .events import (
     OfferChanged,
     OnEvent,
     Retrying,
+    TransferSummary,
 )
-from .tally import TransferSummary
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -10,13 +10,16 @@ from typing import Final
 from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request, stream
 from fastn_p2p_client.session.session import Session
 
-from .._shared.path_names import parts_of
-from .checkpoints import Checkpoints
+from ...concurrency import open_in_thread
 from .config import FileTransferConfig
-from .destination import Destination
 from .errors import FileError
+from .file_system.checkpoints import Checkpoints
+from .file_system.safe_paths import parts_of
+from .file_system.safe_tree import SafeTree
+from .file_system.source_file import SourceFile
+from .file_system.walk import listed, send_walk
+from .file_system.work_pool import WorkPool
 from .framing import FrameStream
-from .inbox import Inbox
 from .messages import (
     Contents,
     DecideOffer,
@@ -36,22 +39,10 @@ from .messages import (
     WaitForDecision,
     WalkDirectory,
 )
-from .offer_receiver import (
-    OfferReceiver,
-    accepts_by_name,
-)
-from .opening import open_in_thread
-from .safe_tree import SafeTree
-from .sender import (
-    send_files,
-    send_whole,
-)
-from .source_file import SourceFile
-from .walk import (
-    listed,
-    send_walk,
-)
-from .work_pool import WorkPool
+from .receiving.destination import Destination
+from .receiving.offer_inbox import OfferInbox
+from .receiving.offer_receiver import OfferReceiver, accepts_by_name
+from .sending.sender import send_files, send_whole
 
 __all__ = ["FileTransfer"]
 
@@ -75,7 +66,7 @@ class FileTransfer(Protocol):
 
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
-        self._inbox = Inbox(context.workspace / "offers", self.config, lambda offer: offer in self._coming)
+        self._inbox = OfferInbox(context.workspace / "offers", self.config, lambda offer: offer in self._coming)
         self._coming: dict[str, _Coming] = {}
         self._pool = WorkPool()
         self._checkpoints = Checkpoints()

@@ -1,16 +1,11 @@
-"""What the protocol ``Mail`` and the commands ``fastn-p2p mail`` are made of.
+"""Protocol ``Mail`` and the commands ``fastn-p2p mail``. Its client and messages are in ``fastn_p2p_client.mail``.
 
-The client is ``fastn_p2p_client.mail``, with the messages.
-
-Layout
-------
-
-``protocol``, ``config``  the protocol ``Mail``, and its config
-``validation``            what a mail may be; encodes and decodes it
-``schema``, ``storage``   how mail lies on disk; ``storage_usage`` counts it
-``outbox``                what was sent; ``delivery_queue`` what of it waits
-``inbox``                 what has come
-``delivery``              all recipients of an outbox; ``recipient_worker`` delivers to one of them
-``carrier``               the calls that deliver; ``recipient_lookup`` finds out whom a name means
-``cli``, ``options``      what the commands share; ``attachments`` writes them to disk
+- ``protocol``, ``config``: ``Mail`` and its config.
+- ``validation``: limits of a mail; encodes and decodes it.
+- ``schema``, ``storage``: tables of a mailbox and counters of its usage; its directory.
+- ``inbox``, ``outbox``: received and sent mails.
+- ``delivery_queue``: outgoing mails by recipient.
+- ``delivery``, ``recipient_worker``: delivery to all recipients, and to one of them.
+- ``recipient_lookup``: finds the key that a name stands for.
+- ``cli``: what the commands share.
 """

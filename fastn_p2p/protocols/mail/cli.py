@@ -1,9 +1,11 @@
-"""What the commands of ``fastn-p2p mail`` share: the way to one's own mailbox, and how they end."""
+"""Parts that the commands ``fastn-p2p mail`` share: access to the owner's mailbox, attachments as files, exit codes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,14 +20,25 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.limits import DEFAULT_INSTANCE
 from fastn_p2p_client.mail.client import MailClient
-from fastn_p2p_client.mail.messages import MailContent, ReceivedMail
+from fastn_p2p_client.mail.messages import Attachment, MailContent, ReceivedMail
 from fastn_p2p_client.owner import resolve_identity
 
 from ...console.control_request import request_daemon
 from ...console.exit_codes import ExitCode
 from ...console.output import write_message
+from .._shared.name_risks import risks_of
+from .._shared.path_names import check_component
 
-__all__ = ["EXITS", "petnames", "report_error", "time_text", "whole_mail", "with_mail"]
+__all__ = [
+    "EXITS",
+    "RiskyName",
+    "petnames",
+    "report_error",
+    "save_attachments",
+    "time_text",
+    "whole_mail",
+    "with_mail",
+]
 
 T = TypeVar("T")
 
@@ -41,17 +54,21 @@ EXITS: Final[dict[str, ExitCode]] = {
     "Rewound": ExitCode.HANDLER,
     "NotOwner": ExitCode.DENIED,
 }
-"""How a command ends that the protocol refuses, by kind."""
+"""Exit code of a command, by the kind of the application error."""
+
+
+class RiskyName(Exception):
+    """The name of an attachment is hidden, executable or odd; see ``_shared.name_risks``."""
 
 
 def with_mail(home: Path | None, identity: str | None, instance: str, work: Callable[[MailClient], Awaitable[T]]) -> T:
-    """``work`` with a mailbox of an identity of this daemon, in an event loop of its own. Raises what it raises.
+    """Run ``work`` with the mailbox of a local identity, in an event loop of its own. Raise the error that it raises.
 
     Raises:
         typer.Exit: the identity has no such mailbox.
     """
 
-    async def conversation() -> T:
+    async def run() -> T:
         async with Client(home, program="fastn-p2p mail") as client:
             try:
                 return await work(MailClient(identity, instance, client=client))
@@ -59,27 +76,59 @@ def with_mail(home: Path | None, identity: str | None, instance: str, work: Call
                 name, _ = await resolve_identity(client, identity)
                 alias = "" if instance == DEFAULT_INSTANCE else f" --alias {instance}"
                 write_message(
-                    f"fastn-p2p: {name} has no mailbox {instance!r}; "
-                    f"`fastn-p2p add-protocol {name} --protocol Mail{alias}` makes it"
+                    f"fastn-p2p: {name} has no mailbox {instance!r}. "
+                    f"Create it: fastn-p2p add-protocol {name} --protocol Mail{alias}"
                 )
                 raise typer.Exit(ExitCode.NOT_FOUND) from None
 
-    return asyncio.run(conversation())
+    return asyncio.run(run())
 
 
 def petnames(home: Path | None) -> dict[str, str]:
-    """ID52 → name in the address book."""
+    """Return the address book: ID52 -> petname."""
     return {peer.id52: peer.name for peer in request_daemon(home, ListPeers(), PeerList).peers}
 
 
 def report_error(error: ApplicationError) -> ExitCode:
-    """Says why a command has failed, and how it ends."""
+    """Print the error, and return the exit code of the command."""
     write_message(f"fastn-p2p: {error.message or error.kind}")
     return EXITS.get(error.kind, ExitCode.APPLICATION)
 
 
+def save_attachments(attachments: Sequence[Attachment], directory: Path, *, hidden: bool = False) -> list[Path]:
+    """Write each attachment under its name into an existing directory; return the paths. Overwrite nothing.
+
+    Args:
+        hidden: also save names that are hidden, executable or odd.
+
+    Raises:
+        UnsafeName, RiskyName: a name may not be used; no file was written.
+        FileExistsError: a file has one of the names already; the files that were written are removed again.
+        OSError: a file cannot be written; the files that were written are removed again.
+    """
+    names = [check_component(attachment.name) for attachment in attachments]
+    for name in names:
+        risks = risks_of(name)
+        if risks and not hidden:
+            raise RiskyName(f"the name {name!r} is {' and '.join(risks)}")
+    written: list[Path] = []
+    try:
+        for name, attachment in zip(names, attachments, strict=True):
+            path = directory / name
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            written.append(path)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(attachment.content)
+    except OSError:
+        for path in written:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
+    return written
+
+
 def time_text(milliseconds: int) -> str:
-    """A time of a mail, which may be whatever a stranger has written."""
+    """Return a time as ISO 8601 in UTC, or ``?``: a stranger may have written any number."""
     try:
         return datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OverflowError, ValueError, OSError):
@@ -87,7 +136,7 @@ def time_text(milliseconds: int) -> str:
 
 
 def whole_mail(mail: ReceivedMail) -> dict[str, Any]:
-    """A mail as JSON shows it; the contents of attachments are left out."""
+    """Return a mail as JSON shows it, without the contents of attachments."""
     letter: MailContent = mail.letter
     return {
         "summary": mail.summary,

@@ -1,4 +1,4 @@
-"""The config of ``Mail``."""
+"""Config of the protocol ``Mail``."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ _Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=30 * _DAY)]
 
 
 class MailConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Sizes are bytes of mails as they travel, times are seconds."""
+    """Limits of a mailbox and its outbox. Sizes are bytes of mails as they are sent; times are seconds."""
 
     storage_dir: Annotated[
         str, msgspec.Meta(description="directory in which mail is kept; without it, in the daemon's home")
     ] = ""
-    """Where mail lies: an existing directory of this machine, absolute or with ``~``, in which a private one is made.
-    Without it, in the daemon's home."""
+    """Existing directory of this machine, absolute or with ``~``; mail is kept in a private directory inside it.
+    Empty: mail is kept in the daemon's home."""
     max_messages: _Count = 10_000
     """Mails in the mailbox."""
     max_bytes: _Count = _GIB
-    """All of them together."""
+    """Bytes of all mails in the mailbox."""
     max_sender_messages: _Count = 5_000
     """Mails of one sender in the mailbox."""
     max_sender_bytes: _Count = _GIB // 2
-    """All of them together."""
+    """Bytes of all mails of one sender in the mailbox."""
     max_message_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_LETTER)] = MAX_LETTER
-    """One mail that comes."""
+    """Bytes of one received mail."""
     max_attachments: Annotated[int, msgspec.Meta(ge=0, le=MAX_ATTACHMENTS)] = 32
-    """Of one mail that comes."""
+    """Attachments of one received mail."""
     max_outbox_messages: _Count = 100_000
-    """Mails that wait or have bounced."""
+    """Mails in the outbox that wait or have bounced."""
     max_outbox_bytes: _Count = _GIB
-    """All of them together."""
+    """Bytes of all mails in the outbox that wait or have bounced."""
     bounce_after: Annotated[float, msgspec.Meta(gt=0, le=30 * _DAY)] = 7 * _DAY
-    """A mail that was tried for so long without being delivered comes back."""
+    """Seconds of failed attempts after which a mail bounces."""
     refused_after: _Seconds = 3_600.0
-    """So does everything for a mailbox that has turned us away for so long: it is full, or it is not there."""
+    """Seconds after which all mail for a recipient bounces that rejects deliveries: it is full, or has no mailbox."""
     keep_sent: _Seconds = 30 * _DAY
-    """How long the outbox remembers what became of a mail."""
+    """Seconds for which the outbox remembers a mail that was delivered or has bounced."""

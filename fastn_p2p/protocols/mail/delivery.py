@@ -1,4 +1,4 @@
-"""All routes of one outbox."""
+"""Delivery of the mails of one outbox to all recipients."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ import random
 import time
 from collections.abc import Callable
 
+from fastn_p2p_client.errors import InternalError
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc.messages import (
+    IdentityList,
+    ListIdentities,
+    ListPeers,
+    PeerList,
+)
+from fastn_p2p_client.mail.messages import PROTOCOL, DeliverMail, DeliveryReceipt
+from fastn_p2p_client.protocol import BindingContext
 from fastn_p2p_client.retry import Backoff
 
+from ...console.host_routes import has_network
+from ...console.process_file import read_process_file
 from .config import MailConfig
 from .delivery_queue import (
     DeliveryQueue,
@@ -19,81 +31,114 @@ from .recipient_worker import (
     RecipientWorker,
 )
 
-__all__ = ["DeliveryManager"]
+__all__ = ["CallTransport", "DeliveryManager"]
+
+
+class CallTransport:
+    """``DeliveryTransport`` that calls the recipients through the daemon, as the identity that owns the outbox."""
+
+    def __init__(self, context: BindingContext) -> None:
+        self._context = context
+
+    async def deliver(self, to: str, instance: str, delivery: DeliverMail, timeout: float) -> DeliveryReceipt:
+        return await self._context.client.call(
+            self._context.identity, to, PROTOCOL, instance, delivery, returns=DeliveryReceipt, timeout=timeout
+        )
+
+    async def online(self, to: str, timeout: float) -> None:
+        await self._context.client.wait_until_online(self._context.identity, to, timeout=timeout)
+
+    def has_network(self) -> bool:
+        """Return whether this machine has a network, or the daemon runs in mode ``local``, which needs none."""
+        processes = read_process_file(self._context.home or Home.find())
+        return (processes is not None and processes.network_mode == "local") or has_network()
+
+    async def address_book(self) -> dict[str, str]:
+        """Return name -> ID52: this daemon's identities and the address book, which takes precedence."""
+        client = self._context.client
+        own = await client.control(ListIdentities())
+        reply = await client.control(ListPeers())
+        if not isinstance(own, IdentityList):
+            raise InternalError(reason=f"the daemon answered ListIdentities with {type(own).__name__}")
+        if not isinstance(reply, PeerList):
+            raise InternalError(reason=f"the daemon answered ListPeers with {type(reply).__name__}")
+        return {each.name: each.id52 for each in own.identities} | {each.name: each.id52 for each in reply.peers}
 
 
 class DeliveryManager:
-    """One task for each mailbox for which something waits.
+    """Starts one ``RecipientWorker`` for each recipient that mail waits for.
 
     Args:
-        instance: the sender's own mailbox.
-        clock, chance: see ``RecipientWorker`` and ``Backoff``.
+        config: returns the current config.
+        instance: name of the sender's own mailbox.
+        clock: seconds that pass while this machine is awake.
+        chance: random numbers from 0 to 1, for the backoff.
     """
 
     def __init__(
         self,
         queue: DeliveryQueue,
-        carrier: DeliveryTransport,
-        settings: Callable[[], MailConfig],
+        transport: DeliveryTransport,
+        config: Callable[[], MailConfig],
         instance: str,
         *,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._queue = queue
-        self._carrier = carrier
-        self._settings = settings
+        self._transport = transport
+        self._config = config
         self._instance = instance
         self._clock = clock
         self._chance = chance
-        self._routes: dict[Recipient, RecipientWorker] = {}
-        self._again: set[Recipient] = set()
-        """Something was accepted for them since their route has begun."""
+        self._workers: dict[Recipient, RecipientWorker] = {}
+        self._pending: set[Recipient] = set()
+        """Recipients for whom mail was accepted since their worker looked last."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._running = False
 
     async def start(self) -> None:
-        """Goes on with what waits since earlier."""
+        """Deliver the mail that waits on disk."""
         self._running = True
-        for pair in await self._queue.pairs():
-            self.wake(pair)
+        for recipient in await self._queue.recipients():
+            self.wake(recipient)
 
-    def wake(self, pair: Recipient) -> None:
-        """Something was accepted for a mailbox."""
+    def wake(self, recipient: Recipient) -> None:
+        """Deliver mail that was accepted for a recipient."""
         if not self._running:
             return
-        self._again.add(pair)
-        if pair not in self._routes:
-            route = self._routes[pair] = RecipientWorker(
-                pair,
+        self._pending.add(recipient)
+        if recipient not in self._workers:
+            worker = self._workers[recipient] = RecipientWorker(
+                recipient,
                 self._queue,
-                self._carrier,
-                self._settings,
+                self._transport,
+                self._config,
                 self._instance,
                 clock=self._clock,
                 backoff=Backoff(chance=self._chance),
             )
-            task = asyncio.create_task(self._run(pair, route))
+            task = asyncio.create_task(self._run(recipient, worker))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    def retry(self, pair: Recipient) -> None:
-        """Ends a route's pause, or starts it."""
-        self.wake(pair)
-        if pair in self._routes:
-            self._routes[pair].retry_now()
+    def retry(self, recipient: Recipient) -> None:
+        """Start the next attempt for a recipient at once."""
+        self.wake(recipient)
+        if recipient in self._workers:
+            self._workers[recipient].retry_now()
 
     async def stop(self) -> None:
-        """What is on its way goes on with the next ``start``."""
+        """Cancel all attempts. The next ``start`` repeats them."""
         self._running = False
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run(self, pair: Recipient, route: RecipientWorker) -> None:
+    async def _run(self, recipient: Recipient, worker: RecipientWorker) -> None:
         try:
-            while pair in self._again:
-                self._again.discard(pair)
-                await route.run()
+            while recipient in self._pending:
+                self._pending.discard(recipient)
+                await worker.run()
         finally:
-            del self._routes[pair]
+            del self._workers[recipient]

@@ -1,4 +1,4 @@
-"""What waits in an outbox, by receiver: for delivery."""
+"""Outgoing mails that wait, by recipient, and the state of the delivery to each recipient."""
 
 from __future__ import annotations
 
@@ -11,47 +11,48 @@ from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, DeliveryR
 
 from .._shared.change_signal import ChangeSignal
 from .._shared.sqlite_store import SqliteStore
-from .schema import BOUNCED, DELIVERED, OUTBOX_ROOM
-from .storage_usage import add_usage
+from .schema import BOUNCED, DELIVERED, OUTBOX_USAGE, add_usage
 
-__all__ = ["DeliveryQueue", "DeliveryState", "Recipient", "Tried"]
+__all__ = ["DeliveryQueue", "DeliveryState", "FailedTime", "Recipient"]
 
 
 class Recipient(NamedTuple):
-    """A mailbox of somebody else, to which this one sends."""
+    """Mailbox of a peer to which mail is sent."""
 
-    recipient: bytes
-    """32 bytes."""
+    key: bytes
+    """32 bytes: the peer's public key."""
     instance: str
 
 
 class DeliveryState(NamedTuple):
-    """How a pair is doing."""
+    """Address of a recipient, the id of our stream to it, and the last error."""
 
     address: str
-    """An ID52, or a ticket of the recipient's."""
+    """An ID52, or a ticket of the recipient."""
     stream: bytes
-    """What the mails of this outbox are to the recipient: see ``DeliverMail``."""
-    record_failure: str
-    """Why the last attempt failed."""
+    """Id of the order in which mails are delivered; see ``DeliverMail``."""
+    last_error: str
+    """Error of the last attempt; empty after a success."""
 
 
-class Tried(NamedTuple):
-    """For how many milliseconds mails have been tried in vain. Neither the clock of the wall nor the time in which
-    nothing could be tried has a part in it."""
+class FailedTime(NamedTuple):
+    """Milliseconds for which deliveries to a recipient have failed.
+
+    It is the sum of attempts and pauses. Neither changes of the wall clock nor times without an attempt count.
+    """
 
     oldest: int
-    """The mail that waits longest."""
-    refused: int | None
-    """Since they turn us away; None when the last attempt failed otherwise."""
+    """For the mail that waits longest."""
+    rejected: int | None
+    """Since the recipient first rejected a delivery; None when the last attempt failed for another reason."""
 
 
 class DeliveryQueue:
-    """Used inside one event loop.
+    """Queue of the mails that wait in an outbox, used inside one event loop.
 
     Args:
-        now: milliseconds since 1970.
-        changed: rung when mails are not waiting any more.
+        now: returns milliseconds since 1970.
+        changed: notified when mails no longer wait.
     """
 
     def __init__(self, database: SqliteStore, now: Callable[[], int], changed: ChangeSignal) -> None:
@@ -59,21 +60,21 @@ class DeliveryQueue:
         self._now = now
         self._changed = changed
 
-    async def pairs(self) -> list[Recipient]:
-        """Those for whom something waits."""
+    async def recipients(self) -> list[Recipient]:
+        """Return the recipients for whom mail waits."""
         query = "SELECT DISTINCT recipient, instance FROM outbox WHERE state = 0"
         return [Recipient(*row) for row in await self._database.read(lambda each: each.execute(query).fetchall())]
 
-    async def batch(self, pair: Recipient) -> tuple[OutgoingMail, ...]:
-        """What is next, in order: some mails that fit one delivery, or a single one of any size."""
+    async def batch(self, recipient: Recipient) -> tuple[OutgoingMail, ...]:
+        """Return the next mails, in order: as many as fit one delivery, or a single one of any size."""
 
-        def step(connection: sqlite3.Connection) -> tuple[OutgoingMail, ...]:
+        def query(connection: sqlite3.Connection) -> tuple[OutgoingMail, ...]:
             parcels: list[OutgoingMail] = []
             size = 0
             cursor = connection.execute(
                 "SELECT number, id, accepted, letter, size FROM outbox "
                 "WHERE state = 0 AND recipient = ? AND instance = ? ORDER BY number LIMIT ?",
-                (*pair, MAX_BATCH),
+                (*recipient, MAX_BATCH),
             )
             for number, id, accepted, letter, bytes_ in cursor:
                 size += bytes_
@@ -83,100 +84,100 @@ class DeliveryQueue:
             cursor.close()
             return tuple(parcels)
 
-        return await self._database.read(step)
+        return await self._database.read(query)
 
-    async def way(self, pair: Recipient) -> DeliveryState:
-        """How the pair is doing."""
+    async def state(self, recipient: Recipient) -> DeliveryState:
+        """Return the state of the delivery to a recipient."""
         query = "SELECT address, stream, trouble FROM route WHERE recipient = ? AND instance = ?"
-        return DeliveryState(*await self._database.read(lambda each: each.execute(query, pair).fetchone()))
+        return DeliveryState(*await self._database.read(lambda each: each.execute(query, recipient).fetchone()))
 
-    async def apply_receipt(self, pair: Recipient, sent: Sequence[OutgoingMail], receipt: DeliveryReceipt) -> None:
-        """What was sent has been received or refused, as far as the receipt says."""
+    async def apply_receipt(self, recipient: Recipient, sent: Sequence[OutgoingMail], receipt: DeliveryReceipt) -> None:
+        """Mark the mails of a delivery as delivered or bounced, as far as the receipt says."""
         now = self._now()
         refused = {each.sequence: f"{each.kind}: {each.reason}" for each in receipt.refused}
         arrived = [parcel for parcel in sent if parcel.sequence <= receipt.settled and parcel.sequence not in refused]
-        back = [(parcel, refused[parcel.sequence]) for parcel in sent if parcel.sequence in refused]
+        rejected = [(parcel, refused[parcel.sequence]) for parcel in sent if parcel.sequence in refused]
 
-        def step(connection: sqlite3.Connection) -> None:
-            gone = connection.executemany(
+        def change(connection: sqlite3.Connection) -> None:
+            count = connection.executemany(
                 "UPDATE outbox SET state = ?, changed = ?, reason = '', letter = NULL WHERE number = ? AND state = 0",
                 [(DELIVERED, now, parcel.sequence) for parcel in arrived],
             ).rowcount
-            if gone == len(arrived):
-                add_usage(connection, OUTBOX_ROOM, -gone, -sum(len(parcel.letter) for parcel in arrived))
-            else:  # the owner has deleted some meanwhile
-                _count_anew(connection)
-            for parcel, reason in back:
+            if count == len(arrived):
+                add_usage(connection, OUTBOX_USAGE, -count, -sum(len(parcel.letter) for parcel in arrived))
+            else:  # the owner has deleted some of them meanwhile
+                _recount_usage(connection)
+            for parcel, reason in rejected:
                 _bounce(connection, now, reason, "number = ?", parcel.sequence)
             connection.execute(
                 "UPDATE route SET trouble = ?, refused = NULL "
                 "WHERE recipient = ? AND instance = ? AND (trouble <> ?1 OR refused IS NOT NULL)",
-                ("", *pair),
+                ("", *recipient),
             )
 
-        await self._database.write(step, lambda _: self._changed.notify())
+        await self._database.write(change, lambda _: self._changed.notify())
 
-    async def failed(self, pair: Recipient, words: str, *, spent: int, refused: bool) -> Tried:
-        """Remember why an attempt failed.
+    async def record_failure(self, recipient: Recipient, error: str, *, spent: int, rejected: bool) -> FailedTime:
+        """Store the error of an attempt, and add the time that it took.
 
         Args:
-            spent: milliseconds since the attempt before, as far as they count as time in which it was tried.
-            refused: the peer has turned us away.
+            spent: milliseconds since the attempt before, as far as they count as time of failed attempts.
+            rejected: the recipient has rejected the delivery.
         """
 
-        def step(connection: sqlite3.Connection) -> Tried:
-            tried, away = connection.execute(
+        def change(connection: sqlite3.Connection) -> FailedTime:
+            tried, since = connection.execute(
                 "UPDATE route SET trouble = ?, tried = tried + ?, "
                 "refused = CASE WHEN ? THEN COALESCE(refused, tried + ?2) END "
                 "WHERE recipient = ? AND instance = ? RETURNING tried, refused",
-                (words, spent, refused, *pair),
+                (error, spent, rejected, *recipient),
             ).fetchone()
             connection.execute(
                 "UPDATE outbox SET since = ? WHERE state = 0 AND recipient = ? AND instance = ? AND since IS NULL",
-                (tried, *pair),
+                (tried, *recipient),
             )
             (oldest,) = connection.execute(
-                "SELECT MIN(since) FROM outbox WHERE state = 0 AND recipient = ? AND instance = ?", pair
+                "SELECT MIN(since) FROM outbox WHERE state = 0 AND recipient = ? AND instance = ?", recipient
             ).fetchone()
-            return Tried(0 if oldest is None else tried - oldest, None if away is None else tried - away)
+            return FailedTime(0 if oldest is None else tried - oldest, None if since is None else tried - since)
 
-        return await self._database.write(step)
+        return await self._database.write(change)
 
-    async def forget_ticket(self, pair: Recipient) -> None:
-        """From now on the recipient is addressed by its ID52."""
+    async def forget_ticket(self, recipient: Recipient) -> None:
+        """Address the recipient by its ID52 from now on."""
         query = "UPDATE route SET address = ? WHERE recipient = ? AND instance = ?"
-        await self._database.write(lambda each: each.execute(query, (PublicKey(pair.recipient).id52, *pair)))
+        await self._database.write(lambda each: each.execute(query, (PublicKey(recipient.key).id52, *recipient)))
 
-    async def restart_stream(self, pair: Recipient) -> None:
-        """From now on the mails are another stream to the recipient, who knows more of the old one than we do."""
+    async def restart_stream(self, recipient: Recipient) -> None:
+        """Give the stream a new id: the recipient knows more of the old stream than this outbox does."""
         query = "UPDATE route SET stream = randomblob(16) WHERE recipient = ? AND instance = ?"
-        await self._database.write(lambda each: each.execute(query, pair))
+        await self._database.write(lambda each: each.execute(query, recipient))
 
-    async def bounce(self, pair: Recipient, reason: str, *, tried: int | None = None) -> None:
-        """What waits comes back: all of it, or what was tried in vain for so many milliseconds."""
+    async def bounce(self, recipient: Recipient, reason: str, *, tried: int | None = None) -> None:
+        """Bounce all waiting mails of a recipient, or only those that have failed for ``tried`` milliseconds."""
         now = self._now()
 
-        def step(connection: sqlite3.Connection) -> None:
+        def change(connection: sqlite3.Connection) -> None:
             whose = "recipient = ? AND instance = ?"
             if tried is None:
-                _bounce(connection, now, reason, whose, *pair)
+                _bounce(connection, now, reason, whose, *recipient)
             else:
                 long_ago = f"since <= (SELECT tried - ? FROM route WHERE {whose})"  # noqa: S608 - ours
-                _bounce(connection, now, reason, f"{whose} AND {long_ago}", *pair, tried, *pair)
+                _bounce(connection, now, reason, f"{whose} AND {long_ago}", *recipient, tried, *recipient)
 
-        await self._database.write(step, lambda _: self._changed.notify())
+        await self._database.write(change, lambda _: self._changed.notify())
 
 
 def _bounce(connection: sqlite3.Connection, now: int, reason: str, condition: str, *values: object) -> None:
-    """The letters stay, for another attempt."""
+    """Mark waiting mails as bounced. Their letters stay, so that the owner can retry them."""
     connection.execute(
         f"UPDATE outbox SET state = {BOUNCED}, changed = ?, reason = ? WHERE state = 0 AND {condition}",  # noqa: S608 - ours
         (now, reason[:1000], *values),
     )
 
 
-def _count_anew(connection: sqlite3.Connection) -> None:
+def _recount_usage(connection: sqlite3.Connection) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO room SELECT ?, COUNT(*), COALESCE(SUM(size), 0) FROM outbox WHERE state <> ?",
-        (OUTBOX_ROOM, DELIVERED),
+        (OUTBOX_USAGE, DELIVERED),
     )

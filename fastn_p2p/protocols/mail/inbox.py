@@ -1,4 +1,4 @@
-"""What has come, and how far the streams of others have got."""
+"""Received mails, and the progress of each sender's streams."""
 
 from __future__ import annotations
 
@@ -26,20 +26,15 @@ from fastn_p2p_client.peer import Peer
 from .._shared.change_signal import ChangeSignal
 from .._shared.sqlite_store import SqliteStore
 from .config import MailConfig
-from .schema import WHOLE_ROOM
-from .storage_usage import (
-    StorageUsage,
-    add_usage,
-    read_usage,
-)
+from .schema import TOTAL_USAGE, StorageUsage, add_usage, read_usage
 from .validation import decode_mail
 
 __all__ = ["MAX_STREAMS", "MEMORY", "Inbox"]
 
 MAX_STREAMS: Final = 64
-"""Outboxes of one sender whose progress is known; of more, the one that was used least recently is forgotten."""
+"""Streams of one sender whose progress is stored; beyond that, the least recently used one is forgotten."""
 MEMORY: Final = 90 * 86_400_000
-"""Milliseconds for which streams that rest and mails that were deleted are known: no mail is on its way so long."""
+"""Milliseconds (90 days) for which idle streams and deleted mails are remembered: no mail is on its way for so long."""
 
 _COLUMNS: Final = "number, id, sender, name, instance, subject, size, attachments, sent, received, read"
 
@@ -48,63 +43,63 @@ _refusals: Final = msgspec.msgpack.Decoder(list[RejectedMail])
 
 
 class Inbox:
-    """Used inside one event loop.
+    """Mailbox of one binding, used inside one event loop.
 
     Args:
-        settings: those of the moment.
-        now: milliseconds since 1970.
+        config: returns the current config.
+        now: returns milliseconds since 1970.
 
     Attributes:
-        arrived: rung when mails have come.
+        arrived: notified when mails have arrived.
     """
 
-    def __init__(self, database: SqliteStore, settings: Callable[[], MailConfig], now: Callable[[], int]) -> None:
+    def __init__(self, database: SqliteStore, config: Callable[[], MailConfig], now: Callable[[], int]) -> None:
         self._database = database
-        self._settings = settings
+        self._config = config
         self._now = now
         self.arrived = ChangeSignal()
 
     # ── for senders ──────────────────────────────────────────────────────────────────────────────
 
     async def accept_delivery(self, delivery: DeliverMail, peer: Peer) -> DeliveryReceipt:
-        """Puts mails into the mailbox; they are on disk when this returns. What has come before is recognised.
+        """Store the mails of a delivery; they are on disk when this returns. Mails that arrived before are recognised.
 
         Raises:
             ApplicationError: ``BadOrder``, ``Rewound``.
         """
         sequences = [parcel.sequence for parcel in delivery.parcels]
         if any(one >= other for one, other in pairwise(sequences)):
-            raise ApplicationError("BadOrder", "mails are delivered in the order of their sequence")
-        settings, now, sender = self._settings(), self._now(), bytes(peer.key)
-        letters = [_looked_at(parcel, settings) for parcel in delivery.parcels]
+            raise ApplicationError("BadOrder", "the mails of a delivery must be in the order of their sequence numbers")
+        config, now, sender = self._config(), self._now(), bytes(peer.key)
+        letters = [_decode(parcel, config) for parcel in delivery.parcels]
 
-        def step(connection: sqlite3.Connection) -> DeliveryReceipt:
-            intake = _DeliveryTransaction(connection, sender, delivery, settings)
+        def change(connection: sqlite3.Connection) -> DeliveryReceipt:
+            transaction = _DeliveryTransaction(connection, sender, delivery, config)
             for parcel, letter in zip(delivery.parcels, letters, strict=True):
-                if not intake.add(parcel, letter, peer.name, now):
+                if not transaction.add(parcel, letter, peer.name, now):
                     break
-            return intake.finish(now)
+            return transaction.finish(now)
 
-        return await self._database.write(step, lambda _: self.arrived.notify())
+        return await self._database.write(change, lambda _: self.arrived.notify())
 
     # ── for the owner ────────────────────────────────────────────────────────────────────────────
 
     async def page(self, after: int, limit: int, *, unread: bool, seconds: float) -> tuple[list[MailSummary], bool]:
-        """A page, and whether another one follows; waits until there is something in it, or the time is over."""
+        """Return a page of mails, and whether another one follows. Wait for a mail, at most ``seconds``."""
         query = (
             f"SELECT {_COLUMNS} FROM mailbox WHERE deleted IS NULL AND number > ? "  # noqa: S608 - constants
             f"{'AND read = 0 ' if unread else ''}ORDER BY number LIMIT ?"
         )
 
-        async def look() -> list[MailSummary]:
+        async def read_page() -> list[MailSummary]:
             rows = await self._database.read(lambda each: each.execute(query, (after, limit + 1)).fetchall())
             return list(map(_summary, rows))
 
-        found = await self.arrived.wait_for(look, bool, seconds)
+        found = await self.arrived.wait_for(read_page, bool, seconds)
         return found[:limit], len(found) > limit
 
     async def read(self, number: int) -> ReceivedMail:
-        """One mail, marked as read.
+        """Return one mail, and mark it as read.
 
         Raises:
             ApplicationError: ``MailUnknown``.
@@ -112,17 +107,17 @@ class Inbox:
         query = f"SELECT {_COLUMNS}, letter FROM mailbox WHERE number = ? AND deleted IS NULL"  # noqa: S608 - constants
         row = await self._database.read(lambda each: each.execute(query, (number,)).fetchone())
         if row is None:
-            raise ApplicationError("MailUnknown", f"there is no mail {number} here")
+            raise ApplicationError("MailUnknown", f"there is no mail {number}; list them: fastn-p2p mail list")
         if not row[-2]:
             mark = "UPDATE mailbox SET read = 1 WHERE number = ?"
             await self._database.write(lambda each: each.execute(mark, (number,)))
         return ReceivedMail(_summary(row[:-1]), decode_mail(row[-1]))
 
     async def delete(self, numbers: Sequence[int]) -> int:
-        """How many of them were there."""
+        """Delete mails; return how many of them existed."""
         now = self._now()
 
-        def step(connection: sqlite3.Connection) -> int:
+        def change(connection: sqlite3.Connection) -> int:
             count = 0
             for number in dict.fromkeys(numbers):
                 row = connection.execute(
@@ -134,34 +129,34 @@ class Inbox:
                         "UPDATE mailbox SET deleted = ?, letter = NULL, subject = '', name = NULL WHERE number = ?",
                         (now, number),
                     )
-                    for owner in (row[0], WHOLE_ROOM):
+                    for owner in (row[0], TOTAL_USAGE):
                         add_usage(connection, owner, -1, -row[1])
             return count
 
-        return await self._database.write(step)
+        return await self._database.write(change)
 
     async def prune(self) -> None:
-        """Forgets what nobody can send again."""
+        """Forget deleted mails and idle streams after ``MEMORY``: no sender can send them again."""
         before = self._now() - MEMORY
 
-        def step(connection: sqlite3.Connection) -> None:
+        def change(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM mailbox WHERE deleted < ?", (before,))
             connection.execute("DELETE FROM incoming WHERE touched < ?", (before,))
             connection.execute("DELETE FROM room WHERE messages = 0")
 
-        await self._database.write(step)
+        await self._database.write(change)
 
 
 class _DeliveryTransaction:
-    """One delivery, inside its transaction."""
+    """Database transaction of one delivery."""
 
     def __init__(
-        self, connection: sqlite3.Connection, sender: bytes, delivery: DeliverMail, settings: MailConfig
+        self, connection: sqlite3.Connection, sender: bytes, delivery: DeliverMail, config: MailConfig
     ) -> None:
         self._connection = connection
         self._sender = sender
         self._delivery = delivery
-        self._settings = settings
+        self._config = config
         row = connection.execute(
             "SELECT settled, refused FROM incoming WHERE sender = ? AND stream = ?", (sender, delivery.stream)
         ).fetchone()
@@ -170,34 +165,37 @@ class _DeliveryTransaction:
         sent = {parcel.sequence for parcel in delivery.parcels}
         known = _refusals.decode(row[1]) if row and row[1] else []
         self._refused = {each.sequence: each for each in known if each.sequence in sent}
-        """Those that the sender has not heard of: it sends what it does not know the end of."""
-        self._everyone, self._own = read_usage(connection, WHOLE_ROOM), read_usage(connection, sender)
-        self._taken = StorageUsage(0, 0)
+        """Rejected mails that the sender has not been told of: it repeats mails until it knows their result."""
+        self._total, self._of_sender = read_usage(connection, TOTAL_USAGE), read_usage(connection, sender)
+        self._added = StorageUsage(0, 0)
         self._full = ""
 
     def add(self, parcel: OutgoingMail, letter: MailContent | RejectedMail, name: str | None, now: int) -> bool:
-        """Whether the next one may follow.
+        """Store a mail, unless it is known or rejected. Return False when the mailbox is full.
 
         Raises:
             ApplicationError: ``Rewound``.
         """
         if parcel.sequence <= self._settled:
             if parcel.sequence not in self._refused and self._is_new(parcel):
-                raise ApplicationError(REWOUND, "other mails have had these numbers: begin another stream")
+                raise ApplicationError(
+                    REWOUND, "other mails have used these sequence numbers; the sender must begin another stream"
+                )
             return True
         if isinstance(letter, RejectedMail):
             self._refused[parcel.sequence] = letter
         elif self._is_new(parcel):
             size = len(parcel.letter)
-            self._full = self._why_not(size)
+            self._full = self._why_full(size)
             if self._full:
                 return False
             self._store(parcel, letter, name, now)
-            self._taken = self._taken.plus(size)
+            self._added = self._added.plus(size)
         self._settled = parcel.sequence
         return True
 
     def finish(self, now: int) -> DeliveryReceipt:
+        """Store the progress of the stream, and return the receipt."""
         connection, refused = self._connection, sorted(self._refused.values(), key=lambda each: each.sequence)
         if self._settled != self._before:
             connection.execute(
@@ -210,13 +208,13 @@ class _DeliveryTransaction:
                     "WHERE sender = ?1 ORDER BY touched DESC LIMIT -1 OFFSET ?2)",
                     (self._sender, MAX_STREAMS),
                 )
-        if self._taken.messages:
-            for owner in (self._sender, WHOLE_ROOM):
-                add_usage(connection, owner, *self._taken)
+        if self._added.messages:
+            for owner in (self._sender, TOTAL_USAGE):
+                add_usage(connection, owner, *self._added)
         return DeliveryReceipt(min(self._settled, self._delivery.parcels[-1].sequence), tuple(refused), self._full)
 
     def _is_new(self, parcel: OutgoingMail) -> bool:
-        """Whether nothing with its id has come: the owner of an outbox may try a mail again that had arrived."""
+        """Return whether no mail with its id has arrived: a sender may retry a mail that had arrived after all."""
         row = self._connection.execute(
             "SELECT 1 FROM mailbox WHERE sender = ? AND stream = ? AND id = ?",
             (self._sender, self._delivery.stream, parcel.id),
@@ -243,23 +241,23 @@ class _DeliveryTransaction:
             ),
         )
 
-    def _why_not(self, size: int) -> str:
-        """Why there is no room for so many bytes more, or nothing."""
-        limits = self._settings
-        for words, room, messages, bytes_ in (
-            ("the mailbox", self._everyone, limits.max_messages, limits.max_bytes),
-            ("your share of the mailbox", self._own, limits.max_sender_messages, limits.max_sender_bytes),
+    def _why_full(self, size: int) -> str:
+        """Return which limit a mail of ``size`` bytes would exceed, or an empty text."""
+        limits = self._config
+        for part, usage, messages, bytes_ in (
+            ("the mailbox", self._total, limits.max_messages, limits.max_bytes),
+            ("your share of the mailbox", self._of_sender, limits.max_sender_messages, limits.max_sender_bytes),
         ):
-            if room.messages + self._taken.messages >= messages:
-                return f"{words} is full: it has {messages} mails"
-            if room.bytes + self._taken.bytes + size > bytes_:
-                return f"{words} is full: {bytes_} bytes are its limit"
+            if usage.messages + self._added.messages >= messages:
+                return f"{part} is full: its limit is {messages} mails"
+            if usage.bytes + self._added.bytes + size > bytes_:
+                return f"{part} is full: its limit is {bytes_} bytes"
         return ""
 
 
-def _looked_at(parcel: OutgoingMail, settings: MailConfig) -> MailContent | RejectedMail:
+def _decode(parcel: OutgoingMail, config: MailConfig) -> MailContent | RejectedMail:
     try:
-        return decode_mail(parcel.letter, max_size=settings.max_message_size, max_attachments=settings.max_attachments)
+        return decode_mail(parcel.letter, max_size=config.max_message_size, max_attachments=config.max_attachments)
     except ApplicationError as error:
         return RejectedMail(parcel.sequence, error.kind, error.message[:1000])
 

@@ -1,4 +1,4 @@
-"""What was sent, and how it stands: for the owner."""
+"""Sent mails and their states, for the owner."""
 
 from __future__ import annotations
 
@@ -24,77 +24,77 @@ from .delivery_queue import (
     DeliveryQueue,
     Recipient,
 )
-from .schema import BOUNCED, DELIVERED, OUTBOX_ROOM, WAITING
-from .storage_usage import add_usage
+from .schema import BOUNCED, DELIVERED, OUTBOX_USAGE, WAITING, add_usage
 from .validation import encode_mail
 
 __all__ = ["Outbox"]
 
 _STATES: Final[tuple[OutboxState, ...]] = ("waiting", "delivered", "bounced")
-"""By what the column says."""
+"""State by the number in the column ``state``."""
 _COLUMNS: Final = (
     "number, id, recipient, instance, subject, size, attachments, state, accepted, changed, reason, "
     "(SELECT trouble FROM route WHERE route.recipient = outbox.recipient AND route.instance = outbox.instance)"
 )
-_PRUNED: Final = 1000
-"""Old entries that go at a time."""
+_PRUNE_BATCH: Final = 1000
+"""Old entries that one transaction deletes."""
 
 
 class Outbox:
-    """Used inside one event loop.
+    """Durable outbox of one binding, used inside one event loop.
 
     Args:
-        settings: those of the moment.
-        now: milliseconds since 1970.
+        config: returns the current config.
+        now: returns milliseconds since 1970.
 
     Attributes:
-        queue: what waits in it.
-        on_waiting: called when something waits for a mailbox that did not before.
+        queue: the mails that wait.
+        on_waiting: called with the recipient when a mail begins to wait.
     """
 
-    def __init__(self, database: SqliteStore, settings: Callable[[], MailConfig], now: Callable[[], int]) -> None:
+    def __init__(self, database: SqliteStore, config: Callable[[], MailConfig], now: Callable[[], int]) -> None:
         self._database = database
-        self._settings = settings
+        self._config = config
         self._now = now
         self._changed = ChangeSignal()
         self.queue = DeliveryQueue(database, now, self._changed)
         self.on_waiting: Callable[[Recipient], object] = lambda _: None
 
-    async def accept(self, id: str, pair: Recipient, address: str, letter: MailContent) -> MailAccepted:
-        """Takes a mail, or recognises it by its id: it is on disk when this returns.
+    async def accept(self, id: str, recipient: Recipient, address: str, letter: MailContent) -> MailAccepted:
+        """Store a mail, or recognise it by its id. It is on disk when this returns.
 
         Raises:
             ApplicationError: ``IdTaken``, ``OutboxFull``, ``TooLarge``, ``UnsafeName``.
         """
         data = encode_mail(letter)
-        digest = blake2b(data, digest_size=16, key=pair.recipient)
-        digest.update(pair.instance.encode())
-        settings, now, mark = self._settings(), self._now(), digest.digest()
+        hasher = blake2b(data, digest_size=16, key=recipient.key)
+        hasher.update(recipient.instance.encode())
+        config, now, digest = self._config(), self._now(), hasher.digest()
 
-        def step(connection: sqlite3.Connection) -> MailAccepted:
+        def change(connection: sqlite3.Connection) -> MailAccepted:
             connection.execute(
                 "INSERT INTO route (recipient, instance, address) VALUES (?, ?, ?) "
                 "ON CONFLICT DO UPDATE SET address = excluded.address WHERE address <> excluded.address",
-                (*pair, address),
+                (*recipient, address),
             )
+            attachments = len(letter.attachments)
             number = _insert(
                 connection,
-                (id, mark, *pair, WAITING, now, now, "", letter.subject, len(data), len(letter.attachments), data),
+                (id, digest, *recipient, WAITING, now, now, "", letter.subject, len(data), attachments, data),
             )
             if number is None:
-                return _existing_entry(connection, id, mark)
-            room = add_usage(connection, OUTBOX_ROOM, 1, len(data))
-            if room.messages > settings.max_outbox_messages or room.bytes > settings.max_outbox_bytes:
+                return _existing_entry(connection, id, digest)
+            usage = add_usage(connection, OUTBOX_USAGE, 1, len(data))
+            if usage.messages > config.max_outbox_messages or usage.bytes > config.max_outbox_bytes:
                 raise ApplicationError(
                     "OutboxFull",
                     "the outbox is full: wait until mails are delivered, or delete some (`fastn-p2p mail outbox`)",
                 )
             return MailAccepted(id, number, now)
 
-        return await self._database.write(step, lambda _: self.on_waiting(pair))
+        return await self._database.write(change, lambda _: self.on_waiting(recipient))
 
     async def entries(self, states: Sequence[OutboxState], after: int, limit: int) -> OutboxPage:
-        """A page of what was sent, the oldest first."""
+        """Return a page of sent mails, the oldest first."""
         wanted = [_STATES.index(state) for state in dict.fromkeys(states)]
         query = (
             f"SELECT {_COLUMNS} FROM outbox WHERE state IN ({', '.join('?' * len(wanted))}) "  # noqa: S608 - question marks
@@ -104,25 +104,25 @@ class Outbox:
         return OutboxPage(tuple(map(_entry, rows[:limit])), len(rows) > limit)
 
     async def track(self, id: str, seconds: float) -> OutboxEntry:
-        """One mail, once it is not waiting any more or the time is over.
+        """Return one mail once it no longer waits, or its state after ``seconds``.
 
         Raises:
             ApplicationError: ``MailUnknown``.
         """
 
-        async def look() -> OutboxEntry:
+        async def read_entry() -> OutboxEntry:
             query = f"SELECT {_COLUMNS} FROM outbox WHERE id = ?"  # noqa: S608 - a constant
             row = await self._database.read(lambda each: each.execute(query, (id,)).fetchone())
             if row is None:
-                raise ApplicationError("MailUnknown", f"no mail with the id {id!r} was sent, or it is long ago")
+                raise ApplicationError("MailUnknown", f"there is no sent mail with the id {id!r}, or it is too old")
             return _entry(row)
 
-        return await self._changed.wait_for(look, lambda entry: entry.state != "waiting", seconds)
+        return await self._changed.wait_for(read_entry, lambda entry: entry.state != "waiting", seconds)
 
     async def delete(self, numbers: Sequence[int]) -> int:
-        """Forgets mails, whatever their state; one that is being delivered at the moment may still arrive."""
+        """Delete mails in any state; return how many existed. A mail that is being delivered now may still arrive."""
 
-        def step(connection: sqlite3.Connection) -> int:
+        def change(connection: sqlite3.Connection) -> int:
             count = 0
             for number in dict.fromkeys(numbers):
                 row = connection.execute(
@@ -131,20 +131,23 @@ class Outbox:
                 if row is not None:
                     count += 1
                     if row[0] != DELIVERED:
-                        add_usage(connection, OUTBOX_ROOM, -1, -row[1])
+                        add_usage(connection, OUTBOX_USAGE, -1, -row[1])
             return count
 
-        return await self._database.write(step, lambda _: self._changed.notify())
+        return await self._database.write(change, lambda _: self._changed.notify())
 
     async def retry(self, numbers: Sequence[int]) -> tuple[int, set[Recipient]]:
-        """Lets bounced mails wait again; returns how many mails, these or waiting ones, are meant, and for whom.
+        """Let bounced mails wait again; all of them if ``numbers`` is empty.
 
-        A mail that waits again gets a new number: the old one lies in a part of the stream that is settled. Its id
-        stays, by which it is recognised should it have arrived after all.
+        A mail that waits again gets a new number, because the stream has passed its old one. It keeps its id, by which
+        the recipient recognises it if it had arrived after all.
+
+        Returns:
+            The number of mails, including those that were waiting already, and their recipients.
         """
         now = self._now()
 
-        def step(connection: sqlite3.Connection) -> tuple[int, set[Recipient]]:
+        def change(connection: sqlite3.Connection) -> tuple[int, set[Recipient]]:
             rows = connection.execute(
                 "SELECT number, state, recipient, instance FROM outbox WHERE state <> ? ORDER BY number", (DELIVERED,)
             ).fetchall()
@@ -157,42 +160,43 @@ class Outbox:
                         (number,),
                     ).fetchone()
                     _insert(connection, (*row[:4], WAITING, now, now, "", *row[4:]))
-            for pair in {Recipient(*row[2:]) for row in chosen}:
-                connection.execute("UPDATE route SET refused = NULL WHERE recipient = ? AND instance = ?", pair)
-            return len(chosen), {Recipient(*row[2:]) for row in chosen}
+            recipients = {Recipient(*row[2:]) for row in chosen}
+            for each in recipients:
+                connection.execute("UPDATE route SET refused = NULL WHERE recipient = ? AND instance = ?", each)
+            return len(chosen), recipients
 
-        def then(result: tuple[int, set[Recipient]]) -> None:
-            for pair in result[1]:
-                self.on_waiting(pair)
+        def on_commit(result: tuple[int, set[Recipient]]) -> None:
+            for recipient in result[1]:
+                self.on_waiting(recipient)
 
-        return await self._database.write(step, then)
+        return await self._database.write(change, on_commit)
 
     async def bounced(self) -> int:
-        """How many mails have come back."""
+        """Return the number of bounced mails."""
         return await self._database.read(
             lambda each: int(each.execute("SELECT COUNT(*) FROM outbox WHERE state = 2").fetchone()[0])
         )
 
     async def prune(self) -> None:
-        """Forgets what was settled long ago."""
-        before = self._now() - int(self._settings().keep_sent * 1000)
+        """Forget mails that were delivered or bounced more than ``keep_sent`` seconds ago."""
+        before = self._now() - int(self._config().keep_sent * 1000)
 
-        def step(connection: sqlite3.Connection) -> int:
+        def change(connection: sqlite3.Connection) -> int:
             rows = connection.execute(
                 "DELETE FROM outbox WHERE number IN "
                 "(SELECT number FROM outbox WHERE state <> 0 AND changed < ? LIMIT ?) RETURNING state, size",
-                (before, _PRUNED),
+                (before, _PRUNE_BATCH),
             ).fetchall()
             sizes = [size for state, size in rows if state == BOUNCED]
-            add_usage(connection, OUTBOX_ROOM, -len(sizes), -sum(sizes))
+            add_usage(connection, OUTBOX_USAGE, -len(sizes), -sum(sizes))
             return len(rows)
 
-        while await self._database.write(step) == _PRUNED:
+        while await self._database.write(change) == _PRUNE_BATCH:
             pass
 
 
 def _insert(connection: sqlite3.Connection, values: tuple[object, ...]) -> int | None:
-    """A new entry at the end; its number, or None when there is one with its id."""
+    """Insert an entry at the end; return its number, or None if the id exists."""
     row = connection.execute(
         "INSERT INTO outbox (id, digest, recipient, instance, state, accepted, changed, reason, subject, size, "
         "attachments, letter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING RETURNING number",
@@ -201,12 +205,12 @@ def _insert(connection: sqlite3.Connection, values: tuple[object, ...]) -> int |
     return None if row is None else int(row[0])
 
 
-def _existing_entry(connection: sqlite3.Connection, id: str, mark: bytes) -> MailAccepted:
-    number, accepted, digest = connection.execute(
+def _existing_entry(connection: sqlite3.Connection, id: str, digest: bytes) -> MailAccepted:
+    number, accepted, found = connection.execute(
         "SELECT number, accepted, digest FROM outbox WHERE id = ?", (id,)
     ).fetchone()
-    if digest != mark:
-        raise ApplicationError("IdTaken", f"the id {id!r} is that of another mail")
+    if found != digest:
+        raise ApplicationError("IdTaken", f"another mail has the id {id!r} already: choose another id")
     return MailAccepted(id, number, accepted)
 
 

@@ -1,4 +1,4 @@
-"""From what the owner calls a receiver to its public key."""
+"""Lookup of a recipient: from the name that the owner uses to the public key."""
 
 from __future__ import annotations
 
@@ -13,44 +13,46 @@ from fastn_p2p_client.tickets import Ticket
 __all__ = ["RecipientLookup"]
 
 _SHORTEST_KEY: Final = 40
-"""What is shorter is a name, and no mistyped ID52."""
+"""Characters: a shorter text is taken for a name, not for a mistyped ID52."""
 
 
 class RecipientLookup:
-    """Used inside one event loop. Those who ask at the same time share a look into the address book.
+    """Resolver of names, used inside one event loop. Concurrent lookups share one request for the address book.
 
     Args:
-        book: asks for the address book: name → ID52.
+        read_address_book: returns the address book: name -> ID52.
     """
 
-    def __init__(self, book: Callable[[], Awaitable[dict[str, str]]]) -> None:
-        self._ask = book
-        self._looking = asyncio.Lock()
-        self._looks = 0
-        """How many have begun."""
+    def __init__(self, read_address_book: Callable[[], Awaitable[dict[str, str]]]) -> None:
+        self._read_address_book = read_address_book
+        self._reading = asyncio.Lock()
+        self._started = 0
+        """Number of the last request that was started."""
         self._book: dict[str, str] = {}
-        self._look = 0
-        """Which look it is from."""
+        self._book_number = 0
+        """Number of the request that returned ``_book``."""
 
     async def find(self, to: str) -> tuple[PublicKey, str]:
-        """Whom a petname, an ID52 or a ticket means, and how to address them from now on, also under another name.
+        """Return the key of a petname, an ID52 or a ticket, and the address to use from now on.
+
+        The address stays valid when the peer gets another petname.
 
         Raises:
-            InvalidKey, InvalidTicket, PeerNameUnknown: nobody.
-            P2PError: the address book cannot be asked.
+            InvalidKey, InvalidTicket, PeerNameUnknown: ``to`` names no peer.
+            P2PError: the address book cannot be read.
         """
         if Ticket.is_ticket(to):
             ticket = Ticket(to)
             return ticket.identity, str(ticket)
-        key = PublicKey(to if len(to) >= _SHORTEST_KEY else await self._named(to))
+        key = PublicKey(to if len(to) >= _SHORTEST_KEY else await self._find_name(to))
         return key, key.id52
 
-    async def _named(self, name: str) -> str:
-        begun = self._looks
-        async with self._looking:
-            if self._look <= begun:  # from before we were asked: the name may be somebody else's since
-                self._looks = look = self._looks + 1
-                self._book, self._look = await self._ask(), look
+    async def _find_name(self, name: str) -> str:
+        started = self._started
+        async with self._reading:
+            if self._book_number <= started:  # older than this lookup: the name may mean another peer now
+                self._started = number = self._started + 1
+                self._book, self._book_number = await self._read_address_book(), number
         try:
             return self._book[name]
         except KeyError:

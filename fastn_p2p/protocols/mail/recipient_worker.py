@@ -1,15 +1,19 @@
-"""The way from one outbox to one mailbox: a single delivery at a time, so that the order stays.
+"""Delivery from one outbox to one mailbox: a single delivery at a time, which keeps the order.
 
 ::
 
-    delivered or refused    the next ones at once
-    turned away             after a pause; bounced when it lasts: no Mail there, no such mailbox, no room in it
-    denied                  bounced at once
-    anything else           after a pause, or as soon as the peer comes online; bounced when it was tried for too long
+    result of a delivery               next attempt
+    ---------------------------------  ------------------------------------------------------------------------------
+    delivered, or a mail was rejected  the next mails at once
+    rejected as a whole                after a backoff; the mails bounce when that lasts for ``refused_after`` seconds
+                                       (the peer has no Mail, has no such mailbox, or the mailbox is full)
+    denied                             none: the mails bounce at once
+    any other error                    after a backoff, or when the peer comes online; a mail bounces after
+                                       ``bounce_after`` seconds of failed attempts
 
-The time for which a mail was tried is the sum of the pauses and attempts between two failures that both had to do with
-the peer. So neither a machine that was off, asleep or without a network, nor an identity that was offline, nor a clock
-that was set counts; and what bounces was tried a moment ago. The sum is kept on disk.
+The time for which a mail has failed is the sum of attempts and pauses between two failures that were both caused by
+the peer. It does not grow while this machine is off, asleep or without a network, while the identity is offline, or
+when the clock is set. So a mail that bounces was tried a moment ago. The sum is stored on disk.
 """
 
 from __future__ import annotations
@@ -62,12 +66,13 @@ from .delivery_queue import (
 __all__ = ["DeliveryTransport", "RecipientWorker"]
 
 _TIMEOUT: Final = 30.0
+"""Seconds for a delivery, besides the time for its bytes."""
 _SLOWEST: Final = 32 * 1024
-"""Bytes in a second that a delivery is given time for, on top."""
-_SOON: Final = 1.0
-"""Seconds before it is asked again whether a peer is online, when that cannot be answered."""
-_DEAF: Final = 30.0
-"""Seconds: the longest pause between two attempts at a peer that is said to be online, and cannot be reached."""
+"""Bytes per second: the slowest transfer for which the timeout of a delivery is sufficient."""
+_PRESENCE_RETRY: Final = 1.0
+"""Seconds between two waits for the peer to come online, when the first one failed."""
+_LONGEST_IGNORE: Final = 30.0
+"""Seconds: the longest time between two attempts at a peer that is reported online but cannot be reached."""
 _ABSENT: Final = (
     ConnectionLost,
     DaemonBusy,
@@ -78,8 +83,8 @@ _ABSENT: Final = (
     PeerUnknown,
     PeerUnreachable,
 )
-"""What is over when the peer, or a part of our own daemon, is back."""
-_TURNED_AWAY: Final = (
+"""Errors that end when the peer comes online, or when a process of the own daemon is back."""
+_REJECTED: Final = (
     ProtocolNotFound,
     InstanceNotFound,
     BadRequest,
@@ -88,8 +93,8 @@ _TURNED_AWAY: Final = (
     PayloadTooLarge,
     ApplicationError,
 )
-
-_OUR_OWN: Final = (
+"""Errors with which a recipient rejects a delivery as a whole."""
+_LOCAL: Final = (
     DaemonBusy,
     DaemonNotRunning,
     IdentityFailed,
@@ -98,76 +103,79 @@ _OUR_OWN: Final = (
     CredentialError,
     InvalidTicket,
 )
-"""What says nothing of the peer: a part of our own daemon is missing, or our clock is wrong."""
+"""Errors that are not caused by the peer: a process of the own daemon is missing, or this clock is wrong."""
 _NOT_REACHED: Final = (PeerUnreachable, PeerUnknown, DeadlineExceeded)
-"""What happens as well while this machine has no network."""
+"""Errors that also occur while this machine has no network."""
 
 log = logging.getLogger(__name__)
 
 
 class DeliveryTransport(Protocol):
-    """What a route needs of the way to other people."""
+    """Calls that a worker makes."""
 
-    def deliver(self, to: str, instance: str, delivery: DeliverMail, timeout: float) -> Awaitable[DeliveryReceipt]: ...
+    def deliver(self, to: str, instance: str, delivery: DeliverMail, timeout: float) -> Awaitable[DeliveryReceipt]:
+        """Send mails to the mailbox ``instance`` of a peer. May raise P2PError and ApplicationError."""
+        ...
 
     def online(self, to: str, timeout: float) -> Awaitable[object]:
-        """Returns once the peer is online, as far as can be told: maybe at once. May raise P2PError."""
+        """Wait until the peer is online, as far as the daemon knows; may return at once. May raise P2PError."""
         ...
 
     def has_network(self) -> bool:
-        """Return whether this machine could reach others at all."""
+        """Return whether this machine can reach other daemons at all."""
         ...
 
 
 class RecipientWorker:
-    """Carries what waits for one mailbox; ``run`` ends when nothing waits any more.
+    """Delivers the mails that wait for one recipient. ``run`` returns when none is left.
 
     Args:
-        instance: the sender's own mailbox.
+        config: returns the current config.
+        instance: name of the sender's own mailbox.
         clock: seconds that pass while this machine is awake.
     """
 
     def __init__(
         self,
-        pair: Recipient,
+        recipient: Recipient,
         queue: DeliveryQueue,
-        carrier: DeliveryTransport,
-        settings: Callable[[], MailConfig],
+        transport: DeliveryTransport,
+        config: Callable[[], MailConfig],
         instance: str,
         *,
         clock: Callable[[], float] = time.monotonic,
         backoff: Backoff,
     ) -> None:
-        self._pair = pair
-        self._peer = PublicKey(pair.recipient)
+        self._recipient = recipient
+        self._peer = PublicKey(recipient.key)
         self._queue = queue
-        self._carrier = carrier
-        self._settings = settings
+        self._transport = transport
+        self._config = config
         self._instance = instance
         self._clock = clock
         self._backoff = backoff
         self._failed_at: float | None = None
-        """When the last attempt failed, if that had to do with the peer."""
+        """Time of the last failure that was caused by the peer."""
         self._planned = 0.0
-        """Seconds that the pause and the next attempt take at most: a process that is stopped tries nothing."""
+        """Seconds that the pause and the next attempt take at most. More is not counted: the process was stopped."""
         self._ignore_online_for = FIRST
-        """Seconds after a failed attempt in which it does not count that the peer is said to be online."""
-        self._kicked = asyncio.Event()
+        """Seconds after a failed attempt during which "the peer is online" does not trigger a retry."""
+        self._retry_requested = asyncio.Event()
 
     def retry_now(self) -> None:
-        """Try now, whatever the pause."""
-        self._kicked.set()
+        """Begin the next attempt at once."""
+        self._retry_requested.set()
 
     async def run(self) -> None:
-        """Until nothing waits."""
+        """Deliver mails until none waits."""
         while True:
             try:
-                parcels = await self._queue.batch(self._pair)
+                parcels = await self._queue.batch(self._recipient)
                 if not parcels:
                     return
                 await self._attempt(parcels)
             except StorageFailed as error:
-                log.error("mail for %s cannot be sent: %s", self._peer, error)
+                log.error("mail for %s cannot be delivered now, and is tried again: %s", self._peer, error)
                 await self._pause(absent=False)
             except Exception:  # a defect must not keep mail from being sent
                 log.exception("mail for %s cannot be sent", self._peer)
@@ -176,23 +184,27 @@ class RecipientWorker:
     # ── one attempt ──────────────────────────────────────────────────────────────────────────────
 
     async def _attempt(self, parcels: tuple[OutgoingMail, ...]) -> None:
-        way = await self._queue.way(self._pair)
-        delivery = DeliverMail(way.stream, self._instance, parcels)
+        state = await self._queue.state(self._recipient)
+        delivery = DeliverMail(state.stream, self._instance, parcels)
         timeout = _TIMEOUT + sum(len(parcel.letter) for parcel in parcels) / _SLOWEST
-        self._kicked.clear()
+        self._retry_requested.clear()
         self._planned += timeout
         try:
-            receipt = await self._carrier.deliver(way.address, self._pair.instance, delivery, timeout)
+            receipt = await self._transport.deliver(state.address, self._recipient.instance, delivery, timeout)
         except Denied as error:
-            await self._queue.bounce(self._pair, str(error))
-        except _TURNED_AWAY as error:
+            await self._queue.bounce(self._recipient, str(error))
+        except _REJECTED as error:
             if isinstance(error, ApplicationError) and error.kind == REWOUND:
-                log.warning("%s has had other mail under these numbers: this outbox is an old copy", self._peer)
-                await self._queue.restart_stream(self._pair)
+                log.warning(
+                    "%s has received other mail under these sequence numbers, because this outbox was restored from an "
+                    "old copy; a new stream begins",
+                    self._peer,
+                )
+                await self._queue.restart_stream(self._recipient)
             await self._rejected(str(error))
         except (InvalidTicket, CredentialError) as error:
-            if Ticket.is_ticket(way.address):  # it was good when the mail was written
-                await self._queue.forget_ticket(self._pair)
+            if Ticket.is_ticket(state.address):  # it was valid when the mail was sent
+                await self._queue.forget_ticket(self._recipient)
             else:
                 await self._failed(error)
         except P2PError as error:
@@ -203,75 +215,76 @@ class RecipientWorker:
     async def _received(self, parcels: tuple[OutgoingMail, ...], receipt: DeliveryReceipt) -> None:
         moved = receipt.settled >= parcels[0].sequence
         if moved:
-            await self._queue.apply_receipt(self._pair, parcels, receipt)
+            await self._queue.apply_receipt(self._recipient, parcels, receipt)
             self._backoff.reset()
             self._ignore_online_for = FIRST
             self._failed_at, self._planned = None, 0.0
         if receipt.full or not moved:
-            await self._rejected(receipt.full or "it has taken nothing and does not say why")
+            await self._rejected(receipt.full or "the recipient accepted no mail and gave no reason")
 
     async def _rejected(self, reason: str) -> None:
-        tried = await self._queue.failed(self._pair, reason, spent=self._spent(), refused=True)
-        if tried.refused is not None and tried.refused >= self._settings().refused_after * 1000:
-            await self._queue.bounce(self._pair, reason)
+        failed = await self._queue.record_failure(self._recipient, reason, spent=self._spent(), rejected=True)
+        if failed.rejected is not None and failed.rejected >= self._config().refused_after * 1000:
+            await self._queue.bounce(self._recipient, reason)
         else:
             await self._pause(absent=False)
 
     async def _failed(self, error: P2PError) -> None:
-        is_real = not isinstance(error, _OUR_OWN) and (
-            not isinstance(error, _NOT_REACHED) or self._carrier.has_network()
+        by_peer = not isinstance(error, _LOCAL) and (
+            not isinstance(error, _NOT_REACHED) or self._transport.has_network()
         )
-        tried = await self._queue.failed(self._pair, str(error), spent=self._spent(is_real=is_real), refused=False)
-        limit = self._settings().bounce_after
-        if is_real and tried.oldest >= limit * 1000:
-            words = f"it was tried for {_span(limit)}, and not delivered: {error}"
-            await self._queue.bounce(self._pair, words, tried=int(limit * 1000))
+        spent = self._spent(by_peer=by_peer)
+        failed = await self._queue.record_failure(self._recipient, str(error), spent=spent, rejected=False)
+        limit = self._config().bounce_after
+        if by_peer and failed.oldest >= limit * 1000:
+            reason = f"not delivered after {_duration(limit)} of attempts: {error}"
+            await self._queue.bounce(self._recipient, reason, tried=int(limit * 1000))
         else:
             await self._pause(absent=isinstance(error, _ABSENT))
 
-    def _spent(self, *, is_real: bool = True) -> int:
-        """Milliseconds since the last failure in which the peer was tried."""
+    def _spent(self, *, by_peer: bool = True) -> int:
+        """Return the milliseconds of attempts and pauses since the last failure, if the peer caused both failures."""
         last, now, planned = self._failed_at, self._clock(), self._planned
-        self._failed_at, self._planned = (now if is_real else None), 0.0
-        return int(1000 * min(now - last, planned)) if is_real and last is not None else 0
+        self._failed_at, self._planned = (now if by_peer else None), 0.0
+        return int(1000 * min(now - last, planned)) if by_peer and last is not None else 0
 
     # ── between two attempts ─────────────────────────────────────────────────────────────────────
 
     async def _pause(self, *, absent: bool) -> None:
-        """Until the next attempt. Somebody who was ``absent`` may be back before the pause is over."""
-        pause = min(self._backoff.pause(), self._settings().bounce_after)
+        """Wait until the next attempt. If the peer was ``absent``, end the pause early when it comes online."""
+        pause = min(self._backoff.pause(), self._config().bounce_after)
         self._planned += pause
         least = min(pause, self._ignore_online_for) if absent else pause
-        if await self._wait(self._kicked.wait(), least) or least == pause:
+        if await self._wait(self._retry_requested.wait(), least) or least == pause:
             return
-        said = asyncio.Event()
-        if not await self._wait(self._back_or_kicked(pause, said), pause - least):
+        online = asyncio.Event()
+        if not await self._wait(self._online_or_retry_requested(pause, online), pause - least):
             self._ignore_online_for = FIRST
-        elif said.is_set():
-            self._ignore_online_for = min(2 * self._ignore_online_for, _DEAF)
-            self._backoff.reset()  # what it cannot do yet, it can soon
+        elif online.is_set():
+            self._ignore_online_for = min(2 * self._ignore_online_for, _LONGEST_IGNORE)
+            self._backoff.reset()  # a peer that has just come online may need a moment
 
-    async def _back_or_kicked(self, timeout: float, said: asyncio.Event) -> None:
+    async def _online_or_retry_requested(self, timeout: float, online: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
-            kicked = group.create_task(self._kicked.wait())
-            back = group.create_task(self._back(timeout, said))
-            await asyncio.wait([kicked, back], return_when=asyncio.FIRST_COMPLETED)
-            for task in (kicked, back):
+            requested = group.create_task(self._retry_requested.wait())
+            waiting = group.create_task(self._wait_until_online(timeout, online))
+            await asyncio.wait([requested, waiting], return_when=asyncio.FIRST_COMPLETED)
+            for task in (requested, waiting):
                 task.cancel()
 
-    async def _back(self, timeout: float, said: asyncio.Event) -> None:
-        """Returns when the peer is online, and sets ``said``."""
+    async def _wait_until_online(self, timeout: float, online: asyncio.Event) -> None:
+        """Wait until the peer is online, then set ``online``."""
         while True:
             try:
-                await self._carrier.online((await self._queue.way(self._pair)).address, timeout)
-            except P2PError:  # it took too long, or a process of our own daemon is missing
-                await asyncio.sleep(_SOON)
+                await self._transport.online((await self._queue.state(self._recipient)).address, timeout)
+            except P2PError:  # timeout, or a process of the own daemon is missing
+                await asyncio.sleep(_PRESENCE_RETRY)
             else:
-                said.set()
+                online.set()
                 return
 
     async def _wait(self, event: Awaitable[object], seconds: float) -> bool:
-        """Return whether it came before the time was over."""
+        """Return whether ``event`` completed within ``seconds``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await event
@@ -279,7 +292,7 @@ class RecipientWorker:
         return False
 
 
-def _span(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.3g} {unit}"

@@ -1,28 +1,41 @@
-"""How a mailbox lies on disk.
+"""Tables of a mailbox on disk, and the counters of its storage usage.
 
-Numbers are never used twice, also not those of rows that are gone: a number of the outbox is the mail's place in the
-order of its streams.
+Row numbers are never reused, also not those of deleted rows (``AUTOINCREMENT``): the number of an outbox entry is the
+mail's position in the order of its stream.
 """
 
 from __future__ import annotations
 
-from typing import Final
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import Final, NamedTuple
 
-__all__ = ["BOUNCED", "DELIVERED", "MIGRATIONS", "OUTBOX_ROOM", "SCHEMA", "VERSION", "WAITING", "WHOLE_ROOM"]
+from .._shared.sqlite_store import BUSY_TIMEOUT, DatabaseSchema
 
-VERSION: Final = 2
-"""Of the schema, as the file's ``user_version``."""
+__all__ = [
+    "BOUNCED",
+    "DELIVERED",
+    "OUTBOX_USAGE",
+    "SCHEMA",
+    "TOTAL_USAGE",
+    "WAITING",
+    "StorageUsage",
+    "add_usage",
+    "count_mails",
+    "read_usage",
+]
 
 WAITING: Final = 0
 DELIVERED: Final = 1
 BOUNCED: Final = 2
 
-WHOLE_ROOM: Final = b"mailbox"
-OUTBOX_ROOM: Final = b"outbox"
-"""Keys in ``room`` beside those of senders, which have 32 bytes."""
+TOTAL_USAGE: Final = b"mailbox"
+OUTBOX_USAGE: Final = b"outbox"
+"""Keys in the table ``room`` beside those of senders, which have 32 bytes."""
 
-SCHEMA: Final = """
--- What was sent. The letter goes when it has been delivered.
+_CREATE: Final = """
+-- Sent mails. The letter is removed when it has been delivered.
 CREATE TABLE outbox (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -37,15 +50,15 @@ CREATE TABLE outbox (
     size INTEGER NOT NULL,
     attachments INTEGER NOT NULL,
     letter BLOB,
-    -- What the route's "tried" was at the first failed attempt since the mail waits; NULL before that.
+    -- Value of route.tried at the first failed attempt for this mail; NULL before that.
     since INTEGER
 );
 CREATE INDEX outbox_waiting ON outbox (recipient, instance, number) WHERE state = 0;
 CREATE INDEX outbox_bounced ON outbox (number) WHERE state = 2;
 CREATE INDEX outbox_settled ON outbox (changed) WHERE state <> 0;
 
--- The ways to other mailboxes: how the peer is addressed, which stream it is to them, what the last attempt said, for
--- how many milliseconds deliveries have been tried in vain, and how many these were when we were first turned away.
+-- One row for each recipient: the peer's address, the id of our stream to it, the error of the last attempt, the
+-- milliseconds for which deliveries have failed, and their number when the recipient first rejected one.
 CREATE TABLE route (
     recipient BLOB NOT NULL,
     instance TEXT NOT NULL,
@@ -57,7 +70,7 @@ CREATE TABLE route (
     PRIMARY KEY (recipient, instance)
 ) WITHOUT ROWID;
 
--- What has come. Of a deleted mail a stub without a letter stays for a while: its id is known.
+-- Received mails. A deleted mail leaves a row without a letter for a while, so that its id is still known.
 CREATE TABLE mailbox (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     sender BLOB NOT NULL,
@@ -78,7 +91,7 @@ CREATE TABLE mailbox (
 CREATE INDEX mailbox_unread ON mailbox (number) WHERE read = 0 AND deleted IS NULL;
 CREATE INDEX mailbox_deleted ON mailbox (deleted) WHERE deleted IS NOT NULL;
 
--- How far the streams of others have come, and what of their last delivery was refused (msgpack).
+-- Progress of each sender's streams, and the mails of the last delivery that were rejected (msgpack).
 CREATE TABLE incoming (
     sender BLOB NOT NULL,
     stream BLOB NOT NULL,
@@ -89,7 +102,7 @@ CREATE TABLE incoming (
 ) WITHOUT ROWID;
 CREATE INDEX incoming_touched ON incoming (touched);
 
--- What letters take: of each sender, of the mailbox, of the outbox.
+-- Storage usage: of each sender, of the whole mailbox, of the outbox.
 CREATE TABLE room (
     owner BLOB PRIMARY KEY,
     messages INTEGER NOT NULL,
@@ -97,11 +110,52 @@ CREATE TABLE room (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = {
-    1: """
+_FROM_VERSION_1: Final = """
 ALTER TABLE outbox ADD COLUMN since INTEGER;
 ALTER TABLE route ADD COLUMN tried INTEGER NOT NULL DEFAULT 0;
 UPDATE route SET refused = NULL; -- was a time of the wall clock
 """
-}
-"""How a file of an older version becomes one of the next."""
+
+SCHEMA: Final = DatabaseSchema(2, _CREATE, {1: _FROM_VERSION_1})
+
+
+class StorageUsage(NamedTuple):
+    """Number and size of mails that are stored together."""
+
+    messages: int
+    bytes: int
+
+    def plus(self, size: int) -> StorageUsage:
+        """Return the usage with one more mail of ``size`` bytes."""
+        return StorageUsage(self.messages + 1, self.bytes + size)
+
+
+def read_usage(connection: sqlite3.Connection, owner: bytes) -> StorageUsage:
+    """Return the usage of ``owner``: a sender's key, ``TOTAL_USAGE`` or ``OUTBOX_USAGE``."""
+    row = connection.execute("SELECT messages, bytes FROM room WHERE owner = ?", (owner,)).fetchone()
+    return StorageUsage(*row) if row else StorageUsage(0, 0)
+
+
+def add_usage(connection: sqlite3.Connection, owner: bytes, messages: int, size: int) -> StorageUsage:
+    """Add mails and bytes, which may be negative, to the usage of ``owner``; return the new usage."""
+    row = connection.execute(
+        "INSERT INTO room VALUES (?1, ?2, ?3) "
+        "ON CONFLICT (owner) DO UPDATE SET messages = messages + ?2, bytes = bytes + ?3 RETURNING messages, bytes",
+        (owner, messages, size),
+    ).fetchone()
+    return StorageUsage(*row)
+
+
+def count_mails(path: Path) -> tuple[int, int, int]:
+    """Return the numbers of received, unread, and waiting outgoing mails. Blocks, and changes nothing.
+
+    Raises:
+        sqlite3.Error: the file cannot be read.
+    """
+    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
+        connection.execute("PRAGMA query_only = TRUE")
+        mails, unread = connection.execute(
+            "SELECT count(*), coalesce(sum(read = 0), 0) FROM mailbox WHERE deleted IS NULL"
+        ).fetchone()
+        (waiting,) = connection.execute("SELECT count(*) FROM outbox WHERE state = ?", (WAITING,)).fetchone()
+    return mails, unread, waiting

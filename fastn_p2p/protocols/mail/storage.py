@@ -21,15 +21,16 @@ __all__ = ["FILE", "Storage", "check_storage_dir"]
 
 FILE: Final = "mail.sqlite"
 _MARKER: Final = "directory"
-"""In the workspace: where the mail is, when it is elsewhere."""
+"""File in the workspace that holds the path of the directory, when that is elsewhere."""
 _LOCK: Final = "lock"
 _MOVING: Final = "mail.moving"
 
 
 def check_storage_dir(storage_dir: str) -> None:
-    """
+    """Check that a private directory can be made in ``storage_dir``.
+
     Raises:
-        ValueError: no private directory can be made there; says why.
+        ValueError: it cannot; the message says why.
     """
     if not storage_dir:
         return
@@ -47,11 +48,11 @@ def check_storage_dir(storage_dir: str) -> None:
 
 
 class Storage:
-    """Where the mail of one binding is. Blocks.
+    """Directory that holds the mail of one binding. All methods block.
 
     Args:
-        workspace: the binding's.
-        key, instance: what the private directory is called: ``storage_dir/ID52/INSTANCE``.
+        workspace: workspace of the binding.
+        key, instance: name the private directory: ``storage_dir/ID52/INSTANCE``.
     """
 
     def __init__(self, workspace: Path, key: PublicKey, instance: str) -> None:
@@ -61,32 +62,32 @@ class Storage:
 
     @property
     def directory(self) -> Path:
-        """Where the mail is at the moment."""
+        """Directory in which the mail is now."""
         try:
             return Path((self._workspace / _MARKER).read_text("utf-8", "surrogateescape"))
         except FileNotFoundError:
             return self._workspace
 
     def wanted(self, storage_dir: str) -> Path:
-        """Where the mail should be."""
+        """Return the directory in which the mail should be."""
         return Path(storage_dir).expanduser().joinpath(*self._names) if storage_dir else self._workspace
 
-    def settle(self, storage_dir: str) -> Path:
-        """Move the mail to where it should be, if it is elsewhere; return the path of its file.
+    def prepare(self, storage_dir: str) -> Path:
+        """Lock the wanted directory, and move the mail there if it is elsewhere; return the path of its file.
 
-        The copy is complete and synced before the marker says that it counts, so a crash loses nothing.
+        The copy is complete and synced before the marker refers to it, so a crash loses nothing.
 
         Raises:
-            StorageFailed: it cannot be moved, or somebody else has it. It is then where it was.
+            StorageFailed: the mail cannot be moved, or another process uses it. It stays where it was.
         """
         wanted = self.wanted(storage_dir)
         try:
             if wanted != self._workspace:
-                self._take(wanted)
+                self._lock_directory(wanted)
             if wanted != self.directory:
                 self._move(self.directory, wanted)
             elif wanted != self._workspace:
-                _unlink(self._workspace)  # what a move that was cut short has left
+                _unlink(self._workspace)  # remains of a move that a crash interrupted
         except (OSError, sqlite3.Error) as error:
             self.release()
             raise StorageFailed(path=str(wanted), reason=getattr(error, "strerror", None) or str(error)) from error
@@ -96,22 +97,22 @@ class Storage:
         return wanted / FILE
 
     def hold(self) -> None:
-        """Keep others out of where the mail is.
+        """Lock the directory in which the mail is.
 
         Raises:
-            StorageFailed, OSError: somebody else has it.
+            StorageFailed, OSError: another process uses it.
         """
         if self.directory != self._workspace:
-            self._take(self.directory)
+            self._lock_directory(self.directory)
 
     def release(self) -> None:
-        """Let others have it."""
+        """Unlock the directory."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def remove(self) -> None:
-        """Delete what is outside of the workspace.
+        """Delete the mail that is outside of the workspace.
 
         Raises:
             OSError: it cannot be deleted.
@@ -123,15 +124,15 @@ class Storage:
                 with contextlib.suppress(OSError):
                     each.rmdir()
 
-    def _take(self, directory: Path) -> None:
-        """Make it, private, and hold it: a second daemon with the same identity would deliver the same mail."""
+    def _lock_directory(self, directory: Path) -> None:
+        """Make a private directory and lock it: a second daemon with the same identity would deliver the same mail."""
         self.release()
         for each in (directory.parent, directory):
             with contextlib.suppress(FileExistsError):
                 each.mkdir(0o700)
             found = each.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-                raise StorageFailed(path=str(each), reason="it is there already, and no directory of this user's")
+                raise StorageFailed(path=str(each), reason="it exists already, and is not a directory of this user")
             each.chmod(0o700)
         lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -144,7 +145,7 @@ class Storage:
     def _move(self, old: Path, new: Path) -> None:
         if (old / FILE).exists():
             if (new / FILE).exists():
-                reason = f"there is mail already, and in {old} too: move one of them away"
+                reason = f"it contains mail already, and {old} does too: move one of them away"
                 raise StorageFailed(path=str(new), reason=reason)
             moving = new / _MOVING
             moving.unlink(missing_ok=True)

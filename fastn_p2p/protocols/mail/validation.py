@@ -1,4 +1,4 @@
-"""What a letter may be, before it is taken from the owner or from a peer."""
+"""Validation and encoding of a mail, before it is accepted from the owner or from a peer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.mail.messages import MAX_LETTER, MailContent
 
 from .._shared.path_names import (
+    UnsafeName,
     check_component,
     collision_key,
 )
-from ..files.errors import FileError
 
 __all__ = ["decode_mail", "encode_mail"]
 
@@ -23,7 +23,7 @@ _decode: Final = msgspec.msgpack.Decoder(MailContent).decode
 
 
 def encode_mail(letter: MailContent) -> bytes:
-    """A letter as it lies on disk and as it travels.
+    """Return a mail as it is stored and sent.
 
     Raises:
         ApplicationError: ``TooLarge``, ``UnsafeName``.
@@ -35,7 +35,7 @@ def encode_mail(letter: MailContent) -> bytes:
 
 
 def decode_mail(data: bytes, *, max_size: int = MAX_LETTER, max_attachments: int | None = None) -> MailContent:
-    """A letter that has come from somebody else.
+    """Return the content of a mail that a peer has sent.
 
     Raises:
         ApplicationError: ``TooLarge``, ``TooManyAttachments``, ``UnsafeName``, ``BadLetter``.
@@ -44,32 +44,41 @@ def decode_mail(data: bytes, *, max_size: int = MAX_LETTER, max_attachments: int
     try:
         letter = _decode(data)
     except UNDECODABLE as error:
-        raise ApplicationError("BadLetter", f"it is no letter: {error}"[:400]) from None
+        raise ApplicationError("BadLetter", f"the mail cannot be decoded: {error}"[:400]) from None
     if max_attachments is not None and len(letter.attachments) > max_attachments:
         count = len(letter.attachments)
-        raise ApplicationError("TooManyAttachments", f"it has {count} attachments, {max_attachments} are taken")
+        raise ApplicationError(
+            "TooManyAttachments", f"the mail has {count} attachments; at most {max_attachments} are accepted"
+        )
     check_names(letter)
     return letter
 
 
 def check_size(size: int, limit: int) -> None:
+    """Raise ApplicationError ``TooLarge`` if a mail has more than ``limit`` bytes."""
     if size > limit:
         raise ApplicationError(
             "TooLarge",
-            f"the mail has {size} bytes with its attachments, {limit} are taken; send large files with "
+            f"the mail has {size} bytes with its attachments; at most {limit} are accepted. Send large files with "
             "`fastn-p2p files put`",
         )
 
 
 def check_names(letter: MailContent) -> None:
-    """Each attachment can be saved under its name, beside the others."""
+    """Check that all attachments can be saved in one directory under their names.
+
+    Raises:
+        ApplicationError: ``UnsafeName``.
+    """
     seen: set[str] = set()
     for attachment in letter.attachments:
         try:
             check_component(attachment.name)
-        except FileError as error:
-            raise ApplicationError("UnsafeName", f"an attachment cannot be called that: {error.message}") from None
+        except UnsafeName as error:
+            raise ApplicationError("UnsafeName", f"an attachment cannot have this name: {error}") from None
         name = collision_key(attachment.name)
         if name in seen:
-            raise ApplicationError("UnsafeName", f"two attachments are called {attachment.name!r}")
+            raise ApplicationError(
+                "UnsafeName", f"two attachments have the name {attachment.name!r}, or names too much like it"
+            )
         seen.add(name)

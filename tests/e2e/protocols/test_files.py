@@ -23,15 +23,15 @@ from fastn_p2p.protocols.files.events import (
     FileProgress,
     FileStarted,
     Retrying,
+    TransferSummary,
 )
 from fastn_p2p.protocols.files.framing import FrameStream
 from fastn_p2p.protocols.files.messages import (
     DownloadFiles,
     FileRequest,
 )
-from fastn_p2p.protocols.files.offer_manifest import OfferManifest
-from fastn_p2p.protocols.files.partial_file import partial_name
-from fastn_p2p.protocols.files.tally import TransferSummary
+from fastn_p2p.protocols.files.receiving.partial_file import partial_name
+from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from fastn_p2p_client import Client, connect, sync
 from fastn_p2p_client.errors import ApplicationError, Denied, StreamReset
 from tests.benchmarks.processes import cpu_seconds

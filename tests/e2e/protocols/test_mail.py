@@ -115,7 +115,7 @@ def test_a_mail_is_sent_listed_read_and_deleted(world: World, bob: MailClient, t
     assert (listed["sender"], listed["read"], listed["subject"]) == (world.alice, True, "Lunch?")
     shown = json.loads(mail(world.two, "read", number, "--json").stdout)
     assert (shown["body"], shown["attachments"]) == ("As always.\n", [{"name": "plan.txt", "size": 7}])
-    assert "1 deleted" in mail(world.two, "delete", number).stderr
+    assert "Deleted 1 mail." in mail(world.two, "delete", number).stderr
     assert mail(world.two, "read", number).returncode == 7
     assert mail(world.two, "delete", number).returncode == 7
 
@@ -209,7 +209,7 @@ def test_what_is_denied_comes_back_and_can_be_tried_again(world: World, alice: M
     alice.send("bob", "let me in", instance="closed", id="denied")
     entry = alice.track("denied", wait=10)
     assert (entry.state, entry.instance) == ("bounced", "closed")
-    assert "could not be delivered: see `fastn-p2p mail outbox`" in mail(world.one, "list").stderr
+    assert "could not be delivered. List them: fastn-p2p mail outbox" in mail(world.one, "list").stderr
     (row,) = mail(world.one, "outbox").stdout.splitlines()
     number, state, to, *_, reason = row.split("\t")
     assert (state, to) == ("bounced", "bob/closed")
@@ -223,7 +223,7 @@ def test_what_is_denied_comes_back_and_can_be_tried_again(world: World, alice: M
 
 def test_a_mail_that_waits_can_be_withdrawn(world: World, alice: MailClient, mail: Command) -> None:
     accepted = alice.send(NOBODY, "a mistake", id="mistake")
-    assert "1 deleted" in mail(world.one, "delete", "--outbox", str(accepted.number)).stderr
+    assert "Deleted 1 mail." in mail(world.one, "delete", "--outbox", str(accepted.number)).stderr
     with pytest.raises(ApplicationError) as caught:
         alice.track("mistake")
     assert caught.value.kind == "MailUnknown"
@@ -237,8 +237,8 @@ def test_quotas_turn_mail_away_with_a_reason(world: World, alice: MailClient) ->
     alice.send("bob", "no room", instance="small", id="no-room")
     assert alice.track("fits", wait=10).state == "delivered"
     assert alice.track("large").reason.startswith("TooLarge: ")
-    assert alice.track("with").reason == "TooManyAttachments: it has 1 attachments, 0 are taken"
-    eventually(lambda: alice.track("no-room").reason == "the mailbox is full: it has 1 mails", "there is no room")
+    assert alice.track("with").reason == "TooManyAttachments: the mail has 1 attachments; at most 0 are accepted"
+    eventually(lambda: alice.track("no-room").reason == "the mailbox is full: its limit is 1 mails", "there is no room")
     with MailClient("bob", "small", home=world.two.home) as small:
         small.delete(small.list().mails[0].number)
         assert alice.track("no-room", wait=20).state == "delivered"

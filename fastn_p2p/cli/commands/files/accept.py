@@ -5,13 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ....console.exit_codes import CommandLineError
-from ....console.options import HomeOption
+from ....console.options import FilesInstanceOption, HomeOption, OfferArgument, OwnerOption
 from ....console.output import write_message
-from ....protocols.files.options import (
-    FilesOption,
-    OfferArgument,
-    OwnerOption,
-)
 
 if TYPE_CHECKING:
     from ....protocols.files.client import FilesClient
@@ -35,7 +30,7 @@ def run(
         bool, typer.Option("--hidden", help="Accept also names that are hidden, executable or odd.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Its files replace others of the same names.")] = False,
-    instance: FilesOption = "default",
+    instance: FilesInstanceOption = "default",
     identity: OwnerOption = None,
     home: HomeOption = None,
 ) -> None:

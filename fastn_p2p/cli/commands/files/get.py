@@ -9,14 +9,13 @@ import typer
 from ....console.exit_codes import CommandLineError
 from ....console.options import (
     AsOption,
+    EventsOption,
+    FilesInstanceOption,
     HomeOption,
     PeerArgument,
+    make_directory,
 )
 from ....console.output import write_message
-from ....protocols.files.options import (
-    EventsOption,
-    FilesOption,
-)
 
 if TYPE_CHECKING:
     from ....protocols.files.client import FilesClient
@@ -32,7 +31,7 @@ def run(
     hidden: Annotated[
         bool, typer.Option("--hidden", help="Get also what is below the paths and begins with a dot.")
     ] = False,
-    instance: FilesOption = "default",
+    instance: FilesInstanceOption = "default",
     identity: AsOption = None,
     json: EventsOption = False,
     home: HomeOption = None,
@@ -42,22 +41,16 @@ def run(
     What has arrived already is not sent again: after a broken connection this goes on by itself, and after anything
     else the same command does.
     """
-    from ....protocols.files.cli import (
-        exit_code_of,
-        make_target,
-        report_error,
-        with_files,
-    )
-    from ....protocols.files.download import normalize_paths
+    from ....protocols.files.cli import exit_code_of, report_error, with_files
     from ....protocols.files.errors import FileError
-    from ....protocols.files.events import FileLost
+    from ....protocols.files.events import FileLost, TransferSummary
     from ....protocols.files.progress import (
         print_summary,
         progress_output,
     )
-    from ....protocols.files.tally import TransferSummary
+    from ....protocols.files.receiving.download import normalize_paths
 
-    make_target(to, "--to")
+    make_directory(to, "--to")
     try:
         tops = normalize_paths(paths)
     except FileError as error:

@@ -8,6 +8,8 @@ import typer
 from ....console.exit_codes import CommandLineError
 from ....console.options import (
     AsOption,
+    EventsOption,
+    FilesInstanceOption,
     HomeOption,
     PeerArgument,
 )
@@ -15,10 +17,6 @@ from ....console.output import (
     put_json,
     table,
     write_message,
-)
-from ....protocols.files.options import (
-    EventsOption,
-    FilesOption,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
 def run(
     peer: PeerArgument,
     path: Annotated[str, typer.Argument(metavar="PATH", help="Which directory or file.", show_default=False)] = "",
-    instance: FilesOption = "default",
+    instance: FilesInstanceOption = "default",
     identity: AsOption = None,
     json: EventsOption = False,
     home: HomeOption = None,
@@ -38,15 +36,13 @@ def run(
 
     Kind, size in bytes, time of change (UTC) and name; with tabs between them when piped.
     """
-    from ....protocols._shared.path_names import (
-        join_path,
-        parts_of,
-    )
+    from ....protocols._shared.path_names import join_path
     from ....protocols.files.cli import (
         report_error,
         with_files,
     )
     from ....protocols.files.errors import FileError
+    from ....protocols.files.file_system.safe_paths import parts_of
 
     where = join_path(*(part for part in path.split("/") if part != "."))
     try:

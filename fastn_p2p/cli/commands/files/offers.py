@@ -5,17 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....console.options import HomeOption
+from ....console.options import EventsOption, FilesInstanceOption, HomeOption, OwnerOption
 from ....console.output import (
     is_terminal,
     put_json,
     table,
     write_message,
-)
-from ....protocols.files.options import (
-    EventsOption,
-    FilesOption,
-    OwnerOption,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +25,7 @@ def run(
     offer: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="Show everything that is in this offer.", show_default=False)
     ] = None,
-    instance: FilesOption = "default",
+    instance: FilesInstanceOption = "default",
     identity: OwnerOption = None,
     json: EventsOption = False,
     home: HomeOption = None,

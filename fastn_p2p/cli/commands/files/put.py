@@ -12,18 +12,16 @@ from ....console.exit_codes import (
 )
 from ....console.options import (
     AsOption,
+    EventsOption,
+    FilesInstanceOption,
     HomeOption,
     PeerArgument,
 )
 from ....console.output import write_message
-from ....protocols.files.options import (
-    EventsOption,
-    FilesOption,
-)
 
 if TYPE_CHECKING:
     from ....protocols.files.client import FilesClient
-    from ....protocols.files.tally import TransferSummary
+    from ....protocols.files.events import TransferSummary
 
 
 def run(
@@ -37,7 +35,7 @@ def run(
             show_default=False,
         ),
     ] = None,
-    instance: FilesOption = "default",
+    instance: FilesInstanceOption = "default",
     identity: AsOption = None,
     json: EventsOption = False,
     home: HomeOption = None,
@@ -54,11 +52,11 @@ def run(
         with_files,
     )
     from ....protocols.files.errors import FileError
-    from ....protocols.files.offer_manifest import OfferManifest
     from ....protocols.files.progress import (
         print_summary,
         progress_output,
     )
+    from ....protocols.files.sending.offer_manifest import OfferManifest
 
     if timeout is not None and not timeout >= 0:
         raise CommandLineError("--timeout: it takes 0 seconds or more")

@@ -2,18 +2,13 @@ from __future__ import annotations
 
 import typer
 
-from ....console.options import HomeOption
+from ....console.options import FilesInstanceOption, HomeOption, OfferArgument, OwnerOption
 from ....console.output import write_message
-from ....protocols.files.options import (
-    FilesOption,
-    OfferArgument,
-    OwnerOption,
-)
 
 
 def run(
     offer: OfferArgument,
-    instance: FilesOption = "default",
+    instance: FilesInstanceOption = "default",
     identity: OwnerOption = None,
     home: HomeOption = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The commands of ``fastn-p2p mail``."""
+"""Commands ``fastn-p2p mail``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ...lazy_groups import lazy_group
 app = lazy_group(
     "fastn_p2p.cli.commands.mail",
     ("send", "list", "read", "delete", "outbox", "retry"),
-    "Send mail to peers, also to those that are not online, and read what has come.",
+    "Send mail to peers, also while they are offline, and read received mail.",
 )
 
 
 @app.callback()
 def _options(home: HomeOption = None) -> None:
-    """What may stand before any command of the group."""
+    """Options that may stand before any command of the group."""

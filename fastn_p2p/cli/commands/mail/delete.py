@@ -5,21 +5,16 @@ from typing import Annotated
 import typer
 
 from ....console.exit_codes import ExitCode
-from ....console.options import HomeOption
+from ....console.options import HomeOption, MailboxOption, MailNumbersArgument, OwnerOption
 from ....console.output import write_message
-from ....protocols.mail.options import (
-    MailboxOption,
-    NumbersArgument,
-    OwnerOption,
-)
 
 
 def run(
-    numbers: NumbersArgument,
+    numbers: MailNumbersArgument,
     outbox: Annotated[
         bool,
         typer.Option(
-            "--outbox", help="Of the outbox. What waits is not sent any more, unless it is on its way this moment."
+            "--outbox", help="Delete from the outbox. A waiting mail is no longer sent, unless it is being sent now."
         ),
     ] = False,
     instance: MailboxOption = "default",
@@ -40,7 +35,7 @@ def run(
         )
     except ApplicationError as error:
         raise typer.Exit(report_error(error)) from None
-    write_message(f"{count} deleted")
+    write_message(f"Deleted {count} {'mail' if count == 1 else 'mails'}.")
     if count < len(set(numbers)):
-        write_message(f"fastn-p2p: {len(set(numbers)) - count} of them are not there")
+        write_message(f"fastn-p2p: {len(set(numbers)) - count} of these numbers do not exist")
         raise typer.Exit(ExitCode.NOT_FOUND)

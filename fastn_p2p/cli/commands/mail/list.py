@@ -4,16 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....console.options import HomeOption
+from ....console.options import HomeOption, MailboxOption, MailJsonOption, OwnerOption
 from ....console.output import (
     put_json,
     table,
     write_message,
-)
-from ....protocols.mail.options import (
-    LinesOption,
-    MailboxOption,
-    OwnerOption,
 )
 
 if TYPE_CHECKING:
@@ -22,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def run(
-    unread: Annotated[bool, typer.Option("--unread", help="Only what was not read yet.")] = False,
+    unread: Annotated[bool, typer.Option("--unread", help="Only mails that are not read yet.")] = False,
     instance: MailboxOption = "default",
     identity: OwnerOption = None,
-    json: LinesOption = False,
+    json: MailJsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """List what has come, the oldest first.
+    """List received mails, the oldest first.
 
-    Number, whether it is new, from whom, when it came (UTC), bytes, attachments and subject; with tabs between them
-    when piped.
+    Columns: number, "new" or "-", sender, time received (UTC), bytes, attachments and subject; separated by tabs when
+    piped.
     """
     from fastn_p2p_client.errors import ApplicationError
 
@@ -41,7 +36,7 @@ def run(
         with_mail,
     )
 
-    async def all_of(mail: MailClient) -> tuple[list[MailSummary], int]:
+    async def list_all(mail: MailClient) -> tuple[list[MailSummary], int]:
         found: list[MailSummary] = []
         while True:
             page = await mail.list(after=found[-1].number if found else 0, unread=unread)
@@ -50,7 +45,7 @@ def run(
                 return found, page.bounced
 
     try:
-        mails, bounced = with_mail(home, identity, instance, all_of)
+        mails, bounced = with_mail(home, identity, instance, list_all)
     except ApplicationError as error:
         raise typer.Exit(report_error(error)) from None
     if json:
@@ -72,6 +67,6 @@ def run(
             ],
         )
         if not mails:
-            write_message("there is no new mail" if unread else "there is no mail")
+            write_message("No new mail." if unread else "No mail.")
     if bounced:
-        write_message(f"{bounced} of your mails could not be delivered: see `fastn-p2p mail outbox`")
+        write_message(f"{bounced} of your mails could not be delivered. List them: fastn-p2p mail outbox")

@@ -4,16 +4,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....console.options import HomeOption
+from ....console.options import HomeOption, MailboxOption, MailJsonOption, OwnerOption
 from ....console.output import (
     put_json,
     table,
     write_message,
-)
-from ....protocols.mail.options import (
-    LinesOption,
-    MailboxOption,
-    OwnerOption,
 )
 
 if TYPE_CHECKING:
@@ -22,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def run(
-    everything: Annotated[bool, typer.Option("--all", help="Also what was delivered.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also list delivered mails.")] = False,
     instance: MailboxOption = "default",
     identity: OwnerOption = None,
-    json: LinesOption = False,
+    json: MailJsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """List what was sent and has not arrived, the oldest first.
+    """List sent mails that were not delivered yet, the oldest first.
 
-    Number, state, to whom, since when (UTC), bytes, subject, and why it has come back or has to wait; with tabs between
-    them when piped. What is `waiting` is tried again by itself; for what has `bounced` there is `fastn-p2p mail retry`.
+    Columns: number, state, recipient, time of the state (UTC), bytes, subject and reason; separated by tabs when piped.
+    A `waiting` mail is retried by itself; a `bounced` mail is sent again by `fastn-p2p mail retry`.
     """
     from fastn_p2p_client.errors import ApplicationError
 
@@ -44,7 +39,7 @@ def run(
 
     states: tuple[OutboxState, ...] = ("waiting", "bounced", "delivered") if everything else ("waiting", "bounced")
 
-    async def all_of(mail: MailClient) -> list[OutboxEntry]:
+    async def list_all(mail: MailClient) -> list[OutboxEntry]:
         found: list[OutboxEntry] = []
         while True:
             page = await mail.outbox(states, after=found[-1].number if found else 0)
@@ -53,7 +48,7 @@ def run(
                 return found
 
     try:
-        entries = with_mail(home, identity, instance, all_of)
+        entries = with_mail(home, identity, instance, list_all)
     except ApplicationError as error:
         raise typer.Exit(report_error(error)) from None
     if json:
@@ -76,4 +71,4 @@ def run(
         ],
     )
     if not entries:
-        write_message("nothing was sent" if everything else "nothing waits, and nothing has come back")
+        write_message("No mail was sent." if everything else "No mail waits, and none has bounced.")

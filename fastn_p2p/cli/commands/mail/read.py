@@ -6,16 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ....console.exit_codes import ExitCode
-from ....console.options import HomeOption
+from ....console.options import HomeOption, MailboxOption, MailJsonOption, OwnerOption, make_directory
 from ....console.output import (
     put_json,
     write_message,
     write_result,
-)
-from ....protocols.mail.options import (
-    LinesOption,
-    MailboxOption,
-    OwnerOption,
 )
 
 if TYPE_CHECKING:
@@ -23,28 +18,25 @@ if TYPE_CHECKING:
 
 
 def run(
-    number: Annotated[int, typer.Argument(metavar="N", min=1, help="Its number, as `fastn-p2p mail list` shows it.")],
+    number: Annotated[int, typer.Argument(metavar="N", min=1, help="The mail's number, from `fastn-p2p mail list`.")],
     save: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIRECTORY", help="Where to put attachments; made when it is missing.", show_default=False
-        ),
+        typer.Option(metavar="DIRECTORY", help="Save attachments here; made when it is missing.", show_default=False),
     ] = None,
     hidden: Annotated[
-        bool, typer.Option("--hidden", help="Save also attachments whose names are hidden, executable or odd.")
+        bool, typer.Option("--hidden", help="Also save attachments whose names are hidden, executable or odd.")
     ] = False,
     instance: MailboxOption = "default",
     identity: OwnerOption = None,
-    json: LinesOption = False,
+    json: MailJsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Read a mail, and mark it as read.
+    """Print a mail, and mark it as read.
 
     The body goes to standard output, everything else to standard error.
     """
     from fastn_p2p_client.errors import ApplicationError
 
-    from ....protocols.files.cli import make_target
     from ....protocols.mail.cli import (
         report_error,
         time_text,
@@ -53,7 +45,7 @@ def run(
     )
 
     if save is not None:
-        make_target(save, "--save")
+        make_directory(save, "--save")
     try:
         mail = with_mail(home, identity, instance, lambda each: each.read(number))
     except ApplicationError as error:
@@ -73,26 +65,25 @@ def run(
     if save is not None:
         _save(mail.letter.attachments, save, hidden=hidden)
     elif letter.attachments and not json:
-        write_message("--save DIRECTORY saves the attachments")
+        write_message("Save the attachments with --save DIRECTORY.")
 
 
 def _save(attachments: tuple[Attachment, ...], directory: Path, *, hidden: bool) -> None:
-    from ....protocols.files.cli import exit_code
-    from ....protocols.files.errors import FileError
-    from ....protocols.mail.attachments import save_attachments
+    from ....protocols._shared.path_names import UnsafeName
+    from ....protocols.mail.cli import RiskyName, save_attachments
 
     try:
         for path in save_attachments(attachments, directory, hidden=hidden):
-            write_message(f"saved: {path}")
+            write_message(f"Saved {path}")
     except FileExistsError as error:
-        write_message(f"fastn-p2p: {error.filename} is there already, and nothing was saved: choose another directory")
+        write_message(f"fastn-p2p: {error.filename} already exists, so nothing was saved. Choose another directory")
         raise typer.Exit(ExitCode.EXISTS) from None
-    except FileError as error:
-        if error.kind == "NotAccepted":
-            write_message(f"fastn-p2p: {error.message}, and nothing was saved: --hidden saves it all the same")
-        else:
-            write_message(f"fastn-p2p: {error.message}")
-        raise typer.Exit(exit_code(error.kind)) from None
+    except RiskyName as error:
+        write_message(f"fastn-p2p: {error}, so nothing was saved. Save it all the same with --hidden")
+        raise typer.Exit(ExitCode.DENIED) from None
+    except UnsafeName as error:
+        write_message(f"fastn-p2p: {error}, so nothing was saved")
+        raise typer.Exit(ExitCode.HANDLER) from None
     except OSError as error:
-        write_message(f"fastn-p2p: nothing was saved in {directory}: {error.strerror}")
+        write_message(f"fastn-p2p: cannot save in {directory}: {error.strerror}. Nothing was saved")
         raise typer.Exit(ExitCode.STORAGE) from None

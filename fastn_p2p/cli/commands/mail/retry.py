@@ -5,28 +5,22 @@ from typing import Annotated
 import typer
 
 from ....console.exit_codes import ExitCode
-from ....console.options import HomeOption
+from ....console.options import HomeOption, MailboxOption, OwnerOption
 from ....console.output import write_message
-from ....protocols.mail.options import (
-    MailboxOption,
-    OwnerOption,
-)
 
 
 def run(
     numbers: Annotated[
         list[int] | None,
-        typer.Argument(
-            metavar="[N...]", min=1, help="Of the outbox; without any, all that is there.", show_default=False
-        ),
+        typer.Argument(metavar="[N...]", min=1, help="Numbers in the outbox; default: all.", show_default=False),
     ] = None,
     instance: MailboxOption = "default",
     identity: OwnerOption = None,
     home: HomeOption = None,
 ) -> None:
-    """Try at once to deliver what waits, and again what has bounced.
+    """Deliver waiting mails now, and send bounced ones again.
 
-    A mail that had arrived after all is recognised there, and does not appear twice.
+    The recipient recognises a mail that had arrived after all, so that it does not appear twice.
     """
     from fastn_p2p_client.errors import ApplicationError
 
@@ -40,7 +34,7 @@ def run(
         count = with_mail(home, identity, instance, lambda mail: mail.retry(*chosen))
     except ApplicationError as error:
         raise typer.Exit(report_error(error)) from None
-    write_message(f"{count} tried again")
+    write_message(f"Retrying {count} {'mail' if count == 1 else 'mails'}.")
     if count < len(chosen):
-        write_message(f"fastn-p2p: {len(chosen) - count} of them do not wait, and have not come back")
+        write_message(f"fastn-p2p: {len(chosen) - count} of these numbers neither wait nor have bounced")
         raise typer.Exit(ExitCode.NOT_FOUND)

@@ -9,17 +9,15 @@ import typer
 from ....console.exit_codes import CommandLineError
 from ....console.options import (
     HomeOption,
+    MailboxOption,
+    MailJsonOption,
+    OwnerOption,
     PeerArgument,
 )
 from ....console.output import (
     put_json,
     write_message,
     write_result,
-)
-from ....protocols.mail.options import (
-    LinesOption,
-    MailboxOption,
-    OwnerOption,
 )
 
 if TYPE_CHECKING:
@@ -28,32 +26,32 @@ if TYPE_CHECKING:
 
 def run(
     peer: PeerArgument,
-    subject: Annotated[str, typer.Option("--subject", metavar="TEXT", help="What it is about.")],
+    subject: Annotated[str, typer.Option("--subject", metavar="TEXT", help="The subject.")],
     attach: Annotated[
         list[Path] | None,
-        typer.Option("--attach", metavar="FILE", help="A file that goes along; repeatable.", show_default=False),
+        typer.Option("--attach", metavar="FILE", help="A file to attach; repeatable.", show_default=False),
     ] = None,
     peer_instance: Annotated[
-        str, typer.Option("--peer-instance", metavar="INSTANCE", help="Which mailbox of the peer.", show_default=True)
+        str, typer.Option("--peer-instance", metavar="INSTANCE", help="The peer's instance of Mail.", show_default=True)
     ] = "default",
     id: Annotated[
         str,
         typer.Option(
             "--id",
             metavar="TEXT",
-            help="An id of your own: the same mail with the same id is sent once, however often this runs.",
+            help="An id of your own. A mail with the same id is sent once, however often this command runs.",
             show_default=False,
         ),
     ] = "",
     instance: MailboxOption = "default",
     identity: OwnerOption = None,
-    json: LinesOption = False,
+    json: MailJsonOption = False,
     home: HomeOption = None,
 ) -> None:
     """Send a mail.
 
-    The body is text from standard input. When this ends the mail is on disk here, and its id is printed; it is
-    delivered when the peer is online, or comes back: see `fastn-p2p mail outbox`.
+    The body is read from standard input. The command stores the mail on disk and prints its id. The daemon delivers it
+    when the peer is online, or bounces it: see `fastn-p2p mail outbox`.
     """
     from fastn_p2p_client.errors import ApplicationError
     from fastn_p2p_client.mail.messages import MAX_SUBJECT
@@ -65,11 +63,11 @@ def run(
     )
 
     for option, text in (("--subject", subject), ("--id", id), ("PEER", peer)):
-        check_text(text, option)  # before somebody types the body
+        check_text(text, option)  # before a person types the body
     if len(subject) > MAX_SUBJECT:
-        raise CommandLineError(f"--subject: it has {len(subject)} characters, {MAX_SUBJECT} are allowed")
+        raise CommandLineError(f"--subject: it has {len(subject)} characters; at most {MAX_SUBJECT} are allowed")
     if len(id) > 64:
-        raise CommandLineError(f"--id: it has {len(id)} characters, 64 are allowed")
+        raise CommandLineError(f"--id: it has {len(id)} characters; at most 64 are allowed")
     body, attachments = _body(), _attachments(attach or [])
     try:
         accepted = with_mail(
@@ -83,7 +81,7 @@ def run(
     if json:
         put_json(accepted)
         return
-    write_message(f"mail {accepted.number} is accepted")
+    write_message(f"Mail {accepted.number} is in the outbox. Its id:")
     write_result(accepted.id)
 
 
@@ -91,42 +89,41 @@ def _body() -> str:
     if sys.stdin is None:
         return ""
     if sys.stdin.isatty():
-        write_message("the body, then Ctrl-D on a line of its own:")
+        write_message("Type the body, then Ctrl-D on a line of its own:")
     body = sys.stdin.buffer.read()
     try:
         return body.decode()
     except UnicodeDecodeError:
         if not sys.stdin.isatty():
-            raise CommandLineError("the body is not UTF-8 text; attach what is none (--attach FILE)") from None
-    write_message("what you typed or pasted has bytes that are no UTF-8; each is sent as �")
+            raise CommandLineError("the body is not UTF-8 text. Attach other files with --attach FILE") from None
+    write_message("The text has bytes that are not UTF-8; each is sent as �")
     return body.decode(errors="replace")
 
 
 def _attachments(paths: list[Path]) -> list[Attachment]:
-    """Read into memory, as much as can be sent at all."""
+    """Read files into memory, at most as much as one mail can carry."""
     from fastn_p2p_client.mail.messages import MAX_ATTACHMENTS, MAX_LETTER, Attachment
 
-    from ....protocols._shared.path_names import check_component
-    from ....protocols.files.errors import FileError
+    from ....protocols._shared.path_names import UnsafeName, check_component
 
     if len(paths) > MAX_ATTACHMENTS:
-        raise CommandLineError(f"--attach: {len(paths)} files, {MAX_ATTACHMENTS} can be attached")
+        raise CommandLineError(f"--attach: {len(paths)} files; at most {MAX_ATTACHMENTS} can be attached")
     attachments, size = [], 0
     for path in paths:
         if path.is_dir():
-            raise CommandLineError(f"--attach: {str(path)!r} is a directory; `fastn-p2p files put` sends those")
+            raise CommandLineError(f"--attach: {str(path)!r} is a directory. Send it with `fastn-p2p files put`")
         try:
             with path.open("rb") as file:
                 content = file.read(MAX_LETTER - size + 1)
             name = check_component(path.resolve().name if path.name in ("", "..") else path.name)
         except OSError as error:
             raise CommandLineError(f"--attach: cannot read {str(path)!r}: {error.strerror}") from None
-        except FileError as error:
-            raise CommandLineError(f"--attach: {error.message}") from None
+        except UnsafeName as error:
+            raise CommandLineError(f"--attach: {error}") from None
         size += len(content)
         if size > MAX_LETTER:
             raise CommandLineError(
-                f"--attach: a mail has at most {MAX_LETTER} bytes, attachments included; send large files with "
+                f"--attach: a mail has at most {MAX_LETTER} bytes, attachments included. Send large files with "
                 "`fastn-p2p files put`"
             )
         attachments.append(Attachment(name, content))

@@ -15,13 +15,7 @@ from fastn_p2p.protocols._shared.name_risks import (
 )
 from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.errors import FileError
-from fastn_p2p.protocols.files.inbox import (
-    MAX_LIST,
-    MAX_LISTS,
-    MAX_WAITING,
-)
-from fastn_p2p.protocols.mail.attachments import save_attachments
-from fastn_p2p_client.mail.messages import Attachment
+from fastn_p2p.protocols.files.receiving.offer_inbox import MAX_LIST, MAX_LISTS, MAX_WAITING
 
 from ....support.file_peers import (
     make_files,
@@ -242,7 +236,7 @@ def test_rejected_lists_go_before_new_ones_are_refused(wary: Taken, monkeypatch:
         first = await bob.offer(entries(1500))
         await owner.decide(first.offer, accept=False)
         (offer,) = await wary.offers()
-        monkeypatch.setattr("fastn_p2p.protocols.files.inbox.MAX_LISTS", offer.kept + 10)
+        monkeypatch.setattr("fastn_p2p.protocols.files.receiving.offer_inbox.MAX_LISTS", offer.kept + 10)
         await bob.offer(entries(1500, "b"))
         assert [each.state for each in await wary.offers()] == ["waiting"]
 
@@ -270,13 +264,3 @@ def test_get_leaves_hidden_names_out_unless_they_are_asked_for(tmp_path: Path) -
     assert {".bashrc", ".git", ".git/hooks/x", ".git/y"} <= set(snapshot(place.to))
     place.get("/", hidden=True)
     assert set(snapshot(place.root)) <= set(snapshot(place.to))
-
-
-@pytest.mark.parametrize("name", [".bashrc", "setup.exe", "x.desktop", "NUL", "trailing "])
-def test_an_attachment_with_a_risky_name_is_saved_only_when_that_is_wanted(tmp_path: Path, name: str) -> None:
-    attachments = [Attachment("good.txt", b"good"), Attachment(name, b"evil")]
-    with pytest.raises(FileError) as caught:
-        save_attachments(attachments, tmp_path)
-    assert caught.value.kind == "NotAccepted"
-    assert list(tmp_path.iterdir()) == []
-    assert len(save_attachments(attachments, tmp_path, hidden=True)) == 2

@@ -12,16 +12,13 @@ import pytest
 
 from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.errors import FileError
+from fastn_p2p.protocols.files.file_system.source_file import SourceFile
 from fastn_p2p.protocols.files.framing import (
     BLOCK,
     FrameStream,
 )
-from fastn_p2p.protocols.files.inbox import (
-    EXPIRES,
-    MAX_WAITING,
-)
-from fastn_p2p.protocols.files.partial_file import partial_name
-from fastn_p2p.protocols.files.source_file import SourceFile
+from fastn_p2p.protocols.files.receiving.offer_inbox import EXPIRES, MAX_WAITING
+from fastn_p2p.protocols.files.receiving.partial_file import partial_name
 
 from ....support.file_peers import (
     ALICE,
@@ -306,7 +303,7 @@ def test_rejecting_leaves_no_directories_behind_but_those_that_hold_something(wa
 
 
 def test_a_peer_that_fills_an_inbox_makes_room_for_others(wary: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastn_p2p.protocols.files.inbox.MAX_OFFERS", 10)
+    monkeypatch.setattr("fastn_p2p.protocols.files.receiving.offer_inbox.MAX_OFFERS", 10)
 
     async def story() -> None:
         bob, carol = wary.line.files(), wary.line.as_peer(CAROL).files()

@@ -15,20 +15,20 @@ import pytest
 
 from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.digest import Digest
-from fastn_p2p.protocols.files.download import normalize_paths
 from fastn_p2p.protocols.files.errors import FileError
 from fastn_p2p.protocols.files.events import (
     Event,
     FileStarted,
+    TransferSummary,
 )
+from fastn_p2p.protocols.files.file_system.source_file import SourceFile
 from fastn_p2p.protocols.files.framing import (
     BLOCK,
     HEAD,
     FrameStream,
 )
-from fastn_p2p.protocols.files.partial_file import partial_name
-from fastn_p2p.protocols.files.source_file import SourceFile
-from fastn_p2p.protocols.files.tally import TransferSummary
+from fastn_p2p.protocols.files.receiving.download import normalize_paths
+from fastn_p2p.protocols.files.receiving.partial_file import partial_name
 from fastn_p2p_client.errors import ConnectionLost, PeerOffline, PeerUnknown
 from fastn_p2p_client.session.session import Session
 

@@ -11,13 +11,9 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p.protocols.files.errors import FileError
-from fastn_p2p.protocols.files.file_writer import (
-    QUICK,
-    RELIABLE,
-    FileWriter,
-)
 from fastn_p2p.protocols.files.framing import BLOCK
-from fastn_p2p.protocols.files.partial_file import PartialFile
+from fastn_p2p.protocols.files.receiving.file_writer import QUICK, RELIABLE, FileWriter
+from fastn_p2p.protocols.files.receiving.partial_file import PartialFile
 
 SLOW = 2 * QUICK
 

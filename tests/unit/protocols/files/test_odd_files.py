@@ -15,19 +15,15 @@ import msgspec
 import pytest
 
 from fastn_p2p.cli import main
-from fastn_p2p.protocols._shared.path_names import parts_of
 from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.errors import (
     read_error,
     write_error,
 )
-from fastn_p2p.protocols.files.offer_manifest import OfferManifest
-from fastn_p2p.protocols.files.partial_file import PartialFile
-from fastn_p2p.protocols.files.safe_tree import (
-    SafeTree,
-    entry_of,
-    set_times,
-)
+from fastn_p2p.protocols.files.file_system.safe_paths import parts_of
+from fastn_p2p.protocols.files.file_system.safe_tree import SafeTree, entry_of, set_times
+from fastn_p2p.protocols.files.receiving.partial_file import PartialFile
+from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 
 from ....support.file_peers import (
     make_files,

@@ -14,15 +14,16 @@ from fastn_p2p.protocols._shared.path_names import (
     MAX_DEPTH,
     MAX_PART,
     MAX_PATH,
+    UnsafeName,
     check_component,
     collision_key,
     is_safe,
     join_path,
-    parts_of,
     printable,
 )
 from fastn_p2p.protocols.files.errors import FileError
-from fastn_p2p.protocols.files.path_set import PathSet
+from fastn_p2p.protocols.files.file_system.path_set import PathSet
+from fastn_p2p.protocols.files.file_system.safe_paths import checked_name, parts_of
 
 SAFE = ["a", "report.pdf", ".profile", "...", "a b", "ü" * 127, "x" * 255, "日本語", "12:30 *?.txt", "CON", "-rf", "~"]
 UNSAFE = [
@@ -58,11 +59,13 @@ def test_safe_names_are_taken_as_they_are(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", UNSAFE, ids=ascii)
 def test_unsafe_names_are_refused(name: str) -> None:
-    with pytest.raises(FileError) as caught:
+    with pytest.raises(UnsafeName) as caught:
         check_component(name)
-    assert caught.value.kind == "UnsafeName"
-    assert caught.value.message.isprintable()
+    assert str(caught.value).isprintable()
     assert not is_safe(name)
+    with pytest.raises(FileError) as error:
+        checked_name(name)
+    assert (error.value.kind, error.value.message) == ("UnsafeName", str(caught.value))
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,12 @@ import pytest
 
 from fastn_p2p.protocols._shared.path_names import MAX_DEPTH
 from fastn_p2p.protocols.files.errors import FileError
+from fastn_p2p.protocols.files.file_system.safe_tree import SafeTree
+from fastn_p2p.protocols.files.file_system.source_file import SourceFile
+from fastn_p2p.protocols.files.file_system.walk import listing, walk
 from fastn_p2p.protocols.files.messages import (
     Entry,
     Skipped,
-)
-from fastn_p2p.protocols.files.safe_tree import SafeTree
-from fastn_p2p.protocols.files.source_file import SourceFile
-from fastn_p2p.protocols.files.walk import (
-    listing,
-    walk,
 )
 
 from ....support.file_peers import make_files

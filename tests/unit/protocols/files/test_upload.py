@@ -19,18 +19,18 @@ from fastn_p2p.protocols.files.events import (
     Event,
     FileStarted,
     OfferChanged,
+    TransferSummary,
 )
+from fastn_p2p.protocols.files.file_system.walk import walk
 from fastn_p2p.protocols.files.framing import (
     BLOCK,
     HEAD,
     FrameStream,
 )
-from fastn_p2p.protocols.files.inbox import MAX_WAITING
-from fastn_p2p.protocols.files.offer_manifest import OfferManifest
-from fastn_p2p.protocols.files.partial_file import partial_name
 from fastn_p2p.protocols.files.protocol import MAX_SESSIONS
-from fastn_p2p.protocols.files.tally import TransferSummary
-from fastn_p2p.protocols.files.walk import walk
+from fastn_p2p.protocols.files.receiving.offer_inbox import MAX_WAITING
+from fastn_p2p.protocols.files.receiving.partial_file import partial_name
+from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from fastn_p2p_client.errors import ConnectionLost
 
 from ....support.file_peers import (
@@ -503,7 +503,7 @@ def test_a_source_reads_the_version_that_is_meant(tmp_path: Path) -> None:
 
 
 def walk_of(directory: Path) -> list[f.Entry | f.Skipped]:
-    from fastn_p2p.protocols.files.safe_tree import SafeTree
+    from fastn_p2p.protocols.files.file_system.safe_tree import SafeTree
 
     return list(walk(SafeTree(directory), ()))
 

@@ -12,26 +12,17 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p.protocols.files import messages as f
-from fastn_p2p.protocols.files import walk
-from fastn_p2p.protocols.files.checkpoints import (
-    Checkpoints,
-    Version,
-)
 from fastn_p2p.protocols.files.digest import Digest
 from fastn_p2p.protocols.files.errors import FileError
+from fastn_p2p.protocols.files.file_system import walk
+from fastn_p2p.protocols.files.file_system.checkpoints import Checkpoints, Version
+from fastn_p2p.protocols.files.file_system.safe_tree import SafeTree
+from fastn_p2p.protocols.files.file_system.source_file import STEP, SourceFile
+from fastn_p2p.protocols.files.file_system.work_pool import WorkPool
 from fastn_p2p.protocols.files.framing import FrameStream
-from fastn_p2p.protocols.files.offer_manifest import OfferManifest
-from fastn_p2p.protocols.files.partial_file import (
-    PartialFile,
-    partial_name,
-)
 from fastn_p2p.protocols.files.protocol import MAX_WALKS
-from fastn_p2p.protocols.files.safe_tree import SafeTree
-from fastn_p2p.protocols.files.source_file import (
-    STEP,
-    SourceFile,
-)
-from fastn_p2p.protocols.files.work_pool import WorkPool
+from fastn_p2p.protocols.files.receiving.partial_file import PartialFile, partial_name
+from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from fastn_p2p_client.session.session import Session
 
 from ....support.file_peers import (

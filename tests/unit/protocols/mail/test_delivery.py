@@ -274,7 +274,7 @@ def test_what_is_turned_away_for_too_long_comes_back(tmp_path: Path, error: Exce
             running = asyncio.create_task(route.run())
 
             async def turned_away() -> bool:
-                return bool((await alice.queue.way(TO_BOB)).record_failure)
+                return bool((await alice.queue.state(TO_BOB)).last_error)
 
             async def tried_again() -> bool:
                 return len(wire.attempts) == 2
@@ -302,7 +302,7 @@ def test_an_answer_in_between_ends_the_time_of_being_turned_away(tmp_path: Path)
             wire.back.set()
             await route_of(alice, wire).run()
             assert await bob.ids() == ["one"]
-            assert (await alice.queue.failed(TO_BOB, "", spent=0, refused=True)).refused == 0
+            assert (await alice.queue.record_failure(TO_BOB, "", spent=0, rejected=True)).rejected == 0
 
     run(main())
 
@@ -311,7 +311,7 @@ async def attempt(side: Side, wire: Wire, route: RecipientWorker, answer: Except
     """One more attempt at least, which fails like that; returns when that is known."""
     wire.answer = always(answer)
     seen = len(wire.attempts)
-    while len(wire.attempts) == seen or (await side.queue.way(TO_BOB)).record_failure != str(answer):
+    while len(wire.attempts) == seen or (await side.queue.state(TO_BOB)).last_error != str(answer):
         route.retry_now()
         await asyncio.sleep(0.001)
 
@@ -333,7 +333,7 @@ def test_what_was_tried_for_too_long_comes_back_and_says_what_was_in_the_way(tmp
                 route.retry_now()
                 await asyncio.sleep(0)
             sent = await alice.sent()
-            assert sent["old"].reason == f"it was tried for 2 hours, and not delivered: {OFFLINE}"
+            assert sent["old"].reason == f"not delivered after 2 hours of attempts: {OFFLINE}"
             assert sent["new"].state == "waiting"
             running.cancel()
 
@@ -411,7 +411,7 @@ def test_what_had_nothing_to_do_with_the_peer_does_not_count(tmp_path: Path, err
             for answer in (error, OFFLINE, error, OFFLINE):
                 await attempt(alice, wire, route, answer)
                 alice.clock.now += 50_000
-            assert (await alice.queue.failed(TO_BOB, "", spent=0, refused=False)).oldest == 0
+            assert (await alice.queue.record_failure(TO_BOB, "", spent=0, rejected=False)).oldest == 0
             running.cancel()
 
     run(main())
@@ -429,7 +429,7 @@ def test_a_process_that_was_stopped_has_tried_nothing(tmp_path: Path) -> None:
             await attempt(alice, wire, route, OFFLINE)
             alice.clock.now += 10 * 86_400_000
             await attempt(alice, wire, route, PeerUnknown(peer="bob"))
-            tried = (await alice.queue.failed(TO_BOB, "", spent=0, refused=False)).oldest
+            tried = (await alice.queue.record_failure(TO_BOB, "", spent=0, rejected=False)).oldest
             assert 60_000 <= tried < 3_600_000
             running.cancel()
 
@@ -440,7 +440,7 @@ def test_a_mailbox_of_the_version_before_goes_on(tmp_path: Path) -> None:
     async def main() -> None:
         async with Side(tmp_path / "a", Clock()) as alice:
             await alice.accept("one")
-            await alice.queue.failed(TO_BOB, "no", spent=0, refused=True)
+            await alice.queue.record_failure(TO_BOB, "no", spent=0, rejected=True)
         file = sqlite3.connect(tmp_path / "a")
         file.executescript(
             "ALTER TABLE outbox DROP COLUMN since; ALTER TABLE route DROP COLUMN tried; "
@@ -448,7 +448,7 @@ def test_a_mailbox_of_the_version_before_goes_on(tmp_path: Path) -> None:
         )
         file.close()
         async with Side(tmp_path / "a", alice.clock, bounce_after=60, refused_after=60) as alice:
-            assert await alice.queue.failed(TO_BOB, "no", spent=1000, refused=True) == (0, 0)
+            assert await alice.queue.record_failure(TO_BOB, "no", spent=1000, rejected=True) == (0, 0)
             assert (await alice.sent())["one"].state == "waiting"
         async with Side(tmp_path / "a", alice.clock) as alice:
             assert [parcel.id for parcel in await alice.queue.batch(TO_BOB)] == ["one"]

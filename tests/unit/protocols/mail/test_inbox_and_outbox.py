@@ -16,6 +16,7 @@ from fastn_p2p.protocols.mail.inbox import (
     MAX_STREAMS,
     MEMORY,
 )
+from fastn_p2p.protocols.mail.schema import SCHEMA
 from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed
 from fastn_p2p_client.mail import Attachment, MailContent
 from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, REWOUND, DeliverMail, OutgoingMail
@@ -79,7 +80,7 @@ def test_changes_of_one_moment_share_a_transaction_and_one_that_fails_fails_alon
             )
             assert [type(each) for each in outcomes[-3:]] == [ValueError, StorageFailed, ApplicationError]
             assert len(await side.sent()) == 100
-            assert (await side.queue.way(TO_BOB)).address == BOB.id52  # nothing of what failed is left
+            assert (await side.queue.state(TO_BOB)).address == BOB.id52  # nothing of what failed is left
         assert 1 <= sum(each.startswith("COMMIT") for each in statements) < 50
 
     run(main())
@@ -110,7 +111,7 @@ def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path, content: bytes |
     else:
         path.write_bytes(content)
     with pytest.raises(error):
-        run(SqliteStore(path).open())
+        run(SqliteStore(path, SCHEMA, "mail").open())
 
 
 def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(StorageDamaged, match="version 99"):
-        run(SqliteStore(tmp_path / "mail").open())
+        run(SqliteStore(tmp_path / "mail", SCHEMA, "mail").open())
 
 
 # ── accepting ────────────────────────────────────────────────────────────────────────────────────
@@ -234,7 +235,7 @@ def test_a_delivery_that_comes_late_changes_nothing(tmp_path: Path) -> None:
         alice, bob = pair_of(tmp_path)
         async with alice, bob:
             await alice.accept("one")
-            late = DeliverMail((await alice.queue.way(TO_BOB)).stream, "default", await alice.queue.batch(TO_BOB))
+            late = DeliverMail((await alice.queue.state(TO_BOB)).stream, "default", await alice.queue.batch(TO_BOB))
             await alice.settle(await alice.deliver_to(bob))
             await alice.accept("two")
             await alice.settle(await alice.deliver_to(bob))
@@ -294,10 +295,10 @@ def test_a_bounced_mail_that_had_arrived_is_recognised_when_it_is_tried_again(tm
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"max_messages": 2}, "the mailbox is full: it has 2 mails"),
+        ({"max_messages": 2}, "the mailbox is full: its limit is 2 mails"),
         ({"max_sender_messages": 2}, "your share of the mailbox is full"),
-        ({"max_bytes": 100}, "the mailbox is full: 100 bytes"),
-        ({"max_sender_bytes": 100}, "your share of the mailbox is full: 100 bytes"),
+        ({"max_bytes": 100}, "the mailbox is full: its limit is 100 bytes"),
+        ({"max_sender_bytes": 100}, "your share of the mailbox is full: its limit is 100 bytes"),
     ],
 )
 def test_a_full_mailbox_takes_what_fits_in_order_and_the_rest_when_there_is_room(

@@ -54,16 +54,16 @@ def ids(path: Path) -> list[str]:
 def test_mail_moves_to_a_private_directory_and_back(workspace: Path, var_mail: Path) -> None:
     write(workspace / FILE, "one", "two")
     storage = Storage(workspace, BOB, "work")
-    path = storage.settle(str(var_mail))
+    path = storage.prepare(str(var_mail))
     assert path == var_mail / BOB.id52 / "work" / FILE
     assert ids(path) == ["one", "two"]
     assert stat.S_IMODE(path.parent.stat().st_mode) == stat.S_IMODE(path.parent.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not (workspace / FILE).exists()
-    assert storage.settle(str(var_mail)) == path
+    assert storage.prepare(str(var_mail)) == path
     storage.release()
     write(path, "three")
-    assert Storage(workspace, BOB, "work").settle("") == workspace / FILE
+    assert Storage(workspace, BOB, "work").prepare("") == workspace / FILE
     assert ids(workspace / FILE) == ["one", "two", "three"]
     assert list(var_mail.iterdir()) == []
 
@@ -71,13 +71,13 @@ def test_mail_moves_to_a_private_directory_and_back(workspace: Path, var_mail: P
 def test_bindings_and_daemons_with_one_directory_do_not_meet(workspace: Path, var_mail: Path, tmp_path: Path) -> None:
     one, other = Storage(workspace, BOB, "default"), Storage(workspace / "other", BOB, "work")
     (workspace / "other").mkdir()
-    assert one.settle(str(var_mail)) != other.settle(str(var_mail))
+    assert one.prepare(str(var_mail)) != other.prepare(str(var_mail))
     (tmp_path / "second").mkdir()
     twin = Storage(tmp_path / "second", BOB, "default")
     with pytest.raises(StorageFailed, match="another daemon or binding uses it"):
-        twin.settle(str(var_mail))
+        twin.prepare(str(var_mail))
     one.release()
-    assert twin.settle(str(var_mail))
+    assert twin.prepare(str(var_mail))
     twin.release()
     other.release()
 
@@ -88,13 +88,13 @@ def test_mail_stays_where_it_was_when_it_cannot_move(workspace: Path, var_mail: 
     there.mkdir(parents=True)
     write(there / FILE, "others")
     storage = Storage(workspace, BOB, "default")
-    with pytest.raises(StorageFailed, match="there is mail already"):
-        storage.settle(str(var_mail))
+    with pytest.raises(StorageFailed, match="contains mail already"):
+        storage.prepare(str(var_mail))
     assert storage.directory == workspace
     (tmp_path / "link").mkdir()
     (tmp_path / "link" / BOB.id52).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StorageFailed):
-        storage.settle(str(tmp_path / "link"))
+        storage.prepare(str(tmp_path / "link"))
     assert (ids(workspace / FILE), ids(there / FILE)) == (["ours"], ["others"])
 
 
@@ -102,9 +102,9 @@ def test_what_a_move_that_was_cut_short_has_left_goes(workspace: Path, var_mail:
     write(workspace / FILE, "one")
     old = (workspace / FILE).read_bytes()
     storage = Storage(workspace, BOB, "default")
-    path = storage.settle(str(var_mail))
+    path = storage.prepare(str(var_mail))
     (workspace / FILE).write_bytes(old)
-    assert storage.settle(str(var_mail)) == path
+    assert storage.prepare(str(var_mail)) == path
     assert not (workspace / FILE).exists()
     storage.release()
     storage.remove()

@@ -10,26 +10,32 @@ from typing import Final, NamedTuple
 
 from fastn_p2p_client.errors import P2PError
 
-from ...concurrency import run_all
-from .._shared.name_risks import risks_of
-from .._shared.path_names import (
-    collision_key,
-    join_path,
-    parts_of,
+from ....concurrency import run_all
+from ..._shared.name_risks import risks_of
+from ..._shared.path_names import collision_key, join_path
+from ..errors import FileError
+from ..events import (
+    AlreadyPresent,
+    Discovered,
+    EntrySkipped,
+    Event,
+    FileCompleted,
+    FileLost,
+    FileProgress,
+    OnEvent,
+    TransferSummary,
 )
-from .checkpoints import Checkpoints
+from ..file_system.checkpoints import Checkpoints
+from ..file_system.path_set import PathSet
+from ..file_system.safe_paths import parts_of
+from ..file_system.walk import receive_walk
+from ..file_system.work_pool import WorkPool
+from ..framing import FrameStream
+from ..messages import MAX_SIZE, DownloadFiles, Entry, Skipped, WalkDirectory
+from ..retry import TransferRetry
+from ..transport import FilesTransport
 from .destination import Destination
-from .errors import FileError
-from .events import AlreadyPresent, Discovered, EntrySkipped, Event, FileCompleted, FileLost, FileProgress, OnEvent
-from .framing import FrameStream
-from .messages import MAX_SIZE, DownloadFiles, Entry, Skipped, WalkDirectory
-from .path_set import PathSet
 from .receiver import receive_file
-from .retry import TransferRetry
-from .tally import TransferSummary
-from .transport import FilesTransport
-from .walk import receive_walk
-from .work_pool import WorkPool
 
 __all__ = ["Download", "normalize_paths"]
 

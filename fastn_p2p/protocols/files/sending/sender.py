@@ -10,17 +10,13 @@ from typing import Final, TypeAlias
 from fastn_p2p_client.errors import BadMessage, P2PError
 from fastn_p2p_client.session.session import Session
 
-from .errors import FileError
-from .events import AlreadyPresent, FileCompleted, FileLost, FileProgress, FileStarted, OnEvent, ignore_events
-from .framing import (
-    FRAME,
-    HEAD,
-    FrameStream,
-)
-from .messages import FileDeclined, FileEnd, FileFailed, FileReceived, FileRequest
-from .opening import open_in_thread
-from .source_file import SourceFile
-from .work_pool import Share
+from ....concurrency import open_in_thread
+from ..errors import FileError
+from ..events import AlreadyPresent, FileCompleted, FileLost, FileProgress, FileStarted, OnEvent, ignore_events
+from ..file_system.source_file import SourceFile
+from ..file_system.work_pool import Share
+from ..framing import FRAME, HEAD, FrameStream
+from ..messages import FileDeclined, FileEnd, FileFailed, FileReceived, FileRequest
 
 __all__ = ["send_files", "send_whole"]
 

@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 from fastn_p2p_client.errors import BadMessage, P2PError
 
+from ....concurrency import open_in_thread
+from ..errors import FileError
+from ..events import AlreadyPresent, FileCompleted, FileProgress, FileRestarted, FileStarted, OnEvent
+from ..file_system.source_file import SourceFile
+from ..file_system.work_pool import Share
+from ..framing import FrameStream
+from ..messages import Entry, FileDeclined, FileEnd, FileFailed, FileHeader, FileRequest
 from .destination import Destination
-from .errors import FileError
-from .events import AlreadyPresent, FileCompleted, FileProgress, FileRestarted, FileStarted, OnEvent
 from .file_writer import FileWriter
-from .framing import FrameStream
-from .messages import Entry, FileDeclined, FileEnd, FileFailed, FileHeader, FileRequest
-from .opening import open_in_thread
-from .source_file import SourceFile
-from .work_pool import Share
 
 __all__ = ["decline_file", "receive_file"]
 

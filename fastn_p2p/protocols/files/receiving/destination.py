@@ -9,24 +9,14 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
-from .._shared.path_names import parts_of
+from ..errors import FileError, write_error
+from ..file_system.checkpoints import Checkpoints
+from ..file_system.safe_paths import parts_of
+from ..file_system.safe_tree import Parts, SafeTree, set_times
+from ..file_system.source_file import SourceFile
+from ..messages import Entry
 from .arrivals import Seal, is_there, seal_of
-from .checkpoints import Checkpoints
-from .errors import (
-    FileError,
-    write_error,
-)
-from .messages import Entry
-from .partial_file import (
-    PartialFile,
-    partial_name,
-)
-from .safe_tree import (
-    Parts,
-    SafeTree,
-    set_times,
-)
-from .source_file import SourceFile
+from .partial_file import PartialFile, partial_name
 
 __all__ = ["Destination"]
 

@@ -7,10 +7,10 @@ import stat
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from .._shared.path_names import parts_of
-from .checkpoints import Version
-from .errors import FileError
-from .safe_tree import SafeTree
+from ..errors import FileError
+from ..file_system.checkpoints import Version
+from ..file_system.safe_paths import parts_of
+from ..file_system.safe_tree import SafeTree
 
 __all__ = ["Seal", "is_there", "seal_of"]
 

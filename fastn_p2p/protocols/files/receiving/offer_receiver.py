@@ -7,22 +7,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Final
 
-from .._shared.name_risks import (
-    is_named,
-    risks_of,
-)
+from ..._shared.name_risks import is_named, risks_of
+from ..errors import FileError
+from ..events import ignore_events
+from ..file_system.source_file import SourceFile
+from ..file_system.work_pool import Share
+from ..framing import FrameStream
+from ..messages import Entry, FileDeclined, FileReceived
 from .arrivals import Seal, seal_of
 from .destination import Destination
-from .errors import FileError
-from .events import ignore_events
-from .framing import FrameStream
-from .messages import Entry, FileDeclined, FileReceived
-from .receiver import (
-    decline_file,
-    receive_file,
-)
-from .source_file import SourceFile
-from .work_pool import Share
+from .receiver import decline_file, receive_file
 
 __all__ = ["OfferReceiver", "accepts_by_name"]
 

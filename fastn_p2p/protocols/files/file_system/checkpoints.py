@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-from .digest import Digest
+from ..digest import Digest
 
 __all__ = ["Checkpoints", "Version"]
 

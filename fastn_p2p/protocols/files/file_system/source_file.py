@@ -7,23 +7,12 @@ import os
 import threading
 from typing import Final
 
+from ..digest import Digest
+from ..errors import FileError, read_error
+from ..framing import FRAME, HEAD
+from ..messages import FileHeader
 from .checkpoints import Checkpoints, Version
-from .digest import Digest
-from .errors import (
-    FileError,
-    read_error,
-)
-from .framing import (
-    FRAME,
-    HEAD,
-)
-from .messages import FileHeader
-from .safe_tree import (
-    Parts,
-    SafeTree,
-    time_of,
-    version_tag,
-)
+from .safe_tree import Parts, SafeTree, time_of, version_tag
 
 __all__ = ["STEP", "SourceFile"]
 

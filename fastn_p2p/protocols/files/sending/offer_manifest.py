@@ -6,21 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from .._shared.path_names import (
-    check_component,
-    join_path,
-    parts_of,
-)
-from .checkpoints import Checkpoints
-from .errors import FileError
-from .messages import MAX_OFFER, Entry, Skipped
-from .path_set import PathSet
-from .safe_tree import (
-    Parts,
-    SafeTree,
-)
-from .source_file import SourceFile
-from .walk import walk
+from ..._shared.path_names import join_path
+from ..errors import FileError
+from ..file_system.checkpoints import Checkpoints
+from ..file_system.path_set import PathSet
+from ..file_system.safe_paths import checked_name, parts_of
+from ..file_system.safe_tree import Parts, SafeTree
+from ..file_system.source_file import SourceFile
+from ..file_system.walk import walk
+from ..messages import MAX_OFFER, Entry, Skipped
 
 __all__ = ["OfferManifest"]
 
@@ -117,5 +111,5 @@ def _top(path: Path) -> tuple[str, _Root]:
         raise FileError("NotFound", f"{error.strerror}", str(path)) from error
     except RuntimeError as error:
         raise FileError("NotFound", "it is a link to itself", str(path)) from error
-    name = check_component(path.name if path.name not in ("", "..") else real.name)
+    name = checked_name(path.name if path.name not in ("", "..") else real.name)
     return name, _Root(SafeTree(real.parent), (real.name,) if real.name else ())

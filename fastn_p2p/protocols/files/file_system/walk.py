@@ -15,25 +15,12 @@ from typing import Final
 from fastn_p2p_client.errors import BadMessage
 from fastn_p2p_client.session.session import Session
 
-from .._shared.path_names import (
-    MAX_DEPTH,
-    PARTIAL_PREFIX,
-    is_safe,
-    join_path,
-    parts_of,
-    printable,
-)
-from .errors import (
-    FileError,
-    read_error,
-)
-from .framing import FrameStream
-from .messages import MAX_BATCH, MAX_NAMED, DirectoryPage, Entry, Skipped, WalkEntries
-from .safe_tree import (
-    Parts,
-    SafeTree,
-    entry_of,
-)
+from ..._shared.path_names import MAX_DEPTH, PARTIAL_PREFIX, is_safe, join_path, printable
+from ..errors import FileError, read_error
+from ..framing import FrameStream
+from ..messages import MAX_BATCH, MAX_NAMED, DirectoryPage, Entry, Skipped, WalkEntries
+from .safe_paths import parts_of
+from .safe_tree import Parts, SafeTree, entry_of
 from .work_pool import Share
 
 __all__ = ["listed", "listing", "receive_walk", "send_walk", "walk"]

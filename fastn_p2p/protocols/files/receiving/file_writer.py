@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from .framing import BLOCK
+from ..framing import BLOCK
 from .partial_file import PartialFile
 
 __all__ = ["QUICK", "RELIABLE", "FileWriter"]

@@ -12,13 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from .digest import short_digest
-from .errors import (
-    FileError,
-    read_error,
-    write_error,
-)
-from .messages import FARTHEST_TIME, Entry
+from ..digest import short_digest
+from ..errors import FileError, read_error, write_error
+from ..messages import FARTHEST_TIME, Entry
 
 __all__ = ["Parts", "SafeTree", "entry_of", "set_times", "time_of", "version_tag"]
 

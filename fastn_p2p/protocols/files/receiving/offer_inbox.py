@@ -20,24 +20,20 @@ import msgspec
 
 from fastn_p2p_client.protocol import Peer
 
-from .._shared.name_risks import (
-    Risk,
-    is_named,
-    risks_of,
-)
-from .._shared.path_names import parts_of
+from ..._shared.name_risks import Risk, is_named, risks_of
+from ..config import FileTransferConfig
+from ..digest import short_digest
+from ..errors import FileError
+from ..file_system.path_set import PathSet
+from ..file_system.safe_paths import parts_of
+from ..file_system.safe_tree import SafeTree
+from ..file_system.work_pool import Share
+from ..messages import MAX_SIZE, Entry, OfferedEntry, OfferPage, OfferState, OfferSummary
 from .arrivals import Seal, is_there
-from .config import FileTransferConfig
 from .destination import Destination
-from .digest import short_digest
-from .errors import FileError
-from .messages import MAX_SIZE, Entry, OfferedEntry, OfferPage, OfferState, OfferSummary
 from .offer_store import OfferStore, as_msgpack, pack
-from .path_set import PathSet
-from .safe_tree import SafeTree
-from .work_pool import Share
 
-__all__ = ["EXPIRES", "MAX_LIST", "MAX_LISTS", "MAX_OFFERS", "MAX_WAITING", "Inbox"]
+__all__ = ["EXPIRES", "MAX_LIST", "MAX_LISTS", "MAX_OFFERS", "MAX_WAITING", "OfferInbox"]
 
 MAX_WAITING: Final = 16
 """Offers of one peer that wait; one more is refused. Of those that were accepted and have not arrived completely as
@@ -59,7 +55,7 @@ _STEP: Final = 500
 log = logging.getLogger(__name__)
 
 
-class Inbox:
+class OfferInbox:
     """Used inside one event loop.
 
     Args:

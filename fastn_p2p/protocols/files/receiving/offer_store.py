@@ -27,9 +27,9 @@ from fastn_p2p_actors.storage.atomic_files import (
 )
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 
+from ..errors import FileError
+from ..messages import Entry, OfferSummary
 from .arrivals import Seal
-from .errors import FileError
-from .messages import Entry, OfferSummary
 
 __all__ = ["OfferStore", "as_msgpack", "pack"]
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from ...concurrency import run_all
-from .errors import FileError
-from .events import AlreadyPresent, EntrySkipped, Event, FileCompleted, FileLost, FileProgress, OfferChanged, OnEvent
-from .framing import FrameStream
-from .messages import MAX_SIZE, MAX_WAIT, OfferReply, UploadOffer
+from ....concurrency import run_all
+from ..errors import FileError
+from ..events import (
+    AlreadyPresent,
+    EntrySkipped,
+    Event,
+    FileCompleted,
+    FileLost,
+    FileProgress,
+    OfferChanged,
+    OnEvent,
+    TransferSummary,
+)
+from ..file_system.work_pool import WorkPool
+from ..framing import FrameStream
+from ..messages import MAX_SIZE, MAX_WAIT, OfferReply, UploadOffer
+from ..retry import TransferRetry
+from ..transport import FilesTransport
 from .offer_manifest import OfferManifest
-from .retry import TransferRetry
 from .sender import send_files
-from .tally import TransferSummary
-from .transport import FilesTransport
-from .work_pool import WorkPool
 
 __all__ = ["Upload"]
 

@@ -15,23 +15,14 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from .._shared.path_names import PARTIAL_PREFIX
-from .checkpoints import Checkpoints, Version
-from .digest import (
-    Digest,
-    short_digest,
-)
-from .errors import (
-    FileError,
-    write_error,
-)
-from .framing import BLOCK
-from .linux_syscalls import (
-    rename_noreplace,
-    start_writeback,
-)
-from .safe_tree import set_times
-from .source_file import STEP
+from ..._shared.path_names import PARTIAL_PREFIX
+from ..digest import Digest, short_digest
+from ..errors import FileError, write_error
+from ..file_system.checkpoints import Checkpoints, Version
+from ..file_system.linux_syscalls import rename_noreplace, start_writeback
+from ..file_system.safe_tree import set_times
+from ..file_system.source_file import STEP
+from ..framing import BLOCK
 
 __all__ = ["PartialFile", "partial_name"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from array import array
 from typing import Final
 
-from .._shared.path_names import collision_key
-from .errors import FileError
+from ..._shared.path_names import collision_key
+from ..errors import FileError
 
 __all__ = ["PathSet"]
 
