@@ -132,9 +132,9 @@ def test_what_cannot_be_sent_says_why(world: World, tmp_path: Path, mail: Comman
         (("send", "bob", "--subject", "x", "--attach", str(tmp_path / "large")), 2, f"{MAX_LETTER}"),
         (("send", "bob", "--subject", "x", "--peer-instance", "No!"), 2, "an instance"),
         (("send", "bob", "--subject", "x", "--as", "carol"), 7, "no identity 'carol'"),
-        (("list", "--instance", "other"), 7, "`fastn-p2p add-protocol alice --protocol Mail --alias other` makes it"),
+        (("list", "--instance", "other"), 7, "Create it: fastn-p2p add-protocol alice --protocol Mail --alias other"),
         (("read", "999"), 7, "no mail 999"),
-        (("retry", "999"), 7, "have not come back"),
+        (("retry", "999"), 7, "nor have bounced"),
     ):
         done = mail(world.one, *arguments, input="")
         assert (done.returncode, done.stdout) == (code, ""), (arguments, done.stderr)
