@@ -168,7 +168,7 @@ CASES: dict[str, Callable[[World], Case]] = {
     "create what is there": lambda w: Case(
         Command(["create-identity", "alice"], m.CreateIdentity("alice")),
         e.IdentityExists(identity="alice"),
-        "choose another name",
+        "Choose another name",
     ),
     "a name that no identity can have": lambda w: Case(
         Command(["create-identity", "Alice"], m.CreateIdentity("Alice")),

@@ -60,7 +60,7 @@ def test_one_line_of_the_readme_installs_the_command(
         env=env, cwd=checkout, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"\n{home}/.local/bin/fastn-p2p\n" in done.stdout
+    assert f"\n{home}/.local/bin/fastn-p2p\n" in f"\n{done.stdout}"
     for protocol in ("Chat", "Echo", "FileTransfer", "Mail", "Tunnel"):
         assert f"\n{protocol}  " in f"\n{done.stdout}"
     assert "BROKEN" not in done.stdout

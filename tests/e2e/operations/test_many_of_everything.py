@@ -83,7 +83,7 @@ def test_commands_show_what_fits_and_where_the_rest_is(full: Daemon) -> None:
     shown = full.cli("status")
     assert shown.returncode == 0, shown.stderr
     assert len(shown.stdout.splitlines()) < 1000
-    assert "and 900 more: `fastn-p2p list-identities`" in shown.stdout
+    assert "and 900 more: `fastn-p2p identity list`" in shown.stdout
     assert "and 9900 more: `fastn-p2p peer list`" in shown.stdout
     assert len(full.cli("peer", "list").stdout.splitlines()) == PEERS
     assert len(full.cli("list-identities").stdout.splitlines()) == IDENTITIES
