@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import threading
 from heapq import nlargest
 from pathlib import Path
 from typing import Final
@@ -39,7 +40,11 @@ class _Neighbour(msgspec.Struct, frozen=True):
 
 
 class ReconnectList:
-    """Kept in one file of the runtime directory, which a clean stop removes."""
+    """Kept in one file of the runtime directory, which a clean stop removes.
+
+    Strangers can make connections come and go as often as they like. So the file is written in a thread: where the disk
+    is busy, that was measured to take 0.4 seconds. And of a stranger's connection QUIC is asked once.
+    """
 
     def __init__(self, path: Path, pool: ConnectionPool) -> None:
         self._path = path
@@ -48,6 +53,13 @@ class ReconnectList:
         self._timer: asyncio.TimerHandle | None = None
         self._saved_at = -_SAVE_INTERVAL
         self._tasks: set[asyncio.Task[None]] = set()
+        self._described: dict[PeerConnection, _Neighbour] = {}
+        """Those in the file."""
+        self._is_writing = False
+        self._changed_meanwhile = False
+        self._lock = threading.Lock()
+        """Held while the file is written or removed."""
+        self._closed = False
 
     def reconnect_all(self) -> None:
         """Reach those with whom there was a connection when the process before this one died."""
@@ -62,7 +74,9 @@ class ReconnectList:
 
     def changed(self) -> None:
         """A connection has come or gone."""
-        if self._timer is None:
+        if self._is_writing:
+            self._changed_meanwhile = True
+        elif self._timer is None:
             self._timer = self._loop.call_at(self._saved_at + _SAVE_INTERVAL, self._save)
 
     def close(self) -> None:
@@ -70,7 +84,9 @@ class ReconnectList:
             self._timer.cancel()
         for task in self._tasks:
             task.cancel()
-        self._path.unlink(missing_ok=True)
+        with self._lock:
+            self._closed = True
+            self._path.unlink(missing_ok=True)
 
     async def _dial(self, neighbour: _Neighbour) -> None:
         try:
@@ -83,12 +99,34 @@ class ReconnectList:
         self._timer = None
         self._saved_at = self._loop.time()
         newest = nlargest(_MAX, self._pool.all(), key=lambda each: (each.introductions.has_known, each.used_at))
+        self._described = {connection: self._describe(connection) for connection in newest}
+        data = msgspec.json.encode(list(self._described.values()))
+        self._is_writing = True
+        self._loop.run_in_executor(None, self._write, data).add_done_callback(self._written)
+
+    def _describe(self, connection: PeerConnection) -> _Neighbour:
+        described = self._described.get(connection)
+        if described is None or not described.addresses or connection.introductions.has_known:
+            return _describe(connection)
+        return described
+
+    def _write(self, data: bytes) -> None:
+        """Write the file, in a thread."""
         temporary = self._path.with_suffix(".tmp")
-        try:
-            temporary.write_bytes(msgspec.json.encode([_describe(connection) for connection in newest]))
-            temporary.replace(self._path)
-        except OSError as error:
-            log.warning("cannot write %s: %s", self._path, error)
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                temporary.write_bytes(data)
+                temporary.replace(self._path)
+            except OSError as error:
+                log.warning("cannot write %s: %s", self._path, error)
+
+    def _written(self, _: object) -> None:
+        self._is_writing = False
+        if self._changed_meanwhile and not self._closed:
+            self._changed_meanwhile = False
+            self.changed()
 
 
 def _describe(connection: PeerConnection) -> _Neighbour:
