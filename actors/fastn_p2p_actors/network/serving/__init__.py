@@ -1,7 +1,7 @@
-"""Local processes that serve.
+"""Local processes that serve, and who may use their bindings.
 
 - ``registry``: online identities and their bindings.
 - ``load_balancer``: which process takes the next request.
-- ``access_list``: who may use a binding.
+- ``access_list``: identities that may use a binding.
 - ``registration_grace``, ``expected_programs``: hold calls until processes have registered again.
 """

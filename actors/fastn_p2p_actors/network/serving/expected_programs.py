@@ -1,9 +1,4 @@
-"""Programs that served when an earlier process of ours ended, and are expected back.
-
-A call that is sent again may have been executed by one of them. Until they have said so, or have ended, it is not given
-to another. So a program is noted before it gets the first call that may be sent again, since our end may be next; else
-within ``_AT_MOST_EVERY``.
-"""
+"""Programs that served when the network process ended, and are expected to register again with its successor."""
 
 from __future__ import annotations
 
@@ -23,16 +18,16 @@ __all__ = ["ExpectedPrograms", "Program"]
 
 log = logging.getLogger(__name__)
 
-_PATIENCE: Final = 10.0
-"""Seconds after our start in which they are waited for."""
-_AT_MOST_EVERY: Final = 0.1
-"""Seconds between two looks at who serves now."""
-_LOOK_EVERY: Final = 0.1
-"""Seconds between two looks at whether those that are waited for live."""
+_WAIT: Final = 10.0
+"""Seconds after the start of the network process in which these programs are expected."""
+_UPDATE_INTERVAL: Final = 0.1
+"""Seconds between two updates of the file."""
+_RETRY_INTERVAL: Final = 0.1
+"""Seconds between two attempts of a call that waits: the program that it waits for may have ended."""
 
 
 class Program(NamedTuple):
-    """A process, and one binding that it serves."""
+    """One binding that a process serves."""
 
     pid: int
     identity: str
@@ -40,109 +35,136 @@ class Program(NamedTuple):
     instance: str
 
 
-class _Known(msgspec.Struct, frozen=True, array_like=True):
+class _ListedProgram(msgspec.Struct, frozen=True, array_like=True):
     program: Program
     started: int
-    """When the process was started: another one may have its pid by now."""
+    """Start of the process, in clock ticks since boot: another process may have its pid by now."""
     times: int = 1
-    """How many connections of the process serve the binding."""
+    """Number of the process's connections that serve the binding."""
 
 
 _encoder: Final = msgspec.json.Encoder()
-_decoder: Final = msgspec.json.Decoder(_Known)
-_NOT_NOTED: Final = "which programs serve cannot be noted: %s"
+_decoder: Final = msgspec.json.Decoder(_ListedProgram)
+_NOT_WRITTEN: Final = "cannot list the programs that serve, so a retried call may run twice after a restart: %s"
+
+
+# A retried call must be executed once. The program that has executed it remembers its call id, and each attempt goes to
+# that program or is answered "call unknown" by it. The network process knows which program has had a call. If it is
+# restarted, it knows nothing, and another program that registers first would execute the call a second time.
+#
+# So a file in the runtime directory lists the programs that serve, with the start time of each process. A successor
+# reads it, and holds retried calls for a binding while a program that served it is missing. It is missing until it has
+# registered over as many connections as before, until its process has ended, or until ``_WAIT`` seconds are over.
+#
+# The file must be right before a program gets a retryable call, because the network process may end right after. But to
+# write it for each registration costs too much: a program that serves a thousand identities makes a thousand. So the
+# first of several changes is written at once, and the others together within ``_UPDATE_INTERVAL``. A program that gets
+# a retryable call before that is appended to the file first (``note``). Of several lines for one program, the last
+# counts.
+#
+# Not covered: a restart of the machine, after which no program lives, so the file is not synced to the disk. And a
+# program that needs longer than ``_WAIT``: its call goes to another program then.
 
 
 class ExpectedPrograms:
-    """Kept in one file of the runtime directory, which is there as long as programs serve."""
+    """Set of programs that may have executed a retried call and have not registered again.
+
+    It is kept in one file of the runtime directory, which exists as long as programs serve.
+
+    Args:
+        path: the file.
+        programs: returns the programs that serve now.
+    """
 
     def __init__(self, path: Path, programs: Callable[[], Iterable[Program]]) -> None:
         self._path = path
         self._programs = programs
-        self._changed_timer: asyncio.TimerHandle | None = None
-        self._looked_at = -_AT_MOST_EVERY
+        self._update_timer: asyncio.TimerHandle | None = None
+        self._updated_at = -_UPDATE_INTERVAL
         self._loop = asyncio.get_running_loop()
-        self._until = self._loop.time() + _PATIENCE
+        self._expected_until = self._loop.time() + _WAIT
         self._missing = _read(path)
-        self._noted: dict[Program, int] = {}
-        """Programs that serve, and over how many connections, as in the file."""
+        self._listed: dict[Program, int] = {}
+        """Programs in the file, and over how many connections each serves."""
         self._waiting: list[Callable[[], None]] = []
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
-        """We end: who serves now is who is expected back."""
+        """Write no more: the file says which programs the successor of this process has to expect."""
         self._closed = True
-        for timer in (self._timer, self._changed_timer):
+        for timer in (self._timer, self._update_timer):
             if timer is not None:
                 timer.cancel()
 
     def changed(self) -> None:
-        """Others serve now. The first of several changes counts at once, and the rest together: a program that serves a
-        thousand identities makes a thousand."""
-        if self._closed or self._changed_timer is not None:
+        """Write the programs that serve now, or do so within ``_UPDATE_INTERVAL`` seconds if that was just done."""
+        if self._closed or self._update_timer is not None:
             return
         now = self._loop.time()
-        if now >= self._looked_at + _AT_MOST_EVERY:
-            self._look()
+        if now >= self._updated_at + _UPDATE_INTERVAL:
+            self._update_now()
         else:
-            self._changed_timer = self._loop.call_at(self._looked_at + _AT_MOST_EVERY, self._look)
+            self._update_timer = self._loop.call_at(self._updated_at + _UPDATE_INTERVAL, self._update_now)
 
-    def _look(self) -> None:
-        self._changed_timer = None
-        self._looked_at = self._loop.time()
+    def _update_now(self) -> None:
+        self._update_timer = None
+        self._updated_at = self._loop.time()
         self.update(self._programs())
 
     @property
     def is_behind(self) -> bool:
-        """Return whether others serve than the file says."""
-        return self._changed_timer is not None
+        """True if programs have changed and the file does not say so yet."""
+        return self._update_timer is not None
 
     def note(self, program: Program, connections: int) -> None:
-        """``program`` is about to get a call that may be sent again: the file must not be behind for it.
+        """Append ``program`` to the file unless it is there: it is about to get a retryable call.
 
         Args:
-            connections: of its process, which serve the binding.
+            program: gets the call.
+            connections: number of its process's connections that serve the binding.
         """
-        if not self.is_behind or self._noted.get(program, 0) >= connections:
+        if not self.is_behind or self._listed.get(program, 0) >= connections:
             return
         missing = self._missing.get(program)
-        self._noted[program] = connections
-        self._append(_Known(program, _started(program.pid) or 0, max(connections, missing.times if missing else 0)))
+        self._listed[program] = connections
+        self._append(
+            _ListedProgram(program, _start_time(program.pid) or 0, max(connections, missing.times if missing else 0))
+        )
 
     def update(self, programs: Iterable[Program]) -> None:
-        """These do now."""
+        """Replace the programs that serve now, and write them with the missing ones to the file."""
         if self._closed:
             return
-        self._noted = serving = Counter(programs)
-        came = [known for known in self._missing.values() if serving[known.program] >= known.times]
-        for known in came:
+        self._listed = serving = Counter(programs)
+        returned = [known for known in self._missing.values() if serving[known.program] >= known.times]
+        for known in returned:
             del self._missing[known.program]
-        started = {pid: _started(pid) or 0 for pid in {program.pid for program in serving}}
-        expected = {program: _Known(program, started[program.pid], times) for program, times in serving.items()}
-        expected.update((program, each) for program, each in self._missing.items() if _lives(each))
+        started = {pid: _start_time(pid) or 0 for pid in {program.pid for program in serving}}
+        expected = {program: _ListedProgram(program, started[program.pid], times) for program, times in serving.items()}
+        expected.update((program, each) for program, each in self._missing.items() if _is_alive(each))
         self._save(list(expected.values()))
-        if came:
-            self._go_on()
+        if returned:
+            self._retry_all()
 
     def is_expected(self, identity: str, protocol: str, instance: str) -> bool:
-        """Whether somebody is still missing who served this binding."""
+        """Return whether a program that served this binding is still missing."""
         if not self._missing:
             return False
-        if self._loop.time() >= self._until:
+        if self._loop.time() >= self._expected_until:
             self._missing.clear()
             return False
         return any(
-            known.program[1:] == (identity, protocol, instance) and _lives(known) for known in self._missing.values()
+            known.program[1:] == (identity, protocol, instance) and _is_alive(known) for known in self._missing.values()
         )
 
     def retry_later(self, again: Callable[[], None]) -> None:
-        """Call ``again`` when somebody has come back, or soon: somebody may have ended."""
+        """Call ``again`` once: when a program has registered again, or after ``_RETRY_INTERVAL`` seconds."""
         self._waiting.append(again)
         if self._timer is None:
-            self._timer = self._loop.call_later(_LOOK_EVERY, self._go_on)
+            self._timer = self._loop.call_later(_RETRY_INTERVAL, self._retry_all)
 
-    def _go_on(self) -> None:
+    def _retry_all(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -150,39 +172,41 @@ class ExpectedPrograms:
         for again in waiting:
             again()
 
-    def _save(self, known: list[_Known]) -> None:
+    def _save(self, known: list[_ListedProgram]) -> None:
         try:
             if not known:
                 self._path.unlink(missing_ok=True)
                 return
             temporary = self._path.with_suffix(".tmp")
-            temporary.write_bytes(_encoder.encode_lines(known))  # the next moment may be our last, not the machine's
+            temporary.write_bytes(
+                _encoder.encode_lines(known)
+            )  # no fsync: a restart of the machine ends the programs too
             temporary.replace(self._path)
         except OSError as error:
-            log.warning(_NOT_NOTED, error)
+            log.warning(_NOT_WRITTEN, error)
 
-    def _append(self, known: _Known) -> None:
+    def _append(self, known: _ListedProgram) -> None:
         try:
             with self._path.open("ab") as file:
                 file.write(_encoder.encode_lines([known]))
         except OSError as error:
-            log.warning(_NOT_NOTED, error)
+            log.warning(_NOT_WRITTEN, error)
 
 
-def _read(path: Path) -> dict[Program, _Known]:
-    """Those that live. Of several lines about one program the last holds."""
+def _read(path: Path) -> dict[Program, _ListedProgram]:
+    """Return the programs of the file whose processes live. Of several lines for one program the last counts."""
     with contextlib.suppress(OSError, *UNDECODABLE):
         known = {each.program: each for each in _decoder.decode_lines(path.read_bytes())}
-        return {program: each for program, each in known.items() if _lives(each)}
+        return {program: each for program, each in known.items() if _is_alive(each)}
     return {}
 
 
-def _lives(known: _Known) -> bool:
-    return _started(known.program.pid) == known.started
+def _is_alive(known: _ListedProgram) -> bool:
+    return _start_time(known.program.pid) == known.started
 
 
-def _started(pid: int) -> int | None:
-    """When a process was started, in clock ticks since boot (proc_pid_stat(5), field 22); None when there is none."""
+def _start_time(pid: int) -> int | None:
+    """Return when a process was started, in clock ticks since boot (proc_pid_stat(5), field 22); None without one."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):

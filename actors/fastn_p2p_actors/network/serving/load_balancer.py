@@ -1,12 +1,4 @@
-"""The local processes that serve a binding, and which of them takes what comes next.
-
-A process that hangs, or is stopped, takes requests and answers none: they pile up there, so that by their number alone
-it would keep its share for ever (measured: 256 deadlines in 12 s). So one that lets a request's deadline pass, and has
-answered nothing at all since it got that request, is *doubtful*: it gets nothing more while others can take it. From
-time to time one request is tried with it, first after a second, then after twice as long each time. As soon as it
-answers anything it is like the others again. A handler that is merely slow is not doubtful as long as its process
-answers other requests meanwhile. If all are doubtful, all take requests.
-"""
+"""Load balancer: choose the local process that takes the next call or session of a binding."""
 
 from __future__ import annotations
 
@@ -28,27 +20,30 @@ __all__ = [
 ]
 
 FAST_CALL: Final = 0.0001
-"""Seconds within which a server gets one call after the other done where calls take next to nothing."""
+"""Seconds of a process's time for one call, below which calls go to the same process again."""
 STICKY_LIMIT: Final = 32
-"""So many more than the least busy one has, it may have in flight there."""
-_SETTLING: Final = 64
-"""Calls over which that is averaged."""
+"""Calls that the same process may have in flight beyond those of the least busy one."""
+_AVERAGED_CALLS: Final = 64
+"""Calls over which durations are averaged."""
 _SILENCE: Final = 0.01
-"""Seconds without an answer after which it gets no more than others: it may hang."""
+"""Seconds without an answer after which a process is no longer preferred: it may hang."""
 HANG_AFTER: Final = 0.25
-"""Seconds that a request must have been with a server for its deadline to tell anything about the server."""
+"""Seconds that a process must have had a request before the request's deadline tells anything about the process."""
 FIRST_TRIAL: Final = 1.0
+"""Seconds until a doubtful process gets a request again; doubled after each that it does not answer."""
 LONGEST_TRIAL: Final = 60.0
-"""Seconds until a doubtful server gets a request again; doubled each time that it does not answer."""
+"""Seconds between two such requests, at most."""
 
 
 class IdentityName(Protocol):
+    """``OnlineIdentity``, as far as it is needed here."""
+
     @property
     def name(self) -> str: ...
 
 
 class BindingCounters(Protocol):
-    """A ``RegisteredBinding``, as far as calls to one of its processes need it."""
+    """``RegisteredBinding``, as far as calls to one of its processes need it."""
 
     protocol: str
     instance: str
@@ -61,22 +56,25 @@ class BindingCounters(Protocol):
     def identity(self) -> IdentityName: ...
 
     def answered(self, server: ServingProcess, seconds: float, now: float, /) -> None:
-        """It has taken so long for a call."""
+        """Count a call that ``server`` has answered after so many seconds."""
         ...
 
 
 class ServingProcess:
     """A local process that serves a binding.
 
+    Times are seconds of ``time.monotonic()``.
+
     Attributes:
-        hosted: whether it is the identity's own process, and not a program.
-        in_flight: requests and sessions that it works on.
-        limit: how many of them it takes.
-        bytes: of the payloads of those requests.
-        heard: when it has answered last, or got a request while it had nothing to do.
-        missed_at: when it got the last request whose deadline it let pass, without having answered anything since.
-        tried_at: when it has got one although it is doubtful; infinite while there is no such one.
-        trial_at: when it may get the next one.
+        hosted: true of the identity's own process, false of a program.
+        in_flight: number of its requests and sessions.
+        limit: highest ``in_flight``.
+        bytes: size of the payloads of those requests.
+        heard: when it last answered, or got a request while it had none.
+        missed_at: when it got the last request whose deadline it missed, without an answer to anything since.
+        tried_at: when it got a request on trial; infinite without a trial.
+        trial_at: when it may get the next request on trial.
+        trial_after: seconds of the pause before that.
     """
 
     __slots__ = (
@@ -99,25 +97,43 @@ class ServingProcess:
 
     @property
     def is_doubtful(self) -> bool:
-        """Return whether it may hang."""
+        """True if it may hang."""
         return self.missed_at > self.sender.answered_at
 
 
-class LoadBalancer:
-    """Those of one binding."""
+# Least in flight. The process with the fewest requests and sessions in flight takes the next one. Two refinements:
+#
+# Stickiness. Where a call takes next to nothing, to wake another process for its share takes more processor time than
+# the share itself. So if a process needs less than ``FAST_CALL`` seconds for a call (the measured duration, divided by
+# the calls that are in flight at the same time), the last process gets the next call too. It does so until it has
+# ``STICKY_LIMIT`` more than the least busy one, or has been silent for ``_SILENCE``.
+#
+# Doubt. A process that hangs or is stopped takes requests and answers none. They pile up, and each deadline makes room
+# for another: by number alone it would keep its share for ever (measured: 256 missed deadlines in 12 s). So a process
+# is doubtful if it lets a deadline pass and has answered nothing at all since it got that request. It gets nothing
+# while others have room, except one request on trial: after ``FIRST_TRIAL`` seconds, then after twice as long each
+# time, up to ``LONGEST_TRIAL``. One answer ends the doubt. If all processes are doubtful, all take requests.
+#
+# Cost: one pass over the binding's processes for each request, and no timers.
+# Not covered: processes of different speed get equal numbers in flight, not equal shares of the time. A handler that
+# hangs while its process answers other requests is not noticed.
 
-    __slots__ = ("_all", "_crowd", "_doubtful", "_last", "_seconds")
+
+class LoadBalancer:
+    """Local processes that serve one binding, and the choice among them."""
+
+    __slots__ = ("_all", "_concurrency", "_doubtful", "_last", "_seconds")
 
     def __init__(self) -> None:
         self._all: list[ServingProcess] = []
         self._doubtful = False
-        """True if any server was, when last looked at."""
+        """True if any process was doubtful at the last choice."""
         self._last: ServingProcess | None = None
-        """Has got the last request."""
+        """Process that got the last request."""
         self._seconds = 1.0
-        """That a call takes."""
-        self._crowd = 1.0
-        """Calls that a server has in flight when it answers one of them."""
+        """Seconds that a call takes, on average."""
+        self._concurrency = 1.0
+        """Calls in flight at a process when it answers one of them, on average."""
 
     def __iter__(self) -> Iterator[ServingProcess]:
         return iter(self._all)
@@ -126,26 +142,30 @@ class LoadBalancer:
         return len(self._all)
 
     def add(self, server: ServingProcess) -> None:
+        """Add a process."""
         self._all.append(server)
 
     def remove(self, sender: Sender) -> None:
+        """Remove the process behind ``sender``."""
         self._all = [server for server in self._all if server.sender is not sender]
         self._last = None
 
     def clear(self) -> None:
+        """Remove all processes."""
         self._all.clear()
         self._last = None
 
     def of(self, sender: Sender) -> ServingProcess | None:
+        """Return the process behind ``sender``; None if it does not serve the binding."""
         return next((server for server in self._all if server.sender is sender), None)
 
     def other_than(self, asked: Container[Sender]) -> ServingProcess | None:
-        """One that is not among ``asked``."""
+        """Return a process that is not among ``asked``, preferably not a doubtful one; None if there is none."""
         others = [server for server in self._all if server.sender not in asked]
         return next((server for server in others if not server.is_doubtful), others[0] if others else None)
 
     def missed(self, server: ServingProcess, since: float, now: float) -> None:
-        """The deadline of something that ``server`` got at ``since`` has passed, and it has not answered that."""
+        """Note that ``server`` has not answered in time what it got at ``since``."""
         if now - since < HANG_AFTER or server.sender.answered_at >= since:
             return
         if not server.is_doubtful:
@@ -159,11 +179,11 @@ class LoadBalancer:
         self._doubtful = True
 
     def least_busy(self, now: float) -> ServingProcess | None:
-        """The one with the fewest requests and sessions in flight; None when nobody has room."""
+        """Return the process with the fewest requests and sessions in flight; None if none has room."""
         return self._least_busy(self._trusted(now) if self._doubtful else self._all)
 
     def _trusted(self, now: float) -> list[ServingProcess]:
-        """Those to choose from while some are doubtful: the others, or one whose trial is due."""
+        """Return the processes to choose from while some are doubtful: the others, or one whose trial is due."""
         doubtful = [server for server in self._all if server.is_doubtful]
         self._doubtful = bool(doubtful)
         if len(doubtful) == len(self._all):
@@ -183,11 +203,15 @@ class LoadBalancer:
         return best
 
     def pick_for_request(self, now: float) -> ServingProcess | None:
-        """The least busy one; but where calls take next to nothing, the last one again, until it has clearly more to
-        do: to wake another for its share takes more of the processors than the share itself."""
+        """Return the process that takes the next call; None if none has room."""
         best = self.least_busy(now)
         last = self._last
-        if best is not None and last is not None and not self._doubtful and self._seconds < FAST_CALL * self._crowd:
+        if (
+            best is not None
+            and last is not None
+            and not self._doubtful
+            and self._seconds < FAST_CALL * self._concurrency
+        ):
             most = min(last.limit, best.in_flight + STICKY_LIMIT)
             if last.in_flight < most and (not last.in_flight or now < last.heard + _SILENCE):
                 best = last
@@ -197,8 +221,8 @@ class LoadBalancer:
         return best
 
     def answered(self, server: ServingProcess, seconds: float, now: float) -> None:
-        """``server`` has taken so long for a call, which is not counted any more."""
+        """Count a call that ``server`` has answered after so many seconds, and that is no longer in flight."""
         if len(self._all) > 1:
             server.heard = now
-            self._seconds += (seconds - self._seconds) / _SETTLING
-            self._crowd += (server.in_flight + 1 - self._crowd) / _SETTLING
+            self._seconds += (seconds - self._seconds) / _AVERAGED_CALLS
+            self._concurrency += (server.in_flight + 1 - self._concurrency) / _AVERAGED_CALLS

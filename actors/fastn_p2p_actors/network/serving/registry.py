@@ -1,4 +1,4 @@
-"""Who is online here and what they serve."""
+"""Registry of the online identities of this daemon and of their bindings."""
 
 from __future__ import annotations
 
@@ -31,11 +31,14 @@ from .load_balancer import (
 __all__ = ["OnlineIdentity", "RegisteredBinding", "Registry"]
 
 _LATENCIES = 1024
-"""Calls of which a binding remembers how long they took."""
+"""Calls of a binding whose durations are kept."""
 
 
 class RegisteredBinding:
-    """One protocol instance of one identity, and how its calls went since this process started."""
+    """One protocol instance of one identity, the processes that serve it, and counters of its calls and sessions.
+
+    Counters start with the network process. ``status`` reports them.
+    """
 
     __slots__ = (
         "access",
@@ -61,21 +64,22 @@ class RegisteredBinding:
         self.errors = 0
         self.in_flight = 0
         self.opened = 0
-        """Sessions since this process started."""
+        """Sessions so far."""
         self.sessions = 0
-        """Those that stand."""
+        """Sessions now."""
         self.seconds: deque[float] = deque(maxlen=_LATENCIES)
 
     def admits(self, key: bytes) -> bool:
-        """Whether this identity may use it: its own always may, others as the access list says."""
+        """Return whether the identity with this key may use the binding. The binding's own identity always may."""
         return key == self.identity.raw or self.access.admits(key)
 
     def answered(self, server: ServingProcess, seconds: float, now: float) -> None:
-        """It has taken so long for a call."""
+        """Count a call that ``server`` has answered after so many seconds."""
         self.seconds.append(seconds)
         self.servers.answered(server, seconds, now)
 
     def status(self) -> BindingStatus:
+        """Return the counters, with percentiles of the last durations in milliseconds."""
         ordered = sorted(self.seconds)
 
         def percentile(share: float) -> float | None:
@@ -98,7 +102,7 @@ class RegisteredBinding:
 
 
 class OnlineIdentity:
-    """An identity that a process of this machine has announced."""
+    """An identity that a local process has registered."""
 
     __slots__ = ("bindings", "delegation", "key", "name", "not_after", "not_before", "raw", "record", "sender")
 
@@ -108,17 +112,16 @@ class OnlineIdentity:
         self.raw = bytes(key)
         self.sender = sender
         self.delegation = b""
-        """Signed: it speaks through our endpoint."""
+        """Signed statement that the identity speaks through this daemon's endpoint."""
         self.not_before = 0
         self.not_after = 0
         self.record = b""
-        """Signed: where it can be reached."""
+        """Signed peer record: addresses at which the identity can be reached."""
         self.bindings: dict[tuple[str, str], RegisteredBinding] = {}
 
 
 class _Registered:
-    """What one connection has announced and serves, so that its end looks at nothing else. Some of that may have been
-    taken over by others since."""
+    """Identities and bindings that one local connection has registered. Others may have replaced some of them since."""
 
     __slots__ = ("bindings", "identities", "names")
 
@@ -126,18 +129,34 @@ class _Registered:
         self.identities: dict[OnlineIdentity, None] = {}
         self.bindings: dict[RegisteredBinding, None] = {}
         self.names: dict[str, None] = {}
-        """Identities of which a program serves something, whether they are online or not."""
+        """Names of the identities, online or not, of which the program serves a binding."""
+
+
+# Two kinds of processes register bindings. The identity's own process (``hosted``) registers it and then
+# its bindings; they go when its connection ends. Programs register a binding under the identity's name, and may do so
+# before the identity is online, so these registrations are kept apart (``_programs``) and applied each time that the
+# identity comes online.
+#
+# Precedence: a hosted binding replaces programs and refuses them, because the owner has added it, and because no
+# program may keep an identity from coming online. Several programs share a binding through its load balancer. Each
+# registration replaces the access list of the whole binding.
+#
+# Cost: a call makes two dictionary lookups. The end of a connection visits only what that connection has registered
+# (``_Registered``), because a daemon may have thousands of identities. Counters outlive the process that served, so a
+# restart does not reset them in ``status``. They go when the binding is unregistered.
+#
+# Not covered: who may register what. The network process checks a grant before it calls this.
 
 
 class Registry:
-    """Identities by name and key, and their bindings. Counters of a binding survive its process."""
+    """Online identities by name and by key, and their bindings."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, OnlineIdentity] = {}
         self._by_key: dict[bytes, OnlineIdentity] = {}
         self._counters: dict[tuple[bytes, str, str], RegisteredBinding] = {}
         self._programs: dict[str, dict[tuple[Sender, str, str], tuple[AccessList, int]]] = {}
-        """Bindings that programs serve, by identity, online or not."""
+        """Access list and limit of each binding that a program serves, by the name of its identity, online or not."""
         self._of_sender: dict[Sender, _Registered] = {}
 
     def __iter__(self) -> Iterator[OnlineIdentity]:
@@ -147,21 +166,25 @@ class Registry:
         return len(self._by_name)
 
     def names(self) -> list[str]:
+        """Return the names of the online identities, sorted."""
         return sorted(self._by_name)
 
     def by_name(self, name: str) -> OnlineIdentity | None:
+        """Return the online identity with this name; None if there is none."""
         return self._by_name.get(name)
 
     def key_of(self, name: str) -> bytes | None:
-        """The key of the online identity of this name."""
+        """Return the key of the online identity with this name; None if there is none."""
         identity = self._by_name.get(name)
         return None if identity is None else bytes(identity.key)
 
     def calling_identity(self, name: str) -> OnlineIdentity:
-        """The identity of this name, or the only one online when the name is empty.
+        """Return the online identity with this name, or the only one if the name is empty.
 
         Raises:
-            IdentityOffline, IdentityAmbiguous, NoIdentityOnline.
+            IdentityOffline: no identity with this name is online.
+            NoIdentityOnline: the name is empty, and no identity is online.
+            IdentityAmbiguous: the name is empty, and several identities are online.
         """
         if name:
             identity = self._by_name.get(name)
@@ -175,9 +198,11 @@ class Registry:
         return next(iter(self._by_name.values()))
 
     def by_key(self, key: bytes) -> OnlineIdentity | None:
+        """Return the online identity with this key; None if there is none."""
         return self._by_key.get(key)
 
     def announce(self, identity: OnlineIdentity) -> None:
+        """Add an online identity and the bindings that programs serve for it. Replace an earlier one of its name."""
         earlier = self._by_name.get(identity.name)
         if earlier is not None:
             self.remove_identity(earlier)
@@ -188,6 +213,7 @@ class Registry:
             self.serve(identity, protocol, instance, access, sender, limit=limit, hosted=False)
 
     def remove_identity(self, identity: OnlineIdentity) -> None:
+        """Remove an identity unless another one has taken its name."""
         if self._by_name.get(identity.name) is identity:
             del self._by_name[identity.name]
             del self._by_key[identity.raw]
@@ -203,13 +229,16 @@ class Registry:
         limit: int = MAX_CALLS_PER_BINDING,
         hosted: bool = True,
     ) -> RegisteredBinding:
-        """``sender`` serves the binding from now on; again replaces its limit, and everybody's access list.
+        """Register ``sender`` as a process that serves the binding. If it does so already, replace its limit.
 
-        What the daemon hosts takes the place of programs: its owner has said so, and no program can keep an identity
-        from coming online.
+        The binding's access list is replaced for all its processes. A hosted process takes the place of programs.
+
+        Args:
+            limit: requests and sessions that the process takes at the same time.
+            hosted: true of the identity's own process, false of a program.
 
         Raises:
-            BindingExists: a program cannot serve what the daemon hosts.
+            BindingExists: ``sender`` is a program, and the identity's own process serves the binding.
         """
         binding = identity.bindings.get((protocol, instance))
         if binding is None:
@@ -222,7 +251,7 @@ class Registry:
             server.limit = limit
             return binding
         if hosted:
-            binding.servers.clear()  # the identity's process before this one, or programs
+            binding.servers.clear()  # programs, or the identity's previous process
             for sending, *what in list(self._programs.get(identity.name, ())):
                 if what == [protocol, instance]:
                     self._forget_program(identity.name, (sending, protocol, instance))
@@ -233,10 +262,10 @@ class Registry:
     def serve_by_program(
         self, name: str, protocol: str, instance: str, access: AccessList, sender: Sender, limit: int
     ) -> None:
-        """A program serves the binding whenever the identity of this name is online.
+        """Register a program as a process that serves the binding whenever the identity with this name is online.
 
         Raises:
-            BindingExists: the daemon hosts it.
+            BindingExists: the identity's own process serves the binding.
         """
         identity = self._by_name.get(name)
         if identity is not None:
@@ -245,13 +274,13 @@ class Registry:
         self._registered_by(sender).names[name] = None
 
     def programs(self) -> Iterator[Program]:
-        """Those that serve, whether the identity is online or not."""
+        """Iterate over the bindings that programs serve, whether their identities are online or not."""
         for identity, programs in self._programs.items():
             for sender, protocol, instance in programs:
                 yield Program(sender.pid, identity, protocol, instance)
 
     def _forget_program(self, name: str, program: tuple[Sender, str, str]) -> bool:
-        """Return whether there was such a one."""
+        """Remove a program's registration. Return whether there was one."""
         programs = self._programs.get(name, {})
         known = programs.pop(program, None) is not None
         if known and not programs:
@@ -277,7 +306,7 @@ class Registry:
         return binding
 
     def withdraw(self, name: str, protocol: str, instance: str, sender: Sender) -> bool:
-        """``sender`` serves the binding no more; whether it did."""
+        """Unregister a binding of ``sender``. Return whether it was registered."""
         served = self._forget_program(name, (sender, protocol, instance))
         identity = self._by_name.get(name)
         binding = identity.bindings.get((protocol, instance)) if identity is not None else None
@@ -291,7 +320,7 @@ class Registry:
         return served
 
     def remove_sender(self, sender: Sender) -> bool:
-        """The process behind ``sender`` has ended: what it served and announced is gone. Whether there was any."""
+        """Remove all that ``sender`` has registered: its process has ended. Return whether anything was removed."""
         registered = self._of_sender.pop(sender, None)
         if registered is None:
             return False
@@ -301,7 +330,7 @@ class Registry:
         lost = False
         for binding in registered.bindings:
             if binding.servers.of(sender) is None:
-                continue  # another has taken its place
+                continue  # another process has taken its place
             binding.servers.remove(sender)
             lost = True
             bindings, key = binding.identity.bindings, (binding.protocol, binding.instance)
@@ -314,7 +343,7 @@ class Registry:
         return lost
 
     def find(self, target: bytes, protocol: str, instance: str) -> RegisteredBinding | P2PError:
-        """The binding that a request is for, or why there is none."""
+        """Return the binding that a request is for, or the error that says why there is none."""
         identity = self._by_key.get(target)
         if identity is None:
             try:

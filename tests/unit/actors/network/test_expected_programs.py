@@ -139,7 +139,7 @@ def test_whoever_has_its_pid_now_is_somebody_else(path: Path) -> None:
 def test_nobody_is_awaited_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         earlier(path, ME)
-        monkeypatch.setattr(expected_programs, "_PATIENCE", 0.0)
+        monkeypatch.setattr(expected_programs, "_WAIT", 0.0)
         back = ExpectedPrograms(path, tuple)
         assert not back.is_expected(*SHOP)
         back.close()
