@@ -1,4 +1,4 @@
-"""Requests for whoever serves on this machine, from peers and from local programs: each ends in exactly one outcome."""
+"""Calls that local processes serve, from peers and from local programs. Each has exactly one outcome."""
 
 from __future__ import annotations
 
@@ -58,40 +58,51 @@ from ..wire.messages import (
     BULK_THRESHOLD,
 )
 
-__all__ = ["OVER", "IncomingCalls", "ReplyTarget", "ServedCall"]
+__all__ = ["DEADLINE_MARGIN", "IncomingCalls", "ReplyTarget", "ServedCall"]
 
 _CANCEL: Final = encode(Cancel())
-_OURS: Final = 1 << 63
-"""Set in the ids that we choose: whoever serves also asks us, under ids of its own, over the same connection."""
-_MAX_FORSAKEN: Final = 1024
-OVER: Final = 0.05
-"""Seconds before its deadline from which on a request that nobody waits for has run out of time: its caller has a clock
-of its own, and is often the first to say so."""
+_DAEMON_ID: Final = 1 << 63
+"""Bit of the correlation ids that this process chooses. A process that serves also makes calls over the same
+connection, with ids of its own."""
+_MAX_CANCELLED_EARLY: Final = 1024
+"""Cancelled calls of one connection that are remembered until their requests arrive."""
+DEADLINE_MARGIN: Final = 0.05
+"""Seconds before its deadline from which a cancelled call counts as one that has missed it: the caller has a clock of
+its own, and often cancels first."""
 
 
 class ReplyTarget(Protocol):
-    """Who waits for a request that is being served here."""
+    """Caller of a call that is served here. It gets exactly one of the four outcomes."""
 
     @property
     def way(self) -> NetworkPath:
-        """How they are connected."""
+        """Path over which the caller is connected."""
         ...
 
     @property
     def account(self) -> Account:
-        """Return where what waits for them is reserved."""
+        """Account on which memory for the caller is reserved."""
         ...
 
-    def on_reply(self, payload: bytes) -> None: ...
-    def on_refusal(self, kind: str, message: str, payload: bytes) -> None: ...
-    def on_failure(self, error: P2PError) -> None: ...
+    def on_reply(self, payload: bytes) -> None:
+        """Send the reply."""
+        ...
+
+    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+        """Send the application error that the handler raised."""
+        ...
+
+    def on_failure(self, error: P2PError) -> None:
+        """Send an error of the system."""
+        ...
+
     def on_rejected(self, error: P2PError) -> None:
-        """As ``on_failure``, where nobody has been asked: there is no such binding, or it does not admit the caller."""
+        """Send an error that precedes every handler: there is no such binding, or it does not admit the caller."""
         ...
 
 
 class _RemoteCaller:
-    """Another daemon waits."""
+    """``ReplyTarget`` for a call of a peer."""
 
     __slots__ = ("connection", "number")
 
@@ -127,8 +138,11 @@ class _RemoteCaller:
         self.connection.serving.pop(self.number, None)
 
 
-class _Gone:
-    """The connection over which a call came that goes on has ended. It must not be held: QUIC keeps what it has."""
+class _DisconnectedCaller:
+    """``ReplyTarget`` of a retryable call whose connection has ended: all outcomes are dropped.
+
+    It does not refer to the connection, because QUIC keeps its buffers as long as that exists.
+    """
 
     __slots__ = ("account",)
 
@@ -151,17 +165,22 @@ class _Gone:
 
 
 class ServedCall:
-    """A request that a process of this machine is working on.
+    """Call that a local process is executing, or that waits for one.
 
     Attributes:
-        source, target: keys.
-        payload: kept only where it may be handed over again.
-        account: where that is reserved, and the call itself.
-        reserved: bytes.
+        source, target: keys of the caller and the callee.
+        payload: kept only while the call may be sent to another process.
+        account: on which the call and its payload are reserved.
+        reserved: bytes reserved there.
         size: bytes of the payload.
-        is_abandoned: whether its caller has gone: it is not handed over again.
-        asked: who has said that they have not had it, of a call that was sent before.
-        over: whether nothing more is to be done for it.
+        seconds: timeout.
+        expires: deadline, in the event loop's time.
+        started: when a process got it, in seconds of ``time.monotonic()``; 0 before.
+        server: process that has it; None while it waits.
+        correlation: id under which that process has it.
+        is_abandoned: true if the caller has gone, so no other process gets it.
+        denied_by: senders of processes that have answered "call unknown" to a retried call.
+        done: true if it has its outcome, or needs none.
     """
 
     __slots__ = (
@@ -169,10 +188,10 @@ class ServedCall:
         "account",
         "correlation",
         "denied_by",
+        "done",
         "expires",
         "is_abandoned",
         "origin",
-        "over",
         "payload",
         "request",
         "reserved",
@@ -209,19 +228,19 @@ class ServedCall:
         self.server: ServingProcess | None = None
         self.correlation = b""
         self.denied_by: set[Sender] = set()
-        self.over = False
+        self.done = False
 
     @property
     def is_retryable(self) -> bool:
-        """Whether it goes on when the connection that brought it ends: its caller sends it again."""
+        """True if it continues after the end of its connection, because its caller will send it again."""
         return bool(self.request.call_id)
 
     def cancel(self) -> None:
-        """Nobody waits for it."""
+        """Stop it: its caller no longer waits."""
         self._requests.cancel(self)
 
     def reserve(self) -> Overloaded | None:
-        """Reserve what it takes here while it has no answer, or return the error because of which it may not."""
+        """Reserve memory for it until it is answered. Return an error if too much is reserved already."""
         size = self.account.budget.call_cost + (len(self.payload) if self.request.call_id else 0)
         overload = self.account.reserve(size) if size else None
         if overload is None:
@@ -229,19 +248,19 @@ class ServedCall:
         return overload
 
     def release(self) -> None:
-        """Keep nothing of it any more."""
+        """Drop the payload and release its memory."""
         self.payload = b""
         if self.reserved:
             self.account.release(self.reserved)
             self.reserved = 0
 
     def abandon(self) -> None:
-        """Its caller has gone, and sends it again: it goes on where it is, but is not given to another."""
+        """Let its process finish it, but give it to no other: the caller has gone, and will send it again."""
         self.is_abandoned = True
-        self.origin = _Gone(self.account)
+        self.origin = _DisconnectedCaller(self.account)
         self.payload = b""
         if self.server is None:
-            self.over = True
+            self.done = True
             self.release()
         elif self.reserved:
             cost = self.account.budget.call_cost
@@ -249,8 +268,8 @@ class ServedCall:
             self.reserved = cost
 
 
-class _Parked:
-    """A peer's request that waits for a registration. Taken back when it is not among those being served any more."""
+class _HeldRequest:
+    """Request of a peer that waits for a registration. Its connection lists it among the calls that are served."""
 
     __slots__ = ("_size", "account", "payload", "request", "reserved")
 
@@ -264,37 +283,46 @@ class _Parked:
         self._size = account.budget.call_cost + len(request.target) + len(payload)
 
     def reserve(self) -> Overloaded | None:
-        """Reserve what it takes here, or return the error because of which it may not wait."""
+        """Reserve memory for it. Return an error if too much is reserved already."""
         overload = self.account.reserve(self._size)
         if overload is None:
             self.reserved = self._size
         return overload
 
     def cancel(self) -> None:
-        """Keep nothing of it any more: its turn may come only seconds later."""
+        """Drop it and release its memory at once: its retry may come seconds later."""
         self.request, self.payload = None, b""
         self.account.release(self.reserved)
         self.reserved = 0
 
 
 class IncomingCalls:
-    """What is being served at the moment."""
+    """Calls that are being served at the moment.
+
+    Args:
+        mailbox: of the network process: local processes get calls and send answers there.
+        registry: finds bindings.
+        book: names of callers.
+        grace: holds calls whose binding is not registered yet.
+        expected: holds retried calls that a program may have executed before this process started.
+        payloads: memory for payloads.
+    """
 
     def __init__(
         self,
         mailbox: Mailbox,
         registry: Registry,
         book: AddressBook,
-        parking: RegistrationGrace,
-        returning: ExpectedPrograms,
+        grace: RegistrationGrace,
+        expected: ExpectedPrograms,
         payloads: PayloadMemory,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._mailbox = mailbox
         self._registry = registry
         self._book = book
-        self._parking = parking
-        self._returning = returning
+        self._grace = grace
+        self._expected = expected
         self._payloads = payloads
         self._deadlines: DeadlineTimer[ServedCall] = DeadlineTimer(self._loop, self._expire)
         self._next_number = 0
@@ -302,61 +330,64 @@ class IncomingCalls:
         self._idle: asyncio.Event | None = None
 
     def close(self) -> None:
+        """Stop the timer of the deadlines."""
         self._deadlines.close()
 
     async def drained(self) -> None:
-        """Returns when nothing is being served."""
+        """Wait until no call is being served."""
         self._idle = asyncio.Event()
         if self._served:
             await self._idle.wait()
 
-    # ── peers ────────────────────────────────────────────────────────────────────────────────────
+    # ── from peers ───────────────────────────────────────────────────────────────────────────────
 
     def on_request(self, connection: PeerConnection, request: wire.Request, payload: bytes) -> None:
+        """Serve a peer's call, or hold it until its binding is registered."""
         if connection.closed or request.id in connection.serving:
-            return  # nobody waits, or the first one with this id is answered
+            return  # no caller waits, or only the first call with this id is answered
         if request.id in connection.cancelled_early:
             del connection.cancelled_early[request.id]
             return
         origin = _RemoteCaller(connection, request.id)
         found = self._registry.find(request.target, request.protocol, request.instance)
-        if not isinstance(found, RegisteredBinding) and self._parking.is_open():
-            self._park_request(origin, request, payload)
+        if not isinstance(found, RegisteredBinding) and self._grace.is_open():
+            self._hold_request(origin, request, payload)
             return
         served = self.serve(origin, request.source, request.target, request, payload)
         if served is not None:
             connection.serving[request.id] = served
 
-    def _park_request(self, origin: _RemoteCaller, request: wire.Request, payload: bytes) -> None:
+    def _hold_request(self, origin: _RemoteCaller, request: wire.Request, payload: bytes) -> None:
         connection = origin.connection
-        parked = _Parked(connection.account, request, payload)
-        overload = parked.reserve()
+        held = _HeldRequest(connection.account, request, payload)
+        overload = held.reserve()
         if overload is not None:
             origin.on_failure(overload)
             return
-        connection.serving[request.id] = parked
-        self._parking.retry_later(
-            partial(self._unpark, connection, parked, self._parking.remaining_ms(request.deadline_ms))
+        connection.serving[request.id] = held
+        self._grace.retry_later(
+            partial(self._retry_held, connection, held, self._grace.remaining_ms(request.deadline_ms))
         )
 
-    def _unpark(self, connection: PeerConnection, parked: _Parked, left: Callable[[], int]) -> None:
-        request, payload = parked.request, parked.payload
-        if request is not None and connection.serving.get(request.id) is parked:
+    def _retry_held(self, connection: PeerConnection, held: _HeldRequest, left: Callable[[], int]) -> None:
+        request, payload = held.request, held.payload
+        if request is not None and connection.serving.get(request.id) is held:
             del connection.serving[request.id]
-            parked.cancel()
+            held.cancel()
             self.on_request(connection, replace(request, deadline_ms=left()), payload)
 
     def on_cancel(self, connection: PeerConnection, number: int) -> None:
+        """Cancel a peer's call. Remember the id if its request, on a stream of its own, has not arrived yet."""
         served = connection.serving.pop(number, None)
         if served is not None:
             served.cancel()
             return
         connection.cancelled_early[number] = None
-        if len(connection.cancelled_early) > _MAX_FORSAKEN:
+        if len(connection.cancelled_early) > _MAX_CANCELLED_EARLY:
             del connection.cancelled_early[next(iter(connection.cancelled_early))]
 
     def on_connection_closed(self, connection: PeerConnection) -> None:
-        """Nobody waits for the requests that came over it. Those that may be sent again go on."""
+        """Cancel the calls of this connection. Retryable ones continue: their callers will send them again."""
         serving, connection.serving = connection.serving, {}
         for served in serving.values():
             if served.is_retryable:
@@ -364,21 +395,26 @@ class IncomingCalls:
             else:
                 served.cancel()
 
-    # ── whoever serves ───────────────────────────────────────────────────────────────────────────
+    # ── to local processes ───────────────────────────────────────────────────────────────────────
 
     def serve(
         self, origin: ReplyTarget, source: bytes, target: bytes, request: Call | wire.Request, payload: bytes
     ) -> ServedCall | None:
-        """Hand a request to whoever serves it; None when it was refused."""
+        """Send a call to a process that serves its binding. Return None if it has its outcome already: an error.
+
+        Args:
+            origin: gets the outcome.
+            source, target: keys of the caller and the callee.
+        """
         if TRACING:
             trace_point("4 network of the callee: request")
         served = ServedCall(self, origin, source, target, request, payload)
         served.expires = self._loop.time() + served.seconds
         self._dispatch(served)
-        return None if served.over else served
+        return None if served.done else served
 
     def _dispatch(self, served: ServedCall) -> None:
-        """To one of those who serve it, or end it with why that cannot be."""
+        """Send a call to one of the processes that serve its binding, hold it, or fail it."""
         request = served.request
         protocol, instance = request.protocol, request.instance
         binding = self._registry.find(served.target, protocol, instance)
@@ -393,14 +429,14 @@ class IncomingCalls:
             self._fail(served, overload)
             return
         attempt = request.attempt
-        now = time.monotonic()  # the loop's own clock has whole milliseconds
+        now = time.monotonic()  # the event loop's clock has a resolution of 1 ms
         server = binding.servers.pick_for_request(now) if binding.in_flight < MAX_CALLS_PER_BINDING else None
         if attempt and server is not None:
             known = binding.servers.other_than(served.denied_by)
             if known is not None:
                 server = known
-            elif self._returning.is_expected(binding.identity.name, protocol, instance):
-                self._wait(served, self._returning.retry_later)
+            elif self._expected.is_expected(binding.identity.name, protocol, instance):
+                self._hold(served, self._expected.retry_later)
                 return
             else:
                 attempt = 0
@@ -408,11 +444,11 @@ class IncomingCalls:
             limit = min(MAX_CALLS_PER_BINDING, sum(each.limit for each in binding.servers))
             self._fail(served, Overloaded(what=f"calls in flight at {protocol}", limit=limit))
             return
-        if request.call_id and self._returning.is_behind and not server.hosted:
-            self._note(server)
+        if request.call_id and self._expected.is_behind and not server.hosted:
+            self._list_program(server)
         self._next_number = number = self._next_number + 1
-        served.correlation = correlation = (_OURS | number).to_bytes(8, "big")
-        deadline_ms = request.deadline_ms if not served.started else self._left(served)
+        served.correlation = correlation = (_DAEMON_ID | number).to_bytes(8, "big")
+        deadline_ms = request.deadline_ms if not served.started else self._remaining_ms(served)
         header = encode(
             DeliverCall(
                 served.source, self._book.name_of(served.source), binding.identity.name, protocol, instance,
@@ -441,7 +477,7 @@ class IncomingCalls:
         if may_wait and server.sender.is_behind:
             self._payloads.queued(server.sender, served.account, len(header) + size)
         if not request.call_id:
-            served.payload = b""  # whoever serves has it, and nobody gets it again
+            served.payload = b""  # the process has it, and no other one will get it
         served.server = server
         served.started = now
         server.in_flight += 1
@@ -451,41 +487,41 @@ class IncomingCalls:
         self._served[correlation] = served
         self._deadlines.add(served, served.expires)
 
-    def _note(self, server: ServingProcess) -> None:
-        """It may execute a call that another must not execute again, whatever becomes of us."""
+    def _list_program(self, server: ServingProcess) -> None:
+        """List the program for the successor of this process: no other one may execute this call again."""
         binding, pid = server.binding, server.sender.pid
         program = Program(pid, binding.identity.name, binding.protocol, binding.instance)
-        self._returning.note(program, sum(each.sender.pid == pid for each in binding.servers))
+        self._expected.note(program, sum(each.sender.pid == pid for each in binding.servers))
 
-    def _wait(self, served: ServedCall, park: Callable[[Callable[[], None]], None]) -> None:
-        """Give it another turn when something has changed."""
+    def _hold(self, served: ServedCall, retry_later: Callable[[Callable[[], None]], None]) -> None:
+        """Send the call later, when ``retry_later`` calls back."""
 
         def again() -> None:
-            if not served.over:
+            if not served.done:
                 if self._loop.time() < served.expires:
                     self._dispatch(served)
                 else:
                     self._fail(served, DeadlineExceeded(seconds=round(served.seconds, 3)))
 
-        park(again)
+        retry_later(again)
 
-    def _left(self, served: ServedCall) -> int:
+    def _remaining_ms(self, served: ServedCall) -> int:
         return max(1, int((served.expires - self._loop.time()) * 1000))
 
     def _fail(self, served: ServedCall, error: P2PError) -> None:
-        """End it with ``error``, or with the loss of whoever had it already: it may have been executed."""
-        served.over = True
+        """End a call with an error. If a process has had it, that is ``ConnectionLost``: it may have been executed."""
+        served.done = True
         served.release()
         if served.started and not isinstance(error, DeadlineExceeded):
             error = ConnectionLost(what=f"the process that serves {served.request.protocol}")
         served.origin.on_failure(error)
 
     def _reject(self, served: ServedCall, error: P2PError) -> None:
-        """End it before anybody has been asked to serve it."""
+        """End a call with an error that precedes every handler, unless a process has had it."""
         if served.started:
             self._fail(served, error)
         else:
-            served.over = True
+            served.done = True
             served.release()
             served.origin.on_rejected(error)
 
@@ -496,26 +532,26 @@ class IncomingCalls:
         answer: Reply | ApplicationErrorReply | ErrorReply | CallUnknown,
         payload: bytes,
     ) -> None:
-        """Whoever serves has answered."""
+        """End the call that a local process has answered. After "call unknown", try another process."""
         if TRACING:
             trace_point("6 network of the callee: answer")
         now = sender.answered_at = time.monotonic()
         served = self._served.get(correlation)
         if served is None or served.server is None or served.server.sender is not sender:
-            return  # too late, or somebody else's
+            return  # too late, or the call of another process
         server = served.server
         binding = server.binding
-        self._finish(served)
+        self._remove_from_process(served)
         if isinstance(answer, CallUnknown):
             binding.calls -= 1
             served.denied_by.add(sender)
             if served.is_abandoned:
-                served.over = True
+                served.done = True
                 served.release()
             else:
                 self._dispatch(served)
             return
-        served.over = True
+        served.done = True
         served.release()
         binding.answered(server, now - served.started, now)
         if isinstance(answer, Reply):
@@ -528,29 +564,29 @@ class IncomingCalls:
             served.origin.on_failure(answer.error())
 
     def on_sender_gone(self, sender: Sender) -> None:
-        """A local process has ended: what it was serving has failed, or goes to another."""
+        """Fail the calls of a local process that has ended. Send retryable ones to another process."""
         self._payloads.gone(sender)
         for served in list(self._served.values()):
             server = served.server
             if server is None or server.sender is not sender:
                 continue
             server.binding.errors += 1
-            self._finish(served)
+            self._remove_from_process(served)
             request = served.request
             if served.is_abandoned or not request.call_id:
                 self._fail(served, ConnectionLost(what=f"the process that serves {request.protocol}"))
-            elif self._parking.is_open() and not self._serves(served):
-                self._wait(served, self._parking.retry_later)
+            elif self._grace.is_open() and not self._is_registered(served):
+                self._hold(served, self._grace.retry_later)
             else:
                 self._dispatch(served)
 
-    def _serves(self, served: ServedCall) -> bool:
-        """Whether anybody does who could take it."""
+    def _is_registered(self, served: ServedCall) -> bool:
+        """Return whether the call's binding is registered."""
         request = served.request
         return isinstance(self._registry.find(served.target, request.protocol, request.instance), RegisteredBinding)
 
-    def _finish(self, served: ServedCall) -> None:
-        """Nobody works on it any more."""
+    def _remove_from_process(self, served: ServedCall) -> None:
+        """Count a call out of its process."""
         del self._served[served.correlation]
         self._deadlines.discard(served)
         if self._idle is not None and not self._served:
@@ -562,15 +598,15 @@ class IncomingCalls:
             served.server = None
 
     def cancel(self, served: ServedCall) -> None:
-        """Nobody waits for it."""
-        served.over = True
+        """Stop a call: its caller no longer waits. Tell the process that has it."""
+        served.done = True
         served.release()
         server = served.server
         if server is not None:
-            if self._loop.time() > served.expires - OVER:
+            if self._loop.time() > served.expires - DEADLINE_MARGIN:
                 server.binding.errors += 1
                 server.binding.servers.missed(server, served.started, time.monotonic())
-            self._finish(served)
+            self._remove_from_process(served)
             self._mailbox.send(server.sender, served.correlation, _CANCEL)
 
     def _expire(self, served: ServedCall) -> None:

@@ -1,6 +1,6 @@
-"""Calls of local programs to peers. Each ends in exactly one outcome.
+"""Calls that local programs make. Each has exactly one outcome.
 
-A call that arrives runs through here without a task of its own unless its peer has to be found first.
+A call has a task of its own only while its peer is being connected to.
 """
 
 from __future__ import annotations
@@ -55,7 +55,17 @@ _REPLY: Final = encode(Reply())
 
 
 class _OutgoingCall:
-    """A call of a local program, until its one outcome."""
+    """Call of a local program until its outcome. It is the ``Seeker`` of its target and then the ``ReplyTarget`` or the
+    pending call of a connection.
+
+    Attributes:
+        state: calls in flight of the same program.
+        seconds: timeout.
+        done: true if it has its outcome, or needs none.
+        connecting_to: name of the peer while there is no connection to it, so nothing has been executed; "" otherwise.
+        search: record of the attempts to reach the peer.
+        cancel: stops the call at the place that it has reached.
+    """
 
     way = LOCAL
 
@@ -85,18 +95,16 @@ class _OutgoingCall:
         self._reserved = 0
         self.done = False
         self.connecting_to = ""
-        """The peer, while there is no connection to it: nothing has been executed."""
         self.search: Search | None = None
-        """Account of the attempts to reach the peer."""
         self.cancel: Callable[[], object] | None = None
-        """Takes the call back from wherever it is now."""
 
     @property
     def account(self) -> Account:
+        """Account of the program."""
         return self.state.account
 
     def hold(self, payload: bytes) -> bool:
-        """Keep the payload while the call waits; False when the call has failed because too much waits already."""
+        """Keep the payload while the call waits. Return False after a failure: too much waits already."""
         overload = self.state.account.reserve(len(payload))
         if overload is not None:
             self.on_failure(overload)
@@ -112,12 +120,14 @@ class _OutgoingCall:
         return payload
 
     def on_binding(self, source: OnlineIdentity, target: bytes, message: Call, payload: bytes) -> None:
+        """Send the call to a local process."""
         served = self._calls.requests.serve(self, source.raw, target, message, payload)
         self.cancel = served.cancel if served is not None else None
 
     def on_connection(
         self, connection: PeerConnection, source: OnlineIdentity, target: bytes, message: Call, payload: bytes
     ) -> None:
+        """Send the call to the peer."""
         try:
             number = connection.request(self, source.raw, target, message, message.deadline_ms, payload)
         except P2PError as error:
@@ -140,20 +150,21 @@ class _OutgoingCall:
         self.on_failure(error)
 
     def abandon(self) -> None:
-        """Nobody wants the outcome: take it back without a word."""
+        """Stop the call without an answer, because its program no longer waits."""
         if self._close():
-            self._take_back()
+            self._stop()
 
     def expire(self) -> None:
+        """Fail the call at its deadline. If the peer could not be reached, the error says what was tried."""
         if not self.done:
-            self._take_back()
+            self._stop()
             now = self._calls.now()
             if self.connecting_to and self.search is not None and self.search.seconds(now) >= TOO_SHORT:
                 self.on_failure(PeerUnreachable(peer=self.connecting_to, reason=self.search.words(now)))
             else:
                 self.on_failure(DeadlineExceeded(seconds=round(self.seconds, 3)))
 
-    def _take_back(self) -> None:
+    def _stop(self) -> None:
         cancel, self.cancel = self.cancel, None
         if cancel is not None:
             cancel()
@@ -169,12 +180,12 @@ class _OutgoingCall:
         if self._reserved:
             self.take_payload()
         self.state.pop(self.correlation, None)
-        self._calls.forget(self)
+        self._calls.remove(self)
         return True
 
 
 class _ProgramCalls(dict[bytes, _OutgoingCall]):
-    """The calls in flight of one local program, and its account."""
+    """Calls in flight of one local program, by correlation id, and its account."""
 
     __slots__ = ("account",)
 
@@ -184,7 +195,14 @@ class _ProgramCalls(dict[bytes, _OutgoingCall]):
 
 
 class OutgoingCalls:
-    """What local programs wait for."""
+    """Calls of local programs that are in flight.
+
+    Args:
+        mailbox: of the network process.
+        targets: finds where each call goes.
+        requests: serves calls whose target is a local binding.
+        payloads: memory for payloads of calls that wait.
+    """
 
     def __init__(
         self,
@@ -202,25 +220,27 @@ class OutgoingCalls:
         self._idle: asyncio.Event | None = None
 
     def now(self) -> float:
-        """The loop's time."""
+        """Return the event loop's time, in seconds."""
         return self._loop.time()
 
     def close(self) -> None:
+        """Stop the timer of the deadlines."""
         self._deadlines.close()
 
     async def drained(self) -> None:
-        """Returns when nothing is in flight."""
+        """Wait until no call is in flight."""
         self._idle = asyncio.Event()
         if len(self._deadlines):
             await self._idle.wait()
 
-    def forget(self, mine: _OutgoingCall) -> None:
-        """It has its outcome."""
-        self._deadlines.discard(mine)
+    def remove(self, call: _OutgoingCall) -> None:
+        """Remove a call that has its outcome."""
+        self._deadlines.discard(call)
         if self._idle is not None and not len(self._deadlines):
             self._idle.set()
 
-    def on_call(self, sender: Sender, correlation: bytes, call: Call, payload: bytes) -> None:
+    def on_call(self, sender: Sender, correlation: bytes, message: Call, payload: bytes) -> None:
+        """Check a program's call and send it to its target."""
         if TRACING:
             trace_point("2 network of the caller: call")
         state = sender.state
@@ -231,28 +251,29 @@ class OutgoingCalls:
                 raise BadMessage(reason="a call with this id is in flight already")
             if len(state) >= MAX_CALLS_PER_CLIENT:
                 raise Overloaded(what="calls in flight from this program", limit=MAX_CALLS_PER_CLIENT)
-            if max(len(call.protocol), len(call.instance), len(call.command)) > MAX_NAME:
-                check_name(call.protocol, "a protocol")
-                check_name(call.instance, "an instance")
-                check_name(call.command, "a command")
-            if len(call.call_id) > MAX_CALL_ID:
+            if max(len(message.protocol), len(message.instance), len(message.command)) > MAX_NAME:
+                check_name(message.protocol, "a protocol")
+                check_name(message.instance, "an instance")
+                check_name(message.command, "a command")
+            if len(message.call_id) > MAX_CALL_ID:
                 raise BadMessage(reason=f"a call id of more than {MAX_CALL_ID} bytes")
         except P2PError as error:
             self.mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
             return
-        seconds = min(call.deadline_ms / 1000, MAX_CALL_TIMEOUT)
-        mine = state[correlation] = _OutgoingCall(self, sender, state, correlation, seconds)
-        self._deadlines.add(mine, self._loop.time() + seconds)
-        self._targets.find(mine, call, payload)
+        seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
+        call = state[correlation] = _OutgoingCall(self, sender, state, correlation, seconds)
+        self._deadlines.add(call, self._loop.time() + seconds)
+        self._targets.find(call, message, payload)
 
     def on_cancel(self, sender: Sender, correlation: bytes) -> None:
+        """Abandon the call that a program has cancelled, if it is still in flight."""
         if isinstance(sender.state, _ProgramCalls):
-            mine = sender.state.get(correlation)
-            if mine is not None:
-                mine.abandon()
+            call = sender.state.get(correlation)
+            if call is not None:
+                call.abandon()
 
     def on_sender_gone(self, sender: Sender) -> None:
-        """The program has ended: its calls are abandoned."""
+        """Abandon all calls of a program that has ended."""
         if isinstance(sender.state, _ProgramCalls):
-            for mine in list(sender.state.values()):
-                mine.abandon()
+            for call in list(sender.state.values()):
+                call.abandon()

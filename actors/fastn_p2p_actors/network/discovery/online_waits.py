@@ -1,4 +1,4 @@
-"""Programs that wait until a peer can be called. Each wait ends in exactly one outcome."""
+"""Local programs that wait until a peer is online. Each wait has exactly one outcome."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DONE: Final = encode(Ack())
 
 
 class _Wait:
-    """One program's, for one peer."""
+    """Wait of one program for one peer."""
 
     __slots__ = ("correlation", "seconds", "sender", "target")
 
@@ -42,11 +42,17 @@ class _Wait:
         self.correlation = correlation
         self.seconds = seconds
         self.target = b""
-        """The peer's key, once it is being looked for."""
+        """Key of the peer, once the probe watches it; b"" before."""
 
 
 class OnlineWaits:
-    """Who waits for whom. What it costs is proportional to that, and nothing while nobody waits."""
+    """Waits of local programs for peers. The cost is proportional to their number.
+
+    Args:
+        mailbox: of the network process.
+        targets: finds the key of a peer.
+        probe: watches endpoints at which awaited peers may come online.
+    """
 
     def __init__(self, mailbox: Mailbox, targets: TargetFinder, probe: OnlineProbe) -> None:
         self._loop = asyncio.get_running_loop()
@@ -61,16 +67,16 @@ class OnlineWaits:
         return len(self._deadlines)
 
     def close(self) -> None:
-        """Nobody is answered any more: whoever waits sees it by the end of the connection."""
+        """Forget all waits without an answer: programs see the end of their connection."""
         self._programs.clear()
         self._waiting_for.clear()
         self._deadlines.close()
         self._probe.close()
 
-    # ── programs ─────────────────────────────────────────────────────────────────────────────────
+    # ── from programs ────────────────────────────────────────────────────────────────────────────
 
     def on_await(self, sender: Sender, correlation: bytes, message: WaitForPeer) -> None:
-        """A program waits for a peer."""
+        """Begin a program's wait for a peer."""
         waits = self._programs.get(sender, {})
         try:
             if correlation in waits:
@@ -86,14 +92,15 @@ class OnlineWaits:
         self._begin(wait, message)
 
     def on_cancel(self, sender: Sender, correlation: bytes) -> None:
+        """Remove the wait that a program has cancelled, if it is not over."""
         wait = self._programs.get(sender, {}).get(correlation)
         if wait is not None:
-            self._forget(wait)
+            self._remove(wait)
 
     def on_sender_gone(self, sender: Sender) -> None:
-        """The program has ended."""
+        """Remove all waits of a program that has ended."""
         for wait in list(self._programs.get(sender, {}).values()):
-            self._forget(wait)
+            self._remove(wait)
 
     def _begin(self, wait: _Wait, message: WaitForPeer) -> None:
         def again() -> None:
@@ -115,10 +122,10 @@ class OnlineWaits:
         self._waiting_for.setdefault(target, set()).add(wait)
         self._probe.watch(target, message.peer)
 
-    # ── what happens ─────────────────────────────────────────────────────────────────────────────
+    # ── outcomes ─────────────────────────────────────────────────────────────────────────────────
 
     def on_online(self, target: bytes) -> bool:
-        """The identity has just been proved to be online, here or elsewhere. Whether anybody has waited for it."""
+        """End the waits for an identity that has just been proved to be online. Return whether there were any."""
         waits = self._waiting_for.get(target)
         if waits is None:
             return False
@@ -130,13 +137,13 @@ class OnlineWaits:
         self._finish(wait, encode(ErrorReply.of(DeadlineExceeded(seconds=round(wait.seconds, 3)))))
 
     def _finish(self, wait: _Wait, header: bytes) -> None:
-        self._forget(wait)
+        self._remove(wait)
         self._mailbox.send(wait.sender, wait.correlation, header)
 
     def _is_active(self, wait: _Wait) -> bool:
         return self._programs.get(wait.sender, {}).get(wait.correlation) is wait
 
-    def _forget(self, wait: _Wait) -> None:
+    def _remove(self, wait: _Wait) -> None:
         self._deadlines.discard(wait)
         waits = self._programs.get(wait.sender, {})
         if waits.pop(wait.correlation, None) is not None and not waits:

@@ -1,4 +1,4 @@
-"""Sessions through this daemon.
+"""Sessions that pass through this daemon.
 
 - ``manager``: open, accept and find sessions.
 - ``relay``: pass bytes and credit between the two legs of a session.

@@ -1,6 +1,6 @@
-"""Sessions through this daemon: opened by local programs or by peers, served by local processes or by peers.
+"""Session manager: sessions that local programs or peers open, and that local processes or peers serve.
 
-Each has exactly one outcome for whoever opens it, and each direction exactly one end.
+The opener gets exactly one outcome, and each direction has exactly one end.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from ...runtime.mailbox import (
     Sender,
 )
 from ..address_book import AddressBook
-from ..calls.incoming import OVER
+from ..calls.incoming import DEADLINE_MARGIN
 from ..connections.backpressure import Backpressure
 from ..connections.network_path import (
     LOCAL,
@@ -83,20 +83,20 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionManager", "is_daemon_id"]
 
-_OURS: Final = 3 << 62
-"""Set in the ids that we choose for offers: apart from those of requests, and from those that programs choose."""
-
-_READS_NOTHING: Final = SEND_QUEUE_BYTES + MAX_MESSAGE
-"""Bytes that may wait for a process without any session."""
+_DAEMON_ID: Final = 3 << 62
+"""Bits of the correlation ids that this process chooses for sessions. They differ from those of calls, and from ids
+that programs choose."""
+_MAX_BACKLOG: Final = SEND_QUEUE_BYTES + MAX_MESSAGE
+"""Bytes that may wait for a process that has no session."""
 
 
 def is_daemon_id(correlation: bytes) -> bool:
-    """Whether we have chosen this id, for an offer."""
+    """Return whether this process has chosen the correlation id, for a session."""
     return len(correlation) == 8 and correlation[0] >= 0xC0
 
 
 class LocalLeg:
-    """A local process."""
+    """Leg of a local process: the opener, or the server."""
 
     __slots__ = ("_mailbox", "correlation", "sender")
 
@@ -107,6 +107,7 @@ class LocalLeg:
 
     @property
     def key(self) -> tuple[Sender, bytes]:
+        """Key in the manager's tables of sessions."""
         return self.sender, self.correlation
 
     def take(self, header: bytes, message: Message, payload: bytes) -> None:
@@ -114,7 +115,12 @@ class LocalLeg:
 
 
 class _Opening:
-    """A session until the serving side has accepted it. ``Seeker`` of a local program's session."""
+    """Session until the server has accepted it. For a local program's session it is also the ``Seeker`` of the target.
+
+    Attributes:
+        seconds: timeout of opening.
+        connecting_to, search, cancel: see ``Seeker``.
+    """
 
     __slots__ = ("_manager", "_payload", "cancel", "connecting_to", "relay", "search", "seconds")
 
@@ -123,36 +129,41 @@ class _Opening:
         self._payload = b""
         self.relay = relay
         self.seconds = seconds
-        """What it has been given."""
         self.connecting_to = ""
         self.search: Search | None = None
         self.cancel: Callable[[], object] | None = None
 
     @property
     def done(self) -> bool:
+        """True after the end of the session."""
         return self.relay.over
 
     def hold(self, payload: bytes) -> bool:
-        self._payload = payload  # reserved when the session was asked for
+        """Keep the payload. Its memory is reserved already."""
+        self._payload = payload
         return True
 
     def take_payload(self) -> bytes:
+        """Return the payload that was kept, and keep it no longer."""
         payload, self._payload = self._payload, b""
         return payload
 
     def on_binding(self, source: OnlineIdentity, target: bytes, message: OpenSession, payload: bytes) -> None:
+        """Offer the session to a local process."""
         self._manager.open_here(self.relay, source, target, message, payload)
 
     def on_connection(
         self, connection: PeerConnection, source: OnlineIdentity, target: bytes, message: OpenSession, payload: bytes
     ) -> None:
+        """Open the session at the peer."""
         self._manager.open_at_peer(self.relay, connection, source, target, message, payload)
 
     def on_failure(self, error: P2PError) -> None:
+        """Fail the session."""
         self.relay.fail(error)
 
     def close(self) -> None:
-        """It is open, or has ended."""
+        """Stop its clock and the search for its target: the session is open, or has ended."""
         self._manager.opening.discard(self)
         self._payload = b""
         if self.cancel is not None:
@@ -160,7 +171,20 @@ class _Opening:
 
 
 class SessionManager:
-    """All sessions that pass through this process."""
+    """Sessions that pass through this process.
+
+    Args:
+        mailbox: of the network process.
+        registry: finds bindings.
+        targets: finds where a local program's session goes.
+        book: names of peers.
+        grace: holds sessions of peers whose binding is not registered yet.
+        payloads: memory for payloads of sessions that are not open yet.
+
+    Attributes:
+        standing: ends sessions whose permission is revoked.
+        opening: deadlines of the sessions that are not open yet.
+    """
 
     def __init__(
         self,
@@ -168,7 +192,7 @@ class SessionManager:
         registry: Registry,
         targets: TargetFinder,
         book: AddressBook,
-        parking: RegistrationGrace,
+        grace: RegistrationGrace,
         payloads: PayloadMemory,
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -176,7 +200,7 @@ class SessionManager:
         self._registry = registry
         self._targets = targets
         self._book = book
-        self._parking = parking
+        self._grace = grace
         self._payloads = payloads
         self.standing = SessionRevocation(registry)
         self._next_number = 0
@@ -184,23 +208,23 @@ class SessionManager:
         self._opened_by: dict[tuple[Sender, bytes], SessionRelay] = {}
         self._served_by: dict[tuple[Sender, bytes], SessionRelay] = {}
         self._programs: Counter[Sender] = Counter()
-        """How many sessions each has opened."""
+        """Number of sessions that each local program has opened."""
         self._accounts: dict[Sender, Account] = {}
-        """Those of programs that have opened any."""
+        """Accounts of the local programs that have opened sessions."""
         self._backpressure: dict[Sender, Backpressure] = {}
-        """Of processes that have opened or served sessions with peers."""
+        """Backpressure of each local process that has sessions with peers."""
 
     def __len__(self) -> int:
         return len(self._opened_by)
 
     def close(self) -> None:
-        """Nothing goes on: local processes see it by the end of their connection, peers by that of theirs."""
+        """Stop the timer of the deadlines. Processes and peers see the end of their connections."""
         self.opening.close()
 
-    # ── local programs ───────────────────────────────────────────────────────────────────────────
+    # ── opened by local programs ─────────────────────────────────────────────────────────────────
 
     def on_open(self, sender: Sender, correlation: bytes, message: OpenSession, payload: bytes) -> None:
-        """A program opens a session."""
+        """Open a session for a local program."""
         leg = LocalLeg(self._mailbox, sender, correlation)
         try:
             self._check_open(leg, message, payload)
@@ -210,7 +234,7 @@ class SessionManager:
         relay = self._opened_by[leg.key] = SessionRelay(leg, message.credit)
         relay.at_end.append(lambda: self._opened_by.pop(leg.key, None))
         self._programs[sender] += 1
-        relay.at_end.append(lambda: self._forget_one_of(sender))
+        relay.at_end.append(lambda: self._count_out(sender))
         opening = self._start_clock(relay, message.deadline_ms)
         if self._reserve(relay, len(payload)):
             self._targets.find(opening, message, payload)
@@ -228,7 +252,7 @@ class SessionManager:
             raise Overloaded(what="sessions of this program", limit=MAX_SESSIONS_PER_CLIENT)
 
     def _account_of(self, relay: SessionRelay) -> Account:
-        """Return where what waits for the opener is reserved."""
+        """Return the account on which memory for the opener is reserved."""
         opener = relay.opener
         if not isinstance(opener, LocalLeg):
             return cast(IncomingSession, opener).account
@@ -238,7 +262,7 @@ class SessionManager:
         return found
 
     def _reserve(self, relay: SessionRelay, size: int) -> bool:
-        """Reserve what the session takes until it stands; False when it has failed because too much waits already."""
+        """Reserve memory until the session is open. Return False if it has failed: too much waits already."""
         account = self._account_of(relay)
         overload = account.reserve(size)
         if overload is not None:
@@ -256,7 +280,8 @@ class SessionManager:
         relay.at_end.append(release)
         return True
 
-    def _forget_one_of(self, sender: Sender) -> None:
+    def _count_out(self, sender: Sender) -> None:
+        """Count out one session of a local program."""
         self._programs[sender] -= 1
         if not self._programs[sender]:
             del self._programs[sender]
@@ -272,7 +297,7 @@ class SessionManager:
         )  # fmt: skip
 
     def _set_peer_info(self, relay: SessionRelay, key: bytes, way: NetworkPath) -> None:
-        """Once it is open, the opener is told who is at the other end."""
+        """Add key, name and path of the peer to the ``SessionOpened`` that the opener will get."""
         relay.answer = lambda opened: SessionOpened(opened.credit, key, self._book.name_of(key), *way)
 
     def open_at_peer(
@@ -288,27 +313,27 @@ class SessionManager:
         self._set_peer_info(relay, target, connection.way())
         try:
             pressure = self._backpressure_of(relay.opener.sender) if isinstance(relay.opener, LocalLeg) else None
-            approach = OutgoingSession(
+            outgoing = OutgoingSession(
                 connection.sessions, source.raw, target, message, payload, relay.from_server, pressure
             )
         except P2PError as error:
             relay.fail(error)
             return
-        relay.server = approach
-        relay.at_end.append(approach.close)
+        relay.server = outgoing
+        relay.at_end.append(outgoing.close)
         self.standing.add(relay, source.raw, target, message.protocol, message.instance)
 
     def on_session_message(
         self, sender: Sender, correlation: bytes, header: bytes, message: Message, payload: bytes
     ) -> None:
-        """A message of a session that was asked for. One that nobody knows any more is dropped."""
-        ours = is_daemon_id(correlation)
-        relay = (self._served_by if ours else self._opened_by).get((sender, correlation))
+        """Handle a local process's message about a session. Drop it if the session has ended."""
+        is_server = is_daemon_id(correlation)
+        relay = (self._served_by if is_server else self._opened_by).get((sender, correlation))
         if relay is None:
             return
-        if type(message) is WindowUpdate and sender.backlog > _READS_NOTHING and self._grants_unread_credit(sender):
+        if type(message) is WindowUpdate and sender.backlog > _MAX_BACKLOG and self._grants_unread_credit(sender):
             relay.fail(BadMessage(reason="credit for what has not been read"))
-        elif ours:
+        elif is_server:
             if not relay.opened:
                 sender.answered_at = time.monotonic()
             relay.from_server(header, message, payload)
@@ -316,19 +341,23 @@ class SessionManager:
             relay.from_opener(header, message, payload)
 
     def _grants_unread_credit(self, sender: Sender) -> bool:
-        """More waits for the process than it can have granted credit for, if it had read what it says it has."""
+        """Return whether more bytes wait for the process than its sessions' windows allow.
+
+        Then it has granted credit for bytes that it has not read.
+        """
         both = (self._opened_by, self._served_by)
         sessions = sum(key[0] is sender for legs in both for key in legs)
-        return sender.backlog > _READS_NOTHING + sessions * SESSION_WINDOW
+        return sender.backlog > _MAX_BACKLOG + sessions * SESSION_WINDOW
 
     def _backpressure_of(self, sender: Sender) -> Backpressure:
+        """Return the backpressure of a local process."""
         found = self._backpressure.get(sender)
         if found is None:
             found = self._backpressure[sender] = Backpressure(self._loop, sender)
         return found
 
     def on_sender_gone(self, sender: Sender) -> None:
-        """A local process has ended."""
+        """End the sessions of a local process that has ended."""
         self._backpressure.pop(sender, None)
         self._accounts.pop(sender, None)
         for relay in [relay for key, relay in self._opened_by.items() if key[0] is sender]:
@@ -336,34 +365,35 @@ class SessionManager:
         for relay in [relay for key, relay in self._served_by.items() if key[0] is sender]:
             relay.server_gone()
 
-    # ── peers ────────────────────────────────────────────────────────────────────────────────────
+    # ── opened by peers ──────────────────────────────────────────────────────────────────────────
 
-    def on_arrival(self, arrival: IncomingSession) -> None:
-        """A peer opens a session."""
-        relay = SessionRelay(arrival, arrival.window)
-        arrival.set_output(relay.from_opener)
-        relay.at_end.append(arrival.close)
-        self._start_clock(relay, arrival.request.deadline_ms)
-        if self._reserve(relay, CALL_COST + len(arrival.request.target) + len(arrival.payload)):
-            self._admit(relay, arrival, arrival.request)
+    def on_arrival(self, incoming: IncomingSession) -> None:
+        """Open a session for a peer."""
+        relay = SessionRelay(incoming, incoming.window)
+        incoming.set_output(relay.from_opener)
+        relay.at_end.append(incoming.close)
+        self._start_clock(relay, incoming.request.deadline_ms)
+        if self._reserve(relay, CALL_COST + len(incoming.request.target) + len(incoming.payload)):
+            self._offer_incoming(relay, incoming, incoming.request)
 
-    def _admit(self, relay: SessionRelay, arrival: IncomingSession, request: wire.OpenSession) -> None:
+    def _offer_incoming(self, relay: SessionRelay, incoming: IncomingSession, request: wire.OpenSession) -> None:
+        """Offer a peer's session to a local process, or hold it until its binding is registered."""
         found = self._registry.find(request.target, request.protocol, request.instance)
-        if not isinstance(found, RegisteredBinding) and self._parking.is_open():
-            left = self._parking.remaining_ms(request.deadline_ms)
+        if not isinstance(found, RegisteredBinding) and self._grace.is_open():
+            left = self._grace.remaining_ms(request.deadline_ms)
 
             def again() -> None:
                 if not relay.over:
-                    self._admit(relay, arrival, replace(request, deadline_ms=left()))
+                    self._offer_incoming(relay, incoming, replace(request, deadline_ms=left()))
 
-            self._parking.retry_later(again)
+            self._grace.retry_later(again)
             return
         self._offer(
             relay, request.source, request.target, request.protocol, request.instance, request.deadline_ms,
-            arrival.window, arrival.payload, arrival.way,
+            incoming.window, incoming.payload, incoming.way,
         )  # fmt: skip
 
-    # ── whoever serves ───────────────────────────────────────────────────────────────────────────
+    # ── served by local processes ────────────────────────────────────────────────────────────────
 
     def _offer(
         self,
@@ -377,12 +407,21 @@ class SessionManager:
         payload: bytes,
         way: NetworkPath,
     ) -> None:
+        """Offer a session to the least busy process of its binding, or fail it.
+
+        Args:
+            source, target: keys of the opener and the identity that serves.
+            deadline_ms: time left for the handler to accept.
+            credit: bytes that the opener takes at first.
+            payload: bytes that the opener sends with its request.
+            way: path over which the opener is connected.
+        """
         binding = self._registry.find(target, protocol, instance)
         if not isinstance(binding, RegisteredBinding):
-            self._refuse(relay, binding)
+            self._reject(relay, binding)
             return
         if not binding.admits(source):
-            self._refuse(relay, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
+            self._reject(relay, Denied(peer=binding.identity.key.id52, protocol=protocol, instance=instance))
             return
         now = time.monotonic()
         server = binding.servers.least_busy(now)
@@ -391,7 +430,7 @@ class SessionManager:
             relay.fail(Overloaded(what=f"sessions and calls at {protocol}", limit=limit))
             return
         self._next_number = number = self._next_number + 1
-        leg = LocalLeg(self._mailbox, server.sender, (_OURS | number).to_bytes(8, "big"))
+        leg = LocalLeg(self._mailbox, server.sender, (_DAEMON_ID | number).to_bytes(8, "big"))
         offer = DeliverSession(
             source, self._book.name_of(source), binding.identity.name, protocol, instance, deadline_ms, credit, *way
         )
@@ -416,7 +455,7 @@ class SessionManager:
         binding.sessions += 1
         server.in_flight += 1
 
-        runs_out = now + deadline_ms / 1000 - OVER
+        runs_out = now + deadline_ms / 1000 - DEADLINE_MARGIN
 
         def ended() -> None:
             self._served_by.pop(leg.key, None)
@@ -428,15 +467,16 @@ class SessionManager:
         relay.at_end.append(ended)
 
     @staticmethod
-    def _refuse(relay: SessionRelay, error: P2PError) -> None:
-        """End it before anybody has been asked to serve it."""
+    def _reject(relay: SessionRelay, error: P2PError) -> None:
+        """Fail a session before any process has been asked to serve it."""
         if isinstance(relay.opener, IncomingSession):
             relay.opener.is_refused = True
         relay.fail(error)
 
-    # ── opening in time, and ending ──────────────────────────────────────────────────────────────
+    # ── deadlines ────────────────────────────────────────────────────────────────────────────────
 
     def _start_clock(self, relay: SessionRelay, deadline_ms: int) -> _Opening:
+        """Start the clock of a session, which runs until it is open."""
         opening = _Opening(self, relay, min(deadline_ms / 1000, MAX_CALL_TIMEOUT))
         self.opening.add(opening, self._loop.time() + opening.seconds)
         relay.at_opened.append(opening.close)
@@ -444,6 +484,7 @@ class SessionManager:
         return opening
 
     def _expire(self, opening: _Opening) -> None:
+        """Fail a session at its deadline. If the peer could not be reached, the error says what was tried."""
         now, search = self._loop.time(), opening.search
         if opening.connecting_to and search is not None and search.seconds(now) >= TOO_SHORT:
             opening.on_failure(PeerUnreachable(peer=opening.connecting_to, reason=search.words(now)))

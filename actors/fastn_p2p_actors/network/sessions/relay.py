@@ -1,9 +1,12 @@
-"""A session as the network process sees it: two legs, and what passes between them.
+"""Relay of one session: it passes messages between two legs and enforces the rules of the session protocol.
 
-A leg is one side's way to the session: a local process (through the mailbox) or another daemon (a QUIC stream). Both
-speak the session part of the client protocol, so a relay only has to pass messages on, and to see when both
-directions have ended. Credit passes through too: whoever reads slowly stops whoever writes. Programs are not trusted
-to keep to it: what they say is passed on only where it is their turn, and never more than a window is on its way.
+A leg is one side of the session: a local process (through the mailbox) or a peer daemon (a QUIC stream). Both speak the
+session messages of the local protocol, so the relay passes them on and notes when both directions have ended.
+
+Credit passes through too, so a slow reader stops the writer. Programs are not trusted: the relay is the one place that
+checks them. It drops messages about a direction that has ended, and fails the session of a program that sends beyond
+its credit, sends an empty chunk, or grants credit for bytes that it has not received. So a leg never has more than
+``SESSION_WINDOW`` bytes to write.
 """
 
 from __future__ import annotations
@@ -34,28 +37,32 @@ _CANCEL: Final = encode(Cancel())
 
 
 def process_lost_error() -> P2PError:
-    """What one side is told when the other side's process has ended."""
+    """Return the error for one side of a session after the process of the other side has ended."""
     return ConnectionLost(what="the program at the other end of the session")
 
 
 class Leg(Protocol):
-    """One side's way to a session."""
+    """One side of a relayed session."""
 
     def take(self, header: bytes, message: Message, payload: bytes) -> None:
-        """Pass a message on to the side behind the leg. Must not raise; ``ErrorReply`` and ``Cancel`` are the last."""
+        """Send a message to this side. Must not raise. Nothing follows ``ErrorReply`` or ``Cancel``."""
         ...
 
 
 class SessionRelay:
-    """A session between whoever opens it and whoever serves it. The serving leg is set once there is one.
+    """Session between an opener and a server.
 
     Args:
-        credit: what the opener takes at first.
+        opener: leg of the side that opens the session.
+        credit: bytes that the opener takes at first.
 
     Attributes:
-        answer: what the opener is told when the serving side accepts, made of what that side says.
-        at_opened, at_end: called once each: when the serving side has accepted, and when nothing can come any more.
-        opened, over: whether that has happened.
+        server: leg of the serving side; None until it is chosen.
+        answer: makes the opener's ``SessionOpened`` of the one that the server sent.
+        at_opened: called once, when the server has accepted.
+        at_end: called once, when both directions have ended, or the session has failed.
+        opened: true after the server has accepted.
+        over: true after the end.
     """
 
     __slots__ = ("_credit", "_ended", "_eof", "answer", "at_end", "at_opened", "opened", "opener", "over", "server")
@@ -66,7 +73,7 @@ class SessionRelay:
         self.answer: Callable[[SessionOpened], SessionOpened] = _unchanged
         self.at_opened: list[Callable[[], object]] = []
         self.at_end: list[Callable[[], object]] = []
-        # Of the direction from the opener, and the one towards it:
+        # Index 0: direction from the opener to the server. Index 1: the opposite direction.
         self._ended = [False, False]
         self._eof = [False, False]
         self._credit = [0, credit]
@@ -74,7 +81,7 @@ class SessionRelay:
         self.over = False
 
     def from_opener(self, header: bytes, message: Message, payload: bytes) -> None:
-        """A message of whoever has opened the session."""
+        """Handle a message of the opener."""
         if isinstance(message, Cancel):
             self.opener_gone()
         elif isinstance(message, ErrorReply):
@@ -86,7 +93,7 @@ class SessionRelay:
             self._pass_on(self.server, header, message, payload, 0)
 
     def from_server(self, header: bytes, message: Message, payload: bytes) -> None:
-        """A message of whoever serves it."""
+        """Handle a message of the server."""
         if isinstance(message, SessionOpened):
             if not self.opened and not self.over:
                 self._open(message)
@@ -97,7 +104,7 @@ class SessionRelay:
             self._pass_on(self.opener, header, message, payload, 1)
 
     def fail(self, error: P2PError) -> None:
-        """End it for both sides: the opener is told why; the serving side that nobody is there, if it has not begun."""
+        """End the session with an error for both sides. A server that has not accepted yet gets ``Cancel``."""
         failure = ErrorReply.of(error)
         header = encode(failure)
         server = self.server
@@ -109,7 +116,7 @@ class SessionRelay:
         self._end_with(self.opener, header, failure, b"")
 
     def opener_gone(self) -> None:
-        """The process or the connection of the opener has ended."""
+        """End the session: the process or the connection of the opener has ended."""
         if self.opened:
             failure = ErrorReply.of(process_lost_error())
             self._end_with(self.server, encode(failure), failure, b"")
@@ -117,7 +124,7 @@ class SessionRelay:
             self._end_with(self.server, _CANCEL, Cancel(), b"")
 
     def server_gone(self) -> None:
-        """The process or the connection of whoever serves has ended."""
+        """End the session: the process or the connection of the server has ended."""
         failure = ErrorReply.of(process_lost_error())
         self._end_with(self.opener, encode(failure), failure, b"")
 
@@ -127,42 +134,46 @@ class SessionRelay:
             return
         self.opened = True
         self._credit[0] = opened.credit
-        _call(self.at_opened)
-        told = self.answer(opened)
-        self.opener.take(encode(told), told, b"")
+        _run(self.at_opened)
+        answer = self.answer(opened)
+        self.opener.take(encode(answer), answer, b"")
 
-    def _pass_on(self, leg: Leg, header: bytes, message: Message, payload: bytes, mine: int) -> None:
-        """``mine`` is the direction in which whoever says it sends; nothing is said about one that has ended."""
-        other = 1 - mine
+    def _pass_on(self, leg: Leg, header: bytes, message: Message, payload: bytes, direction: int) -> None:
+        """Pass a message on to ``leg``, if the rules allow it.
+
+        Args:
+            direction: in which the sender of the message writes; it reads the opposite one.
+        """
+        opposite = 1 - direction
         kind = type(message)
         if kind is SessionData:
-            self._credit[mine] -= len(payload) + CHUNK_COST
-            if self._credit[mine] < 0 or not payload:
+            self._credit[direction] -= len(payload) + CHUNK_COST
+            if self._credit[direction] < 0 or not payload:
                 self.fail(BadMessage(reason="a chunk beyond the credit, or an empty one"))
-            elif not self._eof[mine] and not self._ended[mine]:
+            elif not self._eof[direction] and not self._ended[direction]:
                 leg.take(header, message, payload)
         elif isinstance(message, WindowUpdate):
-            self._credit[other] += message.size
-            if message.size <= 0 or self._credit[other] > SESSION_WINDOW:
+            self._credit[opposite] += message.size
+            if message.size <= 0 or self._credit[opposite] > SESSION_WINDOW:
                 self.fail(BadMessage(reason="credit for what has not been taken"))
-            elif not self._ended[other]:
+            elif not self._ended[opposite]:
                 leg.take(header, message, payload)
         elif isinstance(message, ResetStream | StopSending):
             if not 0 <= message.code <= RESET_LOST:
                 self.fail(BadMessage(reason=f"a code is between 0 and {RESET_LOST}"))
             elif isinstance(message, StopSending):
-                if not self._ended[other]:
+                if not self._ended[opposite]:
                     leg.take(header, message, payload)
-            elif not self._ended[mine]:
+            elif not self._ended[direction]:
                 leg.take(header, message, payload)
-                self._end(mine)
+                self._end(direction)
         elif kind is EndOfStream:
-            if not self._eof[mine] and not self._ended[mine]:
-                self._eof[mine] = True
+            if not self._eof[direction] and not self._ended[direction]:
+                self._eof[direction] = True
                 leg.take(header, message, payload)
-        elif kind is Ack and self._eof[other] and not self._ended[other]:
+        elif kind is Ack and self._eof[opposite] and not self._ended[opposite]:
             leg.take(header, message, payload)
-            self._end(other)
+            self._end(opposite)
 
     def _end(self, direction: int) -> None:
         self._ended[direction] = True
@@ -178,14 +189,14 @@ class SessionRelay:
     def _finish(self) -> None:
         if not self.over:
             self.over = True
-            _call(self.at_end)
+            _run(self.at_end)
 
 
 def _unchanged(opened: SessionOpened) -> SessionOpened:
     return opened
 
 
-def _call(hooks: list[Callable[[], object]]) -> None:
+def _run(hooks: list[Callable[[], object]]) -> None:
     for hook in hooks:
         hook()
     hooks.clear()

@@ -1,4 +1,4 @@
-"""Sessions that stand: who talks with whom, and what takes away the right to go on."""
+"""Revocation: end open sessions when the permission that allowed them ends."""
 
 from __future__ import annotations
 
@@ -21,21 +21,26 @@ __all__ = ["SessionRevocation"]
 
 @dataclass(frozen=True, slots=True)
 class _SessionPermission:
+    """Identities and binding of one session, on which its permission depends."""
+
     source: bytes
-    """Whose session it is, and ``target`` whom it was opened with: keys."""
+    """Key of the opener."""
     target: bytes
+    """Key of the identity that serves."""
     protocol: str
     instance: str
     server: Sender | None
-    """Who serves it, when that is here."""
+    """Local process that serves; None if a peer does."""
 
 
 class SessionRevocation:
-    """A session is begun by who may begin one. Here it ends when that is no longer so."""
+    """End open sessions when the permission that allowed them is revoked: the identity went offline, or an access list
+    or the address book changed.
+    """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._parties: dict[SessionRelay, _SessionPermission] = {}
+        self._permissions: dict[SessionRelay, _SessionPermission] = {}
 
     def add(
         self,
@@ -46,27 +51,29 @@ class SessionRevocation:
         instance: str,
         server: Sender | None = None,
     ) -> None:
-        """This one does, until it ends."""
-        self._parties[relay] = _SessionPermission(source, target, protocol, instance, server)
-        relay.at_end.append(lambda: self._parties.pop(relay, None))
+        """Watch a session until it ends."""
+        self._permissions[relay] = _SessionPermission(source, target, protocol, instance, server)
+        relay.at_end.append(lambda: self._permissions.pop(relay, None))
 
     async def identity_offline(self, identity: OnlineIdentity) -> None:
-        """Its owner has taken it offline: nobody speaks as it any more, and no program answers for it.
-
-        What its own process serves, that process brings to an end.
+        """End the sessions that an identity has opened, and those that programs serve for it: its owner has taken it
+        offline. The identity's own process ends those that it serves itself.
         """
-        async for relay, parties in in_turns(list(self._parties.items())):
-            served = parties.target == identity.raw and parties.server not in (None, identity.sender)
-            if parties.source == identity.raw or served:
+        async for relay, permission in in_turns(list(self._permissions.items())):
+            served = permission.target == identity.raw and permission.server not in (None, identity.sender)
+            if permission.source == identity.raw or served:
                 relay.fail(ConnectionLost(what=f"the identity {identity.name}, which was taken offline,"))
 
     async def access_changed(self) -> None:
-        """A binding has another access list, or the address book is another: a peer that may not use what it uses,
-        stops. Identities of this daemon are of one owner with the binding. All have stopped when this returns."""
-        async for relay, parties in in_turns(list(self._parties.items())):
-            if parties.server is None or not isinstance(relay.opener, IncomingSession):
+        """End the sessions of peers that the access lists no longer admit: one of them or the address book has changed.
+
+        Sessions of this daemon's own identities continue, because they have the same owner as the binding. All other
+        sessions without permission have ended when this returns.
+        """
+        async for relay, permission in in_turns(list(self._permissions.items())):
+            if permission.server is None or not isinstance(relay.opener, IncomingSession):
                 continue
-            binding = self._registry.find(parties.target, parties.protocol, parties.instance)
-            if isinstance(binding, RegisteredBinding) and not binding.admits(parties.source):
+            binding = self._registry.find(permission.target, permission.protocol, permission.instance)
+            if isinstance(binding, RegisteredBinding) and not binding.admits(permission.source):
                 peer = binding.identity.key.id52
-                relay.fail(Denied(peer=peer, protocol=parties.protocol, instance=parties.instance))
+                relay.fail(Denied(peer=peer, protocol=permission.protocol, instance=permission.instance))
