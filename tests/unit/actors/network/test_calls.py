@@ -1,4 +1,4 @@
-"""Calls and sessions of local programs on their way out, with everything around them played by the test."""
+"""Calls and sessions of local programs to a peer, with stubs for mailbox, address book, router and connection."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from tests.support.signer import Signer
 ALICE, BOB = Signer("alice"), Signer("bob")
 
 
-class Surroundings:
-    """Mailbox, address book, routes and the connection that they lead to, in one."""
+class StubNetwork:
+    """Stub of mailbox, address book, router and the connection that the router finds."""
 
     closed = False
 
     def __init__(self) -> None:
         self.found = asyncio.Event()
         self.asked: list[bool] = []
-        """For each request that was sent: whether its source could be introduced."""
+        """For each request that was sent: true if its source was online."""
         self.registry = Registry()
         self.parking = RegistrationGrace()
         self.sessions = self
@@ -61,10 +61,10 @@ class Surroundings:
     def parse_peer(self, peer: str) -> bytes:
         return bytes(BOB.key)
 
-    def open_to(self, target: bytes) -> Surroundings | None:
+    def open_to(self, target: bytes) -> StubNetwork | None:
         return self if self.found.is_set() else None
 
-    async def connect(self, target: bytes, peer: str, search: object = None) -> Surroundings:
+    async def connect(self, target: bytes, peer: str, search: object = None) -> StubNetwork:
         await self.found.wait()
         return self
 
@@ -89,39 +89,39 @@ class Surroundings:
 
 
 @pytest.mark.parametrize("kind", ["call", "session"])
-def test_an_identity_that_ends_while_its_peer_is_looked_for_asks_once_it_is_back(kind: str) -> None:
-    """Before, nothing could show the peer that it speaks through this daemon."""
+def test_waits_for_a_calling_identity_that_went_offline_while_connecting(kind: str) -> None:
+    """Nothing could prove to the peer that the identity speaks through this daemon."""
 
     async def scenario() -> None:
-        around = Surroundings()
-        identity = around.come_online()
-        around.begin(kind)
+        network = StubNetwork()
+        identity = network.come_online()
+        network.begin(kind)
         await a_few_turns()
-        around.registry.remove_identity(identity)
-        around.found.set()
+        network.registry.remove_identity(identity)
+        network.found.set()
         await a_few_turns()
-        assert around.asked == []
-        around.come_online()
+        assert network.asked == []
+        network.come_online()
         await a_few_turns()
-        assert around.asked == [True]
-        around.targets.close()
-        around.calls.close()
-        around.opened.close()
+        assert network.asked == [True]
+        network.targets.close()
+        network.calls.close()
+        network.opened.close()
 
     play(scenario)
 
 
 @pytest.mark.parametrize("kind", ["call", "session"])
-def test_one_whose_identity_stays_asks_at_once(kind: str) -> None:
+def test_sends_at_once_if_the_calling_identity_stays_online(kind: str) -> None:
     async def scenario() -> None:
-        around = Surroundings()
-        around.come_online()
-        around.begin(kind)
-        around.found.set()
+        network = StubNetwork()
+        network.come_online()
+        network.begin(kind)
+        network.found.set()
         await a_few_turns()
-        assert around.asked == [True]
-        around.targets.close()
-        around.calls.close()
-        around.opened.close()
+        assert network.asked == [True]
+        network.targets.close()
+        network.calls.close()
+        network.opened.close()
 
     play(scenario)

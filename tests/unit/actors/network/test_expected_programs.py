@@ -1,4 +1,4 @@
-"""Programs that are expected back after a restart of the network process: real processes, and the time is short."""
+"""Programs that are expected after a restart of the network process, with real processes."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def other() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def earlier(path: Path, *programs: Program) -> None:
-    """One of ours has ended while these served."""
+    """Write the file of a network process that has ended while these programs served."""
     before = ExpectedPrograms(path, tuple)
     before.update(programs)
     before.close()
     before.update([])  # their connections end with it
 
 
-def test_who_served_is_awaited_until_it_serves_again(path: Path) -> None:
+def test_expects_a_program_until_it_serves_again(path: Path) -> None:
     async def scenario() -> None:
         earlier(path, ME)
         back = ExpectedPrograms(path, tuple)
@@ -59,7 +59,7 @@ def test_who_served_is_awaited_until_it_serves_again(path: Path) -> None:
     play(scenario)
 
 
-def test_a_process_that_served_several_times_is_back_with_the_last(path: Path) -> None:
+def test_expects_every_connection_of_a_process(path: Path) -> None:
     async def scenario() -> None:
         earlier(path, ME, ME)
         back = ExpectedPrograms(path, tuple)
@@ -72,8 +72,8 @@ def test_a_process_that_served_several_times_is_back_with_the_last(path: Path) -
     play(scenario)
 
 
-def test_who_gets_a_call_that_may_be_sent_again_is_noted_before(path: Path) -> None:
-    """Although changes that come together are noted together, a moment later."""
+def test_lists_a_program_before_it_gets_a_retryable_call(path: Path) -> None:
+    """Other changes that come together are written together, a moment later."""
 
     async def scenario() -> None:
         serving: list[Program] = []
@@ -93,7 +93,7 @@ def test_who_gets_a_call_that_may_be_sent_again_is_noted_before(path: Path) -> N
     play(scenario)
 
 
-def test_a_second_end_forgets_nobody_who_was_not_back(path: Path) -> None:
+def test_keeps_missing_programs_over_a_second_restart(path: Path) -> None:
     async def scenario() -> None:
         earlier(path, ME, ME)
         between = ExpectedPrograms(path, lambda: [ME])
@@ -109,7 +109,7 @@ def test_a_second_end_forgets_nobody_who_was_not_back(path: Path) -> None:
     play(scenario)
 
 
-def test_who_has_ended_is_not_awaited(path: Path, other: subprocess.Popen[bytes]) -> None:
+def test_does_not_expect_a_process_that_has_ended(path: Path, other: subprocess.Popen[bytes]) -> None:
     async def scenario() -> None:
         earlier(path, ME, Program(other.pid, *SHOP))
         back = ExpectedPrograms(path, tuple)
@@ -123,7 +123,7 @@ def test_who_has_ended_is_not_awaited(path: Path, other: subprocess.Popen[bytes]
     play(scenario)
 
 
-def test_whoever_has_its_pid_now_is_somebody_else(path: Path) -> None:
+def test_does_not_take_another_process_with_the_same_pid_for_the_program(path: Path) -> None:
     async def scenario() -> None:
         earlier(path, ME)
         known = json.loads(path.read_bytes())  # one line
@@ -136,7 +136,7 @@ def test_whoever_has_its_pid_now_is_somebody_else(path: Path) -> None:
     play(scenario)
 
 
-def test_nobody_is_awaited_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stops_expecting_after_a_while(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         earlier(path, ME)
         monkeypatch.setattr(expected_programs, "_WAIT", 0.0)
@@ -147,7 +147,7 @@ def test_nobody_is_awaited_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch)
     play(scenario)
 
 
-def test_there_is_a_file_as_long_as_somebody_serves(path: Path) -> None:
+def test_keeps_the_file_as_long_as_programs_serve(path: Path) -> None:
     async def scenario() -> None:
         now = ExpectedPrograms(path, tuple)
         now.update([ME])
@@ -160,7 +160,7 @@ def test_there_is_a_file_as_long_as_somebody_serves(path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"[1]", b'[["x"]]', b"\xff"])
-def test_a_damaged_file_says_nothing(path: Path, content: bytes) -> None:
+def test_ignores_a_damaged_file(path: Path, content: bytes) -> None:
     async def scenario() -> None:
         path.write_bytes(content)
         back = ExpectedPrograms(path, tuple)

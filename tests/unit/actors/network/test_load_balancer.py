@@ -1,4 +1,4 @@
-"""Who takes what comes next: the least busy; but calls that take next to nothing stay together."""
+"""Choice of the process that takes the next call: the least busy one, or the same again for fast calls."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def several(count: int = 2, *, limit: int = LIMIT) -> tuple[LoadBalancer, list[S
 
 
 def take(servers: LoadBalancer, count: int, now: float = 0.0) -> list[int]:
-    """So many requests come; how many each server gets, in the order in which they were added."""
+    """Distribute requests. Return the number that each process gets, in the order in which they were added."""
     taken: Counter[Sender] = Counter()
     for _ in range(count):
         server = servers.pick_for_request(now)
@@ -42,7 +42,7 @@ def take(servers: LoadBalancer, count: int, now: float = 0.0) -> list[int]:
 
 
 def answer(servers: LoadBalancer, seconds: float) -> None:
-    """All that is in flight is answered, each call after the time that every call before it has taken."""
+    """Answer all calls in flight, one after the other."""
     for server in servers:
         for done in range(server.in_flight, 0, -1):
             server.in_flight -= 1
@@ -50,7 +50,7 @@ def answer(servers: LoadBalancer, seconds: float) -> None:
 
 
 def busy(seconds: float, *, count: int = 2, limit: int = LIMIT) -> tuple[LoadBalancer, list[Sender]]:
-    """Servers that have taken so many seconds for each of their many calls up to now."""
+    """Return processes that have taken so many seconds for each of many calls."""
     servers, senders = several(count, limit=limit)
     for _ in range(100):
         take(servers, 16)
@@ -58,17 +58,17 @@ def busy(seconds: float, *, count: int = 2, limit: int = LIMIT) -> tuple[LoadBal
     return servers, senders
 
 
-def test_requests_are_shared_while_nobody_knows_how_long_they_take() -> None:
+def test_shares_calls_of_unknown_duration() -> None:
     servers, _ = several(3)
     assert take(servers, 9) == [3, 3, 3]
 
 
-def test_requests_that_take_their_time_are_shared() -> None:
+def test_shares_slow_calls() -> None:
     servers, _ = busy(2 * FAST_CALL)
     assert take(servers, 10) == [5, 5]
 
 
-def test_requests_that_take_next_to_nothing_go_to_one_until_it_has_clearly_more_to_do() -> None:
+def test_sends_fast_calls_to_one_process_up_to_a_limit() -> None:
     servers, _ = busy(FAST_CALL / 2)
     first = take(servers, 10)
     assert sorted(first) == [0, 10]
@@ -76,7 +76,7 @@ def test_requests_that_take_next_to_nothing_go_to_one_until_it_has_clearly_more_
     assert sorted(take(servers, STICKY_LIMIT)) == [0, STICKY_LIMIT], "now it is the other one's turn"
 
 
-def test_sessions_are_always_shared() -> None:
+def test_always_shares_sessions() -> None:
     servers, _ = busy(FAST_CALL / 2)
     for _ in range(10):
         least = servers.least_busy(0.0)
@@ -85,14 +85,14 @@ def test_sessions_are_always_shared() -> None:
     assert [server.in_flight for server in servers] == [5, 5]
 
 
-def test_requests_that_begin_to_take_their_time_are_noticed() -> None:
+def test_notices_calls_that_become_slow() -> None:
     servers, _ = busy(FAST_CALL / 2)
     assert sorted(take(servers, 2)) == [0, 2]
     answer(servers, 1.0)
     assert take(servers, 10) == [5, 5]
 
 
-def test_one_that_does_not_answer_gets_no_more_than_its_share() -> None:
+def test_sends_no_more_than_its_share_to_a_silent_process() -> None:
     servers, _ = busy(FAST_CALL / 2)
     hanging = take(servers, 1).index(1)
     for number in range(1, 10):
@@ -104,14 +104,14 @@ def test_one_that_does_not_answer_gets_no_more_than_its_share() -> None:
 
 
 @pytest.mark.parametrize("seconds", [FAST_CALL / 2, FAST_CALL * 2])
-def test_nobody_gets_more_than_it_takes(seconds: float) -> None:
+def test_respects_the_limit_of_each_process(seconds: float) -> None:
     servers, _ = busy(seconds, limit=6)
     assert take(servers, 20) == [6, 6]
     assert servers.pick_for_request(0.0) is None
     assert servers.least_busy(0.0) is None
 
 
-def test_one_that_is_gone_gets_nothing_more() -> None:
+def test_sends_nothing_to_a_process_that_was_removed() -> None:
     servers, senders = busy(FAST_CALL / 2)
     taken = take(servers, 3)
     gone = senders[taken.index(3)]
@@ -127,14 +127,14 @@ def test_one_that_is_gone_gets_nothing_more() -> None:
 
 
 def miss(servers: LoadBalancer, at: int, since: float, now: float) -> None:
-    """The deadline of a request passes that the server has had since then."""
+    """Let the deadline of a request pass that the process has had since then."""
     server = list(servers)[at]
     server.in_flight -= 1
     servers.missed(server, since, now)
 
 
 @pytest.mark.parametrize("seconds", [FAST_CALL / 2, FAST_CALL * 2])
-def test_one_that_lets_a_deadline_pass_gets_no_more_but_a_trial(seconds: float) -> None:
+def test_sends_only_trials_to_a_doubtful_process(seconds: float) -> None:
     servers, _ = busy(seconds)
     for server in servers:
         server.in_flight += 1
@@ -143,7 +143,7 @@ def test_one_that_lets_a_deadline_pass_gets_no_more_but_a_trial(seconds: float) 
     assert take(servers, 50, now=110.0 + FIRST_TRIAL) == [1, 49]
 
 
-def test_trials_become_rare_while_it_does_not_answer() -> None:
+def test_doubles_the_pause_between_trials() -> None:
     servers, _ = busy(FAST_CALL * 2)
     next(iter(servers)).in_flight += 1
     miss(servers, 0, 100.0, 110.0)
@@ -160,7 +160,7 @@ def test_trials_become_rare_while_it_does_not_answer() -> None:
     assert len(tried) < 20
 
 
-def test_one_that_answers_again_is_like_the_others() -> None:
+def test_ends_the_doubt_after_an_answer() -> None:
     servers, senders = busy(FAST_CALL * 2)
     next(iter(servers)).in_flight += 1
     miss(servers, 0, 100.0, 110.0)
@@ -170,7 +170,7 @@ def test_one_that_answers_again_is_like_the_others() -> None:
     assert take(servers, 10, now=111.5) == [5, 5]
 
 
-def test_one_that_has_answered_something_else_meanwhile_keeps_its_share() -> None:
+def test_does_not_doubt_a_process_that_answers_other_requests() -> None:
     servers, senders = busy(FAST_CALL * 2)
     next(iter(servers)).in_flight += 1
     senders[0].answered_at = 105.0
@@ -178,14 +178,14 @@ def test_one_that_has_answered_something_else_meanwhile_keeps_its_share() -> Non
     assert take(servers, 10, now=110.5) == [5, 5]
 
 
-def test_a_deadline_that_nobody_could_have_kept_says_nothing() -> None:
+def test_ignores_deadlines_that_are_too_short() -> None:
     servers, _ = busy(FAST_CALL * 2)
     next(iter(servers)).in_flight += 1
     miss(servers, 0, 100.0, 100.0 + HANG_AFTER / 2)
     assert take(servers, 10, now=101.0) == [5, 5]
 
 
-def test_when_all_hang_all_get_requests() -> None:
+def test_shares_among_all_if_all_are_doubtful() -> None:
     servers, _ = busy(FAST_CALL * 2)
     for at, server in enumerate(servers):
         server.in_flight += 1
@@ -193,14 +193,14 @@ def test_when_all_hang_all_get_requests() -> None:
     assert take(servers, 10, now=110.5) == [5, 5]
 
 
-def test_the_only_one_gets_requests_though_it_hangs() -> None:
+def test_sends_to_the_only_process_even_if_it_is_doubtful() -> None:
     servers, _ = several(1)
     for number in range(5):
         assert take(servers, 1, now=100.0 + number) == [1]
         miss(servers, 0, 100.0 + number, 110.0 + number)
 
 
-def test_what_is_sent_again_goes_to_one_that_answers() -> None:
+def test_sends_retries_to_a_process_that_answers() -> None:
     servers, senders = several(3)
     list(servers)[1].in_flight += 1
     miss(servers, 1, 100.0, 110.0)

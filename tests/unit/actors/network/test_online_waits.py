@@ -1,4 +1,4 @@
-"""Who waits for whom in the network process: each wait ends once, and leaves nothing behind."""
+"""Waits of local programs for peers: each ends once, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from fastn_p2p_client.ipc.messages import (
 
 BOB, CAROL = b"b" * 32, b"c" * 32
 NAMES = {"bob": BOB, "carol": CAROL}
-Work = Callable[["Desk"], Coroutine[Any, Any, None]]
+Work = Callable[["Scene"], Coroutine[Any, Any, None]]
 decode = msgspec.msgpack.Decoder(DataMessage).decode
 
 
-class Desk:
-    """``OnlineWaits``, and in this object's person all that it talks to. alice is online."""
+class Scene:
+    """``OnlineWaits``, with stubs for mailbox, registry, router, grace period and probe. alice is online."""
 
     def __init__(self) -> None:
         self.online = {"alice"}
@@ -56,7 +56,7 @@ class Desk:
     def is_empty(self) -> bool:
         return not (self.watched or len(self.awaiting) or self.awaiting._programs or self.awaiting._waiting_for)
 
-    # the mailbox, the registry, the routes, the parking, the lookout
+    # mailbox, registry, router, grace period, probe
 
     def send(self, sender: object, correlation: bytes, header: bytes) -> None:
         self.answers.append((sender, correlation, decode(header)))
@@ -94,107 +94,107 @@ class Desk:
 
 def play(work: Work) -> None:
     async def main() -> None:
-        desk = Desk()
+        scene = Scene()
         async with asyncio.timeout(10):
-            await work(desk)
-        desk.awaiting.close()
-        assert desk.is_empty()
+            await work(scene)
+        scene.awaiting.close()
+        assert scene.is_empty()
 
     asyncio.run(main())
 
 
-def test_all_who_wait_for_a_peer_are_told_once() -> None:
-    async def work(desk: Desk) -> None:
-        desk.ask("one", 1, "bob")
-        desk.ask("one", 2, "carol")
-        desk.ask("two", 1, "bob")
-        assert desk.watched == [BOB, CAROL]
-        assert desk.awaiting.on_online(BOB)
-        assert sorted(desk.said(), key=str) == [("one", 1, Ack), ("two", 1, Ack)]
-        assert desk.watched == [CAROL]
-        assert not desk.awaiting.on_online(BOB)
-        assert desk.awaiting.on_online(CAROL)
-        assert desk.said() == [("one", 2, Ack)]
-        assert desk.is_empty()
+def test_ends_all_waits_for_a_peer_once() -> None:
+    async def work(scene: Scene) -> None:
+        scene.ask("one", 1, "bob")
+        scene.ask("one", 2, "carol")
+        scene.ask("two", 1, "bob")
+        assert scene.watched == [BOB, CAROL]
+        assert scene.awaiting.on_online(BOB)
+        assert sorted(scene.said(), key=str) == [("one", 1, Ack), ("two", 1, Ack)]
+        assert scene.watched == [CAROL]
+        assert not scene.awaiting.on_online(BOB)
+        assert scene.awaiting.on_online(CAROL)
+        assert scene.said() == [("one", 2, Ack)]
+        assert scene.is_empty()
 
     play(work)
 
 
-def test_a_peer_that_is_online_here_and_one_that_is_unknown_are_not_looked_for() -> None:
-    async def work(desk: Desk) -> None:
-        desk.online_keys.add(BOB)
-        desk.ask("one", 1, "bob")
-        desk.ask("one", 2, "nobody")
-        desk.ask("one", 3, "carol", identity="dave")
-        assert desk.said() == [("one", 1, Ack), ("one", 2, "peer-unknown"), ("one", 3, "identity-offline")]
-        assert desk.is_empty()
+def test_does_not_probe_for_local_or_unknown_peers() -> None:
+    async def work(scene: Scene) -> None:
+        scene.online_keys.add(BOB)
+        scene.ask("one", 1, "bob")
+        scene.ask("one", 2, "nobody")
+        scene.ask("one", 3, "carol", identity="dave")
+        assert scene.said() == [("one", 1, Ack), ("one", 2, "peer-unknown"), ("one", 3, "identity-offline")]
+        assert scene.is_empty()
 
     play(work)
 
 
-def test_a_deadline_ends_a_wait() -> None:
-    async def work(desk: Desk) -> None:
-        desk.ask("one", 1, "bob", deadline_ms=-1)
-        desk.ask("one", 2, "bob")
-        await desk.spoken.wait()
-        assert desk.said() == [("one", 1, "deadline-exceeded")]
-        assert desk.watched == [BOB]
+def test_ends_a_wait_at_its_deadline() -> None:
+    async def work(scene: Scene) -> None:
+        scene.ask("one", 1, "bob", deadline_ms=-1)
+        scene.ask("one", 2, "bob")
+        await scene.spoken.wait()
+        assert scene.said() == [("one", 1, "deadline-exceeded")]
+        assert scene.watched == [BOB]
 
     play(work)
 
 
 @pytest.mark.parametrize("leaving", ["each wait is taken back", "the program has ended"])
-def test_whoever_leaves_is_not_answered(leaving: str) -> None:
-    async def work(desk: Desk) -> None:
+def test_does_not_answer_a_wait_that_was_cancelled(leaving: str) -> None:
+    async def work(scene: Scene) -> None:
         sender = cast(Any, "one")
         for number, peer in enumerate(("bob", "carol", "bob")):
-            desk.ask("one", number, peer)
-        desk.ask("two", 1, "carol")
+            scene.ask("one", number, peer)
+        scene.ask("two", 1, "carol")
         if leaving == "the program has ended":
-            desk.awaiting.on_sender_gone(sender)
+            scene.awaiting.on_sender_gone(sender)
         else:
             for number in (0, 1, 1, 2, 99):
-                desk.awaiting.on_cancel(sender, bytes([number]))
-        assert desk.watched == [CAROL]
+                scene.awaiting.on_cancel(sender, bytes([number]))
+        assert scene.watched == [CAROL]
         for target in (BOB, CAROL):
-            desk.awaiting.on_online(target)
-        assert desk.said() == [("two", 1, Ack)]
-        assert desk.is_empty()
+            scene.awaiting.on_online(target)
+        assert scene.said() == [("two", 1, Ack)]
+        assert scene.is_empty()
 
     play(work)
 
 
-def test_whoever_waits_as_an_identity_that_is_about_to_be_announced_waits_for_that_first() -> None:
-    async def work(desk: Desk) -> None:
-        desk.online.clear()
-        desk.settling = True
+def test_holds_waits_of_an_identity_that_is_not_registered_yet() -> None:
+    async def work(scene: Scene) -> None:
+        scene.online.clear()
+        scene.settling = True
         for number, peer in enumerate(("bob", "carol", "bob")):
-            desk.ask("one", number, peer)
-        desk.awaiting.on_cancel(cast(Any, "one"), bytes([1]))
-        assert desk.watched == []
-        assert desk.said() == []
-        desk.online.add("alice")
-        for again in desk.parked:
+            scene.ask("one", number, peer)
+        scene.awaiting.on_cancel(cast(Any, "one"), bytes([1]))
+        assert scene.watched == []
+        assert scene.said() == []
+        scene.online.add("alice")
+        for again in scene.parked:
             again()
-        assert desk.watched == [BOB]
-        desk.awaiting.on_online(BOB)
-        assert sorted(desk.said(), key=str) == [("one", 0, Ack), ("one", 2, Ack)]
+        assert scene.watched == [BOB]
+        scene.awaiting.on_online(BOB)
+        assert sorted(scene.said(), key=str) == [("one", 0, Ack), ("one", 2, Ack)]
 
     play(work)
 
 
-def test_an_id_is_used_once_and_a_program_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_a_second_wait_with_the_same_id_and_more_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(online_waits, "MAX_WAITS_PER_CLIENT", 2)
 
-    async def work(desk: Desk) -> None:
-        desk.ask("one", 1, "bob")
-        desk.ask("one", 1, "carol")
-        desk.ask("one", 2, "carol")
-        desk.ask("one", 3, "carol")
-        desk.ask("two", 1, "carol")
-        assert desk.said() == [("one", 1, "bad-message"), ("one", 3, "overloaded")]
-        desk.awaiting.on_cancel(cast(Any, "one"), bytes([1]))
-        desk.ask("one", 3, "bob")
-        assert desk.said() == []
+    async def work(scene: Scene) -> None:
+        scene.ask("one", 1, "bob")
+        scene.ask("one", 1, "carol")
+        scene.ask("one", 2, "carol")
+        scene.ask("one", 3, "carol")
+        scene.ask("two", 1, "carol")
+        assert scene.said() == [("one", 1, "bad-message"), ("one", 3, "overloaded")]
+        scene.awaiting.on_cancel(cast(Any, "one"), bytes([1]))
+        scene.ask("one", 3, "bob")
+        assert scene.said() == []
 
     play(work)

@@ -1,4 +1,4 @@
-"""What comes for an identity that is online before its protocols are waits for them, also from programs right here."""
+"""Calls and sessions for an identity that is online before its protocols are registered wait for them."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from fastn_p2p_client.limits import SESSION_WINDOW
 from tests.support.signer import Signer
 
 ALICE = Signer("alice").key
-Work = Callable[["Counter"], Coroutine[Any, Any, None]]
+Work = Callable[["Scene"], Coroutine[Any, Any, None]]
 decode = msgspec.msgpack.Decoder(DataMessage).decode
 
 
-class Someone:
+class StubSender:
     """A connection to the mailbox."""
 
     state = None
@@ -48,17 +48,17 @@ class Someone:
     is_behind = False
 
 
-class Counter:
-    """alice, online and without protocols, a program that wants something of her, and all that is said."""
+class Scene:
+    """alice, online and without protocols, a local program that calls her, and a record of all messages."""
 
     is_behind = True
 
     def __init__(self) -> None:
-        self.program = cast(Any, Someone())
-        self.server = cast(Any, Someone())
+        self.program = cast(Any, StubSender())
+        self.server = cast(Any, StubSender())
         self.said: list[tuple[object, Message]] = []
         self.noted: list[tuple[Program, int, int]] = []
-        """Who, over how many connections, and how much had been said before."""
+        """Program, number of its connections, and number of messages sent before."""
         self.registry, self.parking = Registry(), RegistrationGrace()
         everything: Any = self
         self.payloads = PayloadMemory()
@@ -100,55 +100,55 @@ class Counter:
 
 def play(work: Work) -> None:
     async def main() -> None:
-        counter = Counter()
-        await work(counter)
-        counter.targets.close()
-        counter.calls.close()
-        counter.sessions.close()
+        scene = Scene()
+        await work(scene)
+        scene.targets.close()
+        scene.calls.close()
+        scene.sessions.close()
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize(("what", "arrives"), [("call", DeliverCall), ("session", DeliverSession)])
-def test_it_is_handed_over_once_the_protocol_is_served(what: str, arrives: type[Message]) -> None:
-    async def work(counter: Counter) -> None:
-        counter.want(what)
-        assert counter.said == []
-        counter.parking.on_registration()  # somebody else
-        assert counter.said == []
-        counter.registry.serve(counter.alice, "Echo", "default", cast(Any, counter), counter.server)
-        counter.parking.on_registration()
-        assert [(sender, type(message)) for sender, message in counter.said] == [(counter.server, arrives)]
+def test_delivers_once_the_protocol_is_registered(what: str, arrives: type[Message]) -> None:
+    async def work(scene: Scene) -> None:
+        scene.want(what)
+        assert scene.said == []
+        scene.parking.on_registration()  # of another binding
+        assert scene.said == []
+        scene.registry.serve(scene.alice, "Echo", "default", cast(Any, scene), scene.server)
+        scene.parking.on_registration()
+        assert [(sender, type(message)) for sender, message in scene.said] == [(scene.server, arrives)]
 
     play(work)
 
 
 @pytest.mark.parametrize("what", ["call", "session"])
-def test_it_is_refused_when_nobody_is_expected_any_more(what: str) -> None:
-    async def work(counter: Counter) -> None:
-        counter.want(what)
-        assert counter.said == []
-        counter.parking.close()
-        ((sender, message),) = counter.said
-        assert sender is counter.program
+def test_fails_after_the_end_of_the_grace_period(what: str) -> None:
+    async def work(scene: Scene) -> None:
+        scene.want(what)
+        assert scene.said == []
+        scene.parking.close()
+        ((sender, message),) = scene.said
+        assert sender is scene.program
         assert isinstance(message, ErrorReply)
         assert message.code == "protocol-not-found"
-        counter.said.clear()
-        counter.want(what)
-        assert len(counter.said) == 1
+        scene.said.clear()
+        scene.want(what)
+        assert len(scene.said) == 1
 
     play(work)
 
 
-def test_a_program_is_noted_before_it_gets_a_call_that_may_be_sent_again() -> None:
-    async def work(counter: Counter) -> None:
-        for server in (counter.server, cast(Any, Someone())):
-            access = cast(Any, counter)
-            counter.registry.serve(counter.alice, "Echo", "default", access, server, hosted=False)
+def test_lists_a_program_before_it_gets_a_retryable_call() -> None:
+    async def work(scene: Scene) -> None:
+        for server in (scene.server, cast(Any, StubSender())):
+            access = cast(Any, scene)
+            scene.registry.serve(scene.alice, "Echo", "default", access, server, hosted=False)
         for call_id in (b"", b"x"):
             call = Call("alice", "alice", "Echo", "default", 60_000, call_id=call_id)
-            counter.calls.on_call(counter.program, b"1" + call_id, call, b"")
-        assert counter.noted == [(Program(7, "alice", "Echo", "default"), 2, 1)]
-        assert len(counter.said) == 2
+            scene.calls.on_call(scene.program, b"1" + call_id, call, b"")
+        assert scene.noted == [(Program(7, "alice", "Echo", "default"), 2, 1)]
+        assert len(scene.said) == 2
 
     play(work)

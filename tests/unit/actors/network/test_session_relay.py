@@ -1,4 +1,4 @@
-"""What the network process passes on between the two sides of a session, and what it does not."""
+"""Messages that the relay of a session passes on, and messages that it drops or punishes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LAST = (ErrorReply, Cancel, ApplicationErrorReply)
 
 
 class Side:
-    """A leg that only notes what it is told."""
+    """A leg that records the messages it gets."""
 
     def __init__(self) -> None:
         self.told: list[Message] = []
@@ -46,14 +46,14 @@ class Side:
 
     @property
     def error(self) -> P2PError:
-        """The failure that was the last word."""
+        """Error of the last message."""
         failure = self.told[-1]
         assert isinstance(failure, ErrorReply)
         return failure.error()
 
 
 class Stage:
-    """A relay with its two sides, and how often its hooks were called."""
+    """A relay with its two legs, and the number of calls of its hooks."""
 
     def __init__(self, credit: int = SESSION_WINDOW, *, served: bool = True, opened: bool = True) -> None:
         self.opener, self.server = Side(), Side()
@@ -82,7 +82,7 @@ class Stage:
             self.relay.from_server(encode(message), message, payload)
 
 
-def test_whoever_opens_is_told_when_it_stands_and_who_is_there() -> None:
+def test_tells_the_opener_that_the_session_is_open_and_with_which_peer() -> None:
     stage = Stage(opened=False)
     stage.relay.answer = lambda opened: SessionOpened(opened.credit, b"key", "bob")
     assert not stage.relay.opened
@@ -92,7 +92,7 @@ def test_whoever_opens_is_told_when_it_stands_and_who_is_there() -> None:
     assert (stage.at_opened, stage.at_end) == (1, 0)
 
 
-def test_everything_that_belongs_to_a_session_passes_both_ways() -> None:
+def test_passes_session_messages_both_ways() -> None:
     stage = Stage()
     for says, hears in ((stage.opener_says, stage.server), (stage.server_says, stage.opener)):
         says(SessionData(), payload=b"12345")
@@ -104,7 +104,7 @@ def test_everything_that_belongs_to_a_session_passes_both_ways() -> None:
     assert stage.server.told == [SessionData(), StopSending(3)]
 
 
-def test_a_session_is_over_when_both_directions_have_ended() -> None:
+def test_ends_when_both_directions_have_ended() -> None:
     def there_complete(stage: Stage) -> None:
         stage.opener_says(EndOfStream())
         stage.server_says(Ack())
@@ -136,7 +136,7 @@ def test_a_session_is_over_when_both_directions_have_ended() -> None:
                 assert not any(isinstance(message, LAST) for message in stage.opener.told + stage.server.told)
 
 
-def test_only_an_end_that_was_said_can_be_confirmed() -> None:
+def test_passes_only_acks_of_an_end_of_stream() -> None:
     stage = Stage()
     stage.server_says(Ack(), ResetStream(1))
     assert stage.opener.told == [ResetStream(1)]
@@ -147,7 +147,7 @@ def test_only_an_end_that_was_said_can_be_confirmed() -> None:
     assert stage.relay.over
 
 
-def test_nothing_follows_the_end_of_a_direction() -> None:
+def test_passes_nothing_after_the_end_of_a_direction() -> None:
     stage = Stage()
     stage.opener_says(EndOfStream(), EndOfStream())
     stage.opener_says(SessionData(), payload=b"late")
@@ -160,7 +160,7 @@ def test_nothing_follows_the_end_of_a_direction() -> None:
 
 
 @pytest.mark.parametrize("served", [True, False])
-def test_an_opener_that_gives_up_before_it_stands(served: bool) -> None:
+def test_cancels_at_the_server_if_the_opener_leaves_before_it_is_open(served: bool) -> None:
     ways: list[Callable[[Stage], None]] = [
         lambda stage: stage.opener_says(Cancel()),
         lambda stage: stage.opener_says(DENIED),
@@ -177,8 +177,8 @@ def test_an_opener_that_gives_up_before_it_stands(served: bool) -> None:
         assert stage.opener.told == []
 
 
-def test_an_opener_that_gives_up_just_when_it_stands_is_gone() -> None:
-    """Its word and the other side's have crossed: the handler is at work, and is told that nobody is there."""
+def test_tells_the_handler_if_the_opener_leaves_while_it_is_accepted() -> None:
+    """The two messages have crossed: the handler runs already, and gets an error."""
     stage = Stage()
     stage.opener_says(Cancel())
     assert isinstance(stage.server.error, ConnectionLost)
@@ -186,7 +186,7 @@ def test_an_opener_that_gives_up_just_when_it_stands_is_gone() -> None:
 
 
 @pytest.mark.parametrize("answer", [DENIED, ApplicationErrorReply("No", "not today")])
-def test_a_no_reaches_the_opener_and_nobody_else(answer: Message) -> None:
+def test_passes_a_rejection_to_the_opener_only(answer: Message) -> None:
     stage = Stage(opened=False)
     stage.server_says(answer, SessionOpened(1000), DENIED)
     assert stage.opener.told == [answer]
@@ -194,7 +194,7 @@ def test_a_no_reaches_the_opener_and_nobody_else(answer: Message) -> None:
     assert (stage.at_opened, stage.at_end) == (0, 1)
 
 
-def test_no_is_too_late_once_it_stands_and_a_failure_never_is() -> None:
+def test_drops_application_errors_of_an_open_session_but_not_error_replies() -> None:
     stage = Stage()
     stage.server_says(ApplicationErrorReply("No"), Cancel())
     assert stage.opener.told == []
@@ -208,7 +208,7 @@ def test_no_is_too_late_once_it_stands_and_a_failure_never_is() -> None:
 
 
 @pytest.mark.parametrize("opened", [True, False])
-def test_whoever_is_left_is_told_that_the_other_is_gone(opened: bool) -> None:
+def test_tells_the_remaining_side_that_the_other_has_ended(opened: bool) -> None:
     stage = Stage(opened=opened)
     stage.relay.server_gone()
     assert isinstance(stage.opener.error, ConnectionLost)
@@ -221,7 +221,7 @@ def test_whoever_is_left_is_told_that_the_other_is_gone(opened: bool) -> None:
     assert stage.at_end == 1
 
 
-def test_nothing_is_passed_on_before_it_stands() -> None:
+def test_passes_nothing_before_the_session_is_open() -> None:
     stage = Stage(opened=False)
     stage.opener_says(EndOfStream(), ResetStream(1), StopSending(1), WindowUpdate(1), Ack(), SessionOpened(5))
     stage.server_says(EndOfStream(), ResetStream(1), StopSending(1), WindowUpdate(1), Ack(), Cancel())
@@ -231,7 +231,7 @@ def test_nothing_is_passed_on_before_it_stands() -> None:
     assert not stage.relay.over
 
 
-def test_whoever_opens_cannot_accept() -> None:
+def test_does_not_let_the_opener_accept() -> None:
     stage = Stage()
     stage.opener_says(SessionOpened(SESSION_WINDOW), ApplicationErrorReply("no"))
     assert stage.server.told == []
@@ -253,8 +253,8 @@ BREACHES: dict[str, tuple[Message, bytes]] = {
 
 @pytest.mark.parametrize("name", BREACHES)
 @pytest.mark.parametrize("side", ["opener", "server"])
-def test_a_side_that_breaks_the_rules_loses_the_session(side: str, name: str) -> None:
-    """What it may make us hold is bounded, whatever it says."""
+def test_fails_the_session_of_a_side_that_breaks_the_rules(side: str, name: str) -> None:
+    """So the memory that a side can occupy here is bounded."""
     message, payload = BREACHES[name]
     stage = Stage(credit=SESSION_WINDOW, opened=False)
     stage.server_says(SessionOpened(SESSION_WINDOW))
@@ -271,7 +271,7 @@ def test_a_side_that_breaks_the_rules_loses_the_session(side: str, name: str) ->
 
 
 @pytest.mark.parametrize("credit", [0, -1, SESSION_WINDOW + 1, 2**62])
-def test_an_acceptance_with_credit_that_cannot_be_is_none(credit: int) -> None:
+def test_fails_a_session_that_is_accepted_with_invalid_credit(credit: int) -> None:
     stage = Stage(opened=False)
     stage.server_says(SessionOpened(credit))
     assert isinstance(stage.opener.error, BadMessage)
@@ -279,7 +279,7 @@ def test_an_acceptance_with_credit_that_cannot_be_is_none(credit: int) -> None:
     assert (stage.at_opened, stage.at_end) == (0, 1)
 
 
-def test_credit_that_was_earned_may_be_used_to_the_last_byte() -> None:
+def test_allows_granted_credit_to_the_last_byte() -> None:
     stage = Stage(credit=1000)
     stage.server_says(SessionData(), payload=bytes(1000 - CHUNK_COST))
     stage.opener_says(WindowUpdate(500), WindowUpdate(500))
@@ -303,7 +303,7 @@ events = st.one_of(
 
 @settings(max_examples=500)
 @given(st.lists(events, max_size=25))
-def test_whatever_is_said_each_side_hears_at_most_one_last_word_and_the_hooks_are_called_once(
+def test_each_side_gets_at_most_one_final_message_and_each_hook_one_call(
     events: list[tuple[str, Any, bytes]],
 ) -> None:
     stage = Stage(opened=False)
