@@ -1,7 +1,7 @@
-"""Protocols that are installed: found by the entry point group ``fastn_p2p.protocols``.
+"""Installed protocols, found by the entry point group ``fastn_p2p.protocols``.
 
-Which there are is metadata, and can be asked anywhere. Loading one runs its code: only identity processes and
-``fastn_p2p_actors.identity.one_shot_worker`` do.
+Their names are metadata: any process may read them. Loading a protocol runs its code. Only identity processes and
+``fastn_p2p_actors.identity.one_shot_worker`` do that. Every function here sees what is installed at the moment.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ __all__ = ["GROUP", "check_installed", "installed", "installed_entry_points", "i
 
 GROUP: Final = "fastn_p2p.protocols"
 _DAEMON: Final = "fastn_p2p.protocols."
-"""The package of the protocols that come with the daemon."""
+"""Package of the protocols that come with the daemon."""
 
 
 def installed() -> list[str]:
-    """The names of all protocols, in order: those that are installed at this moment, as in all of these functions."""
+    """Return the names of all installed protocols, sorted."""
     refresh()
     return sorted(set(entry_points(group=GROUP).names))
 
 
 def installed_entry_points() -> list[EntryPoint]:
-    """All that is installed, by name; of several with the same name, the first one is the one that is used."""
+    """Return every installed entry point, sorted by name. If several have the same name, the first one is used."""
     refresh()
     return sorted(entry_points(group=GROUP), key=lambda entry: entry.name)
 
 
 def is_builtin(entry: EntryPoint) -> bool:
-    """Whether it is the daemon's own code."""
+    """Return whether the protocol is the daemon's own code."""
     return entry.value.startswith(_DAEMON)
 
 
 def check_installed(protocol: str) -> EntryPoint:
-    """Where the protocol is.
+    """Return the entry point of the protocol.
 
     Raises:
-        ProtocolNotInstalled: nowhere.
+        ProtocolNotInstalled: no installed package has it.
     """
     refresh()
     found = tuple(entry_points(group=GROUP, name=protocol))
@@ -57,35 +57,38 @@ def check_installed(protocol: str) -> EntryPoint:
 
 
 def load(protocol: str, code: str = "") -> type[Protocol]:
-    """The protocol's class. Imports and so runs its module, which may raise anything.
+    """Return the protocol's class. This imports its module and so runs its code, which may raise anything.
 
-    ``code`` is where it was when it was added, an entry point's value. As long as it is there, nothing is searched:
-    searching costs 1.3 MB of memory in each process that does it. Code that was replaced since it was imported is
-    imported anew.
+    Args:
+        protocol: name of the protocol.
+        code: value of the entry point when the protocol was added. If the code is still there, no search is made: a
+            search costs 1.3 MB of memory in each process that makes it.
+
+    Code that was replaced since its import is imported again.
 
     Raises:
-        ProtocolNotInstalled: nothing is installed under that name.
-        TypeError: what is installed under that name is no protocol.
+        ProtocolNotInstalled: no installed package has the name.
+        TypeError: the entry point is no subclass of ``Protocol``.
     """
     refresh()
-    cls = _at(protocol, code)
+    cls = _load_at(protocol, code)
     if cls is None:
         entry = check_installed(protocol)
-        cls = _imported(entry)
+        cls = _import_entry(entry)
     if not (isinstance(cls, type) and issubclass(cls, Protocol)):
         raise TypeError(f"{cls!r} is not a subclass of fastn_p2p_client.protocol.Protocol")
     return cls
 
 
-def _at(protocol: str, code: str) -> Any:
-    """What is there, or None."""
+def _load_at(protocol: str, code: str) -> Any:
+    """Return the object at ``code``, or None if there is none."""
     if code:
         with contextlib.suppress(ImportError, AttributeError):
-            return _imported(EntryPoint(protocol, code, GROUP))
+            return _import_entry(EntryPoint(protocol, code, GROUP))
     return None
 
 
-def _imported(entry: EntryPoint) -> Any:
+def _import_entry(entry: EntryPoint) -> Any:
     forget_replaced(entry.module)
     try:
         return entry.load()

@@ -126,7 +126,7 @@ class Home:
     @property
     def process_file(self) -> Path:
         """The supervisor's own account of its processes (JSON), readable when nothing answers."""
-        return self.path / "run" / "tree.json"
+        return self.path / "run" / "processes.json"
 
     @property
     def socket_directory_file(self) -> Path:

@@ -6,5 +6,5 @@
 - ``async_stdio``: standard input and output on the event loop.
 - ``control_request``: one request to the daemon; ``connecting_notice`` says that it takes long.
 - ``confirmation``: a question before something is lost.
-- ``process_file``, ``host_routes``: ``run/tree.json``; whether this machine has a network.
+- ``process_file``, ``host_routes``: ``run/processes.json``; whether this machine has a network.
 """

@@ -1,7 +1,6 @@
-"""What the daemon consists of: the specification of each actor, with the keys that they recognise each other by.
+"""Specifications of the daemon's actors, with the keys by which they recognise each other.
 
-Made once per start of the daemon, so that an actor that is started again gets the same keys and everybody else
-keeps working with it.
+They are created once per start of the daemon. A restarted actor gets the same keys, so the others keep working with it.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ CORE_MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "gateway": "fastn_p2p_actors.gateway",
     }
 )
-"""Core actors in the order in which they are started; they are stopped in reverse."""
+"""Module of each core actor, in start order. They are stopped in reverse order."""
 IDENTITY_MODULE: Final = "fastn_p2p_actors.identity"
 GRANT_KEY_BYTES: Final = 32
 
@@ -49,29 +48,29 @@ log = logging.getLogger("supervisor")
 
 @dataclass(frozen=True, slots=True)
 class DaemonConfig:
-    """What runs, and how long it may take; the defaults are the real daemon. Heartbeats are seconds."""
+    """Actors and time limits of a daemon. The defaults are those of the real one. Heartbeats are in seconds."""
 
     core_modules: Mapping[str, str] = field(default_factory=lambda: CORE_MODULES)
     identity_module: str = IDENTITY_MODULE
     core_heartbeat: float = 1.0
     identity_heartbeat: float = 5.0
     identity_memory: int = 2048 * 1024 * 1024
-    """Bytes of data that an identity's process may have; 0 for no limit."""
+    """Bytes of data that an identity process may have; 0 for no limit."""
     program_connections: int = MAX_CLIENTS_PER_PROGRAM
     """Connections that one program may have to each process of the daemon."""
-    patience: Timeouts = Timeouts()  # noqa: RUF009  (immutable)
+    timeouts: Timeouts = Timeouts()  # noqa: RUF009  (immutable)
 
 
 class ActorSpecs:
-    """The specifications of one start of the daemon.
+    """Specifications for one start of the daemon.
 
     Attributes:
-        core: the core actors', in start order.
+        core: specifications of the core actors, in start order.
     """
 
-    def __init__(self, home: Home, network_mode: str, started_ms: int, plan: DaemonConfig) -> None:
+    def __init__(self, home: Home, network_mode: str, started_ms: int, config: DaemonConfig) -> None:
         self._home = str(home.path)
-        self._plan = plan
+        self._config = config
         self._grant_key = secrets.token_bytes(GRANT_KEY_BYTES)
         roles = generate_vault_keys()
         settings: dict[str, msgspec.Struct] = {
@@ -86,7 +85,7 @@ class ActorSpecs:
                 grant_key=self._grant_key,
                 network_mode=network_mode,
                 started_ms=started_ms,
-                memory=plan.identity_memory,
+                memory=config.identity_memory,
             ),
         }
         self.core = [
@@ -94,24 +93,24 @@ class ActorSpecs:
                 name=name,
                 module=module,
                 home=self._home,
-                heartbeat=plan.core_heartbeat,
+                heartbeat=config.core_heartbeat,
                 settings=_to_builtins(settings[name]),
-                connections=plan.program_connections,
+                connections=config.program_connections,
             )
-            for name, module in plan.core_modules.items()
+            for name, module in config.core_modules.items()
         ]
 
     def identity(self, name: str) -> ActorSpec:
-        """The process of one identity."""
+        """Return the specification of an identity's process."""
         return ActorSpec(
             name=f"identity-{name}",
-            module=self._plan.identity_module,
+            module=self._config.identity_module,
             home=self._home,
-            heartbeat=self._plan.identity_heartbeat,
-            connections=self._plan.program_connections,
+            heartbeat=self._config.identity_heartbeat,
+            connections=self._config.program_connections,
             settings=_to_builtins(
                 IdentitySettings(
-                    identity=name, grant=make_grant(self._grant_key, name), memory=self._plan.identity_memory
+                    identity=name, grant=make_grant(self._grant_key, name), memory=self._config.identity_memory
                 )
             ),
         )
@@ -122,7 +121,7 @@ class _Wanted(msgspec.Struct):
 
 
 def online_identities(home: Home) -> list[str]:
-    """Names of the identities that their owner has brought online, sorted. A file that cannot be read is logged."""
+    """Return the sorted names of the identities that are to be online. A file that cannot be read is logged."""
     names: list[str] = []
     for file in sorted(home.identities.glob("*/identity.json")):
         try:
@@ -130,7 +129,7 @@ def online_identities(home: Home) -> list[str]:
             if msgspec.json.decode(file.read_bytes(), type=_Wanted).online:
                 names.append(name)
         except (OSError, InvalidName, *UNDECODABLE) as error:
-            log.warning("%s is ignored: %s", file, error)
+            log.warning("%s is ignored: %s. Fix or delete the file.", file, error)
     return names
 
 

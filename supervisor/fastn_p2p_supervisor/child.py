@@ -1,4 +1,4 @@
-"""One child of the supervisor: a process, watched, and started again by the policy when it ends."""
+"""One child of the supervisor: a process that is watched and restarted by the restart policy."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from .restart_policy import (
 __all__ = ["Child", "ChildObserver", "ChildResources", "ProcessState"]
 
 MESSAGES_PER_TICK: Final = 1000
-"""More than this from one child, between two looks at it, is a fault of that child."""
+"""Messages of one child between two ticks. A child that sends more is killed."""
 EXIT_CODE_WAIT: Final = 0.1
-"""Seconds between the end of a process and the fork server's word on how it ended."""
-LEASH_WAIT: Final = 1.0
-"""Seconds that a process may live without its leash: at its end, that goes a little earlier than the process."""
+"""Seconds from the end of a process until the fork server reports its exit code."""
+CHANNEL_CLOSED_WAIT: Final = 1.0
+"""Seconds that a process may live without its control channel. At its end, the channel closes a little earlier."""
 KILL_WAIT: Final = 2.0
-"""Seconds that a process may take to disappear after SIGKILL (it can be stuck in the kernel)."""
+"""Seconds that a process may take to disappear after SIGKILL, because it can be stuck in the kernel."""
 
 Target = Callable[[bytes, socket.socket], None]
 log = logging.getLogger("supervisor")
 
 
 class ProcessState:
-    """Values of ``ProcessStatus.state``."""
+    """Values of ``ProcessInfo.state``."""
 
     STARTING: Final = "starting"
     READY: Final = "ready"
@@ -55,46 +55,46 @@ class ProcessState:
 
 
 class ChildObserver(Protocol):
-    """Who has children."""
+    """Owner of children, which is told about them."""
 
     def sweep(self) -> None:
-        """A process has ended; it may have left others behind."""
+        """Kill processes that an ended process has left behind."""
 
     def changed(self) -> None:
-        """Some child's report is another one now."""
+        """Note that the report of some child has changed."""
 
-    def on_request(self, child: Child, ask: wire.ChildRequest) -> None: ...
+    def on_request(self, child: Child, message: wire.ChildRequest) -> None: ...
 
     def on_crash_loop(self, child: Child) -> None:
-        """The child keeps crashing; it is not started again."""
+        """Handle a crash loop: the child is not restarted any more."""
 
     def on_fatal_error(self, reason: str) -> None:
-        """No child can be kept any more."""
+        """Handle a failure after which no child can be started."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChildResources:
-    """What every child is kept with."""
+    """Resources shared by all children: fork server, entry point, timeouts, clock."""
 
     forks: ForkServer
     target: Target
-    patience: Timeouts
+    timeouts: Timeouts
     clock: Callable[[], float]
 
 
 class Child:
-    """A place in the tree, and whatever process fills it at the moment.
+    """One child, and its present process if there is one.
 
     Attributes:
-        spec: what each process in this place is started with.
+        spec: specification with which each of its processes is started.
         state: one of ``ProcessState``.
-        restarts: processes after the first.
-        last_exit: how the process before the present one ended.
-        up: set while the process is ready and gives signs of life.
-        tried: set once the first process was ready or has ended.
+        restarts: processes after the first one.
+        last_exit: how the previous process ended.
+        healthy: set while the process is ready and sends heartbeats.
+        started_once: set once the first process was ready or has ended.
     """
 
-    def __init__(self, spec: ActorSpec, history: RestartHistory, means: ChildResources, keeper: ChildObserver) -> None:
+    def __init__(self, spec: ActorSpec, history: RestartHistory, resources: ChildResources, observer: ChildObserver) -> None:
         self.spec = spec
         self.state: str = ProcessState.STARTING
         self.restarts = 0
@@ -105,8 +105,8 @@ class Child:
         self.healthy = asyncio.Event()
         self.started_once = asyncio.Event()
         self._history = history
-        self._means = means
-        self._keeper = keeper
+        self._resources = resources
+        self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._outcome: asyncio.Future[str] = self._loop.create_future()
         self._task: asyncio.Task[None] | None = None
@@ -115,9 +115,9 @@ class Child:
         self._exited: asyncio.Future[None] = self._loop.create_future()
         self._fault = ""
         self._last_fault = ""
-        self._last_words = ""
-        self._hung = self._was_ready = self._was_mended = False
-        self._begun = self._heard = 0.0
+        self._exit_reason = ""
+        self._hung = self._was_ready = self._fault_excluded = False
+        self._started_at = self._heard_at = 0.0
         self._budget = MESSAGES_PER_TICK
 
     @property
@@ -132,24 +132,24 @@ class Child:
         last = self.last_exit
         return wire.ProcessInfo(self.name, self.pid, self.state, self.started_ms, self.restarts, last, self._memory)
 
-    # ── what the tree does with it ───────────────────────────────────────────────────────────────
+    # ── operations ───────────────────────────────────────────────────────────────────────────────────
 
     def start(self) -> None:
-        """Starts the process, and keeps it running from then on. For one that has failed, a new beginning."""
+        """Start the process and keep it running. After a failure, forget the earlier restarts."""
         if self._stopping or (self._task is not None and not self._task.done()):
             return
         self._history.reset()
         self._renew_outcome()
         self._enter(ProcessState.STARTING)
         self._task = self._loop.create_task(self._run(), name=f"keep {self.name}")
-        self._task.add_done_callback(self._kept)
+        self._task.add_done_callback(self._on_run_ended)
 
     async def outcome(self) -> str:
-        """Waits until the process is ready (empty), or is not going to be: the reason."""
+        """Wait until the process is ready (empty) or will not be: the reason."""
         return await asyncio.shield(self._outcome)
 
     async def stop(self, grace: float) -> None:
-        """Ends the process: SIGTERM, and SIGKILL after ``grace`` seconds. Returns once it is gone."""
+        """End the process: SIGTERM, and SIGKILL after ``grace`` seconds. Return once it is gone."""
         self._stopping = True
         self._enter(ProcessState.STOPPING)
         if self._task is not None:
@@ -166,52 +166,57 @@ class Child:
         self.started_once.set()
 
     def kill(self, fault: str) -> None:
-        """SIGKILL; ``fault`` becomes the way in which this process has ended."""
+        """Send SIGKILL. ``fault`` becomes the reason of this process's end."""
         if self._fork is not None:
             self._fault = self._fault or fault
             self.healthy.clear()
             self._fork.signal(signal.SIGKILL)
 
     def send(self, message: wire.FromSupervisor, pid: int) -> None:
-        """Sends to the process ``pid`` if that is the present one; one that does not read, or is gone, misses it."""
+        """Send to the process ``pid`` if it is the present one. A process that does not read loses the message."""
         if self._fork is None or self._fork.pid != pid:
             return
         try:
-            if not wire.send(self._fork.leash, message):
-                log.warning("%s does not read its leash", self.name)
+            if not wire.send(self._fork.channel, message):
+                log.warning("%s does not read its control channel: a message was lost", self.name)
         except OSError:
             return
 
     def check(self, now: float, *, excused: bool) -> None:
-        """Kills the process if it is silent for too long. ``excused``: the silence may be the listener's fault."""
+        """Kill the process if it is silent for too long.
+
+        Args:
+            now: monotonic seconds.
+            excused: True if this process was held up itself, so that the silence does not count.
+        """
         self._budget = MESSAGES_PER_TICK
         if self._fork is None or self._stopping:
             return
-        patience = self._means.patience
-        silence = patience.silence_of(self.spec.heartbeat)
+        timeouts = self._resources.timeouts
+        silence = timeouts.silence_of(self.spec.heartbeat)
         if self.state == ProcessState.STARTING:
-            if now - self._begun > patience.ready:
+            if now - self._started_at > timeouts.ready:
                 self._hung = True
-                self.kill(f"not ready within {patience.ready:g} s")
+                self.kill(f"not ready within {timeouts.ready:g} s")
         elif excused:
-            self._heard = now
-        elif now - self._heard > silence:
+            self._heard_at = now
+        elif now - self._heard_at > silence:
             self._hung = True
-            self.kill(f"no sign of life for {silence:g} s")
+            self.kill(f"no heartbeat for {silence:g} s")
 
     def count_descendants(self) -> bool:
-        """Return whether protocol code has started any process; all are ended when there are more than it may have."""
+        """Kill the process's descendants if there are more than it may have. Return whether there are any."""
         most = self._most_processes
         if not most or not self.pid:
             return False
         count = len(descendants_of(self.pid))
         if count > most:
             count = end_descendants(self.pid)
-            self._keeper.sweep()
-            log.error("%s had started %d processes, and may have %d: all of them were killed", self.name, count, most)
+            self._observer.sweep()
+            log.error("%s started %d processes, its limit is %d: all of them were killed", self.name, count, most)
         return count > 0
 
-    # ── its life ─────────────────────────────────────────────────────────────────────────────────
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def _run(self) -> None:
         while True:
@@ -219,70 +224,70 @@ class Child:
             counts = True
             try:
                 spec = replace(self.spec, previous_exit=self._last_fault, previous_hung=self._hung)
-                self._begin(self._means.forks.start(self._means.target, spec))
+                self._on_started(self._resources.forks.start(self._resources.target, spec))
             except ForkFailed as error:
                 self.last_exit = f"cannot be started: {error}"
             else:
                 await self._exited
-                counts = self._end()
+                counts = self._on_ended()
             self.started_once.set()
             if self._stopping:
                 return
             self._renew_outcome()
-            delay = self._history.record_exit(self._means.clock(), was_ready=self._was_ready) if counts else 0.0
+            delay = self._history.record_exit(self._resources.clock(), was_ready=self._was_ready) if counts else 0.0
             log.warning("%s ended (%s)", self.name, self.last_exit)
             if delay is None:
                 self._enter(ProcessState.FAILED)
                 self._resolve_outcome(self.last_exit)
-                self._keeper.on_crash_loop(self)
+                self._observer.on_crash_loop(self)
                 return
             self.restarts += 1
             if delay:
                 self._enter(ProcessState.BACKOFF)
                 await asyncio.sleep(delay)
 
-    def _kept(self, task: asyncio.Task[None]) -> None:
+    def _on_run_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             if not isinstance(error, ForkServerFailed):
-                log.critical("%s can no longer be kept", self.name, exc_info=error)
+                log.critical("%s cannot be kept running", self.name, exc_info=error)
             self.last_exit = str(error)
             self._enter(ProcessState.FAILED)
             self._resolve_outcome(self.last_exit)
-            self._keeper.on_fatal_error(str(error))
+            self._observer.on_fatal_error(str(error))
 
-    def _begin(self, fork: ForkedProcess) -> None:
+    def _on_started(self, fork: ForkedProcess) -> None:
         self._fork = fork
-        self._fault = self._last_words = ""
+        self._fault = self._exit_reason = ""
         self._hung = False
-        self._was_ready = self._was_mended = False
-        self._begun = self._heard = self._means.clock()
+        self._was_ready = self._fault_excluded = False
+        self._started_at = self._heard_at = self._resources.clock()
         self.started_ms = boot_ms()
         self._memory = 0
         self._exited = self._loop.create_future()
-        self._loop.add_reader(fork.pidfd, self._gone, fork)
-        self._loop.add_reader(fork.leash.fileno(), self._read, fork)
-        self._keeper.changed()
+        self._loop.add_reader(fork.pidfd, self._on_process_ended, fork)
+        self._loop.add_reader(fork.channel.fileno(), self._read, fork)
+        self._observer.changed()
 
-    def _gone(self, fork: ForkedProcess) -> None:
-        """The process has ended. What it said last is heard, then the fork server is given a moment to say how."""
+    def _on_process_ended(self, fork: ForkedProcess) -> None:
+        """Read the last messages of the process, then give the fork server a moment to report its exit code."""
         self._loop.remove_reader(fork.pidfd)
-        self._loop.remove_reader(fork.leash.fileno())
+        self._loop.remove_reader(fork.channel.fileno())
         with suppress(OSError, EOFError, wire.ControlProtocolError):
             while self._budget > 0:
-                self._take(wire.receive_from_child(fork.leash))
+                self._on_message(wire.receive_from_child(fork.channel))
         sentinel = fork.process.sentinel
 
-        def known() -> None:
+        def resolve_exited() -> None:
             self._loop.remove_reader(sentinel)
             timer.cancel()
             if not self._exited.done():
                 self._exited.set_result(None)
 
-        timer = self._loop.call_later(EXIT_CODE_WAIT, known)
-        self._loop.add_reader(sentinel, known)
+        timer = self._loop.call_later(EXIT_CODE_WAIT, resolve_exited)
+        self._loop.add_reader(sentinel, resolve_exited)
 
-    def _end(self) -> bool:
-        """Puts the ended process away; whether its end counts against it."""
+    def _on_ended(self) -> bool:
+        """Close the ended process and record how it ended. Return whether its end counts as a restart."""
         fork = self._fork
         self._fork = None
         if fork is None:
@@ -295,38 +300,38 @@ class Child:
             self.last_exit = self._last_fault = self._fault
         else:
             code = fork.exit_code()
-            ending = _ending(code)
-            self.last_exit = f"{ending}: {self._last_words}" if self._last_words else ending
-            if code is not None and code != -signal.SIGKILL:  # which nobody does to itself
+            how = _describe_exit(code)
+            self.last_exit = f"{how}: {self._exit_reason}" if self._exit_reason else how
+            if code is not None and code != -signal.SIGKILL:  # a process does not kill itself
                 self._last_fault = self.last_exit
         fork.close()
-        self._keeper.sweep()
+        self._observer.sweep()
         return not lost
 
-    # ── what it says ─────────────────────────────────────────────────────────────────────────────
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────
 
     def _read(self, fork: ForkedProcess) -> None:
         try:
-            message = wire.receive_from_child(fork.leash)
+            message = wire.receive_from_child(fork.channel)
         except BlockingIOError:
             return
         except wire.ControlProtocolError as error:
-            self._loop.remove_reader(fork.leash.fileno())
-            log.error("%s breaks the rules of its leash: %s", self.name, error)
-            self.kill(f"sent what is no message: {error}")
+            self._loop.remove_reader(fork.channel.fileno())
+            log.error("%s sent an invalid message on its control channel: %s", self.name, error)
+            self.kill(f"sent an invalid message: {error}")
         except (EOFError, OSError):
-            # Most often the process is just ending; one that lives on without a leash cannot be kept.
-            self._loop.remove_reader(fork.leash.fileno())
-            self._loop.call_later(LEASH_WAIT, self._control_channel_closed, fork)
+            # Usually the process is just ending. A process that lives on without its channel must be killed.
+            self._loop.remove_reader(fork.channel.fileno())
+            self._loop.call_later(CHANNEL_CLOSED_WAIT, self._control_channel_closed, fork)
         else:
-            self._take(message)
+            self._on_message(message)
 
     def _control_channel_closed(self, fork: ForkedProcess) -> None:
         if self._fork is fork and not self._exited.done():
-            self.kill("closed its leash")
+            self.kill("closed its control channel")
 
-    def _take(self, message: wire.FromChild) -> None:
-        self._heard = self._means.clock()
+    def _on_message(self, message: wire.FromChild) -> None:
+        self._heard_at = self._resources.clock()
         self._budget -= 1
         if self._budget < 0:
             self.kill(f"sent more than {MESSAGES_PER_TICK} messages in one tick")
@@ -341,11 +346,11 @@ class Child:
         elif isinstance(message, wire.ProcessLimit):
             self._most_processes = message.processes
         elif isinstance(message, wire.ChildRequest):
-            self._keeper.on_request(self, message)
+            self._observer.on_request(self, message)
         elif isinstance(message, wire.Exiting):
-            self._last_words = message.reason[: wire.MAX_REASON]
-        elif not self._was_mended:
-            self._was_mended = True
+            self._exit_reason = message.reason[: wire.MAX_REASON]
+        elif not self._fault_excluded:
+            self._fault_excluded = True
             self._history.reset()
 
     def _renew_outcome(self) -> None:
@@ -366,10 +371,10 @@ class Child:
         if state != self.state:
             self.state = state
             log.info("%s is %s", self.name, f"{state} (pid {self.pid})" if self.pid else state)
-        self._keeper.changed()
+        self._observer.changed()
 
 
-def _ending(code: int | None) -> str:
+def _describe_exit(code: int | None) -> str:
     if code is None:
         return "ended"
     if code >= 0:

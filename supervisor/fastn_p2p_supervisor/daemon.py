@@ -1,4 +1,4 @@
-"""The daemon from its start to its exit code: premises, fork server, tree, signals, and what it says about itself."""
+"""Life of the daemon from its start to its exit code."""
 
 from __future__ import annotations
 
@@ -46,45 +46,50 @@ from .sd_notify import SystemdNotifier
 __all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "run"]
 
 EXIT_FAILED: Final = 1
-"""The tree could not go on; stderr and the log say why."""
+"""Exit code after a failure that the daemon could not survive. stderr and the log give the reason."""
 EXIT_INTERRUPTED: Final = 130
-"""SIGINT came twice: everything was killed."""
+"""Exit code after a second SIGINT, which kills all processes."""
 STARTUP_TIMEOUT: Final = 20.0
-"""Seconds after which the daemon counts as ready although some identities are still starting."""
+"""Seconds after which the daemon counts as ready, even if some identities are still starting."""
 
 log = logging.getLogger("supervisor")
 
 
-def run(home: Home, network_mode: str, plan: DaemonConfig = DaemonConfig()) -> int:  # noqa: B008  (immutable)
-    """Runs the daemon until it is told to stop (SIGTERM, SIGINT) or cannot go on; returns the exit code.
+def run(home: Home, network_mode: str, config: DaemonConfig = DaemonConfig()) -> int:  # noqa: B008  (immutable)
+    """Run the daemon until it is told to stop (SIGTERM, SIGINT) or cannot go on. Return the exit code.
 
-    Prints one line on stderr when everything is ready, and one when it ends by itself. Belongs to the main thread
-    of a process that does nothing else: it changes directory, umask, limits and signal handlers.
+    It prints a line on stderr when everything is ready, and one when it ends by itself. Call it in the main thread of a
+    process that does nothing else: it changes directory, umask, limits and signal handlers.
+
+    Args:
+        home: the daemon's home directory.
+        network_mode: one of ``NetworkMode.ALL``.
+        config: actors and time limits; tests change them.
 
     Raises:
-        DaemonAlreadyRunning: another daemon has this home.
-        HomeUnusable: the home is not this user's alone, or cannot be written.
+        DaemonAlreadyRunning: another daemon uses this home.
+        HomeUnusable: other users own or may write the home, or it cannot be written.
     """
     started_ms = process_setup.boot_ms()
     os.umask(0o077)
     process_setup.make_undumpable()
-    premises = HomeLock.acquire(home)
+    home_lock = HomeLock.acquire(home)
     try:
-        os.chdir("/")  # the fork server's interpreter would look for modules where the daemon was started
+        os.chdir("/")  # the fork server's interpreter would search modules where the daemon was started
         process_setup.set_title("p2p")
         process_setup.forbid_core_files()
         process_setup.raise_file_limit()
         configure_logging(home, "supervisor")
         previous = last_exit.begin(home)
         if previous is not None and previous.code:
-            log.warning("the daemon before this one ended: %s", previous)
+            log.warning("the previous daemon ended: %s", previous)
         notifier = SystemdNotifier.take_from(os.environ, os.getpid())
         forks = ForkServer(home.sockets / "run", RestartHistory(FORK_SERVER, random))
-        strays = OrphanReaper(lambda: forks.pid)
+        reaper = OrphanReaper(lambda: forks.pid)
         try:
             forks.ensure_running()  # loads its modules while this process loads its own
-            daemon = _Daemon(home, network_mode, plan, forks, strays, notifier)
-            code = _on_uvloop(daemon.serve(started_ms))
+            daemon = _Daemon(home, network_mode, config, forks, reaper, notifier)
+            code = _run_on_uvloop(daemon.serve(started_ms))
             if code != EXIT_FAILED:
                 last_exit.note(home, code, "it was stopped")
             return code
@@ -92,68 +97,68 @@ def run(home: Home, network_mode: str, plan: DaemonConfig = DaemonConfig()) -> i
             return _fail(home, str(error))
         finally:
             forks.stop()
-            strays.reap()
+            reaper.reap()
             notifier.close()
     finally:
-        premises.release()
+        home_lock.release()
 
 
 class _Daemon:
-    """One start of the daemon, inside its event loop."""
+    """One run of the daemon, inside its event loop."""
 
     def __init__(
         self,
         home: Home,
         network_mode: str,
-        plan: DaemonConfig,
+        config: DaemonConfig,
         forks: ForkServer,
-        strays: OrphanReaper,
+        reaper: OrphanReaper,
         notifier: SystemdNotifier,
     ) -> None:
         self._home = home
         self._network_mode = network_mode
-        self._plan = plan
+        self._config = config
         self._forks = forks
-        self._strays = strays
+        self._reaper = reaper
         self._notifier = notifier
         self._state: str = ProcessState.STARTING
         self._interrupted = False
 
     async def serve(self, started_ms: int) -> int:
-        """The exit code."""
+        """Run until the daemon is told to stop or cannot go on. Return the exit code."""
         self._started_ms = started_ms
         self._stop = asyncio.Event()
         self._file = ProcessFile(self._home.process_file, self._process_report)
-        blueprint = ActorSpecs(self._home, self._network_mode, started_ms, self._plan)
+        specs = ActorSpecs(self._home, self._network_mode, started_ms, self._config)
         self._tree = ProcessTree(
-            blueprint.core,
-            blueprint.identity,
+            specs.core,
+            specs.identity,
             self._forks,
             changed=self._file.changed,
-            sweep=self._strays.reap,
-            patience=self._plan.patience,
+            sweep=self._reaper.reap,
+            timeouts=self._config.timeouts,
         )
         self._listen_to_signals()
         log.info("starting for %s, network %s, pid %d", self._home.path, self._network_mode, os.getpid())
         self._tree.start(online_identities(self._home))
-        opening = asyncio.create_task(self._wait_until_ready())
+        readiness = asyncio.create_task(self._announce_ready())
         watchdog = asyncio.create_task(self._watchdog_loop())
-        ending = asyncio.create_task(self._stop.wait())
-        ends: list[asyncio.Future[Any]] = [ending, self._tree.failure]
+        stopped = asyncio.create_task(self._stop.wait())
+        ends: list[asyncio.Future[Any]] = [stopped, self._tree.failure]
         try:
-            await asyncio.wait([opening, *ends], return_when=asyncio.FIRST_COMPLETED)
-            if opening.done():
-                opening.result()
+            await asyncio.wait([readiness, *ends], return_when=asyncio.FIRST_COMPLETED)
+            if readiness.done():
+                readiness.result()
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             return await self._shut_down()
         finally:
-            for task in (opening, watchdog, ending):
+            for task in (readiness, watchdog, stopped):
                 task.cancel()
             self._tree.kill()
             self._file.remove()
 
-    async def _wait_until_ready(self) -> None:
-        """Waits for the actors, then says that the daemon is ready."""
+    async def _announce_ready(self) -> None:
+        """Wait until the actors are ready, then tell the service manager, the log and stderr."""
         with suppress(TimeoutError):
             async with asyncio.timeout(STARTUP_TIMEOUT):
                 await self._tree.all_started()
@@ -168,28 +173,28 @@ class _Daemon:
         self._file.write()
         self._notifier.ready(status)
         log.info("%s", line)
-        _say(line)
+        _print_line(line)
 
     async def _shut_down(self) -> int:
-        """Stops the tree; the exit code."""
+        """Stop all processes. Return the exit code."""
         failure = self._tree.failure.result() if self._tree.failure.done() else ""
         self._state = ProcessState.STOPPING
         self._notifier.stopping(failure or "stopping")
         self._file.changed()
         log.info("stopping")
-        patience = self._plan.patience
-        await self._tree.stop(patience.failed_stop if failure else patience.whole_stop)
+        timeouts = self._config.timeouts
+        await self._tree.stop(timeouts.failed_stop if failure else timeouts.whole_stop)
         if failure:
             return _fail(self._home, failure)
         log.info("stopped")
         return EXIT_INTERRUPTED if self._interrupted else 0
 
     async def _watchdog_loop(self) -> None:
-        """Tells the service manager in time that all is well, or, when it was not, as soon as it is again."""
+        """Ping the service manager while the core actors are healthy. When they recover, ping soon."""
         interval = self._notifier.watchdog
         if interval is None:
             return
-        retry = min(interval / 4, self._plan.patience.tick)
+        retry = min(interval / 4, self._config.timeouts.tick)
         while True:
             if self._tree.healthy:
                 self._notifier.alive()
@@ -233,21 +238,21 @@ class _Daemon:
         }
 
 
-def _on_uvloop(work: Coroutine[Any, Any, int]) -> int:
+def _run_on_uvloop(work: Coroutine[Any, Any, int]) -> int:
     import uvloop
 
     return uvloop.run(work)
 
 
 def _fail(home: Home, reason: str) -> int:
-    log.critical("%s; the daemon ends, and a service manager or `fastn-p2p daemon` starts it again", reason)
+    log.critical("%s. The daemon ends. A service manager or `fastn-p2p daemon` starts it again.", reason)
     last_exit.note(home, EXIT_FAILED, reason)
-    _say(f"fastn-p2p: {reason}; see {home.logs}. `fastn-p2p daemon` starts it again")
+    _print_line(f"fastn-p2p: {reason}; see {home.logs}. `fastn-p2p daemon` starts it again")
     return EXIT_FAILED
 
 
-def _say(line: str) -> None:
-    with suppress(OSError):  # nobody reads it any more
+def _print_line(line: str) -> None:
+    with suppress(OSError):  # stderr is closed
         sys.stderr.write(plain(line) + "\n")
         sys.stderr.flush()
 
@@ -263,6 +268,6 @@ def _version() -> str:
 
 
 def _age() -> float:
-    """Seconds since this process was started (proc_pid_stat(5), field 22: ticks since boot)."""
+    """Return the seconds since the start of this process (proc_pid_stat(5), field 22: ticks since boot)."""
     started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""Processes that descend from an identity's process: counted, and ended when there are too many."""
+"""Processes that descend from an identity's process: count them, and kill them if there are too many."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final
 __all__ = ["children_of", "descendants_of", "end_descendants"]
 
 _MOST: Final = 100_000
-"""Processes that are looked at; a system seldom lets a user have more."""
+"""Processes that are counted; a system rarely allows a user more."""
 _ROUNDS: Final = 50
-"""Looks at what was started while the others were ended."""
+"""Rounds of killing processes that were started during the round before."""
 
 
 def children_of(pid: int | str) -> set[int]:
-    """The children of all threads of a process, by process id; ``self`` is this one."""
+    """Return the pids of the children of all threads of a process; ``self`` is this process."""
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -27,8 +27,10 @@ def children_of(pid: int | str) -> set[int]:
 
 
 def descendants_of(pid: int) -> set[int]:
-    """Children, their children, and so on. What was started by a process that has ended meanwhile is not among them:
-    the kernel has made it a child of the supervisor, which ends it."""
+    """Return the pids of children, their children, and so on.
+
+    Processes whose parent has ended are missing: the kernel made them children of the supervisor, which kills them.
+    """
     found: set[int] = set()
     left = children_of(pid)
     while left and len(found) < _MOST:
@@ -38,7 +40,7 @@ def descendants_of(pid: int) -> set[int]:
 
 
 def end_descendants(pid: int) -> int:
-    """End them all, also those that are started meanwhile; returns how many there were at the first look."""
+    """Kill all descendants, also those started meanwhile. Return the number at the first round."""
     first = 0
     for round_number in range(_ROUNDS):
         found = descendants_of(pid)
@@ -46,7 +48,7 @@ def end_descendants(pid: int) -> int:
             first = len(found)
         for each in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(each, signal.SIGSTOP)  # so that none starts another while the rest is ended
+                os.kill(each, signal.SIGSTOP)  # a stopped process starts no other one while the rest is killed
         for each in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(each, signal.SIGKILL)

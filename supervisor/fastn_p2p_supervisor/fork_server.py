@@ -1,8 +1,8 @@
-"""The fork server: where child processes come from.
+"""Fork server, which starts the child processes.
 
-It is ``multiprocessing``'s, with three things of ours: it and all its children die with the supervisor, at once and
-however busy they are; children do not run the supervisor's ``__main__`` again; and there is no resource
-tracker process, as nothing here has resources to track.
+It is that of ``multiprocessing`` with three changes. It and its children die with the supervisor, at once, however busy
+they are. Children do not run the supervisor's ``__main__`` again. There is no resource tracker process, because there
+are no resources to track.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logging.getLogger("supervisor")
 
 
 class ForkFailed(Exception):
-    """This process could not be started."""
+    """One process could not be started."""
 
 
 class ForkServerFailed(Exception):
@@ -50,12 +50,12 @@ class ForkServerFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ForkedProcess:
-    """A process that was started: its descriptors belong to the holder."""
+    """A started process. The holder owns its descriptors."""
 
     pid: int
     pidfd: int
-    """Readable once the process has ended."""
-    leash: socket.socket
+    """Descriptor that is readable once the process has ended."""
+    channel: socket.socket
     process: ForkServerProcess
     server_pidfd: int
 
@@ -64,31 +64,31 @@ class ForkedProcess:
         return _ended(self.server_pidfd)
 
     def signal(self, number: signal.Signals) -> None:
-        """Reaches this process or none, never another one that has its number now."""
+        """Signal this process or none, never another one that has its pid now."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, number)
 
     def exit_code(self) -> int | None:
-        """As ``multiprocessing`` has it (negative: the signal); None when it is not known (yet)."""
+        """Return the exit code (negative: the signal), as ``multiprocessing`` has it; None while it is not known."""
         code = self.process.exitcode
         return None if code == 255 and self.lost_its_server else code
 
     def close(self) -> None:
-        """Gives up the descriptors."""
-        self.leash.close()
+        """Close the descriptors."""
+        self.channel.close()
         os.close(self.pidfd)
-        with suppress(ValueError):  # still running, as far as the fork server has told
+        with suppress(ValueError):  # the fork server has not reported the end yet
             self.process.close()
 
 
 class ForkServer:
-    """Starts processes; is started again, within limits, when it has died with all its children.
+    """Starts processes. If the fork server dies with all its children, it is started again, within limits.
 
-    All methods belong to the main thread: the kernel kills the fork server when the thread that started it ends.
+    Call all methods in the main thread: the kernel kills the fork server when the thread that started it ends.
     """
 
     def __init__(self, directory: Path, history: RestartHistory, clock: Callable[[], float] = time.monotonic) -> None:
-        """``directory`` (private) takes the fork server's socket."""
+        """Create it without starting the process. ``directory`` (private) holds the fork server's socket."""
         self._directory = directory
         self._history = history
         self._clock = clock
@@ -98,24 +98,24 @@ class ForkServer:
 
     @property
     def pid(self) -> int:
-        """Process id of the present fork server, 0 when there is none."""
+        """Pid of the present fork server; 0 if there is none."""
         return _server._forkserver_pid or 0
 
     def ensure_running(self) -> None:
-        """Starts the fork server without waiting until it is up.
+        """Start the fork server if it does not run, without waiting until it serves.
 
         Raises:
-            ForkServerFailed: it has died too often lately, or cannot be started.
+            ForkServerFailed: it died too often lately, or cannot be started.
         """
         if self._pidfd is not None:
             if not _ended(self._pidfd):
                 return
-            log.error("the fork server has died, and all children with it; starting it again")
+            log.error("the fork server died, and all children with it; it is started again")
             self._retired.append(self._pidfd)
             self._pidfd = None
             if self._history.record_exit(self._clock()) is None:
                 raise ForkServerFailed("the fork server keeps dying")
-        _refuse_resource_tracker()
+        _replace_resource_tracker()
         config: dict[str, Any] = vars(multiprocessing.current_process())["_config"]
         config["tempdir"] = str(self._directory)
         self._context.set_forkserver_preload([PRELOADED])
@@ -127,11 +127,13 @@ class ForkServer:
             raise ForkServerFailed(f"the fork server cannot be started: {error}") from error
 
     def start(self, target: Callable[[bytes, socket.socket], None], spec: ActorSpec) -> ForkedProcess:
-        """A new process that runs ``target`` with the spec (msgpack) and its end of a leash. Takes some milliseconds.
+        """Start a process that runs ``target`` with the spec (msgpack) and its end of a control channel.
+
+        This takes some milliseconds.
 
         Raises:
-            ForkFailed: try again later.
-            ForkServerFailed: see ``ensure_running``.
+            ForkFailed: the process could not be started. Try again later.
+            ForkServerFailed: the fork server died too often lately, was stopped, or cannot be started.
         """
         self.ensure_running()
         if self._pidfd is None:
@@ -147,13 +149,13 @@ class ForkServer:
             return ForkedProcess(pid, os.pidfd_open(pid), ours, process, self._pidfd)
         except (OSError, EOFError) as error:
             ours.close()
-            reason = "the fork server has died" if _ended(self._pidfd) else "the system has no room for another process"
+            reason = "the fork server died" if _ended(self._pidfd) else "the system has no room for another process"
             raise ForkFailed(reason) from error
         finally:
             theirs.close()
 
     def stop(self) -> None:
-        """Ends the fork server, and with it every child that is left."""
+        """End the fork server, and with it every remaining child."""
         if self._pidfd is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -175,18 +177,18 @@ def _ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _refuse_resource_tracker() -> None:
-    """Gives ``multiprocessing`` a tracker that swallows everything, in place of a process of its own."""
+def _replace_resource_tracker() -> None:
+    """Give ``multiprocessing`` a tracker that discards everything, instead of a process of its own."""
     if _tracker._fd is None:
         _tracker._fd = os.open(os.devnull, os.O_WRONLY)
 
 
 @contextmanager
 def _isolated_start() -> Iterator[None]:
-    """What ``multiprocessing`` sees while it starts something.
+    """Hide this process's ``__main__`` and SIGINT from a process that ``multiprocessing`` starts.
 
-    An empty ``__main__``, as children would otherwise import the command line's; and SIGINT blocked, which the new
-    process inherits until it has decided what Ctrl-C means to it.
+    ``__main__`` is empty, because children would import the command line's. SIGINT is blocked. The new process inherits
+    that until it has set its own handler.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

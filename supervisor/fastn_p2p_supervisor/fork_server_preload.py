@@ -1,7 +1,7 @@
-"""What the fork server loads once, so that each child has it for free.
+"""Modules that the fork server loads once, so that each child has them without cost.
 
-Importing this module does that, in the fork server and nowhere else. Nothing here may start a thread: a fork copies
-only the thread that calls it, along with whatever locks the others held. So no ZeroMQ context, no iroh.
+Importing this module loads them, in the fork server only. It must not start a thread: a fork copies only the calling
+thread, together with the locks that other threads held. So no ZeroMQ context and no iroh.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MODULES: Final = (
 
 
 REQUEST_SECONDS: Final = 5.0
-"""Seconds that the supervisor may take to send a request, once it has connected."""
+"""Seconds that the supervisor may take to send a request after it has connected."""
 
 _CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
@@ -53,11 +53,11 @@ _receive = reduction.recvfds
 
 
 def receive_from_supervisor(connection: socket.socket, most: int) -> list[int]:
-    """``multiprocessing.reduction.recvfds`` for the fork server's loop: the descriptors of one request.
+    """Return the descriptors of one request: ``multiprocessing.reduction.recvfds`` for the fork server's loop.
 
-    Any process of this user can connect to the fork server's socket. The loop would end with all children at the first
-    that sends something else, and wait for ever for one that sends nothing. So the kernel is asked who has connected:
-    nothing is read but from the supervisor. What is refused ends in the error that the loop passes over.
+    Any process of this user can connect to the fork server's socket. The loop would end, with all children, at the
+    first process that sends something else. It would wait for ever for one that sends nothing. So this asks the kernel
+    which process has connected, and reads from the supervisor only. A rejection raises the error that the loop ignores.
     """
     found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, user, _ = _CREDENTIALS.unpack(found)
@@ -76,11 +76,11 @@ def receive_from_supervisor(connection: socket.socket, most: int) -> list[int]:
 
 
 def fork_or_refuse() -> int:
-    """``os.fork`` for ``multiprocessing``'s fork server, whose loop calls this.
+    """Fork for ``multiprocessing``'s fork server, whose loop calls this instead of ``os.fork``.
 
-    When the kernel has no process to give, that loop would end, and all children with it. Here the request at hand is
-    refused instead: its descriptors are closed, so that the supervisor sees the end of its pipes, and the error
-    raised is the one that the loop passes over.
+    If the kernel has no process to give, the loop would end, and all children with it. This rejects the request
+    instead: it closes the descriptors, so that the supervisor sees the end of its pipes, and raises the error that the
+    loop ignores.
     """
     try:
         pid = _fork()
@@ -99,13 +99,13 @@ def _become_fork_server() -> None:
     from fastn_p2p_actors.runtime import process_setup
 
     process_setup.mark_fork_server()
-    process_setup.die_with_parent()  # also covers a supervisor that is killed while children keep the fork server busy
+    process_setup.die_with_parent()  # also if the supervisor is killed while the fork server is busy
     process_setup.make_undumpable()
     process_setup.set_title("forks")
     process_setup.raise_file_limit()
     process_setup.forbid_core_files()
     for module in MODULES:
-        with contextlib.suppress(Exception):  # the child that needs it imports it again, and reports
+        with contextlib.suppress(Exception):  # the child that needs it imports it again and reports the error
             importlib.import_module(module)
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1 or threading.active_count() != 1:
@@ -113,7 +113,7 @@ def _become_fork_server() -> None:
     os.fork = fork_or_refuse
     reduction.recvfds = receive_from_supervisor  # type: ignore[assignment]
     gc.collect()
-    gc.freeze()  # keeps the collector from writing to, and so copying, the pages that children share
+    gc.freeze()  # keeps the collector from writing to, and so copying, pages that children share
 
 
 if any("multiprocessing.forkserver" in argument for argument in sys.orig_argv):

@@ -1,4 +1,4 @@
-"""The daemon's directories and its lock: made, checked and taken before anything else happens."""
+"""Directories and lock of the daemon's home: created, checked and locked before anything else happens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("supervisor")
 
 
 class HomeLock:
-    """One daemon's hold on its home, from ``acquire`` to ``release``."""
+    """Lock on the home, held from ``acquire`` to ``release``."""
 
     def __init__(self, home: Home, lock: int) -> None:
         self.home = home
@@ -29,14 +29,14 @@ class HomeLock:
 
     @classmethod
     def acquire(cls, home: Home) -> HomeLock:
-        """Makes what is missing, takes the lock and removes the sockets that a former daemon left behind.
+        """Create missing directories, take the lock, and remove the sockets of an earlier daemon.
 
-        The kernel gives the lock back when the process ends, however it ends.
+        The kernel releases the lock when the process ends in any way.
 
         Raises:
             DaemonAlreadyRunning: another daemon holds the lock.
-            HomeUnusable: the home is somebody else's, others may write to it or to a directory above it, or the disk
-                does not take it.
+            HomeUnusable: another user owns the home, others may write to it or to a directory above it, or it cannot be
+                written.
         """
         at = home.path
         try:
@@ -53,9 +53,9 @@ class HomeLock:
         return cls(home, lock)
 
     def release(self) -> None:
-        """Removes what is left of the sockets and gives the lock back.
+        """Remove the remaining sockets and release the lock.
 
-        The lock's file stays: removing it would let two daemons hold locks on two files.
+        The lock file stays. Removing it would let two daemons hold locks on two files.
         """
         with suppress(OSError):
             _remove_sockets(self.home)
@@ -85,32 +85,33 @@ def _lock(home: Home) -> int:
 
 
 def _own_directory(path: Path) -> None:
-    """Make the directory (0700) if it is missing; refuse one that others own, may write to, or could replace."""
+    """Create the directory (0700) if it is missing. Reject one that others own, may write to or could replace."""
     check_way(path)
     path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     check_own_directory(path)
 
 
 def _prepare_socket_directory(home: Home) -> None:
-    """Make the sockets' directories, and the note that says where they are if they are not in the home."""
-    home.socket_directory_file.unlink(missing_ok=True)  # the one of an earlier daemon, which may have had another place
+    """Create the directories of the sockets, and the file with their path if they are outside the home."""
+    home.socket_directory_file.unlink(missing_ok=True)  # an earlier daemon may have used another directory
     places = home.socket_places()
     if home.path not in places:
-        _note(home, _first_usable(places))
+        _write_socket_directory_file(home, _first_usable(places))
     _remove_sockets(home)
 
 
 def _first_usable(places: list[Path]) -> Path:
-    """The first of these directories that can be had; where another user has taken all of them, a new one.
+    """Return the first directory that can be used. If other users have taken all of them, create a new one.
 
     Raises:
-        HomeUnusable, OSError: none.
+        HomeUnusable: none can be used.
+        OSError: none can be created.
     """
     for place in places:
         try:
             _make_private(place)
         except (HomeUnusable, OSError) as error:
-            log.warning("the sockets cannot be at %s: %s", place, error)
+            log.warning("sockets cannot be in %s: %s", place, error)
         else:
             return place
     place = Path(tempfile.mkdtemp(prefix=_spare_prefix(), dir=temporary_directory().parent)) / places[-1].name
@@ -130,7 +131,7 @@ def _spare_prefix() -> str:
     return f"{temporary_directory().name}-"
 
 
-def _note(home: Home, place: Path) -> None:
+def _write_socket_directory_file(home: Home, place: Path) -> None:
     note = home.socket_directory_file.with_suffix(".tmp")
     note.write_bytes(os.fsencode(place) + b"\n")
     note.replace(home.socket_directory_file)

@@ -1,7 +1,7 @@
-"""Strays: processes that a protocol has started, and whose parent has ended.
+"""Reaper of orphans: processes started by a protocol whose parent has ended.
 
-The kernel makes them children of the supervisor, which kills them at its next look. So nothing that a protocol has
-started outlives its identity's process, also when it has taken itself out of its parent's session and process group.
+The kernel makes them children of the supervisor, which kills them at its next tick. So no process that a protocol has
+started outlives its identity's process, even if it left its parent's session and process group.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ log = logging.getLogger("supervisor")
 
 
 class OrphanReaper:
-    """Those of this process, which has no children but the fork server.
+    """Kills every child of this process except the fork server.
 
-    Where that is not so, nothing is adopted and nothing killed: a program that has become the daemon by ``exec`` keeps
-    the children that it had, and process 1 of a container gets those of everybody else in it.
+    It is inactive where this process has other children: after an ``exec`` it keeps those of the program before, and as
+    process 1 of a container it gets all orphans of the container.
     """
 
     def __init__(self, fork_server: Callable[[], int]) -> None:
-        """``fork_server``: its process id at the moment, 0 for none."""
+        """Become the subreaper of this process's descendants. ``fork_server`` returns the fork server's pid, 0 for
+        none."""
         self._fork_server = fork_server
         self._reported: set[int] = set()
         self.active = os.getpid() != 1 and not children_of("self")
@@ -37,16 +38,16 @@ class OrphanReaper:
             process_setup.become_subreaper()
 
     def reap(self) -> None:
-        """Kills those that there are, and removes those that have ended."""
+        """Kill orphans, and reap those that have ended."""
         if not self.active:
             return
         for pid in children_of("self") - {self._fork_server()}:
-            # A child keeps its number until it has been waited for: this reaches nobody else.
+            # A child keeps its pid until it has been waited for, so this kills no other process.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
             if pid not in self._reported:
                 self._reported.add(pid)
-                log.warning("process %d was left behind by a protocol: killed", pid)
+                log.warning("killed process %d, which a protocol left behind", pid)
             with contextlib.suppress(ChildProcessError):
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     self._reported.discard(pid)

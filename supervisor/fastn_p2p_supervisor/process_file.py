@@ -1,4 +1,4 @@
-"""The tree on paper: ``run/tree.json``, for whoever wants to know about the processes when nothing answers."""
+"""File with the state of every process: ``run/processes.json``. It can be read when no process answers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ log = logging.getLogger("supervisor")
 
 
 class ProcessFile:
-    """Keeps the file up to date: each write is atomic, many changes at once make one write.
+    """The file, kept up to date. Each write is atomic; many changes at once cause one write.
 
-    A disk that does not take it costs the file's freshness, and nothing else.
+    If it cannot be written, the file is out of date, and nothing else happens.
     """
 
     def __init__(self, path: Path, content: Callable[[], dict[str, Any]]) -> None:
@@ -34,25 +34,25 @@ class ProcessFile:
         self._removed = False
 
     def changed(self) -> None:
-        """The content is another one now."""
+        """Schedule a write: the content has changed."""
         if self._pending is None and not self._removed:
             self._pending = self._loop.call_later(COALESCE, self.write)
 
     def write(self) -> None:
-        """Writes now."""
+        """Write the file now."""
         self._cancel()
         try:
             self._temporary.write_bytes(msgspec.json.encode(self._content()))
             self._temporary.replace(self._path)
         except OSError as error:
             if not self._failing:
-                log.warning("%s cannot be written: %s", self._path, error.strerror)
+                log.warning("%s cannot be written, so it may be out of date: %s", self._path, error.strerror)
             self._failing = True
         else:
             self._failing = False
 
     def remove(self) -> None:
-        """Removes the file; later changes are not written."""
+        """Remove the file. Later changes are not written."""
         self._cancel()
         self._removed = True
         self._temporary.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""The tree: every child of the daemon, in the order in which they are started, and what happens when one fails.
+"""All children of the daemon: their start order, restarts, and requests.
 
-One for one: a child that ends is started again by itself, as all others reconnect to it. A core actor that
-keeps crashing fails the tree; an identity that does is parked as failed, and the rest lives on.
+Restarts are one for one. A child that ends is restarted alone, because all others reconnect to it. A core actor in a
+crash loop ends the daemon. An identity in a crash loop becomes ``failed``, and the rest keeps running.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Final
 
 from fastn_p2p_actors.runtime import actor
 from fastn_p2p_actors.runtime import control_channel as wire
@@ -21,11 +21,10 @@ from fastn_p2p_actors.runtime.process_setup import (
     own_memory,
 )
 from fastn_p2p_actors.runtime.specs import ActorSpec
-from fastn_p2p_client.errors import IdentityFailed, Overloaded, P2PError, PayloadTooLarge
+from fastn_p2p_client.errors import Forbidden, IdentityFailed, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import ErrorReply
 from fastn_p2p_client.names import check_name
 
-from .allowed_requests import authorise
 from .child import Child, ChildResources, ProcessState
 from .fork_server import ForkServer
 from .restart_policy import (
@@ -35,24 +34,40 @@ from .restart_policy import (
     Timeouts,
 )
 
-__all__ = ["ProcessTree"]
+__all__ = ["ALLOWED_REQUESTS", "ProcessTree", "authorise"]
 
-STARTING_AT_ONCE: Final = 8
-"""Identities of a list that are started side by side: of a hundred, none starves the others of their deadlines."""
-ASKS_IN_FLIGHT: Final = 256
+PARALLEL_STARTS: Final = 8
+"""Identities that are started at the same time. More would delay each other beyond their deadlines."""
+REQUESTS_IN_FLIGHT: Final = 256
+"""Requests of children that may wait for a reply."""
 COUNTED_PER_TICK: Final = 32
-"""Identities whose processes are counted at each look, beside those that have some."""
+"""Identities whose processes are counted at each tick, beside those that have some."""
+
+ALLOWED_REQUESTS: Final[Mapping[str, frozenset[type[Any]]]] = {
+    "gateway": frozenset({wire.StartIdentity, wire.StopIdentity, wire.EnsureOnline, wire.GetProcesses}),
+}
+"""Requests that a child may make, by its name; all others are denied. The control channel identifies the child."""
 
 log = logging.getLogger("supervisor")
 
 
+def authorise(child: str, request: wire.Request) -> None:
+    """Check that the child may make this request.
+
+    Raises:
+        Forbidden: the table does not list the request for this child.
+    """
+    if type(request) not in ALLOWED_REQUESTS.get(child, frozenset()):
+        raise Forbidden(role=child, request=type(request).__name__)
+
+
 class ProcessTree:
-    """All children. Made inside the running event loop.
+    """All children. Create it inside the running event loop.
 
     Attributes:
-        core: the core actors in start order.
-        identities: the identities that run, or should, by name.
-        failure: set to the reason, in words for people, when the tree cannot go on.
+        core: the core actors, in start order.
+        identities: identities that run or should run, by name.
+        failure: set to the reason, in plain words, when the daemon cannot go on.
     """
 
     def __init__(
@@ -63,88 +78,98 @@ class ProcessTree:
         *,
         changed: Callable[[], None],
         sweep: Callable[[], None] = lambda: None,
-        patience: Timeouts = Timeouts(),  # noqa: B008  (immutable)
+        timeouts: Timeouts = Timeouts(),  # noqa: B008  (immutable)
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """``identity`` makes the spec of an identity by its name; ``changed`` is told whenever ``report`` differs;
-        ``sweep`` ends what processes that have ended have left behind."""
-        self._means = ChildResources(forks, actor.main, patience, clock)
+        """Create the children of the core actors.
+
+        Args:
+            core: specifications of the core actors, in start order.
+            identity: return the specification of an identity by its name.
+            forks: starts the processes.
+            changed: called whenever ``report`` has changed.
+            sweep: kill processes that were left behind.
+            timeouts: time limits.
+            clock: return monotonic seconds.
+            jitter: return numbers in [0, 1).
+        """
+        self._resources = ChildResources(forks, actor.main, timeouts, clock)
         self._identity = identity
         self._jitter = jitter
         self._loop = asyncio.get_running_loop()
         self._stopping = False
-        self._gate = asyncio.Semaphore(STARTING_AT_ONCE)
+        self._start_slots = asyncio.Semaphore(PARALLEL_STARTS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_tick = clock()
         self._next_counted = 0
-        self._parents: set[Child] = set()
+        self._with_descendants: set[Child] = set()
         """Identities whose protocols have started processes."""
         self._started_ms = boot_ms()
         self.changed = changed
         self.sweep = sweep
         self.failure: asyncio.Future[str] = self._loop.create_future()
-        self.core = [Child(spec, RestartHistory(CORE, jitter), self._means, self) for spec in core]
+        self.core = [Child(spec, RestartHistory(CORE, jitter), self._resources, self) for spec in core]
         self.identities: dict[str, Child] = {}
 
-    # ── its life ─────────────────────────────────────────────────────────────────────────────────
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, identities: Iterable[str]) -> None:
-        """Starts everything, awaiting nothing: actors find each other by themselves."""
+        """Start everything and return at once: the actors find each other by themselves."""
         for child in self.core:
             child.start()
         self.ensure_online(identities)
         self._tick()
 
     async def core_ready(self) -> None:
-        """Waits until all core actors are ready, at the same time."""
+        """Wait until all core actors are ready at the same time."""
         while not self.healthy:
             for child in self.core:
                 await child.healthy.wait()
 
     async def all_started(self) -> None:
-        """Waits until all core actors are ready, and every identity was ready or has failed once."""
+        """Wait until all core actors are ready, and every identity has been ready or has failed once."""
         await self.core_ready()
         for child in list(self.identities.values()):
             await child.started_once.wait()
 
     async def stop(self, whole: float) -> None:
-        """Stops everything, in reverse order, within ``whole`` seconds; returns once all processes are gone."""
+        """Stop everything in reverse order within ``whole`` seconds. Return once all processes are gone."""
         self._stopping = True
         for task in self._tasks:
             task.cancel()
-        patience = self._means.patience
+        timeouts = self._resources.timeouts
         end = self._loop.time() + whole
         groups = [list(self.identities.values()), *([child] for child in reversed(self.core))]
         for group in groups:
-            grace = max(0.0, min(patience.drain, end - self._loop.time()))
+            grace = max(0.0, min(timeouts.drain, end - self._loop.time()))
             await asyncio.gather(*(child.stop(grace) for child in group))
 
     def kill(self) -> None:
-        """Kills every process at once."""
+        """Kill every process at once."""
         self._stopping = True
-        for child in self._everyone():
+        for child in self._all_children():
             child.kill("killed by the operator")
 
     @property
     def healthy(self) -> bool:
-        """Whether every core actor is ready and gives signs of life."""
+        """True if every core actor is ready and sends heartbeats."""
         return all(child.healthy.is_set() for child in self.core)
 
     def report(self) -> list[wire.ProcessInfo]:
-        """The supervisor, then every child."""
+        """Return the state of the supervisor, then of every child."""
         state = ProcessState.STOPPING if self._stopping else ProcessState.READY
         own = wire.ProcessInfo("supervisor", os.getpid(), state, self._started_ms, 0, "", own_memory())
-        return [own, *(child.report() for child in self._everyone())]
+        return [own, *(child.report() for child in self._all_children())]
 
     # ── identities ───────────────────────────────────────────────────────────────────────────────
 
     async def start_identity(self, name: str) -> None:
-        """Returns once the identity's process is ready.
+        """Start the identity's process, and wait until it is ready.
 
         Raises:
-            InvalidName: nothing can be called that.
-            IdentityFailed: it does not stay up, or was stopped meanwhile.
+            InvalidName: the name is no name of an identity.
+            IdentityFailed: the process keeps ending, or was stopped meanwhile.
         """
         check_name(name, "an identity")
         child = self.identities.get(name)
@@ -157,73 +182,73 @@ class ProcessTree:
             raise IdentityFailed(identity=name, reason=reason)
 
     async def stop_identity(self, name: str) -> None:
-        """Returns once the identity's process is gone; at once when there is none."""
+        """Stop the identity's process, and wait until it is gone."""
         child = self.identities.get(name)
         if child is not None:
-            await child.stop(self._means.patience.drain)
+            await child.stop(self._resources.timeouts.drain)
             if self.identities.get(name) is child:
                 del self.identities[name]
             self.changed()
 
     def ensure_online(self, names: Iterable[str]) -> None:
-        """Starts those that have no place in the tree, a few at a time, and returns at once."""
+        """Start identities that have no process yet, a few at a time. Return at once."""
         for name in names:
             check_name(name, "an identity")
             if name not in self.identities:
-                self._spawn(self._start_in_turn(self._child_for(name)))
+                self._spawn(self._start_queued(self._child_for(name)))
 
     def _child_for(self, name: str) -> Child:
         if self._stopping:
             raise IdentityFailed(identity=name, reason="the daemon is stopping")
         child = self.identities.get(name)
         if child is None:
-            child = Child(self._identity(name), RestartHistory(IDENTITY, self._jitter), self._means, self)
+            child = Child(self._identity(name), RestartHistory(IDENTITY, self._jitter), self._resources, self)
             self.identities[name] = child
         return child
 
-    async def _start_in_turn(self, child: Child) -> None:
-        async with self._gate:
+    async def _start_queued(self, child: Child) -> None:
+        async with self._start_slots:
             child.start()
             await child.started_once.wait()
 
-    # ── what children do ─────────────────────────────────────────────────────────────────────────
+    # ── events of children ───────────────────────────────────────────────────────────────────────────
 
-    def on_request(self, child: Child, ask: wire.ChildRequest) -> None:
-        """Answers a child's request, at once or later."""
+    def on_request(self, child: Child, message: wire.ChildRequest) -> None:
+        """Reply to a child's request, at once or later."""
         try:
-            authorise(child.name, ask.request)
-            if len(self._tasks) >= ASKS_IN_FLIGHT:
-                raise Overloaded(what="requests to the supervisor", limit=ASKS_IN_FLIGHT)
+            authorise(child.name, message.request)
+            if len(self._tasks) >= REQUESTS_IN_FLIGHT:
+                raise Overloaded(what="requests to the supervisor", limit=REQUESTS_IN_FLIGHT)
         except P2PError as error:
             log.warning("%s: %s", child.name, error)
-            child.send(wire.ChildResponse(ask.id, ErrorReply.of(error)), child.pid)
+            child.send(wire.ChildResponse(message.id, ErrorReply.of(error)), child.pid)
         else:
-            self._spawn(self._answer(child, child.pid, ask))
+            self._spawn(self._answer(child, child.pid, message))
 
     def on_crash_loop(self, child: Child) -> None:
-        """A core actor takes the tree with it."""
-        log.error("%s keeps ending; giving it up (%s)", child.name, child.last_exit)
+        """Mark the daemon as failed if the child is a core actor."""
+        log.error("%s keeps ending (%s). It is not restarted any more.", child.name, child.last_exit)
         if child in self.core:
-            self.on_fatal_error(f"{child.name} does not stay up ({child.last_exit})")
+            self.on_fatal_error(f"{child.name} keeps ending ({child.last_exit})")
 
     def on_fatal_error(self, reason: str) -> None:
-        """Ends the tree."""
+        """Mark the daemon as failed."""
         if not self.failure.done():
             self.failure.set_result(reason)
 
-    async def _answer(self, child: Child, pid: int, ask: wire.ChildRequest) -> None:
-        """Answers the process that asked: its successor numbers its requests afresh, and must not get this."""
+    async def _answer(self, child: Child, pid: int, message: wire.ChildRequest) -> None:
+        """Reply to the process that sent the request. Its successor counts ids afresh and must not get the reply."""
         result: wire.Result
         try:
-            result = await self._do(ask.request)
+            result = await self._handle(message.request)
         except P2PError as error:
             result = ErrorReply.of(error)
         try:
-            child.send(wire.ChildResponse(ask.id, result), pid)
+            child.send(wire.ChildResponse(message.id, result), pid)
         except PayloadTooLarge as error:
-            child.send(wire.ChildResponse(ask.id, ErrorReply.of(error)), pid)
+            child.send(wire.ChildResponse(message.id, ErrorReply.of(error)), pid)
 
-    async def _do(self, request: wire.Request) -> wire.Result:
+    async def _handle(self, request: wire.Request) -> wire.Result:
         match request:
             case wire.StartIdentity(name):
                 await self.start_identity(name)
@@ -236,31 +261,37 @@ class ProcessTree:
                 return wire.ProcessList(self.report())
         return wire.Ack()
 
-    # ── time ─────────────────────────────────────────────────────────────────────────────────────
+    # ── ticks ────────────────────────────────────────────────────────────────────────────────────────
 
     def _tick(self) -> None:
-        """Looks who is silent. Was this process itself held up, then nobody is to blame for a silence."""
+        """Kill hung children, and count and kill surplus processes.
+
+        If this process itself was held up, a child's silence does not count.
+        """
         if self._stopping:
             return
-        now = self._means.clock()
-        tick = self._means.patience.tick
+        now = self._resources.clock()
+        tick = self._resources.timeouts.tick
         excused = now - self._last_tick > 2 * tick
         self._last_tick = now
-        for child in self._everyone():
+        for child in self._all_children():
             child.check(now, excused=excused)
         self._count_descendants()
         self.sweep()
         self._loop.call_later(tick, self._tick)
 
     def _count_descendants(self) -> None:
-        """Of identities that had any at the last look, and of some others in turn: each look takes some 50 µs."""
+        """Count the descendants of identities that had some at the last tick, and of some others in turn.
+
+        Counting takes some 50 µs per identity.
+        """
         children = list(self.identities.values())
         start = self._next_counted % len(children) if children else 0
         self._next_counted = start + COUNTED_PER_TICK
         turn = (children[start:] + children[:start])[:COUNTED_PER_TICK]
-        self._parents = {child for child in {*turn, *self._parents} if child.count_descendants()}
+        self._with_descendants = {child for child in {*turn, *self._with_descendants} if child.count_descendants()}
 
-    def _everyone(self) -> list[Child]:
+    def _all_children(self) -> list[Child]:
         return [*self.core, *self.identities.values()]
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:

@@ -1,8 +1,8 @@
-"""When a process that died is started again, and when that is given up.
+"""Restart policy of processes, and the supervisor's time limits.
 
-The rule is Erlang/OTP's restart intensity: more than ``intensity`` restarts within ``period`` seconds is a crash loop.
-So are as many in a row, however slow, of processes that never got ready.
-Pure: the time and the jitter come from the caller.
+The rule is Erlang/OTP's restart intensity: more than ``intensity`` restarts within ``period`` seconds are a crash loop.
+As many ends in a row of processes that never became ready are a crash loop too, however slow. The code is pure: the
+caller passes the time and the jitter.
 """
 
 from __future__ import annotations
@@ -17,10 +17,16 @@ __all__ = ["CORE", "FORK_SERVER", "IDENTITY", "RestartHistory", "RestartRule", "
 
 @dataclass(frozen=True, slots=True)
 class RestartRule:
-    """How often, and how soon.
+    """How often, and how soon, a process is restarted.
 
-    The first restart of a series is immediate; the following ones wait ``backoff`` seconds, doubled each time up to
-    ``longest``, less a random part of up to one half. A ``backoff`` of 0 means that all are immediate.
+    The first restart of a series is immediate. The following ones wait ``backoff`` seconds, doubled each time up to
+    ``longest``, minus a random part of at most one half. With ``backoff`` 0 all are immediate.
+
+    Attributes:
+        intensity: restarts allowed within ``period``.
+        period: seconds.
+        backoff: seconds before the second restart.
+        longest: seconds of the longest wait.
     """
 
     intensity: int = 5
@@ -35,17 +41,17 @@ FORK_SERVER: Final = RestartRule()
 
 
 class RestartHistory:
-    """The restarts of one process, judged by a rule."""
+    """Recent restarts of one process, judged by a rule."""
 
     def __init__(self, rule: RestartRule, jitter: Callable[[], float]) -> None:
-        """``jitter`` returns numbers in [0, 1)."""
+        """Create an empty history. ``jitter`` returns numbers in [0, 1)."""
         self._rule = rule
         self._jitter = jitter
         self._restarts: deque[float] = deque()
         self._never_ready = 0
 
     def record_exit(self, now: float, *, was_ready: bool = True) -> float | None:
-        """Seconds to wait before the restart, which counts from then on; None when it is one too many."""
+        """Return the seconds to wait before the restart, which counts from then on. None if it is one too many."""
         rule = self._rule
         self._never_ready = 0 if was_ready else self._never_ready + 1
         if self._never_ready > rule.intensity:
@@ -62,30 +68,30 @@ class RestartHistory:
         return delay
 
     def reset(self) -> None:
-        """Begins afresh, as when somebody starts the process by hand."""
+        """Forget all restarts, for instance because the owner starts the process by hand."""
         self._restarts.clear()
         self._never_ready = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long the supervisor waits for what, in seconds."""
+    """Time limits of the supervisor, in seconds."""
 
     ready: float = 15.0
-    """From a process's start until it says that it is ready."""
+    """From the start of a process until it reports ready."""
     beats: int = 5
-    """Heartbeats that may be missing …"""
+    """Heartbeats that may be missing; ``silence`` applies as well."""
     silence: float = 5.0
-    """… but at least this long."""
+    """Shortest silence after which a process counts as hung."""
     drain: float = 5.0
     """From SIGTERM to SIGKILL."""
     whole_stop: float = 9.0
-    """For stopping everything; a service manager that waits 10 s sees a clean end."""
+    """For stopping everything. A service manager that waits 10 s sees a clean end."""
     failed_stop: float = 0.5
-    """The same when the daemon cannot go on: what is still in flight would only hold up its next start."""
+    """For stopping everything after a failure. Requests in flight would only delay the next start."""
     tick: float = 0.5
-    """Between two looks at who is silent."""
+    """Between two checks for hung processes."""
 
     def silence_of(self, heartbeat: float) -> float:
-        """How long a process that promises a sign of life every ``heartbeat`` seconds may be silent."""
+        """Return the seconds of silence after which a process with this heartbeat interval counts as hung."""
         return max(self.beats * heartbeat, self.silence)

@@ -1,4 +1,4 @@
-"""What a service manager is told: ready, stopping, and that the daemon is well. The plain protocol of sd_notify(3)."""
+"""Notifications to a service manager: ready, stopping, watchdog. The protocol is that of sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["SystemdNotifier"]
 
 
 class SystemdNotifier:
-    """Tells the service manager how the daemon is; does nothing when none asked to be told.
+    """Notifies the service manager. Without one, it does nothing.
 
-    Nothing here raises or blocks: a service manager that does not listen is no reason to end.
+    It never raises or blocks: a service manager that does not read is no reason to end.
 
     Attributes:
-        watchdog: seconds between two ``alive`` calls, half of what the service manager tolerates; None when it
-            does not watch.
+        watchdog: seconds between two calls of ``alive``, half of the service manager's limit; None if it does not
+        watch.
     """
 
     def __init__(self, address: str | None = None, watchdog: float | None = None) -> None:
-        """``address`` is a path, or an abstract name that begins with ``@``."""
+        """Open the socket. ``address`` is a path, or an abstract name that begins with ``@``."""
         self.watchdog = watchdog
         self._socket: socket.socket | None = None
         if address is None or not address.startswith(("/", "@")):
@@ -32,9 +32,9 @@ class SystemdNotifier:
 
     @classmethod
     def take_from(cls, environment: MutableMapping[str, str], pid: int) -> Self:
-        """Reads and removes the variables, so that no child process speaks in the daemon's name.
+        """Read and remove the environment variables, so that no child notifies in the daemon's name.
 
-        ``WATCHDOG_USEC`` counts only when ``WATCHDOG_PID`` is absent or ``pid``.
+        ``WATCHDOG_USEC`` counts only if ``WATCHDOG_PID`` is absent or equal to ``pid``.
         """
         address = environment.pop("NOTIFY_SOCKET", None)
         micros = environment.pop("WATCHDOG_USEC", "")

@@ -59,6 +59,6 @@ def test_a_network_process_that_hangs_is_replaced(side: str, couple: Couple, sta
     os.kill(pid, signal.SIGSTOP)
     daemon.wait_actor("network", not_pid=pid)
     load.goes_well()
-    assert daemon.processes()["network"]["last_exit"].startswith("no sign of life")
+    assert daemon.processes()["network"]["last_exit"].startswith("no heartbeat")
     print(f"{side}'s network hung until it was replaced: {load.failures}")
     load.stop()

@@ -35,7 +35,7 @@ from fastn_p2p_client import errors, limits
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.tickets import MAX_TICKET, Ticket
-from fastn_p2p_supervisor import allowed_requests
+from fastn_p2p_supervisor.process_tree import ALLOWED_REQUESTS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CODE: Final = ("client/fastn_p2p_client", "actors/fastn_p2p_actors", "supervisor/fastn_p2p_supervisor", "fastn_p2p")
@@ -293,10 +293,10 @@ def test_the_vault_s_table_is_documented() -> None:
 
 def test_the_supervisor_s_table_is_documented() -> None:
     rows = table("security.md", "The vault", "request", "gateway", "anybody else")
-    assert set(allowed_requests.ALLOWED_REQUESTS) == {"gateway"}
+    assert set(ALLOWED_REQUESTS) == {"gateway"}
     assert all(row[1:] == ["yes", "no"] for row in rows)
     assert {code(row[0]) for row in rows} == {
-        request.__name__ for request in allowed_requests.ALLOWED_REQUESTS["gateway"]
+        request.__name__ for request in ALLOWED_REQUESTS["gateway"]
     }
 
 

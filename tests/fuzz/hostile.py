@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Attack(msgspec.Struct):
-    do: Literal["pid", "vault", "grant", "leash asks", "leash garbage"]
+    do: Literal["pid", "vault", "grant", "supervisor requests", "control channel garbage"]
     data: bytes = b""
 
 
@@ -46,7 +46,7 @@ class Hostile(Protocol):
             return outcomes
         if attack.do == "grant":
             return vars(_object_of(NetworkRegistration))["_grant"]
-        if attack.do == "leash asks":
+        if attack.do == "supervisor requests":
             stage = _object_of(ActorContext)
             outcomes = []
             for ask in (
@@ -60,8 +60,8 @@ class Hostile(Protocol):
                 except Exception as error:
                     outcomes.append(type(error).__name__)
             return outcomes
-        if attack.do == "leash garbage":
-            held = vars(_object_of(ActorContext))["_leash"]
+        if attack.do == "control channel garbage":
+            held = vars(_object_of(ActorContext))["_channel"]
             assert isinstance(held, socket.socket)
             held.send(attack.data)
         return os.getpid()

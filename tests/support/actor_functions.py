@@ -17,17 +17,17 @@ from fastn_p2p_actors.runtime.actor import ActorContext
 from fastn_p2p_client.errors import P2PError
 
 
-async def serve(stage: ActorContext) -> None:
+async def serve(context: ActorContext) -> None:
     """Does what the file says."""
-    orders = stage.home.path / "orders" / stage.name
+    orders = context.home.path / "orders" / context.name
     order = orders.read_text() if orders.exists() else ""
-    note(stage, "started")
+    note(context, "started")
     if order == "crash":
         raise ValueError("as ordered")
     if order == "never ready":
-        await stage.stop_requested.wait()
+        await context.stop_requested.wait()
         return
-    stage.ready()
+    context.ready()
     if order == "stuck":
         while True:  # no signal handler of Python's, no event loop, only the kernel ends this
             time.monotonic()
@@ -35,23 +35,23 @@ async def serve(stage: ActorContext) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         await asyncio.Event().wait()
     if order == "babble":
-        leash(stage).send(b"\x93\x01what is this")
+        channel(context).send(b"\x93\x01what is this")
     if order == "huge":
-        leash(stage).send(bytes(wire.MAX_MESSAGE + 1))
+        channel(context).send(bytes(wire.MAX_MESSAGE + 1))
     if order == "let go":
-        asyncio.get_running_loop().remove_reader(leash(stage).fileno())
-        leash(stage).close()
+        asyncio.get_running_loop().remove_reader(channel(context).fileno())
+        channel(context).close()
     if order == "flood":
         while True:
             await asyncio.sleep(0)
-            stage._beat()
+            context._send_heartbeat()
     if order.startswith("ask "):
-        await ask(stage, order)
-    await stage.stop_requested.wait()
-    note(stage, "stopped")
+        await ask(context, order)
+    await context.stop_requested.wait()
+    note(context, "stopped")
 
 
-async def ask(stage: ActorContext, order: str) -> None:
+async def ask(context: ActorContext, order: str) -> None:
     """Asks the supervisor, and writes the answer to the file ``answer-<name>``."""
     _, what, *names = order.split()
     requests: dict[str, wire.Request] = {
@@ -61,19 +61,19 @@ async def ask(stage: ActorContext, order: str) -> None:
         "tree": wire.GetProcesses(),
     }
     try:
-        reply: object = await stage.ask_supervisor(requests[what], 20)
+        reply: object = await context.ask_supervisor(requests[what], 20)
     except P2PError as error:
         reply = error
-    note(stage, f"answer {reply}")
+    note(context, f"answer {reply}")
 
 
-def note(stage: ActorContext, what: str) -> None:
+def note(context: ActorContext, what: str) -> None:
     """Adds a line to the file in which the tests follow what happens."""
-    line = f"{time.monotonic_ns()} {os.getpid()} {stage.name} {what}\n"
-    with Path(stage.home.path / "diary").open("a") as diary:
+    line = f"{time.monotonic_ns()} {os.getpid()} {context.name} {what}\n"
+    with Path(context.home.path / "diary").open("a") as diary:
         diary.write(line)
 
 
-def leash(stage: ActorContext) -> socket.socket:
-    assert stage._leash is not None
-    return stage._leash
+def channel(context: ActorContext) -> socket.socket:
+    assert context._channel is not None
+    return context._channel

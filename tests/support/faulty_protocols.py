@@ -152,7 +152,7 @@ def main() -> None:
     plan = DaemonConfig(
         identity_heartbeat=0.5,
         identity_memory=MEMORY * 1024 * 1024,
-        patience=Timeouts(ready=8, silence=3),
+        timeouts=Timeouts(ready=8, silence=3),
     )
     sys.exit(run(Home.find(None), "local", plan))
 

@@ -1,6 +1,6 @@
 """A network, a vault, a supervisor and a program for the gateway and the identity actor to talk to.
 
-Sockets and the leash are real; everything runs in the test's own event loop.
+Sockets and the control channel are real; everything runs in the test's own event loop.
 """
 
 from __future__ import annotations
@@ -293,7 +293,7 @@ class StubVault:
 
 
 class StubSupervisor:
-    """The other end of the gateway's leash. Identities run as tasks of this process.
+    """The other end of the gateway's control channel. Identities run as tasks of this process.
 
     Attributes:
         asked: every request, in order.

@@ -91,7 +91,7 @@ class StubDaemon:
         return self.process.returncode, stderr
 
     def tree(self) -> dict[str, Any]:
-        """`tree.json`; empty while there is none."""
+        """`processes.json`; empty while there is none."""
         try:
             tree: dict[str, Any] = json.loads(Home(self.home).process_file.read_bytes())
         except FileNotFoundError:
@@ -99,7 +99,7 @@ class StubDaemon:
         return tree
 
     def child(self, name: str) -> dict[str, Any]:
-        """One process of `tree.json`; empty when it is not there."""
+        """One process of `processes.json`; empty when it is not there."""
         found: dict[str, Any] = {}
         for found in self.tree().get("processes", []):
             if found["name"] == name:
@@ -148,9 +148,9 @@ def stub_daemon(
     orders: dict[str, str] | None = None,
     identities: tuple[str, ...] = (),
     environment: dict[str, str] | None = None,
-    **patience: float,
+    **timeouts: float,
 ) -> Iterator[StubDaemon]:
-    """A daemon for `home`; whatever is left of it in the end is killed. `patience` are fields of `Patience`, and
+    """A daemon for `home`; whatever is left of it in the end is killed. `timeouts` are fields of `Timeouts`, and
     `heartbeat`."""
     for name in identities:
         directory = home / "identities" / name
@@ -161,7 +161,7 @@ def stub_daemon(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(order)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.stub_daemon", home, json.dumps(patience)],
+        [sys.executable, "-m", "tests.support.stub_daemon", home, json.dumps(timeouts)],
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         start_new_session=True,
@@ -189,7 +189,7 @@ def main() -> int:
         identity_module=ACTORS,
         core_heartbeat=heartbeat or 1.0,
         identity_heartbeat=heartbeat or 5.0,
-        patience=Timeouts(**fields),
+        timeouts=Timeouts(**fields),
     )
     try:
         return run(home, "local", plan)

@@ -1,24 +1,22 @@
-"""Whose code was running when the process ended.
+"""Attribution of crashes: which binding's code was running when the process ended.
 
-While code of a binding runs, its number stands in a file that is mapped into memory: writing there costs nothing, and
-what is written outlives the process, however that ends. The next process reads it. If the end was the process's own
-doing (it exited, crashed or hung; the supervisor says so), the binding is to blame, and a binding that is to blame
-``DEATHS`` times in ``WINDOW`` seconds, or for as many as ``HANGS`` hangs, which take longer, is not started any more
-until its config is written again: so one protocol costs an identity its other ones for a moment, and not for ever.
+Problem: protocol code can end the process of its identity, and with it all other protocols of that identity, again
+after each restart. Idea: while code of a binding runs, its number is in a mapped file (``running_marker``). The next
+process reads it. If the process ended by its own fault (it exited, crashed or hung; the supervisor says so), the crash
+counts against that binding. After ``CRASH_LIMIT`` crashes in ``WINDOW`` seconds the binding is not started until its
+config is written again. ``HANG_LIMIT`` hangs suffice, because they take longer. So a faulty protocol takes the
+identity's other protocols down for a moment, not for good. Cost: two writes to memory per step.
 
-Code of a binding is what runs in a step of one of its hooks or handlers, or of a task that such code has started, and
-the import of its module. What it runs in threads is not seen.
+Code of a binding is a step of its hooks and handlers, a step of a task that such code has started, and the import of
+its module. Not covered: code that it runs in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
-import mmap
 import os
-import struct
 import time
 from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
@@ -30,246 +28,213 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.serving.protocol_lifecycle import CodeRunner
 
 from ..runtime.process_setup import memory_in_use
+from .running_marker import BindingName, RunningMarker, read_marker
 
-__all__ = ["DEATHS", "EXIT_MEMORY", "HANGS", "WINDOW", "AttributingRunner", "Crash", "CrashAttribution"]
+__all__ = ["CRASH_LIMIT", "EXIT_MEMORY", "HANG_LIMIT", "WINDOW", "AttributingRunner", "Crash", "CrashAttribution"]
 
-DEATHS: Final = 3
-HANGS: Final = 2
+CRASH_LIMIT: Final = 3
+"""Crashes within ``WINDOW`` after which a binding is not started."""
+HANG_LIMIT: Final = 2
+"""Hangs within ``WINDOW`` after which a binding is not started."""
 WINDOW: Final = 600.0
+"""Seconds for which a crash counts."""
 EXIT_MEMORY: Final = 71
-"""The process has no memory left, and what took it does not give it back."""
+"""Exit code of a process that has no memory left, and whose protocols do not release it."""
 
-_MARK: Final = struct.Struct("=I")
-"""What runs: 65,536 times the number of the binding, and the number of what of it; 0 while nothing does."""
-_SIZE: Final = 16 * 1024
 _KEPT: Final = 64
-"""Deaths that are remembered."""
+"""Crashes that are remembered."""
 _SCARCE: Final = 0.75
-"""Share of the memory that may be in use after somebody got none …"""
+"""Share of the memory limit above which the process ends, once an allocation has failed."""
 _RELEASE_SECONDS: Final = 0.1
-"""… and has had this long to give back what he had."""
-
-Name = tuple[str, str]
-"""Protocol and instance."""
+"""Seconds that protocol code has to release memory after a failed allocation."""
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 _forks = 0
-"""How many forks lie between this process and the first one that has loaded this module."""
+"""Forks between this process and the first one that loaded this module."""
 
 
-def _note_fork() -> None:
+def _count_fork() -> None:
     global _forks
     _forks += 1
 
 
-os.register_at_fork(after_in_child=_note_fork)
+os.register_at_fork(after_in_child=_count_fork)
 
 
 class Crash(msgspec.Struct, frozen=True):
-    """One end of the process that a binding is to blame for."""
+    """One crash of the process that is attributed to a binding."""
 
     protocol: str
     instance: str
     place: str
-    """What of it was running."""
+    """Place in the binding's code that was running."""
     ending: str
     """How the process ended."""
     at: float
-    """Unix time at which it was noticed."""
+    """Unix time at which the crash was noticed."""
     hung: bool = False
 
 
 class CrashAttribution:
-    """Of one process, and what is known of those before it. Made inside the running event loop.
+    """Marks running code, and knows the crashes of earlier processes. Create it inside the running event loop.
 
     Args:
-        path: without its suffix: ``.running`` and ``.deaths`` are added.
-        fault: how the process before this one ended, if that was its own doing.
-        hung: whether that was a silence.
-        memory: the bytes of data that this process may have; 0 for no limit.
+        path: path of its files without their suffixes ``.running`` and ``.crashes``.
+        fault: how the previous process ended, if that was its own fault; else empty.
+        hung: True if the previous process sent no heartbeat.
+        memory: bytes of data that this process may have; 0 for no limit.
+        wall: return Unix time.
     """
 
     def __init__(
         self, path: Path, fault: str, *, hung: bool = False, memory: int = 0, wall: Callable[[], float] = time.time
     ) -> None:
-        self._running = path.with_name(f"{path.name}.running")
-        self._file = path.with_name(f"{path.name}.deaths")
+        running = path.with_name(f"{path.name}.running")
+        self._file = path.with_name(f"{path.name}.crashes")
         self._memory = memory
         self._wall = wall
         self._forks = _forks
         self._loop = asyncio.get_running_loop()
         self._checking = False
-        self._names: dict[str, int] = {}
-        self._end = _MARK.size
-        self._deaths = self._remember(fault, hung)
-        self._map = self._mapped()
-        self._now = memoryview(self._map)[: _MARK.size].cast("I")
+        self._crashes = self._load_crashes(running, fault, hung)
+        self._marker = RunningMarker(running)
+        self._current = self._marker.current
 
     def limit_memory(self, most: int) -> None:
-        """The process may have so many bytes of data from now on; 0 for no limit."""
+        """Set the bytes of data that the process may have; 0 for no limit."""
         self._memory = most
 
     def close(self) -> None:
-        """Nothing of a binding runs here any more, and the end of the process is in order."""
-        self._now[0] = 0
-        with contextlib.suppress(OSError):
-            self._running.unlink(missing_ok=True)
+        """End attribution: no protocol code runs any more, and the process ends in order."""
+        self._marker.close()
 
-    def crash_loop(self, name: Name, since: float) -> list[Crash]:
-        """The deaths that the binding is to blame for after ``since`` (Unix time), oldest first; none unless that is
-        too many.
+    def crash_loop(self, name: BindingName, since: float) -> list[Crash]:
+        """Return the binding's crashes after ``since`` (Unix time), oldest first; empty if they are below the limits.
 
-        A time in the future, from a clock that was ahead, counts as none: it would forgive everything for hours."""
+        A time in the future comes from a clock that was ahead. It counts as 0, or it would forgive crashes for hours.
+        """
         if since > self._wall():
             since = 0.0
-        deaths = [death for death in self._deaths if (death.protocol, death.instance) == name and death.at > since]
-        return deaths if len(deaths) >= DEATHS or sum(death.hung for death in deaths) >= HANGS else []
+        crashes = [each for each in self._crashes if (each.protocol, each.instance) == name and each.at > since]
+        return crashes if len(crashes) >= CRASH_LIMIT or sum(each.hung for each in crashes) >= HANG_LIMIT else []
 
-    # ── marks ────────────────────────────────────────────────────────────────────────────────────
+    # ── running code ─────────────────────────────────────────────────────────────────────────────────
 
-    def mark(self, name: Name, what: str) -> int:
-        """What stands in the file while ``what`` of the binding runs."""
-        return self._number(f"{name[0]}/{name[1]}") << 16 | self._number(what)
+    def mark(self, name: BindingName, place: str) -> int:
+        """Return the mark of a place in the binding's code, for ``step``."""
+        return self._marker.mark(name, place)
 
-    def step(self, mark: int, go_on: Callable[..., Any], *values: Any) -> Any:
-        """Calls code of a binding, which does not wait for anything."""
-        running = self._now
-        before = running[0]
-        running[0] = mark
+    def step(self, mark: int, function: Callable[..., Any], *values: Any) -> Any:
+        """Call code of a binding, which must not wait for anything, and return its result."""
+        current = self._current
+        before = current[0]
+        current[0] = mark
         try:
-            return go_on(*values)
+            return function(*values)
         except MemoryError:
-            self._short_of_memory(mark)
+            self._schedule_memory_check(mark)
             raise
         finally:
             if _forks != self._forks:
-                os._exit(0)  # a child that the code has forked, and that has come back: it is not the identity
-            running[0] = before
+                os._exit(0)  # a child that the code has forked and that returned here: it is not the identity
+            current[0] = before
 
     def watch_tasks(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Tasks that are started by code of a binding count as code of that binding."""
-        running = self._now
+        """Attribute tasks that code of a binding starts to that binding."""
+        current = self._current
 
-        def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-            mark = running[0]
+        def make_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+            mark = current[0]
             if mark:
                 coroutine = _MarkedCoroutine(_without_exits(coroutine), mark, self)
             return asyncio.Task(coroutine, loop=loop, **options)
 
-        loop.set_task_factory(make)
+        loop.set_task_factory(make_task)
 
-    def _number(self, name: str) -> int:
-        """0, which blames nobody, when there is no room for more names."""
-        number = self._names.get(name)
-        if number is None:
-            line = name.encode() + b"\n"
-            if self._end + len(line) > _SIZE:
-                return 0
-            self._map[self._end : self._end + len(line)] = line
-            self._end += len(line)
-            number = self._names[name] = len(self._names) + 1
-        return number
-
-    def _short_of_memory(self, mark: int) -> None:
-        """Code of a binding got no memory. Soon, when what it had is free again, it is known how much that was."""
+    def _schedule_memory_check(self, mark: int) -> None:
+        """Check the memory in use a little after a failed allocation, when the code may have released some."""
         if self._memory and not self._checking:
             self._checking = True
-            self._loop.call_later(_RELEASE_SECONDS, self._end_if_scarce, mark)
+            self._loop.call_later(_RELEASE_SECONDS, self._exit_if_scarce, mark)
 
-    def _end_if_scarce(self, mark: int) -> None:
-        """Ends the process while it can when nothing came free: soon nobody in it could work."""
+    def _exit_if_scarce(self, mark: int) -> None:
+        """Exit if no memory was released, because soon no code in the process could work."""
         self._checking = False
         gc.collect()
         if memory_in_use() > _SCARCE * self._memory:
-            self._now[0] = mark
+            self._current[0] = mark
             os._exit(EXIT_MEMORY)
 
-    # ── the processes before this one ────────────────────────────────────────────────────────────
+    # ── earlier processes ────────────────────────────────────────────────────────────────────────────
 
-    def _mapped(self) -> mmap.mmap:
-        """A new file, all zeros. A disk that has no room for it costs the blame, and nothing else."""
-        try:
-            self._running.unlink(missing_ok=True)
-            with self._running.open("x+b") as file:
-                os.posix_fallocate(file.fileno(), 0, _SIZE)  # writing to a page without a place on the disk is deadly
-                return mmap.mmap(file.fileno(), _SIZE)
-        except OSError as error:
-            log.warning("%s cannot be written: %s", self._running, error.strerror)
-            return mmap.mmap(-1, _SIZE)
-
-    def _remember(self, fault: str, hung: bool) -> list[Crash]:
+    def _load_crashes(self, running: Path, fault: str, hung: bool) -> list[Crash]:
+        """Return the recent crashes, with that of the previous process if it had one, and write them to the file."""
         now = self._wall()
         try:
             known = msgspec.json.decode(self._file.read_bytes(), type=list[Crash])
         except (OSError, *UNDECODABLE):
             known = []
-        deaths = [death for death in known if now - WINDOW < death.at <= now][-_KEPT:]
-        culprit = self._read_marker() if fault else None
-        if culprit is not None:
-            (protocol, instance), place = culprit
+        crashes = [each for each in known if now - WINDOW < each.at <= now][-_KEPT:]
+        marked = read_marker(running) if fault else None
+        if marked is not None:
+            (protocol, instance), place = marked
             if fault.startswith(f"exit code {EXIT_MEMORY}"):
                 fault = "it had no memory left"
-            deaths.append(Crash(protocol, instance, place, fault, now, hung))
-        if deaths != known:
+            crashes.append(Crash(protocol, instance, place, fault, now, hung))
+        if crashes != known:
             temporary = self._file.with_name(f"{self._file.name}.tmp")
             try:
-                temporary.write_bytes(msgspec.json.encode(deaths))
+                temporary.write_bytes(msgspec.json.encode(crashes))
                 temporary.replace(self._file)
             except OSError as error:
-                log.warning("%s cannot be written: %s", self._file, error.strerror)
-        return deaths
-
-    def _read_marker(self) -> tuple[Name, str] | None:
-        """Whose code was running, and what of it; None when no code was, or nobody knows."""
-        try:
-            content = self._running.read_bytes()
-            binding, place = divmod(_MARK.unpack_from(content)[0], 1 << 16)
-            names = content[_MARK.size :].rstrip(b"\0").decode().splitlines()
-            protocol, _, instance = names[binding - 1].partition("/") if binding else ("", "", "")
-            return ((protocol, instance), names[place - 1]) if instance and place else None
-        except (OSError, struct.error, UnicodeDecodeError, IndexError):
-            return None
+                log.warning("%s cannot be written, so crashes are forgotten: %s", self._file, error.strerror)
+        return crashes
 
 
 class AttributingRunner(CodeRunner):
-    """Runs the code of one binding, for ``blame``; None for a process that has nothing but that code."""
+    """Runs the code of one binding, and marks it while it runs.
 
-    def __init__(self, blame: CrashAttribution | None, name: Name) -> None:
-        self._blame = blame
+    Args:
+        attribution: None in a process that runs no other code.
+        name: the binding.
+    """
+
+    def __init__(self, attribution: CrashAttribution | None, name: BindingName) -> None:
+        self._attribution = attribution
         self._name = name
 
     def step(self, what: str, code: Callable[[], T]) -> T:
-        """What ``code`` returns, which does not wait for anything. ``what`` it is, in words: ``its import``."""
-        blame = self._blame
-        return code() if blame is None else cast(T, blame.step(blame.mark(self._name, what), code))
+        """Call ``code``, which must not wait for anything, and return its result. ``what`` names it: ``its import``."""
+        attribution = self._attribution
+        return code() if attribution is None else cast(T, attribution.step(attribution.mark(self._name, what), code))
 
     def function(
         self, what: str, function: Callable[..., Coroutine[Any, Any, T]]
     ) -> Callable[..., Coroutine[Any, Any, T]]:
-        """The same async function, watched whenever it runs."""
-        if self._blame is None:
+        """Return the same async function, marked during each of its steps."""
+        if self._attribution is None:
             return function
-        blame, mark = self._blame, self._blame.mark(self._name, what)
+        attribution, mark = self._attribution, self._attribution.mark(self._name, what)
 
         def call(*arguments: Any) -> Coroutine[Any, Any, T]:
-            return _MarkedCoroutine(function(*arguments), mark, blame)
+            return _MarkedCoroutine(function(*arguments), mark, attribution)
 
         return call
 
 
 class _MarkedCoroutine(Coroutine[Any, Any, Any]):
-    """A coroutine that is marked during each of its steps."""
+    """Coroutine that is marked during each of its steps."""
 
     __slots__ = ("_coroutine", "_mark", "_send", "_step")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], mark: int, blame: CrashAttribution) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], mark: int, attribution: CrashAttribution) -> None:
         self._coroutine = coroutine
         self._mark = mark
         self._send = coroutine.send
-        self._step = blame.step
+        self._step = attribution.step
 
     def send(self, value: Any) -> Any:
         return self._step(self._mark, self._send, value)
@@ -281,7 +246,7 @@ class _MarkedCoroutine(Coroutine[Any, Any, Any]):
         self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self  # has all that is needed of a generator
+        return self  # it has the methods of a generator that ``await`` needs
 
     def __iter__(self) -> _MarkedCoroutine:
         return self
@@ -291,8 +256,8 @@ class _MarkedCoroutine(Coroutine[Any, Any, Any]):
 
 
 async def _without_exits(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """What would end the process ends the task."""
+    """Turn an exception that would end the process into one that ends the task."""
     try:
         return await coroutine
     except (SystemExit, KeyboardInterrupt) as error:
-        raise RuntimeError(f"a task of a protocol has raised {error!r}") from error
+        raise RuntimeError(f"a task of a protocol raised {error!r}") from error

@@ -188,7 +188,7 @@ class Network:
         )
         self.mailbox.open()
         self.endpoint.accept_into(self.pool.adopt)
-        self._neighbours = ReconnectList(home.path / "run" / "neighbours.json", self.pool)
+        self._neighbours = ReconnectList(home.path / "run" / "reconnect.json", self.pool)
         self._neighbours.reconnect_all()
 
     async def stop(self) -> None:

@@ -1,8 +1,8 @@
-"""What an actor's code sees of its process, and the process's way from its first instruction to its exit.
+"""Life of an actor process, and the context that its code gets.
 
-An actor is a module with ``async def serve(stage: ActorContext) -> None``: it binds its mailbox, calls
-``stage.ready()``, waits for ``stage.stopping``, drains and returns. Returning early or raising ends the process; the
-supervisor starts it again with the same settings.
+An actor is a module with ``async def serve(context: ActorContext) -> None``. It binds its mailbox, calls
+``context.ready()``, waits for ``context.stop_requested``, drains and returns. The process ends when ``serve`` returns
+or raises. If the supervisor did not ask for that, it starts the actor again with the same settings.
 """
 
 from __future__ import annotations
@@ -37,41 +37,41 @@ from .specs import ActorSpec
 __all__ = ["EXIT_FAILED", "EXIT_ORPHANED", "Actor", "ActorContext", "main"]
 
 EXIT_FAILED: Final = 1
-"""``serve`` raised; the log says what."""
+"""Exit code after ``serve`` has raised. The log says why."""
 EXIT_ORPHANED: Final = 70
-"""The supervisor or the fork server is gone."""
-LOOK_AGAIN: Final = 1.0
-"""Seconds between looks at the heap of a process that has to give memory back, and much to do."""
+"""Exit code when the supervisor or the fork server is gone."""
+HEAP_RECHECK_SECONDS: Final = 1.0
+"""Seconds until the heap is checked again, if the process was too busy to trim it."""
 MEASURE_SECONDS: Final = 30.0
-"""Seconds between two looks at the memory that this process uses. Nobody else may look; each takes a millisecond."""
+"""Seconds between two measurements of the process's memory. Only the process itself may read it, in about 1 ms."""
 TEARDOWN_SECONDS: Final = 2
-"""How long the event loop may take to close after ``serve`` has returned; then the kernel ends the process."""
+"""Seconds that the event loop may take to close after ``serve`` has returned. Then SIGALRM ends the process."""
 
 Settings = TypeVar("Settings")
 
 
 class Actor(Protocol):
-    """A module that can be run as an actor."""
+    """Module that can be run as an actor."""
 
-    async def serve(self, stage: ActorContext, /) -> None: ...
+    async def serve(self, context: ActorContext, /) -> None: ...
 
 
 class ActorContext:
-    """An actor's process as its code sees it. Made inside the running event loop.
+    """Context of an actor: its settings and its channel to the supervisor. Create it inside the running event loop.
 
-    Without a leash (in a test that runs ``serve`` by itself) nobody listens: ``ready`` only sets ``is_ready``,
-    and ``ask_supervisor`` fails with ``DaemonBusy``.
+    Without a control channel (a test that runs ``serve`` by itself), ``ready`` only sets ``is_ready``, and
+    ``ask_supervisor`` raises ``DaemonBusy``.
 
     Attributes:
-        name: the actor's name, and its mailbox's.
+        name: name of the actor and of its mailbox.
         home: the daemon's home directory.
-        spec: what the supervisor has decided for this process.
-        stopping: set once the process is to drain and return from ``serve``.
+        spec: the supervisor's specification of this process.
+        stop_requested: set when the process must drain and return from ``serve``.
         is_ready: set by ``ready``.
-        log: the process's logger.
+        log: logger of the process.
     """
 
-    def __init__(self, spec: ActorSpec, leash: socket.socket | None = None) -> None:
+    def __init__(self, spec: ActorSpec, channel: socket.socket | None = None) -> None:
         self.spec = spec
         self.name = spec.name
         self.home = Home(Path(spec.home))
@@ -79,105 +79,107 @@ class ActorContext:
         self.stop_requested = asyncio.Event()
         self.is_ready = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._leash = leash
+        self._channel = channel
         self._measure_at = 0.0
         self._heap = HeapWatch(self._run_in_thread)
-        self._heap_again: asyncio.TimerHandle | None = None
+        self._heap_timer: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[wire.Result]] = {}
-        if leash is not None:
-            leash.setblocking(False)
-            self._loop.add_reader(leash.fileno(), self._read, leash)
+        self._pending: dict[int, asyncio.Future[wire.Result]] = {}
+        if channel is not None:
+            channel.setblocking(False)
+            self._loop.add_reader(channel.fileno(), self._read, channel)
 
     @property
-    def leash(self) -> int | None:
-        """The leash's descriptor."""
-        return None if self._leash is None else self._leash.fileno()
+    def channel_descriptor(self) -> int | None:
+        """Descriptor of the control channel; None without one."""
+        return None if self._channel is None else self._channel.fileno()
 
     def load_settings(self, kind: type[Settings]) -> Settings:
-        """The actor's own settings, checked against the struct that describes them."""
+        """Return the actor's settings, validated against the struct ``kind``."""
         return msgspec.convert(self.spec.settings, kind)
 
     def connection_limits(self) -> ConnectionLimits:
-        """Those of the actor's mailbox; the daemon's own processes are not among the programs."""
+        """Return new limits for the actor's mailbox. The daemon's own processes do not count as programs."""
         return ConnectionLimits(self.spec.connections, is_own=process_setup.is_sibling)
 
     def ready(self) -> None:
-        """Tells the supervisor that the actor serves, and from then on that its event loop turns."""
+        """Tell the supervisor that the actor serves, and begin to send heartbeats."""
         if self.is_ready.is_set():
             return
         self.is_ready.set()
         self._send(wire.Ready())
-        if self._leash is not None:
-            self._loop.call_later(self.spec.heartbeat, self._beat)
+        if self._channel is not None:
+            self._loop.call_later(self.spec.heartbeat, self._send_heartbeat)
 
     async def ask_supervisor(self, request: wire.Request, timeout: float) -> wire.Ack | wire.ProcessList:
-        """The supervisor's answer.
+        """Send a request to the supervisor and return its reply.
 
         Raises:
-            P2PError: what the supervisor says; ``DeadlineExceeded`` after ``timeout`` seconds; ``DaemonBusy`` when
-                it takes no more requests; ``PayloadTooLarge``.
+            DeadlineExceeded: no reply within ``timeout`` seconds.
+            DaemonBusy: the supervisor reads no more requests at the moment.
+            PayloadTooLarge: the request does not fit into one packet.
+            P2PError: the error that the supervisor replied with.
         """
         number = next(self._ids)
-        answer: asyncio.Future[wire.Result] = self._loop.create_future()
-        self._asked[number] = answer
+        response: asyncio.Future[wire.Result] = self._loop.create_future()
+        self._pending[number] = response
         try:
             if not self._send(wire.ChildRequest(number, request)):
                 raise DaemonBusy(actor="supervisor")
             async with asyncio.timeout(timeout):
-                result = await answer
+                result = await response
         except TimeoutError:
             raise DeadlineExceeded(seconds=timeout) from None
         finally:
-            del self._asked[number]
+            del self._pending[number]
         if isinstance(result, wire.ErrorReply):
             raise result.error()
         return result
 
     def report_fault_excluded(self) -> None:
-        """Tells the supervisor that this process starts without what has ended those before it."""
+        """Tell the supervisor that this process started without the binding that crashed the processes before it."""
         self._send(wire.FaultExcluded())
 
     def limit_processes(self, most: int) -> None:
-        """Has the supervisor end what descends from this process when there is more than that; 0 for no limit."""
+        """Have the supervisor kill descendants of this process above ``most`` processes; 0 for no limit."""
         self._send(wire.ProcessLimit(most))
 
     def report_exit_reason(self, reason: str) -> None:
-        """Tells the supervisor why this process is about to exit."""
+        """Tell the supervisor why this process is about to exit."""
         self._send(wire.Exiting(reason[: wire.MAX_REASON]))
 
-    def _beat(self) -> None:
-        self._look_at_heap()
+    def _send_heartbeat(self) -> None:
+        self._check_heap()
         memory = 0
         if self._loop.time() >= self._measure_at:
             self._measure_at = self._loop.time() + MEASURE_SECONDS
             memory = process_setup.own_memory()
         self._send(wire.Heartbeat(memory))
-        self._loop.call_later(self.spec.heartbeat, self._beat)
+        self._loop.call_later(self.spec.heartbeat, self._send_heartbeat)
 
-    def _look_at_heap(self) -> None:
-        if self._heap_again is not None:
-            self._heap_again.cancel()
-            self._heap_again = None
-        if self._heap.look():
-            self._heap_again = self._loop.call_later(LOOK_AGAIN, self._look_at_heap)
+    def _check_heap(self) -> None:
+        if self._heap_timer is not None:
+            self._heap_timer.cancel()
+            self._heap_timer = None
+        if self._heap.check():
+            self._heap_timer = self._loop.call_later(HEAP_RECHECK_SECONDS, self._check_heap)
 
     def _run_in_thread(self, work: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # no memory for a thread: the limit of the identity
+        with contextlib.suppress(RuntimeError):  # no memory for a thread: the identity is at its limit
             _ = self._loop.run_in_executor(None, work)
 
     def _send(self, message: wire.FromChild) -> bool:
-        if self._leash is None:
+        if self._channel is None:
             return False
         try:
-            return wire.send(self._leash, message)
+            return wire.send(self._channel, message)
         except OSError:
             self._exit_orphaned()
             return False
 
-    def _read(self, leash: socket.socket) -> None:
+    def _read(self, channel: socket.socket) -> None:
         try:
-            message = wire.receive_from_supervisor(leash)
+            message = wire.receive_from_supervisor(channel)
         except BlockingIOError:
             return
         except (EOFError, OSError, wire.ControlProtocolError):
@@ -186,31 +188,35 @@ class ActorContext:
         if isinstance(message, wire.Shutdown):
             self.stop_requested.set()
         else:
-            answer = self._asked.get(message.id)
-            if answer is not None and not answer.done():
-                answer.set_result(message.result)
+            response = self._pending.get(message.id)
+            if response is not None and not response.done():
+                response.set_result(message.result)
 
     def _exit_orphaned(self) -> None:
-        """Nobody is left to restart this actor or to be served by it: no draining, no clean-up."""
+        """Exit at once. The daemon is gone, so draining and cleaning up would serve no process."""
         os._exit(EXIT_ORPHANED)
 
 
-def main(spec_bytes: bytes, leash: socket.socket) -> None:
-    """The whole life of a child of the fork server, given its ``ActorSpec`` in msgpack. Never returns.
+def main(spec_bytes: bytes, channel: socket.socket) -> None:
+    """Run a child of the fork server from its start to its exit. Never returns.
 
-    Exit code 0 after ``serve`` has returned, ``EXIT_FAILED`` after an exception, ``EXIT_ORPHANED`` when the
+    The exit code is 0 after ``serve`` has returned, ``EXIT_FAILED`` after an exception, ``EXIT_ORPHANED`` when the
     supervisor is gone.
+
+    Args:
+        spec_bytes: the ``ActorSpec`` in msgpack.
+        channel: the child's end of the control channel.
     """
     code = EXIT_FAILED
     try:
-        if not process_setup.initialize_child(leash.fileno()):
+        if not process_setup.initialize_child(channel.fileno()):
             os._exit(EXIT_ORPHANED)
         spec = msgspec.msgpack.decode(spec_bytes, type=ActorSpec)
         process_setup.set_title(spec.name)
         log = configure_logging(Home(Path(spec.home)), spec.name)
-        code = _run_actor(spec, leash, log)
+        code = _run_actor(spec, channel, log)
     except BaseException:
-        # Before there is a log, or while the event loop closes: the daemon's own stderr is all there is.
+        # No log file is open before logging is configured, or while the loop closes: write to the daemon's stderr.
         sys.stderr.write(plain_lines(traceback.format_exc()))
     finally:
         try:
@@ -221,27 +227,27 @@ def main(spec_bytes: bytes, leash: socket.socket) -> None:
             os._exit(code)
 
 
-def _run_actor(spec: ActorSpec, leash: socket.socket, log: logging.Logger) -> int:
+def _run_actor(spec: ActorSpec, channel: socket.socket, log: logging.Logger) -> int:
     import uvloop
 
     code = EXIT_FAILED
 
-    async def act() -> None:
+    async def run() -> None:
         nonlocal code
-        stage = ActorContext(spec, leash)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stage.stop_requested.set)
+        context = ActorContext(spec, channel)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, context.stop_requested.set)
         try:
             actor = cast(Actor, importlib.import_module(spec.module))
-            await actor.serve(stage)
+            await actor.serve(context)
             code = 0
         except P2PError as error:
             log.error("%s", error)
-            stage.report_exit_reason(str(error))
+            context.report_exit_reason(str(error))
         except BaseException as error:
             log.critical("uncaught exception", exc_info=True)
-            stage.report_exit_reason(f"{type(error).__name__}: {error}")
+            context.report_exit_reason(f"{type(error).__name__}: {error}")
         finally:
             signal.alarm(TEARDOWN_SECONDS)
 
-    uvloop.run(act())
+    uvloop.run(run())
     return code

@@ -1,11 +1,11 @@
 """Limits of the connections to one mailbox: per process, per terminal session or service, and in all.
 
-Problem: descriptors are few, and a program that opens hundreds of connections, or forks hundreds of children that open
-some each, would leave none for the others. Idea: each process has places up to ``per_program``; all processes of one
-session (setsid(2): a terminal, or a service) together have half of all places; and the daemon's own processes do not
-compete for these places at all. A process is known by pid and start time, because a pid is used again. A connection
-counts for the process that has opened it, also when a child has inherited it. Cost: one read of ``/proc/<pid>/stat``
-per connection.
+Problem: descriptors are few. A program that opens hundreds of connections would leave none for the others, and so would
+a program that forks hundreds of children which open some each. Idea: each process may have ``per_program`` connections.
+The processes of one session (setsid(2): a terminal or a service) together may have half of all. The daemon's own
+processes have separate limits. A process is identified by pid and start time, because pids are reused. A connection
+counts for the process that opened it, also if a child has inherited it. Cost: one read of ``/proc/<pid>/stat`` per
+connection.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from fastn_p2p_client.limits import MAX_CLIENTS, MAX_CLIENTS_PER_PROGRAM
 __all__ = ["MAX_REFUSED", "ConnectionLimits", "Process", "process_of"]
 
 MAX_REFUSED: Final = 1024
-"""Connections above the limits that are kept open to be told so; one more ends the oldest. A refused program that was
-disconnected would come again at once, and cost more."""
+"""Connections above the limits that stay open, so that their messages get an error reply. One more ends the oldest. A
+refused program that was disconnected would connect again at once, which costs more."""
 _OWN_FILES: Final = 64
 """Descriptors for a process's own files, pipes and sockets."""
 
 
 class Process(NamedTuple):
-    """A process that has opened a connection, as proc(5) describes it; zeros where it has ended already."""
+    """Process that opened a connection, as in proc(5); zeros if it has ended already."""
 
     pid: int
     started: int
@@ -43,7 +43,7 @@ class Process(NamedTuple):
 
 
 def process_of(pid: int) -> Process:
-    """The process that has this pid now."""
+    """Return the process that has this pid now."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="backslashreplace")
         command, _, rest = stat.partition("(")[2].rpartition(")")
@@ -53,8 +53,8 @@ def process_of(pid: int) -> Process:
         return Process(pid, 0, 0, 0, "ended")
 
 
-def _places() -> tuple[int, int, int]:
-    """Connections of programs, connections that are refused, and those of the daemon's own processes."""
+def _connection_counts() -> tuple[int, int, int]:
+    """Return the limits for connections of programs, refused connections, and the daemon's own ones."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         files = 1 << 20
@@ -63,15 +63,15 @@ def _places() -> tuple[int, int, int]:
 
 
 class ConnectionLimits:
-    """The connections to one mailbox that stand, by process.
+    """Counts of the open connections to one mailbox, by process.
 
     Args:
         per_program: connections of one process.
-        total: connections of all programs; by default as many as open files allow.
-        is_own: whether a process belongs to the daemon, given its parent's pid.
+        total: connections of all programs; by default as many as the limit of open files allows.
+        is_own: return whether a process belongs to the daemon, given its parent's pid.
 
     Attributes:
-        refused: connections above the limits that may be kept open to be told so.
+        refused: connections above the limits that may stay open.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class ConnectionLimits:
         total: int | None = None,
         is_own: Callable[[int], bool] = lambda parent: False,
     ) -> None:
-        places, self.refused, self._own_total = _places()
-        self._total = places if total is None else total
+        programs, self.refused, self._own_total = _connection_counts()
+        self._total = programs if total is None else total
         self._own = 0
         self._per_program = per_program
         self._is_own = is_own
@@ -95,10 +95,10 @@ class ConnectionLimits:
         return self._is_own(process.parent)
 
     def reserve(self, process: Process) -> Overloaded | None:
-        """One more connection of the process; None when it has its place, else why it has none."""
+        """Count one more connection of the process. Return None, or the limit that it exceeds."""
         if self._is_own(process.parent):
             if self._own >= self._own_total:
-                what = "connections of the daemon's own processes, which may open too few files (ulimit -n)"
+                what = "connections of the daemon's own processes; raise the limit of open files (ulimit -n)"
                 return Overloaded(what=what, limit=self._own_total)
             self._own += 1
             return None
@@ -110,7 +110,7 @@ class ConnectionLimits:
         return None
 
     def has_place(self, process: Process) -> bool:
-        """Return whether it may have one more connection."""
+        """Return whether the process may have one more connection."""
         return (
             self._count < self._total
             and self._programs.get(process, 0) < self._per_program
@@ -118,7 +118,7 @@ class ConnectionLimits:
         )
 
     def release(self, process: Process) -> None:
-        """A connection that had a place has ended."""
+        """Count one connection less of the process."""
         if self._is_own(process.parent):
             self._own -= 1
             return
@@ -140,10 +140,10 @@ class ConnectionLimits:
         return Overloaded(what=what, limit=self._per_session)
 
     def _most(self, session: int | None = None) -> str:
-        """Return the process that holds the most of them."""
+        """Return a description of the process that holds most connections."""
         held = [(count, each) for each, count in self._programs.items() if session is None or each.session == session]
         if not held:
-            return "of which none stands"
+            return "none of which is open"
         count, process = max(held, key=lambda pair: pair[0])
         commands: Counter[str] = Counter()
         for number, each in held:

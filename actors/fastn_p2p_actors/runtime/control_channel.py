@@ -1,11 +1,11 @@
-"""The leash: what the supervisor and each of its children say to each other.
+"""Control channel: messages between the supervisor and each of its children.
 
-One ``AF_UNIX`` ``SOCK_SEQPACKET`` pair per child, made by the supervisor and inherited, so that nobody else can reach
-it. A message is one packet of at most ``MAX_MESSAGE`` bytes: a struct below as a msgpack array, its integer tag first.
-End of file at the child means that the supervisor is gone. The supervisor takes anything else than a message from
-a child as a fault of that child, and ends it.
+The supervisor creates one ``AF_UNIX`` ``SOCK_SEQPACKET`` pair per child. The child inherits its end, so no other
+process can reach it. A message is one packet of at most ``MAX_MESSAGE`` bytes: a struct below as a msgpack array, its
+integer tag first. End of file at the child means that the supervisor is gone. If a child sends anything else than a
+message, the supervisor ends it.
 
-Only the gateway's requests are granted; everybody else's are answered with ``Forbidden``.
+Only the gateway may send requests. The supervisor answers those of other children with ``Forbidden``.
 """
 
 from __future__ import annotations
@@ -53,43 +53,43 @@ __all__ = [
 ]
 
 MAX_MESSAGE: Final = 64 * 1024
-"""Bytes in one packet, either way."""
+"""Bytes of one packet, in either direction."""
 MAX_REASON: Final = 400
-"""Characters of ``Failed.reason`` that are kept."""
+"""Characters of ``Exiting.reason`` that are kept."""
 
 
 class _Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A struct that travels as an array with its tag first."""
+    """Base of all messages: an array with its tag first."""
 
 
-# ── what a child may ask for ─────────────────────────────────────────────────────────────────────
+# ── requests of a child ──────────────────────────────────────────────────────────────────────────
 
 
 class StartIdentity(_Message, frozen=True, tag=10):
-    """Runs the identity's process; answered by ``Ack`` once it is ready, at once if it is already.
+    """Run the identity's process. The reply is ``Ack`` once it is ready, at once if it is ready already.
 
-    One that is parked as failed is tried afresh. Fails with ``IdentityFailed`` when it does not stay up, or is
-    stopped meanwhile.
+    A process that failed before is started again. Fails with ``IdentityFailed`` if the process keeps ending, or if it
+    is stopped meanwhile.
     """
 
     name: str
 
 
 class StopIdentity(_Message, frozen=True, tag=11):
-    """Ends the identity's process, after letting it drain; answered by ``Ack`` once it is gone."""
+    """Let the identity's process drain, then end it. The reply is ``Ack`` once it is gone."""
 
     name: str
 
 
 class EnsureOnline(_Message, frozen=True, tag=12):
-    """Starts those of the identities that are not running. Answered by ``Ack`` at once: ``GetProcesses`` tells how
-    they get on. One that is parked as failed stays so, and identities that are not named are left alone."""
+    """Start the processes of these identities that are not running. The reply is ``Ack`` at once; ``GetProcesses``
+    reports their progress. A failed process stays failed. Other identities are left as they are."""
 
     names: tuple[str, ...]
 
 
 class GetProcesses(_Message, frozen=True, tag=13):
-    """Answered by ``ProcessList``."""
+    """List all processes. The reply is ``ProcessList``."""
 
 
 Request: TypeAlias = StartIdentity | StopIdentity | EnsureOnline | GetProcesses
@@ -99,35 +99,35 @@ Request: TypeAlias = StartIdentity | StopIdentity | EnsureOnline | GetProcesses
 
 
 class Ready(_Message, frozen=True, tag=1):
-    """I can serve."""
+    """The actor serves."""
 
 
 class Heartbeat(_Message, frozen=True, tag=2):
-    """My event loop turns."""
+    """The actor's event loop runs."""
 
     memory: int = 0
-    """Bytes that I use, as ``process.own_memory`` has it; 0 when nothing new is to be said."""
+    """Bytes of ``process_setup.own_memory``; 0 if they were not measured this time."""
 
 
 class ChildRequest(_Message, frozen=True, tag=3):
-    """Answered by a ``ChildResponse`` with the same id."""
+    """Request to the supervisor. The reply is a ``ChildResponse`` with the same id."""
 
     id: int
     request: Request
 
 
 class Exiting(_Message, frozen=True, tag=4):
-    """I am about to exit, for this reason: words for people."""
+    """The process is about to exit, for this reason in plain words."""
 
     reason: str
 
 
 class FaultExcluded(_Message, frozen=True, tag=5):
-    """I start without what has ended the processes before me: their ends say nothing about mine."""
+    """The process started without the binding that crashed the processes before it: their crashes no longer count."""
 
 
 class ProcessLimit(_Message, frozen=True, tag=6):
-    """No more than so many processes may descend from me; 0 for no limit."""
+    """Most processes that may descend from this one; 0 for no limit."""
 
     processes: int
 
@@ -139,24 +139,24 @@ FromChild: TypeAlias = ProcessLimit | Ready | Heartbeat | ChildRequest | Exiting
 
 
 class ProcessInfo(_Message, frozen=True):
-    """One process of the tree."""
+    """One process of the daemon."""
 
     name: str
     pid: int
-    """0 while there is none."""
+    """0 while there is no process."""
     state: str
-    """``starting``, ``ready``, ``backoff``, ``stopping``, ``failed``."""
+    """``starting``, ``ready``, ``backoff``, ``stopping`` or ``failed``."""
     started_ms: int
-    """Start of the present process: ``process.boot_ms``."""
+    """Start of the present process in ``process_setup.boot_ms``."""
     restarts: int
     last_exit: str
-    """How the process before the present one ended; empty when there was none."""
+    """How the previous process ended; empty if there was none."""
     memory: int = 0
-    """Bytes that the process has said it uses; 0 before it has."""
+    """Bytes that the process has reported; 0 before its first report."""
 
 
 class ProcessList(_Message, frozen=True, tag=30):
-    """Every process, the supervisor first."""
+    """Every process of the daemon, the supervisor first."""
 
     processes: list[ProcessInfo]
 
@@ -176,11 +176,11 @@ class Shutdown(_Message, frozen=True, tag=21):
 FromSupervisor: TypeAlias = ChildResponse | Shutdown
 
 
-# ── the packets ──────────────────────────────────────────────────────────────────────────────────
+# ── packets ──────────────────────────────────────────────────────────────────────────────────────
 
 
 class ControlProtocolError(Exception):
-    """What arrived is no message of the leash."""
+    """A packet that is no message of the control channel."""
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -189,61 +189,67 @@ _from_supervisor: msgspec.msgpack.Decoder[FromSupervisor] = msgspec.msgpack.Deco
 
 
 def open_pair() -> tuple[socket.socket, socket.socket]:
-    """A new leash: the supervisor's end and the child's, neither of them blocking."""
+    """Create a control channel: the supervisor's end and the child's, both non-blocking."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     theirs.setblocking(False)
     return ours, theirs
 
 
-def send(leash: socket.socket, message: FromChild | FromSupervisor) -> bool:
-    """Whether the message is on its way: not when the other end does not read and its queue is full.
+def send(channel: socket.socket, message: FromChild | FromSupervisor) -> bool:
+    """Send a message. Return False if the receiver does not read and its queue is full.
 
     Raises:
-        OSError: the other end is gone.
+        OSError: the receiver is gone.
         PayloadTooLarge: the message is larger than ``MAX_MESSAGE``.
     """
     packet = encode(message)
     if len(packet) > MAX_MESSAGE:
         raise PayloadTooLarge(size=len(packet), limit=MAX_MESSAGE)
     try:
-        leash.send(packet)
+        channel.send(packet)
     except BlockingIOError:
         return False
     return True
 
 
-def receive_from_child(leash: socket.socket) -> FromChild:
-    """The next message of a child.
+def receive_from_child(channel: socket.socket) -> FromChild:
+    """Return the next message of a child.
 
     Raises:
-        BlockingIOError: there is none at the moment.
+        BlockingIOError: no message has arrived yet.
         EOFError: the child has closed its end, or is gone.
-        ControlProtocolError: it sent something else.
+        ControlProtocolError: the packet is no message of a child.
     """
-    packet = _packet(leash)
+    packet = _receive_packet(channel)
     try:
         return _from_child.decode(packet)
     except UNDECODABLE as error:
         raise ControlProtocolError(str(error)) from None
 
 
-def receive_from_supervisor(leash: socket.socket) -> FromSupervisor:
-    """The next message of the supervisor; raises like ``receive_from_child``."""
-    packet = _packet(leash)
+def receive_from_supervisor(channel: socket.socket) -> FromSupervisor:
+    """Return the next message of the supervisor.
+
+    Raises:
+        BlockingIOError: no message has arrived yet.
+        EOFError: the supervisor is gone.
+        ControlProtocolError: the packet is no message of the supervisor.
+    """
+    packet = _receive_packet(channel)
     try:
         return _from_supervisor.decode(packet)
     except UNDECODABLE as error:
         raise ControlProtocolError(str(error)) from None
 
 
-def _packet(leash: socket.socket) -> bytes:
+def _receive_packet(channel: socket.socket) -> bytes:
     try:
-        packet = leash.recv(MAX_MESSAGE + 1)
+        packet = channel.recv(MAX_MESSAGE + 1)
     except ConnectionResetError:
         raise EOFError from None
     if not packet:
         raise EOFError
     if len(packet) > MAX_MESSAGE:
-        raise ControlProtocolError(f"a packet of more than {MAX_MESSAGE} bytes")
+        raise ControlProtocolError(f"packet larger than {MAX_MESSAGE} bytes")
     return packet

@@ -1,4 +1,7 @@
-"""How the daemon ended last: kept in ``run/``, for ``status`` while none runs and for an hour after the next start."""
+"""Record of how the daemon ended last.
+
+It is kept in ``run/``. ``status`` shows it while no daemon runs, and for an hour after the next start.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE
 __all__ = ["SHOWN_SECONDS", "LastExit", "begin", "note", "read_last", "read_previous"]
 
 SHOWN_SECONDS: Final = 3600.0
-"""Seconds after a start during which ``status`` speaks of a daemon that had failed before."""
+"""Seconds after a start during which ``status`` shows how the previous daemon failed."""
 _LAST: Final = "last-exit.json"
 _PREVIOUS: Final = "previous-exit.json"
 _KILLED: Final = "it was killed, or the machine went down"
@@ -25,18 +28,18 @@ class LastExit(msgspec.Struct, frozen=True, kw_only=True):
     """Record of how a daemon ended."""
 
     code: int
-    """Exit code; not 0 when it failed."""
+    """Exit code; not 0 if the daemon failed."""
     reason: str
-    """In words for people."""
+    """The reason in plain words."""
     at: str = ""
-    """UTC, ISO 8601; empty when nobody could note it."""
+    """Time in UTC, ISO 8601; empty if the daemon could not write it."""
 
     def __str__(self) -> str:
         return f"{self.reason} (at {self.at})" if self.at else self.reason
 
 
 def begin(home: Home) -> LastExit | None:
-    """A daemon starts: from now on the last exit is the previous one. Return it."""
+    """Begin a new run: make the last exit the previous one, and return it."""
     previous = read_last(home)
     with contextlib.suppress(OSError):
         _file(home, _LAST).unlink(missing_ok=True)
@@ -49,21 +52,21 @@ def begin(home: Home) -> LastExit | None:
 
 
 def note(home: Home, code: int, reason: str) -> None:
-    """The daemon is about to exit. A disk that does not take it costs the reason, and nothing else."""
+    """Record that the daemon is about to exit. If the disk does not take it, only the reason is lost."""
     at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     _write(_file(home, _LAST), LastExit(code=code, reason=reason, at=at))
 
 
 def read_last(home: Home) -> LastExit | None:
-    """How the last daemon ended, while none runs; None when none has run, or nothing is known of it."""
+    """Return how the last daemon ended, while none runs. None if none has run, or if nothing is known."""
     found = _read(_file(home, _LAST))
-    if found is None and home.process_file.exists():  # which a daemon removes when it ends in order
+    if found is None and home.process_file.exists():  # a daemon removes this file when it ends in order
         return LastExit(code=-9, reason=_KILLED)
     return found
 
 
 def read_previous(home: Home) -> LastExit | None:
-    """How the daemon before the present one ended; None when nothing is known of it."""
+    """Return how the daemon before the present one ended; None if nothing is known."""
     return _read(_file(home, _PREVIOUS))
 
 

@@ -1,4 +1,4 @@
-"""The log file of one process: ``logs/<name>.log`` in the home, readable by its owner alone."""
+"""Log file of one process: ``logs/<name>.log`` in the home, readable only by its owner."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FILES_KEPT: Final = 3
 
 
 class _Formatter(logging.Formatter):
-    """``2026-01-31T12:00:00.000Z INFO vault: …``; times are UTC.
+    """Format of a log line: ``2026-01-31T12:00:00.000Z INFO vault: …``; times are UTC.
 
-    A message is one line, and nothing in it or in a traceback does anything to the terminal on which it is read:
-    parts of both can have come from peers.
+    A message is one line. Control characters are escaped in messages and tracebacks, because parts of both may come
+    from peers and must not reach the reader's terminal.
     """
 
     converter = staticmethod(time.gmtime)
@@ -40,11 +40,11 @@ class _Formatter(logging.Formatter):
 
 
 def configure_logging(home: Home, name: str) -> logging.Logger:
-    """Sends everything that this process logs to its file, and returns the logger called ``name``.
+    """Write all log lines of this process to its file, and return the logger called ``name``.
 
-    The file appears with the first line, is rotated at 5 MB and three old ones are kept. In a flood, lines are left
-    out and counted, so that the files reach back a day. A disk that is full or a directory that is gone costs log
-    lines, and nothing else.
+    The file appears with the first line. It is rotated at 5 MB, and three old files are kept. During a flood, lines are
+    left out and counted, so that the files reach back a day. A full disk or a missing directory costs log lines, and
+    nothing else.
     """
     wanted = os.environ.get(LEVEL_VARIABLE, "INFO").strip().upper()
     level = logging.getLevelNamesMapping().get(wanted)
@@ -59,4 +59,6 @@ def configure_logging(home: Home, name: str) -> logging.Logger:
     logger = logging.getLogger(name)
     if level is None:
         logger.warning("%s=%s is no level; taking INFO", LEVEL_VARIABLE, wanted)
-    return logger
+    logger.warning(
+        "%s=%s is no log level; using INFO. Set DEBUG, INFO, WARNING or ERROR.", LEVEL_VARIABLE, wanted
+    )

@@ -1,4 +1,4 @@
-"""Long loops, spread over turns of the event loop, so that calls and streams go on between."""
+"""Long loops, split over iterations of the event loop, so that calls and streams go on between the parts."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Final, TypeVar
 __all__ = ["in_turns"]
 
 TURN_SECONDS: Final = 0.002
-"""Seconds that one turn may take for such a loop: about what ten calls take."""
+"""Seconds that a long loop may take of one event loop iteration: about as long as ten calls."""
 
 T = TypeVar("T")
 
 
 async def in_turns(items: Iterable[T], *, clock: Callable[[], float] = time.perf_counter) -> AsyncIterator[T]:
-    """Yield the items, and give the event loop a turn whenever the time of one is used up.
+    """Yield the items, and let the event loop run once each time that ``TURN_SECONDS`` are used up.
 
-    What the loop looks at can change between: take the items from a copy.
+    Other code runs between two items. Iterate over a copy of a collection that may change.
     """
     until = clock() + TURN_SECONDS
     for item in items:

@@ -1,8 +1,9 @@
-"""A mailbox: the Unix socket that every actor reads.
+"""Mailbox of an actor: the Unix socket that it reads.
 
-It speaks ZMTP 3.1 as a ROUTER does, so that any ZeroMQ library's DEALER can write to it. What comes in is handed over
-as ``(sender, id, header, payload)``; frames of another shape are refused. Who the sender is comes from the kernel: uid
-and pid of the process at the other end. The vault's mailbox asks for keys as well: see ``mailbox``.
+The mailbox speaks ZMTP 3.1 as a ROUTER, so that the DEALER of any ZeroMQ library can write to it. It passes each
+message on as ``(sender, correlation id, header, payload)`` and answers frames of another shape with an error reply. The
+kernel says who the sender is: uid and pid of the process that connected. The vault's mailbox also requires keys: see
+``curve/mailbox.py``.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ __all__ = ["CREDENTIALS", "Mailbox", "Sender", "encode_invalid_message"]
 _LONG: Final = encode(LongReply())
 CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
-_ACCEPTED_AT_ONCE: Final = 64
-"""Connections let in before other work of the loop gets a turn."""
-_ROOM_PAUSE: Final = 0.1
-"""Seconds until a connection is accepted again after the kernel had no descriptor for one."""
+_ACCEPT_BATCH: Final = 64
+"""Connections accepted before other work of the event loop runs."""
+_ACCEPT_RETRY_SECONDS: Final = 0.1
+"""Seconds until the mailbox accepts again after the kernel had no descriptor for a connection."""
 
 log = logging.getLogger(__name__)
 
@@ -57,18 +58,18 @@ class Sender:
         self.connection: ZmtpConnection
         self.gone = False
         self.answered_at = 0.0
-        """For the mailbox's owner: when it has last answered a request (monotonic seconds)."""
+        """For the owner of the mailbox: time of its last reply to this sender (monotonic seconds)."""
         self.state: object = None
-        """For the mailbox's owner: what it knows of this connection."""
+        """For the owner of the mailbox: its own data about this connection."""
 
     @property
     def backlog(self) -> int:
-        """Bytes that were sent to it and that the kernel has not taken yet."""
+        """Bytes that were sent to this sender and that the kernel has not taken yet."""
         return self.connection.unsent_bytes
 
     @property
     def is_behind(self) -> bool:
-        """Return whether it does not read: what is sent to it next waits in this process."""
+        """Return whether the sender does not read: further messages to it wait in this process."""
         return self.connection.is_behind
 
     def __repr__(self) -> str:
@@ -79,7 +80,10 @@ OnMessage: TypeAlias = Callable[[Sender, bytes, bytes, bytes], None]
 
 
 def encode_invalid_message(frames: list[bytes], reason: str) -> bytes:
-    """What answers frames that are no message, under the first of them as id; empty if that cannot be an id."""
+    """Return the error reply to invalid frames, under their first frame as correlation id.
+
+    Empty if the first frame is too long for a correlation id.
+    """
     if not frames or len(frames[0]) > CORRELATION_ID_MAX:
         return b""
     error: P2PError = BadMessage(reason=reason)
@@ -89,15 +93,15 @@ def encode_invalid_message(frames: list[bytes], reason: str) -> bytes:
 
 
 class Mailbox:
-    """Bound by ``open`` inside a running loop.
+    """Mailbox of one actor. ``open`` binds it inside a running event loop.
 
     Args:
-        path: the socket; its directory must exist, mode 0700. What is there already is replaced.
-        on_message: gets (sender, id, header, payload); must not raise and must not block.
+        path: the socket. Its directory must exist with mode 0700. An existing file is replaced.
+        on_message: gets (sender, correlation id, header, payload). It must not raise or block.
         on_gone: gets each sender whose connection has ended, after its last message.
-        uid: the only user whose processes are listened to.
-        limits: of the connections that stand; what is sent over further ones is answered with ``Overloaded``.
-        max_held: bytes that all connections may hold.
+        uid: the user whose processes may connect; by default the own one.
+        limits: limits of the open connections. Messages over further connections are answered with ``Overloaded``.
+        max_held: bytes that all connections together may hold.
     """
 
     def __init__(
@@ -120,14 +124,14 @@ class Mailbox:
         self._refused: dict[Sender, Process] = {}
         """Connections above the limits, the oldest first."""
         self._listening = False
-        self._no_room = False
+        self._out_of_descriptors = False
         self._closed = False
         self.dropped = 0
-        """What was not listened to: connections of other users, messages of another shape."""
+        """Rejected connections of other users, and invalid messages."""
 
     @property
     def clients(self) -> int:
-        """Connections that have a place."""
+        """Connections within the limits."""
         return len(self._senders)
 
     def open(self) -> None:
@@ -140,7 +144,7 @@ class Mailbox:
         try:
             self._listener.setblocking(False)
             self._listener.bind(str(self._path))
-            self._path.chmod(0o600)  # nobody can connect before it listens
+            self._path.chmod(0o600)  # before ``listen``: until then no process can connect
             self._listener.listen(BACKLOG)
         except OSError:
             self._listener.close()
@@ -148,7 +152,7 @@ class Mailbox:
         self._listen()
 
     def close(self) -> None:
-        """Ends all connections. What was sent is still given to the kernel as far as it takes it at once."""
+        """End all connections. The kernel still gets the bytes that were sent, as far as it takes them at once."""
         if self._closed:
             return
         self._closed = True
@@ -165,26 +169,33 @@ class Mailbox:
     def send(
         self, sender: Sender, correlation: bytes, header: bytes, payload: Payload = b"", *, credited: bool = False
     ) -> bool:
-        """Send one message; False when the peer is gone or too much waits for it (then nothing was sent).
+        """Send one message. Return False, and send nothing, if the peer is gone or its send queue is full.
 
-        A large payload that is no ``bytes`` must stay as it is until it has left. An answer without a payload may be as
-        long as one.
+        A large payload that is not ``bytes`` must stay unchanged until it has been written. A reply without a payload
+        may be as long as a payload.
 
         Args:
-            credited: the peer has granted credit for it, which is its own bound: the queue's does not count.
+            sender: the connection.
+            correlation: correlation id of the message.
+            header: the encoded message.
+            payload: its payload.
+            credited: True if the peer granted credit for the message. The credit bounds it, so the queue's limit does
+                not apply.
         """
         if len(header) > MAX_HEADER and not payload:
             header, payload = _LONG, header
         return sender.connection.send(correlation, header, payload, credited)
 
     def answer(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
-        """Send the answer to a request. Where too much waits for the sender already, ``Overloaded`` goes instead, which
-        is short: without any answer, the sender would wait until its deadline."""
+        """Send the reply to a request. If the sender's queue is full, send ``Overloaded`` instead.
+
+        That reply is short. Without any reply, the sender would wait until its deadline.
+        """
         if not self.send(sender, correlation, header, payload) and not sender.gone:
             error = Overloaded(what="bytes of answers that this program has not read", limit=SEND_QUEUE_BYTES)
             self.send(sender, correlation, encode(ErrorReply.of(error)), credited=True)
 
-    # ── letting in ───────────────────────────────────────────────────────────────────────────────
+    # ── accepting connections ────────────────────────────────────────────────────────────────────────
 
     def _listen(self) -> None:
         if not self._listening and not self._closed:
@@ -197,18 +208,18 @@ class Mailbox:
             self._loop.remove_reader(self._listener)
 
     def _accept(self) -> None:
-        for _ in range(_ACCEPTED_AT_ONCE):
+        for _ in range(_ACCEPT_BATCH):
             try:
                 accepted, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
-                self._no_room = False
+                self._out_of_descriptors = False
                 return
-            except OSError as error:  # no descriptor, no memory: trying again at once would only take the processor
+            except OSError as error:  # no descriptor or no memory: an immediate retry would only take processor time
                 self._stop_listening()
-                self._loop.call_later(_ROOM_PAUSE, self._listen)
-                if not self._no_room:
-                    self._no_room = True
-                    log.error("%s: nobody is let in at the moment: %s", self._path.name, error)
+                self._loop.call_later(_ACCEPT_RETRY_SECONDS, self._listen)
+                if not self._out_of_descriptors:
+                    self._out_of_descriptors = True
+                    log.error("%s: connections cannot be accepted: %s. Retrying.", self._path.name, error)
                 return
             self._accept_connection(accepted)
 
@@ -216,7 +227,7 @@ class Mailbox:
         pid, uid, _ = CREDENTIALS.unpack(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
         if uid != self._uid:
             self.dropped += 1
-            log.warning("%s: process %d of user %d turned away", self._path.stem, pid, uid)
+            log.warning("%s: rejected process %d of user %d", self._path.stem, pid, uid)
             accepted.close()
             return
         accepted.setblocking(False)
@@ -224,11 +235,12 @@ class Mailbox:
         overload = self._limits.reserve(process)
         if overload is None:
             self._senders[sender] = process
-            on_message, on_end = partial(self._on_message, sender), partial(self._lost, sender)
+            on_message, on_end = partial(self._on_message, sender), partial(self._on_end, sender)
         else:
-            log.warning("%s: a connection is refused: %s", self._path.stem, overload)
+            log.warning("%s: rejected a connection: %s", self._path.stem, overload)
             self._refused[sender] = process
-            on_message, on_end = partial(self._tell, sender, overload), partial(self._lost_refused, sender)
+            on_message = partial(self._reply_overloaded, sender, overload)
+            on_end = partial(self._on_refused_end, sender)
         sender.connection = ZmtpConnection(
             accepted,
             "ROUTER",
@@ -236,39 +248,41 @@ class Mailbox:
             on_ready=_ignore,
             on_message=on_message,
             on_end=on_end,
-            on_misfit=partial(self._refuse, sender),
+            on_misfit=partial(self._on_invalid, sender),
             on_held=partial(self._memory.watch, sender),
         )
         sender.connection.start()
         if len(self._refused) > self._limits.refused:
             self._end_refused(next(iter(self._refused)))
 
-    def _lost(self, sender: Sender) -> None:
+    def _on_end(self, sender: Sender) -> None:
         sender.gone = True
         self._memory.ended(sender)
         process = self._senders.pop(sender, None)
         if process is not None:
             self._limits.release(process)
-            self._make_one_come_again()
+            self._readmit_refused()
         if self._on_gone is not None:
             self._on_gone(sender)
 
-    # ── above the limits ─────────────────────────────────────────────────────────────────────────
+    # ── connections above the limits ─────────────────────────────────────────────────────────────────
 
-    def _tell(self, sender: Sender, overload: Overloaded, correlation: bytes, header: bytes, payload: bytes) -> None:
+    def _reply_overloaded(
+        self, sender: Sender, overload: Overloaded, correlation: bytes, header: bytes, payload: bytes
+    ) -> None:
         self.send(sender, correlation, encode(ErrorReply.of(overload)))
 
-    def _lost_refused(self, sender: Sender) -> None:
+    def _on_refused_end(self, sender: Sender) -> None:
         sender.gone = True
         self._memory.ended(sender)
         self._refused.pop(sender, None)
 
     def _end_refused(self, sender: Sender) -> None:
-        self._lost_refused(sender)
+        self._on_refused_end(sender)
         sender.connection.close()
 
-    def _make_one_come_again(self) -> None:
-        """A place is free: end a refused connection that could have it. Its program connects again by itself."""
+    def _readmit_refused(self) -> None:
+        """End a refused connection that is within the limits now. Its program connects again by itself."""
         for sender, process in self._refused.items():
             if not self._closed and self._limits.has_place(process):
                 self._end_refused(sender)
@@ -279,17 +293,17 @@ class Mailbox:
         return process, self._limits.is_own(process)
 
     def _end_holder(self, sender: Sender, what: str, limit: int) -> None:
-        """All connections together hold too much, and this one most."""
+        """End this connection: all together hold too much, and this one holds most."""
         overload = Overloaded(what=what, limit=limit)
-        log.warning("%s: a connection is ended: %s", self._path.stem, overload)
+        log.warning("%s: ended a connection: %s", self._path.stem, overload)
         self.send(sender, sender.connection.partial_id, encode(ErrorReply.of(overload)))
         sender.connection.close()
         if sender in self._refused:
-            self._lost_refused(sender)
+            self._on_refused_end(sender)
         else:
-            self._lost(sender)
+            self._on_end(sender)
 
-    def _refuse(self, sender: Sender, frames: list[bytes], reason: str) -> None:
+    def _on_invalid(self, sender: Sender, frames: list[bytes], reason: str) -> None:
         self.dropped += 1
         answer = encode_invalid_message(frames, reason)
         if answer:
@@ -297,4 +311,4 @@ class Mailbox:
 
 
 def _ignore() -> None:
-    """Nobody needs to know that somebody is there before it says something."""
+    """Ignore a new connection: only its first message matters."""

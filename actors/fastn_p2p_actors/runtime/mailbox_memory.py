@@ -1,9 +1,9 @@
-"""Memory that local processes make a mailbox keep: messages without their end, and answers that nobody reads.
+"""Memory limit of a mailbox's connections: incomplete messages, and replies that are not read.
 
-Problem: a message may have 16 MiB, and a process 128 connections. Idea: what connections hold is counted together, and
-above a limit the process that holds most loses its largest connection, then the next one, until the rest is within it.
-A process that sends and reads as it should never holds much for long. Cost: nothing while every message that has come
-is complete and every answer is taken; else a look at those connections every 20 ms. What comes between two looks is on
+Problem: a message may have 16 MiB, and a process 128 connections. Idea: count the bytes that all connections hold.
+Above the limit, end the largest connection of the process that holds most. Repeat until the rest is within the limit.
+A process that sends and reads normally never holds much for long. Cost: nothing while every message is complete and
+every reply is read; otherwise a check of those connections every 20 ms. Bytes that arrive between two checks come on
 top of the limit.
 """
 
@@ -20,30 +20,31 @@ from .process_setup import give_back_heap
 __all__ = ["MAX_CONFIGS_HELD", "MAX_HELD", "MailboxMemory"]
 
 MAX_HELD: Final = 512 * 1024 * 1024
-"""Bytes that one process of the daemon keeps for all connections to its mailbox: 16 messages of 16 MiB that come at a
-time, and 64 MiB of answers for each of four programs that are slow to read."""
+"""Bytes that one process of the daemon holds for all connections to its mailbox. Enough for 16 messages of 16 MiB at
+the same time, and for 64 MiB of replies to each of four programs that read slowly."""
 MAX_CONFIGS_HELD: Final = 64 * 1024 * 1024
-"""Bytes that an identity's process keeps for them: it is sent configs by the gateway alone, and its own memory is
-limited."""
-_LITTLE: Final = 32 * 1024
-"""Bytes of a connection that are not worth another look: below that a connection reports again when it holds more."""
-_LOOK_AGAIN: Final = 0.02
-_MUCH: Final = 64 * 1024 * 1024
-"""Bytes that were held, whose end is a reason to give the heap's memory back."""
-_GIVE_BACK_AFTER: Final = 0.2
-"""Seconds until the memory of ended connections is given back to the system."""
+"""Bytes that an identity process holds for them. Only the gateway sends it configs, and its memory is limited."""
+_SMALL: Final = 32 * 1024
+"""Bytes below which a connection is not checked again. It reports again when it holds more."""
+_CHECK_SECONDS: Final = 0.02
+"""Seconds between two checks of connections that hold much."""
+_PEAK: Final = 64 * 1024 * 1024
+"""Bytes after whose release the heap is trimmed."""
+_TRIM_DELAY: Final = 0.2
+"""Seconds from the end of a peak to the trim of the heap."""
 
 H = TypeVar("H")
 
 
 class MailboxMemory(Generic[H]):
-    """Memory of one mailbox's connections.
+    """Bytes that the connections of one mailbox hold.
 
     Args:
-        loop: whose clock counts.
-        held: bytes of one connection.
-        process_of: the process that has opened it, and whether it belongs to the daemon: those are ended last.
-        end: ends it, with the reason for the process.
+        loop: the event loop, whose clock counts.
+        held: return the bytes of one connection.
+        process_of: return the process that opened it, and True if that belongs to the daemon. The daemon's own
+            connections are ended last.
+        end: end it, with the reason for the process.
         limit: bytes of all connections.
     """
 
@@ -61,41 +62,41 @@ class MailboxMemory(Generic[H]):
         self._end = end
         self._limit = limit
         self._holders: set[H] = set()
-        self._next: asyncio.TimerHandle | None = None
-        self._most = 0
-        """Bytes that were held since memory was given back."""
-        self._ending: asyncio.TimerHandle | None = None
+        self._check_timer: asyncio.TimerHandle | None = None
+        self._peak = 0
+        """Most bytes held since the last trim."""
+        self._trim_timer: asyncio.TimerHandle | None = None
 
     def close(self) -> None:
-        for timer in (self._next, self._ending):
+        for timer in (self._check_timer, self._trim_timer):
             if timer is not None:
                 timer.cancel()
         self._holders.clear()
 
     def watch(self, holder: H) -> None:
-        """The connection holds something."""
+        """Check this connection from now on: it holds bytes."""
         self._holders.add(holder)
-        if self._next is None:
-            self._next = self._loop.call_later(_LOOK_AGAIN, self._look)
+        if self._check_timer is None:
+            self._check_timer = self._loop.call_later(_CHECK_SECONDS, self._check)
 
     def ended(self, holder: H) -> None:
-        """The connection has ended."""
+        """Forget a connection that has ended."""
         self._holders.discard(holder)
 
-    def _look(self) -> None:
-        self._next = None
+    def _check(self) -> None:
+        self._check_timer = None
         held = {holder: self._held(holder) for holder in self._holders}
         total = sum(held.values())
-        self._most = max(self._most, total)
+        self._peak = max(self._peak, total)
         if total > self._limit:
-            self._relieve(held)
-        elif self._most > _MUCH and total < _MUCH // 4 and self._ending is None:
-            self._ending = self._loop.call_later(_GIVE_BACK_AFTER, self._give_back)
-        self._holders = {holder for holder in self._holders if held.get(holder, self._limit) > _LITTLE}
+            self._end_largest(held)
+        elif self._peak > _PEAK and total < _PEAK // 4 and self._trim_timer is None:
+            self._trim_timer = self._loop.call_later(_TRIM_DELAY, self._trim_heap)
+        self._holders = {holder for holder in self._holders if held.get(holder, self._limit) > _SMALL}
         if self._holders:
-            self._next = self._loop.call_later(_LOOK_AGAIN, self._look)
+            self._check_timer = self._loop.call_later(_CHECK_SECONDS, self._check)
 
-    def _relieve(self, held: dict[H, int]) -> None:
+    def _end_largest(self, held: dict[H, int]) -> None:
         """End connections until the others are within the limit."""
         total = sum(held.values())
         processes: dict[H, tuple[Process, bool]] = {holder: self._process_of(holder) for holder in held}
@@ -106,7 +107,7 @@ class MailboxMemory(Generic[H]):
             most = max(by_process, key=lambda each: (not each[1], by_process[each]))
             largest = max((each for each in held if processes[each] == most), key=held.__getitem__)
             size = held.pop(largest)
-            reason = f"bytes that are kept for programs, {by_process[most] // 1024} KiB of them for {most[0]}"
+            reason = f"bytes held for programs ({by_process[most] // 1024} KiB of them for {most[0]})"
             total -= size
             by_process[most] -= size
             if all(processes[each] != most for each in held):
@@ -114,8 +115,8 @@ class MailboxMemory(Generic[H]):
             self._holders.discard(largest)
             self._end(largest, reason, self._limit)
 
-    def _give_back(self) -> None:
-        """In a thread: it may take as long as many calls."""
-        self._ending = None
-        self._most = 0
+    def _trim_heap(self) -> None:
+        """Trim the heap in a thread, because it may take as long as many calls."""
+        self._trim_timer = None
+        self._peak = 0
         _ = self._loop.run_in_executor(None, give_back_heap)

@@ -1,9 +1,9 @@
-"""Token buckets, one for each key, in one table of bounded size.
+"""Token buckets by key, in a table of bounded size.
 
-A bucket holds up to ``burst`` tokens and gets ``per_second`` more each second; an event takes some. The table keeps
-only buckets that are not full: a full one is like one that was never there. When more keys than the table holds are
-below full, the one that was used longest ago is forgotten. A flood from very many keys can therefore renew its burst,
-but never takes memory, and never the tokens of a key that is in use.
+A bucket holds up to ``burst`` tokens and gains ``per_second`` tokens each second. An event takes some of them. The
+table keeps only buckets that are not full, because a full bucket equals a new one. If more keys than the table holds
+are below full, the least recently used one is forgotten. A flood from very many keys can therefore renew its burst. It
+never takes memory, and never the tokens of a key that is in use.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ __all__ = ["Rate", "RateLimiter", "TokenBucket"]
 Key = TypeVar("Key", bound=Hashable)
 
 _SWEPT: Final = 8
-"""Oldest buckets that are looked at for each new key: those that are full by now are dropped."""
+"""Oldest buckets that are checked for each new key; full ones are removed."""
 
 
 class Rate(NamedTuple):
-    """Tokens per second, and tokens that may be taken at once after a while without any."""
+    """Tokens per second, and tokens that a full bucket holds."""
 
     per_second: float
     burst: float
 
 
 class TokenBucket:
-    """One bucket; ``now`` is any clock in seconds that does not run backwards."""
+    """One bucket. ``now`` is any clock in seconds that does not run backwards."""
 
     __slots__ = ("_at", "_rate", "_tokens")
 
@@ -38,7 +38,7 @@ class TokenBucket:
         self._at = now
 
     def left(self, now: float) -> float:
-        """Tokens in it; below zero after ``spend`` took more than there were."""
+        """Return the tokens in the bucket; negative after ``spend`` took more than there were."""
         if now > self._at:
             self._tokens = min(self._rate.burst, self._tokens + (now - self._at) * self._rate.per_second)
             self._at = now
@@ -48,22 +48,23 @@ class TokenBucket:
         return self.left(now) >= self._rate.burst
 
     def take(self, now: float, cost: float = 1) -> bool:
-        """Take ``cost`` tokens if there are as many; whether there were."""
+        """Take ``cost`` tokens if the bucket has them. Return whether it had."""
         if self.left(now) < cost:
             return False
         self._tokens -= cost
         return True
 
     def spend(self, now: float, cost: float) -> None:
-        """Take ``cost`` tokens, however many there are."""
+        """Take ``cost`` tokens, even if the bucket does not have them."""
         self.left(now)
         self._tokens -= cost
 
 
 class RateLimiter(Generic[Key]):
-    """A bucket of the same rate for each key.
+    """Buckets of the same rate, one for each key.
 
     Args:
+        rate: rate of every bucket.
         most: buckets in the table.
     """
 
@@ -78,21 +79,21 @@ class RateLimiter(Generic[Key]):
         return len(self._buckets)
 
     def take(self, key: Key, now: float, cost: float = 1) -> bool:
-        """Take ``cost`` tokens of the key's bucket if it has as many; whether it had."""
+        """Take ``cost`` tokens of the key's bucket if it has them. Return whether it had."""
         return self.bucket(key, now).take(now, cost)
 
     def bucket(self, key: Key, now: float) -> TokenBucket:
-        """The key's bucket, which counts as used now."""
+        """Return the key's bucket, and mark it as the most recently used one."""
         found = self._buckets.get(key)
         if found is not None:
             self._buckets.move_to_end(key)
             return found
-        self._sweep(now)
+        self._make_room(now)
         made = self._buckets[key] = TokenBucket(self.rate, now)
         return made
 
-    def _sweep(self, now: float) -> None:
-        """Make room for one more."""
+    def _make_room(self, now: float) -> None:
+        """Make room for one more bucket."""
         for _ in range(min(_SWEPT, len(self._buckets))):
             oldest = next(iter(self._buckets))
             if not self._buckets[oldest].is_full(now):

@@ -1,13 +1,13 @@
-"""A rotated log file that a flood of lines cannot empty of its last day.
+"""Rotated log file that keeps its last day even during a flood of lines.
 
 Problem: strangers and local programs can cause log lines as fast as they send. Rotation keeps the disk from filling,
-but then drops what happened before the flood, which is what the owner looks for. Idea: bytes written to the file are
-limited by token buckets, such that any 24 hours write less than the rotated files hold. Each kind of line, which is a
-place in the code together with its logger, has a small bucket of its own; when that is empty it takes from one that all
-kinds share, while there is anything in it. So one kind in a flood costs the others nothing that they are sure of. What
-does not fit is counted, and a line says at the end of a window: "… and 12,412 more like it". Cost: a dictionary lookup
-per line, before the line is formatted. Not covered: what is written to standard error; and a process in which more than
-64 places flood at once, where further places share one bucket.
+but drops the lines from before the flood, which the owner needs. Idea: limit the bytes written by token buckets, so
+that any 24 hours write less than the rotated files hold. A kind of line is a place in the code together with its
+logger. Each kind has a small bucket of its own. When that is empty, it takes from a bucket that all kinds share. So one
+kind in a flood takes nothing that another kind is sure of. Lines that do not fit are counted, and a line reports the
+count at the end of a window: "… and 12,412 more like it". Cost: a dictionary lookup per line, before the line is
+formatted. Not covered: standard error; and more than 64 kinds that flood at once, because further kinds share one
+bucket.
 """
 
 from __future__ import annotations
@@ -29,27 +29,29 @@ __all__ = ["MAX_KINDS", "MAX_LINE", "SampledFileHandler"]
 DAY: Final = 24 * 3600.0
 """Seconds that the files reach back, however much is logged."""
 MAX_LINE: Final = 16 * 1024
-"""Characters of one record, its traceback included; the rest is cut off."""
+"""Characters of one record with its traceback; the rest is cut off."""
 MAX_KINDS: Final = 64
-"""Kinds of lines whose buckets are kept apart; further ones have one bucket together."""
+"""Kinds of lines with a bucket of their own; further kinds share one bucket."""
 FIRST_WINDOW: Final = 60.0
+"""Seconds until left-out lines are counted in the file for the first time. Doubled while the flood lasts."""
 LONGEST_WINDOW: Final = 3600.0
-"""Seconds until lines that were left out are counted in the file. Doubled while the flood lasts."""
+"""Seconds of the longest window."""
 
-# Shares of the bytes that the rotated files hold; together 0.93, the rest is for the counts of what was left out.
+# Shares of the bytes that the rotated files hold. Together 0.93; the rest is for the counts of left-out lines.
 _OWN_BURST: Final = 0.1
-"""Of all kinds together, for each kind's own bucket when it is full."""
+"""Share of the full own buckets of all kinds together."""
 _OWN_PER_DAY: Final = 0.3
 _SHARED_BURST: Final = 0.13
 _SHARED_PER_DAY: Final = 0.4
 
 _Kind: TypeAlias = tuple[str, str, int]
-"""Logger, file and line of the code. Not the message: code that formats it beforehand makes a new one each time."""
+"""Logger, file and line of the code. Not the message, because code that formats it beforehand makes a new one each
+time."""
 _OTHER: Final[_Kind] = ("", "", 0)
 
 
 class _Sample:
-    """Lines of one kind: written, and left out."""
+    """Written and left-out lines of one kind."""
 
     __slots__ = ("bucket", "left_out", "level", "logger", "since", "words")
 
@@ -63,7 +65,7 @@ class _Sample:
 
 
 def _call_later(seconds: float, work: Callable[[], None]) -> object:
-    """On a thread: lines may be logged on any, and by processes whose event loop does not turn."""
+    """Call ``work`` on a thread. Lines are logged on any thread, also in processes whose event loop does not run."""
     timer = threading.Timer(seconds, work)
     timer.daemon = True
     timer.start()
@@ -71,11 +73,14 @@ def _call_later(seconds: float, work: Callable[[], None]) -> object:
 
 
 class SampledFileHandler(RotatingFileHandler):
-    """Writes records to ``path``, rotated at ``file_bytes``, of which ``kept`` old ones stay.
+    """Log handler that samples lines during a flood.
 
     Args:
-        now: monotonic seconds.
-        later: calls a function in so many seconds.
+        path: the log file.
+        file_bytes: bytes at which the file is rotated.
+        kept: old files that are kept.
+        now: return monotonic seconds.
+        later: call a function after so many seconds.
     """
 
     def __init__(
@@ -115,11 +120,11 @@ class SampledFileHandler(RotatingFileHandler):
                 sample.bucket.spend(now, size)
             else:
                 self._shared.spend(now, size)
-        except Exception:  # as logging's own handlers do: a line that cannot be written costs nothing else
+        except Exception:  # like logging's own handlers: a line that cannot be written costs nothing else
             self.handleError(record)
 
     def close(self) -> None:
-        """Counts what was left out, and closes the file."""
+        """Write the counts of left-out lines, and close the file."""
         with self.lock or threading.RLock():
             self._closing = True
             self._count_left_out()
@@ -131,7 +136,7 @@ class SampledFileHandler(RotatingFileHandler):
             self._samples.move_to_end(kind)
             return found
         if len(self._samples) >= MAX_KINDS:
-            self._forget_full(now)
+            self._forget_full_kinds(now)
         if len(self._samples) >= MAX_KINDS:
             kind = _OTHER
             if kind in self._samples:
@@ -139,8 +144,8 @@ class SampledFileHandler(RotatingFileHandler):
         made = self._samples[kind] = _Sample(TokenBucket(self._own, now))
         return made
 
-    def _forget_full(self, now: float) -> None:
-        """A kind whose bucket is full is as good as a new one."""
+    def _forget_full_kinds(self, now: float) -> None:
+        """Forget kinds whose bucket is full: they equal new ones."""
         for kind in [kind for kind, each in self._samples.items() if not each.left_out and each.bucket.is_full(now)]:
             del self._samples[kind]
 
@@ -152,7 +157,7 @@ class SampledFileHandler(RotatingFileHandler):
         sample.words = str(record.msg)[:200]
         if not self._timed and not self._closing:
             self._later(self._window, self._end_window)
-            self._timed = True  # after it: no thread may be to be had at the moment
+            self._timed = True  # set after the call, which raises if no thread can be started
 
     def _end_window(self) -> None:
         with self.lock or threading.RLock():
@@ -161,12 +166,12 @@ class SampledFileHandler(RotatingFileHandler):
                 return
             lasting = self._count_left_out()
             self._window = min(2 * self._window, LONGEST_WINDOW) if lasting else FIRST_WINDOW
-            if lasting:  # to see whether it goes on
+            if lasting:  # check again whether the flood goes on
                 self._later(self._window, self._end_window)
                 self._timed = True
 
     def _count_left_out(self) -> bool:
-        """Write how many lines of each kind were left out; whether there were any."""
+        """Write the number of left-out lines of each kind. Return whether there were any."""
         lasting = False
         for sample in self._samples.values():
             if not sample.left_out:
@@ -179,7 +184,7 @@ class SampledFileHandler(RotatingFileHandler):
         return lasting
 
     def _write(self, line: str) -> int:
-        """Write a formatted record, in a new file when this one is full; its bytes."""
+        """Write a formatted record, in a new file if this one is full. Return its size in bytes."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         if self._opened().seek(0, os.SEEK_END) + len(data) > self.maxBytes:
             self.doRollover()
@@ -195,7 +200,7 @@ class SampledFileHandler(RotatingFileHandler):
 
 
 def _written_lately(path: Path, kept: int) -> int:
-    """Bytes in files that were written to within a day: a process that is started again and again starts no new day."""
+    """Return the bytes of files written to within a day, so that frequent restarts do not begin a new day."""
     oldest = time.time() - DAY
     size = 0
     for file in (path, *(path.with_name(f"{path.name}.{number}") for number in range(1, kept + 1))):

@@ -1,13 +1,13 @@
-"""Packages that are installed, replaced or removed while a process runs.
+"""Site directories of a running process, kept up to date when packages are installed, replaced or removed.
 
 An interpreter reads the ``.pth`` files of its site directories once, when it starts. An editable install is such a
 file: a line with a directory, or a line that imports a module which adds a finder to ``sys.meta_path``. A process of
-the daemon is a fork of a server that started long ago, so ``refresh`` does again what an interpreter would do now: it
-takes back what files that are gone or different had done, and does what new ones say. A process whose site directories
-are as they were pays for one look at their names, about 0.2 ms.
+the daemon is a fork of a server that started long ago. So ``refresh`` does what a new interpreter would do: it undoes
+the effect of removed or changed files, and applies new ones. If nothing changed, it costs a look at the names in the
+site directories, about 0.2 ms.
 
-Modules that were imported stay as they are, unless ``forget_replaced`` finds that their files are different ones now.
-Packages of the daemon itself are never forgotten: its parts must fit together, and a new version needs a new daemon.
+Imported modules stay, unless ``forget_replaced`` finds that their files have changed. The daemon's own packages are
+never forgotten: its parts must fit together, and a new version needs a new daemon.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _IMPORTS: Final = re.compile(r"^import[ \t]+([\w.]+)", re.MULTILINE)
 
 
 class _PathFile(NamedTuple):
-    """One ``.pth`` file, and by what a change of it is noticed."""
+    """One ``.pth`` file, and the mark that shows a change of it."""
 
     mark: tuple[int, int, int]
     text: str
 
     def directories(self, folder: Path) -> list[str]:
-        """The directories that it adds to ``sys.path``, as ``site`` writes them."""
+        """Return the directories that it adds to ``sys.path``, as ``site`` writes them."""
         lines = [line.strip() for line in self.text.splitlines()]
         return [os.path.abspath(folder / line) for line in lines if line and not line.startswith(("#", "import"))]  # noqa: PTH100
 
     def modules(self) -> list[str]:
-        """The modules that its lines import."""
+        """Return the modules that its lines import."""
         return _IMPORTS.findall(self.text)
 
 
 def _folders() -> list[Path]:
-    """The site directories that this interpreter uses."""
+    """Return the site directories that this interpreter uses."""
     if sys.flags.no_site:
         return []
     folders = [*site.getsitepackages()]
@@ -54,7 +54,7 @@ def _folders() -> list[Path]:
 
 
 def _changed_at(folder: Path) -> int:
-    """When something was last added to the directory or removed from it; 0 when it is not there."""
+    """Return the time of the last change of the directory's entries; 0 if it does not exist."""
     try:
         return folder.stat().st_mtime_ns
     except OSError:
@@ -62,7 +62,7 @@ def _changed_at(folder: Path) -> int:
 
 
 def _path_files(known: dict[Path, _PathFile]) -> dict[Path, _PathFile]:
-    """Every ``.pth`` file that is there now. Those that are as they were are not read again."""
+    """Return every present ``.pth`` file. Unchanged ones are not read again."""
     found: dict[Path, _PathFile] = {}
     for folder in _folders():
         try:
@@ -82,11 +82,11 @@ def _path_files(known: dict[Path, _PathFile]) -> dict[Path, _PathFile]:
 
 
 _applied: dict[Path, _PathFile] = _path_files({})
-"""What this interpreter has done: at first what was there when it, or the server that it is a fork of, started."""
+"""Files that this interpreter has applied; at first those present when it, or its fork server, started."""
 _present: dict[Path, int] = {folder: _changed_at(folder) for folder in _folders()}
-"""Site directory → when something was last added to it or removed from it."""
+"""Time of the last change of entries, by site directory."""
 _imported: dict[str, dict[str, tuple[int, int] | None]] = {}
-"""Top-level module of a protocol's package → its files when they were imported: time of change, size."""
+"""Files of a protocol's package at their import (time of change, size), by its top-level module."""
 
 
 def refresh() -> None:
@@ -99,10 +99,10 @@ def refresh() -> None:
         return
     kept = {folder for path, file in now.items() if path not in new for folder in file.directories(path.parent)}
     for path, file in gone.items():
-        _take_back(path, file, kept)
+        _undo(path, file, kept)
     for folder, changed in present.items():
         if changed and str(folder) not in sys.path:
-            sys.path.append(str(folder))  # the first package of a user makes the directory
+            sys.path.append(str(folder))  # the directory is created with the first package of a user
     for path in new:
         site.addpackage(str(path.parent), path.name, None)
     _applied.clear()
@@ -112,15 +112,15 @@ def refresh() -> None:
     importlib.invalidate_caches()
 
 
-def _take_back(path: Path, file: _PathFile, kept: set[str]) -> None:
-    """Undo what the file has done to this interpreter."""
+def _undo(path: Path, file: _PathFile, kept: set[str]) -> None:
+    """Undo the effect of the file on this interpreter."""
     for directory in file.directories(path.parent):
         if directory not in kept and directory in sys.path:
             sys.path.remove(directory)
     for name in file.modules():
         module = sys.modules.get(name)
-        if module is None or not _lies_in(module, path.parent):
-            continue  # a module of the standard library, for instance
+        if module is None or not _is_in(module, path.parent):
+            continue  # for instance a module of the standard library
         sys.meta_path[:] = [each for each in sys.meta_path if getattr(each, "__module__", "") != name]
         sys.path_hooks[:] = [each for each in sys.path_hooks if getattr(each, "__module__", "") != name]
         placeholder = getattr(module, "PATH_PLACEHOLDER", None)  # setuptools adds it to sys.path
@@ -129,16 +129,16 @@ def _take_back(path: Path, file: _PathFile, kept: set[str]) -> None:
         del sys.modules[name]
 
 
-def _lies_in(module: ModuleType, folder: Path) -> bool:
+def _is_in(module: ModuleType, folder: Path) -> bool:
     file = getattr(module, "__file__", None)
     return bool(file) and Path(str(file)).parent == folder
 
 
-# ── what was imported ────────────────────────────────────────────────────────────────────────────
+# ── imported protocols ───────────────────────────────────────────────────────────────────────────
 
 
 def note_imported(module: str) -> None:
-    """Remember the files of a protocol's package as they are now: its code was imported from them."""
+    """Remember the present files of a protocol's package, because its code was imported from them."""
     top = module.partition(".")[0]
     if top in _OURS:
         return
@@ -148,9 +148,9 @@ def note_imported(module: str) -> None:
 
 
 def forget_replaced(module: str) -> None:
-    """Have a protocol's package imported anew next time, if its files have changed, or lie elsewhere now.
+    """Import a protocol's package anew next time, if its files have changed or are elsewhere now.
 
-    What was made of the old modules goes on with them.
+    Objects of the old modules keep their old code.
     """
     top = module.partition(".")[0]
     if top not in _imported:
@@ -165,7 +165,7 @@ def forget_replaced(module: str) -> None:
 
 
 def _origin(top: str) -> str | None:
-    """The file that the module would be imported from now."""
+    """Return the file that the module would be imported from now."""
     for finder in sys.meta_path:
         spec = finder.find_spec(top, None)
         if spec is not None:

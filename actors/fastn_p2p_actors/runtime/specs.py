@@ -1,7 +1,7 @@
-"""What each actor is given when it is started, by the supervisor and nobody else.
+"""Specification of an actor process, and the settings of each actor.
 
-Settings travel over an inherited pipe, never on a command line or in the environment. Keys in here are
-made afresh for each start of the daemon; no identity's secret is ever among them.
+The supervisor sends them over an inherited pipe, never on a command line or in the environment. Their keys are new at
+each start of the daemon. They contain no secret of an identity.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ __all__ = [
 
 
 class NetworkMode:
-    """How the endpoint reaches others."""
+    """How the endpoint reaches peer daemons."""
 
     LOCAL: Final = "local"
-    """Loopback only, no relay, no discovery service."""
+    """Loopback only; no relay, no discovery service."""
     INTERNET: Final = "internet"
-    """iroh's public relays and discovery."""
+    """Public relays and discovery of iroh."""
     ALL: Final = (LOCAL, INTERNET)
 
 
 class ActorSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One process to run: ``module`` has ``async def serve(stage: ActorContext) -> None``."""
+    """Specification of one process. ``module`` has ``async def serve(context: ActorContext) -> None``."""
 
     name: str
     """``vault``, ``network``, ``gateway`` or ``identity-<name>``; also the name of its mailbox."""
     module: str
     home: str
     heartbeat: float
-    """Seconds between two signs of life."""
+    """Seconds between two heartbeats."""
     settings: dict[str, Any] = {}
-    """The actor's own settings struct, as builtins (keys stay bytes)."""
+    """Settings struct of the actor, as builtins (keys stay bytes)."""
     previous_exit: str = ""
-    """How the process before this one ended, if that was its own doing: it exited, crashed, or was silent. Empty for
-    the first one, and where somebody else has killed it."""
+    """How the previous process ended, if it ended by its own fault: it exited, crashed or hung. Empty for the first
+    process, and if another program killed the previous one."""
     previous_hung: bool = False
-    """Whether that was a silence."""
+    """True if the previous process was killed because it sent no heartbeat."""
     connections: int = MAX_CLIENTS_PER_PROGRAM
     """Connections that one program may have to the actor's mailbox."""
 
 
 class VaultAccess(msgspec.Struct, frozen=True, kw_only=True):
-    """CURVE keys (Z85 text) with which one role reaches the vault."""
+    """CURVE keys (Z85 text) with which one role connects to the vault."""
 
     server_public: str
     public: str
@@ -65,7 +65,7 @@ class VaultSettings(msgspec.Struct, frozen=True, kw_only=True):
     server_public: str
     server_secret: str
     roles: dict[str, str]
-    """CURVE public key (Z85) → role: ``gateway`` or ``network``."""
+    """Role by CURVE public key (Z85): ``gateway`` or ``network``."""
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,9 +73,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     grant_key: bytes
     network_mode: str
     started_ms: int
-    """When the daemon was started: ``process.boot_ms``."""
+    """Start of the daemon in ``process_setup.boot_ms``."""
     memory: int = 0
-    """As in ``IdentitySettings``, for processes that run protocol code for a moment."""
+    """Bytes of data that a one-shot worker may have; 0 for no limit."""
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):

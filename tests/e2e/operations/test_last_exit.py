@@ -36,7 +36,7 @@ def test_a_vault_that_is_killed_again_and_again(make_daemon: Callable[..., Daemo
     assert 6 <= kill_the_vault_until_it_ends(daemon) <= 12
     assert daemon.stop() == ExitCode.DAEMON, "it has ended by itself"
     assert "starts it again" in "".join(daemon.errors)
-    reason = "vault does not stay up (killed by SIGKILL)"
+    reason = "vault keeps ending (killed by SIGKILL)"
     assert reason in "".join(daemon.errors)
 
     down = daemon.cli("status")
@@ -48,7 +48,7 @@ def test_a_vault_that_is_killed_again_and_again(make_daemon: Callable[..., Daemo
     daemon.start()
     eventually(lambda: daemon.status().identities[0].online, "alice is online again")
     assert any(f"the one before ended: {reason}" in warning for warning in daemon.status().warnings)
-    assert f"the daemon before this one ended: {reason}" in (daemon.home.logs / "supervisor.log").read_text()
+    assert f"the previous daemon ended: {reason}" in (daemon.home.logs / "supervisor.log").read_text()
     assert daemon.stop() == 0
     assert "the last one ended" not in daemon.cli("status").stderr, "it was stopped"
     daemon.start()

@@ -179,7 +179,7 @@ def test_handler_that_raises_or_exits_politely(daemon: Daemon) -> None:
 
 def test_handler_that_never_comes_back_to_the_event_loop(daemon: Daemon) -> None:
     state = kill_with_calls(daemon, with_misfit(daemon, "spins"), "spin", times=2)
-    assert "2 times, the last time in a request (no sign of life for 3 s)" in state
+    assert "2 times, the last time in a request (no heartbeat for 3 s)" in state
 
 
 def test_handler_that_ends_the_process(daemon: Daemon) -> None:

@@ -78,7 +78,7 @@ def test_processes(home: Home) -> None:
     assert len(descendants_of(pid)) == 3
     assert home.use("processes", 4) == "done"
     log = home.daemon.home.logs / "supervisor.log"
-    eventually(lambda: "identity-alice had started 7 processes, and may have 5" in log.read_text(), "it is said")
+    eventually(lambda: "identity-alice started 7 processes, its limit is 5" in log.read_text(), "it is said")
     assert home.use("limits")
     assert home.daemon.pid("identity-alice") == pid
     home.set("--max-processes", "0")

@@ -102,7 +102,7 @@ def state_of(daemon: Daemon) -> object:
         sorted(
             path.name
             for path in daemon.home.path.rglob("*")
-            if path.suffix in (".key", ".json") and path.name != "tree.json"
+            if path.suffix in (".key", ".json") and path.name != "processes.json"
         ),
     )
 
@@ -268,7 +268,7 @@ def test_messages_of_other_conversations_are_no_messages_for_an_identity(unchang
 
 
 def test_protocol_code_cannot_give_the_supervisor_orders(unchanged: Daemon) -> None:
-    assert attack(unchanged, "leash asks") == ["Forbidden"] * 4
+    assert attack(unchanged, "supervisor requests") == ["Forbidden"] * 4
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_protocol_code_cannot_give_the_supervisor_orders(unchanged: Daemon) -> N
     ],
     ids=["no message", "text that is none", "deep", "long", "announces too much"],
 )
-def test_garbage_on_the_leash_costs_the_process_that_sent_it_and_nothing_else(shared: Daemon, garbage: bytes) -> None:
+def test_garbage_on_the_control_channel_costs_the_process_that_sent_it_and_nothing_else(shared: Daemon, garbage: bytes) -> None:
     """Also when it dies right afterwards: it is started again."""
     with shared.client() as client:  # without what is remembered of the deaths that it has caused
         client.control(m.StopProtocol("bob", "Hostile", "default"))
@@ -290,7 +290,7 @@ def test_garbage_on_the_leash_costs_the_process_that_sent_it_and_nothing_else(sh
     before = pids(shared)
     bob = before.pop("identity-bob")
     with suppress(P2PError):  # it is ended before it can answer
-        attack(shared, "leash garbage", garbage)
+        attack(shared, "control channel garbage", garbage)
     shared.wait_actor("identity-bob", not_pid=bob)
     assert before.items() <= pids(shared).items()
     eventually(lambda: attack(shared, "pid"), "bob serves again")

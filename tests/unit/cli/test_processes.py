@@ -60,7 +60,7 @@ def test_without_a_daemon_each_command_says_how_to_start_one(tmp_path: Path, com
 def test_a_daemon_that_was_killed_counts_as_none(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "lock").write_text(f"{os.getpid()}\n")
-    (tmp_path / "run" / "tree.json").write_text(f'{{"supervisor": {os.getpid()}, "processes": []}}')
+    (tmp_path / "run" / "processes.json").write_text(f'{{"supervisor": {os.getpid()}, "processes": []}}')
     done = run(tmp_path, "status")
     assert done.returncode == 3
     assert "no daemon is running" in done.stderr

@@ -28,10 +28,10 @@ def delivered(spec: ActorSpec) -> ActorSpec:
 
 
 def test_every_actor_gets_settings_of_its_own_kind_that_fit_together(tmp_path: Path) -> None:
-    blueprint = ActorSpecs(Home(tmp_path), "local", 1234, DaemonConfig())
-    vault_spec, network_spec, gateway_spec = map(delivered, blueprint.core)
-    assert [spec.name for spec in blueprint.core] == ["vault", "network", "gateway"]
-    assert {spec.heartbeat for spec in blueprint.core} == {1.0}
+    specs = ActorSpecs(Home(tmp_path), "local", 1234, DaemonConfig())
+    vault_spec, network_spec, gateway_spec = map(delivered, specs.core)
+    assert [spec.name for spec in specs.core] == ["vault", "network", "gateway"]
+    assert {spec.heartbeat for spec in specs.core} == {1.0}
 
     vault = msgspec.convert(vault_spec.settings, VaultSettings)
     network = msgspec.convert(network_spec.settings, NetworkSettings)
@@ -41,7 +41,7 @@ def test_every_actor_gets_settings_of_its_own_kind_that_fit_together(tmp_path: P
     assert gateway.grant_key == network.grant_key
     assert (network.mode, gateway.network_mode, gateway.started_ms) == ("local", "local", 1234)
 
-    alice_spec = delivered(blueprint.identity("alice"))
+    alice_spec = delivered(specs.identity("alice"))
     alice = msgspec.convert(alice_spec.settings, IdentitySettings)
     assert (alice_spec.name, alice_spec.heartbeat) == ("identity-alice", 5.0)
     assert verify_grant(network.grant_key, "alice", alice.grant)

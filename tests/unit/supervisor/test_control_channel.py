@@ -1,4 +1,4 @@
-"""The leash from the actor's end, with the test in the supervisor's place."""
+"""The channel from the actor's end, with the test in the supervisor's place."""
 
 import asyncio
 import socket
@@ -20,29 +20,29 @@ SPEC = ActorSpec(
 
 
 @pytest.fixture
-def leash() -> Iterator[tuple[socket.socket, socket.socket]]:
+def channel() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, theirs = wire.open_pair()
     with ours, theirs:
         yield ours, theirs
 
 
-async def hear(leash: socket.socket) -> wire.FromChild:
+async def receive(channel: socket.socket) -> wire.FromChild:
     """The actor's next message."""
     async with asyncio.timeout(10):
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
-        loop.add_reader(leash, readable.set)
+        loop.add_reader(channel, readable.set)
         await readable.wait()
-        loop.remove_reader(leash)
-        return wire.receive_from_child(leash)
+        loop.remove_reader(channel)
+        return wire.receive_from_child(channel)
 
 
-def test_ready_then_heartbeats(leash: tuple[socket.socket, socket.socket]) -> None:
+def test_ready_then_heartbeats(channel: tuple[socket.socket, socket.socket]) -> None:
     async def play() -> list[wire.FromChild]:
-        stage = ActorContext(SPEC, leash[1])
-        stage.ready()
-        stage.ready()
-        return [await hear(leash[0]) for _ in range(3)]
+        context = ActorContext(SPEC, channel[1])
+        context.ready()
+        context.ready()
+        return [await receive(channel[0]) for _ in range(3)]
 
     ready, first, second = asyncio.run(play())
     assert (ready, second) == (wire.Ready(), wire.Heartbeat())
@@ -50,18 +50,18 @@ def test_ready_then_heartbeats(leash: tuple[socket.socket, socket.socket]) -> No
     assert first.memory > 0, "now and then it says what it uses"
 
 
-def test_an_answer_finds_its_question(leash: tuple[socket.socket, socket.socket]) -> None:
+def test_an_answer_finds_its_question(channel: tuple[socket.socket, socket.socket]) -> None:
     async def play() -> None:
-        stage = ActorContext(SPEC, leash[1])
-        start = asyncio.create_task(stage.ask_supervisor(wire.StartIdentity("alice"), 10))
-        tree = asyncio.create_task(stage.ask_supervisor(wire.GetProcesses(), 10))
-        asked = [await hear(leash[0]), await hear(leash[0])]
+        context = ActorContext(SPEC, channel[1])
+        start = asyncio.create_task(context.ask_supervisor(wire.StartIdentity("alice"), 10))
+        tree = asyncio.create_task(context.ask_supervisor(wire.GetProcesses(), 10))
+        asked = [await receive(channel[0]), await receive(channel[0])]
         assert asked == [wire.ChildRequest(1, wire.StartIdentity("alice")), wire.ChildRequest(2, wire.GetProcesses())]
         report = wire.ProcessList([wire.ProcessInfo("vault", 7, "ready", 1, 0, "")])
         forbidden = Forbidden(role="gateway", request="StartIdentity")
-        wire.send(leash[0], wire.ChildResponse(99, wire.Ack()))
-        wire.send(leash[0], wire.ChildResponse(2, report))
-        wire.send(leash[0], wire.ChildResponse(1, wire.ErrorReply.of(forbidden)))
+        wire.send(channel[0], wire.ChildResponse(99, wire.Ack()))
+        wire.send(channel[0], wire.ChildResponse(2, report))
+        wire.send(channel[0], wire.ChildResponse(1, wire.ErrorReply.of(forbidden)))
         assert await tree == report
         with pytest.raises(Forbidden, match="gateway may not ask for StartIdentity"):
             await start
@@ -69,29 +69,29 @@ def test_an_answer_finds_its_question(leash: tuple[socket.socket, socket.socket]
     asyncio.run(play())
 
 
-def test_asking_in_vain(leash: tuple[socket.socket, socket.socket]) -> None:
+def test_asking_in_vain(channel: tuple[socket.socket, socket.socket]) -> None:
     async def play() -> None:
         with pytest.raises(DaemonBusy):
             await ActorContext(SPEC).ask_supervisor(wire.GetProcesses(), 10)
-        stage = ActorContext(SPEC, leash[1])
+        context = ActorContext(SPEC, channel[1])
         with pytest.raises(DeadlineExceeded):
-            await stage.ask_supervisor(wire.GetProcesses(), 0.01)
+            await context.ask_supervisor(wire.GetProcesses(), 0.01)
         with pytest.raises(PayloadTooLarge):
-            await stage.ask_supervisor(wire.EnsureOnline(("n" * wire.MAX_MESSAGE,)), 10)
-        while wire.send(leash[1], wire.Heartbeat()):
+            await context.ask_supervisor(wire.EnsureOnline(("n" * wire.MAX_MESSAGE,)), 10)
+        while wire.send(channel[1], wire.Heartbeat()):
             pass
         with pytest.raises(DaemonBusy):
-            await stage.ask_supervisor(wire.GetProcesses(), 10)
+            await context.ask_supervisor(wire.GetProcesses(), 10)
 
     asyncio.run(play())
 
 
-def test_stop_is_heard(leash: tuple[socket.socket, socket.socket]) -> None:
+def test_stop_is_heard(channel: tuple[socket.socket, socket.socket]) -> None:
     async def play() -> None:
-        stage = ActorContext(SPEC, leash[1])
-        wire.send(leash[0], wire.Shutdown())
+        context = ActorContext(SPEC, channel[1])
+        wire.send(channel[0], wire.Shutdown())
         async with asyncio.timeout(10):
-            await stage.stop_requested.wait()
+            await context.stop_requested.wait()
 
     asyncio.run(play())
 
@@ -108,17 +108,17 @@ def test_settings_are_checked() -> None:
     [b"\x00", b"\x91\x63", b"\x92\x03\x01", b"\x93\x03\x01\x91\x63", b"\x92\x04\x01", b"\xff" * (wire.MAX_MESSAGE + 1)],
     ids=["no array", "unknown tag", "too short", "unknown request", "wrong type", "too long"],
 )
-def test_what_is_no_message_is_refused(leash: tuple[socket.socket, socket.socket], packet: bytes) -> None:
-    leash[1].send(packet)
+def test_what_is_no_message_is_refused(channel: tuple[socket.socket, socket.socket], packet: bytes) -> None:
+    channel[1].send(packet)
     with pytest.raises(wire.ControlProtocolError):
-        wire.receive_from_child(leash[0])
+        wire.receive_from_child(channel[0])
 
 
-def test_the_other_end_is_gone(leash: tuple[socket.socket, socket.socket]) -> None:
+def test_the_other_end_is_gone(channel: tuple[socket.socket, socket.socket]) -> None:
     with pytest.raises(BlockingIOError):
-        wire.receive_from_child(leash[0])
-    leash[1].close()
+        wire.receive_from_child(channel[0])
+    channel[1].close()
     with pytest.raises(EOFError):
-        wire.receive_from_child(leash[0])
+        wire.receive_from_child(channel[0])
     with pytest.raises(OSError, match="Broken pipe"):
-        wire.send(leash[0], wire.Shutdown())
+        wire.send(channel[0], wire.Shutdown())

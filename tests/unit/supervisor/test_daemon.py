@@ -67,7 +67,7 @@ def test_a_stuck_actor_is_killed_and_restarted(home: Path) -> None:
         eventually(lambda: daemon.child("network").get("state") == "ready")
         daemon.order("network", "")
         network = daemon.wait_child("network", restarts=1, state="ready")
-        assert network["last_exit"] == "no sign of life for 1 s"
+        assert network["last_exit"] == "no heartbeat for 1 s"
 
 
 def test_an_actor_that_never_gets_ready_is_killed(home: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_core_actor_in_a_crash_loop_ends_the_daemon(home: Path) -> None:
     with stub_daemon(home, orders={"vault": "crash"}, identities=("alice",)) as daemon:
         code, stderr = daemon.end()
         assert code == 1
-        reason = "vault does not stay up (exit code 1: ValueError: as ordered)"
+        reason = "vault keeps ending (exit code 1: ValueError: as ordered)"
         assert stderr == f"fastn-p2p: {reason}; see {home}/logs. `fastn-p2p daemon` starts it again\n"
         assert len(daemon.diary("vault", "started")) == 6
         assert processes(home) == []
@@ -168,9 +168,9 @@ def test_a_name_that_is_no_name_is_refused(home: Path) -> None:
 
 def test_what_is_no_message_costs_its_sender_and_nobody_else(home: Path) -> None:
     faults = {
-        "identity-babbler": ("babble", "sent what is no message"),
-        "identity-shouter": ("huge", "a packet of more than"),
-        "identity-leaver": ("let go", "closed its leash"),
+        "identity-babbler": ("babble", "sent an invalid message"),
+        "identity-shouter": ("huge", "packet larger than"),
+        "identity-leaver": ("let go", "closed its control channel"),
         "identity-flooder": ("flood", "messages in one tick"),
     }
     names = tuple(name.removeprefix("identity-") for name in faults)

@@ -1,6 +1,6 @@
-"""The vault's mailbox: CURVE keys say which role a caller has.
+"""Encrypted mailbox of the vault. A CURVE key gives each sender its role.
 
 - ``mailbox``: a libzmq ROUTER with CURVE.
-- ``keys``: the keys of each role, made at each start of the daemon.
-- ``zap_authenticator``: accept or reject a client's key (ZeroMQ RFC 27).
+- ``keys``: the keys of each role, generated at each start of the daemon.
+- ``zap_authenticator``: accepts or rejects a sender's key (ZeroMQ RFC 27).
 """

@@ -1,7 +1,7 @@
-"""Who may reach the vault: CURVE keys made afresh for each start of the daemon.
+"""CURVE keys of the roles that may connect to the vault, generated at each start of the daemon.
 
-zmq is imported by the call, so that the supervisor, which makes the keys and hands them on, starts fast.
-No ZeroMQ context is ever made here.
+``zmq`` is imported inside the function, so that the supervisor starts fast. It generates the keys and passes them on.
+This module creates no ZeroMQ context.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["VaultKeys", "generate_vault_keys"]
 
 
 class VaultKeys(msgspec.Struct, frozen=True, kw_only=True):
-    """What the vault is given, and each role that may speak to it."""
+    """Settings of the vault, and the keys of each role that may connect to it."""
 
     vault: VaultSettings
     gateway: VaultAccess
@@ -25,7 +25,7 @@ class VaultKeys(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def generate_vault_keys() -> VaultKeys:
-    """Fresh keys for the vault and the two roles that it knows."""
+    """Generate keys for the vault and for its two roles."""
     server_public, server_secret = _key_pair()
     access: dict[str, VaultAccess] = {}
     for role in ("gateway", "network"):

@@ -1,8 +1,8 @@
-"""A mailbox that asks for CURVE keys: a libzmq ROUTER, which the vault reads.
+"""Mailbox that requires CURVE keys: a libzmq ROUTER, read by the vault.
 
-What comes in is handed over as ``(caller, id, header, payload)``; frames of another shape are dropped. Who the caller
-is comes from the kernel (uid and pid of the process at the other end of the Unix socket) and from CURVE, and never
-from the routing id, which a peer chooses for itself.
+It passes each message on as ``(sender, correlation id, header, payload)`` and drops frames of another shape. The kernel
+(uid and pid of the connected process) and CURVE say who the sender is. The routing id does not, because a peer chooses
+its own.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ from .zap_authenticator import (
 __all__ = ["CurveMailbox", "CurveSender"]
 
 _BURST: Final = 256
+"""Messages read before other work of the event loop runs."""
 _SRCFD: Final = int(zmq.SRCFD)
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class CurveSender:
         self.route = route
         self.pid = pid
         self.role = role
-        """What the key stands for."""
+        """Role of the sender's key."""
         self.gone = False
 
     def __repr__(self) -> str:
@@ -83,18 +84,18 @@ OnMessage: TypeAlias = Callable[[CurveSender, bytes, bytes, bytes], None]
 
 
 class CurveMailbox:
-    """Bound by ``open`` inside a running loop.
+    """Mailbox with CURVE. ``open`` binds it inside a running event loop.
 
     Args:
-        path: the socket; its directory must exist, mode 0700.
-        on_message: gets (caller, id, header, payload); must not raise and must not block.
+        path: the socket. Its directory must exist with mode 0700.
+        on_message: gets (sender, correlation id, header, payload). It must not raise or block.
         server_secret: the mailbox's own CURVE key (Z85).
-        roles: CURVE public key (Z85) → role. Nobody else gets in.
-        uid: the only user whose processes are listened to.
-        max_clients: connections at a time; whoever comes then waits until some have ended. Programs, none of which has
-            a key, have half of them.
-        per_program: connections of one process that is not the daemon's; further ones end at once.
-        is_own: whether a process belongs to the daemon, given its parent's pid.
+        roles: role by CURVE public key (Z85). Other keys are rejected.
+        uid: the user whose processes may connect; by default the own one.
+        max_clients: open connections. Further processes wait until some have ended. Programs, none of which has a key,
+            may have half of them.
+        per_program: connections of one process that is not the daemon's. Further ones end at once.
+        is_own: return whether a process belongs to the daemon, given its parent's pid.
     """
 
     def __init__(
@@ -120,11 +121,11 @@ class CurveMailbox:
         self._descriptors: set[int] = set()
         self._limits = ConnectionLimits(per_program, max_clients // 2, is_own)
         self._processes: dict[int, Process] = {}
-        """Processes behind the descriptors that have a place."""
+        """Processes by descriptor, of the connections that were counted."""
         self._full = False
-        self._outboxes: dict[CurveSender, SendQueue] = {}
-        """Of those to whom something has to be sent."""
-        self._turn_soon = False
+        self._queues: dict[CurveSender, SendQueue] = {}
+        """Send queues that are not empty."""
+        self._flush_scheduled = False
         self._closed = False
 
     def open(self) -> None:
@@ -154,17 +155,17 @@ class CurveMailbox:
         self._full_path.unlink(missing_ok=True)
 
     def send(self, caller: CurveSender, correlation: bytes, header: bytes, payload: bytes = b"") -> bool:
-        """Send one message; False when the peer is gone or its queue is full (then nothing was sent)."""
+        """Send one message. Return False, and send nothing, if the peer is gone or its queue is full."""
         if caller.gone or self._closed:
             return False
-        outbox = self._outboxes.get(caller)
-        if outbox is None:
-            outbox = self._outboxes[caller] = SendQueue(self._socket, caller.route)
-        if not outbox.add(correlation, header, payload):
+        queue = self._queues.get(caller)
+        if queue is None:
+            queue = self._queues[caller] = SendQueue(self._socket, caller.route)
+        if not queue.add(correlation, header, payload):
             return False
-        if not self._turn_soon:
-            self._turn_soon = True
-            self._loop.call_soon(self._turn)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush_and_read)
         return True
 
     def _bind(self) -> None:
@@ -178,9 +179,11 @@ class CurveMailbox:
     def _full_path(self) -> Path:
         return self._path.with_name(f".{self._path.name}.full")
 
-    def _limit(self) -> None:
-        """Keeps libzmq from running out of descriptors, which aborts the process: while there is no room for more
-        connections, the socket has another name. (Unbinding would end those that stand.) Whoever wants in tries again.
+    def _apply_limit(self) -> None:
+        """Rename the socket while ``max_clients`` connections are open, so that no further process can connect.
+
+        Without this, libzmq runs out of descriptors and aborts the process. Unbinding the socket would end the open
+        connections. A process that cannot connect tries again.
         """
         full = len(self._descriptors) >= self._max_clients
         if full == self._full:
@@ -189,36 +192,41 @@ class CurveMailbox:
         try:
             there.rename(here)
         except OSError as error:
-            log.error("%s cannot be renamed: %s", there, error)
+            log.error("%s cannot be renamed: %s. Check the permissions of its directory.", there, error)
         self._full = full
         if full:
-            log.warning("%d connections on %s: no more until some end", len(self._descriptors), self._path.name)
+            count = len(self._descriptors)
+            log.warning("%s has %d connections, the limit. Further ones wait until some end.", self._path.name, count)
 
-    def _turn(self) -> None:
-        """Send what this turn of the loop has gathered, and look at the socket again, as its descriptor demands."""
-        self._turn_soon = False
+    def _flush_and_read(self) -> None:
+        """Flush the messages of this loop iteration, then check the socket again, because its descriptor is
+        edge-triggered.
+
+        libzmq signals a change once, so that a message can be waiting without another signal.
+        """
+        self._flush_scheduled = False
         if self._closed:
             return
         self._flush()
-        if self._outboxes:
-            self._turn_soon = True
-            self._loop.call_later(RETRY_PAUSE, self._turn)
+        if self._queues:
+            self._flush_scheduled = True
+            self._loop.call_later(RETRY_PAUSE, self._flush_and_read)
         if readable(self._socket):
             self._drain()
 
     def _flush(self) -> None:
-        """Send what can be sent; outboxes that remain are those of peers that take no more at the moment."""
-        outboxes, self._outboxes = self._outboxes, {}
-        for caller, outbox in outboxes.items():
+        """Send as much as possible. The queues that remain belong to peers that take no more at the moment."""
+        queues, self._queues = self._queues, {}
+        for caller, queue in queues.items():
             try:
-                if not outbox.flush():
-                    self._outboxes[caller] = outbox
+                if not queue.flush():
+                    self._queues[caller] = queue
             except zmq.ZMQError:
-                log.debug("%s: process %d is gone with %d messages", self._path.stem, caller.pid, len(outbox))
+                log.debug("%s: process %d is gone, %d messages were not sent", self._path.stem, caller.pid, len(queue))
 
     def _drain(self) -> None:
         socket, callers = self._socket, self._callers
-        for taken in range(_BURST):
+        for count in range(_BURST):
             if self._closed:
                 return
             try:
@@ -239,16 +247,16 @@ class CurveMailbox:
             if first is not None:
                 caller = self._identify_sender(route, first)
             if caller is not None:
-                self._take(caller, frames)
-            if taken == 0 and not readable(socket):  # costs a fifth of the exception that an empty socket raises
+                self._on_frames(caller, frames)
+            if count == 0 and not readable(socket):  # costs a fifth of the exception that an empty socket raises
                 return
         self._loop.call_soon(self._drain)
 
-    def _take(self, caller: CurveSender, frames: list[bytes]) -> None:
+    def _on_frames(self, caller: CurveSender, frames: list[bytes]) -> None:
         reason = invalid_reason(frames)
         if not reason and len(frames) > FRAMES:
             for start in range(0, len(frames), FRAMES):
-                self._take(caller, frames[start : start + FRAMES])
+                self._on_frames(caller, frames[start : start + FRAMES])
         elif reason:
             answer = encode_invalid_message(frames, reason)
             if answer:
@@ -257,12 +265,12 @@ class CurveMailbox:
             try:
                 self._on_message(caller, *frames)
             except Exception:  # a defect costs this message, not those behind it
-                log.exception("%s: a message from process %d", self._path.stem, caller.pid)
+                log.exception("%s: a message of process %d failed", self._path.stem, caller.pid)
 
     def _identify_sender(self, route: bytes, frame: zmq.Frame) -> CurveSender | None:
-        """The caller behind a route that was not known, or None when nobody listens to it. Between two messages only.
+        """Return the sender behind a new route, or None if it is rejected. Call it between two messages only.
 
-        The gatekeeper has turned others away already; this looks again, since it costs nothing.
+        The ZAP authenticator has rejected other senders already. This checks again, because a check costs nothing.
         """
         self._watch()  # the end of an earlier connection with this descriptor comes first
         try:
@@ -277,7 +285,7 @@ class CurveMailbox:
         if descriptor in self._descriptors:
             self._callers[route] = self._by_descriptor[descriptor] = caller
         else:
-            caller.gone = True  # its last words
+            caller.gone = True  # its last message: the connection has ended
         return caller
 
     def _watch(self) -> None:
@@ -286,25 +294,27 @@ class CurveMailbox:
         for event in self._monitor.drain():
             if event.kind == zmq.EVENT_ACCEPTED:
                 self._descriptors.add(event.value)
-                self._count(event.value)
+                self._count_connection(event.value)
             elif event.value in self._descriptors:
                 self._descriptors.discard(event.value)
                 self._release(event.value)
                 caller = self._by_descriptor.pop(event.value, None)
                 if caller is not None:
-                    self._lost(caller)
-        self._limit()
+                    self._on_end(caller)
+        self._apply_limit()
 
-    def _count(self, descriptor: int) -> None:
-        """A connection was accepted: it takes a place of its process, or ends. libzmq, which has accepted it, learns it
-        as if the other side had ended it."""
+    def _count_connection(self, descriptor: int) -> None:
+        """Count an accepted connection for its process, or end it if the process is at its limit.
+
+        libzmq sees the end as if the peer had closed the connection.
+        """
         try:
             with socket.socket(fileno=os.dup(descriptor)) as connection:
                 credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
                 process = process_of(CREDENTIALS.unpack(credentials)[0])
                 overload = self._limits.reserve(process)
                 if overload is not None:
-                    log.warning("%s: a connection is ended: %s", self._path.stem, overload)
+                    log.warning("%s: ended a connection: %s", self._path.stem, overload)
                     connection.shutdown(socket.SHUT_RDWR)
                     return
         except OSError:
@@ -317,8 +327,8 @@ class CurveMailbox:
         if process is not None:
             self._limits.release(process)
 
-    def _lost(self, caller: CurveSender) -> None:
-        self._drain()  # what it said before it ended still counts
+    def _on_end(self, caller: CurveSender) -> None:
+        self._drain()  # messages sent before the end still count
         caller.gone = True
-        self._outboxes.pop(caller, None)
+        self._queues.pop(caller, None)
         self._callers.pop(caller.route, None)

@@ -1,7 +1,7 @@
-"""Who gets through the handshake of a mailbox that asks for CURVE keys (ZeroMQ RFC 27, ZAP).
+"""Authenticator of the CURVE handshake of a mailbox (ZAP, ZeroMQ RFC 27).
 
-A process of another user is turned away before it can send anything, whatever key it has. And libzmq refuses ZMTP 1.0
-and 2.0 peers where ZAP is on. Without that, two hundred random bytes that look like such a peer abort the process
+A process of another user is rejected before it can send anything, with any key. libzmq also refuses peers of ZMTP 1.0
+and 2.0 where ZAP is on. Without that, two hundred random bytes that look like such a peer abort the process
 (libzmq 4.3.5, ``zmtp_engine.cpp``).
 """
 
@@ -30,33 +30,33 @@ log = logging.getLogger(__name__)
 
 
 class PeerCredentials(NamedTuple):
-    """What the kernel says about the process at the other end of a Unix socket."""
+    """Credentials of a process that connected to a Unix socket, from the kernel."""
 
     uid: int
     pid: int
 
 
 class AccessRule(NamedTuple):
-    """Who gets in: processes of ``uid`` with one of these CURVE keys."""
+    """Rule of one mailbox: accept processes of ``uid`` with one of these CURVE keys."""
 
     name: str
     uid: int
     roles: dict[bytes, str]
-    """CURVE public key (Z85) → role."""
+    """Role by CURVE public key (Z85)."""
 
 
 def parse_peer_address(address: str) -> PeerCredentials:
-    """The kernel's word in libzmq's ``Peer-Address``, on ipc ``localhost:uid:gid:pid``.
+    """Parse libzmq's ``Peer-Address``, for ipc ``localhost:uid:gid:pid``.
 
     Raises:
-        ValueError: it has another form.
+        ValueError: the address has another form.
     """
     _, uid, _, pid = address.rsplit(":", 3)
     return PeerCredentials(int(uid), int(pid))
 
 
 class ZapAuthenticator:
-    """Answers libzmq's questions for all such mailboxes of a process; there is one handler per ZeroMQ context."""
+    """ZAP handler of all CURVE mailboxes of a process. A ZeroMQ context has room for one handler."""
 
     _instance: ZapAuthenticator | None = None
 
@@ -76,7 +76,7 @@ class ZapAuthenticator:
         return cls._instance
 
     def add(self, rule: AccessRule) -> bytes:
-        """The domain for a mailbox that only lets in whom ``rule`` names."""
+        """Add a mailbox's rule, and return the ZAP domain to give to its socket."""
         domain = f"{rule.name}-{next(self._numbers)}".encode()
         self._rules[domain] = rule
         return domain
@@ -85,7 +85,7 @@ class ZapAuthenticator:
         self._rules.pop(domain, None)
         if not self._rules:
             self._loop.remove_reader(self._descriptor)
-            self._socket.unbind(_ENDPOINT)  # at once, where closing frees the name only some time later
+            self._socket.unbind(_ENDPOINT)  # frees the name at once; closing frees it some time later
             close_socket(self._socket)
             type(self)._instance = None
 
@@ -96,11 +96,11 @@ class ZapAuthenticator:
             except AGAIN:
                 return
             role = self._role(request)
-            verdict = (b"400", b"not welcome", b"") if role is None else (b"200", b"OK", role.encode())
+            verdict = (b"400", b"rejected", b"") if role is None else (b"200", b"OK", role.encode())
             self._socket.send_multipart([request[0], request[1], *verdict, b""])
 
     def _role(self, request: list[bytes]) -> str | None:
-        """The role that gets in; None for whoever stays out."""
+        """Return the role to accept the request with; None to reject it."""
         if len(request) != _CURVE_FRAMES or request[5] != b"CURVE":
             return None
         rule = self._rules.get(request[2])
@@ -111,9 +111,9 @@ class ZapAuthenticator:
         except ValueError:
             return None
         if peer.uid != rule.uid:
-            log.warning("%s: process %d of user %d turned away", rule.name, peer.pid, peer.uid)
+            log.warning("%s: rejected process %d of user %d", rule.name, peer.pid, peer.uid)
             return None
         role = rule.roles.get(zmq.utils.z85.encode(request[6]))
         if role is None:
-            log.warning("%s: process %d with an unknown key turned away", rule.name, peer.pid)
+            log.warning("%s: rejected process %d with an unknown key", rule.name, peer.pid)
         return role

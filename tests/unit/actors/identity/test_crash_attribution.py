@@ -13,8 +13,8 @@ import pytest
 import uvloop
 
 from fastn_p2p_actors.identity.crash_attribution import (
-    DEATHS,
-    HANGS,
+    CRASH_LIMIT,
+    HANG_LIMIT,
     WINDOW,
     AttributingRunner,
     CrashAttribution,
@@ -31,9 +31,9 @@ from pathlib import Path
 from fastn_p2p_actors.identity.crash_attribution import CrashAttribution, AttributingRunner
 
 async def main():
-    blame = CrashAttribution(Path({str(path)!r}), "", wall=lambda: 1100.0)
-    blame.watch_tasks(asyncio.get_running_loop())
-    watch = AttributingRunner(blame, {NOTES!r})
+    attribution = CrashAttribution(Path({str(path)!r}), "", wall=lambda: 1100.0)
+    attribution.watch_tasks(asyncio.get_running_loop())
+    runner = AttributingRunner(attribution, {NOTES!r})
     async def run(): pass
 {code}
     os._exit(1)
@@ -44,33 +44,33 @@ asyncio.run(main())
 
 
 def after(path: Path, fault: str = "exit code 1", *, hung: bool = False, at: float = 1000.0) -> CrashAttribution:
-    blames: list[CrashAttribution] = []
+    attributions: list[CrashAttribution] = []
 
     async def make() -> None:
-        blames.append(CrashAttribution(path, fault, hung=hung, wall=lambda: at))
+        attributions.append(CrashAttribution(path, fault, hung=hung, wall=lambda: at))
 
     asyncio.run(make())
-    return blames[0]
+    return attributions[0]
 
 
 @pytest.mark.parametrize(
     ("code", "place"),
     [
-        ("    watch.step('its import', lambda: os._exit(1))", "its import"),
+        ("    runner.step('its import', lambda: os._exit(1))", "its import"),
         (
             "    async def hook():\n        await asyncio.sleep(0)\n        os._exit(1)\n"
-            "    await watch.function('on_activate', hook)()",
+            "    await runner.function('on_activate', hook)()",
             "on_activate",
         ),
         (
             "    async def task():\n        await asyncio.sleep(0.01)\n        os.abort()\n"
             "    async def hook():\n        global kept\n        kept = asyncio.create_task(task())\n"
-            "    await watch.function('on_activate', hook)()\n    await asyncio.sleep(5)",
+            "    await runner.function('on_activate', hook)()\n    await asyncio.sleep(5)",
             "on_activate",
         ),
         (
             "    async def handler(number, word):\n        os.kill(os.getpid(), signal.SIGSEGV)\n"
-            "    await watch.function('a request', handler)(1, 'x')",
+            "    await runner.function('a request', handler)(1, 'x')",
             "a request",
         ),
     ],
@@ -78,13 +78,13 @@ def after(path: Path, fault: str = "exit code 1", *, hung: bool = False, at: flo
 )
 def test_code_that_was_running_is_to_blame(tmp_path: Path, code: str, place: str) -> None:
     path = tmp_path / "identity-alice"
-    for number in range(1, DEATHS):
+    for number in range(1, CRASH_LIMIT):
         ended(path, code)
         assert after(path, at=1000.0 + number).crash_loop(NOTES, since=0) == []
     ended(path, code)
-    deaths = after(path, at=1000.0 + DEATHS).crash_loop(NOTES, since=0)
-    assert len(deaths) == DEATHS
-    assert {(death.protocol, death.instance, death.place, death.ending) for death in deaths} == {
+    crashes = after(path, at=1000.0 + CRASH_LIMIT).crash_loop(NOTES, since=0)
+    assert len(crashes) == CRASH_LIMIT
+    assert {(crash.protocol, crash.instance, crash.place, crash.ending) for crash in crashes} == {
         (*NOTES, place, "exit code 1")
     }
 
@@ -92,16 +92,16 @@ def test_code_that_was_running_is_to_blame(tmp_path: Path, code: str, place: str
 @pytest.mark.parametrize(
     ("code", "fault"),
     [
-        ("    async def hook():\n        await asyncio.sleep(0)\n    await watch.function('x', hook)()", "exit code 1"),
-        ("    async def hook():\n        raise ValueError\n    try: await watch.function('x', hook)()\n"
+        ("    async def hook():\n        await asyncio.sleep(0)\n    await runner.function('x', hook)()", "exit code 1"),
+        ("    async def hook():\n        raise ValueError\n    try: await runner.function('x', hook)()\n"
          "    except ValueError: pass", "exit code 1"),
-        ("    watch.step('its import', lambda: os._exit(1))", ""),
+        ("    runner.step('its import', lambda: os._exit(1))", ""),
     ],
     ids=["code that has ended", "code that has raised", "killed by somebody else"],
 )  # fmt: skip
 def test_nobody_is_blamed(tmp_path: Path, code: str, fault: str) -> None:
     path = tmp_path / "identity-alice"
-    for _ in range(DEATHS + 1):
+    for _ in range(CRASH_LIMIT + 1):
         ended(path, code)
         after(path, fault)
     assert after(path, "").crash_loop(NOTES, since=0) == []
@@ -109,45 +109,45 @@ def test_nobody_is_blamed(tmp_path: Path, code: str, fault: str) -> None:
 
 def test_a_hang_counts_for_more_and_what_is_old_or_forgiven_for_nothing(tmp_path: Path) -> None:
     path = tmp_path / "identity-alice"
-    code = "    watch.step('its import', lambda: os._exit(1))"
-    for number in range(HANGS):
+    code = "    runner.step('its import', lambda: os._exit(1))"
+    for number in range(HANG_LIMIT):
         ended(path, code)
-        after(path, "no sign of life", hung=True, at=1000.0 + number)
-    blame = after(path, "", at=1010.0)
-    assert len(blame.crash_loop(NOTES, since=0)) == HANGS
-    assert blame.crash_loop(NOTES, since=1000.0) == []  # its config was written between
-    assert blame.crash_loop(("Notes", "other"), since=0) == []
-    assert len(after(path, "", at=1000.0 + WINDOW / 2).crash_loop(NOTES, since=0)) == HANGS
-    assert after(path, "", at=1000.0 + HANGS + WINDOW).crash_loop(NOTES, since=0) == []
+        after(path, "no heartbeat", hung=True, at=1000.0 + number)
+    attribution = after(path, "", at=1010.0)
+    assert len(attribution.crash_loop(NOTES, since=0)) == HANG_LIMIT
+    assert attribution.crash_loop(NOTES, since=1000.0) == []  # its config was written between
+    assert attribution.crash_loop(("Notes", "other"), since=0) == []
+    assert len(after(path, "", at=1000.0 + WINDOW / 2).crash_loop(NOTES, since=0)) == HANG_LIMIT
+    assert after(path, "", at=1000.0 + HANG_LIMIT + WINDOW).crash_loop(NOTES, since=0) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x09\x00\x09\x00Notes/default\n", b"[]"])
 def test_files_that_are_damaged_blame_nobody(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "identity-alice"
-    for suffix in ("running", "deaths"):
+    for suffix in ("running", "crashes"):
         (tmp_path / f"identity-alice.{suffix}").write_bytes(content)
     assert after(path).crash_loop(NOTES, since=0) == []
 
 
 def test_a_place_that_cannot_be_written_costs_the_blame_alone(tmp_path: Path) -> None:
-    blame = after(tmp_path / "missing" / "identity-alice")
-    assert AttributingRunner(blame, NOTES).step("its import", lambda: 7) == 7
+    attribution = after(tmp_path / "missing" / "identity-alice")
+    assert AttributingRunner(attribution, NOTES).step("its import", lambda: 7) == 7
 
 
 def in_watch(tmp_path: Path, scenario: Callable[[AttributingRunner], Any]) -> Any:
     async def main() -> Any:
-        blame = CrashAttribution(tmp_path / "identity-alice", "")
-        blame.watch_tasks(asyncio.get_running_loop())
+        attribution = CrashAttribution(tmp_path / "identity-alice", "")
+        attribution.watch_tasks(asyncio.get_running_loop())
         try:
-            return await scenario(AttributingRunner(blame, NOTES))
+            return await scenario(AttributingRunner(attribution, NOTES))
         finally:
-            blame.close()
+            attribution.close()
 
     return uvloop.run(main())
 
 
 def test_watched_code_behaves_as_if_it_were_not_watched(tmp_path: Path) -> None:
-    async def scenario(watch: AttributingRunner) -> list[object]:
+    async def scenario(runner: AttributingRunner) -> list[object]:
         seen: list[object] = []
 
         async def handler(number: int) -> int:
@@ -169,8 +169,8 @@ def test_watched_code_behaves_as_if_it_were_not_watched(tmp_path: Path) -> None:
                 seen.append("cancelled")
                 raise
 
-        seen.append(await watch.function("a request", handler)(1))
-        task = asyncio.ensure_future(watch.function("a request", waiting)())
+        seen.append(await runner.function("a request", handler)(1))
+        task = asyncio.ensure_future(runner.function("a request", waiting)())
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -182,14 +182,14 @@ def test_watched_code_behaves_as_if_it_were_not_watched(tmp_path: Path) -> None:
 
 
 def test_an_exit_in_a_task_ends_the_task(tmp_path: Path) -> None:
-    async def scenario(watch: AttributingRunner) -> str:
+    async def scenario(runner: AttributingRunner) -> str:
         async def leave() -> None:
             sys.exit(3)
 
         async def hook() -> asyncio.Task[None]:
             return asyncio.create_task(leave())
 
-        task = await watch.function("on_activate", hook)()
+        task = await runner.function("on_activate", hook)()
         with pytest.raises(RuntimeError, match=r"SystemExit\(3\)") as raised:
             await task
         return str(raised.value)

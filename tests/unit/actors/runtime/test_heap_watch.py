@@ -41,7 +41,7 @@ class Process:
         """Look after a second in which it took that share of a processor."""
         self.now += 1
         self.worked += share
-        return self.watch.look()
+        return self.watch.check()
 
 
 @pytest.fixture
