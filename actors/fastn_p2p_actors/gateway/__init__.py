@@ -1,19 +1,16 @@
-"""The gateway actor: the programs' front door, and the only actor that changes what lies on disk about identities.
+"""Gateway actor: ``control.sock`` for programs, and the only process that changes identities on disk.
 
-It reads what local programs send, so it holds no key and runs no protocol code: keys are the vault's, which it reaches
-with a key of its own, and protocols run in the identities' processes. Calls do not pass through here: a program is
-told where the network's mailbox is when it says hello.
+It reads messages of local programs, so it holds no key and runs no protocol code. The vault holds the keys, and
+protocols run in identity processes. Calls do not pass through the gateway: a program that says hello gets the path of
+the network process's mailbox.
 
-Layout
-------
-
-``control_server``    hello, the commands in flight, their limits
-``commands``          every command and the function that runs it, one module per group
-``context``           the store and the actors that commands work with, and one lock per identity
-``actor_clients``     clients of vault, network, identity and supervisor
-``binding_watchers``  long polls of programs that watch bindings
-``one_shot``          protocol code in a one-shot worker process
-``process_usage``     CPU and memory of processes, from ``/proc``
+- ``control_server``: hello, commands in flight, limits.
+- ``commands``: every command and the function that runs it, one module per group.
+- ``context``: store and actor clients for every command, and one lock per identity.
+- ``actor_clients``: clients of vault, network, identity and supervisor.
+- ``binding_watchers``: long polls of programs that watch bindings.
+- ``one_shot``: runs protocol code in a one-shot worker process.
+- ``process_usage``: CPU and memory of processes, from ``/proc``.
 """
 
 from __future__ import annotations
@@ -31,39 +28,41 @@ from .control_server import ControlServer
 __all__ = ["serve"]
 
 DRAIN_SECONDS: Final = 4.0
+"""Seconds that commands in flight may take when the gateway stops."""
 RETRY_SECONDS: Final = 1.0
+"""Seconds between two attempts to have the identities started."""
 _BATCH: Final = 256
-"""Identities named in one message to the supervisor."""
+"""Identities in one message to the supervisor."""
 
 
-async def serve(stage: ActorContext) -> None:
-    """Open the door and have every identity started that is wanted online; until told to stop."""
-    desk = GatewayContext(stage)
-    door = ControlServer(desk, stage.connection_limits())
-    desk.store.sweep()
-    door.open()
-    stage.ready()
-    recovering = asyncio.create_task(_restore_after_restart(stage, desk))
+async def serve(actor: ActorContext) -> None:
+    """Serve ``control.sock`` until told to stop, and have every identity started that is to be online."""
+    context = GatewayContext(actor)
+    server = ControlServer(context, actor.connection_limits())
+    context.store.sweep()
+    server.open()
+    actor.ready()
+    restoring = asyncio.create_task(_restore_after_restart(actor, context))
     try:
-        await stage.stop_requested.wait()
-        await door.drain(DRAIN_SECONDS)
+        await actor.stop_requested.wait()
+        await server.drain(DRAIN_SECONDS)
     finally:
-        recovering.cancel()
-        door.close()
-        desk.close()
+        restoring.cancel()
+        server.close()
+        context.close()
 
 
-async def _restore_after_restart(stage: ActorContext, desk: GatewayContext) -> None:
-    """Brings what is into line with what lies on disk: nobody knows how the gateway before this one ended."""
-    found = desk.store.identities()
+async def _restore_after_restart(actor: ActorContext, context: GatewayContext) -> None:
+    """Start identities that are to be online, and roll back what an interrupted gateway left unfinished."""
+    found = context.store.identities()
     for damaged in found.damaged:
-        stage.log.error("%s", damaged)
+        actor.log.error("%s", damaged)
     wanted = [record.name for record in found.usable if record.online]
     while wanted:
         try:
-            await desk.supervisor.ensure_online(tuple(wanted[:_BATCH]))
+            await context.supervisor.ensure_online(tuple(wanted[:_BATCH]))
             del wanted[:_BATCH]
         except P2PError as error:
-            stage.log.warning("identities are not started yet: %s", error)
+            actor.log.warning("identities are not started yet: %s. Retrying.", error)
             await asyncio.sleep(RETRY_SECONDS)
-    await roll_back_uncommitted(desk)
+    await roll_back_uncommitted(context)

@@ -1,7 +1,7 @@
-"""The other actors, as the gateway sees them: asked with a deadline, answered with the type that was expected.
+"""Clients of the other actors: each request has a deadline and an expected type of reply.
 
-A colleague that is down, dies meanwhile or does not answer in time is ``DaemonBusy``: the supervisor is restarting it,
-and every command of the control plane can be repeated.
+An actor that is down, ends meanwhile or does not reply in time raises ``DaemonBusy``: the supervisor restarts it, and
+every control command can be repeated.
 """
 
 from __future__ import annotations
@@ -46,13 +46,15 @@ from ..vault.messages import VaultReply
 
 __all__ = ["START_SECONDS", "ActorClient", "IdentityClient", "SupervisorClient", "network", "vault"]
 
-ASK_SECONDS: Final = 5.0
+REQUEST_SECONDS: Final = 5.0
+"""Seconds for one request."""
 START_SECONDS: Final = 40.0
-"""How long an identity may take to come up, first failures included: a binding that hangs twice, and then is left out,
+"""Seconds that an identity may take to start, with failed attempts. A binding that hangs twice, and then is left out,
 takes 30."""
 STOP_SECONDS: Final = 10.0
-_INTRODUCTION: Final = b"manage"
-"""The id of the one message that is not an ask."""
+"""Seconds that an identity may take to stop."""
+_AUTHENTICATION: Final = b"manage"
+"""Correlation id of the gateway's authentication at the network process."""
 
 _vault_reply: Final = msgspec.msgpack.Decoder(VaultReply)
 _network_reply: Final = msgspec.msgpack.Decoder(
@@ -66,27 +68,28 @@ log = logging.getLogger(__name__)
 
 
 class ActorClient:
-    """One actor behind a link that stays open."""
+    """Client of one actor, over a request channel that stays open."""
 
-    def __init__(self, link: RequestChannel, actor: str, decoder: msgspec.msgpack.Decoder[Any]) -> None:
-        self._link = link
+    def __init__(self, channel: RequestChannel, actor: str, decoder: msgspec.msgpack.Decoder[Any]) -> None:
+        self._channel = channel
         self._actor = actor
         self._decoder = decoder
-        link.open()
+        channel.open()
 
     def close(self) -> None:
-        self._link.close()
+        self._channel.close()
 
     async def request(
-        self, message: msgspec.Struct, expected: type[T], payload: bytes = b"", *, timeout: float = ASK_SECONDS
+        self, message: msgspec.Struct, expected: type[T], payload: bytes = b"", *, timeout: float = REQUEST_SECONDS
     ) -> T:
-        """
+        """Send a request and return its reply, which must be an ``expected``.
+
         Raises:
-            DaemonBusy: no answer in time.
-            P2PError: what it answered instead.
+            DaemonBusy: no reply in time.
+            P2PError: the error that the actor replied with.
         """
         try:
-            answer = await self._link.request(message, payload, timeout=timeout)
+            answer = await self._channel.request(message, payload, timeout=timeout)
         except (ConnectionLost, DeadlineExceeded, Overloaded) as error:
             raise DaemonBusy(actor=self._actor) from error
         reply = decode_answer(self._decoder, answer.header)
@@ -94,40 +97,40 @@ class ActorClient:
             raise reply.error()
         if not isinstance(reply, expected):
             raise InternalError(
-                reason=f"the {self._actor} answered {type(message).__name__} with {type(reply).__name__}"
+                reason=f"the {self._actor} replied to {type(message).__name__} with {type(reply).__name__}"
             )
         return reply
 
 
 def vault(home: Home, settings: GatewaySettings) -> ActorClient:
-    """The vault, reached with the gateway's own key."""
+    """Return a client of the vault, which authenticates with the gateway's own key."""
     return ActorClient(RequestChannel(home.mailbox("vault"), "vault", curve=settings.vault), "vault", _vault_reply)
 
 
 def network(home: Home, settings: GatewaySettings) -> ActorClient:
-    """The network, to which the gateway shows its grant at each connection before it says anything else."""
+    """Return a client of the network process. It sends the gateway's grant first, at each connection."""
     manage = encode(AuthenticateGateway(make_grant(settings.grant_key, GATEWAY_SUBJECT)))
 
-    def on_up() -> None:
-        # At once: whoever waits for the link has its turn after this.
-        link.send(_INTRODUCTION, manage)
+    def on_connect() -> None:
+        # At once: requests that wait for the connection are sent after this.
+        channel.send(_AUTHENTICATION, manage)
 
-    link = RequestChannel(home.mailbox("network"), "network", on_up=on_up, on_message=_note_introduction)
-    return ActorClient(link, "network", _network_reply)
+    channel = RequestChannel(home.mailbox("network"), "network", on_up=on_connect, on_message=_on_authentication_reply)
+    return ActorClient(channel, "network", _network_reply)
 
 
-def _note_introduction(correlation: bytes, header: bytes, _: bytes) -> None:
-    if correlation == _INTRODUCTION:
+def _on_authentication_reply(correlation: bytes, header: bytes, _: bytes) -> None:
+    if correlation == _AUTHENTICATION:
         reply = decode_answer(_network_reply, header)
         if isinstance(reply, ErrorReply):
-            log.error("the network does not accept the gateway: %s", reply.error())
+            log.error("the network process rejected the gateway: %s", reply.error())
 
 
 class IdentityClient(ActorClient):
-    """One identity's process, for as long as it takes to ask it; an async context manager.
+    """Client of one identity's process; an async context manager.
 
     Attributes:
-        grant: to be shown with every request for a change.
+        grant: sent with every request that changes something.
     """
 
     def __init__(self, home: Home, identity: str, grant: bytes) -> None:
@@ -143,40 +146,40 @@ class IdentityClient(ActorClient):
 
 
 class SupervisorClient:
-    """The supervisor, over the leash."""
+    """Client of the supervisor, over the control channel."""
 
-    def __init__(self, stage: ActorContext) -> None:
-        self._stage = stage
+    def __init__(self, actor: ActorContext) -> None:
+        self._actor = actor
 
     async def start(self, identity: str) -> None:
-        """Returns once the identity's process serves.
+        """Start the identity's process, and wait until it serves.
 
         Raises:
-            IdentityFailed: it does not.
+            IdentityFailed: it does not serve in time, or keeps ending.
         """
         try:
-            await self._stage.ask_supervisor(control_channel.StartIdentity(identity), START_SECONDS)
+            await self._actor.ask_supervisor(control_channel.StartIdentity(identity), START_SECONDS)
         except DeadlineExceeded as error:
             reason = f"it was not ready within {START_SECONDS:g} s"
             raise IdentityFailed(identity=identity, reason=reason) from error
 
     async def stop(self, identity: str) -> None:
-        """Returns once the identity's process is gone. Raises DaemonBusy."""
-        await self._ask(control_channel.StopIdentity(identity), STOP_SECONDS)
+        """Stop the identity's process, and wait until it is gone. Raises DaemonBusy."""
+        await self._request(control_channel.StopIdentity(identity), STOP_SECONDS)
 
     async def ensure_online(self, identities: tuple[str, ...]) -> None:
-        """Has those started that are not running. Raises DaemonBusy."""
-        await self._ask(control_channel.EnsureOnline(identities), ASK_SECONDS)
+        """Have identities started that do not run. Raises DaemonBusy."""
+        await self._request(control_channel.EnsureOnline(identities), REQUEST_SECONDS)
 
-    async def tree(self, timeout: float = ASK_SECONDS) -> list[control_channel.ProcessInfo]:
-        """Every process. Raises DaemonBusy."""
-        reply = await self._ask(control_channel.GetProcesses(), timeout)
+    async def processes(self, timeout: float = REQUEST_SECONDS) -> list[control_channel.ProcessInfo]:
+        """Return every process of the daemon. Raises DaemonBusy."""
+        reply = await self._request(control_channel.GetProcesses(), timeout)
         return reply.processes if isinstance(reply, control_channel.ProcessList) else []
 
     async def is_up(self, identity: str) -> bool:
-        """Whether the identity's process serves, waiting for one that is starting; False for one that has failed."""
+        """Return whether the identity's process serves. Wait for one that is starting."""
         name = f"identity-{identity}"
-        state = next((process.state for process in await self.tree() if process.name == name), "failed")
+        state = next((process.state for process in await self.processes() if process.name == name), "failed")
         if state in ("failed", "stopping"):
             return False
         if state != "ready":
@@ -186,10 +189,10 @@ class SupervisorClient:
                 return False
         return True
 
-    async def _ask(
+    async def _request(
         self, request: control_channel.Request, timeout: float
     ) -> control_channel.Ack | control_channel.ProcessList:
         try:
-            return await self._stage.ask_supervisor(request, timeout)
+            return await self._actor.ask_supervisor(request, timeout)
         except DeadlineExceeded as error:
             raise DaemonBusy(actor="supervisor") from error

@@ -1,5 +1,7 @@
-"""What programs are to serve has changed: whoever watches is told, and whoever removes something hears when they are
-done with it."""
+"""Long polls of programs that watch bindings.
+
+It wakes them when bindings change. It tells the remover of a binding when every program has stopped serving it.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,14 @@ __all__ = ["BindingWatchers"]
 T = TypeVar("T")
 
 _BUSY_SECONDS: Final = 15.0
-"""How long a program that was told something may take until it asks again: two hooks, and requests that end. One that
-takes longer is not waited for."""
+"""Seconds that a program may take from a reply to its next poll: two hooks, and requests that end. A program that takes
+longer is not waited for."""
 _MAX_WATCHERS: Final = 4096
-"""Watchers that are remembered; the one that has been silent longest goes first."""
+"""Watchers that are remembered; the one that polled longest ago is forgotten first."""
 
 
 class _Watcher:
-    """One program, as to one protocol."""
+    """Polls of one program for one protocol."""
 
     __slots__ = ("asking", "failed", "heard_at", "protocol", "seen")
 
@@ -36,42 +38,51 @@ class _Watcher:
 
 
 class BindingWatchers:
-    """
+    """Programs that watch bindings, and bindings that are being removed.
+
     Attributes:
-        leaving: (identity, protocol, instance) of what is being removed: programs are to serve it no more.
-        keeping: the same, of what is being removed without its workspace: programs do not call ``on_delete``.
+        being_removed: (identity, protocol, instance) of bindings that programs must stop serving.
+        keeping: the same for a removal without the workspace: programs do not call ``on_delete``.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._changed = asyncio.Event()
-        self._asked = asyncio.Event()
+        self._polled = asyncio.Event()
         self._watchers: dict[bytes, _Watcher] = {}
         self._closed = False
         self._reads: dict[str, tuple[asyncio.Event, asyncio.Future[Any]]] = {}
-        """Reads that run, and the change after which each has begun."""
+        """Running reads by key, with the event of the next change at their start."""
         self.being_removed: set[tuple[str, str, str]] = set()
         self.keeping: set[tuple[str, str, str]] = set()
 
     def notify(self) -> None:
-        """Something has changed."""
+        """Wake all watchers: bindings have changed."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     def close(self) -> None:
-        """Nobody is told anything any more."""
+        """End all polls."""
         self._closed = True
         self.notify()
 
     def next_change(self) -> asyncio.Event:
-        """Set at the next change. To be taken before one looks. Raises DaemonBusy once it is closed."""
+        """Return an event that is set at the next change; take it before reading the bindings. Raises DaemonBusy when
+        closed."""
         if self._closed:
             raise DaemonBusy(actor="gateway")
         return self._changed
 
     @contextmanager
     def watching(self, name: bytes, protocol: str, seen: bytes, failed: dict[str, str]) -> Iterator[None]:
-        """A program asks, having seen this; inside, it waits. One that is cancelled there has gone."""
+        """Hold a poll of a program; inside, it waits. A program whose poll is cancelled there has gone.
+
+        Args:
+            name: name of the watcher.
+            protocol: the protocol that it watches.
+            seen: revision of the bindings that it serves.
+            failed: reasons why it does not serve a binding, by ``identity/instance``.
+        """
         watcher = self._watchers.pop(name, None)
         if watcher is None or watcher.protocol != protocol:
             watcher = _Watcher(protocol)
@@ -80,27 +91,29 @@ class BindingWatchers:
         self._watchers[name] = watcher
         watcher.seen, watcher.failed = seen, failed
         watcher.asking += 1
-        self._tell()
+        self._notify_remover()
         try:
             yield
         except asyncio.CancelledError:
             if self._watchers.get(name) is watcher:
                 del self._watchers[name]
-            self._tell()
+            self._notify_remover()
             raise
         finally:
             watcher.asking -= 1
             watcher.heard_at = self._clock()
 
     def forget(self, names: Iterable[bytes]) -> None:
-        """These are no more: their program has ended."""
+        """Forget watchers whose program has ended."""
         for name in names:
             self._watchers.pop(name, None)
-        self._tell()
+        self._notify_remover()
 
     async def shared_read(self, key: str, read: Callable[[], T]) -> T:
-        """What ``read`` returns in a thread. Those who ask while it runs, and since the last change, share it: a change
-        wakes every watcher at once."""
+        """Run ``read`` in a thread and return its result. Callers since the last change share one run.
+
+        A change wakes every watcher at once, and all of them read the same.
+        """
         running = self._reads.get(key)
         if running is None or running[0] is not self._changed:
             task = asyncio.ensure_future(asyncio.to_thread(read))
@@ -111,41 +124,47 @@ class BindingWatchers:
 
     def _read_ended(self, key: str, task: asyncio.Future[Any]) -> None:
         if not task.cancelled():
-            task.exception()  # all who wait have it
+            task.exception()  # every waiting caller gets it
         if key in self._reads and self._reads[key][1] is task:
             del self._reads[key]
 
     async def wait_until_seen(self, protocol: str, revision: Callable[[], Awaitable[bytes]], timeout: float) -> None:
-        """Returns when every program that watches the protocol serves what it now is, or is not to be waited for."""
+        """Wait until every program that watches the protocol serves its present bindings, at most ``timeout`` seconds.
+
+        Args:
+            protocol: the protocol.
+            revision: return the present revision of its bindings.
+            timeout: seconds.
+        """
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    asked = self._asked
-                    if self._is_known(protocol, await revision()):
+                    polled = self._polled
+                    if self._all_have_seen(protocol, await revision()):
                         return
                     try:
                         async with asyncio.timeout(1.0):
-                            await asked.wait()
+                            await polled.wait()
                     except TimeoutError:
-                        continue  # somebody may have become one that is not waited for
+                        continue  # a program may count as gone by now
         except TimeoutError:
             return
 
     def failures(self) -> dict[tuple[str, str], str]:
-        """Protocol and ``identity/instance`` → why a program that could serve it does not."""
+        """Return why programs do not serve a binding, by protocol and ``identity/instance``."""
         return {
             (watcher.protocol, binding): reason
             for watcher in self._present()
             for binding, reason in watcher.failed.items()
         }
 
-    def _is_known(self, protocol: str, revision: bytes) -> bool:
+    def _all_have_seen(self, protocol: str, revision: bytes) -> bool:
         return all(each.asking and each.seen == revision for each in self._present() if each.protocol == protocol)
 
     def _present(self) -> list[_Watcher]:
         now = self._clock()
         return [each for each in self._watchers.values() if each.asking or now - each.heard_at < _BUSY_SECONDS]
 
-    def _tell(self) -> None:
-        self._asked.set()
-        self._asked = asyncio.Event()
+    def _notify_remover(self) -> None:
+        self._polled.set()
+        self._polled = asyncio.Event()

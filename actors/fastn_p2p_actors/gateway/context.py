@@ -1,4 +1,4 @@
-"""What every command works with."""
+"""Context of every gateway command."""
 
 from __future__ import annotations
 
@@ -27,40 +27,47 @@ __all__ = ["GatewayContext", "WithPayload"]
 
 
 class WithPayload(NamedTuple):
-    """An answer that is more than a header."""
+    """Reply with a payload."""
 
     reply: msgspec.Struct
     payload: bytes
 
 
-ASIDE_AT_ONCE: Final = 4
+MAX_WORKERS: Final = 4
+"""One-shot workers that run at the same time."""
 
 
 class GatewayContext:
-    """The store and the colleagues, and the order in which one identity's affairs are settled.
+    """Identity store, clients of the other actors, and one lock per identity.
 
     Attributes:
-        clients: how many programs are connected.
-        worker_slots: taken by each process that runs protocol code for a moment.
-        noticeboard: for programs that watch what they are to serve.
+        settings: settings of the gateway.
+        home: the daemon's home directory.
+        store: identities and bindings on disk.
+        supervisor: client of the supervisor.
+        vault: client of the vault.
+        network: client of the network process.
+        watchers: programs that watch bindings.
+        clients: return the number of connected programs.
+        worker_slots: one slot for each one-shot worker.
     """
 
-    def __init__(self, stage: ActorContext) -> None:
-        self.settings = stage.load_settings(GatewaySettings)
-        self.home: Home = stage.home
-        self.store = IdentityStore(stage.home)
-        self.supervisor = SupervisorClient(stage)
-        self.vault = actor_clients.vault(stage.home, self.settings)
-        self.network = actor_clients.network(stage.home, self.settings)
-        self.noticeboard = BindingWatchers()
+    def __init__(self, actor: ActorContext) -> None:
+        self.settings = actor.load_settings(GatewaySettings)
+        self.home: Home = actor.home
+        self.store = IdentityStore(actor.home)
+        self.supervisor = SupervisorClient(actor)
+        self.vault = actor_clients.vault(actor.home, self.settings)
+        self.network = actor_clients.network(actor.home, self.settings)
+        self.watchers = BindingWatchers()
         self.clients: Callable[[], int] = lambda: 0
-        self.worker_slots = asyncio.Semaphore(ASIDE_AT_ONCE)
+        self.worker_slots = asyncio.Semaphore(MAX_WORKERS)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._users: defaultdict[str, int] = defaultdict(int)
 
     @asynccontextmanager
     async def identity_lock(self, identity: str) -> AsyncIterator[None]:
-        """Nobody else changes anything about the identity inside."""
+        """Hold the lock of an identity: no other command changes it meanwhile."""
         self._users[identity] += 1
         try:
             async with self._locks[identity]:
@@ -71,7 +78,7 @@ class GatewayContext:
                 del self._users[identity], self._locks[identity]
 
     def identity_client(self, identity: str) -> IdentityClient:
-        """A connection to the identity's process: ``async with``."""
+        """Return a client of the identity's process; use it with ``async with``."""
         return IdentityClient(self.home, identity, make_grant(self.settings.grant_key, identity))
 
     def close(self) -> None:

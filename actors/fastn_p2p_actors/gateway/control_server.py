@@ -1,4 +1,4 @@
-"""The front door: who has said hello, which commands are in flight, and that neither grows without limit."""
+"""Server of ``control.sock``: hello, commands in flight, and their limits."""
 
 from __future__ import annotations
 
@@ -39,11 +39,13 @@ __all__ = ["HANDLED_BY_SERVER", "MAX_COMMANDS", "MAX_COMMANDS_PER_PROGRAM", "Con
 MAX_COMMANDS: Final = 1024
 """Commands in flight from all programs together."""
 MAX_COMMANDS_PER_PROGRAM: Final = 64
+"""Commands in flight from one program."""
 MAX_WATCHERS_PER_PROGRAM: Final = 64
-"""As many protocols as a program can follow."""
+"""Protocols that one program can follow."""
 HANDLED_BY_SERVER: Final = (Hello, Cancel)
-"""Messages that the door deals with itself; everything else is in ``COMMANDS``."""
+"""Messages that the server handles itself; all others are in ``COMMANDS``."""
 _MAX_PROGRAM: Final = 64
+"""Characters of a program's name that are kept."""
 
 _control: Final = msgspec.msgpack.Decoder(ControlRequest)
 
@@ -60,8 +62,8 @@ class _RunningCommand:
         self.awaited = True
         self.task: asyncio.Task[None] | None = None
 
-    def forget(self) -> None:
-        """Nobody waits for the answer. What changes something is carried through all the same."""
+    def abandon(self) -> None:
+        """Send no reply: its program has gone. A command that changes something is completed all the same."""
         self.awaited = False
         if not self.command.changes and self.task is not None:
             self.task.cancel()
@@ -70,34 +72,34 @@ class _RunningCommand:
 class _ConnectedProgram:
     """One connection that has said hello."""
 
-    __slots__ = ("errands", "name", "watchers")
+    __slots__ = ("commands", "name", "watchers")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.errands: dict[bytes, _RunningCommand] = {}
+        self.commands: dict[bytes, _RunningCommand] = {}
         self.watchers: set[bytes] = set()
 
 
 class ControlServer:
-    """The mailbox ``control.sock``. Made inside the running event loop."""
+    """Server of ``control.sock``. Create it inside the running event loop."""
 
-    def __init__(self, desk: GatewayContext, limits: ConnectionLimits | None = None) -> None:
-        self._desk = desk
-        self._mailbox = Mailbox(desk.home.control_socket, self._on_message, on_gone=self._on_gone, limits=limits)
+    def __init__(self, context: GatewayContext, limits: ConnectionLimits | None = None) -> None:
+        self._context = context
+        self._mailbox = Mailbox(context.home.control_socket, self._on_message, on_gone=self._on_gone, limits=limits)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        desk.clients = lambda: self._mailbox.clients
+        context.clients = lambda: self._mailbox.clients
 
     def open(self) -> None:
         self._mailbox.open()
 
     async def drain(self, timeout: float) -> None:
-        """Takes no more commands; returns when those in flight have ended, after ``timeout`` seconds at the latest."""
+        """Accept no more commands, and wait at most ``timeout`` seconds until those in flight have ended."""
         self._closing = True
-        self._desk.noticeboard.close()
+        self._context.watchers.close()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
-            await asyncio.sleep(0.05)  # closing a socket throws away what its thread has not sent yet
+            await asyncio.sleep(0.05)  # closing a socket drops messages that are not sent yet
 
     def close(self) -> None:
         for task in self._tasks:
@@ -106,35 +108,39 @@ class ControlServer:
 
     def _on_gone(self, sender: Sender) -> None:
         if isinstance(sender.state, _ConnectedProgram):
-            for errand in list(sender.state.errands.values()):
-                errand.forget()
-            self._desk.noticeboard.forget(sender.state.watchers)
+            for running in list(sender.state.commands.values()):
+                running.abandon()
+            self._context.watchers.forget(sender.state.watchers)
 
     def _on_message(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:
-            self._take(sender, correlation, _decode(header), payload)
+            self._dispatch(sender, correlation, _decode(header), payload)
         except P2PError as error:
             self._mailbox.send(sender, correlation, encode(ErrorReply.of(error)))
 
-    def _take(self, sender: Sender, correlation: bytes, message: ControlRequest, payload: bytes) -> None:
-        """Raises P2PError: what is wrong with it."""
+    def _dispatch(self, sender: Sender, correlation: bytes, message: ControlRequest, payload: bytes) -> None:
+        """Handle one message.
+
+        Raises:
+            P2PError: the message is invalid, or exceeds a limit.
+        """
         program = sender.state
         if isinstance(message, Hello):
             self._welcome(sender, correlation, message)
         elif not isinstance(program, _ConnectedProgram):
             raise BadMessage(reason="say Hello first")
         elif isinstance(message, Cancel):
-            errand = program.errands.get(correlation)
-            if errand is not None:
-                errand.forget()
-                if not errand.command.changes:
-                    del program.errands[correlation]  # makes room at once
+            running = program.commands.get(correlation)
+            if running is not None:
+                running.abandon()
+                if not running.command.changes:
+                    del program.commands[correlation]  # frees its place at once
         else:
             if self._closing:
                 raise DaemonBusy(actor="gateway")
-            if correlation in program.errands:
+            if correlation in program.commands:
                 raise BadMessage(reason="a command with this id is in flight already")
-            if len(program.errands) >= MAX_COMMANDS_PER_PROGRAM:
+            if len(program.commands) >= MAX_COMMANDS_PER_PROGRAM:
                 raise Overloaded(what="commands in flight from this program", limit=MAX_COMMANDS_PER_PROGRAM)
             if len(self._tasks) >= MAX_COMMANDS:
                 raise Overloaded(what="commands in flight at this daemon", limit=MAX_COMMANDS)
@@ -142,13 +148,13 @@ class ControlServer:
                 program.watchers.add(message.watcher)
                 if len(program.watchers) > MAX_WATCHERS_PER_PROGRAM:
                     raise Overloaded(what="watchers of this program", limit=MAX_WATCHERS_PER_PROGRAM)
-            errand = program.errands[correlation] = _RunningCommand(COMMANDS[type(message)])
+            running = program.commands[correlation] = _RunningCommand(COMMANDS[type(message)])
             task = asyncio.get_running_loop().create_task(
-                self._run_command(sender, program, correlation, errand, message, payload)
+                self._run_command(sender, program, correlation, running, message, payload)
             )
-            errand.task = task
+            running.task = task
             self._tasks.add(task)
-            task.add_done_callback(lambda done: self._ended(program, correlation, errand, done))
+            task.add_done_callback(lambda done: self._on_task_done(program, correlation, running, done))
 
     def _welcome(self, sender: Sender, correlation: bytes, hello: Hello) -> None:
         if hello.version != PROTOCOL_VERSION:
@@ -158,7 +164,7 @@ class ControlServer:
         welcome = Welcome(
             version=PROTOCOL_VERSION,
             daemon=daemon_version(),
-            data_route=os.fsencode(self._desk.home.mailbox("network")).decode(),
+            data_route=os.fsencode(self._context.home.mailbox("network")).decode(),
             max_payload=MAX_PAYLOAD,
             max_calls=MAX_CALLS_PER_CLIENT,
         )
@@ -169,28 +175,28 @@ class ControlServer:
         sender: Sender,
         program: _ConnectedProgram,
         correlation: bytes,
-        errand: _RunningCommand,
+        running: _RunningCommand,
         message: msgspec.Struct,
         payload: bytes,
     ) -> None:
         reply: msgspec.Struct
         data = b""
         try:
-            answer = await errand.command.run(self._desk, message, payload)
+            answer = await running.command.run(self._context, message, payload)
             reply, data = answer if isinstance(answer, WithPayload) else (answer, b"")
         except P2PError as error:
             reply = ErrorReply.of(error)
         except Exception as error:
             log.exception("%s from %r failed", type(message).__name__, program.name)
             reply = ErrorReply.of(InternalError(reason=f"{type(message).__name__}: {type(error).__name__}"))
-        if errand.awaited:
+        if running.awaited:
             self._mailbox.send(sender, correlation, encode(reply), data)
 
-    def _ended(
-        self, program: _ConnectedProgram, correlation: bytes, errand: _RunningCommand, task: asyncio.Task[None]
+    def _on_task_done(
+        self, program: _ConnectedProgram, correlation: bytes, running: _RunningCommand, task: asyncio.Task[None]
     ) -> None:
-        if program.errands.get(correlation) is errand:
-            del program.errands[correlation]
+        if program.commands.get(correlation) is running:
+            del program.commands[correlation]
         self._tasks.discard(task)
 
 

@@ -1,6 +1,6 @@
-"""Has protocol code run in a short-lived process: see ``identity.aside``.
+"""Run protocol code in a one-shot worker process (``identity.one_shot_worker``).
 
-Such a process has ``WORKER_TIMEOUT`` and a bound on its memory, and whatever it has started is killed with it.
+The worker has ``WORKER_TIMEOUT`` seconds and a memory limit. Processes that it started are killed with it.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ from .context import GatewayContext
 __all__ = ["check_config", "describe_data", "run_on_delete", "run_one_shot"]
 
 _MAX_OUTPUT: Final = 1024 * 1024
-_MAX_WORDS: Final = 2000
-_ERRANDS: Final[dict[type[Message], str]] = {
+"""Bytes of the worker's output that are kept, from the end."""
+_MAX_LOGGED: Final = 2000
+"""Bytes of its standard error that are logged, from the end."""
+_PURPOSES: Final[dict[type[Message], str]] = {
     CheckConfig: "that checks its config",
     RunOnDelete: "of its on_delete",
     DescribeData: "that looks at its workspace",
@@ -58,82 +60,91 @@ _Question = TypeVar("_Question", CheckConfig, RunOnDelete, DescribeData)
 log = logging.getLogger(__name__)
 
 
-async def check_config(desk: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
-    """Whether the binding would start with the config that the record has.
+async def check_config(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
+    """Check that the binding would start with the record's config.
 
     Raises:
-        InvalidConfig, ProtocolNotInstalled: as they say.
-        HandlerFailed: the protocol's code fails, or takes longer than ``WORKER_TIMEOUT``.
+        InvalidConfig: the protocol rejects the config.
+        ProtocolNotInstalled: no installed package has the protocol.
+        HandlerFailed: the protocol's code failed, or took longer than ``WORKER_TIMEOUT``.
     """
     await run_one_shot(
-        desk.worker_slots, desk.settings.memory, _about(CheckConfig, desk, identity, record), identity.name
+        context.worker_slots, context.settings.memory, _about(CheckConfig, context, identity, record), identity.name
     )
 
 
-async def run_on_delete(desk: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
-    """Tell the protocol's code that the binding goes, if it knows that there is one. What it raises is logged."""
-    if not desk.store.is_created(identity.name, record.protocol, record.instance):
+async def run_on_delete(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
+    """Run ``on_delete`` of the protocol's code, if it was ever activated. Errors are logged."""
+    if not context.store.is_created(identity.name, record.protocol, record.instance):
         return
-    question = _about(RunOnDelete, desk, identity, record)
+    question = _about(RunOnDelete, context, identity, record)
     try:
-        await run_one_shot(desk.worker_slots, desk.settings.memory, question, identity.name)
+        await run_one_shot(context.worker_slots, context.settings.memory, question, identity.name)
     except Exception as error:
         log.error("on_delete of %s (%s) of %s: %s", record.protocol, record.instance, identity.name, error)
 
 
-async def describe_data(desk: GatewayContext, identity: IdentityFile, record: BindingFile) -> str | None:
-    """Return the words of the protocol's code about the data in the workspace; None where it has none. Raises like
-    ``check_config``."""
-    question = _about(DescribeData, desk, identity, record)
-    data = await run_one_shot(desk.worker_slots, desk.settings.memory, question, identity.name, Data)
+async def describe_data(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> str | None:
+    """Return the protocol's description of the data in the workspace; None if it has none.
+
+    Raises:
+        ProtocolNotInstalled: no installed package has the protocol.
+        HandlerFailed: the protocol's code failed, or took longer than ``WORKER_TIMEOUT``.
+    """
+    question = _about(DescribeData, context, identity, record)
+    data = await run_one_shot(context.worker_slots, context.settings.memory, question, identity.name, Data)
     return None if data is None else data.text
 
 
-def _about(kind: type[_Question], desk: GatewayContext, identity: IdentityFile, record: BindingFile) -> _Question:
+def _about(kind: type[_Question], context: GatewayContext, identity: IdentityFile, record: BindingFile) -> _Question:
     return kind(
         identity=identity.name,
         key=bytes(identity.key),
         protocol=record.protocol,
         instance=record.instance,
-        workspace=str(desk.store.workspace(identity.name, record.protocol, record.instance)),
+        workspace=str(context.store.workspace(identity.name, record.protocol, record.instance)),
         config=bytes(record.config),
         code=record.code,
-        home=str(desk.home.path),
+        home=str(context.home.path),
     )
 
 
 async def run_one_shot(
-    turns: asyncio.Semaphore,
+    slots: asyncio.Semaphore,
     memory: int,
     question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol,
-    who: str,
+    owner: str,
     expected: type[T] | None = None,
 ) -> T | None:
-    """The answer, which is an ``expected``.
+    """Run one question in a worker and return the reply, which must be an ``expected``.
 
     Args:
-        who: whose protocol it is, for the errors.
+        slots: limits the workers that run at the same time.
+        memory: bytes that the worker may have; 0 for no limit.
+        question: the question.
+        owner: name of the identity, for errors.
+        expected: type of the reply; None for ``Ack``.
 
     Raises:
-        P2PError: what the process says instead.
-        HandlerFailed: it says nothing.
+        HandlerFailed: the worker ended without a reply, or took too long.
+        P2PError: the error that the worker replied with.
     """
-    async with turns:
-        reply = await _ask(memory, question, who)
+    async with slots:
+        reply = await _run_worker(memory, question, owner)
     if isinstance(reply, ErrorReply):
         raise reply.error()
     if expected is None:
         return None
     if not isinstance(reply, expected):
-        raise InternalError(reason=f"{type(question).__name__} was answered with {type(reply).__name__}")
+        raise InternalError(reason=f"the worker replied to {type(question).__name__} with {type(reply).__name__}")
     return reply
 
 
-async def _ask(
-    memory: int, question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol, who: str
+async def _run_worker(
+    memory: int, question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol, owner: str
 ) -> WorkerReply:
-    process_for = f"the process {_ERRANDS[type(question)]}"
-    # -P: what lies in the daemon's working directory is not imported.
+    process_for = f"the process {_PURPOSES[type(question)]}"
+    # -P: modules in the daemon's working directory are not imported.
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",
@@ -152,23 +163,26 @@ async def _ask(
         return answer
     except TimeoutError as error:
         reason = f"{process_for} took longer than {WORKER_TIMEOUT:g} s"
-        raise HandlerFailed(peer=who, protocol=question.protocol, reason=reason) from error
+        raise HandlerFailed(peer=owner, protocol=question.protocol, reason=reason) from error
     except UNDECODABLE as error:
-        words = noise[-_MAX_WORDS:].decode("utf-8", "replace")
+        words = noise[-_MAX_LOGGED:].decode("utf-8", "replace")
         reason = f"{process_for} ended with exit code {process.returncode}"
         log.error("%s: %s: %s", question.protocol, reason, words)
-        raise HandlerFailed(peer=who, protocol=question.protocol, reason=reason) from error
+        raise HandlerFailed(peer=owner, protocol=question.protocol, reason=reason) from error
     finally:
-        # What it has started is in its process group, unless that has left it: then the supervisor finds it.
+        # Processes that it started are in its process group. The supervisor's reaper finds those that left it.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
 
 
 async def _communicate(process: asyncio.subprocess.Process, question: bytes) -> tuple[bytes, bytes]:
-    """What it writes until it has ended: children of its that hold its pipes open are not waited for."""
+    """Send the question, wait until the worker has ended, and return its output and its standard error.
+
+    The ends of its pipes are not awaited, because child processes may hold them open.
+    """
     if process.stdin is not None:
-        with contextlib.suppress(RuntimeError, ConnectionError):  # it has ended before it was asked: uvloop raises
+        with contextlib.suppress(RuntimeError, ConnectionError):  # uvloop raises if the worker has ended already
             process.stdin.write(question)
         process.stdin.close()
     outputs = [asyncio.create_task(_read_tail(pipe)) for pipe in (process.stdout, process.stderr)]
@@ -176,28 +190,29 @@ async def _communicate(process: asyncio.subprocess.Process, question: bytes) -> 
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     output, noise = await asyncio.gather(*outputs)
-    await process.wait()  # until its exit code is known
+    await process.wait()  # sets its exit code
     return output, noise
 
 
 async def _wait_for_exit(pid: int) -> None:
-    """Until the process has ended. ``Process.wait`` waits for the ends of its pipes as well, which others may hold."""
+    """Wait until the process has ended. ``Process.wait`` also waits for its pipes, which other processes may hold
+    open."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     loop = asyncio.get_running_loop()
-    over = asyncio.Event()
-    loop.add_reader(pidfd, over.set)
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
     try:
-        await over.wait()
+        await ended.wait()
     finally:
         loop.remove_reader(pidfd)
         os.close(pidfd)
 
 
 async def _read_tail(pipe: asyncio.StreamReader | None) -> bytes:
-    """The last ``_MAX_OUTPUT`` bytes."""
+    """Return the last ``_MAX_OUTPUT`` bytes."""
     kept = b""
     while pipe is not None and (chunk := await pipe.read(65536)):
         kept = (kept + chunk)[-_MAX_OUTPUT:]

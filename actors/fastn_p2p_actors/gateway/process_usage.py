@@ -1,4 +1,4 @@
-"""What the kernel says about a process: memory and processor time. Linux only: proc(5)."""
+"""CPU time and memory of a process, from proc(5). Linux only."""
 
 from __future__ import annotations
 
@@ -14,16 +14,25 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 class Usage(NamedTuple):
     memory: int
-    """Bytes: the proportional set size or, where only root may look, what the process has said of itself."""
+    """Bytes: the proportional set size; where only root may read that, the size that the process has reported."""
     cpu_ms: int
+    """Milliseconds of processor time."""
 
 
 def process_usage(pid: int, proc: Path = Path("/proc"), *, exact: bool = True, reported: int = 0) -> Usage:
-    """Zeros for a process that is gone. Takes the kernel up to a millisecond, or a hundredth of that if it need not be
-    ``exact``: the memory is then what the process has ``reported``, or its resident set size."""
+    """Return the usage of a process; zeros if it is gone.
+
+    The kernel needs up to a millisecond, or a hundredth of that if ``exact`` is False.
+
+    Args:
+        pid: the process.
+        proc: where proc(5) is mounted.
+        exact: False to return ``reported`` or the resident set size as memory.
+        reported: bytes that the process has reported; 0 for none.
+    """
     directory = proc / str(pid)
     try:
-        # The name in parentheses may hold anything; utime and stime are the 14th and 15th field.
+        # The name in parentheses may contain any character; utime and stime are fields 14 and 15.
         fields = (directory / "stat").read_text(errors="replace").rpartition(")")[2].split()
         cpu_ms = (int(fields[11]) + int(fields[12])) * 1000 // _TICKS
         return Usage(_memory_of(directory, exact, reported), cpu_ms)

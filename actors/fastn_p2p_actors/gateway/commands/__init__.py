@@ -1,4 +1,13 @@
-"""Every command that a program may give, and what carries it out."""
+"""Table of every command that a program may send, with the function that runs it.
+
+- ``identities``: create, delete and list identities, bring them online and offline, set limits.
+- ``bindings``, ``removal``: add a protocol to an identity, and remove it.
+- ``binding_state``: check, change, reload, start and stop a binding.
+- ``programs``: programs that serve bindings.
+- ``peers``: address book and tickets.
+- ``protocols``: installed protocols.
+- ``status``: state of the whole daemon.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +39,9 @@ __all__ = ["COMMANDS", "Command"]
 
 class Command(NamedTuple):
     run: Callable[[Any, Any, bytes], Awaitable[msgspec.Struct | WithPayload]]
-    """Takes the desk, the message and its payload; returns the answer or raises a ``P2PError``."""
+    """Function of the context, the message and its payload. It returns the reply or raises a ``P2PError``."""
     changes: bool
-    """It is carried through even when whoever asked goes away."""
+    """True if the command is completed even when its program disconnects."""
 
 
 COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
@@ -58,4 +67,4 @@ COMMANDS: Final[dict[type[msgspec.Struct], Command]] = {
     m.WatchBindings: Command(watch_bindings, changes=False),
     m.GetBinding: Command(get_binding, changes=False),
 }
-"""Complete together with ``door.SPOKEN_TO_THE_DOOR``: a test holds both against ``messages.Control``."""
+"""Complete together with ``control_server.HANDLED_BY_SERVER``: a test compares both with ``ControlRequest``."""

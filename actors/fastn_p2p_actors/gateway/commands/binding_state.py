@@ -1,4 +1,4 @@
-"""The life of a binding between being added and being removed: checked, changed, reloaded, stopped, started again."""
+"""Commands for existing bindings: check, change, reload, start, stop."""
 
 from __future__ import annotations
 
@@ -33,32 +33,35 @@ __all__ = ["check_protocol", "reload_protocol", "set_protocol", "start_protocol"
 log = logging.getLogger(__name__)
 
 
-async def check_protocol(desk: GatewayContext, message: CheckProtocol, _: bytes) -> StateReply:
-    """Reads the file afresh, and changes nothing: the identity's process is not asked."""
-    identity, record = _load_binding(desk, message.identity, message.protocol, message.instance)
-    await _check(desk, identity, record)
-    return await _reply(desk, identity, record)
+async def check_protocol(context: GatewayContext, message: CheckProtocol, _: bytes) -> StateReply:
+    """Check the binding's config. Reads the file again and changes nothing; the identity's process is not asked."""
+    identity, record = _load_binding(context, message.identity, message.protocol, message.instance)
+    await _check(context, identity, record)
+    return await _reply(context, identity, record)
 
 
-async def reload_protocol(desk: GatewayContext, message: ReloadProtocol, _: bytes) -> StateReply:
-    async with desk.identity_lock(message.identity):
-        identity, record = _load_binding(desk, message.identity, message.protocol, message.instance)
-        await _check(desk, identity, record)
+async def reload_protocol(context: GatewayContext, message: ReloadProtocol, _: bytes) -> StateReply:
+    async with context.identity_lock(message.identity):
+        identity, record = _load_binding(context, message.identity, message.protocol, message.instance)
+        await _check(context, identity, record)
         if record.program:
-            await _notify_programs(desk, record)
-        elif await _is_up(desk, identity):
+            await _notify_programs(context, record)
+        elif await _is_up(context, identity):
             if record.stopped:
-                await deactivate(desk, identity.name, record.protocol, record.instance)
+                await deactivate(context, identity.name, record.protocol, record.instance)
             else:
-                await activate(desk, identity.name, record)
-        return await _reply(desk, identity, record)
+                await activate(context, identity.name, record)
+        return await _reply(context, identity, record)
 
 
-async def set_protocol(desk: GatewayContext, message: SetProtocol, payload: bytes) -> StateReply:
-    """The file comes first: a process that is started meanwhile finds what is wanted. Whoever refuses what it says has
-    the file put back as it was."""
-    async with desk.identity_lock(message.identity):
-        identity, before = _load_binding(desk, message.identity, message.protocol, message.instance)
+async def set_protocol(context: GatewayContext, message: SetProtocol, payload: bytes) -> StateReply:
+    """Change config and access list of a binding.
+
+    The file is written first, so that a process that starts meanwhile reads it. If the serving process rejects the
+    change, the old file is restored.
+    """
+    async with context.identity_lock(message.identity):
+        identity, before = _load_binding(context, message.identity, message.protocol, message.instance)
         if payload:
             check_json(before.protocol, payload)
         record = replace(
@@ -66,90 +69,92 @@ async def set_protocol(desk: GatewayContext, message: SetProtocol, payload: byte
             config=msgspec.Raw(payload) if payload else before.config,
             allow=before.allow if message.allow is None else message.allow,
         )
-        await _check(desk, identity, record)
-        desk.store.write_binding(identity.name, record)
+        await _check(context, identity, record)
+        context.store.write_binding(identity.name, record)
         try:
-            await _apply(desk, identity, record)
+            await _apply(context, identity, record)
         except P2PError:
-            desk.store.write_binding(identity.name, before)
+            context.store.write_binding(identity.name, before)
             try:
-                await _apply(desk, identity, before)
+                await _apply(context, identity, before)
             except P2PError as error:
-                log.error("%s of %s does not go on with its old config: %s", before.protocol, identity.name, error)
+                log.error("%s of %s cannot get its old config back: %s", before.protocol, identity.name, error)
             raise
-        return await _reply(desk, identity, record)
+        return await _reply(context, identity, record)
 
 
-async def _apply(desk: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
-    """Have the binding that serves go on with the record. Raises P2PError: what it says against that."""
+async def _apply(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
+    """Give the record to the process that serves the binding. Raises the P2PError with which it rejects the record."""
     if record.stopped:
         return
     if record.program:
-        await _notify_programs(desk, record, identity.name)
-        problem = desk.noticeboard.failures().get((record.protocol, f"{identity.name}/{record.instance}"))
+        await _notify_programs(context, record, identity.name)
+        problem = context.watchers.failures().get((record.protocol, f"{identity.name}/{record.instance}"))
         if problem:
             raise InvalidConfig(protocol=record.protocol, reason=f"the program that serves it says: {problem}")
-    elif await _is_up(desk, identity):
-        await activate(desk, identity.name, record)
+    elif await _is_up(context, identity):
+        await activate(context, identity.name, record)
 
 
-async def start_protocol(desk: GatewayContext, message: StartProtocol, _: bytes) -> StateReply:
-    async with desk.identity_lock(message.identity):
-        identity, record = _load_binding(desk, message.identity, message.protocol, message.instance)
-        if (await _reply(desk, identity, record)).state == "serving":
-            return await _reply(desk, identity, record)
-        await _check(desk, identity, record)
+async def start_protocol(context: GatewayContext, message: StartProtocol, _: bytes) -> StateReply:
+    async with context.identity_lock(message.identity):
+        identity, record = _load_binding(context, message.identity, message.protocol, message.instance)
+        if (await _reply(context, identity, record)).state == "serving":
+            return await _reply(context, identity, record)
+        await _check(context, identity, record)
         record = replace(record, stopped=False)
-        desk.store.write_binding(identity.name, record)  # also where nothing changes: what it is blamed for is forgiven
+        context.store.write_binding(identity.name, record)  # even unchanged: a newer file forgives its crashes
         if record.program:
-            await _notify_programs(desk, record)
-        elif await _is_up(desk, identity):
-            await activate(desk, identity.name, record)
+            await _notify_programs(context, record)
+        elif await _is_up(context, identity):
+            await activate(context, identity.name, record)
         elif identity.online:
-            await desk.supervisor.start(identity.name)
-        return await _reply(desk, identity, record)
+            await context.supervisor.start(identity.name)
+        return await _reply(context, identity, record)
 
 
-async def stop_protocol(desk: GatewayContext, message: StopProtocol, _: bytes) -> StateReply:
-    async with desk.identity_lock(message.identity):
-        identity, record = _load_binding(desk, message.identity, message.protocol, message.instance)
+async def stop_protocol(context: GatewayContext, message: StopProtocol, _: bytes) -> StateReply:
+    async with context.identity_lock(message.identity):
+        identity, record = _load_binding(context, message.identity, message.protocol, message.instance)
         if not record.stopped:
             record = replace(record, stopped=True)
-            desk.store.write_binding(identity.name, record)
+            context.store.write_binding(identity.name, record)
         if record.program:
-            await _notify_programs(desk, record, identity.name)
-        elif await _is_up(desk, identity):
-            await deactivate(desk, identity.name, record.protocol, record.instance)
-        return await _reply(desk, identity, record)
+            await _notify_programs(context, record, identity.name)
+        elif await _is_up(context, identity):
+            await deactivate(context, identity.name, record.protocol, record.instance)
+        return await _reply(context, identity, record)
 
 
-def _load_binding(desk: GatewayContext, name: str, protocol: str, instance: str) -> tuple[IdentityFile, BindingFile]:
-    """Raises IdentityNotFound, BindingNotFound, InvalidName, StorageDamaged."""
-    identity = desk.store.identity(check_name(name, "an identity"))
-    return identity, desk.store.binding(name, protocol, instance)
+def _load_binding(context: GatewayContext, name: str, protocol: str, instance: str) -> tuple[IdentityFile, BindingFile]:
+    """Return an identity and its binding. Raises IdentityNotFound, BindingNotFound, InvalidName, StorageDamaged."""
+    identity = context.store.identity(check_name(name, "an identity"))
+    return identity, context.store.binding(name, protocol, instance)
 
 
-async def _check(desk: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
-    """Raises P2PError: what is wrong with it. Of what a program serves, only the program can say more."""
-    await check_allowed(desk, record.allow)
+async def _check(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
+    """Check access list and config. Raises P2PError. Only the program can check the config of a binding that it
+    serves."""
+    await check_allowed(context, record.allow)
     if not record.program:
-        await check_config(desk, identity, record)
+        await check_config(context, identity, record)
 
 
-async def _notify_programs(desk: GatewayContext, record: BindingFile, leaves: str = "") -> None:
-    """What the binding is now; those that serve it let go of it if ``leaves`` names the identity."""
-    desk.noticeboard.notify()
+async def _notify_programs(context: GatewayContext, record: BindingFile, leaves: str = "") -> None:
+    """Wake programs that watch the protocol. If ``leaves`` names an identity, wait until they stop serving its old
+    state."""
+    context.watchers.notify()
     if leaves:
-        await wait_until_released(desk, leaves, record.protocol)
+        await wait_until_released(context, leaves, record.protocol)
 
 
-async def _is_up(desk: GatewayContext, identity: IdentityFile) -> bool:
-    return identity.online and await desk.supervisor.is_up(identity.name)
+async def _is_up(context: GatewayContext, identity: IdentityFile) -> bool:
+    return identity.online and await context.supervisor.is_up(identity.name)
 
 
-async def _reply(desk: GatewayContext, identity: IdentityFile, record: BindingFile) -> StateReply:
+async def _reply(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> StateReply:
     try:
-        up = await _is_up(desk, identity)
+        up = await _is_up(context, identity)
     except P2PError:
         up = False
-    return StateReply(await state_of(desk, identity.name, record, up))
+    return StateReply(await state_of(context, identity.name, record, up))

@@ -1,8 +1,8 @@
-"""Bindings: protocols added to identities.
+"""Commands that add protocols to identities.
 
-Protocol code never runs here. A config is checked before anything is written: in a short-lived process (``aside``) or,
-for the protocols that come with the daemon while the identity is online, in the identity's own process. That process
-then serves the binding before the gateway makes it exist on disk.
+Protocol code never runs in the gateway. A config is checked before anything is written: in a one-shot worker or, for
+built-in protocols of an online identity, in the identity's own process. That process serves the binding before the
+gateway creates it on disk.
 """
 
 from __future__ import annotations
@@ -59,21 +59,22 @@ __all__ = [
 ]
 
 ACTIVATE_SECONDS: Final = 22.0
-"""Its hooks have twelve together, then the network is told; of one that is replaced, requests in flight end first."""
+"""Seconds for activation: 12 for its hooks, then registration. Requests in flight of a replaced binding end first."""
 DEACTIVATE_SECONDS: Final = 18.0
+"""Seconds for deactivation."""
 
 _ID52_SHAPED: Final = re.compile(rf"[0-9a-v]{{{ID52_LENGTH}}}")
 
 log = logging.getLogger(__name__)
 
 
-async def add_protocol(desk: GatewayContext, message: AddProtocol, payload: bytes) -> Ack:
+async def add_protocol(context: GatewayContext, message: AddProtocol, payload: bytes) -> Ack:
     name = check_name(message.identity, "an identity")
     protocol = check_name(message.protocol, "a protocol")
     instance = check_name(message.instance, "an instance")
-    await check_allowed(desk, message.allow)
-    async with desk.identity_lock(name):
-        identity = desk.store.identity(name)
+    await check_allowed(context, message.allow)
+    async with context.identity_lock(name):
+        identity = context.store.identity(name)
         found = None if message.program else check_installed(protocol)
         config = payload or b"{}"
         check_json(protocol, config)
@@ -85,89 +86,90 @@ async def add_protocol(desk: GatewayContext, message: AddProtocol, payload: byte
             code="" if found is None else found.value,
             config=msgspec.Raw(config),
         )
-        _check_new(desk, name, protocol, instance)
+        _check_new(context, name, protocol, instance)
         if found is None:
-            return _add_program_binding(desk, name, record)
-        online = identity.online and await desk.supervisor.is_up(name)
+            return _add_program_binding(context, name, record)
+        online = identity.online and await context.supervisor.is_up(name)
         if not (online and is_builtin(found)):
-            await check_config(desk, identity, record)
-        prepared = desk.store.prepare_binding(name, record)
+            await check_config(context, identity, record)
+        prepared = context.store.prepare_binding(name, record)
         try:
             if online:
-                await activate(desk, name, record)
+                await activate(context, name, record)
             prepared.commit()
         except BaseException:
             if online:
-                await _deactivate_quietly(desk, name, protocol, instance)
-                if not desk.store.is_kept(name, protocol, instance):
-                    await run_on_delete(desk, identity, record)
-            desk.store.cancel_binding(name, protocol, instance)
+                await _deactivate_quietly(context, name, protocol, instance)
+                if not context.store.is_kept(name, protocol, instance):
+                    await run_on_delete(context, identity, record)
+            context.store.cancel_binding(name, protocol, instance)
             raise
         return Ack()
 
 
-def _add_program_binding(desk: GatewayContext, name: str, record: BindingFile) -> Ack:
-    """Keep what a program is to serve; nobody here can tell whether its config is right."""
-    prepared = desk.store.prepare_binding(name, record)
+def _add_program_binding(context: GatewayContext, name: str, record: BindingFile) -> Ack:
+    """Create a binding for a program. Only the program can check its config."""
+    prepared = context.store.prepare_binding(name, record)
     try:
         prepared.commit()
     except BaseException:
-        desk.store.cancel_binding(name, record.protocol, record.instance)
+        context.store.cancel_binding(name, record.protocol, record.instance)
         raise
-    desk.noticeboard.notify()
+    context.watchers.notify()
     return Ack()
 
 
-async def roll_back_uncommitted(desk: GatewayContext) -> None:
-    """Takes back what a gateway that was killed had begun to add. Never raises P2PError."""
-    for name, protocol, instance in desk.store.uncommitted_bindings():
-        async with desk.identity_lock(name):
-            if (name, protocol, instance) not in desk.store.uncommitted_bindings():
-                continue  # somebody has added it meanwhile
+async def roll_back_uncommitted(context: GatewayContext) -> None:
+    """Roll back bindings that a killed gateway had begun to add. Never raises P2PError."""
+    for name, protocol, instance in context.store.uncommitted_bindings():
+        async with context.identity_lock(name):
+            if (name, protocol, instance) not in context.store.uncommitted_bindings():
+                continue  # another command has added it meanwhile
             try:
-                identity = identity_or_none(desk, name)
-                if identity is not None and identity.online and await desk.supervisor.is_up(name):
-                    await _deactivate_quietly(desk, name, protocol, instance)
-                desk.store.cancel_binding(name, protocol, instance)
-                log.warning("%s (%s) of %s had not been added completely: taken back", protocol, instance, name)
+                identity = identity_or_none(context, name)
+                if identity is not None and identity.online and await context.supervisor.is_up(name):
+                    await _deactivate_quietly(context, name, protocol, instance)
+                context.store.cancel_binding(name, protocol, instance)
+                log.warning("%s (%s) of %s was not added completely: rolled back", protocol, instance, name)
             except P2PError as error:
-                log.error("%s (%s) of %s cannot be taken back: %s", protocol, instance, name, error)
+                log.error("%s (%s) of %s cannot be rolled back: %s", protocol, instance, name, error)
 
 
-async def activate(desk: GatewayContext, name: str, record: BindingFile) -> None:
-    """The identity's process serves the binding, or serves it with this config from now on. Raises P2PError."""
-    async with desk.identity_client(name) as process:
+async def activate(context: GatewayContext, name: str, record: BindingFile) -> None:
+    """Have the identity's process serve the binding, or give it the new config. Raises P2PError."""
+    async with context.identity_client(name) as process:
         message = Activate(record.protocol, record.instance, record.allow, record.code, process.grant)
         await process.request(message, Ack, bytes(record.config), timeout=ACTIVATE_SECONDS)
 
 
-async def deactivate(desk: GatewayContext, name: str, protocol: str, instance: str) -> None:
-    """The identity's process serves the binding no more. Raises P2PError."""
-    async with desk.identity_client(name) as process:
-        leave = Deactivate(protocol, instance, grant=process.grant)
-        await process.request(leave, Ack, timeout=DEACTIVATE_SECONDS)
+async def deactivate(context: GatewayContext, name: str, protocol: str, instance: str) -> None:
+    """Have the identity's process stop serving the binding. Raises P2PError."""
+    async with context.identity_client(name) as process:
+        message = Deactivate(protocol, instance, grant=process.grant)
+        await process.request(message, Ack, timeout=DEACTIVATE_SECONDS)
 
 
-async def _deactivate_quietly(desk: GatewayContext, name: str, protocol: str, instance: str) -> None:
+async def _deactivate_quietly(context: GatewayContext, name: str, protocol: str, instance: str) -> None:
     try:
-        await deactivate(desk, name, protocol, instance)
+        await deactivate(context, name, protocol, instance)
     except P2PError as error:
         log.info("%s (%s) of %s was not deactivated: %s", protocol, instance, name, error)
 
 
-def identity_or_none(desk: GatewayContext, name: str) -> IdentityFile | None:
-    """None when its file is damaged: its bindings can be removed nevertheless. Raises IdentityNotFound."""
+def identity_or_none(context: GatewayContext, name: str) -> IdentityFile | None:
+    """Return the identity; None if its file is damaged, so that its bindings can still be removed. Raises
+    IdentityNotFound."""
     try:
-        return desk.store.identity(name)
+        return context.store.identity(name)
     except StorageDamaged as error:
         log.warning("%s", error)
         return None
 
 
-def _check_new(desk: GatewayContext, name: str, protocol: str, instance: str) -> None:
-    """Raises BindingExists: there is one, usable or damaged."""
+def _check_new(context: GatewayContext, name: str, protocol: str, instance: str) -> None:
+    """Raise BindingExists if there is a binding, usable or damaged."""
     try:
-        desk.store.binding(name, protocol, instance)
+        context.store.binding(name, protocol, instance)
     except BindingNotFound:
         return
     except StorageDamaged as error:
@@ -176,20 +178,21 @@ def _check_new(desk: GatewayContext, name: str, protocol: str, instance: str) ->
 
 
 def check_json(protocol: str, config: bytes) -> None:
+    """Raise InvalidConfig if the config is not JSON."""
     try:
         msgspec.json.decode(config, type=msgspec.Raw)  # checks the syntax; the values would be 30 times as large
     except UNDECODABLE as error:
         raise InvalidConfig(protocol=protocol, reason=str(error)) from error
 
 
-async def check_allowed(desk: GatewayContext, allow: tuple[str, ...]) -> None:
+async def check_allowed(context: GatewayContext, allow: tuple[str, ...]) -> None:
     """Raises InvalidKey, InvalidName, or PeerNameUnknown: a petname that nobody has would admit nobody, silently."""
     names = [entry for entry in allow if entry not in ("everyone", "peers")]
     for key in filter(_ID52_SHAPED.fullmatch, names):
         PublicKey(key)
     named = [check_name(name, "a peer") for name in names if not _ID52_SHAPED.fullmatch(name)]
     if named:
-        known = await petnames(desk)
+        known = await petnames(context)
         for name in named:
             if name not in known:
                 raise PeerNameUnknown(name=name)

@@ -1,7 +1,7 @@
-"""Identities: created, deleted, listed, brought online and offline.
+"""Commands for identities: create, delete, list, bring online and offline, set limits.
 
-The vault has the key, ``identity.json`` says that the identity exists. Creating makes the key first and deleting takes
-it first, so that a command that was cut short can be repeated.
+The vault holds the key; ``identity.json`` says that the identity exists. Creating makes the key first, and deleting
+removes it first. So an interrupted command can be repeated.
 """
 
 from __future__ import annotations
@@ -52,69 +52,69 @@ from .programs import wait_until_released
 __all__ = ["create_identity", "delete_identity", "list_identities", "set_limits", "set_online"]
 
 _LIMIT_SECONDS: Final = 5.0
-"""Seconds within which an identity's process takes new limits; else it has them from its next start on."""
+"""Seconds that an identity's process may take to apply new limits. If it does not, they apply from its next start."""
 
 log = logging.getLogger(__name__)
 
 
-async def create_identity(desk: GatewayContext, message: CreateIdentity, _: bytes) -> IdentityReply:
+async def create_identity(context: GatewayContext, message: CreateIdentity, _: bytes) -> IdentityReply:
     name = check_name(message.name, "an identity")
-    async with desk.identity_lock(name):
+    async with context.identity_lock(name):
         with contextlib.suppress(IdentityNotFound):
-            desk.store.identity(name)
+            context.store.identity(name)
             raise IdentityExists(identity=name)
         made_now = True
         try:
-            key = await desk.vault.request(vault.CreateKey(name), vault.IdentityKey)
-        except IdentityExists:  # an earlier command got this far and no further
+            key = await context.vault.request(vault.CreateKey(name), vault.IdentityKey)
+        except IdentityExists:  # an earlier command was interrupted after this step
             made_now = False
-            key = await _vault_key(desk, name)
+            key = await _vault_key(context, name)
         record = IdentityFile(name=name, id52=PublicKey(key.public).id52, created=key.created)
         try:
-            desk.store.create_identity(record)
+            context.store.create_identity(record)
         except P2PError:
             if made_now:
-                await desk.vault.request(vault.DeleteKey(name), Ack)
+                await context.vault.request(vault.DeleteKey(name), Ack)
             raise
         return IdentityReply(record.info())
 
 
-async def delete_identity(desk: GatewayContext, message: DeleteIdentity, _: bytes) -> Ack:
+async def delete_identity(context: GatewayContext, message: DeleteIdentity, _: bytes) -> Ack:
     name = check_name(message.name, "an identity")
-    async with desk.identity_lock(name):
+    async with context.identity_lock(name):
         record = None
         known = True
         try:
-            record = desk.store.identity(name)
+            record = context.store.identity(name)
         except StorageDamaged as error:
-            log.warning("deleting %s although %s", name, error)
+            log.warning("deleting %s although its file is damaged: %s", name, error)
         except IdentityNotFound:
             known = False
         if record is not None:
-            await _stop(desk, record)
-            await wait_until_released(desk, name)
-            bindings = desk.store.bindings(name).usable
-            await asyncio.gather(*(run_on_delete(desk, record, each) for each in bindings if not each.program))
+            await _stop(context, record)
+            await wait_until_released(context, name)
+            bindings = context.store.bindings(name).usable
+            await asyncio.gather(*(run_on_delete(context, record, each) for each in bindings if not each.program))
         try:
-            await desk.vault.request(vault.DeleteKey(name), Ack)
+            await context.vault.request(vault.DeleteKey(name), Ack)
         except IdentityNotFound:
             if not known:
                 raise
         except P2PError:
             if record is not None and record.online:
-                await _undo_stop(desk, record)
+                await _undo_stop(context, record)
             raise
-        desk.store.remove_identity(name)
-        desk.noticeboard.notify()
+        context.store.remove_identity(name)
+        context.watchers.notify()
         return Ack()
 
 
-async def list_identities(desk: GatewayContext, message: ListIdentities, _: bytes) -> IdentityList:
+async def list_identities(context: GatewayContext, message: ListIdentities, _: bytes) -> IdentityList:
     limit = min(message.limit or MAX_PAGE, MAX_PAGE)
 
     def read() -> tuple[LoadResult[IdentityFile], bool]:
-        names = [name for name in desk.store.names() if name > message.after]
-        return desk.store.identities(names[:limit]), len(names) > limit
+        names = [name for name in context.store.names() if name > message.after]
+        return context.store.identities(names[:limit]), len(names) > limit
 
     found, more = await asyncio.to_thread(read)
     for damaged in found.damaged:
@@ -122,48 +122,48 @@ async def list_identities(desk: GatewayContext, message: ListIdentities, _: byte
     return IdentityList([record.info() for record in found.usable], more)
 
 
-async def set_online(desk: GatewayContext, message: SetIdentityOnline, _: bytes) -> IdentityReply:
+async def set_online(context: GatewayContext, message: SetIdentityOnline, _: bytes) -> IdentityReply:
     name = check_name(message.name, "an identity")
-    async with desk.identity_lock(name):
-        record = desk.store.identity(name)
+    async with context.identity_lock(name):
+        record = context.store.identity(name)
         if not message.online:
-            await _stop(desk, record)
+            await _stop(context, record)
             return IdentityReply(msgspec.structs.replace(record, online=False).info())
         wanted = msgspec.structs.replace(record, online=True)
         if not record.online:
-            desk.store.write_identity(wanted)
-            desk.noticeboard.notify()
+            context.store.write_identity(wanted)
+            context.watchers.notify()
         try:
-            await desk.supervisor.start(name)
+            await context.supervisor.start(name)
         except P2PError:
             if not record.online:
-                await _stop(desk, wanted)
+                await _stop(context, wanted)
             raise
         return IdentityReply(wanted.info())
 
 
-async def set_limits(desk: GatewayContext, message: SetLimits, _: bytes) -> IdentityReply:
-    """On disk first; a process that does not answer has them from its next start on."""
+async def set_limits(context: GatewayContext, message: SetLimits, _: bytes) -> IdentityReply:
+    """Set resource limits. They are written first, so a process that does not reply has them from its next start."""
     name = check_name(message.identity, "an identity")
-    async with desk.identity_lock(name):
-        record = desk.store.identity(name)
+    async with context.identity_lock(name):
+        record = context.store.identity(name)
         limits = IdentityLimits(
             **{each: _limit(message, each, getattr(record.limits, each)) for each in IdentityLimits.__struct_fields__}
         )
         wanted = msgspec.structs.replace(record, limits=limits)
-        desk.store.write_identity(wanted)
+        context.store.write_identity(wanted)
         if record.online:
-            grant = make_grant(desk.settings.grant_key, name)
+            grant = make_grant(context.settings.grant_key, name)
             try:
-                async with desk.identity_client(name) as process:
+                async with context.identity_client(name) as process:
                     await process.request(Limit(limits, grant), Ack, timeout=_LIMIT_SECONDS)
             except P2PError as error:
-                log.warning("%s has its new limits from its next start on: %s", name, error)
+                log.warning("new limits of %s apply from its next start: %s", name, error)
         return IdentityReply(wanted.info())
 
 
 def _limit(message: SetLimits, what: str, current: int | None) -> int | None:
-    """The new value of one limit. Raises BadMessage."""
+    """Return the new value of one limit. Raises BadMessage."""
     value: int | None = getattr(message, what)
     if value is None:
         return current
@@ -175,30 +175,30 @@ def _limit(message: SetLimits, what: str, current: int | None) -> int | None:
     return None if value == -1 else value
 
 
-async def _stop(desk: GatewayContext, record: IdentityFile) -> None:
-    """Offline, and not wanted otherwise after a restart either."""
+async def _stop(context: GatewayContext, record: IdentityFile) -> None:
+    """Stop the identity's process, and keep it offline after a restart."""
     if record.online:
-        desk.store.write_identity(msgspec.structs.replace(record, online=False))
-        desk.noticeboard.notify()
-    await desk.supervisor.stop(record.name)
+        context.store.write_identity(msgspec.structs.replace(record, online=False))
+        context.watchers.notify()
+    await context.supervisor.stop(record.name)
 
 
-async def _undo_stop(desk: GatewayContext, record: IdentityFile) -> None:
+async def _undo_stop(context: GatewayContext, record: IdentityFile) -> None:
     try:
-        desk.store.write_identity(record)
-        desk.noticeboard.notify()
-        await desk.supervisor.ensure_online((record.name,))
+        context.store.write_identity(record)
+        context.watchers.notify()
+        await context.supervisor.ensure_online((record.name,))
     except (P2PError, StorageFailed) as error:
-        log.error("%s stays offline: %s", record.name, error)
+        log.error("%s stays offline: %s. `fastn-p2p identity-online` brings it online.", record.name, error)
 
 
-async def _vault_key(desk: GatewayContext, name: str) -> vault.IdentityKey:
+async def _vault_key(context: GatewayContext, name: str) -> vault.IdentityKey:
     after = ""
     while True:
-        page = await desk.vault.request(vault.ListKeys(after), vault.IdentityKeys)
+        page = await context.vault.request(vault.ListKeys(after), vault.IdentityKeys)
         for key in page.identities:
             if key.name == name:
                 return key
         if not page.more or page.last >= name:
-            raise InternalError(reason=f"the key of {name!r} exists and cannot be used: {'; '.join(page.damaged)}")
+            raise InternalError(reason=f"the key of {name!r} exists but cannot be used: {'; '.join(page.damaged)}")
         after = page.last

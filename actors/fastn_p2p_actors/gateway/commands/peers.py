@@ -1,4 +1,4 @@
-"""Peers and tickets: the network process keeps the address book; the gateway passes the question on."""
+"""Commands for peers and tickets. The network process keeps the address book; the gateway forwards to it."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from ..context import GatewayContext
 __all__ = ["add_peer", "get_ticket", "list_peers", "petnames", "remove_peer"]
 
 
-async def get_ticket(desk: GatewayContext, message: GetTicket, _: bytes) -> TicketText:
+async def get_ticket(context: GatewayContext, message: GetTicket, _: bytes) -> TicketText:
     if message.identity:
-        desk.store.identity(message.identity)
-    return await desk.network.request(CreateTicket(message.identity), TicketText)
+        context.store.identity(message.identity)
+    return await context.network.request(CreateTicket(message.identity), TicketText)
 
 
-async def add_peer(desk: GatewayContext, message: AddPeer, _: bytes) -> PeerReply:
+async def add_peer(context: GatewayContext, message: AddPeer, _: bytes) -> PeerReply:
     check_name(message.name, "a peer")
-    return await desk.network.request(SavePeer(message.peer, message.name), PeerReply)
+    return await context.network.request(SavePeer(message.peer, message.name), PeerReply)
 
 
-async def list_peers(desk: GatewayContext, message: ListPeers, _: bytes) -> PeerList:
-    return await desk.network.request(GetPeers(message.after, message.limit), PeerList)
+async def list_peers(context: GatewayContext, message: ListPeers, _: bytes) -> PeerList:
+    return await context.network.request(GetPeers(message.after, message.limit), PeerList)
 
 
-async def petnames(desk: GatewayContext) -> set[str]:
-    """The names of all peers."""
+async def petnames(context: GatewayContext) -> set[str]:
+    """Return the petnames of all peers."""
     names: set[str] = set()
     page = PeerList([], more=True)
     while page.more:
-        page = await desk.network.request(GetPeers(page.peers[-1].name if page.peers else ""), PeerList)
+        page = await context.network.request(GetPeers(page.peers[-1].name if page.peers else ""), PeerList)
         names.update(peer.name for peer in page.peers)
     return names
 
 
-async def remove_peer(desk: GatewayContext, message: RemovePeer, _: bytes) -> Ack:
+async def remove_peer(context: GatewayContext, message: RemovePeer, _: bytes) -> Ack:
     check_name(message.name, "a peer")
-    return await desk.network.request(DeletePeer(message.name), Ack)
+    return await context.network.request(DeletePeer(message.name), Ack)

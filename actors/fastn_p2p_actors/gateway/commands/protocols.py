@@ -1,5 +1,7 @@
-"""The protocols that are installed, each looked at in a process of its own: one that is broken, or hangs when it is
-imported, costs the others nothing."""
+"""Command that lists the installed protocols.
+
+Each is imported in a process of its own. A protocol that is broken or hangs at import costs the others nothing.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from ...identity.one_shot_worker import (
 )
 from ...installed_protocols import installed_entry_points
 from ..context import (
-    ASIDE_AT_ONCE,
+    MAX_WORKERS,
     GatewayContext,
 )
 from ..one_shot import run_one_shot
@@ -30,17 +32,18 @@ from ..one_shot import run_one_shot
 __all__ = ["describe_installed", "list_protocols"]
 
 
-async def list_protocols(desk: GatewayContext, _message: ListProtocols, _: bytes) -> ProtocolList:
-    return await describe_installed(desk.worker_slots, desk.settings.memory)
+async def list_protocols(context: GatewayContext, _message: ListProtocols, _: bytes) -> ProtocolList:
+    return await describe_installed(context.worker_slots, context.settings.memory)
 
 
-async def describe_installed(turns: asyncio.Semaphore | None = None, memory: int = 0) -> ProtocolList:
-    """All that are installed here, by name.
+async def describe_installed(slots: asyncio.Semaphore | None = None, memory: int = 0) -> ProtocolList:
+    """Return all installed protocols by name.
 
     Args:
-        turns: taken by each process. memory: bytes that each may have; 0 for no limit.
+        slots: limits the workers that run at the same time.
+        memory: bytes that each worker may have; 0 for no limit.
     """
-    turns = turns or asyncio.Semaphore(ASIDE_AT_ONCE)
+    slots = slots or asyncio.Semaphore(MAX_WORKERS)
     found: dict[str, EntryPoint] = {}
     hidden: list[ProtocolInfo] = []
     for entry in installed_entry_points():
@@ -49,15 +52,15 @@ async def describe_installed(turns: asyncio.Semaphore | None = None, memory: int
         elif (entry.value, _origin(entry)) != (found[entry.name].value, _origin(found[entry.name])):
             name, version = _origin(found[entry.name])
             hidden.append(_broken(entry, f"hidden by the protocol of the same name of {name} {version}"))
-    looked_at = await asyncio.gather(*(_describe(entry, turns, memory) for entry in found.values()))
-    return ProtocolList(sorted([*looked_at, *hidden], key=lambda info: info.name))
+    described = await asyncio.gather(*(_describe(entry, slots, memory) for entry in found.values()))
+    return ProtocolList(sorted([*described, *hidden], key=lambda info: info.name))
 
 
-async def _describe(entry: EntryPoint, turns: asyncio.Semaphore, memory: int) -> ProtocolInfo:
+async def _describe(entry: EntryPoint, slots: asyncio.Semaphore, memory: int) -> ProtocolInfo:
     try:
         check_name(entry.name, "a protocol")
         description = await run_one_shot(
-            turns, memory, DescribeProtocol(entry.name, entry.value), "", ProtocolDescription
+            slots, memory, DescribeProtocol(entry.name, entry.value), "", ProtocolDescription
         )
     except InvalidName as error:
         return _broken(entry, str(error))
@@ -85,8 +88,8 @@ def _broken(entry: EntryPoint, problem: str) -> ProtocolInfo:
 
 
 def _origin(entry: EntryPoint) -> tuple[str, str]:
-    """Distribution and version."""
+    """Return distribution and version."""
     if entry.dist is None:
         return "", ""
-    metadata = entry.dist.metadata  # of a damaged distribution, these fields may be missing
+    metadata = entry.dist.metadata  # these fields may be missing in a damaged distribution
     return str(metadata["Name"] or "")[:100], str(metadata["Version"] or "")[:100]

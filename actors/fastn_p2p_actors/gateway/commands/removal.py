@@ -1,4 +1,4 @@
-"""Removal of a protocol from an identity, with its workspace or without it."""
+"""Command that removes a protocol from an identity, with its workspace or without it."""
 
 from __future__ import annotations
 
@@ -31,52 +31,52 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 log = logging.getLogger(__name__)
 
 
-async def remove_protocol(desk: GatewayContext, message: RemoveProtocol, _: bytes) -> Ack:
+async def remove_protocol(context: GatewayContext, message: RemoveProtocol, _: bytes) -> Ack:
     name = check_name(message.identity, "an identity")
-    async with desk.identity_lock(name):
-        identity = identity_or_none(desk, name)
-        record = _binding_or_none(desk, message)
+    async with context.identity_lock(name):
+        identity = identity_or_none(context, name)
+        record = _binding_or_none(context, message)
         if message.if_empty and not message.keep_data:
-            await _check_empty(desk, message, identity, record)
+            await _check_empty(context, message, identity, record)
         if record is not None and record.program:
-            await _remove_declared(desk, message)
+            await _remove_program_binding(context, message)
         else:
-            await _remove_hosted(desk, message, identity, record)
+            await _remove_hosted(context, message, identity, record)
         return Ack()
 
 
-def _binding_or_none(desk: GatewayContext, message: RemoveProtocol) -> BindingFile | None:
-    """Return None when its file is damaged, or only its workspace is left. Raises BindingNotFound."""
+def _binding_or_none(context: GatewayContext, message: RemoveProtocol) -> BindingFile | None:
+    """Return the binding; None if its file is damaged, or if only its workspace is left. Raises BindingNotFound."""
     try:
-        return desk.store.binding(message.identity, message.protocol, message.instance)
+        return context.store.binding(message.identity, message.protocol, message.instance)
     except StorageDamaged as error:
-        log.warning("removing a binding although %s", error)
+        log.warning("removing a binding although its file is damaged: %s", error)
     except BindingNotFound:
-        if message.keep_data or not desk.store.is_kept(message.identity, message.protocol, message.instance):
+        if message.keep_data or not context.store.is_kept(message.identity, message.protocol, message.instance):
             raise
     return None
 
 
 async def _check_empty(
-    desk: GatewayContext, message: RemoveProtocol, identity: IdentityFile | None, record: BindingFile | None
+    context: GatewayContext, message: RemoveProtocol, identity: IdentityFile | None, record: BindingFile | None
 ) -> None:
-    """Raises WorkspaceNotEmpty: the workspace holds files of the protocol."""
+    """Raise WorkspaceNotEmpty if the workspace holds files of the protocol."""
     name, protocol, instance = message.identity, message.protocol, message.instance
-    files, size = await asyncio.to_thread(desk.store.data_size, name, protocol, instance)
+    files, size = await asyncio.to_thread(context.store.data_size, name, protocol, instance)
     if not files:
         return
     words: str | None = None
     if identity is not None and record is not None and not record.program:
         try:
-            words = await describe_data(desk, identity, record)
+            words = await describe_data(context, identity, record)
         except P2PError as error:
-            log.warning("%s (%s) of %s does not say what it holds: %s", protocol, instance, name, error)
+            log.warning("%s (%s) of %s cannot describe its data: %s", protocol, instance, name, error)
     holds = words or f"{files} {'file' if files == 1 else 'files'} ({_in_units(size)})"
     raise WorkspaceNotEmpty(identity=name, protocol=protocol, instance=instance, holds=holds)
 
 
 def _in_units(size: float) -> str:
-    """``1.5 MiB``"""
+    """Format a size: ``1.5 MiB``."""
     for unit in _UNITS[:-1]:
         if size < 1024:
             return f"{size:.3g} {unit}"
@@ -85,37 +85,37 @@ def _in_units(size: float) -> str:
 
 
 async def _remove_hosted(
-    desk: GatewayContext, message: RemoveProtocol, identity: IdentityFile | None, record: BindingFile | None
+    context: GatewayContext, message: RemoveProtocol, identity: IdentityFile | None, record: BindingFile | None
 ) -> None:
     name, protocol, instance = message.identity, message.protocol, message.instance
-    online = identity is not None and identity.online and await desk.supervisor.is_up(name)
+    online = identity is not None and identity.online and await context.supervisor.is_up(name)
     if online:
-        await deactivate(desk, name, protocol, instance)
+        await deactivate(context, name, protocol, instance)
     if identity is not None and record is not None and not message.keep_data:
-        await run_on_delete(desk, identity, record)
+        await run_on_delete(context, identity, record)
     try:
-        _remove_files(desk, message)
+        _remove_files(context, message)
     except StorageFailed:
         if online and record is not None and not record.stopped:
-            await activate(desk, name, record)
+            await activate(context, name, record)
         raise
 
 
-async def _remove_declared(desk: GatewayContext, message: RemoveProtocol) -> None:
-    """The programs that serve it stop first: their hooks find the workspace as it was."""
-    board = desk.noticeboard
+async def _remove_program_binding(context: GatewayContext, message: RemoveProtocol) -> None:
+    """Remove a binding that programs serve. They stop first, so that their hooks find the workspace unchanged."""
+    watchers = context.watchers
     binding = (message.identity, message.protocol, message.instance)
-    leaving = board.keeping if message.keep_data else board.being_removed
+    leaving = watchers.keeping if message.keep_data else watchers.being_removed
     leaving.add(binding)
     try:
-        board.notify()
-        await wait_until_released(desk, message.identity, message.protocol)
-        _remove_files(desk, message)
+        watchers.notify()
+        await wait_until_released(context, message.identity, message.protocol)
+        _remove_files(context, message)
     finally:
         leaving.discard(binding)
-        board.notify()
+        watchers.notify()
 
 
-def _remove_files(desk: GatewayContext, message: RemoveProtocol) -> None:
-    change = desk.store.keep_workspace if message.keep_data else desk.store.remove_binding
+def _remove_files(context: GatewayContext, message: RemoveProtocol) -> None:
+    change = context.store.keep_workspace if message.keep_data else context.store.remove_binding
     change(message.identity, message.protocol, message.instance)

@@ -1,7 +1,7 @@
-"""``GetStatus``: what the supervisor, the network, the identities and the disk say, as one answer.
+"""Command ``GetStatus``: state of supervisor, network process, identities and disk in one reply.
 
-Everything is asked at the same time and has ``STATUS_TIMEOUT`` seconds; what does not answer becomes a warning.
-However much there is, the answer has a limited number of entries, the first ones by name, and says how many there are.
+All are asked at the same time and have ``STATUS_TIMEOUT`` seconds. One that does not reply becomes a warning. The reply
+has a limited number of entries, the first ones by name, and contains the total numbers.
 """
 
 from __future__ import annotations
@@ -47,10 +47,12 @@ from ..process_usage import process_usage
 __all__ = ["daemon_version", "get_status", "state_of"]
 
 STATUS_TIMEOUT: Final = 1.0
+"""Seconds for each reply."""
 STATUS_LIMIT: Final = 1000
-"""Identities, peers, connections and processes in a status that asks for no other number: about half a second's work
-if there are so many of each."""
-_ASKED_AT_ONCE: Final = 32
+"""Default number of identities, peers, connections and processes in a status: about half a second of work, if there
+are so many of each."""
+_PARALLEL_REQUESTS: Final = 32
+"""Identity processes that are asked at the same time."""
 _EXACT_SECONDS: Final = 0.2
 """Seconds for the exact memory of all processes."""
 OFFLINE: Final = "offline"
@@ -58,34 +60,35 @@ NOT_SERVING: Final = "not serving"
 STOPPED: Final = "stopped"
 WAITING: Final = "waiting for a program"
 _MAX_REASON: Final = 400
-"""Characters of what a program says about why it does not serve something."""
+"""Characters of a program's reason for not serving a binding."""
 
 T = TypeVar("T")
 
 
 @cache
 def daemon_version() -> str:
-    """Version of the daemon's distribution."""
+    """Return the version of the daemon's distribution."""
     try:
         return version("fastn-p2p")
     except PackageNotFoundError:
         return "unknown"
 
 
-async def get_status(desk: GatewayContext, message: GetStatus, _: bytes) -> StatusReply:
-    return StatusReply(await _status(desk, message.limit if message.limit > 0 else STATUS_LIMIT))
+async def get_status(context: GatewayContext, message: GetStatus, _: bytes) -> StatusReply:
+    return StatusReply(await _status(context, message.limit if message.limit > 0 else STATUS_LIMIT))
 
 
-async def _status(desk: GatewayContext, limit: int, only: str = "") -> Status:
-    """The status with at most ``limit`` entries of each kind; ``only``: of one identity, and without peers."""
-    stored = await asyncio.to_thread(_read_stored, desk.store, limit, only)
-    tree, report = await asyncio.gather(
-        _or_none(desk.supervisor.tree(STATUS_TIMEOUT)),
-        _or_none(desk.network.request(GetNetworkReport(limit, only), NetworkReportReply, timeout=STATUS_TIMEOUT)),
+async def _status(context: GatewayContext, limit: int, only: str = "") -> Status:
+    """Return the status with at most ``limit`` entries of each kind. ``only`` restricts it to one identity, without
+    peers."""
+    stored = await asyncio.to_thread(_read_stored, context.store, limit, only)
+    processes, report = await asyncio.gather(
+        _or_none(context.supervisor.processes(STATUS_TIMEOUT)),
+        _or_none(context.network.request(GetNetworkReport(limit, only), NetworkReportReply, timeout=STATUS_TIMEOUT)),
     )
     network = report.report if report is not None else None
     warnings: list[str] = []
-    if tree is None:
+    if processes is None:
         warnings.append("the supervisor is not answering: the processes are missing")
     if network is None:
         warnings.append(
@@ -93,56 +96,56 @@ async def _status(desk: GatewayContext, limit: int, only: str = "") -> Status:
         )
     warnings += [
         f"{process.name} is {process.state}; it last ended with: {process.last_exit}"
-        for process in tree or []
+        for process in processes or []
         if process.state in ("failed", "backoff") and process.last_exit
     ]
     now_ms = boot_ms()
-    warnings += _of_the_one_before(desk, now_ms) + stored.warnings
+    warnings += _previous_failure(context, now_ms) + stored.warnings
     warnings += network.warnings if network else []
-    ready = {process.name for process in tree or [] if process.state == "ready"}
-    states = await _states_of_unserved(desk, network, stored.bindings, ready)
+    ready = {process.name for process in processes or [] if process.state == "ready"}
+    states = await _states_of_unserved(context, network, stored.bindings, ready)
     return Status(
         version=daemon_version(),
-        home=str(desk.home.path),
-        network_mode=desk.settings.network_mode,
+        home=str(context.home.path),
+        network_mode=context.settings.network_mode,
         endpoint=network.endpoint if network else "",
         addresses=network.addresses if network else [],
-        uptime_ms=max(0, now_ms - desk.settings.started_ms),
-        clients=desk.clients(),
-        processes=await asyncio.to_thread(_processes, (tree or [])[:limit], now_ms),
+        uptime_ms=max(0, now_ms - context.settings.started_ms),
+        clients=context.clients(),
+        processes=await asyncio.to_thread(_processes, (processes or [])[:limit], now_ms),
         identities=_identities(stored.identities, stored.bindings, network, states)[:limit],
         peers=network.peers if network else [],
         connections=network.connections if network else [],
-        warnings=_summed(warnings, limit),
+        warnings=_cut(warnings, limit),
         identities_total=stored.total,
         peers_total=max(network.peers_total, len(network.peers)) if network else 0,
         connections_total=max(network.connections_total, len(network.connections)) if network else 0,
-        processes_total=len(tree or []),
+        processes_total=len(processes or []),
     )
 
 
-def _of_the_one_before(desk: GatewayContext, now_ms: int) -> list[str]:
-    """How the daemon before this one failed, if this one has just been started."""
-    if now_ms - desk.settings.started_ms > last_exit.SHOWN_SECONDS * 1000:
+def _previous_failure(context: GatewayContext, now_ms: int) -> list[str]:
+    """Return a warning if the previous daemon failed and this one has started lately."""
+    if now_ms - context.settings.started_ms > last_exit.SHOWN_SECONDS * 1000:
         return []
-    previous = last_exit.read_previous(desk.home)
+    previous = last_exit.read_previous(context.home)
     if previous is None or not previous.code:
         return []
-    return [f"the daemon was started again; the one before ended: {previous}; see {desk.home.logs}"]
+    return [f"the daemon was started again; the one before ended: {previous}; see {context.home.logs}"]
 
 
 class _Stored(NamedTuple):
-    """Identities that are shown, as they are on disk."""
+    """Identities on disk that are shown."""
 
     total: int
-    """Total of all identities."""
+    """Number of all identities."""
     identities: list[IdentityFile]
     bindings: dict[str, LoadResult[BindingFile]]
     warnings: list[str]
 
 
 def _read_stored(store: IdentityStore, limit: int, only: str) -> _Stored:
-    """Reads several files for each identity: in a thread."""
+    """Read several files for each identity; call it in a thread."""
     names = store.names()
     identities = store.identities([only] if only else names[:limit])
     bindings = {record.name: store.bindings(record.name) for record in identities.usable}
@@ -150,7 +153,7 @@ def _read_stored(store: IdentityStore, limit: int, only: str) -> _Stored:
     return _Stored(len(names), identities.usable, bindings, list(map(str, damaged)))
 
 
-def _summed(warnings: list[str], limit: int) -> list[str]:
+def _cut(warnings: list[str], limit: int) -> list[str]:
     rest = len(warnings) - limit
     return warnings if rest <= 0 else [*warnings[:limit], f"and {rest} more warnings"]
 
@@ -162,12 +165,14 @@ async def _or_none(question: Awaitable[T]) -> T | None:
         return None
 
 
-def _processes(tree: list[ProcessInfo], now_ms: int) -> list[ProcessStatus]:
-    """Reads ``/proc``: in a thread, since the kernel walks through each process's memory. When that takes too long, for
-    the rest of them the memory is what it can say at once."""
+def _processes(processes: list[ProcessInfo], now_ms: int) -> list[ProcessStatus]:
+    """Read the usage of processes from ``/proc``; call it in a thread, because the kernel walks through their memory.
+
+    After ``_EXACT_SECONDS``, the memory of the rest is a value that the kernel has at once.
+    """
     found: list[ProcessStatus] = []
     exact_until = time.monotonic() + _EXACT_SECONDS
-    for process in tree:
+    for process in processes:
         exact = time.monotonic() < exact_until
         memory, cpu_ms = process_usage(process.pid, exact=exact, reported=process.memory) if process.pid else (0, 0)
         found.append(
@@ -185,13 +190,16 @@ def _processes(tree: list[ProcessInfo], now_ms: int) -> list[ProcessStatus]:
 
 
 States = dict[tuple[str, str, str], str]
-"""Identity, protocol and instance → what the identity's process says about the binding."""
+"""State of a binding in its identity's process, by identity, protocol and instance."""
 
 
 async def _states_of_unserved(
-    desk: GatewayContext, network: NetworkReport | None, bindings: dict[str, LoadResult[BindingFile]], ready: set[str]
+    context: GatewayContext,
+    network: NetworkReport | None,
+    bindings: dict[str, LoadResult[BindingFile]],
+    ready: set[str],
 ) -> States:
-    """Asks those identities' processes of which the network does not know every binding."""
+    """Return states of bindings that the network process does not serve; their identity processes are asked."""
     served = {
         (identity.name, binding.protocol, binding.instance)
         for identity in (network.identities if network else [])
@@ -206,8 +214,8 @@ async def _states_of_unserved(
             for binding in found.usable
         )
     ]
-    answers = await _descriptions(desk, names)
-    failures = desk.noticeboard.failures()
+    answers = await _descriptions(context, names)
+    failures = context.watchers.failures()
     states = {
         (name, binding.protocol, binding.instance): _state_for_program(name, binding, failures)
         for name, found in bindings.items()
@@ -221,13 +229,13 @@ async def _states_of_unserved(
     }
 
 
-async def _descriptions(desk: GatewayContext, names: list[str]) -> dict[str, BindingStates]:
-    """Replies of the identity processes that answer in time; a few are asked at once."""
-    places = asyncio.Semaphore(_ASKED_AT_ONCE)
+async def _descriptions(context: GatewayContext, names: list[str]) -> dict[str, BindingStates]:
+    """Return the replies of identity processes that arrive in time."""
+    slots = asyncio.Semaphore(_PARALLEL_REQUESTS)
 
     async def describe(name: str) -> BindingStates | None:
-        async with places:
-            return await _or_none(_describe(desk, name))
+        async with slots:
+            return await _or_none(_describe(context, name))
 
     tasks = {name: asyncio.ensure_future(describe(name)) for name in names}
     if tasks:
@@ -240,13 +248,13 @@ async def _descriptions(desk: GatewayContext, names: list[str]) -> dict[str, Bin
 
 
 def _state_for_program(name: str, binding: BindingFile, failures: dict[tuple[str, str], str]) -> str:
-    """Of one that no program serves."""
+    """Return the state of a program's binding that no program serves."""
     reason = failures.get((binding.protocol, f"{name}/{binding.instance}"))
     return WAITING if reason is None else f"failed: {reason[:_MAX_REASON]}"
 
 
-async def _describe(desk: GatewayContext, name: str) -> BindingStates:
-    async with desk.identity_client(name) as process:
+async def _describe(context: GatewayContext, name: str) -> BindingStates:
+    async with context.identity_client(name) as process:
         return await process.request(GetBindingStates(), BindingStates, timeout=STATUS_TIMEOUT)
 
 
@@ -288,21 +296,21 @@ def _identity(
     )
 
 
-async def state_of(desk: GatewayContext, name: str, binding: BindingFile, up: bool) -> str:
-    """As in ``BindingStatus``. ``up``: the identity's process is there to be asked."""
+async def state_of(context: GatewayContext, name: str, binding: BindingFile, up: bool) -> str:
+    """Return the state of a binding for ``BindingStatus``. ``up`` is True if the identity's process serves."""
     if binding.program and not binding.stopped:
-        status = await _status(desk, STATUS_LIMIT, name)
+        status = await _status(context, STATUS_LIMIT, name)
         found = (each for identity in status.identities if identity.name == name for each in identity.bindings)
         wanted = (binding.protocol, binding.instance)
         return next((each.state for each in found if (each.protocol, each.instance) == wanted), OFFLINE)
-    said = await _or_none(_describe(desk, name)) if up and not binding.stopped else None
+    said = await _or_none(_describe(context, name)) if up and not binding.stopped else None
     states = {(each.protocol, each.instance): each.state for each in said.bindings} if said is not None else {}
     state = states.get((binding.protocol, binding.instance))
     return state or _state(binding, None, up)
 
 
 def _state(binding: BindingFile, said: str | None, online: bool) -> str:
-    """Of a binding that the network does not know."""
+    """Return the state of a binding that the network process does not serve."""
     if binding.stopped:
         return STOPPED
     if binding.program and not online:
