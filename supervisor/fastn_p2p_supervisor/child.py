@@ -94,7 +94,9 @@ class Child:
         started_once: set once the first process was ready or has ended.
     """
 
-    def __init__(self, spec: ActorSpec, history: RestartHistory, resources: ChildResources, observer: ChildObserver) -> None:
+    def __init__(
+        self, spec: ActorSpec, history: RestartHistory, resources: ChildResources, observer: ChildObserver
+    ) -> None:
         self.spec = spec
         self.state: str = ProcessState.STARTING
         self.restarts = 0

@@ -295,9 +295,7 @@ def test_the_supervisor_s_table_is_documented() -> None:
     rows = table("security.md", "The vault", "request", "gateway", "anybody else")
     assert set(ALLOWED_REQUESTS) == {"gateway"}
     assert all(row[1:] == ["yes", "no"] for row in rows)
-    assert {code(row[0]) for row in rows} == {
-        request.__name__ for request in ALLOWED_REQUESTS["gateway"]
-    }
+    assert {code(row[0]) for row in rows} == {request.__name__ for request in ALLOWED_REQUESTS["gateway"]}
 
 
 # ── operations ───────────────────────────────────────────────────────────────────────────────────

@@ -1,21 +1,16 @@
-"""The identity actor: one identity that is online, and the code of the protocols that it offers.
+"""Identity actor: one process per online identity, which runs the code of its protocols.
 
-It holds no key and opens no connection: requests come from the network process, which has checked who may ask, and
-answers go back there. Third-party code runs here and nowhere else; what it breaks, it breaks for this identity.
+It holds no key and opens no connection to peers. The network process sends it requests of callers that it has checked,
+and gets the replies. Third-party code runs only here. ``fastn_p2p_client.serving`` runs the handlers, as in programs.
 
-Layout
-------
-
-``actor``                 the process: mailbox, connection to the network process, start and end
-``hosted_binding``        one binding: loads a protocol and takes it through its life
-``crash_attribution``     which binding's code was running when a process ended
-``fork_guard``            children that protocol code forks
-``network_registration``  registers with the network process, again after each reconnection
-``one_shot_worker``       the short-lived process for protocol code that is not to run in this one
-``resource_limits``       CPU, memory and tasks that the process may use
-``messages``              requests of the gateway
-
-Requests themselves are handled by ``fastn_p2p_client.serving.dispatcher``, which programs that serve use too.
+- ``actor``: the process: mailbox, bindings, connection to the network process.
+- ``hosted_binding``: one binding in this process.
+- ``network_registration``: register with the network process, again after each reconnection.
+- ``crash_attribution``, ``running_marker``: which binding's code was running when the process ended.
+- ``fork_guard``: children that protocol code forks.
+- ``one_shot_worker``: the worker process that the gateway starts.
+- ``resource_limits``: memory, files and processes that the process may use.
+- ``messages``: requests of the gateway.
 """
 
 from __future__ import annotations
@@ -30,10 +25,10 @@ from .resource_limits import apply_limits
 __all__ = ["serve"]
 
 
-async def serve(stage: ActorContext) -> None:
-    """Serve the identity that the settings name until told to stop. Ready once the network hands requests over."""
-    if stage.leash is not None:  # a process of its own
-        settings = stage.load_settings(IdentitySettings)
-        apply_limits(stage, IdentityStore(stage.home).identity(settings.identity).limits, settings.memory)
-        guard_forked_children(stage.home.sockets, stage.leash)
-    await IdentityActor(stage).run()
+async def serve(context: ActorContext) -> None:
+    """Serve the identity of the settings until told to stop. Ready once the network process sends it requests."""
+    if context.channel_descriptor is not None:  # not in a test that runs several actors in one process
+        settings = context.load_settings(IdentitySettings)
+        apply_limits(context, IdentityStore(context.home).identity(settings.identity).limits, settings.memory)
+        guard_forked_children(context.home.sockets, context.channel_descriptor)
+    await IdentityActor(context).run()

@@ -1,4 +1,4 @@
-"""The identity's process as an actor: its mailbox, its bindings, its link to the network."""
+"""Process of one identity: its mailbox, its bindings, its connection to the network process."""
 
 from __future__ import annotations
 
@@ -44,10 +44,11 @@ from .resource_limits import (
 __all__ = ["IdentityActor"]
 
 FINISH_SECONDS: Final = 2.0
-"""How long requests in flight may take when their binding is removed."""
+"""Seconds that requests in flight may take when their binding is removed."""
 DRAIN_SECONDS: Final = 4.0
-"""How long requests in flight and hooks may take when the process ends; the supervisor allows one second more."""
-GOODBYE_SECONDS: Final = 0.5
+"""Seconds that requests in flight and hooks may take when the process ends. The supervisor allows one more."""
+UNREGISTER_SECONDS: Final = 0.5
+"""Seconds for telling the network process that the identity is offline."""
 
 _request: Final = msgspec.msgpack.Decoder(IdentityRequest)
 
@@ -55,23 +56,23 @@ log = logging.getLogger(__name__)
 
 
 class IdentityActor:
-    """Made inside the running event loop.
+    """One identity's process. Create it inside the running event loop.
 
     Raises:
-        P2PError: there is no such identity, or its file is damaged.
+        P2PError: the identity does not exist, or its file is damaged.
     """
 
-    def __init__(self, stage: ActorContext) -> None:
-        settings = stage.load_settings(IdentitySettings)
-        self._stage = stage
-        self._store = IdentityStore(stage.home)
+    def __init__(self, context: ActorContext) -> None:
+        settings = context.load_settings(IdentitySettings)
+        self._context = context
+        self._store = IdentityStore(context.home)
         self._identity = self._store.identity(settings.identity)
         self._grant = settings.grant
         self._default_memory = settings.memory
-        self._blame = CrashAttribution(
-            stage.home.process_file.with_name(stage.name),
-            stage.spec.previous_exit,
-            hung=stage.spec.previous_hung,
+        self._attribution = CrashAttribution(
+            context.home.process_file.with_name(context.name),
+            context.spec.previous_exit,
+            hung=context.spec.previous_hung,
             memory=memory_limit(self._identity.limits, settings.memory),
         )
         self._hosted: dict[tuple[str, str], HostedBinding] = {}
@@ -79,45 +80,45 @@ class IdentityActor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatcher = Dispatcher(self._answer, self._send_session_message)
         self._network = RequestChannel(
-            stage.home.mailbox("network"),
+            context.home.mailbox("network"),
             "network",
             on_message=self._dispatcher.on_message,
             on_up=lambda: self._registration.register_again(),
-            on_down=self._dispatcher.cancel_all,  # its ids mean nothing to the next one
+            on_down=self._dispatcher.cancel_all,  # the next network process does not know these ids
         )
         self._registration = NetworkRegistration(self._network, settings.identity, settings.grant, self._active)
         self._mailbox = Mailbox(
-            stage.home.mailbox(stage.name),
+            context.home.mailbox(context.name),
             self._on_message,
-            limits=stage.connection_limits(),
+            limits=context.connection_limits(),
             max_held=MAX_CONFIGS_HELD,
         )
 
     async def run(self) -> None:
-        """Serve until the stage says stop; then let requests in flight end."""
-        self._blame.watch_tasks(asyncio.get_running_loop())
+        """Serve until told to stop, then drain."""
+        self._attribution.watch_tasks(asyncio.get_running_loop())
         self._network.open()
         self._mailbox.open()
-        stopping = asyncio.ensure_future(self._stage.stop_requested.wait())
+        stop = asyncio.ensure_future(self._context.stop_requested.wait())
         try:
             await self._start_all()
             self._registration.started.set()
-            await asyncio.wait((self._registration.outcome, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((self._registration.outcome, stop), return_when=asyncio.FIRST_COMPLETED)
             if self._registration.outcome.done():
                 self._registration.outcome.result()
-                self._stage.ready()
-            await stopping
+                self._context.ready()
+            await stop
             await self._drain()
         finally:
-            stopping.cancel()
+            stop.cancel()
             self._registration.close()
             self._registration.outcome.cancel()
             self._dispatcher.close()
             self._mailbox.close()
             self._network.close()
-            self._blame.close()
+            self._attribution.close()
 
-    # ── starting and ending ──────────────────────────────────────────────────────────────────────
+    # ── start and end ────────────────────────────────────────────────────────────────────────────────
 
     async def _start_all(self) -> None:
         found = self._store.bindings(self._identity.name)
@@ -129,14 +130,14 @@ class IdentityActor:
                 continue
             hosted = self._new_binding(record.protocol, record.instance, record.code)
             self._hosted[hosted.name] = hosted
-            written = self._store.modified_at(self._identity.name, record.protocol, record.instance)
-            deaths = self._blame.crash_loop(hosted.name, written)
-            if deaths:
-                hosted.exclude_after_crashes(deaths)
+            modified = self._store.modified_at(self._identity.name, record.protocol, record.instance)
+            crashes = self._attribution.crash_loop(hosted.name, modified)
+            if crashes:
+                hosted.exclude_after_crashes(crashes)
             else:
                 starting.append((hosted, record))
         if len(starting) < len(self._hosted):
-            self._stage.report_fault_excluded()
+            self._context.report_fault_excluded()
         await asyncio.gather(*(self._start(hosted, bytes(record.config), record.allow) for hosted, record in starting))
 
     async def _start(self, hosted: HostedBinding, config: bytes, allow: tuple[str, ...]) -> None:
@@ -149,35 +150,35 @@ class IdentityActor:
         loop = asyncio.get_running_loop()
         end = loop.time() + DRAIN_SECONDS
         self._registration.close()
-        await self._registration.go_offline(GOODBYE_SECONDS)
-        await self._dispatcher.drain(end - loop.time() - 2 * GOODBYE_SECONDS)
+        await self._registration.go_offline(UNREGISTER_SECONDS)
+        await self._dispatcher.drain(end - loop.time() - 2 * UNREGISTER_SECONDS)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(GOODBYE_SECONDS, end - loop.time() - GOODBYE_SECONDS)):
+            async with asyncio.timeout(max(UNREGISTER_SECONDS, end - loop.time() - UNREGISTER_SECONDS)):
                 await asyncio.gather(*(hosted.stop() for hosted in self._hosted.values()))
-        await self._registration.go_offline(GOODBYE_SECONDS)  # the last answers have left
+        await self._registration.go_offline(UNREGISTER_SECONDS)  # after it, the last replies have been sent
 
     def _new_binding(self, protocol: str, instance: str, code: str) -> HostedBinding:
         workspace = self._store.workspace(self._identity.name, protocol, instance)
         identity = self._identity
         return HostedBinding(
-            identity.name, identity.key, protocol, instance, workspace, code, self._stage.home, self._blame
+            identity.name, identity.key, protocol, instance, workspace, code, self._context.home, self._attribution
         )
 
     def _active(self) -> list[HostedBinding]:
         return [hosted for hosted in self._hosted.values() if hosted.binding is not None]
 
-    # ── the network ──────────────────────────────────────────────────────────────────────────────
+    # ── network process ──────────────────────────────────────────────────────────────────────────────
 
     def _answer(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:
             self._network.answer(correlation, header, payload)
         except P2PError as error:
-            log.warning("an answer was lost: %s", error)
+            log.warning("a reply was lost: %s", error)
 
     def _send_session_message(self, correlation: bytes, header: bytes, payload: bytes | memoryview) -> None:
         self._network.send(correlation, header, payload, credited=True)
 
-    # ── the gateway ──────────────────────────────────────────────────────────────────────────────
+    # ── gateway ──────────────────────────────────────────────────────────────────────────────────────
 
     def _on_message(self, sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:
@@ -207,8 +208,8 @@ class IdentityActor:
             else:
                 async with self._changing:
                     if isinstance(message, Limit):
-                        apply_limits(self._stage, message.limits, self._default_memory)
-                        self._blame.limit_memory(memory_limit(message.limits, self._default_memory))
+                        apply_limits(self._context, message.limits, self._default_memory)
+                        self._attribution.limit_memory(memory_limit(message.limits, self._default_memory))
                     elif isinstance(message, Activate):
                         await self._activate(message, payload)
                     else:

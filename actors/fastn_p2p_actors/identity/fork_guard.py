@@ -1,8 +1,8 @@
-"""Processes that protocol code forks from the identity's process: they end with it, and cannot pass for it.
+"""Guard for children that protocol code forks: they end with the identity's process and cannot act for it.
 
-A child that was forked has a copy of every socket. It would keep connections open whose end others wait for, and what
-it read from them would be lost. So whatever of ours it has inherited is closed in it. Programs that are started with
-``subprocess`` inherit nothing in the first place.
+A forked child has a copy of every socket. It would keep connections open whose end others wait for, and would take
+bytes from them. So every inherited socket of the daemon is closed in the child. Programs started with ``subprocess``
+inherit none.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..runtime.process_setup import die_with_parent
 __all__ = ["guard_forked_children"]
 
 
-def guard_forked_children(sockets: Path, leash: int | None) -> None:
-    """Holds for every child that this process forks from now on.
+def guard_forked_children(sockets: Path, channel: int | None) -> None:
+    """Guard every child that this process forks from now on.
 
     Args:
-        sockets: the directory under which the daemon's sockets lie.
-        leash: the descriptor of the leash, if there is one.
+        sockets: directory of the daemon's sockets.
+        channel: descriptor of the control channel, if there is one.
     """
     ours = os.fsencode(sockets) + b"/"
     pid = os.getpid()
@@ -32,14 +32,14 @@ def guard_forked_children(sockets: Path, leash: int | None) -> None:
 
     def in_child() -> None:
         if os.getppid() == pid and threading.current_thread() is main:
-            # The kernel ends it with the thread that has forked it, which another thread may survive.
+            # The kernel ends it with the thread that forked it, so only a fork of the main thread may ask for that.
             with contextlib.suppress(OSError):
                 die_with_parent()
         nothing = os.open(os.devnull, os.O_RDWR)
         try:
             for each in list(Path("/proc/self/fd").iterdir()):
                 descriptor = int(each.name)
-                if descriptor == leash or _is_ours(descriptor, ours):
+                if descriptor == channel or _is_ours(descriptor, ours):
                     os.dup2(nothing, descriptor, inheritable=False)
         finally:
             os.close(nothing)
@@ -48,7 +48,7 @@ def guard_forked_children(sockets: Path, leash: int | None) -> None:
 
 
 def _is_ours(descriptor: int, directory: bytes) -> bool:
-    """Whether it is a socket at, or connected to, a path below the directory."""
+    """Return whether it is a socket bound or connected to a path in the directory."""
     try:
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             return False

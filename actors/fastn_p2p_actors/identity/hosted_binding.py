@@ -1,4 +1,4 @@
-"""One binding in this process: a protocol's instance, its access list and its state."""
+"""One binding in this process: a protocol instance, its access list and its state."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ log = logging.getLogger(__name__)
 
 
 class HostedBinding:
-    """Made stopped; ``start`` loads and activates it.
+    """One binding. It is stopped at first; ``start`` loads and activates it.
 
     Attributes:
-        binding: what the dispatcher needs, once it is active.
-        access: who may use it, once it is active; never empty then.
+        binding: the binding for the dispatcher, once it is active; else None.
+        access: the effective access list, once it is active; never empty then.
         state: ``starting``, ``serving`` or ``failed: …``.
     """
 
@@ -52,7 +52,7 @@ class HostedBinding:
         workspace: Path,
         code: str = "",
         home: Home | None = None,
-        blame: CrashAttribution | None = None,
+        attribution: CrashAttribution | None = None,
     ) -> None:
         self.identity = identity
         self.key = key
@@ -63,7 +63,7 @@ class HostedBinding:
         self.state = "starting"
         context = BindingContext(identity, key, protocol, instance, workspace, None, home)
         self._life = ProtocolLifecycle(
-            context, partial(load, protocol, code), AttributingRunner(blame, (protocol, instance))
+            context, partial(load, protocol, code), AttributingRunner(attribution, (protocol, instance))
         )
 
     @property
@@ -76,12 +76,12 @@ class HostedBinding:
     def failed(self, error: P2PError) -> None:
         self._failed(str(error))
 
-    def exclude_after_crashes(self, deaths: list[Crash]) -> None:
-        """It is not started, since it has ended the processes before this one."""
-        last = deaths[-1]
+    def exclude_after_crashes(self, crashes: list[Crash]) -> None:
+        """Leave the binding stopped, because it crashed the processes before this one."""
+        last = crashes[-1]
         self._failed(
-            f"it has ended the identity's process {len(deaths)} times, the last time in {last.place} ({last.ending}); "
-            f"`fastn-p2p protocol start {self.identity} {self.protocol} {self.instance}` tries it again"
+            f"it crashed the identity's process {len(crashes)} times, the last time in {last.place} ({last.ending}). "
+            f"Start it again: fastn-p2p protocol start {self.identity} {self.protocol} {self.instance}"
         )
 
     def _failed(self, reason: str) -> None:
@@ -89,56 +89,83 @@ class HostedBinding:
         log.error("%s (%s) of %s is not served: %s", self.protocol, self.instance, self.identity, reason)
 
     async def start(self, config: bytes, allow: tuple[str, ...]) -> ServedBinding:
-        """Load the protocol, check its config and activate it. Raises like ``ProtocolLifecycle.start``."""
+        """Load the protocol, check its config and activate it.
+
+        Raises:
+            ProtocolNotInstalled: no installed package has the protocol.
+            InvalidConfig: the protocol rejects the config.
+            HandlerFailed: the protocol's code failed.
+        """
         requests, streams = await self._life.start(config)
         self.access = effective_access(self._life.code, allow)
         self.binding = ServedBinding(self.identity, self.key, self.protocol, self.instance, requests, streams)
         return self.binding
 
     async def reload(self, config: bytes, allow: tuple[str, ...]) -> None:
-        """Give the running instance a new config and access list. Raises like ``start``; then it has the old ones."""
+        """Give the running protocol a new config and access list. If that fails, it keeps the old ones.
+
+        Raises:
+            InvalidConfig: the protocol rejects the config.
+            HandlerFailed: the protocol's code failed.
+        """
         if self._life.code is not None:
             await self._life.reload(config)
             self.access = effective_access(self._life.code, allow)
 
     def is_replaced(self) -> bool:
-        """Return whether its code is not what is installed now. Raises like ``ProtocolLifecycle.is_replaced``."""
+        """Return whether the installed code is another one than the running code.
+
+        Raises:
+            ProtocolNotInstalled: no installed package has the protocol any more.
+            HandlerFailed: the installed code cannot be loaded.
+        """
         return self._life.is_replaced()
 
     async def stop(self) -> None:
-        """Deactivate it. What its code raises ends up in the log."""
+        """Deactivate the binding. Errors of its code are logged."""
         self.binding = None
         await self._life.stop()
 
 
 async def check_binding(context: BindingContext, config: bytes, where: str = "") -> None:
-    """Whether the protocol would start with this config, as far as can be told without starting it.
+    """Check that the protocol would start with this config, as far as that is known without starting it.
+
+    Args:
+        context: the binding.
+        config: its config as JSON.
+        where: value of the protocol's entry point when the binding was added.
 
     Raises:
-        ProtocolNotInstalled, InvalidConfig, HandlerFailed: as ``HostedBinding.start``.
+        ProtocolNotInstalled: no installed package has the protocol.
+        InvalidConfig: the protocol rejects the config.
+        HandlerFailed: the protocol's code failed.
     """
     await check(context, config, partial(load, context.protocol, where))
 
 
 async def delete_binding(context: BindingContext, config: bytes, where: str = "") -> None:
-    """Run the protocol's ``on_delete``. Raises like ``check_binding``."""
+    """Run the protocol's ``on_delete``. Raises as ``check_binding``."""
     await delete(context, config, partial(load, context.protocol, where))
 
 
 async def describe_binding(context: BindingContext, config: bytes, where: str = "") -> str | None:
-    """Return what the protocol says about the data in the workspace. Raises like ``check_binding``."""
+    """Return the protocol's description of the data in the workspace. Raises as ``check_binding``."""
     return await describe(context, config, partial(load, context.protocol, where))
 
 
 def check_class(context: BindingContext, where: str) -> type[Protocol]:
-    """The protocol's class, if identities can be given it. ``context`` is that of no binding.
+    """Return the protocol's class, after checking that identities can use it.
+
+    Args:
+        context: a context without a binding.
+        where: value of the protocol's entry point.
 
     Raises:
-        ProtocolNotInstalled: as it says.
-        HandlerFailed: it cannot be loaded, or nothing can be called with it.
+        ProtocolNotInstalled: no installed package has the protocol.
+        HandlerFailed: it cannot be loaded, or has no handlers.
     """
     cls = load_class(context, partial(load, context.protocol, where))
-    code = cls.__new__(cls)  # handlers are bound methods: of an instance that was not made
+    code = cls.__new__(cls)  # handlers are bound methods, so an instance is needed; ``__init__`` must not run
     code.context = context
     handlers_of(context, code)
     return cls

@@ -1,4 +1,4 @@
-"""What the gateway says to an identity's process. One message, one answer; anything refused is an ``ErrorReply``."""
+"""Requests of the gateway to an identity's process. Each gets one reply; a refusal is an ``ErrorReply``."""
 
 from __future__ import annotations
 
@@ -27,40 +27,41 @@ __all__ = [
 
 
 class Activate(Message, frozen=True, tag=300):
-    """Serve a protocol from now on. The payload is its config as JSON (empty: ``{}``); the workspace exists.
+    """Serve a protocol instance. The payload is its config as JSON (empty: ``{}``). Its workspace exists.
 
-    Answered by ``Ack`` once the network hands requests over, or by an ``ErrorReply``, and then nothing is served. Of a
-    binding that is served already, the config and the access list are replaced.
+    The reply is ``Ack`` once the network process sends requests for it. After an ``ErrorReply`` it is not served. If
+    the instance is served already, it gets the new config and access list.
     """
 
     protocol: str
     instance: str
     allow: tuple[str, ...] = ()
     code: str = ""
-    """Where the protocol's class is, as in its ``config.json``."""
+    """Entry point of the protocol, as in its ``config.json``."""
     grant: bytes = b""
-    """The identity's; without it the answer is ``forbidden``, since what changes a process comes from the gateway."""
+    """Grant of the identity. Without it the reply is ``forbidden``, because only the gateway may change a process."""
 
 
 class Deactivate(Message, frozen=True, tag=301):
-    """Stop serving it; requests in flight get time to end. Answered by ``Ack``, also if it was not served."""
+    """Stop serving an instance, after requests in flight had time to end. The reply is ``Ack``, even if it was not
+    served."""
 
     protocol: str
     instance: str
     grant: bytes = b""
-    """As in ``Activate``."""
+    """Grant of the identity, as in ``Activate``."""
 
 
 class GetBindingStates(Message, frozen=True, tag=302):
-    """Answered by ``BindingStates``."""
+    """List the states of all bindings. The reply is ``BindingStates``."""
 
 
 class Limit(Message, frozen=True, tag=303):
-    """Use no more than this from now on. Answered by ``Ack``."""
+    """Change the process's resource limits. The reply is ``Ack``."""
 
     limits: IdentityLimits
     grant: bytes = b""
-    """As in ``Activate``."""
+    """Grant of the identity, as in ``Activate``."""
 
 
 class BindingState(msgspec.Struct, frozen=True, gc=False):
@@ -68,7 +69,7 @@ class BindingState(msgspec.Struct, frozen=True, gc=False):
     instance: str
     access: tuple[str, ...]
     state: str
-    """``serving``, ``starting`` or ``failed: …``; a binding that was stopped is not listed."""
+    """``serving``, ``starting`` or ``failed: …``. A stopped binding is not listed."""
 
 
 class BindingStates(Message, frozen=True, tag=350):
@@ -76,7 +77,7 @@ class BindingStates(Message, frozen=True, tag=350):
 
 
 IdentityRequest: TypeAlias = Activate | Deactivate | GetBindingStates | Limit | Cancel
-"""Everything that may arrive at an identity's mailbox. ``Cancel`` has no answer and changes nothing."""
+"""Every message to an identity's mailbox. ``Cancel`` has no reply and no effect."""
 
 IdentityAnswer: TypeAlias = Ack | BindingStates | ErrorReply
-"""Everything it answers."""
+"""Every reply of an identity's process."""

@@ -1,7 +1,7 @@
-"""``python -m fastn_p2p_actors.identity.one_shot_worker``: protocol code in a process of its own, which ends at once.
+"""One-shot worker, ``python -m fastn_p2p_actors.identity.one_shot_worker``: a process that runs protocol code once.
 
-For what is asked while an identity is offline, and for code that nobody has tried yet: nothing that it does reaches
-the gateway or an identity that serves. Standard input is one question in msgpack, standard output the answer.
+It answers questions about offline identities, and runs code that was never run before. Its failures do not reach the
+gateway or a serving identity. Standard input is one task in msgpack, standard output the reply.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ __all__ = [
 
 MODULE: Final = "fastn_p2p_actors.identity.one_shot_worker"
 WORKER_TIMEOUT: Final = 10
+"""Seconds for one task."""
 _MAX_DESCRIPTION: Final = 200
-_NOBODY: Final = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
+"""Characters of a description."""
+_NO_KEY: Final = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
 
 
 class _AboutBinding(Message, frozen=True, kw_only=True):
@@ -63,24 +65,24 @@ class _AboutBinding(Message, frozen=True, kw_only=True):
     config: bytes
     """JSON."""
     code: str = ""
-    """Where the protocol's class is, as in the binding's ``config.json``."""
+    """Entry point of the protocol, as in the binding's ``config.json``."""
     home: str = ""
 
 
 class CheckConfig(_AboutBinding, frozen=True, kw_only=True, tag=400):
-    """Would it start with this config? Answered by ``Ack``."""
+    """Check that the protocol would start with this config. The reply is ``Ack``."""
 
 
 class RunOnDelete(_AboutBinding, frozen=True, kw_only=True, tag=401):
-    """Runs its ``on_delete``. Answered by ``Ack``."""
+    """Run its ``on_delete``. The reply is ``Ack``."""
 
 
 class DescribeData(_AboutBinding, frozen=True, kw_only=True, tag=403):
-    """Which data does its workspace hold? Answered by ``Data``."""
+    """Describe the data in its workspace. The reply is ``Data``."""
 
 
 class DescribeProtocol(Message, frozen=True, tag=402):
-    """What kind of protocol is this? Answered by ``ProtocolDescription``."""
+    """Describe a protocol. The reply is ``ProtocolDescription``."""
 
     protocol: str
     code: str
@@ -88,7 +90,7 @@ class DescribeProtocol(Message, frozen=True, tag=402):
 
 class ProtocolDescription(Message, frozen=True, tag=450):
     text: str
-    """The first line of its docstring."""
+    """First line of its docstring."""
     public: bool
     requests: bool
     streams: bool
@@ -98,47 +100,47 @@ class ProtocolDescription(Message, frozen=True, tag=450):
 
 class Data(Message, frozen=True, tag=451):
     text: str | None
-    """As ``Protocol.describe_data`` returns it."""
+    """Result of ``Protocol.describe_data``."""
 
 
 class WorkerTask(msgspec.Struct, frozen=True):
-    """One question, and how much memory may go into the answer."""
+    """One question, and the memory for answering it."""
 
     question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol
     memory: int = 0
-    """As ``set_memory_limit`` has it."""
+    """Bytes for ``set_memory_limit``; 0 for no limit."""
 
 
 WorkerReply: TypeAlias = Ack | ProtocolDescription | Data | ErrorReply
 
 
 def main() -> None:
-    """Answers the one question. Ends by itself, whatever the protocol does, a second after nobody waits any more."""
+    """Run the task. The process ends a second after its time limit, whatever the protocol's code does."""
     process_setup.die_with_parent()
     process_setup.make_undumpable()
     signal.alarm(WORKER_TIMEOUT + 1)
-    order = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=WorkerTask)
+    task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=WorkerTask)
     process_setup.forbid_core_files()
-    process_setup.set_memory_limit(order.memory)
+    process_setup.set_memory_limit(task.memory)
     answer = os.dup(1)
     os.set_inheritable(answer, False)
-    os.dup2(2, 1)  # what a protocol prints when it is imported is no answer
+    os.dup2(2, 1)  # the output of protocol code must not mix with the reply
     pid = os.getpid()
     reply: WorkerReply
     try:
-        reply = asyncio.run(_answered(order.question))
+        reply = asyncio.run(_run(task.question))
     except P2PError as error:
         reply = ErrorReply.of(error)
     if os.getpid() != pid:
-        os._exit(0)  # a child that the protocol's code has forked, and that has come back
+        os._exit(0)  # a child that the protocol's code forked and that returned here
     with os.fdopen(answer, "wb") as output:
         output.write(encode(reply))
-    os._exit(0)  # threads and exit handlers of the protocol's have no say in when this ends
+    os._exit(0)  # threads and exit handlers of the protocol must not delay the end
 
 
-async def _answered(question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol) -> WorkerReply:
+async def _run(question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol) -> WorkerReply:
     if isinstance(question, DescribeProtocol):
-        return _described(question)
+        return _describe_class(question)
     context = BindingContext(
         question.identity,
         PublicKey(question.key),
@@ -156,8 +158,8 @@ async def _answered(question: CheckConfig | RunOnDelete | DescribeData | Describ
     return Ack()
 
 
-def _described(question: DescribeProtocol) -> ProtocolDescription:
-    nothing = BindingContext("", _NOBODY, question.protocol, "", Path(os.devnull), None)
+def _describe_class(question: DescribeProtocol) -> ProtocolDescription:
+    nothing = BindingContext("", _NO_KEY, question.protocol, "", Path(os.devnull), None)
     cls = check_class(nothing, question.code)
     lines = (cls.__doc__ or "").strip().splitlines()
     return ProtocolDescription(

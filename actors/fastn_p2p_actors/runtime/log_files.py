@@ -58,7 +58,7 @@ def configure_logging(home: Home, name: str) -> logging.Logger:
     root.setLevel(logging.INFO if level is None else level)
     logger = logging.getLogger(name)
     if level is None:
-        logger.warning("%s=%s is no level; taking INFO", LEVEL_VARIABLE, wanted)
-    logger.warning(
-        "%s=%s is no log level; using INFO. Set DEBUG, INFO, WARNING or ERROR.", LEVEL_VARIABLE, wanted
-    )
+        logger.warning(
+            "%s=%s is no log level; using INFO (levels: DEBUG, INFO, WARNING, ERROR)", LEVEL_VARIABLE, wanted
+        )
+    return logger

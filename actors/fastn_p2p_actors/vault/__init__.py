@@ -1,19 +1,15 @@
-"""The vault: the only process that ever holds an identity's secret.
+"""Vault: the only process that holds secret keys of identities.
 
-It hears typed requests from two roles, signs delegations and records that it has put together itself, and is no
-signing oracle for anything else.
+It accepts typed requests of two roles. It signs delegations and records that it builds itself, and nothing else.
 
-Layout
-------
-
-``messages``       requests and replies, as one tagged union
-``access_policy``  which role may send which request: default deny
-``locked_memory``  locked pages, and how the process keeps others out of its memory
-``key_pair``       key pairs in locked pages: made, read, used and written without a secret in a Python object
-``key_file``       a key at rest
-``key_store``      all keys of a home, one by one
-``vault``          requests into answers
-``actor``          the process: mailbox, start and end
+- ``messages``: requests and replies, one tagged union each.
+- ``access_policy``: which role may send which request; default deny.
+- ``locked_memory``: locked pages for secrets.
+- ``key_pair``: key pairs in locked pages; no secret is ever in a Python object.
+- ``key_file``: a key on disk.
+- ``key_store``: all keys of a home.
+- ``vault``: replies to requests.
+- ``actor``: the process: mailbox, start and end.
 """
 
 from __future__ import annotations
@@ -26,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 
-async def serve(stage: ActorContext) -> None:
-    """Runs the vault until ``stage.stopping``."""
-    from .actor import serve  # who only wants the messages needs neither libsodium nor ZeroMQ
+async def serve(context: ActorContext) -> None:
+    """Run the vault until ``context.stop_requested``."""
+    from .actor import serve  # a module that imports only the messages needs neither libsodium nor ZeroMQ
 
-    await serve(stage)
+    await serve(context)

@@ -1,4 +1,4 @@
-"""The vault's process: its mailbox, its start and its end."""
+"""Process of the vault: its mailbox, its start and its end."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _decoder: msgspec.msgpack.Decoder[VaultRequest] = msgspec.msgpack.Decoder(VaultR
 
 
 class VaultServer:
-    """Takes messages from the mailbox to the vault and answers each, whatever it is."""
+    """Decodes messages of the mailbox for the vault, and encodes its replies."""
 
     def __init__(self, vault: Vault, log: logging.Logger) -> None:
         self._vault = vault
         self._log = log
 
     def handle(self, role: str, header: bytes) -> bytes | None:
-        """The answer's header, or None where a message has no answer. Raises nothing."""
+        """Return the encoded reply; None if the message has none. Never raises."""
         try:
             request = _decoder.decode(header)
         except UNDECODABLE as error:
-            self._log.warning("%s sent what is no message for the vault", role)
+            self._log.warning("%s sent an invalid message", role)
             return encode(ErrorReply.of(BadMessage(reason=str(error))))
         try:
             answer = self._vault.answer(role, request)
@@ -61,39 +61,40 @@ class VaultServer:
             return encode(ErrorReply.of(InternalError(reason=f"{type(error).__name__} in the vault")))
 
 
-async def serve(stage: ActorContext) -> None:
-    """Runs the vault until ``stage.stopping``; then no secret is left in its memory.
+async def serve(context: ActorContext) -> None:
+    """Run the vault until ``context.stop_requested``. Then no secret is left in its memory.
 
     Raises:
-        HomeUnusable, StorageFailed: its directory or its transport key cannot be used.
+        HomeUnusable: its directory cannot be used.
+        StorageFailed: its transport key cannot be read or written.
     """
-    settings = stage.load_settings(VaultSettings)
+    settings = context.load_settings(VaultSettings)
     make_undumpable()
     forbid_core_files()
     memory = LockedMemory()
     try:
-        store = KeyStore(stage.home.vault, memory, time.time)
+        store = KeyStore(context.home.vault, memory, time.time)
         store.open()
-        desk = VaultServer(Vault(store, time.time), stage.log)
+        server = VaultServer(Vault(store, time.time), context.log)
 
         def on_message(caller: CurveSender, correlation: bytes, header: bytes, _payload: bytes) -> None:
-            answer = desk.handle(caller.role, header)
+            answer = server.handle(caller.role, header)
             if answer is not None:
                 box.send(caller, correlation, answer)
 
         box = CurveMailbox(
-            stage.home.mailbox(stage.name),
+            context.home.mailbox(context.name),
             on_message,
             server_secret=settings.server_secret,
             roles=settings.roles,
-            per_program=stage.spec.connections,
+            per_program=context.spec.connections,
             is_own=is_sibling,
         )
         box.open()
         try:
-            stage.ready()
-            await stage.stop_requested.wait()
-            await asyncio.sleep(0)  # what has arrived by now is still answered
+            context.ready()
+            await context.stop_requested.wait()
+            await asyncio.sleep(0)  # messages that have arrived by now still get a reply
         finally:
             box.close()
     finally:

@@ -1,4 +1,4 @@
-"""Requests into answers: what may be asked, and what is signed."""
+"""Replies of the vault: checks requests, and signs delegations and records."""
 
 from __future__ import annotations
 
@@ -47,15 +47,17 @@ from .messages import (
 __all__ = ["DELEGATION_SECONDS", "RECORD_SECONDS", "Vault"]
 
 DELEGATION_SECONDS: Final = 24 * 3600
+"""Seconds for which a delegation is valid."""
 RECORD_SECONDS: Final = 24 * 3600
+"""Seconds for which a peer record is valid."""
 
 
 class Vault:
-    """Answers one request at a time. What it signs it has put together itself, out of checked parts.
+    """Handles one request at a time. It builds everything that it signs itself, from checked parts.
 
     Args:
-        store: opened.
-        clock: Unix time in seconds.
+        store: the open key store.
+        clock: return Unix time in seconds.
     """
 
     def __init__(self, store: KeyStore, clock: Callable[[], float]) -> None:
@@ -65,10 +67,11 @@ class Vault:
         self.state = VaultState.OPEN
 
     def answer(self, role: str, request: VaultRequest) -> VaultReply | None:
-        """The answer for ``role``, or None where there is none.
+        """Return the reply to ``role``, or None if there is none.
 
         Raises:
-            P2PError: why not. Forbidden comes before any other.
+            Forbidden: the role may not send this request; checked first.
+            P2PError: the request failed.
         """
         check_allowed(role, self.state, request)
         match request:
@@ -90,7 +93,7 @@ class Vault:
         return None
 
     def _now(self) -> float:
-        """Unix time; what is signed has no times before 1970."""
+        """Return Unix time, at least 0: signed data has no times before 1970."""
         return max(0.0, self._clock())
 
     def _transport(self) -> Transport:

@@ -282,7 +282,9 @@ def test_protocol_code_cannot_give_the_supervisor_orders(unchanged: Daemon) -> N
     ],
     ids=["no message", "text that is none", "deep", "long", "announces too much"],
 )
-def test_garbage_on_the_control_channel_costs_the_process_that_sent_it_and_nothing_else(shared: Daemon, garbage: bytes) -> None:
+def test_garbage_on_the_control_channel_costs_the_process_that_sent_it_and_nothing_else(
+    shared: Daemon, garbage: bytes
+) -> None:
     """Also when it dies right afterwards: it is started again."""
     with shared.client() as client:  # without what is remembered of the deaths that it has caused
         client.control(m.StopProtocol("bob", "Hostile", "default"))

@@ -92,7 +92,8 @@ def test_code_that_was_running_is_to_blame(tmp_path: Path, code: str, place: str
 @pytest.mark.parametrize(
     ("code", "fault"),
     [
-        ("    async def hook():\n        await asyncio.sleep(0)\n    await runner.function('x', hook)()", "exit code 1"),
+        ("    async def hook():\n        await asyncio.sleep(0)\n    await runner.function('x', hook)()",
+         "exit code 1"),
         ("    async def hook():\n        raise ValueError\n    try: await runner.function('x', hook)()\n"
          "    except ValueError: pass", "exit code 1"),
         ("    runner.step('its import', lambda: os._exit(1))", ""),
