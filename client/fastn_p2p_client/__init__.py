@@ -28,7 +28,7 @@ Layout
 ``plain_text``   text of others, made safe to show
 """
 
-from .client import Client, call, connect
+from .client import Client
 from .errors import (
     ApplicationError,
     BadReply,
@@ -74,6 +74,7 @@ from .serving.server import (
     listen,
 )
 from .session.session import Session
+from .shared_client import call, connect
 from .tickets import Ticket
 
 __all__ = [

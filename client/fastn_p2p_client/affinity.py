@@ -18,9 +18,8 @@ import socket
 import sys
 import threading
 from asyncio import _get_running_loop as running_loop
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
-from weakref import WeakMethod, WeakSet
+from typing import Final, NamedTuple
+from weakref import WeakSet
 
 from .errors import UsedElsewhere
 
@@ -32,7 +31,6 @@ __all__ = [
     "running_loop",
     "sever",
     "used_elsewhere",
-    "weakly",
 ]
 
 _PACKAGE: Final = __name__.partition(".")[0] + "."
@@ -81,18 +79,6 @@ def place_of_caller() -> str:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def weakly(method: Callable[[], Any]) -> Callable[[], None]:
-    """A callback for a bound method that does not keep its object alive; nothing happens once that is gone."""
-    reference = WeakMethod(method)
-
-    def call() -> None:
-        found = reference()
-        if found is not None:
-            found()
-
-    return call
 
 
 class Descriptor(NamedTuple):

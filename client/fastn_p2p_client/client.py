@@ -1,7 +1,6 @@
-"""Calls and sessions from a program: ``Client`` and, for one home and event loop, ``call`` and ``connect``.
+"""``Client``: calls, sessions and control requests of a program.
 
-A client holds two sockets: one to the gateway, for hello and control, and one to the network, for the rest. It
-reconnects by itself; what was in flight when a process of the daemon died ends with ``ConnectionLost``.
+A client has two connections, to the gateway and to the network process; see ``daemon_connection``.
 """
 
 from __future__ import annotations
@@ -16,17 +15,20 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
-from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 import msgspec
 
-from .affinity import LoopBound, place_of_caller, release_ended, running_loop, used_elsewhere, weakly
+from .affinity import LoopBound, place_of_caller, release_ended, running_loop, used_elsewhere
+from .daemon_connection import DaemonConnection
 from .errors import (
     BadReply,
     ConnectionLost,
     DaemonBusy,
-    DaemonNotRunning,
     DeadlineExceeded,
+    IdentityAmbiguous,
+    IdentityNotFound,
+    InternalError,
+    NoIdentityOnline,
     P2PError,
     PayloadTooLarge,
 )
@@ -36,10 +38,7 @@ from .ipc.latency_trace import (
     TRACING,
     trace_point,
 )
-from .ipc.request_channel import (
-    RequestChannel,
-    decode_answer,
-)
+from .ipc.request_channel import decode_answer
 from .ipc.transport.base import (
     TransportName,
     choose_transport,
@@ -50,7 +49,6 @@ from .limits import (
     DEFAULT_INSTANCE,
     MAX_CALL_TIMEOUT,
     MAX_INITIAL,
-    PROTOCOL_VERSION,
     SESSION_WINDOW,
 )
 from .retry import CallRetry
@@ -61,32 +59,34 @@ from .session.client_sessions import (
 from .session.session import Session
 from .tickets import Ticket
 
-__all__ = ["Client", "call", "connect", "shared_client"]
-
 T = TypeVar("T")
+ReplyT = TypeVar("ReplyT")
 
 DEFAULT_CONTROL_TIMEOUT: Final = 60.0
-_HELLO_TIMEOUT: Final = 10.0
+"""Seconds for one control request."""
 _REACH_TIMEOUT: Final = 10.0
 """Seconds after which a gateway that does not answer is reported, however long the request itself may take."""
-_LOOK_INTERVAL: Final = 0.1
-"""Seconds between two looks at whether the daemon is still there, while waiting for one of its processes."""
-_BUSY_AFTER: Final = 0.5
-"""Seconds after which a process of the daemon that has not been reached is called busy; before, the time was too short
-to know."""
 _ADVANCE: Final = 0.02
-"""Seconds by which a call's deadline at the daemon comes before ours: it knows better why there is no answer."""
+"""Seconds by which a call's deadline at the daemon is earlier than here: the daemon knows why there is no reply."""
 
 _control_reply: Final = msgspec.msgpack.Decoder(m.ControlReply)
 _data_reply: Final = msgspec.msgpack.Decoder(m.DataMessage)
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
+_encode_header: Final = m.encode
 _REPLY: Final = m.encode(m.Reply())
 
 
 def _check_timeout(timeout: float) -> None:
-    """Raise DeadlineExceeded where no time is left, or none is said (NaN): nothing is sent then."""
+    """Raise DeadlineExceeded, before anything is sent, if the timeout is zero, negative or NaN."""
     if not timeout > 0:
         raise DeadlineExceeded(seconds=timeout)
+
+
+def _time_left(deadline: float, timeout: float) -> float:
+    left = deadline - asyncio.get_running_loop().time()
+    if left <= 0:
+        raise DeadlineExceeded(seconds=timeout)
+    return left
 
 
 @lru_cache(maxsize=256)
@@ -94,17 +94,15 @@ def _decoder(returns: Any) -> msgspec.msgpack.Decoder[Any]:
     return msgspec.msgpack.Decoder(returns)
 
 
-def _close_all(links: list[RequestChannel]) -> None:
-    for link in links:
-        link.close()
-
-
 class Client(LoopBound):
-    """A program's connection to the daemon.
+    """A program's client of the daemon.
 
-    From its first use until ``close`` it belongs to one event loop of one process: elsewhere, also in a forked child,
-    every method but ``close`` raises ``UsedElsewhere`` and sends nothing. ``call`` and ``connect`` of this module find
-    a client of their own wherever they are used.
+    It connects at its first use, and reconnects by itself when a process of the daemon has restarted. Calls that were
+    in flight then end with ``ConnectionLost``.
+
+    From its first use until ``close`` a client belongs to one event loop of one process. Elsewhere, also in a forked
+    child, every method but ``close`` raises ``UsedElsewhere`` and sends nothing. The functions ``call`` and ``connect``
+    of this package use a client of their own in each event loop.
 
     ::
 
@@ -113,13 +111,16 @@ class Client(LoopBound):
 
     Args:
         home: the daemon's home directory; default ``$FASTN_HOME``, else ``~/.fastn``.
-        program: what ``status`` calls this program, at most 64 characters.
-        transport: ``"native"`` or ``"pyzmq"``, default ``$FASTN_TRANSPORT``, else
-            ``"native"``.
+        program: name of this program in ``fastn-p2p status``, at most 64 characters; default the name of the script.
+        transport: ``"native"`` or ``"pyzmq"``; default ``$FASTN_TRANSPORT``, else ``"native"``.
+
+    Raises:
+        HomeUnusable: the path of the home is not UTF-8, or its ``~`` cannot be resolved.
+        InvalidName: there is no transport of this name.
     """
 
     _loop: asyncio.AbstractEventLoop | None = None
-    """The one that it belongs to; None before the first use, in a forked child, and when ``__init__`` has raised."""
+    """The event loop that it belongs to. None before the first use, in a forked child, and if ``__init__`` raised."""
 
     def __init__(
         self,
@@ -131,36 +132,30 @@ class Client(LoopBound):
         self.home = home if isinstance(home, Home) else Home.find(home)
         self.transport: Final = choose_transport(transport)
         self._program = (program or Path(sys.argv[0] or "python").name)[:64]
-        self._control: RequestChannel | None = None
-        self._data: RequestChannel | None = None
-        self._route = Path()
-        """Path of the data plane's socket."""
-        self._welcomed = asyncio.Event()
-        self._rejected: P2PError | None = None
-        self._hello: asyncio.Task[None] | None = None
-        self._watch: asyncio.Task[bool] | None = None
-        """Looks whether there is a daemon, while something waits for it."""
-        self._waiting = 0
-        self._sessions = ClientSessions()
         self._pid = 0
         """The process that it belongs to; 0 before the first use."""
         self._made_at = place_of_caller()
         self._keeper: AsyncGenerator[None, None] | None = None
-        """Closes it at the end of its loop, if no program can: it is the one that ``call`` and ``connect`` share."""
+        """Closes a shared client at the end of its event loop, because no program can; None for other clients."""
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        """Start over with a connection that is not open."""
+        self._sessions = ClientSessions()
+        self._daemon = DaemonConnection(self.home, self._program, self.transport, self._sessions)
 
     def __repr__(self) -> str:
         return f"<Client of {self.home.path}, made at {self._made_at}>"
 
     def __del__(self) -> None:
         loop = self._loop
-        if loop is None or self._control is None:
+        if loop is None or self._daemon.gateway is None:
             return
-        links = [link for link in (self._control, self._data) if link is not None]
         if loop.is_closed():
-            _close_all(links)
+            self._daemon.close()
         else:
-            with suppress(RuntimeError):  # it ends in this moment
-                loop.call_soon_threadsafe(_close_all, links)
+            with suppress(RuntimeError):  # the loop is being closed in another thread
+                loop.call_soon_threadsafe(self._daemon.close)
         if self._keeper is None:
             warnings.warn(f"unclosed {self!r}. Use `with`, or call close()", ResourceWarning, stacklevel=2, source=self)
 
@@ -173,88 +168,135 @@ class Client(LoopBound):
         self.close()
 
     def close(self) -> None:
-        """End what is in flight, sessions too, with ``ConnectionLost``. A closed client opens again when used, in any
-        event loop and process.
+        """Close the connection. Calls in flight and open sessions end with ``ConnectionLost``.
 
-        May be called anywhere: while the client's event loop runs in another thread, it closes there a moment later.
-        In a forked child the client of the parent is not touched.
+        The client opens again at its next use, in any event loop and process. Any thread may call this: if the client's
+        event loop runs in another thread, the client is closed there a moment later. In a forked child the parent's
+        client stays open.
         """
         loop = self._loop
         if loop is not None and loop.is_running() and loop is not running_loop():
-            with suppress(RuntimeError):  # it ends in this moment
+            with suppress(RuntimeError):  # the loop is being closed in its thread
                 loop.call_soon_threadsafe(self.close)
             return
         if loop is not None:
-            if self._hello is not None and not loop.is_closed():
-                self._hello.cancel()
-            _close_all([link for link in (self._control, self._data) if link is not None])
+            self._daemon.close()
             if not loop.is_closed():
                 self._sessions.connection_lost()
-        if loop is None or loop.is_closed():
-            self._watch = None  # else it ends by itself
-        self._control = self._data = self._hello = self._rejected = self._loop = None
+        self._loop = None
         self._pid = 0
-        self._sessions = ClientSessions()
-        self._welcomed = asyncio.Event()
+        self._disconnect()
 
     def _after_fork(self) -> None:
         self._loop = None
 
     def _claim(self) -> asyncio.AbstractEventLoop:
-        """Belong to the running event loop from now on, if to none yet.
+        """Bind the client to the running event loop and return the loop.
 
         Raises:
-            UsedElsewhere: it belongs to another one, or to another process.
+            UsedElsewhere: the client belongs to another event loop or process.
         """
         if self._pid:
             raise used_elsewhere("this client", self._pid, self._loop)
         self._loop = loop = asyncio.get_running_loop()
         self._pid = os.getpid()
+        if self._keeper is not None:
+            self._daemon.owner = self  # the event loop holds a shared client through its connection
         self._track()
         release_ended()
         return loop
 
     async def start(self, *, timeout: float = DEFAULT_CONTROL_TIMEOUT) -> None:
-        """Say hello and wait until calls can be made. Calls and sessions do this by themselves.
+        """Connect and wait until calls can be made. Calls and sessions do this by themselves.
+
+        Args:
+            timeout: seconds.
 
         Raises:
-            DaemonNotRunning: nothing holds the home's lock.
-            DaemonBusy: the daemon lives, but one of its processes does not answer in time.
-            VersionMismatch: the daemon speaks another version.
+            DaemonNotRunning: no process holds the lock of the home.
+            DaemonBusy: the daemon runs, but one of its processes did not answer in time.
+            DeadlineExceeded: the timeout was too short to know.
+            HomeUnusable: another user could replace the daemon's sockets.
+            UsedElsewhere: the client belongs to another event loop or process.
+            VersionMismatch: the daemon speaks another version of the protocol.
         """
         if running_loop() is not self._loop:
             self._claim()
         _check_timeout(timeout)
-        await self._reach_data(asyncio.get_running_loop().time() + timeout, timeout)
+        await self._daemon.reach_network(asyncio.get_running_loop().time() + timeout, timeout)
 
     async def control(
-        self, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
-    ) -> m.ControlReply:
-        """Ask the gateway for one thing of the control plane; see ``fastn_p2p_client.ipc.messages``.
+        self, message: m.RequestFor[ReplyT], payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+    ) -> ReplyT:
+        """Send one control request to the gateway and return its reply.
+
+        Args:
+            message: a request of ``fastn_p2p_client.ipc.messages.control``, for instance ``GetStatus()``.
+            payload: the request's payload, for instance a config as JSON; empty where the request has none.
+            timeout: seconds.
+
+        Returns:
+            The reply, of the type that the request names as ``reply_type``.
 
         Raises:
-            P2PError: what went wrong, as the class that its code stands for.
+            P2PError: the error reply of the daemon, or the reason why there is no reply, as in ``start``.
         """
         return (await self.control_with_payload(message, payload, timeout=timeout))[0]
 
     async def control_with_payload(
-        self, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
-    ) -> tuple[m.ControlReply, bytes]:
-        """The same for an answer that has a payload too."""
+        self, message: m.RequestFor[ReplyT], payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+    ) -> tuple[ReplyT, bytes]:
+        """Send one control request to the gateway and return its reply and the reply's payload.
+
+        Args:
+            message: a request of ``fastn_p2p_client.ipc.messages.control``, for instance ``GetBinding(...)``.
+            payload: the request's payload; empty where the request has none.
+            timeout: seconds.
+
+        Raises:
+            P2PError: the error reply of the daemon, or the reason why there is no reply, as in ``start``.
+        """
         if (loop := running_loop()) is not self._loop or loop is None:
             loop = self._claim()
         _check_timeout(timeout)
         deadline = loop.time() + timeout
-        link = await self._reach_control(min(deadline, deadline - timeout + _REACH_TIMEOUT), timeout)
+        channel = await self._daemon.reach_gateway(min(deadline, deadline - timeout + _REACH_TIMEOUT), timeout)
         try:
-            answer = await link.request_encoded(m.encode(message), payload, self._left(deadline, timeout))
+            answer = await channel.request_encoded(_encode_header(message), payload, _time_left(deadline, timeout))
         except ConnectionLost:
-            self._check_daemon()
+            self._daemon.check_running()
             raise
         reply: m.ControlReply = decode_answer(_control_reply, answer.header)
+        if isinstance(reply, message.reply_type):
+            return reply, answer.payload
         if isinstance(reply, m.ErrorReply):
             raise reply.error()
-        return reply, answer.payload
+        raise InternalError(reason=f"the daemon answered {type(message).__name__} with {type(reply).__name__}")
+
+    async def resolve_identity(self, identity: str | None) -> tuple[str, PublicKey]:
+        """Return name and key of an identity of this daemon.
+
+        Args:
+            identity: its name; None for the only one online.
+
+        Raises:
+            IdentityNotFound: there is no identity of this name.
+            IdentityAmbiguous: None was given, and several identities are online.
+            NoIdentityOnline: None was given, and no identity is online.
+            P2PError: the daemon did not answer, as in ``start``.
+        """
+        identities = (await self.control(m.ListIdentities())).identities
+        if identity is not None:
+            for each in identities:
+                if each.name == identity:
+                    return each.name, PublicKey(each.id52)
+            raise IdentityNotFound(identity=identity)
+        online = [each for each in identities if each.online]
+        if not online:
+            raise NoIdentityOnline()
+        if len(online) > 1:
+            raise IdentityAmbiguous(online=[each.name for each in online])
+        return online[0].name, PublicKey(online[0].id52)
 
     @overload
     async def call(
@@ -296,26 +338,38 @@ class Client(LoopBound):
         timeout: float = DEFAULT_CALL_TIMEOUT,
         retry: bool = False,
     ) -> Any:
-        """Call a protocol of ``peer`` and wait for its reply.
+        """Call a protocol of ``peer`` and return its reply.
+
+        With ``retry``, the call is sent again until the timeout in three cases: the process or connection that had it
+        was lost, the handler's process or identity has not started yet, or the error is ``retryable``. One serving
+        process executes a retried call once, however often it arrives. If that process ends, it may have executed the
+        call; another process then executes it again, under the same ``call_id``.
 
         Args:
             identity: name of the local identity that calls; None for the only one online.
-            peer: a ``PublicKey``, an ID52, a ticket, or a name from the address book.
-            protocol: for instance ``"Echo"``.
-            instance: which instance of it, ``"default"`` unless the peer says otherwise.
-            request: a msgspec Struct, a dataclass or JSON-like values.
-            command: which of the protocol's commands, for instance ``"settings.add-forwarding"``; by default its
-                request handler.
-            returns: what the reply is decoded to and checked against.
+            peer: a ``PublicKey``, an ID52, a ``Ticket`` or its text, or a petname from the address book.
+            protocol: name of the protocol, for instance ``"Echo"``.
+            instance: name of the protocol's instance at the peer.
+            request: a msgspec Struct, a dataclass or JSON-like values, encoded as msgpack; at most 16 MiB.
+            command: one of the protocol's commands, for instance ``"settings.add-forwarding"``; empty for its request
+                handler.
+            returns: type of the reply; the reply is checked against it.
             timeout: seconds until the call ends with ``DeadlineExceeded``, at most 3600.
-            retry: whether it is sent again, until the timeout, when a process or connection that had it is lost, when
-                whoever serves is not there yet, and after any error that is ``retryable``. It is still executed once
-                as long as the process that serves it lives; one that dies with it may have executed it, and another
-                one then does so again, under the same ``call_id``.
+            retry: True to send the call again after passing errors, as described above.
+
+        Returns:
+            The reply as a ``returns``; without ``returns``, plain values.
 
         Raises:
-            ApplicationError: the handler refused, on purpose.
-            P2PError: everything else; see ``fastn_p2p_client.errors`` for the tree.
+            ApplicationError: the handler raised it on purpose.
+            BadReply: the reply is not a ``returns``.
+            ConnectionLost: a process or connection ended with the call in flight; it may have been executed.
+            DeadlineExceeded: there was no reply in time; the call may have been executed.
+            PayloadTooLarge: the request is too large; nothing was sent.
+            UsedElsewhere: the client belongs to another event loop or process; nothing was sent.
+            LocalError: this daemon cannot make the call, for instance ``IdentityOffline``.
+            RemoteError: the peer cannot be reached or does not serve it, for instance ``Denied``.
+            P2PError: any other error; ``fastn_p2p_client.errors`` lists them.
         """
         if TRACING:
             trace_point("1 program: call")
@@ -328,14 +382,14 @@ class Client(LoopBound):
         target = identity or "", str(peer), protocol, instance
         if not retry:
             return await self._call(target, command, payload, returns, deadline, timeout)
-        repetition = CallRetry(deadline, timeout)
+        retries = CallRetry(deadline, timeout)
         while True:
             try:
                 return await self._call(
-                    target, command, payload, returns, deadline, timeout, repetition.call_id, repetition.attempt
+                    target, command, payload, returns, deadline, timeout, retries.call_id, retries.attempt
                 )
             except P2PError as error:
-                await repetition.wait_or_raise(error)
+                await retries.wait_or_raise(error)
 
     async def _call(
         self,
@@ -348,27 +402,27 @@ class Client(LoopBound):
         call_id: bytes = b"",
         attempt: int = 0,
     ) -> Any:
-        """One attempt. ``target``: who calls, the peer, the protocol and the instance, as in ``Call``."""
+        """Make one attempt. ``target`` is identity, peer, protocol and instance, as in ``messages.Call``."""
         answer = None
         while answer is None:
-            link = self._data
+            channel = self._daemon.network
             left = timeout
-            if link is None or not link.connected.is_set():
-                link = await self._reach_data(deadline, timeout)
-                left = self._left(deadline, timeout)
+            if channel is None or not channel.connected.is_set():
+                channel = await self._daemon.reach_network(deadline, timeout)
+                left = _time_left(deadline, timeout)
             elif attempt:
-                left = self._left(deadline, timeout)
+                left = _time_left(deadline, timeout)
             advanced = left - min(_ADVANCE, left / 10)
-            header = m.encode(m.Call(*target, int(advanced * 1000), command, call_id, attempt))
+            header = _encode_header(m.Call(*target, int(advanced * 1000), command, call_id, attempt))
             try:
-                answer = await link.request_encoded(header, payload, left)
+                answer = await channel.request_encoded(header, payload, left)
             except DaemonBusy:
                 continue  # the connection ended before anything was sent
             except DeadlineExceeded:
                 raise DeadlineExceeded(seconds=timeout) from None
             except ConnectionLost:
                 if not call_id:
-                    self._check_daemon()
+                    self._daemon.check_running()
                 raise
         if TRACING:
             trace_point("8 program: reply")
@@ -377,10 +431,10 @@ class Client(LoopBound):
                 return _decoder(returns).decode(answer.payload)
             except m.UNDECODABLE as error:
                 raise BadReply(protocol=target[2], reason=str(error)) from error
-        failure = error_from_reply(decode_answer(_data_reply, answer.header), answer.payload)
-        if isinstance(failure, DeadlineExceeded) and asyncio.get_running_loop().time() > deadline - 2 * _ADVANCE:
-            raise DeadlineExceeded(seconds=timeout)  # ours, not that of a call of the handler's
-        raise failure
+        error_reply = error_from_reply(decode_answer(_data_reply, answer.header), answer.payload)
+        if isinstance(error_reply, DeadlineExceeded) and asyncio.get_running_loop().time() > deadline - 2 * _ADVANCE:
+            raise DeadlineExceeded(seconds=timeout)  # the deadline of this call, not of one that the handler made
+        raise error_reply
 
     async def connect(
         self,
@@ -392,7 +446,7 @@ class Client(LoopBound):
         *,
         timeout: float = DEFAULT_CALL_TIMEOUT,
     ) -> Session:
-        """Open a session with a protocol of ``peer``; it stands when this returns.
+        """Open a session with a protocol of ``peer``. The handler has accepted it when this returns.
 
         ::
 
@@ -400,13 +454,25 @@ class Client(LoopBound):
                 await session.copy_to(file)
 
         Args:
-            identity, peer, protocol, instance: as in ``call``.
-            initial: what the handler is given besides the session, encoded like a request; at most 64 KiB.
-            timeout: seconds until the session must stand, at most 3600. Afterwards it lasts as long as both sides want.
+            identity: name of the local identity that opens it; None for the only one online.
+            peer: a ``PublicKey``, an ID52, a ``Ticket`` or its text, or a petname from the address book.
+            protocol: name of the protocol, for instance ``"FileTransfer"``.
+            instance: name of the protocol's instance at the peer.
+            initial: value for the handler, encoded like a request; at most 64 KiB.
+            timeout: seconds until the handler must have accepted, at most 3600. The session has no time limit.
+
+        Returns:
+            An open session. Use it in ``async with``, or close it.
 
         Raises:
-            ApplicationError: the handler refused, on purpose.
-            P2PError: everything else; see ``fastn_p2p_client.errors`` for the tree.
+            ApplicationError: the handler rejected the session on purpose.
+            ConnectionLost: a process or connection ended before the session was open.
+            DeadlineExceeded: the handler did not accept in time.
+            PayloadTooLarge: ``initial`` is too large; nothing was sent.
+            UsedElsewhere: the client belongs to another event loop or process; nothing was sent.
+            LocalError: this daemon cannot open it, for instance ``IdentityOffline``.
+            RemoteError: the peer cannot be reached or does not serve it, for instance ``Denied``.
+            P2PError: any other error; ``fastn_p2p_client.errors`` lists them.
         """
         _check_timeout(timeout)
         timeout = min(timeout, MAX_CALL_TIMEOUT)
@@ -417,36 +483,38 @@ class Client(LoopBound):
             loop = self._claim()
         deadline = loop.time() + timeout
         while True:
-            link = await self._reach_data(deadline, timeout)
-            left = self._left(deadline, timeout)
+            channel = await self._daemon.reach_network(deadline, timeout)
+            left = _time_left(deadline, timeout)
             advanced = left - min(_ADVANCE, left / 10)
             message = m.OpenSession(identity or "", str(peer), protocol, instance, int(advanced * 1000), SESSION_WINDOW)
             try:
-                session = await self._sessions.open(link, message, payload, left)
+                session = await self._sessions.open(channel, message, payload, left)
             except DaemonBusy:
                 continue  # the connection ended before anything was sent
             except DeadlineExceeded:
                 raise DeadlineExceeded(seconds=timeout) from None
             except ConnectionLost:
-                self._check_daemon()
+                self._daemon.check_running()
                 raise
             session._belong_to(self)
             return session
 
     async def wait_until_online(self, identity: str | None, peer: str | PublicKey | Ticket, *, timeout: float) -> None:
-        """Return once ``peer`` can be called: at once when it is online, else as soon as it is.
+        """Wait until ``peer`` can be called. Returns at once if the peer is online already.
 
-        It waits through restarts of the daemon's processes, and for daemons that have not been started yet. Whether
-        the peer serves some protocol, only a call tells; it may also have left again until then.
+        It waits through restarts of the daemon's processes, and for peer daemons that have not started yet. It does not
+        check that the peer serves a certain protocol. The peer can go offline again before the next call.
 
         Args:
-            identity, peer: as in ``call``. The identity must be online.
+            identity: name of the local identity, which must be online; None for the only one online.
+            peer: a ``PublicKey``, an ID52, a ``Ticket`` or its text, or a petname from the address book.
             timeout: seconds, at most 3600.
 
         Raises:
             DeadlineExceeded: the peer did not come online in time.
-            PeerUnknown: there is no such name in the address book.
-            P2PError: what else a call would end with that cannot be right however long it waits.
+            PeerUnknown: the address book has no such name.
+            UsedElsewhere: the client belongs to another event loop or process.
+            P2PError: another error that no waiting can end, for instance ``IdentityOffline``.
         """
         _check_timeout(timeout)
         timeout = min(timeout, MAX_CALL_TIMEOUT)
@@ -455,219 +523,21 @@ class Client(LoopBound):
         deadline = loop.time() + timeout
         answer = None
         while answer is None:
-            link = await self._reach_data(deadline, timeout)
-            left = self._left(deadline, timeout)
+            channel = await self._daemon.reach_network(deadline, timeout)
+            left = _time_left(deadline, timeout)
+            message = m.WaitForPeer(identity or "", str(peer), int(left * 1000))
             try:
-                answer = await link.request_encoded(
-                    m.encode(m.WaitForPeer(identity or "", str(peer), int(left * 1000))), b"", left
-                )
+                answer = await channel.request_encoded(_encode_header(message), b"", left)
             except DaemonBusy:
                 continue  # the connection ended before anything was sent
             except DeadlineExceeded:
                 raise DeadlineExceeded(seconds=timeout) from None
             except ConnectionLost:
-                self._check_daemon()
-                if link is not self._data:
+                self._daemon.check_running()
+                if channel is not self._daemon.network:
                     raise  # the client was closed
         reply = decode_answer(_data_reply, answer.header)
         if isinstance(reply, m.Ack):
             return
-        failure = error_from_reply(reply, answer.payload)
-        raise DeadlineExceeded(seconds=timeout) if isinstance(failure, DeadlineExceeded) else failure
-
-    # ── reaching the daemon ──────────────────────────────────────────────────────────────────────
-
-    def _check_daemon(self) -> None:
-        if self.home.daemon_pid() is None:
-            raise DaemonNotRunning(home=str(self.home.path))
-
-    @staticmethod
-    def _left(deadline: float, timeout: float) -> float:
-        left = deadline - asyncio.get_running_loop().time()
-        if left <= 0:
-            raise DeadlineExceeded(seconds=timeout)
-        return left
-
-    async def _reach_control(self, deadline: float, timeout: float) -> RequestChannel:
-        if self._control is None:
-            self._check_daemon()
-            self._rejected = None
-            self._control = RequestChannel(
-                self.home.find_control_socket,
-                "gateway",
-                on_up=weakly(self._say_hello) if self._keeper is None else self._say_hello,
-                on_down=self._welcomed.clear,
-                transport=self.transport,
-            )
-            self._control.open()
-        await self._await_event(self._welcomed, "gateway", deadline, timeout)
-        return self._control
-
-    async def _reach_data(self, deadline: float, timeout: float) -> RequestChannel:
-        if self._data is None:
-            await self._reach_control(deadline, timeout)
-        if self._data is None:
-            raise DaemonBusy(actor="gateway")
-        await self._await_event(self._data.connected, "network", deadline, timeout)
-        return self._data
-
-    async def _await_event(self, event: asyncio.Event, actor: str, deadline: float, timeout: float) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        while not event.is_set():
-            if (refusal := self._refusal()) is not None:
-                raise refusal
-            left = deadline - loop.time()
-            if left <= 0:
-                if loop.time() - began < _BUSY_AFTER:
-                    raise DeadlineExceeded(seconds=timeout)
-                raise DaemonBusy(actor=actor)
-            if self._watch is None:
-                self._watch = loop.create_task(self._watch_daemon())
-            watch, coming = self._watch, loop.create_task(event.wait())
-            self._waiting += 1
-            try:
-                await asyncio.wait((coming, watch), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                coming.cancel()
-                self._waiting -= 1
-                if self._watch is watch and (watch.done() or not self._waiting):
-                    watch.cancel()
-                    self._watch = None
-            if watch.done() and not watch.cancelled() and watch.result() and not event.is_set():
-                raise DaemonNotRunning(home=str(self.home.path))
-
-    def _refusal(self) -> P2PError | None:
-        """Why waiting is pointless: the daemon has rejected us, or a socket is not this user's daemon's."""
-        links = (self._control, self._data)
-        return self._rejected or next((each.refusal for each in links if each is not None and each.refusal), None)
-
-    async def _watch_daemon(self) -> bool:
-        """Returns once there is no daemon, with True, or it has rejected us. It looks for all that wait: were each to
-        look, thousands of calls would leave no time for what they wait for."""
-        while self._refusal() is None:
-            await asyncio.sleep(_LOOK_INTERVAL)
-            if self.home.daemon_pid() is None:
-                return True
-        return False
-
-    def _say_hello(self) -> None:
-        self._hello = asyncio.get_running_loop().create_task(self._greet())
-
-    async def _greet(self) -> None:
-        if self._control is None:
-            return
-        hello = m.encode(m.Hello(PROTOCOL_VERSION, self._program))
-        try:
-            answer = await self._control.request_encoded(hello, b"", _HELLO_TIMEOUT)
-            reply = decode_answer(_control_reply, answer.header)
-        except DeadlineExceeded:
-            self._say_hello()
-            return
-        except P2PError:
-            return  # the link comes up again, and says hello again
-        if isinstance(reply, m.ErrorReply):
-            self._rejected = reply.error()
-        elif isinstance(reply, m.Welcome):
-            self._rejected = None
-            route = Path(os.fsdecode(reply.data_route.encode()))  # where the file system's encoding is not UTF-8 too
-            if self._data is None or self._route != route:
-                if self._data is not None:
-                    self._data.close()
-                self._route = route
-                self._data = RequestChannel(
-                    route,
-                    "network",
-                    on_message=self._sessions.on_message,
-                    on_down=self._sessions.connection_lost,
-                    transport=self.transport,
-                )
-                self._data.open()
-            self._welcomed.set()
-
-
-# ── one client for each event loop ───────────────────────────────────────────────────────────────
-
-_shared: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, WeakValueDictionary[Home, Client]]] = WeakKeyDictionary()
-"""Weak on both sides: an open one is held by its event loop, through its connection, and goes with it."""
-
-
-async def _close_at_end(client: ref[Client]) -> AsyncGenerator[None, None]:
-    """Event loops close such generators at their end, after all tasks."""
-    try:
-        yield
-    finally:
-        if (found := client()) is not None:
-            found.close()
-
-
-def shared_client(home: Home | None = None, *, program: str = "") -> Client:
-    """The running loop's client for ``home``, or for the current ``$FASTN_HOME``; closed when the loop ends."""
-    loop = asyncio.get_running_loop()
-    clients = _shared.get(loop)
-    if clients is None:
-        clients = _shared.setdefault(loop, WeakValueDictionary())
-    home = home or Home.find()
-    client = clients.get(home)
-    if client is None:
-        client = clients[home] = Client(home, program=program)
-        client._keeper = keeper = _close_at_end(ref(client))
-        with suppress(StopIteration):
-            keeper.__anext__().send(None)  # until it yields: from now on the loop knows it
-    return client
-
-
-@overload
-async def call(
-    identity: str | None,
-    peer: str | PublicKey | Ticket,
-    protocol: str,
-    instance: str = ...,
-    request: Any = ...,
-    *,
-    command: str = ...,
-    returns: type[T],
-    timeout: float = ...,
-    retry: bool = ...,
-) -> T: ...
-@overload
-async def call(
-    identity: str | None,
-    peer: str | PublicKey | Ticket,
-    protocol: str,
-    instance: str = ...,
-    request: Any = ...,
-    *,
-    command: str = ...,
-    timeout: float = ...,
-    retry: bool = ...,
-) -> Any: ...
-async def call(
-    identity: str | None,
-    peer: str | PublicKey | Ticket,
-    protocol: str,
-    instance: str = DEFAULT_INSTANCE,
-    request: Any = None,
-    *,
-    command: str = "",
-    returns: Any = Any,
-    timeout: float = DEFAULT_CALL_TIMEOUT,
-    retry: bool = False,
-) -> Any:
-    """``Client.call`` on a client that all calls of this event loop share. Same arguments, same errors."""
-    return await shared_client().call(
-        identity, peer, protocol, instance, request, command=command, returns=returns, timeout=timeout, retry=retry
-    )
-
-
-async def connect(
-    identity: str | None,
-    peer: str | PublicKey | Ticket,
-    protocol: str,
-    instance: str = DEFAULT_INSTANCE,
-    initial: Any = None,
-    *,
-    timeout: float = DEFAULT_CALL_TIMEOUT,
-) -> Session:
-    """``Client.connect`` on this event loop's shared client, which serves the home in ``$FASTN_HOME``."""
-    return await shared_client().connect(identity, peer, protocol, instance, initial, timeout=timeout)
+        error_reply = error_from_reply(reply, answer.payload)
+        raise DeadlineExceeded(seconds=timeout) if isinstance(error_reply, DeadlineExceeded) else error_reply

@@ -31,11 +31,12 @@ import msgspec
 
 from .call_context import CallContext
 from .callables import NAMES, local_names, name_of
-from .client import Client, shared_client
+from .client import Client
 from .home import Home
 from .keys import PublicKey
 from .names import check_name
 from .peer import Peer
+from .shared_client import shared_client
 
 __all__ = [
     "BindingContext",

@@ -10,7 +10,6 @@ from fastn_p2p_client.errors import DaemonNotRunning
 from fastn_p2p_client.ipc.messages import (
     ListProtocols,
     ProtocolInfo,
-    ProtocolList,
 )
 
 from ..console.control_request import request_daemon
@@ -41,7 +40,7 @@ def show(home: Path | None, *, json: bool) -> None:
 
 def _installed(home: Path | None) -> list[ProtocolInfo]:
     try:
-        return request_daemon(home, ListProtocols(), ProtocolList, timeout=120.0).protocols
+        return request_daemon(home, ListProtocols(), timeout=120.0).protocols
     except DaemonNotRunning:
         from fastn_p2p_actors.gateway.commands.protocols import describe_installed
 

@@ -8,39 +8,33 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastn_p2p_client.client import Client
-from fastn_p2p_client.errors import InternalError
 from fastn_p2p_client.ipc.messages import (
-    ControlRequest,
     IdentityInfo,
-    IdentityList,
     ListIdentities,
     ListPeers,
     PeerInfo,
-    PeerList,
+    RequestFor,
 )
 
 __all__ = ["list_all_identities", "list_all_peers", "request_daemon"]
 
-T = TypeVar("T")
+ReplyT = TypeVar("ReplyT")
 
 
 def request_daemon(
-    home: Path | None, message: ControlRequest, expected: type[T], payload: bytes = b"", *, timeout: float = 60.0
-) -> T:
-    """Sends ``message`` to the daemon of ``home`` and returns its answer, which is an ``expected``.
+    home: Path | None, message: RequestFor[ReplyT], payload: bytes = b"", *, timeout: float = 60.0
+) -> ReplyT:
+    """Send a control request to the daemon of ``home`` and return its reply.
 
     Raises:
-        P2PError: what the daemon answered instead, or why it did not answer.
+        P2PError: the error reply of the daemon, or the reason why it did not answer.
     """
 
-    async def conversation() -> object:
+    async def conversation() -> ReplyT:
         async with Client(home, program="fastn-p2p") as client:
             return await client.control(message, payload, timeout=timeout)
 
-    reply = asyncio.run(conversation())
-    if not isinstance(reply, expected):
-        raise InternalError(reason=f"the daemon answered {type(message).__name__} with {type(reply).__name__}")
-    return reply
+    return asyncio.run(conversation())
 
 
 def list_all_identities(home: Path | None) -> list[IdentityInfo]:
@@ -48,7 +42,7 @@ def list_all_identities(home: Path | None) -> list[IdentityInfo]:
     ``request_daemon``."""
 
     def page_after(name: str) -> tuple[list[IdentityInfo], bool]:
-        page = request_daemon(home, ListIdentities(name), IdentityList)
+        page = request_daemon(home, ListIdentities(name))
         return page.identities, page.more
 
     return _all_pages(page_after)
@@ -58,7 +52,7 @@ def list_all_peers(home: Path | None) -> list[PeerInfo]:
     """Return the address book of the daemon, page by page. Raises P2PError as ``request_daemon``."""
 
     def page_after(name: str) -> tuple[list[PeerInfo], bool]:
-        page = request_daemon(home, ListPeers(name), PeerList)
+        page = request_daemon(home, ListPeers(name))
         return page.peers, page.more
 
     return _all_pages(page_after)

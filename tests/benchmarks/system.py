@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import P2PError
@@ -23,6 +23,8 @@ from .results import BenchmarkError
 from .worker import CHECKOUT, Worker, end
 
 __all__ = ["Command", "Daemon", "System", "clean_environment"]
+
+ReplyT = TypeVar("ReplyT")
 
 _READY_TIMEOUT: Final = 20.0
 _STOP_TIMEOUT: Final = 12.0
@@ -84,13 +86,11 @@ class Daemon:
         """The supervisor and everything below it, the fork server included."""
         return descendants(self.pid)
 
-    async def control(self, message: m.ControlRequest, payload: bytes = b"") -> Any:
+    async def control(self, message: m.RequestFor[ReplyT], payload: bytes = b"") -> ReplyT:
         return await self.client.control(message, payload, timeout=_CONTROL_TIMEOUT)
 
     async def status(self) -> m.Status:
-        reply = await self.control(m.GetStatus())
-        assert isinstance(reply, m.StatusReply)
-        return reply.status
+        return (await self.control(m.GetStatus())).status
 
     async def pids(self) -> dict[str, int]:
         """Its processes by name."""
@@ -99,7 +99,6 @@ class Daemon:
     async def create_identity(self, name: str) -> str:
         """A new identity with Echo, not yet online; returns its ID52."""
         reply = await self.control(m.CreateIdentity(name))
-        assert isinstance(reply, m.IdentityReply)
         await self.control(m.AddProtocol(name, "Echo", "default", ("everyone",)))
         return reply.identity.id52
 

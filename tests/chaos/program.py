@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-import fastn_p2p_client.client
+from fastn_p2p_client import daemon_connection
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import ApplicationError, P2PError
 from fastn_p2p_client.ipc.request_channel import RequestChannel
@@ -79,7 +79,7 @@ class Program:
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        setattr(fastn_p2p_client.client, "RequestChannel", partial(RequestChannel, on_message=self._on_stray))  # noqa: B010
+        setattr(daemon_connection, "RequestChannel", partial(RequestChannel, on_message=self._on_stray))  # noqa: B010
         loop.add_reader(sys.stdin.fileno(), self._on_line)
         async with Client(self._order.home, program="chaos") as client:
             await asyncio.gather(*(self._keep_calling(client) for _ in range(self._order.callers)))

@@ -58,6 +58,6 @@ def nothing_is_left(watchers: list[sync.Client]) -> Iterator[None]:
     yield
 
     def statuses() -> list[m.Status]:
-        return [reply.status for reply in (watcher.control(m.GetStatus()) for watcher in watchers)]  # type: ignore[union-attr]
+        return [reply.status for reply in (watcher.control(m.GetStatus()) for watcher in watchers)]
 
     eventually(lambda: sum(map(sessions_in, statuses())) == 0, "no session is left", 5)

@@ -55,7 +55,7 @@ class Command:
     """A command to daemon ``one``, and the same as a message."""
 
     line: list[str]
-    message: m.ControlRequest
+    message: m.RequestFor[m.Message]
     payload: bytes = b""
 
     def arguments(self) -> list[str]:

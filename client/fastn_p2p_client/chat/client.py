@@ -14,7 +14,6 @@ from fastn_p2p_client.errors import (
     ConnectionLost,
     IdentityAmbiguous,
     IdentityNotFound,
-    InternalError,
     NoIdentityOnline,
     P2PError,
     PeerUnknown,
@@ -22,10 +21,8 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.ipc.messages import (
     IdentityInfo,
-    IdentityList,
     ListIdentities,
     ListPeers,
-    PeerList,
 )
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
 from fastn_p2p_client.limits import DEFAULT_INSTANCE
@@ -101,12 +98,8 @@ class ChatClient:
             PeerUnknown, InvalidKey: it is none of these.
         """
         reply = await self._client.control(ListPeers())
-        if not isinstance(reply, PeerList):
-            raise InternalError(reason=f"the daemon answered ListPeers with {type(reply).__name__}")
         text = str(peer)
         own = await self._client.control(ListIdentities())
-        if not isinstance(own, IdentityList):
-            raise InternalError(reason=f"the daemon answered ListIdentities with {type(own).__name__}")
         names = [(each.name, each.id52) for each in reply.peers] + [(each.name, each.id52) for each in own.identities]
         for name, id52 in names:
             if text in (name, id52):
@@ -162,8 +155,6 @@ class ChatClient:
         """
         if self._identity is None:
             reply = await self._client.control(ListIdentities())
-            if not isinstance(reply, IdentityList):
-                raise InternalError(reason=f"the daemon answered ListIdentities with {type(reply).__name__}")
             self._identity = _chosen(reply.identities, self._wanted)
         return self._identity
 

@@ -18,7 +18,6 @@ from ..errors import (
 from ..home import Home
 from ..keys import PublicKey
 from ..limits import DEFAULT_INSTANCE
-from ..owner import resolve_identity
 from ..tickets import Ticket
 from .messages import (
     MAX_PAGE,
@@ -191,7 +190,7 @@ class MailClient:
 
     async def _ask(self, request: Request, returns: type[T], timeout: float = DEFAULT_TIMEOUT) -> T:
         if self._owner is None:
-            self._owner = await resolve_identity(self._client, self._identity)
+            self._owner = await self._client.resolve_identity(self._identity)
         name, key = self._owner
         return await self._client.call(name, key, PROTOCOL, self._instance, request, returns=returns, timeout=timeout)
 

@@ -17,7 +17,6 @@ import msgspec
 
 from ..client import Client
 from ..errors import (
-    BadMessage,
     P2PError,
 )
 from ..home import Home
@@ -259,8 +258,6 @@ class BindingServer:
             try:
                 question = m.WatchBindings(served.protocol, watcher, seen, self._failures(served.protocol))
                 reply, payload = await self._client.control_with_payload(question, timeout=_WATCH_SECONDS)
-                if not isinstance(reply, m.BindingList):
-                    raise BadMessage(reason=f"the gateway answered with {type(reply).__name__}")
                 if reply.revision != seen:
                     await self._reconcile(service, served, _bindings.decode(payload))
                     seen = reply.revision

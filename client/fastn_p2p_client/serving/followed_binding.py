@@ -11,7 +11,6 @@ import msgspec
 
 from ..client import Client
 from ..errors import (
-    BadMessage,
     BindingNotFound,
     ConnectionLost,
     DaemonBusy,
@@ -184,7 +183,4 @@ class FollowedBinding:
 
     async def _ask(self) -> tuple[m.BindingReply, bytes]:
         question = m.GetBinding(self.identity, self._served.protocol, self.instance)
-        reply, config = await self._client.control_with_payload(question)
-        if not isinstance(reply, m.BindingReply):
-            raise BadMessage(reason=f"the gateway answered with {type(reply).__name__}")
-        return reply, config
+        return await self._client.control_with_payload(question)

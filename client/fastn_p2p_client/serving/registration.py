@@ -20,7 +20,6 @@ import msgspec
 from ..affinity import running_loop
 from ..client import Client
 from ..errors import (
-    BadMessage,
     ConnectionLost,
     Forbidden,
     P2PError,
@@ -235,8 +234,6 @@ class Registrar:
 
     async def _ask_for_grant(self, offered: BindingRegistration) -> m.Grant:
         granted = await self._client.control(m.RequestGrant(offered.identity, offered.protocol, offered.instance))
-        if not isinstance(granted, m.Grant):
-            raise BadMessage(reason=f"the gateway answered with {type(granted).__name__}")
         offered.granted = granted
         return granted
 

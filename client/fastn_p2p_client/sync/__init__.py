@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from .. import client as _async
+from .. import shared_client as _shared
 from ..affinity import place_of_caller
 from ..client import DEFAULT_CONTROL_TIMEOUT
 from ..event_loop_thread import (
@@ -37,6 +38,7 @@ from ._server import (
 __all__ = ["BindingServer", "Client", "Server", "Session", "call", "connect", "listen", "serve_all"]
 
 T = TypeVar("T")
+ReplyT = TypeVar("ReplyT")
 
 
 def _opened(session: AsyncSession) -> Session:
@@ -82,16 +84,20 @@ class Client:
         run_blocking(self._client.start(timeout=timeout))
 
     def control(
-        self, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
-    ) -> m.ControlReply:
+        self, message: m.RequestFor[ReplyT], payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+    ) -> ReplyT:
         """As ``Client.control``."""
         return run_blocking(self._client.control(message, payload, timeout=timeout))
 
     def control_with_payload(
-        self, message: m.ControlRequest, payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
-    ) -> tuple[m.ControlReply, bytes]:
+        self, message: m.RequestFor[ReplyT], payload: bytes = b"", *, timeout: float = DEFAULT_CONTROL_TIMEOUT
+    ) -> tuple[ReplyT, bytes]:
         """As ``Client.control_with_payload``."""
         return run_blocking(self._client.control_with_payload(message, payload, timeout=timeout))
+
+    def resolve_identity(self, identity: str | None) -> tuple[str, PublicKey]:
+        """As ``Client.resolve_identity``."""
+        return run_blocking(self._client.resolve_identity(identity))
 
     @overload
     def call(
@@ -205,7 +211,7 @@ def call(
 ) -> Any:
     """As ``fastn_p2p_client.call``, blocking."""
     return run_blocking(
-        _async.call(
+        _shared.call(
             identity, peer, protocol, instance, request, command=command, returns=returns, timeout=timeout, retry=retry
         )
     )
@@ -221,4 +227,4 @@ def connect(
     timeout: float = DEFAULT_CALL_TIMEOUT,
 ) -> Session:
     """As ``fastn_p2p_client.connect``, blocking."""
-    return _opened(run_blocking(_async.connect(identity, peer, protocol, instance, initial, timeout=timeout)))
+    return _opened(run_blocking(_shared.connect(identity, peer, protocol, instance, initial, timeout=timeout)))

@@ -41,7 +41,6 @@ def run(
     With --instance (or --alias) it can have several instances of one. With --program it need not be installed here.
     """
     from fastn_p2p_client.ipc.messages import (
-        Ack,
         AddProtocol,
     )
 
@@ -53,5 +52,5 @@ def run(
 
     payload = json_argument(config, "--config")
     parse_json(payload, "--config")
-    request_daemon(home, AddProtocol(identity, protocol, alias, tuple(allow or ()), program), Ack, payload)
+    request_daemon(home, AddProtocol(identity, protocol, alias, tuple(allow or ()), program), payload)
     write_message(f"Added {protocol} ({alias}) to {identity}{', to be served by a program' if program else ''}.")

@@ -19,10 +19,9 @@ def run(
     """
     from fastn_p2p_client.ipc.messages import (
         CheckProtocol,
-        StateReply,
     )
 
     from ...console.control_request import request_daemon
 
-    state = request_daemon(home, CheckProtocol(identity, protocol, alias), StateReply).state
+    state = request_daemon(home, CheckProtocol(identity, protocol, alias)).state
     write_message(f"The config of {protocol} ({alias}) of {identity} is valid. State: {state}.")

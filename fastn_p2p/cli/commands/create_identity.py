@@ -14,11 +14,10 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
     """Create an identity and print its ID52."""
     from fastn_p2p_client.ipc.messages import (
         CreateIdentity,
-        IdentityReply,
     )
 
     from ...console.control_request import request_daemon
 
-    identity = request_daemon(home, CreateIdentity(name), IdentityReply).identity
+    identity = request_daemon(home, CreateIdentity(name)).identity
     write_message(f"Created {identity.name}. Peers call it by this ID52:")
     write_result(identity.id52)

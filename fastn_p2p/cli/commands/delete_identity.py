@@ -25,11 +25,10 @@ def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> 
         ask_to_delete(f"This deletes the key of {name!r}, its protocols and their files. Nothing brings them back.")
 
     from fastn_p2p_client.ipc.messages import (
-        Ack,
         DeleteIdentity,
     )
 
     from ...console.control_request import request_daemon
 
-    request_daemon(home, DeleteIdentity(name), Ack)
+    request_daemon(home, DeleteIdentity(name))
     write_message(f"Deleted {name}.")

@@ -10,11 +10,10 @@ from ...console.output import write_message
 def run(name: NameArgument, home: HomeOption = None) -> None:
     """Take an identity offline."""
     from fastn_p2p_client.ipc.messages import (
-        IdentityReply,
         SetIdentityOnline,
     )
 
     from ...console.control_request import request_daemon
 
-    identity = request_daemon(home, SetIdentityOnline(name, False), IdentityReply).identity
+    identity = request_daemon(home, SetIdentityOnline(name, False)).identity
     write_message(f"{identity.name} is offline.")

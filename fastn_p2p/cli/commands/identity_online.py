@@ -13,11 +13,10 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
     From now on it can call and be called, also after a restart of the daemon.
     """
     from fastn_p2p_client.ipc.messages import (
-        IdentityReply,
         SetIdentityOnline,
     )
 
     from ...console.control_request import request_daemon
 
-    identity = request_daemon(home, SetIdentityOnline(name, True), IdentityReply).identity
+    identity = request_daemon(home, SetIdentityOnline(name, True)).identity
     write_message(f"{identity.name} is online as {identity.id52}.")

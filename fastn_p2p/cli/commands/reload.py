@@ -18,12 +18,11 @@ def run(
     """
     from fastn_p2p_client.ipc.messages import (
         ReloadProtocol,
-        StateReply,
     )
 
     from ...console.control_request import request_daemon
 
-    state = request_daemon(home, ReloadProtocol(identity, protocol, alias), StateReply).state
+    state = request_daemon(home, ReloadProtocol(identity, protocol, alias)).state
     if state == "serving":
         write_message(f"Reloaded {protocol} ({alias}) of {identity}. State: {state}.")
     else:

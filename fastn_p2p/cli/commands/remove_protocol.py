@@ -30,7 +30,6 @@ def run(
     """
     from fastn_p2p_client.errors import WorkspaceNotEmpty
     from fastn_p2p_client.ipc.messages import (
-        Ack,
         RemoveProtocol,
     )
 
@@ -41,12 +40,12 @@ def run(
     from ...console.control_request import request_daemon
 
     try:
-        request_daemon(home, RemoveProtocol(identity, protocol, alias, keep_data, if_empty=not yes), Ack)
+        request_daemon(home, RemoveProtocol(identity, protocol, alias, keep_data, if_empty=not yes))
     except WorkspaceNotEmpty as error:
         if not can_confirm():
             raise
         ask_to_delete(f"{protocol} ({alias}) of {identity} holds {error.holds}. Nothing brings that back.")
-        request_daemon(home, RemoveProtocol(identity, protocol, alias), Ack)
+        request_daemon(home, RemoveProtocol(identity, protocol, alias))
     if keep_data:
         write_message(
             f"Removed {protocol} ({alias}) from {identity}. Its files are kept until it is added again. "

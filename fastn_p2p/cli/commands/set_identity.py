@@ -40,7 +40,6 @@ def run(
     It holds at once, without a restart, and for every later start. What is not given stays as it is.
     """
     from fastn_p2p_client.ipc.messages import (
-        IdentityReply,
         SetLimits,
     )
 
@@ -61,7 +60,7 @@ def run(
     }
     if not limits:
         raise CommandLineError(f"there is nothing to change: give {', '.join(map(_option, given))}")
-    info = request_daemon(home, SetLimits(name, **limits), IdentityReply).identity
+    info = request_daemon(home, SetLimits(name, **limits)).identity
     if json:
         put_json(info)
     else:

@@ -41,7 +41,6 @@ def run(
     """
     from fastn_p2p_client.ipc.messages import (
         SetProtocol,
-        StateReply,
     )
 
     from ...console.control_request import request_daemon
@@ -60,5 +59,5 @@ def run(
         payload = json_argument(config, "--config")
         parse_json(payload, "--config")
     access = tuple(allow) if allow else () if reset_allow else None
-    state = request_daemon(home, SetProtocol(identity, protocol, alias, access), StateReply, payload).state
+    state = request_daemon(home, SetProtocol(identity, protocol, alias, access), payload).state
     write_message(f"Changed {protocol} ({alias}) of {identity}. State: {state}.")

@@ -15,10 +15,9 @@ def run(
     """Serve a protocol again that was stopped or has failed."""
     from fastn_p2p_client.ipc.messages import (
         StartProtocol,
-        StateReply,
     )
 
     from ...console.control_request import request_daemon
 
-    state = request_daemon(home, StartProtocol(identity, protocol, alias), StateReply).state
+    state = request_daemon(home, StartProtocol(identity, protocol, alias)).state
     write_message(f"Started {protocol} ({alias}) of {identity}. State: {state}.")

@@ -17,11 +17,10 @@ def run(
     It stays stopped, also after restarts, until `fastn-p2p protocol start`. Nothing is deleted.
     """
     from fastn_p2p_client.ipc.messages import (
-        StateReply,
         StopProtocol,
     )
 
     from ...console.control_request import request_daemon
 
-    state = request_daemon(home, StopProtocol(identity, protocol, alias), StateReply).state
+    state = request_daemon(home, StopProtocol(identity, protocol, alias)).state
     write_message(f"Stopped {protocol} ({alias}) of {identity}. State: {state}.")

@@ -35,7 +35,6 @@ def run(
     """
     from fastn_p2p_client.ipc.messages import (
         GetTicket,
-        TicketText,
     )
 
     from ...console.control_request import request_daemon
@@ -44,7 +43,7 @@ def run(
         until,
     )
 
-    reply = request_daemon(home, GetTicket(name), TicketText)
+    reply = request_daemon(home, GetTicket(name))
     local = is_local(reply.relays, reply.addresses)
     if json:
         put_json(

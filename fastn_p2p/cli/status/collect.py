@@ -16,7 +16,6 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import (
     GetStatus,
     Status,
-    StatusReply,
 )
 
 from ...console.control_request import request_daemon
@@ -50,7 +49,7 @@ def collect_status(home: Path | None) -> StatusSnapshot:
     """
     place = Home.find(home)
     try:
-        status = request_daemon(home, GetStatus(), StatusReply, timeout=STATUS_TIMEOUT).status
+        status = request_daemon(home, GetStatus(), timeout=STATUS_TIMEOUT).status
     except (DaemonBusy, DaemonNotRunning, DeadlineExceeded):
         account = read_process_file(place)
         if account is None:

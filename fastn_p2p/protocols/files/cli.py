@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from fastn_p2p_client.client import Client
-from fastn_p2p_client.owner import resolve_identity
 
 from ...console.connecting_notice import connecting
 from ...console.exit_codes import (
@@ -88,7 +87,7 @@ def with_own_files(
 
     async def conversation() -> T:
         async with Client(home, program="fastn-p2p files") as client:
-            name, key = await resolve_identity(client, identity)
+            name, key = await client.resolve_identity(identity)
             return await work(FilesClient(client, name, key, instance))
 
     return asyncio.run(conversation())

@@ -16,12 +16,10 @@ from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import ApplicationError, InstanceNotFound, ProtocolNotFound
 from fastn_p2p_client.ipc.messages import (
     ListPeers,
-    PeerList,
 )
 from fastn_p2p_client.limits import DEFAULT_INSTANCE
 from fastn_p2p_client.mail.client import MailClient
 from fastn_p2p_client.mail.messages import Attachment, MailContent, ReceivedMail
-from fastn_p2p_client.owner import resolve_identity
 
 from ...console.control_request import request_daemon
 from ...console.exit_codes import ExitCode
@@ -73,7 +71,7 @@ def with_mail(home: Path | None, identity: str | None, instance: str, work: Call
             try:
                 return await work(MailClient(identity, instance, client=client))
             except (ProtocolNotFound, InstanceNotFound):
-                name, _ = await resolve_identity(client, identity)
+                name, _ = await client.resolve_identity(identity)
                 alias = "" if instance == DEFAULT_INSTANCE else f" --alias {instance}"
                 write_message(
                     f"fastn-p2p: {name} has no mailbox {instance!r}. "
@@ -86,7 +84,7 @@ def with_mail(home: Path | None, identity: str | None, instance: str, work: Call
 
 def petnames(home: Path | None) -> dict[str, str]:
     """Return the address book: ID52 -> petname."""
-    return {peer.id52: peer.name for peer in request_daemon(home, ListPeers(), PeerList).peers}
+    return {peer.id52: peer.name for peer in request_daemon(home, ListPeers()).peers}
 
 
 def report_error(error: ApplicationError) -> ExitCode:

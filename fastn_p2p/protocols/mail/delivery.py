@@ -7,13 +7,10 @@ import random
 import time
 from collections.abc import Callable
 
-from fastn_p2p_client.errors import InternalError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import (
-    IdentityList,
     ListIdentities,
     ListPeers,
-    PeerList,
 )
 from fastn_p2p_client.mail.messages import PROTOCOL, DeliverMail, DeliveryReceipt
 from fastn_p2p_client.protocol import BindingContext
@@ -58,10 +55,6 @@ class CallTransport:
         client = self._context.client
         own = await client.control(ListIdentities())
         reply = await client.control(ListPeers())
-        if not isinstance(own, IdentityList):
-            raise InternalError(reason=f"the daemon answered ListIdentities with {type(own).__name__}")
-        if not isinstance(reply, PeerList):
-            raise InternalError(reason=f"the daemon answered ListPeers with {type(reply).__name__}")
         return {each.name: each.id52 for each in own.identities} | {each.name: each.id52 for each in reply.peers}
 
 

@@ -18,8 +18,9 @@ from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.ipc.messages import (
     AddPeer,
     AddProtocol,
-    ControlRequest,
     CreateIdentity,
+    Message,
+    RequestFor,
     SetIdentityOnline,
     Status,
 )
@@ -220,7 +221,7 @@ def test_a_full_disk(on_a_small_disk: tuple[Daemon, Path]) -> None:
     before = daemon.status()
     ballast = fill(disk)
 
-    commands: dict[tuple[str, ...], ControlRequest] = {
+    commands: dict[tuple[str, ...], RequestFor[Message]] = {
         ("create-identity", "bob"): CreateIdentity("bob"),
         ("add-protocol", "alice", "--protocol", "Echo", "--alias", "new"): AddProtocol("alice", "Echo", "new"),
         ("add-protocol", "carol", "--protocol", "Echo", "--alias", "new"): AddProtocol("carol", "Echo", "new"),

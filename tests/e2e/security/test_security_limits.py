@@ -67,7 +67,7 @@ def files_of(daemon: Daemon) -> set[str]:
     return files - {str(each.relative_to(top)) for each in (run / "time", run / "tree.tmp", run / "programs.tmp")}
 
 
-COMMANDS: Final[dict[str, Callable[[str], m.ControlRequest]]] = {
+COMMANDS: Final[dict[str, Callable[[str], m.RequestFor[m.Message]]]] = {
     "CreateIdentity": m.CreateIdentity,
     "DeleteIdentity": m.DeleteIdentity,
     "SetIdentityOnline": lambda name: m.SetIdentityOnline(name, True),

@@ -123,7 +123,7 @@ def test_a_client_that_is_closed_ends_its_sessions(world: World, peer: str) -> N
     run(world.one, talk)
 
 
-async def control(daemon: Daemon, message: m.ControlRequest) -> None:
+async def control(daemon: Daemon, message: m.RequestFor[m.Message]) -> None:
     def ask() -> None:
         with daemon.client() as client:
             client.control(message)

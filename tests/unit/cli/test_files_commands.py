@@ -35,6 +35,7 @@ from fastn_p2p.protocols.files.progress import (
     progress_output,
     size_of,
 )
+from fastn_p2p_client import Client
 
 from ...support.file_peers import (
     ALICE,
@@ -62,6 +63,8 @@ class Daemon:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+    resolve_identity = Client.resolve_identity
 
     async def control(self, message: m.ListIdentities) -> m.IdentityList:
         return m.IdentityList(self.identities)

@@ -54,7 +54,7 @@ def test_all_that_wait_are_told_when_the_daemon_is_gone(home: Home) -> None:
         premises = HomeLock.acquire(home)
         async with Client(home) as client:
             waiting = asyncio.create_task(outcomes(client, 50))
-            while not client._waiting:  # noqa: ASYNC110 - nothing tells
+            while not client._daemon.waiting:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0)
             premises.release()
             assert await waiting == {DaemonNotRunning}

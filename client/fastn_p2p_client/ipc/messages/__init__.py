@@ -1,179 +1,26 @@
-"""The client protocol: every message that crosses a local socket between a program and the daemon.
+"""The local protocol: every message between programs and the processes of the daemon. docs/protocol.md specifies it.
 
-A message is three frames, ``[id, header, payload]``, on ZeroMQ over a Unix socket (programs hold DEALERs). Several
-messages may come as one ZeroMQ message: its frames are then those of the first, of the second, and so on.
+A message is three frames, ``[id, header, payload]``, over ZMTP on a Unix socket (programs hold DEALERs). One ZeroMQ
+message can carry several messages: first the frames of the first one, then those of the second, and so on.
 
-* ``id`` is chosen by whoever asks, at most 16 bytes, and comes back with the answer. What the daemon asks of a program
-  that serves has ids of 8 bytes with the highest bit of the first one set, and such ids are the daemon's alone;
-* ``header`` is one of the structs below as a msgpack array whose first item is the integer tag;
-* ``payload`` is opaque bytes, empty where a message has none. Whoever calls encodes it, whoever handles
-  decodes it, nobody in between looks inside.
+* ``id`` is the correlation id, at most 16 bytes. The sender of a request chooses it, and the reply bears the same one.
+  Ids of 8 bytes with the highest bit of the first byte set belong to the daemon: it uses them for calls and sessions
+  that it delivers to a program.
+* ``header`` is one of the structs below as a msgpack array. Its first item is the integer tag.
+* ``payload`` is opaque bytes, empty where a message has none. The caller encodes it and the handler decodes it; no
+  process in between looks inside.
 
-Two conversations share the format. On ``control.sock`` (the gateway) a program says ``Hello`` first and is told
-where the data plane is; on the data plane (the network) it makes calls, and whoever serves takes them.
-Times in messages are milliseconds, sizes are bytes.
+A program has two conversations in this format. On ``control.sock``, which the gateway serves, it sends ``Hello`` first
+and learns the path of the network process's socket. On that one it makes calls, opens sessions and serves bindings.
+Times are milliseconds and sizes are bytes.
+
+- ``base``: the base classes, and messages of both conversations.
+- ``control``: between a program and the gateway.
+- ``data``: between a program or identity process and the network process.
+- ``records``: parts of control replies.
 """
 
-from .base import (
-    UNDECODABLE,
-    UNKNOWN,
-    Ack,
-    Cancel,
-    ErrorReply,
-    LongReply,
-    Message,
-    Record,
-    encode,
-)
-from .control import (
-    AddPeer,
-    AddProtocol,
-    BindingList,
-    BindingReply,
-    CheckProtocol,
-    ControlReply,
-    ControlRequest,
-    CreateIdentity,
-    DeleteIdentity,
-    GetBinding,
-    GetStatus,
-    GetTicket,
-    Grant,
-    Hello,
-    IdentityList,
-    IdentityReply,
-    ListIdentities,
-    ListPeers,
-    ListProtocols,
-    PeerList,
-    PeerReply,
-    ProtocolList,
-    ReloadProtocol,
-    RemovePeer,
-    RemoveProtocol,
-    RequestGrant,
-    SetIdentityOnline,
-    SetLimits,
-    SetProtocol,
-    StartProtocol,
-    StateReply,
-    StatusReply,
-    StopProtocol,
-    TicketText,
-    WatchBindings,
-    Welcome,
-)
-from .data import (
-    ApplicationErrorReply,
-    Call,
-    CallUnknown,
-    DataMessage,
-    DataRequest,
-    DeliverCall,
-    DeliverSession,
-    EndOfStream,
-    OpenSession,
-    RegisterBinding,
-    RegisterIdentity,
-    Reply,
-    ResetStream,
-    SessionData,
-    SessionMessage,
-    SessionOpened,
-    StopSending,
-    UnregisterBinding,
-    UnregisterIdentity,
-    WaitForPeer,
-    WindowUpdate,
-)
-from .records import (
-    BindingInfo,
-    BindingStatus,
-    ConnectionStatus,
-    IdentityInfo,
-    IdentityLimits,
-    IdentityStatus,
-    PeerInfo,
-    ProcessStatus,
-    ProtocolInfo,
-    Status,
-)
-
-__all__ = [
-    "UNDECODABLE",
-    "UNKNOWN",
-    "Ack",
-    "AddPeer",
-    "AddProtocol",
-    "ApplicationErrorReply",
-    "BindingInfo",
-    "BindingList",
-    "BindingReply",
-    "BindingStatus",
-    "Call",
-    "CallUnknown",
-    "Cancel",
-    "CheckProtocol",
-    "ConnectionStatus",
-    "ControlReply",
-    "ControlRequest",
-    "CreateIdentity",
-    "DataMessage",
-    "DataRequest",
-    "DeleteIdentity",
-    "DeliverCall",
-    "DeliverSession",
-    "EndOfStream",
-    "ErrorReply",
-    "GetBinding",
-    "GetStatus",
-    "GetTicket",
-    "Grant",
-    "Hello",
-    "IdentityInfo",
-    "IdentityLimits",
-    "IdentityList",
-    "IdentityReply",
-    "IdentityStatus",
-    "ListIdentities",
-    "ListPeers",
-    "ListProtocols",
-    "LongReply",
-    "Message",
-    "OpenSession",
-    "PeerInfo",
-    "PeerList",
-    "PeerReply",
-    "ProcessStatus",
-    "ProtocolInfo",
-    "ProtocolList",
-    "Record",
-    "RegisterBinding",
-    "RegisterIdentity",
-    "ReloadProtocol",
-    "RemovePeer",
-    "RemoveProtocol",
-    "Reply",
-    "RequestGrant",
-    "ResetStream",
-    "SessionData",
-    "SessionMessage",
-    "SessionOpened",
-    "SetIdentityOnline",
-    "SetLimits",
-    "SetProtocol",
-    "StartProtocol",
-    "StateReply",
-    "Status",
-    "StatusReply",
-    "StopProtocol",
-    "StopSending",
-    "TicketText",
-    "UnregisterBinding",
-    "UnregisterIdentity",
-    "WaitForPeer",
-    "WatchBindings",
-    "Welcome",
-    "WindowUpdate",
-    "encode",
-]
+from .base import *
+from .control import *
+from .data import *
+from .records import *

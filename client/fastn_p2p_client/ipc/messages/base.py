@@ -1,4 +1,4 @@
-"""What all messages are made of, and those of both conversations."""
+"""Base classes of all messages, and the messages that both conversations share."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Message(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """A struct inside a message that travels as a map: scripts read these, and they grow."""
+    """A struct inside a message that travels as a map, because scripts read it and later versions add fields."""
 
 
 UNKNOWN: Final = "unknown"
-"""The path to a peer of which nobody has said anything."""
+"""Path to a peer while nothing is known about it."""
 
 
 # ── both conversations ───────────────────────────────────────────────────────────────────────────
 
 
 class ErrorReply(Message, frozen=True, tag=0):
-    """The request with this id ended with an error of the system: see ``errors.CODES``."""
+    """The request with this id ended with an error of the system. ``errors.CODES`` lists the codes."""
 
     code: str
     fields: dict[str, Any] = {}
@@ -44,18 +44,19 @@ class ErrorReply(Message, frozen=True, tag=0):
 
 
 class Cancel(Message, frozen=True, tag=1):
-    """Whoever asked under this id no longer wants the answer. There is no reply."""
+    """The sender of the request with this id no longer wants the reply. There is no reply to this message."""
 
 
 class Ack(Message, frozen=True, tag=2):
-    """It is done; there is nothing to tell."""
+    """The request was carried out; the reply has no data."""
 
 
 class LongReply(Message, frozen=True, tag=3):
-    """The answer is too long for a header: it is the payload."""
+    """The reply is too long for a header: the payload is its header."""
 
 
 encode: Final = msgspec.msgpack.Encoder().encode
 
 UNDECODABLE: Final = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What decoding a stranger's bytes can raise: msgspec lets through what broken UTF-8 and deep nesting raise."""
+"""Exceptions that decoding untrusted bytes can raise. msgspec lets those of invalid UTF-8 and of deep nesting through.
+"""

@@ -1,8 +1,11 @@
-"""Control: what a program asks the gateway for, and what it answers."""
+"""Control messages: requests of programs to the gateway, and its replies.
+
+Each request names the type of its reply as ``reply_type``. Any request can be answered by an ``ErrorReply`` instead.
+"""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -41,6 +44,7 @@ __all__ = [
     "ReloadProtocol",
     "RemovePeer",
     "RemoveProtocol",
+    "RequestFor",
     "RequestGrant",
     "SetIdentityOnline",
     "SetLimits",
@@ -54,210 +58,21 @@ __all__ = [
     "Welcome",
 ]
 
+ReplyT_co = TypeVar("ReplyT_co", covariant=True)
 
-# ── control: program → gateway ───────────────────────────────────────────────────────────────────
 
+class RequestFor(Protocol[ReplyT_co]):
+    """A control request that is answered by a ``ReplyT_co``. For type checkers: every request below is one."""
 
-class Hello(Message, frozen=True, tag=10):
-    """First message on ``control.sock``; answered by ``Welcome``, or an ``ErrorReply`` with ``version-mismatch``."""
+    @property
+    def reply_type(self) -> type[ReplyT_co]: ...
 
-    version: int
-    program: str = ""
-    """What the program calls itself, for ``status``; at most 64 characters."""
 
-
-class CreateIdentity(Message, frozen=True, tag=11):
-    """Answered by ``IdentityReply``."""
-
-    name: str
-
-
-class DeleteIdentity(Message, frozen=True, tag=12):
-    """Takes the identity offline, then deletes its key and its directory. Answered by ``Ack``."""
-
-    name: str
-
-
-class ListIdentities(Message, frozen=True, tag=13):
-    """A page of the identities, by name. Answered by ``IdentityList``."""
-
-    after: str = ""
-    """The last name of the page before; empty for the first page."""
-    limit: int = 0
-    """Entries in the answer, at most; 0 stands for as many as the daemon gives at once (20,000)."""
-
-
-class SetIdentityOnline(Message, frozen=True, tag=14):
-    """Brings the identity online, answered once its process serves, or offline. Answered by ``IdentityReply``."""
-
-    name: str
-    online: bool
-
-
-class AddProtocol(Message, frozen=True, tag=15):
-    """Binds a protocol to an identity. The payload is the config as JSON (empty: ``{}``). Answered by ``Ack``.
-
-    ``allow`` says who may use it: ``"everyone"``, ``"peers"`` (whoever is in the address book), an ID52 or a petname;
-    empty leaves it to the protocol's own declaration (public, or else ``"peers"``).
-    """
-
-    identity: str
-    protocol: str
-    instance: str
-    allow: tuple[str, ...] = ()
-    program: bool = False
-    """A program serves it: the daemon keeps its config and workspace, and does not look for its code."""
-
-
-class RemoveProtocol(Message, frozen=True, tag=16):
-    """Answered by ``Ack``. The binding's workspace directory goes too, unless it is to be kept.
-
-    For a binding that was removed with ``keep_data``, it removes what was kept.
-    """
-
-    identity: str
-    protocol: str
-    instance: str
-    keep_data: bool = False
-    """The workspace stays: the same instance finds it when it is added again."""
-    if_empty: bool = False
-    """Answered by an ``ErrorReply`` with ``workspace-not-empty``, and nothing is changed, where files would be lost."""
-
-
-class SetProtocol(Message, frozen=True, tag=35):
-    """Replaces the config or the access list of a binding, or both, also while it serves. Answered by ``StateReply``.
-
-    The payload is the whole new config as JSON; empty keeps the one that it has. When anything is refused, the binding
-    keeps what it has.
-    """
-
-    identity: str
-    protocol: str
-    instance: str
-    allow: tuple[str, ...] | None = None
-    """As in ``AddProtocol``; None keeps the one that it has."""
-
-
-class SetLimits(Message, frozen=True, tag=36):
-    """Changes what the processes of an identity may use, also while it is online. Answered by ``IdentityReply``.
-
-    Each number is as in ``IdentityLimits``; None keeps what it has, and -1 leaves it to the daemon again.
-    """
-
-    identity: str
-    memory: int | None = None
-    processes: int | None = None
-    file_size: int | None = None
-    open_files: int | None = None
-
-
-class GetStatus(Message, frozen=True, tag=17):
-    """Answered by ``StatusReply``."""
-
-    limit: int = 0
-    """Identities, peers, connections and processes in the answer, of each at most so many; 0 stands for 1,000."""
-
-
-class GetTicket(Message, frozen=True, tag=18):
-    """Answered by ``TicketText``. The identity must be online; empty stands for the only one."""
-
-    identity: str
-
-
-class AddPeer(Message, frozen=True, tag=19):
-    """Puts a peer into the address book. ``peer`` is a ticket or an ID52. Answered by ``PeerReply``."""
-
-    peer: str
-    name: str
-
-
-class ListPeers(Message, frozen=True, tag=20):
-    """A page of the address book, by name. Answered by ``PeerList``. Fields as in ``ListIdentities``."""
-
-    after: str = ""
-    limit: int = 0
-
-
-class RemovePeer(Message, frozen=True, tag=21):
-    """Answered by ``Ack``."""
-
-    name: str
-
-
-class RequestGrant(Message, frozen=True, tag=22):
-    """Asks that this program may serve one protocol instance of an identity. Answered by ``Grant``."""
-
-    identity: str
-    protocol: str
-    instance: str
-
-
-class CheckProtocol(Message, frozen=True, tag=23):
-    """Reads the config of a binding from its file and checks it. Answered by ``StateReply`` when it is good."""
-
-    identity: str
-    protocol: str
-    instance: str
-
-
-class ReloadProtocol(Message, frozen=True, tag=24):
-    """Reads the config and the access list of a binding from its file, checks them, and has the binding go on with
-    them. When they are not good, it goes on with those that it has. Answered by ``StateReply``."""
-
-    identity: str
-    protocol: str
-    instance: str
-
-
-class StartProtocol(Message, frozen=True, tag=25):
-    """Serves a binding again that was stopped or has failed. Answered by ``StateReply``."""
-
-    identity: str
-    protocol: str
-    instance: str
-
-
-class StopProtocol(Message, frozen=True, tag=26):
-    """Serves a binding no more, also after restarts, until ``StartProtocol``. Answered by ``StateReply``."""
-
-    identity: str
-    protocol: str
-    instance: str
-
-
-class ListProtocols(Message, frozen=True, tag=27):
-    """Answered by ``ProtocolList``."""
-
-
-class WatchBindings(Message, frozen=True, tag=28):
-    """What programs are to serve of a protocol, for all identities. Answered by ``BindingList``: at once when that is
-    something else than was ``seen``, otherwise when it has become something else, or after a while.
-
-    Whoever is going to ask again says by that that it serves what it was told, and no more.
-    """
-
-    protocol: str
-    watcher: bytes
-    """Random, 8 bytes: the same in all that one program asks about one protocol."""
-    seen: bytes = b""
-    """The ``revision`` of the answer before, empty the first time."""
-    failed: dict[str, str] = msgspec.field(default_factory=dict)
-    """What of it this program cannot serve, for ``status``: ``identity/instance`` → why."""
-
-
-class GetBinding(Message, frozen=True, tag=29):
-    """One of those. Answered by ``BindingReply``."""
-
-    identity: str
-    protocol: str
-    instance: str
-
-
-# ── control: gateway → program ───────────────────────────────────────────────────────────────────
+# ── gateway → program ────────────────────────────────────────────────────────────────────────────
 
 
 class Welcome(Message, frozen=True, tag=40):
-    """The daemon speaks this version; calls go to the socket at ``data_route`` (a path)."""
+    """The daemon speaks this version. The network process listens at ``data_route`` (a path)."""
 
     version: int
     daemon: str
@@ -274,29 +89,29 @@ class IdentityReply(Message, frozen=True, tag=41):
 class IdentityList(Message, frozen=True, tag=42):
     identities: list[IdentityInfo]
     more: bool = False
-    """True if there are more behind the last one."""
+    """True if there are more identities after the last one."""
 
 
 class TicketText(Message, frozen=True, tag=43):
     ticket: str
     expires: int = 0
-    """Unix time in seconds; 0: not said."""
+    """Unix time in seconds; 0 when it is not known."""
     relays: tuple[str, ...] = ()
-    """URLs of the relays that it names."""
+    """URLs of the relays in the ticket."""
     addresses: tuple[str, ...] = ()
-    """Addresses that it names, ``ip:port``."""
+    """Addresses in the ticket, ``ip:port``."""
 
 
 class PeerReply(Message, frozen=True, tag=44):
     peer: PeerInfo
     renamed_from: str = ""
-    """The name that the same peer had until now, if that was another one."""
+    """Petname that the same peer had before, if it had another one."""
 
 
 class PeerList(Message, frozen=True, tag=45):
     peers: list[PeerInfo]
     more: bool = False
-    """As in ``IdentityList``."""
+    """True if there are more peers after the last one."""
 
 
 class StatusReply(Message, frozen=True, tag=46):
@@ -304,34 +119,15 @@ class StatusReply(Message, frozen=True, tag=46):
 
 
 class Grant(Message, frozen=True, tag=47):
-    """Until the daemon is started anew, whoever says ``RegisterBinding`` with this grant serves what was asked for."""
+    """A program that sends ``RegisterBinding`` with this grant serves the binding. Valid until the daemon restarts."""
 
     grant: bytes
     key: bytes
-    """The identity's public key, 32 bytes."""
+    """Public key of the identity, 32 bytes."""
     online: bool
-    """Whether its owner has brought it online: only then does anything arrive."""
+    """True if the owner has brought the identity online. Only then do calls arrive."""
     allow: tuple[str, ...] = ()
-    """Who may use it, where its owner has said so: then whoever serves has no say in it."""
-
-
-class BindingList(Message, frozen=True, tag=51):
-    """The payload is the ``BindingInfo`` of each, as a msgpack array."""
-
-    revision: bytes
-
-
-class BindingReply(Message, frozen=True, tag=52):
-    """The payload is the config, as JSON."""
-
-    key: bytes
-    """The identity's public key, 32 bytes."""
-    workspace: str
-    """The path of a directory that is the binding's own."""
-    version: bytes
-    """As in ``BindingInfo``."""
-    allow: tuple[str, ...] = ()
-    """As in ``AddProtocol``."""
+    """Access list that the owner has set; the program cannot change it. Empty when the owner has set none."""
 
 
 class ProtocolList(Message, frozen=True, tag=48):
@@ -339,9 +135,253 @@ class ProtocolList(Message, frozen=True, tag=48):
 
 
 class StateReply(Message, frozen=True, tag=49):
-    """``state`` as in ``BindingStatus``."""
+    """State of a binding, with the values of ``BindingStatus.state``."""
 
     state: str
+
+
+class BindingList(Message, frozen=True, tag=51):
+    """The bindings of one protocol. The payload is a msgpack array of ``BindingInfo``."""
+
+    revision: bytes
+
+
+class BindingReply(Message, frozen=True, tag=52):
+    """One binding. The payload is its config as JSON."""
+
+    key: bytes
+    """Public key of the identity, 32 bytes."""
+    workspace: str
+    """Path of the binding's own directory."""
+    version: bytes
+    """Changes whenever the config or the access list changes, as in ``BindingInfo``."""
+    allow: tuple[str, ...] = ()
+    """Access list, with the entries of ``AddProtocol``."""
+
+
+# ── program → gateway ────────────────────────────────────────────────────────────────────────────
+
+
+class Hello(Message, frozen=True, tag=10):
+    """First message on ``control.sock``. The gateway rejects another version with the error ``version-mismatch``."""
+
+    reply_type = Welcome
+    version: int
+    program: str = ""
+    """Name of the program in ``status``, at most 64 characters."""
+
+
+class CreateIdentity(Message, frozen=True, tag=11):
+    """Create an identity and its key."""
+
+    reply_type = IdentityReply
+    name: str
+
+
+class DeleteIdentity(Message, frozen=True, tag=12):
+    """Take the identity offline, then delete its key and its directory."""
+
+    reply_type = Ack
+    name: str
+
+
+class ListIdentities(Message, frozen=True, tag=13):
+    """List one page of the identities, sorted by name."""
+
+    reply_type = IdentityList
+    after: str = ""
+    """Last name of the previous page; empty for the first page."""
+    limit: int = 0
+    """Maximum number of entries in the reply; 0 stands for the daemon's maximum (20,000)."""
+
+
+class SetIdentityOnline(Message, frozen=True, tag=14):
+    """Bring the identity online or take it offline. Online, the reply comes once its process serves."""
+
+    reply_type = IdentityReply
+    name: str
+    online: bool
+
+
+class AddProtocol(Message, frozen=True, tag=15):
+    """Bind a protocol to an identity. The payload is the config as JSON; empty stands for ``{}``.
+
+    ``allow`` is the access list. Its entries are ``"everyone"``, ``"peers"`` (the address book), an ID52 or a petname.
+    Empty leaves access to the protocol's declaration: public, or else ``"peers"``.
+    """
+
+    reply_type = Ack
+    identity: str
+    protocol: str
+    instance: str
+    allow: tuple[str, ...] = ()
+    program: bool = False
+    """True if a program serves it: the daemon keeps config and workspace, and does not look for protocol code."""
+
+
+class RemoveProtocol(Message, frozen=True, tag=16):
+    """Remove a binding and, unless ``keep_data`` is set, its workspace directory.
+
+    For a binding that was removed with ``keep_data``, delete the workspace that was kept.
+    """
+
+    reply_type = Ack
+    identity: str
+    protocol: str
+    instance: str
+    keep_data: bool = False
+    """Keep the workspace: the instance finds it again when it is added again."""
+    if_empty: bool = False
+    """Change nothing if files would be lost; the error is ``workspace-not-empty``."""
+
+
+class SetProtocol(Message, frozen=True, tag=35):
+    """Replace the config or the access list of a binding, or both, also while it serves.
+
+    The payload is the whole new config as JSON; empty keeps the current one. On any error the binding keeps both.
+    """
+
+    reply_type = StateReply
+    identity: str
+    protocol: str
+    instance: str
+    allow: tuple[str, ...] | None = None
+    """Access list, with the entries of ``AddProtocol``; None keeps the current one."""
+
+
+class SetLimits(Message, frozen=True, tag=36):
+    """Change the resource limits of an identity's processes, also while it is online.
+
+    The units are those of ``IdentityLimits``. None keeps the current limit, and -1 restores the daemon's default.
+    """
+
+    reply_type = IdentityReply
+    identity: str
+    memory: int | None = None
+    processes: int | None = None
+    file_size: int | None = None
+    open_files: int | None = None
+
+
+class GetStatus(Message, frozen=True, tag=17):
+    """Get the state of the daemon."""
+
+    reply_type = StatusReply
+    limit: int = 0
+    """Maximum number of identities, peers, connections and processes in the reply, each; 0 stands for 1,000."""
+
+
+class GetTicket(Message, frozen=True, tag=18):
+    """Get a ticket of an identity, which must be online. An empty name stands for the only one online."""
+
+    reply_type = TicketText
+    identity: str
+
+
+class AddPeer(Message, frozen=True, tag=19):
+    """Add a peer to the address book. ``peer`` is a ticket or an ID52."""
+
+    reply_type = PeerReply
+    peer: str
+    name: str
+
+
+class ListPeers(Message, frozen=True, tag=20):
+    """List one page of the address book, sorted by name."""
+
+    reply_type = PeerList
+    after: str = ""
+    """Last name of the previous page; empty for the first page."""
+    limit: int = 0
+    """Maximum number of entries in the reply; 0 stands for the daemon's maximum (20,000)."""
+
+
+class RemovePeer(Message, frozen=True, tag=21):
+    """Remove a peer from the address book."""
+
+    reply_type = Ack
+    name: str
+
+
+class RequestGrant(Message, frozen=True, tag=22):
+    """Ask for the permission to serve one protocol instance of an identity."""
+
+    reply_type = Grant
+    identity: str
+    protocol: str
+    instance: str
+
+
+class CheckProtocol(Message, frozen=True, tag=23):
+    """Read the config of a binding from its file and check it. An invalid one is answered by an error."""
+
+    reply_type = StateReply
+    identity: str
+    protocol: str
+    instance: str
+
+
+class ReloadProtocol(Message, frozen=True, tag=24):
+    """Read the config and the access list of a binding from its file, check them, and apply them.
+
+    If they are invalid, the binding keeps the ones that it has.
+    """
+
+    reply_type = StateReply
+    identity: str
+    protocol: str
+    instance: str
+
+
+class StartProtocol(Message, frozen=True, tag=25):
+    """Serve a binding again that was stopped or has failed."""
+
+    reply_type = StateReply
+    identity: str
+    protocol: str
+    instance: str
+
+
+class StopProtocol(Message, frozen=True, tag=26):
+    """Stop serving a binding, also after restarts, until ``StartProtocol``."""
+
+    reply_type = StateReply
+    identity: str
+    protocol: str
+    instance: str
+
+
+class ListProtocols(Message, frozen=True, tag=27):
+    """List the protocols that are installed where the daemon runs."""
+
+    reply_type = ProtocolList
+
+
+class WatchBindings(Message, frozen=True, tag=28):
+    """Long poll for the bindings of one protocol that programs serve, of all identities.
+
+    The reply comes at once if the revision differs from ``seen``. Otherwise it comes when the bindings change, or after
+    a while without a change. By the next request a program confirms that it serves the bindings of the last reply and
+    no others.
+    """
+
+    reply_type = BindingList
+    protocol: str
+    watcher: bytes
+    """Random, 8 bytes: the same in all requests of one program about one protocol."""
+    seen: bytes = b""
+    """``revision`` of the previous reply; empty the first time."""
+    failed: dict[str, str] = msgspec.field(default_factory=dict)
+    """Bindings that this program cannot serve, for ``status``: ``identity/instance`` → reason."""
+
+
+class GetBinding(Message, frozen=True, tag=29):
+    """Get one binding that a program serves."""
+
+    reply_type = BindingReply
+    identity: str
+    protocol: str
+    instance: str
 
 
 ControlRequest: TypeAlias = (
@@ -369,7 +409,7 @@ ControlRequest: TypeAlias = (
     | GetBinding
     | Cancel
 )
-"""What a program may say to the gateway."""
+"""Messages that a program sends to the gateway."""
 
 
 ControlReply: TypeAlias = (
@@ -389,4 +429,4 @@ ControlReply: TypeAlias = (
     | LongReply
     | ErrorReply
 )
-"""What the gateway answers."""
+"""Messages that the gateway sends to a program."""

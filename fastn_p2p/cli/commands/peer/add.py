@@ -28,13 +28,12 @@ def run(
     """
     from fastn_p2p_client.ipc.messages import (
         AddPeer,
-        PeerReply,
     )
 
     from ....console.control_request import request_daemon
     from ....console.json_values import text_argument
 
-    reply = request_daemon(home, AddPeer(text_argument(peer, "the ticket"), name), PeerReply)
+    reply = request_daemon(home, AddPeer(text_argument(peer, "the ticket"), name))
     if reply.renamed_from:
         write_message(
             f"Renamed {reply.renamed_from} to {reply.peer.name}: a peer has one name. Access lists keep the old name; "

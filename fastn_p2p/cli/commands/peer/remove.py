@@ -11,11 +11,10 @@ from ....console.output import write_message
 def run(name: Annotated[str, typer.Argument(metavar="NAME", help="The peer's name.")], home: HomeOption = None) -> None:
     """Forget a peer."""
     from fastn_p2p_client.ipc.messages import (
-        Ack,
         RemovePeer,
     )
 
     from ....console.control_request import request_daemon
 
-    request_daemon(home, RemovePeer(name), Ack)
+    request_daemon(home, RemovePeer(name))
     write_message(f"Removed {name} from the address book.")

@@ -20,7 +20,6 @@ def run(
     from fastn_p2p_client.errors import PeerNameUnknown
     from fastn_p2p_client.ipc.messages import (
         AddPeer,
-        PeerReply,
     )
 
     from ....console.control_request import (
@@ -31,5 +30,5 @@ def run(
     keys = [peer.id52 for peer in list_all_peers(home) if peer.name == name]
     if not keys:
         raise PeerNameUnknown(name=name)
-    request_daemon(home, AddPeer(keys[0], new), PeerReply)
+    request_daemon(home, AddPeer(keys[0], new))
     write_message(f"Renamed {name} to {new}. Access lists keep the old name; change them with fastn-p2p protocol set")

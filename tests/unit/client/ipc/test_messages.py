@@ -15,7 +15,11 @@ from fastn_p2p_client.ipc.messages import (
     UNDECODABLE,
     Message,
     Record,
+    base,
+    control,
+    data,
     encode,
+    records,
 )
 
 UNIONS = {
@@ -66,10 +70,15 @@ def test_both_directions_of_a_conversation_can_fail_and_be_taken_back() -> None:
         assert messages.Cancel in UNIONS[name]
 
 
-def test_everything_is_listed() -> None:
-    own = {cls.__name__ for cls in (*MESSAGES, *RECORDS)}
-    others = {*UNIONS, "SessionMessage", "Message", "Record", "UNDECODABLE", "UNKNOWN", "encode"}
-    assert set(messages.__all__) == own | others
+def test_the_package_has_everything_that_its_modules_list() -> None:
+    for module in (base, control, data, records):
+        for name in module.__all__:
+            assert getattr(messages, name) is getattr(module, name)
+
+
+def test_every_control_request_names_its_reply() -> None:
+    for cls in UNIONS["ControlRequest"] - {messages.Cancel}:
+        assert cls.reply_type in UNIONS["ControlReply"], cls
 
 
 def test_records_are_a_part_of_some_message() -> None:
