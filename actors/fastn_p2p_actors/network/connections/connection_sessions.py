@@ -376,6 +376,9 @@ class ConnectionSessions:
         if self._theirs >= _MOST or len(self._arrivals) >= _MOST:
             raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
         self._connection.check_source(request.source)
+        overload = self._connection.memory.sessions_overload(self._connection)
+        if overload is not None:
+            raise overload
         if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:
             raise BadMessage(reason=f"a name of more than {MAX_NAME} characters")
         if len(payload) > MAX_INITIAL:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.limits import SESSION_WINDOW
 
 from ...runtime.process_setup import (
@@ -28,7 +29,15 @@ from .unread_bytes import (
     Unread,
 )
 
-__all__ = ["MEMORY_OF_KNOWN", "MEMORY_OF_STRANGERS", "UNREAD_BEFORE_HELLO", "Holder", "PeerMemory", "Share"]
+__all__ = [
+    "MEMORY_OF_KNOWN",
+    "MEMORY_OF_STRANGERS",
+    "SESSIONS_OF_STRANGERS",
+    "UNREAD_BEFORE_HELLO",
+    "Holder",
+    "PeerMemory",
+    "Share",
+]
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +70,8 @@ _TOGETHER: Final = 30 * MIB
 """Bytes of strangers, with the payloads that wait in this process and with their sessions."""
 _SESSION_COST: Final = 16 * KIB
 """Bytes of memory that a peer's session takes, though nothing is sent: 16.6 KiB measured, with its stream."""
+SESSIONS_OF_STRANGERS: Final = 1024
+"""Sessions that all strangers together may have open: 16 MiB of memory, though nothing is sent."""
 _LEAST: Final = 4 * MIB
 """Bytes that strangers may hold, however many sessions they have."""
 _SPARED: Final = 4 * MIB
@@ -71,7 +82,7 @@ _WINDOWS: Final = ((4, SESSION_WINDOW), (16, 256 * KIB), (64, 64 * KIB), (128, 3
 """So many sessions of strangers at a time have such a window: bytes of either direction that may be on their way
 between this process and the handler's. All that there are together stay below what strangers may hold."""
 _SMALLEST_WINDOW: Final = 4 * KIB
-"""Bytes of further sessions. 4,096 sessions, as many as a binding serves, have 33 MiB together."""
+"""Bytes of further sessions. 1,024 sessions, as many as strangers may have, have 20 MiB together."""
 _UNREAD_COST: Final = 1.6
 """Bytes of memory for a byte that QUIC holds: 1.6 measured, in packets that are kept whole."""
 _PAUSE_ABOVE: Final = 10 * MIB
@@ -301,6 +312,12 @@ class PeerMemory:
         window = next((size for most, size in _WINDOWS if self._windows[size] < most), _SMALLEST_WINDOW)
         self._windows[window] += 1
         return window
+
+    def sessions_overload(self, holder: Holder) -> Overloaded | None:
+        """Return the error if the peer may not open one more session because of those that all strangers have."""
+        if holder.known or sum(self._windows.values()) < SESSIONS_OF_STRANGERS:
+            return None
+        return Overloaded(what="sessions of strangers", limit=SESSIONS_OF_STRANGERS)
 
     def session_ended(self, window: int) -> None:
         """A session that a peer has opened is over; ``window`` is its own."""

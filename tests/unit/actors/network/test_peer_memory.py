@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.network.connections.peer_memory import (
+    SESSIONS_OF_STRANGERS,
     UNREAD_BEFORE_HELLO,
     PeerMemory,
     Share,
@@ -273,6 +274,15 @@ def test_windows_of_strangers_shrink_and_those_of_known_peers_do_not(scene: Scen
     for window in windows:
         scene.memory.session_ended(window)
     assert scene.memory.window_of_session(stranger) == SESSION_WINDOW
+
+
+def test_strangers_have_so_many_sessions_together_and_known_peers_their_own(scene: Scene) -> None:
+    strangers, friend = [scene.peer(), scene.peer()], scene.peer(known=True)
+    windows = [scene.memory.window_of_session(strangers[0]) for _ in range(SESSIONS_OF_STRANGERS)]
+    assert all(scene.memory.sessions_overload(peer) for peer in strangers)
+    assert scene.memory.sessions_overload(friend) is None
+    scene.memory.session_ended(windows[0])
+    assert scene.memory.sessions_overload(strangers[1]) is None
 
 
 def test_large_payloads_of_strangers_take_turns() -> None:
