@@ -58,8 +58,6 @@ from ..wire.messages import (
     BULK_THRESHOLD,
 )
 
-__all__ = ["DEADLINE_MARGIN", "IncomingCalls", "ReplyTarget", "ServedCall"]
-
 _CANCEL: Final = encode(Cancel())
 _DAEMON_ID: Final = 1 << 63
 """Bit of the correlation ids that this process chooses. A process that serves also makes calls over the same
@@ -431,10 +429,12 @@ class IncomingCalls:
         attempt = request.attempt
         now = time.monotonic()  # the event loop's clock has a resolution of 1 ms
         server = binding.servers.pick_for_request(now) if binding.in_flight < MAX_CALLS_PER_BINDING else None
+        # A retry goes to one process after the other until one of them knows its call id. Only if all have answered
+        # "call unknown", and no other program is expected, it is sent as attempt 0, which a process executes.
         if attempt and server is not None:
-            known = binding.servers.other_than(served.denied_by)
-            if known is not None:
-                server = known
+            untried = binding.servers.other_than(served.denied_by)
+            if untried is not None:
+                server = untried
             elif self._expected.is_expected(binding.identity.name, protocol, instance):
                 self._hold(served, self._expected.retry_later)
                 return

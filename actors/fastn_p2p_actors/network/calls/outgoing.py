@@ -49,8 +49,6 @@ from ..discovery.targets import TargetFinder
 from ..serving.registry import OnlineIdentity
 from .incoming import IncomingCalls
 
-__all__ = ["OutgoingCalls"]
-
 _REPLY: Final = encode(Reply())
 
 

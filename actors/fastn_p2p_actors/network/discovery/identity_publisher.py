@@ -127,7 +127,7 @@ class IdentityPublisher:
         await self._sign_record(identity)
         if sender.gone:
             return
-        self._registry.announce(identity)
+        self._registry.add_identity(identity)
         arriving = self._arriving.pop(name, [])
         while arriving:
             arriving.pop()(identity)

@@ -27,8 +27,6 @@ from ...runtime.mailbox import (
 from .online_probe import OnlineProbe
 from .targets import TargetFinder
 
-__all__ = ["OnlineWaits"]
-
 _DONE: Final = encode(Ack())
 
 

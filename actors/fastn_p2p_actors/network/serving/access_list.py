@@ -9,8 +9,6 @@ from fastn_p2p_client.keys import PublicKey
 
 from ..address_book import AddressBook
 
-__all__ = ["EVERYONE", "PEERS", "AccessList"]
-
 EVERYONE: Final = "everyone"
 PEERS: Final = "peers"
 _CACHED: Final = 4096

@@ -14,8 +14,6 @@ import msgspec
 
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 
-__all__ = ["ExpectedPrograms", "Program"]
-
 log = logging.getLogger(__name__)
 
 _WAIT: Final = 10.0

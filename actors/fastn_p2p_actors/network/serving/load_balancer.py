@@ -8,17 +8,6 @@ from typing import Final, Protocol
 
 from ...runtime.mailbox import Sender
 
-__all__ = [
-    "FAST_CALL",
-    "FIRST_TRIAL",
-    "HANG_AFTER",
-    "LONGEST_TRIAL",
-    "STICKY_LIMIT",
-    "BindingCounters",
-    "LoadBalancer",
-    "ServingProcess",
-]
-
 FAST_CALL: Final = 0.0001
 """Seconds of a process's time for one call, below which calls go to the same process again."""
 STICKY_LIMIT: Final = 32

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["RegistrationGrace"]
-
 _GRACE_PERIOD: Final = 2.0
 """Seconds of one grace period. A process that serves registers within it."""
 _MAX_HELD: Final = 4096

@@ -28,8 +28,6 @@ from .load_balancer import (
     ServingProcess,
 )
 
-__all__ = ["OnlineIdentity", "RegisteredBinding", "Registry"]
-
 _LATENCIES = 1024
 """Calls of a binding whose durations are kept."""
 
@@ -201,7 +199,7 @@ class Registry:
         """Return the online identity with this key; None if there is none."""
         return self._by_key.get(key)
 
-    def announce(self, identity: OnlineIdentity) -> None:
+    def add_identity(self, identity: OnlineIdentity) -> None:
         """Add an online identity and the bindings that programs serve for it. Replace an earlier one of its name."""
         earlier = self._by_name.get(identity.name)
         if earlier is not None:

@@ -81,8 +81,6 @@ from .revocation import SessionRevocation
 if TYPE_CHECKING:
     from ..connections.connection import PeerConnection
 
-__all__ = ["SessionManager", "is_daemon_id"]
-
 _DAEMON_ID: Final = 3 << 62
 """Bits of the correlation ids that this process chooses for sessions. They differ from those of calls, and from ids
 that programs choose."""

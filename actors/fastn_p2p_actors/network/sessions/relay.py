@@ -31,8 +31,6 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.limits import CHUNK_COST, RESET_LOST, SESSION_WINDOW
 
-__all__ = ["Leg", "SessionRelay", "process_lost_error"]
-
 _CANCEL: Final = encode(Cancel())
 
 

@@ -16,8 +16,6 @@ from ..serving.registry import (
 )
 from .relay import SessionRelay
 
-__all__ = ["SessionRevocation"]
-
 
 @dataclass(frozen=True, slots=True)
 class _SessionPermission:

@@ -54,7 +54,7 @@ class StubNetwork:
 
     def come_online(self) -> OnlineIdentity:
         identity = OnlineIdentity("alice", ALICE.key, Sender(0, 0))
-        self.registry.announce(identity)
+        self.registry.add_identity(identity)
         self.parking.on_registration()
         return identity
 

@@ -101,7 +101,7 @@ class Scene:
         self.targets = TargetFinder(self.registry, anything, self.parking)
         self.calls = OutgoingCalls(anything, self.targets, self.requests, self.payloads)
         self.bob = OnlineIdentity("bob", BOB, cast(Sender, self.server))
-        self.registry.announce(self.bob)
+        self.registry.add_identity(self.bob)
         self.registry.serve(self.bob, "Slow", "default", anything, cast(Sender, self.server), hosted=False)
         self.peer = Peer(self.payloads)
         self.numbers = iter(range(1, 1_000_000))

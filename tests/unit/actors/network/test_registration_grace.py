@@ -67,7 +67,7 @@ class Scene:
         self.calls = OutgoingCalls(everything, self.targets, requests, self.payloads)
         self.sessions = SessionManager(everything, self.registry, self.targets, everything, self.parking, self.payloads)
         self.alice = OnlineIdentity("alice", PublicKey(bytes(ALICE)), self.server)
-        self.registry.announce(self.alice)
+        self.registry.add_identity(self.alice)
 
     def want(self, what: str) -> None:
         if what == "call":

@@ -85,7 +85,7 @@ class Scene:
         known = {key(number) for number in range(10_000, 15_000)} | {bytes(self.bob.key)}
         registry = Registry()
         for name in ("shop", "alice", "blog"):
-            registry.announce(OnlineIdentity(name, Signer(name).key, cast(Any, object())))
+            registry.add_identity(OnlineIdentity(name, Signer(name).key, cast(Any, object())))
         introductions = IntroductionRegistry(known.__contains__)
         connections = [Connection(introductions, number, float(number)) for number in range(50)]
         for number in range(64):

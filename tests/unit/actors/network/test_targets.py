@@ -77,7 +77,7 @@ class _Network:
     def announce(self, name: str = "alice", *, protocol: str = "") -> OnlineIdentity:
         key = {"alice": ALICE, "bob": BOB}[name]
         identity = OnlineIdentity(name, key, Sender(0, 0))
-        self.registry.announce(identity)
+        self.registry.add_identity(identity)
         if protocol:
             self.registry.serve(identity, protocol, "default", cast(Any, None), Sender(0, 0))
         self.grace.on_registration()

@@ -83,7 +83,7 @@ def registry_of(identities: int) -> tuple[Registry, Sender]:
         name = f"identity{number:04}"
         process = cast(Any, Sender())
         identity = OnlineIdentity(name, Signer(name).key, process)
-        registry.announce(identity)
+        registry.add_identity(identity)
         registry.serve(identity, "Echo", "default", access, process)
     registry.serve_by_program("identity0000", "Shop", "default", access, cast(Any, program), 5)
     registry.serve_by_program("absent", "Shop", "default", access, cast(Any, program), 5)
@@ -109,7 +109,7 @@ def test_the_end_of_an_identitys_process_takes_it_offline_and_leaves_its_success
     first = registry.by_name("identity0000")
     assert first is not None
     successor = OnlineIdentity(first.name, first.key, cast(Any, Sender()))
-    registry.announce(successor)
+    registry.add_identity(successor)
     assert {key for key, _ in successor.bindings} == {"Shop"}  # the program goes on with it
     assert registry.remove_sender(first.sender)
     assert registry.by_name(first.name) is successor
