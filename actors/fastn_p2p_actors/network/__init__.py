@@ -1,26 +1,66 @@
-"""The network actor: the one process that talks to the internet.
+"""The network process: the only process of the daemon that talks to the internet.
 
-Layout
-------
+- ``actor``: creates the parts, joins them, starts and stops them; gives each message in the mailbox to one of them.
+- ``event_router``: which part is told what a connection reports.
+- ``registration_requests``: processes that serve bring identities and bindings online.
+- ``admin``, ``admin_messages``: what only the gateway may ask; ``report`` collects what ``status`` shows.
+- ``calls``: calls of local programs, and calls that local processes serve.
+- ``sessions``: sessions, each a relay between two legs.
+- ``discovery``: from a name to a connection; delegations and records of the identities that are online.
+- ``connections``: one QUIC connection to each peer daemon, and what it carries.
+- ``serving``: local processes that serve: registry, load balancer, access lists.
+- ``address_book``: peers by name, on top of ``known_peers`` and ``seen_store``.
+- ``transport``, ``wire``: the iroh endpoint; the protocol between daemons.
+- ``vault_client``, ``clock``: requests to the vault; detection of a wall clock that was set.
 
-``actor``         the mailbox and how the parts fit together; ``serve`` starts it
-``wire``          the protocol between daemons
-``transport``     the iroh endpoint
-``connections``   one QUIC connection to each daemon, and what it carries
-``serving``       local processes that serve: registry, load balancer, access lists
-``discovery``     from a name to a connection; delegations and records of the identities that are online
-``calls``         calls of local programs, and calls that local processes serve
-``sessions``      sessions, each a relay between two legs
-``address_book``  peers by name; ``known_peers`` and ``seen_store`` are under it
-``report``        counters and states for ``status``
-``clock``         detects a wall clock that was set
-``admin_messages``, ``vault_client``  requests of the gateway; requests to the vault
+One call, file by file
+----------------------
 
-A call of a program: ``actor``, ``calls.outgoing``, ``discovery.router``, ``connections.pool``,
-``connections.connection``. There: ``connections.connection``, ``calls.incoming``, ``serving.load_balancer``, and the
-reply goes back the same way. A session: ``actor``, ``sessions.manager``, ``discovery.router``,
-``connections.session_handshake``, then bytes through ``sessions.relay`` and ``connections.remote_leg``. There:
-``connections.connection_sessions``, ``sessions.manager``.
+At the caller's daemon:
+
+1. ``actor``: ``Network._on_message`` decodes the program's ``Call`` from the mailbox.
+2. ``calls/outgoing``: ``OutgoingCalls.on_call`` checks limits and starts the deadline.
+3. ``discovery/targets``: ``TargetFinder.find`` chooses the calling identity, and decides whether the callee is served
+   here (``serving/registry``; go on with step 8), by a peer daemon, or perhaps after the next registration.
+4. ``discovery/router``: from the peer's name to its key, and to a connection that is open already. Without one,
+   ``discovery/resolver`` finds endpoints, ``connections/pool`` opens one connection to each, and
+   ``transport/endpoint`` dials.
+5. ``connections/connection``: ``PeerConnection`` sends a ``Request``, preceded by the caller's delegation
+   (``connections/identity_exchange``), encoded by ``wire/framing``. A large payload goes over
+   ``connections/bulk_streams``.
+
+At the callee's daemon:
+
+6. ``connections/connection`` reads and decodes the ``Request``, and checks that the caller's identity is proven.
+7. ``event_router`` passes it to ``calls/incoming``.
+8. ``calls/incoming`` finds the binding in ``serving/registry``, asks its ``serving/access_list`` for permission and its
+   ``serving/load_balancer`` for a process, and sends a ``DeliverCall`` to that process.
+9. ``actor`` receives the ``Reply`` in the mailbox; ``calls/incoming`` and ``connections/connection`` send it back.
+
+At the caller's daemon again, ``connections/connection`` finds the call by its id, and ``calls/outgoing`` sends the
+``Reply`` to the program.
+
+One session, file by file
+-------------------------
+
+At the daemon of the program that opens it:
+
+1. ``actor`` decodes ``OpenSession``; ``sessions/manager`` makes a ``SessionRelay`` with a ``LocalLeg`` for the program.
+2. ``discovery/targets`` and ``discovery/router``, as for a call.
+3. ``connections/session_handshake``: ``OutgoingSession`` is the other leg; ``connections/connection_sessions`` sends
+   the request over the connection.
+
+At the peer daemon:
+
+4. ``connections/connection_sessions`` makes an ``IncomingSession`` of the request; ``event_router`` passes it to
+   ``sessions/manager``.
+5. ``sessions/manager`` checks permission, picks a process, sends it a ``DeliverSession``, and joins it to the
+   ``IncomingSession`` by a second ``SessionRelay``. ``sessions/revocation`` ends the session if the permission ends.
+6. The process accepts. ``connections/session_handshake`` sends ``SessionAccepted`` back.
+
+At the first daemon again, ``connections/session_handshake`` opens a QUIC stream. Bytes then go through
+``sessions/relay``, which enforces flow control, and ``connections/remote_leg``, which reads and writes the stream with
+``connections/coalescing_reader`` and ``connections/stream_pacing``.
 """
 
 from __future__ import annotations
@@ -31,18 +71,15 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from fastn_p2p_actors.runtime.actor import ActorContext
 
-__all__ = ["serve"]
-
-
 RUST_DIAGNOSTICS: Final = ("RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "RUST_ERROR_LOCATION")
-"""Variables of a developer's shell that make iroh look up where each error comes from: 40 MB more memory at the first
-failed handshake, and the paths of its build machine in what users read."""
+"""Environment variables that make iroh record where each error comes from. They cost 40 MB of memory at the first
+failed handshake, and put paths of iroh's build machine into error messages."""
 
 
 async def serve(stage: ActorContext) -> None:
-    """Runs the network until ``stage.stopping``."""
+    """Run the network process until ``stage.stop_requested`` is set."""
     for variable in RUST_DIAGNOSTICS:
         os.environ.pop(variable, None)
-    from .actor import serve  # who only wants the messages needs no iroh
+    from .actor import serve  # imported here because a process that only needs the messages needs no iroh
 
     await serve(stage)

@@ -1,0 +1,113 @@
+"""Administrative requests of the gateway: address book, tickets and the report for ``status``."""
+
+from __future__ import annotations
+
+from fastn_p2p_client.errors import BadMessage, Forbidden
+from fastn_p2p_client.ipc.messages import Ack, Message, PeerList, PeerReply, TicketText
+from fastn_p2p_client.tickets import Ticket
+
+from ..credentials.peer_record import peek_record
+from ..runtime.grants import GATEWAY_SUBJECT, check_grant
+from ..runtime.mailbox import Mailbox, Sender
+from .address_book import AddressBook
+from .admin_messages import (
+    MAX_PAGE,
+    AuthenticateGateway,
+    CreateTicket,
+    DeletePeer,
+    GetNetworkReport,
+    GetPeers,
+    NetworkReport,
+    NetworkReportReply,
+    SavePeer,
+)
+from .clock import ClockWatch
+from .discovery.host_directory import HostDirectory
+from .discovery.identity_publisher import IdentityPublisher
+from .report import Reporter
+from .serving.registry import Registry
+from .sessions.revocation import SessionRevocation
+from .transport.endpoint import NetworkEndpoint
+
+
+class Admin:
+    """Answers the gateway, and refuses the same requests to programs.
+
+    A connection counts as the gateway's once it has shown the gateway's grant.
+    """
+
+    def __init__(
+        self,
+        grant_key: bytes,
+        *,
+        registry: Registry,
+        book: AddressBook,
+        publisher: IdentityPublisher,
+        revocation: SessionRevocation,
+        reporter: Reporter,
+        endpoint: NetworkEndpoint,
+        hosts: HostDirectory,
+        clock: ClockWatch,
+        mailbox: Mailbox,
+    ) -> None:
+        self._grant_key = grant_key
+        self._registry = registry
+        self._book = book
+        self._publisher = publisher
+        self._revocation = revocation
+        self._reporter = reporter
+        self._endpoint = endpoint
+        self._hosts = hosts
+        self._clock = clock
+        self._mailbox = mailbox
+        self._gateways: set[Sender] = set()
+
+    def on_sender_gone(self, sender: Sender) -> None:
+        self._gateways.discard(sender)
+
+    async def handle(self, sender: Sender, message: Message) -> Message:
+        """Return the reply to one request.
+
+        Raises:
+            Forbidden: the sender is not the gateway.
+            BadMessage: the network process does not answer such a message.
+            P2PError: the request's own errors.
+        """
+        if isinstance(message, AuthenticateGateway):
+            check_grant(self._grant_key, GATEWAY_SUBJECT, message.grant)
+            self._gateways.add(sender)
+            return Ack()
+        if sender not in self._gateways:
+            raise Forbidden(role="a program", request=type(message).__name__)
+        if isinstance(message, CreateTicket):
+            blob = await self._publisher.fresh_record(self._registry.calling_identity(message.identity))
+            body = peek_record(blob)
+            return TicketText(str(Ticket.of_record(blob)), body.expires, body.relays, body.addresses)
+        if isinstance(message, SavePeer):
+            peer = self._book.add(message.peer, message.name)
+            reply = PeerReply(peer.info(), peer.renamed_from)
+            await self._revocation.access_changed()
+            return reply
+        if isinstance(message, DeletePeer):
+            self._book.remove(message.name)
+            await self._revocation.access_changed()
+            return Ack()
+        if isinstance(message, GetPeers):
+            limit = min(message.limit or MAX_PAGE, MAX_PAGE)
+            peers = await self._reporter.peers(message.after, limit + 1)
+            return PeerList(peers[:limit], len(peers) > limit)
+        if isinstance(message, GetNetworkReport):
+            return NetworkReportReply(await self._report(message))
+        raise BadMessage(reason=f"{type(message).__name__} is not for the network")
+
+    async def _report(self, message: GetNetworkReport) -> NetworkReport:
+        address = self._endpoint.address()
+        warnings = self._clock.warnings() + self._book.warnings
+        if self._hosts.problem:
+            warnings.append(f"daemons on this machine do not find each other by ID52: {self._hosts.problem}")
+        return await self._reporter.report(
+            message,
+            addresses=(*address.addresses, *address.relays),
+            clients=self._mailbox.clients,
+            warnings=warnings,
+        )

@@ -1,0 +1,134 @@
+"""Event router: tells each part of the network process about the connection events that concern it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastn_p2p_client.errors import DelegationExpired, DelegationNotYetValid
+from fastn_p2p_client.keys import PublicKey
+
+from ..credentials import Delegation
+from ..runtime.loop_turns import in_turns
+from .address_book import AddressBook
+from .calls.incoming import IncomingCalls
+from .clock import ClockJump, ClockWatch
+from .connections.connection import PeerConnection
+from .connections.pool import ConnectionPool
+from .connections.reconnect_list import ReconnectList
+from .connections.session_handshake import IncomingSession
+from .discovery.online_probe import OnlineProbe
+from .discovery.online_waits import OnlineWaits
+from .discovery.router import PeerRouter
+from .serving.registry import OnlineIdentity, Registry
+from .sessions.manager import SessionManager
+from .wire import messages as wire
+
+
+class EventRouter:
+    """The ``ConnectionEvents`` of every connection.
+
+    The pool needs its events at its creation, and other parts need the pool. ``attach`` hands them in before the first
+    connection exists.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        book: AddressBook,
+        clock: ClockWatch,
+        router: PeerRouter,
+        incoming: IncomingCalls,
+        sessions: SessionManager,
+    ) -> None:
+        self._registry = registry
+        self._book = book
+        self._clock = clock
+        self._router = router
+        self._incoming = incoming
+        self._sessions = sessions
+        self._pool: ConnectionPool
+        self._probe: OnlineProbe
+        self._waits: OnlineWaits
+        self._reconnect_list: ReconnectList
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def attach(
+        self, pool: ConnectionPool, probe: OnlineProbe, waits: OnlineWaits, reconnect_list: ReconnectList
+    ) -> None:
+        """Set the parts that need the pool. Must be called before the first connection exists."""
+        self._pool = pool
+        self._probe = probe
+        self._waits = waits
+        self._reconnect_list = reconnect_list
+
+    def close(self) -> None:
+        """Stop the tasks that ``on_clock_set`` has started."""
+        for task in self._tasks:
+            task.cancel()
+
+    # ── life of a connection ─────────────────────────────────────────────────────────────────────
+
+    def on_hello(self, connection: PeerConnection) -> None:
+        self._pool.on_hello(connection)
+        self._probe.connected(connection)
+        self._reconnect_list.changed()
+
+    def on_closed(self, connection: PeerConnection) -> None:
+        self._pool.forget(connection)
+        self._incoming.on_connection_closed(connection)
+        self._probe.lost(connection)
+        self._reconnect_list.changed()
+
+    # ── requests of the peer daemon ──────────────────────────────────────────────────────────────
+
+    def on_request(self, connection: PeerConnection, request: wire.Request, payload: bytes) -> None:
+        self._incoming.on_request(connection, request, payload)
+
+    def on_cancel(self, connection: PeerConnection, number: int) -> None:
+        self._incoming.on_cancel(connection, number)
+
+    def on_arrival(self, arrival: IncomingSession) -> None:
+        self._sessions.on_arrival(arrival)
+
+    # ── identities ───────────────────────────────────────────────────────────────────────────────
+
+    def check_introduction(self, connection: PeerConnection, delegation: bytes) -> Delegation:
+        try:
+            return self._router.check_introduction(connection, delegation)
+        except (DelegationExpired, DelegationNotYetValid) as error:
+            name = self._book.name_of(bytes(PublicKey(error.identity)))
+            if name:  # strangers can claim anything
+                self._clock.doubt(name, error)
+            raise
+
+    def introduction_for(self, identity: bytes) -> bytes | None:
+        found = self._registry.by_key(identity)
+        return found.delegation if found is not None else None
+
+    def on_introduced(self, connection: PeerConnection, identity: bytes) -> None:
+        if self._waits.on_online(identity):
+            self._router.prefer(connection, identity)
+
+    def is_known(self, connection: PeerConnection) -> bool:
+        return any(identity in self._book.known for identity in connection.introductions.until)
+
+    # ── the clock ────────────────────────────────────────────────────────────────────────────────
+
+    def on_clock_set(self, jump: ClockJump, renewed: list[OnlineIdentity]) -> None:
+        """Show renewed delegations to peers again, because they may have refused the earlier ones.
+
+        After the machine has slept, also find out which connections still work.
+        """
+        task = asyncio.get_running_loop().create_task(self._show_renewed(jump, renewed))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _show_renewed(self, jump: ClockJump, renewed: list[OnlineIdentity]) -> None:
+        async for connection in in_turns(self._pool.all()):
+            if connection.closed:
+                continue
+            for identity in renewed:
+                connection.show_again(identity.raw)
+            connection.clock_was_set()
+            if jump.slept > 0:
+                connection.probe()

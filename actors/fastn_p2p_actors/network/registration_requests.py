@@ -1,0 +1,130 @@
+"""Registration requests: processes that serve bring identities and bindings online and take them offline."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from fastn_p2p_client.errors import BadMessage, Forbidden, IdentityOffline
+from fastn_p2p_client.ipc.messages import (
+    Ack,
+    Message,
+    RegisterBinding,
+    RegisterIdentity,
+    UnregisterBinding,
+    UnregisterIdentity,
+)
+from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
+from fastn_p2p_client.names import check_name
+
+from ..runtime.grants import check_grant, program_subject, verify_grant
+from ..runtime.mailbox import Sender
+from .address_book import AddressBook
+from .connections.pool import ConnectionPool
+from .discovery.identity_publisher import IdentityPublisher
+from .discovery.online_waits import OnlineWaits
+from .serving.access_list import AccessList
+from .serving.expected_programs import ExpectedPrograms
+from .serving.registration_grace import RegistrationGrace
+from .serving.registry import OnlineIdentity, Registry
+from .sessions.revocation import SessionRevocation
+
+RegistrationRequest: TypeAlias = RegisterIdentity | RegisterBinding | UnregisterBinding | UnregisterIdentity
+
+
+class RegistrationRequests:
+    """Answers them. Each needs the grant of what it registers, or has to come from the process that registered it."""
+
+    def __init__(
+        self,
+        grant_key: bytes,
+        *,
+        registry: Registry,
+        book: AddressBook,
+        publisher: IdentityPublisher,
+        grace: RegistrationGrace,
+        expected: ExpectedPrograms,
+        waits: OnlineWaits,
+        pool: ConnectionPool,
+        revocation: SessionRevocation,
+    ) -> None:
+        self._grant_key = grant_key
+        self._registry = registry
+        self._book = book
+        self._publisher = publisher
+        self._grace = grace
+        self._expected = expected
+        self._waits = waits
+        self._pool = pool
+        self._revocation = revocation
+
+    def on_sender_gone(self, sender: Sender) -> None:
+        """Remove what the process had registered. Calls to it are held for a while, because it may come back."""
+        if self._registry.remove_sender(sender):
+            self._grace.reopen()
+            self._expected.changed()
+
+    async def handle(self, sender: Sender, message: RegistrationRequest) -> Message:
+        """Carry out one request and return the reply.
+
+        Raises:
+            Forbidden: the grant is for something else, or another process registered the identity.
+            IdentityOffline: the identity is not online.
+            BadMessage, InvalidName: the binding's description is wrong.
+            P2PError: the vault refuses to sign the identity's delegation.
+        """
+        if isinstance(message, RegisterIdentity):
+            check_grant(self._grant_key, message.identity, message.grant)
+            await self._publisher.bring_online(message.identity, sender)
+            self._on_online(message.identity)
+            self._grace.on_registration()
+        elif isinstance(message, RegisterBinding):
+            await self._register_binding(sender, message)
+        elif isinstance(message, UnregisterBinding):
+            if not self._registry.withdraw(message.identity, message.protocol, message.instance, sender):
+                self._identity_of(message.identity, sender)
+            self._expected.changed()
+        else:
+            identity = self._identity_of(message.identity, sender)
+            self._publisher.take_offline(identity)
+            await self._revocation.identity_offline(identity)
+        return Ack()
+
+    async def _register_binding(self, sender: Sender, message: RegisterBinding) -> None:
+        check_name(message.protocol, "a protocol")
+        check_name(message.instance, "an instance")
+        if not message.allow:
+            raise BadMessage(reason="an access list is empty")
+        access = AccessList(message.allow, self._book, self._registry)
+        self._book.known.add_named(access.keys)
+        limit = message.limit if 0 < message.limit < MAX_CALLS_PER_BINDING else MAX_CALLS_PER_BINDING
+        subject = program_subject(message.identity, message.protocol, message.instance)
+        if verify_grant(self._grant_key, subject, message.grant):
+            self._registry.serve_by_program(message.identity, message.protocol, message.instance, access, sender, limit)
+            self._expected.changed()
+        else:
+            check_grant(self._grant_key, message.identity, message.grant)
+
+            def register(identity: OnlineIdentity) -> None:
+                self._registry.serve(identity, message.protocol, message.instance, access, sender, limit=limit)
+
+            if not await self._publisher.serve(message.identity, register):
+                raise IdentityOffline(identity=message.identity)
+        self._grace.on_registration()
+        await self._revocation.access_changed()
+
+    def _on_online(self, name: str) -> None:
+        """Notify programs that wait for the identity, here and at peer daemons."""
+        identity = self._registry.by_name(name)
+        if identity is not None:
+            self._book.known.add_named([identity.raw])  # other daemons may speak for it, too
+            self._waits.on_online(identity.raw)
+            self._pool.wants.came_online(identity.raw)
+
+    def _identity_of(self, name: str, sender: Sender) -> OnlineIdentity:
+        """Return the identity. Raise Forbidden if another process has registered it."""
+        identity = self._registry.by_name(name)
+        if identity is None:
+            raise IdentityOffline(identity=name)
+        if identity.sender is not sender:
+            raise Forbidden(role="another process", request=f"to speak for {name!r}")
+        return identity
