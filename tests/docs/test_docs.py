@@ -138,8 +138,8 @@ def hex_of(text: str) -> str:
 CONVERSATIONS: Final = {
     "Control: from a program to the gateway": m.ControlRequest,
     "Control: from the gateway to a program": m.ControlReply,
-    "Data: from a program, or from whoever serves, to the network": m.DataRequest,
-    "Data: from the network to a program, or to whoever serves": m.DataMessage,
+    "Data: from a program, or from a serving process, to the network": m.DataRequest,
+    "Data: from the network to a program, or to a serving process": m.DataMessage,
 }
 
 
@@ -292,7 +292,7 @@ def test_the_vault_s_table_is_documented() -> None:
 
 
 def test_the_supervisor_s_table_is_documented() -> None:
-    rows = table("security.md", "The vault", "request", "gateway", "anybody else")
+    rows = table("security.md", "The vault", "request", "gateway", "others")
     assert set(ALLOWED_REQUESTS) == {"gateway"}
     assert all(row[1:] == ["yes", "no"] for row in rows)
     assert {code(row[0]) for row in rows} == {request.__name__ for request in ALLOWED_REQUESTS["gateway"]}
@@ -410,7 +410,7 @@ def test_every_make_target_that_is_mentioned_exists(page: Path) -> None:
 
 
 def test_numbers_of_sessions_are_those_of_the_code() -> None:
-    rows = table("streams.md", "Who waits for whom", "constant", "value")
+    rows = table("streams.md", "Flow control", "constant", "value")
     assert {code(row[0]): int(row[1]) for row in rows} == {code(row[0]): getattr(limits, code(row[0])) for row in rows}
     codes = table("streams.md", "A direction and its end", "code", "constant")
     reserved = {name: value for name, value in vars(limits).items() if name.startswith("RESET_")}
