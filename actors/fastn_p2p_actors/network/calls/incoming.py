@@ -457,7 +457,7 @@ class IncomingCalls:
         )  # fmt: skip
         size = served.size
         if server.bytes + size > MOST_SERVED_OF_STRANGERS and served.account.budget is self._payloads.strangers:
-            what = f"bytes of payloads in flight at {protocol}, of those that strangers may add to"
+            what = f"payload bytes in flight at {protocol} that strangers may add to"
             self._fail(served, Overloaded(what=what, limit=MOST_SERVED_OF_STRANGERS))
             return
         may_wait = server.sender.is_behind or size > BULK_THRESHOLD

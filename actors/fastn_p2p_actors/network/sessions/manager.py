@@ -134,7 +134,7 @@ class _Opening:
     @property
     def done(self) -> bool:
         """True after the end of the session."""
-        return self.relay.over
+        return self.relay.done
 
     def hold(self, payload: bytes) -> bool:
         """Keep the payload. Its memory is reserved already."""
@@ -241,7 +241,7 @@ class SessionManager:
         check_name(message.protocol, "a protocol")
         check_name(message.instance, "an instance")
         if leg.key in self._opened_by or is_daemon_id(leg.correlation):
-            raise BadMessage(reason="this id is not free")
+            raise BadMessage(reason="a session with this id is open already, or the id is reserved for the daemon")
         if len(payload) > MAX_INITIAL:
             raise PayloadTooLarge(size=len(payload), limit=MAX_INITIAL)
         if not 0 < message.credit <= SESSION_WINDOW:
@@ -330,7 +330,7 @@ class SessionManager:
         if relay is None:
             return
         if type(message) is WindowUpdate and sender.backlog > _MAX_BACKLOG and self._grants_unread_credit(sender):
-            relay.fail(BadMessage(reason="credit for what has not been read"))
+            relay.fail(BadMessage(reason="credit for bytes that were not read"))
         elif is_server:
             if not relay.opened:
                 sender.answered_at = time.monotonic()
@@ -381,7 +381,7 @@ class SessionManager:
             left = self._grace.remaining_ms(request.deadline_ms)
 
             def again() -> None:
-                if not relay.over:
+                if not relay.done:
                     self._offer_incoming(relay, incoming, replace(request, deadline_ms=left()))
 
             self._grace.retry_later(again)
@@ -453,13 +453,13 @@ class SessionManager:
         binding.sessions += 1
         server.in_flight += 1
 
-        runs_out = now + deadline_ms / 1000 - DEADLINE_MARGIN
+        expires = now + deadline_ms / 1000 - DEADLINE_MARGIN
 
         def ended() -> None:
             self._served_by.pop(leg.key, None)
             binding.sessions -= 1
             server.in_flight -= 1
-            if not relay.opened and time.monotonic() >= runs_out:
+            if not relay.opened and time.monotonic() >= expires:
                 binding.servers.missed(server, now, time.monotonic())
 
         relay.at_end.append(ended)

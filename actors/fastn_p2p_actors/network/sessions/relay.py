@@ -60,10 +60,10 @@ class SessionRelay:
         at_opened: called once, when the server has accepted.
         at_end: called once, when both directions have ended, or the session has failed.
         opened: true after the server has accepted.
-        over: true after the end.
+        done: true after the end.
     """
 
-    __slots__ = ("_credit", "_ended", "_eof", "answer", "at_end", "at_opened", "opened", "opener", "over", "server")
+    __slots__ = ("_credit", "_ended", "_eof", "answer", "at_end", "at_opened", "done", "opened", "opener", "server")
 
     def __init__(self, opener: Leg, credit: int) -> None:
         self.opener = opener
@@ -76,7 +76,7 @@ class SessionRelay:
         self._eof = [False, False]
         self._credit = [0, credit]
         self.opened = False
-        self.over = False
+        self.done = False
 
     def from_opener(self, header: bytes, message: Message, payload: bytes) -> None:
         """Handle a message of the opener."""
@@ -87,18 +87,18 @@ class SessionRelay:
                 self._end_with(self.server, header, message, payload)
             else:
                 self.opener_gone()
-        elif self.server is not None and self.opened and not self.over:
+        elif self.server is not None and self.opened and not self.done:
             self._pass_on(self.server, header, message, payload, 0)
 
     def from_server(self, header: bytes, message: Message, payload: bytes) -> None:
         """Handle a message of the server."""
         if isinstance(message, SessionOpened):
-            if not self.opened and not self.over:
+            if not self.opened and not self.done:
                 self._open(message)
         elif isinstance(message, ErrorReply | ApplicationErrorReply):
             if isinstance(message, ErrorReply) or not self.opened:
                 self._end_with(self.opener, header, message, payload)
-        elif self.opened and not self.over:
+        elif self.opened and not self.done:
             self._pass_on(self.opener, header, message, payload, 1)
 
     def fail(self, error: P2PError) -> None:
@@ -106,7 +106,7 @@ class SessionRelay:
         failure = ErrorReply.of(error)
         header = encode(failure)
         server = self.server
-        if not self.over and server is not None:
+        if not self.done and server is not None:
             if self.opened:
                 server.take(header, failure, b"")
             else:
@@ -153,7 +153,7 @@ class SessionRelay:
         elif isinstance(message, WindowUpdate):
             self._credit[opposite] += message.size
             if message.size <= 0 or self._credit[opposite] > SESSION_WINDOW:
-                self.fail(BadMessage(reason="credit for what has not been taken"))
+                self.fail(BadMessage(reason="credit for bytes that were not received"))
             elif not self._ended[opposite]:
                 leg.take(header, message, payload)
         elif isinstance(message, ResetStream | StopSending):
@@ -179,14 +179,14 @@ class SessionRelay:
             self._finish()
 
     def _end_with(self, leg: Leg | None, header: bytes, message: Message, payload: bytes) -> None:
-        if not self.over:
+        if not self.done:
             if leg is not None:
                 leg.take(header, message, payload)
             self._finish()
 
     def _finish(self) -> None:
-        if not self.over:
-            self.over = True
+        if not self.done:
+            self.done = True
             _run(self.at_end)
 
 

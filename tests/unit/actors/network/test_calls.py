@@ -44,18 +44,18 @@ class StubNetwork:
         self.asked: list[bool] = []
         """For each request that was sent: true if its source was online."""
         self.registry = Registry()
-        self.parking = RegistrationGrace()
+        self.grace = RegistrationGrace()
         self.sessions = self
         anything = cast(Any, self)
         self.payloads = PayloadMemory()
-        self.targets = TargetFinder(self.registry, anything, self.parking)
+        self.targets = TargetFinder(self.registry, anything, self.grace)
         self.calls = OutgoingCalls(anything, self.targets, anything, self.payloads)
-        self.opened = SessionManager(anything, self.registry, self.targets, anything, self.parking, self.payloads)
+        self.opened = SessionManager(anything, self.registry, self.targets, anything, self.grace, self.payloads)
 
     def come_online(self) -> OnlineIdentity:
         identity = OnlineIdentity("alice", ALICE.key, Sender(0, 0))
         self.registry.add_identity(identity)
-        self.parking.on_registration()
+        self.grace.on_registration()
         return identity
 
     def parse_peer(self, peer: str) -> bytes:

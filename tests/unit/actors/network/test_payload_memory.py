@@ -95,10 +95,10 @@ class Scene:
         self.server, self.other = Process(), Process()
         self.sent: list[tuple[bytes, int]] = []
         self.waits = False
-        self.registry, self.parking = Registry(), RegistrationGrace()
+        self.registry, self.grace = Registry(), RegistrationGrace()
         anything = cast(Any, self)
-        self.requests = IncomingCalls(anything, self.registry, anything, self.parking, anything, self.payloads)
-        self.targets = TargetFinder(self.registry, anything, self.parking)
+        self.requests = IncomingCalls(anything, self.registry, anything, self.grace, anything, self.payloads)
+        self.targets = TargetFinder(self.registry, anything, self.grace)
         self.calls = OutgoingCalls(anything, self.targets, self.requests, self.payloads)
         self.bob = OnlineIdentity("bob", BOB, cast(Sender, self.server))
         self.registry.add_identity(self.bob)
@@ -177,7 +177,7 @@ def test_a_call_that_may_be_sent_again_is_charged_until_it_is_over(end: str) -> 
         elif end == "expiry":
             scene.requests._expire(served)
         elif end == "process":
-            scene.parking.close()
+            scene.grace.close()
             scene.registry.remove_sender(server)
             scene.requests.on_sender_gone(server)
         else:
@@ -262,7 +262,7 @@ def test_a_call_that_is_held_for_a_registration_is_charged(end: str) -> None:
         elif end == "connection":
             scene.requests.on_connection_closed(cast(Any, scene.peer))
         else:
-            scene.parking.close()
+            scene.grace.close()
         assert scene.totals == (0, 0, 0)
         assert all(not parked for parked in scene.peer.serving.values())
 

@@ -59,13 +59,13 @@ class Scene:
         self.said: list[tuple[object, Message]] = []
         self.noted: list[tuple[Program, int, int]] = []
         """Program, number of its connections, and number of messages sent before."""
-        self.registry, self.parking = Registry(), RegistrationGrace()
+        self.registry, self.grace = Registry(), RegistrationGrace()
         everything: Any = self
         self.payloads = PayloadMemory()
-        requests = IncomingCalls(everything, self.registry, everything, self.parking, everything, self.payloads)
-        self.targets = TargetFinder(self.registry, everything, self.parking)
+        requests = IncomingCalls(everything, self.registry, everything, self.grace, everything, self.payloads)
+        self.targets = TargetFinder(self.registry, everything, self.grace)
         self.calls = OutgoingCalls(everything, self.targets, requests, self.payloads)
-        self.sessions = SessionManager(everything, self.registry, self.targets, everything, self.parking, self.payloads)
+        self.sessions = SessionManager(everything, self.registry, self.targets, everything, self.grace, self.payloads)
         self.alice = OnlineIdentity("alice", PublicKey(bytes(ALICE)), self.server)
         self.registry.add_identity(self.alice)
 
@@ -114,10 +114,10 @@ def test_delivers_once_the_protocol_is_registered(what: str, arrives: type[Messa
     async def work(scene: Scene) -> None:
         scene.want(what)
         assert scene.said == []
-        scene.parking.on_registration()  # of another binding
+        scene.grace.on_registration()  # of another binding
         assert scene.said == []
         scene.registry.serve(scene.alice, "Echo", "default", cast(Any, scene), scene.server)
-        scene.parking.on_registration()
+        scene.grace.on_registration()
         assert [(sender, type(message)) for sender, message in scene.said] == [(scene.server, arrives)]
 
     play(work)
@@ -128,7 +128,7 @@ def test_fails_after_the_end_of_the_grace_period(what: str) -> None:
     async def work(scene: Scene) -> None:
         scene.want(what)
         assert scene.said == []
-        scene.parking.close()
+        scene.grace.close()
         ((sender, message),) = scene.said
         assert sender is scene.program
         assert isinstance(message, ErrorReply)

@@ -63,7 +63,7 @@ def test_the_relay_refuses_every_chunk_beyond_the_window_of_a_remote_leg(opener:
         randomness = random.Random(seed)
         leg = session.leg
         for step in itertools.count():
-            if session.relay.over:
+            if session.relay.done:
                 break
             if step < 30 and randomness.random() < 0.5:  # then the stream writes no more, and the window fills
                 await a_few_turns()
@@ -71,7 +71,7 @@ def test_the_relay_refuses_every_chunk_beyond_the_window_of_a_remote_leg(opener:
             before = leg.queued
             session.write(size)
             if before + size + CHUNK_COST <= window:
-                assert not session.relay.over
+                assert not session.relay.done
                 assert leg.queued == before + size + CHUNK_COST
             else:
                 assert leg.queued == before, "the leg did not get it"
@@ -95,7 +95,7 @@ def test_a_window_can_be_used_again_once_it_is_written(opener: str, window: int)
             for _ in range(3):
                 await a_few_turns()
             assert session.leg.queued == 0
-        assert not session.relay.over
+        assert not session.relay.done
         session.leg.close()
 
     play(scenario)

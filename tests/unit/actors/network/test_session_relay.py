@@ -123,9 +123,9 @@ def test_ends_when_both_directions_have_ended() -> None:
                 stage = Stage()
                 steps = [first[0], second[1]]
                 steps[order](stage)
-                assert not stage.relay.over
+                assert not stage.relay.done
                 steps[1 - order](stage)
-                assert stage.relay.over
+                assert stage.relay.done
                 assert stage.at_end == 1
                 for say in (stage.opener_says, stage.server_says):
                     say(EndOfStream(), Ack(), ResetStream(1), StopSending(1), WindowUpdate(1), DENIED, Cancel())
@@ -140,11 +140,11 @@ def test_passes_only_acks_of_an_end_of_stream() -> None:
     stage = Stage()
     stage.server_says(Ack(), ResetStream(1))
     assert stage.opener.told == [ResetStream(1)]
-    assert not stage.relay.over  # the opener goes on sending
+    assert not stage.relay.done  # the opener goes on sending
     stage.opener_says(EndOfStream())
     stage.server_says(Ack(), Ack())
     assert stage.opener.told == [ResetStream(1), Ack()]
-    assert stage.relay.over
+    assert stage.relay.done
 
 
 def test_passes_nothing_after_the_end_of_a_direction() -> None:
@@ -171,7 +171,7 @@ def test_cancels_at_the_server_if_the_opener_leaves_before_it_is_open(served: bo
         give_up(stage)
         assert stage.server.told == ([Cancel()] if served else [])
         assert stage.opener.told == []
-        assert stage.relay.over
+        assert stage.relay.done
         assert (stage.at_opened, stage.at_end) == (0, 1)
         stage.server_says(SessionOpened(1000), DENIED, ApplicationErrorReply("no"))
         assert stage.opener.told == []
@@ -182,7 +182,7 @@ def test_tells_the_handler_if_the_opener_leaves_while_it_is_accepted() -> None:
     stage = Stage()
     stage.opener_says(Cancel())
     assert isinstance(stage.server.error, ConnectionLost)
-    assert stage.relay.over
+    assert stage.relay.done
 
 
 @pytest.mark.parametrize("answer", [DENIED, ApplicationErrorReply("No", "not today")])
@@ -198,13 +198,13 @@ def test_drops_application_errors_of_an_open_session_but_not_error_replies() -> 
     stage = Stage()
     stage.server_says(ApplicationErrorReply("No"), Cancel())
     assert stage.opener.told == []
-    assert not stage.relay.over
+    assert not stage.relay.done
     stage.server_says(DENIED)
     assert stage.opener.told == [DENIED]
     stage = Stage()
     stage.opener_says(DENIED)
     assert stage.server.told == [DENIED]
-    assert stage.relay.over
+    assert stage.relay.done
 
 
 @pytest.mark.parametrize("opened", [True, False])
@@ -228,7 +228,7 @@ def test_passes_nothing_before_the_session_is_open() -> None:
     stage.opener_says(SessionData(), payload=b"early")
     stage.server_says(SessionData(), payload=b"early")
     assert (stage.opener.told, stage.server.told) == ([], [])
-    assert not stage.relay.over
+    assert not stage.relay.done
 
 
 def test_does_not_let_the_opener_accept() -> None:
@@ -266,7 +266,7 @@ def test_fails_the_session_of_a_side_that_breaks_the_rules(side: str, name: str)
     for told in (stage.opener, stage.server):
         assert isinstance(told.error, BadMessage)
         assert told.bytes == 0
-    assert stage.relay.over
+    assert stage.relay.done
     assert stage.at_end == 1
 
 
@@ -285,7 +285,7 @@ def test_allows_granted_credit_to_the_last_byte() -> None:
     stage.opener_says(WindowUpdate(500), WindowUpdate(500))
     stage.server_says(SessionData(), payload=bytes(1000 - CHUNK_COST))
     assert stage.opener.told == [SessionData(), SessionData()]
-    assert not stage.relay.over
+    assert not stage.relay.done
 
 
 words = st.sampled_from(
@@ -316,7 +316,7 @@ def test_each_side_gets_at_most_one_final_message_and_each_hook_one_call(
             stage.relay.fail(ConnectionLost(what="it"))
         else:
             getattr(stage.relay, what.replace(" ", "_"))()
-        assert stage.at_end == int(stage.relay.over)
+        assert stage.at_end == int(stage.relay.done)
         assert stage.at_opened == int(stage.relay.opened)
     for side in (stage.opener, stage.server):
         kinds = [type(message) for message in side.told]
@@ -326,5 +326,5 @@ def test_each_side_gets_at_most_one_final_message_and_each_hook_one_call(
         assert sum(kind in LAST for kind in kinds) <= 1
         assert side.bytes <= 2 * SESSION_WINDOW
     stage.relay.fail(ConnectionLost(what="the end"))
-    assert stage.relay.over
+    assert stage.relay.done
     assert stage.at_end == 1

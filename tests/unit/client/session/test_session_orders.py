@@ -150,7 +150,7 @@ def test_both_sides_are_over_in_whatever_order_things_happen(
         is_told_the_truth(players[0], players[1])
         is_told_the_truth(players[1], players[0])
         if isinstance(hop, RelayedHop):
-            assert hop.relay.over
+            assert hop.relay.done
             assert hop.relay_ended == 1
 
     with small_windows():
@@ -187,7 +187,7 @@ def test_whoever_is_left_when_the_other_side_dies_is_told_and_told_the_truth(
         while towards_relay.deliver():  # what it had said before counts
             pass
         (hop.relay.opener_gone if dead == 0 else hop.relay.server_gone)()
-        assert hop.relay.over
+        assert hop.relay.done
         assert hop.relay_ended == 1
         towards_victim.waiting.clear()
         await act(more, alive=False)
