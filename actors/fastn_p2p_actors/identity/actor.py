@@ -83,7 +83,7 @@ class IdentityActor:
             context.home.mailbox("network"),
             "network",
             on_message=self._dispatcher.on_message,
-            on_up=lambda: self._registration.register_again(),
+            on_up=lambda: self._registration.start_registering(),
             on_down=self._dispatcher.cancel_all,  # the next network process does not know these ids
         )
         self._registration = NetworkRegistration(self._network, settings.identity, settings.grant, self._active)
@@ -111,7 +111,7 @@ class IdentityActor:
             await self._drain()
         finally:
             stop.cancel()
-            self._registration.close()
+            self._registration.stop_registering()
             self._registration.outcome.cancel()
             self._dispatcher.close()
             self._mailbox.close()
@@ -149,7 +149,7 @@ class IdentityActor:
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + DRAIN_SECONDS
-        self._registration.close()
+        self._registration.stop_registering()
         await self._registration.go_offline(UNREGISTER_SECONDS)
         await self._dispatcher.drain(end - loop.time() - 2 * UNREGISTER_SECONDS)
         with contextlib.suppress(TimeoutError):
@@ -227,14 +227,14 @@ class IdentityActor:
         if existing is not None and existing.binding is not None:
             if not existing.is_replaced():
                 await existing.reload(config, message.allow)
-                await self._registration.serve(existing)
+                await self._registration.register(existing)
                 return
             await self._end(existing)
         hosted = self._new_binding(message.protocol, message.instance, message.code)
         self._hosted[hosted.name] = hosted
         try:
             self._dispatcher.add(await hosted.start(config, message.allow))
-            await self._registration.serve(hosted)
+            await self._registration.register(hosted)
         except P2PError as error:
             await self._end(hosted)
             self._hosted[hosted.name] = hosted
@@ -251,7 +251,7 @@ class IdentityActor:
         del self._hosted[hosted.name]
         binding = hosted.binding
         if binding is not None:
-            await self._registration.withdraw(hosted)
+            await self._registration.unregister(hosted)
             self._dispatcher.remove(binding)
             await self._dispatcher.wait_for_binding(binding, FINISH_SECONDS)
         await hosted.stop()

@@ -11,8 +11,8 @@ from fastn_p2p_client.home import Home
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.protocol import BindingContext, Protocol, effective_access
 from fastn_p2p_client.serving.binding import ServedBinding
+from fastn_p2p_client.serving.hooks import MAX_REASON
 from fastn_p2p_client.serving.protocol_lifecycle import (
-    MAX_REASON,
     ProtocolLifecycle,
     check,
     delete,
@@ -96,9 +96,11 @@ class HostedBinding:
             InvalidConfig: the protocol rejects the config.
             HandlerFailed: the protocol's code failed.
         """
-        requests, streams = await self._life.start(config)
+        handlers = await self._life.start(config)
         self.access = effective_access(self._life.code, allow)
-        self.binding = ServedBinding(self.identity, self.key, self.protocol, self.instance, requests, streams)
+        self.binding = ServedBinding(
+            self.identity, self.key, self.protocol, self.instance, handlers.requests, handlers.streams
+        )
         return self.binding
 
     async def reload(self, config: bytes, allow: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""The identity's standing with the network: announced, and each binding served, again after each reconnection."""
+"""Registration of the identity and its bindings with the network process, repeated after each reconnection."""
 
 from __future__ import annotations
 
@@ -6,130 +6,110 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Final
 
-import msgspec
-
-from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError
+from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError
 from fastn_p2p_client.ipc.messages import (
-    Ack,
-    DataMessage,
-    ErrorReply,
     RegisterBinding,
     RegisterIdentity,
-    UnregisterBinding,
     UnregisterIdentity,
 )
-from fastn_p2p_client.ipc.request_channel import (
-    RequestChannel,
-    decode_answer,
-)
-from fastn_p2p_client.retry import Backoff
+from fastn_p2p_client.ipc.request_channel import RequestChannel
+from fastn_p2p_client.serving.registration import RegistrationLoop
 
 from .hosted_binding import HostedBinding
-
-__all__ = ["NetworkRegistration"]
-
-_ASK_SECONDS: Final = 5.0
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
-
-_answer: Final = msgspec.msgpack.Decoder(DataMessage)
 
 log = logging.getLogger(__name__)
 
 
-class NetworkRegistration:
-    """Tells the network what this process serves.
+class NetworkRegistration(RegistrationLoop[HostedBinding]):
+    """Registers the identity, and with it the bindings that this process serves.
 
     Args:
-        link: to the network; its ``on_connect`` calls ``register_again``.
-        hosted: the bindings that are active at the moment.
+        channel: the connection to the network process; its ``on_up`` calls ``start_registering``.
+        identity: the name of the identity.
+        grant: the supervisor's permission to register the identity.
+        hosted: returns the bindings that are active at the moment.
 
     Attributes:
-        started: to be set once ``hosted`` says what it should.
-        outcome: done once the network knows everything, for the first time; fails when it never will.
+        started: set by the owner once ``hosted`` returns every binding that is to be served.
+        outcome: done once the network process knows everything for the first time; fails if it rejects the identity.
     """
 
     def __init__(
-        self, link: RequestChannel, identity: str, grant: bytes, hosted: Callable[[], Iterable[HostedBinding]]
+        self, channel: RequestChannel, identity: str, grant: bytes, hosted: Callable[[], Iterable[HostedBinding]]
     ) -> None:
-        self._link = link
+        super().__init__(channel)
         self._identity = identity
         self._grant = grant
         self._hosted = hosted
-        self._task: asyncio.Task[None] | None = None
         self.started = asyncio.Event()
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def register_again(self) -> None:
-        """The network is there (again) and knows nothing."""
-        self.close()
-        self._task = asyncio.get_running_loop().create_task(self._register())
-
-    def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    async def serve(self, hosted: HostedBinding) -> None:
-        """Requests for the binding are handed over once this returns. Raises P2PError."""
-        await self._ask(RegisterBinding(self._identity, hosted.protocol, hosted.instance, hosted.access, self._grant))
-
-    async def withdraw(self, hosted: HostedBinding) -> None:
-        """No more requests come for the binding, unless the network is down. Never raises."""
-        await self._tell(UnregisterBinding(self._identity, hosted.protocol, hosted.instance), _ASK_SECONDS)
+    async def unregister(self, binding: HostedBinding) -> None:
+        """Send that the binding is not served any more. Never raises: without a network process no request arrives."""
+        try:
+            await super().unregister(binding)
+        except P2PError as error:
+            log.debug("%s (%s) was not unregistered: %s", binding.protocol, binding.instance, error)
 
     async def go_offline(self, timeout: float) -> None:
-        """The identity is offline, unless the network is down. May be said again. Never raises.
+        """Unregister the identity, unless the network process is down. May be called again. Never raises.
 
-        What was sent before has arrived when this returns.
+        Messages that were sent before have arrived when this returns.
+
+        Args:
+            timeout: seconds.
         """
         with suppress(P2PError, TimeoutError):
             async with asyncio.timeout(timeout / 2):
-                await self._link.drain()  # requests overtake what sessions say
-        await self._tell(UnregisterIdentity(self._identity), timeout)
+                await self._channel.drain()  # a request overtakes messages of sessions
+        try:
+            await self._request(UnregisterIdentity(self._identity), timeout)
+        except P2PError as error:
+            log.debug("%s was not unregistered: %s", self._identity, error)
 
-    async def _register(self) -> None:
-        """Announces and serves in one go, so that nobody finds the identity online and without its protocols."""
+    def _registration_of(self, binding: HostedBinding) -> RegisterBinding:
+        return RegisterBinding(self._identity, binding.protocol, binding.instance, binding.access, self._grant)
+
+    async def _register_until_complete(self) -> None:
         await self.started.wait()
-        waiting = list(self._hosted())
-        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-        while True:
-            announced, *served = await asyncio.gather(
-                self._announce(),
-                *(self.serve(hosted) for hosted in waiting),
-                return_exceptions=True,
-            )
-            if isinstance(announced, ConnectionLost):
-                return  # when the network is back, this starts again
-            if isinstance(announced, Overloaded) or (isinstance(announced, P2PError) and not announced.retryable):
-                self._finish(announced)
-                return
-            if announced is None:
-                waiting = [
-                    hosted
-                    for hosted, outcome in zip(waiting, served, strict=True)
-                    if not self._is_settled(hosted, outcome)
-                ]
-                if not waiting:
-                    self._finish(None)
-                    return
-            log.warning("%s cannot be registered yet: %s", self._identity, announced or served)
-            await asyncio.sleep(backoff.pause())
+        self._pending = list(self._hosted())
+        await super()._register_until_complete()
 
-    async def _announce(self) -> None:
-        self._link.cork()  # one behind the other, the network could have announced it before it reads the rest
-        await self._ask(RegisterIdentity(self._identity, self._grant))
+    async def _register_pending(self) -> bool:
+        """Register the identity and its bindings in one write, so that no caller finds it online without them."""
+        pending = self._pending
+        announced, *outcomes = await asyncio.gather(
+            self._register_identity(), *(self.register(hosted) for hosted in pending), return_exceptions=True
+        )
+        if isinstance(announced, ConnectionLost):
+            raise announced
+        if isinstance(announced, Overloaded) or (isinstance(announced, P2PError) and not announced.retryable):
+            self._finish(announced)
+            return True
+        if announced is None:
+            self._pending = [
+                hosted
+                for hosted, outcome in zip(pending, outcomes, strict=True)
+                if not self._is_settled(hosted, outcome)
+            ]
+            if not self._pending:
+                return True
+        log.warning("%s cannot be registered yet: %s", self._identity, announced or outcomes)
+        return False
 
-    def _is_settled(self, hosted: HostedBinding, outcome: BaseException | None) -> bool:
-        """Whether the network has taken the binding, or refused it for good."""
-        if outcome is None:
-            hosted.state = "serving"
-        elif isinstance(outcome, P2PError) and not outcome.retryable:
-            hosted.failed(outcome)
-        else:
-            return False
-        return True
+    async def _register_identity(self) -> None:
+        self._channel.cork()  # else the network process could register it before it reads its bindings
+        await self._request(RegisterIdentity(self._identity, self._grant))
+
+    def _on_accepted(self, binding: HostedBinding) -> None:
+        binding.state = "serving"
+
+    def _on_rejected(self, binding: HostedBinding, error: P2PError) -> None:
+        binding.failed(error)
+
+    def _on_registered(self) -> None:
+        self._finish(None)
 
     def _finish(self, error: P2PError | None) -> None:
         if not self.outcome.done():
@@ -138,18 +118,4 @@ class NetworkRegistration:
             else:
                 self.outcome.set_exception(error)
         elif error is not None:
-            log.error("%s cannot be announced again: %s", self._identity, error)
-
-    async def _ask(self, message: msgspec.Struct, timeout: float = _ASK_SECONDS) -> None:
-        answer = await self._link.request(message, timeout=timeout)
-        reply = decode_answer(_answer, answer.header)
-        if isinstance(reply, ErrorReply):
-            raise reply.error()
-        if not isinstance(reply, Ack):
-            raise BadMessage(reason=f"the network answered with {type(reply).__name__}")
-
-    async def _tell(self, message: msgspec.Struct, timeout: float) -> None:
-        try:
-            await self._ask(message, timeout)
-        except P2PError as error:
-            log.debug("%s had no effect: %s", type(message).__name__, error)
+            log.error("%s cannot be registered again: %s", self._identity, error)

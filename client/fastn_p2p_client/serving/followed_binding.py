@@ -1,9 +1,9 @@
-"""One binding that a program serves because its owner has said so: followed through its life."""
+"""One binding of a program, kept as its owner declares it."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -24,77 +24,70 @@ from ..ipc import messages as m
 from ..keys import PublicKey
 from ..protocol import (
     BindingContext,
-    Protocol,
     effective_access,
 )
-from .handlers import RequestHandler, StreamHandler
-from .protocol_lifecycle import (
-    MAX_REASON,
-    CompiledHandlers,
-    ProtocolLifecycle,
-)
+from .handlers import ProtocolHandlers
+from .hooks import MAX_REASON
+from .protocol_lifecycle import ProtocolLifecycle
 from .registration import (
     BindingRegistration,
     Registrar,
 )
 
-__all__ = ["AWAY", "FollowedBinding", "ProtocolHandlers"]
-
-AWAY: Final = (DaemonNotRunning, DaemonBusy, ConnectionLost, DeadlineExceeded, Overloaded)
-"""What is raised while the daemon, or one of its processes, is not there: it says nothing about the binding."""
+DAEMON_AWAY: Final = (DaemonNotRunning, DaemonBusy, ConnectionLost, DeadlineExceeded, Overloaded)
+"""Errors while the daemon or one of its processes is away. They say nothing about the binding."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class ProtocolHandlers:
-    """What a program does for one protocol: a class, or plain handlers."""
-
-    protocol: str
-    code: type[Protocol] | None = None
-    requests: dict[str, RequestHandler] = field(default_factory=dict)
-    """By command, as in ``ServedBinding``."""
-    streams: StreamHandler | None = None
-    concurrency: int | None = None
-    queue: int = 1024
-
-
 class FollowedBinding:
-    """Made before anything is known of it but its name; ``reconcile`` does the rest.
+    """Starts, reloads and stops one binding as its owner's declaration changes; see ``reconcile``.
 
     Attributes:
-        offered: what the network is told, while it is served.
-        failure: why it is not served although it should be; empty otherwise.
+        identity: name of the identity.
+        instance: name of the instance.
+        registration: the binding's registration, while it is served.
+        failure: why it is not served as declared; empty otherwise.
     """
 
     def __init__(
-        self, client: Client, service: Registrar, served: ProtocolHandlers, identity: str, instance: str
+        self,
+        client: Client,
+        registrar: Registrar,
+        handlers: ProtocolHandlers,
+        identity: str,
+        protocol: str,
+        instance: str,
     ) -> None:
         self.identity = identity
         self.instance = instance
-        self.offered: BindingRegistration | None = None
+        self.registration: BindingRegistration | None = None
         self.failure = ""
         self._client = client
-        self._service = service
-        self._served = served
-        self._life: ProtocolLifecycle | None = None
+        self._registrar = registrar
+        self._handlers = handlers
+        self._protocol = protocol
+        self._lifecycle: ProtocolLifecycle | None = None
         self._version = b""
-        """Of what is served, or has failed."""
+        """Version of the declaration that is served or has failed."""
 
     async def reconcile(self, info: m.BindingInfo | None) -> None:
-        """Be as the owner wants it; None: there is nothing of it any more.
+        """Serve the binding as declared, or stop serving it.
+
+        Args:
+            info: the declaration; None if there is none any more.
 
         Raises:
-            P2PError: one of ``AWAY``; then it is to be said again.
+            P2PError: one of ``DAEMON_AWAY``; call it again later.
         """
         try:
             if info is None or info.leaving or not info.online:
                 await self.end(delete=info is not None and info.leaving)
             elif info.version != self._version:
-                await (self._start() if self.offered is None else self._reload(self.offered))
+                await (self._start() if self.registration is None else self._reload(self.registration))
         except BindingNotFound:
-            await self.end()  # it has been removed meanwhile: that will be said
-        except AWAY:
+            await self.end()  # its owner has removed it meanwhile; the next list says so
+        except DAEMON_AWAY:
             raise
         except P2PError as error:
             self.set_failure(error)
@@ -102,85 +95,81 @@ class FollowedBinding:
                 self._version = info.version
 
     async def end(self, *, delete: bool = False) -> None:
-        """Serve it no more; what is in flight is finished first."""
-        offered, self.offered = self.offered, None
-        life, self._life = self._life, None
+        """Stop serving the binding, once its requests in flight have ended.
+
+        Args:
+            delete: call ``on_delete`` as well.
+        """
+        registration, self.registration = self.registration, None
+        lifecycle, self._lifecycle = self._lifecycle, None
         self._version, self.failure = b"", ""
-        if offered is not None:
-            await self._service.withdraw(offered)
-        if life is not None:
-            await life.stop(delete=delete)
+        if registration is not None:
+            await self._registrar.remove(registration)
+        if lifecycle is not None:
+            await lifecycle.stop(delete=delete)
 
     def set_failure(self, error: P2PError) -> None:
-        """It is not served, or not as its owner wants it."""
+        """Note and log why the binding is not served, or not as declared."""
         self.failure = str(error)[:MAX_REASON]
-        log.error("%s is not served%s: %s", self, "" if self.offered is None else " as its owner wants it", error)
+        as_declared = "" if self.registration is None else " as its owner wants it"
+        log.error("%s is not served%s: %s", self, as_declared, error)
 
     def __str__(self) -> str:
-        return f"{self._served.protocol} ({self.instance}) of {self.identity}"
+        return f"{self._protocol} ({self.instance}) of {self.identity}"
 
     async def _start(self) -> None:
-        served = self._served
-        reply, config = await self._ask()
-        handlers = await self._begin(reply, config)
-        offered = BindingRegistration(
-            self.identity,
-            served.protocol,
-            self.instance,
-            effective_access(served.code, reply.allow),
-            handlers.requests,
-            handlers.streams,
-            served.concurrency,
-            served.queue,
-        )
+        reply, config = await self._get_binding()
+        access = effective_access(self._handlers.code, reply.allow)
+        handlers = await self._activate(reply, config)
         try:
-            await self._service.offer(offered)
+            self.registration = await self._registrar.add(
+                self.identity, self._protocol, self.instance, handlers, access
+            )
         except P2PError:
-            if self._life is not None:
-                await self._life.stop()
+            if self._lifecycle is not None:
+                await self._lifecycle.stop()
             raise
-        self.offered, self._version, self.failure = offered, reply.version, ""
-
-    async def _reload(self, offered: BindingRegistration) -> None:
-        """Of a class, the instance that runs is given the new config; handlers are given a new context."""
-        reply, config = await self._ask()
-        if self._life is not None:
-            await self._life.reload(config)
-        elif offered.binding is not None:
-            offered.binding.handlers, offered.binding.streams = self._compiled(self._context(reply), config)
-        offered.access = effective_access(self._served.code, reply.allow)
-        await self._service.grant(offered)
         self._version, self.failure = reply.version, ""
 
-    async def _begin(self, reply: m.BindingReply, config: bytes) -> CompiledHandlers:
+    async def _reload(self, registration: BindingRegistration) -> None:
+        """Give a class's instance the new config, or handlers a new context."""
+        reply, config = await self._get_binding()
+        if self._lifecycle is not None:
+            await self._lifecycle.reload(config)
+        else:
+            handlers = self._with_config(self._context(reply), config)
+            registration.handlers, registration.streams = handlers.requests, handlers.streams
+        registration.access = effective_access(self._handlers.code, reply.allow)
+        await self._registrar.update(registration)
+        self._version, self.failure = reply.version, ""
+
+    async def _activate(self, reply: m.BindingReply, config: bytes) -> ProtocolHandlers:
         context = self._context(reply)
-        code = self._served.code
+        code = self._handlers.code
         if code is None:
-            return self._compiled(context, config)
-        self._life = ProtocolLifecycle(context, lambda: code)
-        return await self._life.start(config)
+            return self._with_config(context, config)
+        self._lifecycle = ProtocolLifecycle(context, lambda: code)
+        handlers = await self._lifecycle.start(config)
+        return replace(self._handlers, requests=handlers.requests, streams=handlers.streams)
 
     def _context(self, reply: m.BindingReply) -> BindingContext:
         return BindingContext(
             self.identity,
             PublicKey(reply.key),
-            self._served.protocol,
+            self._protocol,
             self.instance,
             Path(reply.workspace),
             None,
             self._client.home,
         )
 
-    def _compiled(self, context: BindingContext, config: bytes) -> CompiledHandlers:
+    def _with_config(self, context: BindingContext, config: bytes) -> ProtocolHandlers:
         try:
             value = msgspec.json.decode(config)
         except m.UNDECODABLE as error:
             raise InvalidConfig(protocol=context.protocol, reason=str(error)) from error
-        filled = replace(context, config=value)
-        requests = {command: handler.with_context(filled) for command, handler in self._served.requests.items()}
-        streams = self._served.streams
-        return CompiledHandlers(requests, None if streams is None else streams.with_context(filled))
+        return self._handlers.with_context(replace(context, config=value))
 
-    async def _ask(self) -> tuple[m.BindingReply, bytes]:
-        question = m.GetBinding(self.identity, self._served.protocol, self.instance)
-        return await self._client.control_with_payload(question)
+    async def _get_binding(self) -> tuple[m.BindingReply, bytes]:
+        request = m.GetBinding(self.identity, self._protocol, self.instance)
+        return await self._client.control_with_payload(request)

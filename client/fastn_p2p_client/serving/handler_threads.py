@@ -1,4 +1,4 @@
-"""How handlers are called: in the event loop, or in threads of this process, those that are not ``async``."""
+"""Threads for handlers that are not ``async``, and how handlers are called."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ from typing import Any, Final, ParamSpec, TypeVar
 from ..call_context import CallContext
 from ..callables import is_async
 
-__all__ = ["MAX_THREADS", "DaemonThreadPool", "awaitable", "by_name", "handler_threads"]
+__all__ = ["MAX_THREADS", "DaemonThreadPool", "handler_threads", "pass_by_name", "run_in_thread_if_sync"]
 
 MAX_THREADS: Final = 64
-"""At most so many handlers run in threads at a time; others wait for their turn."""
+"""Threads that run handlers at the same time, at most. Further handlers wait."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class DaemonThreadPool:
-    """Started as they are needed, and used again. None of them keeps the process from ending.
+    """Thread pool whose threads never keep the process alive. Threads start when needed, and are reused.
 
-    That is what ``ThreadPoolExecutor`` does not promise: one handler that never returns would hold up the end of the
-    program for ever.
+    ``ThreadPoolExecutor`` joins its threads at exit. One handler that never returns would then keep the program from
+    ending.
     """
 
     def __init__(self, limit: int = MAX_THREADS) -> None:
+        """
+        Args:
+            limit: threads at most.
+        """
         self._limit = limit
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """There are none: this process is a copy of the one that had them."""
+        """Forget all threads and their work: a forked child has none of them."""
         self._lock = threading.Lock()
         self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._started = 0
@@ -45,7 +49,11 @@ class DaemonThreadPool:
         """Threads that wait for work, less the work that waits for them."""
 
     def submit(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> Future[T]:
-        """Calls it in a thread, with the context variables of whoever asks. Until it has begun it can be cancelled."""
+        """Call a function in a thread, with the caller's context variables.
+
+        Returns:
+            A future of the result. It can be cancelled until the call has begun.
+        """
         future: Future[T] = Future()
         call = partial(contextvars.copy_context().run, function, *arguments, **named)
         self._work.put((future, call))
@@ -61,35 +69,34 @@ class DaemonThreadPool:
 
     def _serve(self) -> None:
         while True:
-            _do(*self._work.get())
+            _run(*self._work.get())
             with self._lock:
                 self._idle += 1
 
 
-def _do(future: Future[Any], call: Callable[[], Any]) -> None:
-    """Apart, so that a thread that waits keeps nothing of what it has done."""
+def _run(future: Future[Any], call: Callable[[], Any]) -> None:
+    """Run one call. A function of its own, so that an idle thread keeps no reference to its last call."""
     if not future.set_running_or_notify_cancel():
         return
     try:
         future.set_result(call())
-    except StopIteration as error:  # which no future takes
+    except StopIteration as error:  # a future does not accept it
         future.set_exception(RuntimeError(repr(error)))
-    except BaseException as error:  # also what would end a thread: it has failed, and the thread goes on
+    except BaseException as error:  # also SystemExit: the call has failed, and the thread goes on
         future.set_exception(error)
 
 
 handler_threads: Final = DaemonThreadPool()
-"""Those of this process."""
+"""Thread pool of this process."""
 
 os.register_at_fork(after_in_child=handler_threads.reset_after_fork)
 
 
-def awaitable(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """The function itself if it is async, else one that calls it in the event loop, when it hands on a coroutine, or in
-    a thread.
+def run_in_thread_if_sync(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return an ``async`` function that calls the handler: directly if it is ``async``, else in a thread.
 
-    When the one in a thread is cancelled, it goes on until the thread has ended: it counts as long as it takes up a
-    place. Cancelled once more, it leaves the thread alone.
+    If the call in the thread is cancelled, it goes on until the thread has returned, because it occupies one of the
+    threads. If it is cancelled a second time, it ends and leaves the thread alone.
     """
     if inspect.iscoroutinefunction(function):
         return function
@@ -97,11 +104,11 @@ def awaitable(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any,
         return call
     if is_async(function):
 
-        async def handed_on(*arguments: Any, **named: Any) -> Any:
+        async def call_and_await(*arguments: Any, **named: Any) -> Any:
             result = function(*arguments, **named)
             return await result if inspect.isawaitable(result) else result
 
-        return handed_on
+        return call_and_await
 
     async def in_thread(*arguments: Any, **named: Any) -> Any:
         submitted = handler_threads.submit(function, *arguments, **named)
@@ -115,17 +122,17 @@ def awaitable(function: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any,
             if not submitted.cancel() and not ended.done():
                 await asyncio.wait([ended])
             if ended.done() and not ended.cancelled():
-                ended.exception()  # nobody is told
+                ended.exception()  # read it, or asyncio logs that nothing did
             raise
         return await result if inspect.isawaitable(result) else result
 
     return in_thread
 
 
-def by_name(
+def pass_by_name(
     call: Callable[..., Coroutine[Any, Any, Any]], names: tuple[str, ...]
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """A handler some of whose parameters cannot be given by position: all but the first are given by name."""
+    """Return a function that passes all arguments but the first by these names, for keyword-only parameters."""
 
     async def named(first: Any, *others: Any) -> Any:
         return await call(first, **dict(zip(names, others, strict=True)))

@@ -1,7 +1,7 @@
-"""One run of a program that serves: its registrations with the daemon, and its handlers.
+"""Registration of bindings with the network process, repeated after each reconnection.
 
-What is offered may change while it runs; everything is registered again whenever a process of the daemon, or the whole
-daemon, has been started anew.
+``RegistrationLoop`` is shared by programs and by identity processes, which also announce their identity. ``Registrar``
+is one run of a program that serves: its bindings, its connection to the network process, and its handlers.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
 from ..affinity import running_loop
 from ..client import Client
 from ..errors import (
+    BadMessage,
     ConnectionLost,
     Forbidden,
     P2PError,
@@ -30,51 +31,173 @@ from ..ipc.request_channel import (
     decode_answer,
 )
 from ..keys import PublicKey
-from ..limits import MAX_CALLS_PER_BINDING
 from ..retry import Backoff
 from .binding import ServedBinding
 from .dispatcher import Dispatcher
-from .handlers import RequestHandler, StreamHandler
-
-__all__ = ["BindingRegistration", "Registrar"]
+from .handlers import DEFAULT_QUEUE, ProtocolHandlers
 
 log = logging.getLogger(__name__)
 
-_ASK_SECONDS: Final = 5.0
+REQUEST_SECONDS: Final = 5.0
+"""Seconds until a request to the network process times out."""
 _DRAIN_SECONDS: Final = 5.0
-"""How long what is in flight may take when the program stops serving."""
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
+"""Seconds that requests in flight may take when the program stops serving."""
+_FIRST_BACKOFF: Final = 0.05
+_LONGEST_BACKOFF: Final = 1.0
+"""Seconds between two attempts to register, at first and at most."""
 
 _answer: Final = msgspec.msgpack.Decoder(m.DataMessage)
 
 
-@dataclass(slots=True, eq=False)
-class BindingRegistration:
-    """What a program serves as one identity, under one protocol and instance."""
-
-    identity: str
-    protocol: str
-    instance: str
-    access: tuple[str, ...]
-    """Who may use it, unless its owner has said so."""
-    requests: dict[str, RequestHandler] = field(default_factory=dict)
-    """By command, as in ``ServedBinding``."""
-    streams: StreamHandler | None = None
-    concurrency: int | None = None
-    queue: int = MAX_CALLS_PER_BINDING
-    granted: m.Grant | None = None
-    binding: ServedBinding | None = None
+class NamedBinding(Protocol):
+    """Binding that can be registered."""
 
     @property
-    def limit(self) -> int:
-        """As in ``RegisterBinding``."""
-        return 0 if self.concurrency is None else self.concurrency + self.queue
+    def identity(self) -> str:
+        """Name of the identity."""
+
+    @property
+    def protocol(self) -> str:
+        """Name of the protocol."""
+
+    @property
+    def instance(self) -> str:
+        """Name of the instance."""
+
+
+Binding = TypeVar("Binding", bound=NamedBinding)
+
+
+class RegistrationLoop(ABC, Generic[Binding]):
+    """Registers bindings with the network process, until it has accepted or rejected each of them.
+
+    A binding is pending until then. Errors that are ``retryable`` are retried with backoff. When the connection is
+    lost, the loop ends: the owner calls ``start_registering`` after the next connection.
+
+    Args:
+        channel: the connection to the network process.
+    """
+
+    def __init__(self, channel: RequestChannel) -> None:
+        self._channel = channel
+        self._pending: list[Binding] = []
+        self._registering: asyncio.Task[None] | None = None
+
+    def start_registering(self) -> None:
+        """Register in the background; start anew if that is going on."""
+        self.stop_registering()
+        self._registering = asyncio.get_running_loop().create_task(self._register_until_complete())
+
+    def stop_registering(self) -> None:
+        """Stop registering. Bindings that are registered stay so."""
+        if self._registering is not None:
+            self._registering.cancel()
+
+    async def register(self, binding: Binding) -> None:
+        """Send one registration. Requests for the binding may arrive once this returns.
+
+        Raises:
+            P2PError: the network process has not accepted it.
+        """
+        await self._request(self._registration_of(binding))
+
+    async def unregister(self, binding: Binding) -> None:
+        """Send that the binding is not served any more. No request for it arrives once this returns.
+
+        Raises:
+            P2PError: the network process has not answered.
+        """
+        await self._request(m.UnregisterBinding(binding.identity, binding.protocol, binding.instance))
+
+    async def _register_until_complete(self) -> None:
+        backoff = Backoff(_FIRST_BACKOFF, _LONGEST_BACKOFF)
+        try:
+            while True:
+                if await self._register_pending():
+                    break
+                await asyncio.sleep(backoff.pause())
+        except ConnectionLost:
+            return
+        self._on_registered()
+
+    def _is_settled(self, binding: Binding, error: BaseException | None) -> bool:
+        """Return whether the network process has accepted the binding or rejected it for good."""
+        if error is None:
+            self._on_accepted(binding)
+        elif isinstance(error, P2PError) and not error.retryable:
+            self._on_rejected(binding, error)
+        else:
+            return False
+        return True
+
+    async def _request(self, message: msgspec.Struct, timeout: float = REQUEST_SECONDS) -> None:
+        response = await self._channel.request(message, timeout=timeout)
+        reply = decode_answer(_answer, response.header)
+        if isinstance(reply, m.ErrorReply):
+            raise reply.error()
+        if not isinstance(reply, m.Ack):
+            raise BadMessage(reason=f"the network answered with {type(reply).__name__}")
+
+    @abstractmethod
+    def _registration_of(self, binding: Binding) -> m.RegisterBinding:
+        """Return the message that registers a binding."""
+
+    @abstractmethod
+    async def _register_pending(self) -> bool:
+        """Try to register what is pending once. Return whether nothing is pending any more.
+
+        Raises:
+            ConnectionLost: the connection to the network process is lost.
+        """
+
+    @abstractmethod
+    def _on_rejected(self, binding: Binding, error: P2PError) -> None:
+        """Called when the network process rejects a binding for good."""
+
+    def _on_accepted(self, binding: Binding) -> None:
+        """Called when the network process has accepted a binding."""
+
+    @abstractmethod
+    def _on_registered(self) -> None:
+        """Called when nothing is pending any more."""
+
+
+class BindingRegistration(ServedBinding):
+    """Binding that a program serves, and its registration.
+
+    Attributes:
+        access: peers that may use it, unless its owner has chosen them.
+        granted: the gateway's permission to serve it.
+        limit: requests that may be in flight, running and waiting; 0 for no limit. As in ``RegisterBinding``.
+    """
+
+    __slots__ = ("access", "granted", "limit")
+
+    def __init__(
+        self,
+        identity: str,
+        protocol: str,
+        instance: str,
+        handlers: ProtocolHandlers,
+        access: tuple[str, ...],
+        granted: m.Grant,
+    ) -> None:
+        super().__init__(
+            identity,
+            PublicKey(granted.key),
+            protocol,
+            instance,
+            handlers.requests,
+            handlers.streams,
+            handlers.concurrency,
+        )
+        self.access = access
+        self.granted = granted
+        queue = DEFAULT_QUEUE if handlers.queue is None else handlers.queue
+        self.limit = 0 if handlers.concurrency is None else handlers.concurrency + queue
 
     def message(self) -> m.RegisterBinding:
-        """What the network is told. Needs a grant."""
-        if self.granted is None:
-            raise ValueError(f"{self} has no grant")
+        """Return the message that registers the binding."""
         allow = self.granted.allow or self.access
         return m.RegisterBinding(self.identity, self.protocol, self.instance, allow, self.granted.grant, self.limit)
 
@@ -82,58 +205,61 @@ class BindingRegistration:
         return f"{self.protocol} ({self.instance}) of {self.identity}"
 
 
-class Registrar:
-    """Made inside the running event loop.
+class Registrar(RegistrationLoop[BindingRegistration]):
+    """One run of a program that serves. Create it inside the running event loop.
+
+    Bindings may be added, changed and removed while it runs.
 
     Args:
-        ready: set while everything that is offered is registered, as far as this program can see to it.
-        on_refused: told what the network refuses to have served, and why; by default, that ends the run.
+        client: the program's connection to the daemon, for the gateway.
+        ready: set while every binding is registered, as far as this program can tell.
+        on_rejected: called with a binding that the network process rejects, and the reason. By default, that ends the
+            run.
     """
 
     def __init__(
         self,
         client: Client,
         ready: asyncio.Event,
-        on_refused: Callable[[BindingRegistration, P2PError], object] | None = None,
+        on_rejected: Callable[[BindingRegistration, P2PError], object] | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._client = client
         self._ready = ready
-        self._on_refused = on_refused or (lambda offered, error: self.stop(error))
-        self._offered: list[BindingRegistration] = []
-        self._waiting: list[BindingRegistration] = []
-        """Those of which the network does not know."""
-        self._settled = False
+        self._report_rejected = on_rejected or (lambda registration, error: self.stop(error))
+        self._registrations: list[BindingRegistration] = []
+        self._is_initial_set_complete = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._registering: asyncio.Task[None] | None = None
-        self._dispatcher = Dispatcher(self._reply, self._say)
-        self._link = RequestChannel(
-            partial(client.home.find_mailbox, "network"),
-            "network",
-            on_message=self._dispatcher.on_message,
-            on_up=self._come_up,
-            on_down=self._go_down,
-            transport=client.transport,
+        self._dispatcher = Dispatcher(self._send_reply, self._send_session_message)
+        super().__init__(
+            RequestChannel(
+                partial(client.home.find_mailbox, "network"),
+                "network",
+                on_message=self._dispatcher.on_message,
+                on_up=self._on_connect,
+                on_down=self._on_disconnect,
+                transport=client.transport,
+            )
         )
 
     async def run(self, work: Coroutine[Any, Any, None] | None = None) -> None:
-        """Serve until ``stop``, until cancelled, or until it cannot go on; then finish what is in flight.
+        """Serve until ``stop``, until cancelled, or until an error; then finish the requests in flight.
 
         Args:
-            work: goes on meanwhile; what it raises ends the run. It is cancelled at the end.
+            work: runs meanwhile, and is cancelled at the end. An exception from it ends the run.
 
         Raises:
-            P2PError: why it cannot be served.
+            P2PError: the reason why the program cannot serve.
         """
-        self._link.open()
+        self._channel.open()
         working = self._loop.create_task(work) if work is not None else None
         if working is not None:
-            working.add_done_callback(self._worked)
+            working.add_done_callback(self._on_work_done)
         try:
             await self._ended
         except GeneratorExit:  # the event loop was closed: nothing can be awaited any more
-            self._link.close()
+            self._channel.close()
             raise
         except BaseException:
             await self._finish(working)
@@ -147,7 +273,7 @@ class Registrar:
         await self._drain()
 
     def stop(self, error: P2PError | None = None) -> None:
-        """Have ``run`` return, or raise ``error``. Any thread may call this; in a forked child nothing happens."""
+        """Have ``run`` return, or raise ``error``. Any thread may call this; in a forked child it has no effect."""
         if running_loop() is not self._loop:
             if self._pid == os.getpid():
                 with suppress(RuntimeError):  # the loop has ended, and the run with it
@@ -162,151 +288,150 @@ class Registrar:
             else:
                 self._ended.set_exception(error)
 
-    def _worked(self, task: asyncio.Task[None]) -> None:
+    def _on_work_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and not self._ended.done() and (error := task.exception()) is not None:
             self._ended.set_exception(error)
 
-    # ── what is offered ──────────────────────────────────────────────────────────────────────────
+    # ── bindings ─────────────────────────────────────────────────────────────────────────────────
 
-    async def offer(self, offered: BindingRegistration) -> None:
-        """Serve it from now on; the network is told as soon as it is there.
+    async def add(
+        self, identity: str, protocol: str, instance: str, handlers: ProtocolHandlers, access: tuple[str, ...]
+    ) -> BindingRegistration:
+        """Serve a binding from now on. It is registered as soon as the network process can be reached.
+
+        Args:
+            identity, protocol, instance: names of the binding.
+            handlers: its handlers and their options.
+            access: peers that may use it, unless its owner has chosen them.
 
         Raises:
-            P2PError: why the gateway does not grant it.
+            P2PError: the reason why the gateway does not grant it.
         """
-        granted = await self._ask_for_grant(offered)
+        granted = await self._request_grant(identity, protocol, instance)
         if not granted.online:
-            log.warning(
-                "%s is offline: nothing arrives until `fastn-p2p identity-online %s`",
-                offered.identity, offered.identity,
-            )  # fmt: skip
-        offered.binding = ServedBinding(
-            offered.identity,
-            PublicKey(granted.key),
-            offered.protocol,
-            offered.instance,
-            offered.requests,
-            offered.streams,
-            offered.concurrency,
-        )
-        self._dispatcher.add(offered.binding)
-        self._offered.append(offered)
-        self._renew(offered)
+            log.warning("%s is offline: nothing arrives until `fastn-p2p identity-online %s`", identity, identity)
+        registration = BindingRegistration(identity, protocol, instance, handlers, access, granted)
+        self._dispatcher.add(registration)
+        self._registrations.append(registration)
+        self._register_soon(registration)
+        return registration
 
-    async def grant(self, offered: BindingRegistration) -> None:
-        """What its owner says of it is new: ask, and tell the network. Raises like ``offer``."""
-        await self._ask_for_grant(offered)
-        self._renew(offered)
+    async def update(self, registration: BindingRegistration) -> None:
+        """Request a new grant after a change of the owner's declaration, and register again.
 
-    def _renew(self, offered: BindingRegistration) -> None:
-        if offered in self._offered and offered not in self._waiting:
-            self._waiting.append(offered)
+        Raises:
+            P2PError: the reason why the gateway does not grant it.
+        """
+        await self._renew_grant(registration)
+        self._register_soon(registration)
+
+    def _register_soon(self, registration: BindingRegistration) -> None:
+        if registration in self._registrations and registration not in self._pending:
+            self._pending.append(registration)
         self._ready.clear()
-        if self._link.connected.is_set() and (self._registering is None or self._registering.done()):
-            self._registering = self._loop.create_task(self._register())
+        if self._channel.connected.is_set() and (self._registering is None or self._registering.done()):
+            self.start_registering()
 
     def initial_set_complete(self) -> None:
-        """Nothing more is coming, for now: ``ready`` is set once everything is registered, at once if it is."""
-        self._settled = True
+        """Note that all bindings known so far were added: ``ready`` is set once all of them are registered."""
+        self._is_initial_set_complete = True
         idle = self._registering is not None and self._registering.done()
-        if self._link.connected.is_set() and idle and not self._waiting:
+        if self._channel.connected.is_set() and idle and not self._pending:
             self._ready.set()
 
-    async def withdraw(self, offered: BindingRegistration) -> None:
-        """Serve it no more; what is in flight is finished first."""
-        self._forget(offered)
-        if offered.binding is None:
-            return
+    async def remove(self, registration: BindingRegistration) -> None:
+        """Stop serving a binding, and finish its requests in flight."""
+        self._forget(registration)
         try:
-            if self._link.connected.is_set():
-                await self._ask(m.UnregisterBinding(offered.identity, offered.protocol, offered.instance))
+            if self._channel.connected.is_set():
+                await self.unregister(registration)
         except P2PError as error:
-            log.info("%s was not withdrawn: %s", offered, error)
-        self._dispatcher.remove(offered.binding)
-        await self._dispatcher.wait_for_binding(offered.binding, _DRAIN_SECONDS)
+            log.info("%s was not unregistered: %s", registration, error)
+        self._dispatcher.remove(registration)
+        await self._dispatcher.wait_for_binding(registration, _DRAIN_SECONDS)
 
-    def _forget(self, offered: BindingRegistration) -> None:
-        for known in (self._offered, self._waiting):
-            if offered in known:
-                known.remove(offered)
+    def _forget(self, registration: BindingRegistration) -> None:
+        for known in (self._registrations, self._pending):
+            if registration in known:
+                known.remove(registration)
+
+    async def _request_grant(self, identity: str, protocol: str, instance: str) -> m.Grant:
+        return await self._client.control(m.RequestGrant(identity, protocol, instance))
+
+    async def _renew_grant(self, registration: BindingRegistration) -> None:
+        registration.granted = await self._request_grant(
+            registration.identity, registration.protocol, registration.instance
+        )
 
     # ── registering ──────────────────────────────────────────────────────────────────────────────
 
-    async def _ask_for_grant(self, offered: BindingRegistration) -> m.Grant:
-        granted = await self._client.control(m.RequestGrant(offered.identity, offered.protocol, offered.instance))
-        offered.granted = granted
-        return granted
+    def _on_connect(self) -> None:
+        self._pending = list(self._registrations)
+        self.start_registering()
 
-    def _come_up(self) -> None:
-        self._waiting = list(self._offered)
-        self._registering = self._loop.create_task(self._register())
-
-    def _go_down(self) -> None:
+    def _on_disconnect(self) -> None:
         self._ready.clear()
-        if self._registering is not None:
-            self._registering.cancel()
-        self._dispatcher.cancel_all()  # its ids mean nothing to the next network process
+        self.stop_registering()
+        self._dispatcher.cancel_all()  # the next network process does not know these correlation ids
 
-    async def _register(self) -> None:
-        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
-        while self._waiting:
-            later = []
-            while self._waiting:
-                offered = self._waiting.pop(0)
-                try:
-                    await self._serve(offered)
-                except ConnectionLost:
-                    return  # when the network is back, this starts again
-                except P2PError as error:
-                    if error.retryable:
-                        later.append(offered)
-                    else:
-                        self._forget(offered)
-                        self._on_refused(offered, error)
-            if later:
-                await asyncio.sleep(backoff.pause())
-                self._waiting += [each for each in later if each in self._offered and each not in self._waiting]
-        if self._settled:
-            self._ready.set()
+    def _registration_of(self, binding: BindingRegistration) -> m.RegisterBinding:
+        return binding.message()
 
-    async def _serve(self, offered: BindingRegistration) -> None:
+    async def _register_pending(self) -> bool:
+        later = []
+        while self._pending:
+            registration = self._pending.pop(0)
+            try:
+                await self._register_with_valid_grant(registration)
+                error = None
+            except ConnectionLost:
+                raise
+            except P2PError as reason:
+                error = reason
+            if not self._is_settled(registration, error):
+                later.append(registration)
+        self._pending = [each for each in dict.fromkeys(later) if each in self._registrations]
+        return not self._pending
+
+    async def _register_with_valid_grant(self, registration: BindingRegistration) -> None:
         try:
-            await self._ask(offered.message())
-        except Forbidden:  # the grant is of an earlier daemon
-            await self._ask_for_grant(offered)
-            if offered in self._offered:
-                await self._ask(offered.message())
+            await self.register(registration)
+        except Forbidden:  # the grant is that of an earlier daemon
+            await self._renew_grant(registration)
+            if registration in self._registrations:
+                await self.register(registration)
 
-    async def _ask(self, message: msgspec.Struct) -> None:
-        answer = await self._link.request(message, timeout=_ASK_SECONDS)
-        reply = decode_answer(_answer, answer.header)
-        if isinstance(reply, m.ErrorReply):
-            raise reply.error()
+    def _on_rejected(self, binding: BindingRegistration, error: P2PError) -> None:
+        self._forget(binding)
+        self._report_rejected(binding, error)
+
+    def _on_registered(self) -> None:
+        if self._is_initial_set_complete:
+            self._ready.set()
 
     # ── serving, and its end ─────────────────────────────────────────────────────────────────────
 
-    def _reply(self, correlation: bytes, header: bytes, payload: bytes) -> None:
+    def _send_reply(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         try:
-            self._link.answer(correlation, header, payload)
+            self._channel.answer(correlation, header, payload)
         except P2PError as error:
-            log.warning("an answer was lost: %s", error)
+            log.warning("a reply was lost: %s", error)
 
-    def _say(self, correlation: bytes, header: bytes, payload: bytes | memoryview) -> None:
-        self._link.send(correlation, header, payload, credited=True)
+    def _send_session_message(self, correlation: bytes, header: bytes, payload: bytes | memoryview) -> None:
+        self._channel.send(correlation, header, payload, credited=True)
 
     async def _drain(self) -> None:
         self._ready.clear()
-        if self._registering is not None:
-            self._registering.cancel()
+        self.stop_registering()
         try:
-            if self._link.connected.is_set():
-                for each in self._offered:
-                    await self._ask(m.UnregisterBinding(each.identity, each.protocol, each.instance))
+            if self._channel.connected.is_set():
+                for each in self._registrations:
+                    await self.unregister(each)
             await self._dispatcher.drain(_DRAIN_SECONDS)
-            if self._link.connected.is_set():
-                await self._link.drain()
+            if self._channel.connected.is_set():
+                await self._channel.drain()
         except P2PError as error:
-            log.info("the daemon was gone before this program: %s", error)
+            log.info("the daemon ended before this program: %s", error)
         finally:
             self._dispatcher.close()
-            self._link.close()
+            self._channel.close()

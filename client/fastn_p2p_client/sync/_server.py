@@ -1,6 +1,6 @@
-"""``Server`` and ``BindingServer`` without ``await``: the blocking twins of ``listen`` and ``serve_all``.
+"""Blocking twins of ``listen``, ``serve_all`` and their servers.
 
-They serve on the event loop of all blocking twins; handlers run in threads.
+They serve on the event loop of all blocking twins. Handlers run in threads.
 """
 
 from __future__ import annotations
@@ -8,73 +8,74 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar, overload
+from typing import TypeVar
 
 from ..event_loop_thread import submit
 from ..home import Home
 from ..ipc.transport.base import TransportName
-from ..limits import DEFAULT_INSTANCE
 from ..protocol import Protocol
 from ..serving import binding_server as _all
 from ..serving import server as _one
-from ..serving.server import DEFAULT_QUEUE
+from ..serving.handler_registry import HandlerRegistry, IdentityHandlerRegistry
+from ..serving.handlers import DEFAULT_QUEUE
 from ..serving.termination import signals_handled
 
-__all__ = ["BindingServer", "Server", "listen", "serve_all"]
-
-Handler = TypeVar("Handler", bound=Callable[..., Any])
 Code = TypeVar("Code", bound=type[Protocol])
 
 
-class _Ready(asyncio.Event):
-    """Set and cleared for other threads too."""
+class _ThreadsafeReady(asyncio.Event):
+    """``ready`` of the wrapped server; sets and clears an event for other threads as well."""
 
-    def __init__(self, elsewhere: threading.Event) -> None:
+    def __init__(self, threads_event: threading.Event) -> None:
         super().__init__()
-        self._elsewhere = elsewhere
+        self._threads_event = threads_event
 
     def set(self) -> None:
         super().set()
-        self._elsewhere.set()
+        self._threads_event.set()
 
     def clear(self) -> None:
         super().clear()
-        self._elsewhere.clear()
+        self._threads_event.clear()
 
 
 class _BlockingServer:
-    """What both have: serving, in the thread that says so, until another one says that it is enough."""
+    """Serve in the calling thread until another thread, a signal or Ctrl-C ends it."""
 
     def __init__(self, server: _one.Server | _all.BindingServer) -> None:
         self._serving = server
-        self._enough = False  # no Event: a signal's handler may come while this thread holds its lock
+        self._is_closing = False  # no Event: a signal handler may run while this thread holds its lock
         self.ready = threading.Event()
-        """As that of the other one."""
-        server.ready = _Ready(self.ready)
+        """Set while the network process knows every handler, as far as this program can tell."""
+        server.ready = _ThreadsafeReady(self.ready)
 
     def serve(self) -> None:
-        """Serve until ``close`` is called, by another thread or by the handler of a signal, or until Ctrl-C; then take
-        no more, and let what is in flight end. A second Ctrl-C does not wait for that.
+        """Serve until Ctrl-C, or until another thread or a signal handler calls ``close``; then finish.
+
+        No more requests are accepted then, and those in flight are finished. A second Ctrl-C ends them.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C.
-            DaemonNotRunning, P2PError: why it cannot be served.
+            DaemonNotRunning: no daemon is running.
+            P2PError: another reason why the program cannot serve.
+            ValueError: there is no handler.
         """
         running = submit(self._serve())
         try:
-            self._await_end(running)
+            self._wait_for_end(running)
         finally:
-            self._enough = False
+            self._is_closing = False
 
     def run(self) -> None:
-        """Serve until Ctrl-C, SIGTERM or ``close``; return once what is in flight has ended.
+        """Serve until Ctrl-C, SIGTERM or ``close``, and finish requests in flight.
 
-        A second Ctrl-C or SIGTERM does not wait for that. In a thread other than the main one there are no signals.
+        A second Ctrl-C or SIGTERM ends the requests in flight. In a thread other than the main one, signals have no
+        effect.
 
         Raises:
-            P2PError: as ``serve``.
+            P2PError: the program cannot serve; see ``serve``.
+            ValueError: there is no handler.
         """
         with signals_handled(self._on_signal):
             running = submit(self._serve())
@@ -83,19 +84,22 @@ class _BlockingServer:
             except KeyboardInterrupt:
                 running.cancel()
             finally:
-                self._enough = False
+                self._is_closing = False
 
     def _on_signal(self) -> None:
-        if self._enough:
+        if self._is_closing:
             raise KeyboardInterrupt
         self.close()
 
     def close(self) -> None:
-        """Have ``serve`` return, once what is in flight has ended; at once if it is called only then."""
-        self._enough = True
+        """Have ``serve`` return once the requests in flight have ended. If called before ``serve``, it returns at once.
+
+        Any thread may call this.
+        """
+        self._is_closing = True
         self._serving.close()
 
-    def _await_end(self, running: Future[None]) -> None:
+    def _wait_for_end(self, running: Future[None]) -> None:
         try:
             running.result()
         except KeyboardInterrupt:
@@ -109,8 +113,8 @@ class _BlockingServer:
     async def _serve(self) -> None:
         serving = asyncio.get_running_loop().create_task(self._serving.serve())
         try:
-            await asyncio.sleep(0)  # it has begun
-            if self._enough:
+            await asyncio.sleep(0)  # let it begin
+            if self._is_closing:
                 self._serving.close()
             await asyncio.shield(serving)
         except asyncio.CancelledError:
@@ -118,7 +122,7 @@ class _BlockingServer:
             raise
 
 
-class Server(_BlockingServer):
+class Server(_BlockingServer, IdentityHandlerRegistry):
     """Blocking twin of ``fastn_p2p_client.Server``.
 
     ::
@@ -140,87 +144,23 @@ class Server(_BlockingServer):
         program: str = "",
         transport: TransportName | None = None,
     ) -> None:
-        self._server = _one.Server(identity, home, program=program, transport=transport)
-        super().__init__(self._server)
+        """
+        Args:
+            identity: the name of an identity of this daemon. No request arrives while it is offline.
+            home: the daemon's home directory; by default ``$FASTN_HOME``, else ``~/.fastn``.
+            program: the name of this program in ``status``, at most 64 characters; by default that of its file.
+            transport: ``"native"`` or ``"pyzmq"``; by default ``$FASTN_TRANSPORT``, else ``"native"``.
 
-    @property
-    def identity(self) -> str:
-        return self._server.identity
-
-    @overload
-    def handle_requests(
-        self,
-        protocol: str,
-        handler: Handler,
-        *,
-        instance: str = ...,
-        command: str = ...,
-        access: str | Sequence[str] | None = ...,
-        concurrency: int | None = ...,
-        queue: int | None = ...,
-    ) -> Handler: ...
-    @overload
-    def handle_requests(
-        self,
-        protocol: str,
-        *,
-        instance: str = ...,
-        command: str = ...,
-        access: str | Sequence[str] | None = ...,
-        concurrency: int | None = ...,
-        queue: int | None = ...,
-    ) -> Callable[[Handler], Handler]: ...
-    def handle_requests(
-        self,
-        protocol: str,
-        handler: Callable[..., Any] | None = None,
-        *,
-        instance: str = DEFAULT_INSTANCE,
-        command: str = "",
-        access: str | Sequence[str] | None = None,
-        concurrency: int | None = None,
-        queue: int | None = None,
-    ) -> Any:
-        """As ``Server.handle_requests``."""
-
-        def register(function: Handler) -> Handler:
-            return self._server.handle_requests(
-                protocol,
-                function,
-                instance=instance,
-                command=command,
-                access=access,
-                concurrency=concurrency,
-                queue=queue,
-            )
-
-        return register if handler is None else register(handler)
-
-    @overload
-    def handle_streams(
-        self, protocol: str, handler: Handler, *, instance: str = ..., access: str | Sequence[str] | None = ...
-    ) -> Handler: ...
-    @overload
-    def handle_streams(
-        self, protocol: str, *, instance: str = ..., access: str | Sequence[str] | None = ...
-    ) -> Callable[[Handler], Handler]: ...
-    def handle_streams(
-        self,
-        protocol: str,
-        handler: Callable[..., Any] | None = None,
-        *,
-        instance: str = DEFAULT_INSTANCE,
-        access: str | Sequence[str] | None = None,
-    ) -> Any:
-        """As ``Server.handle_streams``."""
-
-        def register(function: Handler) -> Handler:
-            return self._server.handle_streams(protocol, function, instance=instance, access=access)
-
-        return register if handler is None else register(handler)
+        Raises:
+            InvalidName: no identity can have this name.
+        """
+        server = _one.Server(identity, home, program=program, transport=transport)
+        _BlockingServer.__init__(self, server)
+        IdentityHandlerRegistry.__init__(self, server)
+        self.identity = server.identity
 
 
-class BindingServer(_BlockingServer):
+class BindingServer(_BlockingServer, HandlerRegistry):
     """Blocking twin of ``fastn_p2p_client.BindingServer``."""
 
     def __init__(
@@ -230,58 +170,21 @@ class BindingServer(_BlockingServer):
         program: str = "",
         transport: TransportName | None = None,
     ) -> None:
+        """
+        Args:
+            home: the daemon's home directory; by default ``$FASTN_HOME``, else ``~/.fastn``.
+            program: the name of this program in ``status``, at most 64 characters; by default that of its file.
+            transport: ``"native"`` or ``"pyzmq"``; by default ``$FASTN_TRANSPORT``, else ``"native"``.
+        """
         self._server = _all.BindingServer(home, program=program, transport=transport)
-        super().__init__(self._server)
+        _BlockingServer.__init__(self, self._server)
+        HandlerRegistry.__init__(self, self._server)
 
     def protocol(
         self, code: Code, name: str | None = None, *, concurrency: int | None = None, queue: int = DEFAULT_QUEUE
     ) -> Code:
-        """As ``BindingServer.protocol``; hooks are ``async`` here too."""
+        """As ``fastn_p2p_client.BindingServer.protocol``. Hooks are ``async`` here too."""
         return self._server.protocol(code, name, concurrency=concurrency, queue=queue)
-
-    @overload
-    def handle_requests(
-        self,
-        protocol: str,
-        handler: Handler,
-        *,
-        command: str = ...,
-        concurrency: int | None = ...,
-        queue: int | None = ...,
-    ) -> Handler: ...
-    @overload
-    def handle_requests(
-        self, protocol: str, *, command: str = ..., concurrency: int | None = ..., queue: int | None = ...
-    ) -> Callable[[Handler], Handler]: ...
-    def handle_requests(
-        self,
-        protocol: str,
-        handler: Callable[..., Any] | None = None,
-        *,
-        command: str = "",
-        concurrency: int | None = None,
-        queue: int | None = None,
-    ) -> Any:
-        """As ``BindingServer.handle_requests``."""
-
-        def register(function: Handler) -> Handler:
-            return self._server.handle_requests(
-                protocol, function, command=command, concurrency=concurrency, queue=queue
-            )
-
-        return register if handler is None else register(handler)
-
-    @overload
-    def handle_streams(self, protocol: str, handler: Handler) -> Handler: ...
-    @overload
-    def handle_streams(self, protocol: str) -> Callable[[Handler], Handler]: ...
-    def handle_streams(self, protocol: str, handler: Callable[..., Any] | None = None) -> Any:
-        """As ``BindingServer.handle_streams``."""
-
-        def register(function: Handler) -> Handler:
-            return self._server.handle_streams(protocol, function)
-
-        return register if handler is None else register(handler)
 
 
 def listen(identity: str, home: Home | str | os.PathLike[str] | None = None) -> Server:

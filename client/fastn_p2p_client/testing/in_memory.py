@@ -22,6 +22,7 @@ from ..errors import (
 from ..ipc import messages as m
 from ..keys import PublicKey
 from ..limits import (
+    DEFAULT_CALL_TIMEOUT,
     MAX_INITIAL,
     MAX_PAYLOAD,
     SESSION_WINDOW,
@@ -82,9 +83,9 @@ async def serve(
         where = workspace or Path(directory)
         context = BindingContext("tested", KEY, name or protocol.__name__, instance, where, None)
         life = ProtocolLifecycle(context, lambda: protocol)
-        requests, streams = await life.start(msgspec.json.encode({} if config is None else config))
+        handlers = await life.start(msgspec.json.encode({} if config is None else config))
         memory = _InMemoryDaemon(
-            ServedBinding(context.identity, KEY, context.protocol, instance, requests, streams), peer
+            ServedBinding(context.identity, KEY, context.protocol, instance, handlers.requests, handlers.streams), peer
         )
         try:
             yield ProtocolClient(memory, "somebody", KEY.id52, context.protocol, instance)
@@ -120,9 +121,9 @@ class _InMemoryDaemon:
         instance: str,
         request: Any,
         *,
-        command: str,
+        command: str = "",
         returns: Any,
-        timeout: float,
+        timeout: float = DEFAULT_CALL_TIMEOUT,
     ) -> Any:
         payload = _encode(request)
         if len(payload) > MAX_PAYLOAD:

@@ -1,9 +1,9 @@
-"""One protocol of one peer, and somebody who calls it."""
+"""Client of one protocol of one peer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from ..limits import (
     DEFAULT_CALL_TIMEOUT,
@@ -11,13 +11,23 @@ from ..limits import (
 )
 from ..session.session import Session
 
-__all__ = ["ProtocolClient", "SupportsCalls"]
-
 T = TypeVar("T")
 
 
+class CallOptions(TypedDict, total=False):
+    """Options of a call."""
+
+    command: str
+    """Command of the protocol; empty by default."""
+    timeout: float
+    """Seconds until the call ends with ``DeadlineExceeded``; 10 by default."""
+
+
 class SupportsCalls(Protocol):
-    """What can call and connect, as ``Client`` does."""
+    """Object that can call and connect, as ``Client`` can.
+
+    Implement it to check another way of calling with ``check_requests``, ``check_errors`` and ``check_streams``.
+    """
 
     async def call(
         self,
@@ -27,57 +37,98 @@ class SupportsCalls(Protocol):
         instance: str,
         request: Any,
         *,
-        command: str,
+        command: str = "",
         returns: Any,
-        timeout: float,
+        timeout: float = DEFAULT_CALL_TIMEOUT,
     ) -> Any:
-        """As ``Client.call``."""
+        """Call a protocol of a peer and return its reply.
+
+        Args:
+            identity: the name of the identity that calls.
+            peer: the callee's ID52.
+            protocol, instance: names of the binding.
+            request: a msgspec Struct, a dataclass or JSON-like values.
+            command: the command; empty for none.
+            returns: the type that the reply is decoded to.
+            timeout: seconds until the call ends with ``DeadlineExceeded``.
+
+        Raises:
+            ApplicationError: the handler has rejected the request.
+            BadReply: the reply does not fit ``returns``.
+            P2PError: another error.
+        """
 
     async def connect(
         self, identity: str | None, peer: str, protocol: str, instance: str, initial: Any, *, timeout: float
     ) -> Session:
-        """As ``Client.connect``."""
+        """Open a session with a protocol of a peer.
+
+        Args:
+            identity, peer, protocol, instance: caller and callee, as for ``call``.
+            initial: the initial data for the handler, encoded like a request; at most 64 KiB.
+            timeout: seconds until the handler must have accepted the session.
+
+        Raises:
+            ApplicationError: the handler has rejected the session.
+            P2PError: another error.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ProtocolClient:
-    """Everything about a call but the request."""
+    """Client of one protocol of one peer: a call needs nothing but the request.
+
+    ::
+
+        echo = ProtocolClient(client, "alice", peer.id52, "Echo")
+        reply = await echo.call({"message": "hi"})
+    """
 
     client: SupportsCalls
+    """Calls and connects, for instance a ``Client``."""
     identity: str | None
-    """Who calls."""
+    """Name of the identity that calls; None for the only one online."""
     peer: str
-    """The ID52 of whoever serves."""
+    """ID52 of the callee."""
     protocol: str
+    """Name of the protocol."""
     instance: str = DEFAULT_INSTANCE
+    """Name of the instance."""
 
     @overload
-    async def call(self, request: Any = ..., *, command: str = ..., returns: type[T], timeout: float = ...) -> T: ...
+    async def call(self, request: Any = ..., *, returns: type[T], **options: Unpack[CallOptions]) -> T: ...
     @overload
-    async def call(self, request: Any = ..., *, command: str = ..., timeout: float = ...) -> Any: ...
-    async def call(
-        self,
-        request: Any = None,
-        *,
-        command: str = "",
-        returns: Any = Any,
-        timeout: float = DEFAULT_CALL_TIMEOUT,
-    ) -> Any:
-        """As ``Client.call``."""
+    async def call(self, request: Any = ..., **options: Unpack[CallOptions]) -> Any: ...
+    async def call(self, request: Any = None, *, returns: Any = Any, **options: Unpack[CallOptions]) -> Any:
+        """Call the protocol and return its reply.
+
+        Args:
+            request: a msgspec Struct, a dataclass or JSON-like values.
+            returns: the type that the reply is decoded to and checked against.
+            options: ``command`` is the command of the protocol, empty by default. ``timeout`` is the number of seconds
+                until the call ends with ``DeadlineExceeded``, 10 by default.
+
+        Raises:
+            ApplicationError: the handler has rejected the request.
+            BadReply: the reply does not fit ``returns``.
+            P2PError: another error.
+        """
         return await self.client.call(
-            self.identity,
-            self.peer,
-            self.protocol,
-            self.instance,
-            request,
-            command=command,
-            returns=returns,
-            timeout=timeout,
+            self.identity, self.peer, self.protocol, self.instance, request, returns=returns, **options
         )
 
     async def connect(self, initial: Any = None, *, timeout: float = DEFAULT_CALL_TIMEOUT) -> Session:
-        """As ``Client.connect``."""
+        """Open a session with the protocol.
+
+        Args:
+            initial: the initial data for the handler, encoded like a request; at most 64 KiB.
+            timeout: seconds until the handler must have accepted the session.
+
+        Raises:
+            ApplicationError: the handler has rejected the session.
+            P2PError: another error.
+        """
         return await self.client.connect(
             self.identity, self.peer, self.protocol, self.instance, initial, timeout=timeout
         )

@@ -171,7 +171,7 @@ def test_announcement_and_what_is_served_leave_together(home: Home) -> None:
         listener.bind(str(home.mailbox("network")))
         listener.listen()
         listener.setblocking(False)
-        link = RequestChannel(home.mailbox("network"), "network", on_up=lambda: registration.register_again())
+        link = RequestChannel(home.mailbox("network"), "network", on_up=lambda: registration.start_registering())
         hosted = [HostedBinding("alice", KEYS[0], "Echo", instance, home.path) for instance in ("one", "two")]
         registration = NetworkRegistration(link, "alice", b"grant", lambda: hosted)
         registration.started.set()
@@ -187,7 +187,7 @@ def test_announcement_and_what_is_served_leave_together(home: Home) -> None:
                         said += network.recv(10_000)
                 for each in hosted:
                     assert encode(RegisterBinding("alice", "Echo", each.instance, each.access, b"grant")) in said
-                registration.close()
+                registration.stop_registering()
                 link.close()
 
     with socket.socket(socket.AF_UNIX) as listener:
