@@ -55,14 +55,17 @@ class NamedBinding(Protocol):
     @property
     def identity(self) -> str:
         """Name of the identity."""
+        ...
 
     @property
     def protocol(self) -> str:
         """Name of the protocol."""
+        ...
 
     @property
     def instance(self) -> str:
         """Name of the instance."""
+        ...
 
 
 Binding = TypeVar("Binding", bound=NamedBinding)
