@@ -1,4 +1,4 @@
-"""What a protocol is: a class with handlers and lifecycle hooks.
+"""Protocols as classes: ``Protocol`` with its hooks, and ``@request`` and ``@stream`` for its handlers.
 
 ::
 
@@ -14,8 +14,8 @@
         async def echo(self, request: EchoRequest, peer: Peer) -> EchoReply:
             return EchoReply(echoed=request.message[: self.config.max_length])
 
-One instance of the class stands for one binding: a protocol that one identity offers under one alias. The same
-class runs hosted by the daemon, in the identity's own process, and in a program.
+One instance of the class stands for one binding: one instance of the protocol that one identity serves. The same class
+runs in the daemon, in the identity's own process, and in a program that calls ``serve_all``.
 """
 
 from __future__ import annotations
@@ -61,44 +61,49 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 class NoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The config of a protocol that has nothing to configure."""
+    """Config of a protocol without config: the empty JSON object."""
 
 
 @dataclass(frozen=True, slots=True)
 class BindingContext:
-    """What one binding of a protocol knows about itself."""
+    """One binding of a protocol, as its code sees it."""
 
     identity: str
-    """The name of the identity that offers it, on this machine."""
+    """Name of the identity that serves it, on this machine."""
     key: PublicKey
-    """The same identity's public key."""
+    """Public key of the identity."""
     protocol: str
+    """Name of the protocol."""
     instance: str
+    """Name of the instance."""
     workspace: Path
-    """A directory of the binding's own. It goes when the binding is removed."""
+    """Directory of the binding's own. It is deleted with the binding."""
     config: Any
-    """An instance of the protocol's ``Config``."""
+    """Instance of the protocol's ``Config``; for plain handlers the JSON value that the owner gave."""
     home: Home | None = None
-    """The daemon's; None stands for ``$FASTN_HOME``."""
+    """Home of the daemon; None stands for ``$FASTN_HOME``."""
 
     @property
     def client(self) -> Client:
-        """What the protocol calls others with, usually as ``identity``: all of a process share one. Inside the event
-        loop only."""
+        """Client for calls of the protocol's own, usually as ``identity``. All bindings of a process share it.
+
+        Use it inside the event loop only.
+        """
         return shared_client(self.home, program=f"identity:{self.identity}")
 
 
 class Protocol:
-    """Base class of protocols. Class attributes say what it is, ``@request`` and ``@stream`` mark what it answers.
+    """Base class of protocols. ``@request`` and ``@stream`` mark the handlers.
 
-    Hooks do nothing unless overridden. What a hook raises keeps the binding from its next state, and ends up in the
-    log and in ``status``; the identity's other bindings go on.
+    A hook does nothing unless it is overridden, and may take 5 seconds. If it raises, the binding does not enter its
+    next state. The log and ``fastn-p2p status`` say why. Other bindings of the identity go on.
 
     Attributes:
-        public: whether strangers may use it when nothing else was said; otherwise only peers in the address book.
-        Config: the type of its config: any type that msgspec decodes from JSON, usually a nested ``Struct``.
-        context: what the instance knows about itself.
-        config: its config; a subclass that annotates it with its own ``Config`` gets it typed.
+        public: whether every peer may use the protocol unless the owner says otherwise. If False, peers in the address
+            book may.
+        Config: type of the config: any type that msgspec decodes from JSON, usually a nested ``Struct``.
+        context: the binding that the instance stands for.
+        config: its config. Annotate it with ``Config`` in a subclass to get it typed.
     """
 
     public: ClassVar[bool] = False
@@ -106,40 +111,45 @@ class Protocol:
     config: Any
 
     def __init__(self, context: BindingContext) -> None:
+        """
+        Args:
+            context: the binding that the instance stands for.
+        """
         self.context = context
         self.config = context.config
 
     async def on_check(self) -> None:
-        """Is the config good for more than its types? Raise to refuse it; name the field: ``… - at `$.path```.
+        """Check the config beyond its types. Raise to reject it, and name the field: ``... - at `$.path```.
 
-        Called before anything else, when a protocol is added, checked or reloaded and whenever its binding starts; also
-        in a process in which nothing else of the binding runs. The workspace may not exist yet.
+        Called before all other hooks: when the protocol is added, checked or reloaded, and at each start of the
+        binding. It may run in a process of its own, and the workspace may not exist yet.
         """
 
     async def on_create(self) -> None:
-        """Once in a binding's life, before the first ``on_activate``: the workspace exists and is empty."""
+        """Prepare the workspace, which exists and is empty. Called once, before the first ``on_activate``."""
 
     async def on_activate(self) -> None:
-        """Each time before the binding takes requests: open what it needs."""
+        """Open what the handlers need. Called each time before the binding accepts requests."""
 
     async def on_reload(self) -> None:
-        """The config has changed while the binding serves; ``config`` and ``context`` are the new ones."""
+        """Apply a changed config while the binding serves. ``config`` and ``context`` are the new ones already."""
 
     async def on_deactivate(self) -> None:
-        """Each time after the binding has taken its last request: close what ``on_activate`` opened."""
+        """Close what ``on_activate`` has opened. Called each time after the binding's last request has ended."""
 
     async def on_delete(self) -> None:
-        """The binding is being removed; its workspace goes next.
+        """Undo what the protocol has done outside of its workspace, which is deleted next.
 
-        Only after ``on_create``, and in a process in which nothing else of the binding has run.
+        Called when the owner removes the binding, if ``on_create`` was called. It may run in a process of its own,
+        without ``on_activate``.
         """
 
     async def describe_data(self) -> str | None:
-        """Return in a few words what is lost with the workspace, for instance ``"3 mails"``, for the question whether
-        to delete it; None has the daemon count the files.
+        """Return a few words on the data in the workspace, for instance ``"3 mails"``.
 
-        Asked before the binding is removed, when there are files in its workspace; in a process in which nothing else
-        of the binding runs, while it may be serving in another one. Read, and change nothing.
+        The command line shows them when it asks whether to delete the data. None has the daemon count the files.
+        Called before the binding is removed, if its workspace has files. It runs in a process of its own, while the
+        binding may be serving in another one: read, and change nothing.
         """
         return None
 
@@ -149,14 +159,28 @@ def request(handler: Handler, /) -> Handler: ...
 @overload
 def request(command: str, /) -> Callable[[Handler], Handler]: ...
 def request(handler: Any, /) -> Any:
-    """Marks the method that answers a protocol's requests; a protocol has one, and one for each command.
+    """Mark a method as the handler of a protocol's requests.
 
-    ``@request`` is for requests that name no command, ``@request("settings.add-forwarding")`` for those that name this
-    one. The method's annotations are the contract: the first parameter is the request (for several kinds of request, a
-    union of tagged Structs); one annotated ``Peer``, if there is one, is who asks; one annotated ``CallContext`` knows
-    how long they wait. What it returns is the reply. Raise ``ApplicationError`` to say no on purpose. A method that is
-    not ``async`` runs in a thread. Static and class methods, decorated ones and partials serve as well. A method that
-    overrides a handler is its handler too, and may be marked anew; one marked several times answers several commands.
+    ``@request`` marks the handler of requests without a command, ``@request("settings.add-forwarding")`` that of this
+    command. A protocol has at most one handler for each.
+
+    The annotations say what the method takes. The first parameter is the request; for several kinds of request, a
+    union of tagged Structs. A parameter annotated ``Peer`` is the caller, one annotated ``CallContext`` knows the
+    deadline, one annotated ``BindingContext`` is the binding. The return value is the reply. The method raises
+    ``ApplicationError`` to reject a request. A method that is not ``async`` runs in a thread.
+
+    Static and class methods, decorated ones and partials can be marked as well. A method that overrides a handler is a
+    handler too, and may be marked anew. A method that is marked several times serves several commands.
+
+    Args:
+        handler: the method, or the command: at most 64 characters, words with dots between them.
+
+    Returns:
+        The method; with a command, a decorator.
+
+    Raises:
+        InvalidName: no command can have this name.
+        TypeError: the method is marked with ``@stream`` already, or cannot be marked.
     """
     if not isinstance(handler, str):
         return _mark(handler, _REQUEST, "")
@@ -165,7 +189,7 @@ def request(handler: Any, /) -> Any:
 
 
 def _mark(handler: Any, kind: str, command: str) -> Any:
-    """Write on a function, or on what stands around it, what it answers; several marks of one kind add up."""
+    """Store the kind and command on a callable. Several marks of one kind add up."""
     marked = getattr(handler, _KIND, kind)
     if marked != kind:
         raise TypeError(
@@ -183,24 +207,42 @@ def _mark(handler: Any, kind: str, command: str) -> Any:
 
 
 def stream(handler: Handler) -> Handler:
-    """Marks the method that serves a protocol's sessions; a protocol has one.
+    """Mark a method as the handler of a protocol's sessions. A protocol has at most one.
 
-    Its first parameter is the ``Session`` (that of ``fastn_p2p_client.sync`` for a method that is not ``async``, which
-    runs in a thread); a second one, if there is one, is the initial data, and its annotation the contract. The session
-    is closed when the method returns, and reset when it raises. Until it reads or writes for the first time (or calls
-    ``session.accept()``) it may raise ``ApplicationError`` to say no: ``connect`` raises it.
+    The first parameter is the ``Session``. A method that is not ``async`` takes that of ``fastn_p2p_client.sync``, and
+    runs in a thread. A second parameter is the initial data; its annotation says what fits.
+
+    The session is closed when the method returns, and reset when it raises. Until the method reads, writes or calls
+    ``session.accept()`` for the first time, it may raise ``ApplicationError`` to reject the session: ``connect`` of
+    the caller raises it.
+
+    Args:
+        handler: the method.
+
+    Returns:
+        The method.
+
+    Raises:
+        TypeError: the method is marked with ``@request`` already, or cannot be marked.
     """
     return cast(Handler, _mark(handler, _STREAM, ""))
 
 
 def effective_access(protocol: Protocol | type[Protocol] | None, allow: tuple[str, ...]) -> tuple[str, ...]:
-    """Who may use a binding: whom its owner has named, and where that is nobody, whom its protocol declares."""
+    """Return the peers that may use a binding: those that its owner has named, else those that its protocol declares.
+
+    Args:
+        protocol: the protocol's class or instance; None for plain handlers.
+        allow: the owner's list: ``"peers"``, ``"everyone"``, ID52s and petnames. Empty if the owner has named none.
+    """
     return allow or (("everyone",) if protocol is not None and protocol.public is True else ("peers",))
 
 
 def request_handlers(protocol: type[Protocol]) -> dict[str, list[str]]:
-    """Command → the names of the methods that are its handler; a subclass's come first. Those that are marked with
-    plain ``@request`` have the command ``""``. A method that overrides a handler is one, marked or not."""
+    """Return the names of a class's request handlers by command, those of a subclass first.
+
+    The command ``""`` stands for requests without a command. A method that overrides a handler is one, marked or not.
+    """
     found: dict[str, list[str]] = {}
     for name, mark in _marked(protocol, _REQUEST).items():
         for command in dict.fromkeys(getattr(mark, _COMMANDS)):
@@ -209,19 +251,22 @@ def request_handlers(protocol: type[Protocol]) -> dict[str, list[str]]:
 
 
 def stream_handlers(protocol: type[Protocol]) -> list[str]:
-    """The names of the methods that serve sessions; a subclass's come first. A method that overrides one is one."""
+    """Return the names of a class's session handlers, those of a subclass first.
+
+    A method that overrides a handler is one, marked or not.
+    """
     return list(_marked(protocol, _STREAM))
 
 
 def method_of(instance: Protocol, name: str) -> Callable[..., Any]:
-    """The method, also where an attribute of the instance has the same name."""
+    """Return the bound method of this name, also where an attribute of the instance has the same name."""
     cls = type(instance)
     found = inspect.getattr_static(cls, name)
     return cast(Callable[..., Any], found.__get__(instance, cls) if hasattr(found, "__get__") else found)
 
 
 def _marked(protocol: type[Protocol], kind: str) -> dict[str, Any]:
-    """Name → what has the mark that counts: of all that have the name, the first one of the class and its bases."""
+    """Return the marked attributes of a class by name: for each name, the first in the order of its bases."""
     marks: dict[str, Any] = {}
     for cls in protocol.__mro__:
         for name, value in vars(cls).items():
@@ -236,5 +281,5 @@ def _marked(protocol: type[Protocol], kind: str) -> dict[str, Any]:
 
 
 def _is_method(value: object) -> bool:
-    """False for what a subclass has put in a handler's place to be without it: ``None``, for instance."""
+    """Return False for a value with which a subclass removes a handler, for instance ``None``."""
     return callable(value) or isinstance(value, classmethod | functools.partialmethod)

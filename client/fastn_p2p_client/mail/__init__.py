@@ -7,14 +7,14 @@
     async with MailClient("alice") as mail:
         await mail.send("bob", "Lunch?", "At noon, as always.")
 
-When ``send`` returns, the mail is on this machine's disk, and it will be in the other mailbox exactly once.
+When ``send`` returns, the mail is on this machine's disk. It arrives in the receiver's inbox exactly once.
 
 Layout
 ------
 
 ``client``    ``MailClient``
 ``sync``      its blocking twin
-``messages``  what is said to the protocol ``Mail``
+``messages``  the messages of the protocol ``Mail``
 """
 
 from .client import MailClient

@@ -1,4 +1,4 @@
-"""``MailClient``: one mailbox of an identity of this machine, for the programs of its owner."""
+"""``MailClient``: inbox and outbox of an identity of this machine, for the programs of its owner."""
 
 from __future__ import annotations
 
@@ -43,20 +43,25 @@ from .messages import (
     TrackMail,
 )
 
-__all__ = ["DEFAULT_TIMEOUT", "MailClient"]
-
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT: Final = 30.0
+"""Seconds until a request ends with ``DeadlineExceeded``."""
 _PAUSE: Final = 0.1
-"""Seconds before something that broke is tried again."""
+"""Seconds between two attempts."""
 
 
 class MailClient:
-    """Use it inside one event loop.
+    """Sends and reads mail as an identity of this machine. Use it inside one event loop.
 
-    Every method raises ``ApplicationError`` for what the protocol refuses (``kind`` says why: see docs/mail.md), and
-    ``P2PError`` for everything else.
+    ::
+
+        async with MailClient("alice") as mail:
+            await mail.send("bob", "Lunch?", "At noon, as always.")
+
+    Every method raises ``ApplicationError`` if the protocol rejects the request; its ``kind`` says why, see
+    docs/mail.md. It raises ``IdentityNotFound``, ``NoIdentityOnline`` or ``IdentityAmbiguous`` if it is not clear whose
+    mail is meant, and another ``P2PError`` in all other cases.
     """
 
     def __init__(
@@ -69,9 +74,10 @@ class MailClient:
     ) -> None:
         """
         Args:
-            identity: name of the identity whose mailbox it is; None for the only one online.
-            instance: which of its mailboxes.
-            home: as for ``Client``. ``client``: one to share, which stays open.
+            identity: the name of the identity; None for the only one online.
+            instance: the instance of ``Mail``.
+            home: the daemon's home directory; by default ``$FASTN_HOME``, else ``~/.fastn``.
+            client: a client to share, which ``close`` leaves open. By default, the mail client has its own.
         """
         self._identity = identity
         self._instance = instance
@@ -88,7 +94,7 @@ class MailClient:
         self.close()
 
     def close(self) -> None:
-        """Ends what is in flight. A closed client opens again when used."""
+        """End requests in flight with ``ConnectionLost``. A closed client opens again when it is used."""
         if not self._shared:
             self._client.close()
 
@@ -105,96 +111,152 @@ class MailClient:
         id: str = "",
         timeout: float = DEFAULT_TIMEOUT,
     ) -> MailAccepted:
-        """Hand a mail to the daemon. When this returns it is on disk, and it will arrive or come back.
+        """Hand a mail to the daemon. When this returns, it is on disk, and will be delivered or bounce.
 
-        While processes of the daemon are restarted, this tries again by itself: the mail stays one.
+        While a process of the daemon restarts, this is retried. The mail is accepted once all the same.
 
         Args:
-            to: a ``PublicKey``, an ID52, a ticket, or a name from the address book.
-            instance: which mailbox of the receiver.
-            id: at most 64 characters of your own choice. The same mail with the same id is accepted once, so after an
-                error, and after a restart of the program, it can be sent again without harm. Chosen by chance if empty.
-            timeout: seconds until this is given up; with an id of your own you can ask again later.
+            to: the receiver: a ``PublicKey``, an ID52, a ticket, or a name from the address book.
+            subject: at most 998 characters.
+            body: the text.
+            attachments: files; at most 256.
+            instance: the receiver's instance of ``Mail``.
+            id: at most 64 characters. The same mail with the same id is accepted once, so it can be sent again after
+                an error or a restart of the program. By default a random one.
+            timeout: seconds until this ends with the last error. The mail may have been accepted: send it again with
+                the same id.
+
+        Returns:
+            The mail's id, its number in the outbox, and the time.
+
+        Raises:
+            ApplicationError: the mail is too large, the outbox is full, or another reason in ``kind``.
+            P2PError: the daemon was not reached in time, or the receiver is unknown.
         """
-        letter = MailContent(subject, body, tuple(attachments))
-        request = SendMail(id or uuid.uuid4().hex, str(to), letter, instance)
+        content = MailContent(subject, body, tuple(attachments))
+        request = SendMail(id or uuid.uuid4().hex, str(to), content, instance)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
-        met = False
+        connected_before = False
         while True:
             try:
-                return await self._ask(request, MailAccepted, max(deadline - loop.time(), _PAUSE))
+                return await self._call(request, MailAccepted, max(deadline - loop.time(), _PAUSE))
             except P2PError as error:
-                met = met or _is_passing(error, met=False)
-                if not _is_passing(error, met=met) or loop.time() + _PAUSE >= deadline:
+                connected_before = connected_before or _may_pass(error, connected_before=False)
+                if not _may_pass(error, connected_before=connected_before) or loop.time() + _PAUSE >= deadline:
                     raise
             await asyncio.sleep(_PAUSE)
 
     async def outbox(
         self, states: Sequence[OutboxState] = ("waiting", "bounced"), *, after: int = 0, limit: int = MAX_PAGE
     ) -> OutboxPage:
-        """A page of what was sent, and how it stands, the oldest first."""
-        return await self._ask(ListOutbox(tuple(states), after, limit), OutboxPage)
+        """Return a page of the outbox, oldest mail first.
+
+        Args:
+            states: list mails in these states only.
+            after: list mails with higher numbers only.
+            limit: mails at most, 1 to 1000.
+        """
+        return await self._call(ListOutbox(tuple(states), after, limit), OutboxPage)
 
     async def track(self, id: str, *, wait: float = 0.0) -> OutboxEntry:
-        """How a mail stands; waits up to so many seconds (at most 60) until it is delivered or has come back."""
-        return await self._ask(TrackMail(id, min(wait, MAX_WAIT)), OutboxEntry, DEFAULT_TIMEOUT + wait)
+        """Return the state of a mail in the outbox.
+
+        Args:
+            id: the mail's id.
+            wait: seconds, at most 60, to wait while the mail is neither delivered nor bounced.
+        """
+        return await self._call(TrackMail(id, min(wait, MAX_WAIT)), OutboxEntry, DEFAULT_TIMEOUT + wait)
 
     async def retry(self, *numbers: int) -> int:
-        """Try again at once what waits or has come back: these of the outbox, or all. Returns how many that are."""
-        return (await self._ask(RetryMail(numbers), MailCount)).count
+        """Retry the delivery of mails that wait or have bounced, at once.
+
+        Args:
+            numbers: numbers in the outbox; none for all mails.
+
+        Returns:
+            The number of mails that are retried.
+        """
+        return (await self._call(RetryMail(numbers), MailCount)).count
 
     async def withdraw(self, *numbers: int) -> int:
-        """Delete mails from the outbox, also those that wait; one that is on its way may still arrive."""
-        return (await self._ask(DeleteMail(numbers, outbox=True), MailCount)).count
+        """Delete mails from the outbox, also waiting ones. A mail that is being delivered may still arrive.
+
+        Args:
+            numbers: numbers in the outbox.
+
+        Returns:
+            The number of mails that were there.
+        """
+        return (await self._call(DeleteMail(numbers, outbox=True), MailCount)).count
 
     # ── receiving ────────────────────────────────────────────────────────────────────────────────
 
     async def list(
         self, *, after: int = 0, limit: int = MAX_PAGE, unread: bool = False, wait: float = 0.0
     ) -> InboxPage:
-        """A page of what has come, the oldest first.
+        """Return a page of the inbox, oldest mail first.
 
         Args:
-            after: only mails with higher numbers: with that of the last one known, what is new.
-            wait: seconds (at most 60) to wait while there is none.
+            after: list mails with higher numbers only. With the number of the last known mail, these are new.
+            limit: mails at most, 1 to 1000.
+            unread: list unread mails only.
+            wait: seconds, at most 60, to wait while there is none.
         """
-        return await self._ask(ListMail(after, limit, unread, min(wait, MAX_WAIT)), InboxPage, DEFAULT_TIMEOUT + wait)
+        return await self._call(ListMail(after, limit, unread, min(wait, MAX_WAIT)), InboxPage, DEFAULT_TIMEOUT + wait)
 
     async def follow(self, *, after: int = 0) -> AsyncIterator[MailSummary]:
-        """Every mail with a higher number, those that are there and those that come, until you break off.
+        """Yield every mail in the inbox, then each new one as it arrives. It never ends by itself.
 
-        Once it has been answered it waits through restarts of the daemon.
+        Once it has been answered it continues after restarts of the daemon.
+
+        Args:
+            after: yield mails with higher numbers only.
         """
-        met = False
+        connected_before = False
         while True:
             try:
                 page = await self.list(after=after, wait=MAX_WAIT)
             except P2PError as error:
-                if not _is_passing(error, met=met):
+                if not _may_pass(error, connected_before=connected_before):
                     raise
                 await asyncio.sleep(_PAUSE)
                 continue
-            met = True
+            connected_before = True
             for summary in page.mails:
                 yield summary
                 after = summary.number
 
     async def read(self, number: int) -> ReceivedMail:
-        """A whole mail, which is marked as read."""
-        return await self._ask(ReadMail(number), ReceivedMail)
+        """Return a mail with its body and attachments, and mark it as read.
+
+        Args:
+            number: its number in the inbox.
+
+        Raises:
+            ApplicationError: there is no such mail.
+            P2PError: another error.
+        """
+        return await self._call(ReadMail(number), ReceivedMail)
 
     async def delete(self, *numbers: int) -> int:
-        """Delete mails from the mailbox; returns how many of them were there."""
-        return (await self._ask(DeleteMail(numbers), MailCount)).count
+        """Delete mails from the inbox.
 
-    async def _ask(self, request: Request, returns: type[T], timeout: float = DEFAULT_TIMEOUT) -> T:
+        Args:
+            numbers: numbers in the inbox.
+
+        Returns:
+            The number of mails that were there.
+        """
+        return (await self._call(DeleteMail(numbers), MailCount)).count
+
+    async def _call(self, request: Request, returns: type[T], timeout: float = DEFAULT_TIMEOUT) -> T:
         if self._owner is None:
             self._owner = await self._client.resolve_identity(self._identity)
         name, key = self._owner
         return await self._client.call(name, key, PROTOCOL, self._instance, request, returns=returns, timeout=timeout)
 
 
-def _is_passing(error: P2PError, *, met: bool) -> bool:
-    """Whether the same can succeed in a moment; ``met``: the mailbox was there before."""
-    return is_transient(error, met) or isinstance(error, Overloaded)
+def _may_pass(error: P2PError, *, connected_before: bool) -> bool:
+    """Return whether the same request may succeed a moment later."""
+    return is_transient(error, connected_before) or isinstance(error, Overloaded)

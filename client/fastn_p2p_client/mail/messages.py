@@ -1,8 +1,7 @@
-"""What is said to the protocol ``Mail``: ordinary calls, one tagged union of requests.
+"""Messages of the protocol ``Mail``: calls without a command, whose requests are one tagged union.
 
-``SendMail`` to ``RetryMail`` are for the owner of a mailbox: whoever calls as the identity that has it.
-``DeliverMail`` is for everybody whom the binding's access list admits. Times are milliseconds since 1970, UTC; sizes
-are bytes.
+``SendMail`` to ``RetryMail`` are for the owner: the caller is the identity itself. ``DeliverMail`` is for every peer
+that the binding's access list admits. Times are milliseconds since 1970, UTC. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -49,25 +48,26 @@ __all__ = [
 ]
 
 PROTOCOL: Final = "Mail"
-"""What the protocol is called."""
+"""Name of the protocol."""
 REWOUND: Final = "Rewound"
-"""The kind of error that a delivery ends with when other mails had its numbers: the outbox is an old copy."""
+"""Kind of the application error of a delivery whose numbers other mails had: the outbox is an old copy."""
 MAX_LETTER: Final = MAX_PAYLOAD - 64 * 1024
-"""Bytes of a whole mail as it travels, attachments included: it has to fit one request, with what stands around it."""
+"""Bytes of an encoded mail with its attachments. It fits into one request, with 64 KiB for the rest."""
 MAX_SUBJECT: Final = 998
-"""Characters; that many has a line of an e-mail (RFC 5322)."""
+"""Characters of a subject, as many as a line of an e-mail has (RFC 5322)."""
 MAX_ATTACHMENTS: Final = 256
+"""Attachments of one mail."""
 MAX_PAGE: Final = 1000
-"""Entries in one page of a listing."""
+"""Mails in one page of the inbox or outbox."""
 MAX_BATCH: Final = 256
 """Mails in one delivery."""
 MAX_BATCH_BYTES: Final = 1024 * 1024
-"""Bytes of the mails in one delivery, unless it is a single one."""
+"""Bytes of the mails in one delivery of several mails."""
 MAX_WAIT: Final = 60.0
-"""Seconds that a request waits for something to happen, at most."""
+"""Seconds that a request may wait for a change."""
 
 OutboxState: TypeAlias = Literal["waiting", "delivered", "bounced"]
-"""Of a mail that was sent: it is on its way; it is in the other mailbox; it has come back."""
+"""State of a mail in the outbox: not delivered yet; in the receiver's inbox; returned for good."""
 
 _LAST: Final = (1 << 63) - 1
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=_LAST)]
@@ -81,28 +81,29 @@ _Words: TypeAlias = Annotated[str, msgspec.Meta(max_length=1000)]
 
 
 class Attachment(msgspec.Struct, frozen=True):
-    """A file that goes along with a mail."""
+    """File in a mail."""
 
     name: Annotated[str, msgspec.Meta(max_length=255)]
-    """A file name. One that could do harm is refused, by the sender's daemon and by the receiver's."""
+    """File name without a directory. The daemons of sender and receiver reject dangerous ones."""
     content: bytes
+    """Content of the file."""
 
 
 class MailContent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What somebody writes."""
+    """Content of a mail, as its author writes it."""
 
     subject: _Subject = ""
     body: str = ""
     attachments: Annotated[tuple[Attachment, ...], msgspec.Meta(max_length=MAX_ATTACHMENTS)] = ()
 
 
-# ── of the owner ─────────────────────────────────────────────────────────────────────────────────
+# ── from the owner ─────────────────────────────────────────────────────────────────────────────────
 
 
 class SendMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="send"):
-    """Answered by ``MailAccepted`` once the mail is on disk.
+    """Send a mail. Answered by ``MailAccepted`` once the mail is on disk.
 
-    The same request with the same ``id`` is the same mail, however often it is said.
+    The same request with the same ``id`` is the same mail, however often it is sent.
     """
 
     id: _Id
@@ -110,37 +111,37 @@ class SendMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="sen
     """A petname, an ID52 or a ticket."""
     letter: MailContent
     instance: _Instance = DEFAULT_INSTANCE
-    """Which mailbox of the receiver."""
+    """Instance of ``Mail`` at the receiver."""
 
 
 class ListMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list"):
-    """What is in the mailbox, the oldest first. Answered by ``InboxPage``."""
+    """List the inbox, oldest mail first. Answered by ``InboxPage``."""
 
     after: Number = 0
-    """Only mails with higher numbers."""
+    """List mails with higher numbers only."""
     limit: _Limit = 100
     unread: bool = False
-    """Only those that nobody has read."""
+    """List unread mails only."""
     wait: _Wait = 0.0
     """Seconds to wait while there is none."""
 
 
 class ReadMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="read"):
-    """One mail, which is marked as read. Answered by ``Mail``."""
+    """Read a mail and mark it as read. Answered by ``ReceivedMail``."""
 
     number: Number
 
 
 class DeleteMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="delete"):
-    """Mails of the mailbox, or with ``outbox`` of that, where also what waits goes. Answered by ``MailCount``: of those
-    that were there."""
+    """Delete mails. Answered by ``MailCount``: the number of mails that were there."""
 
     numbers: Annotated[tuple[Number, ...], msgspec.Meta(max_length=MAX_PAGE)]
     outbox: bool = False
+    """Delete from the outbox, also waiting mails; by default from the inbox."""
 
 
 class ListOutbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="outbox"):
-    """What was sent and how it stands, the oldest first. Answered by ``OutboxPage``."""
+    """List the outbox, oldest mail first. Answered by ``OutboxPage``."""
 
     states: tuple[OutboxState, ...] = ("waiting", "bounced")
     after: Number = 0
@@ -148,42 +149,44 @@ class ListOutbox(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="o
 
 
 class TrackMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="track"):
-    """One mail that was sent. Answered by ``OutboxEntry``, once it is not waiting any more or the time is over."""
+    """Wait until a mail is delivered or bounced, or the time is over. Answered by ``OutboxEntry``."""
 
     id: _Id
     wait: _Wait = 0.0
 
 
 class RetryMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="retry"):
-    """Try now: what is waiting, and again what has bounced, behind everything else that waits for the same receiver.
-    Answered by ``MailCount``."""
+    """Deliver waiting mails at once, and bounced ones again, after all others for the same receiver.
+
+    Answered by ``MailCount``.
+    """
 
     numbers: Annotated[tuple[Number, ...], msgspec.Meta(max_length=MAX_PAGE)] = ()
-    """Of the outbox; none stands for all of them."""
+    """Numbers in the outbox; none for all mails."""
 
 
-# ── from mailbox to mailbox ──────────────────────────────────────────────────────────────────────
+# ── from outbox to inbox ───────────────────────────────────────────────────────────────────────
 
 
 class OutgoingMail(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A mail on its way."""
+    """Mail in a delivery."""
 
     sequence: Annotated[int, msgspec.Meta(ge=1, le=_LAST)]
-    """Its place in the order of the stream. There may be gaps."""
+    """Position in the order of the stream. There may be gaps."""
     id: _Id
     sent: _Time
-    """When it was accepted."""
+    """Time at which the sender's daemon accepted it."""
     letter: Annotated[bytes, msgspec.Meta(max_length=MAX_LETTER)]
-    """The msgpack of a ``MailContent``."""
+    """Msgpack of a ``MailContent``."""
 
 
 class DeliverMail(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="deliver"):
-    """Mails in the order of their sequence. Answered by ``DeliveryReceipt`` once they are on disk."""
+    """Deliver mails in the order of their sequence. Answered by ``DeliveryReceipt`` once they are on disk."""
 
     stream: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
-    """Which outbox of the sender: random. What has a sequence up to one that was settled is known."""
+    """Random id of the sender's outbox. A mail up to the last settled sequence of the stream is known already."""
     instance: _Instance
-    """The sender's mailbox, for an answer."""
+    """Instance of ``Mail`` at the sender, for a reply."""
     parcels: Annotated[tuple[OutgoingMail, ...], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
 
 
@@ -191,7 +194,7 @@ Request: TypeAlias = SendMail | ListMail | ReadMail | DeleteMail | ListOutbox | 
 
 
 class RejectedMail(msgspec.Struct, frozen=True):
-    """Why a mail was not taken, and never will be."""
+    """Mail that the receiver rejects for good, and the reason."""
 
     sequence: Number
     kind: Annotated[str, msgspec.Meta(max_length=64)]
@@ -199,92 +202,103 @@ class RejectedMail(msgspec.Struct, frozen=True):
 
 
 class DeliveryReceipt(msgspec.Struct, frozen=True):
-    """Every mail up to ``settled`` is in the mailbox, unless it is among the refused. Those behind it are not."""
+    """Result of a delivery: every mail up to ``settled`` is in the inbox or in ``refused``; later ones are not."""
 
     settled: Number
-    """A sequence; 0 when nothing was taken."""
+    """Sequence of a mail; 0 if none was accepted."""
     refused: Annotated[tuple[RejectedMail, ...], msgspec.Meta(max_length=MAX_BATCH)] = ()
     full: _Words = ""
-    """Why it ends before the last one: the mailbox has no room at the moment."""
+    """Reason why later mails were not accepted: the inbox is full at the moment."""
 
 
 # ── answers to the owner ─────────────────────────────────────────────────────────────────────────
 
 
 class MailAccepted(msgspec.Struct, frozen=True):
-    """The mail is on disk."""
+    """Mail that is on disk."""
 
     id: str
     number: Number
-    """In the outbox: a mail with a lower one to the same mailbox arrives before it."""
+    """Number in the outbox. A mail with a lower number for the same inbox arrives first."""
     at: _Time
+    """Time at which it was accepted."""
 
 
 class MailCount(msgspec.Struct, frozen=True):
-    """How many mails it was."""
+    """Number of mails."""
 
     count: Number
 
 
 class MailSummary(msgspec.Struct, frozen=True):
-    """A mail in the mailbox."""
+    """Mail in the inbox, without its content."""
 
     number: Number
+    """Number in the inbox."""
     id: str
-    """What its sender calls it."""
+    """Id that the sender gave it."""
     sender: str
-    """ID52."""
+    """ID52 of the sender."""
     name: str | None
-    """The sender's petname when the mail came."""
+    """Petname of the sender when the mail arrived, if it had one."""
     instance: str
-    """The sender's mailbox."""
+    """Instance of ``Mail`` at the sender."""
     subject: str
     size: int
+    """Bytes of the encoded mail."""
     attachments: int
+    """Number of attachments."""
     sent: _Time
-    """By the sender's clock."""
+    """Time at which the sender's daemon accepted it, by that machine's clock."""
     received: _Time
+    """Time at which it arrived."""
     read: bool
 
 
 class InboxPage(msgspec.Struct, frozen=True):
-    """A page of the mailbox."""
+    """Page of the inbox."""
 
     mails: tuple[MailSummary, ...]
     more: bool
-    """Another page follows, after the last number."""
+    """True if another page follows after the last number."""
     bounced: int
-    """How many mails in the outbox have come back."""
+    """Number of bounced mails in the outbox."""
 
 
 class ReceivedMail(msgspec.Struct, frozen=True):
-    """A whole mail."""
+    """Mail in the inbox, with its content."""
 
     summary: MailSummary
     letter: MailContent
 
 
 class OutboxEntry(msgspec.Struct, frozen=True):
-    """A mail that was sent."""
+    """Mail in the outbox, without its content."""
 
     number: Number
+    """Number in the outbox."""
     id: str
     to: str
-    """ID52."""
+    """ID52 of the receiver."""
     instance: str
+    """Instance of ``Mail`` at the receiver."""
     subject: str
     size: int
+    """Bytes of the encoded mail."""
     attachments: int
+    """Number of attachments."""
     state: OutboxState
     accepted: _Time
+    """Time at which it was accepted."""
     changed: _Time
-    """When it got into that state: the time of a receipt, or of a bounce."""
+    """Time at which it got into its state: that of the receipt or the bounce."""
     reason: str
-    """Why it has bounced, or why the last attempt failed."""
+    """Reason of the bounce, or of the failure of the last attempt."""
 
 
 class OutboxPage(msgspec.Struct, frozen=True):
-    """A page of the outbox."""
+    """Page of the outbox."""
 
     entries: tuple[OutboxEntry, ...]
     more: bool
+    """True if another page follows after the last number."""

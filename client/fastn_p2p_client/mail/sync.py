@@ -1,4 +1,4 @@
-"""``MailClient`` without ``await``; any thread may use it."""
+"""Blocking twin of ``MailClient``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ["MailClient"]
 
 
 class MailClient:
-    """Blocking twin of ``fastn_p2p_client.mail.MailClient``."""
+    """Blocking twin of ``fastn_p2p_client.mail.MailClient``. Any thread may use it."""
 
     def __init__(
         self,
@@ -41,6 +41,12 @@ class MailClient:
         *,
         home: Home | str | os.PathLike[str] | None = None,
     ) -> None:
+        """
+        Args:
+            identity: the name of the identity; None for the only one online.
+            instance: the instance of ``Mail``.
+            home: the daemon's home directory; by default ``$FASTN_HOME``, else ``~/.fastn``.
+        """
         self._mail = _async.MailClient(identity, instance, home=home)
 
     def __enter__(self) -> MailClient:
@@ -53,7 +59,6 @@ class MailClient:
 
     def close(self) -> None:
         """As ``MailClient.close``."""
-
         close(self._mail)
 
     def send(
@@ -96,11 +101,11 @@ class MailClient:
         """As ``MailClient.follow``."""
         found = self._mail.follow(after=after)
 
-        async def following() -> MailSummary:
+        async def next_mail() -> MailSummary:
             return await anext(found)
 
         while True:
-            yield run_blocking(following())
+            yield run_blocking(next_mail())
 
     def read(self, number: int) -> ReceivedMail:
         """As ``MailClient.read``."""

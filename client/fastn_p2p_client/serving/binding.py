@@ -1,4 +1,4 @@
-"""One protocol instance that one identity offers, the handlers behind it, and what their outcomes are for others."""
+"""Bindings that this process serves, and the encoding of what their handlers return and raise."""
 
 from __future__ import annotations
 
@@ -34,27 +34,29 @@ from ..limits import (
 )
 from .handlers import RequestHandler, StreamHandler
 
-__all__ = ["Outcome", "ServedBinding", "ServedBindings", "encode_error", "encode_exception"]
-
 log = logging.getLogger(__name__)
 
 Outcome: TypeAlias = tuple[bytes, bytes]
-"""Header and payload of an answer."""
+"""Header and payload of the answer to a request."""
 
 _MAX_KIND: Final = 128
+"""Characters of the kind of an application error. Longer ones are cut."""
 _MAX_TEXT: Final = 4096
+"""Characters of the message of an application error. Longer ones are cut."""
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
 
 
 class ServedBinding:
-    """One protocol instance that one identity offers, and the handlers behind it.
+    """Binding that this process serves: one protocol instance of one identity, with its handlers.
 
     Attributes:
-        handlers: of requests, by command; that of requests without one has the command ``""``.
-        streams: the handler of sessions, if there is one.
-        turns: taken by each request while its handler runs; None where there is no limit.
-        sessions: those whose handlers run.
-        in_flight: handlers that run, including those that were cancelled and have not noticed yet.
+        identity, protocol, instance: names of the binding.
+        key: public key of the identity.
+        handlers: handlers of requests by command; ``""`` stands for requests without a command.
+        streams: handler of sessions, if there is one.
+        concurrency_limit: held by each request while its handler runs; None for no limit.
+        in_flight: handlers of requests that run, including cancelled ones that have not ended yet.
+        sessions: handlers of sessions that run.
     """
 
     __slots__ = (
@@ -90,10 +92,11 @@ class ServedBinding:
         self.concurrency_limit = asyncio.Semaphore(concurrency) if concurrency is not None else None
 
     def handler_of(self, command: str) -> RequestHandler:
-        """
+        """Return the handler of a command; ``""`` stands for requests without a command.
+
         Raises:
-            CommandNotFound: there is none for this command.
-            BadRequest: there is none for requests without a command.
+            CommandNotFound: there is no handler for the command.
+            BadRequest: there is no handler for requests without a command.
         """
         handler = self.handlers.get(command)
         if handler is not None:
@@ -104,14 +107,15 @@ class ServedBinding:
         raise BadRequest(protocol=self.protocol, reason=reason if self.handlers else "it takes no requests")
 
     def handler_failed(self, reason: str) -> Outcome:
+        """Return the answer ``HandlerFailed`` with this reason."""
         return encode_error(HandlerFailed(peer=self.key.id52, protocol=self.protocol, reason=reason))
 
 
 class ServedBindings:
-    """Those of one process, by identity, protocol and instance.
+    """Bindings of this process, by identity, protocol and instance.
 
     Attributes:
-        closed: whether nothing is taken any more.
+        closed: whether all further requests and sessions are rejected.
     """
 
     def __init__(self) -> None:
@@ -122,33 +126,38 @@ class ServedBindings:
         return iter(self._bindings.values())
 
     def add(self, binding: ServedBinding) -> None:
-        """Replaces one of the same name."""
+        """Add a binding, in place of one with the same names."""
         self._bindings[binding.identity, binding.protocol, binding.instance] = binding
 
     def remove(self, binding: ServedBinding) -> None:
+        """Remove the binding with these names."""
         self._bindings.pop((binding.identity, binding.protocol, binding.instance), None)
 
     def find(self, message: DeliverCall | DeliverSession) -> ServedBinding | P2PError:
-        """The binding that a message is for, or why there is none."""
+        """Return the binding that a message is for, or the error to answer with."""
         binding = self._bindings.get((message.identity, message.protocol, message.instance))
         if binding is not None and not self.closed:
             return binding
-        offered = [binding for binding in self if binding.identity == message.identity]
-        if not offered or self.closed:
+        same_identity = [binding for binding in self if binding.identity == message.identity]
+        if not same_identity or self.closed:
             return PeerOffline(peer=message.identity)
-        peer = offered[0].key.id52
-        if any(binding.protocol == message.protocol for binding in offered):
+        peer = same_identity[0].key.id52
+        if any(binding.protocol == message.protocol for binding in same_identity):
             return InstanceNotFound(peer=peer, protocol=message.protocol, instance=message.instance)
         return ProtocolNotFound(peer=peer, protocol=message.protocol)
 
 
 def encode_error(error: P2PError) -> Outcome:
-    """The answer that names an error."""
+    """Encode an error as the answer to a request."""
     return encode(ErrorReply.of(error)), b""
 
 
 def encode_exception(error: BaseException, binding: ServedBinding) -> Outcome:
-    """What the caller is told about an exception; the log gets the rest."""
+    """Encode an exception of a handler as the answer to a request.
+
+    The caller gets an ``ApplicationError`` or ``P2PError`` as it is, and only the class's name of another exception:
+    its text may contain secrets. The log gets all of it.
+    """
     name = type(error).__name__
     try:
         if isinstance(error, ApplicationError):
@@ -160,7 +169,7 @@ def encode_exception(error: BaseException, binding: ServedBinding) -> Outcome:
             header, payload = encode_error(known(**{field: getattr(error, field) for field in known.names()}))
             if len(header) <= MAX_HEADER:
                 return header, payload
-    except BaseException as unfit:  # fields or a payload that cannot be encoded, texts that raise
+    except BaseException as unfit:  # fields or a payload that cannot be encoded, or texts that raise
         log.error("%s raised a %s that cannot be sent", binding.protocol, name, exc_info=unfit)
         return binding.handler_failed(name)
     log.error("%s (%s) of %s: uncaught %s", binding.protocol, binding.instance, binding.identity, name, exc_info=error)

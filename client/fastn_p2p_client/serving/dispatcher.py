@@ -1,27 +1,26 @@
-"""The dispatcher: requests in, outcomes out. Knows nothing of sockets.
+"""Dispatcher of requests: runs the handler of each request and sends one answer. It knows no sockets.
 
-Whoever serves, an identity's process or a program, gives it what the network sends, and a way to send answers.
-``session_dispatcher`` does the same for sessions. Each request is handled in a task of its own and ends in at most one
-answer:
+An identity process or a program gives it what the network process sends, and a function that sends answers.
+``session_dispatcher`` does the same for sessions. Each request is handled in a task of its own:
 
-==========================================  ======================================================
-the handler returns                         ``Reply``
-it raises ``ApplicationError``              ``ApplicationErrorReply``, with the error's payload
-it raises a ``P2PError``                    ``ErrorReply`` of it
-there is no handler for the command         ``ErrorReply`` of ``CommandNotFound``
-it raises anything else                     ``ErrorReply`` of ``HandlerFailed``: the class's name; the rest goes to the
-log the request does not fit its annotation     ``ErrorReply`` of ``BadRequest``, naming the field the reply is too
-large or not encodable     ``ErrorReply`` of ``PayloadTooLarge`` or ``HandlerFailed`` its deadline passes
-``ErrorReply`` of ``DeadlineExceeded``; the handler is cancelled nobody waits any more (``Cancel``)          nothing;
-the handler is cancelled ==========================================
-======================================================
+=============================================  ===================================================================
+the handler returns                            ``Reply``
+the handler raises ``ApplicationError``        ``ApplicationErrorReply``, with the error's payload
+the handler raises a ``P2PError``              ``ErrorReply`` with it
+the handler raises another exception           ``ErrorReply`` of ``HandlerFailed`` with the class's name; the rest is
+                                               logged
+there is no handler for the command            ``ErrorReply`` of ``CommandNotFound``
+the request does not fit the annotation        ``ErrorReply`` of ``BadRequest``, naming the field
+the reply is too large or cannot be encoded    ``ErrorReply`` of ``PayloadTooLarge`` or ``HandlerFailed``
+the deadline passes                            ``ErrorReply`` of ``DeadlineExceeded``; the handler is cancelled
+the caller cancels (``Cancel``)                no answer; the handler is cancelled
+=============================================  ===================================================================
 
-A request with a ``call_id`` is executed once however often it is delivered: while it runs, whoever delivers it again
-waits for the same outcome, and afterwards the outcome is remembered until its deadline. It goes on when whoever
-delivered it is gone.
+A request with a ``call_id`` is executed once, however often it is delivered; see ``idempotency``. It goes on when the
+network process that delivered it has ended.
 
-Handlers that compute for long do not keep the process from reading: where those of one turn of the loop have taken its
-time, the others wait in a ``StartQueue``, in which peers take turns.
+A handler that computes for long does not keep the process from reading: once the handlers of one loop iteration have
+used up its time, further ones wait in a ``StartQueue``, in which peers take turns.
 """
 
 from __future__ import annotations
@@ -74,9 +73,7 @@ from .session_dispatcher import (
 )
 from .start_queue import StartQueue
 
-__all__ = ["Dispatcher"]
-
-_said: Final = msgspec.msgpack.Decoder(DeliverCall | DeliverSession | SessionMessage)
+_message: Final = msgspec.msgpack.Decoder(DeliverCall | DeliverSession | SessionMessage)
 _REPLY: Final = encode(Reply())
 _UNKNOWN: Final = encode(CallUnknown())
 _encode_payload: Final = msgspec.msgpack.Encoder().encode
@@ -89,42 +86,43 @@ class _Running(NamedTuple):
 
 
 class Dispatcher:
-    """Made and used inside one running event loop.
+    """Runs the handlers of this process's bindings. Create and use it inside one running event loop.
 
     Args:
-        send: sends one answer to whoever delivered the request. Must not raise.
-        send_part: the same for what sessions say; raises P2PError when nobody can be told. ``send`` by default.
+        send: sends one answer to the network process: correlation id, header, payload. Must not raise.
+        send_session_message: sends one message of a session; raises P2PError if the connection is lost. By default
+            ``send``.
     """
 
-    def __init__(self, send: Send, send_part: Send | None = None) -> None:
+    def __init__(self, send: Send, send_session_message: Send | None = None) -> None:
         self._send = send
         self._loop = asyncio.get_running_loop()
         self._bindings = ServedBindings()
         self._starts = StartQueue(self._loop)
-        self._sessions = SessionDispatcher(send, send_part or send, self._starts)
+        self._sessions = SessionDispatcher(send, send_session_message or send, self._starts)
         self._running: dict[bytes, _Running] = {}
-        """By correlation, or by the key of a call that may be delivered again."""
-        self._repeatables = IdempotencyCache(self._loop.time)
+        """By correlation id, or by the key of a call with a ``call_id``."""
+        self._idempotency = IdempotencyCache(self._loop.time)
         self._cancelled_handlers: dict[asyncio.Task[None], ServedBinding] = {}
         self._deadlines: DeadlineTimer[bytes] = DeadlineTimer(self._loop, self._expired)
 
     @property
     def in_flight(self) -> int:
-        """Requests that somebody waits for, and sessions."""
+        """Requests whose answer is awaited, and sessions."""
         return len(self._running) + len(self._sessions)
 
     def add(self, binding: ServedBinding) -> None:
-        """Requests for it are taken from now on; replaces one of the same name."""
+        """Accept requests for a binding from now on. It replaces one with the same names."""
         self._bindings.add(binding)
 
     def remove(self, binding: ServedBinding) -> None:
-        """Requests for it are refused from now on; those in flight go on."""
+        """Reject requests for a binding from now on. Those in flight go on."""
         self._bindings.remove(binding)
 
     def on_message(self, correlation: bytes, header: bytes, payload: bytes) -> None:
-        """What the network says by itself. An answer that came too late is dropped."""
+        """Handle one message of the network process. Ignore the answer to a request that has timed out."""
         try:
-            message = _said.decode(header)
+            message = _message.decode(header)
         except UNDECODABLE:
             return
         if type(message) is DeliverCall:
@@ -137,7 +135,7 @@ class Dispatcher:
             self.on_session_message(correlation, message, payload)
 
     def deliver(self, correlation: bytes, message: DeliverCall, payload: bytes) -> None:
-        """Take one request; its outcome is sent under the same id."""
+        """Handle one request. The answer is sent under the same correlation id."""
         if TRACING:
             trace_point("5 handler: request")
         binding = self._bindings.find(message)
@@ -151,14 +149,14 @@ class Dispatcher:
         key = correlation
         if message.call_id:
             key = IdempotencyCache.key_of(message)
-            if self._is_known(key, correlation, again=message.attempt > 0):
+            if self._is_duplicate(key, correlation, again=message.attempt > 0):
                 return
         if key in self._running:
-            self._send(correlation, *encode_error(BadMessage(reason="this id is in flight already")))
+            self._send(correlation, *encode_error(BadMessage(reason="this correlation id is in flight already")))
             return
         if message.call_id:
-            self._repeatables.start(key)
-            self._repeatables.add_waiter(key, correlation)
+            self._idempotency.start(key)
+            self._idempotency.add_waiter(key, correlation)
         seconds = min(message.deadline_ms / 1000, MAX_CALL_TIMEOUT)
         deadline = self._loop.time() + seconds
         binding.in_flight += 1
@@ -167,13 +165,16 @@ class Dispatcher:
         self._running[key] = _Running(task, binding, seconds)
         self._deadlines.add(key, deadline)
 
-    def _is_known(self, key: bytes, correlation: bytes, *, again: bool) -> bool:
-        """Whether nothing more has to be done for a call that may have been delivered before."""
-        outcome = self._repeatables.outcome(key)
+    def _is_duplicate(self, key: bytes, correlation: bytes, *, again: bool) -> bool:
+        """Return whether the call was delivered before, and then answer it or add a waiter.
+
+        A caller that retries gets ``CallUnknown`` if this process does not know its call.
+        """
+        outcome = self._idempotency.outcome(key)
         if outcome is not None:
             self._send(correlation, *outcome)
-        elif key in self._repeatables:
-            self._repeatables.add_waiter(key, correlation)
+        elif key in self._idempotency:
+            self._idempotency.add_waiter(key, correlation)
         elif again:
             self._send(correlation, _UNKNOWN, b"")
         else:
@@ -181,38 +182,38 @@ class Dispatcher:
         return True
 
     def open_session(self, correlation: bytes, message: DeliverSession, payload: bytes) -> None:
-        """Take one session."""
+        """Handle the opening of one session."""
         binding = self._bindings.find(message)
         if isinstance(binding, ServedBinding):
-            self._sessions.offer(correlation, binding, message, payload)
+            self._sessions.open_session(correlation, binding, message, payload)
         else:
             self._send(correlation, *encode_error(binding))
 
     def on_session_message(self, correlation: bytes, message: Message, payload: bytes) -> None:
-        """Something is said in a session."""
-        self._sessions.take(correlation, message, payload)
+        """Handle one message of an open session."""
+        self._sessions.on_session_message(correlation, message, payload)
 
     def cancel(self, correlation: bytes) -> None:
-        """Nobody waits for the answer any more."""
-        key = self._repeatables.remove_waiter(correlation)
+        """Cancel the handler of a request or session: the caller does not wait any more."""
+        key = self._idempotency.remove_waiter(correlation)
         if key is not None:
-            self._repeatables.finish(key)
+            self._idempotency.finish(key)
         if self._abandon(key or correlation) is None:
             self._sessions.cancel(correlation)
 
     def cancel_all(self) -> None:
-        """Whoever delivered the requests is gone; nobody waits for any answer, and sessions are broken."""
+        """Cancel everything, because the network process has ended. Calls with a ``call_id`` go on."""
         for key in list(self._running):
-            if key not in self._repeatables:
+            if key not in self._idempotency:
                 self._abandon(key)
-        self._repeatables.leave_all()
+        self._idempotency.remove_all_waiters()
         self._sessions.connection_lost()
 
     async def wait_for_binding(self, binding: ServedBinding, timeout: float) -> bool:
-        """Wait for the binding's requests in flight; what is still running after ``timeout`` seconds is cancelled.
+        """Wait for a binding's requests and sessions. Cancel those that still run after ``timeout`` seconds.
 
         Returns:
-            Whether all of them ended by themselves.
+            True if none had to be cancelled.
         """
         return await self._finish(
             [key for key, running in self._running.items() if running.binding is binding],
@@ -221,12 +222,16 @@ class Dispatcher:
         )
 
     async def drain(self, timeout: float) -> bool:
-        """Refuse what arrives from now on, and ``wait_for_binding`` everything that is in flight."""
+        """Reject further requests, wait for those in flight, and cancel those that still run after ``timeout`` seconds.
+
+        Returns:
+            True if none had to be cancelled.
+        """
         self._bindings.closed = True
         return await self._finish(list(self._running), list(self._sessions.tasks), timeout)
 
     def close(self) -> None:
-        """Cancels whatever is in flight, without an answer."""
+        """Cancel everything in flight, without an answer."""
         self._bindings.closed = True
         self.cancel_all()
         for key in list(self._running):
@@ -265,12 +270,12 @@ class Dispatcher:
             trace_point("5 handler: answer")
         if self._is_current(key):
             seconds = self._running.pop(key).seconds
-            if time.monotonic() >= deadline:  # a handler may know it a moment before the timer does
+            if time.monotonic() >= deadline:  # the handler may notice it a moment before the timer
                 header, answer = encode_error(DeadlineExceeded(seconds=seconds))
             self._deadlines.discard(key)
             binding.in_flight -= 1
             if message.call_id:
-                self._repeatables.store(key, (header, answer), deadline)
+                self._idempotency.store(key, (header, answer), deadline)
             self._answer(key, (header, answer))
 
     async def _call(self, handler: RequestHandler, decoded: Any, message: DeliverCall, deadline: float) -> Any:
@@ -287,12 +292,12 @@ class Dispatcher:
         return await handler.call(decoded, *extras)
 
     def _answer(self, key: bytes, outcome: Outcome) -> None:
-        """Tell whoever waits for it."""
-        for correlation in self._repeatables.finish(key) if key in self._repeatables else (key,):
+        """Send the outcome under every correlation id that waits for it."""
+        for correlation in self._idempotency.finish(key) if key in self._idempotency else (key,):
             self._send(correlation, *outcome)
 
     def _is_current(self, key: bytes) -> bool:
-        """Whether the answer of the current task is wanted, and not that of a later one under the same id."""
+        """Return whether the current task is the one to answer. A later request may have the same correlation id."""
         running = self._running.get(key)
         return running is not None and running.task is asyncio.current_task()
 
@@ -306,11 +311,11 @@ class Dispatcher:
         if running is not None:
             self._deadlines.discard(key)
             self._cancelled_handlers[running.task] = running.binding
-            running.task.add_done_callback(self._forsaken_ended)
+            running.task.add_done_callback(self._on_cancelled_end)
             running.task.cancel()
         return running
 
-    def _forsaken_ended(self, task: asyncio.Task[None]) -> None:
+    def _on_cancelled_end(self, task: asyncio.Task[None]) -> None:
         self._cancelled_handlers.pop(task).in_flight -= 1
 
     async def _finish(self, keys: list[bytes], sessions: list[asyncio.Task[None]], timeout: float) -> bool:

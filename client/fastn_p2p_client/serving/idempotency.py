@@ -1,4 +1,9 @@
-"""Calls that may be sent again: what a process that serves remembers, so that each is executed once."""
+"""Idempotency of retried calls: each call with a ``call_id`` is executed once, however often it is delivered.
+
+A caller that retries sends the same random call id. While the first delivery is being executed, a further one waits
+for the same outcome. Afterwards the outcome is stored until the call's deadline, because the caller stops retrying
+then. Not covered: when the process that executes the call ends, its outcomes are lost.
+"""
 
 from __future__ import annotations
 
@@ -8,81 +13,92 @@ from typing import Final
 from ..ipc.messages import DeliverCall
 from .binding import Outcome
 
-__all__ = ["IdempotencyCache"]
-
 MAX_REMEMBERED: Final = 16_384
+"""Outcomes that are stored at most."""
 MAX_REMEMBERED_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of all stored outcomes at most."""
 _COST: Final = 512
-"""Bytes that remembering an outcome takes beside its own."""
+"""Bytes that a stored outcome takes besides its header and payload."""
 
 
 class IdempotencyCache:
-    """The calls with a ``call_id``, by a key that is theirs whoever delivers them and under whatever correlation.
+    """Calls with a ``call_id`` that run or have run, by a key that is the same for every delivery of a call.
 
-    An outcome is remembered until the call's deadline, after which nobody asks for it; of more than
-    ``MAX_REMEMBERED``, or ``MAX_REMEMBERED_BYTES``, the oldest are forgotten.
+    An outcome is stored until the call's deadline. Beyond ``MAX_REMEMBERED`` outcomes or ``MAX_REMEMBERED_BYTES`` the
+    oldest are removed.
 
     Args:
-        clock: seconds.
+        clock: returns seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._waiting: dict[bytes, list[bytes]] = {}
-        """Of those that are being executed, the correlations under which they are waited for."""
+        self._waiters: dict[bytes, list[bytes]] = {}
+        """Correlation ids that wait for the outcome, by the key of a call that runs."""
         self._keys: dict[bytes, bytes] = {}
-        """The keys of those correlations."""
+        """Keys of these calls by correlation id."""
         self._outcomes: dict[bytes, tuple[Outcome, float]] = {}
+        """Outcomes and the time until which they are stored, oldest first."""
         self._bytes = 0
 
     def __contains__(self, key: bytes) -> bool:
-        """Whether it is being executed."""
-        return key in self._waiting
+        """Return whether the call runs."""
+        return key in self._waiters
 
     @staticmethod
     def key_of(message: DeliverCall) -> bytes:
-        """Longer than any correlation, and so none."""
+        """Return the call's key. It is longer than any correlation id, so the two cannot be confused."""
         names = f"{message.identity}/{message.protocol}/{message.instance}/{message.command}".encode()
         return b"".join((message.peer, len(message.call_id).to_bytes(1, "big"), message.call_id, names))
 
     def outcome(self, key: bytes) -> Outcome | None:
-        """What has come of it, if that is remembered."""
+        """Return the stored outcome of a call, or None."""
         found = self._outcomes.get(key)
         return None if found is None or found[1] < self._clock() else found[0]
 
     def start(self, key: bytes) -> None:
-        """It is being executed from now on."""
-        self._waiting[key] = []
+        """Note that the call runs from now on."""
+        self._waiters[key] = []
 
     def add_waiter(self, key: bytes, correlation: bytes) -> None:
-        """Its outcome is wanted under this correlation, too."""
+        """Note that the outcome is to be sent under this correlation id too."""
         if correlation not in self._keys:
             self._keys[correlation] = key
-            self._waiting[key].append(correlation)
+            self._waiters[key].append(correlation)
 
     def remove_waiter(self, correlation: bytes) -> bytes | None:
-        """Nobody waits under this correlation any more; the call's key when nobody does under any other."""
+        """Note that no caller waits under this correlation id any more.
+
+        Returns:
+            The call's key if it has no waiter left, else None.
+        """
         key = self._keys.pop(correlation, None)
         if key is None:
             return None
-        self._waiting[key].remove(correlation)
-        return key if not self._waiting[key] else None
+        self._waiters[key].remove(correlation)
+        return key if not self._waiters[key] else None
 
-    def leave_all(self) -> None:
-        """Whoever delivered them is gone, and correlations mean nothing to the next one. They go on."""
+    def remove_all_waiters(self) -> None:
+        """Forget all correlation ids: the next network process does not know them. The calls go on."""
         self._keys.clear()
-        for correlations in self._waiting.values():
+        for correlations in self._waiters.values():
             correlations.clear()
 
     def finish(self, key: bytes) -> list[bytes]:
-        """It is not being executed any more; the correlations under which it is waited for."""
-        correlations = self._waiting.pop(key)
+        """Note that the call has ended, and return the correlation ids that wait for its outcome."""
+        correlations = self._waiters.pop(key)
         for correlation in correlations:
             del self._keys[correlation]
         return correlations
 
     def store(self, key: bytes, outcome: Outcome, until: float) -> None:
-        """This has come of it; it is asked for until then at the latest."""
+        """Store the outcome of a call.
+
+        Args:
+            key: the call's key.
+            outcome: header and payload of the answer.
+            until: the call's deadline, on the cache's clock.
+        """
         self._outcomes[key] = outcome, until
         self._bytes += _size(outcome)
         now = self._clock()

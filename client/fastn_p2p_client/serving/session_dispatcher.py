@@ -1,12 +1,13 @@
-"""Where sessions are served: each offer runs its binding's handler in a task of its own.
+"""Dispatcher of sessions: runs the binding's handler for each session in a task of its own.
 
 ==========================================  ======================================================
-before the handler accepts, it raises       the opener gets that: ``connect`` raises it
+the handler raises before it accepts        the caller gets the error: ``connect`` raises it
 the handler returns                         the session is closed
-it raises after it has accepted             the session is reset with ``RESET_FAILED``; the rest goes to the log
-it is cancelled                             the session is reset with ``RESET_LOST``
-nobody waits any more (``Cancel``)          the handler is cancelled; once it has accepted, as in the next line
-the way to the opener is lost               reading and writing raise ``ConnectionLost``
+the handler raises after it has accepted    the session is reset with ``RESET_FAILED``; the rest is logged
+the handler is cancelled                    the session is reset with ``RESET_LOST``
+the caller cancels (``Cancel``)             the handler is cancelled; if it has accepted, reading and writing raise
+                                            ``ConnectionLost`` instead
+the connection to the caller is lost        reading and writing raise ``ConnectionLost``
 ==========================================  ======================================================
 """
 
@@ -41,30 +42,28 @@ from ..session.session import Session
 from .binding import ServedBinding, encode_error, encode_exception
 from .start_queue import StartQueue
 
-__all__ = ["Send", "SessionDispatcher"]
-
 log = logging.getLogger(__name__)
 
 Send: TypeAlias = Callable[[bytes, bytes, Any], object]
-"""Takes (id, header, payload)."""
+"""Sends a message: correlation id, header, payload."""
 
 
 class SessionDispatcher:
-    """The sessions that one process serves. Made and used inside one running event loop.
+    """Sessions that this process serves. Create and use it inside one running event loop.
 
     Attributes:
-        tasks: the handlers that run, and whose they are.
+        tasks: handlers that run, and their bindings.
     """
 
-    def __init__(self, send: Send, send_part: Send, starts: StartQueue) -> None:
+    def __init__(self, send: Send, send_session_message: Send, starts: StartQueue) -> None:
         """
         Args:
-            send: sends an answer to an offer. Must not raise.
-            send_part: sends what is said in a session. Raises P2PError when nobody can be told.
-            starts: where handlers wait for their start, with those of requests.
+            send: sends the answer to the opening of a session. Must not raise.
+            send_session_message: sends one message of a session. Raises P2PError if the connection is lost.
+            starts: queue in which handlers wait for their start, together with those of requests.
         """
         self._send = send
-        self._send_part = send_part
+        self._send_session_message = send_session_message
         self._starts = starts
         self._loop = asyncio.get_running_loop()
         self._sessions: dict[bytes, Session] = {}
@@ -74,14 +73,16 @@ class SessionDispatcher:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def offer(self, correlation: bytes, binding: ServedBinding, message: DeliverSession, payload: bytes) -> None:
-        """Serve one more session."""
+    def open_session(self, correlation: bytes, binding: ServedBinding, message: DeliverSession, payload: bytes) -> None:
+        """Run the binding's handler for one session."""
         if binding.sessions >= MAX_SESSIONS_PER_BINDING:
             error = Overloaded(what=f"sessions at {binding.protocol}", limit=MAX_SESSIONS_PER_BINDING)
             self._send(correlation, *encode_error(error))
             return
         if correlation in self._sessions:
-            self._send(correlation, *encode_error(BadMessage(reason="a session with this id stands already")))
+            self._send(
+                correlation, *encode_error(BadMessage(reason="a session with this correlation id is open already"))
+            )
             return
         try:
             peer = from_message(message)
@@ -89,7 +90,7 @@ class SessionDispatcher:
             self._send(correlation, *encode_error(error))
             return
         session = self._sessions[correlation] = Session(
-            partial(self._send_part, correlation),
+            partial(self._send_session_message, correlation),
             protocol=message.protocol,
             instance=message.instance,
             peer=peer,
@@ -104,23 +105,23 @@ class SessionDispatcher:
         self._handlers[correlation] = task
         task.add_done_callback(lambda task: self._ended(correlation, task))
 
-    def take(self, correlation: bytes, message: Message, payload: bytes) -> None:
-        """Something is said in a session; what is said in one that is over is dropped."""
+    def on_session_message(self, correlation: bytes, message: Message, payload: bytes) -> None:
+        """Handle one message of a session. A message of a session that has ended is ignored."""
         session = self._sessions.get(correlation)
         if session is not None:
             session.on_message(message, payload)
 
     def cancel(self, correlation: bytes) -> None:
-        """Nobody waits for the session to stand any more; if it stands, that has crossed this word, and it is lost."""
+        """Cancel the opening of a session. If the handler has accepted it meanwhile, the session is lost."""
         session = self._sessions.get(correlation)
         if session is not None:
             accepted = session.opened.done()
-            session.fail(ConnectionLost(what="whoever has opened the session"))
+            session.fail(ConnectionLost(what="the program that opened the session"))
             if not accepted:
                 self._handlers[correlation].cancel()
 
     def connection_lost(self) -> None:
-        """The way to all openers is lost."""
+        """End all sessions, because the network process has ended."""
         for session in list(self._sessions.values()):
             session.fail(ConnectionLost(what="the daemon's network process"))
 
@@ -149,9 +150,9 @@ class SessionDispatcher:
         except BaseException as error:  # a handler that exits ends its own session, not the process
             if isinstance(error, GeneratorExit) and not self._loop.is_running():
                 raise
-            self._failed(correlation, session, binding, error)
+            self._on_error(correlation, session, binding, error)
 
-    def _failed(self, correlation: bytes, session: Session, binding: ServedBinding, error: BaseException) -> None:
+    def _on_error(self, correlation: bytes, session: Session, binding: ServedBinding, error: BaseException) -> None:
         if session.is_over:
             log.info("a session of %s ended: %r", binding.protocol, error)
         elif not session.opened.done():

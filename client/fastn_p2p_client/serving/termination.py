@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM of programs that serve: finish what is in flight, and end without a traceback."""
+"""Ctrl-C and SIGTERM in programs that serve: finish requests in flight, and end without a traceback."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from typing import Any
 from ..affinity import running_loop
 from ..errors import UsedElsewhere
 
-__all__ = ["run_until_signal", "signals_handled"]
-
 
 def run_until_signal(serve: Callable[[], Coroutine[Any, Any, None]], close: Callable[[], None]) -> None:
-    """Run ``serve`` in an event loop of its own, and ``close`` at the first signal; the second one cancels it.
+    """Run ``serve`` in an event loop of its own. Call ``close`` at the first signal, and cancel at the second.
 
-    In a thread other than the main one there are no signals: it ends as ``serve`` does.
+    In a thread other than the main one signals have no effect: it returns when ``serve`` does.
 
     Raises:
         UsedElsewhere: an event loop runs in this thread already.
@@ -30,16 +28,16 @@ def run_until_signal(serve: Callable[[], Coroutine[Any, Any, None]], close: Call
 async def _serve_until_signal(serve: Callable[[], Coroutine[Any, Any, None]], close: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     serving = loop.create_task(serve())
-    closing = False
+    is_closing = False
 
     def on_signal() -> None:
-        nonlocal closing
-        if closing:
+        nonlocal is_closing
+        if is_closing:
             serving.cancel()
-        closing = True
+        is_closing = True
         close()
 
-    signals = _signals()
+    signals = _termination_signals()
     with suppress(ValueError, RuntimeError):  # this is not the main thread
         for each in signals:
             loop.add_signal_handler(each, on_signal)
@@ -52,15 +50,15 @@ async def _serve_until_signal(serve: Callable[[], Coroutine[Any, Any, None]], cl
         serving.result()
 
 
-def _signals() -> list[signal.Signals]:
-    """Those that end a program. One that is ignored, as Ctrl-C is by what a shell runs in the background, stays so."""
+def _termination_signals() -> list[signal.Signals]:
+    """Return the signals that end a program, without ignored ones: a shell's background job ignores Ctrl-C."""
     return [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) is not signal.SIG_IGN]
 
 
 @contextmanager
 def signals_handled(handler: Callable[[], None]) -> Iterator[None]:
-    """Inside, both signals call ``handler`` in the main thread. Elsewhere than there, nothing is changed."""
-    signals = _signals()
+    """Call ``handler`` at both signals while the context is open. In a thread other than the main one, do nothing."""
+    signals = _termination_signals()
     try:
         before = [signal.signal(each, lambda number, frame: handler()) for each in signals]
     except ValueError:  # this is not the main thread

@@ -1,6 +1,6 @@
-"""The same API without ``await``: blocking twins of ``Client``, ``call``, ``connect``, ``Session``, and of what serves.
+"""Blocking API: ``Client``, ``call``, ``connect``, ``Session``, ``Server`` and ``BindingServer`` without ``await``.
 
-They run on one event loop in a thread of their own, started at the first use; any thread may use them.
+All of it runs on one event loop in a thread of its own, which starts at the first use. Any thread may use it.
 """
 
 from __future__ import annotations
@@ -47,10 +47,15 @@ def _opened(session: AsyncSession) -> Session:
 
 
 class Client:
-    """Blocking twin of ``fastn_p2p_client.Client``; any thread may use it.
+    """Blocking twin of ``fastn_p2p_client.Client``. Any thread may use it.
 
-    From its first use until ``close`` it belongs to one process: in a forked child it raises ``UsedElsewhere``, while
-    ``call`` and ``connect`` of this module work there too.
+    ::
+
+        with Client() as client:
+            reply = client.call("alice", peer, "Echo", request={"message": "hi"})
+
+    From its first use until ``close`` it belongs to one process: in a forked child it raises ``UsedElsewhere``.
+    ``call`` and ``connect`` of this module work in a child too.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Client:
 
     @property
     def home(self) -> Home:
+        """Home of the daemon."""
         return self._client.home
 
     def __enter__(self) -> Client:
@@ -76,7 +82,6 @@ class Client:
 
     def close(self) -> None:
         """As ``Client.close``."""
-
         close(self._client)
 
     def start(self, *, timeout: float = DEFAULT_CONTROL_TIMEOUT) -> None:

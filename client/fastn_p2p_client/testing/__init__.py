@@ -1,9 +1,9 @@
-"""For tests of programs and protocols.
+"""Tests of programs and protocols without a daemon.
 
-* ``serve``: a protocol in memory, without a daemon, and the ``ProtocolClient`` that calls it.
-* ``session_pair``: both ends of a session, likewise.
-* ``Conformance``, ``check_requests``, ``check_errors``, ``check_streams``: what every way of serving must do alike, for
-  whoever writes another one, or another way of calling.
+* ``serve`` runs a protocol in memory; the ``ProtocolClient`` that it yields calls it.
+* ``session_pair`` gives both ends of a session.
+* ``Conformance``, ``check_requests``, ``check_errors`` and ``check_streams`` check that another implementation of
+  serving or calling behaves as this one does.
 """
 
 from __future__ import annotations
@@ -49,25 +49,27 @@ _decode: Final = msgspec.msgpack.Decoder(SessionMessage).decode
 def session_pair(
     protocol: str = "Test", *, opener: Peer | None = None, server: Peer | None = None
 ) -> tuple[Session, Session]:
-    """Two ends of one session inside the running event loop: the side that has asked for it, and the side that serves.
+    """Return both ends of one session inside the running event loop: the caller's, then the handler's.
 
-    They behave as over a daemon: the same waiting, ends and errors. The opener's ``opened`` is done once the other
-    side accepts, reads or writes.
+    They behave as over a daemon, with the same flow control, ends and errors. The caller's ``opened`` is done once the
+    other end accepts, reads or writes.
 
     Args:
-        opener: who the serving side sees; somebody without a name by default. ``server``: who the opener sees.
+        protocol: the session's ``protocol``; the instance is ``"default"``.
+        opener: the peer that the handler's end sees; by default ``ANONYMOUS_PEER``.
+        server: the peer that the caller's end sees; by default ``ANONYMOUS_PEER``.
     """
     loop = asyncio.get_running_loop()
     ends: list[Session] = []
 
-    def towards(number: int) -> Callable[[bytes, Payload], None]:
+    def send_to(number: int) -> Callable[[bytes, Payload], None]:
         def send(header: bytes, payload: Payload) -> None:
             loop.call_soon(lambda: ends[number].on_message(_decode(header), bytes(payload)))
 
         return send
 
-    ends.append(Session(towards(1), protocol=protocol, instance="default", peer=server or ANONYMOUS_PEER))
+    ends.append(Session(send_to(1), protocol=protocol, instance="default", peer=server or ANONYMOUS_PEER))
     ends.append(
-        Session(towards(0), protocol=protocol, instance="default", peer=opener or ANONYMOUS_PEER, credit=SESSION_WINDOW)
+        Session(send_to(0), protocol=protocol, instance="default", peer=opener or ANONYMOUS_PEER, credit=SESSION_WINDOW)
     )
     return ends[0], ends[1]

@@ -1,13 +1,16 @@
-"""What every way of serving must do alike: a protocol made for it, and checks of it, from the caller's side.
+"""Conformance checks: a protocol made for them, and functions that call it and compare what comes back.
+
+Run them against another implementation of serving or calling: a server in another language, another transport, or a
+daemon of another version.
 
 ::
 
-    async with ... as contact:  # Conformance, served by whatever is to be checked
-        await check_requests(contact)
-        await check_errors(contact)
-        await check_streams(contact)
+    client = ProtocolClient(Client(), "alice", peer.id52, "Conformance")  # served by the implementation to check
+    await check_requests(client)
+    await check_errors(client)
+    await check_streams(client)
 
-Each check raises ``AssertionError`` that says what is wrong. They may run again, on the same binding too.
+A check raises ``AssertionError`` that says what is wrong. Checks may run again, on the same binding too.
 """
 
 from __future__ import annotations
@@ -50,98 +53,122 @@ from ..protocol import (
 from ..session.session import Session
 from .protocol_client import ProtocolClient
 
-__all__ = ["Conformance", "check_errors", "check_requests", "check_streams"]
-
-_PATIENCE: Final = 15.0
-"""Seconds for what happens soon."""
+_TIMEOUT: Final = 15.0
+"""Seconds until an expected event counts as missing."""
 _LARGE: Final = 1_000_000
-"""Bytes of a payload that travels apart from others."""
+"""Bytes of a payload that travels on a stream of its own."""
 _MORE_THAN_FITS: Final = 12 * 1024 * 1024
-"""Bytes of a session that no chain of windows holds while nobody reads."""
-_CODE: Final = 7
+"""Bytes of a session that fit into no chain of windows while the handler does not read."""
+_RESET_CODE: Final = 7
 
 Error = TypeVar("Error", bound=Exception)
 
 
 class Repeat(msgspec.Struct):
+    """Request of ``typed.repeat``."""
+
     text: str
     times: int
 
 
 class Repeated(msgspec.Struct):
+    """Reply of ``typed.repeat``."""
+
     texts: list[str]
 
 
 class Add(msgspec.Struct, tag=True):
+    """Request of ``typed.either``, answered with the sum."""
+
     numbers: list[int]
 
 
 class Shout(msgspec.Struct, tag=True):
+    """Request of ``typed.either``, answered with the text in upper case."""
+
     text: str
 
 
 class Excess(msgspec.Struct):
+    """Payload of the application error ``TooLong``."""
+
     length: int
     limit: int
 
 
 class Who(msgspec.Struct):
+    """Reply of ``who``: the caller as the handler sees it, and the binding."""
+
     key: str
+    """ID52 of the caller."""
     path: str
     identity: str
     instance: str
 
 
 class Left(msgspec.Struct):
+    """Reply of ``left``: the call as the handler sees it."""
+
     seconds: float
+    """Seconds until the deadline."""
     command: str
     call_id: bytes
 
 
 class Talk(msgspec.Struct):
+    """Initial data of a session: what its handler is to do."""
+
     do: Literal["echo", "count", "refuse", "raise", "reset", "watch", "return", "who"]
     length: int = 0
+    """Length that ``refuse`` rejects; code of ``reset``."""
 
 
 class Conformance(Protocol):
-    """The protocol that the checks call. Public."""
+    """Protocol that the checks call. Every peer may use it."""
 
     public = True
 
     def __init__(self, context: BindingContext) -> None:
+        """
+        Args:
+            context: the binding that the instance stands for.
+        """
         super().__init__(context)
         self.seen: Counter[str] = Counter()
+        """Number of times that each event has happened, by its name."""
         self.released = asyncio.Event()
+        """Set when ``count`` may read."""
         self.met: dict[str, tuple[set[int], asyncio.Event]] = {}
+        """Numbers that have come to each place, and an event that is set when all have come."""
 
     @request
     async def echo(self, value: Any) -> Any:
-        """The same again."""
+        """Return the request."""
         return value
 
     @request("typed.repeat")
     async def repeat(self, order: Repeat) -> Repeated:
-        """A typed request and a typed reply."""
+        """Return the text as many times as requested: a typed request with a typed reply."""
         return Repeated([order.text] * order.times)
 
     @request("typed.either")
     async def either(self, order: Add | Shout) -> int | str:
-        """A request of two kinds."""
+        """Add numbers, or return a text in upper case: a request that is a union."""
         return sum(order.numbers) if isinstance(order, Add) else order.text.upper()
 
     @request("who")
     async def who(self, _: None, peer: Peer, context: BindingContext) -> Who:
-        """Who calls whom."""
+        """Return the caller and the binding."""
         return Who(peer.key.id52, peer.path, context.identity, context.instance)
 
     @request("left")
     async def left(self, _: None, call: CallContext) -> Left:
-        """What a handler knows of its call."""
+        """Return what the handler knows of its call."""
         return Left(call.remaining(), call.command, call.call_id)
 
     @request("left.in-thread")
     def left_in_thread(self, _: None, call: CallContext) -> Left:
-        """The same for one that is not ``async``."""
+        """Return what a handler that is not ``async`` knows of its call."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -150,7 +177,7 @@ class Conformance(Protocol):
 
     @request("meet")
     async def meet(self, order: tuple[str, int, int]) -> int:
-        """Answers once so many have come to the same place."""
+        """Return the number of the call, once as many calls as requested have come to the same place."""
         place, number, count = order
         there, complete = self.met.setdefault(place, (set(), asyncio.Event()))
         there.add(number)
@@ -161,7 +188,7 @@ class Conformance(Protocol):
 
     @request("hold")
     async def hold(self, name: str) -> None:
-        """Never answers, and notes how it ends."""
+        """Never return; note the start and the cancellation."""
         self.seen[f"{name} begun"] += 1
         try:
             await asyncio.Event().wait()
@@ -170,9 +197,9 @@ class Conformance(Protocol):
 
     @request("hold.in-thread")
     def hold_in_thread(self, name: str, call: CallContext) -> None:
-        """The same for one that is not ``async``, which has to look."""
+        """Wait in a thread until ``call.cancelled``; note the start and the cancellation."""
         self.seen[f"{name} begun"] += 1
-        enough = time.monotonic() + 2 * _PATIENCE
+        enough = time.monotonic() + 2 * _TIMEOUT
         while not call.cancelled and time.monotonic() < enough:
             threading.Event().wait(0.005)
         if call.cancelled:
@@ -180,47 +207,47 @@ class Conformance(Protocol):
 
     @request("seen")
     async def what_was_seen(self, name: str) -> int:
-        """How often something was noted."""
+        """Return how often an event has happened."""
         return self.seen[name]
 
     @request("release")
     async def release(self, _: None) -> None:
-        """Lets "count" begin to read."""
+        """Let a session of ``count`` read."""
         self.released.set()
 
     @request("refuse")
     async def refuse(self, length: int) -> None:
-        """Says no."""
+        """Raise an application error."""
         raise ApplicationError("TooLong", f"{length} are too many", Excess(length, 3))
 
     @request("refuse.in-thread")
     def refuse_in_thread(self, length: int) -> None:
-        """The same for one that is not ``async``."""
+        """Raise an application error in a thread."""
         raise ApplicationError("TooLong", f"{length} are too many", Excess(length, 3))
 
     @request("crash")
     async def crash(self, secret: str) -> None:
-        """Raises what nobody has declared."""
+        """Raise an exception that the caller must not see."""
         raise RuntimeError(secret)
 
     @request("fail")
     async def fail(self, who: str) -> None:
-        """Raises an error of the system."""
+        """Raise an error of the system."""
         raise PeerUnknown(peer=who)
 
     @request("large")
     async def large(self, size: int) -> bytes:
-        """So many bytes."""
+        """Return as many bytes as requested."""
         return bytes(size)
 
     @request("unfit")
     async def unfit(self, _: None) -> object:
-        """Returns what cannot be encoded."""
+        """Return a value that cannot be encoded."""
         return object()
 
     @stream
     async def talk(self, session: Session, order: Talk) -> None:
-        """A session, as it is ordered."""
+        """Serve a session as its initial data say."""
         if order.do == "echo":
             async for chunk in session:
                 await session.write(chunk)
@@ -252,178 +279,199 @@ class Conformance(Protocol):
 # ── requests ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def check_requests(contact: ProtocolClient) -> None:
-    """Requests and replies, commands, what handlers know of their call, and how they learn that it is over."""
-    await _check_values(contact)
-    await _check_what_handlers_know(contact)
-    await _check_many_at_once(contact)
+async def check_requests(client: ProtocolClient) -> None:
+    """Check requests and replies, commands, the context of a call, concurrency, deadlines and cancellation.
+
+    Args:
+        client: calls a binding of ``Conformance``.
+
+    Raises:
+        AssertionError: something does not conform; the message says what.
+    """
+    await _check_values(client)
+    await _check_contexts(client)
+    await _check_concurrency(client)
     for command in ("hold", "hold.in-thread"):
-        await _check_deadline(contact, command)
-        await _check_giving_up(contact, command)
+        await _check_deadline(client, command)
+        await _check_cancellation(client, command)
 
 
-async def _check_values(contact: ProtocolClient) -> None:
+async def _check_values(client: ProtocolClient) -> None:
     for value in (None, True, -1, 2**63, 1.5, "ü", b"\0\xff", [1, [2]], {"a": {"b": None}}, "x" * _LARGE):
-        _same("the reply to a request", await contact.call(value), value)
-    reply = await contact.call(Repeat("x", 2), command="typed.repeat", returns=Repeated)
-    _same("a typed reply", reply, Repeated(["x", "x"]))
-    _same("a request of a union", await contact.call(Add([1, 2]), command="typed.either"), 3)
-    _same("a request of a union", await contact.call(Shout("x"), command="typed.either"), "X")
-    with _raising(BadReply, "a reply that does not fit what the caller expects"):
-        await contact.call("text", returns=int)
+        _check_equal("the reply to a request", await client.call(value), value)
+    reply = await client.call(Repeat("x", 2), command="typed.repeat", returns=Repeated)
+    _check_equal("a typed reply", reply, Repeated(["x", "x"]))
+    _check_equal("a request of a union", await client.call(Add([1, 2]), command="typed.either"), 3)
+    _check_equal("a request of a union", await client.call(Shout("x"), command="typed.either"), "X")
+    with _expect(BadReply, "a reply that does not fit what the caller expects"):
+        await client.call("text", returns=int)
 
 
-async def _check_what_handlers_know(contact: ProtocolClient) -> None:
-    who = await contact.call(command="who", returns=Who)
-    _is(who.path in ("local", "direct", "relayed", "unknown"), f"the caller's path is {who.path!r}")
-    _same("the instance", who.instance, contact.instance)
-    _is(len(who.key) == 52, f"the caller's key is {who.key!r}")
+async def _check_contexts(client: ProtocolClient) -> None:
+    who = await client.call(command="who", returns=Who)
+    _check(who.path in ("local", "direct", "relayed", "unknown"), f"the caller's path is {who.path!r}")
+    _check_equal("the instance", who.instance, client.instance)
+    _check(len(who.key) == 52, f"the caller's key is {who.key!r}")
     for command in ("left", "left.in-thread"):
-        left = await contact.call(command=command, timeout=_PATIENCE, returns=Left)
-        _is(0 < left.seconds <= _PATIENCE, f"of {_PATIENCE} s the handler was told {left.seconds} s")
-        _same("the command that the handler is told", left.command, command)
-        _same("the call id of a call that is never sent again", left.call_id, b"")
+        left = await client.call(command=command, timeout=_TIMEOUT, returns=Left)
+        _check(0 < left.seconds <= _TIMEOUT, f"of {_TIMEOUT} s the handler was told {left.seconds} s")
+        _check_equal("the command that the handler is told", left.command, command)
+        _check_equal("the call id of a call without retries", left.call_id, b"")
 
 
-async def _check_many_at_once(contact: ProtocolClient) -> None:
-    """None of them is answered before the last one has come."""
+async def _check_concurrency(client: ProtocolClient) -> None:
+    """Check that 20 calls run at once: none of them is answered before the last one has come."""
     place = f"place {time.monotonic_ns()}"
-    calls = [contact.call((place, number, 20), command="meet", returns=int, timeout=_PATIENCE) for number in range(20)]
-    _same("replies of calls that were made at once", await asyncio.gather(*calls), list(range(20)))
+    calls = [client.call((place, number, 20), command="meet", returns=int, timeout=_TIMEOUT) for number in range(20)]
+    _check_equal("replies of calls that were made at once", await asyncio.gather(*calls), list(range(20)))
 
 
-async def _check_deadline(contact: ProtocolClient, command: str) -> None:
+async def _check_deadline(client: ProtocolClient, command: str) -> None:
     name = f"deadline of {command} {time.monotonic_ns()}"
-    with _raising(DeadlineExceeded, "a call of which the deadline has passed") as failed:
-        await contact.call(name, command=command, timeout=0.3)
-    _same("the seconds in the error", failed().seconds, 0.3)
-    await _until_seen(contact, f"{name} cancelled", f"the handler of {command!r} is told that the deadline has passed")
+    with _expect(DeadlineExceeded, "a call whose deadline has passed") as failed:
+        await client.call(name, command=command, timeout=0.3)
+    _check_equal("the seconds in the error", failed().seconds, 0.3)
+    await _wait_until_seen(client, f"{name} cancelled", f"the deadline cancels the handler of {command!r}")
 
 
-async def _check_giving_up(contact: ProtocolClient, command: str) -> None:
+async def _check_cancellation(client: ProtocolClient, command: str) -> None:
     name = f"caller of {command} {time.monotonic_ns()}"
-    call = asyncio.ensure_future(contact.call(name, command=command, timeout=4 * _PATIENCE))
-    await _until_seen(contact, f"{name} begun", f"the handler of {command!r} is called")
+    call = asyncio.ensure_future(client.call(name, command=command, timeout=4 * _TIMEOUT))
+    await _wait_until_seen(client, f"{name} begun", f"the handler of {command!r} is called")
     call.cancel()
-    await _until_seen(contact, f"{name} cancelled", f"the handler of {command!r} is told that the caller has given up")
+    await _wait_until_seen(client, f"{name} cancelled", f"the caller cancels the handler of {command!r}")
 
 
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────
 
 
-async def check_errors(contact: ProtocolClient) -> None:
-    """Each way in which a call fails at whoever serves: its class, its fields, and that nothing else is told."""
+async def check_errors(client: ProtocolClient) -> None:
+    """Check every error that the callee causes: its class, its fields, and that it tells the caller nothing else.
+
+    Args:
+        client: calls a binding of ``Conformance``.
+
+    Raises:
+        AssertionError: something does not conform; the message says what.
+    """
     for command in ("refuse", "refuse.in-thread"):
-        with _raising(ApplicationError, "what a handler says on purpose") as said:
-            await contact.call(5, command=command)
-        _same("its kind", said().kind, "TooLong")
-        _same("its message", said().message, "5 are too many")
-        _same("its payload", said().payload_as(Excess), Excess(5, 3))
-    with _raising(BadRequest, "a request with a wrong field") as unfit:
-        await contact.call({"text": "x", "times": "2"}, command="typed.repeat")
-    _is("$.times" in unfit().reason, f"the field is not named: {unfit().reason}")
-    with _raising(BadRequest, "a request without a field") as unfit:
-        await contact.call({"text": "x"}, command="typed.repeat")
-    _is("times" in unfit().reason, f"the field is not named: {unfit().reason}")
-    with _raising(CommandNotFound, "a command that there is not") as missing:
-        await contact.call(command="typed.nothing")
-    _same("its fields", missing().fields(), {
-        "peer": contact.peer, "protocol": contact.protocol, "command": "typed.nothing",
+        with _expect(ApplicationError, "an application error of a handler") as rejected:
+            await client.call(5, command=command)
+        _check_equal("its kind", rejected().kind, "TooLong")
+        _check_equal("its message", rejected().message, "5 are too many")
+        _check_equal("its payload", rejected().payload_as(Excess), Excess(5, 3))
+    with _expect(BadRequest, "a request with a wrong field") as unfit:
+        await client.call({"text": "x", "times": "2"}, command="typed.repeat")
+    _check("$.times" in unfit().reason, f"the field is not named: {unfit().reason}")
+    with _expect(BadRequest, "a request without a field") as unfit:
+        await client.call({"text": "x"}, command="typed.repeat")
+    _check("times" in unfit().reason, f"the field is not named: {unfit().reason}")
+    with _expect(CommandNotFound, "an unknown command") as missing:
+        await client.call(command="typed.nothing")
+    _check_equal("its fields", missing().fields(), {
+        "peer": client.peer, "protocol": client.protocol, "command": "typed.nothing",
     })  # fmt: skip
-    with _raising(InstanceNotFound, "an instance that there is not"):
-        await ProtocolClient(contact.client, contact.identity, contact.peer, contact.protocol, "nowhere").call()
-    with _raising(HandlerFailed, "a handler that raises what it has not declared") as crashed:
-        await contact.call("the secret", command="crash")
-    _same("its reason, the name of the class and no more", crashed().reason, "RuntimeError")
-    with _raising(PeerUnknown, "an error of the system that a handler raises") as passed_on:
-        await contact.call("carol", command="fail")
-    _same("its field", passed_on().peer, "carol")
-    with _raising(PayloadTooLarge, "a reply that is too large"):
-        await contact.call(MAX_PAYLOAD + 1, command="large")
-    with _raising(HandlerFailed, "a reply that cannot be encoded"):
-        await contact.call(command="unfit")
-    _same("a call after all that", await contact.call("still there"), "still there")
+    with _expect(InstanceNotFound, "an unknown instance"):
+        await ProtocolClient(client.client, client.identity, client.peer, client.protocol, "nowhere").call()
+    with _expect(HandlerFailed, "a handler that raises another exception") as crashed:
+        await client.call("the secret", command="crash")
+    _check_equal("its reason, the name of the class and no more", crashed().reason, "RuntimeError")
+    with _expect(PeerUnknown, "an error of the system that a handler raises") as passed_on:
+        await client.call("carol", command="fail")
+    _check_equal("its field", passed_on().peer, "carol")
+    with _expect(PayloadTooLarge, "a reply that is too large"):
+        await client.call(MAX_PAYLOAD + 1, command="large")
+    with _expect(HandlerFailed, "a reply that cannot be encoded"):
+        await client.call(command="unfit")
+    _check_equal("a call after all these errors", await client.call("still there"), "still there")
 
 
 # ── sessions ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def check_streams(contact: ProtocolClient) -> None:
-    """Sessions: both directions and their ends, refusals, resets either way, and slow readers who stop the writer."""
-    await _check_echo(contact)
-    await _check_slow_reader(contact)
-    await _check_refusals(contact)
-    await _check_resets(contact)
-    async with await contact.connect(Talk("return")) as session:
-        _same("what comes of a handler that returns at once", await session.read(), b"")
-    async with await contact.connect(Talk("who")) as session:
-        key, _, path = (await _all(session)).decode().partition(" ")
-    who = await contact.call(command="who", returns=Who)
-    _same("who opens a session, and how, against who calls", (key, path), (who.key, who.path))
+async def check_streams(client: ProtocolClient) -> None:
+    """Check sessions: both directions and their ends, rejections, resets, and flow control.
+
+    Args:
+        client: opens sessions with a binding of ``Conformance``.
+
+    Raises:
+        AssertionError: something does not conform; the message says what.
+    """
+    await _check_echo(client)
+    await _check_flow_control(client)
+    await _check_rejections(client)
+    await _check_resets(client)
+    async with await client.connect(Talk("return")) as session:
+        _check_equal("what a handler sends that returns at once", await session.read(), b"")
+    async with await client.connect(Talk("who")) as session:
+        key, _, path = (await _read_all(session)).decode().partition(" ")
+    who = await client.call(command="who", returns=Who)
+    _check_equal("key and path of a session's caller, against those of a call", (key, path), (who.key, who.path))
 
 
-async def _check_echo(contact: ProtocolClient) -> None:
+async def _check_echo(client: ProtocolClient) -> None:
     sent = bytes(range(256)) * 4096
-    async with await contact.connect(Talk("echo")) as session:
+    async with await client.connect(Talk("echo")) as session:
         writing = asyncio.ensure_future(_write_all(session, sent))
-        received = await _all(session)
+        received = await _read_all(session)
         await writing
-    _is(received == sent, f"of {len(sent)} bytes {len(received)} came back, or others than were sent")
+    _check(received == sent, f"of {len(sent)} bytes {len(received)} came back, or others than were sent")
 
 
-async def _check_slow_reader(contact: ProtocolClient) -> None:
-    async with await contact.connect(Talk("count")) as session:
+async def _check_flow_control(client: ProtocolClient) -> None:
+    async with await client.connect(Talk("count")) as session:
         writing = asyncio.ensure_future(_write_all(session, bytes(_MORE_THAN_FITS)))
-        await _until(lambda: _is_stuck(session), "the writer waits for a handler that does not read")
-        _is(not writing.done(), "everything was taken, although nobody reads it")
-        await contact.call(command="release")
+        await _wait_until(lambda: _is_blocked(session), "the writer waits for a handler that does not read")
+        _check(not writing.done(), "all bytes were written, although the handler does not read")
+        await client.call(command="release")
         await writing
-        _same("the bytes that have come in the end", int(await _all(session)), _MORE_THAN_FITS)
+        _check_equal("the number of bytes that the handler has read", int(await _read_all(session)), _MORE_THAN_FITS)
 
 
-async def _is_stuck(session: Session) -> bool:
+async def _is_blocked(session: Session) -> bool:
     before = session.bytes_written
     await asyncio.sleep(0.05)
     return 0 < before == session.bytes_written
 
 
-async def _check_refusals(contact: ProtocolClient) -> None:
-    with _raising(ApplicationError, "a handler that says no to a session") as said:
-        await contact.connect(Talk("refuse", 5))
-    _same("its kind and payload", (said().kind, said().payload_as(Excess)), ("TooLong", Excess(5, 3)))
-    with _raising(BadRequest, "initial data that do not fit") as unfit:
-        await contact.connect({"do": "echo", "length": "x"})
-    _is("$.length" in unfit().reason, f"the field is not named: {unfit().reason}")
+async def _check_rejections(client: ProtocolClient) -> None:
+    with _expect(ApplicationError, "a handler that rejects a session") as rejected:
+        await client.connect(Talk("refuse", 5))
+    _check_equal("its kind and payload", (rejected().kind, rejected().payload_as(Excess)), ("TooLong", Excess(5, 3)))
+    with _expect(BadRequest, "initial data that do not fit") as unfit:
+        await client.connect({"do": "echo", "length": "x"})
+    _check("$.length" in unfit().reason, f"the field is not named: {unfit().reason}")
 
 
-async def _check_resets(contact: ProtocolClient) -> None:
-    for order, code in ((Talk("raise"), RESET_FAILED), (Talk("reset", _CODE), _CODE)):
-        with _raising(StreamReset, f"a session of a handler that does {order.do!r}") as reset:
-            async with await contact.connect(order) as session:  # a reset may overtake the word that it stands
-                await _all(session)
-            _same("its code", reset().reset_code, code)
-    before = await contact.call(f"reset {_CODE}", command="seen", returns=int)
-    session = await contact.connect(Talk("watch"))
-    session.reset(_CODE)
-    await _until_seen(contact, f"reset {_CODE}", "the handler is told that its caller has reset the session", before)
+async def _check_resets(client: ProtocolClient) -> None:
+    for order, code in ((Talk("raise"), RESET_FAILED), (Talk("reset", _RESET_CODE), _RESET_CODE)):
+        with _expect(StreamReset, f"a session of a handler that does {order.do!r}") as reset:
+            async with await client.connect(order) as session:  # the reset may overtake the acceptance
+                await _read_all(session)
+            _check_equal("its code", reset().reset_code, code)
+    before = await client.call(f"reset {_RESET_CODE}", command="seen", returns=int)
+    session = await client.connect(Talk("watch"))
+    session.reset(_RESET_CODE)
+    await _wait_until_seen(client, f"reset {_RESET_CODE}", "the handler sees the caller's reset", before)
 
 
-# ── what they are made of ────────────────────────────────────────────────────────────────────────
+# ── assertions and waiting ───────────────────────────────────────────────────────────────────────
 
 
-def _is(condition: bool, otherwise: str) -> None:
+def _check(condition: bool, otherwise: str) -> None:
     if not condition:
         raise AssertionError(otherwise)
 
 
-def _same(what: str, found: object, expected: object) -> None:
+def _check_equal(what: str, found: object, expected: object) -> None:
     if found != expected:
         raise AssertionError(f"{what}: {str(found)[:200]!r} instead of {str(expected)[:200]!r}")
 
 
 @contextmanager
-def _raising(kind: type[Error], what: str) -> Iterator[Callable[[], Error]]:
-    """Inside, this error is raised; it can be looked at afterwards."""
+def _expect(kind: type[Error], what: str) -> Iterator[Callable[[], Error]]:
+    """Expect that the body raises this error. The yielded function returns it afterwards."""
     caught: list[Error] = []
     try:
         yield lambda: caught[0]
@@ -435,18 +483,18 @@ def _raising(kind: type[Error], what: str) -> Iterator[Callable[[], Error]]:
         raise AssertionError(f"{what}: no error instead of {kind.__name__}")
 
 
-async def _until_seen(contact: ProtocolClient, name: str, what: str, before: int = 0) -> None:
+async def _wait_until_seen(client: ProtocolClient, name: str, what: str, before: int = 0) -> None:
     async def seen() -> bool:
-        return await contact.call(name, command="seen", returns=int) > before
+        return await client.call(name, command="seen", returns=int) > before
 
-    await _until(seen, what)
+    await _wait_until(seen, what)
 
 
-async def _until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    end = time.monotonic() + _PATIENCE
+async def _wait_until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    end = time.monotonic() + _TIMEOUT
     while not await condition():
         if time.monotonic() > end:
-            raise AssertionError(f"not within {_PATIENCE:g} s: {what}")
+            raise AssertionError(f"not within {_TIMEOUT:g} s: {what}")
         await asyncio.sleep(0.01)
 
 
@@ -455,5 +503,5 @@ async def _write_all(session: Session, data: bytes) -> None:
     await session.send_eof()
 
 
-async def _all(session: Session) -> bytes:
+async def _read_all(session: Session) -> bytes:
     return b"".join([chunk async for chunk in session])

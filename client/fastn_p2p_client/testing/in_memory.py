@@ -1,4 +1,4 @@
-"""A protocol that is served in memory: its calls and sessions pass through the same dispatcher, and no daemon."""
+"""Serve a protocol in memory: calls and sessions pass through the same dispatcher as in a daemon."""
 
 from __future__ import annotations
 
@@ -39,17 +39,16 @@ from ..session.client_sessions import error_from_reply
 from ..session.session import Session
 from .protocol_client import ProtocolClient
 
-__all__ = ["ANONYMOUS_PEER", "KEY", "serve"]
-
 ANONYMOUS_PEER: Final = Peer(PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"), None, "local")
-"""Who calls, unless a test says otherwise."""
+"""Caller, unless a test chooses another one. It has no petname."""
 KEY: Final = PublicKey("0eggffvjpo8bs7bgrkceeiu0j5ju9lhgjeigqnotri3684il66s0")
-"""Of the identity that is served."""
+"""Public key of the identity that serves."""
 
 _DRAIN_SECONDS: Final = 5.0
+"""Seconds that requests in flight may take at the end."""
 
-_said: Final = msgspec.msgpack.Decoder(m.DataMessage)
-_part: Final = msgspec.msgpack.Decoder(m.SessionMessage)
+_answer: Final = msgspec.msgpack.Decoder(m.DataMessage)
+_session_message: Final = msgspec.msgpack.Decoder(m.SessionMessage)
 _encode: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -63,53 +62,58 @@ async def serve(
     workspace: Path | None = None,
     peer: Peer = ANONYMOUS_PEER,
 ) -> AsyncIterator[ProtocolClient]:
-    """One binding of the protocol, hooks and all, inside the running event loop.
+    """Serve one binding of a protocol inside the running event loop, and call its hooks.
 
     ::
 
-        async with serve(Greet, {"greeting": "Hi"}) as contact:
-            reply = await contact.call(GreetRequest("Ann"), returns=GreetReply)
+        async with serve(Greet, {"greeting": "Hi"}) as greet:
+            reply = await greet.call(GreetRequest("Ann"), returns=GreetReply)
 
     Args:
-        config: as ``add-protocol`` takes it, or an instance of the protocol's ``Config``.
-        name: what the protocol is called; by default as its class.
-        workspace: a directory; by default one that goes at the end.
-        peer: who calls.
+        protocol: the protocol class.
+        config: the config as JSON-like values, or an instance of the protocol's ``Config``; None for ``{}``.
+        name: the name of the protocol; by default that of the class.
+        instance: the name of the instance.
+        workspace: an existing directory; by default one that is deleted at the end.
+        peer: the caller.
+
+    Yields:
+        A client that calls the binding.
 
     Raises:
-        InvalidConfig, HandlerFailed: it does not start.
+        InvalidConfig: the config does not fit, or ``on_check`` has rejected it.
+        HandlerFailed: a hook has raised an exception or taken too long, or a handler cannot be called.
     """
     with tempfile.TemporaryDirectory(prefix="fastn-") as directory:
-        where = workspace or Path(directory)
-        context = BindingContext("tested", KEY, name or protocol.__name__, instance, where, None)
-        life = ProtocolLifecycle(context, lambda: protocol)
-        handlers = await life.start(msgspec.json.encode({} if config is None else config))
-        memory = _InMemoryDaemon(
+        context = BindingContext("tested", KEY, name or protocol.__name__, instance, workspace or Path(directory), None)
+        lifecycle = ProtocolLifecycle(context, lambda: protocol)
+        handlers = await lifecycle.start(msgspec.json.encode({} if config is None else config))
+        daemon = _InMemoryDaemon(
             ServedBinding(context.identity, KEY, context.protocol, instance, handlers.requests, handlers.streams), peer
         )
         try:
-            yield ProtocolClient(memory, "somebody", KEY.id52, context.protocol, instance)
+            yield ProtocolClient(daemon, "somebody", KEY.id52, context.protocol, instance)
         finally:
-            await memory.close()
-            await life.stop()
+            await daemon.close()
+            await lifecycle.stop()
 
 
 class _InMemoryDaemon:
-    """What stands for the daemon: calls and sessions of one peer with one binding."""
+    """Stand-in for a daemon: calls and sessions of one peer with one binding."""
 
     def __init__(self, binding: ServedBinding, peer: Peer) -> None:
         self._binding = binding
         self._peer = peer
-        self._dispatcher = Dispatcher(self._answer, self._answer)
+        self._dispatcher = Dispatcher(self._send_answer, self._send_answer)
         self._dispatcher.add(binding)
-        self._numbers = itertools.count(1)
+        self._correlation_ids = itertools.count(1)
         self._loop = asyncio.get_running_loop()
         self._calls: dict[bytes, asyncio.Future[tuple[Any, bytes]]] = {}
         self._sessions: dict[bytes, Session] = {}
 
     async def close(self) -> None:
         for session in list(self._sessions.values()):
-            session.fail(ConnectionLost(what="the protocol that is tested"))
+            session.fail(ConnectionLost(what="the protocol under test"))
         await self._dispatcher.drain(_DRAIN_SECONDS)
         self._dispatcher.close()
 
@@ -130,14 +134,14 @@ class _InMemoryDaemon:
             raise PayloadTooLarge(size=len(payload), limit=MAX_PAYLOAD)
         correlation = self._next_id()
         answer = self._calls[correlation] = self._loop.create_future()
-        who = self._peer
+        caller = self._peer
         deliver = m.DeliverCall(
-            bytes(who.key), who.name or "", self._binding.identity, protocol, instance, int(timeout * 1000), command,
-            b"", 0, who.path, who.address, who.rtt_ms,
+            bytes(caller.key), caller.name or "", self._binding.identity, protocol, instance, int(timeout * 1000),
+            command, b"", 0, caller.path, caller.address, caller.rtt_ms,
         )  # fmt: skip
         self._dispatcher.deliver(correlation, deliver, payload)
         try:
-            async with asyncio.timeout(timeout + 1):  # the dispatcher sees to the deadline itself
+            async with asyncio.timeout(timeout + 1):  # the dispatcher enforces the deadline itself
                 reply, data = await answer
         except TimeoutError:
             raise DeadlineExceeded(seconds=timeout) from None
@@ -159,16 +163,16 @@ class _InMemoryDaemon:
             raise PayloadTooLarge(size=len(payload), limit=MAX_INITIAL)
         correlation = self._next_id()
         session = self._sessions[correlation] = Session(
-            partial(self._say, correlation),
+            partial(self._send_to_handler, correlation),
             protocol=protocol,
             instance=instance,
             peer=Peer(KEY, None, "local"),
             on_end=lambda: self._sessions.pop(correlation, None),
         )
-        who = self._peer
+        caller = self._peer
         offer = m.DeliverSession(
-            bytes(who.key), who.name or "", self._binding.identity, protocol, instance, int(timeout * 1000),
-            SESSION_WINDOW, who.path, who.address, who.rtt_ms,
+            bytes(caller.key), caller.name or "", self._binding.identity, protocol, instance, int(timeout * 1000),
+            SESSION_WINDOW, caller.path, caller.address, caller.rtt_ms,
         )  # fmt: skip
         self._dispatcher.open_session(correlation, offer, payload)
         try:
@@ -183,26 +187,26 @@ class _InMemoryDaemon:
         return session
 
     def _next_id(self) -> bytes:
-        return next(self._numbers).to_bytes(8, "big")
+        return next(self._correlation_ids).to_bytes(8, "big")
 
-    def _say(self, correlation: bytes, header: bytes, payload: bytes | memoryview) -> None:
-        """The caller says something in a session; it arrives in the next turn of the event loop."""
+    def _send_to_handler(self, correlation: bytes, header: bytes, payload: bytes | memoryview) -> None:
+        """Send a message of the caller's session. It arrives in the next iteration of the event loop."""
         data = bytes(payload)
         self._loop.call_soon(lambda: self._dispatcher.on_message(correlation, header, data))
 
-    def _answer(self, correlation: bytes, header: bytes, payload: bytes | memoryview) -> None:
-        self._loop.call_soon(self._take, correlation, header, bytes(payload))
+    def _send_answer(self, correlation: bytes, header: bytes, payload: bytes | memoryview) -> None:
+        self._loop.call_soon(self._on_answer, correlation, header, bytes(payload))
 
-    def _take(self, correlation: bytes, header: bytes, payload: bytes) -> None:
+    def _on_answer(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         answer = self._calls.pop(correlation, None)
         if answer is not None:
             if not answer.done():
-                answer.set_result((_said.decode(header), payload))
+                answer.set_result((_answer.decode(header), payload))
             return
         session = self._sessions.get(correlation)
         if session is None:
             return
-        message = _part.decode(header)
+        message = _session_message.decode(header)
         if not session.opened.done() and not isinstance(message, m.SessionOpened):
             self._sessions.pop(correlation)
             session.opened.set_exception(error_from_reply(message, payload))
