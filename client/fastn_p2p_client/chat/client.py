@@ -1,4 +1,4 @@
-"""``Chat`` of one's own identity: ``ChatClient`` and ``Conversation`` are what programs use, and the command line."""
+"""``ChatClient`` and ``Conversation``: conversations of an identity of this machine, for programs and the command line."""
 
 from __future__ import annotations
 
@@ -9,27 +9,19 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from fastn_p2p_client.client import Client
-from fastn_p2p_client.errors import (
+from ..client import Client
+from ..errors import (
     ConnectionLost,
-    IdentityAmbiguous,
-    IdentityNotFound,
-    NoIdentityOnline,
     P2PError,
     PeerUnknown,
     is_transient,
 )
-from fastn_p2p_client.ipc.messages import (
-    IdentityInfo,
-    ListIdentities,
-    ListPeers,
-)
-from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
-from fastn_p2p_client.limits import DEFAULT_INSTANCE
-from fastn_p2p_client.session.session import Session
-
+from ..ipc.messages import ListIdentities, ListPeers
+from ..keys import ID52_LENGTH, PublicKey
+from ..limits import DEFAULT_INSTANCE
 from ..retry import Backoff
 from ..session import framing
+from ..session.session import Session
 from .messages import (
     ChatMessage,
     ConversationList,
@@ -49,58 +41,68 @@ from .messages import (
     StateChanged,
 )
 
-__all__ = ["PROTOCOL", "ChatClient", "Conversation"]
-
 T = TypeVar("T")
 
 PROTOCOL: Final = "Chat"
+"""Name of the protocol."""
 
-_PATIENCE: Final = 30.0
-"""Seconds without any success in which what comes back by itself is tried again."""
-_FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 2.0
-_MEMORY: Final = 500
-"""Messages of which is known what has been told."""
+_TIMEOUT: Final = 30.0
+"""Seconds without success after which transient errors are not retried any more."""
+_FIRST_BACKOFF: Final = 0.5
+_LONGEST_BACKOFF: Final = 2.0
+"""Seconds between two attempts, at first and at most."""
+_MAX_KNOWN: Final = 500
+"""Messages whose last reported state is known."""
 
 _event: Final = msgspec.msgpack.Decoder(Event)
 
 
 class ChatClient:
-    """The conversations of one identity of this daemon.
+    """Conversations of one identity of this daemon. Use it inside one event loop.
 
     ::
 
         async with Client() as client:
             bob = await ChatClient(client, "alice").with_peer("bob")
-            await bob.say("hello")
-            async for event in bob.follow():
+            await bob.send("hello")
+            async for event in bob.events():
                 ...
 
-    Every method raises ``ApplicationError`` for what the protocol refuses, and ``P2PError`` for everything else.
-
-    Args:
-        identity: its name; None for the only one online.
-        instance: which of its ``Chat`` bindings. The peer's is the one of the same name.
+    Every method raises ``ApplicationError`` if the protocol rejects the request. It raises ``IdentityNotFound``,
+    ``NoIdentityOnline`` or ``IdentityAmbiguous`` if it is not clear whose conversations are meant, and another
+    ``P2PError`` in all other cases. Transient errors are retried for up to 30 seconds.
     """
 
     def __init__(self, client: Client, identity: str | None = None, instance: str = DEFAULT_INSTANCE) -> None:
+        """
+        Args:
+            client: the program's connection to the daemon.
+            identity: the name of the identity; None for the only one online.
+            instance: the instance of ``Chat``, here and at the peer.
+        """
         self._client = client
         self._wanted = identity
         self._instance = instance
-        self._identity: IdentityInfo | None = None
-        self._met = False
-        """It has answered once: what looks like a wrong name before is one, and is about to come back afterwards."""
+        self._owner: tuple[str, PublicKey] | None = None
+        self._connected_before = False
+        """True once the protocol has answered. An unknown name is an error before that, and a restart afterwards."""
 
     async def with_peer(self, peer: str | PublicKey, conversation: str = "default") -> Conversation:
-        """The conversation with a peer: a ``PublicKey``, an ID52, a petname, or else an identity of this daemon.
+        """Return a conversation with a peer.
+
+        Args:
+            peer: a ``PublicKey``, an ID52, a petname, or the name of an identity of this daemon.
+            conversation: the name of the conversation with this peer.
 
         Raises:
-            PeerUnknown, InvalidKey: it is none of these.
+            PeerUnknown: there is no peer of this name.
+            InvalidKey: it is no valid ID52.
+            P2PError: the daemon does not answer.
         """
-        reply = await self._client.control(ListPeers())
-        text = str(peer)
+        known_peers = await self._client.control(ListPeers())
         own = await self._client.control(ListIdentities())
-        names = [(each.name, each.id52) for each in reply.peers] + [(each.name, each.id52) for each in own.identities]
+        text = str(peer)
+        names = [(each.name, each.id52) for each in (*known_peers.peers, *own.identities)]
         for name, id52 in names:
             if text in (name, id52):
                 return Conversation(self, PublicKey(id52), name, conversation)
@@ -110,185 +112,219 @@ class ChatClient:
         return Conversation(self, key, key.id52, conversation)
 
     async def conversations(self) -> list[ConversationSummary]:
-        """All that there are, the latest first."""
-        return (await self.ask(ListConversations(), ConversationList)).conversations
+        """Return all conversations, the one with the latest message first."""
+        return (await self.request(ListConversations(), ConversationList)).conversations
 
-    async def ask(self, request: SendMessage | GetHistory | ListConversations, returns: type[T]) -> T:
-        """One call, repeated while the daemon is coming back."""
+    async def request(self, request: SendMessage | GetHistory | ListConversations, returns: type[T]) -> T:
+        """Call the identity's own ``Chat``, with retries.
+
+        Args:
+            request: the request.
+            returns: the type of the reply.
+        """
 
         async def call() -> T:
-            own = await self._own()
+            name, key = await self._resolve_identity()
             return await self._client.call(
-                own.name, own.id52, PROTOCOL, self._instance, request, returns=returns, timeout=_PATIENCE
+                name, key, PROTOCOL, self._instance, request, returns=returns, timeout=_TIMEOUT
             )
 
         return await self.retry(call)
 
     async def retry(self, action: Callable[[], Awaitable[T]]) -> T:
-        """Does it again while the daemon, or a process of it, is coming back.
+        """Run an action and return its result. Retry it after transient errors.
 
-        Raises what ``action`` does: when that takes too long, and when it has never been there.
+        Args:
+            action: the action.
+
+        Raises:
+            P2PError: the last error, after 30 seconds or if it is not transient.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _PATIENCE
-        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        deadline = loop.time() + _TIMEOUT
+        backoff = Backoff(_FIRST_BACKOFF, _LONGEST_BACKOFF)
         while True:
             try:
                 result = await action()
             except P2PError as error:
-                if loop.time() > deadline or not is_transient(error, self._met):
+                if loop.time() > deadline or not is_transient(error, self._connected_before):
                     raise
             else:
-                self._met = True
+                self._connected_before = True
                 return result
-            await asyncio.sleep(pauses.pause())
+            await asyncio.sleep(backoff.pause())
 
-    async def join(self, order: FollowConversation) -> Session:
-        """One session. Raises like ``Client.connect``."""
-        own = await self._own()
-        return await self._client.connect(own.name, own.id52, PROTOCOL, self._instance, order)
+    async def connect(self, order: FollowConversation) -> Session:
+        """Open a session with the identity's own ``Chat``.
 
-    async def _own(self) -> IdentityInfo:
-        """
+        Args:
+            order: the initial data: the conversation to follow.
+
         Raises:
-            IdentityNotFound, IdentityOffline, IdentityAmbiguous, NoIdentityOnline: it is not clear whose.
+            ApplicationError: the protocol rejects it.
+            P2PError: another error.
         """
-        if self._identity is None:
-            reply = await self._client.control(ListIdentities())
-            self._identity = _chosen(reply.identities, self._wanted)
-        return self._identity
+        name, key = await self._resolve_identity()
+        return await self._client.connect(name, key, PROTOCOL, self._instance, order)
+
+    async def _resolve_identity(self) -> tuple[str, PublicKey]:
+        if self._owner is None:
+            self._owner = await self._client.resolve_identity(self._wanted)
+        return self._owner
 
 
 class Conversation:
-    """With one peer.
+    """Conversation with one peer. ``ChatClient.with_peer`` makes it.
 
     Attributes:
-        peer: whose key it is.
-        name: what the peer is called here: its petname, else its ID52.
+        peer: the peer's public key.
+        name: the peer's petname, else its ID52.
     """
 
     def __init__(self, chat: ChatClient, peer: PublicKey, name: str, conversation: str) -> None:
+        """
+        Args:
+            chat: the client of the identity.
+            peer: the peer's public key.
+            name: the peer's name for display.
+            conversation: the name of the conversation.
+        """
         self._chat = chat
         self.peer = peer
         self.name = name
         self._conversation = conversation
         self._session: Session | None = None
-        self._shown = 0
+        self._read_up_to = 0
+        """Highest ``seq`` of a message of the peer that was read here."""
 
     async def send(self, text: str, *, id: str = "") -> ChatMessage:
-        """Keep a message, which is delivered whenever the peer comes. It is on disk when this returns.
+        """Send a message. It is on this machine's disk when this returns, and delivered once the peer is online.
 
         Args:
-            text: 1 to ``MAX_TEXT`` characters.
-            id: 32 hex digits; the same again is the same message.
+            text: 1 to ``MAX_TEXT`` (16,384) characters.
+            id: 32 hex digits. The same id again is the same message. By default a random one.
+
+        Returns:
+            The message as it is stored.
+
+        Raises:
+            ApplicationError: the protocol rejects the message.
+            P2PError: another error.
         """
-        return await self._chat.ask(
+        return await self._chat.request(
             SendMessage(self.peer.id52, id or secrets.token_hex(16), text, self._conversation), ChatMessage
         )
 
     async def history(self, before: int | None = None, limit: int = 100) -> list[ChatMessage]:
-        """The last messages, or the last ones before the one with this ``seq``; oldest first."""
+        """Return the last messages, oldest first.
+
+        Args:
+            before: return messages with a lower ``seq`` only.
+            limit: messages at most, 1 to 500.
+
+        Raises:
+            P2PError: the daemon does not answer.
+        """
         request = GetHistory(self.peer.id52, self._conversation, before, limit)
-        return (await self._chat.ask(request, MessagePage)).lines
+        return (await self._chat.request(request, MessagePage)).lines
 
     async def mark_read(self, line: ChatMessage) -> None:
-        """The message has been shown to somebody, and so have those before it: the peer is told.
+        """Mark a message of the peer and all earlier ones as read. The peer is told so.
 
-        Only while ``events`` runs; else it has no effect.
+        It has an effect while ``events`` runs only.
+
+        Args:
+            line: the message.
         """
-        if not line.mine and line.seq > self._shown:
-            self._shown = line.seq
+        if not line.mine and line.seq > self._read_up_to:
+            self._read_up_to = line.seq
             if self._session is not None:
                 try:
                     await framing.send_message(self._session, MarkRead(line.seq))
                 except P2PError:
-                    return  # ``events`` says it again when it has joined again
+                    return  # ``events`` sends it again after it has reconnected
 
     async def events(self, last: int = 20) -> AsyncGenerator[Event, None]:
-        """The last messages, ``HistoryEnd``, then what happens, without an end: it joins again whenever a process of
-        the daemon dies, and nothing is told twice. While it runs, the peer sees that somebody is here."""
-        told = _EventDeduplicator()
-        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        """Yield the last messages, ``HistoryEnd``, then every event as it happens. It never ends by itself.
+
+        It reconnects when a process of the daemon restarts, and yields no event twice. While it runs, the peer sees
+        the identity as present.
+
+        Args:
+            last: messages to begin with, 0 to 500.
+
+        Raises:
+            P2PError: an error that is not transient.
+        """
+        deduplicator = _EventDeduplicator()
+        backoff = Backoff(_FIRST_BACKOFF, _LONGEST_BACKOFF)
         while True:
-            session = await self._chat.retry(lambda: self._join(told.more_than(last)))
+            session = await self._chat.retry(lambda: self._connect(deduplicator.more_than(last)))
             try:
                 async for event in self._events(session):
-                    pauses.reset()
-                    for news in told.news(event):
+                    backoff.reset()
+                    for news in deduplicator.news(event):
                         yield news
             except P2PError as error:
                 if not is_transient(error, connected_before=False):
                     raise
-                await asyncio.sleep(pauses.pause())
+                await asyncio.sleep(backoff.pause())
             finally:
                 self._session = None
                 session.reset()
 
-    async def _join(self, last: int) -> Session:
-        return await self._chat.join(FollowConversation(self.peer.id52, self._conversation, last))
+    async def _connect(self, last: int) -> Session:
+        return await self._chat.connect(FollowConversation(self.peer.id52, self._conversation, last))
 
     async def _events(self, session: Session) -> AsyncIterator[Event]:
         self._session = session
-        if self._shown:
-            await framing.send_message(session, MarkRead(self._shown))
+        if self._read_up_to:
+            await framing.send_message(session, MarkRead(self._read_up_to))
         while (event := await framing.receive_message(session, _event)) is not None:
             yield event
         raise ConnectionLost(what="the process that keeps the conversation")
 
 
 class _EventDeduplicator:
-    """What ``events`` has told already: a conversation that is joined again begins with what is known."""
+    """Drops events that ``events`` has yielded before: each new session begins with known messages."""
 
     def __init__(self) -> None:
-        self._marks: dict[str, MessageState] = {}
-        self._newest = 0
+        self._states: dict[str, MessageState] = {}
+        """Last yielded state by id, for the latest messages."""
+        self._newest_seq = 0
         self._presence: PresenceState | None = None
-        self._trouble = ""
+        self._problem = ""
 
     def more_than(self, last: int) -> int:
-        """How many messages to ask for, so that none is missed."""
-        return last if self._presence is None else _MEMORY
+        """Return the number of messages to ask for: ``last`` at first, then enough that none is missed."""
+        return last if self._presence is None else _MAX_KNOWN
 
     def news(self, event: Event) -> list[Event]:
-        """The event, or what of it is new."""
+        """Return the part of an event that is new."""
         if isinstance(event, ChatMessage):
-            known = self._marks.get(event.id) if event.seq <= self._newest else None
-            if event.seq <= self._newest:
+            known = self._states.get(event.id) if event.seq <= self._newest_seq else None
+            if event.seq <= self._newest_seq:
                 if known is None or known == event.mark:
                     return []
                 event = StateChanged(event.id, event.mark)
         if isinstance(event, ChatMessage | StateChanged):
             if isinstance(event, ChatMessage):
-                self._newest = event.seq
-            self._marks.pop(event.id, None)
-            self._marks[event.id] = event.mark
-            if len(self._marks) > 2 * _MEMORY:
-                del self._marks[next(iter(self._marks))]
+                self._newest_seq = event.seq
+            self._states.pop(event.id, None)
+            self._states[event.id] = event.mark
+            if len(self._states) > 2 * _MAX_KNOWN:
+                del self._states[next(iter(self._states))]
             return [event]
         if isinstance(event, DeliveryProblem):
-            changed, self._trouble = event.words != self._trouble, event.words
+            changed, self._problem = event.words != self._problem, event.words
             return [event] if changed else []
-        return self._of_presence(event)
+        return self._presence_news(event)
 
-    def _of_presence(self, event: HistoryEnd | Presence) -> list[Event]:
+    def _presence_news(self, event: HistoryEnd | Presence) -> list[Event]:
         before, self._presence = self._presence, event.presence
         news: list[Event] = []
         if isinstance(event, HistoryEnd):
             if before is None:
                 return [event]
-            news = self.news(DeliveryProblem(""))  # if there still is any, it follows
+            news = self.news(DeliveryProblem(""))  # a problem that persists is sent again
         return news if before == event.presence else [*news, Presence(event.presence)]
-
-
-def _chosen(known: list[IdentityInfo], name: str | None) -> IdentityInfo:
-    if name is not None:
-        for each in known:
-            if each.name == name:
-                return each
-        raise IdentityNotFound(identity=name)
-    online = [each for each in known if each.online]
-    if not online:
-        raise NoIdentityOnline()
-    if len(online) > 1:
-        raise IdentityAmbiguous(online=[each.name for each in online])
-    return online[0]

@@ -1,8 +1,8 @@
-"""What is said about conversations.
+"""Messages of the protocol ``Chat``.
 
-``OwnerRequest`` and ``FollowConversation`` are for the identity itself: a program or a terminal at its own binding.
-``PeerRequest`` and ``OpenPresence`` are what bindings say to each other. ``Event`` is what a binding tells those who
-have joined.
+``OwnerRequest`` and ``FollowConversation`` are for the owner: a program or terminal calls the identity's own binding.
+``PeerRequest`` and ``OpenPresence`` are sent from one peer's binding to the other's. ``Event`` is sent to the programs
+that follow a conversation.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ __all__ = [
 MAX_TEXT: Final = 16_384
 """Characters in a message."""
 MAX_BATCH: Final = 100
-"""Messages, or ids, in one request between bindings."""
+"""Messages or ids in one request between peers."""
 MAX_PAGE: Final = 500
-"""Messages in one answer to ``GetHistory``, and before what happens in a ``FollowConversation``."""
+"""Messages in one reply to ``GetHistory``, or at the begin of a ``FollowConversation``."""
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
 Id: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
@@ -56,32 +56,34 @@ Seq: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 62))]
 Milliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53))]
 
 MessageState: TypeAlias = Literal["kept", "delivered", "seen"]
-"""How far a message has come: on this side's disk; on the other side's; shown by an open terminal there."""
+"""State of a message: on the sender's disk; on the receiver's disk; read by the receiver."""
 PresenceState: TypeAlias = Literal["here", "away"]
-"""Whether a terminal of the peer shows the conversation at the moment."""
+"""Whether a program of the peer follows the conversation at the moment."""
 
 
 class ChatMessage(msgspec.Struct, frozen=True, tag="message"):
-    """One message of a conversation, as its owner's binding keeps it."""
+    """Message of a conversation, as its owner's binding stores it."""
 
     seq: int
-    """Its place: later messages of the binding have a greater one."""
+    """Position in the binding's order: later messages have a greater one."""
     id: Id
-    """Chosen by whoever wrote it; the same at both sides."""
+    """Id that its author gave it, the same at both peers."""
     mine: bool
+    """True if the owner has written it, False if the peer has."""
     text: str
     at: int
-    """When it was written: milliseconds since 1970, UTC, by the writer's clock, and never later than it was kept."""
+    """Milliseconds since 1970, UTC, at which it was written, by its author's clock; never later than it was stored."""
     mark: MessageState
+    """State of the message."""
 
 
-# ── an owner to the own binding ──────────────────────────────────────────────────────────────────
+# ── from the owner ────────── ──────────────────────────────────────────────────────────────────
 
 
 class SendMessage(msgspec.Struct, frozen=True, tag="say"):
-    """Keep a message and deliver it, whenever the peer comes. Answered by its ``ChatMessage`` once it is on disk.
+    """Store a message and deliver it once the peer is online. Answered by its ``ChatMessage`` once it is on disk.
 
-    The same id again is the same message, and answered the same.
+    The same id again is the same message, and gets the same answer.
     """
 
     peer: Key
@@ -91,7 +93,7 @@ class SendMessage(msgspec.Struct, frozen=True, tag="say"):
 
 
 class GetHistory(msgspec.Struct, frozen=True, tag="recall"):
-    """Answered by ``MessagePage``: the last ones, or the last ones before ``before``, oldest first."""
+    """Get the last messages, or the last ones before ``before``, oldest first. Answered by ``MessagePage``."""
 
     peer: Key
     conversation: Name = "default"
@@ -100,12 +102,11 @@ class GetHistory(msgspec.Struct, frozen=True, tag="recall"):
 
 
 class ListConversations(msgspec.Struct, frozen=True, tag="conversations"):
-    """Answered by ``ConversationList``."""
+    """List all conversations. Answered by ``ConversationList``."""
 
 
 class FollowConversation(msgspec.Struct, frozen=True, tag="join"):
-    """Opens a session: ``ChatMessage`` for each of the last messages, ``HistoryEnd``, then an ``Event`` for all that
-    happens."""
+    """Initial data of a session: it sends the last messages, ``HistoryEnd``, then an ``Event`` for every change."""
 
     peer: Key
     conversation: Name = "default"
@@ -113,35 +114,35 @@ class FollowConversation(msgspec.Struct, frozen=True, tag="join"):
 
 
 class MarkRead(msgspec.Struct, frozen=True, tag="shown"):
-    """Inside the session: the peer's messages up to this one have been shown to somebody."""
+    """Message inside the session: the owner has read the peer's messages up to this one."""
 
     seq: Seq
 
 
-# ── a binding to those who have joined ───────────────────────────────────────────────────────────
+# ── to programs that follow a conversation──────────────────────────────────────────────────────────
 
 
 class HistoryEnd(msgspec.Struct, frozen=True, tag="joined"):
-    """What came before this is history."""
+    """End of the history: later events happen from now on."""
 
     presence: PresenceState
 
 
 class StateChanged(msgspec.Struct, frozen=True, tag="mark"):
-    """A message has come further."""
+    """A message has got another state."""
 
     id: Id
     mark: MessageState
 
 
 class Presence(msgspec.Struct, frozen=True, tag="presence"):
-    """The peer has come or gone."""
+    """The peer has begun or ceased to follow the conversation."""
 
     presence: PresenceState
 
 
 class DeliveryProblem(msgspec.Struct, frozen=True, tag="trouble"):
-    """Why messages wait although the peer can be reached; empty when they do not any more."""
+    """Reason why messages wait although the peer is reachable; empty once they do not wait any more."""
 
     words: str
 
@@ -150,32 +151,39 @@ Event: TypeAlias = ChatMessage | HistoryEnd | StateChanged | Presence | Delivery
 
 
 class MessagePage(msgspec.Struct, frozen=True, tag="lines"):
+    """Page of the history."""
+
     lines: list[ChatMessage]
 
 
 class ConversationSummary(msgspec.Struct, frozen=True):
-    """One conversation."""
+    """Conversation with one peer, without its messages."""
 
     peer: str
-    """ID52."""
+    """ID52 of the peer."""
     conversation: str
+    """Name of the conversation."""
     messages: int
+    """Number of messages."""
     unseen: int
-    """The peer's that nobody has been shown."""
+    """Number of messages of the peer that the owner has not read."""
     waiting: int
-    """One's own that are not delivered."""
+    """Number of the owner's messages that are not delivered."""
     last_at: int
+    """Milliseconds since 1970, UTC, of the last message."""
 
 
 class ConversationList(msgspec.Struct, frozen=True, tag="conversation-list"):
+    """All conversations of a binding."""
+
     conversations: list[ConversationSummary]
 
 
-# ── a binding to the peer's ──────────────────────────────────────────────────────────────────────
+# ── from the peer's binding ──────────────────────────────────────────────────────────────────────
 
 
 class OutgoingMessage(msgspec.Struct, frozen=True):
-    """A message on its way."""
+    """Message in a delivery."""
 
     id: Id
     text: Text
@@ -183,26 +191,28 @@ class OutgoingMessage(msgspec.Struct, frozen=True):
 
 
 class DeliverMessages(msgspec.Struct, frozen=True, tag="deliver"):
-    """Messages in the order in which they were written. Answered by ``Delivered`` once they are on disk; those that
-    came before are not taken a second time."""
+    """Deliver messages in the order in which they were written. Answered by ``Delivered`` once they are on disk.
+
+    A message that was delivered before is stored once.
+    """
 
     conversation: Name
     messages: Annotated[list[OutgoingMessage], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class ReadReceipt(msgspec.Struct, frozen=True, tag="viewed"):
-    """The receiver's messages with these ids have been shown here. Answered by ``Delivered``."""
+    """Report that the receiver's messages with these ids were read here. Answered by ``Delivered``."""
 
     conversation: Name
     ids: Annotated[list[Id], msgspec.Meta(min_length=1, max_length=MAX_BATCH)]
 
 
 class Delivered(msgspec.Struct, frozen=True, tag="done"):
-    """It is done."""
+    """The messages, or the receipts, are on disk."""
 
 
 class OpenPresence(msgspec.Struct, frozen=True, tag="attend"):
-    """Opens a session in which nothing is said: while it stands, a terminal here shows the conversation."""
+    """Initial data of a session without messages: while it is open, a program here follows the conversation."""
 
     conversation: Name
 

@@ -18,6 +18,7 @@ from fastn_p2p_client import (
     Server,
     Session,
     call,
+    chat,
     connect,
     errors,
     listen,
@@ -30,7 +31,7 @@ from fastn_p2p_client import (
 from fastn_p2p_client.mail import sync as mail_sync
 from fastn_p2p_client.protocol import BindingContext, CallContext, Peer, Protocol, request, stream
 
-PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync, testing, mail, mail_sync]
+PUBLIC_MODULES = [fastn_p2p_client, errors, protocol, sync, testing, mail, mail_sync, chat]
 
 
 def public_names(module: types.ModuleType) -> set[str]:
