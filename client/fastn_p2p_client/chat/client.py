@@ -1,4 +1,4 @@
-"""``ChatClient`` and ``Conversation``: conversations of an identity of this machine, for programs and the command line."""
+"""``ChatClient`` and ``Conversation``: conversations of an identity of this machine, for programs."""
 
 from __future__ import annotations
 
