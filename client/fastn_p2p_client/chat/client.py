@@ -102,7 +102,8 @@ class ChatClient:
         known_peers = await self._client.control(ListPeers())
         own = await self._client.control(ListIdentities())
         text = str(peer)
-        names = [(each.name, each.id52) for each in (*known_peers.peers, *own.identities)]
+        names = [(each.name, each.id52) for each in known_peers.peers]
+        names += [(each.name, each.id52) for each in own.identities]
         for name, id52 in names:
             if text in (name, id52):
                 return Conversation(self, PublicKey(id52), name, conversation)
