@@ -1,4 +1,4 @@
-"""One child of the supervisor: a process that is watched and restarted by the restart policy."""
+"""Child of the supervisor: a process that is watched and restarted by the restart policy."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ProcessState:
 
 
 class ChildObserver(Protocol):
-    """Owner of children, which is told about them."""
+    """Owner of children, notified of their events."""
 
     def sweep(self) -> None:
         """Kill processes that an ended process has left behind."""
@@ -83,7 +83,7 @@ class ChildResources:
 
 
 class Child:
-    """One child, and its present process if there is one.
+    """Child of the supervisor, and its present process if there is one.
 
     Attributes:
         spec: specification with which each of its processes is started.

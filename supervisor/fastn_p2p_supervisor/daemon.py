@@ -104,7 +104,7 @@ def run(home: Home, network_mode: str, config: DaemonConfig = DaemonConfig()) ->
 
 
 class _Daemon:
-    """One run of the daemon, inside its event loop."""
+    """A run of the daemon, inside its event loop."""
 
     def __init__(
         self,

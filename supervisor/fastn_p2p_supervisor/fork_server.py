@@ -41,7 +41,7 @@ log = logging.getLogger("supervisor")
 
 
 class ForkFailed(Exception):
-    """One process could not be started."""
+    """A process could not be started."""
 
 
 class ForkServerFailed(Exception):

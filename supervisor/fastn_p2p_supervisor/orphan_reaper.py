@@ -29,8 +29,11 @@ class OrphanReaper:
     """
 
     def __init__(self, fork_server: Callable[[], int]) -> None:
-        """Become the subreaper of this process's descendants. ``fork_server`` returns the fork server's pid, 0 for
-        none."""
+        """Become the subreaper of this process's descendants.
+
+        Args:
+            fork_server: return the pid of the fork server; 0 for none.
+        """
         self._fork_server = fork_server
         self._reported: set[int] = set()
         self.active = os.getpid() != 1 and not children_of("self")

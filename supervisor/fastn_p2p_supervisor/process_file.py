@@ -19,7 +19,7 @@ log = logging.getLogger("supervisor")
 
 
 class ProcessFile:
-    """The file, kept up to date. Each write is atomic; many changes at once cause one write.
+    """Process file, kept up to date. Each write is atomic; many changes at once cause one write.
 
     If it cannot be written, the file is out of date, and nothing else happens.
     """

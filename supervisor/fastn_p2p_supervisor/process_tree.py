@@ -1,4 +1,4 @@
-"""All children of the daemon: their start order, restarts, and requests.
+"""Process tree: all children of the daemon, their start order, restarts, and requests.
 
 Restarts are one for one. A child that ends is restarted alone, because all others reconnect to it. A core actor in a
 crash loop ends the daemon. An identity in a crash loop becomes ``failed``, and the rest keeps running.
@@ -62,7 +62,7 @@ def authorise(child: str, request: wire.Request) -> None:
 
 
 class ProcessTree:
-    """All children. Create it inside the running event loop.
+    """Every child of the daemon. Create it inside the running event loop.
 
     Attributes:
         core: the core actors, in start order.

@@ -1,15 +1,12 @@
-"""What proves that an identity speaks through an endpoint, and how it is checked. No secrets here.
+"""Proofs that an identity speaks through an endpoint, and their verification. No secrets are here.
 
-Layout
-------
+- ``sodium``: Ed25519 verification by libsodium.
+- ``envelope``: a body, its signature, and the prefix that names the kind of body.
+- ``delegation``: an identity lets a transport endpoint speak for it, for a limited time.
+- ``peer_record``: how to reach an identity, with its delegations. A ticket is a record as text.
+- ``replay_protection``: epochs that retire older keys, sequences that expose replayed records.
 
-``sodium``             Ed25519 verification
-``envelope``           a body, the signature over it, and the prefix that says what kind of body it is
-``delegation``         identity → transport endpoint, for a limited time
-``peer_record``        where to reach an identity, with its delegations; a ticket is one in text
-``replay_protection``  epochs that retire older ones, sequences that expose replays
-
-Times are Unix seconds and always passed in.
+Times are Unix seconds, and always arguments.
 """
 
 from .delegation import (

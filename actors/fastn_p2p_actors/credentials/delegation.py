@@ -1,7 +1,7 @@
-"""Delegations: an identity's word that it speaks through a transport endpoint, for a limited time.
+"""Delegations: an identity lets a transport endpoint speak for it, for a limited time.
 
-QUIC proves who holds the endpoint's key; the delegation proves that the identity wants that endpoint. Together they
-prove who is at the other end, without the identity's key ever being near the network.
+QUIC proves that the peer daemon holds the endpoint's key. The delegation proves that the identity chose that endpoint.
+Together they prove the peer's identity, and the identity's key never comes near the network.
 """
 
 from __future__ import annotations
@@ -42,44 +42,47 @@ __all__ = [
 
 DELEGATION_VERSION: Final = 1
 MAX_DELEGATION: Final = 1024
-"""Bytes in a signed delegation."""
+"""Bytes of a signed delegation."""
 MAX_CAPABILITIES: Final = 8
+"""Capabilities of one delegation."""
 MAX_CAPABILITY: Final = 32
-"""Characters in the name of a capability."""
+"""Characters of a capability's name."""
 LINEAGE_BYTES: Final = 16
+"""Bytes of a lineage's name."""
 MAX_LIFETIME: Final = 48 * 3600
-"""Seconds from the start to the end of a delegation or a record. Vaults sign for half of that. A longer one is refused
-wherever it comes from: it would outlive a stolen transport key by as much."""
+"""Seconds from the start to the end of a delegation or a record. Vaults sign for half of that. A longer one is always
+rejected, because it would outlive a stolen transport key by as much."""
 
 SPEAK: Final = "speak"
-"""The capability to make and take calls and streams in the identity's name."""
+"""Capability to make and accept calls and sessions in the identity's name."""
 
 
 class Delegation(Body, frozen=True):
-    """The body that the identity signs."""
+    """Body that the identity signs."""
 
     endpoint: KeyBytes
     """Public transport key."""
     lineage: Annotated[bytes, Meta(min_length=LINEAGE_BYTES, max_length=LINEAGE_BYTES)]
     """Random name of one daemon's succession of transport keys."""
     epoch: Annotated[int, Meta(ge=0, lt=2**31)]
-    """Which key of that succession: a higher epoch, once seen, retires the lower ones."""
+    """Number of the key in that succession. Once a higher epoch was seen, lower ones are retired."""
     not_before: UnixTime
     not_after: UnixTime
     capabilities: Annotated[
         tuple[Annotated[str, Meta(min_length=1, max_length=MAX_CAPABILITY)], ...], Meta(max_length=MAX_CAPABILITIES)
     ]
-    """What the endpoint may do in the identity's name; names that are not known mean nothing."""
+    """Rights of the endpoint in the identity's name. Unknown names have no effect."""
 
 
 _decoder = msgspec.msgpack.Decoder(Delegation)
 
 
 def read_delegation(blob: bytes) -> Delegation:
-    """Return the delegation in ``blob``: genuine, of at most ``MAX_LIFETIME``, but perhaps not valid now.
+    """Return the delegation in ``blob``. It is genuine and lasts at most ``MAX_LIFETIME``, but may not be valid now.
 
     Raises:
-        BadMessage, BadSignature.
+        BadMessage: it is no delegation, or lasts too long.
+        BadSignature: its identity has not signed it.
     """
     delegation = open_delegation(blob)
     check_lifetime(delegation.not_before, delegation.not_after)
@@ -87,7 +90,12 @@ def read_delegation(blob: bytes) -> Delegation:
 
 
 def open_delegation(blob: bytes) -> Delegation:
-    """As ``read_delegation``, of whatever lifetime: the caller checks that."""
+    """Return the delegation in ``blob`` without checking its lifetime; the caller must check it.
+
+    Raises:
+        BadMessage: it is no delegation.
+        BadSignature: its identity has not signed it.
+    """
     return open_signed("delegation", blob, _decoder, DELEGATION_VERSION, MAX_DELEGATION)
 
 
@@ -99,13 +107,21 @@ def verify_delegation(
     epochs: EpochTracker | None = None,
     capability: str = SPEAK,
 ) -> Delegation:
-    """The delegation in ``blob``, if it lets ``endpoint`` (None: whichever it names) speak for its identity now.
+    """Return the delegation in ``blob``, if it lets ``endpoint`` speak for its identity now.
 
-    A delegation that holds is noted in ``epochs``; one that does not leaves no trace there.
+    Args:
+        blob: the signed delegation.
+        now: Unix time.
+        endpoint: transport key of the peer daemon; None to accept any.
+        epochs: epochs seen so far. A valid delegation is recorded there; an invalid one is not.
+        capability: the capability that it must have.
 
     Raises:
-        BadMessage: not a delegation, or none for ``capability``.
-        BadSignature, DelegationExpired, DelegationNotYetValid, WrongEndpoint.
+        BadMessage: it is no delegation, lasts too long, or lacks ``capability``.
+        BadSignature: its identity has not signed it.
+        DelegationExpired: it is not valid any more.
+        DelegationNotYetValid: it is not valid yet.
+        WrongEndpoint: it is for another endpoint.
         EpochRetired: ``epochs`` knows a newer transport key of the same lineage.
     """
     delegation = read_delegation(blob)
@@ -118,7 +134,7 @@ def verify_delegation(
 
 
 def check_validity(delegation: Delegation, now: float, capability: str = SPEAK) -> None:
-    """Raises DelegationNotYetValid, DelegationExpired or BadMessage unless it is one for ``capability`` now."""
+    """Raise DelegationNotYetValid, DelegationExpired or BadMessage unless it grants ``capability`` now."""
     check_times(delegation, delegation.not_before, delegation.not_after, now)
     if capability not in delegation.capabilities:
         raise BadMessage(reason=f"a delegation that does not let its endpoint {capability}")
@@ -135,8 +151,13 @@ def check_lifetime(start: int, end: int) -> None:
 
 
 def check_times(body: Body, start: int, end: int, now: float) -> None:
-    """Raise BadMessage for an impossible lifetime; DelegationNotYetValid or DelegationExpired unless ``now`` lies
-    between the two, give or take ``CLOCK_SKEW``."""
+    """Check that ``now`` is between ``start`` and ``end``, give or take ``CLOCK_SKEW``.
+
+    Raises:
+        BadMessage: the lifetime is not possible.
+        DelegationNotYetValid: ``start`` is in the future.
+        DelegationExpired: ``end`` has passed.
+    """
     check_lifetime(start, end)
     if now < start - CLOCK_SKEW:
         raise DelegationNotYetValid(identity=body.key.id52, seconds=int(start - now))

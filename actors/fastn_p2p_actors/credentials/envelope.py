@@ -1,7 +1,7 @@
-"""The envelope of everything that an identity signs: a msgpack array ``[body, signature]``.
+"""Signed envelope: a msgpack array ``[body, signature]``, used for everything that an identity signs.
 
-The signature is over a prefix, which says what kind of body it is, and the body's bytes exactly as they travel: a
-signature for one kind never holds for another. There is one envelope for a body and a signature, byte for byte.
+The signature covers a prefix, which names the kind of body, and the body's bytes as they travel. So a signature for one
+kind is never valid for another. A body and a signature have exactly one envelope, byte for byte.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ __all__ = [
 ]
 
 PREFIXES: Final = {"delegation": b"fastn-p2p/delegation/1\0", "record": b"fastn-p2p/record/1\0"}
-"""Kind of body → what its signature covers first."""
+"""Prefix that the signature covers, by kind of body."""
 
 CLOCK_SKEW: Final = 60.0
-"""Seconds by which two daemons' clocks may differ."""
+"""Seconds by which the clocks of two daemons may differ."""
 KeyBytes = Annotated[bytes, Meta(min_length=PUBLIC_KEY_BYTES, max_length=PUBLIC_KEY_BYTES)]
 UnixTime = Annotated[int, Meta(ge=0, lt=2**40)]
 
 
 class Body(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_unknown_fields=True):
-    """A struct that gets signed. Its first two fields are the version and the identity that signs."""
+    """Base of signed structs. Its first two fields are the version and the identity that signs."""
 
     version: int
     identity: KeyBytes
 
     @property
     def key(self) -> PublicKey:
-        """The identity that signed it."""
+        """Identity that signed it."""
         return proven_key(self.identity)
 
 
@@ -63,17 +63,24 @@ encode_body = _encoder.encode
 
 
 def signing_input(kind: str, body: bytes) -> bytes:
-    """What the signature of such a body covers."""
+    """Return the bytes that the signature of a body covers."""
     return PREFIXES[kind] + body
 
 
 def seal(body: bytes, signature: bytes) -> bytes:
-    """The signed blob."""
+    """Return the signed blob."""
     return _encoder.encode(_Envelope(body, signature))
 
 
 def open_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody], version: int, limit: int) -> AnyBody:
-    """The body of ``blob``, once its signature holds.
+    """Return the body of ``blob``, after verifying its signature.
+
+    Args:
+        kind: key of ``PREFIXES``.
+        blob: the envelope.
+        decoder: decoder of the body.
+        version: version that the body must have.
+        limit: bytes that the blob may have.
 
     Raises:
         BadMessage: it is larger than ``limit``, has another shape, or is of another version.
@@ -90,7 +97,11 @@ def open_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody
 
 
 def peek_signed(kind: str, blob: bytes, decoder: msgspec.msgpack.Decoder[AnyBody], version: int, limit: int) -> AnyBody:
-    """Return the body of ``blob`` whether or not its signature holds. Raises BadMessage as ``open_signed`` does."""
+    """Return the body of ``blob`` without verifying its signature.
+
+    Raises:
+        BadMessage: it is larger than ``limit``, has another shape, or is of another version.
+    """
     return _decode(kind, blob, decoder, version, limit)[1]
 
 
@@ -102,7 +113,7 @@ def _decode(
     try:
         envelope = _envelope.decode(blob)
         body = decoder.decode(envelope.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # msgspec lets the latter through
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # msgspec does not convert the latter
         raise BadMessage(reason=f"no signed {kind}: {error}") from None
     if seal(envelope.body, envelope.signature) != blob:
         raise BadMessage(reason=f"the envelope of a signed {kind} is not in its shortest form")

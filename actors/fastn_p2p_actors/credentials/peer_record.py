@@ -1,4 +1,4 @@
-"""Peer records: where an identity can be reached, signed by the identity itself.
+"""Peer records: how to reach an identity, signed by the identity itself.
 
 A record proves itself, so it may come from anywhere: an address book, a LAN, a ticket in an e-mail.
 """
@@ -45,12 +45,15 @@ __all__ = [
 
 RECORD_VERSION: Final = 1
 MAX_DELEGATIONS: Final = 8
+"""Delegations in a record."""
 MAX_RELAYS: Final = 4
+"""Relays in a record."""
 MAX_RELAY: Final = 256
-"""Characters in a relay's URL."""
+"""Characters of a relay's URL."""
 MAX_ADDRESSES: Final = 16
+"""Addresses in a record."""
 MAX_ADDRESS: Final = 64
-"""Characters in an address, ``ip:port`` or ``[ip]:port``."""
+"""Characters of an address, ``ip:port`` or ``[ip]:port``."""
 
 Relays = Annotated[
     tuple[Annotated[str, Meta(min_length=1, max_length=MAX_RELAY)], ...],
@@ -63,10 +66,10 @@ Addresses = Annotated[
 
 
 class RecordBody(Body, frozen=True):
-    """The body that the identity signs."""
+    """Body that the identity signs."""
 
     sequence: Annotated[int, Meta(ge=0, lt=2**62)]
-    """A higher one replaces a lower one."""
+    """Milliseconds since 1970. A record with a higher sequence replaces one with a lower sequence."""
     issued: UnixTime
     expires: UnixTime
     delegations: Annotated[
@@ -79,14 +82,14 @@ class RecordBody(Body, frozen=True):
 
 
 class PeerRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A record whose signatures hold."""
+    """Record whose signatures were verified."""
 
     identity: PublicKey
     sequence: int
     issued: int
     expires: int
     delegations: tuple[Delegation, ...]
-    """At least one."""
+    """At least one delegation."""
     relays: tuple[str, ...]
     """``https`` URLs."""
     addresses: tuple[str, ...]
@@ -97,19 +100,20 @@ _decoder = msgspec.msgpack.Decoder(RecordBody)
 
 
 def read_record(blob: bytes) -> PeerRecord:
-    """The record in ``blob``, genuine in all its parts, none of which lasts too long, but perhaps out of date.
+    """Return the record in ``blob``. It is genuine in all its parts, but may be out of date.
 
-    Its endpoints and addresses are good enough to dial. Who answers must prove it with a delegation that is valid.
+    Its endpoints and addresses may be dialled. The peer daemon must then prove the identity with a valid delegation.
 
     Raises:
-        BadMessage, BadSignature: of the record or of any delegation in it.
+        BadMessage: the record or a delegation in it is invalid.
+        BadSignature: the record or a delegation in it is not signed by the identity.
     """
     body = _open(blob)
     return _record(body, _delegations(body))
 
 
 def peek_record(blob: bytes) -> RecordBody:
-    """Return the body of a record without looking at any signature: good enough to show, not to act on.
+    """Return the body of a record without verifying any signature. It may be shown, but must not be trusted.
 
     Raises:
         BadMessage: it has another shape, is of another version, or lasts too long.
@@ -118,13 +122,18 @@ def peek_record(blob: bytes) -> RecordBody:
 
 
 def verify_record(blob: bytes, *, now: float, sequences: SequenceTracker | None = None) -> PeerRecord:
-    """The record in ``blob``, if it holds now, with those of its delegations that hold now.
+    """Return the record in ``blob`` if it is valid now, with those of its delegations that are valid now.
 
-    A record that holds is noted in ``sequences``; one that does not leaves no trace there.
+    Args:
+        blob: the signed record.
+        now: Unix time.
+        sequences: sequences seen so far. A valid record is recorded there; an invalid one is not.
 
     Raises:
-        BadMessage, BadSignature: of the record or of any delegation in it.
-        DelegationExpired, DelegationNotYetValid: of the record, or of every delegation in it.
+        BadMessage: the record or a delegation in it is invalid.
+        BadSignature: the record or a delegation in it is not signed by the identity.
+        DelegationExpired: the record, or every delegation in it, has expired.
+        DelegationNotYetValid: the record, or every delegation in it, is not valid yet.
         RecordReplayed: ``sequences`` knows a newer record of the identity.
     """
     body = _open(blob)
@@ -147,7 +156,11 @@ def verify_record(blob: bytes, *, now: float, sequences: SequenceTracker | None 
 
 
 def check_reachability(relays: Sequence[str], addresses: Sequence[str]) -> None:
-    """Raises BadMessage unless these can stand in a record: number, length and form of each."""
+    """Check number, length and form of a record's relays and addresses.
+
+    Raises:
+        BadMessage: a record cannot contain them.
+    """
     if len(relays) > MAX_RELAYS or len(addresses) > MAX_ADDRESSES:
         raise BadMessage(reason=f"more than {MAX_RELAYS} relays or {MAX_ADDRESSES} addresses")
     for relay in relays:
@@ -169,7 +182,7 @@ def _checked(body: RecordBody) -> RecordBody:
 
 
 def _delegations(body: RecordBody) -> tuple[Delegation, ...]:
-    """Those in the record, each signed by the record's identity."""
+    """Return the record's delegations, after checking that the record's identity signed each."""
     delegations = tuple(map(open_delegation, body.delegations))
     if any(delegation.identity != body.identity for delegation in delegations):
         raise BadSignature(what="delegation in the record", identity=body.key.id52)

@@ -39,7 +39,7 @@ async def serve(actor: ActorContext) -> None:
     """Serve ``control.sock`` until told to stop, and have every identity started that is to be online."""
     context = GatewayContext(actor)
     server = ControlServer(context, actor.connection_limits())
-    context.store.sweep()
+    context.store.delete_trash()
     server.open()
     actor.ready()
     restoring = asyncio.create_task(_restore_after_restart(actor, context))

@@ -34,7 +34,7 @@ class WithPayload(NamedTuple):
 
 
 MAX_WORKERS: Final = 4
-"""One-shot workers that run at the same time."""
+"""Number of one-shot workers that run at the same time."""
 
 
 class GatewayContext:

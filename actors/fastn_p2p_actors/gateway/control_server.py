@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 
 class _RunningCommand:
-    """One command in flight."""
+    """Command in flight."""
 
     __slots__ = ("awaited", "command", "task")
 
@@ -70,7 +70,7 @@ class _RunningCommand:
 
 
 class _ConnectedProgram:
-    """One connection that has said hello."""
+    """Connection that has sent ``Hello``."""
 
     __slots__ = ("commands", "name", "watchers")
 

@@ -195,8 +195,10 @@ async def _communicate(process: asyncio.subprocess.Process, question: bytes) -> 
 
 
 async def _wait_for_exit(pid: int) -> None:
-    """Wait until the process has ended. ``Process.wait`` also waits for its pipes, which other processes may hold
-    open."""
+    """Wait until the process has ended.
+
+    ``Process.wait`` also waits for its pipes, which other processes may hold open.
+    """
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 
 
 class IdentityActor:
-    """One identity's process. Create it inside the running event loop.
+    """Process of one identity. Create it inside the running event loop.
 
     Raises:
         P2PError: the identity does not exist, or its file is damaged.

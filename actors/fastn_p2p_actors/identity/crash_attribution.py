@@ -7,8 +7,8 @@ counts against that binding. After ``CRASH_LIMIT`` crashes in ``WINDOW`` seconds
 config is written again. ``HANG_LIMIT`` hangs suffice, because they take longer. So a faulty protocol takes the
 identity's other protocols down for a moment, not for good. Cost: two writes to memory per step.
 
-Code of a binding is a step of its hooks and handlers, a step of a task that such code has started, and the import of
-its module. Not covered: code that it runs in threads.
+Code of a binding is a step of its hooks and handlers, and the import of its module. Tasks that such code starts
+belong to it too. Not covered: code that it runs in threads.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ os.register_at_fork(after_in_child=_count_fork)
 
 
 class Crash(msgspec.Struct, frozen=True):
-    """One crash of the process that is attributed to a binding."""
+    """Crash of the process that is attributed to a binding."""
 
     protocol: str
     instance: str

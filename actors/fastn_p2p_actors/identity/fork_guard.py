@@ -32,7 +32,7 @@ def guard_forked_children(sockets: Path, channel: int | None) -> None:
 
     def in_child() -> None:
         if os.getppid() == pid and threading.current_thread() is main:
-            # The kernel ends it with the thread that forked it, so only a fork of the main thread may ask for that.
+            # The kernel ends it with the thread that forked it, so only a fork of the main thread does this.
             with contextlib.suppress(OSError):
                 die_with_parent()
         nothing = os.open(os.devnull, os.O_RDWR)

@@ -1,4 +1,4 @@
-"""One binding in this process: a protocol instance, its access list and its state."""
+"""Hosted binding: a protocol instance, its access list and its state."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class HostedBinding:
-    """One binding. It is stopped at first; ``start`` loads and activates it.
+    """Binding in this process. It is stopped at first; ``start`` loads and activates it.
 
     Attributes:
         binding: the binding for the dispatcher, once it is active; else None.

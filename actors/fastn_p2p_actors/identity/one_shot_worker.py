@@ -1,4 +1,4 @@
-"""One-shot worker, ``python -m fastn_p2p_actors.identity.one_shot_worker``: a process that runs protocol code once.
+"""Worker ``python -m fastn_p2p_actors.identity.one_shot_worker``: a process that runs protocol code once.
 
 It answers questions about offline identities, and runs code that was never run before. Its failures do not reach the
 gateway or a serving identity. Standard input is one task in msgpack, standard output the reply.
@@ -104,7 +104,7 @@ class Data(Message, frozen=True, tag=451):
 
 
 class WorkerTask(msgspec.Struct, frozen=True):
-    """One question, and the memory for answering it."""
+    """Question, and the memory for answering it."""
 
     question: CheckConfig | RunOnDelete | DescribeData | DescribeProtocol
     memory: int = 0

@@ -99,11 +99,11 @@ Request: TypeAlias = StartIdentity | StopIdentity | EnsureOnline | GetProcesses
 
 
 class Ready(_Message, frozen=True, tag=1):
-    """The actor serves."""
+    """Notification that the actor serves."""
 
 
 class Heartbeat(_Message, frozen=True, tag=2):
-    """The actor's event loop runs."""
+    """Notification that the actor's event loop runs."""
 
     memory: int = 0
     """Bytes of ``process_setup.own_memory``; 0 if they were not measured this time."""
@@ -117,13 +117,13 @@ class ChildRequest(_Message, frozen=True, tag=3):
 
 
 class Exiting(_Message, frozen=True, tag=4):
-    """The process is about to exit, for this reason in plain words."""
+    """Notification that the process is about to exit, with the reason in plain words."""
 
     reason: str
 
 
 class FaultExcluded(_Message, frozen=True, tag=5):
-    """The process started without the binding that crashed the processes before it: their crashes no longer count."""
+    """Notification that the process started without the binding that crashed the ones before: restarts count anew."""
 
 
 class ProcessLimit(_Message, frozen=True, tag=6):
@@ -139,7 +139,7 @@ FromChild: TypeAlias = ProcessLimit | Ready | Heartbeat | ChildRequest | Exiting
 
 
 class ProcessInfo(_Message, frozen=True):
-    """One process of the daemon."""
+    """State of one process of the daemon."""
 
     name: str
     pid: int

@@ -30,7 +30,7 @@ class LastExit(msgspec.Struct, frozen=True, kw_only=True):
     code: int
     """Exit code; not 0 if the daemon failed."""
     reason: str
-    """The reason in plain words."""
+    """Reason in plain words."""
     at: str = ""
     """Time in UTC, ISO 8601; empty if the daemon could not write it."""
 

@@ -2,7 +2,7 @@
 
 The mailbox speaks ZMTP 3.1 as a ROUTER, so that the DEALER of any ZeroMQ library can write to it. It passes each
 message on as ``(sender, correlation id, header, payload)`` and answers frames of another shape with an error reply. The
-kernel says who the sender is: uid and pid of the process that connected. The vault's mailbox also requires keys: see
+kernel identifies the sender: uid and pid of the process that connected. The vault's mailbox also requires keys: see
 ``curve/mailbox.py``.
 """
 
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class Sender:
-    """One connection to a mailbox, as the kernel describes it. Compares by identity."""
+    """Connection to a mailbox, as the kernel describes it. Compares by identity."""
 
     __slots__ = ("answered_at", "connection", "gone", "pid", "state", "uid")
 

@@ -28,7 +28,7 @@ class Rate(NamedTuple):
 
 
 class TokenBucket:
-    """One bucket. ``now`` is any clock in seconds that does not run backwards."""
+    """Token bucket. ``now`` is any clock in seconds that does not run backwards."""
 
     __slots__ = ("_at", "_rate", "_tokens")
 

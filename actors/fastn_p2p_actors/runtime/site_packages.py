@@ -28,7 +28,7 @@ _IMPORTS: Final = re.compile(r"^import[ \t]+([\w.]+)", re.MULTILINE)
 
 
 class _PathFile(NamedTuple):
-    """One ``.pth`` file, and the mark that shows a change of it."""
+    """A ``.pth`` file, and the mark that shows a change of it."""
 
     mark: tuple[int, int, int]
     text: str

@@ -1,4 +1,4 @@
-"""Files that are either written completely or not at all, and directories that go in one step."""
+"""Atomic changes of files and directories: after a crash there is either the old or the new state."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ __all__ = [
 ]
 
 _PRIVATE: Final = 0o700
-_GRAVE: Final = ".trash-"
+_TRASH: Final = ".trash-"
+"""Prefix of directories that are being deleted."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replaces ``path`` with ``data``, mode 0600; on disk when this returns.
+    """Replace ``path`` with ``data``, mode 0600, on disk when this returns.
 
     Raises:
-        StorageFailed: nothing was changed.
+        StorageFailed: it could not be written. Nothing was changed.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with _storage(path):
@@ -54,10 +55,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Makes the directory (0700) and those above it that are missing; on disk when this returns.
+    """Create the directory (0700) and its missing parents, on disk when this returns.
 
     Raises:
-        StorageFailed: it cannot be made.
+        StorageFailed: it could not be created.
     """
     if path.is_dir():
         return
@@ -68,7 +69,7 @@ def make_directory(path: Path) -> None:
 
 
 def rename(path: Path, target: Path) -> None:
-    """Gives the file another name in the same directory; on disk when this returns.
+    """Rename a file within its directory, on disk when this returns.
 
     Raises:
         StorageFailed: nothing was changed.
@@ -79,7 +80,7 @@ def rename(path: Path, target: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it is there; it is gone after a power cut too.
+    """Delete a file if it exists, on disk when this returns.
 
     Raises:
         StorageFailed: nothing was changed.
@@ -90,29 +91,32 @@ def remove_file(path: Path) -> None:
 
 
 def remove_tree(path: Path, trash: Path) -> None:
-    """Removes a directory: it is gone, whole, when this returns, and then its content is deleted.
+    """Delete a directory. It is gone as a whole when this returns; deleting its content needs no space on the disk.
 
-    Deleting may be cut short by the end of the process; ``delete_trash`` finishes it. ``trash`` is an existing
-    directory on the same file system. Needs no space on the disk.
+    The end of the process may interrupt the deletion; ``delete_trash`` completes it.
+
+    Args:
+        path: the directory.
+        trash: an existing directory on the same file system.
 
     Raises:
         StorageFailed: nothing was changed.
     """
-    grave = trash / f"{_GRAVE}{secrets.token_hex(8)}"
+    doomed = trash / f"{_TRASH}{secrets.token_hex(8)}"
     with _storage(path):
-        path.rename(grave)
+        path.rename(doomed)
         sync_directory(path.parent)
-    shutil.rmtree(grave, ignore_errors=True)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def delete_trash(trash: Path) -> None:
-    """Deletes what an interrupted ``remove_tree`` has left."""
-    for grave in trash.glob(f"{_GRAVE}*"):
-        shutil.rmtree(grave, ignore_errors=True)
+    """Complete interrupted calls of ``remove_tree``."""
+    for doomed in trash.glob(f"{_TRASH}*"):
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def sync_directory(path: Path) -> None:
-    """Makes names that were added to or removed from the directory survive a power cut."""
+    """Make added and removed names in the directory survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -121,7 +125,7 @@ def sync_directory(path: Path) -> None:
 
 
 def error_text(error: OSError) -> str:
-    """What ``StorageFailed`` says about it."""
+    """Return the reason for ``StorageFailed``."""
     return "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
 
 

@@ -1,15 +1,15 @@
-"""The identities' part of the home directory: who there is, and what each of them offers.
+"""Identities and their bindings in the home directory.
 
 ::
 
     identities/<name>/identity.json                                {"name", "id52", "created", "online"}
     identities/<name>/protocols/<Protocol>/<instance>/config.json  the binding: see BindingFile
-    identities/<name>/protocols/<Protocol>/<instance>/.kept        the binding was removed, and its workspace kept
-    identities/.trash-*/                                           what is being deleted
+    identities/<name>/protocols/<Protocol>/<instance>/.kept        the binding was removed, its workspace kept
+    identities/.trash-*/                                           directories that are being deleted
 
-The gateway writes, identity processes read. An identity exists when its ``identity.json`` does, a binding when its
-``config.json`` does: whatever is cut short before leaves nothing that counts. The directory of a ``config.json`` is
-the binding's workspace. A file that is damaged costs what it describes, and nothing else.
+The gateway writes, identity processes read. An identity exists if its ``identity.json`` does, a binding if its
+``config.json`` does. A change that is interrupted before that has no effect. The directory of a ``config.json`` is the
+binding's workspace. A damaged file affects only what it describes.
 """
 
 from __future__ import annotations
@@ -55,30 +55,30 @@ _IDENTITY: Final = "identity.json"
 _BINDING: Final = "config.json"
 _PENDING: Final = ".config.json.pending"
 CREATED: Final = ".created"
-"""In a workspace: ``on_create`` has been called."""
+"""File in a workspace: ``on_create`` has been called."""
 _KEPT: Final = ".kept"
-"""In a workspace without a binding: its files wait for the instance to be added again."""
+"""File in a workspace without a binding: its files wait until the instance is added again."""
 _MAX_COUNTED: Final = 100_000
 """Files of a workspace that are counted."""
 _LARGEST: Final = 32 * 1024 * 1024
-"""Bytes in a file that is still read: a config that arrived in one message fits."""
+"""Bytes of the largest file that is read: a config that arrived in one message fits."""
 
 _MARKS: Final = (_PENDING, CREATED, _KEPT)
-"""The daemon's own files in a workspace, beside ``config.json``."""
+"""Names of the daemon's own files in a workspace, beside ``config.json``."""
 
 T = TypeVar("T")
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
 class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
-    """``identity.json``."""
+    """Content of ``identity.json``."""
 
     name: str
     id52: str
     created: str
     """UTC, ISO 8601."""
     online: bool = False
-    """Its owner wants it online."""
+    """True if the owner wants it online."""
     limits: IdentityLimits = IdentityLimits()
 
     @property
@@ -92,48 +92,48 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BindingFile(msgspec.Struct, frozen=True, kw_only=True):
-    """``config.json``."""
+    """Content of ``config.json``."""
 
     protocol: str
     instance: str
     allow: tuple[str, ...] = ()
-    """As in ``AddProtocol``: empty leaves it to the protocol."""
+    """Access list, as in ``AddProtocol``. If it is empty, the protocol's default applies."""
     program: bool = False
-    """A program serves it, and not the daemon."""
+    """True if a program serves it."""
     code: str = ""
-    """Where the protocol's class was when it was added: ``module:name``. Empty, or no longer right: it is searched."""
+    """Entry point of the protocol when it was added, ``module:name``. Empty or wrong: it is searched."""
     stopped: bool = False
-    """Its owner wants it not to be served."""
+    """True if the owner has stopped it."""
     config: msgspec.Raw = msgspec.Raw(b"{}")
-    """JSON, for the protocol's own code to read."""
+    """JSON, parsed by the protocol's code."""
 
 
 class LoadResult(NamedTuple, Generic[T]):
-    """What a directory holds, in order of names."""
+    """Records of a directory, sorted by name."""
 
     usable: list[T]
     damaged: list[StorageDamaged]
 
 
 class PreparedBinding:
-    """A binding whose directory and files are written, and which does not exist until ``commit``."""
+    """Binding whose files are written, and which does not exist until ``commit``."""
 
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace
 
     def commit(self) -> None:
-        """The binding exists, also after a power cut.
+        """Create the binding. It exists even after a power cut.
 
         Raises:
             StorageFailed: it does not exist.
         """
         rename(self._workspace / _PENDING, self._workspace / _BINDING)
-        with contextlib.suppress(OSError):  # beside a config.json it means nothing
+        with contextlib.suppress(OSError):  # beside a config.json the file has no meaning
             (self._workspace / _KEPT).unlink(missing_ok=True)
 
 
 class IdentityStore:
-    """The identities of one home. Reads and writes small files, and blocks while it does."""
+    """Identities of one home. It reads and writes small files and blocks meanwhile."""
 
     def __init__(self, home: Home) -> None:
         self._root = home.identities
@@ -141,11 +141,11 @@ class IdentityStore:
     # ── identities ───────────────────────────────────────────────────────────────────────────────
 
     def names(self) -> list[str]:
-        """Those of all identities, in order. What is damaged, or still being made, is among them."""
+        """Return the names of all identities, sorted. Damaged and unfinished ones are included."""
         return [directory.name for directory in _directories(self._root, "an identity")]
 
     def identities(self, names: Iterable[str] | None = None) -> LoadResult[IdentityFile]:
-        """All of them, or those among ``names``."""
+        """Return all identities, or those in ``names``."""
         found: LoadResult[IdentityFile] = LoadResult([], [])
         for name in self.names() if names is None else names:
             try:
@@ -157,10 +157,11 @@ class IdentityStore:
         return found
 
     def identity(self, name: str) -> IdentityFile:
-        """
+        """Return one identity.
+
         Raises:
-            InvalidName: nothing can be called that.
-            IdentityNotFound: there is none.
+            InvalidName: the name is no name of an identity.
+            IdentityNotFound: it does not exist.
             StorageDamaged: its file cannot be read.
         """
         path = self._directory(name) / _IDENTITY
@@ -176,10 +177,11 @@ class IdentityStore:
         return record
 
     def create_identity(self, record: IdentityFile) -> None:
-        """
+        """Create an identity.
+
         Raises:
-            IdentityExists: its directory is there already, usable or damaged.
-            StorageFailed: nothing was changed.
+            IdentityExists: its file exists already, usable or damaged.
+            StorageFailed: it could not be written.
         """
         directory = self._directory(record.name)
         if (directory / _IDENTITY).exists():
@@ -188,12 +190,12 @@ class IdentityStore:
         self.write_identity(record)
 
     def write_identity(self, record: IdentityFile) -> None:
-        """Replaces what is known of an identity; raises StorageFailed."""
+        """Replace the file of an identity. Raises StorageFailed."""
         path = self._directory(record.name) / _IDENTITY
         write_atomically(path, _as_text(record))
 
     def remove_identity(self, name: str) -> None:
-        """It goes whole, with its bindings; nothing happens when there is none. Raises StorageFailed."""
+        """Delete an identity with its bindings, if it exists. Raises StorageFailed."""
         directory = self._directory(name)
         if directory.exists():
             remove_tree(directory, self._root)
@@ -201,7 +203,7 @@ class IdentityStore:
     # ── bindings ─────────────────────────────────────────────────────────────────────────────────
 
     def workspace(self, identity: str, protocol: str, instance: str) -> Path:
-        """Where the binding's files are, or would be. Raises InvalidName."""
+        """Return the directory of the binding, which may not exist. Raises InvalidName."""
         return (
             self._directory(identity)
             / "protocols"
@@ -210,7 +212,7 @@ class IdentityStore:
         )
 
     def bindings(self, identity: str, protocol: str = "") -> LoadResult[BindingFile]:
-        """All bindings of an identity, or those of one protocol."""
+        """Return all bindings of an identity, or those of one protocol."""
         found: LoadResult[BindingFile] = LoadResult([], [])
         for name, instance in self._workspaces(identity):
             if protocol not in ("", name):
@@ -224,10 +226,11 @@ class IdentityStore:
         return found
 
     def binding(self, identity: str, protocol: str, instance: str) -> BindingFile:
-        """
+        """Return one binding.
+
         Raises:
-            InvalidName: nothing can be called that.
-            BindingNotFound: there is none.
+            InvalidName: a name is not allowed.
+            BindingNotFound: it does not exist.
             StorageDamaged: its file cannot be read.
         """
         path = self.workspace(identity, protocol, instance) / _BINDING
@@ -239,11 +242,11 @@ class IdentityStore:
         return record
 
     def prepare_binding(self, identity: str, record: BindingFile) -> PreparedBinding:
-        """Writes everything that the binding needs, so that only ``commit`` is missing.
+        """Write all files of a binding, so that only ``commit`` is missing.
 
         Raises:
-            BindingExists: there is one, usable or damaged.
-            StorageFailed: there is nothing that counts.
+            BindingExists: it exists already, usable or damaged.
+            StorageFailed: the files could not be written.
         """
         workspace = self.workspace(identity, record.protocol, record.instance)
         if (workspace / _BINDING).exists():
@@ -253,11 +256,11 @@ class IdentityStore:
         return PreparedBinding(workspace)
 
     def write_binding(self, identity: str, record: BindingFile) -> None:
-        """Replaces what is known of a binding; raises StorageFailed."""
+        """Replace the file of a binding. Raises StorageFailed."""
         write_atomically(self.workspace(identity, record.protocol, record.instance) / _BINDING, _as_text(record))
 
     def modified_at(self, identity: str, protocol: str, instance: str) -> float:
-        """When the binding's file was written, Unix time; 0 when there is none."""
+        """Return the Unix time of the last change of the binding's file; 0 if there is none."""
         try:
             return (self.workspace(identity, protocol, instance) / _BINDING).stat().st_mtime
         except OSError:
@@ -269,21 +272,23 @@ class IdentityStore:
         return (workspace / _KEPT).exists() and not (workspace / _BINDING).exists()
 
     def keep_workspace(self, identity: str, protocol: str, instance: str) -> None:
-        """Remove the binding, and nothing else of its workspace. Raises StorageFailed: nothing has changed."""
+        """Remove the binding and keep its workspace. Raises StorageFailed if nothing was changed."""
         workspace = self.workspace(identity, protocol, instance)
         write_atomically(workspace / _KEPT, b"")
         remove_file(workspace / _BINDING)
 
     def cancel_binding(self, identity: str, protocol: str, instance: str) -> None:
-        """Undo ``prepare_binding``: a workspace that was kept from before stays. Raises StorageFailed."""
+        """Undo ``prepare_binding``. A workspace that was kept from an earlier binding stays. Raises StorageFailed."""
         if self.is_kept(identity, protocol, instance):
             remove_file(self.workspace(identity, protocol, instance) / _PENDING)
         else:
             self.remove_binding(identity, protocol, instance)
 
     def data_size(self, identity: str, protocol: str, instance: str) -> tuple[int, int]:
-        """Return how many files the protocol has in its workspace, and their bytes. Blocks; counts up to
-        ``_MAX_COUNTED`` files."""
+        """Return the number of the protocol's files in its workspace, and their bytes.
+
+        It blocks, and counts at most ``_MAX_COUNTED`` files.
+        """
         files = size = 0
         workspace = self.workspace(identity, protocol, instance)
         for directory, _, names in os.walk(workspace):
@@ -299,11 +304,11 @@ class IdentityStore:
         return files, size
 
     def is_created(self, identity: str, protocol: str, instance: str) -> bool:
-        """Whether its protocol's code has been told that the binding exists."""
+        """Return whether ``on_create`` of its protocol has been called."""
         return (self.workspace(identity, protocol, instance) / CREATED).exists()
 
     def remove_binding(self, identity: str, protocol: str, instance: str) -> None:
-        """It goes whole, with its workspace; nothing happens when there is none. Raises StorageFailed."""
+        """Delete a binding with its workspace, if it exists. Raises StorageFailed."""
         workspace = self.workspace(identity, protocol, instance)
         if workspace.exists():
             remove_tree(workspace, self._root)
@@ -311,7 +316,7 @@ class IdentityStore:
     # ── after a crash ────────────────────────────────────────────────────────────────────────────
 
     def uncommitted_bindings(self) -> list[tuple[str, str, str]]:
-        """Identity, protocol and instance of bindings that were prepared and never committed."""
+        """Return identity, protocol and instance of bindings that were prepared and never committed."""
         return [
             (directory.name, protocol, instance)
             for directory in _directories(self._root, "an identity")
@@ -319,8 +324,8 @@ class IdentityStore:
             if (self.workspace(directory.name, protocol, instance) / _PENDING).exists()
         ]
 
-    def sweep(self) -> None:
-        """Deletes what was being deleted."""
+    def delete_trash(self) -> None:
+        """Complete interrupted deletions."""
         delete_trash(self._root)
 
     def _directory(self, identity: str) -> Path:
@@ -333,7 +338,7 @@ class IdentityStore:
 
 
 def _directories(parent: Path, what: NamedThing) -> Iterator[Path]:
-    """Those below ``parent`` that have a name that ``what`` can have, in order."""
+    """Yield the directories below ``parent`` whose names are valid for ``what``, sorted."""
     try:
         found = sorted(parent.iterdir())
     except OSError:
@@ -346,7 +351,7 @@ def _directories(parent: Path, what: NamedThing) -> Iterator[Path]:
 
 
 def _read(path: Path, kind: type[Record]) -> Record | None:
-    """What the file holds, or None when there is no such file. Raises StorageDamaged."""
+    """Return the file's content; None if it does not exist. Raises StorageDamaged."""
     try:
         if path.stat().st_size > _LARGEST:
             raise StorageDamaged(path=str(path), reason=f"it has more than {_LARGEST} bytes")
@@ -360,5 +365,5 @@ def _read(path: Path, kind: type[Record]) -> Record | None:
 
 
 def _as_text(record: msgspec.Struct) -> bytes:
-    """JSON for people too."""
+    """Encode as JSON that is easy to read."""
     return msgspec.json.format(msgspec.json.encode(record)) + b"\n"

@@ -1,6 +1,6 @@
-"""Who may ask the vault for what: a table, and whatever is not in it is refused.
+"""Table of the requests that each role may send to the vault. All others are refused.
 
-A caller's role is the CURVE key with which it came in, which it inherited from the supervisor at its start.
+A sender's role is that of the CURVE key with which it connected. It inherited the key from the supervisor.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ ROLES: Final = (GATEWAY, NETWORK)
 
 
 class VaultState(enum.Enum):
-    """What the vault can do at the moment."""
+    """State of the vault."""
 
     OPEN = "open"
-    """Its keys can be used."""
+    """Keys can be used."""
 
 
 Rights: TypeAlias = dict[VaultState, frozenset[str]]
 
-_nobody: Final[frozenset[str]] = frozenset()
+_no_role: Final[frozenset[str]] = frozenset()
 _gateway: Final = frozenset({GATEWAY})
 _network: Final = frozenset({NETWORK})
 
@@ -44,10 +44,10 @@ TABLE: Final[dict[type[msgspec.Struct], Rights]] = {
     SignRecord: {VaultState.OPEN: _network},
     Cancel: {VaultState.OPEN: _gateway | _network},
 }
-"""Request → state → the roles that may make it then."""
+"""Roles that may send a request, by request and state."""
 
 
 def check_allowed(role: str, state: VaultState, request: msgspec.Struct) -> None:
-    """Raises Forbidden unless the table lets ``role`` make this request in this state."""
-    if role not in TABLE.get(type(request), {}).get(state, _nobody):
-        raise Forbidden(role=role or "whoever has no role", request=type(request).__name__)
+    """Raise Forbidden unless the table allows ``role`` this request in this state."""
+    if role not in TABLE.get(type(request), {}).get(state, _no_role):
+        raise Forbidden(role=role or "a sender without a role", request=type(request).__name__)

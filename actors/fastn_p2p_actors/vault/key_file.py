@@ -1,7 +1,7 @@
-"""A key at rest: a header that anyone may know, then the secret.
+"""Key file: a public header, then the secret.
 
-The first 512 bytes are one line of JSON, filled up with spaces; the 32 bytes after them are the secret. So the secret
-has a place of its own that can be read straight into locked memory, and ``head -1`` shows what a file is.
+The first 512 bytes are one line of JSON, padded with spaces. The next 32 bytes are the secret. So the secret can be
+read straight into locked memory, and ``head -1`` shows the header.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class KeyHeader(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, f
     public: str
     """ID52."""
     encryption: str
-    """How the secret is encrypted; this version knows ``none``."""
+    """Encryption of the secret; this version knows ``none``."""
     created: str
     """UTC, ISO 8601."""
     epoch: int = 0
-    """Of a transport key."""
+    """Epoch of a transport key."""
     lineage: str = ""
-    """Of a transport key, hexadecimal."""
+    """Lineage of a transport key, hexadecimal."""
 
 
 _decoder = msgspec.json.Decoder(KeyHeader)
@@ -63,16 +63,16 @@ _encoder = msgspec.json.Encoder()
 
 
 def prepare_directory(path: Path) -> None:
-    """Makes the directory, 0700, unless it exists; removes what an interrupted write has left in it.
+    """Create the directory (0700) if it is missing, and delete the rest of an interrupted write.
 
     Raises:
-        HomeUnusable: it is somebody else's, open to others, or cannot be made.
+        HomeUnusable: another user owns it, others may use it, or it cannot be created.
     """
     try:
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode):
-            raise HomeUnusable(path=str(path), reason="it is no directory")
+            raise HomeUnusable(path=str(path), reason="it is not a directory")
         _check_private(path, found)
         for left in path.glob(f".*{_TEMPORARY}"):
             left.unlink()
@@ -81,15 +81,15 @@ def prepare_directory(path: Path) -> None:
 
 
 def write_key_file(path: Path, header: KeyHeader, secret: memoryview) -> None:
-    """Creates ``path`` with all of it on disk when this returns; what exists already is never overwritten.
+    """Create ``path``, on disk when this returns. An existing file is never overwritten.
 
     Raises:
         FileExistsError: there is a key already.
-        StorageFailed: nothing was changed.
+        StorageFailed: it could not be written. Nothing was changed.
     """
     line = _encoder.encode(header)
     if len(line) >= HEADER_BYTES or len(secret) != SEED_BYTES:
-        raise ValueError("a header or a secret that does not fit its place")
+        raise ValueError("the header or the secret has the wrong length")
     padded = line.ljust(HEADER_BYTES - 1) + b"\n"
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_TEMPORARY}")
     linked = False
@@ -102,7 +102,7 @@ def write_key_file(path: Path, header: KeyHeader, secret: memoryview) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.link(temporary, path)  # unlike a rename, it fails where there is something
+        os.link(temporary, path)  # unlike a rename, it fails if the path exists
         linked = True
         temporary.unlink()
         sync_directory(path.parent)
@@ -120,11 +120,11 @@ def write_key_file(path: Path, header: KeyHeader, secret: memoryview) -> None:
 
 @contextmanager
 def open_key_file(path: Path, kind: str, name: str) -> Iterator[tuple[KeyHeader, int]]:
-    """The header, and a descriptor from which the secret can be read at ``HEADER_BYTES``.
+    """Return the header, and a descriptor from which the secret can be read at ``HEADER_BYTES``.
 
     Raises:
-        FileNotFoundError.
-        HomeUnusable: it is somebody else's, open to others, damaged, encrypted, or another key's.
+        FileNotFoundError: there is no such file.
+        HomeUnusable: another user owns the file, others may use it, or it is damaged, encrypted or another key's.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -135,7 +135,7 @@ def open_key_file(path: Path, kind: str, name: str) -> Iterator[tuple[KeyHeader,
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise HomeUnusable(path=str(path), reason="it is no file")
+            raise HomeUnusable(path=str(path), reason="it is not a regular file")
         _check_private(path, found)
         header = _decode(path, os.pread(descriptor, HEADER_BYTES, 0))
         if header.format != FORMAT or header.encryption != "none":

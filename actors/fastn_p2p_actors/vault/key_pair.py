@@ -1,7 +1,7 @@
-"""Ed25519 key pairs whose secret half lives in locked memory, from its first moment to its last.
+"""Ed25519 key pairs whose secret is always in locked memory.
 
-libsodium makes, reads and uses secrets in place; the kernel copies between the page and the file. No secret is ever a
-Python object, with one exception that says so: ``reveal_seed``.
+libsodium creates, reads and uses secrets in place. The kernel copies them between the page and the file. No secret is
+ever a Python object, except the result of ``reveal_seed``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["KeyPair"]
 
 
 class KeyPair:
-    """A public key, and the slot with its secret (libsodium's form: seed, then public key)."""
+    """Public key, and the slot of its secret key (libsodium's form: seed, then public key)."""
 
     __slots__ = ("_memory", "_slot", "public")
 
     def __init__(self, memory: LockedMemory, seed: Slot) -> None:
-        """The pair of the seed in ``seed``, which is given back."""
+        """Create the pair of the seed in ``seed``, and free that slot."""
         self._memory = memory
         self._slot = memory.allocate()
         public = ffi.new("unsigned char[]", PUBLIC_KEY_BYTES)
@@ -34,17 +34,17 @@ class KeyPair:
 
     @classmethod
     def generate(cls, memory: LockedMemory) -> KeyPair:
-        """A new pair from the kernel's random numbers."""
+        """Create a new pair from the kernel's random numbers."""
         seed = memory.allocate()
         lib.randombytes(seed.pointer, SEED_BYTES)
         return cls(memory, seed)
 
     @classmethod
     def read(cls, memory: LockedMemory, descriptor: int, offset: int) -> KeyPair:
-        """The pair whose seed is the 32 bytes at ``offset`` of a file.
+        """Return the pair whose seed is the 32 bytes at ``offset`` of a file.
 
         Raises:
-            EOFError: the file ends before.
+            EOFError: the file is shorter.
             OSError: it cannot be read.
         """
         seed = memory.allocate()
@@ -58,15 +58,15 @@ class KeyPair:
 
     @property
     def seed_view(self) -> memoryview:
-        """The seed in its page: for ``os.writev``, not for copying."""
+        """The seed in its page, for ``os.writev``. Do not copy it."""
         self._memory.check()
         return self._slot.view[:SEED_BYTES].toreadonly()
 
     def sign(self, message: bytes) -> bytes:
-        """The 64-byte signature.
+        """Return the 64-byte signature of the message.
 
         Raises:
-            MemoryWiped: the secret is gone.
+            MemoryWiped: the secret was wiped.
         """
         self._memory.check()
         signed = ffi.new("unsigned char[]", SIGNATURE_BYTES + len(message))
@@ -75,9 +75,9 @@ class KeyPair:
         return bytes(ffi.buffer(signed, SIGNATURE_BYTES))
 
     def reveal_seed(self) -> bytes:
-        """The seed as bytes, which nothing can wipe: only for the transport key, which has to be handed over."""
+        """Return the seed as bytes, which cannot be wiped. Only for the transport key."""
         return bytes(self.seed_view)
 
-    def forget(self) -> None:
-        """Wipes the secret; the pair must not be used any more."""
+    def wipe(self) -> None:
+        """Wipe the secret. The pair must not be used any more."""
         self._memory.free(self._slot)

@@ -1,4 +1,4 @@
-"""All keys of a home: one file each, read into locked memory when first used."""
+"""Key files of a home, each read into locked memory when it is first used."""
 
 from __future__ import annotations
 
@@ -47,7 +47,14 @@ class StoredKey(NamedTuple):
 
 
 class KeyPage(NamedTuple):
-    """Some identities in order of their names."""
+    """Some identities, sorted by name.
+
+    Attributes:
+        keys: usable keys.
+        damaged: one error for each identity that cannot be used.
+        more: True if further names follow.
+        last: last name of this page.
+    """
 
     keys: list[StoredKey]
     damaged: list[HomeUnusable]
@@ -56,10 +63,10 @@ class KeyPage(NamedTuple):
 
 
 class KeyStore:
-    """The keys under ``folder``: ``transport.key``, and ``identities/<name>.key``.
+    """Keys in ``folder``: ``transport.key``, and ``identities/<name>.key``.
 
-    One file that cannot be used never keeps another from being used. Files that appear or disappear while the vault
-    runs are seen, except that a key once read stays usable until it is deleted here.
+    A file that cannot be used does not affect the others. The store sees files that appear or disappear while the vault
+    runs. But a key that was read stays usable until it is deleted here.
     """
 
     def __init__(self, folder: Path, memory: LockedMemory, clock: Callable[[], float]) -> None:
@@ -71,10 +78,11 @@ class KeyStore:
         self._transport: StoredKey | None = None
 
     def open(self) -> None:
-        """Makes what is missing: directories, the transport key.
+        """Create missing directories and the transport key.
 
         Raises:
-            HomeUnusable, StorageFailed.
+            HomeUnusable: a directory or the transport key cannot be used.
+            StorageFailed: the transport key could not be written.
         """
         prepare_directory(self._folder)
         prepare_directory(self._identities)
@@ -89,19 +97,21 @@ class KeyStore:
     @property
     def transport(self) -> StoredKey:
         if self._transport is None:
-            raise RuntimeError("open() comes first")
+            raise RuntimeError("call open() first")
         return self._transport
 
     @property
     def lineage(self) -> bytes:
-        """Names the succession of this daemon's transport keys."""
+        """Random name of this daemon's succession of transport keys."""
         return bytes.fromhex(self.transport.header.lineage)
 
     def create(self, name: str) -> StoredKey:
-        """A new identity.
+        """Create the key of a new identity.
 
         Raises:
-            InvalidName, IdentityExists, StorageFailed.
+            InvalidName: the name is no name of an identity.
+            IdentityExists: it has a key already.
+            StorageFailed: the key could not be written.
         """
         path = self._path(name)
         if name in self._known or os.path.lexists(path):
@@ -113,10 +123,12 @@ class KeyStore:
         return made
 
     def delete(self, name: str) -> None:
-        """Deletes the identity's key, also a damaged one.
+        """Delete the identity's key, even if it is damaged.
 
         Raises:
-            InvalidName, IdentityNotFound, StorageFailed.
+            InvalidName: the name is no name of an identity.
+            IdentityNotFound: it has no key.
+            StorageFailed: the file could not be deleted.
         """
         path = self._path(name)
         try:
@@ -128,13 +140,14 @@ class KeyStore:
             raise StorageFailed(path=str(path), reason=error.strerror or str(error)) from None
         finally:
             if not os.path.lexists(path) and name in self._known:
-                self._known.pop(name).pair.forget()
+                self._known.pop(name).pair.wipe()
 
     def find(self, name: str) -> StoredKey:
-        """The identity's key.
+        """Return the identity's key.
 
         Raises:
-            InvalidName, IdentityNotFound.
+            InvalidName: the name is no name of an identity.
+            IdentityNotFound: it has no key.
             HomeUnusable: its file cannot be used; the error names it.
         """
         found = self._known.get(name)
@@ -147,7 +160,7 @@ class KeyStore:
         return found
 
     def page(self, after: str, size: int) -> KeyPage:
-        """Up to ``size`` identities whose names come after ``after``.
+        """Return up to ``size`` identities whose names come after ``after``.
 
         Raises:
             HomeUnusable: the directory cannot be read.
@@ -186,7 +199,7 @@ class KeyStore:
         try:
             write_key_file(path, header, pair.seed_view)
         except BaseException:
-            pair.forget()
+            pair.wipe()
             raise
         return StoredKey(header, pair)
 
@@ -198,7 +211,7 @@ class KeyStore:
                     return StoredKey(header, pair)
             except InvalidKey:
                 pass
-            pair.forget()
+            pair.wipe()
             raise HomeUnusable(path=str(path), reason="it is damaged: its secret and its public key do not match")
 
 

@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class MemoryWiped(Exception):
-    """A secret was wanted after the end."""
+    """A secret was used after ``LockedMemory.wipe``."""
 
 
 class Slot:
-    """Room for one secret key. ``pointer`` is for libsodium, ``view`` for the kernel's read and write."""
+    """Space for one secret key. ``pointer`` is for libsodium, ``view`` for the kernel's read and write."""
 
     __slots__ = ("pointer", "view")
 
@@ -35,10 +35,10 @@ class Slot:
 
 
 class LockedMemory:
-    """Pages that hold secrets and nothing else; it grows a page at a time and never moves what it holds.
+    """Pages that hold only secrets. It grows by a page at a time and never moves a secret.
 
-    Where the kernel refuses to lock (``RLIMIT_MEMLOCK``), that is logged once and ``locked`` is False: secrets might
-    then be swapped out. Everything else still holds.
+    If the kernel refuses to lock a page (``RLIMIT_MEMLOCK``), that is logged once and ``locked`` is False: secrets may
+    then be swapped out. The other protections still work.
     """
 
     def __init__(self) -> None:
@@ -53,10 +53,10 @@ class LockedMemory:
         return len(self._chunks) * CHUNK_BYTES
 
     def allocate(self) -> Slot:
-        """A slot full of zeros.
+        """Return a slot full of zeros.
 
         Raises:
-            MemoryWiped: after ``wipe``.
+            MemoryWiped: ``wipe`` was called.
         """
         self.check()
         if not self._free:
@@ -64,17 +64,17 @@ class LockedMemory:
         return self._free.pop()
 
     def free(self, slot: Slot) -> None:
-        """Wipes the slot, for use by another secret."""
+        """Wipe the slot, so that another secret can use it."""
         slot.clear()
         self._free.append(slot)
 
     def check(self) -> None:
-        """Raises MemoryWiped after ``wipe``: where secrets were, there are zeros, which are a key like any other."""
+        """Raise MemoryWiped after ``wipe``: wiped slots hold zeros, which libsodium would use as a key."""
         if self._wiped:
             raise MemoryWiped
 
     def wipe(self) -> None:
-        """Every secret becomes zeros. Slots must not be used any more."""
+        """Overwrite every secret with zeros. Slots must not be used any more."""
         self._wiped = True
         for _, base in self._chunks:
             lib.sodium_munlock(base, CHUNK_BYTES)  # wipes first, whether locked or not
@@ -87,10 +87,10 @@ class LockedMemory:
         try:
             chunk.madvise(MADV_WIPEONFORK)
         except OSError as error:  # before Linux 4.14
-            log.warning("secrets are not kept from forked processes: %s", error)
+            log.warning("forked processes would inherit secrets: %s. Linux 4.14 or later prevents that.", error)
         if lib.sodium_mlock(base, CHUNK_BYTES) != 0 and self.locked:
             self.locked = False
-            log.warning("memory for secrets cannot be locked (RLIMIT_MEMLOCK) and might be swapped to disk")
+            log.warning("memory for secrets cannot be locked and may be swapped to disk: raise RLIMIT_MEMLOCK")
         self._chunks.append((chunk, base))
         view = memoryview(chunk)
         for start in range(0, CHUNK_BYTES, SLOT_BYTES):

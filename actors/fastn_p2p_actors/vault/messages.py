@@ -1,7 +1,7 @@
-"""What the gateway and the network say to the vault, and what it answers: one message, one answer.
+"""Messages of the gateway and the network process to the vault, and its replies: one reply to each message.
 
-Which role may say what is in ``policy``. Anything refused is answered with the client protocol's ``ErrorReply``. Every
-message is the header of a mailbox message; payloads are empty. Times are Unix seconds.
+``access_policy`` says which role may send which message. A refusal is the local protocol's ``ErrorReply``. Each message
+is the header of a mailbox message; payloads are empty. Times are Unix seconds.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ PAGE: Final = 256
 """Identities in one ``IdentityKeys``."""
 
 Name = Annotated[str, Meta(max_length=4 * MAX_NAME)]
-"""Long enough to be answered with what is wrong with it."""
+"""Name of an identity. Longer than a valid name may be, so that the reply can say why it is invalid."""
 
 
 # ── gateway → vault ──────────────────────────────────────────────────────────────────────────────
 
 
 class CreateKey(Message, frozen=True, tag=200):
-    """Makes a key pair; it is on disk when the answer comes. Answered by ``IdentityKey``."""
+    """Create a key pair. The reply is ``IdentityKey``, once the key is on disk."""
 
     name: Name
 
 
 class DeleteKey(Message, frozen=True, tag=201):
-    """Deletes the key for good. Answered by ``Ack``."""
+    """Delete the key for good. The reply is ``Ack``."""
 
     name: Name
 
 
 class ListKeys(Message, frozen=True, tag=202):
-    """Those whose names come after ``after``, in order of their names. Answered by ``IdentityKeys``."""
+    """List identities whose names come after ``after``, sorted by name. The reply is ``IdentityKeys``."""
 
     after: Name = ""
 
@@ -67,19 +67,19 @@ class ListKeys(Message, frozen=True, tag=202):
 
 
 class GetTransport(Message, frozen=True, tag=203):
-    """The transport key, once for each start of the network process. Answered by ``Transport``."""
+    """Get the transport key, once per start of the network process. The reply is ``Transport``."""
 
 
 class SignDelegation(Message, frozen=True, tag=204):
-    """Lets the vault's own transport key speak for the identity from now. Answered by ``SignedDelegation``."""
+    """Let the vault's own transport key speak for the identity from now. The reply is ``SignedDelegation``."""
 
     identity: Name
 
 
 class SignRecord(Message, frozen=True, tag=205):
-    """A peer record with a fresh delegation and a higher sequence than any before. Answered by ``SignedRecord``.
+    """Sign a peer record with a new delegation and a higher sequence than before. The reply is ``SignedRecord``.
 
-    ``relays`` are https URLs, ``addresses`` are ``ip:port``; both within the limits of a record.
+    ``relays`` are https URLs, ``addresses`` are ``ip:port``, both within the limits of a record.
     """
 
     identity: Name
@@ -99,20 +99,20 @@ class IdentityKey(Message, frozen=True, tag=220):
 
 
 class IdentityKeys(Message, frozen=True, tag=221):
-    """At most ``PAGE`` identities; when ``more``, ask again with ``after`` set to ``last``.
+    """At most ``PAGE`` identities. If ``more``, ask again with ``after`` set to ``last``.
 
-    ``damaged`` says, in words that name the file, what keeps an identity of this page from being used.
+    ``damaged`` has one sentence for each identity of this page that cannot be used. It names the file and the reason.
     """
 
     identities: tuple[IdentityKey, ...]
     damaged: tuple[str, ...]
     more: bool
     last: str
-    """The last name of this page, also if it is a damaged one's."""
+    """Last name of this page, also if that identity is damaged."""
 
 
 class Transport(Message, frozen=True, tag=222):
-    """The one secret that ever leaves the vault: no identity's, and replaced by raising its epoch."""
+    """Transport key: the only secret that leaves the vault. It is no identity's, and a higher epoch replaces it."""
 
     secret: bytes
     """32 bytes, the Ed25519 seed."""
@@ -135,7 +135,7 @@ class SignedRecord(Message, frozen=True, tag=224):
 
 
 VaultRequest: TypeAlias = CreateKey | DeleteKey | ListKeys | GetTransport | SignDelegation | SignRecord | Cancel
-"""Everything that may arrive at the vault's mailbox. ``Cancel`` has no answer: nothing here is worth interrupting."""
+"""Every message to the vault's mailbox. ``Cancel`` has no reply and no effect, because every request is short."""
 
 VaultReply: TypeAlias = IdentityKey | IdentityKeys | Transport | SignedDelegation | SignedRecord | Ack | ErrorReply
-"""Everything it answers."""
+"""Every reply of the vault."""

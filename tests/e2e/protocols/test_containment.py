@@ -34,12 +34,12 @@ ECHOED = {"echoed": "Echo: hi"}
 STARTS = {
     "wait": "on_activate took longer than 5 s",
     "stubborn": "on_activate took longer than 5 s",
-    "sleep": "ended the identity's process 2 times, the last time in on_activate (not ready within 8 s)",
+    "sleep": "crashed the identity's process 2 times, the last time in on_activate (not ready within 8 s)",
     "raise": "on_activate failed: RuntimeError: as ordered",
     "exit": "on_activate failed: SystemExit: 5",
-    "exit really": "ended the identity's process 3 times, the last time in on_activate (exit code 5)",
+    "exit really": "crashed the identity's process 3 times, the last time in on_activate (exit code 5)",
     "eat": "on_activate failed: MemoryError",
-    "hoard": "ended the identity's process 3 times, the last time in on_activate (it had no memory left)",
+    "hoard": "crashed the identity's process 3 times, the last time in on_activate (it had no memory left)",
 }
 """What a hook does when the identity starts → what the state of its binding says then."""
 
@@ -188,7 +188,7 @@ def test_handler_that_ends_the_process(daemon: Daemon) -> None:
     state = kill_with_calls(daemon, name, "exit really", times=3)
     assert state.startswith("failed: ")
     assert "3 times, the last time in a request (exit code 5)" in state
-    assert "Misfit (default): failed: it has ended" in " ".join(daemon.cli("status").stdout.split())
+    assert "Misfit (default): failed: it crashed" in " ".join(daemon.cli("status").stdout.split())
     done = daemon.cli("start", name, "Misfit")
     assert (done.returncode, done.stderr) == (0, f"Started Misfit (default) of {name}. State: serving.\n")
     assert call(daemon, name, "nothing") == daemon.pid(f"identity-{name}")

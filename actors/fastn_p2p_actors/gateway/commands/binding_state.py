@@ -133,16 +133,20 @@ def _load_binding(context: GatewayContext, name: str, protocol: str, instance: s
 
 
 async def _check(context: GatewayContext, identity: IdentityFile, record: BindingFile) -> None:
-    """Check access list and config. Raises P2PError. Only the program can check the config of a binding that it
-    serves."""
+    """Check access list and config, and raise P2PError if they are invalid.
+
+    Only a program can check the config of a binding that it serves.
+    """
     await check_allowed(context, record.allow)
     if not record.program:
         await check_config(context, identity, record)
 
 
 async def _notify_programs(context: GatewayContext, record: BindingFile, leaves: str = "") -> None:
-    """Wake programs that watch the protocol. If ``leaves`` names an identity, wait until they stop serving its old
-    state."""
+    """Wake programs that watch the protocol.
+
+    If ``leaves`` names an identity, wait until they have stopped serving its binding as it was before.
+    """
     context.watchers.notify()
     if leaves:
         await wait_until_released(context, leaves, record.protocol)

@@ -186,7 +186,7 @@ def check_json(protocol: str, config: bytes) -> None:
 
 
 async def check_allowed(context: GatewayContext, allow: tuple[str, ...]) -> None:
-    """Raises InvalidKey, InvalidName, or PeerNameUnknown: a petname that nobody has would admit nobody, silently."""
+    """Raises InvalidKey, InvalidName, or PeerNameUnknown: a petname of no peer would silently admit no caller."""
     names = [entry for entry in allow if entry not in ("everyone", "peers")]
     for key in filter(_ID52_SHAPED.fullmatch, names):
         PublicKey(key)

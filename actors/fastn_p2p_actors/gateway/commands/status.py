@@ -79,8 +79,10 @@ async def get_status(context: GatewayContext, message: GetStatus, _: bytes) -> S
 
 
 async def _status(context: GatewayContext, limit: int, only: str = "") -> Status:
-    """Return the status with at most ``limit`` entries of each kind. ``only`` restricts it to one identity, without
-    peers."""
+    """Return the status with at most ``limit`` entries of each kind.
+
+    ``only`` restricts it to one identity, without peers.
+    """
     stored = await asyncio.to_thread(_read_stored, context.store, limit, only)
     processes, report = await asyncio.gather(
         _or_none(context.supervisor.processes(STATUS_TIMEOUT)),

@@ -65,7 +65,7 @@ log = logging.getLogger(__name__)
 
 
 class CurveSender:
-    """One connection to a mailbox, as the kernel and CURVE describe it. Compares by identity."""
+    """Connection to a mailbox, as the kernel and CURVE describe it. Compares by identity."""
 
     __slots__ = ("gone", "pid", "role", "route")
 
@@ -199,10 +199,9 @@ class CurveMailbox:
             log.warning("%s has %d connections, the limit. Further ones wait until some end.", self._path.name, count)
 
     def _flush_and_read(self) -> None:
-        """Flush the messages of this loop iteration, then check the socket again, because its descriptor is
-        edge-triggered.
+        """Flush the messages of this loop iteration, then check the socket again.
 
-        libzmq signals a change once, so that a message can be waiting without another signal.
+        Its descriptor is edge-triggered: a message can be waiting without another signal.
         """
         self._flush_scheduled = False
         if self._closed:

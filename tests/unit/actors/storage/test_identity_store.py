@@ -180,7 +180,7 @@ def test_removal_that_was_cut_short_is_finished(
         store.remove_identity("alice")
     assert store.identities() == ([], [])
     assert len(list((tmp_path / "identities").iterdir())) == 1
-    store.sweep()
+    store.delete_trash()
     assert list((tmp_path / "identities").iterdir()) == []
 
 

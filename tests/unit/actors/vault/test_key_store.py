@@ -97,7 +97,7 @@ def test_memory_grows_by_pages_and_reuses_what_is_given_back(memory: LockedMemor
     assert memory.size <= 5001 * SLOT_BYTES + CHUNK_BYTES
     before = memory.size
     for pair in pairs:
-        pair.forget()
+        pair.wipe()
     pairs = [KeyPair.generate(memory) for _ in range(5000)]
     assert memory.size == before
     assert len({pair.public for pair in pairs}) == 5000
@@ -260,9 +260,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another field": (lambda path: replace_header(path, b'{"format"', b'{"x":1,"format"'), "damaged"),
     "readable by others": (lambda path: path.chmod(0o640), "chmod"),
     "writable by others": (lambda path: path.chmod(0o602), "chmod"),
-    "a directory": (become_directory, "no file"),
+    "a directory": (become_directory, "not a regular file"),
     "a link": (become_link, "alice.key"),
-    "a pipe": (become_fifo, "no file"),
+    "a pipe": (become_fifo, "not a regular file"),
 }
 
 
