@@ -2,7 +2,7 @@
 
 - ``output``: results to standard output, messages to standard error.
 - ``exit_codes``, ``options``: exit codes and their table; options and arguments of several commands.
-- ``json_values``, ``text_encoding``: JSON in and out; UTF-8 whatever the locale says.
+- ``json_values``, ``formatting``, ``text_encoding``: JSON in and out; sizes, times, durations; UTF-8 in any locale.
 - ``async_stdio``: standard input and output on the event loop.
 - ``control_request``: one request to the daemon; ``connecting_notice`` says that it takes long.
 - ``confirmation``: a question before something is lost.

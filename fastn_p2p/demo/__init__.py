@@ -22,8 +22,9 @@ from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import P2PError
 
 from ..console.exit_codes import ExitCode
+from ..console.formatting import format_seconds
 from .daemon import Daemon, DemoFailed
-from .screen import Screen, in_seconds
+from .screen import Screen
 
 __all__ = ["demonstrate"]
 
@@ -66,7 +67,7 @@ def _run_steps(one: Daemon, two: Daemon, screen: Screen) -> None:
         daemon.start()
     for daemon in (one, two):
         daemon.wait_until_ready()
-    times["both daemons ready after"] = in_seconds(time.monotonic() - began)
+    times["both daemons ready after"] = format_seconds(time.monotonic() - began)
 
     screen.chapter("An identity on each, and a protocol that it serves")
     people = {"alice": one, "bob": two}
@@ -78,7 +79,7 @@ def _run_steps(one: Daemon, two: Daemon, screen: Screen) -> None:
     screen.chapter("Calls both ways, by public key")
     started = time.monotonic()
     one.call(id52s["bob"], "Hello Bob!")
-    times["first call, with command and connection"] = in_seconds(time.monotonic() - started)
+    times["first call, with command and connection"] = format_seconds(time.monotonic() - started)
     two.call(id52s["alice"], "Hello Alice!")
 
     screen.chapter("A name instead of a key")
@@ -91,12 +92,12 @@ def _run_steps(one: Daemon, two: Daemon, screen: Screen) -> None:
     middle, late = statistics.median(samples), statistics.quantiles(samples, n=100)[98]
     times[f"a call, median of {WARM_CALLS}"] = f"{middle * 1000:.2f} ms"
     screen.result(
-        f"{in_seconds(sum(samples))} in total, {len(samples) / sum(samples):.0f} calls/s; "
+        f"{format_seconds(sum(samples))} in total, {len(samples) / sum(samples):.0f} calls/s; "
         f"median {middle * 1000:.2f} ms, 99th percentile {late * 1000:.2f} ms"
     )
 
     screen.chapter(f"The {VICTIM} process of daemon two is killed")
-    times[f"calls work again, after kill -9 of {VICTIM}"] = in_seconds(_kill_and_heal(one, two, screen))
+    times[f"calls work again, after kill -9 of {VICTIM}"] = format_seconds(_kill_and_heal(one, two, screen))
 
     screen.chapter("What daemon two says about itself")
     two.run("status")
@@ -104,7 +105,7 @@ def _run_steps(one: Daemon, two: Daemon, screen: Screen) -> None:
     screen.chapter("The end")
     for daemon in (one, two):
         daemon.stop()
-    times["everything"] = in_seconds(time.monotonic() - began)
+    times["everything"] = format_seconds(time.monotonic() - began)
     screen.summary(times)
 
 
@@ -131,7 +132,7 @@ def _kill_and_heal(caller: Daemon, victim: Daemon, screen: Screen) -> float:
         raise DemoFailed(f"the {VICTIM} process still has pid {before.pid}")
     met = ", ".join(f"{count} × {code}" for code, count in failures.items()) or "none failed"
     screen.result(
-        f"calls work again after {in_seconds(took)}\n"
+        f"calls work again after {format_seconds(took)}\n"
         f"calls that failed until then: {met}\n"
         f"{VICTIM}: pid {before.pid} → {after.pid}, restarts {before.restarts} → {after.restarts}, {after.state}"
     )
@@ -150,4 +151,4 @@ async def _call_until_it_works(caller: Daemon, victim: Daemon) -> tuple[float, C
                 await asyncio.sleep(0.02)
             else:
                 return time.monotonic() - started, failures
-    raise DemoFailed(f"calls still fail {in_seconds(time.monotonic() - started)} after the kill: {dict(failures)}")
+    raise DemoFailed(f"calls still fail {format_seconds(time.monotonic() - started)} after the kill: {dict(failures)}")

@@ -22,7 +22,8 @@ from fastn_p2p_client.ipc.messages import (
     StatusReply,
 )
 
-from .screen import INDENT, Screen, in_seconds
+from ..console.formatting import format_seconds
+from .screen import INDENT, Screen
 
 __all__ = ["Daemon", "DemoFailed"]
 
@@ -88,7 +89,7 @@ class Daemon:
             else:
                 waiting = [each.name for each in status.processes if each.state != "ready"]
                 if not waiting:
-                    took = in_seconds(time.monotonic() - self._started)
+                    took = format_seconds(time.monotonic() - self._started)
                     self._screen.result(f"daemon {self.name} is ready after {took}, pid {process.pid}")
                     return
                 reason = f"not ready: {', '.join(waiting)}"
@@ -144,7 +145,7 @@ class Daemon:
         code = process.wait(STOP_TIMEOUT)
         if code:
             raise DemoFailed(f"daemon {self.name} ended with exit code {code} when it was told to stop")
-        self._screen.result(f"daemon {self.name} stopped after {in_seconds(time.monotonic() - started)}")
+        self._screen.result(f"daemon {self.name} stopped after {format_seconds(time.monotonic() - started)}")
 
     @property
     def exit_code(self) -> int | None:

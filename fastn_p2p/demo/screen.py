@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..console.output import plain
 
-__all__ = ["INDENT", "Screen", "in_seconds"]
+__all__ = ["INDENT", "Screen"]
 
 INDENT: Final = "    "
 
@@ -63,7 +63,3 @@ class Screen:
 def _shortened(text: str) -> str:
     """A ticket is long: its beginning and its end."""
     return f"{text[:24]}…{text[-8:]}" if text.startswith("fastn1") and len(text) > 60 else text
-
-
-def in_seconds(seconds: float) -> str:
-    return f"{seconds:.2f} s"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -38,13 +40,10 @@ def run(
     )
 
     from ...console.control_request import request_daemon
-    from ..ticket_validity import (
-        is_local,
-        until,
-    )
+    from ...console.formatting import expiry_time
 
     reply = request_daemon(home, GetTicket(name))
-    local = is_local(reply.relays, reply.addresses)
+    local = _is_local(reply.relays, reply.addresses)
     if json:
         put_json(
             {
@@ -58,9 +57,21 @@ def run(
         return
     write_result(reply.ticket)
     if reply.expires:
-        write_message(f"Valid until {until(reply.expires)}. Anyone who has it can add it, any number of times.")
+        write_message(f"Valid until {expiry_time(reply.expires)}. Anyone who has it can add it, any number of times.")
     if local:
         write_message(
             "Valid on this machine only: the daemon has loopback addresses alone. For other machines, start it without "
             "`--network local`"
         )
+
+
+def _is_local(relays: Sequence[str], addresses: Sequence[str]) -> bool:
+    """Return whether the ticket is of no use on another machine: no relay, and only loopback addresses."""
+    return not relays and all(_is_loopback(address) for address in addresses)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.rpartition(":")[0].strip("[]").partition("%")[0]).is_loopback
+    except ValueError:
+        return False

@@ -22,10 +22,11 @@ from fastn_p2p_client.ipc.messages import (
     Status,
 )
 
+from ...console.formatting import format_count, format_duration, format_latency, format_memory
 from ...console.output import plain
-from .narrow_dashboard import ago, duration, narrow_lines, short, size
+from .narrow_dashboard import ago, narrow_lines, short
 
-__all__ = ["dashboard", "duration", "latency", "render_text", "short", "size"]
+__all__ = ["dashboard", "render_text", "short"]
 
 _COLOURS: Final = {
     "ready": "green",
@@ -103,9 +104,9 @@ def _heading(status: Status) -> RenderableType:
     first = Text.assemble(
         ("fastn-p2p", "bold"),
         f" {plain(status.version)}" if status.version else "",
-        f"   up {duration(status.uptime_ms)}" if status.uptime_ms else "",
+        f"   up {format_duration(status.uptime_ms)}" if status.uptime_ms else "",
         f"   network: {plain(status.network_mode)}" if status.network_mode else "",
-        f"   {_count(status.clients, 'program')} connected" if status.clients else "",
+        f"   {format_count(status.clients, 'program')} connected" if status.clients else "",
     )
     facts = Table.grid(padding=(0, 2, 0, 0))
     facts.add_column(style="dim", no_wrap=True)
@@ -125,9 +126,9 @@ def _processes(processes: Sequence[ProcessStatus]) -> RenderableType:
             plain(each.name),
             _state(each.state),
             str(each.pid or "-"),
-            duration(each.uptime_ms) if each.uptime_ms else "-",
+            format_duration(each.uptime_ms) if each.uptime_ms else "-",
             Text(str(each.restarts), "yellow" if each.restarts else ""),
-            size(each.memory) if each.memory else "-",
+            format_memory(each.memory) if each.memory else "-",
             f"{each.cpu_ms / 1000:.1f} s" if each.cpu_ms else "-",
         )
     return _indented(table)
@@ -141,7 +142,7 @@ def _identity(identity: IdentityStatus, known: bool, tight: bool) -> RenderableT
     head.add_row(plain(identity.name), _presence(identity, known), plain(identity.id52))
     parts: list[RenderableType] = [head]
     if identity.delegation_expires_ms is not None and identity.delegation_expires_ms < 3_600_000:
-        left = duration(max(0, identity.delegation_expires_ms))
+        left = format_duration(max(0, identity.delegation_expires_ms))
         parts.append(Text(f"its delegation is valid for {left} more", "yellow"))
     if identity.bindings:
         parts.append(Padding(_bindings(identity.bindings, tight), (0, 0, 0, 2)))
@@ -188,7 +189,7 @@ def _bindings(bindings: Sequence[BindingStatus], tight: bool) -> Table:
             str(each.calls),
             Text(str(each.errors), "red" if each.errors else ""),
             str(each.in_flight),
-            "-" if each.p50_ms is None else f"{latency(each.p50_ms)}/{latency(each.p99_ms)}",
+            "-" if each.p50_ms is None else f"{format_latency(each.p50_ms)}/{format_latency(each.p99_ms)}",
             f"{each.sessions}/{each.opened}" if each.opened else "-",
             *([programs] if by_programs else []),
         )
@@ -201,7 +202,7 @@ def _peers(peers: Sequence[PeerInfo]) -> RenderableType:
     table.add_column(no_wrap=True)
     table.add_column(style="dim")
     for each in peers:
-        endpoints = _count(each.endpoints, "endpoint") if each.endpoints else "key only"
+        endpoints = format_count(each.endpoints, "endpoint") if each.endpoints else "key only"
         table.add_row(plain(each.name), plain(each.id52), endpoints)
         if each.reach:
             table.add_row("", Text(ago(each.reach, each.seen_ms), "green" if each.reach == "connected" else "yellow"))
@@ -217,14 +218,14 @@ def _connections(status: Status) -> RenderableType:
     for each in status.connections[:MOST_ROWS]:
         rtt = "" if each.rtt_ms is None else f", rtt {each.rtt_ms} ms"
         table.add_row(_who(each, names), _state(each.path), f"{plain(each.address)}{rtt}")
-        table.add_row("", Text(f"up {duration(each.age_ms)}", "dim"), Text(_traffic(each), "dim"))
+        table.add_row("", Text(f"up {format_duration(each.age_ms)}", "dim"), Text(_traffic(each), "dim"))
     return _indented(table)
 
 
 def _traffic(connection: ConnectionStatus) -> str:
     return (
-        f"{_count(connection.streams, 'stream')}, {connection.in_flight} in flight, "
-        f"{size(connection.sent)} out, {size(connection.received)} in"
+        f"{format_count(connection.streams, 'stream')}, {connection.in_flight} in flight, "
+        f"{format_memory(connection.sent)} out, {format_memory(connection.received)} in"
     )
 
 
@@ -266,14 +267,3 @@ def _indented(what: RenderableType) -> RenderableType:
 
 def _state(state: str) -> Text:
     return Text(plain(state), _COLOURS.get(state, ""))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def latency(milliseconds: float | None) -> str:
-    """Milliseconds in three digits or so: ``0.45``, ``12.3``, ``1204``; ``-`` when nothing was measured."""
-    if milliseconds is None:
-        return "-"
-    return f"{milliseconds:.{2 if milliseconds < 10 else 1 if milliseconds < 100 else 0}f}"

@@ -13,9 +13,10 @@ from fastn_p2p_client.ipc.messages import (
     Status,
 )
 
+from ...console.formatting import format_duration, format_memory, utc_minute
 from ...console.output import plain
 
-__all__ = ["ago", "duration", "narrow_lines", "short", "size"]
+__all__ = ["ago", "narrow_lines", "short"]
 
 _ID52 = 52
 
@@ -27,7 +28,7 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
         partial: only processes and warnings are known.
         most: entries of each list that are shown.
     """
-    up = f", up {duration(status.uptime_ms)}" if status.uptime_ms else ""
+    up = f", up {format_duration(status.uptime_ms)}" if status.uptime_ms else ""
     yield Text.assemble(("fastn-p2p", "bold"), f" {plain(status.version)}{up}".rstrip())
     facts = [("network", status.network_mode), ("home", status.home), ("endpoint", status.endpoint)]
     facts += [("programs", str(status.clients) if status.clients else "")]
@@ -81,7 +82,7 @@ def _title(text: str, style: str = "bold") -> Iterator[Text]:
 
 def _process(each: ProcessStatus) -> Text:
     again = f", {each.restarts} restarts" if each.restarts else ""
-    up = f", up {duration(each.uptime_ms)}" if each.uptime_ms else ""
+    up = f", up {format_duration(each.uptime_ms)}" if each.uptime_ms else ""
     return Text(f"  {plain(each.name)}: {plain(each.state)}{up}{again}")
 
 
@@ -97,8 +98,8 @@ def _connection(each: ConnectionStatus, names: dict[str, str]) -> Iterator[Text]
     yield Text.assemble(f"  {'→' if each.outgoing else '←'} {plain(who)}", (f"  {plain(each.path)}", "dim"))
     yield Text(f"    {plain(each.address)}", "dim")
     rtt = "" if each.rtt_ms is None else f", rtt {each.rtt_ms} ms"
-    yield Text(f"    up {duration(each.age_ms)}{rtt}", "dim")
-    yield Text(f"    {size(each.sent)} out, {size(each.received)} in", "dim")
+    yield Text(f"    up {format_duration(each.age_ms)}{rtt}", "dim")
+    yield Text(f"    {format_memory(each.sent)} out, {format_memory(each.received)} in", "dim")
 
 
 def ago(reach: str, seen_ms: int) -> str:
@@ -107,35 +108,9 @@ def ago(reach: str, seen_ms: int) -> str:
         return plain(reach)
     if not seen_ms:
         return "unreachable, not seen since the daemon started"
-    from datetime import UTC, datetime
-
-    return f"unreachable, last seen {datetime.fromtimestamp(seen_ms / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+    return f"unreachable, last seen {utc_minute(seen_ms / 1000)}"
 
 
 def short(name: str) -> str:
     """A key (an ID52 or an endpoint) by its first six characters; any other name as it is."""
     return f"{name[:6]}…" if len(name) in {_ID52, 64} and name.isalnum() else name
-
-
-def duration(milliseconds: int) -> str:
-    """``1.5 s``, ``4 m 05 s``, ``3 h 20 m``, ``12 d 4 h``."""
-    seconds = milliseconds / 1000
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} m {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes:02d} m"
-    return f"{hours // 24} d {hours % 24} h"
-
-
-def size(count: int) -> str:
-    """``512 B``, ``1.5 KiB``, ``20 MiB``."""
-    value, unit = float(count), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1000 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{value:.1f} {unit}" if unit != "B" and value < 10 else f"{value:.0f} {unit}"

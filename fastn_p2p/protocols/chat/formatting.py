@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Final
 
 from fastn_p2p_client.chat.messages import MessageState
@@ -12,7 +11,7 @@ from ...console.output import (
     plain_lines,
 )
 
-__all__ = ["MARKS", "escape_line", "escape_text", "local_time", "typed", "utc_time"]
+__all__ = ["MARKS", "escape_line", "escape_text", "typed"]
 
 MARKS: Final[dict[MessageState, str]] = {"kept": "✓", "delivered": "✓✓", "seen": "✓✓ seen"}
 """Of one's own messages."""
@@ -31,14 +30,3 @@ def escape_text(text: str) -> str:
 def escape_line(text: str) -> str:
     """The same on one line: a line feed is ``\\n``, a backslash two, so that a script can undo it."""
     return plain(text.replace("\\", "\\\\"))
-
-
-def local_time(at: int) -> str:
-    """Milliseconds since 1970 as people here read the time of a day; with the day if it is another one."""
-    then = datetime.fromtimestamp(at / 1000, UTC).astimezone()
-    return then.strftime("%H:%M" if then.date() == datetime.now().astimezone().date() else "%Y-%m-%d %H:%M")
-
-
-def utc_time(at: int) -> str:
-    """The same for scripts: UTC, ISO 8601."""
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

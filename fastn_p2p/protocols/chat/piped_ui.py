@@ -21,6 +21,7 @@ from fastn_p2p_client.errors import ApplicationError, DeadlineExceeded
 
 from ...concurrency import run_all
 from ...console.async_stdio import StdinReader
+from ...console.formatting import utc_time
 from ...console.output import (
     put_json,
     write_message,
@@ -28,7 +29,6 @@ from ...console.output import (
 )
 from .formatting import (
     escape_line,
-    utc_time,
 )
 
 __all__ = ["PipedConversation"]
@@ -95,7 +95,7 @@ class PipedConversation:
         elif isinstance(event, ChatMessage):
             if event.id not in self._said:
                 who = "me" if event.mine else self._conversation.name
-                write_result(f"{utc_time(event.at)}\t{escape_line(who)}\t{escape_line(event.text)}")
+                write_result(f"{utc_time(event.at // 1000)}\t{escape_line(who)}\t{escape_line(event.text)}")
         elif isinstance(event, DeliveryProblem) and event.words:
             write_message(f"fastn-p2p: {self._conversation.name} does not get your messages yet: {event.words}")
 

@@ -36,11 +36,11 @@ from fastn_p2p_client.chat.messages import (
 from fastn_p2p_client.errors import ApplicationError, P2PError
 
 from ...concurrency import run_all
+from ...console.formatting import local_time
 from ...console.output import plain
 from .formatting import (
     MARKS,
     escape_text,
-    local_time,
     typed,
 )
 
@@ -219,7 +219,11 @@ class ChatTerminal:
     def _fragments(self, line: ChatMessage) -> StyleAndTextTuples:
         who, style = ("me", "class:me") if line.mine else (self._name, "class:peer")
         text = escape_text(line.text).replace("\n", "\n      ")
-        fragments: StyleAndTextTuples = [("class:time", f"{local_time(line.at)} "), (style, who), ("", f"  {text}")]
+        fragments: StyleAndTextTuples = [
+            ("class:time", f"{local_time(line.at / 1000)} "),
+            (style, who),
+            ("", f"  {text}"),
+        ]
         if line.mine:
             fragments.append(("class:mark", f"  {MARKS[self._marks.get(line.id, line.mark)]}"))
         return fragments

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from ...console.formatting import format_count, format_size
 from ...console.output import (
     plain,
     put_json,
@@ -34,7 +35,7 @@ from .events import (
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Ended", "print_summary", "progress_output", "size_of"]
+__all__ = ["Ended", "print_summary", "progress_output"]
 
 _PERIOD: Final = 0.5
 """Seconds between two events about the bytes of one file."""
@@ -89,9 +90,9 @@ def print_summary(tally: TransferSummary, seconds: float, *, json: bool) -> None
         more = tally.omitted + len(tally.failures) - len(tally.left_out)
         if more:
             write_message(f"  and {more} more, which are named above")
-    words = [f"{_files(tally.done)}, {size_of(tally.moved)} in {seconds:.1f} s"]
+    words = [f"{format_count(tally.done, 'file')}, {format_size(tally.moved)} in {seconds:.1f} s"]
     if tally.moved and seconds > 0:
-        words[0] += f" ({size_of(round(tally.moved / seconds))}/s)"
+        words[0] += f" ({format_size(round(tally.moved / seconds))}/s)"
     if tally.kept:
         words.append(f"{tally.kept} were there already")
     if tally.omitted:
@@ -99,20 +100,6 @@ def print_summary(tally: TransferSummary, seconds: float, *, json: bool) -> None
     if tally.failures:
         words.append(f"{len(tally.failures)} failed")
     write_message("; ".join(words))
-
-
-def size_of(size: int) -> str:
-    """Bytes as people read them: ``1.5 MB`` is 1,500,000."""
-    number = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 999.5:
-            return f"{number:.0f} {unit}" if unit == "B" or number >= 99.95 else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
-
-
-def _files(number: int) -> str:
-    return f"{number} file{'' if number == 1 else 's'}"
 
 
 def _tell(event: Event) -> None:
@@ -132,7 +119,9 @@ def _words(event: Event) -> str:
     if isinstance(event, Retrying):
         return f"{event.reason}; trying again"
     if isinstance(event, OfferChanged):
-        return _OFFER_WORDS[event.state].format(id=event.offer, files=_files(event.files), size=size_of(event.bytes))
+        return _OFFER_WORDS[event.state].format(
+            id=event.offer, files=format_count(event.files, "file"), size=format_size(event.bytes)
+        )
     return ""
 
 

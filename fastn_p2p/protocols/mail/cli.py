@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -23,6 +22,7 @@ from fastn_p2p_client.mail.messages import Attachment, MailContent, ReceivedMail
 
 from ...console.control_request import request_daemon
 from ...console.exit_codes import ExitCode
+from ...console.formatting import utc_time
 from ...console.output import write_message
 from .._shared.name_risks import risks_of
 from .._shared.path_names import check_component
@@ -126,11 +126,8 @@ def save_attachments(attachments: Sequence[Attachment], directory: Path, *, hidd
 
 
 def time_text(milliseconds: int) -> str:
-    """Return a time as ISO 8601 in UTC, or ``?``: a stranger may have written any number."""
-    try:
-        return datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):
-        return "?"
+    """Return a time of a mail, in UTC. The peer may have written any number."""
+    return utc_time(milliseconds // 1000)
 
 
 def whole_mail(mail: ReceivedMail) -> dict[str, Any]:

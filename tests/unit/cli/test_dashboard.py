@@ -14,11 +14,8 @@ from msgspec.structs import replace
 from fastn_p2p.cli import main
 from fastn_p2p.cli.status import collect
 from fastn_p2p.cli.status.dashboard import (
-    duration,
-    latency,
     render_text,
     short,
-    size,
 )
 from fastn_p2p.console.process_file import (
     AccountProcess,
@@ -251,38 +248,6 @@ def test_partial_shows_only_what_is_known() -> None:
     assert "Processes" in text
     assert "Identities" not in text
     assert "Connections" not in text
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "text"),
-    [
-        (0, "0.0 s"),
-        (1500, "1.5 s"),
-        (59_999, "60.0 s"),
-        (60_000, "1 m 00 s"),
-        (3_599_999, "59 m 59 s"),
-        (3_600_000, "1 h 00 m"),
-        (86_400_000, "1 d 0 h"),
-        (10**11, "1157 d 9 h"),
-    ],
-)
-def test_duration(milliseconds: int, text: str) -> None:
-    assert duration(milliseconds) == text
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 KiB"), (20_000_000, "19 MiB"), (10**13, "9.1 TiB"), (10**17, "90949 TiB")],
-)
-def test_size(count: int, text: str) -> None:
-    assert size(count) == text
-
-
-@pytest.mark.parametrize(
-    ("milliseconds", "text"), [(None, "-"), (0.0, "0.00"), (0.451, "0.45"), (12.34, "12.3"), (1204.4, "1204")]
-)
-def test_latency(milliseconds: float | None, text: str) -> None:
-    assert latency(milliseconds) == text
 
 
 def test_short_leaves_names_alone() -> None:

@@ -33,7 +33,6 @@ from fastn_p2p.protocols.files.events import (
 )
 from fastn_p2p.protocols.files.progress import (
     progress_output,
-    size_of,
 )
 from fastn_p2p_client import Client
 
@@ -255,14 +254,6 @@ def test_lines_of_json_for_scripts_and_not_too_many(capsys: pytest.CaptureFixtur
     assert [each["event"] for each in events].count("moved") == 1
     assert len(events) == len(STORY) - 1
     assert events[0] == {"event": "offer", "offer": "0123", "state": "accepted", "files": 3, "bytes": 3000}
-
-
-@pytest.mark.parametrize(
-    ("size", "words"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (123_456, "123 kB"), (999_999, "1.0 MB"), (5 * 10**13, "50.0 TB")],
-)
-def test_sizes_as_people_read_them(size: int, words: str) -> None:
-    assert size_of(size) == words
 
 
 def test_every_kind_of_failure_is_explained() -> None:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ....console.exit_codes import CommandLineError
+from ....console.formatting import utc_time
 from ....console.options import (
     AsOption,
     EventsOption,
@@ -91,11 +91,4 @@ def _show(entries: list[Entry], *, json: bool) -> None:
 
 
 def _when(entry: Entry) -> str:
-    if entry.kind == "other":
-        return "-"
-    try:
-        return datetime.fromtimestamp((entry.mtime_ns + entry.mtime_rest) // 1_000_000_000, UTC).strftime(
-            "%Y-%m-%dT%H:%M:%SZ"
-        )
-    except (OverflowError, ValueError, OSError):
-        return "?"
+    return "-" if entry.kind == "other" else utc_time((entry.mtime_ns + entry.mtime_rest) // 1_000_000_000)

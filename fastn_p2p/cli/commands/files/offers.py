@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ....console.formatting import utc_time
 from ....console.options import EventsOption, FilesInstanceOption, HomeOption, OwnerOption
 from ....console.output import (
     is_terminal,
@@ -85,7 +85,7 @@ async def _show_all(files: FilesClient, offers: list[OfferSummary]) -> None:
                 each.state,
                 str(each.files),
                 str(each.bytes),
-                _time(each.created),
+                utc_time(each.created),
                 ", ".join(names),
             )
         )
@@ -108,7 +108,7 @@ def _show_contents(offer: OfferSummary, entries: list[OfferedEntry]) -> None:
         (
             entry.kind,
             str(entry.size) if entry.kind == "file" else "-",
-            _time(entry.mtime_ns // 1_000_000_000),
+            utc_time(entry.mtime_ns // 1_000_000_000),
             f"{entry.mode:04o}",
             ",".join([*entry.risks, *(["accepted"] if entry.accepted else [])]) or "-",
             entry.path,
@@ -121,10 +121,3 @@ def _show_contents(offer: OfferSummary, entries: list[OfferedEntry]) -> None:
     table(("KIND", "SIZE", "CHANGED", "MODE", "RISKS", "PATH"), rows, paged=True)
     if any(entry.risks and not entry.accepted for entry in entries):
         write_message(f"files with risks are taken only by name: `fastn-p2p files accept {offer.id} PATH... --hidden`")
-
-
-def _time(seconds: int) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (OverflowError, ValueError, OSError):
-        return "?"
