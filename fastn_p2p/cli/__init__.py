@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and how each of them can end."""
+"""Command line: the table of commands, and how an error becomes a message and an exit code."""
 
 from __future__ import annotations
 
@@ -28,8 +28,6 @@ from ..console.output import (
 from ..console.text_encoding import use_utf8
 from .lazy_groups import lazy_group
 
-__all__ = ["COMMANDS", "PROGRAM", "UNLISTED", "app", "main"]
-
 PROGRAM: Final = "fastn-p2p"
 
 COMMANDS: Final = (
@@ -52,7 +50,7 @@ COMMANDS: Final = (
     "mail",
     "demo",
 )
-"""Every command, in the order of the help."""
+"""Commands in the order of the help."""
 
 UNLISTED: Final = (
     "delete-identity",
@@ -66,17 +64,17 @@ UNLISTED: Final = (
     "protocols",
     "new-protocol",
 )
-"""Short spellings of commands of the groups ``identity`` and ``protocol``, for scripts that have them."""
+"""Other spellings of commands in the groups ``identity`` and ``protocol``."""
 
 _EXIT_CODES: Final = "\b\nExit codes:\n" + "\n".join(f"{code:>5}  {meaning}" for code, meaning in TABLE.items())
 
 _CLICK_EXCEPTION: Final = typer.BadParameter.__mro__[2]
-"""What the parser raises; typer has no public name for it."""
+"""Base class of the parser's errors. Typer has no public name for it."""
 
 app = lazy_group(
     "fastn_p2p.cli.commands",
     COMMANDS,
-    "Calls between the programs of this machine and those of any other.",
+    "Peer-to-peer calls and streams for the programs of this machine.",
     unlisted=UNLISTED,
     epilog=_EXIT_CODES,
     completion=True,
@@ -84,7 +82,11 @@ app = lazy_group(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command (``sys.argv`` without ``arguments``) and returns its exit code; it never raises."""
+    """Run one command and return its exit code. Never raises.
+
+    Args:
+        arguments: the command line; None for ``sys.argv``.
+    """
     if arguments is None:
         use_utf8()
     reserve_standard_streams()
@@ -99,7 +101,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         ended = typer.main.get_command(app)(arguments, PROGRAM, standalone_mode=False)
     except SystemExit as end:
-        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # how the parser says that nobody reads its help
+        if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # typer: the reader of the help has closed the pipe
             return ExitCode.PIPE
         return end.code if isinstance(end.code, int) else ExitCode.OK
     except KeyboardInterrupt:
@@ -110,7 +112,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _report(error: Exception) -> ExitCode:
-    """Says what went wrong, and which exit code that is."""
+    """Print an error and return its exit code."""
     from fastn_p2p_client.errors import ApplicationError, DaemonNotRunning, P2PError
 
     if os.environ.get("FASTN_TRACEBACK"):
@@ -120,12 +122,12 @@ def _report(error: Exception) -> ExitCode:
     if isinstance(error, P2PError):
         write_message(f"{PROGRAM}: {error}")
         if isinstance(error, DaemonNotRunning):
-            _say_why_none_runs(error.home)
+            _print_last_exit(error.home)
         return EXITS.get(error.code, ExitCode.INTERNAL)
     if isinstance(error, ApplicationError):
         from ..console.json_values import to_json
 
-        write_message(f"{PROGRAM}: the handler answered with an error: {error}")
+        write_message(f"{PROGRAM}: application error: {error}")
         if error.payload is not None:
             write_message(to_json(error.payload).decode())
         return ExitCode.APPLICATION
@@ -133,20 +135,20 @@ def _report(error: Exception) -> ExitCode:
         write_message(f"{PROGRAM}: {error}")
         return ExitCode.USAGE
     if isinstance(error, _CLICK_EXCEPTION):
-        return _misused(error)
+        return _usage_error(error)
     if isinstance(error, UnicodeEncodeError):
         write_message(f"{PROGRAM}: an argument is not UTF-8: {error.object!r}")
         return ExitCode.USAGE
     if isinstance(error, OSError):
         write_message(f"{PROGRAM}: {error}")
         return ExitCode.STORAGE
-    write_message(f"{PROGRAM}: internal error: {error!r}. Please report it, with what FASTN_TRACEBACK=1 shows")
+    write_message(f"{PROGRAM}: internal error: {error!r}. Please report it with the output of FASTN_TRACEBACK=1")
     return ExitCode.INTERNAL
 
 
-def _misused(error: Any) -> ExitCode:
-    """What the parser of the command line has to say. It repeats arguments, and scripts take those from elsewhere."""
-    if not error.__class__.__name__.startswith("NoArgs"):  # that one's message is the help
+def _usage_error(error: Any) -> ExitCode:
+    """Print an error of the command line's parser. It repeats arguments, so control characters are escaped."""
+    if not error.__class__.__name__.startswith("NoArgs"):  # the message of NoArgsIsHelpError is the help
         error.message = plain(error.message)
     words = io.StringIO()
     error.show(words)
@@ -154,17 +156,17 @@ def _misused(error: Any) -> ExitCode:
     return ExitCode.USAGE
 
 
-def _say_why_none_runs(home: str) -> None:
-    """How the last daemon ended, unless it was stopped."""
+def _print_last_exit(home: str) -> None:
+    """Print how the last daemon ended, unless it was stopped."""
     from pathlib import Path
 
     from fastn_p2p_actors.runtime.last_exit import read_last
     from fastn_p2p_client.home import Home
 
-    place = Home(Path(home))
-    last = read_last(place)
+    found = Home(Path(home))
+    last = read_last(found)
     if last is not None and last.code:
-        write_message(f"{PROGRAM}: the last one ended: {last}; see {place.logs}")
+        write_message(f"{PROGRAM}: the last daemon ended: {last}. See {found.logs}")
 
 
 def _show_version(wanted: bool) -> None:
@@ -182,4 +184,4 @@ def _options(
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """What may stand before any command."""
+    """Accept options before the command."""

@@ -1,7 +1,7 @@
-"""Groups of commands that import a command when it is needed, not before.
+"""Groups of commands that import a command only when it is used.
 
-A command is a module with a function ``run``, whose docstring and annotations are its help and options. A group of
-commands is a package with an ``app`` made by ``lazy_group``.
+A command is a module with a function ``run``. The docstring and annotations of ``run`` are its help and options. A
+group of commands is a package with an ``app`` that ``lazy_group`` has made.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-__all__ = ["lazy_group"]
-
 
 class _Commands(UserDict[str, Any]):
-    """Command name → the command, imported when it is looked up. ``data`` holds the names of the modules."""
+    """Command name → command, imported at its lookup. ``data`` has the names of the modules."""
 
     def __getitem__(self, name: str) -> Any:
         module = importlib.import_module(self.data[name])
@@ -42,13 +40,15 @@ def lazy_group(
     epilog: str = "",
     completion: bool = False,
 ) -> typer.Typer:
-    """A group of commands.
+    """Return a group of commands.
 
     Args:
-        package: has the modules of the commands.
-        names: of the commands. A sequence stands for modules of the same names with ``_`` for ``-``; a mapping has
-            command → module.
-        unlisted: further commands that work and that the help leaves out: they have another spelling.
+        package: the package that has the modules of the commands.
+        names: command → module; or only the commands, if each module has the name of its command with ``_`` for ``-``.
+        text: help of the group.
+        unlisted: commands that are left out of the help, because they are other spellings.
+        epilog: text below the help.
+        completion: whether to add the options that install shell completion.
     """
     listed = names if isinstance(names, Mapping) else {name: name.replace("-", "_") for name in names}
     known = {**listed, **{name: name.replace("-", "_") for name in unlisted}}

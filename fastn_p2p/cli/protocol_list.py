@@ -1,4 +1,4 @@
-"""``fastn-p2p protocol list``: what is installed, for people and for scripts."""
+"""``fastn-p2p protocol list``: the installed protocols as text or JSON."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ from ..console.output import (
     write_result,
 )
 
-__all__ = ["config_rows", "format_protocol", "show"]
-
 
 def show(home: Path | None, *, json: bool) -> None:
-    """Prints all of them.
+    """Print the installed protocols.
 
     Raises:
-        P2PError: a daemon runs and cannot be asked.
+        P2PError: a daemon runs, but the request failed.
     """
     protocols = _installed(home)
     if json:
@@ -35,7 +33,7 @@ def show(home: Path | None, *, json: bool) -> None:
     elif protocols:
         write_result("\n\n".join(format_protocol(each) for each in protocols))
     else:
-        write_message("no protocols are installed")
+        write_message("No protocols are installed.")
 
 
 def _installed(home: Path | None) -> list[ProtocolInfo]:
@@ -44,21 +42,21 @@ def _installed(home: Path | None) -> list[ProtocolInfo]:
     except DaemonNotRunning:
         from fastn_p2p_actors.gateway.commands.protocols import describe_installed
 
-        write_message("no daemon is running: these are installed where this command is")
+        write_message("No daemon is running. These protocols are installed in the environment of this command:")
         return asyncio.run(describe_installed()).protocols
 
 
 def format_protocol(protocol: ProtocolInfo) -> str:
-    """One protocol in some lines: what it is, where it comes from, what its config may hold."""
+    """Return the lines of one protocol: name, description, origin, and the fields of its config."""
     origin = f"{protocol.distribution} {protocol.version}".strip() or "unknown origin"
     if protocol.problem:
         lines = [f"{protocol.name}  BROKEN: {protocol.problem}", f"    {origin} ({protocol.code})"]
         return "\n".join(map(plain, lines))
     takes = " and ".join(word for word, does in (("calls", protocol.requests), ("streams", protocol.streams)) if does)
-    access = "everyone" if protocol.public else "peers only"
+    access = "everyone" if protocol.public else "peers"
     lines = [
         f"{protocol.name}  {protocol.description}".rstrip(),
-        f"    {origin} ({protocol.code}); takes {takes or 'nothing'}; {access}, unless added otherwise",
+        f"    {origin} ({protocol.code}); takes {takes or 'nothing'}; default access: {access}",
     ]
     rows = config_rows(protocol.config_schema)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
@@ -67,7 +65,7 @@ def format_protocol(protocol: ProtocolInfo) -> str:
 
 
 def config_rows(schema: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Name, type, default and description of each field of a config."""
+    """Return name, type, default and description of each field of a config."""
     definitions = schema.get("$defs", {})
     top = _resolved(schema, definitions)
     required = set(top.get("required", ()))
@@ -83,7 +81,7 @@ def config_rows(schema: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """What a reference refers to, once."""
+    """Return the schema that a reference points to, following one reference."""
     found = definitions.get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
     return found if isinstance(found, dict) else schema
 

@@ -12,17 +12,15 @@ from fastn_p2p_client.home import Home
 
 from ..console.process_file import read_process_file
 
-__all__ = ["daemon_python", "install_command"]
-
 
 def daemon_python(home: Home) -> str:
-    """Return the interpreter of the daemon that runs for ``home``; where none does, the one that runs this."""
-    account = read_process_file(home)
-    return account.python if account is not None and account.python else sys.executable
+    """Return the interpreter of the daemon for ``home``, or of this process if no daemon runs."""
+    snapshot = read_process_file(home)
+    return snapshot.python if snapshot is not None and snapshot.python else sys.executable
 
 
 def install_command(python: str, package: Path) -> str:
-    """Return the shell command that installs the package, so that changes of its files count, for that interpreter."""
+    """Return the shell command that installs a package for an interpreter, in editable mode."""
     words = ["-m", "pip", "install", "-e", str(package)]
     if _has_pip(python):
         return shlex.join([python, *words])
@@ -32,7 +30,7 @@ def install_command(python: str, package: Path) -> str:
 
 
 def _has_pip(python: str) -> bool:
-    """Return whether the interpreter has pip. ``uv`` makes environments without it."""
+    """Return whether the interpreter has pip. Environments that ``uv`` creates have none."""
     look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('pip') is None)"
     try:
         return subprocess.run([python, "-c", look], capture_output=True, timeout=20, check=False).returncode == 0

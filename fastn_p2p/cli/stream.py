@@ -1,4 +1,4 @@
-"""``fastn-p2p stream``: a session joined to standard input and output."""
+"""``fastn-p2p stream``: connect a session to standard input and output."""
 
 from __future__ import annotations
 
@@ -24,8 +24,6 @@ from ..console.output import (
     is_terminal,
 )
 
-__all__ = ["connect_stdio", "stream"]
-
 
 def stream(
     home: Path | None,
@@ -37,11 +35,14 @@ def stream(
     timeout: float,
     raw: bool,
 ) -> ExitCode:
-    """Until both directions are at their end. Without ``raw`` what comes does nothing to a terminal.
+    """Open a session and copy until both directions have ended. Return the exit code.
+
+    Args:
+        raw: write received bytes to a terminal unchanged; otherwise control characters are escaped.
 
     Raises:
-        ApplicationError, P2PError: as ``Client.connect``; and ``StreamReset`` or ``ConnectionLost`` later on.
-        OSError: standard input cannot be read, or standard output not written.
+        ApplicationError, P2PError: from ``Client.connect``; later ``StreamReset`` or ``ConnectionLost``.
+        OSError: standard input cannot be read, or standard output cannot be written.
     """
     import uvloop
 
@@ -68,20 +69,20 @@ def stream(
 
 
 async def connect_stdio(session: Session, source: StdinReader, sink: StdoutWriter) -> None:
-    """Sends all of ``source`` and then the end, and writes what comes to ``sink`` until its end, which is passed on.
+    """Send all of ``source`` and its end to the session; write received bytes and their end to ``sink``.
 
-    When the other side reads no more, the rest of ``source`` stays unread, which is no error.
+    If the peer stops reading, the rest of ``source`` is not read. This is no error.
 
     Raises:
-        StreamReset, ConnectionLost: one of the directions has not come to its end.
-        OSError: of the source or the sink.
+        StreamReset, ConnectionLost: one direction ended early.
+        OSError: the source cannot be read, or the sink cannot be written.
     """
     sending = asyncio.ensure_future(_send(session, source))
     receiving = asyncio.ensure_future(_receive(session, sink))
     try:
         await asyncio.wait((sending, receiving), return_when=asyncio.FIRST_EXCEPTION)
         if sending.done() and isinstance(sending.exception(), StreamReset):
-            await receiving  # it reads no more, and what it has answered is still coming
+            await receiving  # the peer stopped reading; its reply may still arrive
         for task in (receiving, sending):
             if task.done():
                 task.result()

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options and arguments of several commands."""
 
 from __future__ import annotations
 
@@ -9,26 +9,9 @@ import typer
 
 from .exit_codes import CommandLineError
 
-__all__ = [
-    "AliasArgument",
-    "AliasOption",
-    "AsOption",
-    "EventsOption",
-    "HomeOption",
-    "IdentityArgument",
-    "InstanceArgument",
-    "JsonOption",
-    "NameArgument",
-    "PeerArgument",
-    "ProtocolArgument",
-    "ProtocolOption",
-    "YesOption",
-    "identity_names",
-]
-
 
 def _home(context: typer.Context, value: Path | None) -> Path | None:
-    """The option may stand before or after the command's name; the one nearer to the end wins."""
+    """Return the home of this command. The option may stand before or after the command; the last one counts."""
     if value is not None:
         context.obj = value
     chosen: Path | None = context.obj
@@ -49,7 +32,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on one line
 
 
 def identity_names(context: typer.Context, incomplete: str) -> list[str]:
-    """For the shell's completion: what the home has, without asking the daemon."""
+    """Return the names of identities for shell completion. Reads the home directory; sends nothing to the daemon."""
     from fastn_p2p_client.home import Home
 
     try:
@@ -60,32 +43,30 @@ def identity_names(context: typer.Context, incomplete: str) -> list[str]:
 
 
 NameArgument = Annotated[
-    str, typer.Argument(metavar="NAME", help="The identity's name.", autocompletion=identity_names)
+    str, typer.Argument(metavar="NAME", help="Name of the identity.", autocompletion=identity_names)
 ]
 
 IdentityArgument = Annotated[
-    str, typer.Argument(metavar="IDENTITY", help="The identity's name.", autocompletion=identity_names)
+    str, typer.Argument(metavar="IDENTITY", help="Name of the identity.", autocompletion=identity_names)
 ]
 
-ProtocolOption = Annotated[str, typer.Option("--protocol", metavar="PROTOCOL", help="The protocol's name.")]
+ProtocolOption = Annotated[str, typer.Option("--protocol", metavar="PROTOCOL", help="Name of the protocol.")]
 
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
-ProtocolArgument = Annotated[str, typer.Argument(metavar="PROTOCOL", help="The protocol's name.")]
+ProtocolArgument = Annotated[str, typer.Argument(metavar="PROTOCOL", help="Name of the protocol.")]
 
-AliasArgument = Annotated[str, typer.Argument(metavar="[INSTANCE]", help="The instance's name.")]
+InstanceArgument = Annotated[str, typer.Argument(metavar="[INSTANCE]", help="Name of the instance.")]
 
-AliasOption = Annotated[str, typer.Option("--alias", "--instance", metavar="INSTANCE", help="The instance's name.")]
+InstanceOption = Annotated[str, typer.Option("--instance", "--alias", metavar="INSTANCE", help="Name of the instance.")]
 
 PeerArgument = Annotated[
-    str, typer.Argument(metavar="PEER", help="A petname, an ID52, a ticket, or an identity of this daemon.")
+    str, typer.Argument(metavar="PEER", help="Petname, ID52, ticket, or name of an identity of this daemon.")
 ]
-
-InstanceArgument = Annotated[str, typer.Argument(metavar="INSTANCE", show_default=False)]
 
 AsOption = Annotated[
     str | None,
-    typer.Option("--as", metavar="NAME", help="The identity that calls; needed when several are online."),
+    typer.Option("--as", metavar="NAME", help="Identity that calls. Needed if several are online."),
 ]
 
 OwnerOption = Annotated[

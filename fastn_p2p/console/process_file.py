@@ -1,7 +1,7 @@
-"""The supervisor's own account of its processes, for when nothing else answers.
+"""Reader of the supervisor's process file, which is there even if the gateway does not answer.
 
-The supervisor writes it to ``Home.tree`` whenever a process changes its state. It outlives a daemon that was killed,
-so it only counts while the process that wrote it lives.
+The supervisor writes ``Home.process_file`` whenever a process changes its state. The file outlives a daemon that was
+killed, so it counts only while the process that wrote it is alive.
 """
 
 from __future__ import annotations
@@ -14,33 +14,35 @@ from fastn_p2p_client.ipc.messages import (
     Status,
 )
 
-__all__ = ["AccountProcess", "ProcessSnapshot", "read_process_file"]
 
+class ProcessEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One child of the supervisor."""
 
-class AccountProcess(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     state: str
     pid: int = 0
     """0 while there is no process."""
     started_ms: int = 0
-    """``process.boot_ms``."""
+    """Milliseconds since boot, as ``boot_ms`` counts them."""
     restarts: int = 0
     last_exit: str = ""
-    """How the process before the present one ended."""
+    """Reason for which the previous process ended."""
 
 
 class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Content of the process file."""
+
     pid: int = msgspec.field(name="supervisor")
     state: str = ""
     version: str = ""
     python: str = ""
-    """The interpreter that the daemon runs with: what is installed for it, the daemon finds."""
+    """Interpreter of the daemon. The daemon finds the protocols that are installed for it."""
     network_mode: str = msgspec.field(name="network", default="")
     started_ms: int = 0
-    processes: list[AccountProcess] = []
+    processes: list[ProcessEntry] = []
 
     def as_status(self, home: Home, now_ms: int, warnings: list[str]) -> Status:
-        """A ``Status`` with what the supervisor knows; the rest is empty."""
+        """Return a ``Status`` with what the supervisor knows. Everything else in it is empty."""
         return Status(
             version=self.version,
             home=str(home.path),
@@ -67,24 +69,24 @@ class ProcessSnapshot(msgspec.Struct, frozen=True, kw_only=True):
             warnings=[*warnings, *self._exits()],
         )
 
-    def _supervisor(self) -> AccountProcess:
-        return AccountProcess(name="supervisor", state=self.state, pid=self.pid, started_ms=self.started_ms)
+    def _supervisor(self) -> ProcessEntry:
+        return ProcessEntry(name="supervisor", state=self.state, pid=self.pid, started_ms=self.started_ms)
 
     def _exits(self) -> list[str]:
         return [
-            f"{each.name} is {each.state}; it last ended with: {each.last_exit}"
+            f"{each.name} is {each.state}. It last ended with: {each.last_exit}"
             for each in self.processes
             if each.state != "ready" and each.last_exit
         ]
 
 
 def read_process_file(home: Home) -> ProcessSnapshot | None:
-    """The account of the daemon that runs for ``home``; None when none does, or the file cannot be read."""
+    """Return the processes of the daemon that runs for ``home``; None if no daemon runs or the file is unreadable."""
     try:
-        account = msgspec.json.decode(home.process_file.read_bytes(), type=ProcessSnapshot)
+        snapshot = msgspec.json.decode(home.process_file.read_bytes(), type=ProcessSnapshot)
     except (OSError, msgspec.MsgspecError):
         return None
-    return account if account.pid == home.daemon_pid() else None
+    return snapshot if snapshot.pid == home.daemon_pid() else None
 
 
 def _since(started_ms: int, now_ms: int) -> int:

@@ -1,1 +1,1 @@
-"""The commands of ``fastn-p2p``, one per module. Each imports what it needs when it runs, not before."""
+"""Commands of ``fastn-p2p``, one module each. A command imports what it needs when it runs."""

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from ...console.options import (
-    AliasOption,
     HomeOption,
     IdentityArgument,
+    InstanceOption,
     ProtocolOption,
 )
 from ...console.output import write_message
@@ -16,29 +16,30 @@ from ...console.output import write_message
 def run(
     identity: IdentityArgument,
     protocol: ProtocolOption,
-    alias: AliasOption = "default",
+    instance: InstanceOption = "default",
     config: Annotated[
-        str, typer.Option(metavar="JSON|@FILE", help="The instance's configuration.", show_default=False)
+        str, typer.Option(metavar="JSON|@FILE", help="Config of the instance.", show_default=False)
     ] = "{}",
     allow: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="WHO",
-            help="Who may use it: everyone, peers (whoever is in the address book), an ID52 or a petname; "
-            "may be given several times. Without it the protocol itself says.",
+            metavar="PEER|peers|everyone",
+            help="Caller that may use it: a petname, an ID52, `peers` (the address book) or `everyone`. "
+            "Can be repeated. Without it the protocol decides.",
         ),
     ] = None,
     program: Annotated[
         bool,
         typer.Option(
-            "--program", help="A program of yours serves it, with serve_all: the daemon keeps its config and workspace."
+            "--program", help="A program of yours serves it (serve_all). The daemon keeps its config and workspace."
         ),
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Give an identity a protocol.
+    """Add a protocol to an identity.
 
-    With --instance (or --alias) it can have several instances of one. With --program it need not be installed here.
+    Use --instance to add several instances of one protocol. A protocol that is added with --program need not be
+    installed where the daemon runs.
     """
     from fastn_p2p_client.ipc.messages import (
         AddProtocol,
@@ -52,5 +53,5 @@ def run(
 
     payload = json_argument(config, "--config")
     parse_json(payload, "--config")
-    request_daemon(home, AddProtocol(identity, protocol, alias, tuple(allow or ()), program), payload)
-    write_message(f"Added {protocol} ({alias}) to {identity}{', to be served by a program' if program else ''}.")
+    request_daemon(home, AddProtocol(identity, protocol, instance, tuple(allow or ()), program), payload)
+    write_message(f"Added {protocol} ({instance}) to {identity}{', served by a program' if program else ''}.")

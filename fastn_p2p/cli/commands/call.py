@@ -12,31 +12,31 @@ from ...console.options import (
     HomeOption,
     InstanceArgument,
     PeerArgument,
+    ProtocolArgument,
 )
 from ...console.output import put_json
 
 
 def run(
     peer: PeerArgument,
-    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL")],
+    protocol: ProtocolArgument,
     instance: InstanceArgument = "default",
-    command: Annotated[
-        str, typer.Option(metavar="COMMAND", help="One of the protocol's commands.", show_default=False)
-    ] = "",
+    command: Annotated[str, typer.Option(metavar="COMMAND", help="Command of the protocol.", show_default=False)] = "",
     identity: AsOption = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait for the reply.")] = 10.0,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Timeout of the call.")] = 10.0,
     data: Annotated[
-        str | None, typer.Option(metavar="JSON|@FILE", help="The request; without it, standard input is read.")
+        str | None, typer.Option(metavar="JSON|@FILE", help="Request. By default it is read from standard input.")
     ] = None,
     retry: Annotated[
-        bool, typer.Option("--retry", help="Send it again when a process that had it is lost; it is executed once.")
+        bool,
+        typer.Option("--retry", help="Send the call again if a process or connection is lost. It is executed once."),
     ] = False,
     home: HomeOption = None,
 ) -> None:
     """Call a protocol of a peer.
 
-    The request is JSON from standard input; the reply is printed as JSON on one line. Bytes are base64, keys that are
-    no text become one.
+    Reads the request as JSON from standard input and prints the reply as JSON on one line. In the reply, bytes are
+    base64, and map keys of other types become strings.
     """
     from ...console.json_values import (
         json_argument,
@@ -44,7 +44,7 @@ def run(
     )
 
     if not timeout > 0:
-        raise CommandLineError("--timeout: it takes more than 0 seconds")
+        raise CommandLineError("--timeout must be more than 0 seconds")
     if data is None:
         request = request_from(_standard_input(), "standard input")
     else:
@@ -55,10 +55,10 @@ def run(
 def _standard_input() -> bytes:
     example = """`echo '{"message": "hello"}' | fastn-p2p call PEER PROTOCOL`, or use --data JSON"""
     if sys.stdin is None or sys.stdin.isatty():
-        raise CommandLineError(f"there is no request: pipe JSON in, {example}")
+        raise CommandLineError(f"no request. Pipe JSON in, {example}")
     content = sys.stdin.buffer.read()
     if not content.strip():
-        raise CommandLineError(f"standard input is empty: pipe JSON in, {example}")
+        raise CommandLineError(f"standard input is empty. Pipe JSON in, {example}")
     return content
 
 

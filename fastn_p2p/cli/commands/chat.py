@@ -12,39 +12,46 @@ from ...console.options import (
 
 
 def run(
-    peer: Annotated[str, typer.Argument(metavar="PEER", help="A petname or an ID52.")],
+    peer: Annotated[str, typer.Argument(metavar="PEER", help="Petname or ID52.")],
     identity: Annotated[
         str | None,
         typer.Option(
             "--as",
             metavar="NAME",
-            help="The identity that speaks; needed when several are online.",
+            help="Identity that writes. Needed if several are online.",
             autocompletion=identity_names,
         ),
     ] = None,
     instance: Annotated[
-        str, typer.Option("--instance", metavar="ALIAS", help="Which Chat, here and at the peer.")
+        str, typer.Option("--instance", "--alias", metavar="INSTANCE", help="Instance of Chat, here and at the peer.")
     ] = "default",
     conversation: Annotated[
-        str, typer.Option("--conversation", metavar="NAME", help="Which of the conversations with this peer.")
+        str, typer.Option("--conversation", metavar="NAME", help="Name of the conversation with this peer.")
     ] = "default",
     last: Annotated[
         int | None,
-        typer.Option(min=0, max=500, help="Messages to show first; 20 in a terminal, else none.", show_default=False),
+        typer.Option(
+            min=0,
+            max=500,
+            help="Number of earlier messages to show. Default: 20 in a terminal, else 0.",
+            show_default=False,
+        ),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="With piped input: until the peer has all of it.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="With piped input, wait until the peer has received every message.")
+    ] = False,
     timeout: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="With --wait: for how long at most.", show_default=False)
+        float | None, typer.Option(metavar="SECONDS", help="Timeout of --wait. Default: none.", show_default=False)
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Everything that happens, as JSON on one line each.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print each event as JSON on one line.")] = False,
     home: HomeOption = None,
 ) -> None:
-    """Talk to a peer.
+    """Chat with a peer.
 
-    In a terminal: Enter sends, Alt-Enter begins a new line, Ctrl-D leaves. With piped input each line is a message, and
-    the command ends once all of them are kept. What is kept is delivered as soon as the peer is there.
+    In a terminal, Enter sends, Alt-Enter starts a new line and Ctrl-D ends the command. With piped input, each line is
+    a message, and the command ends once all of them are stored. Stored messages are delivered when the peer is online.
 
-    ✓ kept here; ✓✓ delivered; ✓✓ seen: shown by an open terminal at the peer.
+    ✓ stored here; ✓✓ delivered; ✓✓ seen: shown in a terminal of the peer.
     """
     from fastn_p2p_client.errors import P2PError
     from fastn_p2p_client.names import check_name
@@ -52,15 +59,15 @@ def run(
 
     if Ticket.is_ticket(peer):
         raise CommandLineError(
-            "a conversation outlives a ticket: first say fastn-p2p peer add TICKET --name NAME, then use NAME"
+            "a ticket expires, a conversation does not. Add the peer first: fastn-p2p peer add TICKET --name NAME"
         )
     try:
         check_name(instance, "an instance")
         check_name(conversation, "an instance")
     except P2PError as error:
-        raise CommandLineError(f"--instance and --conversation take names: {error}") from None
+        raise CommandLineError(f"invalid --instance or --conversation: {error}") from None
     if timeout is not None and not (wait and timeout > 0):
-        raise CommandLineError("--timeout takes more than 0 seconds, and goes with --wait")
+        raise CommandLineError("--timeout must be more than 0 seconds, and needs --wait")
 
     from ...protocols.chat.cli import chat
 

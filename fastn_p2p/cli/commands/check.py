@@ -1,21 +1,24 @@
 from __future__ import annotations
 
 from ...console.options import (
-    AliasArgument,
     HomeOption,
     IdentityArgument,
+    InstanceArgument,
     ProtocolArgument,
 )
 from ...console.output import write_message
 
 
 def run(
-    identity: IdentityArgument, protocol: ProtocolArgument, alias: AliasArgument = "default", home: HomeOption = None
+    identity: IdentityArgument,
+    protocol: ProtocolArgument,
+    instance: InstanceArgument = "default",
+    home: HomeOption = None,
 ) -> None:
-    """Check the config of a protocol that an identity has.
+    """Check the config of a protocol of an identity.
 
-    Reads config.json as it is on disk, has the protocol look at it, and changes nothing. Works for identities that are
-    offline too.
+    Reads config.json from disk and lets the protocol check it. Changes nothing. Also works while the identity is
+    offline.
     """
     from fastn_p2p_client.ipc.messages import (
         CheckProtocol,
@@ -23,5 +26,5 @@ def run(
 
     from ...console.control_request import request_daemon
 
-    state = request_daemon(home, CheckProtocol(identity, protocol, alias)).state
-    write_message(f"The config of {protocol} ({alias}) of {identity} is valid. State: {state}.")
+    state = request_daemon(home, CheckProtocol(identity, protocol, instance)).state
+    write_message(f"The config of {protocol} ({instance}) of {identity} is valid. State: {state}.")

@@ -19,5 +19,5 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
     from ...console.control_request import request_daemon
 
     identity = request_daemon(home, CreateIdentity(name)).identity
-    write_message(f"Created {identity.name}. Peers call it by this ID52:")
+    write_message(f"Created {identity.name}. Its ID52, by which peers call it:")
     write_result(identity.id52)

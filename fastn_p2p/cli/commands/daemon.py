@@ -21,7 +21,7 @@ def run(
         typer.Option(
             envvar="FASTN_NETWORK",
             show_envvar=False,
-            help="local: this machine only; internet: also relays and discovery.  [env: FASTN_NETWORK]",
+            help="local: only this machine. internet: also relays and discovery.  [env: FASTN_NETWORK]",
         ),
     ] = Network.INTERNET,
     memory: Annotated[
@@ -31,7 +31,7 @@ def run(
             min=0,
             envvar="FASTN_MEMORY",
             show_envvar=False,
-            help="How much memory the protocols of one identity may have; 0: no limit.  [env: FASTN_MEMORY]",
+            help="Memory limit for the protocols of one identity. 0: no limit.  [env: FASTN_MEMORY]",
         ),
     ] = 2048,
     connections: Annotated[
@@ -41,11 +41,11 @@ def run(
             min=1,
             envvar="FASTN_CONNECTIONS",
             show_envvar=False,
-            help="How many connections one program may have to each process of the daemon.  [env: FASTN_CONNECTIONS]",
+            help="Most connections of one program to each process of the daemon.  [env: FASTN_CONNECTIONS]",
         ),
     ] = 128,
 ) -> None:
-    """Run the daemon, until Ctrl-C or SIGTERM."""
+    """Run the daemon until Ctrl-C or SIGTERM."""
     from fastn_p2p_client.home import Home
     from fastn_p2p_supervisor.actor_specs import DaemonConfig
     from fastn_p2p_supervisor.daemon import EXIT_FAILED

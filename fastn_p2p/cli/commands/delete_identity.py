@@ -9,9 +9,9 @@ from ...console.output import write_message
 
 
 def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> None:
-    """Delete an identity and all it has.
+    """Delete an identity and everything it has.
 
-    Its key, its protocols and their files go. Nothing brings them back.
+    Deletes its key, its protocols and their files. This cannot be undone.
     """
     from ...console.confirmation import (
         ask_to_delete,
@@ -21,8 +21,10 @@ def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> 
 
     if not yes:
         if not can_confirm():
-            raise CommandLineError("nobody can be asked here whether to delete it; say --yes if you are sure")
-        ask_to_delete(f"This deletes the key of {name!r}, its protocols and their files. Nothing brings them back.")
+            raise CommandLineError(
+                "cannot ask for confirmation without a terminal. Use --yes to delete without confirmation"
+            )
+        ask_to_delete(f"This deletes the key of {name!r}, its protocols and their files. It cannot be undone.")
 
     from fastn_p2p_client.ipc.messages import (
         DeleteIdentity,

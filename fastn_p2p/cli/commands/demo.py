@@ -4,9 +4,9 @@ import typer
 
 
 def run() -> None:
-    """Show it all, with two daemons on this machine.
+    """Demonstrate two daemons on this machine.
 
-    Calls between them, a process killed and healed; takes some seconds and leaves nothing behind.
+    Makes calls between them, kills a process and waits for its restart. Takes a few seconds and leaves nothing behind.
     """
     from ...demo import demonstrate
 

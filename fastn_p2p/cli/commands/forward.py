@@ -18,17 +18,17 @@ def run(
     listen: Annotated[
         str,
         typer.Option(
-            "--listen", metavar="HOST:PORT|unix:PATH", help="Where to take connections; port 0 takes one that is free."
+            "--listen", metavar="HOST:PORT|unix:PATH", help="Address to listen on. Port 0 chooses a free port."
         ),
     ],
     instance: InstanceArgument = "default",
     identity: AsOption = None,
     home: HomeOption = None,
 ) -> None:
-    """Reach a peer's Tunnel through an address of this machine.
+    """Forward connections to a peer's Tunnel.
 
-    Prints the address, and forwards every connection to it, until Ctrl-C or SIGTERM. It goes on when a daemon or the
-    service at the other end is restarted; connections that cannot be made meanwhile are closed, and it says why.
+    Prints the address and forwards every connection to it, until Ctrl-C or SIGTERM. Continues when a daemon or the
+    service behind the tunnel restarts. Until then it closes new connections and prints the reason.
     """
     from ...protocols.tunnel.service_address import (
         InvalidAddress,

@@ -10,7 +10,7 @@ from ...console.output import write_message
 def run(name: NameArgument, home: HomeOption = None) -> None:
     """Bring an identity online.
 
-    From now on it can call and be called, also after a restart of the daemon.
+    From now on it can call and be called. It comes online again after a restart of the daemon.
     """
     from fastn_p2p_client.ipc.messages import (
         SetIdentityOnline,

@@ -14,7 +14,7 @@ from ...console.output import (
 def run(json: JsonOption = False, home: HomeOption = None) -> None:
     """List the identities of this daemon.
 
-    Name, ID52, and whether its owner has brought it online; with tabs between them when piped.
+    Prints name, ID52, and whether its owner has brought it online. Piped output has tabs between fields.
     """
     from ...console.control_request import list_all_identities
 
@@ -27,4 +27,4 @@ def run(json: JsonOption = False, home: HomeOption = None) -> None:
         [(each.name, each.id52, "online" if each.online else "offline") for each in identities],
     )
     if not identities:
-        write_message("There are no identities yet. Create one: fastn-p2p create-identity NAME")
+        write_message("No identities. Create one: fastn-p2p create-identity NAME")

@@ -17,17 +17,17 @@ from ...console.output import (
 
 def run(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The protocol's name, for instance PhotoBox.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the protocol, for example PhotoBox.")],
     directory: Annotated[
         Path | None,
-        typer.Option("--dir", metavar="DIRECTORY", help="Where to write it.  [default: photo-box-protocol]"),
+        typer.Option("--dir", metavar="DIRECTORY", help="Directory of the package.  [default: photo-box-protocol]"),
     ] = None,
     home: HomeOption = None,
 ) -> None:
-    """Write a package for a protocol of your own.
+    """Write a package for a new protocol.
 
-    It is complete and tested: install it, try it, and change it into what you need. Prints how to install it where the
-    daemon runs.
+    The package is complete and has tests: install it, try it, then change it. Prints the command that installs it
+    into the environment of the daemon.
     """
     from fastn_p2p_actors.installed_protocols import installed
     from fastn_p2p_client.home import Home
@@ -44,7 +44,7 @@ def run(
 
     names = names_for(name)
     if names.protocol in installed():
-        raise CommandLineError(f"a protocol {names.protocol} is installed already: choose another name")
+        raise CommandLineError(f"a protocol {names.protocol} is already installed. Choose another name")
     where = directory or Path(names.distribution)
     write(names, where)
     write_result(str(where))
@@ -52,7 +52,7 @@ def run(
     identities = identity_names(context, "")
     identity = identities[0] if len(identities) == 1 else "IDENTITY"
     say_lines(
-        "now install it where the daemon is, and give it to an identity; the daemon finds it without a restart:\n"
+        "Install it and add it to an identity. The daemon finds it without a restart:\n"
         f"  {install}\n"
         f"  fastn-p2p add-protocol {identity} --protocol {names.protocol}"
     )

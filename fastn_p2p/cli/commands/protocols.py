@@ -7,10 +7,10 @@ from ...console.options import (
 
 
 def run(json: JsonOption = False, home: HomeOption = None) -> None:
-    """List the protocols that are installed.
+    """List the installed protocols.
 
-    Each with its config. Asks the daemon, or looks itself where none is running. One that is broken is listed with the
-    reason.
+    Prints each protocol with its config. Lists those of the daemon's environment, or of this command's environment if
+    no daemon runs. A protocol that cannot be loaded is listed with the reason.
     """
     from ..protocol_list import show
 

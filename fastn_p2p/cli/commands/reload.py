@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 from ...console.options import (
-    AliasArgument,
     HomeOption,
     IdentityArgument,
+    InstanceArgument,
     ProtocolArgument,
 )
 from ...console.output import write_message
 
 
 def run(
-    identity: IdentityArgument, protocol: ProtocolArgument, alias: AliasArgument = "default", home: HomeOption = None
+    identity: IdentityArgument,
+    protocol: ProtocolArgument,
+    instance: InstanceArgument = "default",
+    home: HomeOption = None,
 ) -> None:
-    """Have a protocol go on with a config that was edited.
+    """Reload the config of a protocol of an identity.
 
-    Reads config.json again. When something is wrong with it, the protocol goes on with the config that it has.
+    Reads config.json again. If it is invalid, the protocol keeps the config that it has.
     """
     from fastn_p2p_client.ipc.messages import (
         ReloadProtocol,
@@ -22,11 +25,11 @@ def run(
 
     from ...console.control_request import request_daemon
 
-    state = request_daemon(home, ReloadProtocol(identity, protocol, alias)).state
+    state = request_daemon(home, ReloadProtocol(identity, protocol, instance)).state
     if state == "serving":
-        write_message(f"Reloaded {protocol} ({alias}) of {identity}. State: {state}.")
+        write_message(f"Reloaded {protocol} ({instance}) of {identity}. State: {state}.")
     else:
         write_message(
-            f"The new config of {protocol} ({alias}) of {identity} is valid, and is used from the next start on. "
+            f"The new config of {protocol} ({instance}) of {identity} is valid and applies from the next start. "
             f"State: {state}."
         )

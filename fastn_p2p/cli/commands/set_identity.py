@@ -14,30 +14,30 @@ from ...console.output import (
     write_message,
 )
 
-_WHAT = "0 for no limit, `default` for what the daemon has otherwise."
+_SPECIAL_VALUES = "0: no limit. `default`: the limit of the daemon."
 
 
 def run(
     name: NameArgument,
     max_memory: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help=f"Private memory of each of its processes, as 500M or 2G; {_WHAT}"),
+        typer.Option(metavar="SIZE", help=f"Private memory of each process, as 500M or 2G. {_SPECIAL_VALUES}"),
     ] = None,
     max_processes: Annotated[
-        str | None, typer.Option(metavar="N", help=f"Processes that its protocols may have started at a time; {_WHAT}")
+        str | None, typer.Option(metavar="N", help=f"Processes that its protocols run at a time. {_SPECIAL_VALUES}")
     ] = None,
     max_file_size: Annotated[
-        str | None, typer.Option(metavar="SIZE", help=f"Size of a file that is written; {_WHAT}")
+        str | None, typer.Option(metavar="SIZE", help=f"Size of a written file. {_SPECIAL_VALUES}")
     ] = None,
     max_open_files: Annotated[
-        str | None, typer.Option(metavar="N", help=f"Open files and connections of each process; {_WHAT}")
+        str | None, typer.Option(metavar="N", help=f"Open files and connections of each process. {_SPECIAL_VALUES}")
     ] = None,
     json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Limit what the protocols of an identity may use.
+    """Set resource limits for an identity's protocols.
 
-    It holds at once, without a restart, and for every later start. What is not given stays as it is.
+    The limits apply at once, without a restart, and after every later start. Options that are not given change nothing.
     """
     from fastn_p2p_client.ipc.messages import (
         SetLimits,
@@ -54,12 +54,12 @@ def run(
         "open_files": max_open_files,
     }
     limits = {
-        what: -1 if text == "default" else size_argument(text, _option(what))
-        for what, text in given.items()
+        limit: -1 if text == "default" else size_argument(text, _option(limit))
+        for limit, text in given.items()
         if text is not None
     }
     if not limits:
-        raise CommandLineError(f"there is nothing to change: give {', '.join(map(_option, given))}")
+        raise CommandLineError(f"nothing to change. Give {', '.join(map(_option, given))}")
     info = request_daemon(home, SetLimits(name, **limits)).identity
     if json:
         put_json(info)
@@ -67,5 +67,5 @@ def run(
         write_message(f"Changed the limits of {name}.")
 
 
-def _option(what: str) -> str:
-    return f"--max-{what.replace('_', '-')}"
+def _option(limit: str) -> str:
+    return f"--max-{limit.replace('_', '-')}"

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from ...console.options import (
-    AliasOption,
     HomeOption,
     IdentityArgument,
+    InstanceOption,
     ProtocolOption,
 )
 from ...console.output import write_message
@@ -16,28 +16,27 @@ from ...console.output import write_message
 def run(
     identity: IdentityArgument,
     protocol: ProtocolOption,
-    alias: AliasOption = "default",
+    instance: InstanceOption = "default",
     config: Annotated[
         str | None,
-        typer.Option(metavar="JSON|@FILE", help="The new configuration, in place of the whole old one."),
+        typer.Option(metavar="JSON|@FILE", help="New config. It replaces the whole old one."),
     ] = None,
     allow: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="WHO",
-            help="Who may use it from now on, and nobody else: everyone, peers, an ID52 or a petname; may be given "
-            "several times.",
+            metavar="PEER|peers|everyone",
+            help="New access list: a petname, an ID52, `peers` (the address book) or `everyone`. Can be repeated.",
         ),
     ] = None,
     reset_allow: Annotated[
-        bool, typer.Option("--reset-allow", help="Leave it to the protocol again who may use it.")
+        bool, typer.Option("--reset-allow", help="Remove the access list: the protocol decides again.")
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Change a protocol that an identity has.
+    """Change the config or access list of a protocol.
 
-    It goes on with the new config and access list at once, without being interrupted. What is not given stays as it
-    is, and so does everything when the protocol refuses the new config.
+    The change applies at once and interrupts nothing. Options that are not given change nothing. If the protocol
+    rejects the new config, everything stays as it is.
     """
     from fastn_p2p_client.ipc.messages import (
         SetProtocol,
@@ -51,13 +50,13 @@ def run(
     )
 
     if allow and reset_allow:
-        raise CommandLineError("--allow and --reset-allow contradict each other: give one of them")
+        raise CommandLineError("--allow and --reset-allow exclude each other. Give one of them")
     if config is None and not allow and not reset_allow:
-        raise CommandLineError("there is nothing to change: give --config, --allow or --reset-allow")
+        raise CommandLineError("nothing to change. Give --config, --allow or --reset-allow")
     payload = b""
     if config is not None:
         payload = json_argument(config, "--config")
         parse_json(payload, "--config")
     access = tuple(allow) if allow else () if reset_allow else None
-    state = request_daemon(home, SetProtocol(identity, protocol, alias, access), payload).state
-    write_message(f"Changed {protocol} ({alias}) of {identity}. State: {state}.")
+    state = request_daemon(home, SetProtocol(identity, protocol, instance, access), payload).state
+    write_message(f"Changed {protocol} ({instance}) of {identity}. State: {state}.")

@@ -1,23 +1,26 @@
 from __future__ import annotations
 
 from ...console.options import (
-    AliasArgument,
     HomeOption,
     IdentityArgument,
+    InstanceArgument,
     ProtocolArgument,
 )
 from ...console.output import write_message
 
 
 def run(
-    identity: IdentityArgument, protocol: ProtocolArgument, alias: AliasArgument = "default", home: HomeOption = None
+    identity: IdentityArgument,
+    protocol: ProtocolArgument,
+    instance: InstanceArgument = "default",
+    home: HomeOption = None,
 ) -> None:
-    """Serve a protocol again that was stopped or has failed."""
+    """Start a protocol that was stopped or has failed."""
     from fastn_p2p_client.ipc.messages import (
         StartProtocol,
     )
 
     from ...console.control_request import request_daemon
 
-    state = request_daemon(home, StartProtocol(identity, protocol, alias)).state
-    write_message(f"Started {protocol} ({alias}) of {identity}. State: {state}.")
+    state = request_daemon(home, StartProtocol(identity, protocol, instance)).state
+    write_message(f"Started {protocol} ({instance}) of {identity}. State: {state}.")

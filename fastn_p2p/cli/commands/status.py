@@ -16,15 +16,15 @@ def run(
         bool,
         typer.Option(
             "--watch",
-            help="Show it again every second, until Ctrl-C or q; arrow keys and PgUp, PgDn, Home, End scroll.",
+            help="Update every second until Ctrl-C or q. Arrow keys, PgUp, PgDn, Home and End scroll.",
         ),
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Show what the daemon does.
+    """Show the status of the daemon.
 
-    Its processes, identities, protocols, peers and connections, and what is wrong. When the gateway does not
-    answer, only the processes are shown, and the exit code is 3.
+    Shows processes, identities, protocols, peers, connections and warnings. If the gateway does not answer, shows only
+    the processes and ends with exit code 3.
     """
     from ..status.collect import (
         show,

@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 from ...console.options import (
-    AliasArgument,
     HomeOption,
     IdentityArgument,
+    InstanceArgument,
     ProtocolArgument,
 )
 from ...console.output import write_message
 
 
 def run(
-    identity: IdentityArgument, protocol: ProtocolArgument, alias: AliasArgument = "default", home: HomeOption = None
+    identity: IdentityArgument,
+    protocol: ProtocolArgument,
+    instance: InstanceArgument = "default",
+    home: HomeOption = None,
 ) -> None:
-    """Stop serving a protocol, without taking it away.
+    """Stop a protocol of an identity without removing it.
 
-    It stays stopped, also after restarts, until `fastn-p2p protocol start`. Nothing is deleted.
+    It stays stopped, also after restarts, until `fastn-p2p protocol start`. Deletes nothing.
     """
     from fastn_p2p_client.ipc.messages import (
         StopProtocol,
@@ -22,5 +25,5 @@ def run(
 
     from ...console.control_request import request_daemon
 
-    state = request_daemon(home, StopProtocol(identity, protocol, alias)).state
-    write_message(f"Stopped {protocol} ({alias}) of {identity}. State: {state}.")
+    state = request_daemon(home, StopProtocol(identity, protocol, instance)).state
+    write_message(f"Stopped {protocol} ({instance}) of {identity}. State: {state}.")

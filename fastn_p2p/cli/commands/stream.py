@@ -10,27 +10,29 @@ from ...console.options import (
     HomeOption,
     InstanceArgument,
     PeerArgument,
+    ProtocolArgument,
 )
 
 
 def run(
     peer: PeerArgument,
-    protocol: Annotated[str, typer.Argument(metavar="PROTOCOL")],
+    protocol: ProtocolArgument,
     instance: InstanceArgument = "default",
-    data: Annotated[
-        str | None, typer.Option(metavar="JSON|@FILE", help="What the protocol wants to know at the beginning.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="JSON|@FILE", help="Initial data for the protocol.")] = None,
     identity: AsOption = None,
-    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="How long to wait until the stream stands.")] = 10.0,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", help="Timeout for opening the stream.")] = 10.0,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Write to a terminal what comes, byte for byte: the peer can control it.")
+        bool,
+        typer.Option(
+            "--raw", help="Write received bytes to a terminal unchanged. The peer can then control the terminal."
+        ),
     ] = False,
     home: HomeOption = None,
 ) -> None:
     """Open a stream to a protocol of a peer.
 
-    Standard input goes there, and what comes from there goes to standard output, until both are at their end. On a
-    terminal what could control it is shown as an escape; --raw is for programs that are to draw there.
+    Sends standard input to the peer and writes received bytes to standard output, until both directions have ended.
+    On a terminal, control characters are shown as escapes; use --raw for programs that draw.
     """
     from ...console.json_values import (
         json_argument,
@@ -38,7 +40,7 @@ def run(
     )
 
     if not timeout > 0:
-        raise CommandLineError("--timeout: it takes more than 0 seconds")
+        raise CommandLineError("--timeout must be more than 0 seconds")
     initial = None if data is None else request_from(json_argument(data, "--data"), "--data")
 
     from ..stream import stream

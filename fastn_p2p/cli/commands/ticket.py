@@ -23,17 +23,18 @@ def run(
         str,
         typer.Argument(
             metavar="NAME",
-            help="The identity's name; may be left out when only one is online.",
+            help="Name of the identity. Not needed if only one is online.",
             autocompletion=identity_names,
         ),
     ] = "",
     json: JsonOption = False,
     home: HomeOption = None,
 ) -> None:
-    """Print where an online identity is reached.
+    """Print a ticket of an online identity.
 
-    Others give the ticket to `fastn-p2p peer add` or use it in place of PEER. How long it is valid, and whether it is
-    good on this machine only, is said on standard error; --json has both.
+    A ticket contains the ID52 and the addresses of the identity. A peer passes it to `fastn-p2p peer add`, or uses it
+    in place of PEER. Prints on standard error how long it is valid and whether it only works on this machine; --json
+    has both.
     """
     from fastn_p2p_client.ipc.messages import (
         GetTicket,
@@ -57,11 +58,13 @@ def run(
         return
     write_result(reply.ticket)
     if reply.expires:
-        write_message(f"Valid until {expiry_time(reply.expires)}. Anyone who has it can add it, any number of times.")
+        write_message(
+            f"Valid until {expiry_time(reply.expires)}. It can be used any number of times, by anyone who has it."
+        )
     if local:
         write_message(
-            "Valid on this machine only: the daemon has loopback addresses alone. For other machines, start it without "
-            "`--network local`"
+            "Works only on this machine, because the daemon has only loopback addresses. For other machines, start it "
+            "without `--network local`."
         )
 
 

@@ -1,4 +1,4 @@
-"""``fastn-p2p status``: what the gateway tells, or else what the supervisor has written down."""
+"""Source of ``fastn-p2p status``: the gateway or, if it does not answer, the supervisor's process file."""
 
 from __future__ import annotations
 
@@ -28,54 +28,55 @@ from ...console.output import (
 )
 from ...console.process_file import read_process_file
 
-__all__ = ["StatusSnapshot", "collect_status", "show", "show_forever"]
-
 STATUS_TIMEOUT: Final = 3.0
-"""Seconds that the gateway has to answer before the supervisor's account is shown instead."""
+"""Seconds that the gateway has to answer. After them the supervisor's process file is shown."""
 PERIOD: Final = 1.0
+"""Seconds between two updates of ``status --watch``."""
 
 
 class StatusSnapshot(NamedTuple):
+    """A status, and whether it is complete."""
+
     status: Status
     partial: bool
-    """The gateway did not answer: only processes and warnings are known."""
+    """The gateway did not answer. Only processes and warnings are known."""
 
 
 def collect_status(home: Path | None) -> StatusSnapshot:
-    """What can be known at the moment.
+    """Return the status of the daemon of ``home``.
 
     Raises:
-        P2PError: no daemon runs, or it cannot be asked.
+        P2PError: no daemon runs, or the request failed.
     """
-    place = Home.find(home)
+    found = Home.find(home)
     try:
         status = request_daemon(home, GetStatus(), timeout=STATUS_TIMEOUT).status
     except (DaemonBusy, DaemonNotRunning, DeadlineExceeded):
-        account = read_process_file(place)
-        if account is None:
+        snapshot = read_process_file(found)
+        if snapshot is None:
             raise
         why = (
-            "the gateway does not answer, so only the processes are shown, as the supervisor knows them; "
-            f"if it does not come back by itself within seconds, see {place.logs}"
+            "the gateway does not answer. Only the processes that the supervisor knows are shown. "
+            f"The gateway should be back within seconds; if not, see {found.logs}"
         )
-        return StatusSnapshot(account.as_status(place, boot_ms(), [why]), True)
-    if not status.processes and (account := read_process_file(place)) is not None:
-        status = replace(status, processes=account.as_status(place, boot_ms(), []).processes)
+        return StatusSnapshot(snapshot.as_status(found, boot_ms(), [why]), True)
+    if not status.processes and (snapshot := read_process_file(found)) is not None:
+        status = replace(status, processes=snapshot.as_status(found, boot_ms(), []).processes)
     return StatusSnapshot(status, False)
 
 
 def show(home: Path | None, *, json: bool) -> ExitCode:
-    """Prints the status once."""
+    """Print the status once and return the exit code."""
     seen = collect_status(home)
     _print(seen, json=json)
     return ExitCode.DAEMON if seen.partial else ExitCode.OK
 
 
 def show_forever(home: Path | None, *, json: bool) -> None:
-    """Print the status every second: on a terminal in place, else, or with TERM=dumb, one after the other.
+    """Print the status every second: in place on a terminal; otherwise, or with TERM=dumb, one after the other.
 
     Raises:
-        P2PError: no daemon runs at the start. Later on that is shown, until one does again.
+        P2PError: no daemon runs at the start. If it ends later, this is shown until a daemon runs again.
     """
     seen = collect_status(home)
     if is_terminal() and not json and os.environ.get("TERM") not in (None, "", "dumb"):
@@ -93,9 +94,8 @@ def _print(seen: StatusSnapshot, *, json: bool) -> None:
     from .dashboard import render_text
 
     colour = is_terminal() or bool(os.environ.get("FORCE_COLOR"))
-    put_raw(
-        f"{render_text(seen.status, partial=seen.partial, colour=colour)}\n".encode()
-    )  # safe: the dashboard sees to it
+    text = render_text(seen.status, partial=seen.partial, colour=colour)
+    put_raw(f"{text}\n".encode())  # the dashboard has escaped control characters
 
 
 def _next(home: Path | None, last: StatusSnapshot) -> StatusSnapshot:
@@ -124,6 +124,6 @@ def _show_live(home: Path | None, seen: StatusSnapshot) -> None:
         shown = render_text(seen.status, partial=seen.partial, width=columns, colour=True).splitlines()
         if not gone:
             return shown
-        return [*textwrap.wrap(f"{gone} Waiting for it; this is what was seen last:", columns), "", *shown]
+        return [*textwrap.wrap(f"{gone}. Waiting for the daemon. Last known status:", columns), "", *shown]
 
     watch(lines, renew, PERIOD)

@@ -1,6 +1,6 @@
-"""How a ``Status`` looks in a terminal: tables from 76 columns on, ``narrow_dashboard`` below.
+"""Layout of a ``Status`` for a terminal: tables from 76 columns, ``narrow_dashboard`` below.
 
-Whatever must be copied (names, ID52s, addresses) is folded where it is too long, never cut.
+Values that people copy (names, ID52s, addresses) are folded if they are too long, never cut.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from ...console.formatting import format_count, format_duration, format_latency,
 from ...console.output import plain
 from .narrow_dashboard import ago, narrow_lines, short
 
-__all__ = ["dashboard", "render_text", "short"]
-
 _COLOURS: Final = {
     "ready": "green",
     "online": "green",
@@ -40,15 +38,15 @@ _COLOURS: Final = {
     "failed": "bold red",
 }
 MOST_ROWS: Final = 100
-"""Processes, identities, peers and connections that are shown, of each: more take a terminal too long."""
+"""Processes, identities, peers and connections that are shown, of each. More make a terminal slow."""
 NARROW: Final = 76
-"""Columns below which tables do not fit."""
+"""Columns that tables need. A narrower terminal gets ``narrow_dashboard``."""
 _WAITING: Final = "waiting for a program"
-"""The state of a binding that programs are to serve, and none does."""
+"""State of a binding that a program must serve while no program does."""
 
 
 def render_text(status: Status, *, partial: bool = False, width: int | None = None, colour: bool = False) -> str:
-    """The dashboard as text, for a terminal or a file ``width`` columns wide (None: as wide as the terminal)."""
+    """Return the dashboard as text, ``width`` columns wide (None: as wide as the terminal)."""
     console = Console(width=width, force_terminal=colour, highlight=False, legacy_windows=False)
     with console.capture() as capture:
         console.print(dashboard(status, partial=partial, width=console.width))
@@ -56,7 +54,7 @@ def render_text(status: Status, *, partial: bool = False, width: int | None = No
 
 
 def dashboard(status: Status, *, partial: bool = False, width: int = 80) -> RenderableType:
-    """Everything in ``status``. ``partial``: only its processes and warnings are known, the rest is left out."""
+    """Return the layout of ``status``. With ``partial`` only processes and warnings are known and shown."""
     if width < NARROW:
         lines = list(narrow_lines(status, partial=partial, most=MOST_ROWS))
         for line in lines:
@@ -72,27 +70,27 @@ def dashboard(status: Status, *, partial: bool = False, width: int = 80) -> Rend
         return Group(*parts)
     parts.append(_title("Identities"))
     if not status.identities:
-        parts.append(_hint("none yet; `fastn-p2p create-identity NAME` creates one"))
+        parts.append(_hint("none. Create one: `fastn-p2p create-identity NAME`"))
     known = bool(status.endpoint)
     parts += [_identity(identity, known, width < 100) for identity in status.identities[:MOST_ROWS]]
     parts += _rest(status.identities, status.identities_total, "fastn-p2p identity list")
     if not known:
-        unknown = _hint("not known while the network process does not answer")
+        unknown = _hint("unknown while the network process does not answer")
         return Group(*parts, _title("Peers and connections"), unknown)
     parts.append(_title("Peers"))
     if status.peers:
         parts.append(_peers(status.peers[:MOST_ROWS]))
         parts += _rest(status.peers, status.peers_total, "fastn-p2p peer list")
     else:
-        parts.append(_hint("none yet; `fastn-p2p peer add TICKET --name NAME` adds one"))
+        parts.append(_hint("none. Add one: `fastn-p2p peer add TICKET --name NAME`"))
     parts.append(_title("Connections"))
-    parts.append(_connections(status) if status.connections else _hint("none at the moment"))
+    parts.append(_connections(status) if status.connections else _hint("none"))
     parts += _rest(status.connections, status.connections_total)
     return Group(*parts)
 
 
 def _rest(shown: Sequence[object], total: int, command: str = "fastn-p2p status --json") -> list[RenderableType]:
-    """How many there are beside those that are shown, and where to see them."""
+    """Return a line that counts the entries that are not shown and names the command that lists them."""
     rest = max(total, len(shown)) - min(len(shown), MOST_ROWS)
     return [_hint(f"and {rest} more: `{command}`")] if rest > 0 else []
 
@@ -143,28 +141,28 @@ def _identity(identity: IdentityStatus, known: bool, tight: bool) -> RenderableT
     parts: list[RenderableType] = [head]
     if identity.delegation_expires_ms is not None and identity.delegation_expires_ms < 3_600_000:
         left = format_duration(max(0, identity.delegation_expires_ms))
-        parts.append(Text(f"its delegation is valid for {left} more", "yellow"))
+        parts.append(Text(f"delegation expires in {left}", "yellow"))
     if identity.bindings:
         parts.append(Padding(_bindings(identity.bindings, tight), (0, 0, 0, 2)))
-        parts += [Padding(_remark(each), (0, 0, 0, 2)) for each in identity.bindings if _is_remarkable(each, identity)]
+        parts += [Padding(_remark(each), (0, 0, 0, 2)) for each in identity.bindings if _has_remark(each, identity)]
     else:
         add = f"fastn-p2p add-protocol {plain(identity.name)} --protocol Echo"
-        parts.append(_hint(f"no protocols; `{add}` adds one"))
+        parts.append(_hint(f"no protocols. Add one: `{add}`"))
     return Padding(Group(*parts), (0, 0, 0, 2))
 
 
-def _is_remarkable(binding: BindingStatus, identity: IdentityStatus) -> bool:
+def _has_remark(binding: BindingStatus, identity: IdentityStatus) -> bool:
     return binding.state != "serving" and (identity.online or binding.state != "offline")
 
 
 def _remark(binding: BindingStatus) -> Text:
-    """Why nobody serves it."""
+    """Return the reason for which a binding is not served."""
     colour = {"stopped": "dim", _WAITING: "yellow"}.get(binding.state, "red")
     return Text(f"{plain(binding.protocol)} ({plain(binding.instance)}): {plain(binding.state)}", colour)
 
 
 def _presence(identity: IdentityStatus, known: bool) -> Text:
-    """``known``: the network answers, so what it does not mention is not online."""
+    """Return the state of an identity. ``known``: the network process answers, so its list is complete."""
     if identity.online:
         return Text("online" if identity.wanted else "stopping", "green" if identity.wanted else "yellow")
     if identity.wanted:
@@ -173,11 +171,11 @@ def _presence(identity: IdentityStatus, known: bool) -> Text:
 
 
 def _bindings(bindings: Sequence[BindingStatus], tight: bool) -> Table:
-    """How many programs serve each is a column where any does: the others are hosted by the daemon."""
+    """Return the table of bindings. It has a column for programs if programs serve any of them."""
     columns = ["protocol", "instance", "access", ">calls", ">errors", ">busy", ">p50/p99 ms", ">streams"]
     by_programs = any(each.programs or each.state == _WAITING for each in bindings)
     table = _table(*columns, *([">programs"] if by_programs else []))
-    if tight:  # names of who may use it go below each other, so that nothing else does
+    if tight:  # fold the access list, so that no other column is folded
         table.columns[2].max_width = len("everyone")
     table.columns[0].min_width = min(max(len(each.protocol) for each in bindings), 16)
     for each in bindings:
@@ -237,11 +235,11 @@ def _who(connection: ConnectionStatus, names: dict[str, str]) -> str:
     return f"{'→' if connection.outgoing else '←'} {plain(who) if who else short(connection.endpoint)}"
 
 
-# ── building blocks ──────────────────────────────────────────────────────────────────────────────
+# ── elements ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def _table(*columns: str) -> Table:
-    """A table without lines; ``>`` before a column's title aligns it to the right."""
+    """Return an empty table without lines. ``>`` before a column's title aligns it to the right."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for column in columns:
         right = column.startswith(">")

@@ -1,4 +1,4 @@
-"""``fastn-p2p status --watch`` on a terminal: drawn anew every second on the alternate screen, scrolled with keys."""
+"""``fastn-p2p status --watch`` on a terminal: redrawn every second on the alternate screen, scrolled with keys."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from typing import Final
 
 from ...console.output import put_raw
 
-__all__ = ["KEYS", "Watched", "watch"]
-
 KEYS: Final = "q ends, ↑ ↓ PgUp PgDn Home End scroll"
 _ENTER: Final = b"\x1b[?1049h\x1b[?25l"
 _LEAVE: Final = b"\x1b[?25h\x1b[?1049l"
 _TICK: Final = 0.1
-"""Seconds between two looks at the keyboard and at the size of the window."""
+"""Seconds between two checks of the keyboard and of the size of the window."""
 _MOVES: Final[dict[bytes, tuple[int, int]]] = {
     **dict.fromkeys((b"\x1b[A", b"\x1bOA", b"k"), (-1, 0)),
     **dict.fromkeys((b"\x1b[B", b"\x1bOB", b"j", b"\r"), (1, 0)),
@@ -31,17 +29,18 @@ _MOVES: Final[dict[bytes, tuple[int, int]]] = {
     **dict.fromkeys((b"\x1b[H", b"\x1b[1~", b"\x1bOH", b"g"), (0, -1_000_000)),
     **dict.fromkeys((b"\x1b[F", b"\x1b[4~", b"\x1bOF", b"G"), (0, 1_000_000)),
 }
-"""Key → lines, and pages, down."""
+"""Key → lines and pages to scroll down."""
 
-Watched = Callable[[int], list[str]]
-"""Gives the lines for a terminal of so many columns, safe to write."""
+LinesForWidth = Callable[[int], list[str]]
+"""Returns the lines for a terminal of so many columns. Control characters in them are escaped."""
 
 
-def watch(lines_for: Watched, renew: Callable[[], None], period: float) -> None:
-    """Show them until ``q`` is typed. The terminal is as before when this returns or raises.
+def watch(lines_for: LinesForWidth, renew: Callable[[], None], period: float) -> None:
+    """Show lines until ``q`` is typed, then restore the terminal.
 
     Args:
-        renew: called every ``period`` seconds, before ``lines_for``.
+        lines_for: returns the lines to show.
+        renew: updates what ``lines_for`` returns; called every ``period`` seconds.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
@@ -68,7 +67,7 @@ def watch(lines_for: Watched, renew: Callable[[], None], period: float) -> None:
 
 
 def _size() -> tuple[int, int]:
-    """Return the columns and rows of the terminal. Not those of the environment, which do not follow its window."""
+    """Return the columns and rows of the terminal. ``COLUMNS`` and ``LINES`` do not follow a resized window."""
     try:
         columns, rows = os.get_terminal_size(sys.stdout.fileno())
     except OSError:
@@ -85,7 +84,7 @@ def _picture(lines: list[str], top: int, room: int, columns: int) -> bytes:
 
 
 def _key(keyboard: int | None, timeout: float) -> bytes:
-    """The next key, or nothing in that time."""
+    """Return the next key, or nothing after ``timeout`` seconds."""
     if keyboard is None:
         time.sleep(timeout)
         return b""
@@ -93,19 +92,19 @@ def _key(keyboard: int | None, timeout: float) -> bytes:
         return b""
     typed = os.read(keyboard, 64)
     if not typed:
-        time.sleep(timeout)  # the end of input is no key
+        time.sleep(timeout)  # end of input: do not spin
     return typed
 
 
 @contextlib.contextmanager
 def _screen() -> Iterator[int | None]:
-    """The alternate screen, and the descriptor that keys come from, if they come from a terminal."""
+    """Switch to the alternate screen; yield the descriptor to read keys from, or None if input is no terminal."""
     keyboard = sys.stdin.fileno() if sys.stdin is not None and _is_terminal(sys.stdin) else None
     before = termios.tcgetattr(keyboard) if keyboard is not None else None
 
     def enter() -> None:
         if keyboard is not None:
-            tty.setcbreak(keyboard, termios.TCSADRAIN)  # Ctrl-C and Ctrl-Z go on meaning what they do
+            tty.setcbreak(keyboard, termios.TCSADRAIN)  # Ctrl-C and Ctrl-Z still send signals
         put_raw(_ENTER)
 
     def leave() -> None:

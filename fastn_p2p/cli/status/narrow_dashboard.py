@@ -1,4 +1,4 @@
-"""Layout of a ``Status`` for fewer columns than tables need: a fact on each line, cut with … where it is too long."""
+"""Layout of a ``Status`` for narrow terminals: one fact per line, cut with … if it is too long."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from fastn_p2p_client.ipc.messages import (
 from ...console.formatting import format_duration, format_memory, utc_minute
 from ...console.output import plain
 
-__all__ = ["ago", "narrow_lines", "short"]
-
 _ID52 = 52
 
 
 def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
-    """Every line of it.
+    """Yield the lines.
 
     Args:
         partial: only processes and warnings are known.
-        most: entries of each list that are shown.
+        most: the number of entries of each list to show.
     """
     up = f", up {format_duration(status.uptime_ms)}" if status.uptime_ms else ""
     yield Text.assemble(("fastn-p2p", "bold"), f" {plain(status.version)}{up}".rstrip())
@@ -48,19 +46,19 @@ def narrow_lines(status: Status, *, partial: bool, most: int) -> Iterator[Text]:
         yield Text(f"    {identity.id52}", "dim")
         yield from map(_binding, identity.bindings)
     if not status.identities:
-        yield Text("  none yet", "dim")
+        yield Text("  none", "dim")
     if not status.endpoint:
-        yield Text("  peers and connections: not known", "dim")
+        yield Text("  peers and connections: unknown", "dim")
         return
     yield from _title("Peers")
     if not status.peers:
-        yield Text("  none yet", "dim")
+        yield Text("  none", "dim")
     for peer in status.peers[:most]:
         yield Text.assemble(f"  {plain(peer.name)}", (f"  {ago(peer.reach, peer.seen_ms)}".rstrip(), "dim"))
         yield Text(f"    {peer.id52}", "dim")
     yield from _title("Connections")
     if not status.connections:
-        yield Text("  none at the moment", "dim")
+        yield Text("  none", "dim")
     names = {each.id52: each.name for each in status.peers}
     for connection in status.connections[:most]:
         yield from _connection(connection, names)
@@ -103,7 +101,7 @@ def _connection(each: ConnectionStatus, names: dict[str, str]) -> Iterator[Text]
 
 
 def ago(reach: str, seen_ms: int) -> str:
-    """``unreachable, last seen 2026-01-31 12:00 UTC``; nothing of a peer that was not tried."""
+    """Return ``unreachable, last seen 2026-01-31 12:00 UTC`` or another state; empty if never tried."""
     if reach != "unreachable":
         return plain(reach)
     if not seen_ms:
@@ -112,5 +110,5 @@ def ago(reach: str, seen_ms: int) -> str:
 
 
 def short(name: str) -> str:
-    """A key (an ID52 or an endpoint) by its first six characters; any other name as it is."""
+    """Return a key (an ID52 or an endpoint) cut to six characters, and any other name unchanged."""
     return f"{name[:6]}…" if len(name) in {_ID52, 64} and name.isalnum() else name

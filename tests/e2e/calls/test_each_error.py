@@ -349,7 +349,7 @@ def test_each_error_is_its_own_on_the_command_line_and_in_both_apis(
         assert code == EXITS[expected.code]
     else:
         data = json.dumps(expected.payload, separators=(",", ":"))
-        assert err == f"fastn-p2p: the handler answered with an error: {expected}\n{data}\n"
+        assert err == f"fastn-p2p: application error: {expected}\n{data}\n"
         assert code == ExitCode.APPLICATION
 
 

@@ -35,7 +35,7 @@ def test_a_ticket_says_how_long_it_is_good_and_where(world: World) -> None:
     done = world.two.cli("ticket", "bob")
     assert re.fullmatch(r"fastn1[0-9a-v]+\n", done.stdout)
     assert re.search(r"^Valid until \d{4}-\d\d-\d\d \d\d:\d\d UTC \(24 hours from now\)", done.stderr)
-    assert "Valid on this machine only" in done.stderr
+    assert "Works only on this machine" in done.stderr
     assert "`--network local`" in done.stderr
     found = json.loads(world.two.cli("ticket", "bob", "--json").stdout)
     assert found["ticket"].startswith("fastn1")

@@ -70,7 +70,7 @@ def test_nobody_reads_what_is_said(world: World) -> None:
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("fastn-p2p call $BOB Echo <&-", "there is no request"),
+        ("fastn-p2p call $BOB Echo <&-", "no request. Pipe JSON in"),
         ("fastn-p2p call $BOB Echo </dev/null", "standard input is empty"),
         ("echo '{message: hi}' | fastn-p2p call $BOB Echo", "standard input is not JSON"),
         ("head -c 1000 /dev/urandom | fastn-p2p call $BOB Echo", "standard input is not JSON"),

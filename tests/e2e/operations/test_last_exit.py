@@ -42,7 +42,7 @@ def test_a_vault_that_is_killed_again_and_again(make_daemon: Callable[..., Daemo
     down = daemon.cli("status")
     assert down.returncode == ExitCode.DAEMON
     assert f"no daemon is running for {daemon.home.path}" in down.stderr
-    assert f"the last one ended: {reason} (at " in down.stderr
+    assert f"the last daemon ended: {reason} (at " in down.stderr
     assert str(daemon.home.logs) in down.stderr
 
     daemon.start()
@@ -50,7 +50,7 @@ def test_a_vault_that_is_killed_again_and_again(make_daemon: Callable[..., Daemo
     assert any(f"the one before ended: {reason}" in warning for warning in daemon.status().warnings)
     assert f"the previous daemon ended: {reason}" in (daemon.home.logs / "supervisor.log").read_text()
     assert daemon.stop() == 0
-    assert "the last one ended" not in daemon.cli("status").stderr, "it was stopped"
+    assert "the last daemon ended" not in daemon.cli("status").stderr, "it was stopped"
     daemon.start()
     assert not any("the one before" in warning for warning in daemon.status().warnings)
 
@@ -58,7 +58,7 @@ def test_a_vault_that_is_killed_again_and_again(make_daemon: Callable[..., Daemo
 def test_a_daemon_that_was_killed(make_daemon: Callable[..., Daemon]) -> None:
     daemon = make_daemon().start()
     daemon.kill()
-    assert "the last one ended: it was killed, or the machine went down" in daemon.cli("status").stderr
+    assert "the last daemon ended: it was killed, or the machine went down" in daemon.cli("status").stderr
     daemon.start()
     assert any("the one before ended: it was killed" in warning for warning in daemon.status().warnings)
 

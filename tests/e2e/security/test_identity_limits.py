@@ -102,7 +102,7 @@ def test_they_are_kept_and_shown(home: Home) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        ([], ExitCode.USAGE, "there is nothing to change"),
+        ([], ExitCode.USAGE, "nothing to change. Give"),
         (["--max-memory", "lots"], ExitCode.USAGE, "--max-memory: 'lots' is no number"),
         (["--max-memory", "1M"], None, "at least"),
         (["--max-open-files", "-3"], ExitCode.USAGE, "is no number"),

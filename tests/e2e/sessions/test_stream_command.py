@@ -148,7 +148,7 @@ def test_the_other_side_is_done_before_the_input_is(world: World) -> None:
 @pytest.mark.parametrize(
     ("script", "code", "words"),
     [
-        ("trial refuse", ExitCode.APPLICATION, 'the handler answered with an error: Refused: as ordered\n{"size":0}'),
+        ("trial refuse", ExitCode.APPLICATION, 'application error: Refused: as ordered\n{"size":0}'),
         ("trial raise", ExitCode.HANDLER, "the handler of Trial"),
         ("echo | trial fail", ExitCode.RESET, "the other side ended the session early"),
         ("echo | trial reset", ExitCode.RESET, "(code 0)"),

@@ -211,7 +211,7 @@ def test_what_the_handler_refused_is_told_on_standard_error(capsys: pytest.Captu
     out, err = capsys.readouterr()
     assert out == ""
     assert err == (
-        "fastn-p2p: the handler answered with an error: MessageTooLong: at most 5 characters\n" + '{"limit":5}\n'
+        "fastn-p2p: application error: MessageTooLong: at most 5 characters\n" + '{"limit":5}\n'
     )
 
 

@@ -13,12 +13,10 @@ from msgspec.structs import replace
 
 from fastn_p2p.cli import main
 from fastn_p2p.cli.status import collect
-from fastn_p2p.cli.status.dashboard import (
-    render_text,
-    short,
-)
+from fastn_p2p.cli.status.dashboard import render_text
+from fastn_p2p.cli.status.narrow_dashboard import short
 from fastn_p2p.console.process_file import (
-    AccountProcess,
+    ProcessEntry,
     ProcessSnapshot,
     read_process_file,
 )
@@ -156,7 +154,7 @@ def test_everything_about_identities_is_shown() -> None:
     assert f"bob  offline  {ID52}" in text
     assert re.search(r"Echo +default +everyone +12345 +7 +2 +0\.45/12\.3 +2/14$", text, re.MULTILINE)
     assert "FileTransfer (backup): failed: disk full" in text
-    assert "its delegation is valid for 1 m 00 s more" in text
+    assert "delegation expires in 1 m 00 s" in text
     assert "fastn-p2p add-protocol bob --protocol Echo" in text
 
 
@@ -169,7 +167,7 @@ def test_what_only_the_network_knows_is_not_made_up() -> None:
     status = replace(EMPTY, endpoint="", identities=[replace(FULL.identities[1], wanted=True)])
     text = render_text(status, width=80)
     assert "bob  ?" in text
-    assert "not known while the network process does not answer" in text
+    assert "unknown while the network process does not answer" in text
     assert "none" not in text
 
 
@@ -263,10 +261,10 @@ ACCOUNT = ProcessSnapshot(
     network_mode="local",
     started_ms=1_000,
     processes=[
-        AccountProcess(
+        ProcessEntry(
             name="vault", pid=4711, state="ready", started_ms=1_000, restarts=1, last_exit="killed by signal 9"
         ),
-        AccountProcess(name="gateway", state="backoff", started_ms=1_000, restarts=4, last_exit="exit code 1"),
+        ProcessEntry(name="gateway", state="backoff", started_ms=1_000, restarts=4, last_exit="exit code 1"),
     ],
 )
 
@@ -312,7 +310,7 @@ def test_an_account_as_a_status(home: Home) -> None:
         ("vault", 4711, 60_000),
         ("gateway", 0, 0),
     ]
-    assert status.warnings == ["first", "gateway is backoff; it last ended with: exit code 1"]
+    assert status.warnings == ["first", "gateway is backoff. It last ended with: exit code 1"]
 
 
 def test_status_of_a_daemon_that_answers(
@@ -414,7 +412,7 @@ def test_watching_on_a_terminal_goes_on_when_the_daemon_goes_and_comes(
     monkeypatch.setenv("TERM", "xterm-256color")
     assert main(["status", "--watch"]) == 130
     out = capsys.readouterr().out
-    assert out.index("identity-alice") < out.index("Waiting for it") < out.index("the gateway does not answer")
+    assert out.index("identity-alice") < out.index("Waiting for the daemon") < out.index("the gateway does not answer")
     assert out.rindex("identity-alice") > out.rindex("the gateway does not answer")
 
 

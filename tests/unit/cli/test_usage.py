@@ -115,7 +115,7 @@ def test_deletion_that_is_not_confirmed(
     ("arguments", "words"),
     [
         ([], "--config, --allow or --reset-allow"),
-        (["--allow", "peers", "--reset-allow"], "contradict each other"),
+        (["--allow", "peers", "--reset-allow"], "exclude each other"),
         (["--config", "{"], "--config is not JSON"),
         (["--config", "@/nowhere"], "/nowhere"),
     ],

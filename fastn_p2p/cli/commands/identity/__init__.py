@@ -1,4 +1,4 @@
-"""The commands of ``fastn-p2p identity``."""
+"""Commands of the group ``fastn-p2p identity``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ app = lazy_group(
         "online": "identity_online",
         "offline": "identity_offline",
     },
-    "Identities: key pairs with a name, and whether they are online.",
+    "Manage identities: key pairs with a name.",
 )
 
 
 @app.callback()
 def _options(home: HomeOption = None) -> None:
-    """Take ``--home`` before the command of the group, too."""
+    """Accept ``--home`` before the command of the group."""

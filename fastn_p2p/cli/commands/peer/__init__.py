@@ -1,4 +1,4 @@
-"""The commands of ``fastn-p2p peer``."""
+"""Commands of the group ``fastn-p2p peer``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from ....console.options import HomeOption
 from ...lazy_groups import lazy_group
 
 app = lazy_group(
-    "fastn_p2p.cli.commands.peer", ("add", "list", "rename", "remove"), "The address book: names for other identities."
+    "fastn_p2p.cli.commands.peer", ("add", "list", "rename", "remove"), "Manage the address book: names of peers."
 )
 
 
 @app.callback()
 def _options(home: HomeOption = None) -> None:
-    """What may stand before any command of the group."""
+    """Accept ``--home`` before the command of the group."""

@@ -16,15 +16,15 @@ def run(
         str,
         typer.Argument(
             metavar="TICKET|ID52|@FILE|-",
-            help="What `fastn-p2p ticket` printed there: itself, in a file, or on standard input.",
+            help="Ticket of the peer (see `fastn-p2p ticket`) or its ID52; @FILE reads a file, - reads standard input.",
         ),
     ],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What to call the peer here.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Petname of the peer.")],
     home: HomeOption = None,
 ) -> None:
-    """Give a peer a name, and print its ID52.
+    """Add a peer to the address book and print its ID52.
 
-    A peer has one name: giving it another one renames it.
+    A peer has one name. Adding it again with another name renames it.
     """
     from fastn_p2p_client.ipc.messages import (
         AddPeer,
@@ -33,12 +33,12 @@ def run(
     from ....console.control_request import request_daemon
     from ....console.json_values import text_argument
 
-    reply = request_daemon(home, AddPeer(text_argument(peer, "the ticket"), name))
+    reply = request_daemon(home, AddPeer(text_argument(peer, "ticket"), name))
     if reply.renamed_from:
         write_message(
-            f"Renamed {reply.renamed_from} to {reply.peer.name}: a peer has one name. Access lists keep the old name; "
-            "change them with fastn-p2p protocol set"
+            f"Renamed {reply.renamed_from} to {reply.peer.name}. Access lists still have the old name. "
+            "Change them: fastn-p2p protocol set"
         )
     else:
-        write_message(f"{reply.peer.name} is in the address book:")
+        write_message(f"Added {reply.peer.name} to the address book. Its ID52:")
     write_result(reply.peer.id52)

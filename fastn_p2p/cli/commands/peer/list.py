@@ -14,7 +14,7 @@ from ....console.output import (
 def run(json: JsonOption = False, home: HomeOption = None) -> None:
     """List the address book.
 
-    Name, ID52, endpoints known, and when it was added; with tabs between them when piped.
+    Prints name, ID52, number of known endpoints, and when the peer was added. Piped output has tabs between fields.
     """
     from ....console.control_request import list_all_peers
 

@@ -8,8 +8,10 @@ from ....console.options import HomeOption
 from ....console.output import write_message
 
 
-def run(name: Annotated[str, typer.Argument(metavar="NAME", help="The peer's name.")], home: HomeOption = None) -> None:
-    """Forget a peer."""
+def run(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Petname of the peer.")], home: HomeOption = None
+) -> None:
+    """Remove a peer from the address book."""
     from fastn_p2p_client.ipc.messages import (
         RemovePeer,
     )

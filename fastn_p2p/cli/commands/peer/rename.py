@@ -9,13 +9,13 @@ from ....console.output import write_message
 
 
 def run(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The peer's name until now.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Its name from now on.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Old petname of the peer.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="New petname.")],
     home: HomeOption = None,
 ) -> None:
-    """Give a peer another name.
+    """Rename a peer.
 
-    Access lists that name it keep the old name: see `fastn-p2p protocol set`.
+    Access lists keep the old name. Change them with `fastn-p2p protocol set`.
     """
     from fastn_p2p_client.errors import PeerNameUnknown
     from fastn_p2p_client.ipc.messages import (
@@ -31,4 +31,4 @@ def run(
     if not keys:
         raise PeerNameUnknown(name=name)
     request_daemon(home, AddPeer(keys[0], new))
-    write_message(f"Renamed {name} to {new}. Access lists keep the old name; change them with fastn-p2p protocol set")
+    write_message(f"Renamed {name} to {new}. Access lists still have the old name. Change them: fastn-p2p protocol set")

@@ -1,4 +1,4 @@
-"""The commands of ``fastn-p2p protocol``."""
+"""Commands of the group ``fastn-p2p protocol``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ app = lazy_group(
         "start": "start",
         "stop": "stop",
     },
-    "Protocols: which ones an identity has, their configs, and those that are installed.",
+    "Manage protocols of identities, and installed protocols.",
 )
 
 
 @app.callback()
 def _options(home: HomeOption = None) -> None:
-    """Take ``--home`` before the command of the group, too."""
+    """Accept ``--home`` before the command of the group."""

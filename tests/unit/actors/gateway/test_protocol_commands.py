@@ -150,6 +150,6 @@ def test_a_config_is_shown_as_a_table() -> None:
         name="Wide", code="x:Wide", distribution="x", version="1", problem="", streams=True, config_schema=schema
     )
     assert format_protocol(info).splitlines()[1:3] == [
-        "    x 1 (x:Wide); takes streams; peers only, unless added otherwise",
+        "    x 1 (x:Wide); takes streams; default access: peers",
         "      must     string           required",
     ]
