@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["open_in_thread", "run_all"]
-
 
 class _Closable(Protocol):
     def close(self) -> None: ...

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from fastn_p2p_client.plain_text import plain
+
 from ..console.exit_codes import (
     EXITS,
     TABLE,
@@ -17,14 +19,7 @@ from ..console.exit_codes import (
     ExitCode,
 )
 from ..console.options import HomeOption
-from ..console.output import (
-    end_streams,
-    plain,
-    reserve_standard_streams,
-    say_lines,
-    write_message,
-    write_result,
-)
+from ..console.output import end_streams, reserve_standard_streams, say_lines, write_message, write_result
 from ..console.text_encoding import use_utf8
 from .lazy_groups import lazy_group
 

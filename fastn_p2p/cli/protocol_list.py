@@ -11,14 +11,10 @@ from fastn_p2p_client.ipc.messages import (
     ListProtocols,
     ProtocolInfo,
 )
+from fastn_p2p_client.plain_text import plain
 
 from ..console.control_request import request_daemon
-from ..console.output import (
-    plain,
-    put_json,
-    write_message,
-    write_result,
-)
+from ..console.output import put_json, write_message, write_result
 
 
 def show(home: Path | None, *, json: bool) -> None:

@@ -11,8 +11,6 @@ from fastn_p2p_client.names import check_name
 
 from ..console.exit_codes import CommandLineError
 
-__all__ = ["Names", "names_for", "write"]
-
 
 class Names(NamedTuple):
     """What things are called in a package for one protocol."""

@@ -20,8 +20,6 @@ from typing import Any, Final
 from fastn_p2p_client.limits import MAX_CHUNK
 from fastn_p2p_client.plain_text import plain_lines
 
-__all__ = ["StdinReader", "StdoutWriter", "VisibleOutput"]
-
 _PIPE_SIZE: Final = 1024 * 1024
 """Bytes that a pipe is to hold: what any user may ask for, and sixteen times what it holds otherwise."""
 

@@ -12,8 +12,6 @@ from .output import (
     write_message,
 )
 
-__all__ = ["ask_to_delete", "can_confirm"]
-
 
 def can_confirm() -> bool:
     """Return whether a person is there to be asked."""

@@ -14,8 +14,6 @@ from fastn_p2p_client.limits import MAX_NAME
 
 from .output import write_message
 
-__all__ = ["NOTICE_AFTER", "connecting"]
-
 T = TypeVar("T")
 
 NOTICE_AFTER: Final = 1.0

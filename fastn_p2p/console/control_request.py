@@ -16,8 +16,6 @@ from fastn_p2p_client.ipc.messages import (
     RequestFor,
 )
 
-__all__ = ["list_all_identities", "list_all_peers", "request_daemon"]
-
 ReplyT = TypeVar("ReplyT")
 
 

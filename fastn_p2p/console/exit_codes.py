@@ -9,8 +9,6 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["EXITS", "TABLE", "CommandLineError", "ExitCode"]
-
 
 class CommandLineError(Exception):
     """The command cannot be right as it was typed; says in words how it could be. Ends it with ``ExitCode.USAGE``."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["has_network"]
-
 
 def has_network(proc: Path = Path("/proc/net")) -> bool:
     """Return whether the kernel would send anything beyond this machine; True when it cannot be asked.

@@ -16,8 +16,6 @@ import msgspec
 
 from .exit_codes import CommandLineError
 
-__all__ = ["check_text", "json_argument", "parse_json", "request_from", "size_argument", "text_argument", "to_json"]
-
 _DEEP: Final = 10_000
 """Python's limit on recursion while a reply is printed: far above the 1,000 levels that were decoded at most."""
 _MARGIN: Final = 200

@@ -19,22 +19,6 @@ from fastn_p2p_client.plain_text import plain, plain_json, plain_lines
 
 from .exit_codes import ExitCode
 
-__all__ = [
-    "confirmed",
-    "end_streams",
-    "has_output",
-    "is_terminal",
-    "plain",
-    "plain_lines",
-    "put_json",
-    "put_raw",
-    "reserve_standard_streams",
-    "say_lines",
-    "table",
-    "write_message",
-    "write_result",
-]
-
 
 class _Closed(io.TextIOBase):
     """Standard output of a process that was started without one: what writes there fails, help and demo too."""

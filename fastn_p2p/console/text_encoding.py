@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["use_utf8"]
-
 
 def use_utf8() -> None:
     """Begin this process anew in Python's UTF-8 mode, unless names of files are UTF-8 already."""

@@ -26,8 +26,6 @@ from ..console.formatting import format_seconds
 from .daemon import Daemon, DemoFailed
 from .screen import Screen
 
-__all__ = ["demonstrate"]
-
 WARM_CALLS: Final = 200
 HEAL_TIMEOUT: Final = 15.0
 VICTIM: Final = "network"

@@ -25,8 +25,6 @@ from fastn_p2p_client.ipc.messages import (
 from ..console.formatting import format_seconds
 from .screen import INDENT, Screen
 
-__all__ = ["Daemon", "DemoFailed"]
-
 PROGRAM: Final = (sys.executable, "-P", "-m", "fastn_p2p")
 START_TIMEOUT: Final = 15.0
 COMMAND_TIMEOUT: Final = 20.0

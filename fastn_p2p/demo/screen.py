@@ -10,9 +10,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from ..console.output import plain
-
-__all__ = ["INDENT", "Screen"]
+from fastn_p2p_client.plain_text import plain
 
 INDENT: Final = "    "
 

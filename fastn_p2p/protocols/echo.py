@@ -9,8 +9,6 @@ import msgspec
 from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.protocol import Protocol, request
 
-__all__ = ["Echo", "EchoReply", "EchoRequest"]
-
 
 class EchoRequest(msgspec.Struct, frozen=True):
     message: str

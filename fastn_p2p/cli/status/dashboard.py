@@ -21,9 +21,9 @@ from fastn_p2p_client.ipc.messages import (
     ProcessStatus,
     Status,
 )
+from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_count, format_duration, format_latency, format_memory
-from ...console.output import plain
 from .narrow_dashboard import ago, narrow_lines, short
 
 _COLOURS: Final = {

@@ -12,9 +12,9 @@ from fastn_p2p_client.ipc.messages import (
     ProcessStatus,
     Status,
 )
+from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_duration, format_memory, utc_minute
-from ...console.output import plain
 
 _ID52 = 52
 

@@ -20,8 +20,6 @@ from ...console.connecting_notice import connecting
 from ...console.exit_codes import ExitCode
 from ...console.output import write_message
 
-__all__ = ["chat", "in_terminal"]
-
 _LAST: Final = 20
 _EXITS: Final = {
     "TooManyWaiting": ExitCode.OVERLOADED,

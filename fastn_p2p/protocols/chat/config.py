@@ -6,8 +6,6 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "ChatConfig"]
-
 FIRST_PAUSE: Final = 0.5
 LONGEST_PAUSE: Final = 60.0
 """Seconds between two attempts to reach a peer: the first, and the longest."""

@@ -29,8 +29,6 @@ from .config import FIRST_PAUSE, LONGEST_PAUSE
 from .ledger import Ledger
 from .message_store import MessageStore
 
-__all__ = ["PeerDelivery", "PeerTransport"]
-
 log = logging.getLogger(__name__)
 
 _MAX_WORDS: Final = 300

@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fastn_p2p_client.chat.messages import MessageState
-
-from ...console.output import (
-    plain,
-    plain_lines,
-)
-
-__all__ = ["MARKS", "escape_line", "escape_text", "typed"]
+from fastn_p2p_client.plain_text import plain, plain_lines
 
 MARKS: Final[dict[MessageState, str]] = {"kept": "✓", "delivered": "✓✓", "seen": "✓✓ seen"}
 """Of one's own messages."""

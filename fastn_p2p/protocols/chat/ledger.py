@@ -14,8 +14,6 @@ from fastn_p2p_client.errors import StorageDamaged, StorageFailed
 from .config import ChatConfig
 from .message_store import MessageStore
 
-__all__ = ["Ledger"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -12,8 +12,6 @@ from fastn_p2p_client.chat.messages import (
 from fastn_p2p_client.protocol import BindingContext
 from fastn_p2p_client.session.session import Session
 
-__all__ = ["PeerTransport"]
-
 _PATIENCE: Final = 3600.0
 """Seconds of one wait for a peer; then it is begun anew."""
 _TIMEOUT: Final = 20.0

@@ -19,8 +19,6 @@ from fastn_p2p_client.errors import ApplicationError, StorageDamaged
 
 from .config import ChatConfig
 
-__all__ = ["DeliveryBatch", "MessageStore", "holdings"]
-
 _VERSION: Final = 1
 _MARKS: Final[tuple[MessageState, ...]] = ("kept", "delivered", "seen")
 _KEPT, _DELIVERED, _SEEN = range(3)

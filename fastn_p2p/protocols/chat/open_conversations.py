@@ -14,8 +14,6 @@ from fastn_p2p_client.chat.messages import (
 
 from .presence import PresenceSender
 
-__all__ = ["ConversationId", "OpenConversation", "OpenConversations", "TerminalQueue"]
-
 _MAX_EVENTS: Final = 2_000
 """Events that wait for a terminal that does not read."""
 

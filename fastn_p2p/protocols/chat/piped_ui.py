@@ -31,8 +31,6 @@ from .formatting import (
     escape_line,
 )
 
-__all__ = ["PipedConversation"]
-
 _MAX_LINE: Final = 4 * MAX_TEXT
 """Bytes of the longest text."""
 

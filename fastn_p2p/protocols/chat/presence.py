@@ -12,8 +12,6 @@ from fastn_p2p_client.session.session import Session
 
 from .config import FIRST_PAUSE, LONGEST_PAUSE
 
-__all__ = ["PresenceSender", "Way"]
-
 log = logging.getLogger(__name__)
 
 

@@ -49,8 +49,6 @@ from .open_conversations import (
 )
 from .presence import PresenceSender
 
-__all__ = ["Chat"]
-
 MAX_SESSIONS: Final = 16
 """By which one peer says that it is here."""
 _FILE: Final = "chat.db"

@@ -34,17 +34,15 @@ from fastn_p2p_client.chat.messages import (
     StateChanged,
 )
 from fastn_p2p_client.errors import ApplicationError, P2PError
+from fastn_p2p_client.plain_text import plain
 
 from ...concurrency import run_all
 from ...console.formatting import local_time
-from ...console.output import plain
 from .formatting import (
     MARKS,
     escape_text,
     typed,
 )
-
-__all__ = ["ChatTerminal"]
 
 _LIVE: Final = 12
 """Rows at most of messages whose marks still change on the screen."""

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from fastn_p2p_client.plain_text import plain
+
 from ...console.formatting import format_count, format_size
-from ...console.output import (
-    plain,
-    put_json,
-    write_message,
-)
+from ...console.output import put_json, write_message
 from .events import (
     AlreadyPresent,
     Discovered,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["ErrorReporter"]
-
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 60.0
 

@@ -43,8 +43,6 @@ from .splice import (
     splice,
 )
 
-__all__ = ["Forwarder", "forward"]
-
 PROTOCOL: Final = "Tunnel"
 _PASSING: Final = (PeerUnreachable, PeerOffline, DeadlineExceeded, Overloaded, ConnectionLost)
 """What may be over when the first connection comes, so that it does not keep us from listening."""

@@ -19,8 +19,6 @@ from .service_address import (
 from .sockets import open_connection
 from .splice import splice
 
-__all__ = ["GetTunnelState", "Tunnel", "TunnelState"]
-
 
 class GetTunnelState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Is there a tunnel? It has nothing to say."""

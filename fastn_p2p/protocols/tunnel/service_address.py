@@ -9,8 +9,6 @@ from typing import Final, NamedTuple
 
 from fastn_p2p_client.limits import UNIX_PATH_MAX
 
-__all__ = ["InvalidAddress", "ServiceAddress", "parse_address"]
-
 _UNIX: Final = "unix:"
 
 

@@ -13,8 +13,6 @@ from typing import Any, Final
 
 from .service_address import ServiceAddress
 
-__all__ = ["AddressInUse", "Listener", "open_connection", "open_listener"]
-
 _BACKLOG: Final = 1024
 """Connections that wait to be accepted; the kernel takes ``net.core.somaxconn`` when that is less."""
 _TRY_AGAIN: Final = 0.02

@@ -22,8 +22,6 @@ from fastn_p2p_client.errors import P2PError, StreamReset
 from fastn_p2p_client.limits import MAX_CHUNK, RESET_CLOSED, RESET_LOST
 from fastn_p2p_client.session.session import Session
 
-__all__ = ["RESET_BROKEN", "reset_socket", "splice"]
-
 RESET_BROKEN: Final = 1
 """The code with which a session, or its reading, ends when a connection was reset."""
 _AT_ONCE: Final = struct.pack("ii", 1, 0)

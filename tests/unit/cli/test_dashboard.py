@@ -412,7 +412,7 @@ def test_watching_on_a_terminal_goes_on_when_the_daemon_goes_and_comes(
     monkeypatch.setenv("TERM", "xterm-256color")
     assert main(["status", "--watch"]) == 130
     out = capsys.readouterr().out
-    assert out.index("identity-alice") < out.index("Waiting for the daemon") < out.index("the gateway does not answer")
+    assert out.index("identity-alice") < out.index("Last known") < out.index("the gateway does not answer")
     assert out.rindex("identity-alice") > out.rindex("the gateway does not answer")
 
 
