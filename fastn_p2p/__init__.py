@@ -1,19 +1,20 @@
-"""fastn-p2p: calls and streams between the programs of this machine and those of any other.
+"""fastn-p2p: peer-to-peer calls and streams for the programs of this machine.
 
-This package is the command line, and everything a program needs: ``from fastn_p2p import Client`` is
-``from fastn_p2p_client import Client``. Importing it loads nothing; the client is loaded when it is first asked for.
+This package has the command line and the built-in protocols. It also re-exports the client library:
+``from fastn_p2p import Client`` is ``from fastn_p2p_client import Client``. The client library is imported at the first
+use of one of its names.
 
 Layout
 ------
 
-``cli``          the program ``fastn-p2p``: its commands, ``status``, ``stream``
-``console``      what commands share: output, exit codes, options, JSON
-``protocols``    the protocols that come with the daemon: ``echo``, ``tunnel``, ``chat``, ``files``, ``mail``
-``demo``         ``fastn-p2p demo``: its story, the daemons it runs and what it shows
-``concurrency``  work that is done at once, and ends together
+``cli``          the program ``fastn-p2p`` and its commands
+``console``      code that commands share: output, exit codes, options, JSON
+``protocols``    the built-in protocols: ``echo``, ``tunnel``, ``chat``, ``files``, ``mail``
+``demo``         ``fastn-p2p demo``: its steps, its daemons and its output
+``concurrency``  run coroutines together
 
 The other packages, in the direction in which they may import each other: ``fastn_p2p_supervisor`` starts and watches
-the processes, ``fastn_p2p_actors`` is what runs in them, ``fastn_p2p_client`` is the vocabulary and the client.
+the processes, ``fastn_p2p_actors`` runs in them, ``fastn_p2p_client`` is the client library.
 """
 
 from typing import TYPE_CHECKING, Any, Final

@@ -1,4 +1,4 @@
-"""``python -m fastn_p2p`` is ``fastn-p2p``."""
+"""Entry point of ``python -m fastn_p2p``, which is ``fastn-p2p``."""
 
 import sys
 

@@ -19,7 +19,7 @@ from ..console.exit_codes import (
     ExitCode,
 )
 from ..console.options import HomeOption
-from ..console.output import end_streams, reserve_standard_streams, say_lines, write_message, write_result
+from ..console.output import end_streams, reserve_standard_streams, write_lines, write_message, write_result
 from ..console.text_encoding import use_utf8
 from .lazy_groups import lazy_group
 
@@ -113,7 +113,7 @@ def _report(error: Exception) -> ExitCode:
     if os.environ.get("FASTN_TRACEBACK"):
         import traceback
 
-        say_lines("".join(traceback.format_exception(error)))
+        write_lines("".join(traceback.format_exception(error)))
     if isinstance(error, P2PError):
         write_message(f"{PROGRAM}: {error}")
         if isinstance(error, DaemonNotRunning):
@@ -147,7 +147,7 @@ def _usage_error(error: Any) -> ExitCode:
         error.message = plain(error.message)
     words = io.StringIO()
     error.show(words)
-    say_lines(words.getvalue().removesuffix("\n"))
+    write_lines(words.getvalue().removesuffix("\n"))
     return ExitCode.USAGE
 
 

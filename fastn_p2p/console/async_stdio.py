@@ -1,7 +1,7 @@
-"""Standard input and output for an event loop: no thread in between, and nobody else's descriptors change.
+"""Standard input and output on the event loop, without threads.
 
-A pipe or a terminal is opened once more, because a descriptor that is set to not block is so for everybody who shares
-it, the shell for instance. Files and devices that never make one wait are used as they are: their position is shared.
+A pipe or a terminal is opened a second time. ``O_NONBLOCK`` belongs to the open file description, which other processes
+share, for example the shell. Files, and devices that never block, are used as they are: their position is shared.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from fastn_p2p_client.limits import MAX_CHUNK
 from fastn_p2p_client.plain_text import plain_lines
 
 _PIPE_SIZE: Final = 1024 * 1024
-"""Bytes that a pipe is to hold: what any user may ask for, and sixteen times what it holds otherwise."""
+"""Bytes of a pipe's buffer: the most that any user may set (pipe(7)), sixteen times the default."""
 
 
 class StdinReader:
-    """What a descriptor gives, as a session's ``copy_from`` reads it. Made inside the running event loop."""
+    """Reader of a descriptor, as ``Session.copy_from`` needs it. Create it inside the running event loop."""
 
     def __init__(self, number: int = 0) -> None:
         self._own = _Descriptor(number, os.O_RDONLY)
 
     async def read(self, size: int = MAX_CHUNK) -> bytes:
-        """What has come, at least one byte; ``b""`` at the end.
+        """Return the available bytes, at least one; ``b""`` at the end.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: the descriptor cannot be read.
         """
         own = self._own
         loop = own.loop
@@ -42,20 +42,20 @@ class StdinReader:
             try:
                 return os.read(own.number, min(size, MAX_CHUNK))
             except BlockingIOError:
-                await _ready(own, loop.add_reader, loop.remove_reader)
+                await _wait_until_ready(own, loop.add_reader, loop.remove_reader)
             except OSError as error:
                 raise OSError(f"cannot read standard input: {error.strerror}") from error
 
     def close(self) -> None:
-        """Leaves the descriptor as it was."""
+        """Restore the state of the descriptor."""
         self._own.close()
 
 
 class StdoutWriter:
-    """Where a session's ``copy_to`` writes. Made inside the running event loop.
+    """Writer to a descriptor, as ``Session.copy_to`` needs it. Create it inside the running event loop.
 
     Raises:
-        BrokenPipeError: nobody reads it any more.
+        BrokenPipeError: the reader of the pipe is gone.
     """
 
     def __init__(self, number: int = 1) -> None:
@@ -68,11 +68,11 @@ class StdoutWriter:
             raise
 
     async def write(self, data: bytes) -> None:
-        """All of it.
+        """Write all bytes.
 
         Raises:
-            BrokenPipeError: nobody reads it any more.
-            OSError: it cannot be written.
+            BrokenPipeError: the reader of the pipe is gone.
+            OSError: the descriptor cannot be written.
         """
         own = self._own
         loop = own.loop
@@ -81,30 +81,30 @@ class StdoutWriter:
             try:
                 rest = rest[os.write(own.number, rest) :]
             except BlockingIOError:
-                await _ready(own, loop.add_writer, loop.remove_writer)
+                await _wait_until_ready(own, loop.add_writer, loop.remove_writer)
             except BrokenPipeError:
                 raise
             except OSError as error:
                 raise OSError(f"cannot write to standard output: {error.strerror}") from error
 
     async def finish(self) -> None:
-        """Write what is left, when everything has been given to ``write``."""
+        """Write buffered bytes. Call it after the last ``write``."""
 
     def end(self) -> None:
-        """Whoever reads it sees its end; what else this process writes there is lost."""
+        """Close the output, so that its reader sees the end. Later writes of this process are discarded."""
         self._own.end_output()
         self._own.close()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._number)
-        os.close(nowhere)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, self._number)
+        os.close(devnull)
 
     def close(self) -> None:
-        """Leaves the descriptor as it was."""
+        """Restore the state of the descriptor."""
         self._own.close()
 
 
 class VisibleOutput(StdoutWriter):
-    """The same for a terminal: text in UTF-8, made safe to show."""
+    """Writer to a terminal: UTF-8 text with control characters escaped."""
 
     def __init__(self, number: int = 1) -> None:
         super().__init__(number)
@@ -115,7 +115,7 @@ class VisibleOutput(StdoutWriter):
         await self._show(self._rest + self._decoder.decode(data))
 
     async def finish(self) -> None:
-        """Write what could have been the beginning of a character or of a line's end."""
+        """Write buffered bytes: the beginning of a character or of a line end."""
         await self._show(self._rest + self._decoder.decode(b"", True), is_all=True)
 
     async def _show(self, text: str, *, is_all: bool = False) -> None:
@@ -124,10 +124,10 @@ class VisibleOutput(StdoutWriter):
 
 
 class _Descriptor:
-    """One that does not block, or one that never makes anybody wait.
+    """A descriptor that does not block.
 
     Attributes:
-        number: of the descriptor to use, which is the given one or one for the same thing.
+        number: the descriptor to use: the given one, or a second one for the same file.
     """
 
     def __init__(self, given: int, flags: int) -> None:
@@ -139,10 +139,10 @@ class _Descriptor:
         mode = os.fstat(given).st_mode
         self._is_socket = stat.S_ISSOCK(mode)
         if stat.S_ISFIFO(mode) or os.isatty(given):
-            with contextlib.suppress(PermissionError, FileNotFoundError):  # another user's, or no /proc
+            with contextlib.suppress(PermissionError, FileNotFoundError):  # of another user, or no /proc
                 self.number = os.open(f"/proc/self/fd/{given}", flags | os.O_NONBLOCK | os.O_NOCTTY)
             if stat.S_ISFIFO(mode):
-                with contextlib.suppress(OSError):  # the user's pipes are large enough together
+                with contextlib.suppress(OSError):  # the user's limit for all pipes is reached
                     fcntl.fcntl(given, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         elif not self._is_socket:
             return
@@ -151,7 +151,7 @@ class _Descriptor:
             self._restore = True
 
     def end_output(self) -> None:
-        if self._is_socket:  # others may hold it, and would keep it open
+        if self._is_socket:  # another process may hold the socket and keep it open
             with socket.socket(fileno=os.dup(self.number)) as end, contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_WR)
 
@@ -165,7 +165,7 @@ class _Descriptor:
             os.close(self.number)
 
 
-async def _ready(own: _Descriptor, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
+async def _wait_until_ready(own: _Descriptor, add: Callable[..., Any], remove: Callable[[int], Any]) -> None:
     ready = asyncio.Event()
     add(own.number, ready.set)
     try:

@@ -1,4 +1,4 @@
-"""Confirmation of what cannot be undone: a question on the terminal, or ``--yes``."""
+"""Confirmation of a deletion on the terminal."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from .output import (
 
 
 def can_confirm() -> bool:
-    """Return whether a person is there to be asked."""
+    """Return whether standard input and standard error are terminals."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
-def ask_to_delete(words: str) -> None:
-    """Say ``words`` and ask whether to delete it. Raises typer.Exit where the answer is not yes."""
-    if not confirmed(f"{words}\nDelete?"):
+def ask_to_delete(warning: str) -> None:
+    """Print ``warning`` and ask for confirmation.
+
+    Raises:
+        typer.Exit: the answer is not yes.
+    """
+    if not confirmed(f"{warning}\nDelete?"):
         write_message("Nothing was deleted.")
         raise typer.Exit(ExitCode.INTERRUPTED)

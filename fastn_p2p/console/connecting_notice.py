@@ -1,4 +1,4 @@
-"""Notice for people that a peer has not been reached yet: a command that waits would look as if it hung."""
+"""Message on a terminal that a peer is not connected yet, so that a waiting command does not seem to hang."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .output import write_message
 T = TypeVar("T")
 
 NOTICE_AFTER: Final = 1.0
-"""Seconds until people are told."""
-_LOOK: Final = 0.5
-"""Seconds in which a peer that is connected answers that it is there; then it is the handler that takes its time."""
+"""Seconds before the message."""
+_PROBE_TIMEOUT: Final = 0.5
+"""Seconds in which a connected peer answers a probe. If it does, the handler is slow, not the connection."""
 
 
 async def connecting(client: Client, identity: str | None, peer: str, work: Awaitable[T]) -> T:
-    """Return what ``work`` returns; on a terminal, say after a second if there is no connection to the peer yet.
+    """Await ``work`` and return its result. Print a message if the peer is not connected after a second.
 
-    Nothing is said where standard error is no terminal.
+    Prints nothing if standard error is not a terminal.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         return await work
@@ -41,8 +41,8 @@ async def connecting(client: Client, identity: str | None, peer: str, work: Awai
 async def _notice(client: Client, identity: str | None, peer: str) -> None:
     await asyncio.sleep(NOTICE_AFTER)
     try:
-        await client.wait_until_online(identity, peer, timeout=_LOOK)
+        await client.wait_until_online(identity, peer, timeout=_PROBE_TIMEOUT)
     except DeadlineExceeded:
         write_message(f"connecting to {peer if len(peer) <= MAX_NAME else 'the peer'}...")
     except P2PError:
-        return  # the command itself ends with it
+        return  # the command reports it

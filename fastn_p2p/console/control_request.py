@@ -1,4 +1,4 @@
-"""One question to the daemon, one answer."""
+"""Requests of a command to the daemon."""
 
 from __future__ import annotations
 
@@ -28,16 +28,19 @@ def request_daemon(
         P2PError: the error reply of the daemon, or the reason why it did not answer.
     """
 
-    async def conversation() -> ReplyT:
+    async def send() -> ReplyT:
         async with Client(home, program="fastn-p2p") as client:
             return await client.control(message, payload, timeout=timeout)
 
-    return asyncio.run(conversation())
+    return asyncio.run(send())
 
 
 def list_all_identities(home: Path | None) -> list[IdentityInfo]:
-    """Return the identities of the daemon, however many there are: page by page. Raises P2PError as
-    ``request_daemon``."""
+    """Return all identities of the daemon, requested page by page.
+
+    Raises:
+        P2PError: the daemon replied with an error, or did not reply.
+    """
 
     def page_after(name: str) -> tuple[list[IdentityInfo], bool]:
         page = request_daemon(home, ListIdentities(name))
@@ -47,7 +50,11 @@ def list_all_identities(home: Path | None) -> list[IdentityInfo]:
 
 
 def list_all_peers(home: Path | None) -> list[PeerInfo]:
-    """Return the address book of the daemon, page by page. Raises P2PError as ``request_daemon``."""
+    """Return the whole address book of the daemon, requested page by page.
+
+    Raises:
+        P2PError: the daemon replied with an error, or did not reply.
+    """
 
     def page_after(name: str) -> tuple[list[PeerInfo], bool]:
         page = request_daemon(home, ListPeers(name))
@@ -60,7 +67,11 @@ Named = TypeVar("Named", IdentityInfo, PeerInfo)
 
 
 def _all_pages(page_after: Callable[[str], tuple[list[Named], bool]]) -> list[Named]:
-    """``page_after`` gives the entries behind a name, and whether there are more of them."""
+    """Return the entries of all pages.
+
+    Args:
+        page_after: returns the entries after a name, and whether there are more.
+    """
     found, more = page_after("")
     page = found
     while more and page:

@@ -1,7 +1,7 @@
-"""Exit codes of ``fastn-p2p``: what a script can tell from how a command ended.
+"""Exit codes of ``fastn-p2p``.
 
-Every code of ``fastn_p2p_client.errors.CODES`` has its line in ``EXITS``; a test holds the two together.
-``fastn-p2p --help`` prints ``TABLE``. Published numbers do not change.
+Every code of ``fastn_p2p_client.errors.CODES`` has a line in ``EXITS``; a test checks that. ``fastn-p2p --help`` prints
+``TABLE``. Published numbers do not change.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Final
 
 
 class CommandLineError(Exception):
-    """The command cannot be right as it was typed; says in words how it could be. Ends it with ``ExitCode.USAGE``."""
+    """The command line is invalid. The message says how to correct it. The exit code is ``ExitCode.USAGE``."""
 
 
 class ExitCode(IntEnum):
+    """Exit code of a command. ``TABLE`` has the meanings."""
+
     OK = 0
     APPLICATION = 1
     USAGE = 2
@@ -51,13 +53,13 @@ TABLE: Final[dict[ExitCode, str]] = {
     ExitCode.OFFLINE: "the local identity is offline or keeps crashing",
     ExitCode.HANDLER: "the remote handler crashed, or its reply is invalid",
     ExitCode.RESET: "the peer ended the stream early: the data is incomplete",
-    ExitCode.PARTIAL: "done, except for what is named at the end",
+    ExitCode.PARTIAL: "done, except for the entries that are listed at the end",
     ExitCode.INTERNAL: "internal error; please report it",
-    ExitCode.STORAGE: "a file could not be read or written",
+    ExitCode.STORAGE: "a file cannot be read or written",
     ExitCode.INTERRUPTED: "interrupted, or not confirmed",
     ExitCode.PIPE: "the reader of the output went away",
 }
-"""What each exit code means, for people."""
+"""Meaning of each exit code."""
 
 EXITS: Final[dict[str, ExitCode]] = {
     "invalid-key": ExitCode.USAGE,
@@ -104,10 +106,10 @@ EXITS: Final[dict[str, ExitCode]] = {
     "bad-reply": ExitCode.HANDLER,
     "stream-reset": ExitCode.RESET,
     "internal-error": ExitCode.INTERNAL,
-    "session-closed": ExitCode.INTERNAL,  # commands do not close what they go on to use
-    "used-elsewhere": ExitCode.INTERNAL,  # nor have they more than one process and event loop
+    "session-closed": ExitCode.INTERNAL,  # commands do not use a session after closing it
+    "used-elsewhere": ExitCode.INTERNAL,  # commands have one process and one event loop
     "storage-failed": ExitCode.STORAGE,
     "storage-damaged": ExitCode.STORAGE,
     "home-unusable": ExitCode.STORAGE,
 }
-"""The exit code for every code of ``fastn_p2p_client.errors.CODES``."""
+"""Error code → exit code, for every code of ``fastn_p2p_client.errors.CODES``."""

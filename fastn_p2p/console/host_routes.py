@@ -1,4 +1,4 @@
-"""Routes of this machine to others, as the kernel lists them."""
+"""Routing tables of the kernel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def has_network(proc: Path = Path("/proc/net")) -> bool:
-    """Return whether the kernel would send anything beyond this machine; True when it cannot be asked.
+    """Return whether the kernel has a route to another machine; True if the tables cannot be read.
 
     The tables are those of proc_net(5): a header and ``Iface Destination …``; for IPv6 the destination first and the
     device last.
@@ -19,6 +19,6 @@ def has_network(proc: Path = Path("/proc/net")) -> bool:
         return True
     try:
         routes = [line.split() for line in (proc / "ipv6_route").read_text().splitlines()]
-    except OSError:  # the kernel has no IPv6
+    except OSError:  # kernel without IPv6
         return False
     return any(fields and fields[-1] != "lo" and not fields[0].startswith(("fe80", "ff")) for fields in routes)

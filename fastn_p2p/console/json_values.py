@@ -1,4 +1,4 @@
-"""Values that people type, and JSON that commands print."""
+"""Values on the command line, and JSON output."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ import msgspec
 
 from .exit_codes import CommandLineError
 
-_DEEP: Final = 10_000
-"""Python's limit on recursion while a reply is printed: far above the 1,000 levels that were decoded at most."""
-_MARGIN: Final = 200
-"""Levels by which a request must be less deep than can be encoded here: the client encodes it further up the stack."""
+_PRINT_RECURSION_LIMIT: Final = 10_000
+"""Recursion limit while a reply is printed: far above the 1,000 levels that a reply can have."""
+_STACK_RESERVE: Final = 200
+"""Levels that stay free when a request is checked, because the client encodes it further down the stack."""
 _UNITS: Final = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 _MAX_TEXT: Final = 64 * 1024
-"""Bytes of a text that is read from a file: a ticket has 26 KiB at most."""
+"""Bytes of a text that is read from a file. A ticket has at most 26 KiB."""
 
 
 def size_argument(text: str, option: str) -> int:
-    """The whole number that an option's value stands for; ``64K``, ``500M``, ``2G`` and ``1T`` count in steps of 1024.
+    """Return the number of an option's value. ``64K``, ``500M``, ``2G`` and ``1T`` count in steps of 1024.
 
     Raises:
-        CommandLineError: it is none.
+        CommandLineError: the value is not a number.
     """
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in _UNITS else (text, "")
     if not (number.isascii() and number.isdecimal()):
-        raise CommandLineError(f"{option}: {text!r} is no number: give one as 500, 64K, 500M or 2G, or 0 for no limit")
+        raise CommandLineError(f"{option}: {text!r} is not a number. Give 500, 64K, 500M or 2G, or 0 for no limit")
     return int(number) * _UNITS.get(unit, 1)
 
 
 def json_argument(text: str, option: str) -> bytes:
-    """The bytes that an option's value stands for: itself, or with ``@file`` the file's content.
+    """Return the bytes of an option's value, or with ``@file`` the content of the file.
 
     Raises:
         CommandLineError: the file cannot be read.
@@ -51,16 +51,20 @@ def json_argument(text: str, option: str) -> bytes:
         raise CommandLineError(f"{option}: cannot read {text[1:]!r}: {error.strerror}") from None
 
 
-def text_argument(value: str, what: str) -> str:
-    """Return the text that an argument stands for: itself; with ``@file`` what is in the file, with ``-`` what comes on
-    standard input, both without white space, which mail programs break long lines with.
+def text_argument(value: str, name: str) -> str:
+    """Return the text of an argument, with ``@file`` the content of the file, with ``-`` standard input.
+
+    White space is removed from files and standard input, because mail programs break long lines.
+
+    Args:
+        name: the name of the argument, for error messages.
 
     Raises:
-        CommandLineError: it cannot be read, is empty, or too long to be meant.
+        CommandLineError: the source cannot be read, is empty, or has more than 64 KiB.
     """
     if value == "-":
         if sys.stdin is None:
-            raise CommandLineError(f"{what}: standard input is closed")
+            raise CommandLineError(f"{name}: standard input is closed")
         data, source = sys.stdin.buffer.read(_MAX_TEXT + 1), "standard input"
     elif value.startswith("@"):
         source = repr(value[1:])
@@ -68,20 +72,21 @@ def text_argument(value: str, what: str) -> str:
             with Path(value[1:]).expanduser().open("rb") as file:
                 data = file.read(_MAX_TEXT + 1)
         except OSError as error:
-            raise CommandLineError(f"{what}: cannot read {source}: {error.strerror}") from None
+            raise CommandLineError(f"{name}: cannot read {source}: {error.strerror}") from None
     else:
         return value
     if not data.strip():
-        raise CommandLineError(f"{what}: there is nothing in {source}")
+        raise CommandLineError(f"{name}: {source} is empty")
     if len(data) > _MAX_TEXT:
-        raise CommandLineError(f"{what}: {source} has more than {_MAX_TEXT} bytes")
+        raise CommandLineError(f"{name}: {source} has more than {_MAX_TEXT} bytes")
     return "".join(data.decode("utf-8", "replace").split())
 
 
 def check_text(text: str, option: str) -> None:
-    """
+    """Check that an argument is UTF-8.
+
     Raises:
-        CommandLineError: the argument has bytes that are no UTF-8.
+        CommandLineError: the argument has bytes that are not UTF-8.
     """
     try:
         text.encode()
@@ -90,51 +95,53 @@ def check_text(text: str, option: str) -> None:
 
 
 def parse_json(data: bytes, source: str) -> Any:
-    """The value that ``data`` is the JSON of.
+    """Return the value of JSON text.
 
     Raises:
-        CommandLineError: it is not JSON.
+        CommandLineError: the text is not JSON.
     """
     try:
         return msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CommandLineError(f"{source} is not JSON: {error}. A text needs double quotes: '\"like this\"'") from None
+        raise CommandLineError(
+            f"{source} is not JSON: {error}. A string needs double quotes: '\"like this\"'"
+        ) from None
 
 
 def request_from(data: bytes, source: str) -> Any:
-    """The value that ``data`` is the JSON of, and that a request or initial data can be.
+    """Return the value of JSON text, and check that a request can carry it.
 
     Raises:
-        CommandLineError: it is not JSON, or msgpack has no form for it.
+        CommandLineError: the text is not JSON, or msgpack cannot encode the value.
     """
     value = parse_json(data, source)
     try:
-        with _recursion_limit(sys.getrecursionlimit() - _MARGIN):
+        with _recursion_limit(sys.getrecursionlimit() - _STACK_RESERVE):
             msgspec.msgpack.encode(value)
     except RecursionError:
-        raise CommandLineError(f"{source} is nested too deeply; send the inner part as a text") from None
+        raise CommandLineError(f"{source} is nested too deeply. Send the inner part as a string") from None
     except OverflowError:
-        raise CommandLineError(f"{source} has a number of more than 64 bits; send it as a text") from None
+        raise CommandLineError(f"{source} has a number of more than 64 bits. Send it as a string") from None
     except UnicodeEncodeError:
         raise CommandLineError(
-            f"{source} has half of a surrogate pair (\\ud800 to \\udfff) in a text; send whole ones"
+            f"{source} has half of a surrogate pair (\\ud800 to \\udfff) in a string. Send whole pairs"
         ) from None
     return value
 
 
 def to_json(value: Any) -> bytes:
-    """``value`` as JSON on one line: records, and everything that msgpack can hold.
+    """Return a record, or any value that msgpack can hold, as JSON on one line.
 
-    Bytes are base64, times ISO 8601, extension types ``{"ext": code, "data": base64}``; NaN and infinities are null.
-    Keys that are no text become one: ``null``, ``true``, ``1``, and of an array its JSON. Where that makes two keys of
-    a map equal, the map is an array of pairs: ``[[1, "a"], ["1", "b"]]``.
+    Bytes become base64, times ISO 8601, extension types ``{"ext": code, "data": base64}``; NaN and infinities become
+    null. Map keys of other types become strings: ``null``, ``true``, ``1``, or the JSON of an array. If that makes two
+    keys of a map equal, the map becomes an array of pairs: ``[[1, "a"], ["1", "b"]]``.
     """
-    with _recursion_limit(_DEEP):
+    with _recursion_limit(_PRINT_RECURSION_LIMIT):
         printable = _with_text_keys(value)
         try:
-            return msgspec.json.encode(printable, enc_hook=_unusual)
-        except UnicodeEncodeError:  # the name of a file that is no UTF-8
-            return json.dumps(msgspec.to_builtins(printable, enc_hook=_unusual, str_keys=True)).encode()
+            return msgspec.json.encode(printable, enc_hook=_encode_special)
+        except UnicodeEncodeError:  # the name of a file that is not UTF-8
+            return json.dumps(msgspec.to_builtins(printable, enc_hook=_encode_special, str_keys=True)).encode()
 
 
 def _with_text_keys(value: Any) -> Any:
@@ -167,7 +174,7 @@ def _recursion_limit(levels: int) -> Iterator[None]:
         sys.setrecursionlimit(before)
 
 
-def _unusual(value: Any) -> Any:
+def _encode_special(value: Any) -> Any:
     if isinstance(value, msgspec.msgpack.Ext):
         return {"ext": value.code, "data": base64.b64encode(value.data).decode()}
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")

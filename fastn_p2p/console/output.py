@@ -1,8 +1,8 @@
-"""Terminal output of all commands: data to standard output, words for people to standard error.
+"""Output of all commands: results to standard output, messages to standard error.
 
-Names, addresses, messages and errors can come from other people's machines. ``write_message``, ``write_result``,
-``put_json``, ``table`` and ``confirmed`` make them safe to show (see ``fastn_p2p_client.plain_text``); no other module
-prints. Standard output that is no terminal takes data exactly as it is, except the fields of tables.
+Names, addresses, messages and errors can come from peers. ``write_message``, ``write_result``, ``put_json``, ``table``
+and ``confirmed`` escape control characters in them (see ``fastn_p2p_client.plain_text``). No other module prints. If
+standard output is not a terminal, results are written unchanged, except the fields of tables.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from .exit_codes import ExitCode
 
 
 class _Closed(io.TextIOBase):
-    """Standard output of a process that was started without one: what writes there fails, help and demo too."""
+    """Standard output of a process that was started without one. Every write fails, also those of help and demo."""
 
     def write(self, _text: str) -> int:
         raise OSError("standard output is closed")
 
 
 def reserve_standard_streams() -> None:
-    """Keep descriptors 0 to 2 from becoming somebody's file or socket where the parent process has closed them."""
+    """Open descriptors 0 to 2 if the parent has closed them, so that no file or socket gets their numbers."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # open(2) returns the lowest free number
     if sys.stdout is None:
         sys.stdout = _Closed()
 
 
 def has_output() -> bool:
-    """Return whether there is a standard output."""
+    """Return whether the process has a standard output."""
     return sys.stdout is not None and not isinstance(sys.stdout, _Closed)
 
 
 def end_streams() -> OSError | None:
-    """Write what is still held back, at the end of a command; return why standard output did not take it."""
+    """Flush both streams at the end of a command. Return the error of standard output, if it failed."""
     failure: OSError | None = None
     for stream in (sys.stderr, sys.stdout):
         if stream is None:
@@ -63,22 +63,22 @@ def is_terminal() -> bool:
 
 
 def write_result(text: str, *, end: str = "\n") -> None:
-    """Write text to standard output: made safe to show on a terminal, else exactly as it is, in UTF-8.
+    """Write text to standard output in UTF-8. On a terminal, control characters are escaped.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: standard output cannot be written.
     """
     if is_terminal():
         put_raw((plain_lines(text) + end).encode(sys.stdout.encoding, "backslashreplace"))
     else:
-        put_raw(_exactly(text + end))
+        put_raw(_to_utf8(text + end))
 
 
 def put_json(*values: Any) -> None:
-    """Write each value as JSON on a line to standard output: on a terminal with escapes for what is not safe there.
+    """Write each value to standard output as JSON on one line. On a terminal, control characters are escaped.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: standard output cannot be written.
     """
     from .json_values import to_json
 
@@ -90,10 +90,11 @@ def put_json(*values: Any) -> None:
 
 
 def put_raw(data: bytes) -> None:
-    """Write bytes to standard output at once. When nobody reads it any more the command ends with ``ExitCode.PIPE``.
+    """Write bytes to standard output and flush it.
 
     Raises:
-        OSError: it cannot be written.
+        SystemExit: the reader of the pipe is gone; the exit code is ``ExitCode.PIPE``.
+        OSError: standard output cannot be written.
     """
     if not has_output():
         raise OSError("standard output is closed")
@@ -108,29 +109,29 @@ def put_raw(data: bytes) -> None:
         raise OSError(f"cannot write to standard output: {error.strerror}") from error
 
 
-def write_message(words: str) -> None:
-    """Write one line for people to standard error. It does not matter whether anybody reads it."""
-    _to_standard_error(plain(words) + "\n")
+def write_message(text: str) -> None:
+    """Write one line to standard error. Ignores a stream that cannot be written."""
+    _to_standard_error(plain(text) + "\n")
 
 
-def say_lines(words: str) -> None:
-    """Write several lines for people to standard error."""
-    _to_standard_error(plain_lines(words) + "\n")
+def write_lines(text: str) -> None:
+    """Write several lines to standard error. Ignores a stream that cannot be written."""
+    _to_standard_error(plain_lines(text) + "\n")
 
 
 def confirmed(question: str) -> bool:
-    """Ask on standard error, and return whether the answer from standard input is yes."""
+    """Ask a question on standard error. Return whether the answer on standard input is yes."""
     _to_standard_error(f"{plain_lines(question)} [y/N] ")
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, paged: bool = False) -> None:
-    """Rows on standard output: aligned and with a header on a terminal, else one tab between fields and no header.
+    """Write rows to standard output: aligned with a header on a terminal, otherwise with tabs and without a header.
 
-    Fields are made safe to show everywhere: tables are piped into pagers too. JSON has them exactly.
+    Control characters are always escaped, because tables are piped into pagers too. JSON has the exact values.
 
     Args:
-        paged: rows that do not fit on the terminal go through the pager of the user.
+        paged: use the user's pager if the rows do not fit on the terminal.
     """
     if not rows:
         return
@@ -149,8 +150,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, paged: bool =
         write_result("\n".join(lines))
 
 
-def _exactly(text: str) -> bytes:
-    """The UTF-8 of ``text``; the name of a file that is no UTF-8 becomes its bytes (PEP 383)."""
+def _to_utf8(text: str) -> bytes:
+    """Encode text. The name of a file that is not UTF-8 becomes its original bytes (PEP 383)."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -168,7 +169,7 @@ def _to_standard_error(text: str) -> None:
 
 
 def _divert(stream: TextIO) -> None:
-    """Have everything else that is written there go nowhere: the interpreter flushes once more when it ends, and would
-    end with 120 and a traceback because of what the stream still holds."""
+    """Redirect a stream to /dev/null. The interpreter flushes it at exit, and would otherwise fail with exit code 120
+    and a traceback because of the data that is still buffered."""
     with contextlib.suppress(OSError, ValueError):  # a stream without a descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

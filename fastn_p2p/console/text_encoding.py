@@ -1,7 +1,7 @@
-"""UTF-8 for names of files and for output, whatever the locale says.
+"""UTF-8 for names of files and for output in every locale.
 
-Names travel between machines as UTF-8, and file systems hold bytes. Under a locale of another encoding Python would
-turn names into other letters, or fail on them: files would arrive under wrong names, or not at all.
+Names are sent to peers as UTF-8, and file systems store bytes. Under a locale with another encoding Python would change
+names or fail on them, so that files would arrive under wrong names or not at all.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 
 
 def use_utf8() -> None:
-    """Begin this process anew in Python's UTF-8 mode, unless names of files are UTF-8 already."""
+    """Restart this process in Python's UTF-8 mode, unless the encoding of file names is already UTF-8."""
     if sys.getfilesystemencoding().lower().replace("_", "-") in ("utf-8", "utf8"):
         return
-    os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
-    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - this same program
+    os.environ["PYTHONUTF8"] = "1"  # for child processes
+    os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - this program itself

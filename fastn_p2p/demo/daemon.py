@@ -1,4 +1,4 @@
-"""A daemon of the demo's own, and commands to it."""
+"""Daemons of the demo."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ LOG_LINES: Final = 30
 
 
 class DemoFailed(Exception):
-    """A step did not do what it should."""
+    """A step of the demo failed. The message says why."""
 
 
 class Daemon:
-    """A daemon in a process of its own, with a home of its own, and commands to it."""
+    """A daemon with its own home, and commands to it."""
 
     def __init__(self, name: str, root: Path, screen: Screen) -> None:
         self.name = name
@@ -55,6 +55,7 @@ class Daemon:
         }
 
     def start(self) -> None:
+        """Start the daemon in the background."""
         self._screen.command(self.name, ["daemon", "--network", "local"])
         self._started = time.monotonic()
         with self.output.open("wb") as output:
@@ -69,17 +70,22 @@ class Daemon:
 
     @property
     def _running(self) -> subprocess.Popen[bytes]:
-        """Its process. Raises DemoFailed: it was never started."""
+        """The process of the daemon. Raises DemoFailed if it was never started."""
         if self._process is None:
             raise DemoFailed(f"daemon {self.name} was not started")
         return self._process
 
     def wait_until_ready(self) -> None:
+        """Wait until all processes are ready.
+
+        Raises:
+            DemoFailed: the daemon ended, or is not ready in time.
+        """
         process = self._running
-        reason = "it said nothing"
+        reason = "no status"
         while time.monotonic() - self._started < START_TIMEOUT:
             if process.poll() is not None:
-                raise DemoFailed(f"daemon {self.name} ended with exit code {process.returncode} while it started")
+                raise DemoFailed(f"daemon {self.name} ended during its start with exit code {process.returncode}")
             try:
                 status = self.status()
             except P2PError as error:
@@ -95,7 +101,11 @@ class Daemon:
         raise DemoFailed(f"daemon {self.name} was not ready within {START_TIMEOUT:.0f} s: {reason}")
 
     def run(self, *arguments: str, request: str | None = None) -> str:
-        """One ``fastn-p2p`` command to this daemon; returns its standard output."""
+        """Run a ``fastn-p2p`` command for this daemon. Return its standard output.
+
+        Raises:
+            DemoFailed: the command failed.
+        """
         self._screen.command(self.name, arguments, request=request)
         done = subprocess.run(
             [*PROGRAM, *arguments],
@@ -114,44 +124,48 @@ class Daemon:
         return done.stdout.strip()
 
     def call(self, peer: str, message: str) -> None:
+        """Call Echo of a peer and check the reply."""
         reply = self.run("call", peer, "Echo", request=json.dumps({"message": message}))
         if message not in reply:
             raise DemoFailed(f"the reply to {message!r} is {reply!r}")
 
     def status(self) -> Status:
-        async def ask() -> Status:
+        """Return the status of the daemon."""
+
+        async def request() -> Status:
             async with Client(self.home, program="demo") as client:
                 reply = await client.control(GetStatus(), timeout=5)
                 if not isinstance(reply, StatusReply):
-                    raise DemoFailed(f"the reply to a question for the status is {reply!r}")
+                    raise DemoFailed(f"the reply to GetStatus is {reply!r}")
                 return reply.status
 
-        return asyncio.run(ask())
+        return asyncio.run(request())
 
     def process_status(self, name: str) -> ProcessStatus:
+        """Return the status of one process of the daemon."""
         found = [each for each in self.status().processes if each.name == name]
         if not found:
             raise DemoFailed(f"daemon {self.name} has no process {name}")
         return found[0]
 
     def stop(self) -> None:
-        """SIGTERM, as a service manager does it."""
+        """Stop the daemon with SIGTERM, as a service manager does."""
         process = self._running
         self._screen.command(self.name, ["kill", str(process.pid)], own=False)
         started = time.monotonic()
         process.terminate()
         code = process.wait(STOP_TIMEOUT)
         if code:
-            raise DemoFailed(f"daemon {self.name} ended with exit code {code} when it was told to stop")
+            raise DemoFailed(f"daemon {self.name} ended with exit code {code} after SIGTERM")
         self._screen.result(f"daemon {self.name} stopped after {format_seconds(time.monotonic() - started)}")
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs, or when it was never started."""
+        """Exit code of the daemon; None while it runs and if it was never started."""
         return None if self._process is None else self._process.poll()
 
     def end(self) -> None:
-        """Makes sure that it does not run, whatever happened before."""
+        """End the process if it still runs. Also works after a failed step."""
         if self._process is None or self._process.poll() is not None:
             return
         self._process.terminate()
@@ -162,7 +176,7 @@ class Daemon:
             self._process.wait()
 
     def last_lines(self) -> Iterator[str]:
-        """The end of what it printed and logged."""
+        """Yield the last lines of its output and logs."""
         for file in (self.output, *sorted((self.home / "logs").glob("*"))):
             with contextlib.suppress(OSError):
                 lines = file.read_text(errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""What the demo shows: commands as typed, and below them what they printed."""
+"""Output of the demo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INDENT: Final = "    "
 
 
 class Screen:
-    """Standard output: commands as typed, results below them, colours on a terminal only."""
+    """Standard output: commands as typed and results below them. Has colours only on a terminal."""
 
     def __init__(self) -> None:
         self.coloured = sys.stdout.isatty()
@@ -42,15 +42,15 @@ class Screen:
     def summary(self, times: dict[str, str]) -> None:
         width = max(map(len, times))
         self._line("\nSummary", "bold")
-        for what, took in times.items():
-            self._line(f"  {what:<{width}}  {took:>8}")
+        for name, took in times.items():
+            self._line(f"  {name:<{width}}  {took:>8}")
 
     def failed(self, why: str) -> None:
         self._line(f"\nThe demo failed: {plain(why)}", "bold red")
 
     def log(self, daemon: str, exit_code: int | None, lines: Iterable[str]) -> None:
-        ended = "" if exit_code is None else f", before it ended with exit code {exit_code}"
-        self._line(f"\nWhat daemon {daemon} printed and logged last{ended}:", "bold")
+        ended = "" if exit_code is None else f", which ended with exit code {exit_code}"
+        self._line(f"\nLast output and logs of daemon {daemon}{ended}:", "bold")
         for line in lines:
             self._line(f"  {plain(line)}")
 
@@ -59,5 +59,5 @@ class Screen:
 
 
 def _shortened(text: str) -> str:
-    """A ticket is long: its beginning and its end."""
+    """Return text; of a ticket, only the beginning and the end."""
     return f"{text[:24]}…{text[-8:]}" if text.startswith("fastn1") and len(text) > 60 else text

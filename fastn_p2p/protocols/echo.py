@@ -1,4 +1,4 @@
-"""Echo: says what it was told. The smallest protocol there is, and the one to start a new one from."""
+"""Echo: return each message to its caller. The smallest protocol, and a good one to copy."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class EchoReply(msgspec.Struct, frozen=True):
 
 
 class Echo(Protocol):
-    """Says what it was told.
+    """Return each message to its caller.
 
-    Answers ``{"message": "hi"}`` with ``{"echoed": "Echo: hi"}``. Anyone may use it, unless it was added otherwise.
+    The reply to ``{"message": "hi"}`` is ``{"echoed": "Echo: hi"}``. By default everyone may call it.
 
     Raises (as application errors, with ``{"length", "max_length"}``):
-        MessageEmpty: there is nothing to say.
+        MessageEmpty: the message is empty.
         MessageTooLong: the message has more than ``max_length`` characters.
     """
 
@@ -32,7 +32,7 @@ class Echo(Protocol):
 
     class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         max_length: Annotated[int, msgspec.Meta(ge=1)] = 1000
-        """Characters in the longest message that is echoed."""
+        """Characters of the longest message."""
 
     config: Config
 

@@ -10,7 +10,7 @@ from ...console.options import (
     identity_names,
 )
 from ...console.output import (
-    say_lines,
+    write_lines,
     write_result,
 )
 
@@ -51,7 +51,7 @@ def run(
     install = install_command(daemon_python(Home.find(home)), where.absolute())
     identities = identity_names(context, "")
     identity = identities[0] if len(identities) == 1 else "IDENTITY"
-    say_lines(
+    write_lines(
         "Install it and add it to an identity. The daemon finds it without a restart:\n"
         f"  {install}\n"
         f"  fastn-p2p add-protocol {identity} --protocol {names.protocol}"

@@ -83,7 +83,7 @@ def test_a_second_name_for_a_peer_is_announced(world: World, ticket: str) -> Non
     done = world.one.cli("peer", "add", world.bob, "--name", "robert")
     assert "Renamed bob to robert" in done.stderr
     assert [line.split("\t")[0] for line in world.one.cli("peer", "list").stdout.splitlines()] == ["robert"]
-    assert "is in the address book" in world.one.cli("peer", "add", ticket, "--name", "robert").stderr
+    assert "to the address book" in world.one.cli("peer", "add", ticket, "--name", "robert").stderr
     assert "Renamed robert to rob" in world.one.cli("peer", "rename", "robert", "rob").stderr
     assert world.one.cli("peer", "list").stdout.startswith(f"rob\t{world.bob}\t1\t")  # its record stays
     done = world.one.cli("peer", "rename", "robert", "bob")

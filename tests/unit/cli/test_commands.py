@@ -210,9 +210,7 @@ def test_what_the_handler_refused_is_told_on_standard_error(capsys: pytest.Captu
     assert main(["call", "bob", "Echo", "--data", "{}"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err == (
-        "fastn-p2p: application error: MessageTooLong: at most 5 characters\n" + '{"limit":5}\n'
-    )
+    assert err == ("fastn-p2p: application error: MessageTooLong: at most 5 characters\n" + '{"limit":5}\n')
 
 
 def test_what_others_say_does_not_control_the_terminal(capsys: pytest.CaptureFixture[str], daemon: Daemon) -> None:

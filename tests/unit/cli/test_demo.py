@@ -24,7 +24,7 @@ def test_a_daemon_that_does_not_start(
     assert main(["demo"]) == 70
     out = capsys.readouterr().out
     assert "$ fastn-p2p daemon --network local" in out
-    assert "daemon one ended with exit code 3 while it started" in out
+    assert "daemon one ended during its start with exit code 3" in out
     assert "one.log: no such network" in out
     assert list(scratch.iterdir()) == []
 
