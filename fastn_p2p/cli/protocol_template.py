@@ -50,7 +50,7 @@ def write(names: Names, directory: Path) -> None:
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CommandLineError(f"{directory} already exists and is not empty. Choose another directory with --dir")
-    templates = resources.files(__package__) / "templates"
+    templates = resources.files("fastn_p2p.cli") / "templates"
     for path, template in _FILES.items():
         file = directory / _filled(path, names)
         text = _filled((templates / template).read_text(encoding="utf-8"), names)
