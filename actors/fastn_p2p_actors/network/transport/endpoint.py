@@ -1,4 +1,4 @@
-"""The iroh endpoint: bound once, under the transport key, on the port used last."""
+"""The iroh endpoint: bound once, under the transport key, on the port that was used last."""
 
 from __future__ import annotations
 
@@ -31,50 +31,44 @@ from ..wire.messages import ALPN
 from .iroh_patches import install
 from .peer_limits import HANDSHAKES, PeerLimits, network_of
 
-__all__ = ["EndpointAddress", "NetworkEndpoint"]
-
 log = logging.getLogger(__name__)
 
 _HANDSHAKE_TIMEOUT: Final = 10.0
+"""Seconds that a QUIC handshake may take, in either direction."""
 _RETRY_ABOVE: Final = 64
-"""Handshakes in progress above which an address must prove itself first: it is sent a QUIC Retry (RFC 9000, section
-8.1.2), which costs us nothing to remember and a sender with a made-up address everything."""
+"""Handshakes in progress above which an address must prove itself by a QUIC Retry (RFC 9000, section 8.1.2). A Retry
+takes no memory here, and a sender with a forged address never receives it."""
 _MAX_HANDSHAKES: Final = 512
 """Handshakes in progress above which further ones are refused."""
 
 
 class EndpointAddress(msgspec.Struct, frozen=True):
-    """Where an endpoint may be reached."""
+    """Address of an iroh endpoint: its public key (32 bytes), URLs of its relays, and ``ip:port`` addresses."""
 
     endpoint: bytes
     relays: tuple[str, ...]
     addresses: tuple[str, ...]
 
 
-class _Local(Preset):
-    """Loopback only, no relay, no discovery."""
+class _Preset(Preset):
+    """Settings of the endpoint in one ``NetworkMode``.
 
-    def __init__(self, port: int, families: tuple[str, ...]) -> None:
+    Args:
+        hosts: local addresses to bind, all at the same port.
+    """
+
+    def __init__(self, mode: str, port: int, hosts: tuple[str, ...]) -> None:
+        self._mode = mode
         self._port = port
-        self._families = families
+        self._hosts = hosts
 
     def apply(self, builder: EndpointBuilder) -> None:
-        builder.apply_minimal()
-        builder.relay_mode(RelayMode.disabled())
-        for host in self._families:
-            builder.bind_addr(f"{host}:{self._port}")
-
-
-class _Internet(Preset):
-    """iroh's public relays and discovery."""
-
-    def __init__(self, port: int, families: tuple[str, ...]) -> None:
-        self._port = port
-        self._families = families
-
-    def apply(self, builder: EndpointBuilder) -> None:
-        builder.apply_n0()
-        for host in self._families:
+        if self._mode == NetworkMode.LOCAL:
+            builder.apply_minimal()
+            builder.relay_mode(RelayMode.disabled())
+        else:
+            builder.apply_n0()
+        for host in self._hosts:
             builder.bind_addr(f"{host}:{self._port}")
 
 
@@ -85,7 +79,13 @@ _HOSTS: Final = {
 
 
 class NetworkEndpoint:
-    """Dials and accepts; knows nothing of what is said over a connection."""
+    """Opens and accepts QUIC connections. Messages are the connection's affair.
+
+    Attributes:
+        id: public key of the endpoint, 32 bytes.
+        refused: number of incoming handshakes that were refused.
+        retried: number of incoming handshakes that were answered by a QUIC Retry.
+    """
 
     def __init__(self, raw: Endpoint, mode: str) -> None:
         self._raw = raw
@@ -93,7 +93,7 @@ class NetworkEndpoint:
         self._loop = asyncio.get_running_loop()
         self._limits = PeerLimits()
         self._handshakes = 0
-        """In progress, of those that others have begun."""
+        """Number of incoming handshakes in progress."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.id = bytes(raw.id().to_bytes())
         self.refused = 0
@@ -101,30 +101,32 @@ class NetworkEndpoint:
 
     @classmethod
     async def bind(cls, secret: bytes, mode: str, port_file: Path) -> NetworkEndpoint:
-        """Bind under ``secret`` (32 bytes), on the port in ``port_file`` where it is free, else on any.
+        """Bind under the secret key (32 bytes), on the port in ``port_file`` if it is free, else on any port.
+
+        Where the machine has no IPv6, only IPv4 is bound.
 
         Raises:
             IrohError: no port could be bound.
         """
         install(asyncio.get_running_loop())
-        preset = _Local if mode == NetworkMode.LOCAL else _Internet
         hosts = _HOSTS[mode]
         last: IrohError | None = None
-        for port in (_remembered(port_file), _free_port(hosts[0])):
-            for families in (hosts, hosts[:1]):
+        for port in (_read_port(port_file), _free_port(hosts[0])):
+            for bound in (hosts, hosts[:1]):
                 if port == 0:
                     continue
                 try:
-                    options = EndpointOptions(preset=preset(port, families), secret_key=secret, alpns=[ALPN])
+                    options = EndpointOptions(preset=_Preset(mode, port, bound), secret_key=secret, alpns=[ALPN])
                     raw = await Endpoint.bind(options)
                 except IrohError as error:
                     last = error
                     continue
-                _remember(port_file, port)
+                _write_port(port_file, port)
                 return cls(raw, mode)
         raise last or RuntimeError("no port to bind")
 
     async def close(self) -> None:
+        """Stop accepting, and end every connection. Takes at most 2 seconds."""
         for task in self._tasks:
             task.cancel()
         try:
@@ -134,7 +136,7 @@ class NetworkEndpoint:
             log.warning("the endpoint did not close cleanly: %s", error)
 
     def address(self) -> EndpointAddress:
-        """Where others may reach this endpoint, as it knows at the moment."""
+        """Return the address under which peers can reach this endpoint at the moment."""
         current = self._raw.addr()
         relay = current.relay_url()
         addresses = [a for a in current.direct_addresses() if not _unspecified(a)]
@@ -143,10 +145,10 @@ class NetworkEndpoint:
         return EndpointAddress(self.id, (relay,) if relay else (), tuple(sorted(addresses)))
 
     async def dial(self, address: EndpointAddress) -> Connection:
-        """A connection to exactly this endpoint; QUIC has proved that it holds the endpoint's key.
+        """Open a connection to the endpoint. The handshake proves that the peer daemon holds the endpoint's key.
 
         Raises:
-            PeerUnreachable: with the reason.
+            PeerUnreachable: the handshake failed, or took longer than 10 seconds.
         """
         try:
             target = EndpointAddr(
@@ -162,7 +164,7 @@ class NetworkEndpoint:
             raise PeerUnreachable(peer=address.endpoint.hex()[:10], reason=_error_text(error)) from error
 
     def accept_into(self, on_connection: Callable[[Connection], object]) -> None:
-        """Hand over every connection that others open, from now on."""
+        """Call ``on_connection`` with each connection that a peer daemon opens, from now on."""
         self._spawn(self._accept(on_connection))
 
     async def _accept(self, on_connection: Callable[[Connection], object]) -> None:
@@ -170,15 +172,15 @@ class NetworkEndpoint:
             try:
                 incoming = await self._raw.accept_next()
             except IrohError as error:
-                log.warning("accept: %s", error)
+                log.warning("cannot accept a connection: %s", error)
                 continue
             if incoming is None:
                 return
-            self._spawn(self._admit(incoming, on_connection))
+            self._spawn(self._shake_hands(incoming, on_connection))
 
-    async def _admit(self, incoming: Incoming, on_connection: Callable[[Connection], object]) -> None:
+    async def _shake_hands(self, incoming: Incoming, on_connection: Callable[[Connection], object]) -> None:
         try:
-            if not await self._may_try(incoming):
+            if not await self._admits(incoming):
                 return
             self._handshakes += 1
             try:
@@ -187,15 +189,15 @@ class NetworkEndpoint:
             finally:
                 self._handshakes -= 1
         except (IrohError, TimeoutError) as error:
-            log.info("handshake failed: %s", error)
+            log.info("the handshake of an incoming connection failed: %s", error)
             return
         on_connection(connection)
 
-    async def _may_try(self, incoming: Incoming) -> bool:
-        """Return whether the handshake may begin; if not, the other side has been told.
+    async def _admits(self, incoming: Incoming) -> bool:
+        """Return whether the handshake may begin. If not, refuse it or answer it by a Retry.
 
-        Addresses that were proved by a Retry have buckets of their own: whoever makes up the addresses of others takes
-        none of their tokens.
+        Addresses that a Retry has proved have rate limits of their own, so a sender that forges addresses takes no
+        tokens from their owners.
         """
         address = await incoming.remote_addr()
         endpoint, network = b"", ""
@@ -229,7 +231,7 @@ def _unspecified(address: str) -> bool:
     return address.startswith(("0.0.0.0:", "[::]:"))
 
 
-def _remembered(port_file: Path) -> int:
+def _read_port(port_file: Path) -> int:
     try:
         port = int(port_file.read_text())
     except (OSError, ValueError):
@@ -237,11 +239,11 @@ def _remembered(port_file: Path) -> int:
     return port if 0 < port < 65536 else 0
 
 
-def _remember(port_file: Path, port: int) -> None:
+def _write_port(port_file: Path, port: int) -> None:
     try:
         port_file.write_text(f"{port}\n")
     except OSError as error:
-        log.warning("cannot remember the UDP port in %s: %s", port_file, error)
+        log.warning("cannot write the UDP port to %s, so the next start may use another one: %s", port_file, error)
 
 
 def _free_port(host: str) -> int:

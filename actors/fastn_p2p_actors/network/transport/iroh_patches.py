@@ -1,12 +1,13 @@
-"""Three repairs to the generated Python of the ``iroh`` 1.2.0 binding, and nothing else.
+"""Three patches of the generated Python code of the ``iroh`` 1.2.0 binding.
 
-* Its buffer writer copies bytes one at a time (4.5 MB/s measured); one ``memmove`` reaches 150-280 MB/s.
-* Its future runner takes a turn of the event loop even for a future that is ready when first polled, which
-  most writes are: 6,000 of 9,000 calls of an echo measured. Ours goes on at once.
-* Its objects are freed wherever Python collects garbage. That may be in a callback that the library makes while it
-  holds a connection's lock, and freeing a stream takes that lock: the process hangs. Ours are freed by the event loop.
+* The buffer writer copies bytes one at a time (4.5 MB/s measured); one ``memmove`` reaches 150-280 MB/s.
+* The future runner takes an iteration of the event loop even for a future that is ready when first polled, as most
+  writes are: 6,000 of 9,000 calls of an echo measured. The patched one continues at once.
+* Objects are freed wherever Python collects garbage. That may be in a callback that the library makes while it holds a
+  connection's lock. Freeing a stream takes the same lock, so the process hangs. The patched ones are freed by the event
+  loop.
 
-They are applied only where the slow version is found; a test says when they can go.
+They are applied only to the version of the binding that has these defects. A test says when they can go.
 """
 
 from __future__ import annotations
@@ -21,20 +22,18 @@ from typing import Any
 
 from iroh import iroh_ffi
 
-__all__ = ["ended_connection", "install", "is_slow"]
-
-ffi: Any = iroh_ffi  # its internals have no types
-_keep: list[Any] = []  # C callbacks must outlive their last call
+ffi: Any = iroh_ffi  # the internals of the binding have no types
+_callbacks: list[Any] = []  # a C callback must outlive its last call
 _installed = False
 
 
 def is_slow() -> bool:
-    """Whether the installed binding still copies byte by byte."""
+    """Return whether the installed binding copies byte by byte, and so has the defects."""
     return "for i, byte in enumerate(value)" in inspect.getsource(ffi._UniffiRustBufferBuilder.write)
 
 
 def install(loop: asyncio.AbstractEventLoop) -> None:
-    """Point the binding at ``loop`` (once per process) and repair it where it is slow."""
+    """Make the binding use ``loop``. At the first call in a process, also patch the binding if it has the defects."""
     global _installed
     ffi.uniffi_set_event_loop(loop)
     if _installed:
@@ -47,7 +46,7 @@ def install(loop: asyncio.AbstractEventLoop) -> None:
 
 
 class _EndedConnection:
-    """Instead of a connection that has ended: it has no paths, and whatever else is wanted of it is an error."""
+    """Placeholder for a connection that has ended. It has no paths; any other use of it is an error."""
 
     def paths(self) -> list[Any]:
         return []
@@ -57,7 +56,10 @@ _ended: Any = _EndedConnection()
 
 
 def ended_connection() -> iroh_ffi.Connection:
-    """A connection that has ended, and holds nothing: the binding's keeps what has come until it is freed."""
+    """Return a placeholder for an ended connection.
+
+    It holds no memory, while the binding's own object keeps the bytes that have come until it is freed.
+    """
     ended: iroh_ffi.Connection = _ended
     return ended
 
@@ -73,21 +75,22 @@ def _write(builder: Any, value: Any) -> None:
 
 
 class _Poll:
-    """One poll of a Rust future; its callback may come from any thread, also before the poll returns.
+    """One poll of a Rust future. Its callback may run in any thread, also before the poll returns.
 
-    Both sides append to ``sides``; whoever comes second knows it, because appending is atomic.
+    The callback and the poller both append to ``arrivals``. Appending is atomic, so the second one sees that it is the
+    second.
     """
 
-    __slots__ = ("future", "loop", "sides")
+    __slots__ = ("arrivals", "future", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.future: asyncio.Future[int] | None = None
-        self.sides: deque[int | None] = deque()
+        self.arrivals: deque[int | None] = deque()
 
     def ready(self, code: int) -> None:
-        self.sides.append(code)
-        if len(self.sides) == 2 and self.future is not None:
+        self.arrivals.append(code)
+        if len(self.arrivals) == 2 and self.future is not None:
             self.loop.call_soon_threadsafe(_resolve, self.future, code)
 
 
@@ -105,7 +108,7 @@ def _patch_runner() -> None:
         polls.remove(handle).ready(code)
 
     callback = ffi._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(continuation)
-    _keep.append(callback)
+    _callbacks.append(callback)
 
     async def run(future: Any, poll: Any, complete: Any, free: Any, lift: Any, error_converter: Any) -> Any:
         loop = ffi._uniffi_get_event_loop()
@@ -113,13 +116,13 @@ def _patch_runner() -> None:
             while True:
                 state = _Poll(loop)
                 poll(future, callback, polls.insert(state))
-                if state.sides:
-                    code = state.sides[0]
+                if state.arrivals:
+                    code = state.arrivals[0]
                 else:
                     waiting: asyncio.Future[int] = loop.create_future()
                     state.future = waiting
-                    state.sides.append(None)
-                    code = state.sides[0] if len(state.sides) == 2 else None
+                    state.arrivals.append(None)
+                    code = state.arrivals[0] if len(state.arrivals) == 2 else None
                     if code is None:
                         code = await waiting
                 if code == ready_code:
@@ -132,7 +135,7 @@ def _patch_runner() -> None:
 
 
 class _Freed:
-    """As much of an object as its finalizer looks at."""
+    """Placeholder for a freed object, with the one attribute that the finalizer of the object reads."""
 
     __slots__ = ("_handle",)
 
@@ -141,11 +144,11 @@ class _Freed:
 
 
 def _patch_finalizers() -> None:
-    def repaired(finalize: Callable[[Any], None]) -> Callable[[Any], None]:
+    def patched(finalize: Callable[[Any], None]) -> Callable[[Any], None]:
         def free_later(thing: Any) -> None:
             handle = getattr(thing, "_handle", None)
             if handle is not None:
-                # Without a loop the process is about to end, and that frees everything.
+                # Without an event loop the process is about to end, which frees everything.
                 with contextlib.suppress(RuntimeError):
                     ffi._uniffi_get_event_loop().call_soon_threadsafe(finalize, _Freed(handle))
 
@@ -153,4 +156,4 @@ def _patch_finalizers() -> None:
 
     for kind in vars(ffi).values():
         if isinstance(kind, type) and "__del__" in vars(kind) and not issubclass(kind, Exception):
-            setattr(kind, "__del__", repaired(vars(kind)["__del__"]))  # noqa: B010  (mypy takes it for a method)
+            setattr(kind, "__del__", patched(vars(kind)["__del__"]))  # noqa: B010  (mypy takes it for a method)

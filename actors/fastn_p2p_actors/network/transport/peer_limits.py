@@ -1,10 +1,10 @@
-"""Rate limits of what peers may cause: handshakes, introductions, sessions, and requests that are refused.
+"""Rate limits of peers: handshakes, introductions, sessions, and requests that are refused.
 
-Each has a token bucket per endpoint, whose connections share it, and one per network that all endpoints of it share:
-/24 of IPv4, /64 of IPv6, which is what one subscriber has. A peer that is reached through a relay has no address, and
-counts by its endpoint alone. Requests that are served are not limited here, only those in flight.
+Each limit has a token bucket per endpoint, shared by its connections, and one per network, shared by its endpoints. A
+network is a /24 of IPv4 or a /64 of IPv6, which is what one subscriber has. A peer that is reached through a relay has
+no address and counts by its endpoint alone. Requests that are served are limited elsewhere, by their number in flight.
 
-Over a limit a request ends with ``Overloaded``. A stranger that goes on all the same loses its connection; a peer of
+Above a limit a request ends with ``Overloaded``. A stranger that continues nevertheless loses its connection; a peer of
 the address book never does.
 """
 
@@ -20,11 +20,9 @@ from ...runtime.rate_limiter import (
     RateLimiter,
 )
 
-__all__ = ["HANDSHAKES", "INTRODUCTIONS", "OPENS", "REFUSALS", "Limit", "PeerLimits", "network_of"]
-
 
 class Limit(NamedTuple):
-    """Tokens per second and at once, of one endpoint and of one network."""
+    """One rate limit: ``what`` names it in errors; ``endpoint`` and ``network`` are its rates."""
 
     what: str
     endpoint: Rate
@@ -32,23 +30,23 @@ class Limit(NamedTuple):
 
 
 HANDSHAKES: Final = Limit("handshakes per second", Rate(16, 64), Rate(64, 256))
-"""Handshakes that are begun; an endpoint is known beforehand only where it comes through a relay. Above it they are
-refused without any cryptography."""
+"""Incoming handshakes. Above the limit they are refused before any cryptography. Before the handshake, an endpoint is
+known only if it comes through a relay."""
 INTRODUCTIONS: Final = Limit("introductions per second", Rate(64, 1024), Rate(256, 4096))
-"""Delegations to verify, 0.1 ms each. A daemon with a thousand identities introduces all of them at once."""
+"""Delegations to verify, which takes 0.1 ms. A daemon with a thousand identities introduces all of them at once."""
 OPENS: Final = Limit("sessions opened per second", Rate(2000, 4000), Rate(8000, 16_000))
-"""Sessions that are asked for. Served ones reach some hundred per second and connection."""
+"""Sessions that are requested. One connection reaches some hundred per second if they are served."""
 REFUSALS: Final = Limit("requests per second that are refused", Rate(128, 1024), Rate(512, 4096))
-"""Calls and sessions for what is not there, not online or not allowed, or of whoever was not introduced."""
+"""Calls and sessions whose target does not exist, is offline or denies access, or whose source was not introduced."""
 _ABUSE: Final = Rate(64, 512)
-"""What an endpoint may go on asking for above the others, before its connection ends."""
+"""Requests above the other limits that an endpoint may send before its connection ends."""
 _MOST_KEYS: Final = 4096
-"""Endpoints and networks that each limit remembers; those with all their tokens need not be remembered."""
+"""Number of endpoints, and of networks, that each limit remembers. One with all its tokens need not be remembered."""
 _LIMITS: Final = (HANDSHAKES, INTRODUCTIONS, OPENS, REFUSALS)
 
 
 def network_of(address: str) -> str:
-    """The network of ``ip:port``: ``192.0.2.0/24``, ``2001:db8::/64``; empty if it is no such address."""
+    """Return the network of ``ip:port``, such as ``192.0.2.0/24`` or ``2001:db8::/64``. Empty if it is no address."""
     host = address.rpartition(":")[0].strip("[]").partition("%")[0]
     try:
         found = ipaddress.ip_address(host)
@@ -61,7 +59,7 @@ def network_of(address: str) -> str:
 
 
 class PeerLimits:
-    """Those of all connections. Times are monotonic seconds."""
+    """Rate limits of all peers together. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self._endpoints: dict[str, RateLimiter[bytes]] = {
@@ -73,7 +71,10 @@ class PeerLimits:
         self._abuse: RateLimiter[bytes] = RateLimiter(_ABUSE, _MOST_KEYS)
 
     def take(self, limit: Limit, endpoint: bytes, network: str, now: float) -> Overloaded | None:
-        """One more; why not, if it is one too many. ``endpoint`` and ``network`` may be empty where there is none."""
+        """Count one event. Return the error if it is above the limit, else None.
+
+        ``endpoint`` and ``network`` are empty if they are unknown.
+        """
         if endpoint and not self._endpoints[limit.what].take(endpoint, now):
             return Overloaded(what=limit.what, limit=int(limit.endpoint.per_second))
         if network and not self._networks[limit.what].take(network, now):
@@ -81,5 +82,5 @@ class PeerLimits:
         return None
 
     def is_abuse(self, endpoint: bytes, now: float) -> bool:
-        """Return whether the endpoint goes on, time and again, although it is told that it is above a limit."""
+        """Count one event above a limit. Return whether the endpoint has ignored the limit too often."""
         return not self._abuse.take(endpoint, now)

@@ -22,10 +22,10 @@ PREFIX_BYTES: Final = _PREFIX.size
 
 
 def encode_frame(message: Message, payload: bytes = b"") -> bytes:
-    """One frame as bytes.
+    """Encode one frame.
 
     Raises:
-        BadMessage: the message does not fit a header.
+        BadMessage: the encoded message is longer than a header can be.
     """
     header = encode(message)
     if len(header) > _MAX_HEADER:
@@ -34,10 +34,10 @@ def encode_frame(message: Message, payload: bytes = b"") -> bytes:
 
 
 class FrameDecoder:
-    """Cuts a stream of bytes into frames, however they are split.
+    """Decodes a stream of bytes into frames, however the stream is split.
 
     Args:
-        max_payload: a frame that announces more is an error.
+        max_payload: bytes of the largest payload that a frame may announce.
     """
 
     __slots__ = ("_max_payload", "_rest")
@@ -48,15 +48,15 @@ class FrameDecoder:
 
     @property
     def pending(self) -> int:
-        """Bytes of a frame that is not complete yet."""
+        """Number of bytes that are kept of an incomplete frame."""
         return len(self._rest)
 
     def feed(self, data: bytes) -> Iterator[tuple[WireMessage, bytes]]:
-        """Every complete frame, as (message, payload).
+        """Add bytes and yield each frame that is complete now, as (message, payload).
 
         Raises:
-            BadMessage: a header that is no message, or is too long.
-            PayloadTooLarge: a payload above the limit is announced; nothing of it is waited for.
+            BadMessage: a header is not a message.
+            PayloadTooLarge: a frame announces a payload above the limit. Raised before the payload has come.
         """
         if self._rest:
             data = self._rest + data

@@ -1,12 +1,12 @@
-"""The wire protocol between daemons, ALPN ``fastn-p2p/1``: frames and messages.
+"""Messages of the wire protocol between daemons, ALPN ``fastn-p2p/1``.
 
-A frame is ``header length (2 bytes), payload length (4 bytes), header, payload``, lengths big-endian; the header
-is one of the structs below as a msgpack array with its integer tag first. The call channel is the first
-bidirectional stream of a connection, opened by whoever dialled, and carries frames both ways for the life of the
-connection. A session is asked for and accepted there too; its bytes have a bidirectional stream of their own, which
-``Stream`` announces. A request or reply whose payload is above ``BULK_THRESHOLD`` travels as one frame on a
-unidirectional stream of its own, a request there preceded by the ``Introduce`` of its source. Ids are chosen by whoever
-sends the request, and are unique per connection and direction.
+Each message is the header of a frame (``framing``): a msgpack array with the message's integer tag first.
+
+The call channel is the first bidirectional stream of a connection. The daemon that dialled opens it, and it carries
+frames both ways for the life of the connection. Sessions are requested and accepted there too; the bytes of a session
+have a bidirectional stream of their own, which ``SessionStream`` announces. A request or reply with a payload above
+``BULK_THRESHOLD`` travels as one frame on a unidirectional stream of its own. A request there is preceded by the
+``Introduce`` of its source. The sender of a request chooses its id, unique per connection and direction.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE, Message
 ALPN: Final = b"fastn-p2p/1"
 WIRE_VERSION: Final = 1
 BULK_THRESHOLD: Final = 64 * 1024
-"""Payload bytes above which a frame gets a stream of its own, so that nobody waits behind it."""
+"""Bytes of payload above which a frame gets a stream of its own, so that no other frame waits behind it."""
 
-# Application error codes of a closed connection (QUIC, RFC 9000 section 10.2).
+# Application error codes of a closed connection (QUIC, RFC 9000, section 10.2).
 CLOSE_SHUTDOWN: Final = 0
 CLOSE_IDLE: Final = 1
 CLOSE_VERSION: Final = 2
@@ -36,22 +36,27 @@ class Hello(Message, frozen=True, tag=0):
 
     version: int
     process: bytes
-    """Random, 8 bytes, made at each start of the network process: another value for the same endpoint means that
-    the earlier process, and every connection with it, is gone."""
+    """8 random bytes, made at each start of the network process. Another value for the same endpoint means that the
+    earlier process has ended, and every connection with it."""
     max_payload: int
     max_calls: int
     pauses: bool = False
-    """True if the sender of this understands ``Pause`` and ``Resume``."""
+    """True if the sender understands ``Pause`` and ``Resume``."""
 
 
 class Introduce(Message, frozen=True, tag=1):
-    """A signed delegation: this identity speaks through the sender's endpoint. Comes before its first request."""
+    """A signed delegation: this identity speaks through the sender's endpoint. Sent before the identity's first
+    request."""
 
     delegation: bytes
 
 
 class Request(Message, frozen=True, tag=2):
-    """A call. Keys are 32 bytes, the deadline is the time that is left, the last three as in the client's ``Call``."""
+    """A call.
+
+    ``source`` and ``target`` are public keys, 32 bytes each. ``deadline_ms`` is the time that is left. The last three
+    fields have the meaning that they have in ``fastn_p2p_client.ipc.messages.Call``.
+    """
 
     id: int
     source: bytes
@@ -65,13 +70,13 @@ class Request(Message, frozen=True, tag=2):
 
 
 class Reply(Message, frozen=True, tag=3):
-    """The handler's answer is the payload."""
+    """Reply to a ``Request``. The payload is the handler's result."""
 
     id: int
 
 
 class ApplicationErrorReply(Message, frozen=True, tag=4):
-    """The handler said no, on purpose; its data is the payload."""
+    """Error that the handler raised on purpose. The payload is its data."""
 
     id: int
     kind: str
@@ -79,7 +84,7 @@ class ApplicationErrorReply(Message, frozen=True, tag=4):
 
 
 class ErrorReply(Message, frozen=True, tag=5):
-    """The request ended with an error of the system: code and fields of the client protocol's table."""
+    """Error of the system that ended the request: code and fields as in ``fastn_p2p_client.errors``."""
 
     id: int
     code: str
@@ -87,27 +92,28 @@ class ErrorReply(Message, frozen=True, tag=5):
 
 
 class Cancel(Message, frozen=True, tag=6):
-    """Nobody waits for this request any more. No answer."""
+    """Cancels a request: its caller no longer waits for a reply. Has no reply."""
 
     id: int
 
 
 class Ping(Message, frozen=True, tag=7):
-    """Are you there? Answered by ``Pong``."""
+    """Checks that the connection works. Answered by ``Pong``."""
 
 
 class Pong(Message, frozen=True, tag=8):
-    """Yes."""
+    """Reply to ``Ping``."""
 
 
 class RequestIntroduction(Message, frozen=True, tag=9):
-    """Introduce this identity (32 bytes) if it speaks through your endpoint. Answered by ``Introduce``, or not."""
+    """Asks for the ``Introduce`` of an identity (32 bytes). Has no reply if it does not speak through the receiver's
+    endpoint."""
 
     identity: bytes
 
 
 class OpenSession(Message, frozen=True, tag=10):
-    """Asks for a session; the payload is the initial data. Fields as in ``Request``, whose ids it shares."""
+    """Requests a session. The payload is the initial data. Shares its fields and its ids with ``Request``."""
 
     id: int
     source: bytes
@@ -118,32 +124,35 @@ class OpenSession(Message, frozen=True, tag=10):
 
 
 class SessionAccepted(Message, frozen=True, tag=11):
-    """The session stands. The payload is the first that comes back, at most ``BULK_THRESHOLD`` bytes."""
+    """Accepts a session. The payload is the first data in the other direction, at most ``BULK_THRESHOLD`` bytes."""
 
     id: int
 
 
 class SessionStream(Message, frozen=True, tag=12):
-    """Whoever asked for the session has opened its stream: the first byte there is 0, which says nothing; what follows,
-    and what comes back, are the session's bytes. Said here, as a stream that is reset at once has lost its bytes."""
+    """Announces the QUIC stream of a session. The daemon that requested the session has opened it.
+
+    The first byte on the stream is 0 and has no meaning; all other bytes in both directions are the session's. The
+    announcement travels on the call channel because a stream that is reset at once loses its bytes.
+    """
 
     id: int
     stream: int
-    """Its number as QUIC has it (RFC 9000, section 2.1)."""
+    """QUIC stream id (RFC 9000, section 2.1)."""
 
 
 class Pause(Message, frozen=True, tag=13):
-    """Write nothing more on the stream of a session until ``Resume`` comes: what has come is not read as fast."""
+    """Asks the peer to stop writing on a session's stream until ``Resume``, because its bytes are read more slowly."""
 
     stream: int
-    """As in ``SessionStream``."""
+    """QUIC stream id, as in ``SessionStream``."""
 
 
 class Resume(Message, frozen=True, tag=14):
-    """The stream of a session may be written again."""
+    """Allows writing on a session's stream again."""
 
     stream: int
-    """As in ``SessionStream``."""
+    """QUIC stream id, as in ``SessionStream``."""
 
 
 WireMessage: TypeAlias = (
@@ -168,10 +177,10 @@ _decoder: Final[msgspec.msgpack.Decoder[WireMessage]] = msgspec.msgpack.Decoder(
 
 
 def decode_wire(header: bytes | memoryview) -> WireMessage:
-    """The message in a frame's header.
+    """Decode a frame's header.
 
     Raises:
-        BadMessage: it is none.
+        BadMessage: the header is not a message.
     """
     try:
         return _decoder.decode(header)

@@ -233,7 +233,7 @@ def binding(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBinding]:
     monkeypatch.setattr(iroh_patches, "ffi", fake)
     iroh_patches._patch_runner()
     yield fake
-    iroh_patches._keep.pop()
+    iroh_patches._callbacks.pop()
 
 
 def test_a_future_that_is_ready_takes_no_turn_of_the_loop(binding: FakeBinding) -> None:
