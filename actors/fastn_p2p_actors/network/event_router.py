@@ -70,13 +70,13 @@ class EventRouter:
 
     def on_hello(self, connection: PeerConnection) -> None:
         self._pool.on_hello(connection)
-        self._probe.connected(connection)
+        self._probe.on_connected(connection)
         self._reconnect_list.changed()
 
     def on_closed(self, connection: PeerConnection) -> None:
         self._pool.forget(connection)
         self._incoming.on_connection_closed(connection)
-        self._probe.lost(connection)
+        self._probe.on_disconnected(connection)
         self._reconnect_list.changed()
 
     # ── requests of the peer daemon ──────────────────────────────────────────────────────────────

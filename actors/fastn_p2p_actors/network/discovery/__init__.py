@@ -1,9 +1,9 @@
 """From a name to a connection.
 
-- ``router``: name, ID52 or ticket to key to connection.
+- ``router``: from a name, an ID52 or a ticket to a key, and to a connection.
 - ``resolver``, ``host_directory``: endpoints of a key; records of daemons on this machine.
-- ``identity_publisher``: fetch, renew and publish delegations and records.
+- ``identity_publisher``: fetches, renews and publishes delegations and records.
 - ``targets``: binding, connection or later attempt for a call, a session or a wait of a local program.
-- ``search``: account of one search for a peer, for its error.
+- ``search``: attempts to reach one peer, for the error message.
 - ``online_waits``, ``online_probe``: programs that wait for a peer; probing where it may appear.
 """

@@ -1,4 +1,4 @@
-"""The host directory: where the daemons of one user on one machine leave their identities' records for each other."""
+"""The host directory: daemons of one user on one machine leave the records of their identities there for each other."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from ...credentials import (
 )
 from ...storage.atomic_files import write_atomically
 
-__all__ = ["HostDirectory"]
-
 log = logging.getLogger(__name__)
 
 _VARIABLE: Final = "FASTN_HOST_DIRECTORY"
 _TIME_STEP: Final = 50_000_000
-"""Nanoseconds within which two changes of a directory may get the same time: the kernel's steps have up to 10 ms."""
+"""Nanoseconds within which two changes of a directory may get the same time stamp. The kernel's clock for time stamps
+has steps of up to 10 ms."""
 _MOST_FILES: Final = 64
-"""Files of one identity that are looked at."""
+"""Number of files that are read for one identity."""
 
 
 class HostDirectory:
-    """One file for each identity and endpoint, named ``<ID52>.<first 16 hex digits of the endpoint>``.
+    """Directory with one file per identity and endpoint, named ``<ID52>.<first 16 hex digits of the endpoint>``.
 
-    Records prove themselves, so a file that somebody else has written costs a look and no trust. Only a directory
-    of this user's own, closed to others, is used; without one the directory is empty and ``problem`` says why.
+    Records are signed, so a forged file is read and ignored. The directory is used only if it belongs to this user and
+    is closed to other users. Otherwise it counts as empty, and ``problem`` says why.
+
+    Args:
+        endpoint: public key of this daemon's endpoint, 32 bytes.
     """
 
     def __init__(self, path: Path, endpoint: bytes) -> None:
@@ -44,59 +46,63 @@ class HostDirectory:
         self._suffix = endpoint.hex()[:16]
         self._published: set[str] = set()
         self._names: dict[str, list[str]] = {}
-        """ID52 → its files, when the directory had last changed at ``_listed``, seen at ``_listed_at``."""
+        """ID52 to the names of its files, as of the directory's time stamp ``_listed``, read at ``_listed_at``."""
         self._listed = self._listed_at = 0
         self.problem = ""
 
     @classmethod
     def find(cls, endpoint: bytes) -> HostDirectory:
-        """At ``$FASTN_HOST_DIRECTORY``, else in the user's runtime directory."""
+        """Return the host directory: ``$FASTN_HOST_DIRECTORY``, else one in the user's runtime directory."""
         configured = os.environ.get(_VARIABLE)
         return cls(Path(configured) if configured else runtime_directories()[0] / "hosts", endpoint)
 
     def open(self) -> None:
+        """Create the directory if it is missing, check it, and delete what a killed daemon left unfinished."""
         try:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
             status = self._path.stat()
             if status.st_uid != os.getuid() or status.st_mode & 0o077:
-                self.problem = f"{self._path} belongs to somebody else or is open to others (mode must be 0700)"
+                self.problem = f"{self._path} belongs to another user or is open to other users (its mode must be 0700)"
         except OSError as error:
             self.problem = f"{self._path}: {error.strerror}"
         if self.problem:
-            log.warning("daemons on this machine are not found by ID52: %s", self.problem)
+            log.warning("daemons on this machine do not find each other by ID52: %s", self.problem)
             return
-        for unfinished in self._path.glob(f".*.{self._suffix}.*.tmp"):  # of a process before us that was killed
+        for unfinished in self._path.glob(f".*.{self._suffix}.*.tmp"):
             with contextlib.suppress(OSError):
                 unfinished.unlink()
 
     def publish(self, identity: PublicKey, record: bytes) -> None:
+        """Write the identity's record, in place of an earlier one. A failure is a warning in the log."""
         if self.problem:
             return
         try:
             write_atomically(self._file(identity), record)
             self._published.add(identity.id52)
         except StorageFailed as error:
-            log.warning("cannot publish %s: %s", identity, error)
+            log.warning("cannot publish %s to daemons on this machine: %s", identity, error)
 
     def withdraw(self, identity: PublicKey) -> None:
+        """Delete the record that this daemon has published for the identity."""
         if identity.id52 in self._published:
             self._published.discard(identity.id52)
-            with contextlib.suppress(OSError):  # somebody else has removed it, or put something in its place
+            with contextlib.suppress(OSError):  # another process has removed or replaced it
                 self._file(identity).unlink()
 
     def close(self) -> None:
+        """Delete every record that this daemon has published."""
         for id52 in list(self._published):
             self.withdraw(PublicKey(id52))
 
     def changed_at(self) -> int:
-        """Another number whenever a record has come, gone or been replaced; costs one look at the directory."""
+        """Return the directory's time stamp: it changes with each record that comes or goes. Costs one ``stat``."""
         try:
             return 0 if self.problem else self._path.stat().st_mtime_ns
         except OSError:
             return 0
 
     def records_of(self, key: bytes) -> list[PeerRecord]:
-        """Genuine records of the identity, from daemons that are or were here; newest first."""
+        """Return records of the identity with valid signatures, newest first. Their daemons may have stopped."""
         if self.problem:
             return []
         found: list[PeerRecord] = []
@@ -112,9 +118,9 @@ class HostDirectory:
         return sorted(found, key=lambda record: record.sequence, reverse=True)
 
     def _names_of(self, id52: str) -> list[str]:
-        """The files of an identity. The directory is listed again only when it may have changed since the last time.
+        """Return the names of an identity's files. List the directory again only if it may have changed.
 
-        That is so, too, when it was listed so soon after a change that another one may have got the same time.
+        It may also have changed if it was listed so soon after a change that a second one got the same time stamp.
         """
         changed = self.changed_at()
         if changed != self._listed or self._listed_at - changed < _TIME_STEP:
@@ -130,11 +136,11 @@ class HostDirectory:
 
 
 def _read(path: Path) -> bytes:
-    """As much of a regular file as a record may have. Raises OSError, also for anything else; never waits."""
+    """Read a regular file up to the size of the largest record. Raise OSError for anything else. Never waits."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError("it is no file")
+            raise OSError("it is not a regular file")
         return os.read(descriptor, MAX_RECORD + 1)
     finally:
         os.close(descriptor)

@@ -1,4 +1,7 @@
-"""The identities that speak through this endpoint: their delegations and records, fetched, renewed, published."""
+"""Identity publisher: fetches, renews and publishes delegations and records of the identities of this daemon.
+
+The vault signs both. A delegation proves that an identity speaks through this endpoint; a record says how to reach it.
+"""
 
 from __future__ import annotations
 
@@ -33,18 +36,19 @@ from ..transport.endpoint import (
 from ..vault_client import VaultClient
 from .host_directory import HostDirectory
 
-__all__ = ["IdentityPublisher"]
-
 log = logging.getLogger(__name__)
 
 _TICK: Final = 1.0
-"""Seconds between two looks at the clocks and at whether a delegation must be renewed."""
-_LOOK_INTERVAL: Final = 30.0
-"""Seconds between two looks at whether our addresses have changed; and until what has failed is tried again."""
+"""Seconds between two checks of the clocks and of delegations that must be renewed."""
+_CHECK_INTERVAL: Final = 30.0
+"""Seconds between two checks of the endpoint's addresses, and until a failed renewal is tried again."""
 
 
 class IdentityPublisher:
-    """Brings identities online at this endpoint and keeps them so while the vault comes and goes."""
+    """Brings identities online at this endpoint, and keeps them online while the vault restarts.
+
+    Delegations are renewed at half of their lifetime, and at once when the clock was set or the machine has slept.
+    """
 
     def __init__(
         self,
@@ -57,7 +61,12 @@ class IdentityPublisher:
         clock: ClockWatch,
         on_clock_set: Callable[[ClockJump, list[OnlineIdentity]], None],
     ) -> None:
-        """``on_clock_set`` gets the identities that were renewed because the clock was set, or the machine slept."""
+        """Start the renewals.
+
+        Args:
+            wall: returns Unix time.
+            on_clock_set: called with the identities that were renewed because the clock was set or the machine slept.
+        """
         self._endpoint = endpoint
         self._vault = vault
         self._registry = registry
@@ -66,20 +75,22 @@ class IdentityPublisher:
         self._wall = wall
         self._clock = clock
         self._on_clock_set = on_clock_set
-        self._next_look = 0.0
+        self._next_check = 0.0
         self._announcing: dict[str, asyncio.Task[None]] = {}
-        self._arriving: dict[str, list[Callable[[OnlineIdentity], None]]] = {}
+        self._on_online: dict[str, list[Callable[[OnlineIdentity], None]]] = {}
+        """Registrations of bindings that wait for their identity."""
         self._published_at: EndpointAddress | None = endpoint.address()
-        self._keeper = asyncio.get_running_loop().create_task(self._renew_loop())
+        self._renewal = asyncio.get_running_loop().create_task(self._renew_loop())
 
     def close(self) -> None:
-        self._keeper.cancel()
+        """Stop the renewals, and withdraw every record from the host directory."""
+        self._renewal.cancel()
         for task in self._announcing.values():
             task.cancel()
         self._hosts.close()
 
     async def bring_online(self, name: str, sender: Sender) -> None:
-        """The identity is online once this returns. Raises P2PError when the vault refuses."""
+        """Bring the identity online. Raise P2PError if the vault refuses to sign, or does not answer."""
         task = asyncio.ensure_future(self._announce(name, sender))
         self._announcing[name] = task
         try:
@@ -89,32 +100,32 @@ class IdentityPublisher:
                 del self._announcing[name]
 
     async def serve(self, name: str, register: Callable[[OnlineIdentity], None]) -> bool:
-        """Calls ``register`` with the identity; False when it is not online.
+        """Call ``register`` with the identity. Return False if it is not online.
 
-        While it is being announced, that happens in the moment in which it comes online: nobody finds it there
-        without what it serves.
+        If the identity is still being announced, call ``register`` at the moment it comes online, so that no caller
+        sees it without its bindings.
         """
         announcing = self._announcing.get(name)
         if announcing is not None:
-            arriving = self._arriving.setdefault(name, [])
-            arriving.append(register)
+            waiting = self._on_online.setdefault(name, [])
+            waiting.append(register)
             await asyncio.wait([announcing])
-            if register not in arriving:
+            if register not in waiting:
                 return True
-            arriving.remove(register)
+            waiting.remove(register)
         identity = self._registry.by_name(name)
         if identity is not None:
             register(identity)
         return identity is not None
 
     def take_offline(self, identity: OnlineIdentity) -> None:
-        """It is offline."""
+        """Take the identity offline and withdraw its record."""
         self._registry.remove_identity(identity)
         if self._registry.by_name(identity.name) is None:
             self._hosts.withdraw(identity.key)
 
     async def fresh_record(self, identity: OnlineIdentity) -> bytes:
-        """A signed record with the addresses of this moment."""
+        """Sign and return a record with the endpoint's present addresses. Raise P2PError if the vault does not."""
         await self._sign_record(identity)
         return identity.record
 
@@ -128,15 +139,15 @@ class IdentityPublisher:
         if sender.gone:
             return
         self._registry.add_identity(identity)
-        arriving = self._arriving.pop(name, [])
-        while arriving:
-            arriving.pop()(identity)
+        waiting = self._on_online.pop(name, [])
+        while waiting:
+            waiting.pop()(identity)
         self._hosts.publish(identity.key, identity.record)
         log.info("%s is online as %s", name, identity.key)
 
     async def _sign_record(self, identity: OnlineIdentity) -> None:
-        where = self._endpoint.address()
-        signed = await self._vault.record(identity.name, where.relays, where.addresses)
+        address = self._endpoint.address()
+        signed = await self._vault.record(identity.name, address.relays, address.addresses)
         if read_record(signed.blob).identity != identity.key:
             raise InternalError(reason="the vault signed with another key")
         identity.record = signed.blob
@@ -152,7 +163,7 @@ class IdentityPublisher:
         log.info("delegation of %s renewed", identity.name)
 
     async def _renew_loop(self) -> None:
-        """Renew at half-life, sign anew when our addresses or the clock have changed; what fails is tried again."""
+        """Renew what is due, and everything when the addresses or the clock have changed. Retry failures."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_TICK)
@@ -160,36 +171,38 @@ class IdentityPublisher:
             if jump is not None:
                 await self._renew_after(jump)
             now = self._wall()
-            if loop.time() >= self._next_look:
-                self._next_look = loop.time() + _LOOK_INTERVAL * (0.9 + 0.2 * random.random())
-                await self._look()
+            if loop.time() >= self._next_check:
+                self._next_check = loop.time() + _CHECK_INTERVAL * (0.9 + 0.2 * random.random())
+                await self._check_addresses()
             elif any(map(partial(_is_due, now=now), self._registry)):
                 await self._renew_all(partial(_is_due, now=now))
 
-    async def _look(self) -> None:
-        where = self._endpoint.address()
+    async def _check_addresses(self) -> None:
+        address = self._endpoint.address()
         now = self._wall()
-        moved = where != self._published_at
+        moved = address != self._published_at
         if await self._renew_all(lambda identity: moved or _is_due(identity, now)) and moved:
-            self._published_at = where
+            self._published_at = address
         try:
             await self._book.save_seen_if_due()
         except P2PError as error:
             log.warning("%s", error)
 
     async def _renew_after(self, jump: ClockJump) -> None:
-        """What was signed by another clock may not hold for peers, from either side of the change."""
-        log.warning("the clock was set by %.0f s, after %.0f s of sleep: renewing", jump.set_by, jump.slept)
+        """Renew everything, because peers may refuse what was signed by another clock, whether it ran fast or slow."""
+        log.warning(
+            "the clock was set by %.0f s, after %.0f s of sleep: renewing all delegations", jump.set_by, jump.slept
+        )
         renewed: list[OnlineIdentity] = []
         if not await self._renew_all(lambda _: True, renewed):
-            self._published_at = None  # the next look tries again
-            self._next_look = 0.0
+            self._published_at = None  # the next check tries again
+            self._next_check = 0.0
         self._on_clock_set(jump, renewed)
 
     async def _renew_all(
         self, wanted: Callable[[OnlineIdentity], bool], renewed: list[OnlineIdentity] | None = None
     ) -> bool:
-        """Renew those that are ``wanted``; False when one could not be renewed: the rest waits for the next look."""
+        """Renew the identities that are ``wanted``. After a failure return False: the next check does the rest."""
         for identity in list(self._registry):
             if wanted(identity):
                 try:
@@ -203,5 +216,5 @@ class IdentityPublisher:
 
 
 def _is_due(identity: OnlineIdentity, now: float) -> bool:
-    """Return whether half of the delegation's time is over, or its time has not come: the clock was set back."""
+    """Return whether half of the delegation's lifetime is over, or has not begun because the clock was set back."""
     return not identity.not_before - JUMP <= now < (identity.not_before + identity.not_after) / 2

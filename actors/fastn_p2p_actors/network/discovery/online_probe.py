@@ -1,7 +1,7 @@
-"""The lookout for peers that are not online yet: at which endpoints they may appear, and how often those are asked.
+"""Online probe: asks the endpoints at which an awaited peer may come online, with exponential backoff.
 
-A peer's daemon that is reached is asked once, and answers when the peer comes online. It is asked again only in case
-it has forgotten, and a daemon that is not reached is dialled again, less and less often.
+A daemon that is reached is asked once, and answers when the peer comes online. It is asked again only in case it has
+forgotten the request. A daemon that is not reached is dialled again, less and less often.
 """
 
 from __future__ import annotations
@@ -24,74 +24,74 @@ from ..transport.endpoint import EndpointAddress
 from .host_directory import HostDirectory
 from .router import PeerRouter
 
-__all__ = ["OnlineProbe"]
-
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE: Final = 1.0
-"""Seconds before an endpoint is tried again; doubled each time."""
-_LONGEST_PAUSE: Final = 60.0
-_LOOK_INTERVAL: Final = 0.25
-"""Seconds between two looks at whether the host directory or the address book has changed."""
+_FIRST_DELAY: Final = 1.0
+"""Seconds before an endpoint is asked again; doubled each time."""
+_LONGEST_DELAY: Final = 60.0
+_CHECK_INTERVAL: Final = 0.25
+"""Seconds between two checks of the host directory and the address book for changes."""
 _MAX_DIALS: Final = 64
-"""Endpoints that are dialled at the same time."""
+"""Number of endpoints that are dialled at the same time."""
 
 Rest = Callable[[asyncio.Event, float], Awaitable[object]]
 
 
-async def sleep_until_woken(stirred: asyncio.Event, seconds: float) -> None:
-    """Until the time is over or the event is set."""
+async def sleep_until_woken(wake: asyncio.Event, seconds: float) -> None:
+    """Wait until the event is set, or the time is over."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await stirred.wait()
+            await wake.wait()
 
 
 class _ProbeTarget:
-    """An endpoint through which a peer may come to speak."""
+    """Endpoint at which an awaited peer may come online."""
 
-    __slots__ = ("address", "pause", "sequence", "stirred", "task")
+    __slots__ = ("address", "delay", "sequence", "task", "wake")
 
     def __init__(self, address: EndpointAddress, sequence: int) -> None:
         self.address = address
         self.sequence = sequence
-        """Of the newest record that names it; 0 without one."""
-        self.pause = _FIRST_PAUSE
-        self.stirred = asyncio.Event()
-        """Something has happened that makes it worth another try."""
+        """Sequence of the newest record that names the endpoint; 0 without a record."""
+        self.delay = _FIRST_DELAY
+        self.wake = asyncio.Event()
+        """Set when another attempt is worthwhile."""
         self.task: asyncio.Task[None] | None = None
 
-    def leave(self) -> None:
+    def cancel(self) -> None:
+        """Stop asking this endpoint."""
         if self.task is not None:
             self.task.cancel()
 
     def retry_now(self) -> None:
-        self.pause = _FIRST_PAUSE
-        self.stirred.set()
+        """Ask again at once, and begin the backoff anew."""
+        self.delay = _FIRST_DELAY
+        self.wake.set()
 
 
-class _Search:
-    """For one peer."""
+class _AwaitedPeer:
+    """Endpoints at which one awaited peer may come online."""
 
-    __slots__ = ("peer", "places")
+    __slots__ = ("peer", "targets")
 
     def __init__(self, peer: str) -> None:
         self.peer = peer
-        """What a program has called it: perhaps a ticket, which says where it is."""
-        self.places: dict[bytes, _ProbeTarget] = {}
+        """Text by which a program named the peer: perhaps a ticket, which has addresses."""
+        self.targets: dict[bytes, _ProbeTarget] = {}
 
 
 class OnlineProbe:
-    """Sees to it that a peer shows itself as soon as it is online: over a connection, by a fresh introduction.
+    """Asks the daemons of awaited peers for an introduction as soon as the peer is online.
 
     Args:
-        jitter: from 0 to 1, what a pause is varied by.
+        jitter: returns a number from 0 to 1, by which each delay is varied.
         rest: waits for an event, at most so many seconds.
     """
 
     def __init__(
         self,
         pool: ConnectionPool,
-        routes: PeerRouter,
+        router: PeerRouter,
         hosts: HostDirectory,
         book: AddressBook,
         *,
@@ -100,128 +100,130 @@ class OnlineProbe:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._pool = pool
-        self._routes = routes
+        self._router = router
         self._hosts = hosts
         self._book = book
         self._jitter = jitter
         self._rest = rest
-        self._searches: dict[bytes, _Search] = {}
-        self._places: dict[bytes, dict[_ProbeTarget, None]] = {}
-        """Those of all searches, by endpoint."""
+        self._awaited: dict[bytes, _AwaitedPeer] = {}
+        self._targets: dict[bytes, dict[_ProbeTarget, None]] = {}
+        """Targets of all awaited peers, by endpoint."""
         self._updating: asyncio.Task[None] | None = None
         self._dials = asyncio.Semaphore(_MAX_DIALS)
         self._timer: asyncio.TimerHandle | None = None
-        self._seen: tuple[int, int] = (0, 0)
+        self._checked_state: tuple[int, int] = (0, 0)
 
     def __len__(self) -> int:
-        return len(self._searches)
+        """Number of awaited peers."""
+        return len(self._awaited)
 
-    def watch(self, target: bytes, peer: str) -> None:
-        """Look for the identity from now on; ``peer`` is what a program calls it by."""
-        search = self._searches.get(target)
-        if search is None:
-            search = self._searches[target] = _Search(peer)
+    def watch(self, identity: bytes, peer: str) -> None:
+        """Probe for the identity from now on. ``peer`` is the text by which a program named it."""
+        awaited = self._awaited.get(identity)
+        if awaited is None:
+            awaited = self._awaited[identity] = _AwaitedPeer(peer)
         else:
             if Ticket.is_ticket(peer):
-                search.peer = peer
-            for place in search.places.values():
-                place.retry_now()
+                awaited.peer = peer
+            for target in awaited.targets.values():
+                target.retry_now()
         if self._timer is None:
-            self._seen = self._state()
-            self._timer = self._loop.call_later(_LOOK_INTERVAL, self._look)
-        self._update(target, search)
+            self._checked_state = self._state()
+            self._timer = self._loop.call_later(_CHECK_INTERVAL, self._check)
+        self._update(identity, awaited)
 
-    def leave(self, target: bytes) -> None:
-        """Nobody waits for it any more."""
-        search = self._searches.pop(target, None)
-        if search is not None:
-            for place in search.places.values():
-                self._leave(place)
-        if not self._searches and self._timer is not None:
+    def unwatch(self, identity: bytes) -> None:
+        """Stop probing for the identity, because no program waits for it any more."""
+        awaited = self._awaited.pop(identity, None)
+        if awaited is not None:
+            for target in awaited.targets.values():
+                self._remove_target(target)
+        if not self._awaited and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def close(self) -> None:
-        for target in list(self._searches):
-            self.leave(target)
+        """Stop all probes."""
+        for identity in list(self._awaited):
+            self.unwatch(identity)
         if self._updating is not None:
             self._updating.cancel()
 
-    # ── what happens ─────────────────────────────────────────────────────────────────────────────
+    # ── events ───────────────────────────────────────────────────────────────────────────────────
 
-    def connected(self, connection: PeerConnection) -> None:
-        """A connection stands: those that may be at its other end are asked for."""
-        for place in list(self._places.get(connection.endpoint, ())):
-            place.retry_now()
+    def on_connected(self, connection: PeerConnection) -> None:
+        """Ask the peer daemon of a new connection for the peers that may be there."""
+        for target in list(self._targets.get(connection.endpoint, ())):
+            target.retry_now()
 
-    def lost(self, connection: PeerConnection) -> None:
-        """A connection has ended: its other end is tried again soon, at first."""
+    def on_disconnected(self, connection: PeerConnection) -> None:
+        """Begin the backoff of the endpoint anew, because its connection has ended."""
         if connection.remote_process:
-            for place in list(self._places.get(connection.endpoint, ())):
-                self._loop.call_later(self._varied(_FIRST_PAUSE), place.retry_now)
+            for target in list(self._targets.get(connection.endpoint, ())):
+                self._loop.call_later(self._varied(_FIRST_DELAY), target.retry_now)
 
-    def _look(self) -> None:
-        self._timer = self._loop.call_later(_LOOK_INTERVAL, self._look)
+    def _check(self) -> None:
+        self._timer = self._loop.call_later(_CHECK_INTERVAL, self._check)
         state = self._state()
-        if state != self._seen and (self._updating is None or self._updating.done()):
-            self._seen = state
+        if state != self._checked_state and (self._updating is None or self._updating.done()):
+            self._checked_state = state
             self._updating = self._loop.create_task(self._update_all())
 
     async def _update_all(self) -> None:
-        """All searches, a few in each turn of the loop: each reads files."""
-        async for target, search in in_turns(list(self._searches.items())):
-            if self._searches.get(target) is search:
-                self._update(target, search)
+        """Update every awaited peer, a few in each iteration of the event loop, because each reads files."""
+        async for identity, awaited in in_turns(list(self._awaited.items())):
+            if self._awaited.get(identity) is awaited:
+                self._update(identity, awaited)
 
     def _state(self) -> tuple[int, int]:
         return self._hosts.changed_at(), self._book.generation
 
-    def _update(self, target: bytes, search: _Search) -> None:
-        """Go to where it may be as far as is known now, and no longer to where nothing is known to be."""
-        known = self._routes.known(target, search.peer)
+    def _update(self, identity: bytes, awaited: _AwaitedPeer) -> None:
+        """Start probes of endpoints that are known now, and stop those of endpoints that are no longer known."""
+        known = self._router.known(identity, awaited.peer)
         for candidate in known:
-            self._go_to(target, search, candidate.address, candidate.sequence)
-        for endpoint in search.places.keys() - {candidate.address.endpoint for candidate in known}:
+            self._add_target(identity, awaited, candidate.address, candidate.sequence)
+        for endpoint in awaited.targets.keys() - {candidate.address.endpoint for candidate in known}:
             if self._pool.open_to(endpoint) is None:
-                self._leave(search.places.pop(endpoint))
-        for introductions in self._pool.introductions.at(target):
+                self._remove_target(awaited.targets.pop(endpoint))
+        for introductions in self._pool.introductions.at(identity):
             connection = introductions.connection
-            if connection is not None and connection.endpoint not in search.places:
-                self._go_to(target, search, EndpointAddress(connection.endpoint, (), ()), 0)
+            if connection is not None and connection.endpoint not in awaited.targets:
+                self._add_target(identity, awaited, EndpointAddress(connection.endpoint, (), ()), 0)
 
-    def _leave(self, place: _ProbeTarget) -> None:
-        place.leave()
-        places = self._places.get(place.address.endpoint)
-        if places is not None:
-            places.pop(place, None)
-            if not places:
-                del self._places[place.address.endpoint]
+    def _remove_target(self, target: _ProbeTarget) -> None:
+        target.cancel()
+        targets = self._targets.get(target.address.endpoint)
+        if targets is not None:
+            targets.pop(target, None)
+            if not targets:
+                del self._targets[target.address.endpoint]
 
-    def _go_to(self, target: bytes, search: _Search, address: EndpointAddress, sequence: int) -> None:
-        place = search.places.get(address.endpoint)
-        if place is None:
-            place = search.places[address.endpoint] = _ProbeTarget(address, sequence)
-            self._places.setdefault(address.endpoint, {})[place] = None
-            place.task = self._loop.create_task(self._ask_at(target, place))
-        elif sequence != place.sequence or address != place.address:  # lower where a clock was put right
-            place.address, place.sequence = address, sequence
-            place.retry_now()
+    def _add_target(self, identity: bytes, awaited: _AwaitedPeer, address: EndpointAddress, sequence: int) -> None:
+        target = awaited.targets.get(address.endpoint)
+        if target is None:
+            target = awaited.targets[address.endpoint] = _ProbeTarget(address, sequence)
+            self._targets.setdefault(address.endpoint, {})[target] = None
+            target.task = self._loop.create_task(self._probe(identity, target))
+        elif sequence != target.sequence or address != target.address:  # lower after a clock was corrected
+            target.address, target.sequence = address, sequence
+            target.retry_now()
 
-    async def _ask_at(self, target: bytes, place: _ProbeTarget) -> None:
+    async def _probe(self, identity: bytes, target: _ProbeTarget) -> None:
         while True:
-            place.stirred.clear()
+            target.wake.clear()
             try:
-                connection = self._pool.open_to(place.address.endpoint)
+                connection = self._pool.open_to(target.address.endpoint)
                 if connection is None or not connection.ready.done():
                     async with self._dials:
-                        connection = await self._pool.connect(place.address)
-                connection.ask_for(target)
+                        connection = await self._pool.connect(target.address)
+                connection.ask_for(identity)
             except P2PError as error:
-                log.debug("looking for a peer at %s: %s", place.address.endpoint.hex()[:10], error)
+                log.debug("cannot ask the endpoint %s for a peer: %s", target.address.endpoint.hex()[:10], error)
             except Exception:
-                log.exception("looking for a peer at %s", place.address.endpoint.hex()[:10])
-            pause, place.pause = place.pause, min(2 * place.pause, _LONGEST_PAUSE)
-            await self._rest(place.stirred, self._varied(pause))
+                log.exception("cannot ask the endpoint %s for a peer", target.address.endpoint.hex()[:10])
+            delay, target.delay = target.delay, min(2 * target.delay, _LONGEST_DELAY)
+            await self._rest(target.wake, self._varied(delay))
 
     def _varied(self, seconds: float) -> float:
         return seconds * (0.75 + 0.5 * self._jitter())

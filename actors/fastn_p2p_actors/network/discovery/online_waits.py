@@ -151,4 +151,4 @@ class OnlineWaits:
             same.discard(wait)
             if not same:
                 del self._waiting_for[wait.target]
-                self._probe.leave(wait.target)
+                self._probe.unwatch(wait.target)

@@ -1,4 +1,4 @@
-"""From an identity's key to the endpoints that it may be reached through, as several places know them."""
+"""Resolvers: from an identity's key to the endpoints through which it may be reached."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from ...credentials import (
 )
 from ..transport.endpoint import EndpointAddress
 
-__all__ = ["Candidate", "Resolver", "resolve_candidates"]
-
 
 class Resolver(Protocol):
-    """A place that may know records of an identity. What it returns is genuine, but perhaps out of date."""
+    """A source of records of identities."""
 
-    def records_of(self, key: bytes) -> list[PeerRecord]: ...
+    def records_of(self, key: bytes) -> list[PeerRecord]:
+        """Return records of the identity with valid signatures. They may be out of date."""
+        ...
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """An endpoint worth dialling."""
+    """An endpoint through which an identity may be reached."""
 
     address: EndpointAddress
     delegation: Delegation
-    """The newest known; when it has ended, the endpoint must show a newer one."""
+    """The newest one known. If it has expired, the endpoint must show a newer one."""
     sequence: int
-    """Of the newest record that names the endpoint."""
+    """Sequence of the newest record that names the endpoint."""
 
 
 def resolve_candidates(key: bytes, resolvers: Sequence[Resolver]) -> list[Candidate]:
-    """Each endpoint once, with all addresses that any resolver knows.
+    """Return each endpoint of the identity once, with all addresses that any resolver knows.
 
-    Of several records the one that was issued last counts, whichever resolver has it: its endpoints come first, and its
-    addresses before those of others. Of records with equal sequences the first resolver's comes first.
+    The endpoints of the newest record come first, and its addresses before those of older records, whichever resolver
+    has it. Among records with equal sequences, the first resolver's comes first.
     """
     records = [record for resolver in resolvers for record in resolver.records_of(key)]
     records.sort(key=lambda record: record.sequence, reverse=True)

@@ -1,4 +1,4 @@
-"""The way to a peer: from what a program calls it to a connection over which it has been proved to speak."""
+"""Router: from the name of a peer to its key, and to a connection over which its identity is proven."""
 
 from __future__ import annotations
 
@@ -38,17 +38,21 @@ from .resolver import (
 )
 from .search import Search
 
-__all__ = ["PeerRouter", "display_name"]
-
 _PROOF_TIMEOUT: Final = 5.0
+"""Seconds that a peer daemon gets to introduce an identity for which only an expired delegation is known."""
 _MAX_NAMES_CACHED: Final = 4096
+"""Number of names whose keys are cached."""
 
 
 class PeerRouter:
-    """Which connection leads to which identity. ``pool`` is set once there is one.
+    """Finds and opens connections to identities.
 
     Args:
-        own: the key of this daemon's online identity of a name.
+        wall: returns Unix time.
+        own: returns the key of this daemon's online identity of a name.
+
+    Attributes:
+        pool: set once the pool exists, before the first connection.
     """
 
     def __init__(
@@ -68,14 +72,14 @@ class PeerRouter:
         self._keys: dict[str, bytes] = {}
         self._keys_generation = -1
         self._seen: dict[bytes, float] = {}
-        """When a peer of the book was last connected: Unix time."""
+        """Unix time at which a peer of the address book was last connected."""
         self._unreachable: set[bytes] = set()
-        """Peers of the book that the last attempt did not reach."""
-        introductions.on_removed = self._left
+        """Peers of the address book that the last attempt did not reach."""
+        introductions.on_removed = self._on_removed
 
     def reach_of(self, target: bytes) -> tuple[str, int]:
-        """Return how a peer of the book is reached (see ``PeerInfo``), and when it was last connected, in
-        milliseconds."""
+        """Return how a peer of the address book is reached, as in ``PeerInfo``, and the Unix time in milliseconds at
+        which it was last connected (0: never)."""
         if self.open_to(target) is not None:
             self._note(target, reached=True)
         seen = int(self._seen.get(target, 0.0) * 1000)
@@ -83,12 +87,12 @@ class PeerRouter:
             return "unreachable", seen
         return ("connected" if self.open_to(target) is not None else ""), seen
 
-    def _left(self, identity: bytes) -> None:
+    def _on_removed(self, identity: bytes) -> None:
         if self._book.by_key(identity) is not None:
             self._seen[identity] = self._wall()
 
     def _note(self, target: bytes, *, reached: bool) -> None:
-        """Bounded by the address book."""
+        """Remember the result of an attempt, only for peers of the address book, which bounds the memory."""
         if self._book.by_key(target) is None:
             self._seen.pop(target, None)
             self._unreachable.discard(target)
@@ -99,15 +103,20 @@ class PeerRouter:
             self._unreachable.add(target)
 
     def open_to(self, target: bytes) -> PeerConnection | None:
-        """The connection over which ``target`` speaks at the moment, if there is one."""
+        """Return the open connection over which the identity ``target`` is proven, if there is one."""
         return self._introductions.route_to(target, self._wall())
 
     def parse_peer(self, peer: str) -> bytes:
-        """The key of a peer that a program names: a petname, an ID52 or a ticket, or the name of an identity of this
-        daemon that is online and no petname. The peer is known from now on.
+        """Return the key of a peer that a program names. The peer counts as known from now on.
+
+        Args:
+            peer: a petname, an ID52 or a ticket. A name that is no petname may be that of an online identity of this
+                daemon.
 
         Raises:
-            PeerUnknown, InvalidKey, InvalidTicket, or the CredentialError that says why the ticket does not hold.
+            PeerUnknown: there is no such petname.
+            InvalidKey, InvalidTicket: the text is wrong.
+            CredentialError: the ticket is expired or forged.
         """
         if self._keys_generation != self._book.generation or len(self._keys) > _MAX_NAMES_CACHED:
             self._keys.clear()
@@ -119,7 +128,7 @@ class PeerRouter:
                 return own
             key = self._parse_peer(peer)
             self._book.known.add_called(key)
-            if not Ticket.is_ticket(peer):  # a ticket ends some day
+            if not Ticket.is_ticket(peer):  # a ticket expires
                 self._keys[peer] = key
         return key
 
@@ -136,17 +145,19 @@ class PeerRouter:
             raise PeerUnknown(peer=peer)
         return bytes(PublicKey(peer))
 
-    # ── reaching ─────────────────────────────────────────────────────────────────────────────────
+    # ── connecting ───────────────────────────────────────────────────────────────────────────────
 
     async def connect(self, target: bytes, peer: str, search: Search | None = None) -> PeerConnection:
-        """A connection over which ``target`` has been proved to speak; ``peer`` is what the caller named it by.
+        """Open or find a connection over which the identity ``target`` is proven.
 
-        ``search`` is told what is tried.
+        Args:
+            peer: text by which the caller named the identity, perhaps a ticket.
+            search: records the attempts.
 
         Raises:
-            PeerUnknown: no resolver knows it.
-            PeerOffline: it is an identity of this daemon.
-            PeerUnreachable: with what was tried.
+            PeerUnknown: no resolver knows the identity.
+            PeerOffline: it is an identity of this daemon, and offline.
+            PeerUnreachable: every attempt failed; the reason lists them.
         """
         now = asyncio.get_running_loop().time
         search = search or Search(now())
@@ -158,7 +169,7 @@ class PeerRouter:
             search.begin(candidate.address, now())
             try:
                 connection = await self._try(target, candidate)
-                if connection.closed:  # while this task waited for its turn
+                if connection.closed:  # closed while this task waited to run
                     raise ConnectionLost(what="the connection to the peer")
             except P2PError as error:
                 search.failed(getattr(error, "reason", "") or str(error), now())
@@ -171,14 +182,14 @@ class PeerRouter:
         raise PeerUnreachable(peer=display_name(target, peer), reason=search.words(now()))
 
     def known(self, target: bytes, peer: str) -> list[Candidate]:
-        """Other daemons' endpoints through which ``target`` may speak, as far as any resolver knows."""
+        """Return endpoints of other daemons through which the identity may be reached, from all resolvers."""
         return self._without_own_endpoint(resolve_candidates(target, self._resolvers_for(peer)))
 
     def _resolvers_for(self, peer: str) -> list[Resolver]:
         return [_TicketResolver(peer), *self._resolvers] if Ticket.is_ticket(peer) else list(self._resolvers)
 
     def _without_own_endpoint(self, known: list[Candidate]) -> list[Candidate]:
-        """Without our own endpoint: who speaks through that is an identity of this daemon."""
+        """Return the candidates without this daemon's endpoint, whose identities are found in the registry."""
         own = self.pool.own_endpoint if self.pool is not None else b""
         return [candidate for candidate in known if candidate.address.endpoint != own]
 
@@ -186,7 +197,7 @@ class PeerRouter:
         if self.pool is None:
             raise PeerUnreachable(peer=PublicKey(target).id52, reason="the network process is stopping")
         connection = await self.pool.connect(candidate.address)
-        # While this task waited for its turn, another one may have taken its place: both sides are to use the same.
+        # While this task waited to run, another connection may be preferred now: both daemons must use the same one.
         connection = self.pool.open_to(candidate.address.endpoint) or connection
         if connection.closed:
             raise ConnectionLost(what="the connection to the peer")
@@ -208,27 +219,31 @@ class PeerRouter:
                 ) from None
         return connection
 
-    # ── what connections tell ────────────────────────────────────────────────────────────────────
+    # ── events of connections ────────────────────────────────────────────────────────────────────
 
     def check_introduction(self, connection: PeerConnection, blob: bytes) -> Delegation:
-        """A peer's identity shows itself over a connection. Raises CredentialError or BadMessage."""
+        """Verify the delegation of an identity that introduces itself over a connection, and return it.
+
+        Raises:
+            CredentialError, BadMessage: the delegation is not valid.
+        """
         delegation = verify_delegation(blob, now=self._wall(), endpoint=connection.endpoint, epochs=self._book.epochs)
         self._introductions.revoke_older(delegation)
         return delegation
 
     def prefer(self, connection: PeerConnection, target: bytes) -> None:
-        """``target`` has just shown itself over it: calls from now on take the way to that endpoint."""
+        """Use this connection for calls to ``target`` from now on, because the identity was just proven over it."""
         self._introductions.prefer(connection.introductions, target)
         self._note(target, reached=True)
 
 
 def display_name(target: bytes, peer: str) -> str:
-    """What errors call a peer: as the caller did, but a ticket is too long."""
+    """Return the name of a peer in errors: the caller's own text, or the ID52 if that is too long, like a ticket."""
     return peer if len(peer) <= MAX_NAME else PublicKey(target).id52
 
 
 class _TicketResolver:
-    """The record inside a ticket that a caller gave instead of a name."""
+    """Resolver of the record inside a ticket that a caller gave in place of a name."""
 
     def __init__(self, text: str) -> None:
         self._record = Ticket(text).record_bytes

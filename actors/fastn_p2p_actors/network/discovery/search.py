@@ -1,4 +1,4 @@
-"""Account of one search for a connection to a peer: what was tried, for how long, and with which result."""
+"""Record of one search for a connection to a peer: the attempts, how long they took, and their results."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Final
 
 from ..transport.endpoint import EndpointAddress
 
-__all__ = ["TOO_SHORT", "Search"]
-
 TOO_SHORT: Final = 0.25
-"""Seconds below which a search that has found nothing says nothing about the peer."""
+"""Seconds below which a fruitless search says nothing about the peer."""
 _SHOWN: Final = 4
-"""Addresses, relays and attempts that the account names."""
+"""Number of addresses, of relays and of attempts that the text names."""
 
 
 class _Attempt:
+    """One endpoint that was tried. ``result`` is empty while there is no answer."""
+
     __slots__ = ("address", "began", "ended", "result")
 
     def __init__(self, address: EndpointAddress, began: float) -> None:
@@ -25,7 +25,7 @@ class _Attempt:
 
 
 class Search:
-    """Filled by whoever searches; ``words`` may be asked for at any time. Times are seconds of one clock."""
+    """Attempts of one search. ``words`` may be called at any time. Times are seconds of one clock."""
 
     __slots__ = ("_attempts", "_began")
 
@@ -34,19 +34,19 @@ class Search:
         self._attempts: list[_Attempt] = []
 
     def begin(self, address: EndpointAddress, now: float) -> None:
-        """An endpoint is tried."""
+        """Add an attempt to reach an endpoint."""
         self._attempts.append(_Attempt(address, now))
 
     def failed(self, result: str, now: float) -> None:
-        """The endpoint that was begun last cannot be used, for this reason."""
+        """End the newest attempt with this error."""
         self._attempts[-1].ended, self._attempts[-1].result = now, result
 
     def seconds(self, now: float) -> float:
-        """How long it has taken."""
+        """Return how long the search has taken."""
         return now - self._began
 
     def words(self, now: float) -> str:
-        """For people: every attempt with its addresses, its result and its time."""
+        """Describe each attempt for an error message: its addresses, its result and its duration."""
         if not self._attempts:
             return f"its addresses were looked for during {self.seconds(now):.1f} s, and none was found"
         told = [_words(attempt, now) for attempt in self._attempts[:_SHOWN]]

@@ -1,4 +1,4 @@
-"""Where a peer is looked for that is not online yet, and how often; time and chance are the test's."""
+"""The online probe asks the right endpoints, at the right intervals. The test controls time and chance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.scenario import a_few_turns
 
 BOB, CAROL = b"b" * 32, b"c" * 32
 HERE, THERE = b"1" * 32, b"2" * 32
-Work = Callable[["Coast"], Coroutine[Any, Any, None]]
+Work = Callable[["ProbeWorld"], Coroutine[Any, Any, None]]
 
 
 class StubConnection:
@@ -32,11 +32,11 @@ class StubConnection:
         self.asked_for.append(identity)
 
 
-class Coast:
-    """A lookout over endpoints that a test puts there, and whose pauses end when it says so."""
+class ProbeWorld:
+    """Probe, with stubs of its pool, its router and its host directory. A test ends its delays."""
 
     def __init__(self) -> None:
-        self.known_places: dict[bytes, list[tuple[EndpointAddress, int]]] = {}
+        self.candidates: dict[bytes, list[tuple[EndpointAddress, int]]] = {}
         self.connections: dict[bytes, StubConnection] = {}
         self.heard_at: dict[bytes, list[StubConnection]] = {}
         self.introductions = SimpleNamespace(
@@ -44,10 +44,10 @@ class Coast:
         )
         self.reachable: set[bytes] = set()
         self.dialled: list[EndpointAddress] = []
-        self.pauses: list[float] = []
+        self.delays: list[float] = []
         self.resting: list[asyncio.Future[None]] = []
         self.changed = 0
-        self.lookout = OnlineProbe(
+        self.probe = OnlineProbe(
             cast(Any, self),
             cast(Any, self),
             cast(Any, self),
@@ -67,50 +67,49 @@ class Coast:
             raise PeerUnreachable(peer="endpoint", reason="nobody answers")
         return self.connections.setdefault(address.endpoint, StubConnection(address.endpoint))
 
-    # routes and the host directory
+    # the router and the host directory
 
     def known(self, target: bytes, _peer: str) -> list[Any]:
         return [
-            SimpleNamespace(address=address, sequence=sequence)
-            for address, sequence in self.known_places.get(target, [])
+            SimpleNamespace(address=address, sequence=sequence) for address, sequence in self.candidates.get(target, [])
         ]
 
     def changed_at(self) -> int:
         return self.changed
 
-    async def rest(self, stirred: asyncio.Event, seconds: float) -> None:
-        self.pauses.append(seconds)
+    async def rest(self, wake: asyncio.Event, seconds: float) -> None:
+        self.delays.append(seconds)
         over = asyncio.get_running_loop().create_future()
-        stir = asyncio.ensure_future(stirred.wait())
+        woken = asyncio.ensure_future(wake.wait())
         self.resting.append(over)
         try:
-            await asyncio.wait((over, stir), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((over, woken), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            stir.cancel()
+            woken.cancel()
             self.resting.remove(over)
 
-    async def pause_ends(self) -> None:
+    async def end_delays(self) -> None:
         await a_few_turns()
         for over in self.resting:
             over.set_result(None)
         await a_few_turns()
 
-    def is_looking(self) -> bool:
-        return self.lookout._timer is not None
+    def is_watching(self) -> bool:
+        return self.probe._timer is not None
 
-    async def look(self) -> None:
-        """As the timer does."""
+    async def check(self) -> None:
+        """Do what the timer does."""
         self.changed += 1
-        self.lookout._look()
+        self.probe._check()
         await a_few_turns()
 
 
 def play(work: Work) -> None:
     async def main() -> None:
-        coast = Coast()
+        world = ProbeWorld()
         async with asyncio.timeout(10):
-            await work(coast)
-        coast.lookout.close()
+            await work(world)
+        world.probe.close()
         await a_few_turns()
         assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
@@ -121,128 +120,128 @@ def at(endpoint: bytes, *addresses: str) -> EndpointAddress:
     return EndpointAddress(endpoint, (), addresses)
 
 
-def test_an_endpoint_that_is_not_reached_is_dialled_less_and_less_often() -> None:
-    async def work(coast: Coast) -> None:
-        coast.known_places[BOB] = [(at(THERE, "a:1"), 1)]
-        coast.lookout.watch(BOB, "bob")
+def test_backs_off_from_an_endpoint_that_cannot_be_reached() -> None:
+    async def work(world: ProbeWorld) -> None:
+        world.candidates[BOB] = [(at(THERE, "a:1"), 1)]
+        world.probe.watch(BOB, "bob")
         for _ in range(8):
-            await coast.pause_ends()
-        assert coast.pauses[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
-        assert len(coast.dialled) == len(coast.pauses)
+            await world.end_delays()
+        assert world.delays[:8] == [1, 2, 4, 8, 16, 32, 60, 60]
+        assert len(world.dialled) == len(world.delays)
 
     play(work)
 
 
-def test_chance_varies_a_pause_by_a_quarter() -> None:
-    async def work(coast: Coast) -> None:
-        for chance, pause in ((0.0, 0.75), (1.0, 1.25)):
-            coast.lookout._jitter = lambda chance=chance: chance  # type: ignore[misc]
-            assert coast.lookout._varied(1) == pause
+def test_jitter_varies_a_delay_by_a_quarter() -> None:
+    async def work(world: ProbeWorld) -> None:
+        for chance, delay in ((0.0, 0.75), (1.0, 1.25)):
+            world.probe._jitter = lambda chance=chance: chance  # type: ignore[misc]
+            assert world.probe._varied(1) == delay
 
     play(work)
 
 
-def test_a_connection_that_stands_is_asked_and_nobody_dials() -> None:
-    async def work(coast: Coast) -> None:
-        coast.known_places[BOB] = [(at(THERE), 1)]
-        connection = coast.connections[THERE] = StubConnection(THERE)
-        coast.lookout.watch(BOB, "bob")
+def test_asks_over_an_open_connection_without_dialling() -> None:
+    async def work(world: ProbeWorld) -> None:
+        world.candidates[BOB] = [(at(THERE), 1)]
+        connection = world.connections[THERE] = StubConnection(THERE)
+        world.probe.watch(BOB, "bob")
         await a_few_turns()
-        assert (connection.asked_for, coast.dialled) == ([BOB], [])
-        await coast.pause_ends()
-        assert (connection.asked_for, coast.dialled) == ([BOB, BOB], [])
+        assert (connection.asked_for, world.dialled) == ([BOB], [])
+        await world.end_delays()
+        assert (connection.asked_for, world.dialled) == ([BOB, BOB], [])
 
     play(work)
 
 
-def test_where_the_peer_was_heard_before_is_asked_without_a_record() -> None:
-    async def work(coast: Coast) -> None:
-        connection = coast.connections[THERE] = StubConnection(THERE)
-        stranger = coast.connections[HERE] = StubConnection(HERE)
-        coast.heard_at[BOB] = [connection]
-        coast.lookout.watch(BOB, "bob")
+def test_asks_the_endpoint_that_last_introduced_the_peer_without_a_record() -> None:
+    async def work(world: ProbeWorld) -> None:
+        connection = world.connections[THERE] = StubConnection(THERE)
+        stranger = world.connections[HERE] = StubConnection(HERE)
+        world.heard_at[BOB] = [connection]
+        world.probe.watch(BOB, "bob")
         await a_few_turns()
         assert (connection.asked_for, stranger.asked_for) == ([BOB], [])
 
     play(work)
 
 
-def test_a_connection_that_comes_up_is_asked_at_once_and_one_that_ends_is_made_again_soon(
+def test_asks_over_a_new_connection_at_once_and_reconnects_soon_after_one_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(online_probe, "_FIRST_PAUSE", 0.001)
 
-    async def work(coast: Coast) -> None:
-        coast.known_places[BOB] = [(at(THERE), 1)]
-        coast.lookout.watch(BOB, "bob")
+    async def work(world: ProbeWorld) -> None:
+        world.candidates[BOB] = [(at(THERE), 1)]
+        world.probe.watch(BOB, "bob")
         for _ in range(3):
-            await coast.pause_ends()
-        dials = len(coast.dialled)
-        connection = coast.connections[THERE] = StubConnection(THERE)
-        coast.lookout.connected(cast(Any, connection))
+            await world.end_delays()
+        dials = len(world.dialled)
+        connection = world.connections[THERE] = StubConnection(THERE)
+        world.probe.on_connected(cast(Any, connection))
         await a_few_turns()
         assert connection.asked_for == [BOB]
-        del coast.connections[THERE]
-        coast.lookout.lost(cast(Any, connection))
-        while len(coast.dialled) == dials:
+        del world.connections[THERE]
+        world.probe.on_disconnected(cast(Any, connection))
+        while len(world.dialled) == dials:
             await a_few_turns()
-        assert coast.pauses[-1] == 0.001
+        assert world.delays[-1] == 0.001
 
     play(work)
 
 
-def test_a_connection_that_never_stood_does_not_shorten_the_pause() -> None:
-    async def work(coast: Coast) -> None:
-        coast.known_places[BOB] = [(at(THERE), 1)]
-        coast.lookout.watch(BOB, "bob")
-        await coast.pause_ends()
+def test_a_failed_handshake_does_not_shorten_the_delay() -> None:
+    async def work(world: ProbeWorld) -> None:
+        world.candidates[BOB] = [(at(THERE), 1)]
+        world.probe.watch(BOB, "bob")
+        await world.end_delays()
         failed = StubConnection(THERE)
         failed.remote_process = b""
-        coast.lookout.lost(cast(Any, failed))
-        await coast.pause_ends()
-        assert coast.pauses == [1, 2, 4]
+        world.probe.on_disconnected(cast(Any, failed))
+        await world.end_delays()
+        assert world.delays == [1, 2, 4]
 
     play(work)
 
 
-def test_a_record_that_appears_changes_or_goes_is_followed() -> None:
-    async def work(coast: Coast) -> None:
-        coast.lookout.watch(BOB, "bob")
+def test_updates_its_endpoints_when_a_record_appears_changes_or_goes() -> None:
+    async def work(world: ProbeWorld) -> None:
+        world.probe.watch(BOB, "bob")
         await a_few_turns()
-        assert coast.dialled == []
-        coast.known_places[BOB] = [(at(THERE, "a:1"), 1)]
-        await coast.look()
-        assert coast.dialled == [at(THERE, "a:1")]
-        await coast.look()  # something else has changed
-        assert len(coast.dialled) == 1
-        coast.known_places[BOB] = [(at(THERE, "a:1"), 2)]  # the daemon has been started anew
-        await coast.look()
-        coast.known_places[BOB] = [(at(THERE, "a:2"), 2)]
-        await coast.look()
-        assert [address.addresses for address in coast.dialled] == [("a:1",), ("a:1",), ("a:2",)]
-        coast.known_places[BOB] = []
-        await coast.look()
-        await coast.pause_ends()
-        assert len(coast.dialled) == 3
+        assert world.dialled == []
+        world.candidates[BOB] = [(at(THERE, "a:1"), 1)]
+        await world.check()
+        assert world.dialled == [at(THERE, "a:1")]
+        await world.check()  # something else has changed
+        assert len(world.dialled) == 1
+        world.candidates[BOB] = [(at(THERE, "a:1"), 2)]  # the daemon has been started anew
+        await world.check()
+        world.candidates[BOB] = [(at(THERE, "a:2"), 2)]
+        await world.check()
+        assert [address.addresses for address in world.dialled] == [("a:1",), ("a:1",), ("a:2",)]
+        world.candidates[BOB] = []
+        await world.check()
+        await world.end_delays()
+        assert len(world.dialled) == 3
 
     play(work)
 
 
-def test_nothing_is_left_when_nobody_waits_any_more() -> None:
-    async def work(coast: Coast) -> None:
-        coast.known_places = {BOB: [(at(THERE), 1), (at(HERE), 1)], CAROL: [(at(THERE), 1)]}
-        coast.reachable = {THERE}
+def test_leaves_nothing_behind_when_no_program_waits() -> None:
+    async def work(world: ProbeWorld) -> None:
+        world.candidates = {BOB: [(at(THERE), 1), (at(HERE), 1)], CAROL: [(at(THERE), 1)]}
+        world.reachable = {THERE}
         for target in (BOB, CAROL, BOB):
-            coast.lookout.watch(target, "a name")
+            world.probe.watch(target, "a name")
         await a_few_turns()
-        assert set(coast.connections[THERE].asked_for) == {BOB, CAROL}
-        assert coast.is_looking()
+        assert set(world.connections[THERE].asked_for) == {BOB, CAROL}
+        assert world.is_watching()
         for target in (BOB, CAROL, CAROL):
-            coast.lookout.leave(target)
-        assert len(coast.lookout) == 0
-        assert not coast.is_looking()
-        dials = len(coast.dialled)
-        await coast.pause_ends()
-        assert len(coast.dialled) == dials
+            world.probe.unwatch(target)
+        assert len(world.probe) == 0
+        assert not world.is_watching()
+        dials = len(world.dialled)
+        await world.end_delays()
+        assert len(world.dialled) == dials
 
     play(work)

@@ -85,7 +85,7 @@ class Scene:
         if target not in self.watched:
             self.watched.append(target)
 
-    def leave(self, target: bytes) -> None:
+    def unwatch(self, target: bytes) -> None:
         self.watched.remove(target)
 
     def close(self) -> None:
