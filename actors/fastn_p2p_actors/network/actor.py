@@ -148,14 +148,14 @@ class Network:
             expected=self._expected,
             waits=self._waits,
             pool=self._pool,
-            revocation=self._sessions.standing,
+            revocation=self._sessions.revocation,
         )
         self._admin = Admin(
             self._settings.grant_key,
             registry=registry,
             book=book,
             publisher=self._publisher,
-            revocation=self._sessions.standing,
+            revocation=self._sessions.revocation,
             reporter=Reporter(registry, book, self._pool, self._wall, router.reach_of),
             endpoint=self._endpoint,
             hosts=hosts,
@@ -215,7 +215,7 @@ class Network:
             self._sessions.on_session_message(sender, correlation, header, message, payload)
             self._waits.on_cancel(sender, correlation)
         elif kind is WaitForPeer:
-            self._waits.on_await(sender, correlation, message)
+            self._waits.on_wait(sender, correlation, message)
         elif kind is OpenSession:
             self._sessions.on_open(sender, correlation, message, payload)
         else:

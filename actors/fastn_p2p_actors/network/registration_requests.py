@@ -80,7 +80,7 @@ class RegistrationRequests:
         elif isinstance(message, RegisterBinding):
             await self._register_binding(sender, message)
         elif isinstance(message, UnregisterBinding):
-            if not self._registry.withdraw(message.identity, message.protocol, message.instance, sender):
+            if not self._registry.unregister(message.identity, message.protocol, message.instance, sender):
                 self._identity_of(message.identity, sender)
             self._expected.changed()
         else:

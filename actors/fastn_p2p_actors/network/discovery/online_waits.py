@@ -73,7 +73,7 @@ class OnlineWaits:
 
     # ── from programs ────────────────────────────────────────────────────────────────────────────
 
-    def on_await(self, sender: Sender, correlation: bytes, message: WaitForPeer) -> None:
+    def on_wait(self, sender: Sender, correlation: bytes, message: WaitForPeer) -> None:
         """Begin a program's wait for a peer."""
         waits = self._programs.get(sender, {})
         try:

@@ -303,7 +303,7 @@ class Registry:
         identity.bindings[protocol, instance] = binding
         return binding
 
-    def withdraw(self, name: str, protocol: str, instance: str, sender: Sender) -> bool:
+    def unregister(self, name: str, protocol: str, instance: str, sender: Sender) -> bool:
         """Unregister a binding of ``sender``. Return whether it was registered."""
         served = self._forget_program(name, (sender, protocol, instance))
         identity = self._by_name.get(name)

@@ -180,7 +180,7 @@ class SessionManager:
         payloads: memory for payloads of sessions that are not open yet.
 
     Attributes:
-        standing: ends sessions whose permission is revoked.
+        revocation: ends sessions whose permission is revoked.
         opening: deadlines of the sessions that are not open yet.
     """
 
@@ -200,7 +200,7 @@ class SessionManager:
         self._book = book
         self._grace = grace
         self._payloads = payloads
-        self.standing = SessionRevocation(registry)
+        self.revocation = SessionRevocation(registry)
         self._next_number = 0
         self.opening: DeadlineTimer[_Opening] = DeadlineTimer(self._loop, self._expire)
         self._opened_by: dict[tuple[Sender, bytes], SessionRelay] = {}
@@ -319,7 +319,7 @@ class SessionManager:
             return
         relay.server = outgoing
         relay.at_end.append(outgoing.close)
-        self.standing.add(relay, source.raw, target, message.protocol, message.instance)
+        self.revocation.add(relay, source.raw, target, message.protocol, message.instance)
 
     def on_session_message(
         self, sender: Sender, correlation: bytes, header: bytes, message: Message, payload: bytes
@@ -448,7 +448,7 @@ class SessionManager:
             return
         relay.server = leg
         self._served_by[leg.key] = relay
-        self.standing.add(relay, source, target, protocol, instance, server.sender)
+        self.revocation.add(relay, source, target, protocol, instance, server.sender)
         binding.opened += 1
         binding.sessions += 1
         server.in_flight += 1

@@ -43,7 +43,7 @@ class Scene:
         self.awaiting = OnlineWaits(all_of_them, targets, all_of_them)
 
     def ask(self, sender: str, number: int, peer: str, identity: str = "alice", deadline_ms: int = 60_000) -> None:
-        self.awaiting.on_await(cast(Any, sender), bytes([number]), WaitForPeer(identity, peer, deadline_ms))
+        self.awaiting.on_wait(cast(Any, sender), bytes([number]), WaitForPeer(identity, peer, deadline_ms))
 
     def said(self) -> list[tuple[object, int, object]]:
         said: list[tuple[object, int, object]] = [
