@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from iroh.iroh_ffi import IrohError
 
-from fastn_p2p_client.errors import BadMessage, ConnectionLost
+from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.ipc.messages import (
     Ack,
     Cancel,
@@ -28,7 +28,7 @@ from fastn_p2p_client.ipc.messages import (
     WindowUpdate,
     encode,
 )
-from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_FAILED, RESET_LOST, SESSION_WINDOW
+from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST
 
 from .backpressure import Backpressure
 from .coalescing_reader import CoalescingReader
@@ -77,7 +77,6 @@ class RemoteLeg:
 
     Args:
         credit: how many bytes the side behind the relay takes at first.
-        window: how many it may give at first: it was told.
         leftover: has come already, ahead of the stream.
         backpressure: of the local process behind the relay.
     """
@@ -89,7 +88,6 @@ class RemoteLeg:
         manners: StreamPacer,
         credit: int,
         *,
-        window: int = SESSION_WINDOW,
         early_data: bytes = b"",
         backpressure: Backpressure | None = None,
     ) -> None:
@@ -100,9 +98,11 @@ class RemoteLeg:
         self._traffic = traffic
         self._manners = manners
         self._credit = credit
-        self._granted = self._may_queue = window
         self._leftover = early_data
         self._queue: deque[bytes] = deque()
+        self.queued = 0
+        """Bytes that wait to be written, with the cost of each chunk. The relay bounds them: no chunk beyond the credit
+        that this leg has granted gets here."""
         self._eof = False
         self._finished = False
         self._refused = False
@@ -162,11 +162,6 @@ class RemoteLeg:
         return None if self._stream is None else self._stream.recv
 
     @property
-    def queued(self) -> int:
-        """Bytes that wait to be written, with what each chunk costs."""
-        return self._may_queue - self._granted
-
-    @property
     def buffer(self) -> int:
         """Bytes that a read of the stream takes while it waits."""
         return 0 if self._inflow is None else self._inflow.waiting
@@ -222,12 +217,9 @@ class RemoteLeg:
 
     def take(self, header: bytes, message: Message, payload: bytes) -> None:
         if type(message) is SessionData:
-            self._granted -= len(payload) + CHUNK_COST
-            if self._granted < 0:
-                self._break_off()
-            else:
-                self._queue.append(payload)
-                _wake(self._wake_writer)
+            self.queued += len(payload) + CHUNK_COST
+            self._queue.append(payload)
+            _wake(self._wake_writer)
         elif isinstance(message, WindowUpdate):
             self._credit += message.size
             _wake(self._wake_reader)
@@ -245,7 +237,15 @@ class RemoteLeg:
 
     def close(self) -> None:
         """Nothing more is wanted from the stream, and nothing more will be sent. What is complete still arrives."""
-        self._abort(RESET_LOST)
+        self._aborted = True
+        if self._watch_soon is not None:
+            self._watch_soon.cancel()
+        _cancel(self._watcher)
+        self._watcher = None
+        self.resume()
+        self._refuse(RESET_LOST)
+        if not self._eof:  # a stream that is merely dropped looks complete to the peer
+            self._stop_sending(RESET_LOST)
 
     # ── out ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -286,7 +286,7 @@ class RemoteLeg:
             await stream.write_all(block)
 
     def _grant(self, cost: int) -> None:
-        self._granted += cost
+        self.queued -= cost
         credit = WindowUpdate(cost)
         self._emit(encode(credit), credit, b"")
 
@@ -418,24 +418,6 @@ class RemoteLeg:
         failure = ErrorReply.of(ConnectionLost(what="the connection to the peer"))
         self._emit(encode(failure), failure, b"")
         self.close()
-
-    def _abort(self, code: int) -> None:
-        """End what has not ended. A stream that is merely dropped looks complete to the other side."""
-        self._aborted = True
-        if self._watch_soon is not None:
-            self._watch_soon.cancel()
-        _cancel(self._watcher)
-        self._watcher = None
-        self.resume()
-        self._refuse(code)
-        if not self._eof:
-            self._stop_sending(code)
-
-    def _break_off(self) -> None:
-        """Whoever writes has gone beyond the credit."""
-        failure = ErrorReply.of(BadMessage(reason="a chunk beyond the credit"))
-        self._emit(encode(failure), failure, b"")
-        self._abort(RESET_FAILED)
 
     def _close(self, step: Any) -> None:
         """Run the last step of a direction: a read or write that is cancelled has to let go of the stream first."""

@@ -184,7 +184,6 @@ class IncomingSession:
                 self._sessions.count,
                 self._sessions.manners,
                 message.credit,
-                window=self.window,
                 backpressure=self.backpressure,
             )
             self._loop.call_soon(self._accept, self._leg)

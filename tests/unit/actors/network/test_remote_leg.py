@@ -299,7 +299,6 @@ ABANDONED: dict[str, Callable[[Bench], object]] = {
     "closed": lambda bench: bench.leg.close(),
     "failed": lambda bench: bench.take(ErrorReply.of(ConnectionLost(what="it"))),
     "cancelled": lambda bench: bench.take(Cancel()),
-    "beyond the credit": lambda bench: bench.take(SessionData(), payload=bytes(SESSION_WINDOW)),
 }
 
 

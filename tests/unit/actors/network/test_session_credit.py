@@ -40,7 +40,7 @@ class _Session:
         self.relay = SessionRelay(self.program, SESSION_WINDOW if opener == "program" else window)
         emit = self.relay.from_server if opener == "program" else self.relay.from_opener
         pacer = StreamPacer(time.monotonic, lambda: None)
-        self.leg = RemoteLeg(emit, lambda _sent, _received: None, pacer, SESSION_WINDOW, window=window)
+        self.leg = RemoteLeg(emit, lambda _sent, _received: None, pacer, SESSION_WINDOW)
         if opener == "program":
             self.relay.server = self.leg
             self._send = self.relay.from_opener
