@@ -1,4 +1,4 @@
-"""Peer-to-peer calls for Python programs, through the fastn-p2p daemon.
+"""Peer-to-peer calls and streams for Python programs, through the fastn-p2p daemon.
 
 ::
 
@@ -6,26 +6,26 @@
 
     reply = await call("alice", peer, "Echo", request={"message": "hi"})
 
-The daemon holds the keys and the connections; this library needs pyzmq and msgspec and knows no cryptography.
+The daemon holds the keys and the connections. This library needs pyzmq and msgspec, and does no cryptography.
+
+Calls and sessions are made by ``call`` and ``connect``, or by a ``Client``. Programs serve with ``listen`` (one
+identity) or ``serve_all`` (every binding that is declared for the program).
 
 Layout
 ------
 
-``client``       ``Client``, ``call`` and ``connect``; ``retry`` calls again what may be called again
-``session``      ``Session``: a stream to a peer, and its blocking twin
-``serving``      run handlers: ``listen``, ``Server``, ``serve_all``, ``BindingServer``
-``protocol``     ``Protocol``: a class that serves; ``peer`` and ``call_context`` are what its handlers are given
-``sync``         the blocking API; ``event_loop_thread`` is the thread that it uses
-``testing``      tests of programs and protocols without a daemon
-``mail``, ``chat``  Mail and Chat for programs; ``owner`` finds out whose
-``ipc``          the local protocol, between programs and the daemon's processes
-``keys``         ``PublicKey`` and its text, the ID52; ``tickets`` is where a peer can be reached, as text
-``errors``       everything that can go wrong, as one tree
-``limits``, ``names``  the numbers that both sides agree on, and the rules for names
-``home``         where the daemon's files are; ``private_paths`` checks who can change them
-``affinity``     to which process and event loop a client, session or server belongs
-``callables``    names and layers of functions, for handlers
-``plain_text``   text of others, made safe to show
+The public API is this package and seven modules:
+
+``errors``      all errors, as one tree
+``protocol``    ``Protocol``: a class that the daemon, or a program, serves
+``sync``        the same API without ``await``
+``testing``     tests of programs and protocols without a daemon
+``mail``, ``mail.sync``, ``chat``  Mail and Chat for programs
+
+All other modules are internal and can change. ``ipc`` is the local protocol between programs and the daemon;
+``session``, ``serving``, ``client``, ``daemon_connection``, ``shared_client`` and ``retry`` implement the API;
+``home``, ``keys``, ``tickets``, ``names``, ``limits``, ``peer`` and ``call_context`` are its vocabulary; ``affinity``,
+``callables``, ``event_loop_thread``, ``plain_text`` and ``private_paths`` are tools.
 """
 
 from .client import Client

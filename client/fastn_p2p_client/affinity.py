@@ -1,12 +1,12 @@
 """Affinity of clients, sessions and servers to one process and one event loop, and the release of abandoned ones.
 
-**Fork.** A child inherits the sockets of its parent. If it used them, each would read the other's answers. If it only
+**Fork.** A child inherits the sockets of its parent. If it used them, each would read replies to the other. If it only
 kept them open, the daemon would not notice the end of the parent. If it unregistered them from epoll, which parent and
-child share, the parent would receive nothing any more. So in the child a socket without a peer takes the place of each
-inherited one (``dup2``): the number stays in use, and nothing that the child does with it reaches the parent.
+child share, the parent would receive nothing any more. So in the child ``dup2`` replaces each inherited socket by one
+that is not connected. The number stays in use, and nothing that the child does with it reaches the parent.
 
-**Loops.** ``loop.close()`` tells no transport that it ends. What still belongs to a closed loop is released when the
-next client is opened, at the latest; by the garbage collector otherwise.
+**Loops.** ``loop.close()`` does not notify transports. Objects of a closed loop are released by the garbage collector,
+or at the latest when the next client is opened.
 """
 
 from __future__ import annotations
@@ -17,34 +17,26 @@ import os
 import socket
 import sys
 import threading
-from asyncio import _get_running_loop as running_loop
 from typing import Final, NamedTuple
 from weakref import WeakSet
 
 from .errors import UsedElsewhere
 
-__all__ = [
-    "Descriptor",
-    "LoopBound",
-    "place_of_caller",
-    "release_ended",
-    "running_loop",
-    "sever",
-    "used_elsewhere",
-]
+running_loop: Final = asyncio._get_running_loop
+"""Returns the event loop that runs in this thread, or None. Unlike ``asyncio.get_running_loop`` it does not raise."""
 
 _PACKAGE: Final = __name__.partition(".")[0] + "."
 
 
 class LoopBound:
-    """Base of objects that are open in one event loop of one process. ``_track`` makes the two methods be called."""
+    """Base of objects that are open in one event loop of one process. After ``_track``, the two methods are called."""
 
     def _track(self) -> None:
         with _lock:
             _tracked.add(self)
 
     def _after_fork(self) -> None:
-        """This process is a forked child, and the object is a copy of its parent's. Must neither send nor raise."""
+        """Detach from the parent, in a forked child that has a copy of its object. Must neither send nor raise."""
 
     def _release_if_ended(self) -> None:
         """Release sockets and memory if the event loop has been closed."""
@@ -55,7 +47,7 @@ _lock = threading.Lock()
 
 
 def release_ended() -> None:
-    """Release what belongs to event loops that were closed."""
+    """Release all objects whose event loop has been closed."""
     with _lock:
         tracked = list(_tracked)
     for each in tracked:
@@ -63,7 +55,7 @@ def release_ended() -> None:
 
 
 def used_elsewhere(what: str, pid: int, loop: asyncio.AbstractEventLoop | None) -> UsedElsewhere:
-    """The error for ``what``, for instance ``"this client"``, which belongs to that process and that loop."""
+    """Return the error for an object (``what``, for instance ``"this client"``) of another process or event loop."""
     if pid != os.getpid():
         reason = f"it belongs to process {pid}, and this is process {os.getpid()}. Make one after the fork"
     elif loop is not None and loop.is_closed():
@@ -74,7 +66,7 @@ def used_elsewhere(what: str, pid: int, loop: asyncio.AbstractEventLoop | None) 
 
 
 def place_of_caller() -> str:
-    """``file:line`` of the innermost code on the stack that is not part of this library."""
+    """Return ``file:line`` of the innermost code on the stack that is not part of this library."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_PACKAGE):
         frame = frame.f_back
@@ -82,7 +74,7 @@ def place_of_caller() -> str:
 
 
 class Descriptor(NamedTuple):
-    """A descriptor, and the file that it stood for when it was noted."""
+    """A file descriptor, and the file that it referred to when this object was made."""
 
     number: int
     device: int
@@ -94,7 +86,7 @@ class Descriptor(NamedTuple):
         return cls(number, found.st_dev, found.st_ino)
 
     def is_current(self) -> bool:
-        """Return whether the number still stands for that file."""
+        """Return whether the number still refers to that file."""
         try:
             return Descriptor.of(self.number) == self
         except OSError:
@@ -102,16 +94,17 @@ class Descriptor(NamedTuple):
 
 
 def sever(inherited: Descriptor) -> None:
-    """Put a socket without a peer in the place of one that this forked child shares with its parent.
+    """Replace a socket that this forked child shares with its parent by one that is not connected.
 
-    An event loop closes a descriptor before the socket object says so. By then the number may be another file's: in a
-    child that is about to execute a program, one end of the pipe to its standard input.
+    If the number refers to another file by now, nothing is done. An event loop closes a descriptor before its socket
+    object knows, and the number can be reused: in a child that is about to execute a program, by the pipe to its
+    standard input.
     """
     if not inherited.is_current():
         return
     try:
         placeholder, peer = socket.socketpair()
-    except OSError:  # no descriptor is left
+    except OSError:  # no free descriptor
         os.close(inherited.number)
         return
     with placeholder, peer:
@@ -120,7 +113,7 @@ def sever(inherited: Descriptor) -> None:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
+    _lock = threading.Lock()  # another thread of the parent may hold it
     for each in list(_tracked):
         with contextlib.suppress(Exception):
             each._after_fork()

@@ -1,14 +1,12 @@
-"""What a handler can know about the call that it answers, besides the request and who asks."""
+"""``CallContext``: deadline and cancellation of one call, for its handler."""
 
 from __future__ import annotations
 
 import time
 
-__all__ = ["CallContext"]
-
 
 class CallContext:
-    """One call, while its handler runs; given to handlers that take one. Any thread may look at it.
+    """One call while its handler runs. A handler gets it by a parameter with this annotation. Thread-safe.
 
     ::
 
@@ -20,12 +18,12 @@ class CallContext:
             return hits
 
     Attributes:
-        command: which of the protocol's commands was called; empty for the request handler without one.
-        call_id: random bytes, the same each time that the caller sends this call again; empty for a call that is never
-            sent again.
-        deadline: when nobody waits any more, on the clock of ``time.monotonic()``.
-        cancelled: nobody waits any more: the caller has given up, or the deadline has passed. Handlers that are
-            ``async`` are cancelled besides; one that runs in a thread must look.
+        command: the protocol's command that was called; empty for its request handler.
+        call_id: idempotency key of a call with ``retry=True``: random bytes, the same each time that the caller sends
+            the call. Empty for other calls.
+        deadline: time at which the caller stops waiting, on the clock of ``time.monotonic()``.
+        cancelled: True once the caller has cancelled the call or the deadline has passed. ``async`` handlers are also
+            cancelled; a handler that runs in a thread has to check this.
     """
 
     __slots__ = ("_cancelled", "call_id", "command", "deadline")
@@ -37,13 +35,14 @@ class CallContext:
         self._cancelled = False
 
     def remaining(self) -> float:
-        """Seconds until the deadline, 0 when it has passed: what is left for calls that the handler makes itself."""
+        """Return the seconds until the deadline, at least 0: the timeout for calls that the handler itself makes."""
         return max(0.0, self.deadline - time.monotonic())
 
     @property
     def cancelled(self) -> bool:
+        """True once the caller has cancelled the call or the deadline has passed."""
         return self._cancelled or self.deadline <= time.monotonic()
 
     def cancel(self) -> None:
-        """Said by whoever runs the handler: nobody waits any more."""
+        """Mark the call as cancelled. For the dispatcher, not for handlers."""
         self._cancelled = True

@@ -11,17 +11,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-__all__ = [
-    "NAMES",
-    "calling_functions",
-    "is_async",
-    "is_legacy_coroutine",
-    "layers",
-    "local_names",
-    "may_be_type",
-    "name_of",
-]
-
 NAMES: Final = "__fastn_p2p_names__"
 """Attribute of a marked method: names in its annotations that exist only in the function that defines the class."""
 _PACKAGE: Final = __name__.partition(".")[0]

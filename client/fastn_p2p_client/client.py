@@ -496,7 +496,7 @@ class Client(LoopBound):
             except ConnectionLost:
                 self._daemon.check_running()
                 raise
-            session._belong_to(self)
+            session._set_client(self)
             return session
 
     async def wait_until_online(self, identity: str | None, peer: str | PublicKey | Ticket, *, timeout: float) -> None:

@@ -1,63 +1,67 @@
-"""Everything that can go wrong, as one tree.
+"""All errors of the API, as one tree.
+
+``P2PError`` is an error of the system: it has a stable ``code``, and ``retryable`` is True when the same request can
+succeed later. ``ApplicationError`` is an error that a handler raised on purpose. ``str()`` of each is one message for
+people.
 
 ::
 
-    P2PError                     what the system says: ``code`` is stable, ``retryable`` means worth a retry
-    ├── UsageError               the caller asked for something that cannot be
-    │   ├── InvalidKey           not an ID52, or no valid key
-    │   ├── InvalidTicket        not a ticket, or one that does not hold together
-    │   ├── InvalidName          a name that no identity, protocol, instance or peer can have
-    │   ├── InvalidConfig        a protocol's config, with the field at fault
-    │   ├── BadRequest           a request that does not fit the handler's annotation
-    │   ├── BadReply             a reply that does not fit the type that the caller named
-    │   ├── BadMessage           bytes that are no message of this protocol
-    │   ├── SessionClosed        a session that was closed or reset on this side
-    │   ├── UsedElsewhere        an object that belongs to another process or event loop; nothing was sent
-    │   └── PayloadTooLarge
-    ├── LocalError               this machine's daemon
-    │   ├── DaemonNotRunning
-    │   ├── DaemonAlreadyRunning
-    │   ├── HomeUnusable         the home directory is somebody else's, or cannot be written
-    │   ├── DaemonBusy           an actor of the daemon is down at the moment; the supervisor is restarting it
-    │   ├── VersionMismatch
-    │   ├── IdentityNotFound
-    │   ├── IdentityExists
-    │   ├── IdentityOffline      the identity that a call is made from
-    │   ├── IdentityFailed       its process keeps crashing
-    │   ├── IdentityAmbiguous    several are online and none was named
-    │   ├── NoIdentityOnline     none is online and none was named
-    │   ├── BindingExists
-    │   ├── BindingNotFound
-    │   ├── WorkspaceNotEmpty    files of a binding would be lost
-    │   ├── ProtocolNotInstalled
-    │   ├── PeerNameTaken
-    │   ├── PeerNameUnknown      nobody in the address book has this name
-    │   ├── StorageFailed
-    │   ├── StorageDamaged       a file that is not what the daemon wrote
-    │   └── Forbidden            a request that this role may not make
-    ├── RemoteError              the other side, or the way to it
-    │   ├── PeerUnknown          no resolver knows the peer
-    │   ├── PeerUnreachable
-    │   ├── PeerOffline          the daemon answers; the identity is not online there
-    │   ├── ProtocolNotFound
-    │   ├── InstanceNotFound
-    │   ├── CommandNotFound
-    │   ├── Denied
-    │   └── HandlerFailed        the handler raised something undeclared, or its process died before it could start
-    ├── CredentialError          a delegation or record that does not hold
-    │   ├── BadSignature
-    │   ├── DelegationExpired
-    │   ├── DelegationNotYetValid
-    │   ├── WrongEndpoint
-    │   ├── EpochRetired
-    │   └── RecordReplayed
-    ├── DeadlineExceeded
-    ├── Overloaded
-    ├── ConnectionLost           a process or connection died with the call in flight: it may have been executed
-    ├── StreamReset              the other side ended a session before its end, with a code
-    └── InternalError            a defect of ours
+    P2PError                       an error of the system
+    ├── UsageError                 the program passed or used something invalid
+    │   ├── InvalidKey             not an ID52, or not a valid key
+    │   ├── InvalidTicket          not a ticket, or a damaged one
+    │   ├── InvalidName            not a valid name of an identity, protocol, instance or peer
+    │   ├── InvalidConfig          not a valid config of the protocol
+    │   ├── BadRequest             the request does not have the type that the handler takes
+    │   ├── BadReply               the reply does not have the type that the caller expects
+    │   ├── BadMessage             bytes that are not a message of the protocol
+    │   ├── SessionClosed          use of a session after this program closed or reset it
+    │   ├── UsedElsewhere          use in another process or event loop; nothing was sent
+    │   └── PayloadTooLarge        a request, reply or initial value above the limit
+    ├── LocalError                 this machine's daemon cannot do it
+    │   ├── DaemonNotRunning       no daemon runs for this home
+    │   ├── DaemonAlreadyRunning   another daemon runs for this home
+    │   ├── HomeUnusable           the home belongs to another user, or cannot be read or written
+    │   ├── DaemonBusy             a process of the daemon does not answer; the supervisor restarts it
+    │   ├── VersionMismatch        the daemon speaks another version of the local protocol
+    │   ├── IdentityNotFound       no identity of this name
+    │   ├── IdentityExists         an identity of this name exists
+    │   ├── IdentityOffline        the calling identity is not online
+    │   ├── IdentityFailed         the identity's process keeps crashing
+    │   ├── IdentityAmbiguous      no identity was named, and several are online
+    │   ├── NoIdentityOnline       no identity was named, and none is online
+    │   ├── BindingExists          the identity has this protocol instance
+    │   ├── BindingNotFound        the identity does not have this protocol instance
+    │   ├── WorkspaceNotEmpty      removing the binding would delete its files
+    │   ├── ProtocolNotInstalled   no protocol of this name is installed
+    │   ├── PeerNameTaken          another peer has this petname
+    │   ├── PeerNameUnknown        no peer has this petname
+    │   ├── StorageFailed          a file could not be written
+    │   ├── StorageDamaged         a file has other content than the daemon wrote
+    │   └── Forbidden              the sender may not make this request
+    ├── RemoteError                the peer, its daemon, or the path to it
+    │   ├── PeerUnknown            no address is known for the peer
+    │   ├── PeerUnreachable        no connection to the peer's daemon
+    │   ├── PeerOffline            the peer's daemon answers, and the identity is not online there
+    │   ├── ProtocolNotFound       the peer does not offer the protocol
+    │   ├── InstanceNotFound       the peer offers the protocol, but not this instance
+    │   ├── CommandNotFound        the protocol does not have this command
+    │   ├── Denied                 the access list does not admit the caller
+    │   └── HandlerFailed          the handler raised another exception, or its process ended before it began
+    ├── CredentialError            a delegation or peer record that is not valid
+    │   ├── BadSignature           the signature does not match
+    │   ├── DelegationExpired      the delegation is too old
+    │   ├── DelegationNotYetValid  the delegation starts later
+    │   ├── WrongEndpoint          the delegation names another endpoint
+    │   ├── EpochRetired           a newer epoch of the identity has been seen
+    │   └── RecordReplayed         a newer record of the identity has been seen
+    ├── DeadlineExceeded           no reply in time; the request may have been executed
+    ├── Overloaded                 a limit is reached
+    ├── ConnectionLost             a process or connection ended with the call in flight; it may have been executed
+    ├── StreamReset                the peer ended a session early, with a code
+    └── InternalError              a defect of fastn-p2p
 
-    ApplicationError             what the remote handler said, on purpose; not a P2PError
+    ApplicationError               raised by the handler on purpose; not a P2PError
 """
 
 from __future__ import annotations
@@ -130,16 +134,19 @@ __all__ = [
 T = TypeVar("T")
 
 CODES: Final[dict[str, type[P2PError]]] = {}
-"""Every stable code and its class: the table that travels on both protocols."""
+"""Class of each stable code. Both protocols send errors as code and fields."""
 
 
 @dataclass_transform(eq_default=False, kw_only_default=True)
 class P2PError(Exception):
-    """What the system says. Fields are keyword arguments and travel over both protocols.
+    """An error of the system.
 
-    ``code`` never changes between releases. ``retryable`` is True when the same request can succeed
-    later without anyone changing anything. ``transient`` is True when a process that is being restarted causes this
-    error; see ``is_transient``.
+    Its fields are keyword arguments of the constructor and attributes; both protocols send them.
+
+    Attributes:
+        code: stable name of the error; it never changes between releases.
+        retryable: True if the same request can succeed later without any change.
+        transient: True if the restart of a process can cause this error; see ``is_transient``.
     """
 
     code: ClassVar[str] = ""
@@ -151,10 +158,10 @@ class P2PError(Exception):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._names = (*cls._names, *inspect.get_annotations(cls))
-        if cls.__dict__.get("code") and cls.__module__ == __name__:  # nobody else knows those of programs
+        if cls.__dict__.get("code") and cls.__module__ == __name__:  # the codes of programs are their own
             CODES[cls.code] = cls
 
-    if not TYPE_CHECKING:  # type checkers see a dataclass; real ones would triple the time this module takes to load
+    if not TYPE_CHECKING:  # for type checkers a dataclass; real dataclasses would triple the load time of this module
 
         def __init__(self, **fields: Any) -> None:
             if fields.keys() != set(self._names):
@@ -164,16 +171,16 @@ class P2PError(Exception):
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """The names of the typed fields."""
+        """Return the names of the fields."""
         return cls._names
 
     def fields(self) -> dict[str, Any]:
-        """The typed fields by name, as they travel."""
+        """Return the fields by name, as both protocols send them."""
         return {name: getattr(self, name) for name in self._names}
 
     def __str__(self) -> str:
-        """One line that can be shown anywhere: parts of it can have come from a peer. ``fields`` has them exactly."""
-        from .plain_text import plain  # errors are loaded by programs that never see one
+        """Return one line that is safe to print, also if a peer chose parts of it. ``fields`` has the exact values."""
+        from .plain_text import plain  # imported late: most programs load errors and never print one
 
         return plain(self.template.format(code=self.code, **self.fields()))
 
@@ -185,7 +192,7 @@ class P2PError(Exception):
 
 
 class UsageError(P2PError):
-    """The caller asked for something that cannot be."""
+    """The program passed or used something invalid."""
 
 
 class LocalError(P2PError):
@@ -193,30 +200,36 @@ class LocalError(P2PError):
 
 
 class RemoteError(P2PError):
-    """The other side, or the way to it."""
+    """The peer, its daemon, or the path to it."""
 
 
 class CredentialError(P2PError):
-    """A delegation or a peer record that does not hold."""
+    """A delegation or peer record that is not valid."""
 
 
 # ── usage ────────────────────────────────────────────────────────────────────────────────────────
 
 
 class InvalidKey(UsageError):
+    """The text is not an ID52, or its 32 bytes are not a valid key."""
+
     code = "invalid-key"
-    template = "{text!r} is not a public key: {reason}. Copy the ID52 again: `fastn-p2p identity list` prints it"
+    template = "{text!r} is not a public key: {reason}. Copy the ID52 again: fastn-p2p identity list"
     text: str
     reason: str
 
 
 class InvalidTicket(UsageError):
+    """The text is not a ticket, or it is damaged."""
+
     code = "invalid-ticket"
-    template = "not a valid ticket: {reason}. Ask the peer for a new one: `fastn-p2p ticket NAME` prints it"
+    template = "not a valid ticket: {reason}. Ask the peer for a new one: fastn-p2p ticket NAME"
     reason: str
 
 
 class InvalidName(UsageError):
+    """``name`` is not a valid name of ``what``: too long, or with characters that are not allowed."""
+
     code = "invalid-name"
     template = "{name!r} cannot be the name of {what}: {reason}"
     name: str
@@ -225,6 +238,8 @@ class InvalidName(UsageError):
 
 
 class InvalidConfig(UsageError):
+    """The config does not fit the protocol. ``reason`` names the field."""
+
     code = "invalid-config"
     template = "the config of {protocol} is not valid: {reason}"
     protocol: str
@@ -232,6 +247,8 @@ class InvalidConfig(UsageError):
 
 
 class BadRequest(UsageError):
+    """The request does not have the type that the handler takes. ``reason`` names the field."""
+
     code = "bad-request"
     template = "the request does not fit {protocol}: {reason}"
     protocol: str
@@ -239,25 +256,33 @@ class BadRequest(UsageError):
 
 
 class BadReply(UsageError):
+    """The reply does not have the type that the caller expects. ``reason`` names the field."""
+
     code = "bad-reply"
-    template = "the reply of {protocol} is not what was expected: {reason}"
+    template = "the reply of {protocol} is not of the expected type: {reason}"
     protocol: str
     reason: str
 
 
 class BadMessage(UsageError):
+    """The bytes are not a message of the protocol."""
+
     code = "bad-message"
     template = "not a message of this protocol: {reason}"
     reason: str
 
 
 class SessionClosed(UsageError):
+    """``what`` was tried after this program closed or reset the session."""
+
     code = "session-closed"
-    template = "{what} after the session was closed on this side"
+    template = "{what} after this program closed the session"
     what: str
 
 
 class UsedElsewhere(UsageError):
+    """The object belongs to another process or event loop. Nothing was sent."""
+
     code = "used-elsewhere"
     template = "{what} cannot be used here: {reason}"
     what: str
@@ -265,8 +290,10 @@ class UsedElsewhere(UsageError):
 
 
 class PayloadTooLarge(UsageError):
+    """The payload has more bytes than the limit. Nothing was sent."""
+
     code = "payload-too-large"
-    template = "the payload has {size} bytes, the limit is {limit}; send large data through a stream"
+    template = "the payload has {size} bytes, the limit is {limit}. Send large data through a stream"
     size: int
     limit: int
 
@@ -275,21 +302,27 @@ class PayloadTooLarge(UsageError):
 
 
 class DaemonNotRunning(LocalError):
+    """No daemon runs for the home directory ``home``."""
+
     code = "daemon-not-running"
     retryable = True
     transient = True
-    template = "no daemon is running for {home}; start one with `fastn-p2p daemon`"
+    template = "no daemon is running for {home}. Start it: fastn-p2p daemon"
     home: str
 
 
 class DaemonAlreadyRunning(LocalError):
+    """A daemon runs for the home directory ``home`` already."""
+
     code = "daemon-already-running"
-    template = "a daemon is already running for {home} (pid {pid}); stop it first or use another --home"
+    template = "a daemon is already running for {home} (pid {pid}). Stop it first, or use another --home"
     home: str
     pid: int
 
 
 class HomeUnusable(LocalError):
+    """The home belongs to another user, or cannot be read or written."""
+
     code = "home-unusable"
     template = "{path} cannot be used by the daemon: {reason}"
     path: str
@@ -297,87 +330,108 @@ class HomeUnusable(LocalError):
 
 
 class DaemonBusy(LocalError):
+    """A process of the daemon does not answer. The supervisor restarts it."""
+
     code = "daemon-busy"
     retryable = True
     transient = True
-    template = (
-        "the daemon's {actor} process is not answering and is being restarted; try again, and see `fastn-p2p status`"
-    )
+    template = "the daemon's {actor} process does not answer and is being restarted. Try again. See: fastn-p2p status"
     actor: str
 
 
 class VersionMismatch(LocalError):
+    """The daemon speaks another version of the local protocol."""
+
     code = "version-mismatch"
-    template = "this program speaks protocol version {ours}, the daemon speaks {theirs}; upgrade the older of the two"
+    template = "this program speaks protocol version {ours}, the daemon speaks {theirs}. Upgrade the older of the two"
     ours: int
     theirs: int
 
 
 class IdentityNotFound(LocalError):
+    """The daemon has no identity of this name."""
+
     code = "identity-not-found"
     template = (
-        "there is no identity {identity!r} here; `fastn-p2p identity list` lists them, "
-        "`fastn-p2p create-identity {identity}` creates it"
+        "there is no identity {identity!r} here. List them: fastn-p2p identity list. "
+        "Create it: fastn-p2p create-identity {identity}"
     )
     identity: str
 
 
 class IdentityExists(LocalError):
+    """The daemon has an identity of this name already."""
+
     code = "identity-exists"
     template = "an identity {identity!r} already exists. Choose another name"
     identity: str
 
 
 class IdentityOffline(LocalError):
+    """The calling identity is not online."""
+
     code = "identity-offline"
     transient = True
-    template = "the identity {identity!r} is not online; `fastn-p2p identity-online {identity}` brings it online"
+    template = "the identity {identity!r} is not online. Bring it online: fastn-p2p identity-online {identity}"
     identity: str
 
 
 class IdentityFailed(LocalError):
+    """The identity's process keeps crashing."""
+
     code = "identity-failed"
-    template = "the process of identity {identity!r} does not stay up: {reason}. See `fastn-p2p status` and the log"
+    template = "the process of identity {identity!r} keeps crashing: {reason}. See fastn-p2p status and the log"
     identity: str
     reason: str
 
 
 class IdentityAmbiguous(LocalError):
+    """No identity was named, and several are online."""
+
     code = "identity-ambiguous"
-    template = "say which identity makes the call (`--as NAME`); online: {online}"
+    template = "several identities are online: {online}. Name the one that makes the call: --as NAME"
     online: list[str]
 
     def __str__(self) -> str:
-        return f"several identities are online; say which one makes the call (`--as NAME`): {', '.join(self.online)}"
+        online = ", ".join(self.online)
+        return f"several identities are online: {online}. Name the one that makes the call: --as NAME"
 
 
 class NoIdentityOnline(LocalError):
+    """No identity was named, and none is online."""
+
     code = "no-identity-online"
     transient = True
-    template = "no identity is online here; `fastn-p2p identity-online NAME` brings one online"
+    template = "no identity is online here. Bring one online: fastn-p2p identity-online NAME"
 
 
 class BindingExists(LocalError):
+    """The identity has this protocol instance already."""
+
     code = "binding-exists"
-    template = "{identity!r} already has {protocol} as {instance!r}; choose another `--alias` or remove that one first"
+    template = "{identity!r} already has {protocol} as {instance!r}. Choose another --alias, or remove that one first"
     identity: str
     protocol: str
     instance: str
 
 
 class BindingNotFound(LocalError):
+    """The identity does not have this protocol instance."""
+
     code = "binding-not-found"
-    template = "{identity!r} has no {protocol} as {instance!r}; `fastn-p2p status` lists what it has"
+    template = "{identity!r} has no {protocol} as {instance!r}. List what it has: fastn-p2p status"
     identity: str
     protocol: str
     instance: str
 
 
 class WorkspaceNotEmpty(LocalError):
+    """Removing the binding would delete files. ``holds`` says how many."""
+
     code = "workspace-not-empty"
     template = (
-        "{protocol} ({instance}) of {identity} holds {holds}. Nothing was changed: "
-        "`--yes` deletes that, `--keep-data` keeps it for when the protocol is added again"
+        "{protocol} ({instance}) of {identity} holds {holds}. Nothing was changed. "
+        "Use --yes to delete that, or --keep-data to keep it until the protocol is added again"
     )
     identity: str
     protocol: str
@@ -386,34 +440,43 @@ class WorkspaceNotEmpty(LocalError):
 
 
 class ProtocolNotInstalled(LocalError):
+    """No protocol of this name is installed where the daemon runs."""
+
     code = "protocol-not-installed"
-    template = "no protocol {protocol!r} is installed here; installed: {installed}"
+    template = "no protocol {protocol!r} is installed here (installed: {installed})"
     protocol: str
     installed: list[str]
 
     def __str__(self) -> str:
         installed = ", ".join(self.installed) or "none"
         return (
-            f"no protocol {self.protocol!r} is installed here; installed: {installed}. Install its package where the "
+            f"no protocol {self.protocol!r} is installed here (installed: {installed}). Install its package where the "
             "daemon runs, and try again"
         )
 
 
 class PeerNameTaken(LocalError):
+    """Another peer has this petname."""
+
     code = "peer-name-taken"
     template = (
-        "the address book has another peer named {name!r}; choose another name or `fastn-p2p peer remove {name}` first"
+        "the address book has another peer named {name!r}. "
+        "Choose another name, or remove that one first: fastn-p2p peer remove {name}"
     )
     name: str
 
 
 class PeerNameUnknown(LocalError):
+    """No peer has this petname."""
+
     code = "peer-name-unknown"
-    template = "the address book has no peer named {name!r}; `fastn-p2p peer list` lists them"
+    template = "the address book has no peer named {name!r}. List them: fastn-p2p peer list"
     name: str
 
 
 class StorageFailed(LocalError):
+    """A file could not be written. The daemon has changed nothing."""
+
     code = "storage-failed"
     template = "cannot write {path}: {reason}. Nothing was changed"
     path: str
@@ -421,33 +484,41 @@ class StorageFailed(LocalError):
 
 
 class StorageDamaged(LocalError):
+    """A file has other content than the daemon wrote."""
+
     code = "storage-damaged"
-    template = "{path} cannot be used: {reason}. Put back a copy of it, or remove it"
+    template = "{path} cannot be used: {reason}. Restore a copy of it, or remove it"
     path: str
     reason: str
 
 
 class Forbidden(LocalError):
+    """The sender may not make this request."""
+
     code = "forbidden"
     template = "{role} may not ask for {request}"
     role: str
     request: str
 
 
-# ── the other side ───────────────────────────────────────────────────────────────────────────────
+# ── the peer ─────────────────────────────────────────────────────────────────────────────────────
 
 
 class PeerUnknown(RemoteError):
+    """No address is known for the peer."""
+
     code = "peer-unknown"
     retryable = True
     template = (
-        "nothing is known about {peer}; ask for its ticket and `fastn-p2p peer add TICKET --name NAME`. "
+        "nothing is known about {peer}. Ask for its ticket and add it: fastn-p2p peer add TICKET --name NAME. "
         "An identity of this daemon has to be online"
     )
     peer: str
 
 
 class PeerUnreachable(RemoteError):
+    """No connection to the peer's daemon could be made."""
+
     code = "peer-unreachable"
     retryable = True
     template = "{peer} cannot be reached: {reason}. Is its daemon running?"
@@ -456,14 +527,18 @@ class PeerUnreachable(RemoteError):
 
 
 class PeerOffline(RemoteError):
+    """The peer's daemon answers, and the identity is not online there."""
+
     code = "peer-offline"
     retryable = True
     transient = True
-    template = "the daemon of {peer} answers, but the identity is not online there"
+    template = "the daemon of {peer} answers, but the identity is not online there. Try again when it is"
     peer: str
 
 
 class ProtocolNotFound(RemoteError):
+    """The peer does not offer the protocol to the caller."""
+
     code = "protocol-not-found"
     transient = True
     template = "{peer} does not offer {protocol} to you"
@@ -472,6 +547,8 @@ class ProtocolNotFound(RemoteError):
 
 
 class InstanceNotFound(RemoteError):
+    """The peer offers the protocol, but not this instance of it."""
+
     code = "instance-not-found"
     transient = True
     template = "{peer} offers {protocol}, but has no instance {instance!r} of it for you"
@@ -481,6 +558,8 @@ class InstanceNotFound(RemoteError):
 
 
 class CommandNotFound(RemoteError):
+    """The protocol does not have this command."""
+
     code = "command-not-found"
     template = "{protocol} at {peer} has no command {command!r}"
     peer: str
@@ -489,14 +568,18 @@ class CommandNotFound(RemoteError):
 
 
 class Denied(RemoteError):
+    """The binding's access list does not admit the caller."""
+
     code = "denied"
-    template = "{peer} does not let you use {protocol} ({instance}); its owner can add you with `--allow`"
+    template = "{peer} does not let you use {protocol} ({instance}). Its owner can add you: --allow"
     peer: str
     protocol: str
     instance: str
 
 
 class HandlerFailed(RemoteError):
+    """The handler raised an exception other than ``ApplicationError``, or its process ended before it began."""
+
     code = "handler-failed"
     transient = True
     template = "the handler of {protocol} at {peer} failed: {reason}"
@@ -509,6 +592,8 @@ class HandlerFailed(RemoteError):
 
 
 class BadSignature(CredentialError):
+    """The signature of a delegation or peer record does not match."""
+
     code = "bad-signature"
     template = "the signature on the {what} of {identity} is not valid"
     what: str
@@ -516,45 +601,55 @@ class BadSignature(CredentialError):
 
 
 class DelegationExpired(CredentialError):
+    """A ticket or delegation is too old."""
+
     code = "delegation-expired"
     template = (
-        "the ticket or delegation of {identity} expired on {when} ({seconds} s ago); ask for a new one: "
-        "`fastn-p2p ticket` prints it there. If it is a fresh one, is a clock wrong?"
+        "the ticket or delegation of {identity} expired on {when} ({seconds} s ago). Ask the peer for a new one: "
+        "fastn-p2p ticket NAME. If it is new, check the clocks of both machines"
     )
     identity: str
     seconds: int
-    """Since it expired."""
+    """Seconds since it expired."""
 
     def __str__(self) -> str:
-        at = max(0, min(time.time() - self.seconds, 2**36))  # others may have sent any number
+        at = max(0, min(time.time() - self.seconds, 2**36))  # the number may come from a peer
         when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
         return self.template.format(identity=self.identity, when=when, seconds=self.seconds)
 
 
 class DelegationNotYetValid(CredentialError):
+    """A delegation starts in ``seconds`` seconds."""
+
     code = "delegation-not-yet-valid"
-    template = "the delegation of {identity} starts in {seconds} s; is a clock wrong?"
+    template = "the delegation of {identity} starts in {seconds} s. Check the clocks of both machines"
     identity: str
     seconds: int
 
 
 class WrongEndpoint(CredentialError):
+    """A delegation names another endpoint than the one that presents it."""
+
     code = "wrong-endpoint"
     template = "the delegation of {identity} is for another endpoint than the one that presents it"
     identity: str
 
 
 class EpochRetired(CredentialError):
+    """A delegation is of an older epoch than one that has been seen."""
+
     code = "epoch-retired"
-    template = "the delegation of {identity} has epoch {epoch}; {newest} has been seen and retires it"
+    template = "the delegation of {identity} has epoch {epoch}, which the newer epoch {newest} has replaced"
     identity: str
     epoch: int
     newest: int
 
 
 class RecordReplayed(CredentialError):
+    """A peer record is older than one that has been seen."""
+
     code = "record-replayed"
-    template = "the record of {identity} has sequence {sequence}; {newest} is known already"
+    template = "the record of {identity} has sequence {sequence}, and sequence {newest} is known already"
     identity: str
     sequence: int
     newest: int
@@ -564,13 +659,17 @@ class RecordReplayed(CredentialError):
 
 
 class DeadlineExceeded(P2PError):
+    """There was no reply within ``seconds``. The request may have been executed."""
+
     code = "deadline-exceeded"
     retryable = True
-    template = "no answer within {seconds:g} s; it may have been executed"
+    template = "no reply within {seconds:g} s. It may have been executed"
     seconds: float
 
 
 class Overloaded(P2PError):
+    """A limit is reached. ``what`` says what is limited."""
+
     code = "overloaded"
     retryable = True
     template = "limit reached: {what} (limit {limit}). Try again more slowly"
@@ -579,21 +678,27 @@ class Overloaded(P2PError):
 
 
 class ConnectionLost(P2PError):
+    """A process or connection ended with the call in flight. The call may have been executed."""
+
     code = "connection-lost"
     retryable = False
     transient = True
-    template = "{what} went away while the call was in flight; it may have been executed"
+    template = "{what} ended while the call was in flight. It may have been executed"
     what: str
 
 
 class StreamReset(P2PError):
+    """The peer ended a session early. ``reset_code`` is a code of the protocol, or one of ``limits``."""
+
     code = "stream-reset"
     transient = True
-    template = "the other side ended the session early (code {reset_code}): what was sent or received is incomplete"
+    template = "the peer ended the session early (code {reset_code}). The data that was sent or received is incomplete"
     reset_code: int
 
 
 class InternalError(P2PError):
+    """A defect of fastn-p2p."""
+
     code = "internal-error"
     template = "internal error: {reason}. Please report it"
     reason: str
@@ -610,12 +715,16 @@ def is_transient(error: P2PError, connected_before: bool) -> bool:
 
 
 class ApplicationError(Exception):
-    """What the remote handler said, on purpose.
+    """An error that a handler raises on purpose; the caller's ``call`` or ``connect`` raises the same.
+
+    Args:
+        kind: the handler's name for the error, for instance ``"MessageTooLong"``.
+        message: text for people; may be empty.
+        payload: data of the error: a msgspec Struct, a dataclass or JSON-like values.
 
     Attributes:
-        kind: the handler's name for the error, for instance ``"MessageTooLong"``.
-        message: words for people.
-        payload: the error's data; what the handler gave, and plain values where it has come from a peer.
+        kind, message: as above.
+        payload: the object that the handler gave. In the caller it is plain values; see ``payload_as``.
     """
 
     def __init__(self, kind: str, message: str, payload: Any = None) -> None:
@@ -625,18 +734,18 @@ class ApplicationError(Exception):
         self.payload = payload
 
     def __str__(self) -> str:
-        """Text that can be shown anywhere; ``kind`` and ``message`` have it exactly."""
+        """Return text that is safe to print. ``kind`` and ``message`` have the exact values."""
         from .plain_text import plain_lines
 
         return plain_lines(f"{self.kind}: {self.message}" if self.message else self.kind)
 
     def payload_as(self, kind: type[T]) -> T:
-        """The payload as a ``kind``: the type of which the handler has given an instance.
+        """Return the payload as a ``kind``, the type of which the handler gave an instance.
 
         Raises:
-            BadReply: it does not fit; says which field.
+            BadReply: the payload is not a ``kind``; the error names the field.
         """
-        from msgspec import ValidationError, convert  # errors are loaded by programs that never see one
+        from msgspec import ValidationError, convert  # imported late: most programs load errors and never see one
 
         if isinstance(self.payload, kind):
             return self.payload
@@ -647,13 +756,13 @@ class ApplicationError(Exception):
 
 
 def error_from(code: str, fields: dict[str, Any]) -> P2PError:
-    """The exception that ``code`` stands for; an unknown code or unfitting fields become ``InternalError``."""
+    """Return the exception of a code. An unknown code, or fields of another type, give an ``InternalError``."""
     cls = CODES.get(code)
     if cls is None:
         return InternalError(reason=f"unknown error code {code[:64]!r}")
     try:
         error = cls(**fields)
-        str(error)  # a field of the wrong type must not surface where somebody prints the error
+        str(error)  # a field of the wrong type must raise here, not where the error is printed
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
         return InternalError(reason=f"malformed error {code!r}")
     return error

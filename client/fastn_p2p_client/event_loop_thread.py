@@ -1,6 +1,6 @@
-"""The event loop behind blocking twins: in a thread of its own, started at the first use.
+"""The event loop behind the blocking API, in a thread of its own that starts at the first use.
 
-A forked child has neither the thread nor the loop of its parent; it gets its own at its first use.
+A forked child has neither thread nor loop of its parent. It gets its own at its first use.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from typing import Any, Final, Protocol, TypeVar
 from .affinity import running_loop
 from .errors import UsedElsewhere
 
-__all__ = ["background_loop", "close", "run_blocking", "submit"]
-
 T = TypeVar("T")
 
 
 class Closable(Protocol):
-    """``Client``, ``MailClient``."""
+    """An async client that can be closed: ``Client`` or ``MailClient``."""
 
     def close(self) -> None: ...
 
@@ -29,11 +27,11 @@ class Closable(Protocol):
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _inherited: Final[list[asyncio.AbstractEventLoop]] = []
-"""Loops of this process's ancestors. They are kept: collecting one would close sockets that it shares."""
+"""Event loops of the parent processes. They are kept, because freeing one would close sockets that it shares."""
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
-    """Return this process's loop."""
+    """Return the event loop of this process's thread; start it at the first use."""
     global _loop
     with _lock:
         if _loop is None:
@@ -54,10 +52,10 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def submit(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None) -> Future[T]:
-    """Start the coroutine on the background loop, or on another one. Cancelling the result cancels it.
+    """Start the coroutine on the background loop or on ``loop``. Cancelling the returned future cancels it.
 
     Raises:
-        UsedElsewhere: the other loop has ended.
+        UsedElsewhere: the loop has ended.
     """
     try:
         return asyncio.run_coroutine_threadsafe(coroutine, loop or background_loop())
@@ -67,10 +65,13 @@ def submit(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | 
 
 
 def run_blocking(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None) -> T:
-    """Return the coroutine's result, or raise what it raises; it is cancelled when the waiting thread is interrupted.
+    """Run the coroutine on the background loop or on ``loop``, and return its result.
+
+    The coroutine is cancelled if the waiting thread is interrupted.
 
     Raises:
         UsedElsewhere: the loop has ended, or it runs in this thread, which would wait for itself.
+        Exception: the exceptions of the coroutine.
     """
     here = running_loop()
     if here is not None and here is (loop or _loop):
@@ -86,9 +87,9 @@ def run_blocking(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventL
 
 
 def close(client: Closable) -> None:
-    """Close an async client of the background loop, there, and wait until that is done."""
+    """Close an async client on the background loop, and wait until it is closed."""
 
-    async def there() -> None:
+    async def close_client() -> None:
         client.close()
 
-    run_blocking(there())
+    run_blocking(close_client())

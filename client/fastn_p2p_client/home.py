@@ -1,6 +1,6 @@
-"""The daemon's home directory: what lies where.
+"""``Home``: paths in the daemon's home directory.
 
-``Home`` only knows paths; it creates nothing. Everything below it belongs to one user (0700).
+It computes paths and creates nothing. The home and its content belong to one user (mode 0700).
 """
 
 from __future__ import annotations
@@ -17,29 +17,27 @@ from .errors import HomeUnusable
 from .limits import MAX_NAME, UNIX_PATH_MAX
 from .private_paths import check_own_directory
 
-__all__ = ["Home", "lock_exclusively", "runtime_directories", "temporary_directory"]
-
 _LONGEST_SOCKET: Final = "run/identity-" + "n" * MAX_NAME + ".sock"
 _SHORTEST_MAILBOX: Final = "run/" + "h" * 16 + ".sock"
-"""Under a hash, where the name itself would be too long."""
+"""A mailbox under a hash, for a name that is too long."""
 _DIGEST: Final = 6
-"""Bytes of a home's hash in the name of its directory of sockets."""
+"""Bytes of the home's hash in the name of its socket directory."""
 _FLOCK: Final = struct.Struct("hhqqi0q")
 """``struct flock`` of fcntl(2): type, whence, start, length, pid."""
 _WHOLE_FILE: Final = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 
 
 def temporary_directory() -> Path:
-    """The user's own directory in ``/tmp``, for sockets and shared runtime files. Perhaps somebody else has made it."""
+    """Return the user's directory in ``/tmp`` for sockets and runtime files. Check its owner before use."""
     return Path(f"/tmp/fastn-p2p-{os.getuid()}")  # noqa: S108
 
 
 def runtime_directories() -> list[Path]:
-    """Where this user's sockets and shared runtime files may lie when not in a home, the best first.
+    """Return the directories for sockets and runtime files outside of a home, the best first.
 
-    ``$XDG_RUNTIME_DIR`` counts when it is what it should be: an absolute path to a directory of this user's own. After
-    su(1), in cron jobs and in containers it often is another user's, or is not there. Nothing is created here; the
-    process that creates one checks owner and mode.
+    ``$XDG_RUNTIME_DIR`` counts only if it is an absolute path to a directory of this user's own. After su(1), in cron
+    jobs and in containers it often belongs to another user, or does not exist. Nothing is created here. The process
+    that creates a directory checks owner and mode.
     """
     configured = os.environ.get("XDG_RUNTIME_DIR", "")
     chosen = Path(configured) / "fastn-p2p"
@@ -62,7 +60,7 @@ def _is_usable(configured: str, chosen: Path) -> bool:
 
 
 def _is_text(path: str) -> bool:
-    """Return whether the path's bytes are UTF-8, which they must be to stand in messages and settings."""
+    """Return whether the path's bytes are UTF-8, as messages and settings need them."""
     try:
         os.fsencode(path).decode()
     except UnicodeDecodeError:
@@ -73,10 +71,10 @@ def _is_text(path: str) -> bool:
 def lock_exclusively(descriptor: int) -> None:
     """Lock the file ``Home.lock`` for as long as the descriptor is open.
 
-    ``flock`` is what daemons of earlier versions hold; the other lock can be looked at without being taken.
+    There are two locks. Daemons of earlier versions hold ``flock``. The other one can be tested without locking.
 
     Raises:
-        BlockingIOError: another process has it.
+        BlockingIOError: another process holds the lock.
     """
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _WHOLE_FILE)
@@ -84,68 +82,78 @@ def lock_exclusively(descriptor: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Paths under one ``$FASTN_HOME``."""
+    """The home directory of one daemon, and the paths in it.
+
+    Args:
+        path: absolute path of the directory; ``Home.find`` returns the one of ``$FASTN_HOME``.
+    """
 
     path: Path
 
     @classmethod
     def find(cls, explicit: str | os.PathLike[str] | None = None) -> Home:
-        """``explicit``, else ``$FASTN_HOME``, else ``~/.fastn``; absolute.
+        """Return the home at ``explicit``, else at ``$FASTN_HOME``, else at ``~/.fastn``, as an absolute path.
 
         Raises:
-            HomeUnusable: the path is not UTF-8, or there is no ``~``.
+            HomeUnusable: the path is not UTF-8, or its ``~`` cannot be resolved.
         """
         chosen = os.fspath(explicit or os.environ.get("FASTN_HOME") or "~/.fastn")
         if chosen.startswith("~"):
             chosen = _without_tilde(chosen)
         if not _is_text(chosen):
             shown = os.fsencode(chosen).decode("utf-8", "backslashreplace")
-            raise HomeUnusable(path=shown, reason="its path is not UTF-8; use another --home or FASTN_HOME")
-        return cls(Path(os.path.abspath(chosen)))  # noqa: PTH100  (links stay as they are)
+            raise HomeUnusable(path=shown, reason="its path is not UTF-8. Use another --home or FASTN_HOME")
+        return cls(Path(os.path.abspath(chosen)))  # noqa: PTH100  (symbolic links are not resolved)
 
     @property
     def lock(self) -> Path:
+        """File that the running daemon has locked, with its process id."""
         return self.path / "lock"
 
     @property
     def vault(self) -> Path:
+        """Directory of the identity keys."""
         return self.path / "vault"
 
     @property
     def identities(self) -> Path:
+        """Directory of identities, bindings and their workspaces."""
         return self.path / "identities"
 
     @property
     def peers(self) -> Path:
+        """Directory of the address book."""
         return self.path / "peers"
 
     @property
     def logs(self) -> Path:
+        """Directory of the log files, one for each process."""
         return self.path / "logs"
 
     @property
     def process_file(self) -> Path:
-        """The supervisor's own account of its processes (JSON), readable when nothing answers."""
+        """File in which the supervisor lists its processes (JSON). It can be read when no process answers."""
         return self.path / "run" / "processes.json"
 
     @property
     def socket_directory_file(self) -> Path:
-        """Exists when the sockets lie elsewhere; its one line is their directory."""
+        """File that names the directory of the sockets, in one line. It exists if that is not the home."""
         return self.path / "sockets"
 
     @property
     def sockets(self) -> Path:
-        """The directory that holds ``control.sock`` and ``run/``: the home, unless that path is too long.
+        """Directory of ``control.sock`` and ``run/``: the home, unless its path is too long.
 
-        Then the daemon chooses another one and leaves a note: programs may have another ``$XDG_RUNTIME_DIR``. Without
-        a note it is the directory that a daemon would choose here and now."""
+        In that case the daemon chooses another one and writes it to ``socket_directory_file``, because a program may
+        have another ``$XDG_RUNTIME_DIR``. Without that file it is the directory that a daemon would choose now.
+        """
         try:
             return Path(os.fsdecode(self.socket_directory_file.read_bytes().rstrip(b"\n")))
         except OSError:
             return self.socket_places()[0]
 
     def socket_places(self) -> list[Path]:
-        """The directories that can hold the sockets, the best first; at least one."""
+        """Return the directories that are short enough for the sockets, the best first; at least one."""
         if _fits(self.path / _LONGEST_SOCKET):
             return [self.path]
         digest = hashlib.blake2b(os.fsencode(self.path), digest_size=_DIGEST).hexdigest()
@@ -153,10 +161,10 @@ class Home:
         return [place for place in places if _fits(place / _SHORTEST_MAILBOX)]
 
     def check(self) -> None:
-        """Check that nobody but this user can have put there what is in the home, or where its sockets are.
+        """Check that only this user can have created the content of the home and of the socket directory.
 
         Raises:
-            HomeUnusable: which directory others could change, and what to do.
+            HomeUnusable: another user could change a directory. The error names it and the remedy.
         """
         check_own_directory(self.path)
         if self.sockets != self.path:
@@ -164,30 +172,31 @@ class Home:
 
     @property
     def control_socket(self) -> Path:
+        """Socket of the gateway, for programs."""
         return self.sockets / "control.sock"
 
     def mailbox(self, actor: str) -> Path:
-        """The socket of one actor: ``vault``, ``network``, or ``identity-<name>``; a hash where that is too long."""
+        """Return the socket of one actor: ``vault``, ``network`` or ``identity-<name>``. A long name is hashed."""
         path = self.sockets / "run" / f"{actor}.sock"
         if not _fits(path):
             path = path.with_name(f"{hashlib.blake2b(actor.encode(), digest_size=8).hexdigest()}.sock")
         return path
 
     def find_control_socket(self) -> Path:
-        """``control_socket``, after ``check``."""
+        """Return ``control_socket`` after ``check``. Raises HomeUnusable."""
         self.check()
         return self.control_socket
 
     def find_mailbox(self, actor: str) -> Path:
-        """``mailbox``, after ``check``."""
+        """Return ``mailbox(actor)`` after ``check``. Raises HomeUnusable."""
         self.check()
         return self.mailbox(actor)
 
     def daemon_pid(self) -> int | None:
-        """The process id of the daemon that runs for this home, or None when none does.
+        """Return the process id of the daemon that runs for this home, or None if none runs.
 
-        The lock file alone says nothing (it outlives its daemon); the kernel says whether it is locked, without the
-        lock being taken. 0 stands for a daemon that has not written its process id yet.
+        The lock file outlives its daemon, so the kernel is asked whether it is locked, without locking it. The result
+        is 0 for a daemon that has not written its process id yet.
         """
         try:
             descriptor = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -206,10 +215,10 @@ class Home:
 
 
 def _without_tilde(path: str) -> str:
-    """``path`` with ``~`` and ``~user`` in front replaced by the directory that they stand for.
+    """Return ``path`` with a leading ``~`` or ``~user`` replaced by the home directory of that user.
 
     Raises:
-        HomeUnusable: there is none.
+        HomeUnusable: the user has none.
     """
     user, slash, rest = path.partition("/")
     home = os.environ.get("HOME", "") if user == "~" else ""
@@ -219,12 +228,12 @@ def _without_tilde(path: str) -> str:
         try:
             account = pwd.getpwuid(os.getuid()) if user == "~" else pwd.getpwnam(user[1:])
         except KeyError:
-            who = f"HOME is not set and uid {os.getuid()} has no account" if user == "~" else "there is no such user"
-            raise HomeUnusable(path=path, reason=f"{who}; set FASTN_HOME, or use --home") from None
+            why = f"HOME is not set and uid {os.getuid()} has no account" if user == "~" else "there is no such user"
+            raise HomeUnusable(path=path, reason=f"{why}. Set FASTN_HOME, or use --home") from None
         home = account.pw_dir
     return home.rstrip("/") + slash + rest or "/"
 
 
 def _fits(path: Path) -> bool:
-    """Return whether a socket can have this path."""
+    """Return whether the path is short enough for a socket."""
     return len(os.fsencode(path)) <= UNIX_PATH_MAX

@@ -1,4 +1,4 @@
-"""The rules for names, the same for every part of the daemon and for every program."""
+"""Rules for names of identities, protocols, instances, commands and peers, in programs and in the daemon."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from .errors import InvalidName
 from .keys import ID52_LENGTH
 from .limits import MAX_NAME
 
-__all__ = ["NamedThing", "check_name"]
-
 NamedThing: TypeAlias = Literal["an identity", "a protocol", "an instance", "a command", "a peer"]
-"""What a name can be the name of."""
+"""Kind of a named object, as error messages say it."""
 
 
 class _Rule(NamedTuple):
@@ -42,10 +40,10 @@ _ID52_SHAPED: Final = re.compile(rf"[0-9a-v]{{{ID52_LENGTH}}}")
 
 
 def check_name(name: str, what: NamedThing) -> str:
-    """``name``, when it can be the name of ``what``. Such a name is safe as a part of a file name.
+    """Return ``name`` if it is a valid name of ``what``. A valid name is safe as a part of a file name.
 
     Raises:
-        InvalidName: it has the wrong length or characters, or it is a peer's and could be mistaken for an ID52.
+        InvalidName: it has the wrong length or characters, or it is a peer's and looks like an ID52.
     """
     rule = _RULES[what]
     if not name:

@@ -1,4 +1,4 @@
-"""The other side of a call or a session, as whoever serves sees it."""
+"""``Peer``: the identity at the other end of a call or session, and the path to it."""
 
 from __future__ import annotations
 
@@ -13,45 +13,46 @@ from .ipc.messages import (
 )
 from .keys import PublicKey
 
-__all__ = ["Peer", "from_fields", "from_message"]
-
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who asks, and how they are connected. Two are equal when they are the same somebody, wherever they are."""
+    """The identity at the other end, and the path to it. Two peers are equal if key and name are, on any path."""
 
     key: PublicKey
-    """Verified: whoever asks has proved that this identity speaks through them."""
+    """Public key of the identity. Verified: the identity has authorized the peer daemon by a signed delegation."""
     name: str | None
-    """Their petname in this daemon's address book, if they are in it."""
+    """Petname in this daemon's address book; None if the peer is not in it."""
     path: str = field(default=UNKNOWN, compare=False)
-    """``local`` when they use the same daemon, ``direct`` or ``relayed`` when their daemon is elsewhere, ``unknown``
-    while nobody knows."""
+    """``local`` if the peer uses the same daemon; ``direct`` or ``relayed`` for a peer daemon; ``unknown`` before the
+    path is known."""
     address: str = field(default="", compare=False)
-    """Where their daemon is (``ip:port``), or the relay in between; empty when ``local``."""
+    """Address of the peer daemon (``ip:port``), or URL of the relay; empty if ``local``."""
     rtt_ms: int | None = field(default=None, compare=False)
-    """Milliseconds there and back, as last known: a second ago or so."""
+    """Milliseconds of round-trip time as last measured, about a second ago; None if it is not known."""
 
     def __str__(self) -> str:
         return self.name or self.key.id52
 
     @property
     def is_local(self) -> bool:
-        """Whether they use the same daemon, so that nothing has left this machine."""
+        """True if the peer uses the same daemon, so that no data leaves this machine."""
         return self.path == "local"
 
 
 @lru_cache(maxsize=1024)
 def from_fields(key: bytes, petname: str, path: str = UNKNOWN, address: str = "", rtt_ms: int | None = None) -> Peer:
-    """The peer behind 32 bytes, a petname, which is empty for someone who is not in the address book, and what is
-    known of the connection.
+    """Return the peer of a key and path.
+
+    Args:
+        key: 32 bytes.
+        petname: empty for a peer that is not in the address book.
 
     Raises:
-        InvalidKey: the bytes are no public key.
+        InvalidKey: the bytes are not a public key.
     """
     return Peer(PublicKey(key), petname or None, path, address, rtt_ms)
 
 
 def from_message(message: DeliverCall | DeliverSession | SessionOpened) -> Peer:
-    """The one that a message of the network names. Raises like ``from_fields``."""
+    """Return the peer that a message of the network process names. Raises InvalidKey."""
     return from_fields(message.peer, message.petname, message.path, message.address, message.rtt_ms)

@@ -1,7 +1,7 @@
-"""Checks that no other user of the machine can replace a directory, or what lies in it.
+"""Checks that no other user of the machine can replace a directory or its content.
 
-A socket or a key is worth what its path is worth: another user who can write to any directory on the way can put
-something else in its place. So every step of the way counts, symbolic links included, as in sshd(8)'s ``StrictModes``.
+Another user who can write to any directory of a path can replace the socket or key at its end. So every step of the
+path is checked, symbolic links included, as by sshd(8)'s ``StrictModes``.
 """
 
 from __future__ import annotations
@@ -13,21 +13,19 @@ from typing import Final
 
 from .errors import HomeUnusable
 
-__all__ = ["check_own_directory", "check_way"]
-
-_MOST_LINKS: Final = 40
-"""Symbolic links on one way, path_resolution(7)."""
-_WHOLE_SYSTEM: Final = 0xFFFFFFFF
-"""User ids that the first user namespace has, user_namespaces(7)."""
+_MAX_LINKS: Final = 40
+"""Symbolic links in one path, path_resolution(7)."""
+_ALL_UIDS: Final = 0xFFFFFFFF
+"""Number of user ids in the initial user namespace, user_namespaces(7)."""
 
 
 def check_own_directory(path: Path) -> None:
-    """Check a directory that this user alone may change; one that does not exist yet is fine if its parents are.
+    """Check that only this user may change a directory. A missing one passes if its parents do.
 
     Raises:
-        HomeUnusable: another user owns it or may write to it, or the way to it is not safe (``check_way``).
+        HomeUnusable: another user owns it or may write to it, or can replace a directory above it.
     """
-    check_way(path)
+    check_parents(path)
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -39,18 +37,18 @@ def check_own_directory(path: Path) -> None:
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         mode = stat.S_IMODE(found.st_mode)
         raise HomeUnusable(
-            path=str(path), reason=f"others may write to it (mode {mode:04o}); `chmod go-w {path}` if that is not meant"
+            path=str(path), reason=f"others may write to it (mode {mode:04o}). Forbid that: chmod go-w {path}"
         )
 
 
-def check_way(path: Path) -> None:
-    """Check every directory and link above ``path``, as far as they exist.
+def check_parents(path: Path) -> None:
+    """Check every existing directory and symbolic link above ``path``.
 
-    A directory is safe when it belongs to this user or root, and nobody else may write to it; or when it is sticky,
-    as ``/tmp`` is: there, others cannot rename what is not theirs.
+    A directory is safe if it belongs to this user or root, and no other user may write to it. A sticky directory like
+    ``/tmp`` is safe too, because there no user can rename the files of others.
 
     Raises:
-        HomeUnusable: names the directory, and says what to do.
+        HomeUnusable: another user can replace a part of the path. The error names the directory and the remedy.
     """
     at = "/"
     left = os.path.abspath(path).split("/")[:0:-1]  # noqa: PTH100  (links stay as they are)
@@ -67,7 +65,7 @@ def check_way(path: Path) -> None:
             found = os.lstat(step)
             if stat.S_ISLNK(found.st_mode):
                 links += 1
-                if links > _MOST_LINKS:
+                if links > _MAX_LINKS:
                     raise HomeUnusable(path=str(path), reason=f"{step} is a symbolic link that leads nowhere")
                 _check_owner(path, step, found)
                 target = os.readlink(step)  # noqa: PTH115
@@ -92,8 +90,8 @@ def _check_directory(path: Path, directory: str, found: os.stat_result) -> None:
         who, bits = ("every user", "o-w") if mode & stat.S_IWOTH else (f"the group {found.st_gid}", "g-w")
         raise HomeUnusable(
             path=str(path),
-            reason=f"{who} of this machine may write to {directory} (mode {stat.S_IMODE(mode):04o}) and could put "
-            f"something else in its place; `chmod {bits} {directory}`, or use a --home elsewhere",
+            reason=f"{who} of this machine may write to {directory} (mode {stat.S_IMODE(mode):04o}) and could "
+            f"replace it. Forbid that: chmod {bits} {directory}; or use a --home elsewhere",
         )
 
 
@@ -101,14 +99,17 @@ def _check_owner(path: Path, step: str, found: os.stat_result) -> None:
     if found.st_uid not in (0, os.getuid()) and not _is_unmapped(found.st_uid):
         raise HomeUnusable(
             path=str(path),
-            reason=f"{step} belongs to uid {found.st_uid}, who could put something else in its place; this is uid "
-            f"{os.getuid()}: use a --home below directories of your own",
+            reason=f"{step} belongs to uid {found.st_uid}, who could replace it, and this is uid {os.getuid()}. "
+            "Use a --home below directories of your own",
         )
 
 
 def _is_own_group(directory: str, group: int) -> bool:
-    """Whether nobody but this user is in the group, as where every user has a group of the same name, and no access
-    list lets others in (its mask shows as the group's permission)."""
+    """Return whether only this user may write by the permission of the group.
+
+    That is so if the group is the user's own and has no other member, and there is no access list (ACL), whose mask
+    shows as the group's permission.
+    """
     import grp
     import pwd
 
@@ -128,10 +129,10 @@ def _is_own_group(directory: str, group: int) -> bool:
 
 
 def _is_unmapped(user: int) -> bool:
-    """Whether the number stands for all users that this user namespace does not have, the machine's root among them."""
+    """Return whether the uid stands for all users that this user namespace lacks, the machine's root among them."""
     try:
         unmapped = int(Path("/proc/sys/kernel/overflowuid").read_text())
         mapped = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
     except (OSError, ValueError):
         return False
-    return user == unmapped and sum(int(count) for _, _, count in mapped) < _WHOLE_SYSTEM
+    return user == unmapped and sum(int(count) for _, _, count in mapped) < _ALL_UIDS

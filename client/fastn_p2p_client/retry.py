@@ -1,4 +1,4 @@
-"""Retries: how long to wait before the next attempt, and which calls are worth one."""
+"""Retry policy: exponential backoff, and which errors of a call are worth another attempt."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from .errors import (
 )
 from .limits import MAX_CALL_ID
 
-__all__ = ["FIRST", "LONGEST", "Backoff", "CallRetry"]
-
 FIRST: Final = 0.1
-"""Seconds after the first failure; doubled each time."""
+"""Seconds before the second attempt; each later pause is twice as long."""
 LONGEST: Final = 300.0
-"""Seconds between two attempts at most."""
+"""Seconds: the longest pause between two attempts."""
 
-_FIRST_PAUSE: Final = 0.02
-_LONGEST_PAUSE: Final = 0.5
-"""Seconds between two attempts of a call: as in ``Backoff``."""
+_FIRST_CALL_PAUSE: Final = 0.02
+"""Seconds before the second attempt of a call."""
+_LONGEST_CALL_PAUSE: Final = 0.5
+"""Seconds: the longest pause between two attempts of a call."""
 
-_WORTH_IT: Final = 0.05
-"""Seconds that must be left for another attempt: with less, the last answer says more."""
+_MIN_TIME_LEFT: Final = 0.05
+"""Seconds that another attempt needs at least. With less time left, the last error says more than a timeout."""
 
-_random: Final = Random()  # of its own: a program that uses this may have seeded the one that all share
+_random: Final = Random()  # own generator: a program may have seeded the shared one
 
 
 class Backoff:
     """Exponential backoff with jitter.
 
     Args:
-        first, longest: seconds.
-        chance: a random number from 0 to 1, 1 excluded. Up to one half of a pause is left out, so that those who have
-            failed together do not come back together.
+        first: seconds of the first pause; each later pause is twice as long.
+        longest: seconds of the longest pause.
+        chance: function that returns a random number from 0 to 1, 1 excluded. Each pause is shortened at random by up
+            to one half, so that clients which failed together do not retry together.
     """
 
     def __init__(
@@ -51,20 +51,25 @@ class Backoff:
         self._next = first
 
     def pause(self) -> float:
-        """Return the seconds until the next attempt, longer each time until ``reset``."""
+        """Return the seconds until the next attempt: longer each time, until ``reset``."""
         pause, self._next = self._next, min(2 * self._next, self._longest)
         return pause * (1 - self._chance() / 2)
 
     def reset(self) -> None:
-        """Begin with the first pause again: an attempt has succeeded."""
+        """Start with the first pause again, after an attempt has succeeded."""
         self._next = self._first
 
 
 class CallRetry:
-    """One call that may be sent several times, and the id that makes it one.
+    """The attempts of one call with ``retry=True``.
+
+    Args:
+        deadline: time of the event loop.
+        timeout: seconds that ``DeadlineExceeded`` names.
 
     Attributes:
-        call_id: as in ``Call``, and ``attempt`` likewise.
+        call_id: idempotency key: the same random bytes in all attempts.
+        attempt: number of attempts before this one.
     """
 
     __slots__ = ("_backoff", "_deadline", "_lost", "_timeout", "attempt", "call_id")
@@ -74,22 +79,22 @@ class CallRetry:
         self.attempt = 0
         self._deadline = deadline
         self._timeout = timeout
-        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._backoff = Backoff(_FIRST_CALL_PAUSE, _LONGEST_CALL_PAUSE)
         self._lost = False
 
     async def wait_or_raise(self, error: P2PError) -> None:
-        """Returns when it is time for the next attempt.
+        """Wait until the next attempt, or raise the error of the last one.
 
         Raises:
-            P2PError: the same, when there is no sense in one, or no time.
-            DeadlineExceeded: there is no time for one, and it may have been executed.
+            P2PError: ``error``, if a retry cannot help or there is no time for one.
+            DeadlineExceeded: there is no time for another attempt, and an earlier one may have been executed.
         """
         self._lost = self._lost or isinstance(error, ConnectionLost)
         if isinstance(error, DeadlineExceeded | HandlerFailed) or not (error.retryable or error.transient):
             raise error
         self.attempt += 1
         pause = self._backoff.pause()
-        if asyncio.get_running_loop().time() + pause + _WORTH_IT >= self._deadline:
+        if asyncio.get_running_loop().time() + pause + _MIN_TIME_LEFT >= self._deadline:
             if self._lost:
                 raise DeadlineExceeded(seconds=self._timeout) from error
             raise error

@@ -1,7 +1,7 @@
-"""Tickets: a peer record as text, to be copied from one person to another.
+"""``Ticket``: a signed peer record as text that people copy to each other.
 
-A ticket is ``fastn1`` and the signed record in BASE32_DNSSEC (base32hex, lower case, no padding). This module
-only knows the text form; whether the record holds is checked by the daemon that is given the ticket.
+A ticket is ``fastn1`` and the signed record in BASE32_DNSSEC (base32hex, lower case, no padding). This module handles
+the text form only. The daemon that is given the ticket verifies the record.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import msgspec
 from .errors import InvalidKey, InvalidTicket
 from .keys import PublicKey
 
-__all__ = ["MAX_RECORD", "MAX_TICKET", "TICKET_PREFIX", "Ticket"]
-
 TICKET_PREFIX: Final = "fastn1"
 MAX_RECORD: Final = 16 * 1024
 """Bytes in a signed peer record."""
@@ -29,25 +27,27 @@ class _Envelope(msgspec.Struct, frozen=True, gc=False, array_like=True, forbid_u
     signature: bytes
 
 
-class _Opening(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What every version of a record's body starts with."""
+class _Header(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """First fields of a record's body, the same in every version."""
 
     version: int
     identity: bytes
 
 
 _envelope = msgspec.msgpack.Decoder(_Envelope)
-_opening = msgspec.msgpack.Decoder(_Opening)
+_header = msgspec.msgpack.Decoder(_Header)
 
 
 class Ticket:
-    """One ticket: immutable and hashable; ``str()`` is its text.
+    """A signed peer record as text: immutable and hashable. ``str(ticket)`` is the text.
 
-    Build one from text (white space around it is ignored, lower case only) or, with ``of_record``, from a record.
+    Neither the signature nor the expiry is checked here; the daemon checks both when it uses the ticket.
+
+    Args:
+        text: the text of a ticket, lower case. White space around it is ignored.
 
     Raises:
-        InvalidTicket: the text is no ticket, or what it holds is not shaped like a record. A ticket that was
-            changed or is too old is noticed only where its signature and its times are checked.
+        InvalidTicket: the text is not a ticket, or its content does not have the form of a record.
     """
 
     __slots__ = ("_identity", "_record", "_text")
@@ -64,24 +64,28 @@ class Ticket:
 
     @classmethod
     def of_record(cls, record: bytes) -> Ticket:
-        """The ticket that carries this signed record."""
+        """Return the ticket of a signed record.
+
+        Raises:
+            InvalidTicket: the record is larger than 16 KiB, or does not have the form of a record.
+        """
         if len(record) > MAX_RECORD:
             raise InvalidTicket(reason=f"its record has {len(record)} bytes, the limit is {MAX_RECORD}")
         return cls(_encode(record))
 
     @staticmethod
     def is_ticket(text: str) -> bool:
-        """Whether ``text`` is meant as a ticket, and no ID52 or name: it starts like one and is longer than both."""
+        """Return whether ``text`` is meant as a ticket: it has its prefix and is longer than an ID52 or a name."""
         return len(text) > 64 and text.lstrip().startswith(TICKET_PREFIX)
 
     @property
     def record_bytes(self) -> bytes:
-        """The signed record, exactly as its identity signed it."""
+        """The signed record, exactly as the identity signed it."""
         return self._record
 
     @property
     def identity(self) -> PublicKey:
-        """Whose ticket it says it is. Not verified: anybody can write any name into a ticket."""
+        """Identity that the ticket names. Not verified: any program can write any identity into a ticket."""
         return self._identity
 
     def __str__(self) -> str:
@@ -97,7 +101,7 @@ class Ticket:
         return hash(self._record)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a Ticket does not change")
+        raise AttributeError("a Ticket is immutable")
 
     def __reduce__(self) -> tuple[type[Ticket], tuple[str]]:
         return (Ticket, (self._text,))
@@ -116,16 +120,16 @@ def _decode(text: str) -> bytes:
     try:
         record = base64.b32hexdecode(digits.upper() + "=" * (-len(digits) % 8))
     except (binascii.Error, ValueError):
-        raise InvalidTicket(reason="a part of it is missing, or a character in it is wrong") from None
+        raise InvalidTicket(reason="a part of it is missing, or a character is wrong") from None
     if _encode(record) != text:
-        raise InvalidTicket(reason="a character in it is wrong; it is lower case throughout")
+        raise InvalidTicket(reason="a character is wrong; all letters are lower case")
     return record
 
 
 def _decode_header(record: bytes) -> PublicKey:
     try:
-        return PublicKey(_opening.decode(_envelope.decode(record).body).identity)
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # msgspec lets the latter through
-        raise InvalidTicket(reason="what it holds is no record") from None
+        return PublicKey(_header.decode(_envelope.decode(record).body).identity)
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # msgspec lets UnicodeDecodeError through
+        raise InvalidTicket(reason="its content is not a record") from None
     except InvalidKey as error:
-        raise InvalidTicket(reason=f"its identity is no public key: {error.reason}") from None
+        raise InvalidTicket(reason=f"its identity is not a public key: {error.reason}") from None

@@ -11,7 +11,7 @@ from typing import Final
 
 from fastn_p2p_client.errors import DaemonAlreadyRunning, HomeUnusable
 from fastn_p2p_client.home import Home, lock_exclusively, temporary_directory
-from fastn_p2p_client.private_paths import check_own_directory, check_way
+from fastn_p2p_client.private_paths import check_own_directory, check_parents
 
 __all__ = ["HomeLock"]
 
@@ -86,7 +86,7 @@ def _lock(home: Home) -> int:
 
 def _own_directory(path: Path) -> None:
     """Create the directory (0700) if it is missing. Reject one that others own, may write to or could replace."""
-    check_way(path)
+    check_parents(path)
     path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
     check_own_directory(path)
 

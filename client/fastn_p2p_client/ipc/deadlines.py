@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, TypeVar
 
-__all__ = ["DeadlineTimer"]
-
 Key = TypeVar("Key", bound=Hashable)
 
 RESOLUTION: Final = 0.01

@@ -10,8 +10,6 @@ import os
 import time
 from typing import Final
 
-__all__ = ["TRACING", "trace_point"]
-
 _directory: Final = os.environ.get("FASTN_TRACE", "")
 
 TRACING: Final = bool(_directory) and os.access(_directory, os.W_OK | os.X_OK)

@@ -23,8 +23,6 @@ from .transport.native.codec import (
 )
 from .transport.native.connection import ZmtpConnection
 
-__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "ReconnectingConnection", "check_listener"]
-
 FIRST_PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 0.1
 """Seconds between two attempts, as in ``Backoff``."""

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     )
     from .transport.pyzmq.sockets import CurveKeys
 
-__all__ = ["RequestChannel", "Response", "decode_answer"]
-
 _CANCEL: Final = encode(Cancel())
 _LONG: Final = encode(LongReply())
 _MAX_ID: Final = 0x7FFFFFFFFFFFFFFF

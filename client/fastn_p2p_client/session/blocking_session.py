@@ -36,8 +36,6 @@ from .copy import (
     write_all,
 )
 
-__all__ = ["Session"]
-
 T = TypeVar("T")
 
 

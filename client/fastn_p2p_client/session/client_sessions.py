@@ -23,8 +23,6 @@ from ..limits import MAX_SESSIONS_PER_CLIENT
 from ..peer import from_message
 from .session import Session, Waits
 
-__all__ = ["ClientSessions", "error_from_reply"]
-
 _part: Final = msgspec.msgpack.Decoder(m.SessionMessage)
 _CANCEL: Final = m.encode(m.Cancel())
 

@@ -12,8 +12,6 @@ from typing import Any, Final, Protocol, TypeAlias
 from ..errors import StreamReset
 from ..limits import RESET_FAILED
 
-__all__ = ["READ_FILE", "ByteStream", "copy_both", "copy_from", "copy_to", "read_some", "reading_method", "write_all"]
-
 READ_FILE: Final = 1024 * 1024
 """Bytes read from a file in one go: a thread is left and entered for each."""
 

@@ -11,8 +11,6 @@ from fastn_p2p_client.errors import BadMessage
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.session.session import Session
 
-__all__ = ["receive_message", "send_message"]
-
 T = TypeVar("T")
 
 _MAX_FRAME: Final = 128 * 1024

@@ -11,7 +11,7 @@ import pytest
 from fastn_p2p_client import private_paths
 from fastn_p2p_client.errors import HomeUnusable
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.private_paths import check_own_directory, check_way
+from fastn_p2p_client.private_paths import check_own_directory, check_parents
 
 NOBODY: Final = 65534
 
@@ -49,11 +49,11 @@ def test_a_group_counts_only_if_somebody_else_is_in_it(above: Path, monkeypatch:
     above.chmod(0o770)
     with monkeypatch.context() as patch:
         patch.setattr(private_paths, "_is_own_group", lambda directory, group: True)
-        check_way(above / "home")
+        check_parents(above / "home")
     with monkeypatch.context() as patch:
         patch.setattr(private_paths, "_is_own_group", lambda directory, group: False)
         with pytest.raises(HomeUnusable, match=f"the group {above.stat().st_gid}"):
-            check_way(above / "home")
+            check_parents(above / "home")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another group")
@@ -61,14 +61,14 @@ def test_a_group_of_others_counts(above: Path) -> None:
     above.chmod(0o770)
     os.chown(above, 0, NOBODY)
     with pytest.raises(HomeUnusable, match=f"the group {NOBODY}"):
-        check_way(above / "home")
+        check_parents(above / "home")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
 def test_a_directory_of_another_user_is_refused(above: Path) -> None:
     os.chown(above, NOBODY, NOBODY)
     with pytest.raises(HomeUnusable, match=f"{above} belongs to uid {NOBODY}, who could put something else"):
-        check_way(above / "home")
+        check_parents(above / "home")
     with pytest.raises(HomeUnusable, match=f"it belongs to uid {NOBODY}|who could put"):
         check_own_directory(above)
 
@@ -87,17 +87,17 @@ def test_a_link_of_another_user_is_refused(above: Path) -> None:
     (above / "link").symlink_to("home")
     os.chown(above / "link", NOBODY, NOBODY, follow_symlinks=False)
     with pytest.raises(HomeUnusable, match="link belongs to uid"):
-        check_way(above / "link")
+        check_parents(above / "link")
 
 
 def test_links_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "circle").symlink_to("circle")
     with pytest.raises(HomeUnusable, match="leads nowhere"):
-        check_way(tmp_path / "circle" / "home")
+        check_parents(tmp_path / "circle" / "home")
     (tmp_path / "file").touch()
     with pytest.raises(HomeUnusable, match="Not a directory"):
-        check_way(tmp_path / "file" / "home")
-    check_way(tmp_path / "nothing" / "here" / "yet")
+        check_parents(tmp_path / "file" / "home")
+    check_parents(tmp_path / "nothing" / "here" / "yet")
 
 
 def test_a_user_namespace_does_not_have_the_machines_root(monkeypatch: pytest.MonkeyPatch, above: Path) -> None:

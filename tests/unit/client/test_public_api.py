@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
+import pydoc
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator
@@ -47,6 +50,20 @@ def test_the_package_exports_what_it_lists_and_nothing_else() -> None:
     assert public_names(fastn_p2p_client) == set(exported)
     assert exported == sorted(exported)
     assert len(exported) == len(set(exported))
+
+
+def test_the_package_docstring_names_every_module() -> None:
+    layout = (fastn_p2p_client.__doc__ or "").split("Layout\n------\n\n")[1]
+    assert len(layout.splitlines()) <= 15
+    for found in pkgutil.iter_modules(fastn_p2p_client.__path__):
+        assert f"``{found.name}``" in layout
+
+
+def test_pydoc_shows_what_the_package_exports_and_nothing_else() -> None:
+    shown = pydoc.plain(pydoc.render_doc(fastn_p2p_client))
+    classes = set(re.findall(r"^    class (\w+)\(", shown, re.MULTILINE))
+    functions = set(re.findall(r"^    (?:async )?(\w+)\(", shown.partition("\nFUNCTIONS\n")[2], re.MULTILINE))
+    assert classes | functions == set(fastn_p2p_client.__all__)
 
 
 def exported_things() -> Iterator[tuple[str, Any]]:

@@ -16,8 +16,6 @@ from typing import Final, Literal, Protocol, TypeAlias, get_args
 from ...errors import InvalidName
 from .native.codec import Payload
 
-__all__ = ["TRANSPORTS", "Transport", "TransportName", "choose_transport"]
-
 TransportName: TypeAlias = Literal["native", "pyzmq"]
 TRANSPORTS: Final[tuple[TransportName, ...]] = get_args(TransportName)
 _VARIABLE: Final = "FASTN_TRANSPORT"

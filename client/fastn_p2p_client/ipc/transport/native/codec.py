@@ -15,30 +15,6 @@ from ....limits import (
     MAX_PAYLOAD,
 )
 
-__all__ = [
-    "COMMAND",
-    "COMPATIBLE_TYPES",
-    "FRAMES",
-    "GREETING",
-    "LONG",
-    "MAJOR",
-    "MAX_FRAMES",
-    "MECHANISM",
-    "MORE",
-    "SIGNATURE",
-    "ZERO_COPY_MIN",
-    "OnMessage",
-    "Payload",
-    "SocketType",
-    "ZmtpError",
-    "encode",
-    "invalid_reason",
-    "pong",
-    "properties",
-    "ready",
-    "split_command",
-]
-
 Payload: TypeAlias = bytes | bytearray | memoryview
 """Bytes of a payload that is sent. A view has items of one byte."""
 SocketType: TypeAlias = Literal["DEALER", "ROUTER"]

@@ -35,8 +35,6 @@ from .codec import (
 )
 from .decoder import UNLIMITED, ZmtpDecoder
 
-__all__ = ["ZmtpConnection"]
-
 _BURST: Final = 256
 """Messages of one connection that are handed over before other work of the loop gets a turn."""
 _PIECE: Final = 256 * 1024

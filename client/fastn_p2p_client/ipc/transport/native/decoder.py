@@ -33,8 +33,6 @@ from .codec import (
     split_command,
 )
 
-__all__ = ["UNLIMITED", "ZmtpDecoder"]
-
 _MAX_COMMAND: Final = 4096
 _TINY: Final = 4096
 """Bytes of a piece that is not worth an object of its own."""

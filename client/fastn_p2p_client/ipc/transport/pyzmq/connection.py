@@ -51,8 +51,6 @@ from .sockets import (
     readable,
 )
 
-__all__ = ["PyzmqConnection"]
-
 _BURST: Final = 256
 """Messages taken in one go before other work of the loop gets a turn."""
 _LINGER_MS: Final = 500

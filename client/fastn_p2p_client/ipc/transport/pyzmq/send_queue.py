@@ -18,8 +18,6 @@ from ....limits import (
 )
 from .sockets import AGAIN, NOBLOCK, NOBLOCK_MORE, raw_send
 
-__all__ = ["RETRY_PAUSE", "SendQueue"]
-
 RETRY_PAUSE: Final = 0.002
 """Seconds until a socket that was full is tried again."""
 

@@ -19,24 +19,6 @@ from ....limits import (
     MAX_MESSAGE,
 )
 
-__all__ = [
-    "AGAIN",
-    "MORE",
-    "NOBLOCK",
-    "NOBLOCK_MORE",
-    "CurveKeys",
-    "SocketMonitor",
-    "close_socket",
-    "context",
-    "dealer",
-    "endpoint",
-    "raw_get",
-    "raw_recv",
-    "raw_send",
-    "readable",
-    "router",
-]
-
 raw_send: Final[Callable[..., Any]] = _Compiled.send
 raw_recv: Final[Callable[..., Any]] = _Compiled.recv
 raw_get: Final[Callable[..., Any]] = _Compiled.get
