@@ -98,4 +98,4 @@ def test_one_that_has_expired_says_when() -> None:
     words = str(DelegationExpired(identity="i66fo", seconds=3600))
     hour = time.strftime("%Y-%m-%d %H", time.gmtime(time.time() - 3600))
     assert f"expired on {hour}" in words
-    assert "ask for a new one" in words
+    assert "Ask the peer for a new one" in words

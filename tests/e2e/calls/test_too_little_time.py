@@ -156,5 +156,5 @@ def test_pipes_are_told_nothing(forsaken: World) -> None:
 def test_a_handler_that_takes_its_time_is_no_connection_that_is_missing(world: World) -> None:
     arguments = ["call", world.bob, "Trial", "--data", '{"do": "wait"}', "--as", "alice", "--timeout", "2.5"]
     with on_terminal(world.one.env, *arguments) as tty:
-        tty.until(lambda rows: any("no answer within" in row for row in rows), "the end")
+        tty.until(lambda rows: any("no reply within" in row for row in rows), "the end")
         assert not any("connecting" in row for row in tty.rows)

@@ -150,7 +150,7 @@ def test_the_other_side_is_done_before_the_input_is(world: World) -> None:
     [
         ("trial refuse", ExitCode.APPLICATION, 'application error: Refused: as ordered\n{"size":0}'),
         ("trial raise", ExitCode.HANDLER, "the handler of Trial"),
-        ("echo | trial fail", ExitCode.RESET, "the other side ended the session early"),
+        ("echo | trial fail", ExitCode.RESET, "the peer ended the session early"),
         ("echo | trial reset", ExitCode.RESET, "(code 0)"),
         ("echo | trial exit", ExitCode.LOST, "went away"),
         ("trial nonsense", ExitCode.USAGE, "the request does not fit Trial"),

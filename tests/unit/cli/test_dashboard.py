@@ -364,7 +364,7 @@ def test_status_without_a_daemon(
     assert main(["status", "--home", str(home.path)]) == 3
     out, err = capsys.readouterr()
     assert out == ""
-    assert "`fastn-p2p daemon`" in err
+    assert "fastn-p2p daemon" in err
 
 
 class Sequence:

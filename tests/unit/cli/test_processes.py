@@ -50,7 +50,7 @@ def run(home: Path, command: str, *, stdin: str = "") -> subprocess.CompletedPro
 def test_without_a_daemon_each_command_says_how_to_start_one(tmp_path: Path, command: str) -> None:
     done = run(tmp_path / "home", command)
     assert done.stdout == ""
-    assert "`fastn-p2p daemon`" in done.stderr
+    assert "fastn-p2p daemon" in done.stderr
     assert str(tmp_path / "home") in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert done.returncode == 3

@@ -196,7 +196,7 @@ def test_the_payload_of_an_application_error_can_be_had_as_what_the_handler_gave
     assert ApplicationError("TooLong", "", {"length": 7}).payload_as(Excess) == Excess(7)
     mine = Excess(7)
     assert ApplicationError("TooLong", "", mine).payload_as(Excess) is mine
-    with pytest.raises(BadReply, match=r"the error TooLong is not what was expected: .*\$\.length"):
+    with pytest.raises(BadReply, match=r"the error TooLong is not of the expected type: .*\$\.length"):
         ApplicationError("TooLong", "", {"length": "x"}).payload_as(Excess)
 
 

@@ -109,7 +109,7 @@ def test_a_home_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
         assert Home.find().path == Path(account) / ".fastn"
     monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
     for explicit in (None, "~/elsewhere"):
-        with pytest.raises(HomeUnusable, match="HOME is not set and uid 4000000 has no account; set FASTN_HOME"):
+        with pytest.raises(HomeUnusable, match=r"HOME is not set and uid 4000000 has no account\. Set FASTN_HOME"):
             Home.find(explicit)
     with pytest.raises(HomeUnusable, match="there is no such user"):
         Home.find("~no-such-user/x")

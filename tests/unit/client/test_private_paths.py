@@ -1,4 +1,4 @@
-"""Which directories another user of the machine could change, or put something else in the place of."""
+"""Checks for directories that another user of the machine could change or replace."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_home_below_a_directory_that_others_may_write_to_is_refused(above: Pat
         home.check()
     assert str(refused.value) == (
         f"{home.path} cannot be used by the daemon: every user of this machine may write to {above} (mode {mode:04o}) "
-        f"and could put something else in its place; `chmod o-w {above}`, or use a --home elsewhere"
+        f"and could replace it. Forbid that: chmod o-w {above}; or use a --home elsewhere"
     )
     above.chmod(mode | 0o1000)
     home.check()  # sticky, as /tmp is
@@ -67,9 +67,9 @@ def test_a_group_of_others_counts(above: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to another user")
 def test_a_directory_of_another_user_is_refused(above: Path) -> None:
     os.chown(above, NOBODY, NOBODY)
-    with pytest.raises(HomeUnusable, match=f"{above} belongs to uid {NOBODY}, who could put something else"):
+    with pytest.raises(HomeUnusable, match=f"{above} belongs to uid {NOBODY}, who could replace it"):
         check_parents(above / "home")
-    with pytest.raises(HomeUnusable, match=f"it belongs to uid {NOBODY}|who could put"):
+    with pytest.raises(HomeUnusable, match=f"it belongs to uid {NOBODY}|who could replace"):
         check_own_directory(above)
 
 

@@ -53,7 +53,7 @@ def test_the_second_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
         HomeLock.acquire(home)
     assert refused.value.pid == os.getpid()
     assert str(refused.value) == (
-        f"a daemon is already running for {tmp_path} (pid {os.getpid()}); stop it first or use another --home"
+        f"a daemon is already running for {tmp_path} (pid {os.getpid()}). Stop it first, or use another --home"
     )
     assert home.lock.read_text() == f"{os.getpid()}\n"
     premises.release()
