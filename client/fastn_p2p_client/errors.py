@@ -683,7 +683,7 @@ class ConnectionLost(P2PError):
     code = "connection-lost"
     retryable = False
     transient = True
-    template = "{what} ended while the call was in flight. It may have been executed"
+    template = "{what} ended with a call or session in flight. A call may have been executed"
     what: str
 
 

@@ -68,14 +68,14 @@ CASES: dict[str, Callable[[World], Case]] = {
     "the name of an identity that is not online": lambda w: Case(
         Call("nobody"), e.PeerUnknown(peer="nobody"), "An identity of this daemon has to be online"
     ),
-    "an ID52 that nobody knows": lambda w: Case(Call(STRANGER), e.PeerUnknown(peer=STRANGER), "ask for its ticket"),
+    "an ID52 that nobody knows": lambda w: Case(Call(STRANGER), e.PeerUnknown(peer=STRANGER), "Ask for its ticket"),
     "an ID52 with a typing error": lambda w: Case(
         Call(w.bob[:-2] + "z0"),
         e.InvalidKey(text=w.bob[:-2] + "z0", reason="'z' is not in the alphabet 0-9 a-v"),
         "Copy the ID52 again",
     ),
     "a ticket with a part missing": lambda w: Case(
-        Call("fastn1" + "0" * 100), e.InvalidTicket(reason="what it holds is no record"), "Ask the peer for a new one"
+        Call("fastn1" + "0" * 100), e.InvalidTicket(reason="its content is not a record"), "Ask the peer for a new one"
     ),
     "a remote identity that is offline": lambda w: Case(
         Call("dora"), e.PeerOffline(peer=id52_of(w.two, "dora")), "not online there"
@@ -279,7 +279,7 @@ CASES: dict[str, Callable[[World], Case]] = {
     ),
     "a peer with a broken ticket": lambda w: Case(
         Command(["peer", "add", broken(ticket_of(w.two, "bob")), "--name", "bob"], m.AddPeer(broken("fastn1"), "bob")),
-        e.InvalidTicket(reason="a part of it is missing, or a character in it is wrong"),
+        e.InvalidTicket(reason="a part of it is missing, or a character is wrong"),
         "Ask the peer for a new one",
     ),
     "forget a peer that is not there": lambda w: Case(

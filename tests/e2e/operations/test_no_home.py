@@ -50,7 +50,7 @@ def test_a_home_whose_path_is_not_utf8_is_refused(tmp_path: Path, locale: dict[s
     for command in ("status", "daemon"):
         done = subprocess.run([*CLI, command], env=env, capture_output=True, text=True, timeout=30, check=False)
         assert done.returncode == ExitCode.STORAGE
-        assert "its path is not UTF-8; use another --home or FASTN_HOME" in done.stderr
+        assert "its path is not UTF-8. Use another --home or FASTN_HOME" in done.stderr
         assert "Traceback" not in done.stderr
 
 
@@ -68,4 +68,4 @@ sys.exit(main(["{command}"]))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == ExitCode.STORAGE, done.stderr
-    assert "HOME is not set and uid 4000001 has no account; set FASTN_HOME, or use --home" in done.stderr
+    assert "HOME is not set and uid 4000001 has no account. Set FASTN_HOME, or use --home" in done.stderr

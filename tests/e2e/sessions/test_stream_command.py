@@ -152,7 +152,7 @@ def test_the_other_side_is_done_before_the_input_is(world: World) -> None:
         ("trial raise", ExitCode.HANDLER, "the handler of Trial"),
         ("echo | trial fail", ExitCode.RESET, "the peer ended the session early"),
         ("echo | trial reset", ExitCode.RESET, "(code 0)"),
-        ("echo | trial exit", ExitCode.LOST, "went away"),
+        ("echo | trial exit", ExitCode.LOST, "ended with"),
         ("trial nonsense", ExitCode.USAGE, "the request does not fit Trial"),
         ("fastn-p2p stream $BOB Nope", ExitCode.NOT_FOUND, "does not offer Nope"),
         ("fastn-p2p stream $BOB Trial nope", ExitCode.NOT_FOUND, "no instance 'nope'"),
@@ -178,7 +178,7 @@ def test_a_daemon_s_process_is_killed(world: World) -> None:
         killed = world.one.kill_actor("network")
         assert process.stderr is not None
         assert process.wait(10) == ExitCode.LOST
-        assert b"went away" in process.stderr.read()
+        assert b"ended with" in process.stderr.read()
     world.one.wait_actor("network", not_pid=killed)
 
 
