@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from .pages import PAGES, generate
 
-__all__: list[str] = []
-
 for page in PAGES:
     text = page.read_text()
     generated = generate(text)

@@ -1,74 +1,44 @@
-"""Generated parts of the pages: between ``<!-- generated: NAME -->`` and ``<!-- end -->``, made by ``TABLES``."""
+"""Generated parts of the pages: between ``<!-- generated: NAME -->`` and ``<!-- end -->``, made by ``GENERATED``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-import typer
+from .tables import GENERATED, ROOT, Rows
 
-from fastn_p2p import cli
-from fastn_p2p.console.exit_codes import TABLE
-
-__all__ = ["PAGES", "TABLES", "generate"]
-
-ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final = sorted((ROOT / "docs").glob("*.md"))
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(row)} |\n" for row in (header, ["---"] * len(header), *rows))
+def cells(line: str) -> list[str]:
+    """The cells of one row as they stand there."""
+    return [part.strip() for part in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
 
 
-def _commands(group: Any, *words: str) -> Iterator[tuple[str, Any]]:
-    """Every command below ``group`` as it is typed, groups left out."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from _commands(command, *words, name)
-        else:
-            yield " ".join((*words, name)), command
+def _key(row: Sequence[str]) -> str:
+    """The name in a row: its first cell with code, or its first cell."""
+    return next((cell for cell in row if cell.startswith("`")), row[0])
 
 
-def _arguments(command: Any) -> str:
-    """The arguments as they are typed: ``PEER [INSTANCE]``."""
-    names = [(each, each.name.upper()) for each in command.params if each.param_type_name == "argument"]
-    return "".join(f" {name}" if each.required else f" [{name}]" for each, name in names)
-
-
-def _options(command: Any) -> str:
-    options = [each for each in command.params if each.param_type_name == "option"]
-    names = [f"`{each.opts[0]}`" for each in options if each.name not in ("home", "help")]
-    return ", ".join(names) or "none"
-
-
-def commands() -> str:
-    """Every command with its arguments, the first line of its help, and its options."""
-    group = typer.main.get_command(cli.app)
-    group.commands = {name: group.commands[name] for name in cli.COMMANDS}  # type: ignore[attr-defined]
-    return _table(
-        ("command", "what it does", "options"),
-        [
-            (f"`fastn-p2p {name}{_arguments(command)}`", command.get_short_help_str(limit=500), _options(command))
-            for name, command in _commands(group)
-        ],
+def _table(name: str, old: Rows) -> str:
+    """The table, with the columns that are written by hand as they are in ``old``; a new row has ``?`` there."""
+    header, make = GENERATED[name]
+    by_hand = {_key(row): row for row in old}
+    made = {_key(row): row for row in make(list(by_hand))}
+    order = [key for key in by_hand if key in made] + [key for key in made if key not in by_hand]
+    rows = [[*made[key], *by_hand.get(key, ["?"] * len(header))[len(made[key]) : len(header)]] for key in order]
+    return "".join(
+        "|" + "".join(f" {cell} |" if cell else " |" for cell in row) + "\n"
+        for row in (header, ["---"] * len(header), *rows)
     )
-
-
-def exit_codes() -> str:
-    """Every exit code with its meaning."""
-    return _table(("exit code", "meaning"), [(str(int(code)), meaning) for code, meaning in TABLE.items()])
-
-
-TABLES: Final[dict[str, Callable[[], str]]] = {"commands": commands, "exit codes": exit_codes}
-"""Name of a generated part → what makes it."""
 
 
 def generate(text: str) -> str:
     """Return the page with each generated part made anew."""
 
     def made(part: re.Match[str]) -> str:
-        return f"<!-- generated: {part[1]} -->\n{TABLES[part[1]]()}<!-- end -->"
+        old = [cells(line) for line in part[2].splitlines()[2:]]
+        return f"<!-- generated: {part[1]} -->\n{_table(part[1], old)}<!-- end -->"
 
-    return re.sub(r"<!-- generated: ([^\n]*) -->\n.*?<!-- end -->", made, text, flags=re.DOTALL)
+    return re.sub(r"<!-- generated: ([^\n]*) -->\n(.*?)<!-- end -->", made, text, flags=re.DOTALL)

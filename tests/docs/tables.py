@@ -1,0 +1,196 @@
+"""Tables of the pages that are made from the code.
+
+A maker returns the columns that the code knows, one list for each row; the first of them is the row's key. Columns
+behind them are written by hand, and stay with their key.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import typer
+
+from fastn_p2p import cli
+from fastn_p2p.console.exit_codes import EXITS, TABLE
+from fastn_p2p.protocols.tunnel.protocol import Tunnel
+from fastn_p2p_actors.network.wire import messages as wire
+from fastn_p2p_actors.vault import access_policy
+from fastn_p2p_client import errors, limits
+from fastn_p2p_client.ipc import messages as m
+from fastn_p2p_supervisor.process_tree import ALLOWED_REQUESTS
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+CODE: Final = ("client/fastn_p2p_client", "actors/fastn_p2p_actors", "supervisor/fastn_p2p_supervisor", "fastn_p2p")
+ENVIRONMENT_OF_OTHERS: Final = ("XDG_RUNTIME_DIR", "NOTIFY_SOCKET", "FORCE_COLOR")
+
+Rows = list[list[str]]
+
+
+class Generated(NamedTuple):
+    """One table.
+
+    Attributes:
+        header: names of all columns.
+        make: the columns that the code knows. It is given the keys that the page has, for tables that show a choice.
+    """
+
+    header: tuple[str, ...]
+    make: Callable[[list[str]], Rows]
+
+
+def sources() -> Iterator[str]:
+    """Every source file of the packages, and the files of ``deploy``."""
+    for folder in CODE:
+        for file in (ROOT / folder).rglob("*.py"):
+            yield file.read_text()
+    yield from (file.read_text() for file in ROOT.glob("deploy/**/*") if file.is_file())
+
+
+def field_annotations(cls: type[Any]) -> dict[str, str]:
+    """Field → annotation as it stands in the code."""
+    merged: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        merged.update(inspect.get_annotations(base))
+    return merged
+
+
+def _code(texts: Iterable[object]) -> str:
+    return ", ".join(f"`{text}`" for text in texts).replace("|", "\\|") or "none"
+
+
+def _fields(cls: type[msgspec.Struct]) -> str:
+    known = field_annotations(cls)
+    return _code(f"{field.name}: {known[field.name]}" for field in msgspec.structs.fields(cls))
+
+
+def _messages(*classes: type[msgspec.Struct]) -> Callable[[list[str]], Rows]:
+    return lambda _: [[str(cls.__struct_config__.tag), f"`{cls.__name__}`", _fields(cls)] for cls in classes]
+
+
+def _records(_: list[str]) -> Rows:
+    records = [cls for cls in vars(m).values() if inspect.isclass(cls) and issubclass(cls, m.Record)]
+    return [[f"`{cls.__name__}`", _fields(cls)] for cls in records if cls is not m.Record]
+
+
+def _constants(module: Any, chosen: Callable[[str], bool]) -> Callable[[list[str]], Rows]:
+    return lambda _: [[f"`{name}`", str(value)] for name, value in vars(module).items() if chosen(name)]
+
+
+def _codes(module: Any, prefix: str) -> Callable[[list[str]], Rows]:
+    return lambda _: [[str(value), f"`{name}`"] for name, value in vars(module).items() if name.startswith(prefix)]
+
+
+def _errors(_: list[str]) -> Rows:
+    return [
+        [
+            f"`{code}`",
+            f"`{cls.__name__}`",
+            _code(f"{field}: {field_annotations(cls)[field]}" for field in cls._names),
+            "yes" if cls.retryable else "no",
+            str(EXITS[code].value),
+        ]
+        for code, cls in errors.CODES.items()
+    ]
+
+
+def _wire_limits(keys: list[str]) -> Rows:
+    """The page chooses the constants: those that a peer daemon meets."""
+    rows = []
+    for key in keys:
+        module, _, name = key.strip("`").rpartition(".")
+        rows.append([key, str(getattr(importlib.import_module(f"fastn_p2p_actors.{module}"), name))])
+    return rows
+
+
+def _stream_limits(keys: list[str]) -> Rows:
+    return [[key, str(getattr(limits, key.strip("`")))] for key in keys]
+
+
+def _vault(_: list[str]) -> Rows:
+    return [
+        [f"`{request.__name__}`", state.value, *("yes" if role in roles else "no" for role in ("gateway", "network"))]
+        for request, rights in access_policy.TABLE.items()
+        for state, roles in rights.items()
+    ]
+
+
+def _supervisor(_: list[str]) -> Rows:
+    assert set(ALLOWED_REQUESTS) == {"gateway"}
+    return [[f"`{request.__name__}`", "yes", "no"] for request in ALLOWED_REQUESTS["gateway"]]
+
+
+def _environment(_: list[str]) -> Rows:
+    read = {name for source in sources() for name in re.findall(r"\bFASTN_[A-Z_]+\b", source)}
+    return [[f"`{name}`"] for name in (*sorted(read), *ENVIRONMENT_OF_OTHERS)]
+
+
+def _exit_codes(_: list[str]) -> Rows:
+    return [[str(int(code)), meaning] for code, meaning in TABLE.items()]
+
+
+def _tunnel_config(_: list[str]) -> Rows:
+    return [[f"`{name}`"] for name in Tunnel.Config.__struct_fields__]
+
+
+def _commands(group: Any, *words: str) -> Iterator[tuple[str, Any]]:
+    """Every command below ``group`` as it is typed, groups left out."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, *words, name)
+        else:
+            yield " ".join((*words, name)), command
+
+
+def _arguments(command: Any) -> str:
+    """The arguments as they are typed: ``PEER [INSTANCE]``."""
+    names = [(each, each.name.upper()) for each in command.params if each.param_type_name == "argument"]
+    return "".join(f" {name}" if each.required else f" [{name}]" for each, name in names)
+
+
+def _options(command: Any) -> str:
+    options = [each for each in command.params if each.param_type_name == "option"]
+    return _code(each.opts[0] for each in options if each.name not in ("home", "help"))
+
+
+def _every_command(_: list[str]) -> Rows:
+    group = typer.main.get_command(cli.app)
+    group.commands = {name: group.commands[name] for name in cli.COMMANDS}  # type: ignore[attr-defined]
+    return [
+        [f"`fastn-p2p {name}{_arguments(command)}`", command.get_short_help_str(limit=500), _options(command)]
+        for name, command in _commands(group)
+    ]
+
+
+_MESSAGE: Final = ("tag", "message", "fields", "meaning")
+_REQUEST: Final = ("tag", "message", "fields", "answered by")
+
+
+GENERATED: Final[dict[str, Generated]] = {
+    "commands": Generated(("command", "what it does", "options"), _every_command),
+    "exit codes": Generated(("exit code", "meaning"), _exit_codes),
+    "messages of both": Generated(_MESSAGE, _messages(m.ErrorReply, m.Cancel, m.Ack, m.LongReply)),
+    "control requests": Generated(_REQUEST, _messages(*typing.get_args(m.ControlRequest))),
+    "control replies": Generated(_MESSAGE, _messages(*typing.get_args(m.ControlReply))),
+    "data requests": Generated(_REQUEST, _messages(*typing.get_args(m.DataRequest))),
+    "data messages": Generated(_MESSAGE, _messages(*typing.get_args(m.DataMessage))),
+    "records": Generated(("record", "fields"), _records),
+    "limits": Generated(("limit", "value", "meaning"), _constants(limits, str.isupper)),
+    "errors": Generated(("code", "class", "fields", "retryable", "exit"), _errors),
+    "wire messages": Generated(_MESSAGE, _messages(*typing.get_args(wire.WireMessage))),
+    "close codes": Generated(("code", "constant", "meaning"), _codes(wire, "CLOSE_")),
+    "wire limits": Generated(("constant", "value", "meaning"), _wire_limits),
+    "vault": Generated(("request", "state", "gateway", "network"), _vault),
+    "supervisor": Generated(("request", "gateway", "others"), _supervisor),
+    "environment": Generated(("variable", "read by", "meaning"), _environment),
+    "session limits": Generated(("constant", "value", "meaning"), _stream_limits),
+    "reset codes": Generated(("code", "constant", "sent when", "seen as"), _codes(limits, "RESET_")),
+    "tunnel config": Generated(("key", "meaning"), _tunnel_config),
+}
+"""Name → table."""
