@@ -14,7 +14,7 @@
         async def echo(self, request: EchoRequest, peer: Peer) -> EchoReply:
             return EchoReply(echoed=request.message[: self.config.max_length])
 
-One instance of the class stands for one binding: one instance of the protocol that one identity serves. The same class
+An instance of the class stands for a binding: an instance of the protocol that one identity serves. The same class
 runs in the daemon, in the identity's own process, and in a program that calls ``serve_all``.
 """
 
@@ -66,7 +66,7 @@ class NoConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class BindingContext:
-    """One binding of a protocol, as its code sees it."""
+    """Binding of a protocol, as its code sees it."""
 
     identity: str
     """Name of the identity that serves it, on this machine."""

@@ -58,7 +58,7 @@ Milliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=(1 << 53))]
 MessageState: TypeAlias = Literal["kept", "delivered", "seen"]
 """State of a message: on the sender's disk; on the receiver's disk; read by the receiver."""
 PresenceState: TypeAlias = Literal["here", "away"]
-"""Whether a program of the peer follows the conversation at the moment."""
+"""Presence of a peer: a program of it follows the conversation at the moment, or none does."""
 
 
 class ChatMessage(msgspec.Struct, frozen=True, tag="message"):
@@ -174,7 +174,7 @@ class ConversationSummary(msgspec.Struct, frozen=True):
 
 
 class ConversationList(msgspec.Struct, frozen=True, tag="conversation-list"):
-    """All conversations of a binding."""
+    """Conversations of a binding."""
 
     conversations: list[ConversationSummary]
 

@@ -1,4 +1,4 @@
-"""One binding of a program, kept as its owner declares it."""
+"""Binding of a program, kept as its owner declares it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class FollowedBinding:
-    """Starts, reloads and stops one binding as its owner's declaration changes; see ``reconcile``.
+    """Starts, reloads and stops a binding as its owner's declaration changes; see ``reconcile``.
 
     Attributes:
         identity: name of the identity.

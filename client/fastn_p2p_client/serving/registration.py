@@ -1,7 +1,7 @@
 """Registration of bindings with the network process, repeated after each reconnection.
 
 ``RegistrationLoop`` is shared by programs and by identity processes, which also announce their identity. ``Registrar``
-is one run of a program that serves: its bindings, its connection to the network process, and its handlers.
+is the run of a program that serves: its bindings, its connection to the network process, and its handlers.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ class BindingRegistration(ServedBinding):
 
 
 class Registrar(RegistrationLoop[BindingRegistration]):
-    """One run of a program that serves. Create it inside the running event loop.
+    """Run of a program that serves. Create it inside the running event loop.
 
     Bindings may be added, changed and removed while it runs.
 

@@ -92,7 +92,7 @@ async def serve(
             ServedBinding(context.identity, KEY, context.protocol, instance, handlers.requests, handlers.streams), peer
         )
         try:
-            yield ProtocolClient(daemon, "somebody", KEY.id52, context.protocol, instance)
+            yield ProtocolClient(daemon, "caller", KEY.id52, context.protocol, instance)
         finally:
             await daemon.close()
             await lifecycle.stop()

@@ -1,1 +1,1 @@
-"""serving."""
+"""Tests of ``fastn_p2p_client.serving``."""

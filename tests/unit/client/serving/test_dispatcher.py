@@ -1,4 +1,4 @@
-"""Every way in which a handler can end, and what the caller is told."""
+"""``Dispatcher``: every way in which a handler can end, and the answer that the caller gets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Handle = Callable[[Any], Awaitable[Any]]
 
 
 class Bench:
-    """A dispatcher with one binding, and the answers that it sends."""
+    """Dispatcher with one binding, and the answers that it sends."""
 
     def __init__(self, handle: Handle | None, *, serve: bool = True) -> None:
         self.answers: asyncio.Queue[tuple[bytes, Any, bytes]] = asyncio.Queue()
@@ -102,7 +102,7 @@ def returning(value: object) -> Handle:
     return handle
 
 
-def test_reply_travels_back_under_the_same_id() -> None:
+def test_sends_the_reply_under_the_correlation_id_of_the_request() -> None:
     async def scenario() -> None:
         bench = Bench(echo)
         bench.deliver({"n": 1}, id=b"first")
@@ -115,7 +115,7 @@ def test_reply_travels_back_under_the_same_id() -> None:
     uvloop.run(scenario())
 
 
-def test_handler_is_told_who_asks() -> None:
+def test_passes_the_caller_to_the_handler() -> None:
     seen: list[Peer] = []
 
     async def handle(request: int, peer: Peer) -> None:
@@ -146,7 +146,7 @@ def test_application_error_keeps_kind_message_and_payload() -> None:
     uvloop.run(scenario())
 
 
-def test_error_of_the_system_travels_as_itself() -> None:
+def test_sends_a_p2p_error_of_the_handler_as_it_is() -> None:
     async def scenario() -> None:
         bench = Bench(raising(PeerUnknown(peer="carol")))
         bench.deliver()
@@ -162,7 +162,7 @@ def test_error_of_the_system_travels_as_itself() -> None:
     [ValueError("the secret is 42"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError(), RecursionError()],
     ids=lambda error: type(error).__name__,
 )
-def test_anything_else_costs_its_own_call_and_stays_secret(
+def test_another_exception_ends_its_own_call_and_is_not_sent(
     error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
@@ -203,7 +203,7 @@ async def takes_two(request: Two) -> None: ...
         (b"\x81\xa6number\x01\x00", "trailing|malformed"),
     ],
 )
-def test_request_that_does_not_fit_never_reaches_the_handler(payload: bytes, reason: str) -> None:
+def test_rejects_a_request_that_does_not_fit_the_annotation(payload: bytes, reason: str) -> None:
     async def scenario() -> None:
         bench = Bench(None)
         bench.binding.handlers[""] = RequestHandler(takes_two)
@@ -217,7 +217,7 @@ def test_request_that_does_not_fit_never_reaches_the_handler(payload: bytes, rea
     uvloop.run(scenario())
 
 
-def test_deep_nesting_is_a_bad_request() -> None:
+def test_rejects_deep_nesting() -> None:
     async def scenario() -> None:
         bench = Bench(echo)
         bench.deliver(b"\x91" * 100_000)
@@ -226,7 +226,7 @@ def test_deep_nesting_is_a_bad_request() -> None:
     uvloop.run(scenario())
 
 
-def test_protocol_without_requests_says_so() -> None:
+def test_rejects_requests_to_a_protocol_without_request_handlers() -> None:
     async def scenario() -> None:
         bench = Bench(None)
         bench.deliver()
@@ -235,7 +235,7 @@ def test_protocol_without_requests_says_so() -> None:
     uvloop.run(scenario())
 
 
-def test_reply_that_cannot_be_sent_is_the_handlers_failure() -> None:
+def test_a_reply_that_cannot_be_sent_is_an_error_of_the_handler() -> None:
     async def scenario() -> None:
         bench = Bench(returning(object()))
         bench.deliver()
@@ -261,7 +261,7 @@ def test_reply_that_cannot_be_sent_is_the_handlers_failure() -> None:
         PeerUnknown(peer=object()),  # type: ignore[arg-type]
     ],
 )
-def test_error_that_cannot_be_sent_is_the_handlers_failure(error: Exception) -> None:
+def test_an_error_that_cannot_be_sent_is_an_error_of_the_handler(error: Exception) -> None:
     async def scenario() -> None:
         bench = Bench(raising(error))
         bench.deliver()
@@ -272,7 +272,7 @@ def test_error_that_cannot_be_sent_is_the_handlers_failure(error: Exception) -> 
     uvloop.run(scenario())
 
 
-def test_long_words_of_an_application_error_are_cut_to_fit_a_header() -> None:
+def test_cuts_long_texts_of_an_application_error_to_fit_a_header() -> None:
     async def scenario() -> None:
         bench = Bench(raising(ApplicationError("K" * MAX_HEADER, "ü" * MAX_HEADER)))
         bench.deliver()
@@ -282,7 +282,7 @@ def test_long_words_of_an_application_error_are_cut_to_fit_a_header() -> None:
     uvloop.run(scenario())
 
 
-def test_deadline_ends_the_call_and_cancels_the_handler() -> None:
+def test_the_deadline_ends_the_call_and_cancels_the_handler() -> None:
     async def scenario() -> None:
         cancelled = asyncio.Event()
 
@@ -306,7 +306,7 @@ def test_deadline_ends_the_call_and_cancels_the_handler() -> None:
     uvloop.run(scenario())
 
 
-def test_deadline_that_has_passed_already() -> None:
+def test_a_deadline_that_has_passed_ends_the_call_at_once() -> None:
     async def scenario() -> None:
         async def never(request: Any) -> None:
             await asyncio.Event().wait()
@@ -318,7 +318,7 @@ def test_deadline_that_has_passed_already() -> None:
     uvloop.run(scenario())
 
 
-def test_cancelled_call_is_not_answered_even_before_it_started() -> None:
+def test_a_cancelled_call_gets_no_answer_even_before_it_started() -> None:
     async def scenario() -> None:
         started = asyncio.Event()
         ended = asyncio.Event()
@@ -349,7 +349,7 @@ def test_cancelled_call_is_not_answered_even_before_it_started() -> None:
     uvloop.run(scenario())
 
 
-def test_handler_that_swallows_cancellation_stays_counted_and_blocks_nobody() -> None:
+def test_a_handler_that_ignores_cancellation_stays_counted_and_blocks_no_other_call() -> None:
     async def scenario() -> None:
         let_go = asyncio.Event()
 
@@ -370,12 +370,12 @@ def test_handler_that_swallows_cancellation_stays_counted_and_blocks_nobody() ->
         let_go.set()
         await a_few_turns()
         assert bench.binding.in_flight == 0
-        assert bench.answers.empty()  # what it returned in the end is nobody's
+        assert bench.answers.empty()  # its late return value is not sent
 
     uvloop.run(scenario())
 
 
-def test_who_is_not_there_is_said_precisely() -> None:
+def test_the_error_names_the_missing_identity_protocol_or_instance() -> None:
     async def scenario() -> None:
         bench = Bench(echo)
         for changed, expected in (
@@ -392,7 +392,7 @@ def test_who_is_not_there_is_said_precisely() -> None:
     uvloop.run(scenario())
 
 
-def test_more_than_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_more_calls_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastn_p2p_client.serving.dispatcher.MAX_CALLS_PER_BINDING", 2)
 
     async def scenario() -> None:
@@ -410,7 +410,7 @@ def test_more_than_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     uvloop.run(scenario())
 
 
-def test_draining_lets_calls_end_and_takes_no_more() -> None:
+def test_drain_finishes_calls_in_flight_and_rejects_further_ones() -> None:
     async def scenario() -> None:
         go = asyncio.Event()
 
@@ -431,7 +431,7 @@ def test_draining_lets_calls_end_and_takes_no_more() -> None:
     uvloop.run(scenario())
 
 
-def test_draining_ends_what_does_not_end_by_itself() -> None:
+def test_drain_cancels_calls_that_do_not_end_in_time() -> None:
     async def scenario() -> None:
         async def never(request: Any) -> None:
             await asyncio.Event().wait()
@@ -445,7 +445,7 @@ def test_draining_ends_what_does_not_end_by_itself() -> None:
     uvloop.run(scenario())
 
 
-def test_nobody_is_answered_after_the_network_has_gone() -> None:
+def test_sends_no_answer_after_the_network_process_has_ended() -> None:
     async def scenario() -> None:
         async def never(request: Any) -> None:
             await asyncio.Event().wait()
@@ -466,7 +466,7 @@ def test_nobody_is_answered_after_the_network_has_gone() -> None:
 # ── commands, and what handlers know of their call ───────────────────────────────────────────────
 
 
-def test_each_command_has_its_handler_and_others_are_not_found() -> None:
+def test_each_command_has_its_handler_and_an_unknown_one_is_an_error() -> None:
     async def scenario() -> None:
         bench = Bench(echo)
         bench.binding.handlers["text.take"] = RequestHandler(typed)
@@ -487,7 +487,7 @@ def test_each_command_has_its_handler_and_others_are_not_found() -> None:
     uvloop.run(scenario())
 
 
-def test_a_handler_is_told_of_its_call_and_of_the_callers_connection() -> None:
+def test_passes_the_call_and_the_callers_path_to_the_handler() -> None:
     seen: list[Any] = []
 
     async def handle(request: None, call: CallContext, peer: Peer) -> None:
@@ -508,7 +508,7 @@ def test_a_handler_is_told_of_its_call_and_of_the_callers_connection() -> None:
     assert (peer.path, peer.address, peer.rtt_ms, peer.is_local) == ("relayed", "https://relay", 12, False)
 
 
-def test_a_handler_in_a_thread_learns_that_it_was_cancelled_and_counts_until_it_has_ended() -> None:
+def test_a_handler_in_a_thread_sees_its_cancellation_and_counts_until_it_has_ended() -> None:
     async def scenario() -> None:
         begun, let_go = threading.Event(), threading.Event()
         seen: list[CallContext] = []
@@ -534,8 +534,8 @@ def test_a_handler_in_a_thread_learns_that_it_was_cancelled_and_counts_until_it_
     uvloop.run(scenario())
 
 
-def test_long_handlers_of_one_peer_do_not_keep_others_waiting_and_end_unstarted_when_cancelled() -> None:
-    """Each takes the loop's time; what has been read in the same turn of the loop does not start all at once."""
+def test_long_handlers_of_one_peer_do_not_delay_others_and_never_start_once_cancelled() -> None:
+    """Each takes the loop's time, so requests that were read in the same iteration do not all start at once."""
     started: list[Any] = []
 
     async def long(request: Any) -> Any:

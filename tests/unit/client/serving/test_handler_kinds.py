@@ -1,4 +1,4 @@
-"""Whatever Python lets one write as a handler is served, or refused at registration with the reason."""
+"""Every kind of callable is served as a handler, or rejected at registration with the reason."""
 
 # What is tested here is what type checkers warn of.
 # mypy: ignore-errors
@@ -47,7 +47,7 @@ class Question(msgspec.Struct):
 
 
 def logged(function: Handler) -> Handler:
-    """A decorator that hands the coroutine on."""
+    """Decorate a coroutine function with a plain function."""
 
     @functools.wraps(function)
     def inner(*arguments: Any, **named: Any) -> Any:
@@ -148,7 +148,7 @@ SERVED: list[Handler] = [
 
 
 @pytest.mark.parametrize("function", SERVED)
-def test_callables_are_served(function: Handler) -> None:
+def test_serves_every_kind_of_callable(function: Handler) -> None:
     assert asyncio.run(answer(function, "x")) == "x"
 
 
@@ -188,7 +188,7 @@ async def peer_after_a_ghost(text: str, ghost: Ghost = None, peer: Peer | None =
         logged(peer_by_name),
     ],
 )
-def test_the_peer_is_given_however_it_is_taken(function: Handler) -> None:
+def test_passes_the_peer_to_every_kind_of_parameter(function: Handler) -> None:
     assert asyncio.run(answer(function, "x", ANONYMOUS_PEER)) == f"x {ANONYMOUS_PEER}"
 
 
@@ -266,7 +266,7 @@ class Empty:
         (contextlib.contextmanager(yields), None),
     ],
 )
-def test_what_cannot_be_called_is_refused(function: Any, reason: str | None) -> None:
+def test_rejects_callables_that_cannot_be_handlers(function: Any, reason: str | None) -> None:
     if reason is None:
         RequestHandler(function)
         return
@@ -371,7 +371,7 @@ async def ask(code: type[Protocol], request: Any = None, command: str = "") -> A
 
 
 class Names(Protocol):
-    """Methods that are called like types, like attributes of ``Protocol``, and like nothing else."""
+    """Methods named like types, like attributes of ``Protocol``, and otherwise."""
 
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
@@ -403,7 +403,7 @@ def test_a_method_may_have_any_name(name: str) -> None:
     assert asyncio.run(ask(Names, ["x"], name)) == ["x", name]
 
 
-def test_a_method_that_is_called_public_makes_nothing_public() -> None:
+def test_a_method_called_public_does_not_make_the_protocol_public() -> None:
     from fastn_p2p_client.protocol import effective_access
 
     assert effective_access(Names, ()) == ("peers",)
@@ -524,7 +524,7 @@ class Decorated(Protocol):
         (Decorated, "callable", "x", "x"),
     ],
 )
-def test_methods_that_are_served(code: type[Protocol], command: str, request_: Any, reply: Any) -> None:
+def test_serves_every_kind_of_method(code: type[Protocol], command: str, request_: Any, reply: Any) -> None:
     assert asyncio.run(ask(code, request_, command)) == reply
     BindingServer().protocol(code)
 
@@ -539,7 +539,7 @@ def test_streams_are_inherited_and_overridden(code: type[Protocol], said: bytes)
 
 
 @pytest.mark.parametrize("code", [MarksAnew, Removes])
-def test_a_handler_that_a_subclass_has_put_away_is_gone(code: type[Protocol]) -> None:
+def test_a_subclass_can_remove_a_handler(code: type[Protocol]) -> None:
     with pytest.raises(P2PError, match="without a command"):
         asyncio.run(ask(code, {"text": "x"}))
 
@@ -564,7 +564,7 @@ class Streams(Protocol):
     ("code", "reason"),
     [(TakesAGhost, "'Ghost' is not defined"), (TwoForOne, "several request handlers"), (Streams, "is a generator")],
 )
-def test_a_class_with_a_handler_that_cannot_be_called_is_refused(code: type[Protocol], reason: str) -> None:
+def test_rejects_a_class_with_a_handler_that_cannot_be_called(code: type[Protocol], reason: str) -> None:
     with pytest.raises(HandlerFailed, match=reason):
         asyncio.run(ask(code))
     for server in (BindingServer(), sync.BindingServer()):
@@ -572,7 +572,7 @@ def test_a_class_with_a_handler_that_cannot_be_called_is_refused(code: type[Prot
             server.protocol(code)
 
 
-def test_a_mark_on_what_cannot_have_one_is_refused() -> None:
+def test_rejects_a_mark_on_objects_that_cannot_have_one() -> None:
     with pytest.raises(TypeError, match="cannot be marked"):
         request(5)
     with pytest.raises(TypeError, match="handler of a request already"):
@@ -600,7 +600,7 @@ async def with_the_peer(session: Session, peer: Peer) -> None: ...
 @pytest.mark.parametrize(
     "function", [converse, logged(converse), functools.partial(converse), in_a_thread, with_types_for_checkers]
 )
-def test_handlers_of_sessions(function: Handler) -> None:
+def test_serves_sessions_with_every_kind_of_callable(function: Handler) -> None:
     StreamHandler(function)
 
 
@@ -614,7 +614,7 @@ def test_handlers_of_sessions(function: Handler) -> None:
         (takes_a_ghost, "Ghost"),
     ],
 )
-def test_what_cannot_serve_sessions_is_refused(function: Handler, reason: str) -> None:
+def test_rejects_callables_that_cannot_serve_sessions(function: Handler, reason: str) -> None:
     for register in (
         StreamHandler,
         lambda each: Server("alice").handle_streams("Test", each),
@@ -648,7 +648,7 @@ class Exits(BaseException):
 
 
 class Fails(Protocol):
-    """Returns or raises whatever it is told to."""
+    """Returns or raises the object in ``what``."""
 
     what: Any = None
 
@@ -688,7 +688,7 @@ UNSENDABLE: list[Any] = [
 
 
 @pytest.mark.parametrize("what", UNSENDABLE, ids=lambda each: type(each).__name__)
-def test_what_cannot_be_sent_is_the_handler_s_failure(what: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_that_cannot_be_sent_is_an_error_of_the_handler(what: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fails, "what", what)
 
     async def scenario() -> None:
@@ -702,7 +702,7 @@ def test_what_cannot_be_sent_is_the_handler_s_failure(what: Any, monkeypatch: py
     asyncio.run(scenario())
 
 
-def test_errors_of_a_program_that_are_errors_of_ours_are_told_as_those(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subclass_of_a_p2p_error_is_sent_as_that_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fails, "what", Stricter(peer="p", protocol="Fails", instance="i", extra=1))
     with pytest.raises(Denied) as caught:
         asyncio.run(ask(Fails))

@@ -1,4 +1,4 @@
-"""Threads for handlers: as many as are needed, used again, and none that keeps a process alive."""
+"""``DaemonThreadPool``: threads start as needed, are reused, and never keep a process alive."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import pytest
 
 from fastn_p2p_client.serving.handler_threads import DaemonThreadPool
 
-WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
+WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="unknown")
 
 
-def test_work_is_done_elsewhere_with_the_callers_context() -> None:
+def test_runs_in_another_thread_with_the_callers_context_variables() -> None:
     threads = DaemonThreadPool()
     WHO.set("me")
     assert threads.submit(lambda: (WHO.get(), threading.current_thread())).result(5)[0] == "me"
     assert threads.submit(threading.get_ident).result(5) != threading.get_ident()
 
 
-def test_a_thread_is_used_again_and_there_are_never_more_than_the_limit() -> None:
+def test_reuses_threads_and_never_starts_more_than_the_limit() -> None:
     threads, go_on, begun = DaemonThreadPool(2), threading.Event(), threading.Semaphore(0)
     first = threads.submit(threading.get_ident).result(5)
 
@@ -41,7 +41,7 @@ def test_a_thread_is_used_again_and_there_are_never_more_than_the_limit() -> Non
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), StopIteration(1)])
-def test_what_is_raised_is_the_callers_and_the_thread_goes_on(error: BaseException) -> None:
+def test_the_caller_gets_the_exception_and_the_thread_goes_on(error: BaseException) -> None:
     def fail() -> None:
         raise error
 
@@ -51,7 +51,7 @@ def test_what_is_raised_is_the_callers_and_the_thread_goes_on(error: BaseExcepti
     assert threads.submit(lambda: 7).result(5) == 7
 
 
-def test_a_handler_that_never_returns_does_not_keep_the_process() -> None:
+def test_a_handler_that_never_returns_does_not_keep_the_process_alive() -> None:
     code = (
         "import threading; from fastn_p2p_client.serving.handler_threads import handler_threads as t;"
         "began = threading.Event(); t.submit(lambda: (began.set(), threading.Event().wait())); began.wait(5);"

@@ -1,4 +1,4 @@
-"""A handler's annotations are its contract, and what cannot be a handler says why."""
+"""Handlers are compiled by their annotations; a function that cannot be a handler is rejected with the reason."""
 
 from __future__ import annotations
 
@@ -100,21 +100,21 @@ def pack(value: object) -> bytes:
     return msgspec.msgpack.encode(value)
 
 
-def test_request_is_decoded_to_the_annotation() -> None:
+def test_decodes_the_request_to_its_annotation() -> None:
     assert RequestHandler(takes_struct).decode(pack({"text": "hi"})) == Question("hi")
     assert RequestHandler(takes_dataclass).decode(pack({"text": "hi"})) == Plain("hi")
     assert RequestHandler(takes_union).decode(pack({"type": "Stop", "code": 3})) == Stop(3)
     assert RequestHandler(takes_anything).decode(pack([1, {"a": None}])) == [1, {"a": None}]
 
 
-def test_request_is_checked_strictly_and_the_field_is_named() -> None:
+def test_checks_the_request_strictly_and_names_the_field() -> None:
     with pytest.raises(msgspec.ValidationError, match=r"\$\.times"):
         RequestHandler(takes_struct).decode(pack({"text": "hi", "times": "2"}))
     with pytest.raises(msgspec.ValidationError, match="`text`"):
         RequestHandler(takes_struct).decode(pack({}))
 
 
-def test_peer_is_given_to_those_who_ask_for_it() -> None:
+def test_passes_the_peer_to_handlers_that_take_it() -> None:
     assert RequestHandler(takes_peer).extras == (Peer,)
     assert RequestHandler(takes_struct).extras == ()
 
@@ -132,7 +132,7 @@ def test_peer_is_given_to_those_who_ask_for_it() -> None:
         (unresolvable, "Missing"),
     ],
 )
-def test_what_cannot_be_a_handler_says_why(function: Any, what: str) -> None:
+def test_rejects_functions_that_cannot_be_handlers(function: Any, what: str) -> None:
     with pytest.raises(InvalidHandler, match=what):
         RequestHandler(function)
 
@@ -200,7 +200,7 @@ def test_a_stream_handler_takes_initial_data_or_none() -> None:
         (initial_unresolvable, "Missing"),
     ],
 )
-def test_what_cannot_serve_a_session_says_why(function: Any, what: str) -> None:
+def test_rejects_functions_that_cannot_serve_sessions(function: Any, what: str) -> None:
     with pytest.raises(InvalidHandler, match=what):
         StreamHandler(function)
 

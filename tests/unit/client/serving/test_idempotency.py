@@ -1,4 +1,4 @@
-"""Requests that may be delivered again: each is executed once, and everybody who delivers it hears the same."""
+"""Retried calls are executed once, and every delivery gets the same outcome."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ID = b"0123456789abcdef"
 
 
 class Once(Bench):
-    """A handler that waits until it may go on, and counts."""
+    """Dispatcher whose handler waits for ``go_on`` and counts its executions."""
 
     def __init__(self) -> None:
         super().__init__(self._handle)
@@ -51,17 +51,17 @@ class Once(Bench):
         return {id: msgspec.msgpack.decode(payload) for id, _, payload in answers}
 
 
-async def a_turn() -> None:
+async def a_few_iterations() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
 
 
-def test_who_delivers_it_again_while_it_runs_gets_the_same_outcome() -> None:
+def test_a_duplicate_gets_the_outcome_of_the_call_that_runs() -> None:
     async def scenario() -> None:
         bench = Once()
         for attempt, id in enumerate((b"1", b"2", b"3")):
             bench.deliver("x", id=id, call_id=ID, attempt=attempt)
-        await a_turn()
+        await a_few_iterations()
         bench.go_on.set()
         assert await bench.results(3) == {b"1": 1, b"2": 1, b"3": 1}
         assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
@@ -69,7 +69,7 @@ def test_who_delivers_it_again_while_it_runs_gets_the_same_outcome() -> None:
     uvloop.run(scenario())
 
 
-def test_afterwards_the_outcome_is_remembered_whatever_it_was() -> None:
+def test_stores_the_outcome_of_replies_and_errors() -> None:
     async def scenario() -> None:
         bench = Once()
         bench.go_on.set()
@@ -85,7 +85,7 @@ def test_afterwards_the_outcome_is_remembered_whatever_it_was() -> None:
     uvloop.run(scenario())
 
 
-def test_one_that_is_not_known_is_not_executed_when_it_is_said_to_come_again() -> None:
+def test_does_not_execute_an_unknown_call_that_is_marked_as_a_retry() -> None:
     async def scenario() -> None:
         bench = Once()
         bench.deliver("x", call_id=ID, attempt=1)
@@ -95,7 +95,7 @@ def test_one_that_is_not_known_is_not_executed_when_it_is_said_to_come_again() -
     uvloop.run(scenario())
 
 
-def test_the_same_id_of_somebody_else_or_for_something_else_is_another_call() -> None:
+def test_the_same_id_of_another_caller_or_for_another_binding_is_another_call() -> None:
     async def scenario() -> None:
         bench = Once()
         bench.go_on.set()
@@ -108,16 +108,16 @@ def test_the_same_id_of_somebody_else_or_for_something_else_is_another_call() ->
     uvloop.run(scenario())
 
 
-def test_it_goes_on_when_whoever_delivered_it_is_gone() -> None:
-    """And others do not."""
+def test_goes_on_when_the_network_process_has_ended() -> None:
+    """A call without a call id ends."""
 
     async def scenario() -> None:
         bench = Once()
         bench.deliver("x", id=b"1", call_id=ID)
         bench.deliver("x", id=b"2")
-        await a_turn()
+        await a_few_iterations()
         bench.dispatcher.cancel_all()
-        await a_turn()
+        await a_few_iterations()
         assert (bench.executed, bench.cancelled) == (2, 1)
         bench.deliver("x", id=b"1", call_id=ID, attempt=1)  # the next one begins with its ids anew
         bench.deliver("x", id=b"2")
@@ -128,18 +128,18 @@ def test_it_goes_on_when_whoever_delivered_it_is_gone() -> None:
     uvloop.run(scenario())
 
 
-def test_it_is_cancelled_when_nobody_waits_for_it_any_more() -> None:
+def test_is_cancelled_with_its_last_waiter() -> None:
     async def scenario() -> None:
         bench = Once()
         bench.deliver("x", id=b"1", call_id=ID)
         bench.deliver("x", id=b"2", call_id=ID)
-        await a_turn()
+        await a_few_iterations()
         bench.dispatcher.cancel(b"1")
         bench.dispatcher.cancel(b"1")
-        await a_turn()
+        await a_few_iterations()
         assert bench.cancelled == 0
         bench.dispatcher.cancel(b"2")
-        await a_turn()
+        await a_few_iterations()
         assert (bench.cancelled, bench.dispatcher.in_flight, bench.binding.in_flight) == (1, 0, 0)
         bench.deliver("x", id=b"3", call_id=ID, attempt=1)
         assert (await bench.answer())[1] == CallUnknown()
@@ -147,25 +147,25 @@ def test_it_is_cancelled_when_nobody_waits_for_it_any_more() -> None:
     uvloop.run(scenario())
 
 
-def test_it_ends_at_its_deadline_for_all() -> None:
+def test_the_deadline_ends_it_for_every_waiter() -> None:
     async def scenario() -> None:
         bench = Once()
         bench.deliver("x", id=b"1", ms=20, call_id=ID)
         bench.deliver("x", id=b"2", ms=20, call_id=ID)
         assert {(await bench.answer())[0] for _ in range(2)} == {b"1", b"2"}
-        await a_turn()
+        await a_few_iterations()
         assert (bench.cancelled, bench.dispatcher.in_flight) == (1, 0)
 
     uvloop.run(scenario())
 
 
-def test_closing_cancels_it() -> None:
+def test_close_cancels_it() -> None:
     async def scenario() -> None:
         bench = Once()
         bench.deliver("x", call_id=ID)
-        await a_turn()
+        await a_few_iterations()
         bench.dispatcher.close()
-        await a_turn()
+        await a_few_iterations()
         assert bench.cancelled == 1
 
     uvloop.run(scenario())
@@ -174,7 +174,7 @@ def test_closing_cancels_it() -> None:
 # ── what is remembered ───────────────────────────────────────────────────────────────────────────
 
 
-def test_outcomes_are_forgotten_after_their_time_and_when_there_are_too_many() -> None:
+def test_removes_outcomes_after_their_deadline_and_beyond_the_limit() -> None:
     now = 0.0
     memory = IdempotencyCache(lambda: now)
     memory.store(b"early", (b"h", b"p"), 10.0)
@@ -191,7 +191,7 @@ def test_outcomes_are_forgotten_after_their_time_and_when_there_are_too_many() -
     assert [memory.outcome(b"big%d" % number) is not None for number in range(5)] == [False, False, True, True, True]
 
 
-def test_keys_differ_when_anything_differs() -> None:
+def test_keys_differ_when_any_name_or_id_differs() -> None:
     base: dict[str, Any] = {
         "peer": bytes(32), "petname": "", "identity": "a", "protocol": "P", "instance": "i", "deadline_ms": 1,
         "command": "c", "call_id": ID,

@@ -1,4 +1,4 @@
-"""Every way in which a session's handler can end, and what whoever has opened it is told."""
+"""``SessionDispatcher``: every way in which a session's handler can end, and how the caller sees it."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ Converse = Callable[[Session, Any], Awaitable[Any]]
 
 
 class Bench:
-    """A dispatcher with one binding, and for each session that is opened the other end of it."""
+    """Dispatcher with one binding, and the caller's end of each session."""
 
     def __init__(self, converse: Converse | None) -> None:
-        self.said: dict[bytes, deque[tuple[Message, bytes]]] = {}
-        self.broken = False
-        self.dispatcher = Dispatcher(self._hear, self._hear_part)
+        self.sent: dict[bytes, deque[tuple[Message, bytes]]] = {}
+        self.is_lost = False
+        self.dispatcher = Dispatcher(self._on_answer, self._on_session_message)
         self.binding = ServedBinding("alice", KEY, "Test", "default", {})
         if converse is not None:
 
@@ -77,32 +77,32 @@ class Bench:
             self.binding.streams = StreamHandler(annotated)
         self.dispatcher.add(self.binding)
 
-    def _hear(self, correlation: bytes, header: bytes, payload: Any) -> None:
-        self.said.setdefault(correlation, deque()).append((decode(header), bytes(payload)))
+    def _on_answer(self, correlation: bytes, header: bytes, payload: Any) -> None:
+        self.sent.setdefault(correlation, deque()).append((decode(header), bytes(payload)))
 
-    def _hear_part(self, correlation: bytes, header: bytes, payload: Any) -> None:
-        if self.broken:
+    def _on_session_message(self, correlation: bytes, header: bytes, payload: Any) -> None:
+        if self.is_lost:
             raise DaemonBusy(actor="network")
-        self._hear(correlation, header, payload)
+        self._on_answer(correlation, header, payload)
 
-    def offer(self, initial: object = None, *, id: bytes = b"1", **changed: Any) -> None:
+    def open(self, initial: object = None, *, id: bytes = b"1", **changed: Any) -> None:
         fields = {"peer": bytes(KEY), "petname": "bob", "identity": "alice", "protocol": "Test", "instance": "default"}
         payload = initial if isinstance(initial, bytes) else msgspec.msgpack.encode(initial)
         message = DeliverSession(**{**fields, **changed}, deadline_ms=5000, credit=SESSION_WINDOW)
         self.dispatcher.open_session(id, message, payload)
 
-    def say(self, *messages: Message, id: bytes = b"1", payload: bytes = b"") -> None:
+    def send(self, *messages: Message, id: bytes = b"1", payload: bytes = b"") -> None:
         for message in messages:
             self.dispatcher.on_session_message(id, message, payload)
 
-    async def heard(self, id: bytes = b"1") -> list[Message]:
-        """All that was said under the id, once nothing more comes."""
+    async def received(self, id: bytes = b"1") -> list[Message]:
+        """Return and remove the messages sent under the id, after ten loop iterations."""
         for _ in range(10):
             await asyncio.sleep(0)
-        return [message for message, _ in self.said.pop(id, deque())]
+        return [message for message, _ in self.sent.pop(id, deque())]
 
     async def error(self, id: bytes = b"1") -> P2PError:
-        (answer,) = await self.heard(id)
+        (answer,) = await self.received(id)
         assert isinstance(answer, ErrorReply)
         return answer.error()
 
@@ -124,34 +124,34 @@ async def echo(session: Session, initial: Any) -> None:
 # ── the table ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_handler_that_returns_closes_its_session() -> None:
+def test_closes_the_session_when_the_handler_returns() -> None:
     async def says_nothing(session: Session, initial: Any) -> None: ...
 
     async def scenario() -> None:
         bench = Bench(says_nothing)
-        bench.offer()
+        bench.open()
         assert bench.dispatcher.in_flight == 1
-        assert [type(message) for message in await bench.heard()] == [SessionOpened, EndOfStream, StopSending]
-        bench.say(Ack(), ResetStream(0))
-        assert await bench.heard() == []
+        assert [type(message) for message in await bench.received()] == [SessionOpened, EndOfStream, StopSending]
+        bench.send(Ack(), ResetStream(0))
+        assert await bench.received() == []
         assert bench.dispatcher.in_flight == 0
 
     async def echoes() -> None:
         bench = Bench(echo)
-        bench.offer()
-        assert await bench.heard() == [SessionOpened(SESSION_WINDOW)]
-        bench.say(SessionData(), payload=b"hello")
-        bench.say(EndOfStream())
-        assert [type(message) for message in await bench.heard()] == [Ack, SessionData, EndOfStream]
-        bench.say(Ack())
-        await bench.heard()
+        bench.open()
+        assert await bench.received() == [SessionOpened(SESSION_WINDOW)]
+        bench.send(SessionData(), payload=b"hello")
+        bench.send(EndOfStream())
+        assert [type(message) for message in await bench.received()] == [Ack, SessionData, EndOfStream]
+        bench.send(Ack())
+        await bench.received()
         assert bench.dispatcher.in_flight == 0
 
     play(scenario)
     play(echoes)
 
 
-def test_a_handler_is_told_who_is_there_and_what_was_said() -> None:
+def test_passes_peer_and_initial_data_to_the_handler() -> None:
     seen: list[Any] = []
 
     async def converse(session: Session, start: Start) -> None:
@@ -163,28 +163,28 @@ def test_a_handler_is_told_who_is_there_and_what_was_said() -> None:
     async def scenario() -> None:
         bench = Bench(None)
         bench.binding.streams = StreamHandler(converse)
-        bench.offer({"path": "x"})
-        await bench.heard()
+        bench.open({"path": "x"})
+        await bench.received()
         bench.binding.streams = StreamHandler(needs_nothing)
-        bench.offer(b"whatever", id=b"2", petname="")
-        await bench.heard()
+        bench.open(b"whatever", id=b"2", petname="")
+        await bench.received()
         assert seen == [(Peer(KEY, "bob"), "Test", "default", "x"), Peer(KEY, None)]
 
     play(scenario)
 
 
-def test_before_it_accepts_a_handler_says_no_by_raising() -> None:
+def test_a_handler_rejects_a_session_by_raising_before_it_accepts() -> None:
     async def scenario() -> None:
         bench = Bench(raising(ApplicationError("TooLate", "come back tomorrow", {"hours": 12})))
-        bench.offer()
+        bench.open()
         for _ in range(5):
             await asyncio.sleep(0)
-        ((answer, payload),) = bench.said[b"1"]
+        ((answer, payload),) = bench.sent[b"1"]
         assert answer == ApplicationErrorReply("TooLate", "come back tomorrow")
         assert msgspec.msgpack.decode(payload) == {"hours": 12}
         assert bench.dispatcher.in_flight == 0
         bench = Bench(raising(PeerUnknown(peer="carol")))
-        bench.offer()
+        bench.open()
         assert isinstance(await bench.error(), PeerUnknown)
         assert bench.dispatcher.in_flight == 0
 
@@ -197,23 +197,23 @@ def test_before_it_accepts_a_handler_says_no_by_raising() -> None:
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("accept", [False, True])
-def test_anything_else_costs_its_own_session_and_stays_secret(
+def test_another_exception_ends_its_own_session_and_is_not_sent(
     error: BaseException, accept: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         bench = Bench(raising(error, accept=accept))
-        bench.offer()
+        bench.open()
         if accept:
             code = RESET_LOST if isinstance(error, asyncio.CancelledError) else RESET_FAILED
-            assert await bench.heard() == [SessionOpened(SESSION_WINDOW), ResetStream(code), StopSending(code)]
-            bench.say(ResetStream(code))
+            assert await bench.received() == [SessionOpened(SESSION_WINDOW), ResetStream(code), StopSending(code)]
+            bench.send(ResetStream(code))
         else:
             failed = await bench.error()
             assert isinstance(failed, HandlerFailed)
             assert (failed.peer, failed.protocol, failed.reason) == (KEY.id52, "Test", type(error).__name__)
         assert bench.dispatcher.in_flight == 0
-        bench.offer(id=b"2")  # the process lives on
-        assert await bench.heard(b"2")
+        bench.open(id=b"2")  # the process lives on
+        assert await bench.received(b"2")
 
     with caplog.at_level(logging.ERROR):
         play(scenario)
@@ -221,7 +221,7 @@ def test_anything_else_costs_its_own_session_and_stays_secret(
         assert "Traceback" in caplog.text  # the owner's log has it all
 
 
-def test_an_exception_in_the_sessions_own_block_is_still_a_no() -> None:
+def test_an_exception_inside_async_with_rejects_the_session_too() -> None:
     async def converse(session: Session, initial: Any) -> None:
         async with session:
             raise ApplicationError("No", "in the block")
@@ -235,50 +235,50 @@ def test_an_exception_in_the_sessions_own_block_is_still_a_no() -> None:
 
     async def scenario() -> None:
         bench = Bench(converse)
-        bench.offer()
-        assert await bench.heard() == [ApplicationErrorReply("No", "in the block")]
+        bench.open()
+        assert await bench.received() == [ApplicationErrorReply("No", "in the block")]
         bench = Bench(swallows)
-        bench.offer()
-        assert await bench.heard() == [
+        bench.open()
+        assert await bench.received() == [
             SessionOpened(SESSION_WINDOW),
             ResetStream(RESET_FAILED),
             StopSending(RESET_FAILED),
         ]
-        bench.say(ResetStream(RESET_FAILED))
+        bench.send(ResetStream(RESET_FAILED))
         assert bench.dispatcher.in_flight == 0
 
     play(scenario)
 
 
-def test_a_reset_before_anything_else_is_a_session_that_was_reset() -> None:
+def test_a_reset_before_the_first_byte_resets_the_session() -> None:
     async def converse(session: Session, initial: Any) -> None:
         session.reset(7)
 
     async def scenario() -> None:
         bench = Bench(converse)
-        bench.offer()
-        assert await bench.heard() == [SessionOpened(SESSION_WINDOW), ResetStream(7), StopSending(7)]
-        bench.say(ResetStream(7))
+        bench.open()
+        assert await bench.received() == [SessionOpened(SESSION_WINDOW), ResetStream(7), StopSending(7)]
+        bench.send(ResetStream(7))
         assert bench.dispatcher.in_flight == 0
 
     play(scenario)
 
 
-def test_a_cancelled_handler_resets_with_the_code_of_what_is_lost() -> None:
+def test_a_cancelled_handler_resets_with_the_code_for_lost() -> None:
     async def scenario() -> None:
         bench = Bench(echo)
-        bench.offer()
-        bench.say(SessionData(), payload=b"x")
-        await bench.heard()
+        bench.open()
+        bench.send(SessionData(), payload=b"x")
+        await bench.received()
         assert not await bench.dispatcher.wait_for_binding(bench.binding, 0.01)
-        assert await bench.heard() == [ResetStream(RESET_LOST), StopSending(RESET_LOST)]
+        assert await bench.received() == [ResetStream(RESET_LOST), StopSending(RESET_LOST)]
 
     play(scenario)
 
 
 @pytest.mark.parametrize("accepted", [False, True])
-def test_when_nobody_waits_any_more_the_handler_learns_it(accepted: bool) -> None:
-    """Also when it accepts in the very moment: the two words cross, and nobody else will say anything."""
+def test_the_callers_cancellation_reaches_the_handler(accepted: bool) -> None:
+    """It does so too if the handler accepts at the same moment, and the messages cross: no other message follows."""
     ends: list[BaseException] = []
 
     async def converse(session: Session, initial: Any) -> None:
@@ -293,20 +293,20 @@ def test_when_nobody_waits_any_more_the_handler_learns_it(accepted: bool) -> Non
     async def scenario() -> None:
         bench = Bench(converse)
         bench.dispatcher.cancel(b"1")
-        bench.offer()
+        bench.open()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         bench.dispatcher.cancel(b"1")
-        assert await bench.heard() == ([SessionOpened(SESSION_WINDOW)] if accepted else [])
+        assert await bench.received() == ([SessionOpened(SESSION_WINDOW)] if accepted else [])
         assert [type(end) for end in ends] == [ConnectionLost if accepted else asyncio.CancelledError]
         assert bench.dispatcher.in_flight == 0
         bench.dispatcher.cancel(b"1")
-        bench.say(Cancel(), SessionData(), EndOfStream())
+        bench.send(Cancel(), SessionData(), EndOfStream())
 
     play(scenario)
 
 
-def test_when_the_way_is_lost_reading_and_writing_say_so() -> None:
+def test_reading_and_writing_raise_when_the_connection_is_lost() -> None:
     ends: list[BaseException] = []
 
     async def converse(session: Session, what: Any) -> None:
@@ -321,25 +321,25 @@ def test_when_the_way_is_lost_reading_and_writing_say_so() -> None:
 
     async def scenario() -> None:
         bench = Bench(converse)
-        bench.offer("read", id=b"1")
-        bench.offer("write", id=b"2")
-        await bench.heard()
+        bench.open("read", id=b"1")
+        bench.open("write", id=b"2")
+        await bench.received()
         bench.dispatcher.cancel_all()
-        bench.broken = True
-        await bench.heard(b"2")
+        bench.is_lost = True
+        await bench.received(b"2")
         assert [type(end) for end in ends] == [ConnectionLost, ConnectionLost]
         assert bench.dispatcher.in_flight == 0
 
     play(scenario)
 
 
-def test_a_handler_that_fails_because_the_other_side_did_is_no_defect(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_handler_that_fails_after_the_peer_is_not_logged_as_a_defect(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         bench = Bench(echo)
-        bench.offer()
-        await bench.heard()
-        bench.say(ResetStream(5), StopSending(5))
-        assert await bench.heard() == [ResetStream(5)]
+        bench.open()
+        await bench.received()
+        bench.send(ResetStream(5), StopSending(5))
+        assert await bench.received() == [ResetStream(5)]
         assert bench.dispatcher.in_flight == 0
 
     with caplog.at_level(logging.WARNING):
@@ -347,8 +347,8 @@ def test_a_handler_that_fails_because_the_other_side_did_is_no_defect(caplog: py
     assert caplog.text == ""
 
 
-def test_a_handler_that_has_not_noticed_yet_disturbs_no_later_session_with_the_same_id() -> None:
-    """The next network process counts from the beginning again."""
+def test_a_cancelled_handler_that_still_runs_disturbs_no_later_session_with_the_same_id() -> None:
+    """Correlation ids of the next network process begin at 1 again."""
     go = asyncio.Event()
 
     async def converse(session: Session, what: Any) -> None:
@@ -359,19 +359,19 @@ def test_a_handler_that_has_not_noticed_yet_disturbs_no_later_session_with_the_s
 
     async def scenario() -> None:
         bench = Bench(converse)
-        bench.offer("slow")
-        await bench.heard()
+        bench.open("slow")
+        await bench.received()
         bench.dispatcher.cancel_all()
-        bench.offer("quick")
-        assert [type(message) for message in await bench.heard()] == [
+        bench.open("quick")
+        assert [type(message) for message in await bench.received()] == [
             SessionOpened,
             SessionData,
             EndOfStream,
             StopSending,
         ]
         go.set()
-        assert await bench.heard() == []
-        bench.say(Ack(), ResetStream(0))
+        assert await bench.received() == []
+        bench.send(Ack(), ResetStream(0))
         assert bench.dispatcher.in_flight == 0
 
     play(scenario)
@@ -380,7 +380,7 @@ def test_a_handler_that_has_not_noticed_yet_disturbs_no_later_session_with_the_s
 # ── what is not served ───────────────────────────────────────────────────────────────────────────
 
 
-def test_who_is_not_there_is_said_precisely() -> None:
+def test_the_error_names_the_missing_identity_protocol_or_instance() -> None:
     async def scenario() -> None:
         bench = Bench(echo)
         cases: list[tuple[dict[str, Any], type[P2PError]]] = [
@@ -390,17 +390,17 @@ def test_who_is_not_there_is_said_precisely() -> None:
             ({"peer": b"no key"}, InvalidKey),
         ]
         for changed, expected in cases:
-            bench.offer(**changed)
+            bench.open(**changed)
             assert type(await bench.error()) is expected
         assert bench.dispatcher.in_flight == 0
 
     play(scenario)
 
 
-def test_a_protocol_without_sessions_says_so() -> None:
+def test_rejects_sessions_with_a_protocol_without_a_session_handler() -> None:
     async def scenario() -> None:
         bench = Bench(None)
-        bench.offer()
+        bench.open()
         assert isinstance(await bench.error(), BadRequest)
         assert bench.dispatcher.in_flight == 0
 
@@ -411,11 +411,11 @@ async def takes_number(session: Session, number: int) -> None: ...
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xa1x", b"\xa1\xff", b"\x01\x01", b"\x91" * 60_000])
-def test_initial_data_that_does_not_fit_never_reaches_the_handler(payload: bytes) -> None:
+def test_rejects_initial_data_that_do_not_fit_the_annotation(payload: bytes) -> None:
     async def scenario() -> None:
         bench = Bench(None)
         bench.binding.streams = StreamHandler(takes_number)
-        bench.offer(payload)
+        bench.open(payload)
         error = await bench.error()
         assert isinstance(error, BadRequest)
         assert error.protocol == "Test"
@@ -424,48 +424,48 @@ def test_initial_data_that_does_not_fit_never_reaches_the_handler(payload: bytes
     play(scenario)
 
 
-def test_more_than_the_limit_and_an_id_that_stands_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejects_more_sessions_than_the_limit_and_an_id_that_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastn_p2p_client.serving.session_dispatcher.MAX_SESSIONS_PER_BINDING", 2)
 
     async def scenario() -> None:
         bench = Bench(echo)
-        bench.offer(id=b"1")
-        await bench.heard()
-        bench.offer(id=b"1")
+        bench.open(id=b"1")
+        await bench.received()
+        bench.open(id=b"1")
         assert isinstance(await bench.error(), BadMessage)
-        bench.offer(id=b"2")
-        bench.offer(id=b"3")
+        bench.open(id=b"2")
+        bench.open(id=b"3")
         assert isinstance(await bench.error(b"3"), Overloaded)
-        bench.say(ResetStream(1), StopSending(1), id=b"2")
-        await bench.heard(b"2")
-        bench.offer(id=b"3")
-        assert await bench.heard(b"3") == [SessionOpened(SESSION_WINDOW)]
+        bench.send(ResetStream(1), StopSending(1), id=b"2")
+        await bench.received(b"2")
+        bench.open(id=b"3")
+        assert await bench.received(b"3") == [SessionOpened(SESSION_WINDOW)]
         assert bench.dispatcher.in_flight == 2
 
     play(scenario)
 
 
-def test_draining_lets_sessions_end_and_takes_no_more() -> None:
+def test_drain_finishes_open_sessions_and_rejects_further_ones() -> None:
     async def scenario() -> None:
         bench = Bench(echo)
-        bench.offer()
-        await bench.heard()
+        bench.open()
+        await bench.received()
         draining = asyncio.ensure_future(bench.dispatcher.drain(5))
         await asyncio.sleep(0)
-        bench.offer(id=b"2")
+        bench.open(id=b"2")
         assert isinstance(await bench.error(b"2"), PeerOffline)
-        bench.say(SessionData(), payload=b"last")
-        bench.say(EndOfStream())
-        assert [type(message) for message in await bench.heard()][-1] is EndOfStream
+        bench.send(SessionData(), payload=b"last")
+        bench.send(EndOfStream())
+        assert [type(message) for message in await bench.received()][-1] is EndOfStream
         assert not draining.done()
-        bench.say(Ack())
+        bench.send(Ack())
         assert await draining
         bench.dispatcher.close()
 
     play(scenario)
 
 
-def test_an_answer_to_nothing_is_dropped() -> None:
+def test_ignores_messages_of_unknown_sessions() -> None:
     async def scenario() -> None:
         bench = Bench(echo)
         for message in (
@@ -477,14 +477,14 @@ def test_an_answer_to_nothing_is_dropped() -> None:
             SessionOpened(5),
             ErrorReply("denied", {}),
         ):
-            bench.say(message, id=b"nobody", payload=b"x")
-        assert bench.said == {}
+            bench.send(message, id=b"unknown", payload=b"x")
+        assert bench.sent == {}
 
     play(scenario)
 
 
-def test_what_the_opener_sees_of_a_reset_is_typed() -> None:
-    """The whole way, as the opener's own session tells it."""
+def test_the_caller_sees_a_reset_as_a_typed_error() -> None:
+    """From the handler to the caller's own session."""
 
     async def converse(session: Session, initial: Any) -> None:
         await session.read()
@@ -493,20 +493,20 @@ def test_what_the_opener_sees_of_a_reset_is_typed() -> None:
     async def scenario() -> None:
         bench = Bench(converse)
         opener = Session(
-            lambda header, payload: bench.say(decode(header), payload=bytes(payload)),
+            lambda header, payload: bench.send(decode(header), payload=bytes(payload)),
             protocol="Test",
             instance="default",
         )
 
         async def pump() -> None:
             while not opener.is_over:
-                queue = bench.said.get(b"1", deque())
+                queue = bench.sent.get(b"1", deque())
                 while queue:
                     opener.on_message(*queue.popleft())
                 await asyncio.sleep(0)
 
         pumping = asyncio.create_task(pump())
-        bench.offer()
+        bench.open()
         await opener.write(b"x")
         with pytest.raises(StreamReset) as caught:
             await opener.read()

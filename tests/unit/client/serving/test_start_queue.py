@@ -1,4 +1,4 @@
-"""Handlers that compute for long let the process read, and others' handlers start."""
+"""``StartQueue``: long handlers keep neither the process from reading nor other peers' handlers from starting."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.support.scenario import (
 )
 
 LONG = 1.0
-"""Seconds: more than a turn has."""
+"""Seconds, more than the budget of an iteration."""
 SHORT = 0.0001
 
 
 class Bench:
-    """Handlers of several peers, on a clock that only they move."""
+    """Handlers of several peers, on a clock that only they advance."""
 
     def __init__(self) -> None:
         self.now = 1.0
@@ -52,7 +52,7 @@ def test_small_handlers_start_at_once() -> None:
     play(scenario)
 
 
-def test_one_long_handler_starts_per_turn_and_none_is_lost() -> None:
+def test_starts_one_long_handler_per_iteration_and_loses_none() -> None:
     async def scenario() -> None:
         bench = Bench()
         bench.deliver(b"a", 50, LONG)
@@ -72,7 +72,7 @@ def test_one_long_handler_starts_per_turn_and_none_is_lost() -> None:
     play(scenario)
 
 
-def test_handlers_that_are_cancelled_while_they_wait_never_start() -> None:
+def test_never_starts_handlers_that_are_cancelled_while_they_wait() -> None:
     async def scenario() -> None:
         bench = Bench()
         tasks = bench.deliver(b"a", 100, LONG)
@@ -104,7 +104,7 @@ def test_peers_take_turns() -> None:
     play(scenario)
 
 
-def test_what_waits_is_started_in_order_and_faster_once_it_takes_less() -> None:
+def test_starts_waiting_handlers_in_order_and_faster_once_they_are_short() -> None:
     async def scenario() -> None:
         bench = Bench()
         order: list[int] = []

@@ -1,1 +1,1 @@
-"""testing."""
+"""Tests of ``fastn_p2p_client.testing``."""

@@ -1,4 +1,4 @@
-"""The conformance checks without a daemon: they pass for what is right, and say what is wrong otherwise."""
+"""Conformance checks pass in memory, and name the fault of a protocol that does not conform."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Check = Callable[[ProtocolClient], Awaitable[None]]
 
 
 @pytest.mark.parametrize("check", [check_requests, check_errors, check_streams])
-def test_what_is_served_in_memory_conforms(check: Check) -> None:
+def test_a_protocol_in_memory_conforms(check: Check) -> None:
     async def scenario() -> None:
         async with serve(Conformance) as contact:
             await check(contact)
@@ -52,7 +52,7 @@ class Stubborn(Conformance):
         (Stubborn, check_requests, "no error instead of DeadlineExceeded"),
     ],
 )
-def test_what_is_wrong_is_said(protocol: type[Conformance], check: Check, wrong: str) -> None:
+def test_a_check_says_what_does_not_conform(protocol: type[Conformance], check: Check, wrong: str) -> None:
     async def scenario() -> None:
         async with serve(protocol) as contact:
             with pytest.raises(AssertionError, match=re.escape(wrong)):
