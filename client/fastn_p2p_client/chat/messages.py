@@ -11,36 +11,6 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
-__all__ = [
-    "MAX_BATCH",
-    "MAX_PAGE",
-    "MAX_TEXT",
-    "ChatMessage",
-    "ConversationList",
-    "ConversationSummary",
-    "DeliverMessages",
-    "Delivered",
-    "DeliveryProblem",
-    "Event",
-    "FollowConversation",
-    "GetHistory",
-    "HistoryEnd",
-    "ListConversations",
-    "MarkRead",
-    "MessagePage",
-    "MessageState",
-    "OpenPresence",
-    "OutgoingMessage",
-    "OwnerRequest",
-    "PeerRequest",
-    "Presence",
-    "PresenceState",
-    "ReadReceipt",
-    "Request",
-    "SendMessage",
-    "StateChanged",
-]
-
 MAX_TEXT: Final = 16_384
 """Characters in a message."""
 MAX_BATCH: Final = 100

@@ -13,40 +13,6 @@ import msgspec
 from ..limits import DEFAULT_INSTANCE, MAX_NAME, MAX_PAYLOAD
 from ..tickets import MAX_TICKET
 
-__all__ = [
-    "MAX_ATTACHMENTS",
-    "MAX_BATCH",
-    "MAX_BATCH_BYTES",
-    "MAX_LETTER",
-    "MAX_PAGE",
-    "MAX_SUBJECT",
-    "MAX_WAIT",
-    "PROTOCOL",
-    "REWOUND",
-    "Attachment",
-    "DeleteMail",
-    "DeliverMail",
-    "DeliveryReceipt",
-    "InboxPage",
-    "ListMail",
-    "ListOutbox",
-    "MailAccepted",
-    "MailContent",
-    "MailCount",
-    "MailSummary",
-    "OutboxEntry",
-    "OutboxPage",
-    "OutboxState",
-    "OutgoingMail",
-    "ReadMail",
-    "ReceivedMail",
-    "RejectedMail",
-    "Request",
-    "RetryMail",
-    "SendMail",
-    "TrackMail",
-]
-
 PROTOCOL: Final = "Mail"
 """Name of the protocol."""
 REWOUND: Final = "Rewound"

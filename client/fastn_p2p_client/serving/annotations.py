@@ -22,8 +22,6 @@ from ..peer import Peer
 from ..protocol import BindingContext
 from ..session.session import Session
 
-__all__ = ["HandlerParameter", "InvalidHandler", "check_not_generator", "handler_parameters"]
-
 
 class InvalidHandler(TypeError):
     """A handler or protocol class that cannot be called with a request or session. The message says what to change."""

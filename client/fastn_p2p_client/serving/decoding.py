@@ -11,8 +11,6 @@ import msgspec.inspect
 
 from .annotations import InvalidHandler
 
-__all__ = ["make_decoder"]
-
 _PLAIN: Final = (type(None), bool, int, float, str, bytes, list, dict, datetime, msgspec.msgpack.Ext)
 """Types to which msgspec decodes msgpack before it converts a request."""
 

@@ -16,8 +16,6 @@ from typing import Any, Final, ParamSpec, TypeVar
 from ..call_context import CallContext
 from ..callables import is_async
 
-__all__ = ["MAX_THREADS", "DaemonThreadPool", "handler_threads", "pass_by_name", "run_in_thread_if_sync"]
-
 MAX_THREADS: Final = 64
 """Threads that run handlers at the same time, at most. Further handlers wait."""
 

@@ -27,8 +27,6 @@ from .annotations import HandlerParameter, InvalidHandler, check_not_generator, 
 from .decoding import make_decoder
 from .handler_threads import pass_by_name, run_in_thread_if_sync
 
-__all__ = ["DEFAULT_QUEUE", "InvalidHandler", "ProtocolHandlers", "RequestHandler", "StreamHandler", "check_class"]
-
 DEFAULT_QUEUE: Final = 1024
 """Requests that wait where ``concurrency`` is limited and no ``queue`` is given."""
 

@@ -23,11 +23,8 @@ from fastn_p2p_client.protocol import (
     stream,
     stream_handlers,
 )
-from fastn_p2p_client.serving.handlers import (
-    InvalidHandler,
-    RequestHandler,
-    StreamHandler,
-)
+from fastn_p2p_client.serving.annotations import InvalidHandler
+from fastn_p2p_client.serving.handlers import RequestHandler, StreamHandler
 from fastn_p2p_client.session.session import Session
 
 KEY = PublicKey("i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60")
