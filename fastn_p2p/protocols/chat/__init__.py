@@ -1,20 +1,20 @@
-"""Conversations between two identities: what the protocol ``Chat`` and the command ``fastn-p2p chat`` are made of.
+"""Protocol ``Chat`` and command ``fastn-p2p chat``: conversations between two identities.
 
-Each side keeps the conversation at its own binding, and the bindings talk to each other. Programs and terminals of an
-owner talk to the owner's binding alone, so that all of them see the same.
+Each identity stores the conversation at its own binding, and the two bindings call each other. Programs and terminals
+of an owner use only the owner's binding, so that all of them see the same messages.
 
 Layout
 ------
 
-``protocol``, ``config``    the protocol ``Chat``, and its config
-``message_store``           the messages, in SQLite in the binding's workspace; ``ledger``: the same for an event loop
-``delivery``                brings one peer what waits for it; ``line`` calls the peer's binding
-``open_conversations``      the terminals that look at a conversation, and whether the peer looks at it too
-``presence``                tells a peer that somebody is here
-``formatting``              how a message looks: nothing that a peer sends reaches a terminal as it is
+``protocol``, ``config``    the protocol ``Chat`` and its config
+``message_store``           messages in an SQLite database in the workspace
+``delivery``                delivery of messages and receipts to one peer
+``open_conversations``      terminals that show a conversation, here and at the peer
+``presence``                session that tells a peer that a terminal is open here
+``formatting``              escape texts of peers
 ``terminal_ui``             a conversation in a terminal: an editor with the latest messages above it
-``piped_ui``                the same with piped input or output, in lines or JSON
-``cli``                     ``fastn-p2p chat``: which of the two, and how it ends
+``piped_ui``                a conversation with piped input or output, as lines or JSON
+``cli``                     ``fastn-p2p chat``
 
 Messages and client are in ``fastn_p2p_client.chat``.
 """

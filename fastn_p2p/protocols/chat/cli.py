@@ -1,4 +1,4 @@
-"""``fastn-p2p chat``: in a terminal, or with what is piped in and out."""
+"""``fastn-p2p chat``: choose the user interface and the exit code."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ...console.exit_codes import ExitCode
 from ...console.output import write_message
 
 _LAST: Final = 20
+"""Earlier messages that a terminal shows first."""
 _EXITS: Final = {
     "TooManyWaiting": ExitCode.OVERLOADED,
     "TooManyPeers": ExitCode.OVERLOADED,
@@ -31,7 +32,7 @@ _EXITS: Final = {
 
 
 def in_terminal() -> bool:
-    """Whether both standard input and output are one."""
+    """Return whether standard input and standard output are terminals."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
@@ -47,11 +48,17 @@ def chat(
     wait: bool,
     timeout: float | None,
 ) -> ExitCode:
-    """Until it is left, or the input ends.
+    """Run a conversation until the user quits or the input ends. Return the exit code.
+
+    Args:
+        last: number of earlier messages to show; None for the default.
+        json: print events as JSON.
+        wait: wait until the peer has received every piped message.
+        timeout: seconds of that wait; None for no limit.
 
     Raises:
-        P2PError: see ``ChatClient``; ``DeadlineExceeded``: with ``wait``, the peer has not come in time.
-        OSError: of standard input or output.
+        P2PError: from ``ChatClient``; with ``wait`` also ``DeadlineExceeded``.
+        OSError: standard input cannot be read, or standard output cannot be written.
     """
 
     async def converse() -> ExitCode:
@@ -64,7 +71,7 @@ def chat(
                 return ExitCode.INTERRUPTED if interrupted else ExitCode.OK
             from .piped_ui import PipedConversation
 
-            piped = PipedConversation(found, last=last or 0, json=json, delivered=wait, timeout=timeout).run()
+            piped = PipedConversation(found, last=last or 0, json=json, until_delivered=wait, timeout=timeout).run()
             if wait and not json:
                 await connecting(client, identity, peer, piped)
             else:
@@ -78,8 +85,8 @@ def chat(
         write_message(f"fastn-p2p: {error.message or error.kind}")
         return _EXITS.get(error.kind, ExitCode.APPLICATION)
     except (ProtocolNotFound, InstanceNotFound):
-        alias = "" if instance == DEFAULT_INSTANCE else f" --alias {instance}"
-        command = f"fastn-p2p add-protocol IDENTITY --protocol {PROTOCOL}{alias}"
-        write_message(f"fastn-p2p: this needs a {PROTOCOL} of your own: {command}")
+        option = "" if instance == DEFAULT_INSTANCE else f" --instance {instance}"
+        command = f"fastn-p2p add-protocol IDENTITY --protocol {PROTOCOL}{option}"
+        write_message(f"fastn-p2p: your identity has no {PROTOCOL}. Add it: {command}")
         return ExitCode.NOT_FOUND
     return ExitCode.PIPE

@@ -1,147 +1,171 @@
-"""Brings one peer what waits for it: messages, and which of its own were shown here."""
+"""Delivery to one peer: messages, and receipts for the peer's messages that were read here."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from fastn_p2p_client.chat.messages import (
+    Delivered,
     DeliverMessages,
+    OpenPresence,
     PeerRequest,
     ReadReceipt,
 )
-from fastn_p2p_client.errors import (
-    ApplicationError,
-    ConnectionLost,
-    DeadlineExceeded,
-    IdentityOffline,
-    Overloaded,
-    P2PError,
-    PeerOffline,
-    PeerUnknown,
-    PeerUnreachable,
-)
+from fastn_p2p_client.errors import ApplicationError, ConnectionLost, IdentityOffline, P2PError
+from fastn_p2p_client.protocol import BindingContext
 from fastn_p2p_client.retry import Backoff
+from fastn_p2p_client.session.session import Session
 
 from .config import FIRST_PAUSE, LONGEST_PAUSE
-from .ledger import Ledger
-from .message_store import MessageStore
+from .message_store import MessageStore, MessageTables
 
 log = logging.getLogger(__name__)
 
-_MAX_WORDS: Final = 300
-_PASSING: Final = (
-    ConnectionLost,
-    DeadlineExceeded,
-    IdentityOffline,
-    Overloaded,
-    PeerOffline,
-    PeerUnknown,
-    PeerUnreachable,
-)
-"""What happens while daemons come and go, and nobody needs to hear of."""
+_ONLINE_TIMEOUT: Final = 3600.0
+"""Seconds of one wait for a peer. After them a new wait begins."""
+_CALL_TIMEOUT: Final = 20.0
+_MAX_ERROR: Final = 300
+"""Characters of an error that the owner's terminals get."""
 
 
-class PeerTransport(Protocol):
-    """The way to a peer, as far as a courier needs it."""
+class PeerTransport:
+    """Calls and sessions to one peer's binding of the same protocol and instance, as the identity of our binding.
 
-    peer: str
+    Every method raises what ``Client`` raises.
+    """
 
-    async def reachable(self) -> None: ...
-    async def ask(self, request: PeerRequest) -> None: ...
+    def __init__(self, context: BindingContext, peer: str) -> None:
+        self._context = context
+        self.peer = peer
+
+    async def wait_until_online(self) -> None:
+        """Wait until the peer is online."""
+        await self._context.client.wait_until_online(self._context.identity, self.peer, timeout=_ONLINE_TIMEOUT)
+
+    async def send(self, request: PeerRequest) -> None:
+        """Call the peer's binding."""
+        context = self._context
+        await context.client.call(
+            context.identity,
+            self.peer,
+            context.protocol,
+            context.instance,
+            request,
+            returns=Delivered,
+            timeout=_CALL_TIMEOUT,
+        )
+
+    async def open_presence(self, conversation: str) -> Session:
+        """Open a session that tells the peer that a terminal here shows the conversation."""
+        context = self._context
+        return await context.client.connect(
+            context.identity,
+            self.peer,
+            context.protocol,
+            context.instance,
+            OpenPresence(conversation),
+            timeout=_CALL_TIMEOUT,
+        )
 
 
 class PeerDelivery:
-    """Runs while there is something to bring. A message is brought again until the peer has said that it has it.
+    """Task that delivers to one peer while there is something to deliver. Repeats a message until the peer confirms it.
 
     Args:
-        delivered: told the conversation and the ids that the peer now has.
-        trouble: told why the peer does not take them, and with an empty text that it does again.
+        on_delivered: called with the conversation and the ids of messages that the peer now has.
+        on_problem: called with the reason for which the peer does not accept messages; with "" when it does again.
 
     Attributes:
-        words: the last that ``trouble`` was told.
+        last_error: the last argument of ``on_problem``.
     """
 
     def __init__(
         self,
-        way: PeerTransport,
-        ledger: Ledger,
+        transport: PeerTransport,
+        store: MessageStore,
         *,
-        delivered: Callable[[str, list[str]], object],
-        trouble: Callable[[str], object],
-        pauses: Backoff | None = None,
+        on_delivered: Callable[[str, list[str]], object],
+        on_problem: Callable[[str], object],
+        backoff: Backoff | None = None,
     ) -> None:
-        self._way = way
-        self._ledger = ledger
-        self._delivered = delivered
-        self._trouble = trouble
-        self._pauses = pauses or Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        self._news = asyncio.Event()
+        self._transport = transport
+        self._store = store
+        self._on_delivered = on_delivered
+        self._on_problem = on_problem
+        self._backoff = backoff or Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.last_error = ""
 
     @property
-    def idle(self) -> bool:
-        """Nothing is to be brought."""
+    def is_idle(self) -> bool:
+        """True if there is nothing to deliver."""
         return self._task is None
 
     def wake(self) -> None:
-        """There may be something."""
-        self._news.set()
+        """Look for something to deliver."""
+        self._woken.set()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
-            self._task.add_done_callback(self._ended)
+            self._task.add_done_callback(self._on_end)
 
     async def close(self) -> None:
+        """Stop delivering."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _on_end(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if task.cancelled():
             return
         if task.exception() is not None:
-            log.error("bringing messages to %s", self._way.peer, exc_info=task.exception())
-        elif self._news.is_set():
-            self.wake()  # it came while the task was ending
+            log.error("delivery to %s failed", self._transport.peer, exc_info=task.exception())
+        elif self._woken.is_set():
+            self.wake()  # woken while the task was ending
 
     async def _run(self) -> None:
         while True:
             try:
-                self._news.clear()
+                self._woken.clear()
                 if not await self._deliver_batch():
                     return
             except (P2PError, ApplicationError) as error:
-                log.info("%s does not get its messages yet: %s", self._way.peer, error)
-                if not isinstance(error, _PASSING):
-                    self._say(str(error)[:_MAX_WORDS])
-                await asyncio.sleep(self._pauses.pause())
+                log.info("messages for %s are delayed: %s", self._transport.peer, error)
+                if not _is_absence(error):
+                    self._report(str(error)[:_MAX_ERROR])
+                await asyncio.sleep(self._backoff.pause())
             else:
-                self._pauses.reset()
-                self._say("")
+                self._backoff.reset()
+                self._report("")
 
     async def _deliver_batch(self) -> bool:
-        """Some of it; whether there was any."""
-        peer = self._way.peer
-        if await self._ledger.do(MessageStore.work, peer) is None:
+        """Deliver a batch. Return whether there was one."""
+        peer = self._transport.peer
+        if await self._store.read(MessageTables.next_batch, peer) is None:
             return False
-        await self._way.reachable()
-        work = await self._ledger.do(MessageStore.work, peer)
-        if work is None:
+        await self._transport.wait_until_online()
+        batch = await self._store.read(MessageTables.next_batch, peer)
+        if batch is None:
             return False
-        if work.messages:
-            await self._way.ask(DeliverMessages(work.conversation, work.messages))
-            ids = [each.id for each in work.messages]
-            self._delivered(work.conversation, await self._ledger.do(MessageStore.delivered, peer, ids))
+        if batch.messages:
+            await self._transport.send(DeliverMessages(batch.conversation, batch.messages))
+            ids = [each.id for each in batch.messages]
+            self._on_delivered(batch.conversation, await self._store.write(MessageTables.mark_delivered, peer, ids))
         else:
-            await self._way.ask(ReadReceipt(work.conversation, work.shown))
-            await self._ledger.do(MessageStore.receipts_sent, peer, work.shown)
+            await self._transport.send(ReadReceipt(batch.conversation, batch.read))
+            await self._store.write(MessageTables.receipts_sent, peer, batch.read)
         return True
 
-    def _say(self, words: str) -> None:
-        if words != self.last_error:
-            self.last_error = words
-            self._trouble(words)
+    def _report(self, problem: str) -> None:
+        if problem != self.last_error:
+            self.last_error = problem
+            self._on_problem(problem)
+
+
+def _is_absence(error: P2PError | ApplicationError) -> bool:
+    """Return whether an error occurs while daemons come and go, so that the owner need not know of it."""
+    return isinstance(error, P2PError) and (error.retryable or isinstance(error, ConnectionLost | IdentityOffline))

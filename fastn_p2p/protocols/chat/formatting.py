@@ -1,4 +1,4 @@
-"""How a message looks. Texts come from other people's machines: what could move a cursor, or hide, is made visible."""
+"""Text of messages for terminals and scripts. It comes from peers, so control and hidden characters are escaped."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from fastn_p2p_client.chat.messages import MessageState
 from fastn_p2p_client.plain_text import plain, plain_lines
 
 MARKS: Final[dict[MessageState, str]] = {"kept": "✓", "delivered": "✓✓", "seen": "✓✓ seen"}
-"""Of one's own messages."""
+"""Mark behind an own message, by its state."""
 
 
-def typed(text: str) -> str:
-    """Text from a keyboard or a clipboard as it can be sent: each byte that was no UTF-8 becomes U+FFFD (�)."""
+def decode_typed(text: str) -> str:
+    """Return text from a keyboard or a clipboard with each byte that is not UTF-8 replaced by U+FFFD (�)."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def escape_text(text: str) -> str:
-    """As it may go to a terminal: its lines, and everything else that does something made visible."""
+    """Return text for a terminal: line feeds stay, other control and hidden characters are escaped."""
     return plain_lines(text.replace("\t", "    "))
 
 
 def escape_line(text: str) -> str:
-    """The same on one line: a line feed is ``\\n``, a backslash two, so that a script can undo it."""
+    """Return text on one line for a script. A line feed becomes ``\\n`` and a backslash two, so this can be undone."""
     return plain(text.replace("\\", "\\\\"))

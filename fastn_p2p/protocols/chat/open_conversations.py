@@ -1,4 +1,4 @@
-"""A conversation while somebody looks at it: its open terminals here, and those of the peer."""
+"""Open conversations: those that a terminal shows, here or at the peer."""
 
 from __future__ import annotations
 
@@ -19,114 +19,123 @@ _MAX_EVENTS: Final = 2_000
 
 
 class ConversationId(NamedTuple):
-    """Which conversation."""
+    """Key of a conversation."""
 
     peer: str
     conversation: str
 
 
 class TerminalQueue:
-    """What waits for one program that has joined."""
+    """Events that wait for one program that follows a conversation."""
 
     def __init__(self) -> None:
         self._events: asyncio.Queue[Event] = asyncio.Queue(_MAX_EVENTS)
         self.overrun = False
-        """It has missed something: it must join again."""
+        """True once an event was dropped. The program must follow the conversation again."""
 
     def publish(self, event: Event) -> None:
+        """Add an event, or drop it if the queue is full."""
         try:
             self._events.put_nowait(event)
         except asyncio.QueueFull:
             self.overrun = True
 
     async def next(self) -> Event:
+        """Wait for the next event and return it."""
         return await self._events.get()
 
 
 class OpenConversation:
-    """One conversation. Exists while there is a terminal at either side.
+    """One open conversation.
 
     Attributes:
-        theirs: sessions by which the peer says that it is here.
+        terminals: queues of the owner's terminals.
+        peer_sessions: open presence sessions of the peer.
+        presence_sender: open while there are terminals here.
     """
 
     def __init__(self) -> None:
         self.terminals: set[TerminalQueue] = set()
-        self.theirs = 0
-        self.attendance: PresenceSender | None = None
+        self.peer_sessions = 0
+        self.presence_sender: PresenceSender | None = None
 
     @property
     def presence(self) -> PresenceState:
-        return "here" if self.theirs else "away"
+        """Whether the peer has a terminal that shows the conversation."""
+        return "here" if self.peer_sessions else "away"
 
     def publish(self, event: Event) -> None:
+        """Send an event to the owner's terminals."""
         for terminal in self.terminals:
             terminal.publish(event)
 
 
 class OpenConversations:
-    """All of a binding's.
+    """Registry of a binding's open conversations.
 
     Args:
-        attend: tells a peer that somebody is here, until it is closed.
+        send_presence: opens the presence session of a conversation.
     """
 
-    def __init__(self, attend: Callable[[ConversationId], PresenceSender]) -> None:
-        self._attend = attend
-        self._rooms: dict[ConversationId, OpenConversation] = {}
+    def __init__(self, send_presence: Callable[[ConversationId], PresenceSender]) -> None:
+        self._send_presence = send_presence
+        self._open: dict[ConversationId, OpenConversation] = {}
 
     def __len__(self) -> int:
-        return len(self._rooms)
+        return len(self._open)
 
-    def publish(self, place: ConversationId, event: Event) -> None:
-        """To whoever looks at the conversation here."""
-        room = self._rooms.get(place)
-        if room is not None:
-            room.publish(event)
+    def publish(self, id: ConversationId, event: Event) -> None:
+        """Send an event to the owner's terminals that show the conversation."""
+        found = self._open.get(id)
+        if found is not None:
+            found.publish(event)
 
-    def tell_all(self, peer: str, event: Event) -> None:
-        """In all conversations with the peer."""
-        for place, room in self._rooms.items():
-            if place.peer == peer:
-                room.publish(event)
+    def publish_to_all(self, peer: str, event: Event) -> None:
+        """Send an event to the owner's terminals that show any conversation with the peer."""
+        for id, found in self._open.items():
+            if id.peer == peer:
+                found.publish(event)
 
-    def enter(self, place: ConversationId) -> tuple[OpenConversation, TerminalQueue]:
-        """A terminal of the owner's."""
-        room = self._rooms.setdefault(place, OpenConversation())
+    def enter(self, id: ConversationId) -> tuple[OpenConversation, TerminalQueue]:
+        """Add a terminal of the owner."""
+        found = self._open.setdefault(id, OpenConversation())
         terminal = TerminalQueue()
-        room.terminals.add(terminal)
-        if room.attendance is None:
-            room.attendance = self._attend(place)
-        return room, terminal
+        found.terminals.add(terminal)
+        if found.presence_sender is None:
+            found.presence_sender = self._send_presence(id)
+        return found, terminal
 
-    async def leave(self, place: ConversationId, terminal: TerminalQueue) -> None:
-        room = self._rooms[place]
-        room.terminals.discard(terminal)
-        if not room.terminals and room.attendance is not None:
-            attendance, room.attendance = room.attendance, None
-            self._forget(place, room)
-            await attendance.close()
+    async def leave(self, id: ConversationId, terminal: TerminalQueue) -> None:
+        """Remove a terminal of the owner. The last one ends the presence session."""
+        found = self._open[id]
+        found.terminals.discard(terminal)
+        if not found.terminals and found.presence_sender is not None:
+            sender, found.presence_sender = found.presence_sender, None
+            self._remove_unused(id, found)
+            await sender.close()
 
-    def peer_came(self, place: ConversationId) -> None:
-        """A terminal of the peer's."""
-        room = self._rooms.setdefault(place, OpenConversation())
-        room.theirs += 1
-        if room.theirs == 1:
-            room.publish(Presence("here"))
+    def peer_joined(self, id: ConversationId) -> None:
+        """Count a presence session that the peer has opened."""
+        found = self._open.setdefault(id, OpenConversation())
+        found.peer_sessions += 1
+        if found.peer_sessions == 1:
+            found.publish(Presence("here"))
 
-    def peer_left(self, place: ConversationId) -> None:
-        room = self._rooms[place]
-        room.theirs -= 1
-        if not room.theirs:
-            room.publish(Presence("away"))
-            self._forget(place, room)
+    def peer_left(self, id: ConversationId) -> None:
+        """Count the end of a presence session of the peer."""
+        found = self._open[id]
+        found.peer_sessions -= 1
+        if not found.peer_sessions:
+            found.publish(Presence("away"))
+            self._remove_unused(id, found)
 
     async def close(self) -> None:
-        for room in self._rooms.values():
-            attendance, room.attendance = room.attendance, None
-            if attendance is not None:
-                await attendance.close()
+        """End all presence sessions."""
+        for found in self._open.values():
+            sender, found.presence_sender = found.presence_sender, None
+            if sender is not None:
+                await sender.close()
 
-    def _forget(self, place: ConversationId, room: OpenConversation) -> None:
-        if not room.terminals and not room.theirs and self._rooms.get(place) is room:
-            del self._rooms[place]
+    def _remove_unused(self, id: ConversationId, found: OpenConversation) -> None:
+        if not found.terminals and not found.peer_sessions and self._open.get(id) is found:
+            del self._open[id]

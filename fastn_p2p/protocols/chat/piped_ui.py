@@ -1,4 +1,4 @@
-"""A conversation with piped input or output: each line is a message, and what comes is a line, or an event in JSON."""
+"""Conversation with piped input or output: one message per line, or one event per line as JSON."""
 
 from __future__ import annotations
 
@@ -32,73 +32,75 @@ from .formatting import (
 )
 
 _MAX_LINE: Final = 4 * MAX_TEXT
-"""Bytes of the longest text."""
+"""Bytes of the longest line: a character has at most four."""
 
 
 class _InputFinished(Exception):
-    """Everything has been said, and what was waited for has happened."""
+    """The input has ended, and every message is stored or delivered."""
 
 
 class PipedConversation:
-    """One conversation, until the input ends and all of it is kept.
+    """One conversation. It ends when the input has ended and every message is stored.
 
     Args:
-        last: messages of the history that are put out first.
-        json: events on one line each, those of one's own messages too.
-        delivered: also until the peer has all of it, at most ``timeout`` seconds after the input has ended.
+        last: number of earlier messages to print first.
+        json: print events as JSON, also those of own messages.
+        until_delivered: also wait until the peer has every message.
+        timeout: seconds of that wait, from the end of the input; None for no limit.
     """
 
     def __init__(
-        self, conversation: Conversation, *, last: int, json: bool, delivered: bool, timeout: float | None
+        self, conversation: Conversation, *, last: int, json: bool, until_delivered: bool, timeout: float | None
     ) -> None:
         self._conversation = conversation
         self._last = last
         self._json = json
-        self._until_delivered = delivered
+        self._until_delivered = until_delivered
         self._timeout = timeout
-        self._joined = asyncio.Event()
-        self._said: set[str] = set()
-        self._told: set[str] = set()
-        """What was kept, and told so."""
+        self._following = asyncio.Event()
+        self._sent: set[str] = set()
+        self._stored: set[str] = set()
+        """Ids of messages of which an event has said that they are stored."""
         self._delivered: set[str] = set()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     async def run(self) -> None:
-        """
+        """Run the conversation.
+
         Raises:
-            ApplicationError, P2PError: a message is not kept.
-            DeadlineExceeded: the peer did not get all of it in time; it is kept, and delivered later.
-            OSError: of the input or the output.
+            ApplicationError, P2PError: a message cannot be stored.
+            DeadlineExceeded: the peer has not received every message in time. They are stored and delivered later.
+            OSError: the input cannot be read, or the output cannot be written.
         """
         try:
-            await run_all(self._follow(), self._speak())
+            await run_all(self._follow(), self._send_lines())
         except _InputFinished:
             return
 
     async def _follow(self) -> None:
         async with aclosing(self._conversation.events(self._last)) as events:
             async for event in events:
-                self._put(event)
+                self._print(event)
                 if isinstance(event, ChatMessage):
                     await self._conversation.mark_read(event)
                 if isinstance(event, ChatMessage | StateChanged):
-                    (self._told if event.mark == "kept" else self._delivered).add(event.id)
-                    self._news.set()
+                    (self._stored if event.mark == "kept" else self._delivered).add(event.id)
+                    self._changed.set()
 
-    def _put(self, event: Event) -> None:
+    def _print(self, event: Event) -> None:
         if isinstance(event, HistoryEnd):
-            self._joined.set()
+            self._following.set()
         if self._json:
             put_json(event)
         elif isinstance(event, ChatMessage):
-            if event.id not in self._said:
+            if event.id not in self._sent:
                 who = "me" if event.mine else self._conversation.name
                 write_result(f"{utc_time(event.at // 1000)}\t{escape_line(who)}\t{escape_line(event.text)}")
         elif isinstance(event, DeliveryProblem) and event.words:
-            write_message(f"fastn-p2p: {self._conversation.name} does not get your messages yet: {event.words}")
+            write_message(f"fastn-p2p: {self._conversation.name} does not accept your messages yet: {event.words}")
 
-    async def _speak(self) -> None:
-        await self._joined.wait()
+    async def _send_lines(self) -> None:
+        await self._following.wait()
         number = 0
         async for text in _lines():
             number += 1
@@ -108,26 +110,26 @@ class PipedConversation:
                 )
             if text:
                 id = secrets.token_hex(16)
-                self._said.add(id)
+                self._sent.add(id)
                 await self._conversation.send(text, id=id)
-        await self._all_in(self._told, self._delivered)
+        await self._wait_for_all(self._stored, self._delivered)
         if self._until_delivered:
             try:
                 async with asyncio.timeout(self._timeout):
-                    await self._all_in(self._delivered)
+                    await self._wait_for_all(self._delivered)
             except TimeoutError:
                 raise DeadlineExceeded(seconds=self._timeout or 0.0) from None
         raise _InputFinished
 
-    async def _all_in(self, *known: set[str]) -> None:
-        """Returns once everything that was said is in one of these."""
-        while not self._said <= set().union(*known):
-            self._news.clear()
-            await self._news.wait()
+    async def _wait_for_all(self, *known: set[str]) -> None:
+        """Wait until every sent message is in one of the sets."""
+        while not self._sent <= set().union(*known):
+            self._changed.clear()
+            await self._changed.wait()
 
 
 async def _lines() -> AsyncIterator[str]:
-    """Of standard input, without their ends. What is not UTF-8 is replaced."""
+    """Yield the lines of standard input without line ends. Bytes that are not UTF-8 are replaced."""
     source = StdinReader()
     rest = b""
     try:

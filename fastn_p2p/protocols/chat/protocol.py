@@ -1,4 +1,4 @@
-"""Chat: conversations with peers, kept by both sides, delivered once and in order, whoever is away meanwhile."""
+"""Chat: conversations that both identities store. Messages are delivered once and in order, also after an absence."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from fastn_p2p_client.session import framing
 from fastn_p2p_client.session.session import Session
 
 from ...concurrency import run_all
+from ...console.formatting import format_count
 from .config import ChatConfig
-from .delivery import PeerDelivery
-from .ledger import Ledger
-from .line import PeerTransport
+from .delivery import PeerDelivery, PeerTransport
 from .message_store import (
     MessageStore,
-    holdings,
+    MessageTables,
+    count_contents,
 )
 from .open_conversations import (
     ConversationId,
@@ -50,25 +50,27 @@ from .open_conversations import (
 from .presence import PresenceSender
 
 MAX_SESSIONS: Final = 16
-"""By which one peer says that it is here."""
+"""Presence sessions of one peer."""
 _FILE: Final = "chat.db"
-"""In the workspace."""
+"""File name in the workspace."""
 _MAX_TERMINALS: Final = 64
-"""Of the owner's."""
+"""Sessions of the owner's terminals."""
 _MAX_CALLS: Final = 4
-"""Of one peer at a time; its binding makes one."""
+"""Concurrent calls of one peer. Its binding makes one at a time."""
 
-_shown: Final = msgspec.msgpack.Decoder(MarkRead)
+_mark_read: Final = msgspec.msgpack.Decoder(MarkRead)
 
 
 class Chat(Protocol):
-    """Conversations that both sides keep, and that go on whoever is away meanwhile.
+    """Conversations that both identities store, and that continue after an absence.
 
-    What is said is in ``chat.messages``. Only for peers, unless added otherwise; a peer uses its alias of the same
-    name.
+    ``fastn_p2p_client.chat.messages`` has the messages. By default peers in the address book may use it. A peer uses
+    its instance of the same name.
 
-    Raises (as application errors): ``NotOwner``: that only the identity itself may ask. ``TooManyWaiting``,
-    ``TooManyPeers``, ``TooManySessions``: a limit is reached. ``NoConversation``: with oneself there is none.
+    Raises (as application errors):
+        NotOwner: only the identity itself may send this request.
+        TooManyWaiting, TooManyPeers, TooManySessions: a limit is reached.
+        NoConversation: an identity has no conversation with itself.
     """
 
     Config = ChatConfig
@@ -76,108 +78,109 @@ class Chat(Protocol):
 
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
-        self._couriers: dict[str, PeerDelivery] = {}
+        self._deliveries: dict[str, PeerDelivery] = {}
         self._calls: Counter[str] = Counter()
         self._sessions: Counter[str] = Counter()
 
     async def on_activate(self) -> None:
-        self._ledger = Ledger(self.context.workspace / _FILE, self.config)
-        self._rooms = OpenConversations(
-            lambda place: PresenceSender(PeerTransport(self.context, place.peer), place.conversation)
-        )
-        await self._ledger.open()
-        await self._ledger.do(MessageStore.prune_all)
-        for peer in await self._ledger.do(MessageStore.peers_with_work):
+        self._store = MessageStore(self.context.workspace / _FILE, self.config)
+        self._open = OpenConversations(lambda id: PresenceSender(PeerTransport(self.context, id.peer), id.conversation))
+        await self._store.open()
+        await self._store.write(MessageTables.prune_all)
+        for peer in await self._store.read(MessageTables.waiting_peers):
             self._delivery_to(peer).wake()
 
     async def on_reload(self) -> None:
-        self._ledger.reload(self.config)
-        await self._ledger.do(MessageStore.prune_all)
+        self._store.config = self.config
+        await self._store.write(MessageTables.prune_all)
 
     async def on_deactivate(self) -> None:
-        await self._rooms.close()
-        for courier in self._couriers.values():
-            await courier.close()
-        await self._ledger.close()
+        await self._open.close()
+        for delivery in self._deliveries.values():
+            await delivery.close()
+        await self._store.close()
 
     async def describe_data(self) -> str:
-        messages, peers, waiting = await asyncio.to_thread(holdings, self.context.workspace / _FILE)
+        messages, peers, waiting = await asyncio.to_thread(count_contents, self.context.workspace / _FILE)
         return (
-            f"{messages} {'message' if messages == 1 else 'messages'} of conversations with "
-            f"{peers} {'peer' if peers == 1 else 'peers'}, {waiting} of them not delivered yet"
+            f"{format_count(messages, 'message')} of conversations with {format_count(peers, 'peer')}, "
+            f"{waiting} of them not delivered yet"
         )
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
 
     @request
     async def answer(self, request: Request, peer: Peer) -> Delivered | ChatMessage | MessagePage | ConversationList:
+        """Answer a request of the owner or of a peer's binding."""
         if isinstance(request, DeliverMessages | ReadReceipt):
             return await self._answer_peer(request, peer.key.id52)
         self._check_owner(peer)
         if isinstance(request, SendMessage):
-            return await self._say(request)
+            return await self._send(request)
         if isinstance(request, GetHistory):
-            self._check_other(request.peer)
+            self._check_not_owner(request.peer)
             return MessagePage(
-                await self._ledger.do(
-                    MessageStore.recall, request.peer, request.conversation, request.before, request.limit
+                await self._store.read(
+                    MessageTables.history, request.peer, request.conversation, request.before, request.limit
                 )
             )
-        return ConversationList(await self._ledger.do(MessageStore.conversations))
+        return ConversationList(await self._store.read(MessageTables.conversations))
 
     async def _answer_peer(self, request: DeliverMessages | ReadReceipt, peer: str) -> Delivered:
         if self._calls[peer] >= _MAX_CALLS:
             raise Overloaded(what="messages of one peer at a time", limit=_MAX_CALLS)
         self._calls[peer] += 1
         try:
-            work = self._deliver(peer, request) if isinstance(request, DeliverMessages) else self._viewed(peer, request)
-            return await work
+            if isinstance(request, DeliverMessages):
+                return await self._on_messages(peer, request)
+            return await self._on_read_receipt(peer, request)
         finally:
             self._calls[peer] -= 1
             if not self._calls[peer]:
                 del self._calls[peer]
 
-    async def _say(self, request: SendMessage) -> ChatMessage:
-        self._check_other(request.peer)
-        line, new = await self._ledger.do(
-            MessageStore.add_sent, request.peer, request.conversation, request.id, request.text, _now()
+    async def _send(self, request: SendMessage) -> ChatMessage:
+        self._check_not_owner(request.peer)
+        message, is_new = await self._store.write(
+            MessageTables.add_sent, request.peer, request.conversation, request.id, request.text, _now_ms()
         )
-        if new:
-            self._rooms.publish(ConversationId(request.peer, request.conversation), line)
+        if is_new:
+            self._open.publish(ConversationId(request.peer, request.conversation), message)
         self._delivery_to(request.peer).wake()
-        return line
+        return message
 
-    async def _deliver(self, peer: str, request: DeliverMessages) -> Delivered:
-        self._check_other(peer)
-        for line in await self._ledger.do(
-            MessageStore.add_received, peer, request.conversation, request.messages, _now()
+    async def _on_messages(self, peer: str, request: DeliverMessages) -> Delivered:
+        self._check_not_owner(peer)
+        for message in await self._store.write(
+            MessageTables.add_received, peer, request.conversation, request.messages, _now_ms()
         ):
-            self._rooms.publish(ConversationId(peer, request.conversation), line)
+            self._open.publish(ConversationId(peer, request.conversation), message)
         return Delivered()
 
-    async def _viewed(self, peer: str, request: ReadReceipt) -> Delivered:
-        for id in await self._ledger.do(MessageStore.mark_read_by_peer, peer, request.conversation, request.ids):
-            self._rooms.publish(ConversationId(peer, request.conversation), StateChanged(id, "seen"))
+    async def _on_read_receipt(self, peer: str, request: ReadReceipt) -> Delivered:
+        for id in await self._store.write(MessageTables.mark_read_by_peer, peer, request.conversation, request.ids):
+            self._open.publish(ConversationId(peer, request.conversation), StateChanged(id, "seen"))
         return Delivered()
 
     # ── sessions ─────────────────────────────────────────────────────────────────────────────────
 
     @stream
     async def serve(self, session: Session, order: FollowConversation | OpenPresence) -> None:
+        """Serve a terminal of the owner, or the presence session of a peer."""
         peer = session.peer
         if isinstance(order, FollowConversation):
             self._check_owner(peer)
-            self._check_other(order.peer)
-            await self._counted(peer, _MAX_TERMINALS, self._serve_terminal(session, order))
+            self._check_not_owner(order.peer)
+            await self._limit_sessions(peer, _MAX_TERMINALS, self._serve_terminal(session, order))
         else:
-            self._check_other(peer.key.id52)
-            await self._counted(peer, MAX_SESSIONS, self._serve_presence(session, order))
+            self._check_not_owner(peer.key.id52)
+            await self._limit_sessions(peer, MAX_SESSIONS, self._serve_presence(session, order))
 
-    async def _counted(self, peer: Peer, limit: int, serve: Coroutine[Any, Any, None]) -> None:
+    async def _limit_sessions(self, peer: Peer, limit: int, serve: Coroutine[Any, Any, None]) -> None:
         key = peer.key.id52
         if self._sessions[key] >= limit:
             serve.close()
-            raise ApplicationError("TooManySessions", f"more than {limit} at a time", {"limit": limit})
+            raise ApplicationError("TooManySessions", f"limit reached: {limit} sessions at a time", {"limit": limit})
         self._sessions[key] += 1
         try:
             await serve
@@ -187,77 +190,81 @@ class Chat(Protocol):
                 del self._sessions[key]
 
     async def _serve_presence(self, session: Session, order: OpenPresence) -> None:
-        place = ConversationId(session.peer.key.id52, order.conversation)
+        id = ConversationId(session.peer.key.id52, order.conversation)
         session.accept()
-        self._rooms.peer_came(place)
+        self._open.peer_joined(id)
         try:
             if await session.read():
-                raise BadMessage(reason="nothing is said in this session")
+                raise BadMessage(reason="a presence session carries no data")
         finally:
-            self._rooms.peer_left(place)
+            self._open.peer_left(id)
 
     async def _serve_terminal(self, session: Session, order: FollowConversation) -> None:
-        place = ConversationId(order.peer, order.conversation)
-        room, terminal = self._rooms.enter(place)
+        id = ConversationId(order.peer, order.conversation)
+        conversation, terminal = self._open.enter(id)
         try:
-            lines = await self._ledger.do(MessageStore.recall, order.peer, order.conversation, None, order.last or 1)
-            newest = lines[-1].seq if lines else 0
-            for line in lines if order.last else ():
-                await framing.send_message(session, line)
-            await framing.send_message(session, HistoryEnd(room.presence))
-            words = self._delivery_to(order.peer).last_error
-            if words:
-                await framing.send_message(session, DeliveryProblem(words))
-            await run_all(self._tell(session, terminal, newest), self._listen(session, place))
-        except _Left:
+            messages = await self._store.read(
+                MessageTables.history, order.peer, order.conversation, None, order.last or 1
+            )
+            newest = messages[-1].seq if messages else 0
+            for message in messages if order.last else ():
+                await framing.send_message(session, message)
+            await framing.send_message(session, HistoryEnd(conversation.presence))
+            problem = self._delivery_to(order.peer).last_error
+            if problem:
+                await framing.send_message(session, DeliveryProblem(problem))
+            await run_all(self._send_events(session, terminal, newest), self._receive_marks(session, id))
+        except _TerminalClosed:
             return
         finally:
-            await self._rooms.leave(place, terminal)
+            await self._open.leave(id, terminal)
 
-    async def _tell(self, session: Session, terminal: TerminalQueue, newest: int) -> None:
-        """What happens in the conversation; messages up to ``newest`` were told already."""
+    async def _send_events(self, session: Session, terminal: TerminalQueue, newest: int) -> None:
+        """Send the events of a conversation, except messages up to ``newest``, which were sent before."""
         while not terminal.overrun:
             event = await terminal.next()
             if not (isinstance(event, ChatMessage) and event.seq <= newest):
                 await framing.send_message(session, event)
-        raise ApplicationError("TooSlow", "this terminal does not read what happens")
+        raise ApplicationError("TooSlow", "the terminal does not read its events")
 
-    async def _listen(self, session: Session, place: ConversationId) -> None:
-        while (said := await framing.receive_message(session, _shown)) is not None:
-            if await self._ledger.do(MessageStore.mark_read_here, place.peer, place.conversation, said.seq):
-                self._delivery_to(place.peer).wake()
-        raise _Left
+    async def _receive_marks(self, session: Session, id: ConversationId) -> None:
+        while (mark := await framing.receive_message(session, _mark_read)) is not None:
+            if await self._store.write(MessageTables.mark_read_here, id.peer, id.conversation, mark.seq):
+                self._delivery_to(id.peer).wake()
+        raise _TerminalClosed
 
-    # ── peers ────────────────────────────────────────────────────────────────────────────────────
+    # ── delivery ─────────────────────────────────────────────────────────────────────────────────
 
     def _delivery_to(self, peer: str) -> PeerDelivery:
-        courier = self._couriers.get(peer)
-        if courier is None:
-            courier = self._couriers[peer] = PeerDelivery(
+        delivery = self._deliveries.get(peer)
+        if delivery is None:
+            delivery = self._deliveries[peer] = PeerDelivery(
                 PeerTransport(self.context, peer),
-                self._ledger,
-                delivered=lambda conversation, ids: self._delivered(ConversationId(peer, conversation), ids),
-                trouble=lambda words: self._rooms.tell_all(peer, DeliveryProblem(words)),
+                self._store,
+                on_delivered=lambda conversation, ids: self._on_delivered(ConversationId(peer, conversation), ids),
+                on_problem=lambda problem: self._open.publish_to_all(peer, DeliveryProblem(problem)),
             )
-        return courier
+        return delivery
 
-    def _delivered(self, place: ConversationId, ids: list[str]) -> None:
-        for id in ids:
-            self._rooms.publish(place, StateChanged(id, "delivered"))
+    def _on_delivered(self, id: ConversationId, messages: list[str]) -> None:
+        for message in messages:
+            self._open.publish(id, StateChanged(message, "delivered"))
+
+    # ── checks ───────────────────────────────────────────────────────────────────────────────────
 
     def _check_owner(self, peer: Peer) -> None:
         if peer.key != self.context.key:
-            raise ApplicationError("NotOwner", "only the identity itself may ask that")
+            raise ApplicationError("NotOwner", "only the identity itself may send this request")
 
-    def _check_other(self, peer: str) -> None:
-        """Raises InvalidKey, or ApplicationError."""
+    def _check_not_owner(self, peer: str) -> None:
+        """Raise InvalidKey, or ApplicationError if ``peer`` is the identity itself."""
         if PublicKey(peer) == self.context.key:
             raise ApplicationError("NoConversation", "an identity has no conversation with itself")
 
 
-class _Left(Exception):
-    """A terminal has closed its side."""
+class _TerminalClosed(Exception):
+    """A terminal has ended its direction of the session."""
 
 
-def _now() -> int:
+def _now_ms() -> int:
     return time.time_ns() // 1_000_000

@@ -1,7 +1,7 @@
-"""A conversation in a terminal: an editor at the bottom, the latest messages above it, the rest in the scrollback.
+"""Conversation in a terminal: an editor at the bottom, the latest messages above it, older ones in the scrollback.
 
-The latest messages are drawn again whenever something changes, so their marks are those of the moment. What gets older
-is written above them for good.
+The latest messages are redrawn after every change, so that their marks are current. An older message is written above
+them once and never redrawn.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from ...concurrency import run_all
 from ...console.formatting import local_time
 from .formatting import (
     MARKS,
+    decode_typed,
     escape_text,
-    typed,
 )
 
-_LIVE: Final = 12
-"""Rows at most of messages whose marks still change on the screen."""
+_MAX_LIVE_ROWS: Final = 12
+"""Rows of messages that are redrawn."""
 _STYLE: Final = Style.from_dict(
     {
         "time": "ansibrightblack",
@@ -53,22 +53,22 @@ _STYLE: Final = Style.from_dict(
         "peer": "bold ansicyan",
         "mark": "ansibrightblack",
         "here": "ansigreen",
-        "trouble": "ansired",
+        "problem": "ansired",
         "bottom-toolbar": "noreverse",
     }
 )
 
 
 class _UserQuit(Exception):
-    """The owner has left."""
+    """The user has typed Ctrl-D or Ctrl-C."""
 
 
 class ChatTerminal:
-    """One conversation, until Ctrl-D, or Ctrl-C where nothing is typed.
+    """One conversation. It ends at Ctrl-D, and at Ctrl-C in an empty editor.
 
     Args:
-        last: messages of the history that are shown first.
-        input, output: for tests; the process's terminal by default.
+        last: number of earlier messages to show first.
+        input, output: for tests. Default: the terminal of the process.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class ChatTerminal:
         self._live: deque[ChatMessage] = deque()
         self._marks: dict[str, MessageState] = {}
         self._presence = ""
-        self._trouble = ""
-        self._failed = ""
-        self._unsent: asyncio.Queue[str] = asyncio.Queue()
+        self._problem = ""
+        self._send_state = ""
+        self._outgoing: asyncio.Queue[str] = asyncio.Queue()
         self._interrupted = False
         self._prompt: PromptSession[str] = PromptSession(
-            self._above_the_editor,
+            self._prompt_text,
             bottom_toolbar=self._status,
             erase_when_done=True,
             key_bindings=self._keys(),
@@ -96,30 +96,30 @@ class ChatTerminal:
         )
 
     async def run(self) -> bool:
-        """Whether it was left by Ctrl-C.
+        """Run the conversation. Return whether Ctrl-C ended it.
 
         Raises:
-            ApplicationError, P2PError: the conversation cannot go on.
+            ApplicationError, P2PError: the conversation cannot continue.
         """
         try:
             await run_all(self._follow(), self._edit(), self._send())
         except _UserQuit:
             return self._interrupted
         finally:
-            for line in self._live:
-                self._write(line)
+            for message in self._live:
+                self._write(message)
             self._live.clear()
         return False
 
-    # ── what happens ─────────────────────────────────────────────────────────────────────────────
+    # ── events ───────────────────────────────────────────────────────────────────────────────────
 
     async def _follow(self) -> None:
         async with aclosing(self._conversation.events(self._last)) as events:
             async for event in events:
-                await self._take(event)
+                await self._on_event(event)
                 self._prompt.app.invalidate()
 
-    async def _take(self, event: Event) -> None:
+    async def _on_event(self, event: Event) -> None:
         if isinstance(event, ChatMessage):
             self._marks[event.id] = event.mark
             self._live.append(event)
@@ -131,12 +131,14 @@ class ChatTerminal:
         elif isinstance(event, HistoryEnd | Presence):
             self._presence = event.presence
         else:
-            self._trouble = plain(event.words)
+            self._problem = plain(event.words)
 
     async def _scroll_out(self) -> None:
-        """Write for good what there is no room for above the editor."""
+        """Write the oldest messages to the scrollback until the others fit above the editor."""
         size = self._prompt.app.output.get_size()
-        while self._live and sum(self._rows(line, size.columns) for line in self._live) > self._room(size.rows):
+        while self._live and sum(self._rows(message, size.columns) for message in self._live) > self._live_rows(
+            size.rows
+        ):
             oldest = self._live.popleft()
             app = self._prompt.app
             if app.is_running:
@@ -147,42 +149,44 @@ class ChatTerminal:
             self._marks.pop(oldest.id, None)
 
     @staticmethod
-    def _room(rows: int) -> int:
-        """Rows for the latest messages: the editor and the status line need some too. A terminal that cannot move its
-        cursor (``TERM=dumb``) draws nothing anew, so every message is written for good at once."""
-        return 0 if is_dumb_terminal() else max(0, min(_LIVE, rows // 2))
+    def _live_rows(rows: int) -> int:
+        """Return the rows for the latest messages; the editor and the status line need the others.
 
-    def _rows(self, line: ChatMessage, columns: int) -> int:
-        return 1 + sum(text.count("\n") for _, text, *_ in wrapped(self._fragments(line), columns))
+        A terminal that cannot move its cursor (``TERM=dumb``) cannot redraw, so it has none.
+        """
+        return 0 if is_dumb_terminal() else max(0, min(_MAX_LIVE_ROWS, rows // 2))
 
-    # ── the owner ────────────────────────────────────────────────────────────────────────────────
+    def _rows(self, message: ChatMessage, columns: int) -> int:
+        return 1 + sum(text.count("\n") for _, text, *_ in wrap(self._fragments(message), columns))
+
+    # ── input ────────────────────────────────────────────────────────────────────────────────────
 
     async def _edit(self) -> None:
         while True:
             try:
                 text = await self._prompt.prompt_async()
             except EOFError:
-                await self._unsent.join()
+                await self._outgoing.join()
                 raise _UserQuit from None
             except KeyboardInterrupt:
                 self._interrupted = True
                 raise _UserQuit from None
-            text = typed(text).strip()
+            text = decode_typed(text).strip()
             for start in range(0, len(text), MAX_TEXT):
-                self._unsent.put_nowait(text[start : start + MAX_TEXT])
+                self._outgoing.put_nowait(text[start : start + MAX_TEXT])
 
     async def _send(self) -> None:
-        """What was typed, in order. Editing goes on meanwhile: it can take a while when the daemon is coming back."""
+        """Send typed messages in order. The user can type meanwhile, because a restart of the daemon takes a while."""
         while True:
-            text = await self._unsent.get()
-            self._failed = "sending"
+            text = await self._outgoing.get()
+            self._send_state = "sending"
             try:
                 await self._conversation.send(text)
             except (ApplicationError, P2PError) as error:
-                self._failed = f"not sent (arrow up brings it back): {plain(str(error))}"
+                self._send_state = f"not sent (Arrow Up brings it back): {plain(str(error))}"
             else:
-                self._failed = ""
-            self._unsent.task_done()
+                self._send_state = ""
+            self._outgoing.task_done()
             self._prompt.app.invalidate()
 
     def _keys(self) -> KeyBindings:
@@ -201,49 +205,49 @@ class ChatTerminal:
 
         return keys
 
-    # ── how it looks ─────────────────────────────────────────────────────────────────────────────
+    # ── output ───────────────────────────────────────────────────────────────────────────────────
 
-    def _above_the_editor(self) -> StyleAndTextTuples:
+    def _prompt_text(self) -> StyleAndTextTuples:
         size = self._prompt.app.output.get_size()
         fragments: StyleAndTextTuples = [("", "> ")]
-        room = self._room(size.rows)
-        for line in reversed(self._live):  # when the terminal has become smaller, the older ones are still to come
-            room -= self._rows(line, size.columns)
+        room = self._live_rows(size.rows)
+        for message in reversed(self._live):  # after the terminal got smaller, older messages do not fit
+            room -= self._rows(message, size.columns)
             if room < 0:
                 break
-            fragments = [*wrapped(self._fragments(line), size.columns), ("", "\n"), *fragments]
+            fragments = [*wrap(self._fragments(message), size.columns), ("", "\n"), *fragments]
         return fragments
 
-    def _fragments(self, line: ChatMessage) -> StyleAndTextTuples:
-        who, style = ("me", "class:me") if line.mine else (self._name, "class:peer")
-        text = escape_text(line.text).replace("\n", "\n      ")
+    def _fragments(self, message: ChatMessage) -> StyleAndTextTuples:
+        who, style = ("me", "class:me") if message.mine else (self._name, "class:peer")
+        text = escape_text(message.text).replace("\n", "\n      ")
         fragments: StyleAndTextTuples = [
-            ("class:time", f"{local_time(line.at / 1000)} "),
+            ("class:time", f"{local_time(message.at / 1000)} "),
             (style, who),
             ("", f"  {text}"),
         ]
-        if line.mine:
-            fragments.append(("class:mark", f"  {MARKS[self._marks.get(line.id, line.mark)]}"))
+        if message.mine:
+            fragments.append(("class:mark", f"  {MARKS[self._marks.get(message.id, message.mark)]}"))
         return fragments
 
-    def _write(self, line: ChatMessage) -> None:
-        print_formatted_text(_Fragments(self._fragments(line)), style=_STYLE, output=self._prompt.app.output)
+    def _write(self, message: ChatMessage) -> None:
+        print_formatted_text(_Fragments(self._fragments(message)), style=_STYLE, output=self._prompt.app.output)
 
     def _status(self) -> StyleAndTextTuples:
         fragments: StyleAndTextTuples = [("", self._name)]
         if self._presence:
             fragments += [("", " is "), ("class:here" if self._presence == "here" else "", self._presence)]
-        waiting = sum(self._marks.get(line.id) == "kept" for line in self._live if line.mine)
+        waiting = sum(self._marks.get(message.id) == "kept" for message in self._live if message.mine)
         if waiting:
             fragments.append(("", f" · {waiting} waiting"))
-        for words in (self._failed, self._trouble):
-            if words:
-                fragments += [("", " · "), ("class:trouble", words)]
+        for text in (self._send_state, self._problem):
+            if text:
+                fragments += [("", " · "), ("class:problem", text)]
         return fragments
 
 
-def wrapped(fragments: StyleAndTextTuples, columns: int) -> StyleAndTextTuples:
-    """With a line feed wherever a row of the terminal is full; wide characters take two columns."""
+def wrap(fragments: StyleAndTextTuples, columns: int) -> StyleAndTextTuples:
+    """Return fragments with a line feed after each full row of the terminal. Wide characters take two columns."""
     rows: StyleAndTextTuples = []
     column = 0
     for style, text, *_ in fragments:
@@ -260,7 +264,7 @@ def wrapped(fragments: StyleAndTextTuples, columns: int) -> StyleAndTextTuples:
 
 
 class _Fragments:
-    """Formatted text that is fragments already."""
+    """Adapter that makes fragments printable as formatted text."""
 
     def __init__(self, fragments: StyleAndTextTuples) -> None:
         self._fragments = fragments

@@ -130,7 +130,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PRINTS = {
     "fastn_p2p/console/output.py": "the functions that all others use",
     "fastn_p2p/console/async_stdio.py": "stream: the peer's bytes, through VisibleOutput on a terminal",
-    "fastn_p2p/protocols/chat/terminal_ui.py": "texts pass text.shown",
+    "fastn_p2p/protocols/chat/terminal_ui.py": "texts pass formatting.escape_text",
     "fastn_p2p/cli/status/dashboard.py": "everything of a Status passes plain",
     "fastn_p2p/cli/status/collect.py": "draws the dashboard",
     "fastn_p2p/cli/status/live.py": "the same",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import sqlite3
 import unicodedata
@@ -16,21 +17,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastn_p2p.protocols.chat.config import ChatConfig
-from fastn_p2p.protocols.chat.delivery import PeerDelivery
+from fastn_p2p.protocols.chat.delivery import PeerDelivery, PeerTransport
 from fastn_p2p.protocols.chat.formatting import (
     escape_line,
     escape_text,
 )
-from fastn_p2p.protocols.chat.ledger import Ledger
 from fastn_p2p.protocols.chat.message_store import (
+    SCHEMA,
     DeliveryBatch,
     MessageStore,
+    MessageTables,
 )
 from fastn_p2p.protocols.chat.open_conversations import (
     ConversationId,
     OpenConversations,
 )
-from fastn_p2p.protocols.chat.terminal_ui import wrapped
+from fastn_p2p.protocols.chat.terminal_ui import wrap
 from fastn_p2p_client.chat.client import _EventDeduplicator
 from fastn_p2p_client.chat.messages import (
     MAX_BATCH,
@@ -69,20 +71,25 @@ def sent(value: int, text: str = "hi", at: int = 5) -> OutgoingMessage:
 
 
 @pytest.fixture
-def history(tmp_path: Path) -> Iterator[MessageStore]:
-    history = MessageStore(tmp_path / "chat.db", ChatConfig())
-    yield history
-    history.close()
+def database() -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.executescript(SCHEMA.create)
+        yield connection
 
 
-def texts(history: MessageStore, conversation: str = "default") -> list[str]:
-    return [line.text for line in history.recall(BOB, conversation, None, 1000)]
+@pytest.fixture
+def history(database: sqlite3.Connection) -> MessageTables:
+    return MessageTables(database, ChatConfig())
+
+
+def texts(history: MessageTables, conversation: str = "default") -> list[str]:
+    return [line.text for line in history.history(BOB, conversation, None, 1000)]
 
 
 # ── what is kept ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_same_id_is_the_same_message_but_not_that_of_somebody_else(history: MessageStore) -> None:
+def test_the_same_id_is_the_same_message_but_not_that_of_somebody_else(history: MessageTables) -> None:
     line, new = history.add_sent(BOB, "default", number(1), "first", 10)
     assert new
     assert history.add_sent(BOB, "default", number(1), "other", 11) == (line, False)
@@ -92,78 +99,78 @@ def test_the_same_id_is_the_same_message_but_not_that_of_somebody_else(history: 
     assert texts(history) == ["first", "hi", "hi"]
 
 
-def test_a_clock_that_is_ahead_is_not_believed(history: MessageStore) -> None:
+def test_a_clock_that_is_ahead_is_not_believed(history: MessageTables) -> None:
     lines = history.add_received(BOB, "default", [sent(1, at=5), sent(2, at=1 << 53)], 100)
     assert [line.at for line in lines] == [5, 100]
 
 
-def test_marks_only_go_forward(history: MessageStore) -> None:
+def test_marks_only_go_forward(history: MessageTables) -> None:
     history.add_sent(BOB, "default", number(1), "hi", 10)
     assert history.mark_read_by_peer(BOB, "default", [number(1), number(9)]) == [number(1)]
-    assert history.delivered(BOB, [number(1)]) == []
+    assert history.mark_delivered(BOB, [number(1)]) == []
     assert history.mark_read_by_peer(BOB, "default", [number(1)]) == []
-    assert history.recall(BOB, "default", None, 10)[0].mark == "seen"
+    assert history.history(BOB, "default", None, 10)[0].mark == "seen"
     history.add_received(BOB, "default", [sent(2)], 11)
-    assert history.delivered(BOB, [number(2)]) == []  # that one is not ours
+    assert history.mark_delivered(BOB, [number(2)]) == []  # that one is not ours
 
 
-def test_a_peer_marks_nothing_of_another_conversation_or_peer(history: MessageStore) -> None:
+def test_a_peer_marks_nothing_of_another_conversation_or_peer(history: MessageTables) -> None:
     history.add_sent(BOB, "default", number(1), "hi", 10)
     assert history.mark_read_by_peer(BOB, "other", [number(1)]) == []
     assert history.mark_read_by_peer(CAROL, "default", [number(1)]) == []
 
 
-def test_work_is_in_order_and_of_one_conversation(history: MessageStore) -> None:
-    assert history.work(BOB) is None
+def test_work_is_in_order_and_of_one_conversation(history: MessageTables) -> None:
+    assert history.next_batch(BOB) is None
     for value, conversation in enumerate(("a", "a", "b", "a")):
         history.add_sent(BOB, conversation, number(value), str(value), 10)
     history.add_received(BOB, "a", [sent(8), sent(9)], 10)
     assert history.mark_read_here(BOB, "a", 1000)
     assert not history.mark_read_here(BOB, "a", 1000)
     done: list[DeliveryBatch] = []
-    while (work := history.work(BOB)) is not None:
+    while (work := history.next_batch(BOB)) is not None:
         done.append(work)
-        history.delivered(BOB, [each.id for each in work.messages])
-        history.receipts_sent(BOB, work.shown)
-    assert [(each.conversation, [m.text for m in each.messages], each.shown) for each in done] == [
+        history.mark_delivered(BOB, [each.id for each in work.messages])
+        history.receipts_sent(BOB, work.read)
+    assert [(each.conversation, [m.text for m in each.messages], each.read) for each in done] == [
         ("a", ["0", "1"], []),
         ("b", ["2"], []),
         ("a", ["3"], []),
         ("a", [], [number(8), number(9)]),
     ]
-    assert history.peers_with_work() == []
+    assert history.waiting_peers() == []
 
 
-def test_work_fits_one_request(history: MessageStore) -> None:
+def test_work_fits_one_request(history: MessageTables) -> None:
     for value in range(MAX_BATCH + 1):
         history.add_sent(BOB, "default", number(value), "x" * (MAX_TEXT if value < 40 else 1), 10)
     sizes = []
-    while (work := history.work(BOB)) is not None:
+    while (work := history.next_batch(BOB)) is not None:
         request = msgspec.msgpack.encode(DeliverMessages(work.conversation, work.messages))
         assert msgspec.msgpack.decode(request, type=Request) == DeliverMessages(work.conversation, work.messages)
         sizes.append(len(work.messages))
-        history.delivered(BOB, [each.id for each in work.messages])
+        history.mark_delivered(BOB, [each.id for each in work.messages])
     assert sum(sizes) == MAX_BATCH + 1
     assert max(sizes) <= MAX_BATCH
     assert sizes[0] == 16
 
 
-def test_what_is_too_much_goes_oldest_first_but_not_what_waits(history: MessageStore) -> None:
-    history.settings = ChatConfig(history=4)
+def test_what_is_too_much_goes_oldest_first_but_not_what_waits(history: MessageTables) -> None:
+    history._config = ChatConfig(history=4)
     history.add_sent(BOB, "default", number(1), "waits", 10)
     for value in range(10):
         history.add_received(BOB, "default", [sent(value, str(value))], 10)
     assert texts(history) == ["waits", "7", "8", "9"]
-    history.delivered(BOB, [number(1)])
+    history.mark_delivered(BOB, [number(1)])
     history.add_received(BOB, "default", [sent(10, "10")], 10)
     assert texts(history) == ["7", "8", "9", "10"]
-    history.settings = ChatConfig(history_bytes=1024 * 64)
+    history._config = ChatConfig(history_bytes=1024 * 64)
     history.add_received(BOB, "default", [sent(20 + value, "é" * MAX_TEXT) for value in range(5)], 10)
     assert [len(each) for each in texts(history)] == [MAX_TEXT] * 2
 
 
-def test_limits_refuse_with_a_kind(history: MessageStore) -> None:
-    history.settings = ChatConfig(waiting=1, peers=1)
+def test_limits_refuse_with_a_kind(history: MessageTables) -> None:
+    history._config = ChatConfig(waiting=1, peers=1)
     history.add_sent(BOB, "default", number(1), "hi", 10)
     for action, kind in (
         (lambda: history.add_sent(BOB, "default", number(2), "hi", 10), "TooManyWaiting"),
@@ -173,38 +180,51 @@ def test_limits_refuse_with_a_kind(history: MessageStore) -> None:
             action()
         assert raised.value.kind == kind
     assert texts(history) == ["hi"]
-    history.add_received(BOB, "default", [sent(3)], 10)  # nothing hangs in a transaction
 
 
-def test_what_was_kept_is_there_after_a_restart_and_another_version_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "chat.db"
-    history = MessageStore(path, ChatConfig())
-    history.add_sent(BOB, "default", number(1), "hi", 10)
-    history.close()
-    history = MessageStore(path, ChatConfig())
-    assert (texts(history), history.peers_with_work()) == (["hi"], [BOB])
-    history.close()
-    with sqlite3.connect(path) as other:
-        other.execute("PRAGMA user_version = 2")
-    other.close()
-    with pytest.raises(StorageDamaged):
-        MessageStore(path, ChatConfig())
+def test_messages_survive_a_restart_and_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        path = tmp_path / "chat.db"
+        store = MessageStore(path, ChatConfig())
+        await store.open()
+        await store.write(MessageTables.add_sent, BOB, "default", number(1), "hi", 10)
+        await store.close()
+        await store.open()
+        assert await store.read(MessageTables.waiting_peers) == [BOB]
+        await store.close()
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA user_version = 2")
+        with pytest.raises(StorageDamaged):
+            await store.open()
+
+    play(scenario)
 
 
-def test_a_file_that_is_no_history_is_said_to_be_damaged(tmp_path: Path) -> None:
+def test_a_rejected_message_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = MessageStore(tmp_path / "chat.db", ChatConfig(peers=1))
+        await store.open()
+        await store.write(MessageTables.add_sent, BOB, "default", number(1), "hi", 10)
+        with pytest.raises(ApplicationError, match="TooManyPeers"):
+            await store.write(MessageTables.add_received, CAROL, "default", [sent(1)], 10)
+        await store.write(MessageTables.add_received, BOB, "default", [sent(3)], 10)
+        assert len(await store.read(MessageTables.history, BOB, "default", None, 10)) == 2
+        await store.close()
+
+    play(scenario)
+
+
+def test_a_file_that_is_no_database_is_damaged(tmp_path: Path) -> None:
     async def scenario() -> None:
         path = tmp_path / "chat.db"
         path.write_bytes(b"no database" * 1000)
-        ledger = Ledger(path, ChatConfig())
+        store = MessageStore(path, ChatConfig())
         with pytest.raises(StorageDamaged):
-            await ledger.open()
-        await ledger.close()
+            await store.open()
         path.unlink()
         path.mkdir()
-        ledger = Ledger(path, ChatConfig())
         with pytest.raises(StorageFailed):
-            await ledger.open()
-        await ledger.close()
+            await store.open()
 
     play(scenario)
 
@@ -212,56 +232,55 @@ def test_a_file_that_is_no_history_is_said_to_be_damaged(tmp_path: Path) -> None
 # ── what is brought ──────────────────────────────────────────────────────────────────────────────
 
 
-class StubWay:
-    """A peer that is reachable when a test says so, and says no with ``errors`` first."""
-
-    peer = BOB
+class StubTransport(PeerTransport):
+    """A peer that is reachable when a test says so, and fails with ``errors`` first."""
 
     def __init__(self) -> None:
+        self.peer = BOB
         self.online = asyncio.Event()
         self.errors: list[Exception] = []
-        self.asked: list[PeerRequest] = []
+        self.requests: list[PeerRequest] = []
 
-    async def reachable(self) -> None:
+    async def wait_until_online(self) -> None:
         await self.online.wait()
 
-    async def ask(self, request: PeerRequest) -> None:
-        self.asked.append(request)
+    async def send(self, request: PeerRequest) -> None:
+        self.requests.append(request)
         if self.errors:
             raise self.errors.pop(0)
 
 
-def test_a_courier_brings_everything_once_and_says_what_keeps_it_from_doing_so(tmp_path: Path) -> None:
+def test_everything_is_delivered_once_and_only_lasting_problems_are_reported(tmp_path: Path) -> None:
     async def scenario() -> None:
-        ledger = Ledger(tmp_path / "chat.db", ChatConfig())
-        await ledger.open()
-        way, delivered, troubles = StubWay(), asyncio.Queue[tuple[str, list[str]]](), list[str]()
-        courier = PeerDelivery(
-            way,
-            ledger,
-            delivered=lambda conversation, ids: delivered.put_nowait((conversation, ids)),
-            trouble=troubles.append,
-            pauses=Backoff(0.0, 0.0),
+        store = MessageStore(tmp_path / "chat.db", ChatConfig())
+        await store.open()
+        transport, delivered, problems = StubTransport(), asyncio.Queue[tuple[str, list[str]]](), list[str]()
+        delivery = PeerDelivery(
+            transport,
+            store,
+            on_delivered=lambda conversation, ids: delivered.put_nowait((conversation, ids)),
+            on_problem=problems.append,
+            backoff=Backoff(0.0, 0.0),
         )
         denied = Denied(peer="bob", protocol="Chat", instance="default")
-        way.errors = [ConnectionLost(what="the way"), denied]
+        transport.errors = [ConnectionLost(what="the connection"), denied]
         for value in range(2):
-            await ledger.do(MessageStore.add_sent, BOB, "default", number(value), "hi", 10)
-            courier.wake()
+            await store.write(MessageTables.add_sent, BOB, "default", number(value), "hi", 10)
+            delivery.wake()
         await a_few_turns()
-        assert way.asked == []
-        way.online.set()
+        assert transport.requests == []
+        transport.online.set()
         assert await delivered.get() == ("default", [number(0), number(1)])
-        assert len(way.asked) == 3
-        assert troubles == [str(denied), ""]  # that a connection was lost is not worth a word
-        await ledger.do(MessageStore.add_received, BOB, "default", [sent(7)], 10)
-        await ledger.do(MessageStore.mark_read_here, BOB, "default", 1000)
-        courier.wake()
-        while not courier.idle:
+        assert len(transport.requests) == 3
+        assert problems == [str(denied), ""]  # a lost connection is not reported
+        await store.write(MessageTables.add_received, BOB, "default", [sent(7)], 10)
+        await store.write(MessageTables.mark_read_here, BOB, "default", 1000)
+        delivery.wake()
+        while not delivery.is_idle:
             await a_few_turns()
-        assert way.asked[3:] == [ReadReceipt("default", [number(7)])]
-        await courier.close()
-        await ledger.close()
+        assert transport.requests[3:] == [ReadReceipt("default", [number(7)])]
+        await delivery.close()
+        await store.close()
 
     play(scenario)
 
@@ -287,12 +306,12 @@ def test_rooms_exist_while_somebody_is_in_them_and_the_peer_is_told_so() -> None
         _, two = rooms.enter(place)
         assert attending == [place]
         for _ in range(2):
-            rooms.peer_came(place)
-        rooms.peer_came(other)
+            rooms.peer_joined(place)
+        rooms.peer_joined(other)
         assert room.presence == "here"
         for _ in range(2):
             rooms.peer_left(place)
-        rooms.tell_all(BOB, DeliveryProblem("x"))
+        rooms.publish_to_all(BOB, DeliveryProblem("x"))
         for terminal in (one, two):
             told = [await terminal.next() for _ in range(3)]
             assert told == [Presence("here"), Presence("away"), DeliveryProblem("x")]
@@ -363,13 +382,13 @@ def test_messages_arrive_and_then_the_end() -> None:
     play(scenario)
 
 
-def test_at_most_so_many_messages_of_one_conversation_are_kept(tmp_path: Path) -> None:
+def test_at_most_so_many_messages_of_one_conversation_are_kept(history: MessageTables) -> None:
     """The oldest go first, never one that waits; and when it has been delivered, it goes too."""
-    history = MessageStore(tmp_path / "chat.db", ChatConfig(max_msgs=3))
+    history._config = ChatConfig(max_msgs=3)
     peer = "p" * 52
 
     def texts(conversation: str) -> list[str]:
-        return [line.text for line in history.recall(peer, conversation, None, 100)]
+        return [line.text for line in history.history(peer, conversation, None, 100)]
 
     waiting = [history.add_sent(peer, "one", f"{number:032x}", f"mine {number}", 1)[0].id for number in range(5)]
     theirs = [OutgoingMessage(f"{number:032x}", f"theirs {number}", 1) for number in range(5)]
@@ -378,17 +397,14 @@ def test_at_most_so_many_messages_of_one_conversation_are_kept(tmp_path: Path) -
     assert texts("two") == [f"theirs {number}" for number in range(2, 5)]
     history.add_received(peer, "one", [OutgoingMessage(f"{9:032x}", "theirs", 1)], 1)
     assert texts("one") == [f"mine {number}" for number in range(5)]
-    assert history.delivered(peer, waiting[1:]) == waiting[1:]
+    assert history.mark_delivered(peer, waiting[1:]) == waiting[1:]
     assert texts("one") == ["mine 0", "mine 3", "mine 4"]
-    history.settings = ChatConfig(max_msgs=1)
+    history._config = ChatConfig(max_msgs=1)
     history.prune_all()
     assert (texts("one"), texts("two")) == (["mine 0"], ["theirs 4"])
     assert history.conversations()[0].messages == 1
-    history.close()
-    again = MessageStore(tmp_path / "chat.db", ChatConfig(max_msgs=1))
-    again.delivered(peer, waiting)
-    assert [line.text for line in again.recall(peer, "one", None, 9)] == ["mine 0"]
-    again.close()
+    history.mark_delivered(peer, waiting)
+    assert [line.text for line in history.history(peer, "one", None, 9)] == ["mine 0"]
 
 
 # ── how it looks ─────────────────────────────────────────────────────────────────────────────────
@@ -420,7 +436,7 @@ def test_what_is_meant_to_be_read_stays_as_it_is() -> None:
     ],
 )
 def test_rows_are_as_long_as_the_terminal_is_wide(texts: list[str], columns: int, rows: list[str]) -> None:
-    joined = "".join(text for _, text, *_ in wrapped([("", each) for each in texts], columns))
+    joined = "".join(text for _, text, *_ in wrap([("", each) for each in texts], columns))
     assert joined.split("\n") == rows
 
 
