@@ -1,8 +1,8 @@
-"""Tunnel: one TCP service or Unix socket within reach of peers.
+"""Tunnel: forward sessions of peers to one TCP service or Unix socket.
 
-- ``protocol``: the side of the service.
-- ``forwarder``: the side of the user: ``fastn-p2p forward``.
-- ``splice``, ``sockets``: bytes between a socket and a session; sockets.
-- ``service_address``: parse addresses.
+- ``protocol``: the protocol ``Tunnel``, on the machine of the service.
+- ``forwarder``: ``fastn-p2p forward``, on the machine of the user.
+- ``splice``: copy bytes between a socket and a session.
+- ``sockets``, ``service_address``: open sockets; parse addresses.
 - ``error_reporter``: rate-limited error messages.
 """

@@ -1,4 +1,4 @@
-"""What does not work at the moment, told to people when it begins, changes and ends, and not again for each victim."""
+"""Rate-limited error messages: one line when a problem starts, changes or ends, not one per failed connection."""
 
 from __future__ import annotations
 
@@ -7,71 +7,72 @@ from typing import Final
 
 FIRST_PAUSE: Final = 0.25
 LONGEST_PAUSE: Final = 60.0
+"""Seconds between two lines: the first pause, and the longest."""
 
 
 class ErrorReporter:
-    """At most one line at a time: when things change faster than they can be told, only the last state is told.
+    """Reporter of the current problem. If problems change during a pause, only the last state is reported.
 
-    The pause after each line doubles, up to a minute; after a minute without news the next line is told at once.
+    The pause after each line doubles, up to a minute. After a minute without a failure the next line has no pause.
 
     Args:
-        tell: takes each line.
-        now: the time in seconds, of any clock.
-        later: calls a function in so many seconds.
+        write: receives each line.
+        now: returns the time in seconds, of any clock.
+        call_later: calls a function after so many seconds.
     """
 
     def __init__(
         self,
-        tell: Callable[[str], object],
+        write: Callable[[str], object],
         *,
         now: Callable[[], float],
-        later: Callable[[float, Callable[[], None]], object],
+        call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:
-        self._tell = tell
+        self._write = write
         self._now = now
-        self._later = later
-        self._state = self._told = ""
+        self._call_later = call_later
+        self._state = self._reported = ""
         self._failures = 0
-        self._last = self._news = -LONGEST_PAUSE
+        self._last_line = self._last_failure = -LONGEST_PAUSE
         self._pause = FIRST_PAUSE
         self._waiting = False
 
-    def report_failure(self, words: str) -> None:
-        """Something did not work, and why."""
-        if self._now() - self._news >= LONGEST_PAUSE:
+    def report_failure(self, problem: str) -> None:
+        """Count a failed connection, and report the problem if it is new."""
+        if self._now() - self._last_failure >= LONGEST_PAUSE:
             self._pause = FIRST_PAUSE
-        self._news = self._now()
-        self._state = words
+        self._last_failure = self._now()
+        self._state = problem
         self._failures += 1
-        self._changed()
+        self._update()
 
     def report_success(self) -> None:
-        """It does work."""
+        """Report the end of the problem, if there was one."""
         self._state = ""
-        self._changed()
+        self._update()
 
-    def _changed(self) -> None:
-        if self._waiting or self._state == self._told:
+    def _update(self) -> None:
+        if self._waiting or self._state == self._reported:
             return
-        passed = self._now() - self._last
+        passed = self._now() - self._last_line
         if passed >= self._pause:
-            self._say()
+            self._report()
         else:
             self._waiting = True
-            self._later(self._pause - passed, self._waited)
+            self._call_later(self._pause - passed, self._on_timer)
 
-    def _waited(self) -> None:
+    def _on_timer(self) -> None:
         self._waiting = False
-        if self._state != self._told:
-            self._say()
+        if self._state != self._reported:
+            self._report()
 
-    def _say(self) -> None:
+    def _report(self) -> None:
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self._last = self._now()
-        self._told = self._state
+        self._last_line = self._now()
+        self._reported = self._state
         if self._state:
-            self._tell(self._state)
+            self._write(self._state)
         else:
             count, self._failures = self._failures, 0
-            what = "one connection was" if count == 1 else f"{count} connections were"
-            self._tell(f"connections get through again; {what} closed meanwhile")
+            closed = "one connection was" if count == 1 else f"{count} connections were"
+            self._write(f"connections work again; {closed} closed meanwhile")

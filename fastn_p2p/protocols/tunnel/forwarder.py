@@ -1,4 +1,4 @@
-"""``fastn-p2p forward``: each connection to a listener here is a session with a Tunnel there."""
+"""``fastn-p2p forward``: each connection to a local listener becomes a session with a peer's Tunnel."""
 
 from __future__ import annotations
 
@@ -44,34 +44,34 @@ from .splice import (
 )
 
 PROTOCOL: Final = "Tunnel"
-_PASSING: Final = (PeerUnreachable, PeerOffline, DeadlineExceeded, Overloaded, ConnectionLost)
-"""What may be over when the first connection comes, so that it does not keep us from listening."""
-_FULL_PAUSE: Final = 0.5
-"""Seconds until connections are taken again after there were too many open files, unless one of ours ends before."""
+_TEMPORARY: Final = (PeerUnreachable, PeerOffline, DeadlineExceeded, Overloaded, ConnectionLost)
+"""Errors that may be over at the first connection, so that the command listens anyway."""
+_DESCRIPTOR_PAUSE: Final = 0.5
+"""Seconds before the next accept after an error, usually too many open files. Ends early with a connection."""
 
 
 class Forwarder:
-    """Takes connections from a listener, which it closes in the end, and joins each to a session of its own.
+    """Accepts connections from a listener and splices each with a new session. Closes the listener at the end.
 
     Args:
         connect: opens a session.
-        trouble: is told what does not work.
+        errors: receives failures and successes.
     """
 
-    def __init__(self, listener: Listener, connect: Callable[[], Awaitable[Session]], trouble: ErrorReporter) -> None:
+    def __init__(self, listener: Listener, connect: Callable[[], Awaitable[Session]], errors: ErrorReporter) -> None:
         self._listener = listener
         self._connect = connect
-        self._trouble = trouble
+        self._errors = errors
         self._connections: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until it is cancelled. Connections that stand are reset then."""
+        """Run until cancelled. Open connections are then reset."""
         try:
             while True:
                 try:
                     connection = await self._listener.accept()
                 except OSError as error:
-                    self._trouble.report_failure(f"no more connections can be taken: {error.strerror}")
+                    self._errors.report_failure(f"cannot accept connections: {error.strerror}")
                     await self._wait_for_free_descriptor()
                     continue
                 task = asyncio.ensure_future(self._serve(connection))
@@ -84,38 +84,38 @@ class Forwarder:
             await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _wait_for_free_descriptor(self) -> None:
-        """Until a connection of ours has ended, or some time has passed."""
+        """Wait until a connection has ended, or for ``_DESCRIPTOR_PAUSE`` seconds."""
         if self._connections:
-            await asyncio.wait(self._connections, timeout=_FULL_PAUSE, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._connections, timeout=_DESCRIPTOR_PAUSE, return_when=asyncio.FIRST_COMPLETED)
         else:
-            await asyncio.sleep(_FULL_PAUSE)
+            await asyncio.sleep(_DESCRIPTOR_PAUSE)
 
     async def _serve(self, connection: socket.socket) -> None:
         try:
             session = await self._connect()
         except (P2PError, ApplicationError) as error:
             reset_socket(connection)
-            self._trouble.report_failure(f"a connection was closed: {_words(error)}")
+            self._errors.report_failure(f"a connection was closed: {_reason(error)}")
             return
         except BaseException:
             reset_socket(connection)
             raise
-        self._trouble.report_success()
+        self._errors.report_success()
         ended = await splice(session, connection)
         if isinstance(ended, ConnectionLost):
-            self._trouble.report_failure(f"a connection was cut off: {ended.what} went away")
+            self._errors.report_failure(f"a connection was reset: {ended.what} went away")
 
 
-def _words(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return error.message if isinstance(error, ApplicationError) and error.message else str(error)
 
 
 def forward(home: Path | None, identity: str | None, peer: str, instance: str, address: ServiceAddress) -> ExitCode:
-    """Listens at ``address`` until SIGTERM.
+    """Forward connections to ``address`` until SIGTERM. Return the exit code.
 
     Raises:
-        CommandLineError: it cannot be listened there.
-        P2PError: the tunnel will not work, however long one waits.
+        CommandLineError: the address cannot be used.
+        P2PError: the tunnel cannot work, now or later.
     """
     import uvloop
 
@@ -129,7 +129,7 @@ async def _forward(
     home: Path | None, identity: str | None, peer: str, instance: str, address: ServiceAddress
 ) -> ExitCode:
     loop = asyncio.get_running_loop()
-    trouble = ErrorReporter(lambda words: write_message(f"fastn-p2p: {words}"), now=loop.time, later=loop.call_later)
+    errors = ErrorReporter(lambda line: write_message(f"fastn-p2p: {line}"), now=loop.time, call_later=loop.call_later)
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     try:
@@ -147,13 +147,13 @@ async def _forward(
         async def serve() -> None:
             try:
                 await connecting(client, identity, peer, client.call(identity, peer, PROTOCOL, instance, {}))
-            except _PASSING as error:
-                trouble.report_failure(f"{error} Connections get through once that is over")
-            write_message(f"connections to this address reach {instance!r} of {peer}; Ctrl-C ends it:")
+            except _TEMPORARY as error:
+                errors.report_failure(f"{error}. Connections will work when this is over")
+            write_message(f"Forwarding connections to instance {instance!r} of {peer}. Ctrl-C ends it. Address:")
             write_result(str(listener.address))
             if not _is_private(listener.address):
-                write_message("whoever reaches this machine can use it, not only its own programs")
-            await Forwarder(listener, connect, trouble).run()
+                write_message("Every machine that can reach this address can use it.")
+            await Forwarder(listener, connect, errors).run()
 
         tasks = asyncio.ensure_future(serve()), asyncio.ensure_future(stop.wait())
         try:
@@ -169,5 +169,5 @@ async def _forward(
 
 
 def _is_private(address: ServiceAddress) -> bool:
-    """Whether only programs of this machine get there."""
+    """Return whether only programs of this machine can connect."""
     return bool(address.path) or ipaddress.ip_address(address.host.partition("%")[0]).is_loopback

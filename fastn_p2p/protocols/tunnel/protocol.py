@@ -1,4 +1,4 @@
-"""Tunnel: puts one TCP service, or one Unix socket, of this machine within reach of peers."""
+"""Tunnel: give peers access to one TCP service or Unix socket of this machine."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from .splice import splice
 
 
 class GetTunnelState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Is there a tunnel? It has nothing to say."""
+    """Request without fields: get the state of the tunnel."""
 
 
 class TunnelState(msgspec.Struct, frozen=True):
-    """What a peer learns of a tunnel without using it."""
+    """State of the tunnel."""
 
     connections: int
-    """Those that stand at the moment, of all peers."""
+    """Open connections of all peers."""
     max_connections: int
 
 
 class Tunnel(Protocol):
-    """Peers reach one TCP service or Unix socket of this machine.
+    """Give peers access to one TCP service or Unix socket of this machine.
 
-    Each session is one connection to ``target``, and its bytes are that connection's bytes, both ways.
-    A peer cannot choose where it leads: nothing that it sends is an address, and initial data is not looked at.
-    Only peers in the address book may use it, unless it was added otherwise.
+    Each session is one connection to ``target``, and carries its bytes in both directions. A peer cannot choose the
+    target: nothing that it sends is used as an address, and initial data is ignored. By default peers in the address
+    book may use it.
 
     Raises:
-        ApplicationError: ``TargetUnreachable``, with ``{"reason"}``: nobody takes connections at the target.
-        Overloaded: ``max_connections`` stand already.
+        ApplicationError: ``TargetUnreachable``, with ``{"reason"}``: the target accepts no connection.
+        Overloaded: ``max_connections`` are open.
     """
 
     class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         target: str
         """``127.0.0.1:8000``, ``[::1]:8000``, ``localhost:8000`` or ``unix:/run/web.sock``."""
         max_connections: Annotated[int, msgspec.Meta(ge=1)] = 256
-        """Connections at once, of all peers together."""
+        """Open connections of all peers together."""
         connect_timeout: Annotated[float, msgspec.Meta(gt=0, le=60)] = 5.0
-        """Seconds that the target has to take a connection."""
+        """Seconds that the target has to accept a connection."""
 
     config: Config
 
@@ -59,30 +59,31 @@ class Tunnel(Protocol):
         self._connections = 0
 
     async def on_check(self) -> None:
-        """Is the target an address?"""
+        """Check that the target is an address."""
         self._target()
 
     def _target(self) -> ServiceAddress:
-        """
+        """Return the address of the target.
+
         Raises:
-            InvalidAddress: the config has none.
+            InvalidAddress: the target of the config is not an address.
         """
         try:
             target = parse_address(self.config.target)
         except InvalidAddress as error:
             raise InvalidAddress(f"target: {error}") from None
         if target.path and not target.path.startswith("/"):
-            raise InvalidAddress(f"target: the path of a Unix socket begins with a slash, unlike {target.path!r}")
+            raise InvalidAddress(f"target: the path of a Unix socket must be absolute, unlike {target.path!r}")
         return target
 
     @request
-    async def state(self, question: GetTunnelState) -> TunnelState:
-        """Answers that the tunnel is here; the target is not asked."""
+    async def state(self, request: GetTunnelState) -> TunnelState:
+        """Return the number of connections. Does not connect to the target."""
         return TunnelState(self._connections, self.config.max_connections)
 
     @stream
     async def connect(self, session: Session) -> None:
-        """One connection, from its beginning to its end."""
+        """Forward one connection."""
         if self._connections >= self.config.max_connections:
             raise Overloaded(what="connections through this tunnel", limit=self.config.max_connections)
         self._connections += 1

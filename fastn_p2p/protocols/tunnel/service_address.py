@@ -1,4 +1,4 @@
-"""Addresses of services as people write them: ``HOST:PORT`` or ``unix:PATH``."""
+"""Addresses of services as text: ``HOST:PORT`` or ``unix:PATH``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _UNIX: Final = "unix:"
 
 
 class InvalidAddress(ValueError):
-    """It is no address; says in words how one looks."""
+    """The text is not an address. The message says how to write one."""
 
 
 class ServiceAddress(NamedTuple):
-    """One of the two: a host (a name or an IP address) with a port, or the path of a Unix socket."""
+    """A host (a name or an IP address) with a port, or the path of a Unix socket."""
 
     host: str
     port: int
@@ -30,36 +30,36 @@ class ServiceAddress(NamedTuple):
 
 
 def parse_address(text: str, *, any_port: bool = False) -> ServiceAddress:
-    """The address that ``text`` stands for: ``127.0.0.1:80``, ``[::1]:80``, ``localhost:80`` or ``unix:/run/web.sock``.
+    """Parse ``127.0.0.1:80``, ``[::1]:80``, ``localhost:80`` or ``unix:/run/web.sock``.
 
     Args:
-        any_port: whether port 0 is one: the kernel is to choose.
+        any_port: accept port 0, for which the kernel chooses a port.
 
     Raises:
-        InvalidAddress: it stands for none.
+        InvalidAddress: the text is not an address.
     """
     if text.startswith(_UNIX):
         return _unix(text.removeprefix(_UNIX))
     if "/" in text:
-        raise InvalidAddress(f"{text!r} is no address: HOST:PORT, or {_UNIX}PATH for a Unix socket")
+        raise InvalidAddress(f"{text!r} is not an address. Write HOST:PORT, or {_UNIX}PATH for a Unix socket")
     match = re.fullmatch(r"(?:\[([^][]*)\]|([^][]*)):([^:]*)", text)
     if match is None:
         if text.isascii() and text.isdigit():
-            raise InvalidAddress(f"{text!r} has no host: write 127.0.0.1:{text}")
-        raise InvalidAddress(f"{text!r} has no port: HOST:PORT, for instance 127.0.0.1:8000")
+            raise InvalidAddress(f"{text!r} has no host. Write 127.0.0.1:{text}")
+        raise InvalidAddress(f"{text!r} has no port. Write HOST:PORT, for example 127.0.0.1:8000")
     bracketed, bare, digits = match.groups()
     if bare is not None and ":" in bare:
-        raise InvalidAddress(f"{text!r} is no address: an IPv6 address stands in brackets, as in [::1]:80")
+        raise InvalidAddress(f"{text!r} is not an address. Write an IPv6 address in brackets, as in [::1]:80")
     host = bracketed or bare or ""
     if not host:
-        raise InvalidAddress(f"{text!r} has no host: write 127.0.0.1:{digits}")
+        raise InvalidAddress(f"{text!r} has no host. Write 127.0.0.1:{digits}")
     if not host.isprintable() or " " in host or len(host) > 255:
-        raise InvalidAddress(f"{host[:64]!r} is no host")
+        raise InvalidAddress(f"{host[:64]!r} is not a host")
     if bracketed and not _is_ipv6(bracketed):
-        raise InvalidAddress(f"[{bracketed}] is no IPv6 address")
+        raise InvalidAddress(f"[{bracketed}] is not an IPv6 address")
     port = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 6 else -1
     if not (0 if any_port else 1) <= port <= 65535:
-        raise InvalidAddress(f"{digits!r} is no port: a number from {0 if any_port else 1} to 65535")
+        raise InvalidAddress(f"{digits!r} is not a port. Write a number from {0 if any_port else 1} to 65535")
     return ServiceAddress(host, port)
 
 

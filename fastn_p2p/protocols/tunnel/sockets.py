@@ -1,4 +1,4 @@
-"""Sockets of services: connected to an address, or listening on one."""
+"""Sockets: connect to an address, or listen on one."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from typing import Any, Final
 from .service_address import ServiceAddress
 
 _BACKLOG: Final = 1024
-"""Connections that wait to be accepted; the kernel takes ``net.core.somaxconn`` when that is less."""
-_TRY_AGAIN: Final = 0.02
-"""Seconds until a Unix socket whose queue is full is tried again; nothing tells when there is room."""
+"""Connections that wait to be accepted. The kernel uses ``net.core.somaxconn`` if that is less."""
+_RETRY_PAUSE: Final = 0.02
+"""Seconds between two attempts to connect to a Unix socket with a full queue. The kernel does not signal free space."""
 
 
 class AddressInUse(OSError):
-    """Something listens there already."""
+    """A process already listens on the address."""
 
 
 # ── connecting ───────────────────────────────────────────────────────────────────────────────────
 
 
 async def open_connection(address: ServiceAddress) -> socket.socket:
-    """A non-blocking socket that is connected to ``address``, small writes sent at once.
+    """Return a non-blocking socket that is connected to ``address``, with TCP_NODELAY.
 
     Raises:
-        OSError: nobody takes the connection there; ``strerror`` says why without naming the address.
+        OSError: the connection failed. ``strerror`` is the reason, without the address.
     """
     if address.path:
-        return await _connected_unix(address.path)
+        return await _connect_unix(address.path)
     last: OSError | None = None
-    for family, kind, protocol, _, where in await _resolved(address):
+    for family, kind, protocol, _, where in await _resolve(address):
         made = socket.socket(family, kind, protocol)
         try:
             made.setblocking(False)
             await asyncio.get_running_loop().sock_connect(made, where)
-            _prepare(made)
+            _set_options(made)
         except OSError as error:
             made.close()
-            last = _plain(error)
+            last = _without_address(error)
         except BaseException:
             made.close()
             raise
@@ -52,27 +52,27 @@ async def open_connection(address: ServiceAddress) -> socket.socket:
     raise last or OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
 
 
-async def _connected_unix(path: str) -> socket.socket:
+async def _connect_unix(path: str) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         made.setblocking(False)
         while True:
             try:
                 made.connect(path)
-            except BlockingIOError:  # its queue is full, and the kernel does not go on by itself
-                await asyncio.sleep(_TRY_AGAIN)
+            except BlockingIOError:  # its queue is full, and the kernel does not retry
+                await asyncio.sleep(_RETRY_PAUSE)
             else:
                 return made
     except OSError as error:
         made.close()
-        raise _plain(error) from None
+        raise _without_address(error) from None
     except BaseException:
         made.close()
         raise
 
 
-async def _resolved(address: ServiceAddress, flags: int = 0) -> list[tuple[Any, ...]]:
-    """What ``getaddrinfo`` says; in a thread, unless the host is an IP address."""
+async def _resolve(address: ServiceAddress, flags: int = 0) -> list[tuple[Any, ...]]:
+    """Return the result of ``getaddrinfo``. Uses a thread, unless the host is an IP address."""
     arguments: dict[str, Any] = {"type": socket.SOCK_STREAM, "flags": flags | socket.AI_NUMERICHOST}
     try:
         return list(socket.getaddrinfo(address.host, address.port, **arguments))
@@ -81,16 +81,16 @@ async def _resolved(address: ServiceAddress, flags: int = 0) -> list[tuple[Any, 
     try:
         return list(await asyncio.get_running_loop().getaddrinfo(address.host, address.port, **arguments))
     except (socket.gaierror, UnicodeError):
-        raise OSError(errno.EADDRNOTAVAIL, "its name is not known") from None
+        raise OSError(errno.EADDRNOTAVAIL, "the host name is unknown") from None
 
 
-def _plain(error: OSError) -> OSError:
-    """Without the address that asyncio writes into it."""
+def _without_address(error: OSError) -> OSError:
+    """Return the error without the address that asyncio adds to its message."""
     return type(error)(error.errno, os.strerror(error.errno)) if error.errno else error
 
 
-def _prepare(connection: socket.socket) -> None:
-    """Settings of every TCP connection: no waiting to fill a packet, and a peer that vanished is noticed."""
+def _set_options(connection: socket.socket) -> None:
+    """Set options of a TCP connection: send small writes at once, and notice a peer that vanished."""
     if connection.family != socket.AF_UNIX:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -100,10 +100,10 @@ def _prepare(connection: socket.socket) -> None:
 
 
 class Listener:
-    """A socket that takes connections, until it is closed.
+    """A socket that accepts connections until it is closed.
 
     Attributes:
-        address: where it is, with the port that the kernel has chosen.
+        address: its address, with the port that the kernel has chosen.
     """
 
     def __init__(self, bound: socket.socket) -> None:
@@ -112,51 +112,51 @@ class Listener:
         self.address = (
             ServiceAddress("", 0, name) if bound.family == socket.AF_UNIX else ServiceAddress(name[0], name[1])
         )
-        self._file = _identity_of(self.address.path)
+        self._file = _file_id(self.address.path)
 
     async def accept(self) -> socket.socket:
-        """The next connection, non-blocking, small writes sent at once.
+        """Wait for the next connection. Return its non-blocking socket, with TCP_NODELAY.
 
         Raises:
-            OSError: there are too many open files; connections wait meanwhile.
+            OSError: the process has too many open files. Connections wait meanwhile.
         """
         while True:
             try:
                 connection, _ = await asyncio.get_running_loop().sock_accept(self._socket)
-                _prepare(connection)
+                _set_options(connection)
             except ConnectionError:
-                continue  # it has gone again
+                continue  # the client has disconnected
             return connection
 
     def close(self) -> None:
-        """Takes no more connections, and removes the Unix socket unless somebody has put another one there."""
+        """Stop listening. Remove the file of a Unix socket, unless another process has replaced it."""
         self._socket.close()
         path = self.address.path
-        if path and self._file == _identity_of(path):
+        if path and self._file == _file_id(path):
             with contextlib.suppress(OSError):
                 Path(path).unlink()
 
 
 async def open_listener(address: ServiceAddress) -> Listener:
-    """Listens there. A Unix socket is this user's alone; one that nobody listens on any more is replaced.
+    """Listen on ``address``. Only this user can connect to a Unix socket. A stale Unix socket is replaced.
 
     Raises:
-        AddressInUse: somebody listens there.
-        OSError: it cannot be listened on; ``strerror`` says why.
+        AddressInUse: another process listens on the address.
+        OSError: the address cannot be used. ``strerror`` is the reason.
     """
     if address.path:
-        _clear(address.path)
-        return _bound(socket.AF_UNIX, address.path)
-    family, _, _, _, where = (await _resolved(address, socket.AI_PASSIVE))[0]
-    return _bound(family, where)
+        _remove_stale_socket(address.path)
+        return _bind(socket.AF_UNIX, address.path)
+    family, _, _, _, where = (await _resolve(address, socket.AI_PASSIVE))[0]
+    return _bind(family, where)
 
 
-def _bound(family: int, where: Any) -> Listener:
+def _bind(family: int, where: Any) -> Listener:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setblocking(False)
         if family == socket.AF_UNIX:
-            os.fchmod(made.fileno(), 0o600)  # before bind: the file gets it at once
+            os.fchmod(made.fileno(), 0o600)  # before bind, so that the file never has another mode
         else:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(where)
@@ -165,19 +165,19 @@ def _bound(family: int, where: Any) -> Listener:
     except OSError as error:
         made.close()
         if error.errno == errno.EADDRINUSE:
-            raise AddressInUse(error.errno, "something listens there already") from None
-        raise _plain(error) from None
+            raise AddressInUse(error.errno, "another process already listens there") from None
+        raise _without_address(error) from None
 
 
-def _clear(path: str) -> None:
-    """Removes a socket that nobody listens on.
+def _remove_stale_socket(path: str) -> None:
+    """Remove the file of a Unix socket on which no process listens.
 
     Raises:
-        AddressInUse: somebody does, or it is something else than a socket.
+        AddressInUse: a process listens on it, or the file is not a socket.
     """
     try:
         if not stat.S_ISSOCK(Path(path).lstat().st_mode):
-            raise AddressInUse(errno.EADDRINUSE, "there is a file of that name, which is no socket")
+            raise AddressInUse(errno.EADDRINUSE, "the file already exists and is not a socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -188,12 +188,12 @@ def _clear(path: str) -> None:
             Path(path).unlink(missing_ok=True)
             return
         except OSError:
-            pass  # a full queue, or another user's: somebody is there
-    raise AddressInUse(errno.EADDRINUSE, "something listens there already")
+            pass  # a full queue, or a socket of another user: a process listens
+    raise AddressInUse(errno.EADDRINUSE, "another process already listens there")
 
 
-def _identity_of(path: str) -> tuple[int, int] | None:
-    """Device and inode."""
+def _file_id(path: str) -> tuple[int, int] | None:
+    """Return device and inode of a file."""
     if not path:
         return None
     try:

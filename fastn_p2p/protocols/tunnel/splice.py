@@ -1,10 +1,11 @@
-"""A connection of a service joined to a session, so that its two ends cannot tell that there is one in between.
+"""Splice of a socket and a session: copy bytes in both directions, and convert ends and resets of one into the other.
 
-A service may answer before it has read the request (413, 401), and close: its kernel then sends the answer and a reset.
-Over TCP the answer can be read before the reset, so it has to be here. A session's reset overtakes its bytes, in every
-process on the way. So while bytes of a connection that was reset may be under way, two things are sent: a stop of the
-other direction, whose code says that it was a reset, and the end of the direction of these bytes, which arrives whole.
-The far end writes all of the bytes, waits until the kernel there has passed them on, and resets its own connection.
+A service may reply before it has read the whole request (413, 401) and close. Its kernel then sends the reply and a
+reset. Over TCP the client can read the reply before the reset, so it must be able to here. But the reset of a session
+overtakes its bytes in every process on the path. So when a connection was reset while its bytes may be in transit, this
+side sends two things instead: a stop of the other direction with the code ``RESET_BROKEN``, and the end of the bytes,
+which arrives behind them. The remote end writes all bytes to its socket, waits until its kernel has sent them, and then
+resets its connection.
 """
 
 from __future__ import annotations
@@ -23,63 +24,63 @@ from fastn_p2p_client.limits import MAX_CHUNK, RESET_CLOSED, RESET_LOST
 from fastn_p2p_client.session.session import Session
 
 RESET_BROKEN: Final = 1
-"""The code with which a session, or its reading, ends when a connection was reset."""
-_AT_ONCE: Final = struct.pack("ii", 1, 0)
-_STUCK: Final = 30.0
-"""Seconds without a byte after which the last bytes of a connection that has broken are given up."""
-_LINGER: Final = 5.0
-"""Seconds that a client may go on sending what nobody reads, after it was told the end of the answer."""
-_GRACE: Final = 1.0
-"""Seconds after which bytes count as arrived; before that, a reset could overtake them."""
-_SETTLE: Final = 0.003
-"""Seconds that an end waits for the stop that makes a reset of it: between daemons the two are not in order."""
-_LOOK: Final = 0.01
-"""Seconds between two looks at what a kernel has yet to pass on."""
+"""Code of a session reset or stop after a connection was reset."""
+_LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+_STUCK_TIMEOUT: Final = 30.0
+"""Seconds without a byte after which the last bytes of a broken connection are abandoned."""
+_DISCARD_SECONDS: Final = 5.0
+"""Seconds for which bytes of a client are discarded after the end of the reply was sent to it."""
+_TRANSIT_SECONDS: Final = 1.0
+"""Seconds after which bytes count as arrived. A reset before that could overtake them."""
+_STOP_SECONDS: Final = 0.003
+"""Seconds that an end waits for a stop that turns it into a reset. Between daemons the two have no order."""
+_POLL_SECONDS: Final = 0.01
+"""Seconds between two checks of the bytes that the kernel has not sent."""
 
 
 async def splice(session: Session, connection: socket.socket) -> P2PError | None:
-    """Carry bytes both ways between a session that stands and a connected, non-blocking socket; then close both.
+    """Copy bytes in both directions between an open session and a connected, non-blocking socket; then close both.
 
-    The end of one direction is passed on while the other one goes on. A session that breaks or is reset resets the
-    connection, and the other way round; what a connection has sent before it was reset is delivered. Whoever sends
-    faster than the other end takes waits.
+    The end of one direction is forwarded while the other one continues. A session that breaks or is reset resets the
+    connection, and the reverse. Bytes that a connection has sent before its reset are delivered. A sender that is
+    faster than its receiver waits.
 
     Returns:
-        Why the session ended early; None when it was complete, or when it was the connection that ended.
+        The error that ended the session early; None if it was complete, or if the connection failed.
     """
     return await _Splice(session, connection).run()
 
 
 def reset_socket(connection: socket.socket) -> None:
-    """Close it so that its other end sees a reset, not an end: what it has sent may not have arrived."""
+    """Close a connection with a reset instead of an end, because bytes sent to it may not have arrived."""
     with contextlib.suppress(OSError):
         if connection.family != socket.AF_UNIX:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
     connection.close()
 
 
 class _Splice:
-    """One joint. ``taking`` is from the connection to the session, ``giving`` the other way."""
+    """One splice. ``_from_socket`` copies from the connection to the session, ``_to_socket`` the other way."""
 
     def __init__(self, session: Session, connection: socket.socket) -> None:
         self._session = session
         self._connection = connection
-        self._far_is_broken = False
-        """The connection at the other end of the session was reset: ours does not end, it is reset too."""
+        self._remote_was_reset = False
+        """The connection at the remote end of the session was reset. This one must be reset too, not ended."""
         self._loop = asyncio.get_running_loop()
-        self._taken_at = -_GRACE
-        """When the last bytes came from the connection."""
-        self._taking = asyncio.ensure_future(self._socket_to_session())
-        self._giving = asyncio.ensure_future(self._session_to_socket())
-        self._passed_on = asyncio.ensure_future(session.wait_sent())
-        self._tasks: list[asyncio.Future[Any]] = [self._taking, self._giving, self._passed_on]
+        self._received_at = -_TRANSIT_SECONDS
+        """Time of the last bytes from the connection."""
+        self._from_socket = asyncio.ensure_future(self._socket_to_session())
+        self._to_socket = asyncio.ensure_future(self._session_to_socket())
+        self._sent = asyncio.ensure_future(session.wait_sent())
+        self._tasks: list[asyncio.Future[Any]] = [self._from_socket, self._to_socket, self._sent]
 
     async def run(self) -> P2PError | None:
         """See ``splice``."""
         try:
             error = await self._until_the_end()
-        except BaseException:  # whoever does this ends, with no fault of the connection
-            self._break(RESET_LOST)
+        except BaseException:  # the handler was cancelled; the connection did not fail
+            self._reset_both(RESET_LOST)
             raise
         finally:
             for task in self._tasks:
@@ -90,78 +91,80 @@ class _Splice:
     async def _until_the_end(self) -> P2PError | None:
         try:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
-            gave, took, passed_on = map(_failure, (self._giving, self._taking, self._passed_on))
-            if isinstance(gave, OSError) or isinstance(took, OSError):
-                await self._connection_broke()
+            to_socket, from_socket, sent = map(_failure, (self._to_socket, self._from_socket, self._sent))
+            if isinstance(to_socket, OSError) or isinstance(from_socket, OSError):
+                await self._on_connection_reset()
                 return None
-            if gave is not None:
-                raise gave
-            if (stop := took or passed_on) is not None:
-                return await self._far_end_reads_no_more(stop)
+            if to_socket is not None:
+                raise to_socket
+            if (stop := from_socket or sent) is not None:
+                return await self._on_remote_stop(stop)
             await self._session.close()
             self._connection.close()
         except P2PError as error:
-            self._break(RESET_BROKEN)
+            self._reset_both(RESET_BROKEN)
             return error
         except (OSError, TimeoutError):
-            self._break(RESET_BROKEN)
+            self._reset_both(RESET_BROKEN)
         return None
 
-    def _break(self, code: int) -> None:
+    def _reset_both(self, code: int) -> None:
         self._session.abort(code)
         reset_socket(self._connection)
 
-    async def _connection_broke(self) -> None:
-        """Pass on what the kernel still has of it, and that it was reset.
+    async def _on_connection_reset(self) -> None:
+        """Forward the bytes that the kernel still has, then the reset.
 
         Raises:
-            P2PError, TimeoutError: it cannot be passed on.
+            P2PError, TimeoutError: the session cannot take them.
         """
         session = self._session
-        self._giving.cancel()
-        told = session.stop_reading(RESET_BROKEN)
+        self._to_socket.cancel()
+        stopped = session.stop_reading(RESET_BROKEN)
         with contextlib.suppress(OSError):
-            await self._unless_stuck(self._taking)
-        if self._loop.time() - self._taken_at >= _GRACE:
-            self._break(RESET_BROKEN)
-        elif told:
+            await self._while_moving(self._from_socket)
+        if self._loop.time() - self._received_at >= _TRANSIT_SECONDS:
+            self._reset_both(RESET_BROKEN)
+        elif stopped:
             await session.send_eof()
-            await self._unless_stuck(self._passed_on)
+            await self._while_moving(self._sent)
             await session.close()
             reset_socket(self._connection)
-        else:  # the far end has sent everything: it cannot be stopped
-            await asyncio.sleep(_GRACE)
-            self._break(RESET_BROKEN)
+        else:  # the remote end has sent everything, so no stop can reach it
+            await asyncio.sleep(_TRANSIT_SECONDS)
+            self._reset_both(RESET_BROKEN)
 
-    async def _far_end_reads_no_more(self, stop: BaseException) -> P2PError | None:
-        """Give the connection what still comes for it, and take what it sends to nobody.
+    async def _on_remote_stop(self, stop: BaseException) -> P2PError | None:
+        """Write the remaining bytes to the connection, and discard what it sends.
 
         Raises:
-            P2PError: not all of it comes. OSError, TimeoutError: the connection does not take it.
+            P2PError: the session ended early.
+            OSError, TimeoutError: the connection does not accept the bytes.
         """
         if not isinstance(stop, P2PError):
             raise stop
         is_closed = _is_closed(stop)
-        self._far_is_broken = not is_closed
-        self._taking.cancel()
-        await asyncio.gather(self._taking, return_exceptions=True)
+        self._remote_was_reset = not is_closed
+        self._from_socket.cancel()
+        await asyncio.gather(self._from_socket, return_exceptions=True)
         discarding = asyncio.ensure_future(self._discard())
         self._tasks.append(discarding)
-        await self._unless_stuck(self._giving)
+        await self._while_moving(self._to_socket)
         if is_closed:
-            await asyncio.wait([discarding], timeout=_LINGER)
+            await asyncio.wait([discarding], timeout=_DISCARD_SECONDS)
             self._connection.close()
         else:
-            await self._unless_stuck(self._kernel_has_sent())
+            await self._while_moving(self._wait_until_sent())
             reset_socket(self._connection)
         await self._session.close()
         return None if is_closed else stop
 
-    async def _unless_stuck(self, work: asyncio.Future[Any] | Coroutine[Any, Any, None]) -> None:
-        """Wait for it as long as bytes move.
+    async def _while_moving(self, work: asyncio.Future[Any] | Coroutine[Any, Any, None]) -> None:
+        """Await ``work`` as long as bytes move.
 
         Raises:
-            TimeoutError: none do. And what ``work`` raises.
+            TimeoutError: no byte moved for ``_STUCK_TIMEOUT`` seconds.
+            Exception: from ``work``.
         """
         task = asyncio.ensure_future(work)
         self._tasks.append(task)
@@ -170,48 +173,48 @@ class _Splice:
             before, moved = moved, self._session.bytes_read + self._session.bytes_written - self._unsent()
             if moved == before:
                 raise TimeoutError
-            await asyncio.wait([task], timeout=_STUCK)
+            await asyncio.wait([task], timeout=_STUCK_TIMEOUT)
         task.result()
 
     # ── bytes ────────────────────────────────────────────────────────────────────────────────────
 
     async def _socket_to_session(self) -> None:
         session = self._session
-        while data := await self._received():
-            self._taken_at = self._loop.time()
+        while data := await self._receive():
+            self._received_at = self._loop.time()
             await session.write(data)
         await session.send_eof()
 
-    async def _received(self) -> bytes:
-        """What has come; the kernel gives it before it says that the connection was reset."""
+    async def _receive(self) -> bytes:
+        """Return received bytes. The kernel returns them before it reports a reset."""
         try:
             return self._connection.recv(MAX_CHUNK)
-        except BlockingIOError:  # uvloop's sock_recv waits first: a dozen system calls while data is there
+        except BlockingIOError:  # uvloop's sock_recv always waits first: a dozen system calls even if data is there
             return await self._loop.sock_recv(self._connection, MAX_CHUNK)
 
     async def _discard(self) -> None:
         with contextlib.suppress(OSError):
-            while await self._received():
+            while await self._receive():
                 pass
 
     async def _session_to_socket(self) -> None:
         send, connection = self._loop.sock_sendall, self._connection
         while chunk := await self._session.read():
             await send(connection, chunk)
-        if not self._taking.done():
-            await asyncio.wait([self._passed_on], timeout=_SETTLE)
-        stop = _failure(self._taking) or _failure(self._passed_on)
+        if not self._from_socket.done():
+            await asyncio.wait([self._sent], timeout=_STOP_SECONDS)
+        stop = _failure(self._from_socket) or _failure(self._sent)
         if isinstance(stop, P2PError) and not _is_closed(stop):
-            self._far_is_broken = True
-        if not self._far_is_broken:
+            self._remote_was_reset = True
+        if not self._remote_was_reset:
             connection.shutdown(socket.SHUT_WR)
 
-    async def _kernel_has_sent(self) -> None:
-        while self._unsent():  # noqa: ASYNC110 - the kernel tells nobody
-            await asyncio.sleep(_LOOK)
+    async def _wait_until_sent(self) -> None:
+        while self._unsent():  # noqa: ASYNC110 - the kernel sends no event
+            await asyncio.sleep(_POLL_SECONDS)
 
     def _unsent(self) -> int:
-        """Bytes that the kernel has of us and the other end has not acknowledged (SIOCOUTQ of tcp(7))."""
+        """Return the bytes that the remote end of the connection has not acknowledged (SIOCOUTQ of tcp(7))."""
         if self._connection.family == socket.AF_UNIX or self._connection.fileno() < 0:
             return 0
         return int(struct.unpack("i", fcntl.ioctl(self._connection, termios.TIOCOUTQ, b"\0\0\0\0"))[0])
@@ -222,5 +225,5 @@ def _failure(task: asyncio.Future[Any]) -> BaseException | None:
 
 
 def _is_closed(stop: BaseException) -> bool:
-    """Return whether the far end has merely closed its side."""
+    """Return whether the remote end has closed its side without a reset."""
     return isinstance(stop, StreamReset) and stop.reset_code == RESET_CLOSED

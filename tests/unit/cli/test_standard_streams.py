@@ -96,7 +96,7 @@ def test_forward(asked: list[tuple[Any, ...]], listen: str, address: ServiceAddr
     ("arguments", "words"),
     [
         (["bob", "web"], "--listen"),
-        (["bob", "web", "--listen", "9000"], "--listen: '9000' has no host: write 127.0.0.1:9000"),
+        (["bob", "web", "--listen", "9000"], "--listen: '9000' has no host. Write 127.0.0.1:9000"),
         (["bob", "web", "--listen", "localhost"], "no port"),
         (["bob", "web", "--listen", "localhost:99999"], "from 0 to 65535"),
         (["bob", "web", "--listen", "unix:"], "needs the path"),
@@ -113,7 +113,7 @@ def test_forward_misused(
     ("listen", "words"),
     [
         ("203.0.113.1:80", "203.0.113.1:80: Cannot assign requested address"),
-        ("no-such-host.invalid:80", "its name is not known"),
+        ("no-such-host.invalid:80", "the host name is unknown"),
         ("unix:/nowhere/at/all", "No such file or directory"),
     ],
 )
@@ -125,4 +125,4 @@ def test_forward_where_something_listens_already(capsys: pytest.CaptureFixture[s
     with socket.create_server(("127.0.0.1", 0)) as other:
         address = f"127.0.0.1:{other.getsockname()[1]}"
         assert main(["forward", "bob", "web", "--listen", address]) == ExitCode.EXISTS
-    assert capsys.readouterr() == ("", f"fastn-p2p: --listen: {address}: something listens there already\n")
+    assert capsys.readouterr() == ("", f"fastn-p2p: --listen: {address}: another process already listens there\n")

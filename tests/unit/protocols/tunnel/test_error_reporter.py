@@ -44,7 +44,7 @@ def told() -> list[str]:
 
 @pytest.fixture
 def trouble(clock: Clock, told: list[str]) -> ErrorReporter:
-    return ErrorReporter(told.append, now=lambda: clock.time, later=clock.later)
+    return ErrorReporter(told.append, now=lambda: clock.time, call_later=clock.later)
 
 
 def test_nothing_is_told_while_all_is_well(trouble: ErrorReporter, told: list[str]) -> None:
@@ -61,12 +61,12 @@ def test_the_same_trouble_is_told_once_and_its_end_with_the_number_of_victims(
     clock.advance(1)
     trouble.report_success()
     trouble.report_success()
-    assert told == ["no way", "connections get through again; 100 connections were closed meanwhile"]
+    assert told == ["no way", "connections work again; 100 connections were closed meanwhile"]
     clock.advance(1)
     trouble.report_failure("no way")
     clock.advance(5)
     trouble.report_success()
-    assert told[2:] == ["no way", "connections get through again; one connection was closed meanwhile"]
+    assert told[2:] == ["no way", "connections work again; one connection was closed meanwhile"]
 
 
 def test_what_changes_too_fast_is_told_as_it_is_in_the_end(

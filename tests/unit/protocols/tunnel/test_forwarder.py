@@ -68,7 +68,7 @@ class Far:
 async def forwarder(far: Far, told: list[str]) -> AsyncIterator[ServiceAddress]:
     loop = asyncio.get_running_loop()
     listener = await open_listener(ANY_PORT)
-    trouble = ErrorReporter(told.append, now=loop.time, later=loop.call_later)
+    trouble = ErrorReporter(told.append, now=loop.time, call_later=loop.call_later)
     running = asyncio.ensure_future(Forwarder(listener, far.connect, trouble).run())
     try:
         yield listener.address
@@ -119,7 +119,7 @@ def test_what_does_not_work_is_said_once_and_what_works_again_too() -> None:
             far.refusal = None
             assert await echoed(address, b"hi") == b"hi"
             await asyncio.to_thread(eventually, lambda: len(told) == 2, "it is said")
-            assert told[1] == "connections get through again; 5 connections were closed meanwhile"
+            assert told[1] == "connections work again; 5 connections were closed meanwhile"
 
     play(scenario())
 
@@ -148,7 +148,7 @@ def test_a_daemon_that_goes_away_resets_connections_and_is_said() -> None:
             writer.close()
             await asyncio.to_thread(eventually, lambda: told, "it is said")
             lost = ConnectionLost(what="the program at the other end of the session")
-            assert told == [f"a connection was cut off: {lost.what} went away"]
+            assert told == [f"a connection was reset: {lost.what} went away"]
 
     play(scenario())
 
@@ -180,11 +180,11 @@ def test_too_many_open_files_do_not_end_it(monkeypatch: pytest.MonkeyPatch) -> N
                 raise OSError(24, "Too many open files")
             return await accept(listener)
 
-        monkeypatch.setattr("fastn_p2p.protocols.tunnel.forwarder._FULL_PAUSE", 0.01)
+        monkeypatch.setattr("fastn_p2p.protocols.tunnel.forwarder._DESCRIPTOR_PAUSE", 0.01)
         monkeypatch.setattr(type(asyncio.get_running_loop()), "sock_accept", lambda _, listener: reluctant(listener))
         async with forwarder(Far(), told) as address:
             assert await echoed(address, b"hi") == b"hi"
-        assert told[0] == "no more connections can be taken: Too many open files"
+        assert told[0] == "cannot accept connections: Too many open files"
 
     monkeypatch.undo()
     play(scenario())
@@ -208,7 +208,7 @@ def listened(address: ServiceAddress, then: Callable[[], Awaitable[None]] | None
 def test_an_address_in_use_is_said() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as other,
-        pytest.raises(AddressInUse, match="something listens there already"),
+        pytest.raises(AddressInUse, match="another process already listens there"),
     ):
         listened(ServiceAddress("127.0.0.1", other.getsockname()[1]))
 
@@ -216,7 +216,7 @@ def test_an_address_in_use_is_said() -> None:
 def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(OSError, match="Cannot assign requested address"):
         listened(ServiceAddress("203.0.113.1", 0))
-    with pytest.raises(OSError, match="name is not known"):
+    with pytest.raises(OSError, match="host name is unknown"):
         listened(ServiceAddress("no-such-host.invalid", 80))
 
 
@@ -243,7 +243,7 @@ def test_a_unix_socket_that_was_left_behind_is_replaced_and_nothing_else_is() ->
         listened(ServiceAddress("", 0, str(path)))
         assert not path.exists()
         path.write_text("precious")
-        with pytest.raises(AddressInUse, match="no socket"):
+        with pytest.raises(AddressInUse, match="is not a socket"):
             listened(ServiceAddress("", 0, str(path)))
         assert path.read_text() == "precious"
 

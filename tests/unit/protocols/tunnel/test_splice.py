@@ -129,7 +129,7 @@ def test_a_unix_socket_delivers_too() -> None:
 
 def test_a_client_that_had_said_everything_gets_the_answer_before_the_reset(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other direction is complete: nobody can be stopped there."""
-    monkeypatch.setattr(splicing, "_GRACE", 0.2)
+    monkeypatch.setattr(splicing, "_TRANSIT_SECONDS", 0.2)
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
@@ -201,7 +201,7 @@ def test_a_program_that_reads_a_tunnel_learns_of_the_reset_behind_the_bytes() ->
 
 
 def test_last_bytes_that_nobody_takes_do_not_hold_a_connection_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splicing, "_STUCK", 0.05)
+    monkeypatch.setattr(splicing, "_STUCK_TIMEOUT", 0.05)
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()

@@ -327,8 +327,8 @@ def test_nothing_that_a_peer_says_is_an_address() -> None:
     ("target", "words"),
     [
         ("127.0.0.1", "target: '127.0.0.1' has no port"),
-        ("127.0.0.1:0", "target: '0' is no port"),
-        ("unix:web.sock", "target: the path of a Unix socket begins with a slash"),
+        ("127.0.0.1:0", "target: '0' is not a port"),
+        ("unix:web.sock", "target: the path of a Unix socket must be absolute"),
     ],
 )
 def test_a_target_that_is_no_address_is_refused(target: str, words: str) -> None:
