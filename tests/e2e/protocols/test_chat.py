@@ -341,7 +341,7 @@ def test_a_peer_that_does_not_come_in_time(world: World) -> None:
     [
         (["nobody"], 4, "nothing is known about nobody"),
         (["fastn1" + "q" * 100], 2, "peer add TICKET"),
-        (["bob", "--instance", "none"], 7, "--alias none"),
+        (["bob", "--instance", "none"], 7, "--instance none"),
         (["bob", "--conversation", "A B"], 2, "--conversation"),
         (["bob", "--timeout", "1"], 2, "--wait"),
         (["bob", "--as", "nobody"], 7, "nobody"),
