@@ -1,4 +1,4 @@
-"""The address book: peers by the names that this machine's owner gave them, and what has been seen of their keys."""
+"""The address book: peers by petname, their records, and the epochs and sequences seen of their keys."""
 
 from __future__ import annotations
 
@@ -26,27 +26,30 @@ from ..storage.atomic_files import write_atomically
 from .known_peers import KnownPeers
 from .seen_store import SeenStore
 
-__all__ = ["AddressBook", "AddressBookEntry"]
-
 log = logging.getLogger(__name__)
 
-_MAX_HEARD: Final = 1024
-"""Peers that are not in the book and were called by a ticket, of which the newest ticket is remembered."""
+_MAX_TICKETS: Final = 1024
+"""Number of peers outside of the book whose newest ticket is remembered, because a program called them by it."""
 
 
 class _PeerFile(msgspec.Struct, kw_only=True):
+    """One entry on disk."""
+
     name: str
     id52: str
     added: str
     record: str = ""
-    """The signed record, base64; empty when only the key is known."""
+    """Signed record in base64; empty if only the key is known."""
 
 
 class AddressBookEntry:
-    """One entry.
+    """Peer in the address book.
 
-    The record was verified before it was put into the book. From a file it is read unverified, because 10,000
-    signatures take seconds, and verified when it is first used.
+    A record is verified before it is added to the book. A record from a file is verified when it is first used, because
+    10,000 signatures take seconds.
+
+    Raises:
+        InvalidTicket: the record belongs to another identity.
     """
 
     __slots__ = ("_verified", "added", "endpoints", "key", "name", "record", "renamed_from", "sequence")
@@ -57,7 +60,7 @@ class AddressBookEntry:
         self.added = added
         self.record = record
         self.renamed_from = ""
-        """The name under which the same peer was kept before it was added under this one."""
+        """Petname of the same peer before it was added under this one; empty if there was none."""
         self._verified: PeerRecord | None = None
         body = peek_record(record) if record else None
         if body is not None and body.identity != bytes(key):
@@ -66,30 +69,35 @@ class AddressBookEntry:
         self.sequence = body.sequence if body is not None else -1
 
     def verified(self) -> PeerRecord | None:
-        """The record, genuine but perhaps out of date; None without one. Raises BadMessage or BadSignature."""
+        """Return the record with a valid signature, perhaps out of date. None if only the key is known.
+
+        Raises:
+            BadMessage, BadSignature: the file holds a damaged or forged record.
+        """
         if self._verified is None and self.record:
             self._verified = read_record(self.record)
         return self._verified
 
     def info(self, reach: str = "", seen_ms: int = 0) -> PeerInfo:
+        """Return the entry as programs see it. ``reach`` and ``seen_ms`` as in ``PeerInfo``."""
         return PeerInfo(
             name=self.name, id52=self.key.id52, endpoints=self.endpoints, added=self.added, reach=reach, seen_ms=seen_ms
         )
 
 
 class AddressBook:
-    """Kept in ``home/peers``, one file for each peer, and in memory.
-
-    ``generation`` changes with each change: whoever caches what follows from the book compares it.
+    """Peers in memory and in ``home/peers``, where each has one file.
 
     Args:
         directory: ``home/peers``.
-        now: Unix time.
-        is_present: whether an identity speaks over a connection at the moment.
+        now: returns Unix time.
+        is_present: returns whether an identity is proven over an open connection.
 
     Attributes:
-        known: the peers that the owner deals with: those of the book, and some more.
-        epochs, sequences: what has been seen of all identities.
+        known: peers that the owner deals with: those of the book, and some more.
+        epochs, sequences: what has been seen of all identities, against replays.
+        generation: number that changes with each change of names or keys, for caches.
+        warnings: damaged files, for ``status``.
     """
 
     def __init__(
@@ -101,7 +109,7 @@ class AddressBook:
         self._by_key: dict[bytes, AddressBookEntry] = {}
         self._sorted: list[str] = []
         self._sorted_generation = -1
-        self._heard: dict[bytes, AddressBookEntry] = {}
+        self._called_by_ticket: dict[bytes, AddressBookEntry] = {}
         self.known = KnownPeers(self._by_key.__contains__, self._keep_seen)
         self._seen = SeenStore(directory, self.known.__contains__, is_present)
         self.epochs = self._seen.epochs
@@ -110,7 +118,7 @@ class AddressBook:
         self.warnings: list[str] = []
 
     def load(self) -> None:
-        """Read what is on disk; a damaged file is a warning and left alone. May run in a thread."""
+        """Read every file. A damaged file becomes a warning and stays as it is. May run in a thread."""
         for path in sorted(self._directory.glob("*.json")):
             if path.name.startswith("."):
                 continue
@@ -141,27 +149,32 @@ class AddressBook:
         return self._by_key.get(key)
 
     def name_of(self, key: bytes) -> str:
-        """The petname, or an empty string."""
+        """Return the petname of a key, or an empty string."""
         peer = self._by_key.get(key)
         return peer.name if peer is not None else ""
 
     def page(self, after: str, limit: int) -> list[AddressBookEntry]:
-        """Return the entries by name, from the first one behind ``after`` (empty: the first), at most ``limit``."""
+        """Return at most ``limit`` entries, sorted by name, that follow the name ``after`` (empty: from the first)."""
         if self._sorted_generation != self.generation:
             self._sorted, self._sorted_generation = sorted(self._by_name), self.generation
         start = bisect_right(self._sorted, after) if after else 0
         return [self._by_name[name] for name in self._sorted[start : start + limit]]
 
     def add(self, text: str, name: str) -> AddressBookEntry:
-        """Keep a ticket or an ID52 under ``name``; on disk when this returns.
+        """Add a peer, or rename it: a peer has one name. Return the entry, which is on disk by then.
 
-        A peer has one name: under another one it is renamed.
-        A newer ticket for the same peer and name replaces the older one. Where a program has called the peer by a
-        ticket that is newer than the given one, the newer one is kept.
+        The newest record of the peer is kept: the one of this ticket, an earlier one, or one by which a program has
+        called the peer.
+
+        Args:
+            text: a ticket or an ID52.
+            name: the petname.
 
         Raises:
-            InvalidName, InvalidTicket, InvalidKey, PeerNameTaken, StorageFailed, or the CredentialError that says
-            why the ticket does not hold.
+            InvalidName, InvalidTicket, InvalidKey: the name or the text is wrong.
+            PeerNameTaken: another peer has the name.
+            CredentialError: the ticket is expired or forged.
+            StorageFailed: the file cannot be written.
         """
         check_name(name, "a peer")
         if Ticket.is_ticket(text):
@@ -175,7 +188,7 @@ class AddressBook:
         earlier = self._by_key.get(bytes(key))
         added = holder.added if holder is not None else datetime.now(UTC).isoformat(timespec="seconds")
         peer = AddressBookEntry(name, key, added, record)
-        for other in (earlier, self._heard.pop(bytes(key), None)):
+        for other in (earlier, self._called_by_ticket.pop(bytes(key), None)):
             if other is None or other.sequence <= peer.sequence:
                 continue
             if not record or not is_from_future(other.sequence, self._now()):
@@ -189,10 +202,9 @@ class AddressBook:
         return peer
 
     def note_record(self, record: PeerRecord, blob: bytes) -> None:
-        """A program has named the peer by this ticket, which holds. It counts from now on if it was issued after what
-        is known."""
+        """Keep the verified record of a ticket by which a program named a peer, if it is newer than the known one."""
         key = bytes(record.identity)
-        known = self._by_key.get(key) or self._heard.get(key)
+        known = self._by_key.get(key) or self._called_by_ticket.get(key)
         if known is not None and record.sequence <= known.sequence and not is_from_future(known.sequence, self._now()):
             return
         peer = AddressBookEntry(
@@ -202,19 +214,20 @@ class AddressBook:
             try:
                 write_atomically(self._path(peer.name), self._encoded(peer))
             except StorageFailed as error:
-                log.warning("the newer record of %s is not kept: %s", peer.name, error)
-            self._by_name[peer.name] = self._by_key[key] = peer  # no generation: names and keys are the same
+                log.warning("cannot write the newer record of %s, which a restart will forget: %s", peer.name, error)
+            self._by_name[peer.name] = self._by_key[key] = peer  # names and keys stay, so the generation too
             return
-        self._heard.pop(key, None)
-        self._heard[key] = peer
-        if len(self._heard) > _MAX_HEARD:
-            del self._heard[next(iter(self._heard))]
+        self._called_by_ticket.pop(key, None)
+        self._called_by_ticket[key] = peer
+        if len(self._called_by_ticket) > _MAX_TICKETS:
+            del self._called_by_ticket[next(iter(self._called_by_ticket))]
 
     def remove(self, name: str) -> None:
-        """Forget the peer.
+        """Remove the peer and its file.
 
         Raises:
-            PeerNameUnknown.
+            PeerNameUnknown: there is no such petname.
+            StorageFailed: the file cannot be deleted.
         """
         peer = self._by_name.get(name)
         if peer is None:
@@ -228,8 +241,8 @@ class AddressBook:
         self.generation += 1
 
     def records_of(self, key: bytes) -> list[PeerRecord]:
-        """What the book knows of where the peer is; perhaps out of date."""
-        peer = self._by_key.get(key) or self._heard.get(key)
+        """Return the peer's record, if one is known. It may be out of date."""
+        peer = self._by_key.get(key) or self._called_by_ticket.get(key)
         try:
             record = peer.verified() if peer is not None else None
         except P2PError as error:
@@ -240,19 +253,19 @@ class AddressBook:
         return [record] if record is not None else []
 
     def is_known(self, key: bytes) -> bool:
-        """Return whether the owner deals with the identity, or did before a restart."""
+        """Return whether the owner deals with the identity, or did so before a restart."""
         return key in self.known or self.epochs.keeps(key)
 
     def save_seen(self) -> None:
-        """Put on disk what has been seen. Raises StorageFailed."""
+        """Write what has been seen to disk. Raise StorageFailed if that fails."""
         self._seen.save()
 
     async def save_seen_if_due(self) -> None:
-        """Put on disk what has been seen, unless what matters is there already. Raises StorageFailed."""
+        """Write what has been seen to disk if enough is new. Raise StorageFailed if that fails."""
         await self._seen.save_if_due()
 
     def _keep_seen(self, key: bytes) -> None:
-        """The peer is known from now on."""
+        """Keep what is seen of the peer from now on, because it is known."""
         self.epochs.keep(key)
         self.sequences.keep(key)
 

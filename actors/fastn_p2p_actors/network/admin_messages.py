@@ -1,12 +1,13 @@
-"""What the gateway says to the network, beside what every program may say
-(``fastn_p2p_client.ipc.messages.DataRequest``).
+"""Messages of the gateway to the network process, beside the ``DataRequest`` that every program may send.
 
-``AuthenticateGateway`` comes first on each connection; the rest is refused before it.
+``AuthenticateGateway`` comes first on each connection. Without it, the other messages are refused.
 """
 
 from __future__ import annotations
 
 from typing import Final, TypeAlias
+
+import msgspec
 
 from fastn_p2p_client.ipc.messages import (
     ConnectionStatus,
@@ -16,68 +17,54 @@ from fastn_p2p_client.ipc.messages import (
     PeerInfo,
 )
 
-__all__ = [
-    "MAX_PAGE",
-    "AuthenticateGateway",
-    "CreateTicket",
-    "DeletePeer",
-    "GetNetworkReport",
-    "GetPeers",
-    "NetworkReport",
-    "NetworkReportReply",
-    "NetworkRequest",
-    "SavePeer",
-]
-
-import msgspec
-
 MAX_PAGE: Final = 20_000
-"""Peers or identities in one answer: about 4 MB."""
+"""Number of peers or identities in one reply, which makes about 4 MB."""
 
 
 class AuthenticateGateway(Message, frozen=True, tag=100):
-    """Shows the gateway's grant; answered by ``Ack`` or ``forbidden``."""
+    """Shows the gateway's grant. Answered by ``Ack`` or the error ``forbidden``."""
 
     grant: bytes
 
 
 class CreateTicket(Message, frozen=True, tag=101):
-    """A fresh ticket of an identity that is online; empty stands for the only one. Answered by ``TicketText``."""
+    """Requests a new ticket of an online identity; empty stands for the only one. Answered by ``TicketText``."""
 
     identity: str
 
 
 class SavePeer(Message, frozen=True, tag=102):
-    """Verify a ticket (or take an ID52) and keep it in the address book. Answered by ``PeerReply``."""
+    """Adds a peer to the address book: ``peer`` is a ticket or an ID52. Answered by ``PeerReply``."""
 
     peer: str
     name: str
 
 
 class DeletePeer(Message, frozen=True, tag=103):
-    """Answered by ``Ack``."""
+    """Removes a peer from the address book. Answered by ``Ack``."""
 
     name: str
 
 
 class GetPeers(Message, frozen=True, tag=104):
-    """A page of the address book, as in ``ListPeers``. Answered by ``PeerList``."""
+    """Requests at most ``limit`` entries of the address book that follow ``after`` (0: a page). Answered by
+    ``PeerList``."""
 
     after: str = ""
     limit: int = 0
 
 
 class GetNetworkReport(Message, frozen=True, tag=105):
-    """Answered by ``NetworkReportReply``."""
+    """Requests the report for ``status``. Answered by ``NetworkReportReply``."""
 
     limit: int = 0
-    """Identities, peers and connections in the answer, of each at most so many; 0 stands for all."""
+    """Largest number of identities, of peers and of connections in the report; 0 stands for ``MAX_PAGE``."""
     identity: str = ""
-    """If given, only this identity and what concerns the whole daemon."""
+    """Name of the only identity in the report, which then has no peers and no connections. Empty for all."""
 
 
 class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the network process knows, for ``status``: as much as was asked for. Identities carry ``wanted=True``."""
+    """State of the network process, for ``status``. Identities have ``wanted=True``."""
 
     endpoint: str
     addresses: list[str]
@@ -87,7 +74,7 @@ class NetworkReport(msgspec.Struct, frozen=True, kw_only=True):
     connections: list[ConnectionStatus]
     warnings: list[str]
     identities_total: int = 0
-    """Those that are online."""
+    """Number of identities that are online."""
     peers_total: int = 0
     connections_total: int = 0
 
@@ -99,4 +86,4 @@ class NetworkReportReply(Message, frozen=True, tag=150):
 NetworkRequest: TypeAlias = (
     DataRequest | AuthenticateGateway | CreateTicket | SavePeer | DeletePeer | GetPeers | GetNetworkReport
 )
-"""Everything that may arrive at the network's mailbox."""
+"""Every message that the network process accepts in its mailbox."""

@@ -1,8 +1,8 @@
-"""Watch over the wall clock: whether it was set while the process runs, and what makes it look wrong.
+"""Clock watch: detects that the wall clock was set or that the machine slept, and warns of a clock that looks wrong.
 
-Delegations and records say from when to when they hold. A clock that was set makes those that were signed before worth
-nothing to peers, for hours. So the wall clock is compared with the monotonic one: where they have come to disagree, it
-was set, or the machine slept.
+Delegations and records are valid for a period of wall-clock time. After the clock was set, peers may refuse for hours
+what was signed before. So the wall clock is compared with the monotonic clock. If their difference has changed, the
+clock was set, or the machine slept.
 """
 
 from __future__ import annotations
@@ -17,30 +17,29 @@ from typing import Final, NamedTuple
 
 from fastn_p2p_client.errors import CredentialError, DelegationExpired, DelegationNotYetValid
 
-__all__ = ["JUMP", "ClockJump", "ClockWatch"]
-
 JUMP: Final = 30.0
-"""Seconds by which the clocks must have come to disagree: half of what credentials allow for."""
+"""Seconds of difference that count as a jump: half of the tolerance of credentials."""
 RELEASED: Final = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
-"""A time that has passed, whatever the clock says (Unix time)."""
+"""Unix time that has certainly passed. A clock before it is wrong."""
 _SAVE_INTERVAL: Final = 60.0
-"""Seconds between two times that are kept for the next start."""
+"""Seconds between two writes of the time for the next start."""
 _SHOWN_SECONDS: Final = 3600.0
-"""Seconds for which ``status`` speaks of a clock that was set."""
+"""Seconds for which ``status`` reports that the clock was set."""
 _DOUBT_SECONDS: Final = 600.0
-"""Seconds for which ``status`` speaks of a peer's delegation that does not hold now."""
-_MOST_DOUBTS: Final = 16
+"""Seconds for which ``status`` reports a peer's delegation that is not valid now."""
+_MAX_DOUBTS: Final = 16
+"""Number of peers with such a delegation that are remembered."""
 
 Clock = Callable[[], float]
 
 
 class ClockJump(NamedTuple):
-    """A disagreement that came up between two looks."""
+    """Change of the difference between the clocks since the last check."""
 
     set_by: float
-    """Seconds by which somebody has set the wall clock; negative: back."""
+    """Seconds by which the wall clock was set; negative if it was set back."""
     slept: float
-    """Seconds for which the machine slept."""
+    """Seconds that the machine slept."""
 
 
 def _boot_clock() -> float:
@@ -48,13 +47,13 @@ def _boot_clock() -> float:
 
 
 class ClockWatch:
-    """The clocks of this machine.
+    """Watches the clocks of this machine.
 
     Args:
-        path: keeps the time for the next start.
-        wall: Unix time.
-        steady: seconds that nobody can set, without those that the machine slept.
-        boot: the same with them.
+        path: file that keeps the time for the next start.
+        wall: returns Unix time.
+        steady: returns monotonic seconds, without those that the machine slept.
+        boot: returns monotonic seconds, with them.
     """
 
     def __init__(self, path: Path, wall: Clock, *, steady: Clock = time.monotonic, boot: Clock = _boot_clock) -> None:
@@ -67,14 +66,14 @@ class ClockWatch:
         self._started = steady()
         self._saved_at = -_SAVE_INTERVAL
         self._behind = self._read_saved() - wall()
-        """Seconds between the clock at the start and a later time at which a daemon ran before."""
+        """Seconds by which the clock at the start was behind the time that an earlier process wrote."""
         self._set: tuple[float, float] | None = None
-        """When (steady) and by how much the clock was set last."""
+        """Steady time at which the clock was set last, and by how many seconds."""
         self._doubts: dict[str, tuple[float, str]] = {}
-        """A peer's name → when (steady) its delegation was refused, and what was said of it."""
+        """Petname to the steady time at which the peer's delegation was refused, and the reason."""
 
-    def look(self) -> ClockJump | None:
-        """Compare the clocks; what has come up since the last such finding. Keeps the time now and then."""
+    def check(self) -> ClockJump | None:
+        """Compare the clocks. Return the jump since the last check, if any. Write the time now and then."""
         steady = self._steady()
         if steady - self._saved_at >= _SAVE_INTERVAL:
             self.save()
@@ -92,7 +91,7 @@ class ClockWatch:
         return ClockJump(0.0, slept)
 
     def save(self) -> None:
-        """Keep the time for the next start. A disk that does not take it costs a warning then, and nothing else."""
+        """Write the time for the next start. A failure only costs a warning there."""
         self._saved_at = self._steady()
         temporary = self._path.with_name(f".{self._path.name}.tmp")
         with contextlib.suppress(OSError):
@@ -100,18 +99,18 @@ class ClockWatch:
             os.replace(temporary, self._path)  # noqa: PTH105
 
     def doubt(self, peer: str, error: CredentialError) -> None:
-        """A known peer's delegation does not hold by this clock."""
+        """Remember that a known peer's delegation is not valid by this clock: one of the two clocks may be wrong."""
         if not isinstance(error, DelegationExpired | DelegationNotYetValid):
             return
         self._doubts.pop(peer, None)
-        if len(self._doubts) >= _MOST_DOUBTS:
+        if len(self._doubts) >= _MAX_DOUBTS:
             del self._doubts[next(iter(self._doubts))]
         what = "ended" if isinstance(error, DelegationExpired) else "starts in"
         ago = " ago" if isinstance(error, DelegationExpired) else ""
         self._doubts[peer] = self._steady(), f"{what} {_duration(error.seconds)}{ago}"
 
     def warnings(self) -> list[str]:
-        """Reasons why the clock looks wrong, in words for people."""
+        """Return reasons why the clock looks wrong, as sentences for ``status``."""
         now, steady = self._wall(), self._steady()
         found: list[str] = []
         if now < RELEASED:

@@ -1,8 +1,8 @@
-"""Known peers: identities that the owner of this daemon deals with, told apart from strangers.
+"""Known peers: identities that the owner of this daemon deals with, as opposed to strangers.
 
-Anybody can make up identities, any number of them, so what a stranger's identity costs is limited. A limit must never
-shut out, or make forgotten, a peer that somebody here knows: who is in the address book, on the access list of a
-binding, or was called or waited for by one of our own identities.
+Anyone can make any number of identities, so the cost of strangers is limited. A limit must never reject or forget a
+known peer: one in the address book, on the access list of a binding, or one that an identity of this daemon has called
+or waited for.
 """
 
 from __future__ import annotations
@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-__all__ = ["KnownPeers"]
-
 _MAX_CALLED: Final = 16_384
-"""Peers that were called since the process started; the one that was called longest ago goes first."""
+"""Number of called peers that are remembered. The one that was called longest ago is forgotten first."""
 _MAX_NAMED: Final = 65_536
-"""Peers that are, or were since the process started, on an access list."""
+"""Number of peers on access lists, present and earlier ones, that are remembered."""
 
 
 class KnownPeers:
-    """The set of their keys: ``key in known_peers``.
+    """Set of the keys of known peers, since the process started.
 
     Args:
-        in_address_book: whether the address book has the identity.
-        on_new: told each key that was not called or on an access list before.
+        in_address_book: returns whether the address book has the identity.
+        on_new: called with each key that was neither called nor on an access list before.
     """
 
     def __init__(self, in_address_book: Callable[[bytes], bool], on_new: Callable[[bytes], None]) -> None:
@@ -36,11 +34,11 @@ class KnownPeers:
         return key in self._called or key in self._named or self._in_address_book(key)
 
     def add_called(self, key: bytes) -> None:
-        """Note that one of our identities calls the peer, or waits for it."""
+        """Add a peer that an identity of this daemon calls or waits for."""
         self._add(self._called, key, _MAX_CALLED)
 
     def add_named(self, keys: Iterable[bytes]) -> None:
-        """An access list has these identities."""
+        """Add the identities of an access list."""
         for key in keys:
             self._add(self._named, key, _MAX_NAMED)
 

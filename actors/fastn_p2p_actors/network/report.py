@@ -1,6 +1,6 @@
-"""Report of the network process for ``status``: as much as was asked for, and the totals of everything.
+"""Report of the network process for ``status``: identities, peers and connections up to a limit, and their totals.
 
-It is put together in turns of the event loop, since there may be thousands of identities, peers and connections.
+There may be thousands of them, so the report is made in several iterations of the event loop.
 """
 
 from __future__ import annotations
@@ -29,15 +29,13 @@ from .serving.registry import (
     Registry,
 )
 
-__all__ = ["Reporter"]
-
 
 class Reporter:
-    """What the network process knows, for the gateway.
+    """Makes reports for the gateway.
 
     Args:
-        wall: Unix time.
-        reach_of: how a peer of the book is reached, and when it was last connected.
+        wall: returns Unix time.
+        reach_of: returns how a peer of the address book is reached, and when it was last connected (Unix ms).
     """
 
     def __init__(
@@ -55,21 +53,21 @@ class Reporter:
         self._wall = wall
 
     async def report(
-        self, asked: GetNetworkReport, *, addresses: Sequence[str], clients: int, warnings: list[str]
+        self, request: GetNetworkReport, *, addresses: Sequence[str], clients: int, warnings: list[str]
     ) -> NetworkReport:
-        limit = asked.limit or MAX_PAGE
-        only = self._registry.by_name(asked.identity)
-        chosen = [only] if only is not None else self._first_by_name(limit) if not asked.identity else []
+        limit = request.limit or MAX_PAGE
+        only = self._registry.by_name(request.identity)
+        chosen = [only] if only is not None else self._first_by_name(limit) if not request.identity else []
         connections = self._pool.all()
-        if len(connections) > limit:  # those that matter to the owner
+        if len(connections) > limit:  # known peers first, then the last used
             connections = nlargest(limit, connections, key=lambda each: (each.introductions.has_known, each.used_at))
         return NetworkReport(
             endpoint=self._pool.own_endpoint.hex(),
             addresses=list(addresses),
             clients=clients,
             identities=[self._identity_status(identity) async for identity in in_turns(chosen)],
-            peers=[] if asked.identity else await self.peers("", limit),
-            connections=[] if asked.identity else await self._connections(connections),
+            peers=[] if request.identity else await self.peers("", limit),
+            connections=[] if request.identity else await self._connections(connections),
             warnings=warnings,
             identities_total=len(self._registry),
             peers_total=len(self._book),
@@ -77,7 +75,7 @@ class Reporter:
         )
 
     async def peers(self, after: str, limit: int) -> list[PeerInfo]:
-        """A page of the address book: the entries behind ``after``, at most ``limit``, by name."""
+        """Return at most ``limit`` entries of the address book, sorted by name, that follow the name ``after``."""
         entries = self._book.page(after, limit)
         return [entry.info(*self._reach_of(bytes(entry.key))) async for entry in in_turns(entries)]
 

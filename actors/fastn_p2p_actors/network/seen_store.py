@@ -1,11 +1,13 @@
-"""Seen epochs and sequences on disk, so that neither a restart nor a crash makes an old key or record good again.
+"""Store of seen epochs and sequences: no restart and no crash makes an old key or record valid again.
 
-Two files in ``home/peers``. ``.seen.json`` is a snapshot. ``.seen.journal`` has a line for each entry of a known peer
-that was noted since, written before the entry counts: one entry costs one short write, however many there are. A
-journal that has grown long is folded into a new snapshot by a thread. Meanwhile the old journal is called
-``.seen.journal.old``, and new entries go to a new one. Entries only ever rise, so reading one twice does no harm.
-Of strangers, the journal has only that a transport key was retired. Their other entries are in the snapshot, which is
-written once a minute while there are new ones: a crash costs those of the last minute, and nothing relies on them.
+The store has two files in ``home/peers``. ``.seen.json`` is a snapshot. ``.seen.journal`` has a line for each later
+entry of a known peer, written before the entry counts. One entry costs one short write, however many there are.
+
+A thread folds a long journal into a new snapshot. Meanwhile the old journal is named ``.seen.journal.old``, and new
+entries go to a new one. Entries only ever rise, so reading one twice does no harm.
+
+The journal's only entries of strangers are retired transport keys. Their other entries are in the snapshot, which is
+written once a minute while there are new ones. A crash loses those of the last minute, and nothing relies on them.
 """
 
 from __future__ import annotations
@@ -27,24 +29,22 @@ from fastn_p2p_client.ipc.messages import UNDECODABLE
 from ..credentials import EpochTracker, SequenceTracker
 from ..storage.atomic_files import write_atomically
 
-__all__ = ["SeenStore"]
-
 log = logging.getLogger(__name__)
 
 _SNAPSHOT: Final = ".seen.json"
 _JOURNAL: Final = ".seen.journal"
 _OLD_JOURNAL: Final = ".seen.journal.old"
 _SNAPSHOT_EVERY: Final = 60.0
-"""Seconds between two snapshots, at least, while strangers' entries are all that is new."""
+"""Seconds between two snapshots at least, while only entries of strangers are new."""
 _LONG: Final = 4096
-"""Lines of a journal from which on it is folded into the snapshot."""
+"""Number of lines from which a journal is folded into the snapshot."""
 
 
 class _Snapshot(msgspec.Struct):
     epochs: dict[str, int] = {}
     sequences: dict[str, list[int | str]] = {}
     strangers: dict[str, int] = {}
-    """Epochs of strangers. Files of before have these among ``epochs``."""
+    """Epochs of strangers. Files of older versions have them in ``epochs``."""
 
 
 class _Epoch(msgspec.Struct, tag="epoch", array_like=True):
@@ -54,7 +54,7 @@ class _Epoch(msgspec.Struct, tag="epoch", array_like=True):
 
 
 class _Retired(_Epoch, tag="retired"):
-    """An epoch of a stranger, which has retired a lower one."""
+    """Epoch of a stranger that has retired a lower one."""
 
 
 class _Sequence(msgspec.Struct, tag="sequence", array_like=True):
@@ -67,15 +67,17 @@ _lines: Final = msgspec.json.Decoder(_Epoch | _Retired | _Sequence)
 
 
 class SeenStore:
-    """The books of one daemon, and their files.
+    """Trackers of epochs and sequences of one daemon, and their files.
 
     Args:
-        directory: exists.
-        is_known, is_present: as in ``EpochTracker``.
-        clock: seconds that pass.
+        directory: an existing directory.
+        is_known: returns whether the owner deals with an identity.
+        is_present: returns whether an identity is proven over an open connection.
+        clock: returns monotonic seconds.
 
     Attributes:
-        warnings: what could not be read, for the owner.
+        epochs, sequences: the trackers.
+        warnings: files and lines that could not be read, for ``status``.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class SeenStore:
         self._saved_changes = 0
 
     def load(self) -> None:
-        """Read what is on disk. Damage is a warning, and what can be read counts."""
+        """Read the files. What is damaged becomes a warning; the rest counts."""
         try:
             saved = msgspec.json.decode((self._directory / _SNAPSHOT).read_bytes(), type=_Snapshot)
             self.epochs.restore_dict(saved.epochs)
@@ -123,7 +125,7 @@ class SeenStore:
             self._warn(f"{path} cannot be read: {error.strerror}")
             return
         damaged = 0
-        for line in lines[:-1]:  # what follows the last line's end was cut short by a crash, and has never counted
+        for line in lines[:-1]:  # an incomplete last line is from a crash, and has never counted
             try:
                 self._restore(line)
             except (*UNDECODABLE, P2PError):
@@ -156,7 +158,7 @@ class SeenStore:
         self._write(_Sequence(identity.hex(), sequence, digest.hex()))
 
     def _write(self, entry: _Epoch | _Sequence) -> None:
-        """A crash of this process loses nothing from here on, and one of the machine nothing from the sync on."""
+        """Append one entry. It survives a crash of this process at once, and one of the machine after the sync."""
         try:
             if self._journal is None:
                 flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
@@ -164,7 +166,9 @@ class SeenStore:
             os.write(self._journal, msgspec.json.encode(entry) + b"\n")
         except OSError as error:
             if not self._failed:
-                log.warning("cannot write %s: %s", self._directory / _JOURNAL, error)
+                log.warning(
+                    "cannot write %s, so a restart may forget what was seen: %s", self._directory / _JOURNAL, error
+                )
             self._failed = True
             return
         self._failed = False
@@ -172,13 +176,13 @@ class SeenStore:
         self._sync_soon()
 
     def _sync_soon(self) -> None:
-        """In a thread, as a disk may take as long as it likes; what is written meanwhile is synced after that."""
+        """Sync the journal in a thread, because a disk can be slow. What is written meanwhile is synced afterwards."""
         self._unsynced = True
         if self._sync is not None or self._journal is None:
             return
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # before or after the loop: the snapshot that follows is synced
+        except RuntimeError:  # no event loop yet or any more: a synced snapshot follows
             return
         self._unsynced = False
         self._sync = loop.run_in_executor(None, _sync_and_close, os.dup(self._journal))
@@ -192,20 +196,23 @@ class SeenStore:
     # ── the snapshot ─────────────────────────────────────────────────────────────────────────────
 
     def save(self) -> None:
-        """Write a snapshot now; on disk when this returns. Raises StorageFailed."""
+        """Write a snapshot, which is on disk when this returns. Raise StorageFailed if that fails."""
         self._begin_snapshot()()
 
     async def save_if_due(self) -> None:
-        """Fold a long journal, or strangers' new entries, into a snapshot; a thread does the work. Raises
-        StorageFailed."""
+        """Fold a long journal, or new entries of strangers, into a snapshot, in a thread.
+
+        Raises:
+            StorageFailed: the snapshot cannot be written.
+        """
         is_old = self._clock() >= self._saved_at + _SNAPSHOT_EVERY and self.epochs.changes != self._saved_changes
         if self._lines >= _LONG or self._failed or is_old:
             await asyncio.to_thread(self._begin_snapshot())
 
     def _begin_snapshot(self) -> Callable[[], None]:
-        """Return what writes the entries of this moment. It may be called in a thread."""
+        """Return a function that writes the present entries. It may be called in a thread."""
         old = self._directory / _OLD_JOURNAL
-        if not old.exists():  # else an earlier snapshot has failed, and the journal just goes on
+        if not old.exists():  # otherwise an earlier snapshot failed, and the journal continues
             if self._journal is not None:
                 os.close(self._journal)
                 self._journal = None

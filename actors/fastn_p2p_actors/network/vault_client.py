@@ -1,4 +1,4 @@
-"""The network's side of its conversation with the vault."""
+"""Client of the vault: the network process requests the transport key, delegations and records."""
 
 from __future__ import annotations
 
@@ -20,40 +20,44 @@ from fastn_p2p_client.ipc.request_channel import (
 from ..vault.messages import GetTransport, SignDelegation, SignedDelegation, SignedRecord, SignRecord, Transport
 from ..vault.messages import VaultReply as _VaultReply
 
-__all__ = ["VaultClient"]
-
 log = logging.getLogger(__name__)
 
 _decoder: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(_VaultReply)
 _TIMEOUT: Final = 10.0
+"""Seconds that the vault may take for a reply."""
 
 Kind = TypeVar("Kind", bound=Message)
 
 
 class VaultClient:
-    """Typed requests; each raises P2PError with what the vault says, or that it does not answer."""
+    """Requests to the vault.
 
-    def __init__(self, link: RequestChannel) -> None:
-        self._link = link
+    Each raises ``DaemonBusy`` if the vault does not answer, and the vault's own error if it refuses.
+    """
+
+    def __init__(self, channel: RequestChannel) -> None:
+        self._channel = channel
 
     async def transport(self) -> Transport:
-        """The transport key, however long the vault takes to come up."""
+        """Return the transport key. Wait as long as the vault takes to start."""
         while True:
             try:
-                return await self._ask(GetTransport(), Transport)
+                return await self._request(GetTransport(), Transport)
             except DaemonBusy as error:
-                log.warning("waiting for the transport key: %s", error)
+                log.warning("waiting for the vault to give the transport key: %s", error)
 
     async def delegation(self, identity: str) -> SignedDelegation:
-        return await self._ask(SignDelegation(identity), SignedDelegation)
+        """Return a new delegation of the identity to this daemon's endpoint."""
+        return await self._request(SignDelegation(identity), SignedDelegation)
 
     async def record(self, identity: str, relays: tuple[str, ...], addresses: tuple[str, ...]) -> SignedRecord:
-        return await self._ask(SignRecord(identity, relays, addresses), SignedRecord)
+        """Return a new peer record of the identity, with these URLs of relays and ``ip:port`` addresses."""
+        return await self._request(SignRecord(identity, relays, addresses), SignedRecord)
 
-    async def _ask(self, message: Message, kind: type[Kind]) -> Kind:
+    async def _request(self, message: Message, kind: type[Kind]) -> Kind:
         try:
-            answer = await self._link.request(message, timeout=_TIMEOUT)
-        except (ConnectionLost, DeadlineExceeded) as error:  # whoever hears that would think it was about us
+            answer = await self._channel.request(message, timeout=_TIMEOUT)
+        except (ConnectionLost, DeadlineExceeded) as error:  # their texts would blame this process
             raise DaemonBusy(actor="vault") from error
         reply = decode_answer(_decoder, answer.header)
         if isinstance(reply, ErrorReply):

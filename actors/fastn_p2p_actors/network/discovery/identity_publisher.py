@@ -167,7 +167,7 @@ class IdentityPublisher:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_TICK)
-            jump = self._clock.look()
+            jump = self._clock.check()
             if jump is not None:
                 await self._renew_after(jump)
             now = self._wall()

@@ -50,7 +50,7 @@ def test_clocks_that_agree(clocks: Clocks) -> None:
     for _ in range(100):
         clocks.go_on(HOUR)
         clocks.wall += 0.2  # put right a little, all the time
-        assert clocks.watch.look() is None
+        assert clocks.watch.check() is None
     assert clocks.watch.warnings() == []
 
 
@@ -58,16 +58,16 @@ def test_clocks_that_agree(clocks: Clocks) -> None:
 def test_a_clock_that_was_set(clocks: Clocks, seconds: float) -> None:
     clocks.go_on(10)
     clocks.wall += seconds
-    jump = clocks.watch.look()
+    jump = clocks.watch.check()
     assert jump is not None
     assert jump.slept == 0
     assert jump.set_by == pytest.approx(seconds)
-    assert clocks.watch.look() is None, "once"
+    assert clocks.watch.check() is None, "once"
     assert clocks.watch.warnings()
     clocks.wall -= seconds
-    assert clocks.watch.look() is not None
+    assert clocks.watch.check() is not None
     clocks.go_on(2 * HOUR)
-    assert clocks.watch.look() is None
+    assert clocks.watch.check() is None
     assert clocks.watch.warnings() == [], "it was right for long enough"
 
 
@@ -75,21 +75,21 @@ def test_small_steps_add_up(clocks: Clocks) -> None:
     looks = []
     for _ in range(5):
         clocks.wall += 10
-        looks.append(clocks.watch.look() is not None)
+        looks.append(clocks.watch.check() is not None)
     assert looks == [False, False, False, True, False]
 
 
 def test_a_machine_that_slept_for_a_day(clocks: Clocks) -> None:
     """Something is to be renewed, and no clock was wrong."""
     clocks.sleep(DAY)
-    jump = clocks.watch.look()
+    jump = clocks.watch.check()
     assert jump is not None
     assert (jump.set_by, jump.slept) == (0, DAY)
     assert clocks.watch.warnings() == []
 
 
 def test_a_clock_that_is_behind_the_last_run(clocks: Clocks) -> None:
-    clocks.watch.look()
+    clocks.watch.check()
     clocks.wall -= 3 * HOUR
     again = clocks.new()
     assert again.warnings() == [
@@ -97,7 +97,7 @@ def test_a_clock_that_is_behind_the_last_run(clocks: Clocks) -> None:
         "if it is wrong, peers refuse its delegations until it is set"
     ]
     clocks.wall += 3 * HOUR
-    again.look()
+    again.check()
     assert not any("behind" in warning for warning in again.warnings())
 
 
@@ -114,7 +114,7 @@ def test_what_peers_show_makes_a_clock_look_wrong_for_a_while(clocks: Clocks) ->
 
 def test_a_disk_that_does_not_keep_the_time(tmp_path: Path) -> None:
     clocks = Clocks(tmp_path / "nowhere" / "time")
-    assert clocks.watch.look() is None
+    assert clocks.watch.check() is None
 
 
 def test_a_sequence_from_the_future_does_not_keep_out_those_of_now() -> None:
