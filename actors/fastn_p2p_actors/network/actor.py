@@ -42,6 +42,7 @@ from .admin_messages import NetworkRequest
 from .calls.incoming import IncomingCalls
 from .calls.outgoing import OutgoingCalls
 from .clock import ClockWatch
+from .connections.connection import PeerConnection
 from .connections.payload_memory import PayloadMemory
 from .connections.pool import ConnectionPool
 from .connections.proven_identities import IntroductionRegistry
@@ -93,7 +94,7 @@ class Network:
         self._tasks: set[asyncio.Task[None]] = set()
         self._registry = Registry()
         self._book = AddressBook(stage.home.peers, wall, lambda identity: identity in self._introductions)
-        self._introductions = IntroductionRegistry(self._book.is_known)
+        self._introductions = IntroductionRegistry[PeerConnection](self._book.is_known)
         self._mailbox = Mailbox(
             stage.home.mailbox("network"),
             self._on_message,

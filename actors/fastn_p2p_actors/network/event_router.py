@@ -128,7 +128,7 @@ class EventRouter:
             if connection.closed:
                 continue
             for identity in renewed:
-                connection.show_again(identity.raw)
-            connection.clock_was_set()
+                connection.identities.show_again(identity.raw)
+            connection.identities.on_clock_set()
             if jump.slept > 0:
                 connection.probe()

@@ -110,7 +110,7 @@ class _RemoteCaller:
 
     @property
     def way(self) -> NetworkPath:
-        return self.connection.way()
+        return self.connection.path()
 
     @property
     def account(self) -> Account:

@@ -1,6 +1,9 @@
 """QUIC connections to peer daemons, and what they carry.
 
 - ``connection``: ``PeerConnection``: life, counters, dispatch of messages.
+- ``events``: callbacks of a connection for its owner.
+- ``call_channel``: write queue and reader of the first stream, which carries calls.
+- ``keepalive``: ping after silence, give up after more.
 - ``pool``: one connection per daemon, dialled once, closed when idle.
 - ``identity_exchange``, ``proven_identities``: prove and verify who speaks over the connection.
 - ``bulk_streams``: large payloads on their own streams.

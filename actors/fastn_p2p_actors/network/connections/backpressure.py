@@ -13,8 +13,6 @@ from typing import Final
 
 from ...runtime.mailbox import Sender
 
-__all__ = ["MUCH_WAITS", "Backpressure"]
-
 MUCH_WAITS: Final = 4 * 1024 * 1024
 """Bytes that wait for a local process above which no more are read for it: what it takes in a few milliseconds."""
 _BLOCK: Final = 256 * 1024

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from .payload_memory import Account
 
-__all__ = ["MAX_BULK_STREAMS", "BulkStreams"]
-
 log = logging.getLogger(__name__)
 
 MAX_BULK_STREAMS: Final = 16
@@ -47,7 +45,7 @@ _TIMEOUT: Final = 120.0
 class BulkStreamOwner(Protocol):
     """The connection that the streams belong to."""
 
-    async def turn_of_payload(self) -> Callable[[], None]:
+    async def large_read_slot(self) -> Callable[[], None]:
         """Return when one more large payload may be read; call what it returns when it has been."""
         ...
 
@@ -86,7 +84,7 @@ class BulkStreams:
         self.queued = 0
         """Bytes that wait to be sent."""
 
-    def lost(self) -> None:
+    def on_connection_lost(self) -> None:
         """The connection has ended: hold it no longer, and none of its streams. A read that is cancelled before it has
         begun does not leave."""
         self._raw = ended_connection()
@@ -168,7 +166,7 @@ class BulkStreams:
                 if size > _MAX_FRAME:
                     raise PayloadTooLarge(size=size, limit=_MAX_FRAME)
                 if size > _LARGE and release is None:
-                    release = await self._carrier.turn_of_payload()
+                    release = await self._carrier.large_read_slot()
             return b"".join(parts)
         finally:
             self.partial -= size

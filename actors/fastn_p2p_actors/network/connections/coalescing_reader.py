@@ -12,8 +12,6 @@ from iroh.iroh_ffi import IrohError
 if TYPE_CHECKING:
     from iroh.iroh_ffi import RecvStream
 
-__all__ = ["FAST", "SMALL_READ", "WINDOW", "CoalescingReader", "read_some"]
-
 FAST: Final = 12e6
 """Bytes per second from which a stream is fast."""
 WINDOW: Final = 0.05

@@ -1,10 +1,11 @@
-"""The sessions over one connection to another daemon: how many there are, and how they begin."""
+"""Sessions of one connection: open and accept them, bound their number, and pause those that are not read."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from iroh.iroh_ffi import IrohError
 
@@ -13,11 +14,14 @@ from fastn_p2p_client.ipc.messages import OpenSession
 from fastn_p2p_client.limits import MAX_INITIAL, MAX_NAME, MAX_SESSIONS_PER_PEER, RESET_LOST
 
 from ..transport.iroh_patches import ended_connection
-from ..transport.peer_limits import OPENS
+from ..transport.peer_limits import OPENS, Limit
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
 from ..wire.messages import remote_error
+from .identity_exchange import IdentityExchange
 from .network_path import NetworkPath
+from .payload_memory import Account
+from .peer_memory import Holder, PeerMemory
 from .remote_leg import (
     QuicStream,
     RemoteLeg,
@@ -32,245 +36,399 @@ from .stream_pacing import StreamPacer
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection, RecvStream
 
-    from .connection import PeerConnection
-    from .payload_memory import Account
-
-__all__ = ["ConnectionSessions"]
-
 log = logging.getLogger(__name__)
 
 _MOST: Final = MAX_SESSIONS_PER_PEER * 9 // 8
-"""Sessions of a peer: beside ``MAX_SESSIONS_PER_PEER`` those that may still be ending here when for it they have."""
+"""Sessions accepted from one peer. An eighth more than ``MAX_SESSIONS_PER_PEER``, because a session that the peer
+counts as closed may still be closing here."""
 _FEW: Final = 8
-"""Sessions with streams that may fill what QUIC holds for them, 10 MB together."""
+"""Sessions with streams that are not paused early: QUIC holds at most 10 MB for all of them together."""
 _LOOK_AGAIN: Final = 0.002
-"""Seconds after which a paused session that reads is looked at again."""
-_PAUSED_LONG: Final = 1.0
-"""Seconds after which a paused session goes on, once everything that has come is read."""
+"""Seconds until a paused session whose bytes are being read is checked again."""
+_MAX_PAUSE: Final = 1.0
+"""Seconds after which a paused session is resumed, once everything that has arrived is read."""
 _SPARE_AFTER: Final = 0.001
-"""Seconds after which a stream that was taken is replaced: the session that has it goes first."""
+"""Seconds after which the spare stream is replaced. The session that has taken it is served first."""
 _ANNOUNCED_WITHIN: Final = 5.0
-"""Seconds within which a stream that has come must be announced: that is said before."""
+"""Seconds within which a stream that has arrived must be announced. The peer announces it before it opens it."""
+
+
+class SessionConnection(Holder, Protocol):
+    """Members of the connection that its sessions use."""
+
+    identities: IdentityExchange[Any]
+    memory: PeerMemory
+    pacer: StreamPacer
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def account(self) -> Account: ...
+    def path(self) -> NetworkPath: ...
+    def number(self) -> int: ...
+    def send(self, message: wire.WireMessage) -> None: ...
+    def send_request(self, source: bytes, request: bytes) -> None: ...
+    def expect_reply(self) -> None: ...
+    def answer(
+        self,
+        message: wire.Reply | wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply,
+        payload: bytes = b"",
+    ) -> None: ...
+    def refuse(self, number: int, error: P2PError) -> None: ...
+    def push_back(self, number: int, error: P2PError, overload: Overloaded | None) -> None: ...
+    def overload(self, limit: Limit) -> Overloaded | None: ...
+    def hold_until_introduced(
+        self, request: wire.Request | wire.OpenSession, payload: bytes, retry: Callable[[], None]
+    ) -> bool: ...
+    def on_arrival(self, arrival: IncomingSession) -> None: ...
+    def watch_memory(self) -> None: ...
+    def count(self, sent: int, received: int) -> None: ...
 
 
 class ConnectionSessions:
-    """What ``OutgoingSession`` and ``IncomingSession`` need of their connection, and no more."""
+    """Sessions of one connection, in both directions.
 
-    def __init__(self, connection: PeerConnection, raw: Connection) -> None:
+    Pausing. Problem: QUIC holds up to 1.25 MB of unread bytes for each stream, and its binding cannot change that, so
+    many sessions that nobody reads would fill the memory that their peer may hold. Idea: with more than eight sessions,
+    or much unread, ask the peer (``wire.Pause``) to write nothing on a session whose reader has used half its window
+    without giving credit back. The bytes that are on their way then still fit into the other half. It is resumed when
+    the reader has room again. Cost: one message per pause and resume, and one comparison per chunk. Not covered: a peer
+    that ignores the pause; ``PeerMemory`` closes its connection when it holds too much.
+
+    Attributes:
+        peer_pauses: True if the peer daemon understands ``wire.Pause``.
+        ended_streams: streams that have ended so far.
+    """
+
+    def __init__(self, connection: SessionConnection, raw: Connection) -> None:
         self._connection = connection
         self._raw = raw
+        self._loop = asyncio.get_running_loop()
         self._legs: set[OutgoingSession | IncomingSession] = set()
         self._streams: dict[OutgoingSession | IncomingSession, RemoteLeg] = {}
-        """Of those sessions that have one."""
+        """Legs of the sessions that have a stream."""
         self._by_number: dict[int, RemoteLeg] = {}
-        """The same, by the number of the stream."""
+        """The same legs by the number of their stream."""
+        self._outgoing = 0
+        self._incoming = 0
+        self._unanswered: dict[int, OutgoingSession] = {}
+        """Outgoing sessions that wait for the peer's answer."""
+        self._arrivals: dict[int, IncomingSession] = {}
+        """Incoming sessions that wait for the local answer, or then for their stream."""
+        self._announced: dict[int, int] = {}
+        """Numbers of streams that were announced and have not arrived, with the number of their session."""
+        self._unannounced_streams: dict[int, QuicStream] = {}
+        """Streams that have arrived and were not announced yet."""
+        self._announcement_timers: dict[int, asyncio.TimerHandle] = {}
+        self._spare: QuicStream | None = None
+        """Stream that is ready for the next outgoing session."""
+        self._opening_spare: asyncio.Task[None] | None = None
         self.peer_pauses = False
-        """True if the peer understands ``wire.Pause``."""
         self._much_unread = False
-        self._tight = False
+        self._is_pausing = False
         """True if sessions that are not read are paused."""
         self.ended_streams = 0
-        """Streams that have ended so far."""
-        self._mine = self._theirs = 0
-        self._asked: dict[int, OutgoingSession] = {}
-        """Those of ours that wait for an answer."""
-        self._arrivals: dict[int, IncomingSession] = {}
-        """Those of the peer's that wait for our answer, or then for their stream."""
-        self._announced: dict[int, int] = {}
-        """Streams that have not come yet, and the sessions that they belong to."""
-        self._unannounced_streams: dict[int, QuicStream] = {}
-        """Streams that have come and were not announced yet."""
-        self._timers: dict[int, asyncio.TimerHandle] = {}
-        """Those that wait for that."""
-        self._loop = asyncio.get_running_loop()
-        self._spare: QuicStream | None = None
-        """For the next session that we open."""
-        self._laying: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._legs)
 
     @property
-    def manners(self) -> StreamPacer:
-        return self._connection.manners
+    def pacer(self) -> StreamPacer:
+        """Pacing of the connection's streams."""
+        return self._connection.pacer
 
     @property
     def name(self) -> str:
+        """Short name of the connection, for logs."""
         return self._connection.name
 
     @property
-    def way(self) -> NetworkPath:
-        """How the other side is reached."""
-        return self._connection.way()
-
-    # ── what they may hold ───────────────────────────────────────────────────────────────────────
-
-    @property
-    def open_streams(self) -> int:
-        return len(self._legs) + len(self._unannounced_streams)
-
-    def streams(self) -> list[RecvStream]:
-        """On which the peer may have sent something."""
-        strays = [stream.recv for stream in self._unannounced_streams.values()]
-        return strays + [stream.receiving for stream in self._streams.values() if stream.receiving is not None]
-
-    def backlog(self) -> int:
-        """Streams on which something may wait to be read."""
-        return len(self._unannounced_streams) + sum(stream.has_backlog for stream in self._streams.values())
-
-    def held(self) -> int:
-        """Bytes of sessions that the peer has opened, and does not take, and of buffers for what it sends."""
-        queued = sum(stream.queued for leg, stream in self._streams.items() if isinstance(leg, IncomingSession))
-        return queued + sum(stream.buffer for stream in self._streams.values())
-
-    def begin(self) -> int:
-        """The peer opens a session: how many bytes may wait to be written to its stream."""
-        return self._connection.memory.window_of_session(self._connection)
-
-    def tighten(self) -> None:
-        """The peer has sent much that is not read."""
-        self._much_unread = True
-        self._settle()
-
-    def loosen(self) -> None:
-        """It has not any more."""
-        if self._much_unread:
-            self._much_unread = False
-            self._settle()
-
-    def _settle(self) -> None:
-        """Ask the peer to write nothing on sessions that fill faster than they are read, or let it write as it likes.
-
-        A session is paused while the side behind the relay still takes half its window: what is on its way has room
-        there, and little stays with QUIC, which holds 1.25 MB for each. With few sessions that does not matter: they go
-        on without a pause.
-        """
-        tight = self.peer_pauses and (self._much_unread or len(self._by_number) > _FEW)
-        if tight is not self._tight:
-            self._tight = tight
-            for stream in self._by_number.values():
-                self._regulate(stream)
-
-    def _regulate(self, stream: RemoteLeg) -> None:
-        """Pause a session, or let it go on."""
-        number = stream.number
-        if number is None:
-            return
-        stream.on_flow = self._regulate if self._tight else None
-        if stream.peer_paused:
-            if not self._tight or stream.is_fast:
-                self._resume(number, stream)
-            elif not stream.is_slow:  # it reads, and nobody hears when there is nothing left
-                self._loop.call_later(_LOOK_AGAIN, self._regulate, stream)
-        elif self._tight and (stream.is_slow or stream.has_backlog):
-            stream.peer_paused = True
-            stream.paused_at = self._loop.time()
-            self._connection.send(wire.Pause(number))
-
-    def _resume(self, number: int, stream: RemoteLeg) -> None:
-        stream.peer_paused = False
-        self._connection.send(wire.Resume(number))
-
-    def resume_drained(self) -> None:
-        """Let the peer go on with sessions that were paused long ago and wait for more.
-
-        A program that gives little credit at a time never looks fast.
-        """
-        since = self._loop.time() - _PAUSED_LONG
-        for number, stream in self._by_number.items():
-            if stream.peer_paused and stream.paused_at < since and not stream.has_backlog:
-                self._resume(number, stream)
-
-    def on_pause(self, message: wire.Pause | wire.Resume) -> None:
-        """The peer asks us to write nothing on a session, or to go on."""
-        stream = self._by_number.get(message.stream)
-        if stream is None:
-            return  # it has ended meanwhile
-        if isinstance(message, wire.Pause):
-            stream.pause()
-        else:
-            stream.resume()
-
-    def attached(self, leg: OutgoingSession | IncomingSession, stream: RemoteLeg) -> None:
-        """The session has a stream."""
-        if leg in self._legs and stream.number is not None:
-            self._streams[leg] = self._by_number[stream.number] = stream
-            self._settle()
-            if self._tight:
-                self._regulate(stream)
-        self._connection.watch_memory()
-
-    # ── those that we open ───────────────────────────────────────────────────────────────────────
+    def path(self) -> NetworkPath:
+        """Path to the peer daemon."""
+        return self._connection.path()
 
     @property
     def account(self) -> Account:
-        """Return where what waits here for the peer is reserved."""
+        """Account in which bytes that wait here for the peer are reserved."""
         return self._connection.account
 
-    def ask(self, leg: OutgoingSession, source: bytes, target: bytes, message: OpenSession, payload: bytes) -> int:
-        """Ask for one more; the number that it has on the connection.
+    # ── memory ───────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def open_streams(self) -> int:
+        """Sessions, and streams that belong to none yet."""
+        return len(self._legs) + len(self._unannounced_streams)
+
+    def streams(self) -> list[RecvStream]:
+        """Return the streams on which the peer may have sent something."""
+        unannounced = [stream.recv for stream in self._unannounced_streams.values()]
+        return unannounced + [leg.receiving for leg in self._streams.values() if leg.receiving is not None]
+
+    def backlog(self) -> int:
+        """Return how many streams may have something to read."""
+        return len(self._unannounced_streams) + sum(leg.has_backlog for leg in self._streams.values())
+
+    def held(self) -> int:
+        """Return the bytes that incoming sessions have queued for the peer, and those of all read buffers."""
+        queued = sum(leg.queued for session, leg in self._streams.items() if isinstance(session, IncomingSession))
+        return queued + sum(leg.buffer for leg in self._streams.values())
+
+    def reserve_window(self) -> int:
+        """Reserve the window of a session that the peer opens: return how many bytes may wait for its stream."""
+        return self._connection.memory.window_of_session(self._connection)
+
+    # ── pausing ──────────────────────────────────────────────────────────────────────────────────
+
+    def pause_slow(self) -> None:
+        """Pause sessions that are not read, because the peer has sent much that is unread."""
+        self._much_unread = True
+        self._update_pausing()
+
+    def resume_all(self) -> None:
+        """Resume all sessions, unless there are many of them."""
+        if self._much_unread:
+            self._much_unread = False
+            self._update_pausing()
+
+    def _update_pausing(self) -> None:
+        is_pausing = self.peer_pauses and (self._much_unread or len(self._by_number) > _FEW)
+        if is_pausing is not self._is_pausing:
+            self._is_pausing = is_pausing
+            for leg in self._by_number.values():
+                self._pause_or_resume(leg)
+
+    def _pause_or_resume(self, leg: RemoteLeg) -> None:
+        number = leg.number
+        if number is None:
+            return
+        leg.on_flow = self._pause_or_resume if self._is_pausing else None
+        if leg.peer_paused:
+            if not self._is_pausing or leg.is_fast:
+                self._resume(number, leg)
+            elif not leg.is_slow:  # its bytes are being read, and nothing is reported when the last has been
+                self._loop.call_later(_LOOK_AGAIN, self._pause_or_resume, leg)
+        elif self._is_pausing and (leg.is_slow or leg.has_backlog):
+            leg.peer_paused = True
+            leg.paused_at = self._loop.time()
+            self._connection.send(wire.Pause(number))
+
+    def _resume(self, number: int, leg: RemoteLeg) -> None:
+        leg.peer_paused = False
+        self._connection.send(wire.Resume(number))
+
+    def resume_drained(self) -> None:
+        """Resume sessions that were paused long ago and have nothing left to read.
+
+        A program that gives little credit at a time never looks fast.
+        """
+        since = self._loop.time() - _MAX_PAUSE
+        for number, leg in self._by_number.items():
+            if leg.peer_paused and leg.paused_at < since and not leg.has_backlog:
+                self._resume(number, leg)
+
+    def on_pause(self, message: wire.Pause | wire.Resume) -> None:
+        """Stop or continue to write on a session, as the peer has requested."""
+        leg = self._by_number.get(message.stream)
+        if leg is None:
+            return  # it has ended meanwhile
+        if isinstance(message, wire.Pause):
+            leg.pause()
+        else:
+            leg.resume()
+
+    # ── all sessions ─────────────────────────────────────────────────────────────────────────────
+
+    def on_attached(self, session: OutgoingSession | IncomingSession, leg: RemoteLeg) -> None:
+        """Register the stream of a session."""
+        if session in self._legs and leg.number is not None:
+            self._streams[session] = self._by_number[leg.number] = leg
+            self._update_pausing()
+            if self._is_pausing:
+                self._pause_or_resume(leg)
+        self._connection.watch_memory()
+
+    def remove(self, session: OutgoingSession | IncomingSession) -> None:
+        """Remove a session that has ended. Do nothing if it was removed before."""
+        if session in self._legs:
+            self._legs.discard(session)
+            leg = self._streams.pop(session, None)
+            if leg is not None and leg.number is not None:
+                self._by_number.pop(leg.number, None)
+                self._update_pausing()
+            self.ended_streams += 1
+            if isinstance(session, OutgoingSession):
+                self._outgoing -= 1
+            else:
+                self._incoming -= 1
+                self._connection.memory.session_ended(session.window)
+
+    def count(self, sent: int, received: int) -> None:
+        """Count bytes that were sent and received."""
+        self._connection.count(sent, received)
+
+    def on_connection_lost(self) -> None:
+        """End every session: the connection has ended."""
+        if self._opening_spare is not None:
+            self._opening_spare.cancel()
+        self._spare = None
+        self._unanswered.clear()
+        for arrival in self._arrivals.values():
+            arrival.stop_waiting()
+        self._arrivals.clear()
+        self._announced.clear()
+        for timer in self._announcement_timers.values():
+            timer.cancel()
+        self._announcement_timers.clear()
+        self._unannounced_streams.clear()
+        legs = list(self._streams.values())
+        for session in list(self._legs):
+            session.on_connection_lost()
+        self._streams.clear()
+        self._by_number.clear()
+        for leg in legs:
+            leg.release()
+        self._raw = ended_connection()
+
+    # ── outgoing sessions ────────────────────────────────────────────────────────────────────────
+
+    def request(
+        self, session: OutgoingSession, source: bytes, target: bytes, message: OpenSession, payload: bytes
+    ) -> int:
+        """Send the request for a session, and return its number on the connection.
 
         Raises:
-            Overloaded: there are too many, or the peer does not read what it is sent.
+            Overloaded: there are too many sessions, or the peer does not read what it is sent.
             ConnectionLost: the connection has ended.
         """
         if self._connection.closed:
             raise ConnectionLost(what="the connection to the peer")
-        if self._mine >= MAX_SESSIONS_PER_PEER:
+        if self._outgoing >= MAX_SESSIONS_PER_PEER:
             raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
         number = self._connection.number()
         request = wire.OpenSession(number, source, target, message.protocol, message.instance, message.deadline_ms)
         self._connection.send_request(source, encode_frame(request, payload))
-        self._mine += 1
-        self._legs.add(leg)
-        self._asked[number] = leg
+        self._outgoing += 1
+        self._legs.add(session)
+        self._unanswered[number] = session
         return number
 
-    def take_back(self, leg: OutgoingSession) -> None:
-        """Nobody waits for its answer any more."""
-        if self._asked.pop(leg.number, None) is not None:
-            self._connection.send(wire.Cancel(leg.number))
+    def cancel(self, session: OutgoingSession) -> None:
+        """Cancel the request for a session, if it has not been answered."""
+        if self._unanswered.pop(session.number, None) is not None:
+            self._connection.send(wire.Cancel(session.number))
 
-    def end(self, leg: OutgoingSession | IncomingSession) -> None:
-        """It is over."""
-        if leg in self._legs:
-            self._legs.discard(leg)
-            stream = self._streams.pop(leg, None)
-            if stream is not None and stream.number is not None:
-                self._by_number.pop(stream.number, None)
-                self._settle()
-            self.ended_streams += 1
-            if isinstance(leg, OutgoingSession):
-                self._mine -= 1
-            else:
-                self._theirs -= 1
-                self._connection.memory.session_ended(leg.window)
+    def on_answer(
+        self, message: wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply, payload: bytes
+    ) -> bool:
+        """Pass an answer on to its outgoing session; return False if it belongs to none."""
+        session = self._unanswered.pop(message.id, None)
+        if session is None:
+            return False
+        if isinstance(message, wire.SessionAccepted):
+            session.on_accept(payload)
+        elif isinstance(message, wire.ApplicationErrorReply):
+            session.on_refusal(message.kind, message.message, payload)
+        else:
+            session.on_failure(remote_error(message))
+        return True
 
     async def open_stream(self, number: int) -> QuicStream:
-        """One for the session of this number, announced. Raises IrohError when the connection has ended."""
-        self._loop.call_later(_SPARE_AFTER, self._open_spare_stream)
+        """Open the stream of the session ``number``, and announce it.
+
+        Raises:
+            IrohError: the connection has ended.
+        """
+        self._loop.call_later(_SPARE_AFTER, self._replace_spare)
         spare, self._spare = self._spare, None
         stream = spare or await QuicStream.of(await self._raw.open_bi())
         self._connection.send(wire.SessionStream(number, stream.number))
         return stream
 
-    def _open_spare_stream(self) -> None:
-        """Have the next stream at hand. The peer does not see it before something is said on it."""
-        if self._spare is None and self._laying is None and not self._connection.closed:
-            self._laying = self._loop.create_task(self._open_spare())
+    def _replace_spare(self) -> None:
+        """Open the stream of the next session in advance. The peer does not see it before the first byte."""
+        if self._spare is None and self._opening_spare is None and not self._connection.closed:
+            self._opening_spare = self._loop.create_task(self._open_spare())
 
     async def _open_spare(self) -> None:
         try:
             self._spare = await QuicStream.of(await self._raw.open_bi())
         except IrohError as error:
-            log.debug("no stream for the next session with %s: %s", self.name, error.message())
+            log.debug("cannot open a stream for the next session with %s: %s", self.name, error.message())
         finally:
-            self._laying = None
+            self._opening_spare = None
 
-    # ── those that the peer opens ────────────────────────────────────────────────────────────────
+    # ── incoming sessions ────────────────────────────────────────────────────────────────────────
+
+    def on_open(self, request: wire.OpenSession, payload: bytes) -> None:
+        """Check the peer's request for a session, and report it to the owner of the connection."""
+        if request.id in self._arrivals:
+            return  # the first request with this number is answered
+        overload = self._connection.overload(OPENS)
+        if overload is not None:
+            self._connection.push_back(request.id, overload, overload)
+            return
+        try:
+            self._check(request, payload)
+        except P2PError as error:
+            if self._connection.hold_until_introduced(request, payload, lambda: self.on_open(request, payload)):
+                return
+            if isinstance(error, Overloaded):
+                self._connection.answer(wire.ErrorReply(request.id, error.code, error.fields()))
+            else:
+                self._connection.refuse(request.id, error)
+            return
+        arrival = self._arrivals[request.id] = IncomingSession(self, request, payload)
+        self._incoming += 1
+        self._legs.add(arrival)
+        self._connection.expect_reply()
+        self._connection.on_arrival(arrival)
+
+    def _check(self, request: wire.OpenSession, payload: bytes) -> None:
+        if self._incoming >= _MOST or len(self._arrivals) >= _MOST:
+            raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
+        self._connection.identities.check(request.source)
+        overload = self._connection.memory.sessions_overload(self._connection)
+        if overload is not None:
+            raise overload
+        if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:
+            raise BadMessage(reason=f"a name of more than {MAX_NAME} characters")
+        if len(payload) > MAX_INITIAL:
+            raise PayloadTooLarge(size=len(payload), limit=MAX_INITIAL)
+
+    def on_cancel(self, number: int) -> bool:
+        """Cancel the incoming session ``number``; return False if there is none."""
+        arrival = self._arrivals.get(number)
+        if arrival is None:
+            return False
+        arrival.on_cancel()
+        return True
+
+    def answer(
+        self,
+        arrival: IncomingSession,
+        answer: wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply,
+        payload: bytes,
+    ) -> None:
+        """Answer the peer's request. Only an accepted session is remembered, until its stream arrives."""
+        if not isinstance(answer, wire.SessionAccepted):
+            self.forget(arrival)
+        self._connection.answer(answer, payload)
+
+    def refuse(self, arrival: IncomingSession, error: P2PError) -> None:
+        """Answer a request that no local process was asked about, within the rate limit for such answers."""
+        self.forget(arrival)
+        self._connection.refuse(arrival.request.id, error)
+
+    def forget(self, arrival: IncomingSession) -> None:
+        """Wait for neither an answer nor a stream of the session any more."""
+        self._arrivals.pop(arrival.request.id, None)
 
     async def accept(self) -> None:
-        """Take every stream that the peer opens. Raises IrohError when the connection has ended."""
+        """Accept every stream that the peer opens.
+
+        Raises:
+            IrohError: the connection has ended.
+        """
         while True:
             stream = await QuicStream.of(await self._raw.accept_bi())
             self._connection.watch_memory()
@@ -278,18 +436,18 @@ class ConnectionSessions:
                 self._attach(stream, self._announced.pop(stream.number))
             else:
                 self._unannounced_streams[stream.number] = stream
-                self._timers[stream.number] = self._loop.call_later(
-                    _ANNOUNCED_WITHIN, self._announcement_timed_out, stream.number
+                self._announcement_timers[stream.number] = self._loop.call_later(
+                    _ANNOUNCED_WITHIN, self._on_announcement_timeout, stream.number
                 )
 
     def on_stream(self, message: wire.SessionStream) -> None:
-        """The peer announces a stream."""
+        """Attach the stream that the peer announces, now or when it arrives."""
         stream = self._unannounced_streams.pop(message.stream, None)
         if stream is not None:
-            self._timers.pop(message.stream).cancel()
+            self._announcement_timers.pop(message.stream).cancel()
             self._attach(stream, message.id)
         elif len(self._announced) >= _MOST:
-            self.shed("streams are announced, and do not come")
+            self._connection.abort(f"the peer has announced {_MOST} streams that have not arrived")
         else:
             self._announced[message.stream] = message.id
 
@@ -299,120 +457,7 @@ class ConnectionSessions:
             self.ended_streams += 1
             abort_stream(stream, RESET_LOST)  # the session has ended meanwhile
 
-    def _announcement_timed_out(self, number: int) -> None:
-        del self._timers[number]
+    def _on_announcement_timeout(self, number: int) -> None:
+        del self._announcement_timers[number]
         if number in self._unannounced_streams:
-            self.shed("a stream that nobody has said what it is for")
-
-    def forget(self, arrival: IncomingSession) -> None:
-        """Neither an answer nor a stream is waited for any more."""
-        self._arrivals.pop(arrival.request.id, None)
-
-    def answer(
-        self,
-        arrival: IncomingSession,
-        answer: wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply,
-        payload: bytes,
-    ) -> None:
-        """Our answer; only a session that stands is known after it."""
-        if not isinstance(answer, wire.SessionAccepted):
-            self.forget(arrival)
-        self._connection.answer(answer, payload)
-
-    def refuse(self, arrival: IncomingSession, error: P2PError) -> None:
-        """Our answer to what nobody here serves."""
-        self.forget(arrival)
-        self._connection.refuse(arrival.request.id, error)
-
-    # ── what comes on the channel ────────────────────────────────────────────────────────────────
-
-    def on_open(self, request: wire.OpenSession, payload: bytes) -> None:
-        if request.id in self._arrivals:
-            return  # the first one with this id is answered
-        overload = self._connection.overload(OPENS)
-        if overload is not None:
-            self._connection.push_back(request.id, overload, overload)
-            return
-        try:
-            self._check(request, payload)
-        except P2PError as error:
-            if self._connection.awaits_introduction(request, payload, lambda: self.on_open(request, payload)):
-                return
-            if isinstance(error, Overloaded):
-                self._connection.answer(wire.ErrorReply(request.id, error.code, error.fields()))
-            else:
-                self._connection.refuse(request.id, error)
-            return
-        arrival = self._arrivals[request.id] = IncomingSession(self, request, payload)
-        self._theirs += 1
-        self._legs.add(arrival)
-        self._connection.start_watchdog()
-        self._connection.arrived(arrival)
-
-    def on_answer(
-        self, message: wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply, payload: bytes
-    ) -> bool:
-        """Whether it is one to a session of ours."""
-        leg = self._asked.pop(message.id, None)
-        if leg is None:
-            return False
-        if isinstance(message, wire.SessionAccepted):
-            leg.on_accept(payload)
-        elif isinstance(message, wire.ApplicationErrorReply):
-            leg.on_refusal(message.kind, message.message, payload)
-        else:
-            leg.on_failure(remote_error(message))
-        return True
-
-    def on_cancel(self, number: int) -> bool:
-        """Whether it is a session of the peer's that it has taken back."""
-        arrival = self._arrivals.get(number)
-        if arrival is None:
-            return False
-        arrival.on_cancel()
-        return True
-
-    def _check(self, request: wire.OpenSession, payload: bytes) -> None:
-        if self._theirs >= _MOST or len(self._arrivals) >= _MOST:
-            raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
-        self._connection.check_source(request.source)
-        overload = self._connection.memory.sessions_overload(self._connection)
-        if overload is not None:
-            raise overload
-        if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:
-            raise BadMessage(reason=f"a name of more than {MAX_NAME} characters")
-        if len(payload) > MAX_INITIAL:
-            raise PayloadTooLarge(size=len(payload), limit=MAX_INITIAL)
-
-    # ── all ──────────────────────────────────────────────────────────────────────────────────────
-
-    def count(self, sent: int, received: int) -> None:
-        """So many bytes have passed."""
-        self._connection.count(sent, received)
-
-    def shed(self, reason: str) -> None:
-        """The peer does not keep to the protocol: end the connection."""
-        self._connection.abort(reason)
-
-    def lost(self) -> None:
-        """The connection has ended."""
-        if self._laying is not None:
-            self._laying.cancel()
-        self._spare = None
-        self._asked.clear()
-        for arrival in self._arrivals.values():
-            arrival.stop_waiting()
-        self._arrivals.clear()
-        self._announced.clear()
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        self._unannounced_streams.clear()
-        streams = list(self._streams.values())
-        for leg in list(self._legs):
-            leg.lost()
-        self._streams.clear()
-        self._by_number.clear()
-        for stream in streams:
-            stream.let_go()
-        self._raw = ended_connection()
+            self._connection.abort(f"the peer has not announced a stream within {_ANNOUNCED_WITHIN:g} s")

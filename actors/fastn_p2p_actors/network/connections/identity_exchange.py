@@ -1,11 +1,15 @@
-"""What both ends of a connection show each other: which identities speak through them."""
+"""Identity exchange of one connection: prove the local identities to the peer daemon, and verify those of the peer.
+
+A proof is an ``Introduce`` message with a signed delegation of the identity to the endpoint. It is sent before the
+first request of an identity, and whenever the peer daemon asks for it (``RequestIntroduction``).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from fastn_p2p_client.errors import (
     BadMessage,
@@ -18,300 +22,310 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.keys import KEY_BYTES, PublicKey
 
-from ...credentials import Delegation
+from ..transport.peer_limits import INTRODUCTIONS, Limit
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
+from .events import IdentityEvents
 from .proven_identities import ProvenIdentities
-
-__all__ = ["IdentityExchange", "Wants"]
 
 log = logging.getLogger(__name__)
 
 _MAX_REFUSED: Final = 64
-"""Identities of a connection of which is noted that their introductions did not hold at the time."""
+"""Identities of one connection whose proofs were refused because of a clock, and are requested again when it is set."""
 _MAX_WANTS: Final = 1024
-"""Identities that one peer daemon has asked for and that are not online here; the oldest is forgotten for one more."""
+"""Identities that one peer daemon has asked for and that are not online here. One more replaces the oldest."""
 _MAX_WANTS_IN_ALL: Final = 16_384
-"""The same of all peer daemons. Once there are so many, each gets a new one only in place of its own oldest."""
+"""The same of all peer daemons. At this number, a peer daemon gets a new one only in place of its own oldest."""
 _MAX_AWAITING: Final = 256
-"""Requests of one connection that wait for an introduction which was given up here."""
+"""Requests of one connection that are held for an introduction that was evicted here."""
 _MAX_AWAITING_BYTES: Final = 256 * 1024
-"""Their payloads, of one connection."""
+"""Bytes of payloads of such requests of one connection."""
 _MAX_AWAITING_BYTES_IN_ALL: Final = 8 * 1024 * 1024
-"""Their payloads, of all connections."""
+"""Bytes of payloads of such requests of all connections."""
 _AWAIT_SECONDS: Final = 5.0
-"""Seconds within which such an introduction must come again."""
+"""Seconds within which such an introduction must arrive again."""
 
 
-class IdentityExchangeOwner(Protocol):
-    """What a connection's introductions need of it."""
+class ExchangeConnection(Protocol):
+    """Members of the connection that its identity exchange uses."""
 
     @property
     def name(self) -> str: ...
-
-    def introduction_for(self, identity: bytes) -> bytes | None:
-        """Our own signed delegation for an identity that is online here."""
-        ...
-
-    def introduction_overload(self) -> Overloaded | None:
-        """Count one more introduction; the error if it is one too many."""
-        ...
-
-    def check_introduction(self, delegation: bytes) -> Delegation:
-        """The delegation, which holds. Raises CredentialError or BadMessage."""
-        ...
-
-    def on_introduced(self, identity: bytes) -> None:
-        """The identity has shown that it is online at the other end, perhaps not for the first time."""
-        ...
-
     def send(self, message: wire.WireMessage) -> None: ...
+    def overload(self, limit: Limit) -> Overloaded | None: ...
+
+
+ConnectionT = TypeVar("ConnectionT", bound=ExchangeConnection)
 
 
 class Wants:
-    """Identities that peer daemons wait for, and which connections wait for each: shared by all connections.
+    """Local identities that peer daemons wait for, with the connections that wait for each. Shared by all connections.
 
-    Also counts what requests that wait for an introduction take of the memory.
+    Attributes:
+        awaiting_bytes: bytes of payloads of requests that are held for an introduction.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[bytes, dict[IdentityExchange, None]] = {}
+        self._waiting: dict[bytes, dict[IdentityExchange[Any], None]] = {}
         self._count = 0
         self.awaiting_bytes = 0
 
-    def add(self, identity: bytes, who: IdentityExchange, own: dict[bytes, None]) -> None:
-        """``own`` is what this connection waits for already."""
-        self.discard(identity, who, own)
+    def add(self, identity: bytes, exchange: IdentityExchange[Any], own: dict[bytes, None]) -> None:
+        """Register that a peer daemon waits for an identity. ``own`` holds those that it waits for already."""
+        self.discard(identity, exchange, own)
         if own and (len(own) >= _MAX_WANTS or self._count >= _MAX_WANTS_IN_ALL):
-            self.discard(next(iter(own)), who, own)
+            self.discard(next(iter(own)), exchange, own)
         own[identity] = None
-        self._waiting.setdefault(identity, {})[who] = None
+        self._waiting.setdefault(identity, {})[exchange] = None
         self._count += 1
 
-    def discard(self, identity: bytes, who: IdentityExchange, own: dict[bytes, None]) -> None:
+    def discard(self, identity: bytes, exchange: IdentityExchange[Any], own: dict[bytes, None]) -> None:
+        """Unregister that a peer daemon waits for an identity."""
         if own.pop(identity, own) is None:
             self._count -= 1
             waiting = self._waiting[identity]
-            del waiting[who]
+            del waiting[exchange]
             if not waiting:
                 del self._waiting[identity]
 
     def came_online(self, identity: bytes) -> None:
-        """Show one of our identities to all who have asked for it in vain."""
-        for who in list(self._waiting.get(identity, ())):
-            who.came_online(identity)
+        """Prove a local identity, which is online now, to every peer daemon that waits for it."""
+        for exchange in list(self._waiting.get(identity, ())):
+            exchange.came_online(identity)
 
 
-class _Awaiting:
-    """Requests of one identity that wait for its introduction."""
+class _HeldRequests:
+    """Requests of one identity that are held for its introduction.
 
-    __slots__ = ("is_over", "requests", "size", "timer")
+    Attributes:
+        size: bytes of their payloads.
+        has_timed_out: True once the introduction has not arrived in time; no more requests are held then.
+    """
+
+    __slots__ = ("has_timed_out", "requests", "size", "timer")
 
     def __init__(self, timer: asyncio.TimerHandle) -> None:
         self.requests: list[Callable[[], None]] = []
         self.size = 0
         self.timer = timer
-        self.is_over = False
-        """It has not come in time: none waits any more."""
+        self.has_timed_out = False
 
 
-class IdentityExchange:
-    """That of one connection.
+class IdentityExchange(Generic[ConnectionT]):
+    """Identity exchange of one connection.
 
     Args:
+        connection: sends messages, and has the rate limit of introductions.
+        owner: verifies delegations, and knows the local identities.
+        introductions: verified identities of the peer daemon.
         wall: Unix time.
         wants: shared by all connections.
     """
 
     def __init__(
         self,
-        connection: IdentityExchangeOwner,
-        introductions: ProvenIdentities,
+        connection: ConnectionT,
+        owner: IdentityEvents[ConnectionT],
+        introductions: ProvenIdentities[ConnectionT],
         wall: Callable[[], float],
         wants: Wants | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._connection = connection
+        self._owner = owner
         self._introductions = introductions
         self._wall = wall
         self._wants = wants or Wants()
         self._shown: dict[bytes, bytes] = {}
-        self._wanted: dict[bytes, asyncio.Future[None]] = {}
-        """What we have asked for."""
-        self._asked_for: dict[bytes, None] = {}
-        """What the other side wanted to be shown and could not be shown yet."""
+        """Local identities that were proved, with the delegation that was sent last."""
+        self._requested: dict[bytes, asyncio.Future[None]] = {}
+        """Identities of the peer daemon that a proof was requested of."""
+        self._wanted_by_peer: dict[bytes, None] = {}
+        """Local identities that the peer daemon has asked for and that were not online."""
         self._refused: dict[bytes, None] = {}
-        """Identities whose last introduction did not hold yet, or no longer."""
-        self._held_back = False
-        """True if introductions came faster than they may."""
-        self._awaiting: dict[bytes, _Awaiting] = {}
-        self._awaiting_count = 0
-        self._awaiting_bytes = 0
+        """Identities whose last delegation was not valid yet, or no longer."""
+        self._is_limited = False
+        """True if an introduction was dropped because they arrived faster than the rate limit allows."""
+        self._held: dict[bytes, _HeldRequests] = {}
+        self._held_count = 0
+        self._held_bytes = 0
 
-    def share(self, introductions: ProvenIdentities, wants: Wants) -> None:
-        """Go on with the introductions of all connections with this endpoint, and the wants of all connections."""
+    def share(self, introductions: ProvenIdentities[ConnectionT], wants: Wants) -> None:
+        """Use the identities that all connections with this endpoint share, and the wants of all connections."""
         self._introductions = introductions
         self._wants = wants
 
-    def lost(self, reason: str) -> None:
-        """The connection has ended."""
-        for identity in list(self._asked_for):
-            self._wants.discard(identity, self, self._asked_for)
-        for identity in list(self._awaiting):
-            self._take_awaiting(identity)
-        wanted, self._wanted = self._wanted, {}
-        for future in wanted.values():
+    def on_connection_lost(self, reason: str) -> None:
+        """End everything that waits: the connection has ended."""
+        for identity in list(self._wanted_by_peer):
+            self._wants.discard(identity, self, self._wanted_by_peer)
+        for identity in list(self._held):
+            self._pop_held(identity)
+        requested, self._requested = self._requested, {}
+        for future in requested.values():
             if not future.done():
                 future.set_exception(ConnectionLost(what=f"the connection ({reason})"))
 
-    # ── ours ─────────────────────────────────────────────────────────────────────────────────────
+    # ── local identities ─────────────────────────────────────────────────────────────────────────
 
     def pending_introduction(self, source: bytes) -> wire.Introduce | None:
-        """What has to be said on the channel before a request of ``source``, if anything."""
-        introduction = self._connection.introduction_for(source)
+        """Return the introduction that must precede a request of ``source`` on the channel, or None."""
+        introduction = self._owner.introduction_for(source)
         if introduction is None or self._shown.get(source) is introduction:
             return None
         self._shown[source] = introduction
         return wire.Introduce(introduction)
 
     def frame_for(self, source: bytes) -> bytes:
-        """What precedes a request of ``source`` on a stream of its own."""
-        introduction = self._connection.introduction_for(source)
+        """Return the frame that precedes a request of ``source`` on a stream of its own."""
+        introduction = self._owner.introduction_for(source)
         return b"" if introduction is None else encode_frame(wire.Introduce(introduction))
 
-    def on_want(self, identity: bytes) -> None:
-        """The other side asks to be shown an identity."""
+    def on_request(self, identity: bytes) -> None:
+        """The peer daemon asks for the proof of an identity: send it now, or when the identity comes online."""
         if self._show(identity) or len(identity) != KEY_BYTES:
             return
-        self._wants.add(identity, self, self._asked_for)
+        self._wants.add(identity, self, self._wanted_by_peer)
 
     def came_online(self, identity: bytes) -> None:
-        """Show one of our identities to a side that has asked for it in vain."""
-        if identity in self._asked_for:
-            self._wants.discard(identity, self, self._asked_for)
+        """Prove a local identity, if the peer daemon waits for it."""
+        if identity in self._wanted_by_peer:
+            self._wants.discard(identity, self, self._wanted_by_peer)
             self._show(identity)
 
     def _show(self, identity: bytes) -> bool:
-        """Whether there was anything to show: the identity is online here."""
-        introduction = self._connection.introduction_for(identity)
+        """Send the proof of an identity; return False if it is not online."""
+        introduction = self._owner.introduction_for(identity)
         if introduction is not None:
             self._shown[identity] = introduction
             self._connection.send(wire.Introduce(introduction))
         return introduction is not None
 
     def show_again(self, identity: bytes) -> None:
-        """The identity has a new delegation, because the clock was set: the earlier one may have been refused."""
+        """Send the new delegation of an identity that was proved before.
+
+        Called after the local clock was set: the peer daemon may have refused the earlier delegation.
+        """
         if identity in self._shown:
             self._show(identity)
 
-    # ── theirs ───────────────────────────────────────────────────────────────────────────────────
+    # ── identities of the peer daemon ────────────────────────────────────────────────────────────
 
     def check(self, source: bytes) -> None:
-        """Raises why whoever asks has not been proved to speak through the other endpoint."""
+        """Check that the source of a request has been proved to speak through the peer daemon's endpoint.
+
+        Raises:
+            P2PError: it has not been; the error of the last introduction that was refused, if there is one.
+        """
         if not self._introductions.is_proven(source, self._wall()):
             raise self._introductions.rejection or BadMessage(reason="the caller has not been introduced")
 
-    def awaits(self, source: bytes, size: int, go_on: Callable[[], None]) -> bool:
-        """Return whether a request of ``source``, which may not speak, is to wait until it has been introduced again.
+    def hold(self, source: bytes, size: int, retry: Callable[[], None]) -> bool:
+        """Hold a request whose source is not proved until its introduction arrives; return whether it is held.
 
-        That is so when introductions of this endpoint were given up here, or came faster than they may: the other side
-        believes that it has shown who calls. ``go_on`` follows once the introduction has come, or has not come in time.
+        Requests are held only if introductions of this endpoint were evicted here, or dropped by the rate limit. Then
+        the peer daemon believes that it has proved the source, and does not do so again without a request.
+
+        Args:
+            size: bytes of the request's payload.
+            retry: called when the introduction arrives, or does not arrive in time.
         """
-        awaiting = self._awaiting.get(source)
+        held = self._held.get(source)
         if (
-            not (self._introductions.evictions or self._held_back)
+            not (self._introductions.evictions or self._is_limited)
             or len(source) != KEY_BYTES
             or self._introductions.is_proven(source, self._wall())
-            or (awaiting is not None and awaiting.is_over)
-            or self._awaiting_count >= _MAX_AWAITING
-            or self._awaiting_bytes + size > _MAX_AWAITING_BYTES
+            or (held is not None and held.has_timed_out)
+            or self._held_count >= _MAX_AWAITING
+            or self._held_bytes + size > _MAX_AWAITING_BYTES
             or self._wants.awaiting_bytes + size > _MAX_AWAITING_BYTES_IN_ALL
         ):
             return False
-        if awaiting is None:
-            timer = self._loop.call_later(_AWAIT_SECONDS, self._await_no_longer, source)
-            awaiting = self._awaiting[source] = _Awaiting(timer)
+        if held is None:
+            timer = self._loop.call_later(_AWAIT_SECONDS, self._on_timeout, source)
+            held = self._held[source] = _HeldRequests(timer)
             self._connection.send(wire.RequestIntroduction(source))
-        awaiting.requests.append(go_on)
-        awaiting.size += size
-        self._count_awaiting(1, size)
+        held.requests.append(retry)
+        held.size += size
+        self._count_held(1, size)
         return True
 
-    def _count_awaiting(self, requests: int, size: int) -> None:
-        self._awaiting_count += requests
-        self._awaiting_bytes += size
+    def _count_held(self, requests: int, size: int) -> None:
+        self._held_count += requests
+        self._held_bytes += size
         self._wants.awaiting_bytes += size
 
-    def _take_awaiting(self, identity: bytes) -> list[Callable[[], None]]:
-        awaiting = self._awaiting.pop(identity, None)
-        if awaiting is None:
+    def _pop_held(self, identity: bytes) -> list[Callable[[], None]]:
+        held = self._held.pop(identity, None)
+        if held is None:
             return []
-        awaiting.timer.cancel()
-        self._count_awaiting(-len(awaiting.requests), -awaiting.size)
-        return awaiting.requests
+        held.timer.cancel()
+        self._count_held(-len(held.requests), -held.size)
+        return held.requests
 
-    def _await_no_longer(self, identity: bytes) -> None:
-        awaiting = self._awaiting[identity]  # stays until all have been answered, so that none waits again
-        awaiting.is_over = True
-        for go_on in awaiting.requests:
-            go_on()
-        self._take_awaiting(identity)
+    def _on_timeout(self, identity: bytes) -> None:
+        held = self._held[identity]  # stays until every request is answered, so that none is held again
+        held.has_timed_out = True
+        for retry in held.requests:
+            retry()
+        self._pop_held(identity)
 
-    async def want(self, identity: bytes) -> None:
-        """Ask the other side to show that ``identity`` speaks through its endpoint; returns when it has.
+    async def request(self, identity: bytes) -> None:
+        """Request the proof that ``identity`` speaks through the peer daemon's endpoint, and wait for it.
 
         Raises:
             ConnectionLost: the connection has ended.
+            CredentialError: the proof is not valid by the local clock.
         """
-        future = self._wanted.get(identity)
+        future = self._requested.get(identity)
         if future is None:
-            future = self._wanted[identity] = self._loop.create_future()
+            future = self._requested[identity] = self._loop.create_future()
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._connection.send(wire.RequestIntroduction(identity))  # each time: it may have forgotten
+        self._connection.send(wire.RequestIntroduction(identity))  # each time: the peer may have forgotten the last one
         await asyncio.shield(future)
 
-    def _refuse(self, identity: bytes, error: P2PError) -> None:
-        """One of the two clocks is wrong. What waits for the identity ends; it is asked for when our clock is set."""
+    def _on_clock_error(self, identity: bytes, error: P2PError) -> None:
+        """Fail what waits for an identity, because one of the two clocks is wrong. Ask again when ours is set."""
         self._refused.pop(identity, None)
         if len(self._refused) >= _MAX_REFUSED:
             del self._refused[next(iter(self._refused))]
         self._refused[identity] = None
-        wanted = self._wanted.pop(identity, None)
-        if wanted is not None and not wanted.done():
-            wanted.set_exception(error)
-        if identity in self._awaiting:
-            self._await_no_longer(identity)
+        requested = self._requested.pop(identity, None)
+        if requested is not None and not requested.done():
+            requested.set_exception(error)
+        if identity in self._held:
+            self._on_timeout(identity)
 
-    def clock_was_set(self) -> None:
-        """Ask again for what did not hold by the clock as it was: the other side believes that it has shown it."""
+    def on_clock_set(self) -> None:
+        """Request the proofs again that were not valid by the old clock: the peer believes that it has sent them."""
         refused, self._refused = self._refused, {}
         for identity in refused:
             self._connection.send(wire.RequestIntroduction(identity))
 
     def on_introduce(self, message: wire.Introduce) -> None:
-        """The other side shows that an identity speaks through its endpoint."""
+        """Verify the proof that an identity speaks through the peer daemon's endpoint, and resume what waits for it."""
         identity = self._introductions.identity_of(message.delegation)
         if identity is None:
-            overload = self._connection.introduction_overload()
+            overload = self._connection.overload(INTRODUCTIONS)
             if overload is not None:
                 self._introductions.rejection = overload
-                self._held_back = True
+                self._is_limited = True
                 return
             try:
-                delegation = self._connection.check_introduction(message.delegation)
+                delegation = self._owner.check_introduction(self._connection, message.delegation)
             except (CredentialError, BadMessage) as error:
                 log.warning("introduction over %s refused: %s", self._connection.name, error)
                 self._introductions.rejection = error
                 if isinstance(error, DelegationExpired | DelegationNotYetValid):
-                    self._refuse(bytes(PublicKey(error.identity)), error)
+                    self._on_clock_error(bytes(PublicKey(error.identity)), error)
                 return
             self._introductions.add(delegation, message.delegation)
             identity = delegation.identity
         elif not self._introductions.is_proven(identity, self._wall()):
-            return  # it has ended meanwhile, or a newer one has taken its place
-        wanted = self._wanted.pop(identity, None)
-        if wanted is not None and not wanted.done():
-            wanted.set_result(None)
-        for go_on in self._take_awaiting(identity):
-            go_on()
-        self._connection.on_introduced(identity)
+            return  # the delegation has expired, or a newer one has replaced it
+        requested = self._requested.pop(identity, None)
+        if requested is not None and not requested.done():
+            requested.set_result(None)
+        for retry in self._pop_held(identity):
+            retry()
+        self._owner.on_introduced(self._connection, identity)

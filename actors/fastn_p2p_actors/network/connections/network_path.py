@@ -9,8 +9,6 @@ from fastn_p2p_client.ipc.messages import UNKNOWN
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection
 
-__all__ = ["LOCAL", "NetworkPath", "selected_path"]
-
 
 class NetworkPath(NamedTuple):
     """As in ``DeliverCall``."""

@@ -21,8 +21,6 @@ from fastn_p2p_client.errors import Overloaded
 
 from ...runtime.mailbox import Sender
 
-__all__ = ["CALL_COST", "MOST_SERVED_OF_STRANGERS", "Account", "Budget", "PayloadMemory"]
-
 MIB: Final = 1024 * 1024
 
 PAYLOADS_OF_STRANGERS: Final = 20 * MIB

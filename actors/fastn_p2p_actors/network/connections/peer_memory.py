@@ -29,16 +29,6 @@ from .unread_bytes import (
     Unread,
 )
 
-__all__ = [
-    "MEMORY_OF_KNOWN",
-    "MEMORY_OF_STRANGERS",
-    "SESSIONS_OF_STRANGERS",
-    "UNREAD_BEFORE_HELLO",
-    "Holder",
-    "PeerMemory",
-    "Share",
-]
-
 log = logging.getLogger(__name__)
 
 MIB: Final = 1024 * 1024
@@ -161,15 +151,15 @@ class Holder(Protocol):
 
     def traffic(self) -> Traffic: ...
 
-    def demand_life(self) -> None:
+    def require_answer(self) -> None:
         """Close it if the peer does not answer: it may be gone, and what it has sent would stay."""
         ...
 
-    def tighten(self) -> None:
+    def pause_slow_sessions(self) -> None:
         """From now on, ask the peer to write nothing on sessions that fill faster than they are read."""
         ...
 
-    def loosen(self) -> None:
+    def resume_sessions(self) -> None:
         """Let it write on all of them again."""
         ...
 
@@ -289,12 +279,12 @@ class PeerMemory:
             self._watched[holder] = _Usage(self._loop.time())
             self._look_within(_LOOK_OFTEN if not holder.greeted else _LOOK_SELDOM / 4)
 
-    def look_soon(self, holder: Holder) -> None:
+    def check_soon(self, holder: Holder) -> None:
         """Look at this connection among the next: it has come to hold much."""
         self.watch(holder)
         self._look_within(_LOOK_OFTEN)
 
-    def ended(self, holder: Holder) -> None:
+    def on_connection_closed(self, holder: Holder) -> None:
         """The connection has ended."""
         usage = self._watched.pop(holder, None)
         if max(usage.most if usage is not None else 0, holder.received + holder.sent) >= _MUCH:
@@ -323,7 +313,7 @@ class PeerMemory:
         """A session that a peer has opened is over; ``window`` is its own."""
         self._windows[window] = max(0, self._windows[window] - 1)
 
-    async def turn_of_payload(self) -> Callable[[], None]:
+    async def large_read_slot(self) -> Callable[[], None]:
         """Wait until one more large payload of a stranger may be read; call what is returned when it has been.
 
         One that takes longer than ``_TURN`` seconds does not keep the next one waiting.
@@ -378,13 +368,13 @@ class PeerMemory:
         unread = usage.unread.bytes
         if holder.greeted:
             if usage.bytes + holder.waiting > _MUCH:
-                holder.demand_life()
+                holder.require_answer()
             most = self._shares[holder.known].each
             above = usage.bytes > most
             if unread > _PAUSE_ABOVE:
-                holder.tighten()
+                holder.pause_slow_sessions()
             elif unread < _PAUSE_ABOVE // 2:
-                holder.loosen()
+                holder.resume_sessions()
         else:
             most = UNREAD_BEFORE_HELLO
             above = unread > most

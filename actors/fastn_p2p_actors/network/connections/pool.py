@@ -29,13 +29,12 @@ from ..wire.messages import (
     CLOSE_SHUTDOWN,
     WIRE_VERSION,
 )
-from .connection import HELLO_TIMEOUT, ConnectionEvents, PeerConnection
+from .connection import HELLO_TIMEOUT, PeerConnection
+from .events import ConnectionEvents
 from .identity_exchange import Wants
 from .payload_memory import PayloadMemory
 from .peer_memory import PeerMemory
 from .proven_identities import IntroductionRegistry
-
-__all__ = ["ConnectionPool"]
 
 log = logging.getLogger(__name__)
 
@@ -64,14 +63,14 @@ class ConnectionPool:
     def __init__(
         self,
         endpoint: NetworkEndpoint,
-        owner: ConnectionEvents,
+        owner: ConnectionEvents[PeerConnection],
         *,
-        introductions: IntroductionRegistry | None = None,
+        introductions: IntroductionRegistry[PeerConnection] | None = None,
         payloads: PayloadMemory | None = None,
         wall: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.introductions = introductions or IntroductionRegistry()
+        self.introductions: IntroductionRegistry[PeerConnection] = introductions or IntroductionRegistry()
         self.wants = Wants()
         self._loop = asyncio.get_running_loop()
         self._endpoint = endpoint

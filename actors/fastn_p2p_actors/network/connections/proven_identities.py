@@ -1,12 +1,13 @@
-"""Introduced identities: who has been proved to speak through which endpoint, each for as long as its delegation holds.
+"""Proven identities: which identity speaks through which endpoint, each for as long as its delegation is valid.
 
-Anybody can make up identities, any number of them, and delegate them to endpoints of its own. So strangers are
-limited, at each endpoint and in all, and known peers are not: one of them always gets in. When strangers are too many
-in all, the endpoint that has most of them gives one up: a flood displaces its own identities and not those of others.
-An identity that was given up is asked for again when it next calls (``identity_exchange``).
+Problem: anybody can make up any number of identities, and delegate them to endpoints of their own. Idea: strangers are
+limited, per endpoint and in all; known peers are not, so one of them always gets in. When there are too many strangers
+in all, the endpoint that has most of them loses one, so a flood displaces its own identities and not those of others.
+The introduction of an evicted identity is requested again when it next calls (``identity_exchange``).
 
-Each step costs the same, however many endpoints and identities there are: there is an index by endpoint and one by
-identity. The end of an endpoint's last connection takes time for each identity of that endpoint, and for no others.
+Cost: each operation takes the same time, however many endpoints and identities there are, because there is an index by
+endpoint and one by identity. Only the end of an endpoint's last connection takes time for each identity of that
+endpoint.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from fastn_p2p_client.errors import EpochRetired, P2PError
 
@@ -23,66 +24,58 @@ from ...credentials import (
     Delegation,
 )
 
-if TYPE_CHECKING:
-    from .connection import PeerConnection
-
-__all__ = [
-    "MAX_STRANGERS",
-    "MAX_STRANGERS_PER_ENDPOINT",
-    "MOST_IDENTITIES_SHOWN",
-    "IntroductionRegistry",
-    "ProvenIdentities",
-]
-
 MAX_STRANGERS_PER_ENDPOINT: Final = 64
-"""Identities of unknown peers that may speak through one endpoint; the one that was introduced first goes first."""
+"""Identities of unknown peers that may speak through one endpoint. One more evicts the one that was introduced
+first."""
 MAX_STRANGERS: Final = 16_384
 """Identities of unknown peers in all."""
 MAX_ENDPOINTS_PER_IDENTITY: Final = 16
-"""Endpoints through which one identity may speak to us at a time: twice as many as its record can list."""
+"""Endpoints through which one identity may speak at a time: twice as many as its record can list."""
 MOST_IDENTITIES_SHOWN: Final = 16
 """Identities of one connection that ``status`` names, those of known peers first."""
 
+ConnectionT = TypeVar("ConnectionT")
 
-class _Introduced(NamedTuple):
+
+class _Introduction(NamedTuple):
     """Introduction of one identity at one endpoint."""
 
     lineage: bytes
     epoch: int
     digest: bytes
-    """Of the delegation that came last."""
+    """Digest of the last delegation."""
 
 
-class ProvenIdentities:
-    """The identities of one endpoint, whichever connections there are with it.
+class ProvenIdentities(Generic[ConnectionT]):
+    """Identities of one endpoint, shared by all connections with it.
 
     Attributes:
-        until: when the last delegation of each ends at the latest (Unix time).
-        rejection: why the last introduction was refused.
-        connection: what calls to this endpoint take now; None while none is ready.
-        strangers: those of them that are not known, in the order of their introduction.
-        evictions: how many identities were given up although their delegations hold.
+        until: Unix time at which the last delegation of each identity ends at the latest.
+        rejection: error of the last introduction that was refused.
+        connection: connection that calls to this endpoint use now; None while none is ready.
+        strangers: identities that are not known, in the order of their introduction.
+        evictions: number of identities that were evicted although their delegations are valid.
     """
 
     __slots__ = (
-        "_forgotten", "_introduced", "_registry", "_verified",
+        "_introduced", "_is_closed", "_registry", "_verified",
         "connection", "evictions", "rejection", "strangers", "until",
     )  # fmt: skip
 
-    def __init__(self, registry: IntroductionRegistry | None = None) -> None:
+    def __init__(self, registry: IntroductionRegistry[ConnectionT] | None = None) -> None:
         self.until: dict[bytes, float] = {}
         self.rejection: P2PError | None = None
-        self.connection: PeerConnection | None = None
+        self.connection: ConnectionT | None = None
         self.strangers: dict[bytes, None] = {}
         self.evictions = 0
         self._registry = registry
-        self._forgotten = False
-        self._introduced: dict[bytes, _Introduced] = {}
+        self._is_closed = False
+        self._introduced: dict[bytes, _Introduction] = {}
         self._verified: dict[bytes, bytes] = {}
-        """Digest of a delegation that has been verified here → whose it is: sessions show theirs each time."""
+        """Identity by the digest of its verified delegation. The same delegation may be sent many times."""
 
     def is_proven(self, key: bytes, now: float) -> bool:
-        """Whether the identity may speak."""
+        """Return whether the identity may speak at Unix time ``now``."""
         return self.until.get(key, 0) > now
 
     @property
@@ -91,17 +84,17 @@ class ProvenIdentities:
         return len(self.until) > len(self.strangers)
 
     def shown(self, most: int) -> list[bytes]:
-        """Up to ``most`` of the identities, those of known peers first."""
+        """Return up to ``most`` of the identities, those of known peers first."""
         known = list(islice((key for key in self.until if key not in self.strangers), most)) if self.has_known else []
         return known + list(islice(self.strangers, most - len(known)))
 
     def identity_of(self, blob: bytes) -> bytes | None:
-        """Whose delegation this is, if it is the last one that was added of that identity."""
+        """Return the identity of a delegation, if it is the last one of that identity that was added."""
         return self._verified.get(_digest(blob))
 
     def add(self, delegation: Delegation, blob: bytes = b"") -> None:
-        """The delegation has been verified for this endpoint; ``blob`` is how it travels."""
-        if self._forgotten:
+        """Add a delegation that was verified for this endpoint; ``blob`` is its encoded form."""
+        if self._is_closed:
             return
         key = delegation.identity
         earlier = self._introduced.get(key)
@@ -111,81 +104,87 @@ class ProvenIdentities:
         if blob:
             self._verified[digest] = key
         self.until[key] = max(delegation.not_after + CLOCK_SKEW, self.until.get(key, 0))
-        self._introduced[key] = _Introduced(delegation.lineage, delegation.epoch, digest)
+        self._introduced[key] = _Introduction(delegation.lineage, delegation.epoch, digest)
         if self._registry is not None:
-            self._registry.added(self, key)
+            self._registry.on_added(self, key)
 
     def revoke_older(self, newer: Delegation) -> None:
-        """The identity has another transport key: the one that it replaces speaks for it no more."""
+        """Remove the identity if ``newer`` shows that its transport key has been replaced."""
         known = self._introduced.get(newer.identity)
         if known is not None and known.lineage == newer.lineage and known.epoch < newer.epoch:
             self.remove(newer.identity)
             self.rejection = EpochRetired(identity=newer.key.id52, epoch=known.epoch, newest=newer.epoch)
 
     def remove(self, key: bytes) -> None:
-        """The identity speaks through this endpoint no more."""
+        """Remove an identity: it no longer speaks through this endpoint."""
         if self._registry is not None:
-            self._registry.removed(self, key)
+            self._registry.on_removing(self, key)
         self.until.pop(key, None)
         introduced = self._introduced.pop(key, None)
         if introduced is not None:
             self._verified.pop(introduced.digest, None)
 
-    def forget(self) -> None:
-        """The last connection has ended: nobody speaks through this endpoint, and nobody is introduced any more."""
+    def close(self) -> None:
+        """Remove all identities, and add none any more: the last connection has ended."""
         for key in list(self.until):
             self.remove(key)
         self.connection = None
-        self._forgotten = True
+        self._is_closed = True
 
     def evict(self, key: bytes) -> None:
-        """Give the identity up: there are too many."""
+        """Remove an identity although its delegation is valid, because there are too many."""
         self.remove(key)
         self.evictions += 1
 
 
-class IntroductionRegistry:
-    """The introductions of all endpoints. Counts strangers, and finds the endpoints of an identity.
+class IntroductionRegistry(Generic[ConnectionT]):
+    """Introductions of all endpoints. Counts strangers, and finds the endpoints of an identity.
 
     Args:
-        is_known: whether an identity is no stranger; asked when one is introduced or about to be given up.
+        is_known: Return whether an identity is in the address book. Called when one is introduced or about to be
+            evicted.
+
+    Attributes:
+        strangers: number of strangers at all endpoints.
+        on_removed: called with an identity that no longer speaks through one of its endpoints.
     """
 
     def __init__(self, is_known: Callable[[bytes], bool] = lambda _: False) -> None:
         self._is_known = is_known
-        self._endpoints: dict[bytes, ProvenIdentities] = {}
-        self._identities: dict[bytes, list[ProvenIdentities]] = {}
-        """The endpoints of each identity; it was heard last at the last one."""
-        self._ranks: list[dict[ProvenIdentities, None]] = [{} for _ in range(MAX_STRANGERS_PER_ENDPOINT + 1)]
-        """Endpoints by how many strangers they have."""
+        self._endpoints: dict[bytes, ProvenIdentities[ConnectionT]] = {}
+        self._identities: dict[bytes, list[ProvenIdentities[ConnectionT]]] = {}
+        """Endpoints of each identity. The last one is where it was heard last."""
+        self._ranks: list[dict[ProvenIdentities[ConnectionT], None]] = [
+            {} for _ in range(MAX_STRANGERS_PER_ENDPOINT + 1)
+        ]
+        """Endpoints by the number of their strangers."""
         self._fullest = 0
+        """Highest rank that has an endpoint."""
         self.strangers = 0
-        """Of all endpoints."""
         self.on_removed: Callable[[bytes], object] = lambda _: None
-        """Called with an identity that speaks no more through an endpoint."""
 
     def __contains__(self, identity: bytes) -> bool:
         return identity in self._identities
 
-    def of(self, endpoint: bytes) -> ProvenIdentities:
-        """The introductions of an endpoint, from its first connection on."""
+    def of(self, endpoint: bytes) -> ProvenIdentities[ConnectionT]:
+        """Return the identities of an endpoint. They are created at its first connection."""
         found = self._endpoints.get(endpoint)
         if found is None:
             found = self._endpoints[endpoint] = ProvenIdentities(self)
         return found
 
     def forget(self, endpoint: bytes) -> None:
-        """The last connection with the endpoint has ended."""
+        """Remove an endpoint: the last connection with it has ended."""
         introductions = self._endpoints.pop(endpoint, None)
         if introductions is not None:
-            introductions.forget()
+            introductions.close()
 
-    def at(self, identity: bytes) -> Iterator[ProvenIdentities]:
-        """Endpoints through which the identity may speak; where it was heard last comes first."""
+    def at(self, identity: bytes) -> Iterator[ProvenIdentities[ConnectionT]]:
+        """Iterate over the endpoints through which an identity may speak, the one where it was heard last first."""
         return reversed(self._identities.get(identity, ()))
 
-    def route_to(self, identity: bytes, now: float) -> PeerConnection | None:
-        """The connection over which the identity speaks at the moment, if there is one."""
+    def route_to(self, identity: bytes, now: float) -> ConnectionT | None:
+        """Return the connection over which an identity speaks at Unix time ``now``, or None."""
         endpoints = self._identities.get(identity)
         if endpoints is None:
             return None
@@ -197,22 +196,22 @@ class IntroductionRegistry:
                 return each.connection
         return None
 
-    def prefer(self, introductions: ProvenIdentities, identity: bytes) -> None:
-        """The identity was heard there just now: calls to it take that way."""
+    def prefer(self, introductions: ProvenIdentities[ConnectionT], identity: bytes) -> None:
+        """Route calls to an identity to this endpoint, because it was heard there just now."""
         endpoints = self._identities.get(identity)
         if endpoints is not None and endpoints[-1] is not introductions and introductions in endpoints:
             endpoints.remove(introductions)
             endpoints.append(introductions)
 
     def revoke_older(self, delegation: Delegation) -> None:
-        """It may be the first of a new transport key: the one before speaks no more, wherever it was heard."""
+        """Remove an identity from every endpoint whose transport key ``delegation`` replaces."""
         for introductions in list(self._identities.get(delegation.identity, ())):
             introductions.revoke_older(delegation)
 
     # ── called by ProvenIdentities ──────────────────────────────────────────────────────────────────
 
-    def added(self, introductions: ProvenIdentities, identity: bytes) -> None:
-        """The identity has been introduced there, perhaps not for the first time."""
+    def on_added(self, introductions: ProvenIdentities[ConnectionT], identity: bytes) -> None:
+        """An identity has been introduced at an endpoint, perhaps not for the first time."""
         endpoints = self._identities.setdefault(identity, [])
         if not endpoints or endpoints[-1] is not introductions:
             if introductions in endpoints:
@@ -220,15 +219,15 @@ class IntroductionRegistry:
             elif len(endpoints) >= MAX_ENDPOINTS_PER_IDENTITY:
                 endpoints[0].evict(identity)
             endpoints.append(introductions)
-        self._settle_stranger(introductions, identity)
+        self._uncount_stranger(introductions, identity)
         if not self._is_known(identity):
             self._make_room(introductions)
             introductions.strangers[identity] = None
             self._count(introductions, +1)
 
-    def removed(self, introductions: ProvenIdentities, identity: bytes) -> None:
-        """The identity is about to be removed there."""
-        self._settle_stranger(introductions, identity)
+    def on_removing(self, introductions: ProvenIdentities[ConnectionT], identity: bytes) -> None:
+        """An identity is about to be removed from an endpoint."""
+        self._uncount_stranger(introductions, identity)
         endpoints = self._identities.get(identity)
         if endpoints is not None and introductions in endpoints:
             endpoints.remove(introductions)
@@ -236,28 +235,27 @@ class IntroductionRegistry:
             if not endpoints:
                 del self._identities[identity]
 
-    def _settle_stranger(self, introductions: ProvenIdentities, identity: bytes) -> None:
-        """It is counted as a stranger no more."""
+    def _uncount_stranger(self, introductions: ProvenIdentities[ConnectionT], identity: bytes) -> None:
         if identity in introductions.strangers:
             del introductions.strangers[identity]
             self._count(introductions, -1)
 
-    def _make_room(self, introductions: ProvenIdentities) -> None:
-        """Give up a stranger of this endpoint when it has too many, else one of the endpoint that has most."""
+    def _make_room(self, introductions: ProvenIdentities[ConnectionT]) -> None:
+        """Evict a stranger of this endpoint if it has too many, else one of the endpoint that has most."""
         while len(introductions.strangers) >= MAX_STRANGERS_PER_ENDPOINT:
-            self._give_one_up(introductions)
+            self._evict_oldest(introductions)
         while self.strangers >= MAX_STRANGERS:
-            self._give_one_up(next(iter(self._ranks[self._fullest])))
+            self._evict_oldest(next(iter(self._ranks[self._fullest])))
 
-    def _give_one_up(self, introductions: ProvenIdentities) -> None:
+    def _evict_oldest(self, introductions: ProvenIdentities[ConnectionT]) -> None:
         oldest = next(iter(introductions.strangers))
-        if self._is_known(oldest):  # it has become so since
-            self._settle_stranger(introductions, oldest)
+        if self._is_known(oldest):  # it has entered the address book since its introduction
+            self._uncount_stranger(introductions, oldest)
         else:
             introductions.evict(oldest)
 
-    def _count(self, introductions: ProvenIdentities, change: int) -> None:
-        """The endpoint has one stranger more, or one less, than before."""
+    def _count(self, introductions: ProvenIdentities[ConnectionT], change: int) -> None:
+        """Count one stranger more or less at an endpoint, whose ``strangers`` have been changed already."""
         now = len(introductions.strangers)
         self.strangers += change
         self._ranks[now - change].pop(introductions, None)

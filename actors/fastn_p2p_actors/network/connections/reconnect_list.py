@@ -23,8 +23,6 @@ from ..transport.endpoint import EndpointAddress
 from .connection import PeerConnection
 from .pool import ConnectionPool
 
-__all__ = ["ReconnectList"]
-
 log = logging.getLogger(__name__)
 
 _MAX: Final = 64
@@ -130,5 +128,5 @@ class ReconnectList:
 
 
 def _describe(connection: PeerConnection) -> _Neighbour:
-    addresses, relays = connection.ways()
+    addresses, relays = connection.addresses()
     return _Neighbour(base64.b16encode(connection.endpoint).decode(), addresses, relays)

@@ -40,8 +40,6 @@ from .stream_pacing import (
 if TYPE_CHECKING:
     from iroh.iroh_ffi import BiStream, RecvStream, SendStream
 
-__all__ = ["QuicStream", "RemoteLeg", "Traffic", "code_of"]
-
 log = logging.getLogger(__name__)
 
 _CHUNK: Final = SessionData()
@@ -85,7 +83,7 @@ class RemoteLeg:
         self,
         emit: Emit,
         traffic: Traffic,
-        manners: StreamPacer,
+        pacer: StreamPacer,
         credit: int,
         *,
         early_data: bytes = b"",
@@ -96,7 +94,7 @@ class RemoteLeg:
         self._stream: QuicStream | None = None
         self._emit = emit
         self._traffic = traffic
-        self._manners = manners
+        self._pacer = pacer
         self._credit = credit
         self._leftover = early_data
         self._queue: deque[bytes] = deque()
@@ -193,7 +191,7 @@ class RemoteLeg:
         _wake(self._paused)
         self._paused = None
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """The connection has ended: hold its stream no longer."""
         for task in (self._reader, self._writer, self._watcher, *self._closing):
             if task is not None:
@@ -274,15 +272,15 @@ class RemoteLeg:
 
     async def _write_out(self, stream: SendStream, data: bytes) -> None:
         """Write it all, and let others of the loop have their turn: QUIC takes a large block without waiting."""
-        manners = self._manners
-        if not manners.is_active:
+        pacer = self._pacer
+        if not pacer.is_active:
             await stream.write_all(data)
             await asyncio.sleep(0)
             return
         for start in range(0, len(data), BLOCK):
             block = data[start : start + BLOCK]
-            if manners.is_active:
-                await manners.wait(len(block))
+            if pacer.is_active:
+                await pacer.wait(len(block))
             await stream.write_all(block)
 
     def _grant(self, cost: int) -> None:

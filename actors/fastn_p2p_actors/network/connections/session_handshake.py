@@ -1,8 +1,8 @@
-"""Sessions with another daemon on their way to having a stream.
+"""Handshake of one session with a peer daemon, until the session has a stream.
 
-``OutgoingSession`` is the leg of a session that we open at a peer, ``IncomingSession`` that of one that a peer opens
-here. A session is asked for and accepted on the call channel, as quickly as a call; whoever asked then opens the
-stream, and a ``RemoteLeg`` does the work.
+``OutgoingSession`` is the remote leg of a session that is opened here, ``IncomingSession`` that of a session that a
+peer opens. A session is requested and accepted on the call channel, as quickly as a call. Then the daemon of the opener
+opens the stream, and a ``RemoteLeg`` copies bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from iroh.iroh_ffi import IrohError
 
@@ -32,28 +32,54 @@ from ..wire.messages import (
 )
 from .backpressure import Backpressure
 from .network_path import NetworkPath
+from .payload_memory import Account
 from .remote_leg import (
     Emit,
     QuicStream,
     RemoteLeg,
 )
-
-if TYPE_CHECKING:
-    from .connection_sessions import ConnectionSessions
-    from .payload_memory import Account
-
-__all__ = ["IncomingSession", "OutgoingSession", "abort_stream", "see_to"]
+from .stream_pacing import StreamPacer
 
 log = logging.getLogger(__name__)
 
 _FIRST: Final = b"\0"
-"""Shows the stream to the other side, which writes only on what it has seen."""
+"""First byte of every stream. QUIC shows a stream to the peer only once something is written to it."""
 _STREAM_TIMEOUT: Final = 10.0
-"""Seconds within which the stream of a session that was accepted must come."""
+"""Seconds within which the stream of an accepted session must arrive."""
+
+
+class SessionCarrier(Protocol):
+    """Members of ``ConnectionSessions`` that the sessions use."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> NetworkPath: ...
+    @property
+    def account(self) -> Account: ...
+    @property
+    def pacer(self) -> StreamPacer: ...
+    def request(
+        self, session: OutgoingSession, source: bytes, target: bytes, message: OpenSession, payload: bytes
+    ) -> int: ...
+    def cancel(self, session: OutgoingSession) -> None: ...
+    async def open_stream(self, number: int) -> QuicStream: ...
+    def reserve_window(self) -> int: ...
+    def answer(
+        self,
+        arrival: IncomingSession,
+        answer: wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply,
+        payload: bytes,
+    ) -> None: ...
+    def refuse(self, arrival: IncomingSession, error: P2PError) -> None: ...
+    def forget(self, arrival: IncomingSession) -> None: ...
+    def on_attached(self, session: OutgoingSession | IncomingSession, leg: RemoteLeg) -> None: ...
+    def remove(self, session: OutgoingSession | IncomingSession) -> None: ...
+    def count(self, sent: int, received: int) -> None: ...
 
 
 class OutgoingSession:
-    """A session that we open at a peer. Reports to ``emit`` like any leg; ``ErrorReply`` is the last.
+    """Remote leg of a session that is opened here. Reports to ``emit`` like any leg; ``ErrorReply`` is the last report.
 
     Raises:
         Overloaded: there are too many sessions with this peer, or it does not read what it is sent.
@@ -62,7 +88,7 @@ class OutgoingSession:
 
     def __init__(
         self,
-        sessions: ConnectionSessions,
+        sessions: SessionCarrier,
         source: bytes,
         target: bytes,
         message: OpenSession,
@@ -77,31 +103,33 @@ class OutgoingSession:
         self._leg: RemoteLeg | None = None
         self._answered = False
         self._opening: asyncio.Task[None] | None = None
-        self.number = sessions.ask(self, source, target, message, payload)
+        self.number = sessions.request(self, source, target, message, payload)
 
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
     def take(self, header: bytes, message: Message, payload: bytes) -> None:
+        """Receive a message of the local leg."""
         if self._leg is not None:
             self._leg.take(header, message, payload)
 
     def close(self) -> None:
-        self._sessions.end(self)
+        """End the session; cancel its request if the peer has not answered it."""
+        self._sessions.remove(self)
         if self._leg is not None:
             self._leg.close()
         elif not self._answered:
-            self._sessions.take_back(self)
+            self._sessions.cancel(self)
 
     # ── from the peer ────────────────────────────────────────────────────────────────────────────
 
     def on_accept(self, payload: bytes) -> None:
-        """The session stands; ``payload`` are its first bytes."""
+        """The peer has accepted the session; ``payload`` holds the first bytes of its handler."""
         self._answered = True
         sessions = self._sessions
         leg = self._leg = RemoteLeg(
             self._emit,
             sessions.count,
-            sessions.manners,
+            sessions.pacer,
             self._credit,
             early_data=payload,
             backpressure=self._backpressure,
@@ -112,77 +140,83 @@ class OutgoingSession:
         self._opening = asyncio.get_running_loop().create_task(self._open(leg))
 
     def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+        """The handler of the peer has raised an application error."""
         self._answered = True
         refusal = ApplicationErrorReply(kind, message)
         self._emit(encode(refusal), refusal, payload)
 
     def on_failure(self, error: P2PError) -> None:
+        """The peer daemon has answered with an error."""
         self._answered = True
         failure = ErrorReply.of(error)
         self._emit(encode(failure), failure, b"")
 
-    def lost(self) -> None:
+    def on_connection_lost(self) -> None:
         """The connection has ended."""
         self.on_failure(ConnectionLost(what="the connection to the peer"))
 
     async def _open(self, leg: RemoteLeg) -> None:
-        """However soon it ends: the other side waits for the stream."""
+        """Open the stream, even if the session has ended meanwhile: the peer daemon waits for it."""
         sessions = self._sessions
         try:
             stream = await sessions.open_stream(self.number)
             await stream.send.write_all(_FIRST)
         except IrohError as error:
-            log.debug("opening a session over %s: %s", sessions.name, error.message())
-            self.lost()
+            log.debug("cannot open the stream of a session over %s: %s", sessions.name, error.message())
+            self.on_connection_lost()
             return
         sessions.count(len(_FIRST), 0)
         leg.attach(stream)
-        sessions.attached(self, leg)
+        sessions.on_attached(self, leg)
 
 
 class IncomingSession:
-    """A session that a peer opens here; its request has been checked."""
+    """Remote leg of a session that a peer opens here. Its request has been checked.
 
-    def __init__(self, sessions: ConnectionSessions, request: wire.OpenSession, payload: bytes) -> None:
+    Attributes:
+        window: bytes of either direction that may be on their way between this process and the one that serves.
+        backpressure: backpressure of the local process that serves, once the session was sent to it.
+        is_refused: True if no local process was asked: the binding does not exist, or does not admit the peer.
+    """
+
+    def __init__(self, sessions: SessionCarrier, request: wire.OpenSession, payload: bytes) -> None:
         self._sessions = sessions
         self.request = request
         self.payload = payload
-        self.window = sessions.begin()
-        """Bytes of either direction that may be on their way between this process and the one that serves."""
+        self.window = sessions.reserve_window()
         self.backpressure: Backpressure | None = None
-        """Of the local process that serves, once it has been asked."""
-        self._emit: Emit = _nowhere
+        self._emit: Emit = _discard
         self._leg: RemoteLeg | None = None
         self.is_refused = False
-        """True if nobody has been asked: there is no such binding, or it does not admit the peer."""
         self._answered = False
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def way(self) -> NetworkPath:
-        """How the peer is reached."""
-        return self._sessions.way
+    def path(self) -> NetworkPath:
+        """Path to the peer daemon."""
+        return self._sessions.path
 
     @property
     def account(self) -> Account:
-        """Return where what waits here for the peer is reserved."""
+        """Account in which bytes that wait here for the peer are reserved."""
         return self._sessions.account
 
     def set_output(self, emit: Emit) -> None:
-        """Where its side of the session is told."""
+        """Set the function that gets the messages of this leg."""
         self._emit = emit
 
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
     def take(self, header: bytes, message: Message, payload: bytes) -> None:
+        """Receive a message of the local leg: first the answer to the request, then data."""
         if self._leg is not None:
             self._leg.take(header, message, payload)
         elif isinstance(message, SessionOpened):
             self._leg = RemoteLeg(
                 self._emit,
                 self._sessions.count,
-                self._sessions.manners,
+                self._sessions.pacer,
                 message.credit,
                 backpressure=self.backpressure,
             )
@@ -197,12 +231,13 @@ class IncomingSession:
                 self._sessions.refuse(self, message.error())
 
     def close(self) -> None:
-        self._sessions.end(self)
-        self._emit = _nowhere
+        """End the session."""
+        self._sessions.remove(self)
+        self._emit = _discard
         if self._leg is not None:
             self._leg.close()
             if self._leg.number is not None:
-                self._leg = None  # else the stream that comes is ended as the session was
+                self._leg = None  # without a stream the leg stays, and ends the stream when it arrives
         elif not self._answered:
             self._answered = True
             self._sessions.forget(self)
@@ -210,27 +245,27 @@ class IncomingSession:
     # ── from the peer ────────────────────────────────────────────────────────────────────────────
 
     def on_stream(self, stream: QuicStream) -> bool:
-        """It has opened the session's stream; False when it should not have."""
+        """Attach the stream that the peer has opened; return False if the session has not been accepted."""
         if self._leg is None or not self._answered:
             return False
         self.stop_waiting()
         self._sessions.forget(self)
         self._leg.attach(stream, len(_FIRST))
-        self._sessions.attached(self, self._leg)
+        self._sessions.on_attached(self, self._leg)
         return True
 
     def on_cancel(self) -> None:
-        """It has taken its request back, or does not open the stream."""
+        """The peer has cancelled its request, or has not opened the stream in time."""
         self._sessions.forget(self)
-        self.lost()
+        self.on_connection_lost()
 
     def stop_waiting(self) -> None:
-        """Wait for the stream no longer: the timer would keep the session, and its connection, until its time."""
+        """Stop the timer of the stream, which would keep the session and its connection in memory until it fires."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def lost(self) -> None:
+    def on_connection_lost(self) -> None:
         """The connection has ended."""
         self.stop_waiting()
         message: Message = Cancel() if self._leg is None else ErrorReply.of(ConnectionLost(what="the peer's daemon"))
@@ -238,7 +273,7 @@ class IncomingSession:
         self._emit(encode(message), message, b"")
 
     def _accept(self, leg: RemoteLeg) -> None:
-        """A turn of the event loop later: the handler's first bytes go with the acceptance if they are there."""
+        """Accept the session, one iteration of the event loop late, so that the handler's first bytes go along."""
         if not self._answered:
             self._answer(wire.SessionAccepted(self.request.id), leg.first_block(BULK_THRESHOLD))
             self._timer = self._loop.call_later(_STREAM_TIMEOUT, self.on_cancel)
@@ -251,31 +286,32 @@ class IncomingSession:
             self._sessions.answer(self, answer, payload)
 
 
-def _nowhere(header: bytes, message: Message, payload: bytes) -> None:
-    """Say something where no relay hears it: it has not begun, or it has ended, and is not to be kept by its leg."""
+def _discard(header: bytes, message: Message, payload: bytes) -> None:
+    """Discard a message: the relay has not begun, or it has ended and must not be kept in memory by its leg."""
 
 
 def abort_stream(stream: QuicStream, code: int) -> None:
-    """End both directions of a stream that is no session."""
+    """End both directions of a stream that belongs to no session."""
 
     async def run() -> None:
         await stream.send.reset(code)
         await stream.recv.stop(code)
 
-    see_to(run())
+    run_to_end(run())
 
 
 _last_steps: Final[set[asyncio.Task[None]]] = set()
+"""Running tasks: the event loop keeps only weak references to them."""
 
 
-def see_to(steps: Coroutine[Any, Any, None]) -> None:
-    """Do it, whoever has gone meanwhile."""
+def run_to_end(steps: Coroutine[Any, Any, None]) -> None:
+    """Run the last steps of a session or connection, also when their owner is no longer in memory."""
 
     async def run() -> None:
         try:
             await steps
         except IrohError as error:
-            log.debug("the end of a session: %s", error.message())
+            log.debug("ending a session: %s", error.message())
 
     task = asyncio.get_running_loop().create_task(run())
     _last_steps.add(task)

@@ -13,8 +13,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["BLOCK", "StreamPacer"]
-
 BLOCK: Final = 64 * 1024
 """Bytes of a stream that are written at once while there are calls."""
 _REMEMBERED: Final = 0.25

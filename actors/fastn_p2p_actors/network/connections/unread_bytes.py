@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-__all__ = ["STREAM_WINDOW", "Traffic", "Unread"]
-
 STREAM_WINDOW: Final = 1_250_000
 """Bytes that QUIC takes on one stream before they are read. iroh's default (noq's TransportConfig,
 ``stream_receive_window``); its Python binding cannot change it, and ``set_receive_window`` changes nothing once a

@@ -60,7 +60,7 @@ class PeerRouter:
         book: AddressBook,
         resolvers: Sequence[Resolver],
         wall: Callable[[], float],
-        introductions: IntroductionRegistry,
+        introductions: IntroductionRegistry[PeerConnection],
         own: Callable[[str], bytes | None] = lambda _: None,
     ) -> None:
         self._book = book

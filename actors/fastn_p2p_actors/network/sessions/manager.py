@@ -308,7 +308,7 @@ class SessionManager:
         payload: bytes,
     ) -> None:
         """Open a local program's session at a peer."""
-        self._set_peer_info(relay, target, connection.way())
+        self._set_peer_info(relay, target, connection.path())
         try:
             pressure = self._backpressure_of(relay.opener.sender) if isinstance(relay.opener, LocalLeg) else None
             outgoing = OutgoingSession(
@@ -388,7 +388,7 @@ class SessionManager:
             return
         self._offer(
             relay, request.source, request.target, request.protocol, request.instance, request.deadline_ms,
-            incoming.window, incoming.payload, incoming.way,
+            incoming.window, incoming.payload, incoming.path,
         )  # fmt: skip
 
     # ── served by local processes ────────────────────────────────────────────────────────────────

@@ -68,7 +68,7 @@ class StubNetwork:
         await self.found.wait()
         return self
 
-    def way(self) -> NetworkPath:
+    def path(self) -> NetworkPath:
         return LOCAL
 
     def name_of(self, key: bytes) -> str:

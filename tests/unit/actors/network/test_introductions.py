@@ -53,13 +53,13 @@ def small(monkeypatch: pytest.MonkeyPatch, *, per_endpoint: int, in_all: int) ->
     monkeypatch.setattr(proven_identities, "MAX_STRANGERS", in_all)
 
 
-def held(at: ProvenIdentities) -> list[int]:
+def held(at: ProvenIdentities[Any]) -> list[int]:
     return [int.from_bytes(each, "big") for each in at.until]
 
 
 def test_one_stranger_too_many_takes_the_place_of_the_oldest_at_that_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch, per_endpoint=3, in_all=100)
-    registry = IntroductionRegistry()
+    registry = IntroductionRegistry[Any]()
     one, other = registry.of(endpoint(1)), registry.of(endpoint(2))
     other.add(delegation(0))
     for number in (1, 2, 3, 1, 4):  # 1 is shown again, and 2 has waited longest
@@ -72,7 +72,7 @@ def test_one_stranger_too_many_takes_the_place_of_the_oldest_at_that_endpoint(mo
 
 def test_a_flood_over_many_endpoints_displaces_its_own_identities(monkeypatch: pytest.MonkeyPatch) -> None:
     small(monkeypatch, per_endpoint=8, in_all=40)
-    registry = IntroductionRegistry()
+    registry = IntroductionRegistry[Any]()
     honest = registry.of(b"honest" * 5)
     honest.add(delegation(0))
     for number in range(1, 200):
@@ -89,7 +89,7 @@ def test_a_known_peer_always_gets_in_and_stays(monkeypatch: pytest.MonkeyPatch) 
     """Also one that becomes known only after it was introduced."""
     small(monkeypatch, per_endpoint=2, in_all=2)
     known = {key(number) for number in range(10)}
-    registry = IntroductionRegistry(known.__contains__)
+    registry = IntroductionRegistry[Any](known.__contains__)
     at = registry.of(endpoint(1))
     for number in range(10):
         at.add(delegation(number))
@@ -104,7 +104,7 @@ def test_a_known_peer_always_gets_in_and_stays(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_new_transport_key_retires_the_one_before_wherever_it_was_heard() -> None:
-    registry = IntroductionRegistry()
+    registry = IntroductionRegistry[Any]()
     old, new, other = (registry.of(endpoint(number)) for number in range(3))
     second = read_delegation(BOB.delegation(epoch=2))
     old.add(read_delegation(BOB.delegation()))
@@ -117,7 +117,7 @@ def test_a_new_transport_key_retires_the_one_before_wherever_it_was_heard() -> N
 
 
 def test_calls_go_where_the_identity_was_heard_last_as_long_as_there_is_a_connection() -> None:
-    registry = IntroductionRegistry()
+    registry = IntroductionRegistry[Any]()
     places = [registry.of(endpoint(number)) for number in range(3)]
     for number, place in enumerate(places):
         place.connection = cast(Any, number)
@@ -141,7 +141,7 @@ def test_calls_go_where_the_identity_was_heard_last_as_long_as_there_is_a_connec
 
 
 def test_an_identity_is_introduced_at_so_many_endpoints_and_no_more() -> None:
-    registry = IntroductionRegistry()
+    registry = IntroductionRegistry[Any]()
     for number in range(100):
         registry.of(endpoint(number)).add(delegation(1))
     assert len(list(registry.at(key(1)))) == proven_identities.MAX_ENDPOINTS_PER_IDENTITY
@@ -149,7 +149,7 @@ def test_an_identity_is_introduced_at_so_many_endpoints_and_no_more() -> None:
 
 
 def test_what_comes_after_the_last_connection_has_ended_leaves_nothing() -> None:
-    registry = IntroductionRegistry()
+    registry = IntroductionRegistry[Any]()
     at = registry.of(endpoint(1))
     registry.forget(endpoint(1))
     at.add(delegation(1))
@@ -160,14 +160,14 @@ def test_a_step_looks_at_no_other_endpoint_and_no_other_identity() -> None:
     """Counted in steps of the interpreter: the same with few and with many."""
     counts = []
     for many in (4, 400):
-        registry = IntroductionRegistry()
+        registry = IntroductionRegistry[Any]()
         for number in range(many):
             registry.of(endpoint(number % (many // 4))).add(delegation(number))
         counts.append([steps_of(work) for work in works(registry)])
     assert counts[0] == counts[1]
 
 
-def works(registry: IntroductionRegistry) -> list[Callable[[], object]]:
+def works(registry: IntroductionRegistry[Any]) -> list[Callable[[], object]]:
     fresh = registry.of(b"fresh")
     first, second = (read_delegation(BOB.delegation(epoch=epoch)) for epoch in (1, 2))
     return [
@@ -298,7 +298,7 @@ def test_requests_that_wait_are_limited_in_number_and_bytes(monkeypatch: pytest.
 
 
 def test_a_delegation_that_is_known_is_recognised_until_another_takes_its_place() -> None:
-    at = ProvenIdentities()
+    at = ProvenIdentities[Any]()
     first, second = BOB.delegation(), BOB.delegation(epoch=2)
     at.add(read_delegation(first), first)
     assert at.identity_of(first) == bytes(BOB.key)

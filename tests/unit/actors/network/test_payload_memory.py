@@ -75,7 +75,7 @@ class Peer:
         self.cancelled_early: dict[int, None] = {}
         self.answers: list[Any] = []
 
-    def way(self) -> NetworkPath:
+    def path(self) -> NetworkPath:
         return LOCAL
 
     def answer(self, message: Any, _payload: bytes = b"") -> None:

@@ -78,13 +78,13 @@ class Peer:
     def traffic(self) -> Any:
         return heard(self.arrived)
 
-    def demand_life(self) -> None:
+    def require_answer(self) -> None:
         self.asked.append("life")
 
-    def tighten(self) -> None:
+    def pause_slow_sessions(self) -> None:
         self.asked.append("tighten")
 
-    def loosen(self) -> None:
+    def resume_sessions(self) -> None:
         self.asked.append("loosen")
 
     def resume_drained(self) -> None:
@@ -249,7 +249,7 @@ def test_memory_is_given_back_after_the_end(scene: Scene) -> None:
     peer = scene.peer()
     peer.held = 2 * MIB
     scene.clock.pass_on(0.2)
-    scene.memory.ended(peer)
+    scene.memory.on_connection_closed(peer)
     assert not scene.trims
     scene.clock.pass_on(10)
     assert scene.trims
@@ -288,16 +288,16 @@ def test_strangers_have_so_many_sessions_together_and_known_peers_their_own(scen
 def test_large_payloads_of_strangers_take_turns() -> None:
     async def scenario() -> None:
         memory = PeerMemory(asyncio.get_running_loop())
-        done = await memory.turn_of_payload()
-        waiting = asyncio.ensure_future(memory.turn_of_payload())
+        done = await memory.large_read_slot()
+        waiting = asyncio.ensure_future(memory.large_read_slot())
         await asyncio.sleep(0)
         assert not waiting.done()
         done()
         done()
         (await waiting)()
-        held = await memory.turn_of_payload()  # never done: after a while the next one begins
+        held = await memory.large_read_slot()  # never done: after a while the next one begins
         async with asyncio.timeout(10):
-            (await memory.turn_of_payload())()
+            (await memory.large_read_slot())()
         held()
 
     asyncio.run(scenario())

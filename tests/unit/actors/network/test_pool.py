@@ -29,7 +29,7 @@ class StubConnection:
         self.used_at = asyncio.get_running_loop().time()
         self.in_flight = 0
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.introductions: ProvenIdentities
+        self.introductions: ProvenIdentities[Any]
         self.end = ""
 
     def close(self, _code: int, reason: str) -> None:

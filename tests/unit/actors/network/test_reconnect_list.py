@@ -23,7 +23,7 @@ class Connection:
         self.used_at = float(number)
         self.asked = 0
 
-    def ways(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         self.asked += 1
         return ("127.0.0.1:1",), ()
 

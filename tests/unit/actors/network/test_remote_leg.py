@@ -50,8 +50,8 @@ class Bench:
         self.done = asyncio.Event()
         self.heard = b""
         self.sent = self.received = 0
-        self.manners = StreamPacer(time.monotonic, lambda: None)
-        self.leg = RemoteLeg(self._hear, self._count, self.manners, credit, early_data=leftover)
+        self.pacer = StreamPacer(time.monotonic, lambda: None)
+        self.leg = RemoteLeg(self._hear, self._count, self.pacer, credit, early_data=leftover)
         self.leg.start()
         if attached:
             self.leg.attach(self.stream.halves())
@@ -110,7 +110,7 @@ def test_large_blocks_are_written_in_small_ones_while_there_are_calls() -> None:
         bench.take(SessionData(), payload=bytes(MAX_CHUNK))
         await a_few_turns()
         for _ in range(5):
-            bench.manners.on_call()
+            bench.pacer.on_call()
         bench.take(SessionData(), payload=bytes(MAX_CHUNK))
         bench.take(EndOfStream())
         async with asyncio.timeout(5):

@@ -39,7 +39,7 @@ class Connection:
 
     closed = False
 
-    def __init__(self, registry: IntroductionRegistry, number: int, used_at: float) -> None:
+    def __init__(self, registry: IntroductionRegistry[Any], number: int, used_at: float) -> None:
         self.endpoint = endpoint(number)
         self.introductions = registry.of(self.endpoint)
         self.used_at = used_at
@@ -86,7 +86,7 @@ class Scene:
         registry = Registry()
         for name in ("shop", "alice", "blog"):
             registry.add_identity(OnlineIdentity(name, Signer(name).key, cast(Any, object())))
-        introductions = IntroductionRegistry(known.__contains__)
+        introductions = IntroductionRegistry[Any](known.__contains__)
         connections = [Connection(introductions, number, float(number)) for number in range(50)]
         for number in range(64):
             connections[7].introductions.add(delegation(number))

@@ -13,10 +13,8 @@ import pytest
 from fastn_p2p_actors.credentials import CLOCK_SKEW, Delegation, PeerRecord, read_delegation, read_record
 from fastn_p2p_actors.network.address_book import AddressBook
 from fastn_p2p_actors.network.connections import identity_exchange
-from fastn_p2p_actors.network.connections.connection import (
-    ConnectionEvents,
-    PeerConnection,
-)
+from fastn_p2p_actors.network.connections.connection import PeerConnection
+from fastn_p2p_actors.network.connections.events import ConnectionEvents
 from fastn_p2p_actors.network.connections.identity_exchange import Wants
 from fastn_p2p_actors.network.connections.peer_memory import PeerMemory
 from fastn_p2p_actors.network.connections.proven_identities import (
@@ -49,7 +47,7 @@ class StubConnection:
     """An open connection; ``shows`` is what its other side does when it is asked for an identity."""
 
     def __init__(self, shows: str = "nothing") -> None:
-        self.introductions = ProvenIdentities()
+        self.introductions = ProvenIdentities[Any]()
         self.endpoint = b""
         self.closed = False
         self.asked: list[bytes] = []
@@ -67,7 +65,7 @@ class StubConnection:
 
 
 class StubPool:
-    def __init__(self, introductions: IntroductionRegistry) -> None:
+    def __init__(self, introductions: IntroductionRegistry[Any]) -> None:
         self.own_endpoint = b"o" * 32
         self.introductions = introductions
         self.reached: dict[bytes, StubConnection] = {}
@@ -97,7 +95,7 @@ class Neighbourhood:
 
     def __init__(self, directory: Path) -> None:
         self.records: list[PeerRecord] = []
-        introductions = IntroductionRegistry()
+        introductions = IntroductionRegistry[Any]()
         self.pool = StubPool(introductions)
         book = self.book = AddressBook(directory, lambda: NOW)
         resolver = SimpleNamespace(
@@ -297,7 +295,7 @@ def new_connection(
     )
     connection = PeerConnection(
         cast(Any, raw),
-        cast(ConnectionEvents, owner or StubOwner()),
+        cast(ConnectionEvents[PeerConnection], owner or StubOwner()),
         outgoing=True,
         wall=wall,
         memory=PeerMemory(asyncio.get_running_loop()),
@@ -307,8 +305,8 @@ def new_connection(
 
 
 def said(connection: PeerConnection) -> list[object]:
-    frames = [message for message, _ in FrameDecoder().feed(b"".join(connection._out))]
-    connection._out.clear()
+    frames = [message for message, _ in FrameDecoder().feed(b"".join(connection._channel._queue))]
+    connection._channel._queue.clear()
     return list(frames)
 
 

@@ -11,11 +11,11 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.network.connections import session_handshake
-from fastn_p2p_actors.network.connections.connection_sessions import ConnectionSessions
 from fastn_p2p_actors.network.connections.remote_leg import QuicStream
 from fastn_p2p_actors.network.connections.session_handshake import (
     IncomingSession,
     OutgoingSession,
+    SessionCarrier,
 )
 from fastn_p2p_actors.network.connections.stream_pacing import StreamPacer
 from fastn_p2p_actors.network.wire import messages as wire
@@ -51,34 +51,36 @@ class Connection:
     name = "stub"
 
     def __init__(self) -> None:
-        self.manners = StreamPacer(time.monotonic, lambda: None)
+        self.pacer = StreamPacer(time.monotonic, lambda: None)
         self.stream = FakeStream()
         self.said: list[Any] = []
         self.told: list[Message] = []
         self.heard = b""
 
     @property
-    def sessions(self) -> ConnectionSessions:
-        return cast(ConnectionSessions, self)
+    def sessions(self) -> SessionCarrier:
+        return cast(SessionCarrier, self)
 
     def emit(self, header: bytes, message: Message, payload: bytes) -> None:
         assert header == encode(message)
         self.told.append(message)
         self.heard += payload
 
-    def ask(self, leg: OutgoingSession, source: bytes, target: bytes, message: OpenSession, payload: bytes) -> int:
+    def request(
+        self, session: OutgoingSession, source: bytes, target: bytes, message: OpenSession, payload: bytes
+    ) -> int:
         return 5
 
-    def take_back(self, leg: OutgoingSession) -> None:
+    def cancel(self, session: OutgoingSession) -> None:
         self.said.append("cancel")
 
-    def end(self, leg: OutgoingSession | IncomingSession) -> None:
+    def remove(self, session: OutgoingSession | IncomingSession) -> None:
         self.said.append("end")
 
-    def begin(self) -> int:
+    def reserve_window(self) -> int:
         return SESSION_WINDOW
 
-    def attached(self, leg: OutgoingSession | IncomingSession, stream: object) -> None:
+    def on_attached(self, session: OutgoingSession | IncomingSession, leg: object) -> None:
         pass
 
     def forget(self, arrival: IncomingSession) -> None:
@@ -155,7 +157,7 @@ def test_every_answer_reaches_the_relay() -> None:
         answers: list[tuple[Callable[[OutgoingSession], None], Message]] = [
             (lambda ours: ours.on_refusal("No", "not today", b"data"), ApplicationErrorReply("No", "not today")),
             (lambda ours: ours.on_failure(denied), ErrorReply.of(denied)),
-            (lambda ours: ours.lost(), LOST),
+            (lambda ours: ours.on_connection_lost(), LOST),
         ]
         for answer, message in answers:
             connection = Connection()
@@ -253,7 +255,7 @@ def test_a_session_whose_connection_ends_before_its_stream_has_come_is_not_kept(
         take(ours, SessionOpened(1000))
         await a_few_turns()
         ours.close()
-        ours.lost()
+        ours.on_connection_lost()
         await a_few_turns()
         kept = weakref.ref(ours)
         gc.disable()

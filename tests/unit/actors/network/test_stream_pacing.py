@@ -22,7 +22,7 @@ class Scene:
         self.answer_after: float | None = None
         """Seconds until a ping comes back; None for never."""
         self._answer_at = float("inf")
-        self.manners = StreamPacer(lambda: self.now, self._ping)
+        self.pacer = StreamPacer(lambda: self.now, self._ping)
         monkeypatch.setattr(asyncio, "sleep", self._sleep)
 
     def _ping(self) -> None:
@@ -34,7 +34,7 @@ class Scene:
         end = self.now + seconds
         if self._answer_at <= end:
             self.now, self._answer_at = self._answer_at, float("inf")
-            self.manners.on_pong()
+            self.pacer.on_pong()
         self.now = end
 
     def write(self, size: int, *, answer_after: float | None = None) -> float:
@@ -42,7 +42,7 @@ class Scene:
         self.answer_after = answer_after
         began = self.now
         for _ in range(size // BLOCK):
-            asyncio.run(self.manners.wait(BLOCK))
+            asyncio.run(self.pacer.wait(BLOCK))
         return self.now - began
 
 
@@ -53,42 +53,42 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 def call_again_and_again(scene: Scene) -> None:
     for _ in range(5):
-        scene.manners.on_call()
+        scene.pacer.on_call()
 
 
 def test_nothing_is_asked_for_without_calls(scene: Scene) -> None:
-    assert not scene.manners.is_active
+    assert not scene.pacer.is_active
     call_again_and_again(scene)
-    assert scene.manners.is_active
+    assert scene.pacer.is_active
     scene.now += 1
-    assert not scene.manners.is_active
+    assert not scene.pacer.is_active
 
 
 def test_one_or_two_calls_slow_nothing_down(scene: Scene) -> None:
     """As they come before a file. Nor do many, if they are far apart."""
     for _ in range(2):
-        scene.manners.on_call()
-        scene.manners.on_reply()
-        assert not scene.manners.is_active
+        scene.pacer.on_call()
+        scene.pacer.on_reply()
+        assert not scene.pacer.is_active
     for _ in range(10):
         scene.now += 1
-        scene.manners.on_call()
-        assert not scene.manners.is_active
+        scene.pacer.on_call()
+        assert not scene.pacer.is_active
 
 
 def test_slow_calls_one_after_the_other_count_as_such(scene: Scene) -> None:
     """What is between an answer and the next call counts, not how long the answer took."""
     for _ in range(3):
-        scene.manners.on_call()
+        scene.pacer.on_call()
         scene.now += 0.2
-        scene.manners.on_reply()
+        scene.pacer.on_reply()
         scene.now += 0.1
-    scene.manners.on_call()
-    assert scene.manners.is_active
+    scene.pacer.on_call()
+    assert scene.pacer.is_active
 
 
 def test_streams_keep_to_their_pace(scene: Scene) -> None:
-    pace = scene.manners.bytes_per_second
+    pace = scene.pacer.bytes_per_second
     took = scene.write(10 * int(pace) // BLOCK * BLOCK)
     assert took == pytest.approx(10, rel=0.02)
 
@@ -96,42 +96,42 @@ def test_streams_keep_to_their_pace(scene: Scene) -> None:
 def test_time_without_writing_is_not_made_up_for(scene: Scene) -> None:
     scene.write(BLOCK)
     scene.now += 60
-    assert scene.write(100 * BLOCK) == pytest.approx(100 * BLOCK / scene.manners.bytes_per_second, rel=0.05)
+    assert scene.write(100 * BLOCK) == pytest.approx(100 * BLOCK / scene.pacer.bytes_per_second, rel=0.05)
 
 
 def test_the_pace_grows_while_pings_come_back_soon(scene: Scene) -> None:
-    before = scene.manners.bytes_per_second
+    before = scene.pacer.bytes_per_second
     scene.write(200 * BLOCK, answer_after=0.0004)
-    assert scene.manners.bytes_per_second > 1.5 * before
+    assert scene.pacer.bytes_per_second > 1.5 * before
 
 
 def test_the_pace_falls_when_pings_take_longer_and_not_without_end(scene: Scene) -> None:
-    before = scene.manners.bytes_per_second
+    before = scene.pacer.bytes_per_second
     scene.write(10 * BLOCK, answer_after=0.0004)
     scene.write(1000 * BLOCK, answer_after=0.02)
-    assert 10e6 < scene.manners.bytes_per_second < before
-    slowest = scene.manners.bytes_per_second
+    assert 10e6 < scene.pacer.bytes_per_second < before
+    slowest = scene.pacer.bytes_per_second
     scene.write(1000 * BLOCK, answer_after=0.02)
-    assert scene.manners.bytes_per_second == slowest
+    assert scene.pacer.bytes_per_second == slowest
 
 
 def test_a_far_peer_is_no_slower_than_it_has_to_be(scene: Scene) -> None:
     """What counts is how much longer a ping takes than the fastest one."""
-    before = scene.manners.bytes_per_second
+    before = scene.pacer.bytes_per_second
     scene.write(2000 * BLOCK, answer_after=0.1)
-    assert scene.manners.bytes_per_second > before
+    assert scene.pacer.bytes_per_second > before
 
 
 def test_one_ping_at_a_time_and_not_too_many(scene: Scene) -> None:
     scene.write(100 * BLOCK)
     assert scene.pings == 1  # nobody has answered
-    scene.manners.on_pong()
+    scene.pacer.on_pong()
     began = scene.now
     scene.write(1000 * BLOCK, answer_after=0.0001)
     assert scene.pings - 1 <= (scene.now - began) / 0.01 + 1
 
 
 def test_an_answer_that_nobody_asked_for_changes_nothing(scene: Scene) -> None:
-    before: Any = scene.manners.bytes_per_second
-    scene.manners.on_pong()
-    assert scene.manners.bytes_per_second == before
+    before: Any = scene.pacer.bytes_per_second
+    scene.pacer.on_pong()
+    assert scene.pacer.bytes_per_second == before

@@ -1,0 +1,81 @@
+"""Callbacks of a connection: what it reports to its owner, the network process, and to the calls that wait for it.
+
+The classes are generic in the class of the connection, so that this module does not import it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from fastn_p2p_client.errors import P2PError
+
+from ...credentials import Delegation
+from ..wire import messages as wire
+from .session_handshake import IncomingSession
+
+ConnectionT = TypeVar("ConnectionT", contravariant=True)
+
+
+class OutgoingCall(Protocol):
+    """A call of a local program that waits for its reply from the peer. One of the methods is called, once."""
+
+    def on_reply(self, payload: bytes) -> None:
+        """Receive the reply of the callee."""
+        ...
+
+    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+        """Receive the application error that the callee's handler raised."""
+        ...
+
+    def on_failure(self, error: P2PError) -> None:
+        """Receive the error of the peer daemon, or the end of the connection."""
+        ...
+
+
+class IdentityEvents(Protocol[ConnectionT]):
+    """Callbacks of the identity exchange. None of them may block."""
+
+    def check_introduction(self, connection: ConnectionT, delegation: bytes) -> Delegation:
+        """Verify a delegation that the peer daemon has sent, and return it.
+
+        Raises:
+            CredentialError: it does not hold for this endpoint at this time.
+            BadMessage: it cannot be decoded.
+        """
+        ...
+
+    def introduction_for(self, identity: bytes) -> bytes | None:
+        """Return the signed delegation of a local identity, or None if it is not online."""
+        ...
+
+    def on_introduced(self, connection: ConnectionT, identity: bytes) -> None:
+        """The peer daemon has proved that the identity is online there. Called for every proof, also a repeated one."""
+        ...
+
+
+class ConnectionEvents(IdentityEvents[ConnectionT], Protocol[ConnectionT]):
+    """Callbacks of a connection for its owner. None of them may raise or block, except ``check_introduction``."""
+
+    def is_known(self, connection: ConnectionT) -> bool:
+        """Return whether an identity in the address book speaks over the connection."""
+        ...
+
+    def on_hello(self, connection: ConnectionT) -> None:
+        """The hello of the peer daemon has arrived: the connection is ready."""
+        ...
+
+    def on_request(self, connection: ConnectionT, request: wire.Request, payload: bytes) -> None:
+        """A request has arrived, and its source has been proved. The owner must ``answer`` it once."""
+        ...
+
+    def on_cancel(self, connection: ConnectionT, number: int) -> None:
+        """The peer daemon has cancelled its request ``number``, which may still be on its way."""
+        ...
+
+    def on_arrival(self, arrival: IncomingSession) -> None:
+        """The peer opens a session."""
+        ...
+
+    def on_closed(self, connection: ConnectionT) -> None:
+        """The connection has ended. Nothing else is reported of it."""
+        ...
