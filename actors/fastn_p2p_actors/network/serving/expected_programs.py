@@ -25,7 +25,7 @@ _RETRY_INTERVAL: Final = 0.1
 
 
 class Program(NamedTuple):
-    """One binding that a process serves."""
+    """Process, and one binding that it serves."""
 
     pid: int
     identity: str

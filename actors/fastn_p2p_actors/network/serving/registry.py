@@ -33,7 +33,7 @@ _LATENCIES = 1024
 
 
 class RegisteredBinding:
-    """One protocol instance of one identity, the processes that serve it, and counters of its calls and sessions.
+    """Protocol instance of one identity, the processes that serve it, and counters of its calls and sessions.
 
     Counters start with the network process. ``status`` reports them.
     """

@@ -40,7 +40,7 @@ def process_lost_error() -> P2PError:
 
 
 class Leg(Protocol):
-    """One side of a relayed session."""
+    """Leg of a relayed session: a local process or a peer daemon."""
 
     def take(self, header: bytes, message: Message, payload: bytes) -> None:
         """Send a message to this side. Must not raise. Nothing follows ``ErrorReply`` or ``Cancel``."""
