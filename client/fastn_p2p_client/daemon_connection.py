@@ -100,8 +100,8 @@ class DaemonConnection:
             self.gateway = RequestChannel(
                 self._home.find_control_socket,
                 "gateway",
-                on_up=self._start_hello,
-                on_down=self._welcomed.clear,
+                on_connect=self._start_hello,
+                on_disconnect=self._welcomed.clear,
                 transport=self._transport,
             )
             self.gateway.open()
@@ -199,7 +199,7 @@ class DaemonConnection:
             path,
             "network",
             on_message=self._sessions.on_message,
-            on_down=self._sessions.connection_lost,
+            on_disconnect=self._sessions.connection_lost,
             transport=self._transport,
         )
         self.network.open()

@@ -115,7 +115,9 @@ def network(home: Home, settings: GatewaySettings) -> ActorClient:
         # At once: requests that wait for the connection are sent after this.
         channel.send(_AUTHENTICATION, manage)
 
-    channel = RequestChannel(home.mailbox("network"), "network", on_up=on_connect, on_message=_on_authentication_reply)
+    channel = RequestChannel(
+        home.mailbox("network"), "network", on_connect=on_connect, on_message=_on_authentication_reply
+    )
     return ActorClient(channel, "network", _network_reply)
 
 

@@ -83,8 +83,8 @@ class IdentityActor:
             context.home.mailbox("network"),
             "network",
             on_message=self._dispatcher.on_message,
-            on_up=lambda: self._registration.start_registering(),
-            on_down=self._dispatcher.cancel_all,  # the next network process does not know these ids
+            on_connect=lambda: self._registration.start_registering(),
+            on_disconnect=self._dispatcher.cancel_all,  # the next network process does not know these ids
         )
         self._registration = NetworkRegistration(self._network, settings.identity, settings.grant, self._active)
         self._mailbox = Mailbox(

@@ -25,7 +25,7 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
     """Registers the identity, and with it the bindings that this process serves.
 
     Args:
-        channel: the connection to the network process; its ``on_up`` calls ``start_registering``.
+        channel: the connection to the network process; its ``on_connect`` calls ``start_registering``.
         identity: the name of the identity.
         grant: the supervisor's permission to register the identity.
         hosted: returns the bindings that are active at the moment.

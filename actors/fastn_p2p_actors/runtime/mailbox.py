@@ -248,7 +248,7 @@ class Mailbox:
             on_ready=_ignore,
             on_message=on_message,
             on_end=on_end,
-            on_misfit=partial(self._on_invalid, sender),
+            on_invalid=partial(self._on_invalid, sender),
             on_held=partial(self._memory.watch, sender),
         )
         sender.connection.start()

@@ -1,4 +1,4 @@
-"""Deadlines of many things in flight, with one timer."""
+"""One timer for many deadlines."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import Final, Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 RESOLUTION: Final = 0.01
-"""Seconds by which an expiry may be late: what lies this close together expires together."""
+"""Seconds by which an expiry can be late. Deadlines this close together expire together."""
 
 
 class DeadlineTimer(Generic[Key]):
-    """Calls ``expire(key)`` once for each key whose time has come and that was not discarded before.
+    """Timer that calls ``expire(key)`` once for each key whose deadline has passed.
 
-    Adding and discarding cost one dictionary operation each; the timer sleeps until the nearest deadline and
-    is not touched by later ones. Times are those of ``loop.time()``, in seconds.
+    Adding and discarding cost one dictionary operation each. The timer sleeps until the nearest deadline, and later
+    ones do not touch it.
+
+    Args:
+        loop: event loop; its ``time()`` is the clock, in seconds.
+        expire: called with each key that has expired and was not discarded.
     """
 
     __slots__ = ("_expire", "_loop", "_timer", "_times", "_wake_at")

@@ -1,7 +1,8 @@
-"""Where a call's time goes: stamps of the monotonic clock at each hop, when ``$FASTN_TRACE`` names a directory.
+"""Time stamps of one call at each hop, if ``$FASTN_TRACE`` names a directory.
 
-Each process writes one file there, a line for each stamp: the point's name and nanoseconds. With one call in flight
-at a time the stamps of all processes, sorted, are the call's way. Costs nothing when it is off.
+Each process writes one file there, with one line for each stamp: the name of the point, and nanoseconds of the
+monotonic clock. With one call in flight at a time, the sorted stamps of all processes are the path of the call. Costs
+nothing when it is off.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Final
 _directory: Final = os.environ.get("FASTN_TRACE", "")
 
 TRACING: Final = bool(_directory) and os.access(_directory, os.W_OK | os.X_OK)
-"""Whether stamps are wanted, and can be written. Hot paths look at this before they call ``trace_point``."""
+"""True if stamps are wanted and can be written. Hot paths check this before they call ``trace_point``."""
 
 _files: dict[int, int] = {}
 
 
 def trace_point(point: str) -> None:
-    """Note that the present call is at ``point`` now."""
+    """Write the time stamp of ``point``."""
     pid = os.getpid()
     descriptor = _files.get(pid)
     if descriptor is None:

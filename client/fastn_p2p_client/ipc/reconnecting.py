@@ -1,4 +1,4 @@
-"""The connection to a mailbox, made again whenever it has ended."""
+"""``ReconnectingConnection``: a ZMTP connection to a mailbox that is made again when it ends."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ from .transport.native.codec import (
 from .transport.native.connection import ZmtpConnection
 
 FIRST_PAUSE: Final = 0.01
+"""Seconds before the second attempt to connect."""
 LONGEST_PAUSE: Final = 0.1
-"""Seconds between two attempts, as in ``Backoff``."""
+"""Seconds: the longest pause between two attempts."""
 
 _CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""
@@ -34,27 +35,27 @@ log = logging.getLogger(__name__)
 
 
 def check_listener(sock: socket.socket, path: Path) -> None:
-    """Check that a process of this user listens at the socket; the kernel has noted which user that was.
+    """Check that a process of this user listens at the connected socket. The kernel has recorded its user.
 
     Raises:
-        HomeUnusable: it is another user's.
+        HomeUnusable: the process belongs to another user.
     """
     found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, user, _ = _CREDENTIALS.unpack(found)
     if user != os.getuid():
-        reason = f"a process of uid {user} listens there, this is uid {os.getuid()}; nothing was sent to it"
+        reason = f"a process of uid {user} listens there, and this is uid {os.getuid()}. Nothing was sent to it"
         raise HomeUnusable(path=str(path), reason=reason)
 
 
 class ReconnectingConnection:
-    """The transport ``native``.
+    """The transport ``native``: a ``ZmtpConnection`` that is made again when it ends.
 
     Args:
-        find: returns the path of the mailbox's socket, each time it is needed; raises P2PError when it is not safe.
-        on_message: gets (id, header, payload).
-        on_up: called at each completed connection.
-        on_down: called at each loss of one, after its last message.
-        on_refused: gets the reason whenever nothing is sent there, because it is not ours.
+        find: returns the path of the mailbox's socket, before each attempt. Raises P2PError if the path is not safe.
+        on_message: called with (id, header, payload).
+        on_connect: called after each handshake.
+        on_disconnect: called when a connection has ended, after its last message.
+        on_refused: called with the error if the socket could be another user's. Nothing was sent then.
     """
 
     def __init__(
@@ -69,43 +70,50 @@ class ReconnectingConnection:
         self._find = find
         self._on_refused = on_refused
         self._on_message = on_message
-        self._on_up = on_connect
-        self._on_down = on_disconnect
+        self._on_connect = on_connect
+        self._on_disconnect = on_disconnect
         self._connection: ZmtpConnection | None = None
-        self._was_up = False
+        self._was_connected = False
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        self._again: asyncio.TimerHandle | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._dial()
+        self._connect()
 
     def close(self) -> None:
         self._closed = True
-        if self._again is not None:
-            self._again.cancel()
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
         if self._connection is not None:
             self._connection.close()
 
     def send(self, correlation: bytes, header: bytes, payload: Payload, credited: bool) -> bool:
-        """False when too much waits already. What is sent while a connection ends is lost with it."""
+        """Send one message; return False if the queue is full.
+
+        A message that is sent while the connection ends is lost with it.
+        """
         connection = self._connection
         return connection is None or connection.send(correlation, header, payload, credited)
 
-    def gather(self) -> None:
-        """As ``ZmtpConnection.cork``."""
+    def cork(self) -> None:
+        """Send everything of this loop iteration together at its end."""
         if self._connection is not None:
             self._connection.cork()
 
-    async def flushed(self) -> None:
-        """As ``ZmtpConnection.drain``."""
+    async def drain(self) -> None:
+        """Wait until the kernel has taken everything that was sent.
+
+        Raises:
+            ConnectionLost: the connection has ended before.
+        """
         if self._connection is None:
             raise ConnectionLost(what="the connection to the daemon")
         await self._connection.drain()
 
-    def _dial(self) -> None:
-        self._again = None
+    def _connect(self) -> None:
+        self._retry_timer = None
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             path = self._find()
@@ -114,12 +122,12 @@ class ReconnectingConnection:
             check_listener(sock, path)
         except P2PError as error:
             sock.close()
-            self._dial_later()
+            self._connect_later()
             self._on_refused(error)
             return
-        except OSError:  # nobody listens yet, or too many wait to be let in
+        except OSError:  # no process listens yet, or its backlog is full
             sock.close()
-            self._dial_later()
+            self._connect_later()
             return
         self._connection = ZmtpConnection(
             sock,
@@ -128,25 +136,25 @@ class ReconnectingConnection:
             on_ready=self._ready,
             on_message=self._on_message,
             on_end=self._ended,
-            on_misfit=self._drop,
+            on_invalid=self._drop_invalid,
         )
         self._connection.start()
 
-    def _dial_later(self) -> None:
-        self._again = self._loop.call_later(self._backoff.pause(), self._dial)
+    def _connect_later(self) -> None:
+        self._retry_timer = self._loop.call_later(self._backoff.pause(), self._connect)
 
     def _ready(self) -> None:
-        self._was_up = True
+        self._was_connected = True
         self._backoff.reset()
-        self._on_up()
+        self._on_connect()
 
     def _ended(self) -> None:
         self._connection = None
-        was_up, self._was_up = self._was_up, False
-        if was_up:
-            self._on_down()
+        was_connected, self._was_connected = self._was_connected, False
+        if was_connected:
+            self._on_disconnect()
         if not self._closed:
-            self._dial_later()
+            self._connect_later()
 
-    def _drop(self, frames: list[bytes], reason: str) -> None:
-        log.warning("the daemon has sent %d frames: %s", len(frames), reason)
+    def _drop_invalid(self, frames: list[bytes], reason: str) -> None:
+        log.warning("ignored %d frames from the daemon: %s", len(frames), reason)

@@ -1,7 +1,7 @@
-"""A link: one program's or actor's connection to one mailbox, made again whenever it ends.
+"""``RequestChannel``: requests and replies over one reconnecting local connection.
 
-Asks carry a deadline and end in exactly one outcome: an answer, a typed failure, ``DeadlineExceeded``, or
-``ConnectionLost`` as soon as the process behind the mailbox dies.
+Every request has a deadline and ends exactly once: with a reply, an error reply, ``DeadlineExceeded``, or
+``ConnectionLost`` as soon as the process behind the mailbox ends.
 """
 
 from __future__ import annotations
@@ -46,25 +46,34 @@ if TYPE_CHECKING:
 _CANCEL: Final = encode(Cancel())
 _LONG: Final = encode(LongReply())
 _MAX_ID: Final = 0x7FFFFFFFFFFFFFFF
-"""The highest bit is set in the ids that the other end chooses for what it asks of us."""
+"""Largest correlation id. Ids with the highest bit set belong to the daemon, which delivers calls with them."""
 
 
 class Response(NamedTuple):
+    """Header and payload of a reply."""
+
     header: bytes
     payload: bytes
 
 
 class RequestChannel(LoopBound):
-    """Opened inside a running event loop, used only there.
+    """Requests and replies over one reconnecting connection of a program or actor to a mailbox.
+
+    Opened in a running event loop and used only there.
 
     Args:
-        where: the mailbox's socket, or a function that returns its path at each connection and may refuse it.
-        actor: what errors call the process behind it.
-        curve: the key that the mailbox asks for; the transport is ``pyzmq`` then.
-        transport: how messages get there.
-        on_message: gets (id, header, payload) of what answers no ask of ours.
-        on_up: called at each completed connection (also reconnections): the place to register again.
-        on_down: called at each loss of it.
+        where: path of the mailbox's socket, or a function that returns it before each attempt to connect. It raises
+            P2PError if the path is not safe.
+        actor: name of the process behind the mailbox, for errors.
+        curve: CURVE keys, if the mailbox needs them. The transport is then ``pyzmq``.
+        transport: name of the transport.
+        on_message: called with (id, header, payload) of messages that are not replies to requests of this channel.
+        on_connect: called after each handshake, also of reconnections: the place to register again.
+        on_disconnect: called when a connection has ended.
+
+    Attributes:
+        connected: set while the channel is connected.
+        refusal: the reason why the channel does not connect, if another user's process could be behind the socket.
     """
 
     def __init__(
@@ -75,23 +84,21 @@ class RequestChannel(LoopBound):
         curve: CurveKeys | None = None,
         transport: TransportName = "native",
         on_message: OnMessage | None = None,
-        on_up: Callable[[], None] | None = None,
-        on_down: Callable[[], None] | None = None,
+        on_connect: Callable[[], None] | None = None,
+        on_disconnect: Callable[[], None] | None = None,
     ) -> None:
         self._where = where
         self.refusal: P2PError | None = None
-        """Why nothing is sent there: another user's process could be behind it."""
         self._actor = actor
         self._curve = curve
         self._transport_name = transport
         self._on_message = on_message
-        self._on_up = on_up
-        self._on_down = on_down
+        self._connect_callback = on_connect
+        self._disconnect_callback = on_disconnect
         self._next_id = 0
         self._pending: dict[bytes, tuple[asyncio.Future[Response], float]] = {}
         self._closed = False
         self.connected = asyncio.Event()
-        """Set while a connection stands."""
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -104,19 +111,19 @@ class RequestChannel(LoopBound):
         if self._curve is None and self._transport_name == "native":
             return ReconnectingConnection(
                 self._find,
-                on_message=self._take,
+                on_message=self._receive,
                 on_connect=self._on_connect,
                 on_disconnect=self._on_disconnect,
                 on_refused=self._refuse,
             )
-        from .transport.pyzmq.connection import PyzmqConnection  # only where it is wanted: libzmq takes time and memory
+        from .transport.pyzmq.connection import PyzmqConnection  # imported late: libzmq costs time and memory
 
         return PyzmqConnection(
             self._find,
             self._curve,
-            on_message=self._take,
-            on_up=self._on_connect,
-            on_down=self._on_disconnect,
+            on_message=self._receive,
+            on_connect=self._on_connect,
+            on_disconnect=self._on_disconnect,
             on_refused=self._refuse,
         )
 
@@ -124,7 +131,7 @@ class RequestChannel(LoopBound):
         return self._where if isinstance(self._where, Path) else self._where()
 
     def close(self) -> None:
-        """Ends every ask in flight with ``ConnectionLost``. What was sent still leaves if it can leave at once."""
+        """End all requests in flight with ``ConnectionLost``. Sent messages leave if the kernel takes them now."""
         if self._closed:
             return
         self._closed = True
@@ -141,21 +148,24 @@ class RequestChannel(LoopBound):
         return len(self._pending)
 
     async def request(self, message: msgspec.Struct, payload: Payload = b"", *, timeout: float) -> Response:
-        """Send a request and wait for its answer.
+        """Wait until the channel is connected, send a request, and return its reply.
+
+        Args:
+            timeout: seconds for all of that.
 
         Raises:
-            DaemonBusy: no connection stood before the deadline.
+            DaemonBusy: the channel was not connected in time.
             HomeUnusable: another user's process could be behind the socket.
-            DeadlineExceeded: no answer came before it; the mailbox has been told.
-            ConnectionLost: the process behind the mailbox died meanwhile.
-            Overloaded: the queue towards it is full.
-            PayloadTooLarge: nothing was sent.
+            DeadlineExceeded: there was no reply in time. The mailbox has been sent a ``Cancel``.
+            ConnectionLost: the process behind the mailbox ended before it replied.
+            Overloaded: the queue is full.
+            PayloadTooLarge: the payload is too large; nothing was sent.
         """
         if not self.connected.is_set():
-            timeout -= await self._wait_up(timeout)
+            timeout -= await self._wait_connected(timeout)
         return await self.request_encoded(encode(message), payload, timeout)
 
-    async def _wait_up(self, timeout: float) -> float:
+    async def _wait_connected(self, timeout: float) -> float:
         started = self._loop.time()
         try:
             async with asyncio.timeout(timeout):
@@ -165,7 +175,7 @@ class RequestChannel(LoopBound):
         return self._loop.time() - started
 
     async def request_encoded(self, header: bytes, payload: Payload, timeout: float) -> Response:
-        """``request`` with an encoded header, over the connection that stands now."""
+        """Send a request with an encoded header over the current connection, and return its reply. See ``request``."""
         if len(payload) > MAX_PAYLOAD:
             raise PayloadTooLarge(size=len(payload), limit=MAX_PAYLOAD)
         correlation = self.new_id()
@@ -180,19 +190,22 @@ class RequestChannel(LoopBound):
             raise
 
     def new_id(self) -> bytes:
-        """An id for something that we ask for; no other that is in use is the same."""
+        """Return a correlation id that is not in use."""
         self._next_id = number = (self._next_id + 1) & _MAX_ID
         return number.to_bytes(8, "big")
 
     def send(self, correlation: bytes, header: bytes, payload: Payload = b"", *, credited: bool = False) -> None:
-        """Send one message and expect nothing. A payload that is no ``bytes`` must stay as it is until it has left.
+        """Send one message without waiting for a reply.
 
         Args:
-            credited: the other end has granted credit for it, which is its own bound: the queue's does not count.
+            payload: if it is not ``bytes``, it must not change until it has left this process.
+            credited: True if the receiver has granted credit for the message. The credit bounds it, so the limit of the
+                queue does not apply.
 
         Raises:
-            Overloaded: too much waits already.
-            DaemonBusy: no connection stands.
+            ConnectionLost: the channel is closed.
+            DaemonBusy: the channel is not connected.
+            Overloaded: the queue is full.
         """
         if self._closed:
             raise ConnectionLost(what=f"the daemon's {self._actor} process")
@@ -202,37 +215,41 @@ class RequestChannel(LoopBound):
             raise Overloaded(what=f"messages queued for the {self._actor}", limit=SEND_QUEUE)
 
     def answer(self, correlation: bytes, header: bytes, payload: bytes) -> None:
-        """Send the answer to what the other end has asked. Where too much waits for it, ``Overloaded`` goes instead,
-        which is short: without any answer, the caller would wait until its deadline.
+        """Send the reply to a call that the daemon has delivered.
+
+        If the queue is full, the short error ``Overloaded`` is sent instead. Without a reply the caller would wait
+        until its deadline.
 
         Raises:
-            DaemonBusy, ConnectionLost: no connection stands, and nobody waits for the answer.
+            DaemonBusy, ConnectionLost: the channel is not connected, so no process waits for the reply.
         """
         try:
             self.send(correlation, header, payload)
         except Overloaded:
-            error = Overloaded(what="bytes of answers that wait", limit=SEND_QUEUE_BYTES)
+            error = Overloaded(what="bytes of replies in the queue", limit=SEND_QUEUE_BYTES)
             self.send(correlation, encode(ErrorReply.of(error)), credited=True)
 
     def cork(self) -> None:
-        """Whatever is sent in this turn of the loop from now on leaves together: the other end reads all of it before
-        it can have done any of it."""
-        self._transport.gather()
+        """Send everything of this loop iteration together at its end.
+
+        The receiver then reads all of these messages before it acts on the first one.
+        """
+        self._transport.cork()
 
     async def drain(self) -> None:
-        """Returns when what was sent has left this process.
+        """Wait until everything that was sent has left this process.
 
         Raises:
-            ConnectionLost: the connection has ended before.
-            DaemonBusy: no connection stands.
+            ConnectionLost: the connection has ended before, or the channel is closed.
+            DaemonBusy: the channel is not connected.
         """
         if self._closed:
             raise ConnectionLost(what=f"the daemon's {self._actor} process")
         if not self.connected.is_set():
             raise DaemonBusy(actor=self._actor)
-        await self._transport.flushed()
+        await self._transport.drain()
 
-    def _take(self, correlation: bytes, header: bytes, payload: bytes) -> None:
+    def _receive(self, correlation: bytes, header: bytes, payload: bytes) -> None:
         found = self._pending.pop(correlation, None)
         if found is not None:
             self._deadlines.discard(correlation)
@@ -249,14 +266,14 @@ class RequestChannel(LoopBound):
     def _on_connect(self) -> None:
         self.refusal = None
         self.connected.set()
-        if self._on_up is not None:
-            self._on_up()
+        if self._connect_callback is not None:
+            self._connect_callback()
 
     def _on_disconnect(self) -> None:
         self.connected.clear()
         self._fail_all()
-        if self._on_down is not None:
-            self._on_down()
+        if self._disconnect_callback is not None:
+            self._disconnect_callback()
 
     def _fail_all(self) -> None:
         pending, self._pending = self._pending, {}
@@ -267,33 +284,33 @@ class RequestChannel(LoopBound):
     ) -> None:
         for correlation, (future, timeout) in pending.items():
             self._deadlines.discard(correlation)
-            if not future.done() and not self._loop.is_closed():  # of a closed loop, no task can go on
+            if not future.done() and not self._loop.is_closed():  # no task of a closed loop can go on
                 future.set_exception(error(timeout))
 
     def _expired(self, correlation: bytes) -> None:
         found = self._pending.pop(correlation, None)
         if found is not None:
-            self._tell_cancelled(correlation)
+            self._send_cancel(correlation)
             self._fail({correlation: found}, lambda timeout: DeadlineExceeded(seconds=timeout))
 
     def _cancelled(self, correlation: bytes) -> None:
         if self._pending.pop(correlation, None) is not None:
             self._deadlines.discard(correlation)
-            self._tell_cancelled(correlation)
+            self._send_cancel(correlation)
 
-    def _tell_cancelled(self, correlation: bytes) -> None:
+    def _send_cancel(self, correlation: bytes) -> None:
         if not self._closed and self.connected.is_set():
             try:
                 self.send(correlation, _CANCEL)
             except P2PError:
-                return  # it is gone or full: it will see no point in answering either
+                return  # the connection has ended or is full: the request cannot be cancelled
 
 
 def decode_answer(decoder: msgspec.msgpack.Decoder[Any], header: bytes) -> Any:
-    """The message in ``header``.
+    """Decode the message in ``header``.
 
     Raises:
-        BadMessage: it is not one that this decoder knows.
+        BadMessage: it is not a message of the decoder's type.
     """
     try:
         return decoder.decode(header)

@@ -240,8 +240,8 @@ class Registrar(RegistrationLoop[BindingRegistration]):
                 partial(client.home.find_mailbox, "network"),
                 "network",
                 on_message=self._dispatcher.on_message,
-                on_up=self._on_connect,
-                on_down=self._on_disconnect,
+                on_connect=self._on_connect,
+                on_disconnect=self._on_disconnect,
                 transport=client.transport,
             )
         )

@@ -1,4 +1,4 @@
-"""``Session`` without ``await``: the blocking twin of ``fastn_p2p_client.session.session.Session``."""
+"""``Session`` of the blocking API: ``fastn_p2p_client.session.session.Session`` without ``await``."""
 
 from __future__ import annotations
 
@@ -40,20 +40,24 @@ T = TypeVar("T")
 
 
 class Session:
-    """Blocking twin of ``fastn_p2p_client.Session``; any thread may use it, and one may read while another one writes.
+    """Blocking twin of ``fastn_p2p_client.Session``. Any thread may use it; one may read while another one writes.
 
     ::
 
         with client.connect("alice", peer, "FileTransfer", initial="report.pdf") as session:
             session.copy_to(file)
 
-    Handlers of sessions that are not ``async`` are given one too.
-    Leaving the ``with`` block closes it; leaving it by an exception resets it, so that the other side can tell.
+    Session handlers that are not ``async`` are given one too. Leaving the ``with`` block closes the session. An
+    exception in the block resets it instead, so that the peer knows that the data is incomplete.
     """
 
     def __init__(self, session: _async.Session, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        """Made by ``connect``, and for handlers, not by programs. ``loop`` is where ``session`` lives, by default the
-        one of all blocking twins."""
+        """For ``connect`` and the dispatchers of handlers, not for programs.
+
+        Args:
+            session: the async session.
+            loop: its event loop; default the one of the blocking API.
+        """
         self._session = session
         self._loop = loop or background_loop()
         self._pid = os.getpid()
@@ -63,27 +67,32 @@ class Session:
 
     @property
     def peer(self) -> Peer:
+        """As ``Session.peer``."""
         return self._session.peer
 
     @property
     def protocol(self) -> str:
+        """Name of the protocol that the session was opened with."""
         return self._session.protocol
 
     @property
     def instance(self) -> str:
+        """Name of the protocol's instance."""
         return self._session.instance
 
     @property
     def bytes_read(self) -> int:
+        """Bytes that the program has read so far."""
         return self._session.bytes_read
 
     @property
     def bytes_written(self) -> int:
+        """Bytes that the program has written so far."""
         return self._session.bytes_written
 
     @property
     def is_over(self) -> bool:
-        """Whether both directions have ended."""
+        """True if both directions have ended."""
         return self._session.is_over
 
     def __enter__(self) -> Session:
@@ -114,7 +123,7 @@ class Session:
         return self._run(self._session.read_exactly(size))
 
     def __iter__(self) -> Iterator[bytes]:
-        """Everything until the end, as it comes. Raises like ``read``."""
+        """As iterating over ``Session``."""
         while chunk := self.read():
             yield chunk
 
@@ -131,7 +140,7 @@ class Session:
         self._run(self._session.wait_sent())
 
     def copy_to(self, writer: Any) -> int:
-        """As ``Session.copy_to``, into a binary file or what else has ``write``, which is called in this thread."""
+        """As ``Session.copy_to``. The writer, a file or another object with ``write``, is called in this thread."""
         self._check_process()
         ahead = _ReadAhead(self._session, self._loop)
         total = 0
@@ -144,7 +153,7 @@ class Session:
         return total
 
     def copy_from(self, reader: Any) -> int:
-        """As ``Session.copy_from``, from a binary file or what else has ``read``, which is called in this thread."""
+        """As ``Session.copy_from``. The reader, a file or another object with ``read``, is called in this thread."""
         self._check_process()
         read = reading_method(reader)
         total = 0
@@ -155,7 +164,7 @@ class Session:
                     writing.result()
                 writing = submit(self._session.write(bytes(data)), self._loop)
                 total += len(data)
-                if len(data) < READ_FILE:  # the next read may wait long, and an error should not
+                if len(data) < READ_FILE:  # the next read can take long, and an error should not wait for it
                     writing.result()
             if writing is not None:
                 writing.result()
@@ -176,7 +185,7 @@ class Session:
                 sent.set_result(self.copy_from(reader))
             except BaseException as error:
                 sent.set_exception(error)
-                if not isinstance(error, StreamReset):  # it reads no more, and may still be answering
+                if not isinstance(error, StreamReset):  # the peer has stopped reading, and may still send
                     self._abort()
 
         Thread(target=send, name="fastn-p2p copy", daemon=True).start()
@@ -216,27 +225,24 @@ class Session:
         return run_blocking(coroutine, self._loop)
 
     def _check_process(self) -> None:
-        """
-        Raises:
-            UsedElsewhere: this is a forked child; the session is its parent's.
-        """
+        """Raise UsedElsewhere in a forked child, because the session is its parent's."""
         if self._pid != os.getpid():
             raise used_elsewhere("this session", self._pid, None)
 
     def _abort(self) -> None:
         if self._pid == os.getpid():
-            with suppress(RuntimeError):  # the loop has ended, and the session with it
+            with suppress(RuntimeError):  # the loop has ended, and with it the session
                 self._loop.call_soon_threadsafe(self._session.abort, RESET_FAILED)
 
 
 class _ReadAhead:
-    """Chunks of a session, read by the loop while this thread writes earlier ones.
+    """Read-ahead queue: the event loop reads chunks while this thread writes earlier ones.
 
-    Handing a chunk over wakes this thread, if it waits, and only a queue that was full wakes the loop.
+    A new chunk wakes this thread if it waits. The loop is woken only if the queue was full.
     """
 
     FULL: Final = SESSION_WINDOW
-    """Bytes after which no more are read until half of them have been taken."""
+    """Bytes in a full queue. Reading goes on when it is half empty."""
 
     def __init__(self, session: _async.Session, loop: asyncio.AbstractEventLoop) -> None:
         self._session = session
@@ -248,7 +254,7 @@ class _ReadAhead:
         self._reading = submit(self._read(), loop)
 
     def next(self) -> bytes:
-        """The next chunk, ``b""`` at the end. Raises like ``read``."""
+        """Return the next chunk, ``b""`` at the end. Raises the errors of ``read``."""
         chunk = self._queue.get()
         if not chunk:
             self._reading.result()
@@ -272,7 +278,7 @@ class _ReadAhead:
 
     async def _wait_for_room(self) -> None:
         self._room.clear()
-        self._is_full = True  # before looking again: whoever takes the last chunk looks at it after taking
+        self._is_full = True  # before the check: ``next`` reads it after it has taken a chunk
         try:
             while self._put - self._taken > self.FULL // 2:
                 await self._room.wait()

@@ -1,4 +1,4 @@
-"""The sessions that a program has opened over one link."""
+"""Sessions that one program has opened over its channel to the network process."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ..limits import MAX_SESSIONS_PER_CLIENT
 from ..peer import from_message
 from .session import Session, Waits
 
-_part: Final = msgspec.msgpack.Decoder(m.SessionMessage)
+_session_message: Final = msgspec.msgpack.Decoder(m.SessionMessage)
 _CANCEL: Final = m.encode(m.Cancel())
 
 
 def error_from_reply(reply: m.Message, payload: bytes) -> Exception:
-    """The exception that an answer other than the one hoped for stands for."""
+    """Return the exception of an error reply, or of a reply of an unexpected type."""
     if isinstance(reply, m.ApplicationErrorReply):
         try:
             data = msgspec.msgpack.decode(payload) if payload else None
@@ -41,14 +41,14 @@ def error_from_reply(reply: m.Message, payload: bytes) -> Exception:
 
 
 class _Open(NamedTuple):
-    """An open session. It is the program's, which may drop it; only tasks that wait in it are kept alive here."""
+    """An open session. The reference is weak, because the program owns it; tasks that wait in it are kept alive."""
 
     session: ref[Session]
     waits: Waits
 
 
 class ClientSessions:
-    """Those that stand, and those that are being opened."""
+    """Set of the sessions that are open or being opened, by correlation id."""
 
     def __init__(self) -> None:
         self._sessions: dict[bytes, _Open] = {}
@@ -56,43 +56,45 @@ class ClientSessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    async def open(self, link: RequestChannel, message: m.OpenSession, payload: bytes, timeout: float) -> Session:
-        """Ask for a session, and wait until it stands.
+    async def open(self, channel: RequestChannel, message: m.OpenSession, payload: bytes, timeout: float) -> Session:
+        """Open a session and wait until it is accepted.
 
         Raises:
-            ApplicationError, P2PError: why it does not.
-            DaemonBusy: nothing has been sent.
+            ApplicationError: the handler rejected it.
+            DaemonBusy: the channel is not connected; nothing was sent.
+            DeadlineExceeded: it was not accepted within ``timeout`` seconds.
+            P2PError: another reason why it cannot be opened.
         """
         if len(self._sessions) >= MAX_SESSIONS_PER_CLIENT:
             raise Overloaded(what="sessions of this program", limit=MAX_SESSIONS_PER_CLIENT)
-        correlation = link.new_id()
+        correlation = channel.new_id()
         session = Session(
-            partial(link.send, correlation, credited=True),
+            partial(channel.send, correlation, credited=True),
             protocol=message.protocol,
             instance=message.instance,
             on_end=partial(self._sessions.pop, correlation, None),
         )
-        link.send(correlation, m.encode(message), payload)
+        channel.send(correlation, m.encode(message), payload)
         self._sessions[correlation] = _Open(ref(session), session.waits)
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.shield(session.opened)  # who gives up does not cancel the answer itself
+                await asyncio.shield(session.opened)  # cancelling this task must not cancel the future
         except BaseException as error:
             if self._sessions.pop(correlation, None) is not None and not isinstance(error, P2PError | ApplicationError):
-                self._cancel(link, correlation, session)
+                self._cancel(channel, correlation, session)
             if isinstance(error, TimeoutError):
                 raise DeadlineExceeded(seconds=timeout) from None
             raise
         return session
 
     def on_message(self, correlation: bytes, header: bytes, payload: bytes) -> None:
-        """What the network says under the id of a session; what is said to one that is over is dropped."""
+        """Handle a message of the network process with a session's id. Messages for ended sessions are ignored."""
         found = self._sessions.get(correlation)
         session = None if found is None else found.session()
         if session is None:
             return
         try:
-            message = _part.decode(header)
+            message = _session_message.decode(header)
         except m.UNDECODABLE as error:
             session.fail(BadReply(protocol=session.protocol, reason=str(error)))
             return
@@ -106,18 +108,18 @@ class ClientSessions:
             self._sessions.pop(correlation, None)
 
     def connection_lost(self) -> None:
-        """The process behind the link has died, or the link is closed."""
+        """End all sessions: the network process has ended, or the channel is closed."""
         found = [each.session() for each in self._sessions.values()]
         self._sessions.clear()
         for session in found:
             if session is not None:
                 session.fail(ConnectionLost(what="the daemon's network process"))
 
-    def _cancel(self, link: RequestChannel, correlation: bytes, session: Session) -> None:
+    def _cancel(self, channel: RequestChannel, correlation: bytes, session: Session) -> None:
         try:
             if session.opened.done() and session.opened.exception() is None:
-                session.abort(0)  # it has come to stand in the very moment in which nobody wanted it any more
+                session.abort(0)  # it was accepted just now
             else:
-                link.send(correlation, _CANCEL)
+                channel.send(correlation, _CANCEL)
         except P2PError:
-            return  # the way is lost: so is the session
+            return  # the connection is lost, and the session with it

@@ -1,4 +1,4 @@
-"""Copying between a session and whatever else has bytes: files, asyncio streams, objects with ``read`` or ``write``."""
+"""Copy between a session and files, asyncio streams, or other objects with ``read`` or ``write``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..errors import StreamReset
 from ..limits import RESET_FAILED
 
 READ_FILE: Final = 1024 * 1024
-"""Bytes read from a file in one go: a thread is left and entered for each."""
+"""Bytes of one read from a file. Each read in a thread costs two switches of threads."""
 
 
 class ByteStream(Protocol):
-    """A ``Session``, as far as it is copied from and to."""
+    """The part of a ``Session`` that copying needs."""
 
     async def read(self) -> bytes: ...
     async def write(self, data: bytes, /) -> None: ...
@@ -30,7 +30,7 @@ _Write: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 
 async def copy_to(session: ByteStream, writer: Any) -> int:
-    """See ``Session.copy_to``."""
+    """Write everything that the session receives to ``writer``, and return the number of bytes."""
     write = _writing(writer)
     total = 0
     while chunk := await session.read():
@@ -40,7 +40,7 @@ async def copy_to(session: ByteStream, writer: Any) -> int:
 
 
 async def copy_from(session: ByteStream, reader: Any) -> int:
-    """See ``Session.copy_from``."""
+    """Send everything that ``reader`` has, then the end, and return the number of bytes."""
     read = _reading(reader)
     total = 0
     while chunk := await read(READ_FILE):
@@ -51,12 +51,12 @@ async def copy_from(session: ByteStream, reader: Any) -> int:
 
 
 async def copy_both(session: ByteStream, reader: Any, writer: Any) -> tuple[int, int]:
-    """See ``Session.copy_both``."""
+    """Copy both directions at once, and return the numbers of bytes sent and received. An error resets the session."""
     out = asyncio.ensure_future(copy_from(session, reader))
     back = asyncio.ensure_future(copy_to(session, writer))
     try:
         await asyncio.wait((out, back), return_when=asyncio.FIRST_EXCEPTION)
-        if out.done() and isinstance(out.exception(), StreamReset):  # it reads no more, and may still be answering
+        if out.done() and isinstance(out.exception(), StreamReset):  # the peer has stopped reading, and may still send
             await back
         for task in (out, back):
             if task.done():
@@ -71,10 +71,10 @@ async def copy_both(session: ByteStream, reader: Any, writer: Any) -> tuple[int,
 
 
 def reading_method(reader: Any) -> Callable[[int], Any]:
-    """Its method that gives what has come: a buffered pipe's ``read`` waits until a whole block is there.
+    """Return ``read1`` if the reader has it, else ``read``. A buffered pipe's ``read`` waits for a whole block.
 
     Raises:
-        TypeError: it has none.
+        TypeError: the reader has neither.
     """
     if not callable(getattr(reader, "read", None)):
         raise TypeError(f"{type(reader).__name__} has no read method")
@@ -83,7 +83,7 @@ def reading_method(reader: Any) -> Callable[[int], Any]:
 
 
 def _writing(writer: Any) -> _Write:
-    """``writer``'s way of taking all of a block. Blocking writers are called in a thread."""
+    """Return a function that writes a whole block. A blocking writer is called in a thread."""
     if not callable(getattr(writer, "write", None)):
         raise TypeError(f"{type(writer).__name__} has no write method")
     if _blocks(writer, "write"):
@@ -107,7 +107,7 @@ def _writing(writer: Any) -> _Write:
 
 
 def _reading(reader: Any) -> _Read:
-    """``reader``'s way of giving a block, or ``b""`` at its end. Blocking readers are called in a thread."""
+    """Return a function that reads a block, or ``b""`` at the end. A blocking reader is called in a thread."""
     read = reading_method(reader)
     if _blocks(reader, "read"):
 
@@ -125,7 +125,7 @@ def _reading(reader: Any) -> _Read:
 
 
 def _blocks(thing: Any, method: str) -> bool:
-    """Whether calling it may block the event loop: files do, what is in memory and asyncio's streams do not."""
+    """Return whether the method may block the event loop, as files do. Buffers and asyncio's streams do not."""
     if isinstance(thing, io.BytesIO | asyncio.StreamReader | asyncio.StreamWriter):
         return False
     return isinstance(thing, io.IOBase) or not (
@@ -134,14 +134,14 @@ def _blocks(thing: Any, method: str) -> bool:
 
 
 def read_some(reader: Any, read: Callable[[int], Any], size: int) -> Any:
-    """An unbuffered pipe that does not block gives None while it has nothing: that is not its end."""
+    """Read once. A non-blocking unbuffered pipe returns None while it is empty; then wait for it to be readable."""
     while (data := read(size)) is None and isinstance(reader, io.RawIOBase):
         _wait_for(reader, select.POLLIN)
     return data
 
 
 def write_all(writer: Any, data: bytes) -> Any:
-    """Unbuffered files and pipes may take a part only, and nothing at all when they do not block."""
+    """Write everything. Unbuffered files and pipes may take a part only, and non-blocking ones nothing."""
     rest = memoryview(data)
     while True:
         taken = writer.write(rest)

@@ -1,4 +1,4 @@
-"""Data: calls and sessions, between a program or whoever serves and the network."""
+"""Data messages: calls, sessions and registrations, between a program or identity process and the network process."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ __all__ = [
 ]
 
 
-# ── data: program → network ──────────────────────────────────────────────────────────────────────
+# ── program → network process ────────────────────────────────────────────────────────────────────
 
 
 class Call(Message, frozen=True, tag=60):
-    """A request. The payload is the request's msgpack. Answered by ``Reply``, ``ApplicationErrorReply`` or
-    ``ErrorReply``.
+    """Call a protocol of a peer. The payload is the request as msgpack.
 
-    ``identity`` is the caller's identity by name, empty for the only one online. ``peer`` is a petname, an ID52
-    or a ticket. ``deadline_ms`` is the time that is left.
+    Answered by ``Reply``, ``ApplicationErrorReply`` or ``ErrorReply``. ``identity`` is the name of the calling
+    identity, empty for the only one online. ``peer`` is a petname, an ID52 or a ticket. ``deadline_ms`` is the time
+    that is left.
     """
 
     identity: str
@@ -56,28 +56,28 @@ class Call(Message, frozen=True, tag=60):
     instance: str
     deadline_ms: int
     command: str = ""
-    """Which of the protocol's commands; empty for its request handler."""
+    """One of the protocol's commands; empty for its request handler."""
     call_id: bytes = b""
-    """Random, 16 bytes, for a call that may be sent again: whoever serves executes it once. Else empty."""
+    """Idempotency key, 16 random bytes, of a call that may be sent again: the callee executes it once. Else empty."""
     attempt: int = 0
-    """How often it has been sent before, with the same ``call_id``."""
+    """Number of times that it was sent before, with the same ``call_id``."""
 
 
 class Reply(Message, frozen=True, tag=61):
-    """The handler's answer is the payload."""
+    """The reply of a handler, as the payload."""
 
 
 class ApplicationErrorReply(Message, frozen=True, tag=62):
-    """The handler said no, on purpose. The payload is its data (msgpack)."""
+    """An error that the handler raised on purpose. The payload is its data as msgpack."""
 
     kind: str
     message: str = ""
 
 
 class WaitForPeer(Message, frozen=True, tag=74):
-    """Answered by ``Ack`` once the peer can be called: at once, or when it comes online; else by ``ErrorReply``.
+    """Wait until the peer can be called. Answered by ``Ack`` when it is online, which can be at once.
 
-    Fields as in ``Call``. Nobody waits any more once the connection has ended.
+    The fields are those of ``Call``. The end of the connection cancels the wait.
     """
 
     identity: str
@@ -85,16 +85,17 @@ class WaitForPeer(Message, frozen=True, tag=74):
     deadline_ms: int
 
 
-# ── data: sessions, both ways ────────────────────────────────────────────────────────────────────
+# ── sessions, in both directions ─────────────────────────────────────────────────────────────────
 
 
 class OpenSession(Message, frozen=True, tag=63):
-    """Opens a session. The payload is its initial data (msgpack). Answered by ``SessionOpened``,
-    ``ApplicationErrorReply`` or ``ErrorReply``; from ``SessionOpened`` on, both sides send what follows, all under
-    this id.
+    """Open a session with a protocol of a peer. The payload is the initial value as msgpack.
 
-    ``identity`` and ``peer`` as in ``Call``; ``deadline_ms`` is for the answer. ``credit`` is how many bytes of chunks
-    the sender of this message takes before it grants more.
+    Answered by ``SessionOpened``, ``ApplicationErrorReply`` or ``ErrorReply``. After ``SessionOpened`` both sides send
+    the session messages below, all with the id of this message.
+
+    ``identity`` and ``peer`` are those of ``Call``. ``deadline_ms`` is the time for the answer. ``credit`` is the
+    number of bytes of ``SessionData`` that the sender of this message takes before it grants more.
     """
 
     identity: str
@@ -106,52 +107,54 @@ class OpenSession(Message, frozen=True, tag=63):
 
 
 class SessionOpened(Message, frozen=True, tag=64):
-    """The session stands. ``credit`` as in ``OpenSession``, for the other direction."""
+    """The session is open. ``credit`` is the one of the other direction; see ``OpenSession``."""
 
     credit: int
     peer: bytes = b""
-    """The other side's verified public key, 32 bytes. Whoever serves leaves it out: the network knows."""
+    """Verified public key of the peer, 32 bytes. A callee leaves it empty, and the network process fills it in."""
     petname: str = ""
-    """The other side's name in the address book, or empty."""
+    """Petname of the peer; empty if it is not in the address book."""
     path: str = UNKNOWN
+    """Path to the peer; see ``DeliverCall``."""
     address: str = ""
+    """Address of the peer; see ``DeliverCall``."""
     rtt_ms: int | None = None
-    """These three as in ``DeliverCall``, likewise."""
+    """Milliseconds of round-trip time; see ``DeliverCall``."""
 
 
 class SessionData(Message, frozen=True, tag=65):
-    """The next bytes of this direction: the payload, which is within the credit."""
+    """The next bytes of this direction, as the payload. They must be within the credit."""
 
 
 class EndOfStream(Message, frozen=True, tag=66):
-    """This direction is complete. Answered by ``Ack`` once that has been passed on."""
+    """This direction is complete. Answered by ``Ack`` once the end was passed on."""
 
 
 class WindowUpdate(Message, frozen=True, tag=67):
-    """So many more bytes may be sent in the direction towards whoever grants them."""
+    """Grant more credit: ``size`` more bytes may be sent towards the sender of this message."""
 
     size: int
 
 
 class ResetStream(Message, frozen=True, tag=68):
-    """This direction ends here, incomplete. What the code means is up to the protocol; see ``limits`` for ours."""
+    """This direction ends here, incomplete. The code is the protocol's own, or one of ``limits``."""
 
     code: int
 
 
 class StopSending(Message, frozen=True, tag=69):
-    """The opposite direction is not read any more. Answered by ``ResetStream`` with this code unless it is complete."""
+    """The sender no longer reads the other direction. ``ResetStream`` with this code follows, unless it is complete."""
 
     code: int
 
 
-# ── data: whoever serves → network ───────────────────────────────────────────────────────────────
+# ── program or identity process → network process ────────────────────────────────────────────────
 
 
 class RegisterIdentity(Message, frozen=True, tag=70):
-    """This connection serves the identity: it is online from now, until the connection ends. Answered by ``Ack``.
+    """Bring the identity online, until this connection ends. Answered by ``Ack``.
 
-    ``grant`` proves that the gateway or the supervisor has allowed it.
+    ``grant`` proves the permission of the gateway or the supervisor.
     """
 
     identity: str
@@ -159,10 +162,11 @@ class RegisterIdentity(Message, frozen=True, tag=70):
 
 
 class RegisterBinding(Message, frozen=True, tag=71):
-    """This connection takes requests for one protocol instance. Answered by ``Ack``; again replaces the access list.
+    """Register this connection for the calls and sessions of one binding. Answered by ``Ack``.
 
-    ``allow``: as in ``AddProtocol``, but never empty. Several programs may serve the same; each request goes to the
-    one that is least busy. A program serves whenever the identity is online, and may say so before.
+    Registering again replaces the access list. ``allow`` has the entries of ``AddProtocol`` and must not be empty.
+    Several programs may register the same binding; each call goes to the least busy one. A program may register before
+    the identity is online, and serves whenever it is.
     """
 
     identity: str
@@ -171,11 +175,11 @@ class RegisterBinding(Message, frozen=True, tag=71):
     allow: tuple[str, ...]
     grant: bytes
     limit: int = 0
-    """Requests and sessions in flight that this connection takes; 0 stands for as many as a binding may have."""
+    """Calls and sessions in flight that this connection takes; 0 stands for the limit of a binding."""
 
 
 class UnregisterBinding(Message, frozen=True, tag=72):
-    """Takes back this connection's ``RegisterBinding``; calls in flight are finished. Answered by ``Ack``."""
+    """Undo ``RegisterBinding`` for this connection. Calls in flight go on. Answered by ``Ack``."""
 
     identity: str
     protocol: str
@@ -183,66 +187,73 @@ class UnregisterBinding(Message, frozen=True, tag=72):
 
 
 class UnregisterIdentity(Message, frozen=True, tag=73):
-    """Takes back a ``RegisterIdentity``: the identity is offline. Answered by ``Ack``."""
+    """Undo ``RegisterIdentity``: take the identity offline. Answered by ``Ack``."""
 
     identity: str
 
 
 class CallUnknown(Message, frozen=True, tag=82):
-    """Answers a ``DeliverCall`` with an ``attempt``: whoever says it has never had the call."""
+    """The sender has never received the call of a ``DeliverCall`` with an ``attempt``."""
 
 
-# ── data: network → whoever serves ───────────────────────────────────────────────────────────────
+# ── network process → program or identity process ────────────────────────────────────────────────
 
 
 class DeliverCall(Message, frozen=True, tag=80):
-    """A request for a binding of this connection; the payload is the caller's. Answer it under the same id with
-    ``Reply``, ``ApplicationErrorReply`` or ``ErrorReply``; ``Cancel`` under that id says nobody waits any more.
+    """A call of a binding that this connection has registered. The payload is the caller's request.
+
+    Answered, with the same id, by ``Reply``, ``ApplicationErrorReply`` or ``ErrorReply``. A ``Cancel`` with this id
+    means that the caller no longer waits.
     """
 
     peer: bytes
-    """The caller's verified public key, 32 bytes."""
+    """Verified public key of the caller, 32 bytes."""
     petname: str
-    """The caller's name in the address book, or empty."""
+    """Petname of the caller; empty if it is not in the address book."""
     identity: str
     protocol: str
     instance: str
     deadline_ms: int
     command: str = ""
+    """One of the protocol's commands; empty for its request handler."""
     call_id: bytes = b""
+    """Idempotency key; see ``Call``."""
     attempt: int = 0
-    """These three as in ``Call``. With an ``attempt`` that is not 0 it is asked for the outcome of a call that this
-    connection may have had already; if it has not, it does not execute it, and answers ``CallUnknown``."""
+    """Number of earlier attempts; see ``Call``. If it is not 0, the callee may have received the call already and
+    answers with the outcome. Otherwise it answers ``CallUnknown`` and does not execute the call."""
     path: str = UNKNOWN
-    """How the caller is connected: ``local`` to the same daemon, ``direct``, ``relayed``, or ``unknown``."""
+    """Path to the caller: ``local`` (the same daemon), ``direct``, ``relayed`` or ``unknown``."""
     address: str = ""
-    """Its address, or the relay's; empty where there is none."""
+    """Address of the peer daemon, or URL of the relay; empty if there is none."""
     rtt_ms: int | None = None
-    """How long a packet takes there and back, as last known."""
+    """Milliseconds of round-trip time as last measured; None if it is not known."""
 
 
 class DeliverSession(Message, frozen=True, tag=81):
-    """Somebody opens a session with a binding of this connection; the payload is the initial data. Answer it under the
-    same id with ``SessionOpened``, ``ApplicationErrorReply`` or ``ErrorReply``; ``Cancel`` under that id says nobody
-    waits any more.
+    """A session that a caller opens with a binding of this connection. The payload is the initial value.
+
+    Answered, with the same id, by ``SessionOpened``, ``ApplicationErrorReply`` or ``ErrorReply``. A ``Cancel`` with
+    this id means that the caller no longer waits.
     """
 
     peer: bytes
-    """The other side's verified public key, 32 bytes."""
+    """Verified public key of the caller, 32 bytes."""
     petname: str
-    """The other side's name in the address book, or empty."""
+    """Petname of the caller; empty if it is not in the address book."""
     identity: str
     protocol: str
     instance: str
     deadline_ms: int
     credit: int
-    """As in ``OpenSession``."""
+    """Bytes that the caller takes before it grants more."""
     path: str = UNKNOWN
+    """Path to the caller; see ``DeliverCall``."""
     address: str = ""
+    """Address of the caller; see ``DeliverCall``."""
     rtt_ms: int | None = None
-    """These three as in ``DeliverCall``."""
+    """Milliseconds of round-trip time; see ``DeliverCall``."""
     window: int = SESSION_WINDOW
-    """Bytes of chunks that whoever serves should take before it grants more: fewer of strangers with many sessions."""
+    """Bytes that the callee should take before it grants more. Unknown peers with many sessions get fewer."""
 
 
 SessionMessage: TypeAlias = (
@@ -257,7 +268,7 @@ SessionMessage: TypeAlias = (
     | ApplicationErrorReply
     | Cancel
 )
-"""What either side may say under the id of a session that has been asked for."""
+"""Messages of both sides with the id of a session."""
 
 
 DataRequest: TypeAlias = (
@@ -281,7 +292,7 @@ DataRequest: TypeAlias = (
     | ResetStream
     | StopSending
 )
-"""What a program or an identity process may say to the network."""
+"""Messages that a program or identity process sends to the network process."""
 
 
 DataMessage: TypeAlias = (
@@ -300,4 +311,4 @@ DataMessage: TypeAlias = (
     | ResetStream
     | StopSending
 )
-"""What the network says to them."""
+"""Messages that the network process sends to a program or identity process."""

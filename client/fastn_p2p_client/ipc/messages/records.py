@@ -1,4 +1,4 @@
-"""Records: parts of answers that travel as maps, since scripts read them and they grow."""
+"""Records: parts of control replies. They travel as maps, because scripts read them and later versions add fields."""
 
 from __future__ import annotations
 
@@ -23,57 +23,61 @@ __all__ = [
 
 
 class IdentityLimits(Record, frozen=True):
-    """What the processes of one identity may use. None: as the daemon has it; 0: no limit."""
+    """Resource limits of one identity's processes. None stands for the daemon's default, and 0 for no limit."""
 
     memory: int | None = None
-    """Bytes of private memory, of each process."""
+    """Bytes of private memory of each process."""
     processes: int | None = None
-    """Processes that protocol code has started and that run at a time."""
+    """Number of running processes that protocol code has started."""
     file_size: int | None = None
-    """Bytes in a file that is written, by each process."""
+    """Bytes of a file that a process writes."""
     open_files: int | None = None
-    """Descriptors, of each process."""
+    """Number of open descriptors of each process."""
 
 
 class IdentityInfo(Record, frozen=True):
+    """An identity as its owner has set it up."""
+
     name: str
     id52: str
     online: bool
-    """What its owner wants; ``Status`` says what is."""
+    """True if the owner has brought it online. ``IdentityStatus`` has the actual state."""
     created: str
-    """UTC, ISO 8601."""
+    """Time in UTC, ISO 8601."""
     limits: IdentityLimits = IdentityLimits()
 
 
 class PeerInfo(Record, frozen=True):
+    """A peer in the address book."""
+
     name: str
     id52: str
     endpoints: int
-    """How many endpoints its record lists; 0 when only the key is known."""
+    """Number of endpoints in its record; 0 if only the key is known."""
     added: str
-    """UTC, ISO 8601."""
+    """Time in UTC, ISO 8601."""
     reach: str = ""
-    """``connected``; ``unreachable`` when the last attempt to reach it failed; empty when it was not tried."""
+    """``connected``; ``unreachable`` after a failed attempt to connect; empty if there was no attempt."""
     seen_ms: int = 0
-    """When it was last connected: Unix time in milliseconds; 0 when it was not since the daemon started."""
+    """Unix time in milliseconds at which it was last connected; 0 if never since the daemon started."""
 
 
 class ProcessStatus(Record, frozen=True):
-    """One process of the tree."""
+    """One process of the daemon."""
 
     name: str
     pid: int
     state: str
-    """``starting``, ``ready``, ``backoff``, ``stopping``, ``failed``."""
+    """``starting``, ``ready``, ``backoff``, ``stopping`` or ``failed``."""
     uptime_ms: int
     restarts: int
     memory: int
-    """Proportional set size, bytes."""
+    """Bytes of proportional set size."""
     cpu_ms: int
 
 
 class BindingStatus(Record, frozen=True):
-    """One protocol instance of one identity, since the network process started."""
+    """One binding. The counters start with the network process."""
 
     protocol: str
     instance: str
@@ -85,36 +89,37 @@ class BindingStatus(Record, frozen=True):
     errors: int = 0
     in_flight: int = 0
     opened: int = 0
-    """Sessions, likewise."""
+    """Number of sessions that were opened."""
     sessions: int = 0
-    """Those that stand at the moment."""
+    """Number of open sessions."""
     programs: int = 0
-    """How many programs serve it; 0 when the daemon hosts it."""
+    """Number of programs that serve it; 0 if the daemon hosts it."""
     p50_ms: float | None = None
     p99_ms: float | None = None
 
 
 class IdentityStatus(Record, frozen=True):
+    """The actual state of an identity."""
+
     name: str
     id52: str
     online: bool
-    """It is registered with the network and can be called."""
+    """True if it is registered with the network process and can be called."""
     wanted: bool
-    """Its owner has brought it online."""
+    """True if the owner has brought it online."""
     bindings: list[BindingStatus]
     delegation_expires_ms: int | None = None
-    """How long its delegation is still valid."""
+    """Milliseconds for which its delegation is still valid."""
     limits: IdentityLimits = IdentityLimits()
 
 
 class ConnectionStatus(Record, frozen=True):
-    """One QUIC connection to another daemon."""
+    """One QUIC connection to a peer daemon."""
 
     endpoint: str
-    """64 hex digits."""
+    """Id of the endpoint, 64 hex digits."""
     identities: list[str]
-    """Petnames or ID52s of identities that speak at the other end: some of them, known peers first, if there are
-    many."""
+    """Petnames or ID52s of identities at the other end; if there are many, a part of them, known peers first."""
     path: str
     """``direct``, ``relayed`` or ``unknown``."""
     address: str
@@ -126,14 +131,14 @@ class ConnectionStatus(Record, frozen=True):
     received: int
     age_ms: int
     identities_total: int = 0
-    """How many identities speak at the other end."""
+    """Number of identities at the other end."""
 
 
 class Status(Record, frozen=True):
-    """What a daemon does at the moment. ``warnings`` says what is missing when an actor is down.
+    """State of a daemon. ``warnings`` names the parts that are missing because an actor does not answer.
 
-    ``identities``, ``peers``, ``connections`` and ``processes`` have at most ``GetStatus.limit`` entries each; the
-    totals say how many there are. ``ListIdentities`` and ``ListPeers`` give the rest.
+    ``identities``, ``peers``, ``connections`` and ``processes`` have at most ``GetStatus.limit`` entries each, and the
+    totals count all. ``ListIdentities`` and ``ListPeers`` return the rest.
     """
 
     version: str
@@ -160,11 +165,11 @@ class BindingInfo(Record, frozen=True):
     identity: str
     instance: str
     online: bool
-    """As in ``IdentityInfo``."""
+    """True if the owner has brought the identity online."""
     leaving: bool
-    """It is being removed, and goes once the programs that serve it have let go."""
+    """True while it is being removed, until the programs that serve it have stopped."""
     version: bytes
-    """Another one when the config or the access list is another one."""
+    """Changes whenever the config or the access list changes."""
 
 
 class ProtocolInfo(Record, frozen=True):
@@ -172,17 +177,17 @@ class ProtocolInfo(Record, frozen=True):
 
     name: str
     code: str
-    """Where its class is: ``module:name``."""
+    """Place of its class, ``module:name``."""
     distribution: str
     version: str
-    """Of the distribution."""
+    """Version of the distribution."""
     problem: str
-    """Why no identity can be given it; empty when it can. With a problem, what follows is not known."""
+    """Reason why it cannot be added to an identity; empty if it can. With a problem, the next fields are not known."""
     description: str = ""
     public: bool = False
     requests: bool = False
-    """Whether it takes calls."""
+    """True if it takes calls."""
     streams: bool = False
-    """Whether it takes sessions."""
+    """True if it takes sessions."""
     config_schema: dict[str, Any] = msgspec.field(default_factory=dict)
     """JSON Schema of its config."""

@@ -1,11 +1,11 @@
-"""Transports of the local protocol, behind one interface.
+"""``Transport``: the interface of the transports of the local protocol, and the choice of one.
 
-Both speak ZMTP 3.1 as a DEALER to a mailbox, so the other end cannot tell them apart:
+Both transports speak ZMTP 3.1 as a DEALER to a mailbox, so the mailbox cannot tell them apart:
 
 - ``native``: on the event loop, without a thread. The default.
 - ``pyzmq``: libzmq, with an I/O thread. The vault's mailbox needs it for CURVE; programs may choose it.
 
-Measured with whole calls through two daemons on two cores: with ``pyzmq`` everywhere, a call takes 1.44 times as long.
+Measured with calls through two daemons on two cores: if all processes use ``pyzmq``, a call takes 1.44 times as long.
 """
 
 from __future__ import annotations
@@ -22,33 +22,36 @@ _VARIABLE: Final = "FASTN_TRANSPORT"
 
 
 class Transport(Protocol):
-    """A connection to one mailbox, made again whenever it ends. Made with a function that returns the socket's path at
-    each connection, and with callbacks: ``on_message``, ``on_connect``, ``on_disconnect``, ``on_refused``."""
+    """A connection to one mailbox that is made again when it ends.
+
+    Its constructor takes a function that returns the socket's path before each attempt, and the callbacks
+    ``on_message``, ``on_connect``, ``on_disconnect`` and ``on_refused``.
+    """
 
     def open(self) -> None:
-        """Begin to connect, inside a running event loop."""
+        """Start to connect, in the running event loop."""
 
     def close(self) -> None:
-        """Call nothing any more. Messages that were sent still leave if they can leave at once."""
+        """Close, and make no callback any more. Messages that were sent leave if the kernel takes them now."""
 
     def send(self, correlation: bytes, header: bytes, payload: Payload, credited: bool) -> bool:
-        """Send one message; False when too much waits already and the message is not ``credited``."""
+        """Send one message. Return False if the queue is full and the message is not ``credited``."""
         ...
 
-    def gather(self) -> None:
-        """Send everything of this turn of the event loop together, once the turn is over."""
+    def cork(self) -> None:
+        """Send everything of this loop iteration together at its end."""
 
-    async def flushed(self) -> None:
-        """Return when everything that was sent has left this process. Raises ConnectionLost."""
+    async def drain(self) -> None:
+        """Wait until everything that was sent has left this process. Raises ConnectionLost."""
 
 
 def choose_transport(name: str | None = None) -> TransportName:
-    """Return the transport that a program wants: ``name``, else ``$FASTN_TRANSPORT``, else ``"native"``.
+    """Return the name of the transport: ``name``, else ``$FASTN_TRANSPORT``, else ``"native"``.
 
     Raises:
-        InvalidName: there is no such transport.
+        InvalidName: there is no transport of this name.
     """
-    wanted = name or os.environ.get(_VARIABLE) or TRANSPORTS[0]
-    if wanted not in TRANSPORTS:
-        raise InvalidName(name=wanted, what="a transport", reason=f"choose one of {', '.join(TRANSPORTS)}")
-    return wanted
+    chosen = name or os.environ.get(_VARIABLE) or TRANSPORTS[0]
+    if chosen not in TRANSPORTS:
+        raise InvalidName(name=chosen, what="a transport", reason=f"choose one of {', '.join(TRANSPORTS)}")
+    return chosen

@@ -171,7 +171,7 @@ def test_announcement_and_what_is_served_leave_together(home: Home) -> None:
         listener.bind(str(home.mailbox("network")))
         listener.listen()
         listener.setblocking(False)
-        link = RequestChannel(home.mailbox("network"), "network", on_up=lambda: registration.start_registering())
+        link = RequestChannel(home.mailbox("network"), "network", on_connect=lambda: registration.start_registering())
         hosted = [HostedBinding("alice", KEYS[0], "Echo", instance, home.path) for instance in ("one", "two")]
         registration = NetworkRegistration(link, "alice", b"grant", lambda: hosted)
         registration.started.set()

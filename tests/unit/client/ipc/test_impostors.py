@@ -107,7 +107,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 @contextmanager
 def refused() -> Iterator[None]:
-    with pytest.raises(HomeUnusable, match=f"a process of uid {NOBODY} listens there, this is uid 0"):
+    with pytest.raises(HomeUnusable, match=f"a process of uid {NOBODY} listens there, and this is uid 0"):
         yield
 
 

@@ -48,7 +48,7 @@ class End:
             on_ready=self.up.set,
             on_message=lambda *message: self.messages.put_nowait(message),
             on_end=self.ended.set,
-            on_misfit=lambda frames, _: self.misfits.append(frames),
+            on_invalid=lambda frames, _: self.misfits.append(frames),
         )
         self.connection.start()
 

@@ -59,7 +59,9 @@ def test_against_a_router_of_libzmq(tmp_path: Path, run: Run) -> None:
     async def scenario() -> None:
         pushed: asyncio.Queue[tuple[bytes, bytes, bytes]] = asyncio.Queue()
         down = asyncio.Event()
-        link = RequestChannel(path, "libzmq", on_message=lambda *message: pushed.put_nowait(message), on_down=down.set)
+        link = RequestChannel(
+            path, "libzmq", on_message=lambda *message: pushed.put_nowait(message), on_disconnect=down.set
+        )
         link.open()
         route = b""
         for size in SIZES:
@@ -187,7 +189,7 @@ def test_answers_that_came_before_the_end_count_and_the_rest_is_lost(tmp_path: P
         mailbox = FakeMailbox(tmp_path / "a.sock")
         ups: list[bool] = []
         link = RequestChannel(
-            tmp_path / "a.sock", "a", on_up=lambda: ups.append(True), on_down=lambda: ups.append(False)
+            tmp_path / "a.sock", "a", on_connect=lambda: ups.append(True), on_disconnect=lambda: ups.append(False)
         )
         link.open()
         with mailbox.listener:

@@ -1,6 +1,6 @@
-"""ZMTP 3.1 on the event loop: no thread and no other process wakes up between two processes.
+"""ZMTP 3.1 on the event loop. Between sender and receiver no other thread or process wakes up.
 
-- ``codec``: the bytes of greetings, commands and messages.
-- ``decoder``: bytes to messages.
-- ``connection``: one connected socket.
+- ``codec``: encode greetings, commands and messages.
+- ``decoder``: decode bytes to messages.
+- ``connection``: ``ZmtpConnection``, one connected socket.
 """

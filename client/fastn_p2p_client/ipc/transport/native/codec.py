@@ -1,6 +1,6 @@
-"""ZMTP 3.1 (ZeroMQ RFC 37) with the mechanism NULL: what goes over the local sockets, as bytes.
+"""ZMTP 3.1 (ZeroMQ RFC 37) with the mechanism NULL: constants, and the encoder of what is sent.
 
-Any ZeroMQ library can be at the other end. What is sent is here whole; ``decoder`` takes apart what is received.
+Any ZeroMQ library can be at the other end. ``decoder`` decodes what is received.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ....limits import (
 )
 
 Payload: TypeAlias = bytes | bytearray | memoryview
-"""Bytes of a payload that is sent. A view has items of one byte."""
+"""Payload that is sent. The items of a memoryview are bytes."""
 SocketType: TypeAlias = Literal["DEALER", "ROUTER"]
 OnMessage: TypeAlias = Callable[[bytes, bytes, bytes], object]
-"""Takes (id, header, payload)."""
+"""Called with (id, header, payload)."""
 
 ZERO_COPY_MIN: Final = 64 * 1024
-"""A payload from this size on is given to the event loop as it is."""
+"""Bytes: a payload of this size or more is given to the event loop without copying."""
 
 SIGNATURE: Final = b"\xff" + bytes(8) + b"\x7f"
 MAJOR: Final = 3
@@ -32,7 +32,7 @@ COMPATIBLE_TYPES: Final[dict[SocketType, tuple[bytes, ...]]] = {
     "DEALER": (b"ROUTER", b"DEALER", b"REP"),
     "ROUTER": (b"DEALER", b"ROUTER", b"REQ"),
 }
-"""Whom a socket of this type may have at the other end, of those that make sense here."""
+"""Socket types that may be at the other end of a socket of this type."""
 
 # Bits of a frame's first byte
 MORE: Final = 1
@@ -40,7 +40,7 @@ LONG: Final = 2
 COMMAND: Final = 4
 
 FRAMES: Final = 3
-"""Of one message: id, header, payload."""
+"""Frames of one message: id, header, payload."""
 MAX_FRAMES: Final = FRAMES * MAX_GROUP
 
 _SHORT_MORE: Final = tuple(bytes([MORE, size]) for size in range(256))
@@ -50,7 +50,7 @@ _LONG_LAST: Final = bytes([LONG])
 
 
 class ZmtpError(Exception):
-    """What came is no ZMTP, or more than a connection may say: it has to end."""
+    """The received bytes are not ZMTP, or exceed a limit. The connection has to end."""
 
 
 def _command(name: bytes, body: bytes) -> bytes:
@@ -59,7 +59,7 @@ def _command(name: bytes, body: bytes) -> bytes:
 
 
 def ready(kind: SocketType) -> bytes:
-    """The command that completes our half of the handshake."""
+    """Return the command that completes the own half of the handshake."""
     said = ((b"Socket-Type", kind.encode()), (b"Identity", b""))
     return _command(
         b"READY",
@@ -68,12 +68,12 @@ def ready(kind: SocketType) -> bytes:
 
 
 def pong(context: bytes) -> bytes:
-    """The answer to a PING with this context."""
+    """Return the reply to a PING with this context."""
     return _command(b"PONG", context[:16])
 
 
 def encode(correlation: bytes, header: bytes, payload: Payload) -> tuple[bytes, Payload | None]:
-    """One message as bytes; a ``ZERO_COPY_MIN`` payload is apart, and follows them."""
+    """Return one message as bytes. A payload of ``ZERO_COPY_MIN`` bytes or more is returned apart, to be sent next."""
     size = len(header)
     head = _SHORT_MORE[size] if size < 256 else _LONG_MORE + size.to_bytes(8, "big")
     size = len(payload)
@@ -84,7 +84,7 @@ def encode(correlation: bytes, header: bytes, payload: Payload) -> tuple[bytes, 
 
 
 def invalid_reason(frames: list[bytes]) -> str:
-    """Why these frames are not messages of id, header and payload, one after the other; empty if they are."""
+    """Return why these frames are not a sequence of messages (id, header, payload), or an empty text if they are."""
     if not frames or len(frames) % FRAMES or len(frames) > MAX_FRAMES:
         return f"a message has {FRAMES} frames: id, header, payload"
     if len(frames) == FRAMES:
@@ -95,7 +95,7 @@ def invalid_reason(frames: list[bytes]) -> str:
 
 
 def split_command(content: bytes) -> tuple[bytes, bytes]:
-    """The name and the body of a command.
+    """Return name and body of a command.
 
     Raises:
         ZmtpError: it has no name.
@@ -107,10 +107,10 @@ def split_command(content: bytes) -> tuple[bytes, bytes]:
 
 
 def properties(body: bytes) -> dict[bytes, bytes]:
-    """What READY says, by names in lower case.
+    """Return the properties of a READY command, by names in lower case.
 
     Raises:
-        ZmtpError: it is cut short.
+        ZmtpError: it is truncated.
     """
     found: dict[bytes, bytes] = {}
     position = 0
@@ -118,7 +118,7 @@ def properties(body: bytes) -> dict[bytes, bytes]:
         start = position + 1 + body[position]
         stop = start + 4 + int.from_bytes(body[start : start + 4], "big")
         if start == position + 1 or stop > len(body) or start + 4 > len(body):
-            raise ZmtpError("properties that cannot be read")
+            raise ZmtpError("truncated properties")
         found[body[position + 1 : start].lower()] = body[start + 4 : stop]
         position = stop
     return found

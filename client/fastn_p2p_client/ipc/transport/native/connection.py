@@ -1,6 +1,7 @@
-"""One ZMTP connection over a Unix socket, on the event loop: no thread and no other process wakes up in between.
+"""``ZmtpConnection``: one ZMTP connection over a Unix socket, on the event loop.
 
-``RequestChannel`` has one of these to its mailbox, and a mailbox one from each program.
+Between sender and receiver no other thread or process wakes up. A ``RequestChannel`` has one connection to its mailbox,
+and a mailbox has one from each program.
 """
 
 from __future__ import annotations
@@ -36,37 +37,39 @@ from .codec import (
 from .decoder import UNLIMITED, ZmtpDecoder
 
 _BURST: Final = 256
-"""Messages of one connection that are handed over before other work of the loop gets a turn."""
+"""Messages of one connection that are delivered before other tasks of the loop run."""
 _PIECE: Final = 256 * 1024
-"""Bytes that are given to the transport at once, and that it may hold before more waits here."""
+"""Bytes that are given to the asyncio transport at once, and that it may buffer."""
 _SOCKET_BUFFER: Final = 256 * 1024
-"""Bytes that the kernel may hold of what was written, if it allows that many: the largest chunk of a session."""
+"""Bytes of the kernel's send buffer, if it allows that many: the largest ``SessionData``."""
 _GRACE: Final = 0.01
-"""Seconds more for a handshake that may have arrived while our own loop was held up."""
+"""Seconds more for a handshake that may have arrived while this process's loop was blocked."""
 
 _Message: TypeAlias = bytes | tuple[bytes, Payload]
-"""One message, or its beginning and a large payload, which is not copied."""
+"""One encoded message, or its head and a large payload that is not copied."""
 
 log = logging.getLogger(__name__)
 
 
 class ZmtpConnection(LoopBound, asyncio.Protocol):
-    """The protocol of one connected socket. ``start`` it inside the running loop.
+    """asyncio protocol of one connected socket. ``start`` it in the running loop.
 
-    A message alone leaves at once; what else is sent in the same turn of the loop leaves together, once it is over.
-    Where several came together, the first of the next ones waits for the others too: it would only wake the other side
-    once more. The socket's buffer is the first queue, and up to ``SEND_QUEUE_BYTES`` wait here.
+    Batching: the first message of a loop iteration is written at once. Further ones of the same iteration are written
+    together at its end. If there were several, the first message of the next such iteration waits for the others too,
+    because alone it would only wake the receiver once more.
+
+    Queueing: the kernel's buffer fills first. Then up to ``SEND_QUEUE_BYTES`` wait here.
 
     Args:
-        sock: connected; it belongs to the connection from now on.
-        kind: what we are.
-        name: how the log calls the other side.
+        sock: connected socket, owned by the connection from now on.
+        kind: type of the own socket.
+        name: name of the peer in logs and errors.
         on_ready: called when the handshake is complete.
-        on_message: gets (id, header, payload).
-        on_end: called once, after the last message, unless we have closed the connection.
-        on_misfit: gets the frames of what is no message, and the reason.
-        on_held: called when the connection ``held`` something after something has come, or comes to hold much that
-            the other side does not read.
+        on_message: called with (id, header, payload).
+        on_end: called once, after the last message, unless this side has closed the connection.
+        on_invalid: called with the frames of a ZeroMQ message that is not a message of the local protocol, and why.
+        on_held: called after a read if a message is incomplete, and when the peer reads too slowly, so that the owner
+            can check ``held``.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
         on_ready: Callable[[], object],
         on_message: OnMessage,
         on_end: Callable[[], object],
-        on_misfit: Callable[[list[bytes], str], object],
+        on_invalid: Callable[[list[bytes], str], object],
         on_held: Callable[[], object] | None = None,
     ) -> None:
         self._on_held = on_held
@@ -86,31 +89,31 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
         self._socket = sock
         self._inherited: Final = Descriptor.of(sock.fileno())
-        """Descriptor that a forked child shares with this process."""
+        """Descriptor that forked children share with this process."""
         self._kind: SocketType = kind
         self._name = name
         self._on_ready = on_ready
         self._on_end = on_end
-        self._decoder = ZmtpDecoder(kind, self._ready, on_message, on_misfit, self._answer_ping)
+        self._decoder = ZmtpDecoder(kind, self._handshake_done, on_message, on_invalid, self._answer_ping)
         self._transport: asyncio.Transport | None = None
         self._starting: asyncio.Task[None] | None = None
-        self._patience: asyncio.TimerHandle | None = None
+        self._handshake_timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._waiting: deque[_Message] = deque()
-        """To be sent, in order."""
+        """Messages to send, in order."""
         self._waiting_bytes = 0
         self._credited: deque[_Message] = deque()
-        """The same of what is credited. Requests and answers go first: sessions may have gigabytes here."""
+        """Flow-controlled messages, sent after the others: sessions can have gigabytes here."""
         self._credited_bytes = 0
         self._paused = False
-        """The transport holds enough."""
-        self._gathering = False
-        """Something was sent in this turn: whatever follows waits for the end of it."""
+        """True while the asyncio transport's buffer is full."""
+        self._corked = False
+        """True after the first message of this loop iteration: further ones wait for its end."""
         self._batching = False
-        """Several messages waited for the end of the last turn in which any did."""
-        self._flushing: list[asyncio.Future[None]] = []
+        """True if several messages waited at the last end of an iteration at which any waited."""
+        self._drain_waiters: list[asyncio.Future[None]] = []
         self.up = False
-        """The handshake is complete and the connection stands."""
+        """True from the handshake to the end of the connection."""
         self._track()
 
     def start(self) -> None:
@@ -130,21 +133,21 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
             self._socket.close()
 
     def close(self) -> None:
-        """What was sent is still given to the kernel as far as it takes it at once. Nothing is called any more."""
+        """Close, and make no callback any more. Messages that were sent leave if the kernel takes them now."""
         if self._closed:
             return
         self._closed = True
         self.up = False
-        self._forget()
+        self._discard_received()
         if self._loop.is_closed():
             self._socket.close()
             held = getattr(self._transport, "__dict__", {})
-            if "_sock" in held:  # asyncio's transports cannot be closed any more; the warning is ours to give
+            if "_sock" in held:  # asyncio's transport cannot be closed any more; avoid its warning
                 held["_sock"] = None
             return
         transport = self._transport
         if transport is None:
-            return  # it ends as soon as it is there
+            return  # it ends as soon as it is connected
         self._flush()
         if transport.get_write_buffer_size():
             transport.abort()
@@ -157,31 +160,34 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes that were sent and that the kernel has not taken yet."""
+        """Bytes that were sent and the kernel has not taken yet."""
         held = self._transport.get_write_buffer_size() if self._transport is not None and not self._closed else 0
         return self._waiting_bytes + self._credited_bytes + held
 
     @property
     def is_behind(self) -> bool:
-        """Return whether the other side reads more slowly than it is sent to: what is sent next waits here."""
+        """True if the peer reads more slowly than this side sends, so that the next messages wait here."""
         return self._paused
 
     @property
     def held(self) -> int:
-        """Bytes of memory that it takes: of a message without its end, and of what was sent and not taken."""
+        """Bytes of memory in use: of an incomplete message, and of unsent ones."""
         return self._decoder.held + self.unsent_bytes
 
     @property
     def partial_id(self) -> bytes:
-        """The id of a message without its end, as far as that has come."""
+        """Correlation id of an incomplete message; empty if it was not received yet."""
         return self._decoder.correlation
 
     def send(self, correlation: bytes, header: bytes, payload: Payload = b"", flow_controlled: bool = False) -> bool:
-        """Send one message; False, and nothing is sent, when the connection has ended or too much waits already.
+        """Send one message. Return False, without sending it, if the connection has ended or the queue is full.
 
-        A large payload is not copied: it must stay as it is. For what the other side has granted credit for, its own
-        bound, this queue's does not count: it waits in another one, for the end of the turn, as a session seldom says
-        one thing alone, and others overtake it.
+        A large payload is not copied, so it must not change.
+
+        Args:
+            flow_controlled: True if the receiver has granted credit for the message. The credit bounds it, so the limit
+                of the queue does not apply. It waits in a queue of its own for the end of the iteration, because a
+                session seldom sends one message alone, and other messages overtake it.
         """
         transport = self._transport
         if not self.up or transport is None:
@@ -193,14 +199,14 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
         if waiting and (len(waiting) >= SEND_QUEUE or self._waiting_bytes > SEND_QUEUE_BYTES):
             return False
         data, large = encode(correlation, header, payload)
-        if self._gathering or self._batching or self._paused or large is not None:
+        if self._corked or self._batching or self._paused or large is not None:
             if large is None:
                 waiting.append(data)
                 self._waiting_bytes += len(data)
             else:
                 waiting.append((data, large))
                 self._waiting_bytes += len(data) + len(large)
-            if self._waiting_bytes >= _PIECE or (large is not None and not self._gathering):
+            if self._waiting_bytes >= _PIECE or (large is not None and not self._corked):
                 self._flush()
         elif not transport.is_closing():
             transport.write(data)
@@ -214,18 +220,18 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
         else:
             self._credited.append((data, large))
             self._credited_bytes += len(data) + len(large)
-        if self._credited_bytes >= _PIECE or (large is not None and not self._gathering):
+        if self._credited_bytes >= _PIECE or (large is not None and not self._corked):
             self._flush()
         self.cork()
 
     def cork(self) -> None:
-        """Whatever is sent in this turn from now on leaves together, once the turn is over."""
-        if not self._gathering:
-            self._gathering = True
+        """Cork: write everything that is sent until the end of this loop iteration at once."""
+        if not self._corked:
+            self._corked = True
             self._loop.call_soon(self._uncork)
 
     async def drain(self) -> None:
-        """Returns when the kernel has taken all that was sent.
+        """Wait until the kernel has taken everything that was sent.
 
         Raises:
             ConnectionLost: the connection has ended before.
@@ -236,26 +242,26 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
         if not self.unsent_bytes:
             return
         done: asyncio.Future[None] = self._loop.create_future()
-        self._flushing.append(done)
+        self._drain_waiters.append(done)
         self._transport.set_write_buffer_limits(high=0)
         await done
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
     def _uncork(self) -> None:
-        """The turn is over. Where messages come together they go on doing so: the next one waits as well."""
+        """Write the waiting messages at the end of the iteration, and decide whether the next one is batched."""
         count = len(self._waiting) + len(self._credited)
         if count and not self._paused:
             self._batching = count > 1
             self._flush()
             self._loop.call_soon(self._uncork)
         else:
-            self._gathering = False
+            self._corked = False
 
     def _flush(self) -> None:
-        """Write pieces of either queue by turns, so that neither keeps the other waiting for long."""
+        """Write pieces of both queues alternately, so that neither delays the other for long."""
         transport = self._transport
-        while transport is not None and not self._paused and not transport.is_closing():  # its end comes next
+        while transport is not None and not self._paused and not transport.is_closing():  # connection_lost follows
             if self._waiting:
                 self._waiting_bytes -= _write_piece(transport, self._waiting)
             elif not self._credited:
@@ -270,14 +276,14 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
             self._waiting_bytes += len(answer)
             self._flush()
 
-    # ── what the event loop says ─────────────────────────────────────────────────────────────────
+    # ── callbacks of the event loop ──────────────────────────────────────────────────────────────
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)
         if self._closed:
             transport.abort()
             return
-        self._patience = self._loop.call_later(HANDSHAKE_IVL_MS / 1000, self._handshake_timed_out)
+        self._handshake_timer = self._loop.call_later(HANDSHAKE_IVL_MS / 1000, self._handshake_timed_out)
         transport.set_write_buffer_limits(high=_PIECE)
         transport.write(GREETING + ready(self._kind))
 
@@ -285,7 +291,7 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
         self._feed(data, _BURST)
 
     def _feed(self, data: bytes, burst: int = UNLIMITED) -> bool:
-        """Whether what has come is dealt with."""
+        """Decode and deliver; return False if a part is left for the next iteration."""
         try:
             done = self._decoder.feed(data, burst)
         except ZmtpError as error:
@@ -305,7 +311,7 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
             self._transport.resume_reading()
 
     def eof_received(self) -> None:
-        self._abort()  # what waits for somebody who has left would only hold the connection
+        self._abort()  # messages for a peer that has gone would only keep the connection open
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -315,8 +321,8 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
     def resume_writing(self) -> None:
         self._paused = False
         self._flush()
-        if self._flushing and not self.unsent_bytes and self._transport is not None:
-            flushing, self._flushing = self._flushing, []
+        if self._drain_waiters and not self.unsent_bytes and self._transport is not None:
+            flushing, self._drain_waiters = self._drain_waiters, []
             self._transport.set_write_buffer_limits(high=_PIECE)
             for done in flushing:
                 if not done.done():
@@ -325,20 +331,20 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._closed:
             if exc is not None and self._transport is not None:
-                self._read_what_is_left()
+                self._read_rest()
             self._feed(b"")
         was_closed, self._closed = self._closed, True
         self._transport = None
         self.up = False
-        self._forget()
+        self._discard_received()
         self._waiting.clear()
         self._credited.clear()
         self._waiting_bytes = self._credited_bytes = 0
         if not was_closed:
             self._on_end()
 
-    def _read_what_is_left(self) -> None:
-        """Writing has failed. What the other side said before it ended has arrived, and still counts."""
+    def _read_rest(self) -> None:
+        """Read the rest after a failed write: the messages that the peer sent before it ended still count."""
         while True:
             try:
                 data = self._socket.recv(_PIECE)
@@ -350,17 +356,17 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
 
     # ── the handshake, and the end ───────────────────────────────────────────────────────────────
 
-    def _ready(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _handshake_done(self) -> None:
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+            self._handshake_timer = None
         self.up = True
         self._on_ready()
 
     def _handshake_timed_out(self) -> None:
-        self._patience = self._loop.call_later(_GRACE, self._give_up)
+        self._handshake_timer = self._loop.call_later(_GRACE, self._abort_handshake)
 
-    def _give_up(self) -> None:
+    def _abort_handshake(self) -> None:
         log.debug("%s: no ZeroMQ handshake in %d ms", self._name, HANDSHAKE_IVL_MS)
         self._decoder.stop()
         self._abort()
@@ -369,19 +375,19 @@ class ZmtpConnection(LoopBound, asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _forget(self) -> None:
+    def _discard_received(self) -> None:
         self._decoder.stop()
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-        flushing, self._flushing = self._flushing, []
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+            self._handshake_timer = None
+        flushing, self._drain_waiters = self._drain_waiters, []
         for done in flushing:
             if not done.done():
                 done.set_exception(ConnectionLost(what=self._name))
 
 
 def _write_piece(transport: asyncio.Transport, waiting: deque[_Message]) -> int:
-    """Write whole messages, ``_PIECE`` bytes or the last one more, and return how many bytes that was."""
+    """Write whole messages until ``_PIECE`` bytes are reached, and return the number of bytes."""
     pieces: list[Payload] = []
     small: list[bytes] = []
     size = 0

@@ -1,4 +1,4 @@
-"""From the bytes of one ZMTP connection to messages, whatever the pieces in which they come."""
+"""``ZmtpDecoder``: decode the bytes of one ZMTP connection to messages, in pieces of any size."""
 
 from __future__ import annotations
 
@@ -34,41 +34,43 @@ from .codec import (
 )
 
 _MAX_COMMAND: Final = 4096
+"""Bytes of a command."""
 _TINY: Final = 4096
-"""Bytes of a piece that is not worth an object of its own."""
+"""Bytes: smaller pieces of a frame are merged, because each object costs memory."""
 UNLIMITED: Final = 1 << 62
-"""A burst that takes all there is."""
+"""Number of messages: a burst without a limit."""
 
 log = logging.getLogger(__name__)
 
 
 class ZmtpDecoder:
-    """The bytes that one connection receives, from the greeting on.
+    """Decoder of the bytes that one connection receives, from the greeting on.
+
+    A callback may call ``stop``; no callback follows. An exception in a callback is logged, and only that message is
+    lost.
 
     Args:
-        kind: what we are; it decides with whom we talk.
-        on_ready: called once the other side has completed the handshake.
-        on_message: gets (id, header, payload) of each message, also of those that came as a group.
-        on_misfit: gets the frames of what is no message, and the reason.
-        on_ping: gets a PING's context.
-
-    The three may call ``stop``, and nothing more is handed over. An exception in one of them costs that message.
+        kind: type of the own socket. It decides which types may be at the other end.
+        on_ready: called once the peer has completed the handshake.
+        on_message: called with (id, header, payload) of each message, also of those in a group.
+        on_invalid: called with the frames of a ZeroMQ message that is not a message of the local protocol, and why.
+        on_ping: called with the context of a PING.
     """
 
     __slots__ = (
+        "_compatible",
         "_flags",
         "_frames",
+        "_is_ready",
         "_missing",
+        "_on_invalid",
         "_on_message",
-        "_on_misfit",
         "_on_ping",
         "_on_ready",
-        "_open",
         "_parts",
         "_rest",
         "_size",
         "_stopped",
-        "_talks_to",
     )
 
     def __init__(
@@ -79,41 +81,41 @@ class ZmtpDecoder:
         on_invalid: Callable[[list[bytes], str], object],
         on_ping: Callable[[bytes], object],
     ) -> None:
-        self._talks_to = COMPATIBLE_TYPES[kind]
+        self._compatible = COMPATIBLE_TYPES[kind]
         self._on_ready = on_ready
         self._on_message = on_message
-        self._on_misfit = on_invalid
+        self._on_invalid = on_invalid
         self._on_ping = on_ping
-        self._open = False
+        self._is_ready = False
         self._stopped = False
         self._rest = b""
-        """Received and not looked at: an incomplete head, or what a burst has left."""
+        """Bytes that are not decoded yet: an incomplete head, or the rest after a burst."""
         self._frames: list[bytes] = []
         self._parts: list[bytes | bytearray | memoryview] = []
         self._missing = 0
-        """Bytes until the frame in ``_parts`` is complete."""
+        """Bytes that are missing from the frame in ``_parts``."""
         self._flags = 0
         self._size = 0
-        """Bytes of that frame."""
+        """Bytes of the frame in ``_parts``."""
 
     @property
     def is_partial(self) -> bool:
-        """Return whether the end of a message has not come."""
+        """True while a message is incomplete."""
         return bool(self._missing or self._frames)
 
     @property
     def held(self) -> int:
-        """Bytes of what has come of a message without its end."""
+        """Bytes received of an incomplete message."""
         frame = self._size - self._missing if self._missing else 0
         return frame + sum(map(len, self._frames))
 
     @property
     def correlation(self) -> bytes:
-        """The first frame of a message without its end, if that has come and may be an id."""
+        """Correlation id of an incomplete message, if it was received and is not too long; else empty."""
         return self._frames[0] if self._frames and len(self._frames[0]) <= CORRELATION_ID_MAX else b""
 
     def stop(self) -> None:
-        """Forget what has come and hand over nothing any more."""
+        """Drop everything that was received, and make no callback any more."""
         self._stopped = True
         self._rest = b""
         self._missing = 0
@@ -121,10 +123,16 @@ class ZmtpDecoder:
         self._frames.clear()
 
     def feed(self, data: bytes, burst: int = UNLIMITED) -> bool:
-        """Take the next bytes; False when ``burst`` messages were handed over and more wait: feed nothing, to go on.
+        """Decode the next bytes.
+
+        Args:
+            burst: maximum number of messages to deliver.
+
+        Returns:
+            False if ``burst`` messages were delivered and more are buffered. Call again with no bytes to go on.
 
         Raises:
-            ZmtpError: nothing that comes after this can be understood.
+            ZmtpError: the bytes are not ZMTP. Nothing after them can be decoded.
         """
         if self._stopped:
             return True
@@ -132,9 +140,9 @@ class ZmtpDecoder:
             data = self._rest + data
             self._rest = b""
         position, end = 0, len(data)
-        if not self._open:
+        if not self._is_ready:
             position = self._handshake(data)
-            if not self._open:
+            if not self._is_ready:
                 self._rest = data
                 return True
         elif self._missing:
@@ -152,7 +160,7 @@ class ZmtpDecoder:
             else:
                 self._frames.append(frame)
                 if not self._flags & MORE:
-                    self._hand_over_all()
+                    self._deliver_all()
                     burst -= 1
         return self._decode_frames(data, position, end, burst)
 
@@ -185,7 +193,7 @@ class ZmtpDecoder:
             frames.append(data[start:stop])
             if flags & MORE:
                 if len(frames) > MAX_FRAMES:
-                    frames.pop()  # one too many is enough to know
+                    frames.pop()  # one frame too many is enough for the check
                 continue
             burst -= 1
             if len(frames) == FRAMES:
@@ -195,15 +203,15 @@ class ZmtpDecoder:
                     try:
                         on_message(correlation, header, payload)
                     except Exception:
-                        log.exception("a message was not handled")
+                        log.exception("handling a message failed")
                     continue
-            self._hand_over_all()
+            self._deliver_all()
         if not self._stopped:
             self._rest = data[position:]
         return True
 
     def _buffer_partial(self, data: bytes) -> None:
-        """Another part of a frame that is not complete; thousands of tiny ones take no more memory than they have."""
+        """Add a piece to an incomplete frame. Tiny pieces are merged, so that their objects cost no memory."""
         last = self._parts[-1]
         if len(data) >= _TINY:
             self._parts.append(data)
@@ -213,9 +221,9 @@ class ZmtpDecoder:
             self._parts.append(bytearray(data))
 
     def _measure(self, data: bytes, position: int, end: int, flags: int) -> tuple[int, int]:
-        """Where the content of a frame that is no short one starts and stops; zeros while that has not come."""
+        """Return start and stop of the content of a long frame or command; zeros if its head is incomplete."""
         if flags not in (LONG, LONG | MORE, COMMAND, COMMAND | LONG):
-            raise ZmtpError(f"no frame has the flags {flags}")
+            raise ZmtpError(f"a frame with the invalid flags {flags}")
         start = position + 2
         size = data[position + 1]
         if flags & LONG:
@@ -225,17 +233,17 @@ class ZmtpDecoder:
             size = int.from_bytes(data[position + 1 : start], "big")
         if flags & COMMAND:
             if size > _MAX_COMMAND:
-                raise ZmtpError("a command is too long")
+                raise ZmtpError("a command that is too long")
         else:
             if size > MAX_MESSAGE:
-                raise ZmtpError(f"a frame has {size} bytes")
+                raise ZmtpError(f"a frame of {size} bytes")
             frames = self._frames
             if (size > ZERO_COPY_MIN or len(frames) >= FRAMES) and size + sum(map(len, frames)) > MAX_GROUP_BYTES:
-                raise ZmtpError("the frames of a message are too long together")
+                raise ZmtpError("a message whose frames are too long together")
         return start, start + size
 
-    def _hand_over_all(self) -> None:
-        """The frames of one ZeroMQ message, whatever they are."""
+    def _deliver_all(self) -> None:
+        """Deliver the frames of one ZeroMQ message: a group of messages, or invalid ones."""
         frames = self._frames[:]
         self._frames.clear()
         if invalid_reason(frames):
@@ -247,20 +255,20 @@ class ZmtpDecoder:
             self._deliver(frames[start : start + FRAMES])
 
     def _deliver(self, frames: list[bytes]) -> None:
-        """What is one message, or none."""
+        """Deliver the frames of one message, or report them as invalid."""
         try:
             reason = invalid_reason(frames)
             if reason:
-                self._on_misfit(frames, reason)
+                self._on_invalid(frames, reason)
             else:
                 self._on_message(*frames)
         except Exception:
-            log.exception("a message was not handled")
+            log.exception("handling a message failed")
 
     # ── commands ─────────────────────────────────────────────────────────────────────────────────
 
     def _handshake(self, data: bytes) -> int:
-        """Where traffic starts, once greeting and READY are there."""
+        """Check greeting and READY. Return where the messages start, or 0 while the handshake is incomplete."""
         size = len(data)
         if data[:1] not in (b"", b"\xff") or (size > 9 and data[9] != SIGNATURE[9]):
             raise ZmtpError("no ZeroMQ greeting")
@@ -270,7 +278,7 @@ class ZmtpDecoder:
         if size < start:
             return 0
         if data[12:32] != MECHANISM:
-            raise ZmtpError("another mechanism than NULL")
+            raise ZmtpError("a mechanism other than NULL")
         if size < start + 2:
             return 0
         if not data[start] & COMMAND:
@@ -282,9 +290,9 @@ class ZmtpDecoder:
         if name != b"READY":
             raise ZmtpError(f"{name[:16]!r} before READY")
         kind = properties(body).get(b"socket-type", b"")
-        if kind not in self._talks_to:
+        if kind not in self._compatible:
             raise ZmtpError(f"a socket of type {kind[:16]!r}")
-        self._open = True
+        self._is_ready = True
         self._on_ready()
         return stop
 
@@ -293,4 +301,4 @@ class ZmtpDecoder:
         if name == b"PING":
             self._on_ping(body[2:])
         elif name == b"ERROR":
-            raise ZmtpError(f"the other side says {body[1:65]!r}")
+            raise ZmtpError(f"the peer reports {body[1:65]!r}")

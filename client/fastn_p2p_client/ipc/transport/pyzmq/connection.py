@@ -1,6 +1,7 @@
-"""A libzmq DEALER to a mailbox, with a CURVE key or without.
+"""``PyzmqConnection``: a libzmq DEALER to a mailbox, with CURVE or without.
 
-The socket is read dry whenever its (edge-triggered) descriptor says so, and again after sending.
+The socket's descriptor is edge-triggered. So the socket is read until it is empty, both when the descriptor is readable
+and after sending.
 """
 
 from __future__ import annotations
@@ -52,24 +53,24 @@ from .sockets import (
 )
 
 _BURST: Final = 256
-"""Messages taken in one go before other work of the loop gets a turn."""
+"""Messages that are read before other tasks of the loop run."""
 _LINGER_MS: Final = 500
-"""Milliseconds that libzmq may take, when the process ends, for what was sent before the socket was closed."""
+"""Milliseconds for libzmq to send the last messages when the process ends."""
 
 
 class PyzmqConnection(LoopBound):
     """The transport ``pyzmq``.
 
-    libzmq would reconnect by itself, and greet any listener. Instead it is told to connect each time, after a socket of
-    ours has asked the kernel whose process listens.
+    libzmq would reconnect by itself, to a listener of any user. So each connection is requested here, after another
+    socket has asked the kernel which user listens.
 
     Args:
-        find: returns the path of the mailbox's socket, each time it is needed; raises P2PError when it is not safe.
-        curve: the key that the mailbox asks for, if it asks for one.
-        on_message: gets (id, header, payload).
-        on_up: called at each completed connection.
-        on_down: called at each loss of one, after its last message.
-        on_refused: gets the reason whenever nothing is sent there, because it is not ours.
+        find: returns the path of the mailbox's socket, before each attempt. Raises P2PError if the path is not safe.
+        curve: CURVE keys, if the mailbox needs them.
+        on_message: called with (id, header, payload).
+        on_connect: called after each handshake.
+        on_disconnect: called when a connection has ended, after its last message.
+        on_refused: called with the error if the socket could be another user's. Nothing was sent then.
     """
 
     def __init__(
@@ -78,69 +79,69 @@ class PyzmqConnection(LoopBound):
         curve: CurveKeys | None = None,
         *,
         on_message: OnMessage,
-        on_up: Callable[[], None],
-        on_down: Callable[[], None],
+        on_connect: Callable[[], None],
+        on_disconnect: Callable[[], None],
         on_refused: Callable[[P2PError], None],
     ) -> None:
         self._find = find
         self._curve = curve
         self._on_message = on_message
-        self._on_up = on_up
-        self._on_down = on_down
+        self._on_connect = on_connect
+        self._on_disconnect = on_disconnect
         self._on_refused = on_refused
         self._path: Path | None = None
-        """Path of the mailbox that libzmq connects to; None between two attempts."""
-        self._connected: Descriptor | None = None
-        """libzmq's of the connection."""
+        """Path that libzmq connects to; None between two attempts."""
+        self._connection_descriptor: Descriptor | None = None
+        """libzmq's descriptor of the connection."""
         self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
-        self._again: asyncio.TimerHandle | None = None
-        self._up = False
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._is_connected = False
         self._losses = 0
-        """Connections that have ended."""
-        self._turn_soon = False
+        """Number of connections that have ended."""
+        self._send_scheduled = False
         self._closed = False
-        self._watching = False
+        self._in_monitor = False
         self._idle = asyncio.Event()
-        """Set while nothing waits to be sent."""
+        """Set while the send queue is empty."""
         self._idle.set()
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = dealer(self._curve)
-        self._outbox = SendQueue(self._socket)
+        self._send_queue = SendQueue(self._socket)
         self._monitor = SocketMonitor(self._socket)
         self._descriptor = int(self._socket.fileno())
-        self._loop.add_reader(self._descriptor, self._drain)
-        self._loop.add_reader(self._monitor.fileno(), self._watch)
+        self._loop.add_reader(self._descriptor, self._read_all)
+        self._loop.add_reader(self._monitor.fileno(), self._on_monitor)
         self._track()
         self._connect()
 
     def close(self) -> None:
         if self._closed:
             return
-        if self._up:
+        if self._is_connected:
             with contextlib.suppress(zmq.ZMQError):
-                self._outbox.flush()
+                self._send_queue.flush()
         self._closed = True
         self._idle.set()
-        if self._again is not None:
-            self._again.cancel()
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
         if not self._loop.is_closed():
             self._loop.remove_reader(self._descriptor)
             self._loop.remove_reader(self._monitor.fileno())
         if not self._socket.closed:  # the end of the interpreter closes it first
             self._monitor.close()
-            close_socket(self._socket, linger=_LINGER_MS if self._up else 0)
+            close_socket(self._socket, linger=_LINGER_MS if self._is_connected else 0)
 
     def _after_fork(self) -> None:
-        """libzmq's thread is not in the child, and its sockets cannot be used or closed there."""
+        """Abandon the socket: the child does not have libzmq's thread, so it can neither use nor close the socket."""
         self._closed = True
-        self._up = False
-        if self._connected is not None:
-            sever(self._connected)
+        self._is_connected = False
+        if self._connection_descriptor is not None:
+            sever(self._connection_descriptor)
 
     def _connect(self) -> None:
-        self._again = None
+        self._retry_timer = None
         try:
             path = self._find()
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -151,35 +152,35 @@ class PyzmqConnection(LoopBound):
         except P2PError as error:
             self._connect_later()
             self._on_refused(error)
-        except (OSError, zmq.ZMQError):  # nobody listens yet, or too many wait to be let in
+        except (OSError, zmq.ZMQError):  # no process listens yet, or its backlog is full
             self._connect_later()
         else:
             self._path = path
-            self._loop.call_soon(self._watch)
+            self._loop.call_soon(self._on_monitor)
 
     def _connect_later(self) -> None:
         if self._path is not None:
-            with contextlib.suppress(zmq.ZMQError):  # libzmq has forgotten it already
+            with contextlib.suppress(zmq.ZMQError):  # libzmq has dropped it already
                 self._socket.disconnect(endpoint(self._path))
             self._path = None
-        if self._again is None:
-            self._again = self._loop.call_later(self._backoff.pause(), self._connect)
+        if self._retry_timer is None:
+            self._retry_timer = self._loop.call_later(self._backoff.pause(), self._connect)
 
     def send(self, correlation: bytes, header: bytes, payload: Payload, credited: bool) -> bool:
-        """False when too much waits already."""
-        if not self._outbox.add(correlation, header, bytes(payload), credited):
+        """Send one message; return False if the queue is full."""
+        if not self._send_queue.add(correlation, header, bytes(payload), credited):
             return False
         self._idle.clear()
-        if not self._turn_soon:
-            self._turn_soon = True
-            self._loop.call_soon(self._turn)
+        if not self._send_scheduled:
+            self._send_scheduled = True
+            self._loop.call_soon(self._send_and_read)
         return True
 
-    def gather(self) -> None:
-        """Do nothing: what is sent in one turn always leaves together."""
+    def cork(self) -> None:
+        """Do nothing: the messages of one loop iteration always leave together."""
 
-    async def flushed(self) -> None:
-        """Return when libzmq has taken all that was sent.
+    async def drain(self) -> None:
+        """Wait until libzmq has taken everything that was sent.
 
         Raises:
             ConnectionLost: the connection has ended before.
@@ -189,25 +190,25 @@ class PyzmqConnection(LoopBound):
         if losses != self._losses:
             raise ConnectionLost(what="the connection to the daemon")
 
-    def _turn(self) -> None:
-        """Send what this turn of the loop has gathered, and look at the socket again, as its descriptor demands."""
-        self._turn_soon = False
+    def _send_and_read(self) -> None:
+        """Send the messages of this loop iteration, then read, as the edge-triggered descriptor requires."""
+        self._send_scheduled = False
         if self._closed:
             return
         try:
-            flushed = self._outbox.flush()
-        except zmq.ZMQError:  # the connection ends; its end is told by the monitor
-            self._outbox.clear()
+            flushed = self._send_queue.flush()
+        except zmq.ZMQError:  # the connection has ended; the monitor reports that
+            self._send_queue.clear()
             flushed = True
         if flushed:
             self._idle.set()
-        elif self._up:
-            self._turn_soon = True
-            self._loop.call_later(RETRY_PAUSE, self._turn)
+        elif self._is_connected:
+            self._send_scheduled = True
+            self._loop.call_later(RETRY_PAUSE, self._send_and_read)
         if readable(self._socket):
-            self._drain()
+            self._read_all()
 
-    def _drain(self) -> None:
+    def _read_all(self) -> None:
         socket = self._socket
         for taken in range(_BURST):
             if self._closed:
@@ -216,7 +217,7 @@ class PyzmqConnection(LoopBound):
                 correlation = raw_recv(socket, NOBLOCK)
             except AGAIN:
                 return
-            while True:  # a mailbox of the daemon always sends groups of three frames
+            while True:  # a mailbox always sends groups of three frames
                 header = raw_recv(socket, NOBLOCK)
                 payload = raw_recv(socket, NOBLOCK)
                 self._on_message(correlation, header, payload)
@@ -227,40 +228,40 @@ class PyzmqConnection(LoopBound):
                 correlation = raw_recv(socket, NOBLOCK)
             if taken == 0 and not readable(socket):  # costs a fifth of the exception that an empty socket raises
                 return
-        self._loop.call_soon(self._drain)
+        self._loop.call_soon(self._read_all)
 
-    def _watch(self) -> None:
-        if self._closed or self._watching:
+    def _on_monitor(self) -> None:
+        if self._closed or self._in_monitor:
             return
-        self._watching = True
+        self._in_monitor = True
         try:
-            self._follow_events()
+            self._handle_events()
         finally:
-            self._watching = False
+            self._in_monitor = False
 
-    def _follow_events(self) -> None:
+    def _handle_events(self) -> None:
         for event in self._monitor.drain():
             if self._closed:
                 return
             if event.kind == zmq.EVENT_CONNECTED:
                 with contextlib.suppress(OSError):  # it has ended already
-                    self._connected = Descriptor.of(event.value)
+                    self._connection_descriptor = Descriptor.of(event.value)
             elif event.kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._up = True
+                self._is_connected = True
                 self._backoff.reset()
-                self._on_up()
+                self._on_connect()
             elif event.kind in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED):
                 self._on_end()
 
     def _on_end(self) -> None:
-        """The connection, or the attempt to make one, has ended."""
-        self._connected = None
-        if self._up:
-            self._up = False
+        """Handle the end of a connection, or of an attempt to make one."""
+        self._connection_descriptor = None
+        if self._is_connected:
+            self._is_connected = False
             self._losses += 1
-            self._outbox.clear()
+            self._send_queue.clear()
             self._idle.set()
-            self._drain()  # answers that came before the end still count
-            self._on_down()
+            self._read_all()  # messages that arrived before the end still count
+            self._on_disconnect()
         if not self._closed:
             self._connect_later()

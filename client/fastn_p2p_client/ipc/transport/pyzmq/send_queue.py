@@ -1,7 +1,7 @@
-"""What waits to be sent to one peer of a socket: gathered for a turn of the event loop, sent in groups.
+"""``SendQueue``: messages for one peer of a libzmq socket, sent in groups at the end of a loop iteration.
 
-Each ZeroMQ message that is sent wakes the socket's I/O thread, whatever its size. With 64 calls in flight, groups
-have doubled the calls per second.
+Each ZeroMQ message wakes the socket's I/O thread, whatever its size. Measured with 64 calls in flight, groups double
+the calls per second.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from ....limits import (
 from .sockets import AGAIN, NOBLOCK, NOBLOCK_MORE, raw_send
 
 RETRY_PAUSE: Final = 0.002
-"""Seconds until a socket that was full is tried again."""
+"""Seconds until the next attempt to write to a full socket."""
 
 _GROUP_BYTES: Final = 64 * 1024
-"""A group takes no further message once it has this many: a large payload does not hold up others' small ones."""
+"""Bytes after which a group takes no further message, so that a large payload does not delay small ones."""
 
 _Message: TypeAlias = tuple[bytes, bytes, bytes]
 """Id, header, payload."""
 
 
 class SendQueue:
-    """The messages for one peer, in order, but that those which are credited give way.
+    """Queue of the messages for one peer, in order, except that other messages overtake credited ones.
 
     Args:
-        socket: where they leave.
-        route: the peer's routing id on a ROUTER; None on a DEALER.
+        socket: the socket to send on.
+        route: routing id of the peer on a ROUTER; None on a DEALER.
     """
 
     __slots__ = ("_bytes", "_credited", "_route", "_socket", "_waiting")
@@ -44,13 +44,13 @@ class SendQueue:
         self._waiting: deque[_Message] = deque()
         self._bytes = 0
         self._credited: deque[_Message] = deque()
-        """Messages that are credited; the others overtake them."""
+        """Credited messages, which are sent last."""
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._credited)
 
     def add(self, correlation: bytes, header: bytes, payload: bytes, credited: bool = False) -> bool:
-        """Take one message; False when too many, or too much, waits already, and it is not ``credited``."""
+        """Add one message. Return False if the queue is full and the message is not ``credited``."""
         if credited:
             self._credited.append((correlation, header, payload))
             return True
@@ -61,16 +61,16 @@ class SendQueue:
         return True
 
     def clear(self) -> None:
-        """Forget what waits."""
+        """Remove all messages."""
         self._waiting.clear()
         self._credited.clear()
         self._bytes = 0
 
     def flush(self) -> bool:
-        """Send what waits; False when the socket takes no more at the moment: the rest goes on waiting.
+        """Send all messages. Return False if the socket is full; the remaining messages stay in the queue.
 
         Raises:
-            zmq.ZMQError: the peer is gone, or the socket is closed.
+            zmq.ZMQError: the peer has gone, or the socket is closed.
         """
         while self._waiting or self._credited:
             for waiting in (self._waiting, self._credited):
@@ -83,7 +83,7 @@ class SendQueue:
         return True
 
     def _send_group(self, waiting: deque[_Message]) -> list[_Message]:
-        """Send the first of these messages together; return which, or none where the socket takes no more."""
+        """Send the first messages as one group and return them; return none if the socket is full."""
         socket = self._socket
         correlation, header, payload = waiting[0]
         try:

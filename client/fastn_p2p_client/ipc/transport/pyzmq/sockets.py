@@ -1,7 +1,7 @@
-"""The one place that makes libzmq's sockets: for the vault's mailbox, which asks for CURVE keys, and links to it.
+"""All libzmq sockets are made here: for the vault's mailbox, which requires CURVE, and for connections of ``pyzmq``.
 
-``raw_send``, ``raw_recv`` and ``raw_get`` are pyzmq's compiled methods without the conveniences of its Python
-layer: measured 0.6-1.3 µs for three frames sent against 5-8 µs through ``send_multipart``.
+``raw_send``, ``raw_recv`` and ``raw_get`` are pyzmq's compiled methods without its Python layer. Measured for three
+frames: 0.6-1.3 µs, against 5-8 µs through ``send_multipart``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 MORE: Final = int(zmq.RCVMORE)
 AGAIN: Final = zmq.Again
 _HWM: Final = 1000
-"""Groups that libzmq queues in each direction of a connection; what it does not take waits in a ``SendQueue``."""
+"""Groups that libzmq queues in each direction of a connection. Further messages stay in a ``SendQueue``."""
 _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 
 _contexts: dict[int, zmq.Context[zmq.Socket[bytes]]] = {}
 
 _BACKLOG: Final = 128
-"""Connections that libzmq may accept before anybody can count them: it ends the process when it has no descriptor."""
+"""Connections that libzmq may accept before they are counted. It aborts the process if it runs out of descriptors."""
 
 
 class CurveKeys(Protocol):
@@ -50,7 +50,7 @@ class CurveKeys(Protocol):
 
 
 def context() -> zmq.Context[zmq.Socket[bytes]]:
-    """This process's context; a forked child gets one of its own."""
+    """Return the context of this process. A forked child gets one of its own."""
     pid = os.getpid()
     found = _contexts.get(pid)
     if found is None or found.closed:
@@ -61,7 +61,7 @@ def context() -> zmq.Context[zmq.Socket[bytes]]:
 
 
 def readable(socket: zmq.Socket[bytes]) -> bool:
-    """Whether a message waits. Asking also re-arms the edge-triggered descriptor."""
+    """Return whether there is a message to read. This also re-arms the edge-triggered descriptor."""
     return bool(raw_get(socket, _EVENTS) & _POLLIN)
 
 
@@ -74,7 +74,7 @@ def _common(socket: zmq.Socket[bytes]) -> None:
 
 
 def dealer(curve: CurveKeys | None = None) -> zmq.Socket[bytes]:
-    """A DEALER that queues only towards a completed connection, and is told to connect again each time."""
+    """Return a DEALER that queues for completed connections only, and does not reconnect by itself."""
     socket = context().socket(zmq.DEALER)
     _common(socket)
     socket.set(zmq.IMMEDIATE, 1)
@@ -87,9 +87,9 @@ def dealer(curve: CurveKeys | None = None) -> zmq.Socket[bytes]:
 
 
 def router(domain: bytes, server_secret: str) -> zmq.Socket[bytes]:
-    """A ROUTER that says when a peer is gone or full, and never hands one peer's route to another.
+    """Return a CURVE ROUTER that reports a peer that has gone or is full, and never moves a route to another peer.
 
-    ``domain`` is its ZAP domain: without a handler for it (see the actors' gatekeeper) nobody gets in.
+    ``domain`` is its ZAP domain. Without a ZAP authenticator for it, every connection is rejected.
     """
     socket = context().socket(zmq.ROUTER)
     _common(socket)
@@ -102,18 +102,20 @@ def router(domain: bytes, server_secret: str) -> zmq.Socket[bytes]:
 
 
 def close_socket(socket: zmq.Socket[bytes], linger: int = 0) -> None:
-    """``linger``: milliseconds for what was sent and has not left."""
+    """Close the socket. ``linger``: milliseconds for messages that have not left yet."""
     socket.close(linger=linger)
 
 
 class SocketEvent(NamedTuple):
+    """One event of a socket monitor."""
+
     kind: int
     value: int
-    """The descriptor, for ``ACCEPTED``, ``CONNECTED``, ``CLOSED`` and ``DISCONNECTED``."""
+    """Descriptor, for ``ACCEPTED``, ``CONNECTED``, ``CLOSED`` and ``DISCONNECTED``."""
 
 
 class SocketMonitor:
-    """What happens to a socket's connections, in order."""
+    """Monitor of a socket: the events of its connections, in order."""
 
     WATCHED: Final = int(
         zmq.EVENT_ACCEPTED
@@ -132,7 +134,7 @@ class SocketMonitor:
         return int(self.socket.fileno())
 
     def drain(self) -> list[SocketEvent]:
-        """Every event that has not been read yet."""
+        """Return all events that have not been read yet."""
         events: list[SocketEvent] = []
         while True:
             try:
@@ -149,5 +151,5 @@ class SocketMonitor:
 
 
 def endpoint(path: Path) -> str:
-    """The ZeroMQ address of a Unix socket."""
+    """Return the ZeroMQ address of a Unix socket."""
     return f"ipc://{path}"
