@@ -2,9 +2,9 @@
 
 Only parameters are read. A reply is encoded as the handler returns it, so its annotation need not exist at run time.
 
-A name in an annotation is looked up in the classes that the handler belongs to, in the functions in which it was
-defined or is being registered, and in its module. Methods of the classes do not count: a method called ``list`` does
-not change the meaning of ``list[str]``.
+A name in an annotation is looked up in the handler's classes, then in its module. Names that are local to a function
+count too, where the handler is defined or registered there. Methods of the classes do not count: a method called
+``list`` does not change the meaning of ``list[str]``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ..session.session import Session
 
 
 class InvalidHandler(TypeError):
-    """A handler or protocol class that cannot be called with a request or session. The message says what to change."""
+    """Handler or protocol class that cannot be called with a request or session. The message says what to change."""
 
 
 class HandlerParameter(NamedTuple):
-    """A parameter of a handler, and the type that its annotation names.
+    """Parameter of a handler, and the type that its annotation names.
 
     ``kind`` is ``inspect.Parameter.empty`` where there is no annotation.
     """

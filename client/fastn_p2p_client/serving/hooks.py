@@ -34,7 +34,7 @@ Hook: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class HookTimeout(Exception):
-    """A hook has not returned in time."""
+    """Raised when a hook has not returned in time."""
 
 
 def as_async(hook: Hook) -> Hook:
