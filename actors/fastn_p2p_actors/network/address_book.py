@@ -33,7 +33,7 @@ _MAX_TICKETS: Final = 1024
 
 
 class _PeerFile(msgspec.Struct, kw_only=True):
-    """One entry on disk."""
+    """Entry on disk."""
 
     name: str
     id52: str

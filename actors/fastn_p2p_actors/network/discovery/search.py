@@ -13,7 +13,7 @@ _SHOWN: Final = 4
 
 
 class _Attempt:
-    """One endpoint that was tried. ``result`` is empty while there is no answer."""
+    """Attempt to reach an endpoint. ``result`` is empty while there is no answer."""
 
     __slots__ = ("address", "began", "ended", "result")
 

@@ -75,7 +75,7 @@ def _write(builder: Any, value: Any) -> None:
 
 
 class _Poll:
-    """One poll of a Rust future. Its callback may run in any thread, also before the poll returns.
+    """Poll of a Rust future. Its callback may run in any thread, also before the poll returns.
 
     The callback and the poller both append to ``arrivals``. Appending is atomic, so the second one sees that it is the
     second.

@@ -22,7 +22,7 @@ from ...runtime.rate_limiter import (
 
 
 class Limit(NamedTuple):
-    """One rate limit: ``what`` names it in errors; ``endpoint`` and ``network`` are its rates."""
+    """Rate limit: ``what`` names it in errors; ``endpoint`` and ``network`` are its rates."""
 
     what: str
     endpoint: Rate

@@ -1,4 +1,4 @@
-"""The address book and what was seen of its peers: kept over floods of strangers, restarts and crashes."""
+"""The address book and the entries seen of its peers survive floods of strangers, restarts and crashes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def make_known(book: AddressBook, who: Signer, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["address book", "called", "access list"])
 @pytest.mark.parametrize("order", ["known first", "seen first"])
-def test_strangers_never_push_out_what_was_seen_of_a_known_peer(
+def test_strangers_never_displace_entries_of_known_peers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, order: str
 ) -> None:
     """Nor is it lost when the process crashes at once, whether or not a snapshot was written before."""
@@ -92,7 +92,7 @@ def test_strangers_never_push_out_what_was_seen_of_a_known_peer(
     assert [book_in(tmp_path).is_known(bytes(each.key)) for each in (BOB, strangers(1)[0])] == [True, False]
 
 
-def test_who_speaks_over_a_connection_is_forgotten_after_all_other_strangers() -> None:
+def test_forgets_connected_strangers_last() -> None:
     present = {bytes(BOB.key)}
     epochs = EpochTracker(10, is_present=present.__contains__)
     epochs.observe(BOB.key, LINEAGE, 4)
@@ -107,7 +107,7 @@ def test_who_speaks_over_a_connection_is_forgotten_after_all_other_strangers() -
     assert len(epochs) == 10
 
 
-def test_one_step_looks_at_a_few_entries_however_many_must_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_step_checks_few_entries_however_many_must_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
 
     def is_present(_: bytes) -> bool:
@@ -123,7 +123,7 @@ def test_one_step_looks_at_a_few_entries_however_many_must_stay(monkeypatch: pyt
     assert asked == replay_protection._SCANNED
 
 
-def test_an_identity_that_makes_up_lineages_loses_its_own_and_no_others() -> None:
+def test_forged_lineages_displace_only_those_of_the_same_identity() -> None:
     epochs = EpochTracker(10)
     epochs.observe(BOB.key, LINEAGE, 4)
     mallory = Signer("mallory")
@@ -134,7 +134,7 @@ def test_an_identity_that_makes_up_lineages_loses_its_own_and_no_others() -> Non
     assert len(epochs.to_dict()) == 1 + replay_protection.MAX_LINEAGES
 
 
-def test_sequences_of_known_peers_are_kept() -> None:
+def test_keeps_sequences_of_known_peers() -> None:
     known = {bytes(BOB.key)}
     sequences = SequenceTracker(10, is_known=known.__contains__)
     sequences.observe(BOB.key, 5, b"digest")
@@ -148,7 +148,7 @@ def test_sequences_of_known_peers_are_kept() -> None:
 # ── the journal ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_strangers_write_nothing(tmp_path: Path) -> None:
+def test_writes_nothing_for_strangers(tmp_path: Path) -> None:
     book = book_in(tmp_path)
     for each in strangers(100):
         book.epochs.observe(each.key, LINEAGE, 9)
@@ -157,7 +157,7 @@ def test_strangers_write_nothing(tmp_path: Path) -> None:
     assert is_retired(book_in(tmp_path), strangers(1)[0], 8)  # a help, as long as there are not too many
 
 
-def test_a_line_that_a_crash_has_cut_short_costs_nothing_else(tmp_path: Path) -> None:
+def test_ignores_an_incomplete_last_line(tmp_path: Path) -> None:
     book = book_in(tmp_path)
     book.add(BOB.key.id52, "bob")
     book.epochs.observe(BOB.key, LINEAGE, 4)
@@ -169,7 +169,7 @@ def test_a_line_that_a_crash_has_cut_short_costs_nothing_else(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("line", [b"nonsense", b'["epoch","zz","00",1]', b'["other",1]', b"[" * 100_000, b"\xff\xfe"])
-def test_a_damaged_line_is_a_warning_and_the_others_count(tmp_path: Path, line: bytes) -> None:
+def test_warns_of_a_damaged_line_and_reads_the_others(tmp_path: Path, line: bytes) -> None:
     book = book_in(tmp_path)
     book.add(BOB.key.id52, "bob")
     (tmp_path / ".seen.journal").write_bytes(line + b"\n")
@@ -181,7 +181,7 @@ def test_a_damaged_line_is_a_warning_and_the_others_count(tmp_path: Path, line: 
 
 
 @pytest.mark.parametrize("step", ["the journal is renamed", "the snapshot is written", "the old journal goes"])
-def test_a_crash_while_the_journal_is_folded_loses_nothing(
+def test_a_crash_while_folding_the_journal_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     class Killed(BaseException):
@@ -211,7 +211,7 @@ def test_a_crash_while_the_journal_is_folded_loses_nothing(
     assert is_retired(book_in(tmp_path), BOB, 3)
 
 
-def test_a_long_journal_is_folded_into_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_a_long_journal_into_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seen_store, "_LONG", 5)
 
     async def main() -> None:
@@ -229,7 +229,7 @@ def test_a_long_journal_is_folded_into_the_snapshot(tmp_path: Path, monkeypatch:
     asyncio.run(main())
 
 
-def test_a_retirement_among_strangers_survives_a_crash_too(tmp_path: Path) -> None:
+def test_a_retired_key_of_a_stranger_survives_a_crash(tmp_path: Path) -> None:
     book = book_in(tmp_path)
     book.epochs.observe(BOB.key, LINEAGE, 3)
     book.epochs.observe(BOB.key, LINEAGE, 4)
@@ -238,7 +238,7 @@ def test_a_retirement_among_strangers_survives_a_crash_too(tmp_path: Path) -> No
     assert not again.is_known(bytes(BOB.key))
 
 
-def test_strangers_new_entries_are_saved_after_a_while(tmp_path: Path) -> None:
+def test_saves_new_entries_of_strangers_after_a_minute(tmp_path: Path) -> None:
     async def main() -> None:
         book, now = book_in(tmp_path), 0.0
         book._seen._clock = lambda: now
@@ -258,7 +258,7 @@ def test_strangers_new_entries_are_saved_after_a_while(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_disk_that_takes_nothing_does_not_keep_peers_from_speaking(tmp_path: Path) -> None:
+def test_peers_are_verified_while_the_disk_is_full(tmp_path: Path) -> None:
     book = book_in(tmp_path)
     book.known.add_called(bytes(BOB.key))
     tmp_path.chmod(0o500)
@@ -293,9 +293,7 @@ Use = Callable[[AddressBook, str], None]
 @pytest.mark.parametrize("first", [added, named_by_a_call])
 @pytest.mark.parametrize("second", [added, named_by_a_call])
 @pytest.mark.parametrize("older_first", [True, False])
-def test_of_two_tickets_the_one_that_was_issued_later_counts(
-    tmp_path: Path, first: Use, second: Use, older_first: bool
-) -> None:
+def test_keeps_the_later_one_of_two_tickets(tmp_path: Path, first: Use, second: Use, older_first: bool) -> None:
     """In whichever order they come, added or named by a call; and after a restart where the peer is in the book."""
     older, newer = ticket(1, ELSEWHERE), ticket(2, ENDPOINT)
     book = book_in(tmp_path)
@@ -307,14 +305,14 @@ def test_of_two_tickets_the_one_that_was_issued_later_counts(
 
 
 @pytest.mark.parametrize("use", [added, named_by_a_call])
-def test_a_ticket_of_a_clock_that_was_ahead_does_not_outlast_the_next(tmp_path: Path, use: Use) -> None:
+def test_the_next_ticket_replaces_one_from_the_future(tmp_path: Path, use: Use) -> None:
     book = book_in(tmp_path)
     use(book, ticket((NOW + 5 * 3600) * 1000, ELSEWHERE))
     use(book, ticket(NOW * 1000, ENDPOINT))
     assert first_endpoint(book) == ENDPOINT
 
 
-def test_the_newest_of_all_places_is_dialled_first_and_no_address_is_lost(tmp_path: Path) -> None:
+def test_puts_the_newest_record_first_and_keeps_every_address(tmp_path: Path) -> None:
     older, newer, newest = ticket(1, ELSEWHERE), ticket(2, ENDPOINT, "192.0.2.2:2"), ticket(3, ENDPOINT, "192.0.2.3:3")
     books = [AddressBook(tmp_path, lambda: NOW) for _ in range(3)]
     for book, text in zip(books, (newer, older, newest), strict=True):
@@ -325,7 +323,7 @@ def test_the_newest_of_all_places_is_dialled_first_and_no_address_is_lost(tmp_pa
     assert second.address.endpoint == ELSEWHERE
 
 
-def test_a_key_alone_keeps_what_a_ticket_has_told(tmp_path: Path) -> None:
+def test_adding_a_key_keeps_the_record_of_an_earlier_ticket(tmp_path: Path) -> None:
     book = book_in(tmp_path)
     named_by_a_call(book, ticket(2))
     book.add(BOB.key.id52, "bob")
@@ -337,7 +335,7 @@ def test_a_key_alone_keeps_what_a_ticket_has_told(tmp_path: Path) -> None:
 # ── many peers ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_page_begins_behind_a_name_and_ends_at_its_limit(tmp_path: Path) -> None:
+def test_a_page_follows_a_name_and_ends_at_its_limit(tmp_path: Path) -> None:
     book = book_in(tmp_path)
     for number in range(5):
         book.add(Signer(f"peer {number}").key.id52, f"peer{number}")
@@ -370,7 +368,7 @@ def test_loading_and_listing_verify_no_signature(tmp_path: Path, monkeypatch: py
     assert verified == 2  # the record's and its delegation's
 
 
-def test_a_record_that_was_altered_on_disk_is_not_used_and_said(tmp_path: Path) -> None:
+def test_warns_of_a_record_that_was_altered_on_disk(tmp_path: Path) -> None:
     book_in(tmp_path).add(ticket(1), "bob")
     path = tmp_path / "bob.json"
     saved = msgspec.json.decode(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The watch over the wall clock, with clocks of the test's own."""
+"""The clock watch reports jumps and sleep. The tests drive its clocks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def clocks(tmp_path: Path) -> Clocks:
     return Clocks(tmp_path / "time")
 
 
-def test_clocks_that_agree(clocks: Clocks) -> None:
+def test_reports_nothing_while_the_clocks_agree(clocks: Clocks) -> None:
     for _ in range(100):
         clocks.go_on(HOUR)
         clocks.wall += 0.2  # put right a little, all the time
@@ -55,7 +55,7 @@ def test_clocks_that_agree(clocks: Clocks) -> None:
 
 
 @pytest.mark.parametrize("seconds", [31, -31, 5 * HOUR, -5 * HOUR, -NOW, -NOW - HOUR])
-def test_a_clock_that_was_set(clocks: Clocks, seconds: float) -> None:
+def test_reports_a_clock_that_was_set(clocks: Clocks, seconds: float) -> None:
     clocks.go_on(10)
     clocks.wall += seconds
     jump = clocks.watch.check()
@@ -71,7 +71,7 @@ def test_a_clock_that_was_set(clocks: Clocks, seconds: float) -> None:
     assert clocks.watch.warnings() == [], "it was right for long enough"
 
 
-def test_small_steps_add_up(clocks: Clocks) -> None:
+def test_adds_up_small_steps(clocks: Clocks) -> None:
     looks = []
     for _ in range(5):
         clocks.wall += 10
@@ -79,7 +79,7 @@ def test_small_steps_add_up(clocks: Clocks) -> None:
     assert looks == [False, False, False, True, False]
 
 
-def test_a_machine_that_slept_for_a_day(clocks: Clocks) -> None:
+def test_tells_sleep_from_a_clock_that_was_set(clocks: Clocks) -> None:
     """Something is to be renewed, and no clock was wrong."""
     clocks.sleep(DAY)
     jump = clocks.watch.check()
@@ -88,7 +88,7 @@ def test_a_machine_that_slept_for_a_day(clocks: Clocks) -> None:
     assert clocks.watch.warnings() == []
 
 
-def test_a_clock_that_is_behind_the_last_run(clocks: Clocks) -> None:
+def test_warns_of_a_clock_behind_the_last_run(clocks: Clocks) -> None:
     clocks.watch.check()
     clocks.wall -= 3 * HOUR
     again = clocks.new()
@@ -101,7 +101,7 @@ def test_a_clock_that_is_behind_the_last_run(clocks: Clocks) -> None:
     assert not any("behind" in warning for warning in again.warnings())
 
 
-def test_what_peers_show_makes_a_clock_look_wrong_for_a_while(clocks: Clocks) -> None:
+def test_warns_for_a_while_of_delegations_that_are_not_valid_now(clocks: Clocks) -> None:
     clocks.watch.doubt("bob", DelegationNotYetValid(identity="x", seconds=18_000))
     clocks.watch.doubt("carol", DelegationExpired(identity="y", seconds=90))
     assert clocks.watch.warnings() == [
@@ -112,12 +112,12 @@ def test_what_peers_show_makes_a_clock_look_wrong_for_a_while(clocks: Clocks) ->
     assert clocks.watch.warnings() == []
 
 
-def test_a_disk_that_does_not_keep_the_time(tmp_path: Path) -> None:
+def test_runs_without_a_disk_that_keeps_the_time(tmp_path: Path) -> None:
     clocks = Clocks(tmp_path / "nowhere" / "time")
     assert clocks.watch.check() is None
 
 
-def test_a_sequence_from_the_future_does_not_keep_out_those_of_now() -> None:
+def test_a_sequence_from_the_future_does_not_exclude_present_ones() -> None:
     book, key = SequenceTracker(), Signer().key
     ahead, now = (NOW + 5 * 3600) * 1000, NOW * 1000
     book.observe(key, ahead, b"ahead", now=NOW + 5 * 3600)

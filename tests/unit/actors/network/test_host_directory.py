@@ -1,4 +1,4 @@
-"""The host directory: what a network process that was killed leaves there goes with the next one."""
+"""The host directory: records come and go at once, and a killed process leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def interrupted(path: Path, endpoint: bytes, monkeypatch: pytest.MonkeyPatch) ->
             HostDirectory(path, endpoint).publish(KEYS[0], b"record")
 
 
-def test_an_interrupted_write_is_swept_by_the_same_daemon_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deletes_unfinished_writes_of_the_same_daemon_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o700)
     interrupted(tmp_path, OURS, monkeypatch)
     interrupted(tmp_path, THEIRS, monkeypatch)
@@ -46,7 +44,7 @@ def test_an_interrupted_write_is_swept_by_the_same_daemon_and_no_other(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_record_that_lasts_too_long_is_not_used(tmp_path: Path) -> None:
+def test_ignores_a_record_that_is_valid_for_too_long(tmp_path: Path) -> None:
     """Nor one with such a delegation: a stolen transport key would be good for as long."""
     tmp_path.chmod(0o700)
     key = bytes(Signer().key)
@@ -62,7 +60,7 @@ def test_a_record_that_lasts_too_long_is_not_used(tmp_path: Path) -> None:
     assert [record.sequence for record in directory.records_of(key)] == [7]
 
 
-def test_a_record_that_comes_or_goes_is_seen_at_once(tmp_path: Path) -> None:
+def test_sees_at_once_that_a_record_comes_or_goes(tmp_path: Path) -> None:
     """However soon after the one before: the time of the directory is that of a clock with coarse steps."""
     tmp_path.chmod(0o700)
     directory, other = HostDirectory(tmp_path, OURS), HostDirectory(tmp_path, THEIRS)
@@ -76,7 +74,7 @@ def test_a_record_that_comes_or_goes_is_seen_at_once(tmp_path: Path) -> None:
             assert directory.records_of(bytes(who.key)) == []
 
 
-def test_looking_again_lists_nothing_while_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_does_not_list_an_unchanged_directory_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o700)
     directory = HostDirectory(tmp_path, OURS)
     directory.publish(Signer().key, Signer().record())
@@ -96,7 +94,7 @@ def test_looking_again_lists_nothing_while_nothing_changes(tmp_path: Path, monke
     assert listed == 1
 
 
-def test_a_new_process_keeps_what_was_published(tmp_path: Path) -> None:
+def test_a_new_process_keeps_published_records(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     HostDirectory(tmp_path, OURS).publish(KEYS[0], b"record")
     HostDirectory(tmp_path, OURS).open()

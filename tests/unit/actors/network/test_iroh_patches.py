@@ -1,6 +1,6 @@
-"""The repairs to the ``iroh`` binding: still needed, and without any difference but their speed.
+"""The patches of the ``iroh`` binding are still needed, and change nothing but the speed.
 
-They are applied to a process as a whole, so what compares the two runs each in a process of its own.
+A patch applies to a whole process, so tests that compare both run each in a process of its own.
 """
 
 from __future__ import annotations
@@ -92,14 +92,14 @@ asyncio.run(main())
 '''
 
 
-def test_the_repairs_are_still_needed() -> None:
+def test_the_patches_are_still_needed() -> None:
     assert iroh_patches.is_slow(), (
         "the installed iroh no longer copies byte by byte: run `make bench` without the repairs of "
         "network/transport/iroh_patches.py, and drop them (and this file) if nothing gets slower"
     )
 
 
-def test_everything_is_the_same_as_without_them() -> None:
+def test_behaves_the_same_with_and_without_patches() -> None:
     """The same results, errors and cancellations, on real endpoints."""
 
     def run(variant: str) -> str:
@@ -164,13 +164,13 @@ asyncio.run(main())
 '''
 
 
-def test_streams_that_are_collected_at_the_worst_moment_do_not_hang_the_process() -> None:
+def test_garbage_collection_of_streams_in_a_callback_does_not_deadlock() -> None:
     done = subprocess.run([sys.executable, "-c", COLLECTION], capture_output=True, text=True, timeout=20, check=False)
     assert done.stdout == "alive\n", done.stderr
 
 
 @pytest.mark.parametrize("sizes", [[0], [1], [15, 1, 1], [16], [17], [3, 100_000, 5], [1 << 20], [7] * 100])
-def test_written_bytes_are_the_same(sizes: list[int]) -> None:
+def test_writes_the_same_bytes(sizes: list[int]) -> None:
     """Also where the buffer has to grow, and for what is bytes-like."""
     ffi = iroh_patches.ffi
     chunks = [bytes((position * 7 + size) % 256 for position in range(size)) for size in sizes]
@@ -236,7 +236,7 @@ def binding(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeBinding]:
     iroh_patches._callbacks.pop()
 
 
-def test_a_future_that_is_ready_takes_no_turn_of_the_loop(binding: FakeBinding) -> None:
+def test_a_ready_future_takes_no_iteration_of_the_loop(binding: FakeBinding) -> None:
     async def main() -> None:
         others: list[str] = []
         asyncio.get_running_loop().call_soon(others.append, "somebody else")
@@ -248,7 +248,7 @@ def test_a_future_that_is_ready_takes_no_turn_of_the_loop(binding: FakeBinding) 
 
 
 @pytest.mark.parametrize("where", ["the loop", "another thread"])
-def test_a_future_that_is_ready_later(binding: FakeBinding, where: str) -> None:
+def test_waits_for_a_future_that_is_ready_later(binding: FakeBinding, where: str) -> None:
     def later(ready: Callable[[int], None]) -> None:
         if where == "the loop":
             asyncio.get_running_loop().call_soon(ready, READY)
@@ -259,7 +259,7 @@ def test_a_future_that_is_ready_later(binding: FakeBinding, where: str) -> None:
     assert binding.freed == 1
 
 
-def test_a_future_that_is_polled_several_times(binding: FakeBinding) -> None:
+def test_polls_a_future_several_times(binding: FakeBinding) -> None:
     """Woken before it is ready: now, later, from another thread, in every order."""
     script = iter([("now", PENDING), ("later", PENDING), ("thread", PENDING), ("now", PENDING), ("later", READY)])
 
@@ -277,7 +277,7 @@ def test_a_future_that_is_polled_several_times(binding: FakeBinding) -> None:
     assert binding.freed == 1
 
 
-def test_no_wakeup_is_lost_however_the_threads_meet(binding: FakeBinding) -> None:
+def test_loses_no_wakeup_however_the_threads_interleave(binding: FakeBinding) -> None:
     async def main() -> None:
         for _ in range(2000):
             assert await binding.run(lambda ready: threading.Thread(target=ready, args=(READY,)).start()) == "done"
@@ -291,7 +291,7 @@ def test_no_wakeup_is_lost_however_the_threads_meet(binding: FakeBinding) -> Non
     assert binding.freed == 2000
 
 
-def test_an_error_is_raised_and_the_future_freed(binding: FakeBinding) -> None:
+def test_raises_the_error_and_frees_the_future(binding: FakeBinding) -> None:
     def fail() -> None:
         raise ValueError("as ordered")
 
@@ -300,7 +300,7 @@ def test_an_error_is_raised_and_the_future_freed(binding: FakeBinding) -> None:
     assert binding.freed == 1
 
 
-def test_a_future_that_is_cancelled_is_freed_and_may_still_be_woken(binding: FakeBinding) -> None:
+def test_frees_a_cancelled_future_that_may_still_be_woken(binding: FakeBinding) -> None:
     wakers: list[Callable[[int], None]] = []
 
     async def main() -> None:

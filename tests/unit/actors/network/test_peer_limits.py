@@ -1,4 +1,4 @@
-"""How much of what peers may cause is let through, for endpoints and for networks."""
+"""Rate limits of peers, per endpoint and per network."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ LIMITS = [HANDSHAKES, INTRODUCTIONS, OPENS, REFUSALS]
         ("", ""),
     ],
 )
-def test_the_network_of_an_address(address: str, network: str) -> None:
+def test_names_the_network_of_an_address(address: str, network: str) -> None:
     assert network_of(address) == network
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_an_endpoint_has_its_burst_and_then_its_rate_and_is_told_which(limit: Limit) -> None:
+def test_limits_an_endpoint_to_its_burst_and_then_its_rate(limit: Limit) -> None:
     limits = PeerLimits()
     taken = [limits.take(limit, b"one", "", 0.0) for _ in range(int(limit.endpoint.burst) + 1)]
     assert taken[:-1] == [None] * int(limit.endpoint.burst)
@@ -46,7 +46,7 @@ def test_an_endpoint_has_its_burst_and_then_its_rate_and_is_told_which(limit: Li
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-def test_many_endpoints_of_a_network_share_what_it_has(limit: Limit) -> None:
+def test_endpoints_of_a_network_share_its_limit(limit: Limit) -> None:
     limits = PeerLimits()
     let_through = sum(
         limits.take(limit, number.to_bytes(4, "big"), "192.0.2.0/24", 0.0) is None
@@ -57,7 +57,7 @@ def test_many_endpoints_of_a_network_share_what_it_has(limit: Limit) -> None:
     assert limits.take(limit, b"relayed", "", 0.0) is None, "who comes through a relay counts alone"
 
 
-def test_a_flood_of_endpoints_and_networks_takes_no_memory() -> None:
+def test_memory_is_bounded_in_a_flood_of_endpoints_and_networks() -> None:
     limits = PeerLimits()
     for number in range(20_000):
         limits.take(REFUSALS, number.to_bytes(4, "big"), f"10.{number // 256}.{number % 256}.0/24", 0.0)
@@ -65,7 +65,7 @@ def test_a_flood_of_endpoints_and_networks_takes_no_memory() -> None:
     assert sum(len(table) for table in limits._networks.values()) <= 4096
 
 
-def test_going_on_above_a_limit_is_abuse_only_after_a_while() -> None:
+def test_requests_above_a_limit_are_abuse_only_after_a_while() -> None:
     limits = PeerLimits()
     assert not any(limits.is_abuse(b"one", 0.0) for _ in range(500))
     assert any(limits.is_abuse(b"one", 0.0) for _ in range(500))

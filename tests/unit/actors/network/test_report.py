@@ -1,4 +1,4 @@
-"""What the network process tells ``status``: the first of everything, what matters to the owner, and the totals."""
+"""The report for ``status``: entries up to a limit, known peers first, and totals."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
 
 
-def test_without_a_limit_everything_is_told(scene: Scene) -> None:
+def test_reports_everything_without_a_limit(scene: Scene) -> None:
     report = scene.report()
     assert [each.name for each in report.identities] == ["alice", "blog", "shop"]
     assert [each.name for each in report.peers] == ["bob", "carol", "dave"]
@@ -112,7 +112,7 @@ def test_without_a_limit_everything_is_told(scene: Scene) -> None:
     assert (report.identities_total, report.peers_total, report.connections_total) == (3, 3, 50)
 
 
-def test_a_limit_leaves_the_first_by_name_and_the_connections_that_matter(scene: Scene) -> None:
+def test_a_limit_keeps_the_first_names_and_connections_of_known_peers(scene: Scene) -> None:
     report = scene.report(2)
     assert [each.name for each in report.identities] == ["alice", "blog"]
     assert [each.name for each in report.peers] == ["bob", "carol"]
@@ -120,12 +120,12 @@ def test_a_limit_leaves_the_first_by_name_and_the_connections_that_matter(scene:
     assert (report.identities_total, report.peers_total, report.connections_total) == (3, 3, 50)
 
 
-def test_a_connection_names_a_few_of_its_identities_known_peers_first(scene: Scene) -> None:
+def test_a_connection_names_known_peers_first(scene: Scene) -> None:
     (first,) = scene.report(1).connections
     assert (len(first.identities), first.identities_total) == (MOST_IDENTITIES_SHOWN, 5064)
 
 
-def test_one_identity_can_be_asked_for(scene: Scene) -> None:
+def test_reports_one_identity(scene: Scene) -> None:
     report = scene.report(1, "shop")
     assert [each.name for each in report.identities] == ["shop"]
     assert (report.peers, report.connections, report.peers_total) == ([], [], 3)

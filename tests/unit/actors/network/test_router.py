@@ -1,4 +1,4 @@
-"""The way to a peer when what is known of it is old, wrong or gone: records and endpoints made by hand."""
+"""The router finds a connection to a peer when records are old, wrong or missing."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def ended() -> bytes:
     return BOB.delegation(not_before=NOW - 2 * DAY, not_after=NOW - DAY)
 
 
-def test_a_delegation_that_holds_needs_no_proof(tmp_path: Path) -> None:
+def test_a_valid_delegation_needs_no_introduction(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
         near.pool.has(ENDPOINT, StubConnection())
         near.know()
@@ -140,7 +140,7 @@ def test_a_delegation_that_holds_needs_no_proof(tmp_path: Path) -> None:
     play(tmp_path, work)
 
 
-def test_a_stale_ticket_leads_to_an_endpoint_that_has_to_show_a_newer_one(tmp_path: Path) -> None:
+def test_an_expired_delegation_needs_an_introduction(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
         near.pool.has(ENDPOINT, StubConnection("the identity"))
         near.know(ended())
@@ -151,9 +151,7 @@ def test_a_stale_ticket_leads_to_an_endpoint_that_has_to_show_a_newer_one(tmp_pa
     play(tmp_path, work)
 
 
-def test_an_endpoint_that_shows_nothing_no_longer_speaks_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fails_if_the_endpoint_does_not_introduce_the_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(router, "_PROOF_TIMEOUT", 0.02)
 
     async def work(near: Neighbourhood) -> None:
@@ -166,7 +164,7 @@ def test_an_endpoint_that_shows_nothing_no_longer_speaks_for_it(
     play(tmp_path, work)
 
 
-def test_an_endpoint_that_has_shown_it_is_not_asked_again(tmp_path: Path) -> None:
+def test_a_proven_identity_is_not_requested_again(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
         connection = near.pool.has(ENDPOINT, StubConnection())
         connection.introductions.add(read_delegation(BOB.delegation()))
@@ -177,7 +175,7 @@ def test_an_endpoint_that_has_shown_it_is_not_asked_again(tmp_path: Path) -> Non
     play(tmp_path, work)
 
 
-def test_a_retired_transport_key_has_to_show_a_newer_delegation(tmp_path: Path) -> None:
+def test_a_retired_transport_key_needs_a_newer_delegation(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
         near.pool.has(ENDPOINT, StubConnection("the identity"))
         near.routes._book.epochs.observe(BOB.key, LINEAGE, 7)
@@ -188,7 +186,7 @@ def test_a_retired_transport_key_has_to_show_a_newer_delegation(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("before", ["nobody answers", "its end"])
-def test_the_next_endpoint_is_tried(tmp_path: Path, before: str) -> None:
+def test_tries_the_next_endpoint_after_a_failure(tmp_path: Path, before: str) -> None:
     async def work(near: Neighbourhood) -> None:
         if before == "its end":
             near.pool.has(ENDPOINT, StubConnection("its end"))
@@ -200,7 +198,7 @@ def test_the_next_endpoint_is_tried(tmp_path: Path, before: str) -> None:
     play(tmp_path, work)
 
 
-def test_when_all_fail_the_first_reason_is_told(tmp_path: Path) -> None:
+def test_names_the_first_reason_when_every_endpoint_fails(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
         near.know(ended(), BOB.delegation(endpoint=ELSEWHERE, lineage=b"another-lineage-"))
         with pytest.raises(PeerUnreachable, match=r"bob cannot be reached: tried .*: nobody answers"):
@@ -209,7 +207,7 @@ def test_when_all_fail_the_first_reason_is_told(tmp_path: Path) -> None:
     play(tmp_path, work)
 
 
-def test_a_peer_of_the_book_is_known_to_be_connected_or_unreachable(tmp_path: Path) -> None:
+def test_reports_peers_of_the_book_as_connected_or_unreachable(tmp_path: Path) -> None:
     """Of others nothing is kept: strangers could fill it."""
 
     async def work(near: Neighbourhood) -> None:
@@ -234,7 +232,7 @@ def test_a_peer_of_the_book_is_known_to_be_connected_or_unreachable(tmp_path: Pa
     play(tmp_path, work)
 
 
-def test_a_connection_that_ends_before_its_turn_is_no_route(tmp_path: Path) -> None:
+def test_ignores_a_connection_that_ended_before_its_use(tmp_path: Path) -> None:
     """A route that stayed would swallow every later call until its deadline."""
 
     async def work(near: Neighbourhood) -> None:
@@ -251,7 +249,7 @@ def test_a_connection_that_ends_before_its_turn_is_no_route(tmp_path: Path) -> N
     play(tmp_path, work)
 
 
-def test_what_is_known_of_nobody_and_of_ourselves(tmp_path: Path) -> None:
+def test_fails_for_unknown_peers_and_for_own_identities_that_are_offline(tmp_path: Path) -> None:
     async def work(near: Neighbourhood) -> None:
         with pytest.raises(PeerUnknown):
             await near.reach()
@@ -310,7 +308,7 @@ def said(connection: PeerConnection) -> list[object]:
     return list(frames)
 
 
-def test_who_is_asked_for_an_identity_shows_it() -> None:
+def test_introduces_an_identity_on_request() -> None:
     async def main() -> None:
         connection = new_connection()
         waiting = [asyncio.ensure_future(connection.request_introduction(KEY)) for _ in range(2)]
@@ -323,7 +321,7 @@ def test_who_is_asked_for_an_identity_shows_it() -> None:
     asyncio.run(main())
 
 
-def test_who_could_not_show_it_before_is_asked_again() -> None:
+def test_requests_an_introduction_again_after_a_failure() -> None:
     """The identity may have come online meanwhile."""
 
     async def main() -> None:
@@ -341,7 +339,7 @@ def test_who_could_not_show_it_before_is_asked_again() -> None:
     asyncio.run(main())
 
 
-def test_the_end_of_the_connection_ends_the_waiting() -> None:
+def test_the_end_of_the_connection_ends_the_request() -> None:
     async def main() -> None:
         connection = new_connection()
         waiting = asyncio.ensure_future(connection.request_introduction(KEY))
@@ -358,7 +356,7 @@ def test_the_end_of_the_connection_ends_the_waiting() -> None:
 # ── identities that are not online yet ───────────────────────────────────────────────────────────
 
 
-def test_an_introduction_that_is_known_already_still_says_that_the_identity_is_online_now() -> None:
+def test_reports_a_repeated_introduction_as_online() -> None:
     async def main() -> None:
         owner, now = StubOwner(), NOW
         connection = new_connection(owner, lambda: now)
@@ -380,7 +378,7 @@ def test_an_introduction_that_is_known_already_still_says_that_the_identity_is_o
     asyncio.run(main())
 
 
-def test_what_was_asked_for_in_vain_is_shown_once_when_it_comes_online() -> None:
+def test_introduces_a_requested_identity_once_when_it_comes_online() -> None:
     async def main() -> None:
         owner = StubOwner()
         wants = Wants()
@@ -401,7 +399,7 @@ def test_what_was_asked_for_in_vain_is_shown_once_when_it_comes_online() -> None
     asyncio.run(main())
 
 
-def test_of_too_many_that_are_asked_for_the_oldest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forgets_the_oldest_of_too_many_requested_identities(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity_exchange, "_MAX_WANTS", 2)
     first, second, third = (bytes([number]) * 32 for number in range(3))
 
@@ -421,7 +419,7 @@ def test_of_too_many_that_are_asked_for_the_oldest_is_forgotten(monkeypatch: pyt
     asyncio.run(main())
 
 
-def test_introductions_that_come_too_fast_are_not_verified_and_asked_for_again_when_they_are_needed() -> None:
+def test_skips_introductions_above_the_rate_limit_and_requests_them_when_needed() -> None:
     class Counting(StubOwner):
         checks = 0
 

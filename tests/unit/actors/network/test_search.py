@@ -1,4 +1,4 @@
-"""What the error says about a search for a peer that has found nothing."""
+"""The text about a fruitless search for a peer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fastn_p2p_actors.network.discovery.search import Search
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
 
 
-def test_each_attempt_is_told_with_its_addresses_its_result_and_its_time() -> None:
+def test_names_addresses_result_and_duration_of_each_attempt() -> None:
     search = Search(100.0)
     search.begin(EndpointAddress(b"1" * 32, ("https://relay.example/",), ("192.0.2.1:1", "[2001:db8::1]:1")), 100.0)
     search.failed("no answer to the handshake", 110.0)
@@ -18,14 +18,14 @@ def test_each_attempt_is_told_with_its_addresses_its_result_and_its_time() -> No
     assert search.seconds(112.5) == 12.5
 
 
-def test_nothing_that_could_be_tried_is_said_too() -> None:
+def test_says_that_no_address_was_found() -> None:
     search = Search(100.0)
     assert search.words(103.0) == "its addresses were looked for during 3.0 s, and none was found"
     search.begin(EndpointAddress(b"1" * 32, (), ()), 103.0)
     assert "no address is known" in search.words(104.0)
 
 
-def test_the_account_is_short_however_much_was_tried() -> None:
+def test_stays_short_however_many_attempts() -> None:
     search = Search(0.0)
     for _ in range(100):
         search.begin(EndpointAddress(b"1" * 32, ("https://relay.example/",) * 20, ("192.0.2.1:1",) * 50), 0.0)

@@ -1,4 +1,4 @@
-"""Frames between daemons: whole however they are split, and nothing but frames gets through."""
+"""Frames of the wire protocol are decoded however they are split; anything else is rejected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import FrameDecoder, encode_frame
 from fastn_p2p_actors.network.wire.messages import decode_wire
-from fastn_p2p_client.errors import BadMessage, PayloadTooLarge
+from fastn_p2p_client.errors import BadMessage, DaemonNotRunning, Denied, HandlerFailed, PayloadTooLarge
 from fastn_p2p_client.limits import MAX_PAYLOAD
 
 _KEY = bytes(32)
@@ -36,7 +36,7 @@ MESSAGES: list[wire.WireMessage] = [
 ]
 
 
-def test_every_message_is_tried_here() -> None:
+def test_messages_here_are_all_messages() -> None:
     assert {type(message) for message in MESSAGES} == set(wire.WireMessage.__args__)
 
 
@@ -44,7 +44,9 @@ def test_every_message_is_tried_here() -> None:
     st.lists(st.tuples(st.sampled_from(MESSAGES), st.binary(max_size=300)), max_size=10),
     st.lists(st.integers(0, 4000), max_size=20),
 )
-def test_frames_survive_any_split(frames: list[tuple[wire.WireMessage, bytes]], cuts: list[int]) -> None:
+def test_decodes_frames_of_a_stream_split_anywhere(
+    frames: list[tuple[wire.WireMessage, bytes]], cuts: list[int]
+) -> None:
     stream = b"".join(encode_frame(message, payload) for message, payload in frames)
     edges = [0, *sorted(cut for cut in cuts if cut < len(stream)), len(stream)]
     reader = FrameDecoder()
@@ -56,7 +58,7 @@ def test_frames_survive_any_split(frames: list[tuple[wire.WireMessage, bytes]], 
 
 
 @given(st.binary(max_size=2000))
-def test_random_bytes_are_refused_or_wait_for_more(data: bytes) -> None:
+def test_rejects_random_bytes_or_waits_for_more(data: bytes) -> None:
     try:
         for message, _ in FrameDecoder().feed(data):
             assert isinstance(message, wire.WireMessage.__args__)
@@ -65,7 +67,7 @@ def test_random_bytes_are_refused_or_wait_for_more(data: bytes) -> None:
 
 
 @given(st.sampled_from(MESSAGES), st.data())
-def test_damaged_frames_are_refused_or_read_as_something_else(message: wire.WireMessage, data: st.DataObject) -> None:
+def test_rejects_damaged_frames_or_decodes_another_message(message: wire.WireMessage, data: st.DataObject) -> None:
     original = bytearray(encode_frame(message, b"payload"))
     position = data.draw(st.integers(0, len(original) - 1))
     original[position] ^= data.draw(st.integers(1, 255))
@@ -73,7 +75,7 @@ def test_damaged_frames_are_refused_or_read_as_something_else(message: wire.Wire
         list(FrameDecoder().feed(bytes(original)))
 
 
-def test_a_payload_above_the_limit_is_refused_when_it_is_announced() -> None:
+def test_rejects_a_payload_above_the_limit_at_its_announcement() -> None:
     header = encode_frame(wire.Reply(1))[6:]
     announced = struct.pack(">HI", len(header), wire.BULK_THRESHOLD + 1) + header
     with pytest.raises(PayloadTooLarge):
@@ -81,9 +83,19 @@ def test_a_payload_above_the_limit_is_refused_when_it_is_announced() -> None:
     assert list(FrameDecoder(MAX_PAYLOAD).feed(announced)) == []
 
 
-def test_an_unknown_tag_is_refused() -> None:
+def test_rejects_an_unknown_tag() -> None:
     with pytest.raises(BadMessage):
         decode_wire(b"\x91\x7f")
 
 
 # ── the beginning of a session's stream ──────────────────────────────────────────────────────────
+
+
+def test_a_peer_cannot_report_local_state() -> None:
+    denied = wire.remote_error(
+        wire.ErrorReply(1, Denied.code, {"peer": "p", "protocol": "Echo", "instance": "default"})
+    )
+    assert isinstance(denied, Denied)
+    local = wire.remote_error(wire.ErrorReply(1, DaemonNotRunning.code, {"home": "/home/alice"}))
+    assert isinstance(local, HandlerFailed)
+    assert DaemonNotRunning.code in str(local)
