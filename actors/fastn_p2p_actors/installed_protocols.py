@@ -19,8 +19,6 @@ from .runtime.site_packages import (
     refresh,
 )
 
-__all__ = ["GROUP", "check_installed", "installed", "installed_entry_points", "is_builtin", "load"]
-
 GROUP: Final = "fastn_p2p.protocols"
 _DAEMON: Final = "fastn_p2p.protocols."
 """Package of the protocols that come with the daemon."""

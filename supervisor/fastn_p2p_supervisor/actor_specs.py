@@ -30,8 +30,6 @@ from fastn_p2p_client.names import check_name
 
 from .restart_policy import Timeouts
 
-__all__ = ["CORE_MODULES", "IDENTITY_MODULE", "ActorSpecs", "DaemonConfig", "online_identities"]
-
 CORE_MODULES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "vault": "fastn_p2p_actors.vault",

@@ -29,8 +29,6 @@ from .restart_policy import (
     Timeouts,
 )
 
-__all__ = ["Child", "ChildObserver", "ChildResources", "ProcessState"]
-
 MESSAGES_PER_TICK: Final = 1000
 """Messages of one child between two ticks. A child that sends more is killed."""
 EXIT_CODE_WAIT: Final = 0.1

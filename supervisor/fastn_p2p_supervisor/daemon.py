@@ -43,8 +43,6 @@ from .restart_policy import (
 )
 from .sd_notify import SystemdNotifier
 
-__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "run"]
-
 EXIT_FAILED: Final = 1
 """Exit code after a failure that the daemon could not survive. stderr and the log give the reason."""
 EXIT_INTERRUPTED: Final = 130

@@ -8,8 +8,6 @@ import signal
 from pathlib import Path
 from typing import Final
 
-__all__ = ["children_of", "descendants_of", "end_descendants"]
-
 _MOST: Final = 100_000
 """Processes that are counted; a system rarely allows a user more."""
 _ROUNDS: Final = 50

@@ -31,8 +31,6 @@ from fastn_p2p_actors.runtime.specs import ActorSpec
 
 from .restart_policy import RestartHistory
 
-__all__ = ["ForkFailed", "ForkServer", "ForkServerFailed", "ForkedProcess"]
-
 PRELOADED: Final = "fastn_p2p_supervisor.fork_server_preload"
 
 _server: Any = vars(forkserver)["_forkserver"]

@@ -19,8 +19,6 @@ from multiprocessing import reduction
 from pathlib import Path
 from typing import Final
 
-__all__ = ["MODULES", "fork_or_refuse", "receive_from_supervisor"]
-
 MODULES: Final = (
     "asyncio",
     "logging.handlers",

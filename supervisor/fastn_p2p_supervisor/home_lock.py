@@ -13,8 +13,6 @@ from fastn_p2p_client.errors import DaemonAlreadyRunning, HomeUnusable
 from fastn_p2p_client.home import Home, lock_exclusively, temporary_directory
 from fastn_p2p_client.private_paths import check_own_directory, check_parents
 
-__all__ = ["HomeLock"]
-
 PRIVATE: Final = 0o700
 
 log = logging.getLogger("supervisor")

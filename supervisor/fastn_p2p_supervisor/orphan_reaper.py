@@ -16,8 +16,6 @@ from fastn_p2p_actors.runtime import process_setup
 
 from .descendants import children_of
 
-__all__ = ["OrphanReaper"]
-
 log = logging.getLogger("supervisor")
 
 

@@ -10,8 +10,6 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["ProcessFile"]
-
 COALESCE: Final = 0.05
 """Seconds in which further changes join one write."""
 

@@ -22,7 +22,7 @@ from fastn_p2p_actors.runtime.process_setup import (
 )
 from fastn_p2p_actors.runtime.specs import ActorSpec
 from fastn_p2p_client.errors import Forbidden, IdentityFailed, Overloaded, P2PError, PayloadTooLarge
-from fastn_p2p_client.ipc.messages import ErrorReply
+from fastn_p2p_client.ipc.messages import Ack, ErrorReply
 from fastn_p2p_client.names import check_name
 
 from .child import Child, ChildResources, ProcessState
@@ -33,8 +33,6 @@ from .restart_policy import (
     RestartHistory,
     Timeouts,
 )
-
-__all__ = ["ALLOWED_REQUESTS", "ProcessTree", "authorise"]
 
 PARALLEL_STARTS: Final = 8
 """Identities that are started at the same time. More would delay each other beyond their deadlines."""
@@ -259,7 +257,7 @@ class ProcessTree:
                 self.ensure_online(names)
             case wire.GetProcesses():
                 return wire.ProcessList(self.report())
-        return wire.Ack()
+        return Ack()
 
     # ── ticks ────────────────────────────────────────────────────────────────────────────────────────
 

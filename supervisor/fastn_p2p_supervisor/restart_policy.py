@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["CORE", "FORK_SERVER", "IDENTITY", "RestartHistory", "RestartRule", "Timeouts"]
-
 
 @dataclass(frozen=True, slots=True)
 class RestartRule:

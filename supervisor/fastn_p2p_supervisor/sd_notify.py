@@ -7,8 +7,6 @@ import socket
 from collections.abc import MutableMapping
 from typing import Self
 
-__all__ = ["SystemdNotifier"]
-
 
 class SystemdNotifier:
     """Notifies the service manager. Without one, it does nothing.

@@ -9,8 +9,9 @@
 Times are Unix seconds, and always arguments.
 """
 
+from fastn_p2p_client.tickets import MAX_RECORD
+
 from .delegation import (
-    CLOCK_SKEW,
     MAX_DELEGATION,
     MAX_LIFETIME,
     SPEAK,
@@ -19,10 +20,10 @@ from .delegation import (
     read_delegation,
     verify_delegation,
 )
+from .envelope import CLOCK_SKEW
 from .peer_record import (
     MAX_ADDRESSES,
     MAX_DELEGATIONS,
-    MAX_RECORD,
     MAX_RELAYS,
     PeerRecord,
     check_reachability,

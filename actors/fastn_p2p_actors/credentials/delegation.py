@@ -22,24 +22,6 @@ from .envelope import (
 )
 from .replay_protection import EpochTracker
 
-__all__ = [
-    "CLOCK_SKEW",
-    "DELEGATION_VERSION",
-    "LINEAGE_BYTES",
-    "MAX_CAPABILITIES",
-    "MAX_CAPABILITY",
-    "MAX_DELEGATION",
-    "MAX_LIFETIME",
-    "SPEAK",
-    "Delegation",
-    "check_lifetime",
-    "check_times",
-    "check_validity",
-    "open_delegation",
-    "read_delegation",
-    "verify_delegation",
-]
-
 DELEGATION_VERSION: Final = 1
 MAX_DELEGATION: Final = 1024
 """Bytes of a signed delegation."""

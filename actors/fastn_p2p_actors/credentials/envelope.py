@@ -16,19 +16,6 @@ from fastn_p2p_client.keys import PublicKey, proven_key
 
 from .sodium import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, verify
 
-__all__ = [
-    "CLOCK_SKEW",
-    "PREFIXES",
-    "Body",
-    "KeyBytes",
-    "UnixTime",
-    "encode_body",
-    "open_signed",
-    "peek_signed",
-    "seal",
-    "signing_input",
-]
-
 PREFIXES: Final = {"delegation": b"fastn-p2p/delegation/1\0", "record": b"fastn-p2p/record/1\0"}
 """Prefix that the signature covers, by kind of body."""
 

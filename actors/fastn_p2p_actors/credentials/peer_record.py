@@ -27,22 +27,6 @@ from .envelope import (
 )
 from .replay_protection import SequenceTracker
 
-__all__ = [
-    "MAX_ADDRESS",
-    "MAX_ADDRESSES",
-    "MAX_DELEGATIONS",
-    "MAX_RECORD",
-    "MAX_RELAY",
-    "MAX_RELAYS",
-    "RECORD_VERSION",
-    "PeerRecord",
-    "RecordBody",
-    "check_reachability",
-    "peek_record",
-    "read_record",
-    "verify_record",
-]
-
 RECORD_VERSION: Final = 1
 MAX_DELEGATIONS: Final = 8
 """Delegations in a record."""

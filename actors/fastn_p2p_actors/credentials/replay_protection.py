@@ -15,8 +15,6 @@ from fastn_p2p_client.keys import PublicKey
 
 from .envelope import CLOCK_SKEW
 
-__all__ = ["BOOK_ENTRIES", "MAX_LINEAGES", "EpochTracker", "SequenceTracker", "is_from_future"]
-
 BOOK_ENTRIES: Final = 16_384
 """Strangers in a table, beside those that are connected; the same number of peers that were known once."""
 MAX_LINEAGES: Final = 8

@@ -10,8 +10,6 @@ from typing import Any, Final
 
 import nacl._sodium  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]
 
-__all__ = ["PUBLIC_KEY_BYTES", "SECRET_KEY_BYTES", "SEED_BYTES", "SIGNATURE_BYTES", "ffi", "lib", "verify"]
-
 ffi: Final[Any] = nacl._sodium.ffi
 lib: Final[Any] = nacl._sodium.lib
 

@@ -25,8 +25,6 @@ from .commands.bindings import roll_back_uncommitted
 from .context import GatewayContext
 from .control_server import ControlServer
 
-__all__ = ["serve"]
-
 DRAIN_SECONDS: Final = 4.0
 """Seconds that commands in flight may take when the gateway stops."""
 RETRY_SECONDS: Final = 1.0

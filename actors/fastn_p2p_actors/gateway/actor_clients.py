@@ -44,8 +44,6 @@ from ..runtime.grants import GATEWAY_SUBJECT, make_grant
 from ..runtime.specs import GatewaySettings
 from ..vault.messages import VaultReply
 
-__all__ = ["START_SECONDS", "ActorClient", "IdentityClient", "SupervisorClient", "network", "vault"]
-
 REQUEST_SECONDS: Final = 5.0
 """Seconds for one request."""
 START_SECONDS: Final = 40.0
@@ -191,9 +189,7 @@ class SupervisorClient:
                 return False
         return True
 
-    async def _request(
-        self, request: control_channel.Request, timeout: float
-    ) -> control_channel.Ack | control_channel.ProcessList:
+    async def _request(self, request: control_channel.Request, timeout: float) -> Ack | control_channel.ProcessList:
         try:
             return await self._actor.ask_supervisor(request, timeout)
         except DeadlineExceeded as error:

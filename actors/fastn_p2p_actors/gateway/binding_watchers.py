@@ -13,8 +13,6 @@ from typing import Any, Final, TypeVar
 
 from fastn_p2p_client.errors import DaemonBusy
 
-__all__ = ["BindingWatchers"]
-
 T = TypeVar("T")
 
 _BUSY_SECONDS: Final = 15.0

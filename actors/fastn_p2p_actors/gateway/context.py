@@ -23,8 +23,6 @@ from .actor_clients import (
 )
 from .binding_watchers import BindingWatchers
 
-__all__ = ["GatewayContext", "WithPayload"]
-
 
 class WithPayload(NamedTuple):
     """Reply with a payload."""

@@ -34,8 +34,6 @@ from .context import (
     WithPayload,
 )
 
-__all__ = ["HANDLED_BY_SERVER", "MAX_COMMANDS", "MAX_COMMANDS_PER_PROGRAM", "ControlServer"]
-
 MAX_COMMANDS: Final = 1024
 """Commands in flight from all programs together."""
 MAX_COMMANDS_PER_PROGRAM: Final = 64

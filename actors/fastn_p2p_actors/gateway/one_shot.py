@@ -39,8 +39,6 @@ from ..storage.identity_store import (
 )
 from .context import GatewayContext
 
-__all__ = ["check_config", "describe_data", "run_on_delete", "run_one_shot"]
-
 _MAX_OUTPUT: Final = 1024 * 1024
 """Bytes of the worker's output that are kept, from the end."""
 _MAX_LOGGED: Final = 2000

@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["Usage", "process_usage"]
-
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 

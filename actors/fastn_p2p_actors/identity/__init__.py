@@ -22,8 +22,6 @@ from .actor import IdentityActor
 from .fork_guard import guard_forked_children
 from .resource_limits import apply_limits
 
-__all__ = ["serve"]
-
 
 async def serve(context: ActorContext) -> None:
     """Serve the identity of the settings until told to stop. Ready once the network process sends it requests."""

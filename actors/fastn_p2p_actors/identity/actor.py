@@ -41,8 +41,6 @@ from .resource_limits import (
     memory_limit,
 )
 
-__all__ = ["IdentityActor"]
-
 FINISH_SECONDS: Final = 2.0
 """Seconds that requests in flight may take when their binding is removed."""
 DRAIN_SECONDS: Final = 4.0

@@ -30,8 +30,6 @@ from fastn_p2p_client.serving.protocol_lifecycle import CodeRunner
 from ..runtime.process_setup import memory_in_use
 from .running_marker import BindingName, RunningMarker, read_marker
 
-__all__ = ["CRASH_LIMIT", "EXIT_MEMORY", "HANG_LIMIT", "WINDOW", "AttributingRunner", "Crash", "CrashAttribution"]
-
 CRASH_LIMIT: Final = 3
 """Crashes within ``WINDOW`` after which a binding is not started."""
 HANG_LIMIT: Final = 2

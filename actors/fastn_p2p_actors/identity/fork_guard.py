@@ -16,8 +16,6 @@ from pathlib import Path
 
 from ..runtime.process_setup import die_with_parent
 
-__all__ = ["guard_forked_children"]
-
 
 def guard_forked_children(sockets: Path, channel: int | None) -> None:
     """Guard every child that this process forks from now on.

@@ -29,8 +29,6 @@ from .crash_attribution import (
 )
 from .messages import BindingState
 
-__all__ = ["HostedBinding", "check_binding", "check_class", "delete_binding", "describe_binding"]
-
 log = logging.getLogger(__name__)
 
 

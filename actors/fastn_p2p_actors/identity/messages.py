@@ -14,17 +14,6 @@ from fastn_p2p_client.ipc.messages import (
     Message,
 )
 
-__all__ = [
-    "Activate",
-    "BindingState",
-    "BindingStates",
-    "Deactivate",
-    "GetBindingStates",
-    "IdentityAnswer",
-    "IdentityRequest",
-    "Limit",
-]
-
 
 class Activate(Message, frozen=True, tag=300):
     """Serve a protocol instance. The payload is its config as JSON (empty: ``{}``). Its workspace exists.

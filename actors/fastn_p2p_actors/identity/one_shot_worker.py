@@ -34,20 +34,6 @@ from .hosted_binding import (
     describe_binding,
 )
 
-__all__ = [
-    "MODULE",
-    "WORKER_TIMEOUT",
-    "CheckConfig",
-    "Data",
-    "DescribeData",
-    "DescribeProtocol",
-    "ProtocolDescription",
-    "RunOnDelete",
-    "WorkerReply",
-    "WorkerTask",
-    "main",
-]
-
 MODULE: Final = "fastn_p2p_actors.identity.one_shot_worker"
 WORKER_TIMEOUT: Final = 10
 """Seconds for one task."""

@@ -15,8 +15,6 @@ from fastn_p2p_client.ipc.messages import IdentityLimits
 from ..runtime.actor import ActorContext
 from ..runtime.process_setup import MAX_FILES
 
-__all__ = ["DEFAULT_PROCESSES", "LEAST", "apply_limits", "memory_limit"]
-
 DEFAULT_PROCESSES: Final = 256
 """Processes that protocol code may have, unless the owner has set a limit."""
 LEAST: Final = IdentityLimits(memory=64 * 1024 * 1024, processes=1, file_size=64 * 1024, open_files=64)

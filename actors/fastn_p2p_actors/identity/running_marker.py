@@ -10,8 +10,6 @@ import struct
 from pathlib import Path
 from typing import Final, TypeAlias
 
-__all__ = ["BindingName", "RunningMarker", "read_marker"]
-
 BindingName: TypeAlias = tuple[str, str]
 """Protocol and instance."""
 

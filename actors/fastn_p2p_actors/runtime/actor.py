@@ -25,6 +25,7 @@ import msgspec
 
 from fastn_p2p_client.errors import DaemonBusy, DeadlineExceeded, P2PError
 from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc.messages import Ack, ErrorReply
 from fastn_p2p_client.plain_text import plain_lines
 
 from . import control_channel as wire
@@ -33,8 +34,6 @@ from .connection_limits import ConnectionLimits
 from .heap_watch import HeapWatch
 from .log_files import configure_logging
 from .specs import ActorSpec
-
-__all__ = ["EXIT_FAILED", "EXIT_ORPHANED", "Actor", "ActorContext", "main"]
 
 EXIT_FAILED: Final = 1
 """Exit code after ``serve`` has raised. The log says why."""
@@ -111,7 +110,7 @@ class ActorContext:
         if self._channel is not None:
             self._loop.call_later(self.spec.heartbeat, self._send_heartbeat)
 
-    async def ask_supervisor(self, request: wire.Request, timeout: float) -> wire.Ack | wire.ProcessList:
+    async def ask_supervisor(self, request: wire.Request, timeout: float) -> Ack | wire.ProcessList:
         """Send a request to the supervisor and return its reply.
 
         Raises:
@@ -132,7 +131,7 @@ class ActorContext:
             raise DeadlineExceeded(seconds=timeout) from None
         finally:
             del self._pending[number]
-        if isinstance(result, wire.ErrorReply):
+        if isinstance(result, ErrorReply):
             raise result.error()
         return result
 

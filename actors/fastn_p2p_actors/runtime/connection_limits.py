@@ -19,8 +19,6 @@ from typing import Final, NamedTuple
 from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.limits import MAX_CLIENTS, MAX_CLIENTS_PER_PROGRAM
 
-__all__ = ["MAX_REFUSED", "ConnectionLimits", "Process", "process_of"]
-
 MAX_REFUSED: Final = 1024
 """Connections above the limits that stay open, so that their messages get an error reply. One more ends the oldest. A
 refused program that was disconnected would connect again at once, which costs more."""

@@ -22,36 +22,6 @@ from fastn_p2p_client.ipc.messages import (
     ErrorReply,
 )
 
-__all__ = [
-    "MAX_MESSAGE",
-    "Ack",
-    "ChildRequest",
-    "ChildResponse",
-    "ControlProtocolError",
-    "EnsureOnline",
-    "ErrorReply",
-    "Exiting",
-    "FaultExcluded",
-    "FromChild",
-    "FromSupervisor",
-    "GetProcesses",
-    "Heartbeat",
-    "ProcessInfo",
-    "ProcessLimit",
-    "ProcessList",
-    "Ready",
-    "Request",
-    "Result",
-    "Shutdown",
-    "StartIdentity",
-    "StopIdentity",
-    "encode",
-    "open_pair",
-    "receive_from_child",
-    "receive_from_supervisor",
-    "send",
-]
-
 MAX_MESSAGE: Final = 64 * 1024
 """Bytes of one packet, in either direction."""
 MAX_REASON: Final = 400

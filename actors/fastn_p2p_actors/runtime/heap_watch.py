@@ -19,8 +19,6 @@ from .process_setup import (
     resident_size,
 )
 
-__all__ = ["GROWN_BY", "HeapWatch"]
-
 GROWN_BY: Final = 8 * 1024 * 1024
 """Bytes above the smallest size so far that make a trim worthwhile."""
 _BUSY: Final = 0.25

@@ -15,8 +15,6 @@ import msgspec
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 
-__all__ = ["SHOWN_SECONDS", "LastExit", "begin", "note", "read_last", "read_previous"]
-
 SHOWN_SECONDS: Final = 3600.0
 """Seconds after a start during which ``status`` shows how the previous daemon failed."""
 _LAST: Final = "last-exit.json"

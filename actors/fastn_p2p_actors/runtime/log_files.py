@@ -12,8 +12,6 @@ from fastn_p2p_client.plain_text import plain, plain_lines
 
 from .sampled_log import SampledFileHandler
 
-__all__ = ["LEVEL_VARIABLE", "configure_logging"]
-
 LEVEL_VARIABLE: Final = "FASTN_LOG"
 """Environment variable with the level: ``DEBUG``, ``INFO`` (default), ``WARNING`` or ``ERROR``."""
 

@@ -7,8 +7,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final, TypeVar
 
-__all__ = ["in_turns"]
-
 TURN_SECONDS: Final = 0.002
 """Seconds that a long loop may take of one event loop iteration: about as long as ten calls."""
 

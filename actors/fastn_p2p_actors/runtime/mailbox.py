@@ -34,8 +34,6 @@ from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_HEADER, MAX
 from .connection_limits import ConnectionLimits, Process, process_of
 from .mailbox_memory import MAX_HELD, MailboxMemory
 
-__all__ = ["CREDENTIALS", "Mailbox", "Sender", "encode_invalid_message"]
-
 _LONG: Final = encode(LongReply())
 CREDENTIALS: Final = struct.Struct("iII")
 """``struct ucred`` of unix(7): pid, uid, gid."""

@@ -17,8 +17,6 @@ from typing import Final, Generic, TypeVar
 from .connection_limits import Process
 from .process_setup import give_back_heap
 
-__all__ = ["MAX_CONFIGS_HELD", "MAX_HELD", "MailboxMemory"]
-
 MAX_HELD: Final = 512 * 1024 * 1024
 """Bytes that one process of the daemon holds for all connections to its mailbox. Enough for 16 messages of 16 MiB at
 the same time, and for 64 MiB of replies to each of four programs that read slowly."""

@@ -13,25 +13,6 @@ import time
 from pathlib import Path
 from typing import Final
 
-__all__ = [
-    "become_subreaper",
-    "boot_ms",
-    "die_with_parent",
-    "forbid_core_files",
-    "give_back_heap",
-    "initialize_child",
-    "is_sibling",
-    "make_undumpable",
-    "mark_fork_server",
-    "memory_in_use",
-    "own_memory",
-    "raise_file_limit",
-    "resident_size",
-    "set_memory_limit",
-    "set_title",
-    "tune_malloc",
-]
-
 MAX_FILES: Final = 65536
 TITLE_BYTES: Final = 15
 """Bytes of a process's name that the kernel keeps (comm in proc(5))."""

@@ -12,8 +12,6 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final, Generic, NamedTuple, TypeVar
 
-__all__ = ["Rate", "RateLimiter", "TokenBucket"]
-
 Key = TypeVar("Key", bound=Hashable)
 
 _SWEPT: Final = 8

@@ -24,8 +24,6 @@ from typing import Final, TextIO, TypeAlias
 
 from .rate_limiter import Rate, TokenBucket
 
-__all__ = ["MAX_KINDS", "MAX_LINE", "SampledFileHandler"]
-
 DAY: Final = 24 * 3600.0
 """Seconds that the files reach back, however much is logged."""
 MAX_LINE: Final = 16 * 1024

@@ -21,8 +21,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, NamedTuple
 
-__all__ = ["forget_replaced", "note_imported", "refresh"]
-
 _OURS: Final = ("fastn_p2p", "fastn_p2p_actors", "fastn_p2p_client", "fastn_p2p_supervisor")
 _IMPORTS: Final = re.compile(r"^import[ \t]+([\w.]+)", re.MULTILINE)
 

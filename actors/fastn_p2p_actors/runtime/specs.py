@@ -12,16 +12,6 @@ import msgspec
 
 from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM
 
-__all__ = [
-    "ActorSpec",
-    "GatewaySettings",
-    "IdentitySettings",
-    "NetworkMode",
-    "NetworkSettings",
-    "VaultAccess",
-    "VaultSettings",
-]
-
 
 class NetworkMode:
     """How the endpoint reaches peer daemons."""

@@ -13,17 +13,6 @@ from typing import Final
 
 from fastn_p2p_client.errors import StorageFailed
 
-__all__ = [
-    "delete_trash",
-    "error_text",
-    "make_directory",
-    "remove_file",
-    "remove_tree",
-    "rename",
-    "sync_directory",
-    "write_atomically",
-]
-
 _PRIVATE: Final = 0o700
 _TRASH: Final = ".trash-"
 """Prefix of directories that are being deleted."""

@@ -49,8 +49,6 @@ from .atomic_files import (
     write_atomically,
 )
 
-__all__ = ["CREATED", "BindingFile", "IdentityFile", "IdentityStore", "LoadResult", "PreparedBinding"]
-
 _IDENTITY: Final = "identity.json"
 _BINDING: Final = "config.json"
 _PENDING: Final = ".config.json.pending"

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fastn_p2p_actors.runtime.actor import ActorContext
 
-__all__ = ["serve"]
-
 
 async def serve(context: ActorContext) -> None:
     """Run the vault until ``context.stop_requested``."""

@@ -15,8 +15,6 @@ from fastn_p2p_client.ipc.messages import Cancel
 
 from .messages import CreateKey, DeleteKey, GetTransport, ListKeys, SignDelegation, SignRecord
 
-__all__ = ["GATEWAY", "NETWORK", "ROLES", "TABLE", "VaultState", "check_allowed"]
-
 GATEWAY: Final = "gateway"
 NETWORK: Final = "network"
 ROLES: Final = (GATEWAY, NETWORK)

@@ -31,8 +31,6 @@ from .locked_memory import LockedMemory
 from .messages import VaultRequest
 from .vault import Vault
 
-__all__ = ["VaultServer", "serve"]
-
 _decoder: msgspec.msgpack.Decoder[VaultRequest] = msgspec.msgpack.Decoder(VaultRequest)
 
 

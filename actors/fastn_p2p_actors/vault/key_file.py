@@ -24,16 +24,6 @@ from fastn_p2p_actors.storage.atomic_files import (
 from fastn_p2p_client.errors import HomeUnusable, StorageFailed
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 
-__all__ = [
-    "FORMAT",
-    "HEADER_BYTES",
-    "SUFFIX",
-    "KeyHeader",
-    "open_key_file",
-    "prepare_directory",
-    "write_key_file",
-]
-
 FORMAT: Final = 1
 HEADER_BYTES: Final = 512
 SUFFIX: Final = ".key"

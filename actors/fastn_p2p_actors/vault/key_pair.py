@@ -15,8 +15,6 @@ from .locked_memory import (
     Slot,
 )
 
-__all__ = ["KeyPair"]
-
 
 class KeyPair:
     """Public key, and the slot of its secret key (libsodium's form: seed, then public key)."""

@@ -34,8 +34,6 @@ from .key_file import (
 from .key_pair import KeyPair
 from .locked_memory import LockedMemory
 
-__all__ = ["KeyPage", "KeyStore", "StoredKey"]
-
 _IDENTITY: Final = "identity"
 _TRANSPORT: Final = "transport"
 _FIRST_EPOCH: Final = 1

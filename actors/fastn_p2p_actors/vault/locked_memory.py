@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from fastn_p2p_actors.credentials.sodium import SECRET_KEY_BYTES, ffi, lib
 
-__all__ = ["SLOT_BYTES", "LockedMemory", "MemoryWiped", "Slot"]
-
 SLOT_BYTES: Final = SECRET_KEY_BYTES
 CHUNK_BYTES: Final = mmap.PAGESIZE
 MADV_WIPEONFORK: Final = 18  # linux/mman.h; the mmap module does not have it

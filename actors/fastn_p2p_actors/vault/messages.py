@@ -18,23 +18,6 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.limits import MAX_NAME
 
-__all__ = [
-    "PAGE",
-    "CreateKey",
-    "DeleteKey",
-    "GetTransport",
-    "IdentityKey",
-    "IdentityKeys",
-    "ListKeys",
-    "SignDelegation",
-    "SignRecord",
-    "SignedDelegation",
-    "SignedRecord",
-    "Transport",
-    "VaultReply",
-    "VaultRequest",
-]
-
 PAGE: Final = 256
 """Identities in one ``IdentityKeys``."""
 

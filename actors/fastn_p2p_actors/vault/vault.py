@@ -44,8 +44,6 @@ from .messages import (
     VaultRequest,
 )
 
-__all__ = ["DELEGATION_SECONDS", "RECORD_SECONDS", "Vault"]
-
 DELEGATION_SECONDS: Final = 24 * 3600
 """Seconds for which a delegation is valid."""
 RECORD_SECONDS: Final = 24 * 3600

@@ -13,6 +13,7 @@ from fastn_p2p_actors.runtime.specs import (
     IdentitySettings,
 )
 from fastn_p2p_client.errors import DaemonBusy, DeadlineExceeded, Forbidden, PayloadTooLarge
+from fastn_p2p_client.ipc.messages import Ack, ErrorReply
 
 SPEC = ActorSpec(
     name="gateway", module="none", home="/nowhere", heartbeat=0.01, settings={"identity": "alice", "grant": b"\x00\xff"}
@@ -59,9 +60,9 @@ def test_an_answer_finds_its_question(channel: tuple[socket.socket, socket.socke
         assert asked == [wire.ChildRequest(1, wire.StartIdentity("alice")), wire.ChildRequest(2, wire.GetProcesses())]
         report = wire.ProcessList([wire.ProcessInfo("vault", 7, "ready", 1, 0, "")])
         forbidden = Forbidden(role="gateway", request="StartIdentity")
-        wire.send(channel[0], wire.ChildResponse(99, wire.Ack()))
+        wire.send(channel[0], wire.ChildResponse(99, Ack()))
         wire.send(channel[0], wire.ChildResponse(2, report))
-        wire.send(channel[0], wire.ChildResponse(1, wire.ErrorReply.of(forbidden)))
+        wire.send(channel[0], wire.ChildResponse(1, ErrorReply.of(forbidden)))
         assert await tree == report
         with pytest.raises(Forbidden, match="gateway may not ask for StartIdentity"):
             await start

@@ -34,8 +34,6 @@ from .protocols import list_protocols
 from .removal import remove_protocol
 from .status import get_status
 
-__all__ = ["COMMANDS", "Command"]
-
 
 class Command(NamedTuple):
     run: Callable[[Any, Any, bytes], Awaitable[msgspec.Struct | WithPayload]]

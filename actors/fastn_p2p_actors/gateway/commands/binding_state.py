@@ -28,8 +28,6 @@ from .bindings import activate, check_allowed, check_json, deactivate
 from .programs import wait_until_released
 from .status import state_of
 
-__all__ = ["check_protocol", "reload_protocol", "set_protocol", "start_protocol", "stop_protocol"]
-
 log = logging.getLogger(__name__)
 
 

@@ -48,16 +48,6 @@ from ..one_shot import (
 )
 from .peers import petnames
 
-__all__ = [
-    "activate",
-    "add_protocol",
-    "check_allowed",
-    "check_json",
-    "deactivate",
-    "identity_or_none",
-    "roll_back_uncommitted",
-]
-
 ACTIVATE_SECONDS: Final = 22.0
 """Seconds for activation: 12 for its hooks, then registration. Requests in flight of a replaced binding end first."""
 DEACTIVATE_SECONDS: Final = 18.0

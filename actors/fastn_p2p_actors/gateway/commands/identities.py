@@ -49,8 +49,6 @@ from ..context import GatewayContext
 from ..one_shot import run_on_delete
 from .programs import wait_until_released
 
-__all__ = ["create_identity", "delete_identity", "list_identities", "set_limits", "set_online"]
-
 _LIMIT_SECONDS: Final = 5.0
 """Seconds that an identity's process may take to apply new limits. If it does not, they apply from its next start."""
 

@@ -22,8 +22,6 @@ from ...network.admin_messages import (
 )
 from ..context import GatewayContext
 
-__all__ = ["add_peer", "get_ticket", "list_peers", "petnames", "remove_peer"]
-
 
 async def get_ticket(context: GatewayContext, message: GetTicket, _: bytes) -> TicketText:
     if message.identity:

@@ -33,8 +33,6 @@ from ..context import (
     WithPayload,
 )
 
-__all__ = ["get_binding", "register", "wait_until_released", "watch_bindings"]
-
 WATCH_SECONDS: Final = 60.0
 """Seconds after which a long poll is answered even if nothing has changed."""
 RELEASE_SECONDS: Final = 12.0

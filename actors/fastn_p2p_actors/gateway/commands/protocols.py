@@ -29,8 +29,6 @@ from ..context import (
 )
 from ..one_shot import run_one_shot
 
-__all__ = ["describe_installed", "list_protocols"]
-
 
 async def list_protocols(context: GatewayContext, _message: ListProtocols, _: bytes) -> ProtocolList:
     return await describe_installed(context.worker_slots, context.settings.memory)

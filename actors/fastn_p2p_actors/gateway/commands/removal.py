@@ -24,8 +24,6 @@ from ..one_shot import (
 from .bindings import activate, deactivate, identity_or_none
 from .programs import wait_until_released
 
-__all__ = ["remove_protocol"]
-
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 log = logging.getLogger(__name__)

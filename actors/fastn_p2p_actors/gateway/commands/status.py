@@ -44,8 +44,6 @@ from ...storage.identity_store import (
 from ..context import GatewayContext
 from ..process_usage import process_usage
 
-__all__ = ["daemon_version", "get_status", "state_of"]
-
 STATUS_TIMEOUT: Final = 1.0
 """Seconds for each reply."""
 STATUS_LIMIT: Final = 1000

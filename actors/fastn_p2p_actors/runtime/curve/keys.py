@@ -13,8 +13,6 @@ from ..specs import (
     VaultSettings,
 )
 
-__all__ = ["VaultKeys", "generate_vault_keys"]
-
 
 class VaultKeys(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of the vault, and the keys of each role that may connect to it."""

@@ -55,8 +55,6 @@ from .zap_authenticator import (
     parse_peer_address,
 )
 
-__all__ = ["CurveMailbox", "CurveSender"]
-
 _BURST: Final = 256
 """Messages read before other work of the event loop runs."""
 _SRCFD: Final = int(zmq.SRCFD)

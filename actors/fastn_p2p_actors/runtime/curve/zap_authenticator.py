@@ -21,8 +21,6 @@ from fastn_p2p_client.ipc.transport.pyzmq.sockets import (
     context,
 )
 
-__all__ = ["AccessRule", "PeerCredentials", "ZapAuthenticator", "parse_peer_address"]
-
 _ENDPOINT: Final = "inproc://zeromq.zap.01"
 _CURVE_FRAMES: Final = 7
 
