@@ -1,1 +1,1 @@
-"""supervisor."""
+"""Tests of ``fastn_p2p_supervisor``."""

@@ -1,4 +1,4 @@
-"""What the daemon is made of."""
+"""Specifications of the daemon's actors."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ from fastn_p2p_supervisor.actor_specs import (
 
 
 def delivered(spec: ActorSpec) -> ActorSpec:
-    """The spec as a child gets it."""
+    """Return the spec as a child receives it."""
     return msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=ActorSpec)
 
 

@@ -1,4 +1,4 @@
-"""The channel from the actor's end, with the test in the supervisor's place."""
+"""The control channel at the actor's end; the test acts as the supervisor."""
 
 import asyncio
 import socket
@@ -28,7 +28,7 @@ def channel() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 async def receive(channel: socket.socket) -> wire.FromChild:
-    """The actor's next message."""
+    """Return the actor's next message."""
     async with asyncio.timeout(10):
         loop = asyncio.get_running_loop()
         readable = asyncio.Event()
@@ -70,7 +70,7 @@ def test_an_answer_finds_its_question(channel: tuple[socket.socket, socket.socke
     asyncio.run(play())
 
 
-def test_asking_in_vain(channel: tuple[socket.socket, socket.socket]) -> None:
+def test_failed_requests_to_the_supervisor(channel: tuple[socket.socket, socket.socket]) -> None:
     async def play() -> None:
         with pytest.raises(DaemonBusy):
             await ActorContext(SPEC).ask_supervisor(wire.GetProcesses(), 10)
@@ -87,7 +87,7 @@ def test_asking_in_vain(channel: tuple[socket.socket, socket.socket]) -> None:
     asyncio.run(play())
 
 
-def test_stop_is_heard(channel: tuple[socket.socket, socket.socket]) -> None:
+def test_shutdown_sets_stop_requested(channel: tuple[socket.socket, socket.socket]) -> None:
     async def play() -> None:
         context = ActorContext(SPEC, channel[1])
         wire.send(channel[0], wire.Shutdown())
@@ -109,7 +109,7 @@ def test_settings_are_checked() -> None:
     [b"\x00", b"\x91\x63", b"\x92\x03\x01", b"\x93\x03\x01\x91\x63", b"\x92\x04\x01", b"\xff" * (wire.MAX_MESSAGE + 1)],
     ids=["no array", "unknown tag", "too short", "unknown request", "wrong type", "too long"],
 )
-def test_what_is_no_message_is_refused(channel: tuple[socket.socket, socket.socket], packet: bytes) -> None:
+def test_rejects_invalid_messages(channel: tuple[socket.socket, socket.socket], packet: bytes) -> None:
     channel[1].send(packet)
     with pytest.raises(wire.ControlProtocolError):
         wire.receive_from_child(channel[0])

@@ -106,7 +106,7 @@ def test_an_identity_in_a_crash_loop_is_parked_and_can_be_started_again(home: Pa
         daemon.wait_child("identity-alice", state="ready")
 
 
-def test_starting_what_does_not_stay_up_says_why(home: Path) -> None:
+def test_starting_an_identity_in_a_crash_loop_gives_the_reason(home: Path) -> None:
     orders = {"gateway": "ask start carol", "identity-carol": "crash"}
     with stub_daemon(home, orders=orders) as daemon:
         daemon.ready()
@@ -125,7 +125,7 @@ def test_stopping_an_identity_that_does_not_listen(home: Path) -> None:
         assert "identity-alice is stopping" in log
 
 
-def test_an_answer_reaches_the_process_that_asked_and_no_later_one(home: Path) -> None:
+def test_a_reply_reaches_the_requesting_process_and_no_successor(home: Path) -> None:
     orders = {"gateway": "ask start alice", "identity-alice": "crash", "identity-bob": "crash"}
     with stub_daemon(home, orders=orders) as daemon:
         eventually(lambda: len(daemon.diary("identity-alice", "started")) >= 3)
@@ -135,7 +135,7 @@ def test_an_answer_reaches_the_process_that_asked_and_no_later_one(home: Path) -
         daemon.wait_child("identity-alice", state="failed")  # chance decides whose restarts wait for longer
 
 
-def test_the_gateway_may_ask_and_nobody_else(home: Path) -> None:
+def test_only_the_gateway_may_send_requests(home: Path) -> None:
     orders = {
         "gateway": "ask ensure alice bob",
         "network": "ask start alice",
@@ -166,7 +166,7 @@ def test_a_name_that_is_no_name_is_refused(home: Path) -> None:
         assert "cannot be the name of an identity" in daemon.answer("gateway")
 
 
-def test_what_is_no_message_costs_its_sender_and_nobody_else(home: Path) -> None:
+def test_invalid_message_on_the_channel_ends_only_its_sender(home: Path) -> None:
     faults = {
         "identity-babbler": ("babble", "sent an invalid message"),
         "identity-shouter": ("huge", "packet larger than"),
@@ -198,7 +198,7 @@ def test_a_second_daemon_is_refused(home: Path) -> None:
         assert daemon.child("vault")["state"] == "ready"
 
 
-def test_a_service_manager_is_told_and_children_are_not_its_voice(home: Path) -> None:
+def test_a_service_manager_is_notified_and_children_cannot_notify(home: Path) -> None:
     address = home / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(address))

@@ -1,4 +1,4 @@
-"""The fork server's own code, as far as it can be run outside of it."""
+"""Code of the fork server that can run outside it."""
 
 import errno
 import json
@@ -15,7 +15,7 @@ def test_importing_it_elsewhere_changes_nothing() -> None:
     assert os.fork is fork_server_preload._fork
 
 
-def test_what_is_preloaded_brings_no_network_no_cryptography_and_no_thread() -> None:
+def test_preload_imports_no_network_no_cryptography_and_starts_no_thread() -> None:
     code = """
 import contextlib, importlib, json, sys
 from fastn_p2p_supervisor.fork_server_preload import MODULES
@@ -32,7 +32,7 @@ print(json.dumps([sorted(sys.modules), len(list(pathlib.Path("/proc/self/task").
     assert threads == 1
 
 
-def test_a_fork_that_the_kernel_refuses_costs_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_fork_fails_one_request_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused() -> int:
         raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
 

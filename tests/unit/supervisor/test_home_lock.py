@@ -1,4 +1,4 @@
-"""The home: what is made, what is refused, and that one daemon has it."""
+"""The home's directories and lock: created, checked, and held by one daemon."""
 
 import os
 import socket
@@ -46,7 +46,7 @@ def test_everything_is_made_and_private(path: Path) -> None:
     assert home.lock.read_text() == ""
 
 
-def test_the_second_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
+def test_the_second_daemon_is_rejected_with_the_pid_of_the_first(tmp_path: Path) -> None:
     home = Home(tmp_path)
     premises = HomeLock.acquire(home)
     with pytest.raises(DaemonAlreadyRunning) as refused:
@@ -68,7 +68,7 @@ def test_a_home_that_others_may_write_to_is_refused(tmp_path: Path, bits: int) -
     assert not Home(tmp_path).lock.exists()
 
 
-def test_a_home_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_of_another_user_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 123456)
     with pytest.raises(HomeUnusable, match="this is uid 123456"):
         HomeLock.acquire(Home(tmp_path))
@@ -81,7 +81,7 @@ def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
         HomeLock.acquire(Home(file))
 
 
-def test_a_full_disk_is_told_and_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int, data: bytes, offset: int) -> int:
         raise OSError(28, "No space left on device")
 
@@ -127,8 +127,8 @@ def test_sockets_do_not_follow_a_link_out_of_a_shared_directory(path: Path, monk
     premises.release()
 
 
-def test_where_every_place_is_taken_the_sockets_get_a_new_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another user has made the directory in ``/tmp`` before."""
+def test_sockets_get_a_new_directory_if_others_took_all(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another user has created the directory in ``/tmp`` before."""
     squatted = path / "fastn-p2p-0"
     squatted.mkdir()
     squatted.chmod(0o777)

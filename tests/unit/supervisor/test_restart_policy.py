@@ -1,4 +1,4 @@
-"""Restart policy, with a clock and a jitter of our own."""
+"""Restart policy with a fixed clock and jitter."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a service manager hears."""
+"""Notifications to a service manager."""
 
 import os
 import socket
@@ -56,7 +56,7 @@ def test_no_watchdog_unless_asked_for(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("address", [None, "", "vsock:2:1234", "relative", "/nobody/listens/here"])
-def test_nothing_is_raised_when_nobody_listens(address: str | None) -> None:
+def test_does_not_raise_without_a_listener(address: str | None) -> None:
     notifier = SystemdNotifier(address)
     notifier.ready("")
     notifier.alive()

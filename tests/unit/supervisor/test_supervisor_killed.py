@@ -1,4 +1,4 @@
-"""Nothing outlives the supervisor, and the fork server's death is survived."""
+"""No process outlives the supervisor, and the daemon survives the end of the fork server."""
 
 import os
 import signal
@@ -78,7 +78,7 @@ def test_a_fork_server_that_keeps_dying_ends_the_daemon(home: Path) -> None:
         killed: set[int] = set()
 
         def kill_the_next() -> bool:
-            """A start that was under way counts as a restart too: five at most are forgiven, often fewer."""
+            """Kill the fork server again. A start under way counts as a restart too, so five or fewer are allowed."""
             vault = daemon.child("vault")
             if vault.get("state") == "ready" and vault["pid"] not in killed:
                 with suppress(FileNotFoundError, ProcessLookupError):

@@ -1,1 +1,1 @@
-"""credentials."""
+"""Tests of ``fastn_p2p_actors.credentials``."""

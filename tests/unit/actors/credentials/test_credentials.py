@@ -1,4 +1,4 @@
-"""Delegations and records: only what an identity signed, whole and in time, is believed."""
+"""Delegations and records are accepted only if the identity signed them, unchanged and valid in time."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ BAD_DELEGATIONS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("what", BAD_DELEGATIONS)
-def test_what_is_no_delegation_is_refused(what: str) -> None:
+def test_rejects_invalid_delegations(what: str) -> None:
     with pytest.raises(BadMessage):
         verify_delegation(BAD_DELEGATIONS[what](), now=NOW)
 
@@ -155,8 +155,8 @@ BAD_LIFETIMES = [(NOW, NOW + MAX_LIFETIME + 1), (0, 2**40 - 1), (NOW, NOW), (NOW
 
 
 @pytest.mark.parametrize(("start", "end"), BAD_LIFETIMES)
-def test_what_lasts_too_long_is_not_even_good_enough_to_dial(start: int, end: int) -> None:
-    """Neither a delegation, nor a record, nor a record with such a delegation; what lasts 48 hours is."""
+def test_rejects_lifetimes_above_the_limit(start: int, end: int) -> None:
+    """Applies to a delegation, a record, and a record with such a delegation. A lifetime of 48 hours is accepted."""
     delegation = ALICE.delegation(not_before=start, not_after=end)
     for read, blob in (
         (read_delegation, delegation),
@@ -180,7 +180,7 @@ def alter(blob: bytes, position: int, mask: int) -> bytes:
 
 
 def refuses(check: Callable[..., Any], blob: bytes) -> bool:
-    """Whether ``blob`` is refused in the promised way; any other exception passes through."""
+    """Return whether ``blob`` is rejected with a documented error. Any other exception propagates."""
     try:
         check(blob, now=NOW)
     except (CredentialError, BadMessage) as error:
@@ -289,13 +289,13 @@ BAD_RELAYS = [
 
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES)
-def test_what_is_no_address_is_refused(address: str) -> None:
+def test_rejects_invalid_addresses(address: str) -> None:
     with pytest.raises(BadMessage):
         verify_record(ALICE.record(addresses=[address]), now=NOW)
 
 
 @pytest.mark.parametrize("relay", BAD_RELAYS)
-def test_what_is_no_relay_is_refused(relay: str) -> None:
+def test_rejects_invalid_relays(relay: str) -> None:
     with pytest.raises(BadMessage):
         verify_record(ALICE.record(relays=[relay]), now=NOW)
 

@@ -1,1 +1,1 @@
-"""gateway."""
+"""Tests of ``fastn_p2p_actors.gateway``."""

@@ -1,4 +1,4 @@
-"""Protocols through the gateway: live while the identity is online, checked elsewhere while it is offline."""
+"""Commands that add and remove protocols, of online identities and of offline ones."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_protocol_added_offline_serves_once_the_identity_is_online(home: Home) -
         (False, "TwoHandlers", None, HandlerFailed, "several request handlers"),
     ],
 )
-def test_what_cannot_be_added_leaves_nothing(
+def test_failed_adding_leaves_nothing(
     home: Home, online: bool, protocol: str, config: object, expected: type[P2PError], words: str
 ) -> None:
     async def scenario() -> None:
@@ -248,8 +248,8 @@ def test_disk_that_is_full_leaves_nothing_behind(home: Home, monkeypatch: pytest
     uvloop.run(scenario())
 
 
-def test_adding_that_was_cut_short_is_taken_back_or_repeated(home: Home) -> None:
-    """A gateway is killed after the identity's process has begun to serve, and before the binding exists."""
+def test_interrupted_adding_is_rolled_back_or_repeated(home: Home) -> None:
+    """The gateway is killed after the identity's process serves the binding, and before the binding exists on disk."""
 
     async def scenario() -> None:
         async with world(home) as around:

@@ -1,4 +1,4 @@
-"""Whoever removes something hears when the programs that serve it have let go, and waits for nobody who is away."""
+"""Removers wait until programs have stopped serving, and do not wait for programs that have gone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OLD, NEW = b"old", b"new"
 
 
 class Program:
-    """One that watches Shop."""
+    """Program that watches Shop."""
 
     def __init__(self, board: BindingWatchers, name: bytes = b"1") -> None:
         self._board = board
@@ -36,7 +36,7 @@ class Program:
         await a_few_turns()
 
     async def is_told(self) -> None:
-        """It gets its answer, and is busy from now on."""
+        """Return its reply. The program is busy from now on."""
         self._told.set()
         await a_few_turns()
 
@@ -54,14 +54,14 @@ def removing(board: BindingWatchers) -> asyncio.Task[None]:
     return asyncio.create_task(board.wait_until_seen("Shop", revision, 10))
 
 
-def test_nobody_watches() -> None:
+def test_without_watchers_the_remover_does_not_wait() -> None:
     async def scenario() -> None:
         await removing(BindingWatchers())
 
     play(scenario)
 
 
-def test_a_program_is_waited_for_until_it_asks_again() -> None:
+def test_the_remover_waits_until_the_program_polls_again() -> None:
     async def scenario() -> None:
         board = BindingWatchers()
         one, other = Program(board), Program(board, b"2")
@@ -118,7 +118,7 @@ def test_a_program_that_is_busy_for_too_long_is_not_waited_for() -> None:
     play(scenario)
 
 
-def test_whoever_watches_is_told_of_each_change_and_of_the_end() -> None:
+def test_watchers_are_woken_by_each_change_and_by_the_end() -> None:
     async def scenario() -> None:
         board = BindingWatchers()
         change = board.next_change()

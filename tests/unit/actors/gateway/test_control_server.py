@@ -1,4 +1,4 @@
-"""The gateway's door: who gets in, what is in flight, and that every command is known."""
+"""The control server: hello, commands in flight, and a command for every message."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def home() -> Iterator[Home]:
 
 
 def test_every_message_of_the_control_conversation_has_its_command() -> None:
-    """The table is complete: whatever ``ControlRequest`` lists is carried out by somebody, exactly once."""
+    """Every message of ``ControlRequest`` has exactly one command, or is handled by the server."""
     assert set(COMMANDS) | set(HANDLED_BY_SERVER) == set(typing.get_args(m.ControlRequest))
     assert not set(COMMANDS) & set(HANDLED_BY_SERVER)
 
@@ -66,7 +66,7 @@ def test_hello_is_answered_with_the_way_to_the_data_plane(home: Home) -> None:
     uvloop.run(scenario())
 
 
-def test_nothing_is_said_before_hello_nor_with_another_version(home: Home) -> None:
+def test_rejects_commands_before_hello_and_other_versions(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             stranger = Program(home)
@@ -89,7 +89,7 @@ def test_nothing_is_said_before_hello_nor_with_another_version(home: Home) -> No
     "header",
     [b"", b"\xc0", b"\x91\x63", b"\x92\x0b\xa1\xff", b"\x91" * 5000, msgspec.msgpack.encode([11]), b"\x92\x0b\x07"],
 )
-def test_what_is_no_command_is_answered_as_such(home: Home, header: bytes) -> None:
+def test_unknown_command_gets_bad_message(home: Home, header: bytes) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             async with asyncio.timeout(5):
@@ -124,7 +124,7 @@ def test_too_many_commands_in_flight_are_refused_and_others_are_not_held_up(home
     uvloop.run(scenario())
 
 
-def test_change_is_carried_through_when_nobody_waits_for_it(home: Home) -> None:
+def test_change_is_completed_after_its_program_has_gone(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             for name in ("alice", "bob"):
@@ -148,9 +148,7 @@ def test_change_is_carried_through_when_nobody_waits_for_it(home: Home) -> None:
     uvloop.run(scenario())
 
 
-def test_what_a_command_breaks_is_an_internal_error_and_nothing_else(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_defect_in_a_command_is_an_internal_error(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object) -> m.Ack:
         raise ZeroDivisionError("with a secret in it")
 

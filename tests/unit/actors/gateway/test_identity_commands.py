@@ -1,4 +1,4 @@
-"""Identities through the gateway: made, brought online, deleted, and consistent wherever it was cut short."""
+"""Commands for identities: create, bring online, delete; an interruption leaves a consistent state."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_creation_that_was_cut_short_is_completed_by_repeating_it(home: Home) ->
     uvloop.run(scenario())
 
 
-def test_creation_that_cannot_be_written_takes_the_key_back(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_creation_deletes_the_key(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise StorageFailed(path="somewhere", reason="the disk is full")
 

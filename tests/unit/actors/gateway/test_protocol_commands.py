@@ -1,4 +1,4 @@
-"""The list of what is installed survives whatever is installed."""
+"""The list of installed protocols survives broken protocols."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, s
     return {(info.name, info.code): info for info in protocols}
 
 
-def test_each_is_listed_with_what_it_is_or_why_it_is_broken(found: dict[tuple[str, str], ProtocolInfo]) -> None:
+def test_each_is_listed_with_its_description_or_its_problem(found: dict[tuple[str, str], ProtocolInfo]) -> None:
     good = found["Good", "one:Good"]
     assert (good.description, good.requests, good.streams, good.public) == ("Does good. Rests.", True, False, False)
     assert (good.distribution, good.version, good.problem) == ("one", "1.5", "")
@@ -110,7 +110,7 @@ def test_of_two_with_the_same_name_one_is_hidden(found: dict[tuple[str, str], Pr
 
 
 def test_a_process_that_has_ended_before_it_is_asked_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one that the kernel has ended, while our event loop had much to do."""
+    """For instance a worker that the kernel killed while the event loop was busy."""
     start = asyncio.create_subprocess_exec
 
     async def started_and_ended(*_: str, **options: Any) -> asyncio.subprocess.Process:

@@ -1,4 +1,4 @@
-"""Removal of a protocol that holds files, and what a workspace that was kept goes through."""
+"""Removal of a protocol that has files, and the later life of a kept workspace."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def workspace(home: Home, protocol: str) -> Path:
 
 
 def diary(home: Home) -> list[str]:
-    """What the protocol has been through."""
+    """Return the hooks that the protocol has run."""
     return workspace(home, "Diary").with_name("default.diary").read_text().split()
 
 
@@ -90,7 +90,7 @@ def test_a_workspace_without_files_goes_without_a_question(home: Home, online: b
     uvloop.run(scenario())
 
 
-def test_a_damaged_binding_with_files_asks_too(home: Home) -> None:
+def test_a_damaged_binding_with_files_is_not_removed_unasked(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             await alice(around, online=False)
@@ -104,7 +104,7 @@ def test_a_damaged_binding_with_files_asks_too(home: Home) -> None:
 
 
 def test_a_workspace_that_was_kept_is_found_again(home: Home) -> None:
-    """It is created once, and deleted once: what is kept in between knows nothing of it."""
+    """``on_create`` and ``on_delete`` run once each, not for keeping the workspace."""
 
     async def scenario() -> None:
         async with world(home) as around:
@@ -125,7 +125,7 @@ def test_a_workspace_that_was_kept_is_found_again(home: Home) -> None:
     uvloop.run(scenario())
 
 
-def test_what_was_kept_is_deleted_by_removing_it_once_more(home: Home) -> None:
+def test_kept_workspace_is_deleted_by_a_second_removal(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             await alice(around, online=True)
@@ -150,7 +150,7 @@ def test_what_was_kept_is_deleted_by_removing_it_once_more(home: Home) -> None:
         (False, {"fail_in": "check"}, InvalidConfig),
     ],
 )
-def test_adding_that_fails_leaves_what_was_kept(
+def test_failed_adding_leaves_the_kept_workspace(
     home: Home, online: bool, config: dict[str, str], error: type[P2PError]
 ) -> None:
     async def scenario() -> None:
@@ -170,8 +170,8 @@ def test_adding_that_fails_leaves_what_was_kept(
     uvloop.run(scenario())
 
 
-def test_adding_that_was_cut_short_leaves_what_was_kept(home: Home) -> None:
-    """The gateway is killed between writing the binding and making it exist."""
+def test_interrupted_adding_leaves_the_kept_workspace(home: Home) -> None:
+    """The gateway is killed between writing the binding and committing it."""
 
     async def scenario() -> None:
         async with world(home) as around:
@@ -207,7 +207,7 @@ def test_keeping_that_cannot_be_written_changes_nothing(home: Home, monkeypatch:
     uvloop.run(scenario())
 
 
-def test_a_workspace_of_a_program_is_asked_about_and_kept(home: Home) -> None:
+def test_a_program_s_workspace_with_files_is_kept(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             await alice(around, online=False)

@@ -1,4 +1,4 @@
-"""``SetProtocol``: the config and the access list of a binding are replaced while it serves, or nothing is."""
+"""``SetProtocol`` replaces config and access list of a serving binding, or changes nothing."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def on_disk(home: Home) -> tuple[Any, list[str]]:
 
 
 async def word(around: World) -> str:
-    """What the binding that serves was configured with."""
+    """Return the config of the serving binding."""
     answer = await around.network.call("alice", "Diary", "default", "?")
     return str(answer[1])
 
@@ -85,7 +85,7 @@ def test_config_and_access_list_change_each_alone_and_together(home: Home) -> No
     uvloop.run(scenario())
 
 
-def test_what_is_set_while_offline_or_stopped_is_there_afterwards(home: Home) -> None:
+def test_change_while_offline_or_stopped_applies_afterwards(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             await alice(around, online=False)
@@ -111,7 +111,7 @@ def test_what_is_set_while_offline_or_stopped_is_there_afterwards(home: Home) ->
         ({"word": "new"}, ("nobody-i-know",), PeerNameUnknown),
     ],
 )
-def test_what_is_refused_changes_nothing(
+def test_rejected_change_has_no_effect(
     home: Home, online: bool, config: object, allow: tuple[str, ...] | None, error: type[P2PError]
 ) -> None:
     async def scenario() -> None:
@@ -139,7 +139,7 @@ def test_a_hook_that_refuses_the_new_config_has_the_old_one_put_back(home: Home)
     uvloop.run(scenario())
 
 
-def test_a_network_that_does_not_take_it_has_the_old_one_put_back(home: Home) -> None:
+def test_a_change_that_the_network_rejects_is_undone(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             await alice(around, online=True)
@@ -151,7 +151,7 @@ def test_a_network_that_does_not_take_it_has_the_old_one_put_back(home: Home) ->
     uvloop.run(scenario())
 
 
-def test_what_is_not_there_cannot_be_changed(home: Home) -> None:
+def test_missing_binding_cannot_be_changed(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             await alice(around, online=False)

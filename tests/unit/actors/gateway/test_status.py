@@ -1,4 +1,4 @@
-"""One status out of what everybody says, and what is missing when somebody does not."""
+"""Status from the replies of all actors, and warnings for those that do not reply."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def alice_and_bob(around: World) -> None:
     await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
 
 
-def test_status_says_what_is_wanted_and_what_is(home: Home) -> None:
+def test_status_shows_wanted_and_actual_state(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             await alice_and_bob(around)
@@ -70,7 +70,7 @@ def test_status_says_what_is_wanted_and_what_is(home: Home) -> None:
     uvloop.run(scenario())
 
 
-def test_binding_that_failed_says_why(home: Home) -> None:
+def test_failed_binding_gives_the_reason(home: Home) -> None:
     async def scenario() -> None:
         async with world(home) as around:
             await alice_and_bob(around)
@@ -87,7 +87,7 @@ def test_binding_that_failed_says_why(home: Home) -> None:
     uvloop.run(scenario())
 
 
-def test_who_does_not_answer_becomes_a_warning(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_actor_that_does_not_reply_becomes_a_warning(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastn_p2p_actors.gateway.commands.status.STATUS_TIMEOUT", 0.3)
 
     async def scenario() -> None:

@@ -1,1 +1,1 @@
-"""identity."""
+"""Tests of ``fastn_p2p_actors.identity``."""

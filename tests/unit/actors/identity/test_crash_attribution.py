@@ -1,4 +1,4 @@
-"""Whose code was running when a process ended, told by the process after it."""
+"""Crashes are attributed to the binding whose code was running, by the next process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOTES = ("Notes", "default")
 
 
 def ended(path: Path, code: str) -> None:
-    """A process in which this code of a binding runs, and that does not end in order."""
+    """Run this code of a binding in a process that ends with a crash."""
     program = f"""
 import asyncio, os, signal
 from pathlib import Path
@@ -76,7 +76,7 @@ def after(path: Path, fault: str = "exit code 1", *, hung: bool = False, at: flo
     ],
     ids=["import", "hook", "task", "handler"],
 )
-def test_code_that_was_running_is_to_blame(tmp_path: Path, code: str, place: str) -> None:
+def test_crash_is_attributed_to_running_code(tmp_path: Path, code: str, place: str) -> None:
     path = tmp_path / "identity-alice"
     for number in range(1, CRASH_LIMIT):
         ended(path, code)
@@ -100,7 +100,7 @@ def test_code_that_was_running_is_to_blame(tmp_path: Path, code: str, place: str
     ],
     ids=["code that has ended", "code that has raised", "killed by somebody else"],
 )  # fmt: skip
-def test_nobody_is_blamed(tmp_path: Path, code: str, fault: str) -> None:
+def test_crashes_without_running_code_are_not_attributed(tmp_path: Path, code: str, fault: str) -> None:
     path = tmp_path / "identity-alice"
     for _ in range(CRASH_LIMIT + 1):
         ended(path, code)
@@ -108,7 +108,7 @@ def test_nobody_is_blamed(tmp_path: Path, code: str, fault: str) -> None:
     assert after(path, "").crash_loop(NOTES, since=0) == []
 
 
-def test_a_hang_counts_for_more_and_what_is_old_or_forgiven_for_nothing(tmp_path: Path) -> None:
+def test_a_hang_counts_more_and_old_or_forgiven_crashes_do_not_count(tmp_path: Path) -> None:
     path = tmp_path / "identity-alice"
     code = "    runner.step('its import', lambda: os._exit(1))"
     for number in range(HANG_LIMIT):
@@ -123,14 +123,14 @@ def test_a_hang_counts_for_more_and_what_is_old_or_forgiven_for_nothing(tmp_path
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x09\x00\x09\x00Notes/default\n", b"[]"])
-def test_files_that_are_damaged_blame_nobody(tmp_path: Path, content: bytes) -> None:
+def test_damaged_files_attribute_no_crash(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "identity-alice"
     for suffix in ("running", "crashes"):
         (tmp_path / f"identity-alice.{suffix}").write_bytes(content)
     assert after(path).crash_loop(NOTES, since=0) == []
 
 
-def test_a_place_that_cannot_be_written_costs_the_blame_alone(tmp_path: Path) -> None:
+def test_code_runs_where_the_marker_cannot_be_written(tmp_path: Path) -> None:
     attribution = after(tmp_path / "missing" / "identity-alice")
     assert AttributingRunner(attribution, NOTES).step("its import", lambda: 7) == 7
 

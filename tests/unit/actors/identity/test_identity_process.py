@@ -1,4 +1,4 @@
-"""The identity actor between a network and a gateway: registered, serving, disturbed by nobody, and gone in order."""
+"""The identity actor between a stub network process and a stub gateway: registration, serving, drain."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Running:
 
 @asynccontextmanager
 async def alice(home: Home) -> AsyncIterator[Running]:
-    """Alice is ready, next to a network and with a gateway's link to her."""
+    """Yield a ready alice with a network process, and the gateway's request channel to her."""
     network, supervisor = StubNetwork(home), StubSupervisor(home)
     async with asyncio.timeout(15):
         stage = await supervisor.start("alice")
@@ -164,8 +164,8 @@ def test_ready_once_the_network_knows_everything(home: Home) -> None:
     uvloop.run(scenario())
 
 
-def test_announcement_and_what_is_served_leave_together(home: Home) -> None:
-    """A network that reads the one and not yet the other would bring the identity online without its protocols."""
+def test_registrations_of_identity_and_bindings_are_sent_together(home: Home) -> None:
+    """If they arrived one after the other, the network process could bring the identity online without its bindings."""
 
     async def scenario(listener: socket.socket) -> None:
         listener.bind(str(home.mailbox("network")))
@@ -245,7 +245,7 @@ def test_identity_that_does_not_exist_does_not_start(home: Home) -> None:
     uvloop.run(scenario())
 
 
-def test_network_that_comes_back_is_told_everything_again(home: Home) -> None:
+def test_everything_is_registered_again_after_a_reconnection(home: Home) -> None:
     bind(home)
 
     async def scenario() -> None:
@@ -262,7 +262,7 @@ def test_network_that_comes_back_is_told_everything_again(home: Home) -> None:
     uvloop.run(scenario())
 
 
-def test_binding_that_fails_costs_itself(home: Home) -> None:
+def test_failing_binding_does_not_affect_others(home: Home) -> None:
     bind(home)
     bind(home, "NotInstalled")
     bind(home, "NoModule")
@@ -316,7 +316,7 @@ def test_binding_that_the_network_refuses_is_failed(home: Home) -> None:
     uvloop.run(scenario())
 
 
-def test_activated_binding_serves_at_once_and_disturbs_nobody(home: Home) -> None:
+def test_activated_binding_serves_at_once_beside_others(home: Home) -> None:
     bind(home)
 
     async def scenario() -> None:
@@ -368,7 +368,7 @@ def test_activating_again_reloads(home: Home) -> None:
         ("NoProtocol", {}, HandlerFailed),
     ],
 )
-def test_activation_that_fails_serves_nothing_and_says_why(
+def test_failed_activation_serves_nothing_and_gives_the_reason(
     home: Home, protocol: str, config: dict[str, Any], expected: type[P2PError]
 ) -> None:
     async def scenario() -> None:
@@ -384,7 +384,7 @@ def test_activation_that_fails_serves_nothing_and_says_why(
     uvloop.run(scenario())
 
 
-def test_activation_that_the_network_refuses_is_taken_back(home: Home) -> None:
+def test_activation_that_the_network_rejects_is_rolled_back(home: Home) -> None:
     async def scenario() -> None:
         async with alice(home) as running:
             running.network.refuse[RegisterBinding] = Forbidden(role="x", request="y")
@@ -424,7 +424,7 @@ def test_cancel_of_the_network_ends_the_handler(home: Home) -> None:
     uvloop.run(scenario())
 
 
-def test_handler_that_exits_costs_its_own_call(home: Home) -> None:
+def test_handler_that_exits_fails_its_own_call_only(home: Home) -> None:
     bind(home, "Diary")
 
     async def scenario() -> None:
@@ -471,7 +471,7 @@ def test_without_the_grant_nothing_is_changed(home: Home) -> None:
     uvloop.run(scenario())
 
 
-def test_what_is_no_message_is_answered_as_such(home: Home) -> None:
+def test_invalid_message_gets_bad_message(home: Home) -> None:
     async def scenario() -> None:
         async with alice(home) as running:
             assert await running.states() == {}

@@ -1,1 +1,1 @@
-"""runtime."""
+"""Tests of ``fastn_p2p_actors.runtime``."""

@@ -1,4 +1,4 @@
-"""Who may have how many connections to a mailbox, and what the error says about those who hold them."""
+"""Connection limits per process and session, and the errors that name the process at its limit."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_children_together_leave_half_to_others() -> None:
     assert limits.reserve(program(7)) is None
 
 
-def test_when_all_places_are_taken_the_error_names_who_holds_the_most() -> None:
+def test_overload_names_the_process_with_most_connections() -> None:
     limits = ConnectionLimits(per_program=5, total=10)
     fill(limits, program(7, command="greedy"), 5)
     for pid in range(100, 105):
@@ -81,7 +81,7 @@ def test_processes_of_the_daemon_do_not_compete() -> None:
     assert limits.reserve(program(9)) is not None, "their places are nobody else's"
 
 
-def test_processes_of_the_daemon_are_told_too_when_no_more_files_can_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_daemon_s_own_processes_get_an_error_at_the_file_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda what: (256, 256))
     limits = ConnectionLimits(is_own=lambda parent: parent == 99)
     own = program(50, parent=99)
@@ -91,7 +91,7 @@ def test_processes_of_the_daemon_are_told_too_when_no_more_files_can_be_open(mon
     assert limits.reserve(own) is None
 
 
-def test_nothing_is_remembered_of_those_that_have_gone() -> None:
+def test_ended_processes_are_forgotten() -> None:
     limits = ConnectionLimits(per_program=2, total=10)
     for pid in range(1000):
         one = program(pid)

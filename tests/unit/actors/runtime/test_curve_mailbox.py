@@ -1,4 +1,4 @@
-"""The vault's kind of mailbox: only known keys get in, and the key is the role."""
+"""CURVE mailbox: only known keys connect, and the key gives the role."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ GOOD = Keys(SERVER[0], *FRIEND)
 
 
 class Desk:
-    """Answers everything, and notes who has asked."""
+    """Server that answers everything and records its senders."""
 
     def __init__(self, path: Path, *, max_clients: int = 100, per_program: int = 50, uid: int | None = None) -> None:
         self.callers: list[CurveSender] = []
@@ -100,7 +100,7 @@ def test_another_user_stays_out_whatever_its_key(tmp_path: Path) -> None:
     uvloop.run(scenario())
 
 
-def test_a_program_without_a_place_is_disconnected_and_takes_none_of_the_daemon_s(tmp_path: Path) -> None:
+def test_a_program_above_its_limit_is_disconnected_and_the_daemon_s_own_connect(tmp_path: Path) -> None:
     async def scenario() -> None:
         desk = Desk(tmp_path / "v.sock", max_clients=20, per_program=3)
         crowd = [socket.socket(socket.AF_UNIX) for _ in range(8)]

@@ -1,4 +1,4 @@
-"""Grants hold for their key and subject, and for nothing else."""
+"""Grants are valid for their key and subject only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process gives back what a peak has left, once it has little to do, and not while it works."""
+"""A process trims its heap after a peak, once it has little to do, and not while it works."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 class Process:
-    """A process whose size and work a test decides."""
+    """Process whose size and work the test controls."""
 
     def __init__(self) -> None:
         self.size = 30 * MIB
@@ -38,7 +38,7 @@ class Process:
         self.now += self.takes
 
     def look(self, *, share: float = 0.0) -> bool:
-        """Look after a second in which it took that share of a processor."""
+        """Check after a second in which the process took that share of a processor."""
         self.now += 1
         self.worked += share
         return self.watch.check()
@@ -57,7 +57,7 @@ def test_nothing_happens_to_a_process_that_stays_as_it_is(process: Process) -> N
     assert process.trims == 0
 
 
-def test_what_a_peak_has_left_is_given_back(process: Process) -> None:
+def test_memory_of_a_peak_is_returned(process: Process) -> None:
     process.size += 300 * MIB
     process.free = 290 * MIB
     assert not process.look(share=0.1)
@@ -67,7 +67,7 @@ def test_what_a_peak_has_left_is_given_back(process: Process) -> None:
     assert process.trims == 1, "it has done nothing since, and the rest is in use"
 
 
-def test_what_is_freed_after_a_trim_is_given_back_too(process: Process) -> None:
+def test_memory_freed_after_a_trim_is_returned_too(process: Process) -> None:
     process.size += 300 * MIB
     process.look(share=0.1)
     assert process.trims == 1, "in vain"

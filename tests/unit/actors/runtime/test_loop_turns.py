@@ -1,4 +1,4 @@
-"""Work that grows with what is known: spread over turns of the loop, and the end of one connection looks at its own."""
+"""Long loops are split over event loop iterations, and the end of a connection costs only its own entries."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_long_loop_lets_others_have_a_turn_whenever_its_time_is_used_up() -> N
 
 
 class Relay:
-    """A session that may be told to end."""
+    """Session that may be told to end."""
 
     def __init__(self) -> None:
         self.at_end: list[Any] = []
@@ -76,7 +76,7 @@ class Sender:
 
 
 def registry_of(identities: int) -> tuple[Registry, Sender]:
-    """Each identity has a process that serves Echo; one program serves Shop of the first."""
+    """Return a registry in which each identity's process serves Echo, and one program serves Shop of the first."""
     registry, program = Registry(), Sender()
     access = AccessList(("everyone",), cast(Any, None), registry)
     for number in range(identities):
@@ -142,7 +142,7 @@ def test_many_changes_of_who_serves_are_written_together(tmp_path: Path) -> None
     asyncio.run(main())
 
 
-def test_all_who_watch_share_one_reading_of_what_is_stored() -> None:
+def test_watchers_share_one_read_of_the_store() -> None:
     async def main() -> None:
         board = BindingWatchers()
         reads: list[int] = []

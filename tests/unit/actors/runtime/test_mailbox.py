@@ -1,4 +1,4 @@
-"""Mailbox and link over real sockets: who is listened to, and how asks end."""
+"""Mailbox and request channel over real sockets: accepted senders, and how requests end."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Recorder:
             return await self.messages.get()
 
 
-def test_ask_is_answered_and_the_sender_is_who_the_kernel_says(tmp_path: Path) -> None:
+def test_request_gets_its_reply_and_the_kernel_identifies_the_sender(tmp_path: Path) -> None:
     async def scenario() -> None:
         seen = Recorder()
         box = Mailbox(tmp_path / "a.sock", seen.on_message, on_gone=seen.gone.put_nowait)
@@ -114,7 +114,7 @@ def test_socket_file_is_private(tmp_path: Path) -> None:
     uvloop.run(scenario())
 
 
-def test_deadline_ends_the_ask_and_tells_the_mailbox(tmp_path: Path) -> None:
+def test_deadline_ends_the_request_and_sends_cancel(tmp_path: Path) -> None:
     async def scenario() -> None:
         seen = Recorder()
         box = Mailbox(tmp_path / "a.sock", seen.on_message)
@@ -133,7 +133,7 @@ def test_deadline_ends_the_ask_and_tells_the_mailbox(tmp_path: Path) -> None:
     uvloop.run(scenario())
 
 
-def test_cancelling_an_ask_tells_the_mailbox(tmp_path: Path) -> None:
+def test_cancelled_request_sends_cancel(tmp_path: Path) -> None:
     async def scenario() -> None:
         seen = Recorder()
         box = Mailbox(tmp_path / "a.sock", seen.on_message)
@@ -150,7 +150,7 @@ def test_cancelling_an_ask_tells_the_mailbox(tmp_path: Path) -> None:
     uvloop.run(scenario())
 
 
-def test_without_a_mailbox_the_ask_says_which_actor_is_missing(tmp_path: Path) -> None:
+def test_without_a_mailbox_the_error_names_the_missing_actor(tmp_path: Path) -> None:
     async def scenario() -> None:
         link = RequestChannel(tmp_path / "none.sock", "gateway")
         link.open()
@@ -175,7 +175,7 @@ def test_payload_above_the_limit_is_refused_before_it_is_sent(tmp_path: Path) ->
     uvloop.run(scenario())
 
 
-def test_death_of_the_process_ends_asks_and_its_successor_serves(tmp_path: Path) -> None:
+def test_end_of_the_process_fails_requests_and_its_successor_serves(tmp_path: Path) -> None:
     def start() -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", ECHO_SERVER, str(tmp_path / "a.sock")], stdout=subprocess.PIPE, text=True
@@ -277,7 +277,7 @@ def test_a_burst_arrives_whole_and_in_order_though_the_peer_is_slow_to_read(tmp_
 
 
 def connect(path: Path) -> socket.socket:
-    """A connection without any ZeroMQ library."""
+    """Connect without any ZeroMQ library."""
     stranger = socket.socket(socket.AF_UNIX)
     stranger.settimeout(5)
     stranger.connect(str(path))
@@ -291,8 +291,8 @@ async def answered(box: Mailbox, seen: Recorder, link: RequestChannel) -> None:
     assert (await asked).header == encode(Ack())
 
 
-def test_garbage_costs_nobody_else_anything(tmp_path: Path) -> None:
-    """Noise, greetings cut short, frames that are announced and do not come; all at the same time."""
+def test_garbage_does_not_affect_other_senders(tmp_path: Path) -> None:
+    """Noise, short greetings and announced frames that do not come, all at the same time."""
 
     async def scenario() -> None:
         seen = Recorder()
@@ -320,7 +320,7 @@ def test_garbage_costs_nobody_else_anything(tmp_path: Path) -> None:
     uvloop.run(scenario())
 
 
-def test_who_has_no_place_is_told_why_and_comes_in_when_one_is_free(tmp_path: Path) -> None:
+def test_refused_connection_gets_the_reason_and_a_free_place_later(tmp_path: Path) -> None:
     async def scenario() -> None:
         def answer(sender: Sender, correlation: bytes, header: bytes, payload: bytes) -> None:
             box.send(sender, correlation, encode(Ack()))
@@ -353,7 +353,7 @@ def test_who_has_no_place_is_told_why_and_comes_in_when_one_is_free(tmp_path: Pa
         box.close()
 
     async def asked(link: RequestChannel) -> P2PError | None:
-        """Why it is not answered."""
+        """Return the reason of the error reply."""
         try:
             answer = await link.request(GetStatus(), timeout=5)
         except (ConnectionLost, DaemonBusy) as error:
@@ -365,8 +365,8 @@ def test_who_has_no_place_is_told_why_and_comes_in_when_one_is_free(tmp_path: Pa
     uvloop.run(scenario())
 
 
-def test_connections_without_a_place_are_kept_open_up_to_a_number(tmp_path: Path) -> None:
-    """A program that is refused and disconnected would connect again at once, and so for ever."""
+def test_refused_connections_are_kept_open_up_to_a_limit(tmp_path: Path) -> None:
+    """A program that is refused and disconnected would connect again at once, endlessly."""
 
     async def scenario() -> None:
         limits = ConnectionLimits(per_program=1)
@@ -452,7 +452,7 @@ def test_socket_that_was_left_behind_is_replaced(tmp_path: Path) -> None:
     uvloop.run(scenario())
 
 
-def test_last_words_of_a_program_count_and_then_it_is_gone(tmp_path: Path) -> None:
+def test_last_messages_of_a_program_are_read_before_its_end(tmp_path: Path) -> None:
     async def scenario() -> None:
         told: list[str] = []
         gone = asyncio.Event()
@@ -474,7 +474,7 @@ def test_last_words_of_a_program_count_and_then_it_is_gone(tmp_path: Path) -> No
     uvloop.run(scenario())
 
 
-def test_who_does_not_read_holds_a_backlog_and_nobody_up(tmp_path: Path) -> None:
+def test_sender_that_does_not_read_does_not_delay_others(tmp_path: Path) -> None:
     async def scenario() -> None:
         seen = Recorder()
         box = Mailbox(tmp_path / "a.sock", seen.on_message, on_gone=seen.gone.put_nowait)
@@ -530,7 +530,7 @@ HELD_LIMIT = 8 * 1024 * 1024
 async def half_a_message(
     path: Path, correlation: bytes, size: int
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection over which ``size`` bytes of a payload of 16 MiB have been sent."""
+    """Open a connection and send ``size`` bytes of a payload of 16 MiB."""
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.write(GREETING + ready("DEALER"))
     writer.write(b"\x01" + bytes([len(correlation)]) + correlation + b"\x01\x01h")
@@ -540,8 +540,8 @@ async def half_a_message(
     return reader, writer
 
 
-def test_messages_without_their_end_are_bounded_and_the_largest_is_ended(tmp_path: Path) -> None:
-    """It is told why, and the smaller ones of the same process go on."""
+def test_incomplete_messages_are_bounded_and_the_largest_is_ended(tmp_path: Path) -> None:
+    """It gets an error reply, and the smaller connections of the same process go on."""
 
     async def scenario() -> None:
         seen = Recorder()
@@ -588,7 +588,7 @@ def test_frames_without_an_end_count_as_well(tmp_path: Path) -> None:
     uvloop.run(scenario())
 
 
-def test_who_never_reads_its_answers_is_ended_and_others_are_answered(tmp_path: Path) -> None:
+def test_sender_that_never_reads_is_ended_and_others_get_replies(tmp_path: Path) -> None:
     async def scenario() -> None:
         seen = Recorder()
         box = Mailbox(tmp_path / "a.sock", seen.on_message, on_gone=seen.gone.put_nowait, max_held=HELD_LIMIT)

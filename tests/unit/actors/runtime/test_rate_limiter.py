@@ -1,4 +1,4 @@
-"""Token buckets: what may be taken, when there is more, and how many are remembered."""
+"""Token buckets: take, refill, and the bounded number that is remembered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_clock_that_stands_or_runs_backwards_gives_nothing() -> None:
     assert bucket.take(100.125)
 
 
-def test_what_is_spent_beyond_the_bucket_is_owed() -> None:
+def test_overdrawn_tokens_are_owed() -> None:
     bucket = TokenBucket(Rate(1, 5), 0.0)
     bucket.spend(0.0, 8)
     assert bucket.left(2.0) == pytest.approx(-1)

@@ -1,4 +1,4 @@
-"""Log files in a flood: what is left out is counted, and the files reach back a day."""
+"""Log files in a flood: left-out lines are counted, and the files reach back a day."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEPT: Final = 3
 
 
 class Log:
-    """A logger whose handler has a clock of ours."""
+    """Logger whose handler uses the test's clock."""
 
     def __init__(self, folder: Path, name: str = "sampled") -> None:
         self.clock = Clock()
@@ -34,18 +34,18 @@ class Log:
         self.handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
 
     def write(self, name: str, line: int, words: str, *arguments: object, exc_info: bool = False) -> None:
-        """Say it at a place of the code."""
+        """Log a line from a place in the code."""
         info = _raised() if exc_info else None
         self.handler.handle(logging.LogRecord(name, logging.WARNING, "code.py", line, words, arguments, info))
 
     def text(self) -> str:
-        """All that is kept, the oldest first."""
+        """Return all kept lines, the oldest first."""
         files = [self.path.with_name(f"{self.path.name}.{number}") for number in range(KEPT, 0, -1)] + [self.path]
         return "".join(file.read_text() for file in files if file.exists())
 
 
 class Timed(logging.Formatter):
-    """Begins with the clock's time."""
+    """Formatter that begins with the clock's time."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__("%(message)s")
@@ -112,7 +112,7 @@ FLOODS: Final[dict[str, Callable[[Log, int], None]]] = {
 
 @pytest.mark.parametrize("flood", FLOODS)
 def test_the_files_reach_back_a_day_under_any_flood(log: Log, flood: str) -> None:
-    """For two days, at whose end the oldest line that is kept is a day old at least."""
+    """After two days of flood, the oldest kept line is at least a day old."""
     log.handler.setFormatter(Timed(log.clock))
     for turn in range(2 * 24 * 30):
         for number in range(15):
@@ -142,7 +142,7 @@ def test_a_line_is_cut_where_it_is_too_long(log: Log) -> None:
     assert line.endswith("more characters)")
 
 
-def test_what_was_left_out_is_counted_when_the_process_ends(log: Log) -> None:
+def test_left_out_lines_are_counted_when_the_process_ends(log: Log) -> None:
     for number in range(20_000):
         log.write("vault", 1, "refused %d, whatever the reason", number)
     log.handler.close()
@@ -160,7 +160,7 @@ def test_a_process_that_is_started_again_and_again_starts_no_new_day(tmp_path: P
     assert len(log.text()) < KEPT * FILE / 2
 
 
-def test_a_line_that_cannot_be_formatted_or_written_costs_nothing_else(log: Log, tmp_path: Path) -> None:
+def test_a_line_that_cannot_be_written_does_not_affect_others(log: Log, tmp_path: Path) -> None:
     logging.raiseExceptions, before = False, logging.raiseExceptions
     try:
         log.write("protocol", 1, "%d", "no number")

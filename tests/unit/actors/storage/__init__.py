@@ -1,1 +1,1 @@
-"""storage."""
+"""Tests of ``fastn_p2p_actors.storage``."""

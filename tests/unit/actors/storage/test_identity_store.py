@@ -1,4 +1,4 @@
-"""What lies on disk about identities: complete or not there, and damage stays where it is."""
+"""Identities on disk are complete or absent, and a damaged file affects only itself."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_identity_is_kept_as_json_that_people_can_read(store: IdentityStore, tmp
     assert list(everything_in(tmp_path)) == ["identities/alice/identity.json"]
 
 
-def test_identities_are_listed_in_order_and_damage_costs_one(store: IdentityStore, tmp_path: Path) -> None:
+def test_identities_are_sorted_and_damaged_ones_are_reported(store: IdentityStore, tmp_path: Path) -> None:
     for name in ("bob", "alice", "carol", "dave"):
         store.create_identity(identity(name))
     (tmp_path / "identities/bob/identity.json").write_bytes(b'{"name": "bo')
@@ -144,7 +144,7 @@ def test_binding_exists_once_it_is_committed(store: IdentityStore, tmp_path: Pat
         store.prepare_binding("alice", echo())
 
 
-def test_bindings_are_listed_in_order_and_damage_costs_one(store: IdentityStore) -> None:
+def test_bindings_are_sorted_and_damaged_ones_are_reported(store: IdentityStore) -> None:
     store.create_identity(identity("alice"))
     for instance in ("b", "a", "broken", "swapped"):
         store.prepare_binding("alice", echo(instance)).commit()
@@ -234,7 +234,7 @@ def test_directory_in_the_way_is_a_typed_error(tmp_path: Path) -> None:
 def test_killed_at_any_system_call_the_old_or_the_new_is_there(
     store: IdentityStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that dies in the middle of a write is one whose next system call never happens."""
+    """A process that is killed during a write makes no further system call."""
 
     class Killed(BaseException):
         pass

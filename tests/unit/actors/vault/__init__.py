@@ -1,1 +1,1 @@
-"""vault."""
+"""Tests of ``fastn_p2p_actors.vault``."""

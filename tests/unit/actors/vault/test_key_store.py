@@ -1,4 +1,4 @@
-"""Keys at rest and in memory: private, whole, never overwritten, and gone when they are to be gone."""
+"""Keys on disk and in memory: private, complete, never overwritten, and wiped when deleted."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def test_after_the_wipe_nothing_is_left_and_nothing_is_signed() -> None:
             use()
 
 
-def test_without_the_right_to_lock_it_works_and_says_so_once() -> None:
-    """In a process of its own: the limit cannot be raised again, and does not bind root."""
+def test_without_the_right_to_lock_it_works_and_warns_once() -> None:
+    """Runs in a process of its own: the limit cannot be raised again, and does not bind root."""
     program = """
 import logging, os, resource, sys
 from fastn_p2p_actors.vault.key_pair import KeyPair
@@ -188,7 +188,7 @@ def test_keys_outlive_the_process(tmp_path: Path, store: KeyStore) -> None:
 
 
 def test_key_that_exists_is_never_overwritten(tmp_path: Path, store: KeyStore) -> None:
-    """Not even by a store that does not know it, or in the moment between looking and writing."""
+    """Not even by a store that does not know it, or that looked before it was written."""
     path = identity_file(tmp_path, "alice")
     store.create("alice")
     before = files(tmp_path)

@@ -1,4 +1,4 @@
-"""What the vault answers to whom: the table, the requests, and that it signs nothing else."""
+"""Replies of the vault by role: the access table, each request, and that it signs nothing else."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Clock:
 
 
 class Room(NamedTuple):
-    """A vault without a process."""
+    """Vault without a process."""
 
     vault: Vault
     desk: VaultServer
@@ -120,7 +120,7 @@ def test_table_lists_every_request_in_every_state_and_nothing_else() -> None:
         assert all(roles <= set(ROLES) for roles in rights.values())
 
 
-def test_table_says_this() -> None:
+def test_table_of_permissions() -> None:
     allowed = {
         (kind.__name__, state.value): sorted(roles) for kind, rights in TABLE.items() for state, roles in rights.items()
     }
@@ -158,13 +158,13 @@ def test_every_request_of_every_wrong_role_is_forbidden_and_does_nothing(
 
 
 @pytest.mark.parametrize("role", [*ROLES, *STRANGERS])
-def test_what_is_not_in_the_table_is_forbidden(role: str) -> None:
+def test_requests_outside_the_table_are_forbidden(role: str) -> None:
     with pytest.raises(Forbidden):
         check_allowed(role, VaultState.OPEN, GetStatus())
 
 
 def test_forbidden_comes_before_any_other_answer(room: Room) -> None:
-    """Whoever may not ask does not learn whether an identity exists."""
+    """A sender without permission does not learn whether an identity exists."""
     for request in (SignDelegation("nobody"), SignDelegation("NOT A NAME"), SignRecord("alice", ("x",), ())):
         with pytest.raises(Forbidden):
             room.ask(GATEWAY, request)
@@ -274,7 +274,7 @@ def test_record_holds_and_each_one_replaces_the_one_before(room: Room) -> None:
         SignRecord("alice", ("https://relay.example/",) * 5, ()),
     ],
 )
-def test_record_that_nobody_would_accept_is_not_signed(room: Room, request_: SignRecord) -> None:
+def test_invalid_record_is_not_signed(room: Room, request_: SignRecord) -> None:
     with pytest.raises(BadMessage):
         room.ask(NETWORK, request_)
 
@@ -286,7 +286,7 @@ def test_transport_key_is_not_printed() -> None:
 # ── the desk ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_desk_answers_with_failures_instead_of_raising(room: Room) -> None:
+def test_server_replies_with_errors_instead_of_raising(room: Room) -> None:
     for header, error in (
         (encode(GetTransport()), Forbidden),
         (encode(SignDelegation("x")), Forbidden),

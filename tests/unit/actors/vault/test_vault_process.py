@@ -1,4 +1,4 @@
-"""The vault as a process: who gets through to it, where secrets lie, and what garbage does to it."""
+"""The vault as a process: accepted senders, where secrets are, and garbage."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def vault(tmp_path: Path) -> Iterator[RunningVault]:
 
 
 def seeds(folder: Path) -> dict[str, bytes]:
-    """Every secret at rest, by the name of its file."""
+    """Return every secret on disk by the name of its file."""
     return {path.stem: path.read_bytes()[HEADER_BYTES:] for path in folder.rglob("*.key")}
 
 
 def written(seed: bytes) -> dict[str, bytes]:
-    """A secret in the forms in which it could give itself away."""
+    """Return the encodings of a secret that a search must find."""
     digest = hashlib.sha512(seed).digest()
     return {
         "raw": seed,
@@ -74,7 +74,7 @@ def written(seed: bytes) -> dict[str, bytes]:
     }
 
 
-def test_roles_get_what_is_theirs_and_others_do_not_get_in(vault: RunningVault) -> None:
+def test_known_keys_get_their_role_and_others_are_rejected(vault: RunningVault) -> None:
     async def scenario() -> None:
         async with asking(vault, "gateway") as gateway, asking(vault, "network") as network:
             alice = await gateway(CreateKey("alice"))
@@ -101,7 +101,7 @@ def test_roles_get_what_is_theirs_and_others_do_not_get_in(vault: RunningVault) 
 def test_identity_secrets_are_nowhere_but_in_locked_memory_and_in_their_files(
     vault: RunningVault, tmp_path: Path
 ) -> None:
-    """Ten identities in use; then the vault's memory and every file of the home are searched for their secrets."""
+    """With ten identities in use, the vault's memory and every file of the home are searched for their secrets."""
 
     async def use() -> None:
         async with asking(vault, "gateway") as gateway, asking(vault, "network") as network:
