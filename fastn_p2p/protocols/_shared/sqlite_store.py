@@ -111,6 +111,7 @@ class SqliteStore:
 
         Raises:
             StorageFailed: the disk is full or broken, or the store is closed.
+            StorageDamaged: the file is damaged.
             Exception: the error that ``change`` raised.
         """
         if self._writer is None:
@@ -125,6 +126,7 @@ class SqliteStore:
 
         Raises:
             StorageFailed: the file cannot be read, or the store is closed.
+            StorageDamaged: the file is damaged.
         """
         if self._readers is None:
             raise StorageFailed(path=str(self.path), reason="it is closed")
@@ -149,11 +151,7 @@ class SqliteStore:
         except (sqlite3.Error, OSError, StorageDamaged) as error:
             if connection is not None:
                 connection.close()
-            if isinstance(error, StorageDamaged):
-                raise
-            if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-                raise StorageDamaged(path=str(self.path), reason=str(error)) from error
-            raise self._failed(error) from error
+            raise error if isinstance(error, StorageDamaged) else self._error_from(error) from error
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
@@ -172,7 +170,7 @@ class SqliteStore:
                 self._reading.execute("PRAGMA query_only = TRUE")
             return query(self._reading)
         except sqlite3.Error as error:
-            raise self._failed(error) from error
+            raise self._error_from(error) from error
 
     def _write_all(self, connection: sqlite3.Connection) -> None:
         try:
@@ -206,7 +204,7 @@ class SqliteStore:
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            outcomes = [(job, None, self._failed(error)) for job in group]
+            outcomes = [(job, None, self._error_from(error)) for job in group]
         with contextlib.suppress(RuntimeError):  # the event loop is closed, so no caller waits
             self._loop.call_soon_threadsafe(self._resolve, outcomes)
 
@@ -219,13 +217,17 @@ class SqliteStore:
             if error is None:
                 job.result.set_result(result)
             elif isinstance(error, sqlite3.Error):
-                job.result.set_exception(self._failed(error))
+                job.result.set_exception(self._error_from(error))
             else:
                 job.result.set_exception(error)
 
-    def _failed(self, error: Exception) -> StorageFailed:
-        full = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL
-        return StorageFailed(path=str(self.path), reason="the disk is full" if full else str(error))
+    def _error_from(self, error: Exception) -> StorageDamaged | StorageFailed:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return StorageDamaged(path=str(self.path), reason=str(error))
+        return StorageFailed(
+            path=str(self.path), reason="the disk is full" if code == sqlite3.SQLITE_FULL else str(error)
+        )
 
 
 def _run_in_savepoint(connection: sqlite3.Connection, change: Change[Any]) -> tuple[Any, Exception | None]:

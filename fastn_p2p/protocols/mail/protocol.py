@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Final
 
-from fastn_p2p_client.errors import ApplicationError, StorageFailed
+from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed
 from fastn_p2p_client.mail import messages as m
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request
@@ -133,7 +133,7 @@ class Mail(Protocol):
             try:
                 await self._outbox.prune()
                 await self._inbox.prune()
-            except StorageFailed as error:
+            except (StorageDamaged, StorageFailed) as error:
                 log.error("old mail could not be removed, and is tried again in an hour: %s", error)
 
     @request

@@ -47,6 +47,7 @@ from fastn_p2p_client.errors import (
     PeerUnknown,
     PeerUnreachable,
     ProtocolNotFound,
+    StorageDamaged,
     StorageFailed,
 )
 from fastn_p2p_client.keys import PublicKey
@@ -174,7 +175,7 @@ class RecipientWorker:
                 if not parcels:
                     return
                 await self._attempt(parcels)
-            except StorageFailed as error:
+            except (StorageDamaged, StorageFailed) as error:
                 log.error("mail for %s cannot be delivered now, and is tried again: %s", self._peer, error)
                 await self._pause(absent=False)
             except Exception:  # a defect must not keep mail from being sent
