@@ -12,8 +12,6 @@ import unicodedata
 from collections.abc import Collection
 from typing import Final, Literal, TypeAlias
 
-__all__ = ["Risk", "is_named", "risks_of"]
-
 Risk: TypeAlias = Literal["hidden", "executable", "odd"]
 """``hidden``: a component of the path begins with a dot. ``executable``: the mode or the extension says that it is a
 program. ``odd``: another system reads the name as something else, or a person cannot see all of it."""

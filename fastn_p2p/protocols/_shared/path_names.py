@@ -10,20 +10,6 @@ import re
 import unicodedata
 from typing import Final
 
-__all__ = [
-    "MAX_DEPTH",
-    "MAX_PART",
-    "MAX_PATH",
-    "PARTIAL_PREFIX",
-    "UnsafeName",
-    "check_component",
-    "collision_key",
-    "is_safe",
-    "join_path",
-    "printable",
-    "split_path",
-]
-
 MAX_PART: Final = 255
 """Bytes of UTF-8 in one component, as Linux allows (NAME_MAX)."""
 MAX_PATH: Final = 4096

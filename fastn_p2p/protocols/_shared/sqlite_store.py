@@ -22,8 +22,6 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from fastn_p2p_actors.storage.atomic_files import sync_directory
 from fastn_p2p_client.errors import StorageDamaged, StorageFailed
 
-__all__ = ["BUSY_TIMEOUT", "Change", "DatabaseSchema", "SqliteStore"]
-
 T = TypeVar("T")
 Change: TypeAlias = Callable[[sqlite3.Connection], T]
 """Function that runs in one of the store's threads and uses the connection. It must not begin or end a transaction."""

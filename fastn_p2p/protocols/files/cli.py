@@ -17,8 +17,6 @@ from .client import FilesClient
 from .errors import FileError
 from .events import TransferSummary
 
-__all__ = ["exit_code", "exit_code_of", "report_error", "with_files", "with_own_files"]
-
 T = TypeVar("T")
 
 _EXITS: Final[dict[str, ExitCode]] = {

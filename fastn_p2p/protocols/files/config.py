@@ -15,8 +15,6 @@ from fastn_p2p_client.protocol import Peer
 
 from .messages import MAX_OFFER
 
-__all__ = ["FileTransferConfig"]
-
 _GIB: Final = 1024**3
 _Bytes: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 

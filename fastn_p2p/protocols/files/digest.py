@@ -9,8 +9,6 @@ from typing import Final
 
 from blake3 import blake3
 
-__all__ = ["DIGEST_SIZE", "EMPTY", "Digest", "short_digest"]
-
 Digest = blake3
 """Has ``update``, ``digest`` and ``copy``; releases the interpreter while it works."""
 DIGEST_SIZE: Final = blake3.digest_size

@@ -32,8 +32,6 @@ from typing import Final, Literal, TypeAlias
 
 from fastn_p2p_client.errors import ApplicationError
 
-__all__ = ["FileError", "Kind", "read_error", "write_error"]
-
 Kind: TypeAlias = Literal[
     "NotShared",
     "NotFound",

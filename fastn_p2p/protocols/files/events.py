@@ -9,24 +9,6 @@ import msgspec
 
 from .messages import OfferState
 
-__all__ = [
-    "MAX_LEFT_OUT",
-    "AlreadyPresent",
-    "Discovered",
-    "EntrySkipped",
-    "Event",
-    "FileCompleted",
-    "FileLost",
-    "FileProgress",
-    "FileRestarted",
-    "FileStarted",
-    "OfferChanged",
-    "OnEvent",
-    "Retrying",
-    "TransferSummary",
-    "ignore_events",
-]
-
 MAX_LEFT_OUT: Final = 1000
 """Names of files left out that a summary keeps; their number is up to the peer."""
 

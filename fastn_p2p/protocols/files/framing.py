@@ -20,8 +20,6 @@ from fastn_p2p_client.session.session import Session
 
 from .messages import TransferMessage
 
-__all__ = ["BLOCK", "FRAME", "HEAD", "MAX_MESSAGE", "FrameStream"]
-
 BLOCK: Final = 512 * 1024
 """Bytes of a block; a longer one is refused."""
 FRAME: Final = SESSION_WINDOW // 2 - CHUNK_COST * (SESSION_WINDOW // 2 // MAX_CHUNK)

@@ -13,46 +13,6 @@ import msgspec
 from .._shared.name_risks import Risk
 from .digest import DIGEST_SIZE
 
-__all__ = [
-    "FARTHEST_TIME",
-    "MAX_ACCEPTED",
-    "MAX_BATCH",
-    "MAX_NAMED",
-    "MAX_OFFER",
-    "MAX_PAGE",
-    "MAX_SIZE",
-    "MAX_WAIT",
-    "Contents",
-    "DecideOffer",
-    "DirectoryPage",
-    "DownloadFiles",
-    "Entry",
-    "FileDeclined",
-    "FileEnd",
-    "FileFailed",
-    "FileHeader",
-    "FileReceived",
-    "FileRequest",
-    "ListDirectory",
-    "ListOffers",
-    "OfferFiles",
-    "OfferList",
-    "OfferPage",
-    "OfferReply",
-    "OfferState",
-    "OfferSummary",
-    "OfferedEntry",
-    "Request",
-    "SessionRequest",
-    "Skipped",
-    "Stat",
-    "TransferMessage",
-    "UploadOffer",
-    "WaitForDecision",
-    "WalkDirectory",
-    "WalkEntries",
-]
-
 MAX_PAGE: Final = 10_000
 """Entries in one page of a listing."""
 MAX_OFFER: Final = 65_536

@@ -33,8 +33,6 @@ from .events import (
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Ended", "print_summary", "progress_output"]
-
 _PERIOD: Final = 0.5
 """Seconds between two events about the bytes of one file."""
 _WIDTH: Final = 40

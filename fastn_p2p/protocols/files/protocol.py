@@ -44,8 +44,6 @@ from .receiving.offer_inbox import OfferInbox
 from .receiving.offer_receiver import OfferReceiver, accepts_by_name
 from .sending.sender import send_files, send_whole
 
-__all__ = ["FileTransfer"]
-
 MAX_SESSIONS: Final = 16
 """Sessions of one peer at a time: each takes some memory, and threads."""
 MAX_WALKS: Final = 4

@@ -12,8 +12,6 @@ from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError, is_tra
 
 from .events import OnEvent, Retrying
 
-__all__ = ["PATIENCE", "TransferRetry"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

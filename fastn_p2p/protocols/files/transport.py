@@ -9,8 +9,6 @@ from fastn_p2p_client.session.session import Session
 
 from .messages import Entry, OfferReply, SessionRequest
 
-__all__ = ["FilesTransport"]
-
 
 class FilesTransport(Protocol):
     async def open(self, order: SessionRequest, /) -> Session:

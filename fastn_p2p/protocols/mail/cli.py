@@ -27,17 +27,6 @@ from ...console.output import write_message
 from .._shared.name_risks import risks_of
 from .._shared.path_names import check_component
 
-__all__ = [
-    "EXITS",
-    "RiskyName",
-    "petnames",
-    "report_error",
-    "save_attachments",
-    "time_text",
-    "whole_mail",
-    "with_mail",
-]
-
 T = TypeVar("T")
 
 EXITS: Final[dict[str, ExitCode]] = {

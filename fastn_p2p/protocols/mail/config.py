@@ -8,8 +8,6 @@ import msgspec
 
 from fastn_p2p_client.mail.messages import MAX_ATTACHMENTS, MAX_LETTER
 
-__all__ = ["MailConfig"]
-
 _DAY: Final = 86_400.0
 _GIB: Final = 1024**3
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]

@@ -28,8 +28,6 @@ from .recipient_worker import (
     RecipientWorker,
 )
 
-__all__ = ["CallTransport", "DeliveryManager"]
-
 
 class CallTransport:
     """``DeliveryTransport`` that calls the recipients through the daemon, as the identity that owns the outbox."""

@@ -13,8 +13,6 @@ from .._shared.change_signal import ChangeSignal
 from .._shared.sqlite_store import SqliteStore
 from .schema import BOUNCED, DELIVERED, OUTBOX_USAGE, add_usage
 
-__all__ = ["DeliveryQueue", "DeliveryState", "FailedTime", "Recipient"]
-
 
 class Recipient(NamedTuple):
     """Mailbox of a peer to which mail is sent."""

@@ -29,8 +29,6 @@ from .config import MailConfig
 from .schema import TOTAL_USAGE, StorageUsage, add_usage, read_usage
 from .validation import decode_mail
 
-__all__ = ["MAX_STREAMS", "MEMORY", "Inbox"]
-
 MAX_STREAMS: Final = 64
 """Streams of one sender whose progress is stored; beyond that, the least recently used one is forgotten."""
 MEMORY: Final = 90 * 86_400_000

@@ -27,8 +27,6 @@ from .delivery_queue import (
 from .schema import BOUNCED, DELIVERED, OUTBOX_USAGE, WAITING, add_usage
 from .validation import encode_mail
 
-__all__ = ["Outbox"]
-
 _STATES: Final[tuple[OutboxState, ...]] = ("waiting", "delivered", "bounced")
 """State by the number in the column ``state``."""
 _COLUMNS: Final = (

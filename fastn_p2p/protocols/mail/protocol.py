@@ -26,8 +26,6 @@ from .storage import (
     check_storage_dir,
 )
 
-__all__ = ["Mail"]
-
 _PRUNE_INTERVAL: Final = 3600.0
 """Seconds between two deletions of old entries."""
 _CLOCK_JUMP: Final = 30.0

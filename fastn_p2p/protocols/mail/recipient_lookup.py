@@ -10,8 +10,6 @@ from fastn_p2p_client.errors import PeerNameUnknown
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.tickets import Ticket
 
-__all__ = ["RecipientLookup"]
-
 _SHORTEST_KEY: Final = 40
 """Characters: a shorter text is taken for a name, not for a mistyped ID52."""
 

@@ -64,8 +64,6 @@ from .delivery_queue import (
     Recipient,
 )
 
-__all__ = ["DeliveryTransport", "RecipientWorker"]
-
 _TIMEOUT: Final = 30.0
 """Seconds for a delivery, besides the time for its bytes."""
 _SLOWEST: Final = 32 * 1024

@@ -13,19 +13,6 @@ from typing import Final, NamedTuple
 
 from .._shared.sqlite_store import BUSY_TIMEOUT, DatabaseSchema
 
-__all__ = [
-    "BOUNCED",
-    "DELIVERED",
-    "OUTBOX_USAGE",
-    "SCHEMA",
-    "TOTAL_USAGE",
-    "WAITING",
-    "StorageUsage",
-    "add_usage",
-    "count_mails",
-    "read_usage",
-]
-
 WAITING: Final = 0
 DELIVERED: Final = 1
 BOUNCED: Final = 2

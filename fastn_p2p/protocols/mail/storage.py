@@ -17,8 +17,6 @@ from fastn_p2p_actors.storage.atomic_files import (
 from fastn_p2p_client.errors import StorageFailed
 from fastn_p2p_client.keys import PublicKey
 
-__all__ = ["FILE", "Storage", "check_storage_dir"]
-
 FILE: Final = "mail.sqlite"
 _MARKER: Final = "directory"
 """File in the workspace that holds the path of the directory, when that is elsewhere."""

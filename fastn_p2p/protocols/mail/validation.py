@@ -16,8 +16,6 @@ from .._shared.path_names import (
     collision_key,
 )
 
-__all__ = ["decode_mail", "encode_mail"]
-
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(MailContent).decode
 

@@ -16,8 +16,6 @@ from typing import Final, NamedTuple
 
 from ..digest import Digest
 
-__all__ = ["Checkpoints", "Version"]
-
 _MOST: Final = 2048
 """States in all, of 2 KiB each; the versions that were used least recently lose theirs first."""
 _MOST_OF_ONE: Final = 128

@@ -9,8 +9,6 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["rename_noreplace", "start_writeback"]
-
 _RENAME_NOREPLACE: Final = 1  # linux/fs.h
 _SYNC_FILE_RANGE_WRITE: Final = 2  # linux/fs.h
 _NOT_THERE: Final = (errno.EINVAL, errno.ENOSYS)

@@ -8,8 +8,6 @@ from typing import Final
 from ..._shared.path_names import collision_key
 from ..errors import FileError
 
-__all__ = ["PathSet"]
-
 _SMALLEST: Final = 1024
 _MASK: Final = (1 << 64) - 1
 

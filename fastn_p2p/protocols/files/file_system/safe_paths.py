@@ -5,8 +5,6 @@ from __future__ import annotations
 from ..._shared.path_names import UnsafeName, check_component, split_path
 from ..errors import FileError
 
-__all__ = ["checked_name", "parts_of"]
-
 
 def parts_of(path: str) -> tuple[str, ...]:
     """Return the components of a path from the wire; none for the empty path, which is the shared directory itself.

@@ -16,8 +16,6 @@ from ..digest import short_digest
 from ..errors import FileError, read_error, write_error
 from ..messages import FARTHEST_TIME, Entry
 
-__all__ = ["Parts", "SafeTree", "entry_of", "set_times", "time_of", "version_tag"]
-
 Parts: TypeAlias = tuple[str, ...]
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

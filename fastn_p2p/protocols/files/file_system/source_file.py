@@ -14,8 +14,6 @@ from ..messages import FileHeader
 from .checkpoints import Checkpoints, Version
 from .safe_tree import Parts, SafeTree, time_of, version_tag
 
-__all__ = ["STEP", "SourceFile"]
-
 STEP: Final = 8 * 1024 * 1024
 """Bytes that one step hashes: some milliseconds, unless the disk is slow."""
 

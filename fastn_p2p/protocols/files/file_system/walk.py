@@ -23,8 +23,6 @@ from .safe_paths import parts_of
 from .safe_tree import Parts, SafeTree, entry_of
 from .work_pool import Share
 
-__all__ = ["listed", "listing", "receive_walk", "send_walk", "walk"]
-
 _SORTED_AT: Final = 4
 """Times as many names as wanted are collected before those that are too many are thrown away."""
 _STEP: Final = 4096

@@ -16,8 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-__all__ = ["Share", "WorkPool"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

@@ -12,8 +12,6 @@ from ..file_system.checkpoints import Version
 from ..file_system.safe_paths import parts_of
 from ..file_system.safe_tree import SafeTree
 
-__all__ = ["Seal", "is_there", "seal_of"]
-
 Seal: TypeAlias = tuple[int, int, int, int]
 """Inode, size, and the times of change of content and inode in nanoseconds: nobody who writes to a file, replaces it or
 moves another one there can keep all of them. The device is not in it: its number changes with a restart."""

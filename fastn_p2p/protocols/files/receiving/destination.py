@@ -18,8 +18,6 @@ from ..messages import Entry
 from .arrivals import Seal, is_there, seal_of
 from .partial_file import PartialFile, partial_name
 
-__all__ = ["Destination"]
-
 _MOST_DIRECTORIES: Final = 100_000
 """Directories of one transfer whose modes and times are set at its end; each of them takes memory until then."""
 

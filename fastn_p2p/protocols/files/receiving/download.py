@@ -37,8 +37,6 @@ from ..transport import FilesTransport
 from .destination import Destination
 from .receiver import receive_file
 
-__all__ = ["Download", "normalize_paths"]
-
 _AHEAD: Final = 256
 """Files that a walk is ahead of those who fetch them."""
 _ATTEMPTS: Final = 5

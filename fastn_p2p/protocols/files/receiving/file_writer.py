@@ -10,8 +10,6 @@ from typing import Final
 from ..framing import BLOCK
 from .partial_file import PartialFile
 
-__all__ = ["QUICK", "RELIABLE", "FileWriter"]
-
 QUICK: Final = 0.01
 """Seconds for a write that is worth no thread: the kernel has taken it into memory."""
 RELIABLE: Final = 64

@@ -33,8 +33,6 @@ from .arrivals import Seal, is_there
 from .destination import Destination
 from .offer_store import OfferStore, as_msgpack, pack
 
-__all__ = ["EXPIRES", "MAX_LIST", "MAX_LISTS", "MAX_OFFERS", "MAX_WAITING", "OfferInbox"]
-
 MAX_WAITING: Final = 16
 """Offers of one peer that wait; one more is refused. Of those that were accepted and have not arrived completely as
 many are remembered."""

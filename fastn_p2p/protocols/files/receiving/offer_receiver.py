@@ -18,8 +18,6 @@ from .arrivals import Seal, seal_of
 from .destination import Destination
 from .receiver import decline_file, receive_file
 
-__all__ = ["OfferReceiver", "accepts_by_name"]
-
 _USELESS: Final = ("Changed", "Corrupt", "Exists")
 """Failures after which what has arrived of a file is of no use to a later attempt."""
 _STEP: Final = 100

@@ -31,8 +31,6 @@ from ..errors import FileError
 from ..messages import Entry, OfferSummary
 from .arrivals import Seal
 
-__all__ = ["OfferStore", "as_msgpack", "pack"]
-
 _PARTS: Final = ("json", "entries", "made", "arrived")
 _FEW: Final = 4096
 """Bytes of a list that are not worth compressing."""

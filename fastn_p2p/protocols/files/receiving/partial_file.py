@@ -24,8 +24,6 @@ from ..file_system.safe_tree import set_times
 from ..file_system.source_file import STEP
 from ..framing import BLOCK
 
-__all__ = ["PartialFile", "partial_name"]
-
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_OUT: Final = 8 * 1024 * 1024
 """Bytes after which the kernel is told to begin to write them to disk."""

@@ -18,8 +18,6 @@ from ..messages import Entry, FileDeclined, FileEnd, FileFailed, FileHeader, Fil
 from .destination import Destination
 from .file_writer import FileWriter
 
-__all__ = ["decline_file", "receive_file"]
-
 
 async def receive_file(
     frames: FrameStream,

@@ -16,8 +16,6 @@ from ..file_system.source_file import SourceFile
 from ..file_system.walk import walk
 from ..messages import MAX_OFFER, Entry, Skipped
 
-__all__ = ["OfferManifest"]
-
 
 class _Root(NamedTuple):
     tree: SafeTree

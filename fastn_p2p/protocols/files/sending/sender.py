@@ -18,8 +18,6 @@ from ..file_system.work_pool import Share
 from ..framing import FRAME, HEAD, FrameStream
 from ..messages import FileDeclined, FileEnd, FileFailed, FileReceived, FileRequest
 
-__all__ = ["send_files", "send_whole"]
-
 _RESET: Final = 1
 """Code of a session whose file could not be read to its end."""
 _AHEAD: Final = 2

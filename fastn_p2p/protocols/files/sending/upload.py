@@ -26,8 +26,6 @@ from ..transport import FilesTransport
 from .offer_manifest import OfferManifest
 from .sender import send_files
 
-__all__ = ["Upload"]
-
 _LOOK: Final = MAX_WAIT - 5
 """Seconds that one question takes for whether somebody has decided."""
 
