@@ -1,4 +1,4 @@
-"""What the commands of ``fastn-p2p files`` share: the way to a peer's or one's own files, and how they end."""
+"""Parts that the commands ``fastn-p2p files`` share: access to a peer's or the owner's files, and exit codes."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ _EXITS: Final[dict[str, ExitCode]] = {
 
 
 def exit_code(kind: str) -> ExitCode:
-    """How a command ends after a failure of that kind: what is not in the table is the peer's answer."""
+    """Return the exit code for an error of that kind. Kinds that are not in the table are errors of the peer."""
     return _EXITS.get(kind, ExitCode.APPLICATION)
 
 
-def exit_code_of(tally: TransferSummary) -> ExitCode:
-    """Return how a transfer ends: with the first failure, if there was one, or because something was left out."""
-    if tally.failures:
-        return exit_code(tally.failures[0].kind)
-    return ExitCode.PARTIAL if tally.omitted else ExitCode.OK
+def exit_code_of(summary: TransferSummary) -> ExitCode:
+    """Return the exit code of a transfer: by the first failure, or ``PARTIAL`` if an entry was skipped."""
+    if summary.failures:
+        return exit_code(summary.failures[0].kind)
+    return ExitCode.PARTIAL if summary.omitted else ExitCode.OK
 
 
 def with_files(
@@ -56,43 +56,44 @@ def with_files(
     *,
     quiet: bool = False,
 ) -> T:
-    """``work`` with a peer's files, in an event loop of its own. Raises what it raises.
+    """Run ``work`` with a peer's files, in an event loop of its own. Raise the error that it raises.
 
-    Unless ``quiet``, people are told when the peer is not reached at once.
+    Args:
+        quiet: print nothing while the peer is not reached yet.
     """
 
-    async def conversation() -> T:
+    async def run() -> T:
         async with Client(home, program="fastn-p2p files") as client:
             done = work(FilesClient(client, identity, peer, instance))
             return await done if quiet else await connecting(client, identity, peer, done)
 
-    import uvloop  # where bytes by the gigabyte pass, it takes half of what asyncio's own loop takes
+    import uvloop  # takes half the time of asyncio's own loop when gigabytes pass
 
     from fastn_p2p_actors.runtime.process_setup import tune_malloc
 
     tune_malloc()
-    return uvloop.run(conversation())
+    return uvloop.run(run())
 
 
 def with_own_files(
     home: Path | None, identity: str | None, instance: str, work: Callable[[FilesClient], Awaitable[T]]
 ) -> T:
-    """``work`` with the files of an identity of this daemon, as that identity: about its inbox nobody else may ask.
+    """Run ``work`` with the files of a local identity, called as that identity: only it may access its inbox.
 
     Raises:
-        IdentityNotFound, IdentityAmbiguous, NoIdentityOnline: it is not clear whose.
+        IdentityNotFound, IdentityAmbiguous, NoIdentityOnline: the identity does not exist, or must be named.
     """
 
-    async def conversation() -> T:
+    async def run() -> T:
         async with Client(home, program="fastn-p2p files") as client:
             name, key = await client.resolve_identity(identity)
             return await work(FilesClient(client, name, key, instance))
 
-    return asyncio.run(conversation())
+    return asyncio.run(run())
 
 
 def report_error(error: FileError) -> ExitCode:
-    """Says why a command has failed as a whole, and how it ends."""
+    """Print the error of a command, and return its exit code."""
     from ...console.output import write_message
 
     write_message(f"fastn-p2p: {error}")

@@ -1,4 +1,4 @@
-"""``FileTransfer`` at one peer: ``FilesClient`` is what programs use, and the command line."""
+"""Client of ``FileTransfer`` at one peer, for programs and for the command line."""
 
 from __future__ import annotations
 
@@ -49,28 +49,29 @@ T = TypeVar("T")
 
 PROTOCOL: Final = "FileTransfer"
 PARALLEL: Final = 4
-"""Files that move at the same time, each on a session of its own, all over one connection."""
+"""Files that are transferred at the same time, each on a session of its own, all over one connection."""
 
 _PAGE: Final = 4000
-"""Files of an offer in one answer, which is some 16 MiB with the longest paths there can be."""
+"""Entries of an offer in one reply, which has some 16 MiB with the longest possible paths."""
 _TIMEOUT: Final = 30.0
-"""Seconds for one request: a directory of a million entries takes some of them to look through."""
+"""Seconds for one request; listing a directory of a million entries takes a few of them."""
 
 
 class FilesClient:
-    """What a peer shares, and its inbox.
+    """Client for the files that a peer shares, and for its inbox.
 
     ::
 
         async with Client() as client:
             files = FilesClient(client, "alice", "bob")
-            tally = await files.get(["photos"], Path("~/from-bob").expanduser())
+            summary = await files.get(["photos"], Path("~/from-bob").expanduser())
 
-    Every method raises ``FileError`` for what the peer refuses, and ``P2PError`` for everything else.
+    Every method raises ``FileError`` when the peer refuses the request, and another ``P2PError`` when the call fails.
 
     Args:
-        identity: name of the local identity that asks; None for the only one online.
+        identity: name of the local identity that calls; None for the only one online.
         peer: a ``PublicKey``, an ID52, a ticket, or a name from the address book.
+        instance: the peer's instance of ``FileTransfer``.
     """
 
     def __init__(
@@ -85,13 +86,25 @@ class FilesClient:
         self._peer = peer
         self._instance = instance
 
-    # ── looking ──────────────────────────────────────────────────────────────────────────────────
+    # ── listing ──────────────────────────────────────────────────────────────────────────────────
 
     async def list(self, path: str = "", *, page: int = MAX_PAGE) -> AsyncIterator[DirectoryPage]:
-        """What is in a directory, in order of names, a page at a time. Unsafe names are counted, not shown."""
+        """Yield the entries of a directory in order of names, a page at a time.
+
+        Entries with unsafe names are left out and counted in ``unnamed``.
+
+        Args:
+            path: relative to the shared directory; empty for itself.
+            page: entries in one page.
+
+        Raises:
+            FileError: ``NotShared``, ``NotFound``, ``NotADirectory``, ``Unreadable``, ``UnsafeName``.
+            BadReply: the peer's pages are not in order.
+            P2PError: the call failed.
+        """
         after = ""
         while True:
-            listing = await self.ask(ListDirectory(path, after, page), DirectoryPage)
+            listing = await self.request(ListDirectory(path, after, page), DirectoryPage)
             names = [entry.path for entry in listing.entries]
             if names != sorted(names) or (names and names[0] <= after):
                 raise BadReply(protocol=PROTOCOL, reason="a listing is not in order of names")
@@ -103,11 +116,24 @@ class FilesClient:
             after = names[-1]
 
     async def stat(self, path: str = "") -> Entry:
-        """One file or directory."""
-        return await self.ask(Stat(path), Entry)
+        """Return a file or directory, with an empty path.
+
+        Raises:
+            FileError: ``NotShared``, ``NotFound``, ``NotADirectory``, ``Unreadable``, ``UnsafeName``.
+            P2PError: the call failed.
+        """
+        return await self.request(Stat(path), Entry)
 
     async def walk(self, path: str = "") -> AsyncIterator[Entry | Skipped]:
-        """A file, or everything below a directory, each directory after what is in it. Names are as the peer says."""
+        """Yield a file, or everything below a directory; each directory follows its content.
+
+        Paths are those that the peer sent: check them before using them on this machine.
+
+        Raises:
+            FileError: ``NotShared``, ``NotFound``, ``NotAFile``, ``NotADirectory``, ``Unreadable``, ``UnsafeName``,
+                ``TooMany``.
+            P2PError: the session broke before the end.
+        """
         async with await self.open(WalkDirectory(path)) as session:
             async for found in receive_walk(session):
                 yield found
@@ -126,23 +152,26 @@ class FilesClient:
         parallel: int = PARALLEL,
         alone: bool = False,
     ) -> TransferSummary:
-        """Gets files and whole directories; goes on where an earlier attempt has ended, also in another process.
+        """Get files and whole directories. Resume where an earlier attempt ended, also one of another process.
 
         Args:
-            paths: at the peer; each ends up under its last part. The empty path is all that is shared.
+            paths: files and directories at the peer; each is written under its last component. The empty path stands
+                for everything that is shared.
             to: an existing directory.
-            force: replace files that are there and are others.
-            hidden: get also what is below the paths and has a hidden name. Without it that is left out.
-            report: is told what happens.
-            patience: seconds without progress until a broken way is given up.
-            alone: this process does nothing else, and its event loop may wait for the disk for a moment: where that is
-                quick, files come a few per cent faster.
+            force: replace local files that differ.
+            hidden: also get entries with hidden names below the paths; without it they are skipped.
+            report: called with each event.
+            patience: seconds without progress after which connection errors are no longer retried.
+            parallel: files that are transferred at the same time.
+            alone: this process does nothing else, so its event loop may wait for the disk for a moment. On a fast disk
+                files arrive a few per cent faster.
 
         Returns:
-            What became of them: also files that could not be transferred are in it.
+            Counts of the transfer, including the files that could not be transferred.
 
         Raises:
-            FileError: ``DiskFull``.
+            FileError: ``DiskFull``; ``UnsafeName``, ``Collision``: of the paths.
+            P2PError: the peer cannot be reached.
         """
         from .receiving.download import Download
 
@@ -167,14 +196,22 @@ class FilesClient:
         patience: float = PATIENCE,
         parallel: int = PARALLEL,
     ) -> TransferSummary:
-        """Offers files to the peer, and sends them once they are accepted; goes on where an earlier attempt has ended.
+        """Offer files to the peer, and send them once it accepts. Resume where an earlier attempt ended.
 
         Args:
-            wait: seconds until somebody has accepted; None for as long as it takes.
+            manifest: the files, from ``OfferManifest.scan``.
+            wait: seconds to wait until the peer accepts; None for as long as it takes.
+            report: called with each event.
+            patience: seconds without progress after which connection errors are no longer retried.
+            parallel: files that are transferred at the same time.
+
+        Returns:
+            Counts of the transfer, including the files that could not be transferred.
 
         Raises:
-            FileError: ``OfferWaits``: nobody has accepted in time; the offer stands. ``OfferRejected``, ``NotShared``,
-                ``TooLarge``, ``TooMany``, ``UnsafeName``, ``Collision``: the peer does not take it.
+            FileError: ``OfferWaits``: the peer has not accepted in time; the offer remains. ``OfferRejected``,
+                ``NotShared``, ``TooLarge``, ``TooMany``, ``UnsafeName``, ``Collision``: the peer refuses the offer.
+            P2PError: the peer cannot be reached.
         """
         from .sending.upload import Upload
 
@@ -183,22 +220,45 @@ class FilesClient:
     # ── offers ───────────────────────────────────────────────────────────────────────────────────
 
     async def offer(self, entries: Sequence[Entry]) -> OfferReply:
-        """Says what one would send. The same entries are the same offer."""
-        return await self.ask(OfferFiles(list(entries)), OfferReply)
+        """Offer entries to the peer, and return the id and state of the offer. The same entries are the same offer.
+
+        Raises:
+            FileError: ``NotShared``, ``TooLarge``, ``TooMany``, ``UnsafeName``, ``Collision``, ``NotAFile``.
+            P2PError: the call failed.
+        """
+        return await self.request(OfferFiles(list(entries)), OfferReply)
 
     async def await_offer(self, offer: str, seconds: float = 0.0) -> OfferReply:
-        """How an offer of one's own stands, once it is decided or the time (at most ``MAX_WAIT``) is over."""
-        return await self.ask(WaitForDecision(offer, seconds), OfferReply, timeout=seconds + _TIMEOUT)
+        """Return the state of an offer to the peer once it is decided, or after ``seconds``, at most ``MAX_WAIT``.
+
+        Raises:
+            FileError: ``OfferUnknown``.
+            P2PError: the call failed.
+        """
+        return await self.request(WaitForDecision(offer, seconds), OfferReply, timeout=seconds + _TIMEOUT)
 
     async def offers(self) -> Sequence[OfferSummary]:
-        """Everything that was offered to oneself: works with one's own ID52 as the peer only."""
-        return (await self.ask(ListOffers(), OfferList)).offers
+        """Return all offers in the own inbox. The peer must be the identity's own ID52.
+
+        Raises:
+            FileError: ``NotOwner``: the peer is another identity.
+            P2PError: the call failed.
+        """
+        return (await self.request(ListOffers(), OfferList)).offers
 
     async def contents(self, offer: str, *, page: int = _PAGE) -> AsyncIterator[OfferedEntry]:
-        """Everything in an offer that was made to oneself, in order of paths."""
+        """Yield the entries of an offer in the own inbox, in order of paths.
+
+        Args:
+            page: entries in one request.
+
+        Raises:
+            FileError: ``OfferUnknown``, ``NotOwner``.
+            P2PError: the call failed.
+        """
         after = ""
         while True:
-            found = await self.ask(Contents(offer, after, page), OfferPage)
+            found = await self.request(Contents(offer, after, page), OfferPage)
             for entry in found.entries:
                 yield entry
             if not found.more or not found.entries or found.entries[-1].path <= after:
@@ -208,19 +268,27 @@ class FilesClient:
     async def decide(
         self, offer: str, *, accept: bool, force: bool = False, hidden: bool = False, names: Sequence[str] = ()
     ) -> OfferReply:
-        """Accept or reject what was offered to oneself.
+        """Accept or reject an offer in the own inbox; return its state.
 
         Args:
-            force: its files replace others of their names.
-            hidden: take also its hidden, executable and odd names.
+            force: its files replace local files of the same names.
+            hidden: also accept hidden, executable and odd names.
             names: of those only these paths, and what is below them.
+
+        Raises:
+            FileError: ``OfferUnknown``, ``NotOwner``; ``NotFound``: the offer has no such name to accept.
+            P2PError: the call failed.
         """
-        return await self.ask(DecideOffer(offer, accept, force, hidden, list(names)), OfferReply)
+        return await self.request(DecideOffer(offer, accept, force, hidden, list(names)), OfferReply)
 
-    # ── the two ways to the peer ─────────────────────────────────────────────────────────────────
+    # ── calls and sessions ─────────────────────────────────────────────────────────────────
 
-    async def ask(self, request: Request, returns: type[T], *, timeout: float = _TIMEOUT) -> T:
-        """One call."""
+    async def request(self, request: Request, returns: type[T], *, timeout: float = _TIMEOUT) -> T:
+        """Send a request, and return the reply as ``returns``. Raises FileError and P2PError.
+
+        Args:
+            timeout: seconds.
+        """
         try:
             return await self._client.call(
                 self._identity, self._peer, PROTOCOL, self._instance, request, returns=returns, timeout=timeout
@@ -229,7 +297,7 @@ class FilesClient:
             raise FileError.of(error) from None
 
     async def open(self, order: SessionRequest) -> Session:
-        """One session."""
+        """Open a session. Raises FileError and P2PError."""
         try:
             return await self._client.connect(self._identity, self._peer, PROTOCOL, self._instance, order)
         except ApplicationError as error:

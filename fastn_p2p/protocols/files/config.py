@@ -1,4 +1,4 @@
-"""The config of ``FileTransfer``."""
+"""Config of the protocol ``FileTransfer``."""
 
 from __future__ import annotations
 
@@ -20,34 +20,38 @@ _Bytes: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class FileTransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """At least one of ``root`` and ``inbox`` is needed. Both are existing directories: absolute, or with ``~``."""
+    """Directories to share, and limits of offers.
+
+    At least one of ``root`` and ``inbox`` is needed. Both are existing directories: absolute, or with ``~``.
+    """
 
     root: str | None = None
-    """Peers list, look at and get what is below this directory."""
+    """Directory that peers may list and get files from."""
     inbox: str | None = None
-    """Files that peers offer end up in this directory, once they are accepted."""
+    """Directory in which the files of accepted offers are written."""
     trust: tuple[str, ...] = ()
     """Petnames and ID52s of peers whose offers are accepted at once."""
     max_file_size: _Bytes = 100 * _GIB
-    """Bytes in one file that is offered."""
+    """Bytes of one offered file."""
     max_files: Annotated[int, msgspec.Meta(ge=1, le=MAX_OFFER)] = 10_000
     """Files and directories in one offer."""
     max_total: _Bytes = 100 * _GIB
-    """Bytes in one offer."""
+    """Bytes of all files in one offer."""
 
     def check(self) -> None:
-        """
+        """Check that the directories exist and that the fields fit together.
+
         Raises:
-            ValueError: it cannot work; says why.
+            ValueError: they do not; the message says why.
         """
         if self.root is None and self.inbox is None:
-            raise ValueError('it shares nothing and takes nothing: give it a "root", an "inbox", or both')
+            raise ValueError('nothing is shared and no files are accepted: set "root", "inbox", or both')
         if self.root is not None:
             _check_directory("root", self.root, os.R_OK | os.X_OK)
         if self.inbox is not None:
             _check_directory("inbox", self.inbox, os.R_OK | os.W_OK | os.X_OK)
         elif self.trust:
-            raise ValueError('"trust" needs an "inbox"')
+            raise ValueError('"trust" needs an "inbox": set it, or remove "trust"')
         for each in self.trust:
             try:
                 PublicKey(each)
@@ -59,16 +63,16 @@ class FileTransferConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
     @property
     def shared(self) -> Path | None:
-        """Where ``root`` is."""
+        """Path of ``root``."""
         return None if self.root is None else Path(self.root).expanduser()
 
     @property
     def received(self) -> Path | None:
-        """Where ``inbox`` is."""
+        """Path of ``inbox``."""
         return None if self.inbox is None else Path(self.inbox).expanduser()
 
     def trusts(self, peer: Peer) -> bool:
-        """Whether the peer's offers are accepted at once."""
+        """Return whether the peer's offers are accepted at once."""
         return peer.key.id52 in self.trust or (peer.name is not None and peer.name in self.trust)
 
 

@@ -1,27 +1,27 @@
-"""What can go wrong with a file, at either side.
+"""Errors of a transfer, at either side.
 
 =================  ======================================================================
-``NotShared``      the peer shares no files, or takes none
-``NotFound``       there is nothing under this name
+``NotShared``      the peer shares no files, or accepts none
+``NotFound``       there is no file or directory with this name
 ``NotAFile``       a link, device, pipe or socket: only files and directories are transferred
-``NotADirectory``  a part of the path is a file or a link
-``UnsafeName``     a name that could do harm, see ``names``
+``NotADirectory``  a component of the path is a file or a link
+``UnsafeName``     the name could do harm, see ``_shared.path_names``
 ``Collision``      two names of one transfer differ only by case or by how Unicode spells them
 ``Exists``         another file has the name already
 ``Changed``        the file changed while it was read, or since it was offered
-``Corrupt``        what arrived is not what the other side has read
+``Corrupt``        the received content is not the content that the sender has read
 ``Unreadable``     the file cannot be read
 ``Unwritable``     the file cannot be written
-``DiskFull``       there is no space left for it; what has arrived is kept
+``DiskFull``       there is no space left for it; the received part is kept
 ``Busy``           another transfer is writing the same file
-``TooLarge``       more bytes than the receiving side takes
-``TooMany``        more files, offers or sessions than the other side takes
-``OfferUnknown``   the offer is not known there, or not any more
-``OfferWaits``     nobody has accepted the offer yet
-``OfferRejected``  its receiver does not want it
-``NotAccepted``    hidden, executable and odd names are taken only when the receiver accepts them by name
+``TooLarge``       more bytes than the receiver accepts
+``TooMany``        more files, offers or sessions than the peer accepts
+``OfferUnknown``   the peer does not know the offer, or has forgotten it
+``OfferWaits``     the offer is not accepted yet
+``OfferRejected``  the receiver has rejected the offer
+``NotAccepted``    the name is hidden, executable or odd, and the receiver has not accepted it by name
 ``NotOwner``       only the identity itself may decide about its inbox
-``Stopped``        whoever received it gave up; it has said why
+``Stopped``        the receiver has cancelled the file
 =================  ======================================================================
 """
 
@@ -65,12 +65,12 @@ _NO_DIRECTORY: Final = (errno.ENOTDIR, errno.ELOOP)
 
 
 class FileError(ApplicationError):
-    """One file, or one offer, that cannot be transferred.
+    """A file, or an offer, cannot be transferred.
 
     Attributes:
-        kind: one of ``Kind``, or what a peer of another version calls it.
-        message: words for people.
-        path: which file, relative to what is shared; empty when it is not about one.
+        kind: one of ``Kind``, or a kind that only a peer of another version knows.
+        message: text for people.
+        path: the file, relative to the shared directory; empty when the error is not about one file.
     """
 
     def __init__(self, kind: Kind | str, message: str, path: str = "") -> None:
@@ -82,20 +82,20 @@ class FileError(ApplicationError):
 
     @classmethod
     def of(cls, error: ApplicationError) -> FileError:
-        """The same, as it has come from the other side."""
+        """Return the ``FileError`` that a peer has sent as an application error."""
         path = error.payload.get("path", "") if isinstance(error.payload, dict) else ""
         return cls(error.kind, error.message, path if isinstance(path, str) else "")
 
 
 def read_error(error: OSError, path: str, at: str | None = None) -> FileError:
-    """Return the failure to open or read something at the source.
+    """Return the error for a file or directory that cannot be opened or read.
 
     Args:
-        path: what was to be read.
-        at: which directory on the way there has caused it; empty for the one that is shared, None for the file itself.
+        path: the file or directory.
+        at: the directory on the way to it that caused the error; empty for the shared one, None for the file itself.
     """
     if isinstance(error, FileNotFoundError) and at != "":
-        return FileError("NotFound", "there is nothing under this name", path)
+        return FileError("NotFound", "there is no file or directory with this name", path)
     if error.errno in _NO_DIRECTORY:
         return FileError("NotADirectory", f"{_named(at)} is a file or a link, not a directory", path)
     if at is None or at == path:
@@ -104,14 +104,14 @@ def read_error(error: OSError, path: str, at: str | None = None) -> FileError:
 
 
 def write_error(error: OSError, path: str, at: str | None = None) -> FileError:
-    """Return the failure to make or write something at the destination.
+    """Return the error for a file or directory that cannot be made or written.
 
     Args:
-        path: what was to be written.
-        at: which directory on the way there has caused it; empty for the destination itself, None for the file itself.
+        path: the file or directory.
+        at: the directory on the way to it that caused the error; empty for the destination, None for the file itself.
     """
     if error.errno in _FULL:
-        return FileError("DiskFull", f"{_FULL[error.errno]}; what has arrived is kept", path)
+        return FileError("DiskFull", f"{_FULL[error.errno]}; the received part is kept", path)
     if error.errno in _NO_DIRECTORY:
         return FileError("NotADirectory", f"{_named(at)} is a file or a link here, not a directory", path)
     if at is None:
@@ -125,5 +125,5 @@ def _reason(error: OSError) -> str:
 
 def _named(directory: str | None) -> str:
     if directory is None:
-        return "a part of the path"
-    return f"the directory {directory!r}" if directory else "the directory that holds everything"
+        return "a component of the path"
+    return f"the directory {directory!r}" if directory else "the directory itself"

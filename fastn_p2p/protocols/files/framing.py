@@ -1,9 +1,11 @@
-"""Frames on a session: a byte that says what it is, four bytes of length (big endian), and that many bytes.
+"""Frames on a session: one byte of kind, four bytes of length (big endian), and that many bytes of body.
 
-==  ==================================================
- 0  a message: one ``TransferMessage`` in msgpack
- 1  a block: content of a file
-==  ==================================================
+====  ==================================================
+kind  body
+====  ==================================================
+ 0    a message: one ``TransferMessage`` in msgpack
+ 1    a block: content of a file
+====  ==================================================
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ from fastn_p2p_client.session.session import Session
 from .messages import TransferMessage
 
 BLOCK: Final = 512 * 1024
-"""Bytes of a block; a longer one is refused."""
+"""Bytes of the longest block that is accepted."""
 FRAME: Final = SESSION_WINDOW // 2 - CHUNK_COST * (SESSION_WINDOW // 2 // MAX_CHUNK)
-"""Bytes of a block that is sent, and its head: two of them fill a session's window, and leave no rest that would go as
-a small chunk of its own."""
+"""Bytes of a block that is sent, with its header. Two of them fill a session's window, without a rest that would be
+sent as a small chunk of its own."""
 MAX_MESSAGE: Final = 4 * 1024 * 1024
-"""Bytes of a message; a longer one is refused before it is read."""
+"""Bytes of the longest message that is accepted; a longer one is refused before it is read."""
 
 _HEAD: Final = struct.Struct(">BI")
 HEAD: Final = _HEAD.size
-"""Bytes before what a frame holds."""
+"""Bytes of a frame's header."""
 
 _MESSAGE: Final = 0
 _CONTENT: Final = 1
@@ -40,42 +42,46 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 
 
 class FrameStream:
-    """One side of a session that speaks in frames.
+    """Reader and writer of frames on one session.
 
     Attributes:
-        midway: a file's content is on its way, so nothing else can be said before its end.
+        in_file: content of a file is being received, so that no message can be interpreted before its end.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.in_file = False
         self._rest = memoryview(b"")
-        """Has come and was not asked for yet."""
+        """Bytes that were received and not consumed yet."""
 
     def check_open(self) -> None:
-        """Raise ConnectionLost when the session is over: long work for it would be for nobody."""
+        """Raise ConnectionLost if the session is over. Called before long work for it."""
         if self.session.is_over:
             raise ConnectionLost(what="the session")
 
     async def send_message(self, message: TransferMessage) -> None:
-        """Raises like ``Session.write``."""
+        """Send a message. Raises P2PError when the session broke."""
         body = _encode(message)
         await self.session.write(_HEAD.pack(_MESSAGE, len(body)) + body)
 
     async def send_block(self, frame: bytearray | memoryview) -> None:
-        """Some of a file's content, at most ``BLOCK`` bytes, after ``HEAD`` bytes that are filled in here.
+        """Send content of a file. The caller may reuse the buffer when no view of it is left.
 
-        Raises like ``Session.write``. The buffer can be used again when nobody has a view of it any more.
-        """
-        _HEAD.pack_into(frame, 0, _CONTENT, len(frame) - HEAD)
-        await self.session.write(frame, copy=len(frame) < FRAME)  # few bytes would keep a large buffer
-
-    async def receive(self) -> TransferMessage | int | None:
-        """The next message; or the length of a block whose bytes are to be read next; None at the end.
+        Args:
+            frame: ``HEAD`` bytes that are overwritten with the header, then at most ``BLOCK`` bytes of content.
 
         Raises:
-            BadMessage: what comes is no frame, or ends in the middle of one.
-            P2PError: like ``Session.read``.
+            P2PError: the session broke.
+        """
+        _HEAD.pack_into(frame, 0, _CONTENT, len(frame) - HEAD)
+        await self.session.write(frame, copy=len(frame) < FRAME)  # a few bytes would keep a large buffer alive
+
+    async def receive(self) -> TransferMessage | int | None:
+        """Return the next message, or the length of the next block, whose bytes ``part`` returns; None at the end.
+
+        Raises:
+            BadMessage: the peer sent no valid frame, or ended the session within one.
+            P2PError: the session broke.
         """
         head = await self._exactly(HEAD)
         if not head:
@@ -92,21 +98,21 @@ class FrameStream:
         return message
 
     async def part(self, most: int) -> memoryview:
-        """The next bytes of a block, at least one.
+        """Return the next bytes of a block: at least one, at most ``most``.
 
         Raises:
-            BadMessage: there are none.
-            P2PError: like ``Session.read``.
+            BadMessage: the peer ended the session within the block.
+            P2PError: the session broke.
         """
-        if not self._rest and not await self._more():
+        if not self._rest and not await self._read_more():
             raise BadMessage(reason="the session ended within a block")
         part, self._rest = self._rest[:most], self._rest[most:]
         return part
 
     async def _exactly(self, size: int) -> bytes:
-        """The next bytes; none at the end of the session. Raises like ``receive``."""
+        """Return the next ``size`` bytes, or none at the end of the session. Raises what ``receive`` raises."""
         whole = bytearray()
-        while len(whole) < size and (self._rest or await self._more()):
+        while len(whole) < size and (self._rest or await self._read_more()):
             missing = size - len(whole)
             whole += self._rest[:missing]
             self._rest = self._rest[missing:]
@@ -114,7 +120,7 @@ class FrameStream:
             raise BadMessage(reason="the session ended within a frame")
         return bytes(whole)
 
-    async def _more(self) -> bool:
-        """Whether more has come. A chunk is taken whole: its parts are looked at where it lies."""
+    async def _read_more(self) -> bool:
+        """Read the next chunk; return whether there was one. Its parts are views of it, so nothing is copied."""
         self._rest = memoryview(await self.session.read())
         return bool(self._rest)

@@ -1,7 +1,7 @@
-"""What the two sides of ``FileTransfer`` say to each other.
+"""Messages of the protocol ``FileTransfer``.
 
-``Request`` lists the calls, ``SessionRequest`` what a session can be opened for, and ``TransferMessage`` what is said
-inside a session, each in a frame of its own (see ``frames``).
+``Request`` lists the calls, ``SessionRequest`` the openings of a session, and ``TransferMessage`` the messages inside
+a session, each in a frame of its own (see ``framing``).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ MAX_PAGE: Final = 10_000
 MAX_OFFER: Final = 65_536
 """Files and directories in one offer: it travels as one request."""
 MAX_BATCH: Final = 500
-"""Entries, and skipped things, in one message of a walk: some 2 MiB with the longest paths there can be."""
+"""Entries, and skipped ones, in one message of a walk: some 2 MiB with the longest possible paths."""
 MAX_WAIT: Final = 30.0
 """Seconds that one ``WaitForDecision`` may take."""
 FARTHEST_TIME: Final = 1 << 62
-"""Nanoseconds before and after 1970 (until the year 2116) that ``mtime_ns`` can say; the rest is ``mtime_rest``."""
+"""Nanoseconds before and after 1970 (until the year 2116) that ``mtime_ns`` can hold; the rest is ``mtime_rest``."""
 MAX_SIZE: Final = (1 << 63) - 1
-"""Bytes of a file, and of all files together as far as they are counted."""
+"""Bytes of a file; also the largest count of bytes of several files."""
 MAX_NAMED: Final = 100
-"""Names in one listing, of things that cannot be transferred; the others are only counted."""
+"""Skipped entries that one listing names; further ones are only counted."""
 MAX_ACCEPTED: Final = 10_000
 """Names that one ``DecideOffer`` accepts."""
 
@@ -34,35 +34,35 @@ _Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=4096)]
 _Id: TypeAlias = Annotated[str, msgspec.Meta(max_length=64)]
 _Size: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=MAX_SIZE)]
 _Time: TypeAlias = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
-"""Nanoseconds since 1970, UTC. What is sent lies within ``FARTHEST_TIME`` of 1970: older daemons refuse more."""
+"""Nanoseconds since 1970, UTC. Values that are sent lie within ``FARTHEST_TIME`` of 1970: older daemons refuse more."""
 _Mode: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=0o777)]
 _Digest: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=DIGEST_SIZE, max_length=DIGEST_SIZE)]
 
 OfferState: TypeAlias = Literal["waiting", "accepted", "rejected", "finished"]
-"""Of an offer: nobody has decided; its files may come; they may not; all of them are there."""
+"""State of an offer: not decided; its files may be sent; they may not; all of them have arrived."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A file or directory."""
 
     path: _Text
-    """Relative to what was asked for, with ``/``; empty for that itself."""
+    """Relative to the requested path, with ``/``; empty for the requested file or directory itself."""
     kind: Literal["file", "directory", "other"]
-    """``other`` is what cannot be transferred: links, devices, pipes, sockets."""
+    """``other`` stands for links, devices, pipes and sockets, which cannot be transferred."""
     size: _Size = 0
     """Bytes."""
     mtime_ns: _Time = 0
-    """When its content last changed: nanoseconds since 1970, UTC."""
+    """Time of the last change of its content: nanoseconds since 1970, UTC."""
     mode: _Mode = 0
     """Permission bits."""
     tag: _Id = ""
-    """Another tag, another version of the file."""
+    """Identifies the version of the file: it differs between two versions."""
     mtime_rest: int = 0
-    """Nanoseconds to be added to ``mtime_ns``, for a time that is farther away than ``FARTHEST_TIME``."""
+    """Nanoseconds to add to ``mtime_ns``, for a time beyond ``FARTHEST_TIME``."""
 
 
 class Skipped(msgspec.Struct, frozen=True, gc=False):
-    """What a walk has left out."""
+    """Entry that a walk or a listing has left out."""
 
     path: _Text
     reason: _Text
@@ -72,7 +72,7 @@ class Skipped(msgspec.Struct, frozen=True, gc=False):
 
 
 class ListDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="list"):
-    """What is in a directory, in order of names, a page at a time. Answered by ``DirectoryPage``."""
+    """List a directory in order of names, a page at a time. Answered by ``DirectoryPage``."""
 
     path: _Text = ""
     after: _Text = ""
@@ -81,30 +81,30 @@ class ListDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
 
 
 class Stat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="stat"):
-    """One file or directory. Answered by ``Entry``, whose path is empty."""
+    """Describe one file or directory. Answered by ``Entry``, whose path is empty."""
 
     path: _Text = ""
 
 
 class OfferFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="offer"):
-    """Files that whoever asks would send. The same files are the same offer. Answered by ``OfferReply``."""
+    """Offer files that the caller wants to send. The same entries are the same offer. Answered by ``OfferReply``."""
 
     entries: Annotated[list[Entry], msgspec.Meta(min_length=1, max_length=MAX_OFFER)]
 
 
 class WaitForDecision(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="await"):
-    """How an offer of one's own stands, once it is not ``waiting`` or the time is over. Answered by ``OfferReply``."""
+    """Wait until an offer of the caller is no longer ``waiting``, or the time is over. Answered by ``OfferReply``."""
 
     offer: _Id
     seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_WAIT)] = 0.0
 
 
 class ListOffers(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="offers"):
-    """All offers; only the identity itself may ask. Answered by ``OfferList``."""
+    """List all offers; only the identity itself may. Answered by ``OfferList``."""
 
 
 class Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="contents"):
-    """Everything in an offer, in order of paths, a page at a time; only the identity itself may ask.
+    """List the entries of an offer in order of paths, a page at a time; only the identity itself may.
 
     Answered by ``OfferPage``.
     """
@@ -121,67 +121,75 @@ class DecideOffer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
     offer: _Id
     accept: bool
     force: bool = False
-    """Its files replace others of the same names."""
+    """The files replace others of the same names."""
     hidden: bool = False
-    """Also what is flagged (see ``risks``) is accepted;"""
+    """Flagged entries (see ``_shared.name_risks``) are accepted too: all of them if ``names`` is empty."""
     names: Annotated[list[_Text], msgspec.Meta(max_length=MAX_ACCEPTED)] = []
-    """or of that only these paths, and what is below them."""
+    """Flagged paths that are accepted, with everything below them."""
 
 
 Request: TypeAlias = ListDirectory | Stat | OfferFiles | WaitForDecision | ListOffers | Contents | DecideOffer
 
 
 class DirectoryPage(msgspec.Struct, frozen=True):
+    """One page of a directory."""
+
     entries: list[Entry]
     more: bool
     """Another page follows, after the name of the last entry."""
     unnamed: int = 0
-    """On the first page: things in this directory whose names cannot be sent, or that cannot be looked at."""
+    """On the first page: entries of the directory whose names cannot be sent, or that cannot be examined."""
     skipped: list[Skipped] = []
-    """The first ``MAX_NAMED`` of them, with their names made visible."""
+    """The first ``MAX_NAMED`` of those, with printable names."""
 
 
 class OfferReply(msgspec.Struct, frozen=True):
+    """Id and state of an offer."""
+
     offer: _Id
     state: OfferState
 
 
 class OfferSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Offer without its entries; stored on disk in this form too."""
+
     id: _Id
     peer: str
-    """ID52 of whoever offers."""
+    """ID52 of the sender."""
     name: str | None
-    """Their petname at the time of the offer."""
+    """The sender's petname at the time of the offer."""
     state: OfferState
     files: int
     bytes: int
     created: int
     """Seconds since 1970, UTC."""
     examples: list[str]
-    """Some of its paths: flagged ones first, then the first names at its top."""
+    """Some of its paths: flagged ones first, then the first names at its top level."""
     force: bool = False
     flagged: int = 0
-    """Files and directories that are taken only when they are accepted by name."""
+    """Number of files and directories that must be accepted by name."""
     hidden: bool = False
-    """All of those are accepted;"""
+    """All flagged entries are accepted."""
     names: list[str] = []
-    """or these, and what is below them."""
+    """Flagged paths that are accepted, with everything below them."""
     failed: int = 0
-    """Files that were not taken when it was sent the last time."""
+    """Files that were not accepted when the offer was sent the last time."""
     decided: int = 0
-    """When its state changed last, or a file of it came: seconds since 1970, UTC."""
+    """Time of the last change of its state: seconds since 1970, UTC."""
     kept: int = 0
-    """Bytes that its list takes here."""
+    """Bytes of its list of entries on disk."""
     paths: str = ""
-    """The same for two offers of the same paths."""
+    """Hash of its paths: equal for two offers of the same paths."""
 
 
 class OfferList(msgspec.Struct, frozen=True):
+    """All offers in an inbox."""
+
     offers: list[OfferSummary]
 
 
 class OfferedEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A file or directory of an offer, as its receiver sees it."""
+    """File or directory of an offer, as its receiver sees it."""
 
     path: str
     kind: Literal["file", "directory", "other"]
@@ -190,29 +198,31 @@ class OfferedEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     mode: int = 0
     risks: list[Risk] = []
     accepted: bool = False
-    """It is flagged, and accepted by name."""
+    """The entry is flagged, and was accepted by name."""
 
 
 class OfferPage(msgspec.Struct, frozen=True):
+    """One page of an offer."""
+
     entries: list[OfferedEntry]
     more: bool
 
 
-# ── what a session is opened for ─────────────────────────────────────────────────────────────────
+# ── openings of a session ─────────────────────────────────────────────────────────────────
 
 
 class WalkDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="walk"):
-    """Everything below a directory, or one file: comes as ``WalkEntries``, directories after what is in them."""
+    """The opener receives everything below a directory, or one file, as ``WalkEntries``; directories after content."""
 
     path: _Text = ""
 
 
 class DownloadFiles(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="fetch"):
-    """The side that opened the session wants files, one after the other."""
+    """The opener receives files, one after the other."""
 
 
 class UploadOffer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="send"):
-    """The side that serves wants the files of an accepted offer, one after the other."""
+    """The opener sends the files of an accepted offer, one after the other."""
 
     offer: _Id
 
@@ -220,27 +230,27 @@ class UploadOffer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
 SessionRequest: TypeAlias = WalkDirectory | DownloadFiles | UploadOffer
 
 
-# ── what is said inside a session ────────────────────────────────────────────────────────────────
+# ── messages inside a session ────────────────────────────────────────────────────────────────
 
 
 class FileRequest(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """From the side that receives: this file next."""
+    """Receiver to sender: send this file next."""
 
     path: _Text
     offset: _Size
-    """Bytes that it has already,"""
+    """Bytes that the receiver has already."""
     digest: _Digest
-    """and the digest of them."""
+    """Digest of those bytes."""
 
 
 class FileReceived(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """From the side that receives: this file is there, complete and checked."""
+    """Receiver to sender: this file has arrived, complete and checked."""
 
     path: _Text
 
 
 class FileDeclined(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """From the side that receives: this file is given up; also while its content is on its way."""
+    """Receiver to sender: this file is not wanted; may be sent while its content is on its way."""
 
     path: _Text
     kind: _Id
@@ -248,34 +258,34 @@ class FileDeclined(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class FileHeader(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    """From the side that sends: here it is; content follows, then ``FileEnd`` or ``FileFailed``."""
+    """Sender to receiver: content follows, then ``FileEnd`` or ``FileFailed``."""
 
     size: _Size
     mtime_ns: _Time
     mode: _Mode
     tag: _Id
     offset: _Size
-    """Where the content begins: what was asked for, or 0 when those bytes are not the beginning of this file."""
+    """Offset at which the content begins: the requested one, or 0 if the receiver's bytes are no prefix of the file."""
     mtime_rest: int = 0
-    """As in ``Entry``."""
+    """Nanoseconds to add to ``mtime_ns``, for a time beyond ``FARTHEST_TIME``."""
 
 
 class FileEnd(msgspec.Struct, frozen=True, array_like=True, tag=12):
-    """From the side that sends: that was all of it."""
+    """Sender to receiver: the content is complete."""
 
     digest: _Digest
-    """Of the whole file."""
+    """Digest of the whole file."""
 
 
 class FileFailed(msgspec.Struct, frozen=True, array_like=True, tag=13):
-    """From the side that sends: instead of ``FileHeader`` or ``FileEnd``."""
+    """Sender to receiver, instead of ``FileHeader`` or ``FileEnd``: the file cannot be sent."""
 
     kind: _Id
     message: _Text
 
 
 class WalkEntries(msgspec.Struct, frozen=True, array_like=True, tag=21):
-    """A part of what a walk finds."""
+    """Some entries that a walk has found."""
 
     entries: Annotated[list[Entry], msgspec.Meta(max_length=MAX_BATCH)]
     skipped: Annotated[list[Skipped], msgspec.Meta(max_length=MAX_BATCH)]

@@ -1,4 +1,4 @@
-"""What people and scripts see of a transfer: bars on a terminal, lines of JSON, or only what is worth a word."""
+"""Progress output of a transfer: bars on a terminal, lines of JSON, or plain messages."""
 
 from __future__ import annotations
 
@@ -34,103 +34,103 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _PERIOD: Final = 0.5
-"""Seconds between two events about the bytes of one file."""
+"""Seconds between two printed events about the bytes of one file."""
 _WIDTH: Final = 40
 """Characters of a path beside a bar."""
 
 
 class Ended(msgspec.Struct, frozen=True, tag="end", tag_field="event"):
-    """The last line of JSON."""
+    """Last line of JSON."""
 
     done: int
     kept: int
     skipped: int
     failed: int
     moved: int
-    """Bytes in this attempt."""
+    """Bytes transferred in this attempt."""
     seconds: float
     left_out: list[FileLost | EntrySkipped]
-    """The first ``MAX_LEFT_OUT`` of what was skipped or has failed."""
+    """The first ``MAX_LEFT_OUT`` files that were skipped or have failed."""
 
 
 @contextmanager
 def progress_output(*, json: bool) -> Iterator[OnEvent]:
-    """Something to give events to. Bars are shown when standard error is a terminal."""
+    """Return a callback that prints events: as JSON, or as bars if standard error is a terminal, or as text."""
     if json:
-        yield _Lines().report
+        yield _JsonLines().report
     elif sys.stderr is not None and sys.stderr.isatty():
         with _bars() as progress:
             yield _Bars(progress).report
     else:
-        yield _tell
+        yield _print_event
 
 
-def print_summary(tally: TransferSummary, seconds: float, *, json: bool) -> None:
-    """Print the counts, and everything that was left out, by name."""
+def print_summary(summary: TransferSummary, seconds: float, *, json: bool) -> None:
+    """Print the counts, and the names of the files that were left out."""
     if json:
         end = Ended(
-            tally.done,
-            tally.kept,
-            tally.omitted,
-            len(tally.failures),
-            tally.moved,
+            summary.done,
+            summary.kept,
+            summary.omitted,
+            len(summary.failures),
+            summary.moved,
             round(seconds, 3),
-            tally.left_out,
+            summary.left_out,
         )
         put_json(end)
         return
-    if tally.left_out:
-        write_message("left out:")
-        for event in tally.left_out:
-            write_message(f"  {_words(event)}")
-        more = tally.omitted + len(tally.failures) - len(tally.left_out)
+    if summary.left_out:
+        write_message("Left out:")
+        for event in summary.left_out:
+            write_message(f"  {_event_text(event)}")
+        more = summary.omitted + len(summary.failures) - len(summary.left_out)
         if more:
-            write_message(f"  and {more} more, which are named above")
-    words = [f"{format_count(tally.done, 'file')}, {format_size(tally.moved)} in {seconds:.1f} s"]
-    if tally.moved and seconds > 0:
-        words[0] += f" ({format_size(round(tally.moved / seconds))}/s)"
-    if tally.kept:
-        words.append(f"{tally.kept} were there already")
-    if tally.omitted:
-        words.append(f"{tally.omitted} skipped")
-    if tally.failures:
-        words.append(f"{len(tally.failures)} failed")
-    write_message("; ".join(words))
+            write_message(f"  and {more} more, named above")
+    counts = [f"{format_count(summary.done, 'file')}, {format_size(summary.moved)} in {seconds:.1f} s"]
+    if summary.moved and seconds > 0:
+        counts[0] += f" ({format_size(round(summary.moved / seconds))}/s)"
+    if summary.kept:
+        counts.append(f"{summary.kept} already present")
+    if summary.omitted:
+        counts.append(f"{summary.omitted} skipped")
+    if summary.failures:
+        counts.append(f"{len(summary.failures)} failed")
+    write_message("; ".join(counts))
 
 
-def _tell(event: Event) -> None:
-    words = _words(event)
-    if words:
-        write_message(words)
+def _print_event(event: Event) -> None:
+    text = _event_text(event)
+    if text:
+        write_message(text)
 
 
-def _words(event: Event) -> str:
-    """What is said about it beside all bars; mostly nothing."""
+def _event_text(event: Event) -> str:
+    """Return the line that is printed for an event; usually none."""
     if isinstance(event, FileLost):
         return f"{event.path or 'transfer'}: {event.message}"
     if isinstance(event, EntrySkipped):
         return f"{event.path}: skipped: {event.reason}"
     if isinstance(event, FileRestarted):
-        return f"{event.path}: it is another file by now, or what is here of it is damaged; it begins anew"
+        return f"{event.path}: the file has changed, or its partial copy is damaged; the transfer begins anew"
     if isinstance(event, Retrying):
-        return f"{event.reason}; trying again"
+        return f"{event.reason}; retrying"
     if isinstance(event, OfferChanged):
-        return _OFFER_WORDS[event.state].format(
+        return _OFFER_TEXTS[event.state].format(
             id=event.offer, files=format_count(event.files, "file"), size=format_size(event.bytes)
         )
     return ""
 
 
-_OFFER_WORDS: Final = {
-    "waiting": "offer {id} ({files}, {size}) waits for the other side: `fastn-p2p files accept {id}`",
-    "accepted": "offer {id} ({files}, {size}) is accepted",
-    "rejected": "offer {id} is rejected",
-    "finished": "offer {id} is complete",
+_OFFER_TEXTS: Final = {
+    "waiting": "Offer {id} ({files}, {size}) waits until the peer accepts it: `fastn-p2p files accept {id}`",
+    "accepted": "The peer has accepted offer {id} ({files}, {size}).",
+    "rejected": "The peer has rejected offer {id}.",
+    "finished": "Offer {id} is complete.",
 }
 
 
-class _Lines:
-    """JSON on standard output."""
+class _JsonLines:
+    """JSON on standard output, one event on each line."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
@@ -168,7 +168,7 @@ def _bars() -> Progress:
 
 
 class _Bars:
-    """One for each file that moves, and one for all of them."""
+    """Progress bars: one for each file that moves, and one for all files."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -180,9 +180,9 @@ class _Bars:
         self._ended = 0
 
     def report(self, event: Event) -> None:
-        words = _words(event)
-        if words:
-            self._progress.console.print(plain(words), markup=False, highlight=False)
+        text = _event_text(event)
+        if text:
+            self._progress.console.print(plain(text), markup=False, highlight=False)
         if isinstance(event, OfferChanged | Discovered):
             self._total = event.bytes
         elif isinstance(event, FileStarted):

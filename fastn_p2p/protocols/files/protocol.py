@@ -1,4 +1,4 @@
-"""FileTransfer: lets peers get files from a directory, and offer files to an inbox."""
+"""FileTransfer: peers get files from a directory, and offer files to an inbox."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ from .receiving.offer_receiver import OfferReceiver, accepts_by_name
 from .sending.sender import send_files, send_whole
 
 MAX_SESSIONS: Final = 16
-"""Sessions of one peer at a time: each takes some memory, and threads."""
+"""Sessions of one peer at the same time: each needs memory and threads."""
 MAX_WALKS: Final = 4
-"""Walks of one peer at a time: each keeps two descriptors open for each level of directories that it is in."""
+"""Walks of one peer at the same time: each keeps two descriptors open for each level of directories."""
 
 
 class FileTransfer(Protocol):
-    """Peers get files of a directory, and offer files for an inbox.
+    """Shared directory and inbox of one identity.
 
-    What they may do is in ``FileTransferConfig``; what is said in ``files.messages``. Only for peers, unless added
-    otherwise.
+    ``FileTransferConfig`` says which directories peers may use; the messages are in ``files.messages``. By default only
+    peers in the address book may call it.
 
-    Raises (as application errors, with ``{"path"}`` when they are about one file): see ``files.failures``.
+    Raises (as application errors, with ``{"path"}`` if they are about one file): see ``files.errors``.
     """
 
     Config = FileTransferConfig
@@ -64,8 +64,8 @@ class FileTransfer(Protocol):
 
     def __init__(self, context: BindingContext) -> None:
         super().__init__(context)
-        self._inbox = OfferInbox(context.workspace / "offers", self.config, lambda offer: offer in self._coming)
-        self._coming: dict[str, _Coming] = {}
+        self._inbox = OfferInbox(context.workspace / "offers", self.config, lambda offer: offer in self._arriving)
+        self._arriving: dict[str, _ArrivingOffer] = {}
         self._pool = WorkPool()
         self._checkpoints = Checkpoints()
         self._sessions: Counter[str] = Counter()
@@ -83,10 +83,10 @@ class FileTransfer(Protocol):
     async def describe_data(self) -> str:
         await asyncio.to_thread(self._inbox.open)
         offers = self._inbox.all()
-        going = sum(offer.state in ("waiting", "accepted") for offer in offers)
+        unfinished = sum(offer.state in ("waiting", "accepted") for offer in offers)
         return (
-            f"the record of {len(offers)} {'offer' if len(offers) == 1 else 'offers'}, {going} of them not finished; "
-            "files that have arrived stay where they are"
+            f"the record of {len(offers)} {'offer' if len(offers) == 1 else 'offers'}, {unfinished} of them not "
+            "finished; files that have arrived stay where they are"
         )
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
@@ -106,7 +106,7 @@ class FileTransfer(Protocol):
             await self._inbox.decided(offer.id, request.seconds)
             return _reply(self._inbox.offer_from(request.offer, peer))
         if peer.key != self.context.key:
-            raise FileError("NotOwner", "only the identity itself decides about its inbox")
+            raise FileError("NotOwner", "only the identity itself may decide about its inbox")
         if isinstance(request, ListOffers):
             return OfferList(self._inbox.all())
         if isinstance(request, Contents):
@@ -118,9 +118,9 @@ class FileTransfer(Protocol):
             request.offer, accept=request.accept, force=request.force, hidden=request.hidden, names=request.names
         )
         if offer.state == "rejected":
-            coming = self._coming.get(offer.id)
-            if coming is not None and coming.intake is not None:
-                coming.intake.abandon()
+            arriving = self._arriving.get(offer.id)
+            if arriving is not None and arriving.receiver is not None:
+                arriving.receiver.abandon()
             await self._inbox.clean(offer)
         return _reply(offer)
 
@@ -130,7 +130,7 @@ class FileTransfer(Protocol):
     async def serve(self, session: Session, order: SessionRequest | str) -> None:
         peer = session.peer.key.id52
         if self._sessions[peer] >= MAX_SESSIONS:
-            raise FileError("TooMany", f"more than {MAX_SESSIONS} sessions at a time")
+            raise FileError("TooMany", f"more than {MAX_SESSIONS} sessions at the same time: end one first")
         self._sessions[peer] += 1
         try:
             if isinstance(order, str):
@@ -152,7 +152,7 @@ class FileTransfer(Protocol):
     async def _walk(self, session: Session, path: str) -> None:
         peer = session.peer.key.id52
         if self._walks[peer] >= MAX_WALKS:
-            raise FileError("TooMany", f"more than {MAX_WALKS} directories are walked at a time")
+            raise FileError("TooMany", f"more than {MAX_WALKS} walks at the same time: wait until one ends")
         self._walks[peer] += 1
         try:
             await send_walk(session, self._pool.share(peer), self._shared(), parts_of(path))
@@ -170,35 +170,35 @@ class FileTransfer(Protocol):
         if offer.state == "finished":
             session.accept()
             return
-        coming = self._coming.setdefault(offer.id, _Coming())
-        coming.sessions += 1
+        arriving = self._arriving.setdefault(offer.id, _ArrivingOffer())
+        arriving.sessions += 1
         try:
-            async with coming.preparing:
-                if coming.intake is None:
-                    coming.intake = await self._intake(offer)
+            async with arriving.preparing:
+                if arriving.receiver is None:
+                    arriving.receiver = await self._offer_receiver(offer)
             session.accept()
-            await coming.intake.serve(FrameStream(session))
+            await arriving.receiver.serve(FrameStream(session))
         finally:
-            coming.sessions -= 1
-            if not coming.sessions and self._coming.get(offer.id) is coming:
-                del self._coming[offer.id]
+            arriving.sessions -= 1
+            if not arriving.sessions and self._arriving.get(offer.id) is arriving:
+                del self._arriving[offer.id]
 
-    async def _intake(self, offer: OfferSummary) -> OfferReceiver:
-        """What the sessions of one offer share."""
+    async def _offer_receiver(self, offer: OfferSummary) -> OfferReceiver:
+        """Return a new receiver for the sessions of one offer."""
         inbox = self.config.received
         if inbox is None:
-            raise FileError("NotShared", "no files are taken here any more")
-        ours = await self._inbox.created_directories(offer)
+            raise FileError("NotShared", "this peer no longer accepts files")
+        known = await self._inbox.created_directories(offer)
         destination = Destination(
             inbox,
             offer.peer,
             force=offer.force,
-            created_directories=ours,
+            created_directories=known,
             checkpoints=self._checkpoints,
             on_arrival=partial(self._inbox.note_arrived, offer),
         )
 
-        intake = OfferReceiver(
+        receiver = OfferReceiver(
             await self._inbox.entries(offer),
             destination,
             await self._inbox.arrived(offer),
@@ -207,32 +207,32 @@ class FileTransfer(Protocol):
             self._pool.share(offer.peer),
             partial(self._inbox.finish, offer.id),
         )
-        made = await intake.prepare()
-        if ours.symmetric_difference(made):
-            await self._inbox.remember_made(offer, made)
-        return intake
+        created = await receiver.prepare()
+        if known.symmetric_difference(created):
+            await self._inbox.save_created_directories(offer, created)
+        return receiver
 
     async def _send_whole(self, session: Session, path: str) -> None:
-        """Send one file and nothing else: what a plain text asks for."""
+        """Send the content of one file without frames: the reply to a session that was opened with a plain path."""
         source = await open_in_thread(SourceFile, self._shared(), parts_of(path))
         session.accept()
         await send_whole(session, source)
 
     def _shared(self) -> SafeTree:
-        """Raises FileError: nothing is shared."""
+        """Return the shared directory. Raises FileError if there is none."""
         root = self.config.shared
         if root is None:
-            raise FileError("NotShared", "no files are shared here")
+            raise FileError("NotShared", "this peer shares no files")
         return SafeTree(root)
 
 
-class _Coming:
-    """The sessions on which one offer's files come."""
+class _ArrivingOffer:
+    """Sessions on which the files of one offer arrive, and their common receiver."""
 
     def __init__(self) -> None:
         self.sessions = 0
         self.preparing = asyncio.Lock()
-        self.intake: OfferReceiver | None = None
+        self.receiver: OfferReceiver | None = None
 
 
 def _source(tree: SafeTree, checkpoints: Checkpoints, path: str) -> SourceFile:

@@ -1,14 +1,14 @@
-"""When a broken way is tried again, and when it is given up."""
+"""Retry policy of one transfer: retry connection errors with backoff, until nothing has moved for N seconds."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, ParamSpec, TypeVar
 
 from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError, is_transient
+from fastn_p2p_client.retry import Backoff
 
 from .events import OnEvent, Retrying
 
@@ -16,18 +16,21 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE: Final = 60.0
-"""Seconds of trying without any progress after which a transfer ends with what has kept it from going on."""
+"""Seconds without progress after which a transfer ends with the last error."""
 
 _FIRST_PAUSE: Final = 0.1
+"""Seconds."""
 _LONGEST_PAUSE: Final = 5.0
+"""Seconds."""
 
 
 class TransferRetry:
-    """Shared by everything that one transfer does at the same time.
+    """Retry policy that all sessions and calls of one transfer share.
 
     Args:
-        seconds: of trying without progress, until it is over. While the process is stopped (Ctrl-Z), or the machine
-            sleeps, nothing is tried.
+        report: receives a ``Retrying`` event before each pause.
+        seconds: time of attempts without progress after which the last error is raised. Time in which the process is
+            stopped (Ctrl-Z) or the machine sleeps does not count.
         clock: seconds that only go up.
     """
 
@@ -37,55 +40,52 @@ class TransferRetry:
         self._report = report
         self._seconds = seconds
         self._clock = clock
-        self._last = self._seen = clock()
-        self._delay = _FIRST_PAUSE
-        self._met = False
+        self._progress_at = self._failed_at = clock()
+        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._connected = False
         self._pause: asyncio.Task[None] | None = None
 
     def mark_connected(self) -> None:
-        """The other side has answered once. What looks like a wrong name or address before is one."""
-        if not self._met:
-            self._met = True
+        """Note that the peer has answered. Before that, an unknown name or address is not retried."""
+        if not self._connected:
+            self._connected = True
             self.reset()
 
     def reset(self) -> None:
-        """Something has moved."""
-        self._last = self._seen = self._clock()
-        self._delay = _FIRST_PAUSE
+        """Note progress: the time without it begins again, and so does the backoff."""
+        self._progress_at = self._failed_at = self._clock()
+        self._backoff.reset()
 
     async def run(self, action: Callable[P, Awaitable[T]], *arguments: P.args, **options: P.kwargs) -> T:
-        """Does it, again and again while the way is broken.
+        """Call ``action``, again after each connection error; return its result.
 
         Raises:
-            P2PError: trying again does not help, or patience is over.
-            Exception: whatever else ``action`` raises.
+            P2PError: the error is not worth another attempt, or nothing has moved for ``seconds``.
+            Exception: any other error that ``action`` raises.
         """
         while True:
             try:
                 result = await action(*arguments, **options)
             except P2PError as error:
-                await self._after(error)
+                await self._wait_or_raise(error)
             else:
                 self.mark_connected()
                 return result
 
-    async def _after(self, error: P2PError) -> None:
-        """Returns when it is time to try again, or raises ``error``; longer each time, up to some seconds."""
-        passing = is_transient(error, self._met) or isinstance(error, Overloaded)
-        if not passing and not (self._met and error.retryable):
+    async def _wait_or_raise(self, error: P2PError) -> None:
+        """Wait until the next attempt, or raise ``error``. Concurrent failures share one pause."""
+        is_passing = is_transient(error, self._connected) or isinstance(error, Overloaded)
+        if not is_passing and not (self._connected and error.retryable):
             raise error
         now = self._clock()
-        if (
-            now - self._seen > self._seconds + 2 * _LONGEST_PAUSE
-        ):  # nothing was tried for all that time, and something may work by now
-            self._last = now
-        self._seen = now
-        if now - self._last > self._seconds:
+        if now - self._failed_at > self._seconds + 2 * _LONGEST_PAUSE:
+            self._progress_at = now  # nothing was tried for all that time: the process was stopped
+        self._failed_at = now
+        if now - self._progress_at > self._seconds:
             raise error
         if self._pause is None or self._pause.done():
-            delay = self._delay * random.uniform(0.75, 1.25)
-            self._delay = min(2 * self._delay, _LONGEST_PAUSE)
-            words = f"{error.what} went away" if isinstance(error, ConnectionLost) else str(error)
-            self._report(Retrying(words, round(delay, 3)))
+            delay = self._backoff.pause()
+            reason = f"{error.what} went away" if isinstance(error, ConnectionLost) else str(error)
+            self._report(Retrying(reason, round(delay, 3)))
             self._pause = asyncio.create_task(asyncio.sleep(delay))
         await asyncio.shield(self._pause)

@@ -1,4 +1,4 @@
-"""Calls and sessions of a transfer: what ``FilesClient`` has, and ``Download`` and ``Upload`` need."""
+"""Interface of the calls and sessions that ``Download`` and ``Upload`` make; ``FilesClient`` implements it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from .messages import Entry, OfferReply, SessionRequest
 
 
 class FilesTransport(Protocol):
+    """``FileTransfer`` at one peer."""
+
     async def open(self, order: SessionRequest, /) -> Session:
-        """One session. Raises FileError and P2PError."""
+        """Open a session. Raises FileError and P2PError."""
         ...
 
     async def offer(self, entries: Sequence[Entry], /) -> OfferReply:
@@ -20,5 +22,5 @@ class FilesTransport(Protocol):
         ...
 
     async def await_offer(self, offer: str, seconds: float = 0.0, /) -> OfferReply:
-        """How an offer stands, once it is decided or the time is over."""
+        """Return the state of an offer once it is decided, or after ``seconds``."""
         ...

@@ -389,8 +389,8 @@ class Assassin:
 def transfer(place: Place, work: Callable[[FilesClient], Any]) -> TransferSummary:
     async def conversation() -> TransferSummary:
         async with Client(place.world.one.home) as client, asyncio.timeout(50):
-            tally: TransferSummary = await work(FilesClient(client, "alice", place.world.bob))
-            return tally
+            summary: TransferSummary = await work(FilesClient(client, "alice", place.world.bob))
+            return summary
 
     return asyncio.run(conversation())
 
@@ -412,16 +412,16 @@ def test_every_process_may_be_killed_while_files_move(place: Place, direction: s
     make_files(source, {f"things/{number}": 20 * MIB for number in range(4)})
     assassin = Assassin(*victims(place.world))
     if direction == "get":
-        tally = transfer(place, lambda files: files.get(["things"], target, report=assassin.report, parallel=2))
+        summary = transfer(place, lambda files: files.get(["things"], target, report=assassin.report, parallel=2))
     else:
         manifest = OfferManifest.scan([source / "things"])
-        tally = transfer(place, lambda files: files.put(manifest, report=assassin.report, parallel=2))
+        summary = transfer(place, lambda files: files.put(manifest, report=assassin.report, parallel=2))
     assert assassin.done(), "the transfer was over too early"
-    assert tally.failures == []
+    assert summary.failures == []
     assert snapshot(target) == snapshot(source)
     assert any(isinstance(event, Retrying) for event in assassin.events)
     assert any(isinstance(event, FileStarted) and event.offset for event in assassin.events)
-    assert tally.moved < 1.5 * 80 * MIB
+    assert summary.moved < 1.5 * 80 * MIB
     for daemon, actor in victims(place.world):
         daemon.wait_actor(actor)
 
@@ -445,9 +445,9 @@ def test_a_whole_daemon_may_be_restarted_while_files_move(place: Place, side: st
                 restarted = True
                 tasks.append(asyncio.create_task(restart()))
 
-        tally = await files.get(["big"], place.here, report=report)
+        summary = await files.get(["big"], place.here, report=report)
         await asyncio.gather(*tasks)
-        return tally
+        return summary
 
     assert transfer(place, get).done == 1
     assert restarted

@@ -1,4 +1,4 @@
-"""The commands of ``fastn-p2p files``."""
+"""Commands ``fastn-p2p files``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ...lazy_groups import lazy_group
 app = lazy_group(
     "fastn_p2p.cli.commands.files",
     ("ls", "get", "put", "offers", "accept", "reject"),
-    "Get files from peers, and send them some.",
+    "Get files from peers, and send files to them.",
 )
 
 
 @app.callback()
 def _options(home: HomeOption = None) -> None:
-    """What may stand before any command of the group."""
+    """Options that may stand before any command of the group."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ....protocols.files.messages import OfferReply
 
 _SHOWN = 20
-"""Names that are said one by one."""
+"""Names that are printed one by one."""
 
 
 def run(
@@ -22,22 +22,22 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="[PATH]...",
-            help="With --hidden: accept these by name, and what is below them; without any, all of them.",
+            help="With --hidden: accept these risky names and everything below them; default: all.",
             show_default=False,
         ),
     ] = None,
     hidden: Annotated[
-        bool, typer.Option("--hidden", help="Accept also names that are hidden, executable or odd.")
+        bool, typer.Option("--hidden", help="Also accept names that are hidden, executable or odd.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Its files replace others of the same names.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files of the same names.")] = False,
     instance: FilesInstanceOption = "default",
     identity: OwnerOption = None,
     home: HomeOption = None,
 ) -> None:
-    """Accept what a peer has offered.
+    """Accept the files that a peer has offered.
 
-    The files come while the peer's command waits, or when it is given again. Names that begin with a dot, and files
-    that would be executable, are not taken unless they are accepted with --hidden.
+    They arrive while the peer's `files put` waits, or when the peer runs it again. Hidden names, executable files and
+    odd names must be accepted with --hidden.
     """
     from ....protocols.files.cli import (
         report_error,
@@ -48,7 +48,7 @@ def run(
     chosen = names or []
     if chosen and not hidden:
         raise CommandLineError(
-            "paths are accepted by name with --hidden; everything else of the offer is accepted without them"
+            "paths need --hidden; without paths, everything in the offer is accepted but hidden, executable and odd names"
         )
 
     async def accept(files: FilesClient) -> tuple[OfferReply, list[str]]:
@@ -64,10 +64,10 @@ def run(
         reply, left = with_own_files(home, identity, instance, accept)
     except FileError as error:
         raise typer.Exit(report_error(error)) from None
-    write_message(f"offer {reply.offer} is {reply.state}")
+    write_message(f"Offer {reply.offer} is {reply.state}.")
     if left and reply.state == "accepted":
         command = f"`fastn-p2p files accept {offer} PATH --hidden`"
-        write_message(f"{len(left)} of it will not be taken until they are accepted by name: {command}")
+        write_message(f"{len(left)} of its entries must be accepted by name: {command}")
         for each in left[:_SHOWN]:
             write_message(f"  {each}")
         if len(left) > _SHOWN:

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 def run(
     peer: PeerArgument,
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH...", help="Files and directories there; / is all that is shared.")
+        list[str], typer.Argument(metavar="PATH...", help="Files and directories of the peer; / stands for all.")
     ],
-    to: Annotated[Path, typer.Option(metavar="DIRECTORY", help="Where to put them; made when it is missing.")] = Path(),
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there and are others.")] = False,
+    to: Annotated[
+        Path, typer.Option(metavar="DIRECTORY", help="The directory to write to; made when it is missing.")
+    ] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Replace local files that differ.")] = False,
     hidden: Annotated[
-        bool, typer.Option("--hidden", help="Get also what is below the paths and begins with a dot.")
+        bool, typer.Option("--hidden", help="Also get entries below the paths whose names begin with a dot.")
     ] = False,
     instance: FilesInstanceOption = "default",
     identity: AsOption = None,
@@ -38,8 +40,8 @@ def run(
 ) -> None:
     """Get files and directories from a peer.
 
-    What has arrived already is not sent again: after a broken connection this goes on by itself, and after anything
-    else the same command does.
+    Content that has arrived is not sent again. After a broken connection the command resumes by itself; after an
+    interruption, run it again.
     """
     from ....protocols.files.cli import exit_code_of, report_error, with_files
     from ....protocols.files.errors import FileError
@@ -65,14 +67,14 @@ def run(
             return await files.get(tops, to, force=force, hidden=hidden, report=seen, alone=True)
 
     try:
-        tally = with_files(home, identity, peer, instance, get, quiet=json)
+        summary = with_files(home, identity, peer, instance, get, quiet=json)
     except KeyboardInterrupt:
-        write_message("interrupted; the same command goes on where it was")
+        write_message("Interrupted. Run the same command again to resume.")
         raise
     except FileError as error:
         if seen is not None:
-            seen(FileLost(error.path, error.kind, f"{error.message}; nothing after it was tried"))
+            seen(FileLost(error.path, error.kind, f"{error.message}; the files after it were not tried"))
             print_summary(seen, time.monotonic() - begun, json=json)
         raise typer.Exit(report_error(error)) from None
-    print_summary(tally, time.monotonic() - begun, json=json)
-    raise typer.Exit(exit_code_of(tally))
+    print_summary(summary, time.monotonic() - begun, json=json)
+    raise typer.Exit(exit_code_of(summary))

@@ -26,15 +26,17 @@ if TYPE_CHECKING:
 
 def run(
     peer: PeerArgument,
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Which directory or file.", show_default=False)] = "",
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="A directory or file of the peer.", show_default=False)
+    ] = "",
     instance: FilesInstanceOption = "default",
     identity: AsOption = None,
     json: EventsOption = False,
     home: HomeOption = None,
 ) -> None:
-    """List what a peer shares.
+    """List the files that a peer shares.
 
-    Kind, size in bytes, time of change (UTC) and name; with tabs between them when piped.
+    Columns: kind, size in bytes, time of change (UTC) and name; separated by tabs when piped.
     """
     from ....protocols._shared.path_names import join_path
     from ....protocols.files.cli import (
@@ -65,7 +67,7 @@ def run(
             entry = await files.stat(where)
             _show([_named(entry, where)], json=json)
         if unnamed > named:
-            write_message(f"{unnamed - named} more have names that cannot be transferred")
+            write_message(f"{unnamed - named} more entries have names that cannot be transferred")
 
     try:
         with_files(home, identity, peer, instance, show, quiet=json)

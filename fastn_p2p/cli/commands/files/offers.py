@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 def run(
     offer: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Show everything that is in this offer.", show_default=False)
+        str | None, typer.Argument(metavar="[ID]", help="Show all entries of this offer.", show_default=False)
     ] = None,
     instance: FilesInstanceOption = "default",
     identity: OwnerOption = None,
     json: EventsOption = False,
     home: HomeOption = None,
 ) -> None:
-    """List what peers have offered.
+    """List the files that peers have offered.
 
-    ID, from whom, state, number of files, size in bytes, time (UTC) and names: all that are hidden, executable or odd,
-    and the others at the top, of which a terminal shows the first. With an ID: kind, size, time, mode, risks and path
-    of each of its files. With tabs between them when piped; --json shows everything in either case.
+    Columns: ID, sender, state, number of files, size in bytes, time (UTC) and names. Names are all hidden, executable
+    and odd ones, then those at the top level; a terminal shows the first of them. With an ID, the columns are kind,
+    size, time, mode, risks and path of each entry. Columns are separated by tabs when piped; --json shows everything.
     """
     from ....protocols.files.cli import (
         report_error,
@@ -45,7 +45,7 @@ def run(
     async def show(files: FilesClient) -> None:
         offers = [each for each in await files.offers() if offer in (None, each.id)]
         if offer is not None and not offers:
-            raise FileError("OfferUnknown", f"there is no offer {offer} here: `fastn-p2p files offers` lists all")
+            raise FileError("OfferUnknown", f"there is no offer {offer}; list them: fastn-p2p files offers")
         if json:
             for each in offers:
                 put_json(await _whole(files, each))
@@ -61,7 +61,7 @@ def run(
 
 
 async def _whole(files: FilesClient, offer: OfferSummary) -> dict[str, object]:
-    """The offer as JSON has it: with everything that is in it."""
+    """Return an offer with all its entries, for JSON."""
     from msgspec import to_builtins
 
     whole: dict[str, object] = to_builtins(offer)
@@ -91,16 +91,14 @@ async def _show_all(files: FilesClient, offers: list[OfferSummary]) -> None:
         )
     table(("ID", "FROM", "STATE", "FILES", "SIZE", "SINCE", "NAMES"), rows, paged=True)
     if not offers:
-        write_message("nobody has offered anything")
+        write_message("No offers.")
     for each in offers:
         if each.failed and each.state == "accepted":
-            write_message(f"offer {each.id}: {each.failed} of its files were not taken when it was sent")
+            write_message(f"Offer {each.id}: {each.failed} of its files were declined when it was sent.")
         if each.flagged and each.state in ("waiting", "accepted") and not each.hidden:
-            write_message(
-                f"offer {each.id}: names that are hidden, executable or odd are taken only by name: {each.flagged}"
-            )
+            write_message(f"Offer {each.id}: {each.flagged} hidden, executable or odd names must be accepted by name.")
     if any(each.state == "waiting" for each in offers):
-        write_message("everything that is in one: `fastn-p2p files offers ID`")
+        write_message("List all entries of an offer: fastn-p2p files offers ID")
 
 
 def _show_contents(offer: OfferSummary, entries: list[OfferedEntry]) -> None:
@@ -116,8 +114,10 @@ def _show_contents(offer: OfferSummary, entries: list[OfferedEntry]) -> None:
         for entry in entries
     ]
     write_message(
-        f"offer {offer.id} of {offer.name or offer.peer} is {offer.state}: {offer.files} files, {offer.bytes} bytes"
+        f"Offer {offer.id} of {offer.name or offer.peer} is {offer.state}: {offer.files} files, {offer.bytes} bytes"
     )
     table(("KIND", "SIZE", "CHANGED", "MODE", "RISKS", "PATH"), rows, paged=True)
     if any(entry.risks and not entry.accepted for entry in entries):
-        write_message(f"files with risks are taken only by name: `fastn-p2p files accept {offer.id} PATH... --hidden`")
+        write_message(
+            f"Entries with risks must be accepted by name: fastn-p2p files accept {offer.id} PATH... --hidden"
+        )

@@ -31,7 +31,7 @@ def run(
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="How long to wait until the peer accepts; without it, as long as it takes.",
+            help="Seconds to wait until the peer accepts; default: as long as it takes.",
             show_default=False,
         ),
     ] = None,
@@ -42,8 +42,8 @@ def run(
 ) -> None:
     """Offer files and directories to a peer, and send them.
 
-    They are sent once the peer accepts, which may take a while: the offer stands when this ends, and the same command
-    goes on with it. After a broken connection it goes on by itself.
+    They are sent once the peer accepts the offer. The offer remains when the command ends; run it again to resume. After
+    a broken connection the command resumes by itself.
     """
     from ....protocols.files.cli import (
         exit_code,
@@ -59,7 +59,7 @@ def run(
     from ....protocols.files.sending.offer_manifest import OfferManifest
 
     if timeout is not None and not timeout >= 0:
-        raise CommandLineError("--timeout: it takes 0 seconds or more")
+        raise CommandLineError("--timeout: it must be 0 seconds or more")
     try:
         manifest = OfferManifest.scan(paths)
     except FileError as error:
@@ -74,14 +74,14 @@ def run(
             return await files.put(manifest, wait=timeout, report=report)
 
     try:
-        tally = with_files(home, identity, peer, instance, put, quiet=json)
+        summary = with_files(home, identity, peer, instance, put, quiet=json)
     except KeyboardInterrupt:
-        write_message("interrupted; the same command goes on where it was")
+        write_message("Interrupted. Run the same command again to resume.")
         raise
     except FileError as error:
         if error.kind == "OfferWaits":
-            write_message(f"{error}; the same command goes on with it")
+            write_message(f"fastn-p2p: {error}. Run the same command again to resume")
             raise typer.Exit(exit_code(error.kind)) from None
         raise typer.Exit(report_error(error)) from None
-    print_summary(tally, time.monotonic() - begun, json=json)
-    raise typer.Exit(exit_code_of(tally))
+    print_summary(summary, time.monotonic() - begun, json=json)
+    raise typer.Exit(exit_code_of(summary))

@@ -12,9 +12,9 @@ def run(
     identity: OwnerOption = None,
     home: HomeOption = None,
 ) -> None:
-    """Reject what a peer has offered.
+    """Reject the files that a peer has offered.
 
-    What has arrived of unfinished files is deleted; files that are complete stay.
+    Partial files are deleted; complete files stay.
     """
     from ....protocols.files.cli import (
         report_error,
@@ -26,4 +26,4 @@ def run(
         reply = with_own_files(home, identity, instance, lambda files: files.decide(offer, accept=False))
     except FileError as error:
         raise typer.Exit(report_error(error)) from None
-    write_message(f"offer {reply.offer} is {reply.state}")
+    write_message(f"Offer {reply.offer} is {reply.state}.")

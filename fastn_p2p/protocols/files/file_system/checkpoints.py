@@ -1,9 +1,9 @@
-"""Checkpoints: the state of the hash at some offsets of a file, so that no beginning of it is hashed twice.
+"""Checkpoints: states of the hash at some offsets of a file, so that no prefix of it is hashed twice.
 
 A peer that resumes a file names an offset and the digest of the bytes before it. Computing that digest reads those
-bytes. The states are kept per version of a file (device, inode, size, times of change), at regular offsets and where a
-transfer or a hashing ended, so the next request begins at the nearest one before its offset. They live as long as the
-process: after a restart the bytes are read again, which also finds what a power cut has damaged.
+bytes. Checkpoints are kept per version of a file (device, inode, size, times of change), at regular offsets and where a
+transfer or a hashing ended. The next request begins at the nearest checkpoint before its offset. They live as long as
+the process: after a restart the bytes are read again, which also detects damage from a power cut.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import Final, NamedTuple
 from ..digest import Digest
 
 _MOST: Final = 2048
-"""States in all, of 2 KiB each; the versions that were used least recently lose theirs first."""
+"""Checkpoints in all, of 2 KiB each; those of the least recently used version are dropped first."""
 _MOST_OF_ONE: Final = 128
-"""States of one version of a file."""
+"""Checkpoints of one version of a file."""
 _LEAST: Final = 64 * 1024 * 1024
-"""Bytes between two states that hashing leaves behind, at least: some 30 ms of hashing."""
+"""Bytes between two checkpoints, at least: some 30 ms of hashing."""
 _SMALL: Final = 1024 * 1024
-"""Bytes below which hashing again costs less than remembering."""
+"""Bytes below which hashing again costs less than a checkpoint."""
 _TICK_NS: Final = 50_000_000
-"""Nanoseconds after a change within which another one may leave the same times: the kernel's clock ticks 100 times a
-second or more."""
+"""Nanoseconds within which two changes may leave the same times: the kernel's clock ticks 100 times a second or
+more."""
 
 
 class Version(NamedTuple):
-    """Equal as long as nobody writes to the file."""
+    """Version of a file: equal as long as no process writes to it."""
 
     device: int
     inode: int
@@ -44,17 +44,17 @@ class Version(NamedTuple):
 
     @property
     def is_settled(self) -> bool:
-        """Return whether a change from now on gives the file another version."""
+        """True if any change from now on gives the file another version."""
         return time.time_ns() - self.ctime_ns > _TICK_NS
 
     @property
     def spacing(self) -> int:
-        """Bytes between two states that are worth keeping."""
+        """Bytes between two checkpoints that are worth keeping."""
         return max(_LEAST, self.size // _MOST_OF_ONE)
 
 
 class Checkpoints:
-    """Used from several threads."""
+    """Cache of checkpoints, used from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,11 +62,11 @@ class Checkpoints:
         self._count = 0
 
     def __len__(self) -> int:
-        """States that are kept."""
+        """Return the number of checkpoints."""
         return self._count
 
     def nearest(self, version: Version, offset: int) -> tuple[int, Digest]:
-        """Return the largest offset up to the given one that has a state, and a copy of the state; 0 at worst."""
+        """Return the largest offset up to the given one that has a checkpoint, or 0, and a copy of its state."""
         with self._lock:
             states = self._versions.get(version)
             if states is None:

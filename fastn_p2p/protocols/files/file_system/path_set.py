@@ -1,4 +1,4 @@
-"""Which paths of one transfer have been seen: a million of them in some 32 MiB."""
+"""Set of the paths of one transfer: a million of them in some 32 MiB."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ _MASK: Final = (1 << 64) - 1
 
 
 class PathSet:
-    """Tells new paths from known ones, and from those that could be taken for a known one.
+    """Set of paths. ``add`` returns whether a path is new, and raises on one that can be confused with a known one.
 
-    Keeps two 64-bit hashes of each path and nothing else: of how it is spelled, and of what it could be taken for.
+    An open-addressing hash table keeps two 64-bit hashes of each path and nothing else: of its spelling, and of its
+    collision key, which is equal for paths that differ only by case or Unicode form.
     """
 
     def __init__(self) -> None:
         self._size = 0
-        self._room = _SMALLEST
-        self._likeness = array("Q", bytes(8 * _SMALLEST))
-        self._spelling = array("Q", bytes(8 * _SMALLEST))
+        self._capacity = _SMALLEST
+        self._keys = array("Q", bytes(8 * _SMALLEST))
+        self._spellings = array("Q", bytes(8 * _SMALLEST))
         self._last_parent = ""
 
     def __len__(self) -> int:
-        """Paths seen, with the directories above them."""
+        """Return the number of paths, including the directories above them."""
         return self._size
 
     @property
     def memory(self) -> int:
-        """Bytes that all of it takes."""
-        return self._likeness.itemsize * 2 * self._room
+        """Bytes of the hash table."""
+        return self._keys.itemsize * 2 * self._capacity
 
     def add(self, path: str, *, directory: bool = False) -> bool:
-        """Whether the path is new. A directory is, until it was added itself, whatever was added below it.
+        """Add a path; return whether it is new. A directory is new until it was added itself, with or without content.
 
         Raises:
             FileError: ``Collision``: the path, or a directory above it, differs from a known one only by case or
@@ -53,30 +54,30 @@ class PathSet:
         return self._insert(f"{path}/", path) if directory else new
 
     def _insert(self, path: str, whole: str) -> bool:
-        likeness = hash(collision_key(path)) & _MASK or 1
+        key = hash(collision_key(path)) & _MASK or 1
         spelling = hash(path) & _MASK
-        slot = likeness % self._room
-        while self._likeness[slot]:
-            if self._likeness[slot] == likeness:
-                if self._spelling[slot] != spelling:
+        slot = key % self._capacity
+        while self._keys[slot]:
+            if self._keys[slot] == key:
+                if self._spellings[slot] != spelling:
                     raise FileError(
-                        "Collision", "another name of this transfer differs only by case or spelling", whole
+                        "Collision", "another name of this transfer differs only by case or Unicode form", whole
                     )
                 return False
-            slot = (slot + 1) % self._room
-        self._likeness[slot], self._spelling[slot] = likeness, spelling
+            slot = (slot + 1) % self._capacity
+        self._keys[slot], self._spellings[slot] = key, spelling
         self._size += 1
-        if 2 * self._size > self._room:
+        if 2 * self._size > self._capacity:
             self._grow()
         return True
 
     def _grow(self) -> None:
-        old = zip(self._likeness, self._spelling, strict=True)
-        self._room *= 2
-        self._likeness = array("Q", bytes(8 * self._room))
-        self._spelling = array("Q", bytes(8 * self._room))
-        for likeness, spelling in filter(lambda each: each[0], old):
-            slot = likeness % self._room
-            while self._likeness[slot]:
-                slot = (slot + 1) % self._room
-            self._likeness[slot], self._spelling[slot] = likeness, spelling
+        old = zip(self._keys, self._spellings, strict=True)
+        self._capacity *= 2
+        self._keys = array("Q", bytes(8 * self._capacity))
+        self._spellings = array("Q", bytes(8 * self._capacity))
+        for key, spelling in filter(lambda each: each[0], old):
+            slot = key % self._capacity
+            while self._keys[slot]:
+                slot = (slot + 1) % self._capacity
+            self._keys[slot], self._spellings[slot] = key, spelling

@@ -1,6 +1,6 @@
-"""A directory and what is below it, walked part by part so that no link leads out of it.
+"""Directory tree that no symbolic link leads out of: paths are opened component by component (``O_NOFOLLOW``).
 
-All of it blocks. Nothing here takes a path that ``names`` has not checked.
+All functions block. Callers check paths with ``safe_paths`` first.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_
 _PERMISSIONS: Final = 0o777
 _LEAST_INT: Final = -(1 << 63)
 _MOST_INT: Final = (1 << 64) - 1
-"""Integers that msgpack can carry."""
+"""Range of integers that msgpack can encode."""
 
 
 def version_tag(status: os.stat_result) -> str:
-    """Differs between two versions of a file, unless somebody sets the time of the later one back to the earlier's."""
+    """Return a text that differs between two versions of a file, unless a program resets its time of change."""
     numbers = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     return short_digest(*(b"%d" % number for number in numbers))
 
 
 def time_of(status: os.stat_result) -> tuple[int, int]:
-    """Return the time of change as nanoseconds within ``FARTHEST_TIME``, and what is beyond."""
+    """Return the time of change: nanoseconds within ``FARTHEST_TIME``, and the rest beyond."""
     near = max(-FARTHEST_TIME, min(FARTHEST_TIME, status.st_mtime_ns))
     return near, max(_LEAST_INT, min(_MOST_INT, status.st_mtime_ns - near))
 
 
 def set_times(descriptor: int, mtime_ns: int, rest: int) -> None:
-    """Give a file or directory the time of change that a peer has told; the nearest that it can have, or none."""
-    with contextlib.suppress(OSError, OverflowError, ValueError):  # it is the content that counts
+    """Set the time of change of a file or directory to the one that a peer has sent, if the file system can."""
+    with contextlib.suppress(OSError, OverflowError, ValueError):  # only the content must be right
         os.utime(descriptor, ns=(mtime_ns + rest, mtime_ns + rest))
 
 
 def entry_of(path: str, status: os.stat_result) -> Entry:
-    """How it is described to the other side."""
+    """Return the description of a file or directory that is sent to the peer."""
     mtime_ns, rest = time_of(status)
     if stat.S_ISREG(status.st_mode):
         mode = status.st_mode & _PERMISSIONS
@@ -57,18 +57,18 @@ def entry_of(path: str, status: os.stat_result) -> Entry:
 
 
 class SafeTree:
-    """The directory ``root``, which may itself be reached through links: its owner has chosen it."""
+    """Tree below the directory ``root``. The path of ``root`` itself may contain links: its owner has chosen it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @contextlib.contextmanager
     def directory(self, parts: Parts, *, make: bool = False, made: set[Parts] | None = None) -> Iterator[int]:
-        """The descriptor of a directory below the root, closed at the end.
+        """Yield the descriptor of a directory below the root, and close it at the end.
 
         Args:
-            make: directories that are missing are made, and are on disk then.
-            made: gets those that were.
+            make: make missing directories, and sync them to disk.
+            made: receives the directories that were made.
 
         Raises:
             FileError: ``NotFound``, ``NotADirectory``, ``Unreadable``; with ``make`` also ``Unwritable``, ``DiskFull``.
@@ -91,7 +91,7 @@ class SafeTree:
             os.close(current)
 
     def stat(self, parts: Parts) -> Entry:
-        """What is there, under an empty path.
+        """Return a description of a file or directory, with an empty path.
 
         Raises:
             FileError: ``NotFound``, ``NotADirectory``, ``Unreadable``.
@@ -99,13 +99,13 @@ class SafeTree:
         return entry_of("", self._status(parts))
 
     def open_file(self, parts: Parts) -> tuple[int, os.stat_result]:
-        """A descriptor to read the file with, and what the file is. Never waits for whoever writes to a pipe.
+        """Return a descriptor to read a file with, and its status. Never waits for the writer of a pipe.
 
         Raises:
-            FileError: ``NotAFile`` and as ``stat``.
+            FileError: ``NotAFile``, ``NotFound``, ``NotADirectory``, ``Unreadable``.
         """
         path = "/".join(parts)
-        if not stat.S_ISREG(self._status(parts).st_mode):  # opening a device alone can do something to it
+        if not stat.S_ISREG(self._status(parts).st_mode):  # opening a device can have an effect on it
             raise FileError("NotAFile", "it is not a file, and only files can be read", path)
         with self.directory(parts[:-1]) as above:
             try:

@@ -1,4 +1,4 @@
-"""A file that is being read for the other side, hashed on the way, and watched for changes."""
+"""Local file that is read for the peer, hashed on the way, and checked for changes."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ STEP: Final = 8 * 1024 * 1024
 """Bytes that one step hashes: some milliseconds, unless the disk is slow."""
 
 _SMALLEST: Final = 64 * 1024
-"""Bytes of a block that is worth sending before the disk has more."""
+"""Bytes of the smallest block that is sent before the disk has delivered more."""
 
 
 class SourceFile:
-    """One version of a file, from its opening on. All of it blocks, except ``read_now``.
+    """One version of a file, from its opening on. All methods block, except ``read_now``.
 
     Args:
-        tag: the version that is meant; empty for any.
-        checkpoints: where the states of its hash are kept beyond this object.
+        tag: version tag that the file must have; empty for any.
+        checkpoints: cache in which states of its hash outlive this object.
 
     Attributes:
-        version: what the file was when it was opened.
+        version: version of the file when it was opened.
 
     Raises:
-        FileError: it is not there, is no file, cannot be read, or is another version (``Changed``).
+        FileError: ``NotFound``, ``NotAFile``, ``NotADirectory``, ``Unreadable``; ``Changed``: it has another tag.
     """
 
     def __init__(self, tree: SafeTree, parts: Parts, tag: str = "", checkpoints: Checkpoints | None = None) -> None:
@@ -45,9 +45,9 @@ class SourceFile:
         self._offset = 0
         self._hasher = Digest()
         self._kept_at = 0
-        """Offset of the last state that was kept."""
+        """Offset of the last checkpoint."""
         self._buffers: list[bytearray] = []
-        """Free, or on their way."""
+        """Buffers that are free or being sent."""
         if tag and tag != self._tag:
             self.close()
             raise FileError("Changed", "it has changed since it was offered", self._path)
@@ -63,7 +63,7 @@ class SourceFile:
         """Hash the next ``STEP`` bytes on the way to ``offset``, from the nearest checkpoint on.
 
         Returns:
-            Whether everything before ``offset`` is hashed, or ``offset`` is behind the end of the file.
+            True if everything before ``offset`` is hashed, or ``offset`` is behind the end of the file.
 
         Raises:
             FileError: ``Unreadable``, ``Changed``.
@@ -82,9 +82,9 @@ class SourceFile:
         return is_there
 
     def open_at(self, offset: int, digest: bytes) -> FileHeader:
-        """Go to where reading is to begin: ``offset`` when the bytes before have that digest, else 0.
+        """Set the position: ``offset`` if the bytes before it have that digest, else 0. Return the header to send.
 
-        It takes long unless ``advance`` has come to ``offset`` before.
+        This hashes everything before ``offset``, unless ``advance`` has done so before.
 
         Raises:
             FileError: ``Unreadable``, ``Changed``.
@@ -98,12 +98,12 @@ class SourceFile:
         return FileHeader(self.size, mtime_ns, self._status.st_mode & 0o777, self._tag, self._offset, rest)
 
     def read(self) -> memoryview:
-        """The next block, after ``HEAD`` free bytes; only those once all of it was read, and is still what it was.
+        """Return the next block after ``HEAD`` free bytes; only those at the end of the file.
 
-        A block stays as it is for as long as anybody has a view of it.
+        The buffer of a block is not reused while a view of it exists.
 
         Raises:
-            FileError: ``Unreadable``, ``Changed``.
+            FileError: ``Unreadable``; ``Changed``, also at the end of the file.
         """
         if self._offset < self.size:
             return self._next(self.size - self._offset)
@@ -113,7 +113,7 @@ class SourceFile:
         return memoryview(bytearray(HEAD))
 
     def read_now(self) -> memoryview | None:
-        """As ``read``, from what the kernel has in memory; None when the disk would have to be waited for."""
+        """Return the next block like ``read``, or None if it would have to wait for the disk."""
         left = self.size - self._offset
         if not left:
             return self.read()
@@ -123,11 +123,11 @@ class SourceFile:
             return None
 
     def digest(self) -> bytes:
-        """Of everything up to here."""
+        """Return the digest of everything before the position."""
         return self._hasher.digest()
 
     def close(self) -> None:
-        """Keep how far the hash has come, and close the file once no thread reads it any more."""
+        """Keep a checkpoint, and close the file once no thread reads it."""
         with self._closing:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
@@ -140,26 +140,26 @@ class SourceFile:
             self._kept_at = self._offset
 
     def _next(self, most: int, flags: int = 0, least: int = 1) -> memoryview:
-        """Raises BlockingIOError when ``flags`` say so and there is less than ``least``."""
+        """Read and hash up to ``most`` bytes. With ``flags``, raise BlockingIOError below ``least`` cached bytes."""
         buffer = self._free_buffer()
         view = memoryview(buffer)[: HEAD + min(most, len(buffer) - HEAD)]
         with self._closing:
             try:
                 size = os.preadv(self._descriptor, [view[HEAD:]], self._offset, flags)
             except OSError as error:
-                if flags:  # also where the file system cannot do that
+                if flags:  # also if the file system does not support the flag
                     raise BlockingIOError from error
                 raise read_error(error, self._path) from error
             if flags and size < least:
                 raise BlockingIOError
             if not size:
-                raise FileError("Changed", "it became shorter while it was read", self._path)
+                raise FileError("Changed", "it was truncated while it was read", self._path)
             self._hasher.update(view[HEAD : HEAD + size])
             self._offset += size
         return view[: HEAD + size]
 
     def _free_buffer(self) -> bytearray:
-        """One that nobody looks at any more. No more are made than a session's window holds blocks."""
+        """Return a buffer that no view refers to. There are no more than a session's window holds blocks."""
         for buffer in self._buffers:
             if _is_free(buffer):
                 return buffer
@@ -168,7 +168,7 @@ class SourceFile:
 
 
 def _is_free(buffer: bytearray) -> bool:
-    """Python refuses to change the size of what somebody has a view of."""
+    """Return whether no view of the buffer is left: Python refuses to resize one that has views."""
     try:
         buffer.append(0)
     except BufferError:

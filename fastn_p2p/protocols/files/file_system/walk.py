@@ -1,6 +1,6 @@
-"""Everything below a directory, and one directory a page at a time, in memory that does not grow with either.
+"""Walk of everything below a directory, and listing of one directory a page at a time. Both need constant memory.
 
-``walk`` finds it, ``send_walk`` sends what it finds through a session, and ``receive_walk`` is that at the other end.
+``walk`` yields entries, ``send_walk`` sends them through a session, and ``receive_walk`` receives them.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from .safe_tree import Parts, SafeTree, entry_of
 from .work_pool import Share
 
 _SORTED_AT: Final = 4
-"""Times as many names as wanted are collected before those that are too many are thrown away."""
+"""Factor: a listing collects this many times the names of a page before it drops the surplus."""
 _STEP: Final = 4096
-"""Names that one step of a listing looks at; some milliseconds."""
+"""Names that one step of a listing reads, in some milliseconds."""
 
 
 def walk(tree: SafeTree, parts: Parts) -> Generator[Entry | Skipped]:
-    """A file, under an empty path; or everything below a directory, each directory after what is in it.
+    """Yield a file, with an empty path, or everything below a directory. A directory follows its content.
 
-    Links are not followed. What cannot be transferred, or has a name that cannot be, is ``Skipped``; files of
-    unfinished transfers are left out silently.
+    Links are not followed. An entry that cannot be transferred, because of its kind or its name, is ``Skipped``.
+    Partial files of transfers are left out without notice.
 
     Raises:
-        FileError: there is nothing there, or it is neither a file nor a directory.
+        FileError: ``NotFound``, ``NotADirectory``, ``Unreadable``; ``NotAFile``: it is neither a file nor a directory.
     """
     top = tree.stat(parts)
     if top.kind == "other":
@@ -63,7 +63,7 @@ def listing(tree: SafeTree, parts: Parts, after: str, limit: int) -> DirectoryPa
     """Return one page of a directory, in order of names.
 
     Raises:
-        FileError: as ``SafeTree.directory``.
+        FileError: ``NotFound``, ``NotADirectory``, ``Unreadable``.
     """
     steps = _listing(tree, parts, after, limit)
     while (page := _step(steps)) is None:
@@ -72,9 +72,9 @@ def listing(tree: SafeTree, parts: Parts, after: str, limit: int) -> DirectoryPa
 
 
 async def listed(share: Share, tree: SafeTree, parts: Parts, after: str, limit: int) -> DirectoryPage:
-    """Return what ``listing`` does, found in short steps: no more begin once this is cancelled."""
+    """Return one page of a directory, as ``listing`` does, in short steps: none begins after a cancellation."""
     steps = _listing(tree, parts, after, limit)
-    # Nobody closes ``steps``: a thread may be in it still when this is cancelled, and it ends with its last reference.
+    # ``steps`` is not closed here: a thread may still run it when this is cancelled. It ends with its last reference.
     while (page := await share.run(_step, steps)) is None:
         pass
     return page
@@ -107,18 +107,18 @@ def _listing(tree: SafeTree, parts: Parts, after: str, limit: int) -> Generator[
             except FileNotFoundError:  # gone since
                 pass
             except OSError as error:
-                page.leave_out(name, f"it cannot be looked at: {error.strerror}")
+                page.leave_out(name, f"it cannot be examined: {error.strerror}")
             if number % MAX_BATCH == 0:
                 yield
     return DirectoryPage(entries, len(names) > limit, page.unnamed, page.skipped)
 
 
 class _Page:
-    """The first ``count`` names of a directory after ``after``, in order, of all that are added.
+    """Collector of the first ``count`` names after ``after``, in order.
 
     Attributes:
-        unnamed: how many things cannot be shown: on the first page those whose names cannot be sent.
-        skipped: some of them.
+        unnamed: number of entries that cannot be listed; those with unsafe names are counted on the first page.
+        skipped: the first of them.
     """
 
     def __init__(self, after: str, count: int) -> None:
@@ -130,6 +130,7 @@ class _Page:
         self.skipped: list[Skipped] = []
 
     def add(self, names: list[str]) -> None:
+        """Add names in any order."""
         for name in names:
             if name <= self._after or (self._after and self._bound and name >= self._bound):
                 continue
@@ -142,6 +143,7 @@ class _Page:
             self.names()
 
     def names(self) -> list[str]:
+        """Return the names of the page so far."""
         self._kept.sort()
         if len(self._kept) > self._count:
             del self._kept[self._count :]
@@ -149,21 +151,22 @@ class _Page:
         return self._kept
 
     def leave_out(self, name: str, reason: str) -> None:
+        """Count an entry that cannot be listed."""
         self.unnamed += 1
         if len(self.skipped) < MAX_NAMED:
             self.skipped.append(Skipped(printable(name)[:1024], reason))
 
 
 async def send_walk(session: Session, share: Share, tree: SafeTree, parts: Parts) -> None:
-    """Send everything that ``walk`` finds, and find it in short steps.
+    """Send the entries of a walk through a session. The walk is done in short steps.
 
     Raises:
-        FileError: as ``walk``, before anything was sent.
+        FileError: as ``walk`` raises, before anything is sent.
         P2PError: the session broke.
     """
     found = walk(tree, parts)
     frames = FrameStream(session)
-    # Nobody closes ``found``: a thread may be in it still when this is cancelled, and it ends with its last reference.
+    # ``found`` is not closed here: a thread may still run it when this is cancelled. It ends with its last reference.
     while batch := await share.run(lambda: list(itertools.islice(found, MAX_BATCH))):
         entries = [each for each in batch if isinstance(each, Entry)]
         skipped = [each for each in batch if isinstance(each, Skipped)]
@@ -171,24 +174,24 @@ async def send_walk(session: Session, share: Share, tree: SafeTree, parts: Parts
 
 
 async def receive_walk(session: Session) -> AsyncIterator[Entry | Skipped]:
-    """What the other side finds, in names that it has chosen.
+    """Yield the entries of a peer's walk. Their paths are not checked.
 
     Raises:
-        BadMessage: it says something else.
-        P2PError: the session broke: that was not all.
+        BadMessage: the peer sent another message.
+        P2PError: the session broke, so the walk is incomplete.
     """
     frames = FrameStream(session)
-    while (said := await frames.receive()) is not None:
-        if not isinstance(said, WalkEntries):
-            raise BadMessage(reason="a walk consists of Entries")
-        for skipped in said.skipped:
+    while (message := await frames.receive()) is not None:
+        if not isinstance(message, WalkEntries):
+            raise BadMessage(reason="a walk consists of WalkEntries")
+        for skipped in message.skipped:
             yield skipped
-        for entry in said.entries:
+        for entry in message.entries:
             yield entry
 
 
 class _OpenDirectory:
-    """A directory that a walk is in."""
+    """Open directory of a walk."""
 
     def __init__(self, path: str, descriptor: int, entry: Entry) -> None:
         self.path = path
@@ -201,16 +204,16 @@ class _OpenDirectory:
         os.close(self._descriptor)
 
     def next(self) -> Entry | Skipped | _OpenDirectory | None:
-        """The next thing in it, None at its end."""
+        """Return the next entry; None at the end."""
         try:
             for each in self._scan:
                 if not each.name.startswith(PARTIAL_PREFIX):
-                    return self._look(each)
+                    return self._examine(each)
         except OSError as error:
             return Skipped(self.path, f"it cannot be read: {error.strerror}")
         return None
 
-    def _look(self, each: os.DirEntry[str]) -> Entry | Skipped | _OpenDirectory:
+    def _examine(self, each: os.DirEntry[str]) -> Entry | Skipped | _OpenDirectory:
         path = join_path(self.path, each.name)
         try:
             parts = parts_of(path)

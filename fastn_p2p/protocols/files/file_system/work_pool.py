@@ -1,10 +1,11 @@
-"""Threads that do what peers cause, in short steps and with a fair share for each peer.
+"""Thread pool for work that peers cause, in short steps and with a fair share for each peer.
 
-A peer's small request can cost much: hashing 40 GiB, looking through a directory of a million names. Such work is cut
+A small request of a peer can cost much: hashing 40 GiB, or listing a directory of a million names. Such work is cut
 into steps of some milliseconds. A peer has one step running or waiting for a thread at a time, and threads serve
-waiting steps in order: so n busy peers get an nth each, and a request of another one waits for at most one step of
+waiting steps in order. So n busy peers get an nth each, and the request of another peer waits for at most one step of
 each. Work ends with the task that awaits its steps: when a session is reset, or a call cancelled, no further step
-begins. Threads of their own keep steps from those of ``asyncio.to_thread``, which read and write blocks of files.
+begins. The pool has its own threads, so that steps do not delay those of ``asyncio.to_thread``, which read and write
+blocks of files.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS: Final = 2
-"""Steps at a time, of all peers: hashing alone takes a core."""
+"""Steps of all peers that run at the same time: hashing alone takes a core."""
 
 
 class WorkPool:
-    """Used inside one event loop at a time; its threads start with the first step, and end with the process.
+    """Pool of threads, used inside one event loop at a time. They start with the first step, and end with the process.
 
     Args:
-        threads: steps that run at a time.
-        each: steps of one peer that run, or wait for a thread, at a time.
+        threads: steps that run at the same time.
+        each: steps of one peer that run, or wait for a thread, at the same time.
     """
 
     def __init__(self, threads: int = _THREADS, *, each: int = 1) -> None:
@@ -40,9 +41,9 @@ class WorkPool:
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
 
     def share(self, peer: str) -> Share:
-        """Return the share of a peer, which all of its sessions and calls use together."""
+        """Return the share of a peer, common to all of its sessions and calls."""
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:  # nobody waits in the one before
+        if loop is not self._loop:  # the event loop before has ended, and no task waits in it
             self._loop = loop
             self._threads = asyncio.Semaphore(self._limit)
             self._shares.clear()
@@ -61,9 +62,9 @@ class Share:
         self._own = asyncio.Semaphore(each)
 
     async def run(self, step: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Return what ``step`` returns, called in a thread. It should take some milliseconds.
+        """Call ``step`` in a thread and return its result. It should take some milliseconds.
 
-        Cancelled meanwhile, the step goes on to its end, and counts against the share until then.
+        If the caller is cancelled, the step still runs to its end, and counts against the share until then.
         """
         await self._own.acquire()
         try:
@@ -80,4 +81,4 @@ class Share:
         self._threads.release()
         self._own.release()
         if not running.cancelled():
-            running.exception()  # known, also when nobody awaits it any more
+            running.exception()  # marks it as retrieved, if the caller was cancelled

@@ -1,4 +1,4 @@
-"""Files that one peer has sent, and how to tell whether they are still there as they came."""
+"""Seals of received files: they tell whether a file is still on disk as it arrived."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from ..file_system.safe_paths import parts_of
 from ..file_system.safe_tree import SafeTree
 
 Seal: TypeAlias = tuple[int, int, int, int]
-"""Inode, size, and the times of change of content and inode in nanoseconds: nobody who writes to a file, replaces it or
-moves another one there can keep all of them. The device is not in it: its number changes with a restart."""
+"""Inode, size, and the times of change of content and inode in nanoseconds. A program that writes to the file, replaces
+it or moves another one to its path changes at least one of them. The device is left out: its number may change with a
+restart."""
 
 
 def seal_of(status: os.stat_result | Version) -> Seal:
+    """Return the seal of a file."""
     version = status if isinstance(status, Version) else Version.of(status)
     return version.inode, version.size, version.mtime_ns, version.ctime_ns
 
 
 def is_there(tree: SafeTree, path: str, arrived: Mapping[str, Seal]) -> bool:
-    """Return whether the file has come, and nobody has touched it since. Blocks."""
+    """Return whether the file has arrived and was not changed since. Blocks."""
     seal = arrived.get(path)
     if seal is None:
         return False

@@ -1,4 +1,4 @@
-"""Where files are put: below one directory, complete or not at all, and never over others unless that is wanted."""
+"""Destination directory of received files: they appear complete or not at all, and replace others only by ``force``."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from .arrivals import Seal, is_there, seal_of
 from .partial_file import PartialFile, partial_name
 
 _MOST_DIRECTORIES: Final = 100_000
-"""Directories of one transfer whose modes and times are set at its end; each of them takes memory until then."""
+"""Directories of one transfer whose modes and times are set at its end; each needs memory until then."""
 
 
 class Destination:
-    """All of this blocks.
+    """Directory that the files of one transfer are written to. All methods block.
 
     Args:
         root: an existing directory.
-        peer: ID52 of who sends: what another one has sent of a file is left alone.
-        force: files replace what has their name.
-        ours: directories that an earlier attempt has made. Those and what is made now get the modes and times of the
-            other side's; the others keep their modes.
-        date_all: directories that were there get the times of the other side's.
-        checkpoints: where the states of hashes are kept, of what has arrived and of what is compared.
-        on_arrival: gets path and seal of each file that has come, or that was found to be there; in some thread.
+        peer: ID52 of the sender; each sender has partial files of its own.
+        force: received files replace other files of the same name.
+        created_directories: directories that an earlier attempt has made. These and new ones get the modes and times
+            of the sender's directories; other directories keep their modes.
+        date_all: directories that existed before get the times of the sender's directories too.
+        checkpoints: cache of hash states for partial files and for files that are compared.
+        on_arrival: called with path and seal of each file that has arrived or was there already; in any thread.
     """
 
     def __init__(
@@ -50,30 +50,30 @@ class Destination:
         self._tree = SafeTree(root)
         self._peer = peer
         self.force = force
-        self._ours = created_directories
+        self._created_before = created_directories
         self._date_all = date_all
         self._checkpoints = checkpoints
         self._on_arrival = on_arrival
         self._made: set[Parts] = set()
         self._directories: dict[Parts, Entry] = {}
         self._kept: dict[Parts, Entry] = {}
-        """Directories that were there before, and whose times are set at the end."""
+        """Directories that existed before and whose times are set at the end."""
 
     def find(self, path: str, size: int) -> SourceFile | None:
-        """Open the file of that size that has the name already: its content says whether it is the same file.
+        """Open the existing file of that path and size, whose content may be the same.
 
         Returns:
-            None when nothing is there, or what is there is to be replaced whatever it is.
+            None if there is no such file, or if it is replaced in any case.
 
         Raises:
-            FileError: ``Exists``: something else is there, and is not to be replaced; ``UnsafeName``,
+            FileError: ``Exists``: another file has the name and must not be replaced; ``UnsafeName``,
                 ``NotADirectory``, ``Unwritable``.
         """
         parts = parts_of(path)
         try:
             with self._tree.directory(parts[:-1]) as above:
                 there = os.stat(parts[-1], dir_fd=above, follow_symlinks=False)
-                begun = self.force and _size_at(partial_name(parts[-1], self._peer), above)
+                is_partial = self.force and _size_at(partial_name(parts[-1], self._peer), above)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -84,8 +84,8 @@ class Destination:
             raise
         if stat.S_ISDIR(there.st_mode):
             raise FileError("Exists", "a directory has this name already", path)
-        if stat.S_ISREG(there.st_mode) and there.st_size == size and not begun:
-            with contextlib.suppress(FileError):  # it cannot be read, so it cannot be compared either
+        if stat.S_ISREG(there.st_mode) and there.st_size == size and not is_partial:
+            with contextlib.suppress(FileError):  # a file that cannot be read cannot be compared
                 return SourceFile(self._tree, parts, checkpoints=self._checkpoints)
         if self.force:
             return None
@@ -93,7 +93,7 @@ class Destination:
         raise FileError("Exists", f"{what} has this name already", path)
 
     def open(self, path: str) -> PartialFile:
-        """What has arrived of the file, to go on with.
+        """Open the partial file, to continue it.
 
         Raises:
             FileError: ``Busy``, ``UnsafeName``, ``NotADirectory``, ``Unwritable``, ``DiskFull``.
@@ -103,20 +103,24 @@ class Destination:
             return PartialFile(above, parts[-1], self._peer, path, self._checkpoints)
 
     def keeps(self, path: str, arrived: Mapping[str, Seal]) -> bool:
-        """Return whether the file has come before, and nobody has touched it since."""
+        """Return whether the file has arrived before and was not changed since."""
         return is_there(self._tree, path, arrived)
 
     def confirm(self, path: str, there: SourceFile) -> None:
-        """Note that the file that is there has the content that it should have."""
+        """Report an existing file that has the offered content."""
         self._on_arrival(path, seal_of(there.version))
 
     def commit(self, path: str, partial: PartialFile, mode: int, mtime_ns: int, rest: int) -> None:
-        """Raises like ``PartialFile.commit``."""
+        """Give a complete file its name, and report it.
+
+        Raises:
+            FileError: ``Exists``, ``DiskFull``, ``Unwritable``; the partial file is kept.
+        """
         status = partial.commit(mode, mtime_ns, rest=rest, force=self.force)
         self._on_arrival(path, seal_of(status))
 
     def make_directory(self, path: str, entry: Entry) -> None:
-        """Makes it, unless it is there. Its mode and time come with ``finish``: files are put into it before that.
+        """Make a directory unless it exists. ``finish`` sets its mode and time, after files were written into it.
 
         Raises:
             FileError: ``TooMany``, ``UnsafeName``, ``NotADirectory``, ``Unwritable``, ``DiskFull``.
@@ -126,7 +130,7 @@ class Destination:
             return
         if len(self._directories) + len(self._kept) >= _MOST_DIRECTORIES:
             raise FileError("TooMany", f"more than {_MOST_DIRECTORIES} directories in one transfer", path)
-        kept = path not in self._ours and parts not in self._made and self._is_there(parts)
+        kept = path not in self._created_before and parts not in self._made and self._is_there(parts)
         with self._tree.directory(parts, make=True, made=self._made):
             if not kept:
                 self._directories[parts] = entry
@@ -135,11 +139,11 @@ class Destination:
 
     @property
     def created_directories(self) -> list[str]:
-        """Directories whose modes and times are set at the end."""
+        """Directories that this transfer has made, now or in an earlier attempt."""
         return ["/".join(parts) for parts in self._directories]
 
     def finish(self) -> None:
-        """Gives directories their modes and times. Where that fails they keep what they have."""
+        """Set modes and times of directories. Failures are ignored."""
         everything = {**self._directories, **self._kept}
         for parts, entry in sorted(everything.items(), key=lambda item: -len(item[0])):
             with contextlib.suppress(FileError, OSError), self._tree.directory(parts) as directory:
@@ -158,7 +162,7 @@ class Destination:
                     os.rmdir(parts[-1], dir_fd=above)
 
     def discard(self, path: str) -> None:
-        """Deletes what has arrived of a file that will not be completed."""
+        """Delete the partial file of a path."""
         with contextlib.suppress(FileError, OSError):
             parts = parts_of(path)
             with self._tree.directory(parts[:-1]) as above:

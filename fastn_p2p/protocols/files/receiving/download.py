@@ -1,4 +1,4 @@
-"""``get``: a walk at the peer says what there is, and some workers fetch it, each file on from where it was."""
+"""Download: a walk at the peer lists the files, and several workers fetch them, each resumed where it ended."""
 
 from __future__ import annotations
 
@@ -38,26 +38,27 @@ from .destination import Destination
 from .receiver import receive_file
 
 _AHEAD: Final = 256
-"""Files that a walk is ahead of those who fetch them."""
+"""Files that the walk may be ahead of the workers."""
 _ATTEMPTS: Final = 5
-"""Times that a file is begun which changes while it is read, or arrives damaged."""
-_ANEW: Final = ("Changed", "Corrupt")
-_HIDDEN: Final = "its name is hidden; --hidden gets it too, and so does its own path"
+"""Attempts at a file that changes while it is read, or arrives damaged."""
+_REPEATED: Final = ("Changed", "Corrupt")
+"""Kinds of errors after which a file is fetched again from its beginning."""
+_HIDDEN: Final = "its name is hidden: get it with --hidden, or by its own path"
 _RESET: Final = 1
-"""Code of a session that is left in the middle of a file."""
+"""Reset code of a session that is left in the middle of a file."""
 
 
 class _QueuedFile(NamedTuple):
     path: str
-    """At the peer."""
-    at: str
-    """Here, relative to the destination."""
+    """Path at the peer."""
+    local_path: str
+    """Path relative to the destination."""
     entry: Entry
     destination: Destination
 
 
 class Download:
-    """One ``FilesClient.get``; see there."""
+    """One ``FilesClient.get``, which documents the arguments."""
 
     def __init__(
         self,
@@ -78,38 +79,39 @@ class Download:
         self._checkpoints = Checkpoints()
         self._share = WorkPool(parallel, each=parallel).share("")
         self._parallel = parallel
-        self._alone = alone
-        self.tally = TransferSummary(report)
-        self._patience = TransferRetry(self.tally, patience)
+        self._may_block_loop = alone
+        self.summary = TransferSummary(report)
+        self._retry = TransferRetry(self.summary, patience)
         self._queue: asyncio.Queue[_QueuedFile | None] = asyncio.Queue(_AHEAD)
-        self._sightings = PathSet()
+        self._seen = PathSet()
         self._destination: Destination | None = None
         self._files_found = 0
         self._bytes_found = 0
 
     async def run(self, paths: Sequence[str]) -> TransferSummary:
+        """Fetch the paths. Raises FileError ``DiskFull`` and P2PError."""
         wanted = normalize_paths(paths)
         await run_all(self._walk_all(wanted), *(self._work() for _ in range(self._parallel)))
         if self._destination is not None:
             await asyncio.to_thread(self._destination.finish)
-        return self.tally
+        return self.summary
 
-    # ── what there is ────────────────────────────────────────────────────────────────────────────
+    # ── the walk ────────────────────────────────────────────────────────────────────────────
 
     async def _walk_all(self, paths: Sequence[str]) -> None:
         for path in paths:
             try:
-                await self._patience.run(self._walk, path)
+                await self._retry.run(self._walk, path)
             except FileError as error:
-                self._lost(path, error)
-            self.tally(Discovered(self._files_found, self._bytes_found))
+                self._report_lost(path, error)
+            self.summary(Discovered(self._files_found, self._bytes_found))
         for _ in range(self._parallel):
             await self._queue.put(None)
 
     async def _walk(self, path: str) -> None:
-        """One attempt: what earlier ones have come upon is passed over."""
+        """Queue the files below a path. A repeated attempt passes over entries that an earlier one has found."""
         async with await self._files.open(WalkDirectory(path)) as session:
-            self._patience.mark_connected()
+            self._retry.mark_connected()
             if self._destination is None:
                 self._destination = Destination(
                     self._to,
@@ -122,109 +124,112 @@ class Download:
                 at = join_path(path.rpartition("/")[2], found.path)
                 try:
                     if isinstance(found, Skipped):
-                        if self._sightings.add(f"\0{at}"):  # apart from what can be transferred
-                            self.tally(EntrySkipped(at, found.reason))
+                        if self._seen.add(f"\0{at}"):  # the NUL keeps it apart from paths of files
+                            self.summary(EntrySkipped(at, found.reason))
                     elif at:
                         parts_of(found.path)
                         if not self._hidden and "hidden" in risks_of(found.path):
                             self._leave_out(join_path(path.rpartition("/")[2], _hidden_part(found.path)))
-                        elif self._sightings.add(at, directory=found.kind == "directory"):
-                            self._patience.reset()
-                            await self._take(_QueuedFile(join_path(path, found.path), at, found, self._destination))
+                        elif self._seen.add(at, directory=found.kind == "directory"):
+                            self._retry.reset()
+                            await self._enqueue(_QueuedFile(join_path(path, found.path), at, found, self._destination))
                 except FileError as error:
-                    self._lost(at, error)
+                    self._report_lost(at, error)
 
     def _leave_out(self, local_path: str) -> None:
-        if self._sightings.add(f"\0{local_path}"):
-            self.tally(EntrySkipped(local_path, _HIDDEN))
+        if self._seen.add(f"\0{local_path}"):
+            self.summary(EntrySkipped(local_path, _HIDDEN))
 
-    async def _take(self, wanted: _QueuedFile) -> None:
+    async def _enqueue(self, wanted: _QueuedFile) -> None:
         if wanted.entry.kind == "file":
             self._files_found += 1
             self._bytes_found = min(self._bytes_found + wanted.entry.size, MAX_SIZE)
             if self._queue.full():
-                self.tally(Discovered(self._files_found, self._bytes_found))
+                self.summary(Discovered(self._files_found, self._bytes_found))
             await self._queue.put(wanted)
         elif wanted.entry.kind == "directory":
-            await asyncio.to_thread(wanted.destination.make_directory, wanted.at, wanted.entry)
+            await asyncio.to_thread(wanted.destination.make_directory, wanted.local_path, wanted.entry)
 
-    # ── fetching it ──────────────────────────────────────────────────────────────────────────────
+    # ── the workers ──────────────────────────────────────────────────────────────────────────────
 
     async def _work(self) -> None:
-        line = _DownloadSession(self._files)
+        session = _DownloadSession(self._files)
         try:
             while (wanted := await self._queue.get()) is not None:
-                await self._fetch(line, wanted)
+                await self._fetch(session, wanted)
         except BaseException:
-            line.drop()
+            session.drop()
             raise
-        await line.close()
+        await session.close()
 
-    async def _fetch(self, line: _DownloadSession, wanted: _QueuedFile) -> None:
+    async def _fetch(self, session: _DownloadSession, wanted: _QueuedFile) -> None:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                await self._patience.run(self._pull, line, wanted, compare=attempt == 1)
+                await self._retry.run(self._receive, session, wanted, compare=attempt == 1)
             except FileError as error:
                 if error.kind == "DiskFull":
                     raise
-                if error.kind in _ANEW and attempt < _ATTEMPTS:
+                if error.kind in _REPEATED and attempt < _ATTEMPTS:
                     continue
-                self._lost(wanted.at, error)
+                self._report_lost(wanted.local_path, error)
             return
 
-    async def _pull(self, line: _DownloadSession, wanted: _QueuedFile, *, compare: bool) -> None:
+    async def _receive(self, session: _DownloadSession, wanted: _QueuedFile, *, compare: bool) -> None:
         try:
             await receive_file(
-                await line.frames(),
+                await session.frames(),
                 wanted.path,
                 wanted.destination,
-                wanted.at,
+                wanted.local_path,
                 wanted.entry,
                 self._share,
-                self._watch,
+                self._on_event,
                 compare=compare,
-                may_block_loop=self._alone,
+                may_block_loop=self._may_block_loop,
             )
         except P2PError:
-            line.drop()
+            session.drop()
             raise
         except FileError:
-            if line.is_midway:
-                line.drop()
+            if session.is_in_file:
+                session.drop()
             raise
 
-    def _watch(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         if isinstance(event, FileProgress | FileCompleted | AlreadyPresent):
-            self._patience.reset()
-        self.tally(event)
+            self._retry.reset()
+        self.summary(event)
 
-    def _lost(self, path: str, error: FileError) -> None:
-        self.tally(FileLost(path, error.kind, error.message))
+    def _report_lost(self, path: str, error: FileError) -> None:
+        self.summary(FileLost(path, error.kind, error.message))
 
 
 class _DownloadSession:
-    """A session to fetch files on, opened when it is needed."""
+    """Session to fetch files on, opened when it is needed."""
 
     def __init__(self, files: FilesTransport) -> None:
         self._files = files
         self._frames: FrameStream | None = None
 
     @property
-    def is_midway(self) -> bool:
+    def is_in_file(self) -> bool:
+        """True while content of a file is being sent."""
         return self._frames is not None and self._frames.in_file
 
     async def frames(self) -> FrameStream:
+        """Return the frames of the open session, or of a new one."""
         if self._frames is None:
             self._frames = FrameStream(await self._files.open(DownloadFiles()))
         return self._frames
 
     def drop(self) -> None:
-        """It is not used any more, in whatever state it is."""
+        """Reset the session, in any state."""
         if self._frames is not None:
             self._frames.session.reset(_RESET)
             self._frames = None
 
     async def close(self) -> None:
+        """Close the session between two files."""
         if self._frames is not None:
             with contextlib.suppress(P2PError):  # everything has arrived
                 await self._frames.session.close()
@@ -238,13 +243,17 @@ def _hidden_part(path: str) -> str:
 
 
 def normalize_paths(paths: Sequence[str]) -> list[str]:
-    """The paths as they are sent, of which each ends up under its last part."""
+    """Return the paths as they are sent to the peer. Each is written under its last component.
+
+    Raises:
+        FileError: ``UnsafeName``; ``Collision``: two paths have the same last component.
+    """
     tops = ["/".join(part for part in path.split("/") if part not in ("", ".")) for path in paths]
     known: set[str] = set()
     for top in tops:
         parts_of(top)
         name = collision_key(top.rpartition("/")[2])
         if name in known:
-            raise FileError("Collision", "two of the files would have the same name here", top)
+            raise FileError("Collision", "two of the files would have the same name here: get them one by one", top)
         known.add(name)
     return tops

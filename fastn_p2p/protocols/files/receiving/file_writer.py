@@ -1,4 +1,4 @@
-"""What has arrived of a file on its way to the disk."""
+"""Writer of received blocks: writes in a thread while more blocks arrive."""
 
 from __future__ import annotations
 
@@ -11,66 +11,66 @@ from ..framing import BLOCK
 from .partial_file import PartialFile
 
 QUICK: Final = 0.01
-"""Seconds for a write that is worth no thread: the kernel has taken it into memory."""
+"""Seconds: a shorter write is not worth a thread, because it went to the page cache only."""
 RELIABLE: Final = 64
-"""Quick writes after a slow one until the next may be expected to be quick too."""
+"""Quick writes after a slow one before the disk counts as fast again."""
 _MOST: Final = 3 * BLOCK
-"""Bytes that wait to be written; whoever sends waits then too."""
+"""Bytes that may wait to be written; at more, the reader waits, and so the sender does."""
 
 
 class FileWriter:
-    """Writes in a thread while more comes: the longer that takes, the more is written in one go the next time.
+    """Writer of one partial file. The longer a write takes, the more blocks the next one contains.
 
     Args:
-        alone: this process does nothing else, and may be held up for a moment: while the disk is quick, no thread
-            writes, since waking it costs as much as the write.
+        may_block_loop: this process does nothing else, and its event loop may be blocked for a moment. While the disk
+            is fast, blocks are then written without a thread: waking one costs as much as the write.
         clock: seconds.
     """
 
     def __init__(self, partial: PartialFile, *, may_block_loop: bool, clock: Callable[[], float] = monotonic) -> None:
         self._partial = partial
-        self._alone = may_block_loop
+        self._may_block_loop = may_block_loop
         self._clock = clock
         self._slow_writes_left = 0
-        """Quick writes that are still missing until it is trusted again."""
+        """Quick writes that are missing until the disk counts as fast again."""
         self._parts: list[memoryview] = []
         self._size = 0
         self._writing: asyncio.Task[None] | None = None
 
-    async def take(self, part: memoryview) -> None:
-        """The next bytes, which stay as they are.
+    async def add(self, part: memoryview) -> None:
+        """Add the next bytes; the caller must not change them.
 
         Raises:
-            FileError: they, or what was taken before, could not be written.
+            FileError: these or earlier bytes could not be written.
         """
         self._parts.append(part)
         self._size += len(part)
         if self._writing is not None and (self._writing.done() or self._size >= _MOST):
-            await self._written()
+            await self._wait_for_write()
         if self._writing is None and self._size >= BLOCK:
             self._write_all()
 
     async def flush(self) -> None:
-        """Returns when all that was taken is in the file. Raises like ``take``."""
-        await self._written()
+        """Wait until all bytes are in the file. Raises FileError if they could not be written."""
+        await self._wait_for_write()
         if self._parts:
             self._write_all()
-            await self._written()
+            await self._wait_for_write()
 
     def close(self) -> None:
-        """What was taken and not flushed may be lost."""
+        """Stop writing. Bytes that were not flushed may be lost."""
         if self._writing is not None:
             self._writing.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._writing.cancel()
 
     def _write_all(self) -> None:
         parts, self._parts, self._size = self._parts, [], 0
-        if self._alone and not self._slow_writes_left:
+        if self._may_block_loop and not self._slow_writes_left:
             self._write(parts)
         else:
             self._writing = asyncio.create_task(asyncio.to_thread(self._write, parts))
 
-    async def _written(self) -> None:
+    async def _wait_for_write(self) -> None:
         if self._writing is not None:
             writing, self._writing = self._writing, None
             await writing

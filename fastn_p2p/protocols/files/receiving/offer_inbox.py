@@ -1,9 +1,9 @@
-"""Inbox: what peers have offered, how each offer stands, and how much of it is kept before its receiver has decided.
+"""Inbox of offers: their states, and limits of the data that is kept before the receiver has decided.
 
-An offer waits until its receiver accepts or rejects it; a trusted peer's is accepted at once. Before consent little is
-kept: ``MAX_LIST`` bytes for one list of files, ``MAX_LISTS`` for all of one peer. An offer that has ended, however it
-did, is in nobody's way: only waiting offers count against a peer, and the oldest ones that have ended are forgotten
-first, with everything that they have left behind.
+An offer waits until its receiver accepts or rejects it; an offer of a trusted peer is accepted at once. Before that
+little is kept: ``MAX_LIST`` bytes for one list of files, ``MAX_LISTS`` for all lists of one peer. An offer that was
+finished, rejected or accepted does not block others: only waiting offers count against a peer, and the oldest ended
+offers are forgotten first, with their partial files.
 """
 
 from __future__ import annotations
@@ -34,35 +34,36 @@ from .destination import Destination
 from .offer_store import OfferStore, as_msgpack, pack
 
 MAX_WAITING: Final = 16
-"""Offers of one peer that wait; one more is refused. Of those that were accepted and have not arrived completely as
-many are remembered."""
+"""Offers of one peer that may wait; a further one is refused. The same number of accepted, incomplete offers is kept.
+"""
 MAX_OFFERS: Final = 256
-"""Offers that are kept; the oldest that have ended go first."""
+"""Offers that are kept; the oldest ended ones are forgotten first."""
 MAX_LIST: Final = 64 * 1024
-"""Bytes that are kept of one offer's list before it is accepted: some thousands of files."""
+"""Bytes of an offer's list that are kept before it is accepted: some thousands of files."""
 MAX_LISTS: Final = 1024 * 1024
-"""Bytes that are kept of one peer's lists that are not accepted."""
+"""Bytes of all lists of one peer that are kept without being accepted."""
 EXPIRES: Final = 30 * 24 * 3600
-"""Seconds after which an offer ends that nobody has decided about, or whose files have not come."""
+"""Seconds (30 days) after which an offer expires that is not decided, or whose files have not arrived."""
 _EXAMPLES: Final = 3
+"""Paths in ``OfferSummary.examples``."""
 _EXAMPLE: Final = 200
-"""Characters of an example."""
+"""Characters of one example."""
 _STEP: Final = 500
-"""Files that one step looks at."""
+"""Files that one step checks."""
 
 log = logging.getLogger(__name__)
 
 
 class OfferInbox:
-    """Used inside one event loop.
+    """Offers of all peers, used inside one event loop.
 
     Args:
-        directory: of its own.
-        is_active: whether files of an offer are coming at the moment.
-        clock: seconds since 1970.
+        directory: used by this inbox only.
+        is_active: returns whether files of an offer are arriving now.
+        clock: returns seconds since 1970.
 
     Attributes:
-        settings: what is taken, and from whom; may change.
+        settings: the config; may be replaced.
     """
 
     def __init__(
@@ -81,35 +82,35 @@ class OfferInbox:
         self._changing = asyncio.Lock()
 
     def open(self) -> None:
-        """Read what there is. What is damaged is left out, and the log says so. Blocks."""
+        """Read all offers from disk. A damaged one is left out and logged. Blocks."""
         self._offers.update((summary.id, summary) for summary in self._store.load())
 
     def all(self) -> list[OfferSummary]:
-        """The newest last."""
+        """Return all offers, the newest last."""
         return sorted(self._offers.values(), key=lambda offer: offer.created)
 
     def offer_from(self, offer: str, peer: Peer) -> OfferSummary:
-        """An offer that the peer itself has made.
+        """Return an offer that this peer has made.
 
         Raises:
             FileError: ``OfferUnknown``.
         """
         summary = self._offers.get(offer)
         if summary is None or summary.peer != peer.key.id52:
-            raise FileError("OfferUnknown", f"there is no offer {offer[:64]} of yours here")
+            raise FileError("OfferUnknown", f"this peer knows no offer {offer[:64]} of yours: offer the files again")
         return summary
 
     async def add(self, entries: Sequence[Entry], peer: Peer, share: Share) -> OfferSummary:
-        """Take an offer, or recognise one: the same files from the same peer. A trusted peer's is accepted at once.
+        """Add an offer, or recognise it: the same files from the same peer. Accept that of a trusted peer at once.
 
-        An offer whose files have arrived and are not all there any more stands as a new one.
+        A finished offer of which a file has since changed or disappeared is treated as a new one.
 
         Raises:
             FileError: ``NotShared``, ``UnsafeName``, ``Collision``, ``NotAFile``, ``TooLarge``, ``TooMany``.
-            StorageFailed: it cannot be kept.
+            StorageFailed: it cannot be stored.
         """
         if self.settings.inbox is None:
-            raise FileError("NotShared", "no files are taken here")
+            raise FileError("NotShared", "this peer accepts no files")
         trusted = self.settings.trusts(peer)
         packed = await share.run(self._checked, entries, trusted=trusted)
         name = short_digest(bytes(peer.key), as_msgpack(entries))
@@ -126,15 +127,15 @@ class OfferInbox:
             return known
 
     async def entries(self, offer: OfferSummary) -> list[Entry]:
-        """What was offered.
+        """Return the entries of an offer.
 
         Raises:
-            FileError: ``OfferUnknown``: it cannot be read any more.
+            FileError: ``OfferUnknown``: they cannot be read.
         """
         return await asyncio.to_thread(self._store.entries, offer.id)
 
     async def contents(self, offer: str, after: str, limit: int) -> OfferPage:
-        """Return what an offer holds, in order of paths, as its receiver sees it.
+        """Return a page of an offer's entries, in order of paths, for its receiver.
 
         Raises:
             FileError: ``OfferUnknown``.
@@ -142,23 +143,23 @@ class OfferInbox:
         return await asyncio.to_thread(self._page, self._known(offer), after, limit)
 
     async def created_directories(self, offer: OfferSummary) -> frozenset[str]:
-        """Directories that were made for an offer, by this process or an earlier one."""
-        return await asyncio.to_thread(self._store.made, offer.id)
+        """Return the directories that were made for an offer, by this process or an earlier one."""
+        return await asyncio.to_thread(self._store.created_directories, offer.id)
 
-    async def remember_made(self, offer: OfferSummary, made: Sequence[str]) -> None:
-        """Raises StorageFailed."""
-        await asyncio.to_thread(self._store.set_made, offer.id, made)
+    async def save_created_directories(self, offer: OfferSummary, created: Sequence[str]) -> None:
+        """Store the directories that were made for an offer. Raises StorageFailed."""
+        await asyncio.to_thread(self._store.save_created_directories, offer.id, created)
 
     async def arrived(self, offer: OfferSummary) -> dict[str, Seal]:
-        """Files that have come, by this process or an earlier one."""
+        """Return the files that have arrived, with their seals, from this process or an earlier one."""
         return await asyncio.to_thread(self._store.arrived, offer.id)
 
     def note_arrived(self, offer: OfferSummary, path: str, seal: Seal) -> None:
-        """Note that a file of an offer has come. Blocks."""
+        """Store that a file of an offer has arrived. Blocks."""
         self._store.add_arrived(offer.id, path, seal)
 
     async def sent_by(self, peer: str) -> frozenset[tuple[int, int, int]]:
-        """Inode, size and time of change of the files that a peer has sent with any offer that is remembered."""
+        """Return inode, size and time of change of the files that a peer has sent with any known offer."""
         own = [offer.id for offer in self._offers.values() if offer.peer == peer]
 
         def seals() -> frozenset[tuple[int, int, int]]:
@@ -167,10 +168,10 @@ class OfferInbox:
         return await asyncio.to_thread(seals)
 
     async def finish(self, offer: str, failed: int) -> None:
-        """Note that nothing of an offer is missing but ``failed`` files that were not taken.
+        """Store that no file of an offer is missing, except ``failed`` ones that were declined.
 
         Raises:
-            StorageFailed: it stands as before.
+            StorageFailed: its state is unchanged.
         """
         async with self._changing:
             summary = self._offers.get(offer)
@@ -181,15 +182,15 @@ class OfferInbox:
     async def decide(
         self, offer: str, *, accept: bool, force: bool, hidden: bool = False, names: Sequence[str] = ()
     ) -> OfferSummary:
-        """Accept or reject an offer, also one about which something else was decided before.
+        """Accept or reject an offer. A decision may be changed until the offer is finished.
 
         Args:
-            hidden: flagged names are accepted too;
-            names: of them only these, and what is below them. What was accepted by name before stays accepted.
+            hidden: accept flagged names too: all of them if ``names`` is empty.
+            names: flagged paths to accept, with everything below them. Names that were accepted before stay accepted.
 
         Raises:
-            FileError: ``OfferUnknown``; ``NotFound``: one of the names is not flagged in it.
-            StorageFailed: it stands as before.
+            FileError: ``OfferUnknown``; ``NotFound``: one of the names is not flagged in the offer.
+            StorageFailed: its state is unchanged.
         """
         entries = await self.entries(self._known(offer)) if names else []
         for name in names:
@@ -209,7 +210,7 @@ class OfferInbox:
             return await self._set(summary, "accepted" if accept else "rejected")
 
     async def decided(self, offer: str, seconds: float) -> None:
-        """Returns when the offer is not waiting any more, or the time is over."""
+        """Wait until the offer no longer waits, at most ``seconds``."""
         if self._offers[offer].state == "waiting":
             changed = self._changed.setdefault(offer, asyncio.Event())
             with contextlib.suppress(TimeoutError):
@@ -217,49 +218,50 @@ class OfferInbox:
                     await changed.wait()
 
     async def clean(self, offer: OfferSummary) -> None:
-        """Delete what unfinished files and empty directories of an offer are in the inbox."""
+        """Delete the partial files and empty directories of an offer."""
         await asyncio.to_thread(self._clean, offer)
 
-    # ── inside ───────────────────────────────────────────────────────────────────────────────────
+    # ── internals ───────────────────────────────────────────────────────────────────────────────────
 
     def _known(self, offer: str) -> OfferSummary:
         summary = self._offers.get(offer)
         if summary is None:
-            raise FileError("OfferUnknown", f"there is no offer {offer[:64]} here")
+            raise FileError("OfferUnknown", f"there is no offer {offer[:64]}; list them: fastn-p2p files offers")
         return summary
 
     def _page(self, offer: OfferSummary, after: str, limit: int) -> OfferPage:
         entries = sorted(self._store.entries(offer.id), key=lambda entry: entry.path)
         page = [entry for entry in entries if entry.path > after][: limit + 1]
-        return OfferPage([_seen(entry, offer) for entry in page[:limit]], len(page) > limit)
+        return OfferPage([_offered_entry(entry, offer) for entry in page[:limit]], len(page) > limit)
 
     def _checked(self, entries: Sequence[Entry], *, trusted: bool) -> bytes:
-        """Return the entries as they are kept."""
+        """Check an offer; return its entries as they are stored. Raises FileError."""
         settings = self.settings
         if len(entries) > settings.max_files:
-            raise FileError("TooMany", f"{len(entries)} files and directories; {settings.max_files} are taken at once")
+            limit = settings.max_files
+            raise FileError("TooMany", f"{len(entries)} files and directories; at most {limit} are accepted at once")
         packed = pack(entries)
         if not trusted and len(packed) > MAX_LIST:
-            words = f"their list takes {len(packed)} bytes, and {MAX_LIST} are kept before an offer is accepted"
-            raise FileError("TooLarge", f"{words}: offer fewer files at a time, or one archive of them")
-        sightings = PathSet()
+            reason = f"the list has {len(packed)} bytes; at most {MAX_LIST} are kept before an offer is accepted"
+            raise FileError("TooLarge", f"{reason}. Offer fewer files at a time, or one archive of them")
+        seen = PathSet()
         for entry in entries:
             if not parts_of(entry.path):
                 raise FileError("UnsafeName", "an empty path")
             if entry.kind == "other":
-                raise FileError("NotAFile", "only files and directories are taken", entry.path)
+                raise FileError("NotAFile", "only files and directories are accepted", entry.path)
             if entry.size > settings.max_file_size:
-                words = f"it has {entry.size} bytes, {settings.max_file_size} are taken"
-                raise FileError("TooLarge", words, entry.path)
-            if not sightings.add(entry.path, directory=entry.kind == "directory"):
+                reason = f"it has {entry.size} bytes; at most {settings.max_file_size} are accepted"
+                raise FileError("TooLarge", reason, entry.path)
+            if not seen.add(entry.path, directory=entry.kind == "directory"):
                 raise FileError("Collision", "it is offered twice", entry.path)
         total = sum(entry.size for entry in entries)
         if total > settings.max_total:
-            raise FileError("TooLarge", f"{total} bytes in all, {settings.max_total} are taken at once")
+            raise FileError("TooLarge", f"{total} bytes in all; at most {settings.max_total} are accepted at once")
         return packed
 
     async def _is_complete(self, offer: OfferSummary, entries: Sequence[Entry], share: Share) -> bool:
-        """Return whether every file of a finished offer is still there as it came."""
+        """Return whether every file of a finished offer is still on disk as it arrived."""
         inbox = self.settings.received
         if inbox is None:
             return True
@@ -301,13 +303,13 @@ class OfferInbox:
         return summary
 
     async def _make_room(self, new: OfferSummary) -> None:
-        """Forget offers that have ended, or that the new one replaces. Raises FileError: ``TooMany``."""
+        """Forget expired, replaced and ended offers until the new one fits. Raises FileError ``TooMany``."""
         for offer in self.all():
             expired = max(offer.created, offer.decided) + EXPIRES < self._clock()
             if expired and offer.state in ("waiting", "accepted") and not self._is_active(offer.id):
                 await self._forget(offer)
         own = [offer for offer in self.all() if offer.peer == new.peer]
-        for offer in own:  # the same files, which have changed since: what was offered is not there any more
+        for offer in own:  # the same paths with other content: the sender no longer has the files of the old offer
             if offer.state == new.state == "waiting" and offer.paths == new.paths:
                 await self._forget(offer, clean=False)
         own = [offer for offer in self.all() if offer.peer == new.peer]
@@ -321,8 +323,8 @@ class OfferInbox:
                     await self._forget(offer)
             if len(waiting) >= MAX_WAITING or kept + new.kept > MAX_LISTS:
                 days = EXPIRES // 86400
-                words = f"{len(waiting)} of your offers wait here already, until they are decided or {days} days old"
-                raise FileError("TooMany", words)
+                reason = f"{len(waiting)} of your offers wait already, until they are decided or {days} days old"
+                raise FileError("TooMany", reason)
         accepted = [offer for offer in own if offer.state == "accepted" and not self._is_active(offer.id)]
         for offer in accepted[: max(0, len(accepted) + 1 - MAX_WAITING)]:
             await self._forget(offer)
@@ -330,7 +332,7 @@ class OfferInbox:
             await self._forget(self._least_needed(new.peer))
 
     def _least_needed(self, peer: str) -> OfferSummary:
-        """Raises FileError: ``TooMany``."""
+        """Return the offer to forget for a new one of ``peer``. Raises FileError ``TooMany``."""
         ended = [each for each in self.all() if each.state != "waiting" and not self._is_active(each.id)]
         for state in ("finished", "rejected", "accepted"):
             for offer in ended:
@@ -341,7 +343,7 @@ class OfferInbox:
             waiting.setdefault(offer.peer, []).append(offer)
         greedy = max(waiting.values(), key=len)
         if len(greedy) <= len(waiting.get(peer, ())):
-            raise FileError("TooMany", "too many offers wait here already")
+            raise FileError("TooMany", "too many offers wait already: try again when some are decided")
         return greedy[0]
 
     async def _forget(self, offer: OfferSummary, *, clean: bool = True) -> None:
@@ -352,7 +354,7 @@ class OfferInbox:
         try:
             await asyncio.to_thread(self._store.remove, offer.id)
         except OSError as error:
-            log.error("offer %s cannot be removed: %s", offer.id, error)
+            log.error("the files of offer %s cannot be removed; remove them by hand: %s", offer.id, error)
 
     def _clean(self, offer: OfferSummary) -> None:
         inbox = self.settings.received
@@ -363,7 +365,7 @@ class OfferInbox:
             for entry in self._store.entries(offer.id):
                 if entry.kind == "file":
                     destination.discard(entry.path)
-        destination.remove_empty(self._store.made(offer.id))
+        destination.remove_empty(self._store.created_directories(offer.id))
 
     async def _set(self, summary: OfferSummary, state: OfferState) -> OfferSummary:
         changed = msgspec.structs.replace(summary, state=state, decided=int(self._clock()))
@@ -383,7 +385,7 @@ def _risks(entry: Entry) -> list[Risk]:
     return risks_of(entry.path, entry.mode, directory=entry.kind == "directory")
 
 
-def _seen(entry: Entry, summary: OfferSummary) -> OfferedEntry:
+def _offered_entry(entry: Entry, summary: OfferSummary) -> OfferedEntry:
     risks = _risks(entry)
     accepted = bool(risks) and (summary.hidden or is_named(entry.path, summary.names))
     time_ns = entry.mtime_ns + entry.mtime_rest

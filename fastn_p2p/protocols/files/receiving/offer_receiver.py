@@ -1,4 +1,4 @@
-"""An accepted offer whose files are coming: which are missing, and on which session each comes."""
+"""Receiver of the files of one accepted offer: which are missing, and which session fetches each."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from .destination import Destination
 from .receiver import decline_file, receive_file
 
 _USELESS: Final = ("Changed", "Corrupt", "Exists")
-"""Failures after which what has arrived of a file is of no use to a later attempt."""
+"""Kinds of errors after which the partial file is of no use to a later attempt."""
 _STEP: Final = 100
-"""Directories that are made in one step."""
+"""Directories that one step makes."""
 
 
 class OfferReceiver:
-    """Shared by all sessions on which the same offer's files come.
+    """Receiver that all sessions of one offer share.
 
     Args:
-        arrived: files that have come before, unless they were touched since.
-        sent: inode, size and time of what the peer has sent; of other files in the inbox it learns no digest.
-        accepts: whether a flagged path is accepted by name.
-        share: hashes what is there, and makes directories.
-        on_end: called once, when no file is missing, with the number of those that were not taken.
+        arrived: seals of files that have arrived before.
+        sent: inode, size and time of change of the files that the peer has sent. The peer learns digests of these only,
+            not of other files in the inbox.
+        accepts: returns whether a flagged path is accepted by name.
+        share: runs the hashing of local content, and makes directories.
+        on_end: called once, when no file is missing, with the number of files that were declined.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class OfferReceiver:
         self._directories: list[Entry] = []
         self._missing: deque[Entry] = deque()
         self._refused: deque[FileDeclined] = deque()
-        """Files and directories that are not taken, until the other side was told."""
+        """Declined files and directories of which the sender is not told yet."""
         for entry in entries:
             is_directory = entry.kind == "directory"
             if risks_of(entry.path, entry.mode, directory=is_directory) and not accepts(entry.path):
@@ -62,25 +63,22 @@ class OfferReceiver:
         self._sent = sent
         self._share = share
         self._on_end = on_end
-        self._under_way = 0
+        self._in_progress = 0
         self.failed = len(self._refused)
-        """Files and directories that were not taken."""
+        """Files and directories that were declined."""
         self._finished = False
-        self._news = asyncio.Condition()
-        self.sessions = 0
-        """How many work on it."""
+        self._changed = asyncio.Condition()
 
     async def prepare(self) -> list[str]:
-        """Make the directories; return those whose modes and times are set at the end. Raises FileError."""
+        """Make the directories; return those that were made, now or by an earlier attempt. Raises FileError."""
         for begin in range(0, len(self._directories), _STEP):
             await self._share.run(self._make_directories, self._directories[begin : begin + _STEP])
         return self._destination.created_directories
 
     async def serve(self, frames: FrameStream) -> None:
-        """Get files on one session until none is missing.
+        """Receive files on one session until none is missing.
 
-        A file whose session breaks is got by another one: so a session that has nothing to do waits as long as others
-        have.
+        If a session breaks, another one fetches its file. So an idle session waits until the others have finished.
 
         Raises:
             P2PError: the session broke.
@@ -101,12 +99,12 @@ class OfferReceiver:
             await self._finish_file(failed=failed)
 
     def abandon(self) -> None:
-        """No more files are got than are under way."""
+        """Fetch no further files; those in progress go on."""
         self.failed += len(self._missing)
         self._missing.clear()
 
     async def _get(self, frames: FrameStream, entry: Entry) -> bool:
-        """Whether the file is there; the other side knows what came of it."""
+        """Receive a file, and tell the sender the result. Return whether the file has arrived."""
         try:
             if not await asyncio.to_thread(self._destination.keeps, entry.path, self._arrived):
                 await receive_file(
@@ -132,11 +130,11 @@ class OfferReceiver:
         return seal_of(there.version)[:3] in self._sent
 
     async def _next(self) -> Entry | None:
-        async with self._news:
-            while not self._missing and self._under_way:
-                await self._news.wait()
+        async with self._changed:
+            while not self._missing and self._in_progress:
+                await self._changed.wait()
             if self._missing:
-                self._under_way += 1
+                self._in_progress += 1
                 return self._missing.popleft()
             if not self._finished:
                 self._finished = True
@@ -145,35 +143,35 @@ class OfferReceiver:
             return None
 
     async def _finish_file(self, *, failed: bool) -> None:
-        async with self._news:
-            self._under_way -= 1
+        async with self._changed:
+            self._in_progress -= 1
             self.failed += failed
-            self._news.notify_all()
+            self._changed.notify_all()
 
     async def _requeue(self, entry: Entry) -> None:
-        self._under_way -= 1
+        self._in_progress -= 1
         self._missing.append(entry)
-        async with self._news:
-            self._news.notify_all()
+        async with self._changed:
+            self._changed.notify_all()
 
     def _make_directories(self, entries: list[Entry]) -> None:
         for entry in entries:
             try:
                 self._destination.make_directory(entry.path, entry)
             except FileError as error:
-                # Files that cannot be put into it say so themselves.
+                # The files of a directory that cannot be made report the error themselves.
                 if not any(file.path.startswith(f"{entry.path}/") for file in self._missing):
                     self.failed += 1
                     self._refused.append(FileDeclined(entry.path, error.kind, error.message[:1024]))
 
 
 def accepts_by_name(names: Iterable[str], *, everything: bool) -> Callable[[str], bool]:
-    """Return a function that says whether a flagged path is accepted."""
+    """Return a function that returns whether a flagged path is accepted."""
     known = frozenset(names)
     return lambda path: everything or is_named(path, known)
 
 
 def _not_accepted(entry: Entry) -> FileDeclined:
     risks = " and ".join(risks_of(entry.path, entry.mode, directory=entry.kind == "directory"))
-    words = f"it is {risks}, and is taken once its receiver accepts it by name, with --hidden"
-    return FileDeclined(entry.path, "NotAccepted", words)
+    reason = f"it is {risks}: the receiver must accept it by name, with --hidden"
+    return FileDeclined(entry.path, "NotAccepted", reason)

@@ -1,13 +1,13 @@
-"""Store of offers: one peer's list of files, how it stands, and what has come of it; outlives every process.
+"""Offers on disk: the list of files, its state, and the files that have arrived.
 
 ::
 
-    offers/<id>.json     an ``OfferSummary``: from whom, and how it stands
-    offers/<id>.entries  the offered entries: msgpack, compressed with zlib when they are many
-    offers/<id>.made     directories that were made for it, in msgpack
-    offers/<id>.arrived  files that have come, and how to recognise them: JSON, a line for each
+    offers/<id>.json     an ``OfferSummary``: sender and state
+    offers/<id>.entries  the offered entries: msgpack, compressed with zlib if they are many
+    offers/<id>.made     directories that were made for the offer, in msgpack
+    offers/<id>.arrived  files that have arrived, with their seals: one line of JSON each
 
-The summary is written last and removed first: an offer exists when it is there.
+The summary is written last and removed first, so an offer exists if its summary does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .arrivals import Seal
 
 _PARTS: Final = ("json", "entries", "made", "arrived")
 _FEW: Final = 4096
-"""Bytes of a list that are not worth compressing."""
+"""Bytes of a list that is not compressed."""
 _UNREADABLE: Final = (OSError, zlib.error, *UNDECODABLE)
 
 as_msgpack: Final = msgspec.msgpack.Encoder().encode
@@ -45,79 +45,81 @@ log = logging.getLogger(__name__)
 
 
 class OfferStore:
-    """All of this blocks, and is called by one thread at a time for one offer.
+    """Directory of offers. All methods block; at most one thread at a time uses one offer.
 
     Args:
-        directory: of its own.
+        directory: used by this store only.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def load(self) -> list[OfferSummary]:
-        """Return what there is. An offer that is damaged is left out, and the log says so."""
+        """Return all offers. A damaged one is left out and logged."""
         found = []
         for path in sorted(self._directory.glob("*.json")):
             try:
                 summary = msgspec.json.decode(path.read_bytes(), type=OfferSummary)
             except (OSError, *UNDECODABLE) as error:
-                log.error("the offer in %s is not used: %s", path, error)
+                log.error("the offer in %s cannot be read and is ignored; remove the file: %s", path, error)
                 continue
             if summary.id == path.stem:
                 found.append(summary)
         return found
 
     def add(self, summary: OfferSummary, packed: bytes) -> None:
-        """Raises StorageFailed."""
+        """Store a new offer. Raises StorageFailed."""
         make_directory(self._directory)
         write_atomically(self._path(summary.id, "entries"), packed)
         self.update(summary)
 
     def update(self, summary: OfferSummary) -> None:
-        """Raises StorageFailed."""
+        """Store the state of an offer. Raises StorageFailed."""
         text = msgspec.json.format(msgspec.json.encode(summary)) + b"\n"
         write_atomically(self._path(summary.id, "json"), text)
 
     def remove(self, offer: str) -> None:
-        """Raises OSError."""
+        """Delete an offer. Raises OSError."""
         for part in _PARTS:
             self._path(offer, part).unlink(missing_ok=True)
 
     def entries(self, offer: str) -> list[Entry]:
-        """Return what was offered.
+        """Return the entries of an offer.
 
         Raises:
-            FileError: ``OfferUnknown``: it cannot be read any more.
+            FileError: ``OfferUnknown``: they cannot be read.
         """
         try:
             body = self._path(offer, "entries").read_bytes()
             return _entries.decode(zlib.decompress(body) if body.startswith(b"\x78") else body)
         except _UNREADABLE as error:
-            raise FileError("OfferUnknown", f"offer {offer} cannot be read any more") from error
+            raise FileError(
+                "OfferUnknown", f"the list of offer {offer} cannot be read; offer the files again"
+            ) from error
 
-    def made(self, offer: str) -> frozenset[str]:
+    def created_directories(self, offer: str) -> frozenset[str]:
         """Return the directories that were made for an offer, by this process or an earlier one."""
         try:
             return frozenset(_paths.decode(self._path(offer, "made").read_bytes()))
         except _UNREADABLE:
             return frozenset()
 
-    def set_made(self, offer: str, made: Iterable[str]) -> None:
-        """Raises StorageFailed."""
-        write_atomically(self._path(offer, "made"), as_msgpack(list(made)))
+    def save_created_directories(self, offer: str, created: Iterable[str]) -> None:
+        """Store the directories that were made for an offer. Raises StorageFailed."""
+        write_atomically(self._path(offer, "made"), as_msgpack(list(created)))
 
     def arrived(self, offer: str) -> dict[str, Seal]:
-        """Return the files of an offer that have come, as far as that was written down."""
+        """Return the files of an offer that have arrived, with their seals."""
         found: dict[str, Seal] = {}
         with contextlib.suppress(OSError):
             for line in self._path(offer, "arrived").read_bytes().splitlines():
-                with contextlib.suppress(*UNDECODABLE):  # cut short by a crash
+                with contextlib.suppress(*UNDECODABLE):  # a crash has truncated the line
                     path, seal = _arrived.decode(line)
                     found[path] = seal
         return found
 
     def add_arrived(self, offer: str, path: str, seal: Seal) -> None:
-        """Note that a file has come. It outlives the process; where a power cut loses it, the file is compared."""
+        """Store that a file has arrived. Not synced: if a power cut loses the line, the file is compared again."""
         with contextlib.suppress(OSError), self._path(offer, "arrived").open("ab") as file:
             file.write(msgspec.json.encode((path, seal)) + b"\n")
 
@@ -126,6 +128,6 @@ class OfferStore:
 
 
 def pack(entries: Sequence[Entry]) -> bytes:
-    """Return the entries as they are kept: compressed unless they are few."""
+    """Return the entries as they are stored: compressed unless they are few."""
     plain = as_msgpack(entries)
     return plain if len(plain) <= _FEW else zlib.compress(plain)

@@ -1,8 +1,8 @@
-"""A file that has not arrived completely: it lies under a name of its own next to where it will be.
+"""File that has not arrived completely: it has a name of its own in the directory where it will be.
 
-What is on disk is all there is to know about it: the next attempt hashes what is there, and the other side says whether
-its file begins so. Only this process remembers the hash of what it has written, while nobody else writes to the file.
-All of this blocks.
+The partial file is the only state on disk: the next attempt hashes it, and the sender says whether its file begins with
+these bytes. The hash of the written bytes is also cached in this process, as long as no other process writes to the
+file. All functions block.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from ..framing import BLOCK
 
 _FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE_OUT: Final = 8 * 1024 * 1024
-"""Bytes after which the kernel is told to begin to write them to disk."""
+"""Bytes after which the kernel is told to begin writing them to disk."""
 
 
 def partial_name(name: str, peer: str) -> str:
-    """What a file is called until all of it has come from that peer."""
+    """Return the name of the partial file of ``name`` from that peer."""
     return f"{PARTIAL_PREFIX}{short_digest(peer.encode(), name.encode(), digits=24)}.part"
 
 
 class PartialFile:
-    """What has arrived of one file. While it is open nobody else can open it, in this process or any other.
+    """Partial file, locked while it is open: no other transfer of this or another process can open it.
 
     Args:
         directory: a descriptor of the directory; it is duplicated.
-        name: what the file will be called.
-        peer: who sends it, an ID52.
-        path: what it is called in errors.
-        checkpoints: where the state of its hash is kept beyond this object.
+        name: final name of the file.
+        peer: ID52 of the sender.
+        path: path of the file in errors.
+        checkpoints: cache in which states of its hash outlive this object.
 
     Attributes:
-        size: bytes that are there, as far as ``advance`` has come.
+        size: bytes that are hashed: all bytes of the file, once ``is_hashed``.
 
     Raises:
         FileError: ``Busy``, ``Unwritable``, ``DiskFull``.
@@ -60,14 +60,14 @@ class PartialFile:
         self._descriptor = -1
         self._checkpoints = checkpoints
         self._found = 0
-        """Bytes that were there at first."""
+        """Bytes of the file when it was opened."""
         self._hasher = Digest()
         self.size = 0
         self._written_out = 0
         self._named = False
         try:
             self._descriptor = self._open()
-            self._recall()
+            self._restore_hash()
         except OSError as error:
             self.close()
             raise write_error(error, path) from error
@@ -76,7 +76,7 @@ class PartialFile:
             raise
 
     def advance(self) -> None:
-        """Hash the next ``STEP`` bytes of what is there.
+        """Hash the next ``STEP`` bytes of the existing content.
 
         Raises:
             FileError: ``Unwritable``.
@@ -85,7 +85,7 @@ class PartialFile:
             end = min(self.size + STEP, self._found)
             while self.size < end:
                 block = os.read(self._descriptor, min(BLOCK, end - self.size))
-                if not block:  # somebody has cut it short
+                if not block:  # another process has truncated it
                     self._found = self.size
                     break
                 self._hasher.update(block)
@@ -94,15 +94,15 @@ class PartialFile:
 
     @property
     def is_hashed(self) -> bool:
-        """Return whether everything that was there is hashed; then it can be written to."""
+        """True if the existing content is hashed, so that the file can be written to."""
         return self.size >= self._found
 
     def digest(self) -> bytes:
-        """Of the bytes that are there."""
+        """Return the digest of the first ``size`` bytes."""
         return self._hasher.digest()
 
     def rewind(self) -> None:
-        """Forgets what is there."""
+        """Delete the content, to begin anew."""
         with self._writing():
             self._found = 0
             os.ftruncate(self._descriptor, 0)
@@ -110,10 +110,10 @@ class PartialFile:
         self._hasher, self.size, self._written_out = Digest(), 0, 0
 
     def write(self, parts: Iterable[memoryview]) -> None:
-        """Adds the parts to what is there.
+        """Append the parts.
 
         Raises:
-            FileError: ``DiskFull``, ``Unwritable``; a part of it may be there.
+            FileError: ``DiskFull``, ``Unwritable``; some of the bytes may have been written.
         """
         with self._writing():
             for part in parts:
@@ -128,14 +128,14 @@ class PartialFile:
                 self._written_out = self.size
 
     def commit(self, mode: int, mtime_ns: int, *, rest: int = 0, force: bool) -> os.stat_result:
-        """Give it its name, and return what it is then: it is there, whole, also after a power cut.
+        """Sync the file, and give it its final name. It is complete under that name also after a power cut.
 
         Args:
-            rest: nanoseconds to be added to ``mtime_ns``.
-            force: replace what has that name.
+            rest: nanoseconds to add to ``mtime_ns``.
+            force: replace another file of that name.
 
         Raises:
-            FileError: ``Exists``, ``DiskFull``, ``Unwritable``; it is kept as it was.
+            FileError: ``Exists``, ``DiskFull``, ``Unwritable``; the partial file is kept.
         """
         with self._writing():
             os.fchmod(self._descriptor, mode & 0o777)
@@ -153,16 +153,16 @@ class PartialFile:
             return os.fstat(self._descriptor)
 
     def discard(self) -> None:
-        """Deletes what is there."""
+        """Delete the partial file, and close it."""
         with contextlib.suppress(OSError):
             os.unlink(self._own, dir_fd=self._directory)
         self.close()
 
     def close(self) -> None:
-        """What is there stays, unless it is nothing. Waits for whoever is writing at the moment."""
+        """Close the partial file, and delete it if it is empty. Waits for a thread that writes to it."""
         with self._closing:
             if self._descriptor >= 0:
-                self._remember()
+                self._keep_checkpoint()
                 if not self._named and os.fstat(self._descriptor).st_size == 0:
                     with contextlib.suppress(OSError):
                         os.unlink(self._own, dir_fd=self._directory)
@@ -178,16 +178,16 @@ class PartialFile:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 mine = os.fstat(descriptor)
                 if not stat.S_ISREG(mine.st_mode):
-                    raise FileError("Unwritable", f"something is in the way: {self._own}", self._path)
-                with contextlib.suppress(FileNotFoundError):  # renamed by whoever had the lock
+                    raise FileError("Unwritable", f"{self._own} is not a file: remove it", self._path)
+                with contextlib.suppress(FileNotFoundError):  # renamed by the transfer that had the lock
                     if os.path.samestat(mine, self._status()):
                         if mine.st_nlink == 1:
                             return descriptor
-                        # A rename in two steps was cut short: this is the complete file too, and stays that.
+                        # A crash interrupted a rename in two steps: the complete file exists under its final name too.
                         os.unlink(self._own, dir_fd=self._directory)
             except BlockingIOError:
                 os.close(descriptor)
-                raise FileError("Busy", "another transfer is writing it at the moment", self._path) from None
+                raise FileError("Busy", "another transfer is writing it: wait until that ends", self._path) from None
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -197,11 +197,11 @@ class PartialFile:
         try:
             return os.open(self._own, _FLAGS, 0o600, dir_fd=self._directory)
         except PermissionError as error:
-            # It had its final mode already when it was about to get its name.
+            # A crash after fchmod, before the rename, has left it with its final mode.
             try:
                 handle = os.open(self._own, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
             except FileNotFoundError:
-                raise error from None  # it is the directory that cannot be written to
+                raise error from None  # the directory is not writable
             try:
                 os.chmod(f"/proc/self/fd/{handle}", 0o600)  # noqa: PTH101 - the descriptor, whatever its name is now
             finally:
@@ -211,8 +211,8 @@ class PartialFile:
     def _status(self) -> os.stat_result:
         return os.stat(self._own, dir_fd=self._directory, follow_symlinks=False)
 
-    def _recall(self) -> None:
-        """Go on with the hash of what is there from where this process has left it."""
+    def _restore_hash(self) -> None:
+        """Restore the hash from the nearest checkpoint of this process."""
         version = Version.of(os.fstat(self._descriptor))
         self._found = version.size
         if self._checkpoints is not None:
@@ -220,7 +220,7 @@ class PartialFile:
             os.lseek(self._descriptor, self.size, os.SEEK_SET)
             self._written_out = self.size
 
-    def _remember(self) -> None:
+    def _keep_checkpoint(self) -> None:
         if self._checkpoints is not None:
             self._checkpoints.keep(Version.of(os.fstat(self._descriptor)), self.size, self._hasher)
 

@@ -1,4 +1,4 @@
-"""The receiving side of a session: one file from there to here."""
+"""Receiver of one file on a session."""
 
 from __future__ import annotations
 
@@ -33,24 +33,25 @@ async def receive_file(
     may_tell: Callable[[SourceFile], bool] = lambda _there: True,
     may_block_loop: bool = False,
 ) -> None:
-    """Gets one file, from where an earlier attempt has ended; a file of the same content stays as it is.
+    """Receive one file, from where an earlier attempt ended. An existing file of the same content stays as it is.
 
     Args:
-        path: what the other side calls it; ``at`` is where to put it.
-        entry: how it was described.
-        share: hashes what is here.
-        compare: False replaces a file that is here without a look at its content.
-        may_tell: whether the other side may learn the digest of a file that is here. Otherwise the content comes, and
-            is compared here.
-        exact: nothing but what was described is taken; otherwise what the other side has by now.
-        alone: this process does nothing else; see ``FileWriter``.
+        path: path of the file at the sender.
+        at: path in the destination.
+        entry: description of the file.
+        share: runs the hashing of local content.
+        must_match_offer: accept only the version in ``entry``, not a newer one.
+        compare: compare an existing file with the sender's; False replaces it without.
+        may_tell: whether the sender may learn the digest of the existing file. If not, the content is sent and compared
+            here.
+        may_block_loop: this process does nothing else; see ``FileWriter``.
 
     Raises:
-        FileError: it is not there. When ``frames.midway`` its content is still on its way.
-        BadMessage: the other side says what it must not say.
-        P2PError: the session broke; what has arrived is kept.
+        FileError: the file was not received. If ``frames.in_file``, its content is still being sent.
+        BadMessage: the sender sent a message that is not allowed here.
+        P2PError: the session broke; the partial file is kept.
     """
-    found = None
+    header = None
     there = await open_in_thread(destination.find, at, entry.size) if compare or not destination.force else None
     here = b""
     if there is not None:
@@ -59,8 +60,8 @@ async def receive_file(
                 frames.check_open()
             here = there.digest()
         if may_tell(there):
-            found = await _compared(frames, path, at, there.size, here, entry, must_match_offer=must_match_offer)
-            if found is None:
+            header = await _compare(frames, path, at, there.size, here, entry, must_match_offer=must_match_offer)
+            if header is None:
                 await asyncio.to_thread(destination.confirm, at, there)
                 report(AlreadyPresent(at, entry.size))
                 return
@@ -71,114 +72,119 @@ async def receive_file(
         while not partial.is_hashed:
             await share.run(partial.advance)
             frames.check_open()
-        if found is None:
+        if header is None:
             await frames.send_message(FileRequest(path, partial.size, partial.digest()))
-            found = await _found(frames, at, partial.size, entry, must_match_offer=must_match_offer)
-        if found.offset < partial.size:
+            header = await _receive_header(frames, at, partial.size, entry, must_match_offer=must_match_offer)
+        if header.offset < partial.size:
             report(FileRestarted(at))
             await asyncio.to_thread(partial.rewind)
-        report(FileStarted(at, found.size, found.offset))
-        digest = await _content(
-            frames, at, FileWriter(partial, may_block_loop=may_block_loop), partial.size, found.size, report
+        report(FileStarted(at, header.size, header.offset))
+        digest = await _receive_content(
+            frames, at, FileWriter(partial, may_block_loop=may_block_loop), partial.size, header.size, report
         )
         if digest != partial.digest():
             await asyncio.to_thread(partial.discard)
-            raise FileError("Corrupt", "what has arrived is not what the other side has read", at)
+            raise FileError("Corrupt", "the received content is not the content that the sender has read", at)
         if there is not None and digest == here:
             await asyncio.to_thread(partial.discard)
             await asyncio.to_thread(destination.confirm, at, there)
-            report(AlreadyPresent(at, found.size))
+            report(AlreadyPresent(at, header.size))
             return
-        await asyncio.to_thread(destination.commit, at, partial, found.mode, found.mtime_ns, found.mtime_rest)
-    report(FileCompleted(at, found.size))
+        await asyncio.to_thread(destination.commit, at, partial, header.mode, header.mtime_ns, header.mtime_rest)
+    report(FileCompleted(at, header.size))
 
 
 async def decline_file(frames: FrameStream, path: str, error: FileError) -> None:
-    """Tells the other side that this file is not wanted any more, and waits until it has stopped sending it.
+    """Tell the sender that this file is not wanted, and discard its content until the sender has stopped.
 
     Raises:
         P2PError: the session broke.
     """
     await frames.send_message(FileDeclined(path, error.kind[:64], error.message[:1024]))
     while frames.in_file:
-        said = await frames.receive()
-        if isinstance(said, int):
-            while said:
-                said -= len(await frames.part(said))
-        elif isinstance(said, FileEnd | FileFailed):
+        message = await frames.receive()
+        if isinstance(message, int):
+            while message:
+                message -= len(await frames.part(message))
+        elif isinstance(message, FileEnd | FileFailed):
             frames.in_file = False
         else:
-            raise BadMessage(reason="a file ends with Finished or Failed")
+            raise BadMessage(reason="a file ends with FileEnd or FileFailed")
 
 
-async def _compared(
+async def _compare(
     frames: FrameStream, path: str, at: str, size: int, digest: bytes, entry: Entry, *, must_match_offer: bool
 ) -> FileHeader | None:
-    """Return None when the other side's file has the content of the one that is here.
+    """Return None if the sender's file has the content of the existing one.
 
-    Otherwise its content is on its way, from the beginning.
+    Otherwise return its header; the content follows from the beginning.
 
     Raises:
-        FileError: ``Changed``: it begins like the one that is here, and goes on; and as ``receive_file``.
+        FileError: ``Changed``: the existing file is a prefix of the sender's; and as ``receive_file``.
     """
     if not size:
         return None
     await frames.send_message(FileRequest(path, size, digest))
-    found = await _found(frames, at, size, entry, must_match_offer=must_match_offer)
-    if not found.offset:
-        return found
-    if found.size > found.offset:
-        raise FileError("Changed", "it has become longer since it was listed", at)
-    said = await frames.receive()
-    if not isinstance(said, FileEnd | FileFailed):
-        raise BadMessage(reason="a file ends with Finished or Failed")
+    header = await _receive_header(frames, at, size, entry, must_match_offer=must_match_offer)
+    if not header.offset:
+        return header
+    if header.size > header.offset:
+        raise FileError("Changed", "it has grown since it was listed", at)
+    message = await frames.receive()
+    if not isinstance(message, FileEnd | FileFailed):
+        raise BadMessage(reason="a file ends with FileEnd or FileFailed")
     frames.in_file = False
-    if isinstance(said, FileFailed):
-        raise FileError(said.kind, said.message, at)
-    if said.digest != digest:
-        raise FileError("Corrupt", "what is here is not what the other side has read", at)
+    if isinstance(message, FileFailed):
+        raise FileError(message.kind, message.message, at)
+    if message.digest != digest:
+        raise FileError("Corrupt", "the existing content is not the content that the sender has read", at)
     return None
 
 
-async def _found(frames: FrameStream, at: str, offset: int, entry: Entry, *, must_match_offer: bool) -> FileHeader:
-    said = await frames.receive()
-    if isinstance(said, FileFailed):
-        raise FileError(said.kind, said.message, at)
-    if not isinstance(said, FileHeader):
-        raise BadMessage(reason="a file begins with Found or Failed")
+async def _receive_header(
+    frames: FrameStream, at: str, offset: int, entry: Entry, *, must_match_offer: bool
+) -> FileHeader:
+    """Return the header of the requested file. Raises what ``receive_file`` raises."""
+    message = await frames.receive()
+    if isinstance(message, FileFailed):
+        raise FileError(message.kind, message.message, at)
+    if not isinstance(message, FileHeader):
+        raise BadMessage(reason="a file begins with FileHeader or FileFailed")
     frames.in_file = True
-    if said.offset not in (0, offset) or said.offset > said.size:
-        raise BadMessage(reason="the content begins where nobody asked for it")
-    if must_match_offer and (said.size, said.tag) != (entry.size, entry.tag):
-        raise FileError("Changed", "it is not the file that was offered", at)
-    return said
+    if message.offset not in (0, offset) or message.offset > message.size:
+        raise BadMessage(reason="the content does not begin at the requested offset")
+    if must_match_offer and (message.size, message.tag) != (entry.size, entry.tag):
+        raise FileError("Changed", "it is not the version that was offered", at)
+    return message
 
 
-async def _content(frames: FrameStream, at: str, writer: FileWriter, begin: int, size: int, report: OnEvent) -> bytes:
-    """Writes what comes from ``begin`` on; the digest that the other side has at the end."""
+async def _receive_content(
+    frames: FrameStream, at: str, writer: FileWriter, begin: int, size: int, report: OnEvent
+) -> bytes:
+    """Write the content from ``begin`` on; return the digest of the whole file that the sender has sent."""
     with contextlib.closing(writer):
         arrived = begin
         try:
-            while isinstance(said := await frames.receive(), int):
-                if arrived + said > size:
-                    raise BadMessage(reason="a file has more bytes than was said")
-                while said:
-                    part = await frames.part(said)
-                    said -= len(part)
+            while isinstance(message := await frames.receive(), int):
+                if arrived + message > size:
+                    raise BadMessage(reason="a file has more bytes than its header says")
+                while message:
+                    part = await frames.part(message)
+                    message -= len(part)
                     arrived += len(part)
-                    await writer.take(part)
+                    await writer.add(part)
                 report(FileProgress(at, arrived))
         except P2PError:
-            await writer.flush()  # the next attempt begins after the last byte that has come
+            await writer.flush()  # so that the next attempt begins after the last received byte
             if arrived > begin:
                 report(FileProgress(at, arrived))
             raise
-        if not isinstance(said, FileEnd | FileFailed):
-            raise BadMessage(reason="a file ends with Finished or Failed")
+        if not isinstance(message, FileEnd | FileFailed):
+            raise BadMessage(reason="a file ends with FileEnd or FileFailed")
         frames.in_file = False
         await writer.flush()
-    if isinstance(said, FileFailed):
-        raise FileError(said.kind, said.message, at)
+    if isinstance(message, FileFailed):
+        raise FileError(message.kind, message.message, at)
     if arrived != size:
-        raise BadMessage(reason="a file has fewer bytes than was said")
-    return said.digest
+        raise BadMessage(reason="a file has fewer bytes than its header says")
+    return message.digest

@@ -1,4 +1,4 @@
-"""What is going to be offered: local files and directories, and where they are."""
+"""Manifest of an offer: local files and directories, and where they are on this machine."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class _Root(NamedTuple):
 
 
 class OfferManifest:
-    """Made by ``scan``.
+    """Files and directories to offer. Made by ``scan``.
 
     Attributes:
-        entries: in order of paths.
-        skipped: what is below the directories and cannot be transferred.
+        entries: files and directories, in order of paths.
+        skipped: entries below the directories that cannot be transferred.
     """
 
     def __init__(self, tops: dict[str, _Root], entries: list[Entry], skipped: list[Skipped]) -> None:
@@ -39,16 +39,16 @@ class OfferManifest:
 
     @classmethod
     def scan(cls, paths: Sequence[Path]) -> OfferManifest:
-        """Looks through files and directories, of which each is offered under its last part. Blocks.
+        """Scan files and directories; each is offered under its last component. Blocks.
 
         Raises:
-            FileError: one of them is not there, cannot be read, is no file and no directory, or has an unsafe name;
+            FileError: ``NotFound``, ``Unreadable``, ``NotAFile``, ``UnsafeName``: one of the paths cannot be offered;
                 ``Collision``: two of the names are too much alike; ``TooMany``: more than ``MAX_OFFER`` entries.
         """
         tops: dict[str, _Root] = {}
         entries: list[Entry] = []
         skipped: list[Skipped] = []
-        sightings = PathSet()
+        seen = PathSet()
         for path in paths:
             name, top = _top(path)
             for found in walk(*top):
@@ -58,16 +58,16 @@ class OfferManifest:
                 at = join_path(name, found.path)
                 try:
                     parts_of(at)
-                    new = sightings.add(at, directory=found.kind == "directory")
+                    new = seen.add(at, directory=found.kind == "directory")
                 except FileError as error:
                     if not found.path:
                         raise
-                    skipped.append(Skipped(at, error.message))  # the others of its directory are offered
+                    skipped.append(Skipped(at, error.message))  # the rest of the directory is offered
                     continue
                 if not new:
-                    raise FileError("Collision", "two of the files would have the same name there", at)
+                    raise FileError("Collision", "two of the files would have the same name at the peer", at)
                 if len(entries) >= MAX_OFFER:
-                    raise FileError("TooMany", f"more than {MAX_OFFER} files and directories; offer them in parts")
+                    raise FileError("TooMany", f"more than {MAX_OFFER} files and directories: offer them in parts")
                 entries.append(
                     Entry(at, found.kind, found.size, found.mtime_ns, found.mode, found.tag, found.mtime_rest)
                 )
@@ -76,22 +76,25 @@ class OfferManifest:
 
     @property
     def files(self) -> int:
+        """Number of files."""
         return len(self._files)
 
     @property
     def bytes(self) -> int:
+        """Bytes of all files."""
         return sum(entry.size for entry in self.entries)
 
     def size_of(self, path: str) -> int:
-        """Bytes of one of the files; 0 for what is none."""
+        """Return the bytes of a file; 0 if ``path`` is not a file of the offer."""
         entry = self._files.get(path)
         return 0 if entry is None else entry.size
 
     def open(self, path: str) -> SourceFile:
-        """A file of it, as it was when it was scanned. Blocks.
+        """Open a file in the version that was scanned. Blocks.
 
         Raises:
-            FileError: ``Changed``: it is another one now; ``NotFound``: it was not offered; and as ``SourceFile``.
+            FileError: ``Changed``: it has another version now; ``NotFound``: it was not offered, or is gone;
+                ``NotAFile``, ``NotADirectory``, ``Unreadable``.
         """
         entry = self._files.get(path)
         if entry is None:
@@ -102,7 +105,7 @@ class OfferManifest:
 
 
 def _top(path: Path) -> tuple[str, _Root]:
-    """What a path that was typed is called, and where it is: links that are typed are followed."""
+    """Return the name and place of a path that the user typed. Links in it are followed."""
     try:
         real = path.resolve(strict=True)
     except OSError as error:

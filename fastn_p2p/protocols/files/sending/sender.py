@@ -1,4 +1,4 @@
-"""The sending side of a session: answers what the other side wants, file after file."""
+"""Sender of files on a session: answers the requests of the receiver, one file after the other."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ from ..framing import FRAME, HEAD, FrameStream
 from ..messages import FileDeclined, FileEnd, FileFailed, FileReceived, FileRequest
 
 _RESET: Final = 1
-"""Code of a session whose file could not be read to its end."""
+"""Reset code of a session whose file could not be read to its end."""
 _AHEAD: Final = 2
-"""Messages of the other side that are read before they are answered: a file it wants, and that it gives one up."""
+"""Messages that are read before they are answered: a ``FileRequest``, and a ``FileDeclined`` that cancels it."""
 
 log = logging.getLogger(__name__)
 
 _Inbound: TypeAlias = "asyncio.Queue[FileRequest | FileReceived | FileDeclined | P2PError | None]"
-"""What the other side says, in order; at the end None, or why there is no more."""
+"""Messages of the receiver in order; at the end None, or the error that ended the session."""
 
 
 async def send_files(
     frames: FrameStream, find: Callable[[str], SourceFile], share: Share, report: OnEvent = ignore_events
 ) -> None:
-    """Returns when the other side wants nothing more.
+    """Send the files that the receiver requests, until it ends the session.
 
     Args:
         find: opens the file under a path; blocks, and raises ``FileError``.
-        share: hashes what the other side says it has.
+        share: runs the hashing of the prefixes that the receiver has already.
 
     Raises:
-        BadMessage: the other side says what it must not say.
+        BadMessage: the receiver sent a message that only a sender may send.
         P2PError: the session broke.
     """
-    heard: _Inbound = asyncio.Queue(_AHEAD)
+    inbound: _Inbound = asyncio.Queue(_AHEAD)
     sent: FileCompleted | AlreadyPresent | None = None
-    listener = asyncio.create_task(_listen(frames, heard))
+    reader = asyncio.create_task(_read_messages(frames, inbound))
     try:
-        while (said := await heard.get()) is not None:
-            if isinstance(said, P2PError):
-                raise said
-            if isinstance(said, FileRequest):
-                sent = await _answer(frames, said, find, share, report, heard)
-            elif isinstance(said, FileReceived):
-                report(sent if sent is not None and sent.path == said.path else AlreadyPresent(said.path, 0))
+        while (message := await inbound.get()) is not None:
+            if isinstance(message, P2PError):
+                raise message
+            if isinstance(message, FileRequest):
+                sent = await _answer(frames, message, find, share, report, inbound)
+            elif isinstance(message, FileReceived):
+                report(sent if sent is not None and sent.path == message.path else AlreadyPresent(message.path, 0))
                 sent = None
             else:
-                report(FileLost(said.path, said.kind, said.message))
+                report(FileLost(message.path, message.kind, message.message))
     finally:
-        listener.cancel()
+        reader.cancel()
 
 
 async def send_whole(session: Session, source: SourceFile) -> None:
-    """Send the content of a file and nothing else; one that changes meanwhile ends in a reset.
+    """Send the content of a file without frames. If the file changes meanwhile, reset the session.
 
     Raises:
         P2PError: the session broke.
@@ -71,23 +71,23 @@ async def send_whole(session: Session, source: SourceFile) -> None:
         while len(block := await reader.next()) > HEAD:
             await session.write(block[HEAD:], copy=len(block) < FRAME)
     except FileError as error:
-        log.info("a file is not sent to its end: %s", error)
+        log.info("a file could not be sent to its end, and its session was reset: %s", error)
         session.reset(_RESET)
     finally:
         reader.close()
 
 
-async def _listen(frames: FrameStream, heard: _Inbound) -> None:
-    """Hears what the other side says, also while a file is on its way to it."""
+async def _read_messages(frames: FrameStream, inbound: _Inbound) -> None:
+    """Read the receiver's messages, also while a file is being sent."""
     try:
-        while (said := await frames.receive()) is not None:
-            if not isinstance(said, FileRequest | FileReceived | FileDeclined):
-                raise BadMessage(reason=f"a side that receives files does not send a {type(said).__name__}")
-            await heard.put(said)
+        while (message := await frames.receive()) is not None:
+            if not isinstance(message, FileRequest | FileReceived | FileDeclined):
+                raise BadMessage(reason=f"a receiver of files must not send {type(message).__name__}")
+            await inbound.put(message)
     except P2PError as error:
-        await heard.put(error)
+        await inbound.put(error)
     else:
-        await heard.put(None)
+        await inbound.put(None)
 
 
 async def _answer(
@@ -96,9 +96,9 @@ async def _answer(
     find: Callable[[str], SourceFile],
     share: Share,
     report: OnEvent,
-    heard: _Inbound,
+    inbound: _Inbound,
 ) -> FileCompleted | AlreadyPresent | None:
-    """Send the file, or why not; return what to report once the other side has it, when all of it was sent."""
+    """Send a file, or its error. Return the event to report when the receiver confirms it; None after an error."""
     try:
         source = await open_in_thread(find, want.path)
     except FileError as error:
@@ -107,8 +107,8 @@ async def _answer(
     reader = _Reader(source)
     try:
         while want.offset and not await share.run(source.advance, want.offset):
-            if not heard.empty():
-                raise FileError("Stopped", "the other side has given it up")
+            if not inbound.empty():
+                raise FileError("Stopped", "the receiver has cancelled this file")
         found = source.open_at(want.offset, want.digest)
         await frames.send_message(found)
         report(FileStarted(want.path, found.size, found.offset))
@@ -117,27 +117,27 @@ async def _answer(
             await frames.send_block(block)
             at += len(block) - HEAD
             report(FileProgress(want.path, at))
-            if not heard.empty():
-                raise FileError("Stopped", "the other side has given it up")
+            if not inbound.empty():
+                raise FileError("Stopped", "the receiver has cancelled this file")
         await frames.send_message(FileEnd(source.digest()))
     except FileError as error:
         await frames.send_message(FileFailed(error.kind, error.message))
         return None
     finally:
         reader.close()
-    was_there = 0 < found.offset == found.size
-    return AlreadyPresent(want.path, found.size) if was_there else FileCompleted(want.path, found.size)
+    is_present = 0 < found.offset == found.size
+    return AlreadyPresent(want.path, found.size) if is_present else FileCompleted(want.path, found.size)
 
 
 class _Reader:
-    """Reads what is in memory at once, and what is not in a thread, one block ahead of what is being sent."""
+    """Reader of blocks: from the page cache directly, from the disk in a thread, one block ahead of the sender."""
 
     def __init__(self, source: SourceFile) -> None:
         self._source = source
         self._ahead: asyncio.Task[memoryview] | None = None
 
     async def next(self) -> memoryview:
-        """Raises like ``SourceFile.read``."""
+        """Return the next block; only a header at the end. Raises FileError ``Changed`` and ``Unreadable``."""
         if self._ahead is None:
             block = self._source.read_now()
             if block is not None:
@@ -148,6 +148,7 @@ class _Reader:
         return block
 
     def close(self) -> None:
+        """Close the file once no thread reads it."""
         if self._ahead is not None:
             self._ahead.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._ahead.cancel()

@@ -1,4 +1,4 @@
-"""``put``: offers files, waits until they are accepted, and answers what the other side wants of them."""
+"""Upload: offers files, waits until the peer accepts them, and sends those that it requests."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from ..transport import FilesTransport
 from .offer_manifest import OfferManifest
 from .sender import send_files
 
-_LOOK: Final = MAX_WAIT - 5
-"""Seconds that one question takes for whether somebody has decided."""
+_DECISION_POLL: Final = MAX_WAIT - 5
+"""Seconds that one request waits for the peer's decision."""
 
 
 class Upload:
-    """One ``FilesClient.put``; see there."""
+    """One ``FilesClient.put``, which documents the arguments."""
 
     def __init__(
         self,
@@ -47,60 +47,60 @@ class Upload:
         self._manifest = manifest
         self._wait = wait
         self._parallel = max(1, min(parallel, manifest.files))
-        self.tally = TransferSummary(report)
-        self._patience = TransferRetry(self.tally, patience)
+        self.summary = TransferSummary(report)
+        self._retry = TransferRetry(self.summary, patience)
         self._arrived: set[str] = set()
         self._share = WorkPool(self._parallel, each=self._parallel).share("")
 
     async def run(self) -> TransferSummary:
         for skipped in self._manifest.skipped:
-            self.tally(EntrySkipped(skipped.path, skipped.reason))
-        standing = await self._patience.run(self._files.offer, self._manifest.entries)
-        self._tell(standing)
-        standing = await self._wait_for_decision(standing)
-        if standing.state == "rejected":
-            raise FileError("OfferRejected", f"offer {standing.offer} was rejected")
-        if standing.state == "accepted":
-            await run_all(*(self._patience.run(self._work, standing.offer) for _ in range(self._parallel)))
-            standing = await self._patience.run(self._files.await_offer, standing.offer)
-            if standing.state != "finished" and not self.tally.failures:
-                self._watch(FileLost("", "Busy", "the other side has not got everything; put the same files again"))
+            self.summary(EntrySkipped(skipped.path, skipped.reason))
+        offer = await self._retry.run(self._files.offer, self._manifest.entries)
+        self._report(offer)
+        offer = await self._wait_for_decision(offer)
+        if offer.state == "rejected":
+            raise FileError("OfferRejected", f"the peer has rejected offer {offer.offer}")
+        if offer.state == "accepted":
+            await run_all(*(self._retry.run(self._send, offer.offer) for _ in range(self._parallel)))
+            offer = await self._retry.run(self._files.await_offer, offer.offer)
+            if offer.state != "finished" and not self.summary.failures:
+                self._on_event(FileLost("", "Busy", "the peer has not received everything: put the same files again"))
         else:
             for entry in self._manifest.entries:
                 if entry.kind == "file":
-                    self.tally(AlreadyPresent(entry.path, entry.size))
-        self._tell(standing)
-        return self.tally
+                    self.summary(AlreadyPresent(entry.path, entry.size))
+        self._report(offer)
+        return self.summary
 
     async def _wait_for_decision(self, offer: OfferReply) -> OfferReply:
-        """The offer once it is not waiting any more. Raises ``OfferWaits``."""
+        """Return the offer once it no longer waits. Raises FileError ``OfferWaits``."""
         end = None if self._wait is None else time.monotonic() + self._wait
         while offer.state == "waiting":
-            seconds = _LOOK if end is None else min(_LOOK, end - time.monotonic())
+            seconds = _DECISION_POLL if end is None else min(_DECISION_POLL, end - time.monotonic())
             if seconds <= 0:
-                raise FileError("OfferWaits", f"offer {offer.offer} waits for somebody to accept it")
-            offer = await self._patience.run(self._files.await_offer, offer.offer, seconds)
+                raise FileError("OfferWaits", f"the peer has not accepted offer {offer.offer} yet")
+            offer = await self._retry.run(self._files.await_offer, offer.offer, seconds)
             if offer.state != "waiting":
-                self._tell(offer)
-            self._patience.reset()
+                self._report(offer)
+            self._retry.reset()
         return offer
 
-    async def _work(self, offer: str) -> None:
-        """Serves the other side on one session, until it wants nothing more."""
+    async def _send(self, offer: str) -> None:
+        """Send the files that the peer requests on one session."""
         async with await self._files.open(UploadOffer(offer)) as session:
-            await send_files(FrameStream(session), self._manifest.open, self._share, self._watch)
+            await send_files(FrameStream(session), self._manifest.open, self._share, self._on_event)
 
-    def _tell(self, offer: OfferReply) -> None:
-        self.tally(OfferChanged(offer.offer, offer.state, self._manifest.files, min(self._manifest.bytes, MAX_SIZE)))
+    def _report(self, offer: OfferReply) -> None:
+        self.summary(OfferChanged(offer.offer, offer.state, self._manifest.files, min(self._manifest.bytes, MAX_SIZE)))
 
-    def _watch(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         if isinstance(event, FileProgress | FileCompleted | AlreadyPresent):
-            self._patience.reset()
+            self._retry.reset()
         if isinstance(event, FileCompleted):
             self._arrived.add(event.path)
         elif isinstance(event, AlreadyPresent):
             if event.path in self._arrived:
-                return  # the other side has begun anew, and looked what is there
+                return  # a new session: the peer has found the file that it received before
             self._arrived.add(event.path)
             event = AlreadyPresent(event.path, self._manifest.size_of(event.path))
-        self.tally(event)
+        self.summary(event)

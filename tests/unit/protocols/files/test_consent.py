@@ -99,9 +99,9 @@ FLAGGED = {".bash_profile", ".ssh", ".ssh/authorized_keys", "tool", "zzz.desktop
 
 
 def test_trust_takes_no_risky_names(trusting: Taken) -> None:
-    tally = run(trusting.put(*offered(trusting)))
-    assert trusting.failures(tally) == dict.fromkeys(FLAGGED, "NotAccepted")
-    assert tally.done == 30
+    summary = run(trusting.put(*offered(trusting)))
+    assert trusting.failures(summary) == dict.fromkeys(FLAGGED, "NotAccepted")
+    assert summary.done == 30
     assert set(snapshot(trusting.inbox)) == {f"{number:02}.jpg" for number in range(30)}
     (offer,) = run(trusting.offers())
     assert (offer.flagged, offer.failed, offer.state) == (5, 5, "accepted")
@@ -149,7 +149,7 @@ def test_everything_in_an_offer_is_shown_in_pages(wary: Taken) -> None:
         assert [entry.path for entry in shown] == sorted([*HOME, ".ssh"])
         assert {entry.path for entry in shown if entry.risks} == FLAGGED
         with pytest.raises(FileError) as caught:
-            await wary.line.files().ask(f.Contents(offer.id), f.OfferPage)
+            await wary.line.files().request(f.Contents(offer.id), f.OfferPage)
         assert caught.value.kind == "NotOwner"
 
     run(story())
@@ -256,9 +256,9 @@ def test_get_leaves_hidden_names_out_unless_they_are_asked_for(tmp_path: Path) -
         place.root, {".bashrc": b"evil", "d/.git/hooks/x": b"evil", "d/.git/y": b"", "d/a": b"a", "d/.ssh/": b""}
     )
     (place.root / "d/a").chmod(0o755)
-    tally = place.get("/")
+    summary = place.get("/")
     assert set(snapshot(place.to)) == {"d", "d/a"}
-    assert sorted(event.path for event in tally.left_out) == [".bashrc", "d/.git", "d/.ssh"]
+    assert sorted(event.path for event in summary.left_out) == [".bashrc", "d/.git", "d/.ssh"]
     assert place.get(".bashrc").done == 1
     assert place.get("d/.git").done == 2
     assert {".bashrc", ".git", ".git/hooks/x", ".git/y"} <= set(snapshot(place.to))

@@ -69,8 +69,8 @@ def test_a_file_of_the_same_size_with_another_content_is_never_taken_for_it(
     write(shared.root / "conf", b"1" * size)
     assert shared.get("conf").done == 1
     write(shared.root / "conf", b"2" * size, NOON + later)
-    tally = shared.get("conf")
-    assert (tally.kept, shared.failures(tally)) == ((1, {}) if not size else (0, {"conf": "Exists"}))
+    summary = shared.get("conf")
+    assert (summary.kept, shared.failures(summary)) == ((1, {}) if not size else (0, {"conf": "Exists"}))
     assert (shared.to / "conf").read_bytes() == b"1" * size
     assert shared.get("conf", force=True).failures == []
     assert (shared.to / "conf").read_bytes() == b"2" * size
@@ -81,8 +81,8 @@ def test_the_same_content_is_kept_whatever_its_time(shared: Shared) -> None:
     shared.get("big")
     os.utime(shared.root / "big", ns=(0, 0))
     for force in (False, True):
-        tally = shared.get("big", force=force)
-        assert (tally.done, tally.kept, tally.moved, tally.failures) == (0, 1, 0, [])
+        summary = shared.get("big", force=force)
+        assert (summary.done, summary.kept, summary.moved, summary.failures) == (0, 1, 0, [])
 
 
 @pytest.mark.parametrize("harm", ["damaged", "cut", "longer", "another"])
@@ -151,8 +151,8 @@ def test_what_was_touched_but_not_changed_is_there(inbox: Taken) -> None:
     (inbox.inbox / "d/a").chmod(0o600)
     os.utime(inbox.inbox / "d/b", ns=(5, 5))  # that it came from this peer cannot be told any more
     before = snapshot(inbox.inbox)
-    tally = run(inbox.put("d"))
-    assert (tally.kept, tally.moved, tally.failures) == (1, 1, [])
+    summary = run(inbox.put("d"))
+    assert (summary.kept, summary.moved, summary.failures) == (1, 1, [])
     assert snapshot(inbox.inbox) == before
 
 
@@ -192,9 +192,9 @@ def test_a_file_of_another_peer_is_compared_without_its_digest_being_told(inbox:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FrameStream, "send_message", saying)
-        tally = run(inbox.put("a"))
+        summary = run(inbox.put("a"))
     assert [want.offset for want in told] == [0]
-    assert (tally.failures == []) == same
+    assert (summary.failures == []) == same
     assert (inbox.inbox / "a").read_bytes() == b"carol's secret"
     assert list(snapshot(inbox.inbox)) == ["a"]
 
@@ -205,8 +205,8 @@ def test_a_file_of_another_peer_is_compared_without_its_digest_being_told(inbox:
 def test_names_that_are_taken_lock_nobody_out(inbox: Taken) -> None:
     for day in range(MAX_WAITING + 5):
         write(inbox.home / "daily", b"day %d" % day, NOON + day * SECOND)
-        tally = run(inbox.put("daily"))
-        assert (tally.done, inbox.failures(tally)) == ((1, {}) if day == 0 else (0, {"daily": "Exists"}))
+        summary = run(inbox.put("daily"))
+        assert (summary.done, inbox.failures(summary)) == ((1, {}) if day == 0 else (0, {"daily": "Exists"}))
     write(inbox.home / "other", b"other")
     assert run(inbox.put("other")).done == 1
     assert set(snapshot(inbox.inbox)) == {"daily", "other"}

@@ -66,8 +66,8 @@ class Place:
     def partial(self, name: str) -> Path:
         return self.to / partial_name(name, ALICE.id52)
 
-    def failures(self, tally: TransferSummary) -> dict[str, str]:
-        return {each.path: each.kind for each in tally.failures}
+    def failures(self, summary: TransferSummary) -> dict[str, str]:
+        return {each.path: each.kind for each in summary.failures}
 
 
 @pytest.fixture
@@ -92,10 +92,10 @@ def test_what_is_got_is_the_same_with_modes_and_times(place: Place) -> None:
     (place.root / "big").chmod(0o400)
     (place.root / "d/e").chmod(0o550)
     os.utime(place.root / "d/e", ns=(0, 1_600_000_000_123_456_789))
-    tally = place.get()
+    summary = place.get()
     assert snapshot(place.to) == snapshot(place.root)
-    assert (tally.done, tally.kept, tally.failures) == (6, 0, [])
-    assert tally.moved == sum(path.stat().st_size for path in place.root.rglob("*") if path.is_file())
+    assert (summary.done, summary.kept, summary.failures) == (6, 0, [])
+    assert summary.moved == sum(path.stat().st_size for path in place.root.rglob("*") if path.is_file())
     again = place.get()
     assert (again.done, again.kept, again.moved) == (0, 6, 0)
 
@@ -118,8 +118,8 @@ def test_paths_that_cannot_be_are_refused_before_anything_is_asked() -> None:
 
 def test_a_path_that_is_not_there_costs_itself_only(place: Place) -> None:
     make_files(place.root, {"a": b"a"})
-    tally = place.get("gone", "a")
-    assert place.failures(tally) == {"gone": "NotFound"}
+    summary = place.get("gone", "a")
+    assert place.failures(summary) == {"gone": "NotFound"}
     assert (place.to / "a").read_bytes() == b"a"
 
 
@@ -132,8 +132,8 @@ def test_links_and_pipes_are_skipped_and_said_so(place: Place) -> None:
     make_files(place.root, {"a": b"a"})
     (place.root / "link").symlink_to("a")
     os.mkfifo(place.root / "pipe")
-    tally = place.get()
-    assert tally.omitted == 2
+    summary = place.get()
+    assert summary.omitted == 2
     assert set(snapshot(place.to)) == {"a"}
 
 
@@ -144,29 +144,29 @@ def test_links_and_pipes_are_skipped_and_said_so(place: Place) -> None:
 def test_a_connection_that_breaks_at_any_byte_costs_nothing(place: Place, cut: int) -> None:
     make_files(place.root, {"big": 3 * BLOCK + 17})
     place.line.cuts = [0, cut, cut, cut]
-    tally = place.get("big")
+    summary = place.get("big")
     assert snapshot(place.to) == snapshot(place.root)
     begins = [event.offset for event in place.events if isinstance(event, FileStarted)]
     assert begins == sorted(begins)
     assert begins[-1] >= cut - 200
-    assert tally.moved == 3 * BLOCK + 17
+    assert summary.moved == 3 * BLOCK + 17
     assert "FileRestarted" not in kinds(place.events)
 
 
 def test_breaks_again_and_again_while_many_files_move(place: Place) -> None:
     make_files(place.root, {**SOME, **{f"many/{number}": 1000 * number for number in range(60)}})
     place.line.cuts = [700 + 40_000 * (number % 5) for number in range(40)]
-    tally = place.get()
+    summary = place.get()
     assert snapshot(place.to) == snapshot(place.root)
-    assert tally.failures == []
+    assert summary.failures == []
 
 
 def test_a_new_command_goes_on_where_another_was_killed(place: Place) -> None:
     make_files(place.root, {"big": 4 * BLOCK})
     content = (place.root / "big").read_bytes()
     place.partial("big").write_bytes(content[: 3 * BLOCK + 5])
-    tally = place.get("big")
-    assert tally.moved == BLOCK - 5
+    summary = place.get("big")
+    assert summary.moved == BLOCK - 5
     assert snapshot(place.to) == snapshot(place.root)
 
 
@@ -259,9 +259,9 @@ def test_a_file_that_changes_while_it_is_read_is_begun_anew(
 ) -> None:
     make_files(place.root, {"big": 3 * BLOCK})
     after_a_block(lambda: (place.root / "big").write_bytes(os.urandom(2 * BLOCK)), 1)
-    tally = place.get("big")
+    summary = place.get("big")
     assert snapshot(place.to) == snapshot(place.root)
-    assert (tally.done, tally.failures) == (1, [])
+    assert (summary.done, summary.failures) == (1, [])
 
 
 def test_a_file_that_keeps_changing_is_given_up_and_nothing_appears(
@@ -269,8 +269,8 @@ def test_a_file_that_keeps_changing_is_given_up_and_nothing_appears(
 ) -> None:
     make_files(place.root, {"big": 2 * BLOCK, "a": b"a"})
     after_a_block(lambda: (place.root / "big").write_bytes(os.urandom(2 * BLOCK)), 100)
-    tally = place.get("big", "a", parallel=1)
-    assert place.failures(tally) == {"big": "Changed"}
+    summary = place.get("big", "a", parallel=1)
+    assert place.failures(summary) == {"big": "Changed"}
     assert not (place.to / "big").exists()
     assert (place.to / "a").read_bytes() == b"a"
 
@@ -309,8 +309,8 @@ def test_nothing_is_overwritten_unless_that_is_wanted(place: Place) -> None:
     make_files(place.root, {"a": b"new", "d/b": b"new b", "link": b"new link", "c": b"c"})
     make_files(place.to, {"other": b"", "a": b"old", "d/b": b"old"})
     (place.to / "link").symlink_to("d/b")
-    tally = place.get()
-    assert place.failures(tally) == {"a": "Exists", "d/b": "Exists", "link": "Exists"}
+    summary = place.get()
+    assert place.failures(summary) == {"a": "Exists", "d/b": "Exists", "link": "Exists"}
     assert [(place.to / name).read_bytes() for name in ("a", "d/b", "link", "c")] == [b"old", b"old", b"old", b"c"]
     assert place.get(force=True).failures == []
     (place.to / "other").unlink()
@@ -320,8 +320,8 @@ def test_nothing_is_overwritten_unless_that_is_wanted(place: Place) -> None:
 def test_a_directory_is_never_replaced_by_a_file_nor_the_other_way_round(place: Place) -> None:
     make_files(place.root, {"a": b"file", "d/b": b"b"})
     make_files(place.to, {"a/inside": b"", "d": b"file"})
-    tally = place.get(force=True)
-    assert set(place.failures(tally)) == {"a", "d", "d/b"}
+    summary = place.get(force=True)
+    assert set(place.failures(summary)) == {"a", "d", "d/b"}
     assert (place.to / "d").read_bytes() == b"file"
     assert (place.to / "a" / "inside").exists()
 
@@ -357,8 +357,8 @@ def test_two_commands_at_once_do_not_write_the_same_file(place: Place) -> None:
 
 def test_names_that_are_too_much_alike_are_not_got_both(place: Place) -> None:
     make_files(place.root, {"Readme": b"1", "README": b"2", "caf\u00e9/a": b"", "cafe\u0301/b": b""})
-    tally = place.get(parallel=1)
-    assert set(place.failures(tally).values()) == {"Collision"}
+    summary = place.get(parallel=1)
+    assert set(place.failures(summary).values()) == {"Collision"}
     got = {name for name in snapshot(place.to) if (place.to / name).is_file()}
     assert len(got) == 2
     assert len(got & {"Readme", "README"}) == 1
@@ -442,8 +442,8 @@ def test_hostile_names_are_refused_and_the_others_arrive(place: Place, tmp_path:
     peer = Impostor(
         sharing([f.Entry(path, "file", 4), f.Entry(path, "directory"), f.Entry("good", "file", 4)]), tmp_path
     )
-    tally = place.get("shared", line=peer)
-    assert [each.kind for each in tally.failures] == ["UnsafeName", "UnsafeName"]
+    summary = place.get("shared", line=peer)
+    assert [each.kind for each in summary.failures] == ["UnsafeName", "UnsafeName"]
     assert set(snapshot(tmp_path)) - before == {"to/shared", "to/shared/good"}
 
 
@@ -532,8 +532,8 @@ def test_content_that_is_not_what_was_read_is_thrown_away(place: Place, tmp_path
             await frames.send_block(bytearray(HEAD) + b"evil")
             await frames.send_message(f.FileEnd(Digest(b"good").digest()))
 
-    tally = place.get("a", line=Impostor(serve, tmp_path))
-    assert place.failures(tally) == {"a": "Corrupt"}
+    summary = place.get("a", line=Impostor(serve, tmp_path))
+    assert place.failures(summary) == {"a": "Corrupt"}
     assert snapshot(place.to) == {}
 
 

@@ -58,7 +58,7 @@ def block(number: int = 0) -> memoryview:
 
 async def write(writer: FileWriter, blocks: int) -> None:
     for number in range(blocks):
-        await writer.take(block(number))
+        await writer.add(block(number))
         await writer.flush()
 
 
@@ -102,7 +102,7 @@ def test_every_byte_is_in_the_file_in_its_place(disk: Disk, tmp_path: Path, alon
         writer = FileWriter(disk, may_block_loop=alone, clock=disk.clock)
         for start in range(0, len(data), 100_000):
             disk.takes = SLOW if start // BLOCK == 3 else 0.0
-            await writer.take(memoryview(data)[start : start + 100_000])
+            await writer.add(memoryview(data)[start : start + 100_000])
         await writer.flush()
 
     asyncio.run(scenario())

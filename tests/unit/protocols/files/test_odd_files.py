@@ -110,18 +110,18 @@ def test_one_odd_file_never_spoils_its_directory(tmp_path: Path, direction: str)
     if direction == "get":
         shared = Shared(tmp_path)
         good = odd_directory(shared.root)
-        tally, source, target = shared.get("d", parallel=1), shared.root, shared.to
+        summary, source, target = shared.get("d", parallel=1), shared.root, shared.to
     else:
         inbox = Taken(tmp_path, trust=["bob"])
         good = odd_directory(inbox.home)
-        tally, source, target = run(inbox.put("d")), inbox.home, inbox.inbox
+        summary, source, target = run(inbox.put("d")), inbox.home, inbox.inbox
     there, here = snapshot(source), snapshot(target)
     files = {path for path in here if (target / path).is_file()}
     assert good < files
     assert len(files - good) == 1  # of Readme and README
     for path in good:
         assert here[path] == there[path]
-    left = {event.path.removeprefix("d/") for event in tally.left_out}
+    left = {event.path.removeprefix("d/") for event in summary.left_out}
     assert left == SKIPPED | ({"Readme", "README"} - {Path(path).name for path in files})
 
 
@@ -187,11 +187,11 @@ def test_a_directory_that_cannot_be_written_to_is_told_as_that(tmp_path: Path, c
     make_files(inbox.home, {"d/a": b"a"})
     make_files(inbox.inbox, {"d/": b""})
     (inbox.inbox / closed).chmod(0o555)
-    tally = run(inbox.put("d"))
+    summary = run(inbox.put("d"))
     (inbox.inbox / closed).chmod(0o755)
     if closed == "d":
-        assert [(each.path, each.kind) for each in tally.failures] == [("d/a", "Unwritable")]
-        assert "Permission denied" in tally.failures[0].message
+        assert [(each.path, each.kind) for each in summary.failures] == [("d/a", "Unwritable")]
+        assert "Permission denied" in summary.failures[0].message
 
 
 def test_a_partial_file_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,9 +218,9 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path, make: Callable
     make_files(inbox.inbox, {"d/": b""})
     for name in ("e", "empty"):
         make(inbox.inbox / "d" / name)
-    tally = run(inbox.put("d"))
-    assert tally.done == 1
-    found = {each.path: each.message for each in tally.failures}
+    summary = run(inbox.put("d"))
+    assert summary.done == 1
+    found = {each.path: each.message for each in summary.failures}
     assert "'d/e'" in found["d/e/f/a"]
 
 

@@ -71,8 +71,8 @@ class Place:
         (offer,) = await self.offers()
         return await self.line.as_peer(ALICE).files().decide(offer.id, accept=accept, force=force)
 
-    def failures(self, tally: TransferSummary) -> dict[str, str]:
-        return {each.path: each.kind for each in tally.failures}
+    def failures(self, summary: TransferSummary) -> dict[str, str]:
+        return {each.path: each.kind for each in summary.failures}
 
 
 @pytest.fixture
@@ -110,11 +110,11 @@ def test_what_is_put_is_the_same_with_modes_and_times(place: Place) -> None:
     (place.home / "things/a").chmod(0o640)
     (place.home / "things/d").chmod(0o500)
     (place.home / "link").symlink_to("single")
-    tally = run(place.put("things", "link"))
+    summary = run(place.put("things", "link"))
     expected = {name: each for name, each in snapshot(place.home).items() if name not in ("link", "single")}
     expected["link"] = snapshot(place.home)["single"]
     assert snapshot(place.inbox) == expected
-    assert (tally.done, tally.failures) == (5, [])
+    assert (summary.done, summary.failures) == (5, [])
     assert [event.state for event in place.events if isinstance(event, OfferChanged)] == ["accepted", "finished"]
     again = run(place.put("things", "link"))
     assert (again.done, again.kept, again.moved) == (0, 5, 0)
@@ -134,8 +134,8 @@ def test_an_offer_waits_until_it_is_accepted(wary: Place) -> None:
         await wary.decide(accept=True)
         return await putting
 
-    tally = run(story())
-    assert tally.done == 4
+    summary = run(story())
+    assert summary.done == 4
     assert [event.state for event in wary.events if isinstance(event, OfferChanged)] == [
         "waiting",
         "accepted",
@@ -206,14 +206,14 @@ def test_files_that_are_there_are_not_overwritten_unless_their_owner_says_so(war
         with pytest.raises(FileError):
             await wary.put("a", "b")
         await wary.decide(accept=True)
-        tally = await wary.put("a", "b")
-        assert wary.failures(tally) == {"a": "Exists"}
+        summary = await wary.put("a", "b")
+        assert wary.failures(summary) == {"a": "Exists"}
         assert (wary.inbox / "a").read_bytes() == b"old"
         assert (wary.inbox / "b").read_bytes() == b"b"
         assert (await wary.offers())[0].state == "accepted"
         await wary.decide(accept=True, force=True)
-        tally = await wary.put("a", "b")
-        assert (tally.done, tally.kept, tally.failures) == (1, 1, [])
+        summary = await wary.put("a", "b")
+        assert (summary.done, summary.kept, summary.failures) == (1, 1, [])
         assert (await wary.offers())[0].state == "finished"
 
     run(story())
@@ -239,9 +239,9 @@ def test_directories_that_were_there_keep_their_modes(place: Place) -> None:
 def test_a_connection_that_breaks_at_any_byte_costs_nothing(place: Place, cut: int) -> None:
     make_files(place.home, {"big": 3 * BLOCK + 17})
     place.line.cuts = [cut, cut, cut]
-    tally = run(place.put("big"))
+    summary = run(place.put("big"))
     assert snapshot(place.inbox) == snapshot(place.home)
-    assert tally.failures == []
+    assert summary.failures == []
     begins = [event.offset for event in place.events if isinstance(event, FileStarted)]
     assert begins == sorted(begins)
     assert begins[-1] >= cut - 500
@@ -258,8 +258,8 @@ def test_the_receiving_process_may_be_killed_again_and_again(place: Place) -> No
             await place.line.restart()
         return await putting
 
-    tally = run(story())
-    assert (tally.failures, tally.done + tally.kept) == ([], 54)
+    summary = run(story())
+    assert (summary.failures, summary.done + summary.kept) == ([], 54)
     assert snapshot(place.inbox) == snapshot(place.home)
 
 
@@ -292,8 +292,8 @@ def test_a_file_that_changed_since_it_was_offered_is_refused_and_a_new_offer_is_
             await wary.line.files().put(manifest, wait=0)
         await wary.decide(accept=True)
         make_files(wary.home, {"x": b"", "a": b"A"})
-        tally = await wary.line.files().put(manifest)
-        assert wary.failures(tally) == {"a": "Changed"}
+        summary = await wary.line.files().put(manifest)
+        assert wary.failures(summary) == {"a": "Changed"}
         assert set(snapshot(wary.inbox)) == {"b"}
         with pytest.raises(FileError) as caught:
             await wary.put("a", "b")
@@ -308,13 +308,13 @@ def test_a_full_disk_is_told_and_the_rest_arrives_later(place: Place) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 * BLOCK + 100, before[1]))
     try:
-        tally = run(place.put("big", "small", parallel=1))
+        summary = run(place.put("big", "small", parallel=1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert place.failures(tally) == {"big": "DiskFull"}
+    assert place.failures(summary) == {"big": "DiskFull"}
     assert (place.inbox / "small").read_bytes() == b"small"
-    tally = run(place.put("big", "small"))
-    assert (tally.done, tally.kept, tally.moved) == (1, 1, 2 * BLOCK - 100)
+    summary = run(place.put("big", "small"))
+    assert (summary.done, summary.kept, summary.moved) == (1, 1, 2 * BLOCK - 100)
     assert snapshot(place.inbox) == snapshot(place.home)
 
 

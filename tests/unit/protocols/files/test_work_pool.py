@@ -292,14 +292,14 @@ def test_a_listing_of_many_names_ends_with_its_call(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(walk, "_step", counting)
 
     async def story() -> None:
-        call = asyncio.create_task(line.files().ask(f.ListDirectory(), f.DirectoryPage))
+        call = asyncio.create_task(line.files().request(f.ListDirectory(), f.DirectoryPage))
         await until(lambda: taken > 10)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
         stopped = taken
         await line.files().stat()
         assert taken <= stopped + 1 < 300
-        assert len((await line.files().ask(f.ListDirectory(), f.DirectoryPage)).entries) == 300
+        assert len((await line.files().request(f.ListDirectory(), f.DirectoryPage)).entries) == 300
 
     run(story())
 
