@@ -149,7 +149,7 @@ def test_what_is_put_waits_until_it_is_accepted(place: Place) -> None:
     put = ["put", place.world.bob, str(place.here / "d"), str(place.here / "a.txt"), "--instance", "wary"]
     waits = place.files(*put, "--timeout", "0")
     assert waits.returncode == 6
-    assert "the same command goes on with it" in waits.stderr
+    assert "Run the same command again to resume" in waits.stderr
 
     bob = place.world.two
     (line,) = place.files("offers", "--instance", "wary", daemon=bob).stdout.splitlines()
@@ -172,7 +172,7 @@ def test_what_is_put_waits_until_it_is_accepted(place: Place) -> None:
     assert place.files("reject", offer, "--instance", "wary", daemon=bob).returncode == 0
     rejected = place.files(*put)
     assert (rejected.returncode, rejected.stdout) == (1, "")
-    assert "was rejected" in rejected.stderr
+    assert "has rejected offer" in rejected.stderr
 
 
 def test_how_commands_end_that_cannot_succeed(place: Place) -> None:
@@ -180,14 +180,14 @@ def test_how_commands_end_that_cannot_succeed(place: Place) -> None:
     make_files(place.here, {"x": b"x"})
     bob = place.world.bob
     for code, words, *command in (
-        (1, "nothing under this name", "ls", bob, "gone"),
-        (1, "nothing under this name", "get", bob, "gone"),
+        (1, "no file or directory with this name", "ls", bob, "gone"),
+        (1, "no file or directory with this name", "get", bob, "gone"),
         (2, "not a safe name", "ls", bob, "../up"),
         (2, "not a safe name", "get", bob, "../up"),
         (2, "no directory", "get", bob, "a", "--to", "/nowhere/at/all"),
         (5, "does not let you use", "ls", bob, "--instance", "private"),
         (7, "no instance", "get", bob, "a", "--instance", "other"),
-        (1, "no files are shared", "ls", bob, "--instance", "wary"),
+        (1, "shares no files", "ls", bob, "--instance", "wary"),
         (74, "No such file", "put", bob, str(place.here / "gone")),
         (2, "--timeout", "put", bob, str(place.here / "x"), "--timeout", "-1"),
         (4, "nothing is known about", "get", "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60", "a"),

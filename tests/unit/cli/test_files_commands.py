@@ -110,7 +110,7 @@ def test_a_listing_is_a_line_for_each_entry(place: Place, capsys: pytest.Capture
     assert main(["files", "ls", "alice", "./b", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["size"] == 5
     assert main(["files", "ls", "alice", "gone"]) == 1
-    assert capsys.readouterr() == ("", "fastn-p2p: gone: there is nothing under this name\n")
+    assert capsys.readouterr() == ("", "fastn-p2p: gone: there is no file or directory with this name\n")
 
 
 def test_get_says_what_came_of_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,12 +137,12 @@ def test_put_says_that_the_offer_waits_and_what_it_is_called(place: Place, capsy
     assert main(["files", "offers"]) == 0
     assert capsys.readouterr().out.split("\t")[:5] == [offer, "bob", "waiting", "1", "1"]
     assert main(["files", "accept", offer]) == 0
-    assert capsys.readouterr().err == f"offer {offer} is accepted\n"
+    assert capsys.readouterr().err == f"Offer {offer} is accepted.\n"
     assert main(put) == 0
-    assert f"offer {offer} is complete" in capsys.readouterr().err
+    assert f"Offer {offer} is complete" in capsys.readouterr().err
     assert snapshot(place.inbox) == snapshot(place.here)
     assert main(["files", "reject", offer]) == 0
-    assert capsys.readouterr().err == f"offer {offer} is finished\n"
+    assert capsys.readouterr().err == f"Offer {offer} is finished.\n"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_whose_inbox_it_is(
     place.daemon.identities = identities
     assert main(["files", "offers", *arguments]) == code
     if code == 0:
-        assert capsys.readouterr() == ("", "nobody has offered anything\n")
+        assert capsys.readouterr() == ("", "No offers.\n")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         for event in STORY:
             report(event)
     shown = terminal.getvalue()
-    for words in ("link: skipped: it is a link", "trying again", "begins anew", "no space left", "3.0/3.0 kB"):
+    for words in ("link: skipped: it is a link", "retrying", "begins anew", "no space left", "3.0/3.0 kB"):
         assert words in shown
     assert "\x1b[31mx" not in shown
     assert "left\\x1b[31m" in shown

@@ -48,7 +48,7 @@ def run(
     chosen = names or []
     if chosen and not hidden:
         raise CommandLineError(
-            "paths need --hidden; without paths, everything in the offer is accepted but hidden, executable and odd names"
+            "paths need --hidden; without paths, everything is accepted except hidden, executable and odd names"
         )
 
     async def accept(files: FilesClient) -> tuple[OfferReply, list[str]]:

@@ -42,8 +42,8 @@ def run(
 ) -> None:
     """Offer files and directories to a peer, and send them.
 
-    They are sent once the peer accepts the offer. The offer remains when the command ends; run it again to resume. After
-    a broken connection the command resumes by itself.
+    They are sent once the peer accepts the offer. The offer remains when the command ends; run it again to resume.
+    After a broken connection the command resumes by itself.
     """
     from ....protocols.files.cli import (
         exit_code,

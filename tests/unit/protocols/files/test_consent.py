@@ -165,7 +165,7 @@ def test_the_commands_name_what_is_risky(commands: Commands, capsys: pytest.Capt
     out, err = capsys.readouterr()
     offer, *_, shown = out.rstrip("\n").split("\t")
     assert shown == ".bash_profile, .ssh, .ssh/authorized_keys, " + ", ".join(f"{number}.jpg" for number in range(9))
-    assert "hidden, executable or odd are taken only by name: 3" in err
+    assert "3 hidden, executable or odd names must be accepted by name" in err
     assert main(["files", "offers", offer]) == 0
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert [row[-1] for row in rows] == sorted([*names, ".ssh"])
@@ -184,9 +184,7 @@ def test_the_commands_name_what_is_risky(commands: Commands, capsys: pytest.Capt
     assert ".bash_profile (hidden)" in capsys.readouterr().err
     assert main(put) == 5
     err = capsys.readouterr().err
-    assert (
-        err.count(".bash_profile: it is hidden, and is taken once its receiver accepts it by name") == 2
-    )  # and at the end
+    assert err.count(".bash_profile: it is hidden: the receiver must accept it by name") == 2  # and at the end
     assert main(["files", "accept", offer, "--hidden", ".ssh"]) == 0
     assert ".ssh" not in capsys.readouterr().err.replace(".bash_profile", "")
     assert main(put) == 5

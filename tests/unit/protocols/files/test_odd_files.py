@@ -261,7 +261,7 @@ def test_what_is_left_out_shows_in_the_exit_code_and_at_the_end(
         assert main(["files", "accept", offer]) == 0
         capsys.readouterr()
     assert main(command) == 14
-    assert "left out:\n  d/link: skipped: it is a link\n1 file" in capsys.readouterr().err
+    assert "Left out:\n  d/link: skipped: it is a link\n1 file" in capsys.readouterr().err
     assert main([*command, "--json"]) == 14
     end = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert end["left_out"] == [{"event": "skipped", "path": "d/link", "reason": "it is a link"}]

@@ -514,7 +514,7 @@ def walk_of(directory: Path) -> list[f.Entry | f.Skipped]:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({}, "shares nothing and takes nothing"),
+        ({}, "nothing is shared and no files are accepted"),
         ({"root": "relative"}, "not an absolute path"),
         ({"root": "/nowhere/at/all"}, "not an existing directory"),
         ({"root": "/etc/passwd"}, "not an existing directory"),
