@@ -53,7 +53,7 @@ class _Job(NamedTuple):
 
 
 class SqliteStore:
-    """One database file, used inside one event loop, which never waits for the disk.
+    """Database file, used inside one event loop, which never waits for the disk.
 
     Args:
         path: file of the database; created when it is missing.

@@ -281,7 +281,7 @@ class FilesClient:
         """
         return await self.request(DecideOffer(offer, accept, force, hidden, list(names)), OfferReply)
 
-    # ── calls and sessions ─────────────────────────────────────────────────────────────────
+    # ── calls and sessions ───────────────────────────────────────────────────────────────────────
 
     async def request(self, request: Request, returns: type[T], *, timeout: float = _TIMEOUT) -> T:
         """Send a request, and return the reply as ``returns``. Raises FileError and P2PError.

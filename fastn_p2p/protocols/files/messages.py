@@ -132,7 +132,7 @@ Request: TypeAlias = ListDirectory | Stat | OfferFiles | WaitForDecision | ListO
 
 
 class DirectoryPage(msgspec.Struct, frozen=True):
-    """One page of a directory."""
+    """Page of a directory."""
 
     entries: list[Entry]
     more: bool
@@ -169,7 +169,7 @@ class OfferSummary(msgspec.Struct, frozen=True, kw_only=True):
     flagged: int = 0
     """Number of files and directories that must be accepted by name."""
     hidden: bool = False
-    """All flagged entries are accepted."""
+    """True if all flagged entries are accepted."""
     names: list[str] = []
     """Flagged paths that are accepted, with everything below them."""
     failed: int = 0
@@ -183,7 +183,7 @@ class OfferSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OfferList(msgspec.Struct, frozen=True):
-    """All offers in an inbox."""
+    """Offers in an inbox."""
 
     offers: list[OfferSummary]
 
@@ -202,13 +202,13 @@ class OfferedEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class OfferPage(msgspec.Struct, frozen=True):
-    """One page of an offer."""
+    """Page of an offer."""
 
     entries: list[OfferedEntry]
     more: bool
 
 
-# ── openings of a session ─────────────────────────────────────────────────────────────────
+# ── openings of a session ────────────────────────────────────────────────────────────────────────
 
 
 class WalkDirectory(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="walk"):
@@ -230,7 +230,7 @@ class UploadOffer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="
 SessionRequest: TypeAlias = WalkDirectory | DownloadFiles | UploadOffer
 
 
-# ── messages inside a session ────────────────────────────────────────────────────────────────
+# ── messages inside a session ────────────────────────────────────────────────────────────────────
 
 
 class FileRequest(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -22,7 +22,7 @@ _SMALLEST: Final = 64 * 1024
 
 
 class SourceFile:
-    """One version of a file, from its opening on. All methods block, except ``read_now``.
+    """Open file in the version that it had when it was opened. All methods block, except ``read_now``.
 
     Args:
         tag: version tag that the file must have; empty for any.

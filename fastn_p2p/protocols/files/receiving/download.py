@@ -58,7 +58,7 @@ class _QueuedFile(NamedTuple):
 
 
 class Download:
-    """One ``FilesClient.get``, which documents the arguments."""
+    """Download of several paths; ``FilesClient.get`` documents the arguments."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class Download:
             await asyncio.to_thread(self._destination.finish)
         return self.summary
 
-    # ── the walk ────────────────────────────────────────────────────────────────────────────
+    # ── the walk ─────────────────────────────────────────────────────────────────────────────────
 
     async def _walk_all(self, paths: Sequence[str]) -> None:
         for path in paths:

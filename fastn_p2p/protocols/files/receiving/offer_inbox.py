@@ -221,7 +221,7 @@ class OfferInbox:
         """Delete the partial files and empty directories of an offer."""
         await asyncio.to_thread(self._clean, offer)
 
-    # ── internals ───────────────────────────────────────────────────────────────────────────────────
+    # ── internals ────────────────────────────────────────────────────────────────────────────────
 
     def _known(self, offer: str) -> OfferSummary:
         summary = self._offers.get(offer)

@@ -30,7 +30,7 @@ async def receive_file(
     *,
     must_match_offer: bool = False,
     compare: bool = True,
-    may_tell: Callable[[SourceFile], bool] = lambda _there: True,
+    may_tell: Callable[[SourceFile], bool] = lambda _existing: True,
     may_block_loop: bool = False,
 ) -> None:
     """Receive one file, from where an earlier attempt ended. An existing file of the same content stays as it is.
@@ -43,7 +43,7 @@ async def receive_file(
         must_match_offer: accept only the version in ``entry``, not a newer one.
         compare: compare an existing file with the sender's; False replaces it without.
         may_tell: whether the sender may learn the digest of the existing file. If not, the content is sent and compared
-            here.
+            on this machine.
         may_block_loop: this process does nothing else; see ``FileWriter``.
 
     Raises:
@@ -52,17 +52,19 @@ async def receive_file(
         P2PError: the session broke; the partial file is kept.
     """
     header = None
-    there = await open_in_thread(destination.find, at, entry.size) if compare or not destination.force else None
-    here = b""
-    if there is not None:
-        with contextlib.closing(there):
-            while there.size and not await share.run(there.advance, there.size):
+    existing = await open_in_thread(destination.find, at, entry.size) if compare or not destination.force else None
+    existing_digest = b""
+    if existing is not None:
+        with contextlib.closing(existing):
+            while existing.size and not await share.run(existing.advance, existing.size):
                 frames.check_open()
-            here = there.digest()
-        if may_tell(there):
-            header = await _compare(frames, path, at, there.size, here, entry, must_match_offer=must_match_offer)
+            existing_digest = existing.digest()
+        if may_tell(existing):
+            header = await _compare(
+                frames, path, at, existing.size, existing_digest, entry, must_match_offer=must_match_offer
+            )
             if header is None:
-                await asyncio.to_thread(destination.confirm, at, there)
+                await asyncio.to_thread(destination.confirm, at, existing)
                 report(AlreadyPresent(at, entry.size))
                 return
             if not destination.force:
@@ -85,9 +87,9 @@ async def receive_file(
         if digest != partial.digest():
             await asyncio.to_thread(partial.discard)
             raise FileError("Corrupt", "the received content is not the content that the sender has read", at)
-        if there is not None and digest == here:
+        if existing is not None and digest == existing_digest:
             await asyncio.to_thread(partial.discard)
-            await asyncio.to_thread(destination.confirm, at, there)
+            await asyncio.to_thread(destination.confirm, at, existing)
             report(AlreadyPresent(at, header.size))
             return
         await asyncio.to_thread(destination.commit, at, partial, header.mode, header.mtime_ns, header.mtime_rest)

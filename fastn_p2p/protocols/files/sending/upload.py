@@ -31,7 +31,7 @@ _DECISION_POLL: Final = MAX_WAIT - 5
 
 
 class Upload:
-    """One ``FilesClient.put``, which documents the arguments."""
+    """Upload of one offer; ``FilesClient.put`` documents the arguments."""
 
     def __init__(
         self,
