@@ -1,10 +1,10 @@
-"""The local protocol with nothing but pyzmq and msgspec: a call, and a program that answers some.
+"""Client of the local protocol that uses only pyzmq and msgspec: make a call, or serve requests.
 
     python examples/pyzmq_client.py call alice PEER Echo '{"message": "hi"}'
     python examples/pyzmq_client.py serve alice Shout 3
 
-``serve`` answers so many requests (1 unless said otherwise) and ends. docs/protocol.md says all that one has to know to
-write this. It ends when a process of the daemon does; ``fastn_p2p_client`` comes back.
+``serve`` answers that many requests (default: 1) and ends. It follows docs/protocol.md and nothing else. It does not
+reconnect: when a process of the daemon ends, it ends too. ``fastn_p2p_client`` reconnects.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 VERSION = 1
-SECONDS = 10.0
-"""How long anything may take."""
+TIMEOUT = 10.0
+"""Seconds for a connection or a reply."""
 
 
 # ── messages: msgpack arrays that begin with a tag ───────────────────────────────────────────────
 
 
 class Message(msgspec.Struct, array_like=True):
-    """Additional items at the end of an array are ignored, so that fields can be added."""
+    """Base of the messages. Extra items at the end of an array are ignored, so that later versions can add fields."""
 
 
 class ErrorReply(Message, tag=0):
@@ -131,23 +131,23 @@ decode = msgspec.msgpack.Decoder(
 
 
 class ProtocolError(Exception):
-    """A call failed: with a stable code and its fields (``ErrorReply``), or because the handler said no."""
+    """A request failed with an error reply (code and fields) or with an application error of the handler."""
 
 
 class ConnectionEnded(Exception):
-    """The process of the daemon behind a socket has died, or nobody listens."""
+    """The process behind a socket has ended, or no process listens on it."""
 
 
 # ── one connection ───────────────────────────────────────────────────────────────────────────────
 
 
 class Connection:
-    """A DEALER to one of the daemon's sockets. It does not reconnect: ids of one connection mean nothing on another."""
+    """DEALER socket to one of the daemon's sockets. It does not reconnect, because ids belong to one connection."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], path: Path) -> None:
-        # A socket that another user has put there is not the daemon's.
+        # Reject a socket that another user has put there.
         if not path.is_socket() or path.stat().st_uid != os.getuid():
-            raise ConnectionEnded(f"no daemon listens at {path}; start one with `fastn-p2p daemon`")
+            raise ConnectionEnded(f"no daemon listens at {path}. Start one: fastn-p2p daemon")
         self._socket = context.socket(zmq.DEALER)
         for option, value in (
             (zmq.RECONNECT_IVL, -1),
@@ -162,30 +162,37 @@ class Connection:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._monitor, zmq.POLLIN)
-        self._numbers = itertools.count(1)
+        self._ids = itertools.count(1)
         self._requests: deque[tuple[bytes, Message, bytes]] = deque()
-        """What came under ids that the daemon has chosen."""
+        """Received messages with ids that the daemon has chosen."""
         self._path = path
-        self._stands = False
+        self._connected = False
         self._ended = False
         self._socket.connect(f"ipc://{path}")
-        deadline = time.monotonic() + SECONDS
-        while not self._stands:
+        deadline = time.monotonic() + TIMEOUT
+        while not self._connected:
             self._poll(deadline)
 
     def close(self) -> None:
+        """Close the socket."""
         self._socket.disable_monitor()
         self._socket.close()
 
-    def ask(self, message: Message, payload: bytes = b"", seconds: float = SECONDS) -> tuple[Message, bytes]:
-        """Send a request, and wait for the answer under its id."""
-        number = next(self._numbers).to_bytes(8, "big")  # the highest bit is set in the daemon's own ids
-        self.send(number, message, payload)
+    def request(self, message: Message, payload: bytes = b"", seconds: float = TIMEOUT) -> tuple[Message, bytes]:
+        """Send a request and return its reply, which has the same correlation id.
+
+        Raises:
+            ProtocolError: the reply is an error reply.
+            ConnectionEnded: the process behind the socket has ended.
+            TimeoutError: there was no reply in time; the request is cancelled.
+        """
+        id = next(self._ids).to_bytes(8, "big")  # ids of the daemon have the highest bit set
+        self.send(id, message, payload)
         deadline = time.monotonic() + seconds
         try:
             while True:
                 for found in self._read():
-                    if found[0] != number:
+                    if found[0] != id:
                         self._requests.append(found)
                     elif isinstance(found[1], ErrorReply):
                         raise ProtocolError(f"{found[1].code}: {found[1].fields}")
@@ -193,78 +200,79 @@ class Connection:
                         return found[1:]
                 self._poll(deadline)
         except TimeoutError:
-            self.send(number, Cancel())  # the daemon is told that nobody waits any more
+            self.send(id, Cancel())
             raise
 
     def next_request(self) -> tuple[bytes, Message, bytes]:
-        """The next message under an id of the daemon's. Waits as long as it takes."""
+        """Wait for the next message with an id of the daemon, and return it."""
         while not self._requests:
             self._requests.extend(self._read())
             if not self._requests:
                 self._poll(None)
         return self._requests.popleft()
 
-    def send(self, number: bytes, message: Message, payload: bytes = b"") -> None:
-        self._socket.send_multipart([number, encode(message), payload])
+    def send(self, id: bytes, message: Message, payload: bytes = b"") -> None:
+        """Send one message."""
+        self._socket.send_multipart([id, encode(message), payload])
 
     def _read(self) -> list[tuple[bytes, Message, bytes]]:
-        """What has come. One ZeroMQ message may hold several messages of three frames each."""
+        """Return received messages. One ZeroMQ message can contain several messages of three frames each."""
         found: list[tuple[bytes, Message, bytes]] = []
         while self._socket.poll(0):
             frames = self._socket.recv_multipart()
-            for number, header, payload in zip(frames[::3], frames[1::3], frames[2::3], strict=True):
+            for id, header, payload in zip(frames[::3], frames[1::3], frames[2::3], strict=True):
                 try:
                     message = decode(header)
-                    if isinstance(message, LongReply):  # the answer did not fit a header
+                    if isinstance(message, LongReply):  # the reply was too long for a header
                         message, payload = decode(payload), b""
-                except msgspec.DecodeError:  # of a conversation that this program does not take part in
+                except msgspec.DecodeError:  # a message that this program does not use
                     continue
-                found.append((number, message, payload))
+                found.append((id, message, payload))
         if self._ended and not found:
-            raise ConnectionEnded(f"the daemon's process at {self._path} has ended")
+            raise ConnectionEnded(f"the process at {self._path} has ended")
         return found
 
     def _poll(self, deadline: float | None) -> None:
-        """Wait for something to read, or for the end. Both are queues: what came before the end is read first."""
+        """Wait until there is something to read, or until the connection ends."""
         left = None if deadline is None else int((deadline - time.monotonic()) * 1000)
         if left is not None and left <= 0:
-            raise TimeoutError(f"no answer in {SECONDS:g} s")
+            raise TimeoutError(f"no reply in {TIMEOUT:g} s")
         if self._monitor in dict(self._poller.poll(left)):
             event = recv_monitor_message(self._monitor)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                self._stands = True
+                self._connected = True
             elif event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL):
                 self._ended = True
-                if not self._stands:
-                    raise ConnectionEnded(f"nobody listens at {self._path}; start a daemon with `fastn-p2p daemon`")
+                if not self._connected:
+                    raise ConnectionEnded(f"no process listens at {self._path}. Start a daemon: fastn-p2p daemon")
 
 
 # ── a program ────────────────────────────────────────────────────────────────────────────────────
 
 
 def control_socket() -> Path:
-    """In the home; where the file ``sockets`` is in it, in the directory that this names."""
+    """Return the path of the control socket: in the home, or in the directory that the file ``sockets`` there names."""
     home = Path(os.environ.get("FASTN_HOME") or Path.home() / ".fastn")
-    note = home / "sockets"
-    return (Path(note.read_text().strip()) if note.exists() else home) / "control.sock"
+    directory_file = home / "sockets"
+    return (Path(directory_file.read_text().strip()) if directory_file.exists() else home) / "control.sock"
 
 
 def connect() -> tuple[Connection, Connection]:
-    """Say hello at the gateway; connections to it and to the data plane."""
+    """Send Hello to the gateway. Return connections to the gateway and to the network process."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     gateway = Connection(context, control_socket())
-    welcome, _ = gateway.ask(Hello(VERSION, "pyzmq_client.py"))
+    welcome, _ = gateway.request(Hello(VERSION, "pyzmq_client.py"))
     if not isinstance(welcome, Welcome):
-        raise ProtocolError(f"the gateway has answered Hello with {welcome}")
+        raise ProtocolError(f"the reply to Hello is {welcome}")
     return gateway, Connection(context, Path(welcome.data_route))
 
 
 def call(identity: str, peer: str, protocol: str, request: str = "null") -> None:
-    """Print the reply as JSON. An empty identity stands for the only one that is online."""
+    """Make one call and print the reply as JSON. With an empty identity, call as the only one that is online."""
     gateway, network = connect()
-    # 20 ms less than we wait ourselves: the network knows more about why there is no answer.
-    message = Call(identity, peer, protocol, "default", int(SECONDS * 1000) - 20)
-    reply, payload = network.ask(message, encode(msgspec.json.decode(request)))
+    # 20 ms less than our own timeout, so that the network process can reply with the reason.
+    message = Call(identity, peer, protocol, "default", int(TIMEOUT * 1000) - 20)
+    reply, payload = network.request(message, encode(msgspec.json.decode(request)))
     value = msgspec.msgpack.decode(payload) if payload else None
     network.close()
     gateway.close()
@@ -274,37 +282,37 @@ def call(identity: str, peer: str, protocol: str, request: str = "null") -> None
 
 
 def serve(identity: str, protocol: str, requests: str = "1") -> None:
-    """Answer texts with what is shouted, so many times."""
+    """Answer that many requests: return each text in upper case."""
     gateway, network = connect()
-    granted, _ = gateway.ask(RequestGrant(identity, protocol, "default"))
+    granted, _ = gateway.request(RequestGrant(identity, protocol, "default"))
     if not isinstance(granted, Grant):
-        raise ProtocolError(f"the gateway has answered RequestGrant with {granted}")
-    network.ask(RegisterBinding(identity, protocol, "default", ("everyone",), granted.grant, 16))
+        raise ProtocolError(f"the reply to RequestGrant is {granted}")
+    network.request(RegisterBinding(identity, protocol, "default", ("everyone",), granted.grant, 16))
     print(f"serving {protocol} as {identity}", flush=True)
     left = int(requests)
     while left:
-        number, message, payload = network.next_request()
-        if isinstance(message, DeliverCall):  # else a Cancel: too late, the answer has left
-            left -= answer(network, number, message, payload)
-    network.ask(UnregisterBinding(identity, protocol, "default"))
-    network.close()  # lingers: the last answer still leaves
+        id, message, payload = network.next_request()
+        if isinstance(message, DeliverCall):  # otherwise a Cancel, which is too late: the reply was sent
+            left -= answer(network, id, message, payload)
+    network.request(UnregisterBinding(identity, protocol, "default"))
+    network.close()  # lingers, so that the last reply is sent
     gateway.close()
 
 
-def answer(network: Connection, number: bytes, message: DeliverCall, payload: bytes) -> bool:
-    """Answer a request under its id, once. Whether it was one that has been handled."""
-    if message.attempt:  # is this a call that we have had before? We do not remember any
-        network.send(number, CallUnknown())
+def answer(network: Connection, id: bytes, message: DeliverCall, payload: bytes) -> bool:
+    """Reply to a request, with its id. Return whether the handler ran."""
+    if message.attempt:  # a retried call: this program stores no replies
+        network.send(id, CallUnknown())
         return False
     try:
         text = msgspec.msgpack.decode(payload, type=str)
     except msgspec.DecodeError as error:
-        network.send(number, ErrorReply("bad-request", {"protocol": message.protocol, "reason": str(error)}))
+        network.send(id, ErrorReply("bad-request", {"protocol": message.protocol, "reason": str(error)}))
         return True
     if text:
-        network.send(number, Reply(), encode(text.upper() + "!"))
-    else:  # an error of the program's own, with data for the caller
-        network.send(number, ApplicationErrorReply("Empty", "there is nothing to shout"), encode({"length": 0}))
+        network.send(id, Reply(), encode(text.upper() + "!"))
+    else:  # an application error, with data for the caller
+        network.send(id, ApplicationErrorReply("Empty", "the text is empty"), encode({"length": 0}))
     return True
 
 

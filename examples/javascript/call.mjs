@@ -1,6 +1,6 @@
 // Calls a peer: node call.mjs IDENTITY PEER PROTOCOL [REQUEST]
 //
-// The request and the reply are JSON. An error goes to standard error, by its class, and the exit code is 1.
+// The request and the reply are JSON. An error is printed to standard error as JSON; the exit code is then 1.
 
 import { Client } from "./client.mjs";
 

@@ -1,4 +1,4 @@
-// A program of a fastn-p2p daemon: it says hello, calls the protocols of peers, and may register its own.
+// Client of a fastn-p2p daemon: sends Hello, calls protocols of peers, and opens sessions.
 
 import { encode } from "@msgpack/msgpack";
 import { readFileSync, statSync } from "node:fs";
@@ -13,41 +13,41 @@ import { Session, WINDOW } from "./session.mjs";
 
 const VERSION = 1;
 const NO_CALL_ID = new Uint8Array(0);
-const TIMEOUT = 10; // seconds, where the caller says nothing
-const EARLIER = 20; // ms that the network is given less than we wait: it knows more about what went wrong
-const PATIENCE = 10_000; // ms in which a daemon that runs has its processes back
+const TIMEOUT = 10; // seconds, unless the caller gives another one
+const ADVANCE = 20; // ms by which the network's timeout is shorter, so that it can reply with the reason
+const RESTART_TIMEOUT = 10_000; // ms in which a running daemon restarts a process
 const PAUSE = { first: 10, longest: 100 }; // ms between attempts to connect
 
 export class Client {
   #home;
   #program;
-  #gateway = new Standing(() => this.#hello());
-  #network = new Standing(() => this.connectNetwork());
+  #gateway = new ReconnectingConnection(() => this.#hello());
+  #network = new ReconnectingConnection(() => this.connectNetwork());
 
-  /** `home` is the daemon's; `program` is what this one calls itself. Nothing is connected before it is needed. */
+  /** `home` is the home of the daemon, `program` the name of this program. Connects at the first request. */
   constructor({ home = process.env.FASTN_HOME || join(homedir(), ".fastn"), program = "javascript" } = {}) {
     this.#home = resolve(home);
     this.#program = program;
   }
 
   /**
-   * Calls `peer` (a petname, an ID52 or a ticket) as `identity` ("" for the only one that is online); the reply.
+   * Calls `peer` (a petname, an ID52 or a ticket) as `identity` ("" for the only one online). Returns the reply.
    *
-   * Rejects with ApplicationError when the handler says no, with another P2PError when the call fails, and with the
-   * reason of `signal` when that aborts: then the call is cancelled.
+   * Rejects with ApplicationError for an error of the handler, and with P2PError if the call fails. If `signal` aborts,
+   * the call is cancelled and rejects with the reason of the signal.
    */
   async call(identity, peer, protocol, request = null, options = {}) {
     const { instance = "default", command = "" } = options;
-    return this.#ask(options, (left) => [
+    return this.#request(options, (left) => [
       [Tag.Call, identity, peer, protocol, instance, left, command, NO_CALL_ID, 0],
       { payload: encode(request), accept: ({ payload }) => replyFrom(payload, protocol) },
     ]);
   }
 
-  /** Opens a Session, with the same arguments and errors; `initial` is what the handler is told at first. */
+  /** Opens a Session, with the same arguments and errors. `initial` is the initial data for the handler. */
   async open(identity, peer, protocol, initial = null, options = {}) {
     const { instance = "default" } = options;
-    return this.#ask(options, (left, network) => [
+    return this.#request(options, (left, network) => [
       [Tag.OpenSession, identity, peer, protocol, instance, left, WINDOW],
       {
         payload: encode(initial),
@@ -58,39 +58,39 @@ export class Client {
   }
 
   /**
-   * Asks the network within a time limit; `question(left, network)` makes the message and options
-   * of `Connection.ask`; `left` is in ms.
+   * Sends a request to the network process. `prepare(left, network)` returns the message and the options of
+   * `Connection.request`; `left` is the remaining time in ms.
    */
-  async #ask({ timeout = TIMEOUT, signal }, question) {
+  async #request({ timeout = TIMEOUT, signal }, prepare) {
     signal?.throwIfAborted();
     const end = Date.now() + timeout * 1000;
-    const over = new AbortController();
-    const timer = setTimeout(() => over.abort(new DeadlineExceeded({ seconds: timeout })), timeout * 1000);
-    const cancel = () => over.abort(signal.reason);
+    const expired = new AbortController();
+    const timer = setTimeout(() => expired.abort(new DeadlineExceeded({ seconds: timeout })), timeout * 1000);
+    const cancel = () => expired.abort(signal.reason);
     signal?.addEventListener("abort", cancel);
     try {
-      const network = await unlessAborted(this.#network.connection(), over.signal);
-      const [message, options] = question(Math.max(1, end - Date.now() - EARLIER), network);
-      return await network.ask(message, { ...options, signal: over.signal });
+      const network = await unlessAborted(this.#network.connection(), expired.signal);
+      const [message, options] = prepare(Math.max(1, end - Date.now() - ADVANCE), network);
+      return await network.request(message, { ...options, signal: expired.signal });
     } finally {
       clearTimeout(timer);
       signal?.removeEventListener("abort", cancel);
     }
   }
 
-  /** Sends a command to the gateway, as in `[Tag.RequestGrant, "alice", "Echo", "default"]`; the fields of its answer. */
+  /** Sends a request to the gateway, e.g. `[Tag.RequestGrant, "alice", "Echo", "default"]`. Returns the reply's fields. */
   async command(message) {
     const gateway = await this.#gateway.connection();
-    return (await gateway.ask(message)).fields;
+    return (await gateway.request(message)).fields;
   }
 
-  /** A new connection to the network, for whoever wants one of its own. */
+  /** Opens a new connection to the network process. */
   async connectNetwork() {
     const { route } = await this.#gateway.connection();
     return this.#connect("network", () => route);
   }
 
-  /** Ends the connections; calls in flight end with ConnectionLost. */
+  /** Closes the connections. Calls in flight reject with ConnectionLost. */
   close() {
     this.#network.close();
     this.#gateway.close();
@@ -98,12 +98,12 @@ export class Client {
 
   async #hello() {
     const gateway = await this.#connect("gateway", () => join(this.#sockets(), "control.sock"));
-    const { fields } = await gateway.ask([Tag.Hello, VERSION, this.#program]);
+    const { fields } = await gateway.request([Tag.Hello, VERSION, this.#program]);
     const [, , route] = fields;
     return Object.assign(gateway, { route });
   }
 
-  /** Where the sockets are: in the home, unless their paths would be too long there. */
+  /** Returns the directory of the sockets: the home, unless their paths would be too long there. */
   #sockets() {
     try {
       return readFileSync(join(this.#home, "sockets"), "utf8").trimEnd();
@@ -113,9 +113,9 @@ export class Client {
     }
   }
 
-  /** Tries until there is a connection: while the daemon runs, a process that has died is soon back. */
+  /** Tries to connect until the restart timeout: a running daemon restarts a process that has ended. */
   async #connect(actor, path) {
-    const end = Date.now() + PATIENCE;
+    const end = Date.now() + RESTART_TIMEOUT;
     for (let pause = PAUSE.first; ; pause = Math.min(2 * pause, PAUSE.longest)) {
       try {
         return await Connection.open(path());
@@ -128,7 +128,7 @@ export class Client {
     }
   }
 
-  /** A daemon holds a lock on a file of its home; the kernel lists all locks, as device and inode. */
+  /** Returns whether a daemon runs. It locks a file in its home; the kernel lists locks by device and inode. */
   #daemonRuns() {
     try {
       const { ino } = statSync(join(this.#home, "lock"));
@@ -141,8 +141,8 @@ export class Client {
   }
 }
 
-/** A connection that is made when it is needed, and made anew when it has ended. */
-class Standing {
+/** A connection that is opened when it is needed, and opened again after it has ended. */
+class ReconnectingConnection {
   #open;
   #connecting;
 
@@ -175,7 +175,7 @@ function replyFrom(payload, protocol) {
   }
 }
 
-/** What `promise` says, or the reason of the signal, whichever comes first. */
+/** Settles like `promise`, or rejects with the reason of the signal if that aborts first. */
 function unlessAborted(promise, signal) {
   return new Promise((resolve, reject) => {
     signal.addEventListener("abort", () => reject(signal.reason));

@@ -1,11 +1,11 @@
-// One connection to one socket of the daemon: frames, ids, questions and their answers.
+// A connection to one socket of the daemon: frames, correlation ids, requests and replies.
 
 import { decode, encode } from "@msgpack/msgpack";
 import { Dealer } from "zeromq";
 
 import { ApplicationError, BadMessage, ConnectionLost, P2PError, PayloadTooLarge } from "./errors.mjs";
 
-/** The tags of the messages that are used here. */
+/** Tags of the messages that these modules use. */
 export const Tag = {
   ErrorReply: 0,
   Cancel: 1,
@@ -36,24 +36,24 @@ const LINGER_MS = 1000;
 const NOTHING = new Uint8Array(0);
 
 /**
- * One connection. It ends once, by whoever ends it, and takes everything that is in flight with it: the ZeroMQ socket
- * does not reconnect behind its back. Whoever needs another connection opens another one.
+ * A connection that ends once. All requests in flight end with it. The ZeroMQ socket does not reconnect; open another
+ * Connection instead.
  */
 export class Connection {
   #path;
   #socket;
   #ids = 0n;
-  #receivers = new Map(); // id in hexadecimal → who takes what comes under it, or hears that the connection is lost
-  #sending = Promise.resolve(); // the socket takes one message at a time
+  #receivers = new Map(); // id in hexadecimal → receiver of its messages and of the connection's loss
+  #sending = Promise.resolve(); // the socket accepts one message at a time
   #end;
 
   /** Resolves when the connection has ended. */
   ended = new Promise((resolve) => (this.#end = resolve));
 
-  /** Called with `(id, tag, fields, payload)` for what comes under an id that nobody here waits for. */
+  /** Called with `(id, tag, fields, payload)` for messages with an id that has no receiver. */
   onRequest = () => {};
 
-  /** Connects; rejects with ConnectionLost when nobody listens or no greeting comes. */
+  /** Connects. Rejects with ConnectionLost if no process listens, or if there is no ZMTP greeting. */
   static async open(path) {
     const connection = new Connection(path);
     await connection.#connect();
@@ -78,7 +78,7 @@ export class Connection {
       const { events } = this.#socket;
       const failed = () => {
         reject(new ConnectionLost({ what: this.#path }));
-        // What had arrived before the end is read first: the loop that reads it runs before this does.
+        // Let the reading loop process messages that arrived before the end.
         setImmediate(() => this.close());
       };
       events.on("handshake", resolve);
@@ -92,9 +92,9 @@ export class Connection {
   async #receive() {
     try {
       for await (const frames of this.#socket) {
-        // A ZeroMQ message is one message of three frames, or a group of several.
+        // A ZeroMQ message contains one or more messages of three frames.
         for (let first = 0; first + 3 <= frames.length; first += 3) {
-          this.#take(...frames.slice(first, first + 3));
+          this.#onMessage(...frames.slice(first, first + 3));
         }
       }
     } finally {
@@ -102,20 +102,20 @@ export class Connection {
     }
   }
 
-  #take(id, header, payload) {
+  #onMessage(id, header, payload) {
     const [tag, ...fields] = decode(header);
     const receiver = this.#receivers.get(id.toString("hex"));
-    if (receiver) receiver.take(tag, fields, payload);
+    if (receiver) receiver.onMessage(tag, fields, payload);
     else this.onRequest(id, tag, fields, payload);
   }
 
-  /** `receiver.take(tag, fields, payload)` is called with all that comes under this id, and `receiver.lost(error)`. */
+  /** Calls `receiver.onMessage(tag, fields, payload)` for messages with this id, and `receiver.onLost(error)`. */
   attach(id, receiver) {
     if (this.#socket.closed) throw new ConnectionLost({ what: this.#path });
     this.#receivers.set(id.toString("hex"), receiver);
   }
 
-  /** What comes under this id is dropped from now on. */
+  /** Drops later messages with this id. */
   detach(id) {
     this.#receivers.delete(id.toString("hex"));
   }
@@ -126,23 +126,23 @@ export class Connection {
     return id;
   }
 
-  /** Sends one message; an answer, if there is one, is not waited for. Throws PayloadTooLarge. */
+  /** Sends one message without waiting for a reply. Throws PayloadTooLarge. */
   send(id, message, payload = NOTHING) {
     if (payload.length > MAX_PAYLOAD) throw new PayloadTooLarge({ size: payload.length, limit: MAX_PAYLOAD });
     const frames = [id, encode(message), payload];
-    // It fails only when the connection has ended, and then everybody is told anyway.
+    // This fails only if the connection has ended, and then all receivers are notified.
     this.#sending = this.#sending.then(() => this.#socket.send(frames)).catch(() => {});
   }
 
   /**
-   * Sends a request; what `accept(answer, id)` makes of its answer, `{tag, fields, payload}`: by default, the answer.
-   * Rejects with the error that is the answer. When `signal` aborts, the request is cancelled.
+   * Sends a request. Returns the result of `accept(reply, id)`, by default the reply, `{tag, fields, payload}`.
+   * Rejects if the reply is an error. If `signal` aborts, the request is cancelled.
    */
-  async ask(message, { payload = NOTHING, signal, accept = (answer) => answer } = {}) {
+  async request(message, { payload = NOTHING, signal, accept = (reply) => reply } = {}) {
     signal?.throwIfAborted();
     const id = this.newId();
-    const answer = new Promise((resolve, reject) => {
-      const take = (tag, fields, payload) => {
+    const reply = new Promise((resolve, reject) => {
+      const onMessage = (tag, fields, payload) => {
         this.detach(id);
         try {
           if (tag === Tag.LongReply) [[tag, ...fields], payload] = [unpack(payload), NOTHING];
@@ -153,10 +153,10 @@ export class Connection {
           reject(error);
         }
       };
-      this.attach(id, { take, lost: reject });
+      this.attach(id, { onMessage, onLost: reject });
     });
     const cancel = () => {
-      this.#receivers.get(id.toString("hex"))?.lost(signal.reason);
+      this.#receivers.get(id.toString("hex"))?.onLost(signal.reason);
       this.detach(id);
       this.send(id, [Tag.Cancel]);
     };
@@ -168,34 +168,34 @@ export class Connection {
     }
     signal?.addEventListener("abort", cancel);
     try {
-      return await answer;
+      return await reply;
     } finally {
       signal?.removeEventListener("abort", cancel);
     }
   }
 
-  /** Ends the connection once what was said last is on its way. */
+  /** Closes the connection after the last message was sent. */
   async finish() {
     await this.#sending;
     if (!this.#socket.closed) this.#socket.linger = LINGER_MS;
     this.close();
   }
 
-  /** Ends the connection, and with ConnectionLost whatever is in flight. */
+  /** Closes the connection. Requests in flight reject with ConnectionLost. */
   close() {
     if (!this.#socket.closed) this.#socket.close();
     const receivers = [...this.#receivers.values()];
     this.#receivers.clear();
-    for (const receiver of receivers) receiver.lost(new ConnectionLost({ what: this.#path }));
+    for (const receiver of receivers) receiver.onLost(new ConnectionLost({ what: this.#path }));
     this.#end();
   }
 }
 
-/** What a payload says; an empty one says nothing. Throws BadMessage when it is no msgpack: strangers send it. */
+/** Decodes a payload; an empty one is null. Peers send payloads, so this throws BadMessage if one is not msgpack. */
 export function unpack(payload) {
   try {
     return payload.length ? decode(payload) : null;
   } catch (error) {
-    throw new BadMessage({ reason: `a payload that is no msgpack: ${error.message}` });
+    throw new BadMessage({ reason: `the payload is not msgpack: ${error.message}` });
   }
 }

@@ -1,6 +1,6 @@
-// The errors of the protocol, a class for each code: `error instanceof PeerOffline`, `error.fields.peer`.
+// Errors of the protocol, one class for each code: `error instanceof PeerOffline`, `error.fields.peer`.
 
-/** Something that the system, and no handler, had to say. `code` is stable; `fields` are those of the code. */
+/** An error of the system. `code` is stable; `fields` are the fields of this code. */
 export class P2PError extends Error {
   static code = "";
   static fields = {};
@@ -11,23 +11,23 @@ export class P2PError extends Error {
     this.name = this.constructor.name;
     this.code = this.constructor.code;
     this.fields = fields;
-    /** The same request can succeed later without anybody changing anything. */
+    /** True if the same request can succeed later without any change. */
     this.retryable = this.constructor.retryable;
     const details = Object.entries(fields).map(([name, value]) => `${name}: ${value}`);
     this.message = [this.code, ...details].join(", ");
   }
 
-  /** The error that an ErrorReply tells; one that is not in the table, or not as the table says, is an InternalError. */
+  /** Returns the error of an ErrorReply. An unknown code, or fields that do not match it, become an InternalError. */
   static from(code, fields) {
     const known = ERRORS.get(code);
     if (known && Object.entries(known.fields).every(([name, type]) => FITS[type](fields?.[name]))) {
       return new known(fields);
     }
-    return new InternalError({ reason: `an error that is not known here: ${code} ${JSON.stringify(fields)}` });
+    return new InternalError({ reason: `unknown error: ${code} ${JSON.stringify(fields)}` });
   }
 }
 
-/** The remote handler said no, on purpose. Thrown by a handler, it says no. */
+/** An error that a handler raised on purpose. A handler throws it to send it to the caller. */
 export class ApplicationError extends Error {
   constructor(kind, message, data = null) {
     super(message);
@@ -44,10 +44,10 @@ const FITS = {
   "list[str]": (value) => Array.isArray(value) && value.every((each) => typeof each === "string"),
 };
 
-/** By code. */
+/** Code → class. */
 export const ERRORS = new Map();
 
-/** `fields` is written as in the table of errors in docs/protocol.md. The class is named after the code. */
+/** Defines the class of a code. `fields` is written as in the table of errors in docs/protocol.md. */
 function define(code, fields, { retryable = false } = {}) {
   const name = code.replace(/(^|-)([a-z])/g, (_, dash, letter) => letter.toUpperCase());
   const types = fields ? Object.fromEntries(fields.split(", ").map((field) => field.split(": "))) : {};

@@ -1,6 +1,6 @@
 // Serves the protocol Timer as an identity: node serve.mjs IDENTITY
 //
-// {"seconds": 2} is answered with {"waited": 2} after two seconds, unless the caller has gone away by then.
+// The reply to {"seconds": 2} is {"waited": 2}, after two seconds, unless the caller cancels the call.
 
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -17,7 +17,7 @@ if (!identity) {
 async function timer(request, { peer, signal }) {
   const seconds = request?.seconds;
   if (typeof seconds !== "number") throw new BadRequest({ protocol: "Timer", reason: "seconds must be a number" });
-  if (seconds < 0) throw new ApplicationError("Negative", "time goes one way", { seconds });
+  if (seconds < 0) throw new ApplicationError("Negative", "seconds must not be negative", { seconds });
   try {
     await sleep(seconds * 1000, undefined, { signal });
   } finally {

@@ -1,4 +1,4 @@
-// A protocol that this program serves: registered with the daemon, and again whenever a part of it comes back.
+// Serve a protocol: register handlers with the daemon, and again after a restart of a process of it.
 
 import { encode } from "@msgpack/msgpack";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -8,23 +8,23 @@ import { ApplicationError, BadRequest, CommandNotFound, ConnectionLost, Forbidde
 import { id52 } from "./keys.mjs";
 import { RESET_FAILED, Session, WINDOW } from "./session.mjs";
 
-const PAUSE = 100; // ms before it registers again
+const PAUSE = 100; // ms before the next attempt to register
 const MAX_KIND = 128; // characters: a header is limited
 const MAX_TEXT = 4096;
 const NO_KEY = new Uint8Array(0);
-const ATTEMPT = 8; // which field of a DeliverCall says how often the call has been sent before
+const ATTEMPT = 8; // index of the field of DeliverCall that counts earlier attempts
 
 /**
- * Serves `protocol` as `identity` until `signal` aborts; then finishes what is in flight, and returns.
+ * Serves `protocol` as `identity` until `signal` aborts. Then finishes the requests in flight and returns.
  *
- * `handlers.request(request, context)` returns the reply, or throws ApplicationError to say no. The context has `peer`
- * (the caller's ID52), `petname` ("" for strangers), `timeout` (in seconds) and `signal`, which aborts when
- * nobody waits for the reply any more; `handlers.commands` has the like for each of the protocol's commands.
- * `handlers.session(session, initial)` has a Session to itself: it is closed when that returns, and reset when it throws.
- * Each may be missing.
+ * `handlers.request(request, context)` returns the reply, or throws ApplicationError. `context` has `peer` (the caller's
+ * ID52), `petname` ("" if it has none), `timeout` (seconds) and `signal`, which aborts when the caller no longer waits.
+ * `handlers.commands` has such a function for each command of the protocol.
+ * `handlers.session(session, initial)` serves a Session. It is closed when the handler returns, and reset when it throws.
+ * Every handler is optional.
  *
- * `onReady` is called each time when requests can come. Rejects when it cannot be served at all; what goes wrong later
- * and can pass is waited for.
+ * `onReady` is called after each registration. Rejects if the first registration fails. Later errors that can pass are
+ * retried.
  */
 export async function serve(client, identity, protocol, handlers, options = {}) {
   const { instance = "default", allow = ["peers"], limit = 64, signal, onReady = () => {} } = options;
@@ -39,17 +39,17 @@ export async function serve(client, identity, protocol, handlers, options = {}) 
       const [secret, key] = grant;
       connection = await client.connectNetwork();
       const requests = new Requests(connection, { handlers, protocol, server: id52(key) });
-      await connection.ask([Tag.RegisterBinding, ...binding, allow, secret, limit]);
+      await connection.request([Tag.RegisterBinding, ...binding, allow, secret, limit]);
       served = true;
       onReady();
       await Promise.race([connection.ended, aborted(signal)]);
       if (signal?.aborted) {
-        await connection.ask([Tag.UnregisterBinding, ...binding]).catch(() => {}); // it may be gone already
+        await connection.request([Tag.UnregisterBinding, ...binding]).catch(() => {}); // the connection may have ended
         await requests.finished();
         await connection.finish();
       }
     } catch (error) {
-      if (error instanceof Forbidden && served) grant = undefined; // the daemon has been started anew
+      if (error instanceof Forbidden && served) grant = undefined; // the daemon was restarted
       else if (!(error instanceof ConnectionLost || (served && error.retryable))) throw error;
       await sleep(PAUSE);
     } finally {
@@ -58,7 +58,7 @@ export async function serve(client, identity, protocol, handlers, options = {}) 
   }
 }
 
-/** The requests and sessions of one connection: they end with it. */
+/** Requests and sessions of one connection. They end with it. */
 class Requests {
   #connection;
   #binding;
@@ -68,28 +68,28 @@ class Requests {
   constructor(connection, binding) {
     this.#connection = connection;
     this.#binding = binding;
-    connection.onRequest = (...message) => this.#take(...message);
+    connection.onRequest = (...message) => this.#onMessage(...message);
     connection.ended.then(() => this.#aborts.forEach((abort) => abort.abort()));
   }
 
-  /** Resolves when all that came has ended. */
+  /** Resolves when all requests and sessions have ended. */
   async finished() {
     await Promise.all(this.#running);
   }
 
-  #take(id, tag, fields, payload) {
+  #onMessage(id, tag, fields, payload) {
     const key = id.toString("hex");
     if (tag === Tag.Cancel) {
       this.#aborts.get(key)?.abort();
     } else if (tag === Tag.DeliverCall && fields[ATTEMPT]) {
-      this.#connection.send(id, [Tag.CallUnknown]); // calls are not remembered here
+      this.#connection.send(id, [Tag.CallUnknown]); // this server stores no replies
     } else if (tag === Tag.DeliverCall) {
       const abort = new AbortController();
       this.#aborts.set(key, abort);
       this.#run(this.#answer(id, fields, payload, abort.signal).finally(() => this.#aborts.delete(key)));
     } else if (tag === Tag.DeliverSession) {
-      this.#run(this.#converse(id, fields, payload));
-    } // else it belongs to something that has ended
+      this.#run(this.#serveSession(id, fields, payload));
+    } // other messages belong to requests that have ended
   }
 
   #run(work) {
@@ -102,13 +102,13 @@ class Requests {
     try {
       answer = [[Tag.Reply], await this.#reply(fields, payload, signal)];
     } catch (error) {
-      answer = this.#refusal(error);
+      answer = this.#errorReply(error);
     }
-    if (signal.aborted) return; // nobody waits for it
+    if (signal.aborted) return; // the caller no longer waits
     try {
       this.#connection.send(id, ...answer);
     } catch (error) {
-      this.#connection.send(id, ...this.#refusal(error)); // too large
+      this.#connection.send(id, ...this.#errorReply(error)); // the reply is too large
     }
   }
 
@@ -119,13 +119,13 @@ class Requests {
     return encode((await handle(request, context)) ?? null);
   }
 
-  async #converse(id, [peer, petname, , , , , credit], payload) {
+  async #serveSession(id, [peer, petname, , , , , credit], payload) {
     let handle, initial;
     try {
       handle = this.#handler("session");
       initial = this.#decoded(payload);
     } catch (error) {
-      this.#connection.send(id, ...this.#refusal(error));
+      this.#connection.send(id, ...this.#errorReply(error));
       return;
     }
     const session = new Session(this.#connection, id, { credit, peer: id52(peer), petname });
@@ -134,14 +134,14 @@ class Requests {
       await handle(session, initial);
       await session.close();
     } catch (error) {
-      if (!(error instanceof P2PError)) console.error(error); // not the other side's doing
+      if (!(error instanceof P2PError)) console.error(error); // a defect of the handler
       await session.close(RESET_FAILED);
     }
   }
 
   #handler(kind) {
     const { handlers, protocol } = this.#binding;
-    if (!handlers[kind]) throw new BadRequest({ protocol, reason: `it takes no ${kind}s` });
+    if (!handlers[kind]) throw new BadRequest({ protocol, reason: `it accepts no ${kind}s` });
     return handlers[kind];
   }
 
@@ -159,24 +159,24 @@ class Requests {
     }
   }
 
-  #refusal(error) {
+  #errorReply(error) {
     const { protocol, server } = this.#binding;
     if (error instanceof ApplicationError) {
       const { kind, message, data } = error;
       try {
         return [[Tag.ApplicationErrorReply, String(kind).slice(0, MAX_KIND), message.slice(0, MAX_TEXT)], encode(data)];
       } catch (unfit) {
-        error = unfit; // data that msgpack cannot say
+        error = unfit; // msgpack cannot encode the data
       }
     }
     if (error instanceof P2PError) return [[Tag.ErrorReply, error.code, error.fields]];
-    console.error(error); // what went wrong in here is no business of the caller's
+    console.error(error); // the caller gets only the name of the error
     const { code, fields } = new HandlerFailed({ peer: server, protocol, reason: error?.name ?? "Error" });
     return [[Tag.ErrorReply, code, fields]];
   }
 }
 
-/** Resolves when the signal aborts, or at once when it has. */
+/** Resolves when the signal aborts, or at once if it has aborted. */
 function aborted(signal) {
   return new Promise((resolve) => {
     if (signal?.aborted) resolve();

@@ -1,31 +1,31 @@
-// A session: a stream of bytes each way. Both sides of it are alike once it stands.
+// Session: a bidirectional byte stream with flow control, the same for the opener and the handler.
 
 import { Tag } from "./connection.mjs";
 import { ConnectionLost, P2PError, SessionClosed, StreamReset } from "./errors.mjs";
 
-/** Bytes of one direction that are taken before they are consumed: the credit that is granted at first. */
+/** Initial credit: bytes that the peer may send before this side has read any. */
 export const WINDOW = 1_048_576;
 const MAX_CHUNK = 262_144;
-const CHUNK_COST = 64; // of the credit, beside the bytes
+const CHUNK_COST = 64; // credit for each chunk, in addition to its bytes
 export const RESET_CLOSED = 2 ** 32;
 export const RESET_FAILED = 2 ** 32 + 1;
 const RESET_LOST = 2 ** 32 + 2;
 
 /**
- * `for await (const chunk of session)` reads until the other side has ended its direction, and throws StreamReset or
- * ConnectionLost when it did so early. `write` and `end` are this side's direction.
+ * `for await (const chunk of session)` reads until the peer has ended its direction. It throws StreamReset or
+ * ConnectionLost if that ended early. `write` and `end` are for this side's direction.
  */
 export class Session {
   #connection;
   #id;
-  #credit; // what may be sent
-  #consumed = 0; // what has been read and not been granted again
-  #chunks = []; // what has come and not been read
-  #incoming = { over: false, error: undefined };
-  #outgoing = { over: false, error: undefined, eof: false };
+  #credit; // bytes that may be sent
+  #consumed = 0; // bytes that were read and not yet granted again
+  #chunks = []; // received and not yet read
+  #incoming = { ended: false, error: undefined };
+  #outgoing = { ended: false, error: undefined, eof: false };
   #changed = new Signal();
 
-  /** `peer` is the other side's ID52, `petname` its name in the address book or "". */
+  /** `peer` is the peer's ID52, `petname` its name in the address book or "". */
   constructor(connection, id, { credit, peer, petname }) {
     this.#connection = connection;
     this.#id = id;
@@ -37,40 +37,40 @@ export class Session {
 
   // ── this side's direction ───────────────────────────────────────────────────────────────────
 
-  /** Sends bytes, which must not be changed afterwards; returns when there was room for all of them. */
+  /** Sends bytes. Do not change them afterwards. Resolves when there was credit for all of them. */
   async write(bytes) {
     for (let at = 0; at < bytes.length; ) {
-      await this.#until(() => this.#outgoing.over || this.#credit > CHUNK_COST);
+      await this.#until(() => this.#outgoing.ended || this.#credit > CHUNK_COST);
       this.#checkOutgoing();
       const size = Math.min(bytes.length - at, MAX_CHUNK, this.#credit - CHUNK_COST);
       this.#credit -= size + CHUNK_COST;
-      this.#say([Tag.SessionData], bytes.subarray(at, at + size));
+      this.#send([Tag.SessionData], bytes.subarray(at, at + size));
       at += size;
     }
   }
 
-  /** Says that this direction is complete; returns when that has been passed on. */
+  /** Ends this direction. Resolves when the end was forwarded. */
   async end() {
     this.#checkOutgoing();
     this.#outgoing.eof = true;
-    this.#say([Tag.EndOfStream]);
-    await this.#until(() => this.#outgoing.over);
+    this.#send([Tag.EndOfStream]);
+    await this.#until(() => this.#outgoing.ended);
     if (this.#outgoing.error) throw this.#outgoing.error;
   }
 
-  /** Ends this direction early: the other side sees StreamReset with that code. */
+  /** Resets this direction: the peer gets StreamReset with this code. */
   reset(code) {
-    if (this.#outgoing.over) return;
-    this.#say([Tag.ResetStream, code]);
-    this.#end(this.#outgoing, new SessionClosed({ what: "this direction has been reset" }));
+    if (this.#outgoing.ended) return;
+    this.#send([Tag.ResetStream, code]);
+    this.#end(this.#outgoing, new SessionClosed({ what: "this direction was reset" }));
   }
 
-  // ── the other side's ────────────────────────────────────────────────────────────────────────
+  // ── the peer's direction ─────────────────────────────────────────────────────────────────────
 
   async *[Symbol.asyncIterator]() {
     try {
       for (;;) {
-        await this.#until(() => this.#chunks.length || this.#incoming.over);
+        await this.#until(() => this.#chunks.length || this.#incoming.ended);
         const chunk = this.#chunks.shift();
         if (!chunk) break;
         yield chunk;
@@ -78,36 +78,36 @@ export class Session {
       }
       if (this.#incoming.error) throw this.#incoming.error;
     } finally {
-      this.stop(RESET_CLOSED); // unless all has been read
+      this.stop(RESET_CLOSED); // does nothing if everything was read
     }
   }
 
-  /** Reads no more: the other side is told to stop. */
+  /** Stops reading and tells the peer to stop sending. */
   stop(code) {
-    if (this.#incoming.over || this.#incoming.stopped) return;
+    if (this.#incoming.ended || this.#incoming.stopped) return;
     this.#incoming.stopped = true;
     this.#chunks = [];
-    this.#say([Tag.StopSending, code]);
+    this.#send([Tag.StopSending, code]);
   }
 
-  /** Ends what has not ended: with `code` early, without one by `end`. */
+  /** Closes the session. With `code` it resets this direction, otherwise it ends it. */
   async close(code) {
     if (code !== undefined) this.reset(code);
     this.stop(code ?? RESET_CLOSED);
-    if (!this.#outgoing.over && !this.#outgoing.eof) await this.end();
-    await this.#until(() => this.#incoming.over && this.#outgoing.over);
+    if (!this.#outgoing.ended && !this.#outgoing.eof) await this.end();
+    await this.#until(() => this.#incoming.ended && this.#outgoing.ended);
   }
 
-  // ── what comes ──────────────────────────────────────────────────────────────────────────────
+  // ── messages ────────────────────────────────────────────────────────────────────────────────
 
-  /** Called by the connection with what comes under this session's id. */
-  take(tag, fields, payload) {
+  /** Called by the connection for each message with this session's id. */
+  onMessage(tag, fields, payload) {
     const incoming = this.#incoming;
-    if (tag === Tag.SessionData && !incoming.over && !incoming.stopped) {
+    if (tag === Tag.SessionData && !incoming.ended && !incoming.stopped) {
       this.#chunks.push(payload);
       this.#changed.notify();
     } else if (tag === Tag.EndOfStream) {
-      this.#say([Tag.Ack]);
+      this.#send([Tag.Ack]);
       this.#end(incoming);
     } else if (tag === Tag.ResetStream) {
       this.#end(incoming, resetError(...fields));
@@ -116,43 +116,43 @@ export class Session {
       this.#changed.notify();
     } else if (tag === Tag.Ack) {
       this.#end(this.#outgoing);
-    } else if (tag === Tag.StopSending && !this.#outgoing.over) {
-      this.#say([Tag.ResetStream, ...fields]);
+    } else if (tag === Tag.StopSending && !this.#outgoing.ended) {
+      this.#send([Tag.ResetStream, ...fields]);
       this.#end(this.#outgoing, resetError(...fields));
     } else if (tag === Tag.ErrorReply) {
-      this.lost(P2PError.from(...fields));
+      this.onLost(P2PError.from(...fields));
     } else if (tag === Tag.Cancel) {
-      this.lost(new ConnectionLost({ what: "whoever opened the session" }));
+      this.onLost(new ConnectionLost({ what: "the program that opened the session" }));
     }
   }
 
-  /** Both directions end here, unless they were complete. */
-  lost(error) {
+  /** Called by the connection when it has ended. Ends both directions. */
+  onLost(error) {
     this.#end(this.#incoming, error);
     this.#end(this.#outgoing, error);
   }
 
   #consume(size) {
     this.#consumed += size;
-    if (this.#consumed < WINDOW / 2 || this.#incoming.over || this.#incoming.stopped) return;
-    this.#say([Tag.WindowUpdate, this.#consumed]);
+    if (this.#consumed < WINDOW / 2 || this.#incoming.ended || this.#incoming.stopped) return;
+    this.#send([Tag.WindowUpdate, this.#consumed]);
     this.#consumed = 0;
   }
 
   #end(direction, error) {
-    if (direction.over) return;
-    direction.over = true;
+    if (direction.ended) return;
+    direction.ended = true;
     direction.error = error;
-    if (this.#incoming.over && this.#outgoing.over) this.#connection.detach(this.#id);
+    if (this.#incoming.ended && this.#outgoing.ended) this.#connection.detach(this.#id);
     this.#changed.notify();
   }
 
   #checkOutgoing() {
     if (this.#outgoing.error) throw this.#outgoing.error;
-    if (this.#outgoing.over || this.#outgoing.eof) throw new SessionClosed({ what: "this direction is complete" });
+    if (this.#outgoing.ended || this.#outgoing.eof) throw new SessionClosed({ what: "this direction is complete" });
   }
 
-  #say(message, payload) {
+  #send(message, payload) {
     this.#connection.send(this.#id, message, payload);
   }
 
@@ -161,7 +161,7 @@ export class Session {
   }
 }
 
-/** Wakes all who wait for the next change. */
+/** Wakes all waiters at each change. */
 class Signal {
   #waiting = [];
 
@@ -175,6 +175,6 @@ class Signal {
 }
 
 function resetError(code) {
-  if (code === RESET_LOST) return new ConnectionLost({ what: "the other side of the session" });
+  if (code === RESET_LOST) return new ConnectionLost({ what: "the peer's end of the session" });
   return new StreamReset({ reset_code: code });
 }

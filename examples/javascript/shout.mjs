@@ -1,6 +1,6 @@
 // Serves the protocol Shout as an identity: node shout.mjs IDENTITY
 //
-// Whatever comes in a session goes back in upper case (ASCII), until the other side has ended its direction.
+// Returns the bytes of a session with ASCII letters in upper case, until the peer has ended its direction.
 
 import { Client } from "./client.mjs";
 import { serve } from "./server.mjs";

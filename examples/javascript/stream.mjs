@@ -1,7 +1,7 @@
 // Opens a session: node stream.mjs IDENTITY PEER PROTOCOL
 //
-// Standard input goes there, and what comes goes to standard output. Exit code 1, and a word on standard error, when
-// either direction ended early.
+// Sends standard input to the peer and writes received bytes to standard output. If a direction ends early, prints the
+// error to standard error; the exit code is then 1.
 
 import { Client } from "./client.mjs";
 

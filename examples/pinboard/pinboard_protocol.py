@@ -1,7 +1,7 @@
-"""Pinboard: peers pin notes, list and unpin them, and follow what others pin.
+"""Pinboard: peers pin notes, list and unpin them, and follow new notes.
 
-The notes lie in a SQLite database in the binding's workspace, so each identity can have several boards (``--alias``),
-and a board is gone when its binding is removed.
+The notes are in a SQLite database in the workspace of the binding. So an identity can have several boards
+(``--instance``), and a board is deleted when its binding is removed.
 """
 
 from __future__ import annotations
@@ -22,54 +22,60 @@ __all__ = ["Board", "Follow", "List", "Note", "Pin", "Pinboard", "Pinned", "Unpi
 
 
 class Note(msgspec.Struct, frozen=True):
+    """One note on the board."""
+
     number: int
     text: str
     author: str
-    """The petname of whoever has pinned it, or the ID52."""
+    """Petname of the author, or the ID52."""
     pinned: float
-    """Unix time."""
+    """Unix time in seconds."""
 
 
 class Pin(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Puts a note on the board. Answered by ``Pinned``."""
+    """Request: pin a note. The reply is ``Pinned``."""
 
     text: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class List(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Answered by ``Board``: what hangs there, oldest first."""
+    """Request: list the notes, oldest first. The reply is ``Board``."""
 
 
 class Unpin(msgspec.Struct, frozen=True, tag=True, forbid_unknown_fields=True):
-    """Takes a note of one's own from the board. Answered by ``Unpinned``."""
+    """Request: remove a note of the caller. The reply is ``Unpinned``."""
 
     number: int
 
 
 class Pinned(msgspec.Struct, frozen=True, tag=True):
+    """Reply: the number of the new note."""
+
     number: int
 
 
 class Board(msgspec.Struct, frozen=True, tag=True):
+    """Reply: all notes."""
+
     notes: list[Note]
 
 
 class Unpinned(msgspec.Struct, frozen=True, tag=True):
-    pass
+    """Reply: the note was removed."""
 
 
 class Follow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The initial data of a stream."""
+    """Initial data of a stream."""
 
     after: int = 0
-    """Notes with higher numbers are sent."""
+    """Send only notes with higher numbers."""
 
 
 class Pinboard(Protocol):
-    """A pinboard: peers pin notes, list and unpin them, and follow what others pin.
+    """A pinboard: peers pin notes, list and unpin them, and follow new notes.
 
-    A stream sends one note as JSON in each line, as soon as it is pinned, until the follower ends its own direction.
-    One that does so at once gets what hangs there.
+    A stream sends one note as JSON per line, and new notes as they are pinned, until the follower ends its direction. A
+    follower that ends it at once gets the current notes.
 
     Raises:
         ApplicationError: ``NoteTooLong`` (``{"length", "max_length"}``), ``NoSuchNote``, ``NotYours`` (``{"number"}``).
@@ -82,14 +88,15 @@ class Pinboard(Protocol):
 
     config: Config
 
-    # ── its life ─────────────────────────────────────────────────────────────────────────────────
+    # ── hooks ────────────────────────────────────────────────────────────────────────────────────
 
     async def on_check(self) -> None:
-        """What the types cannot say."""
+        """Check what the types cannot express."""
         if self.config.export is not None and not Path(self.config.export).expanduser().is_dir():
             raise ValueError(f"{self.config.export} is not a directory - at `$.export`")
 
     async def on_create(self) -> None:
+        """Create the database."""
         with self._open() as database:
             database.execute(
                 "CREATE TABLE IF NOT EXISTS notes ("
@@ -98,20 +105,21 @@ class Pinboard(Protocol):
         database.close()
 
     async def on_activate(self) -> None:
+        """Open the database."""
         self._database = self._open()
         self._news = asyncio.Condition()
         self._trim()
 
     async def on_reload(self) -> None:
-        """A smaller board loses its oldest notes."""
+        """Apply a changed config: delete the oldest notes above the limit."""
         self._trim()
 
     async def on_deactivate(self) -> None:
-        """All requests and streams have ended."""
+        """Close the database. All requests and streams have ended."""
         self._database.close()
 
     async def on_delete(self) -> None:
-        """The last chance to keep something: the workspace goes next."""
+        """Export the notes, if the config says so. The workspace is deleted next."""
         if self.config.export is not None:
             context = self.context
             file = Path(self.config.export).expanduser() / f"{context.identity}-{context.instance}.json"
@@ -119,14 +127,15 @@ class Pinboard(Protocol):
             file.write_bytes(msgspec.json.format(msgspec.json.encode(self._notes(0))))
             self._database.close()
 
-    # ── what peers ask for ───────────────────────────────────────────────────────────────────────
+    # ── requests and streams ─────────────────────────────────────────────────────────────────────
 
     @request
     async def answer(self, request: Pin | List | Unpin, peer: Peer) -> Pinned | Board | Unpinned:
+        """Answer a request of a peer."""
         match request:
             case Pin(text):
                 number = self._pin(text, peer)
-                await self._tell()
+                await self._notify()
                 return Pinned(number)
             case List():
                 return Board(self._notes(0))
@@ -136,28 +145,29 @@ class Pinboard(Protocol):
 
     @stream
     async def follow(self, session: Session, initial: Follow | None) -> None:
+        """Send notes to a follower."""
         last = initial.after if initial is not None else 0
-        leaving = asyncio.create_task(self._left(session))
+        end = asyncio.create_task(self._wait_for_end(session))
         try:
             while True:
                 for note in self._notes(last):
                     await session.write(msgspec.json.encode(note) + b"\n")
                     last = note.number
-                if leaving.done():
+                if end.done():
                     return
-                news = asyncio.create_task(self._pinned_after(last))
-                await asyncio.wait((news, leaving), return_when=asyncio.FIRST_COMPLETED)
+                news = asyncio.create_task(self._wait_for_note_after(last))
+                await asyncio.wait((news, end), return_when=asyncio.FIRST_COMPLETED)
                 news.cancel()
         finally:
-            leaving.cancel()
+            end.cancel()
 
-    async def _pinned_after(self, number: int) -> None:
+    async def _wait_for_note_after(self, number: int) -> None:
         async with self._news:
             await self._news.wait_for(lambda: self._newest() > number)
 
     @staticmethod
-    async def _left(session: Session) -> None:
-        """Until the follower has enough, or has gone."""
+    async def _wait_for_end(session: Session) -> None:
+        """Wait until the follower has ended its direction, or the session has ended."""
         with contextlib.suppress(P2PError):
             while await session.read():
                 pass
@@ -190,9 +200,9 @@ class Pinboard(Protocol):
     def _unpin(self, number: int, peer: Peer) -> None:
         found = self._select("SELECT key FROM notes WHERE number = ?", number)
         if not found:
-            raise ApplicationError("NoSuchNote", f"no note {number} hangs here", {"number": number})
+            raise ApplicationError("NoSuchNote", f"there is no note {number}", {"number": number})
         if found[0][0] != bytes(peer.key):
-            raise ApplicationError("NotYours", f"note {number} is somebody else's", {"number": number})
+            raise ApplicationError("NotYours", f"note {number} was pinned by another peer", {"number": number})
         self._database.execute("DELETE FROM notes WHERE number = ?", (number,))
 
     def _trim(self) -> None:
@@ -201,6 +211,6 @@ class Pinboard(Protocol):
             (self.config.max_notes,),
         )
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         async with self._news:
             self._news.notify_all()

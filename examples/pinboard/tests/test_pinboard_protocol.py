@@ -1,4 +1,4 @@
-"""The pinboard as peers see it, without a daemon."""
+"""Tests of the pinboard without a daemon."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def texts(pinboard: ProtocolClient) -> list[str]:
     return [note.text for note in (await pinboard.call(List(), returns=Board)).notes]
 
 
-def test_notes_hang_until_they_are_unpinned(tmp_path: Path) -> None:
+def test_notes_stay_until_they_are_unpinned(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with board(tmp_path) as pinboard:
             assert await pinboard.call(Pin("milk"), returns=Pinned) == Pinned(1)
@@ -47,7 +47,7 @@ def test_notes_hang_until_they_are_unpinned(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
-def test_limits_are_those_of_the_config(tmp_path: Path) -> None:
+def test_applies_the_limits_of_the_config(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with board(tmp_path, max_length=5, max_notes=2) as pinboard:
             with pytest.raises(ApplicationError, match="NoteTooLong"):
@@ -66,7 +66,7 @@ def test_limits_are_those_of_the_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "words"), [({"max_notes": 0}, "max_notes"), ({"limit": 1}, "limit"), ({"max_length": "5"}, "max_length")]
 )
-def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, config: dict[str, Any], words: str) -> None:
+def test_rejects_an_invalid_config(tmp_path: Path, config: dict[str, Any], words: str) -> None:
     async def scenario() -> None:
         async with board(tmp_path, **config):
             pass
@@ -75,7 +75,7 @@ def test_a_config_that_does_not_fit_is_refused(tmp_path: Path, config: dict[str,
         asyncio.run(scenario())
 
 
-def test_an_export_needs_a_directory(tmp_path: Path) -> None:
+def test_rejects_an_export_to_a_missing_directory(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with board(tmp_path, export=str(tmp_path / "missing")):
             pass
@@ -84,7 +84,7 @@ def test_an_export_needs_a_directory(tmp_path: Path) -> None:
         asyncio.run(scenario())
 
 
-def test_followers_see_what_hangs_and_what_is_pinned(tmp_path: Path) -> None:
+def test_followers_get_current_and_new_notes(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with board(tmp_path, BOB) as pinboard:
             await pinboard.call(Pin("before"))

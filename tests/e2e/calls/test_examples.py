@@ -49,7 +49,7 @@ def test_request_response(world: World, end: signal.Signals) -> None:
         done = until_served(world, "request_response.py", "client", world.bob)
         assert (done.returncode, done.stdout) == (0, "You said: hello\n"), done.stderr
         done = run(world.one, "request_response.py", "client", world.bob, "", "--as", "alice")
-        assert (done.returncode, done.stderr) == (1, "refused: Empty: say something (0 characters)\n")
+        assert (done.returncode, done.stderr) == (1, "application error: Empty: the message is empty (0 characters)\n")
         server.send_signal(end)
         output, errors = server.communicate(timeout=15)
         assert (server.returncode, errors) == (0, "")
