@@ -22,7 +22,7 @@ __all__ = ["Board", "Follow", "List", "Note", "Pin", "Pinboard", "Pinned", "Unpi
 
 
 class Note(msgspec.Struct, frozen=True):
-    """One note on the board."""
+    """Note on the board."""
 
     number: int
     text: str

@@ -16,7 +16,7 @@ from fastn_p2p_client.ipc.messages import (
 
 
 class ProcessEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One child of the supervisor."""
+    """Child of the supervisor."""
 
     name: str
     state: str

@@ -32,7 +32,7 @@ _MOVES: Final[dict[bytes, tuple[int, int]]] = {
 """Key → lines and pages to scroll down."""
 
 LinesForWidth = Callable[[int], list[str]]
-"""Returns the lines for a terminal of so many columns. Control characters in them are escaped."""
+"""Function from the number of columns to the lines to show. Control characters in the lines are escaped."""
 
 
 def watch(lines_for: LinesForWidth, renew: Callable[[], None], period: float) -> None:

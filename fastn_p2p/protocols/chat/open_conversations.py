@@ -46,7 +46,7 @@ class TerminalQueue:
 
 
 class OpenConversation:
-    """One open conversation.
+    """Conversation that a terminal shows, here or at the peer.
 
     Attributes:
         terminals: queues of the owner's terminals.
@@ -61,7 +61,7 @@ class OpenConversation:
 
     @property
     def presence(self) -> PresenceState:
-        """Whether the peer has a terminal that shows the conversation."""
+        """``here`` if a terminal of the peer shows the conversation, otherwise ``away``."""
         return "here" if self.peer_sessions else "away"
 
     def publish(self, event: Event) -> None:

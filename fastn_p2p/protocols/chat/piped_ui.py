@@ -40,7 +40,7 @@ class _InputFinished(Exception):
 
 
 class PipedConversation:
-    """One conversation. It ends when the input has ended and every message is stored.
+    """Conversation over standard input and output. It ends when the input has ended and every message is stored.
 
     Args:
         last: number of earlier messages to print first.

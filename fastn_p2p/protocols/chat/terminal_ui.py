@@ -64,7 +64,7 @@ class _UserQuit(Exception):
 
 
 class ChatTerminal:
-    """One conversation. It ends at Ctrl-D, and at Ctrl-C in an empty editor.
+    """Conversation in a terminal. It ends at Ctrl-D, and at Ctrl-C in an empty editor.
 
     Args:
         last: number of earlier messages to show first.

@@ -60,7 +60,7 @@ def reset_socket(connection: socket.socket) -> None:
 
 
 class _Splice:
-    """One splice. ``_from_socket`` copies from the connection to the session, ``_to_socket`` the other way."""
+    """Tasks of one splice. ``_from_socket`` copies from the connection to the session, ``_to_socket`` the other way."""
 
     def __init__(self, session: Session, connection: socket.socket) -> None:
         self._session = session

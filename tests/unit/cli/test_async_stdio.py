@@ -1,4 +1,4 @@
-"""Standard input and output in an event loop: every kind of descriptor, each left as it was."""
+"""Standard input and output on the event loop: every kind of descriptor, each restored afterwards."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
             os.close(number)
 
 
-def test_what_has_come_is_read_at_once_until_the_end(ends: tuple[int, int]) -> None:
+def test_reads_available_bytes_at_once_until_the_end(ends: tuple[int, int]) -> None:
     async def scenario() -> None:
         reader, writer = ends
         source = StdinReader(reader)
@@ -89,7 +89,7 @@ def test_a_read_that_is_cancelled_takes_nothing(ends: tuple[int, int]) -> None:
     play(scenario())
 
 
-def test_whoever_reads_slowly_gets_all_and_then_the_end(ends: tuple[int, int]) -> None:
+def test_a_slow_reader_gets_everything_and_then_the_end(ends: tuple[int, int]) -> None:
     async def scenario() -> None:
         reader, writer = ends
         sink = StdoutWriter(writer)
@@ -110,7 +110,7 @@ def test_whoever_reads_slowly_gets_all_and_then_the_end(ends: tuple[int, int]) -
     play(scenario())
 
 
-def test_nobody_reads_any_more(ends: tuple[int, int]) -> None:
+def test_a_closed_pipe_is_a_broken_pipe(ends: tuple[int, int]) -> None:
     async def scenario() -> None:
         reader, writer = ends
         sink = StdoutWriter(writer)
@@ -123,7 +123,7 @@ def test_nobody_reads_any_more(ends: tuple[int, int]) -> None:
     play(scenario())
 
 
-def test_nobody_reads_a_named_pipe_any_more(tmp_path: Path) -> None:
+def test_a_named_pipe_without_reader_is_a_broken_pipe(tmp_path: Path) -> None:
     async def scenario() -> None:
         os.mkfifo(tmp_path / "fifo")
         reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
@@ -212,7 +212,7 @@ def test_dev_null() -> None:
     play(scenario())
 
 
-def test_what_cannot_be_read_or_written_is_said(tmp_path: Path) -> None:
+def test_reports_descriptors_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     async def scenario() -> None:
         directory = os.open(tmp_path, os.O_RDONLY)
         with pytest.raises(OSError, match="cannot read standard input: Is a directory"):

@@ -1,4 +1,4 @@
-"""``import fastn_p2p`` is enough for a program, and costs nothing until it is used."""
+"""``import fastn_p2p`` re-exports the client library, and loads it only when it is used."""
 
 import importlib
 import subprocess

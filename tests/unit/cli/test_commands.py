@@ -1,4 +1,4 @@
-"""What each command asks the daemon, and what it prints where; the daemon's part is played by a list of replies."""
+"""Requests and output of each command. A stub of the daemon returns prepared replies."""
 
 import io
 import json
@@ -203,7 +203,7 @@ def test_call_takes_data_from_the_command_line_and_leaves_standard_input_alone(
     assert daemon.called[0][6] == "hello"
 
 
-def test_what_the_handler_refused_is_told_on_standard_error(capsys: pytest.CaptureFixture[str], daemon: Daemon) -> None:
+def test_prints_application_errors_on_standard_error(capsys: pytest.CaptureFixture[str], daemon: Daemon) -> None:
     daemon.reply = ApplicationError("MessageTooLong", "at most 5 characters", {"limit": 5})
     assert main(["call", "bob", "Echo", "--data", "{}"]) == 1
     out, err = capsys.readouterr()
@@ -211,7 +211,7 @@ def test_what_the_handler_refused_is_told_on_standard_error(capsys: pytest.Captu
     assert err == ("fastn-p2p: application error: MessageTooLong: at most 5 characters\n" + '{"limit":5}\n')
 
 
-def test_what_others_say_does_not_control_the_terminal(capsys: pytest.CaptureFixture[str], daemon: Daemon) -> None:
+def test_escapes_control_characters_of_peers(capsys: pytest.CaptureFixture[str], daemon: Daemon) -> None:
     daemon.reply = ApplicationError("Bad", "\x1b]0;owned\x07\x9b31m")
     assert main(["call", "bob", "Echo", "--data", "{}"]) == 1
     assert capsys.readouterr().err.endswith("Bad: \\x1b]0;owned\\x07\\x9b31m\n")

@@ -1,4 +1,4 @@
-"""What ``fastn-p2p status`` shows, from made-up statuses."""
+"""Output of ``fastn-p2p status`` for prepared statuses."""
 
 import json
 import os
@@ -163,7 +163,7 @@ def test_an_identity_that_should_be_up_and_is_not() -> None:
     assert "bob  not up" in render_text(status, width=80)
 
 
-def test_what_only_the_network_knows_is_not_made_up() -> None:
+def test_shows_peers_as_unknown_without_the_network_process() -> None:
     status = replace(EMPTY, endpoint="", identities=[replace(FULL.identities[1], wanted=True)])
     text = render_text(status, width=80)
     assert "bob  ?" in text
@@ -223,14 +223,14 @@ def test_warnings_come_first() -> None:
     assert text.index("Warnings") < text.index("Processes")
 
 
-def test_what_must_be_copied_is_never_cut() -> None:
+def test_never_cuts_values_that_people_copy() -> None:
     text = without_breaks(render_text(CROWDED, width=200))
     assert ID52 in text
     assert "d" * 200 in text
     assert "w" * 300 in text
 
 
-def test_what_is_empty_says_what_to_do_next() -> None:
+def test_empty_lists_name_the_next_command() -> None:
     text = render_text(EMPTY, width=80)
     assert "fastn-p2p create-identity NAME" in text
     assert "fastn-p2p peer add TICKET --name NAME" in text

@@ -1,4 +1,4 @@
-"""What ``fastn-p2p demo`` does when something does not work: it says so, and leaves nothing behind."""
+"""``fastn-p2p demo`` with a failing step: it reports the step and leaves nothing behind."""
 
 import sys
 import tempfile

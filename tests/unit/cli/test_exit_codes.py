@@ -1,4 +1,4 @@
-"""The table of exit codes is complete, and stays as it was published."""
+"""Exit codes: the table is complete, and published numbers do not change."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the command line says about itself."""
+"""Help and version of the command line."""
 
 import re
 from pathlib import Path

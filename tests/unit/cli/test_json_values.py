@@ -1,4 +1,4 @@
-"""What commands print as JSON: everything that a peer's msgpack can hold, on one line, with nothing lost in maps."""
+"""JSON output: every value that msgpack can hold, on one line and without loss."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
         ("a\nb\u2028", "a\nb\u2028"),
     ],
 )
-def test_what_json_has_not(value: Any, printed: Any) -> None:
+def test_converts_values_that_json_has_not(value: Any, printed: Any) -> None:
     line = to_json(msgspec.msgpack.decode(msgspec.msgpack.encode(value)))
     assert json.loads(line) == printed
     assert b"\n" not in line
@@ -60,7 +60,7 @@ values = st.recursive(
 
 
 @given(values)
-def test_whatever_msgpack_holds_is_json_on_one_line(value: Any) -> None:
+def test_every_msgpack_value_is_one_line_of_json(value: Any) -> None:
     decoded = msgspec.msgpack.decode(msgspec.msgpack.encode(value))
     line = to_json(decoded)
     assert b"\n" not in line

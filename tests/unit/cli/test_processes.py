@@ -1,4 +1,4 @@
-"""The command as a process: without a daemon, with a reader that leaves, with signals."""
+"""Commands as processes: without a daemon, with a closed pipe, with signals."""
 
 import os
 import shlex

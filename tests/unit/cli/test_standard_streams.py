@@ -1,4 +1,4 @@
-"""``stream`` and ``forward`` as commands: what they ask for, and what they refuse before anybody is asked."""
+"""Command lines of ``stream`` and ``forward``: arguments that they pass on, and arguments that they reject."""
 
 from __future__ import annotations
 

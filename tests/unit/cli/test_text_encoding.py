@@ -1,4 +1,4 @@
-"""Names of files are UTF-8 under any locale."""
+"""UTF-8 names of files under every locale."""
 
 from __future__ import annotations
 

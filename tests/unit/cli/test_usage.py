@@ -1,4 +1,4 @@
-"""What is wrong with a command line is said before the daemon is asked, with exit code 2."""
+"""Usage errors: reported before a request to the daemon, with exit code 2."""
 
 import io
 import sys
@@ -95,7 +95,7 @@ def test_add_protocol_needs_a_protocol(capsys: pytest.CaptureFixture[str]) -> No
     assert "--protocol" in refused(capsys, "add-protocol", "alice")
 
 
-def test_deletion_is_not_guessed_where_nobody_can_be_asked(
+def test_deletes_nothing_without_confirmation(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stdin(monkeypatch, b"y\n")

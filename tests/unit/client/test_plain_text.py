@@ -84,7 +84,7 @@ def test_how_it_is_escaped(text: str, shown: str) -> None:
         "\u0600\u0661",
     ],
 )
-def test_what_is_meant_to_be_read_stays_as_it_is(text: str) -> None:
+def test_visible_text_is_not_changed(text: str) -> None:
     assert plain(text) == plain_lines(text) == text
     assert plain_json(json.dumps(text, ensure_ascii=False)) == json.dumps(text, ensure_ascii=False)
 

@@ -1,4 +1,4 @@
-"""The built-in Echo, as its users see it."""
+"""Echo, through ``testing.serve``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def echo(message: str, **config: int) -> Any:
     return msgspec.to_builtins(asyncio.run(handler.call(request)))
 
 
-def test_echo_says_what_it_was_told() -> None:
+def test_echo_returns_the_message() -> None:
     assert echo("Hello from Alice") == {"echoed": "Echo: Hello from Alice"}
     assert echo("ü" * 1000)["echoed"] == "Echo: " + "ü" * 1000
 

@@ -1,1 +1,1 @@
-"""chat."""
+"""Tests of Chat."""

@@ -1,4 +1,4 @@
-"""The parts of a conversation: what is kept, what is brought and when, what is told, and how it looks."""
+"""Parts of Chat: message tables, delivery, open conversations, framing and formatting."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def texts(history: MessageTables, conversation: str = "default") -> list[str]:
     return [line.text for line in history.history(BOB, conversation, None, 1000)]
 
 
-# ── what is kept ─────────────────────────────────────────────────────────────────────────────────
+# ── messages ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_same_id_is_the_same_message_but_not_that_of_somebody_else(history: MessageTables) -> None:
+def test_an_id_names_one_message_of_one_author(history: MessageTables) -> None:
     line, new = history.add_sent(BOB, "default", number(1), "first", 10)
     assert new
     assert history.add_sent(BOB, "default", number(1), "other", 11) == (line, False)
@@ -99,12 +99,12 @@ def test_the_same_id_is_the_same_message_but_not_that_of_somebody_else(history: 
     assert texts(history) == ["first", "hi", "hi"]
 
 
-def test_a_clock_that_is_ahead_is_not_believed(history: MessageTables) -> None:
+def test_limits_the_time_of_a_message_to_the_local_clock(history: MessageTables) -> None:
     lines = history.add_received(BOB, "default", [sent(1, at=5), sent(2, at=1 << 53)], 100)
     assert [line.at for line in lines] == [5, 100]
 
 
-def test_marks_only_go_forward(history: MessageTables) -> None:
+def test_the_state_of_a_message_never_goes_back(history: MessageTables) -> None:
     history.add_sent(BOB, "default", number(1), "hi", 10)
     assert history.mark_read_by_peer(BOB, "default", [number(1), number(9)]) == [number(1)]
     assert history.mark_delivered(BOB, [number(1)]) == []
@@ -114,13 +114,13 @@ def test_marks_only_go_forward(history: MessageTables) -> None:
     assert history.mark_delivered(BOB, [number(2)]) == []  # that one is not ours
 
 
-def test_a_peer_marks_nothing_of_another_conversation_or_peer(history: MessageTables) -> None:
+def test_a_receipt_changes_only_its_own_conversation(history: MessageTables) -> None:
     history.add_sent(BOB, "default", number(1), "hi", 10)
     assert history.mark_read_by_peer(BOB, "other", [number(1)]) == []
     assert history.mark_read_by_peer(CAROL, "default", [number(1)]) == []
 
 
-def test_work_is_in_order_and_of_one_conversation(history: MessageTables) -> None:
+def test_a_batch_is_in_order_and_of_one_conversation(history: MessageTables) -> None:
     assert history.next_batch(BOB) is None
     for value, conversation in enumerate(("a", "a", "b", "a")):
         history.add_sent(BOB, conversation, number(value), str(value), 10)
@@ -141,7 +141,7 @@ def test_work_is_in_order_and_of_one_conversation(history: MessageTables) -> Non
     assert history.waiting_peers() == []
 
 
-def test_work_fits_one_request(history: MessageTables) -> None:
+def test_a_batch_fits_one_request(history: MessageTables) -> None:
     for value in range(MAX_BATCH + 1):
         history.add_sent(BOB, "default", number(value), "x" * (MAX_TEXT if value < 40 else 1), 10)
     sizes = []
@@ -155,7 +155,7 @@ def test_work_fits_one_request(history: MessageTables) -> None:
     assert sizes[0] == 16
 
 
-def test_what_is_too_much_goes_oldest_first_but_not_what_waits(history: MessageTables) -> None:
+def test_deletes_the_oldest_messages_above_a_limit_but_none_that_waits(history: MessageTables) -> None:
     history._config = ChatConfig(history=4)
     history.add_sent(BOB, "default", number(1), "waits", 10)
     for value in range(10):
@@ -169,7 +169,7 @@ def test_what_is_too_much_goes_oldest_first_but_not_what_waits(history: MessageT
     assert [len(each) for each in texts(history)] == [MAX_TEXT] * 2
 
 
-def test_limits_refuse_with_a_kind(history: MessageTables) -> None:
+def test_rejects_messages_above_a_limit(history: MessageTables) -> None:
     history._config = ChatConfig(waiting=1, peers=1)
     history.add_sent(BOB, "default", number(1), "hi", 10)
     for action, kind in (
@@ -229,7 +229,7 @@ def test_a_file_that_is_no_database_is_damaged(tmp_path: Path) -> None:
     play(scenario)
 
 
-# ── what is brought ──────────────────────────────────────────────────────────────────────────────
+# ── delivery ─────────────────────────────────────────────────────────────────────────────────────
 
 
 class StubTransport(PeerTransport):
@@ -285,42 +285,42 @@ def test_everything_is_delivered_once_and_only_lasting_problems_are_reported(tmp
     play(scenario)
 
 
-# ── what is told ─────────────────────────────────────────────────────────────────────────────────
+# ── events ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_rooms_exist_while_somebody_is_in_them_and_the_peer_is_told_so() -> None:
+def test_conversations_are_open_while_a_terminal_shows_them() -> None:
     async def scenario() -> None:
-        attending: list[ConversationId] = []
+        sending: list[ConversationId] = []
 
-        class StubAttendance:
-            def __init__(self, place: ConversationId) -> None:
-                self.place = place
-                attending.append(place)
+        class StubPresenceSender:
+            def __init__(self, id: ConversationId) -> None:
+                self.id = id
+                sending.append(id)
 
             async def close(self) -> None:
-                attending.remove(self.place)
+                sending.remove(self.id)
 
-        rooms = OpenConversations(cast(Any, StubAttendance))
-        place, other = ConversationId(BOB, "a"), ConversationId(BOB, "b")
-        room, one = rooms.enter(place)
-        _, two = rooms.enter(place)
-        assert attending == [place]
+        open_conversations = OpenConversations(cast(Any, StubPresenceSender))
+        bob_a, bob_b = ConversationId(BOB, "a"), ConversationId(BOB, "b")
+        conversation, one = open_conversations.enter(bob_a)
+        _, two = open_conversations.enter(bob_a)
+        assert sending == [bob_a]
         for _ in range(2):
-            rooms.peer_joined(place)
-        rooms.peer_joined(other)
-        assert room.presence == "here"
+            open_conversations.peer_joined(bob_a)
+        open_conversations.peer_joined(bob_b)
+        assert conversation.presence == "here"
         for _ in range(2):
-            rooms.peer_left(place)
-        rooms.publish_to_all(BOB, DeliveryProblem("x"))
+            open_conversations.peer_left(bob_a)
+        open_conversations.publish_to_all(BOB, DeliveryProblem("x"))
         for terminal in (one, two):
             told = [await terminal.next() for _ in range(3)]
             assert told == [Presence("here"), Presence("away"), DeliveryProblem("x")]
-        await rooms.leave(place, one)
-        assert attending == [place]
-        await rooms.leave(place, two)
-        assert attending == []
-        rooms.peer_left(other)
-        assert len(rooms) == 0
+        await open_conversations.leave(bob_a, one)
+        assert sending == [bob_a]
+        await open_conversations.leave(bob_a, two)
+        assert sending == []
+        open_conversations.peer_left(bob_b)
+        assert len(open_conversations) == 0
 
     play(scenario)
 
@@ -329,7 +329,7 @@ def line(seq: int, mark: Any = "kept") -> ChatMessage:
     return ChatMessage(seq, number(seq), True, "hi", 5, mark)
 
 
-def test_who_joins_again_is_told_what_is_new_and_nothing_twice() -> None:
+def test_following_again_repeats_no_event() -> None:
     told = _EventDeduplicator()
 
     def news(*events: Event) -> list[Event]:
@@ -347,14 +347,14 @@ def test_who_joins_again_is_told_what_is_new_and_nothing_twice() -> None:
     assert news(line(2, "seen"), line(3), HistoryEnd("away"), Presence("away")) == [Presence("away")]
 
 
-# ── what is said in a session ────────────────────────────────────────────────────────────────────
+# ── framing ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
     "data",
     [b"\x00", b"\x00\x00\x00\x02\xc0", b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\xc1", b"\x00\x00\x00\x01\xc0"],
 )
-def test_what_is_no_message_ends_the_reading(data: bytes) -> None:
+def test_rejects_invalid_frames(data: bytes) -> None:
     async def scenario() -> None:
         ours, theirs = session_pair()
         theirs.accept()
@@ -407,18 +407,18 @@ def test_at_most_so_many_messages_of_one_conversation_are_kept(history: MessageT
     assert [line.text for line in history.history(peer, "one", None, 9)] == ["mine 0"]
 
 
-# ── how it looks ─────────────────────────────────────────────────────────────────────────────────
+# ── formatting ────────────────────────────────────────────────────────────────────────────────────
 
 
 @given(st.text())
-def test_nothing_in_a_text_does_anything_to_a_terminal(text: str) -> None:
+def test_escapes_everything_that_controls_a_terminal(text: str) -> None:
     for show, allowed in ((escape_text, {"\n"}), (escape_line, set[str]())):
         for character in show(text):
             assert character in allowed or unicodedata.category(character) not in ("Cc", "Zl", "Zp")
             assert unicodedata.bidirectional(character) not in ("RLO", "LRO", "RLE", "LRE", "PDF", "RLI", "LRI", "FSI")
 
 
-def test_what_is_meant_to_be_read_stays_as_it_is() -> None:
+def test_visible_text_is_not_changed() -> None:
     for text in ("plain", "grüße 你好 👩‍👩‍👧 ✓", "שלום"):
         assert escape_text(text) == text
     assert escape_line("a\\n\n\tb") == r"a\\n\n\tb"
@@ -459,7 +459,7 @@ def test_the_page_lists_the_events_as_they_are() -> None:
     }
 
 
-def test_pauses_grow_and_begin_anew() -> None:
+def test_pauses_grow_until_a_reset() -> None:
     pauses = Backoff(0.5, 3.0, chance=lambda: 0.0)
     assert [pauses.pause() for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
     pauses.reset()

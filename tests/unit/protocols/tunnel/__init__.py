@@ -1,1 +1,1 @@
-"""tunnel."""
+"""Tests of Tunnel."""

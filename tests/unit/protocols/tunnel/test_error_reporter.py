@@ -1,4 +1,4 @@
-"""People are told what does not work, once, and when it does again."""
+"""Rate-limited error messages: one when a problem starts, one when it ends."""
 
 from __future__ import annotations
 
@@ -69,9 +69,7 @@ def test_the_same_trouble_is_told_once_and_its_end_with_the_number_of_victims(
     assert told[2:] == ["no way", "connections work again; one connection was closed meanwhile"]
 
 
-def test_what_changes_too_fast_is_told_as_it_is_in_the_end(
-    trouble: ErrorReporter, told: list[str], clock: Clock
-) -> None:
+def test_fast_changes_report_only_the_last_state(trouble: ErrorReporter, told: list[str], clock: Clock) -> None:
     for reason in ("a", "b", "c", "d"):
         trouble.report_failure(reason)
     assert told == ["a"]
@@ -91,7 +89,7 @@ def test_a_short_trouble_that_is_over_before_it_could_be_told_is_not_told(
     assert len(told) == 2
 
 
-def test_what_comes_and_goes_for_an_hour_does_not_flood(trouble: ErrorReporter, told: list[str], clock: Clock) -> None:
+def test_a_flapping_problem_does_not_flood(trouble: ErrorReporter, told: list[str], clock: Clock) -> None:
     for _ in range(3600):
         trouble.report_failure("no way")
         clock.advance(0.5)

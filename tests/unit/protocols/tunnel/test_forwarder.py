@@ -1,4 +1,4 @@
-"""Connections to an address here become sessions; what does not work is said, and the listener stays."""
+"""Forwarder: connections become sessions. Failures are reported, and the listener stays."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_connections_at_once_do_not_mix() -> None:
     play(scenario())
 
 
-def test_what_does_not_work_is_said_once_and_what_works_again_too() -> None:
+def test_reports_a_failure_once_and_its_end() -> None:
     async def scenario() -> None:
         far, told = Far(), list[str]()
         async with forwarder(far, told) as address:
@@ -124,7 +124,7 @@ def test_what_does_not_work_is_said_once_and_what_works_again_too() -> None:
     play(scenario())
 
 
-def test_what_the_tunnel_says_is_said_in_its_words() -> None:
+def test_reports_the_error_of_the_tunnel() -> None:
     async def scenario() -> None:
         far, told = Far(), list[str]()
         far.refusal = ApplicationError("TargetUnreachable", "the service cannot be reached", {"reason": "x"})
@@ -248,7 +248,7 @@ def test_a_unix_socket_that_was_left_behind_is_replaced_and_nothing_else_is() ->
         assert path.read_text() == "precious"
 
 
-def test_a_unix_socket_of_somebody_else_is_not_removed_in_the_end() -> None:
+def test_close_keeps_a_unix_socket_that_another_process_made() -> None:
     with short_path() as directory:
         path = Path(directory / "web.sock")
 

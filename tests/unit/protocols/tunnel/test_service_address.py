@@ -1,4 +1,4 @@
-"""Addresses as people write them."""
+"""Parsing of service addresses."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_an_address_and_back(text: str, address: ServiceAddress) -> None:
         ("unix:/" + "x" * 107, "at most 107 bytes"),
     ],
 )
-def test_what_is_no_address_is_said_in_words(text: str, words: str) -> None:
+def test_rejects_invalid_addresses_with_advice(text: str, words: str) -> None:
     with pytest.raises(InvalidAddress) as caught:
         parse_address(text)
     assert words in str(caught.value)

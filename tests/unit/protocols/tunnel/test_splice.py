@@ -1,4 +1,4 @@
-"""Two connections joined by a session: what one end has sent, the other end gets, however the connection ends."""
+"""Two connections joined by a session: every byte arrives, however a connection ends."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def close_with_unread(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("size", [9, 700_000, 5_000_000])
 @pytest.mark.parametrize("answering", ["server", "client"])
-def test_what_was_sent_before_a_reset_arrives_and_then_the_reset(size: int, answering: str) -> None:
+def test_delivers_bytes_before_a_reset_and_then_the_reset(size: int, answering: str) -> None:
     """A service that answers a request it has not read, and a client that breaks off after what it has said."""
 
     async def scenario() -> None:
@@ -200,7 +200,7 @@ def test_a_program_that_reads_a_tunnel_learns_of_the_reset_behind_the_bytes() ->
     play(scenario())
 
 
-def test_last_bytes_that_nobody_takes_do_not_hold_a_connection_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_abandons_last_bytes_that_are_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splicing, "_STUCK_TIMEOUT", 0.05)
 
     async def scenario() -> None:

@@ -1,4 +1,4 @@
-"""The built-in Tunnel: a session is a connection to its target, and nothing else."""
+"""Tunnel: each session is one connection to the target."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_unix_socket() -> None:
     play(scenario())
 
 
-def test_whoever_does_not_read_stops_the_other_side() -> None:
+def test_a_slow_reader_stops_its_sender() -> None:
     """Not more is on its way than what kernel and window hold."""
 
     async def scenario() -> None:
@@ -256,7 +256,7 @@ def nobody() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("target", ["", "unix:/nowhere/at/all", "no-such-host.invalid:1"])
-def test_a_target_that_is_not_there_is_told_and_named_to_nobody(target: str, nobody: str) -> None:
+def test_reports_an_unreachable_target_without_its_address(target: str, nobody: str) -> None:
     async def scenario() -> None:
         where = target or nobody
         with pytest.raises(ApplicationError) as caught:
