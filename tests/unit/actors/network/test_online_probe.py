@@ -169,7 +169,7 @@ def test_asks_the_endpoint_that_last_introduced_the_peer_without_a_record() -> N
 def test_asks_over_a_new_connection_at_once_and_reconnects_soon_after_one_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(online_probe, "_FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(online_probe, "_FIRST_DELAY", 0.001)
 
     async def work(world: ProbeWorld) -> None:
         world.candidates[BOB] = [(at(THERE), 1)]
