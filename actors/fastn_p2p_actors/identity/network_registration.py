@@ -82,8 +82,9 @@ class NetworkRegistration(RegistrationLoop[HostedBinding]):
         announced, *outcomes = await asyncio.gather(
             self._register_identity(), *(self.register(hosted) for hosted in pending), return_exceptions=True
         )
-        if isinstance(announced, ConnectionLost):
-            raise announced
+        for outcome in (announced, *outcomes):
+            if isinstance(outcome, ConnectionLost):
+                raise outcome
         if isinstance(announced, Overloaded) or (isinstance(announced, P2PError) and not announced.retryable):
             self._finish(announced)
             return True

@@ -22,6 +22,7 @@ from ..client import Client
 from ..errors import (
     BadMessage,
     ConnectionLost,
+    DaemonBusy,
     Forbidden,
     P2PError,
 )
@@ -359,7 +360,10 @@ class Registrar(RegistrationLoop[BindingRegistration]):
                 known.remove(registration)
 
     async def _request_grant(self, identity: str, protocol: str, instance: str) -> m.Grant:
-        return await self._client.control(m.RequestGrant(identity, protocol, instance))
+        try:
+            return await self._client.control(m.RequestGrant(identity, protocol, instance))
+        except ConnectionLost:  # the connection to the network process may stand: try again
+            raise DaemonBusy(actor="gateway") from None
 
     async def _renew_grant(self, registration: BindingRegistration) -> None:
         registration.granted = await self._request_grant(

@@ -8,10 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_client.errors import BindingNotFound, ConnectionLost, Overloaded, P2PError
-from fastn_p2p_client.ipc.messages import Ack, ErrorReply, RegisterBinding, encode
+from fastn_p2p_client.client import Client
+from fastn_p2p_client.errors import BindingNotFound, ConnectionLost, Forbidden, Overloaded, P2PError
+from fastn_p2p_client.home import Home
+from fastn_p2p_client.ipc.messages import Ack, ErrorReply, Grant, RegisterBinding, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
-from fastn_p2p_client.serving.registration import RegistrationLoop
+from fastn_p2p_client.serving.handlers import ProtocolHandlers
+from fastn_p2p_client.serving.registration import Registrar, RegistrationLoop
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class StubChannel:
     def __init__(self, *outcomes: P2PError | None) -> None:
         self.outcomes = list(outcomes)
         self.sent: list[Any] = []
+        self.connected = asyncio.Event()
 
     async def request(self, message: Any, *, timeout: float) -> StubResponse:
         self.sent.append(message)
@@ -120,3 +124,35 @@ async def test_unregister_raises_the_error_of_the_network_process() -> None:
     with pytest.raises(Overloaded):
         await loop.unregister(ONE)
     await loop.unregister(ONE)
+
+
+class StubClient:
+    """Gateway that ends in the middle of the first request for a grant, once there was one."""
+
+    transport = "native"
+
+    def __init__(self) -> None:
+        self.home = Home.find("/nowhere")
+        self.asked = 0
+
+    async def control(self, message: Any) -> Grant:
+        self.asked += 1
+        if self.asked == 2:
+            raise ConnectionLost(what="the gateway")
+        return Grant(b"grant", bytes(32), True)
+
+
+async def test_a_gateway_that_ends_while_a_grant_is_renewed_is_asked_again() -> None:
+    """The connection to the network process stands: without another attempt the binding would stay unregistered."""
+    ready = asyncio.Event()
+    registrar = Registrar(cast(Client, StubClient()), ready)
+    channel = StubChannel(Forbidden(role="a program", request="RegisterBinding"), Forbidden(role="x", request="y"))
+    registrar._channel = cast(RequestChannel, channel)
+    registration = await registrar.add("alice", "Echo", "one", ProtocolHandlers(), ("peers",))
+    registrar.initial_set_complete()
+    registrar._pending = [registration]
+    registrar.start_registering()
+    async with asyncio.timeout(5):
+        await ready.wait()
+    assert len(channel.sent) == 4
+    registrar.stop()
