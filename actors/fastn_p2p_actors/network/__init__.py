@@ -26,12 +26,13 @@ At the caller's daemon:
    ``discovery/resolver`` finds endpoints, ``connections/pool`` opens one connection to each, and
    ``transport/endpoint`` dials.
 5. ``connections/connection``: ``PeerConnection`` sends a ``Request``, preceded by the caller's delegation
-   (``connections/identity_exchange``), encoded by ``wire/framing``. A large payload goes over
-   ``connections/bulk_streams``.
+   (``connections/identity_exchange``). ``wire/framing`` encodes it, and ``connections/call_channel`` writes it. A large
+   payload goes over ``connections/bulk_streams``.
 
 At the callee's daemon:
 
-6. ``connections/connection`` reads and decodes the ``Request``, and checks that the caller's identity is proven.
+6. ``connections/call_channel`` reads and decodes the ``Request``; ``connections/connection`` checks that the caller's
+   identity is proven.
 7. ``event_router`` passes it to ``calls/incoming``.
 8. ``calls/incoming`` finds the binding in ``serving/registry``, asks its ``serving/access_list`` for permission and its
    ``serving/load_balancer`` for a process, and sends a ``DeliverCall`` to that process.
