@@ -6,7 +6,7 @@ import time
 
 
 class CallContext:
-    """One call while its handler runs. A handler gets it by a parameter with this annotation. Thread-safe.
+    """A call while its handler runs. A handler gets it by a parameter with this annotation. Thread-safe.
 
     ::
 

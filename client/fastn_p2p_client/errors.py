@@ -1,4 +1,4 @@
-"""All errors of the API, as one tree.
+"""Errors of the API, as one tree.
 
 ``P2PError`` is an error of the system: it has a stable ``code``, and ``retryable`` is True when the same request can
 succeed later. ``ApplicationError`` is an error that a handler raised on purpose. ``str()`` of each is one message for

@@ -51,7 +51,7 @@ def check_parents(path: Path) -> None:
         HomeUnusable: another user can replace a part of the path. The error names the directory and the remedy.
     """
     at = "/"
-    left = os.path.abspath(path).split("/")[:0:-1]  # noqa: PTH100  (links stay as they are)
+    left = os.path.abspath(path).split("/")[:0:-1]  # noqa: PTH100  (symbolic links are not resolved)
     links = 0
     while True:
         try:
@@ -87,10 +87,10 @@ def _check_directory(path: Path, directory: str, found: os.stat_result) -> None:
     if mode & stat.S_ISVTX or not stat.S_ISDIR(mode):
         return
     if mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _is_own_group(directory, found.st_gid)):
-        who, bits = ("every user", "o-w") if mode & stat.S_IWOTH else (f"the group {found.st_gid}", "g-w")
+        writer, bits = ("every user", "o-w") if mode & stat.S_IWOTH else (f"the group {found.st_gid}", "g-w")
         raise HomeUnusable(
             path=str(path),
-            reason=f"{who} of this machine may write to {directory} (mode {stat.S_IMODE(mode):04o}) and could "
+            reason=f"{writer} of this machine may write to {directory} (mode {stat.S_IMODE(mode):04o}) and could "
             f"replace it. Forbid that: chmod {bits} {directory}; or use a --home elsewhere",
         )
 

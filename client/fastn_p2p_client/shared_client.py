@@ -1,4 +1,4 @@
-"""One client for each event loop, and the functions ``call`` and ``connect`` that use it."""
+"""Shared clients, one for each event loop, and the functions ``call`` and ``connect`` that use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One timer for many deadlines."""
+"""``DeadlineTimer``: one timer for many deadlines."""
 
 from __future__ import annotations
 

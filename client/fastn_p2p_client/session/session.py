@@ -106,7 +106,7 @@ def _reset_dropped(send: Send, outgoing: bool, incoming: bool, on_end: Callable[
 
 
 class Session(LoopBound):
-    """One byte stream each way between this program and a peer. ``connect`` opens one; session handlers are given one.
+    """A byte stream each way between this program and a peer. ``connect`` opens one; session handlers are given one.
 
     One task may read while another one writes. A session belongs to the event loop and process in which it was opened:
     elsewhere its methods raise ``UsedElsewhere`` and send nothing.

@@ -1,4 +1,4 @@
-"""Sockets that a forked child inherits: each is cut off from its peer, and nothing else is."""
+"""Inherited sockets of a forked child: each is replaced, and no other descriptor is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_an_inherited_socket_is_replaced_by_one_without_a_peer() -> None:
 
 
 def test_a_number_that_stands_for_another_file_by_now_is_left_alone() -> None:
-    """A loop has closed the descriptor, its socket object does not know yet, and a pipe has got the number."""
+    """The loop has closed the descriptor, its socket object does not know yet, and a pipe reuses the number."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         noted = Descriptor.of(ours.fileno())

@@ -25,7 +25,7 @@ SAMPLES: dict[str, Any] = {"str": "some text", "int": 7, "float": 1.5, "list[str
 
 
 def below(cls: type[P2PError]) -> Iterator[type[P2PError]]:
-    """Those of the library; other tests have some of their own."""
+    """Yield the library's subclasses; other tests define some of their own."""
     for child in cls.__subclasses__():
         if child.__module__ == errors.__name__:
             yield child

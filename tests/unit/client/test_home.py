@@ -1,4 +1,4 @@
-"""The home directory's paths, and whether a daemon runs for it."""
+"""Paths in the home directory, and the check whether a daemon runs for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOBODY: Final = 65534
 
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What was said, else the environment, else the user's own; absolute, and links stay as they are."""
+    """The explicit path, else the environment, else the default; absolute, without resolving symbolic links."""
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.setenv("FASTN_HOME", "/srv/fastn")
     monkeypatch.chdir(tmp_path)
@@ -101,7 +101,7 @@ def test_a_runtime_directory_of_another_user_is_not_used(tmp_path: Path, monkeyp
 
 
 def test_a_home_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No HOME: the account's; no account either: the error says what to set."""
+    """Without HOME the account's home counts. Without an account the error names what to set."""
     monkeypatch.delenv("FASTN_HOME", raising=False)
     account = pwd.getpwuid(os.getuid()).pw_dir
     for value in (None, ""):
@@ -139,7 +139,7 @@ def test_a_daemon_runs_while_it_holds_the_lock(tmp_path: Path) -> None:
 
 
 def test_looking_for_a_daemon_never_holds_its_lock(tmp_path: Path) -> None:
-    """Nobody who looks makes a daemon that starts at the same time believe that there is another one."""
+    """The check does not make a daemon that starts at the same time believe that another one runs."""
     home = Home(tmp_path)
     home.lock.touch()
     with ThreadPoolExecutor(4) as pool:

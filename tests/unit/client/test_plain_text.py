@@ -1,4 +1,4 @@
-"""Text of others, made safe to show: every character that does something, and those that people need."""
+"""Escapes for untrusted text: every harmful character, and the ones that real text needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ IGNORABLE = {0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2065, 0x2800, 0x3164, 0xFF
 
 
 def does_something(character: str) -> bool:
-    """Whether it acts on a terminal or cannot be seen, whatever stands beside it."""
+    """Return whether the character acts on a terminal or is invisible, next to any other."""
     code = ord(character)
     if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or code & 0xFFFE == 0xFFFE:
         return True
@@ -104,7 +104,7 @@ def test_errors_are_safe_to_print_and_their_fields_exact() -> None:
 
 
 def test_log_files_are_read_on_terminals_too(tmp_path: Path) -> None:
-    """A message is one line, so nobody can write a line of the log; a traceback has its lines."""
+    """A message is one line, so no peer can forge a line of the log; a traceback keeps its lines."""
     code = """
 import sys
 from pathlib import Path
@@ -139,7 +139,7 @@ PRINTS = {
     "supervisor/fastn_p2p_supervisor/daemon.py": "lines pass plain",
     "actors/fastn_p2p_actors/runtime/actor.py": "tracebacks pass plain_lines",
 }
-"""Modules that write to a terminal themselves, and how what they write is made safe."""
+"""Modules that write to a terminal themselves, and how they escape their output."""
 WRITES = {"print", "echo", "secho", "put_raw", "Console", "Live", "print_exc", "print_exception", "print_stack"}
 WRITES |= {
     "print_formatted_text",
@@ -155,7 +155,7 @@ STREAMS = {"stdout", "stderr", "__stdout__", "__stderr__"}
 
 
 def prints(source: str) -> bool:
-    """Whether a module writes to a terminal by itself."""
+    """Return whether a module writes to a terminal by itself."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             called = node.func

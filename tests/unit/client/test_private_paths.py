@@ -83,7 +83,7 @@ def test_links_are_followed_and_what_they_lead_through_counts(above: Path, tmp_p
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to another user")
 def test_a_link_of_another_user_is_refused(above: Path) -> None:
-    """In a sticky directory its owner may replace it."""
+    """The owner of a link in a sticky directory may replace it."""
     (above / "link").symlink_to("home")
     os.chown(above / "link", NOBODY, NOBODY, follow_symlinks=False)
     with pytest.raises(HomeUnusable, match="link belongs to uid"):
@@ -101,7 +101,7 @@ def test_links_that_lead_nowhere(tmp_path: Path) -> None:
 
 
 def test_a_user_namespace_does_not_have_the_machines_root(monkeypatch: pytest.MonkeyPatch, above: Path) -> None:
-    """In a container of an ordinary user, ``/`` belongs to nobody: that is no reason to refuse every home."""
+    """In an ordinary user's container ``/`` belongs to an unmapped uid, which must not reject every home."""
     real = Path.read_text
     shown = {"/proc/sys/kernel/overflowuid": f"{NOBODY}\n", "/proc/self/uid_map": "0 1000 1\n"}
     monkeypatch.setattr(Path, "read_text", lambda self, *args: shown.get(str(self)) or real(self, *args))

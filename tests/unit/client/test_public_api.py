@@ -1,4 +1,4 @@
-"""What programs may rely on: all of it is listed, documented and typed, and nothing else is there."""
+"""Public API: every name is listed, documented and typed, and no other name is exported."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_every_function_is_documented_and_typed(name: str, function: Callable[..
 
 ENTERING = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__"}
 PLUMBING = {"abort", "fail", "on_message", "set_peer"}
-"""What handlers of sessions, which are never blocking, and whoever carries messages need of a session."""
+"""Methods for dispatchers, which use async sessions only."""
 ATTRIBUTES = {"bytes_read", "bytes_written", "instance", "protocol"}
 
 

@@ -63,7 +63,7 @@ class PeerInfo(Record, frozen=True):
 
 
 class ProcessStatus(Record, frozen=True):
-    """One process of the daemon."""
+    """A process of the daemon."""
 
     name: str
     pid: int
@@ -77,7 +77,7 @@ class ProcessStatus(Record, frozen=True):
 
 
 class BindingStatus(Record, frozen=True):
-    """One binding. The counters start with the network process."""
+    """State of a binding. The counters start with the network process."""
 
     protocol: str
     instance: str

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 
 
 class Impostor:
-    """A process of another user that listens at a path, as somebody would who got there first."""
+    """A process of another user that listens at a path before the daemon does."""
 
     def __init__(self, path: Path) -> None:
         self.report, theirs = socket.socketpair()
@@ -191,7 +191,7 @@ def test_at_a_mailbox_with_keys(home: Home) -> None:
 
 
 def test_in_a_directory_that_another_user_has_made(home: Home) -> None:
-    """As in ``/tmp``, before the daemon came: the directory is refused, nobody even connects."""
+    """A socket directory in ``/tmp`` that another user made first is rejected without any connection."""
     squatted = home.path / "squatted"
     (squatted / "sockets" / "run").mkdir(parents=True)
     impostor = Impostor(squatted / "sockets" / "control.sock")

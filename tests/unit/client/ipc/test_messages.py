@@ -1,4 +1,4 @@
-"""The client protocol's messages: each in its conversations, each the same after travelling."""
+"""Messages of the local protocol: each belongs to a conversation, and decodes to the same value."""
 
 from __future__ import annotations
 

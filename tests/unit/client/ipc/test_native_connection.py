@@ -1,4 +1,4 @@
-"""One connection, on both event loops: what is sent arrives, in order and once, and its end is told."""
+"""``ZmtpConnection`` on both event loops: messages arrive in order and once, and its end is reported."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def pair() -> tuple[End, End]:
 
 
 async def against_a_socket() -> tuple[End, socket.socket]:
-    """A connection whose other side is played by the test; it blocks."""
+    """A connection whose peer is a blocking socket of the test."""
     ours, theirs = socket.socketpair()
     end = End(ours, "ROUTER")
     theirs.settimeout(5)
@@ -224,7 +224,7 @@ def test_backlog_is_what_the_kernel_has_not_taken_and_is_limited(run: Run) -> No
 
 
 def test_what_sessions_say_neither_refuses_requests_nor_keeps_them_waiting(run: Run) -> None:
-    """However much of it waits; and every message stays whole where the two come by turns."""
+    """Other messages overtake flow-controlled ones of any amount, and every message stays whole."""
 
     async def scenario() -> None:
         end, other = await against_a_socket()
@@ -305,7 +305,7 @@ def test_flushed_returns_once_the_kernel_has_taken_it(run: Run) -> None:
 
 
 def test_last_words_count_also_when_they_cannot_be_answered(run: Run) -> None:
-    """The other side has written and is gone; what we send before we have read that fails first."""
+    """The peer has written and gone; a send before its messages are read fails first."""
 
     async def scenario() -> None:
         end, other = await against_a_socket()

@@ -1,4 +1,4 @@
-"""A link and libzmq: any ZeroMQ library may be at the other end. And what a link promises when connections end."""
+"""``RequestChannel`` against libzmq, and its outcomes when connections end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 def test_against_a_router_of_libzmq(tmp_path: Path, run: Run) -> None:
-    """Messages of every size both ways, answers in groups, a heartbeat, and its end."""
+    """Messages of every size in both directions, replies in groups, a heartbeat, and the end."""
     path = tmp_path / "r.sock"
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     router = context.socket(zmq.ROUTER)
@@ -168,7 +168,7 @@ def test_importing_the_client_brings_no_libzmq() -> None:
 
 
 class FakeMailbox:
-    """A listening socket whose other end of each connection is played by the test."""
+    """A listening socket; the test plays the peer of each connection."""
 
     def __init__(self, path: Path) -> None:
         self.listener = socket.socket(socket.AF_UNIX)
@@ -222,7 +222,7 @@ def test_answers_that_came_before_the_end_count_and_the_rest_is_lost(tmp_path: P
 
 
 def test_who_takes_connections_and_says_nothing_is_tried_again(tmp_path: Path, run: Run) -> None:
-    """A process that hangs: its kernel goes on accepting for it."""
+    """The process hangs, and its kernel goes on accepting connections."""
 
     async def scenario() -> None:
         mailbox = FakeMailbox(tmp_path / "a.sock")

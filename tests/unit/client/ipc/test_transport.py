@@ -107,7 +107,7 @@ def test_a_request_in_flight_ends_with_its_connection_and_the_next_one_finds_ano
 
 
 def test_an_answer_is_never_lost_behind_what_sessions_say(tmp_path: Path, transport: TransportName, run: Run) -> None:
-    """One that fits is sent; one that is too large for what waits already ends as ``Overloaded``."""
+    """A reply that fits is sent; a reply that is too large for the queue becomes ``Overloaded``."""
 
     async def scenario() -> None:
         received: dict[bytes, bytes] = {}

@@ -1,4 +1,4 @@
-"""ZMTP as bytes: whatever the pieces, the messages are the same; what is none is told."""
+"""ZMTP codec: the same messages from pieces of any size, and errors for everything else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OPENING = GREETING + ready("DEALER")
 
 
 class Reader:
-    """A decoder, and what came of it."""
+    """A decoder that records its results."""
 
     def __init__(self, kind: SocketType = "ROUTER") -> None:
         self.ready = 0

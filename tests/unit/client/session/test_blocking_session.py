@@ -28,7 +28,7 @@ Handler = Callable[[awaited.Session], Awaitable[Any]]
 
 
 def opened(handler: Handler) -> tuple[Session, Future[Any]]:
-    """A session with a handler on the background loop, and what the handler returns."""
+    """Return a session with a handler on the background loop, and the future of the handler's result."""
 
     async def open_pair() -> tuple[awaited.Session, awaited.Session]:
         here, there = session_pair()

@@ -50,7 +50,7 @@ decode = msgspec.msgpack.Decoder(DataRequest).decode
 
 
 class FakeLink:
-    """Notes what is sent."""
+    """Channel that records what is sent."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[bytes, Message]] = []

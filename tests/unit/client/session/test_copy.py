@@ -79,7 +79,7 @@ class Async(Sync):
 
 
 class AsyncBehindASyncMethod(Sync):
-    """``read`` is no coroutine function, and yet what it returns has to be awaited."""
+    """``read`` is not a coroutine function, but its result has to be awaited."""
 
     def read(self, size: int) -> Any:
         async def later() -> bytes:
@@ -89,7 +89,7 @@ class AsyncBehindASyncMethod(Sync):
 
 
 class Views(Sync):
-    """Gives memoryviews, and None at its end."""
+    """Reader that returns memoryviews, and None at its end."""
 
     def read(self, size: int) -> Any:
         return memoryview(super().read(size)) or None
@@ -175,7 +175,7 @@ def test_an_asyncio_stream_and_another_session_are_read_from_too() -> None:
 
 @pytest.mark.parametrize(("buffering", "blocking"), [(-1, True), (0, True), (0, False)])
 def test_what_comes_bit_by_bit_is_sent_as_it_comes(buffering: int, blocking: bool) -> None:
-    """Somebody types: nothing waits until a block is full, and having nothing yet is no end."""
+    """Typed lines are sent before a block is full, and an empty read of a terminal is not its end."""
 
     async def scenario(here: Session, there: Session) -> None:
         readable, writable = os.pipe()
@@ -354,7 +354,7 @@ class Broken:
 
 
 class Endless:
-    """Never at its end, and has nothing at the moment."""
+    """Reader that is never at its end, and has no data now."""
 
     async def read(self, size: int) -> bytes:
         await asyncio.Event().wait()
@@ -416,7 +416,7 @@ def test_when_one_direction_fails_the_other_is_ended_too(broken: str) -> None:
 
 
 def test_the_answer_of_a_side_that_reads_no_more_arrives_whole() -> None:
-    """It has refused what is being sent; and the copy says that not all of it was taken."""
+    """The peer has stopped reading, and the copy reports that not everything was sent."""
 
     async def scenario(here: Session, there: Session) -> None:
         answer = io.BytesIO()
@@ -465,7 +465,7 @@ def test_copying_both_ways_ends_with_the_other_sides_error() -> None:
 
 
 def test_a_writer_that_is_slow_is_waited_for() -> None:
-    """What it has not taken is not taken from the other side either."""
+    """Bytes that the writer has not taken are not read from the peer either."""
 
     async def scenario(here: Session, there: Session) -> None:
         go = asyncio.Event()

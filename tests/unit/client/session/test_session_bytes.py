@@ -1,4 +1,4 @@
-"""A session's bytes: whatever is written arrives, in whatever parts it is written and read."""
+"""Bytes of a session: everything that is written arrives, in parts of any size."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_megabyte_written_at_once_arrives_in_chunks_of_the_largest_size() -> N
 
 
 def test_what_is_written_may_be_changed_afterwards() -> None:
-    """A buffer that is used again does not change what has been said."""
+    """A reused buffer does not change bytes that were sent."""
 
     async def scenario() -> None:
         here, there = await standing()

@@ -1,4 +1,4 @@
-"""Closing a session: what was written is passed on whole, and whoever waits in it learns that it is over."""
+"""Closing a session: written bytes are delivered, and waiting tasks are woken."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_closing_tells_when_what_was_written_has_not_been_passed_on() -> None:
 
 
 def test_closing_what_has_only_read_to_its_end_is_quiet() -> None:
-    """A reader that has everything need not care how the other side took its leave."""
+    """A reader that has everything sees no error of the peer's end."""
 
     async def scenario() -> None:
         here, there = await standing()

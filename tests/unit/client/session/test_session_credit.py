@@ -1,4 +1,4 @@
-"""A session's credit: a reader that is slower stops the writer, and nobody takes more than a window."""
+"""Credit of a session: a slower reader stops the writer, and no side buffers more than a window."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_chunk_that_must_not_be_ends_the_session_for_both(size: int) -> None:
 
 
 def test_credit_never_adds_up_to_more_than_a_window() -> None:
-    """Whatever the other side grants: what is on its way must fit the memory of whoever passes it on."""
+    """More credit than a window is ignored, because the daemon's memory has to hold what is in flight."""
 
     async def scenario() -> None:
         with small_windows():

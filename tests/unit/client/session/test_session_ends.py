@@ -217,7 +217,7 @@ def test_one_side_that_wants_no_more_is_obeyed_with_its_own_code() -> None:
 
 
 def test_a_way_that_is_gone_ends_the_session() -> None:
-    """Nobody can be told any more: whoever says something learns it."""
+    """The connection has ended: the next send fails."""
 
     async def scenario() -> None:
         broken = False

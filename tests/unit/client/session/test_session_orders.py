@@ -1,4 +1,4 @@
-"""A session in every order of things: whatever happens when, nobody waits in the end and nobody was told a lie."""
+"""Sessions with events in any order: in the end no task waits, and every outcome is true."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.session_endpoints import STREAMS
 
 
 class Player:
-    """One side of a session in the model: does what it is told, and keeps account."""
+    """Model of one side of a session: executes operations and records their outcomes."""
 
     def __init__(self, session: Session, stream: bytes) -> None:
         self.session = session
@@ -82,14 +82,14 @@ class Player:
             task.cancel()
 
     def faults(self) -> Iterator[BaseException]:
-        """Exceptions that are none of the system's."""
+        """Exceptions other than the system's."""
         for task in self._tasks():
             if task.done() and (error := task.exception()) is not None:
                 yield error
 
 
 def is_told_the_truth(player: Player, other: Player, *, broken: bool = False) -> None:
-    """What one side has heard and seen, by what the other side has said."""
+    """Check what one side has received against what the other one has sent."""
     assert other._stream.startswith(player.heard)
     assert player.session.bytes_read == len(player.heard)
     assert len(player.heard) <= other.session.bytes_written <= other._planned
@@ -126,7 +126,7 @@ actions = st.lists(
 def test_both_sides_are_over_in_whatever_order_things_happen(
     kind: type[Hop], actions: list[tuple[str, int, int]], last: list[str]
 ) -> None:
-    """Writes, reads, ends and messages in any order; in the end nobody waits, and nobody was told a lie."""
+    """Writes, reads, ends and messages in any order; in the end no task waits, and every outcome is true."""
 
     async def scenario() -> None:
         hop = kind()
@@ -162,7 +162,7 @@ def test_both_sides_are_over_in_whatever_order_things_happen(
 def test_whoever_is_left_when_the_other_side_dies_is_told_and_told_the_truth(
     actions: list[tuple[str, int, int]], dead: int, more: list[tuple[str, int, int]], last: str
 ) -> None:
-    """At any moment: what it has heard completely was said completely, and it waits for nothing."""
+    """Invariant: a direction that was received completely was sent completely, and no task waits for it."""
 
     async def scenario() -> None:
         hop = RelayedHop()

@@ -46,7 +46,7 @@ _GRACE: Final = 0.01
 """Seconds more for a handshake that may have arrived while this process's loop was blocked."""
 
 _Message: TypeAlias = bytes | tuple[bytes, Payload]
-"""One encoded message, or its head and a large payload that is not copied."""
+"""An encoded message, or its head and a large payload that is not copied."""
 
 log = logging.getLogger(__name__)
 
