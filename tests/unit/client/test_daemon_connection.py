@@ -29,7 +29,7 @@ async def outcomes(client: Client, timeout: float) -> set[type[BaseException | N
     return {type(each) for each in await asyncio.gather(*calls, return_exceptions=True)}
 
 
-def test_however_many_wait_one_looks_for_all(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_task_polls_for_all_that_wait(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
     daemon_pid = Home.daemon_pid
 
@@ -49,7 +49,7 @@ def test_however_many_wait_one_looks_for_all(home: Home, monkeypatch: pytest.Mon
     assert 1 < looks < CALLS
 
 
-def test_all_that_wait_are_told_when_the_daemon_is_gone(home: Home) -> None:
+def test_all_waiting_calls_fail_when_the_daemon_ends(home: Home) -> None:
     async def scenario() -> None:
         premises = HomeLock.acquire(home)
         async with Client(home) as client:

@@ -81,7 +81,7 @@ def test_everything_is_listed() -> None:
     assert errors.__all__[1:] == sorted(errors.__all__[1:])
 
 
-def test_what_the_package_exports_is_all_that_calls_raise() -> None:
+def test_the_package_exports_every_error_that_calls_raise() -> None:
     """Errors of the command line's own affairs are in the module only."""
     exported = {name for name in fastn_p2p_client.__all__ if name in errors.__all__}
     assert {"P2PError", "ApplicationError", "UsageError", "LocalError", "RemoteError", "CredentialError"} <= exported
@@ -111,7 +111,7 @@ def test_words_tell_every_field(cls: type[P2PError]) -> None:
 
 
 @each_error
-def test_words_of_others_are_not_taken_for_templates(cls: type[P2PError]) -> None:
+def test_fields_are_not_used_as_templates(cls: type[P2PError]) -> None:
     fields = {
         name: "{0} {peer!r} %s" if annotation == "str" else SAMPLES[annotation]
         for name, annotation in fields_of(cls).items()
@@ -162,7 +162,7 @@ def test_fields_that_do_not_fit_never_surface_where_the_error_is_printed(cls: ty
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_what_is_no_error_of_ours_is_an_internal_error(code: str, fields: dict[str, Any]) -> None:
+def test_unknown_codes_and_malformed_fields_become_internal_errors(code: str, fields: dict[str, Any]) -> None:
     error = error_from(code, fields)
     assert type(error) is InternalError
     assert len(str(error)) < 200
@@ -181,7 +181,7 @@ def test_internal_errors_ask_to_be_reported() -> None:
         (ApplicationError("Kind", ""), "Kind"),
     ],
 )
-def test_an_application_error_says_what_the_handler_said(error: ApplicationError, words: str) -> None:
+def test_an_application_error_shows_kind_and_message(error: ApplicationError, words: str) -> None:
     assert str(error) == words
     assert not isinstance(error, P2PError)
     twin = pickle.loads(pickle.dumps(error))
@@ -192,7 +192,7 @@ class Excess(msgspec.Struct):
     length: int
 
 
-def test_the_payload_of_an_application_error_can_be_had_as_what_the_handler_gave() -> None:
+def test_payload_as_converts_to_the_type_that_the_handler_gave() -> None:
     assert ApplicationError("TooLong", "", {"length": 7}).payload_as(Excess) == Excess(7)
     mine = Excess(7)
     assert ApplicationError("TooLong", "", mine).payload_as(Excess) is mine

@@ -116,7 +116,7 @@ def test_a_home_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Home.find("/srv/fastn").path == Path("/srv/fastn")
 
 
-def test_a_home_whose_path_is_not_utf8_is_refused() -> None:
+def test_rejects_a_home_whose_path_is_not_utf8() -> None:
     with pytest.raises(HomeUnusable, match="not UTF-8") as refused:
         Home.find(os.fsdecode(b"/srv/\xff\xfe"))
     assert str(refused.value).isprintable()

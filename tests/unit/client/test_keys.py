@@ -86,7 +86,7 @@ P = 2**255 - 19
         (2).to_bytes(32, "little"),
     ],
 )
-def test_points_that_nobody_can_have_a_secret_for_are_refused(raw: bytes) -> None:
+def test_rejects_points_of_small_order(raw: bytes) -> None:
     with pytest.raises(InvalidKey):
         PublicKey(raw)
 
@@ -105,7 +105,7 @@ def test_points_that_nobody_can_have_a_secret_for_are_refused(raw: bytes) -> Non
         WELL_FORMED[:-1] + "=",
     ],
 )
-def test_what_is_no_id52_is_refused_with_words(text: str) -> None:
+def test_rejects_invalid_id52_with_a_reason(text: str) -> None:
     with pytest.raises(InvalidKey) as caught:
         PublicKey(text)
     assert caught.value.text == text

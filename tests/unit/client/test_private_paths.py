@@ -44,7 +44,7 @@ def test_a_home_that_others_may_write_to_is_refused_also_where_it_is_sticky(abov
         Home(above / "home").check()
 
 
-def test_a_group_counts_only_if_somebody_else_is_in_it(above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_counts_only_if_it_has_other_members(above: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where each user has a group of their own, directories are often open to it."""
     above.chmod(0o770)
     with monkeypatch.context() as patch:
@@ -73,7 +73,7 @@ def test_a_directory_of_another_user_is_refused(above: Path) -> None:
         check_own_directory(above)
 
 
-def test_links_are_followed_and_what_they_lead_through_counts(above: Path, tmp_path: Path) -> None:
+def test_symbolic_links_are_followed_and_their_directories_checked(above: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("above/../above/home")
     check_own_directory(tmp_path / "link")
     above.chmod(0o777)

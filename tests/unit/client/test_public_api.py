@@ -45,7 +45,7 @@ def public_names(module: types.ModuleType) -> set[str]:
     }
 
 
-def test_the_package_exports_what_it_lists_and_nothing_else() -> None:
+def test_the_package_exports_exactly_its_list() -> None:
     exported = fastn_p2p_client.__all__
     assert public_names(fastn_p2p_client) == set(exported)
     assert exported == sorted(exported)
@@ -59,7 +59,7 @@ def test_the_package_docstring_names_every_module() -> None:
         assert f"``{found.name}``" in layout
 
 
-def test_pydoc_shows_what_the_package_exports_and_nothing_else() -> None:
+def test_pydoc_shows_exactly_the_exported_names() -> None:
     shown = pydoc.plain(pydoc.render_doc(fastn_p2p_client))
     classes = set(re.findall(r"^    class (\w+)\(", shown, re.MULTILINE))
     functions = set(re.findall(r"^    (?:async )?(\w+)\(", shown.partition("\nFUNCTIONS\n")[2], re.MULTILINE))
@@ -171,7 +171,7 @@ def test_methods_of_the_blocking_mail_client_take_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize(("awaited", "blocking"), [(Server, sync.Server), (BindingServer, sync.BindingServer)])
-def test_what_serves_has_the_same_members_in_both(awaited: type, blocking: type) -> None:
+def test_the_blocking_servers_have_the_same_members(awaited: type, blocking: type) -> None:
     ours, theirs = ({name for each in cls.__mro__[:-1] for name in methods(each)} for cls in (awaited, blocking))
     assert theirs == ours
     for name in ours:

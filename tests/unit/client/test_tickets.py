@@ -52,7 +52,7 @@ def test_tickets_with_the_same_record_are_equal() -> None:
      TEXT[:50] + "w" + TEXT[51:], TEXT + "=",
      ALICE.key.id52, "fastn1" + "é" * 8, "fastn1" + "0" * MAX_TICKET, "fastn2" + TEXT[6:]],
 )  # fmt: skip
-def test_what_is_no_ticket_is_refused_with_words(text: str) -> None:
+def test_rejects_invalid_tickets_with_a_reason(text: str) -> None:
     with pytest.raises(InvalidTicket) as caught:
         Ticket(text)
     assert len(caught.value.reason) < 200

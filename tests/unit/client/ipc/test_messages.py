@@ -63,7 +63,7 @@ def test_every_message_belongs_to_a_conversation() -> None:
     assert set.union(*UNIONS.values()) == set(MESSAGES)
 
 
-def test_both_directions_of_a_conversation_can_fail_and_be_taken_back() -> None:
+def test_both_directions_have_error_replies_and_cancel() -> None:
     for name in ("ControlReply", "DataMessage", "DataRequest"):
         assert messages.ErrorReply in UNIONS[name]
     for name in ("ControlRequest", "DataRequest", "DataMessage"):

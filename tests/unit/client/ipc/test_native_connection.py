@@ -87,7 +87,7 @@ def wire(*message: bytes) -> bytes:
     return head + (large or b"")
 
 
-def test_what_is_sent_in_one_turn_and_in_many_arrives_in_order(run: Run) -> None:
+def test_messages_of_one_and_of_many_iterations_arrive_in_order(run: Run) -> None:
     async def scenario() -> None:
         one, two = await pair()
         sent = []
@@ -175,7 +175,7 @@ def test_both_ways_at_once(run: Run) -> None:
     run(scenario())
 
 
-def test_close_still_hands_over_what_was_sent(run: Run) -> None:
+def test_close_still_delivers_sent_messages(run: Run) -> None:
     async def scenario() -> None:
         one, two = await pair()
         for number in range(100):
@@ -202,7 +202,7 @@ def test_close_before_it_has_begun(run: Run) -> None:
     run(scenario())
 
 
-def test_backlog_is_what_the_kernel_has_not_taken_and_is_limited(run: Run) -> None:
+def test_unsent_bytes_are_counted_and_limited(run: Run) -> None:
     async def scenario() -> None:
         end, other = await against_a_socket()
         with other:
@@ -223,7 +223,7 @@ def test_backlog_is_what_the_kernel_has_not_taken_and_is_limited(run: Run) -> No
     run(scenario())
 
 
-def test_what_sessions_say_neither_refuses_requests_nor_keeps_them_waiting(run: Run) -> None:
+def test_session_data_neither_rejects_nor_delays_requests(run: Run) -> None:
     """Other messages overtake flow-controlled ones of any amount, and every message stays whole."""
 
     async def scenario() -> None:
@@ -281,7 +281,7 @@ def read_messages(sock: socket.socket, count: int, size: int = len(wire(b"id", b
         left -= len(sock.recv(min(left, 1_000_000)))
 
 
-def test_flushed_returns_once_the_kernel_has_taken_it(run: Run) -> None:
+def test_drain_returns_once_the_kernel_has_taken_everything(run: Run) -> None:
     async def scenario() -> None:
         end, other = await against_a_socket()
         with other:
@@ -320,7 +320,7 @@ def test_last_words_count_also_when_they_cannot_be_answered(run: Run) -> None:
     run(scenario())
 
 
-def test_last_words_of_whoever_leaves_unread_answers_behind(run: Run) -> None:
+def test_last_messages_of_a_peer_that_leaves_replies_unread_arrive(run: Run) -> None:
     async def scenario() -> None:
         end, other = await against_a_socket()
         assert end.connection.send(b"unread", b"", b"")
@@ -361,7 +361,7 @@ def test_ping_is_answered(run: Run) -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"\xff", GREETING, GREETING + ready("DEALER")[:-1]], ids=len)
-def test_who_does_not_complete_the_handshake_is_dropped(run: Run, said: bytes) -> None:
+def test_a_peer_without_a_handshake_is_dropped(run: Run, said: bytes) -> None:
     async def scenario() -> None:
         ours, theirs = socket.socketpair()
         theirs.settimeout(5)

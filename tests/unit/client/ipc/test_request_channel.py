@@ -221,7 +221,7 @@ def test_answers_that_came_before_the_end_count_and_the_rest_is_lost(tmp_path: P
     run(scenario())
 
 
-def test_who_takes_connections_and_says_nothing_is_tried_again(tmp_path: Path, run: Run) -> None:
+def test_a_silent_listener_is_tried_again(tmp_path: Path, run: Run) -> None:
     """The process hangs, and its kernel goes on accepting connections."""
 
     async def scenario() -> None:
@@ -240,7 +240,7 @@ def test_who_takes_connections_and_says_nothing_is_tried_again(tmp_path: Path, r
     run(scenario())
 
 
-def test_too_much_for_whoever_does_not_read_is_overloaded(tmp_path: Path, run: Run) -> None:
+def test_too_much_for_a_peer_that_does_not_read_is_overloaded(tmp_path: Path, run: Run) -> None:
     async def scenario() -> None:
         mailbox = FakeMailbox(tmp_path / "a.sock")
         link = RequestChannel(tmp_path / "a.sock", "a")
@@ -261,7 +261,7 @@ def test_too_much_for_whoever_does_not_read_is_overloaded(tmp_path: Path, run: R
     run(scenario())
 
 
-def test_what_was_sent_right_before_close_arrives(tmp_path: Path, run: Run) -> None:
+def test_messages_sent_right_before_close_arrive(tmp_path: Path, run: Run) -> None:
     async def scenario() -> None:
         arrived: list[bytes] = []
         gone = asyncio.Event()

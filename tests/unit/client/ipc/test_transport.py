@@ -64,7 +64,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
-def test_requests_are_answered_whatever_their_size(tmp_path: Path, transport: TransportName, run: Run) -> None:
+def test_requests_of_any_size_are_answered(tmp_path: Path, transport: TransportName, run: Run) -> None:
     async def scenario() -> None:
         echo = EchoMailbox(tmp_path / "a.sock")
         link = RequestChannel(tmp_path / "a.sock", "a", transport=transport)
@@ -106,7 +106,7 @@ def test_a_request_in_flight_ends_with_its_connection_and_the_next_one_finds_ano
     run(scenario())
 
 
-def test_an_answer_is_never_lost_behind_what_sessions_say(tmp_path: Path, transport: TransportName, run: Run) -> None:
+def test_a_reply_is_never_lost_behind_session_data(tmp_path: Path, transport: TransportName, run: Run) -> None:
     """A reply that fits is sent; a reply that is too large for the queue becomes ``Overloaded``."""
 
     async def scenario() -> None:

@@ -106,7 +106,7 @@ def test_payloads_of_every_size_and_kind(size: int, kind: type[bytes]) -> None:
     assert type(reader.messages[0][2]) is bytes
 
 
-def test_large_payloads_are_not_copied_into_what_is_written() -> None:
+def test_large_payloads_are_written_without_copying() -> None:
     payload = bytearray(ZERO_COPY_MIN)
     head, large = encode(b"id", b"header", payload)
     assert large is payload
@@ -138,13 +138,13 @@ def test_a_burst_ends_after_so_many_and_goes_on_where_it_was(sent: list[Message]
     ],
     ids=lambda frames: "-".join(str(len(frame)) for frame in frames),
 )
-def test_frames_of_another_shape_are_misfits_and_cost_nothing_else(frames: list[bytes]) -> None:
+def test_invalid_frames_are_reported_and_cost_nothing_else(frames: list[bytes]) -> None:
     reader = opened().feed(group(frames) + wire(b"id", b"next", b""))
     assert [each[0] for each in reader.misfits] == [frames]
     assert reader.messages == [(b"id", b"next", b"")]
 
 
-def test_in_a_group_a_misfit_costs_its_neighbours_nothing() -> None:
+def test_an_invalid_message_in_a_group_costs_the_others_nothing() -> None:
     reader = opened().feed(group([b"1", b"a", b"", b"i" * 17, b"b", b"", b"3", b"c", b""]))
     assert reader.messages == [(b"1", b"a", b""), (b"3", b"c", b"")]
     assert [each[0] for each in reader.misfits] == [[b"i" * 17, b"b", b""]]
@@ -202,7 +202,7 @@ def test_garbage_is_malformed(name: str) -> None:
 
 
 @given(st.sampled_from([b"", GREETING, OPENING]), st.lists(st.binary(max_size=400), max_size=5))
-def test_whatever_comes_is_messages_or_malformed(start: bytes, pieces: list[bytes]) -> None:
+def test_random_bytes_are_messages_or_an_error(start: bytes, pieces: list[bytes]) -> None:
     reader = Reader()
     try:
         reader.feed(start, *pieces)
@@ -210,7 +210,7 @@ def test_whatever_comes_is_messages_or_malformed(start: bytes, pieces: list[byte
         return
 
 
-def test_who_talks_to_whom() -> None:
+def test_only_compatible_socket_types_are_accepted() -> None:
     pairs: list[tuple[SocketType, SocketType]] = [
         ("ROUTER", "DEALER"),
         ("ROUTER", "ROUTER"),

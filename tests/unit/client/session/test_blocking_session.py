@@ -89,7 +89,7 @@ def test_an_exception_in_the_block_resets_it() -> None:
     assert caught.value.reset_code == RESET_FAILED
 
 
-def test_a_reset_is_seen_by_the_other_side_with_its_code() -> None:
+def test_the_peer_sees_a_reset_with_its_code() -> None:
     session, handled = opened(collect)
     session.reset(7)
     with pytest.raises(StreamReset) as caught:
@@ -127,7 +127,7 @@ def test_both_ways_at_once() -> None:
     assert back.getvalue() == content
 
 
-def test_the_answer_of_a_side_that_reads_no_more_arrives_whole() -> None:
+def test_the_reply_of_a_peer_that_stopped_reading_arrives_whole() -> None:
     async def refuse(session: awaited.Session) -> None:
         await session.read()
         session.stop_reading(6)
@@ -161,7 +161,7 @@ class Slow(io.RawIOBase):
         return len(data)
 
 
-def test_a_slow_writer_stops_the_other_side_and_is_called_in_the_caller_s_thread() -> None:
+def test_a_slow_writer_stops_the_peer_and_is_called_in_the_caller_s_thread() -> None:
     size = 20 * SESSION_WINDOW
     session, handled = opened(sender(size))
     slow = Slow()
@@ -230,7 +230,7 @@ def test_a_reset_ends_a_copy() -> None:
         session.copy_to(io.BytesIO())
 
 
-def test_what_a_pipe_gives_is_sent_at_once() -> None:
+def test_data_of_a_pipe_is_sent_at_once() -> None:
     reader, writer = os.pipe()
 
     async def answer(session: awaited.Session) -> None:

@@ -125,7 +125,7 @@ def test_a_no_is_raised_and_nothing_is_left(message: Message, error: type[Except
     play(scenario)
 
 
-def test_whoever_gives_up_takes_the_request_back() -> None:
+def test_cancelling_the_opening_sends_a_cancel() -> None:
     async def cancelled() -> None:
         bench = Bench()
         opening = bench.open()
@@ -168,7 +168,7 @@ def test_whoever_gives_up_takes_the_request_back() -> None:
         play(scenario)
 
 
-def test_what_cannot_be_sent_leaves_nothing() -> None:
+def test_a_failed_send_leaves_nothing() -> None:
     async def scenario() -> None:
         bench = Bench()
         bench.link.down = True

@@ -174,7 +174,7 @@ def test_an_asyncio_stream_and_another_session_are_read_from_too() -> None:
 
 
 @pytest.mark.parametrize(("buffering", "blocking"), [(-1, True), (0, True), (0, False)])
-def test_what_comes_bit_by_bit_is_sent_as_it_comes(buffering: int, blocking: bool) -> None:
+def test_small_pieces_are_sent_as_they_come(buffering: int, blocking: bool) -> None:
     """Typed lines are sent before a block is full, and an empty read of a terminal is not its end."""
 
     async def scenario(here: Session, there: Session) -> None:
@@ -362,7 +362,7 @@ class Endless:
 
 
 @pytest.mark.parametrize("thing", [object(), None, b"bytes"])
-def test_what_has_no_such_method_is_refused(thing: object) -> None:
+def test_rejects_objects_without_the_method(thing: object) -> None:
     async def scenario(here: Session, there: Session) -> None:
         with pytest.raises(TypeError, match="has no write method"):
             await here.copy_to(thing)
@@ -415,7 +415,7 @@ def test_when_one_direction_fails_the_other_is_ended_too(broken: str) -> None:
     play(scenario)
 
 
-def test_the_answer_of_a_side_that_reads_no_more_arrives_whole() -> None:
+def test_the_reply_of_a_peer_that_stopped_reading_arrives_whole() -> None:
     """The peer has stopped reading, and the copy reports that not everything was sent."""
 
     async def scenario(here: Session, there: Session) -> None:
@@ -436,7 +436,7 @@ def test_the_answer_of_a_side_that_reads_no_more_arrives_whole() -> None:
     play(scenario)
 
 
-def test_copying_both_ways_ends_with_the_other_sides_error() -> None:
+def test_copying_both_directions_ends_with_the_peer_s_error() -> None:
     async def reset(here: Session, there: Session) -> None:
         copying = asyncio.create_task(here.copy_both(Endless(), io.BytesIO()))
         await asyncio.sleep(0)

@@ -93,7 +93,7 @@ def test_a_megabyte_written_at_once_arrives_in_chunks_of_the_largest_size() -> N
     play(scenario)
 
 
-def test_what_is_written_may_be_changed_afterwards() -> None:
+def test_a_written_buffer_may_be_changed_afterwards() -> None:
     """A reused buffer does not change bytes that were sent."""
 
     async def scenario() -> None:
@@ -108,7 +108,7 @@ def test_what_is_written_may_be_changed_afterwards() -> None:
     play(scenario)
 
 
-def test_read_exactly_waits_for_all_of_it_and_says_what_was_missing() -> None:
+def test_read_exactly_waits_for_all_bytes_and_reports_a_short_end() -> None:
     async def scenario() -> None:
         here, there = await standing()
         reading = asyncio.create_task(there.read_exactly(6))

@@ -30,7 +30,7 @@ from tests.support.session_endpoints import (
 )
 
 
-def test_closing_delivers_what_was_written_and_gives_up_what_was_not_read() -> None:
+def test_closing_delivers_written_bytes_and_discards_unread_ones() -> None:
     async def scenario() -> None:
         here, there = await standing()
         await there.write(b"never read")
@@ -69,7 +69,7 @@ def test_leaving_the_block_closes_and_an_exception_resets() -> None:
     play(scenario)
 
 
-def test_cancelling_whoever_waits_in_a_session_resets_it() -> None:
+def test_cancelling_a_task_that_waits_in_a_session_resets_it() -> None:
     async def scenario() -> None:
         here, there = await standing()
 
@@ -87,7 +87,7 @@ def test_cancelling_whoever_waits_in_a_session_resets_it() -> None:
     play(scenario)
 
 
-def test_closing_tells_when_what_was_written_has_not_been_passed_on() -> None:
+def test_closing_raises_if_written_bytes_were_not_passed_on() -> None:
     async def scenario() -> None:
         for message, error in (
             (StopSending(5), StreamReset),
@@ -106,7 +106,7 @@ def test_closing_tells_when_what_was_written_has_not_been_passed_on() -> None:
     play(scenario)
 
 
-def test_closing_what_has_only_read_to_its_end_is_quiet() -> None:
+def test_closing_after_reading_to_the_end_raises_nothing() -> None:
     """A reader that has everything sees no error of the peer's end."""
 
     async def scenario() -> None:
@@ -121,7 +121,7 @@ def test_closing_what_has_only_read_to_its_end_is_quiet() -> None:
     play(scenario)
 
 
-def test_who_waits_elsewhere_learns_that_the_session_was_closed() -> None:
+def test_tasks_that_wait_learn_that_the_session_was_closed() -> None:
     async def scenario() -> None:
         with small_windows():
             for end in ("close", "reset"):

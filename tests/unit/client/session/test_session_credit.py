@@ -75,7 +75,7 @@ def test_small_chunks_take_more_than_their_bytes() -> None:
     play(scenario)
 
 
-def test_credit_comes_back_for_all_that_was_read_in_whatever_parts() -> None:
+def test_credit_is_granted_for_all_bytes_read_in_any_parts() -> None:
     async def scenario() -> None:
         with small_windows():
             hop = await Hop().opened()
@@ -153,7 +153,7 @@ def test_credit_never_adds_up_to_more_than_a_window() -> None:
     play(scenario)
 
 
-def test_a_write_leaves_bytes_where_they_are_only_when_told_to() -> None:
+def test_a_write_copies_buffers_unless_told_not_to() -> None:
     async def scenario() -> None:
         here, there = await standing()
         buffer = bytearray(STREAMS[0])

@@ -127,7 +127,7 @@ def test_a_handler_may_reset_before_it_has_accepted() -> None:
     play(by_an_exception)
 
 
-def test_what_had_come_completely_stays_complete_whatever_follows() -> None:
+def test_a_complete_direction_stays_complete() -> None:
     """The end was there before the connection broke: that is known, and nothing of it is lost."""
     followed_by: list[Message] = [ErrorReply.of(ConnectionLost(what="it")), ResetStream(5), StopSending(5)]
 
@@ -145,7 +145,7 @@ def test_what_had_come_completely_stays_complete_whatever_follows() -> None:
     play(scenario)
 
 
-def test_what_was_not_complete_never_looks_so() -> None:
+def test_an_incomplete_direction_never_looks_complete() -> None:
     async def scenario() -> None:
         for message, error in (
             (ErrorReply.of(ConnectionLost(what="it")), ConnectionLost),
@@ -164,7 +164,7 @@ def test_what_was_not_complete_never_looks_so() -> None:
     play(scenario)
 
 
-def test_nothing_is_said_and_nothing_is_heard_after_the_end() -> None:
+def test_nothing_is_sent_or_received_after_the_end() -> None:
     afterwards: list[tuple[Message, bytes]] = [
         (SessionData(), b"x"), (EndOfStream(), b""), (ResetStream(3), b""), (StopSending(3), b""),
         (WindowUpdate(5), b""), (Ack(), b""), (ErrorReply.of(ConnectionLost(what="it")), b""),
@@ -240,7 +240,7 @@ def test_a_way_that_is_gone_ends_the_session() -> None:
     play(scenario)
 
 
-def test_a_session_that_never_stands_says_why_to_everybody() -> None:
+def test_every_waiter_gets_the_reason_of_a_failed_opening() -> None:
     async def scenario() -> None:
         hop = Hop()
         writing = asyncio.create_task(hop.opener.write(b"x"))

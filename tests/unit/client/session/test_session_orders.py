@@ -123,7 +123,7 @@ actions = st.lists(
 @given(actions=actions, last=st.lists(st.sampled_from(["close", "reset"]), min_size=2, max_size=2))
 @example(actions=[("reset", 1, 7)], last=["close", "close"])
 @example(actions=[("write", 1, 9), ("eof", 1, 0), ("close", 0, 0), ("deliver", 0, 4)], last=["reset", "close"])
-def test_both_sides_are_over_in_whatever_order_things_happen(
+def test_both_sides_end_in_any_order_of_events(
     kind: type[Hop], actions: list[tuple[str, int, int]], last: list[str]
 ) -> None:
     """Writes, reads, ends and messages in any order; in the end no task waits, and every outcome is true."""
@@ -159,7 +159,7 @@ def test_both_sides_are_over_in_whatever_order_things_happen(
 
 @settings(max_examples=250)
 @given(actions=actions, dead=st.integers(0, 1), more=actions, last=st.sampled_from(["close", "reset", "read"]))
-def test_whoever_is_left_when_the_other_side_dies_is_told_and_told_the_truth(
+def test_the_remaining_side_learns_the_truth_when_its_peer_ends(
     actions: list[tuple[str, int, int]], dead: int, more: list[tuple[str, int, int]], last: str
 ) -> None:
     """Invariant: a direction that was received completely was sent completely, and no task waits for it."""
