@@ -19,7 +19,6 @@ from fastn_p2p_client.ipc.messages import (
     GetStatus,
     ProcessStatus,
     Status,
-    StatusReply,
 )
 
 from ..console.formatting import format_seconds
@@ -134,10 +133,7 @@ class Daemon:
 
         async def request() -> Status:
             async with Client(self.home, program="demo") as client:
-                reply = await client.control(GetStatus(), timeout=5)
-                if not isinstance(reply, StatusReply):
-                    raise DemoFailed(f"the reply to GetStatus is {reply!r}")
-                return reply.status
+                return (await client.control(GetStatus(), timeout=5)).status
 
         return asyncio.run(request())
 

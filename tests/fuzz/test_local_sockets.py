@@ -52,7 +52,6 @@ def serves(daemon: Daemon) -> None:
     """An honest program is still served by gateway, network and identity, and those by the vault."""
     with daemon.client() as client:
         keys = client.control(m.ListIdentities())
-        assert isinstance(keys, m.IdentityList)
         reply = client.call("alice", keys.identities[0].id52, "Echo", request={"message": "hi"})
         assert reply == {"echoed": "Echo: hi"}
         assert isinstance(client.control(m.GetTicket("alice")), m.TicketText)

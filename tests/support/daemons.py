@@ -20,7 +20,6 @@ from fastn_p2p_client.ipc.messages import (
     AddProtocol,
     CreateIdentity,
     GetStatus,
-    IdentityReply,
     SetIdentityOnline,
     Status,
     StatusReply,
@@ -211,7 +210,6 @@ class Daemon:
         """A new identity, by default online with Echo; its ID52."""
         with self.client() as client:
             created = client.control(CreateIdentity(name))
-            assert isinstance(created, IdentityReply)
             if online:  # before the protocol: else a process of its own is started to check that
                 client.control(SetIdentityOnline(name, True))
             if echo:

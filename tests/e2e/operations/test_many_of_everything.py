@@ -73,7 +73,6 @@ def test_status_has_some_of_each_and_says_how_many_there_are(full: Daemon) -> No
     assert status.peers[0].endpoints == 1
     with full.client() as client:
         small = client.control(m.GetStatus(3))
-        assert isinstance(small, m.StatusReply)
         assert [each.name for each in small.status.identities] == [f"identity{number:04}" for number in range(3)]
         assert [each.name for each in small.status.peers] == [f"peer{number:05}" for number in range(3)]
         assert (small.status.peers_total, len(small.status.processes)) == (PEERS, 3)
@@ -94,19 +93,16 @@ def test_commands_show_what_fits_and_where_the_rest_is(full: Daemon) -> None:
 def test_pages_follow_each_other_without_a_gap(full: Daemon) -> None:
     with full.client() as client:
         page = client.control(m.ListPeers("peer09990", 5))
-        assert isinstance(page, m.PeerList)
         assert ([each.name for each in page.peers], page.more) == (
             [f"peer0999{number}" for number in range(1, 6)],
             True,
         )
         page = client.control(m.ListPeers("peer09995", 5))
-        assert isinstance(page, m.PeerList)
         assert ([each.name for each in page.peers], page.more) == (
             [f"peer0999{number}" for number in range(6, 10)],
             False,
         )
         names = client.control(m.ListIdentities("identity0997", 1))
-        assert isinstance(names, m.IdentityList)
         assert ([each.name for each in names.identities], names.more) == (["identity0998"], True)
 
 
@@ -114,7 +110,6 @@ def test_programs_of_before_get_everything_at_once(full: Daemon) -> None:
     """They know neither pages nor limits."""
     with full.client() as client:
         page = client.control(m.ListPeers())
-        assert isinstance(page, m.PeerList)
         assert (len(page.peers), page.more) == (PEERS, False)
 
 

@@ -113,7 +113,6 @@ def test_older_ticket_after_a_newer_one_is_a_replay(world: World) -> None:
         tickets = []
         for _ in range(2):
             reply = client.control(m.GetTicket("bob"))
-            assert isinstance(reply, m.TicketText)
             tickets.append(reply.ticket)
     older, newer = tickets
     with world.one.client() as client:
