@@ -1,4 +1,4 @@
-"""Bulk streams: each carries one large request or reply, so that nobody waits behind it."""
+"""Bulk streams: each carries one large request or reply, so that no other call waits behind it."""
 
 from __future__ import annotations
 
@@ -30,82 +30,90 @@ log = logging.getLogger(__name__)
 MAX_BULK_STREAMS: Final = 16
 """Bulk streams of one connection that are read at once."""
 _LARGE: Final = 256 * 1024
-"""Bytes from which a payload is large: those of strangers are read beyond them one after the other, and few are sent at
-once, so that what is complete only in part stays small."""
+"""Bytes from which a payload is large. Large payloads of strangers are read one after the other, and few are sent at
+once, so that incomplete payloads take little memory."""
 _LARGE_AT_ONCE: Final = 2
-"""Large payloads that are sent at once over one connection: QUIC at the other end may hold the beginning of each."""
+"""Large payloads that are sent at once over one connection: the peer's QUIC may hold the beginning of each."""
 _PIECE: Final = 1024 * 1024
-"""Bytes that are handed to QUIC at once: the binding copies them."""
+"""Bytes that one write passes to QUIC. The binding copies them."""
 _READ_LARGE: Final = 1024 * 1024
 _MAX_FRAME: Final = MAX_PAYLOAD + 65536 + PREFIX_BYTES + 4096
 _TIMEOUT: Final = 120.0
-"""Seconds that a bulk stream may take to arrive."""
+"""Seconds within which a bulk stream must arrive completely."""
 
 
-class BulkStreamOwner(Protocol):
-    """The connection that the streams belong to."""
+class BulkConnection(Protocol):
+    """Members of the connection that its bulk streams use."""
 
     async def large_read_slot(self) -> Callable[[], None]:
-        """Return when one more large payload may be read; call what it returns when it has been."""
+        """Wait until one more large payload may be read. Call the returned function when it has been."""
         ...
 
     def watch_memory(self) -> None:
-        """The peer may send on one more stream."""
+        """Have the memory of the connection checked: the peer may send on one more stream."""
 
     def abort(self, reason: str) -> None:
-        """End it."""
+        """End the connection because the peer violates the protocol."""
 
     def count(self, sent: int, received: int) -> None:
-        """So many bytes have passed."""
+        """Count bytes that were sent and received."""
 
     def handle(self, message: wire.WireMessage, payload: bytes) -> None:
-        """A frame has come."""
+        """Handle a message of the peer daemon."""
 
 
 class BulkStreams:
-    """The bulk streams of one connection."""
+    """Bulk streams of one connection.
 
-    def __init__(self, raw: Connection, carrier: BulkStreamOwner, spawn: Callable[..., object]) -> None:
+    Args:
+        spawn: Run a coroutine until the connection ends, and then call the second argument.
+
+    Attributes:
+        streams: streams of the peer that are not read completely.
+        partial: bytes of payloads that have arrived incompletely.
+        ended: streams of the peer that have ended so far.
+        open: open streams, in both directions.
+        queued: bytes that wait to be sent.
+    """
+
+    def __init__(self, raw: Connection, connection: BulkConnection, spawn: Callable[..., object]) -> None:
         self._raw = raw
-        self._carrier = carrier
+        self._connection = connection
         self._spawn = spawn
         self._room = asyncio.Semaphore(MAX_BULK_STREAMS)
         self._sending = asyncio.Semaphore(_LARGE_AT_ONCE)
         self.streams: set[RecvStream] = set()
-        """Large payloads of the peer."""
         self._waiting = 0
-        """How many of them have nothing to be read."""
+        """Number of streams that have nothing to read."""
         self.partial = 0
-        """Bytes of payloads that have come in part."""
         self.ended = 0
-        """Streams of the peer that have ended so far."""
         self.open = 0
-        """Streams that stand, both ways."""
         self.queued = 0
-        """Bytes that wait to be sent."""
 
     def on_connection_lost(self) -> None:
-        """The connection has ended: hold it no longer, and none of its streams. A read that is cancelled before it has
-        begun does not leave."""
+        """Release the connection and its streams: it has ended.
+
+        A read that is cancelled before it has begun never removes its own stream.
+        """
         self._raw = ended_connection()
         self.streams.clear()
 
     def backlog(self) -> int:
-        """Streams on which something may wait to be read."""
+        """Return how many streams may have something to read."""
         return len(self.streams) - self._waiting
 
     def send(self, data: bytes, account: Account) -> None:
-        """Send frames on a stream of their own. They are reserved in ``account``, which has them back at the end."""
+        """Send frames on a stream of their own. Their bytes are reserved in ``account``, and released at the end."""
         size = len(data)
         self.open += 1
         self.queued += size
 
-        def sent(_: object) -> None:
+        def on_done(_: object) -> None:
             self.open -= 1
             self.queued -= size
             account.release(size)
 
-        self._spawn(self._send(data), sent)
+        self._spawn(self._send(data), on_done)
 
     async def _send(self, data: bytes) -> None:
         try:
@@ -114,9 +122,9 @@ class BulkStreams:
                     await self._write(data)
             else:
                 await self._write(data)
-            self._carrier.count(len(data), 0)
+            self._connection.count(len(data), 0)
         except IrohError as error:
-            self._carrier.abort(error.message())
+            self._connection.abort(error.message())
 
     async def _write(self, data: bytes) -> None:
         stream = await self._raw.open_uni()
@@ -128,12 +136,16 @@ class BulkStreams:
         await stream.finish()
 
     async def accept(self) -> None:
-        """Take every stream that comes. Raises IrohError when the connection has ended."""
+        """Accept every stream that the peer opens.
+
+        Raises:
+            IrohError: the connection has ended.
+        """
         while True:
             stream = await self._raw.accept_uni()
             self.streams.add(stream)
             self.open += 1
-            self._carrier.watch_memory()
+            self._connection.watch_memory()
             self._spawn(self._read(stream))
 
     async def _read(self, stream: RecvStream) -> None:
@@ -141,19 +153,24 @@ class BulkStreams:
             async with self._room, asyncio.timeout(_TIMEOUT):
                 data = await self._read_whole(stream)
                 for message, payload in FrameDecoder(MAX_PAYLOAD).feed(data):
-                    self._carrier.handle(message, payload)
+                    self._connection.handle(message, payload)
         except (BadMessage, PayloadTooLarge, IrohError, TimeoutError) as error:
-            self._carrier.abort(f"bad bulk stream: {error}")
+            self._connection.abort(f"invalid bulk stream: {error}")
         except Exception:
-            log.exception("a bulk stream")
-            self._carrier.abort("internal error")
+            log.exception("reading a bulk stream failed with an internal error")
+            self._connection.abort("internal error")
         finally:
             self.open -= 1
             self.streams.discard(stream)
             self.ended += 1
 
     async def _read_whole(self, stream: RecvStream) -> bytes:
-        """Everything until the stream's end. Raises PayloadTooLarge, IrohError."""
+        """Read the stream to its end.
+
+        Raises:
+            PayloadTooLarge: it has more bytes than the largest frame.
+            IrohError: it was reset, or the connection has ended.
+        """
         parts: list[bytes] = []
         size = 0
         release: Callable[[], None] | None = None
@@ -162,11 +179,11 @@ class BulkStreams:
                 parts.append(part)
                 size += len(part)
                 self.partial += len(part)
-                self._carrier.count(0, len(part))
+                self._connection.count(0, len(part))
                 if size > _MAX_FRAME:
                     raise PayloadTooLarge(size=size, limit=_MAX_FRAME)
                 if size > _LARGE and release is None:
-                    release = await self._carrier.large_read_slot()
+                    release = await self._connection.large_read_slot()
             return b"".join(parts)
         finally:
             self.partial -= size

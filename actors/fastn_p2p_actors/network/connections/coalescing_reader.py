@@ -1,4 +1,4 @@
-"""What comes in on a QUIC stream, in pieces that are worth what they cost."""
+"""Read a QUIC stream and merge small reads: each read costs the same, however few bytes it brings."""
 
 from __future__ import annotations
 
@@ -15,22 +15,29 @@ if TYPE_CHECKING:
 FAST: Final = 12e6
 """Bytes per second from which a stream is fast."""
 WINDOW: Final = 0.05
-"""Seconds over which that is measured, at least: of streams side by side, each comes in bursts."""
+"""Seconds over which the rate is measured at least, because each of several parallel streams arrives in bursts."""
 _GATHER: Final = 0.001
-"""Seconds for which a fast stream's few bytes are held: more is right behind them."""
+"""Seconds for which few bytes of a fast stream are held back: more of them follow at once."""
 SMALL_READ: Final = 16 * 1024
-"""Bytes of the buffer of a read that may wait: the binding takes it from the heap at once, and keeps it until something
-comes."""
+"""Bytes of the buffer of a read that may wait. The binding allocates it at once, and keeps it until bytes arrive."""
 _WORTH_IT: Final = 128 * 1024
-"""Bytes that are enough to go on at once."""
+"""Bytes that are returned at once, also of a fast stream."""
 
 
 class CoalescingReader:
-    """Reads one stream. What is behind each read, here and in the process that gets the piece, costs the same for few
-    bytes as for many: where a stream is fast, few of them wait for those that follow.
+    """Reader of one stream that merges small reads of a fast stream.
+
+    Problem: each read, and the message to the local process that follows it, costs the same for few bytes as for many.
+    Idea: measure the rate over 50 ms. If the stream is fast (12 MB/s), and a read brings less than 128 KiB, wait 1 ms
+    and add the bytes that have arrived meanwhile. Cost: up to 1 ms of latency on fast streams, none on others.
+    Not covered: the pace of the sender, for which flow control is responsible.
 
     Args:
         clock: seconds.
+
+    Attributes:
+        waiting: bytes of the buffer of a read that waits; 0 while none does. A read waits only once everything that
+            has arrived is read.
     """
 
     def __init__(self, stream: RecvStream, clock: Callable[[], float]) -> None:
@@ -40,15 +47,14 @@ class CoalescingReader:
         self._bytes = 0
         self._fast = False
         self.waiting = 0
-        """Bytes of the buffer of a read that waits, 0 while none does. Meanwhile everything that has come is read."""
         self._error: IrohError | None = None
-        """Has come while there was something to pass on first."""
+        """Error that was raised while there were bytes to return first."""
 
     async def read(self, limit: int) -> bytes:
-        """At most ``limit`` bytes; none at the end of the stream.
+        """Wait for bytes, and return at most ``limit``; none at the end of the stream.
 
         Raises:
-            IrohError: the stream was reset, or its connection is gone.
+            IrohError: the stream was reset, or its connection has ended.
         """
         if self._error is not None:
             raise self._error
@@ -64,7 +70,7 @@ class CoalescingReader:
         return data
 
     async def _read_available(self, limit: int) -> bytes:
-        """A read that does not wait."""
+        """Return the bytes that have arrived, without waiting; keep an error for the next read."""
         try:
             return await _read_now(self._stream, limit)
         except IrohError as error:
@@ -82,10 +88,10 @@ class CoalescingReader:
 
 
 async def read_some(stream: RecvStream, limit: int) -> bytes:
-    """Wait for something, and return at most ``limit`` bytes of what there is; none at the end of the stream.
+    """Wait for bytes, and return at most ``limit`` of those that have arrived; none at the end of the stream.
 
     Raises:
-        IrohError: the stream was reset, or its connection is gone.
+        IrohError: the stream was reset, or its connection has ended.
     """
     data = await stream.read(SMALL_READ)
     if len(data) == SMALL_READ < limit:
@@ -95,9 +101,9 @@ async def read_some(stream: RecvStream, limit: int) -> bytes:
 
 
 async def _read_now(stream: RecvStream, limit: int) -> bytes:
-    """Return what there is without waiting: nothing, at worst."""
+    """Return the bytes that have arrived, without waiting; there may be none."""
     try:
-        async with asyncio.timeout(0):  # a read that is cancelled leaves in the stream what there is
+        async with asyncio.timeout(0):  # a cancelled read leaves its bytes in the stream
             return await stream.read(limit)
     except TimeoutError:
         return b""

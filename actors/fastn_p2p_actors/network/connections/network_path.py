@@ -1,4 +1,4 @@
-"""How the other side of a connection is reached: directly or through a relay, where, and how long it takes."""
+"""Path to a peer daemon: direct or through a relay, its address, and its round-trip time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ if TYPE_CHECKING:
 
 
 class NetworkPath(NamedTuple):
-    """As in ``DeliverCall``."""
+    """Path to a peer daemon; the same fields as in ``DeliverCall``.
+
+    Attributes:
+        path: "local", "direct", "relayed" or "unknown".
+        address: IP address and port of the peer daemon, or the URL of the relay; empty if unknown or local.
+        rtt_ms: milliseconds of a round trip; None if unknown or local.
+    """
 
     path: str
     address: str
@@ -19,11 +25,11 @@ class NetworkPath(NamedTuple):
 
 
 LOCAL: Final = NetworkPath("local", "", None)
-"""To whoever is served by this daemon too."""
+"""Path to a binding of the same daemon."""
 
 
 def selected_path(raw: Connection) -> NetworkPath:
-    """The one that is in use at the moment. Costs several calls into the binding for each path."""
+    """Return the path that the connection uses now. Costs several calls into the binding for each known path."""
     for snapshot in raw.paths():
         if snapshot.is_selected:
             return NetworkPath("relayed" if snapshot.is_relay else "direct", snapshot.remote_addr, snapshot.rtt_ms)

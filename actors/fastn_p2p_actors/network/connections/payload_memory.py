@@ -1,14 +1,19 @@
-"""Memory of payloads that have come whole and wait here: how much may wait for whom, and what is refused above that.
+"""Memory accounts of complete payloads that wait in the network process.
 
-A payload waits while its call is held for a registration or looks for its peer, while a call that may be sent again has
-no answer, while the process that serves does not read, and while the peer does not take its answer. How many calls may
-wait is limited elsewhere, but 8,192 calls of 16 MiB are 128 GiB. So each connection and each local program has an
-account, in one of three budgets: strangers, peers of the address book, local programs. A reservation that does not
-fit is ``Overloaded`` for that call alone.
+Problem: a payload waits while its call is held for a registration or looks for its peer, while a call that may be
+retried has no reply, while the process that serves does not read, and while the peer does not read its reply. The
+number of calls is limited elsewhere, but 8,192 calls of 16 MiB are 128 GiB.
 
-An account gets at most four times as much as its budget has left. So the first may have four fifths, those that come
-later find something left, and none needs to be told that it has to give back. The smallest accounts may go on a little
-above the limit: calls of a peer that has next to nothing in flight are served beside those that fill the budget.
+Idea: each connection and each local program has an account in one of three budgets: strangers, peers in the address
+book, local programs. A reservation that does not fit is ``Overloaded`` for that call alone. An account gets at most
+four times as much as its budget has left. So the first one may have four fifths, and later ones still find something,
+without a message that asks the first to release memory. An account of at most 32 KiB may exceed the limit a little:
+calls of a peer that has next to nothing in flight are served while others fill the budget.
+
+Cost: two additions and two comparisons per payload. Bytes that wait for a local process are released in order, and only
+when a budget is full or the memory is checked.
+
+Not covered: payloads that are incomplete and bytes that nobody has read (``peer_memory``), and the memory of handlers.
 """
 
 from __future__ import annotations
@@ -24,35 +29,40 @@ from ...runtime.mailbox import Sender
 MIB: Final = 1024 * 1024
 
 PAYLOADS_OF_STRANGERS: Final = 20 * MIB
-"""Bytes of payloads that wait for peers of which no identity is in the address book, in either direction. Together with
-what ``peer_memory`` lets them hold it stays below 64 MiB."""
+"""Bytes of payloads of peers that have no identity in the address book, in both directions together. With the bytes
+that ``peer_memory`` lets them hold, it stays below 64 MiB."""
 PAYLOADS_OF_KNOWN: Final = 256 * MIB
-"""Bytes for peers in the address book."""
+"""Bytes of payloads of peers in the address book, in both directions together."""
 PAYLOADS_OF_PROGRAMS: Final = 256 * MIB
-"""Bytes of calls and sessions of local programs that wait for a peer, or in a peer's queue, or may be sent again."""
+"""Bytes of calls and sessions of local programs that wait for a peer, are queued for it, or may be retried."""
 QUEUED_OF_STRANGERS: Final = 17 * MIB
-"""Bytes of strangers that wait for local processes which do not read: they stay when the connections have ended."""
+"""Bytes of strangers that wait for local processes that do not read. They stay when the connections have ended."""
 MOST_SERVED_OF_STRANGERS: Final = 128 * MIB
-"""Bytes of payloads in flight at one local process, for one binding, above which strangers cannot add to them. Where a
-handler hangs they are in the memory of its process, which is limited."""
+"""Bytes of payloads in flight at one local process, for one binding, above which strangers get ``Overloaded``. If a
+handler hangs, the payloads are in the memory of its process, which is limited."""
 CALL_COST: Final = 1024
-"""Bytes of memory that a call of a peer takes beside its payload: 0.9 KiB measured."""
+"""Bytes of memory that a call of a peer takes besides its payload. An estimate, not a measurement."""
 _TIMES_LEFT: Final = 4
-"""So many times what is left an account may have: the first one a payload of 16 MiB, or 16 of 1 MiB."""
+"""Factor by which an account may exceed the rest of its budget: of 20 MiB, the first account may have 16 MiB."""
 _LITTLE: Final = 32 * 1024
-"""Bytes of an account that are no reason to refuse more ..."""
+"""Bytes up to which an account may exceed the limit of its budget."""
 _ABOVE: Final = 4 * MIB
-"""... until the budget is so many bytes above its limit."""
+"""Bytes above the limit of a budget at which also the smallest accounts get no more."""
 
 
 class Budget:
-    """Payloads of one kind of accounts.
+    """Budget of all accounts of one kind.
+
+    Args:
+        whose: names the kind in error messages.
+        settle: Release what local processes have read meanwhile. Called before a reservation is refused.
 
     Attributes:
         limit: bytes that may be reserved.
-        total: bytes that are.
-        queued: those of them that wait for local processes.
-        call_cost: bytes that a call takes beside its payload, if that counts.
+        most_queued: bytes that may wait for local processes.
+        total: bytes that are reserved.
+        queued: bytes of ``total`` that wait for local processes.
+        call_cost: bytes that each call reserves besides its payload; 0 if calls reserve none.
     """
 
     __slots__ = ("_settle", "_whose", "call_cost", "limit", "most_queued", "queued", "total")
@@ -75,7 +85,7 @@ class Budget:
         self.queued = 0
 
     def overload(self, own: int, size: int) -> Overloaded | None:
-        """The error for an account with ``own`` bytes that wants ``size`` more, if it may not have them."""
+        """Return the error if an account with ``own`` bytes may not reserve ``size`` more."""
         if self._fits(own, size):
             return None
         self._settle()
@@ -90,7 +100,7 @@ class Budget:
         return own + size <= _LITTLE and size <= left + _ABOVE
 
     def queue_overload(self, size: int) -> Overloaded | None:
-        """The error if ``size`` bytes more may not wait for a local process that does not read."""
+        """Return the error if ``size`` more bytes may not wait for a local process that does not read."""
         if self.queued + size <= self.most_queued:
             return None
         self._settle()
@@ -102,10 +112,10 @@ class Budget:
 
 
 class Account:
-    """Payloads of one connection, or of one local program.
+    """Account of one connection, or of one local program.
 
     Attributes:
-        bytes: that are reserved.
+        bytes: bytes that are reserved.
     """
 
     __slots__ = ("budget", "bytes")
@@ -115,7 +125,7 @@ class Account:
         self.bytes = 0
 
     def reserve(self, size: int) -> Overloaded | None:
-        """Reserve ``size`` bytes, or return the error because of which nothing is reserved."""
+        """Reserve ``size`` bytes, or return an error and reserve nothing."""
         budget = self.budget
         left = budget.limit - budget.total
         if size > left or self.bytes + size > _TIMES_LEFT * left:
@@ -127,12 +137,12 @@ class Account:
         return None
 
     def add(self, size: int) -> None:
-        """Reserve what is there already, or with a negative ``size`` give back."""
+        """Reserve ``size`` bytes that are in memory already, without a limit; a negative size releases."""
         self.bytes += size
         self.budget.total += size
 
     def release(self, size: int) -> None:
-        """Give back what was reserved."""
+        """Release ``size`` bytes."""
         self.bytes -= size
         self.budget.total -= size
 
@@ -148,11 +158,10 @@ class _Queue:
 
 
 class PayloadMemory:
-    """All budgets, and what of them waits for local processes that do not read.
+    """All budgets, and the reservations that wait for local processes that do not read.
 
-    A process reads its socket in order. So of what was sent to it, at most the last ``backlog`` bytes still wait, and
-    reservations are given back from the oldest on. That is done when somebody wants to know: it costs nothing while
-    processes read.
+    A process reads its socket in order. So at most the last ``backlog`` bytes that were sent to it still wait, and the
+    oldest reservations are released first. That happens only on demand, so it costs nothing while processes read.
     """
 
     def __init__(self) -> None:
@@ -169,15 +178,15 @@ class PayloadMemory:
 
     @property
     def of_peers(self) -> int:
-        """Bytes that wait for peers of either kind."""
+        """Bytes that are reserved for peers of either kind."""
         return self.strangers.total + self.known.total
 
     def may_queue(self, account: Account, size: int) -> Overloaded | None:
-        """Return the error if ``size`` bytes may not be sent to a local process that perhaps does not read."""
+        """Return the error if ``size`` bytes may not be sent to a local process that may not be reading."""
         return account.budget.queue_overload(size) or account.budget.overload(account.bytes, size)
 
     def queued(self, sender: Sender, account: Account, size: int) -> None:
-        """``size`` bytes were sent to a local process that does not read; they count until it has."""
+        """Reserve ``size`` bytes that were sent to a local process, until it has read them."""
         queue = self._queues.get(sender)
         if queue is None:
             queue = self._queues[sender] = _Queue()
@@ -187,14 +196,14 @@ class PayloadMemory:
         account.budget.queued += size
 
     def settle(self) -> None:
-        """Give back what processes have read meanwhile."""
+        """Release the bytes that local processes have read meanwhile."""
         for sender, queue in list(self._queues.items()):
             self._settle(queue, sender.backlog)
             if not queue.entries:
                 del self._queues[sender]
 
     def gone(self, sender: Sender) -> None:
-        """The process has ended, and nothing waits for it."""
+        """Release all bytes that wait for a local process, because it has ended."""
         queue = self._queues.pop(sender, None)
         if queue is not None:
             self._settle(queue, 0)

@@ -1,11 +1,19 @@
-"""Memory that peers make this process take: how much each holds, how much it may, and what happens above that.
+"""Memory accounts of connections: limits of the memory that peers make this process use.
 
-A stranger needs no more than an address to send, and QUIC takes 1.25 MB on each of 200 streams before anybody looks at
-them. So everything that a peer has sent and nobody has read, payloads that are not complete, and answers that it does
-not take, are charged to its connection, and to all peers of its kind together: those in the address book, and
-strangers. Looks find out how much that is, often while there is something to fear and not at all while nothing is open.
-Sessions that fill faster than they are read are paused first, which honest peers obey. Then connections are closed: one
-that holds more than its share, and of all that together hold too much the one that makes the least of it.
+Problem: a stranger needs only an address to send, and QUIC buffers 1.25 MB on each of 200 streams before this process
+reads the first byte.
+
+Idea: charge three things to the connection: bytes that have arrived and are unread, incomplete payloads, and replies
+that the peer does not read. Their sum is limited per connection, and for all connections of a kind together: peers in
+the address book, and strangers. Sessions that fill faster than they are read are paused first; honest peers obey. Then
+connections are closed: one that exceeds its own limit, and if all together exceed theirs, the one that has held most
+for the longest time in relation to how fast it is read.
+
+Cost: checks of every watched connection, 10 or 100 times a second, which take at most a tenth of the time. A connection
+without open streams and unread bytes is not checked.
+
+Not covered: memory that fills between two checks (10 to 100 ms), complete payloads (``payload_memory``), the memory of
+local processes, and handshakes that are not complete.
 """
 
 from __future__ import annotations
@@ -40,7 +48,7 @@ class Share:
 
     Attributes:
         each: bytes of one connection.
-        total: bytes of all connections of the kind.
+        total: bytes of all connections of the kind together.
     """
 
     __slots__ = ("each", "total")
@@ -51,93 +59,96 @@ class Share:
 
 
 MEMORY_OF_STRANGERS: Final = Share(20 * MIB, 20 * MIB)
-"""Bytes of peers of which no identity is in the address book: enough for one payload of 16 MiB and the beginnings of
-others. With what comes between two looks, and what the allocator adds, all of them together take less than 64 MiB."""
+"""Bytes of peers that have no identity in the address book: enough for one payload of 16 MiB and the beginnings of
+others. With the bytes that arrive between two checks, and those that the allocator adds, all of them together take less
+than 64 MiB."""
 MEMORY_OF_KNOWN: Final = Share(384 * MIB, 768 * MIB)
-"""Bytes of peers in the address book: 16 payloads of 16 MiB each, or as many sessions as there may be, full of what
-nobody takes."""
+"""Bytes of peers in the address book: 16 payloads of 16 MiB each, or as many unread sessions as there may be."""
 _TOGETHER: Final = 30 * MIB
-"""Bytes of strangers, with the payloads that wait in this process and with their sessions."""
+"""Bytes of strangers together with their complete payloads that wait in this process and with their sessions."""
 _SESSION_COST: Final = 16 * KIB
-"""Bytes of memory that a peer's session takes, though nothing is sent: 16.6 KiB measured, with its stream."""
+"""Bytes of memory that an idle session of a peer takes: 16.6 KiB measured, with its stream."""
 SESSIONS_OF_STRANGERS: Final = 1024
-"""Sessions that all strangers together may have open: 16 MiB of memory, though nothing is sent."""
+"""Sessions that all strangers together may have open: 16 MiB of memory while they are idle."""
 _LEAST: Final = 4 * MIB
-"""Bytes that strangers may hold, however many sessions they have."""
+"""Bytes that strangers may hold at least, however many sessions they have."""
 _SPARED: Final = 4 * MIB
-"""Bytes above ``_TOGETHER`` up to which connections are spared that are read quickly, or filled between two looks."""
+"""Bytes above ``_TOGETHER`` up to which connections stay open that are read quickly or filled between two checks."""
 UNREAD_BEFORE_HELLO: Final = 256 * 1024
-"""Bytes that may come on a connection before a hello."""
+"""Bytes that may arrive on a connection before its hello."""
 _WINDOWS: Final = ((4, SESSION_WINDOW), (16, 256 * KIB), (64, 64 * KIB), (128, 32 * KIB), (512, 8 * KIB))
-"""So many sessions of strangers at a time have such a window: bytes of either direction that may be on their way
-between this process and the handler's. All that there are together stay below what strangers may hold."""
+"""Numbers of strangers' sessions at a time, and the window that they get: bytes of either direction that may be on
+their way between this process and that of the handler. All windows together stay below the memory that strangers may
+hold."""
 _SMALLEST_WINDOW: Final = 4 * KIB
-"""Bytes of further sessions. 1,024 sessions, as many as strangers may have, have 20 MiB together."""
+"""Bytes of the window of further sessions. The 1,024 sessions that strangers may have get 20 MiB together."""
 _UNREAD_COST: Final = 1.6
-"""Bytes of memory for a byte that QUIC holds: 1.6 measured, in packets that are kept whole."""
+"""Bytes of memory per byte that QUIC holds: 1.6 measured, as it keeps whole packets."""
 _PAUSE_ABOVE: Final = 10 * MIB
-"""Unread bytes of a connection above which its sessions are paused: eight that are full stay below it."""
-_LOOK_OFTEN: Final = 0.01
-_LOOK_SELDOM: Final = 0.1
-"""Seconds between looks: while connections without a hello or much unread are there, and while streams are open."""
-_LOOKING_SHARE: Final = 0.1
-"""Of the time, that looks may take: with many connections there are fewer of them. Half of it while peers hold much."""
+"""Unread bytes of a connection above which its sessions are paused. Eight full sessions stay below it."""
+_CHECK_OFTEN: Final = 0.01
+"""Seconds between checks while a connection has no hello or much that is unread."""
+_CHECK_SELDOM: Final = 0.1
+"""Seconds between checks while streams are open."""
+_CHECK_SHARE: Final = 0.1
+"""Fraction of the time that checks may take, so there are fewer with many connections. Half of the time while peers
+hold much."""
 _STALLED: Final = 64 * 1024
-"""Bytes per second that are as good as nothing, where connections are compared by what is read of them."""
+"""Bytes per second that are added to each rate when connections are compared, so that slow ones count as stalled."""
 _GRACE: Final = 0.05
-"""Seconds for which a connection may be above its share before it is closed: after the process was busy, what has come
-meanwhile is read first, and a pause takes a round trip to be obeyed."""
+"""Seconds for which a connection may exceed its limit before it is closed. After the process was busy, the bytes that
+have arrived meanwhile are read first, and a pause takes a round trip until the peer obeys."""
 _TURN: Final = 3.0
-"""Seconds for which a stranger's large payload is read alone."""
+"""Seconds for which a stranger's large payload is read without another one beside it."""
 _MUCH: Final = MIB
-"""Bytes that a connection holds from which on looks are frequent, the peer must show that it lives. The end of one
-over which as much has passed is a reason to give the heap's memory back: what it held may be free since long ago."""
+"""Bytes of a connection from which on checks are frequent and the peer must answer pings. When a connection ends that
+has carried as many, free memory of the heap is returned to the system: its buffers may have been free for long."""
 _GARBAGE: Final = 8 * MIB
-"""Bytes that the process may have beside what it had when it was quiet and what peers hold, before it gives back."""
+"""Bytes by which the process may exceed its size at rest plus the bytes of peers, before free memory is returned."""
 _TRIM_AGAIN: Final = 0.1
-"""Seconds between looks that give memory back."""
+"""Seconds between two returns of free memory at least."""
 _TRIM_AFTER: Final = (0.05, 0.3, 2.0, 6.0)
-"""Seconds after the end of such a connection: QUIC lets go of it while it drains."""
+"""Seconds after the end of such a connection at which free memory is returned: QUIC frees it while it drains."""
 
 
 class Holder(Protocol):
-    """A connection."""
+    """Members of a connection that its memory account uses."""
 
     closed: bool
 
     @property
     def greeted(self) -> bool:
-        """Return whether there was a hello."""
+        """Return whether the hello of the peer daemon has arrived."""
         ...
 
     @property
     def known(self) -> bool:
-        """Return whether it speaks for an identity in the address book."""
+        """Return whether an identity in the address book speaks over it."""
         ...
 
     @property
     def received(self) -> int:
-        """Bytes that have been read, of all streams."""
+        """Bytes that were read, on all streams."""
         ...
 
     @property
     def sent(self) -> int:
-        """Bytes that were written, to all streams."""
+        """Bytes that were written, on all streams."""
         ...
 
     @property
     def held(self) -> int:
-        """Bytes that have been read and are kept, and of answers that are not taken."""
+        """Bytes of incomplete payloads, and of replies that the peer has not read."""
         ...
 
     @property
     def waiting(self) -> int:
-        """Bytes of whole payloads that wait here, which ``PayloadMemory`` limits."""
+        """Bytes of complete payloads that wait here. ``PayloadMemory`` limits them."""
         ...
 
     @property
     def open_streams(self) -> int:
-        """Streams beside the call channel, whoever has opened them."""
+        """Streams besides the call channel, opened by either daemon."""
         ...
 
     @property
@@ -146,29 +157,31 @@ class Holder(Protocol):
         ...
 
     def backlog(self) -> int:
-        """Streams on which something may wait to be read."""
+        """Return how many streams may have something to read."""
         ...
 
-    def traffic(self) -> Traffic: ...
+    def traffic(self) -> Traffic:
+        """Return the counters of QUIC."""
+        ...
 
     def require_answer(self) -> None:
-        """Close it if the peer does not answer: it may be gone, and what it has sent would stay."""
+        """Close the connection if the peer does not answer a ping: it may be gone, and its bytes would stay."""
         ...
 
     def pause_slow_sessions(self) -> None:
-        """From now on, ask the peer to write nothing on sessions that fill faster than they are read."""
+        """Ask the peer to write nothing on sessions that fill faster than they are read."""
         ...
 
     def resume_sessions(self) -> None:
-        """Let it write on all of them again."""
+        """Let the peer write on all sessions again."""
         ...
 
     def resume_drained(self) -> None:
-        """Let it write on those that have been paused for long and are read."""
+        """Let the peer write on sessions that were paused long ago and have nothing left to read."""
         ...
 
     def abort(self, reason: str) -> None:
-        """End it."""
+        """End the connection."""
         ...
 
 
@@ -176,14 +189,15 @@ class _Usage:
     """Memory that one connection holds.
 
     Attributes:
-        bytes: charged to it.
-        before: charged at the look before; -1 at the first one.
-        rate: bytes per second that were read of it, or written to it, since.
-        most: that it has been charged.
-        above_since: when it came to be above its share, or 0.
+        bytes: bytes that are charged to it.
+        before: bytes at the previous check; -1 at the first one.
+        rate: bytes per second that were read and written, smoothed over checks.
+        most: highest number of bytes so far, with its complete payloads.
+        above_since: when it began to exceed its limit; 0 if it does not.
+        unread: estimate of its unread bytes.
     """
 
-    __slots__ = ("_looked_at", "_moved", "above_since", "before", "bytes", "most", "rate", "unread")
+    __slots__ = ("_checked_at", "_moved", "above_since", "before", "bytes", "most", "rate", "unread")
 
     def __init__(self, now: float) -> None:
         self.unread = Unread()
@@ -192,36 +206,37 @@ class _Usage:
         self.rate = 0.0
         self.most = 0
         self.above_since = 0.0
-        self._looked_at = now
+        self._checked_at = now
         self._moved = 0
 
-    def look(self, holder: Holder, now: float) -> None:
+    def update(self, holder: Holder, now: float) -> None:
+        """Update all attributes except ``above_since``."""
         read = holder.received
         moved = read + holder.sent
-        self.rate = (self.rate + (moved - self._moved) / max(now - self._looked_at, 0.001)) / 2
-        self._moved, self._looked_at = moved, now
-        unread = self.unread.look(holder.traffic(), read, holder.backlog(), holder.ended_streams)
+        self.rate = (self.rate + (moved - self._moved) / max(now - self._checked_at, 0.001)) / 2
+        self._moved, self._checked_at = moved, now
+        unread = self.unread.update(holder.traffic(), read, holder.backlog(), holder.ended_streams)
         self.before, self.bytes = self.bytes, int(unread * _UNREAD_COST) + holder.held
         self.most = max(self.most, self.bytes + holder.waiting)
 
     @property
     def falls(self) -> bool:
-        """Whether it is on its way down, or would be gone in less than a second at the rate at which it is read."""
+        """Return whether the bytes become fewer, or would be gone in less than a second at the rate of reading."""
         return self.bytes < self.before * 0.98 or self.rate > 1.5 * self.bytes
 
     @property
     def is_new(self) -> bool:
-        """Whether most of it has come since the look before: where this process was busy, it will be read now."""
+        """Return whether most bytes have arrived since the previous check. After a busy time they will be read now."""
         return self.before < self.bytes // 2
 
     @property
     def score(self) -> float:
-        """How little the peer makes of how much: its bytes, times the seconds that reading them would take."""
+        """Bytes times the seconds that reading them would take: the highest score is closed first."""
         return self.bytes * self.bytes / (self.rate + _STALLED)
 
 
 class _Once:
-    """Calls ``work`` when it is called for the first time."""
+    """Function that calls ``work`` once, however often it is called."""
 
     __slots__ = ("_work",)
 
@@ -235,13 +250,15 @@ class _Once:
 
 
 class PeerMemory:
-    """That of all connections.
+    """Memory accounts of all connections.
 
     Args:
-        loop: whose clock counts.
-        payloads: that wait in this process.
-        trim: gives the heap's free memory back.
-        size: bytes of memory that the process has.
+        loop: event loop; its clock is used.
+        payloads: accounts of complete payloads.
+        strangers: limits of peers that have no identity in the address book.
+        known: limits of peers in the address book.
+        trim: Return free memory of the heap to the system. Called in a thread.
+        size: Return the bytes of memory that the process has.
     """
 
     def __init__(
@@ -262,41 +279,42 @@ class PeerMemory:
         self._next: asyncio.TimerHandle | None = None
         self._size = size
         self._quiet = size()
-        """Bytes of the process when peers held little."""
+        """Bytes of the process while peers hold little."""
         self._trimmed_at = 0.0
         self._payload = asyncio.Semaphore(1)
-        """The turn of a stranger's large payload."""
+        """Slot for reading a large payload of a stranger."""
         self._windows: Counter[int] = Counter()
         self._trims: list[asyncio.TimerHandle] = []
 
     def __len__(self) -> int:
-        """How many connections are looked at."""
+        """Return how many connections are watched."""
         return len(self._watched)
 
     def watch(self, holder: Holder) -> None:
-        """Look at this connection from now on: it is new, or the peer may send on one more stream."""
+        """Check this connection from now on: it is new, or the peer may send on one more stream."""
         if holder not in self._watched:
             self._watched[holder] = _Usage(self._loop.time())
-            self._look_within(_LOOK_OFTEN if not holder.greeted else _LOOK_SELDOM / 4)
+            self._check_within(_CHECK_OFTEN if not holder.greeted else _CHECK_SELDOM / 4)
 
     def check_soon(self, holder: Holder) -> None:
-        """Look at this connection among the next: it has come to hold much."""
+        """Check this connection soon, because much is queued for it."""
         self.watch(holder)
-        self._look_within(_LOOK_OFTEN)
+        self._check_within(_CHECK_OFTEN)
 
     def on_connection_closed(self, holder: Holder) -> None:
-        """The connection has ended."""
+        """Stop checking a connection that has ended. If it has carried much, return free memory."""
         usage = self._watched.pop(holder, None)
         if max(usage.most if usage is not None else 0, holder.received + holder.sent) >= _MUCH:
             self._trim_soon()
 
     def close(self) -> None:
+        """Stop all timers."""
         for timer in (self._next, *self._trims):
             if timer is not None:
                 timer.cancel()
 
     def window_of_session(self, holder: Holder) -> int:
-        """A peer opens a session: bytes that its handler may send before they are taken. ``session_ended`` follows."""
+        """Reserve the window of a session that a peer opens, and return its bytes. ``session_ended`` must follow."""
         if holder.known:
             return SESSION_WINDOW
         window = next((size for most, size in _WINDOWS if self._windows[size] < most), _SMALLEST_WINDOW)
@@ -304,19 +322,19 @@ class PeerMemory:
         return window
 
     def sessions_overload(self, holder: Holder) -> Overloaded | None:
-        """Return the error if the peer may not open one more session because of those that all strangers have."""
+        """Return the error if strangers have too many sessions for one more of this peer."""
         if holder.known or sum(self._windows.values()) < SESSIONS_OF_STRANGERS:
             return None
         return Overloaded(what="sessions of strangers", limit=SESSIONS_OF_STRANGERS)
 
     def session_ended(self, window: int) -> None:
-        """A session that a peer has opened is over; ``window`` is its own."""
+        """Release the window of a session that has ended."""
         self._windows[window] = max(0, self._windows[window] - 1)
 
     async def large_read_slot(self) -> Callable[[], None]:
-        """Wait until one more large payload of a stranger may be read; call what is returned when it has been.
+        """Wait until one more large payload of a stranger may be read. Call the returned function when it has been.
 
-        One that takes longer than ``_TURN`` seconds does not keep the next one waiting.
+        A payload that takes longer than ``_TURN`` seconds no longer keeps the next one waiting.
         """
         await self._payload.acquire()
         release = _Once(self._payload.release)
@@ -328,43 +346,43 @@ class PeerMemory:
 
         return done
 
-    # ── looking ──────────────────────────────────────────────────────────────────────────────────
+    # ── checks ───────────────────────────────────────────────────────────────────────────────────
 
-    def _look_within(self, seconds: float) -> None:
+    def _check_within(self, seconds: float) -> None:
         when = self._loop.time() + seconds
         if self._next is not None:
             if self._next.when() <= when:
                 return
             self._next.cancel()
-        self._next = self._loop.call_at(when, self.look)
+        self._next = self._loop.call_at(when, self.check)
 
-    def look(self) -> None:
-        """Find out what the connections hold, and do about it what is due."""
+    def check(self) -> None:
+        """Update the account of every watched connection; pause and close what exceeds the limits."""
         self._next = None
         began = self._loop.time()
         self.payloads.settle()
         totals = [0, 0]
         often = False
         for holder, usage in list(self._watched.items()):
-            usage.look(holder, began)
+            usage.update(holder, began)
             holder.resume_drained()
-            if self._judge(holder, usage, began):
+            if self._enforce_own_limit(holder, usage, began):
                 continue
             totals[holder.known] += usage.bytes
             often = often or not holder.greeted or usage.bytes > _MUCH
             if holder.greeted and not usage.bytes and not holder.open_streams:
                 del self._watched[holder]
         for known, total in enumerate(totals):
-            self._relieve(bool(known), total)
+            self._enforce_total(bool(known), total)
         if self._watched:
             took = self._loop.time() - began
             pressed = any(total > share.total // 4 for total, share in zip(totals, self._shares, strict=True))
             self._collect_garbage(sum(totals) + self.payloads.of_peers, pressed, began)
-            pause = took if pressed else took / _LOOKING_SHARE
-            self._look_within(max(_LOOK_OFTEN if often else _LOOK_SELDOM, pause))
+            delay = took if pressed else took / _CHECK_SHARE
+            self._check_within(max(_CHECK_OFTEN if often else _CHECK_SELDOM, delay))
 
-    def _judge(self, holder: Holder, usage: _Usage, now: float) -> bool:
-        """Return whether the connection was closed for what it holds by itself."""
+    def _enforce_own_limit(self, holder: Holder, usage: _Usage, now: float) -> bool:
+        """Pause or close a connection by its own limit; return whether it was closed."""
         unread = usage.unread.bytes
         if holder.greeted:
             if usage.bytes + holder.waiting > _MUCH:
@@ -385,12 +403,12 @@ class PeerMemory:
             usage.above_since = now
         elif not usage.falls and (not holder.greeted or now - usage.above_since >= _GRACE):
             what = "more than" if holder.greeted else "no hello, and more than"
-            self._shed(holder, f"{what} {most // 1024} KiB that nobody has read")
+            self._abort(holder, f"{what} {most // 1024} KiB are unread")
             return True
         return False
 
-    def _relieve(self, known: bool, total: int) -> None:
-        """Close connections of a kind until the others are within what they may hold together."""
+    def _enforce_total(self, known: bool, total: int) -> None:
+        """Close connections of a kind until the others are within the limit of all together."""
         limit = at_once = self._shares[known].total
         if not known:
             room = _TOGETHER - self.payloads.strangers.total - _SESSION_COST * sum(self._windows.values())
@@ -403,25 +421,25 @@ class PeerMemory:
             if total <= limit or ((known or total <= at_once) and (usage.falls or usage.is_new)):
                 continue
             total -= usage.bytes
-            self._shed(
-                holder, f"peers hold more than {limit // MIB} MiB together, and this one the most for the longest"
+            self._abort(
+                holder, f"peers hold more than {limit // MIB} MiB together; this one holds most for the longest time"
             )
 
-    def _shed(self, holder: Holder, reason: str) -> None:
+    def _abort(self, holder: Holder, reason: str) -> None:
         holder.abort(reason)
         self._watched.pop(holder, None)
         self._trim_soon()
 
-    # ── giving back ──────────────────────────────────────────────────────────────────────────────
+    # ── free memory ──────────────────────────────────────────────────────────────────────────────
 
     def _collect_garbage(self, held: int, pressed: bool, now: float) -> None:
-        """While peers come and fill and are closed: give back what the last ones held before the next ones fill."""
+        """Return free memory if the process is too large, before the next peers fill what closed ones have held."""
         size = self._size()
         if not pressed and held < _MUCH:
             self._quiet = size
         elif size > self._quiet + held + _GARBAGE and now - self._trimmed_at >= _TRIM_AGAIN:
             self._trimmed_at = now
-            self._give_back()
+            self._return_memory()
 
     def _trim_soon(self) -> None:
         now = self._loop.time()
@@ -429,8 +447,8 @@ class PeerMemory:
         if len(self._trims) < len(_TRIM_AFTER):
             for timer in self._trims:
                 timer.cancel()
-            self._trims = [self._loop.call_at(now + seconds, self._give_back) for seconds in _TRIM_AFTER]
+            self._trims = [self._loop.call_at(now + seconds, self._return_memory) for seconds in _TRIM_AFTER]
 
-    def _give_back(self) -> None:
-        """In a thread: it may take as long as many calls."""
+    def _return_memory(self) -> None:
+        """Return free memory, in a thread, because it may take as long as many calls."""
         _ = self._loop.run_in_executor(None, self._trim)

@@ -1,4 +1,4 @@
-"""Connections to other daemons: one for each, dialled once however many ask, kept while they are used."""
+"""Connection pool: one connection per peer daemon, dialled once for all callers, closed when idle."""
 
 from __future__ import annotations
 
@@ -39,25 +39,42 @@ from .proven_identities import IntroductionRegistry
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 1024
+"""Connections of this daemon. One more closes the one that has been idle longest."""
 MAX_CONNECTIONS_PER_ENDPOINT: Final = 32
-"""Both ends may dial at once, and processes may be restarted; one more than this is refused."""
+"""Connections with one endpoint. Both daemons may dial at once, and processes may restart; one more is refused."""
 _IDLEST: Final = 32
-"""Connections that are noted together as the idlest: looking through all of them is done once for so many."""
+"""Connections that are selected together as the idlest, so that all connections are searched once for as many."""
 IDLE_TIMEOUT: Final = 300.0
-"""Seconds without a call after which a connection is closed."""
+"""Seconds without a call or session after which a connection is closed."""
 SUPERSEDED_TIMEOUT: Final = 10.0
-"""The same, where calls have another connection to the same endpoint."""
+"""Seconds until an idle connection is closed, if calls use another connection to the same endpoint."""
 _SWEEP_INTERVAL: Final = 30.0
-_RETRY_PAUSE: Final = 0.1
-"""Seconds before the second attempt to reach an endpoint; doubles with jitter."""
+"""Seconds between searches for idle connections."""
+_FIRST_BACKOFF: Final = 0.1
+"""Seconds before the second attempt to reach an endpoint. Doubles for each further attempt, with jitter."""
 _ATTEMPTS: Final = 3
+"""Attempts to reach an endpoint."""
 
 
 class ConnectionPool:
-    """All connections by endpoint.
+    """Connection pool: all connections by endpoint.
 
-    There are two to one endpoint when both sides have dialled at the same moment: both then come to use the same one,
+    When two daemons dial each other at the same time, there are two connections. Both daemons then prefer the same one,
     and the other is closed once it is idle, so that no call is lost.
+
+    Args:
+        endpoint: dials.
+        owner: callbacks of every connection.
+        introductions: proven identities of every endpoint.
+        payloads: accounts of complete payloads.
+        wall: Unix time.
+        jitter: a random number from 0 to 1, for the backoff.
+
+    Attributes:
+        introductions: proven identities of every endpoint.
+        wants: local identities that peer daemons wait for.
+        own_endpoint: public key of the local endpoint.
+        dials: handshakes that were started, for tests and ``status``.
     """
 
     def __init__(
@@ -81,43 +98,44 @@ class ConnectionPool:
         self._connections: dict[bytes, list[PeerConnection]] = {}
         self._count = 0
         self._idlest: list[tuple[float, PeerConnection]] = []
-        """Candidates for making room, with when they were used last; the idlest comes last."""
-        self._dialling: dict[bytes, asyncio.Task[PeerConnection]] = {}
-        self._arrivals: dict[bytes, asyncio.Future[PeerConnection]] = {}
-        """Where we dial: done when the other side has greeted us."""
+        """Candidates for eviction, with the time of their last use. The idlest comes last."""
+        self._running_dials: dict[bytes, asyncio.Task[PeerConnection]] = {}
+        self._ready_dials: dict[bytes, asyncio.Future[PeerConnection]] = {}
+        """Endpoints that are dialled: done when a connection with them has its hello, opened by either daemon."""
         self._hello = wire.Hello(WIRE_VERSION, secrets.token_bytes(8), MAX_PAYLOAD, MAX_CALLS_PER_PEER, pauses=True)
         self._memory = PeerMemory(self._loop, payloads=payloads)
         self._limits = PeerLimits()
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
         self.dials = 0
-        """Handshakes started, for tests and status."""
 
     def __len__(self) -> int:
         return self._count
 
     def all(self) -> list[PeerConnection]:
+        """Return every connection, also those without a hello."""
         return [connection for group in self._connections.values() for connection in group]
 
     def open_to(self, endpoint: bytes) -> PeerConnection | None:
-        """The connection that calls to this endpoint take now, if one stands."""
+        """Return the connection that calls to this endpoint use now, or None if there is none."""
         group = self._connections.get(endpoint)
         return max(group, key=self._preference) if group else None
 
     def _preference(self, connection: PeerConnection) -> tuple[bool, bool, float]:
-        """The greatest is used: what is ready, then what the lower endpoint has dialled, then the newest.
+        """Return the sort key of a connection; the highest is used.
 
-        The other side comes to the same.
+        A ready connection wins, then one that the endpoint with the lower key has dialled, then the newest. The peer
+        daemon chooses the same one.
         """
         lower_dialled = connection.outgoing == (self.own_endpoint < connection.endpoint)
         return connection.ready.done(), lower_dialled, connection.opened_at
 
     async def connect(self, address: EndpointAddress) -> PeerConnection:
-        """The connection to this endpoint, dialled if need be; everybody who asks meanwhile shares the attempt.
+        """Return the connection to this endpoint. Dial it if there is none; concurrent callers share the attempt.
 
         Raises:
-            PeerUnreachable: after several attempts.
-            Overloaded: the pool is full of connections in use.
+            PeerUnreachable: several attempts have failed.
+            Overloaded: the pool is full, and every connection is in use.
         """
         while True:
             found = self.open_to(address.endpoint)
@@ -125,14 +143,14 @@ class ConnectionPool:
                 if not found.ready.done():
                     await asyncio.shield(found.ready)
                 return found
-            task = self._dialling.get(address.endpoint)
+            task = self._running_dials.get(address.endpoint)
             if task is None:
-                task = self._dialling[address.endpoint] = self._loop.create_task(self._dial(address))
+                task = self._running_dials[address.endpoint] = self._loop.create_task(self._dial(address))
                 task.add_done_callback(lambda done: self._dialled(address.endpoint, done))
             return await asyncio.shield(task)
 
     def adopt(self, raw: Connection, *, outgoing: bool = False) -> PeerConnection:
-        """Take over a connection whose handshake is done."""
+        """Add a connection whose handshake is complete. It is closed at once if there are too many."""
         connection = PeerConnection(
             raw, self._owner, outgoing=outgoing, wall=self._wall, memory=self._memory, limits=self._limits
         )
@@ -151,22 +169,22 @@ class ConnectionPool:
         return connection
 
     def on_hello(self, connection: PeerConnection) -> None:
-        """Its hello has come: earlier connections with another process of the same endpoint are dead."""
+        """A hello has ready: close earlier connections with another process of the same endpoint, which has ended."""
         for other in list(self._connections.get(connection.endpoint, ())):
             if other is not connection and other.remote_process not in (b"", connection.remote_process):
                 other.close(CLOSE_REPLACED, "the peer's network process was restarted")
-        arrived = self._arrivals.get(connection.endpoint)
-        if arrived is not None and not arrived.done():
-            arrived.set_result(connection)
+        ready = self._ready_dials.get(connection.endpoint)
+        if ready is not None and not ready.done():
+            ready.set_result(connection)
         self._choose(connection.endpoint)
 
     def _choose(self, endpoint: bytes) -> None:
-        """Calls to this endpoint take from now on the connection that both sides prefer."""
+        """Route calls to this endpoint over the connection that both daemons prefer."""
         chosen = self.open_to(endpoint)
         self.introductions.of(endpoint).connection = chosen if chosen is not None and chosen.ready.done() else None
 
     def forget(self, connection: PeerConnection) -> None:
-        """It has ended."""
+        """Remove a connection that has ended."""
         group = self._connections.get(connection.endpoint)
         if group is not None and connection in group:
             group.remove(connection)
@@ -178,38 +196,39 @@ class ConnectionPool:
                 self.introductions.forget(connection.endpoint)
 
     def close(self) -> None:
+        """Close all connections, and accept none any more."""
         self._closed = True
         self._memory.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for task in self._dialling.values():
+        for task in self._running_dials.values():
             task.cancel()
         for connection in self.all():
-            connection.close(CLOSE_SHUTDOWN, "the daemon stops")
+            connection.close(CLOSE_SHUTDOWN, "the daemon is stopping")
 
     async def _dial(self, address: EndpointAddress) -> PeerConnection:
-        """A connection that we open, or one that the other side opens meanwhile."""
-        arrived = self._arrivals[address.endpoint] = self._loop.create_future()
+        """Return a new connection, or the one that the peer daemon opens meanwhile."""
+        ready = self._ready_dials[address.endpoint] = self._loop.create_future()
         attempts = self._loop.create_task(self._try_to_dial(address))
         attempts.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
-            await asyncio.wait((arrived, attempts), return_when=asyncio.FIRST_COMPLETED)
-            return arrived.result() if arrived.done() else attempts.result()
+            await asyncio.wait((ready, attempts), return_when=asyncio.FIRST_COMPLETED)
+            return ready.result() if ready.done() else attempts.result()
         finally:
-            del self._arrivals[address.endpoint]
+            del self._ready_dials[address.endpoint]
             attempts.cancel()
 
     async def _try_to_dial(self, address: EndpointAddress) -> PeerConnection:
-        pause = _RETRY_PAUSE
+        backoff = _FIRST_BACKOFF
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return await self._dial_once(address)
             except (PeerUnreachable, ConnectionLost, TimeoutError) as error:
-                log.info("attempt %d to reach %s: %s", attempt, address.endpoint.hex()[:10], error)
+                log.info("attempt %d to reach %s failed: %s", attempt, address.endpoint.hex()[:10], error)
                 if attempt == _ATTEMPTS:
                     raise _unreachable(address, error) from error
-            await asyncio.sleep(pause * (0.5 + self._jitter()))
-            pause *= 2
+            await asyncio.sleep(backoff * (0.5 + self._jitter()))
+            backoff *= 2
         raise AssertionError("the last attempt returns or raises")
 
     async def _dial_once(self, address: EndpointAddress) -> PeerConnection:
@@ -221,22 +240,22 @@ class ConnectionPool:
             async with asyncio.timeout(HELLO_TIMEOUT):
                 await asyncio.shield(connection.ready)
         except TimeoutError:
-            connection.close(CLOSE_PROTOCOL_ERROR, "no hello")
+            connection.close(CLOSE_PROTOCOL_ERROR, f"no hello within {HELLO_TIMEOUT:g} s")
             raise
         return connection
 
     def _dialled(self, endpoint: bytes, done: asyncio.Task[PeerConnection]) -> None:
-        self._dialling.pop(endpoint, None)
+        self._running_dials.pop(endpoint, None)
         if not done.cancelled():
-            done.exception()  # whoever waited has it
+            done.exception()  # retrieved here; the callers that waited have raised it
 
     def _evict_idle(self) -> bool:
-        """Close the connection that has been idle longest, strangers' first; False when all are in use."""
+        """Close the connection that has been idle longest, strangers' first; return False if all are in use."""
         for _ in range(2):
             while self._idlest:
                 used_at, connection = self._idlest.pop()
                 if not connection.closed and not connection.in_flight and connection.used_at == used_at:
-                    connection.close(CLOSE_IDLE, "making room")
+                    connection.close(CLOSE_IDLE, "idle, and another connection needs its place")
                     return True
             idle = (each for each in self.all() if not each.in_flight)
             found = nsmallest(_IDLEST, idle, key=lambda each: (each.introductions.has_known, each.used_at))

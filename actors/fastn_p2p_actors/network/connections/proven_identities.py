@@ -208,7 +208,7 @@ class IntroductionRegistry(Generic[ConnectionT]):
         for introductions in list(self._identities.get(delegation.identity, ())):
             introductions.revoke_older(delegation)
 
-    # ── called by ProvenIdentities ──────────────────────────────────────────────────────────────────
+    # ── called by ProvenIdentities ───────────────────────────────────────────────────────────────
 
     def on_added(self, introductions: ProvenIdentities[ConnectionT], identity: bytes) -> None:
         """An identity has been introduced at an endpoint, perhaps not for the first time."""

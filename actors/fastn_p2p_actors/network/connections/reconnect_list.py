@@ -1,7 +1,7 @@
-"""The daemons that we have a connection with, remembered across a restart of this process.
+"""Reconnect list: peer daemons to connect to again after a crash of the network process.
 
-A process that comes back after a crash has lost its connections, and the other sides cannot know it: to them the
-line is silent until a timeout. So it dials them again at once, and its hello tells them that what was before is gone.
+A restarted process has lost its connections, and the peer daemons do not know: to them the connection is silent until a
+timeout. So it dials them at once, and its hello tells them that the earlier connection is dead.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from .pool import ConnectionPool
 log = logging.getLogger(__name__)
 
 _MAX: Final = 64
-"""Connections that are remembered, those with known peers first: no number of strangers pushes them out."""
+"""Connections in the list. Those with known peers come first, so that strangers cannot displace them."""
 _SAVE_INTERVAL: Final = 0.1
-"""Seconds between two writes: the first change is written at once, as the next moment may be the last."""
+"""Seconds between two writes. The first change is written at once, because the process may crash next."""
 
 
-class _Neighbour(msgspec.Struct, frozen=True):
+class _Entry(msgspec.Struct, frozen=True):
     endpoint: str
     addresses: tuple[str, ...]
     relays: tuple[str, ...] = ()
 
 
 class ReconnectList:
-    """Kept in one file of the runtime directory, which a clean stop removes.
+    """Reconnect list in one file of the runtime directory, which a clean stop removes.
 
-    Strangers can make connections come and go as often as they like. So the file is written in a thread: where the disk
-    is busy, that was measured to take 0.4 seconds. And of a stranger's connection QUIC is asked once.
+    Strangers can open and close connections as often as they like. So the file is written in a thread (0.4 seconds were
+    measured with a busy disk), and the addresses of a stranger's connection are read from QUIC only once.
     """
 
     def __init__(self, path: Path, pool: ConnectionPool) -> None:
@@ -51,8 +51,8 @@ class ReconnectList:
         self._timer: asyncio.TimerHandle | None = None
         self._saved_at = -_SAVE_INTERVAL
         self._tasks: set[asyncio.Task[None]] = set()
-        self._described: dict[PeerConnection, _Neighbour] = {}
-        """Those in the file."""
+        self._described: dict[PeerConnection, _Entry] = {}
+        """Connections in the file, with their entries."""
         self._is_writing = False
         self._changed_meanwhile = False
         self._lock = threading.Lock()
@@ -60,24 +60,25 @@ class ReconnectList:
         self._closed = False
 
     def reconnect_all(self) -> None:
-        """Reach those with whom there was a connection when the process before this one died."""
+        """Dial the peer daemons that the previous process was connected to when it crashed."""
         try:
-            known = msgspec.json.decode(self._path.read_bytes(), type=list[_Neighbour])
+            known = msgspec.json.decode(self._path.read_bytes(), type=list[_Entry])
         except (OSError, *UNDECODABLE):
             return
-        for neighbour in known[:_MAX]:
-            task = self._loop.create_task(self._dial(neighbour))
+        for entry in known[:_MAX]:
+            task = self._loop.create_task(self._dial(entry))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def changed(self) -> None:
-        """A connection has come or gone."""
+        """Write the file soon, because a connection was opened or closed."""
         if self._is_writing:
             self._changed_meanwhile = True
         elif self._timer is None:
             self._timer = self._loop.call_at(self._saved_at + _SAVE_INTERVAL, self._save)
 
     def close(self) -> None:
+        """Stop, and remove the file."""
         if self._timer is not None:
             self._timer.cancel()
         for task in self._tasks:
@@ -86,12 +87,12 @@ class ReconnectList:
             self._closed = True
             self._path.unlink(missing_ok=True)
 
-    async def _dial(self, neighbour: _Neighbour) -> None:
+    async def _dial(self, entry: _Entry) -> None:
         try:
-            endpoint = base64.b16decode(neighbour.endpoint)
-            await self._pool.connect(EndpointAddress(endpoint, neighbour.relays, neighbour.addresses))
+            endpoint = base64.b16decode(entry.endpoint)
+            await self._pool.connect(EndpointAddress(endpoint, entry.relays, entry.addresses))
         except (P2PError, ValueError) as error:
-            log.info("an earlier neighbour: %s", error)
+            log.info("cannot reconnect to a peer daemon: %s", error)
 
     def _save(self) -> None:
         self._timer = None
@@ -102,14 +103,14 @@ class ReconnectList:
         self._is_writing = True
         self._loop.run_in_executor(None, self._write, data).add_done_callback(self._written)
 
-    def _describe(self, connection: PeerConnection) -> _Neighbour:
+    def _describe(self, connection: PeerConnection) -> _Entry:
         described = self._described.get(connection)
         if described is None or not described.addresses or connection.introductions.has_known:
             return _describe(connection)
         return described
 
     def _write(self, data: bytes) -> None:
-        """Write the file, in a thread."""
+        """Write the file. Called in a thread."""
         temporary = self._path.with_suffix(".tmp")
         with self._lock:
             if self._closed:
@@ -127,6 +128,6 @@ class ReconnectList:
             self.changed()
 
 
-def _describe(connection: PeerConnection) -> _Neighbour:
+def _describe(connection: PeerConnection) -> _Entry:
     addresses, relays = connection.addresses()
-    return _Neighbour(base64.b16encode(connection.endpoint).decode(), addresses, relays)
+    return _Entry(base64.b16encode(connection.endpoint).decode(), addresses, relays)

@@ -1,7 +1,7 @@
-"""A session's leg to another daemon: one bidirectional QUIC stream.
+"""Remote leg of a session: one bidirectional QUIC stream to a peer daemon.
 
-Towards the relay it behaves as a process that reads and writes would: it answers ``EndOfStream`` with ``Ack`` once the
-stream is finished, grants credit for what QUIC has taken, and sends chunks only within the credit it was granted.
+The relay treats it like a local process. It answers ``EndOfStream`` with ``Ack`` once the stream is finished, grants
+credit for the bytes that QUIC has accepted, and sends chunks only within the credit that it was granted.
 """
 
 from __future__ import annotations
@@ -44,39 +44,52 @@ log = logging.getLogger(__name__)
 
 _CHUNK: Final = SessionData()
 _CHUNK_HEADER: Final = encode(_CHUNK)
-_LOOK_FOR_STOP: Final = 0.05
-"""Seconds after which a stream that still stands is watched for its reader's end: short ones are not worth it."""
+_WATCH_AFTER: Final = 0.05
+"""Seconds after which an open stream is watched for a stop by its reader. Short streams are not worth the cost."""
 _CODE: Final = re.compile(r"^(Reset|Stopped)\((\d+)\)")
 
 Emit: TypeAlias = Callable[[bytes, Message, bytes], None]
-"""Takes header, message and payload of what the other daemon's side says."""
+"""Receives header, message and payload of every message of a leg."""
 Traffic: TypeAlias = Callable[[int, int], None]
-"""Told of bytes (sent, received)."""
+"""Counts bytes (sent, received)."""
 
 
 class QuicStream(NamedTuple):
-    """A bidirectional stream. Each is asked for once: the binding makes a new object whenever it is."""
+    """Bidirectional QUIC stream. Its parts are read once, because the binding makes a new object for each read."""
 
     send: SendStream
     recv: RecvStream
     number: int
-    """As QUIC has it (RFC 9000, section 2.1)."""
+    """Stream id of QUIC (RFC 9000, section 2.1)."""
 
     @classmethod
     async def of(cls, stream: BiStream) -> QuicStream:
+        """Read the parts of a stream."""
         send = stream.send()
         initiator, _, _, index = (await send.id()).split()  # "client bidirectional stream 0"
         return cls(send, stream.recv(), 4 * int(index) + (initiator == "server"))
 
 
 class RemoteLeg:
-    """Made when the session is open; ``start`` follows once the side behind the relay knows it, ``attach`` once there
-    is a stream. What is said before waits for it.
+    """Remote leg of an open session.
+
+    ``start`` follows once the local leg knows that the session is open, and ``attach`` once there is a stream. Messages
+    that arrive before wait for the stream.
 
     Args:
-        credit: how many bytes the side behind the relay takes at first.
-        leftover: has come already, ahead of the stream.
-        backpressure: of the local process behind the relay.
+        emit: receives the messages of this leg.
+        traffic: counts bytes.
+        pacer: slows the stream down while calls are in flight.
+        credit: bytes that the local leg accepts at first.
+        early_data: bytes of the peer that have arrived ahead of the stream.
+        backpressure: backpressure of the local process behind the relay.
+
+    Attributes:
+        queued: bytes that wait to be written, with the cost of each chunk. The relay bounds them: it passes on no chunk
+            beyond the credit that this leg has granted.
+        peer_paused: True if the peer was asked to write nothing.
+        paused_at: when it was asked.
+        on_flow: called when bytes were read, or may be read again.
     """
 
     def __init__(
@@ -96,93 +109,89 @@ class RemoteLeg:
         self._traffic = traffic
         self._pacer = pacer
         self._credit = credit
-        self._leftover = early_data
+        self._early_data = early_data
         self._queue: deque[bytes] = deque()
         self.queued = 0
-        """Bytes that wait to be written, with the cost of each chunk. The relay bounds them: no chunk beyond the credit
-        that this leg has granted gets here."""
         self._eof = False
         self._finished = False
-        self._refused = False
+        self._reading_stopped = False
         self._codes_before_attach: tuple[int | None, int | None] = (None, None)
-        """Codes with which the two directions, ours first, have ended before there was a stream."""
+        """Codes of reset and stop that were requested before there was a stream."""
         self._writer: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._wake_reader: asyncio.Future[None] | None = None
         self._wake_writer: asyncio.Future[None] | None = None
-        self._inflow: CoalescingReader | None = None
+        self._coalescing_reader: CoalescingReader | None = None
         self._paused: asyncio.Future[None] | None = None
-        """Done when the peer wants to be written to again."""
+        """Done when the peer reads again; None while it is not paused."""
         self.peer_paused = False
-        """True if the peer was asked to write nothing."""
         self.paused_at = 0.0
-        """When."""
         self.on_flow: Callable[[RemoteLeg], None] | None = None
-        """Called whenever something has been read, or may be read again."""
         self._window = credit
         self._drained = False
-        """True if the last read brought everything that had come."""
+        """True if the last read returned everything that had arrived."""
         self._aborted = False
         self._closing: set[asyncio.Task[Any]] = set()
         self._watcher: asyncio.Task[None] | None = None
         self._watch_soon: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Pass on what has come already."""
-        leftover = self._leftover
-        if leftover and len(leftover) + CHUNK_COST <= self._credit:
-            self._leftover = b""
-            self._emit_data(leftover)
+        """Pass on the early data, if the credit suffices."""
+        early_data = self._early_data
+        if early_data and len(early_data) + CHUNK_COST <= self._credit:
+            self._early_data = b""
+            self._emit_data(early_data)
 
     def attach(self, stream: QuicStream, skip: int = 0) -> None:
-        """This is its stream, whose first ``skip`` bytes (0 or 1) are nobody's. What has ended meanwhile, ends now."""
+        """Attach the stream, and end the directions that were ended before. Its first ``skip`` bytes (0 or 1) are no
+        data."""
         self._stream = stream
         reset, stop = self._codes_before_attach
         if reset is not None:
             self._close(stream.send.reset(reset))
-        else:  # before the reader, whose first look takes its time
+        else:  # before the reader, whose first read takes longer
             self._writer = self._loop.create_task(self._write(stream.send))
         if stop is not None:
             self._close(stream.recv.stop(stop))
         else:
             self._reader = self._loop.create_task(self._read(stream.recv, skip))
         if not self._aborted:
-            self._watch_soon = self._loop.call_later(_LOOK_FOR_STOP, self._watch, stream.send)
+            self._watch_soon = self._loop.call_later(_WATCH_AFTER, self._watch, stream.send)
 
     @property
     def number(self) -> int | None:
-        """Of its stream, once there is one."""
+        """Number of the stream; None while there is none."""
         return None if self._stream is None else self._stream.number
 
     @property
     def receiving(self) -> RecvStream | None:
-        """What the peer writes to, once there is a stream."""
+        """Stream that the peer writes to; None while there is none."""
         return None if self._stream is None else self._stream.recv
 
     @property
     def buffer(self) -> int:
-        """Bytes that a read of the stream takes while it waits."""
-        return 0 if self._inflow is None else self._inflow.waiting
+        """Bytes of the buffer of a read that waits."""
+        return 0 if self._coalescing_reader is None else self._coalescing_reader.waiting
 
     @property
     def has_backlog(self) -> bool:
-        """Return whether something may wait to be read on its stream."""
+        """Return whether the stream may have something to read."""
         if self._reader is None or self._reader.done():
             return False
-        return not (self._drained or (self._inflow is not None and self._inflow.waiting))
+        return not (self._drained or (self._coalescing_reader is not None and self._coalescing_reader.waiting))
 
     @property
     def is_slow(self) -> bool:
-        """Whether the side behind the relay has taken half its window and given nothing back: soon it stops reading."""
+        """Return whether the local leg has used half of its window and granted no credit: it may soon stop to read."""
         return self._credit < self._window // 2
 
     @property
     def is_fast(self) -> bool:
-        """Return whether it can take more, and everything that has come has been read."""
+        """Return whether the local leg has credit, and everything that has arrived has been read."""
         return self._credit >= self._window * 5 // 8 and not self.has_backlog
 
     def pause(self) -> None:
-        """Write nothing more until ``resume``: the peer does not read as fast."""
+        """Write nothing more until ``resume``, because the peer does not read as fast."""
         if self._paused is None and not self._aborted:
             self._paused = self._loop.create_future()
 
@@ -192,19 +201,20 @@ class RemoteLeg:
         self._paused = None
 
     def release(self) -> None:
-        """The connection has ended: hold its stream no longer."""
+        """Release the stream, because the connection has ended."""
         for task in (self._reader, self._writer, self._watcher, *self._closing):
             if task is not None:
                 task.cancel()
         if self._watch_soon is not None:
             self._watch_soon.cancel()
         self._reader = self._writer = self._watcher = None  # see _cancel
-        self._stream = self._inflow = None
-        self._leftover = b""
+        self._stream = self._coalescing_reader = None
+        self._early_data = b""
         self._queue.clear()
 
     def first_block(self, limit: int) -> bytes:
-        """What there is to write already, at most ``limit`` bytes: it may go another way than the stream."""
+        """Remove and return queued bytes, at most ``limit``: the first ones travel with the acceptance of the
+        session."""
         if not self._queue or len(self._queue[0]) > limit:
             return b""
         data, cost = self._next_block(limit)
@@ -214,6 +224,7 @@ class RemoteLeg:
     # ── from the relay ───────────────────────────────────────────────────────────────────────────
 
     def take(self, header: bytes, message: Message, payload: bytes) -> None:
+        """Receive a message of the local leg."""
         if type(message) is SessionData:
             self.queued += len(payload) + CHUNK_COST
             self._queue.append(payload)
@@ -234,18 +245,18 @@ class RemoteLeg:
             self.close()
 
     def close(self) -> None:
-        """Nothing more is wanted from the stream, and nothing more will be sent. What is complete still arrives."""
+        """Stop reading, and reset the own direction unless it is complete. Complete data still arrives at the peer."""
         self._aborted = True
         if self._watch_soon is not None:
             self._watch_soon.cancel()
         _cancel(self._watcher)
         self._watcher = None
         self.resume()
-        self._refuse(RESET_LOST)
+        self._stop_reading_once(RESET_LOST)
         if not self._eof:  # a stream that is merely dropped looks complete to the peer
             self._stop_sending(RESET_LOST)
 
-    # ── out ──────────────────────────────────────────────────────────────────────────────────────
+    # ── to the peer ──────────────────────────────────────────────────────────────────────────────
 
     async def _write(self, stream: SendStream) -> None:
         queue = self._queue
@@ -271,7 +282,7 @@ class RemoteLeg:
             self._write_failed(error)
 
     async def _write_out(self, stream: SendStream, data: bytes) -> None:
-        """Write it all, and let others of the loop have their turn: QUIC takes a large block without waiting."""
+        """Write all bytes, and yield to the event loop: QUIC accepts a large block without waiting."""
         pacer = self._pacer
         if not pacer.is_active:
             await stream.write_all(data)
@@ -289,7 +300,7 @@ class RemoteLeg:
         self._emit(encode(credit), credit, b"")
 
     def _next_block(self, limit: int = MAX_CHUNK) -> tuple[bytes, int]:
-        """What is written next, and what it costs: small chunks together, large ones as they are."""
+        """Remove and return the next block and its cost. Small chunks are merged, large ones are not."""
         queue = self._queue
         block = queue.popleft()
         cost = len(block) + CHUNK_COST
@@ -309,14 +320,14 @@ class RemoteLeg:
             self._stopped(code)
 
     def _stopped(self, code: int) -> None:
-        """The other side reads no more."""
+        """The peer has stopped reading."""
         _cancel(self._writer)
         self._writer = None
         stop = StopSending(code)
         self._emit(encode(stop), stop, b"")
 
     def _watch_now(self) -> None:
-        """Its direction is complete; whether the other side goes on reading matters by now."""
+        """Watch for a stop at once: the peer has ended its own direction, so reads will not report it."""
         if self._watch_soon is not None and self._stream is not None and not self._aborted and not self._finished:
             self._watch_soon.cancel()
             if self._watcher is None:
@@ -329,7 +340,7 @@ class RemoteLeg:
         try:
             code = await stream.stopped()
         except IrohError:
-            return  # the reader hears of it too
+            return  # the reader gets the same error
         if code is not None and not self._finished:
             self._stopped(code)
 
@@ -345,10 +356,10 @@ class RemoteLeg:
         else:
             self._codes_before_attach = code, self._codes_before_attach[1]
 
-    # ── in ───────────────────────────────────────────────────────────────────────────────────────
+    # ── from the peer ────────────────────────────────────────────────────────────────────────────
 
     async def _read(self, stream: RecvStream, skip: int) -> None:
-        inflow = self._inflow = CoalescingReader(stream, self._loop.time)
+        reader = self._coalescing_reader = CoalescingReader(stream, self._loop.time)
         try:
             while True:
                 while self._credit <= CHUNK_COST:
@@ -360,10 +371,10 @@ class RemoteLeg:
                     await self._backpressure.wait()
                     continue
                 limit = min(MAX_CHUNK, self._credit - CHUNK_COST)
-                if self._leftover:
-                    data, self._leftover = self._leftover[:limit], self._leftover[limit:]
+                if self._early_data:
+                    data, self._early_data = self._early_data[:limit], self._early_data[limit:]
                 else:
-                    data = await inflow.read(limit)
+                    data = await reader.read(limit)
                     self._traffic(0, len(data))
                     self._drained = len(data) < limit
                     if not data:
@@ -389,14 +400,14 @@ class RemoteLeg:
             self.on_flow(self)
 
     def _stop_reading(self, code: int) -> None:
-        if self._refuse(code):
+        if self._stop_reading_once(code):
             self._emit_reset(code)
 
-    def _refuse(self, code: int) -> bool:
-        """Read no more; False when there is nothing more to read, or that was said already."""
-        if self._refused or (self._reader is not None and self._reader.done()):
+    def _stop_reading_once(self, code: int) -> bool:
+        """Stop reading; return False if there is nothing more to read, or reading was stopped before."""
+        if self._reading_stopped or (self._reader is not None and self._reader.done()):
             return False
-        self._refused = True
+        self._reading_stopped = True
         _cancel(self._reader)
         self._reader = None
         if self._stream is not None:
@@ -409,22 +420,23 @@ class RemoteLeg:
         reset = ResetStream(code)
         self._emit(encode(reset), reset, b"")
 
-    # ── both ─────────────────────────────────────────────────────────────────────────────────────
+    # ── end ──────────────────────────────────────────────────────────────────────────────────────
 
     def _lost(self, error: IrohError) -> None:
-        log.debug("a session's stream: %s", error.message())
+        log.debug("the stream of a session has failed: %s", error.message())
         failure = ErrorReply.of(ConnectionLost(what="the connection to the peer"))
         self._emit(encode(failure), failure, b"")
         self.close()
 
     def _close(self, step: Any) -> None:
-        """Run the last step of a direction: a read or write that is cancelled has to let go of the stream first."""
+        """Run the last step of a direction in a task, because a cancelled read or write must release the stream
+        first."""
 
         async def run() -> None:
             try:
                 await step
             except IrohError as error:
-                log.debug("ending a session's stream: %s", error.message())
+                log.debug("ending the stream of a session: %s", error.message())
 
         task = self._loop.create_task(run())
         self._closing.add(task)
@@ -437,16 +449,16 @@ def _wake(waiting: asyncio.Future[None] | None) -> None:
 
 
 def _cancel(task: asyncio.Task[None] | None) -> None:
-    """Cancel a task of a leg, which forgets it then.
+    """Cancel a task of a leg. The leg must drop its reference to it.
 
-    A cancelled task keeps its error, with the frame in which it was, the leg, and the block that was read last. If the
-    leg kept the task, all of that would stay until the next full garbage collection: 73 MiB of 1,600 sessions.
+    A cancelled task keeps its error, with the frame in which it was, the leg, and the last block that was read. If the
+    leg kept the task, all of that would stay until the next full garbage collection: 73 MiB with 1,600 sessions.
     """
     if task is not None:
         task.cancel()
 
 
 def code_of(error: IrohError) -> int | None:
-    """The code with which the other side has ended the stream, or None when it was something else."""
+    """Return the code with which the peer has ended the stream, or None if the error has another cause."""
     found = _CODE.match(error.message())
     return int(found[2]) if found else None

@@ -1,10 +1,16 @@
-"""What sessions leave to calls: while somebody calls over a connection, streams make room for it.
+"""Delay-based pacing: while calls are in flight on a connection, slow its session streams so that calls keep their
+latency.
 
-A stream that is written as fast as QUIC takes it keeps a window's worth of bytes in front of everybody: calls that take
-1 ms take 10 ms then, and 20 ms at worst. So while there are calls, sessions are written in small blocks and at a pace
-that is found by asking: pings go to and fro, and the pace falls when they take longer than they need to, and grows when
-they do not. Where cores and wire have room for both, that is soon as fast as without calls; and it never falls below
-what few networks carry anyway.
+Problem: a stream that is written as fast as QUIC accepts it keeps a window of bytes in front of every call. Calls that
+take 1 ms then take 10 ms, and 20 ms at worst.
+
+Idea: while there are calls, write sessions in blocks of 64 KiB and at a rate that pings control. If a ping takes more
+than 1.1 ms longer than the fastest one, the rate falls by a quarter; otherwise it grows by 8 %. Where cores and network
+have room for both, the rate is soon as high as without calls. It never falls below 16 MB/s.
+
+Cost: one ping in 10 ms while both calls and sessions are active, two clock reads per call, one sleep per block.
+
+Not covered: the streams that the peer writes (its daemon paces them), and congestion in the network (QUIC handles it).
 """
 
 from __future__ import annotations
@@ -14,28 +20,36 @@ from collections.abc import Callable
 from typing import Final
 
 BLOCK: Final = 64 * 1024
-"""Bytes of a stream that are written at once while there are calls."""
+"""Bytes of a stream that one write passes to QUIC while there are calls."""
 _REMEMBERED: Final = 0.25
-"""Seconds after the last sign of a call for which more are expected."""
+"""Seconds after the last call for which more calls are expected."""
 _SEVERAL: Final = 3
-"""Calls that follow each other so closely before more are expected: one or two come before a file."""
+"""Calls in close succession after which more are expected. One or two calls often precede a file transfer."""
 _SLOWEST: Final = 16e6
+"""Bytes per second of all sessions of a connection together, at least."""
 _FIRST: Final = 48e6
+"""Bytes per second at the beginning."""
 _FASTEST: Final = 4e9
-"""Bytes per second, over all sessions of a connection."""
+"""Bytes per second at most."""
 _TOLERATED: Final = 0.0011
-"""Seconds that a ping may take longer than the fastest one."""
+"""Seconds by which a ping may be slower than the fastest one."""
 _PROBE_EVERY: Final = 0.01
+"""Seconds between pings."""
 _DOWN: Final = 0.75
+"""Factor of the rate after a slow ping."""
 _UP: Final = 1.08
+"""Factor of the rate after a fast ping."""
 
 
 class StreamPacer:
-    """Those of one connection, for what this side writes.
+    """Pacing of the session streams that this daemon writes to one connection.
 
     Args:
-        clock: seconds, as exact as can be had.
-        probe: sends a ping.
+        clock: seconds, with the best resolution available.
+        probe: Send a ping.
+
+    Attributes:
+        bytes_per_second: rate at which sessions are written while there are calls.
     """
 
     __slots__ = (
@@ -45,8 +59,8 @@ class StreamPacer:
         "_free_at",
         "_probe",
         "_probed_at",
-        "_row",
         "_seen_at",
+        "_successive",
         "_waiting",
         "bytes_per_second",
     )
@@ -55,27 +69,26 @@ class StreamPacer:
         self._clock = clock
         self._probe = probe
         self.bytes_per_second = _FIRST
-        """Bytes per second that sessions are written at while there are calls."""
         self._best = float("inf")
         self._busy_until = 0.0
         self._seen_at = float("-inf")
-        self._row = 0
-        """Calls that have followed each other closely."""
+        self._successive = 0
+        """Number of calls in close succession."""
         self._free_at = 0.0
         self._probed_at = 0.0
         self._waiting = False
-        """For the answer to a ping."""
+        """True while a ping is unanswered."""
 
     def on_call(self) -> None:
-        """A call has come or gone."""
+        """A call was sent or received."""
         now = self._clock()
-        self._row = self._row + 1 if now - self._seen_at < _REMEMBERED else 1
+        self._successive = self._successive + 1 if now - self._seen_at < _REMEMBERED else 1
         self._seen_at = now
-        if self._row >= _SEVERAL:
+        if self._successive >= _SEVERAL:
             self._busy_until = now + _REMEMBERED
 
     def on_reply(self) -> None:
-        """A call has been answered: the next one may follow."""
+        """A call has been answered. The next one may follow."""
         now = self._clock()
         if now < self._busy_until:
             self._busy_until = now + _REMEMBERED
@@ -83,11 +96,11 @@ class StreamPacer:
 
     @property
     def is_active(self) -> bool:
-        """Whether there are calls at the moment."""
+        """Return whether calls are in flight or expected, so that streams must be paced."""
         return self._clock() < self._busy_until
 
     def on_pong(self) -> None:
-        """A ping has come back."""
+        """A ping has been answered: adapt the rate."""
         if not self._waiting:
             return
         self._waiting = False
@@ -99,7 +112,7 @@ class StreamPacer:
             self.bytes_per_second = min(_FASTEST, self.bytes_per_second * _UP)
 
     async def wait(self, size: int) -> None:
-        """Returns when so many bytes may be written."""
+        """Wait until ``size`` bytes may be written."""
         now = self._clock()
         if not self._waiting and now - self._probed_at >= _PROBE_EVERY:
             self._waiting = True
@@ -107,5 +120,5 @@ class StreamPacer:
             self._probe()
         begin = max(self._free_at, now - size / self.bytes_per_second)
         self._free_at = begin + size / self.bytes_per_second
-        pause = self._free_at - now
-        await asyncio.sleep(pause if pause > 0 else 0)
+        delay = self._free_at - now
+        await asyncio.sleep(delay if delay > 0 else 0)

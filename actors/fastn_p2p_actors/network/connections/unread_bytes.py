@@ -1,24 +1,24 @@
-"""Bytes that a peer has sent over one connection and that nobody has read yet."""
+"""Estimate of the unread bytes that QUIC holds for a connection."""
 
 from __future__ import annotations
 
 from typing import Final, Protocol
 
 STREAM_WINDOW: Final = 1_250_000
-"""Bytes that QUIC takes on one stream before they are read. iroh's default (noq's TransportConfig,
-``stream_receive_window``); its Python binding cannot change it, and ``set_receive_window`` changes nothing once a
-connection stands, as the window for all streams together begins without a limit."""
+"""Bytes that QUIC buffers on one stream before they are read: iroh's default (``stream_receive_window`` of noq's
+TransportConfig). Its Python binding cannot change it. ``set_receive_window`` has no effect on an open connection,
+because the window of all streams together begins without a limit."""
 _PACKET_COST: Final = 32
 """Bytes of a UDP datagram that belong to no stream: 34 measured, with full packets. Fewer count here, because packets
-that only acknowledge are longer by what they acknowledge."""
+that only acknowledge are longer by their acknowledgements."""
 _UNEXPLAINED: Final = 256 * 1024
-"""Bytes between two looks that may be neither read nor readable: retransmissions, acknowledgements."""
+"""Bytes between two updates that may be neither read nor readable: retransmissions, acknowledgements."""
 _ACKNOWLEDGING: Final = 16
-"""Bytes that we send for each byte that acknowledges them, at least: 50 and more measured."""
+"""Bytes that this daemon sends per byte that acknowledges them, at least: 50 and more measured."""
 
 
 class Traffic(Protocol):
-    """Counters of a connection: ``ConnectionStats`` of the binding."""
+    """Counters of a connection: the members of the binding's ``ConnectionStats`` that are used."""
 
     udp_rx_bytes: int
     udp_rx_datagrams: int
@@ -26,16 +26,20 @@ class Traffic(Protocol):
 
 
 class Unread:
-    """Estimate of what QUIC holds for a connection, made anew at each ``look``.
+    """Estimate of the unread bytes of a connection.
 
-    QUIC tells how many bytes have come, but not how many of them it still holds. Received less read is nearly that, and
-    drifts: packets have headers, some come twice, and those on streams that were reset are never read. So the estimate
-    is bounded by what the streams that may hold something can hold, and what exceeds that is taken for drift. A peer
-    that sends much and makes nothing readable (streams that lack their first bytes, datagrams) has no such excuse: that
-    is charged to it until it is read after all.
+    Problem: QUIC reports how many bytes have arrived, but not how many of them it still holds. The difference between
+    received and read bytes drifts: packets have headers, some arrive twice, and bytes of reset streams are never read.
+
+    Idea: the estimate is at most what the streams that may hold something can hold. The excess counts as drift. But a
+    peer that sends much and makes nothing readable (streams without their first bytes, datagrams) is charged for it
+    until it is read: that is the part of the excess that retransmissions and acknowledgements do not explain.
+
+    Cost: one read of QUIC's counters per update. Not covered: how much memory QUIC uses for these bytes
+    (``peer_memory`` has a measured factor).
 
     Attributes:
-        bytes: the estimate.
+        bytes: the estimate of the last update.
     """
 
     __slots__ = ("_drift", "_ended", "_hidden", "_read", "_sent", "bytes")
@@ -48,13 +52,14 @@ class Unread:
         self._sent = 0
         self._ended = 0
 
-    def look(self, traffic: Traffic, read: int, backlog: int, ended: int) -> int:
-        """Return the estimate of this moment.
+    def update(self, traffic: Traffic, read: int, backlog: int, ended: int) -> int:
+        """Update the estimate, and return it.
 
         Args:
-            read: bytes of all streams that have been read so far.
-            backlog: streams on which something may wait to be read.
-            ended: streams that have ended so far: what they held is gone.
+            traffic: counters of QUIC.
+            read: bytes that were read so far, on all streams.
+            backlog: streams that may have something to read.
+            ended: streams that have ended so far; their bytes are gone.
         """
         heard = traffic.udp_rx_bytes - _PACKET_COST * traffic.udp_rx_datagrams
         unread = heard - read - self._drift - self._hidden
@@ -68,7 +73,7 @@ class Unread:
                 self._drift += drift
             unread = most
         elif unread < 0:
-            seen = min(self._hidden, -unread)  # it was only about to be read
+            seen = min(self._hidden, -unread)  # these bytes had arrived in full and were about to be read
             self._hidden -= seen
             self._drift += unread + seen
             unread = 0

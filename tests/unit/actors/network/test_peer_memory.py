@@ -124,8 +124,8 @@ def scene() -> Scene:
 
 def test_unread_bytes_are_those_received_less_those_read() -> None:
     unread = Unread()
-    assert unread.look(heard(50_000, 40), 0, 2, 0) == 50_000
-    assert unread.look(heard(80_000, 60), 60_000, 2, 0) == 20_000
+    assert unread.update(heard(50_000, 40), 0, 2, 0) == 50_000
+    assert unread.update(heard(80_000, 60), 60_000, 2, 0) == 20_000
 
 
 def test_drift_goes_when_nothing_can_be_read() -> None:
@@ -134,27 +134,27 @@ def test_drift_goes_when_nothing_can_be_read() -> None:
     read = 0
     for _ in range(200):
         read += 1_000_000
-        assert unread.look(heard(int(read * 1.05)), read, 0, 0) == 0
-    assert unread.look(heard(int(read * 1.05) + 700_000), read, 1, 0) == 700_000
-    assert unread.look(heard(int(read * 1.05) + 700_000), read, 0, 1) == 0
+        assert unread.update(heard(int(read * 1.05)), read, 0, 0) == 0
+    assert unread.update(heard(int(read * 1.05) + 700_000), read, 1, 0) == 700_000
+    assert unread.update(heard(int(read * 1.05) + 700_000), read, 0, 1) == 0
 
 
 def test_what_streams_can_hold_bounds_the_estimate() -> None:
     unread = Unread()
-    assert unread.look(heard(STREAM_WINDOW + 100_000), 0, 1, 0) == STREAM_WINDOW
+    assert unread.update(heard(STREAM_WINDOW + 100_000), 0, 1, 0) == STREAM_WINDOW
 
 
 def test_bytes_that_never_become_readable_are_charged_for_good() -> None:
     """Streams without their beginning, and whatever else QUIC keeps."""
     unread = Unread()
-    assert unread.look(heard(5 * MIB), 0, 0, 0) == 5 * MIB
-    assert unread.look(heard(5 * MIB), 0, 0, 0) == 5 * MIB
-    assert unread.look(heard(9 * MIB), 0, 0, 0) == 9 * MIB
+    assert unread.update(heard(5 * MIB), 0, 0, 0) == 5 * MIB
+    assert unread.update(heard(5 * MIB), 0, 0, 0) == 5 * MIB
+    assert unread.update(heard(9 * MIB), 0, 0, 0) == 9 * MIB
 
 
 def test_acknowledgements_are_no_data() -> None:
     unread = Unread()
-    assert unread.look(heard(2 * MIB, sent=100 * MIB), 0, 0, 0) == 0
+    assert unread.update(heard(2 * MIB, sent=100 * MIB), 0, 0, 0) == 0
 
 
 def test_much_before_a_hello_closes_the_connection(scene: Scene) -> None:
@@ -305,6 +305,6 @@ def test_large_payloads_of_strangers_take_turns() -> None:
 
 def test_bytes_that_were_about_to_be_read_are_not_charged_for_good() -> None:
     unread = Unread()
-    assert unread.look(heard(3 * MIB), 0, 0, 0) == 3 * MIB
-    assert unread.look(heard(3 * MIB), 3 * MIB, 0, 0) == 0
-    assert unread.look(heard(4 * MIB), 4 * MIB, 0, 0) == 0
+    assert unread.update(heard(3 * MIB), 0, 0, 0) == 3 * MIB
+    assert unread.update(heard(3 * MIB), 3 * MIB, 0, 0) == 0
+    assert unread.update(heard(4 * MIB), 4 * MIB, 0, 0) == 0

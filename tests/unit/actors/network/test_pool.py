@@ -145,7 +145,7 @@ def test_whoever_asks_at_the_same_time_shares_one_attempt() -> None:
         assert {type(end) for end in ends} == {PeerUnreachable}
         assert {getattr(end, "reason", "") for end in ends} == {"attempt 3"}
         assert pool.dials == len(dialled) == 3
-        assert pool._dialling == {}
+        assert pool._running_dials == {}
 
     asyncio.run(main())
 

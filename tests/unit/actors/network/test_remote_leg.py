@@ -266,7 +266,7 @@ def test_codes_pass_both_ways(code: int) -> None:
 
 
 def test_a_stop_is_noticed_without_writing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_leg, "_LOOK_FOR_STOP", 0)
+    monkeypatch.setattr(remote_leg, "_WATCH_AFTER", 0)
 
     async def scenario() -> None:
         bench = Bench()
