@@ -1,11 +1,11 @@
-"""Hostile peers that go on until they are told to stop: endpoints of their own on the raw binding.
+"""Hostile peers that attack until they are stopped: endpoints of their own on the raw binding.
 
 They run in a process of their own, which ``siege.attack`` starts (``python -m tests.fuzz.attackers MODULE ATTACK``).
-The first line on its stdin is an ``Order`` in JSON. It answers ``started`` once each attacker has begun, goes on until
-the next line, and answers with a ``Report``.
+The first line on its stdin is an ``Order`` in JSON. The process prints ``started`` once each attacker has begun,
+continues until the next line, and prints a ``Report``.
 
-An attack is an ``async def attack(attacker: Attacker) -> None`` of any module. It is run for each attacker side by
-side, again when it returns or raises ``IrohError``, as it does where a connection is closed, and cancelled at the end.
+An attack is an ``async def attack(attacker: Attacker) -> None`` of any module. It runs for all attackers concurrently.
+It is repeated when it returns, or raises ``IrohError`` because a connection was closed, and is cancelled at the end.
 """
 
 from __future__ import annotations
@@ -46,17 +46,18 @@ __all__ = ["Attack", "Attacker", "Loopback", "Order", "Report"]
 HELLO: Final = encode_frame(wire.Hello(WIRE_VERSION, b"attacker", MAX_PAYLOAD, 100))
 _CONNECT_TIMEOUT: Final = 5.0
 _PAUSE: Final = 0.02
-"""Seconds before an attacker whose connection was closed, or refused, tries again."""
+"""Seconds until an attacker repeats its attack after its connection was closed or refused."""
 
 
 class Order(msgspec.Struct):
-    """What is attacked, and by how many.
+    """Target of an attack, and the number of attackers.
 
     Attributes:
-        endpoint, addresses: of the daemon.
-        identity: the key of an identity there.
-        attackers: how many there are, each with an endpoint id of its own.
-        options: for the attack.
+        endpoint: public key of the daemon's endpoint.
+        addresses: IP addresses and ports of the daemon.
+        identity: public key of an identity of the daemon.
+        attackers: number of attackers, each with an endpoint id of its own.
+        options: options of the attack.
     """
 
     endpoint: bytes
@@ -67,13 +68,13 @@ class Order(msgspec.Struct):
 
 
 class Report(msgspec.Struct):
-    """How it went.
+    """Outcome of an attack.
 
     Attributes:
-        connections: handshakes that were completed.
-        refused: attempts that ended without a connection.
-        reasons: why the daemon closed connections, and how often.
-        counts: what the attack counted; ``written`` are bytes that QUIC took.
+        connections: number of completed handshakes.
+        refused: number of attempts that ended without a connection.
+        reasons: close reasons of the daemon, with their number.
+        counts: counters of the attack; ``written`` are bytes that QUIC accepted.
         errors: faults of the attack itself.
     """
 
@@ -85,7 +86,7 @@ class Report(msgspec.Struct):
 
 
 class Loopback(Preset):
-    """Loopback only, no relay, no discovery."""
+    """Preset for the loopback interface only, without relay and discovery."""
 
     def apply(self, builder: EndpointBuilder) -> None:
         builder.apply_minimal()
@@ -95,13 +96,13 @@ class Loopback(Preset):
 
 
 class Attacker:
-    """One endpoint, and an identity that it may speak for.
+    """Hostile peer with one endpoint and one identity.
 
     Attributes:
-        number: from 0.
-        order: of the attack.
-        signer: its identity.
-        counts: what the attack counts.
+        number: number of the attacker, from 0.
+        order: target of the attack.
+        signer: identity of the attacker.
+        counts: counters of the attack.
     """
 
     def __init__(self, number: int, order: Order) -> None:
@@ -118,7 +119,7 @@ class Attacker:
 
     @property
     def begun(self) -> bool:
-        """Whether it has done something that it counts, or was refused or closed."""
+        """Return whether the attack has counted something, or a connection was refused or closed."""
         return bool(self.counts or self.refused or self.reasons)
 
     @property
@@ -126,14 +127,19 @@ class Attacker:
         return self.order.options
 
     async def endpoint(self, *, fresh: bool = False) -> Endpoint:
-        """Its endpoint, made when first asked for; ``fresh``: another one, with another endpoint id."""
+        """Return the endpoint, created at the first call; with ``fresh`` a new one with another endpoint id."""
         if self._endpoint is None or fresh:
             options = EndpointOptions(preset=Loopback(), secret_key=os.urandom(32), alpns=[b"attacker"])
             self._endpoint = await Endpoint.bind(options)
         return self._endpoint
 
     async def connect(self) -> Connection:
-        """Another connection to the daemon. Raises IrohError where it is refused."""
+        """Open another connection to the daemon.
+
+        Raises:
+            IrohError: the daemon refuses it.
+            TimeoutError: the handshake takes too long.
+        """
         endpoint = await self.endpoint()
         address = EndpointAddr(EndpointId.from_bytes(self.order.endpoint), None, self.order.addresses)
         try:
@@ -153,7 +159,7 @@ class Attacker:
         self.reasons[reason] += 1
 
     async def greet(self, connection: Connection, *more: bytes) -> SendStream:
-        """Open the call channel, and send a hello and whatever follows. Nobody reads what comes back."""
+        """Open the call channel, and send a hello and ``more``. The answers are not read."""
         stream = await connection.open_bi()
         self._kept.append(stream)
         sending = stream.send()
@@ -161,7 +167,7 @@ class Attacker:
         return sending
 
     def introduction(self, signer: Signer | None = None) -> bytes:
-        """The frame that shows an identity, its own unless another is given; ``endpoint`` must have been awaited."""
+        """Return the frame that proves an identity, by default the own one. ``endpoint`` must have been awaited."""
         assert self._endpoint is not None
         now = int(time.time())
         endpoint = bytes(self._endpoint.id().to_bytes())
@@ -169,16 +175,16 @@ class Attacker:
         return encode_frame(wire.Introduce(blob))
 
     def keep(self, thing: object) -> None:
-        """Hold a stream: QUIC resets those that are dropped."""
+        """Keep a reference to a stream, because QUIC resets streams without one."""
         self._kept.append(thing)
 
     async def write(self, stream: SendStream, data: bytes) -> None:
-        """``write_all`` that counts."""
+        """Write all bytes, and count them."""
         await stream.write_all(data)
         self.counts["written"] += len(data)
 
     async def run(self, attack: Attack) -> None:
-        """Attack again and again."""
+        """Repeat the attack until the task is cancelled."""
         while True:
             self._kept.clear()
             with contextlib.suppress(IrohError, TimeoutError):
@@ -218,7 +224,7 @@ async def _main(module: str, name: str) -> None:
     await asyncio.wait([asyncio.create_task(each.close()) for each in attackers], timeout=3)
     sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
     sys.stdout.buffer.flush()
-    os._exit(0)  # whatever still runs
+    os._exit(0)  # also if tasks still run
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A protocol whose code has turned against the daemon that hosts it: it runs in an identity's process."""
+"""Hostile protocol: its code runs in an identity process and attacks the daemon that hosts it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ T = TypeVar("T")
 
 
 class Attack(msgspec.Struct):
+    """Order to the hostile protocol."""
+
     do: Literal["pid", "vault", "grant", "supervisor requests", "control channel garbage"]
     data: bytes = b""
 
 
 class Hostile(Protocol):
-    """Everyone may make it attack; the reply is what came of it."""
+    """Hostile protocol. Every caller may order an attack; the reply is its outcome."""
 
     public = True
 
@@ -68,5 +70,5 @@ class Hostile(Protocol):
 
 
 def _object_of(kind: type[T]) -> T:
-    """Nothing in a process is hidden from the code in it."""
+    """Return an object of this type: nothing in a process is hidden from the code in it."""
     return next(each for each in gc.get_objects() if isinstance(each, kind))

@@ -1,8 +1,8 @@
-"""A peer that keeps to no rules: endpoints of its own on the raw binding, doing exactly what a test wrote down.
+"""Hostile peer that runs the exact steps of a test, on endpoints of its own on the raw binding.
 
-Runs as a process of its own (``python -m tests.fuzz.hostile_peer``). Its first line on stdin is an ``Order`` in JSON;
-it answers with a list of ``Account`` on stdout, does what was kept for later and answers again at the next line, and
-holds its connections until stdin is closed.
+It runs as a process of its own (``python -m tests.fuzz.hostile_peer``). Its first line on stdin is an ``Order`` in
+JSON; it prints a list of ``Account``. At the next line it runs the later steps and prints again. It keeps its
+connections open until stdin is closed.
 """
 
 from __future__ import annotations
@@ -56,65 +56,65 @@ __all__ = [
 ]
 
 SECRET: Final = b"r" * 32
-"""The rogue's transport key, unless a test wants another."""
+"""Transport key of the hostile peer, unless a test gives another."""
 HELLO: Final = encode_frame(wire.Hello(WIRE_VERSION, b"rogue-01", MAX_PAYLOAD, 100))
 _DEADLINE: Final = 15.0
 
 
 def endpoint_of(secret: bytes) -> bytes:
-    """The public half of a transport key."""
+    """Return the public half of a transport key."""
     return bytes(SigningKey(secret).verify_key)
 
 
 class Step(msgspec.Struct, tag=True, frozen=True):
-    """One thing to do."""
+    """Step of a talk."""
 
 
 class Channel(Step, frozen=True):
-    """Write to the call channel, which the first one opens."""
+    """Write to the call channel, which the first such step opens."""
 
     data: bytes
     times: int = 1
 
 
 class Uni(Step, frozen=True):
-    """Write to a new unidirectional stream, and leave it open unless it is to be finished."""
+    """Write to a new unidirectional stream. It stays open unless ``finish`` is set."""
 
     data: bytes = b""
     finish: bool = False
     times: int = 1
-    """How many such streams."""
+    """Number of such streams."""
     repeat: int = 1
-    """How often the data is written to each."""
+    """Number of times that the data is written to each."""
 
 
 class Bi(Step, frozen=True):
-    """Write to a new bidirectional stream, read what comes back, and leave it open unless it is to be ended."""
+    """Write to a new bidirectional stream, and read from it. It stays open unless ``end`` is set."""
 
     data: bytes = b"\0"
     times: int = 1
-    """How many such streams."""
+    """Number of such streams."""
     session: int | None = None
-    """What they are announced for."""
+    """Number of the session that the streams are announced for."""
     end: Literal["", "finish", "reset", "drop"] = ""
-    """``reset``: both directions, each with code 9. ``drop``: as a program does that forgets it."""
+    """``reset``: end both directions with code 9. ``drop``: drop the last reference to the stream."""
     more: bytes = b""
-    """Written to each, again and again until it is not taken any more."""
+    """Data that is written to each stream, again and again, until the write fails."""
     listen: bool = True
-    """Whether it is read."""
+    """True if the stream is read."""
 
 
 class Session(Step, frozen=True):
-    """Write to the call channel, and once the session of this number is accepted do something with its stream."""
+    """Write to the call channel, and run a step on the session's stream once the session ``number`` is accepted."""
 
     number: int
     data: bytes
     then: Bi | None = Bi()
-    """Announced for this session, whatever it says itself. None: the stream never comes."""
+    """Step for the stream, announced for this session in any case. None: no stream is opened."""
 
 
 class Until(Step, frozen=True):
-    """Wait until so many frames that are no hello have come in all, or until the other side has closed."""
+    """Wait until ``frames`` frames besides the hello have arrived in all, or until the daemon has closed."""
 
     frames: int = 0
     closed: bool = False
@@ -124,56 +124,58 @@ AnyStep: TypeAlias = Channel | Uni | Bi | Session | Until
 
 
 class Talk(msgspec.Struct):
-    """One connection."""
+    """Steps of one connection."""
 
     steps: list[AnyStep]
     secret: bytes = SECRET
-    """The transport key of the endpoint that makes it."""
+    """Transport key of the endpoint that opens the connection."""
     alpn: bytes = ALPN
     listen: bool = True
-    """Whether what comes over the call channel is read."""
+    """True if the call channel is read."""
     later: list[AnyStep] = []
-    """What is done when the test says ``go_on``."""
+    """Steps that run when the test calls ``go_on``."""
 
 
 class Target(msgspec.Struct):
-    """Which endpoint to torment."""
+    """Endpoint of the daemon that is attacked."""
 
     endpoint: bytes
     addresses: list[str]
 
 
 class Order(msgspec.Struct):
+    """Order to the process of the hostile peer."""
+
     target: Target
     talks: list[Talk]
 
 
 class Account(msgspec.Struct):
-    """How one connection went."""
+    """Outcome of one connection."""
 
     answers: list[list[Any]] = []
-    """Frames that came, without those of the connection itself (hello, ping, pause): the tag and fields of each."""
+    """Tag and fields of each frame that arrived, without those of the connection itself (hello, ping, pause)."""
     codes: list[str] = []
-    """The codes of those of them that are failures."""
+    """Codes of the error replies among them."""
     received: int = 0
-    """Bytes on bidirectional streams, and those that came with the acceptance of a session."""
+    """Bytes that arrived on bidirectional streams, and with the acceptance of a session."""
     ends: list[str] = []
-    """How those streams that ended have ended."""
+    """Ends of the streams that have ended."""
     closed: str = ""
-    """Why the other side closed the connection, or why there was none."""
+    """Reason for which the daemon closed the connection, or for which there was none."""
     stuck: str = ""
-    """The step that did not end in time."""
+    """Step that did not end in time."""
 
 
 class Running(list[Account]):
-    """How the talks went, while their connections still stand."""
+    """Outcomes of the talks, while their connections are still open."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         super().__init__()
         self._process = process
 
     def say(self, line: bytes) -> None:
-        """Say one line, and take the accounts that come back."""
+        """Send one line, and read the accounts that the process prints."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(line + b"\n")
@@ -181,13 +183,13 @@ class Running(list[Account]):
         self[:] = msgspec.json.decode(self._process.stdout.readline(), type=list[Account])
 
     def go_on(self) -> None:
-        """Do what was kept for later."""
+        """Run the later steps."""
         self.say(b"")
 
 
 @contextmanager
 def rogue(target: Target, talks: Sequence[Talk]) -> Iterator[Running]:
-    """Runs the talks, all at once; inside, they are over and their connections still stand."""
+    """Run all talks concurrently. Inside the block they are complete, and their connections are still open."""
     program = [sys.executable, "-m", "tests.fuzz.hostile_peer"]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
@@ -205,7 +207,7 @@ def rogue(target: Target, talks: Sequence[Talk]) -> Iterator[Running]:
 
 
 class _Rogue:
-    """One connection."""
+    """Connection of the hostile peer."""
 
     def __init__(self, talk: Talk) -> None:
         self.account = Account()
@@ -240,7 +242,7 @@ class _Rogue:
                 self.account.stuck = f"{number}: {type(step).__name__}"
                 return
             except IrohError:
-                continue  # closed by now; a later Until looks at that
+                continue  # closed by now; a later Until checks that
 
     async def _do(self, step: AnyStep, connection: Connection) -> None:
         if isinstance(step, Channel):
@@ -305,7 +307,7 @@ class _Rogue:
             while True:
                 await stream.write_all(data)
         except IrohError:
-            return  # it wants no more
+            return  # the daemon accepts no more
 
     async def _read(self, stream: RecvStream) -> None:
         reader = FrameDecoder()
@@ -337,7 +339,7 @@ class _Rogue:
 
 
 def _plain(message: Message) -> list[Any]:
-    """The message as the array that it travels as, with bytes made readable."""
+    """Return the message as the array that is sent, with bytes in hexadecimal."""
     fields: list[Any] = msgspec.msgpack.decode(msgspec.msgpack.encode(message))
     return [field.hex() if isinstance(field, bytes) else field for field in fields]
 

@@ -1,4 +1,4 @@
-"""Attacks with identities: anybody can make keys, any number of them, and delegate them to endpoints of its own."""
+"""Attacks with identities: any peer can make any number of keys, and delegate them to its own endpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def made_up_identities(attacker: Attacker) -> None:
     """Introduce one made-up identity after the other, each once.
 
     Options:
-        identities: so many over each connection, which then stays.
+        identities: number over each connection, which then stays open.
     """
     connection = await attacker.connect()
     channel = await attacker.greet(connection)
@@ -33,12 +33,12 @@ def _introduction(attacker: Attacker) -> bytes:
 
 
 async def hellos(attacker: Attacker) -> None:
-    """Connect, say hello, and leave again."""
+    """Connect, send a hello, and close the connection."""
     connection = await attacker.connect()
     channel = await attacker.greet(connection)
     attacker.counts["hellos"] += 1
     await channel.write_all(HELLO)
-    await asyncio.sleep(0.05)  # the daemon may read it
+    await asyncio.sleep(0.05)  # time for the daemon to read it
     connection.close(0, b"enough")
 
 

@@ -1,4 +1,4 @@
-"""Attacks on memory: calls that are complete, and whose payloads wait because nobody answers them."""
+"""Attacks on memory with complete calls, whose payloads wait because the handler never answers."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ async def _begin(attacker: Attacker) -> tuple[Connection, SendStream]:
 
 
 def _payload(size: int) -> bytes:
-    """An order to Trial that takes longer than any test, of about ``size`` bytes."""
+    """Return a request to Trial of about ``size`` bytes that takes longer than any test."""
     return msgspec.msgpack.encode({"do": "wait", "seconds": 600.0, "value": os.urandom(size // 2).hex()})
 
 
 def _request(attacker: Attacker, number: int, *, again: bool) -> wire.Request:
-    """``again``: of a call that may be sent again, so that its payload is kept."""
+    """Return a request. With ``again`` it may be retried, so the daemon keeps its payload."""
     return wire.Request(
         number,
         bytes(attacker.signer.key),
@@ -63,17 +63,18 @@ async def _call(
     stream = await connection.open_uni()
     await attacker.write(stream, attacker.introduction() + data)
     await stream.finish()
-    await stream.stopped()  # it has arrived: what is never read is another attack
+    await stream.stopped()  # wait until it has arrived: unread streams are another attack
 
 
 async def _numbers() -> AsyncIterator[int]:
     for number in itertools.count(1):
         yield number
-        await asyncio.sleep(0)  # writes to a stream that takes everything never wait by themselves
+        await asyncio.sleep(0)  # a write to a stream with credit never yields by itself
 
 
 async def large_calls_never_answered(attacker: Attacker) -> None:
-    """Every second attacker sends calls that may be sent again. What is under way is no reason to be closed."""
+    """Send large calls; every second attacker sends calls that may be retried. Calls in flight are no reason to
+    close."""
     connection, channel = await _begin(attacker)
     payload = _payload(300_000 if attacker.number else _LARGE)
     async for number in _numbers():
@@ -81,7 +82,7 @@ async def large_calls_never_answered(attacker: Attacker) -> None:
 
 
 async def small_calls_never_answered(attacker: Attacker) -> None:
-    """Payloads that just fit the call channel."""
+    """Send calls whose payloads just fit into the call channel."""
     connection, channel = await _begin(attacker)
     payload = _payload(BULK_THRESHOLD - 1000)
     async for number in _numbers():
@@ -89,7 +90,7 @@ async def small_calls_never_answered(attacker: Attacker) -> None:
 
 
 async def tiny_calls_never_answered(attacker: Attacker) -> None:
-    """As many calls as can be in flight, with next to no payload."""
+    """Send as many calls as may be in flight, with almost no payload."""
     connection, channel = await _begin(attacker)
     payload = _payload(2)
     for number in range(1, 9000, 100):
@@ -103,6 +104,7 @@ async def tiny_calls_never_answered(attacker: Attacker) -> None:
 
 
 async def sizes_of_all_kinds_never_answered(attacker: Attacker) -> None:
+    """Send calls of 100 bytes to 300 kB, on the channel and on streams of their own."""
     connection, channel = await _begin(attacker)
     payloads = [_payload(size) for size in (100, 15_000, 60_000, 300_000)]
     async for number in _numbers():
@@ -111,7 +113,7 @@ async def sizes_of_all_kinds_never_answered(attacker: Attacker) -> None:
 
 
 async def calls_taken_back(attacker: Attacker) -> None:
-    """Each call is cancelled as soon as it has come; what waited for it must not stay."""
+    """Cancel each call as soon as it has arrived. Its payload must not stay in memory."""
     connection, channel = await _begin(attacker)
     payload = _payload(300_000)
     async for number in _numbers():

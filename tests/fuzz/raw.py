@@ -1,4 +1,4 @@
-"""Local sockets without the client library: whatever a test wants to say, to whichever mailbox, in whatever shape."""
+"""Local sockets without the client library: a test sends any message in any form to any mailbox."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FAILURE: Final = 0
 
 
 class Keys(NamedTuple):
-    """CURVE keys that a caller chose for itself."""
+    """CURVE keys of a caller's own choice."""
 
     server_public: str
     public: str
@@ -45,7 +45,7 @@ class Keys(NamedTuple):
 
 
 class Raw:
-    """One DEALER to one mailbox; use it in one thread."""
+    """DEALER socket to one mailbox. Use it in one thread."""
 
     def __init__(self, path: Path, curve: CurveKeys | None = None) -> None:
         self._socket = dealer(curve)
@@ -62,14 +62,14 @@ class Raw:
         close_socket(self._socket)
 
     def send(self, *frames: bytes, timeout: float = 5.0) -> bool:
-        """Whether the message was taken: not when there is no connection in time."""
+        """Send a message; return False if there is no connection in time."""
         if not self._socket.poll(int(timeout * 1000), zmq.POLLOUT):
             return False
         self._socket.send_multipart(frames)
         return True
 
     def receive(self, timeout: float = 5.0) -> list[bytes] | None:
-        """The next message (id, header, payload), or None when none comes in time."""
+        """Return the next message (id, header, payload), or None if none arrives in time."""
         if not self._received and self._socket.poll(int(timeout * 1000)):
             group = self._socket.recv_multipart()
             assert len(group) % 3 == 0
@@ -77,7 +77,7 @@ class Raw:
         return self._received.popleft() if self._received else None
 
     def ask(self, message: msgspec.Struct | bytes, payload: bytes = b"", timeout: float = 10.0) -> str | int | None:
-        """The code of a failure, the tag of any other answer, or None when there is none in time."""
+        """Return the code of an error reply, the tag of another answer, or None if none arrives in time."""
         answer = self.ask_for_all(message, payload, timeout)
         if answer is None:
             return None
@@ -86,7 +86,7 @@ class Raw:
     def ask_for_all(
         self, message: msgspec.Struct | bytes, payload: bytes = b"", timeout: float = 10.0
     ) -> list[Any] | None:
-        """The answer as an array: its tag, then its fields."""
+        """Return the answer as an array, its tag and its fields; None if none arrives in time."""
         self._number += 1
         mine = self._number.to_bytes(8, "big")
         header = message if isinstance(message, bytes) else msgspec.msgpack.encode(message)
@@ -102,12 +102,12 @@ class Raw:
 
 
 def hello(raw: Raw) -> None:
-    """Be let in at the front door."""
+    """Send a hello to the control server, which must accept it."""
     assert raw.ask(Hello(1, "raw")) == WELCOME
 
 
 def pids(daemon: Daemon) -> dict[str, int]:
-    """Every process of the daemon."""
+    """Return the pid of every process of the daemon, by name."""
     return {name: int(process["pid"]) for name, process in daemon.processes().items()}
 
 
@@ -116,7 +116,8 @@ _MIB: Final = 1024 * 1024
 
 @contextmanager
 def unharmed(daemon: Daemon, grows_by: int = 48 * _MIB, leaving_out: tuple[str, ...] = ()) -> Iterator[None]:
-    """Whatever is done inside, every process of the daemon lives on and none has grown by more than ``grows_by``."""
+    """Check that every process of the daemon survives the block, and that none grows by more than ``grows_by``
+    bytes."""
     before = {name: pid for name, pid in pids(daemon).items() if name not in leaving_out}
     sizes = {name: resident(pid) for name, pid in before.items()}
     yield

@@ -1,7 +1,7 @@
-"""A daemon under attack by hostile peers, and an honest peer that calls it meanwhile.
+"""Daemon under attack by hostile peers, while an honest peer calls it.
 
-``besieged`` checks what must be true of every attack: no process of the daemon was started again, its network process
-grew by no more than it may and gives it back, and an honest peer's calls were answered, all of them and at a good rate.
+``besieged`` checks what must hold for every attack: no process of the daemon was restarted; its network process stayed
+within its memory limit, and returned the memory afterwards; every call of an honest peer was answered, and fast enough.
 ``attack`` runs the hostile peers of ``attackers``.
 
     with besieged(victim) as siege:
@@ -41,37 +41,37 @@ MIB: Final = 1024 * 1024
 GROWS_BY: Final = 64 * MIB
 """Bytes by which the network process may grow while it is attacked."""
 KEEPS: Final = 24 * MIB
-"""Bytes of those that it may still have ``GIVEN_BACK_WITHIN`` seconds after the attack."""
+"""Bytes of them that it may still have ``GIVEN_BACK_WITHIN`` seconds after the attack."""
 GIVEN_BACK_WITHIN: Final = 10.0
 _ATTACKED: Final = ("network", "identity-bob")
-"""Processes whose memory is looked at. bob's runs the protocols that attackers use."""
+"""Processes whose memory is checked. bob's process runs the protocols that attackers use."""
 _CALLS_AFTER: Final = 3
 _CALL_TIMEOUT: Final = 5.0
-"""Seconds within which an honest call must be answered, whatever goes on beside it: 1,000 times what it needs idle."""
+"""Seconds within which an honest call must be answered during an attack: 1,000 times as many as without one."""
 _IDLE_CALLS: Final = 100
 _SOME_CALLS: Final = 3
 _SLOWER: Final = 5
-"""How many times slower than the slowest hundredth of idle ones honest calls may be."""
+"""Factor by which honest calls may be slower than the 99th percentile of calls without an attack."""
 _NOTICEABLE: Final = 0.05
-"""Seconds that no caller takes for slow: what calls may always take, as attackers and tests use the same processors."""
+"""Seconds that a call may always take, because attackers and tests use the same processors."""
 _LOOK_EVERY: Final = 0.004
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def rss(pid: int) -> int:
-    """Bytes of memory that the process has at the moment (statm in proc(5))."""
+    """Return the bytes of memory that the process has now (statm in proc(5))."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
 
 
 class Victim:
-    """bob's daemon is attacked, alice's is honest; see ``World`` for what bob offers to everyone.
+    """Daemon of bob, which is attacked. The daemon of alice is honest. ``World`` lists the public bindings of bob.
 
-    Honest calls go to carol at the same daemon: her process has nothing to do with what attackers ask bob's for.
+    Honest calls go to carol at the same daemon: her process is not used by the attackers, who call bob.
 
     Attributes:
-        daemon: that is attacked.
-        key: bob's.
-        carol: ID52.
+        daemon: daemon that is attacked.
+        key: public key of bob.
+        carol: ID52 of carol.
     """
 
     def __init__(self, world: World) -> None:
@@ -83,13 +83,13 @@ class Victim:
         self.addresses = status.addresses
         self.carol = self.daemon.identity("carol")
         self.idle_times: list[float] = []
-        """Seconds that calls took before the first attack."""
+        """Seconds that each call took before the first attack."""
         with world.one.client() as client:
             client.call("alice", self.carol, "Echo", request={"message": "hi"})
 
 
 class _HonestCalls(threading.Thread):
-    """Calls carol as alice, one call after the other, until it is told to end."""
+    """Thread that calls carol as alice, one call after the other, until it is stopped."""
 
     def __init__(self, victim: Victim) -> None:
         super().__init__(daemon=True)
@@ -120,7 +120,7 @@ class _HonestCalls(threading.Thread):
 
 
 class _MemoryWatch(threading.Thread):
-    """Looks at the memory of a process until it is told to end."""
+    """Thread that measures the memory of a process until it is stopped."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -133,7 +133,7 @@ class _MemoryWatch(threading.Thread):
             try:
                 self.most = max(self.most, rss(self._pid))
             except (FileNotFoundError, ProcessLookupError):
-                return  # that it has ended is noticed by its pid
+                return  # the check of the pids reports that the process has ended
 
     def end(self) -> None:
         self._over.set()
@@ -141,11 +141,11 @@ class _MemoryWatch(threading.Thread):
 
 
 class Siege:
-    """The honest calls beside an attack.
+    """Honest calls during an attack.
 
     Attributes:
         before: bytes of the network process before the attack.
-        most: the most that it has had since.
+        most: highest number of bytes since.
     """
 
     def __init__(self, calls: _HonestCalls, watch: _MemoryWatch, before: int) -> None:
@@ -158,7 +158,7 @@ class Siege:
         return self._watch.most
 
     def calls(self, count: int, timeout: float = 20.0) -> None:
-        """Return when so many more honest calls have been answered."""
+        """Wait until ``count`` more honest calls have been answered."""
         target = len(self._calls.times) + count
         eventually(
             lambda: len(self._calls.times) >= target or self._calls.failures,
@@ -172,13 +172,13 @@ class Siege:
 def besieged(
     victim: Victim, *, grows_by: int = GROWS_BY, keeps: int = KEEPS, answers_after: bool = True
 ) -> Iterator[Siege]:
-    """Attack inside. At the end, the daemon and an honest peer are as they should be.
+    """Context for an attack. At its end, check the daemon and the calls of the honest peer.
 
     Args:
         grows_by: bytes by which the network process may grow.
         keeps: bytes that it, and the attacked identity's process, may keep for longer than ``GIVEN_BACK_WITHIN``.
-        answers_after: False where the attacked identity's process still works on what it was asked, once the attack is
-            over: it is neither called then, nor is its memory looked at.
+        answers_after: False if the attacked identity's process still works on requests when the attack is over. Then it
+            is not called, and its memory is not checked.
     """
     daemon = victim.daemon
     processes = pids(daemon)
@@ -212,7 +212,7 @@ def besieged(
     _check_latency(idle, beside)
 
     def kept() -> dict[str, int]:
-        """MiB by which processes are larger than they were, and may be."""
+        """Return the MiB by which each process that exceeds ``keeps`` has grown."""
         more = {name: rss(processes[name]) - size for name, size in sizes.items()}
         return {name: size // MIB for name, size in more.items() if size > keeps}
 
@@ -226,7 +226,7 @@ def besieged(
 
 
 def _call_right_after(victim: Victim) -> None:
-    """Whom attackers have used answers an honest stranger at once, or says that it has too much to do for a moment."""
+    """Check that the attacked identity answers an honest stranger at once, or after a moment of ``Overloaded``."""
     deadline = time.monotonic() + _CALL_TIMEOUT
     with victim.world.one.client() as client:
         for number in range(_CALLS_AFTER):
@@ -243,9 +243,9 @@ def _call_right_after(victim: Victim) -> None:
 
 
 def _check_latency(idle: list[float], beside: list[float]) -> None:
-    """Nine in ten calls beside the attack took at most so many times what the slowest hundredth takes idle.
+    """Check that nine in ten calls during the attack took at most ``_SLOWER`` times the 99th percentile without it.
 
-    Not ninety-nine in a hundred: attackers, daemons and tests share few processors here, and all wait for those.
+    The 99th percentile is not compared, because attackers, daemons and tests share few processors.
     """
     assert beside, "no honest call was made beside the attack"
     allowed = max(_SLOWER * sorted(idle)[len(idle) * 99 // 100], _NOTICEABLE)
@@ -257,7 +257,7 @@ def _check_latency(idle: list[float], beside: list[float]) -> None:
 
 @contextmanager
 def attack(victim: Victim, what: Attack, attackers: int = 8, **options: Any) -> Iterator[Report]:
-    """Hostile peers do ``what`` while the block runs; the report is filled in at its end."""
+    """Run hostile peers that do ``what`` while the block runs. The report is filled in at its end."""
     program = [sys.executable, "-m", "tests.fuzz.attackers", what.__module__, getattr(what, "__name__", "")]
     report = Report()
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

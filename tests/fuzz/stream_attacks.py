@@ -1,4 +1,4 @@
-"""Attacks on memory: streams that are filled and never read, in all the ways that a peer can open one."""
+"""Attacks on memory with streams that are filled and never read, opened in every way that a peer can."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def _pour(attacker: Attacker, stream: SendStream, first: bytes = b"") -> N
 
 
 async def _fill(attacker: Attacker, connection: Connection, first: bytes = b"", *, bi: bool = True) -> None:
-    """As many streams as there may be, each with as much as it takes, until the connection is closed."""
+    """Open as many streams as possible, and fill each, until the connection is closed."""
 
     async def uni() -> SendStream:
         return await connection.open_uni()
@@ -67,22 +67,24 @@ async def _fill(attacker: Attacker, connection: Connection, first: bytes = b"", 
             group.create_task(open_all(uni, group))
             if bi:
                 group.create_task(open_all(one_half, group))
-    except* Exception as errors:  # the first of all that end with the connection
+    except* Exception as errors:  # the first of the errors with which all streams end
         raise errors.exceptions[0] from None
 
 
 async def streams_before_hello(attacker: Attacker) -> None:
+    """Fill streams without a hello."""
     await _fill(attacker, await attacker.connect())
 
 
 async def streams_after_hello(attacker: Attacker) -> None:
+    """Fill streams after a hello and an introduction."""
     connection = await attacker.connect()
     await attacker.greet(connection, attacker.introduction())
     await _fill(attacker, connection)
 
 
 async def channel_never_finished(attacker: Attacker) -> None:
-    """Only the call channel: a frame that begins, after a hello or instead of one, and streams of such beginnings."""
+    """Begin a frame on the call channel, after a hello or instead of one, and on many streams, and never end it."""
     connection = await attacker.connect()
     if attacker.number % 2:
         await attacker.greet(connection, _HALF)
@@ -94,13 +96,14 @@ async def channel_never_finished(attacker: Attacker) -> None:
 
 
 async def bulk_streams_never_finished(attacker: Attacker) -> None:
-    """Payloads as long as can be, of which the end never comes."""
+    """Begin payloads of the maximum size, and never end them."""
     connection = await attacker.connect()
     await attacker.greet(connection, attacker.introduction())
     await _fill(attacker, connection, _HUGE, bi=False)
 
 
 async def streams_opened_and_reset(attacker: Attacker) -> None:
+    """Fill one stream after the other, and reset it."""
     connection = await attacker.connect()
     await attacker.greet(connection, attacker.introduction())
     while True:
@@ -116,17 +119,18 @@ async def streams_opened_and_reset(attacker: Attacker) -> None:
 
 
 async def datagrams(attacker: Attacker) -> None:
+    """Send QUIC datagrams, which the protocol does not use."""
     connection = await attacker.connect()
     await attacker.greet(connection, attacker.introduction())
     size = connection.max_datagram_size() or 0
     while True:
         await connection.send_datagram_wait(_BLOCK[:size])
         attacker.counts["written"] += size
-        await asyncio.sleep(0)  # it may never wait by itself
+        await asyncio.sleep(0)  # the call above may never yield by itself
 
 
 async def short_connections(attacker: Attacker) -> None:
-    """One after the other; each leaves a little behind."""
+    """Open and close one connection after the other. Each leaves some unread bytes."""
     connection = await attacker.connect()
     if attacker.number % 2:
         await attacker.greet(connection)
@@ -138,7 +142,7 @@ async def short_connections(attacker: Attacker) -> None:
 
 
 async def sessions_never_read(attacker: Attacker) -> None:
-    """Sessions with a handler that reads nothing, filled to the brim; the acceptances are not waited for."""
+    """Fill sessions whose handler reads nothing, without waiting until they are accepted."""
     connection = await attacker.connect()
     order = msgspec.msgpack.encode({"do": "hold"})
     opening = [
@@ -163,7 +167,7 @@ async def sessions_never_read(attacker: Attacker) -> None:
 
 
 async def replies_never_read(attacker: Attacker) -> None:
-    """Calls whose answers are as large as can be, on a connection that reads nothing."""
+    """Send calls with the largest replies, on a connection that reads nothing."""
     connection = await attacker.connect()
     channel = await attacker.greet(connection, attacker.introduction())
     order = msgspec.msgpack.encode({"do": "return", "size": 15_000_000})

@@ -88,12 +88,18 @@ class SessionConnection(Holder, Protocol):
 class ConnectionSessions:
     """Sessions of one connection, in both directions.
 
-    Pausing. Problem: QUIC holds up to 1.25 MB of unread bytes for each stream, and its binding cannot change that, so
-    many sessions that nobody reads would fill the memory that their peer may hold. Idea: with more than eight sessions,
-    or much unread, ask the peer (``wire.Pause``) to write nothing on a session whose reader has used half its window
-    without giving credit back. The bytes that are on their way then still fit into the other half. It is resumed when
-    the reader has room again. Cost: one message per pause and resume, and one comparison per chunk. Not covered: a peer
-    that ignores the pause; ``PeerMemory`` closes its connection when it holds too much.
+    They pause sessions that are not read.
+
+    Problem: QUIC holds up to 1.25 MB of unread bytes for each stream, and its binding cannot change that. Many unread
+    sessions would fill the memory that their peer may hold.
+
+    Idea: with more than eight sessions, or much that is unread, ask the peer (``wire.Pause``) to write nothing on a
+    session whose reader has used half its window without granting credit. The bytes on their way then still fit into
+    the other half. The session is resumed when its reader has room again.
+
+    Cost: one message per pause and resume, and one comparison per chunk.
+
+    Not covered: a peer that ignores the pause. ``PeerMemory`` closes its connection when it holds too much.
 
     Attributes:
         peer_pauses: True if the peer daemon understands ``wire.Pause``.

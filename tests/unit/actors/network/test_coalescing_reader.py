@@ -1,4 +1,4 @@
-"""Bytes of a stream come in order and at once, but for few of a fast one, which come with those behind them."""
+"""Coalescing reader: bytes arrive in order and at once; only small reads of a fast stream are merged."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.support.scenario import (
 
 LIMIT: Final = 256 * 1024
 MUCH: Final = bytes(int(FAST * WINDOW) + 1)
-"""Makes a stream fast that brings it in one window."""
+"""Bytes in one window that make a stream fast."""
 
 
 class Bench:
-    """A stream as the binding has it, read by an inflow whose time the test makes."""
+    """Stub of the binding's stream, read by a ``CoalescingReader`` whose clock the test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -42,13 +42,13 @@ class Bench:
         return bench
 
     async def window(self, data: bytes) -> None:
-        """A window passes in which ``data`` comes."""
+        """Let a window pass in which ``data`` arrives."""
         self.now += WINDOW
         self.stream.feed(data)
         assert await self.inflow.read(len(MUCH)) == data
 
     async def meanwhile(self, first: bytes) -> asyncio.Task[bytes]:
-        """A read that has found ``first``."""
+        """Begin a read that finds ``first``."""
         self.stream.feed(first)
         reading = asyncio.ensure_future(self.inflow.read(LIMIT))
         await a_few_turns()

@@ -1,4 +1,4 @@
-"""Who is introduced at which endpoint: strangers are limited and known peers are not, and each step costs the same."""
+"""Proven identities: strangers are limited, known peers are not, and each operation costs the same."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BOB = Signer("bob")
 
 
 def delegation(number: int, *, epoch: int = 1, lineage: bytes = b"l" * 16) -> Delegation:
-    """Of identity ``number``. Signatures are not looked at here."""
+    """Return a delegation of identity ``number``. Its signature is not checked here."""
     return Delegation(1, number.to_bytes(32, "big"), ENDPOINT, lineage, epoch, NOW, NOW + 1000, ("speak",))
 
 
@@ -86,7 +86,7 @@ def test_a_flood_over_many_endpoints_displaces_its_own_identities(monkeypatch: p
 
 
 def test_a_known_peer_always_gets_in_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that becomes known only after it was introduced."""
+    """Also an identity that becomes known only after its introduction."""
     small(monkeypatch, per_endpoint=2, in_all=2)
     known = {key(number) for number in range(10)}
     registry = IntroductionRegistry[Any](known.__contains__)
@@ -157,7 +157,7 @@ def test_what_comes_after_the_last_connection_has_ended_leaves_nothing() -> None
 
 
 def test_a_step_looks_at_no_other_endpoint_and_no_other_identity() -> None:
-    """Counted in steps of the interpreter: the same with few and with many."""
+    """Count executed lines: there are as many with few identities as with many."""
     counts = []
     for many in (4, 400):
         registry = IntroductionRegistry[Any]()
@@ -182,7 +182,7 @@ def works(registry: IntroductionRegistry[Any]) -> list[Callable[[], object]]:
 
 
 def steps_of(work: Callable[[], object]) -> int:
-    """Lines that are executed."""
+    """Return the number of lines that ``work`` executes."""
     steps = 0
 
     def trace(_frame: object, event: str, _: object) -> Any:
@@ -199,11 +199,11 @@ def steps_of(work: Callable[[], object]) -> int:
     return steps
 
 
-# ── who was given up is asked for ────────────────────────────────────────────────────────────────
+# ── evicted identities ────────────────────────────────────────────────────────────────
 
 
 class Served(StubOwner):
-    """Takes note of what reaches it."""
+    """Owner that records the requests and sessions that reach it."""
 
     def __init__(self) -> None:
         super().__init__()

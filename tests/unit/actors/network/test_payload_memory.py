@@ -1,4 +1,4 @@
-"""Payloads that wait in the network process: who is charged, what is refused, and that all is given back."""
+"""Accounts of complete payloads: charges, refusals, and the release of everything."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ decode = msgspec.msgpack.Decoder(DataMessage).decode
 
 
 class Process:
-    """A local process; ``backlog`` bytes wait for it."""
+    """Stub of a local process for which ``backlog`` bytes wait."""
 
     pid = 7
     gone = False
@@ -65,7 +65,7 @@ class Process:
 
 
 class Peer:
-    """A connection of a stranger."""
+    """Stub of a connection of a stranger."""
 
     closed = False
 
@@ -86,7 +86,7 @@ class Peer:
 
 
 class Scene:
-    """bob is online and serves Slow, everything around the requests is played."""
+    """Calls of a daemon where bob is online and serves Slow; everything around them is a stub."""
 
     is_behind = False
 

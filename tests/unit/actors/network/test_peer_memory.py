@@ -1,4 +1,4 @@
-"""What peers may make the network process keep: how much that is, and who is closed for it."""
+"""Memory accounts of connections: the estimate of unread bytes, the limits, and which connection is closed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def heard(size: int, packets: int = 0, sent: int = 0) -> Any:
 
 
 class Clock:
-    """A loop of which only time is looked at."""
+    """Event loop that has only a clock and timers."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -63,7 +63,7 @@ class Clock:
 
 
 class Peer:
-    """A connection."""
+    """Stub of a connection."""
 
     def __init__(self, *, greeted: bool = True, known: bool = False) -> None:
         self.greeted, self.known, self.closed = greeted, known, False
@@ -129,7 +129,7 @@ def test_unread_bytes_are_those_received_less_those_read() -> None:
 
 
 def test_drift_goes_when_nothing_can_be_read() -> None:
-    """Packets that came twice, and streams that were reset, are no reason to close anybody."""
+    """Repeated packets and reset streams are no reason to close a connection."""
     unread = Unread()
     read = 0
     for _ in range(200):
@@ -145,7 +145,7 @@ def test_what_streams_can_hold_bounds_the_estimate() -> None:
 
 
 def test_bytes_that_never_become_readable_are_charged_for_good() -> None:
-    """Streams without their beginning, and whatever else QUIC keeps."""
+    """Streams without their first bytes, and everything else that QUIC keeps."""
     unread = Unread()
     assert unread.update(heard(5 * MIB), 0, 0, 0) == 5 * MIB
     assert unread.update(heard(5 * MIB), 0, 0, 0) == 5 * MIB
@@ -185,7 +185,7 @@ def test_more_than_its_share_closes_a_connection(scene: Scene) -> None:
 
 
 def test_what_is_read_as_fast_as_it_comes_stays(scene: Scene) -> None:
-    """After the process was busy, much has come at once."""
+    """After the process was busy, many bytes have arrived at once."""
     peer = scene.peer()
     peer.arrived = 20 * MIB
     for _ in range(100):
@@ -196,7 +196,7 @@ def test_what_is_read_as_fast_as_it_comes_stays(scene: Scene) -> None:
 
 
 def test_however_fast_strangers_are_read_all_together_stay_within_a_limit(scene: Scene) -> None:
-    """What has come while the process was busy may be more than it can hold until it has read it."""
+    """More may have arrived while the process was busy than peers may hold."""
     peers = [scene.peer() for _ in range(8)]
     for peer in peers:
         peer.arrived = 6 * MIB

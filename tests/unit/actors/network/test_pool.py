@@ -1,4 +1,4 @@
-"""Which of several connections to one endpoint is used, and what becomes of the others."""
+"""Connection pool: the choice between several connections to one endpoint, and the end of the others."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def greet(pool: ConnectionPool, connection: StubConnection) -> None:
 def test_both_sides_choose_what_the_lower_endpoint_has_dialled(
     own: bytes, other: bytes, order: tuple[int, int]
 ) -> None:
-    """In whichever order the two become ready; what the other had proved is known there too."""
+    """In either order of readiness. Identities that one connection has proved are known on the other."""
 
     async def main() -> None:
         pool = new_pool(own)
@@ -130,7 +130,7 @@ def test_a_restart_of_the_other_side_ends_what_was_before() -> None:
 
 
 def test_whoever_asks_at_the_same_time_shares_one_attempt() -> None:
-    """Also when it fails: after several attempts, with the last reason."""
+    """Also if it fails: after several attempts, with the last reason."""
     dialled: list[Any] = []
 
     async def dial(address: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Connections are remembered on disk, without a wait of the event loop for the disk."""
+"""Reconnect list: connections are written to disk, and the event loop does not wait for the disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.two_daemons import until
 
 
 class Connection:
-    """A connection, and how often it was looked up how its peer is reached."""
+    """Stub of a connection that counts reads of its addresses."""
 
     def __init__(self, number: int, *, known: bool = False) -> None:
         self.endpoint = bytes([number]) * 32

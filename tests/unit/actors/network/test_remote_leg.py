@@ -1,4 +1,4 @@
-"""A session's stream between daemons: bytes and ends pass, and no end is ever taken for another."""
+"""Remote leg of a session: bytes and ends pass, and no kind of end is taken for another."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.support.scenario import (
 
 
 class Bench:
-    """A leg, its stream, and what it tells the relay."""
+    """Remote leg with a fake stream, which records the messages to the relay."""
 
     def __init__(self, credit: int = SESSION_WINDOW, *, leftover: bytes = b"", attached: bool = True) -> None:
         self.stream = FakeStream()
@@ -73,7 +73,7 @@ class Bench:
 
     @property
     def end(self) -> str | int | None:
-        """How our direction has ended for the other side. Left as it is, it would look complete once it is dropped."""
+        """Return how the own direction has ended for the peer. A stream that is only dropped would look complete."""
         ends = self.stream.sending.ends
         return ends[0] if ends else None
 
@@ -196,7 +196,7 @@ def test_what_ends_before_there_is_a_stream_ends_there(words: tuple[Message, ...
 
 
 def test_the_first_bytes_may_go_another_way() -> None:
-    """As many chunks as fit, and what is left goes over the stream."""
+    """As many chunks as fit; the rest goes over the stream."""
 
     async def scenario() -> None:
         bench = Bench(attached=False)

@@ -1,4 +1,4 @@
-"""The router finds a connection to a peer when records are old, wrong or missing."""
+"""Peer router: it finds a connection to a peer when records are old, wrong or missing."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Work = Callable[["Neighbourhood"], Coroutine[Any, Any, None]]
 
 
 class StubConnection:
-    """An open connection; ``shows`` is what its other side does when it is asked for an identity."""
+    """Open connection; ``shows`` says how the peer daemon reacts to a request for an identity."""
 
     def __init__(self, shows: str = "nothing") -> None:
         self.introductions = ProvenIdentities[Any]()
@@ -82,7 +82,7 @@ class StubPool:
         return self.reached.get(endpoint)
 
     def has(self, endpoint: bytes, connection: StubConnection) -> StubConnection:
-        """The connection stands."""
+        """Add an open connection."""
         connection.endpoint = endpoint
         connection.introductions = self.introductions.of(endpoint)
         connection.introductions.connection = cast(Any, connection)
@@ -91,7 +91,7 @@ class StubPool:
 
 
 class Neighbourhood:
-    """``PeerRouter`` with a pool of stubs, and one resolver that knows ``records``."""
+    """``PeerRouter`` with a stub pool, and one resolver that returns ``records``."""
 
     def __init__(self, directory: Path) -> None:
         self.records: list[PeerRecord] = []
@@ -105,7 +105,7 @@ class Neighbourhood:
         self.routes.pool = cast(Any, self.pool)
 
     def know(self, *delegations: bytes) -> None:
-        """A resolver has a record with these."""
+        """Add a record with these delegations to the resolver."""
         self.records.append(read_record(BOB.record(delegations=delegations or [BOB.delegation()])))
 
     async def reach(self) -> StubConnection:
@@ -208,7 +208,7 @@ def test_names_the_first_reason_when_every_endpoint_fails(tmp_path: Path) -> Non
 
 
 def test_reports_peers_of_the_book_as_connected_or_unreachable(tmp_path: Path) -> None:
-    """Of others nothing is kept: strangers could fill it."""
+    """Nothing is kept of other peers, because strangers could fill it."""
 
     async def work(near: Neighbourhood) -> None:
         near.know()
@@ -233,7 +233,7 @@ def test_reports_peers_of_the_book_as_connected_or_unreachable(tmp_path: Path) -
 
 
 def test_ignores_a_connection_that_ended_before_its_use(tmp_path: Path) -> None:
-    """A route that stayed would swallow every later call until its deadline."""
+    """A stale route would let every later call wait until its deadline."""
 
     async def work(near: Neighbourhood) -> None:
         connection = near.pool.has(ENDPOINT, StubConnection())
@@ -282,7 +282,7 @@ class StubOwner:
         self.introduced.append(identity)
 
     def on_closed(self, _connection: PeerConnection) -> None:
-        """Nobody minds."""
+        """Ignore the end of the connection."""
 
 
 def new_connection(

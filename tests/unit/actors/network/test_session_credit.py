@@ -32,7 +32,7 @@ class _Program:
 
 
 class _Session:
-    """A relay between a local program and a real leg to a peer."""
+    """Relay between a local program and a real remote leg."""
 
     def __init__(self, opener: str, window: int) -> None:
         self.program = _Program()

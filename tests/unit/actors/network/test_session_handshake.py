@@ -1,4 +1,4 @@
-"""Sessions with another daemon until they have a stream, without QUIC: a test plays the connection."""
+"""Handshake of sessions with a peer daemon, without QUIC: a stub takes the place of the connection."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LOST = ErrorReply.of(ConnectionLost(what="the connection to the peer"))
 
 
 class Connection:
-    """What a session is told to say, in place of ``ConnectionSessions``; and what its leg tells the relay."""
+    """Stub of ``ConnectionSessions`` that records the messages to the peer, and those of the leg to the relay."""
 
     name = "stub"
 

@@ -1,4 +1,4 @@
-"""What sessions leave to calls, with a clock of our own."""
+"""Pacing of session streams beside calls, with a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from fastn_p2p_actors.network.connections.stream_pacing import (
 
 
 class Scene:
-    """A clock that sleeping moves on, and pings that are counted."""
+    """Pacer with a clock that sleeping advances, and with counted pings."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
         self.pings = 0
         self.answer_after: float | None = None
-        """Seconds until a ping comes back; None for never."""
+        """Seconds until a ping is answered; None for never."""
         self._answer_at = float("inf")
         self.pacer = StreamPacer(lambda: self.now, self._ping)
         monkeypatch.setattr(asyncio, "sleep", self._sleep)
@@ -38,7 +38,7 @@ class Scene:
         self.now = end
 
     def write(self, size: int, *, answer_after: float | None = None) -> float:
-        """Seconds that so many bytes take in blocks."""
+        """Return the seconds that writing ``size`` bytes in blocks takes."""
         self.answer_after = answer_after
         began = self.now
         for _ in range(size // BLOCK):
@@ -65,7 +65,7 @@ def test_nothing_is_asked_for_without_calls(scene: Scene) -> None:
 
 
 def test_one_or_two_calls_slow_nothing_down(scene: Scene) -> None:
-    """As they come before a file. Nor do many, if they are far apart."""
+    """A few calls precede a file transfer. Many calls that are far apart do not count either."""
     for _ in range(2):
         scene.pacer.on_call()
         scene.pacer.on_reply()
@@ -77,7 +77,7 @@ def test_one_or_two_calls_slow_nothing_down(scene: Scene) -> None:
 
 
 def test_slow_calls_one_after_the_other_count_as_such(scene: Scene) -> None:
-    """What is between an answer and the next call counts, not how long the answer took."""
+    """The time between a reply and the next call counts, not the duration of the call."""
     for _ in range(3):
         scene.pacer.on_call()
         scene.now += 0.2
@@ -116,7 +116,7 @@ def test_the_pace_falls_when_pings_take_longer_and_not_without_end(scene: Scene)
 
 
 def test_a_far_peer_is_no_slower_than_it_has_to_be(scene: Scene) -> None:
-    """What counts is how much longer a ping takes than the fastest one."""
+    """The difference to the fastest ping counts, not the duration of a ping."""
     before = scene.pacer.bytes_per_second
     scene.write(2000 * BLOCK, answer_after=0.1)
     assert scene.pacer.bytes_per_second > before
