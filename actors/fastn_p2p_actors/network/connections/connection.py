@@ -1,4 +1,4 @@
-"""One QUIC connection to a peer daemon: its life, its counters, and the dispatch of messages.
+"""QUIC connection to a peer daemon: its life, its counters, and the dispatch of messages.
 
 The first stream is the call channel (``call_channel``). Large payloads (``bulk_streams``) and sessions
 (``connection_sessions``) have streams of their own.

@@ -169,7 +169,7 @@ class ConnectionPool:
         return connection
 
     def on_hello(self, connection: PeerConnection) -> None:
-        """A hello has ready: close earlier connections with another process of the same endpoint, which has ended."""
+        """A hello has arrived: close earlier connections with another process of the same endpoint, which has ended."""
         for other in list(self._connections.get(connection.endpoint, ())):
             if other is not connection and other.remote_process not in (b"", connection.remote_process):
                 other.close(CLOSE_REPLACED, "the peer's network process was restarted")
