@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -149,10 +150,10 @@ class Daemon:
 
     def tree(self) -> dict[str, Any]:
         """The supervisor's account of its processes."""
-        try:
-            return dict(json.loads(self.home.process_file.read_bytes()))
-        except FileNotFoundError:
-            return {"processes": []}
+        for file in (self.home.process_file, self.home.process_file.with_name("tree.json")):  # that of older versions
+            with contextlib.suppress(FileNotFoundError):
+                return dict(json.loads(file.read_bytes()))
+        return {"processes": []}
 
     def processes(self) -> dict[str, dict[str, Any]]:
         return {process["name"]: process for process in self.tree()["processes"]}
