@@ -49,7 +49,7 @@ class Hostile(Protocol):
         if attack.do == "grant":
             return vars(_object_of(NetworkRegistration))["_grant"]
         if attack.do == "supervisor requests":
-            stage = _object_of(ActorContext)
+            context = _object_of(ActorContext)
             outcomes = []
             for ask in (
                 control_channel.StopIdentity("bob"),
@@ -58,7 +58,7 @@ class Hostile(Protocol):
                 control_channel.GetProcesses(),
             ):
                 try:
-                    outcomes.append(type(await stage.ask_supervisor(ask, 5)).__name__)
+                    outcomes.append(type(await context.ask_supervisor(ask, 5)).__name__)
                 except Exception as error:
                     outcomes.append(type(error).__name__)
             return outcomes

@@ -320,15 +320,15 @@ class StubSupervisor:
 
     async def start(self, name: str) -> ActorContext:
         settings = IdentitySettings(identity=name, grant=make_grant(GRANT_KEY, name))
-        stage = ActorContext(spec(self._home, f"identity-{name}", settings))
-        serving = asyncio.ensure_future(identity.serve(stage))
-        self.running[name] = (stage, serving)
-        ready = asyncio.ensure_future(stage.is_ready.wait())
+        actor = ActorContext(spec(self._home, f"identity-{name}", settings))
+        serving = asyncio.ensure_future(identity.serve(actor))
+        self.running[name] = (actor, serving)
+        ready = asyncio.ensure_future(actor.is_ready.wait())
         await asyncio.wait((ready, serving), return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         if serving.done():
             serving.result()
-        return stage
+        return actor
 
     async def stop(self, name: str) -> None:
         found = self.running.pop(name, None)
@@ -409,22 +409,22 @@ class World:
         self.vault = StubVault(home, self.roles)
         self.supervisor = StubSupervisor(home)
         self.program: Program
-        self._stage: ActorContext
+        self._actor: ActorContext
         self._serving: asyncio.Task[None] | None = None
 
     async def start_gateway(self) -> None:
         settings = GatewaySettings(
             vault=self.roles.gateway, grant_key=GRANT_KEY, network_mode="local", started_ms=1_000
         )
-        self._stage = ActorContext(spec(self.home, "gateway", settings), self.supervisor.theirs)
-        self._serving = asyncio.ensure_future(gateway.serve(self._stage))
+        self._actor = ActorContext(spec(self.home, "gateway", settings), self.supervisor.theirs)
+        self._serving = asyncio.ensure_future(gateway.serve(self._actor))
         self.program = Program(self.home)
         await self.program.hello()
 
     async def stop_gateway(self) -> None:
         self.program.link.close()
         if self._serving is not None:
-            self._stage.stop_requested.set()
+            self._actor.stop_requested.set()
             await self._serving
         asyncio.get_running_loop().remove_reader(self.supervisor.theirs)
 

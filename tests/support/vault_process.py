@@ -38,14 +38,14 @@ from fastn_p2p_actors.vault import serve
 PR_GET_DUMPABLE = 3
 
 async def main():
-    stage = ActorContext(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ActorSpec))
-    configure_logging(stage.home, stage.name)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stage.stop_requested.set)
+    context = ActorContext(msgspec.msgpack.decode(sys.stdin.buffer.read(), type=ActorSpec))
+    configure_logging(context.home, context.name)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, context.stop_requested.set)
     async def tell():
-        await stage.is_ready.wait()
+        await context.is_ready.wait()
         print(ctypes.CDLL(None).prctl(PR_GET_DUMPABLE), *resource.getrlimit(resource.RLIMIT_CORE), flush=True)
     telling = asyncio.ensure_future(tell())
-    await serve(stage)
+    await serve(context)
     await telling
 
 uvloop.run(main())

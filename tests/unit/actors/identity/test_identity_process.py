@@ -94,11 +94,11 @@ def diary(home: Home, instance: str = "default") -> list[str]:
 
 class Running:
     def __init__(
-        self, network: StubNetwork, supervisor: StubSupervisor, stage: ActorContext, link: RequestChannel
+        self, network: StubNetwork, supervisor: StubSupervisor, context: ActorContext, link: RequestChannel
     ) -> None:
         self.network = network
         self.supervisor = supervisor
-        self.stage = stage
+        self.context = context
         self.link = link
 
     async def ask(self, message: msgspec.Struct, config: Any = None) -> IdentityAnswer:
@@ -125,10 +125,10 @@ async def alice(home: Home) -> AsyncIterator[Running]:
     """Yield a ready alice with a network process, and the gateway's request channel to her."""
     network, supervisor = StubNetwork(home), StubSupervisor(home)
     async with asyncio.timeout(15):
-        stage = await supervisor.start("alice")
+        context = await supervisor.start("alice")
         link = RequestChannel(home.mailbox("identity-alice"), "identity-alice")
         link.open()
-        running = Running(network, supervisor, stage, link)
+        running = Running(network, supervisor, context, link)
         try:
             yield running
         finally:
@@ -204,8 +204,8 @@ def test_not_ready_before_the_network_is_there(home: Home) -> None:
         assert not starting.done()
         network = StubNetwork(home)
         async with asyncio.timeout(5):
-            stage = await starting
-        assert stage.is_ready.is_set()
+            context = await starting
+        assert context.is_ready.is_set()
         assert await network.call("alice", "Echo", "default", HI) == ECHOED
         await supervisor.close()
         network.close()

@@ -41,7 +41,7 @@ SERVER, FRIEND, STRANGER = pair(), pair(), pair()
 GOOD = Keys(SERVER[0], *FRIEND)
 
 
-class Desk:
+class Server:
     """Server that answers everything and records its senders."""
 
     def __init__(self, path: Path, *, max_clients: int = 100, per_program: int = 50, uid: int | None = None) -> None:
@@ -66,56 +66,56 @@ class Desk:
 
 def test_role_is_the_key_and_unknown_keys_do_not_get_in(tmp_path: Path) -> None:
     async def scenario() -> None:
-        desk = Desk(tmp_path / "v.sock")
+        server = Server(tmp_path / "v.sock")
         good = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
         good.open()
         for payload in (b"bytes", bytearray(b"bytearray"), memoryview(b"view")):
             assert (await good.request(GetStatus(), payload, timeout=5)).payload == bytes(payload)
         await good.drain()
-        assert [caller.role for caller in desk.callers] == ["network"] * 3
+        assert [caller.role for caller in server.callers] == ["network"] * 3
         for curve in (Keys(SERVER[0], *STRANGER), None):
             bad = RequestChannel(tmp_path / "v.sock", "vault", curve=curve)
             bad.open()
             with pytest.raises(DaemonBusy):
                 await bad.request(GetStatus(), timeout=0.3)
             bad.close()
-        assert len(desk.callers) == 3
+        assert len(server.callers) == 3
         good.close()
-        desk.box.close()
+        server.box.close()
 
     uvloop.run(scenario())
 
 
 def test_another_user_stays_out_whatever_its_key(tmp_path: Path) -> None:
     async def scenario() -> None:
-        desk = Desk(tmp_path / "v.sock", uid=os.getuid() + 1)
+        server = Server(tmp_path / "v.sock", uid=os.getuid() + 1)
         good = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
         good.open()
         with pytest.raises(DaemonBusy):
             await good.request(GetStatus(), timeout=0.3)
-        assert not desk.callers
+        assert not server.callers
         good.close()
-        desk.box.close()
+        server.box.close()
 
     uvloop.run(scenario())
 
 
 def test_a_program_above_its_limit_is_disconnected_and_the_daemon_s_own_connect(tmp_path: Path) -> None:
     async def scenario() -> None:
-        desk = Desk(tmp_path / "v.sock", max_clients=20, per_program=3)
+        server = Server(tmp_path / "v.sock", max_clients=20, per_program=3)
         crowd = [socket.socket(socket.AF_UNIX) for _ in range(8)]
         for stranger in crowd:
             stranger.connect(str(tmp_path / "v.sock"))
             stranger.setblocking(False)
         await asyncio.to_thread(eventually, lambda: sum(map(has_ended, crowd)) >= 5, "five are disconnected", 5)
-        desk.own = True
+        server.own = True
         link = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
         link.open()
         assert (await link.request(GetStatus(), timeout=10)).header == encode(Ack())
         for stranger in crowd:
             stranger.close()
         link.close()
-        desk.box.close()
+        server.box.close()
 
     def has_ended(stranger: socket.socket) -> bool:
         try:
@@ -132,9 +132,9 @@ def test_a_program_above_its_limit_is_disconnected_and_the_daemon_s_own_connect(
 
 def test_socket_is_private(tmp_path: Path) -> None:
     async def scenario() -> None:
-        desk = Desk(tmp_path / "v.sock")
+        server = Server(tmp_path / "v.sock")
         assert (tmp_path / "v.sock").stat().st_mode & 0o777 == 0o600
-        desk.box.close()
+        server.box.close()
         assert not (tmp_path / "v.sock").exists()
 
     uvloop.run(scenario())
@@ -144,7 +144,7 @@ def test_too_many_connections_wait_outside_and_do_not_end_it(tmp_path: Path) -> 
     """libzmq aborts its process when it has no descriptor left for a connection that it accepts."""
 
     async def scenario() -> None:
-        desk = Desk(tmp_path / "v.sock", max_clients=20)
+        server = Server(tmp_path / "v.sock", max_clients=20)
         crowd = []
         for _ in range(60):
             stranger = socket.socket(socket.AF_UNIX)
@@ -158,6 +158,6 @@ def test_too_many_connections_wait_outside_and_do_not_end_it(tmp_path: Path) -> 
         link.open()
         assert (await link.request(GetStatus(), timeout=10)).header == encode(Ack())
         link.close()
-        desk.box.close()
+        server.box.close()
 
     uvloop.run(scenario())
