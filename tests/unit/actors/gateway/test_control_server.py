@@ -172,7 +172,7 @@ def test_commands_in_flight_end_before_the_gateway_does(home: Home) -> None:
             around.network.ignore.add(GetPeers)
             asked = asyncio.ensure_future(around.ask(m.ListPeers(), m.PeerList))
             await around.network.hears(GetPeers)
-            around._stage.stop_requested.set()
+            around._actor.stop_requested.set()
             await a_few_turns()
             with pytest.raises(DaemonBusy, match="gateway"):
                 await around.ask(m.ListIdentities(), m.IdentityList)
