@@ -113,7 +113,7 @@ def _letter(id: str, chance: random.Random) -> MailContent:
 
 
 @pytest.mark.timeout(120)
-def test_two_thousand_mails_while_processes_are_killed(couple: Couple) -> None:
+async def test_two_thousand_mails_while_processes_are_killed(couple: Couple) -> None:
     seed = int(os.environ.get("FASTN_CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
     print(f"FASTN_CHAOS_SEED={seed}")
     chance = random.Random(seed)
@@ -122,34 +122,30 @@ def test_two_thousand_mails_while_processes_are_killed(couple: Couple) -> None:
     alice = Correspondent("alice", couple.alice, couple.peer, chance)
     bob = Correspondent("bob", couple.bob, alice_key, chance)
     reaper = Reaper(sides, chance)
+    began = time.monotonic()
+    disturbing = asyncio.create_task(reaper.disturb())
+    await asyncio.gather(alice.send_all(), bob.send_all(), disturbing)
+    disturbed = time.monotonic()
+    assert len(reaper.kills) == 10, "no process was spared"
+    assert len(alice.accepted) == len(bob.accepted) == MAILS
 
-    async def main() -> None:
-        began = time.monotonic()
-        disturbing = asyncio.create_task(reaper.disturb())
-        await asyncio.gather(alice.send_all(), bob.send_all(), disturbing)
-        disturbed = time.monotonic()
-        assert len(reaper.kills) == 10, "no process was spared"
-        assert len(alice.accepted) == len(bob.accepted) == MAILS
+    async def all_there() -> bool:
+        return len(await alice.received()) >= MAILS and len(await bob.received()) >= MAILS
 
-        async def all_there() -> bool:
-            return len(await alice.received()) >= MAILS and len(await bob.received()) >= MAILS
+    await until_awaited(all_there, "all mails have arrived", 30)
+    print(
+        f"{reaper.kills.total()} kills in {disturbed - began:.1f} s: {dict(reaper.kills)}; {2 * MAILS} mails were "
+        f"accepted in {alice.attempts + bob.attempts} attempts; the last was there "
+        f"{time.monotonic() - disturbed:.1f} s after the last kill"
+    )
 
-        await until_awaited(all_there, "all mails have arrived", 30)
-        print(
-            f"{reaper.kills.total()} kills in {disturbed - began:.1f} s: {dict(reaper.kills)}; {2 * MAILS} mails were "
-            f"accepted in {alice.attempts + bob.attempts} attempts; the last was there "
-            f"{time.monotonic() - disturbed:.1f} s after the last kill"
-        )
+    async def outboxes_empty() -> bool:
+        for each in (alice, bob):
+            async with MailClient(each.name, home=each.daemon.home) as mail:
+                if (await mail.outbox(["waiting"])).entries:
+                    return False
+        return True
 
-        async def outboxes_empty() -> bool:
-            for each in (alice, bob):
-                async with MailClient(each.name, home=each.daemon.home) as mail:
-                    if (await mail.outbox(["waiting"])).entries:
-                        return False
-            return True
-
-        await until_awaited(outboxes_empty, "the outboxes are empty")
-        await alice.check(bob)
-        await bob.check(alice)
-
-    asyncio.run(main())
+    await until_awaited(outboxes_empty, "the outboxes are empty")
+    await alice.check(bob)
+    await bob.check(alice)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final
@@ -62,31 +61,24 @@ BLOCKING: Final[dict[str, Callable[[sync.Client, str, float], Any]]] = {
 
 
 @pytest.mark.parametrize("name", ASYNC)
-def test_too_little_time_is_a_timeout(world: World, name: str) -> None:
+async def test_too_little_time_is_a_timeout(world: World, name: str) -> None:
     """With a client that has not said hello yet; one that has is used below."""
-
-    async def scenario() -> None:
-        for timeout in NO_TIME:
-            for peer in (world.bob, world.alice):
-                async with Client(world.one.home) as client:
-                    with pytest.raises(DeadlineExceeded):
-                        await ASYNC[name](client, peer, timeout)
-
-    asyncio.run(scenario())
+    for timeout in NO_TIME:
+        for peer in (world.bob, world.alice):
+            async with Client(world.one.home) as client:
+                with pytest.raises(DeadlineExceeded):
+                    await ASYNC[name](client, peer, timeout)
 
 
 @pytest.mark.parametrize("name", [name for name in ASYNC if name != "start"])
-def test_too_little_time_is_a_timeout_also_when_all_connections_stand(world: World, name: str) -> None:
-    async def scenario() -> None:
-        async with Client(world.one.home) as client:
-            await client.call("alice", world.bob, "Echo", request=HI)
-            for timeout in NO_TIME:
-                for peer in (world.bob, world.alice):
-                    with pytest.raises(DeadlineExceeded):
-                        await ASYNC[name](client, peer, timeout)
-            assert await client.call("alice", world.bob, "Echo", request=HI), "and it goes on"
-
-    asyncio.run(scenario())
+async def test_too_little_time_is_a_timeout_also_when_all_connections_stand(world: World, name: str) -> None:
+    async with Client(world.one.home) as client:
+        await client.call("alice", world.bob, "Echo", request=HI)
+        for timeout in NO_TIME:
+            for peer in (world.bob, world.alice):
+                with pytest.raises(DeadlineExceeded):
+                    await ASYNC[name](client, peer, timeout)
+        assert await client.call("alice", world.bob, "Echo", request=HI), "and it goes on"
 
 
 @pytest.mark.parametrize("name", BLOCKING)
@@ -118,17 +110,14 @@ def forsaken() -> Iterator[World]:
         yield world
 
 
-def test_the_error_says_what_was_tried(forsaken: World) -> None:
-    async def scenario() -> None:
-        async with Client(forsaken.one.home) as client:
-            for work in (
-                client.call("alice", "bob", "Echo", request=HI, timeout=1),
-                client.connect("alice", "bob", "Echo", timeout=1),
-            ):
-                with pytest.raises(PeerUnreachable, match=r"bob cannot be reached: tried 127.*:\d+ .*for .* s:"):
-                    await work
-
-    asyncio.run(scenario())
+async def test_the_error_says_what_was_tried(forsaken: World) -> None:
+    async with Client(forsaken.one.home) as client:
+        for work in (
+            client.call("alice", "bob", "Echo", request=HI, timeout=1),
+            client.connect("alice", "bob", "Echo", timeout=1),
+        ):
+            with pytest.raises(PeerUnreachable, match=r"bob cannot be reached: tried 127.*:\d+ .*for .* s:"):
+                await work
 
 
 COMMANDS: Final = {

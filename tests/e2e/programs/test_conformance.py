@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -82,14 +81,10 @@ Check = Callable[[ProtocolClient], Awaitable[None]]
 @pytest.mark.parametrize("check", [check_requests, check_errors, check_streams])
 @pytest.mark.parametrize("caller", ["alice", "bob"])
 @pytest.mark.parametrize("protocol", [HOSTED, *PROGRAMS])
-def test_it_conforms(served: World, protocol: str, caller: str, check: Check) -> None:
+async def test_it_conforms(served: World, protocol: str, caller: str, check: Check) -> None:
     """alice calls from another daemon, bob from the same one."""
-
-    async def scenario() -> None:
-        async with Client(served.one.home if caller == "alice" else served.two.home) as client:
-            await check(ProtocolClient(client, caller, served.bob, protocol))
-
-    asyncio.run(scenario())
+    async with Client(served.one.home if caller == "alice" else served.two.home) as client:
+        await check(ProtocolClient(client, caller, served.bob, protocol))
 
 
 def test_status_shows_which_is_which(served: World) -> None:

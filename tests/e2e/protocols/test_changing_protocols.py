@@ -107,33 +107,29 @@ def test_a_config_is_set_while_it_serves(world: World) -> None:
     assert "no Echo as 'other'" in bob(world, *change, "--alias", "other", "--allow", "peers", code=7)
 
 
-def test_an_access_list_that_is_set_ends_what_it_does_not_allow(world: World) -> None:
+async def test_an_access_list_that_is_set_ends_what_it_does_not_allow(world: World) -> None:
     """The sessions of a peer that lost the right, and no others."""
     give(world.two, "bob", "Trial", "mine", "alice")
     give(world.two, "bob", "Trial", "other", "alice")
-
-    async def scenario() -> None:
-        async with Client(world.one.home) as client, Client(world.two.home) as control:
-            sessions = []
-            for instance in ("mine", "other"):
-                session = await client.connect("alice", world.bob, "Trial", instance, {"do": "echo"})
-                await session.write(b"x")
-                assert await session.read() == b"x"
-                sessions.append(session)
-            await control.control(m.SetProtocol("bob", "Trial", "mine", (world.bob,)))
-            with pytest.raises(ConnectionLost):
-                await sessions[0].read()
-            with pytest.raises(Denied):
-                await client.connect("alice", world.bob, "Trial", "mine", {"do": "echo"})
-            await sessions[1].write(b"y")
-            assert await sessions[1].read() == b"y"
-            await control.control(m.SetProtocol("bob", "Trial", "mine", ("alice",)))
-            async with await client.connect("alice", world.bob, "Trial", "mine", {"do": "echo"}) as again:
-                await again.write(b"z")
-                assert await again.read() == b"z"
-            await sessions[1].close()
-
-    asyncio.run(scenario())
+    async with Client(world.one.home) as client, Client(world.two.home) as control:
+        sessions = []
+        for instance in ("mine", "other"):
+            session = await client.connect("alice", world.bob, "Trial", instance, {"do": "echo"})
+            await session.write(b"x")
+            assert await session.read() == b"x"
+            sessions.append(session)
+        await control.control(m.SetProtocol("bob", "Trial", "mine", (world.bob,)))
+        with pytest.raises(ConnectionLost):
+            await sessions[0].read()
+        with pytest.raises(Denied):
+            await client.connect("alice", world.bob, "Trial", "mine", {"do": "echo"})
+        await sessions[1].write(b"y")
+        assert await sessions[1].read() == b"y"
+        await control.control(m.SetProtocol("bob", "Trial", "mine", ("alice",)))
+        async with await client.connect("alice", world.bob, "Trial", "mine", {"do": "echo"}) as again:
+            await again.write(b"z")
+            assert await again.read() == b"z"
+        await sessions[1].close()
 
 
 class Limited(Protocol):

@@ -259,49 +259,41 @@ def test_a_plain_text_opens_a_session_with_that_file(place: Place, monkeypatch: 
     assert failed.value.kind == "NotShared"
 
 
-def test_a_file_that_is_cut_short_while_it_is_sent_has_no_end(place: Place) -> None:
+async def test_a_file_that_is_cut_short_while_it_is_sent_has_no_end(place: Place) -> None:
     make_files(place.root, {"big": 40 * MIB})
-
-    async def story() -> None:
-        async with Client(place.world.one.home) as client:
-            session = await client.connect("alice", place.world.bob, "FileTransfer", initial="big")
-            await session.read()
-            os.truncate(place.root / "big", 20 * MIB)
-            with pytest.raises(StreamReset):
-                await session.copy_to(io.BytesIO())
-            session.reset()
-
-    asyncio.run(story())
+    async with Client(place.world.one.home) as client:
+        session = await client.connect("alice", place.world.bob, "FileTransfer", initial="big")
+        await session.read()
+        os.truncate(place.root / "big", 20 * MIB)
+        with pytest.raises(StreamReset):
+            await session.copy_to(io.BytesIO())
+        session.reset()
 
 
 # ── a peer that wants much ───────────────────────────────────────────────────────────────────────
 
 
-def test_a_peer_that_has_much_hashed_costs_others_nothing_and_itself_only_while_it_asks(place: Place) -> None:
+async def test_a_peer_that_has_much_hashed_costs_others_nothing_and_itself_only_while_it_asks(place: Place) -> None:
     """Sixteen sessions want the end of a file of 40 GiB that has no content."""
     (place.root / "huge").touch()
     os.truncate(place.root / "huge", 40 * 1024 * MIB)
     make_files(place.root, {"small": b"small"})
+    async with Client(place.world.one.home) as client, asyncio.timeout(30):
+        files = FilesClient(client, "alice", place.world.bob)
+        sessions = [await files.open(DownloadFiles()) for _ in range(16)]
+        for number, session in enumerate(sessions):
+            await FrameStream(session).send_message(FileRequest("huge", 40 * 1024 * MIB - number, bytes(32)))
+        for _ in range(20):
+            assert (await files.stat("small")).size == 5
+        for session in sessions:
+            session.reset()
 
-    async def story() -> None:
-        async with Client(place.world.one.home) as client, asyncio.timeout(30):
-            files = FilesClient(client, "alice", place.world.bob)
-            sessions = [await files.open(DownloadFiles()) for _ in range(16)]
-            for number, session in enumerate(sessions):
-                await FrameStream(session).send_message(FileRequest("huge", 40 * 1024 * MIB - number, bytes(32)))
-            for _ in range(20):
-                assert (await files.stat("small")).size == 5
-            for session in sessions:
-                session.reset()
+        async def got() -> bool:
+            return (await files.get(["small"], place.here)).failures == []
 
-            async def got() -> bool:
-                return (await files.get(["small"], place.here)).failures == []
-
-            await until_awaited(got, "the sessions are over", 10)
-            pid = place.world.two.processes()["identity-bob"]["pid"]
-            await until_awaited(lambda: is_idle(pid), "nothing is hashed any more", 10)
-
-    asyncio.run(story())
+        await until_awaited(got, "the sessions are over", 10)
+        pid = place.world.two.processes()["identity-bob"]["pid"]
+        await until_awaited(lambda: is_idle(pid), "nothing is hashed any more", 10)
 
 
 async def is_idle(pid: int) -> bool:

@@ -139,7 +139,7 @@ def test_readers_that_stall_cost_a_window_each_and_give_it_back(world: World) ->
 
 
 @pytest.mark.timeout(120)
-def test_ten_thousand_sessions_leave_nothing(world: World) -> None:
+async def test_ten_thousand_sessions_leave_nothing(world: World) -> None:
     """Of every kind and end, many at once: no session, no stream, no file and no memory."""
     orders: list[dict[str, Any]] = [
         {"do": "who"},
@@ -194,8 +194,5 @@ def test_ten_thousand_sessions_leave_nothing(world: World) -> None:
         assert not {name: files for name, (files, _) in after.items() if files > before[name][0] + 4}
         assert not {name: size for name, (_, size) in after.items() if size > before[name][1] + LEAK}
 
-    async def with_client() -> None:
-        async with Client(world.one.home, program="tests") as client:
-            await talk(client)
-
-    asyncio.run(with_client())
+    async with Client(world.one.home, program="tests") as client:
+        await talk(client)

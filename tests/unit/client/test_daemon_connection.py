@@ -49,14 +49,11 @@ def test_one_task_polls_for_all_that_wait(home: Home, monkeypatch: pytest.Monkey
     assert 1 < looks < CALLS
 
 
-def test_all_waiting_calls_fail_when_the_daemon_ends(home: Home) -> None:
-    async def scenario() -> None:
-        premises = HomeLock.acquire(home)
-        async with Client(home) as client:
-            waiting = asyncio.create_task(outcomes(client, 50))
-            while not client._daemon.waiting:  # noqa: ASYNC110 - nothing tells
-                await asyncio.sleep(0)
-            premises.release()
-            assert await waiting == {DaemonNotRunning}
-
-    asyncio.run(scenario())
+async def test_all_waiting_calls_fail_when_the_daemon_ends(home: Home) -> None:
+    premises = HomeLock.acquire(home)
+    async with Client(home) as client:
+        waiting = asyncio.create_task(outcomes(client, 50))
+        while not client._daemon.waiting:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0)
+        premises.release()
+        assert await waiting == {DaemonNotRunning}

@@ -51,50 +51,41 @@ def test_ready_then_heartbeats(channel: tuple[socket.socket, socket.socket]) -> 
     assert first.memory > 0, "now and then it says what it uses"
 
 
-def test_an_answer_finds_its_question(channel: tuple[socket.socket, socket.socket]) -> None:
-    async def play() -> None:
-        context = ActorContext(SPEC, channel[1])
-        start = asyncio.create_task(context.ask_supervisor(wire.StartIdentity("alice"), 10))
-        tree = asyncio.create_task(context.ask_supervisor(wire.GetProcesses(), 10))
-        asked = [await receive(channel[0]), await receive(channel[0])]
-        assert asked == [wire.ChildRequest(1, wire.StartIdentity("alice")), wire.ChildRequest(2, wire.GetProcesses())]
-        report = wire.ProcessList([wire.ProcessInfo("vault", 7, "ready", 1, 0, "")])
-        forbidden = Forbidden(role="gateway", request="StartIdentity")
-        wire.send(channel[0], wire.ChildResponse(99, Ack()))
-        wire.send(channel[0], wire.ChildResponse(2, report))
-        wire.send(channel[0], wire.ChildResponse(1, ErrorReply.of(forbidden)))
-        assert await tree == report
-        with pytest.raises(Forbidden, match="gateway may not ask for StartIdentity"):
-            await start
-
-    asyncio.run(play())
+async def test_an_answer_finds_its_question(channel: tuple[socket.socket, socket.socket]) -> None:
+    context = ActorContext(SPEC, channel[1])
+    start = asyncio.create_task(context.ask_supervisor(wire.StartIdentity("alice"), 10))
+    tree = asyncio.create_task(context.ask_supervisor(wire.GetProcesses(), 10))
+    asked = [await receive(channel[0]), await receive(channel[0])]
+    assert asked == [wire.ChildRequest(1, wire.StartIdentity("alice")), wire.ChildRequest(2, wire.GetProcesses())]
+    report = wire.ProcessList([wire.ProcessInfo("vault", 7, "ready", 1, 0, "")])
+    forbidden = Forbidden(role="gateway", request="StartIdentity")
+    wire.send(channel[0], wire.ChildResponse(99, Ack()))
+    wire.send(channel[0], wire.ChildResponse(2, report))
+    wire.send(channel[0], wire.ChildResponse(1, ErrorReply.of(forbidden)))
+    assert await tree == report
+    with pytest.raises(Forbidden, match="gateway may not ask for StartIdentity"):
+        await start
 
 
-def test_failed_requests_to_the_supervisor(channel: tuple[socket.socket, socket.socket]) -> None:
-    async def play() -> None:
-        with pytest.raises(DaemonBusy):
-            await ActorContext(SPEC).ask_supervisor(wire.GetProcesses(), 10)
-        context = ActorContext(SPEC, channel[1])
-        with pytest.raises(DeadlineExceeded):
-            await context.ask_supervisor(wire.GetProcesses(), 0.01)
-        with pytest.raises(PayloadTooLarge):
-            await context.ask_supervisor(wire.EnsureOnline(("n" * wire.MAX_MESSAGE,)), 10)
-        while wire.send(channel[1], wire.Heartbeat()):
-            pass
-        with pytest.raises(DaemonBusy):
-            await context.ask_supervisor(wire.GetProcesses(), 10)
-
-    asyncio.run(play())
+async def test_failed_requests_to_the_supervisor(channel: tuple[socket.socket, socket.socket]) -> None:
+    with pytest.raises(DaemonBusy):
+        await ActorContext(SPEC).ask_supervisor(wire.GetProcesses(), 10)
+    context = ActorContext(SPEC, channel[1])
+    with pytest.raises(DeadlineExceeded):
+        await context.ask_supervisor(wire.GetProcesses(), 0.01)
+    with pytest.raises(PayloadTooLarge):
+        await context.ask_supervisor(wire.EnsureOnline(("n" * wire.MAX_MESSAGE,)), 10)
+    while wire.send(channel[1], wire.Heartbeat()):
+        pass
+    with pytest.raises(DaemonBusy):
+        await context.ask_supervisor(wire.GetProcesses(), 10)
 
 
-def test_shutdown_sets_stop_requested(channel: tuple[socket.socket, socket.socket]) -> None:
-    async def play() -> None:
-        context = ActorContext(SPEC, channel[1])
-        wire.send(channel[0], wire.Shutdown())
-        async with asyncio.timeout(10):
-            await context.stop_requested.wait()
-
-    asyncio.run(play())
+async def test_shutdown_sets_stop_requested(channel: tuple[socket.socket, socket.socket]) -> None:
+    context = ActorContext(SPEC, channel[1])
+    wire.send(channel[0], wire.Shutdown())
+    async with asyncio.timeout(10):
+        await context.stop_requested.wait()
 
 
 def test_settings_are_checked() -> None:

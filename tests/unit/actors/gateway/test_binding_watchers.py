@@ -54,47 +54,38 @@ def removing(board: BindingWatchers) -> asyncio.Task[None]:
     return asyncio.create_task(board.wait_until_seen("Shop", revision, 10))
 
 
-def test_without_watchers_the_remover_does_not_wait() -> None:
-    async def scenario() -> None:
-        await removing(BindingWatchers())
-
-    play(scenario)
+async def test_without_watchers_the_remover_does_not_wait() -> None:
+    await removing(BindingWatchers())
 
 
-def test_the_remover_waits_until_the_program_polls_again() -> None:
-    async def scenario() -> None:
-        board = BindingWatchers()
-        one, other = Program(board), Program(board, b"2")
-        await one.ask(OLD)
-        await other.ask(NEW)
-        waiting = removing(board)
-        await a_few_turns()
-        await one.is_told()
-        assert not waiting.done()
-        await one.ask(NEW)
-        await waiting
-
-    play(scenario)
+async def test_the_remover_waits_until_the_program_polls_again() -> None:
+    board = BindingWatchers()
+    one, other = Program(board), Program(board, b"2")
+    await one.ask(OLD)
+    await other.ask(NEW)
+    waiting = removing(board)
+    await a_few_turns()
+    await one.is_told()
+    assert not waiting.done()
+    await one.ask(NEW)
+    await waiting
 
 
-def test_a_program_that_ends_or_is_cut_off_is_not_waited_for() -> None:
-    async def scenario() -> None:
-        board = BindingWatchers()
-        program = Program(board)
-        await program.ask(OLD)
-        waiting = removing(board)
-        await a_few_turns()
-        await program.gives_up()
-        await waiting
-        await program.ask(OLD)
-        await program.is_told()
-        waiting = removing(board)
-        await a_few_turns()
-        assert not waiting.done()
-        board.forget([b"1"])
-        await waiting
-
-    play(scenario)
+async def test_a_program_that_ends_or_is_cut_off_is_not_waited_for() -> None:
+    board = BindingWatchers()
+    program = Program(board)
+    await program.ask(OLD)
+    waiting = removing(board)
+    await a_few_turns()
+    await program.gives_up()
+    await waiting
+    await program.ask(OLD)
+    await program.is_told()
+    waiting = removing(board)
+    await a_few_turns()
+    assert not waiting.done()
+    board.forget([b"1"])
+    await waiting
 
 
 def test_a_program_that_is_busy_for_too_long_is_not_waited_for() -> None:
@@ -118,17 +109,14 @@ def test_a_program_that_is_busy_for_too_long_is_not_waited_for() -> None:
     play(scenario)
 
 
-def test_watchers_are_woken_by_each_change_and_by_the_end() -> None:
-    async def scenario() -> None:
-        board = BindingWatchers()
-        change = board.next_change()
-        board.notify()
-        assert change.is_set()
-        change = board.next_change()
-        assert not change.is_set()
-        board.close()
-        assert change.is_set()
-        with pytest.raises(DaemonBusy):
-            board.next_change()
-
-    play(scenario)
+async def test_watchers_are_woken_by_each_change_and_by_the_end() -> None:
+    board = BindingWatchers()
+    change = board.next_change()
+    board.notify()
+    assert change.is_set()
+    change = board.next_change()
+    assert not change.is_set()
+    board.close()
+    assert change.is_set()
+    with pytest.raises(DaemonBusy):
+        board.next_change()

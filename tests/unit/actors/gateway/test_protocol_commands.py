@@ -20,7 +20,6 @@ from fastn_p2p_actors.gateway.commands.protocols import describe_installed
 from fastn_p2p_actors.identity.one_shot_worker import DescribeProtocol
 from fastn_p2p_client.errors import HandlerFailed
 from fastn_p2p_client.ipc.messages import ProtocolInfo
-from tests.support.scenario import play
 
 PACKAGES = {
     "one": """
@@ -109,7 +108,7 @@ def test_of_two_with_the_same_name_one_is_hidden(found: dict[tuple[str, str], Pr
     assert hidden.problem == f"hidden by the protocol of the same name of {other.distribution} 1.5"
 
 
-def test_a_process_that_has_ended_before_it_is_asked_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_that_has_ended_before_it_is_asked_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """For instance a worker that the kernel killed while the event loop was busy."""
     start = asyncio.create_subprocess_exec
 
@@ -119,12 +118,9 @@ def test_a_process_that_has_ended_before_it_is_asked_is_reported(monkeypatch: py
         await process.stdin.wait_closed()
         return process
 
-    async def scenario() -> None:
-        monkeypatch.setattr(asyncio, "create_subprocess_exec", started_and_ended)
-        with pytest.raises(HandlerFailed, match="ended with exit code 7"):
-            await one_shot.run_one_shot(asyncio.Semaphore(), 0, DescribeProtocol("Good", "one:Good"), "alice")
-
-    play(scenario)
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", started_and_ended)
+    with pytest.raises(HandlerFailed, match="ended with exit code 7"):
+        await one_shot.run_one_shot(asyncio.Semaphore(), 0, DescribeProtocol("Good", "one:Good"), "alice")
 
 
 class Inner(msgspec.Struct):

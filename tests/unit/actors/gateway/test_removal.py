@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import uvloop
 
 from fastn_p2p_actors.storage.identity_store import IdentityStore
 from fastn_p2p_client.errors import BindingNotFound, InvalidConfig, P2PError, StorageFailed, WorkspaceNotEmpty
@@ -56,90 +55,74 @@ def diary(home: Home) -> list[str]:
 
 
 @pytest.mark.parametrize("online", [True, False])
-def test_a_workspace_with_files_is_not_deleted_unless_that_is_wanted(home: Home, online: bool) -> None:
-    async def scenario() -> None:
-        async with world(home) as around:
-            await alice(around, online=online)
-            await add(around, "Diary")
-            page = workspace(home, "Diary") / "pages" / "config.json"  # the daemon's own is one directory up
-            page.parent.mkdir()
-            page.write_text("x" * 1536)
-            with pytest.raises(WorkspaceNotEmpty) as caught:
-                await remove(around, "Diary", if_empty=True)
-            assert caught.value.holds == "1 file (1.5 KiB)"
-            assert "--yes" in str(caught.value)
-            assert "--keep-data" in str(caught.value)
-            assert page.exists()
-            if online:
-                assert await around.network.call("alice", "Diary", "default", "?") == ["?", ""]
-            await remove(around, "Diary")
-            assert not workspace(home, "Diary").exists()
-
-    uvloop.run(scenario())
+async def test_a_workspace_with_files_is_not_deleted_unless_that_is_wanted(home: Home, online: bool) -> None:
+    async with world(home) as around:
+        await alice(around, online=online)
+        await add(around, "Diary")
+        page = workspace(home, "Diary") / "pages" / "config.json"  # the daemon's own is one directory up
+        page.parent.mkdir()
+        page.write_text("x" * 1536)
+        with pytest.raises(WorkspaceNotEmpty) as caught:
+            await remove(around, "Diary", if_empty=True)
+        assert caught.value.holds == "1 file (1.5 KiB)"
+        assert "--yes" in str(caught.value)
+        assert "--keep-data" in str(caught.value)
+        assert page.exists()
+        if online:
+            assert await around.network.call("alice", "Diary", "default", "?") == ["?", ""]
+        await remove(around, "Diary")
+        assert not workspace(home, "Diary").exists()
 
 
 @pytest.mark.parametrize("online", [True, False])
-def test_a_workspace_without_files_goes_without_a_question(home: Home, online: bool) -> None:
-    async def scenario() -> None:
-        async with world(home) as around:
-            await alice(around, online=online)
-            await add(around, "Diary")
+async def test_a_workspace_without_files_goes_without_a_question(home: Home, online: bool) -> None:
+    async with world(home) as around:
+        await alice(around, online=online)
+        await add(around, "Diary")
+        await remove(around, "Diary", if_empty=True)
+        assert not workspace(home, "Diary").exists()
+
+
+async def test_a_damaged_binding_with_files_is_not_removed_unasked(home: Home) -> None:
+    async with world(home) as around:
+        await alice(around, online=False)
+        await add(around, "Diary")
+        (workspace(home, "Diary") / "page").write_text("")
+        (workspace(home, "Diary") / "config.json").write_text("{")
+        with pytest.raises(WorkspaceNotEmpty, match=r"1 file \(0 bytes\)"):
             await remove(around, "Diary", if_empty=True)
-            assert not workspace(home, "Diary").exists()
-
-    uvloop.run(scenario())
 
 
-def test_a_damaged_binding_with_files_is_not_removed_unasked(home: Home) -> None:
-    async def scenario() -> None:
-        async with world(home) as around:
-            await alice(around, online=False)
-            await add(around, "Diary")
-            (workspace(home, "Diary") / "page").write_text("")
-            (workspace(home, "Diary") / "config.json").write_text("{")
-            with pytest.raises(WorkspaceNotEmpty, match=r"1 file \(0 bytes\)"):
-                await remove(around, "Diary", if_empty=True)
-
-    uvloop.run(scenario())
-
-
-def test_a_workspace_that_was_kept_is_found_again(home: Home) -> None:
+async def test_a_workspace_that_was_kept_is_found_again(home: Home) -> None:
     """``on_create`` and ``on_delete`` run once each, not for keeping the workspace."""
-
-    async def scenario() -> None:
-        async with world(home) as around:
-            await alice(around, online=True)
-            await add(around, "Diary")
-            page = workspace(home, "Diary") / "page"
-            page.write_text("kept")
+    async with world(home) as around:
+        await alice(around, online=True)
+        await add(around, "Diary")
+        page = workspace(home, "Diary") / "page"
+        page.write_text("kept")
+        await remove(around, "Diary", keep_data=True)
+        assert IdentityStore(home).bindings("alice").usable == []
+        with pytest.raises(BindingNotFound):
             await remove(around, "Diary", keep_data=True)
-            assert IdentityStore(home).bindings("alice").usable == []
-            with pytest.raises(BindingNotFound):
-                await remove(around, "Diary", keep_data=True)
-            await add(around, "Diary")
-            assert page.read_text() == "kept"
-            assert not (page.parent / ".kept").exists()
+        await add(around, "Diary")
+        assert page.read_text() == "kept"
+        assert not (page.parent / ".kept").exists()
+        await remove(around, "Diary")
+        assert diary(home) == ["create", "activate", "deactivate", "activate", "deactivate", "delete"]
+
+
+async def test_kept_workspace_is_deleted_by_a_second_removal(home: Home) -> None:
+    async with world(home) as around:
+        await alice(around, online=True)
+        await add(around, "Diary")
+        (workspace(home, "Diary") / "page").write_text("kept")
+        await remove(around, "Diary", keep_data=True)
+        with pytest.raises(WorkspaceNotEmpty):
+            await remove(around, "Diary", if_empty=True)
+        await remove(around, "Diary")
+        assert not workspace(home, "Diary").exists()
+        with pytest.raises(BindingNotFound):
             await remove(around, "Diary")
-            assert diary(home) == ["create", "activate", "deactivate", "activate", "deactivate", "delete"]
-
-    uvloop.run(scenario())
-
-
-def test_kept_workspace_is_deleted_by_a_second_removal(home: Home) -> None:
-    async def scenario() -> None:
-        async with world(home) as around:
-            await alice(around, online=True)
-            await add(around, "Diary")
-            (workspace(home, "Diary") / "page").write_text("kept")
-            await remove(around, "Diary", keep_data=True)
-            with pytest.raises(WorkspaceNotEmpty):
-                await remove(around, "Diary", if_empty=True)
-            await remove(around, "Diary")
-            assert not workspace(home, "Diary").exists()
-            with pytest.raises(BindingNotFound):
-                await remove(around, "Diary")
-
-    uvloop.run(scenario())
 
 
 @pytest.mark.parametrize(
@@ -150,74 +133,61 @@ def test_kept_workspace_is_deleted_by_a_second_removal(home: Home) -> None:
         (False, {"fail_in": "check"}, InvalidConfig),
     ],
 )
-def test_failed_adding_leaves_the_kept_workspace(
+async def test_failed_adding_leaves_the_kept_workspace(
     home: Home, online: bool, config: dict[str, str], error: type[P2PError]
 ) -> None:
-    async def scenario() -> None:
-        async with world(home) as around:
-            await alice(around, online=online)
-            await add(around, "Diary")
-            page = workspace(home, "Diary") / "page"
-            page.write_text("kept")
-            await remove(around, "Diary", keep_data=True)
-            with pytest.raises(error):
-                await add(around, "Diary", config)
-            assert page.read_text() == "kept"
-            assert IdentityStore(home).is_kept("alice", "Diary", "default")
-            await add(around, "Diary")
-            assert page.read_text() == "kept"
-
-    uvloop.run(scenario())
+    async with world(home) as around:
+        await alice(around, online=online)
+        await add(around, "Diary")
+        page = workspace(home, "Diary") / "page"
+        page.write_text("kept")
+        await remove(around, "Diary", keep_data=True)
+        with pytest.raises(error):
+            await add(around, "Diary", config)
+        assert page.read_text() == "kept"
+        assert IdentityStore(home).is_kept("alice", "Diary", "default")
+        await add(around, "Diary")
+        assert page.read_text() == "kept"
 
 
-def test_interrupted_adding_leaves_the_kept_workspace(home: Home) -> None:
+async def test_interrupted_adding_leaves_the_kept_workspace(home: Home) -> None:
     """The gateway is killed between writing the binding and committing it."""
-
-    async def scenario() -> None:
-        async with world(home) as around:
-            await alice(around, online=False)
-            await add(around, "Diary")
-            record = IdentityStore(home).binding("alice", "Diary", "default")
-            page = workspace(home, "Diary") / "page"
-            page.write_text("kept")
-            await remove(around, "Diary", keep_data=True)
-            IdentityStore(home).prepare_binding("alice", record)
-        async with world(home):
-            assert IdentityStore(home).uncommitted_bindings() == []
-            assert page.read_text() == "kept"
-
-    uvloop.run(scenario())
+    async with world(home) as around:
+        await alice(around, online=False)
+        await add(around, "Diary")
+        record = IdentityStore(home).binding("alice", "Diary", "default")
+        page = workspace(home, "Diary") / "page"
+        page.write_text("kept")
+        await remove(around, "Diary", keep_data=True)
+        IdentityStore(home).prepare_binding("alice", record)
+    async with world(home):
+        assert IdentityStore(home).uncommitted_bindings() == []
+        assert page.read_text() == "kept"
 
 
-def test_keeping_that_cannot_be_written_changes_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        async with world(home) as around:
-            await alice(around, online=True)
-            await add(around, "Diary")
-            with monkeypatch.context() as patched:
+async def test_keeping_that_cannot_be_written_changes_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(home) as around:
+        await alice(around, online=True)
+        await add(around, "Diary")
+        with monkeypatch.context() as patched:
 
-                def fail(*_: object) -> None:
-                    raise StorageFailed(path="there", reason="the disk is full")
+            def fail(*_: object) -> None:
+                raise StorageFailed(path="there", reason="the disk is full")
 
-                patched.setattr(IdentityStore, "keep_workspace", fail)
-                with pytest.raises(StorageFailed):
-                    await remove(around, "Diary", keep_data=True)
-            assert await around.network.call("alice", "Diary", "default", "?") == ["?", ""]
-
-    uvloop.run(scenario())
+            patched.setattr(IdentityStore, "keep_workspace", fail)
+            with pytest.raises(StorageFailed):
+                await remove(around, "Diary", keep_data=True)
+        assert await around.network.call("alice", "Diary", "default", "?") == ["?", ""]
 
 
-def test_a_program_s_workspace_with_files_is_kept(home: Home) -> None:
-    async def scenario() -> None:
-        async with world(home) as around:
-            await alice(around, online=False)
-            await add(around, "Notes", program=True)
-            note = workspace(home, "Notes") / "notes"
-            note.write_text("one\n")
-            with pytest.raises(WorkspaceNotEmpty, match=r"1 file \(4 bytes\)"):
-                await remove(around, "Notes", if_empty=True)
-            await remove(around, "Notes", keep_data=True)
-            await add(around, "Notes", program=True)
-            assert note.read_text() == "one\n"
-
-    uvloop.run(scenario())
+async def test_a_program_s_workspace_with_files_is_kept(home: Home) -> None:
+    async with world(home) as around:
+        await alice(around, online=False)
+        await add(around, "Notes", program=True)
+        note = workspace(home, "Notes") / "notes"
+        note.write_text("one\n")
+        with pytest.raises(WorkspaceNotEmpty, match=r"1 file \(4 bytes\)"):
+            await remove(around, "Notes", if_empty=True)
+        await remove(around, "Notes", keep_data=True)
+        await add(around, "Notes", program=True)
+        assert note.read_text() == "one\n"

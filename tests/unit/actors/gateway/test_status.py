@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import uvloop
 
 from fastn_p2p_actors.gateway.process_usage import (
     Usage,
@@ -48,65 +47,55 @@ async def alice_and_bob(around: World) -> None:
     await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
 
 
-def test_status_shows_wanted_and_actual_state(home: Home) -> None:
-    async def scenario() -> None:
-        async with world(home) as around:
-            await alice_and_bob(around)
-            found = await status(around)
-            assert (found.home, found.network_mode, found.endpoint) == (str(home.path), "local", "ab" * 32)
-            assert found.uptime_ms > 0
-            assert found.clients == 1
-            assert [peer.name for peer in found.peers] == ["carol"]
-            assert found.warnings == ["of the network"]
-            alice, bob = found.identities
-            assert (alice.name, alice.online, alice.wanted, alice.delegation_expires_ms) == ("alice", True, True, 1000)
-            assert (bob.name, bob.online, bob.wanted, bob.delegation_expires_ms) == ("bob", False, False, None)
-            assert [(binding.state, binding.calls) for binding in alice.bindings] == [("serving", 7)]
-            assert alice.bindings[0].access == ["everyone"]
-            assert [(binding.state, binding.calls) for binding in bob.bindings] == [("offline", 0)]
-            assert [process.name for process in found.processes] == ["gateway", "identity-alice"]
-            assert found.processes[0].restarts == 2
-
-    uvloop.run(scenario())
+async def test_status_shows_wanted_and_actual_state(home: Home) -> None:
+    async with world(home) as around:
+        await alice_and_bob(around)
+        found = await status(around)
+        assert (found.home, found.network_mode, found.endpoint) == (str(home.path), "local", "ab" * 32)
+        assert found.uptime_ms > 0
+        assert found.clients == 1
+        assert [peer.name for peer in found.peers] == ["carol"]
+        assert found.warnings == ["of the network"]
+        alice, bob = found.identities
+        assert (alice.name, alice.online, alice.wanted, alice.delegation_expires_ms) == ("alice", True, True, 1000)
+        assert (bob.name, bob.online, bob.wanted, bob.delegation_expires_ms) == ("bob", False, False, None)
+        assert [(binding.state, binding.calls) for binding in alice.bindings] == [("serving", 7)]
+        assert alice.bindings[0].access == ["everyone"]
+        assert [(binding.state, binding.calls) for binding in bob.bindings] == [("offline", 0)]
+        assert [process.name for process in found.processes] == ["gateway", "identity-alice"]
+        assert found.processes[0].restarts == 2
 
 
-def test_failed_binding_gives_the_reason(home: Home) -> None:
-    async def scenario() -> None:
-        async with world(home) as around:
-            await alice_and_bob(around)
-            await around.ask(m.SetIdentityOnline("alice", False), m.IdentityReply)
-            record = BindingFile(protocol="Echo", instance="broken", config=msgspec.Raw(b'{"max_length": 0}'))
-            IdentityStore(home).prepare_binding("alice", record).commit()
-            await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
-            alice = (await status(around)).identities[0]
-            states = {binding.instance: binding.state for binding in alice.bindings}
-            assert states["default"] == "serving"
-            assert states["broken"].startswith("failed: ")
-            assert "max_length" in states["broken"]
-
-    uvloop.run(scenario())
+async def test_failed_binding_gives_the_reason(home: Home) -> None:
+    async with world(home) as around:
+        await alice_and_bob(around)
+        await around.ask(m.SetIdentityOnline("alice", False), m.IdentityReply)
+        record = BindingFile(protocol="Echo", instance="broken", config=msgspec.Raw(b'{"max_length": 0}'))
+        IdentityStore(home).prepare_binding("alice", record).commit()
+        await around.ask(m.SetIdentityOnline("alice", True), m.IdentityReply)
+        alice = (await status(around)).identities[0]
+        states = {binding.instance: binding.state for binding in alice.bindings}
+        assert states["default"] == "serving"
+        assert states["broken"].startswith("failed: ")
+        assert "max_length" in states["broken"]
 
 
-def test_actor_that_does_not_reply_becomes_a_warning(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_actor_that_does_not_reply_becomes_a_warning(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastn_p2p_actors.gateway.commands.status.STATUS_TIMEOUT", 0.3)
-
-    async def scenario() -> None:
-        async with world(home) as around:
-            await alice_and_bob(around)
-            around.network.ignore.add(GetNetworkReport)
-            around.supervisor.silent = True
-            asked = asyncio.ensure_future(status(around))
-            await around.network.hears(GetNetworkReport)
-            assert GetProcesses() in around.supervisor.asked  # both are asked at the same time
-            found = await asked
-            assert (found.processes, found.peers, found.endpoint) == ([], [], "")
-            assert [identity.name for identity in found.identities] == ["alice", "bob"]
-            assert [identity.wanted for identity in found.identities] == [True, False]
-            assert len(found.warnings) == 2
-            assert "supervisor" in found.warnings[0]
-            assert "network process is not answering" in found.warnings[1]
-
-    uvloop.run(scenario())
+    async with world(home) as around:
+        await alice_and_bob(around)
+        around.network.ignore.add(GetNetworkReport)
+        around.supervisor.silent = True
+        asked = asyncio.ensure_future(status(around))
+        await around.network.hears(GetNetworkReport)
+        assert GetProcesses() in around.supervisor.asked  # both are asked at the same time
+        found = await asked
+        assert (found.processes, found.peers, found.endpoint) == ([], [], "")
+        assert [identity.name for identity in found.identities] == ["alice", "bob"]
+        assert [identity.wanted for identity in found.identities] == [True, False]
+        assert len(found.warnings) == 2
+        assert "supervisor" in found.warnings[0]
+        assert "network process is not answering" in found.warnings[1]
 
 
 def test_usage_of_this_process_and_of_none() -> None:

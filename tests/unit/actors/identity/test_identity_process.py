@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 import pytest
-import uvloop
 
 from fastn_p2p_actors.identity.hosted_binding import HostedBinding
 from fastn_p2p_actors.identity.messages import (
@@ -137,31 +136,27 @@ async def alice(home: Home) -> AsyncIterator[Running]:
             running.network.close()
 
 
-def test_ready_once_the_network_knows_everything(home: Home) -> None:
+async def test_ready_once_the_network_knows_everything(home: Home) -> None:
     bind(home)
     bind(home, "Echo", "friends", {"max_length": 2}, "carol")
     bind(home, "Diary")
-
-    async def scenario() -> None:
-        async with alice(home) as running:
-            assert [type(message) for message in running.network.heard] == [
-                RegisterIdentity,
-                RegisterBinding,
-                RegisterBinding,
-                RegisterBinding,
-            ]
-            allowed = {(serve.protocol, serve.instance): serve.allow for serve in running.network.serving.values()}
-            assert allowed == {
-                ("Echo", "default"): ("everyone",),  # it says that it is public
-                ("Echo", "friends"): ("carol",),
-                ("Diary", "default"): ("peers",),
-            }
-            assert await running.call("Echo", "default", HI) == ECHOED
-            refused = await running.call("Echo", "friends", {"message": "too long"})
-            assert isinstance(refused, ApplicationErrorReply)
-            assert set((await running.states()).values()) == {"serving"}
-
-    uvloop.run(scenario())
+    async with alice(home) as running:
+        assert [type(message) for message in running.network.heard] == [
+            RegisterIdentity,
+            RegisterBinding,
+            RegisterBinding,
+            RegisterBinding,
+        ]
+        allowed = {(serve.protocol, serve.instance): serve.allow for serve in running.network.serving.values()}
+        assert allowed == {
+            ("Echo", "default"): ("everyone",),  # it says that it is public
+            ("Echo", "friends"): ("carol",),
+            ("Diary", "default"): ("peers",),
+        }
+        assert await running.call("Echo", "default", HI) == ECHOED
+        refused = await running.call("Echo", "friends", {"message": "too long"})
+        assert isinstance(refused, ApplicationErrorReply)
+        assert set((await running.states()).values()) == {"serving"}
 
 
 def test_registrations_of_identity_and_bindings_are_sent_together(home: Home) -> None:
@@ -194,75 +189,61 @@ def test_registrations_of_identity_and_bindings_are_sent_together(home: Home) ->
         asyncio.run(scenario(listener))
 
 
-def test_not_ready_before_the_network_is_there(home: Home) -> None:
+async def test_not_ready_before_the_network_is_there(home: Home) -> None:
     bind(home)
-
-    async def scenario() -> None:
-        supervisor = StubSupervisor(home)
-        starting = asyncio.ensure_future(supervisor.start("alice"))
-        await asyncio.wait([starting], timeout=0.2)
-        assert not starting.done()
-        network = StubNetwork(home)
-        async with asyncio.timeout(5):
-            context = await starting
-        assert context.is_ready.is_set()
-        assert await network.call("alice", "Echo", "default", HI) == ECHOED
-        await supervisor.close()
-        network.close()
-
-    uvloop.run(scenario())
+    supervisor = StubSupervisor(home)
+    starting = asyncio.ensure_future(supervisor.start("alice"))
+    await asyncio.wait([starting], timeout=0.2)
+    assert not starting.done()
+    network = StubNetwork(home)
+    async with asyncio.timeout(5):
+        context = await starting
+    assert context.is_ready.is_set()
+    assert await network.call("alice", "Echo", "default", HI) == ECHOED
+    await supervisor.close()
+    network.close()
 
 
-def test_announcing_is_tried_again_while_the_vault_is_down_and_not_when_it_is_forbidden(home: Home) -> None:
-    async def scenario() -> None:
-        network, supervisor = StubNetwork(home), StubSupervisor(home)
-        network.refuse[RegisterIdentity] = DaemonBusy(actor="vault")
-        starting = asyncio.ensure_future(supervisor.start("alice"))
-        await network.hears(RegisterIdentity, 3)
-        assert not starting.done()
-        network.refuse.clear()
-        async with asyncio.timeout(5):
-            await starting
-        await supervisor.stop("alice")
-        network.refuse[RegisterIdentity] = Forbidden(role="x", request="y")
-        with pytest.raises(Forbidden):
-            await supervisor.start("alice")
-        supervisor.running.clear()
-        await supervisor.close()
-        network.close()
-
-    uvloop.run(scenario())
+async def test_announcing_is_tried_again_while_the_vault_is_down_and_not_when_it_is_forbidden(home: Home) -> None:
+    network, supervisor = StubNetwork(home), StubSupervisor(home)
+    network.refuse[RegisterIdentity] = DaemonBusy(actor="vault")
+    starting = asyncio.ensure_future(supervisor.start("alice"))
+    await network.hears(RegisterIdentity, 3)
+    assert not starting.done()
+    network.refuse.clear()
+    async with asyncio.timeout(5):
+        await starting
+    await supervisor.stop("alice")
+    network.refuse[RegisterIdentity] = Forbidden(role="x", request="y")
+    with pytest.raises(Forbidden):
+        await supervisor.start("alice")
+    supervisor.running.clear()
+    await supervisor.close()
+    network.close()
 
 
-def test_identity_that_does_not_exist_does_not_start(home: Home) -> None:
-    async def scenario() -> None:
-        supervisor = StubSupervisor(home)
-        with pytest.raises(IdentityNotFound):
-            await supervisor.start("nobody")
-        supervisor.running.clear()
-        await supervisor.close()
-
-    uvloop.run(scenario())
+async def test_identity_that_does_not_exist_does_not_start(home: Home) -> None:
+    supervisor = StubSupervisor(home)
+    with pytest.raises(IdentityNotFound):
+        await supervisor.start("nobody")
+    supervisor.running.clear()
+    await supervisor.close()
 
 
-def test_everything_is_registered_again_after_a_reconnection(home: Home) -> None:
+async def test_everything_is_registered_again_after_a_reconnection(home: Home) -> None:
     bind(home)
-
-    async def scenario() -> None:
-        async with alice(home) as running:
-            IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="live"))
-            await running.ask(Activate("Diary", "live"))
-            _, unanswered = running.network.deliver("alice", "Diary", "live", "wait")
-            running.network.close()
-            running.network = network = StubNetwork(home)
-            await network.until(lambda: len(network.serving) == 2)
-            assert await running.call("Echo", "default", HI) == ECHOED
-            assert not unanswered.done()
-
-    uvloop.run(scenario())
+    async with alice(home) as running:
+        IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="live"))
+        await running.ask(Activate("Diary", "live"))
+        _, unanswered = running.network.deliver("alice", "Diary", "live", "wait")
+        running.network.close()
+        running.network = network = StubNetwork(home)
+        await network.until(lambda: len(network.serving) == 2)
+        assert await running.call("Echo", "default", HI) == ECHOED
+        assert not unanswered.done()
 
 
-def test_failing_binding_does_not_affect_others(home: Home) -> None:
+async def test_failing_binding_does_not_affect_others(home: Home) -> None:
     bind(home)
     bind(home, "NotInstalled")
     bind(home, "NoModule")
@@ -274,86 +255,71 @@ def test_failing_binding_does_not_affect_others(home: Home) -> None:
     bind(home, "Diary", "config", {"unknown": 1})
     bind(home, "Diary", "damaged")
     (IdentityStore(home).workspace("alice", "Diary", "damaged") / "config.json").write_bytes(b"{")
-
-    async def scenario() -> None:
-        async with alice(home) as running:
-            assert await running.call("Echo", "default", HI) == ECHOED
-            states = await running.states()
-            assert states.pop("Echo/default") == "serving"
-            assert "Diary/damaged" not in states
-            assert len(states) == 9
-            assert all(state.startswith("failed: ") for state in states.values()), states
-            for binding, words in (
-                ("NotInstalled/default", "installed"),
-                ("NoModule/default", "ModuleNotFoundError"),
-                ("NoProtocol/default", "not a subclass"),
-                ("TwoHandlers/default", "several request handlers"),
-                ("Diary/fails-check", "check fails as configured"),
-                ("Diary/fails-activate", "on_activate failed: ValueError"),
-                ("Diary/exits", "SystemExit"),
-                ("Diary/config", "unknown"),
-            ):
-                assert words in states[binding]
-
-    uvloop.run(scenario())
+    async with alice(home) as running:
+        assert await running.call("Echo", "default", HI) == ECHOED
+        states = await running.states()
+        assert states.pop("Echo/default") == "serving"
+        assert "Diary/damaged" not in states
+        assert len(states) == 9
+        assert all(state.startswith("failed: ") for state in states.values()), states
+        for binding, words in (
+            ("NotInstalled/default", "installed"),
+            ("NoModule/default", "ModuleNotFoundError"),
+            ("NoProtocol/default", "not a subclass"),
+            ("TwoHandlers/default", "several request handlers"),
+            ("Diary/fails-check", "check fails as configured"),
+            ("Diary/fails-activate", "on_activate failed: ValueError"),
+            ("Diary/exits", "SystemExit"),
+            ("Diary/config", "unknown"),
+        ):
+            assert words in states[binding]
 
 
-def test_binding_that_the_network_refuses_is_failed(home: Home) -> None:
+async def test_binding_that_the_network_refuses_is_failed(home: Home) -> None:
     bind(home)
-
-    async def scenario() -> None:
-        network, supervisor = StubNetwork(home), StubSupervisor(home)
-        network.refuse[RegisterBinding] = Forbidden(role="x", request="y")
-        await supervisor.start("alice")
-        link = RequestChannel(home.mailbox("identity-alice"), "identity-alice")
-        link.open()
-        states = await Running(network, supervisor, supervisor.running["alice"][0], link).states()
-        assert states["Echo/default"].startswith("failed: ")
-        link.close()
-        await supervisor.close()
-        network.close()
-
-    uvloop.run(scenario())
+    network, supervisor = StubNetwork(home), StubSupervisor(home)
+    network.refuse[RegisterBinding] = Forbidden(role="x", request="y")
+    await supervisor.start("alice")
+    link = RequestChannel(home.mailbox("identity-alice"), "identity-alice")
+    link.open()
+    states = await Running(network, supervisor, supervisor.running["alice"][0], link).states()
+    assert states["Echo/default"].startswith("failed: ")
+    link.close()
+    await supervisor.close()
+    network.close()
 
 
-def test_activated_binding_serves_at_once_beside_others(home: Home) -> None:
+async def test_activated_binding_serves_at_once_beside_others(home: Home) -> None:
     bind(home)
+    async with alice(home) as running:
+        IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="new"))
+        _, slow = running.network.deliver("alice", "Diary", "none", "never answered as Diary")
+        assert await running.ask(Activate("Diary", "new", ("everyone",)), {"word": "x"}) == Ack()
+        assert running.network.serving["alice", "Diary", "new"].allow == ("everyone",)
+        assert await running.call("Diary", "new", "hello") == ["hello", "x"]
+        assert await running.call("Echo", "default", HI) == ECHOED
+        assert isinstance(msgspec.msgpack.decode((await slow).header, type=ErrorReply).error(), ProtocolNotFound)
 
-    async def scenario() -> None:
-        async with alice(home) as running:
-            IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="new"))
-            _, slow = running.network.deliver("alice", "Diary", "none", "never answered as Diary")
-            assert await running.ask(Activate("Diary", "new", ("everyone",)), {"word": "x"}) == Ack()
-            assert running.network.serving["alice", "Diary", "new"].allow == ("everyone",)
-            assert await running.call("Diary", "new", "hello") == ["hello", "x"]
-            assert await running.call("Echo", "default", HI) == ECHOED
-            assert isinstance(msgspec.msgpack.decode((await slow).header, type=ErrorReply).error(), ProtocolNotFound)
-
-            assert await running.ask(Deactivate("Diary", "new")) == Ack()
-            assert ("alice", "Diary", "new") not in running.network.serving
-            assert isinstance((await running.call("Diary", "new", "hello")).error(), ProtocolNotFound)
-            assert await running.ask(Deactivate("Diary", "new")) == Ack()  # again
-            assert diary(home, "new") == ["create x", "activate x", "deactivate x"]
-            assert await running.states() == {"Echo/default": "serving"}
-
-    uvloop.run(scenario())
+        assert await running.ask(Deactivate("Diary", "new")) == Ack()
+        assert ("alice", "Diary", "new") not in running.network.serving
+        assert isinstance((await running.call("Diary", "new", "hello")).error(), ProtocolNotFound)
+        assert await running.ask(Deactivate("Diary", "new")) == Ack()  # again
+        assert diary(home, "new") == ["create x", "activate x", "deactivate x"]
+        assert await running.states() == {"Echo/default": "serving"}
 
 
-def test_activating_again_reloads(home: Home) -> None:
-    async def scenario() -> None:
-        async with alice(home) as running:
-            IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="a"))
-            await running.ask(Activate("Diary", "a", ("carol",)), {"word": "one"})
-            await running.ask(Activate("Diary", "a", ("everyone",)), {"word": "two"})
+async def test_activating_again_reloads(home: Home) -> None:
+    async with alice(home) as running:
+        IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="a"))
+        await running.ask(Activate("Diary", "a", ("carol",)), {"word": "one"})
+        await running.ask(Activate("Diary", "a", ("everyone",)), {"word": "two"})
+        assert await running.call("Diary", "a", "?") == ["?", "two"]
+        assert running.network.serving["alice", "Diary", "a"].allow == ("everyone",)
+        for bad in ({"word": 1}, {"fail_in": "check"}, {"fail_in": "reload"}):
+            with pytest.raises((InvalidConfig, HandlerFailed)):
+                await running.ask(Activate("Diary", "a"), bad)
             assert await running.call("Diary", "a", "?") == ["?", "two"]
-            assert running.network.serving["alice", "Diary", "a"].allow == ("everyone",)
-            for bad in ({"word": 1}, {"fail_in": "check"}, {"fail_in": "reload"}):
-                with pytest.raises((InvalidConfig, HandlerFailed)):
-                    await running.ask(Activate("Diary", "a"), bad)
-                assert await running.call("Diary", "a", "?") == ["?", "two"]
-            assert diary(home, "a") == ["create one", "activate one", "reload two"]
-
-    uvloop.run(scenario())
+        assert diary(home, "a") == ["create one", "activate one", "reload two"]
 
 
 @pytest.mark.parametrize(
@@ -368,121 +334,92 @@ def test_activating_again_reloads(home: Home) -> None:
         ("NoProtocol", {}, HandlerFailed),
     ],
 )
-def test_failed_activation_serves_nothing_and_gives_the_reason(
+async def test_failed_activation_serves_nothing_and_gives_the_reason(
     home: Home, protocol: str, config: dict[str, Any], expected: type[P2PError]
 ) -> None:
-    async def scenario() -> None:
-        async with alice(home) as running:
-            IdentityStore(home).prepare_binding("alice", BindingFile(protocol=protocol, instance="x"))
-            with pytest.raises(expected):
-                await running.ask(Activate(protocol, "x"), config)
-            assert (await running.states())[f"{protocol}/x"].startswith("failed: ")
-            assert running.network.serving == {}
-            assert await running.ask(Deactivate(protocol, "x")) == Ack()
-            assert await running.states() == {}
-
-    uvloop.run(scenario())
+    async with alice(home) as running:
+        IdentityStore(home).prepare_binding("alice", BindingFile(protocol=protocol, instance="x"))
+        with pytest.raises(expected):
+            await running.ask(Activate(protocol, "x"), config)
+        assert (await running.states())[f"{protocol}/x"].startswith("failed: ")
+        assert running.network.serving == {}
+        assert await running.ask(Deactivate(protocol, "x")) == Ack()
+        assert await running.states() == {}
 
 
-def test_activation_that_the_network_rejects_is_rolled_back(home: Home) -> None:
-    async def scenario() -> None:
-        async with alice(home) as running:
-            running.network.refuse[RegisterBinding] = Forbidden(role="x", request="y")
-            IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="x"))
-            with pytest.raises(Forbidden):
-                await running.ask(Activate("Diary", "x"))
-            assert (await running.states())["Diary/x"].startswith("failed: ")
-            assert diary(home, "x") == ["create", "activate", "deactivate"]
-
-    uvloop.run(scenario())
+async def test_activation_that_the_network_rejects_is_rolled_back(home: Home) -> None:
+    async with alice(home) as running:
+        running.network.refuse[RegisterBinding] = Forbidden(role="x", request="y")
+        IdentityStore(home).prepare_binding("alice", BindingFile(protocol="Diary", instance="x"))
+        with pytest.raises(Forbidden):
+            await running.ask(Activate("Diary", "x"))
+        assert (await running.states())["Diary/x"].startswith("failed: ")
+        assert diary(home, "x") == ["create", "activate", "deactivate"]
 
 
-def test_deactivated_binding_lets_requests_end(home: Home) -> None:
+async def test_deactivated_binding_lets_requests_end(home: Home) -> None:
     bind(home, "Diary")
-
-    async def scenario() -> None:
-        async with alice(home) as running:
-            _, answer = running.network.deliver("alice", "Diary", "default", "sleep 0.1")
-            asked = asyncio.ensure_future(running.ask(Deactivate("Diary", "default")))
-            await running.network.hears(UnregisterBinding)
-            assert msgspec.msgpack.decode((await answer).payload) == ["sleep 0.1", ""]
-            assert await asked == Ack()
-
-    uvloop.run(scenario())
+    async with alice(home) as running:
+        _, answer = running.network.deliver("alice", "Diary", "default", "sleep 0.1")
+        asked = asyncio.ensure_future(running.ask(Deactivate("Diary", "default")))
+        await running.network.hears(UnregisterBinding)
+        assert msgspec.msgpack.decode((await answer).payload) == ["sleep 0.1", ""]
+        assert await asked == Ack()
 
 
-def test_cancel_of_the_network_ends_the_handler(home: Home) -> None:
+async def test_cancel_of_the_network_ends_the_handler(home: Home) -> None:
     bind(home, "Diary")
-
-    async def scenario() -> None:
-        async with alice(home) as running:
-            correlation, answer = running.network.deliver("alice", "Diary", "default", "wait")
-            running.network.cancel("alice", correlation)
-            assert await running.call("Diary", "default", "next") == ["next", ""]
-            assert not answer.done()
-
-    uvloop.run(scenario())
+    async with alice(home) as running:
+        correlation, answer = running.network.deliver("alice", "Diary", "default", "wait")
+        running.network.cancel("alice", correlation)
+        assert await running.call("Diary", "default", "next") == ["next", ""]
+        assert not answer.done()
 
 
-def test_handler_that_exits_fails_its_own_call_only(home: Home) -> None:
+async def test_handler_that_exits_fails_its_own_call_only(home: Home) -> None:
     bind(home, "Diary")
-
-    async def scenario() -> None:
-        async with alice(home) as running:
-            failed = await running.call("Diary", "default", "exit")
-            assert isinstance(failed.error(), HandlerFailed)
-            assert await running.call("Diary", "default", "next") == ["next", ""]
-
-    uvloop.run(scenario())
+    async with alice(home) as running:
+        failed = await running.call("Diary", "default", "exit")
+        assert isinstance(failed.error(), HandlerFailed)
+        assert await running.call("Diary", "default", "next") == ["next", ""]
 
 
-def test_stopping_goes_offline_first_and_lets_requests_end(home: Home) -> None:
+async def test_stopping_goes_offline_first_and_lets_requests_end(home: Home) -> None:
     bind(home, "Diary")
+    async with alice(home) as running:
+        network = running.network
+        _, answer = network.deliver("alice", "Diary", "default", "sleep 0.1")
+        stopped = asyncio.ensure_future(running.supervisor.stop("alice"))
+        await network.hears(UnregisterIdentity)
+        assert not answer.done()
+        assert msgspec.msgpack.decode((await answer).payload) == ["sleep 0.1", ""]
+        async with asyncio.timeout(2):
+            await stopped
+        assert diary(home) == ["create", "activate", "deactivate"]
 
-    async def scenario() -> None:
-        async with alice(home) as running:
-            network = running.network
-            _, answer = network.deliver("alice", "Diary", "default", "sleep 0.1")
-            stopped = asyncio.ensure_future(running.supervisor.stop("alice"))
-            await network.hears(UnregisterIdentity)
-            assert not answer.done()
-            assert msgspec.msgpack.decode((await answer).payload) == ["sleep 0.1", ""]
-            async with asyncio.timeout(2):
-                await stopped
-            assert diary(home) == ["create", "activate", "deactivate"]
-
-        async with alice(home):  # created only once
-            pass
-        assert diary(home) == ["create", "activate", "deactivate", "activate", "deactivate"]
-
-    uvloop.run(scenario())
+    async with alice(home):  # created only once
+        pass
+    assert diary(home) == ["create", "activate", "deactivate", "activate", "deactivate"]
 
 
-def test_without_the_grant_nothing_is_changed(home: Home) -> None:
+async def test_without_the_grant_nothing_is_changed(home: Home) -> None:
     bind(home)
-
-    async def scenario() -> None:
-        async with alice(home) as running:
-            for message in (Activate("Diary", "x"), Deactivate("Echo", "default")):
-                answer = await running.link.request(message, timeout=5)
-                assert isinstance(msgspec.msgpack.decode(answer.header, type=ErrorReply).error(), Forbidden)
-            assert await running.states() == {"Echo/default": "serving"}
-
-    uvloop.run(scenario())
+    async with alice(home) as running:
+        for message in (Activate("Diary", "x"), Deactivate("Echo", "default")):
+            answer = await running.link.request(message, timeout=5)
+            assert isinstance(msgspec.msgpack.decode(answer.header, type=ErrorReply).error(), Forbidden)
+        assert await running.states() == {"Echo/default": "serving"}
 
 
-def test_invalid_message_gets_bad_message(home: Home) -> None:
-    async def scenario() -> None:
-        async with alice(home) as running:
-            assert await running.states() == {}
-            for header in (b"", b"\x91\xa1\xff", b"\x92\xcd\x01\x2c", b"\x91" * 5000, msgspec.msgpack.encode([17])):
-                running.link.send(b"odd", header)
-            with pytest.raises(BadMessage):
-                await running.ask(GetStatus())
-            running.link.send(b"odd", msgspec.msgpack.encode([1]))
-            assert await running.states() == {}
-            running.network._mailbox.send(running.network.online["alice"], b"odd", b"\x91\xa1\xff")
-            running.network.cancel("alice", b"unknown")
-            assert await running.states() == {}
-
-    uvloop.run(scenario())
+async def test_invalid_message_gets_bad_message(home: Home) -> None:
+    async with alice(home) as running:
+        assert await running.states() == {}
+        for header in (b"", b"\x91\xa1\xff", b"\x92\xcd\x01\x2c", b"\x91" * 5000, msgspec.msgpack.encode([17])):
+            running.link.send(b"odd", header)
+        with pytest.raises(BadMessage):
+            await running.ask(GetStatus())
+        running.link.send(b"odd", msgspec.msgpack.encode([1]))
+        assert await running.states() == {}
+        running.network._mailbox.send(running.network.online["alice"], b"odd", b"\x91\xa1\xff")
+        running.network.cancel("alice", b"unknown")
+        assert await running.states() == {}

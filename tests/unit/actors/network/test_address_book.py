@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import os
@@ -211,22 +210,18 @@ def test_a_crash_while_folding_the_journal_loses_nothing(
     assert is_retired(book_in(tmp_path), BOB, 3)
 
 
-def test_folds_a_long_journal_into_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_folds_a_long_journal_into_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seen_store, "_LONG", 5)
-
-    async def main() -> None:
-        book = book_in(tmp_path)
-        book.add(BOB.key.id52, "bob")
-        for epoch in range(1, 5):
-            book.epochs.observe(BOB.key, LINEAGE, epoch)
-        await book.save_seen_if_due()
-        assert not (tmp_path / ".seen.json").exists()
-        book.epochs.observe(BOB.key, LINEAGE, 5)
-        await book.save_seen_if_due()
-        assert {path.name for path in tmp_path.iterdir()} == {"bob.json", ".seen.json"}
-        assert is_retired(book_in(tmp_path), BOB, 4)
-
-    asyncio.run(main())
+    book = book_in(tmp_path)
+    book.add(BOB.key.id52, "bob")
+    for epoch in range(1, 5):
+        book.epochs.observe(BOB.key, LINEAGE, epoch)
+    await book.save_seen_if_due()
+    assert not (tmp_path / ".seen.json").exists()
+    book.epochs.observe(BOB.key, LINEAGE, 5)
+    await book.save_seen_if_due()
+    assert {path.name for path in tmp_path.iterdir()} == {"bob.json", ".seen.json"}
+    assert is_retired(book_in(tmp_path), BOB, 4)
 
 
 def test_a_retired_key_of_a_stranger_survives_a_crash(tmp_path: Path) -> None:
@@ -238,23 +233,20 @@ def test_a_retired_key_of_a_stranger_survives_a_crash(tmp_path: Path) -> None:
     assert not again.is_known(bytes(BOB.key))
 
 
-def test_saves_new_entries_of_strangers_after_a_minute(tmp_path: Path) -> None:
-    async def main() -> None:
-        book, now = book_in(tmp_path), 0.0
-        book._seen._clock = lambda: now
-        book._seen._saved_at = now
-        book.epochs.observe(BOB.key, LINEAGE, 4)
-        await book.save_seen_if_due()
-        assert not is_retired(book_in(tmp_path), BOB, 3)
-        now += seen_store._SNAPSHOT_EVERY
-        await book.save_seen_if_due()
-        assert is_retired(book_in(tmp_path), BOB, 3)
-        written = (tmp_path / ".seen.json").stat().st_mtime_ns
-        now += seen_store._SNAPSHOT_EVERY
-        await book.save_seen_if_due()  # nothing is new
-        assert (tmp_path / ".seen.json").stat().st_mtime_ns == written
-
-    asyncio.run(main())
+async def test_saves_new_entries_of_strangers_after_a_minute(tmp_path: Path) -> None:
+    book, now = book_in(tmp_path), 0.0
+    book._seen._clock = lambda: now
+    book._seen._saved_at = now
+    book.epochs.observe(BOB.key, LINEAGE, 4)
+    await book.save_seen_if_due()
+    assert not is_retired(book_in(tmp_path), BOB, 3)
+    now += seen_store._SNAPSHOT_EVERY
+    await book.save_seen_if_due()
+    assert is_retired(book_in(tmp_path), BOB, 3)
+    written = (tmp_path / ".seen.json").stat().st_mtime_ns
+    now += seen_store._SNAPSHOT_EVERY
+    await book.save_seen_if_due()  # nothing is new
+    assert (tmp_path / ".seen.json").stat().st_mtime_ns == written
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -27,7 +27,6 @@ from fastn_p2p_client.ipc.messages import (
 )
 from tests.support.scenario import (
     a_few_turns,
-    play,
 )
 from tests.support.signer import Signer
 
@@ -89,39 +88,32 @@ class StubNetwork:
 
 
 @pytest.mark.parametrize("kind", ["call", "session"])
-def test_waits_for_a_calling_identity_that_went_offline_while_connecting(kind: str) -> None:
+async def test_waits_for_a_calling_identity_that_went_offline_while_connecting(kind: str) -> None:
     """Nothing could prove to the peer that the identity speaks through this daemon."""
-
-    async def scenario() -> None:
-        network = StubNetwork()
-        identity = network.come_online()
-        network.begin(kind)
-        await a_few_turns()
-        network.registry.remove_identity(identity)
-        network.found.set()
-        await a_few_turns()
-        assert network.asked == []
-        network.come_online()
-        await a_few_turns()
-        assert network.asked == [True]
-        network.targets.close()
-        network.calls.close()
-        network.opened.close()
-
-    play(scenario)
+    network = StubNetwork()
+    identity = network.come_online()
+    network.begin(kind)
+    await a_few_turns()
+    network.registry.remove_identity(identity)
+    network.found.set()
+    await a_few_turns()
+    assert network.asked == []
+    network.come_online()
+    await a_few_turns()
+    assert network.asked == [True]
+    network.targets.close()
+    network.calls.close()
+    network.opened.close()
 
 
 @pytest.mark.parametrize("kind", ["call", "session"])
-def test_sends_at_once_if_the_calling_identity_stays_online(kind: str) -> None:
-    async def scenario() -> None:
-        network = StubNetwork()
-        network.come_online()
-        network.begin(kind)
-        network.found.set()
-        await a_few_turns()
-        assert network.asked == [True]
-        network.targets.close()
-        network.calls.close()
-        network.opened.close()
-
-    play(scenario)
+async def test_sends_at_once_if_the_calling_identity_stays_online(kind: str) -> None:
+    network = StubNetwork()
+    network.come_online()
+    network.begin(kind)
+    network.found.set()
+    await a_few_turns()
+    assert network.asked == [True]
+    network.targets.close()
+    network.calls.close()
+    network.opened.close()

@@ -19,7 +19,6 @@ from tests.support.quic_streams import (
 )
 from tests.support.scenario import (
     a_few_turns,
-    play,
 )
 
 LIMIT: Final = 256 * 1024
@@ -55,71 +54,53 @@ class Bench:
         return reading
 
 
-def test_a_stream_that_is_not_fast_brings_each_piece_at_once() -> None:
-    async def scenario() -> None:
-        bench = Bench()
-        for piece in (b"first", b"second", bytes(1000)):
-            assert (await bench.meanwhile(piece)).result() == piece
-
-    play(scenario)
+async def test_a_stream_that_is_not_fast_brings_each_piece_at_once() -> None:
+    bench = Bench()
+    for piece in (b"first", b"second", bytes(1000)):
+        assert (await bench.meanwhile(piece)).result() == piece
 
 
-def test_few_bytes_of_a_fast_stream_come_with_those_behind_them() -> None:
-    async def scenario() -> None:
-        bench = await Bench.fast()
-        reading = await bench.meanwhile(b"few ")
-        assert not reading.done()
-        bench.stream.feed(b"and more")
-        assert await reading == b"few and more"
-
-    play(scenario)
+async def test_few_bytes_of_a_fast_stream_come_with_those_behind_them() -> None:
+    bench = await Bench.fast()
+    reading = await bench.meanwhile(b"few ")
+    assert not reading.done()
+    bench.stream.feed(b"and more")
+    assert await reading == b"few and more"
 
 
-def test_few_bytes_without_more_behind_them_come_alone_and_nothing_is_lost() -> None:
-    async def scenario() -> None:
-        bench = await Bench.fast()
-        assert await (await bench.meanwhile(b"few")) == b"few"
-        assert await (await bench.meanwhile(b"later")) == b"later"
-
-    play(scenario)
+async def test_few_bytes_without_more_behind_them_come_alone_and_nothing_is_lost() -> None:
+    bench = await Bench.fast()
+    assert await (await bench.meanwhile(b"few")) == b"few"
+    assert await (await bench.meanwhile(b"later")) == b"later"
 
 
-def test_many_bytes_come_at_once_and_never_more_than_asked_for() -> None:
-    async def scenario() -> None:
-        bench = await Bench.fast()
-        assert (await bench.meanwhile(bytes(LIMIT - 1))).result() == bytes(LIMIT - 1)
-        reading = await bench.meanwhile(b"few")
-        bench.stream.feed(bytes(2 * LIMIT))
-        assert await reading == b"few" + bytes(LIMIT - 3)
-        assert await bench.inflow.read(LIMIT) == bytes(LIMIT)
-        assert await bench.inflow.read(3) == bytes(3), "as many as asked for: there is nothing to hold them for"
-
-    play(scenario)
+async def test_many_bytes_come_at_once_and_never_more_than_asked_for() -> None:
+    bench = await Bench.fast()
+    assert (await bench.meanwhile(bytes(LIMIT - 1))).result() == bytes(LIMIT - 1)
+    reading = await bench.meanwhile(b"few")
+    bench.stream.feed(bytes(2 * LIMIT))
+    assert await reading == b"few" + bytes(LIMIT - 3)
+    assert await bench.inflow.read(LIMIT) == bytes(LIMIT)
+    assert await bench.inflow.read(3) == bytes(3), "as many as asked for: there is nothing to hold them for"
 
 
 @pytest.mark.parametrize("how", ["end", "reset"])
-def test_what_is_held_comes_before_the_end_of_the_stream(how: str) -> None:
-    async def scenario() -> None:
-        bench = await Bench.fast()
-        reading = await bench.meanwhile(b"last words")
-        if how == "end":
-            bench.stream.end()
-            assert await reading == b"last words"
-            assert await bench.inflow.read(LIMIT) == b""
-        else:
-            bench.stream.end(broken("Reset(7)"))
-            assert await reading == b"last words"
-            with pytest.raises(IrohError):
-                await bench.inflow.read(LIMIT)
-
-    play(scenario)
+async def test_what_is_held_comes_before_the_end_of_the_stream(how: str) -> None:
+    bench = await Bench.fast()
+    reading = await bench.meanwhile(b"last words")
+    if how == "end":
+        bench.stream.end()
+        assert await reading == b"last words"
+        assert await bench.inflow.read(LIMIT) == b""
+    else:
+        bench.stream.end(broken("Reset(7)"))
+        assert await reading == b"last words"
+        with pytest.raises(IrohError):
+            await bench.inflow.read(LIMIT)
 
 
-def test_a_fast_stream_that_slows_down_is_not_held_any_more() -> None:
-    async def scenario() -> None:
-        bench = await Bench.fast()
-        bench.now += WINDOW
-        assert await (await bench.meanwhile(b"few")) == b"few"
-        assert (await bench.meanwhile(b"few")).result() == b"few"
-
-    play(scenario)
+async def test_a_fast_stream_that_slows_down_is_not_held_any_more() -> None:
+    bench = await Bench.fast()
+    bench.now += WINDOW
+    assert await (await bench.meanwhile(b"few")) == b"few"
+    assert (await bench.meanwhile(b"few")).result() == b"few"

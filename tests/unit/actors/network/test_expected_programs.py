@@ -16,7 +16,6 @@ from fastn_p2p_actors.network.serving.expected_programs import (
     ExpectedPrograms,
     Program,
 )
-from tests.support.scenario import play
 
 SHOP = ("bob", "Shop", "default")
 ME = Program(os.getpid(), *SHOP)
@@ -42,129 +41,101 @@ def earlier(path: Path, *programs: Program) -> None:
     before.update([])  # their connections end with it
 
 
-def test_expects_a_program_until_it_serves_again(path: Path) -> None:
-    async def scenario() -> None:
-        earlier(path, ME)
-        back = ExpectedPrograms(path, tuple)
-        assert back.is_expected(*SHOP)
-        assert not back.is_expected("bob", "Shop", "another")
-        turns: list[bool] = []
-        back.retry_later(lambda: turns.append(back.is_expected(*SHOP)))
-        back.update([Program(ME.pid, "bob", "Other", "default")])
-        assert turns == []
-        back.update([ME])
-        assert turns == [False]
-        back.close()
-
-    play(scenario)
+async def test_expects_a_program_until_it_serves_again(path: Path) -> None:
+    earlier(path, ME)
+    back = ExpectedPrograms(path, tuple)
+    assert back.is_expected(*SHOP)
+    assert not back.is_expected("bob", "Shop", "another")
+    turns: list[bool] = []
+    back.retry_later(lambda: turns.append(back.is_expected(*SHOP)))
+    back.update([Program(ME.pid, "bob", "Other", "default")])
+    assert turns == []
+    back.update([ME])
+    assert turns == [False]
+    back.close()
 
 
-def test_expects_every_connection_of_a_process(path: Path) -> None:
-    async def scenario() -> None:
-        earlier(path, ME, ME)
-        back = ExpectedPrograms(path, tuple)
-        back.update([ME])
-        assert back.is_expected(*SHOP)
-        back.update([ME, ME])
-        assert not back.is_expected(*SHOP)
-        back.close()
-
-    play(scenario)
+async def test_expects_every_connection_of_a_process(path: Path) -> None:
+    earlier(path, ME, ME)
+    back = ExpectedPrograms(path, tuple)
+    back.update([ME])
+    assert back.is_expected(*SHOP)
+    back.update([ME, ME])
+    assert not back.is_expected(*SHOP)
+    back.close()
 
 
-def test_lists_a_program_before_it_gets_a_retryable_call(path: Path) -> None:
+async def test_lists_a_program_before_it_gets_a_retryable_call(path: Path) -> None:
     """Other changes that come together are written together, a moment later."""
-
-    async def scenario() -> None:
-        serving: list[Program] = []
-        now = ExpectedPrograms(path, lambda: serving)
-        for _ in range(2):
-            serving.append(ME)
-            now.changed()
-        now.note(ME, 2)
-        now.close()
-        back = ExpectedPrograms(path, tuple)
-        back.update([ME])
-        assert back.is_expected(*SHOP), "the second one is not back"
-        back.update([ME, ME])
-        assert not back.is_expected(*SHOP)
-        back.close()
-
-    play(scenario)
+    serving: list[Program] = []
+    now = ExpectedPrograms(path, lambda: serving)
+    for _ in range(2):
+        serving.append(ME)
+        now.changed()
+    now.note(ME, 2)
+    now.close()
+    back = ExpectedPrograms(path, tuple)
+    back.update([ME])
+    assert back.is_expected(*SHOP), "the second one is not back"
+    back.update([ME, ME])
+    assert not back.is_expected(*SHOP)
+    back.close()
 
 
-def test_keeps_missing_programs_over_a_second_restart(path: Path) -> None:
-    async def scenario() -> None:
-        earlier(path, ME, ME)
-        between = ExpectedPrograms(path, lambda: [ME])
-        between.changed()
-        between.changed()
-        between.note(ME, 1)
-        between.close()
-        back = ExpectedPrograms(path, tuple)
-        back.update([ME])
-        assert back.is_expected(*SHOP)
-        back.close()
-
-    play(scenario)
+async def test_keeps_missing_programs_over_a_second_restart(path: Path) -> None:
+    earlier(path, ME, ME)
+    between = ExpectedPrograms(path, lambda: [ME])
+    between.changed()
+    between.changed()
+    between.note(ME, 1)
+    between.close()
+    back = ExpectedPrograms(path, tuple)
+    back.update([ME])
+    assert back.is_expected(*SHOP)
+    back.close()
 
 
-def test_does_not_expect_a_process_that_has_ended(path: Path, other: subprocess.Popen[bytes]) -> None:
-    async def scenario() -> None:
-        earlier(path, ME, Program(other.pid, *SHOP))
-        back = ExpectedPrograms(path, tuple)
-        back.update([ME])
-        assert back.is_expected(*SHOP)
-        other.kill()
-        other.wait()
-        assert not back.is_expected(*SHOP)
-        back.close()
-
-    play(scenario)
+async def test_does_not_expect_a_process_that_has_ended(path: Path, other: subprocess.Popen[bytes]) -> None:
+    earlier(path, ME, Program(other.pid, *SHOP))
+    back = ExpectedPrograms(path, tuple)
+    back.update([ME])
+    assert back.is_expected(*SHOP)
+    other.kill()
+    other.wait()
+    assert not back.is_expected(*SHOP)
+    back.close()
 
 
-def test_does_not_take_another_process_with_the_same_pid_for_the_program(path: Path) -> None:
-    async def scenario() -> None:
-        earlier(path, ME)
-        known = json.loads(path.read_bytes())  # one line
-        known[1] += 1
-        path.write_text(json.dumps(known))
-        back = ExpectedPrograms(path, tuple)
-        assert not back.is_expected(*SHOP)
-        back.close()
-
-    play(scenario)
+async def test_does_not_take_another_process_with_the_same_pid_for_the_program(path: Path) -> None:
+    earlier(path, ME)
+    known = json.loads(path.read_bytes())  # one line
+    known[1] += 1
+    path.write_text(json.dumps(known))
+    back = ExpectedPrograms(path, tuple)
+    assert not back.is_expected(*SHOP)
+    back.close()
 
 
-def test_stops_expecting_after_a_while(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        earlier(path, ME)
-        monkeypatch.setattr(expected_programs, "_WAIT", 0.0)
-        back = ExpectedPrograms(path, tuple)
-        assert not back.is_expected(*SHOP)
-        back.close()
-
-    play(scenario)
+async def test_stops_expecting_after_a_while(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    earlier(path, ME)
+    monkeypatch.setattr(expected_programs, "_WAIT", 0.0)
+    back = ExpectedPrograms(path, tuple)
+    assert not back.is_expected(*SHOP)
+    back.close()
 
 
-def test_keeps_the_file_as_long_as_programs_serve(path: Path) -> None:
-    async def scenario() -> None:
-        now = ExpectedPrograms(path, tuple)
-        now.update([ME])
-        assert path.exists()
-        now.update([])
-        assert list(path.parent.iterdir()) == []
-        now.close()
-
-    play(scenario)
+async def test_keeps_the_file_as_long_as_programs_serve(path: Path) -> None:
+    now = ExpectedPrograms(path, tuple)
+    now.update([ME])
+    assert path.exists()
+    now.update([])
+    assert list(path.parent.iterdir()) == []
+    now.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"[", b"[1]", b'[["x"]]', b"\xff"])
-def test_ignores_a_damaged_file(path: Path, content: bytes) -> None:
-    async def scenario() -> None:
-        path.write_bytes(content)
-        back = ExpectedPrograms(path, tuple)
-        assert not back.is_expected(*SHOP)
-        back.close()
-
-    play(scenario)
+async def test_ignores_a_damaged_file(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+    back = ExpectedPrograms(path, tuple)
+    assert not back.is_expected(*SHOP)
+    back.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -224,77 +223,63 @@ def request(number: int, who: Signer = BOB) -> wire.Request:
     return wire.Request(number, bytes(who.key), b"t" * 32, "Echo", "default", 1000)
 
 
-def test_a_request_of_an_identity_that_was_given_up_waits_until_it_is_shown_again() -> None:
-    async def main() -> None:
-        owner = Served()
-        connection = new_connection(cast(Any, owner))
-        shown = wire.Introduce(BOB.delegation())
-        connection.handle(shown, b"")
-        connection.introductions.evict(bytes(BOB.key))
-        connection.handle(request(1), b"")
-        connection.handle(request(2), b"x" * 1000)
-        connection.handle(wire.Cancel(2), b"")
-        connection.handle(wire.OpenSession(3, bytes(BOB.key), b"t" * 32, "Echo", "default", 1000), b"")
-        assert said(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
-        assert (owner.requests, owner.sessions) == ([], [])
-        connection.handle(shown, b"")
-        assert (owner.requests, owner.sessions) == ([1], [3])
-        connection.handle(request(4), b"")
-        assert owner.requests == [1, 4]
-        connection.close(0, "enough")
-
-    asyncio.run(main())
+async def test_a_request_of_an_identity_that_was_given_up_waits_until_it_is_shown_again() -> None:
+    owner = Served()
+    connection = new_connection(cast(Any, owner))
+    shown = wire.Introduce(BOB.delegation())
+    connection.handle(shown, b"")
+    connection.introductions.evict(bytes(BOB.key))
+    connection.handle(request(1), b"")
+    connection.handle(request(2), b"x" * 1000)
+    connection.handle(wire.Cancel(2), b"")
+    connection.handle(wire.OpenSession(3, bytes(BOB.key), b"t" * 32, "Echo", "default", 1000), b"")
+    assert said(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
+    assert (owner.requests, owner.sessions) == ([], [])
+    connection.handle(shown, b"")
+    assert (owner.requests, owner.sessions) == ([1], [3])
+    connection.handle(request(4), b"")
+    assert owner.requests == [1, 4]
+    connection.close(0, "enough")
 
 
-def test_a_request_whose_introduction_does_not_come_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_whose_introduction_does_not_come_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity_exchange, "_AWAIT_SECONDS", 0.01)
+    connection = new_connection(cast(Any, Served()))
+    connection.introductions.evictions = 1
+    connection.handle(request(1), b"")
+    assert said(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
 
-    async def main() -> None:
-        connection = new_connection(cast(Any, Served()))
-        connection.introductions.evictions = 1
-        connection.handle(request(1), b"")
-        assert said(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
+    async def answered() -> list[object]:
+        return said(connection)
 
-        async def answered() -> list[object]:
-            return said(connection)
-
-        (failure,) = await until_awaited(answered, "it is refused")
-        assert isinstance(failure, wire.ErrorReply)
-        assert (failure.id, failure.code) == (1, "bad-message")
-        connection.close(0, "enough")
-
-    asyncio.run(main())
+    (failure,) = await until_awaited(answered, "it is refused")
+    assert isinstance(failure, wire.ErrorReply)
+    assert (failure.id, failure.code) == (1, "bad-message")
+    connection.close(0, "enough")
 
 
-def test_where_nothing_was_given_up_nobody_waits() -> None:
-    async def main() -> None:
-        connection = new_connection(cast(Any, Served()))
-        connection.handle(request(1), b"")
-        (failure,) = said(connection)
-        assert isinstance(failure, wire.ErrorReply)
-        connection.close(0, "enough")
-
-    asyncio.run(main())
+async def test_where_nothing_was_given_up_nobody_waits() -> None:
+    connection = new_connection(cast(Any, Served()))
+    connection.handle(request(1), b"")
+    (failure,) = said(connection)
+    assert isinstance(failure, wire.ErrorReply)
+    connection.close(0, "enough")
 
 
-def test_requests_that_wait_are_limited_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_that_wait_are_limited_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity_exchange, "_MAX_AWAITING", 3)
     monkeypatch.setattr(identity_exchange, "_MAX_AWAITING_BYTES", 100)
-
-    async def main() -> None:
-        wants = identity_exchange.Wants()
-        connection = new_connection(cast(Any, Served()), wants=wants)
-        connection.introductions.evictions = 1
-        others = [Signer(f"other {number}") for number in range(3)]
-        for number, (who, size) in enumerate([(BOB, 60), (BOB, 60), (others[0], 0), (others[1], 40), (others[2], 0)]):
-            connection.handle(request(number, who), b"x" * size)
-        refused = [each.id for each in said(connection) if isinstance(each, wire.ErrorReply)]
-        assert refused == [1, 4]
-        assert wants.awaiting_bytes == 100
-        connection.close(0, "enough")
-        assert wants.awaiting_bytes == 0
-
-    asyncio.run(main())
+    wants = identity_exchange.Wants()
+    connection = new_connection(cast(Any, Served()), wants=wants)
+    connection.introductions.evictions = 1
+    others = [Signer(f"other {number}") for number in range(3)]
+    for number, (who, size) in enumerate([(BOB, 60), (BOB, 60), (others[0], 0), (others[1], 40), (others[2], 0)]):
+        connection.handle(request(number, who), b"x" * size)
+    refused = [each.id for each in said(connection) if isinstance(each, wire.ErrorReply)]
+    assert refused == [1, 4]
+    assert wants.awaiting_bytes == 100
+    connection.close(0, "enough")
+    assert wants.awaiting_bytes == 0
 
 
 def test_a_delegation_that_is_known_is_recognised_until_another_takes_its_place() -> None:

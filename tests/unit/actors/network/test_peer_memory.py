@@ -285,22 +285,19 @@ def test_strangers_have_so_many_sessions_together_and_known_peers_their_own(scen
     assert scene.memory.sessions_overload(strangers[1]) is None
 
 
-def test_large_payloads_of_strangers_take_turns() -> None:
-    async def scenario() -> None:
-        memory = PeerMemory(asyncio.get_running_loop())
-        done = await memory.large_read_slot()
-        waiting = asyncio.ensure_future(memory.large_read_slot())
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        done()
-        done()
-        (await waiting)()
-        held = await memory.large_read_slot()  # never done: after a while the next one begins
-        async with asyncio.timeout(10):
-            (await memory.large_read_slot())()
-        held()
-
-    asyncio.run(scenario())
+async def test_large_payloads_of_strangers_take_turns() -> None:
+    memory = PeerMemory(asyncio.get_running_loop())
+    done = await memory.large_read_slot()
+    waiting = asyncio.ensure_future(memory.large_read_slot())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    done()
+    done()
+    (await waiting)()
+    held = await memory.large_read_slot()  # never done: after a while the next one begins
+    async with asyncio.timeout(10):
+        (await memory.large_read_slot())()
+    held()
 
 
 def test_bytes_that_were_about_to_be_read_are_not_charged_for_good() -> None:

@@ -59,77 +59,64 @@ def greet(pool: ConnectionPool, connection: StubConnection) -> None:
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.parametrize(("own", "other"), [(LOWER, HIGHER), (HIGHER, LOWER)])
-def test_both_sides_choose_what_the_lower_endpoint_has_dialled(
+async def test_both_sides_choose_what_the_lower_endpoint_has_dialled(
     own: bytes, other: bytes, order: tuple[int, int]
 ) -> None:
     """In either order of readiness. Identities that one connection has proved are known on the other."""
-
-    async def main() -> None:
-        pool = new_pool(own)
-        both = [StubConnection(other, outgoing=True), StubConnection(other, outgoing=False, at=1.0)]
-        hold(pool, *both)
-        for each in order:
-            greet(pool, both[each])
-        chosen = both[0] if own == LOWER else both[1]
-        loser = both[1] if own == LOWER else both[0]
-        assert used(pool, other) is chosen
-        assert chosen.introductions.connection is cast(Any, chosen)
-        assert chosen.introductions is loser.introductions
-        assert (chosen.end, loser.end) == ("", "")
-
-    asyncio.run(main())
+    pool = new_pool(own)
+    both = [StubConnection(other, outgoing=True), StubConnection(other, outgoing=False, at=1.0)]
+    hold(pool, *both)
+    for each in order:
+        greet(pool, both[each])
+    chosen = both[0] if own == LOWER else both[1]
+    loser = both[1] if own == LOWER else both[0]
+    assert used(pool, other) is chosen
+    assert chosen.introductions.connection is cast(Any, chosen)
+    assert chosen.introductions is loser.introductions
+    assert (chosen.end, loser.end) == ("", "")
 
 
-def test_one_that_is_ready_is_used_before_one_that_is_not() -> None:
-    async def main() -> None:
-        pool = new_pool(LOWER)
-        dialled, accepted = StubConnection(HIGHER, outgoing=True), StubConnection(HIGHER, outgoing=False)
-        hold(pool, dialled, accepted)
-        greet(pool, accepted)
-        assert used(pool, HIGHER) is accepted
-        assert accepted.introductions.connection is cast(Any, accepted)
-
-    asyncio.run(main())
+async def test_one_that_is_ready_is_used_before_one_that_is_not() -> None:
+    pool = new_pool(LOWER)
+    dialled, accepted = StubConnection(HIGHER, outgoing=True), StubConnection(HIGHER, outgoing=False)
+    hold(pool, dialled, accepted)
+    greet(pool, accepted)
+    assert used(pool, HIGHER) is accepted
+    assert accepted.introductions.connection is cast(Any, accepted)
 
 
-def test_what_is_superseded_goes_when_it_is_idle() -> None:
-    async def main() -> None:
-        pool = new_pool(LOWER)
-        used, idle, busy = (StubConnection(HIGHER, outgoing=each) for each in (True, False, False))
-        hold(pool, used, idle, busy)
-        for connection in (used, idle, busy):
-            greet(pool, connection)
-            connection.used_at -= SUPERSEDED_TIMEOUT + 1
-        busy.in_flight = 1
-        pool._sweep()
-        assert (used.end, idle.end, busy.end) == ("", "idle", "")
-        used.used_at -= IDLE_TIMEOUT
-        pool._sweep()
-        assert used.end == "idle"
-        pool.close()
-
-    asyncio.run(main())
+async def test_what_is_superseded_goes_when_it_is_idle() -> None:
+    pool = new_pool(LOWER)
+    used, idle, busy = (StubConnection(HIGHER, outgoing=each) for each in (True, False, False))
+    hold(pool, used, idle, busy)
+    for connection in (used, idle, busy):
+        greet(pool, connection)
+        connection.used_at -= SUPERSEDED_TIMEOUT + 1
+    busy.in_flight = 1
+    pool._sweep()
+    assert (used.end, idle.end, busy.end) == ("", "idle", "")
+    used.used_at -= IDLE_TIMEOUT
+    pool._sweep()
+    assert used.end == "idle"
+    pool.close()
 
 
-def test_a_restart_of_the_other_side_ends_what_was_before() -> None:
-    async def main() -> None:
-        pool = new_pool(LOWER)
-        before = StubConnection(HIGHER, outgoing=True, process=b"before")
-        after = StubConnection(HIGHER, outgoing=False, process=b"after")
-        hold(pool, before, after)
-        greet(pool, before)
-        greet(pool, after)
-        assert "restarted" in before.end
-        pool.forget(cast(Any, before))
-        assert used(pool, HIGHER) is after
-        assert after.introductions.connection is cast(Any, after)
-        pool.forget(cast(Any, after))
-        assert after.introductions.connection is None
-
-    asyncio.run(main())
+async def test_a_restart_of_the_other_side_ends_what_was_before() -> None:
+    pool = new_pool(LOWER)
+    before = StubConnection(HIGHER, outgoing=True, process=b"before")
+    after = StubConnection(HIGHER, outgoing=False, process=b"after")
+    hold(pool, before, after)
+    greet(pool, before)
+    greet(pool, after)
+    assert "restarted" in before.end
+    pool.forget(cast(Any, before))
+    assert used(pool, HIGHER) is after
+    assert after.introductions.connection is cast(Any, after)
+    pool.forget(cast(Any, after))
+    assert after.introductions.connection is None
 
 
-def test_whoever_asks_at_the_same_time_shares_one_attempt() -> None:
+async def test_whoever_asks_at_the_same_time_shares_one_attempt() -> None:
     """Also if it fails: after several attempts, with the last reason."""
     dialled: list[Any] = []
 
@@ -138,27 +125,21 @@ def test_whoever_asks_at_the_same_time_shares_one_attempt() -> None:
         await asyncio.sleep(0)
         raise PeerUnreachable(peer="endpoint", reason=f"attempt {len(dialled)}")
 
-    async def main() -> None:
-        pool = new_pool(LOWER, dial)
-        address = SimpleNamespace(endpoint=HIGHER, relays=(), addresses=())
-        ends = await asyncio.gather(*(pool.connect(cast(Any, address)) for _ in range(10)), return_exceptions=True)
-        assert {type(end) for end in ends} == {PeerUnreachable}
-        assert {getattr(end, "reason", "") for end in ends} == {"attempt 3"}
-        assert pool.dials == len(dialled) == 3
-        assert pool._running_dials == {}
-
-    asyncio.run(main())
+    pool = new_pool(LOWER, dial)
+    address = SimpleNamespace(endpoint=HIGHER, relays=(), addresses=())
+    ends = await asyncio.gather(*(pool.connect(cast(Any, address)) for _ in range(10)), return_exceptions=True)
+    assert {type(end) for end in ends} == {PeerUnreachable}
+    assert {getattr(end, "reason", "") for end in ends} == {"attempt 3"}
+    assert pool.dials == len(dialled) == 3
+    assert pool._running_dials == {}
 
 
-def test_whoever_waits_for_a_hello_that_does_not_come_is_told() -> None:
-    async def main() -> None:
-        pool = new_pool(LOWER)
-        connection = StubConnection(HIGHER, outgoing=False)
-        hold(pool, connection)
-        waiting = asyncio.ensure_future(pool.connect(cast(Any, SimpleNamespace(endpoint=HIGHER))))
-        await asyncio.sleep(0)
-        connection.ready.set_exception(ConnectionLost(what="the connection"))
-        with pytest.raises(ConnectionLost):
-            await waiting
-
-    asyncio.run(main())
+async def test_whoever_waits_for_a_hello_that_does_not_come_is_told() -> None:
+    pool = new_pool(LOWER)
+    connection = StubConnection(HIGHER, outgoing=False)
+    hold(pool, connection)
+    waiting = asyncio.ensure_future(pool.connect(cast(Any, SimpleNamespace(endpoint=HIGHER))))
+    await asyncio.sleep(0)
+    connection.ready.set_exception(ConnectionLost(what="the connection"))
+    with pytest.raises(ConnectionLost):
+        await waiting

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.network.connections.reconnect_list import ReconnectList
-from tests.support.scenario import a_few_turns, play
+from tests.support.scenario import a_few_turns
 from tests.support.two_daemons import until
 
 
@@ -32,56 +32,50 @@ def list_of(path: Path, connections: list[Connection]) -> ReconnectList:
     return ReconnectList(path, cast(Any, SimpleNamespace(all=lambda: connections)))
 
 
-def test_strangers_that_come_and_go_cost_one_look_each(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        path = tmp_path / "neighbours.json"
-        stranger, friend = Connection(1), Connection(2, known=True)
-        connections = [stranger, friend]
-        remembered = list_of(path, connections)
-        for number in range(3, 6):
-            connections.append(Connection(number))
-            remembered.changed()
-            await until(
-                lambda: path.exists() and connections[-1].endpoint.hex().upper() in path.read_text(),
-                "the list is written",
-            )
-        assert stranger.asked == 1
-        assert friend.asked == 3, "a known peer may be reached in another way by now"
-        remembered.close()
-        assert not path.exists()
-
-    play(scenario)
+async def test_strangers_that_come_and_go_cost_one_look_each(tmp_path: Path) -> None:
+    path = tmp_path / "neighbours.json"
+    stranger, friend = Connection(1), Connection(2, known=True)
+    connections = [stranger, friend]
+    remembered = list_of(path, connections)
+    for number in range(3, 6):
+        connections.append(Connection(number))
+        remembered.changed()
+        await until(
+            lambda: path.exists() and connections[-1].endpoint.hex().upper() in path.read_text(),
+            "the list is written",
+        )
+    assert stranger.asked == 1
+    assert friend.asked == 3, "a known peer may be reached in another way by now"
+    remembered.close()
+    assert not path.exists()
 
 
-def test_a_slow_disk_holds_nobody_up_and_nothing_is_written_after_the_end(
+async def test_a_slow_disk_holds_nobody_up_and_nothing_is_written_after_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def scenario() -> None:
-        path = tmp_path / "neighbours.json"
-        begun, go_on = threading.Event(), threading.Event()
-        replace = Path.replace
+    path = tmp_path / "neighbours.json"
+    begun, go_on = threading.Event(), threading.Event()
+    replace = Path.replace
 
-        def slowly(self: Path, target: Path) -> Path:
-            begun.set()
-            assert go_on.wait(10)
-            return replace(self, target)
+    def slowly(self: Path, target: Path) -> Path:
+        begun.set()
+        assert go_on.wait(10)
+        return replace(self, target)
 
-        monkeypatch.setattr(Path, "replace", slowly)
-        connections = [Connection(1)]
-        remembered = list_of(path, connections)
-        remembered.changed()
-        await until(begun.is_set, "the write has begun")
-        connections.append(Connection(2))
-        remembered.changed()
-        await a_few_turns()
-        assert connections[1].asked == 0, "one write at a time"
-        go_on.set()
-        await until(
-            lambda: path.exists() and connections[1].endpoint.hex().upper() in path.read_text(), "the list is written"
-        )
-        remembered.changed()
-        remembered.close()
-        await a_few_turns()
-        assert not path.exists()
-
-    play(scenario)
+    monkeypatch.setattr(Path, "replace", slowly)
+    connections = [Connection(1)]
+    remembered = list_of(path, connections)
+    remembered.changed()
+    await until(begun.is_set, "the write has begun")
+    connections.append(Connection(2))
+    remembered.changed()
+    await a_few_turns()
+    assert connections[1].asked == 0, "one write at a time"
+    go_on.set()
+    await until(
+        lambda: path.exists() and connections[1].endpoint.hex().upper() in path.read_text(), "the list is written"
+    )
+    remembered.changed()
+    remembered.close()
+    await a_few_turns()
+    assert not path.exists()

@@ -308,118 +308,98 @@ def said(connection: PeerConnection) -> list[object]:
     return list(frames)
 
 
-def test_introduces_an_identity_on_request() -> None:
-    async def main() -> None:
-        connection = new_connection()
-        waiting = [asyncio.ensure_future(connection.request_introduction(KEY)) for _ in range(2)]
-        await asyncio.sleep(0)
-        assert said(connection)[0] == wire.RequestIntroduction(KEY)
-        connection.handle(wire.Introduce(BOB.delegation()), b"")
-        assert await asyncio.gather(*waiting) == [None, None]
-        assert connection.introductions.until[KEY] > NOW
-
-    asyncio.run(main())
+async def test_introduces_an_identity_on_request() -> None:
+    connection = new_connection()
+    waiting = [asyncio.ensure_future(connection.request_introduction(KEY)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert said(connection)[0] == wire.RequestIntroduction(KEY)
+    connection.handle(wire.Introduce(BOB.delegation()), b"")
+    assert await asyncio.gather(*waiting) == [None, None]
+    assert connection.introductions.until[KEY] > NOW
 
 
-def test_requests_an_introduction_again_after_a_failure() -> None:
+async def test_requests_an_introduction_again_after_a_failure() -> None:
     """The identity may have come online meanwhile."""
-
-    async def main() -> None:
-        connection = new_connection()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await connection.request_introduction(KEY)
-        assert said(connection) == [wire.RequestIntroduction(KEY)]
-        again = asyncio.ensure_future(connection.request_introduction(KEY))
-        await asyncio.sleep(0)
-        assert said(connection) == [wire.RequestIntroduction(KEY)]
-        connection.handle(wire.Introduce(BOB.delegation()), b"")
-        await again
-
-    asyncio.run(main())
-
-
-def test_the_end_of_the_connection_ends_the_request() -> None:
-    async def main() -> None:
-        connection = new_connection()
-        waiting = asyncio.ensure_future(connection.request_introduction(KEY))
-        await asyncio.sleep(0)
-        connection.close(0, "enough")
-        with pytest.raises(ConnectionLost):
-            await waiting
-        with pytest.raises(P2PError):
+    connection = new_connection()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
             await connection.request_introduction(KEY)
+    assert said(connection) == [wire.RequestIntroduction(KEY)]
+    again = asyncio.ensure_future(connection.request_introduction(KEY))
+    await asyncio.sleep(0)
+    assert said(connection) == [wire.RequestIntroduction(KEY)]
+    connection.handle(wire.Introduce(BOB.delegation()), b"")
+    await again
 
-    asyncio.run(main())
+
+async def test_the_end_of_the_connection_ends_the_request() -> None:
+    connection = new_connection()
+    waiting = asyncio.ensure_future(connection.request_introduction(KEY))
+    await asyncio.sleep(0)
+    connection.close(0, "enough")
+    with pytest.raises(ConnectionLost):
+        await waiting
+    with pytest.raises(P2PError):
+        await connection.request_introduction(KEY)
 
 
 # ── identities that are not online yet ───────────────────────────────────────────────────────────
 
 
-def test_reports_a_repeated_introduction_as_online() -> None:
-    async def main() -> None:
-        owner, now = StubOwner(), NOW
-        connection = new_connection(owner, lambda: now)
-        shown = wire.Introduce(BOB.delegation())
-        connection.handle(shown, b"")
-        connection.ask_for(KEY)
-        wanting = asyncio.ensure_future(connection.request_introduction(KEY))
-        await asyncio.sleep(0)
-        assert owner.introduced == [KEY]
-        assert not wanting.done()
-        connection.handle(shown, b"")
-        await wanting
-        assert owner.introduced == [KEY, KEY]
-        now += 2 * DAY  # what has ended proves nothing
-        connection.handle(shown, b"")
-        assert owner.introduced == [KEY, KEY]
-        connection.close(0, "enough")
-
-    asyncio.run(main())
+async def test_reports_a_repeated_introduction_as_online() -> None:
+    owner, now = StubOwner(), NOW
+    connection = new_connection(owner, lambda: now)
+    shown = wire.Introduce(BOB.delegation())
+    connection.handle(shown, b"")
+    connection.ask_for(KEY)
+    wanting = asyncio.ensure_future(connection.request_introduction(KEY))
+    await asyncio.sleep(0)
+    assert owner.introduced == [KEY]
+    assert not wanting.done()
+    connection.handle(shown, b"")
+    await wanting
+    assert owner.introduced == [KEY, KEY]
+    now += 2 * DAY  # what has ended proves nothing
+    connection.handle(shown, b"")
+    assert owner.introduced == [KEY, KEY]
+    connection.close(0, "enough")
 
 
-def test_introduces_a_requested_identity_once_when_it_comes_online() -> None:
-    async def main() -> None:
-        owner = StubOwner()
-        wants = Wants()
-        connection = new_connection(owner, wants=wants)
-        connection.handle(wire.RequestIntroduction(KEY), b"")
-        connection.handle(wire.RequestIntroduction(KEY), b"")
-        wants.came_online(b"k" * 32)
-        assert said(connection) == []
-        owner.online[KEY] = BOB.delegation()
-        for _ in range(2):
-            wants.came_online(KEY)
-        assert said(connection) == [wire.Introduce(BOB.delegation())]
-        connection.handle(wire.RequestIntroduction(KEY), b"")
-        assert said(connection) == [wire.Introduce(BOB.delegation())]
+async def test_introduces_a_requested_identity_once_when_it_comes_online() -> None:
+    owner = StubOwner()
+    wants = Wants()
+    connection = new_connection(owner, wants=wants)
+    connection.handle(wire.RequestIntroduction(KEY), b"")
+    connection.handle(wire.RequestIntroduction(KEY), b"")
+    wants.came_online(b"k" * 32)
+    assert said(connection) == []
+    owner.online[KEY] = BOB.delegation()
+    for _ in range(2):
         wants.came_online(KEY)
-        assert said(connection) == []
+    assert said(connection) == [wire.Introduce(BOB.delegation())]
+    connection.handle(wire.RequestIntroduction(KEY), b"")
+    assert said(connection) == [wire.Introduce(BOB.delegation())]
+    wants.came_online(KEY)
+    assert said(connection) == []
 
-    asyncio.run(main())
 
-
-def test_forgets_the_oldest_of_too_many_requested_identities(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_forgets_the_oldest_of_too_many_requested_identities(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity_exchange, "_MAX_WANTS", 2)
     first, second, third = (bytes([number]) * 32 for number in range(3))
-
-    async def main() -> None:
-        owner = StubOwner()
-        wants = Wants()
-        connection = new_connection(owner, wants=wants)
-        for identity in (first, second, first, third, b"no key", b"k" * 1000):
-            connection.handle(wire.RequestIntroduction(identity), b"")
-        owner.online = dict.fromkeys((first, second, third), BOB.delegation())
-        shown = []
-        for identity in owner.online:
-            wants.came_online(identity)
-            shown.append(len(said(connection)))
-        assert shown == [1, 0, 1]
-
-    asyncio.run(main())
+    owner = StubOwner()
+    wants = Wants()
+    connection = new_connection(owner, wants=wants)
+    for identity in (first, second, first, third, b"no key", b"k" * 1000):
+        connection.handle(wire.RequestIntroduction(identity), b"")
+    owner.online = dict.fromkeys((first, second, third), BOB.delegation())
+    shown = []
+    for identity in owner.online:
+        wants.came_online(identity)
+        shown.append(len(said(connection)))
+    assert shown == [1, 0, 1]
 
 
-def test_skips_introductions_above_the_rate_limit_and_requests_them_when_needed() -> None:
+async def test_skips_introductions_above_the_rate_limit_and_requests_them_when_needed() -> None:
     class Counting(StubOwner):
         checks = 0
 
@@ -427,15 +407,12 @@ def test_skips_introductions_above_the_rate_limit_and_requests_them_when_needed(
             self.checks += 1
             raise BadMessage(reason="no delegation")
 
-    async def main() -> None:
-        owner = Counting()
-        connection = new_connection(owner)
-        burst = int(INTRODUCTIONS.endpoint.burst)
-        for number in range(2 * burst):
-            connection.handle(wire.Introduce(number.to_bytes(4, "big")), b"")
-        assert burst <= owner.checks < burst * 3 // 2
-        said(connection)
-        connection.handle(wire.Request(1, KEY, KEY, "Echo", "default", 1000), b"")
-        assert said(connection) == [wire.RequestIntroduction(KEY)], "the request waits for it"
-
-    asyncio.run(main())
+    owner = Counting()
+    connection = new_connection(owner)
+    burst = int(INTRODUCTIONS.endpoint.burst)
+    for number in range(2 * burst):
+        connection.handle(wire.Introduce(number.to_bytes(4, "big")), b"")
+    assert burst <= owner.checks < burst * 3 // 2
+    said(connection)
+    connection.handle(wire.Request(1, KEY, KEY, "Echo", "default", 1000), b"")
+    assert said(connection) == [wire.RequestIntroduction(KEY)], "the request waits for it"

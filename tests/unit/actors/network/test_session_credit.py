@@ -17,7 +17,6 @@ from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, SESSION_WINDOW
 from tests.support.quic_streams import FakeStream
 from tests.support.scenario import (
     a_few_turns,
-    play,
 )
 
 
@@ -57,45 +56,41 @@ class _Session:
 
 @pytest.mark.parametrize(("opener", "window"), [("program", SESSION_WINDOW), ("peer", SESSION_WINDOW), ("peer", 4096)])
 @pytest.mark.parametrize("seed", range(20))
-def test_the_relay_refuses_every_chunk_beyond_the_window_of_a_remote_leg(opener: str, window: int, seed: int) -> None:
-    async def scenario() -> None:
-        session = _Session(opener, window)
-        randomness = random.Random(seed)
-        leg = session.leg
-        for step in itertools.count():
-            if session.relay.done:
-                break
-            if step < 30 and randomness.random() < 0.5:  # then the stream writes no more, and the window fills
-                await a_few_turns()
-            size = randomness.randint(1, min(window // 3, MAX_CHUNK))
-            before = leg.queued
-            session.write(size)
-            if before + size + CHUNK_COST <= window:
-                assert not session.relay.done
-                assert leg.queued == before + size + CHUNK_COST
-            else:
-                assert leg.queued == before, "the leg did not get it"
-        failure = session.program.messages[-1]
-        assert isinstance(failure, ErrorReply)
-        assert isinstance(failure.error(), BadMessage)
-        await a_few_turns()
-        assert isinstance(session.stream.sending.ends[0], int), "the peer does not take it for complete"
-
-    play(scenario)
+async def test_the_relay_refuses_every_chunk_beyond_the_window_of_a_remote_leg(
+    opener: str, window: int, seed: int
+) -> None:
+    session = _Session(opener, window)
+    randomness = random.Random(seed)
+    leg = session.leg
+    for step in itertools.count():
+        if session.relay.done:
+            break
+        if step < 30 and randomness.random() < 0.5:  # then the stream writes no more, and the window fills
+            await a_few_turns()
+        size = randomness.randint(1, min(window // 3, MAX_CHUNK))
+        before = leg.queued
+        session.write(size)
+        if before + size + CHUNK_COST <= window:
+            assert not session.relay.done
+            assert leg.queued == before + size + CHUNK_COST
+        else:
+            assert leg.queued == before, "the leg did not get it"
+    failure = session.program.messages[-1]
+    assert isinstance(failure, ErrorReply)
+    assert isinstance(failure.error(), BadMessage)
+    await a_few_turns()
+    assert isinstance(session.stream.sending.ends[0], int), "the peer does not take it for complete"
 
 
 @pytest.mark.parametrize(("opener", "window"), [("program", SESSION_WINDOW), ("peer", 4096)])
-def test_a_window_can_be_used_again_once_it_is_written(opener: str, window: int) -> None:
-    async def scenario() -> None:
-        session = _Session(opener, window)
-        for _ in range(5):
-            for size in (window // 2 - CHUNK_COST, window - window // 2 - CHUNK_COST):
-                session.write(size)
-            assert session.leg.queued == window
-            for _ in range(3):
-                await a_few_turns()
-            assert session.leg.queued == 0
-        assert not session.relay.done
-        session.leg.close()
-
-    play(scenario)
+async def test_a_window_can_be_used_again_once_it_is_written(opener: str, window: int) -> None:
+    session = _Session(opener, window)
+    for _ in range(5):
+        for size in (window // 2 - CHUNK_COST, window - window // 2 - CHUNK_COST):
+            session.write(size)
+        assert session.leg.queued == window
+        for _ in range(3):
+            await a_few_turns()
+        assert session.leg.queued == 0
+    assert not session.relay.done
+    session.leg.close()

@@ -37,7 +37,6 @@ from fastn_p2p_client.limits import RESET_LOST, SESSION_WINDOW
 from tests.support.quic_streams import FakeStream
 from tests.support.scenario import (
     a_few_turns,
-    play,
 )
 
 KEY = bytes(32)
@@ -118,152 +117,124 @@ def take(leg: OutgoingSession | IncomingSession, *messages: Message, payload: by
         leg.take(encode(message), message, payload)
 
 
-def test_the_first_bytes_are_there_before_the_stream_is() -> None:
-    async def scenario() -> None:
+async def test_the_first_bytes_are_there_before_the_stream_is() -> None:
+    connection = Connection()
+    ours = approach(connection)
+    ours.on_accept(b"hello")
+    assert [type(message) for message in connection.told] == [SessionOpened, SessionData]
+    assert connection.heard == b"hello"
+    take(ours, SessionData(), payload=b"x")
+    await a_few_turns()
+    assert connection.said == [("stream", 5)]
+    assert connection.stream.sending.written == b"\0x"
+    ours.close()
+
+
+async def test_what_is_taken_back_before_an_answer_is_cancelled_and_afterwards_reset() -> None:
+    early, late = Connection(), Connection()
+    approach(early).close()
+    assert early.said == ["end", "cancel"]
+    ours = approach(late)
+    ours.on_accept(b"")
+    ours.close()
+    await a_few_turns()
+    assert late.said == ["end", ("stream", 5)]
+    assert late.stream.sending.written == b"\0"
+    assert late.stream.sending.ends == [RESET_LOST]
+    assert late.stream.receiving.stopped_with == [RESET_LOST]
+
+
+async def test_every_answer_reaches_the_relay() -> None:
+    denied = Denied(peer="p", protocol="P", instance="i")
+    answers: list[tuple[Callable[[OutgoingSession], None], Message]] = [
+        (lambda ours: ours.on_refusal("No", "not today", b"data"), ApplicationErrorReply("No", "not today")),
+        (lambda ours: ours.on_failure(denied), ErrorReply.of(denied)),
+        (lambda ours: ours.on_connection_lost(), LOST),
+    ]
+    for answer, message in answers:
         connection = Connection()
         ours = approach(connection)
-        ours.on_accept(b"hello")
-        assert [type(message) for message in connection.told] == [SessionOpened, SessionData]
-        assert connection.heard == b"hello"
-        take(ours, SessionData(), payload=b"x")
-        await a_few_turns()
-        assert connection.said == [("stream", 5)]
-        assert connection.stream.sending.written == b"\0x"
+        answer(ours)
+        assert connection.told == [message]
         ours.close()
-
-    play(scenario)
-
-
-def test_what_is_taken_back_before_an_answer_is_cancelled_and_afterwards_reset() -> None:
-    async def scenario() -> None:
-        early, late = Connection(), Connection()
-        approach(early).close()
-        assert early.said == ["end", "cancel"]
-        ours = approach(late)
-        ours.on_accept(b"")
-        ours.close()
-        await a_few_turns()
-        assert late.said == ["end", ("stream", 5)]
-        assert late.stream.sending.written == b"\0"
-        assert late.stream.sending.ends == [RESET_LOST]
-        assert late.stream.receiving.stopped_with == [RESET_LOST]
-
-    play(scenario)
+        assert connection.said == ["end"]
 
 
-def test_every_answer_reaches_the_relay() -> None:
-    async def scenario() -> None:
-        denied = Denied(peer="p", protocol="P", instance="i")
-        answers: list[tuple[Callable[[OutgoingSession], None], Message]] = [
-            (lambda ours: ours.on_refusal("No", "not today", b"data"), ApplicationErrorReply("No", "not today")),
-            (lambda ours: ours.on_failure(denied), ErrorReply.of(denied)),
-            (lambda ours: ours.on_connection_lost(), LOST),
-        ]
-        for answer, message in answers:
-            connection = Connection()
-            ours = approach(connection)
-            answer(ours)
-            assert connection.told == [message]
-            ours.close()
-            assert connection.said == ["end"]
-
-    play(scenario)
-
-
-def test_an_acceptance_takes_along_what_is_said_in_the_same_turn() -> None:
-    async def scenario() -> None:
-        connection = Connection()
-        theirs = arrival(connection)
-        take(theirs, SessionOpened(1000))
-        take(theirs, SessionData(), payload=b"first")
-        assert connection.said == []
-        await a_few_turns()
-        assert connection.said == [(wire.SessionAccepted(5), b"first")]
-        assert [type(message) for message in connection.told] == [WindowUpdate]
-        take(theirs, SessionData(), payload=b"second")
-        assert theirs.on_stream(connection.stream.halves())
-        connection.stream.receiving.feed(b"\0question")
-        await a_few_turns()
-        assert connection.stream.sending.written == b"second"
-        assert connection.heard == b"question"
-        assert "forget" in connection.said
-        theirs.close()
-
-    play(scenario)
+async def test_an_acceptance_takes_along_what_is_said_in_the_same_turn() -> None:
+    connection = Connection()
+    theirs = arrival(connection)
+    take(theirs, SessionOpened(1000))
+    take(theirs, SessionData(), payload=b"first")
+    assert connection.said == []
+    await a_few_turns()
+    assert connection.said == [(wire.SessionAccepted(5), b"first")]
+    assert [type(message) for message in connection.told] == [WindowUpdate]
+    take(theirs, SessionData(), payload=b"second")
+    assert theirs.on_stream(connection.stream.halves())
+    connection.stream.receiving.feed(b"\0question")
+    await a_few_turns()
+    assert connection.stream.sending.written == b"second"
+    assert connection.heard == b"question"
+    assert "forget" in connection.said
+    theirs.close()
 
 
-def test_no_stream_is_taken_before_there_is_an_acceptance() -> None:
-    async def scenario() -> None:
-        connection = Connection()
-        theirs = arrival(connection)
-        assert not theirs.on_stream(connection.stream.halves())
-        take(theirs, ErrorReply.of(Denied(peer="p", protocol="P", instance="i")))
-        assert not theirs.on_stream(connection.stream.halves())
-        assert [type(answer) for answer, _ in connection.said] == [wire.ErrorReply]
-
-    play(scenario)
+async def test_no_stream_is_taken_before_there_is_an_acceptance() -> None:
+    connection = Connection()
+    theirs = arrival(connection)
+    assert not theirs.on_stream(connection.stream.halves())
+    take(theirs, ErrorReply.of(Denied(peer="p", protocol="P", instance="i")))
+    assert not theirs.on_stream(connection.stream.halves())
+    assert [type(answer) for answer, _ in connection.said] == [wire.ErrorReply]
 
 
-def test_a_session_that_ends_before_its_stream_comes_ends_there() -> None:
-    async def scenario() -> None:
-        connection = Connection()
-        theirs = arrival(connection)
-        take(theirs, SessionOpened(1000))
-        await a_few_turns()
-        take(theirs, SessionData(), payload=b"all")
-        take(theirs, EndOfStream(), ResetStream(3))
-        theirs.close()
-        assert theirs.on_stream(connection.stream.halves())
-        await a_few_turns()
-        assert connection.stream.receiving.stopped_with == [RESET_LOST]
-
-    play(scenario)
+async def test_a_session_that_ends_before_its_stream_comes_ends_there() -> None:
+    connection = Connection()
+    theirs = arrival(connection)
+    take(theirs, SessionOpened(1000))
+    await a_few_turns()
+    take(theirs, SessionData(), payload=b"all")
+    take(theirs, EndOfStream(), ResetStream(3))
+    theirs.close()
+    assert theirs.on_stream(connection.stream.halves())
+    await a_few_turns()
+    assert connection.stream.receiving.stopped_with == [RESET_LOST]
 
 
-def test_a_stream_that_does_not_come_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_that_does_not_come_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_handshake, "_STREAM_TIMEOUT", 0.0)
+    connection = Connection()
+    theirs = arrival(connection)
+    take(theirs, SessionOpened(1000))
+    await a_few_turns()
+    assert [type(message) for message in connection.told] == [ErrorReply]
+    assert "forget" in connection.said
 
-    async def scenario() -> None:
-        connection = Connection()
-        theirs = arrival(connection)
-        take(theirs, SessionOpened(1000))
+
+async def test_a_request_that_is_taken_back_is_not_answered() -> None:
+    connection = Connection()
+    theirs = arrival(connection)
+    theirs.on_cancel()
+    assert connection.told == [Cancel()]
+    theirs.close()
+    take(theirs, SessionOpened(1000))
+    await a_few_turns()
+    assert connection.said == ["forget", "end"]
+
+
+async def test_a_session_whose_connection_ends_before_its_stream_has_come_is_not_kept() -> None:
+    connection = Connection()
+    ours = arrival(connection)
+    take(ours, SessionOpened(1000))
+    await a_few_turns()
+    ours.close()
+    ours.on_connection_lost()
+    await a_few_turns()
+    kept = weakref.ref(ours)
+    gc.disable()
+    try:
+        del ours
         await a_few_turns()
-        assert [type(message) for message in connection.told] == [ErrorReply]
-        assert "forget" in connection.said
-
-    play(scenario)
-
-
-def test_a_request_that_is_taken_back_is_not_answered() -> None:
-    async def scenario() -> None:
-        connection = Connection()
-        theirs = arrival(connection)
-        theirs.on_cancel()
-        assert connection.told == [Cancel()]
-        theirs.close()
-        take(theirs, SessionOpened(1000))
-        await a_few_turns()
-        assert connection.said == ["forget", "end"]
-
-    play(scenario)
-
-
-def test_a_session_whose_connection_ends_before_its_stream_has_come_is_not_kept() -> None:
-    async def scenario() -> None:
-        connection = Connection()
-        ours = arrival(connection)
-        take(ours, SessionOpened(1000))
-        await a_few_turns()
-        ours.close()
-        ours.on_connection_lost()
-        await a_few_turns()
-        kept = weakref.ref(ours)
-        gc.disable()
-        try:
-            del ours
-            await a_few_turns()
-            assert kept() is None
-        finally:
-            gc.enable()
-
-    play(scenario)
+        assert kept() is None
+    finally:
+        gc.enable()

@@ -20,7 +20,6 @@ from fastn_p2p_client.errors import IdentityOffline, P2PError, PeerOffline, Peer
 from fastn_p2p_client.ipc.messages import Call
 from tests.support.scenario import (
     a_few_turns,
-    play,
 )
 from tests.support.signer import Signer
 
@@ -105,147 +104,123 @@ class _Network:
         return "new connection"
 
 
-def test_finds_bindings_and_open_connections_before_it_returns() -> None:
-    async def scenario() -> None:
-        network = _Network()
-        network.announce()
-        network.connection = "connection"
-        assert network.find().outcomes == [("connection", "alice", bytes(BOB), b"payload")]
-        network.announce("bob", protocol="Echo")
-        seeker = network.find()
-        assert seeker.outcomes == [("binding", "alice", bytes(BOB), b"payload")]
-        assert seeker.deadlines == [CALL.deadline_ms]
-
-    play(scenario)
+async def test_finds_bindings_and_open_connections_before_it_returns() -> None:
+    network = _Network()
+    network.announce()
+    network.connection = "connection"
+    assert network.find().outcomes == [("connection", "alice", bytes(BOB), b"payload")]
+    network.announce("bob", protocol="Echo")
+    seeker = network.find()
+    assert seeker.outcomes == [("binding", "alice", bytes(BOB), b"payload")]
+    assert seeker.deadlines == [CALL.deadline_ms]
 
 
 @pytest.mark.parametrize("missing", ["calling identity", "binding"])
-def test_tries_again_after_each_registration_of_the_grace_period(missing: str) -> None:
-    async def scenario() -> None:
-        network = _Network()
-        if missing == "binding":
-            network.announce()
-        bob = network.announce("bob") if missing == "binding" else None
-        seeker = network.find()
-        network.grace.on_registration()
-        assert seeker.outcomes == []
-        assert seeker.held == b"payload"
-        if bob is not None:
-            network.registry.serve(bob, "Echo", "default", cast(Any, None), Sender(0, 0))
-        else:
-            network.connection = "connection"
-            network.announce()
-        network.grace.on_registration()
-        assert len(seeker.outcomes) == 1
-        assert seeker.outcomes[0][1:] == ("alice", bytes(BOB), b"payload")
-        assert seeker.held == b""
-        assert 0 < seeker.deadlines[0] <= CALL.deadline_ms
-
-    play(scenario)
+async def test_tries_again_after_each_registration_of_the_grace_period(missing: str) -> None:
+    network = _Network()
+    if missing == "binding":
+        network.announce()
+    bob = network.announce("bob") if missing == "binding" else None
+    seeker = network.find()
+    network.grace.on_registration()
+    assert seeker.outcomes == []
+    assert seeker.held == b"payload"
+    if bob is not None:
+        network.registry.serve(bob, "Echo", "default", cast(Any, None), Sender(0, 0))
+    else:
+        network.connection = "connection"
+        network.announce()
+    network.grace.on_registration()
+    assert len(seeker.outcomes) == 1
+    assert seeker.outcomes[0][1:] == ("alice", bytes(BOB), b"payload")
+    assert seeker.held == b""
+    assert 0 < seeker.deadlines[0] <= CALL.deadline_ms
 
 
 @pytest.mark.parametrize("why", ["grace period is over", "no memory", "done"])
-def test_does_not_try_again(why: str) -> None:
-    async def scenario() -> None:
-        network = _Network()
-        if why == "grace period is over":
-            network.grace.close()
-        seeker = _Seeker()
-        seeker.has_room = why != "no memory"
-        network.finder.find(cast(Any, seeker), CALL, b"payload")
-        seeker.done = why == "done"
-        network.connection = "connection"
-        network.announce()
-        expected = {"grace period is over": [IdentityOffline.code], "no memory": ["no room"], "done": []}
-        assert seeker.outcomes == expected[why]
-
-    play(scenario)
+async def test_does_not_try_again(why: str) -> None:
+    network = _Network()
+    if why == "grace period is over":
+        network.grace.close()
+    seeker = _Seeker()
+    seeker.has_room = why != "no memory"
+    network.finder.find(cast(Any, seeker), CALL, b"payload")
+    seeker.done = why == "done"
+    network.connection = "connection"
+    network.announce()
+    expected = {"grace period is over": [IdentityOffline.code], "no memory": ["no room"], "done": []}
+    assert seeker.outcomes == expected[why]
 
 
-def test_connects_to_a_peer_without_a_connection() -> None:
-    async def scenario() -> None:
-        network = _Network()
-        network.announce()
-        seeker = network.find()
-        assert (seeker.outcomes, seeker.held, seeker.connecting_to) == ([], b"payload", "bob")
-        await a_few_turns()
-        assert seeker.outcomes == [("new connection", "alice", bytes(BOB), b"payload")]
-        assert (seeker.held, seeker.connecting_to) == (b"", "")
-
-    play(scenario)
+async def test_connects_to_a_peer_without_a_connection() -> None:
+    network = _Network()
+    network.announce()
+    seeker = network.find()
+    assert (seeker.outcomes, seeker.held, seeker.connecting_to) == ([], b"payload", "bob")
+    await a_few_turns()
+    assert seeker.outcomes == [("new connection", "alice", bytes(BOB), b"payload")]
+    assert (seeker.held, seeker.connecting_to) == (b"", "")
 
 
 @pytest.mark.parametrize("error", [PeerUnknown(peer="bob"), PeerOffline(peer="bob"), RuntimeError("defect")])
-def test_reports_why_there_is_no_connection(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
-    async def scenario() -> None:
-        async def fail() -> str:
-            raise error
+async def test_reports_why_there_is_no_connection(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    async def fail() -> str:
+        raise error
 
-        network = _Network()
-        network.announce()
-        network.connecting = fail
-        seeker = network.find()
-        await a_few_turns()
-        network.grace.close()  # a peer of this daemon that is offline may still register
-        await a_few_turns()
-        assert seeker.outcomes == [error.code if isinstance(error, P2PError) else "internal-error"]
-        assert ("cannot find the peer bob" in caplog.text) is isinstance(error, RuntimeError)
-
-    play(scenario)
+    network = _Network()
+    network.announce()
+    network.connecting = fail
+    seeker = network.find()
+    await a_few_turns()
+    network.grace.close()  # a peer of this daemon that is offline may still register
+    await a_few_turns()
+    assert seeker.outcomes == [error.code if isinstance(error, P2PError) else "internal-error"]
+    assert ("cannot find the peer bob" in caplog.text) is isinstance(error, RuntimeError)
 
 
 @pytest.mark.parametrize("how", ["seeker", "finder"])
-def test_stops_connecting(how: str) -> None:
-    async def scenario() -> None:
-        async def never() -> str:
-            await asyncio.Event().wait()
-            return ""
+async def test_stops_connecting(how: str) -> None:
+    async def never() -> str:
+        await asyncio.Event().wait()
+        return ""
 
-        network = _Network()
-        network.announce()
-        network.connecting = never
-        seeker = network.find()
-        await a_few_turns()
-        if how == "finder":
-            network.finder.close()
-        else:
-            assert seeker.cancel is not None
-            seeker.cancel()
-        await a_few_turns()
-        assert seeker.outcomes == ["connection-lost"]
-
-    play(scenario)
+    network = _Network()
+    network.announce()
+    network.connecting = never
+    seeker = network.find()
+    await a_few_turns()
+    if how == "finder":
+        network.finder.close()
+    else:
+        assert seeker.cancel is not None
+        seeker.cancel()
+    await a_few_turns()
+    assert seeker.outcomes == ["connection-lost"]
 
 
-def test_finds_again_if_the_calling_identity_went_offline_meanwhile() -> None:
-    async def scenario() -> None:
-        network = _Network()
-        alice = network.announce()
-        seeker = network.find()
-        network.registry.remove_identity(alice)
-        await a_few_turns()
-        assert seeker.outcomes == []
-        network.connection = "connection"
-        network.announce()
-        assert seeker.outcomes == [("connection", "alice", bytes(BOB), b"payload")]
-
-    play(scenario)
+async def test_finds_again_if_the_calling_identity_went_offline_meanwhile() -> None:
+    network = _Network()
+    alice = network.announce()
+    seeker = network.find()
+    network.registry.remove_identity(alice)
+    await a_few_turns()
+    assert seeker.outcomes == []
+    network.connection = "connection"
+    network.announce()
+    assert seeker.outcomes == [("connection", "alice", bytes(BOB), b"payload")]
 
 
-def test_finds_a_peer_alone() -> None:
-    async def scenario() -> None:
-        network = _Network()
-        called: list[int] = []
-        assert network.finder.find_peer("alice", "bob", lambda: called.append(1)) is None
-        network.announce()
-        assert called == [1]
-        assert network.finder.find_peer("alice", "bob", lambda: None) == (bytes(BOB), False)
-        network.announce("bob")
-        assert network.finder.find_peer("alice", "bob", lambda: None) == (bytes(BOB), True)
-        with pytest.raises(PeerUnknown):
-            network.finder.find_peer("alice", "carol", lambda: None)
-        network.grace.close()
-        with pytest.raises(IdentityOffline):
-            network.finder.find_peer("carol", "bob", lambda: None)
-
-    play(scenario)
+async def test_finds_a_peer_alone() -> None:
+    network = _Network()
+    called: list[int] = []
+    assert network.finder.find_peer("alice", "bob", lambda: called.append(1)) is None
+    network.announce()
+    assert called == [1]
+    assert network.finder.find_peer("alice", "bob", lambda: None) == (bytes(BOB), False)
+    network.announce("bob")
+    assert network.finder.find_peer("alice", "bob", lambda: None) == (bytes(BOB), True)
+    with pytest.raises(PeerUnknown):
+        network.finder.find_peer("alice", "carol", lambda: None)
+    network.grace.close()
+    with pytest.raises(IdentityOffline):
+        network.finder.find_peer("carol", "bob", lambda: None)

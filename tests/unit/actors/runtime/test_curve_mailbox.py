@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import uvloop
 import zmq
 
 from fastn_p2p_actors.runtime.curve.mailbox import (
@@ -64,59 +63,37 @@ class Server:
         assert self.box.send(caller, correlation, encode(Ack()), payload)
 
 
-def test_role_is_the_key_and_unknown_keys_do_not_get_in(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        server = Server(tmp_path / "v.sock")
-        good = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
-        good.open()
-        for payload in (b"bytes", bytearray(b"bytearray"), memoryview(b"view")):
-            assert (await good.request(GetStatus(), payload, timeout=5)).payload == bytes(payload)
-        await good.drain()
-        assert [caller.role for caller in server.callers] == ["network"] * 3
-        for curve in (Keys(SERVER[0], *STRANGER), None):
-            bad = RequestChannel(tmp_path / "v.sock", "vault", curve=curve)
-            bad.open()
-            with pytest.raises(DaemonBusy):
-                await bad.request(GetStatus(), timeout=0.3)
-            bad.close()
-        assert len(server.callers) == 3
-        good.close()
-        server.box.close()
-
-    uvloop.run(scenario())
-
-
-def test_another_user_stays_out_whatever_its_key(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        server = Server(tmp_path / "v.sock", uid=os.getuid() + 1)
-        good = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
-        good.open()
+async def test_role_is_the_key_and_unknown_keys_do_not_get_in(tmp_path: Path) -> None:
+    server = Server(tmp_path / "v.sock")
+    good = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
+    good.open()
+    for payload in (b"bytes", bytearray(b"bytearray"), memoryview(b"view")):
+        assert (await good.request(GetStatus(), payload, timeout=5)).payload == bytes(payload)
+    await good.drain()
+    assert [caller.role for caller in server.callers] == ["network"] * 3
+    for curve in (Keys(SERVER[0], *STRANGER), None):
+        bad = RequestChannel(tmp_path / "v.sock", "vault", curve=curve)
+        bad.open()
         with pytest.raises(DaemonBusy):
-            await good.request(GetStatus(), timeout=0.3)
-        assert not server.callers
-        good.close()
-        server.box.close()
+            await bad.request(GetStatus(), timeout=0.3)
+        bad.close()
+    assert len(server.callers) == 3
+    good.close()
+    server.box.close()
 
-    uvloop.run(scenario())
+
+async def test_another_user_stays_out_whatever_its_key(tmp_path: Path) -> None:
+    server = Server(tmp_path / "v.sock", uid=os.getuid() + 1)
+    good = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
+    good.open()
+    with pytest.raises(DaemonBusy):
+        await good.request(GetStatus(), timeout=0.3)
+    assert not server.callers
+    good.close()
+    server.box.close()
 
 
-def test_a_program_above_its_limit_is_disconnected_and_the_daemon_s_own_connect(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        server = Server(tmp_path / "v.sock", max_clients=20, per_program=3)
-        crowd = [socket.socket(socket.AF_UNIX) for _ in range(8)]
-        for stranger in crowd:
-            stranger.connect(str(tmp_path / "v.sock"))
-            stranger.setblocking(False)
-        await asyncio.to_thread(eventually, lambda: sum(map(has_ended, crowd)) >= 5, "five are disconnected", 5)
-        server.own = True
-        link = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
-        link.open()
-        assert (await link.request(GetStatus(), timeout=10)).header == encode(Ack())
-        for stranger in crowd:
-            stranger.close()
-        link.close()
-        server.box.close()
-
+async def test_a_program_above_its_limit_is_disconnected_and_the_daemon_s_own_connect(tmp_path: Path) -> None:
     def has_ended(stranger: socket.socket) -> bool:
         try:
             while stranger.recv(1000):
@@ -127,37 +104,43 @@ def test_a_program_above_its_limit_is_disconnected_and_the_daemon_s_own_connect(
             pass
         return True
 
-    uvloop.run(scenario())
+    server = Server(tmp_path / "v.sock", max_clients=20, per_program=3)
+    crowd = [socket.socket(socket.AF_UNIX) for _ in range(8)]
+    for stranger in crowd:
+        stranger.connect(str(tmp_path / "v.sock"))
+        stranger.setblocking(False)
+    await asyncio.to_thread(eventually, lambda: sum(map(has_ended, crowd)) >= 5, "five are disconnected", 5)
+    server.own = True
+    link = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
+    link.open()
+    assert (await link.request(GetStatus(), timeout=10)).header == encode(Ack())
+    for stranger in crowd:
+        stranger.close()
+    link.close()
+    server.box.close()
 
 
-def test_socket_is_private(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        server = Server(tmp_path / "v.sock")
-        assert (tmp_path / "v.sock").stat().st_mode & 0o777 == 0o600
-        server.box.close()
-        assert not (tmp_path / "v.sock").exists()
-
-    uvloop.run(scenario())
+async def test_socket_is_private(tmp_path: Path) -> None:
+    server = Server(tmp_path / "v.sock")
+    assert (tmp_path / "v.sock").stat().st_mode & 0o777 == 0o600
+    server.box.close()
+    assert not (tmp_path / "v.sock").exists()
 
 
-def test_too_many_connections_wait_outside_and_do_not_end_it(tmp_path: Path) -> None:
+async def test_too_many_connections_wait_outside_and_do_not_end_it(tmp_path: Path) -> None:
     """libzmq aborts its process when it has no descriptor left for a connection that it accepts."""
-
-    async def scenario() -> None:
-        server = Server(tmp_path / "v.sock", max_clients=20)
-        crowd = []
-        for _ in range(60):
-            stranger = socket.socket(socket.AF_UNIX)
-            stranger.setblocking(False)
-            stranger.connect_ex(str(tmp_path / "v.sock"))
-            crowd.append(stranger)
-            await asyncio.sleep(0)
-        for stranger in crowd:
-            stranger.close()
-        link = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
-        link.open()
-        assert (await link.request(GetStatus(), timeout=10)).header == encode(Ack())
-        link.close()
-        server.box.close()
-
-    uvloop.run(scenario())
+    server = Server(tmp_path / "v.sock", max_clients=20)
+    crowd = []
+    for _ in range(60):
+        stranger = socket.socket(socket.AF_UNIX)
+        stranger.setblocking(False)
+        stranger.connect_ex(str(tmp_path / "v.sock"))
+        crowd.append(stranger)
+        await asyncio.sleep(0)
+    for stranger in crowd:
+        stranger.close()
+    link = RequestChannel(tmp_path / "v.sock", "vault", curve=GOOD)
+    link.open()
+    assert (await link.request(GetStatus(), timeout=10)).header == encode(Ack())
+    link.close()
+    server.box.close()

@@ -22,26 +22,23 @@ from tests.support.two_daemons import until
 from tests.unit.actors.network.test_introductions import steps_of
 
 
-def test_a_long_loop_lets_others_have_a_turn_whenever_its_time_is_used_up() -> None:
-    async def main() -> None:
-        others, time = 0, SimpleNamespace(now=0.0)
+async def test_a_long_loop_lets_others_have_a_turn_whenever_its_time_is_used_up() -> None:
+    others, time = 0, SimpleNamespace(now=0.0)
 
-        async def another() -> None:
-            nonlocal others
-            while True:
-                others += 1
-                await asyncio.sleep(0)
+    async def another() -> None:
+        nonlocal others
+        while True:
+            others += 1
+            await asyncio.sleep(0)
 
-        task = asyncio.ensure_future(another())
-        seen = []
-        async for item in loop_turns.in_turns(range(100), clock=lambda: time.now):
-            seen.append(item)
-            time.now += loop_turns.TURN_SECONDS / 10
-        assert seen == list(range(100))
-        assert 9 <= others <= 11
-        task.cancel()
-
-    asyncio.run(main())
+    task = asyncio.ensure_future(another())
+    seen = []
+    async for item in loop_turns.in_turns(range(100), clock=lambda: time.now):
+        seen.append(item)
+        time.now += loop_turns.TURN_SECONDS / 10
+    assert seen == list(range(100))
+    assert 9 <= others <= 11
+    task.cancel()
 
 
 class Relay:
@@ -57,17 +54,14 @@ class Relay:
             each()
 
 
-def test_sessions_of_an_identity_that_goes_end_while_others_have_their_turns() -> None:
-    async def main() -> None:
-        standing = SessionRevocation(Registry())
-        sessions = [Relay() for _ in range(5000)]
-        for number, each in enumerate(sessions):
-            standing.add(cast(Any, each), b"gone" if number % 2 else b"stays", b"target", "Echo", "default")
-        gone = cast(Any, SimpleNamespace(raw=b"gone", name="alice", sender=object()))
-        await standing.identity_offline(gone)
-        assert [each.failed for each in sessions] == [bool(number % 2) for number in range(5000)]
-
-    asyncio.run(main())
+async def test_sessions_of_an_identity_that_goes_end_while_others_have_their_turns() -> None:
+    standing = SessionRevocation(Registry())
+    sessions = [Relay() for _ in range(5000)]
+    for number, each in enumerate(sessions):
+        standing.add(cast(Any, each), b"gone" if number % 2 else b"stays", b"target", "Echo", "default")
+    gone = cast(Any, SimpleNamespace(raw=b"gone", name="alice", sender=object()))
+    await standing.identity_offline(gone)
+    assert [each.failed for each in sessions] == [bool(number % 2) for number in range(5000)]
 
 
 class Sender:
@@ -117,48 +111,42 @@ def test_the_end_of_an_identitys_process_takes_it_offline_and_leaves_its_success
     assert registry.by_name(first.name) is None
 
 
-def test_many_changes_of_who_serves_are_written_together(tmp_path: Path) -> None:
-    async def main() -> None:
-        registry, program = registry_of(1)
-        looked = 0
+async def test_many_changes_of_who_serves_are_written_together(tmp_path: Path) -> None:
+    registry, program = registry_of(1)
+    looked = 0
 
-        def programs() -> Any:
-            nonlocal looked
-            looked += 1
-            return registry.programs()
+    def programs() -> Any:
+        nonlocal looked
+        looked += 1
+        return registry.programs()
 
-        returning = ExpectedPrograms(tmp_path / "programs.json", programs)
-        for _ in range(1000):
-            returning.changed()
-        assert looked == 1
-        await until(lambda: looked == 2, "the rest counts together")
-        assert "Shop" in (tmp_path / "programs.json").read_text()
-        registry.remove_sender(cast(Any, program))
+    returning = ExpectedPrograms(tmp_path / "programs.json", programs)
+    for _ in range(1000):
         returning.changed()
-        await until(lambda: not (tmp_path / "programs.json").exists(), "nobody serves any more")
-        assert looked == 3
-        returning.close()
+    assert looked == 1
+    await until(lambda: looked == 2, "the rest counts together")
+    assert "Shop" in (tmp_path / "programs.json").read_text()
+    registry.remove_sender(cast(Any, program))
+    returning.changed()
+    await until(lambda: not (tmp_path / "programs.json").exists(), "nobody serves any more")
+    assert looked == 3
+    returning.close()
 
-    asyncio.run(main())
 
+async def test_watchers_share_one_read_of_the_store() -> None:
+    board = BindingWatchers()
+    reads: list[int] = []
 
-def test_watchers_share_one_read_of_the_store() -> None:
-    async def main() -> None:
-        board = BindingWatchers()
-        reads: list[int] = []
+    def read() -> int:
+        reads.append(len(reads))
+        return len(reads)
 
-        def read() -> int:
-            reads.append(len(reads))
-            return len(reads)
-
-        first = [asyncio.ensure_future(board.shared_read("Shop", read)) for _ in range(50)]
-        await asyncio.sleep(0)
-        board.notify()  # what was read before may be out of date
-        second = [asyncio.ensure_future(board.shared_read("Shop", read)) for _ in range(50)]
-        assert len(set(await asyncio.gather(*first))) == 1
-        assert set(await asyncio.gather(*second)) == {2}
-        assert len(reads) == 2
-        assert await board.shared_read("Shop", read) == 3
-        assert not board._reads
-
-    asyncio.run(main())
+    first = [asyncio.ensure_future(board.shared_read("Shop", read)) for _ in range(50)]
+    await asyncio.sleep(0)
+    board.notify()  # what was read before may be out of date
+    second = [asyncio.ensure_future(board.shared_read("Shop", read)) for _ in range(50)]
+    assert len(set(await asyncio.gather(*first))) == 1
+    assert set(await asyncio.gather(*second)) == {2}
+    assert len(reads) == 2
+    assert await board.shared_read("Shop", read) == 3
+    assert not board._reads

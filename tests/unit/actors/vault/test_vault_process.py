@@ -74,28 +74,25 @@ def written(seed: bytes) -> dict[str, bytes]:
     }
 
 
-def test_known_keys_get_their_role_and_others_are_rejected(vault: RunningVault) -> None:
-    async def scenario() -> None:
-        async with asking(vault, "gateway") as gateway, asking(vault, "network") as network:
-            alice = await gateway(CreateKey("alice"))
-            transport = await network(GetTransport())
-            signed = await network(SignDelegation("alice"))
-            delegation = verify_delegation(signed.blob, now=signed.not_after - 1, endpoint=transport.public)
-            assert delegation.identity == alice.public
-            record = await network(SignRecord("alice", (), ("192.0.2.1:1",)))
-            assert verify_record(record.blob, now=record.expires - 1).addresses == ("192.0.2.1:1",)
-            with pytest.raises(Forbidden):
-                await gateway(GetTransport())
-            with pytest.raises(Forbidden):
-                await network(DeleteKey("alice"))
-            stranger = RequestChannel(vault.home.mailbox("vault"), "vault")
-            stranger.open()
-            with pytest.raises(DaemonBusy):
-                await stranger.request(ListKeys(), timeout=0.3)
-            stranger.close()
-            assert len((await gateway(ListKeys())).identities) == 1
-
-    uvloop.run(scenario())
+async def test_known_keys_get_their_role_and_others_are_rejected(vault: RunningVault) -> None:
+    async with asking(vault, "gateway") as gateway, asking(vault, "network") as network:
+        alice = await gateway(CreateKey("alice"))
+        transport = await network(GetTransport())
+        signed = await network(SignDelegation("alice"))
+        delegation = verify_delegation(signed.blob, now=signed.not_after - 1, endpoint=transport.public)
+        assert delegation.identity == alice.public
+        record = await network(SignRecord("alice", (), ("192.0.2.1:1",)))
+        assert verify_record(record.blob, now=record.expires - 1).addresses == ("192.0.2.1:1",)
+        with pytest.raises(Forbidden):
+            await gateway(GetTransport())
+        with pytest.raises(Forbidden):
+            await network(DeleteKey("alice"))
+        stranger = RequestChannel(vault.home.mailbox("vault"), "vault")
+        stranger.open()
+        with pytest.raises(DaemonBusy):
+            await stranger.request(ListKeys(), timeout=0.3)
+        stranger.close()
+        assert len((await gateway(ListKeys())).identities) == 1
 
 
 def test_identity_secrets_are_nowhere_but_in_locked_memory_and_in_their_files(
@@ -178,7 +175,7 @@ def test_others_of_the_same_user_are_kept_out_of_its_memory(vault: RunningVault)
     assert Path(f"/proc/{vault.pid}/mem").stat().st_uid == 0
 
 
-def test_garbage_from_every_role_and_from_strangers_changes_nothing(vault: RunningVault) -> None:
+async def test_garbage_from_every_role_and_from_strangers_changes_nothing(vault: RunningVault) -> None:
     random_ = random.Random(1)
     replies: msgspec.msgpack.Decoder[VaultReply] = msgspec.msgpack.Decoder(VaultReply)
     valid = [
@@ -228,21 +225,18 @@ def test_garbage_from_every_role_and_from_strangers_changes_nothing(vault: Runni
                 except OSError:
                     continue
 
-    async def scenario() -> None:
-        async with asking(vault, "gateway") as gateway, asking(vault, "network") as network:
-            alice = await gateway(CreateKey("alice"))
-            for link in (gateway.link, network.link):
-                await throw(link, 1000)
-            strangers()
-            before = vault.resident
-            for link in (gateway.link, network.link):
-                await throw(link, 2000)
-            strangers()
-            assert vault.resident < before + 2 * 1024 * 1024
-            listed = await gateway(ListKeys())
-            assert alice in listed.identities
-
-    uvloop.run(scenario())
+    async with asking(vault, "gateway") as gateway, asking(vault, "network") as network:
+        alice = await gateway(CreateKey("alice"))
+        for link in (gateway.link, network.link):
+            await throw(link, 1000)
+        strangers()
+        before = vault.resident
+        for link in (gateway.link, network.link):
+            await throw(link, 2000)
+        strangers()
+        assert vault.resident < before + 2 * 1024 * 1024
+        listed = await gateway(ListKeys())
+        assert alice in listed.identities
 
 
 def test_stopping_answers_what_has_arrived_and_ends_in_order(vault: RunningVault) -> None:

@@ -102,59 +102,47 @@ def returning(value: object) -> Handle:
     return handle
 
 
-def test_sends_the_reply_under_the_correlation_id_of_the_request() -> None:
-    async def scenario() -> None:
-        bench = Bench(echo)
-        bench.deliver({"n": 1}, id=b"first")
-        bench.deliver({"n": 2}, id=b"second")
-        assert bench.dispatcher.in_flight == bench.binding.in_flight == 2
-        for id, n in ((b"first", 1), (b"second", 2)):
-            assert await bench.answer() == (id, Reply(), msgspec.msgpack.encode({"n": n}))
-        assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
-
-    uvloop.run(scenario())
+async def test_sends_the_reply_under_the_correlation_id_of_the_request() -> None:
+    bench = Bench(echo)
+    bench.deliver({"n": 1}, id=b"first")
+    bench.deliver({"n": 2}, id=b"second")
+    assert bench.dispatcher.in_flight == bench.binding.in_flight == 2
+    for id, n in ((b"first", 1), (b"second", 2)):
+        assert await bench.answer() == (id, Reply(), msgspec.msgpack.encode({"n": n}))
+    assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
 
 
-def test_passes_the_caller_to_the_handler() -> None:
+async def test_passes_the_caller_to_the_handler() -> None:
     seen: list[Peer] = []
 
     async def handle(request: int, peer: Peer) -> None:
         seen.append(peer)
 
-    async def scenario() -> None:
-        bench = Bench(None)
-        bench.binding.handlers[""] = RequestHandler(handle)
-        bench.deliver(1)
-        await bench.answer()
-        bench.deliver(1, petname="")
-        await bench.answer()
-        assert seen == [Peer(KEY, "bob"), Peer(KEY, None)]
-        bench.deliver(1, peer=b"no key")
-        assert isinstance(await bench.error(), InvalidKey)
-
-    uvloop.run(scenario())
+    bench = Bench(None)
+    bench.binding.handlers[""] = RequestHandler(handle)
+    bench.deliver(1)
+    await bench.answer()
+    bench.deliver(1, petname="")
+    await bench.answer()
+    assert seen == [Peer(KEY, "bob"), Peer(KEY, None)]
+    bench.deliver(1, peer=b"no key")
+    assert isinstance(await bench.error(), InvalidKey)
 
 
-def test_application_error_keeps_kind_message_and_payload() -> None:
-    async def scenario() -> None:
-        bench = Bench(raising(ApplicationError("TooLong", "it is too long", {"length": 7})))
-        bench.deliver()
-        _, answer, payload = await bench.answer()
-        assert answer == ApplicationErrorReply("TooLong", "it is too long")
-        assert msgspec.msgpack.decode(payload) == {"length": 7}
-
-    uvloop.run(scenario())
+async def test_application_error_keeps_kind_message_and_payload() -> None:
+    bench = Bench(raising(ApplicationError("TooLong", "it is too long", {"length": 7})))
+    bench.deliver()
+    _, answer, payload = await bench.answer()
+    assert answer == ApplicationErrorReply("TooLong", "it is too long")
+    assert msgspec.msgpack.decode(payload) == {"length": 7}
 
 
-def test_sends_a_p2p_error_of_the_handler_as_it_is() -> None:
-    async def scenario() -> None:
-        bench = Bench(raising(PeerUnknown(peer="carol")))
-        bench.deliver()
-        error = await bench.error()
-        assert isinstance(error, PeerUnknown)
-        assert error.peer == "carol"
-
-    uvloop.run(scenario())
+async def test_sends_a_p2p_error_of_the_handler_as_it_is() -> None:
+    bench = Bench(raising(PeerUnknown(peer="carol")))
+    bench.deliver()
+    error = await bench.error()
+    assert isinstance(error, PeerUnknown)
+    assert error.peer == "carol"
 
 
 @pytest.mark.parametrize(
@@ -203,52 +191,40 @@ async def takes_two(request: Two) -> None: ...
         (b"\x81\xa6number\x01\x00", "trailing|malformed"),
     ],
 )
-def test_rejects_a_request_that_does_not_fit_the_annotation(payload: bytes, reason: str) -> None:
-    async def scenario() -> None:
-        bench = Bench(None)
-        bench.binding.handlers[""] = RequestHandler(takes_two)
-        bench.deliver(payload)
-        error = await bench.error()
-        assert isinstance(error, BadRequest)
-        assert error.protocol == "Test"
-        with pytest.raises(AssertionError, match=reason):
-            raise AssertionError(error.reason)
-
-    uvloop.run(scenario())
+async def test_rejects_a_request_that_does_not_fit_the_annotation(payload: bytes, reason: str) -> None:
+    bench = Bench(None)
+    bench.binding.handlers[""] = RequestHandler(takes_two)
+    bench.deliver(payload)
+    error = await bench.error()
+    assert isinstance(error, BadRequest)
+    assert error.protocol == "Test"
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(error.reason)
 
 
-def test_rejects_deep_nesting() -> None:
-    async def scenario() -> None:
-        bench = Bench(echo)
-        bench.deliver(b"\x91" * 100_000)
-        assert isinstance(await bench.error(), BadRequest)
-
-    uvloop.run(scenario())
+async def test_rejects_deep_nesting() -> None:
+    bench = Bench(echo)
+    bench.deliver(b"\x91" * 100_000)
+    assert isinstance(await bench.error(), BadRequest)
 
 
-def test_rejects_requests_to_a_protocol_without_request_handlers() -> None:
-    async def scenario() -> None:
-        bench = Bench(None)
-        bench.deliver()
-        assert isinstance(await bench.error(), BadRequest)
-
-    uvloop.run(scenario())
+async def test_rejects_requests_to_a_protocol_without_request_handlers() -> None:
+    bench = Bench(None)
+    bench.deliver()
+    assert isinstance(await bench.error(), BadRequest)
 
 
-def test_a_reply_that_cannot_be_sent_is_an_error_of_the_handler() -> None:
-    async def scenario() -> None:
-        bench = Bench(returning(object()))
-        bench.deliver()
-        error = await bench.error()
-        assert isinstance(error, HandlerFailed)
-        assert error.reason == "TypeError"
-        bench = Bench(returning(bytes(MAX_PAYLOAD + 1)))
-        bench.deliver()
-        large = await bench.error()
-        assert isinstance(large, PayloadTooLarge)
-        assert large.size > large.limit == MAX_PAYLOAD
-
-    uvloop.run(scenario())
+async def test_a_reply_that_cannot_be_sent_is_an_error_of_the_handler() -> None:
+    bench = Bench(returning(object()))
+    bench.deliver()
+    error = await bench.error()
+    assert isinstance(error, HandlerFailed)
+    assert error.reason == "TypeError"
+    bench = Bench(returning(bytes(MAX_PAYLOAD + 1)))
+    bench.deliver()
+    large = await bench.error()
+    assert isinstance(large, PayloadTooLarge)
+    assert large.size > large.limit == MAX_PAYLOAD
 
 
 @pytest.mark.parametrize(
@@ -261,230 +237,193 @@ def test_a_reply_that_cannot_be_sent_is_an_error_of_the_handler() -> None:
         PeerUnknown(peer=object()),  # type: ignore[arg-type]
     ],
 )
-def test_an_error_that_cannot_be_sent_is_an_error_of_the_handler(error: Exception) -> None:
-    async def scenario() -> None:
-        bench = Bench(raising(error))
-        bench.deliver()
-        failed = await bench.error()
-        assert isinstance(failed, HandlerFailed)
-        assert failed.reason == type(error).__name__
-
-    uvloop.run(scenario())
+async def test_an_error_that_cannot_be_sent_is_an_error_of_the_handler(error: Exception) -> None:
+    bench = Bench(raising(error))
+    bench.deliver()
+    failed = await bench.error()
+    assert isinstance(failed, HandlerFailed)
+    assert failed.reason == type(error).__name__
 
 
-def test_cuts_long_texts_of_an_application_error_to_fit_a_header() -> None:
-    async def scenario() -> None:
-        bench = Bench(raising(ApplicationError("K" * MAX_HEADER, "ü" * MAX_HEADER)))
-        bench.deliver()
-        answer = (await bench.answer())[1]
-        assert len(msgspec.msgpack.encode(answer)) < MAX_HEADER
-
-    uvloop.run(scenario())
+async def test_cuts_long_texts_of_an_application_error_to_fit_a_header() -> None:
+    bench = Bench(raising(ApplicationError("K" * MAX_HEADER, "ü" * MAX_HEADER)))
+    bench.deliver()
+    answer = (await bench.answer())[1]
+    assert len(msgspec.msgpack.encode(answer)) < MAX_HEADER
 
 
-def test_the_deadline_ends_the_call_and_cancels_the_handler() -> None:
-    async def scenario() -> None:
-        cancelled = asyncio.Event()
+async def test_the_deadline_ends_the_call_and_cancels_the_handler() -> None:
+    cancelled = asyncio.Event()
 
-        async def handle(request: Any) -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                cancelled.set()
-
-        bench = Bench(handle)
-        bench.deliver(ms=30)
-        error = await bench.error()
-        assert isinstance(error, DeadlineExceeded)
-        assert error.seconds == 0.03
-        async with asyncio.timeout(5):
-            await cancelled.wait()
-        await a_few_turns()
-        assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
-        assert bench.answers.empty()
-
-    uvloop.run(scenario())
-
-
-def test_a_deadline_that_has_passed_ends_the_call_at_once() -> None:
-    async def scenario() -> None:
-        async def never(request: Any) -> None:
+    async def handle(request: Any) -> None:
+        try:
             await asyncio.Event().wait()
+        finally:
+            cancelled.set()
 
-        bench = Bench(never)
-        bench.deliver(ms=0)
-        assert isinstance(await bench.error(), DeadlineExceeded)
-
-    uvloop.run(scenario())
-
-
-def test_a_cancelled_call_gets_no_answer_even_before_it_started() -> None:
-    async def scenario() -> None:
-        started = asyncio.Event()
-        ended = asyncio.Event()
-
-        async def handle(request: Any) -> Any:
-            if request == "quick":
-                return request
-            started.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                ended.set()
-
-        bench = Bench(handle)
-        bench.deliver(id=b"at once")
-        bench.dispatcher.cancel(b"at once")
-        bench.dispatcher.cancel(b"never heard of")
-        bench.deliver(id=b"later")
-        await started.wait()
-        bench.dispatcher.cancel(b"later")
-        await ended.wait()
-        await a_few_turns()
-        bench.deliver("quick", id=b"next")
-        assert (await bench.answer())[0] == b"next"
-        assert bench.answers.empty()
-        assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
-
-    uvloop.run(scenario())
+    bench = Bench(handle)
+    bench.deliver(ms=30)
+    error = await bench.error()
+    assert isinstance(error, DeadlineExceeded)
+    assert error.seconds == 0.03
+    async with asyncio.timeout(5):
+        await cancelled.wait()
+    await a_few_turns()
+    assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
+    assert bench.answers.empty()
 
 
-def test_a_handler_that_ignores_cancellation_stays_counted_and_blocks_no_other_call() -> None:
-    async def scenario() -> None:
-        let_go = asyncio.Event()
+async def test_a_deadline_that_has_passed_ends_the_call_at_once() -> None:
+    async def never(request: Any) -> None:
+        await asyncio.Event().wait()
 
-        async def handle(request: Any) -> Any:
-            while request == "stubborn" and not let_go.is_set():
-                try:
-                    await let_go.wait()
-                except asyncio.CancelledError:
-                    continue
+    bench = Bench(never)
+    bench.deliver(ms=0)
+    assert isinstance(await bench.error(), DeadlineExceeded)
+
+
+async def test_a_cancelled_call_gets_no_answer_even_before_it_started() -> None:
+    started = asyncio.Event()
+    ended = asyncio.Event()
+
+    async def handle(request: Any) -> Any:
+        if request == "quick":
             return request
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
 
-        bench = Bench(handle)
-        bench.deliver("stubborn", ms=20)
-        assert isinstance(await bench.error(), DeadlineExceeded)
-        bench.deliver("next")  # under the same id
-        assert (await bench.answer())[2] == msgspec.msgpack.encode("next")
-        assert (bench.dispatcher.in_flight, bench.binding.in_flight) == (0, 1)
-        let_go.set()
-        await a_few_turns()
-        assert bench.binding.in_flight == 0
-        assert bench.answers.empty()  # its late return value is not sent
-
-    uvloop.run(scenario())
-
-
-def test_the_error_names_the_missing_identity_protocol_or_instance() -> None:
-    async def scenario() -> None:
-        bench = Bench(echo)
-        for changed, expected in (
-            ({"identity": "bob"}, PeerOffline),
-            ({"protocol": "Other"}, ProtocolNotFound),
-            ({"instance": "other"}, InstanceNotFound),
-        ):
-            bench.deliver(**changed)  # type: ignore[arg-type]
-            assert type(await bench.error()) is expected
-        bench.dispatcher.remove(bench.binding)
-        bench.deliver()
-        assert isinstance(await bench.error(), PeerOffline)
-
-    uvloop.run(scenario())
+    bench = Bench(handle)
+    bench.deliver(id=b"at once")
+    bench.dispatcher.cancel(b"at once")
+    bench.dispatcher.cancel(b"never heard of")
+    bench.deliver(id=b"later")
+    await started.wait()
+    bench.dispatcher.cancel(b"later")
+    await ended.wait()
+    await a_few_turns()
+    bench.deliver("quick", id=b"next")
+    assert (await bench.answer())[0] == b"next"
+    assert bench.answers.empty()
+    assert bench.dispatcher.in_flight == bench.binding.in_flight == 0
 
 
-def test_rejects_more_calls_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handler_that_ignores_cancellation_stays_counted_and_blocks_no_other_call() -> None:
+    let_go = asyncio.Event()
+
+    async def handle(request: Any) -> Any:
+        while request == "stubborn" and not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                continue
+        return request
+
+    bench = Bench(handle)
+    bench.deliver("stubborn", ms=20)
+    assert isinstance(await bench.error(), DeadlineExceeded)
+    bench.deliver("next")  # under the same id
+    assert (await bench.answer())[2] == msgspec.msgpack.encode("next")
+    assert (bench.dispatcher.in_flight, bench.binding.in_flight) == (0, 1)
+    let_go.set()
+    await a_few_turns()
+    assert bench.binding.in_flight == 0
+    assert bench.answers.empty()  # its late return value is not sent
+
+
+async def test_the_error_names_the_missing_identity_protocol_or_instance() -> None:
+    bench = Bench(echo)
+    for changed, expected in (
+        ({"identity": "bob"}, PeerOffline),
+        ({"protocol": "Other"}, ProtocolNotFound),
+        ({"instance": "other"}, InstanceNotFound),
+    ):
+        bench.deliver(**changed)  # type: ignore[arg-type]
+        assert type(await bench.error()) is expected
+    bench.dispatcher.remove(bench.binding)
+    bench.deliver()
+    assert isinstance(await bench.error(), PeerOffline)
+
+
+async def test_rejects_more_calls_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastn_p2p_client.serving.dispatcher.MAX_CALLS_PER_BINDING", 2)
-
-    async def scenario() -> None:
-        bench = Bench(echo)
-        for number in range(3):
-            bench.deliver(number, id=b"%d" % number)
-        id, answer, _ = await bench.answer()
-        assert (id, type(answer.error())) == (b"2", Overloaded)
-        bench = Bench(echo)
-        bench.deliver()
-        bench.deliver()
-        assert isinstance(await bench.error(), BadMessage)  # the same id twice
-        assert isinstance((await bench.answer())[1], Reply)
-
-    uvloop.run(scenario())
+    bench = Bench(echo)
+    for number in range(3):
+        bench.deliver(number, id=b"%d" % number)
+    id, answer, _ = await bench.answer()
+    assert (id, type(answer.error())) == (b"2", Overloaded)
+    bench = Bench(echo)
+    bench.deliver()
+    bench.deliver()
+    assert isinstance(await bench.error(), BadMessage)  # the same id twice
+    assert isinstance((await bench.answer())[1], Reply)
 
 
-def test_drain_finishes_calls_in_flight_and_rejects_further_ones() -> None:
-    async def scenario() -> None:
-        go = asyncio.Event()
+async def test_drain_finishes_calls_in_flight_and_rejects_further_ones() -> None:
+    go = asyncio.Event()
 
-        async def handle(request: Any) -> Any:
-            await go.wait()
-            return request
+    async def handle(request: Any) -> Any:
+        await go.wait()
+        return request
 
-        bench = Bench(handle)
-        bench.deliver("in flight", id=b"1")
-        draining = asyncio.ensure_future(bench.dispatcher.drain(5))
-        await asyncio.sleep(0)
-        bench.deliver("too late", id=b"2")
-        assert isinstance(await bench.error(), PeerOffline)
-        go.set()
-        assert await draining
-        assert (await bench.answer())[0] == b"1"
-
-    uvloop.run(scenario())
+    bench = Bench(handle)
+    bench.deliver("in flight", id=b"1")
+    draining = asyncio.ensure_future(bench.dispatcher.drain(5))
+    await asyncio.sleep(0)
+    bench.deliver("too late", id=b"2")
+    assert isinstance(await bench.error(), PeerOffline)
+    go.set()
+    assert await draining
+    assert (await bench.answer())[0] == b"1"
 
 
-def test_drain_cancels_calls_that_do_not_end_in_time() -> None:
-    async def scenario() -> None:
-        async def never(request: Any) -> None:
-            await asyncio.Event().wait()
+async def test_drain_cancels_calls_that_do_not_end_in_time() -> None:
+    async def never(request: Any) -> None:
+        await asyncio.Event().wait()
 
-        bench = Bench(never)
-        bench.deliver()
-        assert not await bench.dispatcher.wait_for_binding(bench.binding, 0.02)
-        assert isinstance(await bench.error(), HandlerFailed)
-        assert await bench.dispatcher.drain(0.02)
-
-    uvloop.run(scenario())
+    bench = Bench(never)
+    bench.deliver()
+    assert not await bench.dispatcher.wait_for_binding(bench.binding, 0.02)
+    assert isinstance(await bench.error(), HandlerFailed)
+    assert await bench.dispatcher.drain(0.02)
 
 
-def test_sends_no_answer_after_the_network_process_has_ended() -> None:
-    async def scenario() -> None:
-        async def never(request: Any) -> None:
-            await asyncio.Event().wait()
+async def test_sends_no_answer_after_the_network_process_has_ended() -> None:
+    async def never(request: Any) -> None:
+        await asyncio.Event().wait()
 
-        bench = Bench(never)
-        for number in range(10):
-            bench.deliver(id=b"%d" % number)
-        await asyncio.sleep(0)
-        bench.dispatcher.cancel_all()
-        await a_few_turns()
-        assert bench.binding.in_flight == 0
-        assert bench.answers.empty()
-        bench.dispatcher.close()
-
-    uvloop.run(scenario())
+    bench = Bench(never)
+    for number in range(10):
+        bench.deliver(id=b"%d" % number)
+    await asyncio.sleep(0)
+    bench.dispatcher.cancel_all()
+    await a_few_turns()
+    assert bench.binding.in_flight == 0
+    assert bench.answers.empty()
+    bench.dispatcher.close()
 
 
 # ── commands, and what handlers know of their call ───────────────────────────────────────────────
 
 
-def test_each_command_has_its_handler_and_an_unknown_one_is_an_error() -> None:
-    async def scenario() -> None:
-        bench = Bench(echo)
-        bench.binding.handlers["text.take"] = RequestHandler(typed)
-        bench.deliver("x", command="text.take")
-        assert (await bench.answer())[2] == msgspec.msgpack.encode("x")
-        bench.deliver(1, command="text.take")
-        assert isinstance(await bench.error(), BadRequest)
-        bench.deliver(command="text.give")
-        error = await bench.error()
-        assert isinstance(error, CommandNotFound)
-        assert error.fields() == {"peer": KEY.id52, "protocol": "Test", "command": "text.give"}
-        del bench.binding.handlers[""]
-        bench.deliver()
-        without = await bench.error()
-        assert isinstance(without, BadRequest)
-        assert without.reason == "it takes no requests without a command; its commands: text.take"
-
-    uvloop.run(scenario())
+async def test_each_command_has_its_handler_and_an_unknown_one_is_an_error() -> None:
+    bench = Bench(echo)
+    bench.binding.handlers["text.take"] = RequestHandler(typed)
+    bench.deliver("x", command="text.take")
+    assert (await bench.answer())[2] == msgspec.msgpack.encode("x")
+    bench.deliver(1, command="text.take")
+    assert isinstance(await bench.error(), BadRequest)
+    bench.deliver(command="text.give")
+    error = await bench.error()
+    assert isinstance(error, CommandNotFound)
+    assert error.fields() == {"peer": KEY.id52, "protocol": "Test", "command": "text.give"}
+    del bench.binding.handlers[""]
+    bench.deliver()
+    without = await bench.error()
+    assert isinstance(without, BadRequest)
+    assert without.reason == "it takes no requests without a command; its commands: text.take"
 
 
 def test_passes_the_call_and_the_callers_path_to_the_handler() -> None:
@@ -508,33 +447,30 @@ def test_passes_the_call_and_the_callers_path_to_the_handler() -> None:
     assert (peer.path, peer.address, peer.rtt_ms, peer.is_local) == ("relayed", "https://relay", 12, False)
 
 
-def test_a_handler_in_a_thread_sees_its_cancellation_and_counts_until_it_has_ended() -> None:
-    async def scenario() -> None:
-        begun, let_go = threading.Event(), threading.Event()
-        seen: list[CallContext] = []
+async def test_a_handler_in_a_thread_sees_its_cancellation_and_counts_until_it_has_ended() -> None:
+    begun, let_go = threading.Event(), threading.Event()
+    seen: list[CallContext] = []
 
-        def handle(request: None, call: CallContext) -> None:
-            seen.append(call)
-            begun.set()
-            let_go.wait(10)
+    def handle(request: None, call: CallContext) -> None:
+        seen.append(call)
+        begun.set()
+        let_go.wait(10)
 
-        bench = Bench(None)
-        bench.binding.handlers[""] = RequestHandler(handle)
-        bench.deliver(id=b"1")
-        await asyncio.to_thread(begun.wait, 5)
-        assert not seen[0].cancelled
-        bench.dispatcher.cancel(b"1")
-        await a_few_turns()
-        assert seen[0].cancelled
-        assert (bench.dispatcher.in_flight, bench.binding.in_flight) == (0, 1)
-        let_go.set()
-        await until(lambda: not bench.binding.in_flight, "it has ended")
-        assert bench.answers.empty()
-
-    uvloop.run(scenario())
+    bench = Bench(None)
+    bench.binding.handlers[""] = RequestHandler(handle)
+    bench.deliver(id=b"1")
+    await asyncio.to_thread(begun.wait, 5)
+    assert not seen[0].cancelled
+    bench.dispatcher.cancel(b"1")
+    await a_few_turns()
+    assert seen[0].cancelled
+    assert (bench.dispatcher.in_flight, bench.binding.in_flight) == (0, 1)
+    let_go.set()
+    await until(lambda: not bench.binding.in_flight, "it has ended")
+    assert bench.answers.empty()
 
 
-def test_long_handlers_of_one_peer_do_not_delay_others_and_never_start_once_cancelled() -> None:
+async def test_long_handlers_of_one_peer_do_not_delay_others_and_never_start_once_cancelled() -> None:
     """Each takes the loop's time, so requests that were read in the same iteration do not all start at once."""
     started: list[Any] = []
 
@@ -543,21 +479,18 @@ def test_long_handlers_of_one_peer_do_not_delay_others_and_never_start_once_canc
         time.sleep(0.011)  # noqa: ASYNC251 it computes: the whole loop waits
         return request
 
-    async def scenario() -> None:
-        bench = Bench(long)
-        others = bytes(32)
-        for number in range(200):
-            bench.deliver("many", id=b"a%d" % number, peer=others)
-        bench.deliver("one", id=b"b")
-        await a_few_turns()
-        assert "one" in started
-        assert len(started) < 20
-        for number in range(200):
-            bench.dispatcher.cancel(b"a%d" % number)
-        count = len(started)
-        await a_few_turns()
-        assert len(started) == count
-        assert bench.binding.in_flight == 0
-        assert bench.answers.qsize() == count
-
-    uvloop.run(scenario())
+    bench = Bench(long)
+    others = bytes(32)
+    for number in range(200):
+        bench.deliver("many", id=b"a%d" % number, peer=others)
+    bench.deliver("one", id=b"b")
+    await a_few_turns()
+    assert "one" in started
+    assert len(started) < 20
+    for number in range(200):
+        bench.dispatcher.cancel(b"a%d" % number)
+    count = len(started)
+    await a_few_turns()
+    assert len(started) == count
+    assert bench.binding.in_flight == 0
+    assert bench.answers.qsize() == count

@@ -688,18 +688,16 @@ UNSENDABLE: list[Any] = [
 
 
 @pytest.mark.parametrize("what", UNSENDABLE, ids=lambda each: type(each).__name__)
-def test_an_object_that_cannot_be_sent_is_an_error_of_the_handler(what: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_object_that_cannot_be_sent_is_an_error_of_the_handler(
+    what: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Fails, "what", what)
-
-    async def scenario() -> None:
-        async with serve(Fails) as contact:
-            for command in ("", "thread"):
-                with pytest.raises(HandlerFailed):
-                    await contact.call(None, command=command, timeout=5)
+    async with serve(Fails) as contact:
+        for command in ("", "thread"):
             with pytest.raises(HandlerFailed):
-                await contact.connect(timeout=5)
-
-    asyncio.run(scenario())
+                await contact.call(None, command=command, timeout=5)
+        with pytest.raises(HandlerFailed):
+            await contact.connect(timeout=5)
 
 
 def test_a_subclass_of_a_p2p_error_is_sent_as_that_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -277,13 +277,10 @@ def test_protocol_has_one_stream_handler_or_none() -> None:
         StreamHandler.of_protocol(TwoStreams(context(Base.Config())))
 
 
-def test_hooks_do_nothing_unless_overridden() -> None:
-    async def scenario() -> None:
-        code = NoHandlers(context(NoConfig()))
-        for hook in ("check", "create", "activate", "reload", "deactivate", "delete"):
-            assert await getattr(code, f"on_{hook}")() is None
-
-    asyncio.run(scenario())
+async def test_hooks_do_nothing_unless_overridden() -> None:
+    code = NoHandlers(context(NoConfig()))
+    for hook in ("check", "create", "activate", "reload", "deactivate", "delete"):
+        assert await getattr(code, f"on_{hook}")() is None
 
 
 def test_peer_has_a_key_and_perhaps_a_name() -> None:

@@ -81,25 +81,22 @@ class Bench:
         return [message for _, message in self.link.sent]
 
 
-def test_a_session_stands_and_is_forgotten_once_it_is_over() -> None:
-    async def scenario() -> None:
-        bench = Bench()
-        opening = bench.open()
-        await a_few_turns()
-        assert bench.said == [OPEN]
-        bench.answer(OPENED)
-        session = await opening
-        assert (session.peer.key, session.peer.name) == (KEY, "bob")
-        bench.answer(SessionData(), b"x")
-        bench.answer(EndOfStream())
-        assert await session.read() == b"x"
-        assert len(bench.sessions) == 1
-        session.reset(3)
-        assert len(bench.sessions) == 0
-        for message in (SessionData(), WindowUpdate(1), StopSending(1), OPENED):
-            bench.answer(message, b"late")
-
-    play(scenario)
+async def test_a_session_stands_and_is_forgotten_once_it_is_over() -> None:
+    bench = Bench()
+    opening = bench.open()
+    await a_few_turns()
+    assert bench.said == [OPEN]
+    bench.answer(OPENED)
+    session = await opening
+    assert (session.peer.key, session.peer.name) == (KEY, "bob")
+    bench.answer(SessionData(), b"x")
+    bench.answer(EndOfStream())
+    assert await session.read() == b"x"
+    assert len(bench.sessions) == 1
+    session.reset(3)
+    assert len(bench.sessions) == 0
+    for message in (SessionData(), WindowUpdate(1), StopSending(1), OPENED):
+        bench.answer(message, b"late")
 
 
 REFUSALS: list[tuple[Message, type[Exception]]] = [
@@ -111,18 +108,15 @@ REFUSALS: list[tuple[Message, type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("message", "error"), REFUSALS)
-def test_a_no_is_raised_and_nothing_is_left(message: Message, error: type[Exception]) -> None:
-    async def scenario() -> None:
-        bench = Bench()
-        opening = bench.open()
-        await a_few_turns()
-        bench.answer(message)
-        with pytest.raises(error):
-            await opening
-        assert bench.said == [OPEN]
-        assert len(bench.sessions) == 0
-
-    play(scenario)
+async def test_a_no_is_raised_and_nothing_is_left(message: Message, error: type[Exception]) -> None:
+    bench = Bench()
+    opening = bench.open()
+    await a_few_turns()
+    bench.answer(message)
+    with pytest.raises(error):
+        await opening
+    assert bench.said == [OPEN]
+    assert len(bench.sessions) == 0
 
 
 def test_cancelling_the_opening_sends_a_cancel() -> None:
@@ -168,70 +162,57 @@ def test_cancelling_the_opening_sends_a_cancel() -> None:
         play(scenario)
 
 
-def test_a_failed_send_leaves_nothing() -> None:
-    async def scenario() -> None:
-        bench = Bench()
-        bench.link.down = True
-        with pytest.raises(DaemonBusy):
-            await bench.open()
-        assert len(bench.sessions) == 0
-
-    play(scenario)
+async def test_a_failed_send_leaves_nothing() -> None:
+    bench = Bench()
+    bench.link.down = True
+    with pytest.raises(DaemonBusy):
+        await bench.open()
+    assert len(bench.sessions) == 0
 
 
-def test_a_daemon_that_dies_ends_them_all() -> None:
-    async def scenario() -> None:
-        bench = Bench()
-        first, second = bench.open(), bench.open()
-        await a_few_turns()
-        bench.answer(OPENED)
-        session = await first
-        reading = asyncio.create_task(session.read())
-        await a_few_turns()
-        bench.sessions.connection_lost()
-        for work in (reading, second):
-            with pytest.raises(ConnectionLost):
-                await work
+async def test_a_daemon_that_dies_ends_them_all() -> None:
+    bench = Bench()
+    first, second = bench.open(), bench.open()
+    await a_few_turns()
+    bench.answer(OPENED)
+    session = await first
+    reading = asyncio.create_task(session.read())
+    await a_few_turns()
+    bench.sessions.connection_lost()
+    for work in (reading, second):
         with pytest.raises(ConnectionLost):
-            await session.close()
-        assert len(bench.sessions) == 0
-        assert bench.said == [OPEN, OPEN]
-
-    play(scenario)
-
-
-def test_a_message_that_is_none_ends_its_session() -> None:
-    async def scenario() -> None:
-        bench = Bench()
-        opening = bench.open()
-        await a_few_turns()
-        bench.answer(OPENED)
-        session = await opening
-        bench.sessions.on_message(b"0", b"\xc1", b"")
-        with pytest.raises(BadReply):
-            await session.read()
-        assert len(bench.sessions) == 0
-        bench.sessions.on_message(b"0", b"\xc1", b"")
-
-    play(scenario)
+            await work
+    with pytest.raises(ConnectionLost):
+        await session.close()
+    assert len(bench.sessions) == 0
+    assert bench.said == [OPEN, OPEN]
 
 
-def test_one_program_has_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_that_is_none_ends_its_session() -> None:
+    bench = Bench()
+    opening = bench.open()
+    await a_few_turns()
+    bench.answer(OPENED)
+    session = await opening
+    bench.sessions.on_message(b"0", b"\xc1", b"")
+    with pytest.raises(BadReply):
+        await session.read()
+    assert len(bench.sessions) == 0
+    bench.sessions.on_message(b"0", b"\xc1", b"")
+
+
+async def test_one_program_has_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_sessions, "MAX_SESSIONS_PER_CLIENT", 1)
-
-    async def scenario() -> None:
-        bench = Bench()
-        first = bench.open()
-        await a_few_turns()
-        with pytest.raises(Overloaded):
-            await bench.open()
-        bench.answer(OPENED)
-        (await first).reset()
-        bench.answer(ResetStream(0))
-        second: Any = bench.open()
-        await a_few_turns()
-        second.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await second
-
-    play(scenario)
+    bench = Bench()
+    first = bench.open()
+    await a_few_turns()
+    with pytest.raises(Overloaded):
+        await bench.open()
+    bench.answer(OPENED)
+    (await first).reset()
+    bench.answer(ResetStream(0))
+    second: Any = bench.open()
+    await a_few_turns()
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second

@@ -38,7 +38,7 @@ from tests.support.session_endpoints import (
     st.lists(st.integers(0, 3000), max_size=12),
     st.lists(st.integers(1, 2000), min_size=1, max_size=6),
 )
-def test_bytes_arrive_unchanged_however_they_are_written_and_read(
+async def test_bytes_arrive_unchanged_however_they_are_written_and_read(
     there: list[int], taken_there: list[int], back: list[int], taken_here: list[int]
 ) -> None:
     async def write(session: Session, stream: bytes, sizes: list[int]) -> bytes:
@@ -58,100 +58,80 @@ def test_bytes_arrive_unchanged_however_they_are_written_and_read(
             parts.append(part)
         return b"".join(parts)
 
-    async def scenario() -> None:
-        with small_windows():
-            here, far = await standing()
-            said, answered, heard_there, heard_here = await asyncio.gather(
-                write(here, STREAMS[0], there),
-                write(far, STREAMS[1], back),
-                read(far, taken_there),
-                read(here, taken_here),
-            )
-            assert (heard_there, heard_here) == (said, answered)
-            assert (here.bytes_written, far.bytes_read) == (len(said), len(said))
-            assert (far.bytes_written, here.bytes_read) == (len(answered), len(answered))
-            await here.close()
-            await far.close()
-            assert here.is_over
-            assert far.is_over
-
-    play(scenario)
+    with small_windows():
+        here, far = await standing()
+        said, answered, heard_there, heard_here = await asyncio.gather(
+            write(here, STREAMS[0], there),
+            write(far, STREAMS[1], back),
+            read(far, taken_there),
+            read(here, taken_here),
+        )
+        assert (heard_there, heard_here) == (said, answered)
+        assert (here.bytes_written, far.bytes_read) == (len(said), len(said))
+        assert (far.bytes_written, here.bytes_read) == (len(answered), len(answered))
+        await here.close()
+        await far.close()
+        assert here.is_over
+        assert far.is_over
 
 
-def test_a_megabyte_written_at_once_arrives_in_chunks_of_the_largest_size() -> None:
-    async def scenario() -> None:
-        here, there = await standing()
-        data = random.Random(3).randbytes(5 * SESSION_WINDOW + 1)
-        writing = asyncio.create_task(here.write(data))
-        parts = [await there.read()]
-        assert len(parts[0]) == MAX_CHUNK
-        while sum(map(len, parts)) < len(data):
-            parts.append(await there.read())
-        await writing
-        assert b"".join(parts) == data
-
-    play(scenario)
+async def test_a_megabyte_written_at_once_arrives_in_chunks_of_the_largest_size() -> None:
+    here, there = await standing()
+    data = random.Random(3).randbytes(5 * SESSION_WINDOW + 1)
+    writing = asyncio.create_task(here.write(data))
+    parts = [await there.read()]
+    assert len(parts[0]) == MAX_CHUNK
+    while sum(map(len, parts)) < len(data):
+        parts.append(await there.read())
+    await writing
+    assert b"".join(parts) == data
 
 
-def test_a_written_buffer_may_be_changed_afterwards() -> None:
+async def test_a_written_buffer_may_be_changed_afterwards() -> None:
     """A reused buffer does not change bytes that were sent."""
-
-    async def scenario() -> None:
-        here, there = await standing()
-        buffer = bytearray(b"first")
-        await here.write(buffer)
-        buffer[:] = b"other"
-        await here.write(memoryview(buffer))
-        buffer[:] = b"third"
-        assert await there.read_exactly(10) == b"firstother"
-
-    play(scenario)
+    here, there = await standing()
+    buffer = bytearray(b"first")
+    await here.write(buffer)
+    buffer[:] = b"other"
+    await here.write(memoryview(buffer))
+    buffer[:] = b"third"
+    assert await there.read_exactly(10) == b"firstother"
 
 
-def test_read_exactly_waits_for_all_bytes_and_reports_a_short_end() -> None:
-    async def scenario() -> None:
-        here, there = await standing()
-        reading = asyncio.create_task(there.read_exactly(6))
-        await here.write(b"abc")
-        await a_few_turns()
-        assert not reading.done()
-        await here.write(b"defgh")
-        assert await reading == b"abcdef"
-        assert await there.read_exactly(0) == b""
-        await here.send_eof()
-        with pytest.raises(asyncio.IncompleteReadError) as caught:
-            await there.read_exactly(10)
-        assert (caught.value.partial, caught.value.expected) == (b"gh", 10)
-
-    play(scenario)
+async def test_read_exactly_waits_for_all_bytes_and_reports_a_short_end() -> None:
+    here, there = await standing()
+    reading = asyncio.create_task(there.read_exactly(6))
+    await here.write(b"abc")
+    await a_few_turns()
+    assert not reading.done()
+    await here.write(b"defgh")
+    assert await reading == b"abcdef"
+    assert await there.read_exactly(0) == b""
+    await here.send_eof()
+    with pytest.raises(asyncio.IncompleteReadError) as caught:
+        await there.read_exactly(10)
+    assert (caught.value.partial, caught.value.expected) == (b"gh", 10)
 
 
-def test_nothing_that_is_asked_for_is_no_end() -> None:
+async def test_nothing_that_is_asked_for_is_no_end() -> None:
     """``b""`` means the end, so a read of nothing is refused; and a write of nothing says nothing."""
-
-    async def scenario() -> None:
-        here, there = await standing()
-        await here.write(b"x")
-        for limit in (0, -1):
-            with pytest.raises(ValueError, match="at least one"):
-                await there.read(limit)
-        await here.write(b"")
-        assert await there.read() == b"x"
-
-    play(scenario)
+    here, there = await standing()
+    await here.write(b"x")
+    for limit in (0, -1):
+        with pytest.raises(ValueError, match="at least one"):
+            await there.read(limit)
+    await here.write(b"")
+    assert await there.read() == b"x"
 
 
-def test_two_tasks_do_not_read_at_once() -> None:
-    async def scenario() -> None:
-        here, there = await standing()
-        reading = asyncio.create_task(there.read())
-        await a_few_turns()
-        with pytest.raises(RuntimeError, match="another task"):
-            await there.read()
-        await here.write(b"for the first")
-        assert await reading == b"for the first"
-
-    play(scenario)
+async def test_two_tasks_do_not_read_at_once() -> None:
+    here, there = await standing()
+    reading = asyncio.create_task(there.read())
+    await a_few_turns()
+    with pytest.raises(RuntimeError, match="another task"):
+        await there.read()
+    await here.write(b"for the first")
+    assert await reading == b"for the first"
 
 
 def test_a_cancelled_read_takes_nothing_with_it() -> None:
@@ -182,31 +162,25 @@ def test_a_cancelled_read_takes_nothing_with_it() -> None:
     play(cancelled_as_it_arrives)
 
 
-def test_a_session_shows_how_far_it_has_come() -> None:
-    async def scenario() -> None:
-        here, there = await standing()
-        await here.write(b"12345")
-        assert await there.read(2) == b"12"
-        assert repr(there) == "<Session Test (default): 2 read, 0 written>"
-        assert repr(here) == "<Session Test (default): 0 read, 5 written>"
-
-    play(scenario)
+async def test_a_session_shows_how_far_it_has_come() -> None:
+    here, there = await standing()
+    await here.write(b"12345")
+    assert await there.read(2) == b"12"
+    assert repr(there) == "<Session Test (default): 2 read, 0 written>"
+    assert repr(here) == "<Session Test (default): 0 read, 5 written>"
 
 
-def test_chunks_are_never_larger_than_they_may_be() -> None:
-    async def scenario() -> None:
-        with small_windows():
-            hop = await Hop().opened()
-            writing = asyncio.create_task(hop.opener.write(bytes(3 * WINDOW)))
-            sizes: list[int] = []
-            while not writing.done():
-                await a_few_turns()
-                sizes += [len(payload) for header, payload in hop.lines[0].waiting if header == encode(SessionData())]
-                hop.deliver_all()
-                await hop.server.read()
-                hop.deliver_all()
-            assert sum(sizes) == 3 * WINDOW
-            assert max(sizes) == CHUNK
-            assert min(sizes) > 0
-
-    play(scenario)
+async def test_chunks_are_never_larger_than_they_may_be() -> None:
+    with small_windows():
+        hop = await Hop().opened()
+        writing = asyncio.create_task(hop.opener.write(bytes(3 * WINDOW)))
+        sizes: list[int] = []
+        while not writing.done():
+            await a_few_turns()
+            sizes += [len(payload) for header, payload in hop.lines[0].waiting if header == encode(SessionData())]
+            hop.deliver_all()
+            await hop.server.read()
+            hop.deliver_all()
+        assert sum(sizes) == 3 * WINDOW
+        assert max(sizes) == CHUNK
+        assert min(sizes) > 0

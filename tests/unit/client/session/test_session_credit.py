@@ -25,7 +25,6 @@ from tests.support.in_process_hop import (
 )
 from tests.support.scenario import (
     a_few_turns,
-    play,
 )
 from tests.support.session_endpoints import (
     STREAMS,
@@ -34,141 +33,117 @@ from tests.support.session_endpoints import (
 )
 
 
-def test_a_reader_that_stalls_stops_the_writer_within_a_window() -> None:
-    async def scenario() -> None:
-        here, there = await standing()
-        writing = asyncio.create_task(here.write(bytes(10 * SESSION_WINDOW)))
-        await a_few_turns()
-        await a_few_turns()
-        stalled_at = here.bytes_written
-        assert SESSION_WINDOW - MAX_CHUNK < stalled_at <= SESSION_WINDOW
-        await a_few_turns()
-        assert here.bytes_written == stalled_at
-        assert not writing.done()
-        await there.read_exactly(10 * SESSION_WINDOW)
-        await writing
-
-    play(scenario)
+async def test_a_reader_that_stalls_stops_the_writer_within_a_window() -> None:
+    here, there = await standing()
+    writing = asyncio.create_task(here.write(bytes(10 * SESSION_WINDOW)))
+    await a_few_turns()
+    await a_few_turns()
+    stalled_at = here.bytes_written
+    assert SESSION_WINDOW - MAX_CHUNK < stalled_at <= SESSION_WINDOW
+    await a_few_turns()
+    assert here.bytes_written == stalled_at
+    assert not writing.done()
+    await there.read_exactly(10 * SESSION_WINDOW)
+    await writing
 
 
-def test_small_chunks_take_more_than_their_bytes() -> None:
+async def test_small_chunks_take_more_than_their_bytes() -> None:
     """Many of them take memory too: a window holds a number of them, not a million."""
+    here, there = await standing()
 
-    async def scenario() -> None:
-        here, there = await standing()
+    async def drip() -> None:
+        while True:
+            await here.write(b"x")
 
-        async def drip() -> None:
-            while True:
-                await here.write(b"x")
-
-        dripping = asyncio.create_task(drip())
-        count = -1
-        while count != here.bytes_written:
-            count = here.bytes_written
-            await a_few_turns()
-        assert SESSION_WINDOW // (CHUNK_COST + 1) - 1 <= count <= SESSION_WINDOW // (CHUNK_COST + 1)
-        await there.read_exactly(count)
+    dripping = asyncio.create_task(drip())
+    count = -1
+    while count != here.bytes_written:
+        count = here.bytes_written
         await a_few_turns()
-        assert here.bytes_written > count  # all of it was given back
-        dripping.cancel()
+    assert SESSION_WINDOW // (CHUNK_COST + 1) - 1 <= count <= SESSION_WINDOW // (CHUNK_COST + 1)
+    await there.read_exactly(count)
+    await a_few_turns()
+    assert here.bytes_written > count  # all of it was given back
+    dripping.cancel()
 
-    play(scenario)
 
-
-def test_credit_is_granted_for_all_bytes_read_in_any_parts() -> None:
-    async def scenario() -> None:
-        with small_windows():
-            hop = await Hop().opened()
-            for limit in (1, 7, CHUNK, 2 * CHUNK):
-                writing = asyncio.create_task(hop.opener.write(STREAMS[0][: 5 * WINDOW]))
-                heard = b""
-                while len(heard) < 5 * WINDOW:
-                    await hop.settle()
-                    heard += await hop.server.read(limit)
+async def test_credit_is_granted_for_all_bytes_read_in_any_parts() -> None:
+    with small_windows():
+        hop = await Hop().opened()
+        for limit in (1, 7, CHUNK, 2 * CHUNK):
+            writing = asyncio.create_task(hop.opener.write(STREAMS[0][: 5 * WINDOW]))
+            heard = b""
+            while len(heard) < 5 * WINDOW:
                 await hop.settle()
-                await writing
-                assert heard == STREAMS[0][: 5 * WINDOW]
-            spent = sum(message.size for message in hop.lines[1].said if isinstance(message, WindowUpdate))
-            chunks = sum(isinstance(message, SessionData) for message in hop.lines[0].said)
-            assert 20 * WINDOW + chunks * COST - WINDOW // 4 <= spent <= 20 * WINDOW + chunks * COST
+                heard += await hop.server.read(limit)
+            await hop.settle()
+            await writing
+            assert heard == STREAMS[0][: 5 * WINDOW]
+        spent = sum(message.size for message in hop.lines[1].said if isinstance(message, WindowUpdate))
+        chunks = sum(isinstance(message, SessionData) for message in hop.lines[0].said)
+        assert 20 * WINDOW + chunks * COST - WINDOW // 4 <= spent <= 20 * WINDOW + chunks * COST
 
-    play(scenario)
 
-
-def test_a_writer_wakes_for_credit_for_a_stop_and_for_a_failure() -> None:
+async def test_a_writer_wakes_for_credit_for_a_stop_and_for_a_failure() -> None:
     wakes: list[tuple[Message, type[Exception] | None]] = [
         (WindowUpdate(WINDOW), None),
         (StopSending(9), StreamReset),
         (ErrorReply.of(ConnectionLost(what="it")), ConnectionLost),
         (StopSending(RESET_LOST), ConnectionLost),
     ]
-
-    async def scenario() -> None:
-        with small_windows():
-            for message, error in wakes:
-                hop = await Hop().opened()
-                await hop.opener.write(bytes(WINDOW - 4 * COST))
-                writing = asyncio.create_task(hop.opener.write(bytes(2 * COST)))
-                await a_few_turns()
-                assert not writing.done()
-                hop.opener.on_message(message, b"")
-                result = await outcome(writing)
-                assert result is None if error is None else type(result) is error
-
-    play(scenario)
+    with small_windows():
+        for message, error in wakes:
+            hop = await Hop().opened()
+            await hop.opener.write(bytes(WINDOW - 4 * COST))
+            writing = asyncio.create_task(hop.opener.write(bytes(2 * COST)))
+            await a_few_turns()
+            assert not writing.done()
+            hop.opener.on_message(message, b"")
+            result = await outcome(writing)
+            assert result is None if error is None else type(result) is error
 
 
 @pytest.mark.parametrize("size", [WINDOW - COST + 1, 0], ids=["beyond the credit", "empty"])
-def test_a_chunk_that_must_not_be_ends_the_session_for_both(size: int) -> None:
-    async def scenario() -> None:
-        with small_windows():
-            hop = await Hop().opened()
-            reading = asyncio.create_task(hop.server.read())
-            writing = asyncio.create_task(hop.opener.read())
-            await a_few_turns()
-            hop.server.on_message(SessionData(), bytes(size))
-            assert type(await outcome(reading)) is BadMessage
-            assert type(await outcome(hop.server.write(b"x"))) is BadMessage
-            await hop.settle()
-            assert type(await outcome(writing)) is BadMessage
-            assert hop.ended == [1, 1]
-
-    play(scenario)
+async def test_a_chunk_that_must_not_be_ends_the_session_for_both(size: int) -> None:
+    with small_windows():
+        hop = await Hop().opened()
+        reading = asyncio.create_task(hop.server.read())
+        writing = asyncio.create_task(hop.opener.read())
+        await a_few_turns()
+        hop.server.on_message(SessionData(), bytes(size))
+        assert type(await outcome(reading)) is BadMessage
+        assert type(await outcome(hop.server.write(b"x"))) is BadMessage
+        await hop.settle()
+        assert type(await outcome(writing)) is BadMessage
+        assert hop.ended == [1, 1]
 
 
-def test_credit_never_adds_up_to_more_than_a_window() -> None:
+async def test_credit_never_adds_up_to_more_than_a_window() -> None:
     """More credit than a window is ignored, because the daemon's memory has to hold what is in flight."""
-
-    async def scenario() -> None:
-        with small_windows():
-            hop = await Hop().opened()
-            for size in (2**60, WINDOW, -(2**60), 0, 2**60):
-                hop.opener.on_message(WindowUpdate(size), b"")
-            writing = asyncio.create_task(hop.opener.write(bytes(100 * WINDOW)))
-            await a_few_turns()
-            assert not writing.done()
-            assert 0 < hop.opener.bytes_written <= WINDOW
-            writing.cancel()
-
-    play(scenario)
+    with small_windows():
+        hop = await Hop().opened()
+        for size in (2**60, WINDOW, -(2**60), 0, 2**60):
+            hop.opener.on_message(WindowUpdate(size), b"")
+        writing = asyncio.create_task(hop.opener.write(bytes(100 * WINDOW)))
+        await a_few_turns()
+        assert not writing.done()
+        assert 0 < hop.opener.bytes_written <= WINDOW
+        writing.cancel()
 
 
-def test_a_write_copies_buffers_unless_told_not_to() -> None:
-    async def scenario() -> None:
-        here, there = await standing()
-        buffer = bytearray(STREAMS[0])
-        await here.write(buffer)
-        buffer[:] = bytes(len(buffer))
-        assert await there.read_exactly(len(buffer)) == STREAMS[0]
-        await here.write(buffer, copy=False)
-        with pytest.raises(BufferError):
-            buffer.append(0)
-        await there.read_exactly(len(buffer))
+async def test_a_write_copies_buffers_unless_told_not_to() -> None:
+    here, there = await standing()
+    buffer = bytearray(STREAMS[0])
+    await here.write(buffer)
+    buffer[:] = bytes(len(buffer))
+    assert await there.read_exactly(len(buffer)) == STREAMS[0]
+    await here.write(buffer, copy=False)
+    with pytest.raises(BufferError):
         buffer.append(0)
-        numbers = memoryview(array("I", range(1000)))
-        before = here.bytes_written
-        await here.write(numbers, copy=False)
-        assert here.bytes_written - before == numbers.nbytes  # whatever its items are, bytes are counted
-        assert await there.read_exactly(numbers.nbytes) == numbers.tobytes()
-
-    play(scenario)
+    await there.read_exactly(len(buffer))
+    buffer.append(0)
+    numbers = memoryview(array("I", range(1000)))
+    before = here.bytes_written
+    await here.write(numbers, copy=False)
+    assert here.bytes_written - before == numbers.nbytes  # whatever its items are, bytes are counted
+    assert await there.read_exactly(numbers.nbytes) == numbers.tobytes()

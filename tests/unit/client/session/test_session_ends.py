@@ -37,63 +37,54 @@ from tests.support.session_endpoints import (
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_each_side_may_end_its_direction_and_still_read(side: int) -> None:
-    async def scenario() -> None:
-        pair = await standing()
-        first, second = pair[side], pair[1 - side]
-        await first.write(b"question")
-        await first.send_eof()
-        await first.send_eof()  # once more is no error
-        assert await read_all(second) == b"question"
-        assert await second.read() == b""  # and stays so
-        with pytest.raises(SessionClosed):
-            await first.write(b"more")
-        await first.wait_sent()
-        assert not first.is_over
-        await second.write(b"answer")
-        await second.send_eof()
-        assert await read_all(first) == b"answer"
-        await second.wait_sent()
-        assert first.is_over
-        assert second.is_over
-
-    play(scenario)
+async def test_each_side_may_end_its_direction_and_still_read(side: int) -> None:
+    pair = await standing()
+    first, second = pair[side], pair[1 - side]
+    await first.write(b"question")
+    await first.send_eof()
+    await first.send_eof()  # once more is no error
+    assert await read_all(second) == b"question"
+    assert await second.read() == b""  # and stays so
+    with pytest.raises(SessionClosed):
+        await first.write(b"more")
+    await first.wait_sent()
+    assert not first.is_over
+    await second.write(b"answer")
+    await second.send_eof()
+    assert await read_all(first) == b"answer"
+    await second.wait_sent()
+    assert first.is_over
+    assert second.is_over
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, MAX_RESET_CODE])
 @pytest.mark.parametrize("side", [0, 1])
-def test_a_reset_is_seen_with_its_code_in_both_directions(side: int, code: int) -> None:
-    async def scenario() -> None:
-        pair = await standing()
-        first, second = pair[side], pair[1 - side]
-        await first.write(b"lost")
-        reading = asyncio.create_task(second.read_exactly(100))
-        await a_few_turns()
-        first.reset(code)
-        for work in (reading, second.read(), second.write(b"x"), second.send_eof(), second.wait_sent()):
-            error = await outcome(work)
-            assert isinstance(error, StreamReset), error
-            assert error.reset_code == code
-        for mine in (first.read(), first.write(b"x"), first.send_eof()):
-            assert isinstance(await outcome(mine), SessionClosed)
-        await a_few_turns()
-        assert first.is_over
-        assert second.is_over
-        await first.close()
-
-    play(scenario)
+async def test_a_reset_is_seen_with_its_code_in_both_directions(side: int, code: int) -> None:
+    pair = await standing()
+    first, second = pair[side], pair[1 - side]
+    await first.write(b"lost")
+    reading = asyncio.create_task(second.read_exactly(100))
+    await a_few_turns()
+    first.reset(code)
+    for work in (reading, second.read(), second.write(b"x"), second.send_eof(), second.wait_sent()):
+        error = await outcome(work)
+        assert isinstance(error, StreamReset), error
+        assert error.reset_code == code
+    for mine in (first.read(), first.write(b"x"), first.send_eof()):
+        assert isinstance(await outcome(mine), SessionClosed)
+    await a_few_turns()
+    assert first.is_over
+    assert second.is_over
+    await first.close()
 
 
 @pytest.mark.parametrize("code", [-1, MAX_RESET_CODE + 1])
-def test_a_code_that_is_no_protocols_is_refused(code: int) -> None:
-    async def scenario() -> None:
-        here, there = await standing()
-        with pytest.raises(ValueError, match="reset code"):
-            here.reset(code)
-        await here.write(b"goes on")
-        assert await there.read() == b"goes on"
-
-    play(scenario)
+async def test_a_code_that_is_no_protocols_is_refused(code: int) -> None:
+    here, there = await standing()
+    with pytest.raises(ValueError, match="reset code"):
+        here.reset(code)
+    await here.write(b"goes on")
+    assert await there.read() == b"goes on"
 
 
 def test_a_handler_may_reset_before_it_has_accepted() -> None:
@@ -127,71 +118,60 @@ def test_a_handler_may_reset_before_it_has_accepted() -> None:
     play(by_an_exception)
 
 
-def test_a_complete_direction_stays_complete() -> None:
+async def test_a_complete_direction_stays_complete() -> None:
     """The end was there before the connection broke: that is known, and nothing of it is lost."""
     followed_by: list[Message] = [ErrorReply.of(ConnectionLost(what="it")), ResetStream(5), StopSending(5)]
-
-    async def scenario() -> None:
-        for message in followed_by:
-            hop = await Hop().opened()
-            await hop.opener.write(b"whole")
-            await hop.opener.send_eof()
-            hop.deliver_all()
-            hop.server.on_message(message, b"")
-            assert await hop.server.read(2) == b"wh"
-            assert await read_all(hop.server) == b"ole"
-            assert await hop.server.read() == b""
-
-    play(scenario)
+    for message in followed_by:
+        hop = await Hop().opened()
+        await hop.opener.write(b"whole")
+        await hop.opener.send_eof()
+        hop.deliver_all()
+        hop.server.on_message(message, b"")
+        assert await hop.server.read(2) == b"wh"
+        assert await read_all(hop.server) == b"ole"
+        assert await hop.server.read() == b""
 
 
-def test_an_incomplete_direction_never_looks_complete() -> None:
-    async def scenario() -> None:
-        for message, error in (
-            (ErrorReply.of(ConnectionLost(what="it")), ConnectionLost),
-            (ResetStream(5), StreamReset),
-            (ResetStream(RESET_LOST), ConnectionLost),
-        ):
-            hop = await Hop().opened()
-            await hop.opener.write(b"part")
-            hop.deliver_all()
-            hop.server.on_message(message, b"")
-            for _ in range(2):
-                assert type(await outcome(hop.server.read())) is error
-            hop.server.on_message(EndOfStream(), b"")  # too late
+async def test_an_incomplete_direction_never_looks_complete() -> None:
+    for message, error in (
+        (ErrorReply.of(ConnectionLost(what="it")), ConnectionLost),
+        (ResetStream(5), StreamReset),
+        (ResetStream(RESET_LOST), ConnectionLost),
+    ):
+        hop = await Hop().opened()
+        await hop.opener.write(b"part")
+        hop.deliver_all()
+        hop.server.on_message(message, b"")
+        for _ in range(2):
             assert type(await outcome(hop.server.read())) is error
+        hop.server.on_message(EndOfStream(), b"")  # too late
+        assert type(await outcome(hop.server.read())) is error
 
-    play(scenario)
 
-
-def test_nothing_is_sent_or_received_after_the_end() -> None:
+async def test_nothing_is_sent_or_received_after_the_end() -> None:
     afterwards: list[tuple[Message, bytes]] = [
         (SessionData(), b"x"), (EndOfStream(), b""), (ResetStream(3), b""), (StopSending(3), b""),
         (WindowUpdate(5), b""), (Ack(), b""), (ErrorReply.of(ConnectionLost(what="it")), b""),
     ]  # fmt: skip
-
-    async def scenario() -> None:
-        hop = await Hop().opened()
-        await hop.opener.send_eof()
-        await hop.server.send_eof()
-        await hop.settle()
-        assert hop.ended == [1, 1]
-        said = [len(line.said) for line in hop.lines]
-        for end in hop.ends:
-            for message, payload in afterwards:
-                end.on_message(message, payload)
-            assert await end.read() == b""
-            await outcome(end.write(b"x"))
-            await end.close()
-            end.reset(1)
-        assert hop.ended == [1, 1]
-        # An end that comes twice is confirmed twice; that is all.
-        assert [
-            [message for message in line.said[count:] if not isinstance(message, Ack)]
-            for line, count in zip(hop.lines, said, strict=True)
-        ] == [[], []]
-
-    play(scenario)
+    hop = await Hop().opened()
+    await hop.opener.send_eof()
+    await hop.server.send_eof()
+    await hop.settle()
+    assert hop.ended == [1, 1]
+    said = [len(line.said) for line in hop.lines]
+    for end in hop.ends:
+        for message, payload in afterwards:
+            end.on_message(message, payload)
+        assert await end.read() == b""
+        await outcome(end.write(b"x"))
+        await end.close()
+        end.reset(1)
+    assert hop.ended == [1, 1]
+    # An end that comes twice is confirmed twice; that is all.
+    assert [
+        [message for message in line.said[count:] if not isinstance(message, Ack)]
+        for line, count in zip(hop.lines, said, strict=True)
+    ] == [[], []]
 
 
 def words(line_said: list[Message]) -> list[bytes]:
@@ -216,44 +196,37 @@ def test_one_side_that_wants_no_more_is_obeyed_with_its_own_code() -> None:
     play(after_the_end)
 
 
-def test_a_way_that_is_gone_ends_the_session() -> None:
+async def test_a_way_that_is_gone_ends_the_session() -> None:
     """The connection has ended: the next send fails."""
+    broken = False
+    ended: list[None] = []
 
-    async def scenario() -> None:
-        broken = False
-        ended: list[None] = []
+    def send(header: bytes, payload: object) -> None:
+        if broken:
+            raise DaemonBusy(actor="network")
 
-        def send(header: bytes, payload: object) -> None:
-            if broken:
-                raise DaemonBusy(actor="network")
-
-        session = Session(send, protocol="Test", instance="default", on_end=lambda: ended.append(None))
-        session.on_message(SessionOpened(SESSION_WINDOW), b"")
-        await session.write(b"fine")
-        broken = True
-        await outcome(session.write(b"not fine"))
-        for work in (session.write(b"x"), session.read(), session.send_eof(), session.close()):
-            assert isinstance(await outcome(work), P2PError)
-        assert session.is_over
-        assert len(ended) == 1
-
-    play(scenario)
+    session = Session(send, protocol="Test", instance="default", on_end=lambda: ended.append(None))
+    session.on_message(SessionOpened(SESSION_WINDOW), b"")
+    await session.write(b"fine")
+    broken = True
+    await outcome(session.write(b"not fine"))
+    for work in (session.write(b"x"), session.read(), session.send_eof(), session.close()):
+        assert isinstance(await outcome(work), P2PError)
+    assert session.is_over
+    assert len(ended) == 1
 
 
-def test_every_waiter_gets_the_reason_of_a_failed_opening() -> None:
-    async def scenario() -> None:
-        hop = Hop()
-        writing = asyncio.create_task(hop.opener.write(b"x"))
-        await a_few_turns()
-        assert not writing.done()
-        with pytest.raises(SessionClosed):
-            print(hop.opener.peer)
-        hop.opener.fail(ConnectionLost(what="it"))
-        for work in (writing, hop.opener.read(), hop.opener.opened):
-            assert isinstance(await outcome(work), ConnectionLost)
-        assert hop.ended == [1, 0]
-
-    play(scenario)
+async def test_every_waiter_gets_the_reason_of_a_failed_opening() -> None:
+    hop = Hop()
+    writing = asyncio.create_task(hop.opener.write(b"x"))
+    await a_few_turns()
+    assert not writing.done()
+    with pytest.raises(SessionClosed):
+        print(hop.opener.peer)
+    hop.opener.fail(ConnectionLost(what="it"))
+    for work in (writing, hop.opener.read(), hop.opener.opened):
+        assert isinstance(await outcome(work), ConnectionLost)
+    assert hop.ended == [1, 0]
 
 
 def test_codes_stand_for_errors() -> None:

@@ -11,19 +11,15 @@ import pytest
 
 from fastn_p2p_client.protocol import request
 from fastn_p2p_client.testing import Conformance, ProtocolClient, check_errors, check_requests, check_streams, serve
-from tests.support.scenario import play
 
 Check = Callable[[ProtocolClient], Awaitable[None]]
 
 
 @pytest.mark.parametrize("check", [check_requests, check_errors, check_streams])
-def test_a_protocol_in_memory_conforms(check: Check) -> None:
-    async def scenario() -> None:
-        async with serve(Conformance) as contact:
-            await check(contact)
-            await check(contact)
-
-    play(scenario)
+async def test_a_protocol_in_memory_conforms(check: Check) -> None:
+    async with serve(Conformance) as contact:
+        await check(contact)
+        await check(contact)
 
 
 class Forgetful(Conformance):
@@ -52,10 +48,7 @@ class Stubborn(Conformance):
         (Stubborn, check_requests, "no error instead of DeadlineExceeded"),
     ],
 )
-def test_a_check_says_what_does_not_conform(protocol: type[Conformance], check: Check, wrong: str) -> None:
-    async def scenario() -> None:
-        async with serve(protocol) as contact:
-            with pytest.raises(AssertionError, match=re.escape(wrong)):
-                await check(contact)
-
-    play(scenario)
+async def test_a_check_says_what_does_not_conform(protocol: type[Conformance], check: Check, wrong: str) -> None:
+    async with serve(protocol) as contact:
+        with pytest.raises(AssertionError, match=re.escape(wrong)):
+            await check(contact)

@@ -56,7 +56,6 @@ from fastn_p2p_client.session import framing
 from fastn_p2p_client.testing import session_pair
 from tests.support.scenario import (
     a_few_turns,
-    play,
 )
 
 BOB, CAROL = "b" * 52, "c" * 52
@@ -182,51 +181,42 @@ def test_rejects_messages_above_a_limit(history: MessageTables) -> None:
     assert texts(history) == ["hi"]
 
 
-def test_messages_survive_a_restart_and_a_newer_version_is_left_alone(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        path = tmp_path / "chat.db"
-        store = MessageStore(path, ChatConfig())
+async def test_messages_survive_a_restart_and_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    store = MessageStore(path, ChatConfig())
+    await store.open()
+    await store.write(MessageTables.add_sent, BOB, "default", number(1), "hi", 10)
+    await store.close()
+    await store.open()
+    assert await store.read(MessageTables.waiting_peers) == [BOB]
+    await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA user_version = 2")
+    with pytest.raises(StorageDamaged):
         await store.open()
-        await store.write(MessageTables.add_sent, BOB, "default", number(1), "hi", 10)
-        await store.close()
+
+
+async def test_a_rejected_message_leaves_nothing_behind(tmp_path: Path) -> None:
+    store = MessageStore(tmp_path / "chat.db", ChatConfig(peers=1))
+    await store.open()
+    await store.write(MessageTables.add_sent, BOB, "default", number(1), "hi", 10)
+    with pytest.raises(ApplicationError, match="TooManyPeers"):
+        await store.write(MessageTables.add_received, CAROL, "default", [sent(1)], 10)
+    await store.write(MessageTables.add_received, BOB, "default", [sent(3)], 10)
+    assert len(await store.read(MessageTables.history, BOB, "default", None, 10)) == 2
+    await store.close()
+
+
+async def test_a_file_that_is_no_database_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    path.write_bytes(b"no database" * 1000)
+    store = MessageStore(path, ChatConfig())
+    with pytest.raises(StorageDamaged):
         await store.open()
-        assert await store.read(MessageTables.waiting_peers) == [BOB]
-        await store.close()
-        with contextlib.closing(sqlite3.connect(path)) as other:
-            other.execute("PRAGMA user_version = 2")
-        with pytest.raises(StorageDamaged):
-            await store.open()
-
-    play(scenario)
-
-
-def test_a_rejected_message_leaves_nothing_behind(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        store = MessageStore(tmp_path / "chat.db", ChatConfig(peers=1))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StorageFailed):
         await store.open()
-        await store.write(MessageTables.add_sent, BOB, "default", number(1), "hi", 10)
-        with pytest.raises(ApplicationError, match="TooManyPeers"):
-            await store.write(MessageTables.add_received, CAROL, "default", [sent(1)], 10)
-        await store.write(MessageTables.add_received, BOB, "default", [sent(3)], 10)
-        assert len(await store.read(MessageTables.history, BOB, "default", None, 10)) == 2
-        await store.close()
-
-    play(scenario)
-
-
-def test_a_file_that_is_no_database_is_damaged(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        path = tmp_path / "chat.db"
-        path.write_bytes(b"no database" * 1000)
-        store = MessageStore(path, ChatConfig())
-        with pytest.raises(StorageDamaged):
-            await store.open()
-        path.unlink()
-        path.mkdir()
-        with pytest.raises(StorageFailed):
-            await store.open()
-
-    play(scenario)
 
 
 # ── delivery ─────────────────────────────────────────────────────────────────────────────────────
@@ -250,79 +240,73 @@ class StubTransport(PeerTransport):
             raise self.errors.pop(0)
 
 
-def test_everything_is_delivered_once_and_only_lasting_problems_are_reported(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        store = MessageStore(tmp_path / "chat.db", ChatConfig())
-        await store.open()
-        transport, delivered, problems = StubTransport(), asyncio.Queue[tuple[str, list[str]]](), list[str]()
-        delivery = PeerDelivery(
-            transport,
-            store,
-            on_delivered=lambda conversation, ids: delivered.put_nowait((conversation, ids)),
-            on_problem=problems.append,
-            backoff=Backoff(0.0, 0.0),
-        )
-        denied = Denied(peer="bob", protocol="Chat", instance="default")
-        transport.errors = [ConnectionLost(what="the connection"), denied]
-        for value in range(2):
-            await store.write(MessageTables.add_sent, BOB, "default", number(value), "hi", 10)
-            delivery.wake()
-        await a_few_turns()
-        assert transport.requests == []
-        transport.online.set()
-        assert await delivered.get() == ("default", [number(0), number(1)])
-        assert len(transport.requests) == 3
-        assert problems == [str(denied), ""]  # a lost connection is not reported
-        await store.write(MessageTables.add_received, BOB, "default", [sent(7)], 10)
-        await store.write(MessageTables.mark_read_here, BOB, "default", 1000)
+async def test_everything_is_delivered_once_and_only_lasting_problems_are_reported(tmp_path: Path) -> None:
+    store = MessageStore(tmp_path / "chat.db", ChatConfig())
+    await store.open()
+    transport, delivered, problems = StubTransport(), asyncio.Queue[tuple[str, list[str]]](), list[str]()
+    delivery = PeerDelivery(
+        transport,
+        store,
+        on_delivered=lambda conversation, ids: delivered.put_nowait((conversation, ids)),
+        on_problem=problems.append,
+        backoff=Backoff(0.0, 0.0),
+    )
+    denied = Denied(peer="bob", protocol="Chat", instance="default")
+    transport.errors = [ConnectionLost(what="the connection"), denied]
+    for value in range(2):
+        await store.write(MessageTables.add_sent, BOB, "default", number(value), "hi", 10)
         delivery.wake()
-        while not delivery.is_idle:
-            await a_few_turns()
-        assert transport.requests[3:] == [ReadReceipt("default", [number(7)])]
-        await delivery.close()
-        await store.close()
-
-    play(scenario)
+    await a_few_turns()
+    assert transport.requests == []
+    transport.online.set()
+    assert await delivered.get() == ("default", [number(0), number(1)])
+    assert len(transport.requests) == 3
+    assert problems == [str(denied), ""]  # a lost connection is not reported
+    await store.write(MessageTables.add_received, BOB, "default", [sent(7)], 10)
+    await store.write(MessageTables.mark_read_here, BOB, "default", 1000)
+    delivery.wake()
+    while not delivery.is_idle:
+        await a_few_turns()
+    assert transport.requests[3:] == [ReadReceipt("default", [number(7)])]
+    await delivery.close()
+    await store.close()
 
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_conversations_are_open_while_a_terminal_shows_them() -> None:
-    async def scenario() -> None:
-        sending: list[ConversationId] = []
+async def test_conversations_are_open_while_a_terminal_shows_them() -> None:
+    sending: list[ConversationId] = []
 
-        class StubPresenceSender:
-            def __init__(self, id: ConversationId) -> None:
-                self.id = id
-                sending.append(id)
+    class StubPresenceSender:
+        def __init__(self, id: ConversationId) -> None:
+            self.id = id
+            sending.append(id)
 
-            async def close(self) -> None:
-                sending.remove(self.id)
+        async def close(self) -> None:
+            sending.remove(self.id)
 
-        open_conversations = OpenConversations(cast(Any, StubPresenceSender))
-        bob_a, bob_b = ConversationId(BOB, "a"), ConversationId(BOB, "b")
-        conversation, one = open_conversations.enter(bob_a)
-        _, two = open_conversations.enter(bob_a)
-        assert sending == [bob_a]
-        for _ in range(2):
-            open_conversations.peer_joined(bob_a)
-        open_conversations.peer_joined(bob_b)
-        assert conversation.presence == "here"
-        for _ in range(2):
-            open_conversations.peer_left(bob_a)
-        open_conversations.publish_to_all(BOB, DeliveryProblem("x"))
-        for terminal in (one, two):
-            told = [await terminal.next() for _ in range(3)]
-            assert told == [Presence("here"), Presence("away"), DeliveryProblem("x")]
-        await open_conversations.leave(bob_a, one)
-        assert sending == [bob_a]
-        await open_conversations.leave(bob_a, two)
-        assert sending == []
-        open_conversations.peer_left(bob_b)
-        assert len(open_conversations) == 0
-
-    play(scenario)
+    open_conversations = OpenConversations(cast(Any, StubPresenceSender))
+    bob_a, bob_b = ConversationId(BOB, "a"), ConversationId(BOB, "b")
+    conversation, one = open_conversations.enter(bob_a)
+    _, two = open_conversations.enter(bob_a)
+    assert sending == [bob_a]
+    for _ in range(2):
+        open_conversations.peer_joined(bob_a)
+    open_conversations.peer_joined(bob_b)
+    assert conversation.presence == "here"
+    for _ in range(2):
+        open_conversations.peer_left(bob_a)
+    open_conversations.publish_to_all(BOB, DeliveryProblem("x"))
+    for terminal in (one, two):
+        told = [await terminal.next() for _ in range(3)]
+        assert told == [Presence("here"), Presence("away"), DeliveryProblem("x")]
+    await open_conversations.leave(bob_a, one)
+    assert sending == [bob_a]
+    await open_conversations.leave(bob_a, two)
+    assert sending == []
+    open_conversations.peer_left(bob_b)
+    assert len(open_conversations) == 0
 
 
 def line(seq: int, mark: Any = "kept") -> ChatMessage:
@@ -354,32 +338,26 @@ def test_following_again_repeats_no_event() -> None:
     "data",
     [b"\x00", b"\x00\x00\x00\x02\xc0", b"\xff\xff\xff\xff", b"\x00\x00\x00\x01\xc1", b"\x00\x00\x00\x01\xc0"],
 )
-def test_rejects_invalid_frames(data: bytes) -> None:
-    async def scenario() -> None:
-        ours, theirs = session_pair()
-        theirs.accept()
-        await ours.opened
-        await ours.write(data)
-        await ours.send_eof()
-        with pytest.raises(BadMessage):
-            await framing.receive_message(theirs, msgspec.msgpack.Decoder(MarkRead))
-
-    play(scenario)
+async def test_rejects_invalid_frames(data: bytes) -> None:
+    ours, theirs = session_pair()
+    theirs.accept()
+    await ours.opened
+    await ours.write(data)
+    await ours.send_eof()
+    with pytest.raises(BadMessage):
+        await framing.receive_message(theirs, msgspec.msgpack.Decoder(MarkRead))
 
 
-def test_messages_arrive_and_then_the_end() -> None:
-    async def scenario() -> None:
-        ours, theirs = session_pair()
-        theirs.accept()
-        await ours.opened
-        for seq in (1, 2):
-            await framing.send_message(ours, MarkRead(seq))
-        await ours.send_eof()
-        decoder = msgspec.msgpack.Decoder(MarkRead)
-        for expected in (MarkRead(1), MarkRead(2), None):
-            assert await framing.receive_message(theirs, decoder) == expected
-
-    play(scenario)
+async def test_messages_arrive_and_then_the_end() -> None:
+    ours, theirs = session_pair()
+    theirs.accept()
+    await ours.opened
+    for seq in (1, 2):
+        await framing.send_message(ours, MarkRead(seq))
+    await ours.send_eof()
+    decoder = msgspec.msgpack.Decoder(MarkRead)
+    for expected in (MarkRead(1), MarkRead(2), None):
+        assert await framing.receive_message(theirs, decoder) == expected
 
 
 def test_at_most_so_many_messages_of_one_conversation_are_kept(history: MessageTables) -> None:

@@ -136,23 +136,19 @@ def test_what_is_accepted_by_name_is_taken_and_nothing_else(wary: Taken, names: 
         }
 
 
-def test_everything_in_an_offer_is_shown_in_pages(wary: Taken) -> None:
+async def test_everything_in_an_offer_is_shown_in_pages(wary: Taken) -> None:
     tops = offered(wary)
-
-    async def story() -> None:
-        with pytest.raises(FileError):
-            await wary.put(*tops)
-        (offer,) = await wary.offers()
-        assert set(offer.examples) <= FLAGGED  # however the sender orders them
-        owner = wary.line.as_peer(wary.line.protocol.context.key).files()
-        shown = [entry async for entry in owner.contents(offer.id, page=7)]
-        assert [entry.path for entry in shown] == sorted([*HOME, ".ssh"])
-        assert {entry.path for entry in shown if entry.risks} == FLAGGED
-        with pytest.raises(FileError) as caught:
-            await wary.line.files().request(f.Contents(offer.id), f.OfferPage)
-        assert caught.value.kind == "NotOwner"
-
-    run(story())
+    with pytest.raises(FileError):
+        await wary.put(*tops)
+    (offer,) = await wary.offers()
+    assert set(offer.examples) <= FLAGGED  # however the sender orders them
+    owner = wary.line.as_peer(wary.line.protocol.context.key).files()
+    shown = [entry async for entry in owner.contents(offer.id, page=7)]
+    assert [entry.path for entry in shown] == sorted([*HOME, ".ssh"])
+    assert {entry.path for entry in shown if entry.risks} == FLAGGED
+    with pytest.raises(FileError) as caught:
+        await wary.line.files().request(f.Contents(offer.id), f.OfferPage)
+    assert caught.value.kind == "NotOwner"
 
 
 def test_the_commands_name_what_is_risky(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,40 +201,34 @@ def entries(count: int, prefix: str = "") -> list[f.Entry]:
     ]
 
 
-def test_little_is_kept_before_consent(wary: Taken, tmp_path: Path) -> None:
-    async def story() -> None:
-        bob = wary.line.files()
-        with pytest.raises(FileError) as caught:
-            await bob.offer(entries(9000))
-        assert caught.value.kind == "TooLarge"
-        assert await wary.offers() == []
-        for number in range(MAX_WAITING):
-            await bob.offer(entries(1500, f"{number}-"))
-        with pytest.raises(FileError) as caught:
-            await bob.offer(entries(1500, "more-"))
-        assert caught.value.kind == "TooMany"
-        kept = [path.stat().st_size for path in (tmp_path / "workspace/offers").glob("*.entries")]
-        assert max(kept) <= MAX_LIST
-        assert sum(kept) <= MAX_LISTS
-        (first, *_) = await wary.offers()
-        owner = wary.line.as_peer(wary.line.protocol.context.key).files()
-        assert len([entry async for entry in owner.contents(first.id)]) == 1500
-
-    run(story())
+async def test_little_is_kept_before_consent(wary: Taken, tmp_path: Path) -> None:
+    bob = wary.line.files()
+    with pytest.raises(FileError) as caught:
+        await bob.offer(entries(9000))
+    assert caught.value.kind == "TooLarge"
+    assert await wary.offers() == []
+    for number in range(MAX_WAITING):
+        await bob.offer(entries(1500, f"{number}-"))
+    with pytest.raises(FileError) as caught:
+        await bob.offer(entries(1500, "more-"))
+    assert caught.value.kind == "TooMany"
+    kept = [path.stat().st_size for path in (tmp_path / "workspace/offers").glob("*.entries")]
+    assert max(kept) <= MAX_LIST
+    assert sum(kept) <= MAX_LISTS
+    (first, *_) = await wary.offers()
+    owner = wary.line.as_peer(wary.line.protocol.context.key).files()
+    assert len([entry async for entry in owner.contents(first.id)]) == 1500
 
 
-def test_rejected_lists_go_before_new_ones_are_refused(wary: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story() -> None:
-        bob = wary.line.files()
-        owner = wary.line.as_peer(wary.line.protocol.context.key).files()
-        first = await bob.offer(entries(1500))
-        await owner.decide(first.offer, accept=False)
-        (offer,) = await wary.offers()
-        monkeypatch.setattr("fastn_p2p.protocols.files.receiving.offer_inbox.MAX_LISTS", offer.kept + 10)
-        await bob.offer(entries(1500, "b"))
-        assert [each.state for each in await wary.offers()] == ["waiting"]
-
-    run(story())
+async def test_rejected_lists_go_before_new_ones_are_refused(wary: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+    bob = wary.line.files()
+    owner = wary.line.as_peer(wary.line.protocol.context.key).files()
+    first = await bob.offer(entries(1500))
+    await owner.decide(first.offer, accept=False)
+    (offer,) = await wary.offers()
+    monkeypatch.setattr("fastn_p2p.protocols.files.receiving.offer_inbox.MAX_LISTS", offer.kept + 10)
+    await bob.offer(entries(1500, "b"))
+    assert [each.state for each in await wary.offers()] == ["waiting"]
 
 
 def test_a_trusted_peer_may_offer_many(trusting: Taken) -> None:

@@ -302,24 +302,20 @@ def test_rejecting_leaves_no_directories_behind_but_those_that_hold_something(wa
     assert {name for name in snapshot(wary.inbox) if name != "d/a"} == {"d", "d/mine"}
 
 
-def test_a_peer_that_fills_an_inbox_makes_room_for_others(wary: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_fills_an_inbox_makes_room_for_others(wary: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fastn_p2p.protocols.files.receiving.offer_inbox.MAX_OFFERS", 10)
-
-    async def story() -> None:
-        bob, carol = wary.line.files(), wary.line.as_peer(CAROL).files()
-        for number in range(10):
-            await bob.offer([f.Entry(f"bob-{number}", "file", 1)])
-        await carol.offer([f.Entry("carol", "file", 1)])
-        names = [offer.examples[0] for offer in await wary.offers()]
-        assert "carol" in names
-        assert "bob-0" not in names
-        with pytest.raises(FileError) as caught:
-            await bob.offer([f.Entry("bob-more", "file", 1)])
-        assert caught.value.kind == "TooMany"
-        for name in names:
-            assert name.startswith(("bob-", "carol"))
-
-    run(story())
+    bob, carol = wary.line.files(), wary.line.as_peer(CAROL).files()
+    for number in range(10):
+        await bob.offer([f.Entry(f"bob-{number}", "file", 1)])
+    await carol.offer([f.Entry("carol", "file", 1)])
+    names = [offer.examples[0] for offer in await wary.offers()]
+    assert "carol" in names
+    assert "bob-0" not in names
+    with pytest.raises(FileError) as caught:
+        await bob.offer([f.Entry("bob-more", "file", 1)])
+    assert caught.value.kind == "TooMany"
+    for name in names:
+        assert name.startswith(("bob-", "carol"))
 
 
 def test_two_sessions_of_one_offer_wait_for_one_preparation_and_others_do_not(inbox: Taken) -> None:

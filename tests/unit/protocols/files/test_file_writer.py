@@ -62,35 +62,26 @@ async def write(writer: FileWriter, blocks: int) -> None:
         await writer.flush()
 
 
-def test_a_command_writes_by_itself_while_the_disk_is_quick(disk: Disk) -> None:
-    async def scenario() -> None:
-        writer = FileWriter(disk, may_block_loop=True, clock=disk.clock)
-        await write(writer, 5)
-        assert disk.aside() == [False] * 5
-
-    asyncio.run(scenario())
+async def test_a_command_writes_by_itself_while_the_disk_is_quick(disk: Disk) -> None:
+    writer = FileWriter(disk, may_block_loop=True, clock=disk.clock)
+    await write(writer, 5)
+    assert disk.aside() == [False] * 5
 
 
-def test_one_slow_write_is_enough_and_trust_returns_slowly(disk: Disk) -> None:
-    async def scenario() -> None:
-        writer = FileWriter(disk, may_block_loop=True, clock=disk.clock)
-        disk.takes = SLOW
-        await write(writer, 3)
-        assert disk.aside() == [False, True, True]
-        disk.takes = QUICK / 2
-        await write(writer, RELIABLE + 2)
-        assert disk.aside() == [True] * RELIABLE + [False] * 2
-
-    asyncio.run(scenario())
+async def test_one_slow_write_is_enough_and_trust_returns_slowly(disk: Disk) -> None:
+    writer = FileWriter(disk, may_block_loop=True, clock=disk.clock)
+    disk.takes = SLOW
+    await write(writer, 3)
+    assert disk.aside() == [False, True, True]
+    disk.takes = QUICK / 2
+    await write(writer, RELIABLE + 2)
+    assert disk.aside() == [True] * RELIABLE + [False] * 2
 
 
-def test_a_process_that_has_other_work_never_waits_for_the_disk(disk: Disk) -> None:
-    async def scenario() -> None:
-        writer = FileWriter(disk, may_block_loop=False, clock=disk.clock)
-        await write(writer, 3)
-        assert disk.aside() == [True] * 3
-
-    asyncio.run(scenario())
+async def test_a_process_that_has_other_work_never_waits_for_the_disk(disk: Disk) -> None:
+    writer = FileWriter(disk, may_block_loop=False, clock=disk.clock)
+    await write(writer, 3)
+    assert disk.aside() == [True] * 3
 
 
 @pytest.mark.parametrize("alone", [True, False])
@@ -112,11 +103,8 @@ def test_every_byte_is_in_the_file_in_its_place(disk: Disk, tmp_path: Path, alon
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_write_that_fails_is_an_error_of_whoever_brings_more(disk: Disk, alone: bool) -> None:
-    async def scenario() -> None:
-        writer = FileWriter(disk, may_block_loop=alone, clock=disk.clock)
-        disk.fails = True
-        with pytest.raises(FileError, match="no space left"):
-            await write(writer, 1)
-
-    asyncio.run(scenario())
+async def test_a_write_that_fails_is_an_error_of_whoever_brings_more(disk: Disk, alone: bool) -> None:
+    writer = FileWriter(disk, may_block_loop=alone, clock=disk.clock)
+    disk.fails = True
+    with pytest.raises(FileError, match="no space left"):
+        await write(writer, 1)

@@ -128,24 +128,20 @@ MESSAGES: list[f.TransferMessage] = [
 ]
 
 
-def test_everything_that_can_be_said_is_heard() -> None:
+async def test_everything_that_can_be_said_is_heard() -> None:
     assert {type(message) for message in MESSAGES} == set(typing.get_args(f.TransferMessage))
-
-    async def conversation() -> None:
-        ours, theirs = session_pair()
-        theirs.accept()
-        speaker, hearer = FrameStream(ours), FrameStream(theirs)
-        for message in MESSAGES:
-            await speaker.send_message(message)
-            assert await hearer.receive() == message
-        await speaker.send_block(bytearray(HEAD) + b"content")
-        assert await hearer.receive() == 7
-        assert bytes(await hearer.part(4)) == b"cont"
-        assert bytes(await hearer.part(100)) == b"ent"
-        await ours.send_eof()
-        assert await hearer.receive() is None
-
-    asyncio.run(conversation())
+    ours, theirs = session_pair()
+    theirs.accept()
+    speaker, hearer = FrameStream(ours), FrameStream(theirs)
+    for message in MESSAGES:
+        await speaker.send_message(message)
+        assert await hearer.receive() == message
+    await speaker.send_block(bytearray(HEAD) + b"content")
+    assert await hearer.receive() == 7
+    assert bytes(await hearer.part(4)) == b"cont"
+    assert bytes(await hearer.part(100)) == b"ent"
+    await ours.send_eof()
+    assert await hearer.receive() is None
 
 
 @pytest.mark.parametrize(

@@ -163,21 +163,17 @@ def test_an_offer_stands_when_nobody_waits_for_it_and_the_same_command_goes_on_w
     assert snapshot(wary.inbox) == snapshot(wary.home)
 
 
-def test_a_rejected_offer_is_not_sent_and_may_be_accepted_after_all(wary: Place) -> None:
+async def test_a_rejected_offer_is_not_sent_and_may_be_accepted_after_all(wary: Place) -> None:
     make_files(wary.home, SOME)
-
-    async def story() -> None:
-        with pytest.raises(FileError):
-            await wary.put()
-        await wary.decide(accept=False)
-        with pytest.raises(FileError) as caught:
-            await wary.put(wait=None)
-        assert caught.value.kind == "OfferRejected"
-        assert snapshot(wary.inbox) == {}
-        await wary.decide(accept=True)
-        assert (await wary.put()).done == 4
-
-    run(story())
+    with pytest.raises(FileError):
+        await wary.put()
+    await wary.decide(accept=False)
+    with pytest.raises(FileError) as caught:
+        await wary.put(wait=None)
+    assert caught.value.kind == "OfferRejected"
+    assert snapshot(wary.inbox) == {}
+    await wary.decide(accept=True)
+    assert (await wary.put()).done == 4
 
 
 def test_rejecting_deletes_what_has_arrived_of_unfinished_files(wary: Place) -> None:
@@ -283,24 +279,20 @@ def test_a_session_that_takes_over_waits_for_what_another_one_may_still_have(pla
     assert snapshot(place.inbox) == snapshot(place.home)
 
 
-def test_a_file_that_changed_since_it_was_offered_is_refused_and_a_new_offer_is_not(wary: Place) -> None:
+async def test_a_file_that_changed_since_it_was_offered_is_refused_and_a_new_offer_is_not(wary: Place) -> None:
     make_files(wary.home, {"a": b"a", "b": b"b"})
-
-    async def story() -> None:
-        manifest = wary.scan("a", "b")
-        with pytest.raises(FileError):
-            await wary.line.files().put(manifest, wait=0)
-        await wary.decide(accept=True)
-        make_files(wary.home, {"x": b"", "a": b"A"})
-        summary = await wary.line.files().put(manifest)
-        assert wary.failures(summary) == {"a": "Changed"}
-        assert set(snapshot(wary.inbox)) == {"b"}
-        with pytest.raises(FileError) as caught:
-            await wary.put("a", "b")
-        assert caught.value.kind == "OfferWaits"
-        assert len(await wary.offers()) == 2
-
-    run(story())
+    manifest = wary.scan("a", "b")
+    with pytest.raises(FileError):
+        await wary.line.files().put(manifest, wait=0)
+    await wary.decide(accept=True)
+    make_files(wary.home, {"x": b"", "a": b"A"})
+    summary = await wary.line.files().put(manifest)
+    assert wary.failures(summary) == {"a": "Changed"}
+    assert set(snapshot(wary.inbox)) == {"b"}
+    with pytest.raises(FileError) as caught:
+        await wary.put("a", "b")
+    assert caught.value.kind == "OfferWaits"
+    assert len(await wary.offers()) == 2
 
 
 def test_a_full_disk_is_told_and_the_rest_arrives_later(place: Place) -> None:
@@ -367,32 +359,25 @@ def test_limits_hold_before_anything_is_sent(tmp_path: Path, config: dict[str, i
     assert run(place.offers()) == []
 
 
-def test_one_peer_cannot_fill_the_inbox_with_offers(wary: Place) -> None:
-    async def story() -> None:
-        bob = wary.line.files()
-        for number in range(MAX_WAITING):
-            await bob.offer([f.Entry(str(number), "file")])
-        with pytest.raises(FileError) as caught:
-            await bob.offer([f.Entry("one more", "file")])
-        assert caught.value.kind == "TooMany"
-        await wary.line.as_peer(CAROL).files().offer([f.Entry("one more", "file")])
-
-    run(story())
+async def test_one_peer_cannot_fill_the_inbox_with_offers(wary: Place) -> None:
+    bob = wary.line.files()
+    for number in range(MAX_WAITING):
+        await bob.offer([f.Entry(str(number), "file")])
+    with pytest.raises(FileError) as caught:
+        await bob.offer([f.Entry("one more", "file")])
+    assert caught.value.kind == "TooMany"
+    await wary.line.as_peer(CAROL).files().offer([f.Entry("one more", "file")])
 
 
-def test_one_peer_has_a_bounded_number_of_sessions(place: Place, tmp_path: Path) -> None:
+async def test_one_peer_has_a_bounded_number_of_sessions(place: Place, tmp_path: Path) -> None:
     line = Line(tmp_path / "workspace", root=str(tmp_path))
-
-    async def story() -> None:
-        sessions = [await line.files().open(f.DownloadFiles()) for _ in range(MAX_SESSIONS)]
-        with pytest.raises(FileError) as caught:
-            await line.files().open(f.DownloadFiles())
-        assert caught.value.kind == "TooMany"
-        carol = await line.as_peer(CAROL).files().open(f.DownloadFiles())
-        for session in (*sessions, carol):
-            await session.close()
-
-    run(story())
+    sessions = [await line.files().open(f.DownloadFiles()) for _ in range(MAX_SESSIONS)]
+    with pytest.raises(FileError) as caught:
+        await line.files().open(f.DownloadFiles())
+    assert caught.value.kind == "TooMany"
+    carol = await line.as_peer(CAROL).files().open(f.DownloadFiles())
+    for session in (*sessions, carol):
+        await session.close()
 
 
 # ── a hostile peer ───────────────────────────────────────────────────────────────────────────────

@@ -84,7 +84,7 @@ async def wanting(line: Line, offset: int) -> Session:
 # ── hashing for a resume ─────────────────────────────────────────────────────────────────────────
 
 
-def test_hashing_holds_up_neither_other_requests_nor_other_peers_and_ends_with_its_sessions(
+async def test_hashing_holds_up_neither_other_requests_nor_other_peers_and_ends_with_its_sessions(
     tmp_path: Path, steps: Steps
 ) -> None:
     root = tmp_path / "root"
@@ -92,29 +92,25 @@ def test_hashing_holds_up_neither_other_requests_nor_other_peers_and_ends_with_i
     sparse(root / "huge", 40 * GIB)
     line = Line(tmp_path / "workspace", root=str(root))
     carol = line.as_peer(CAROL, "carol")
-
-    async def story() -> None:
-        sessions = [await wanting(line, 40 * GIB - number) for number in range(1, 17)]
-        await until(lambda: steps.taken > 20)
-        for each in (line, carol):
-            assert (await each.files().stat("small")).size == 5
-            assert [page.entries[-1].path async for page in each.files().list()] == ["small"]
-        (tmp_path / "to").mkdir()
-        assert (await carol.files().get(["small"], tmp_path / "to")).done == 1
-        for session in sessions:
-            session.reset()
-        await until(lambda: not line.protocol._sessions)
-        await asyncio.to_thread(lambda: None)
-        await carol.files().stat("small")
-        taken = steps.taken
-        for _ in range(50):
-            await asyncio.sleep(0)
-        assert steps.taken <= taken + 1  # one may have been under way
-
-    run(story())
+    sessions = [await wanting(line, 40 * GIB - number) for number in range(1, 17)]
+    await until(lambda: steps.taken > 20)
+    for each in (line, carol):
+        assert (await each.files().stat("small")).size == 5
+        assert [page.entries[-1].path async for page in each.files().list()] == ["small"]
+    (tmp_path / "to").mkdir()
+    assert (await carol.files().get(["small"], tmp_path / "to")).done == 1
+    for session in sessions:
+        session.reset()
+    await until(lambda: not line.protocol._sessions)
+    await asyncio.to_thread(lambda: None)
+    await carol.files().stat("small")
+    taken = steps.taken
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert steps.taken <= taken + 1  # one may have been under way
 
 
-def test_what_was_hashed_is_not_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_hashed_is_not_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 20 * STEP + 17
     root = tmp_path / "root"
     root.mkdir()
@@ -142,22 +138,19 @@ def test_what_was_hashed_is_not_hashed_again(tmp_path: Path, monkeypatch: pytest
         await until(lambda: not line.protocol._sessions)
         return found.offset
 
-    async def story() -> None:
-        hasher = Digest()
-        for _ in range(20):
-            hasher.update(bytes(STEP))
-        first = await wanting(line, 20 * STEP)
-        await until(lambda: hashed["bytes"] > 5 * STEP)
-        first.reset()  # what it has caused until then is kept
-        await until(lambda: not line.protocol._sessions)
+    hasher = Digest()
+    for _ in range(20):
+        hasher.update(bytes(STEP))
+    first = await wanting(line, 20 * STEP)
+    await until(lambda: hashed["bytes"] > 5 * STEP)
+    first.reset()  # what it has caused until then is kept
+    await until(lambda: not line.protocol._sessions)
+    assert await resumed(20 * STEP, hasher.digest()) == 20 * STEP
+    before = hashed["bytes"]
+    assert before < 22 * STEP
+    for _ in range(20):
         assert await resumed(20 * STEP, hasher.digest()) == 20 * STEP
-        before = hashed["bytes"]
-        assert before < 22 * STEP
-        for _ in range(20):
-            assert await resumed(20 * STEP, hasher.digest()) == 20 * STEP
-        assert hashed["bytes"] - before < 25 * STEP // 2  # blocks that were sent before the resets, nothing else
-
-    run(story())
+    assert hashed["bytes"] - before < 25 * STEP // 2  # blocks that were sent before the resets, nothing else
 
 
 def test_an_inbox_goes_on_hashing_where_it_was(tmp_path: Path) -> None:
@@ -217,48 +210,42 @@ def test_a_file_that_changed_a_moment_ago_leaves_no_checkpoint(tmp_path: Path, m
 # ── the pool ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_threads_serve_peers_in_turn(tmp_path: Path) -> None:
+async def test_threads_serve_peers_in_turn(tmp_path: Path) -> None:
     done: list[str] = []
 
     async def working(pool: WorkPool, peer: str, count: int) -> None:
         for _ in range(count):
             await pool.share(peer).run(done.append, peer)
 
-    async def story() -> None:
-        pool = WorkPool(1)
-        busy = [asyncio.create_task(working(pool, "busy", 20)) for _ in range(16)]
-        await until(lambda: len(done) > 3)
-        before = len(done)
-        await working(pool, "other", 5)
-        assert done[before:].count("busy") <= 2 * 5 + 2
-        for task in busy:
-            task.cancel()
-        await asyncio.gather(*busy, return_exceptions=True)
-        await working(pool, "other", 1)  # nothing was left behind that keeps a thread or a share
-
-    run(story())
+    pool = WorkPool(1)
+    busy = [asyncio.create_task(working(pool, "busy", 20)) for _ in range(16)]
+    await until(lambda: len(done) > 3)
+    before = len(done)
+    await working(pool, "other", 5)
+    assert done[before:].count("busy") <= 2 * 5 + 2
+    for task in busy:
+        task.cancel()
+    await asyncio.gather(*busy, return_exceptions=True)
+    await working(pool, "other", 1)  # nothing was left behind that keeps a thread or a share
 
 
-def test_a_step_that_nobody_awaits_any_more_counts_until_it_is_over() -> None:
+async def test_a_step_that_nobody_awaits_any_more_counts_until_it_is_over() -> None:
     running, finish = threading.Event(), threading.Event()
 
     def slow() -> None:
         running.set()
         assert finish.wait(10)
 
-    async def story() -> None:
-        share = WorkPool(2).share("peer")
-        first = asyncio.create_task(share.run(slow))
-        assert await asyncio.to_thread(running.wait, 10)
-        first.cancel()
-        second = asyncio.create_task(share.run(lambda: "done"))
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert not second.done()
-        finish.set()
-        assert await second == "done"
-
-    run(story())
+    share = WorkPool(2).share("peer")
+    first = asyncio.create_task(share.run(slow))
+    assert await asyncio.to_thread(running.wait, 10)
+    first.cancel()
+    second = asyncio.create_task(share.run(lambda: "done"))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not second.done()
+    finish.set()
+    assert await second == "done"
 
 
 def test_what_a_step_raises_is_raised() -> None:
@@ -276,7 +263,7 @@ async def _once(step: Callable[[], None]) -> None:
 # ── listing and walking ──────────────────────────────────────────────────────────────────────────
 
 
-def test_a_listing_of_many_names_ends_with_its_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_listing_of_many_names_ends_with_its_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walk, "_STEP", 1)
     root = tmp_path / "root"
     make_files(root, {f"{number:03}": b"" for number in range(300)})
@@ -290,36 +277,28 @@ def test_a_listing_of_many_names_ends_with_its_call(tmp_path: Path, monkeypatch:
         return step(steps)  # type: ignore[arg-type]
 
     monkeypatch.setattr(walk, "_step", counting)
-
-    async def story() -> None:
-        call = asyncio.create_task(line.files().request(f.ListDirectory(), f.DirectoryPage))
-        await until(lambda: taken > 10)
-        call.cancel()
-        await asyncio.gather(call, return_exceptions=True)
-        stopped = taken
-        await line.files().stat()
-        assert taken <= stopped + 1 < 300
-        assert len((await line.files().request(f.ListDirectory(), f.DirectoryPage)).entries) == 300
-
-    run(story())
+    call = asyncio.create_task(line.files().request(f.ListDirectory(), f.DirectoryPage))
+    await until(lambda: taken > 10)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+    stopped = taken
+    await line.files().stat()
+    assert taken <= stopped + 1 < 300
+    assert len((await line.files().request(f.ListDirectory(), f.DirectoryPage)).entries) == 300
 
 
-def test_one_peer_walks_few_directories_at_a_time(tmp_path: Path) -> None:
+async def test_one_peer_walks_few_directories_at_a_time(tmp_path: Path) -> None:
     root = tmp_path / "root"
     make_files(root, {f"{number:05}-{'x' * 200}": b"" for number in range(3000)})
     line = Line(tmp_path / "workspace", root=str(root))
-
-    async def story() -> None:
-        walks = [await line.files().open(f.WalkDirectory()) for _ in range(MAX_WALKS)]
-        with pytest.raises(FileError) as caught:
-            await line.files().open(f.WalkDirectory())
-        assert caught.value.kind == "TooMany"
-        carol = await line.as_peer(CAROL).files().open(f.WalkDirectory())
-        for session in (*walks, carol):
-            session.reset()
-        await until(lambda: not line.protocol._walks)
-
-    run(story())
+    walks = [await line.files().open(f.WalkDirectory()) for _ in range(MAX_WALKS)]
+    with pytest.raises(FileError) as caught:
+        await line.files().open(f.WalkDirectory())
+    assert caught.value.kind == "TooMany"
+    carol = await line.as_peer(CAROL).files().open(f.WalkDirectory())
+    for session in (*walks, carol):
+        session.reset()
+    await until(lambda: not line.protocol._walks)
 
 
 def test_an_inbox_that_asks_twice_has_files_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

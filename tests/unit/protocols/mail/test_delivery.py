@@ -93,38 +93,31 @@ def test_pauses_grow_with_jitter_and_begin_again() -> None:
     assert backoff.pause() == 1.0
 
 
-def test_everything_arrives_in_order_also_what_is_accepted_meanwhile(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
-            delivery = alice.delivery(Wire.to(bob))
-            await alice.accept("0")
-            await delivery.start()
-            for number in range(1, 200):
-                await alice.accept(f"{number}")
-            assert (await alice.outbox.track("199", 10)).state == "delivered"
-            assert await bob.ids() == [f"{number}" for number in range(200)]
-            await delivery.stop()
-
-    run(main())
+async def test_everything_arrives_in_order_also_what_is_accepted_meanwhile(tmp_path: Path) -> None:
+    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+        delivery = alice.delivery(Wire.to(bob))
+        await alice.accept("0")
+        await delivery.start()
+        for number in range(1, 200):
+            await alice.accept(f"{number}")
+        assert (await alice.outbox.track("199", 10)).state == "delivered"
+        assert await bob.ids() == [f"{number}" for number in range(200)]
+        await delivery.stop()
 
 
-def test_a_mail_is_on_its_way_also_when_whoever_sent_it_has_gone_meanwhile(tmp_path: Path) -> None:
+async def test_a_mail_is_on_its_way_also_when_whoever_sent_it_has_gone_meanwhile(tmp_path: Path) -> None:
     """It is killed, or its time is over, while the disk is being synced."""
-
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
-            delivery = alice.delivery(Wire.to(bob))
-            await delivery.start()
-            for sending in (alice.accept("one"), alice.accept("two")):
-                task = asyncio.create_task(sending)
-                await asyncio.sleep(0)
-                task.cancel()
-            waiting = asyncio.create_task(bob.mailbox.page(1, 10, unread=False, seconds=60))
-            assert [each.id for each in (await waiting)[0]] == ["two"]
-            assert await bob.ids() == ["one", "two"]
-            await delivery.stop()
-
-    run(main())
+    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+        delivery = alice.delivery(Wire.to(bob))
+        await delivery.start()
+        for sending in (alice.accept("one"), alice.accept("two")):
+            task = asyncio.create_task(sending)
+            await asyncio.sleep(0)
+            task.cancel()
+        waiting = asyncio.create_task(bob.mailbox.page(1, 10, unread=False, seconds=60))
+        assert [each.id for each in (await waiting)[0]] == ["two"]
+        assert await bob.ids() == ["one", "two"]
+        await delivery.stop()
 
 
 def test_lost_answers_are_asked_for_again_and_nothing_appears_twice(tmp_path: Path) -> None:
@@ -154,105 +147,88 @@ def test_lost_answers_are_asked_for_again_and_nothing_appears_twice(tmp_path: Pa
     run(main())
 
 
-def test_a_peer_that_comes_online_gets_its_mail_without_the_rest_of_the_pause(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
-            await alice.accept("one")
-            wire = Wire.to(bob)
-            wire.answer = failing(OFFLINE, then=wire.answer)
-            running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
-            await wire.asked.wait()
-            entry = (await alice.sent())["one"]
-            assert (entry.state, entry.reason) == ("waiting", str(OFFLINE))
-            wire.back.set()
-            await running
-            assert await bob.ids() == ["one"]
-            assert (await alice.sent())["one"].reason == ""
-
-    run(main())
+async def test_a_peer_that_comes_online_gets_its_mail_without_the_rest_of_the_pause(tmp_path: Path) -> None:
+    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+        await alice.accept("one")
+        wire = Wire.to(bob)
+        wire.answer = failing(OFFLINE, then=wire.answer)
+        running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
+        await wire.asked.wait()
+        entry = (await alice.sent())["one"]
+        assert (entry.state, entry.reason) == ("waiting", str(OFFLINE))
+        wire.back.set()
+        await running
+        assert await bob.ids() == ["one"]
+        assert (await alice.sent())["one"].reason == ""
 
 
-def test_a_peer_that_is_only_said_to_be_online_is_not_asked_without_end(tmp_path: Path) -> None:
+async def test_a_peer_that_is_only_said_to_be_online_is_not_asked_without_end(tmp_path: Path) -> None:
     """It is said to be there each time, at once; the pauses grow all the same."""
+    async with Side(tmp_path / "a", Clock()) as alice:
+        await alice.accept("one")
+        moments: list[float] = []
 
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice:
-            await alice.accept("one")
-            moments: list[float] = []
+        async def answer(delivery: DeliverMail) -> DeliveryReceipt:
+            moments.append(asyncio.get_running_loop().time())
+            raise OFFLINE
 
-            async def answer(delivery: DeliverMail) -> DeliveryReceipt:
-                moments.append(asyncio.get_running_loop().time())
-                raise OFFLINE
+        async def four_times() -> bool:
+            return len(moments) >= 4
 
-            async def four_times() -> bool:
-                return len(moments) >= 4
-
-            wire = Wire(answer)
-            wire.back.set()
-            running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
-            await until(four_times)
-            pauses = [later - earlier for earlier, later in pairwise(moments)]
-            assert pauses[0] >= 0.09
-            assert pauses[1] >= 0.18
-            assert pauses[2] >= 0.36
-            running.cancel()
-
-    run(main())
+        wire = Wire(answer)
+        wire.back.set()
+        running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
+        await until(four_times)
+        pauses = [later - earlier for earlier, later in pairwise(moments)]
+        assert pauses[0] >= 0.09
+        assert pauses[1] >= 0.18
+        assert pauses[2] >= 0.36
+        running.cancel()
 
 
 @pytest.mark.parametrize(
     "error", [Overloaded(what="calls", limit=1), DeadlineExceeded(seconds=30), StorageFailed(path="x", reason="full")]
 )
-def test_a_peer_that_is_there_and_cannot_is_left_alone_for_the_whole_pause(tmp_path: Path, error: P2PError) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice:
-            await alice.accept("one")
-            wire = Wire(always(error))
-            wire.back.set()
-            running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
+async def test_a_peer_that_is_there_and_cannot_is_left_alone_for_the_whole_pause(
+    tmp_path: Path, error: P2PError
+) -> None:
+    async with Side(tmp_path / "a", Clock()) as alice:
+        await alice.accept("one")
+        wire = Wire(always(error))
+        wire.back.set()
+        running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
 
-            async def in_trouble() -> bool:
-                return (await alice.sent())["one"].reason == str(error)
+        async def in_trouble() -> bool:
+            return (await alice.sent())["one"].reason == str(error)
 
-            await until(in_trouble)
-            await alice.sent()
-            assert not wire.asked.is_set()
-            assert len(wire.attempts) == 1
-            running.cancel()
-
-    run(main())
-
-
-def test_the_owner_can_end_a_pause(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
-            await alice.accept("one")
-            wire = Wire.to(bob)
-            wire.answer = failing(OFFLINE, ProtocolNotFound(peer="bob", protocol="Mail"), then=wire.answer)
-            route = route_of(alice, wire, first=NEVER)
-            running = asyncio.create_task(route.run())
-            await wire.asked.wait()
-            while not running.done():
-                route.retry_now()
-                await asyncio.sleep(0)
-            assert await bob.ids() == ["one"]
-
-    run(main())
+        await until(in_trouble)
+        await alice.sent()
+        assert not wire.asked.is_set()
+        assert len(wire.attempts) == 1
+        running.cancel()
 
 
-def test_who_is_denied_is_told_at_once(tmp_path: Path) -> None:
+async def test_the_owner_can_end_a_pause(tmp_path: Path) -> None:
+    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+        await alice.accept("one")
+        wire = Wire.to(bob)
+        wire.answer = failing(OFFLINE, ProtocolNotFound(peer="bob", protocol="Mail"), then=wire.answer)
+        route = route_of(alice, wire, first=NEVER)
+        running = asyncio.create_task(route.run())
+        await wire.asked.wait()
+        while not running.done():
+            route.retry_now()
+            await asyncio.sleep(0)
+        assert await bob.ids() == ["one"]
+
+
+async def test_who_is_denied_is_told_at_once(tmp_path: Path) -> None:
     error = Denied(peer="bob", protocol="Mail", instance="default")
-
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice:
-            for id in ("one", "two"):
-                await alice.accept(id)
-            await route_of(alice, Wire(always(error)), first=NEVER).run()
-            assert [(each.state, each.reason) for each in (await alice.sent()).values()] == [
-                ("bounced", str(error))
-            ] * 2
-
-    run(main())
+    async with Side(tmp_path / "a", Clock()) as alice:
+        for id in ("one", "two"):
+            await alice.accept(id)
+        await route_of(alice, Wire(always(error)), first=NEVER).run()
+        assert [(each.state, each.reason) for each in (await alice.sent()).values()] == [("bounced", str(error))] * 2
 
 
 @pytest.mark.parametrize(
@@ -264,47 +240,41 @@ def test_who_is_denied_is_told_at_once(tmp_path: Path) -> None:
         ApplicationError("Odd", "something else is called Mail there"),
     ],
 )
-def test_what_is_turned_away_for_too_long_comes_back(tmp_path: Path, error: Exception) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock(), refused_after=60) as alice:
-            await alice.accept("one")
-            alice.clock.now += 30_000
-            wire = Wire(always(error))
-            route = route_of(alice, wire, first=NEVER)
-            running = asyncio.create_task(route.run())
+async def test_what_is_turned_away_for_too_long_comes_back(tmp_path: Path, error: Exception) -> None:
+    async with Side(tmp_path / "a", Clock(), refused_after=60) as alice:
+        await alice.accept("one")
+        alice.clock.now += 30_000
+        wire = Wire(always(error))
+        route = route_of(alice, wire, first=NEVER)
+        running = asyncio.create_task(route.run())
 
-            async def turned_away() -> bool:
-                return bool((await alice.queue.state(TO_BOB)).last_error)
+        async def turned_away() -> bool:
+            return bool((await alice.queue.state(TO_BOB)).last_error)
 
-            async def tried_again() -> bool:
-                return len(wire.attempts) == 2
+        async def tried_again() -> bool:
+            return len(wire.attempts) == 2
 
-            await until(turned_away)
-            alice.clock.now += 59_000
+        await until(turned_away)
+        alice.clock.now += 59_000
+        route.retry_now()
+        await until(tried_again)
+        assert (await alice.sent())["one"].state == "waiting"
+        alice.clock.now += 1_000
+        while not running.done():
             route.retry_now()
-            await until(tried_again)
-            assert (await alice.sent())["one"].state == "waiting"
-            alice.clock.now += 1_000
-            while not running.done():
-                route.retry_now()
-                await asyncio.sleep(0)
-            assert [(each.state, each.reason) for each in (await alice.sent()).values()] == [("bounced", str(error))]
-
-    run(main())
+            await asyncio.sleep(0)
+        assert [(each.state, each.reason) for each in (await alice.sent()).values()] == [("bounced", str(error))]
 
 
-def test_an_answer_in_between_ends_the_time_of_being_turned_away(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock(), refused_after=0.5) as alice, Side(tmp_path / "b", alice.clock) as bob:
-            await alice.accept("one")
-            wire = Wire.to(bob)
-            wire.answer = failing(ProtocolNotFound(peer="bob", protocol="Mail"), OFFLINE, then=wire.answer)
-            wire.back.set()
-            await route_of(alice, wire).run()
-            assert await bob.ids() == ["one"]
-            assert (await alice.queue.record_failure(TO_BOB, "", spent=0, rejected=True)).rejected == 0
-
-    run(main())
+async def test_an_answer_in_between_ends_the_time_of_being_turned_away(tmp_path: Path) -> None:
+    async with Side(tmp_path / "a", Clock(), refused_after=0.5) as alice, Side(tmp_path / "b", alice.clock) as bob:
+        await alice.accept("one")
+        wire = Wire.to(bob)
+        wire.answer = failing(ProtocolNotFound(peer="bob", protocol="Mail"), OFFLINE, then=wire.answer)
+        wire.back.set()
+        await route_of(alice, wire).run()
+        assert await bob.ids() == ["one"]
+        assert (await alice.queue.record_failure(TO_BOB, "", spent=0, rejected=True)).rejected == 0
 
 
 async def attempt(side: Side, wire: Wire, route: RecipientWorker, answer: Exception) -> None:
@@ -316,75 +286,65 @@ async def attempt(side: Side, wire: Wire, route: RecipientWorker, answer: Except
         await asyncio.sleep(0.001)
 
 
-def test_what_was_tried_for_too_long_comes_back_and_says_what_was_in_the_way(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock(), bounce_after=7200) as alice:
-            await alice.accept("old")
-            wire = Wire(always(OFFLINE))
-            route = route_of(alice, wire, first=NEVER)
-            running = asyncio.create_task(route.run())
-            await attempt(alice, wire, route, OFFLINE)
-            alice.clock.now += 1_000
-            await alice.accept("new")
-            await attempt(alice, wire, route, PeerUnknown(peer="bob"))
-            alice.clock.now += 7_199_000
-            wire.answer = always(OFFLINE)
-            while (await alice.sent())["old"].state == "waiting":
-                route.retry_now()
-                await asyncio.sleep(0)
-            sent = await alice.sent()
-            assert sent["old"].reason == f"not delivered after 2 hours of attempts: {OFFLINE}"
-            assert sent["new"].state == "waiting"
-            running.cancel()
-
-    run(main())
+async def test_what_was_tried_for_too_long_comes_back_and_says_what_was_in_the_way(tmp_path: Path) -> None:
+    async with Side(tmp_path / "a", Clock(), bounce_after=7200) as alice:
+        await alice.accept("old")
+        wire = Wire(always(OFFLINE))
+        route = route_of(alice, wire, first=NEVER)
+        running = asyncio.create_task(route.run())
+        await attempt(alice, wire, route, OFFLINE)
+        alice.clock.now += 1_000
+        await alice.accept("new")
+        await attempt(alice, wire, route, PeerUnknown(peer="bob"))
+        alice.clock.now += 7_199_000
+        wire.answer = always(OFFLINE)
+        while (await alice.sent())["old"].state == "waiting":
+            route.retry_now()
+            await asyncio.sleep(0)
+        sent = await alice.sent()
+        assert sent["old"].reason == f"not delivered after 2 hours of attempts: {OFFLINE}"
+        assert sent["new"].state == "waiting"
+        running.cancel()
 
 
 @pytest.mark.parametrize("jump", [86_400_000, -86_400_000])
 @pytest.mark.parametrize("error", [OFFLINE, ProtocolNotFound(peer="bob", protocol="Mail")])
-def test_a_clock_that_is_set_makes_nothing_older(tmp_path: Path, jump: int, error: P2PError) -> None:
+async def test_a_clock_that_is_set_makes_nothing_older(tmp_path: Path, jump: int, error: P2PError) -> None:
     """Nor does it lengthen the time for which a mailbox has turned us away."""
-
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock(), bounce_after=60, refused_after=60) as alice:
-            await alice.accept("one")
-            wire = Wire(always(error))
-            backoff = Backoff(0.001, 0.01, chance=lambda: 0.0)
-            route = RecipientWorker(TO_BOB, alice.queue, wire, lambda: alice.settings, "x", backoff=backoff)
-            running = asyncio.create_task(route.run())
+    async with Side(tmp_path / "a", Clock(), bounce_after=60, refused_after=60) as alice:
+        await alice.accept("one")
+        wire = Wire(always(error))
+        backoff = Backoff(0.001, 0.01, chance=lambda: 0.0)
+        route = RecipientWorker(TO_BOB, alice.queue, wire, lambda: alice.settings, "x", backoff=backoff)
+        running = asyncio.create_task(route.run())
+        await attempt(alice, wire, route, error)
+        alice.clock.now += jump
+        for _ in range(3):
             await attempt(alice, wire, route, error)
-            alice.clock.now += jump
-            for _ in range(3):
-                await attempt(alice, wire, route, error)
-            assert (await alice.sent())["one"].state == "waiting"
+        assert (await alice.sent())["one"].state == "waiting"
+        running.cancel()
+
+
+async def test_a_machine_that_was_off_has_tried_nothing_and_what_was_tried_before_counts(tmp_path: Path) -> None:
+    clock = Clock()
+    for lap in range(3):
+        async with Side(tmp_path / "a", clock, bounce_after=60) as alice:
+            if lap == 0:
+                await alice.accept("one")
+            wire = Wire(always(OFFLINE))
+            route = route_of(alice, wire, first=NEVER)
+            running = asyncio.create_task(route.run())
+            await attempt(alice, wire, route, OFFLINE)
+            clock.now += 25_000
+            if lap < 2:
+                await attempt(alice, wire, route, PeerUnknown(peer="bob"))
+                assert (await alice.sent())["one"].state == "waiting"
+            while lap == 2 and not running.done():
+                route.retry_now()
+                await asyncio.sleep(0.001)
             running.cancel()
-
-    run(main())
-
-
-def test_a_machine_that_was_off_has_tried_nothing_and_what_was_tried_before_counts(tmp_path: Path) -> None:
-    async def main() -> None:
-        clock = Clock()
-        for lap in range(3):
-            async with Side(tmp_path / "a", clock, bounce_after=60) as alice:
-                if lap == 0:
-                    await alice.accept("one")
-                wire = Wire(always(OFFLINE))
-                route = route_of(alice, wire, first=NEVER)
-                running = asyncio.create_task(route.run())
-                await attempt(alice, wire, route, OFFLINE)
-                clock.now += 25_000
-                if lap < 2:
-                    await attempt(alice, wire, route, PeerUnknown(peer="bob"))
-                    assert (await alice.sent())["one"].state == "waiting"
-                while lap == 2 and not running.done():
-                    route.retry_now()
-                    await asyncio.sleep(0.001)
-                running.cancel()
-                assert (await alice.sent())["one"].state == ("bounced" if lap == 2 else "waiting")
-            clock.now += 30 * 86_400_000
-
-    run(main())
+            assert (await alice.sent())["one"].state == ("bounced" if lap == 2 else "waiting")
+        clock.now += 30 * 86_400_000
 
 
 @pytest.mark.parametrize(
@@ -398,62 +358,53 @@ def test_a_machine_that_was_off_has_tried_nothing_and_what_was_tried_before_coun
         (DeadlineExceeded(seconds=30), False),
     ],
 )
-def test_what_had_nothing_to_do_with_the_peer_does_not_count(tmp_path: Path, error: P2PError, network: bool) -> None:
+async def test_what_had_nothing_to_do_with_the_peer_does_not_count(
+    tmp_path: Path, error: P2PError, network: bool
+) -> None:
     """Nor does the time between a failure of ours and one of the peer's."""
-
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock(), bounce_after=60) as alice:
-            await alice.accept("one")
-            wire = Wire(always(error))
-            wire.network = network
-            route = route_of(alice, wire, first=NEVER)
-            running = asyncio.create_task(route.run())
-            for answer in (error, OFFLINE, error, OFFLINE):
-                await attempt(alice, wire, route, answer)
-                alice.clock.now += 50_000
-            assert (await alice.queue.record_failure(TO_BOB, "", spent=0, rejected=False)).oldest == 0
-            running.cancel()
-
-    run(main())
+    async with Side(tmp_path / "a", Clock(), bounce_after=60) as alice:
+        await alice.accept("one")
+        wire = Wire(always(error))
+        wire.network = network
+        route = route_of(alice, wire, first=NEVER)
+        running = asyncio.create_task(route.run())
+        for answer in (error, OFFLINE, error, OFFLINE):
+            await attempt(alice, wire, route, answer)
+            alice.clock.now += 50_000
+        assert (await alice.queue.record_failure(TO_BOB, "", spent=0, rejected=False)).oldest == 0
+        running.cancel()
 
 
-def test_a_process_that_was_stopped_has_tried_nothing(tmp_path: Path) -> None:
+async def test_a_process_that_was_stopped_has_tried_nothing(tmp_path: Path) -> None:
     """More than the pause and the attempt were to take does not count."""
-
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock(), bounce_after=86_400) as alice:
-            await alice.accept("one")
-            wire = Wire(always(OFFLINE))
-            route = route_of(alice, wire, first=60.0)
-            running = asyncio.create_task(route.run())
-            await attempt(alice, wire, route, OFFLINE)
-            alice.clock.now += 10 * 86_400_000
-            await attempt(alice, wire, route, PeerUnknown(peer="bob"))
-            tried = (await alice.queue.record_failure(TO_BOB, "", spent=0, rejected=False)).oldest
-            assert 60_000 <= tried < 3_600_000
-            running.cancel()
-
-    run(main())
+    async with Side(tmp_path / "a", Clock(), bounce_after=86_400) as alice:
+        await alice.accept("one")
+        wire = Wire(always(OFFLINE))
+        route = route_of(alice, wire, first=60.0)
+        running = asyncio.create_task(route.run())
+        await attempt(alice, wire, route, OFFLINE)
+        alice.clock.now += 10 * 86_400_000
+        await attempt(alice, wire, route, PeerUnknown(peer="bob"))
+        tried = (await alice.queue.record_failure(TO_BOB, "", spent=0, rejected=False)).oldest
+        assert 60_000 <= tried < 3_600_000
+        running.cancel()
 
 
-def test_a_mailbox_of_the_version_before_goes_on(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice:
-            await alice.accept("one")
-            await alice.queue.record_failure(TO_BOB, "no", spent=0, rejected=True)
-        file = sqlite3.connect(tmp_path / "a")
-        file.executescript(
-            "ALTER TABLE outbox DROP COLUMN since; ALTER TABLE route DROP COLUMN tried; "
-            "UPDATE route SET refused = 1600000000000; PRAGMA user_version = 1;"
-        )
-        file.close()
-        async with Side(tmp_path / "a", alice.clock, bounce_after=60, refused_after=60) as alice:
-            assert await alice.queue.record_failure(TO_BOB, "no", spent=1000, rejected=True) == (0, 0)
-            assert (await alice.sent())["one"].state == "waiting"
-        async with Side(tmp_path / "a", alice.clock) as alice:
-            assert [parcel.id for parcel in await alice.queue.batch(TO_BOB)] == ["one"]
-
-    run(main())
+async def test_a_mailbox_of_the_version_before_goes_on(tmp_path: Path) -> None:
+    async with Side(tmp_path / "a", Clock()) as alice:
+        await alice.accept("one")
+        await alice.queue.record_failure(TO_BOB, "no", spent=0, rejected=True)
+    file = sqlite3.connect(tmp_path / "a")
+    file.executescript(
+        "ALTER TABLE outbox DROP COLUMN since; ALTER TABLE route DROP COLUMN tried; "
+        "UPDATE route SET refused = 1600000000000; PRAGMA user_version = 1;"
+    )
+    file.close()
+    async with Side(tmp_path / "a", alice.clock, bounce_after=60, refused_after=60) as alice:
+        assert await alice.queue.record_failure(TO_BOB, "no", spent=1000, rejected=True) == (0, 0)
+        assert (await alice.sent())["one"].state == "waiting"
+    async with Side(tmp_path / "a", alice.clock) as alice:
+        assert [parcel.id for parcel in await alice.queue.batch(TO_BOB)] == ["one"]
 
 
 def test_routes_of_the_kernel(tmp_path: Path) -> None:
@@ -472,64 +423,54 @@ def test_routes_of_the_kernel(tmp_path: Path) -> None:
     assert has_network(tmp_path / "nowhere")
 
 
-def test_refusals_of_single_mails_do_not_hold_up_the_others(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice:
-            for id in ("one", "two", "three"):
-                await alice.accept(id)
+async def test_refusals_of_single_mails_do_not_hold_up_the_others(tmp_path: Path) -> None:
+    async with Side(tmp_path / "a", Clock()) as alice:
+        for id in ("one", "two", "three"):
+            await alice.accept(id)
 
-            async def answer(delivery: DeliverMail) -> DeliveryReceipt:
-                last = delivery.parcels[-1].sequence
-                return DeliveryReceipt(last, (RejectedMail(2, "Odd", "I do not like it"),))
+        async def answer(delivery: DeliverMail) -> DeliveryReceipt:
+            last = delivery.parcels[-1].sequence
+            return DeliveryReceipt(last, (RejectedMail(2, "Odd", "I do not like it"),))
 
-            await route_of(alice, Wire(answer)).run()
-            assert [(each.state, each.reason) for each in (await alice.sent()).values()] == [
-                ("delivered", ""),
-                ("bounced", "Odd: I do not like it"),
-                ("delivered", ""),
-            ]
-
-    run(main())
+        await route_of(alice, Wire(answer)).run()
+        assert [(each.state, each.reason) for each in (await alice.sent()).values()] == [
+            ("delivered", ""),
+            ("bounced", "Odd: I do not like it"),
+            ("delivered", ""),
+        ]
 
 
 @pytest.mark.parametrize(
     "receipt",
     [DeliveryReceipt(0), DeliveryReceipt(0, (), "no room"), DeliveryReceipt(0, (RejectedMail(1, "Odd", ""),))],
 )
-def test_who_takes_nothing_is_not_asked_without_a_pause(tmp_path: Path, receipt: DeliveryReceipt) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice:
-            await alice.accept("one")
+async def test_who_takes_nothing_is_not_asked_without_a_pause(tmp_path: Path, receipt: DeliveryReceipt) -> None:
+    async with Side(tmp_path / "a", Clock()) as alice:
+        await alice.accept("one")
 
-            async def answer(delivery: DeliverMail) -> DeliveryReceipt:
-                return receipt
+        async def answer(delivery: DeliverMail) -> DeliveryReceipt:
+            return receipt
 
-            wire = Wire(answer)
-            running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
+        wire = Wire(answer)
+        running = asyncio.create_task(route_of(alice, wire, first=NEVER).run())
 
-            async def in_trouble() -> bool:
-                return bool((await alice.sent())["one"].reason)
+        async def in_trouble() -> bool:
+            return bool((await alice.sent())["one"].reason)
 
-            await until(in_trouble)
-            await alice.sent()  # it could have asked again meanwhile
-            assert len(wire.attempts) == 1
-            running.cancel()
-
-    run(main())
+        await until(in_trouble)
+        await alice.sent()  # it could have asked again meanwhile
+        assert len(wire.attempts) == 1
+        running.cancel()
 
 
-def test_a_ticket_that_does_not_hold_any_more_gives_way_to_the_key(tmp_path: Path) -> None:
+async def test_a_ticket_that_does_not_hold_any_more_gives_way_to_the_key(tmp_path: Path) -> None:
     ticket = "fastn1" + "x" * 100
-
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
-            await alice.outbox.accept("one", TO_BOB, ticket, MailContent("hi"))
-            wire = Wire.to(bob)
-            wire.answer = failing(InvalidTicket(reason="old"), then=wire.answer)
-            await route_of(alice, wire, first=NEVER).run()
-            assert [to for to, _ in wire.attempts] == [ticket, BOB.id52]
-
-    run(main())
+    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+        await alice.outbox.accept("one", TO_BOB, ticket, MailContent("hi"))
+        wire = Wire.to(bob)
+        wire.answer = failing(InvalidTicket(reason="old"), then=wire.answer)
+        await route_of(alice, wire, first=NEVER).run()
+        assert [to for to, _ in wire.attempts] == [ticket, BOB.id52]
 
 
 def test_a_defect_does_not_end_delivery(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -546,45 +487,39 @@ def test_a_defect_does_not_end_delivery(tmp_path: Path, caplog: pytest.LogCaptur
     assert "a defect" in caplog.text
 
 
-def test_what_is_accepted_while_it_stops_waits_for_the_next_start(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
-            wire = Wire.to(bob)
-            delivery = alice.delivery(wire)
-            await delivery.start()
-            await delivery.stop()
-            await alice.accept("one")
-            delivery.retry(TO_BOB)
-            assert (await alice.sent())["one"].state == "waiting"
-            assert not wire.attempts
-            await delivery.start()
-            assert (await alice.outbox.track("one", 10)).state == "delivered"
-            await delivery.stop()
-
-    run(main())
+async def test_what_is_accepted_while_it_stops_waits_for_the_next_start(tmp_path: Path) -> None:
+    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+        wire = Wire.to(bob)
+        delivery = alice.delivery(wire)
+        await delivery.start()
+        await delivery.stop()
+        await alice.accept("one")
+        delivery.retry(TO_BOB)
+        assert (await alice.sent())["one"].state == "waiting"
+        assert not wire.attempts
+        await delivery.start()
+        assert (await alice.outbox.track("one", 10)).state == "delivered"
+        await delivery.stop()
 
 
-def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with Side(tmp_path / "a", Clock()) as alice:
-            await alice.accept("one")
-            stopped = alice.delivery(Wire(always(OFFLINE)))
-            await stopped.start()
-            await stopped.stop()
-        async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
-            delivery = alice.delivery(Wire.to(bob))
-            await delivery.start()
-            assert (await alice.outbox.track("one", 10)).state == "delivered"
-            assert await bob.ids() == ["one"]
-            await delivery.stop()
-
-    run(main())
+async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
+    async with Side(tmp_path / "a", Clock()) as alice:
+        await alice.accept("one")
+        stopped = alice.delivery(Wire(always(OFFLINE)))
+        await stopped.start()
+        await stopped.stop()
+    async with Side(tmp_path / "a", Clock()) as alice, Side(tmp_path / "b", alice.clock) as bob:
+        delivery = alice.delivery(Wire.to(bob))
+        await delivery.start()
+        assert (await alice.outbox.track("one", 10)).state == "delivered"
+        assert await bob.ids() == ["one"]
+        await delivery.stop()
 
 
 # ── names ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_those_who_ask_at_once_share_a_look_that_is_not_older_than_their_question() -> None:
+async def test_those_who_ask_at_once_share_a_look_that_is_not_older_than_their_question() -> None:
     looks = 0
     book = {"bob": ALICE.id52}
 
@@ -595,20 +530,17 @@ def test_those_who_ask_at_once_share_a_look_that_is_not_older_than_their_questio
         await asyncio.sleep(0)
         return seen
 
-    async def main() -> None:
-        addresses = RecipientLookup(look)
-        early = asyncio.create_task(addresses.find("bob"))
-        await asyncio.sleep(0)  # it has looked
-        book["bob"] = BOB.id52
-        late = [asyncio.create_task(addresses.find("bob")) for _ in range(50)]
-        assert await early == (ALICE, ALICE.id52)
-        assert await asyncio.gather(*late) == [(BOB, BOB.id52)] * 50
-        assert looks == 3  # the first of them looked at once; whoever came during that look shares the next one
-        del book["bob"]
-        with pytest.raises(PeerNameUnknown):
-            await addresses.find("bob")
-
-    run(main())
+    addresses = RecipientLookup(look)
+    early = asyncio.create_task(addresses.find("bob"))
+    await asyncio.sleep(0)  # it has looked
+    book["bob"] = BOB.id52
+    late = [asyncio.create_task(addresses.find("bob")) for _ in range(50)]
+    assert await early == (ALICE, ALICE.id52)
+    assert await asyncio.gather(*late) == [(BOB, BOB.id52)] * 50
+    assert looks == 3  # the first of them looked at once; whoever came during that look shares the next one
+    del book["bob"]
+    with pytest.raises(PeerNameUnknown):
+        await addresses.find("bob")
 
 
 @pytest.mark.parametrize(

@@ -97,97 +97,79 @@ async def closed(address: ServiceAddress) -> None:
     writer.close()
 
 
-def test_connections_at_once_do_not_mix() -> None:
-    async def scenario() -> None:
-        async with forwarder(Far(), []) as address:
-            texts = [f"{number} ".encode() * 1000 for number in range(50)]
-            assert await asyncio.gather(*(echoed(address, text) for text in texts)) == texts
-
-    play(scenario())
+async def test_connections_at_once_do_not_mix() -> None:
+    async with forwarder(Far(), []) as address:
+        texts = [f"{number} ".encode() * 1000 for number in range(50)]
+        assert await asyncio.gather(*(echoed(address, text) for text in texts)) == texts
 
 
-def test_reports_a_failure_once_and_its_end() -> None:
-    async def scenario() -> None:
-        far, told = Far(), list[str]()
-        async with forwarder(far, told) as address:
-            assert await echoed(address, b"hi") == b"hi"
-            assert told == []
-            far.refusal = PeerOffline(peer="bob")
-            for _ in range(5):
-                await closed(address)
-            assert told == [f"a connection was closed: {far.refusal}"]
-            far.refusal = None
-            assert await echoed(address, b"hi") == b"hi"
-            await asyncio.to_thread(eventually, lambda: len(told) == 2, "it is said")
-            assert told[1] == "connections work again; 5 connections were closed meanwhile"
-
-    play(scenario())
-
-
-def test_reports_the_error_of_the_tunnel() -> None:
-    async def scenario() -> None:
-        far, told = Far(), list[str]()
-        far.refusal = ApplicationError("TargetUnreachable", "the service cannot be reached", {"reason": "x"})
-        async with forwarder(far, told) as address:
+async def test_reports_a_failure_once_and_its_end() -> None:
+    far, told = Far(), list[str]()
+    async with forwarder(far, told) as address:
+        assert await echoed(address, b"hi") == b"hi"
+        assert told == []
+        far.refusal = PeerOffline(peer="bob")
+        for _ in range(5):
             await closed(address)
-        assert told == ["a connection was closed: the service cannot be reached"]
-
-    play(scenario())
-
-
-def test_a_daemon_that_goes_away_resets_connections_and_is_said() -> None:
-    async def scenario() -> None:
-        far, told = Far(), list[str]()
-        async with forwarder(far, told) as address:
-            reader, writer = await asyncio.open_connection(*address[:2])
-            writer.write(b"hi")
-            assert await reader.readexactly(2) == b"hi"
-            far.sessions[0].abort(RESET_LOST)
-            with pytest.raises(ConnectionResetError):
-                await reader.read()
-            writer.close()
-            await asyncio.to_thread(eventually, lambda: told, "it is said")
-            lost = ConnectionLost(what="the program at the other end of the session")
-            assert told == [f"a connection was reset: {lost.what} went away"]
-
-    play(scenario())
+        assert told == [f"a connection was closed: {far.refusal}"]
+        far.refusal = None
+        assert await echoed(address, b"hi") == b"hi"
+        await asyncio.to_thread(eventually, lambda: len(told) == 2, "it is said")
+        assert told[1] == "connections work again; 5 connections were closed meanwhile"
 
 
-def test_connections_that_stand_are_reset_at_the_end() -> None:
-    async def scenario() -> None:
-        far = Far()
-        async with forwarder(far, []) as address:
-            reader, writer = await asyncio.open_connection(*address[:2])
-            writer.write(b"hi")
-            assert await reader.readexactly(2) == b"hi"
+async def test_reports_the_error_of_the_tunnel() -> None:
+    far, told = Far(), list[str]()
+    far.refusal = ApplicationError("TargetUnreachable", "the service cannot be reached", {"reason": "x"})
+    async with forwarder(far, told) as address:
+        await closed(address)
+    assert told == ["a connection was closed: the service cannot be reached"]
+
+
+async def test_a_daemon_that_goes_away_resets_connections_and_is_said() -> None:
+    far, told = Far(), list[str]()
+    async with forwarder(far, told) as address:
+        reader, writer = await asyncio.open_connection(*address[:2])
+        writer.write(b"hi")
+        assert await reader.readexactly(2) == b"hi"
+        far.sessions[0].abort(RESET_LOST)
         with pytest.raises(ConnectionResetError):
             await reader.read()
         writer.close()
-        await asyncio.to_thread(eventually, lambda: far.sessions[0].is_over, "the session is over")
+        await asyncio.to_thread(eventually, lambda: told, "it is said")
+        lost = ConnectionLost(what="the program at the other end of the session")
+        assert told == [f"a connection was reset: {lost.what} went away"]
 
-    play(scenario())
+
+async def test_connections_that_stand_are_reset_at_the_end() -> None:
+    far = Far()
+    async with forwarder(far, []) as address:
+        reader, writer = await asyncio.open_connection(*address[:2])
+        writer.write(b"hi")
+        assert await reader.readexactly(2) == b"hi"
+    with pytest.raises(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    await asyncio.to_thread(eventually, lambda: far.sessions[0].is_over, "the session is over")
 
 
-def test_too_many_open_files_do_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        told: list[str] = []
-        accept = asyncio.get_running_loop().sock_accept
-        left = [2]
-
-        async def reluctant(listener: socket.socket) -> Any:
-            if left[0]:
-                left[0] -= 1
-                raise OSError(24, "Too many open files")
-            return await accept(listener)
-
-        monkeypatch.setattr("fastn_p2p.protocols.tunnel.forwarder._DESCRIPTOR_PAUSE", 0.01)
-        monkeypatch.setattr(type(asyncio.get_running_loop()), "sock_accept", lambda _, listener: reluctant(listener))
-        async with forwarder(Far(), told) as address:
-            assert await echoed(address, b"hi") == b"hi"
-        assert told[0] == "cannot accept connections: Too many open files"
-
+async def test_too_many_open_files_do_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    play(scenario())
+    told: list[str] = []
+    accept = asyncio.get_running_loop().sock_accept
+    left = [2]
+
+    async def reluctant(listener: socket.socket) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(24, "Too many open files")
+        return await accept(listener)
+
+    monkeypatch.setattr("fastn_p2p.protocols.tunnel.forwarder._DESCRIPTOR_PAUSE", 0.01)
+    monkeypatch.setattr(type(asyncio.get_running_loop()), "sock_accept", lambda _, listener: reluctant(listener))
+    async with forwarder(Far(), told) as address:
+        assert await echoed(address, b"hi") == b"hi"
+    assert told[0] == "cannot accept connections: Too many open files"
 
 
 # ── listening ────────────────────────────────────────────────────────────────────────────────────

@@ -92,127 +92,104 @@ async def close_with_unread(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("size", [9, 700_000, 5_000_000])
 @pytest.mark.parametrize("answering", ["server", "client"])
-def test_delivers_bytes_before_a_reset_and_then_the_reset(size: int, answering: str) -> None:
+async def test_delivers_bytes_before_a_reset_and_then_the_reset(size: int, answering: str) -> None:
     """A service that answers a request it has not read, and a client that breaks off after what it has said."""
-
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        async with joined() as (client, server, _):
-            one, other = (server, client) if answering == "server" else (client, server)
-            uploading = asyncio.ensure_future(loop.sock_sendall(other, bytes(3_000_000)))
-            await loop.sock_recv(one, 1)
-            reading = asyncio.ensure_future(all_of(other))
-            await loop.sock_sendall(one, bytes(size))
-            await close_with_unread(one)
-            received, error = await reading
-            assert len(received) == size
-            (upload,) = await asyncio.gather(uploading, return_exceptions=True)
-            # The kernel tells of a reset once: to whoever sends, or to whoever reads.
-            assert error == errno.ECONNRESET or isinstance(upload, ConnectionError)
-
-    play(scenario())
+    loop = asyncio.get_running_loop()
+    async with joined() as (client, server, _):
+        one, other = (server, client) if answering == "server" else (client, server)
+        uploading = asyncio.ensure_future(loop.sock_sendall(other, bytes(3_000_000)))
+        await loop.sock_recv(one, 1)
+        reading = asyncio.ensure_future(all_of(other))
+        await loop.sock_sendall(one, bytes(size))
+        await close_with_unread(one)
+        received, error = await reading
+        assert len(received) == size
+        (upload,) = await asyncio.gather(uploading, return_exceptions=True)
+        # The kernel tells of a reset once: to whoever sends, or to whoever reads.
+        assert error == errno.ECONNRESET or isinstance(upload, ConnectionError)
 
 
-def test_a_unix_socket_delivers_too() -> None:
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        async with joined(unix_pair) as (client, server, _):
-            uploading = asyncio.ensure_future(loop.sock_sendall(client, bytes(3_000_000)))
-            await loop.sock_recv(server, 1)
-            await loop.sock_sendall(server, b"too large")
-            server.close()
-            assert (await all_of(client))[0] == b"too large"
-            await asyncio.gather(uploading, return_exceptions=True)
-
-    play(scenario())
+async def test_a_unix_socket_delivers_too() -> None:
+    loop = asyncio.get_running_loop()
+    async with joined(unix_pair) as (client, server, _):
+        uploading = asyncio.ensure_future(loop.sock_sendall(client, bytes(3_000_000)))
+        await loop.sock_recv(server, 1)
+        await loop.sock_sendall(server, b"too large")
+        server.close()
+        assert (await all_of(client))[0] == b"too large"
+        await asyncio.gather(uploading, return_exceptions=True)
 
 
-def test_a_client_that_had_said_everything_gets_the_answer_before_the_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_had_said_everything_gets_the_answer_before_the_reset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The other direction is complete: nobody can be stopped there."""
     monkeypatch.setattr(splicing, "_TRANSIT_SECONDS", 0.2)
-
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        async with joined() as (client, server, _):
-            await loop.sock_sendall(client, bytes(1000))
-            client.shutdown(socket.SHUT_WR)
-            await loop.sock_recv(server, 1)
-            await loop.sock_sendall(server, b"answer")
-            await close_with_unread(server)
-            assert await all_of(client) == (b"answer", errno.ECONNRESET)
-
-    play(scenario())
-
-
-def test_an_end_stays_an_end() -> None:
-    """Also when the client goes on sending to a service that has only half closed."""
-
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        async with joined() as (client, server, work):
-            await loop.sock_sendall(server, b"bye")
-            server.shutdown(socket.SHUT_WR)
-            assert await all_of(client) == (b"bye", 0)
-            await loop.sock_sendall(client, bytes(100_000))
-            client.shutdown(socket.SHUT_WR)
-            assert await all_of(server) == (bytes(100_000), 0)
-            assert await work == [None, None]
-
-    play(scenario())
-
-
-def test_a_reset_without_bytes_is_a_reset_of_the_session() -> None:
-    async def scenario() -> None:
-        theirs, server = tcp_pair()
-        here, there = session_pair("Tunnel")
-        there.accept()
-        await here.opened
-        work = asyncio.ensure_future(splice(there, theirs))
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
-        server.close()
-        with pytest.raises(StreamReset) as caught:
-            await here.read()
-        assert caught.value.reset_code == RESET_BROKEN
-        await work
-
-    play(scenario())
-
-
-def test_a_program_that_reads_a_tunnel_learns_of_the_reset_behind_the_bytes() -> None:
-    async def scenario() -> None:
-        theirs, server = tcp_pair()
-        here, there = session_pair("Tunnel")
-        there.accept()
-        await here.opened
-        work = asyncio.ensure_future(splice(there, theirs))
-        loop = asyncio.get_running_loop()
-        await here.write(bytes(100))
+    loop = asyncio.get_running_loop()
+    async with joined() as (client, server, _):
+        await loop.sock_sendall(client, bytes(1000))
+        client.shutdown(socket.SHUT_WR)
         await loop.sock_recv(server, 1)
         await loop.sock_sendall(server, b"answer")
         await close_with_unread(server)
-        assert b"".join([chunk async for chunk in here]) == b"answer"
-        with pytest.raises(P2PError):
-            await here.wait_sent()
-        with pytest.raises(StreamReset):
-            await here.close()
-        await work
-
-    play(scenario())
+        assert await all_of(client) == (b"answer", errno.ECONNRESET)
 
 
-def test_abandons_last_bytes_that_are_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_end_stays_an_end() -> None:
+    """Also when the client goes on sending to a service that has only half closed."""
+    loop = asyncio.get_running_loop()
+    async with joined() as (client, server, work):
+        await loop.sock_sendall(server, b"bye")
+        server.shutdown(socket.SHUT_WR)
+        assert await all_of(client) == (b"bye", 0)
+        await loop.sock_sendall(client, bytes(100_000))
+        client.shutdown(socket.SHUT_WR)
+        assert await all_of(server) == (bytes(100_000), 0)
+        assert await work == [None, None]
+
+
+async def test_a_reset_without_bytes_is_a_reset_of_the_session() -> None:
+    theirs, server = tcp_pair()
+    here, there = session_pair("Tunnel")
+    there.accept()
+    await here.opened
+    work = asyncio.ensure_future(splice(there, theirs))
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+    server.close()
+    with pytest.raises(StreamReset) as caught:
+        await here.read()
+    assert caught.value.reset_code == RESET_BROKEN
+    await work
+
+
+async def test_a_program_that_reads_a_tunnel_learns_of_the_reset_behind_the_bytes() -> None:
+    theirs, server = tcp_pair()
+    here, there = session_pair("Tunnel")
+    there.accept()
+    await here.opened
+    work = asyncio.ensure_future(splice(there, theirs))
+    loop = asyncio.get_running_loop()
+    await here.write(bytes(100))
+    await loop.sock_recv(server, 1)
+    await loop.sock_sendall(server, b"answer")
+    await close_with_unread(server)
+    assert b"".join([chunk async for chunk in here]) == b"answer"
+    with pytest.raises(P2PError):
+        await here.wait_sent()
+    with pytest.raises(StreamReset):
+        await here.close()
+    await work
+
+
+async def test_abandons_last_bytes_that_are_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splicing, "_STUCK_TIMEOUT", 0.05)
-
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        async with joined() as (client, server, work):
-            flood = asyncio.ensure_future(loop.sock_sendall(client, bytes(30_000_000)))
-            await asyncio.sleep(0.2)  # everything on the way is full
-            flood.cancel()
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
-            client.close()
-            await loop.sock_sendall(server, b"more")  # so that it is noticed
-            await work  # although nobody reads
-            server.close()
-
-    play(scenario())
+    loop = asyncio.get_running_loop()
+    async with joined() as (client, server, work):
+        flood = asyncio.ensure_future(loop.sock_sendall(client, bytes(30_000_000)))
+        await asyncio.sleep(0.2)  # everything on the way is full
+        flood.cancel()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        client.close()
+        await loop.sock_sendall(server, b"more")  # so that it is noticed
+        await work  # although nobody reads
+        server.close()

@@ -106,118 +106,98 @@ async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 # ── bytes and ends ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_bytes_go_both_ways_and_the_end_of_one_direction_leaves_the_other_open() -> None:
-    async def scenario() -> None:
-        async with serving(count) as target, through(tunnel(target)) as session:
-            for _ in range(40):
-                await session.write(bytes(100_000))
+async def test_bytes_go_both_ways_and_the_end_of_one_direction_leaves_the_other_open() -> None:
+    async with serving(count) as target, through(tunnel(target)) as session:
+        for _ in range(40):
+            await session.write(bytes(100_000))
+        await session.send_eof()
+        assert b"".join([chunk async for chunk in session]) == b"4000000"
+        await session.close()
+
+
+async def test_the_service_may_end_first() -> None:
+    rest = asyncio.get_running_loop().create_future()
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello")
+        writer.write_eof()
+        rest.set_result(await reader.read())
+
+    async with serving(greet) as target, through(tunnel(target)) as session:
+        assert b"".join([chunk async for chunk in session]) == b"hello"
+        await session.write(b"and you")
+        await session.send_eof()
+        assert await rest == b"and you"
+        await session.close()
+
+
+async def test_a_unix_socket() -> None:
+    with short_path() as directory:
+        async with serving(echo, str(directory / "s")) as target, through(tunnel(target)) as session:
+            await session.write(b"hi")
+            assert await session.read() == b"hi"
             await session.send_eof()
-            assert b"".join([chunk async for chunk in session]) == b"4000000"
-            await session.close()
-
-    play(scenario())
+            assert await session.read() == b""
 
 
-def test_the_service_may_end_first() -> None:
-    async def scenario() -> None:
-        rest = asyncio.get_running_loop().create_future()
-
-        async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b"hello")
-            writer.write_eof()
-            rest.set_result(await reader.read())
-
-        async with serving(greet) as target, through(tunnel(target)) as session:
-            assert b"".join([chunk async for chunk in session]) == b"hello"
-            await session.write(b"and you")
-            await session.send_eof()
-            assert await rest == b"and you"
-            await session.close()
-
-    play(scenario())
-
-
-def test_a_unix_socket() -> None:
-    async def scenario() -> None:
-        with short_path() as directory:
-            async with serving(echo, str(directory / "s")) as target, through(tunnel(target)) as session:
-                await session.write(b"hi")
-                assert await session.read() == b"hi"
-                await session.send_eof()
-                assert await session.read() == b""
-
-    play(scenario())
-
-
-def test_a_slow_reader_stops_its_sender() -> None:
+async def test_a_slow_reader_stops_its_sender() -> None:
     """Not more is on its way than what kernel and window hold."""
+    written = [0]
 
-    async def scenario() -> None:
-        written = [0]
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(bytes(1 << 16))
+            await writer.drain()
+            written.append(written[-1] + (1 << 16))
 
-        async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            while True:
-                writer.write(bytes(1 << 16))
-                await writer.drain()
-                written.append(written[-1] + (1 << 16))
-
-        async with serving(flood) as target, through(tunnel(target)) as session:
-            assert await session.read()
-            before = -1
-            while before != written[-1]:
-                before = written[-1]
-                await asyncio.sleep(0.1)  # nothing tells that nothing more happens
-            assert before < 64 << 20
-            while session.bytes_read < before:
-                await session.read()
-
-    play(scenario())
+    async with serving(flood) as target, through(tunnel(target)) as session:
+        assert await session.read()
+        before = -1
+        while before != written[-1]:
+            before = written[-1]
+            await asyncio.sleep(0.1)  # nothing tells that nothing more happens
+        assert before < 64 << 20
+        while session.bytes_read < before:
+            await session.read()
 
 
-def test_a_service_that_resets_its_connection_resets_the_session() -> None:
+async def test_a_service_that_resets_its_connection_resets_the_session() -> None:
     async def slam(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(2)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
         writer.transport.abort()
 
-    async def scenario() -> None:
-        async with serving(slam) as target, through(tunnel(target)) as session:
-            await session.write(b"hi")
-            with pytest.raises(StreamReset) as caught:
-                await session.read()
-            assert caught.value.reset_code == RESET_BROKEN
-            with pytest.raises(StreamReset):
-                await session.wait_sent()
-
-    play(scenario())
+    async with serving(slam) as target, through(tunnel(target)) as session:
+        await session.write(b"hi")
+        with pytest.raises(StreamReset) as caught:
+            await session.read()
+        assert caught.value.reset_code == RESET_BROKEN
+        with pytest.raises(StreamReset):
+            await session.wait_sent()
 
 
 @pytest.mark.parametrize("half_closed", [False, True])
-def test_a_session_that_is_reset_resets_the_connection(half_closed: bool) -> None:
+async def test_a_session_that_is_reset_resets_the_connection(half_closed: bool) -> None:
     """Also one whose other direction was complete: a service that is silent then would keep it for ever."""
-
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.setblocking(False)
-            async with through(tunnel(f"127.0.0.1:{listener.getsockname()[1]}")) as session:
-                connection, _ = await loop.sock_accept(listener)
-                with connection:
-                    if half_closed:
-                        await session.send_eof()
-                        assert await loop.sock_recv(connection, 1) == b""
-                    session.reset(7)
-                    poll = select.poll()
-                    poll.register(connection, select.POLLERR)
-                    ((_, events),) = await asyncio.to_thread(poll.poll, 10_000)
-                    assert events & select.POLLERR
-                    expected = errno.EPIPE if half_closed else errno.ECONNRESET  # so the kernel calls a reset
-                    assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == expected
-
-    play(scenario())
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        async with through(tunnel(f"127.0.0.1:{listener.getsockname()[1]}")) as session:
+            connection, _ = await loop.sock_accept(listener)
+            with connection:
+                if half_closed:
+                    await session.send_eof()
+                    assert await loop.sock_recv(connection, 1) == b""
+                session.reset(7)
+                poll = select.poll()
+                poll.register(connection, select.POLLERR)
+                ((_, events),) = await asyncio.to_thread(poll.poll, 10_000)
+                assert events & select.POLLERR
+                expected = errno.EPIPE if half_closed else errno.ECONNRESET  # so the kernel calls a reset
+                assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == expected
 
 
-def test_many_connections_at_once() -> None:
+async def test_many_connections_at_once() -> None:
     async def one(way: Tunnel, number: int) -> None:
         async with through(way) as session:
             text = f"{number}".encode() * 5000
@@ -226,13 +206,10 @@ def test_many_connections_at_once() -> None:
             await writing
             await session.close()
 
-    async def scenario() -> None:
-        async with serving(echo) as target:
-            way = tunnel(target)
-            await asyncio.gather(*(one(way, number) for number in range(100)))
-            assert await way.state(GetTunnelState()) == TunnelState(0, 256)
-
-    play(scenario())
+    async with serving(echo) as target:
+        way = tunnel(target)
+        await asyncio.gather(*(one(way, number) for number in range(100)))
+        assert await way.state(GetTunnelState()) == TunnelState(0, 256)
 
 
 class _Reader:
@@ -256,50 +233,40 @@ def nobody() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("target", ["", "unix:/nowhere/at/all", "no-such-host.invalid:1"])
-def test_reports_an_unreachable_target_without_its_address(target: str, nobody: str) -> None:
-    async def scenario() -> None:
-        where = target or nobody
-        with pytest.raises(ApplicationError) as caught:
-            async with through(tunnel(where)):
-                pass
-        assert caught.value.kind == "TargetUnreachable"
-        assert caught.value.payload["reason"] in caught.value.message
-        address = where.removeprefix("unix:").split(":")
-        assert not any(part in caught.value.message for part in address)
-
-    play(scenario())
+async def test_reports_an_unreachable_target_without_its_address(target: str, nobody: str) -> None:
+    where = target or nobody
+    with pytest.raises(ApplicationError) as caught:
+        async with through(tunnel(where)):
+            pass
+    assert caught.value.kind == "TargetUnreachable"
+    assert caught.value.payload["reason"] in caught.value.message
+    address = where.removeprefix("unix:").split(":")
+    assert not any(part in caught.value.message for part in address)
 
 
-def test_a_target_that_does_not_answer_in_time() -> None:
+async def test_a_target_that_does_not_answer_in_time() -> None:
     """Its queue is full, and it takes nobody from it."""
-
-    async def scenario() -> None:
-        with short_path() as directory, socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(directory / "s"))
-            listener.listen(0)
-            with socket.socket(socket.AF_UNIX) as first:
-                first.connect(str(directory / "s"))
-                with pytest.raises(ApplicationError, match="did not answer in time"):
-                    async with through(tunnel(f"unix:{directory}/s", connect_timeout=0.1)):
-                        pass
-
-    play(scenario())
+    with short_path() as directory, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(directory / "s"))
+        listener.listen(0)
+        with socket.socket(socket.AF_UNIX) as first:
+            first.connect(str(directory / "s"))
+            with pytest.raises(ApplicationError, match="did not answer in time"):
+                async with through(tunnel(f"unix:{directory}/s", connect_timeout=0.1)):
+                    pass
 
 
-def test_more_connections_than_the_config_allows_are_refused() -> None:
-    async def scenario() -> None:
-        async with serving(echo) as target:
-            way = tunnel(target, max_connections=1)
-            async with through(way):
-                with pytest.raises(Overloaded) as caught:
-                    async with through(way):
-                        pass
-                assert caught.value.limit == 1
-            async with through(way) as session:
-                await session.write(b"again")
-                assert await session.read() == b"again"
-
-    play(scenario())
+async def test_more_connections_than_the_config_allows_are_refused() -> None:
+    async with serving(echo) as target:
+        way = tunnel(target, max_connections=1)
+        async with through(way):
+            with pytest.raises(Overloaded) as caught:
+                async with through(way):
+                    pass
+            assert caught.value.limit == 1
+        async with through(way) as session:
+            await session.write(b"again")
+            assert await session.read() == b"again"
 
 
 # ── what it is ───────────────────────────────────────────────────────────────────────────────────
@@ -351,14 +318,11 @@ def test_config_is_checked(text: str, words: str) -> None:
         config_of(Tunnel, "Tunnel", text.encode())
 
 
-def test_a_tunnel_that_is_taken_away_is_a_lost_connection_to_its_peers() -> None:
-    async def scenario() -> None:
-        async with serving(echo) as target:
-            here, there = session_pair("Tunnel")
-            way = asyncio.ensure_future(tunnel(target).connect(there))
-            await here.opened
-            way.cancel()
-            with pytest.raises(ConnectionLost):
-                await here.read()
-
-    play(scenario())
+async def test_a_tunnel_that_is_taken_away_is_a_lost_connection_to_its_peers() -> None:
+    async with serving(echo) as target:
+        here, there = session_pair("Tunnel")
+        way = asyncio.ensure_future(tunnel(target).connect(there))
+        await here.opened
+        way.cancel()
+        with pytest.raises(ConnectionLost):
+            await here.read()
