@@ -73,7 +73,7 @@ class ReplyTarget(Protocol):
     """Caller of a call that is served here. It gets exactly one of the four outcomes."""
 
     @property
-    def way(self) -> NetworkPath:
+    def path(self) -> NetworkPath:
         """Path over which the caller is connected."""
         ...
 
@@ -86,11 +86,11 @@ class ReplyTarget(Protocol):
         """Send the reply."""
         ...
 
-    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+    def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
         """Send the application error that the handler raised."""
         ...
 
-    def on_failure(self, error: P2PError) -> None:
+    def on_error(self, error: P2PError) -> None:
         """Send an error of the system."""
         ...
 
@@ -109,7 +109,7 @@ class _RemoteCaller:
         self.number = number
 
     @property
-    def way(self) -> NetworkPath:
+    def path(self) -> NetworkPath:
         return self.connection.path()
 
     @property
@@ -120,11 +120,11 @@ class _RemoteCaller:
         self._forget()
         self.connection.answer(wire.Reply(self.number), payload)
 
-    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+    def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
         self._forget()
         self.connection.answer(wire.ApplicationErrorReply(self.number, kind, message), payload)
 
-    def on_failure(self, error: P2PError) -> None:
+    def on_error(self, error: P2PError) -> None:
         self._forget()
         self.connection.answer(wire.ErrorReply(self.number, error.code, error.fields()))
 
@@ -144,7 +144,7 @@ class _DisconnectedCaller:
 
     __slots__ = ("account",)
 
-    way = LOCAL
+    path = LOCAL
 
     def __init__(self, account: Account) -> None:
         self.account = account
@@ -152,10 +152,10 @@ class _DisconnectedCaller:
     def on_reply(self, payload: bytes) -> None:
         pass
 
-    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+    def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
         pass
 
-    def on_failure(self, error: P2PError) -> None:
+    def on_error(self, error: P2PError) -> None:
         pass
 
     def on_rejected(self, error: P2PError) -> None:
@@ -360,7 +360,7 @@ class IncomingCalls:
         held = _HeldRequest(connection.account, request, payload)
         overload = held.reserve()
         if overload is not None:
-            origin.on_failure(overload)
+            origin.on_error(overload)
             return
         connection.serving[request.id] = held
         self._grace.retry_later(
@@ -452,7 +452,7 @@ class IncomingCalls:
         header = encode(
             DeliverCall(
                 served.source, self._book.name_of(served.source), binding.identity.name, protocol, instance,
-                deadline_ms, request.command, request.call_id, attempt, *served.origin.way,
+                deadline_ms, request.command, request.call_id, attempt, *served.origin.path,
             )
         )  # fmt: skip
         size = served.size
@@ -514,7 +514,7 @@ class IncomingCalls:
         served.release()
         if served.started and not isinstance(error, DeadlineExceeded):
             error = ConnectionLost(what=f"the process that serves {served.request.protocol}")
-        served.origin.on_failure(error)
+        served.origin.on_error(error)
 
     def _reject(self, served: ServedCall, error: P2PError) -> None:
         """End a call with an error that precedes every handler, unless a process has had it."""
@@ -559,9 +559,9 @@ class IncomingCalls:
             return
         binding.errors += 1
         if isinstance(answer, ApplicationErrorReply):
-            served.origin.on_refusal(answer.kind, answer.message, payload)
+            served.origin.on_application_error(answer.kind, answer.message, payload)
         else:
-            served.origin.on_failure(answer.error())
+            served.origin.on_error(answer.error())
 
     def on_sender_gone(self, sender: Sender) -> None:
         """Fail the calls of a local process that has ended. Send retryable ones to another process."""
@@ -611,4 +611,4 @@ class IncomingCalls:
 
     def _expire(self, served: ServedCall) -> None:
         self.cancel(served)
-        served.origin.on_failure(DeadlineExceeded(seconds=round(served.seconds, 3)))
+        served.origin.on_error(DeadlineExceeded(seconds=round(served.seconds, 3)))

@@ -65,7 +65,7 @@ class _OutgoingCall:
         cancel: stops the call at the place that it has reached.
     """
 
-    way = LOCAL
+    path = LOCAL
 
     __slots__ = (
         "_calls",
@@ -105,7 +105,7 @@ class _OutgoingCall:
         """Keep the payload while the call waits. Return False after a failure: too much waits already."""
         overload = self.state.account.reserve(len(payload))
         if overload is not None:
-            self.on_failure(overload)
+            self.on_error(overload)
             return False
         self._payload, self._reserved = payload, len(payload)
         return True
@@ -129,7 +129,7 @@ class _OutgoingCall:
         try:
             number = connection.request(self, source.raw, target, message, message.deadline_ms, payload)
         except P2PError as error:
-            self.on_failure(error)
+            self.on_error(error)
             return
         self.cancel = lambda: connection.cancel(number)
 
@@ -138,14 +138,14 @@ class _OutgoingCall:
             trace_point("7 network of the caller: reply")
         self._finish(_REPLY, payload)
 
-    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+    def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
         self._finish(encode(ApplicationErrorReply(kind, message)), payload)
 
-    def on_failure(self, error: P2PError) -> None:
+    def on_error(self, error: P2PError) -> None:
         self._finish(encode(ErrorReply.of(error)), b"")
 
     def on_rejected(self, error: P2PError) -> None:
-        self.on_failure(error)
+        self.on_error(error)
 
     def abandon(self) -> None:
         """Stop the call without an answer, because its program no longer waits."""
@@ -158,9 +158,9 @@ class _OutgoingCall:
             self._stop()
             now = self._calls.now()
             if self.connecting_to and self.search is not None and self.search.seconds(now) >= TOO_SHORT:
-                self.on_failure(PeerUnreachable(peer=self.connecting_to, reason=self.search.words(now)))
+                self.on_error(PeerUnreachable(peer=self.connecting_to, reason=self.search.words(now)))
             else:
-                self.on_failure(DeadlineExceeded(seconds=round(self.seconds, 3)))
+                self.on_error(DeadlineExceeded(seconds=round(self.seconds, 3)))
 
     def _stop(self) -> None:
         cancel, self.cancel = self.cancel, None

@@ -228,7 +228,7 @@ class PeerConnection:
         self.identities.on_connection_lost(reason)
         pending, self.pending = self.pending, {}
         for call in pending.values():
-            call.on_failure(ConnectionLost(what="the connection to the peer"))
+            call.on_error(ConnectionLost(what="the connection to the peer"))
         self.sessions.on_connection_lost()
         self._bulk.on_connection_lost()
         self._raw = ended_connection()  # QUIC frees what it holds with the last reference to the connection
@@ -577,13 +577,13 @@ class PeerConnection:
         elif isinstance(message, wire.ApplicationErrorReply):
             call = self.pending.pop(message.id, None)
             if call is not None:
-                call.on_refusal(message.kind, message.message, payload)
+                call.on_application_error(message.kind, message.message, payload)
             else:
                 self.sessions.on_answer(message, payload)
         elif isinstance(message, wire.ErrorReply):
             call = self.pending.pop(message.id, None)
             if call is not None:
-                call.on_failure(remote_error(message))
+                call.on_error(remote_error(message))
             else:
                 self.sessions.on_answer(message, payload)
         elif isinstance(message, wire.Cancel):

@@ -333,9 +333,9 @@ class ConnectionSessions:
         if isinstance(message, wire.SessionAccepted):
             session.on_accept(payload)
         elif isinstance(message, wire.ApplicationErrorReply):
-            session.on_refusal(message.kind, message.message, payload)
+            session.on_application_error(message.kind, message.message, payload)
         else:
-            session.on_failure(remote_error(message))
+            session.on_error(remote_error(message))
         return True
 
     async def open_stream(self, number: int) -> QuicStream:

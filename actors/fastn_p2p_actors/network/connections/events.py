@@ -23,11 +23,11 @@ class OutgoingCall(Protocol):
         """Receive the reply of the callee."""
         ...
 
-    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+    def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
         """Receive the application error that the callee's handler raised."""
         ...
 
-    def on_failure(self, error: P2PError) -> None:
+    def on_error(self, error: P2PError) -> None:
         """Receive the error of the peer daemon, or the end of the connection."""
         ...
 

@@ -139,13 +139,13 @@ class OutgoingSession:
         leg.start()
         self._opening = asyncio.get_running_loop().create_task(self._open(leg))
 
-    def on_refusal(self, kind: str, message: str, payload: bytes) -> None:
+    def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
         """The handler of the peer has raised an application error."""
         self._answered = True
         refusal = ApplicationErrorReply(kind, message)
         self._emit(encode(refusal), refusal, payload)
 
-    def on_failure(self, error: P2PError) -> None:
+    def on_error(self, error: P2PError) -> None:
         """The peer daemon has answered with an error."""
         self._answered = True
         failure = ErrorReply.of(error)
@@ -153,7 +153,7 @@ class OutgoingSession:
 
     def on_connection_lost(self) -> None:
         """The connection has ended."""
-        self.on_failure(ConnectionLost(what="the connection to the peer"))
+        self.on_error(ConnectionLost(what="the connection to the peer"))
 
     async def _open(self, leg: RemoteLeg) -> None:
         """Open the stream, even if the session has ended meanwhile: the peer daemon waits for it."""

@@ -45,7 +45,7 @@ M_contra = TypeVar("M_contra", Call, OpenSession, contravariant=True)
 
 class Seeker(Protocol[M_contra]):
     """A call or a session whose target is being found. It ends with one of ``on_binding``, ``on_connection`` and
-    ``on_failure``, or is done before.
+    ``on_error``, or is done before.
 
     Attributes:
         connecting_to: name of the peer while there is no connection to it; "" otherwise.
@@ -80,7 +80,7 @@ class Seeker(Protocol[M_contra]):
         """The target is reached over this connection."""
         ...
 
-    def on_failure(self, error: P2PError) -> None:
+    def on_error(self, error: P2PError) -> None:
         """There is no such target."""
         ...
 
@@ -113,7 +113,7 @@ class TargetFinder:
             self._find_later(seeker, message, payload, error)
             return
         except P2PError as error:
-            seeker.on_failure(error)
+            seeker.on_error(error)
             return
         if self._registry.by_key(target) is not None:
             found = self._registry.find(target, message.protocol, message.instance)
@@ -158,7 +158,7 @@ class TargetFinder:
     def _find_later(self, seeker: Seeker[M], message: M, payload: bytes, error: P2PError) -> None:
         """Try again after the next registration; fail with ``error`` if none is expected."""
         if not self._grace.is_open():
-            seeker.on_failure(error)
+            seeker.on_error(error)
             return
         if not seeker.hold(payload):
             return
@@ -179,14 +179,14 @@ class TargetFinder:
             self._find_later(seeker, message, seeker.take_payload(), error)
             return
         except P2PError as error:
-            seeker.on_failure(error)
+            seeker.on_error(error)
             return
         except asyncio.CancelledError:
-            seeker.on_failure(ConnectionLost(what="the daemon's network process"))
+            seeker.on_error(ConnectionLost(what="the daemon's network process"))
             raise
         except Exception:
             log.exception("cannot find the peer %s", message.peer[:64])
-            seeker.on_failure(InternalError(reason="the network process could not find the peer; its log says why"))
+            seeker.on_error(InternalError(reason="the network process could not find the peer; its log says why"))
             return
         if seeker.done:
             return

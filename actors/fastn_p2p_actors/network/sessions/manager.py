@@ -156,7 +156,7 @@ class _Opening:
         """Open the session at the peer."""
         self._manager.open_at_peer(self.relay, connection, source, target, message, payload)
 
-    def on_failure(self, error: P2PError) -> None:
+    def on_error(self, error: P2PError) -> None:
         """Fail the session."""
         self.relay.fail(error)
 
@@ -485,6 +485,6 @@ class SessionManager:
         """Fail a session at its deadline. If the peer could not be reached, the error says what was tried."""
         now, search = self._loop.time(), opening.search
         if opening.connecting_to and search is not None and search.seconds(now) >= TOO_SHORT:
-            opening.on_failure(PeerUnreachable(peer=opening.connecting_to, reason=search.words(now)))
+            opening.on_error(PeerUnreachable(peer=opening.connecting_to, reason=search.words(now)))
         else:
-            opening.on_failure(DeadlineExceeded(seconds=round(opening.seconds, 3)))
+            opening.on_error(DeadlineExceeded(seconds=round(opening.seconds, 3)))

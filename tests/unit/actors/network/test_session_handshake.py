@@ -147,8 +147,8 @@ async def test_what_is_taken_back_before_an_answer_is_cancelled_and_afterwards_r
 async def test_every_answer_reaches_the_relay() -> None:
     denied = Denied(peer="p", protocol="P", instance="i")
     answers: list[tuple[Callable[[OutgoingSession], None], Message]] = [
-        (lambda ours: ours.on_refusal("No", "not today", b"data"), ApplicationErrorReply("No", "not today")),
-        (lambda ours: ours.on_failure(denied), ErrorReply.of(denied)),
+        (lambda ours: ours.on_application_error("No", "not today", b"data"), ApplicationErrorReply("No", "not today")),
+        (lambda ours: ours.on_error(denied), ErrorReply.of(denied)),
         (lambda ours: ours.on_connection_lost(), LOST),
     ]
     for answer, message in answers:

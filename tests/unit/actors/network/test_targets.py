@@ -60,7 +60,7 @@ class _Seeker:
         self.outcomes.append((connection, source.name, target, payload))
         self.deadlines.append(message.deadline_ms)
 
-    def on_failure(self, error: P2PError) -> None:
+    def on_error(self, error: P2PError) -> None:
         self.outcomes.append(error.code)
 
 
