@@ -202,7 +202,7 @@ CASES: dict[str, Callable[[World], Case]] = {
     "a protocol that is there already": lambda w: Case(
         add("Echo", "default"),
         e.BindingExists(identity="alice", protocol="Echo", instance="default"),
-        "Choose another --alias",
+        "Choose another --instance",
     ),
     "a name that no protocol can have": lambda w: Case(
         add("no-good"), bad_name("no-good", "a protocol", "it starts with a letter, then letters and digits"), "letters"
