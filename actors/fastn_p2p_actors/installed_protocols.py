@@ -13,11 +13,7 @@ from typing import Any, Final
 from fastn_p2p_client.errors import ProtocolNotInstalled
 from fastn_p2p_client.protocol import Protocol
 
-from .runtime.site_packages import (
-    forget_replaced,
-    note_imported,
-    refresh,
-)
+from .runtime.site_packages import forget_replaced, note_imported, refresh
 
 GROUP: Final = "fastn_p2p.protocols"
 _DAEMON: Final = "fastn_p2p.protocols."

@@ -65,14 +65,8 @@ from .errors import (
 )
 from .home import Home
 from .keys import PublicKey
-from .serving.binding_server import (
-    BindingServer,
-    serve_all,
-)
-from .serving.server import (
-    Server,
-    listen,
-)
+from .serving.binding_server import BindingServer, serve_all
+from .serving.server import Server, listen
 from .session.session import Session
 from .shared_client import call, connect
 from .tickets import Ticket

@@ -34,28 +34,13 @@ from .errors import (
 )
 from .home import Home
 from .ipc import messages as m
-from .ipc.latency_trace import (
-    TRACING,
-    trace_point,
-)
+from .ipc.latency_trace import TRACING, trace_point
 from .ipc.request_channel import decode_answer
-from .ipc.transport.base import (
-    TransportName,
-    choose_transport,
-)
+from .ipc.transport.base import TransportName, choose_transport
 from .keys import PublicKey
-from .limits import (
-    DEFAULT_CALL_TIMEOUT,
-    DEFAULT_INSTANCE,
-    MAX_CALL_TIMEOUT,
-    MAX_INITIAL,
-    SESSION_WINDOW,
-)
+from .limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE, MAX_CALL_TIMEOUT, MAX_INITIAL, SESSION_WINDOW
 from .retry import CallRetry
-from .session.client_sessions import (
-    ClientSessions,
-    error_from_reply,
-)
+from .session.client_sessions import ClientSessions, error_from_reply
 from .session.session import Session
 from .tickets import Ticket
 

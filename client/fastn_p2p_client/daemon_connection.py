@@ -9,18 +9,10 @@ from typing import Final
 
 import msgspec
 
-from .errors import (
-    DaemonBusy,
-    DaemonNotRunning,
-    DeadlineExceeded,
-    P2PError,
-)
+from .errors import DaemonBusy, DaemonNotRunning, DeadlineExceeded, P2PError
 from .home import Home
 from .ipc import messages as m
-from .ipc.request_channel import (
-    RequestChannel,
-    decode_answer,
-)
+from .ipc.request_channel import RequestChannel, decode_answer
 from .ipc.transport.base import TransportName
 from .limits import PROTOCOL_VERSION
 from .session.client_sessions import ClientSessions

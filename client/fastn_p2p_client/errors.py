@@ -409,7 +409,9 @@ class BindingExists(LocalError):
     """The identity has this protocol instance already."""
 
     code = "binding-exists"
-    template = "{identity!r} already has {protocol} as {instance!r}. Choose another --instance, or remove that one first"
+    template = (
+        "{identity!r} already has {protocol} as {instance!r}. Choose another --instance, or remove that one first"
+    )
     identity: str
     protocol: str
     instance: str

@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from .ipc.messages import (
-    UNKNOWN,
-    DeliverCall,
-    DeliverSession,
-    SessionOpened,
-)
+from .ipc.messages import UNKNOWN, DeliverCall, DeliverSession, SessionOpened
 from .keys import PublicKey
 
 

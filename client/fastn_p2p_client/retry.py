@@ -8,12 +8,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final
 
-from .errors import (
-    ConnectionLost,
-    DeadlineExceeded,
-    HandlerFailed,
-    P2PError,
-)
+from .errors import ConnectionLost, DeadlineExceeded, HandlerFailed, P2PError
 from .limits import MAX_CALL_ID
 
 FIRST: Final = 0.1

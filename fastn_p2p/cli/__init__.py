@@ -12,12 +12,7 @@ import typer
 
 from fastn_p2p_client.plain_text import plain
 
-from ..console.exit_codes import (
-    EXITS,
-    TABLE,
-    CommandLineError,
-    ExitCode,
-)
+from ..console.exit_codes import EXITS, TABLE, CommandLineError, ExitCode
 from ..console.options import HomeOption
 from ..console.output import end_streams, reserve_standard_streams, write_lines, write_message, write_result
 from ..console.text_encoding import use_utf8

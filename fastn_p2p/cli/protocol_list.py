@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastn_p2p_client.errors import DaemonNotRunning
-from fastn_p2p_client.ipc.messages import (
-    ListProtocols,
-    ProtocolInfo,
-)
+from fastn_p2p_client.ipc.messages import ListProtocols, ProtocolInfo
 from fastn_p2p_client.plain_text import plain
 
 from ..console.control_request import request_daemon

@@ -12,17 +12,10 @@ from fastn_p2p_client.limits import RESET_CLOSED
 from fastn_p2p_client.session.session import Session
 
 from ..concurrency import run_all
-from ..console.async_stdio import (
-    StdinReader,
-    StdoutWriter,
-    VisibleOutput,
-)
+from ..console.async_stdio import StdinReader, StdoutWriter, VisibleOutput
 from ..console.connecting_notice import connecting
 from ..console.exit_codes import ExitCode
-from ..console.output import (
-    has_output,
-    is_terminal,
-)
+from ..console.output import has_output, is_terminal
 
 
 def stream(

@@ -7,10 +7,7 @@ import sys
 import typer
 
 from .exit_codes import ExitCode
-from .output import (
-    confirmed,
-    write_message,
-)
+from .output import confirmed, write_message
 
 
 def can_confirm() -> bool:

@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastn_p2p_client.client import Client
-from fastn_p2p_client.ipc.messages import (
-    IdentityInfo,
-    ListIdentities,
-    ListPeers,
-    PeerInfo,
-    RequestFor,
-)
+from fastn_p2p_client.ipc.messages import IdentityInfo, ListIdentities, ListPeers, PeerInfo, RequestFor
 
 ReplyT = TypeVar("ReplyT")
 

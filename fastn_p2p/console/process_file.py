@@ -9,10 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import (
-    ProcessStatus,
-    Status,
-)
+from fastn_p2p_client.ipc.messages import ProcessStatus, Status
 
 
 class ProcessEntry(msgspec.Struct, frozen=True, kw_only=True):

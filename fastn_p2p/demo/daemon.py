@@ -15,11 +15,7 @@ from typing import Final
 
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.ipc.messages import (
-    GetStatus,
-    ProcessStatus,
-    Status,
-)
+from fastn_p2p_client.ipc.messages import GetStatus, ProcessStatus, Status
 
 from ..console.formatting import format_seconds
 from .screen import INDENT, Screen

@@ -16,12 +16,7 @@ import msgspec
 
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
 from fastn_p2p_actors.runtime.grants import make_grant
-from fastn_p2p_actors.runtime.specs import (
-    ActorSpec,
-    GatewaySettings,
-    IdentitySettings,
-    NetworkSettings,
-)
+from fastn_p2p_actors.runtime.specs import ActorSpec, GatewaySettings, IdentitySettings, NetworkSettings
 from fastn_p2p_client.errors import InvalidName
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import UNDECODABLE

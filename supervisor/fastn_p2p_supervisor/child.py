@@ -18,16 +18,8 @@ from fastn_p2p_actors.runtime.process_setup import boot_ms
 from fastn_p2p_actors.runtime.specs import ActorSpec
 
 from .descendants import descendants_of, end_descendants
-from .fork_server import (
-    ForkedProcess,
-    ForkFailed,
-    ForkServer,
-    ForkServerFailed,
-)
-from .restart_policy import (
-    RestartHistory,
-    Timeouts,
-)
+from .fork_server import ForkedProcess, ForkFailed, ForkServer, ForkServerFailed
+from .restart_policy import RestartHistory, Timeouts
 
 MESSAGES_PER_TICK: Final = 1000
 """Messages of one child between two ticks. A child that sends more is killed."""

@@ -15,32 +15,19 @@ from pathlib import Path
 from random import random
 from typing import Any, Final
 
-from fastn_p2p_actors.runtime import (
-    last_exit,
-    process_setup,
-)
+from fastn_p2p_actors.runtime import last_exit, process_setup
 from fastn_p2p_actors.runtime.log_files import configure_logging
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.plain_text import plain
 
-from .actor_specs import (
-    ActorSpecs,
-    DaemonConfig,
-    online_identities,
-)
+from .actor_specs import ActorSpecs, DaemonConfig, online_identities
 from .child import ProcessState
-from .fork_server import (
-    ForkServer,
-    ForkServerFailed,
-)
+from .fork_server import ForkServer, ForkServerFailed
 from .home_lock import HomeLock
 from .orphan_reaper import OrphanReaper
 from .process_file import ProcessFile
 from .process_tree import ProcessTree
-from .restart_policy import (
-    FORK_SERVER,
-    RestartHistory,
-)
+from .restart_policy import FORK_SERVER, RestartHistory
 from .sd_notify import SystemdNotifier
 
 EXIT_FAILED: Final = 1

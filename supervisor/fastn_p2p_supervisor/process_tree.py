@@ -16,10 +16,7 @@ from typing import Any, Final
 
 from fastn_p2p_actors.runtime import actor
 from fastn_p2p_actors.runtime import control_channel as wire
-from fastn_p2p_actors.runtime.process_setup import (
-    boot_ms,
-    own_memory,
-)
+from fastn_p2p_actors.runtime.process_setup import boot_ms, own_memory
 from fastn_p2p_actors.runtime.specs import ActorSpec
 from fastn_p2p_client.errors import Forbidden, IdentityFailed, Overloaded, P2PError, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import Ack, ErrorReply
@@ -27,12 +24,7 @@ from fastn_p2p_client.names import check_name
 
 from .child import Child, ChildResources, ProcessState
 from .fork_server import ForkServer
-from .restart_policy import (
-    CORE,
-    IDENTITY,
-    RestartHistory,
-    Timeouts,
-)
+from .restart_policy import CORE, IDENTITY, RestartHistory, Timeouts
 
 PARALLEL_STARTS: Final = 8
 """Identities that are started at the same time. More would delay each other beyond their deadlines."""

@@ -22,21 +22,7 @@ from rich.console import Console
 
 from fastn_p2p_client.errors import P2PError
 
-from . import (
-    calls,
-    chart,
-    files,
-    identities,
-    layers,
-    mail,
-    report,
-    restarts,
-    serving,
-    starts,
-    steps,
-    streams,
-    tunnel,
-)
+from . import calls, chart, files, identities, layers, mail, report, restarts, serving, starts, steps, streams, tunnel
 from .memory import Growth, growing
 from .results import BenchmarkError, Outcome
 from .system import System

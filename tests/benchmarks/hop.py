@@ -18,14 +18,8 @@ import uvloop
 import zmq
 import zmq.asyncio
 
-from fastn_p2p_actors.runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
-from fastn_p2p_client.ipc.messages import (
-    Ack,
-    encode,
-)
+from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
+from fastn_p2p_client.ipc.messages import Ack, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 
 from .load import Phase, load

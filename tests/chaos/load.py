@@ -10,10 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import Daemon, eventually
 
 from .program import Account, Order
 

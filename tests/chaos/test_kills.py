@@ -8,16 +8,10 @@ import time
 
 import pytest
 
-from tests.support.daemons import (
-    eventually,
-    is_alive,
-)
+from tests.support.daemons import eventually, is_alive
 
 from .conftest import Couple, StartLoad
-from .event_log import (
-    fork_server,
-    when,
-)
+from .event_log import fork_server, when
 
 NOTICED = 2.5
 READY = 5.0

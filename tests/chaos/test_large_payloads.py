@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import Daemon, eventually
 
 from .conftest import Couple, StartLoad
 from .load import Load

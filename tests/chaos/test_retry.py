@@ -18,10 +18,7 @@ import pytest
 
 from fastn_p2p_client import Client
 from tests.chaos.conftest import Couple
-from tests.chaos.process_killer import (
-    DISTURBANCE,
-    Reaper,
-)
+from tests.chaos.process_killer import DISTURBANCE, Reaper
 from tests.support.daemons import eventually
 
 CALLS: Final = 20_000

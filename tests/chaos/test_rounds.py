@@ -11,10 +11,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from tests.support.daemons import eventually
-from tests.support.processes import (
-    open_files,
-    resident,
-)
+from tests.support.processes import open_files, resident
 
 from .conftest import Couple, StartLoad
 from .event_log import fork_server

@@ -21,22 +21,11 @@ from fastn_p2p_client import Client, ConnectionLost, DaemonNotRunning, Session
 from fastn_p2p_client.ipc.messages import AddProtocol
 from tests.chaos.conftest import Couple
 from tests.chaos.traffic import Traffic
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import Daemon, eventually
 from tests.support.processes import open_files
-from tests.support.protocols import (
-    BLOCK,
-    install_protocols,
-)
+from tests.support.protocols import BLOCK, install_protocols
 from tests.support.sessions import sessions_in
-from tests.support.two_daemons import (
-    binding_of,
-    counts_of,
-    until,
-    until_awaited,
-)
+from tests.support.two_daemons import binding_of, counts_of, until, until_awaited
 
 MIB: Final = 1024 * 1024
 AT_ONCE: Final = 2.5

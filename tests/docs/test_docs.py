@@ -20,9 +20,7 @@ import typer
 from nacl.signing import SigningKey
 
 from fastn_p2p.cli import COMMANDS, app
-from fastn_p2p.console.exit_codes import (
-    TABLE,
-)
+from fastn_p2p.console.exit_codes import TABLE
 from fastn_p2p.protocols.tunnel.protocol import Tunnel
 from fastn_p2p_actors.credentials import Delegation, verify_delegation, verify_record
 from fastn_p2p_actors.network.wire import messages as wire

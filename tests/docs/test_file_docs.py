@@ -8,25 +8,15 @@ from typing import Any
 
 import msgspec
 
-from fastn_p2p.protocols._shared.path_names import (
-    MAX_DEPTH,
-    MAX_PART,
-    MAX_PATH,
-)
+from fastn_p2p.protocols._shared.path_names import MAX_DEPTH, MAX_PART, MAX_PATH
 from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.cli import exit_code
 from fastn_p2p.protocols.files.config import FileTransferConfig
 from fastn_p2p.protocols.files.errors import Kind
 from fastn_p2p.protocols.files.events import MAX_LEFT_OUT, Event
-from fastn_p2p.protocols.files.framing import (
-    BLOCK,
-    MAX_MESSAGE,
-)
+from fastn_p2p.protocols.files.framing import BLOCK, MAX_MESSAGE
 from fastn_p2p.protocols.files.progress import Ended
-from fastn_p2p.protocols.files.protocol import (
-    MAX_SESSIONS,
-    MAX_WALKS,
-)
+from fastn_p2p.protocols.files.protocol import MAX_SESSIONS, MAX_WALKS
 from fastn_p2p.protocols.files.receiving.file_writer import QUICK, RELIABLE
 from fastn_p2p.protocols.files.receiving.offer_inbox import EXPIRES, MAX_LIST, MAX_LISTS, MAX_OFFERS, MAX_WAITING
 from fastn_p2p.protocols.files.retry import PATIENCE

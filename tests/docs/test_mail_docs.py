@@ -9,16 +9,10 @@ import msgspec
 
 from fastn_p2p.protocols.mail.cli import EXITS
 from fastn_p2p.protocols.mail.config import MailConfig
-from fastn_p2p.protocols.mail.inbox import (
-    MAX_STREAMS,
-    MEMORY,
-)
+from fastn_p2p.protocols.mail.inbox import MAX_STREAMS, MEMORY
 from fastn_p2p.protocols.mail.protocol import Mail
 from fastn_p2p_client.mail import messages as m
-from fastn_p2p_client.retry import (
-    FIRST,
-    LONGEST,
-)
+from fastn_p2p_client.retry import FIRST, LONGEST
 
 from .test_docs import code, read, table
 

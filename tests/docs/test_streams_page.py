@@ -9,10 +9,7 @@ from pathlib import Path
 
 from tests.conftest import MakeDaemon
 from tests.support.daemons import Daemon
-from tests.support.protocols import (
-    ROOT,
-    install_protocols,
-)
+from tests.support.protocols import ROOT, install_protocols
 from tests.support.two_daemons import give
 
 PAGE = (ROOT / "docs" / "streams.md").read_text()

@@ -11,10 +11,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.transport.base import TRANSPORTS
 from tests.support.daemons import eventually
 from tests.support.sessions import sessions_in
-from tests.support.two_daemons import (
-    World,
-    new_world,
-)
+from tests.support.two_daemons import World, new_world
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

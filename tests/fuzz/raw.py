@@ -14,12 +14,7 @@ import msgspec
 import zmq
 
 from fastn_p2p_client.ipc.messages import Hello
-from fastn_p2p_client.ipc.transport.pyzmq.sockets import (
-    CurveKeys,
-    close_socket,
-    dealer,
-    endpoint,
-)
+from fastn_p2p_client.ipc.transport.pyzmq.sockets import CurveKeys, close_socket, dealer, endpoint
 from tests.support.daemons import Daemon
 from tests.support.processes import resident
 

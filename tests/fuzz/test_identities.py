@@ -17,16 +17,7 @@ from tests.support.daemons import eventually
 from tests.support.signer import Signer
 from tests.support.two_daemons import new_world
 
-from .hostile_peer import (
-    HELLO,
-    AnyStep,
-    Channel,
-    Talk,
-    Target,
-    Until,
-    endpoint_of,
-    rogue,
-)
+from .hostile_peer import HELLO, AnyStep, Channel, Talk, Target, Until, endpoint_of, rogue
 from .identity_attacks import hellos, made_up_identities
 from .siege import Victim, attack, besieged
 

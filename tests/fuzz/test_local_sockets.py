@@ -23,10 +23,7 @@ from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.transport.native.codec import ready
 from fastn_p2p_client.limits import MAX_CLIENTS_PER_PROGRAM, MAX_GROUP
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import Daemon, eventually
 from tests.support.processes import open_files
 
 from .raw import Keys, Raw, hello, unharmed

@@ -9,11 +9,7 @@ from typing import Final
 import pytest
 
 from fastn_p2p_client import Client
-from tests.support.sessions import (
-    connected,
-    read_all,
-    run,
-)
+from tests.support.sessions import connected, read_all, run
 from tests.support.two_daemons import new_world
 
 from . import stream_attacks as attacks

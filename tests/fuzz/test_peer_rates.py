@@ -13,14 +13,7 @@ from fastn_p2p_actors.network.transport.peer_limits import REFUSALS
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import encode_frame
 
-from .hostile_peer import (
-    HELLO,
-    AnyStep,
-    Channel,
-    Talk,
-    Until,
-    rogue,
-)
+from .hostile_peer import HELLO, AnyStep, Channel, Talk, Until, rogue
 from .raw import unharmed
 from .test_quic import MALLORY, Victim, introduction, request, victim
 

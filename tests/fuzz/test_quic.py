@@ -20,19 +20,7 @@ from fastn_p2p_client.limits import MAX_PAYLOAD
 from tests.support.daemons import Daemon
 from tests.support.signer import Signer
 
-from .hostile_peer import (
-    HELLO,
-    SECRET,
-    AnyStep,
-    Bi,
-    Channel,
-    Talk,
-    Target,
-    Uni,
-    Until,
-    endpoint_of,
-    rogue,
-)
+from .hostile_peer import HELLO, SECRET, AnyStep, Bi, Channel, Talk, Target, Uni, Until, endpoint_of, rogue
 from .raw import unharmed
 
 MALLORY: Final = Signer("mallory")

@@ -18,15 +18,8 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import CHUNK_COST, MAX_INITIAL, SESSION_WINDOW
 from tests.support.daemons import eventually
 from tests.support.protocols import BLOCK
-from tests.support.sessions import (
-    run,
-    standing,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    new_world,
-)
+from tests.support.sessions import run, standing
+from tests.support.two_daemons import World, binding_of, new_world
 
 from .raw import Raw, unharmed
 

@@ -16,30 +16,11 @@ from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 from tests.support.daemons import eventually
-from tests.support.sessions import (
-    run,
-    standing,
-)
+from tests.support.sessions import run, standing
 from tests.support.signer import Signer
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    new_world,
-)
+from tests.support.two_daemons import World, binding_of, new_world
 
-from .hostile_peer import (
-    HELLO,
-    SECRET,
-    AnyStep,
-    Bi,
-    Channel,
-    Session,
-    Talk,
-    Target,
-    Until,
-    endpoint_of,
-    rogue,
-)
+from .hostile_peer import HELLO, SECRET, AnyStep, Bi, Channel, Session, Talk, Target, Until, endpoint_of, rogue
 from .raw import unharmed
 
 MIB: Final = 1024 * 1024

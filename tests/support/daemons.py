@@ -17,14 +17,7 @@ from typing import Any, TypeVar
 
 from fastn_p2p_client import sync
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import (
-    AddProtocol,
-    CreateIdentity,
-    GetStatus,
-    SetIdentityOnline,
-    Status,
-    StatusReply,
-)
+from fastn_p2p_client.ipc.messages import AddProtocol, CreateIdentity, GetStatus, SetIdentityOnline, Status, StatusReply
 
 __all__ = ["CLI", "Daemon", "eventually", "is_alive"]
 

@@ -13,20 +13,13 @@ import msgspec
 
 from fastn_p2p.protocols.files.client import FilesClient
 from fastn_p2p.protocols.files.config import FileTransferConfig
-from fastn_p2p.protocols.files.events import (
-    Discovered,
-    Event,
-    FileProgress,
-)
+from fastn_p2p.protocols.files.events import Discovered, Event, FileProgress
 from fastn_p2p.protocols.files.protocol import FileTransfer
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, P2PError, PeerOffline
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import RESET_FAILED
 from fastn_p2p_client.protocol import BindingContext, Peer
-from fastn_p2p_client.serving.handlers import (
-    RequestHandler,
-    StreamHandler,
-)
+from fastn_p2p_client.serving.handlers import RequestHandler, StreamHandler
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.testing import session_pair
 

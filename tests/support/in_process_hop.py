@@ -11,20 +11,10 @@ from unittest.mock import patch
 import msgspec
 
 from fastn_p2p_actors.network.sessions import relay
-from fastn_p2p_client import (
-    limits,
-    testing,
-)
-from fastn_p2p_client.ipc.messages import (
-    Message,
-    SessionMessage,
-    encode,
-)
+from fastn_p2p_client import limits, testing
+from fastn_p2p_client.ipc.messages import Message, SessionMessage, encode
 from fastn_p2p_client.session import session
-from fastn_p2p_client.session.session import (
-    Payload,
-    Session,
-)
+from fastn_p2p_client.session.session import Payload, Session
 from tests.support.scenario import a_few_turns
 
 __all__ = ["CHUNK", "COST", "WINDOW", "Hop", "Line", "RelayedHop", "small_windows"]

@@ -10,10 +10,7 @@ import msgspec
 from nacl.signing import SigningKey
 
 from fastn_p2p_actors.credentials import SPEAK
-from fastn_p2p_actors.credentials.envelope import (
-    seal,
-    signing_input,
-)
+from fastn_p2p_actors.credentials.envelope import seal, signing_input
 from fastn_p2p_client.keys import PublicKey
 
 __all__ = ["DAY", "ENDPOINT", "LINEAGE", "NOW", "Signer"]

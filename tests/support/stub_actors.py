@@ -15,46 +15,21 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from fastn_p2p_actors import (
-    gateway,
-    identity,
-)
+from fastn_p2p_actors import gateway, identity
 from fastn_p2p_actors.network import admin_messages as net
 from fastn_p2p_actors.runtime import control_channel
 from fastn_p2p_actors.runtime.actor import ActorContext
-from fastn_p2p_actors.runtime.curve.keys import (
-    VaultKeys,
-    generate_vault_keys,
-)
-from fastn_p2p_actors.runtime.curve.mailbox import (
-    CurveMailbox,
-    CurveSender,
-)
+from fastn_p2p_actors.runtime.curve.keys import VaultKeys, generate_vault_keys
+from fastn_p2p_actors.runtime.curve.mailbox import CurveMailbox, CurveSender
 from fastn_p2p_actors.runtime.grants import make_grant
-from fastn_p2p_actors.runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
-from fastn_p2p_actors.runtime.specs import (
-    ActorSpec,
-    GatewaySettings,
-    IdentitySettings,
-)
+from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
+from fastn_p2p_actors.runtime.specs import ActorSpec, GatewaySettings, IdentitySettings
 from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_client.errors import IdentityExists, IdentityFailed, IdentityNotFound, IdentityOffline, P2PError
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
-from fastn_p2p_client.ipc.messages import (
-    Ack,
-    BindingStatus,
-    DeliverCall,
-    ErrorReply,
-    encode,
-)
-from fastn_p2p_client.ipc.request_channel import (
-    RequestChannel,
-    Response,
-)
+from fastn_p2p_client.ipc.messages import Ack, BindingStatus, DeliverCall, ErrorReply, encode
+from fastn_p2p_client.ipc.request_channel import RequestChannel, Response
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import PROTOCOL_VERSION
 

@@ -9,11 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.support.daemons import (
-    CLI,
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import CLI, Daemon, eventually
 
 __all__ = ["Forward", "connected", "exchange", "forwarding"]
 

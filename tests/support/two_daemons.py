@@ -11,14 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from fastn_p2p_client.ipc.messages import (
-    AddProtocol,
-    BindingStatus,
-)
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
+from fastn_p2p_client.ipc.messages import AddProtocol, BindingStatus
+from tests.support.daemons import Daemon, eventually
 from tests.support.protocols import install_protocols
 
 __all__ = [

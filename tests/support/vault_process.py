@@ -13,17 +13,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
-from fastn_p2p_actors.runtime.specs import (
-    ActorSpec,
-    VaultAccess,
-)
+from fastn_p2p_actors.runtime.specs import ActorSpec, VaultAccess
 from fastn_p2p_actors.vault.messages import VaultReply
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc.messages import ErrorReply
-from fastn_p2p_client.ipc.request_channel import (
-    RequestChannel,
-    decode_answer,
-)
+from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 
 __all__ = ["Asking", "Region", "RunningVault", "asking", "regions", "running_vault", "scan"]
 

@@ -31,11 +31,7 @@ from .peer_record import (
     read_record,
     verify_record,
 )
-from .replay_protection import (
-    EpochTracker,
-    SequenceTracker,
-    is_from_future,
-)
+from .replay_protection import EpochTracker, SequenceTracker, is_from_future
 
 __all__ = [
     "CLOCK_SKEW",

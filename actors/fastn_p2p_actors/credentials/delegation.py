@@ -13,13 +13,7 @@ from msgspec import Meta
 
 from fastn_p2p_client.errors import BadMessage, DelegationExpired, DelegationNotYetValid, WrongEndpoint
 
-from .envelope import (
-    CLOCK_SKEW,
-    Body,
-    KeyBytes,
-    UnixTime,
-    open_signed,
-)
+from .envelope import CLOCK_SKEW, Body, KeyBytes, UnixTime, open_signed
 from .replay_protection import EpochTracker
 
 DELEGATION_VERSION: Final = 1

@@ -19,12 +19,7 @@ from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.tickets import MAX_RECORD
 
 from .delegation import MAX_DELEGATION, Delegation, check_lifetime, check_times, check_validity, open_delegation
-from .envelope import (
-    Body,
-    UnixTime,
-    open_signed,
-    peek_signed,
-)
+from .envelope import Body, UnixTime, open_signed, peek_signed
 from .replay_protection import SequenceTracker
 
 RECORD_VERSION: Final = 1

@@ -20,24 +20,11 @@ from fastn_p2p_client.errors import (
     Overloaded,
 )
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import (
-    Ack,
-    ErrorReply,
-    PeerList,
-    PeerReply,
-    TicketText,
-    encode,
-)
-from fastn_p2p_client.ipc.request_channel import (
-    RequestChannel,
-    decode_answer,
-)
+from fastn_p2p_client.ipc.messages import Ack, ErrorReply, PeerList, PeerReply, TicketText, encode
+from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 
 from ..identity.messages import IdentityAnswer
-from ..network.admin_messages import (
-    AuthenticateGateway,
-    NetworkReportReply,
-)
+from ..network.admin_messages import AuthenticateGateway, NetworkReportReply
 from ..runtime import control_channel
 from ..runtime.actor import ActorContext
 from ..runtime.grants import GATEWAY_SUBJECT, make_grant

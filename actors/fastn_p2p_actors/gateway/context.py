@@ -17,10 +17,7 @@ from ..runtime.grants import make_grant
 from ..runtime.specs import GatewaySettings
 from ..storage.identity_store import IdentityStore
 from . import actor_clients
-from .actor_clients import (
-    IdentityClient,
-    SupervisorClient,
-)
+from .actor_clients import IdentityClient, SupervisorClient
 from .binding_watchers import BindingWatchers
 
 

@@ -23,16 +23,10 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
 
 from ..runtime.connection_limits import ConnectionLimits
-from ..runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
+from ..runtime.mailbox import Mailbox, Sender
 from .commands import COMMANDS, Command
 from .commands.status import daemon_version
-from .context import (
-    GatewayContext,
-    WithPayload,
-)
+from .context import GatewayContext, WithPayload
 
 MAX_COMMANDS: Final = 1024
 """Commands in flight from all programs together."""

@@ -16,11 +16,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from fastn_p2p_client.errors import HandlerFailed, InternalError
-from fastn_p2p_client.ipc.messages import (
-    UNDECODABLE,
-    ErrorReply,
-    Message,
-)
+from fastn_p2p_client.ipc.messages import UNDECODABLE, ErrorReply, Message
 
 from ..identity.one_shot_worker import (
     MODULE,
@@ -33,10 +29,7 @@ from ..identity.one_shot_worker import (
     WorkerReply,
     WorkerTask,
 )
-from ..storage.identity_store import (
-    BindingFile,
-    IdentityFile,
-)
+from ..storage.identity_store import BindingFile, IdentityFile
 from .context import GatewayContext
 
 _MAX_OUTPUT: Final = 1024 * 1024

@@ -11,35 +11,20 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_client.errors import BadMessage, Forbidden, InternalError, P2PError
-from fastn_p2p_client.ipc.messages import (
-    UNDECODABLE,
-    Ack,
-    Cancel,
-    ErrorReply,
-    encode,
-)
+from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, Cancel, ErrorReply, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.serving.dispatcher import Dispatcher
 
 from ..runtime.actor import ActorContext
-from ..runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
+from ..runtime.mailbox import Mailbox, Sender
 from ..runtime.mailbox_memory import MAX_CONFIGS_HELD
 from ..runtime.specs import IdentitySettings
-from ..storage.identity_store import (
-    BindingFile,
-    IdentityStore,
-)
+from ..storage.identity_store import BindingFile, IdentityStore
 from .crash_attribution import CrashAttribution
 from .hosted_binding import HostedBinding
 from .messages import Activate, BindingStates, Deactivate, GetBindingStates, IdentityAnswer, IdentityRequest, Limit
 from .network_registration import NetworkRegistration
-from .resource_limits import (
-    apply_limits,
-    memory_limit,
-)
+from .resource_limits import apply_limits, memory_limit
 
 FINISH_SECONDS: Final = 2.0
 """Seconds that requests in flight may take when their binding is removed."""

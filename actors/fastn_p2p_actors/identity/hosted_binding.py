@@ -22,11 +22,7 @@ from fastn_p2p_client.serving.protocol_lifecycle import (
 )
 
 from ..installed_protocols import load
-from .crash_attribution import (
-    AttributingRunner,
-    Crash,
-    CrashAttribution,
-)
+from .crash_attribution import AttributingRunner, Crash, CrashAttribution
 from .messages import BindingState
 
 log = logging.getLogger(__name__)

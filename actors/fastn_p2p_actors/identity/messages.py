@@ -6,13 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from fastn_p2p_client.ipc.messages import (
-    Ack,
-    Cancel,
-    ErrorReply,
-    IdentityLimits,
-    Message,
-)
+from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, IdentityLimits, Message
 
 
 class Activate(Message, frozen=True, tag=300):

@@ -8,11 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from fastn_p2p_client.errors import ConnectionLost, Overloaded, P2PError
-from fastn_p2p_client.ipc.messages import (
-    RegisterBinding,
-    RegisterIdentity,
-    UnregisterIdentity,
-)
+from fastn_p2p_client.ipc.messages import RegisterBinding, RegisterIdentity, UnregisterIdentity
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.serving.registration import RegistrationLoop
 

@@ -17,22 +17,12 @@ import msgspec
 
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import (
-    Ack,
-    ErrorReply,
-    Message,
-    encode,
-)
+from fastn_p2p_client.ipc.messages import Ack, ErrorReply, Message, encode
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.protocol import BindingContext, request_handlers, stream_handlers
 
 from ..runtime import process_setup
-from .hosted_binding import (
-    check_binding,
-    check_class,
-    delete_binding,
-    describe_binding,
-)
+from .hosted_binding import check_binding, check_class, delete_binding, describe_binding
 
 MODULE: Final = "fastn_p2p_actors.identity.one_shot_worker"
 WORKER_TIMEOUT: Final = 10

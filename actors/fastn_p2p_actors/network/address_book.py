@@ -13,10 +13,7 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_client.errors import InvalidName, InvalidTicket, P2PError, PeerNameTaken, PeerNameUnknown, StorageFailed
-from fastn_p2p_client.ipc.messages import (
-    UNDECODABLE,
-    PeerInfo,
-)
+from fastn_p2p_client.ipc.messages import UNDECODABLE, PeerInfo
 from fastn_p2p_client.keys import PublicKey, proven_key
 from fastn_p2p_client.names import check_name
 from fastn_p2p_client.tickets import Ticket

@@ -9,13 +9,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from fastn_p2p_client.ipc.messages import (
-    ConnectionStatus,
-    DataRequest,
-    IdentityStatus,
-    Message,
-    PeerInfo,
-)
+from fastn_p2p_client.ipc.messages import ConnectionStatus, DataRequest, IdentityStatus, Message, PeerInfo
 
 MAX_PAGE: Final = 20_000
 """Number of peers or identities in one reply, which makes about 4 MB."""

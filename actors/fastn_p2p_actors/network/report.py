@@ -8,26 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from heapq import nlargest
 
-from fastn_p2p_client.ipc.messages import (
-    ConnectionStatus,
-    IdentityStatus,
-    PeerInfo,
-)
+from fastn_p2p_client.ipc.messages import ConnectionStatus, IdentityStatus, PeerInfo
 from fastn_p2p_client.keys import id52_of
 
 from ..runtime.loop_turns import in_turns
 from .address_book import AddressBook
-from .admin_messages import (
-    MAX_PAGE,
-    GetNetworkReport,
-    NetworkReport,
-)
+from .admin_messages import MAX_PAGE, GetNetworkReport, NetworkReport
 from .connections.connection import PeerConnection
 from .connections.pool import ConnectionPool
-from .serving.registry import (
-    OnlineIdentity,
-    Registry,
-)
+from .serving.registry import OnlineIdentity, Registry
 
 
 class Reporter:

@@ -8,14 +8,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded, InternalError
-from fastn_p2p_client.ipc.messages import (
-    ErrorReply,
-    Message,
-)
-from fastn_p2p_client.ipc.request_channel import (
-    RequestChannel,
-    decode_answer,
-)
+from fastn_p2p_client.ipc.messages import ErrorReply, Message
+from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 
 from ..vault.messages import GetTransport, SignDelegation, SignedDelegation, SignedRecord, SignRecord, Transport
 from ..vault.messages import VaultReply as _VaultReply

@@ -16,11 +16,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from fastn_p2p_client.errors import PayloadTooLarge
-from fastn_p2p_client.ipc.messages import (
-    UNDECODABLE,
-    Ack,
-    ErrorReply,
-)
+from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, ErrorReply
 
 MAX_MESSAGE: Final = 64 * 1024
 """Bytes of one packet, in either direction."""

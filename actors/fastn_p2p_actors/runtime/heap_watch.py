@@ -14,10 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from .process_setup import (
-    give_back_heap,
-    resident_size,
-)
+from .process_setup import give_back_heap, resident_size
 
 GROWN_BY: Final = 8 * 1024 * 1024
 """Bytes above the smallest size so far that make a trim worthwhile."""

@@ -19,15 +19,8 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from fastn_p2p_client.errors import BadMessage, Overloaded, P2PError, PayloadTooLarge
-from fastn_p2p_client.ipc.messages import (
-    ErrorReply,
-    LongReply,
-    encode,
-)
-from fastn_p2p_client.ipc.transport.native.codec import (
-    FRAMES,
-    Payload,
-)
+from fastn_p2p_client.ipc.messages import ErrorReply, LongReply, encode
+from fastn_p2p_client.ipc.transport.native.codec import FRAMES, Payload
 from fastn_p2p_client.ipc.transport.native.connection import ZmtpConnection
 from fastn_p2p_client.limits import BACKLOG, CORRELATION_ID_MAX, MAX_HEADER, MAX_PAYLOAD, SEND_QUEUE_BYTES
 

@@ -32,22 +32,11 @@ from fastn_p2p_client.errors import (
     StorageDamaged,
 )
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import (
-    UNDECODABLE,
-    IdentityInfo,
-    IdentityLimits,
-)
+from fastn_p2p_client.ipc.messages import UNDECODABLE, IdentityInfo, IdentityLimits
 from fastn_p2p_client.keys import PublicKey, proven_key
 from fastn_p2p_client.names import NamedThing, check_name
 
-from .atomic_files import (
-    delete_trash,
-    make_directory,
-    remove_file,
-    remove_tree,
-    rename,
-    write_atomically,
-)
+from .atomic_files import delete_trash, make_directory, remove_file, remove_tree, rename, write_atomically
 
 _IDENTITY: Final = "identity.json"
 _BINDING: Final = "config.json"

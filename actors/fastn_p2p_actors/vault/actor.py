@@ -9,22 +9,11 @@ import time
 import msgspec
 
 from fastn_p2p_actors.runtime.actor import ActorContext
-from fastn_p2p_actors.runtime.curve.mailbox import (
-    CurveMailbox,
-    CurveSender,
-)
-from fastn_p2p_actors.runtime.process_setup import (
-    forbid_core_files,
-    is_sibling,
-    make_undumpable,
-)
+from fastn_p2p_actors.runtime.curve.mailbox import CurveMailbox, CurveSender
+from fastn_p2p_actors.runtime.process_setup import forbid_core_files, is_sibling, make_undumpable
 from fastn_p2p_actors.runtime.specs import VaultSettings
 from fastn_p2p_client.errors import BadMessage, InternalError, P2PError
-from fastn_p2p_client.ipc.messages import (
-    UNDECODABLE,
-    ErrorReply,
-    encode,
-)
+from fastn_p2p_client.ipc.messages import UNDECODABLE, ErrorReply, encode
 
 from .key_store import KeyStore
 from .locked_memory import LockedMemory

@@ -17,10 +17,7 @@ from typing import Final
 import msgspec
 
 from fastn_p2p_actors.credentials.sodium import SEED_BYTES
-from fastn_p2p_actors.storage.atomic_files import (
-    error_text,
-    sync_directory,
-)
+from fastn_p2p_actors.storage.atomic_files import error_text, sync_directory
 from fastn_p2p_client.errors import HomeUnusable, StorageFailed
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 

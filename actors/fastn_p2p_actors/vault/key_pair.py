@@ -10,10 +10,7 @@ import os
 
 from fastn_p2p_actors.credentials.sodium import PUBLIC_KEY_BYTES, SEED_BYTES, SIGNATURE_BYTES, ffi, lib
 
-from .locked_memory import (
-    LockedMemory,
-    Slot,
-)
+from .locked_memory import LockedMemory, Slot
 
 
 class KeyPair:

@@ -22,15 +22,7 @@ from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.names import check_name
 
 from ..storage.atomic_files import sync_directory
-from .key_file import (
-    FORMAT,
-    HEADER_BYTES,
-    SUFFIX,
-    KeyHeader,
-    open_key_file,
-    prepare_directory,
-    write_key_file,
-)
+from .key_file import FORMAT, HEADER_BYTES, SUFFIX, KeyHeader, open_key_file, prepare_directory, write_key_file
 from .key_pair import KeyPair
 from .locked_memory import LockedMemory
 

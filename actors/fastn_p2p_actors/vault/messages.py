@@ -10,12 +10,7 @@ from typing import Annotated, Final, TypeAlias
 
 from msgspec import Meta
 
-from fastn_p2p_client.ipc.messages import (
-    Ack,
-    Cancel,
-    ErrorReply,
-    Message,
-)
+from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, Message
 from fastn_p2p_client.limits import MAX_NAME
 
 PAGE: Final = 256

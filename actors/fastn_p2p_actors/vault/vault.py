@@ -7,26 +7,12 @@ from typing import Final
 
 from fastn_p2p_actors.credentials import SPEAK, Delegation, check_reachability
 from fastn_p2p_actors.credentials.delegation import DELEGATION_VERSION
-from fastn_p2p_actors.credentials.envelope import (
-    Body,
-    encode_body,
-    seal,
-    signing_input,
-)
-from fastn_p2p_actors.credentials.peer_record import (
-    RECORD_VERSION,
-    RecordBody,
-)
+from fastn_p2p_actors.credentials.envelope import Body, encode_body, seal, signing_input
+from fastn_p2p_actors.credentials.peer_record import RECORD_VERSION, RecordBody
 from fastn_p2p_client.ipc.messages import Ack
 
-from .access_policy import (
-    VaultState,
-    check_allowed,
-)
-from .key_store import (
-    KeyStore,
-    StoredKey,
-)
+from .access_policy import VaultState, check_allowed
+from .key_store import KeyStore, StoredKey
 from .messages import (
     PAGE,
     CreateKey,

@@ -17,15 +17,7 @@ Layout
 """
 
 from .client import ChatClient, Conversation
-from .messages import (
-    ChatMessage,
-    ConversationSummary,
-    DeliveryProblem,
-    Event,
-    HistoryEnd,
-    Presence,
-    StateChanged,
-)
+from .messages import ChatMessage, ConversationSummary, DeliveryProblem, Event, HistoryEnd, Presence, StateChanged
 
 __all__ = [
     "ChatClient",

@@ -10,12 +10,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from ..client import Client
-from ..errors import (
-    ConnectionLost,
-    P2PError,
-    PeerUnknown,
-    is_transient,
-)
+from ..errors import ConnectionLost, P2PError, PeerUnknown, is_transient
 from ..ipc.messages import ListIdentities, ListPeers
 from ..keys import ID52_LENGTH, PublicKey
 from ..limits import DEFAULT_INSTANCE

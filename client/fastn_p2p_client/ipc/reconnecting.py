@@ -11,16 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ..errors import (
-    ConnectionLost,
-    HomeUnusable,
-    P2PError,
-)
+from ..errors import ConnectionLost, HomeUnusable, P2PError
 from ..retry import Backoff
-from .transport.native.codec import (
-    OnMessage,
-    Payload,
-)
+from .transport.native.codec import OnMessage, Payload
 from .transport.native.connection import ZmtpConnection
 
 FIRST_PAUSE: Final = 0.01

@@ -14,33 +14,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from ..affinity import LoopBound
-from ..errors import (
-    BadMessage,
-    ConnectionLost,
-    DaemonBusy,
-    DeadlineExceeded,
-    Overloaded,
-    P2PError,
-    PayloadTooLarge,
-)
-from ..limits import (
-    MAX_PAYLOAD,
-    SEND_QUEUE,
-    SEND_QUEUE_BYTES,
-)
+from ..errors import BadMessage, ConnectionLost, DaemonBusy, DeadlineExceeded, Overloaded, P2PError, PayloadTooLarge
+from ..limits import MAX_PAYLOAD, SEND_QUEUE, SEND_QUEUE_BYTES
 from .deadlines import DeadlineTimer
 from .messages import UNDECODABLE, Cancel, ErrorReply, LongReply, encode
 from .reconnecting import ReconnectingConnection
-from .transport.native.codec import (
-    OnMessage,
-    Payload,
-)
+from .transport.native.codec import OnMessage, Payload
 
 if TYPE_CHECKING:
-    from .transport.base import (
-        Transport,
-        TransportName,
-    )
+    from .transport.base import Transport, TransportName
     from .transport.pyzmq.sockets import CurveKeys
 
 _CANCEL: Final = encode(Cancel())

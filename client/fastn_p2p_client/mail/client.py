@@ -10,11 +10,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from ..client import Client
-from ..errors import (
-    Overloaded,
-    P2PError,
-    is_transient,
-)
+from ..errors import Overloaded, P2PError, is_transient
 from ..home import Home
 from ..keys import PublicKey
 from ..limits import DEFAULT_INSTANCE

@@ -6,10 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
-from ..event_loop_thread import (
-    close,
-    run_blocking,
-)
+from ..event_loop_thread import close, run_blocking
 from ..home import Home
 from ..keys import PublicKey
 from ..limits import DEFAULT_INSTANCE

@@ -20,18 +20,9 @@ from ..errors import (
     PeerOffline,
     ProtocolNotFound,
 )
-from ..ipc.messages import (
-    ApplicationErrorReply,
-    DeliverCall,
-    DeliverSession,
-    ErrorReply,
-    encode,
-)
+from ..ipc.messages import ApplicationErrorReply, DeliverCall, DeliverSession, ErrorReply, encode
 from ..keys import PublicKey
-from ..limits import (
-    MAX_HEADER,
-    MAX_PAYLOAD,
-)
+from ..limits import MAX_HEADER, MAX_PAYLOAD
 from .handlers import RequestHandler, StreamHandler
 
 log = logging.getLogger(__name__)

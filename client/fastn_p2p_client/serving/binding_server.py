@@ -15,28 +15,16 @@ from typing import Final, TypeVar
 import msgspec
 
 from ..client import Client
-from ..errors import (
-    P2PError,
-)
+from ..errors import P2PError
 from ..home import Home
 from ..ipc import messages as m
 from ..ipc.transport.base import TransportName
-from ..protocol import (
-    Protocol,
-    request_handlers,
-    stream_handlers,
-)
+from ..protocol import Protocol, request_handlers, stream_handlers
 from ..retry import Backoff
-from .followed_binding import (
-    DAEMON_AWAY,
-    FollowedBinding,
-)
+from .followed_binding import DAEMON_AWAY, FollowedBinding
 from .handler_registry import ANY_CONTEXT, HandlerRegistry
 from .handlers import DEFAULT_QUEUE, ProtocolHandlers, check_class
-from .registration import (
-    BindingRegistration,
-    Registrar,
-)
+from .registration import BindingRegistration, Registrar
 from .termination import run_until_signal
 
 Code = TypeVar("Code", bound=type[Protocol])

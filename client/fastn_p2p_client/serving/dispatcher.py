@@ -32,18 +32,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from ..call_context import CallContext
-from ..errors import (
-    BadMessage,
-    BadRequest,
-    DeadlineExceeded,
-    Overloaded,
-    PayloadTooLarge,
-)
+from ..errors import BadMessage, BadRequest, DeadlineExceeded, Overloaded, PayloadTooLarge
 from ..ipc.deadlines import DeadlineTimer
-from ..ipc.latency_trace import (
-    TRACING,
-    trace_point,
-)
+from ..ipc.latency_trace import TRACING, trace_point
 from ..ipc.messages import (
     UNDECODABLE,
     CallUnknown,
@@ -55,22 +46,12 @@ from ..ipc.messages import (
     SessionMessage,
     encode,
 )
-from ..limits import (
-    MAX_CALL_TIMEOUT,
-    MAX_CALLS_PER_BINDING,
-    MAX_PAYLOAD,
-)
-from ..peer import (
-    Peer,
-    from_message,
-)
+from ..limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING, MAX_PAYLOAD
+from ..peer import Peer, from_message
 from .binding import Outcome, ServedBinding, ServedBindings, encode_error, encode_exception
 from .handlers import RequestHandler
 from .idempotency import IdempotencyCache
-from .session_dispatcher import (
-    Send,
-    SessionDispatcher,
-)
+from .session_dispatcher import Send, SessionDispatcher
 from .start_queue import StartQueue
 
 _message: Final = msgspec.msgpack.Decoder(DeliverCall | DeliverSession | SessionMessage)

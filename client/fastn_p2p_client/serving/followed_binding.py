@@ -22,17 +22,11 @@ from ..errors import (
 )
 from ..ipc import messages as m
 from ..keys import PublicKey
-from ..protocol import (
-    BindingContext,
-    effective_access,
-)
+from ..protocol import BindingContext, effective_access
 from .handlers import ProtocolHandlers
 from .hooks import MAX_REASON
 from .protocol_lifecycle import ProtocolLifecycle
-from .registration import (
-    BindingRegistration,
-    Registrar,
-)
+from .registration import BindingRegistration, Registrar
 
 DAEMON_AWAY: Final = (DaemonNotRunning, DaemonBusy, ConnectionLost, DeadlineExceeded, Overloaded)
 """Errors while the daemon or one of its processes is away. They say nothing about the binding."""

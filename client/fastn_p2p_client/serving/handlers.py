@@ -15,13 +15,7 @@ from typing import Any, Final
 from ..call_context import CallContext
 from ..callables import is_async, name_of
 from ..peer import Peer
-from ..protocol import (
-    BindingContext,
-    Protocol,
-    method_of,
-    request_handlers,
-    stream_handlers,
-)
+from ..protocol import BindingContext, Protocol, method_of, request_handlers, stream_handlers
 from ..session.session import Session
 from .annotations import HandlerParameter, InvalidHandler, check_not_generator, handler_parameters
 from .decoding import make_decoder

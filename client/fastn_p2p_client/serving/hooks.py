@@ -11,12 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeAlias, TypeVar
 
-from ..errors import (
-    HandlerFailed,
-    InvalidConfig,
-    ProtocolNotInstalled,
-    StorageFailed,
-)
+from ..errors import HandlerFailed, InvalidConfig, ProtocolNotInstalled, StorageFailed
 from ..protocol import BindingContext
 
 HOOK_SECONDS: Final = 5.0

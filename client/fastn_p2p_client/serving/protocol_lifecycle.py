@@ -16,17 +16,9 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from ..errors import (
-    HandlerFailed,
-    InvalidConfig,
-    P2PError,
-    StorageFailed,
-)
+from ..errors import HandlerFailed, InvalidConfig, P2PError, StorageFailed
 from ..ipc.messages import UNDECODABLE
-from ..protocol import (
-    BindingContext,
-    Protocol,
-)
+from ..protocol import BindingContext, Protocol
 from .handlers import ProtocolHandlers
 from .hooks import (
     HOOK_SECONDS,

@@ -19,18 +19,9 @@ import msgspec
 
 from ..affinity import running_loop
 from ..client import Client
-from ..errors import (
-    BadMessage,
-    ConnectionLost,
-    DaemonBusy,
-    Forbidden,
-    P2PError,
-)
+from ..errors import BadMessage, ConnectionLost, DaemonBusy, Forbidden, P2PError
 from ..ipc import messages as m
-from ..ipc.request_channel import (
-    RequestChannel,
-    decode_answer,
-)
+from ..ipc.request_channel import RequestChannel, decode_answer
 from ..keys import PublicKey
 from ..retry import Backoff
 from .binding import ServedBinding

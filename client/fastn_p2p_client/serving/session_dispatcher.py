@@ -19,24 +19,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
-from ..errors import (
-    BadMessage,
-    BadRequest,
-    ConnectionLost,
-    InvalidKey,
-    Overloaded,
-    StreamReset,
-)
-from ..ipc.messages import (
-    UNDECODABLE,
-    DeliverSession,
-    Message,
-)
-from ..limits import (
-    MAX_SESSIONS_PER_BINDING,
-    RESET_FAILED,
-    RESET_LOST,
-)
+from ..errors import BadMessage, BadRequest, ConnectionLost, InvalidKey, Overloaded, StreamReset
+from ..ipc.messages import UNDECODABLE, DeliverSession, Message
+from ..limits import MAX_SESSIONS_PER_BINDING, RESET_FAILED, RESET_LOST
 from ..peer import from_message
 from ..session.session import Session
 from .binding import ServedBinding, encode_error, encode_exception

@@ -13,28 +13,12 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from ..affinity import used_elsewhere
-from ..errors import (
-    SessionClosed,
-    StreamReset,
-)
-from ..event_loop_thread import (
-    background_loop,
-    run_blocking,
-    submit,
-)
-from ..limits import (
-    MAX_CHUNK,
-    RESET_FAILED,
-    SESSION_WINDOW,
-)
+from ..errors import SessionClosed, StreamReset
+from ..event_loop_thread import background_loop, run_blocking, submit
+from ..limits import MAX_CHUNK, RESET_FAILED, SESSION_WINDOW
 from ..peer import Peer
 from . import session as _async
-from .copy import (
-    READ_FILE,
-    read_some,
-    reading_method,
-    write_all,
-)
+from .copy import READ_FILE, read_some, reading_method, write_all
 
 T = TypeVar("T")
 

@@ -9,14 +9,7 @@ from weakref import ref
 
 import msgspec
 
-from ..errors import (
-    ApplicationError,
-    BadReply,
-    ConnectionLost,
-    DeadlineExceeded,
-    Overloaded,
-    P2PError,
-)
+from ..errors import ApplicationError, BadReply, ConnectionLost, DeadlineExceeded, Overloaded, P2PError
 from ..ipc import messages as m
 from ..ipc.request_channel import RequestChannel
 from ..limits import MAX_SESSIONS_PER_CLIENT

@@ -20,19 +20,8 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 
-from ..affinity import (
-    LoopBound,
-    place_of_caller,
-    running_loop,
-    used_elsewhere,
-)
-from ..errors import (
-    BadMessage,
-    ConnectionLost,
-    P2PError,
-    SessionClosed,
-    StreamReset,
-)
+from ..affinity import LoopBound, place_of_caller, running_loop, used_elsewhere
+from ..errors import BadMessage, ConnectionLost, P2PError, SessionClosed, StreamReset
 from ..ipc.messages import (
     Ack,
     EndOfStream,
@@ -45,15 +34,7 @@ from ..ipc.messages import (
     WindowUpdate,
     encode,
 )
-from ..limits import (
-    CHUNK_COST,
-    MAX_CHUNK,
-    MAX_RESET_CODE,
-    RESET_CLOSED,
-    RESET_FAILED,
-    RESET_LOST,
-    SESSION_WINDOW,
-)
+from ..limits import CHUNK_COST, MAX_CHUNK, MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED, RESET_LOST, SESSION_WINDOW
 from ..peer import Peer
 
 Payload: TypeAlias = bytes | memoryview

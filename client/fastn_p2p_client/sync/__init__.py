@@ -13,27 +13,16 @@ from .. import client as _async
 from .. import shared_client as _shared
 from ..affinity import place_of_caller
 from ..client import DEFAULT_CONTROL_TIMEOUT
-from ..event_loop_thread import (
-    close,
-    run_blocking,
-)
+from ..event_loop_thread import close, run_blocking
 from ..home import Home
 from ..ipc import messages as m
 from ..ipc.transport.base import TransportName
 from ..keys import PublicKey
-from ..limits import (
-    DEFAULT_CALL_TIMEOUT,
-    DEFAULT_INSTANCE,
-)
+from ..limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
 from ..session.blocking_session import Session
 from ..session.session import Session as AsyncSession
 from ..tickets import Ticket
-from ._server import (
-    BindingServer,
-    Server,
-    listen,
-    serve_all,
-)
+from ._server import BindingServer, Server, listen, serve_all
 
 __all__ = ["BindingServer", "Client", "Server", "Session", "call", "connect", "listen", "serve_all"]
 

@@ -38,18 +38,8 @@ from ..errors import (
     PeerUnknown,
     StreamReset,
 )
-from ..limits import (
-    MAX_PAYLOAD,
-    RESET_FAILED,
-)
-from ..protocol import (
-    BindingContext,
-    CallContext,
-    Peer,
-    Protocol,
-    request,
-    stream,
-)
+from ..limits import MAX_PAYLOAD, RESET_FAILED
+from ..protocol import BindingContext, CallContext, Peer, Protocol, request, stream
 from ..session.session import Session
 from .protocol_client import ProtocolClient
 

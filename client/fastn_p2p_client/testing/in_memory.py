@@ -13,25 +13,12 @@ from typing import Any, Final
 
 import msgspec
 
-from ..errors import (
-    BadReply,
-    ConnectionLost,
-    DeadlineExceeded,
-    PayloadTooLarge,
-)
+from ..errors import BadReply, ConnectionLost, DeadlineExceeded, PayloadTooLarge
 from ..ipc import messages as m
 from ..keys import PublicKey
-from ..limits import (
-    DEFAULT_CALL_TIMEOUT,
-    MAX_INITIAL,
-    MAX_PAYLOAD,
-    SESSION_WINDOW,
-)
+from ..limits import DEFAULT_CALL_TIMEOUT, MAX_INITIAL, MAX_PAYLOAD, SESSION_WINDOW
 from ..peer import Peer
-from ..protocol import (
-    BindingContext,
-    Protocol,
-)
+from ..protocol import BindingContext, Protocol
 from ..serving.binding import ServedBinding
 from ..serving.dispatcher import Dispatcher
 from ..serving.protocol_lifecycle import ProtocolLifecycle

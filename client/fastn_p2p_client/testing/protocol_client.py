@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from ..limits import (
-    DEFAULT_CALL_TIMEOUT,
-    DEFAULT_INSTANCE,
-)
+from ..limits import DEFAULT_CALL_TIMEOUT, DEFAULT_INSTANCE
 from ..session.session import Session
 
 T = TypeVar("T")

@@ -4,12 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import (
-    HomeOption,
-    IdentityArgument,
-    InstanceOption,
-    ProtocolOption,
-)
+from ...console.options import HomeOption, IdentityArgument, InstanceOption, ProtocolOption
 from ...console.output import write_message
 
 
@@ -41,15 +36,10 @@ def run(
     Use --instance to add several instances of one protocol. A protocol that is added with --program need not be
     installed where the daemon runs.
     """
-    from fastn_p2p_client.ipc.messages import (
-        AddProtocol,
-    )
+    from fastn_p2p_client.ipc.messages import AddProtocol
 
     from ...console.control_request import request_daemon
-    from ...console.json_values import (
-        json_argument,
-        parse_json,
-    )
+    from ...console.json_values import json_argument, parse_json
 
     payload = json_argument(config, "--config")
     parse_json(payload, "--config")

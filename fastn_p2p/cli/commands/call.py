@@ -7,13 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ...console.exit_codes import CommandLineError
-from ...console.options import (
-    AsOption,
-    HomeOption,
-    InstanceArgument,
-    PeerArgument,
-    ProtocolArgument,
-)
+from ...console.options import AsOption, HomeOption, InstanceArgument, PeerArgument, ProtocolArgument
 from ...console.output import put_json
 
 
@@ -38,10 +32,7 @@ def run(
     Reads the request as JSON from standard input and prints the reply as JSON on one line. In the reply, bytes are
     base64, and map keys of other types become strings.
     """
-    from ...console.json_values import (
-        json_argument,
-        request_from,
-    )
+    from ...console.json_values import json_argument, request_from
 
     if not timeout > 0:
         raise CommandLineError("--timeout must be more than 0 seconds")

@@ -5,10 +5,7 @@ from typing import Annotated
 import typer
 
 from ...console.exit_codes import CommandLineError
-from ...console.options import (
-    HomeOption,
-    identity_names,
-)
+from ...console.options import HomeOption, identity_names
 
 
 def run(

@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-from ...console.options import (
-    HomeOption,
-    IdentityArgument,
-    InstanceArgument,
-    ProtocolArgument,
-)
+from ...console.options import HomeOption, IdentityArgument, InstanceArgument, ProtocolArgument
 from ...console.output import write_message
 
 
@@ -20,9 +15,7 @@ def run(
     Reads config.json from disk and lets the protocol check it. Changes nothing. Also works while the identity is
     offline.
     """
-    from fastn_p2p_client.ipc.messages import (
-        CheckProtocol,
-    )
+    from fastn_p2p_client.ipc.messages import CheckProtocol
 
     from ...console.control_request import request_daemon
 

@@ -1,20 +1,12 @@
 from __future__ import annotations
 
-from ...console.options import (
-    HomeOption,
-    NameArgument,
-)
-from ...console.output import (
-    write_message,
-    write_result,
-)
+from ...console.options import HomeOption, NameArgument
+from ...console.output import write_message, write_result
 
 
 def run(name: NameArgument, home: HomeOption = None) -> None:
     """Create an identity and print its ID52."""
-    from fastn_p2p_client.ipc.messages import (
-        CreateIdentity,
-    )
+    from fastn_p2p_client.ipc.messages import CreateIdentity
 
     from ...console.control_request import request_daemon
 

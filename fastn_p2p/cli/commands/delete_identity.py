@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-from ...console.options import (
-    HomeOption,
-    NameArgument,
-    YesOption,
-)
+from ...console.options import HomeOption, NameArgument, YesOption
 from ...console.output import write_message
 
 
@@ -13,10 +9,7 @@ def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> 
 
     Deletes its key, its protocols and their files. This cannot be undone.
     """
-    from ...console.confirmation import (
-        ask_to_delete,
-        can_confirm,
-    )
+    from ...console.confirmation import ask_to_delete, can_confirm
     from ...console.exit_codes import CommandLineError
 
     if not yes:
@@ -26,9 +19,7 @@ def run(name: NameArgument, yes: YesOption = False, home: HomeOption = None) -> 
             )
         ask_to_delete(f"This deletes the key of {name!r}, its protocols and their files. It cannot be undone.")
 
-    from fastn_p2p_client.ipc.messages import (
-        DeleteIdentity,
-    )
+    from fastn_p2p_client.ipc.messages import DeleteIdentity
 
     from ...console.control_request import request_daemon
 

@@ -5,12 +5,7 @@ from typing import Annotated
 import typer
 
 from ...console.exit_codes import CommandLineError
-from ...console.options import (
-    AsOption,
-    HomeOption,
-    InstanceArgument,
-    PeerArgument,
-)
+from ...console.options import AsOption, HomeOption, InstanceArgument, PeerArgument
 
 
 def run(
@@ -30,10 +25,7 @@ def run(
     Prints the address and forwards every connection to it, until Ctrl-C or SIGTERM. Continues when a daemon or the
     service behind the tunnel restarts. Until then it closes new connections and prints the reason.
     """
-    from ...protocols.tunnel.service_address import (
-        InvalidAddress,
-        parse_address,
-    )
+    from ...protocols.tunnel.service_address import InvalidAddress, parse_address
 
     try:
         address = parse_address(listen, any_port=True)

@@ -1,17 +1,12 @@
 from __future__ import annotations
 
-from ...console.options import (
-    HomeOption,
-    NameArgument,
-)
+from ...console.options import HomeOption, NameArgument
 from ...console.output import write_message
 
 
 def run(name: NameArgument, home: HomeOption = None) -> None:
     """Take an identity offline."""
-    from fastn_p2p_client.ipc.messages import (
-        SetIdentityOnline,
-    )
+    from fastn_p2p_client.ipc.messages import SetIdentityOnline
 
     from ...console.control_request import request_daemon
 

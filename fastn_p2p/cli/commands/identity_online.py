@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-from ...console.options import (
-    HomeOption,
-    NameArgument,
-)
+from ...console.options import HomeOption, NameArgument
 from ...console.output import write_message
 
 
@@ -12,9 +9,7 @@ def run(name: NameArgument, home: HomeOption = None) -> None:
 
     From now on it can call and be called. It comes online again after a restart of the daemon.
     """
-    from fastn_p2p_client.ipc.messages import (
-        SetIdentityOnline,
-    )
+    from fastn_p2p_client.ipc.messages import SetIdentityOnline
 
     from ...console.control_request import request_daemon
 

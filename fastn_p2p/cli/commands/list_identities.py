@@ -1,14 +1,7 @@
 from __future__ import annotations
 
-from ...console.options import (
-    HomeOption,
-    JsonOption,
-)
-from ...console.output import (
-    put_json,
-    table,
-    write_message,
-)
+from ...console.options import HomeOption, JsonOption
+from ...console.output import put_json, table, write_message
 
 
 def run(json: JsonOption = False, home: HomeOption = None) -> None:

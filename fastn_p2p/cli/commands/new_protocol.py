@@ -5,14 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import (
-    HomeOption,
-    identity_names,
-)
-from ...console.output import (
-    write_lines,
-    write_result,
-)
+from ...console.options import HomeOption, identity_names
+from ...console.output import write_lines, write_result
 
 
 def run(
@@ -33,14 +27,8 @@ def run(
     from fastn_p2p_client.home import Home
 
     from ...console.exit_codes import CommandLineError
-    from ..protocol_template import (
-        names_for,
-        write,
-    )
-    from ..python_environment import (
-        daemon_python,
-        install_command,
-    )
+    from ..protocol_template import names_for, write
+    from ..python_environment import daemon_python, install_command
 
     names = names_for(name)
     if names.protocol in installed():

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-from ...console.options import (
-    HomeOption,
-    JsonOption,
-)
+from ...console.options import HomeOption, JsonOption
 
 
 def run(json: JsonOption = False, home: HomeOption = None) -> None:

@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-from ...console.options import (
-    HomeOption,
-    IdentityArgument,
-    InstanceArgument,
-    ProtocolArgument,
-)
+from ...console.options import HomeOption, IdentityArgument, InstanceArgument, ProtocolArgument
 from ...console.output import write_message
 
 
@@ -19,9 +14,7 @@ def run(
 
     Reads config.json again. If it is invalid, the protocol keeps the config that it has.
     """
-    from fastn_p2p_client.ipc.messages import (
-        ReloadProtocol,
-    )
+    from fastn_p2p_client.ipc.messages import ReloadProtocol
 
     from ...console.control_request import request_daemon
 

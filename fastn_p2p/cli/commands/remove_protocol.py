@@ -4,13 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import (
-    HomeOption,
-    IdentityArgument,
-    InstanceOption,
-    ProtocolOption,
-    YesOption,
-)
+from ...console.options import HomeOption, IdentityArgument, InstanceOption, ProtocolOption, YesOption
 from ...console.output import write_message
 
 
@@ -29,14 +23,9 @@ def run(
     Deletes the files of this instance. Asks for confirmation if there are any.
     """
     from fastn_p2p_client.errors import WorkspaceNotEmpty
-    from fastn_p2p_client.ipc.messages import (
-        RemoveProtocol,
-    )
+    from fastn_p2p_client.ipc.messages import RemoveProtocol
 
-    from ...console.confirmation import (
-        ask_to_delete,
-        can_confirm,
-    )
+    from ...console.confirmation import ask_to_delete, can_confirm
     from ...console.control_request import request_daemon
 
     try:

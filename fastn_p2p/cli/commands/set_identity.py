@@ -4,15 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import (
-    HomeOption,
-    JsonOption,
-    NameArgument,
-)
-from ...console.output import (
-    put_json,
-    write_message,
-)
+from ...console.options import HomeOption, JsonOption, NameArgument
+from ...console.output import put_json, write_message
 
 _SPECIAL_VALUES = "0: no limit. `default`: the limit of the daemon."
 
@@ -39,9 +32,7 @@ def run(
 
     The limits apply at once, without a restart, and after every later start. Options that are not given change nothing.
     """
-    from fastn_p2p_client.ipc.messages import (
-        SetLimits,
-    )
+    from fastn_p2p_client.ipc.messages import SetLimits
 
     from ...console.control_request import request_daemon
     from ...console.exit_codes import CommandLineError

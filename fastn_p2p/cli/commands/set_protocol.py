@@ -4,12 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import (
-    HomeOption,
-    IdentityArgument,
-    InstanceOption,
-    ProtocolOption,
-)
+from ...console.options import HomeOption, IdentityArgument, InstanceOption, ProtocolOption
 from ...console.output import write_message
 
 
@@ -38,16 +33,11 @@ def run(
     The change applies at once and interrupts nothing. Options that are not given change nothing. If the protocol
     rejects the new config, everything stays as it is.
     """
-    from fastn_p2p_client.ipc.messages import (
-        SetProtocol,
-    )
+    from fastn_p2p_client.ipc.messages import SetProtocol
 
     from ...console.control_request import request_daemon
     from ...console.exit_codes import CommandLineError
-    from ...console.json_values import (
-        json_argument,
-        parse_json,
-    )
+    from ...console.json_values import json_argument, parse_json
 
     if allow and reset_allow:
         raise CommandLineError("--allow and --reset-allow exclude each other. Give one of them")

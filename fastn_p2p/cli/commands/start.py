@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-from ...console.options import (
-    HomeOption,
-    IdentityArgument,
-    InstanceArgument,
-    ProtocolArgument,
-)
+from ...console.options import HomeOption, IdentityArgument, InstanceArgument, ProtocolArgument
 from ...console.output import write_message
 
 
@@ -16,9 +11,7 @@ def run(
     home: HomeOption = None,
 ) -> None:
     """Start a protocol that was stopped or has failed."""
-    from fastn_p2p_client.ipc.messages import (
-        StartProtocol,
-    )
+    from fastn_p2p_client.ipc.messages import StartProtocol
 
     from ...console.control_request import request_daemon
 

@@ -4,10 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import (
-    HomeOption,
-    JsonOption,
-)
+from ...console.options import HomeOption, JsonOption
 
 
 def run(
@@ -26,10 +23,7 @@ def run(
     Shows processes, identities, protocols, peers, connections and warnings. If the gateway does not answer, shows only
     the processes and ends with exit code 3.
     """
-    from ..status.collect import (
-        show,
-        show_forever,
-    )
+    from ..status.collect import show, show_forever
 
     if watch:
         show_forever(home, json=json)

@@ -1,11 +1,6 @@
 from __future__ import annotations
 
-from ...console.options import (
-    HomeOption,
-    IdentityArgument,
-    InstanceArgument,
-    ProtocolArgument,
-)
+from ...console.options import HomeOption, IdentityArgument, InstanceArgument, ProtocolArgument
 from ...console.output import write_message
 
 
@@ -19,9 +14,7 @@ def run(
 
     It stays stopped, also after restarts, until `fastn-p2p protocol start`. Deletes nothing.
     """
-    from fastn_p2p_client.ipc.messages import (
-        StopProtocol,
-    )
+    from fastn_p2p_client.ipc.messages import StopProtocol
 
     from ...console.control_request import request_daemon
 

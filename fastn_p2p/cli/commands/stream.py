@@ -5,13 +5,7 @@ from typing import Annotated
 import typer
 
 from ...console.exit_codes import CommandLineError
-from ...console.options import (
-    AsOption,
-    HomeOption,
-    InstanceArgument,
-    PeerArgument,
-    ProtocolArgument,
-)
+from ...console.options import AsOption, HomeOption, InstanceArgument, PeerArgument, ProtocolArgument
 
 
 def run(
@@ -34,10 +28,7 @@ def run(
     Sends standard input to the peer and writes received bytes to standard output, until both directions have ended.
     On a terminal, control characters are shown as escapes; use --raw for programs that draw.
     """
-    from ...console.json_values import (
-        json_argument,
-        request_from,
-    )
+    from ...console.json_values import json_argument, request_from
 
     if not timeout > 0:
         raise CommandLineError("--timeout must be more than 0 seconds")

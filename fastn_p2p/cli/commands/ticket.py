@@ -6,16 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ...console.options import (
-    HomeOption,
-    JsonOption,
-    identity_names,
-)
-from ...console.output import (
-    put_json,
-    write_message,
-    write_result,
-)
+from ...console.options import HomeOption, JsonOption, identity_names
+from ...console.output import put_json, write_message, write_result
 
 
 def run(
@@ -36,9 +28,7 @@ def run(
     in place of PEER. Prints on standard error how long it is valid and whether it only works on this machine; --json
     has both.
     """
-    from fastn_p2p_client.ipc.messages import (
-        GetTicket,
-    )
+    from fastn_p2p_client.ipc.messages import GetTicket
 
     from ...console.control_request import request_daemon
     from ...console.formatting import expiry_time

@@ -13,19 +13,11 @@ from msgspec.structs import replace
 from fastn_p2p_actors.runtime.process_setup import boot_ms
 from fastn_p2p_client.errors import DaemonBusy, DaemonNotRunning, DeadlineExceeded, P2PError
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import (
-    GetStatus,
-    Status,
-)
+from fastn_p2p_client.ipc.messages import GetStatus, Status
 
 from ...console.control_request import request_daemon
 from ...console.exit_codes import ExitCode
-from ...console.output import (
-    is_terminal,
-    put_json,
-    put_raw,
-    write_message,
-)
+from ...console.output import is_terminal, put_json, put_raw, write_message
 from ...console.process_file import read_process_file
 
 STATUS_TIMEOUT: Final = 3.0

@@ -6,12 +6,7 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from fastn_p2p_client.ipc.messages import (
-    BindingStatus,
-    ConnectionStatus,
-    ProcessStatus,
-    Status,
-)
+from fastn_p2p_client.ipc.messages import BindingStatus, ConnectionStatus, ProcessStatus, Status
 from fastn_p2p_client.plain_text import plain
 
 from ...console.formatting import format_duration, format_memory, utc_minute

@@ -8,10 +8,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from fastn_p2p_client.chat.client import (
-    PROTOCOL,
-    ChatClient,
-)
+from fastn_p2p_client.chat.client import PROTOCOL, ChatClient
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import ApplicationError, InstanceNotFound, ProtocolNotFound
 from fastn_p2p_client.limits import DEFAULT_INSTANCE

@@ -7,13 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from fastn_p2p_client.chat.messages import (
-    Delivered,
-    DeliverMessages,
-    OpenPresence,
-    PeerRequest,
-    ReadReceipt,
-)
+from fastn_p2p_client.chat.messages import Delivered, DeliverMessages, OpenPresence, PeerRequest, ReadReceipt
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, IdentityOffline, P2PError
 from fastn_p2p_client.protocol import BindingContext
 from fastn_p2p_client.retry import Backoff

@@ -8,13 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
-from fastn_p2p_client.chat.messages import (
-    MAX_BATCH,
-    ChatMessage,
-    ConversationSummary,
-    MessageState,
-    OutgoingMessage,
-)
+from fastn_p2p_client.chat.messages import MAX_BATCH, ChatMessage, ConversationSummary, MessageState, OutgoingMessage
 from fastn_p2p_client.errors import ApplicationError
 
 from .._shared.sqlite_store import DatabaseSchema, SqliteStore

@@ -6,11 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from fastn_p2p_client.chat.messages import (
-    Event,
-    Presence,
-    PresenceState,
-)
+from fastn_p2p_client.chat.messages import Event, Presence, PresenceState
 
 from .presence import PresenceSender
 

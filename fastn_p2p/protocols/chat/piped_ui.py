@@ -9,27 +9,14 @@ from contextlib import aclosing
 from typing import Final
 
 from fastn_p2p_client.chat.client import Conversation
-from fastn_p2p_client.chat.messages import (
-    MAX_TEXT,
-    ChatMessage,
-    DeliveryProblem,
-    Event,
-    HistoryEnd,
-    StateChanged,
-)
+from fastn_p2p_client.chat.messages import MAX_TEXT, ChatMessage, DeliveryProblem, Event, HistoryEnd, StateChanged
 from fastn_p2p_client.errors import ApplicationError, DeadlineExceeded
 
 from ...concurrency import run_all
 from ...console.async_stdio import StdinReader
 from ...console.formatting import utc_time
-from ...console.output import (
-    put_json,
-    write_message,
-    write_result,
-)
-from .formatting import (
-    escape_line,
-)
+from ...console.output import put_json, write_message, write_result
+from .formatting import escape_line
 
 _MAX_LINE: Final = 4 * MAX_TEXT
 """Bytes of the longest line: a character has at most four."""

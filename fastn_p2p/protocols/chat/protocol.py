@@ -37,16 +37,8 @@ from ...concurrency import run_all
 from ...console.formatting import format_count
 from .config import ChatConfig
 from .delivery import PeerDelivery, PeerTransport
-from .message_store import (
-    MessageStore,
-    MessageTables,
-    count_contents,
-)
-from .open_conversations import (
-    ConversationId,
-    OpenConversations,
-    TerminalQueue,
-)
+from .message_store import MessageStore, MessageTables, count_contents
+from .open_conversations import ConversationId, OpenConversations, TerminalQueue
 from .presence import PresenceSender
 
 MAX_SESSIONS: Final = 16

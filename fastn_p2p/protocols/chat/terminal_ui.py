@@ -38,11 +38,7 @@ from fastn_p2p_client.plain_text import plain
 
 from ...concurrency import run_all
 from ...console.formatting import local_time
-from .formatting import (
-    MARKS,
-    decode_typed,
-    escape_text,
-)
+from .formatting import MARKS, decode_typed, escape_text
 
 _MAX_LIVE_ROWS: Final = 12
 """Rows of messages that are redrawn."""

@@ -10,9 +10,7 @@ from typing import Final, TypeVar
 from fastn_p2p_client.client import Client
 
 from ...console.connecting_notice import connecting
-from ...console.exit_codes import (
-    ExitCode,
-)
+from ...console.exit_codes import ExitCode
 from .client import FilesClient
 from .errors import FileError
 from .events import TransferSummary

@@ -13,9 +13,7 @@ import typer
 
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import ApplicationError, InstanceNotFound, ProtocolNotFound
-from fastn_p2p_client.ipc.messages import (
-    ListPeers,
-)
+from fastn_p2p_client.ipc.messages import ListPeers
 from fastn_p2p_client.limits import DEFAULT_INSTANCE
 from fastn_p2p_client.mail.client import MailClient
 from fastn_p2p_client.mail.messages import Attachment, MailContent, ReceivedMail

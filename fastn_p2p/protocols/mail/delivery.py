@@ -8,10 +8,7 @@ import time
 from collections.abc import Callable
 
 from fastn_p2p_client.home import Home
-from fastn_p2p_client.ipc.messages import (
-    ListIdentities,
-    ListPeers,
-)
+from fastn_p2p_client.ipc.messages import ListIdentities, ListPeers
 from fastn_p2p_client.mail.messages import PROTOCOL, DeliverMail, DeliveryReceipt
 from fastn_p2p_client.protocol import BindingContext
 from fastn_p2p_client.retry import Backoff
@@ -19,14 +16,8 @@ from fastn_p2p_client.retry import Backoff
 from ...console.host_routes import has_network
 from ...console.process_file import read_process_file
 from .config import MailConfig
-from .delivery_queue import (
-    DeliveryQueue,
-    Recipient,
-)
-from .recipient_worker import (
-    DeliveryTransport,
-    RecipientWorker,
-)
+from .delivery_queue import DeliveryQueue, Recipient
+from .recipient_worker import DeliveryTransport, RecipientWorker
 
 
 class CallTransport:

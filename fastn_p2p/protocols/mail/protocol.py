@@ -20,11 +20,7 @@ from .inbox import Inbox
 from .outbox import Outbox
 from .recipient_lookup import RecipientLookup
 from .schema import SCHEMA, count_mails
-from .storage import (
-    FILE,
-    Storage,
-    check_storage_dir,
-)
+from .storage import FILE, Storage, check_storage_dir
 
 _PRUNE_INTERVAL: Final = 3600.0
 """Seconds between two deletions of old entries."""

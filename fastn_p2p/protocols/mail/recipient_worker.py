@@ -52,17 +52,11 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.mail.messages import REWOUND, DeliverMail, DeliveryReceipt, OutgoingMail
-from fastn_p2p_client.retry import (
-    FIRST,
-    Backoff,
-)
+from fastn_p2p_client.retry import FIRST, Backoff
 from fastn_p2p_client.tickets import Ticket
 
 from .config import MailConfig
-from .delivery_queue import (
-    DeliveryQueue,
-    Recipient,
-)
+from .delivery_queue import DeliveryQueue, Recipient
 
 _TIMEOUT: Final = 30.0
 """Seconds for a delivery, besides the time for its bytes."""

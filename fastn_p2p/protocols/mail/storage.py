@@ -10,10 +10,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from fastn_p2p_actors.storage.atomic_files import (
-    sync_directory,
-    write_atomically,
-)
+from fastn_p2p_actors.storage.atomic_files import sync_directory, write_atomically
 from fastn_p2p_client.errors import StorageFailed
 from fastn_p2p_client.keys import PublicKey
 

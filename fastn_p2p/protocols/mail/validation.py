@@ -10,11 +10,7 @@ from fastn_p2p_client.errors import ApplicationError
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 from fastn_p2p_client.mail.messages import MAX_LETTER, MailContent
 
-from .._shared.path_names import (
-    UnsafeName,
-    check_component,
-    collision_key,
-)
+from .._shared.path_names import UnsafeName, check_component, collision_key
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(MailContent).decode

@@ -10,10 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from fastn_p2p_actors.runtime.process_setup import (
-    raise_file_limit,
-    tune_malloc,
-)
+from fastn_p2p_actors.runtime.process_setup import raise_file_limit, tune_malloc
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import (
     ApplicationError,
@@ -27,21 +24,12 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.session.session import Session
 
 from ...console.connecting_notice import connecting
-from ...console.exit_codes import (
-    CommandLineError,
-    ExitCode,
-)
-from ...console.output import (
-    write_message,
-    write_result,
-)
+from ...console.exit_codes import CommandLineError, ExitCode
+from ...console.output import write_message, write_result
 from .error_reporter import ErrorReporter
 from .service_address import ServiceAddress
 from .sockets import AddressInUse, Listener, open_listener
-from .splice import (
-    reset_socket,
-    splice,
-)
+from .splice import reset_socket, splice
 
 PROTOCOL: Final = "Tunnel"
 _TEMPORARY: Final = (PeerUnreachable, PeerOffline, DeadlineExceeded, Overloaded, ConnectionLost)

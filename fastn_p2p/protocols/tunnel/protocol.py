@@ -11,11 +11,7 @@ from fastn_p2p_client.errors import ApplicationError, Overloaded
 from fastn_p2p_client.protocol import BindingContext, Protocol, request, stream
 from fastn_p2p_client.session.session import Session
 
-from .service_address import (
-    InvalidAddress,
-    ServiceAddress,
-    parse_address,
-)
+from .service_address import InvalidAddress, ServiceAddress, parse_address
 from .sockets import open_connection
 from .splice import splice
 

@@ -18,26 +18,10 @@ import pytest
 
 from fastn_p2p_actors.network.wire.messages import BULK_THRESHOLD
 from fastn_p2p_client import Client, ConnectionLost, DeadlineExceeded, PublicKey, Ticket
-from fastn_p2p_client.ipc.messages import (
-    AddPeer,
-    GetTicket,
-    RemovePeer,
-    TicketText,
-)
+from fastn_p2p_client.ipc.messages import AddPeer, GetTicket, RemovePeer, TicketText
 from fastn_p2p_client.limits import MAX_PAYLOAD
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    counts_of,
-    new_world,
-    until,
-    until_awaited,
-    wait_idle,
-)
+from tests.support.daemons import Daemon, eventually
+from tests.support.two_daemons import World, binding_of, counts_of, new_world, until, until_awaited, wait_idle
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 

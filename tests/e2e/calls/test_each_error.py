@@ -18,27 +18,13 @@ import pytest
 
 import fastn_p2p_client.errors as e
 from fastn_p2p.cli import main
-from fastn_p2p.console.exit_codes import (
-    EXITS,
-    ExitCode,
-)
+from fastn_p2p.console.exit_codes import EXITS, ExitCode
 from fastn_p2p_client import Client
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD
 from tests.support.daemons import Daemon
-from tests.support.requests import (
-    STRANGER,
-    Call,
-    Command,
-    agrees,
-    ticket_of,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    until,
-    wait_idle,
-)
+from tests.support.requests import STRANGER, Call, Command, agrees, ticket_of
+from tests.support.two_daemons import World, binding_of, until, wait_idle
 
 
 @dataclass

@@ -30,15 +30,8 @@ from fastn_p2p_client.errors import (
     PeerUnreachable,
     ProtocolNotFound,
 )
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    wait_idle,
-)
+from tests.support.daemons import Daemon, eventually
+from tests.support.two_daemons import World, binding_of, wait_idle
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "examples" / "javascript"

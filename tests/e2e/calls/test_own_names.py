@@ -8,26 +8,12 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
-from fastn_p2p_client.ipc.messages import (
-    AddPeer,
-    RemovePeer,
-    SetIdentityOnline,
-)
+from fastn_p2p_client.ipc.messages import AddPeer, RemovePeer, SetIdentityOnline
 from fastn_p2p_client.mail.sync import MailClient
 from tests.support.daemons import eventually
-from tests.support.services import (
-    Service,
-    echo,
-)
-from tests.support.tunnels import (
-    exchange,
-    forwarding,
-)
-from tests.support.two_daemons import (
-    World,
-    give,
-    new_world,
-)
+from tests.support.services import Service, echo
+from tests.support.tunnels import exchange, forwarding
+from tests.support.two_daemons import World, give, new_world
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,8 @@ import pytest
 
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, DeadlineExceeded, ProtocolNotFound
-from tests.e2e.programs.test_programs import (
-    bob_at,
-    in_loop,
-    programs,
-    serving,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    until,
-)
+from tests.e2e.programs.test_programs import bob_at, in_loop, programs, serving
+from tests.support.two_daemons import World, binding_of, until
 
 
 class Once:

@@ -12,10 +12,7 @@ import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.errors import DelegationExpired
-from tests.support.two_daemons import (
-    World,
-    new_world,
-)
+from tests.support.two_daemons import World, new_world
 
 
 @pytest.fixture(scope="module")

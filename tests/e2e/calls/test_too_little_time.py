@@ -10,17 +10,10 @@ import pytest
 
 from fastn_p2p_client import Client, sync
 from fastn_p2p_client.errors import DeadlineExceeded, PeerUnreachable
-from fastn_p2p_client.ipc.messages import (
-    AddPeer,
-    GetStatus,
-    GetTicket,
-)
+from fastn_p2p_client.ipc.messages import AddPeer, GetStatus, GetTicket
 from tests.support.signer import Signer
 from tests.support.terminals import on_terminal
-from tests.support.two_daemons import (
-    World,
-    new_world,
-)
+from tests.support.two_daemons import World, new_world
 
 HI: Final = {"message": "hi"}
 NOBODY: Final = Signer("nobody").key.id52

@@ -21,12 +21,7 @@ from fastn_p2p_client.errors import (
     PeerOffline,
     PeerUnknown,
 )
-from fastn_p2p_client.ipc.messages import (
-    AddPeer,
-    GetTicket,
-    SetIdentityOnline,
-    TicketText,
-)
+from fastn_p2p_client.ipc.messages import AddPeer, GetTicket, SetIdentityOnline, TicketText
 from fastn_p2p_client.limits import MAX_WAITS_PER_CLIENT
 from fastn_p2p_client.tickets import Ticket
 from tests.e2e.programs.test_programs import in_loop

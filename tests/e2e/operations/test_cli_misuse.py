@@ -11,16 +11,8 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
-from tests.support.daemons import (
-    CLI,
-    eventually,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    counts_of,
-    wait_idle,
-)
+from tests.support.daemons import CLI, eventually
+from tests.support.two_daemons import World, binding_of, counts_of, wait_idle
 
 HELLO = """{"message": "hi"}"""
 

@@ -10,10 +10,7 @@ from typing import Final
 import pytest
 
 from fastn_p2p_client.errors import P2PError
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import Daemon, eventually
 
 HOUR: Final = 3600.0
 SITE: Final = """

@@ -25,11 +25,7 @@ from fastn_p2p_client.ipc.messages import (
     Status,
 )
 from fastn_p2p_client.limits import MAX_NAME, UNIX_PATH_MAX
-from tests.support.daemons import (
-    CLI,
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import CLI, Daemon, eventually
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}

@@ -10,11 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.operations.test_readme import (
-    INSTALLATION,
-    ROOT,
-    block,
-)
+from tests.e2e.operations.test_readme import INSTALLATION, ROOT, block
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -9,10 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fastn_p2p.console.exit_codes import ExitCode
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import Daemon, eventually
 
 
 def kill_the_vault_until_it_ends(daemon: Daemon) -> int:

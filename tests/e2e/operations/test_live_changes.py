@@ -31,19 +31,8 @@ from fastn_p2p_client.ipc.messages import (
     SetIdentityOnline,
     Status,
 )
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-    is_alive,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    give,
-    new_world,
-    until,
-    wait_idle,
-)
+from tests.support.daemons import Daemon, eventually, is_alive
+from tests.support.two_daemons import World, binding_of, give, new_world, until, wait_idle
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}

@@ -11,14 +11,8 @@ import msgspec
 import pytest
 from nacl.signing import SigningKey
 
-from fastn_p2p_actors.credentials.envelope import (
-    encode_body,
-    seal,
-)
-from fastn_p2p_actors.credentials.peer_record import (
-    RECORD_VERSION,
-    RecordBody,
-)
+from fastn_p2p_actors.credentials.envelope import encode_body, seal
+from fastn_p2p_actors.credentials.peer_record import RECORD_VERSION, RecordBody
 from fastn_p2p_actors.storage.identity_store import IdentityFile
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.keys import id52_of

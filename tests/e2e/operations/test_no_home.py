@@ -11,10 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
-from tests.support.daemons import (
-    CLI,
-    Daemon,
-)
+from tests.support.daemons import CLI, Daemon
 
 PLAIN = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 PROGRAM = """

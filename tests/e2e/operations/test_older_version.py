@@ -16,10 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import Daemon, eventually
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -19,10 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import (
-    eventually,
-    is_alive,
-)
+from tests.support.daemons import eventually, is_alive
 
 ROOT = Path(__file__).resolve().parents[3]
 RUN = (

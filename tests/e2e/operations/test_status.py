@@ -16,15 +16,8 @@ import msgspec
 import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
-from fastn_p2p_client.ipc.messages import (
-    AddPeer,
-    Status,
-)
-from tests.support.daemons import (
-    CLI,
-    Daemon,
-    eventually,
-)
+from fastn_p2p_client.ipc.messages import AddPeer, Status
+from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.terminals import on_terminal
 from tests.support.two_daemons import World
 

@@ -16,12 +16,7 @@ import pytest
 
 from fastn_p2p import cli
 from fastn_p2p.protocols.files.framing import FrameStream
-from fastn_p2p.protocols.files.messages import (
-    DirectoryPage,
-    Entry,
-    Skipped,
-    WalkEntries,
-)
+from fastn_p2p.protocols.files.messages import DirectoryPage, Entry, Skipped, WalkEntries
 from fastn_p2p_client import Client, sync
 from fastn_p2p_client.chat.client import ChatClient
 from fastn_p2p_client.errors import ApplicationError
@@ -30,19 +25,9 @@ from fastn_p2p_client.mail import Attachment
 from fastn_p2p_client.mail.sync import MailClient
 from fastn_p2p_client.session.session import Session
 from tests.e2e.programs.test_programs import in_loop
-from tests.support.daemons import (
-    CLI,
-    eventually,
-)
-from tests.support.terminals import (
-    Tty,
-    on_terminal,
-)
-from tests.support.two_daemons import (
-    World,
-    give,
-    new_world,
-)
+from tests.support.daemons import CLI, eventually
+from tests.support.terminals import Tty, on_terminal
+from tests.support.two_daemons import World, give, new_world
 
 TITLE = "\x1b]0;owned\x07"
 EVIL = f"{TITLE}\x9b2J\x7f\u202etxt.exe\u2066\u200b\u200d\ufeff\xad\U000e0041\u2028\x85"

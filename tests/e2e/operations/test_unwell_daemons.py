@@ -17,17 +17,8 @@ from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client import Client
 from fastn_p2p_client.ipc import messages as m
 from tests.support.daemons import Daemon
-from tests.support.requests import (
-    STRANGER,
-    Call,
-    Command,
-    agrees,
-    ticket_of,
-)
-from tests.support.two_daemons import (
-    World,
-    give,
-)
+from tests.support.requests import STRANGER, Call, Command, agrees, ticket_of
+from tests.support.two_daemons import World, give
 
 
 def test_no_daemon(tmp_path: Path) -> None:

@@ -13,22 +13,13 @@ import pytest
 import fastn_p2p_client.errors as e
 from fastn_p2p.cli import main
 from fastn_p2p.console.exit_codes import ExitCode
-from fastn_p2p_actors.runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
+from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
 from fastn_p2p_client import Client, sync
 from fastn_p2p_client.home import Home, lock_exclusively
 from fastn_p2p_client.ipc import messages as m
-from fastn_p2p_client.ipc.request_channel import (
-    RequestChannel,
-    decode_answer,
-)
+from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
 from fastn_p2p_client.limits import PROTOCOL_VERSION
-from tests.support.requests import (
-    STRANGER,
-    agrees,
-)
+from tests.support.requests import STRANGER, agrees
 from tests.support.two_daemons import World
 
 _reply = msgspec.msgpack.Decoder(m.ControlReply)

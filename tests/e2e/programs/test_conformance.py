@@ -10,17 +10,10 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from fastn_p2p_client import Client
-from fastn_p2p_client.ipc.messages import (
-    AddProtocol,
-    RemoveProtocol,
-)
+from fastn_p2p_client.ipc.messages import AddProtocol, RemoveProtocol
 from fastn_p2p_client.testing import ProtocolClient, check_errors, check_requests, check_streams
 from tests.support.daemons import eventually
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    give,
-)
+from tests.support.two_daemons import World, binding_of, give
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 

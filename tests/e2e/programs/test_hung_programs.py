@@ -15,11 +15,7 @@ import pytest
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import DeadlineExceeded
 from tests.support.daemons import eventually
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    wait_idle,
-)
+from tests.support.two_daemons import World, binding_of, wait_idle
 
 PROGRAM = """
 import asyncio, os

@@ -9,14 +9,8 @@ import sys
 
 import pytest
 
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-)
+from tests.support.daemons import Daemon, eventually
+from tests.support.two_daemons import World, binding_of
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 

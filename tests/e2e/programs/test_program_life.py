@@ -9,10 +9,7 @@ import sys
 import pytest
 
 from fastn_p2p_client import ProtocolNotFound
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import Daemon, eventually
 from tests.support.two_daemons import binding_of
 
 PROGRAM = """

@@ -15,14 +15,8 @@ from typing import Any
 import pytest
 
 from fastn_p2p_client.ipc.messages import AddProtocol
-from tests.support.daemons import (
-    eventually,
-    is_alive,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-)
+from tests.support.daemons import eventually, is_alive
+from tests.support.two_daemons import World, binding_of
 
 PROGRAMS = {
     "async": "from fastn_p2p_client import listen; server = listen('bob')",

@@ -26,20 +26,12 @@ from fastn_p2p_client.errors import (
     PeerUnreachable,
     ProtocolNotFound,
 )
-from fastn_p2p_client.ipc.messages import (
-    AddProtocol,
-    SetIdentityOnline,
-)
+from fastn_p2p_client.ipc.messages import AddProtocol, SetIdentityOnline
 from fastn_p2p_client.protocol import Peer
 from fastn_p2p_client.serving.server import Server
 from fastn_p2p_client.session.session import Session
 from tests.support.daemons import Daemon
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    until,
-    until_awaited,
-)
+from tests.support.two_daemons import World, binding_of, until, until_awaited
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 

@@ -28,28 +28,12 @@ from fastn_p2p_client.errors import (
     PeerOffline,
     ProtocolNotFound,
 )
-from fastn_p2p_client.ipc.messages import (
-    AddProtocol,
-    DeleteIdentity,
-    RemoveProtocol,
-    SetIdentityOnline,
-)
+from fastn_p2p_client.ipc.messages import AddProtocol, DeleteIdentity, RemoveProtocol, SetIdentityOnline
 from fastn_p2p_client.protocol import BindingContext, Peer, Protocol, request
 from fastn_p2p_client.serving.server import Server
-from tests.e2e.programs.test_programs import (
-    in_loop,
-    serving,
-)
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    until,
-    until_awaited,
-)
+from tests.e2e.programs.test_programs import in_loop, serving
+from tests.support.daemons import Daemon, eventually
+from tests.support.two_daemons import World, binding_of, until, until_awaited
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport")]
 

@@ -15,11 +15,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.mail.sync import MailClient
 from fastn_p2p_client.protocol import Protocol, request
 from tests.support.terminals import on_terminal
-from tests.support.two_daemons import (
-    World,
-    give,
-    new_world,
-)
+from tests.support.two_daemons import World, give, new_world
 
 
 @pytest.fixture(scope="module")

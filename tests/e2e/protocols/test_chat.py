@@ -14,10 +14,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from fastn_p2p_client import Client
-from fastn_p2p_client.chat.client import (
-    ChatClient,
-    Conversation,
-)
+from fastn_p2p_client.chat.client import ChatClient, Conversation
 from fastn_p2p_client.chat.messages import (
     ChatMessage,
     Delivered,
@@ -33,23 +30,11 @@ from fastn_p2p_client.chat.messages import (
     StateChanged,
 )
 from fastn_p2p_client.errors import ApplicationError, Denied, PeerUnknown, StreamReset
-from fastn_p2p_client.ipc.messages import (
-    AddPeer,
-    SetIdentityOnline,
-)
+from fastn_p2p_client.ipc.messages import AddPeer, SetIdentityOnline
 from tests.e2e.programs.test_programs import in_loop
-from tests.support.daemons import (
-    CLI,
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.terminals import on_terminal
-from tests.support.two_daemons import (
-    World,
-    give,
-    new_world,
-    until_awaited,
-)
+from tests.support.two_daemons import World, give, new_world, until_awaited
 
 
 @pytest.fixture(scope="module")

@@ -17,17 +17,10 @@ import pytest
 
 from fastn_p2p_client.errors import ConnectionLost, DeadlineExceeded, HandlerFailed, P2PError, ProtocolNotFound
 from fastn_p2p_client.ipc import messages as m
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-    is_alive,
-)
+from tests.support.daemons import Daemon, eventually, is_alive
 from tests.support.faulty_protocols import FastDaemon
 from tests.support.protocols import install_protocols
-from tests.support.two_daemons import (
-    binding_of,
-    give,
-)
+from tests.support.two_daemons import binding_of, give
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}

@@ -18,39 +18,17 @@ import pytest
 
 from fastn_p2p.cli import main
 from fastn_p2p.protocols.files.client import FilesClient
-from fastn_p2p.protocols.files.events import (
-    Event,
-    FileProgress,
-    FileStarted,
-    Retrying,
-    TransferSummary,
-)
+from fastn_p2p.protocols.files.events import Event, FileProgress, FileStarted, Retrying, TransferSummary
 from fastn_p2p.protocols.files.framing import FrameStream
-from fastn_p2p.protocols.files.messages import (
-    DownloadFiles,
-    FileRequest,
-)
+from fastn_p2p.protocols.files.messages import DownloadFiles, FileRequest
 from fastn_p2p.protocols.files.receiving.partial_file import partial_name
 from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from fastn_p2p_client import Client, connect, sync
 from fastn_p2p_client.errors import ApplicationError, Denied, StreamReset
 from tests.benchmarks.processes import cpu_seconds
-from tests.support.daemons import (
-    CLI,
-    Daemon,
-    eventually,
-)
-from tests.support.file_peers import (
-    Contents,
-    make_files,
-    snapshot,
-)
-from tests.support.two_daemons import (
-    World,
-    give,
-    new_world,
-    until_awaited,
-)
+from tests.support.daemons import CLI, Daemon, eventually
+from tests.support.file_peers import Contents, make_files, snapshot
+from tests.support.two_daemons import World, give, new_world, until_awaited
 
 MIB = 1024 * 1024
 

@@ -21,17 +21,9 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.mail import Attachment, MailContent
 from fastn_p2p_client.mail.messages import MAX_LETTER, DeliverMail, DeliveryReceipt, OutgoingMail
 from fastn_p2p_client.mail.sync import MailClient
-from tests.support.daemons import (
-    CLI,
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.terminals import on_terminal
-from tests.support.two_daemons import (
-    World,
-    give,
-    new_world,
-)
+from tests.support.two_daemons import World, give, new_world
 
 NOBODY = "i66fo538lfl5ombdf6tcdbrabp4hmp9asv7nrffuc2im13ct4q60"
 

@@ -16,15 +16,9 @@ import pytest
 
 from fastn_p2p_client.errors import ProtocolNotFound
 from fastn_p2p_client.ipc.messages import RemoveProtocol
-from tests.support.daemons import (
-    CLI,
-    Daemon,
-)
+from tests.support.daemons import CLI, Daemon
 from tests.support.protocols import install_protocols
-from tests.support.two_daemons import (
-    binding_of,
-    give,
-)
+from tests.support.two_daemons import binding_of, give
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples/pinboard"
 

@@ -16,29 +16,12 @@ import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_client.errors import InvalidConfig
-from tests.support.daemons import (
-    CLI,
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import CLI, Daemon, eventually
 from tests.support.processes import open_files
-from tests.support.services import (
-    Service,
-    echo,
-)
+from tests.support.services import Service, echo
 from tests.support.stub_daemon import short_path
-from tests.support.tunnels import (
-    Forward,
-    connected,
-    exchange,
-    forwarding,
-)
-from tests.support.two_daemons import (
-    World,
-    give,
-    new_world,
-    wait_idle,
-)
+from tests.support.tunnels import Forward, connected, exchange, forwarding
+from tests.support.two_daemons import World, give, new_world, wait_idle
 
 
 @pytest.fixture(scope="module")

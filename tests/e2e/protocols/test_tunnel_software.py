@@ -18,20 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.services import (
-    Service,
-    web_server,
-)
-from tests.support.tunnels import (
-    Forward,
-    connected,
-    forwarding,
-)
-from tests.support.two_daemons import (
-    World,
-    give,
-    new_world,
-)
+from tests.support.services import Service, web_server
+from tests.support.tunnels import Forward, connected, forwarding
+from tests.support.two_daemons import World, give, new_world
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -13,24 +13,10 @@ import pytest
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import encode_frame
 from fastn_p2p_client.keys import PublicKey
-from tests.fuzz.hostile_peer import (
-    HELLO,
-    SECRET,
-    Account,
-    AnyStep,
-    Channel,
-    Talk,
-    Target,
-    Until,
-    endpoint_of,
-    rogue,
-)
+from tests.fuzz.hostile_peer import HELLO, SECRET, Account, AnyStep, Channel, Talk, Target, Until, endpoint_of, rogue
 from tests.fuzz.raw import unharmed
 from tests.support.daemons import Daemon
-from tests.support.signer import (
-    DAY,
-    Signer,
-)
+from tests.support.signer import DAY, Signer
 
 MALLORY: Final = Signer("mallory")
 VICTIM: Final = Signer("victim")

@@ -14,20 +14,11 @@ import pytest
 from fastn_p2p_client.errors import CODES, P2PError
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.tickets import Ticket
-from tests.fuzz.hostile_peer import (
-    SECRET,
-    endpoint_of,
-)
+from tests.fuzz.hostile_peer import SECRET, endpoint_of
 from tests.fuzz.raw import unharmed
 from tests.support.daemons import Daemon
-from tests.support.signer import (
-    DAY,
-    Signer,
-)
-from tests.support.two_daemons import (
-    World,
-    new_world,
-)
+from tests.support.signer import DAY, Signer
+from tests.support.two_daemons import World, new_world
 
 MALLORY: Final = Signer("mallory")
 ENDPOINT: Final = endpoint_of(SECRET)

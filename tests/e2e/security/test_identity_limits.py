@@ -12,10 +12,7 @@ import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_supervisor.descendants import descendants_of
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import Daemon, eventually
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import give
 

@@ -9,11 +9,7 @@ import pytest
 from fastn_p2p_client.errors import Denied, P2PError
 from fastn_p2p_client.ipc import messages as m
 from tests.fuzz.raw import unharmed
-from tests.support.two_daemons import (
-    World,
-    give,
-    new_world,
-)
+from tests.support.two_daemons import World, give, new_world
 
 INSTANCES = ("default", "everyone", "peers", "petname", "key", "nobody")
 

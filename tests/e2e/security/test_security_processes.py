@@ -12,10 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import Daemon, eventually
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import give
 

@@ -15,23 +15,14 @@ import pytest
 from fastn_p2p_actors.identity import messages as identity
 from fastn_p2p_actors.network import admin_messages as network
 from fastn_p2p_actors.vault import messages as vault
-from fastn_p2p_actors.vault.access_policy import (
-    TABLE,
-    VaultState,
-)
+from fastn_p2p_actors.vault.access_policy import TABLE, VaultState
 from fastn_p2p_client.errors import Forbidden, P2PError
 from fastn_p2p_client.ipc import messages as m
 from tests.fuzz.raw import Keys, Raw, hello, pids, unharmed
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
+from tests.support.daemons import Daemon, eventually
 from tests.support.protocols import install_protocols
 from tests.support.two_daemons import give
-from tests.support.vault_process import (
-    asking,
-    running_vault,
-)
+from tests.support.vault_process import asking, running_vault
 
 NO_GRANT: Final = bytes(16)
 EVERY_VAULT_MESSAGE: Final = [

@@ -13,17 +13,10 @@ from typing import Final
 import pytest
 
 from fastn_p2p_actors.vault.key_file import HEADER_BYTES
-from fastn_p2p_client.ipc.messages import (
-    AddProtocol,
-    DeleteIdentity,
-    GetTicket,
-)
+from fastn_p2p_client.ipc.messages import AddProtocol, DeleteIdentity, GetTicket
 from tests.conftest import MakeDaemon
 from tests.support.daemons import Daemon
-from tests.support.vault_process import (
-    regions,
-    scan,
-)
+from tests.support.vault_process import regions, scan
 
 NAMES: Final = [f"id{number}" for number in range(10)]
 OFFLINE: Final = NAMES[7:9]

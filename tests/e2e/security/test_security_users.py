@@ -15,10 +15,7 @@ from typing import Final
 
 import pytest
 
-from fastn_p2p_client.ipc.messages import (
-    Hello,
-    encode,
-)
+from fastn_p2p_client.ipc.messages import Hello, encode
 from tests.fuzz.raw import Raw, hello, unharmed
 from tests.support.daemons import Daemon
 

@@ -13,15 +13,8 @@ import fastn_p2p_client.errors as e
 from fastn_p2p_client import Client, Session
 from fastn_p2p_client.ipc import messages as m
 from tests.support.protocols import BLOCK
-from tests.support.sessions import (
-    connected,
-    read_all,
-    run,
-)
-from tests.support.two_daemons import (
-    World,
-    give,
-)
+from tests.support.sessions import connected, read_all, run
+from tests.support.two_daemons import World, give
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
 MIB: Final = 1024 * 1024

@@ -12,24 +12,9 @@ import fastn_p2p_client.errors as e
 from fastn_p2p_client import Client, Session
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_RESET_CODE, RESET_CLOSED, RESET_FAILED
-from tests.support.daemons import (
-    Daemon,
-    eventually,
-)
-from tests.support.sessions import (
-    connected,
-    outcome,
-    place,
-    read_all,
-    run,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    counts_of,
-    give,
-    until,
-)
+from tests.support.daemons import Daemon, eventually
+from tests.support.sessions import connected, outcome, place, read_all, run
+from tests.support.two_daemons import World, binding_of, counts_of, give, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
 MIB: Final = 1024 * 1024

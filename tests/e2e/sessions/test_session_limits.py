@@ -15,19 +15,8 @@ from fastn_p2p_client import Client, Session
 from fastn_p2p_client.limits import CHUNK_COST, MAX_SESSIONS_PER_PEER
 from tests.support.protocols import BLOCK
 from tests.support.requests import agrees
-from tests.support.sessions import (
-    connected,
-    fill,
-    outcome,
-    place,
-    read_all,
-    run,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    until,
-)
+from tests.support.sessions import connected, fill, outcome, place, read_all, run
+from tests.support.two_daemons import World, binding_of, until
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 MIB: Final = 1024 * 1024

@@ -13,23 +13,9 @@ import fastn_p2p_client.errors as e
 from fastn_p2p_client import Client
 from fastn_p2p_client.limits import MAX_INITIAL
 from tests.support.daemons import Daemon
-from tests.support.requests import (
-    STRANGER,
-    agrees,
-)
-from tests.support.sessions import (
-    outcome,
-    place,
-    read_all,
-    run,
-)
-from tests.support.two_daemons import (
-    World,
-    binding_of,
-    counts_of,
-    give,
-    until,
-)
+from tests.support.requests import STRANGER, agrees
+from tests.support.sessions import outcome, place, read_all, run
+from tests.support.two_daemons import World, binding_of, counts_of, give, until
 
 pytestmark = [pytest.mark.both_transports, pytest.mark.usefixtures("transport", "nothing_is_left")]
 

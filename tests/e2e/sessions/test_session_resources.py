@@ -13,20 +13,10 @@ import pytest
 
 from fastn_p2p_client import ApplicationError, Client, P2PError, Session
 from tests.support.daemons import eventually
-from tests.support.processes import (
-    open_files,
-    resident,
-)
+from tests.support.processes import open_files, resident
 from tests.support.protocols import BLOCK
-from tests.support.sessions import (
-    fill,
-    run,
-    standing,
-)
-from tests.support.two_daemons import (
-    World,
-    new_world,
-)
+from tests.support.sessions import fill, run, standing
+from tests.support.two_daemons import World, new_world
 
 MIB: Final = 1024 * 1024
 GROWTH: Final = 32 * MIB

@@ -14,15 +14,8 @@ from typing import IO
 import pytest
 
 from fastn_p2p.console.exit_codes import ExitCode
-from tests.support.daemons import (
-    CLI,
-    eventually,
-)
-from tests.support.two_daemons import (
-    World,
-    counts_of,
-    wait_idle,
-)
+from tests.support.daemons import CLI, eventually
+from tests.support.two_daemons import World, counts_of, wait_idle
 
 SIZE = 20_000_000
 

@@ -15,10 +15,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from fastn_p2p.console.async_stdio import (
-    StdinReader,
-    StdoutWriter,
-)
+from fastn_p2p.console.async_stdio import StdinReader, StdoutWriter
 
 
 def play(scenario: Coroutine[Any, Any, None]) -> None:

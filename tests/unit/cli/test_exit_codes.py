@@ -3,11 +3,7 @@
 import pytest
 
 import fastn_p2p_client.errors as errors
-from fastn_p2p.console.exit_codes import (
-    EXITS,
-    TABLE,
-    ExitCode,
-)
+from fastn_p2p.console.exit_codes import EXITS, TABLE, ExitCode
 
 
 def test_every_error_code_has_an_exit_code_of_its_own_line() -> None:

@@ -15,10 +15,7 @@ import pytest
 
 import fastn_p2p_client.ipc.messages as m
 from fastn_p2p.cli import main
-from fastn_p2p.protocols.files import (
-    cli,
-    errors,
-)
+from fastn_p2p.protocols.files import cli, errors
 from fastn_p2p.protocols.files.events import (
     AlreadyPresent,
     EntrySkipped,
@@ -31,18 +28,10 @@ from fastn_p2p.protocols.files.events import (
     OfferChanged,
     Retrying,
 )
-from fastn_p2p.protocols.files.progress import (
-    progress_output,
-)
+from fastn_p2p.protocols.files.progress import progress_output
 from fastn_p2p_client import Client
 
-from ...support.file_peers import (
-    ALICE,
-    BOB,
-    Line,
-    make_files,
-    snapshot,
-)
+from ...support.file_peers import ALICE, BOB, Line, make_files, snapshot
 
 
 class Daemon:

@@ -12,10 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastn_p2p.console.exit_codes import CommandLineError
-from fastn_p2p.console.json_values import (
-    request_from,
-    to_json,
-)
+from fastn_p2p.console.json_values import request_from, to_json
 
 EXT = msgspec.msgpack.Ext(5, b"x")
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

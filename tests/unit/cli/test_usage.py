@@ -8,10 +8,7 @@ from typing import Any
 import pytest
 
 from fastn_p2p.cli import main
-from fastn_p2p.cli.commands import (
-    call,
-    daemon,
-)
+from fastn_p2p.cli.commands import call, daemon
 from fastn_p2p.console import control_request
 
 HELLO = '{"message": "Hello P2P!"}'

@@ -15,10 +15,7 @@ import pytest
 import fastn_p2p_client
 from fastn_p2p_client import errors
 from fastn_p2p_client.errors import CODES, ApplicationError, BadReply, InternalError, P2PError, error_from
-from fastn_p2p_client.ipc.messages import (
-    ErrorReply,
-    encode,
-)
+from fastn_p2p_client.ipc.messages import ErrorReply, encode
 
 SAMPLES: dict[str, Any] = {"str": "some text", "int": 7, "float": 1.5, "list[str]": ["one", "two"]}
 """A value for each type that a field may have."""

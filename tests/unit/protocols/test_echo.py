@@ -10,11 +10,7 @@ import msgspec
 import pytest
 
 from fastn_p2p.protocols.echo import Echo
-from fastn_p2p_actors.installed_protocols import (
-    check_installed,
-    installed,
-    load,
-)
+from fastn_p2p_actors.installed_protocols import check_installed, installed, load
 from fastn_p2p_client.errors import ApplicationError, InvalidConfig, ProtocolNotInstalled
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.protocol import BindingContext

@@ -7,19 +7,9 @@ import msgspec
 import pytest
 
 from fastn_p2p_actors.runtime.grants import verify_grant
-from fastn_p2p_actors.runtime.specs import (
-    ActorSpec,
-    GatewaySettings,
-    IdentitySettings,
-    NetworkSettings,
-    VaultSettings,
-)
+from fastn_p2p_actors.runtime.specs import ActorSpec, GatewaySettings, IdentitySettings, NetworkSettings, VaultSettings
 from fastn_p2p_client.home import Home
-from fastn_p2p_supervisor.actor_specs import (
-    ActorSpecs,
-    DaemonConfig,
-    online_identities,
-)
+from fastn_p2p_supervisor.actor_specs import ActorSpecs, DaemonConfig, online_identities
 
 
 def delivered(spec: ActorSpec) -> ActorSpec:

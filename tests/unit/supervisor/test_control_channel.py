@@ -8,10 +8,7 @@ import pytest
 
 from fastn_p2p_actors.runtime import control_channel as wire
 from fastn_p2p_actors.runtime.actor import ActorContext
-from fastn_p2p_actors.runtime.specs import (
-    ActorSpec,
-    IdentitySettings,
-)
+from fastn_p2p_actors.runtime.specs import ActorSpec, IdentitySettings
 from fastn_p2p_client.errors import DaemonBusy, DeadlineExceeded, Forbidden, PayloadTooLarge
 from fastn_p2p_client.ipc.messages import Ack, ErrorReply
 

@@ -13,13 +13,7 @@ import pytest
 
 from fastn_p2p_client.home import Home
 
-from ...support.stub_daemon import (
-    eventually,
-    processes,
-    seconds_until_gone,
-    short_path,
-    stub_daemon,
-)
+from ...support.stub_daemon import eventually, processes, seconds_until_gone, short_path, stub_daemon
 
 CORE = ["vault", "network", "gateway"]
 

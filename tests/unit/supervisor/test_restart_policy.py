@@ -4,13 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fastn_p2p_supervisor.restart_policy import (
-    CORE,
-    IDENTITY,
-    RestartHistory,
-    RestartRule,
-    Timeouts,
-)
+from fastn_p2p_supervisor.restart_policy import CORE, IDENTITY, RestartHistory, RestartRule, Timeouts
 
 
 def constantly(number: float) -> Callable[[], float]:

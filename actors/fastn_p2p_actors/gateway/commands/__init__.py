@@ -19,13 +19,7 @@ import msgspec
 from fastn_p2p_client.ipc import messages as m
 
 from ..context import WithPayload
-from .binding_state import (
-    check_protocol,
-    reload_protocol,
-    set_protocol,
-    start_protocol,
-    stop_protocol,
-)
+from .binding_state import check_protocol, reload_protocol, set_protocol, start_protocol, stop_protocol
 from .bindings import add_protocol
 from .identities import create_identity, delete_identity, list_identities, set_limits, set_online
 from .peers import add_peer, get_ticket, list_peers, remove_peer

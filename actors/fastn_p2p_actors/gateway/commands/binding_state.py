@@ -18,10 +18,7 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.names import check_name
 
-from ...storage.identity_store import (
-    BindingFile,
-    IdentityFile,
-)
+from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
 from ..one_shot import check_config
 from .bindings import activate, check_allowed, check_json, deactivate

@@ -21,31 +21,15 @@ from fastn_p2p_client.errors import (
     PeerNameUnknown,
     StorageDamaged,
 )
-from fastn_p2p_client.ipc.messages import (
-    UNDECODABLE,
-    Ack,
-    AddProtocol,
-)
+from fastn_p2p_client.ipc.messages import UNDECODABLE, Ack, AddProtocol
 from fastn_p2p_client.keys import ID52_LENGTH, PublicKey
 from fastn_p2p_client.names import check_name
 
-from ...identity.messages import (
-    Activate,
-    Deactivate,
-)
-from ...installed_protocols import (
-    check_installed,
-    is_builtin,
-)
-from ...storage.identity_store import (
-    BindingFile,
-    IdentityFile,
-)
+from ...identity.messages import Activate, Deactivate
+from ...installed_protocols import check_installed, is_builtin
+from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
-from ..one_shot import (
-    check_config,
-    run_on_delete,
-)
+from ..one_shot import check_config, run_on_delete
 from .peers import petnames
 
 ACTIVATE_SECONDS: Final = 22.0

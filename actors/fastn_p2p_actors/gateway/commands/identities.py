@@ -40,10 +40,7 @@ from ...identity.messages import Limit
 from ...identity.resource_limits import LEAST
 from ...network.admin_messages import MAX_PAGE
 from ...runtime.grants import make_grant
-from ...storage.identity_store import (
-    IdentityFile,
-    LoadResult,
-)
+from ...storage.identity_store import IdentityFile, LoadResult
 from ...vault import messages as vault
 from ..context import GatewayContext
 from ..one_shot import run_on_delete

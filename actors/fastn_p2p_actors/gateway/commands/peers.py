@@ -14,12 +14,7 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.names import check_name
 
-from ...network.admin_messages import (
-    CreateTicket,
-    DeletePeer,
-    GetPeers,
-    SavePeer,
-)
+from ...network.admin_messages import CreateTicket, DeletePeer, GetPeers, SavePeer
 from ..context import GatewayContext
 
 

@@ -23,15 +23,8 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.names import check_name
 
 from ...runtime.grants import make_grant, program_subject
-from ...storage.identity_store import (
-    BindingFile,
-    IdentityFile,
-    IdentityStore,
-)
-from ..context import (
-    GatewayContext,
-    WithPayload,
-)
+from ...storage.identity_store import BindingFile, IdentityFile, IdentityStore
+from ..context import GatewayContext, WithPayload
 
 WATCH_SECONDS: Final = 60.0
 """Seconds after which a long poll is answered even if nothing has changed."""

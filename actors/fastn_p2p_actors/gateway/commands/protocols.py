@@ -11,22 +11,12 @@ from importlib.metadata import EntryPoint
 from msgspec.structs import replace
 
 from fastn_p2p_client.errors import HandlerFailed, InvalidName, P2PError
-from fastn_p2p_client.ipc.messages import (
-    ListProtocols,
-    ProtocolInfo,
-    ProtocolList,
-)
+from fastn_p2p_client.ipc.messages import ListProtocols, ProtocolInfo, ProtocolList
 from fastn_p2p_client.names import check_name
 
-from ...identity.one_shot_worker import (
-    DescribeProtocol,
-    ProtocolDescription,
-)
+from ...identity.one_shot_worker import DescribeProtocol, ProtocolDescription
 from ...installed_protocols import installed_entry_points
-from ..context import (
-    MAX_WORKERS,
-    GatewayContext,
-)
+from ..context import MAX_WORKERS, GatewayContext
 from ..one_shot import run_one_shot
 
 

@@ -6,21 +6,12 @@ import asyncio
 import logging
 
 from fastn_p2p_client.errors import BindingNotFound, P2PError, StorageDamaged, StorageFailed, WorkspaceNotEmpty
-from fastn_p2p_client.ipc.messages import (
-    Ack,
-    RemoveProtocol,
-)
+from fastn_p2p_client.ipc.messages import Ack, RemoveProtocol
 from fastn_p2p_client.names import check_name
 
-from ...storage.identity_store import (
-    BindingFile,
-    IdentityFile,
-)
+from ...storage.identity_store import BindingFile, IdentityFile
 from ..context import GatewayContext
-from ..one_shot import (
-    describe_data,
-    run_on_delete,
-)
+from ..one_shot import describe_data, run_on_delete
 from .bindings import activate, deactivate, identity_or_none
 from .programs import wait_until_released
 

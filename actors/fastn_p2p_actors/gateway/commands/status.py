@@ -14,33 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final, NamedTuple, TypeVar
 
 from fastn_p2p_client.errors import P2PError
-from fastn_p2p_client.ipc.messages import (
-    BindingStatus,
-    GetStatus,
-    IdentityStatus,
-    ProcessStatus,
-    Status,
-    StatusReply,
-)
+from fastn_p2p_client.ipc.messages import BindingStatus, GetStatus, IdentityStatus, ProcessStatus, Status, StatusReply
 
-from ...identity.messages import (
-    BindingStates,
-    GetBindingStates,
-)
-from ...network.admin_messages import (
-    GetNetworkReport,
-    NetworkReport,
-    NetworkReportReply,
-)
+from ...identity.messages import BindingStates, GetBindingStates
+from ...network.admin_messages import GetNetworkReport, NetworkReport, NetworkReportReply
 from ...runtime import last_exit
 from ...runtime.control_channel import ProcessInfo
 from ...runtime.process_setup import boot_ms
-from ...storage.identity_store import (
-    BindingFile,
-    IdentityFile,
-    IdentityStore,
-    LoadResult,
-)
+from ...storage.identity_store import BindingFile, IdentityFile, IdentityStore, LoadResult
 from ..context import GatewayContext
 from ..process_usage import process_usage
 

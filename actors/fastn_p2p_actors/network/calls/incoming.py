@@ -12,10 +12,7 @@ from msgspec.structs import replace
 
 from fastn_p2p_client.errors import ConnectionLost, DeadlineExceeded, Denied, Overloaded, P2PError
 from fastn_p2p_client.ipc.deadlines import DeadlineTimer
-from fastn_p2p_client.ipc.latency_trace import (
-    TRACING,
-    trace_point,
-)
+from fastn_p2p_client.ipc.latency_trace import TRACING, trace_point
 from fastn_p2p_client.ipc.messages import (
     ApplicationErrorReply,
     Call,
@@ -28,35 +25,17 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_CALLS_PER_BINDING
 
-from ...runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
+from ...runtime.mailbox import Mailbox, Sender
 from ..address_book import AddressBook
 from ..connections.connection import PeerConnection
-from ..connections.network_path import (
-    LOCAL,
-    NetworkPath,
-)
-from ..connections.payload_memory import (
-    MOST_SERVED_OF_STRANGERS,
-    Account,
-    PayloadMemory,
-)
-from ..serving.expected_programs import (
-    ExpectedPrograms,
-    Program,
-)
+from ..connections.network_path import LOCAL, NetworkPath
+from ..connections.payload_memory import MOST_SERVED_OF_STRANGERS, Account, PayloadMemory
+from ..serving.expected_programs import ExpectedPrograms, Program
 from ..serving.load_balancer import ServingProcess
 from ..serving.registration_grace import RegistrationGrace
-from ..serving.registry import (
-    RegisteredBinding,
-    Registry,
-)
+from ..serving.registry import RegisteredBinding, Registry
 from ..wire import messages as wire
-from ..wire.messages import (
-    BULK_THRESHOLD,
-)
+from ..wire.messages import BULK_THRESHOLD
 
 _CANCEL: Final = encode(Cancel())
 _DAEMON_ID: Final = 1 << 63

@@ -9,42 +9,18 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from fastn_p2p_client.errors import (
-    BadMessage,
-    DeadlineExceeded,
-    Overloaded,
-    P2PError,
-    PeerUnreachable,
-)
+from fastn_p2p_client.errors import BadMessage, DeadlineExceeded, Overloaded, P2PError, PeerUnreachable
 from fastn_p2p_client.ipc.deadlines import DeadlineTimer
-from fastn_p2p_client.ipc.latency_trace import (
-    TRACING,
-    trace_point,
-)
-from fastn_p2p_client.ipc.messages import (
-    ApplicationErrorReply,
-    Call,
-    ErrorReply,
-    Reply,
-    encode,
-)
+from fastn_p2p_client.ipc.latency_trace import TRACING, trace_point
+from fastn_p2p_client.ipc.messages import ApplicationErrorReply, Call, ErrorReply, Reply, encode
 from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALL_TIMEOUT, MAX_CALLS_PER_CLIENT, MAX_NAME
 from fastn_p2p_client.names import check_name
 
-from ...runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
+from ...runtime.mailbox import Mailbox, Sender
 from ..connections.connection import PeerConnection
 from ..connections.network_path import LOCAL
-from ..connections.payload_memory import (
-    Account,
-    PayloadMemory,
-)
-from ..discovery.search import (
-    TOO_SHORT,
-    Search,
-)
+from ..connections.payload_memory import Account, PayloadMemory
+from ..discovery.search import TOO_SHORT, Search
 from ..discovery.targets import TargetFinder
 from ..serving.registry import OnlineIdentity
 from .incoming import IncomingCalls

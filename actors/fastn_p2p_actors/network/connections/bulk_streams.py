@@ -15,10 +15,7 @@ from fastn_p2p_client.limits import MAX_PAYLOAD
 from ..transport.iroh_patches import ended_connection
 from ..wire import messages as wire
 from ..wire.framing import PREFIX_BYTES, FrameDecoder
-from .coalescing_reader import (
-    SMALL_READ,
-    read_some,
-)
+from .coalescing_reader import SMALL_READ, read_some
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import Connection, RecvStream

@@ -16,49 +16,25 @@ from typing import TYPE_CHECKING, Any, Final
 from iroh.iroh_ffi import IrohError
 
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError
-from fastn_p2p_client.ipc.messages import (
-    UNKNOWN,
-    Call,
-    ConnectionStatus,
-)
+from fastn_p2p_client.ipc.messages import UNKNOWN, Call, ConnectionStatus
 from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALLS_PER_PEER, MAX_NAME, MAX_SESSIONS_PER_PEER
 
 from ..transport.iroh_patches import ended_connection
-from ..transport.peer_limits import (
-    REFUSALS,
-    Limit,
-    PeerLimits,
-    network_of,
-)
+from ..transport.peer_limits import REFUSALS, Limit, PeerLimits, network_of
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
 from ..wire.messages import BULK_THRESHOLD, CLOSE_PROTOCOL_ERROR, CLOSE_VERSION, WIRE_VERSION, remote_error
-from .bulk_streams import (
-    MAX_BULK_STREAMS,
-    BulkStreams,
-)
+from .bulk_streams import MAX_BULK_STREAMS, BulkStreams
 from .call_channel import MAX_QUEUED, CallChannel
 from .connection_sessions import ConnectionSessions
 from .events import ConnectionEvents, OutgoingCall
-from .identity_exchange import (
-    IdentityExchange,
-    Wants,
-)
+from .identity_exchange import IdentityExchange, Wants
 from .keepalive import Keepalive
-from .network_path import (
-    NetworkPath,
-    selected_path,
-)
+from .network_path import NetworkPath, selected_path
 from .payload_memory import Account
 from .peer_memory import PeerMemory
-from .proven_identities import (
-    MOST_IDENTITIES_SHOWN,
-    ProvenIdentities,
-)
-from .session_handshake import (
-    IncomingSession,
-    run_to_end,
-)
+from .proven_identities import MOST_IDENTITIES_SHOWN, ProvenIdentities
+from .session_handshake import IncomingSession, run_to_end
 from .stream_pacing import StreamPacer
 
 if TYPE_CHECKING:

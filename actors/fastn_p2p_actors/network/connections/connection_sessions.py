@@ -22,15 +22,8 @@ from .identity_exchange import IdentityExchange
 from .network_path import NetworkPath
 from .payload_memory import Account
 from .peer_memory import Holder, PeerMemory
-from .remote_leg import (
-    QuicStream,
-    RemoteLeg,
-)
-from .session_handshake import (
-    IncomingSession,
-    OutgoingSession,
-    abort_stream,
-)
+from .remote_leg import QuicStream, RemoteLeg
+from .session_handshake import IncomingSession, OutgoingSession, abort_stream
 from .stream_pacing import StreamPacer
 
 if TYPE_CHECKING:

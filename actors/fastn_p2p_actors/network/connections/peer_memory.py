@@ -27,15 +27,9 @@ from typing import Final, Protocol
 from fastn_p2p_client.errors import Overloaded
 from fastn_p2p_client.limits import SESSION_WINDOW
 
-from ...runtime.process_setup import (
-    give_back_heap,
-    resident_size,
-)
+from ...runtime.process_setup import give_back_heap, resident_size
 from .payload_memory import PayloadMemory
-from .unread_bytes import (
-    Traffic,
-    Unread,
-)
+from .unread_bytes import Traffic, Unread
 
 log = logging.getLogger(__name__)
 

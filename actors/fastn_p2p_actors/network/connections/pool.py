@@ -16,19 +16,10 @@ from iroh.iroh_ffi import Connection
 from fastn_p2p_client.errors import ConnectionLost, Overloaded, PeerUnreachable
 from fastn_p2p_client.limits import MAX_CALLS_PER_PEER, MAX_PAYLOAD
 
-from ..transport.endpoint import (
-    EndpointAddress,
-    NetworkEndpoint,
-)
+from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..transport.peer_limits import PeerLimits
 from ..wire import messages as wire
-from ..wire.messages import (
-    CLOSE_IDLE,
-    CLOSE_PROTOCOL_ERROR,
-    CLOSE_REPLACED,
-    CLOSE_SHUTDOWN,
-    WIRE_VERSION,
-)
+from ..wire.messages import CLOSE_IDLE, CLOSE_PROTOCOL_ERROR, CLOSE_REPLACED, CLOSE_SHUTDOWN, WIRE_VERSION
 from .connection import HELLO_TIMEOUT, PeerConnection
 from .events import ConnectionEvents
 from .identity_exchange import Wants

@@ -19,10 +19,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from fastn_p2p_client.errors import EpochRetired, P2PError
 
-from ...credentials import (
-    CLOCK_SKEW,
-    Delegation,
-)
+from ...credentials import CLOCK_SKEW, Delegation
 
 MAX_STRANGERS_PER_ENDPOINT: Final = 64
 """Identities of unknown peers that may speak through one endpoint. One more evicts the one that was introduced

@@ -32,10 +32,7 @@ from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST
 
 from .backpressure import Backpressure
 from .coalescing_reader import CoalescingReader
-from .stream_pacing import (
-    BLOCK,
-    StreamPacer,
-)
+from .stream_pacing import BLOCK, StreamPacer
 
 if TYPE_CHECKING:
     from iroh.iroh_ffi import BiStream, RecvStream, SendStream

@@ -27,17 +27,11 @@ from fastn_p2p_client.ipc.messages import (
 from fastn_p2p_client.limits import SESSION_WINDOW
 
 from ..wire import messages as wire
-from ..wire.messages import (
-    BULK_THRESHOLD,
-)
+from ..wire.messages import BULK_THRESHOLD
 from .backpressure import Backpressure
 from .network_path import NetworkPath
 from .payload_memory import Account
-from .remote_leg import (
-    Emit,
-    QuicStream,
-    RemoteLeg,
-)
+from .remote_leg import Emit, QuicStream, RemoteLeg
 from .stream_pacing import StreamPacer
 
 log = logging.getLogger(__name__)

@@ -14,11 +14,7 @@ from fastn_p2p_client.errors import P2PError, StorageFailed
 from fastn_p2p_client.home import runtime_directories
 from fastn_p2p_client.keys import PublicKey
 
-from ...credentials import (
-    MAX_RECORD,
-    PeerRecord,
-    read_record,
-)
+from ...credentials import MAX_RECORD, PeerRecord, read_record
 from ...storage.atomic_files import write_atomically
 
 log = logging.getLogger(__name__)

@@ -14,25 +14,12 @@ from typing import Final
 
 from fastn_p2p_client.errors import InternalError, P2PError
 
-from ...credentials import (
-    read_delegation,
-    read_record,
-)
+from ...credentials import read_delegation, read_record
 from ...runtime.mailbox import Sender
 from ..address_book import AddressBook
-from ..clock import (
-    JUMP,
-    ClockJump,
-    ClockWatch,
-)
-from ..serving.registry import (
-    OnlineIdentity,
-    Registry,
-)
-from ..transport.endpoint import (
-    EndpointAddress,
-    NetworkEndpoint,
-)
+from ..clock import JUMP, ClockJump, ClockWatch
+from ..serving.registry import OnlineIdentity, Registry
+from ..transport.endpoint import EndpointAddress, NetworkEndpoint
 from ..vault_client import VaultClient
 from .host_directory import HostDirectory
 

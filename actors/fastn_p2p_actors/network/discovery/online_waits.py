@@ -5,25 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from fastn_p2p_client.errors import (
-    BadMessage,
-    DeadlineExceeded,
-    Overloaded,
-    P2PError,
-)
+from fastn_p2p_client.errors import BadMessage, DeadlineExceeded, Overloaded, P2PError
 from fastn_p2p_client.ipc.deadlines import DeadlineTimer
-from fastn_p2p_client.ipc.messages import (
-    Ack,
-    ErrorReply,
-    WaitForPeer,
-    encode,
-)
+from fastn_p2p_client.ipc.messages import Ack, ErrorReply, WaitForPeer, encode
 from fastn_p2p_client.limits import MAX_CALL_TIMEOUT, MAX_WAITS_PER_CLIENT
 
-from ...runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
+from ...runtime.mailbox import Mailbox, Sender
 from .online_probe import OnlineProbe
 from .targets import TargetFinder
 

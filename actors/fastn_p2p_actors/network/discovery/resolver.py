@@ -7,10 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from ...credentials import (
-    Delegation,
-    PeerRecord,
-)
+from ...credentials import Delegation, PeerRecord
 from ..transport.endpoint import EndpointAddress
 
 

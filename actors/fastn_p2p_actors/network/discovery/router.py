@@ -19,23 +19,12 @@ from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_NAME
 from fastn_p2p_client.tickets import Ticket
 
-from ...credentials import (
-    Delegation,
-    PeerRecord,
-    check_validity,
-    read_record,
-    verify_delegation,
-    verify_record,
-)
+from ...credentials import Delegation, PeerRecord, check_validity, read_record, verify_delegation, verify_record
 from ..address_book import AddressBook
 from ..connections.connection import PeerConnection
 from ..connections.pool import ConnectionPool
 from ..connections.proven_identities import IntroductionRegistry
-from .resolver import (
-    Candidate,
-    Resolver,
-    resolve_candidates,
-)
+from .resolver import Candidate, Resolver, resolve_candidates
 from .search import Search
 
 _PROOF_TIMEOUT: Final = 5.0

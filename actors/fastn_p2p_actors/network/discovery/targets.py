@@ -19,22 +19,12 @@ from fastn_p2p_client.errors import (
     P2PError,
     PeerOffline,
 )
-from fastn_p2p_client.ipc.messages import (
-    Call,
-    OpenSession,
-)
+from fastn_p2p_client.ipc.messages import Call, OpenSession
 
 from ..connections.connection import PeerConnection
 from ..serving.registration_grace import RegistrationGrace
-from ..serving.registry import (
-    OnlineIdentity,
-    RegisteredBinding,
-    Registry,
-)
-from .router import (
-    PeerRouter,
-    display_name,
-)
+from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
+from .router import PeerRouter, display_name
 from .search import Search
 
 log = logging.getLogger(__name__)

@@ -23,10 +23,7 @@ from fastn_p2p_client.limits import MAX_CALLS_PER_BINDING
 from ...runtime.mailbox import Sender
 from .access_list import AccessList
 from .expected_programs import Program
-from .load_balancer import (
-    LoadBalancer,
-    ServingProcess,
-)
+from .load_balancer import LoadBalancer, ServingProcess
 
 _LATENCIES = 1024
 """Calls of a binding whose durations are kept."""

@@ -43,37 +43,17 @@ from fastn_p2p_client.limits import (
 )
 from fastn_p2p_client.names import check_name
 
-from ...runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
+from ...runtime.mailbox import Mailbox, Sender
 from ..address_book import AddressBook
 from ..calls.incoming import DEADLINE_MARGIN
 from ..connections.backpressure import Backpressure
-from ..connections.network_path import (
-    LOCAL,
-    NetworkPath,
-)
-from ..connections.payload_memory import (
-    CALL_COST,
-    Account,
-    PayloadMemory,
-)
-from ..connections.session_handshake import (
-    IncomingSession,
-    OutgoingSession,
-)
-from ..discovery.search import (
-    TOO_SHORT,
-    Search,
-)
+from ..connections.network_path import LOCAL, NetworkPath
+from ..connections.payload_memory import CALL_COST, Account, PayloadMemory
+from ..connections.session_handshake import IncomingSession, OutgoingSession
+from ..discovery.search import TOO_SHORT, Search
 from ..discovery.targets import TargetFinder
 from ..serving.registration_grace import RegistrationGrace
-from ..serving.registry import (
-    OnlineIdentity,
-    RegisteredBinding,
-    Registry,
-)
+from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
 from ..wire import messages as wire
 from .relay import SessionRelay
 from .revocation import SessionRevocation

@@ -9,11 +9,7 @@ from fastn_p2p_client.errors import ConnectionLost, Denied
 from ...runtime.loop_turns import in_turns
 from ...runtime.mailbox import Sender
 from ..connections.session_handshake import IncomingSession
-from ..serving.registry import (
-    OnlineIdentity,
-    RegisteredBinding,
-    Registry,
-)
+from ..serving.registry import OnlineIdentity, RegisteredBinding, Registry
 from .relay import SessionRelay
 
 

@@ -15,10 +15,7 @@ from typing import Final, NamedTuple
 
 from fastn_p2p_client.errors import Overloaded
 
-from ...runtime.rate_limiter import (
-    Rate,
-    RateLimiter,
-)
+from ...runtime.rate_limiter import Rate, RateLimiter
 
 
 class Limit(NamedTuple):

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from ..specs import (
-    VaultAccess,
-    VaultSettings,
-)
+from ..specs import VaultAccess, VaultSettings
 
 
 class VaultKeys(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,15 +17,8 @@ from typing import Final, TypeAlias
 
 import zmq
 
-from fastn_p2p_client.ipc.transport.native.codec import (
-    FRAMES,
-    MAX_FRAMES,
-    invalid_reason,
-)
-from fastn_p2p_client.ipc.transport.pyzmq.send_queue import (
-    RETRY_PAUSE,
-    SendQueue,
-)
+from fastn_p2p_client.ipc.transport.native.codec import FRAMES, MAX_FRAMES, invalid_reason
+from fastn_p2p_client.ipc.transport.pyzmq.send_queue import RETRY_PAUSE, SendQueue
 from fastn_p2p_client.ipc.transport.pyzmq.sockets import (
     AGAIN,
     MORE,
@@ -40,20 +33,9 @@ from fastn_p2p_client.ipc.transport.pyzmq.sockets import (
 )
 from fastn_p2p_client.limits import MAX_CLIENTS, MAX_CLIENTS_PER_PROGRAM
 
-from ..connection_limits import (
-    ConnectionLimits,
-    Process,
-    process_of,
-)
-from ..mailbox import (
-    CREDENTIALS,
-    encode_invalid_message,
-)
-from .zap_authenticator import (
-    AccessRule,
-    ZapAuthenticator,
-    parse_peer_address,
-)
+from ..connection_limits import ConnectionLimits, Process, process_of
+from ..mailbox import CREDENTIALS, encode_invalid_message
+from .zap_authenticator import AccessRule, ZapAuthenticator, parse_peer_address
 
 _BURST: Final = 256
 """Messages read before other work of the event loop runs."""

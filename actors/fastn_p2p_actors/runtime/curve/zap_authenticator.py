@@ -15,11 +15,7 @@ from typing import Final, NamedTuple
 import zmq
 import zmq.utils.z85
 
-from fastn_p2p_client.ipc.transport.pyzmq.sockets import (
-    AGAIN,
-    close_socket,
-    context,
-)
+from fastn_p2p_client.ipc.transport.pyzmq.sockets import AGAIN, close_socket, context
 
 _ENDPOINT: Final = "inproc://zeromq.zap.01"
 _CURVE_FRAMES: Final = 7

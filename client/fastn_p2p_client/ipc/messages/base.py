@@ -6,10 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ...errors import (
-    P2PError,
-    error_from,
-)
+from ...errors import P2PError, error_from
 
 __all__ = ["UNDECODABLE", "UNKNOWN", "Ack", "Cancel", "ErrorReply", "LongReply", "Message", "Record", "encode"]
 

@@ -9,13 +9,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-from .base import (
-    Ack,
-    Cancel,
-    ErrorReply,
-    LongReply,
-    Message,
-)
+from .base import Ack, Cancel, ErrorReply, LongReply, Message
 from .records import IdentityInfo, PeerInfo, ProtocolInfo, Status
 
 __all__ = [

@@ -5,14 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from ...limits import SESSION_WINDOW
-from .base import (
-    UNKNOWN,
-    Ack,
-    Cancel,
-    ErrorReply,
-    LongReply,
-    Message,
-)
+from .base import UNKNOWN, Ack, Cancel, ErrorReply, LongReply, Message
 
 __all__ = [
     "ApplicationErrorReply",

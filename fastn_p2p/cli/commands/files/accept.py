@@ -39,10 +39,7 @@ def run(
     They arrive while the peer's `files put` waits, or when the peer runs it again. Hidden names, executable files and
     odd names must be accepted with --hidden.
     """
-    from ....protocols.files.cli import (
-        report_error,
-        with_own_files,
-    )
+    from ....protocols.files.cli import report_error, with_own_files
     from ....protocols.files.errors import FileError
 
     chosen = names or []

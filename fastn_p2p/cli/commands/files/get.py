@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ....console.exit_codes import CommandLineError
-from ....console.options import (
-    AsOption,
-    EventsOption,
-    FilesInstanceOption,
-    HomeOption,
-    PeerArgument,
-    make_directory,
-)
+from ....console.options import AsOption, EventsOption, FilesInstanceOption, HomeOption, PeerArgument, make_directory
 from ....console.output import write_message
 
 if TYPE_CHECKING:
@@ -46,10 +39,7 @@ def run(
     from ....protocols.files.cli import exit_code_of, report_error, with_files
     from ....protocols.files.errors import FileError
     from ....protocols.files.events import FileLost, TransferSummary
-    from ....protocols.files.progress import (
-        print_summary,
-        progress_output,
-    )
+    from ....protocols.files.progress import print_summary, progress_output
     from ....protocols.files.receiving.download import normalize_paths
 
     make_directory(to, "--to")

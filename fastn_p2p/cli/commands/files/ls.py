@@ -6,18 +6,8 @@ import typer
 
 from ....console.exit_codes import CommandLineError
 from ....console.formatting import utc_time
-from ....console.options import (
-    AsOption,
-    EventsOption,
-    FilesInstanceOption,
-    HomeOption,
-    PeerArgument,
-)
-from ....console.output import (
-    put_json,
-    table,
-    write_message,
-)
+from ....console.options import AsOption, EventsOption, FilesInstanceOption, HomeOption, PeerArgument
+from ....console.output import put_json, table, write_message
 
 if TYPE_CHECKING:
     from ....protocols.files.client import FilesClient
@@ -39,10 +29,7 @@ def run(
     Columns: kind, size in bytes, time of change (UTC) and name; separated by tabs when piped.
     """
     from ....protocols._shared.path_names import join_path
-    from ....protocols.files.cli import (
-        report_error,
-        with_files,
-    )
+    from ....protocols.files.cli import report_error, with_files
     from ....protocols.files.errors import FileError
     from ....protocols.files.file_system.safe_paths import parts_of
 

@@ -6,19 +6,11 @@ import typer
 
 from ....console.formatting import utc_time
 from ....console.options import EventsOption, FilesInstanceOption, HomeOption, OwnerOption
-from ....console.output import (
-    is_terminal,
-    put_json,
-    table,
-    write_message,
-)
+from ....console.output import is_terminal, put_json, table, write_message
 
 if TYPE_CHECKING:
     from ....protocols.files.client import FilesClient
-    from ....protocols.files.messages import (
-        OfferedEntry,
-        OfferSummary,
-    )
+    from ....protocols.files.messages import OfferedEntry, OfferSummary
 
 
 def run(
@@ -36,10 +28,7 @@ def run(
     and odd ones, then those at the top level; a terminal shows the first of them. With an ID, the columns are kind,
     size, time, mode, risks and path of each entry. Columns are separated by tabs when piped; --json shows everything.
     """
-    from ....protocols.files.cli import (
-        report_error,
-        with_own_files,
-    )
+    from ....protocols.files.cli import report_error, with_own_files
     from ....protocols.files.errors import FileError
 
     async def show(files: FilesClient) -> None:

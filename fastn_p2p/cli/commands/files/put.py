@@ -6,17 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ....console.exit_codes import (
-    CommandLineError,
-    ExitCode,
-)
-from ....console.options import (
-    AsOption,
-    EventsOption,
-    FilesInstanceOption,
-    HomeOption,
-    PeerArgument,
-)
+from ....console.exit_codes import CommandLineError, ExitCode
+from ....console.options import AsOption, EventsOption, FilesInstanceOption, HomeOption, PeerArgument
 from ....console.output import write_message
 
 if TYPE_CHECKING:
@@ -45,17 +36,9 @@ def run(
     They are sent once the peer accepts the offer. The offer remains when the command ends; run it again to resume.
     After a broken connection the command resumes by itself.
     """
-    from ....protocols.files.cli import (
-        exit_code,
-        exit_code_of,
-        report_error,
-        with_files,
-    )
+    from ....protocols.files.cli import exit_code, exit_code_of, report_error, with_files
     from ....protocols.files.errors import FileError
-    from ....protocols.files.progress import (
-        print_summary,
-        progress_output,
-    )
+    from ....protocols.files.progress import print_summary, progress_output
     from ....protocols.files.sending.offer_manifest import OfferManifest
 
     if timeout is not None and not timeout >= 0:

@@ -16,10 +16,7 @@ def run(
 
     Partial files are deleted; complete files stay.
     """
-    from ....protocols.files.cli import (
-        report_error,
-        with_own_files,
-    )
+    from ....protocols.files.cli import report_error, with_own_files
     from ....protocols.files.errors import FileError
 
     try:

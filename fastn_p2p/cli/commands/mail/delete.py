@@ -24,10 +24,7 @@ def run(
     """Delete mails."""
     from fastn_p2p_client.errors import ApplicationError
 
-    from ....protocols.mail.cli import (
-        report_error,
-        with_mail,
-    )
+    from ....protocols.mail.cli import report_error, with_mail
 
     try:
         count = with_mail(

@@ -5,11 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ....console.options import HomeOption, MailboxOption, MailJsonOption, OwnerOption
-from ....console.output import (
-    put_json,
-    table,
-    write_message,
-)
+from ....console.output import put_json, table, write_message
 
 if TYPE_CHECKING:
     from fastn_p2p_client.mail.client import MailClient
@@ -30,11 +26,7 @@ def run(
     """
     from fastn_p2p_client.errors import ApplicationError
 
-    from ....protocols.mail.cli import (
-        report_error,
-        time_text,
-        with_mail,
-    )
+    from ....protocols.mail.cli import report_error, time_text, with_mail
 
     async def list_all(mail: MailClient) -> tuple[list[MailSummary], int]:
         found: list[MailSummary] = []

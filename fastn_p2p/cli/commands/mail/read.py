@@ -7,11 +7,7 @@ import typer
 
 from ....console.exit_codes import ExitCode
 from ....console.options import HomeOption, MailboxOption, MailJsonOption, OwnerOption, make_directory
-from ....console.output import (
-    put_json,
-    write_message,
-    write_result,
-)
+from ....console.output import put_json, write_message, write_result
 
 if TYPE_CHECKING:
     from fastn_p2p_client.mail.messages import Attachment
@@ -37,12 +33,7 @@ def run(
     """
     from fastn_p2p_client.errors import ApplicationError
 
-    from ....protocols.mail.cli import (
-        report_error,
-        time_text,
-        whole_mail,
-        with_mail,
-    )
+    from ....protocols.mail.cli import report_error, time_text, whole_mail, with_mail
 
     if save is not None:
         make_directory(save, "--save")

@@ -7,18 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ....console.exit_codes import CommandLineError
-from ....console.options import (
-    HomeOption,
-    MailboxOption,
-    MailJsonOption,
-    OwnerOption,
-    PeerArgument,
-)
-from ....console.output import (
-    put_json,
-    write_message,
-    write_result,
-)
+from ....console.options import HomeOption, MailboxOption, MailJsonOption, OwnerOption, PeerArgument
+from ....console.output import put_json, write_message, write_result
 
 if TYPE_CHECKING:
     from fastn_p2p_client.mail.messages import Attachment
@@ -57,10 +47,7 @@ def run(
     from fastn_p2p_client.mail.messages import MAX_SUBJECT
 
     from ....console.json_values import check_text
-    from ....protocols.mail.cli import (
-        report_error,
-        with_mail,
-    )
+    from ....protocols.mail.cli import report_error, with_mail
 
     for option, text in (("--subject", subject), ("--id", id), ("PEER", peer)):
         check_text(text, option)  # before a person types the body

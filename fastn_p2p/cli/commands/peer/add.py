@@ -5,10 +5,7 @@ from typing import Annotated
 import typer
 
 from ....console.options import HomeOption
-from ....console.output import (
-    write_message,
-    write_result,
-)
+from ....console.output import write_message, write_result
 
 
 def run(
@@ -26,9 +23,7 @@ def run(
 
     A peer has one name. Adding it again with another name renames it.
     """
-    from fastn_p2p_client.ipc.messages import (
-        AddPeer,
-    )
+    from fastn_p2p_client.ipc.messages import AddPeer
 
     from ....console.control_request import request_daemon
     from ....console.json_values import text_argument

@@ -12,9 +12,7 @@ def run(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Petname of the peer.")], home: HomeOption = None
 ) -> None:
     """Remove a peer from the address book."""
-    from fastn_p2p_client.ipc.messages import (
-        RemovePeer,
-    )
+    from fastn_p2p_client.ipc.messages import RemovePeer
 
     from ....console.control_request import request_daemon
 

@@ -18,14 +18,9 @@ def run(
     Access lists keep the old name. Change them with `fastn-p2p protocol set`.
     """
     from fastn_p2p_client.errors import PeerNameUnknown
-    from fastn_p2p_client.ipc.messages import (
-        AddPeer,
-    )
+    from fastn_p2p_client.ipc.messages import AddPeer
 
-    from ....console.control_request import (
-        list_all_peers,
-        request_daemon,
-    )
+    from ....console.control_request import list_all_peers, request_daemon
 
     keys = [peer.id52 for peer in list_all_peers(home) if peer.name == name]
     if not keys:

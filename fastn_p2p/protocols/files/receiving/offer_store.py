@@ -21,10 +21,7 @@ from typing import Final
 
 import msgspec
 
-from fastn_p2p_actors.storage.atomic_files import (
-    make_directory,
-    write_atomically,
-)
+from fastn_p2p_actors.storage.atomic_files import make_directory, write_atomically
 from fastn_p2p_client.ipc.messages import UNDECODABLE
 
 from ..errors import FileError

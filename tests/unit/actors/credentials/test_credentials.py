@@ -38,13 +38,7 @@ from fastn_p2p_client.errors import (
     WrongEndpoint,
 )
 
-from ....support.signer import (
-    DAY,
-    ENDPOINT,
-    LINEAGE,
-    NOW,
-    Signer,
-)
+from ....support.signer import DAY, ENDPOINT, LINEAGE, NOW, Signer
 
 ALICE = Signer("alice")
 BOB = Signer("bob")

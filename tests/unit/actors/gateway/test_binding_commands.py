@@ -12,11 +12,7 @@ import pytest
 
 from fastn_p2p_actors.identity.messages import Activate
 from fastn_p2p_actors.runtime.grants import make_grant
-from fastn_p2p_actors.storage.identity_store import (
-    BindingFile,
-    IdentityStore,
-    PreparedBinding,
-)
+from fastn_p2p_actors.storage.identity_store import BindingFile, IdentityStore, PreparedBinding
 from fastn_p2p_client.errors import (
     BindingExists,
     BindingNotFound,
@@ -35,13 +31,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 
 from ....support.failing_protocols import install
-from ....support.stub_actors import (
-    GRANT_KEY,
-    KEYS,
-    World,
-    temporary_home,
-    world,
-)
+from ....support.stub_actors import GRANT_KEY, KEYS, World, temporary_home, world
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}

@@ -10,15 +10,8 @@ import msgspec
 import pytest
 
 from fastn_p2p_actors.gateway.commands import COMMANDS, Command
-from fastn_p2p_actors.gateway.control_server import (
-    HANDLED_BY_SERVER,
-    MAX_COMMANDS_PER_PROGRAM,
-)
-from fastn_p2p_actors.network.admin_messages import (
-    CreateTicket,
-    GetPeers,
-    SavePeer,
-)
+from fastn_p2p_actors.gateway.control_server import HANDLED_BY_SERVER, MAX_COMMANDS_PER_PROGRAM
+from fastn_p2p_actors.network.admin_messages import CreateTicket, GetPeers, SavePeer
 from fastn_p2p_client.errors import (
     BadMessage,
     DaemonBusy,
@@ -34,11 +27,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.limits import MAX_CALLS_PER_CLIENT, MAX_PAYLOAD, PROTOCOL_VERSION
 
 from ....support.scenario import a_few_turns
-from ....support.stub_actors import (
-    Program,
-    temporary_home,
-    world,
-)
+from ....support.stub_actors import Program, temporary_home, world
 
 
 @pytest.fixture

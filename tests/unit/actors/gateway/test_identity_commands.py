@@ -8,14 +8,8 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from fastn_p2p_actors.runtime.control_channel import (
-    EnsureOnline,
-    StartIdentity,
-)
-from fastn_p2p_actors.storage.identity_store import (
-    IdentityFile,
-    IdentityStore,
-)
+from fastn_p2p_actors.runtime.control_channel import EnsureOnline, StartIdentity
+from fastn_p2p_actors.storage.identity_store import IdentityFile, IdentityStore
 from fastn_p2p_actors.vault import messages as vault
 from fastn_p2p_client.errors import (
     DaemonBusy,
@@ -28,12 +22,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
 
-from ....support.stub_actors import (
-    KEYS,
-    World,
-    temporary_home,
-    world,
-)
+from ....support.stub_actors import KEYS, World, temporary_home, world
 
 
 @pytest.fixture

@@ -11,10 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from fastn_p2p.cli.protocol_list import (
-    config_rows,
-    format_protocol,
-)
+from fastn_p2p.cli.protocol_list import config_rows, format_protocol
 from fastn_p2p_actors.gateway import one_shot
 from fastn_p2p_actors.gateway.commands.protocols import describe_installed
 from fastn_p2p_actors.identity.one_shot_worker import DescribeProtocol

@@ -10,24 +10,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fastn_p2p_actors.gateway.process_usage import (
-    Usage,
-    process_usage,
-)
+from fastn_p2p_actors.gateway.process_usage import Usage, process_usage
 from fastn_p2p_actors.network.admin_messages import GetNetworkReport
 from fastn_p2p_actors.runtime.control_channel import GetProcesses
-from fastn_p2p_actors.storage.identity_store import (
-    BindingFile,
-    IdentityStore,
-)
+from fastn_p2p_actors.storage.identity_store import BindingFile, IdentityStore
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
 
-from ....support.stub_actors import (
-    World,
-    temporary_home,
-    world,
-)
+from ....support.stub_actors import World, temporary_home, world
 
 
 @pytest.fixture

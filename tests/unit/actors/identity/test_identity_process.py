@@ -14,21 +14,11 @@ import msgspec
 import pytest
 
 from fastn_p2p_actors.identity.hosted_binding import HostedBinding
-from fastn_p2p_actors.identity.messages import (
-    Activate,
-    BindingStates,
-    Deactivate,
-    GetBindingStates,
-    IdentityAnswer,
-)
+from fastn_p2p_actors.identity.messages import Activate, BindingStates, Deactivate, GetBindingStates, IdentityAnswer
 from fastn_p2p_actors.identity.network_registration import NetworkRegistration
 from fastn_p2p_actors.runtime.actor import ActorContext
 from fastn_p2p_actors.runtime.grants import make_grant
-from fastn_p2p_actors.storage.identity_store import (
-    BindingFile,
-    IdentityFile,
-    IdentityStore,
-)
+from fastn_p2p_actors.storage.identity_store import BindingFile, IdentityFile, IdentityStore
 from fastn_p2p_client.errors import (
     BadMessage,
     DaemonBusy,
@@ -53,19 +43,10 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.ipc.request_channel import RequestChannel
-from fastn_p2p_client.ipc.transport.native.codec import (
-    GREETING,
-    ready,
-)
+from fastn_p2p_client.ipc.transport.native.codec import GREETING, ready
 
 from ....support.failing_protocols import install
-from ....support.stub_actors import (
-    GRANT_KEY,
-    KEYS,
-    StubNetwork,
-    StubSupervisor,
-    temporary_home,
-)
+from ....support.stub_actors import GRANT_KEY, KEYS, StubNetwork, StubSupervisor, temporary_home
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}

@@ -18,12 +18,7 @@ from fastn_p2p_actors.network.discovery.resolver import resolve_candidates
 from fastn_p2p_client.errors import EpochRetired, RecordReplayed
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.tickets import Ticket
-from tests.support.signer import (
-    ENDPOINT,
-    LINEAGE,
-    NOW,
-    Signer,
-)
+from tests.support.signer import ENDPOINT, LINEAGE, NOW, Signer
 
 BOB = Signer("bob")
 ELSEWHERE = bytes(Signer("another endpoint").key)

@@ -8,26 +8,15 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.network.calls.outgoing import OutgoingCalls
-from fastn_p2p_actors.network.connections.network_path import (
-    LOCAL,
-    NetworkPath,
-)
+from fastn_p2p_actors.network.connections.network_path import LOCAL, NetworkPath
 from fastn_p2p_actors.network.connections.payload_memory import PayloadMemory
 from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
-from fastn_p2p_actors.network.serving.registry import (
-    OnlineIdentity,
-    Registry,
-)
+from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.sessions.manager import SessionManager
 from fastn_p2p_actors.runtime.mailbox import Sender
-from fastn_p2p_client.ipc.messages import (
-    Call,
-    OpenSession,
-)
-from tests.support.scenario import (
-    a_few_turns,
-)
+from fastn_p2p_client.ipc.messages import Call, OpenSession
+from tests.support.scenario import a_few_turns
 from tests.support.signer import Signer
 
 ALICE, BOB = Signer("alice"), Signer("bob")

@@ -9,11 +9,7 @@ import pytest
 from fastn_p2p_actors.credentials import SequenceTracker
 from fastn_p2p_actors.network.clock import ClockWatch
 from fastn_p2p_client.errors import DelegationExpired, DelegationNotYetValid, RecordReplayed
-from tests.support.signer import (
-    DAY,
-    NOW,
-    Signer,
-)
+from tests.support.signer import DAY, NOW, Signer
 
 HOUR = 3600.0
 

@@ -12,10 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p_actors.network.serving import expected_programs
-from fastn_p2p_actors.network.serving.expected_programs import (
-    ExpectedPrograms,
-    Program,
-)
+from fastn_p2p_actors.network.serving.expected_programs import ExpectedPrograms, Program
 
 SHOP = ("bob", "Shop", "default")
 ME = Program(os.getpid(), *SHOP)

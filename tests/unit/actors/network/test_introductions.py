@@ -9,27 +9,13 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.credentials import Delegation, read_delegation
-from fastn_p2p_actors.network.connections import (
-    identity_exchange,
-    proven_identities,
-)
-from fastn_p2p_actors.network.connections.proven_identities import (
-    IntroductionRegistry,
-    ProvenIdentities,
-)
+from fastn_p2p_actors.network.connections import identity_exchange, proven_identities
+from fastn_p2p_actors.network.connections.proven_identities import IntroductionRegistry, ProvenIdentities
 from fastn_p2p_actors.network.connections.session_handshake import IncomingSession
 from fastn_p2p_actors.network.wire import messages as wire
-from tests.support.signer import (
-    ENDPOINT,
-    NOW,
-    Signer,
-)
+from tests.support.signer import ENDPOINT, NOW, Signer
 from tests.support.two_daemons import until_awaited
-from tests.unit.actors.network.test_router import (
-    StubOwner,
-    new_connection,
-    said,
-)
+from tests.unit.actors.network.test_router import StubOwner, new_connection, said
 
 BOB = Signer("bob")
 

@@ -14,12 +14,7 @@ from fastn_p2p_actors.network.discovery import online_waits
 from fastn_p2p_actors.network.discovery.online_waits import OnlineWaits
 from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_client.errors import IdentityOffline, PeerUnknown
-from fastn_p2p_client.ipc.messages import (
-    Ack,
-    DataMessage,
-    ErrorReply,
-    WaitForPeer,
-)
+from fastn_p2p_client.ipc.messages import Ack, DataMessage, ErrorReply, WaitForPeer
 
 BOB, CAROL = b"b" * 32, b"c" * 32
 NAMES = {"bob": BOB, "carol": CAROL}

@@ -10,10 +10,7 @@ import pytest
 
 from fastn_p2p_actors.network.calls.incoming import IncomingCalls
 from fastn_p2p_actors.network.calls.outgoing import OutgoingCalls
-from fastn_p2p_actors.network.connections.network_path import (
-    LOCAL,
-    NetworkPath,
-)
+from fastn_p2p_actors.network.connections.network_path import LOCAL, NetworkPath
 from fastn_p2p_actors.network.connections.payload_memory import (
     CALL_COST,
     MOST_SERVED_OF_STRANGERS,
@@ -24,23 +21,12 @@ from fastn_p2p_actors.network.connections.payload_memory import (
 )
 from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
-from fastn_p2p_actors.network.serving.registry import (
-    OnlineIdentity,
-    Registry,
-)
+from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import Overloaded
-from fastn_p2p_client.ipc.messages import (
-    Call,
-    CallUnknown,
-    DataMessage,
-    Reply,
-)
-from tests.support.scenario import (
-    a_few_turns,
-    play,
-)
+from fastn_p2p_client.ipc.messages import Call, CallUnknown, DataMessage, Reply
+from tests.support.scenario import a_few_turns, play
 from tests.support.signer import Signer
 
 ALICE, BOB = Signer("alice").key, Signer("bob").key

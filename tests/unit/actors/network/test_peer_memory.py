@@ -14,10 +14,7 @@ from fastn_p2p_actors.network.connections.peer_memory import (
     PeerMemory,
     Share,
 )
-from fastn_p2p_actors.network.connections.unread_bytes import (
-    STREAM_WINDOW,
-    Unread,
-)
+from fastn_p2p_actors.network.connections.unread_bytes import STREAM_WINDOW, Unread
 from fastn_p2p_client.limits import SESSION_WINDOW
 
 MIB = 1024 * 1024

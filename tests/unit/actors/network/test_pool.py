@@ -9,11 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.network.connections.pool import (
-    IDLE_TIMEOUT,
-    SUPERSEDED_TIMEOUT,
-    ConnectionPool,
-)
+from fastn_p2p_actors.network.connections.pool import IDLE_TIMEOUT, SUPERSEDED_TIMEOUT, ConnectionPool
 from fastn_p2p_actors.network.connections.proven_identities import ProvenIdentities
 from fastn_p2p_client.errors import ConnectionLost, PeerUnreachable
 

@@ -15,10 +15,7 @@ from fastn_p2p_actors.network.connections.payload_memory import PayloadMemory
 from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_actors.network.serving.expected_programs import Program
 from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
-from fastn_p2p_actors.network.serving.registry import (
-    OnlineIdentity,
-    Registry,
-)
+from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.sessions.manager import SessionManager
 from fastn_p2p_client.ipc.messages import (
     Call,

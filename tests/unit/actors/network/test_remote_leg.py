@@ -13,10 +13,7 @@ import pytest
 
 from fastn_p2p_actors.network.connections import remote_leg
 from fastn_p2p_actors.network.connections.remote_leg import RemoteLeg
-from fastn_p2p_actors.network.connections.stream_pacing import (
-    BLOCK,
-    StreamPacer,
-)
+from fastn_p2p_actors.network.connections.stream_pacing import BLOCK, StreamPacer
 from fastn_p2p_client.errors import ConnectionLost
 from fastn_p2p_client.ipc.messages import (
     Ack,
@@ -31,13 +28,8 @@ from fastn_p2p_client.ipc.messages import (
     encode,
 )
 from fastn_p2p_client.limits import CHUNK_COST, MAX_CHUNK, RESET_LOST, SESSION_WINDOW
-from tests.support.quic_streams import (
-    FakeStream,
-    broken,
-)
-from tests.support.scenario import (
-    a_few_turns,
-)
+from tests.support.quic_streams import FakeStream, broken
+from tests.support.scenario import a_few_turns
 
 
 class Bench:

@@ -9,29 +9,13 @@ from typing import Any, cast
 import pytest
 
 from fastn_p2p_actors.network.address_book import AddressBook
-from fastn_p2p_actors.network.admin_messages import (
-    GetNetworkReport,
-    NetworkReport,
-)
-from fastn_p2p_actors.network.connections.proven_identities import (
-    MOST_IDENTITIES_SHOWN,
-    IntroductionRegistry,
-)
+from fastn_p2p_actors.network.admin_messages import GetNetworkReport, NetworkReport
+from fastn_p2p_actors.network.connections.proven_identities import MOST_IDENTITIES_SHOWN, IntroductionRegistry
 from fastn_p2p_actors.network.report import Reporter
-from fastn_p2p_actors.network.serving.registry import (
-    OnlineIdentity,
-    Registry,
-)
+from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_client.ipc.messages import ConnectionStatus
-from tests.support.signer import (
-    NOW,
-    Signer,
-)
-from tests.unit.actors.network.test_introductions import (
-    delegation,
-    endpoint,
-    key,
-)
+from tests.support.signer import NOW, Signer
+from tests.unit.actors.network.test_introductions import delegation, endpoint, key
 
 
 class Connection:

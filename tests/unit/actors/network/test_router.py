@@ -17,10 +17,7 @@ from fastn_p2p_actors.network.connections.connection import PeerConnection
 from fastn_p2p_actors.network.connections.events import ConnectionEvents
 from fastn_p2p_actors.network.connections.identity_exchange import Wants
 from fastn_p2p_actors.network.connections.peer_memory import PeerMemory
-from fastn_p2p_actors.network.connections.proven_identities import (
-    IntroductionRegistry,
-    ProvenIdentities,
-)
+from fastn_p2p_actors.network.connections.proven_identities import IntroductionRegistry, ProvenIdentities
 from fastn_p2p_actors.network.discovery import router
 from fastn_p2p_actors.network.discovery.router import PeerRouter
 from fastn_p2p_actors.network.transport.endpoint import EndpointAddress
@@ -29,13 +26,7 @@ from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_actors.network.wire.framing import FrameDecoder
 from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError, PeerOffline, PeerUnknown, PeerUnreachable
 from fastn_p2p_client.keys import PublicKey
-from tests.support.signer import (
-    DAY,
-    ENDPOINT,
-    LINEAGE,
-    NOW,
-    Signer,
-)
+from tests.support.signer import DAY, ENDPOINT, LINEAGE, NOW, Signer
 
 BOB = Signer("bob")
 KEY = bytes(BOB.key)

@@ -12,11 +12,7 @@ import pytest
 
 from fastn_p2p_actors.network.connections import session_handshake
 from fastn_p2p_actors.network.connections.remote_leg import QuicStream
-from fastn_p2p_actors.network.connections.session_handshake import (
-    IncomingSession,
-    OutgoingSession,
-    SessionCarrier,
-)
+from fastn_p2p_actors.network.connections.session_handshake import IncomingSession, OutgoingSession, SessionCarrier
 from fastn_p2p_actors.network.connections.stream_pacing import StreamPacer
 from fastn_p2p_actors.network.wire import messages as wire
 from fastn_p2p_client.errors import ConnectionLost, Denied
@@ -35,9 +31,7 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.limits import RESET_LOST, SESSION_WINDOW
 from tests.support.quic_streams import FakeStream
-from tests.support.scenario import (
-    a_few_turns,
-)
+from tests.support.scenario import a_few_turns
 
 KEY = bytes(32)
 REQUEST = wire.OpenSession(5, KEY, KEY, "Echo", "default", 1000)

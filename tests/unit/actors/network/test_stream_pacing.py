@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastn_p2p_actors.network.connections.stream_pacing import (
-    BLOCK,
-    StreamPacer,
-)
+from fastn_p2p_actors.network.connections.stream_pacing import BLOCK, StreamPacer
 
 
 class Scene:

@@ -11,16 +11,11 @@ import pytest
 from fastn_p2p_actors.network.discovery.search import Search
 from fastn_p2p_actors.network.discovery.targets import TargetFinder
 from fastn_p2p_actors.network.serving.registration_grace import RegistrationGrace
-from fastn_p2p_actors.network.serving.registry import (
-    OnlineIdentity,
-    Registry,
-)
+from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.runtime.mailbox import Sender
 from fastn_p2p_client.errors import IdentityOffline, P2PError, PeerOffline, PeerUnknown
 from fastn_p2p_client.ipc.messages import Call
-from tests.support.scenario import (
-    a_few_turns,
-)
+from tests.support.scenario import a_few_turns
 from tests.support.signer import Signer
 
 ALICE, BOB = Signer("alice").key, Signer("bob").key

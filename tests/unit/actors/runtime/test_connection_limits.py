@@ -7,12 +7,7 @@ import resource
 
 import pytest
 
-from fastn_p2p_actors.runtime.connection_limits import (
-    MAX_REFUSED,
-    ConnectionLimits,
-    Process,
-    process_of,
-)
+from fastn_p2p_actors.runtime.connection_limits import MAX_REFUSED, ConnectionLimits, Process, process_of
 from fastn_p2p_client.limits import MAX_CLIENTS
 
 

@@ -11,16 +11,9 @@ import msgspec
 import pytest
 import zmq
 
-from fastn_p2p_actors.runtime.curve.mailbox import (
-    CurveMailbox,
-    CurveSender,
-)
+from fastn_p2p_actors.runtime.curve.mailbox import CurveMailbox, CurveSender
 from fastn_p2p_client.errors import DaemonBusy
-from fastn_p2p_client.ipc.messages import (
-    Ack,
-    GetStatus,
-    encode,
-)
+from fastn_p2p_client.ipc.messages import Ack, GetStatus, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from tests.support.daemons import eventually
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastn_p2p_actors.runtime.heap_watch import (
-    GROWN_BY,
-    HeapWatch,
-)
+from fastn_p2p_actors.runtime.heap_watch import GROWN_BY, HeapWatch
 
 MIB = 1024 * 1024
 

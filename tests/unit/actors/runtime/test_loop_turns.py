@@ -11,10 +11,7 @@ from typing import Any, cast
 from fastn_p2p_actors.gateway.binding_watchers import BindingWatchers
 from fastn_p2p_actors.network.serving.access_list import AccessList
 from fastn_p2p_actors.network.serving.expected_programs import ExpectedPrograms
-from fastn_p2p_actors.network.serving.registry import (
-    OnlineIdentity,
-    Registry,
-)
+from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.sessions.revocation import SessionRevocation
 from fastn_p2p_actors.runtime import loop_turns
 from tests.support.signer import Signer

@@ -18,30 +18,11 @@ import uvloop
 import zmq
 
 from fastn_p2p_actors.runtime.connection_limits import ConnectionLimits
-from fastn_p2p_actors.runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
-from fastn_p2p_client.errors import (
-    ConnectionLost,
-    DaemonBusy,
-    DeadlineExceeded,
-    Overloaded,
-    P2PError,
-    PayloadTooLarge,
-)
-from fastn_p2p_client.ipc.messages import (
-    Ack,
-    Cancel,
-    ErrorReply,
-    GetStatus,
-    encode,
-)
+from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
+from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, DeadlineExceeded, Overloaded, P2PError, PayloadTooLarge
+from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, GetStatus, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
-from fastn_p2p_client.ipc.transport.native.codec import (
-    GREETING,
-    ready,
-)
+from fastn_p2p_client.ipc.transport.native.codec import GREETING, ready
 from fastn_p2p_client.ipc.transport.native.codec import encode as encode_frames
 from fastn_p2p_client.limits import MAX_GROUP, MAX_PAYLOAD, SEND_QUEUE_BYTES
 from tests.support.daemons import eventually

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastn_p2p_actors.runtime.rate_limiter import (
-    Rate,
-    RateLimiter,
-    TokenBucket,
-)
+from fastn_p2p_actors.runtime.rate_limiter import Rate, RateLimiter, TokenBucket
 
 
 def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:

@@ -10,12 +10,7 @@ from typing import Final
 
 import pytest
 
-from fastn_p2p_actors.runtime.sampled_log import (
-    FIRST_WINDOW,
-    MAX_KINDS,
-    MAX_LINE,
-    SampledFileHandler,
-)
+from fastn_p2p_actors.runtime.sampled_log import FIRST_WINDOW, MAX_KINDS, MAX_LINE, SampledFileHandler
 from tests.support.clock import Clock
 
 FILE: Final = 200_000

@@ -12,16 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from fastn_p2p_actors.storage.atomic_files import (
-    make_directory,
-    remove_tree,
-    write_atomically,
-)
-from fastn_p2p_actors.storage.identity_store import (
-    BindingFile,
-    IdentityFile,
-    IdentityStore,
-)
+from fastn_p2p_actors.storage.atomic_files import make_directory, remove_tree, write_atomically
+from fastn_p2p_actors.storage.identity_store import BindingFile, IdentityFile, IdentityStore
 from fastn_p2p_client.errors import (
     BindingExists,
     BindingNotFound,

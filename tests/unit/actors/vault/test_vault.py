@@ -14,14 +14,7 @@ from hypothesis import strategies as st
 
 from fastn_p2p_actors.credentials import EpochTracker, SequenceTracker, verify_delegation, verify_record
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
-from fastn_p2p_actors.vault.access_policy import (
-    GATEWAY,
-    NETWORK,
-    ROLES,
-    TABLE,
-    VaultState,
-    check_allowed,
-)
+from fastn_p2p_actors.vault.access_policy import GATEWAY, NETWORK, ROLES, TABLE, VaultState, check_allowed
 from fastn_p2p_actors.vault.actor import VaultServer
 from fastn_p2p_actors.vault.key_store import KeyStore
 from fastn_p2p_actors.vault.locked_memory import LockedMemory
@@ -51,13 +44,7 @@ from fastn_p2p_client.errors import (
     InvalidName,
     P2PError,
 )
-from fastn_p2p_client.ipc.messages import (
-    Ack,
-    Cancel,
-    ErrorReply,
-    GetStatus,
-    encode,
-)
+from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, GetStatus, encode
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_HEADER
 

@@ -16,10 +16,7 @@ import pytest
 from fastn_p2p.cli import main
 from fastn_p2p.console.exit_codes import ExitCode
 from fastn_p2p_actors.runtime.curve.keys import generate_vault_keys
-from fastn_p2p_actors.runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
+from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
 from fastn_p2p_actors.runtime.process_setup import die_with_parent
 from fastn_p2p_client import Client, listen, sync
 from fastn_p2p_client.errors import HomeUnusable
@@ -28,10 +25,7 @@ from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.limits import PROTOCOL_VERSION
 
-from ....support.stub_daemon import (
-    eventually,
-    short_path,
-)
+from ....support.stub_daemon import eventually, short_path
 
 NOBODY: Final = 65534
 

@@ -11,16 +11,7 @@ import msgspec
 import pytest
 
 from fastn_p2p_client.ipc import messages
-from fastn_p2p_client.ipc.messages import (
-    UNDECODABLE,
-    Message,
-    Record,
-    base,
-    control,
-    data,
-    encode,
-    records,
-)
+from fastn_p2p_client.ipc.messages import UNDECODABLE, Message, Record, base, control, data, encode, records
 
 UNIONS = {
     name: set(typing.get_args(getattr(messages, name)))

@@ -15,24 +15,11 @@ import pytest
 import uvloop
 import zmq
 
-from fastn_p2p_actors.runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
+from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, Overloaded
-from fastn_p2p_client.ipc.messages import (
-    GetStatus,
-    TicketText,
-    encode,
-)
-from fastn_p2p_client.ipc.request_channel import (
-    RequestChannel,
-    decode_answer,
-)
-from fastn_p2p_client.ipc.transport.native.codec import (
-    GREETING,
-    ready,
-)
+from fastn_p2p_client.ipc.messages import GetStatus, TicketText, encode
+from fastn_p2p_client.ipc.request_channel import RequestChannel, decode_answer
+from fastn_p2p_client.ipc.transport.native.codec import GREETING, ready
 from fastn_p2p_client.ipc.transport.native.codec import encode as encode_frames
 from fastn_p2p_client.limits import MAX_HEADER
 

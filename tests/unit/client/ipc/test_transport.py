@@ -14,19 +14,12 @@ import msgspec
 import pytest
 import uvloop
 
-from fastn_p2p_actors.runtime.mailbox import (
-    Mailbox,
-    Sender,
-)
+from fastn_p2p_actors.runtime.mailbox import Mailbox, Sender
 from fastn_p2p_client import Client
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, InvalidName, Overloaded, P2PError
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import RequestChannel
-from fastn_p2p_client.ipc.transport.base import (
-    TRANSPORTS,
-    TransportName,
-    choose_transport,
-)
+from fastn_p2p_client.ipc.transport.base import TRANSPORTS, TransportName, choose_transport
 from fastn_p2p_client.limits import MAX_PAYLOAD, SEND_QUEUE
 
 Run = Callable[[Coroutine[Any, Any, None]], None]

@@ -30,13 +30,7 @@ from fastn_p2p_client.errors import (
     PeerUnknown,
     ProtocolNotFound,
 )
-from fastn_p2p_client.ipc.messages import (
-    ApplicationErrorReply,
-    DataRequest,
-    DeliverCall,
-    ErrorReply,
-    Reply,
-)
+from fastn_p2p_client.ipc.messages import ApplicationErrorReply, DataRequest, DeliverCall, ErrorReply, Reply
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_HEADER, MAX_PAYLOAD
 from fastn_p2p_client.protocol import Peer

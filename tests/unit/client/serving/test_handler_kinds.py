@@ -24,11 +24,7 @@ import pytest
 from fastn_p2p_client import ApplicationError, BindingServer, HandlerFailed, Server, sync
 from fastn_p2p_client.errors import Denied, P2PError
 from fastn_p2p_client.protocol import CallContext, Peer, Protocol, request, stream
-from fastn_p2p_client.serving.handlers import (
-    InvalidHandler,
-    RequestHandler,
-    StreamHandler,
-)
+from fastn_p2p_client.serving.handlers import InvalidHandler, RequestHandler, StreamHandler
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.testing import ANONYMOUS_PEER, serve
 

@@ -8,18 +8,10 @@ from typing import Any
 import msgspec
 
 from fastn_p2p_client.errors import ApplicationError
-from fastn_p2p_client.ipc.messages import (
-    ApplicationErrorReply,
-    CallUnknown,
-    DeliverCall,
-    Reply,
-)
+from fastn_p2p_client.ipc.messages import ApplicationErrorReply, CallUnknown, DeliverCall, Reply
 from fastn_p2p_client.serving import idempotency
 from fastn_p2p_client.serving.idempotency import IdempotencyCache
-from tests.unit.client.serving.test_dispatcher import (
-    KEY,
-    Bench,
-)
+from tests.unit.client.serving.test_dispatcher import KEY, Bench
 
 ID = b"0123456789abcdef"
 

@@ -13,10 +13,7 @@ from typing import Any
 import pytest
 
 from fastn_p2p_client.errors import SessionClosed, StreamReset
-from fastn_p2p_client.event_loop_thread import (
-    run_blocking,
-    submit,
-)
+from fastn_p2p_client.event_loop_thread import run_blocking, submit
 from fastn_p2p_client.limits import RESET_CLOSED, RESET_FAILED, SESSION_WINDOW
 from fastn_p2p_client.session import session as awaited
 from fastn_p2p_client.session.copy import READ_FILE

@@ -7,26 +7,11 @@ import asyncio
 import pytest
 
 from fastn_p2p_client.errors import ConnectionLost, SessionClosed, StreamReset
-from fastn_p2p_client.ipc.messages import (
-    ErrorReply,
-    StopSending,
-)
+from fastn_p2p_client.ipc.messages import ErrorReply, StopSending
 from fastn_p2p_client.limits import RESET_CLOSED, RESET_FAILED, RESET_LOST
-from tests.support.in_process_hop import (
-    CHUNK,
-    COST,
-    WINDOW,
-    Hop,
-    small_windows,
-)
-from tests.support.scenario import (
-    a_few_turns,
-)
-from tests.support.session_endpoints import (
-    outcome,
-    read_all,
-    standing,
-)
+from tests.support.in_process_hop import CHUNK, COST, WINDOW, Hop, small_windows
+from tests.support.scenario import a_few_turns
+from tests.support.session_endpoints import outcome, read_all, standing
 
 
 async def test_closing_delivers_written_bytes_and_discards_unread_ones() -> None:

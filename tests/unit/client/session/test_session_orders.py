@@ -12,12 +12,7 @@ from hypothesis import strategies as st
 from fastn_p2p_client.errors import ConnectionLost, P2PError, SessionClosed, StreamReset
 from fastn_p2p_client.limits import RESET_CLOSED
 from fastn_p2p_client.session.session import Session
-from tests.support.in_process_hop import (
-    CHUNK,
-    Hop,
-    RelayedHop,
-    small_windows,
-)
+from tests.support.in_process_hop import CHUNK, Hop, RelayedHop, small_windows
 from tests.support.scenario import play
 from tests.support.session_endpoints import STREAMS
 

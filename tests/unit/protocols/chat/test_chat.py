@@ -18,20 +18,9 @@ from hypothesis import strategies as st
 
 from fastn_p2p.protocols.chat.config import ChatConfig
 from fastn_p2p.protocols.chat.delivery import PeerDelivery, PeerTransport
-from fastn_p2p.protocols.chat.formatting import (
-    escape_line,
-    escape_text,
-)
-from fastn_p2p.protocols.chat.message_store import (
-    SCHEMA,
-    DeliveryBatch,
-    MessageStore,
-    MessageTables,
-)
-from fastn_p2p.protocols.chat.open_conversations import (
-    ConversationId,
-    OpenConversations,
-)
+from fastn_p2p.protocols.chat.formatting import escape_line, escape_text
+from fastn_p2p.protocols.chat.message_store import SCHEMA, DeliveryBatch, MessageStore, MessageTables
+from fastn_p2p.protocols.chat.open_conversations import ConversationId, OpenConversations
 from fastn_p2p.protocols.chat.terminal_ui import wrap
 from fastn_p2p_client.chat.client import _EventDeduplicator
 from fastn_p2p_client.chat.messages import (
@@ -54,9 +43,7 @@ from fastn_p2p_client.errors import ApplicationError, BadMessage, ConnectionLost
 from fastn_p2p_client.retry import Backoff
 from fastn_p2p_client.session import framing
 from fastn_p2p_client.testing import session_pair
-from tests.support.scenario import (
-    a_few_turns,
-)
+from tests.support.scenario import a_few_turns
 
 BOB, CAROL = "b" * 52, "c" * 52
 

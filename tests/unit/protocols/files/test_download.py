@@ -16,32 +16,15 @@ import pytest
 from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.digest import Digest
 from fastn_p2p.protocols.files.errors import FileError
-from fastn_p2p.protocols.files.events import (
-    Event,
-    FileStarted,
-    TransferSummary,
-)
+from fastn_p2p.protocols.files.events import Event, FileStarted, TransferSummary
 from fastn_p2p.protocols.files.file_system.source_file import SourceFile
-from fastn_p2p.protocols.files.framing import (
-    BLOCK,
-    HEAD,
-    FrameStream,
-)
+from fastn_p2p.protocols.files.framing import BLOCK, HEAD, FrameStream
 from fastn_p2p.protocols.files.receiving.download import normalize_paths
 from fastn_p2p.protocols.files.receiving.partial_file import partial_name
 from fastn_p2p_client.errors import ConnectionLost, PeerOffline, PeerUnknown
 from fastn_p2p_client.session.session import Session
 
-from ....support.file_peers import (
-    ALICE,
-    Contents,
-    Impostor,
-    Line,
-    kinds,
-    make_files,
-    run,
-    snapshot,
-)
+from ....support.file_peers import ALICE, Contents, Impostor, Line, kinds, make_files, run, snapshot
 
 
 class Place:

@@ -13,12 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastn_p2p.protocols.files import messages as f
-from fastn_p2p.protocols.files.framing import (
-    BLOCK,
-    HEAD,
-    MAX_MESSAGE,
-    FrameStream,
-)
+from fastn_p2p.protocols.files.framing import BLOCK, HEAD, MAX_MESSAGE, FrameStream
 from fastn_p2p.protocols.files.protocol import FileTransfer
 from fastn_p2p_client.errors import BadMessage
 from fastn_p2p_client.ipc.messages import UNDECODABLE

@@ -10,10 +10,7 @@ import pytest
 
 from fastn_p2p.protocols.files.file_system.safe_tree import SafeTree
 from fastn_p2p.protocols.files.file_system.source_file import SourceFile
-from fastn_p2p.protocols.files.framing import (
-    FRAME,
-    HEAD,
-)
+from fastn_p2p.protocols.files.framing import FRAME, HEAD
 
 CONTENT = FRAME - HEAD
 Read = Callable[[SourceFile], memoryview | None]

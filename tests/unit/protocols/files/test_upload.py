@@ -15,35 +15,16 @@ from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.config import FileTransferConfig
 from fastn_p2p.protocols.files.digest import EMPTY
 from fastn_p2p.protocols.files.errors import FileError
-from fastn_p2p.protocols.files.events import (
-    Event,
-    FileStarted,
-    OfferChanged,
-    TransferSummary,
-)
+from fastn_p2p.protocols.files.events import Event, FileStarted, OfferChanged, TransferSummary
 from fastn_p2p.protocols.files.file_system.walk import walk
-from fastn_p2p.protocols.files.framing import (
-    BLOCK,
-    HEAD,
-    FrameStream,
-)
+from fastn_p2p.protocols.files.framing import BLOCK, HEAD, FrameStream
 from fastn_p2p.protocols.files.protocol import MAX_SESSIONS
 from fastn_p2p.protocols.files.receiving.offer_inbox import MAX_WAITING
 from fastn_p2p.protocols.files.receiving.partial_file import partial_name
 from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from fastn_p2p_client.errors import ConnectionLost
 
-from ....support.file_peers import (
-    ALICE,
-    BOB,
-    CAROL,
-    Contents,
-    Line,
-    make_files,
-    run,
-    snapshot,
-    until,
-)
+from ....support.file_peers import ALICE, BOB, CAROL, Contents, Line, make_files, run, snapshot, until
 
 
 class Place:

@@ -12,25 +12,14 @@ import pytest
 
 from fastn_p2p.protocols._shared.sqlite_store import SqliteStore
 from fastn_p2p.protocols.mail.delivery_queue import Recipient
-from fastn_p2p.protocols.mail.inbox import (
-    MAX_STREAMS,
-    MEMORY,
-)
+from fastn_p2p.protocols.mail.inbox import MAX_STREAMS, MEMORY
 from fastn_p2p.protocols.mail.schema import SCHEMA
 from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFailed
 from fastn_p2p_client.mail import Attachment, MailContent
 from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, REWOUND, DeliverMail, OutgoingMail
 from fastn_p2p_client.peer import Peer
 
-from ....support.mail_endpoints import (
-    ALICE,
-    BOB,
-    TO_BOB,
-    Clock,
-    Side,
-    Wire,
-    run,
-)
+from ....support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, Side, Wire, run
 
 
 def pair_of(tmp_path: Path, **config: object) -> tuple[Side, Side]:

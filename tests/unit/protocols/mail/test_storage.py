@@ -7,19 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fastn_p2p.protocols.mail.storage import (
-    FILE,
-    Storage,
-    check_storage_dir,
-)
+from fastn_p2p.protocols.mail.storage import FILE, Storage, check_storage_dir
 from fastn_p2p_client.errors import StorageFailed
 
-from ....support.mail_endpoints import (
-    BOB,
-    Clock,
-    Side,
-    run,
-)
+from ....support.mail_endpoints import BOB, Clock, Side, run
 
 
 @pytest.fixture

@@ -7,11 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from fastn_p2p.protocols.tunnel.error_reporter import (
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
-    ErrorReporter,
-)
+from fastn_p2p.protocols.tunnel.error_reporter import FIRST_PAUSE, LONGEST_PAUSE, ErrorReporter
 
 
 class Clock:

@@ -16,10 +16,7 @@ import uvloop
 from fastn_p2p.protocols.tunnel.error_reporter import ErrorReporter
 from fastn_p2p.protocols.tunnel.forwarder import Forwarder
 from fastn_p2p.protocols.tunnel.service_address import ServiceAddress
-from fastn_p2p.protocols.tunnel.sockets import (
-    AddressInUse,
-    open_listener,
-)
+from fastn_p2p.protocols.tunnel.sockets import AddressInUse, open_listener
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, PeerOffline
 from fastn_p2p_client.limits import RESET_LOST
 from fastn_p2p_client.session.session import Session

@@ -16,10 +16,7 @@ import pytest
 import uvloop
 
 from fastn_p2p.protocols.tunnel import splice as splicing
-from fastn_p2p.protocols.tunnel.splice import (
-    RESET_BROKEN,
-    splice,
-)
+from fastn_p2p.protocols.tunnel.splice import RESET_BROKEN, splice
 from fastn_p2p_client.errors import P2PError, StreamReset
 from fastn_p2p_client.testing import session_pair
 

@@ -16,21 +16,14 @@ import msgspec
 import pytest
 import uvloop
 
-from fastn_p2p.protocols.tunnel.protocol import (
-    GetTunnelState,
-    Tunnel,
-    TunnelState,
-)
+from fastn_p2p.protocols.tunnel.protocol import GetTunnelState, Tunnel, TunnelState
 from fastn_p2p.protocols.tunnel.splice import RESET_BROKEN
 from fastn_p2p_actors.installed_protocols import load
 from fastn_p2p_client.errors import ApplicationError, ConnectionLost, InvalidConfig, Overloaded, StreamReset
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import RESET_FAILED
 from fastn_p2p_client.protocol import BindingContext
-from fastn_p2p_client.serving.handlers import (
-    RequestHandler,
-    StreamHandler,
-)
+from fastn_p2p_client.serving.handlers import RequestHandler, StreamHandler
 from fastn_p2p_client.serving.protocol_lifecycle import config_of
 from fastn_p2p_client.session.session import Session
 from fastn_p2p_client.testing import session_pair

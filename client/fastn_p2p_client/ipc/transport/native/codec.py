@@ -8,12 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
-from ....limits import (
-    CORRELATION_ID_MAX,
-    MAX_GROUP,
-    MAX_HEADER,
-    MAX_PAYLOAD,
-)
+from ....limits import CORRELATION_ID_MAX, MAX_GROUP, MAX_HEADER, MAX_PAYLOAD
 
 Payload: TypeAlias = bytes | bytearray | memoryview
 """Payload that is sent. The items of a memoryview are bytes."""

@@ -13,27 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias, cast
 
-from ....affinity import (
-    Descriptor,
-    LoopBound,
-    sever,
-)
+from ....affinity import Descriptor, LoopBound, sever
 from ....errors import ConnectionLost
-from ....limits import (
-    HANDSHAKE_IVL_MS,
-    SEND_QUEUE,
-    SEND_QUEUE_BYTES,
-)
-from .codec import (
-    GREETING,
-    OnMessage,
-    Payload,
-    SocketType,
-    ZmtpError,
-    encode,
-    pong,
-    ready,
-)
+from ....limits import HANDSHAKE_IVL_MS, SEND_QUEUE, SEND_QUEUE_BYTES
+from .codec import GREETING, OnMessage, Payload, SocketType, ZmtpError, encode, pong, ready
 from .decoder import UNLIMITED, ZmtpDecoder
 
 _BURST: Final = 256

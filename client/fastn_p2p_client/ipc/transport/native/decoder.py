@@ -6,13 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from ....limits import (
-    CORRELATION_ID_MAX,
-    MAX_GROUP_BYTES,
-    MAX_HEADER,
-    MAX_MESSAGE,
-    MAX_PAYLOAD,
-)
+from ....limits import CORRELATION_ID_MAX, MAX_GROUP_BYTES, MAX_HEADER, MAX_MESSAGE, MAX_PAYLOAD
 from .codec import (
     COMMAND,
     COMPATIBLE_TYPES,

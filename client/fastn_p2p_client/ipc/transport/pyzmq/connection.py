@@ -15,29 +15,12 @@ from typing import Final
 
 import zmq
 
-from ....affinity import (
-    Descriptor,
-    LoopBound,
-    sever,
-)
-from ....errors import (
-    ConnectionLost,
-    P2PError,
-)
+from ....affinity import Descriptor, LoopBound, sever
+from ....errors import ConnectionLost, P2PError
 from ....retry import Backoff
-from ...reconnecting import (
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
-    check_listener,
-)
-from ..native.codec import (
-    OnMessage,
-    Payload,
-)
-from .send_queue import (
-    RETRY_PAUSE,
-    SendQueue,
-)
+from ...reconnecting import FIRST_PAUSE, LONGEST_PAUSE, check_listener
+from ..native.codec import OnMessage, Payload
+from .send_queue import RETRY_PAUSE, SendQueue
 from .sockets import (
     AGAIN,
     MORE,

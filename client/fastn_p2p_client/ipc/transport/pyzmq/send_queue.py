@@ -11,11 +11,7 @@ from typing import Final, TypeAlias
 
 import zmq
 
-from ....limits import (
-    MAX_GROUP,
-    SEND_QUEUE,
-    SEND_QUEUE_BYTES,
-)
+from ....limits import MAX_GROUP, SEND_QUEUE, SEND_QUEUE_BYTES
 from .sockets import AGAIN, NOBLOCK, NOBLOCK_MORE, raw_send
 
 RETRY_PAUSE: Final = 0.002

@@ -14,10 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import zmq
 from zmq.backend import Socket as _Compiled  # pyright: ignore[reportAttributeAccessIssue]
 
-from ....limits import (
-    HANDSHAKE_IVL_MS,
-    MAX_MESSAGE,
-)
+from ....limits import HANDSHAKE_IVL_MS, MAX_MESSAGE
 
 raw_send: Final[Callable[..., Any]] = _Compiled.send
 raw_recv: Final[Callable[..., Any]] = _Compiled.recv
