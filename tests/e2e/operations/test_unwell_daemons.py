@@ -90,7 +90,7 @@ def test_a_gateway_that_hangs(world: World, stopped: Callable[[Daemon, str], Non
         done = world.one.cli("call", world.bob, "Echo", "--timeout", "1.5", input='{"message": "hi"}')
     expected = e.DaemonBusy(actor="gateway")
     assert (done.returncode, done.stdout, done.stderr) == (ExitCode.DAEMON, "", f"fastn-p2p: {expected}\n")
-    assert "try again" in done.stderr
+    assert "Try again" in done.stderr
 
 
 def test_a_peer_whose_daemon_is_gone(world: World) -> None:

@@ -41,7 +41,7 @@ def test_a_program_of_another_version(world: World) -> None:
 
     early, mismatch, late = asyncio.run(converse())
     agrees(mismatch.error(), e.VersionMismatch(ours=PROTOCOL_VERSION + 1, theirs=PROTOCOL_VERSION))
-    assert "upgrade the older" in str(mismatch.error())
+    assert "Upgrade the older" in str(mismatch.error())
     for refusal in (early, late):
         agrees(refusal.error(), e.BadMessage(reason="say Hello first"))
 

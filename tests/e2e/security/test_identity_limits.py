@@ -100,9 +100,9 @@ def test_they_are_kept_and_shown(home: Home) -> None:
     ("options", "code", "said"),
     [
         ([], ExitCode.USAGE, "nothing to change. Give"),
-        (["--max-memory", "lots"], ExitCode.USAGE, "--max-memory: 'lots' is no number"),
+        (["--max-memory", "lots"], ExitCode.USAGE, "--max-memory: 'lots' is not a number"),
         (["--max-memory", "1M"], None, "at least"),
-        (["--max-open-files", "-3"], ExitCode.USAGE, "is no number"),
+        (["--max-open-files", "-3"], ExitCode.USAGE, "is not a number"),
     ],
 )
 def test_what_cannot_be_set(home: Home, options: list[str], code: ExitCode | None, said: str) -> None:
