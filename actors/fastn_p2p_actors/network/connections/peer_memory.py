@@ -58,12 +58,12 @@ others. With the bytes that arrive between two checks, and those that the alloca
 than 64 MiB."""
 MEMORY_OF_KNOWN: Final = Share(384 * MIB, 768 * MIB)
 """Bytes of peers in the address book: 16 payloads of 16 MiB each, or as many unread sessions as there may be."""
-_TOGETHER: Final = 30 * MIB
+_TOGETHER: Final = 24 * MIB
 """Bytes of strangers together with their complete payloads that wait in this process and with their sessions."""
 _SESSION_COST: Final = 16 * KIB
 """Bytes of memory that an idle session of a peer takes: 16.6 KiB measured, with its stream."""
-SESSIONS_OF_STRANGERS: Final = 1024
-"""Sessions that all strangers together may have open: 16 MiB of memory while they are idle."""
+SESSIONS_OF_STRANGERS: Final = 512
+"""Sessions that all strangers together may have open: 8 MiB of memory while they are idle."""
 _LEAST: Final = 4 * MIB
 """Bytes that strangers may hold at least, however many sessions they have."""
 _SPARED: Final = 4 * MIB
@@ -75,7 +75,7 @@ _WINDOWS: Final = ((4, SESSION_WINDOW), (16, 256 * KIB), (64, 64 * KIB), (128, 3
 their way between this process and that of the handler. All windows together stay below the memory that strangers may
 hold."""
 _SMALLEST_WINDOW: Final = 4 * KIB
-"""Bytes of the window of further sessions. The 1,024 sessions that strangers may have get 20 MiB together."""
+"""Bytes of the window of further sessions. The 512 sessions that strangers may have get 18 MiB together."""
 _UNREAD_COST: Final = 1.6
 """Bytes of memory per byte that QUIC holds: 1.6 measured, as it keeps whole packets."""
 _PAUSE_ABOVE: Final = 10 * MIB
