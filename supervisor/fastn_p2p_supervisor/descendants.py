@@ -17,10 +17,11 @@ _ROUNDS: Final = 50
 def children_of(pid: int | str) -> set[int]:
     """Return the pids of the children of all threads of a process; ``self`` is this process."""
     found: set[int] = set()
+    directory = f"/proc/{pid}/task"
     with contextlib.suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                found.update(map(int, (task / "children").read_text().split()))
+        for task in os.listdir(directory):  # noqa: PTH208 - paths as objects take three times as long
+            with contextlib.suppress(OSError), open(f"{directory}/{task}/children", "rb", 0) as file:  # noqa: PTH123
+                found.update(map(int, file.readall().split()))
     return found
 
 

@@ -24,6 +24,10 @@ _BUSY_FOR: Final = 60.0
 """Seconds after which even a busy process trims."""
 _DONE_SOMETHING: Final = 0.01
 """Seconds of processor time since the last trim after which some memory may have been freed."""
+_DONE_MUCH: Final = 0.32
+"""The same, at most, after trims in a row that freed little: an idle process would trim for ever else."""
+_WORTH_IT: Final = 1024 * 1024
+"""Bytes that a trim must free to be repeated as soon."""
 _PAUSE: Final = 3.0
 """Seconds between two trims, at least."""
 _SHARE: Final = 0.001
@@ -61,14 +65,20 @@ class HeapWatch:
         """Seconds from the last trim to the next one."""
         self._had_worked = worked()
         self._worked_at_trim = -_DONE_SOMETHING
+        self._needed = _DONE_SOMETHING
+        """Seconds of processor time since the last trim until the next one: more after trims that freed little."""
 
     def check(self) -> bool:
         """Trim if it is time to. Return True if the process should check again soon."""
-        now, worked, size = self._clock(), self._worked(), self._size()
+        now, worked = self._clock(), self._worked()
         busy = worked - self._had_worked > _BUSY * (now - self._checked_at)
         self._checked_at, self._had_worked = now, worked
+        if worked - self._worked_at_trim < self._needed:
+            return False  # an idle process does not even read its size: in cold caches that takes half a millisecond
+        size = self._size()
         self._least = min(self._least, size)
-        if size <= self._least + GROWN_BY or worked - self._worked_at_trim < _DONE_SOMETHING:
+        if size <= self._least + GROWN_BY:
+            self._worked_at_trim = worked
             return False
         if now - self._trimmed_at < (_BUSY_FOR if busy else self._pause):
             return True
@@ -78,6 +88,9 @@ class HeapWatch:
         return False
 
     def _trim_timed(self) -> None:
-        began = self._clock()
+        began, before = self._clock(), self._size()
         self._trim()
         self._pause = max(_PAUSE, (self._clock() - began) / _SHARE)
+        self._worked_at_trim = self._worked()  # the trim is no work that frees memory
+        freed = before - self._size()
+        self._needed = _DONE_SOMETHING if freed >= _WORTH_IT else min(4 * self._needed, _DONE_MUCH)
