@@ -21,7 +21,7 @@ from tests.support.daemons import Daemon, eventually
 pytestmark = pytest.mark.timeout(240)
 
 ROOT = Path(__file__).resolve().parents[3]
-OLDER = "8d4db54"
+OLDER = "73d80a88e4fc"
 """The last commit whose modules, classes and messages had other names."""
 PROTOCOLS = ("Echo", "Mail", "Chat", "FileTransfer")
 
