@@ -1,11 +1,12 @@
 """Return free heap memory to the kernel after a peak.
 
 Problem: glibc keeps freed memory below a block that is still in use. An identity process had 27 MiB; it had 144 MiB
-after 1,600 sessions that were not read, and 43 MiB once ``malloc_trim`` was called. Idea: every process of the daemon
-checks its size with each heartbeat. While it is larger than it was, it trims whenever it has done something and has
-little to do. A busy process trims at most once a minute, because it will need the freed memory again. Cost: one read of
-``statm`` per check, and a thousandth of the time for trims. Not covered: memory in use, and memory that only a full
-garbage collection would find.
+after 1,600 sessions that were not read, and 43 MiB once ``malloc_trim`` was called. Idea: with each heartbeat, a
+process that has done something since the last look reads its size. While it is larger than it was, it trims when it
+has little to do. A busy process trims at most once a minute, because it will need the freed memory again. After trims
+that free little, the process must have done more before the next one. Cost: an idle process looks at the clock only;
+a busy one reads ``statm`` per 10 ms of processor time at most, and gives a thousandth of its time to trims. Not
+covered: memory in use, and memory that only a full garbage collection would find.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _BUSY: Final = 0.25
 _BUSY_FOR: Final = 60.0
 """Seconds after which even a busy process trims."""
 _DONE_SOMETHING: Final = 0.01
-"""Seconds of processor time since the last trim after which some memory may have been freed."""
+"""Seconds of processor time since the last look or trim after which some memory may have been freed."""
 _DONE_MUCH: Final = 0.32
 """The same, at most, after trims in a row that freed little: an idle process would trim for ever else."""
 _WORTH_IT: Final = 1024 * 1024

@@ -141,7 +141,7 @@ class BindingList(Message, frozen=True, tag=51):
 
 
 class BindingReply(Message, frozen=True, tag=52):
-    """One binding. The payload is its config as JSON."""
+    """A binding. The payload is its config as JSON."""
 
     key: bytes
     """Public key of the identity, 32 bytes."""

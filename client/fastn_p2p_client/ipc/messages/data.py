@@ -49,7 +49,7 @@ class Call(Message, frozen=True, tag=60):
     instance: str
     deadline_ms: int
     command: str = ""
-    """One of the protocol's commands; empty for its request handler."""
+    """Command of the protocol; empty for its request handler."""
     call_id: bytes = b""
     """Idempotency key, 16 random bytes, of a call that may be sent again: the callee executes it once. Else empty."""
     attempt: int = 0
@@ -208,7 +208,7 @@ class DeliverCall(Message, frozen=True, tag=80):
     instance: str
     deadline_ms: int
     command: str = ""
-    """One of the protocol's commands; empty for its request handler."""
+    """Command of the protocol; empty for its request handler."""
     call_id: bytes = b""
     """Idempotency key; see ``Call``."""
     attempt: int = 0

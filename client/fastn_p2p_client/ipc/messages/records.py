@@ -114,7 +114,7 @@ class IdentityStatus(Record, frozen=True):
 
 
 class ConnectionStatus(Record, frozen=True):
-    """One QUIC connection to a peer daemon."""
+    """QUIC connection to a peer daemon."""
 
     endpoint: str
     """Id of the endpoint, 64 hex digits."""
