@@ -4,6 +4,7 @@
 - ``envelope``: a body, its signature, and the prefix that names the kind of body.
 - ``delegation``: an identity lets a transport endpoint speak for it, for a limited time.
 - ``peer_record``: how to reach an identity, with its delegations. A ticket is a record as text.
+- ``pkarr``: a signed packet of a directory; ``dns_packet``: the DNS message in it.
 - ``replay_protection``: epochs that retire older keys, sequences that expose replayed records.
 
 Times are Unix seconds, and always arguments.

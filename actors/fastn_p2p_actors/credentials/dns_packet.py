@@ -1,0 +1,168 @@
+"""DNS messages (RFC 1035) with TXT records of raw bytes, as pkarr packets hold them.
+
+A value is cut into strings of 255 bytes, because a string of a TXT record has no more. Everything that is read comes
+from strangers: each length and each pointer is checked, and a message must end with its last record.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from fastn_p2p_client.errors import BadMessage
+
+TYPE_TXT: Final = 16
+CLASS_IN: Final = 1
+MAX_STRING: Final = 255
+"""Bytes of one string in a TXT record."""
+MAX_LABEL: Final = 63
+"""Bytes of one label of a name."""
+MAX_NAME: Final = 255
+"""Bytes of a name, with the length of each label and the final zero."""
+MAX_VALUE: Final = 64_000
+"""Bytes of a value: its strings fit the 16-bit length of a record."""
+
+_HEADER_BYTES: Final = 12
+_RESPONSE: Final = 0x8400
+"""Flags of a message: a response, authoritative."""
+_POINTER: Final = 0xC0
+"""The two highest bits of a compressed name's pointer."""
+
+Name = tuple[bytes, ...]
+"""Labels of a name, in lower case: names are compared without regard to case."""
+
+
+class DnsRecord(NamedTuple):
+    """Resource record of a message."""
+
+    name: Name
+    type: int
+    class_: int
+    ttl: int
+    """Seconds."""
+    data: bytes
+
+
+def encode_txt_packet(name: str, value: bytes, *, ttl: int) -> bytes:
+    """Return a message with one TXT record that holds ``value``.
+
+    Args:
+        name: name of the record, labels separated by dots.
+        value: any bytes.
+        ttl: seconds for which a reader may keep it.
+
+    Raises:
+        BadMessage: the name or the value cannot be in a record.
+    """
+    if len(value) > MAX_VALUE or not 0 <= ttl < 2**31:
+        raise BadMessage(reason=f"a DNS record cannot hold {len(value)} bytes for {ttl} s")
+    pieces = [value[start : start + MAX_STRING] for start in range(0, len(value), MAX_STRING)] or [b""]
+    data = b"".join(bytes((len(piece),)) + piece for piece in pieces)
+    return b"".join(
+        [
+            _numbers(2, 0, _RESPONSE, 0, 1, 0, 0),
+            *(bytes((len(label),)) + label for label in _parse_name(name)),
+            b"\0",
+            _numbers(2, TYPE_TXT, CLASS_IN),
+            _numbers(4, ttl),
+            _numbers(2, len(data)),
+            data,
+        ]
+    )
+
+
+def read_txt_values(packet: bytes, name: str) -> tuple[bytes, ...]:
+    """Return the value of each TXT record that ``packet`` has under ``name``: its strings, joined.
+
+    Raises:
+        BadMessage: the packet is no DNS message.
+    """
+    wanted = _parse_name(name)
+    return tuple(
+        _join_strings(record.data)
+        for record in read_records(packet)
+        if record.name == wanted and record.type == TYPE_TXT and record.class_ == CLASS_IN
+    )
+
+
+def read_records(packet: bytes) -> tuple[DnsRecord, ...]:
+    """Return the records of a message: answers, authority and additional ones.
+
+    Raises:
+        BadMessage: it is no DNS message, or bytes follow its last record.
+    """
+    reader = _Reader(packet)
+    _, _, questions, *counts = (reader.number(2) for _ in range(_HEADER_BYTES // 2))
+    for _ in range(questions):
+        reader.name()
+        reader.take(4)
+    records = tuple(reader.record() for _ in range(sum(counts)))
+    if reader.position != len(packet):
+        raise BadMessage(reason="bytes follow the last record of a DNS message")
+    return records
+
+
+class _Reader:
+    """Position in a message. Every read is checked against its end."""
+
+    def __init__(self, packet: bytes) -> None:
+        self.position = 0
+        self._packet = packet
+
+    def take(self, size: int) -> bytes:
+        end = self.position + size
+        if end > len(self._packet):
+            raise BadMessage(reason="a DNS message is cut off")
+        taken = self._packet[self.position : end]
+        self.position = end
+        return taken
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "big")
+
+    def record(self) -> DnsRecord:
+        name = self.name()
+        type_, class_, ttl = self.number(2), self.number(2), self.number(4)
+        return DnsRecord(name, type_, class_, ttl, self.take(self.number(2)))
+
+    def name(self) -> Name:
+        """Read a name. Each of its pointers must lead further back than the one before, so none leads in a circle."""
+        labels: list[bytes] = []
+        size = 1
+        behind: int | None = None  # the position after the name, known at its first pointer
+        lowest = self.position
+        while length := self.number(1):
+            if length & _POINTER == _POINTER:
+                target = (length & ~_POINTER) << 8 | self.number(1)
+                behind = self.position if behind is None else behind
+                if target >= lowest:
+                    raise BadMessage(reason="a compressed name of a DNS message points forward")
+                self.position = lowest = target
+                continue
+            if length > MAX_LABEL:
+                raise BadMessage(reason="a label of a DNS message has an unknown type")
+            size += 1 + length
+            if size > MAX_NAME:
+                raise BadMessage(reason=f"a name of a DNS message has more than {MAX_NAME} bytes")
+            labels.append(self.take(length).lower())
+        if behind is not None:
+            self.position = behind
+        return tuple(labels)
+
+
+def _parse_name(text: str) -> Name:
+    labels = tuple(label.encode() for label in text.lower().removesuffix(".").split("."))
+    if not all(0 < len(label) <= MAX_LABEL for label in labels) or sum(map(len, labels)) + len(labels) >= MAX_NAME:
+        raise BadMessage(reason=f"{text[:80]!r} is no name of a DNS record")
+    return labels
+
+
+def _join_strings(data: bytes) -> bytes:
+    reader = _Reader(data)
+    pieces = []
+    while reader.position < len(data):
+        pieces.append(reader.take(reader.number(1)))
+    return b"".join(pieces)
+
+
+def _numbers(size: int, *values: int) -> bytes:
+    return b"".join(value.to_bytes(size, "big") for value in values)
