@@ -25,18 +25,19 @@ At the caller's daemon:
 4. ``discovery/router``: from the peer's name to its key, and to a connection that is open already. Without one,
    ``discovery/resolver`` finds endpoints, ``connections/pool`` opens one connection to each, and
    ``transport/endpoint`` dials.
-5. ``connections/connection``: ``PeerConnection`` sends a ``Request``, preceded by the caller's delegation
+5. ``connections/connection_requests``: ``ConnectionRequests`` sends a ``Request``, preceded by the caller's delegation
    (``connections/identity_exchange``). ``wire/framing`` encodes it, and ``connections/call_channel`` writes it. A large
    payload goes over ``connections/bulk_streams``.
 
 At the callee's daemon:
 
-6. ``connections/call_channel`` reads and decodes the ``Request``; ``connections/connection`` checks that the caller's
-   identity is proven.
+6. ``connections/call_channel`` reads and decodes the ``Request``; ``connections/connection_requests`` checks that the
+   caller's identity is proven.
 7. ``event_router`` passes it to ``calls/incoming``.
 8. ``calls/incoming`` finds the binding in ``serving/registry``, asks its ``serving/access_list`` for permission and its
    ``serving/load_balancer`` for a process, and sends a ``DeliverCall`` to that process.
-9. ``actor`` receives the ``Reply`` in the mailbox; ``calls/incoming`` and ``connections/connection`` send it back.
+9. ``actor`` receives the ``Reply`` in the mailbox; ``calls/incoming`` and ``connections/connection_requests`` send it
+   back.
 
 At the caller's daemon again, ``connections/connection`` finds the call by its id, and ``calls/outgoing`` sends the
 ``Reply`` to the program.

@@ -93,26 +93,27 @@ class _RemoteCaller:
 
     @property
     def account(self) -> Account:
-        return self.connection.account
+        return self.connection.memory.account
 
     def on_reply(self, payload: bytes) -> None:
-        self._forget()
-        self.connection.answer(wire.Reply(self.number), payload)
+        requests = self.connection.requests
+        requests.serving.pop(self.number, None)
+        requests.answer(wire.Reply(self.number), payload)
 
     def on_application_error(self, kind: str, message: str, payload: bytes) -> None:
         self._forget()
-        self.connection.answer(wire.ApplicationErrorReply(self.number, kind, message), payload)
+        self.connection.requests.answer(wire.ApplicationErrorReply(self.number, kind, message), payload)
 
     def on_error(self, error: P2PError) -> None:
         self._forget()
-        self.connection.answer(wire.ErrorReply(self.number, error.code, error.fields()))
+        self.connection.requests.answer(wire.ErrorReply(self.number, error.code, error.fields()))
 
     def on_rejected(self, error: P2PError) -> None:
         self._forget()
-        self.connection.refuse(self.number, error)
+        self.connection.requests.refuse(self.number, error)
 
     def _forget(self) -> None:
-        self.connection.serving.pop(self.number, None)
+        self.connection.requests.serving.pop(self.number, None)
 
 
 class _DisconnectedCaller:
@@ -320,10 +321,11 @@ class IncomingCalls:
 
     def on_request(self, connection: PeerConnection, request: wire.Request, payload: bytes) -> None:
         """Serve a peer's call, or hold it until its binding is registered."""
-        if connection.closed or request.id in connection.serving:
+        requests = connection.requests
+        if connection.closed or request.id in requests.serving:
             return  # no caller waits, or only the first call with this id is answered
-        if request.id in connection.cancelled_early:
-            del connection.cancelled_early[request.id]
+        if request.id in requests.cancelled_early:
+            del requests.cancelled_early[request.id]
             return
         origin = _RemoteCaller(connection, request.id)
         found = self._registry.find(request.target, request.protocol, request.instance)
@@ -332,41 +334,44 @@ class IncomingCalls:
             return
         served = self.serve(origin, request.source, request.target, request, payload)
         if served is not None:
-            connection.serving[request.id] = served
+            requests.serving[request.id] = served
 
     def _hold_request(self, origin: _RemoteCaller, request: wire.Request, payload: bytes) -> None:
         connection = origin.connection
-        held = _HeldRequest(connection.account, request, payload)
+        held = _HeldRequest(connection.memory.account, request, payload)
         overload = held.reserve()
         if overload is not None:
             origin.on_error(overload)
             return
-        connection.serving[request.id] = held
+        connection.requests.serving[request.id] = held
         self._grace.retry_later(
             partial(self._retry_held, connection, held, self._grace.remaining_ms(request.deadline_ms))
         )
 
     def _retry_held(self, connection: PeerConnection, held: _HeldRequest, left: Callable[[], int]) -> None:
         request, payload = held.request, held.payload
-        if request is not None and connection.serving.get(request.id) is held:
-            del connection.serving[request.id]
+        serving = connection.requests.serving
+        if request is not None and serving.get(request.id) is held:
+            del serving[request.id]
             held.cancel()
             self.on_request(connection, replace(request, deadline_ms=left()), payload)
 
     def on_cancel(self, connection: PeerConnection, number: int) -> None:
         """Cancel a peer's call. Remember the id if its request, on a stream of its own, has not arrived yet."""
-        served = connection.serving.pop(number, None)
+        served = connection.requests.serving.pop(number, None)
         if served is not None:
             served.cancel()
             return
-        connection.cancelled_early[number] = None
-        if len(connection.cancelled_early) > _MAX_CANCELLED_EARLY:
-            del connection.cancelled_early[next(iter(connection.cancelled_early))]
+        early = connection.requests.cancelled_early
+        early[number] = None
+        if len(early) > _MAX_CANCELLED_EARLY:
+            del early[next(iter(early))]
 
     def on_connection_closed(self, connection: PeerConnection) -> None:
         """Cancel the calls of this connection. Retryable ones continue: their callers will send them again."""
-        serving, connection.serving = connection.serving, {}
-        for served in serving.values():
+        serving = list(connection.requests.serving.values())
+        connection.requests.serving.clear()
+        for served in serving:
             if served.is_retryable:
                 served.abandon()
             else:

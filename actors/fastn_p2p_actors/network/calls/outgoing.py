@@ -102,12 +102,13 @@ class _OutgoingCall:
         self, connection: PeerConnection, source: OnlineIdentity, target: bytes, message: Call, payload: bytes
     ) -> None:
         """Send the call to the peer."""
+        requests = connection.requests
         try:
-            number = connection.request(self, source.raw, target, message, message.deadline_ms, payload)
+            number = requests.call(self, source.raw, target, message, message.deadline_ms, payload)
         except P2PError as error:
             self.on_error(error)
             return
-        self.cancel = lambda: connection.cancel(number)
+        self.cancel = lambda: requests.cancel(number)
 
     def on_reply(self, payload: bytes) -> None:
         if TRACING:

@@ -2,6 +2,8 @@
 
 - ``connection``: ``PeerConnection``: life, counters, dispatch of messages.
 - ``events``: callbacks of a connection for its owner.
+- ``connection_requests``: calls, in both directions: send, check, answer.
+- ``connection_memory``: memory that the peer makes this process hold over one connection.
 - ``call_channel``: write queue and reader of the first stream, which carries calls.
 - ``keepalive``: ping after silence, give up after more.
 - ``pool``: one connection per daemon, dialled once, closed when idle.

@@ -39,15 +39,24 @@ _TIMEOUT: Final = 120.0
 """Seconds within which a bulk stream must arrive completely."""
 
 
-class BulkConnection(Protocol):
-    """Members of the connection that its bulk streams use."""
+class BulkMemory(Protocol):
+    """Members of the connection's memory account that its bulk streams use."""
 
     async def large_read_slot(self) -> Callable[[], None]:
         """Wait until one more large payload may be read. Call the returned function when it has been."""
         ...
 
-    def watch_memory(self) -> None:
-        """Have the memory of the connection checked: the peer may send on one more stream."""
+    def watch(self) -> None:
+        """Have the account checked: the peer may send on one more stream."""
+
+
+class BulkConnection(Protocol):
+    """Members of the connection that its bulk streams use."""
+
+    @property
+    def memory(self) -> BulkMemory:
+        """Memory that the peer makes this process hold over the connection."""
+        ...
 
     def abort(self, reason: str) -> None:
         """End the connection because the peer violates the protocol."""
@@ -142,7 +151,7 @@ class BulkStreams:
             stream = await self._raw.accept_uni()
             self.streams.add(stream)
             self.open += 1
-            self._connection.watch_memory()
+            self._connection.memory.watch()
             self._spawn(self._read(stream))
 
     async def _read(self, stream: RecvStream) -> None:
@@ -180,7 +189,7 @@ class BulkStreams:
                 if size > _MAX_FRAME:
                     raise PayloadTooLarge(size=size, limit=_MAX_FRAME)
                 if size > _LARGE and release is None:
-                    release = await self._connection.large_read_slot()
+                    release = await self._connection.memory.large_read_slot()
             return b"".join(parts)
         finally:
             self.partial -= size

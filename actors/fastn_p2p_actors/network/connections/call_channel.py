@@ -39,6 +39,12 @@ _BURST: Final = 32
 _PONG: Final = encode_frame(wire.Pong())
 
 
+class ChannelMemory(Protocol):
+    """Members of the connection's memory account that its call channel uses."""
+
+    def check_soon(self) -> None: ...
+
+
 class ChannelConnection(Protocol):
     """Members of the connection that its call channel uses."""
 
@@ -47,10 +53,11 @@ class ChannelConnection(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def memory(self) -> ChannelMemory: ...
     def close(self, code: int, reason: str) -> None: ...
     def count(self, sent: int, received: int) -> None: ...
     def handle(self, message: wire.WireMessage, payload: bytes) -> None: ...
-    def on_much_queued(self) -> None: ...
 
 
 class CallChannel:
@@ -94,7 +101,7 @@ class CallChannel:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
         if self.queued > _MUCH_QUEUED:
-            self._connection.on_much_queued()
+            self._connection.memory.check_soon()
             if self.queued > 2 * MAX_QUEUED:
                 self._connection.close(CLOSE_PROTOCOL_ERROR, "the peer does not read what it is sent")
 

@@ -1,7 +1,8 @@
 """QUIC connection to a peer daemon: its life, its counters, and the dispatch of messages.
 
 The first stream is the call channel (``call_channel``). Large payloads (``bulk_streams``) and sessions
-(``connection_sessions``) have streams of their own.
+(``connection_sessions``) have streams of their own. ``connection_requests`` has the requests of both directions, and
+``connection_memory`` the memory that the peer makes this process hold.
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from iroh.iroh_ffi import IrohError
 
-from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded, P2PError
-from fastn_p2p_client.ipc.messages import UNKNOWN, Call, ConnectionStatus
-from fastn_p2p_client.limits import MAX_CALL_ID, MAX_CALLS_PER_PEER, MAX_NAME, MAX_SESSIONS_PER_PEER
+from fastn_p2p_client.errors import BadMessage, ConnectionLost, Overloaded
+from fastn_p2p_client.ipc.messages import UNKNOWN, ConnectionStatus
+from fastn_p2p_client.limits import MAX_SESSIONS_PER_PEER
 
 from ..transport.iroh_patches import ended_connection
-from ..transport.peer_limits import REFUSALS, Limit, PeerLimits, network_of
+from ..transport.peer_limits import Limit, PeerLimits, network_of
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
-from ..wire.messages import BULK_THRESHOLD, CLOSE_PROTOCOL_ERROR, CLOSE_VERSION, WIRE_VERSION, remote_error
+from ..wire.messages import CLOSE_PROTOCOL_ERROR, CLOSE_VERSION, WIRE_VERSION, remote_error
 from .bulk_streams import MAX_BULK_STREAMS, BulkStreams
-from .call_channel import MAX_QUEUED, CallChannel
+from .call_channel import CallChannel
+from .connection_memory import ConnectionMemory
+from .connection_requests import ConnectionRequests
 from .connection_sessions import ConnectionSessions
-from .events import ConnectionEvents, OutgoingCall
+from .events import ConnectionEvents
 from .identity_exchange import IdentityExchange, Wants
 from .keepalive import Keepalive
 from .network_path import NetworkPath, selected_path
@@ -38,7 +41,7 @@ from .session_handshake import IncomingSession, run_to_end
 from .stream_pacing import StreamPacer
 
 if TYPE_CHECKING:
-    from iroh.iroh_ffi import BiStream, Connection, ConnectionStats, RecvStream
+    from iroh.iroh_ffi import BiStream, Connection, RecvStream
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +53,6 @@ data."""
 _MAX_STREAMS: Final = MAX_SESSIONS_PER_PEER * 5 // 4
 """Streams for sessions that QUIC lets the peer daemon open. QUIC tells it that streams have ended only once an eighth
 of them has, and that must not make it wait below ``MAX_SESSIONS_PER_PEER`` sessions."""
-_DEFAULT_STREAMS: Final = 200
-"""Streams that a peer may open before it is told another limit: iroh's default, 100 of either kind."""
 _STOP_TIMEOUT: Final = 0.25
 """Seconds for stopping the streams of a connection that is aborted: pending reads of them are cancelled first."""
 _PATH_MAX_AGE: Final = 1.0
@@ -79,13 +80,11 @@ class PeerConnection:
         used_at: when the last request was sent or received.
         closed: True once the connection has ended.
         ready: done when the peer daemon's hello has arrived, with an exception if the connection ends before.
-        pending: outgoing calls without a reply, by call number.
-        serving: incoming requests without a reply; kept by the owner.
-        cancelled_early: numbers of requests that were cancelled before they arrived, as a large one travels on a stream
-            of its own; kept by the owner.
         introductions: identities that have been proved to speak through the peer daemon's endpoint.
         identities: proves the local identities, and verifies those of the peer daemon.
+        requests: calls in both directions, and the requests that open sessions.
         sessions: sessions over this connection.
+        memory: memory that the peer makes this process hold over this connection.
         pacer: slows the sessions down while calls are in flight.
         sent, received: bytes of all streams.
     """
@@ -104,7 +103,6 @@ class PeerConnection:
         self._raw = raw
         self._owner = owner
         self._limits = limits or PeerLimits()
-        self.memory = memory
         self.outgoing = outgoing
         self.endpoint = bytes(raw.remote_id().to_bytes())
         self.remote_process = b""
@@ -120,28 +118,34 @@ class PeerConnection:
         self._path_until = 0.0
         self._network: str | None = None
         """Network of the peer daemon's address, for the rate limits; None until one of them has needed it."""
-        self._next_number = 0
-        self.pending: dict[int, OutgoingCall] = {}
-        self.serving: dict[int, Any] = {}
-        self.cancelled_early: dict[int, None] = {}
         self.introductions: ProvenIdentities[PeerConnection] = ProvenIdentities()
         self.identities = IdentityExchange(self, owner, self.introductions, wall)
-        payloads = memory.payloads
-        self._accounts = (Account(payloads.strangers), Account(payloads.known))
-        self._requests = Account(payloads.programs)
-        """Account of outgoing requests that are not written yet, on the channel or on bulk streams."""
-        self._large_read = asyncio.Lock()
-        """Held while a large payload of a stranger is read."""
-        self._channel = CallChannel(self, self._requests)
+        outgoing_requests = Account(memory.payloads.programs)
+        self._channel = CallChannel(self, outgoing_requests)
         self._write = self._channel.write
         self._bulk = BulkStreams(raw, self, self._spawn)
+        self.requests: ConnectionRequests[PeerConnection] = ConnectionRequests(
+            self, owner, self._channel, self._bulk, outgoing_requests
+        )
+        pending = self._pending = self.requests.pending
+        self._on_request = self.requests.on_request
         self.sessions = ConnectionSessions(self, raw)
         self.pacer = StreamPacer(time.perf_counter, self._send_ping)
         self._keepalive = Keepalive(
             loop,
-            lambda: self.pending or self.sessions,
+            lambda: pending or self.sessions,
             self._send_ping,
             lambda reason: self.close(CLOSE_PROTOCOL_ERROR, reason),
+        )
+        self.memory = ConnectionMemory(
+            self,
+            raw,
+            memory,
+            self.introductions,
+            channel=self._channel,
+            bulk=self._bulk,
+            sessions=self.sessions,
+            keepalive=self._keepalive,
         )
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
@@ -157,11 +161,11 @@ class PeerConnection:
         self._spawn(self._accept(self._bulk.accept))
         self._spawn(self._reject_datagrams())
         self._spawn(self._wait_closed())
-        self.watch_memory()
+        self.memory.watch()
 
     def share(self, introductions: ProvenIdentities[PeerConnection], wants: Wants) -> None:
         """Use the identities that all connections with this endpoint share, and the wants of all connections."""
-        self.introductions = introductions
+        self.introductions = self.memory.introductions = introductions
         self.identities.share(introductions, wants)
 
     def close(self, code: int, reason: str) -> None:
@@ -202,14 +206,12 @@ class PeerConnection:
         if not self.ready.done():
             self.ready.set_exception(ConnectionLost(what=f"the connection ({reason})"))
         self.identities.on_connection_lost(reason)
-        pending, self.pending = self.pending, {}
-        for call in pending.values():
-            call.on_error(ConnectionLost(what="the connection to the peer"))
+        self.requests.on_connection_lost()
         self.sessions.on_connection_lost()
         self._bulk.on_connection_lost()
         self._raw = ended_connection()  # QUIC frees what it holds with the last reference to the connection
         self._channel.stop()
-        self.memory.on_connection_closed(self)
+        self.memory.on_connection_lost()
         self._owner.on_closed(self)
         current = asyncio.current_task()
         for task in self._tasks:
@@ -270,7 +272,7 @@ class PeerConnection:
     @property
     def in_flight(self) -> int:
         """Calls in flight, in both directions, and sessions."""
-        return len(self.pending) + len(self.serving) + len(self.sessions)
+        return len(self.requests) + len(self.sessions)
 
     def addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the addresses and the relays over which the peer daemon is reached now."""
@@ -310,137 +312,7 @@ class PeerConnection:
             self.received += received
             self._keepalive.heard_at = self._loop.time()
 
-    # ── memory (Holder) ──────────────────────────────────────────────────────────────────────────
-
-    @property
-    def greeted(self) -> bool:
-        return bool(self.remote_process)
-
-    @property
-    def known(self) -> bool:
-        return self.introductions.has_known
-
-    @property
-    def held(self) -> int:
-        return self._bulk.partial + self._channel.reply_bytes + self.sessions.held()
-
-    @property
-    def account(self) -> Account:
-        """Account in which payloads that wait here for the peer are reserved from now on."""
-        return self._accounts[self.introductions.has_known]
-
-    @property
-    def waiting(self) -> int:
-        return sum(each.bytes for each in self._accounts)
-
-    @property
-    def open_streams(self) -> int:
-        return self._bulk.open + self.sessions.open_streams
-
-    @property
-    def ended_streams(self) -> int:
-        return self._bulk.ended + self.sessions.ended_streams
-
-    def backlog(self) -> int:
-        if not self.greeted:
-            return _DEFAULT_STREAMS  # none is accepted before the hello, so any of them may have been opened
-        return (not self._channel.has_read_all) + self._bulk.backlog() + self.sessions.backlog()
-
-    def traffic(self) -> ConnectionStats:
-        return self._raw.stats()
-
-    def require_answer(self) -> None:
-        self._keepalive.expect_reply(self._loop.time())
-
-    def pause_slow_sessions(self) -> None:
-        self.sessions.pause_slow()
-
-    def resume_sessions(self) -> None:
-        self.sessions.resume_all()
-
-    def resume_drained(self) -> None:
-        self.sessions.resume_drained()
-
-    def watch_memory(self) -> None:
-        """Have the memory of this connection checked: the peer may send on one more stream."""
-        if not self.closed:
-            self.memory.watch(self)
-
-    def on_much_queued(self) -> None:
-        """Have the memory of this connection checked soon: the peer does not read as fast as it is written to."""
-        self.memory.check_soon(self)
-
-    async def large_read_slot(self) -> Callable[[], None]:
-        """Wait until one more large payload may be read. Call the returned function when it has been."""
-        if self.known:
-            return _do_nothing
-        await self._large_read.acquire()
-        try:
-            done = await self.memory.large_read_slot()
-        except asyncio.CancelledError:
-            self._large_read.release()
-            raise
-
-        def release() -> None:
-            done()
-            self._large_read.release()
-
-        return release
-
     # ── outgoing messages ────────────────────────────────────────────────────────────────────────
-
-    def request(
-        self,
-        waiting: OutgoingCall,
-        source: bytes,
-        target: bytes,
-        call: Call,
-        deadline_ms: int,
-        payload: bytes,
-    ) -> int:
-        """Send a call, and return its number, for ``cancel``. ``waiting`` gets its outcome exactly once.
-
-        Raises:
-            Overloaded: the peer does not read what it is sent, or too much waits for all peers; nothing was queued.
-        """
-        number = self.number()
-        request = encode_frame(
-            wire.Request(
-                number, source, target, call.protocol, call.instance, deadline_ms,
-                call.command, call.call_id, call.attempt,
-            ),
-            payload,
-        )  # fmt: skip
-        if len(payload) > BULK_THRESHOLD:
-            self._channel.check_queue(len(request), self._bulk.queued)
-            data = self.identities.frame_for(source) + request
-            self._requests.add(len(data))
-            self._bulk.send(data, self._requests)
-            self.expect_reply()
-        else:
-            self.send_request(source, request)
-        self.pending[number] = waiting
-        self.pacer.on_call()
-        return number
-
-    def number(self) -> int:
-        """Return the next number of a request."""
-        self._next_number += 1
-        return self._next_number
-
-    def send_request(self, source: bytes, request: bytes) -> None:
-        """Send the frame of a request on the channel, preceded by the introduction of its source if that is due.
-
-        Raises:
-            Overloaded: the peer does not read what it is sent, or too much waits for all peers; nothing was queued.
-        """
-        channel = self._channel
-        channel.check_queue(len(request), self._bulk.queued)
-        introduction = self.identities.pending_introduction(source)
-        if introduction is not None:
-            self.send(introduction)
-        channel.write_request(request)
-        self.expect_reply()
 
     def expect_reply(self) -> None:
         """Watch the peer daemon's silence from now on: it has been sent something that it should answer."""
@@ -451,60 +323,16 @@ class PeerConnection:
         """Send a message on the channel."""
         self._write(encode_frame(message))
 
-    def cancel(self, number: int) -> None:
-        """Cancel a call: its reply is no longer wanted."""
-        if self.pending.pop(number, None) is not None:
-            self._write(encode_frame(wire.Cancel(number)))
-
-    def answer(
-        self,
-        message: wire.Reply | wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply,
-        payload: bytes = b"",
-    ) -> None:
-        """Answer a request of the peer. ``Overloaded`` takes the place of a reply for which there is no memory."""
-        if self.closed:
-            return
-        channel = self._channel
-        is_large = len(payload) > BULK_THRESHOLD
-        if channel.queued + self._bulk.queued > MAX_QUEUED:
-            error = Overloaded(what="bytes queued for the peer", limit=MAX_QUEUED)
-            message, payload, is_large = _error_reply(message.id, error), b"", False
-        try:
-            data = encode_frame(message, payload)
-        except BadMessage as too_long:  # the text of the handler's application error
-            data, is_large = encode_frame(_error_reply(message.id, too_long)), False
-        if is_large:
-            account = self.account
-            overload = account.reserve(len(data))
-            if overload is None:
-                self._bulk.send(data, account)
-                return
-            data = encode_frame(_error_reply(message.id, overload))
-        channel.reply_bytes += len(data)
-        self._write(data)
-
-    def refuse(self, number: int, error: P2PError) -> None:
-        """Answer a request with ``error``, within the rate limit for such answers."""
-        self.push_back(number, error, self.overload(REFUSALS))
-
-    def push_back(self, number: int, error: P2PError, overload: Overloaded | None) -> None:
-        """Answer a request with ``error``, or with ``overload`` if that is given.
-
-        A stranger that goes on in spite of ``overload`` is disconnected.
-        """
-        if overload is not None:
-            if self._limits.is_abuse(self.endpoint, self._loop.time()) and not self._owner.is_known(self):
-                self.abort(f"too many {overload.what}")
-                return
-            error = overload
-        self.answer(_error_reply(number, error))
-
     def overload(self, limit: Limit) -> Overloaded | None:
         """Count one more event of a rate limit; return the error if it is one too many."""
         if self._network is None:
             path, address, _ = self.path()
             self._network = network_of(address) if path == "direct" else ""
         return self._limits.take(limit, self.endpoint, self._network, self._loop.time())
+
+    def is_abusive(self) -> bool:
+        """Count one more request above a rate limit; return whether this stranger must be disconnected for it."""
+        return self._limits.is_abuse(self.endpoint, self._loop.time()) and not self._owner.is_known(self)
 
     async def request_introduction(self, identity: bytes) -> None:
         """Ask the peer daemon to prove that ``identity`` speaks through its endpoint, and wait for the proof.
@@ -539,7 +367,7 @@ class PeerConnection:
         """
         if isinstance(message, wire.Reply):
             self.pacer.on_reply()
-            call = self.pending.pop(message.id, None)
+            call = self._pending.pop(message.id, None)
             if call is not None:
                 call.on_reply(payload)
         elif isinstance(message, wire.Request):
@@ -551,13 +379,13 @@ class PeerConnection:
         elif isinstance(message, wire.SessionStream):
             self.sessions.on_stream(message)
         elif isinstance(message, wire.ApplicationErrorReply):
-            call = self.pending.pop(message.id, None)
+            call = self._pending.pop(message.id, None)
             if call is not None:
                 call.on_application_error(message.kind, message.message, payload)
             else:
                 self.sessions.on_answer(message, payload)
         elif isinstance(message, wire.ErrorReply):
-            call = self.pending.pop(message.id, None)
+            call = self._pending.pop(message.id, None)
             if call is not None:
                 call.on_error(remote_error(message))
             else:
@@ -594,41 +422,6 @@ class PeerConnection:
         if not self.ready.done():
             self.close(CLOSE_PROTOCOL_ERROR, f"no hello within {HELLO_TIMEOUT:g} s")
 
-    def _on_request(self, request: wire.Request, payload: bytes) -> None:
-        try:
-            self.identities.check(request.source)
-        except P2PError as error:
-            if not self.hold_until_introduced(request, payload, lambda: self._on_request(request, payload)):
-                self.refuse(request.id, error)
-            return
-        if max(len(request.protocol), len(request.instance), len(request.command)) > MAX_NAME:
-            self.refuse(request.id, BadMessage(reason=f"a name of more than {MAX_NAME} characters"))
-            return
-        if len(request.call_id) > MAX_CALL_ID:
-            self.refuse(request.id, BadMessage(reason=f"a call id of more than {MAX_CALL_ID} bytes"))
-            return
-        if len(self.serving) >= MAX_CALLS_PER_PEER:
-            self.answer(_error_reply(request.id, Overloaded(what="calls in flight", limit=MAX_CALLS_PER_PEER)))
-            return
-        self.used_at = self._loop.time()
-        self.pacer.on_call()
-        self._owner.on_request(self, request, payload)
-
-    def hold_until_introduced(
-        self, request: wire.Request | wire.OpenSession, payload: bytes, retry: Callable[[], None]
-    ) -> bool:
-        """Hold a request whose source was evicted here, until it is introduced again; return whether it is held.
-
-        ``retry`` is called when the introduction arrives or does not arrive in time, unless the request is cancelled
-        first.
-        """
-
-        def unless_cancelled() -> None:
-            if self.cancelled_early.pop(request.id, self) is self:
-                retry()
-
-        return self.identities.hold(request.source, len(payload), unless_cancelled)
-
     def on_arrival(self, arrival: IncomingSession) -> None:
         """The peer opens a session."""
         self._owner.on_arrival(arrival)
@@ -640,11 +433,3 @@ async def _stop_and_close(raw: Connection, streams: Sequence[RecvStream], reason
         async with asyncio.timeout(_STOP_TIMEOUT):
             await asyncio.gather(*(stream.stop(CLOSE_PROTOCOL_ERROR) for stream in streams), return_exceptions=True)
     raw.close(CLOSE_PROTOCOL_ERROR, reason.encode()[:128])
-
-
-def _do_nothing() -> None:
-    """Release a slot that a known peer does not need."""
-
-
-def _error_reply(number: int, error: P2PError) -> wire.ErrorReply:
-    return wire.ErrorReply(number, error.code, error.fields())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from iroh.iroh_ffi import IrohError
@@ -18,10 +17,11 @@ from ..transport.peer_limits import OPENS, Limit
 from ..wire import messages as wire
 from ..wire.framing import encode_frame
 from ..wire.messages import remote_error
+from .connection_memory import ConnectionMemory
+from .connection_requests import ConnectionRequests
 from .identity_exchange import IdentityExchange
 from .network_path import NetworkPath
 from .payload_memory import Account
-from .peer_memory import Holder, PeerMemory
 from .remote_leg import QuicStream, RemoteLeg
 from .session_handshake import IncomingSession, OutgoingSession, abort_stream
 from .stream_pacing import StreamPacer
@@ -46,35 +46,24 @@ _ANNOUNCED_WITHIN: Final = 5.0
 """Seconds within which a stream that has arrived must be announced. The peer announces it before it opens it."""
 
 
-class SessionConnection(Holder, Protocol):
+class SessionConnection(Protocol):
     """Members of the connection that its sessions use."""
 
+    closed: bool
     identities: IdentityExchange[Any]
-    memory: PeerMemory
+    memory: ConnectionMemory
     pacer: StreamPacer
 
     @property
-    def name(self) -> str: ...
+    def requests(self) -> ConnectionRequests[Any]: ...
     @property
-    def account(self) -> Account: ...
+    def name(self) -> str: ...
     def path(self) -> NetworkPath: ...
-    def number(self) -> int: ...
     def send(self, message: wire.WireMessage) -> None: ...
-    def send_request(self, source: bytes, request: bytes) -> None: ...
     def expect_reply(self) -> None: ...
-    def answer(
-        self,
-        message: wire.Reply | wire.SessionAccepted | wire.ApplicationErrorReply | wire.ErrorReply,
-        payload: bytes = b"",
-    ) -> None: ...
-    def refuse(self, number: int, error: P2PError) -> None: ...
-    def push_back(self, number: int, error: P2PError, overload: Overloaded | None) -> None: ...
     def overload(self, limit: Limit) -> Overloaded | None: ...
-    def hold_until_introduced(
-        self, request: wire.Request | wire.OpenSession, payload: bytes, retry: Callable[[], None]
-    ) -> bool: ...
     def on_arrival(self, arrival: IncomingSession) -> None: ...
-    def watch_memory(self) -> None: ...
+    def abort(self, reason: str) -> None: ...
     def count(self, sent: int, received: int) -> None: ...
 
 
@@ -149,7 +138,7 @@ class ConnectionSessions:
     @property
     def account(self) -> Account:
         """Account in which bytes that wait here for the peer are reserved."""
-        return self._connection.account
+        return self._connection.memory.account
 
     # ── memory ───────────────────────────────────────────────────────────────────────────────────
 
@@ -174,7 +163,7 @@ class ConnectionSessions:
 
     def reserve_window(self) -> int:
         """Reserve the window of a session that the peer opens: return how many bytes may wait for its stream."""
-        return self._connection.memory.window_of_session(self._connection)
+        return self._connection.memory.reserve_window()
 
     # ── pausing ──────────────────────────────────────────────────────────────────────────────────
 
@@ -244,7 +233,7 @@ class ConnectionSessions:
             self._update_pausing()
             if self._is_pausing:
                 self._pause_or_resume(leg)
-        self._connection.watch_memory()
+        self._connection.memory.watch()
 
     def remove(self, session: OutgoingSession | IncomingSession) -> None:
         """Remove a session that has ended. Do nothing if it was removed before."""
@@ -259,7 +248,7 @@ class ConnectionSessions:
                 self._outgoing -= 1
             else:
                 self._incoming -= 1
-                self._connection.memory.session_ended(session.window)
+                self._connection.memory.release_window(session.window)
 
     def count(self, sent: int, received: int) -> None:
         """Count bytes that were sent and received."""
@@ -303,9 +292,9 @@ class ConnectionSessions:
             raise ConnectionLost(what="the connection to the peer")
         if self._outgoing >= MAX_SESSIONS_PER_PEER:
             raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
-        number = self._connection.number()
+        number = self._connection.requests.next_number()
         request = wire.OpenSession(number, source, target, message.protocol, message.instance, message.deadline_ms)
-        self._connection.send_request(source, encode_frame(request, payload))
+        self._connection.requests.send(source, encode_frame(request, payload))
         self._outgoing += 1
         self._legs.add(session)
         self._unanswered[number] = session
@@ -364,17 +353,19 @@ class ConnectionSessions:
             return  # the first request with this number is answered
         overload = self._connection.overload(OPENS)
         if overload is not None:
-            self._connection.push_back(request.id, overload, overload)
+            self._connection.requests.push_back(request.id, overload, overload)
             return
         try:
             self._check(request, payload)
         except P2PError as error:
-            if self._connection.hold_until_introduced(request, payload, lambda: self.on_open(request, payload)):
+            if self._connection.requests.hold_until_introduced(
+                request, payload, lambda: self.on_open(request, payload)
+            ):
                 return
             if isinstance(error, Overloaded):
-                self._connection.answer(wire.ErrorReply(request.id, error.code, error.fields()))
+                self._connection.requests.answer(wire.ErrorReply(request.id, error.code, error.fields()))
             else:
-                self._connection.refuse(request.id, error)
+                self._connection.requests.refuse(request.id, error)
             return
         arrival = self._arrivals[request.id] = IncomingSession(self, request, payload)
         self._incoming += 1
@@ -386,9 +377,7 @@ class ConnectionSessions:
         if self._incoming >= _MOST or len(self._arrivals) >= _MOST:
             raise Overloaded(what="sessions with the peer", limit=MAX_SESSIONS_PER_PEER)
         self._connection.identities.check(request.source)
-        overload = self._connection.memory.sessions_overload(self._connection)
-        if overload is not None:
-            raise overload
+        self._connection.memory.check_sessions()
         if len(request.protocol) > MAX_NAME or len(request.instance) > MAX_NAME:
             raise BadMessage(reason=f"a name of more than {MAX_NAME} characters")
         if len(payload) > MAX_INITIAL:
@@ -411,12 +400,12 @@ class ConnectionSessions:
         """Answer the peer's request. Only an accepted session is remembered, until its stream arrives."""
         if not isinstance(answer, wire.SessionAccepted):
             self.forget(arrival)
-        self._connection.answer(answer, payload)
+        self._connection.requests.answer(answer, payload)
 
     def refuse(self, arrival: IncomingSession, error: P2PError) -> None:
         """Answer a request that no local process was asked about, within the rate limit for such answers."""
         self.forget(arrival)
-        self._connection.refuse(arrival.request.id, error)
+        self._connection.requests.refuse(arrival.request.id, error)
 
     def forget(self, arrival: IncomingSession) -> None:
         """Wait for neither an answer nor a stream of the session any more."""
@@ -430,7 +419,7 @@ class ConnectionSessions:
         """
         while True:
             stream = await QuicStream.of(await self._raw.accept_bi())
-            self._connection.watch_memory()
+            self._connection.memory.watch()
             if stream.number in self._announced:
                 self._attach(stream, self._announced.pop(stream.number))
             else:

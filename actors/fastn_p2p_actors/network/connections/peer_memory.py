@@ -106,9 +106,7 @@ _TRIM_AFTER: Final = (0.05, 0.3, 2.0, 6.0)
 
 
 class Holder(Protocol):
-    """Members of a connection that its memory account uses."""
-
-    closed: bool
+    """Memory account of one connection, as far as ``PeerMemory`` uses it."""
 
     @property
     def greeted(self) -> bool:

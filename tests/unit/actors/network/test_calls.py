@@ -33,7 +33,7 @@ class StubNetwork:
         """For each request that was sent: true if its source was online."""
         self.registry = Registry()
         self.grace = RegistrationGrace()
-        self.sessions = self
+        self.sessions = self.requests = self
         anything = cast(Any, self)
         self.payloads = PayloadMemory()
         self.targets = TargetFinder(self.registry, anything, self.grace)
@@ -64,6 +64,8 @@ class StubNetwork:
 
     def request(self, *arguments: Any) -> int:
         return self.ask()
+
+    call = request
 
     def ask(self, *arguments: Any) -> int:
         self.asked.append(self.registry.by_key(bytes(ALICE.key)) is not None)

@@ -202,7 +202,7 @@ class Served(StubOwner):
         self.sessions.append(arrival.request.id)
 
     def on_cancel(self, connection: Any, number: int) -> None:
-        connection.cancelled_early[number] = None
+        connection.requests.cancelled_early[number] = None
 
 
 def request(number: int, who: Signer = BOB) -> wire.Request:

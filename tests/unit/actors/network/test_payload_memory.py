@@ -57,6 +57,7 @@ class Peer:
 
     def __init__(self, payloads: PayloadMemory) -> None:
         self.account = Account(payloads.strangers)
+        self.memory = self.requests = self
         self.serving: dict[int, Any] = {}
         self.cancelled_early: dict[int, None] = {}
         self.answers: list[Any] = []
