@@ -187,7 +187,7 @@ async def _main(bench: _Bench) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="shorter phases, about a minute; writes nothing")
+    parser.add_argument("--quick", action="store_true", help="shorter phases, a few minutes; writes nothing")
     parser.add_argument(
         "--only", action="append", choices=_NAMES, help="this measure alone (repeatable); writes nothing"
     )

@@ -1,4 +1,4 @@
-"""Calls: raw, stock and through two daemons, in turn, round after round."""
+"""Calls: raw, stock and through two daemons over both transports, in turn, round after round."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from .load import Phase
 from .processes import cpu_seconds
-from .results import Bars, Outcome, Table, milliseconds, ratio
+from .results import Bars, Outcome, Table, milliseconds, quotient, ratio
 from .system import System, clean_environment
 from .worker import Worker
 
@@ -20,7 +20,7 @@ _IN_FLIGHT: Final = (1, 64, 256)
 _WARM_UP: Final = 0.15
 _FRESH: Final = 0
 """In place of a number in flight: a connection of its own for each call."""
-SIDES: Final = {"raw": "raw", "stock": "stock binding", "fastn": "fastn-p2p"}
+SIDES: Final = {"raw": "raw", "stock": "stock binding", "fastn": "fastn-p2p", "pyzmq": "fastn-p2p over pyzmq"}
 """What they are called in tables."""
 
 
@@ -63,15 +63,18 @@ async def measure(
     system: System, stack: AsyncExitStack, rounds: int, seconds: float, told: Callable[[str], Any]
 ) -> Outcome:
     """``seconds`` for each phase; a round is one phase of each kind on each side, in alternating order."""
+    over_pyzmq = await system.another_program("the program over pyzmq", stack, "pyzmq")
+    raw, stock = await _raw(stack), await _raw(stack, stock=True)
     fastn = _Side("fastn", system.program, await system.roles())
-    sides = [await _raw(stack), fastn, await _raw(stack, stock=True)]
+    pyzmq = _Side("pyzmq", over_pyzmq, await system.roles(over_pyzmq))
+    sides = (raw, fastn, pyzmq, stock)
     for number in range(rounds):
         told(f"calls: round {number + 1} of {rounds}")
         for in_flight in (*_IN_FLIGHT, _FRESH):
             for side in sides if number % 2 == 0 else reversed(sides):
-                if in_flight != _FRESH or side.name != "fastn":
+                if in_flight != _FRESH or side in (raw, stock):
                     await side.run(in_flight, seconds)
-    return _judge(*sides)
+    return _judge(raw, stock, fastn, pyzmq)
 
 
 async def raw_pair(stack: AsyncExitStack, *, stock: bool = False) -> tuple[Worker, Worker]:
@@ -109,22 +112,36 @@ def _rate(phase: Phase) -> float:
     return phase.rate
 
 
-def _judge(raw: _Side, fastn: _Side, stock: _Side) -> Outcome:
-    sides = (raw, stock, fastn)
-    warm, bare, fresh = fastn.each(1, _p50), raw.each(1, _p50), raw.each(_FRESH, _p50)
+def _judge(raw: _Side, stock: _Side, fastn: _Side, pyzmq: _Side) -> Outcome:
+    sides = (raw, stock, fastn, pyzmq)
+    bare, fresh = raw.each(1, _p50), raw.each(_FRESH, _p50)
+    warm, over_pyzmq = fastn.each(1, _p50), pyzmq.each(1, _p50)
     outcome = Outcome(
         statements=[
-            ratio("call", warm, bare, f"{milliseconds(median(warm))} / {milliseconds(median(bare))}"),
+            ratio(
+                "call",
+                warm,
+                bare,
+                f"{milliseconds(median(warm))} / {milliseconds(median(bare))}",
+                quotient(over_pyzmq, bare),
+            ),
             *(
                 ratio(
                     f"rate-{number}",
                     fastn.each(number, _rate),
                     raw.each(number, _rate),
                     f"{median(fastn.each(number, _rate)):,.0f} / {median(raw.each(number, _rate)):,.0f} calls/s",
+                    quotient(pyzmq.each(number, _rate), raw.each(number, _rate)),
                 )
                 for number in (64, 256)
             ),
-            ratio("fresh", warm, fresh, f"{milliseconds(median(warm))} / {milliseconds(median(fresh))}"),
+            ratio(
+                "fresh",
+                warm,
+                fresh,
+                f"{milliseconds(median(warm))} / {milliseconds(median(fresh))}",
+                quotient(over_pyzmq, fresh),
+            ),
         ],
         tables=[_figures(sides), _cpu(sides)],
         bars=[

@@ -98,7 +98,7 @@ def _group(drawing: _Drawing, group: Bars) -> None:
     for name, value in group.values:
         drawing.text(_LABEL - 12, name, anchor="end", size=12)
         length = value / longest * _FULL
-        drawing.bar(length, _OURS if name == "fastn-p2p" else _THEIRS)
+        drawing.bar(length, _OURS if name.startswith("fastn-p2p") else _THEIRS)
         shown = f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
         drawing.text(_LABEL + length + 8, f"{shown} {group.unit}", size=12)
         drawing.y += _ROW

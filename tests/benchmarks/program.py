@@ -1,4 +1,5 @@
-"""A program that calls through the daemon; ``python -m tests.benchmarks.program HOME`` (of the caller's daemon)."""
+"""A program that calls through the daemon; ``python -m tests.benchmarks.program HOME TRANSPORT`` (of the caller's
+daemon)."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from time import perf_counter
 import uvloop
 
 from fastn_p2p_client.client import Client
+from fastn_p2p_client.ipc.transport.base import choose_transport
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.session.session import Session
 
@@ -87,8 +89,8 @@ class _Program:
             raise RuntimeError("an empty reply")
 
 
-async def _main(home: str) -> None:
-    async with Client(home, program="benchmark") as client:
+async def _main(home: str, transport: str) -> None:
+    async with Client(home, program="benchmark", transport=choose_transport(transport)) as client:
         program = _Program(client)
         commands = (
             program.meet, program.load, program.series,
@@ -98,4 +100,4 @@ async def _main(home: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(sys.argv[1]))
+    uvloop.run(_main(*sys.argv[1:]))

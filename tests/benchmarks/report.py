@@ -21,7 +21,8 @@ __all__ = ["Conditions", "markdown", "show"]
 _STYLES: Final = {"aim": "green", "must": "yellow", "MISSED": "bold red"}
 _WORDS: Final = {"aim": "aim met", "must": "must met", "MISSED": "**missed**"}
 _WIDE: Final = 1.5
-_HEADER: Final = ("measure", "value", "min-max", "must", "aim", "verdict", "from")
+_HEADER: Final = ("measure", "native", "min-max", "pyzmq", "must", "aim", "verdict", "from")
+_NUMBERS: Final = {"native", "min-max", "pyzmq", "must", "aim"}
 
 
 class Conditions:
@@ -51,7 +52,7 @@ def show(console: Console, outcome: Outcome, conditions: Conditions) -> None:
     """Everything, on a terminal."""
     statements = RichTable(title="Statements", title_justify="left")
     for title in _HEADER:
-        statements.add_column(title, justify="right" if title in {"value", "min-max", "must", "aim"} else "left")
+        statements.add_column(title, justify="right" if title in _NUMBERS else "left")
     for statement in outcome.statements:
         *cells, _, detail = _cells(statement)
         style = _STYLES[statement.verdict]
@@ -86,7 +87,9 @@ def markdown(outcome: Outcome, conditions: Conditions, chart: Path) -> str:
         "is 100), a stream of bytes is one that carries many.\n"
         "- **stock** is the same with the binding as it comes.\n"
         "- **fastn-p2p** is a program's `Client.call` or `Client.connect` through two daemons to a hosted protocol: "
-        "program, network process, network process, identity process, and back.\n\n"
+        "program, network process, network process, identity process, and back.\n"
+        '- **native** and **pyzmq** are the transports between a program and its daemon; `Client(transport="pyzmq")` '
+        "chooses the second. Musts and aims judge native, the default; only the program changes to pyzmq.\n\n"
         "A call sends 64 characters and gets `Echo: ` and the same back, encoded and decoded with msgpack. A stream is "
         "written in blocks of 256 KiB for as long as a phase lasts, read in pieces of up to 256 KiB, and counted where "
         "it is read, after a warm-up; nothing else is done with the bytes.",
@@ -110,6 +113,7 @@ def _cells(statement: Statement) -> list[str]:
         target.what,
         target.show(statement.value),
         spread,
+        "" if statement.pyzmq is None else target.show(statement.pyzmq),
         target.show_bound(target.must),
         target.show_bound(target.aim),
         _WORDS[statement.verdict],

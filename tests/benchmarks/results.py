@@ -8,7 +8,7 @@ from statistics import median
 
 from .targets import TARGETS, Target
 
-__all__ = ["Bars", "BenchmarkError", "Outcome", "Statement", "Table", "milliseconds", "ratio", "spread"]
+__all__ = ["Bars", "BenchmarkError", "Outcome", "Statement", "Table", "milliseconds", "quotient", "ratio", "spread"]
 
 
 class BenchmarkError(Exception):
@@ -17,13 +17,17 @@ class BenchmarkError(Exception):
 
 @dataclass(frozen=True)
 class Statement:
-    """One measured number and what it is held against; ``low`` and ``high`` are its spread over the rounds."""
+    """One measured number and what it is held against; ``low`` and ``high`` are its spread over the rounds.
+
+    ``pyzmq`` is the same number with the program on that transport. It is shown and not judged.
+    """
 
     target: Target
     value: float
     low: float
     high: float
     detail: str = ""
+    pyzmq: float | None = None
 
     @classmethod
     def of(cls, name: str, samples: Sequence[float], detail: str = "") -> Statement:
@@ -85,10 +89,17 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.0f} ms" if value >= 100 else f"{value:.1f} ms" if value >= 10 else f"{value:.3f} ms"
 
 
-def ratio(name: str, over: Sequence[float], under: Sequence[float], detail: str = "") -> Statement:
+def quotient(over: Sequence[float], under: Sequence[float]) -> float:
+    """The ratio of the medians."""
+    return median(over) / median(under)
+
+
+def ratio(
+    name: str, over: Sequence[float], under: Sequence[float], detail: str = "", pyzmq: float | None = None
+) -> Statement:
     """A ratio of medians; its spread is that of the rounds' own ratios, which were measured side by side."""
     each = [a / b for a, b in zip(over, under, strict=True)]
-    return Statement(TARGETS[name], median(over) / median(under), min(each), max(each), detail)
+    return Statement(TARGETS[name], quotient(over, under), min(each), max(each), detail, pyzmq)
 
 
 def spread(samples: Sequence[float]) -> str:

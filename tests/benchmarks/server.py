@@ -1,28 +1,30 @@
-"""A program that serves what the daemon hosts: Echo; ``python -m tests.benchmarks.server HOME`` (of the callee's
-daemon)."""
+"""A program that serves what the daemon hosts: Echo; ``python -m tests.benchmarks.server HOME TRANSPORT`` (of the
+callee's daemon)."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 from typing import Final
 
 import uvloop
 
 from fastn_p2p.protocols.echo import Echo
-from fastn_p2p_client import serve_all
+from fastn_p2p_client import BindingServer
+from fastn_p2p_client.ipc.transport.base import TransportName, choose_transport
 
 from .worker import obey
 
-__all__ = ["PROTOCOL"]
+__all__ = ["PROTOCOLS"]
 
-PROTOCOL: Final = "EchoOfPrograms"
+PROTOCOLS: Final[dict[TransportName, str]] = {"native": "EchoOfPrograms", "pyzmq": "EchoOfPyzmqPrograms"}
+"""Names under which programs serve it: calls of one name would be spread over the programs of both transports."""
 
 
-async def _main(home: str) -> None:
-    server = serve_all(Path(home))
-    server.protocol(Echo, PROTOCOL)
+async def _main(home: str, name: str) -> None:
+    transport = choose_transport(name)
+    server = BindingServer(home, transport=transport)
+    server.protocol(Echo, PROTOCOLS[transport])
     serving = asyncio.create_task(server.serve())
     await server.ready.wait()
     await obey({})
@@ -31,4 +33,4 @@ async def _main(home: str) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(sys.argv[1]))
+    uvloop.run(_main(*sys.argv[1:]))

@@ -9,10 +9,11 @@ from statistics import median
 from typing import Any, Final
 
 from fastn_p2p_client.ipc import messages as m
+from fastn_p2p_client.ipc.transport.base import TransportName
 
 from .load import Phase
-from .results import Outcome, Table, milliseconds, ratio
-from .server import PROTOCOL
+from .results import Outcome, Table, milliseconds, quotient, ratio
+from .server import PROTOCOLS
 from .system import System
 from .worker import Worker
 
@@ -20,18 +21,26 @@ __all__ = ["measure"]
 
 _WARM_UP: Final = 0.15
 _HOSTED: Final = "Echo"
-_NAMES: Final = {_HOSTED: "hosted by the daemon", PROTOCOL: "served by programs"}
+_NATIVE: Final = PROTOCOLS["native"]
+_PYZMQ: Final = PROTOCOLS["pyzmq"]
+_NAMES: Final = {
+    _HOSTED: "hosted by the daemon",
+    _NATIVE: "served by programs",
+    _PYZMQ: "served by programs over pyzmq",
+}
 
 
 async def measure(
     system: System, stack: AsyncExitStack, rounds: int, seconds: float, told: Callable[[str], Any]
 ) -> Outcome:
     """One call after the other to one program, then 64 at a time to two, both against the one that is hosted."""
-    await system.two.control(m.AddProtocol("bob", PROTOCOL, "default", ("everyone",), True))
+    for protocol in PROTOCOLS.values():
+        await system.two.control(m.AddProtocol("bob", protocol, "default", ("everyone",), True))
     alone: dict[str, list[Phase]] = defaultdict(list)
     crowd: dict[str, list[Phase]] = defaultdict(list)
     for phases, in_flight in ((alone, 1), (crowd, 64)):
-        await _another_server(system, stack)
+        for transport in PROTOCOLS:
+            await _another_server(system, stack, transport)
         for number in range(rounds):
             told(f"programs that serve: {in_flight} in flight, round {number + 1} of {rounds}")
             for protocol in _NAMES if number % 2 == 0 else reversed(_NAMES):
@@ -42,8 +51,8 @@ async def measure(
     return _judge(alone, crowd)
 
 
-async def _another_server(system: System, stack: AsyncExitStack) -> None:
-    worker = await Worker.start("a server", "server", str(system.two.home), environment=system.environment)
+async def _another_server(system: System, stack: AsyncExitStack, transport: TransportName) -> None:
+    worker = await Worker.start("a server", "server", str(system.two.home), transport, environment=system.environment)
     stack.push_async_callback(worker.stop)
     await worker.greeting()
 
@@ -51,12 +60,18 @@ async def _another_server(system: System, stack: AsyncExitStack) -> None:
 def _judge(alone: dict[str, list[Phase]], crowd: dict[str, list[Phase]]) -> Outcome:
     p50 = {name: [phase.p50 for phase in phases] for name, phases in alone.items()}
     rate = {name: [phase.rate for phase in phases] for name, phases in crowd.items()}
-    one, other = (milliseconds(median(p50[name])) for name in (PROTOCOL, _HOSTED))
-    fast, slow = (f"{median(rate[name]):,.0f}" for name in (PROTOCOL, _HOSTED))
+    one, other = (milliseconds(median(p50[name])) for name in (_NATIVE, _HOSTED))
+    fast, slow = (f"{median(rate[name]):,.0f}" for name in (_NATIVE, _HOSTED))
     return Outcome(
         statements=[
-            ratio("program", p50[PROTOCOL], p50[_HOSTED], f"{one} / {other}"),
-            ratio("programs-64", rate[PROTOCOL], rate[_HOSTED], f"{fast} / {slow} calls/s"),
+            ratio("program", p50[_NATIVE], p50[_HOSTED], f"{one} / {other}", quotient(p50[_PYZMQ], p50[_HOSTED])),
+            ratio(
+                "programs-64",
+                rate[_NATIVE],
+                rate[_HOSTED],
+                f"{fast} / {slow} calls/s",
+                quotient(rate[_PYZMQ], rate[_HOSTED]),
+            ),
         ],
         tables=[
             Table(
@@ -66,7 +81,7 @@ def _judge(alone: dict[str, list[Phase]], crowd: dict[str, list[Phase]]) -> Outc
                     ["one call after the other, one program: p50, ms", *(_in_ms(p50[name]) for name in _NAMES)],
                     ["64 in flight, two programs: calls/s", *(f"{median(rate[name]):,.0f}" for name in _NAMES)],
                 ],
-                "Medians over the rounds, through two daemons.",
+                "Medians over the rounds, through two daemons; the calling program uses the native transport.",
             )
         ],
     )

@@ -1,9 +1,10 @@
-"""Sessions: bytes at full speed, raw, stock and through two daemons, in turn; calls beside them; opening one."""
+"""Sessions: bytes at full speed, raw, stock and through two daemons over both transports, in turn; calls beside them;
+opening one."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from statistics import median
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from .calls import SIDES, raw_pair
 from .flow import MEGA, Flow
 from .load import Phase
-from .results import Bars, Outcome, Table, milliseconds, ratio
+from .results import Bars, Outcome, Table, milliseconds, quotient, ratio
 from .sides import EIGHT, GIGA, KINDS, TO, WARM_UP, Side, cpu_table, rates, speed
 from .system import System
 from .worker import Worker
@@ -40,21 +41,25 @@ async def measure(
         for name, (client, server) in (("raw", await raw_pair(stack)), ("stock", await raw_pair(stack, stock=True)))
     )
     fastn = Side("fastn", system.program, await system.roles())
+    # Daemons of its own: what its sessions add to the memory of a daemon is not part of the judged growth.
+    over_pyzmq = await System.start(stack, system.root / "pyzmq", streams=True, transport="pyzmq")
+    pyzmq = Side("pyzmq", over_pyzmq.program, await over_pyzmq.roles())
     caller = await system.another_program("the calling program", stack)
     ours, bare = _Beside(), _Beside()
-    openings: list[tuple[Phase, Phase]] = []
+    openings: dict[str, list[tuple[Phase, Phase]]] = {side.name: [] for side in (fastn, pyzmq)}
     for number in range(rounds):
         told(f"streams: round {number + 1} of {rounds}")
         steps: list[Callable[[], Any]] = [
-            *(lambda side=side, kind=kind: side.run(kind, seconds) for kind in KINDS for side in (raw, fastn)),
+            *(lambda side=side, kind=kind: side.run(kind, seconds) for kind in KINDS for side in (raw, fastn, pyzmq)),
             lambda: stock.run(TO, seconds),
             lambda: _beside(ours, fastn.worker, caller, seconds),
             lambda: _beside(bare, raw.worker, raw.worker, seconds),
         ]
         for step in steps if number % 2 == 0 else reversed(steps):
             await step()
-        openings.append(await system.program.do("openings", tuple[Phase, Phase], seconds=seconds))
-    return _judge(raw, fastn, stock, ours, bare, openings)
+        for side in (fastn, pyzmq):
+            openings[side.name].append(await side.worker.do("openings", tuple[Phase, Phase], seconds=seconds))
+    return _judge(raw, stock, fastn, pyzmq, ours, bare, openings)
 
 
 async def _beside(beside: _Beside, program: Worker, caller: Worker, seconds: float) -> None:
@@ -75,22 +80,40 @@ async def _beside(beside: _Beside, program: Worker, caller: Worker, seconds: flo
 
 
 def _judge(
-    raw: Side, fastn: Side, stock: Side, ours: _Beside, bare: _Beside, openings: Sequence[tuple[Phase, Phase]]
+    raw: Side,
+    stock: Side,
+    fastn: Side,
+    pyzmq: Side,
+    ours: _Beside,
+    bare: _Beside,
+    openings: Mapping[str, Sequence[tuple[Phase, Phase]]],
 ) -> Outcome:
-    one, eight = fastn.rates[TO], fastn.rates[EIGHT]
+    one, eight, over_pyzmq = fastn.rates[TO], fastn.rates[EIGHT], pyzmq.rates[TO]
     alone, beside = ([phase.p99 for phase in phases] for phases in (ours.alone, ours.from_another))
-    calls, opens = ([phase.p50 for phase in phases] for phases in zip(*openings, strict=True))
+    calls, opens = _medians(openings[fastn.name])
+    calls_over_pyzmq, opens_over_pyzmq = _medians(openings[pyzmq.name])
     return Outcome(
         statements=[
-            ratio("stream", one, raw.rates[TO], rates(one, raw.rates[TO])),
-            ratio("stream-stock", one, stock.rates[TO], rates(one, stock.rates[TO])),
-            ratio("eight", eight, one, rates(eight, one)),
+            *(
+                ratio(name, one, side.rates[TO], rates(one, side.rates[TO]), quotient(over_pyzmq, side.rates[TO]))
+                for name, side in (("stream", raw), ("stream-stock", stock))
+            ),
+            ratio("eight", eight, one, rates(eight, one), quotient(pyzmq.rates[EIGHT], over_pyzmq)),
             ratio("beside", beside, alone, f"{milliseconds(median(beside))} / {milliseconds(median(alone))}"),
-            ratio("open", opens, calls, f"{milliseconds(median(opens))} / {milliseconds(median(calls))}"),
+            ratio(
+                "open",
+                opens,
+                calls,
+                f"{milliseconds(median(opens))} / {milliseconds(median(calls))}",
+                quotient(opens_over_pyzmq, calls_over_pyzmq),
+            ),
         ],
         tables=[
-            _speeds(raw, stock, fastn),
-            cpu_table("CPU seconds for 1 GiB of a stream", {SIDES[side.name]: side for side in (raw, fastn)}, KINDS),
+            _speeds(raw, stock, fastn, pyzmq),
+            cpu_table(
+                "CPU seconds for 1 GiB of a stream", {SIDES[side.name]: side for side in (raw, fastn, pyzmq)}, KINDS
+            ),
+            _openings(openings),
             _calls(ours, bare),
         ],
         bars=[
@@ -99,7 +122,7 @@ def _judge(
                 "MB/s",
                 [
                     (SIDES[side.name], median(side.rates[kind]) / MEGA)
-                    for side in (raw, stock, fastn)
+                    for side in (raw, stock, fastn, pyzmq)
                     if side.rates[kind]
                 ],
                 "more is better",
@@ -108,6 +131,11 @@ def _judge(
         ],
         remarks=_remarks(raw, fastn),
     )
+
+
+def _medians(openings: Sequence[tuple[Phase, Phase]]) -> Iterator[list[float]]:
+    """Of the calls of each round, and of the openings."""
+    return ([phase.p50 for phase in phases] for phases in zip(*openings, strict=True))
 
 
 def _speeds(*sides: Side) -> Table:
@@ -121,6 +149,17 @@ def _speeds(*sides: Side) -> Table:
         ["", *(SIDES[side.name] for side in sides)],
         rows,
         "Counted where they are read. Medians over the rounds, and the slowest and the fastest round.",
+    )
+
+
+def _openings(openings: Mapping[str, Sequence[tuple[Phase, Phase]]]) -> Table:
+    columns = [[f"{median(each) * 1000:.3f}" for each in _medians(phases)] for phases in openings.values()]
+    whats = ("a warm call", "a session, opened and read to the first byte")
+    return Table(
+        "Opening a session: p50, ms",
+        ["", *(SIDES[name] for name in openings)],
+        [[what, *cells] for what, *cells in zip(whats, *columns, strict=True)],
+        "In turn. The end of a session does not count.",
     )
 
 

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from fastn_p2p_client.client import Client
 from fastn_p2p_client.errors import P2PError
 from fastn_p2p_client.ipc import messages as m
+from fastn_p2p_client.ipc.transport.base import TransportName
 from tests.support.protocols import install_protocols
 
 from .processes import alive, descendants
@@ -173,10 +174,16 @@ class System:
 
     @classmethod
     async def start(
-        cls, stack: AsyncExitStack, root: Path, *, trace: Path | None = None, streams: bool = False
+        cls,
+        stack: AsyncExitStack,
+        root: Path,
+        *,
+        trace: Path | None = None,
+        streams: bool = False,
+        transport: TransportName = "native",
     ) -> System:
         """Below ``root``. With ``trace`` all processes leave stamps in that directory; with ``streams`` bob also has
-        the protocol whose sessions are measured."""
+        the protocol whose sessions are measured; the program uses ``transport``."""
         variables = {"FASTN_HOST_DIRECTORY": str(root / "hosts")}
         if trace is not None:
             variables["FASTN_TRACE"] = str(trace)
@@ -191,7 +198,7 @@ class System:
             await system.two.control(m.AddProtocol("bob", "Bytes", "default", ("everyone",)))
         await system.one.bring_online("alice")
         await system.two.bring_online("bob")
-        system.program = await system.another_program("the program", stack)
+        system.program = await system.another_program("the program", stack, transport)
         return system
 
     one: Daemon
@@ -206,9 +213,9 @@ class System:
         self._stack.push_async_callback(started.stop)
         return started
 
-    async def another_program(self, name: str, stack: AsyncExitStack) -> Worker:
+    async def another_program(self, name: str, stack: AsyncExitStack, transport: TransportName = "native") -> Worker:
         """A program on daemon one that has called bob as alice; stopped with the stack."""
-        program = await Worker.start(name, "program", str(self.one.home), environment=self.environment)
+        program = await Worker.start(name, "program", str(self.one.home), transport, environment=self.environment)
         stack.push_async_callback(program.stop)
         await program.greeting()
         await program.do("meet", identity="alice", peer=self.bob)
@@ -222,11 +229,11 @@ class System:
         )  # fmt: skip
         return Command(process)
 
-    async def roles(self) -> dict[str, list[int]]:
-        """The processes by what they do for what the program asks of bob."""
+    async def roles(self, program: Worker | None = None) -> dict[str, list[int]]:
+        """The processes by what they do for what ``program`` (default: the system's own) asks of bob."""
         one, two = await self.one.pids(), await self.two.pids()
         named = {
-            "program": self.program.pid,
+            "program": (program or self.program).pid,
             "network of the caller": one["network"],
             "network of the callee": two["network"],
             "identity process": next(pid for name, pid in two.items() if name.startswith("identity")),
