@@ -215,9 +215,9 @@ def test_arguments_that_come_from_elsewhere(world: World) -> None:
 ELSEWHERE = {
     "daemon": "one line of its own, made plain",
     "create-identity": "the user's words, and errors as in test_arguments_that_come_from_elsewhere",
-    "status": "tests/unit/cli/test_dashboard.py",
+    "status": "tests/unit/cli/status/test_dashboard.py",
     "protocols": "tests/unit/cli/test_commands.py",
-    "demo": "tests/unit/cli/test_demo.py",
+    "demo": "tests/unit/demo/test_demo.py",
 }
 ONLY_WORDS = (
     *("delete-identity", "list-identities", "add-protocol", "remove-protocol", "check", "reload", "start", "stop"),

@@ -1,1 +1,1 @@
-"""actors."""
+"""Tests of ``fastn_p2p_actors``."""

@@ -1,1 +1,1 @@
-"""Tests of the command line."""
+"""Tests of ``fastn_p2p.cli``."""

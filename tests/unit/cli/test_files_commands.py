@@ -30,8 +30,7 @@ from fastn_p2p.protocols.files.events import (
 )
 from fastn_p2p.protocols.files.progress import progress_output
 from fastn_p2p_client import Client
-
-from ...support.file_peers import ALICE, BOB, Line, make_files, snapshot
+from tests.support.file_peers import ALICE, BOB, Line, make_files, snapshot
 
 
 class Daemon:

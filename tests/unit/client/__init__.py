@@ -1,1 +1,1 @@
-"""client."""
+"""Tests of ``fastn_p2p_client``."""

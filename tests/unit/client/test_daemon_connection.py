@@ -11,9 +11,8 @@ from fastn_p2p_client import Client
 from fastn_p2p_client.errors import DaemonBusy, DaemonNotRunning
 from fastn_p2p_client.home import Home
 from fastn_p2p_supervisor.home_lock import HomeLock
-
-from ...support.stub_actors import KEYS
-from ...support.stub_daemon import short_path
+from tests.support.stub_actors import KEYS
+from tests.support.stub_daemon import short_path
 
 CALLS = 500
 

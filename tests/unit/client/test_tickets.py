@@ -16,8 +16,7 @@ from fastn_p2p_client.errors import BadMessage, CredentialError, InvalidName, In
 from fastn_p2p_client.limits import MAX_NAME
 from fastn_p2p_client.names import NamedThing, check_name
 from fastn_p2p_client.tickets import MAX_RECORD, MAX_TICKET, Ticket
-
-from ...support.signer import NOW, Signer
+from tests.support.signer import NOW, Signer
 
 ALICE = Signer("alice")
 RECORD = ALICE.record()

@@ -1,1 +1,1 @@
-"""protocols."""
+"""Tests of ``fastn_p2p.protocols``."""

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p_client.home import Home
-
-from ...support.stub_daemon import eventually, processes, seconds_until_gone, short_path, stub_daemon
+from tests.support.stub_daemon import eventually, processes, seconds_until_gone, short_path, stub_daemon
 
 CORE = ["vault", "network", "gateway"]
 

@@ -13,8 +13,7 @@ from fastn_p2p_client.errors import DaemonAlreadyRunning, HomeUnusable
 from fastn_p2p_client.home import Home, temporary_directory
 from fastn_p2p_supervisor import home_lock
 from fastn_p2p_supervisor.home_lock import HomeLock
-
-from ...support.stub_daemon import short_path
+from tests.support.stub_daemon import short_path
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ...support.stub_daemon import eventually, processes, seconds_until_gone, short_path, stub_daemon
+from tests.support.stub_daemon import eventually, processes, seconds_until_gone, short_path, stub_daemon
 
 GENEROUS = 2.5
 """Seconds; it is some milliseconds on an idle machine, and 100 ms is what is promised."""

@@ -37,8 +37,7 @@ from fastn_p2p_client.errors import (
     RecordReplayed,
     WrongEndpoint,
 )
-
-from ....support.signer import DAY, ENDPOINT, LINEAGE, NOW, Signer
+from tests.support.signer import DAY, ENDPOINT, LINEAGE, NOW, Signer
 
 ALICE = Signer("alice")
 BOB = Signer("bob")

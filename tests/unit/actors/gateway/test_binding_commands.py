@@ -29,9 +29,8 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import RequestChannel
-
-from ....support.failing_protocols import install
-from ....support.stub_actors import GRANT_KEY, KEYS, World, temporary_home, world
+from tests.support.failing_protocols import install
+from tests.support.stub_actors import GRANT_KEY, KEYS, World, temporary_home, world
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}

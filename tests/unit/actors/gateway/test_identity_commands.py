@@ -21,8 +21,7 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
-
-from ....support.stub_actors import KEYS, World, temporary_home, world
+from tests.support.stub_actors import KEYS, World, temporary_home, world
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from fastn_p2p_actors.storage.identity_store import IdentityStore
 from fastn_p2p_client.errors import BindingNotFound, InvalidConfig, P2PError, StorageFailed, WorkspaceNotEmpty
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
-
-from ....support.failing_protocols import install
-from ....support.stub_actors import World, temporary_home, world
+from tests.support.failing_protocols import install
+from tests.support.stub_actors import World, temporary_home, world
 
 
 @pytest.fixture

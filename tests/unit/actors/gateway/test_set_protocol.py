@@ -21,9 +21,8 @@ from fastn_p2p_client.errors import (
 )
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
-
-from ....support.failing_protocols import install
-from ....support.stub_actors import World, temporary_home, world
+from tests.support.failing_protocols import install
+from tests.support.stub_actors import World, temporary_home, world
 
 
 @pytest.fixture

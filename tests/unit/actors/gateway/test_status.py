@@ -16,8 +16,7 @@ from fastn_p2p_actors.runtime.control_channel import GetProcesses
 from fastn_p2p_actors.storage.identity_store import BindingFile, IdentityStore
 from fastn_p2p_client.home import Home
 from fastn_p2p_client.ipc import messages as m
-
-from ....support.stub_actors import World, temporary_home, world
+from tests.support.stub_actors import World, temporary_home, world
 
 
 @pytest.fixture

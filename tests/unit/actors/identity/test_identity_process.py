@@ -44,9 +44,8 @@ from fastn_p2p_client.ipc.messages import (
 )
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.ipc.transport.native.codec import GREETING, ready
-
-from ....support.failing_protocols import install
-from ....support.stub_actors import GRANT_KEY, KEYS, StubNetwork, StubSupervisor, temporary_home
+from tests.support.failing_protocols import install
+from tests.support.stub_actors import GRANT_KEY, KEYS, StubNetwork, StubSupervisor, temporary_home
 
 HI = {"message": "hi"}
 ECHOED = {"echoed": "Echo: hi"}

@@ -1,1 +1,1 @@
-"""network."""
+"""Tests of ``fastn_p2p_actors.network``."""

@@ -14,8 +14,8 @@ from fastn_p2p_actors.network.connections.proven_identities import MOST_IDENTITI
 from fastn_p2p_actors.network.report import Reporter
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_client.ipc.messages import ConnectionStatus
+from tests.support.numbered_identities import delegation, endpoint, key
 from tests.support.signer import NOW, Signer
-from tests.unit.actors.network.test_introductions import delegation, endpoint, key
 
 
 class Connection:

@@ -14,9 +14,9 @@ from fastn_p2p_actors.network.serving.expected_programs import ExpectedPrograms
 from fastn_p2p_actors.network.serving.registry import OnlineIdentity, Registry
 from fastn_p2p_actors.network.sessions.revocation import SessionRevocation
 from fastn_p2p_actors.runtime import loop_turns
+from tests.support.executed_lines import count_executed_lines
 from tests.support.signer import Signer
 from tests.support.two_daemons import until
-from tests.unit.actors.network.test_introductions import steps_of
 
 
 async def test_a_long_loop_lets_others_have_a_turn_whenever_its_time_is_used_up() -> None:
@@ -85,7 +85,7 @@ def test_the_end_of_a_program_looks_at_what_it_served_however_many_identities_th
     counts = []
     for identities in (2, 200):
         registry, program = registry_of(identities)
-        counts.append(steps_of(partial(registry.remove_sender, cast(Any, program))))
+        counts.append(count_executed_lines(partial(registry.remove_sender, cast(Any, program))))
         assert list(registry.programs()) == []
         first = registry.by_name("identity0000")
         assert first is not None

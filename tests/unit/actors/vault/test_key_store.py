@@ -23,8 +23,7 @@ from fastn_p2p_actors.vault.key_pair import KeyPair
 from fastn_p2p_actors.vault.key_store import KeyStore
 from fastn_p2p_actors.vault.locked_memory import CHUNK_BYTES, SLOT_BYTES, LockedMemory, MemoryWiped
 from fastn_p2p_client.errors import HomeUnusable, IdentityExists, IdentityNotFound, StorageFailed
-
-from ....support.signer import NOW
+from tests.support.signer import NOW
 
 SEED = bytes(range(32))
 

@@ -47,8 +47,7 @@ from fastn_p2p_client.errors import (
 from fastn_p2p_client.ipc.messages import Ack, Cancel, ErrorReply, GetStatus, encode
 from fastn_p2p_client.keys import PublicKey
 from fastn_p2p_client.limits import MAX_HEADER
-
-from ....support.signer import NOW
+from tests.support.signer import NOW
 
 REQUESTS: dict[type[msgspec.Struct], msgspec.Struct] = {
     CreateKey: CreateKey("bob"),

@@ -29,8 +29,7 @@ from fastn_p2p_actors.vault.messages import (
 from fastn_p2p_client.errors import ConnectionLost, DaemonBusy, Forbidden, P2PError
 from fastn_p2p_client.ipc.messages import Cancel, encode
 from fastn_p2p_client.ipc.request_channel import RequestChannel
-
-from ....support.vault_process import Asking, RunningVault, asking, regions, running_vault, scan
+from tests.support.vault_process import Asking, RunningVault, asking, regions, running_vault, scan
 
 NAMES = [f"id{number}" for number in range(10)]
 

@@ -1,1 +1,1 @@
-"""ipc."""
+"""Tests of ``fastn_p2p_client.ipc``."""

@@ -24,8 +24,7 @@ from fastn_p2p_client.home import Home, lock_exclusively
 from fastn_p2p_client.ipc import messages as m
 from fastn_p2p_client.ipc.request_channel import RequestChannel
 from fastn_p2p_client.limits import PROTOCOL_VERSION
-
-from ....support.stub_daemon import eventually, short_path
+from tests.support.stub_daemon import eventually, short_path
 
 NOBODY: Final = 65534
 

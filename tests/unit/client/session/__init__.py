@@ -1,1 +1,1 @@
-"""session."""
+"""Tests of ``fastn_p2p_client.session``."""

@@ -1,1 +1,1 @@
-"""Tests of Chat."""
+"""Tests of ``fastn_p2p.protocols.chat``."""

@@ -1,1 +1,1 @@
-"""files."""
+"""Tests of ``fastn_p2p.protocols.files``."""

@@ -1,1 +1,1 @@
-"""mail."""
+"""Tests of ``fastn_p2p.protocols.mail``."""

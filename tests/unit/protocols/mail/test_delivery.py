@@ -39,8 +39,7 @@ from fastn_p2p_client.mail import MailContent
 from fastn_p2p_client.mail.messages import DeliverMail, DeliveryReceipt, RejectedMail
 from fastn_p2p_client.peer import Peer
 from fastn_p2p_client.retry import Backoff
-
-from ....support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, Side, Wire, run, until
+from tests.support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, Side, Wire, run, until
 
 Answer: TypeAlias = Callable[[DeliverMail], Awaitable[DeliveryReceipt]]
 

@@ -18,8 +18,7 @@ from fastn_p2p_client.errors import ApplicationError, StorageDamaged, StorageFai
 from fastn_p2p_client.mail import Attachment, MailContent
 from fastn_p2p_client.mail.messages import MAX_BATCH, MAX_BATCH_BYTES, REWOUND, DeliverMail, OutgoingMail
 from fastn_p2p_client.peer import Peer
-
-from ....support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, Side, Wire, run
+from tests.support.mail_endpoints import ALICE, BOB, TO_BOB, Clock, Side, Wire, run
 
 
 def pair_of(tmp_path: Path, **config: object) -> tuple[Side, Side]:

@@ -9,8 +9,7 @@ import pytest
 
 from fastn_p2p.protocols.mail.storage import FILE, Storage, check_storage_dir
 from fastn_p2p_client.errors import StorageFailed
-
-from ....support.mail_endpoints import BOB, Clock, Side, run
+from tests.support.mail_endpoints import BOB, Clock, Side, run
 
 
 @pytest.fixture

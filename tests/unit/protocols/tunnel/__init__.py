@@ -1,1 +1,1 @@
-"""Tests of Tunnel."""
+"""Tests of ``fastn_p2p.protocols.tunnel``."""

@@ -21,8 +21,8 @@ from fastn_p2p.protocols.files.file_system.safe_paths import parts_of
 from fastn_p2p.protocols.files.file_system.safe_tree import SafeTree, entry_of, set_times
 from fastn_p2p.protocols.files.receiving.partial_file import PartialFile
 from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
+from tests.support.file_peers import make_files, run, snapshot
 
-from ....support.file_peers import make_files, run, snapshot
 from ...cli import test_files_commands as test_cli_files
 from ...cli.test_files_commands import Place as Commands
 from .test_download import Place as Shared

@@ -16,8 +16,8 @@ from fastn_p2p.protocols.files.file_system.source_file import SourceFile
 from fastn_p2p.protocols.files.framing import BLOCK, FrameStream
 from fastn_p2p.protocols.files.receiving.offer_inbox import EXPIRES, MAX_WAITING
 from fastn_p2p.protocols.files.receiving.partial_file import partial_name
+from tests.support.file_peers import ALICE, BOB, CAROL, make_files, run, snapshot, until
 
-from ....support.file_peers import ALICE, BOB, CAROL, make_files, run, snapshot, until
 from .test_download import Place as Shared
 from .test_upload import Place as Taken
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from fastn_p2p_actors.network.discovery.host_directory import HostDirectory
-
-from ....support.signer import Signer
-from ....support.stub_actors import KEYS
+from tests.support.signer import Signer
+from tests.support.stub_actors import KEYS
 
 OURS, THEIRS = b"\x01" * 32, b"\x02" * 32
 

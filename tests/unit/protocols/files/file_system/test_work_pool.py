@@ -24,8 +24,7 @@ from fastn_p2p.protocols.files.protocol import MAX_WALKS
 from fastn_p2p.protocols.files.receiving.partial_file import PartialFile, partial_name
 from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from fastn_p2p_client.session.session import Session
-
-from ....support.file_peers import BOB, CAROL, Line, make_files, run, snapshot, until
+from tests.support.file_peers import BOB, CAROL, Line, make_files, run, snapshot, until
 
 GIB = 1024**3
 LONG_AGO = 1_700_000_000_000_000_000

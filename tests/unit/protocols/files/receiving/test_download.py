@@ -23,8 +23,7 @@ from fastn_p2p.protocols.files.receiving.download import normalize_paths
 from fastn_p2p.protocols.files.receiving.partial_file import partial_name
 from fastn_p2p_client.errors import ConnectionLost, PeerOffline, PeerUnknown
 from fastn_p2p_client.session.session import Session
-
-from ....support.file_peers import ALICE, Contents, Impostor, Line, kinds, make_files, run, snapshot
+from tests.support.file_peers import ALICE, Contents, Impostor, Line, kinds, make_files, run, snapshot
 
 
 class Place:

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
-from fastn_p2p_actors.credentials import Delegation, read_delegation
-from fastn_p2p_actors.network.connections import identity_exchange, proven_identities
+from fastn_p2p_actors.credentials import read_delegation
+from fastn_p2p_actors.network.connections import proven_identities
 from fastn_p2p_actors.network.connections.proven_identities import IntroductionRegistry, ProvenIdentities
-from fastn_p2p_actors.network.connections.session_handshake import IncomingSession
-from fastn_p2p_actors.network.wire import messages as wire
-from tests.support.signer import ENDPOINT, NOW, Signer
-from tests.support.two_daemons import until_awaited
-from tests.unit.actors.network.test_router import StubOwner, new_connection, said
+from tests.support.executed_lines import count_executed_lines
+from tests.support.numbered_identities import delegation, endpoint, key
+from tests.support.signer import NOW, Signer
 
 BOB = Signer("bob")
-
-
-def delegation(number: int, *, epoch: int = 1, lineage: bytes = b"l" * 16) -> Delegation:
-    """Return a delegation of identity ``number``. Its signature is not checked here."""
-    return Delegation(1, number.to_bytes(32, "big"), ENDPOINT, lineage, epoch, NOW, NOW + 1000, ("speak",))
-
-
-def key(number: int) -> bytes:
-    return number.to_bytes(32, "big")
-
-
-def endpoint(number: int) -> bytes:
-    return b"endpoint" + number.to_bytes(24, "big")
 
 
 def small(monkeypatch: pytest.MonkeyPatch, *, per_endpoint: int, in_all: int) -> None:
@@ -148,7 +132,7 @@ def test_a_step_looks_at_no_other_endpoint_and_no_other_identity() -> None:
         registry = IntroductionRegistry[Any]()
         for number in range(many):
             registry.of(endpoint(number % (many // 4))).add(delegation(number))
-        counts.append([steps_of(work) for work in works(registry)])
+        counts.append([count_executed_lines(work) for work in works(registry)])
     assert counts[0] == counts[1]
 
 
@@ -164,108 +148,6 @@ def works(registry: IntroductionRegistry[Any]) -> list[Callable[[], object]]:
         lambda: registry.prefer(fresh, bytes(BOB.key)),
         lambda: registry.forget(b"fresh"),
     ]
-
-
-def steps_of(work: Callable[[], object]) -> int:
-    """Return the number of lines that ``work`` executes."""
-    steps = 0
-
-    def trace(_frame: object, event: str, _: object) -> Any:
-        nonlocal steps
-        steps += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return steps
-
-
-# ── evicted identities ────────────────────────────────────────────────────────────────
-
-
-class Served(StubOwner):
-    """Owner that records the requests and sessions that reach it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.requests: list[int] = []
-        self.sessions: list[int] = []
-
-    def on_request(self, _connection: object, request: wire.Request, _payload: bytes) -> None:
-        self.requests.append(request.id)
-
-    def on_arrival(self, arrival: IncomingSession) -> None:
-        self.sessions.append(arrival.request.id)
-
-    def on_cancel(self, connection: Any, number: int) -> None:
-        connection.requests.cancelled_early[number] = None
-
-
-def request(number: int, who: Signer = BOB) -> wire.Request:
-    return wire.Request(number, bytes(who.key), b"t" * 32, "Echo", "default", 1000)
-
-
-async def test_a_request_of_an_identity_that_was_given_up_waits_until_it_is_shown_again() -> None:
-    owner = Served()
-    connection = new_connection(cast(Any, owner))
-    shown = wire.Introduce(BOB.delegation())
-    connection.handle(shown, b"")
-    connection.introductions.evict(bytes(BOB.key))
-    connection.handle(request(1), b"")
-    connection.handle(request(2), b"x" * 1000)
-    connection.handle(wire.Cancel(2), b"")
-    connection.handle(wire.OpenSession(3, bytes(BOB.key), b"t" * 32, "Echo", "default", 1000), b"")
-    assert said(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
-    assert (owner.requests, owner.sessions) == ([], [])
-    connection.handle(shown, b"")
-    assert (owner.requests, owner.sessions) == ([1], [3])
-    connection.handle(request(4), b"")
-    assert owner.requests == [1, 4]
-    connection.close(0, "enough")
-
-
-async def test_a_request_whose_introduction_does_not_come_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity_exchange, "_AWAIT_SECONDS", 0.01)
-    connection = new_connection(cast(Any, Served()))
-    connection.introductions.evictions = 1
-    connection.handle(request(1), b"")
-    assert said(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
-
-    async def answered() -> list[object]:
-        return said(connection)
-
-    (failure,) = await until_awaited(answered, "it is refused")
-    assert isinstance(failure, wire.ErrorReply)
-    assert (failure.id, failure.code) == (1, "bad-message")
-    connection.close(0, "enough")
-
-
-async def test_where_nothing_was_given_up_nobody_waits() -> None:
-    connection = new_connection(cast(Any, Served()))
-    connection.handle(request(1), b"")
-    (failure,) = said(connection)
-    assert isinstance(failure, wire.ErrorReply)
-    connection.close(0, "enough")
-
-
-async def test_requests_that_wait_are_limited_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity_exchange, "_MAX_AWAITING", 3)
-    monkeypatch.setattr(identity_exchange, "_MAX_AWAITING_BYTES", 100)
-    wants = identity_exchange.Wants()
-    connection = new_connection(cast(Any, Served()), wants=wants)
-    connection.introductions.evictions = 1
-    others = [Signer(f"other {number}") for number in range(3)]
-    for number, (who, size) in enumerate([(BOB, 60), (BOB, 60), (others[0], 0), (others[1], 40), (others[2], 0)]):
-        connection.handle(request(number, who), b"x" * size)
-    refused = [each.id for each in said(connection) if isinstance(each, wire.ErrorReply)]
-    assert refused == [1, 4]
-    assert wants.awaiting_bytes == 100
-    connection.close(0, "enough")
-    assert wants.awaiting_bytes == 0
 
 
 def test_a_delegation_that_is_known_is_recognised_until_another_takes_its_place() -> None:

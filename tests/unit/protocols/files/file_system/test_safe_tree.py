@@ -15,8 +15,7 @@ from fastn_p2p.protocols.files.file_system.safe_tree import SafeTree
 from fastn_p2p.protocols.files.file_system.source_file import SourceFile
 from fastn_p2p.protocols.files.file_system.walk import listing, walk
 from fastn_p2p.protocols.files.messages import Entry, Skipped
-
-from ....support.file_peers import make_files
+from tests.support.file_peers import make_files
 
 
 @pytest.fixture

@@ -23,8 +23,7 @@ from fastn_p2p.protocols.files.receiving.offer_inbox import MAX_WAITING
 from fastn_p2p.protocols.files.receiving.partial_file import partial_name
 from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from fastn_p2p_client.errors import ConnectionLost
-
-from ....support.file_peers import ALICE, BOB, CAROL, Contents, Line, make_files, run, snapshot, until
+from tests.support.file_peers import ALICE, BOB, CAROL, Contents, Line, make_files, run, snapshot, until
 
 
 class Place:

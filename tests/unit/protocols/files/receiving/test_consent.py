@@ -12,8 +12,8 @@ from fastn_p2p.protocols._shared.name_risks import Risk, is_named, risks_of
 from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.errors import FileError
 from fastn_p2p.protocols.files.receiving.offer_inbox import MAX_LIST, MAX_LISTS, MAX_WAITING
+from tests.support.file_peers import make_files, run, snapshot
 
-from ....support.file_peers import make_files, run, snapshot
 from ...cli import test_files_commands as test_cli_files
 from ...cli.test_files_commands import Place as Commands
 from .test_download import Place as Shared

@@ -1,0 +1,220 @@
+"""Identity exchange of a connection: introductions on request, and requests that wait for one."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from fastn_p2p_actors.credentials import Delegation
+from fastn_p2p_actors.network.connections import identity_exchange
+from fastn_p2p_actors.network.connections.connection import PeerConnection
+from fastn_p2p_actors.network.connections.identity_exchange import Wants
+from fastn_p2p_actors.network.connections.session_handshake import IncomingSession
+from fastn_p2p_actors.network.transport.peer_limits import INTRODUCTIONS
+from fastn_p2p_actors.network.wire import messages as wire
+from fastn_p2p_client.errors import BadMessage, ConnectionLost, P2PError
+from tests.support.peer_connections import StubOwner, new_connection, take_sent
+from tests.support.signer import DAY, NOW, Signer
+from tests.support.two_daemons import until_awaited
+
+BOB = Signer("bob")
+KEY = bytes(BOB.key)
+
+
+# ── asking an endpoint to show an identity ─────────────────────────────────────────────────────────
+
+
+async def test_introduces_an_identity_on_request() -> None:
+    connection = new_connection()
+    waiting = [asyncio.ensure_future(connection.request_introduction(KEY)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert take_sent(connection)[0] == wire.RequestIntroduction(KEY)
+    connection.handle(wire.Introduce(BOB.delegation()), b"")
+    assert await asyncio.gather(*waiting) == [None, None]
+    assert connection.introductions.until[KEY] > NOW
+
+
+async def test_requests_an_introduction_again_after_a_failure() -> None:
+    """The identity may have come online meanwhile."""
+    connection = new_connection()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await connection.request_introduction(KEY)
+    assert take_sent(connection) == [wire.RequestIntroduction(KEY)]
+    again = asyncio.ensure_future(connection.request_introduction(KEY))
+    await asyncio.sleep(0)
+    assert take_sent(connection) == [wire.RequestIntroduction(KEY)]
+    connection.handle(wire.Introduce(BOB.delegation()), b"")
+    await again
+
+
+async def test_the_end_of_the_connection_ends_the_request() -> None:
+    connection = new_connection()
+    waiting = asyncio.ensure_future(connection.request_introduction(KEY))
+    await asyncio.sleep(0)
+    connection.close(0, "enough")
+    with pytest.raises(ConnectionLost):
+        await waiting
+    with pytest.raises(P2PError):
+        await connection.request_introduction(KEY)
+
+
+# ── identities that are not online yet ─────────────────────────────────────────────────────────────
+
+
+async def test_reports_a_repeated_introduction_as_online() -> None:
+    owner, now = StubOwner(), NOW
+    connection = new_connection(owner, lambda: now)
+    shown = wire.Introduce(BOB.delegation())
+    connection.handle(shown, b"")
+    connection.ask_for(KEY)
+    wanting = asyncio.ensure_future(connection.request_introduction(KEY))
+    await asyncio.sleep(0)
+    assert owner.introduced == [KEY]
+    assert not wanting.done()
+    connection.handle(shown, b"")
+    await wanting
+    assert owner.introduced == [KEY, KEY]
+    now += 2 * DAY  # what has ended proves nothing
+    connection.handle(shown, b"")
+    assert owner.introduced == [KEY, KEY]
+    connection.close(0, "enough")
+
+
+async def test_introduces_a_requested_identity_once_when_it_comes_online() -> None:
+    owner = StubOwner()
+    wants = Wants()
+    connection = new_connection(owner, wants=wants)
+    connection.handle(wire.RequestIntroduction(KEY), b"")
+    connection.handle(wire.RequestIntroduction(KEY), b"")
+    wants.came_online(b"k" * 32)
+    assert take_sent(connection) == []
+    owner.online[KEY] = BOB.delegation()
+    for _ in range(2):
+        wants.came_online(KEY)
+    assert take_sent(connection) == [wire.Introduce(BOB.delegation())]
+    connection.handle(wire.RequestIntroduction(KEY), b"")
+    assert take_sent(connection) == [wire.Introduce(BOB.delegation())]
+    wants.came_online(KEY)
+    assert take_sent(connection) == []
+
+
+async def test_forgets_the_oldest_of_too_many_requested_identities(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_exchange, "_MAX_WANTS", 2)
+    first, second, third = (bytes([number]) * 32 for number in range(3))
+    owner = StubOwner()
+    wants = Wants()
+    connection = new_connection(owner, wants=wants)
+    for identity in (first, second, first, third, b"no key", b"k" * 1000):
+        connection.handle(wire.RequestIntroduction(identity), b"")
+    owner.online = dict.fromkeys((first, second, third), BOB.delegation())
+    shown = []
+    for identity in owner.online:
+        wants.came_online(identity)
+        shown.append(len(take_sent(connection)))
+    assert shown == [1, 0, 1]
+
+
+async def test_skips_introductions_above_the_rate_limit_and_requests_them_when_needed() -> None:
+    class Counting(StubOwner):
+        checks = 0
+
+        def check_introduction(self, connection: PeerConnection, delegation: bytes) -> Delegation:
+            self.checks += 1
+            raise BadMessage(reason="no delegation")
+
+    owner = Counting()
+    connection = new_connection(owner)
+    burst = int(INTRODUCTIONS.endpoint.burst)
+    for number in range(2 * burst):
+        connection.handle(wire.Introduce(number.to_bytes(4, "big")), b"")
+    assert burst <= owner.checks < burst * 3 // 2
+    take_sent(connection)
+    connection.handle(wire.Request(1, KEY, KEY, "Echo", "default", 1000), b"")
+    assert take_sent(connection) == [wire.RequestIntroduction(KEY)], "the request waits for it"
+
+
+# ── evicted identities ─────────────────────────────────────────────────────────────────────────────
+
+
+class Served(StubOwner):
+    """Owner that records the requests and sessions that reach it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[int] = []
+        self.sessions: list[int] = []
+
+    def on_request(self, _connection: object, request: wire.Request, _payload: bytes) -> None:
+        self.requests.append(request.id)
+
+    def on_arrival(self, arrival: IncomingSession) -> None:
+        self.sessions.append(arrival.request.id)
+
+    def on_cancel(self, connection: Any, number: int) -> None:
+        connection.requests.cancelled_early[number] = None
+
+
+def request(number: int, who: Signer = BOB) -> wire.Request:
+    return wire.Request(number, bytes(who.key), b"t" * 32, "Echo", "default", 1000)
+
+
+async def test_a_request_of_an_identity_that_was_given_up_waits_until_it_is_shown_again() -> None:
+    owner = Served()
+    connection = new_connection(cast(Any, owner))
+    shown = wire.Introduce(BOB.delegation())
+    connection.handle(shown, b"")
+    connection.introductions.evict(bytes(BOB.key))
+    connection.handle(request(1), b"")
+    connection.handle(request(2), b"x" * 1000)
+    connection.handle(wire.Cancel(2), b"")
+    connection.handle(wire.OpenSession(3, bytes(BOB.key), b"t" * 32, "Echo", "default", 1000), b"")
+    assert take_sent(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
+    assert (owner.requests, owner.sessions) == ([], [])
+    connection.handle(shown, b"")
+    assert (owner.requests, owner.sessions) == ([1], [3])
+    connection.handle(request(4), b"")
+    assert owner.requests == [1, 4]
+    connection.close(0, "enough")
+
+
+async def test_a_request_whose_introduction_does_not_come_again_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_exchange, "_AWAIT_SECONDS", 0.01)
+    connection = new_connection(cast(Any, Served()))
+    connection.introductions.evictions = 1
+    connection.handle(request(1), b"")
+    assert take_sent(connection) == [wire.RequestIntroduction(bytes(BOB.key))]
+
+    async def answered() -> list[object]:
+        return take_sent(connection)
+
+    (failure,) = await until_awaited(answered, "it is refused")
+    assert isinstance(failure, wire.ErrorReply)
+    assert (failure.id, failure.code) == (1, "bad-message")
+    connection.close(0, "enough")
+
+
+async def test_where_nothing_was_given_up_nobody_waits() -> None:
+    connection = new_connection(cast(Any, Served()))
+    connection.handle(request(1), b"")
+    (failure,) = take_sent(connection)
+    assert isinstance(failure, wire.ErrorReply)
+    connection.close(0, "enough")
+
+
+async def test_requests_that_wait_are_limited_in_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_exchange, "_MAX_AWAITING", 3)
+    monkeypatch.setattr(identity_exchange, "_MAX_AWAITING_BYTES", 100)
+    wants = identity_exchange.Wants()
+    connection = new_connection(cast(Any, Served()), wants=wants)
+    connection.introductions.evictions = 1
+    others = [Signer(f"other {number}") for number in range(3)]
+    for number, (who, size) in enumerate([(BOB, 60), (BOB, 60), (others[0], 0), (others[1], 40), (others[2], 0)]):
+        connection.handle(request(number, who), b"x" * size)
+    refused = [each.id for each in take_sent(connection) if isinstance(each, wire.ErrorReply)]
+    assert refused == [1, 4]
+    assert wants.awaiting_bytes == 100
+    connection.close(0, "enough")
+    assert wants.awaiting_bytes == 0
