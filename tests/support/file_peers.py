@@ -28,8 +28,8 @@ __all__ = [
     "BOB",
     "CAROL",
     "Contents",
-    "Impostor",
-    "Line",
+    "FaultyPeerClient",
+    "InProcessClient",
     "Snapshot",
     "kinds",
     "make_files",
@@ -52,8 +52,8 @@ Snapshot: TypeAlias = dict[str, tuple[bytes, int, int]]
 """Path → content, permission bits, time of change in nanoseconds."""
 
 
-class Line:
-    """alice's ``FileTransfer``, and the way to it; stands where programs have a ``Client``.
+class InProcessClient:
+    """Client of alice's ``FileTransfer`` in the same event loop; it takes the place of a ``Client``.
 
     Attributes:
         cuts: bytes after which a session breaks, one for each of the next sessions that are opened; 0 for none.
@@ -92,9 +92,9 @@ class Line:
     def files(self) -> FilesClient:
         return FilesClient(self, None, "alice")  # type: ignore[arg-type]
 
-    def as_peer(self, key: PublicKey, name: str | None = None) -> Line:
+    def as_peer(self, key: PublicKey, name: str | None = None) -> InProcessClient:
         """The same, for somebody else."""
-        other = Line(self.workspace, Peer(key, name), **self.config)
+        other = InProcessClient(self.workspace, Peer(key, name), **self.config)
         other.protocol = self.protocol
         return other
 
@@ -161,7 +161,7 @@ class Line:
             theirs.fail(ConnectionLost(what="the process"))
 
 
-class Impostor(Line):
+class FaultyPeerClient(InProcessClient):
     """Somebody at the other end who says what a test wants: takes a session, and what it was opened for."""
 
     def __init__(self, serve: Callable[[Session, Any], Awaitable[None]], workspace: Path) -> None:

@@ -7,9 +7,6 @@ import json
 import re
 import sys
 import typing
-from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import pytest
 
@@ -29,68 +26,12 @@ from fastn_p2p.protocols.files.events import (
     Retrying,
 )
 from fastn_p2p.protocols.files.progress import progress_output
-from fastn_p2p_client import Client
-from tests.support.file_peers import ALICE, BOB, Line, make_files, snapshot
+from tests.support.file_commands import FileCommands, identity_info
+from tests.support.file_peers import make_files, snapshot
 
 
-class Daemon:
-    """Stands where commands have a ``Client``: whoever asks alice is alice, everybody else is bob."""
-
-    def __init__(self, line: Line, identities: list[m.IdentityInfo]) -> None:
-        self.line = line
-        self.identities = identities
-
-    def __call__(self, home: Path | None, *, program: str) -> Daemon:
-        return self
-
-    async def __aenter__(self) -> Daemon:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    resolve_identity = Client.resolve_identity
-
-    async def control(self, message: m.ListIdentities) -> m.IdentityList:
-        return m.IdentityList(self.identities)
-
-    def _line(self, identity: str | None) -> Line:
-        return self.line.as_peer(ALICE) if identity == "alice" else self.line
-
-    async def call(self, identity: str | None, *arguments: Any, **options: Any) -> Any:
-        return await self._line(identity).call(identity, *arguments, **options)
-
-    async def connect(self, identity: str | None, *arguments: Any) -> Any:
-        return await self._line(identity).connect(identity, *arguments)
-
-
-def identity(name: str, *, online: bool = True) -> m.IdentityInfo:
-    key = ALICE if name == "alice" else BOB
-    return m.IdentityInfo(name=name, id52=key.id52, online=online, created="2026-01-01T00:00:00Z")
-
-
-class Place(typing.NamedTuple):
-    root: Path
-    inbox: Path
-    here: Path
-    daemon: Daemon
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    root, inbox, here = (tmp_path / name for name in ("root", "inbox", "here"))
-    for each in (root, inbox, here):
-        each.mkdir()
-    line = Line(tmp_path / "workspace", root=str(root), inbox=str(inbox))
-    daemon = Daemon(line, [identity("alice"), identity("bob", online=False)])
-    monkeypatch.setattr(cli, "Client", daemon)
-    return Place(root, inbox, here, daemon)
-
-
-def test_a_listing_is_a_line_for_each_entry(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    make_files(place.root, {"b": b"12345", "a/": b"", "a\nb": b""})
+def test_a_listing_is_a_line_for_each_entry(commands: FileCommands, capsys: pytest.CaptureFixture[str]) -> None:
+    make_files(commands.root, {"b": b"12345", "a/": b"", "a\nb": b""})
     assert main(["files", "ls", "alice"]) == 0
     out, err = capsys.readouterr()
     assert re.fullmatch(r"directory\t-\t[0-9T:Z-]+\ta\nfile\t5\t2023-11-14T22:13:20Z\tb\n", out)
@@ -101,23 +42,23 @@ def test_a_listing_is_a_line_for_each_entry(place: Place, capsys: pytest.Capture
     assert capsys.readouterr() == ("", "fastn-p2p: gone: there is no file or directory with this name\n")
 
 
-def test_get_says_what_came_of_it(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    make_files(place.root, {"a": b"new", "b": 2000, "c": 3})
-    make_files(place.here, {"a": b"mine"})
-    assert main(["files", "get", "alice", "a", "b", "c", "--to", str(place.here)]) == 8
+def test_get_says_what_came_of_it(commands: FileCommands, capsys: pytest.CaptureFixture[str]) -> None:
+    make_files(commands.root, {"a": b"new", "b": 2000, "c": 3})
+    make_files(commands.here, {"a": b"mine"})
+    assert main(["files", "get", "alice", "a", "b", "c", "--to", str(commands.here)]) == 8
     out, err = capsys.readouterr()
     assert out == ""
     assert "a: another file has this name already\n" in err
     assert re.search(r"^2 files, 2\.0 kB in \d\.\d s \(.*/s\); 1 failed$", err, re.MULTILINE)
-    assert main(["files", "get", "alice", "/", "--to", str(place.here / "new"), "--json"]) == 0
+    assert main(["files", "get", "alice", "/", "--to", str(commands.here / "new"), "--json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[-1].items() >= {"event": "end", "done": 3, "kept": 0, "skipped": 0, "failed": 0}.items()
-    assert snapshot(place.here / "new") == snapshot(place.root)
+    assert snapshot(commands.here / "new") == snapshot(commands.root)
 
 
-def test_put_says_that_the_offer_waits_and_what_it_is_called(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    make_files(place.here, {"a": b"a"})
-    put = ["files", "put", "alice", str(place.here / "a"), "--timeout", "0"]
+def test_put_says_that_the_offer_waits_and_names_it(commands: FileCommands, capsys: pytest.CaptureFixture[str]) -> None:
+    make_files(commands.here, {"a": b"a"})
+    put = ["files", "put", "alice", str(commands.here / "a"), "--timeout", "0"]
     assert main(put) == 6
     err = capsys.readouterr().err
     (offer,) = set(re.findall(r"offer ([0-9a-f]{16})", err))
@@ -128,7 +69,7 @@ def test_put_says_that_the_offer_waits_and_what_it_is_called(place: Place, capsy
     assert capsys.readouterr().err == f"Offer {offer} is accepted.\n"
     assert main(put) == 0
     assert f"Offer {offer} is complete" in capsys.readouterr().err
-    assert snapshot(place.inbox) == snapshot(place.here)
+    assert snapshot(commands.inbox) == snapshot(commands.here)
     assert main(["files", "reject", offer]) == 0
     assert capsys.readouterr().err == f"Offer {offer} is finished.\n"
 
@@ -136,21 +77,21 @@ def test_put_says_that_the_offer_waits_and_what_it_is_called(place: Place, capsy
 @pytest.mark.parametrize(
     ("identities", "arguments", "code"),
     [
-        ([identity("alice")], [], 0),
-        ([identity("alice", online=False), identity("bob", online=False)], [], 11),
-        ([identity("alice"), identity("bob")], [], 2),
-        ([identity("alice"), identity("bob")], ["--as", "alice"], 0),
-        ([identity("alice"), identity("bob")], ["--as", "carol"], 7),
+        ([identity_info("alice")], [], 0),
+        ([identity_info("alice", online=False), identity_info("bob", online=False)], [], 11),
+        ([identity_info("alice"), identity_info("bob")], [], 2),
+        ([identity_info("alice"), identity_info("bob")], ["--as", "alice"], 0),
+        ([identity_info("alice"), identity_info("bob")], ["--as", "carol"], 7),
     ],
 )
 def test_whose_inbox_it_is(
-    place: Place,
+    commands: FileCommands,
     capsys: pytest.CaptureFixture[str],
     identities: list[m.IdentityInfo],
     arguments: list[str],
     code: int,
 ) -> None:
-    place.daemon.identities = identities
+    commands.stub.identities = identities
     assert main(["files", "offers", *arguments]) == code
     if code == 0:
         assert capsys.readouterr() == ("", "No offers.\n")

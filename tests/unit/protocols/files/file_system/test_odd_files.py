@@ -21,18 +21,12 @@ from fastn_p2p.protocols.files.file_system.safe_paths import parts_of
 from fastn_p2p.protocols.files.file_system.safe_tree import SafeTree, entry_of, set_times
 from fastn_p2p.protocols.files.receiving.partial_file import PartialFile
 from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
+from tests.support.file_commands import FileCommands
+from tests.support.file_directories import OfferInbox, SharedDirectory
 from tests.support.file_peers import make_files, run, snapshot
-
-from ...cli import test_files_commands as test_cli_files
-from ...cli.test_files_commands import Place as Commands
-from .test_download import Place as Shared
-from .test_upload import Place as Taken
 
 SECOND = 1_000_000_000
 YEAR = 365 * 24 * 3600 * SECOND
-
-commands = test_cli_files.place
-"""A fixture."""
 
 
 @pytest.mark.parametrize("years", [-400, -150, -146, -1, 146.3, 147, 230, 300, 430])
@@ -101,11 +95,11 @@ SKIPPED = {"pipe", "dangling", "loop", "socket", "\\xff\\xfe", "line\\nbreak", "
 @pytest.mark.parametrize("direction", ["get", "put"])
 def test_one_odd_file_never_spoils_its_directory(tmp_path: Path, direction: str) -> None:
     if direction == "get":
-        shared = Shared(tmp_path)
+        shared = SharedDirectory(tmp_path)
         good = odd_directory(shared.root)
         summary, source, target = shared.get("d", parallel=1), shared.root, shared.to
     else:
-        inbox = Taken(tmp_path, trust=["bob"])
+        inbox = OfferInbox(tmp_path, trust=["bob"])
         good = odd_directory(inbox.home)
         summary, source, target = run(inbox.put("d")), inbox.home, inbox.inbox
     there, here = snapshot(source), snapshot(target)
@@ -119,11 +113,11 @@ def test_one_odd_file_never_spoils_its_directory(tmp_path: Path, direction: str)
 
 
 def test_an_odd_directory_is_listed_with_what_is_left_out(tmp_path: Path) -> None:
-    shared = Shared(tmp_path)
+    shared = SharedDirectory(tmp_path)
     good = odd_directory(shared.root)
 
     async def listed() -> list[f.DirectoryPage]:
-        return [page async for page in shared.line.files().list("d")]
+        return [page async for page in shared.client.files().list("d")]
 
     (page,) = run(listed())
     assert {f"d/{entry.path}" for entry in page.entries} >= {path for path in good if path.count("/") == 1}
@@ -131,9 +125,9 @@ def test_an_odd_directory_is_listed_with_what_is_left_out(tmp_path: Path) -> Non
 
 
 def test_sizes_beyond_all_bounds_are_counted_as_far_as_possible(tmp_path: Path) -> None:
-    inbox = Taken(tmp_path, max_file_size=1 << 63, max_total=1 << 70)
+    inbox = OfferInbox(tmp_path, max_file_size=1 << 63, max_total=1 << 70)
     entries = [f.Entry(str(number), "file", f.MAX_SIZE) for number in range(4)]
-    run(inbox.line.files().offer(entries))
+    run(inbox.client.files().offer(entries))
     assert run(inbox.offers())[0].bytes == f.MAX_SIZE
 
 
@@ -176,7 +170,7 @@ def test_reasons_are_those_of_the_system(code: int, kind: str, words: str, at: s
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 @pytest.mark.parametrize("closed", [".", "d"])
 def test_a_directory_that_cannot_be_written_to_is_told_as_that(tmp_path: Path, closed: str) -> None:
-    inbox = Taken(tmp_path, trust=["bob"])
+    inbox = OfferInbox(tmp_path, trust=["bob"])
     make_files(inbox.home, {"d/a": b"a"})
     make_files(inbox.inbox, {"d/": b""})
     (inbox.inbox / closed).chmod(0o555)
@@ -206,7 +200,7 @@ def test_a_partial_file_that_cannot_be_made_says_why(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("make", [lambda path: path.write_text(""), lambda path: path.symlink_to("nowhere")])
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path, make: Callable[[Path], Any]) -> None:
-    inbox = Taken(tmp_path, trust=["bob"])
+    inbox = OfferInbox(tmp_path, trust=["bob"])
     make_files(inbox.home, {"d/e/f/a": b"a", "d/empty/": b"", "d/b": b"b"})
     make_files(inbox.inbox, {"d/": b""})
     for name in ("e", "empty"):
@@ -222,7 +216,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path, make: Callable
 
 @pytest.mark.parametrize("mine", [0o700, 0o750, 0o777])
 def test_directories_that_are_mine_keep_their_modes(tmp_path: Path, mine: int) -> None:
-    shared = Shared(tmp_path)
+    shared = SharedDirectory(tmp_path)
     make_files(shared.root, {"photos/1": b"1", "photos/new/deep/2": b"2"})
     for name in ("photos", "photos/new", "photos/new/deep"):
         (shared.root / name).chmod(0o775)
@@ -239,7 +233,7 @@ def test_directories_that_are_mine_keep_their_modes(tmp_path: Path, mine: int) -
 
 @pytest.mark.parametrize("direction", ["get", "put"])
 def test_what_is_left_out_shows_in_the_exit_code_and_at_the_end(
-    commands: Commands,
+    commands: FileCommands,
     capsys: pytest.CaptureFixture[str],
     direction: str,
 ) -> None:
@@ -263,7 +257,7 @@ def test_what_is_left_out_shows_in_the_exit_code_and_at_the_end(
 
 
 def test_names_that_are_no_text_are_told_with_their_bytes(
-    commands: Commands,
+    commands: FileCommands,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     name = os.fsdecode(b"caf\xe9")

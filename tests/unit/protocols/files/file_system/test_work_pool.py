@@ -24,7 +24,7 @@ from fastn_p2p.protocols.files.protocol import MAX_WALKS
 from fastn_p2p.protocols.files.receiving.partial_file import PartialFile, partial_name
 from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from fastn_p2p_client.session.session import Session
-from tests.support.file_peers import BOB, CAROL, Line, make_files, run, snapshot, until
+from tests.support.file_peers import BOB, CAROL, InProcessClient, make_files, run, snapshot, until
 
 GIB = 1024**3
 LONG_AGO = 1_700_000_000_000_000_000
@@ -65,9 +65,9 @@ def sparse(path: Path, size: int) -> None:
     os.truncate(path, size)
 
 
-async def wanting(line: Line, offset: int) -> Session:
+async def wanting(client: InProcessClient, offset: int) -> Session:
     """A session on which the end of the file is wanted."""
-    session = await line.files().open(f.DownloadFiles())
+    session = await client.files().open(f.DownloadFiles())
     await FrameStream(session).send_message(f.FileRequest("huge", offset, bytes(32)))
     return session
 
@@ -81,18 +81,18 @@ async def test_hashing_holds_up_neither_other_requests_nor_other_peers_and_ends_
     root = tmp_path / "root"
     make_files(root, {"small": b"small"})
     sparse(root / "huge", 40 * GIB)
-    line = Line(tmp_path / "workspace", root=str(root))
-    carol = line.as_peer(CAROL, "carol")
-    sessions = [await wanting(line, 40 * GIB - number) for number in range(1, 17)]
+    client = InProcessClient(tmp_path / "workspace", root=str(root))
+    carol = client.as_peer(CAROL, "carol")
+    sessions = [await wanting(client, 40 * GIB - number) for number in range(1, 17)]
     await until(lambda: steps.taken > 20)
-    for each in (line, carol):
+    for each in (client, carol):
         assert (await each.files().stat("small")).size == 5
         assert [page.entries[-1].path async for page in each.files().list()] == ["small"]
     (tmp_path / "to").mkdir()
     assert (await carol.files().get(["small"], tmp_path / "to")).done == 1
     for session in sessions:
         session.reset()
-    await until(lambda: not line.protocol._sessions)
+    await until(lambda: not client.protocol._sessions)
     await asyncio.to_thread(lambda: None)
     await carol.files().stat("small")
     taken = steps.taken
@@ -117,25 +117,25 @@ async def test_what_was_hashed_is_not_hashed_again(tmp_path: Path, monkeypatch: 
         return block
 
     monkeypatch.setattr(SourceFile, "_next", reading)
-    line = Line(tmp_path / "workspace", root=str(root))
+    client = InProcessClient(tmp_path / "workspace", root=str(root))
 
     async def resumed(offset: int, digest: bytes) -> int:
-        session = await line.files().open(f.DownloadFiles())
+        session = await client.files().open(f.DownloadFiles())
         frames = FrameStream(session)
         await frames.send_message(f.FileRequest("huge", offset, digest))
         found = await frames.receive()
         assert isinstance(found, f.FileHeader)
         session.reset()
-        await until(lambda: not line.protocol._sessions)
+        await until(lambda: not client.protocol._sessions)
         return found.offset
 
     hasher = Digest()
     for _ in range(20):
         hasher.update(bytes(STEP))
-    first = await wanting(line, 20 * STEP)
+    first = await wanting(client, 20 * STEP)
     await until(lambda: hashed["bytes"] > 5 * STEP)
     first.reset()  # what it has caused until then is kept
-    await until(lambda: not line.protocol._sessions)
+    await until(lambda: not client.protocol._sessions)
     assert await resumed(20 * STEP, hasher.digest()) == 20 * STEP
     before = hashed["bytes"]
     assert before < 22 * STEP
@@ -258,7 +258,7 @@ async def test_a_listing_of_many_names_ends_with_its_call(tmp_path: Path, monkey
     monkeypatch.setattr(walk, "_STEP", 1)
     root = tmp_path / "root"
     make_files(root, {f"{number:03}": b"" for number in range(300)})
-    line = Line(tmp_path / "workspace", root=str(root))
+    client = InProcessClient(tmp_path / "workspace", root=str(root))
     taken = 0
     step = walk._step
 
@@ -268,28 +268,28 @@ async def test_a_listing_of_many_names_ends_with_its_call(tmp_path: Path, monkey
         return step(steps)  # type: ignore[arg-type]
 
     monkeypatch.setattr(walk, "_step", counting)
-    call = asyncio.create_task(line.files().request(f.ListDirectory(), f.DirectoryPage))
+    call = asyncio.create_task(client.files().request(f.ListDirectory(), f.DirectoryPage))
     await until(lambda: taken > 10)
     call.cancel()
     await asyncio.gather(call, return_exceptions=True)
     stopped = taken
-    await line.files().stat()
+    await client.files().stat()
     assert taken <= stopped + 1 < 300
-    assert len((await line.files().request(f.ListDirectory(), f.DirectoryPage)).entries) == 300
+    assert len((await client.files().request(f.ListDirectory(), f.DirectoryPage)).entries) == 300
 
 
 async def test_one_peer_walks_few_directories_at_a_time(tmp_path: Path) -> None:
     root = tmp_path / "root"
     make_files(root, {f"{number:05}-{'x' * 200}": b"" for number in range(3000)})
-    line = Line(tmp_path / "workspace", root=str(root))
-    walks = [await line.files().open(f.WalkDirectory()) for _ in range(MAX_WALKS)]
+    client = InProcessClient(tmp_path / "workspace", root=str(root))
+    walks = [await client.files().open(f.WalkDirectory()) for _ in range(MAX_WALKS)]
     with pytest.raises(FileError) as caught:
-        await line.files().open(f.WalkDirectory())
+        await client.files().open(f.WalkDirectory())
     assert caught.value.kind == "TooMany"
-    carol = await line.as_peer(CAROL).files().open(f.WalkDirectory())
+    carol = await client.as_peer(CAROL).files().open(f.WalkDirectory())
     for session in (*walks, carol):
         session.reset()
-    await until(lambda: not line.protocol._walks)
+    await until(lambda: not client.protocol._walks)
 
 
 def test_an_inbox_that_asks_twice_has_files_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

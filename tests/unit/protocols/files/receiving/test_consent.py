@@ -12,26 +12,9 @@ from fastn_p2p.protocols._shared.name_risks import Risk, is_named, risks_of
 from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.errors import FileError
 from fastn_p2p.protocols.files.receiving.offer_inbox import MAX_LIST, MAX_LISTS, MAX_WAITING
+from tests.support.file_commands import FileCommands
+from tests.support.file_directories import OfferInbox, SharedDirectory
 from tests.support.file_peers import make_files, run, snapshot
-
-from ...cli import test_files_commands as test_cli_files
-from ...cli.test_files_commands import Place as Commands
-from .test_download import Place as Shared
-from .test_upload import Place as Taken
-
-commands = test_cli_files.place
-"""A fixture."""
-
-
-@pytest.fixture
-def trusting(tmp_path: Path) -> Taken:
-    return Taken(tmp_path, trust=["bob"])
-
-
-@pytest.fixture
-def wary(tmp_path: Path) -> Taken:
-    return Taken(tmp_path)
-
 
 RISKY: list[tuple[str, int, list[Risk]]] = [
     ("report.pdf", 0o644, []),
@@ -81,16 +64,16 @@ HOME = {
 }
 
 
-def offered(place: Taken) -> list[str]:
-    make_files(place.home, HOME)
-    (place.home / "tool").chmod(0o755)
+def offered(inbox: OfferInbox) -> list[str]:
+    make_files(inbox.home, HOME)
+    (inbox.home / "tool").chmod(0o755)
     return ["00.jpg", *[name for name in sorted({name.partition("/")[0] for name in HOME}) if name != "00.jpg"]]
 
 
 FLAGGED = {".bash_profile", ".ssh", ".ssh/authorized_keys", "tool", "zzz.desktop"}
 
 
-def test_trust_takes_no_risky_names(trusting: Taken) -> None:
+def test_trust_takes_no_risky_names(trusting: OfferInbox) -> None:
     summary = run(trusting.put(*offered(trusting)))
     assert trusting.failures(summary) == dict.fromkeys(FLAGGED, "NotAccepted")
     assert summary.done == 30
@@ -100,14 +83,14 @@ def test_trust_takes_no_risky_names(trusting: Taken) -> None:
 
 
 @pytest.mark.parametrize("names", [[], [".ssh"], [".ssh/authorized_keys", "tool"]])
-def test_what_is_accepted_by_name_is_taken_and_nothing_else(wary: Taken, names: list[str]) -> None:
+def test_what_is_accepted_by_name_is_taken_and_nothing_else(wary: OfferInbox, names: list[str]) -> None:
     tops = offered(wary)
 
     async def story() -> set[str]:
         with pytest.raises(FileError):
             await wary.put(*tops)
         (offer,) = await wary.offers()
-        owner = wary.line.as_peer(wary.line.protocol.context.key).files()
+        owner = wary.client.as_peer(wary.client.protocol.context.key).files()
         await owner.decide(offer.id, accept=True)
         assert set(wary.failures(await wary.put(*tops))) == FLAGGED
         for wrong in (["00.jpg"], ["gone"], [".bash"]):
@@ -115,7 +98,7 @@ def test_what_is_accepted_by_name_is_taken_and_nothing_else(wary: Taken, names: 
                 await owner.decide(offer.id, accept=True, hidden=True, names=wrong)
             assert caught.value.kind == "NotFound"
         await owner.decide(offer.id, accept=True, hidden=True, names=names)
-        await wary.line.restart()
+        await wary.client.restart()
         return set(wary.failures(await wary.put(*tops)))
 
     taken = {path for path in FLAGGED if not names or is_named(path, names)}
@@ -128,22 +111,22 @@ def test_what_is_accepted_by_name_is_taken_and_nothing_else(wary: Taken, names: 
         }
 
 
-async def test_everything_in_an_offer_is_shown_in_pages(wary: Taken) -> None:
+async def test_everything_in_an_offer_is_shown_in_pages(wary: OfferInbox) -> None:
     tops = offered(wary)
     with pytest.raises(FileError):
         await wary.put(*tops)
     (offer,) = await wary.offers()
     assert set(offer.examples) <= FLAGGED  # however the sender orders them
-    owner = wary.line.as_peer(wary.line.protocol.context.key).files()
+    owner = wary.client.as_peer(wary.client.protocol.context.key).files()
     shown = [entry async for entry in owner.contents(offer.id, page=7)]
     assert [entry.path for entry in shown] == sorted([*HOME, ".ssh"])
     assert {entry.path for entry in shown if entry.risks} == FLAGGED
     with pytest.raises(FileError) as caught:
-        await wary.line.files().request(f.Contents(offer.id), f.OfferPage)
+        await wary.client.files().request(f.Contents(offer.id), f.OfferPage)
     assert caught.value.kind == "NotOwner"
 
 
-def test_the_commands_name_what_is_risky(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_name_what_is_risky(commands: FileCommands, capsys: pytest.CaptureFixture[str]) -> None:
     names = [*(f"{number}.jpg" for number in range(9)), ".bash_profile", ".ssh/authorized_keys"]
     make_files(commands.here, dict.fromkeys(names, b"x"))
     put = ["files", "put", "alice", *sorted(str(each) for each in commands.here.iterdir()), "--timeout", "0"]
@@ -193,8 +176,8 @@ def entries(count: int, prefix: str = "") -> list[f.Entry]:
     ]
 
 
-async def test_little_is_kept_before_consent(wary: Taken, tmp_path: Path) -> None:
-    bob = wary.line.files()
+async def test_little_is_kept_before_consent(wary: OfferInbox, tmp_path: Path) -> None:
+    bob = wary.client.files()
     with pytest.raises(FileError) as caught:
         await bob.offer(entries(9000))
     assert caught.value.kind == "TooLarge"
@@ -208,13 +191,13 @@ async def test_little_is_kept_before_consent(wary: Taken, tmp_path: Path) -> Non
     assert max(kept) <= MAX_LIST
     assert sum(kept) <= MAX_LISTS
     (first, *_) = await wary.offers()
-    owner = wary.line.as_peer(wary.line.protocol.context.key).files()
+    owner = wary.client.as_peer(wary.client.protocol.context.key).files()
     assert len([entry async for entry in owner.contents(first.id)]) == 1500
 
 
-async def test_rejected_lists_go_before_new_ones_are_refused(wary: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
-    bob = wary.line.files()
-    owner = wary.line.as_peer(wary.line.protocol.context.key).files()
+async def test_rejected_lists_go_before_new_ones_are_refused(wary: OfferInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    bob = wary.client.files()
+    owner = wary.client.as_peer(wary.client.protocol.context.key).files()
     first = await bob.offer(entries(1500))
     await owner.decide(first.offer, accept=False)
     (offer,) = await wary.offers()
@@ -223,24 +206,24 @@ async def test_rejected_lists_go_before_new_ones_are_refused(wary: Taken, monkey
     assert [each.state for each in await wary.offers()] == ["waiting"]
 
 
-def test_a_trusted_peer_may_offer_many(trusting: Taken) -> None:
-    assert run(trusting.line.files().offer(entries(9000))).state == "accepted"
+def test_a_trusted_peer_may_offer_many(trusting: OfferInbox) -> None:
+    assert run(trusting.client.files().offer(entries(9000))).state == "accepted"
 
 
 # ── other places where a file gets a peer's name ─────────────────────────────────────────────────
 
 
 def test_get_leaves_hidden_names_out_unless_they_are_asked_for(tmp_path: Path) -> None:
-    place = Shared(tmp_path)
+    shared = SharedDirectory(tmp_path)
     make_files(
-        place.root, {".bashrc": b"evil", "d/.git/hooks/x": b"evil", "d/.git/y": b"", "d/a": b"a", "d/.ssh/": b""}
+        shared.root, {".bashrc": b"evil", "d/.git/hooks/x": b"evil", "d/.git/y": b"", "d/a": b"a", "d/.ssh/": b""}
     )
-    (place.root / "d/a").chmod(0o755)
-    summary = place.get("/")
-    assert set(snapshot(place.to)) == {"d", "d/a"}
+    (shared.root / "d/a").chmod(0o755)
+    summary = shared.get("/")
+    assert set(snapshot(shared.to)) == {"d", "d/a"}
     assert sorted(event.path for event in summary.left_out) == [".bashrc", "d/.git", "d/.ssh"]
-    assert place.get(".bashrc").done == 1
-    assert place.get("d/.git").done == 2
-    assert {".bashrc", ".git", ".git/hooks/x", ".git/y"} <= set(snapshot(place.to))
-    place.get("/", hidden=True)
-    assert set(snapshot(place.root)) <= set(snapshot(place.to))
+    assert shared.get(".bashrc").done == 1
+    assert shared.get("d/.git").done == 2
+    assert {".bashrc", ".git", ".git/hooks/x", ".git/y"} <= set(snapshot(shared.to))
+    shared.get("/", hidden=True)
+    assert set(snapshot(shared.root)) <= set(snapshot(shared.to))

@@ -16,30 +16,17 @@ from fastn_p2p.protocols.files.file_system.source_file import SourceFile
 from fastn_p2p.protocols.files.framing import BLOCK, FrameStream
 from fastn_p2p.protocols.files.receiving.offer_inbox import EXPIRES, MAX_WAITING
 from fastn_p2p.protocols.files.receiving.partial_file import partial_name
+from tests.support.file_directories import OfferInbox, SharedDirectory
 from tests.support.file_peers import ALICE, BOB, CAROL, make_files, run, snapshot, until
-
-from .test_download import Place as Shared
-from .test_upload import Place as Taken
 
 SECOND = 1_000_000_000
 NOON = 1_767_261_600 * SECOND
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Shared:
-    return Shared(tmp_path)
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Taken:
+def inbox(tmp_path: Path) -> OfferInbox:
     """An inbox that trusts bob and carol."""
-    return Taken(tmp_path, trust=["bob", CAROL.id52])
-
-
-@pytest.fixture
-def wary(tmp_path: Path) -> Taken:
-    """An inbox that trusts nobody."""
-    return Taken(tmp_path)
+    return OfferInbox(tmp_path, trust=["bob", CAROL.id52])
 
 
 def write(path: Path, content: bytes, ns: int = NOON) -> None:
@@ -53,7 +40,7 @@ def write(path: Path, content: bytes, ns: int = NOON) -> None:
 @pytest.mark.parametrize("later", [0, 1, SECOND, -SECOND, 3600 * SECOND], ids=str)
 @pytest.mark.parametrize("size", [0, 9, 2 * BLOCK + 5])
 def test_a_file_of_the_same_size_with_another_content_is_never_taken_for_it(
-    shared: Shared, later: int, size: int
+    shared: SharedDirectory, later: int, size: int
 ) -> None:
     write(shared.root / "conf", b"1" * size)
     assert shared.get("conf").done == 1
@@ -65,7 +52,7 @@ def test_a_file_of_the_same_size_with_another_content_is_never_taken_for_it(
     assert (shared.to / "conf").read_bytes() == b"2" * size
 
 
-def test_the_same_content_is_kept_whatever_its_time(shared: Shared) -> None:
+def test_the_same_content_is_kept_whatever_its_time(shared: SharedDirectory) -> None:
     write(shared.root / "big", os.urandom(2 * BLOCK))
     shared.get("big")
     os.utime(shared.root / "big", ns=(0, 0))
@@ -75,7 +62,7 @@ def test_the_same_content_is_kept_whatever_its_time(shared: Shared) -> None:
 
 
 @pytest.mark.parametrize("harm", ["damaged", "cut", "longer", "another"])
-def test_a_file_that_was_harmed_since_is_not_there(shared: Shared, harm: str) -> None:
+def test_a_file_that_was_harmed_since_is_not_there(shared: SharedDirectory, harm: str) -> None:
     content = os.urandom(BLOCK + 1)
     write(shared.root / "a", content)
     shared.get("a")
@@ -87,7 +74,7 @@ def test_a_file_that_was_harmed_since_is_not_there(shared: Shared, harm: str) ->
     assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_a_replacement_that_was_cut_short_goes_on_where_it_was(shared: Shared) -> None:
+def test_a_replacement_that_was_cut_short_goes_on_where_it_was(shared: SharedDirectory) -> None:
     old, new = os.urandom(3 * BLOCK), os.urandom(3 * BLOCK)
     write(shared.to / "a", old)
     write(shared.root / "a", new)
@@ -96,18 +83,18 @@ def test_a_replacement_that_was_cut_short_goes_on_where_it_was(shared: Shared) -
     assert (shared.to / "a").read_bytes() == new
 
 
-def test_a_file_that_has_grown_since_it_was_listed_is_the_new_one_with_force(shared: Shared) -> None:
+def test_a_file_that_has_grown_since_it_was_listed_is_the_new_one_with_force(shared: SharedDirectory) -> None:
     write(shared.root / "log", b"one")
     shared.get("log")
-    connect = shared.line.connect
+    connect = shared.client.connect
 
     async def growing(*arguments: Any) -> Any:
-        if shared.line.opened == 1:
+        if shared.client.opened == 1:
             write(shared.root / "log", b"one two")
         return await connect(*arguments)
 
-    shared.line.connect = growing  # type: ignore[method-assign, assignment]
-    shared.line.opened = 0
+    shared.client.connect = growing  # type: ignore[method-assign, assignment]
+    shared.client.opened = 0
     assert shared.get("log", force=True).failures == []
     assert (shared.to / "log").read_bytes() == b"one two"
 
@@ -116,7 +103,7 @@ def test_a_file_that_has_grown_since_it_was_listed_is_the_new_one_with_force(sha
 
 
 @pytest.mark.parametrize("harm", ["gone", "damaged", "cut", "another"])
-def test_what_was_put_and_is_not_there_any_more_is_not_said_to_be(inbox: Taken, harm: str) -> None:
+def test_what_was_put_and_is_not_there_any_more_is_not_said_to_be(inbox: OfferInbox, harm: str) -> None:
     content = os.urandom(BLOCK)
     write(inbox.home / "a", content)
     assert run(inbox.put("a")).done == 1
@@ -134,7 +121,7 @@ def test_what_was_put_and_is_not_there_any_more_is_not_said_to_be(inbox: Taken, 
     assert snapshot(inbox.inbox) == snapshot(inbox.home)
 
 
-def test_what_was_touched_but_not_changed_is_there(inbox: Taken) -> None:
+def test_what_was_touched_but_not_changed_is_there(inbox: OfferInbox) -> None:
     make_files(inbox.home, {"d/a": 2 * BLOCK, "d/b": b"b"})
     run(inbox.put("d"))
     (inbox.inbox / "d/a").chmod(0o600)
@@ -145,7 +132,7 @@ def test_what_was_touched_but_not_changed_is_there(inbox: Taken) -> None:
     assert snapshot(inbox.inbox) == before
 
 
-def test_a_peer_that_is_not_trusted_asks_again_when_what_it_has_sent_was_taken_away(wary: Taken) -> None:
+def test_a_peer_that_is_not_trusted_asks_again_when_what_it_has_sent_was_taken_away(wary: OfferInbox) -> None:
     write(wary.home / "a", b"a")
 
     async def story() -> None:
@@ -166,10 +153,10 @@ def test_a_peer_that_is_not_trusted_asks_again_when_what_it_has_sent_was_taken_a
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_file_of_another_peer_is_compared_without_its_digest_being_told(inbox: Taken, same: bool) -> None:
+def test_a_file_of_another_peer_is_compared_without_its_digest_being_told(inbox: OfferInbox, same: bool) -> None:
     write(inbox.home / "a", b"carol's secret")
-    carol = inbox.line.as_peer(CAROL)
-    assert run(inbox.put("a", line=carol)).done == 1
+    carol = inbox.client.as_peer(CAROL)
+    assert run(inbox.put("a", client=carol)).done == 1
     write(inbox.home / "a", b"carol's secret" if same else b"a guess of bob")
     told: list[f.FileRequest] = []
     say = FrameStream.send_message
@@ -191,7 +178,7 @@ def test_a_file_of_another_peer_is_compared_without_its_digest_being_told(inbox:
 # ── offers that have ended ───────────────────────────────────────────────────────────────────────
 
 
-def test_names_that_are_taken_lock_nobody_out(inbox: Taken) -> None:
+def test_names_that_are_taken_lock_nobody_out(inbox: OfferInbox) -> None:
     for day in range(MAX_WAITING + 5):
         write(inbox.home / "daily", b"day %d" % day, NOON + day * SECOND)
         summary = run(inbox.put("daily"))
@@ -203,7 +190,7 @@ def test_names_that_are_taken_lock_nobody_out(inbox: Taken) -> None:
 
 
 def test_files_that_change_while_they_are_read_leave_nothing_behind(
-    inbox: Taken, monkeypatch: pytest.MonkeyPatch
+    inbox: OfferInbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = SourceFile.read_now
 
@@ -222,18 +209,18 @@ def test_files_that_change_while_they_are_read_leave_nothing_behind(
     assert run(inbox.put("log")).done == 1
 
 
-def test_senders_that_are_killed_lock_nobody_out(inbox: Taken, tmp_path: Path) -> None:
+def test_senders_that_are_killed_lock_nobody_out(inbox: OfferInbox, tmp_path: Path) -> None:
     async def story() -> None:
         for number in range(MAX_WAITING + 3):
             write(inbox.home / "big", os.urandom(2 * BLOCK))
             manifest = inbox.scan("big")
-            reply = await inbox.line.files().offer(manifest.entries)
-            session = await inbox.line.files().open(f.UploadOffer(reply.offer))
+            reply = await inbox.client.files().offer(manifest.entries)
+            session = await inbox.client.files().open(f.UploadOffer(reply.offer))
             assert isinstance(await FrameStream(session).receive(), f.FileRequest)
             session.reset()
-            await until(lambda: not inbox.line.protocol._sessions)
+            await until(lambda: not inbox.client.protocol._sessions)
             if number % 4 == 0:
-                await inbox.line.restart()
+                await inbox.client.restart()
         write(inbox.home / "small", b"small")
         assert (await inbox.put("small")).done == 1
 
@@ -242,7 +229,7 @@ def test_senders_that_are_killed_lock_nobody_out(inbox: Taken, tmp_path: Path) -
     assert len(list((tmp_path / "workspace" / "offers").glob("*.json"))) <= MAX_WAITING + 1
 
 
-def test_a_waiting_offer_is_replaced_by_a_newer_one_of_the_same_paths(wary: Taken) -> None:
+def test_a_waiting_offer_is_replaced_by_a_newer_one_of_the_same_paths(wary: OfferInbox) -> None:
     for day in range(MAX_WAITING + 3):
         write(wary.home / "daily", b"day %d" % day)
         with pytest.raises(FileError) as caught:
@@ -251,19 +238,19 @@ def test_a_waiting_offer_is_replaced_by_a_newer_one_of_the_same_paths(wary: Take
     assert len(run(wary.offers())) == 1
 
 
-def test_offers_expire_with_everything_that_they_have_left(wary: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offers_expire_with_everything_that_they_have_left(wary: OfferInbox, monkeypatch: pytest.MonkeyPatch) -> None:
     make_files(wary.home, {"d/e/big": 3 * BLOCK})
 
     async def story() -> None:
         with pytest.raises(FileError):
             await wary.put("d")
         await wary.decide(accept=True)
-        wary.line.cuts = [2 * BLOCK] * 2
+        wary.client.cuts = [2 * BLOCK] * 2
         with pytest.raises(Exception, match="ended with"):
             await wary.put("d", patience=0, parallel=1)
         assert (wary.inbox / "d" / "e" / partial_name("big", BOB.id52)).exists()
-        await until(lambda: not wary.line.protocol._sessions)
-        inbox = wary.line.protocol._inbox
+        await until(lambda: not wary.client.protocol._sessions)
+        inbox = wary.client.protocol._inbox
         monkeypatch.setattr(inbox, "_clock", lambda: time.time() + EXPIRES + 60)
         write(wary.home / "other", b"")
         with pytest.raises(FileError):
@@ -274,7 +261,7 @@ def test_offers_expire_with_everything_that_they_have_left(wary: Taken, monkeypa
     assert snapshot(wary.inbox) == {}
 
 
-def test_rejecting_leaves_no_directories_behind_but_those_that_hold_something(wary: Taken) -> None:
+def test_rejecting_leaves_no_directories_behind_but_those_that_hold_something(wary: OfferInbox) -> None:
     make_files(wary.home, {"d/a": b"a", "d/e/": b"", "d/f/big": 2 * BLOCK})
     make_files(wary.inbox, {"d/mine": b"mine"})
 
@@ -282,7 +269,7 @@ def test_rejecting_leaves_no_directories_behind_but_those_that_hold_something(wa
         with pytest.raises(FileError):
             await wary.put("d")
         await wary.decide(accept=True)
-        wary.line.cuts = [BLOCK]
+        wary.client.cuts = [BLOCK]
         with pytest.raises(Exception, match="ended with"):
             await wary.put("d", patience=0, parallel=1)
         await wary.decide(accept=False)
@@ -291,9 +278,11 @@ def test_rejecting_leaves_no_directories_behind_but_those_that_hold_something(wa
     assert {name for name in snapshot(wary.inbox) if name != "d/a"} == {"d", "d/mine"}
 
 
-async def test_a_peer_that_fills_an_inbox_makes_room_for_others(wary: Taken, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_peer_that_fills_an_inbox_makes_room_for_others(
+    wary: OfferInbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("fastn_p2p.protocols.files.receiving.offer_inbox.MAX_OFFERS", 10)
-    bob, carol = wary.line.files(), wary.line.as_peer(CAROL).files()
+    bob, carol = wary.client.files(), wary.client.as_peer(CAROL).files()
     for number in range(10):
         await bob.offer([f.Entry(f"bob-{number}", "file", 1)])
     await carol.offer([f.Entry("carol", "file", 1)])
@@ -307,12 +296,12 @@ async def test_a_peer_that_fills_an_inbox_makes_room_for_others(wary: Taken, mon
         assert name.startswith(("bob-", "carol"))
 
 
-def test_two_sessions_of_one_offer_wait_for_one_preparation_and_others_do_not(inbox: Taken) -> None:
+def test_two_sessions_of_one_offer_wait_for_one_preparation_and_others_do_not(inbox: OfferInbox) -> None:
     make_files(inbox.home, {"d/a": b"a", "x": b"x"})
 
     async def story() -> None:
         first = asyncio.create_task(inbox.put("d"))
-        assert (await inbox.put("x", line=inbox.line.as_peer(CAROL))).done == 1
+        assert (await inbox.put("x", client=inbox.client.as_peer(CAROL))).done == 1
         assert (await first).done == 1
 
     run(story())

@@ -16,46 +16,14 @@ import pytest
 from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.digest import Digest
 from fastn_p2p.protocols.files.errors import FileError
-from fastn_p2p.protocols.files.events import Event, FileStarted, TransferSummary
+from fastn_p2p.protocols.files.events import FileStarted
 from fastn_p2p.protocols.files.file_system.source_file import SourceFile
 from fastn_p2p.protocols.files.framing import BLOCK, HEAD, FrameStream
 from fastn_p2p.protocols.files.receiving.download import normalize_paths
-from fastn_p2p.protocols.files.receiving.partial_file import partial_name
 from fastn_p2p_client.errors import ConnectionLost, PeerOffline, PeerUnknown
 from fastn_p2p_client.session.session import Session
-from tests.support.file_peers import ALICE, Contents, Impostor, Line, kinds, make_files, run, snapshot
-
-
-class Place:
-    """A shared directory, and one to put files into."""
-
-    def __init__(self, directory: Path) -> None:
-        self.root = directory / "root"
-        self.to = directory / "to"
-        self.root.mkdir()
-        self.to.mkdir()
-        self.line = Line(directory / "workspace", root=str(self.root))
-        self.events: list[Event] = []
-
-    def get(self, *paths: str, line: Line | None = None, **options: Any) -> TransferSummary:
-        async def get() -> TransferSummary:
-            files = (line or self.line).files()
-            return await files.get(list(paths) or ["/"], self.to, report=self.events.append, **options)
-
-        self.events.clear()
-        return run(get())
-
-    def partial(self, name: str) -> Path:
-        return self.to / partial_name(name, ALICE.id52)
-
-    def failures(self, summary: TransferSummary) -> dict[str, str]:
-        return {each.path: each.kind for each in summary.failures}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
-
+from tests.support.file_directories import SharedDirectory
+from tests.support.file_peers import Contents, FaultyPeerClient, InProcessClient, kinds, make_files, run, snapshot
 
 SOME: Contents = {
     "a": b"a",
@@ -68,24 +36,24 @@ SOME: Contents = {
 }
 
 
-def test_what_is_got_is_the_same_with_modes_and_times(place: Place) -> None:
-    make_files(place.root, SOME)
-    (place.root / "a").chmod(0o755)
-    (place.root / "big").chmod(0o400)
-    (place.root / "d/e").chmod(0o550)
-    os.utime(place.root / "d/e", ns=(0, 1_600_000_000_123_456_789))
-    summary = place.get()
-    assert snapshot(place.to) == snapshot(place.root)
+def test_what_is_got_is_the_same_with_modes_and_times(shared: SharedDirectory) -> None:
+    make_files(shared.root, SOME)
+    (shared.root / "a").chmod(0o755)
+    (shared.root / "big").chmod(0o400)
+    (shared.root / "d/e").chmod(0o550)
+    os.utime(shared.root / "d/e", ns=(0, 1_600_000_000_123_456_789))
+    summary = shared.get()
+    assert snapshot(shared.to) == snapshot(shared.root)
     assert (summary.done, summary.kept, summary.failures) == (6, 0, [])
-    assert summary.moved == sum(path.stat().st_size for path in place.root.rglob("*") if path.is_file())
-    again = place.get()
+    assert summary.moved == sum(path.stat().st_size for path in shared.root.rglob("*") if path.is_file())
+    again = shared.get()
     assert (again.done, again.kept, again.moved) == (0, 6, 0)
 
 
-def test_each_path_ends_up_under_its_last_part(place: Place) -> None:
-    make_files(place.root, SOME)
-    place.get("/d/e/", "./a", "d/b")
-    assert {name for name, (content, *_) in snapshot(place.to).items() if content} == {"e/c", "a", "b"}
+def test_each_path_ends_up_under_its_last_part(shared: SharedDirectory) -> None:
+    make_files(shared.root, SOME)
+    shared.get("/d/e/", "./a", "d/b")
+    assert {name for name, (content, *_) in snapshot(shared.to).items() if content} == {"e/c", "a", "b"}
 
 
 def test_paths_that_cannot_be_are_refused_before_anything_is_asked() -> None:
@@ -98,106 +66,106 @@ def test_paths_that_cannot_be_are_refused_before_anything_is_asked() -> None:
         normalize_paths(["../up"])
 
 
-def test_a_path_that_is_not_there_costs_itself_only(place: Place) -> None:
-    make_files(place.root, {"a": b"a"})
-    summary = place.get("gone", "a")
-    assert place.failures(summary) == {"gone": "NotFound"}
-    assert (place.to / "a").read_bytes() == b"a"
+def test_a_path_that_is_not_there_costs_itself_only(shared: SharedDirectory) -> None:
+    make_files(shared.root, {"a": b"a"})
+    summary = shared.get("gone", "a")
+    assert shared.failures(summary) == {"gone": "NotFound"}
+    assert (shared.to / "a").read_bytes() == b"a"
 
 
-def test_nothing_is_shared_without_a_root(place: Place, tmp_path: Path) -> None:
-    line = Line(tmp_path / "workspace", inbox=str(tmp_path))
-    assert place.failures(place.get("a", line=line)) == {"a": "NotShared"}
+def test_nothing_is_shared_without_a_root(shared: SharedDirectory, tmp_path: Path) -> None:
+    client = InProcessClient(tmp_path / "workspace", inbox=str(tmp_path))
+    assert shared.failures(shared.get("a", client=client)) == {"a": "NotShared"}
 
 
-def test_links_and_pipes_are_skipped_and_said_so(place: Place) -> None:
-    make_files(place.root, {"a": b"a"})
-    (place.root / "link").symlink_to("a")
-    os.mkfifo(place.root / "pipe")
-    summary = place.get()
+def test_links_and_pipes_are_skipped_and_said_so(shared: SharedDirectory) -> None:
+    make_files(shared.root, {"a": b"a"})
+    (shared.root / "link").symlink_to("a")
+    os.mkfifo(shared.root / "pipe")
+    summary = shared.get()
     assert summary.omitted == 2
-    assert set(snapshot(place.to)) == {"a"}
+    assert set(snapshot(shared.to)) == {"a"}
 
 
 # ── going on ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("cut", [1, 300, 600, 5_000, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 700, 3 * BLOCK])
-def test_a_connection_that_breaks_at_any_byte_costs_nothing(place: Place, cut: int) -> None:
-    make_files(place.root, {"big": 3 * BLOCK + 17})
-    place.line.cuts = [0, cut, cut, cut]
-    summary = place.get("big")
-    assert snapshot(place.to) == snapshot(place.root)
-    begins = [event.offset for event in place.events if isinstance(event, FileStarted)]
+def test_a_connection_that_breaks_at_any_byte_costs_nothing(shared: SharedDirectory, cut: int) -> None:
+    make_files(shared.root, {"big": 3 * BLOCK + 17})
+    shared.client.cuts = [0, cut, cut, cut]
+    summary = shared.get("big")
+    assert snapshot(shared.to) == snapshot(shared.root)
+    begins = [event.offset for event in shared.events if isinstance(event, FileStarted)]
     assert begins == sorted(begins)
     assert begins[-1] >= cut - 200
     assert summary.moved == 3 * BLOCK + 17
-    assert "FileRestarted" not in kinds(place.events)
+    assert "FileRestarted" not in kinds(shared.events)
 
 
-def test_breaks_again_and_again_while_many_files_move(place: Place) -> None:
-    make_files(place.root, {**SOME, **{f"many/{number}": 1000 * number for number in range(60)}})
-    place.line.cuts = [700 + 40_000 * (number % 5) for number in range(40)]
-    summary = place.get()
-    assert snapshot(place.to) == snapshot(place.root)
+def test_breaks_again_and_again_while_many_files_move(shared: SharedDirectory) -> None:
+    make_files(shared.root, {**SOME, **{f"many/{number}": 1000 * number for number in range(60)}})
+    shared.client.cuts = [700 + 40_000 * (number % 5) for number in range(40)]
+    summary = shared.get()
+    assert snapshot(shared.to) == snapshot(shared.root)
     assert summary.failures == []
 
 
-def test_a_new_command_goes_on_where_another_was_killed(place: Place) -> None:
-    make_files(place.root, {"big": 4 * BLOCK})
-    content = (place.root / "big").read_bytes()
-    place.partial("big").write_bytes(content[: 3 * BLOCK + 5])
-    summary = place.get("big")
+def test_a_new_command_goes_on_where_another_was_killed(shared: SharedDirectory) -> None:
+    make_files(shared.root, {"big": 4 * BLOCK})
+    content = (shared.root / "big").read_bytes()
+    shared.partial("big").write_bytes(content[: 3 * BLOCK + 5])
+    summary = shared.get("big")
     assert summary.moved == BLOCK - 5
-    assert snapshot(place.to) == snapshot(place.root)
+    assert snapshot(shared.to) == snapshot(shared.root)
 
 
 @pytest.mark.parametrize("there", ["other", "longer", "damaged"])
-def test_what_is_there_of_another_file_is_not_mixed_with_this_one(place: Place, there: str) -> None:
-    make_files(place.root, {"big": 2 * BLOCK})
-    content = (place.root / "big").read_bytes()
+def test_what_is_there_of_another_file_is_not_mixed_with_this_one(shared: SharedDirectory, there: str) -> None:
+    make_files(shared.root, {"big": 2 * BLOCK})
+    content = (shared.root / "big").read_bytes()
     damaged = content[:BLOCK] + bytes([content[BLOCK] ^ 1]) + content[BLOCK + 1 :]
     wrong = {"other": b"other", "longer": content + b"x", "damaged": damaged}
-    place.partial("big").write_bytes(wrong[there])
-    place.get("big")
-    assert kinds(place.events) == ["FileRestarted", "FileStarted", "FileCompleted"]
-    assert snapshot(place.to) == snapshot(place.root)
+    shared.partial("big").write_bytes(wrong[there])
+    shared.get("big")
+    assert kinds(shared.events) == ["FileRestarted", "FileStarted", "FileCompleted"]
+    assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_a_complete_partial_only_gets_its_name(place: Place) -> None:
-    make_files(place.root, {"big": 2 * BLOCK})
-    place.partial("big").write_bytes((place.root / "big").read_bytes())
-    place.partial("big").chmod(0o400)  # killed just before
-    assert place.get("big").moved == 0
-    assert snapshot(place.to) == snapshot(place.root)
+def test_a_complete_partial_only_gets_its_name(shared: SharedDirectory) -> None:
+    make_files(shared.root, {"big": 2 * BLOCK})
+    shared.partial("big").write_bytes((shared.root / "big").read_bytes())
+    shared.partial("big").chmod(0o400)  # killed just before
+    assert shared.get("big").moved == 0
+    assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_a_partial_that_is_the_complete_file_too_is_left_alone(place: Place) -> None:
+def test_a_partial_that_is_the_complete_file_too_is_left_alone(shared: SharedDirectory) -> None:
     """A rename in two steps was cut short between them: the file must not be written through its other name."""
-    make_files(place.root, {"a": b"new content"})
-    make_files(place.to, {"a": b"old content!"})
-    os.link(place.to / "a", place.partial("a"))
-    with (place.to / "a").open("rb") as old:
-        assert place.get("a", force=True).done == 1
+    make_files(shared.root, {"a": b"new content"})
+    make_files(shared.to, {"a": b"old content!"})
+    os.link(shared.to / "a", shared.partial("a"))
+    with (shared.to / "a").open("rb") as old:
+        assert shared.get("a", force=True).done == 1
         assert old.read() == b"old content!"
-    assert snapshot(place.to) == snapshot(place.root)
+    assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_it_is_given_up_after_some_time_without_progress(place: Place) -> None:
-    make_files(place.root, {"a": b"a"})
-    place.line.cuts = [1] * 100
+def test_it_is_given_up_after_some_time_without_progress(shared: SharedDirectory) -> None:
+    make_files(shared.root, {"a": b"a"})
+    shared.client.cuts = [1] * 100
     with pytest.raises(ConnectionLost):
-        place.get("a", patience=0.3)
-    assert kinds(place.events).count("Retrying") >= 2
+        shared.get("a", patience=0.3)
+    assert kinds(shared.events).count("Retrying") >= 2
 
 
-def test_a_peer_that_comes_back_is_waited_for_and_one_that_never_was_there_is_not(place: Place) -> None:
-    make_files(place.root, {"a": 5 * BLOCK})
+def test_a_peer_that_comes_back_is_waited_for_and_one_that_never_was_there_is_not(shared: SharedDirectory) -> None:
+    make_files(shared.root, {"a": 5 * BLOCK})
     offline = PeerOffline(peer="alice")
-    place.line.refusals = [PeerUnknown(peer="alice")]
+    shared.client.refusals = [PeerUnknown(peer="alice")]
     with pytest.raises(PeerUnknown):
-        place.get("a")
-    connect, opened = place.line.connect, 0
+        shared.get("a")
+    connect, opened = shared.client.connect, 0
 
     async def after_the_walk(*arguments: Any) -> Session:
         nonlocal opened
@@ -206,10 +174,10 @@ def test_a_peer_that_comes_back_is_waited_for_and_one_that_never_was_there_is_no
             raise offline
         return await connect(*arguments)
 
-    place.line.connect = after_the_walk  # type: ignore[method-assign, assignment]
-    place.get("a")
-    assert snapshot(place.to) == snapshot(place.root)
-    assert kinds(place.events).count("Retrying") == 2
+    shared.client.connect = after_the_walk  # type: ignore[method-assign, assignment]
+    shared.get("a")
+    assert snapshot(shared.to) == snapshot(shared.root)
+    assert kinds(shared.events).count("Retrying") == 2
 
 
 # ── files that change ────────────────────────────────────────────────────────────────────────────
@@ -237,111 +205,111 @@ def after_a_block(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], obj
 
 
 def test_a_file_that_changes_while_it_is_read_is_begun_anew(
-    place: Place, after_a_block: Callable[[Callable[[], object], int], None]
+    shared: SharedDirectory, after_a_block: Callable[[Callable[[], object], int], None]
 ) -> None:
-    make_files(place.root, {"big": 3 * BLOCK})
-    after_a_block(lambda: (place.root / "big").write_bytes(os.urandom(2 * BLOCK)), 1)
-    summary = place.get("big")
-    assert snapshot(place.to) == snapshot(place.root)
+    make_files(shared.root, {"big": 3 * BLOCK})
+    after_a_block(lambda: (shared.root / "big").write_bytes(os.urandom(2 * BLOCK)), 1)
+    summary = shared.get("big")
+    assert snapshot(shared.to) == snapshot(shared.root)
     assert (summary.done, summary.failures) == (1, [])
 
 
 def test_a_file_that_keeps_changing_is_given_up_and_nothing_appears(
-    place: Place, after_a_block: Callable[[Callable[[], object], int], None]
+    shared: SharedDirectory, after_a_block: Callable[[Callable[[], object], int], None]
 ) -> None:
-    make_files(place.root, {"big": 2 * BLOCK, "a": b"a"})
-    after_a_block(lambda: (place.root / "big").write_bytes(os.urandom(2 * BLOCK)), 100)
-    summary = place.get("big", "a", parallel=1)
-    assert place.failures(summary) == {"big": "Changed"}
-    assert not (place.to / "big").exists()
-    assert (place.to / "a").read_bytes() == b"a"
+    make_files(shared.root, {"big": 2 * BLOCK, "a": b"a"})
+    after_a_block(lambda: (shared.root / "big").write_bytes(os.urandom(2 * BLOCK)), 100)
+    summary = shared.get("big", "a", parallel=1)
+    assert shared.failures(summary) == {"big": "Changed"}
+    assert not (shared.to / "big").exists()
+    assert (shared.to / "a").read_bytes() == b"a"
 
 
 def test_a_file_that_is_replaced_while_it_is_read_arrives_as_it_was(
-    place: Place, after_a_block: Callable[[Callable[[], object], int], None]
+    shared: SharedDirectory, after_a_block: Callable[[Callable[[], object], int], None]
 ) -> None:
-    make_files(place.root, {"big": 2 * BLOCK, "new": 2 * BLOCK})
-    before = (place.root / "big").read_bytes()
-    after_a_block(lambda: (place.root / "new").rename(place.root / "big"), 1)
-    place.get("big")
-    assert (place.to / "big").read_bytes() == before
+    make_files(shared.root, {"big": 2 * BLOCK, "new": 2 * BLOCK})
+    before = (shared.root / "big").read_bytes()
+    after_a_block(lambda: (shared.root / "new").rename(shared.root / "big"), 1)
+    shared.get("big")
+    assert (shared.to / "big").read_bytes() == before
 
 
-def test_a_file_that_changes_between_two_attempts_is_one_or_the_other(place: Place) -> None:
-    make_files(place.root, {"big": 3 * BLOCK})
+def test_a_file_that_changes_between_two_attempts_is_one_or_the_other(shared: SharedDirectory) -> None:
+    make_files(shared.root, {"big": 3 * BLOCK})
     new = os.urandom(3 * BLOCK)
-    connect = place.line.connect
+    connect = shared.client.connect
 
     async def changing(*arguments: Any) -> Session:
-        if place.line.opened == 2:
-            (place.root / "big").write_bytes(new)
+        if shared.client.opened == 2:
+            (shared.root / "big").write_bytes(new)
         return await connect(*arguments)
 
-    place.line.connect = changing  # type: ignore[method-assign, assignment]
-    place.line.cuts = [0, 2 * BLOCK]
-    place.get("big")
-    assert (place.to / "big").read_bytes() == new
-    assert "FileRestarted" in kinds(place.events)
+    shared.client.connect = changing  # type: ignore[method-assign, assignment]
+    shared.client.cuts = [0, 2 * BLOCK]
+    shared.get("big")
+    assert (shared.to / "big").read_bytes() == new
+    assert "FileRestarted" in kinds(shared.events)
 
 
 # ── what is there already ────────────────────────────────────────────────────────────────────────
 
 
-def test_nothing_is_overwritten_unless_that_is_wanted(place: Place) -> None:
-    make_files(place.root, {"a": b"new", "d/b": b"new b", "link": b"new link", "c": b"c"})
-    make_files(place.to, {"other": b"", "a": b"old", "d/b": b"old"})
-    (place.to / "link").symlink_to("d/b")
-    summary = place.get()
-    assert place.failures(summary) == {"a": "Exists", "d/b": "Exists", "link": "Exists"}
-    assert [(place.to / name).read_bytes() for name in ("a", "d/b", "link", "c")] == [b"old", b"old", b"old", b"c"]
-    assert place.get(force=True).failures == []
-    (place.to / "other").unlink()
-    assert snapshot(place.to) == snapshot(place.root)
+def test_nothing_is_overwritten_unless_that_is_wanted(shared: SharedDirectory) -> None:
+    make_files(shared.root, {"a": b"new", "d/b": b"new b", "link": b"new link", "c": b"c"})
+    make_files(shared.to, {"other": b"", "a": b"old", "d/b": b"old"})
+    (shared.to / "link").symlink_to("d/b")
+    summary = shared.get()
+    assert shared.failures(summary) == {"a": "Exists", "d/b": "Exists", "link": "Exists"}
+    assert [(shared.to / name).read_bytes() for name in ("a", "d/b", "link", "c")] == [b"old", b"old", b"old", b"c"]
+    assert shared.get(force=True).failures == []
+    (shared.to / "other").unlink()
+    assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_a_directory_is_never_replaced_by_a_file_nor_the_other_way_round(place: Place) -> None:
-    make_files(place.root, {"a": b"file", "d/b": b"b"})
-    make_files(place.to, {"a/inside": b"", "d": b"file"})
-    summary = place.get(force=True)
-    assert set(place.failures(summary)) == {"a", "d", "d/b"}
-    assert (place.to / "d").read_bytes() == b"file"
-    assert (place.to / "a" / "inside").exists()
+def test_a_directory_is_never_replaced_by_a_file_nor_the_other_way_round(shared: SharedDirectory) -> None:
+    make_files(shared.root, {"a": b"file", "d/b": b"b"})
+    make_files(shared.to, {"a/inside": b"", "d": b"file"})
+    summary = shared.get(force=True)
+    assert set(shared.failures(summary)) == {"a", "d", "d/b"}
+    assert (shared.to / "d").read_bytes() == b"file"
+    assert (shared.to / "a" / "inside").exists()
 
 
-def test_a_link_at_the_destination_leads_nowhere(place: Place, tmp_path: Path) -> None:
-    make_files(place.root, {"d/b": b"b"})
+def test_a_link_at_the_destination_leads_nowhere(shared: SharedDirectory, tmp_path: Path) -> None:
+    make_files(shared.root, {"d/b": b"b"})
     (tmp_path / "elsewhere").mkdir()
-    (place.to / "d").symlink_to(tmp_path / "elsewhere")
-    assert place.failures(place.get(force=True)) == {"d": "NotADirectory", "d/b": "NotADirectory"}
+    (shared.to / "d").symlink_to(tmp_path / "elsewhere")
+    assert shared.failures(shared.get(force=True)) == {"d": "NotADirectory", "d/b": "NotADirectory"}
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(
-    place: Place, after_a_block: Callable[[Callable[[], object], int], None]
+    shared: SharedDirectory, after_a_block: Callable[[Callable[[], object], int], None]
 ) -> None:
-    make_files(place.root, {"a": 2 * BLOCK})
-    after_a_block(lambda: make_files(place.to, {"a": b"somebody else's"}), 1)
-    assert place.failures(place.get("a")) == {"a": "Exists"}
-    assert (place.to / "a").read_bytes() == b"somebody else's"
-    assert place.partial("a").stat().st_size == 2 * BLOCK
-    assert place.get("a", force=True).moved == 0
-    assert snapshot(place.to) == snapshot(place.root)
+    make_files(shared.root, {"a": 2 * BLOCK})
+    after_a_block(lambda: make_files(shared.to, {"a": b"somebody else's"}), 1)
+    assert shared.failures(shared.get("a")) == {"a": "Exists"}
+    assert (shared.to / "a").read_bytes() == b"somebody else's"
+    assert shared.partial("a").stat().st_size == 2 * BLOCK
+    assert shared.get("a", force=True).moved == 0
+    assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_two_commands_at_once_do_not_write_the_same_file(place: Place) -> None:
-    make_files(place.root, {"a": b"a"})
-    with place.partial("a").open("wb") as other:
+def test_two_commands_at_once_do_not_write_the_same_file(shared: SharedDirectory) -> None:
+    make_files(shared.root, {"a": b"a"})
+    with shared.partial("a").open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert place.failures(place.get("a")) == {"a": "Busy"}
-    assert place.get("a").done == 1
-    assert snapshot(place.to) == snapshot(place.root)
+        assert shared.failures(shared.get("a")) == {"a": "Busy"}
+    assert shared.get("a").done == 1
+    assert snapshot(shared.to) == snapshot(shared.root)
 
 
-def test_names_that_are_too_much_alike_are_not_got_both(place: Place) -> None:
-    make_files(place.root, {"Readme": b"1", "README": b"2", "caf\u00e9/a": b"", "cafe\u0301/b": b""})
-    summary = place.get(parallel=1)
-    assert set(place.failures(summary).values()) == {"Collision"}
-    got = {name for name in snapshot(place.to) if (place.to / name).is_file()}
+def test_names_that_are_too_much_alike_are_not_got_both(shared: SharedDirectory) -> None:
+    make_files(shared.root, {"Readme": b"1", "README": b"2", "caf\u00e9/a": b"", "cafe\u0301/b": b""})
+    summary = shared.get(parallel=1)
+    assert set(shared.failures(summary).values()) == {"Collision"}
+    got = {name for name in snapshot(shared.to) if (shared.to / name).is_file()}
     assert len(got) == 2
     assert len(got & {"Readme", "README"}) == 1
 
@@ -358,23 +326,23 @@ def small_files() -> Iterator[Callable[[], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_ends_it_and_loses_nothing(place: Place, small_files: Callable[[], None]) -> None:
-    make_files(place.to, {"other": b"other"})
-    make_files(place.root, {"a": b"a"})
-    (place.root / "big").touch()
-    os.truncate(place.root / "big", 2 * BLOCK)
-    place.get("a")
+def test_a_full_disk_ends_it_and_loses_nothing(shared: SharedDirectory, small_files: Callable[[], None]) -> None:
+    make_files(shared.to, {"other": b"other"})
+    make_files(shared.root, {"a": b"a"})
+    (shared.root / "big").touch()
+    os.truncate(shared.root / "big", 2 * BLOCK)
+    shared.get("a")
     small_files()
-    make_files(place.root, {"big": 3 * BLOCK})
+    make_files(shared.root, {"big": 3 * BLOCK})
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 * BLOCK + 100, resource.RLIM_INFINITY))
     with pytest.raises(FileError) as caught:
-        place.get("big")
+        shared.get("big")
     assert caught.value.kind == "DiskFull"
-    assert place.partial("big").stat().st_size == 2 * BLOCK + 100
-    assert (place.to / "other").read_bytes() == b"other"
+    assert shared.partial("big").stat().st_size == 2 * BLOCK + 100
+    assert (shared.to / "other").read_bytes() == b"other"
     small_files()
-    assert place.get("big").moved == BLOCK - 100
-    assert (place.to / "big").read_bytes() == (place.root / "big").read_bytes()
+    assert shared.get("big").moved == BLOCK - 100
+    assert (shared.to / "big").read_bytes() == (shared.root / "big").read_bytes()
 
 
 # ── a hostile peer ───────────────────────────────────────────────────────────────────────────────
@@ -419,21 +387,21 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("path", HOSTILE, ids=ascii)
-def test_hostile_names_are_refused_and_the_others_arrive(place: Place, tmp_path: Path, path: str) -> None:
+def test_hostile_names_are_refused_and_the_others_arrive(shared: SharedDirectory, tmp_path: Path, path: str) -> None:
     before = set(snapshot(tmp_path))
-    peer = Impostor(
+    peer = FaultyPeerClient(
         sharing([f.Entry(path, "file", 4), f.Entry(path, "directory"), f.Entry("good", "file", 4)]), tmp_path
     )
-    summary = place.get("shared", line=peer)
+    summary = shared.get("shared", client=peer)
     assert [each.kind for each in summary.failures] == ["UnsafeName", "UnsafeName"]
     assert set(snapshot(tmp_path)) - before == {"to/shared", "to/shared/good"}
 
 
-def test_a_peer_cannot_have_links_or_special_modes_made(place: Place, tmp_path: Path) -> None:
-    peer = Impostor(sharing([f.Entry("link", "other"), f.Entry("a", "file", 4, mode=0o777)]), tmp_path)
-    place.get("shared", line=peer)
-    assert snapshot(place.to)["shared/a"][1] == 0o777
-    assert set(snapshot(place.to)) == {"shared", "shared/a"}
+def test_a_peer_cannot_have_links_or_special_modes_made(shared: SharedDirectory, tmp_path: Path) -> None:
+    peer = FaultyPeerClient(sharing([f.Entry("link", "other"), f.Entry("a", "file", 4, mode=0o777)]), tmp_path)
+    shared.get("shared", client=peer)
+    assert snapshot(shared.to)["shared/a"][1] == 0o777
+    assert set(snapshot(shared.to)) == {"shared", "shared/a"}
 
 
 async def wanted(frames: FrameStream) -> f.FileRequest:
@@ -485,7 +453,7 @@ async def noise(frames: FrameStream) -> None:
     ids=lambda each: each.__name__,
 )
 def test_a_peer_that_breaks_the_rules_gets_nothing_written_under_a_name(
-    place: Place, tmp_path: Path, say: Callable[[FrameStream], Awaitable[None]]
+    shared: SharedDirectory, tmp_path: Path, say: Callable[[FrameStream], Awaitable[None]]
 ) -> None:
     async def serve(session: Session, order: Any) -> None:
         if isinstance(order, f.WalkDirectory):
@@ -498,11 +466,11 @@ def test_a_peer_that_breaks_the_rules_gets_nothing_written_under_a_name(
         await frames.receive()
 
     with pytest.raises(Exception, match=r"not a message|BadMessage"):
-        place.get("a", line=Impostor(serve, tmp_path))
-    assert [name for name in snapshot(place.to) if not name.startswith(".fastn-")] == []
+        shared.get("a", client=FaultyPeerClient(serve, tmp_path))
+    assert [name for name in snapshot(shared.to) if not name.startswith(".fastn-")] == []
 
 
-def test_content_that_is_not_what_was_read_is_thrown_away(place: Place, tmp_path: Path) -> None:
+def test_content_that_is_not_what_was_read_is_thrown_away(shared: SharedDirectory, tmp_path: Path) -> None:
     async def serve(session: Session, order: Any) -> None:
         frames = FrameStream(session)
         if isinstance(order, f.WalkDirectory):
@@ -514,12 +482,12 @@ def test_content_that_is_not_what_was_read_is_thrown_away(place: Place, tmp_path
             await frames.send_block(bytearray(HEAD) + b"evil")
             await frames.send_message(f.FileEnd(Digest(b"good").digest()))
 
-    summary = place.get("a", line=Impostor(serve, tmp_path))
-    assert place.failures(summary) == {"a": "Corrupt"}
-    assert snapshot(place.to) == {}
+    summary = shared.get("a", client=FaultyPeerClient(serve, tmp_path))
+    assert shared.failures(summary) == {"a": "Corrupt"}
+    assert snapshot(shared.to) == {}
 
 
-def test_a_walk_without_end_is_followed_in_little_memory(place: Place, tmp_path: Path) -> None:
+def test_a_walk_without_end_is_followed_in_little_memory(shared: SharedDirectory, tmp_path: Path) -> None:
     """Nobody takes more of it than a bounded number of files ahead."""
     said = 0
 
@@ -536,10 +504,10 @@ def test_a_walk_without_end_is_followed_in_little_memory(place: Place, tmp_path:
         await asyncio.Event().wait()
 
     async def get() -> None:
-        files = Impostor(serve, tmp_path).files()
+        files = FaultyPeerClient(serve, tmp_path).files()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
-                await files.get(["x"], place.to)
+                await files.get(["x"], shared.to)
 
     run(get())
     assert said < 100_000

@@ -15,7 +15,7 @@ from fastn_p2p.protocols.files import messages as f
 from fastn_p2p.protocols.files.config import FileTransferConfig
 from fastn_p2p.protocols.files.digest import EMPTY
 from fastn_p2p.protocols.files.errors import FileError
-from fastn_p2p.protocols.files.events import Event, FileStarted, OfferChanged, TransferSummary
+from fastn_p2p.protocols.files.events import FileStarted, OfferChanged, TransferSummary
 from fastn_p2p.protocols.files.file_system.walk import walk
 from fastn_p2p.protocols.files.framing import BLOCK, HEAD, FrameStream
 from fastn_p2p.protocols.files.protocol import MAX_SESSIONS
@@ -23,49 +23,8 @@ from fastn_p2p.protocols.files.receiving.offer_inbox import MAX_WAITING
 from fastn_p2p.protocols.files.receiving.partial_file import partial_name
 from fastn_p2p.protocols.files.sending.offer_manifest import OfferManifest
 from fastn_p2p_client.errors import ConnectionLost
-from tests.support.file_peers import ALICE, BOB, CAROL, Contents, Line, make_files, run, snapshot, until
-
-
-class Place:
-    """Local files, and alice's inbox."""
-
-    def __init__(self, directory: Path, **config: Any) -> None:
-        self.home = directory / "home"
-        self.inbox = directory / "inbox"
-        self.home.mkdir()
-        self.inbox.mkdir()
-        self.line = Line(directory / "workspace", inbox=str(self.inbox), **config)
-        self.events: list[Event] = []
-
-    def scan(self, *names: str) -> OfferManifest:
-        return OfferManifest.scan([self.home / name for name in names or ["things"]])
-
-    async def put(self, *names: str, line: Line | None = None, **options: Any) -> TransferSummary:
-        files = (line or self.line).files()
-        return await files.put(self.scan(*names), report=self.events.append, **{"wait": 0, **options})
-
-    async def offers(self) -> list[f.OfferSummary]:
-        return list(await self.line.as_peer(ALICE).files().offers())
-
-    async def decide(self, *, accept: bool, force: bool = False) -> f.OfferReply:
-        (offer,) = await self.offers()
-        return await self.line.as_peer(ALICE).files().decide(offer.id, accept=accept, force=force)
-
-    def failures(self, summary: TransferSummary) -> dict[str, str]:
-        return {each.path: each.kind for each in summary.failures}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    """An inbox that trusts bob."""
-    return Place(tmp_path, trust=["bob"])
-
-
-@pytest.fixture
-def wary(tmp_path: Path) -> Place:
-    """An inbox that trusts nobody."""
-    return Place(tmp_path)
-
+from tests.support.file_directories import OfferInbox
+from tests.support.file_peers import ALICE, BOB, CAROL, Contents, InProcessClient, make_files, run, snapshot, until
 
 SOME: Contents = {
     "things/a": b"a",
@@ -85,23 +44,23 @@ def refused(work: Any) -> FileError:
 # ── what arrives ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_put_is_the_same_with_modes_and_times(place: Place) -> None:
-    make_files(place.home, {**SOME, "single": b"single"})
-    (place.home / "things/a").chmod(0o640)
-    (place.home / "things/d").chmod(0o500)
-    (place.home / "link").symlink_to("single")
-    summary = run(place.put("things", "link"))
-    expected = {name: each for name, each in snapshot(place.home).items() if name not in ("link", "single")}
-    expected["link"] = snapshot(place.home)["single"]
-    assert snapshot(place.inbox) == expected
+def test_what_is_put_is_the_same_with_modes_and_times(trusting: OfferInbox) -> None:
+    make_files(trusting.home, {**SOME, "single": b"single"})
+    (trusting.home / "things/a").chmod(0o640)
+    (trusting.home / "things/d").chmod(0o500)
+    (trusting.home / "link").symlink_to("single")
+    summary = run(trusting.put("things", "link"))
+    expected = {name: each for name, each in snapshot(trusting.home).items() if name not in ("link", "single")}
+    expected["link"] = snapshot(trusting.home)["single"]
+    assert snapshot(trusting.inbox) == expected
     assert (summary.done, summary.failures) == (5, [])
-    assert [event.state for event in place.events if isinstance(event, OfferChanged)] == ["accepted", "finished"]
-    again = run(place.put("things", "link"))
+    assert [event.state for event in trusting.events if isinstance(event, OfferChanged)] == ["accepted", "finished"]
+    again = run(trusting.put("things", "link"))
     assert (again.done, again.kept, again.moved) == (0, 5, 0)
-    assert run(place.offers())[0].state == "finished"
+    assert run(trusting.offers())[0].state == "finished"
 
 
-def test_an_offer_waits_until_it_is_accepted(wary: Place) -> None:
+def test_an_offer_waits_until_it_is_accepted(wary: OfferInbox) -> None:
     make_files(wary.home, SOME)
 
     async def story() -> TransferSummary:
@@ -124,7 +83,7 @@ def test_an_offer_waits_until_it_is_accepted(wary: Place) -> None:
     assert snapshot(wary.inbox) == snapshot(wary.home)
 
 
-def test_an_offer_stands_when_nobody_waits_for_it_and_the_same_command_goes_on_with_it(wary: Place) -> None:
+def test_an_offer_stands_when_nobody_waits_for_it_and_the_same_command_goes_on_with_it(wary: OfferInbox) -> None:
     make_files(wary.home, SOME)
 
     async def story() -> None:
@@ -132,18 +91,18 @@ def test_an_offer_stands_when_nobody_waits_for_it_and_the_same_command_goes_on_w
             with pytest.raises(FileError) as caught:
                 await wary.put()
             assert caught.value.kind == "OfferWaits"
-            await wary.line.restart()
+            await wary.client.restart()
             (offer,) = await wary.offers()
             assert offer.id in caught.value.message
         await wary.decide(accept=True)
-        await wary.line.restart()
+        await wary.client.restart()
         assert (await wary.put()).done == 4
 
     run(story())
     assert snapshot(wary.inbox) == snapshot(wary.home)
 
 
-async def test_a_rejected_offer_is_not_sent_and_may_be_accepted_after_all(wary: Place) -> None:
+async def test_a_rejected_offer_is_not_sent_and_may_be_accepted_after_all(wary: OfferInbox) -> None:
     make_files(wary.home, SOME)
     with pytest.raises(FileError):
         await wary.put()
@@ -156,14 +115,14 @@ async def test_a_rejected_offer_is_not_sent_and_may_be_accepted_after_all(wary: 
     assert (await wary.put()).done == 4
 
 
-def test_rejecting_deletes_what_has_arrived_of_unfinished_files(wary: Place) -> None:
+def test_rejecting_deletes_what_has_arrived_of_unfinished_files(wary: OfferInbox) -> None:
     make_files(wary.home, {"big": 3 * BLOCK, "small": b"small"})
 
     async def story() -> None:
         with pytest.raises(FileError):
             await wary.put("big", "small")
         await wary.decide(accept=True)
-        wary.line.cuts = [2 * BLOCK + 5] * 100
+        wary.client.cuts = [2 * BLOCK + 5] * 100
         with pytest.raises(ConnectionLost):
             await wary.put("big", "small", patience=0, parallel=1)
         partial = wary.inbox / partial_name("big", BOB.id52)
@@ -174,7 +133,7 @@ def test_rejecting_deletes_what_has_arrived_of_unfinished_files(wary: Place) -> 
     assert list(wary.inbox.iterdir()) == []
 
 
-def test_files_that_are_there_are_not_overwritten_unless_their_owner_says_so(wary: Place) -> None:
+def test_files_that_are_there_are_not_overwritten_unless_their_owner_says_so(wary: OfferInbox) -> None:
     make_files(wary.home, {"a": b"new", "b": b"b"})
     make_files(wary.inbox, {"x": b"", "a": b"old"})
 
@@ -196,15 +155,15 @@ def test_files_that_are_there_are_not_overwritten_unless_their_owner_says_so(war
     assert (wary.inbox / "a").read_bytes() == b"new"
 
 
-def test_directories_that_were_there_keep_their_modes(place: Place) -> None:
-    make_files(place.home, {"things/new/a": b"a", "things/old/b": b"b"})
-    make_files(place.inbox, {"things/old/": b""})
+def test_directories_that_were_there_keep_their_modes(trusting: OfferInbox) -> None:
+    make_files(trusting.home, {"things/new/a": b"a", "things/old/b": b"b"})
+    make_files(trusting.inbox, {"things/old/": b""})
     for name in ("things", "things/old", "things/new"):
-        (place.home / name).chmod(0o777)
-    (place.inbox / "things").chmod(0o700)
-    (place.inbox / "things/old").chmod(0o700)
-    run(place.put())
-    modes = {name: mode for name, (_, mode, _) in snapshot(place.inbox).items()}
+        (trusting.home / name).chmod(0o777)
+    (trusting.inbox / "things").chmod(0o700)
+    (trusting.inbox / "things/old").chmod(0o700)
+    run(trusting.put())
+    modes = {name: mode for name, (_, mode, _) in snapshot(trusting.inbox).items()}
     assert (modes["things"], modes["things/old"], modes["things/new"]) == (0o700, 0o700, 0o777)
 
 
@@ -212,61 +171,61 @@ def test_directories_that_were_there_keep_their_modes(place: Place) -> None:
 
 
 @pytest.mark.parametrize("cut", [300, 5_000, BLOCK, 2 * BLOCK + 700])
-def test_a_connection_that_breaks_at_any_byte_costs_nothing(place: Place, cut: int) -> None:
-    make_files(place.home, {"big": 3 * BLOCK + 17})
-    place.line.cuts = [cut, cut, cut]
-    summary = run(place.put("big"))
-    assert snapshot(place.inbox) == snapshot(place.home)
+def test_a_connection_that_breaks_at_any_byte_costs_nothing(trusting: OfferInbox, cut: int) -> None:
+    make_files(trusting.home, {"big": 3 * BLOCK + 17})
+    trusting.client.cuts = [cut, cut, cut]
+    summary = run(trusting.put("big"))
+    assert snapshot(trusting.inbox) == snapshot(trusting.home)
     assert summary.failures == []
-    begins = [event.offset for event in place.events if isinstance(event, FileStarted)]
+    begins = [event.offset for event in trusting.events if isinstance(event, FileStarted)]
     assert begins == sorted(begins)
     assert begins[-1] >= cut - 500
 
 
-def test_the_receiving_process_may_be_killed_again_and_again(place: Place) -> None:
-    make_files(place.home, {**SOME, **{f"things/many/{number}": 3000 for number in range(50)}})
+def test_the_receiving_process_may_be_killed_again_and_again(trusting: OfferInbox) -> None:
+    make_files(trusting.home, {**SOME, **{f"things/many/{number}": 3000 for number in range(50)}})
 
     async def story() -> TransferSummary:
-        putting = asyncio.create_task(place.put())
+        putting = asyncio.create_task(trusting.put())
         for _ in range(4):
-            more = len(place.events) + 5
-            await until(lambda: len(place.events) >= more or putting.done())  # noqa: B023
-            await place.line.restart()
+            more = len(trusting.events) + 5
+            await until(lambda: len(trusting.events) >= more or putting.done())  # noqa: B023
+            await trusting.client.restart()
         return await putting
 
     summary = run(story())
     assert (summary.failures, summary.done + summary.kept) == ([], 54)
-    assert snapshot(place.inbox) == snapshot(place.home)
+    assert snapshot(trusting.inbox) == snapshot(trusting.home)
 
 
-def test_a_session_that_takes_over_waits_for_what_another_one_may_still_have(place: Place) -> None:
+def test_a_session_that_takes_over_waits_for_what_another_one_may_still_have(trusting: OfferInbox) -> None:
     """The receiving side does not know yet that the first session is dead: it is there, and silent."""
-    make_files(place.home, {"a": b"a"})
+    make_files(trusting.home, {"a": b"a"})
 
     async def story() -> TransferSummary:
-        manifest = place.scan("a")
-        reply = await place.line.files().offer(manifest.entries)
-        silent = await place.line.files().open(f.UploadOffer(reply.offer))
+        manifest = trusting.scan("a")
+        reply = await trusting.client.files().offer(manifest.entries)
+        silent = await trusting.client.files().open(f.UploadOffer(reply.offer))
         want = await FrameStream(silent).receive()
         assert want == f.FileRequest("a", 0, EMPTY)
-        putting = asyncio.create_task(place.put("a"))
-        await until(lambda: place.line.opened == 2)
+        putting = asyncio.create_task(trusting.put("a"))
+        await until(lambda: trusting.client.opened == 2)
         assert not putting.done()
         silent.reset()
         return await putting
 
     assert run(story()).done == 1
-    assert snapshot(place.inbox) == snapshot(place.home)
+    assert snapshot(trusting.inbox) == snapshot(trusting.home)
 
 
-async def test_a_file_that_changed_since_it_was_offered_is_refused_and_a_new_offer_is_not(wary: Place) -> None:
+async def test_a_file_that_changed_since_it_was_offered_is_refused_and_a_new_offer_is_not(wary: OfferInbox) -> None:
     make_files(wary.home, {"a": b"a", "b": b"b"})
     manifest = wary.scan("a", "b")
     with pytest.raises(FileError):
-        await wary.line.files().put(manifest, wait=0)
+        await wary.client.files().put(manifest, wait=0)
     await wary.decide(accept=True)
     make_files(wary.home, {"x": b"", "a": b"A"})
-    summary = await wary.line.files().put(manifest)
+    summary = await wary.client.files().put(manifest)
     assert wary.failures(summary) == {"a": "Changed"}
     assert set(snapshot(wary.inbox)) == {"b"}
     with pytest.raises(FileError) as caught:
@@ -275,57 +234,57 @@ async def test_a_file_that_changed_since_it_was_offered_is_refused_and_a_new_off
     assert len(await wary.offers()) == 2
 
 
-def test_a_full_disk_is_told_and_the_rest_arrives_later(place: Place) -> None:
-    make_files(place.home, {"big": 4 * BLOCK, "small": b"small"})
+def test_a_full_disk_is_told_and_the_rest_arrives_later(trusting: OfferInbox) -> None:
+    make_files(trusting.home, {"big": 4 * BLOCK, "small": b"small"})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2 * BLOCK + 100, before[1]))
     try:
-        summary = run(place.put("big", "small", parallel=1))
+        summary = run(trusting.put("big", "small", parallel=1))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert place.failures(summary) == {"big": "DiskFull"}
-    assert (place.inbox / "small").read_bytes() == b"small"
-    summary = run(place.put("big", "small"))
+    assert trusting.failures(summary) == {"big": "DiskFull"}
+    assert (trusting.inbox / "small").read_bytes() == b"small"
+    summary = run(trusting.put("big", "small"))
     assert (summary.done, summary.kept, summary.moved) == (1, 1, 2 * BLOCK - 100)
-    assert snapshot(place.inbox) == snapshot(place.home)
+    assert snapshot(trusting.inbox) == snapshot(trusting.home)
 
 
 # ── who may do what ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_only_the_identity_itself_decides(wary: Place) -> None:
+def test_only_the_identity_itself_decides(wary: OfferInbox) -> None:
     make_files(wary.home, SOME)
     refused(wary.put())
     (offer,) = run(wary.offers())
-    bob = wary.line.files()
+    bob = wary.client.files()
     assert refused(bob.offers()).kind == "NotOwner"
     assert refused(bob.decide(offer.id, accept=True)).kind == "NotOwner"
-    carol = wary.line.as_peer(CAROL).files()
+    carol = wary.client.as_peer(CAROL).files()
     assert refused(carol.await_offer(offer.id)).kind == "OfferUnknown"
     assert refused(carol.open(f.UploadOffer(offer.id))).kind == "OfferUnknown"
     assert refused(bob.open(f.UploadOffer(offer.id))).kind == "OfferWaits"
-    assert refused(wary.line.as_peer(ALICE).files().decide("nonsense", accept=True)).kind == "OfferUnknown"
+    assert refused(wary.client.as_peer(ALICE).files().decide("nonsense", accept=True)).kind == "OfferUnknown"
 
 
-def test_the_same_files_of_another_peer_are_another_offer(place: Place) -> None:
-    make_files(place.home, {"a": b"a"})
-    assert run(place.put("a")).done == 1
-    assert refused(place.put("a", line=place.line.as_peer(CAROL))).kind == "OfferWaits"
-    assert {offer.state for offer in run(place.offers())} == {"finished", "waiting"}
+def test_the_same_files_of_another_peer_are_another_offer(trusting: OfferInbox) -> None:
+    make_files(trusting.home, {"a": b"a"})
+    assert run(trusting.put("a")).done == 1
+    assert refused(trusting.put("a", client=trusting.client.as_peer(CAROL))).kind == "OfferWaits"
+    assert {offer.state for offer in run(trusting.offers())} == {"finished", "waiting"}
 
 
 def test_trust_is_by_petname_or_by_key(tmp_path: Path) -> None:
-    place = Place(tmp_path, trust=[CAROL.id52])
-    make_files(place.home, {"a": b"a"})
-    assert refused(place.put("a")).kind == "OfferWaits"
-    assert run(place.put("a", line=place.line.as_peer(CAROL, "bobby"))).done == 1
+    inbox = OfferInbox(tmp_path, trust=[CAROL.id52])
+    make_files(inbox.home, {"a": b"a"})
+    assert refused(inbox.put("a")).kind == "OfferWaits"
+    assert run(inbox.put("a", client=inbox.client.as_peer(CAROL, "bobby"))).done == 1
 
 
 def test_nothing_is_taken_without_an_inbox(tmp_path: Path) -> None:
-    place = Place(tmp_path)
-    make_files(place.home, {"a": b"a"})
-    line = Line(tmp_path / "other", root=str(tmp_path))
-    assert refused(place.put("a", line=line)).kind == "NotShared"
+    inbox = OfferInbox(tmp_path)
+    make_files(inbox.home, {"a": b"a"})
+    client = InProcessClient(tmp_path / "other", root=str(tmp_path))
+    assert refused(inbox.put("a", client=client)).kind == "NotShared"
 
 
 @pytest.mark.parametrize(
@@ -333,29 +292,29 @@ def test_nothing_is_taken_without_an_inbox(tmp_path: Path) -> None:
     [({"max_file_size": 11}, "TooLarge"), ({"max_total": 20}, "TooLarge"), ({"max_files": 1}, "TooMany")],
 )
 def test_limits_hold_before_anything_is_sent(tmp_path: Path, config: dict[str, int], kind: str) -> None:
-    place = Place(tmp_path, trust=["bob"], **config)
-    make_files(place.home, {"a": 12, "b": 10})
-    assert refused(place.put("a", "b")).kind == kind
-    assert run(place.offers()) == []
+    inbox = OfferInbox(tmp_path, trust=["bob"], **config)
+    make_files(inbox.home, {"a": 12, "b": 10})
+    assert refused(inbox.put("a", "b")).kind == kind
+    assert run(inbox.offers()) == []
 
 
-async def test_one_peer_cannot_fill_the_inbox_with_offers(wary: Place) -> None:
-    bob = wary.line.files()
+async def test_one_peer_cannot_fill_the_inbox_with_offers(wary: OfferInbox) -> None:
+    bob = wary.client.files()
     for number in range(MAX_WAITING):
         await bob.offer([f.Entry(str(number), "file")])
     with pytest.raises(FileError) as caught:
         await bob.offer([f.Entry("one more", "file")])
     assert caught.value.kind == "TooMany"
-    await wary.line.as_peer(CAROL).files().offer([f.Entry("one more", "file")])
+    await wary.client.as_peer(CAROL).files().offer([f.Entry("one more", "file")])
 
 
-async def test_one_peer_has_a_bounded_number_of_sessions(place: Place, tmp_path: Path) -> None:
-    line = Line(tmp_path / "workspace", root=str(tmp_path))
-    sessions = [await line.files().open(f.DownloadFiles()) for _ in range(MAX_SESSIONS)]
+async def test_one_peer_has_a_bounded_number_of_sessions(trusting: OfferInbox, tmp_path: Path) -> None:
+    client = InProcessClient(tmp_path / "workspace", root=str(tmp_path))
+    sessions = [await client.files().open(f.DownloadFiles()) for _ in range(MAX_SESSIONS)]
     with pytest.raises(FileError) as caught:
-        await line.files().open(f.DownloadFiles())
+        await client.files().open(f.DownloadFiles())
     assert caught.value.kind == "TooMany"
-    carol = await line.as_peer(CAROL).files().open(f.DownloadFiles())
+    carol = await client.as_peer(CAROL).files().open(f.DownloadFiles())
     for session in (*sessions, carol):
         await session.close()
 
@@ -377,16 +336,16 @@ async def test_one_peer_has_a_bounded_number_of_sessions(place: Place, tmp_path:
         (["a", "a"], "Collision"),
     ],
 )
-def test_offers_with_hostile_names_are_refused_whole(place: Place, paths: list[str], kind: str) -> None:
+def test_offers_with_hostile_names_are_refused_whole(trusting: OfferInbox, paths: list[str], kind: str) -> None:
     entries = [f.Entry(path, "file", 1) for path in paths]
-    assert refused(place.line.files().offer(entries)).kind == kind
-    assert refused(place.line.files().offer([f.Entry("link", "other")])).kind == "NotAFile"
-    assert run(place.offers()) == []
+    assert refused(trusting.client.files().offer(entries)).kind == kind
+    assert refused(trusting.client.files().offer([f.Entry("link", "other")])).kind == "NotAFile"
+    assert run(trusting.offers()) == []
 
 
-def test_a_peer_that_sends_something_else_than_it_offered_is_refused(place: Place) -> None:
+def test_a_peer_that_sends_something_else_than_it_offered_is_refused(trusting: OfferInbox) -> None:
     async def story() -> None:
-        bob = place.line.files()
+        bob = trusting.client.files()
         reply = await bob.offer([f.Entry("a", "file", 1, tag="offered")])
         async with await bob.open(f.UploadOffer(reply.offer)) as session:
             frames = FrameStream(session)
@@ -400,24 +359,24 @@ def test_a_peer_that_sends_something_else_than_it_offered_is_refused(place: Plac
             assert await frames.receive() is None
 
     run(story())
-    assert list(place.inbox.iterdir()) == []
+    assert list(trusting.inbox.iterdir()) == []
 
 
-def test_a_link_in_the_inbox_leads_nowhere(place: Place, tmp_path: Path) -> None:
+def test_a_link_in_the_inbox_leads_nowhere(trusting: OfferInbox, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
-    (place.inbox / "things").symlink_to(tmp_path / "elsewhere")
-    make_files(place.home, {"things/a": b"a"})
-    assert place.failures(run(place.put())) == {"things/a": "NotADirectory"}
+    (trusting.inbox / "things").symlink_to(tmp_path / "elsewhere")
+    make_files(trusting.home, {"things/a": b"a"})
+    assert trusting.failures(run(trusting.put())) == {"things/a": "NotADirectory"}
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_damaged_offers_cost_themselves_only(wary: Place, tmp_path: Path) -> None:
+def test_damaged_offers_cost_themselves_only(wary: OfferInbox, tmp_path: Path) -> None:
     make_files(wary.home, {"a": b"a", "b": b"b"})
     refused(wary.put("a"))
     (file,) = (tmp_path / "workspace" / "offers").glob("*.json")
     refused(wary.put("b"))
     file.write_bytes(b"{")
-    run(wary.line.restart())
+    run(wary.client.restart())
     assert len(run(wary.offers())) == 1
     entries = next((tmp_path / "workspace" / "offers").glob("*.entries"))
     assert msgspec.msgpack.decode(entries.read_bytes())
