@@ -17,7 +17,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench docs format venv clean
+.PHONY: help demo test lab check bench docs format venv clean
 
 help: ## Show what can be made.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,7 +26,10 @@ demo: $(VENV)/runtime.stamp ## Two daemons on this machine, calls between them, 
 	@$(BIN)/fastn-p2p demo $(ARGS)
 
 test: $(VENV)/dev.stamp ## Run the tests. ARGS go to pytest: make test ARGS='tests/unit -x'.
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+	@$(BIN)/python -m pytest -n auto -m 'not lab_long' $(ARGS)
+
+lab: $(VENV)/dev.stamp ## Run all tests in networks of their own, long ones too. Needs root and /dev/net/tun.
+	@$(BIN)/python -m pytest -n auto tests/lab $(ARGS)
 
 check: $(VENV)/dev.stamp ## Format, lint, types and import contracts; changes nothing.
 	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
