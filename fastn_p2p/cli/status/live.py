@@ -12,7 +12,7 @@ import termios
 import time
 import tty
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, TextIO
 
 from ...console.output import put_raw
 
@@ -126,8 +126,8 @@ def _screen() -> Iterator[int | None]:
         leave()
 
 
-def _is_terminal(stream: object) -> bool:
+def _is_terminal(stream: TextIO) -> bool:
     try:
-        return os.isatty(stream.fileno())  # type: ignore[attr-defined]
+        return os.isatty(stream.fileno())
     except (OSError, ValueError):
         return False
